@@ -1,0 +1,67 @@
+//! The difference of a tree to its layers: in path order, minimal, and complete.
+//!
+//! Every viewer and every writer reads the same delta:
+//! - Its entries are in tree order: names compared bytewise, a directory before what is in it,
+//!   each path once. The root is the first entry (path empty) of a delta that is not empty.
+//! - Every parent of an entry is an entry.
+//! - What ended as it began is not in it, except as a parent or as a link of a changed object.
+//! - All names of an object stand in it, or none.
+//! - A name of the layers that is gone is [`Change::Deleted`]; nothing below it is listed. A
+//!   directory of the layers that was replaced by another one has each of its own names deleted.
+//! - Scratch entries are not in it.
+
+use crate::attr::Attr;
+use crate::error::FsError;
+use crate::layer::Xattr;
+use crate::tree::Ino;
+
+/// How an entry of a delta came to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Change {
+    /// The layers have nothing at this path.
+    Added,
+    /// The layers have something else at this path.
+    Modified,
+    /// The layers have the same object: it is listed as the parent, or as another name, of one
+    /// that changed.
+    Unchanged,
+    /// The layers have something at this path, the tree has not.
+    Deleted,
+}
+
+/// One path of a delta.
+#[derive(Clone, Debug)]
+pub struct DeltaEntry {
+    /// The path from the root, without a leading slash; empty for the root itself.
+    pub path: Box<[u8]>,
+    /// How it came to be there.
+    pub change: Change,
+    /// The object at this path; `None` when it is deleted.
+    pub object: Option<Object>,
+}
+
+/// An object of a delta.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// Its number in the tree; the same for all its names.
+    pub ino: Ino,
+    /// Its attributes. `nlink` of anything but a directory is the number of its names in the delta.
+    pub attr: Attr,
+}
+
+/// The difference of a tree to its layers. See the [module](self) for its invariants.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    /// The entries, in tree order.
+    pub entries: Vec<DeltaEntry>,
+}
+
+/// Where the content of a delta's objects is read from: the tree it was taken of.
+pub trait Contents: Sync {
+    /// Fills `buf` from `offset` on; less than `buf.len()` comes back only at the end of the file.
+    fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError>;
+    /// The target of a symbolic link.
+    fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError>;
+    /// All extended attributes, sorted by name.
+    fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError>;
+}

@@ -1,0 +1,1 @@
+//! An overlay as a layer: newc cpio.

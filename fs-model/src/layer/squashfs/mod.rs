@@ -1,0 +1,1 @@
+//! A lazy squashfs reader.

@@ -1,0 +1,16 @@
+//! The union file system of overcoat as a plain data structure.
+//!
+//! Read-only [layers](layer) and one writable upper are stacked into a [`Tree`](tree::Tree);
+//! what the tree has that its layers have not is its [`Delta`](delta::Delta). Nothing in here
+//! mounts, forks, starts a thread or uses `unsafe`: the file system is tested without a kernel.
+#![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod delta;
+pub mod error;
+pub mod layer;
+pub mod tree;
+
+pub use attr::{Attr, Device, FileType, Time};
+pub use error::{FsError, LayerError};
+pub use tree::{Ino, Tree};

@@ -1,0 +1,5 @@
+//! overcoat: compose a root, provision it without root rights, seal what changed.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod sandbox;
+pub mod seal;

@@ -1,0 +1,1 @@
+//! Namespaces, mounts and the processes in them: the only place for them.

@@ -1,0 +1,1 @@
+//! Writers: a delta becomes an archive.
