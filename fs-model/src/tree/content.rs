@@ -1,0 +1,391 @@
+//! The content of a regular file of the upper: chunks over a base.
+//!
+//! Invariants:
+//! - A chunk that is present says all of its [`CHUNK`] bytes: the ones behind its end are zero. An
+//!   empty chunk is a hole that hides the base.
+//! - A chunk that is absent is the base's as far as `base_len` goes, and zero behind it.
+//! - No chunk begins at or behind `size`, and none has bytes behind `size`.
+//! - A chunk over no base that would be all zero is absent.
+//! - What is charged to [`Space`] is the sum of the chunks' capacities.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::space::Space;
+use super::stack::{Source, Stack};
+use crate::error::FsError;
+
+/// Bytes of a chunk: what a write into a file of a layer copies up at the least.
+pub(crate) const CHUNK: usize = 64 << 10;
+const CHUNK_U64: u64 = CHUNK as u64;
+/// The largest file: what a signed 64-bit offset can name.
+pub(crate) const MAX_SIZE: u64 = i64::MAX as u64;
+/// Bookkeeping of a chunk that is not the first one.
+const CHUNK_COST: u64 = 48;
+
+/// The content of a regular file.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    size: u64,
+    base: Option<Source>,
+    base_len: u64,
+    /// The first chunk lies here, because most files have no other.
+    head: Option<Vec<u8>>,
+    rest: BTreeMap<u64, Vec<u8>>,
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // In words of 16 bytes: the compiler makes vector code of it.
+    let (words, tail) = bytes.as_chunks::<16>();
+    words.iter().all(|w| u128::from_ne_bytes(*w) == 0) && tail.iter().all(|&b| b == 0)
+}
+
+impl Content {
+    /// The content of `base`, whose size is `len`, with nothing copied up.
+    pub(crate) fn over(base: Source, len: u64) -> Self {
+        Content { size: len, base: Some(base), base_len: len, ..Content::default() }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The base, when this content is still the base's, byte for byte, and was never written to.
+    pub(crate) fn untouched(&self) -> Option<Source> {
+        (self.head.is_none() && self.rest.is_empty() && self.base_len == self.size)
+            .then_some(self.base)
+            .flatten()
+    }
+
+    /// Bytes of memory and of the base that hold data.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.charged() + self.base_len
+    }
+
+    fn charged(&self) -> u64 {
+        self.head.iter().map(|c| c.capacity() as u64).sum::<u64>()
+            + self.rest.values().map(|c| c.capacity() as u64 + CHUNK_COST).sum::<u64>()
+    }
+
+    fn chunk(&self, index: u64) -> Option<&Vec<u8>> {
+        if index == 0 { self.head.as_ref() } else { self.rest.get(&index) }
+    }
+
+    fn insert(&mut self, index: u64, chunk: Vec<u8>, space: &Space) {
+        let old = if index == 0 {
+            self.head.replace(chunk)
+        } else {
+            space.charge_always(CHUNK_COST);
+            self.rest.insert(index, chunk)
+        };
+        debug_assert!(old.is_none());
+    }
+
+    fn remove(&mut self, index: u64, space: &Space) {
+        if index == 0 {
+            if let Some(old) = self.head.take() {
+                space.release(old.capacity() as u64);
+            }
+        } else if let Some(old) = self.rest.remove(&index) {
+            space.release(old.capacity() as u64 + CHUNK_COST);
+        }
+    }
+
+    /// Whether the base shows through an absent chunk `index`.
+    fn has_base(&self, index: u64) -> bool {
+        index * CHUNK_U64 < self.base_len
+    }
+
+    /// Fills `buf` from `offset` on; less than all of it only at the end of the file.
+    pub(crate) fn read(
+        &self,
+        stack: &Stack,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, FsError> {
+        let len = self.size.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let buf = &mut buf[..len];
+        let mut done = 0;
+        while done < len {
+            let at = offset + done as u64;
+            let index = at / CHUNK_U64;
+            if let Some(chunk) = self.chunk(index) {
+                let within = (at % CHUNK_U64) as usize;
+                let part = (CHUNK - within).min(len - done);
+                let have = chunk.len().saturating_sub(within).min(part);
+                let out = &mut buf[done..done + part];
+                if have > 0 {
+                    out[..have].copy_from_slice(&chunk[within..within + have]);
+                }
+                out[have..].fill(0);
+                done += part;
+            } else {
+                // One read of the base for the whole run up to the next chunk.
+                let next = if index == 0 && self.rest.is_empty() {
+                    None
+                } else {
+                    self.rest.range(index + 1..).next().map(|(&i, _)| i * CHUNK_U64)
+                };
+                let end = next.map_or(len, |n| ((n - offset).min(len as u64)) as usize);
+                self.read_base(stack, at, &mut buf[done..end])?;
+                done = end;
+            }
+        }
+        Ok(len)
+    }
+
+    fn read_base(&self, stack: &Stack, offset: u64, buf: &mut [u8]) -> Result<(), FsError> {
+        let mut have = 0;
+        if let Some(base) = self.base
+            && offset < self.base_len
+        {
+            let part = (self.base_len - offset).min(buf.len() as u64) as usize;
+            have = stack.read_at(base, offset, &mut buf[..part])?;
+        }
+        buf[have..].fill(0);
+        Ok(())
+    }
+
+    /// Makes sure that chunk `index` is present and has room for `len` bytes, taking what the base
+    /// has unless `keep` says that its bytes will all be overwritten.
+    fn materialise(
+        &mut self,
+        stack: &Stack,
+        space: &Space,
+        index: u64,
+        len: usize,
+        keep: bool,
+    ) -> Result<&mut Vec<u8>, FsError> {
+        if self.chunk(index).is_none() {
+            let start = index * CHUNK_U64;
+            let from_base = if keep && self.has_base(index) {
+                (self.base_len - start).min(CHUNK_U64) as usize
+            } else {
+                0
+            };
+            let capacity = len.max(from_base);
+            space.charge(capacity as u64)?;
+            let mut chunk = Vec::with_capacity(capacity);
+            if from_base > 0 {
+                chunk.resize(from_base, 0);
+                if let Err(e) = self.read_base(stack, start, &mut chunk) {
+                    space.release(capacity as u64);
+                    return Err(e);
+                }
+            }
+            // with_capacity may give more than was asked for; the account is of what it gave.
+            space.charge_always((chunk.capacity() - capacity) as u64);
+            self.insert(index, chunk, space);
+        }
+        let chunk = if index == 0 { self.head.as_mut() } else { self.rest.get_mut(&index) };
+        let Some(chunk) = chunk else { unreachable!("the chunk was just made") };
+        if chunk.capacity() < len {
+            // Twice what it had, so that a file that grows byte by byte is not copied each time;
+            // never more than a chunk.
+            let goal = len.max(chunk.capacity() * 2).min(CHUNK);
+            let more = (goal - chunk.capacity()) as u64;
+            space.charge(more)?;
+            let before = chunk.capacity() as u64;
+            chunk.reserve_exact(goal - chunk.len());
+            space.charge_always(chunk.capacity() as u64 - before - more);
+        }
+        Ok(chunk)
+    }
+
+    /// Writes `data` at `offset`. Returns how much was written: less than all of it when there was
+    /// no room for the rest; an error when there was no room for any.
+    pub(crate) fn write(
+        &mut self,
+        stack: &Stack,
+        space: &Space,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<usize, FsError> {
+        let end = offset
+            .checked_add(data.len() as u64)
+            .filter(|&end| end <= MAX_SIZE)
+            .ok_or(FsError::FileTooLarge)?;
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let index = at / CHUNK_U64;
+            let within = (at % CHUNK_U64) as usize;
+            let part = (CHUNK - within).min(data.len() - done);
+            let bytes = &data[done..done + part];
+            if let Err(error) = self.write_chunk(stack, space, index, within, bytes) {
+                if done == 0 {
+                    return Err(error);
+                }
+                tracing::debug!(%error, "a write came short");
+                self.size = self.size.max(at);
+                return Ok(done);
+            }
+            done += part;
+        }
+        self.size = self.size.max(end);
+        Ok(done)
+    }
+
+    fn write_chunk(
+        &mut self,
+        stack: &Stack,
+        space: &Space,
+        index: u64,
+        within: usize,
+        bytes: &[u8],
+    ) -> Result<(), FsError> {
+        let to = within + bytes.len();
+        let over_base = self.has_base(index);
+        if !over_base && self.chunk(index).is_none_or(|c| c.len() <= within) && is_zero(bytes) {
+            return Ok(());
+        }
+        if within == 0 && bytes.len() == CHUNK && is_zero(bytes) {
+            return self.punch_chunk(index, space);
+        }
+        // What lies under the written range need not be fetched first.
+        let covers = within == 0 && (to == CHUNK || index * CHUNK_U64 + to as u64 >= self.base_len);
+        let chunk = self.materialise(stack, space, index, to, !covers)?;
+        if chunk.len() < within {
+            chunk.resize(within, 0);
+        }
+        let overlap = chunk.len().min(to) - within;
+        chunk[within..within + overlap].copy_from_slice(&bytes[..overlap]);
+        chunk.extend_from_slice(&bytes[overlap..]);
+        Ok(())
+    }
+
+    /// Makes a whole chunk zero.
+    fn punch_chunk(&mut self, index: u64, space: &Space) -> Result<(), FsError> {
+        self.remove(index, space);
+        if self.has_base(index) {
+            self.insert(index, Vec::new(), space);
+        }
+        Ok(())
+    }
+
+    /// Sets the size: cuts off what lies behind it, or lets zeros follow.
+    pub(crate) fn truncate(&mut self, space: &Space, size: u64) -> Result<(), FsError> {
+        if size > MAX_SIZE {
+            return Err(FsError::FileTooLarge);
+        }
+        if size < self.size {
+            let first_gone = size.div_ceil(CHUNK_U64);
+            if first_gone == 0 {
+                self.remove(0, space);
+            }
+            let gone = self.rest.split_off(&first_gone.max(1));
+            space.release(gone.values().map(|c| c.capacity() as u64 + CHUNK_COST).sum());
+            let (index, within) = (size / CHUNK_U64, (size % CHUNK_U64) as usize);
+            let last = if index == 0 { self.head.as_mut() } else { self.rest.get_mut(&index) };
+            if let Some(chunk) = last
+                && chunk.len() > within
+            {
+                let before = chunk.capacity();
+                chunk.truncate(within);
+                chunk.shrink_to_fit();
+                space.release((before - chunk.capacity()) as u64);
+            }
+            self.base_len = self.base_len.min(size);
+        }
+        self.size = size;
+        Ok(())
+    }
+
+    /// Makes the bytes of `range` zero and gives their memory back; the size stays.
+    pub(crate) fn punch(
+        &mut self,
+        stack: &Stack,
+        space: &Space,
+        range: Range<u64>,
+    ) -> Result<(), FsError> {
+        let end = range.end.min(self.size);
+        let mut at = range.start;
+        while at < end {
+            let index = at / CHUNK_U64;
+            let within = (at % CHUNK_U64) as usize;
+            let to = (end - index * CHUNK_U64).min(CHUNK_U64) as usize;
+            let whole = within == 0 && (to == CHUNK || index * CHUNK_U64 + to as u64 == self.size);
+            if whole {
+                self.punch_chunk(index, space)?;
+            } else if self.chunk(index).is_some() || self.has_base(index) {
+                let chunk = self.materialise(stack, space, index, 0, true)?;
+                let to = to.min(chunk.len());
+                if within < to {
+                    chunk[within..to].fill(0);
+                }
+            }
+            // A sparse range without base or chunks is skipped at once.
+            at = if !self.has_base(index + 1) && self.rest.range(index + 1..).next().is_none() {
+                end
+            } else {
+                (index + 1) * CHUNK_U64
+            };
+        }
+        Ok(())
+    }
+
+    /// The next data at or after `offset`, as a range; `None` when only a hole follows.
+    pub(crate) fn next_data(
+        &self,
+        stack: &Stack,
+        offset: u64,
+    ) -> Result<Option<Range<u64>>, FsError> {
+        let mut start = None;
+        let mut at = offset;
+        while at < self.size {
+            let index = at / CHUNK_U64;
+            let chunk_start = index * CHUNK_U64;
+            // (data range within this step, where the next step begins)
+            let (data, next) = if let Some(chunk) = self.chunk(index) {
+                let end = chunk_start + chunk.len() as u64;
+                ((at < end).then_some(at..end), chunk_start + CHUNK_U64)
+            } else {
+                let next_chunk =
+                    self.rest.range(index + 1..).next().map_or(self.size, |(&i, _)| i * CHUNK_U64);
+                let end = next_chunk.min(self.base_len);
+                match self.base {
+                    Some(base) if at < end => match stack.next_data(base, at)? {
+                        Some(d) if d.start < end => {
+                            let d = d.start..d.end.min(end);
+                            let next = d.end;
+                            (Some(d), if next == end { next_chunk } else { next })
+                        }
+                        _ => (None, next_chunk),
+                    },
+                    _ => (None, next_chunk),
+                }
+            };
+            match (data, &mut start) {
+                (Some(d), None) => start = Some(d),
+                (Some(d), Some(run)) if d.start == run.end => run.end = d.end,
+                (_, Some(run)) => return Ok(Some(run.clone())),
+                (None, None) => {}
+            }
+            if let Some(run) = &start
+                && run.end < next.min(self.size)
+            {
+                return Ok(Some(run.clone()));
+            }
+            at = next;
+        }
+        Ok(start)
+    }
+
+    /// Whether reading this range needs no decoding.
+    pub(crate) fn is_cached(&self, stack: &Stack, offset: u64, len: usize) -> bool {
+        match self.base {
+            Some(base) if offset < self.base_len => stack.is_cached(base, offset, len),
+            _ => true,
+        }
+    }
+
+    /// Gives all memory back.
+    pub(crate) fn release(&mut self, space: &Space) {
+        space.release(self.charged());
+        self.head = None;
+        self.rest.clear();
+        self.base = None;
+        self.base_len = 0;
+        self.size = 0;
+    }
+}

@@ -1,0 +1,129 @@
+//! An object of the upper: one that was made here, or one of a layer whose attributes or content
+//! changed.
+//!
+//! Invariants:
+//! - It has the number that it had as an object of a layer, so all its names in the layers' own
+//!   directories mean it from then on.
+//! - Attributes alone are copied up without any data; [`Content`] takes data chunk by chunk.
+//! - Its body has its own lock, taken after the tree's and never two at a time, so that reading
+//!   or writing a file holds up nobody but its other users.
+
+use std::collections::BTreeMap;
+
+use parking_lot::RwLock;
+
+use super::content::Content;
+use super::space::{INODE_COST, Space};
+use super::stack::{Source, Stack};
+use crate::attr::{Attr, Device, FileType, Time};
+use crate::error::FsError;
+
+/// Extended attributes by name.
+pub(crate) type XattrMap = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+#[derive(Debug)]
+pub(crate) struct Inode {
+    pub(crate) kind: FileType,
+    pub(crate) rdev: Device,
+    /// The object of a layer that this was; `None` for one made here.
+    pub(crate) origin: Option<Source>,
+    pub(crate) body: RwLock<Body>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Of a directory: 0 once it is removed; otherwise not used, the tree counts.
+    pub(crate) nlink: u32,
+    pub(crate) atime: Time,
+    pub(crate) mtime: Time,
+    pub(crate) ctime: Time,
+    pub(crate) data: Data,
+    /// `None` while they are the layer's.
+    pub(crate) xattrs: Option<Box<XattrMap>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Data {
+    /// Directories, devices, pipes and sockets have none.
+    None,
+    File(Content),
+    /// A symlink's target.
+    Target(Box<[u8]>),
+}
+
+impl Inode {
+    /// Copies up the attributes of `origin`.
+    pub(crate) fn copy_up(stack: &Stack, origin: Source) -> Result<Inode, FsError> {
+        let attr = stack.attr(origin)?;
+        let data = match attr.kind {
+            FileType::Regular => Data::File(Content::over(origin, attr.size)),
+            FileType::Symlink => Data::Target(stack.read_link(origin)?.into()),
+            _ => Data::None,
+        };
+        Ok(Inode {
+            kind: attr.kind,
+            rdev: attr.rdev,
+            origin: Some(origin),
+            body: RwLock::new(Body {
+                mode: attr.mode,
+                uid: attr.uid,
+                gid: attr.gid,
+                nlink: attr.nlink,
+                atime: attr.atime,
+                mtime: attr.mtime,
+                ctime: attr.ctime,
+                data,
+                xattrs: None,
+            }),
+        })
+    }
+
+    /// What the record itself is charged with, its data excepted.
+    pub(crate) fn cost(&self) -> u64 {
+        let body = self.body.read();
+        let target = match &body.data {
+            Data::Target(t) => t.len() as u64,
+            _ => 0,
+        };
+        let xattrs = body.xattrs.as_deref().map_or(0, xattr_cost);
+        INODE_COST + target + xattrs
+    }
+
+    /// Gives the content's memory back; what [`cost`](Self::cost) names is the caller's to release.
+    pub(crate) fn release_data(&self, space: &Space) {
+        if let Data::File(content) = &mut self.body.write().data {
+            content.release(space);
+        }
+    }
+
+    /// The attributes; a directory's `nlink` is the tree's to fill in.
+    pub(crate) fn attr(&self) -> Attr {
+        let body = self.body.read();
+        let (size, allocated) = match &body.data {
+            Data::None => (0, 0),
+            Data::File(content) => (content.size(), content.allocated()),
+            Data::Target(target) => (target.len() as u64, 0),
+        };
+        Attr {
+            kind: self.kind,
+            mode: body.mode,
+            uid: body.uid,
+            gid: body.gid,
+            size,
+            allocated,
+            rdev: self.rdev,
+            nlink: body.nlink,
+            atime: body.atime,
+            mtime: body.mtime,
+            ctime: body.ctime,
+        }
+    }
+}
+
+/// What a map of extended attributes is charged with.
+pub(crate) fn xattr_cost(map: &XattrMap) -> u64 {
+    map.iter().map(|(name, value)| (name.len() + value.len()) as u64 + 64).sum()
+}

@@ -1,0 +1,193 @@
+//! Reading and writing files, and reading links.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::inode::{Data, Inode};
+use super::stack::Source;
+use super::{Ino, Tree, pristine_source};
+use crate::attr::{FileType, Time};
+use crate::delta::Contents;
+use crate::error::FsError;
+use crate::layer::Xattr;
+
+/// Bytes that a copy within the tree moves at a time.
+const COPY_BUFFER: usize = 256 << 10;
+
+enum Readable {
+    Upper(Arc<Inode>),
+    Pristine(Source),
+}
+
+impl Tree {
+    fn readable(&self, ino: Ino) -> Result<Readable, FsError> {
+        if let Some(inode) = self.state.lock().inodes.get(&ino) {
+            return Ok(Readable::Upper(inode.clone()));
+        }
+        Ok(Readable::Pristine(pristine_source(&self.stack, ino)?))
+    }
+
+    /// Fills `buf` with the file's bytes from `offset` on; fewer only at the end of the file.
+    pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
+        match self.readable(ino)? {
+            Readable::Upper(inode) => match &inode.body.read().data {
+                Data::File(content) => content.read(&self.stack, offset, buf),
+                _ => Err(wrong_type(inode.kind)),
+            },
+            Readable::Pristine(source) => Ok(self.stack.read_at(source, offset, buf)?),
+        }
+    }
+
+    /// Whether reading this range needs no decoding, so that it may be answered at once.
+    pub fn is_cached(&self, ino: Ino, offset: u64, len: usize) -> bool {
+        match self.readable(ino) {
+            Ok(Readable::Upper(inode)) => match &inode.body.read().data {
+                Data::File(content) => content.is_cached(&self.stack, offset, len),
+                _ => true,
+            },
+            Ok(Readable::Pristine(source)) => self.stack.is_cached(source, offset, len),
+            Err(_) => true,
+        }
+    }
+
+    /// Writes `data` at `offset`. Returns how much was written, which is less than all of it when
+    /// the upper is full.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize, FsError> {
+        self.change_content(ino, |content, tree| {
+            content.write(&tree.stack, &tree.space, offset, data)
+        })
+    }
+
+    /// Appends `data` at the end of the file, wherever that is by now.
+    pub fn append(&self, ino: Ino, data: &[u8]) -> Result<usize, FsError> {
+        self.change_content(ino, |content, tree| {
+            content.write(&tree.stack, &tree.space, content.size(), data)
+        })
+    }
+
+    /// Makes the bytes of `range` zero and gives their memory back. The size stays, unless `grow`
+    /// is set and the range ends behind it.
+    pub fn zero(&self, ino: Ino, range: Range<u64>, grow: bool) -> Result<(), FsError> {
+        self.change_content(ino, |content, tree| {
+            content.punch(&tree.stack, &tree.space, range.clone())?;
+            if grow && range.end > content.size() {
+                content.truncate(&tree.space, range.end)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes the file at least `end` bytes long. Memory is taken when it is written to, not now.
+    pub fn extend(&self, ino: Ino, end: u64) -> Result<(), FsError> {
+        self.change_content(ino, |content, tree| {
+            if end > content.size() { content.truncate(&tree.space, end) } else { Ok(()) }
+        })
+    }
+
+    fn change_content<T>(
+        &self,
+        ino: Ino,
+        change: impl FnOnce(&mut super::content::Content, &Tree) -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        let _gate = self.gate.read();
+        self.check_writable()?;
+        let inode = {
+            let mut state = self.state.lock();
+            match state.kind(&self.stack, ino)? {
+                FileType::Regular => state.upper(self, ino)?,
+                kind => return Err(wrong_type(kind)),
+            }
+        };
+        let mut body = inode.body.write();
+        let now = Time::now();
+        let Data::File(content) = &mut body.data else { return Err(wrong_type(inode.kind)) };
+        let done = change(content, self)?;
+        body.mtime = now;
+        body.ctime = now;
+        Ok(done)
+    }
+
+    /// Copies up to `len` bytes from one file to another (or within one). Returns how many.
+    pub fn copy_range(
+        &self,
+        from: Ino,
+        from_offset: u64,
+        to: Ino,
+        to_offset: u64,
+        len: u64,
+    ) -> Result<u64, FsError> {
+        let mut buf = vec![0; COPY_BUFFER.min(usize::try_from(len).unwrap_or(COPY_BUFFER))];
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(buf.len() as u64) as usize;
+            let read = self.read(from, from_offset + done, &mut buf[..part])?;
+            if read == 0 {
+                break;
+            }
+            let written = match self.write(to, to_offset + done, &buf[..read]) {
+                Ok(n) => n,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            };
+            done += written as u64;
+            if written < read {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    /// The next data at or after `offset`; `None` when only a hole follows.
+    ///
+    /// # Errors
+    /// [`FsError::NoSuchOffset`] at or behind the end of the file.
+    pub fn next_data(&self, ino: Ino, offset: u64) -> Result<Option<Range<u64>>, FsError> {
+        match self.readable(ino)? {
+            Readable::Upper(inode) => match &inode.body.read().data {
+                Data::File(content) if offset < content.size() => {
+                    content.next_data(&self.stack, offset)
+                }
+                Data::File(_) => Err(FsError::NoSuchOffset),
+                _ => Err(wrong_type(inode.kind)),
+            },
+            Readable::Pristine(source) => {
+                if offset >= self.stack.attr(source)?.size {
+                    return Err(FsError::NoSuchOffset);
+                }
+                Ok(self.stack.next_data(source, offset)?)
+            }
+        }
+    }
+
+    /// The target of a symbolic link.
+    pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        match self.readable(ino)? {
+            Readable::Upper(inode) => match &inode.body.read().data {
+                Data::Target(target) => Ok(target.to_vec()),
+                _ => Err(FsError::Invalid),
+            },
+            Readable::Pristine(source) => Ok(self.stack.read_link(source)?),
+        }
+    }
+}
+
+fn wrong_type(kind: FileType) -> FsError {
+    match kind {
+        FileType::Directory => FsError::IsADirectory,
+        _ => FsError::Invalid,
+    }
+}
+
+impl Contents for Tree {
+    fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
+        Tree::read(self, ino, offset, buf)
+    }
+
+    fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        Tree::read_link(self, ino)
+    }
+
+    fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
+        self.stored_xattrs(ino)
+    }
+}
