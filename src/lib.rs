@@ -1,5 +1,7 @@
 //! overcoat: compose a root, provision it without root rights, seal what changed.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod fuse;
+pub mod live;
 pub mod sandbox;
 pub mod seal;

@@ -1,0 +1,678 @@
+//! From FUSE requests to calls of the tree, and back.
+//!
+//! What is not asked costs nothing: names, attributes, listings and missing names are told to the
+//! kernel for a year; `open`, `opendir`, `flush`, `fsync` and `create` are answered with `ENOSYS`
+//! once, whereupon the kernel does without (`create` becomes `mknod`, which needs no release).
+//!
+//! Protocol: `include/uapi/linux/fuse.h`.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, XattrFlags};
+use fs_model::{Attr, Device, FileType, FsError, Ino, LayerError, Time, Tree};
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use parking_lot::Mutex;
+
+use super::errno::errno_of;
+use super::idle::Governor;
+use super::workers::Workers;
+
+/// How long the kernel may keep what it was told: for good.
+const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Inode numbers are never used again, so one generation does.
+const GENERATION: Generation = Generation(0);
+/// The largest write that is taken at once, in bytes: the most the kernel sends by default.
+const MAX_WRITE: u32 = 1 << 20;
+/// Who an object belongs to whose id the mount's namespace has no name for: the kernel's own
+/// overflow id.
+const OVERFLOW_ID: u32 = 65534;
+
+/// How a tree is shown through one mount.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Ids above this one have no name in the mount's namespace, and are shown as 65534. The tree
+    /// and what is sealed from it keep the true ones.
+    pub max_id: u32,
+    /// Show everything as owned by this user and group, as a mount without any id mapping has to.
+    pub owner: Option<(u32, u32)>,
+    /// Whether the tree answers for extended attributes.
+    pub xattrs: bool,
+}
+
+/// What went wrong behind the mount, where a program in it saw a mere errno.
+#[derive(Debug, Default)]
+pub struct Faults {
+    layer: Mutex<Option<LayerError>>,
+    full: AtomicBool,
+}
+
+impl Faults {
+    /// The first layer error that was answered with `EIO`.
+    pub fn layer(&self) -> Option<LayerError> {
+        self.layer.lock().clone()
+    }
+
+    /// Whether anything was refused because the upper was full.
+    pub fn full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, error: &FsError) {
+        match error {
+            FsError::Layer(error) => {
+                tracing::error!(%error, "answered with an input/output error");
+                self.layer.lock().get_or_insert_with(|| error.clone());
+            }
+            FsError::NoSpace { limit } => {
+                if !self.full.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(limit, "the upper layer is full");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(super) struct Adapter {
+    tree: Arc<Tree>,
+    view: View,
+    workers: Workers,
+    governor: Governor,
+    faults: Arc<Faults>,
+}
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Answers a request with `$ok` of the value, or with the error's errno.
+macro_rules! answer {
+    ($self:ident, $reply:ident, $result:expr, $value:pat => $ok:expr) => {
+        match $result {
+            Ok($value) => $ok,
+            Err(error) => $reply.error($self.errno(&error)),
+        }
+    };
+}
+
+impl Adapter {
+    pub(super) fn new(
+        tree: Arc<Tree>,
+        view: View,
+        workers: Workers,
+        governor: Governor,
+        faults: Arc<Faults>,
+    ) -> Self {
+        Adapter { tree, view, workers, governor, faults }
+    }
+
+    fn errno(&self, error: &FsError) -> Errno {
+        self.faults.note(error);
+        errno_of(error)
+    }
+
+    fn attr(&self, ino: Ino, attr: &Attr) -> FileAttr {
+        let (uid, gid) = match self.view.owner {
+            Some(owner) => owner,
+            None => (self.shown_id(attr.uid), self.shown_id(attr.gid)),
+        };
+        FileAttr {
+            ino: INodeNo(ino.0),
+            size: attr.size,
+            blocks: attr.allocated.div_ceil(512),
+            atime: system_time(attr.atime),
+            mtime: system_time(attr.mtime),
+            ctime: system_time(attr.ctime),
+            crtime: UNIX_EPOCH,
+            kind: file_type(attr.kind),
+            perm: attr.mode,
+            nlink: attr.nlink,
+            uid,
+            gid,
+            rdev: attr.rdev.to_u32(),
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    fn shown_id(&self, id: u32) -> u32 {
+        if id > self.view.max_id { OVERFLOW_ID } else { id }
+    }
+
+    fn reply_entry(&self, reply: ReplyEntry, entry: &Entry) {
+        reply.entry(&TTL, &self.attr(entry.ino, &entry.attr), GENERATION);
+    }
+
+    fn make(&self, parent: INodeNo, name: &OsStr, node: &NewNode<'_>, reply: ReplyEntry) {
+        self.governor.request();
+        answer!(self, reply, self.tree.make(Ino(parent.0), name.as_bytes(), node),
+            entry => self.reply_entry(reply, &entry));
+    }
+
+    fn read_now(&self, ino: Ino, offset: u64, size: u32, reply: ReplyData) {
+        read(&self.tree, &self.faults, ino, offset, size, reply);
+    }
+}
+
+/// Reads into a buffer that the thread keeps, and answers.
+fn read(tree: &Tree, faults: &Faults, ino: Ino, offset: u64, size: u32, reply: ReplyData) {
+    BUFFER.with_borrow_mut(|buffer| {
+        let size = size as usize;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        match tree.read(ino, offset, &mut buffer[..size]) {
+            Ok(len) => reply.data(&buffer[..len]),
+            Err(error) => {
+                faults.note(&error);
+                reply.error(errno_of(&error));
+            }
+        }
+    });
+}
+
+fn system_time(time: Time) -> SystemTime {
+    let since = if time.secs >= 0 {
+        UNIX_EPOCH.checked_add(Duration::new(time.secs.unsigned_abs(), time.nanos))
+    } else {
+        UNIX_EPOCH
+            .checked_sub(Duration::from_secs(time.secs.unsigned_abs()))
+            .and_then(|t| t.checked_add(Duration::from_nanos(time.nanos.into())))
+    };
+    since.unwrap_or(UNIX_EPOCH)
+}
+
+/// What the kernel sent as a time. fuser 0.18 takes the nanoseconds of a time before 1970 off
+/// instead of adding them; this is its exact inverse, so the kernel's own values come out.
+fn sent_time(time: TimeOrNow) -> Time {
+    match time {
+        TimeOrNow::Now => Time::now(),
+        TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
+            Ok(d) => Time { secs: d.as_secs() as i64, nanos: d.subsec_nanos() },
+            Err(before) => {
+                let d = before.duration();
+                Time { secs: (d.as_secs() as i64).wrapping_neg(), nanos: d.subsec_nanos() }
+            }
+        },
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
+            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_ASYNC_DIO;
+        for flag in wanted.iter() {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!(?flag, "the kernel's FUSE does not offer this");
+            }
+        }
+        if let Err(largest) = config.set_max_write(MAX_WRITE) {
+            let _ = config.set_max_write(largest);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.governor.request();
+        match self.tree.lookup(Ino(parent.0), name.as_bytes()) {
+            Ok(entry) => self.reply_entry(reply, &entry),
+            Err(FsError::NotFound) => {
+                // Inode number 0: there is no such name, and the kernel may remember that.
+                let nothing = Attr {
+                    kind: FileType::Regular,
+                    mode: 0,
+                    uid: 0,
+                    gid: 0,
+                    size: 0,
+                    allocated: 0,
+                    rdev: Device::default(),
+                    nlink: 0,
+                    atime: Time::default(),
+                    mtime: Time::default(),
+                    ctime: Time::default(),
+                };
+                reply.entry(&TTL, &self.attr(Ino(0), &nothing), GENERATION);
+            }
+            Err(error) => reply.error(self.errno(&error)),
+        }
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, count: u64) {
+        self.tree.forget(Ino(ino.0), count);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.governor.request();
+        answer!(self, reply, self.tree.attr(Ino(ino.0)),
+            attr => reply.attr(&TTL, &self.attr(Ino(ino.0), &attr)));
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        self.governor.request();
+        let set = SetAttr {
+            mode: mode.map(|mode| (mode & 0o7777) as u16),
+            uid,
+            gid,
+            size,
+            atime: atime.map(sent_time),
+            mtime: mtime.map(sent_time),
+        };
+        answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
+            attr => reply.attr(&TTL, &self.attr(Ino(ino.0), &attr)));
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.governor.request();
+        answer!(self, reply, self.tree.read_link(Ino(ino.0)), target => reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some(kind) = FileType::from_mode(mode) else { return reply.error(Errno::EINVAL) };
+        let (uid, gid) = (req.uid(), req.gid());
+        let rdev = Device::from_u32(rdev);
+        let mode = (mode & 0o7777) as u16;
+        let node = NewNode { rdev, ..NewNode::plain(kind, mode, uid, gid) };
+        self.make(parent, name, &node, reply);
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let node = NewNode::directory((mode & 0o7777) as u16, req.uid(), req.gid());
+        self.make(parent, name, &node, reply);
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes();
+        self.make(parent, name, &NewNode::symlink(target, req.uid(), req.gid()), reply);
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.governor.request();
+        answer!(self, reply, self.tree.unlink(Ino(parent.0), name.as_bytes()), () => reply.ok());
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.governor.request();
+        answer!(self, reply, self.tree.rmdir(Ino(parent.0), name.as_bytes()), () => reply.ok());
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.governor.request();
+        let mode = if flags.is_empty() {
+            RenameMode::Replace
+        } else if flags == RenameFlags::RENAME_NOREPLACE {
+            RenameMode::NoReplace
+        } else if flags == RenameFlags::RENAME_EXCHANGE {
+            RenameMode::Exchange
+        } else {
+            // RENAME_WHITEOUT would make a whiteout visible; kernel overlayfs refuses it too.
+            return reply.error(Errno::EINVAL);
+        };
+        let renamed = self.tree.rename(
+            Ino(parent.0),
+            name.as_bytes(),
+            Ino(new_parent.0),
+            new_name.as_bytes(),
+            mode,
+        );
+        answer!(self, reply, renamed, () => reply.ok());
+    }
+
+    fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.governor.request();
+        answer!(self, reply, self.tree.link(Ino(ino.0), Ino(parent.0), name.as_bytes()),
+            entry => self.reply_entry(reply, &entry));
+    }
+
+    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.governor.request();
+        let ino = Ino(ino.0);
+        if self.tree.is_cached(ino, offset, size as usize) {
+            return self.read_now(ino, offset, size, reply);
+        }
+        let (tree, faults) = (self.tree.clone(), self.faults.clone());
+        self.workers.run(move || read(&tree, &faults, ino, offset, size, reply));
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.governor.request();
+        answer!(self, reply, self.tree.write(Ino(ino.0), offset, data),
+            written => reply.written(written as u32));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.governor.request();
+        let Some(end) = offset.checked_add(length) else { return reply.error(Errno::EFBIG) };
+        let ino = Ino(ino.0);
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        let usage = self.tree.usage();
+        let result = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            // Memory is taken on writing. What could never be had is refused now.
+            0 if length > usage.limit.saturating_sub(usage.used) => {
+                Err(FsError::NoSpace { limit: usage.limit })
+            }
+            0 if keep_size => Ok(()),
+            0 => self.tree.extend(ino, end),
+            libc::FALLOC_FL_PUNCH_HOLE if keep_size => self.tree.zero(ino, offset..end, false),
+            libc::FALLOC_FL_ZERO_RANGE => self.tree.zero(ino, offset..end, !keep_size),
+            _ => Err(FsError::NotSupported),
+        };
+        answer!(self, reply, result, () => reply.ok());
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.governor.request();
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        let result =
+            self.tree.next_data(Ino(ino.0), offset).and_then(|data| match (whence, data) {
+                (libc::SEEK_DATA, Some(data)) => Ok(data.start),
+                (libc::SEEK_DATA, None) => Err(FsError::NoSuchOffset),
+                (libc::SEEK_HOLE, Some(data)) if data.start <= offset => Ok(data.end),
+                (libc::SEEK_HOLE, _) => Ok(offset),
+                _ => Err(FsError::Invalid),
+            });
+        answer!(self, reply, result, at => reply.offset(at as i64));
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        ino_in: INodeNo,
+        _fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        _fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        self.governor.request();
+        // The reply has 32 bits; a caller that wants more comes again.
+        let len = len.min(1 << 30);
+        let copied =
+            self.tree.copy_range(Ino(ino_in.0), offset_in, Ino(ino_out.0), offset_out, len);
+        answer!(self, reply, copied, copied => reply.written(copied as u32));
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        self.governor.request();
+        let listed = self.tree.read_dir(Ino(ino.0), offset, |item| {
+            let kind = file_type(item.kind);
+            !reply.add(INodeNo(item.ino.0), item.next, kind, OsStr::from_bytes(item.name))
+        });
+        answer!(self, reply, listed, () => reply.ok());
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.governor.request();
+        let listed = self.tree.read_dir_plus(Ino(ino.0), offset, |item, entry| {
+            let attr = self.attr(entry.ino, &entry.attr);
+            let name = OsStr::from_bytes(item.name);
+            !reply.add(INodeNo(item.ino.0), item.next, name, &TTL, &attr, GENERATION)
+        });
+        answer!(self, reply, listed, () => reply.ok());
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.governor.request();
+        const BLOCK: u64 = 4096;
+        let usage = self.tree.usage();
+        let (blocks, free) = (usage.limit / BLOCK, usage.limit.saturating_sub(usage.used) / BLOCK);
+        // Inodes cost memory like everything else: as many are free as there is room for.
+        let free_inodes = free * 8;
+        let inodes = free_inodes + usage.inodes;
+        reply.statfs(blocks, free, free, inodes, free_inodes, BLOCK as u32, 255, BLOCK as u32);
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        if !self.view.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
+        self.governor.request();
+        let flags = match flags {
+            libc::XATTR_CREATE => XattrFlags::Create,
+            libc::XATTR_REPLACE => XattrFlags::Replace,
+            _ => XattrFlags::Any,
+        };
+        answer!(self, reply, self.tree.set_xattr(Ino(ino.0), name.as_bytes(), value, flags),
+            () => reply.ok());
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !self.view.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
+        self.governor.request();
+        answer!(self, reply, self.tree.xattr(Ino(ino.0), name.as_bytes()),
+            value => reply_sized(reply, size, &value));
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.view.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
+        self.governor.request();
+        answer!(self, reply, self.tree.xattrs(Ino(ino.0)), xattrs => {
+            let mut names = Vec::new();
+            for (name, _) in xattrs {
+                names.extend_from_slice(&name);
+                names.push(0);
+            }
+            reply_sized(reply, size, &names);
+        });
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.view.xattrs {
+            return reply.error(Errno::ENOSYS);
+        }
+        self.governor.request();
+        answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
+            () => reply.ok());
+    }
+}
+
+/// Answers a request for a value or, when `size` is 0, for its length.
+fn reply_sized(reply: ReplyXattr, size: u32, value: &[u8]) {
+    if size == 0 {
+        reply.size(value.len() as u32);
+    } else if value.len() > size as usize {
+        reply.error(Errno::ERANGE);
+    } else {
+        reply.data(value);
+    }
+}
+
+fn file_type(kind: FileType) -> fuser::FileType {
+    match kind {
+        FileType::Regular => fuser::FileType::RegularFile,
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::Symlink => fuser::FileType::Symlink,
+        FileType::CharDevice => fuser::FileType::CharDevice,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::Socket => fuser::FileType::Socket,
+    }
+}

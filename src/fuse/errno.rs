@@ -1,0 +1,29 @@
+//! The errno for each error of a tree.
+
+use fs_model::FsError;
+use fuser::Errno;
+
+/// The errno that a program sees for `error`.
+pub fn errno_of(error: &FsError) -> Errno {
+    match error {
+        FsError::NotFound => Errno::ENOENT,
+        FsError::Exists => Errno::EEXIST,
+        FsError::NotADirectory => Errno::ENOTDIR,
+        FsError::IsADirectory => Errno::EISDIR,
+        FsError::NotEmpty => Errno::ENOTEMPTY,
+        FsError::Invalid => Errno::EINVAL,
+        FsError::NotPermitted => Errno::EPERM,
+        FsError::Busy => Errno::EBUSY,
+        FsError::NameTooLong => Errno::ENAMETOOLONG,
+        FsError::TooManyLinks => Errno::EMLINK,
+        FsError::FileTooLarge => Errno::EFBIG,
+        FsError::NoSpace { .. } => Errno::ENOSPC,
+        FsError::NoData => Errno::ENODATA,
+        FsError::NotSupported => Errno::EOPNOTSUPP,
+        FsError::Loop => Errno::ELOOP,
+        FsError::NoSuchOffset => Errno::ENXIO,
+        FsError::ReadOnly => Errno::EROFS,
+        FsError::Stale => Errno::ESTALE,
+        FsError::Layer(_) => Errno::EIO,
+    }
+}

@@ -1,0 +1,74 @@
+//! The FUSE side of a root: a session that answers the kernel's requests from a
+//! [`Tree`](fs_model::Tree).
+//!
+//! - [`adapter`]: requests to calls, errors to errno, nothing else.
+//! - [`idle`]: whether the thread that reads the device spins or sleeps.
+//! - [`workers`]: threads for the reads that have to decode first.
+//!
+//! Invariants:
+//! - Every request is answered, and none panics.
+//! - Nobody but the kernel and [`Live`](crate::live::Live) changes the tree, so the kernel may keep
+//!   what it was told for as long as it likes.
+
+mod adapter;
+mod errno;
+mod idle;
+mod workers;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use fs_model::Tree;
+use fuser::{Config, Notifier, Session, SessionACL};
+
+pub use adapter::{Faults, View};
+pub use errno::errno_of;
+
+use adapter::Adapter;
+use idle::Governor;
+use workers::Workers;
+
+/// A mount that is being served by threads of this process.
+#[derive(Debug)]
+pub struct Serving {
+    thread: JoinHandle<io::Result<()>>,
+    notifier: Notifier,
+    faults: Arc<Faults>,
+}
+
+/// Begins to serve `tree` on a FUSE device that is mounted already, and returns once the kernel
+/// has agreed.
+///
+/// # Errors
+/// When the kernel and this program do not come to terms, or a thread cannot be started.
+pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving> {
+    let governor = Governor::start(&device)?;
+    let faults = Arc::new(Faults::default());
+    let adapter = Adapter::new(tree, view, Workers::start()?, governor, faults.clone());
+    // One thread reads the device: it answers most requests in a few microseconds, which is less
+    // than waking a second one would take. What takes long goes to the workers.
+    let session = Session::from_fd(adapter, device, SessionACL::All, Config::default())?;
+    let notifier = session.notifier();
+    let thread =
+        std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
+    Ok(Serving { thread, notifier, faults })
+}
+
+impl Serving {
+    /// Tells the kernel what it must forget.
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
+    }
+
+    /// What went wrong while serving.
+    pub fn faults(&self) -> &Arc<Faults> {
+        &self.faults
+    }
+
+    /// Waits until the mount is gone.
+    pub fn wait(self) -> io::Result<()> {
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("a FUSE thread panicked")))
+    }
+}
