@@ -1,0 +1,379 @@
+//! File content: lists of data blocks, fragments and holes.
+//!
+//! Follows `fs/squashfs/file.c`. A file's blocks lie one after another in the image; the list in
+//! its inode has their lengths as 32-bit words: 0 is a hole, bit 24 says "not compressed". The end
+//! of a file may be a part of a fragment block that many files share.
+//!
+//! Invariants:
+//! - Each block holds exactly what the file's size leaves for it: no more, no less. A short one is
+//!   an error, never an end of file.
+//! - A position in the image is a sum of lengths, checked; content is taken from within the image.
+//! - Finding a block costs no walk over the whole list: a [`FileLayout`] remembers where every
+//!   `stride`-th block is, as far as it has been asked for.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::SquashfsLayer;
+use super::cache::{Block, ENTRY_COST, Weigh};
+use super::inode::Body;
+use super::metadata::{Cursor, Place};
+use crate::error::LayerError;
+use crate::layer::LayerIno;
+
+/// In a data block's word: it is stored as it is.
+const UNCOMPRESSED: u32 = 1 << 24;
+/// The fewest blocks between two remembered points, and the most points of one file: 64 GiB at
+/// 128 KiB before the stride grows.
+const MIN_STRIDE: u64 = 512;
+const MOST_POINTS: u64 = 1024;
+
+/// What identifies a decoded block. The position alone would do for a sound image; in a damaged
+/// one, two files may disagree about the same position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct BlockKey {
+    start: u64,
+    word: u32,
+    /// Bytes of content; 0 for a fragment block, whose length nothing states.
+    len: u32,
+}
+
+/// How a file lies in the image.
+pub(super) struct FileLayout {
+    size: u64,
+    start: u64,
+    blocks: u64,
+    list: Place,
+    /// The fragment block that has what follows the blocks, and the offset in it.
+    tail: Option<(BlockKey, u32)>,
+    stride: u64,
+    /// Where block `stride * i` is: its word in the list, its content in the image.
+    points: Mutex<Vec<Point>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    word: Place,
+    start: u64,
+}
+
+impl Weigh for Arc<FileLayout> {
+    fn weight(&self) -> usize {
+        // Counted with all its points, although they are found one by one.
+        size_of::<FileLayout>()
+            + ENTRY_COST
+            + (self.blocks / self.stride) as usize * size_of::<Point>()
+    }
+}
+
+/// A stretch of a file: one block, one hole of a block's size, or the tail.
+enum Piece {
+    Hole,
+    Block(BlockKey),
+    Tail(BlockKey, u32),
+}
+
+/// A walk over a file's pieces in order.
+struct Pieces<'a> {
+    layer: &'a SquashfsLayer,
+    layout: &'a FileLayout,
+    cursor: Cursor<'a>,
+    index: u64,
+    start: u64,
+}
+
+impl Pieces<'_> {
+    fn word(&mut self) -> Result<u32, LayerError> {
+        let word = self.cursor.u32()?;
+        let stored = stored_len(word);
+        if word >> 25 != 0 || stored > self.layer.superblock.block_size {
+            return Err(self.layer.image().corrupt(format!("data block with length {word:#x}")));
+        }
+        self.index += 1;
+        Ok(word)
+    }
+
+    fn skip(&mut self, count: u64) -> Result<(), LayerError> {
+        for _ in 0..count {
+            let word = self.word()?;
+            self.start = self.start.saturating_add(stored_len(word).into());
+        }
+        Ok(())
+    }
+
+    /// The next piece and the bytes of the file that it stands for.
+    fn next(&mut self) -> Result<Option<(Piece, Range<u64>)>, LayerError> {
+        let block_size = u64::from(self.layer.superblock.block_size);
+        // At most the list's length, which is bounded, times the block size: no overflow.
+        let from = self.index * block_size;
+        if from >= self.layout.size {
+            return Ok(None);
+        }
+        let to = self.layout.size.min(from.saturating_add(block_size));
+        if self.index >= self.layout.blocks {
+            self.index += 1;
+            return Ok(self.layout.tail.map(|(key, offset)| (Piece::Tail(key, offset), from..to)));
+        }
+        let start = self.start;
+        let word = self.word()?;
+        self.start = start.saturating_add(stored_len(word).into());
+        let piece = if word == 0 {
+            Piece::Hole
+        } else {
+            Piece::Block(BlockKey { start, word, len: (to - from) as u32 })
+        };
+        Ok(Some((piece, from..to)))
+    }
+}
+
+fn stored_len(word: u32) -> u32 {
+    word & (UNCOMPRESSED - 1)
+}
+
+impl SquashfsLayer {
+    /// How the file `ino` lies in the image.
+    fn layout(&self, ino: LayerIno) -> Result<Arc<FileLayout>, LayerError> {
+        if let Some(layout) = self.layouts.lock().get(&ino) {
+            return Ok(layout);
+        }
+        let Body::File(file) = self.inode(ino)?.body else {
+            return Err(self.bad_inode(ino, "not a regular file"));
+        };
+        let block_size = u64::from(self.superblock.block_size);
+        let tail = match file.fragment {
+            Some((index, offset)) if file.size % block_size != 0 => {
+                let fragment = self.tables.fragment(&self.metadata, &self.superblock, index)?;
+                if stored_len(fragment.word) == 0
+                    || stored_len(fragment.word) > self.superblock.block_size
+                    || fragment.word >> 25 != 0
+                {
+                    return Err(self.image().corrupt(format!(
+                        "fragment table: entry {index} with length {:#x}",
+                        fragment.word
+                    )));
+                }
+                Some((BlockKey { start: fragment.start, word: fragment.word, len: 0 }, offset))
+            }
+            _ => None,
+        };
+        let layout = Arc::new(FileLayout {
+            size: file.size,
+            start: file.start,
+            blocks: file.blocks,
+            list: file.list,
+            tail,
+            stride: MIN_STRIDE.max(file.blocks.div_ceil(MOST_POINTS)),
+            points: Mutex::new(Vec::new()),
+        });
+        self.layouts.lock().insert(ino, layout.clone());
+        Ok(layout)
+    }
+
+    /// A walk over the pieces of a file from the one on that has the byte `offset`.
+    fn pieces<'a>(&'a self, layout: &'a FileLayout, offset: u64) -> Result<Pieces<'a>, LayerError> {
+        let wanted = (offset / u64::from(self.superblock.block_size)).min(layout.blocks);
+        let stride_of_wanted = wanted / layout.stride;
+        let (known, mut point) = {
+            let points = layout.points.lock();
+            let known = stride_of_wanted.min(points.len() as u64);
+            let point = match known.checked_sub(1) {
+                Some(last) => points[last as usize],
+                None => Point { word: layout.list, start: layout.start },
+            };
+            (known, point)
+        };
+        let at = |point: Point, index| Pieces {
+            layer: self,
+            layout,
+            cursor: self.inode_table_cursor(point.word),
+            index,
+            start: point.start,
+        };
+        // Points beyond the known ones are found without the lock, and kept if nobody was faster.
+        let mut found = Vec::new();
+        for stride in known..stride_of_wanted {
+            let mut pieces = at(point, stride * layout.stride);
+            pieces.skip(layout.stride)?;
+            point = Point { word: pieces.cursor.place(), start: pieces.start };
+            found.push(point);
+        }
+        if !found.is_empty() {
+            let mut points = layout.points.lock();
+            let already = (points.len() as u64).saturating_sub(known) as usize;
+            points.extend(found.into_iter().skip(already));
+        }
+        let mut pieces = at(point, stride_of_wanted * layout.stride);
+        pieces.skip(wanted - stride_of_wanted * layout.stride)?;
+        Ok(pieces)
+    }
+
+    /// See [`Layer::read_at`](crate::layer::Layer::read_at).
+    pub(super) fn read_file(
+        &self,
+        ino: LayerIno,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, LayerError> {
+        let layout = self.layout(ino)?;
+        if offset >= layout.size || buf.is_empty() {
+            return Ok(0);
+        }
+        let len = usize::try_from(layout.size - offset).unwrap_or(usize::MAX).min(buf.len());
+        let mut pieces = self.pieces(&layout, offset)?;
+        let mut done = 0;
+        while done < len {
+            let Some((piece, range)) = pieces.next()? else {
+                return Err(self.bad_inode(ino, "its blocks end before its size"));
+            };
+            let within = (offset + done as u64 - range.start) as usize;
+            let n = ((range.end - range.start) as usize - within).min(len - done);
+            let out = &mut buf[done..done + n];
+            match piece {
+                Piece::Hole => out.fill(0),
+                Piece::Block(key) => self.read_block(key, within, out)?,
+                Piece::Tail(key, at) => self.read_tail(key, at as usize + within, out)?,
+            }
+            done += n;
+        }
+        Ok(len)
+    }
+
+    /// The bytes from `within` on of a data block.
+    fn read_block(&self, key: BlockKey, within: usize, out: &mut [u8]) -> Result<(), LayerError> {
+        if key.word & UNCOMPRESSED != 0 {
+            let stored = self.stored(key)?;
+            if stored.len() != key.len as usize {
+                return Err(self.bad_block(key, format!("{} bytes, not compressed", stored.len())));
+            }
+            return self.copy_part(key, stored, within, out);
+        }
+        if out.len() == key.len as usize {
+            // The whole block: decoded where it is wanted. The kernel keeps what it read, so that
+            // keeping it here as well would only cost memory.
+            return self.blocks.read_or_decode(
+                key,
+                out,
+                |block, out| out.copy_from_slice(block),
+                |out| self.decode_exactly(key, out),
+                |decoded| Arc::new(decoded.to_vec()),
+            );
+        }
+        let block = self.blocks.get_or_decode(key, || {
+            let mut decoded = vec![0; key.len as usize];
+            self.decode_exactly(key, &mut decoded)?;
+            Ok(Arc::new(decoded))
+        })?;
+        self.copy_part(key, &block, within, out)
+    }
+
+    /// The bytes from `at` on of a fragment block.
+    fn read_tail(&self, key: BlockKey, at: usize, out: &mut [u8]) -> Result<(), LayerError> {
+        if key.word & UNCOMPRESSED != 0 {
+            return self.copy_part(key, self.stored(key)?, at, out);
+        }
+        let block = self.fragment_block(key)?;
+        self.copy_part(key, &block, at, out)
+    }
+
+    fn fragment_block(&self, key: BlockKey) -> Result<Block, LayerError> {
+        self.blocks.get_or_decode(key, || {
+            let mut decoded = vec![0; self.superblock.block_size as usize];
+            let len = self.decode(key, &mut decoded)?;
+            decoded.truncate(len);
+            Ok(Arc::new(decoded))
+        })
+    }
+
+    fn copy_part(
+        &self,
+        key: BlockKey,
+        block: &[u8],
+        at: usize,
+        out: &mut [u8],
+    ) -> Result<(), LayerError> {
+        let part = at.checked_add(out.len()).and_then(|end| block.get(at..end));
+        let part = part.ok_or_else(|| {
+            self.bad_block(key, format!("{} bytes, and a file's end beyond them", block.len()))
+        })?;
+        out.copy_from_slice(part);
+        Ok(())
+    }
+
+    /// A block as it is in the image.
+    fn stored(&self, key: BlockKey) -> Result<&[u8], LayerError> {
+        self.image()
+            .get(key.start, stored_len(key.word).into())
+            .ok_or_else(|| self.bad_block(key, "it goes beyond the image"))
+    }
+
+    fn decode(&self, key: BlockKey, out: &mut [u8]) -> Result<usize, LayerError> {
+        let stored = self.stored(key)?;
+        self.superblock
+            .compressor
+            .decode(stored, out)
+            .map_err(|error| self.bad_block(key, error.to_string()))
+    }
+
+    fn decode_exactly(&self, key: BlockKey, out: &mut [u8]) -> Result<(), LayerError> {
+        match self.decode(key, out)? {
+            len if len == out.len() => Ok(()),
+            len => Err(self.bad_block(key, format!("{len} bytes instead of {}", out.len()))),
+        }
+    }
+
+    fn bad_block(&self, key: BlockKey, what: impl std::fmt::Display) -> LayerError {
+        let kind = if key.len == 0 { "fragment" } else { "data" };
+        self.image().corrupt(format!("{kind} block at {:#x}: {what}", key.start))
+    }
+
+    /// See [`Layer::next_data`](crate::layer::Layer::next_data).
+    pub(super) fn find_data(
+        &self,
+        ino: LayerIno,
+        offset: u64,
+    ) -> Result<Option<Range<u64>>, LayerError> {
+        let layout = self.layout(ino)?;
+        if offset >= layout.size {
+            return Ok(None);
+        }
+        let mut pieces = self.pieces(&layout, offset)?;
+        let mut data: Option<Range<u64>> = None;
+        while let Some((piece, range)) = pieces.next()? {
+            match (&mut data, piece) {
+                (Some(data), Piece::Hole) => return Ok(Some(data.clone())),
+                (Some(data), _) => data.end = range.end,
+                (None, Piece::Hole) => {}
+                (None, _) => data = Some(range.start.max(offset)..range.end),
+            }
+        }
+        Ok(data)
+    }
+
+    /// See [`Layer::is_cached`](crate::layer::Layer::is_cached). The walk over the block list may
+    /// decode a metadata block that was given up meanwhile; no data.
+    pub(super) fn has_decoded(&self, ino: LayerIno, offset: u64, len: usize) -> bool {
+        let Some(layout) = self.layouts.lock().get(&ino) else { return false };
+        let end = layout.size.min(offset.saturating_add(len as u64));
+        if offset >= end {
+            return true;
+        }
+        let Ok(mut pieces) = self.pieces(&layout, offset) else { return false };
+        while let Ok(Some((piece, range))) = pieces.next() {
+            let ready = match piece {
+                Piece::Hole => true,
+                Piece::Block(key) | Piece::Tail(key, _) => {
+                    key.word & UNCOMPRESSED != 0 || self.blocks.contains(&key)
+                }
+            };
+            if !ready {
+                return false;
+            }
+            if range.end >= end {
+                return true;
+            }
+        }
+        false
+    }
+}
