@@ -60,6 +60,11 @@ pub struct Delta {
 pub trait Contents: Sync {
     /// Fills `buf` from `offset` on; less than `buf.len()` comes back only at the end of the file.
     fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError>;
+    /// Where the next data at or after `offset` lies; `None` when only a hole follows. The range
+    /// may reach past the end of the file, and may hold zeros.
+    fn next_data(&self, _ino: Ino, offset: u64) -> Result<Option<std::ops::Range<u64>>, FsError> {
+        Ok(Some(offset..u64::MAX))
+    }
     /// The target of a symbolic link.
     fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError>;
     /// All extended attributes, sorted by name.

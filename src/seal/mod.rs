@@ -1,1 +1,468 @@
 //! Writers: a delta becomes an archive.
+//!
+//! ```text
+//! delta ─► plan (numbered, checked) ─► newc | tar ─► gzip | zstd | nothing ─► SHA-256 ─► output
+//!               contents ─► read ahead ─┘ └─► SHA-256 of each file ─► manifest
+//! ```
+//!
+//! Invariants:
+//! - The same delta, contents and options give the same bytes, with any number of threads.
+//! - Each file is read once: what is archived is what is digested.
+//! - What a format cannot hold is found before anything is written, or said in the summary.
+//! - An output gets its name when all of it is written, and not otherwise.
+
+mod encode;
+mod error;
+pub mod gzip;
+pub mod manifest;
+mod newc;
+pub mod output;
+pub mod path;
+mod plan;
+mod readahead;
+mod tar;
+pub mod zstd;
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+
+use fs_model::attr::FileType;
+use fs_model::delta::{Contents, Delta};
+use fs_model::layer::Xattr;
+use sha2::{Digest, Sha256};
+
+pub use error::SealError;
+pub use manifest::{BaseLayer, ManifestInfo};
+pub use output::Output;
+
+use encode::{Archive, Encoder};
+use manifest::{Counts, Digesting, Written};
+use path::escape;
+use plan::{Item, Limits, PATH_LIMIT, Plan};
+use readahead::{BATCH, Content, Feed, ReadAhead};
+
+/// What an archive is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// newc cpio in gzip: what the kernel, busybox and everything else unpacks.
+    CpioGz,
+    /// newc cpio in zstd.
+    CpioZst,
+    /// newc cpio.
+    Cpio,
+    /// tar, with what is deleted as `.wh.` names.
+    Tar,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Format; 4] = [Format::CpioGz, Format::CpioZst, Format::Cpio, Format::Tar];
+
+    /// As the user writes it: the ending of file names, without the dot.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::CpioGz => "cpio.gz",
+            Format::CpioZst => "cpio.zst",
+            Format::Cpio => "cpio",
+            Format::Tar => "tar",
+        }
+    }
+
+    /// The format that a file's name ends in.
+    pub fn from_file_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| {
+            let stem = name.strip_suffix(format.name().as_bytes());
+            stem.is_some_and(|stem| stem.ends_with(b".") && stem.len() > 1)
+        })
+    }
+
+    const fn is_tar(self) -> bool {
+        matches!(self, Format::Tar)
+    }
+
+    fn level(self, asked: Option<u32>) -> Result<Option<u32>, SealError> {
+        let (default, max, range) = match self {
+            Format::CpioGz => (gzip::DEFAULT_LEVEL, 9, "1 to 9"),
+            Format::CpioZst => (zstd::DEFAULT_LEVEL, 19, "1 to 19"),
+            Format::Cpio | Format::Tar => (0, 0, "none"),
+        };
+        match asked {
+            None => Ok((max > 0).then_some(default)),
+            Some(level) if (1..=max).contains(&level) => Ok(Some(level)),
+            Some(level) => Err(SealError::Level { format: self, level, range }),
+        }
+    }
+
+    const fn limits(self) -> Limits {
+        match self {
+            Format::Tar => Limits { file_size: u64::MAX, path: PATH_LIMIT, links_of_all: true },
+            Format::Cpio | Format::CpioGz | Format::CpioZst => {
+                Limits { file_size: newc::FILE_SIZE_LIMIT, path: PATH_LIMIT, links_of_all: false }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.name() == text)
+            .ok_or_else(|| format!("no format is called {text:?}: cpio.gz, cpio.zst, cpio or tar"))
+    }
+}
+
+/// How to write an archive.
+#[derive(Clone, Debug)]
+pub struct SealOptions {
+    /// As what.
+    pub format: Format,
+    /// How hard to compress; the format's own default when not given.
+    pub level: Option<u32>,
+    /// On how many threads; at least one. The bytes do not depend on it.
+    pub threads: usize,
+    /// `SOURCE_DATE_EPOCH`: times after it are brought down to it.
+    pub source_date_epoch: Option<u64>,
+}
+
+impl SealOptions {
+    /// `format` with its default level, all processors, and times as they are.
+    pub fn new(format: Format) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        SealOptions { format, level: None, threads, source_date_epoch: None }
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Entries written.
+    pub entries: usize,
+    /// Entries in all.
+    pub entries_total: usize,
+    /// Bytes of file content written.
+    pub bytes: u64,
+    /// Bytes of file content in all.
+    pub bytes_total: u64,
+}
+
+/// What the archive lacks, or says in another way. Paths are as [`path::escape`] writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The format has no sockets.
+    SocketLeftOut {
+        /// The socket.
+        path: String,
+    },
+    /// The format has no extended attributes.
+    XattrsLost {
+        /// The object.
+        path: String,
+        /// The attributes.
+        names: Vec<String>,
+    },
+    /// The format cannot say that this is another name of an object that is no regular file.
+    LinkSplit {
+        /// The name.
+        path: String,
+    },
+    /// A file whose name means, in this format, that another one is deleted.
+    MeansDeletion {
+        /// The file.
+        path: String,
+    },
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Warning::SocketLeftOut { path } => {
+                write!(f, "/{path}: left out: tar has no sockets")
+            }
+            Warning::XattrsLost { path, names } => {
+                write!(f, "/{path}: cpio cannot hold its attributes {}", names.join(", "))
+            }
+            Warning::LinkSplit { path } => {
+                write!(f, "/{path}: unpacks as an object of its own, not as a hard link")
+            }
+            Warning::MeansDeletion { path } => {
+                write!(f, "/{path}: means to readers of image layers that a file is deleted")
+            }
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Entries in the archive.
+    pub entries: usize,
+    /// Them, by change and by type.
+    pub counts: Counts,
+    /// Bytes of file content.
+    pub content: u64,
+    /// Bytes of the archive.
+    pub size: u64,
+    /// SHA-256 of the archive.
+    pub sha256: [u8; 32],
+    /// What the archive lacks.
+    pub warnings: Vec<Warning>,
+    /// The reader of standard output went away before the end, which is its right; the size and
+    /// the digest are then those of what it got, and no manifest was written.
+    pub reader_left: bool,
+}
+
+/// Writes `delta` as an archive to `archive`, and, when asked for, its manifest.
+///
+/// # Errors
+/// See [`SealError`]. Outputs that are files are then not there.
+pub fn seal<C: Contents>(
+    delta: &Delta,
+    contents: &C,
+    options: &SealOptions,
+    mut archive: Output,
+    manifest: Option<(Output, ManifestInfo)>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary, SealError> {
+    let format = options.format;
+    let level = format.level(options.level)?;
+    let epoch = options.source_date_epoch.map(|epoch| u32::try_from(epoch).unwrap_or(u32::MAX));
+    let plan = Plan::new(delta, format.limits())?;
+    let threads = options.threads.max(1);
+
+    let mut job = Job::new(&plan, contents, format, manifest.is_some());
+    let mut sink = Digesting::new(&mut archive);
+    let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads)
+        .map_err(Failure::Output)
+        .and_then(|encoder| {
+            let writer = Archive::new(encoder, format, epoch);
+            job.run(writer, threads.min(4), progress)?.finish()?.finish()?.flush()?;
+            Ok(())
+        });
+    let (size, sha256) = sink.finish();
+    let reader_left = match result {
+        Ok(()) => false,
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe && archive.may_break() => {
+            true
+        }
+        Err(Failure::Output(source)) => return Err(archive.error(source)),
+        Err(Failure::Other(error)) => return Err(error),
+    };
+    let Job { warnings, digests, targets, .. } = job;
+    let counts = manifest::counts(&plan);
+    if !reader_left {
+        let mut outputs = vec![archive];
+        if let Some((mut out, info)) = manifest {
+            let (digests, targets) = (&digests[..], &targets);
+            let written =
+                Written { format, level, size, sha256, epoch, plan: &plan, digests, targets };
+            let result = written.write(&info, BufWriter::new(&mut out));
+            result.map_err(|source| out.error(source))?;
+            outputs.push(out);
+        }
+        output::commit(outputs)?;
+    }
+    Ok(Summary {
+        entries: plan.items.len(),
+        counts,
+        content: plan.content,
+        size,
+        sha256,
+        warnings,
+        reader_left,
+    })
+}
+
+/// What stops a job.
+enum Failure {
+    Output(io::Error),
+    Other(SealError),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Output(error)
+    }
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        Failure::Other(error)
+    }
+}
+
+/// An archive being written, and what is learnt on the way.
+struct Job<'p, C> {
+    plan: &'p Plan<'p>,
+    contents: &'p C,
+    format: Format,
+    /// Whether anybody wants to know the digests.
+    digest: bool,
+    digests: Vec<Option<[u8; 32]>>,
+    targets: BTreeMap<usize, Vec<u8>>,
+    warnings: Vec<Warning>,
+}
+
+impl<'p, C: Contents> Job<'p, C> {
+    fn new(plan: &'p Plan<'p>, contents: &'p C, format: Format, digest: bool) -> Self {
+        let split = plan.split_links.iter();
+        let warnings =
+            split.map(|&index| Warning::LinkSplit { path: text(&plan.items[index]) }).collect();
+        let digests = vec![None; plan.items.len()];
+        Job { plan, contents, format, digest, digests, targets: BTreeMap::new(), warnings }
+    }
+
+    /// Writes all items to `archive`, up to its end.
+    fn run<W: Write>(
+        &mut self,
+        mut archive: Archive<W>,
+        readers: usize,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Archive<W>, Failure> {
+        let ahead = ReadAhead::new(self.plan, self.contents, readers);
+        std::thread::scope(|scope| {
+            let mut feed = ahead.feed();
+            let threads: Vec<_> = (0..readers).map(|_| scope.spawn(|| ahead.read())).collect();
+            let result = self.items(&mut archive, &mut feed, progress);
+            drop(feed);
+            for thread in threads {
+                // A panic was already told by the feed.
+                let _ = thread.join();
+            }
+            result
+        })?;
+        Ok(archive)
+    }
+
+    fn items<W: Write>(
+        &mut self,
+        archive: &mut Archive<W>,
+        feed: &mut Feed<'_, '_, C>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Failure> {
+        let (entries_total, bytes_total) = (self.plan.items.len(), self.plan.content);
+        let mut bytes = 0;
+        for (index, item) in self.plan.items.iter().enumerate() {
+            let mut report =
+                |bytes| progress(Progress { entries: index, entries_total, bytes, bytes_total });
+            report(bytes);
+            if !self.begin(index, item, archive)? {
+                continue;
+            }
+            bytes = self.content(index, item, archive, feed, bytes, &mut report)?;
+        }
+        progress(Progress { entries: entries_total, entries_total, bytes, bytes_total });
+        Ok(())
+    }
+
+    /// Writes what stands before an item's content. Whether the item is in the archive at all.
+    fn begin<W: Write>(
+        &mut self,
+        index: usize,
+        item: &Item<'_>,
+        archive: &mut Archive<W>,
+    ) -> Result<bool, Failure> {
+        let Some(object) = item.object() else {
+            archive.entry(item, b"", None, &[])?;
+            return Ok(true);
+        };
+        let failed = |source| SealError::Read { path: text(item), source };
+        let tar = self.format.is_tar();
+        if tar && object.attr.kind == FileType::Socket {
+            self.warnings.push(Warning::SocketLeftOut { path: text(item) });
+            return Ok(false);
+        }
+        if tar && item.path().rsplit(|&byte| byte == b'/').next().is_some_and(is_marker) {
+            self.warnings.push(Warning::MeansDeletion { path: text(item) });
+        }
+        let mut xattrs: Vec<Xattr> = Vec::new();
+        let mut target = Vec::new();
+        if item.first.is_none() {
+            xattrs = self.contents.xattrs(object.ino).map_err(failed)?;
+            if object.attr.kind == FileType::Symlink {
+                target = self.contents.read_link(object.ino).map_err(failed)?;
+                check_target(item, &target, object.attr.size)?;
+            }
+        }
+        if !tar && !xattrs.is_empty() {
+            let names = xattrs.iter().map(|(name, _)| escape(name).into_owned()).collect();
+            self.warnings.push(Warning::XattrsLost { path: text(item), names });
+        }
+        let first = item.first.map(|first| self.plan.items[first].path());
+        archive.entry(item, &target, first, &xattrs)?;
+        if !target.is_empty() && self.digest {
+            self.targets.insert(index, target);
+        }
+        Ok(true)
+    }
+
+    /// Writes an item's content, and gives the sum of bytes after it.
+    fn content<W: Write>(
+        &mut self,
+        index: usize,
+        item: &Item<'_>,
+        archive: &mut Archive<W>,
+        feed: &mut Feed<'_, '_, C>,
+        mut bytes: u64,
+        report: &mut dyn FnMut(u64),
+    ) -> Result<u64, Failure> {
+        static ZEROS: [u8; BATCH] = [0; BATCH];
+        let regular = item.object().is_some_and(|object| object.attr.kind == FileType::Regular);
+        if !regular || item.first.is_some() {
+            return Ok(bytes);
+        }
+        let mut left = item.content();
+        let mut digest = Sha256::new();
+        while left > 0 {
+            let data = match feed.next(index)? {
+                Some(Content::Data(data)) => data,
+                Some(Content::Zeros(length)) => &ZEROS[..length],
+                None => {
+                    let expected = item.content();
+                    let short =
+                        SealError::Short { path: text(item), expected, got: expected - left };
+                    return Err(short.into());
+                }
+            };
+            if self.digest {
+                digest.update(data);
+            }
+            archive.data(data)?;
+            left -= data.len() as u64;
+            bytes += data.len() as u64;
+            report(bytes);
+        }
+        if self.digest {
+            self.digests[index] = Some(digest.finalize().into());
+        }
+        Ok(bytes)
+    }
+}
+
+fn check_target(item: &Item<'_>, target: &[u8], size: u64) -> Result<(), SealError> {
+    if target.is_empty() || target.len() > PATH_LIMIT {
+        let length = target.len() as u64;
+        return Err(SealError::BadTarget { path: text(item), length, limit: PATH_LIMIT });
+    }
+    if target.len() as u64 != size {
+        let got = target.len() as u64;
+        return Err(SealError::Short { path: text(item), expected: size, got });
+    }
+    Ok(())
+}
+
+fn is_marker(name: &[u8]) -> bool {
+    name.starts_with(b".wh.")
+}
+
+fn text(item: &Item<'_>) -> String {
+    escape(item.path()).into_owned()
+}

@@ -1,0 +1,106 @@
+//! The two stages between a delta's items and the output: archive format, then compression.
+
+use std::io::{self, BufWriter, Write};
+
+use fs_model::layer::Xattr;
+
+use super::Format;
+use super::gzip::Gzip;
+use super::newc::Newc;
+use super::plan::Item;
+use super::tar::Tar;
+use super::zstd::Zstd;
+
+/// Bytes that are gathered before a call to zstd or to the system.
+const BUFFER: usize = 128 * 1024;
+
+/// A compressor, or none.
+#[derive(Debug)]
+pub(super) enum Encoder<W: Write> {
+    Plain(BufWriter<W>),
+    Gzip(Gzip<W>),
+    Zstd(BufWriter<Zstd<W>>),
+}
+
+impl<W: Write> Encoder<W> {
+    pub(super) fn new(inner: W, format: Format, level: u32, threads: usize) -> io::Result<Self> {
+        Ok(match format {
+            Format::Cpio | Format::Tar => Encoder::Plain(BufWriter::with_capacity(BUFFER, inner)),
+            Format::CpioGz => Encoder::Gzip(Gzip::new(inner, level, threads)?),
+            Format::CpioZst => {
+                Encoder::Zstd(BufWriter::with_capacity(BUFFER, Zstd::new(inner, level, threads)?))
+            }
+        })
+    }
+
+    /// Ends the stream and gives the writer back.
+    pub(super) fn finish(self) -> io::Result<W> {
+        match self {
+            Encoder::Plain(buffer) => Ok(buffer.into_inner()?),
+            Encoder::Gzip(gzip) => gzip.finish(),
+            Encoder::Zstd(buffer) => buffer.into_inner()?.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Encoder::Plain(buffer) => buffer.write(data),
+            Encoder::Gzip(gzip) => gzip.write(data),
+            Encoder::Zstd(buffer) => buffer.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Encoder::Plain(buffer) => buffer.flush(),
+            Encoder::Gzip(gzip) => gzip.flush(),
+            Encoder::Zstd(buffer) => buffer.flush(),
+        }
+    }
+}
+
+/// An archive format.
+#[derive(Debug)]
+pub(super) enum Archive<W: Write> {
+    Newc(Newc<W>),
+    Tar(Tar<W>),
+}
+
+impl<W: Write> Archive<W> {
+    pub(super) fn new(inner: W, format: Format, epoch: Option<u32>) -> Self {
+        if format.is_tar() {
+            Archive::Tar(Tar::new(inner, epoch))
+        } else {
+            Archive::Newc(Newc::new(inner, epoch))
+        }
+    }
+
+    pub(super) fn entry(
+        &mut self,
+        item: &Item<'_>,
+        target: &[u8],
+        first: Option<&[u8]>,
+        xattrs: &[Xattr],
+    ) -> io::Result<()> {
+        match self {
+            Archive::Newc(newc) => newc.entry(item, target),
+            Archive::Tar(tar) => tar.entry(item, target, first, xattrs),
+        }
+    }
+
+    pub(super) fn data(&mut self, data: &[u8]) -> io::Result<()> {
+        match self {
+            Archive::Newc(newc) => newc.data(data),
+            Archive::Tar(tar) => tar.data(data),
+        }
+    }
+
+    pub(super) fn finish(self) -> io::Result<W> {
+        match self {
+            Archive::Newc(newc) => newc.finish(),
+            Archive::Tar(tar) => tar.finish(),
+        }
+    }
+}

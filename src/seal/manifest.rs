@@ -1,0 +1,230 @@
+//! The manifest beside an archive: what is in it, as JSON.
+//!
+//! It depends on the archive and on what it was made of alone: no time of the build, no host, no
+//! user. Keys stand in a fixed order, one entry to a line, so that manifests can be compared line
+//! by line. Paths and link targets are escaped as [`super::path`] says, then as JSON demands.
+//!
+//! [`SCHEMA`] is raised when a reader of the old one could misunderstand the new one; new keys
+//! alone do not raise it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use fs_model::attr::FileType;
+use fs_model::delta::Change;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::Format;
+use super::newc::clamp;
+use super::path::escape;
+use super::plan::{Item, Plan};
+
+/// The version of the manifest's form.
+pub const SCHEMA: u32 = 1;
+
+/// A layer that the archive is to lie over.
+#[derive(Clone, Debug, Serialize)]
+pub struct BaseLayer {
+    /// Its file name, as the user knows it; without a path that is only this host's.
+    pub name: String,
+    /// SHA-256 of the image in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// What the manifest says beside what is in the archive.
+#[derive(Clone, Debug, Default)]
+pub struct ManifestInfo {
+    /// The layers, the lowest first.
+    pub layers: Vec<BaseLayer>,
+}
+
+/// Counts of entries, by how they came to be and by type ("deleted" has no type).
+pub type Counts = BTreeMap<&'static str, BTreeMap<&'static str, u64>>;
+
+/// What is known of the archive once it is written.
+#[derive(Debug)]
+pub(super) struct Written<'a> {
+    pub(super) format: Format,
+    pub(super) level: Option<u32>,
+    pub(super) size: u64,
+    pub(super) sha256: [u8; 32],
+    pub(super) epoch: Option<u32>,
+    pub(super) plan: &'a Plan<'a>,
+    /// For each item, where it has content.
+    pub(super) digests: &'a [Option<[u8; 32]>],
+    /// For each item that is a symlink.
+    pub(super) targets: &'a BTreeMap<usize, Vec<u8>>,
+}
+
+#[derive(Serialize)]
+struct Archive {
+    format: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<u32>,
+    size: u64,
+    sha256: String,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    entries: usize,
+    content: u64,
+    counts: Counts,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    path: &'a str,
+    change: &'static str,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtime: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<[u32; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hardlink_to: Option<String>,
+}
+
+impl Written<'_> {
+    /// Writes the manifest.
+    pub(super) fn write(&self, info: &ManifestInfo, mut out: impl Write) -> io::Result<()> {
+        let archive = Archive {
+            format: self.format.name(),
+            level: self.level,
+            size: self.size,
+            sha256: hex(&self.sha256),
+        };
+        let totals = Totals {
+            entries: self.plan.items.len(),
+            content: self.plan.content,
+            counts: counts(self.plan),
+        };
+        writeln!(out, "{{\n\"schema\": {SCHEMA},")?;
+        line(&mut out, "overcoat", &env!("CARGO_PKG_VERSION"))?;
+        line(&mut out, "archive", &archive)?;
+        line(&mut out, "layers", &info.layers)?;
+        line(&mut out, "source_date_epoch", &self.epoch)?;
+        line(&mut out, "totals", &totals)?;
+        write!(out, "\"entries\": [")?;
+        for (index, item) in self.plan.items.iter().enumerate() {
+            out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
+            self.entry(index, item, &mut out)?;
+        }
+        writeln!(out, "\n]\n}}")?;
+        out.flush()
+    }
+
+    fn entry(&self, index: usize, item: &Item<'_>, out: &mut impl Write) -> io::Result<()> {
+        let path = escape(item.path());
+        let object = item.object();
+        let attr = object.map(|object| &object.attr);
+        let is = |kind| attr.is_some_and(|attr| attr.kind == kind);
+        let content = item.first.unwrap_or(index);
+        let device = attr.filter(|attr| attr.kind.is_device());
+        let entry = Entry {
+            path: &path,
+            change: change_name(item.entry.change),
+            kind: attr.map(|attr| type_name(attr.kind)),
+            mode: attr.map(|attr| format!("{:04o}", attr.mode)),
+            uid: attr.map(|attr| attr.uid),
+            gid: attr.map(|attr| attr.gid),
+            mtime: attr.map(|attr| clamp(attr, self.epoch)),
+            size: attr.filter(|_| is(FileType::Regular)).map(|attr| attr.size),
+            sha256: self.digests[content].as_ref().map(|digest| hex(digest)),
+            target: self.targets.get(&content).map(|target| escape(target).into_owned()),
+            device: device.map(|attr| [attr.rdev.major, attr.rdev.minor]),
+            links: (item.links > 1).then_some(item.links),
+            hardlink_to: item.first.map(|first| escape(self.plan.items[first].path()).into_owned()),
+        };
+        Ok(serde_json::to_writer(out, &entry)?)
+    }
+}
+
+fn line(out: &mut impl Write, key: &str, value: &impl Serialize) -> io::Result<()> {
+    writeln!(out, "\"{key}\": {},", serde_json::to_string(value)?)
+}
+
+/// Counts the entries of a plan.
+pub(super) fn counts(plan: &Plan<'_>) -> Counts {
+    let mut counts = Counts::new();
+    for item in &plan.items {
+        let kind = item.object().map_or("any", |object| type_name(object.attr.kind));
+        *counts.entry(change_name(item.entry.change)).or_default().entry(kind).or_default() += 1;
+    }
+    counts
+}
+
+fn change_name(change: Change) -> &'static str {
+    match change {
+        Change::Added => "added",
+        Change::Modified => "modified",
+        Change::Unchanged => "unchanged",
+        Change::Deleted => "deleted",
+    }
+}
+
+fn type_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Regular => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symlink",
+        FileType::CharDevice => "char-device",
+        FileType::BlockDevice => "block-device",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 15)]);
+    bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte)]).collect()
+}
+
+/// A writer that counts and digests what goes through it.
+#[derive(Debug)]
+pub(super) struct Digesting<W> {
+    inner: W,
+    size: u64,
+    sha256: Sha256,
+}
+
+impl<W: Write> Digesting<W> {
+    pub(super) fn new(inner: W) -> Self {
+        Digesting { inner, size: 0, sha256: Sha256::new() }
+    }
+
+    /// How many bytes went through, and their SHA-256.
+    pub(super) fn finish(self) -> (u64, [u8; 32]) {
+        (self.size, self.sha256.finalize().into())
+    }
+}
+
+impl<W: Write> Write for Digesting<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(data)?;
+        self.sha256.update(&data[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

@@ -1,0 +1,88 @@
+//! Paths as text. A path is bytes; text must show each one unambiguously.
+//!
+//! The rule, here and in the manifest: a byte that is not part of valid UTF-8, a control
+//! character, and the backslash itself are written `\xHH` (two lower-case hexadecimal digits).
+//! Whatever else is written is itself. So a backslash always begins an escape, different paths
+//! have different texts, and [`unescape`] gives the bytes back.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// `path` as text.
+pub fn escape(path: &[u8]) -> Cow<'_, str> {
+    let plain = |text: &str| !text.chars().any(must_escape);
+    if let Ok(text) = std::str::from_utf8(path)
+        && plain(text)
+    {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(path.len() + 16);
+    for part in path.utf8_chunks() {
+        for c in part.valid().chars() {
+            if must_escape(c) {
+                escape_bytes(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                text.push(c);
+            }
+        }
+        escape_bytes(&mut text, part.invalid());
+    }
+    Cow::Owned(text)
+}
+
+/// The path that [`escape`] made `text` of; `None` if it made it of none.
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut path = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'\\' {
+            path.push(byte);
+            continue;
+        }
+        let digits = rest.strip_prefix(b"x")?.get(..2)?;
+        path.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = &rest[3..];
+    }
+    (escape(&path) == text).then_some(path)
+}
+
+fn must_escape(c: char) -> bool {
+    c == '\\' || c.is_control()
+}
+
+fn escape_bytes(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\\x{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_has_its_own_text_and_comes_back() {
+        let paths: [&[u8]; 8] = [
+            b"",
+            b"usr/bin",
+            "sch\u{f6}n".as_bytes(),
+            b"sch\xf6n",
+            b"dev-disk-by\\x2duuid",
+            b"new\nline\x7f",
+            b"\xff\xfe\\",
+            b"\\xff",
+        ];
+        let texts: std::collections::BTreeSet<_> =
+            paths.iter().map(|path| escape(path).into_owned()).collect();
+        assert_eq!(texts.len(), paths.len());
+        for path in paths {
+            assert_eq!(unescape(&escape(path)).as_deref(), Some(path));
+        }
+        assert_eq!(escape(b"sch\xf6n\\"), "sch\\xf6n\\x5c");
+        assert_eq!(unescape("\\q"), None);
+        assert_eq!(unescape("\\x4"), None);
+        assert_eq!(unescape("\\x41"), None, "an escape that is not needed");
+    }
+}

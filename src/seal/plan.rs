@@ -1,0 +1,148 @@
+//! What an archive of a delta will hold: decided, numbered and checked before anything is written.
+//!
+//! Invariants:
+//! - Items stand in the delta's order, one for each entry.
+//! - Archive inodes are numbered 1..n in order of their first appearance; each item has one.
+//! - Names of one regular file share the number and know how many they are. All else stands alone:
+//!   what unpacks cpio splits hard-linked symlinks, and busybox hard-linked devices.
+
+use std::collections::HashMap;
+
+use fs_model::attr::FileType;
+use fs_model::delta::{Delta, DeltaEntry, Object};
+use fs_model::tree::Ino;
+
+use super::error::SealError;
+use super::path::escape;
+
+/// Longest path and longest symlink target, in bytes: `PATH_MAX` less the final NUL. The kernel's
+/// initramfs unpacker skips what is longer.
+pub(super) const PATH_LIMIT: usize = 4095;
+
+/// One entry of the archive.
+#[derive(Debug)]
+pub(super) struct Item<'d> {
+    pub(super) entry: &'d DeltaEntry,
+    /// Its inode number in the archive.
+    pub(super) number: u32,
+    /// How many names of this object the archive holds.
+    pub(super) links: u32,
+    /// The item that carries the content, when it is not this one.
+    pub(super) first: Option<usize>,
+}
+
+impl<'d> Item<'d> {
+    pub(super) fn path(&self) -> &'d [u8] {
+        &self.entry.path
+    }
+
+    pub(super) fn object(&self) -> Option<&'d Object> {
+        self.entry.object.as_ref()
+    }
+
+    /// Bytes of file content that stand with this item.
+    pub(super) fn content(&self) -> u64 {
+        match self.object() {
+            Some(object) if object.attr.kind == FileType::Regular && self.first.is_none() => {
+                object.attr.size
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// What limits a format has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) file_size: u64,
+    pub(super) path: usize,
+    /// Whether hard links of devices, fifos, sockets and symlinks can be expressed.
+    pub(super) links_of_all: bool,
+}
+
+/// The whole archive.
+#[derive(Debug)]
+pub(super) struct Plan<'d> {
+    pub(super) items: Vec<Item<'d>>,
+    /// Bytes of file content in all.
+    pub(super) content: u64,
+    /// Items whose hard links the format cannot express.
+    pub(super) split_links: Vec<usize>,
+}
+
+impl<'d> Plan<'d> {
+    pub(super) fn new(delta: &'d Delta, limits: Limits) -> Result<Self, SealError> {
+        let mut plan = Plan {
+            items: Vec::with_capacity(delta.entries.len()),
+            content: 0,
+            split_links: Vec::new(),
+        };
+        let mut groups: HashMap<Ino, Vec<usize>> = HashMap::new();
+        let mut numbers = 0u32;
+        for (index, entry) in delta.entries.iter().enumerate() {
+            check(entry, index, limits)?;
+            let mut first = None;
+            if let Some(object) = &entry.object
+                && object.attr.nlink > 1
+                && object.attr.kind != FileType::Directory
+            {
+                if limits.links_of_all || object.attr.kind == FileType::Regular {
+                    let names = groups.entry(object.ino).or_default();
+                    first = names.first().copied();
+                    names.push(index);
+                } else {
+                    plan.split_links.push(index);
+                }
+            }
+            let number = match first {
+                Some(first) => plan.items[first].number,
+                None => {
+                    numbers = numbers.checked_add(1).ok_or(SealError::BadDelta {
+                        path: escape(&entry.path).into_owned(),
+                        what: "more than 2^32 objects",
+                    })?;
+                    numbers
+                }
+            };
+            plan.items.push(Item { entry, number, links: 1, first });
+            plan.content += plan.items[index].content();
+        }
+        for names in groups.values() {
+            for &index in names {
+                plan.items[index].links = names.len() as u32;
+            }
+        }
+        Ok(plan)
+    }
+}
+
+fn check(entry: &DeltaEntry, index: usize, limits: Limits) -> Result<(), SealError> {
+    let path = || escape(&entry.path).into_owned();
+    let bad = |what| Err(SealError::BadDelta { path: path(), what });
+    if entry.path.is_empty() != (index == 0) {
+        return bad("the root is not its first entry, and only that");
+    }
+    if entry.path.is_empty()
+        && !entry.object.is_some_and(|root| root.attr.kind == FileType::Directory)
+    {
+        return bad("the root is no directory");
+    }
+    if entry.path.len() > limits.path {
+        return Err(SealError::PathTooLong {
+            path: path(),
+            length: entry.path.len(),
+            limit: limits.path,
+        });
+    }
+    let Some(object) = &entry.object else { return Ok(()) };
+    let size = object.attr.size;
+    match object.attr.kind {
+        FileType::Regular if size > limits.file_size => {
+            Err(SealError::FileTooLarge { path: path(), size })
+        }
+        FileType::Symlink if size == 0 || size > PATH_LIMIT as u64 => {
+            Err(SealError::BadTarget { path: path(), length: size, limit: PATH_LIMIT })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,265 @@
+//! Writes tar: ustar headers (POSIX.1-1988) with the extensions that GNU tar, bsdtar and sqfstar
+//! all read.
+//!
+//! - A path or a link target over 100 bytes stands before its entry as a GNU long name (type `L`
+//!   or `K`): bytes, where pax's `path` is UTF-8 by definition.
+//! - A number too large for its octal field is written in base 256, as GNU tar does.
+//! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers).
+//! - The root is `./`; directories end in a slash; every name but an object's first is a link
+//!   entry. What is deleted is an empty file `.wh.NAME` (OCI image layer specification).
+//! - Times are whole seconds, clamped as in [`super::newc`]. Sockets do not exist in tar: the
+//!   caller leaves them out.
+//! - Two blocks of zeros end it, and zeros fill it to a multiple of 10 KiB.
+
+use std::io::{self, Write};
+
+use fs_model::attr::{Attr, Device, FileType};
+use fs_model::layer::Xattr;
+
+use super::newc::clamp;
+use super::plan::Item;
+
+const BLOCK: u64 = 512;
+const RECORD: u64 = 20 * BLOCK;
+const NAME: usize = 100;
+
+/// A tar archive being written.
+#[derive(Debug)]
+pub(super) struct Tar<W: Write> {
+    inner: W,
+    written: u64,
+    /// Bytes of the current file that are still to come.
+    open: u64,
+    epoch: Option<u32>,
+}
+
+struct Header<'a> {
+    name: &'a [u8],
+    kind: u8,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    size: u64,
+    mtime: u32,
+    target: &'a [u8],
+    rdev: Device,
+}
+
+impl<W: Write> Tar<W> {
+    /// Times after `epoch` are brought down to it.
+    pub(super) fn new(inner: W, epoch: Option<u32>) -> Self {
+        Tar { inner, written: 0, open: 0, epoch }
+    }
+
+    /// Writes an entry, up to its content. `target` is that of a symlink; `first` is the path of
+    /// the item that has the content, when that is another one.
+    pub(super) fn entry(
+        &mut self,
+        item: &Item<'_>,
+        target: &[u8],
+        first: Option<&[u8]>,
+        xattrs: &[Xattr],
+    ) -> io::Result<()> {
+        let Some(object) = item.object() else { return self.deletion(item.path()) };
+        let attr = &object.attr;
+        let mut name = item.path().to_vec();
+        match attr.kind {
+            FileType::Directory if name.is_empty() => name.extend_from_slice(b"./"),
+            FileType::Directory => name.push(b'/'),
+            _ => {}
+        }
+        let (kind, target) = match (first, attr.kind) {
+            (Some(first), _) => (b'1', first),
+            (None, FileType::Regular) => (b'0', target),
+            (None, FileType::Symlink) => (b'2', target),
+            (None, FileType::CharDevice) => (b'3', target),
+            (None, FileType::BlockDevice) => (b'4', target),
+            (None, FileType::Directory) => (b'5', target),
+            (None, FileType::Fifo) => (b'6', target),
+            (None, FileType::Socket) => return Err(io::Error::other("tar has no sockets")),
+        };
+        if first.is_none() && !xattrs.is_empty() {
+            self.pax(xattrs)?;
+        }
+        let size = item.content();
+        self.header(&Header {
+            name: &name,
+            kind,
+            size,
+            target,
+            rdev: if attr.kind.is_device() { attr.rdev } else { Device::default() },
+            ..self.owned_by(attr)
+        })?;
+        self.open = size;
+        Ok(())
+    }
+
+    /// Writes some of the current entry's content.
+    pub(super) fn data(&mut self, data: &[u8]) -> io::Result<()> {
+        self.open = self
+            .open
+            .checked_sub(data.len() as u64)
+            .ok_or_else(|| io::Error::other("a file's content is longer than its header says"))?;
+        self.write(data)?;
+        if self.open == 0 { self.pad(BLOCK) } else { Ok(()) }
+    }
+
+    /// Writes the end and gives the writer back.
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        self.write(&[0; 2 * BLOCK as usize])?;
+        self.pad(RECORD)?;
+        Ok(self.inner)
+    }
+
+    fn owned_by(&self, attr: &Attr) -> Header<'static> {
+        Header {
+            mode: attr.mode,
+            uid: attr.uid,
+            gid: attr.gid,
+            mtime: clamp(attr, self.epoch),
+            ..Header::EMPTY
+        }
+    }
+
+    fn deletion(&mut self, path: &[u8]) -> io::Result<()> {
+        let name_at = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        let name = [&path[..name_at], b".wh.", &path[name_at..]].concat();
+        self.header(&Header { name: &name, kind: b'0', ..Header::EMPTY })
+    }
+
+    fn pax(&mut self, xattrs: &[Xattr]) -> io::Result<()> {
+        let mut records = Vec::new();
+        for (name, value) in xattrs {
+            pax_record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+        }
+        self.extra(b'x', b"PaxHeaders/attributes", &records)
+    }
+
+    /// Writes the header, and before it the names that do not fit into it.
+    fn header(&mut self, header: &Header<'_>) -> io::Result<()> {
+        if self.open != 0 {
+            return Err(io::Error::other("a file's content is not complete"));
+        }
+        for (kind, name) in [(b'K', header.target), (b'L', header.name)] {
+            if name.len() > NAME {
+                self.extra(kind, b"././@LongLink", &[name, b"\0"].concat())?;
+            }
+        }
+        self.block(header)
+    }
+
+    /// Writes an entry that describes the next one.
+    fn extra(&mut self, kind: u8, name: &[u8], data: &[u8]) -> io::Result<()> {
+        let size = data.len() as u64;
+        self.block(&Header { name, kind, mode: 0o644, size, ..Header::EMPTY })?;
+        self.write(data)?;
+        self.pad(BLOCK)
+    }
+
+    fn block(&mut self, header: &Header<'_>) -> io::Result<()> {
+        let mut block = [0u8; BLOCK as usize];
+        put_name(&mut block[..100], header.name);
+        put_number(&mut block[100..108], header.mode.into());
+        put_number(&mut block[108..116], header.uid.into());
+        put_number(&mut block[116..124], header.gid.into());
+        put_number(&mut block[124..136], header.size);
+        put_number(&mut block[136..148], header.mtime.into());
+        block[156] = header.kind;
+        put_name(&mut block[157..257], header.target);
+        block[257..265].copy_from_slice(b"ustar\x0000");
+        put_number(&mut block[329..337], header.rdev.major.into());
+        put_number(&mut block[337..345], header.rdev.minor.into());
+        block[148..156].fill(b' ');
+        let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
+        put_number(&mut block[148..155], sum);
+        self.write(&block)
+    }
+
+    fn pad(&mut self, unit: u64) -> io::Result<()> {
+        let padding = self.written.next_multiple_of(unit) - self.written;
+        self.write(&[0; RECORD as usize][..padding as usize])
+    }
+
+    fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        self.inner.write_all(data)?;
+        self.written += data.len() as u64;
+        Ok(())
+    }
+}
+
+impl Header<'static> {
+    const EMPTY: Self = Header {
+        name: b"",
+        kind: 0,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: 0,
+        target: b"",
+        rdev: Device { major: 0, minor: 0 },
+    };
+}
+
+/// What does not fit is cut off: a long name stands before the entry.
+fn put_name(field: &mut [u8], name: &[u8]) {
+    let length = name.len().min(field.len());
+    field[..length].copy_from_slice(&name[..length]);
+}
+
+/// Octal digits and a NUL, or base 256 with the high bit of the first byte set.
+fn put_number(field: &mut [u8], mut number: u64) {
+    let digits = field.len() - 1;
+    if number >> (3 * digits) == 0 {
+        for digit in field[..digits].iter_mut().rev() {
+            *digit = b'0' + (number & 7) as u8;
+            number >>= 3;
+        }
+    } else {
+        for byte in field.iter_mut().rev() {
+            *byte = number as u8;
+            number >>= 8;
+        }
+        field[0] = 0x80;
+    }
+}
+
+/// `LENGTH KEY=VALUE\n`, where the length counts itself.
+fn pax_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() != length {
+        length = rest + length.to_string().len();
+    }
+    records.extend_from_slice(length.to_string().as_bytes());
+    records.push(b' ');
+    records.extend_from_slice(key);
+    records.push(b'=');
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pax_record_counts_its_own_digits() {
+        for size in [0, 1, 80, 81, 82, 83, 84, 85, 970, 976, 978, 980, 99_000] {
+            let mut records = Vec::new();
+            pax_record(&mut records, b"SCHILY.x", &vec![b'v'; size]);
+            let text = String::from_utf8(records).unwrap();
+            let stated: usize = text.split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(stated, text.len());
+        }
+    }
+
+    #[test]
+    fn a_number_too_large_for_octal_is_written_in_base_256() {
+        let mut field = [0; 8];
+        put_number(&mut field, 0o7777777);
+        assert_eq!(&field, b"7777777\0");
+        put_number(&mut field, 0o10000000);
+        assert_eq!(field, [0x80, 0, 0, 0, 0, 0x20, 0, 0]);
+    }
+}

@@ -1,0 +1,53 @@
+//! zstd, as one frame (RFC 8878) with a content checksum.
+//!
+//! Linux's initramfs unpacker takes one frame. zstd's own worker threads cut the input into jobs
+//! by the level alone, so that any number of workers gives the same bytes; compressing without
+//! workers gives others, and so there is always at least one.
+
+use std::io::{self, Write};
+
+/// The level when none is asked for.
+pub const DEFAULT_LEVEL: u32 = 3;
+
+/// A zstd compressor in front of a writer.
+pub struct Zstd<W: Write> {
+    encoder: zstd::stream::write::Encoder<'static, W>,
+}
+
+impl<W: Write> std::fmt::Debug for Zstd<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Zstd").finish_non_exhaustive()
+    }
+}
+
+impl<W: Write> Zstd<W> {
+    /// Starts a frame on `inner` with `threads` workers (at least one). `level` is 1 to 19.
+    ///
+    /// # Errors
+    /// When zstd refuses a parameter.
+    pub fn new(inner: W, level: u32, threads: usize) -> io::Result<Self> {
+        let mut encoder = zstd::stream::write::Encoder::new(inner, level.clamp(1, 19) as i32)?;
+        encoder.multithread(threads.clamp(1, 64) as u32)?;
+        encoder.include_checksum(true)?;
+        Ok(Zstd { encoder })
+    }
+
+    /// Ends the frame and gives the writer back, unflushed.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn finish(self) -> io::Result<W> {
+        self.encoder.finish()
+    }
+}
+
+impl<W: Write> Write for Zstd<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.encoder.write(data)
+    }
+
+    /// Does not end a block: the bytes must depend on the input alone.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

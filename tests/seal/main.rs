@@ -1,0 +1,4 @@
+//! Archives as other programs see them.
+
+mod support;
+mod unpack;
