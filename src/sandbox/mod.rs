@@ -1,1 +1,219 @@
-//! Namespaces, mounts and the processes in them: the only place for them.
+//! Namespaces, mounts and the processes in them: the only place for them, and (with the FUSE
+//! adapter) for `unsafe`.
+//!
+//! # Processes
+//!
+//! ```text
+//! daemon   serves the root through FUSE and answers the supervisor's questions
+//!  └─ stage    its namespaces (user, mount, IPC, UTS, network), all mounts; waits
+//!      └─ pid 1    of the pid namespace: starts commands, reaps
+//!          └─ commands
+//! ```
+//!
+//! The daemon never enters a namespace and never touches its own mount, so it cannot wait for
+//! itself. Everything below it dies with it, killed or not: the stage by its death signal, pid 1
+//! by its own, and the rest because the kernel ends a pid namespace with its pid 1. The mounts
+//! exist in the stage's mount namespace only and go with its last process.
+//!
+//! # Order
+//!
+//! 1. [`Sandbox::fork`] forks the stage and returns when the root is mounted, but not yet served.
+//! 2. The daemon serves [`Starting::fuse_fd`] in threads of its own. The places of
+//!    [`Plan::mount_points`] must exist in the tree.
+//! 3. [`Starting::enter`] mounts the rest, and starts pid 1.
+//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself.
+//! 5. [`Sandbox::spawn`], as often as wanted.
+//! 6. [`Sandbox::shutdown`], while the tree is still served: a process inside may be waiting for
+//!    it.
+
+mod command;
+mod error;
+mod init;
+mod mounts;
+mod notify;
+mod plan;
+mod privilege;
+mod stage;
+mod sys;
+mod wire;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
+pub use error::SandboxError;
+pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
+pub use privilege::{IdMap, IdRange, Privilege};
+
+use error::{During, Failure};
+
+/// The stage's process. Dropping it kills it and waits for it.
+#[derive(Debug)]
+struct Stage {
+    pid: libc::pid_t,
+    waited: bool,
+}
+
+impl Stage {
+    fn wait(&mut self) {
+        if !self.waited {
+            self.waited = true;
+            let _ = sys::wait_for(self.pid);
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.waited {
+            let _ = sys::kill(self.pid, libc::SIGKILL);
+            self.wait();
+        }
+    }
+}
+
+/// A sandbox whose root is mounted and waits to be served.
+#[derive(Debug)]
+pub struct Starting {
+    // The order matters: the socket closes first, then the stage is waited for.
+    control: OwnedFd,
+    stage: Stage,
+    fuse: Option<OwnedFd>,
+    plan: Plan,
+}
+
+/// A sandbox that runs commands. Dropping it ends everything inside.
+#[derive(Debug)]
+pub struct Sandbox {
+    control: Option<OwnedFd>,
+    stage: Stage,
+    listener: Option<OwnedFd>,
+    /// The device number of the root's file system.
+    device: u64,
+    plan: Plan,
+}
+
+impl Sandbox {
+    /// Makes the namespaces and mounts the root.
+    ///
+    /// The calling thread must live as long as the sandbox: the kernel takes its end for the
+    /// daemon's and kills everything inside. Call it before starting other threads: what they
+    /// hold locked would stay locked in the stage.
+    ///
+    /// # Errors
+    /// The step that failed, and what to do about it if that is known.
+    pub fn fork(plan: Plan) -> Result<Starting, SandboxError> {
+        plan.mount_points()?;
+        let (ours, theirs) = sys::message_pair().during("making a socket")?;
+        let daemon = std::process::id() as libc::pid_t;
+        // SAFETY: the child goes to `stage::run`, which never returns.
+        let pid = match unsafe { sys::fork() }.during("forking")? {
+            sys::Forked::Child => stage::run(&plan, &theirs, daemon),
+            sys::Forked::Parent(pid) => pid,
+        };
+        drop(theirs);
+        let mut starting =
+            Starting { control: ours, stage: Stage { pid, waited: false }, fuse: None, plan };
+        if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
+            starting.expect(wire::UNSHARED)?;
+            privilege::write_id_maps(pid, uids, gids)?;
+            starting.say(wire::MAPPED)?;
+        }
+        let mounted = starting.expect(wire::MOUNTED)?;
+        starting.fuse = mounted.fds.into_iter().next();
+        Ok(starting)
+    }
+}
+
+impl Starting {
+    /// The FUSE descriptor of the root, to be served with `fuser::Session::from_fd`.
+    ///
+    /// # Panics
+    /// When it is asked for a second time.
+    pub fn fuse_fd(&mut self) -> OwnedFd {
+        self.fuse.take().expect("the FUSE descriptor is asked for once")
+    }
+
+    /// Mounts everything else and starts pid 1. The root must be served by now.
+    ///
+    /// # Errors
+    /// The step that failed; a mount point that is missing in the tree is named.
+    pub fn enter(self) -> Result<Sandbox, SandboxError> {
+        self.say(wire::ENTER)?;
+        let ready = self.expect(wire::READY)?;
+        let device = ready.bytes.get(1..).and_then(|rest| rest.first_chunk());
+        Ok(Sandbox {
+            control: Some(self.control),
+            stage: self.stage,
+            listener: ready.fds.into_iter().next(),
+            device: device.map_or(0, |device| u64::from_ne_bytes(*device)),
+            plan: self.plan,
+        })
+    }
+
+    fn say(&self, tag: u8) -> Result<(), SandboxError> {
+        sys::send(self.control.as_fd(), &[tag], &[])
+            .map_err(|error| SandboxError::Ended(error.to_string()))
+    }
+
+    fn expect(&self, tag: u8) -> Result<sys::Received, SandboxError> {
+        let message = sys::receive(self.control.as_fd()).during("waiting for the sandbox")?;
+        match message.bytes.split_first() {
+            Some((&found, _)) if found == tag => Ok(message),
+            Some((&wire::FAILED, rest)) => {
+                let Failure { doing, errno } = wire::parse_failure(rest);
+                let hint = match &self.plan.privilege {
+                    Privilege::Root if errno == libc::ENOSYS => {
+                        "; overcoat needs Linux 5.12 or newer"
+                    }
+                    Privilege::Root => "",
+                    Privilege::Subordinate { .. } => privilege::user_namespace_hint(errno),
+                };
+                let source = io::Error::from_raw_os_error(errno);
+                Err(SandboxError::Setup { doing, source, hint })
+            }
+            Some(_) => Err(SandboxError::Ended("an unexpected message".to_owned())),
+            None => Err(SandboxError::Ended("a set-up process was killed".to_owned())),
+        }
+    }
+}
+
+impl Sandbox {
+    /// Starts a command; it has been executed when this returns.
+    ///
+    /// # Errors
+    /// Why it could not be executed, or that the sandbox has ended.
+    pub fn spawn(&self, spec: &CommandSpec) -> Result<Child, SandboxError> {
+        match &self.control {
+            Some(control) => command::spawn(control.as_fd(), spec),
+            None => Err(SandboxError::Ended("it was shut down".to_owned())),
+        }
+    }
+
+    /// The plan it was made from.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The device number of the root's file system, as `stat` inside tells it.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Ends every process inside and returns when they are gone, and the mounts with them. The
+    /// root must be served until then.
+    pub fn shutdown(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.control.take());
+        self.stage.wait();
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

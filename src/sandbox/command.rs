@@ -1,0 +1,260 @@
+//! Commands in a sandbox: how one is described, watched and waited for.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use super::error::{During, SandboxError};
+use super::sys;
+use super::wire::{self, EXECUTING, Order};
+
+/// Where a standard stream of a command goes.
+#[derive(Debug, Default)]
+pub enum Stdio {
+    /// To where the daemon's own goes.
+    #[default]
+    Inherit,
+    /// To nowhere, from nowhere.
+    Null,
+    /// To this file, pipe, socket or terminal. It is duplicated, and stays the caller's.
+    Fd(OwnedFd),
+}
+
+/// Which session and terminal a command has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Session {
+    /// The daemon's session and process group: keys like Ctrl-C reach it.
+    Inherited,
+    /// A session of its own without a terminal: only the daemon decides what reaches it, and
+    /// [`Child::signal`] reaches its whole process group.
+    #[default]
+    Own,
+    /// A session of its own, whose terminal is the one at its standard input.
+    Terminal,
+}
+
+/// A command to run in a sandbox.
+#[derive(Debug)]
+pub struct CommandSpec {
+    /// The program and its arguments. A program without a slash is looked for in the `PATH` of
+    /// `env`.
+    pub argv: Vec<OsString>,
+    /// The complete environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working directory, inside.
+    pub cwd: PathBuf,
+    /// The user, as inside.
+    pub uid: u32,
+    /// The group, as inside.
+    pub gid: u32,
+    /// The supplementary groups, as inside.
+    pub groups: Vec<u32>,
+    /// Standard input.
+    pub stdin: Stdio,
+    /// Standard output.
+    pub stdout: Stdio,
+    /// Standard error.
+    pub stderr: Stdio,
+    /// Session and terminal.
+    pub session: Session,
+}
+
+impl CommandSpec {
+    /// A command that runs as root in `/`, with an empty environment, the daemon's standard
+    /// streams and a session of its own.
+    pub fn new<S: Into<OsString>>(argv: impl IntoIterator<Item = S>) -> Self {
+        CommandSpec {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            cwd: "/".into(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            stdin: Stdio::Inherit,
+            stdout: Stdio::Inherit,
+            stderr: Stdio::Inherit,
+            session: Session::Own,
+        }
+    }
+
+    fn order(&self) -> Order {
+        let variable = |(name, value): &(OsString, OsString)| {
+            let mut variable = name.clone();
+            variable.push("=");
+            variable.push(value);
+            variable
+        };
+        Order {
+            argv: self.argv.clone(),
+            env: self.env.iter().map(variable).collect(),
+            cwd: self.cwd.clone().into_os_string(),
+            uid: self.uid,
+            gid: self.gid,
+            groups: self.groups.clone(),
+            session: match self.session {
+                Session::Inherited => wire::Session::Inherited,
+                Session::Own => wire::Session::Own,
+                Session::Terminal => wire::Session::Terminal,
+            },
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    fn from_raw(status: i32) -> Self {
+        if libc::WIFSIGNALED(status) {
+            ExitStatus::Signal(libc::WTERMSIG(status))
+        } else {
+            ExitStatus::Code(libc::WEXITSTATUS(status))
+        }
+    }
+
+    /// Whether it returned 0.
+    pub fn success(self) -> bool {
+        self == ExitStatus::Code(0)
+    }
+
+    /// The code as a shell tells it: 128 and the signal's number for a signal.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+impl std::fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ExitStatus::Code(code) => write!(f, "exit code {code}"),
+            ExitStatus::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// A running command. Dropping it leaves the command running, unwatched; it ends with the sandbox.
+///
+/// As a descriptor it becomes readable when the command has ended (or the sandbox has).
+#[derive(Debug)]
+pub struct Child {
+    socket: OwnedFd,
+    status: Option<ExitStatus>,
+}
+
+impl Child {
+    /// Waits until the command has ended.
+    ///
+    /// # Errors
+    /// When the sandbox itself ended before.
+    pub fn wait(&mut self) -> Result<ExitStatus, SandboxError> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        let message = sys::receive(self.socket.as_fd()).during("waiting for a command")?;
+        match message.bytes.as_slice() {
+            [wire::EXITED, status @ ..] if status.len() == 4 => {
+                let status = ExitStatus::from_raw(wire::parse_i32(status).unwrap_or(0));
+                self.status = Some(status);
+                Ok(status)
+            }
+            _ => Err(SandboxError::Ended("pid 1 is gone".to_owned())),
+        }
+    }
+
+    /// Sends a signal to the command: to its whole process group if it has a session of its own.
+    /// One that has ended is past all signals, which is no error.
+    ///
+    /// # Errors
+    /// When the message cannot be sent.
+    pub fn signal(&self, signal: i32) -> Result<(), SandboxError> {
+        let mut message = vec![wire::SIGNAL];
+        message.extend_from_slice(&signal.to_ne_bytes());
+        match sys::send(self.socket.as_fd(), &message, &[]) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.during("sending a signal to a command"),
+        }
+    }
+}
+
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Asks pid 1 behind `control` to start a command.
+pub(super) fn spawn(control: BorrowedFd<'_>, spec: &CommandSpec) -> Result<Child, SandboxError> {
+    let program = spec.argv.first().cloned().unwrap_or_default();
+    if program.is_empty() {
+        return Err(SandboxError::Invalid("no command was given".to_owned()));
+    }
+    let doing = "starting a command";
+    let order = sys::anonymous_file(c"overcoat-order", &spec.order().encode()).during(doing)?;
+    // Pid 1 reads from the start of the file that it shares with us; it was written by position.
+    let (ours, theirs) = sys::message_pair().during(doing)?;
+    let (exec_ours, exec_theirs) = sys::message_pair().during(doing)?;
+    let null =
+        File::options().read(true).write(true).open("/dev/null").during("opening /dev/null")?;
+    let streams = [
+        stream(&spec.stdin, io::stdin(), &null).during(doing)?,
+        stream(&spec.stdout, io::stdout(), &null).during(doing)?,
+        stream(&spec.stderr, io::stderr(), &null).during(doing)?,
+    ];
+    let fds = [
+        order.as_fd(),
+        exec_theirs.as_fd(),
+        theirs.as_fd(),
+        streams[0].as_fd(),
+        streams[1].as_fd(),
+        streams[2].as_fd(),
+    ];
+    sys::send(control, &[wire::SPAWN], &fds)
+        .map_err(|error| SandboxError::Ended(error.to_string()))?;
+    drop((theirs, exec_theirs, streams));
+    // The other end closes when the command is executed, or tells why it was not.
+    let message = sys::receive(exec_ours.as_fd()).during(doing)?;
+    match message.bytes.as_slice() {
+        [wire::FAILED, rest @ ..] => {
+            let failure = wire::parse_failure(rest);
+            let hint = exec_hint(&failure.doing, failure.errno, &program);
+            let source = io::Error::from_raw_os_error(failure.errno);
+            Err(SandboxError::Command { program, doing: failure.doing, source, hint })
+        }
+        _ => Ok(Child { socket: ours, status: None }),
+    }
+}
+
+fn stream(stdio: &Stdio, own: impl AsFd, null: &File) -> io::Result<OwnedFd> {
+    match stdio {
+        Stdio::Inherit => sys::duplicate(own).or_else(|_| sys::duplicate(null)),
+        Stdio::Null => sys::duplicate(null),
+        Stdio::Fd(fd) => sys::duplicate(fd),
+    }
+}
+
+fn exec_hint(doing: &str, errno: i32, program: &OsStr) -> &'static str {
+    if doing != EXECUTING {
+        return "";
+    }
+    let is_path = program.as_encoded_bytes().contains(&b'/');
+    match errno {
+        libc::ENOENT if is_path => {
+            "; it, or the interpreter in its first line, is not in the image"
+        }
+        libc::ENOENT => "; it is in no directory of the PATH inside the image",
+        libc::EACCES => "; it is not executable",
+        libc::ENOEXEC => "; it is built for another architecture",
+        _ => "",
+    }
+}

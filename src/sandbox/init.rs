@@ -1,0 +1,298 @@
+//! Pid 1 of the sandbox: finishes the root, starts commands, reaps.
+//!
+//! Invariants:
+//! - it ends when the daemon closes the control socket or dies, and with it the kernel ends every
+//!   process of the pid namespace, whatever session or parent it has;
+//! - it ends only then: what goes wrong with one command is reported on that command's socket;
+//! - it takes no signals (all are blocked; SIGCHLD is read from a descriptor) and forwards none;
+//! - commands inherit nothing from it but what their order says: no descriptor, no blocked or
+//!   ignored signal.
+//!
+//! Each command has a socket of its own, whose other end the daemon's `Child` holds: signals go
+//! in, the exit status comes out. When the daemon drops that end the command runs on, unwatched.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
+
+use super::error::{Doing, Failure, Step};
+use super::plan::Plan;
+use super::sys::{self, Forked};
+use super::wire::{self, Order, Session};
+use super::{mounts, notify};
+
+/// Real root has these against the host itself: loading modules, rebooting, setting the clock.
+const HOST_CAPABILITIES: [u32; 3] = [16, 22, 25];
+
+/// The life of pid 1.
+pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
+    let result = std::panic::catch_unwind(|| become_init(plan, control).map(|()| serve(control)));
+    match result {
+        Ok(Ok(())) => sys::exit_now(0),
+        Ok(Err(failure)) => {
+            let _ = sys::send(control, &wire::failure_message(&failure), &[]);
+            sys::exit_now(1)
+        }
+        Err(_) => sys::exit_now(2),
+    }
+}
+
+fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
+    let _ = nix::sys::prctl::set_name(c"overcoat-init");
+    let root = File::open(".").doing("entering the root")?;
+    mounts::attach_proc(root.as_fd(), !plan.privilege.has_user_namespace())?;
+    drop(root);
+    sys::pivot_to_current_directory().doing("changing the root")?;
+    sys::detach_current_directory().doing("letting go of the host's root")?;
+    chdir("/").doing("entering the root")?;
+    if !plan.privilege.has_user_namespace() {
+        for capability in HOST_CAPABILITIES {
+            sys::drop_from_bounding_set(capability).doing("giving up rights over the host")?;
+        }
+    }
+    let device = std::fs::metadata("/").doing("looking at the root")?.dev();
+    let listener = notify::install(&plan.privilege)?;
+    let mut ready = vec![wire::READY];
+    ready.extend_from_slice(&device.to_ne_bytes());
+    let fds: Vec<BorrowedFd<'_>> = listener.iter().map(AsFd::as_fd).collect();
+    sys::send(control, &ready, &fds).doing("reporting to the daemon")
+}
+
+type Channels = HashMap<libc::pid_t, Channel>;
+
+struct Channel {
+    socket: OwnedFd,
+    /// The command leads a process group: signals are for all of it.
+    group: bool,
+}
+
+/// Serves until the daemon closes the control socket.
+fn serve(control: BorrowedFd<'_>) {
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    let Ok(signals) =
+        SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    else {
+        return;
+    };
+    let mut channels = Channels::new();
+    loop {
+        let pids: Vec<libc::pid_t> = channels.keys().copied().collect();
+        let mut fds = vec![
+            PollFd::new(control, PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(
+            channels.values().map(|channel| PollFd::new(channel.socket.as_fd(), PollFlags::POLLIN)),
+        );
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return,
+        }
+        let busy: Vec<bool> =
+            fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect();
+        drop(fds);
+        for (pid, _) in pids.iter().zip(&busy[2..]).filter(|(_, busy)| **busy) {
+            forward(&mut channels, *pid);
+        }
+        if busy[1] {
+            while let Ok(Some(_)) = signals.read_signal() {}
+            reap(&mut channels);
+        }
+        if busy[0] && !serve_request(control, &mut channels) {
+            return;
+        }
+    }
+}
+
+fn reap(channels: &mut Channels) {
+    while let Some((pid, status)) = sys::reap_any() {
+        if let Some(channel) = channels.remove(&pid) {
+            let mut message = vec![wire::EXITED];
+            message.extend_from_slice(&status.to_ne_bytes());
+            let _ = sys::send(channel.socket.as_fd(), &message, &[]);
+        }
+    }
+}
+
+/// Does what a command's socket asks for, or forgets the socket when its other end is closed.
+fn forward(channels: &mut Channels, pid: libc::pid_t) {
+    let Some(channel) = channels.get(&pid) else { return };
+    let message = sys::receive(channel.socket.as_fd());
+    match message.as_ref().map(|message| message.bytes.as_slice()) {
+        Ok([wire::SIGNAL, signal @ ..]) => {
+            if let Some(signal) = wire::parse_i32(signal) {
+                let target = if channel.group { -pid } else { pid };
+                let _ = sys::kill(target, signal);
+            }
+        }
+        Ok([]) | Err(_) => {
+            channels.remove(&pid);
+        }
+        Ok(_) => {}
+    }
+}
+
+/// Serves one request; false when there will be no more.
+fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
+    let Ok(request) = sys::receive(control) else { return false };
+    match request.bytes.as_slice() {
+        [] => return false,
+        [wire::SPAWN] => {
+            if let Ok([order, exec, channel, stdin, stdout, stderr]) =
+                <[OwnedFd; 6]>::try_from(request.fds)
+            {
+                let stdio = [stdin, stdout, stderr];
+                match spawn(order, &exec, &stdio) {
+                    Ok((pid, group)) => {
+                        channels.insert(pid, Channel { socket: channel, group });
+                    }
+                    Err(failure) => {
+                        let message = wire::failure_message(&failure);
+                        let _ = sys::send(exec.as_fd(), &message, &[]);
+                    }
+                }
+            }
+        }
+        [wire::OPEN_PTY] => {
+            if let [socket] = request.fds.as_slice() {
+                let _ = match open_pty() {
+                    Ok((master, slave)) => {
+                        sys::send(socket.as_fd(), &[wire::PTY], &[master.as_fd(), slave.as_fd()])
+                    }
+                    Err(failure) => {
+                        sys::send(socket.as_fd(), &wire::failure_message(&failure), &[])
+                    }
+                };
+            }
+        }
+        _ => {}
+    }
+    true
+}
+
+fn open_pty() -> Step<(OwnedFd, OwnedFd)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = nix::fcntl::open("/dev/ptmx", flags, nix::sys::stat::Mode::empty())
+        .doing("opening /dev/ptmx")?;
+    let slave = sys::open_terminal_peer(master.as_fd()).doing("opening the terminal")?;
+    Ok((master, slave))
+}
+
+fn spawn(order: OwnedFd, exec: &OwnedFd, stdio: &[OwnedFd; 3]) -> Step<(libc::pid_t, bool)> {
+    let mut bytes = Vec::new();
+    File::from(order).read_to_end(&mut bytes).doing("reading the order")?;
+    let order = Order::decode(&bytes).doing("reading the order")?;
+    // SAFETY: the child executes the command or ends in `exit_now`; pid 1 has one thread.
+    match unsafe { sys::fork() }.doing("forking")? {
+        Forked::Parent(pid) => Ok((pid, order.session != Session::Inherited)),
+        Forked::Child => {
+            let failure = match std::panic::catch_unwind(|| become_command(&order, stdio)) {
+                Ok(failure) => failure,
+                Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
+            };
+            let _ = sys::send(exec.as_fd(), &wire::failure_message(&failure), &[]);
+            sys::exit_now(127)
+        }
+    }
+}
+
+/// Turns this process into the command; returns only why it could not.
+fn become_command(order: &Order, stdio: &[OwnedFd; 3]) -> Failure {
+    match prepare_command(order, stdio) {
+        Ok((argv, env)) => {
+            let error = execute(&argv, &env);
+            Failure {
+                doing: wire::EXECUTING.to_owned(),
+                errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+            }
+        }
+        Err(failure) => failure,
+    }
+}
+
+fn prepare_command(order: &Order, stdio: &[OwnedFd; 3]) -> Step<(Vec<CString>, Vec<CString>)> {
+    let strings = |texts: &[std::ffi::OsString]| -> Step<Vec<CString>> {
+        texts
+            .iter()
+            .map(sys::c_string)
+            .collect::<io::Result<_>>()
+            .doing("reading the arguments and the environment")
+    };
+    let (argv, env) = (strings(&order.argv)?, strings(&order.env)?);
+    if order.session != Session::Inherited {
+        setsid().doing("making a session")?;
+    }
+    // Received descriptors are never 0, 1 or 2: those were open all the time.
+    for (fd, target) in stdio.iter().zip(0..) {
+        sys::dup_to(fd.as_fd(), target).doing("connecting standard input and output")?;
+    }
+    if order.session == Session::Terminal {
+        sys::take_terminal(io::stdin().as_fd()).doing("taking the terminal")?;
+    }
+    let groups: Vec<Gid> = order.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(order.uid), Gid::from_raw(order.gid));
+    setgroups(&groups).doing("setting the groups")?;
+    setresgid(gid, gid, gid).doing("setting the group")?;
+    setresuid(uid, uid, uid).doing("setting the user")?;
+    // As the user that it runs as: the directory may be closed to others.
+    chdir(order.cwd.as_os_str())
+        .doing(&format!("changing to the directory {}", order.cwd.to_string_lossy()))?;
+    sys::reset_signals(false);
+    Ok((argv, env))
+}
+
+/// `execvpe(3)` with the command's own `PATH`.
+fn execute(argv: &[CString], env: &[CString]) -> io::Error {
+    let Some(program) = argv.first() else {
+        return io::Error::from_raw_os_error(libc::EINVAL);
+    };
+    if program.as_bytes().contains(&b'/') {
+        return execute_file(program, argv, env);
+    }
+    let path = env
+        .iter()
+        .find_map(|variable| variable.as_bytes().strip_prefix(b"PATH="))
+        .unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
+    for dir in path.split(|&byte| byte == b':') {
+        let dir = if dir.is_empty() { b".".as_slice() } else { dir };
+        let Ok(file) = CString::new([dir, b"/", program.as_bytes()].concat()) else { continue };
+        let error = execute_file(&file, argv, env);
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => {}
+            Some(libc::EACCES) => worst = error,
+            _ => return error,
+        }
+    }
+    worst
+}
+
+/// Executes a file; one without a format that the kernel knows is a shell script.
+fn execute_file(file: &CString, argv: &[CString], env: &[CString]) -> io::Error {
+    let error = sys::execve(file, argv, env);
+    let is_script = || {
+        let mut start = [0; 128];
+        let path = std::ffi::OsStr::from_bytes(file.as_bytes());
+        File::open(path)
+            .and_then(|mut file| file.read(&mut start))
+            .is_ok_and(|length| !start[..length].contains(&0))
+    };
+    if error.raw_os_error() != Some(libc::ENOEXEC) || !is_script() {
+        return error;
+    }
+    let mut script = vec![c"sh".to_owned(), file.clone()];
+    script.extend_from_slice(argv.get(1..).unwrap_or_default());
+    sys::execve(c"/bin/sh", &script, env)
+}

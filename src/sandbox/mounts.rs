@@ -1,0 +1,233 @@
+//! What is mounted over the root: `/dev`, `/proc`, `/sys`, `/run`, `/tmp` and the binds.
+//!
+//! Runs in the sandbox's own mount namespace, where every mount is private: nothing of it is seen
+//! on the host, and all of it goes with the last process. Every place is found with
+//! `RESOLVE_IN_ROOT`, so a symbolic link in the image cannot lead to a directory of the host, and
+//! names are only ever created in file systems that were mounted here.
+//!
+//! Order: what comes from the host is cloned first ([`HostTrees::clone_all`]), because the root is
+//! mounted over one of the host's directories; then everything is attached
+//! ([`HostTrees::attach`]), `/proc` last and from the new pid namespace ([`attach_proc`]).
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
+use nix::unistd::symlinkat;
+
+use super::error::{Doing, Step};
+use super::plan::{Bind, Plan, inside_path};
+use super::sys;
+
+/// The device nodes of `/dev`; they are the host's own, because a user namespace cannot make any.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// File systems whose directories the sandbox makes itself: they are its own and empty.
+const OWN: [&str; 3] = ["dev", "run", "tmp"];
+
+/// Detached copies of what is shown from the host.
+pub(super) struct HostTrees {
+    devices: Vec<(&'static str, OwnedFd)>,
+    binds: Vec<(Bind, OwnedFd)>,
+}
+
+impl HostTrees {
+    /// Takes copies of the device nodes and of the binds.
+    pub(super) fn clone_all(binds: &[Bind]) -> Step<Self> {
+        let mut devices = Vec::with_capacity(DEVICES.len());
+        for name in DEVICES {
+            let path = format!("/dev/{name}");
+            devices.push((name, clone(Path::new(&path))?));
+        }
+        let mut trees = Vec::with_capacity(binds.len());
+        for bind in binds {
+            let what = || format!("showing {} inside", bind.host.display());
+            let tree = clone(&bind.host)?;
+            if bind.read_only {
+                sys::set_mount_attributes(tree.as_fd(), sys::MOUNT_ATTR_RDONLY)
+                    .doing(&format!("{} read-only", what()))?;
+            }
+            trees.push((bind.clone(), tree));
+        }
+        Ok(HostTrees { devices, binds: trees })
+    }
+
+    /// Mounts everything but `/proc` in `root`.
+    pub(super) fn attach(self, root: BorrowedFd<'_>, plan: &Plan) -> Step<()> {
+        attach_dev(root, &self.devices, plan.privilege.max_gid())?;
+        attach_sys(root)?;
+        let run = tmpfs(root, c"run", c"0755", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
+        make_directory(run.as_fd(), c"lock", 0o1777).doing("making /run/lock")?;
+        tmpfs(root, c"tmp", c"1777", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
+        for (bind, tree) in &self.binds {
+            attach_bind(root, bind, tree.as_fd())?;
+        }
+        Ok(())
+    }
+}
+
+fn clone(path: &Path) -> Step<OwnedFd> {
+    sys::c_string(path)
+        .and_then(|path| sys::clone_tree(&path))
+        .doing(&format!("showing {} inside", path.display()))
+}
+
+fn place(root: BorrowedFd<'_>, path: &CStr) -> Step<OwnedFd> {
+    sys::open_in_root(root, path)
+        .doing(&format!("finding the mount point /{}", path.to_string_lossy()))
+}
+
+fn tmpfs(root: BorrowedFd<'_>, path: &CStr, mode: &CStr, attributes: u64) -> Step<OwnedFd> {
+    let options = [(c"mode", Some(mode)), (c"source", Some(c"tmpfs"))];
+    mount(root, path, c"tmpfs", &options, attributes)
+}
+
+fn mount(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    kind: &CStr,
+    options: &[(&CStr, Option<&CStr>)],
+    attributes: u64,
+) -> Step<OwnedFd> {
+    let target = place(root, path)?;
+    let what = format!("mounting {} on /{}", kind.to_string_lossy(), path.to_string_lossy());
+    let tree = sys::new_mount(kind, options, attributes).doing(&what)?;
+    sys::attach(tree.as_fd(), target.as_fd()).doing(&what)?;
+    Ok(tree)
+}
+
+fn make_directory(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
+    mkdirat(dir, name, Mode::from_bits_truncate(mode))?;
+    // mkdir heeds the umask.
+    fchmodat(dir, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
+    Ok(())
+}
+
+fn make_file(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    Ok(openat(dir, name, flags, Mode::from_bits_truncate(0o644))?)
+}
+
+fn attach_dev(root: BorrowedFd<'_>, devices: &[(&'static str, OwnedFd)], max_gid: u32) -> Step<()> {
+    let dev = tmpfs(root, c"dev", c"0755", sys::MOUNT_ATTR_NOSUID)?;
+    let dev = dev.as_fd();
+    for (name, tree) in devices {
+        let what = format!("making /dev/{name}");
+        let name = sys::c_string(name).doing(&what)?;
+        let file = make_file(dev, &name).doing(&what)?;
+        sys::attach(tree.as_fd(), file.as_fd()).doing(&what)?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, dev, name).doing(&format!("making /dev/{name}"))?;
+    }
+    for name in [c"pts", c"shm"] {
+        make_directory(dev, name, 0o755).doing("making directories in /dev")?;
+    }
+    let mut options = vec![
+        (c"newinstance", None),
+        (c"ptmxmode", Some(c"0666")),
+        (c"mode", Some(c"0620")),
+        (c"source", Some(c"devpts")),
+    ];
+    if max_gid >= 5 {
+        options.push((c"gid", Some(c"5"))); // tty, in Debian's fixed numbering
+    }
+    let unsafe_to_run = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC;
+    mount(root, c"dev/pts", c"devpts", &options, unsafe_to_run)?;
+    tmpfs(root, c"dev/shm", c"1777", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
+    Ok(())
+}
+
+const KERNEL_FILES: u64 = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
+
+/// `/sys`, read-only: a fresh one where the network namespace is ours, else the host's.
+fn attach_sys(root: BorrowedFd<'_>) -> Step<()> {
+    let options = [(c"source", Some(c"sysfs"))];
+    let tree = match sys::new_mount(c"sysfs", &options, KERNEL_FILES | sys::MOUNT_ATTR_RDONLY) {
+        Ok(tree) => tree,
+        Err(_) => {
+            let tree = clone(Path::new("/sys"))?;
+            sys::set_mount_attributes(tree.as_fd(), sys::MOUNT_ATTR_RDONLY)
+                .doing("making /sys read-only")?;
+            tree
+        }
+    };
+    sys::attach(tree.as_fd(), place(root, c"sys")?.as_fd()).doing("mounting /sys")
+}
+
+/// `/proc` of the calling process's pid namespace. Where the host's own is partly masked (in a
+/// container) the kernel refuses a fresh one, and the host's is shown.
+pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> Step<()> {
+    let options = [(c"source", Some(c"proc"))];
+    let tree = match sys::new_mount(c"proc", &options, KERNEL_FILES) {
+        Ok(tree) => tree,
+        Err(_) => clone(Path::new("/proc"))?,
+    };
+    sys::attach(tree.as_fd(), place(root, c"proc")?.as_fd()).doing("mounting /proc")?;
+    if protect_host {
+        // What real root would change here, it would change for the host.
+        for path in [c"proc/sys", c"proc/sysrq-trigger"] {
+            let target = match sys::open_in_root(root, path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                target => target.doing("finding what to protect in /proc")?,
+            };
+            sys::clone_tree_at(Some(root), path)
+                .and_then(|tree| {
+                    sys::set_mount_attributes(tree.as_fd(), sys::MOUNT_ATTR_RDONLY)?;
+                    sys::attach(tree.as_fd(), target.as_fd())
+                })
+                .doing(&format!("making /{} read-only", path.to_string_lossy()))?;
+        }
+    }
+    Ok(())
+}
+
+fn attach_bind(root: BorrowedFd<'_>, bind: &Bind, tree: BorrowedFd<'_>) -> Step<()> {
+    let what = format!("showing {} at {}", bind.host.display(), bind.inside.display());
+    let path =
+        inside_path(&bind.inside).map_err(|_| io::Error::from(Errno::EINVAL)).doing(&what)?;
+    let name = sys::c_string(&path).doing(&what)?;
+    let target = match sys::open_in_root(root, &name) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && OWN.iter().any(|own| path.starts_with(own)) =>
+        {
+            make_place(root, &path, bind.host.is_dir()).doing(&what)?
+        }
+        other => other.doing(&what)?,
+    };
+    sys::attach(tree, target.as_fd()).doing(&what)
+}
+
+/// Makes a mount point, and the directories above it, in a file system of the sandbox's own.
+fn make_place(root: BorrowedFd<'_>, path: &Path, directory: bool) -> io::Result<OwnedFd> {
+    let mut dir = root.try_clone_to_owned()?;
+    let names: Vec<CString> = path.iter().map(sys::c_string).collect::<io::Result<_>>()?;
+    for (index, name) in names.iter().enumerate() {
+        let last = index + 1 == names.len();
+        dir = match sys::open_in_root(dir.as_fd(), name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if last && !directory {
+                    make_file(dir.as_fd(), name)?;
+                } else {
+                    make_directory(dir.as_fd(), name, 0o755)?;
+                }
+                sys::open_in_root(dir.as_fd(), name)?
+            }
+            other => other?,
+        };
+    }
+    Ok(dir)
+}

@@ -1,0 +1,160 @@
+//! What a sandbox is to be, decided before anything is forked.
+
+use std::path::{Path, PathBuf};
+
+use super::error::SandboxError;
+use super::privilege::Privilege;
+
+/// Which network the commands see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// The host's.
+    #[default]
+    Host,
+    /// Only a loopback interface of their own.
+    None,
+}
+
+/// A directory or a file of the host that is shown inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Where it is on the host; symbolic links are followed.
+    pub host: PathBuf,
+    /// Where it shows inside: an absolute path.
+    pub inside: PathBuf,
+    /// Whether writing to it is refused, in everything mounted below it as well.
+    pub read_only: bool,
+}
+
+/// All that [`Sandbox::fork`](super::Sandbox::fork) needs to know.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The rights at hand.
+    pub privilege: Privilege,
+    /// The network that the commands see.
+    pub network: Network,
+    /// What is shown from the host, in order: a later one may lie in an earlier one.
+    pub binds: Vec<Bind>,
+    /// The host name inside.
+    pub hostname: String,
+    /// Whether the root itself refuses writing.
+    pub read_only_root: bool,
+}
+
+/// What must exist in the root before something can be mounted there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountPointKind {
+    /// A directory.
+    Directory,
+    /// An ordinary file, empty as a rule.
+    File,
+}
+
+/// A place in the root where the sandbox mounts something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// The path from the root, without a leading slash and without `.` and `..`.
+    pub path: PathBuf,
+    /// What it must be.
+    pub kind: MountPointKind,
+}
+
+impl Plan {
+    /// A plan without binds, with the host's network and a writable root.
+    pub fn new(privilege: Privilege) -> Self {
+        Plan {
+            privilege,
+            network: Network::Host,
+            binds: Vec::new(),
+            hostname: "overcoat".to_owned(),
+            read_only_root: false,
+        }
+    }
+
+    /// The places that must exist in the root, with their parents, when
+    /// [`Starting::enter`](super::Starting::enter) is called: the owner of the tree makes them as
+    /// scratch entries. Places inside a mount of the sandbox itself are listed as well; those that
+    /// lie in its own `/dev`, `/proc`, `/sys`, `/run` and `/tmp` are made by the sandbox.
+    ///
+    /// # Errors
+    /// A bind whose host path is missing, or whose inside path is not absolute, is the root or
+    /// has `..` in it.
+    pub fn mount_points(&self) -> Result<Vec<MountPoint>, SandboxError> {
+        let mut points: Vec<MountPoint> = SYSTEM_MOUNTS
+            .iter()
+            .map(|path| MountPoint { path: path.into(), kind: MountPointKind::Directory })
+            .collect();
+        for bind in &self.binds {
+            let path = inside_path(&bind.inside)?;
+            let kind = bind_kind(&bind.host)?;
+            if points.iter().any(|point| point.path == path) {
+                return Err(SandboxError::Invalid(format!(
+                    "cannot show {} at /{}: something else is mounted there",
+                    bind.host.display(),
+                    path.display()
+                )));
+            }
+            points.push(MountPoint { path, kind });
+        }
+        Ok(points)
+    }
+}
+
+/// The directories that always get a mount of their own.
+pub(super) const SYSTEM_MOUNTS: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
+
+/// An inside path as a clean path from the root.
+pub(super) fn inside_path(inside: &Path) -> Result<PathBuf, SandboxError> {
+    use std::path::Component;
+    let mut clean = PathBuf::new();
+    let mut components = inside.components();
+    let mut good = components.next() == Some(Component::RootDir);
+    for component in components {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            _ => good = false,
+        }
+    }
+    if !good || clean.as_os_str().is_empty() {
+        return Err(SandboxError::Invalid(format!(
+            "cannot show something at {}: it must be an absolute path below the root, without `..`",
+            inside.display()
+        )));
+    }
+    Ok(clean)
+}
+
+fn bind_kind(host: &Path) -> Result<MountPointKind, SandboxError> {
+    match std::fs::metadata(host) {
+        Ok(metadata) if metadata.is_dir() => Ok(MountPointKind::Directory),
+        Ok(_) => Ok(MountPointKind::File),
+        Err(source) => Err(SandboxError::Bind { path: host.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inside_paths_are_absolute_and_clean() {
+        assert_eq!(inside_path(Path::new("/a//b/./c/")).unwrap(), Path::new("a/b/c"));
+        for bad in ["a", "/", "/../a", "/a/../b", ""] {
+            assert!(inside_path(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mount_points_name_files_and_directories() {
+        let mut plan = Plan::new(Privilege::Root);
+        for (host, inside) in [("/etc", "/srv/etc"), ("/etc/passwd", "/srv/passwd")] {
+            plan.binds.push(Bind { host: host.into(), inside: inside.into(), read_only: true });
+        }
+        let points = plan.mount_points().unwrap();
+        assert_eq!(points[0].path, Path::new("dev"));
+        assert_eq!(points[5].kind, MountPointKind::Directory);
+        assert_eq!(points[6].kind, MountPointKind::File);
+        plan.binds[0].host = "/does/not/exist".into();
+        assert!(plan.mount_points().unwrap_err().to_string().contains("/does/not/exist"));
+    }
+}

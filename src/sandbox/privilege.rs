@@ -1,0 +1,327 @@
+//! Which rights are at hand, and how ids inside and outside correspond.
+//!
+//! Invariants of an [`IdMap`]: ids inside run from 0 to [`IdMap::max`] without a gap; 0 is the
+//! user himself (the root namespace's root at [`Privilege::Root`]).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::{Gid, Uid, User};
+
+use super::error::{During, SandboxError};
+
+/// A range of ids: `count` of them, from `inside` within the namespace and `outside` on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first id inside.
+    pub inside: u32,
+    /// The first id outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// How the ids (of users, or of groups) inside correspond to those of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMap {
+    ranges: Vec<IdRange>,
+}
+
+impl IdMap {
+    /// Every id is itself.
+    fn identity() -> Self {
+        IdMap { ranges: vec![IdRange { inside: 0, outside: 0, count: u32::MAX }] }
+    }
+
+    /// 0 is `own`, and from 1 up come the `(first, count)` ranges one after another.
+    fn subordinate(own: u32, subordinate: &[(u32, u32)]) -> Self {
+        let mut ranges = vec![IdRange { inside: 0, outside: own, count: 1 }];
+        let mut next = 1_u32;
+        for &(outside, count) in subordinate {
+            let count = count.min(u32::MAX - next);
+            if count > 0 {
+                ranges.push(IdRange { inside: next, outside, count });
+                next += count;
+            }
+        }
+        IdMap { ranges }
+    }
+
+    /// The largest id that exists inside. The kernel refuses larger ones there.
+    pub fn max(&self) -> u32 {
+        self.ranges.iter().map(|range| range.inside + (range.count - 1)).max().unwrap_or(0)
+    }
+
+    /// The id inside that `outside` is, if it has one.
+    pub fn to_inside(&self, outside: u32) -> Option<u32> {
+        self.ranges.iter().find_map(|range| {
+            let offset = outside.checked_sub(range.outside)?;
+            (offset < range.count).then(|| range.inside + offset)
+        })
+    }
+
+    /// The arguments of `newuidmap` and `newgidmap` after the process id.
+    fn arguments(&self) -> Vec<String> {
+        let numbers = |range: &IdRange| [range.inside, range.outside, range.count];
+        self.ranges.iter().flat_map(numbers).map(|number| number.to_string()).collect()
+    }
+}
+
+/// The rights that a sandbox is made with.
+///
+/// A third one, without any subordinate ids, is foreseen: it differs in its maps (one id each) and
+/// in what the supervisor answers, and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Privilege {
+    /// Real root: no user namespace, and the kernel itself makes device nodes.
+    Root,
+    /// A user namespace with the user's subordinate ids; device nodes and ids beyond the map are
+    /// recorded by the supervisor.
+    Subordinate {
+        /// The users.
+        uids: IdMap,
+        /// The groups.
+        gids: IdMap,
+    },
+}
+
+impl Privilege {
+    /// The most that is possible for this process.
+    ///
+    /// # Errors
+    /// What is missing, and how to get it.
+    pub fn detect() -> Result<Self, SandboxError> {
+        fuse_device_opens()?;
+        if Uid::effective().is_root() {
+            if !effective_capabilities()?.has(CAP_SYS_ADMIN) {
+                return Err(SandboxError::RootWithoutCapabilities);
+            }
+            return Ok(Privilege::Root);
+        }
+        Self::subordinate()
+    }
+
+    /// A user namespace with the subordinate ids of the calling user.
+    ///
+    /// # Errors
+    /// What is missing, and how to get it.
+    pub fn subordinate() -> Result<Self, SandboxError> {
+        fuse_device_opens()?;
+        user_namespaces_are_on()?;
+        for program in ["newuidmap", "newgidmap"] {
+            if find_program(program).is_none() {
+                return Err(SandboxError::ProgramMissing { program, package: "uidmap" });
+            }
+        }
+        let uid = Uid::current();
+        let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
+        let ranges = |file: &'static str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let ranges = subordinate_ranges(&text, name.as_deref(), uid.as_raw());
+            if ranges.is_empty() {
+                let user = name.clone().unwrap_or_else(|| uid.to_string());
+                return Err(SandboxError::NoSubordinateIds { user, file });
+            }
+            Ok(ranges)
+        };
+        Ok(Privilege::Subordinate {
+            uids: IdMap::subordinate(uid.as_raw(), &ranges("/etc/subuid")?),
+            gids: IdMap::subordinate(Gid::current().as_raw(), &ranges("/etc/subgid")?),
+        })
+    }
+
+    /// Whether the sandbox is in a user namespace of its own.
+    pub fn has_user_namespace(&self) -> bool {
+        !matches!(self, Privilege::Root)
+    }
+
+    /// The largest user id that the kernel takes inside: larger ones can only be recorded, and are
+    /// to be shown as 65534.
+    pub fn max_uid(&self) -> u32 {
+        self.uids().max()
+    }
+
+    /// As [`Privilege::max_uid`], for groups.
+    pub fn max_gid(&self) -> u32 {
+        self.gids().max()
+    }
+
+    /// How user ids correspond.
+    pub fn uids(&self) -> IdMap {
+        match self {
+            Privilege::Root => IdMap::identity(),
+            Privilege::Subordinate { uids, .. } => uids.clone(),
+        }
+    }
+
+    /// How group ids correspond.
+    pub fn gids(&self) -> IdMap {
+        match self {
+            Privilege::Root => IdMap::identity(),
+            Privilege::Subordinate { gids, .. } => gids.clone(),
+        }
+    }
+}
+
+/// Gives the user namespace of `pid` its ids.
+pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
+    // Both at once: most of what they cost is the start of a process.
+    let start = |program: &'static str, map: &IdMap| {
+        let path = find_program(program)
+            .ok_or(SandboxError::ProgramMissing { program, package: "uidmap" })?;
+        Command::new(path)
+            .arg(pid.to_string())
+            .args(map.arguments())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .during("starting newuidmap and newgidmap")
+    };
+    let running =
+        [("newuidmap", start("newuidmap", uids)?), ("newgidmap", start("newgidmap", gids)?)];
+    let mut result = Ok(());
+    for (program, child) in running {
+        let output = child.wait_with_output().during("waiting for newuidmap and newgidmap")?;
+        if !output.status.success() && result.is_ok() {
+            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            result = Err(SandboxError::IdMap { program, message });
+        }
+    }
+    result
+}
+
+/// What to do about a refusal to work in a user namespace, if the cause is known.
+pub(super) fn user_namespace_hint(errno: i32) -> &'static str {
+    let restricted = sysctl("kernel/apparmor_restrict_unprivileged_userns") == Some(1);
+    if restricted && matches!(errno, libc::EPERM | libc::EACCES) {
+        return "; AppArmor restricts unprivileged user namespaces here; as root: \
+                `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`";
+    }
+    match errno {
+        libc::ENOSPC => "; too many namespaces: see /proc/sys/user/max_*_namespaces",
+        libc::ENOSYS => "; overcoat needs Linux 5.12 or newer",
+        libc::EPERM => {
+            "; in a container, its seccomp filter may be the cause: start it with \
+             --security-opt seccomp=unconfined --device /dev/fuse"
+        }
+        _ => "",
+    }
+}
+
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// A set of capabilities.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Capabilities(pub(super) u64);
+
+impl Capabilities {
+    pub(super) fn has(self, capability: u32) -> bool {
+        self.0 >> capability & 1 == 1
+    }
+}
+
+fn effective_capabilities() -> Result<Capabilities, SandboxError> {
+    let status = fs::read_to_string("/proc/self/status").during("reading /proc/self/status")?;
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or("0");
+    Ok(Capabilities(u64::from_str_radix(hex.trim(), 16).unwrap_or(0)))
+}
+
+fn fuse_device_opens() -> Result<(), SandboxError> {
+    match fs::File::options().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => Ok(()),
+        // ENODEV and ENXIO: the node is there, the module is not.
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) =>
+        {
+            Err(SandboxError::FuseMissing)
+        }
+        Err(error) => Err(SandboxError::FuseDenied(error)),
+    }
+}
+
+fn sysctl(name: &str) -> Option<i64> {
+    fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?.trim().parse().ok()
+}
+
+fn user_namespaces_are_on() -> Result<(), SandboxError> {
+    let off = |name: &str, remedy: &str| SandboxError::UserNamespacesOff {
+        setting: format!("{name} = 0"),
+        remedy: format!("sysctl -w {name}={remedy}"),
+    };
+    if sysctl("kernel/unprivileged_userns_clone") == Some(0) {
+        return Err(off("kernel.unprivileged_userns_clone", "1"));
+    }
+    if sysctl("user/max_user_namespaces") == Some(0) {
+        return Err(off("user.max_user_namespaces", "10000"));
+    }
+    if let Err(error) = fs::metadata("/proc/self/ns/user")
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return Err(SandboxError::UserNamespacesOff {
+            setting: "the kernel has none".to_owned(),
+            remedy: "boot a kernel with CONFIG_USER_NS".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// The program's path, from `PATH` and the usual places after it.
+pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+/// The ranges of a user in the text of `/etc/subuid` or `/etc/subgid`: (first, count).
+fn subordinate_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)> {
+    let mut ranges = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.trim().split(':');
+        let (Some(owner), Some(first), Some(count)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if Some(owner) != name && owner != uid.to_string() {
+            continue;
+        }
+        if let (Ok(first), Ok(count)) = (first.parse::<u32>(), count.parse::<u32>())
+            && count > 0
+            && first.checked_add(count).is_some()
+        {
+            ranges.push((first, count));
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_belong_to_a_user_by_name_or_by_number() {
+        let text = "# comment\nbob:1:2\nalice:100000:65536\n1001:300000:10\nalice:x:1\nalice:5:0\n";
+        assert_eq!(
+            subordinate_ranges(text, Some("alice"), 1001),
+            [(100_000, 65536), (300_000, 10)]
+        );
+        assert_eq!(subordinate_ranges(text, None, 7), []);
+    }
+
+    #[test]
+    fn ids_inside_run_without_a_gap() {
+        let map = IdMap::subordinate(1001, &[(100_000, 65536), (300_000, 10)]);
+        assert_eq!(map.max(), 65546);
+        assert_eq!(map.to_inside(1001), Some(0));
+        assert_eq!(map.to_inside(100_000), Some(1));
+        assert_eq!(map.to_inside(300_009), Some(65546));
+        assert_eq!(map.to_inside(300_010), None);
+        assert_eq!(map.arguments()[..6], ["0", "1001", "1", "1", "100000", "65536"]);
+        assert_eq!(IdMap::identity().max(), u32::MAX - 1);
+    }
+}

@@ -1,0 +1,146 @@
+//! The stage: the process between the daemon and pid 1.
+//!
+//! It makes the namespaces, mounts the root, waits until the daemon serves it, mounts the rest,
+//! starts pid 1 in a new pid namespace and then only waits for it. It is a forked copy of the
+//! daemon that never executes another program, and it stays outside of the pid namespace, so that
+//! the process ids in FUSE requests are the host's.
+//!
+//! Invariants:
+//! - it never returns to the daemon's code and runs none of its destructors;
+//! - it holds no descriptor of the daemon's but its control socket and the standard ones, and the
+//!   FUSE descriptor only until that is sent: a copy here would keep the mount from ending;
+//! - it dies with the daemon: by end-of-file on the control socket until the death signal is set,
+//!   by that signal from then on. The kernel sends it when the *thread* that forked ends.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use super::error::{Doing, Failure, Step};
+use super::mounts::HostTrees;
+use super::plan::{Network, Plan};
+use super::sys::{self, Forked};
+use super::{init, wire};
+
+/// Directories of which one always exists: the root is mounted over it, which only the sandbox's
+/// own mount namespace sees.
+const STANDS: [&str; 5] = ["/tmp", "/mnt", "/run", "/proc", "/dev"];
+
+/// The life of the stage. `daemon` is the daemon's process id.
+pub(super) fn run(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> ! {
+    let result = std::panic::catch_unwind(|| stage(plan, control, daemon));
+    let failure = match result {
+        Ok(Ok(code)) => sys::exit_now(code),
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
+    };
+    let _ = sys::send(control.as_fd(), &wire::failure_message(&failure), &[]);
+    sys::exit_now(1)
+}
+
+fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
+    let control = control.as_fd();
+    sys::close_all_but(&[control]).doing("closing the daemon's files")?;
+    sys::reset_signals(true);
+    let _ = nix::sys::prctl::set_name(c"overcoat-stage");
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+
+    enter_namespaces(plan, control)?;
+    // Changing ids clears the death signal: only now.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
+    if sys::parent_pid() != daemon {
+        sys::exit_now(1);
+    }
+    nix::unistd::sethostname(&plan.hostname).doing("setting the host name")?;
+    if plan.network == Network::None {
+        sys::loopback_up().doing("setting up the loopback interface")?;
+    }
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .doing("making the mounts private")?;
+    let trees = HostTrees::clone_all(&plan.binds)?;
+
+    let stand = mount_root(plan, control)?;
+    expect(control, wire::ENTER)?;
+    std::env::set_current_dir(stand).doing("entering the root")?;
+    let root = File::open(".").doing("entering the root")?;
+    trees.attach(root.as_fd(), plan)?;
+    drop(root);
+
+    unshare(CloneFlags::CLONE_NEWPID).doing("making the pid namespace")?;
+    // SAFETY: the child runs pid 1 and ends in `exit_now`; this process has one thread.
+    match unsafe { sys::fork() }.doing("starting pid 1")? {
+        Forked::Child => init::run(plan, control),
+        Forked::Parent(pid) => {
+            // Pid 1's end is the end of all; the control socket is pid 1's alone from now on.
+            sys::close_all_but(&[]).doing("closing the control socket")?;
+            close_standard_files();
+            let status = sys::wait_for(pid).doing("waiting for pid 1")?;
+            Ok(i32::from(status != 0))
+        }
+    }
+}
+
+fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    if plan.network == Network::None {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    if plan.privilege.has_user_namespace() {
+        unshare(flags | CloneFlags::CLONE_NEWUSER).doing("making the user namespace")?;
+        sys::send(control, &[wire::UNSHARED], &[]).doing("asking for the id maps")?;
+        expect(control, wire::MAPPED)?;
+    } else {
+        unshare(flags).doing("making the namespaces")?;
+    }
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setgroups(&[]).doing("becoming root inside")?;
+    setresgid(gid, gid, gid).doing("becoming root inside")?;
+    setresuid(uid, uid, uid).doing("becoming root inside")
+}
+
+/// Mounts the root and sends its FUSE descriptor away; returns where it is mounted.
+fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
+    // The descriptor must be opened in the user namespace that mounts it.
+    let fuse =
+        File::options().read(true).write(true).open("/dev/fuse").doing("opening /dev/fuse")?;
+    let options = format!(
+        "fd={},rootmode=40755,user_id=0,group_id=0,allow_other,default_permissions",
+        fuse.as_raw_fd()
+    );
+    let flags = if plan.read_only_root { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+    let stand = STANDS
+        .into_iter()
+        .find(|dir| std::fs::metadata(dir).is_ok_and(|found| found.is_dir()))
+        .ok_or(io::Error::from_raw_os_error(libc::ENOENT))
+        .doing("finding a directory to mount the root on")?;
+    mount(Some("overcoat"), stand, Some("fuse"), flags, Some(options.as_str()))
+        .doing("mounting the root through FUSE")?;
+    sys::send(control, &[wire::MOUNTED], &[fuse.as_fd()]).doing("handing over the root")?;
+    Ok(stand)
+}
+
+/// Waits for a message with nothing but this tag. The daemon's end is this process's end.
+fn expect(control: BorrowedFd<'_>, tag: u8) -> Step<()> {
+    let message = sys::receive(control).doing("waiting for the daemon")?;
+    match message.bytes.as_slice() {
+        [] => sys::exit_now(1),
+        [found] if *found == tag => Ok(()),
+        _ => Err(Failure { doing: "waiting for the daemon".to_owned(), errno: libc::EPROTO }),
+    }
+}
+
+/// Lets go of the terminal or the pipes that the daemon was given: only commands hold them.
+fn close_standard_files() {
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        for fd in 0..3 {
+            let _ = sys::dup_to(null.as_fd(), fd);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the sandbox's tests share: a root to run in, and each test at both privileges.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "each test binary uses a part of it"
+)]
+
+pub mod memfs;
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use overcoat::sandbox::{
+    CommandSpec, ExitStatus, MountPointKind, Plan, Privilege, Sandbox, Starting, Stdio,
+};
+
+pub use memfs::MemFs;
+
+/// The unprivileged user of the tests.
+pub const USER: &str = "alice";
+
+/// Where the Debian base is.
+pub fn base() -> PathBuf {
+    std::env::var_os("OVERCOAT_TEST_BASE").map_or("/tmp/lab/base.tar".into(), PathBuf::from)
+}
+
+/// Runs `test` with the rights of this process, and once more as the unprivileged user when this
+/// process is root: by executing this test binary again for the test `name` alone.
+pub fn at_both_privileges(name: &str, test: impl FnOnce()) {
+    let root = nix::unistd::geteuid().is_root();
+    if root {
+        as_user(name);
+    } else {
+        println!("{name}: not root, so as {USER} or whoever this is only");
+    }
+    test();
+}
+
+/// Runs the test `name` of this binary as the unprivileged user.
+pub fn as_user(name: &str) {
+    let output = user_command()
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .output()
+        .expect("setpriv starts");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "as {USER}:\n{text}");
+    assert!(text.contains("1 passed"), "{name} is not the test's name:\n{text}");
+}
+
+/// This test binary as the unprivileged user.
+pub fn user_command() -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", USER, "--regid", USER, "--init-groups", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .current_dir("/");
+    command
+}
+
+/// A sandbox on the test base, with the file system that serves it.
+pub struct Lab {
+    pub sandbox: Sandbox,
+    pub fs: MemFs,
+    session: fuser::BackgroundSession,
+}
+
+/// The plan of most tests.
+pub fn plan() -> Plan {
+    Plan::new(Privilege::detect().unwrap())
+}
+
+/// Serves the root of `starting`.
+pub fn serve(starting: &mut Starting, fs: &MemFs) -> fuser::BackgroundSession {
+    let mut config = fuser::Config::default();
+    config.acl = fuser::SessionACL::All;
+    config.n_threads = Some(2);
+    let fd = starting.fuse_fd();
+    fuser::Session::from_fd(fs.clone(), fd, fuser::SessionACL::All, config)
+        .and_then(fuser::Session::spawn)
+        .unwrap()
+}
+
+/// Makes the mount points of a plan.
+pub fn make_mount_points(plan: &Plan, fs: &MemFs) {
+    let mut tree = fs.lock();
+    for point in plan.mount_points().unwrap() {
+        match point.kind {
+            MountPointKind::Directory => {
+                tree.directory(&point.path);
+            }
+            MountPointKind::File => tree.file(&point.path, b"", 0o644),
+        }
+    }
+}
+
+impl Lab {
+    pub fn new(plan: Plan) -> Self {
+        let fs = MemFs::from_tar(&base(), plan.privilege.max_uid());
+        make_mount_points(&plan, &fs);
+        let mut starting = Sandbox::fork(plan).unwrap();
+        let session = serve(&mut starting, &fs);
+        let sandbox = starting.enter().unwrap();
+        Lab { sandbox, fs, session }
+    }
+
+    /// Runs a command; its status, and what it printed on both streams.
+    pub fn run_spec(&self, mut spec: CommandSpec) -> (ExitStatus, String) {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let writer = OwnedFd::from(writer);
+        if matches!(spec.stdin, Stdio::Inherit) {
+            spec.stdin = Stdio::Null;
+        }
+        spec.stdout = Stdio::Fd(writer.try_clone().unwrap());
+        spec.stderr = Stdio::Fd(writer);
+        let mut child = self.sandbox.spawn(&spec).unwrap();
+        drop(spec);
+        let mut output = Vec::new();
+        reader.read_to_end(&mut output).unwrap();
+        (child.wait().unwrap(), String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// Runs a shell script.
+    pub fn run(&self, script: &str) -> (ExitStatus, String) {
+        self.run_spec(shell(script))
+    }
+
+    /// Runs a shell script that must succeed; what it printed.
+    pub fn ok(&self, script: &str) -> String {
+        let (status, output) = self.run(script);
+        assert!(status.success(), "{script}\n{status}\n{output}");
+        output
+    }
+
+    /// Ends the sandbox, and waits until its file system is gone as well.
+    pub fn end(self) {
+        self.sandbox.shutdown();
+        self.session.join().unwrap();
+    }
+}
+
+/// A shell script as a command with the usual environment.
+pub fn shell(script: &str) -> CommandSpec {
+    let mut spec = CommandSpec::new(["sh", "-c", script]);
+    spec.env = environment();
+    spec
+}
+
+/// A usual environment.
+pub fn environment() -> Vec<(OsString, OsString)> {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    [("PATH", path), ("HOME", "/root"), ("LANG", "C.UTF-8")]
+        .map(|(name, value)| (name.into(), value.into()))
+        .to_vec()
+}
+
+/// Waits until `condition` holds, for ten seconds at most.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
