@@ -2,6 +2,8 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod fuse;
+pub mod layers;
 pub mod live;
+pub mod root;
 pub mod sandbox;
 pub mod seal;

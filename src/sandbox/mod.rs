@@ -28,6 +28,7 @@
 
 mod command;
 mod error;
+mod image;
 mod init;
 mod mounts;
 mod notify;
@@ -42,6 +43,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use error::SandboxError;
+pub use image::map_image;
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege};
 

@@ -1,0 +1,130 @@
+//! Opening layers: what a path on the command line is, by its content.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use fs_model::LayerError;
+use fs_model::layer::Layer;
+use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
+use sha2::{Digest, Sha256};
+
+use crate::sandbox::map_image;
+use crate::seal::BaseLayer;
+use crate::seal::manifest::hex;
+
+/// A layer could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be opened or mapped.
+    #[error("cannot open {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is none of the formats.
+    #[error(
+        "{}: neither a squashfs image nor a newc cpio archive (plain, gzip or zstd) nor a directory",
+        path.display()
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The layer itself is at fault.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+}
+
+/// The layers of a root, and what they were opened from.
+#[derive(Debug)]
+pub struct Layers {
+    /// Lowest first.
+    pub layers: Vec<Arc<dyn Layer>>,
+    images: Vec<Image>,
+}
+
+#[derive(Clone)]
+struct Image {
+    name: String,
+    bytes: Option<Arc<dyn AsRef<[u8]> + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Image").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Opens `paths`, lowest layer first.
+///
+/// # Errors
+/// A path that cannot be read, is none of the known formats, or is damaged.
+pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<Layers, OpenError> {
+    let mut opened = Layers { layers: Vec::new(), images: Vec::new() };
+    for path in paths {
+        let (layer, bytes) = open_one(path, caches)?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        opened.layers.push(layer);
+        opened.images.push(Image { name, bytes });
+    }
+    Ok(opened)
+}
+
+type Opened = (Arc<dyn Layer>, Option<Arc<dyn AsRef<[u8]> + Send + Sync>>);
+
+fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
+    let fail = |source| OpenError::Io { path: path.to_owned(), source };
+    let name = path.to_string_lossy();
+    if std::fs::metadata(path).map_err(fail)?.is_dir() {
+        return Ok((todo!(), None));
+    }
+    let map = map_image(path).map_err(fail)?;
+    let bytes: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(map);
+    let head = (*bytes).as_ref();
+    let layer: Arc<dyn Layer> = if head.starts_with(b"hsqs") {
+        Arc::new(SquashfsLayer::open(&name, bytes.clone(), caches)?)
+    } else if [&b"07070"[..], b"\x1f\x8b", b"\x28\xb5\x2f\xfd"].iter().any(|m| head.starts_with(m))
+    {
+        todo!()
+    } else {
+        return Err(OpenError::Unknown { path: path.to_owned() });
+    };
+    Ok((layer, Some(bytes)))
+}
+
+/// Digests that are being computed.
+#[derive(Debug)]
+pub struct Digests {
+    thread: JoinHandle<Vec<BaseLayer>>,
+}
+
+impl Layers {
+    /// Begins to compute the SHA-256 of each image, in a thread of its own.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn digest(&self) -> std::io::Result<Digests> {
+        let images = self.images.clone();
+        let thread = std::thread::Builder::new().name("digest".into()).spawn(move || {
+            images
+                .into_iter()
+                .map(|image| BaseLayer {
+                    name: image.name,
+                    sha256: image.bytes.map_or_else(String::new, |b| hex(&Sha256::digest((*b).as_ref()))),
+                })
+                .collect()
+        })?;
+        Ok(Digests { thread })
+    }
+}
+
+impl Digests {
+    /// Waits for them.
+    pub fn finish(self) -> Vec<BaseLayer> {
+        self.thread.join().unwrap_or_default()
+    }
+}
+

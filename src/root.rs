@@ -1,0 +1,171 @@
+//! A root: layers and an upper as one tree, served to a sandbox in which commands run.
+//!
+//! Invariants:
+//! - The sandbox is forked before any thread is started.
+//! - The tree is served until everything inside has ended, on every way out: a process that waits
+//!   for its answer cannot be ended.
+//! - What the sandbox needs in the tree is laid as scratch entries: none of it is in a delta.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fs_model::layer::squashfs::CacheOptions;
+use fs_model::tree::{Follow, TreeOptions};
+use fs_model::{FileType, FsError, Tree};
+
+use crate::fuse::{self, Serving, View};
+use crate::layers::{self, Digests, OpenError};
+use crate::live::{Lay, Live, LiveError, Meta};
+use crate::sandbox::{
+    Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError,
+};
+use crate::seal::{BaseLayer, Format};
+
+/// What a root is made of, and how it behaves.
+#[derive(Debug)]
+pub struct RootOptions {
+    /// The layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// How many bytes the upper may take.
+    pub upper_limit: u64,
+    /// Whether extended attributes exist inside: only where the output can carry them.
+    pub xattrs: bool,
+    /// The network inside.
+    pub network: Network,
+    /// What is shown from the host.
+    pub binds: Vec<Bind>,
+}
+
+/// A root could not be made or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// A layer.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The tree.
+    #[error(transparent)]
+    Tree(#[from] FsError),
+    /// Laying something into the tree.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// Serving it.
+    #[error("cannot serve the root through FUSE: {0}")]
+    Serve(#[source] std::io::Error),
+}
+
+/// A root that is being served, and the sandbox in it.
+#[derive(Debug)]
+pub struct Root {
+    // In this order they are dropped: everything inside ends before the serving does.
+    sandbox: Option<Sandbox>,
+    serving: Option<Serving>,
+    live: Arc<Live>,
+    digests: Digests,
+}
+
+/// A root whose sandbox has ended: what is left is the tree.
+#[derive(Debug)]
+pub struct Finished {
+    /// The tree.
+    pub tree: Arc<Tree>,
+    /// The layers, with their digests.
+    pub layers: Vec<BaseLayer>,
+}
+
+impl Root {
+    /// Composes the layers, and makes a sandbox of the result. Call it before starting threads.
+    ///
+    /// # Errors
+    /// A layer that cannot be opened, or what the system does not let us do.
+    pub fn start(options: RootOptions) -> Result<Root, RootError> {
+        let privilege = Privilege::detect()?;
+        let opened = layers::open(&options.layers, CacheOptions::default())?;
+        let tree_options =
+            TreeOptions { upper_limit: Some(options.upper_limit), xattrs: options.xattrs };
+        let tree = Arc::new(Tree::new(opened.layers.clone(), tree_options)?);
+        let view = View { max_id: privilege.max_uid(), owner: None, xattrs: options.xattrs };
+        let plan =
+            Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
+        let live = Arc::new(Live::new(tree.clone()));
+        lay_mount_points(&live, &plan)?;
+
+        let mut starting = Sandbox::fork(plan)?;
+        let serving =
+            fuse::serve(tree, starting.fuse_fd(), view).map_err(RootError::Serve)?;
+        live.mounted(serving.notifier().clone());
+        let sandbox = starting.enter()?;
+        let digests = opened.digest().map_err(RootError::Serve)?;
+        Ok(Root { sandbox: Some(sandbox), serving: Some(serving), live, digests })
+    }
+
+    /// The sandbox.
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref()
+    }
+
+    /// The tree, for changes from outside.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Ends everything inside, and leaves the tree.
+    ///
+    /// # Errors
+    /// A layer that turned out to be damaged while it was used: what was made of it is not to be
+    /// trusted.
+    pub fn finish(mut self) -> Result<Finished, RootError> {
+        if let Some(sandbox) = self.sandbox.take() {
+            sandbox.shutdown();
+        }
+        if let Some(serving) = self.serving.take() {
+            let faults = serving.faults().clone();
+            serving.wait().map_err(RootError::Serve)?;
+            if let Some(error) = faults.layer() {
+                return Err(FsError::from(error).into());
+            }
+        }
+        Ok(Finished { tree: self.live.tree().clone(), layers: self.digests.finish() })
+    }
+}
+
+/// Makes the places where the sandbox mounts something, where the layers have none.
+fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
+    for point in plan.mount_points()? {
+        let path = [b"/", point.path.as_os_str().as_bytes()].concat();
+        let there = live.stat(&path, Follow::Yes)?.map(|(_, attr)| attr.kind);
+        match (point.kind, there) {
+            (MountPointKind::Directory, Some(FileType::Directory)) => {}
+            (MountPointKind::Directory, _) => live.make_directories(&path, Lay::Scratch)?,
+            (MountPointKind::File, Some(FileType::Regular)) => {}
+            (MountPointKind::File, _) => {
+                let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: None };
+                live.put_file(&path, &mut std::io::empty(), &meta, Lay::Scratch)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an output of this format carries extended attributes.
+pub fn carries_xattrs(format: Format) -> bool {
+    matches!(format, Format::Tar)
+}
+
+/// Half of the machine's memory, in bytes: what an upper may take by default.
+pub fn default_upper_limit() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|kb| kb.trim().parse::<u64>().ok());
+    total.map_or(1 << 30, |kb| kb * 1024 / 2)
+}
+
+/// An environment variable, as a command gets it.
+pub type Variable = (OsString, OsString);
