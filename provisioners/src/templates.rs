@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn values_loops_and_the_last_newline() {
-        let text = "tx {{ lldp_interval }}\n{% for s in servers %}{{ s }};{% endfor %}\n";
-        assert_eq!(render(text).unwrap(), "tx 30\na;b;\n");
+        let text = "tx {{ lldp_interval }}\n{% for s in servers %}\n{{ s }}\n{% endfor %}\nend\n";
+        assert_eq!(render(text).unwrap(), "tx 30\na\nb\nend\n");
     }
 
     #[test]
