@@ -1,2 +1,31 @@
 //! Provisioners: folders that say what to change in an image.
+//!
+//! A [`Provisioner`] is read from a folder, a [`Plan`] gives it the variables of an image, and
+//! [`Plan::run`] runs it on a [`Machine`]: a root whose files can be changed and in which commands
+//! can be run. What that root is made of is none of this crate's business.
+//!
+//! An image file ([`Image`]) names base, provisioners, variables and output of an image.
+
 #![forbid(unsafe_code)]
+
+pub mod cleanup;
+mod config;
+mod glob;
+pub mod image;
+pub mod machine;
+mod provisioner;
+mod run;
+mod steps;
+mod tail;
+mod templates;
+mod variables;
+
+pub use config::ConfigError;
+pub use config::error::Mistake;
+pub use image::Image;
+pub use machine::Machine;
+pub use provisioner::{FILE_NAME, Provisioner};
+pub use run::{Observer, Options, Plan, PlanError, StepFailed, StepInfo};
+pub use steps::StepError;
+pub use templates::TemplateError;
+pub use variables::{ENVIRONMENT_PREFIX, Variable, Variables};

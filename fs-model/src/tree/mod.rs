@@ -21,6 +21,7 @@ mod listing;
 mod names;
 mod path;
 mod rename;
+mod revert;
 mod scratch;
 mod space;
 mod stack;

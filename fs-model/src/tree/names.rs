@@ -322,11 +322,19 @@ impl State {
             if changes.set(name, Slot::Absent, true) {
                 tree.space.charge_always(entry_cost(name));
             }
-        } else if was_known && changes.unset(name) {
-            tree.space.release(entry_cost(name));
+        } else if was_known {
+            self.unset(tree, dir, name)?;
         }
         if let Some(target) = beneath {
             self.drop_name(tree, target, Time::now())?;
+        }
+        Ok(())
+    }
+
+    /// Lets `name` of `dir` be as the layers have it.
+    pub(super) fn unset(&mut self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<(), FsError> {
+        if self.dir_mut(&tree.stack, dir)?.changes.unset(name) {
+            tree.space.release(entry_cost(name));
         }
         Ok(())
     }

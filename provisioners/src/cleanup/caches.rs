@@ -1,0 +1,43 @@
+//! Caches: what is made again from what stays.
+
+use super::walk::{revert_all, revert_content, revert_files, revert_matching};
+use crate::machine::{Kind, Machine, MachineError};
+use crate::run::Options;
+
+pub(super) fn apt_cache(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    // apt wants its folders and locks to be there.
+    revert_matching(machine, "/var/cache/apt", |e| e.kind == Kind::File)?;
+    revert_matching(machine, "/var/cache/apt/archives", |e| {
+        e.kind == Kind::File && e.name != "lock"
+    })?;
+    revert_content(machine, "/var/cache/apt/archives/partial")
+}
+
+pub(super) fn apt_lists(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    revert_matching(machine, "/var/lib/apt/lists", |e| e.name != "lock" && e.name != "partial")?;
+    revert_content(machine, "/var/lib/apt/lists/partial")?;
+    revert_content(machine, "/var/lib/apt/periodic")
+}
+
+pub(super) fn caches(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    // aux-cache holds inode numbers and times, man-db's index the times of its sources.
+    revert_all(
+        machine,
+        &[
+            "/var/cache/ldconfig/aux-cache",
+            "/var/lib/plocate/plocate.db",
+            "/var/lib/mlocate/mlocate.db",
+        ],
+    )?;
+    for dir in [
+        "/var/cache/man",
+        "/var/cache/fontconfig",
+        "/var/cache/swcatalog",
+        "/var/cache/app-info",
+        "/var/cache/debtags",
+        "/var/lib/command-not-found",
+    ] {
+        revert_files(machine, dir)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Records of what happened during the build.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::walk::{below, revert_all, revert_content, revert_matching};
+use crate::machine::{Kind, Machine, MachineError, Meta, Node, Stat};
+use crate::run::Options;
+
+/// Logs that are written by tools of the build and need not be there for anyone to write them.
+const BUILD_LOGS: &[&str] = &[
+    "/var/log/alternatives.log",
+    "/var/log/apt",
+    "/var/log/bootstrap.log",
+    "/var/log/dpkg.log",
+    "/var/log/fontconfig.log",
+];
+
+pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    for path in BUILD_LOGS {
+        let path = Path::new(path);
+        match machine.stat(path)?.map(|stat| stat.kind) {
+            Some(Kind::Directory) => {
+                for (path, _) in below(machine, path, &|_| false)? {
+                    machine.revert(&path)?;
+                }
+            }
+            Some(_) => machine.revert(path)?,
+            None => {}
+        }
+    }
+    for (path, kind) in below(machine, Path::new("/var/log"), &|_| true)? {
+        let Some(stat) = machine.stat(&path)? else { continue };
+        let rotated = [".gz", ".xz", ".1", ".old"]
+            .iter()
+            .any(|suffix| path.as_os_str().as_bytes().ends_with(suffix.as_bytes()));
+        let journal = path.starts_with("/var/log/journal");
+        match kind {
+            Kind::File if rotated || journal => machine.revert(&path)?,
+            Kind::File if stat.size > 0 => empty(machine, &path, &stat)?,
+            Kind::Directory if journal => machine.revert(&path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what the build wrote to a log; one that only the build has stays as an empty file,
+/// since its daemon may not be allowed to create it.
+fn empty(machine: &mut dyn Machine, path: &Path, stat: &Stat) -> Result<(), MachineError> {
+    machine.revert(path)?;
+    if machine.stat(path)?.is_some() {
+        return Ok(());
+    }
+    let meta =
+        Meta { mode: Some(stat.mode), uid: stat.uid, gid: stat.gid, mtime: Some(stat.mtime) };
+    machine.put(path, Node::File(&mut io::empty()), &meta)
+}
+
+pub(super) fn backups(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    revert_all(
+        machine,
+        &[
+            "/etc/passwd-",
+            "/etc/group-",
+            "/etc/shadow-",
+            "/etc/gshadow-",
+            "/etc/subuid-",
+            "/etc/subgid-",
+        ],
+    )?;
+    for dir in ["/var/lib/dpkg", "/var/cache/debconf"] {
+        revert_matching(machine, dir, |e| e.name.as_bytes().ends_with(b"-old"))?;
+    }
+    revert_content(machine, "/var/backups")
+}
+
+pub(super) fn tmp(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    revert_content(machine, "/tmp")?;
+    revert_content(machine, "/var/tmp")
+}
+
+pub(super) fn root_home(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    revert_all(
+        machine,
+        &[
+            "/root/.ansible",
+            "/root/.bash_history",
+            "/root/.cache",
+            "/root/.lesshst",
+            "/root/.python_history",
+            "/root/.viminfo",
+            "/root/.wget-hsts",
+        ],
+    )
+}

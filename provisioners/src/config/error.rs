@@ -1,0 +1,84 @@
+//! What is wrong in a configuration file, shown at its place.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A configuration file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file, or one it names, can't be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error(transparent)]
+    Mistake(Box<Mistake>),
+}
+
+impl ConfigError {
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+}
+
+impl From<Box<Mistake>> for ConfigError {
+    fn from(mistake: Box<Mistake>) -> Self {
+        Self::Mistake(mistake)
+    }
+}
+
+/// A mistake in a configuration file. Displayed, it is the place and the problem, then the line
+/// with a mark under it, then what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// The key it is about, with those around it: `packages[2].version`. Empty at the top.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// The text of the line.
+    pub source_line: String,
+    /// How many characters the mark covers.
+    pub width: usize,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file.display(), self.line, self.column)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.problem)?;
+        if !self.source_line.trim().is_empty() {
+            let margin = self.line.to_string().len().max(4);
+            let before: String = self
+                .source_line
+                .chars()
+                .take(self.column - 1)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
+            let left = self.source_line.chars().count().saturating_sub(self.column - 1);
+            let mark = "^".repeat(self.width.min(left).max(1));
+            write!(f, "\n{:>margin$} | {}", self.line, self.source_line.trim_end())?;
+            write!(f, "\n{:>margin$} | {before}{mark}", "")?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\nhelp: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistake {}

@@ -1,0 +1,165 @@
+//! The attributes step: owners and modes by path or pattern.
+//!
+//! Rules are applied in the order they are written, so a later one refines an earlier. A rule that
+//! matches nothing is an error: it is a mistake more often than not.
+
+use std::path::{Path, PathBuf};
+
+use super::{Context, StepError};
+use crate::config::error::Mistake;
+use crate::config::{Fields, Node, Value};
+use crate::glob::Pattern;
+use crate::machine::{self, Kind, Machine, MachineError};
+
+/// Rules in the order of the file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attributes(Vec<Rule>);
+
+#[derive(Debug, Clone)]
+struct Rule {
+    text: String,
+    pattern: Pattern,
+    owner: Option<String>,
+    group: Option<String>,
+    mode: Option<u32>,
+    directory_mode: Option<u32>,
+}
+
+impl Attributes {
+    /// Reads a mapping from patterns to `owner`, `group`, `mode` and `directory_mode`.
+    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
+        let Value::Map(entries) = &node.value else {
+            let help = "write `/path: {owner: root, group: adm, mode: \"0640\"}`";
+            return Err(node.wrong_with(format!("expected paths, found {}", node.what()), help));
+        };
+        let mut rules = Vec::new();
+        for (key, value) in entries {
+            let pattern =
+                Pattern::parse(&key.name).map_err(|problem| node.wrong_key(key, problem, None))?;
+            let fields = Fields::of(value, "attributes")?;
+            let rule = Rule {
+                text: key.name.clone(),
+                pattern,
+                owner: fields.text("owner")?,
+                group: fields.text("group")?,
+                mode: fields.get("mode").map(mode).transpose()?,
+                directory_mode: fields.get("directory_mode").map(mode).transpose()?,
+            };
+            fields.finish()?;
+            rules.push(rule);
+        }
+        Ok(Self(rules))
+    }
+
+    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+        for rule in &self.0 {
+            let uid = rule.owner.as_deref().map(|name| id(context.machine, name, &USERS));
+            let gid = rule.group.as_deref().map(|name| id(context.machine, name, &GROUPS));
+            let (uid, gid) = (uid.transpose()?, gid.transpose()?);
+            let matches = rule.matches(context.machine)?;
+            if matches.is_empty() {
+                return Err(StepError::Impossible(format!(
+                    "nothing in the image matches `{}`",
+                    rule.text
+                )));
+            }
+            for (path, kind) in matches {
+                let to = machine::Attributes { mode: rule.mode_for(kind), uid, gid };
+                if to != machine::Attributes::default() {
+                    context.machine.set_attributes(&path, &to)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    /// The mode is for files, or for a directory that is named itself. Of a pattern, directories
+    /// get the mode of their own if one is given, or the files' with `x` wherever there is `r`.
+    fn mode_for(&self, kind: Kind) -> Option<u32> {
+        match kind {
+            Kind::Symlink => None,
+            Kind::Directory if self.directory_mode.is_some() => self.directory_mode,
+            Kind::Directory if !self.pattern.is_literal() => {
+                self.mode.map(|mode| mode & 0o777 | (mode & 0o444) >> 2)
+            }
+            _ => self.mode,
+        }
+    }
+
+    fn matches(&self, machine: &dyn Machine) -> Result<Vec<(PathBuf, Kind)>, MachineError> {
+        let root = self.pattern.root();
+        let mut found = Vec::new();
+        if let Some(stat) = machine.stat(&root)? {
+            self.walk(machine, &root, stat.kind, 0, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn walk(
+        &self,
+        machine: &dyn Machine,
+        path: &Path,
+        kind: Kind,
+        depth: usize,
+        found: &mut Vec<(PathBuf, Kind)>,
+    ) -> Result<(), MachineError> {
+        if self.pattern.matches(path) {
+            found.push((path.to_owned(), kind));
+        }
+        // The folder above all matches may be a link, as /lib is; links below are not followed.
+        let descend = kind == Kind::Directory || (depth == 0 && kind == Kind::Symlink);
+        if descend && self.pattern.depth().is_none_or(|most| depth < most) {
+            let mut entries = machine.list(path)?;
+            entries.sort();
+            for entry in entries {
+                self.walk(machine, &path.join(&entry.name), entry.kind, depth + 1, found)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A mode, in octal with or without quotes and leading zero.
+fn mode(node: &Node) -> Result<u32, Box<Mistake>> {
+    let text = node.text("a mode such as \"0640\"")?;
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if mode <= 0o7777 && (3..=5).contains(&digits.len()) => Ok(mode),
+        _ => Err(node.wrong_with(
+            format!("`{text}` is no mode"),
+            "write it in octal: \"0644\", or \"4755\" with setuid",
+        )),
+    }
+}
+
+/// A database of names and numbers.
+struct Names {
+    file: &'static str,
+    what: &'static str,
+}
+
+const USERS: Names = Names { file: "/etc/passwd", what: "user" };
+const GROUPS: Names = Names { file: "/etc/group", what: "group" };
+
+/// The number of a user or group of the image, by name or as it is.
+fn id(machine: &dyn Machine, name: &str, names: &Names) -> Result<u32, StepError> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let content = machine.read(Path::new(names.file))?.unwrap_or_default();
+    let content = String::from_utf8_lossy(&content);
+    for line in content.lines() {
+        let mut fields = line.split(':');
+        if fields.next() == Some(name)
+            && let Some(Ok(number)) = fields.nth(1).map(str::parse)
+        {
+            return Ok(number);
+        }
+    }
+    Err(StepError::Impossible(format!(
+        "the image has no {} `{name}` in {}; a package or an earlier step has to create it",
+        names.what, names.file
+    )))
+}

@@ -1,0 +1,111 @@
+//! What a provisioner does, one module a kind of step.
+
+pub(crate) mod attributes;
+pub(crate) mod files;
+pub(crate) mod packages;
+pub(crate) mod scripts;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::machine::{Command, Exit, Log, Machine, MachineError};
+use crate::run::Options;
+use crate::templates::TemplateError;
+use crate::variables::Variables;
+
+/// One thing to do to the root.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    /// Install packages.
+    Packages(packages::Packages),
+    /// Copy a tree of files in.
+    Files(files::Files),
+    /// Set owners and modes.
+    Attributes(attributes::Attributes),
+    /// Run a script inside.
+    Script(scripts::Script),
+}
+
+/// What a step acts on and with.
+pub(crate) struct Context<'a> {
+    pub(crate) machine: &'a mut dyn Machine,
+    pub(crate) variables: &'a Variables,
+    pub(crate) options: &'a Options,
+    pub(crate) log: &'a mut dyn Log,
+    /// What this run knows of apt's lists.
+    pub(crate) apt: &'a mut packages::Lists,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A command ended with something other than success.
+    #[error("{command}: {exit}")]
+    Command {
+        /// The command, for a reader: `apt-get install`, `the script`.
+        command: String,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// The root could not be read or changed.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A template can't be rendered.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A file of the provisioner can't be read.
+    #[error("cannot read {path}", path = path.display())]
+    Read {
+        /// The file, on the host.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something about the provisioner's files or the root that makes the step impossible.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+impl Context<'_> {
+    /// Runs a command and takes anything but success for an error. `name` is for the reader.
+    pub(crate) fn command(&mut self, name: &str, command: &Command) -> Result<(), StepError> {
+        let exit = self.machine.run(command, self.log)?;
+        if exit.success() {
+            Ok(())
+        } else {
+            Err(StepError::Command { command: name.to_owned(), exit })
+        }
+    }
+}
+
+impl Action {
+    /// What the step is called, unique enough within its provisioner.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Packages(packages) => packages.name(),
+            Self::Files(files) => files.name(),
+            Self::Attributes(_) => "attributes".to_owned(),
+            Self::Script(script) => script.name(),
+        }
+    }
+
+    /// Finds what can be found wrong without a root.
+    pub(crate) fn check(&self, variables: &Variables) -> Result<(), StepError> {
+        match self {
+            Self::Packages(packages) => packages.check(),
+            Self::Files(files) => files.check(variables),
+            Self::Attributes(_) => Ok(()),
+            Self::Script(script) => script.check(),
+        }
+    }
+
+    /// Does it.
+    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+        match self {
+            Self::Packages(packages) => packages.run(context),
+            Self::Files(files) => files.run(context),
+            Self::Attributes(attributes) => attributes.run(context),
+            Self::Script(script) => script.run(context),
+        }
+    }
+}

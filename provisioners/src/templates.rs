@@ -1,0 +1,123 @@
+//! Templates: `*.j2` files, rendered by minijinja from the variables.
+//!
+//! What a template names has to exist: an undefined variable is an error with its file and line.
+//! The last newline of a file is kept, the one after a block (`{% endif %}`) is not, as in Ansible,
+//! and nothing is escaped.
+
+use std::path::{Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+
+use crate::config::nearest;
+use crate::variables::Variables;
+
+/// A template can't be rendered.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}{line}: {problem}{help}", file = file.display(),
+    line = line.map(|l| format!(":{l}")).unwrap_or_default(),
+    help = help.as_deref().map(|h| format!("\nhelp: {h}")).unwrap_or_default())]
+pub struct TemplateError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// Renders the text of the template at `file`.
+pub(crate) fn render(
+    file: &Path,
+    text: &str,
+    variables: &Variables,
+) -> Result<String, TemplateError> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let syntax = SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).build();
+    environment.set_syntax(syntax.unwrap_or_default());
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_debug(true);
+    environment
+        .template_from_str(text)
+        .and_then(|template| template.render(variables.context()))
+        .map_err(|e| explain(file, text, variables, &e))
+}
+
+fn explain(
+    file: &Path,
+    text: &str,
+    variables: &Variables,
+    error: &minijinja::Error,
+) -> TemplateError {
+    let expression = error.range().and_then(|range| text.get(range)).map(str::trim);
+    let names = || variables.iter().map(|(name, _)| name);
+    let (problem, help) = match (error.kind(), expression) {
+        (ErrorKind::UndefinedError, Some(expression)) => {
+            let word = expression
+                .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .find(|word| !word.is_empty() && variables.get(word).is_none());
+            let help = match word.and_then(|word| nearest(word, names())) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => "give the variable a default in provisioner.yml".to_owned(),
+            };
+            (format!("`{expression}` is undefined"), Some(help))
+        }
+        _ => {
+            let detail = error.detail().map(|d| format!(": {d}")).unwrap_or_default();
+            (format!("{}{detail}", error.kind()), None)
+        }
+    };
+    TemplateError { file: file.to_owned(), line: error.line(), problem, help }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::variables::Variable;
+
+    fn variables() -> Variables {
+        let mut variables = Variables::default();
+        variables.set("lldp_interval", Variable::Integer(30));
+        variables.set(
+            "servers",
+            Variable::List(vec![Variable::Text("a".into()), Variable::Text("b".into())]),
+        );
+        variables
+    }
+
+    fn render(text: &str) -> Result<String, String> {
+        super::render(Path::new("files/x.j2"), text, &variables()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn values_loops_and_the_last_newline() {
+        let text = "tx {{ lldp_interval }}\n{% for s in servers %}\n{{ s }}\n{% endfor %}\nend\n";
+        assert_eq!(render(text).unwrap(), "tx 30\na\nb\nend\n");
+    }
+
+    #[test]
+    fn nothing_is_escaped_for_html() {
+        assert_eq!(render("{{ '<&>' }}").unwrap(), "<&>");
+    }
+
+    #[test]
+    fn an_undefined_variable_names_file_line_and_the_nearest() {
+        assert_eq!(
+            render("one\n{{ lldp_intervall }}\n").unwrap_err(),
+            "files/x.j2:2: `lldp_intervall` is undefined\nhelp: did you mean `lldp_interval`?"
+        );
+        assert_eq!(
+            render("{% if colour %}x{% endif %}").unwrap_err(),
+            "files/x.j2:1: `colour` is undefined\nhelp: give the variable a default in provisioner.yml"
+        );
+    }
+
+    #[test]
+    fn a_syntax_error_names_file_and_line() {
+        let error = render("one\ntwo {{ lldp_interval }\n").unwrap_err();
+        assert!(error.starts_with("files/x.j2:2: syntax error"), "{error}");
+    }
+}

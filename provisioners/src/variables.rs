@@ -1,0 +1,277 @@
+//! Variables: what a provisioner lets its images set.
+//!
+//! A provisioner declares its variables with their defaults; an image overrides some. Templates see
+//! them by name, scripts as `OVERCOAT_VAR_name` in their environment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::config::error::Mistake;
+use crate::config::{Node, Value, nearest, yaml};
+
+/// What the name of a variable is preceded by in the environment of a script.
+pub const ENVIRONMENT_PREFIX: &str = "OVERCOAT_VAR_";
+
+/// The value of a variable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Variable {
+    /// Nothing: a variable without a default.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Another number.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// A list.
+    List(Vec<Variable>),
+    /// A mapping.
+    Map(BTreeMap<String, Variable>),
+}
+
+impl Variable {
+    /// What kind of value this is; `None` for nothing, which takes any.
+    fn kind(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Null => return None,
+            Self::Bool(_) => "true or false",
+            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Text(_) => "text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a mapping",
+        })
+    }
+
+    fn of(node: &Node) -> Result<Self, Box<Mistake>> {
+        Ok(match &node.value {
+            _ if node.is_null() => Self::Null,
+            Value::Scalar { text, plain: true } => plain(node, text)?,
+            Value::Scalar { text, .. } => Self::Text(text.clone()),
+            Value::List(nodes) => Self::List(nodes.iter().map(Self::of).collect::<Result<_, _>>()?),
+            Value::Map(entries) => Self::Map(
+                entries
+                    .iter()
+                    .map(|(key, node)| Ok((key.name.clone(), Self::of(node)?)))
+                    .collect::<Result<_, Box<Mistake>>>()?,
+            ),
+        })
+    }
+
+    /// The value for the environment: text as it is, lists and mappings as JSON.
+    fn environment(&self) -> String {
+        match self {
+            Self::Null => String::new(),
+            Self::Text(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// What an unquoted word means: that of YAML 1.2, but what YAML 1.1 would read otherwise is refused
+/// rather than guessed.
+fn plain(node: &Node, text: &str) -> Result<Variable, Box<Mistake>> {
+    if let Some(value) = yaml::is_bool(text) {
+        return Ok(Variable::Bool(value));
+    }
+    if matches!(text.to_lowercase().as_str(), "yes" | "no" | "on" | "off") {
+        let help = format!("write `true` or `false`, or \"{text}\" for the word");
+        return Err(node.wrong_with("this may be a truth value or a word", help));
+    }
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
+        let help = format!("write \"{text}\" for text, or the number without its leading zero");
+        return Err(node.wrong_with("this may be an octal number or text", help));
+    }
+    if let Ok(value) = text.parse() {
+        return Ok(Variable::Integer(value));
+    }
+    let radix = |prefix, radix| {
+        text.strip_prefix(prefix).and_then(|digits| i64::from_str_radix(digits, radix).ok())
+    };
+    if let Some(value) = radix("0x", 16).or_else(|| radix("0o", 8)) {
+        return Ok(Variable::Integer(value));
+    }
+    if digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && let Ok(value) = text.parse::<f64>()
+        && value.is_finite()
+    {
+        return Ok(Variable::Float(value));
+    }
+    Ok(Variable::Text(text.to_owned()))
+}
+
+/// JSON, which is how lists and mappings reach a script.
+impl fmt::Display for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Text(text) => json_string(text, f),
+            Self::List(items) => {
+                f.write_str("[")?;
+                for (i, item) in items.iter().enumerate() {
+                    write!(f, "{}{item}", if i > 0 { "," } else { "" })?;
+                }
+                f.write_str("]")
+            }
+            Self::Map(items) => {
+                f.write_str("{")?;
+                for (i, (key, item)) in items.iter().enumerate() {
+                    f.write_str(if i > 0 { "," } else { "" })?;
+                    json_string(key, f)?;
+                    write!(f, ":{item}")?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+fn json_string(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("\"")?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(f, "\\{c}")?,
+            '\n' => f.write_str("\\n")?,
+            c if c < ' ' => write!(f, "\\u{:04x}", u32::from(c))?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    f.write_str("\"")
+}
+
+impl From<Variable> for minijinja::Value {
+    fn from(variable: Variable) -> Self {
+        match variable {
+            Variable::Null => Self::from(()),
+            Variable::Bool(value) => Self::from(value),
+            Variable::Integer(value) => Self::from(value),
+            Variable::Float(value) => Self::from(value),
+            Variable::Text(text) => Self::from(text),
+            Variable::List(items) => items.into_iter().map(Self::from).collect(),
+            Variable::Map(items) => {
+                let map: BTreeMap<_, _> =
+                    items.into_iter().map(|(key, item)| (key, Self::from(item))).collect();
+                Self::from(map)
+            }
+        }
+    }
+}
+
+/// Variables by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Variables(BTreeMap<String, Variable>);
+
+impl Variables {
+    /// Reads a mapping, whose keys have to be names that templates and scripts can say.
+    pub(crate) fn of(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+        Ok(Self(Declared::of(node)?.0.into_iter().map(|(name, d)| (name, d.value)).collect()))
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, name: impl Into<String>, value: Variable) {
+        self.0.insert(name.into(), value);
+    }
+
+    /// The value of a variable.
+    pub fn get(&self, name: &str) -> Option<&Variable> {
+        self.0.get(name)
+    }
+
+    /// All names and values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Variable)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// The variables for the environment of a script.
+    pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        self.iter().map(|(name, v)| (format!("{ENVIRONMENT_PREFIX}{name}"), v.environment()))
+    }
+
+    /// The variables as the context of a template.
+    pub(crate) fn context(&self) -> minijinja::Value {
+        Variable::Map(self.0.clone()).into()
+    }
+}
+
+/// Variables with the place where each was set, so that a mistake can be shown there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Declared(BTreeMap<String, Declaration>);
+
+#[derive(Debug, Clone)]
+struct Declaration {
+    value: Variable,
+    node: Node,
+}
+
+impl Declared {
+    pub(crate) fn of(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+        let Some(node) = node else { return Ok(Self::default()) };
+        let Value::Map(entries) = &node.value else {
+            let problem =
+                format!("expected variables as `name: value` lines, found {}", node.what());
+            return Err(node.wrong(problem));
+        };
+        let mut variables = BTreeMap::new();
+        for (key, node_of) in entries {
+            let name = &key.name;
+            if name.starts_with(|c: char| c.is_ascii_digit())
+                || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            {
+                let help = "a name has letters, digits and underscores, and no digit first";
+                let problem = "this is no name for a variable";
+                return Err(node.wrong_key(key, problem, Some(help.to_owned())));
+            }
+            let value = Variable::of(node_of)?;
+            variables.insert(name.clone(), Declaration { value, node: node_of.clone() });
+        }
+        Ok(Self(variables))
+    }
+
+    /// The values an image gives, laid over the defaults of the provisioners it names: every one
+    /// has to be a variable of one of them, and of the same kind as its default.
+    pub(crate) fn check_against(&self, defaults: &[&Variables]) -> Result<(), Box<Mistake>> {
+        for (name, given) in &self.0 {
+            let known: Vec<&Variable> = defaults.iter().filter_map(|d| d.get(name)).collect();
+            if known.is_empty() {
+                let names = || defaults.iter().flat_map(|d| d.iter().map(|(name, _)| name));
+                let help = match nearest(name, names()) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None if names().next().is_none() => "the provisioner has no variables".into(),
+                    None => format!(
+                        "its variables are {}",
+                        names()
+                            .collect::<std::collections::BTreeSet<_>>()
+                            .into_iter()
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ),
+                };
+                return Err(given.node.wrong_with("the provisioner has no such variable", help));
+            }
+            for default in known {
+                if let (Some(wanted), Some(found)) = (default.kind(), given.value.kind())
+                    && wanted != found
+                {
+                    let help = format!("its default is {default}");
+                    let problem = format!("expected {wanted}, found {found}");
+                    return Err(given.node.wrong_with(problem, help));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The values, laid over the defaults of one provisioner.
+    pub(crate) fn over(&self, defaults: &Variables) -> Variables {
+        let value = |name: &str, default: &Variable| match self.0.get(name) {
+            Some(given) => given.value.clone(),
+            None => default.clone(),
+        };
+        Variables(defaults.0.iter().map(|(n, d)| (n.clone(), value(n, d))).collect())
+    }
+}

@@ -1,0 +1,59 @@
+//! Each file in `tests/mistakes` holds one mistake, and beside it stands the message for it.
+//! `UPDATE_MISTAKES=1 cargo test -p provisioners --test mistakes` writes the messages anew.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{chain, write_files};
+use provisioners::{Image, Provisioner};
+
+#[test]
+fn every_mistake_is_shown_at_its_place_with_what_to_do() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mistakes");
+    let mut names: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .filter_map(|e| {
+            e.unwrap().file_name().into_string().unwrap().strip_suffix(".yml").map(str::to_owned)
+        })
+        .collect();
+    names.sort();
+    assert!(names.len() > 30);
+    let mut wrong = Vec::new();
+    for name in names {
+        let text = fs::read_to_string(folder.join(format!("{name}.yml"))).unwrap();
+        let message = message(&name, &text);
+        let expected = folder.join(format!("{name}.txt"));
+        if std::env::var_os("UPDATE_MISTAKES").is_some() {
+            fs::write(&expected, &message).unwrap();
+        }
+        let wanted = fs::read_to_string(&expected).unwrap_or_default();
+        if message != wanted {
+            wrong.push(format!("{name}: wanted\n{wanted}\nfound\n{message}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a user sees for a file of this text.
+fn message(name: &str, text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let error = if name.starts_with("provisioner-") {
+        write_files(dir.path(), &[("provisioner.yml", text), ("files/etc/x", "")]);
+        chain(&Provisioner::load(dir.path()).expect_err(name))
+    } else {
+        let provisioner = "variables: {lldp_interval: 30, servers: []}\n";
+        let files =
+            [("image.yml", text), ("provisioner/provisioner.yml", provisioner), ("empty/x", "")];
+        write_files(dir.path(), &files);
+        match Image::load(&dir.path().join("image.yml")) {
+            Err(error) => chain(&error),
+            Ok(image) => chain(&image.plan().expect_err(name)),
+        }
+    };
+    error
+        .replace(&format!("{}/", dir.path().display()), "")
+        .replace(&dir.path().display().to_string(), ".")
+        + "\n"
+}
