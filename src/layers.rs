@@ -113,7 +113,9 @@ impl Layers {
                 .into_iter()
                 .map(|image| BaseLayer {
                     name: image.name,
-                    sha256: image.bytes.map_or_else(String::new, |b| hex(&Sha256::digest((*b).as_ref()))),
+                    sha256: image
+                        .bytes
+                        .map_or_else(String::new, |b| hex(&Sha256::digest((*b).as_ref()))),
                 })
                 .collect()
         })?;
@@ -127,4 +129,3 @@ impl Digests {
         self.thread.join().unwrap_or_default()
     }
 }
-

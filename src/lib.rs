@@ -2,8 +2,10 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod fuse;
+pub mod import;
 pub mod layers;
 pub mod live;
+pub mod machine;
 pub mod root;
 pub mod sandbox;
 pub mod seal;

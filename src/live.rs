@@ -267,6 +267,45 @@ impl Live {
         self.lay(resolved.parent, &resolved.name, node, lay).map_err(fail)
     }
 
+    /// Changes mode and owner of what is at `path`; a symbolic link is not followed.
+    pub fn set_attributes(&self, path: &[u8], set: &SetAttr) -> Result<(), LiveError> {
+        let fail = |e: FsError| at(path)(e.into());
+        let resolved = self.tree.resolve(path, Follow::No).map_err(fail)?;
+        let (ino, _) = resolved.existing().map_err(fail)?;
+        self.tree.set_attr(ino, set).map_err(fail)?;
+        self.forget_inode(ino);
+        Ok(())
+    }
+
+    /// Takes back what was done to `path`: what the layers have there shows again, and what they
+    /// do not have is gone.
+    pub fn revert(&self, path: &[u8]) -> Result<(), LiveError> {
+        let fail = |e: FsError| at(path)(e.into());
+        let resolved = match self.tree.resolve(path, Follow::No) {
+            Ok(resolved) => resolved,
+            Err(FsError::NotFound | FsError::NotADirectory) => return Ok(()),
+            Err(e) => return Err(fail(e)),
+        };
+        let (parent, name) = (resolved.parent, &resolved.name);
+        if name.is_empty() {
+            return Err(fail(FsError::Busy));
+        }
+        match self.tree.revert(parent, name) {
+            Err(FsError::NotEmpty) => {
+                // A directory that only the upper has: its content goes first.
+                drop(resolved);
+                self.remove(path)?;
+                return self.revert(path);
+            }
+            result => result.map_err(fail)?,
+        }
+        if let Some((ino, _)) = resolved.object {
+            self.forget_inode(ino);
+        }
+        self.forget_name(parent, name);
+        Ok(())
+    }
+
     /// Removes what is at `path`, with all that is below it. Nothing there is fine too.
     pub fn remove(&self, path: &[u8]) -> Result<(), LiveError> {
         let fail = |e: FsError| at(path)(e.into());

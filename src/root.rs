@@ -18,9 +18,7 @@ use fs_model::{FileType, FsError, Tree};
 use crate::fuse::{self, Serving, View};
 use crate::layers::{self, Digests, OpenError};
 use crate::live::{Lay, Live, LiveError, Meta};
-use crate::sandbox::{
-    Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError,
-};
+use crate::sandbox::{Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError};
 use crate::seal::{BaseLayer, Format};
 
 /// What a root is made of, and how it behaves.
@@ -89,14 +87,12 @@ impl Root {
             TreeOptions { upper_limit: Some(options.upper_limit), xattrs: options.xattrs };
         let tree = Arc::new(Tree::new(opened.layers.clone(), tree_options)?);
         let view = View { max_id: privilege.max_uid(), owner: None, xattrs: options.xattrs };
-        let plan =
-            Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
+        let plan = Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
         let live = Arc::new(Live::new(tree.clone()));
         lay_mount_points(&live, &plan)?;
 
         let mut starting = Sandbox::fork(plan)?;
-        let serving =
-            fuse::serve(tree, starting.fuse_fd(), view).map_err(RootError::Serve)?;
+        let serving = fuse::serve(tree, starting.fuse_fd(), view).map_err(RootError::Serve)?;
         live.mounted(serving.notifier().clone());
         let sandbox = starting.enter()?;
         let digests = opened.digest().map_err(RootError::Serve)?;

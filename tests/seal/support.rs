@@ -17,7 +17,11 @@ use overcoat::seal::{Format, ManifestInfo, Output, SealError, SealOptions, Summa
 pub enum Data {
     Bytes(Vec<u8>),
     /// So many zeros with a few bytes at an offset.
-    Sparse { size: u64, at: u64, bytes: Vec<u8> },
+    Sparse {
+        size: u64,
+        at: u64,
+        bytes: Vec<u8>,
+    },
     /// Ends before its size.
     Short(Vec<u8>),
     /// Panics.
@@ -164,7 +168,11 @@ pub fn everything() -> Sample {
     s.file("big", 5, &noise(5, 900_001));
     s.add("etc/private", 6, Attr { uid: 100_000, gid: 65534, ..attr(FileType::Directory, 0o2750) });
     s.data.insert(7, Data::Bytes(b"#!/bin/sh\n".to_vec()));
-    s.add("etc/su", 7, Attr { size: 10, uid: 1, gid: 3_000_000, ..attr(FileType::Regular, 0o4755) });
+    s.add(
+        "etc/su",
+        7,
+        Attr { size: 10, uid: 1, gid: 3_000_000, ..attr(FileType::Regular, 0o4755) },
+    );
     s.file("etc/a-link", 8, b"three names").file("etc/b-link", 8, b"three names");
     s.file("z-link", 8, b"three names");
     s.file("etc/x-empty", 9, b"").file("etc/y-empty", 9, b"");
@@ -197,11 +205,7 @@ pub fn everything() -> Sample {
 }
 
 /// Seals into a file.
-pub fn seal_to(
-    sample: &Sample,
-    options: &SealOptions,
-    path: &Path,
-) -> Result<Summary, SealError> {
+pub fn seal_to(sample: &Sample, options: &SealOptions, path: &Path) -> Result<Summary, SealError> {
     seal(&sample.delta, sample, options, Output::file(path)?, None, &mut |_| ())
 }
 

@@ -1,0 +1,217 @@
+//! A root as the machine that provisioners act on: files are laid into the tree, commands run in
+//! the sandbox.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use fs_model::tree::{Follow, SetAttr};
+use fs_model::{FileType, Time};
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::pipe2;
+use provisioners::machine::{
+    Attributes, Command, Entry, Exit, Kind, Log, MachineError, Meta, Node, Stat,
+};
+use provisioners::{Machine, machine};
+
+use crate::live::{self, Lay, Live, LiveError, LiveErrorKind};
+use crate::sandbox::{Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Stdio};
+
+/// Where scratch files lie, inside: a scratch directory at the root.
+const SCRATCH: &str = "/.overcoat";
+
+/// A root, as a provisioner sees it.
+#[derive(Debug)]
+pub struct RootMachine<'a> {
+    live: &'a Live,
+    sandbox: &'a Sandbox,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl<'a> RootMachine<'a> {
+    /// A machine whose commands get `environment`.
+    pub fn new(
+        live: &'a Live,
+        sandbox: &'a Sandbox,
+        environment: Vec<(OsString, OsString)>,
+    ) -> Self {
+        RootMachine { live, sandbox, environment }
+    }
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+fn kind(kind: FileType) -> Kind {
+    match kind {
+        FileType::Directory => Kind::Directory,
+        FileType::Regular => Kind::File,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Other,
+    }
+}
+
+fn failed(action: &'static str) -> impl FnOnce(LiveError) -> MachineError {
+    move |error| {
+        let path = PathBuf::from(OsString::from_vec(error.path));
+        let source = match error.source {
+            LiveErrorKind::Content(source) => source,
+            LiveErrorKind::Tree(source) => io::Error::other(source),
+        };
+        MachineError::Path { action, path, source }
+    }
+}
+
+fn not_run(program: &OsStr, error: SandboxError) -> MachineError {
+    MachineError::Run { program: program.to_owned(), source: io::Error::other(error) }
+}
+
+/// A file in memory with this content, to be read from its beginning.
+fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
+    let fd = nix::sys::memfd::memfd_create(c"stdin", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
+    let mut file = File::from(fd);
+    file.write_all(content)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
+
+/// Passes on what a command writes until it has ended. What it left running in the background may
+/// still hold the pipe: that is not waited for.
+fn copy_output(mut output: File, child: &Child, log: &mut dyn Log) -> io::Result<()> {
+    let mut buffer = [0; 16 << 10];
+    let mut ended = false;
+    loop {
+        let mut fds = [
+            PollFd::new(output.as_fd(), PollFlags::POLLIN),
+            PollFd::new(child.as_fd(), PollFlags::POLLIN),
+        ];
+        // Once it has ended, only what is there already is of interest.
+        let timeout = if ended { PollTimeout::ZERO } else { PollTimeout::NONE };
+        match poll(&mut fds[..if ended { 1 } else { 2 }], timeout) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(e) => return Err(e.into()),
+        }
+        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+        let (has_output, has_ended) = (ready(&fds[0]), !ended && ready(&fds[1]));
+        if has_output {
+            match output.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(len) => log.output(&buffer[..len]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        ended |= has_ended;
+    }
+}
+
+impl Machine for RootMachine<'_> {
+    fn run(&mut self, command: &Command, log: &mut dyn Log) -> Result<Exit, MachineError> {
+        let program = command.argv.first().cloned().unwrap_or_default();
+        let fail = |source| MachineError::Run { program: program.clone(), source };
+        let mut spec = CommandSpec::new(command.argv.iter().cloned());
+        spec.env = self.environment.clone();
+        for (name, value) in &command.env {
+            spec.env.retain(|(n, _)| n != name);
+            spec.env.push((name.clone(), value.clone()));
+        }
+        spec.cwd = command.cwd.clone();
+        spec.session = Session::Own;
+        spec.stdin = match command.stdin.as_slice() {
+            [] => Stdio::Null,
+            content => Stdio::Fd(in_memory(content).map_err(fail)?),
+        };
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(|e| fail(e.into()))?;
+        spec.stdout = Stdio::Fd(theirs.try_clone().map_err(fail)?);
+        spec.stderr = Stdio::Fd(theirs);
+        let mut child = self.sandbox.spawn(&spec).map_err(|e| not_run(&program, e))?;
+        // The pipe ends when the last process that writes to it has, so ours must be closed.
+        drop(spec);
+        copy_output(File::from(ours), &child, log).map_err(fail)?;
+        match child.wait().map_err(|e| not_run(&program, e))? {
+            ExitStatus::Code(code) => Ok(Exit::Code(code)),
+            ExitStatus::Signal(signal) => Ok(Exit::Signal(signal)),
+        }
+    }
+
+    fn scratch(
+        &mut self,
+        name: &Path,
+        content: &mut dyn Read,
+        mode: u32,
+    ) -> Result<PathBuf, MachineError> {
+        let path = Path::new(SCRATCH).join(name);
+        let meta = live::Meta { mode: (mode & 0o7777) as u16, uid: 0, gid: 0, mtime: None };
+        self.live.put_file(bytes(&path), content, &meta, Lay::Scratch).map_err(failed("write"))?;
+        Ok(path)
+    }
+
+    fn stat(&self, path: &Path) -> Result<Option<Stat>, MachineError> {
+        let found = self.live.stat(bytes(path), Follow::No).map_err(failed("look at"))?;
+        Ok(found.map(|(_, attr)| Stat {
+            kind: kind(attr.kind),
+            mode: attr.mode.into(),
+            uid: attr.uid,
+            gid: attr.gid,
+            size: if attr.kind == FileType::Regular { attr.size } else { 0 },
+            mtime: machine::Time { seconds: attr.mtime.secs, nanoseconds: attr.mtime.nanos },
+        }))
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
+        self.live.read(bytes(path)).map_err(failed("read"))
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<Entry>, MachineError> {
+        let names = self.live.list(bytes(dir)).map_err(failed("list"))?;
+        let entry = |(name, k)| Entry { name: OsString::from_vec(name), kind: kind(k) };
+        Ok(names.into_iter().map(entry).collect())
+    }
+
+    fn put(&mut self, path: &Path, node: Node<'_>, meta: &Meta) -> Result<(), MachineError> {
+        let default_mode = if matches!(node, Node::Directory) { 0o755 } else { 0o644 };
+        let to = live::Meta {
+            mode: (meta.mode.unwrap_or(default_mode) & 0o7777) as u16,
+            uid: meta.uid,
+            gid: meta.gid,
+            mtime: meta.mtime.map(|t| Time { secs: t.seconds, nanos: t.nanoseconds }),
+        };
+        let path = bytes(path);
+        let put = match node {
+            Node::Directory => match self.live.stat(path, Follow::Yes) {
+                Ok(Some((_, attr))) if attr.kind == FileType::Directory => Ok(()),
+                Ok(_) => self.live.put_directory(path, &to, Lay::Captured),
+                Err(e) => Err(e),
+            },
+            Node::File(content) => self.live.put_file(path, content, &to, Lay::Captured),
+            Node::Symlink(target) => self.live.put_symlink(path, bytes(target), &to, Lay::Captured),
+        };
+        put.map_err(failed("write"))
+    }
+
+    fn set_attributes(&mut self, path: &Path, to: &Attributes) -> Result<(), MachineError> {
+        let link = self.stat(path)?.is_some_and(|s| s.kind == Kind::Symlink);
+        let set = SetAttr {
+            mode: to.mode.filter(|_| !link).map(|mode| (mode & 0o7777) as u16),
+            uid: to.uid,
+            gid: to.gid,
+            ..SetAttr::default()
+        };
+        self.live.set_attributes(bytes(path), &set).map_err(failed("change"))
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<(), MachineError> {
+        self.live.remove(bytes(path)).map_err(failed("remove"))
+    }
+
+    fn revert(&mut self, path: &Path) -> Result<(), MachineError> {
+        self.live.revert(bytes(path)).map_err(failed("take back"))
+    }
+}
