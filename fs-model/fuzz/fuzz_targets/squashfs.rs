@@ -1,0 +1,94 @@
+//! Invariant defended: whatever the bytes, a `SquashfsLayer` made of them answers every question
+//! with what the trait `Layer` promises or with an error that names the image. It does not panic,
+//! does not loop, does not read short, and does not allocate beyond `-rss_limit_mb=256`.
+//!
+//! `./seeds.sh && cargo fuzz run squashfs -- -rss_limit_mb=256 -max_len=65536 -timeout=10`
+
+#![no_main]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use fs_model::FileType;
+use fs_model::error::LayerError;
+use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
+use fs_model::layer::{Layer, LayerEntry};
+use libfuzzer_sys::fuzz_target;
+
+/// Work for one input. A small image may legally promise terabytes of holes.
+const OBJECTS: usize = 2_000;
+const BYTES_PER_FILE: u64 = 256 << 10;
+const BYTES: u64 = 4 << 20;
+
+const NAME: &str = "fuzzed image";
+
+/// Looks at everything, and lets no error end it: what is damaged in one place is asked for in
+/// the next all the same.
+fn explore(layer: &SquashfsLayer) {
+    let check = |error: LayerError| assert_eq!(&*error.image, NAME);
+    let mut known = HashSet::new();
+    let mut objects = 0;
+    let mut bytes_left = BYTES;
+    let mut buf = vec![0; 16 << 10];
+    let mut directories = vec![layer.root()];
+    while let Some(directory) = directories.pop() {
+        layer.is_opaque(directory).map_err(check).ok();
+        let Ok(entries) = layer.read_dir(directory).map_err(check) else { continue };
+        assert!(entries.is_sorted_by(|a, b| a.name < b.name));
+        for entry in entries {
+            objects += 1;
+            if objects > OBJECTS {
+                return;
+            }
+            let name = &*entry.name;
+            assert!((1..=255).contains(&name.len()) && name != b"." && name != b"..");
+            assert!(!name.contains(&b'/') && !name.contains(&0));
+            if objects % 16 == 0 {
+                layer.lookup(directory, name).map_err(check).ok();
+            }
+            let LayerEntry::Object { ino, kind } = entry.entry else { continue };
+            if !known.insert(ino) {
+                continue;
+            }
+            layer.xattrs(ino).map_err(check).ok();
+            let Ok(attr) = layer.attr(ino).map_err(check) else { continue };
+            match kind {
+                FileType::Directory => directories.push(ino),
+                FileType::Symlink => {
+                    if let Ok(target) = layer.read_link(ino).map_err(check) {
+                        assert_eq!(target.len() as u64, attr.size);
+                    }
+                }
+                FileType::Regular => {
+                    if let Ok(Some(data)) = layer.next_data(ino, attr.size / 3).map_err(check) {
+                        assert!(attr.size / 3 <= data.start && data.end <= attr.size);
+                        assert!(data.start < data.end);
+                    }
+                    layer.read_at(ino, attr.size.saturating_sub(5), &mut buf).map_err(check).ok();
+                    let end = attr.size.min(BYTES_PER_FILE).min(bytes_left);
+                    let mut at = 0;
+                    while at < end {
+                        let want = buf.len().min((end - at) as usize);
+                        match layer.read_at(ino, at, &mut buf[..want]).map_err(check) {
+                            Ok(n) if attr.kind == FileType::Regular => assert_eq!(n, want),
+                            _ => break,
+                        }
+                        layer.is_cached(ino, at, want);
+                        at += want as u64;
+                    }
+                    bytes_left -= end;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fuzz_target!(|image: &[u8]| {
+    let options =
+        CacheOptions { metadata_bytes: 1 << 20, data_bytes: 1 << 20, layout_bytes: 64 << 10 };
+    match SquashfsLayer::open(NAME, Arc::new(image.to_vec()), options) {
+        Ok(layer) => explore(&layer),
+        Err(error) => assert_eq!(&*error.image, NAME),
+    }
+});
