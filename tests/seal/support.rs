@@ -14,7 +14,7 @@ use overcoat::seal::{Format, ManifestInfo, Output, SealError, SealOptions, Summa
 
 /// What a file of the sample holds.
 #[derive(Clone, Debug)]
-pub enum Data {
+pub(crate) enum Data {
     Bytes(Vec<u8>),
     /// So many zeros with a few bytes at an offset.
     Sparse {
@@ -30,11 +30,11 @@ pub enum Data {
 
 /// Objects by number, and the delta that names them.
 #[derive(Clone, Debug, Default)]
-pub struct Sample {
-    pub delta: Delta,
-    pub data: BTreeMap<u64, Data>,
-    pub targets: BTreeMap<u64, Vec<u8>>,
-    pub xattrs: BTreeMap<u64, Vec<Xattr>>,
+pub(crate) struct Sample {
+    pub(crate) delta: Delta,
+    pub(crate) data: BTreeMap<u64, Data>,
+    pub(crate) targets: BTreeMap<u64, Vec<u8>>,
+    pub(crate) xattrs: BTreeMap<u64, Vec<Xattr>>,
 }
 
 impl Contents for Sample {
@@ -78,7 +78,7 @@ impl Contents for Sample {
     }
 }
 
-pub fn attr(kind: FileType, mode: u16) -> Attr {
+pub(crate) fn attr(kind: FileType, mode: u16) -> Attr {
     let time = Time::from_secs(1_700_000_000);
     Attr {
         kind,
@@ -96,36 +96,36 @@ pub fn attr(kind: FileType, mode: u16) -> Attr {
 }
 
 impl Sample {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut sample = Sample::default();
         sample.add("", 1, attr(FileType::Directory, 0o755));
         sample
     }
 
-    pub fn add(&mut self, path: impl AsRef<[u8]>, ino: u64, attr: Attr) -> &mut Self {
+    pub(crate) fn add(&mut self, path: impl AsRef<[u8]>, ino: u64, attr: Attr) -> &mut Self {
         let object = Some(Object { ino: Ino(ino), attr });
         let path = path.as_ref().into();
         self.delta.entries.push(DeltaEntry { path, change: Change::Added, object });
         self
     }
 
-    pub fn dir(&mut self, path: impl AsRef<[u8]>, ino: u64) -> &mut Self {
+    pub(crate) fn dir(&mut self, path: impl AsRef<[u8]>, ino: u64) -> &mut Self {
         self.add(path, ino, attr(FileType::Directory, 0o755))
     }
 
-    pub fn file(&mut self, path: impl AsRef<[u8]>, ino: u64, data: &[u8]) -> &mut Self {
+    pub(crate) fn file(&mut self, path: impl AsRef<[u8]>, ino: u64, data: &[u8]) -> &mut Self {
         self.data.insert(ino, Data::Bytes(data.to_vec()));
         self.add(path, ino, Attr { size: data.len() as u64, ..attr(FileType::Regular, 0o644) })
     }
 
-    pub fn deleted(&mut self, path: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn deleted(&mut self, path: impl AsRef<[u8]>) -> &mut Self {
         let path = path.as_ref().into();
         self.delta.entries.push(DeltaEntry { path, change: Change::Deleted, object: None });
         self
     }
 
     /// Brings the entries into tree order, and counts links.
-    pub fn in_order(mut self) -> Self {
+    pub(crate) fn in_order(mut self) -> Self {
         let key = |path: &[u8]| path.split(|&b| b == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
         self.delta.entries.sort_by_key(|entry| (!entry.path.is_empty(), key(&entry.path)));
         let mut names = BTreeMap::<u64, u32>::new();
@@ -140,7 +140,7 @@ impl Sample {
 }
 
 /// Pseudo-random bytes, half of them compressible.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -162,7 +162,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// Every type of object, names of every kind, links, and things that are gone.
-pub fn everything() -> Sample {
+pub(crate) fn everything() -> Sample {
     let mut s = Sample::new();
     s.dir("etc", 2).file("etc/hostname", 3, b"node\n").file("etc/empty", 4, b"");
     s.file("big", 5, &noise(5, 900_001));
@@ -205,12 +205,16 @@ pub fn everything() -> Sample {
 }
 
 /// Seals into a file.
-pub fn seal_to(sample: &Sample, options: &SealOptions, path: &Path) -> Result<Summary, SealError> {
+pub(crate) fn seal_to(
+    sample: &Sample,
+    options: &SealOptions,
+    path: &Path,
+) -> Result<Summary, SealError> {
     seal(&sample.delta, sample, options, Output::file(path)?, None, &mut |_| ())
 }
 
 /// Seals, and gives the bytes.
-pub fn sealed(sample: &Sample, options: &SealOptions) -> Vec<u8> {
+pub(crate) fn sealed(sample: &Sample, options: &SealOptions) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("archive");
     let manifest = Output::file(&dir.path().join("manifest")).unwrap();
@@ -220,12 +224,12 @@ pub fn sealed(sample: &Sample, options: &SealOptions) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-pub fn options(format: Format) -> SealOptions {
+pub(crate) fn options(format: Format) -> SealOptions {
     SealOptions { threads: 2, ..SealOptions::new(format) }
 }
 
 /// Runs a host tool, which must be there, by the shell in `dir`; gives what it said.
-pub fn sh(dir: &Path, script: &str) -> Finished {
+pub(crate) fn sh(dir: &Path, script: &str) -> Finished {
     let mut command = Command::new("sh");
     command.arg("-euc").arg(script).current_dir(dir).env("LC_ALL", "C");
     let finished = command.output().unwrap();
@@ -240,7 +244,7 @@ pub fn sh(dir: &Path, script: &str) -> Finished {
 }
 
 /// Whether device nodes and owners can be unpacked here. Says so where they cannot.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
     if !root {

@@ -1,1 +1,0 @@
-//! An overlay as a layer: newc cpio.
