@@ -42,6 +42,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use error::SandboxError;
+pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege};
 
@@ -88,9 +89,36 @@ pub struct Sandbox {
     control: Option<OwnedFd>,
     stage: Stage,
     listener: Option<OwnedFd>,
-    /// The device number of the root's file system.
-    device: u64,
+    identity: SandboxIdentity,
     plan: Plan,
+}
+
+/// What is only this sandbox's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct SandboxIdentity {
+    /// The device number of the root's file system, as `stat` inside tells it.
+    device: u64,
+    /// The inode number of its user namespace.
+    user_namespace: u64,
+    /// The inode number of its mount namespace.
+    mount_namespace: u64,
+}
+
+impl SandboxIdentity {
+    fn encode(self) -> Vec<u8> {
+        [self.device, self.user_namespace, self.mount_namespace]
+            .iter()
+            .flat_map(|number| number.to_ne_bytes())
+            .collect()
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        let mut numbers = bytes
+            .chunks_exact(8)
+            .map(|chunk| chunk.first_chunk().map_or(0, |number| u64::from_ne_bytes(*number)));
+        let mut next = || numbers.next().unwrap_or(0);
+        SandboxIdentity { device: next(), user_namespace: next(), mount_namespace: next() }
+    }
 }
 
 impl Sandbox {
@@ -141,12 +169,11 @@ impl Starting {
     pub fn enter(self) -> Result<Sandbox, SandboxError> {
         self.say(wire::ENTER)?;
         let ready = self.expect(wire::READY)?;
-        let device = ready.bytes.get(1..).and_then(|rest| rest.first_chunk());
         Ok(Sandbox {
             control: Some(self.control),
             stage: self.stage,
             listener: ready.fds.into_iter().next(),
-            device: device.map_or(0, |device| u64::from_ne_bytes(*device)),
+            identity: SandboxIdentity::decode(ready.bytes.get(1..).unwrap_or_default()),
             plan: self.plan,
         })
     }
@@ -193,11 +220,6 @@ impl Sandbox {
     /// The plan it was made from.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// The device number of the root's file system, as `stat` inside tells it.
-    pub fn device(&self) -> u64 {
-        self.device
     }
 
     /// Ends every process inside and returns when they are gone, and the mounts with them. The
