@@ -27,12 +27,16 @@
 //!    it.
 
 mod command;
+mod environment;
 mod error;
+mod host;
 mod init;
 mod mounts;
 mod notify;
 mod plan;
 mod privilege;
+mod pty;
+mod signals;
 mod stage;
 mod sys;
 mod wire;
@@ -41,10 +45,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
+pub use environment::default_environment;
 pub use error::SandboxError;
+pub use host::{Host, ScratchFile, When};
 pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege};
+pub use pty::{Pty, relay};
+pub use signals::{Ended, Signals};
 
 use error::{During, Failure};
 
@@ -214,6 +222,29 @@ impl Sandbox {
         match &self.control {
             Some(control) => command::spawn(control.as_fd(), spec),
             None => Err(SandboxError::Ended("it was shut down".to_owned())),
+        }
+    }
+
+    /// Opens a pseudo terminal in the sandbox's `/dev/pts`.
+    ///
+    /// # Errors
+    /// When there is none to be had, or the sandbox has ended.
+    pub fn open_pty(&self) -> Result<Pty, SandboxError> {
+        let control = self.control.as_ref();
+        let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
+        let (ours, theirs) = sys::message_pair().during("making a socket")?;
+        sys::send(control.as_fd(), &[wire::OPEN_PTY], &[theirs.as_fd()])
+            .map_err(|error| SandboxError::Ended(error.to_string()))?;
+        drop(theirs);
+        let answer = sys::receive(ours.as_fd()).during("opening a terminal")?;
+        match (answer.bytes.as_slice(), <[OwnedFd; 2]>::try_from(answer.fds)) {
+            ([wire::PTY], Ok([master, slave])) => Ok(Pty { master, slave }),
+            ([wire::FAILED, rest @ ..], _) => {
+                let Failure { doing, errno } = wire::parse_failure(rest);
+                let source = io::Error::from_raw_os_error(errno);
+                Err(SandboxError::Setup { doing, source, hint: "" })
+            }
+            _ => Err(SandboxError::Ended("pid 1 is gone".to_owned())),
         }
     }
 

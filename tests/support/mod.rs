@@ -13,7 +13,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use overcoat::sandbox::{
@@ -33,6 +33,9 @@ pub fn base() -> PathBuf {
 /// Runs `test` with the rights of this process, and once more as the unprivileged user when this
 /// process is root: by executing this test binary again for the test `name` alone.
 pub fn at_both_privileges(name: &str, test: impl FnOnce()) {
+    // One at a time: some look at all processes below this one.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let root = nix::unistd::geteuid().is_root();
     if root {
         as_user(name);
