@@ -6,6 +6,8 @@ use std::thread::JoinHandle;
 
 use fs_model::LayerError;
 use fs_model::layer::Layer;
+use fs_model::layer::cpio::{CpioLayer, Limits};
+use fs_model::layer::directory::DirectoryLayer;
 use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
 use sha2::{Digest, Sha256};
 
@@ -79,7 +81,7 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
     let fail = |source| OpenError::Io { path: path.to_owned(), source };
     let name = path.to_string_lossy();
     if std::fs::metadata(path).map_err(fail)?.is_dir() {
-        return Ok((todo!(), None));
+        return Ok((Arc::new(DirectoryLayer::open(path)?), None));
     }
     let map = map_image(path).map_err(fail)?;
     let bytes: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(map);
@@ -88,7 +90,7 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
         Arc::new(SquashfsLayer::open(&name, bytes.clone(), caches)?)
     } else if [&b"07070"[..], b"\x1f\x8b", b"\x28\xb5\x2f\xfd"].iter().any(|m| head.starts_with(m))
     {
-        todo!()
+        Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else {
         return Err(OpenError::Unknown { path: path.to_owned() });
     };

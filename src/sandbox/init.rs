@@ -29,7 +29,7 @@ use super::error::{Doing, Failure, Step};
 use super::plan::Plan;
 use super::sys::{self, Forked};
 use super::wire::{self, Order, Session};
-use super::{mounts, notify};
+use super::{SandboxIdentity, mounts, notify};
 
 /// Real root has these against the host itself: loading modules, rebooting, setting the clock.
 const HOST_CAPABILITIES: [u32; 3] = [16, 22, 25];
@@ -61,10 +61,15 @@ fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
             sys::drop_from_bounding_set(capability).doing("giving up rights over the host")?;
         }
     }
-    let device = std::fs::metadata("/").doing("looking at the root")?.dev();
+    let look = |path: &str| std::fs::metadata(path).doing("looking at the root");
+    let identity = SandboxIdentity {
+        device: look("/")?.dev(),
+        user_namespace: look("/proc/self/ns/user")?.ino(),
+        mount_namespace: look("/proc/self/ns/mnt")?.ino(),
+    };
     let listener = notify::install(&plan.privilege)?;
     let mut ready = vec![wire::READY];
-    ready.extend_from_slice(&device.to_ne_bytes());
+    ready.extend_from_slice(&identity.encode());
     let fds: Vec<BorrowedFd<'_>> = listener.iter().map(AsFd::as_fd).collect();
     sys::send(control, &ready, &fds).doing("reporting to the daemon")
 }

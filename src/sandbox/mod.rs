@@ -27,13 +27,17 @@
 //!    it.
 
 mod command;
+mod environment;
 mod error;
+mod host;
 mod image;
 mod init;
 mod mounts;
 mod notify;
 mod plan;
 mod privilege;
+mod pty;
+mod signals;
 mod stage;
 mod sys;
 mod wire;
@@ -42,10 +46,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
+pub use environment::default_environment;
 pub use error::SandboxError;
+pub use host::{Host, ScratchFile, When};
 pub use image::map_image;
+pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege};
+pub use pty::{Pty, relay};
+pub use signals::{Ended, Signals};
 
 use error::{During, Failure};
 
@@ -90,9 +99,36 @@ pub struct Sandbox {
     control: Option<OwnedFd>,
     stage: Stage,
     listener: Option<OwnedFd>,
-    /// The device number of the root's file system.
-    device: u64,
+    identity: SandboxIdentity,
     plan: Plan,
+}
+
+/// What is only this sandbox's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct SandboxIdentity {
+    /// The device number of the root's file system, as `stat` inside tells it.
+    device: u64,
+    /// The inode number of its user namespace.
+    user_namespace: u64,
+    /// The inode number of its mount namespace.
+    mount_namespace: u64,
+}
+
+impl SandboxIdentity {
+    fn encode(self) -> Vec<u8> {
+        [self.device, self.user_namespace, self.mount_namespace]
+            .iter()
+            .flat_map(|number| number.to_ne_bytes())
+            .collect()
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        let mut numbers = bytes
+            .chunks_exact(8)
+            .map(|chunk| chunk.first_chunk().map_or(0, |number| u64::from_ne_bytes(*number)));
+        let mut next = || numbers.next().unwrap_or(0);
+        SandboxIdentity { device: next(), user_namespace: next(), mount_namespace: next() }
+    }
 }
 
 impl Sandbox {
@@ -143,12 +179,11 @@ impl Starting {
     pub fn enter(self) -> Result<Sandbox, SandboxError> {
         self.say(wire::ENTER)?;
         let ready = self.expect(wire::READY)?;
-        let device = ready.bytes.get(1..).and_then(|rest| rest.first_chunk());
         Ok(Sandbox {
             control: Some(self.control),
             stage: self.stage,
             listener: ready.fds.into_iter().next(),
-            device: device.map_or(0, |device| u64::from_ne_bytes(*device)),
+            identity: SandboxIdentity::decode(ready.bytes.get(1..).unwrap_or_default()),
             plan: self.plan,
         })
     }
@@ -192,14 +227,32 @@ impl Sandbox {
         }
     }
 
+    /// Opens a pseudo terminal in the sandbox's `/dev/pts`.
+    ///
+    /// # Errors
+    /// When there is none to be had, or the sandbox has ended.
+    pub fn open_pty(&self) -> Result<Pty, SandboxError> {
+        let control = self.control.as_ref();
+        let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
+        let (ours, theirs) = sys::message_pair().during("making a socket")?;
+        sys::send(control.as_fd(), &[wire::OPEN_PTY], &[theirs.as_fd()])
+            .map_err(|error| SandboxError::Ended(error.to_string()))?;
+        drop(theirs);
+        let answer = sys::receive(ours.as_fd()).during("opening a terminal")?;
+        match (answer.bytes.as_slice(), <[OwnedFd; 2]>::try_from(answer.fds)) {
+            ([wire::PTY], Ok([master, slave])) => Ok(Pty { master, slave }),
+            ([wire::FAILED, rest @ ..], _) => {
+                let Failure { doing, errno } = wire::parse_failure(rest);
+                let source = io::Error::from_raw_os_error(errno);
+                Err(SandboxError::Setup { doing, source, hint: "" })
+            }
+            _ => Err(SandboxError::Ended("pid 1 is gone".to_owned())),
+        }
+    }
+
     /// The plan it was made from.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// The device number of the root's file system, as `stat` inside tells it.
-    pub fn device(&self) -> u64 {
-        self.device
     }
 
     /// Ends every process inside and returns when they are gone, and the mounts with them. The

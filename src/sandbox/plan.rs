@@ -22,7 +22,8 @@ pub struct Bind {
     pub host: PathBuf,
     /// Where it shows inside: an absolute path.
     pub inside: PathBuf,
-    /// Whether writing to it is refused, in everything mounted below it as well.
+    /// Whether writing to it is refused, in everything mounted below it as well. It guards
+    /// against accidents: root inside may mount, and so may take the refusal away.
     pub read_only: bool,
 }
 

@@ -213,6 +213,15 @@ pub(super) fn reset_signals(block_all: bool) {
     let _ = mask.thread_set_mask();
 }
 
+/// Whether `signal` is ignored by this process.
+pub(super) fn is_ignored(signal: i32) -> bool {
+    // SAFETY: an all-zero sigaction is a valid value of this plain C struct.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: sigaction without a new action only fills `action`.
+    unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
 /// Takes a capability out of the bounding set: no later `execve` can give it.
 pub(super) fn drop_from_bounding_set(capability: u32) -> io::Result<()> {
     // SAFETY: numbers only.

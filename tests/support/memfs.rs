@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
@@ -14,6 +14,8 @@ use fuser::{
     INodeNo, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
     ReplyEntry, ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
+
+use overcoat::sandbox::{Found, FoundKind, Supervised};
 
 const TTL: Duration = Duration::from_secs(3600);
 
@@ -47,7 +49,10 @@ pub struct Tree {
 }
 
 #[derive(Clone)]
-pub struct MemFs(Arc<Mutex<Tree>>);
+pub struct MemFs {
+    tree: Arc<Mutex<Tree>>,
+    notifier: Arc<OnceLock<fuser::Notifier>>,
+}
 
 impl MemFs {
     /// The tree in the tar archive at `path`.
@@ -63,12 +68,69 @@ impl MemFs {
         let mut tree = Tree { nodes: HashMap::new(), next: 2, archive, max_id };
         tree.nodes.insert(1, node(FileType::Directory, 0o755, 1));
         tree.load();
-        MemFs(Arc::new(Mutex::new(tree)))
+        MemFs { tree: Arc::new(Mutex::new(tree)), notifier: Arc::default() }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Tree> {
-        self.0.lock().unwrap()
+        self.tree.lock().unwrap()
     }
+
+    /// Where the kernel is told to forget what it knows.
+    pub fn set_notifier(&self, notifier: fuser::Notifier) {
+        let _ = self.notifier.set(notifier);
+    }
+}
+
+impl Supervised for MemFs {
+    fn lookup(&self, dir: u64, name: &[u8]) -> Result<Found, nix::errno::Errno> {
+        let tree = self.lock();
+        let ino = tree.lookup(dir, name).map_err(raw)?;
+        let kind = match &tree.get(ino).body {
+            Body::Dir(_) => FoundKind::Directory,
+            Body::Symlink(target) => FoundKind::Symlink(target.clone()),
+            _ => FoundKind::Other,
+        };
+        Ok(Found { ino, kind })
+    }
+
+    fn parent(&self, dir: u64) -> Result<u64, nix::errno::Errno> {
+        Ok(self.lock().get(dir).parent)
+    }
+
+    fn mknod(
+        &self,
+        dir: u64,
+        name: &[u8],
+        mode: u32,
+        (major, minor): (u32, u32),
+        uid: u32,
+        gid: u32,
+    ) -> Result<(), nix::errno::Errno> {
+        let kind = match mode & libc::S_IFMT {
+            libc::S_IFCHR => FileType::CharDevice,
+            _ => FileType::BlockDevice,
+        };
+        let mut node = node(kind, (mode & 0o7777) as u16, dir);
+        (node.uid, node.gid) = (uid, gid);
+        node.rdev = libc::makedev(major, minor) as u32;
+        self.lock().add(dir, name, node).map_err(raw)?;
+        Ok(())
+    }
+
+    fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), nix::errno::Errno> {
+        {
+            let mut tree = self.lock();
+            let node = tree.nodes.get_mut(&ino).ok_or(nix::errno::Errno::ENOENT)?;
+            node.uid = uid.unwrap_or(node.uid);
+            node.gid = gid.unwrap_or(node.gid);
+        }
+        let _ = self.notifier.get().unwrap().inval_inode(INodeNo(ino), -1, 0);
+        Ok(())
+    }
+}
+
+fn raw(error: Errno) -> nix::errno::Errno {
+    nix::errno::Errno::from_raw(error.code())
 }
 
 pub fn node(kind: FileType, perm: u16, parent: u64) -> Node {

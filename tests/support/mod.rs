@@ -13,10 +13,11 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use overcoat::sandbox::{
-    CommandSpec, ExitStatus, MountPointKind, Plan, Privilege, Sandbox, Starting, Stdio,
+    CommandSpec, ExitStatus, MountPointKind, Plan, Privilege, Sandbox, Starting, Stdio, Supervisor,
 };
 
 pub use memfs::MemFs;
@@ -32,6 +33,9 @@ pub fn base() -> PathBuf {
 /// Runs `test` with the rights of this process, and once more as the unprivileged user when this
 /// process is root: by executing this test binary again for the test `name` alone.
 pub fn at_both_privileges(name: &str, test: impl FnOnce()) {
+    // One at a time: some look at all processes below this one.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let root = nix::unistd::geteuid().is_root();
     if root {
         as_user(name);
@@ -67,6 +71,7 @@ pub struct Lab {
     pub sandbox: Sandbox,
     pub fs: MemFs,
     session: fuser::BackgroundSession,
+    supervisor: Supervisor,
 }
 
 /// The plan of most tests.
@@ -102,10 +107,17 @@ impl Lab {
     pub fn new(plan: Plan) -> Self {
         let fs = MemFs::from_tar(&base(), plan.privilege.max_uid());
         make_mount_points(&plan, &fs);
+        Lab::with(plan, fs)
+    }
+
+    /// As [`Lab::new`], on a tree that has its mount points.
+    pub fn with(plan: Plan, fs: MemFs) -> Self {
         let mut starting = Sandbox::fork(plan).unwrap();
         let session = serve(&mut starting, &fs);
-        let sandbox = starting.enter().unwrap();
-        Lab { sandbox, fs, session }
+        fs.set_notifier(session.notifier());
+        let mut sandbox = starting.enter().unwrap();
+        let supervisor = Supervisor::start(&mut sandbox, Arc::new(fs.clone())).unwrap();
+        Lab { sandbox, fs, session, supervisor }
     }
 
     /// Runs a command; its status, and what it printed on both streams.
@@ -139,6 +151,7 @@ impl Lab {
     /// Ends the sandbox, and waits until its file system is gone as well.
     pub fn end(self) {
         self.sandbox.shutdown();
+        self.supervisor.join();
         self.session.join().unwrap();
     }
 }

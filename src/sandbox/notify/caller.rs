@@ -1,0 +1,266 @@
+//! What the daemon learns of a process that waits in a call: its memory, rights and places.
+//!
+//! Everything is read through `/proc/TID` and may be of another process by the time it is read, if
+//! the caller was killed and its number given away: whoever uses it asks the kernel afterwards
+//! whether the call still waits (`NOTIF_ID_VALID`), and only then acts.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use crate::sandbox::privilege::{Capabilities, IdMap};
+
+const PATH_MAX: usize = 4096;
+/// Who owns what no id of the namespace owns.
+const OVERFLOW_ID: u32 = 65534;
+
+/// A thread that waits in a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) tid: u32,
+}
+
+/// What the kernel would check and apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Credentials {
+    /// As inside.
+    pub(super) uid: u32,
+    /// As inside.
+    pub(super) gid: u32,
+    pub(super) umask: u32,
+    effective: u64,
+}
+
+impl Credentials {
+    pub(super) fn has(&self, capability: u32) -> bool {
+        Capabilities(self.effective).has(capability)
+    }
+}
+
+/// Where a descriptor, a root or a working directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Location {
+    pub(super) mount: u64,
+    pub(super) ino: u64,
+    /// The descriptor names a place only (`O_PATH`).
+    pub(super) path_only: bool,
+}
+
+impl Caller {
+    fn path(self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.tid))
+    }
+
+    /// The inode number of one of its namespaces.
+    pub(super) fn namespace(self, kind: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.path(&format!("ns/{kind}")))?.ino())
+    }
+
+    pub(super) fn credentials(self, uids: &IdMap, gids: &IdMap) -> io::Result<Credentials> {
+        let status = fs::read_to_string(self.path("status"))?;
+        parse_credentials(&status, uids, gids)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/TID/status"))
+    }
+
+    /// Its root directory or working directory: `root` or `cwd`.
+    pub(super) fn place(self, name: &str) -> io::Result<Location> {
+        let place = File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
+            .open(self.path(name))?;
+        location(PathBuf::from(format!("/proc/self/fdinfo/{}", place.as_raw_fd())))
+    }
+
+    /// Where one of its descriptors is.
+    pub(super) fn descriptor(self, fd: i32) -> Result<Location, Errno> {
+        location(self.path(&format!("fdinfo/{fd}"))).map_err(|_| Errno::EBADF)
+    }
+
+    pub(super) fn mountinfo(self) -> io::Result<Vec<u8>> {
+        fs::read(self.path("mountinfo"))
+    }
+
+    /// The NUL-terminated path at `address` in its memory.
+    pub(super) fn read_path(self, address: u64) -> Result<Vec<u8>, Errno> {
+        let mut path = Vec::new();
+        while path.len() < PATH_MAX {
+            // To the end of the page: the next one need not exist.
+            let from = address.wrapping_add(path.len() as u64);
+            let length = (4096 - from as usize % 4096).min(PATH_MAX - path.len());
+            let mut part = [0_u8; 4096];
+            let read = self.read_memory(from, &mut part[..length])?;
+            match part[..read].iter().position(|&byte| byte == 0) {
+                Some(end) => {
+                    path.extend_from_slice(&part[..end]);
+                    return Ok(path);
+                }
+                None if read == length => path.extend_from_slice(&part[..read]),
+                None => return Err(Errno::EFAULT),
+            }
+        }
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    fn read_memory(self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+        let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: into.len() };
+        // SAFETY: `local` describes exactly `into`; the remote address is only ever used in the
+        // other process, by the kernel, which checks it.
+        let read = unsafe {
+            libc::process_vm_readv(
+                self.tid as libc::pid_t,
+                &raw const local,
+                1,
+                &raw const remote,
+                1,
+                0,
+            )
+        };
+        usize::try_from(read).map_err(|_| Errno::last())
+    }
+}
+
+fn location(fdinfo: PathBuf) -> io::Result<Location> {
+    parse_location(&fs::read_to_string(fdinfo)?)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/fdinfo"))
+}
+
+fn parse_location(fdinfo: &str) -> Option<Location> {
+    let field = |name: &str| fdinfo.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let flags = u64::from_str_radix(field("flags:")?, 8).ok()?;
+    Some(Location {
+        mount: field("mnt_id:")?.parse().ok()?,
+        ino: field("ino:")?.parse().ok()?,
+        path_only: flags & libc::O_PATH as u64 != 0,
+    })
+}
+
+fn parse_credentials(status: &str, uids: &IdMap, gids: &IdMap) -> Option<Credentials> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // Real, effective, saved and file system id, in the reader's namespace.
+    let id = |name: &str, map: &IdMap| -> Option<u32> {
+        let outside = field(name)?.split_ascii_whitespace().nth(3)?.parse().ok()?;
+        Some(map.to_inside(outside).unwrap_or(OVERFLOW_ID))
+    };
+    Some(Credentials {
+        uid: id("Uid:", uids)?,
+        gid: id("Gid:", gids)?,
+        umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
+        effective: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
+    })
+}
+
+/// What is mounted on the mount `id`, as paths from its root; `None` when `mountinfo` does not
+/// have it as a whole file system of the device `device`.
+pub(super) fn mounted_on(mountinfo: &[u8], id: u64, device: u64) -> Option<Vec<Vec<u8>>> {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let lines = || mountinfo.split(|&byte| byte == b'\n').filter_map(MountLine::parse);
+    let own = lines().find(|line| line.id == id)?;
+    if own.device != format!("{major}:{minor}").as_bytes() || own.root != b"/" {
+        return None;
+    }
+    let base = own.point.strip_suffix(b"/").unwrap_or(&own.point);
+    let below = lines()
+        .filter(|line| line.parent == id)
+        .filter_map(|line| line.point.strip_prefix(base).map(<[u8]>::to_vec));
+    Some(below.collect())
+}
+
+struct MountLine<'a> {
+    id: u64,
+    parent: u64,
+    device: &'a [u8],
+    root: Vec<u8>,
+    point: Vec<u8>,
+}
+
+impl<'a> MountLine<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let mut number = || str::from_utf8(fields.next()?).ok()?.parse().ok();
+        let (id, parent) = (number()?, number()?);
+        Some(MountLine {
+            id,
+            parent,
+            device: fields.next()?,
+            root: unescape(fields.next()?),
+            point: unescape(fields.next()?),
+        })
+    }
+}
+
+/// Space, tab, newline and backslash are written as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first == b'\\'
+            && let Some((digits, tail)) = tail.split_first_chunk::<3>()
+            && let Ok(digits) = str::from_utf8(digits)
+            && let Ok(byte) = u8::from_str_radix(digits, 8)
+        {
+            plain.push(byte);
+            rest = tail;
+        } else {
+            plain.push(*first);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_are_paths_from_the_root() {
+        let info = b"\
+30 1 0:50 / / rw - fuse overcoat rw\n\
+31 30 0:51 / /dev rw - tmpfs tmpfs rw\n\
+32 31 0:52 / /dev/pts rw - devpts devpts rw\n\
+33 30 8:1 /home /srv/with\\040space\\134 rw - ext4 /dev/sda1 rw\n\
+34 30 0:50 /etc /mnt rw - fuse overcoat rw\n";
+        let device = libc::makedev(0, 50);
+        let below = mounted_on(info, 30, device).unwrap();
+        assert_eq!(below, [b"/dev".to_vec(), b"/srv/with space\\".to_vec(), b"/mnt".to_vec()]);
+        assert_eq!(mounted_on(info, 31, device), None, "another file system");
+        assert_eq!(mounted_on(info, 34, device), None, "a part of it only");
+        assert_eq!(mounted_on(info, 99, device), None);
+    }
+
+    #[test]
+    fn fdinfo_tells_mount_and_inode() {
+        let text = "pos:\t0\nflags:\t012000000\nmnt_id:\t28\nino:\t4711\n";
+        let found = parse_location(text).unwrap();
+        assert_eq!(found, Location { mount: 28, ino: 4711, path_only: true });
+        assert_eq!(parse_location("pos:\t0\n"), None);
+    }
+
+    #[test]
+    fn this_process_is_read_as_it_is() {
+        let me = Caller { tid: std::process::id() };
+        let path = c"/a/path/of/this/test";
+        assert_eq!(me.read_path(path.as_ptr() as u64).unwrap(), path.to_bytes());
+        assert_eq!(me.read_path(8), Err(Errno::EFAULT));
+        let long = vec![b'x'; 3 * PATH_MAX];
+        assert_eq!(me.read_path(long.as_ptr() as u64), Err(Errno::ENAMETOOLONG));
+        let cwd = std::env::current_dir().unwrap();
+        assert_eq!(me.place("cwd").unwrap().ino, fs::metadata(cwd).unwrap().ino());
+        assert_eq!(me.descriptor(99_999), Err(Errno::EBADF));
+    }
+
+    #[test]
+    fn ids_are_told_as_inside() {
+        let status =
+            "Umask:\t0027\nUid:\t0\t0\t0\t5\nGid:\t0\t0\t0\t7\nCapEff:\t0000000008000000\n";
+        let identity = crate::sandbox::Privilege::Root.uids();
+        let found = parse_credentials(status, &identity, &identity).unwrap();
+        assert_eq!((found.uid, found.gid, found.umask), (5, 7, 0o27));
+        assert!(found.has(27) && !found.has(0));
+    }
+}

@@ -1,0 +1,305 @@
+//! The seccomp filter: which calls the kernel asks the daemon about.
+//!
+//! Invariants:
+//! - only calls that fail in a user namespace are asked about: `mknod` of a device (other than the
+//!   character device 0:0, which the kernel allows), and `chown` to an id beyond the map. All
+//!   others, `mknod` of a fifo and `chown` to a mapped id among them, run at full speed;
+//! - every way into the kernel is covered: x86_64, its x32 variant and i386; aarch64 and 32-bit
+//!   arm; riscv64. A call of another architecture is let through: the kernel refuses it itself;
+//! - [`CALLS`] is the one table from which the filter is built and notifications are read, so the
+//!   two cannot disagree.
+//!
+//! The mode and the ids are looked at in the low 32 bits of the arguments, as the kernel does.
+
+use libc::sock_filter;
+
+/// An architecture as `AUDIT_ARCH_*` numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Arch(u32);
+
+pub(super) const X86_64: Arch = Arch(0xc000_003e);
+pub(super) const I386: Arch = Arch(0x4000_0003);
+pub(super) const AARCH64: Arch = Arch(0xc000_00b7);
+pub(super) const ARM: Arch = Arch(0x4000_0028);
+pub(super) const RISCV64: Arch = Arch(0xc000_00f3);
+
+/// The bit that marks a call of the x32 variant; its numbers below are those of x86_64.
+const X32_BIT: u32 = 0x4000_0000;
+
+/// Where a call's path begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// At the working directory; the path is argument 0.
+    WorkingDirectory,
+    /// At the descriptor of argument 0; the path is argument 1.
+    Descriptor,
+}
+
+/// What a call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// `mknod`, `mknodat`: mode and device follow the path.
+    Mknod(From),
+    /// `chown`, `lchown`: the ids follow the path; `narrow` ones have 16 bits.
+    Chown { follow: bool, narrow: bool },
+    /// `fchown`: argument 0 is a descriptor.
+    Fchown { narrow: bool },
+    /// `fchownat`: the ids follow the path, then come flags.
+    Fchownat,
+}
+
+const fn chown(follow: bool, narrow: bool) -> Call {
+    Call::Chown { follow, narrow }
+}
+
+/// Every call that is asked about: architecture, number, meaning.
+const CALLS: [(Arch, u32, Call); 29] = [
+    (X86_64, 133, Call::Mknod(From::WorkingDirectory)),
+    (X86_64, 259, Call::Mknod(From::Descriptor)),
+    (X86_64, 92, chown(true, false)),
+    (X86_64, 93, Call::Fchown { narrow: false }),
+    (X86_64, 94, chown(false, false)),
+    (X86_64, 260, Call::Fchownat),
+    (I386, 14, Call::Mknod(From::WorkingDirectory)),
+    (I386, 297, Call::Mknod(From::Descriptor)),
+    (I386, 16, chown(false, true)),
+    (I386, 95, Call::Fchown { narrow: true }),
+    (I386, 182, chown(true, true)),
+    (I386, 198, chown(false, false)),
+    (I386, 207, Call::Fchown { narrow: false }),
+    (I386, 212, chown(true, false)),
+    (I386, 298, Call::Fchownat),
+    (ARM, 14, Call::Mknod(From::WorkingDirectory)),
+    (ARM, 324, Call::Mknod(From::Descriptor)),
+    (ARM, 16, chown(false, true)),
+    (ARM, 95, Call::Fchown { narrow: true }),
+    (ARM, 182, chown(true, true)),
+    (ARM, 198, chown(false, false)),
+    (ARM, 207, Call::Fchown { narrow: false }),
+    (ARM, 212, chown(true, false)),
+    (AARCH64, 33, Call::Mknod(From::Descriptor)),
+    (AARCH64, 54, Call::Fchownat),
+    (AARCH64, 55, Call::Fchown { narrow: false }),
+    (RISCV64, 33, Call::Mknod(From::Descriptor)),
+    (RISCV64, 54, Call::Fchownat),
+    (RISCV64, 55, Call::Fchown { narrow: false }),
+];
+
+impl Call {
+    /// The call behind an architecture and a number as a notification has them.
+    pub(super) fn find(arch: u32, number: i32) -> Option<Self> {
+        let mut number = number as u32;
+        if arch == X86_64.0 {
+            number &= !X32_BIT;
+        }
+        CALLS.iter().find(|(of, n, _)| of.0 == arch && *n == number).map(|(_, _, call)| *call)
+    }
+
+    /// The index of the first argument after the path or the descriptor.
+    pub(super) fn first_after_path(self) -> usize {
+        match self {
+            Call::Mknod(From::WorkingDirectory) | Call::Chown { .. } | Call::Fchown { .. } => 1,
+            Call::Mknod(From::Descriptor) | Call::Fchownat => 2,
+        }
+    }
+
+    fn narrow(self) -> bool {
+        matches!(self, Call::Chown { narrow: true, .. } | Call::Fchown { narrow: true })
+    }
+}
+
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
+const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
+const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const IF_GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+
+// Offsets in struct seccomp_data.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const fn argument(index: usize) -> u32 {
+    let low = if cfg!(target_endian = "big") { 4 } else { 0 };
+    16 + 8 * index as u32 + low
+}
+
+const fn op(code: u32, k: u32) -> sock_filter {
+    branch(code, k, 0, 0)
+}
+
+/// An instruction that skips `yes` or `no` instructions after it.
+const fn branch(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt: yes, jf: no, k }
+}
+
+const ALLOW: sock_filter = op(RETURN, libc::SECCOMP_RET_ALLOW);
+const ASK: sock_filter = op(RETURN, libc::SECCOMP_RET_USER_NOTIF);
+
+/// The filter for a namespace with these largest ids.
+pub(super) fn build(max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
+    let mut program = vec![op(LOAD, ARCH)];
+    for arch in [X86_64, I386, AARCH64, ARM, RISCV64] {
+        let block = arch_block(arch, max_uid, max_gid);
+        // The block may be longer than a conditional branch can skip.
+        program.push(branch(IF_EQUAL, arch.0, 1, 0));
+        program.push(op(JUMP, block.len() as u32));
+        program.extend(block);
+    }
+    program.push(ALLOW);
+    program
+}
+
+fn arch_block(arch: Arch, max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
+    let number_mask = if arch == X86_64 { !X32_BIT } else { u32::MAX };
+    let mut block = vec![op(LOAD, NUMBER), op(AND, number_mask)];
+    for (_, number, call) in CALLS.iter().filter(|(of, _, _)| *of == arch) {
+        let check = check(*call, max_uid, max_gid);
+        block.push(branch(IF_EQUAL, *number, 0, check.len() as u8));
+        block.extend(check);
+    }
+    block.push(ALLOW);
+    block
+}
+
+/// What decides on one call; it returns on every way.
+fn check(call: Call, max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
+    let first = call.first_after_path();
+    if let Call::Mknod(_) = call {
+        return vec![
+            op(LOAD, argument(first)),
+            op(AND, libc::S_IFMT),
+            branch(IF_EQUAL, libc::S_IFBLK, 3, 0),
+            branch(IF_EQUAL, libc::S_IFCHR, 0, 3),
+            op(LOAD, argument(first + 1)),
+            branch(IF_EQUAL, 0, 1, 0),
+            ASK,
+            ALLOW,
+        ];
+    }
+    let mask = if call.narrow() { 0xffff } else { u32::MAX };
+    vec![
+        op(LOAD, argument(first)),
+        op(AND, mask),
+        branch(IF_EQUAL, mask, 1, 0), // -1: leave it
+        branch(IF_GREATER, max_uid, 5, 0),
+        op(LOAD, argument(first + 1)),
+        op(AND, mask),
+        branch(IF_EQUAL, mask, 1, 0),
+        branch(IF_GREATER, max_gid, 1, 0),
+        ALLOW,
+        ASK,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program as the kernel does; true when it asks.
+    fn asks(program: &[sock_filter], arch: Arch, number: u32, args: [u64; 6]) -> bool {
+        let mut data = Vec::new();
+        data.extend_from_slice(&number.to_ne_bytes());
+        data.extend_from_slice(&arch.0.to_ne_bytes());
+        data.extend_from_slice(&0_u64.to_ne_bytes());
+        args.iter().for_each(|arg| data.extend_from_slice(&arg.to_ne_bytes()));
+        let (mut at, mut a) = (0, 0_u32);
+        loop {
+            let ins = program[at];
+            at += 1;
+            let branch = |taken: bool| usize::from(if taken { ins.jt } else { ins.jf });
+            match u32::from(ins.code) {
+                LOAD => {
+                    a = u32::from_ne_bytes(*data[ins.k as usize..].first_chunk().unwrap());
+                }
+                AND => a &= ins.k,
+                JUMP => at += ins.k as usize,
+                IF_EQUAL => at += branch(a == ins.k),
+                IF_GREATER => at += branch(a > ins.k),
+                RETURN => return ins.k == libc::SECCOMP_RET_USER_NOTIF,
+                code => panic!("unknown instruction {code}"),
+            }
+        }
+    }
+
+    const MAX: u32 = 65536;
+    const NONE: u64 = 0xffff_ffff;
+
+    #[test]
+    fn only_device_nodes_are_asked_about() {
+        let program = build(MAX, MAX);
+        for (arch, number, first) in [
+            (X86_64, 133, 1),
+            (X86_64, 259, 2),
+            (X86_64, 133 | X32_BIT, 1),
+            (I386, 14, 1),
+            (I386, 297, 2),
+            (ARM, 324, 2),
+            (AARCH64, 33, 2),
+        ] {
+            let case = |mode: u32, dev: u64| {
+                let mut args = [7; 6];
+                // What the kernel does not look at must not matter.
+                args[first] = u64::from(mode) | 0xdead_0000_0000;
+                args[first + 1] = dev | 0xdead_0000_0000;
+                asks(&program, arch, number, args)
+            };
+            assert!(case(libc::S_IFCHR | 0o666, 0x103), "{arch:?} {number}");
+            assert!(case(libc::S_IFBLK | 0o660, 0x800));
+            assert!(case(libc::S_IFBLK, 0));
+            assert!(!case(libc::S_IFCHR, 0));
+            for other in [libc::S_IFIFO, libc::S_IFREG, libc::S_IFSOCK, 0] {
+                assert!(!case(other | 0o644, 0x103));
+            }
+        }
+    }
+
+    #[test]
+    fn only_ids_beyond_the_map_are_asked_about() {
+        let program = build(MAX, MAX + 5);
+        for (arch, number, first) in [
+            (X86_64, 92, 1),
+            (X86_64, 93, 1),
+            (X86_64, 94 | X32_BIT, 1),
+            (X86_64, 260, 2),
+            (I386, 212, 1),
+            (I386, 298, 2),
+            (AARCH64, 54, 2),
+        ] {
+            let case = |uid: u64, gid: u64| {
+                let mut args = [7; 6];
+                (args[first], args[first + 1]) = (uid, gid);
+                asks(&program, arch, number, args)
+            };
+            assert!(case(65537, 0), "{arch:?} {number}");
+            assert!(case(NONE, 65542));
+            assert!(case(0, 100_000));
+            assert!(!case(NONE, NONE));
+            assert!(!case(u64::MAX, u64::MAX));
+            assert!(!case(65536, 65541));
+            assert!(!case(0, 0));
+        }
+    }
+
+    #[test]
+    fn narrow_ids_have_sixteen_bits() {
+        let program = build(1000, 1000);
+        let case = |uid, gid| asks(&program, I386, 182, [0, uid, gid, 0, 0, 0]);
+        assert!(case(1001, 0));
+        assert!(!case(0xffff, 0xffff));
+        assert!(!case(0x1_0005, 5));
+        assert!(!asks(&build(MAX, MAX), I386, 16, [0, 65534, 65534, 0, 0, 0]));
+    }
+
+    #[test]
+    fn everything_else_is_let_through() {
+        let program = build(MAX, MAX);
+        let beyond = [100_000; 6];
+        for arch in [X86_64, I386, AARCH64, ARM, RISCV64, Arch(0x1234)] {
+            for number in 0..1024 {
+                let known = Call::find(arch.0, number as i32).is_some();
+                assert!(known || !asks(&program, arch, number, beyond), "{arch:?} {number}");
+            }
+        }
+        assert!(program.len() < 4096);
+    }
+}

@@ -1,0 +1,119 @@
+//! Signals of the daemon as events, so that it can end a sandbox in order.
+//!
+//! Invariants:
+//! - while a [`Signals`] lives, none of its signals interrupts or ends the daemon: they wait until
+//!   they are asked for;
+//! - threads inherit what is blocked: made before they are started, it holds for all of them, and
+//!   FUSE is served until the sandbox is gone;
+//! - a signal that was ignored when the daemon started (`nohup`) stays ignored.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::command::{Child, ExitStatus};
+use super::error::{During, SandboxError};
+use super::sys;
+
+/// The signals that end the daemon.
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// The daemon's signals, taken out of the kernel's hands until this is dropped.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+    before: SigSet,
+}
+
+/// Why waiting for a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The command has ended.
+    Exited(ExitStatus),
+    /// The daemon was asked to end, by this signal. The command still runs.
+    Interrupted(i32),
+}
+
+impl Ended {
+    /// The daemon's own exit code: the command's, or 128 and the signal's number.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            Ended::Exited(status) => status.shell_code(),
+            Ended::Interrupted(signal) => 128 + signal,
+        }
+    }
+}
+
+impl Signals {
+    /// Takes SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH. Call it before any thread is started.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn take() -> Result<Self, SandboxError> {
+        let doing = "taking the signals";
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGWINCH);
+        for signal in ENDING {
+            if !sys::is_ignored(signal as i32) {
+                set.add(signal);
+            }
+        }
+        let mut before = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).during(doing)?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let fd = SignalFd::with_flags(&set, flags).during(doing)?;
+        Ok(Signals { fd, before })
+    }
+
+    /// The next signal that came, if one did.
+    pub fn next(&self) -> Option<Signal> {
+        let info = self.fd.read_signal().ok().flatten()?;
+        Signal::try_from(info.ssi_signo as i32).ok()
+    }
+
+    /// The next signal that asks the daemon to end, if one came; others are dropped.
+    pub fn interruption(&self) -> Option<Signal> {
+        std::iter::from_fn(|| self.next()).find(|signal| ENDING.contains(signal))
+    }
+
+    /// Waits until the command ends or the daemon is asked to.
+    ///
+    /// # Errors
+    /// When the sandbox itself ended.
+    pub fn wait(&self, child: &mut Child) -> Result<Ended, SandboxError> {
+        loop {
+            let mut fds = [
+                PollFd::new(child.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.fd.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).during("waiting for a command"),
+            }
+            let busy = |index: usize| fds[index].any().unwrap_or(true);
+            let (exited, signalled) = (busy(0), busy(1));
+            if exited {
+                return child.wait().map(Ended::Exited);
+            }
+            if signalled && let Some(signal) = self.interruption() {
+                return Ok(Ended::Interrupted(signal as i32));
+            }
+        }
+    }
+}
+
+impl AsFd for Signals {
+    /// Readable when a signal has come.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}

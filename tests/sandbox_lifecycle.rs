@@ -1,0 +1,375 @@
+//! How a sandbox ends: in order, by Ctrl-C, by SIGKILL, by a failure on the way; and that nothing
+//! is left of it then.
+//!
+//! The daemon of these tests is this binary once more, as a process of its own: the test
+//! `the_daemon`, whose scenario is named by an environment variable.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio as ProcessStdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::termios::{Termios, tcgetattr};
+use nix::unistd::Pid;
+use overcoat::sandbox::{
+    CommandSpec, Ended, Privilege, Sandbox, SandboxError, Session, Signals, relay,
+};
+use support::{Lab, MemFs, at_both_privileges, environment, eventually, plan, serve, shell};
+
+const SCENARIO: &str = "OVERCOAT_TEST_SCENARIO";
+
+#[test]
+#[ignore = "the daemon of the other tests"]
+fn the_daemon() {
+    let signals = Signals::take().unwrap();
+    let lab = Lab::new(plan());
+    let ended = match std::env::var(SCENARIO).unwrap().as_str() {
+        // A command that leaves a daemon of its own behind, in another session, and runs on.
+        "hold" => {
+            let script = "setsid sh -c 'sleep 1000 & wait' & setsid -f sleep 1000; \
+                          while :; do find / -xdev >/dev/null 2>&1; done";
+            let mut child = lab.sandbox.spawn(&shell(script)).unwrap();
+            lab.ok("until [ $(grep -l '^sleep' /proc/[0-9]*/comm | wc -l) = 2 ]; do :; done");
+            println!("READY");
+            signals.wait(&mut child).unwrap()
+        }
+        "run" => {
+            let mut spec = shell("echo READY; exec sleep 1000");
+            spec.session = Session::Inherited;
+            let mut child = lab.sandbox.spawn(&spec).unwrap();
+            signals.wait(&mut child).unwrap()
+        }
+        "shell" => {
+            let mut spec = CommandSpec::new(["bash", "--norc", "-i"]);
+            spec.env = environment();
+            spec.env.push(("PS1".into(), "READY$ ".into()));
+            spec.env.push(("TERM".into(), "dumb".into()));
+            relay(&lab.sandbox, spec, &signals).unwrap()
+        }
+        other => panic!("no scenario {other}"),
+    };
+    lab.end();
+    if let Ended::Interrupted(signal) = ended {
+        println!("ended by signal {signal}");
+    }
+    std::process::exit(ended.shell_code());
+}
+
+fn daemon(scenario: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "the_daemon", "--nocapture", "--test-threads=1"])
+        .env(SCENARIO, scenario);
+    // A real daemon takes its signals before it starts threads; here the harness has some already.
+    // SAFETY: one system call, nothing that a fork of threads could hurt.
+    unsafe {
+        command.pre_exec(|| Ok(SigSet::all().thread_block()?));
+    }
+    command
+}
+
+/// All processes below `pid`, and itself.
+fn family(pid: u32) -> Vec<u32> {
+    let mut parents: Vec<(u32, u32)> = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // The parent is the second field after the name, which ends with the last parenthesis.
+        if let Ok(stat) = fs::read_to_string(entry.path().join("stat"))
+            && let Some((_, rest)) = stat.rsplit_once(") ")
+            && let Some(parent) = rest.split(' ').nth(1).and_then(|field| field.parse().ok())
+        {
+            parents.push((pid, parent));
+        }
+    }
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        family.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family
+}
+
+fn alive(pids: &[u32]) -> Vec<String> {
+    let comm = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let state = stat.rsplit_once(") ")?.1.chars().next()?;
+        (state != 'Z').then(|| format!("{pid} {}", stat.split(')').next().unwrap_or("")))
+    };
+    pids.iter().filter_map(comm).collect()
+}
+
+fn nothing_is_left(family: &[u32]) {
+    assert!(family.len() > 3, "the sandbox was there: {family:?}");
+    eventually("all processes have ended", || alive(family).is_empty());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains("fuse overcoat"), "{mounts}");
+}
+
+/// Waits for the line READY of a daemon.
+fn wait_until_ready(child: &mut Child) -> BufReader<impl Read + use<>> {
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut seen = String::new();
+    while !seen.ends_with("READY\n") {
+        let length = output.read_line(&mut seen).unwrap();
+        assert!(length > 0, "the daemon ended early: {seen}");
+    }
+    output
+}
+
+#[test]
+fn a_killed_daemon_leaves_nothing() {
+    at_both_privileges("a_killed_daemon_leaves_nothing", || {
+        let mut child = daemon("hold").stdout(ProcessStdio::piped()).spawn().unwrap();
+        let _output = wait_until_ready(&mut child);
+        let family = family(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        nothing_is_left(&family);
+    });
+}
+
+#[test]
+fn signals_end_a_daemon_in_order() {
+    at_both_privileges("signals_end_a_daemon_in_order", || {
+        for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)]
+        {
+            let mut child = daemon("hold").stdout(ProcessStdio::piped()).spawn().unwrap();
+            let mut output = wait_until_ready(&mut child);
+            let family = family(child.id());
+            kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+            let mut rest = String::new();
+            output.read_to_string(&mut rest).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{rest}");
+            nothing_is_left(&family);
+        }
+    });
+}
+
+#[test]
+fn a_killed_stage_or_pid_1_is_noticed() {
+    at_both_privileges("a_killed_stage_or_pid_1_is_noticed", || {
+        for depth in [1, 2] {
+            let lab = Lab::new(plan());
+            let mut child = lab.sandbox.spawn(&shell("sleep 1000")).unwrap();
+            let mut victim = vec![std::process::id()];
+            let family: Vec<u32> = family(std::process::id())
+                .into_iter()
+                .filter(|pid| {
+                    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                    comm.starts_with("overcoat-") || comm.starts_with("sleep")
+                })
+                .collect();
+            victim.extend(&family);
+            kill(Pid::from_raw(victim[depth] as i32), Signal::SIGKILL).unwrap();
+            let error = child.wait().unwrap_err();
+            assert!(matches!(error, SandboxError::Ended(_)), "{error}");
+            let another = lab.sandbox.spawn(&shell("true")).and_then(|mut child| child.wait());
+            assert!(matches!(another, Err(SandboxError::Ended(_))), "{another:?}");
+            lab.end();
+            eventually("all processes have ended", || alive(&family).is_empty());
+        }
+    });
+}
+
+#[test]
+fn dropping_a_sandbox_half_way_leaves_nothing() {
+    at_both_privileges("dropping_a_sandbox_half_way_leaves_nothing", || {
+        let before = family(std::process::id()).len();
+        // Mounted, never served.
+        let starting = Sandbox::fork(plan()).unwrap();
+        assert_eq!(family(std::process::id()).len(), before + 1);
+        drop(starting);
+        // Served, but the mount points are missing.
+        let plan = plan();
+        let fs = MemFs::from_tar(&support::base(), plan.privilege.max_uid());
+        {
+            let mut tree = fs.lock();
+            tree.children(1).unwrap().remove(b"sys".as_slice());
+        }
+        let mut starting = Sandbox::fork(plan).unwrap();
+        let session = serve(&mut starting, &fs);
+        let error = starting.enter().unwrap_err().to_string();
+        assert!(error.contains("/sys") && error.contains("No such file"), "{error}");
+        session.join().unwrap();
+        assert_eq!(family(std::process::id()).len(), before);
+    });
+}
+
+/// A daemon with a terminal that the test plays.
+struct OnTerminal {
+    child: Child,
+    master: File,
+    slave: OwnedFd,
+    before: Termios,
+    output: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl OnTerminal {
+    fn start(scenario: &str) -> Self {
+        let size = libc::winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(&size, None).unwrap();
+        let mut command = daemon(scenario);
+        let stream = || ProcessStdio::from(pty.slave.try_clone().unwrap());
+        command.stdin(stream()).stdout(stream()).stderr(stream());
+        // SAFETY: two system calls, nothing that a fork of threads could hurt.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                match libc::ioctl(0, libc::TIOCSCTTY, 0) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        let before = tcgetattr(&pty.slave).unwrap();
+        let child = command.spawn().unwrap();
+        let (sender, output) = channel();
+        let mut reader = File::from(pty.master.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer[..length].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        let master = File::from(pty.master);
+        OnTerminal { child, master, slave: pty.slave, before, output, seen: String::new() }
+    }
+
+    /// Waits until `text` has appeared after all that was waited for before.
+    fn until(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                let rest = self.seen.split_off(at + text.len());
+                return std::mem::replace(&mut self.seen, rest);
+            }
+            match self.output.recv_timeout(Duration::from_secs(20)) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => panic!("no {text:?} ({error}) after {:?}", self.seen),
+            }
+        }
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// The exit code, when the terminal is as it was.
+    fn end(&mut self) -> Option<i32> {
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.signal(), None);
+        let after = tcgetattr(&self.slave).unwrap();
+        assert_eq!(after.local_flags, self.before.local_flags);
+        assert_eq!(after.input_flags, self.before.input_flags);
+        assert_eq!(after.output_flags, self.before.output_flags);
+        status.code()
+    }
+}
+
+#[test]
+fn ctrl_c_ends_everything() {
+    at_both_privileges("ctrl_c_ends_everything", || {
+        let mut terminal = OnTerminal::start("run");
+        terminal.until("READY\r\n");
+        let family = family(terminal.child.id());
+        terminal.type_in("\x03");
+        // The command and the daemon both get the signal; who is seen first does not matter.
+        assert_eq!(terminal.end(), Some(130));
+        nothing_is_left(&family);
+    });
+}
+
+#[test]
+fn a_shell_on_a_terminal_has_job_control() {
+    at_both_privileges("a_shell_on_a_terminal_has_job_control", || {
+        let mut terminal = OnTerminal::start("shell");
+        let greeting = terminal.until("READY$ ");
+        assert!(!greeting.contains("job control"), "{greeting}");
+        let family = family(terminal.child.id());
+        terminal.type_in("tty; stty size\n");
+        let output = terminal.until("READY$ ");
+        assert!(output.contains("/dev/pts/0\r\n"), "{output}");
+        assert!(output.contains("33 77\r\n"), "{output}");
+        terminal.type_in("sleep 100 & jobs\n");
+        let output = terminal.until("READY$ ");
+        assert!(output.contains("Running") && output.contains("sleep 100"), "{output}");
+        terminal.type_in("sleep 1000; echo slept $?\n");
+        terminal.until("\r\n");
+        eventually("sleep is in the foreground", || {
+            let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm"));
+            let now = self::family(terminal.child.id());
+            now.iter().filter(|pid| comm(pid).is_ok_and(|comm| comm == "sleep\n")).count() == 2
+        });
+        terminal.type_in("\x03");
+        terminal.until("READY$ ");
+        terminal.type_in("echo still $((40 + 2))\n");
+        terminal.until("still 42\r\n");
+        // A new size reaches the terminal inside.
+        let size = libc::winsize { ws_row: 20, ws_col: 50, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: TIOCSWINSZ reads one winsize, which `size` is.
+        unsafe { libc::ioctl(terminal.master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+        eventually("the size inside has changed", || {
+            terminal.type_in("stty size\n");
+            terminal.until("stty size\r\n");
+            terminal.until("\r\n").contains("20 50")
+        });
+        terminal.type_in("seq 1 100000 | tail -c 7; exit 7\n");
+        terminal.until("100000\r\n");
+        assert_eq!(terminal.end(), Some(7));
+        nothing_is_left(&family);
+    });
+}
+
+#[test]
+fn a_terminated_shell_gives_the_terminal_back() {
+    at_both_privileges("a_terminated_shell_gives_the_terminal_back", || {
+        let mut terminal = OnTerminal::start("shell");
+        terminal.until("READY$ ");
+        let family = family(terminal.child.id());
+        kill(Pid::from_raw(terminal.child.id() as i32), Signal::SIGTERM).unwrap();
+        assert_eq!(terminal.end(), Some(143));
+        nothing_is_left(&family);
+    });
+}
+
+#[test]
+fn missing_rights_are_named_with_a_remedy() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("not root: cannot take rights away");
+        return;
+    }
+    let detect = |setpriv: &[&str]| {
+        let output = Command::new("setpriv")
+            .args(setpriv)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "detecting", "--nocapture", "--test-threads=1"])
+            .current_dir("/")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let nobody = detect(&["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    assert!(nobody.contains("usermod --add-subuids"), "{nobody}");
+    let without = detect(&["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]);
+    assert!(without.contains("CAP_SYS_ADMIN"), "{without}");
+}
+
+#[test]
+#[ignore = "a part of missing_rights_are_named_with_a_remedy"]
+fn detecting() {
+    match Privilege::detect() {
+        Ok(privilege) => println!("{privilege:?}"),
+        Err(error) => println!("{error}"),
+    }
+}

@@ -1,0 +1,188 @@
+//! The root in a sandbox: the mounts over it, the network, and what is shown of the host.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use overcoat::sandbox::{Bind, Network, Plan};
+use support::{Lab, at_both_privileges, plan};
+
+#[test]
+fn device_nodes_work() {
+    at_both_privileges("device_nodes_work", || {
+        let lab = Lab::new(plan());
+        assert_eq!(lab.ok("echo gone > /dev/null; cat /dev/null"), "");
+        assert_eq!(lab.ok("head -c 3 /dev/zero | od -An -tx1"), " 00 00 00\n");
+        assert!(!lab.run("echo > /dev/full").0.success());
+        assert_eq!(lab.ok("head -c 8 /dev/urandom /dev/random -q | wc -c"), "16\n");
+        assert_eq!(lab.ok("echo through | cat /dev/stdin > /dev/stdout"), "through\n");
+        assert_eq!(lab.ok("readlink /dev/fd /dev/ptmx"), "/proc/self/fd\npts/ptmx\n");
+        assert_eq!(
+            lab.ok("stat -c '%a %F' /dev /dev/shm /dev/pts/ptmx /dev/tty"),
+            "\
+755 directory\n1777 directory\n666 character special file\n666 character special file\n"
+        );
+        lab.ok("echo x > /dev/shm/x && test -s /dev/shm/x");
+        lab.end();
+    });
+}
+
+#[test]
+fn proc_sys_run_and_tmp_are_its_own() {
+    at_both_privileges("proc_sys_run_and_tmp_are_its_own", || {
+        let lab = Lab::new(plan());
+        let pids = lab.ok("ls /proc | grep -E '^[0-9]+$' | wc -l");
+        assert!(pids.trim().parse::<u32>().unwrap() < 10, "{pids}");
+        assert_eq!(lab.ok("ls -d /sys/class /sys/block"), "/sys/block\n/sys/class\n");
+        assert!(!lab.run("echo 1 > /sys/kernel/mm/ksm/run").0.success());
+        assert!(!lab.run("echo x > /proc/sys/kernel/core_pattern").0.success());
+        assert_eq!(
+            lab.ok("stat -f -c %T /run /tmp /dev /dev/shm; stat -c %a /run /tmp /run/lock"),
+            "tmpfs\ntmpfs\ntmpfs\ntmpfs\n755\n1777\n1777\n"
+        );
+        // Nothing of the host's own mounts is left.
+        let mounts = lab.ok("cut -d ' ' -f 5 /proc/self/mountinfo");
+        for mount in mounts.lines() {
+            let known = ["/dev", "/proc", "/sys", "/run", "/tmp"];
+            assert!(mount == "/" || known.iter().any(|known| mount.starts_with(known)), "{mount}");
+        }
+        lab.end();
+    });
+}
+
+#[test]
+fn what_is_written_is_in_the_tree() {
+    at_both_privileges("what_is_written_is_in_the_tree", || {
+        let lab = Lab::new(plan());
+        lab.ok("echo content > /etc/new; chown 7:8 /etc/new; chmod 640 /etc/new; rm /etc/issue");
+        lab.ok("touch /tmp/not-in-the-tree /run/neither");
+        {
+            let tree = lab.fs.lock();
+            let node = tree.get(tree.find("etc/new").unwrap());
+            assert_eq!((node.uid, node.gid, node.perm), (7, 8, 0o640));
+            assert_eq!(tree.find("etc/issue"), None);
+            assert_eq!(tree.find("tmp/not-in-the-tree"), None);
+            assert_eq!(tree.find("run/neither"), None);
+        }
+        lab.end();
+    });
+}
+
+#[test]
+fn network_none_has_a_loopback_only() {
+    at_both_privileges("network_none_has_a_loopback_only", || {
+        let interfaces = "tail -n +3 /proc/net/dev | cut -d : -f 1 | tr -d ' '";
+        let lab = Lab::new(Plan { network: Network::None, ..plan() });
+        assert_eq!(lab.ok(interfaces), "lo\n");
+        assert_eq!(lab.ok("ls /sys/class/net"), "lo\n");
+        lab.ok("python3 -c '
+import socket
+server = socket.create_server((\"127.0.0.1\", 0))
+socket.create_connection(server.getsockname())
+'");
+        lab.end();
+        let lab = Lab::new(plan());
+        let host = fs::read_to_string("/proc/net/dev").unwrap();
+        assert_eq!(lab.ok(interfaces).lines().count(), host.lines().count() - 2);
+        lab.end();
+    });
+}
+
+struct HostFolder(PathBuf);
+
+impl HostFolder {
+    fn new(name: &str) -> Self {
+        let uid = nix::unistd::geteuid();
+        let path = std::env::temp_dir().join(format!("overcoat-test-{name}-{uid}"));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(path.join("deep")).unwrap();
+        fs::write(path.join("file"), "from the host\n").unwrap();
+        HostFolder(path)
+    }
+}
+
+impl Drop for HostFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn host_folders_and_files_are_shown() {
+    at_both_privileges("host_folders_and_files_are_shown", || {
+        let host = HostFolder::new("shown");
+        let bind = |from: &str, inside: &str, read_only| Bind {
+            host: host.0.join(from),
+            inside: inside.into(),
+            read_only,
+        };
+        let mut plan = plan();
+        plan.binds = vec![
+            bind("", "/srv/rw", false),
+            bind("", "/srv/ro", true),
+            bind("file", "/srv/one", true),
+            bind("file", "/run/deep/er/one", false),
+            bind("deep", "/srv/rw/deep", true),
+        ];
+        let lab = Lab::new(plan);
+        assert_eq!(
+            lab.ok("cat /srv/rw/file /srv/one /run/deep/er/one"),
+            "from the host\n".repeat(3)
+        );
+        lab.ok("echo from inside > /srv/rw/new");
+        assert_eq!(fs::read_to_string(host.0.join("new")).unwrap(), "from inside\n");
+        for script in [
+            "echo > /srv/ro/new2",
+            "echo >> /srv/ro/file",
+            "rm /srv/ro/file",
+            "chmod 777 /srv/ro/file",
+            "echo >> /srv/one",
+            "touch /srv/rw/deep/x",
+            "touch /srv/ro/deep/x",
+        ] {
+            let (status, output) = lab.run(script);
+            assert!(!status.success(), "{script}");
+            assert!(output.contains("Read-only file system"), "{script}: {output}");
+        }
+        lab.end();
+        assert_eq!(fs::read_to_string(host.0.join("file")).unwrap(), "from the host\n");
+        assert!(host.0.join("deep").metadata().unwrap().permissions().mode() & 0o777 == 0o755);
+    });
+}
+
+#[test]
+fn a_read_only_root_refuses_writing() {
+    at_both_privileges("a_read_only_root_refuses_writing", || {
+        let lab = Lab::new(Plan { read_only_root: true, ..plan() });
+        assert!(lab.run("touch /etc/x").1.contains("Read-only file system"));
+        lab.ok("touch /tmp/x /run/x");
+        lab.end();
+    });
+}
+
+#[test]
+fn links_in_the_image_lead_to_nothing_of_the_host() {
+    at_both_privileges("links_in_the_image_lead_to_nothing_of_the_host", || {
+        let plan = plan();
+        let fs = support::MemFs::from_tar(&support::base(), plan.privilege.max_uid());
+        support::make_mount_points(&plan, &fs);
+        {
+            // An image whose /run and /tmp point to absolute places.
+            let mut tree = fs.lock();
+            for (name, target) in [("run", "/var/volatile/run"), ("tmp", "../../../etc/apt")] {
+                tree.children(1).unwrap().remove(name.as_bytes());
+                let mut link = support::memfs::node(fuser::FileType::Symlink, 0o777, 1);
+                link.body = support::memfs::Body::Symlink(target.into());
+                tree.add(1, name.as_bytes(), link).unwrap();
+            }
+            tree.directory("var/volatile/run".as_ref());
+        }
+        let lab = Lab::with(plan, fs);
+        let mounts = lab.ok("cut -d ' ' -f 5 /proc/self/mountinfo");
+        assert!(mounts.contains("/var/volatile/run\n"), "{mounts}");
+        assert!(mounts.contains("/etc/apt\n"), "{mounts}");
+        lab.end();
+    });
+}
