@@ -17,11 +17,11 @@ use crate::machine::{Command, Kind, Machine, MachineError};
 const OPTIONS: &[&str] = &[
     "-y",
     "-q",
-    // The binary caches are as large as the lists and are rebuilt more quickly than they are
-    // written and read back: 0.4 s of 2.7 s in the installation of the discovery overlay.
+    // Of the two binary caches the one of the sources saves parsing the lists again; the other is
+    // made from it faster than it is written and read: update and install on Debian's own lists
+    // take 2.7 s of CPU with both caches, 2.1 s so, 2.5 s without any.
     "-oDir::Cache::pkgcache=",
-    "-oDir::Cache::srcpkgcache=",
-    // Descriptions in other languages are half of the lists, and nobody reads them here.
+    // Descriptions of packages are a third of the lists, and nobody reads them here.
     "-oAcquire::Languages=none",
     "-oAcquire::Retries=3",
     // Without this a mirror that does not answer is a warning, and old lists are used.
