@@ -1,6 +1,7 @@
 //! overcoat: compose a root, provision it without root rights, seal what changed.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod cli;
 pub mod fuse;
 pub mod import;
 pub mod layers;
@@ -9,3 +10,4 @@ pub mod machine;
 pub mod root;
 pub mod sandbox;
 pub mod seal;
+pub mod supervise;

@@ -19,7 +19,9 @@ use provisioners::machine::{
 use provisioners::{Machine, machine};
 
 use crate::live::{self, Lay, Live, LiveError, LiveErrorKind};
-use crate::sandbox::{Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Stdio};
+use crate::sandbox::{
+    Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Signals, Stdio,
+};
 
 /// Where scratch files lie, inside: a scratch directory at the root.
 const SCRATCH: &str = "/.overcoat";
@@ -29,17 +31,26 @@ const SCRATCH: &str = "/.overcoat";
 pub struct RootMachine<'a> {
     live: &'a Live,
     sandbox: &'a Sandbox,
+    signals: &'a Signals,
     environment: Vec<(OsString, OsString)>,
+    interrupted: Option<i32>,
 }
 
 impl<'a> RootMachine<'a> {
-    /// A machine whose commands get `environment`.
+    /// A machine whose commands get `environment`, and are given up when a signal asks this
+    /// process to end.
     pub fn new(
         live: &'a Live,
         sandbox: &'a Sandbox,
+        signals: &'a Signals,
         environment: Vec<(OsString, OsString)>,
     ) -> Self {
-        RootMachine { live, sandbox, environment }
+        RootMachine { live, sandbox, signals, environment, interrupted: None }
+    }
+
+    /// The signal that asked this process to end while a command ran.
+    pub fn interrupted(&self) -> Option<i32> {
+        self.interrupted
     }
 }
 
@@ -80,35 +91,47 @@ fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Passes on what a command writes until it has ended. What it left running in the background may
-/// still hold the pipe: that is not waited for.
-fn copy_output(mut output: File, child: &Child, log: &mut dyn Log) -> io::Result<()> {
+/// Passes on what a command writes until it has ended, or until a signal asks this process to end,
+/// which is returned. What the command left running in the background may still hold the pipe:
+/// that is not waited for.
+fn copy_output(
+    mut output: File,
+    child: &Child,
+    signals: &Signals,
+    log: &mut dyn Log,
+) -> io::Result<Option<i32>> {
     let mut buffer = [0; 16 << 10];
-    let mut ended = false;
+    let mut closed = false;
     loop {
         let mut fds = [
-            PollFd::new(output.as_fd(), PollFlags::POLLIN),
             PollFd::new(child.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(output.as_fd(), PollFlags::POLLIN),
         ];
-        // Once it has ended, only what is there already is of interest.
-        let timeout = if ended { PollTimeout::ZERO } else { PollTimeout::NONE };
-        match poll(&mut fds[..if ended { 1 } else { 2 }], timeout) {
-            Ok(0) => return Ok(()),
+        let watched = if closed { 2 } else { 3 };
+        match poll(&mut fds[..watched], PollTimeout::NONE) {
             Ok(_) => {}
             Err(nix::errno::Errno::EINTR) => continue,
             Err(e) => return Err(e.into()),
         }
         let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        let (has_output, has_ended) = (ready(&fds[0]), !ended && ready(&fds[1]));
-        if has_output {
+        let (ended, signalled) = (ready(&fds[0]), ready(&fds[1]));
+        let written = !closed && ready(&fds[2]);
+        if signalled && let Some(signal) = signals.interruption() {
+            return Ok(Some(signal as i32));
+        }
+        if written {
+            // What is in the pipe when the command has ended is all that it wrote: it is read
+            // before its end is looked at again.
             match output.read(&mut buffer) {
-                Ok(0) => return Ok(()),
+                Ok(0) => closed = true,
                 Ok(len) => log.output(&buffer[..len]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
+        } else if ended {
+            return Ok(None);
         }
-        ended |= has_ended;
     }
 }
 
@@ -134,7 +157,12 @@ impl Machine for RootMachine<'_> {
         let mut child = self.sandbox.spawn(&spec).map_err(|e| not_run(&program, e))?;
         // The pipe ends when the last process that writes to it has, so ours must be closed.
         drop(spec);
-        copy_output(File::from(ours), &child, log).map_err(fail)?;
+        if let Some(signal) =
+            copy_output(File::from(ours), &child, self.signals, log).map_err(fail)?
+        {
+            self.interrupted = Some(signal);
+            return Ok(Exit::Signal(signal));
+        }
         match child.wait().map_err(|e| not_run(&program, e))? {
             ExitStatus::Code(code) => Ok(Exit::Code(code)),
             ExitStatus::Signal(signal) => Ok(Exit::Signal(signal)),

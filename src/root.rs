@@ -6,7 +6,6 @@
 //!   for its answer cannot be ended.
 //! - What the sandbox needs in the tree is laid as scratch entries: none of it is in a delta.
 
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +14,14 @@ use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tree::{Follow, TreeOptions};
 use fs_model::{FileType, FsError, Tree};
 
-use crate::fuse::{self, Serving, View};
-use crate::layers::{self, Digests, OpenError};
+use crate::fuse::{self, Faults, Serving, View};
+use crate::layers::{self, Digests, Layers, OpenError};
 use crate::live::{Lay, Live, LiveError, Meta};
-use crate::sandbox::{Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError};
+use crate::sandbox::{
+    Bind, Host, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor, When,
+};
 use crate::seal::{BaseLayer, Format};
+use crate::supervise::SupervisedTree;
 
 /// What a root is made of, and how it behaves.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ pub enum RootError {
 pub struct Root {
     // In this order they are dropped: everything inside ends before the serving does.
     sandbox: Option<Sandbox>,
+    supervisor: Option<Supervisor>,
     serving: Option<Serving>,
     live: Arc<Live>,
     digests: Digests,
@@ -75,38 +78,79 @@ pub struct Finished {
     pub layers: Vec<BaseLayer>,
 }
 
-impl Root {
-    /// Composes the layers, and makes a sandbox of the result. Call it before starting threads.
+/// Layers and an upper as one tree, before anything is mounted or forked.
+#[derive(Debug)]
+pub struct Composed {
+    live: Arc<Live>,
+    layers: Layers,
+    options: RootOptions,
+}
+
+impl Composed {
+    /// Opens the layers.
     ///
     /// # Errors
-    /// A layer that cannot be opened, or what the system does not let us do.
-    pub fn start(options: RootOptions) -> Result<Root, RootError> {
-        let privilege = Privilege::detect()?;
-        let opened = layers::open(&options.layers, CacheOptions::default())?;
+    /// A layer that cannot be opened.
+    pub fn new(options: RootOptions) -> Result<Composed, RootError> {
+        let layers = layers::open(&options.layers, CacheOptions::default())?;
         let tree_options =
             TreeOptions { upper_limit: Some(options.upper_limit), xattrs: options.xattrs };
-        let tree = Arc::new(Tree::new(opened.layers.clone(), tree_options)?);
-        let view = View { max_id: privilege.max_uid(), owner: None, xattrs: options.xattrs };
-        let plan = Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
-        let live = Arc::new(Live::new(tree.clone()));
-        lay_mount_points(&live, &plan)?;
-
-        let mut starting = Sandbox::fork(plan)?;
-        let serving = fuse::serve(tree, starting.fuse_fd(), view).map_err(RootError::Serve)?;
-        live.mounted(serving.notifier().clone());
-        let sandbox = starting.enter()?;
-        let digests = opened.digest().map_err(RootError::Serve)?;
-        Ok(Root { sandbox: Some(sandbox), serving: Some(serving), live, digests })
+        let tree = Arc::new(Tree::new(layers.layers.clone(), tree_options)?);
+        Ok(Composed { live: Arc::new(Live::new(tree)), layers, options })
     }
 
+    /// The tree.
+    pub fn tree(&self) -> &Arc<Tree> {
+        self.live.tree()
+    }
+
+    /// Makes a sandbox of the tree, and serves it. Call it before starting threads.
+    ///
+    /// # Errors
+    /// What the system does not let us do.
+    pub fn start(self, privilege: Privilege) -> Result<Root, RootError> {
+        let Composed { live, layers, options } = self;
+        let max_id = privilege.max_uid().min(privilege.max_gid());
+        let view = View { max_id, owner: None, xattrs: options.xattrs };
+        let plan = Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
+        lay_mount_points(&live, &plan)?;
+        lay_host_files(&live, &plan)?;
+
+        let mut starting = Sandbox::fork(plan)?;
+        let serving =
+            fuse::serve(live.tree().clone(), starting.fuse_fd(), view).map_err(RootError::Serve)?;
+        live.mounted(serving.notifier().clone());
+        let mut sandbox = starting.enter()?;
+        let supervised = Arc::new(SupervisedTree::new(live.clone()));
+        let supervisor = Supervisor::start(&mut sandbox, supervised)?;
+        let digests = layers.digest().map_err(RootError::Serve)?;
+        Ok(Root {
+            sandbox: Some(sandbox),
+            supervisor: Some(supervisor),
+            serving: Some(serving),
+            live,
+            digests,
+        })
+    }
+}
+
+impl Root {
     /// The sandbox.
-    pub fn sandbox(&self) -> Option<&Sandbox> {
-        self.sandbox.as_ref()
+    ///
+    /// # Errors
+    /// When it has been ended.
+    pub fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
+        self.sandbox.as_ref().ok_or_else(|| SandboxError::Ended("it was ended".to_owned()))
     }
 
     /// The tree, for changes from outside.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// What went wrong behind the mount so far.
+    pub fn faults(&self) -> Option<&Arc<Faults>> {
+        self.serving.as_ref().map(Serving::faults)
     }
 
     /// Ends everything inside, and leaves the tree.
@@ -118,6 +162,7 @@ impl Root {
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.shutdown();
         }
+        drop(self.supervisor.take());
         if let Some(serving) = self.serving.take() {
             let faults = serving.faults().clone();
             serving.wait().map_err(RootError::Serve)?;
@@ -127,6 +172,19 @@ impl Root {
         }
         Ok(Finished { tree: self.live.tree().clone(), layers: self.digests.finish() })
     }
+}
+
+/// Shows what a sandbox needs of the host as files.
+fn lay_host_files(live: &Live, plan: &Plan) -> Result<(), RootError> {
+    for file in Host::current().scratch_files(plan) {
+        let path = [b"/", file.path.as_os_str().as_bytes()].concat();
+        if file.when == When::Missing && live.stat(&path, Follow::No)?.is_some() {
+            continue;
+        }
+        let meta = Meta { mode: (file.mode & 0o7777) as u16, uid: 0, gid: 0, mtime: None };
+        live.put_file(&path, &mut &*file.content, &meta, Lay::Scratch)?;
+    }
+    Ok(())
 }
 
 /// Makes the places where the sandbox mounts something, where the layers have none.
@@ -162,6 +220,3 @@ pub fn default_upper_limit() -> u64 {
         .and_then(|kb| kb.trim().parse::<u64>().ok());
     total.map_or(1 << 30, |kb| kb * 1024 / 2)
 }
-
-/// An environment variable, as a command gets it.
-pub type Variable = (OsString, OsString);

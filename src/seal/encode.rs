@@ -8,6 +8,7 @@ use super::Format;
 use super::gzip::Gzip;
 use super::newc::Newc;
 use super::plan::Item;
+use super::squashfs::Sqfstar;
 use super::tar::Tar;
 use super::zstd::Zstd;
 
@@ -20,15 +21,26 @@ pub(super) enum Encoder<W: Write> {
     Plain(BufWriter<W>),
     Gzip(Gzip<W>),
     Zstd(BufWriter<Zstd<W>>),
+    Squashfs(BufWriter<Sqfstar<W>>),
 }
 
 impl<W: Write> Encoder<W> {
-    pub(super) fn new(inner: W, format: Format, level: u32, threads: usize) -> io::Result<Self> {
+    pub(super) fn new(
+        inner: W,
+        format: Format,
+        level: u32,
+        threads: usize,
+        epoch: Option<u32>,
+    ) -> io::Result<Self> {
         Ok(match format {
             Format::Cpio | Format::Tar => Encoder::Plain(BufWriter::with_capacity(BUFFER, inner)),
             Format::CpioGz => Encoder::Gzip(Gzip::new(inner, level, threads)?),
             Format::CpioZst => {
                 Encoder::Zstd(BufWriter::with_capacity(BUFFER, Zstd::new(inner, level, threads)?))
+            }
+            Format::Squashfs => {
+                let sqfstar = Sqfstar::new(inner, level, threads, epoch)?;
+                Encoder::Squashfs(BufWriter::with_capacity(BUFFER, sqfstar))
             }
         })
     }
@@ -39,6 +51,9 @@ impl<W: Write> Encoder<W> {
             Encoder::Plain(buffer) => Ok(buffer.into_inner()?),
             Encoder::Gzip(gzip) => gzip.finish(),
             Encoder::Zstd(buffer) => buffer.into_inner()?.finish(),
+            Encoder::Squashfs(buffer) => {
+                buffer.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
+            }
         }
     }
 }
@@ -49,6 +64,7 @@ impl<W: Write> Write for Encoder<W> {
             Encoder::Plain(buffer) => buffer.write(data),
             Encoder::Gzip(gzip) => gzip.write(data),
             Encoder::Zstd(buffer) => buffer.write(data),
+            Encoder::Squashfs(buffer) => buffer.write(data),
         }
     }
 
@@ -57,6 +73,7 @@ impl<W: Write> Write for Encoder<W> {
             Encoder::Plain(buffer) => buffer.flush(),
             Encoder::Gzip(gzip) => gzip.flush(),
             Encoder::Zstd(buffer) => buffer.flush(),
+            Encoder::Squashfs(buffer) => buffer.flush(),
         }
     }
 }

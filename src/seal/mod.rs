@@ -20,6 +20,7 @@ pub mod output;
 pub mod path;
 mod plan;
 mod readahead;
+mod squashfs;
 mod tar;
 pub mod zstd;
 
@@ -52,11 +53,15 @@ pub enum Format {
     Cpio,
     /// tar, with what is deleted as `.wh.` names.
     Tar,
+    /// A squashfs image, zstd inside. For whole trees: what is deleted has no form in it but the
+    /// `.wh.` names of tar.
+    Squashfs,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 4] = [Format::CpioGz, Format::CpioZst, Format::Cpio, Format::Tar];
+    pub const ALL: [Format; 5] =
+        [Format::CpioGz, Format::CpioZst, Format::Cpio, Format::Tar, Format::Squashfs];
 
     /// As the user writes it: the ending of file names, without the dot.
     pub const fn name(self) -> &'static str {
@@ -65,6 +70,7 @@ impl Format {
             Format::CpioZst => "cpio.zst",
             Format::Cpio => "cpio",
             Format::Tar => "tar",
+            Format::Squashfs => "squashfs",
         }
     }
 
@@ -77,13 +83,14 @@ impl Format {
     }
 
     const fn is_tar(self) -> bool {
-        matches!(self, Format::Tar)
+        matches!(self, Format::Tar | Format::Squashfs)
     }
 
     fn level(self, asked: Option<u32>) -> Result<Option<u32>, SealError> {
         let (default, max, range) = match self {
             Format::CpioGz => (gzip::DEFAULT_LEVEL, 9, "1 to 9"),
             Format::CpioZst => (zstd::DEFAULT_LEVEL, 19, "1 to 19"),
+            Format::Squashfs => (squashfs::DEFAULT_LEVEL, 22, "1 to 22"),
             Format::Cpio | Format::Tar => (0, 0, "none"),
         };
         match asked {
@@ -95,7 +102,9 @@ impl Format {
 
     const fn limits(self) -> Limits {
         match self {
-            Format::Tar => Limits { file_size: u64::MAX, path: PATH_LIMIT, links_of_all: true },
+            Format::Tar | Format::Squashfs => {
+                Limits { file_size: u64::MAX, path: PATH_LIMIT, links_of_all: true }
+            }
             Format::Cpio | Format::CpioGz | Format::CpioZst => {
                 Limits { file_size: newc::FILE_SIZE_LIMIT, path: PATH_LIMIT, links_of_all: false }
             }
@@ -240,7 +249,7 @@ pub fn seal<C: Contents>(
 
     let mut job = Job::new(&plan, contents, format, manifest.is_some());
     let mut sink = Digesting::new(&mut archive);
-    let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads)
+    let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, epoch)
         .map_err(Failure::Output)
         .and_then(|encoder| {
             let writer = Archive::new(encoder, format, epoch);

@@ -1,0 +1,106 @@
+//! `base`: a Debian base image, from mmdebstrap's tar stream to squashfs without a tree on disk.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use clap::Args as ClapArgs;
+use provisioners::image::{Debootstrap, Image, Source};
+
+use super::build::{Common, Job, network};
+use super::{Failure, Outcome, say};
+use crate::import;
+use crate::root::Composed;
+use crate::sandbox::{Privilege, Signals};
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The image file, of `kind: base`
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let image = Image::load(&args.file)?;
+    build(&image, &args.common)
+}
+
+/// Builds a base.
+pub(super) fn build(image: &Image, common: &Common) -> Outcome {
+    let Source::Base(debootstrap) = &image.source else {
+        let file = image.file.display();
+        return Err(Failure::message(format!(
+            "{file} describes an overlay: build it with `overcoat build {file}`"
+        )));
+    };
+    let job = Job::new(image, common)?;
+    let privilege = Privilege::detect()?;
+    let options = common.root.root(Vec::new(), job.format, network(image), image.upper_size);
+    let composed = Composed::new(options)?;
+    say(&format!("installing {} ({}) with mmdebstrap", debootstrap.release, debootstrap.variant));
+    let mut mmdebstrap = Mmdebstrap::start(debootstrap, job.epoch)?;
+    let stream = mmdebstrap.0.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
+    // The device nodes of /dev are the target's kernel's business.
+    let imported = import::tar(composed.tree(), stream, |path| path.starts_with(b"dev/"));
+    // Its own failure explains a stream that broke off.
+    mmdebstrap.finish()?;
+    imported?;
+    let signals = Signals::take()?;
+    let root = composed.start(privilege)?;
+    job.finish(root, signals)
+}
+
+/// A running mmdebstrap; ended when it is dropped.
+struct Mmdebstrap(Child);
+
+impl Mmdebstrap {
+    fn start(from: &Debootstrap, epoch: Option<u64>) -> Result<Self, Failure> {
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--quiet", "--format=tar"]).arg(format!("--variant={}", from.variant));
+        // What the clean-up would take away again need not be made.
+        command.arg("--skip=output/dev");
+        if !from.packages.is_empty() {
+            command.arg(format!("--include={}", from.packages.join(",")));
+        }
+        if !from.components.is_empty() {
+            command.arg(format!("--components={}", from.components.join(",")));
+        }
+        if let Some(architecture) = &from.architecture {
+            command.arg(format!("--architectures={architecture}"));
+        }
+        if let Some(epoch) = epoch {
+            command.env("SOURCE_DATE_EPOCH", epoch.to_string());
+        }
+        // Its working tree lies in memory, where there is room for it.
+        if std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir() {
+            command.env("TMPDIR", "/dev/shm");
+        }
+        command.arg(&from.release).arg("-").args(&from.mirrors);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        match command.spawn() {
+            Ok(child) => Ok(Mmdebstrap(child)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Failure::message(
+                "mmdebstrap is not installed; as root: `apt install mmdebstrap`",
+            )),
+            Err(e) => Err(Failure::message(format!("cannot run mmdebstrap: {e}"))),
+        }
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let status = self.0.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::message(format!("mmdebstrap failed ({status}); it says why above")))
+    }
+}
+
+impl Drop for Mmdebstrap {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,157 @@
+//! The command line: one module a subcommand. Data goes to standard output, everything else to
+//! standard error.
+//!
+//! Exit codes: 0 fine; 1 what was asked about is not so, or the provisioner failed; 2 overcoat
+//! itself could not do it. `run` and `shell` end with the code of their command, and a signal that
+//! ends overcoat is told as shells do, 128 and its number.
+
+mod base;
+mod build;
+mod options;
+mod progress;
+mod run;
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+use crate::root::RootError;
+use crate::sandbox::SandboxError;
+use crate::seal::SealError;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "overcoat",
+    version,
+    about = "Compose a read-only base and a writable upper as one root, provision it without \
+             root rights, and seal what changed into a reproducible overlay",
+    max_term_width = 100
+)]
+struct Cli {
+    /// Say more of what happens (twice: everything)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the image that an image file describes
+    Build(build::Args),
+    /// Run a command in a root of base and overlays
+    Run(run::RunArgs),
+    /// Open a shell in a root of base and overlays
+    Shell(run::ShellArgs),
+    /// Build a Debian base image
+    Base(base::Args),
+}
+
+/// Why a subcommand ended without doing what it was asked.
+#[derive(Debug)]
+enum Failure {
+    /// Something failed: the exit code, and what to say.
+    Error(u8, Box<dyn Error>),
+    /// A signal asked to end.
+    Signal(i32),
+}
+
+impl Failure {
+    /// A message without a typed error behind it.
+    fn message(text: impl Into<String>) -> Self {
+        Failure::Error(2, text.into().into())
+    }
+}
+
+macro_rules! failure_from {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Failure::Error(2, Box::new(error))
+            }
+        })*
+    };
+}
+
+failure_from!(
+    RootError,
+    SandboxError,
+    SealError,
+    fs_model::FsError,
+    provisioners::ConfigError,
+    provisioners::PlanError,
+    crate::import::ImportError,
+    std::io::Error,
+);
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// Runs the program with the process's own arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_tracing(cli.verbose);
+    let outcome = match cli.command {
+        Command::Build(args) => build::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Shell(args) => run::shell(&args),
+        Command::Base(args) => base::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(Failure::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
+        Err(Failure::Error(code, error)) => {
+            say(&format!("error: {}", describe(&*error)));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// An error and what caused it, as one message.
+fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        // Some errors tell their cause themselves.
+        if !text.contains(&reason) {
+            text.push_str(": ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// A line for the user. That standard error is gone is no reason to fail.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "overcoat: {text}");
+}
+
+/// Data for standard output; a reader that went away has had enough.
+fn print(text: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn start_tracing(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(verbose > 1)
+        .without_time()
+        .init();
+}

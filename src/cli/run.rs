@@ -1,0 +1,148 @@
+//! `run` and `shell`: a command in a root, with what it changed sealed if that is asked for.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::options::{self, Outputs, RootArgs, SealArgs};
+use super::{Failure, Outcome, say};
+use crate::root::{Composed, Root};
+use crate::sandbox::{
+    CommandSpec, Ended, Network, Privilege, Session, Signals, default_environment, relay,
+};
+use crate::seal::Format;
+
+#[derive(Debug, Args)]
+struct Common {
+    #[command(flatten)]
+    root: RootArgs,
+
+    /// Set an environment variable inside
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(OsString, OsString)>,
+
+    /// Seal what was done into this archive (`-` is standard output)
+    #[arg(long, value_name = "OUT")]
+    save: Option<PathBuf>,
+
+    #[command(flatten)]
+    seal: SealArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The base, and overlays over it: squashfs images, cpio archives or directories
+    #[arg(required = true, value_name = "BASE [OVERLAY]")]
+    layers: Vec<PathBuf>,
+
+    #[command(flatten)]
+    common: Common,
+
+    /// The command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShellArgs {
+    /// The base, and overlays over it: squashfs images, cpio archives or directories
+    #[arg(required = true, value_name = "BASE [OVERLAY]")]
+    layers: Vec<PathBuf>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) fn run(args: &RunArgs) -> Outcome {
+    let attempt = Attempt::new(&args.layers, &args.common)?;
+    let mut spec = CommandSpec::new(args.command.iter().cloned());
+    spec.session = Session::Inherited;
+    // A failing command has made nothing that is worth keeping.
+    attempt.go(spec, |root, spec, signals| {
+        let mut child = root.sandbox()?.spawn(&spec)?;
+        Ok((signals.wait(&mut child)?, false))
+    })
+}
+
+pub(super) fn shell(args: &ShellArgs) -> Outcome {
+    let attempt = Attempt::new(&args.layers, &args.common)?;
+    // The last command of a shell says nothing of the work: it is kept whatever its code.
+    attempt.go(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
+        if root.live().stat(b"/bin/bash", fs_model::tree::Follow::Yes).is_ok_and(|s| s.is_some()) {
+            spec.argv = vec!["/bin/bash".into(), "-l".into()];
+        }
+        spec.env.push(("PS1".into(), r"overcoat:\w\$ ".into()));
+        Ok((relay(root.sandbox()?, spec, signals)?, true))
+    })
+}
+
+/// A root for one command, and where its changes go.
+struct Attempt<'a> {
+    common: &'a Common,
+    save: Option<(&'a Path, Format, Outputs)>,
+    signals: Signals,
+    root: Root,
+    epoch: Option<u64>,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(layers: &[PathBuf], common: &'a Common) -> Result<Self, Failure> {
+        let epoch = options::source_date_epoch(None)?;
+        let save = match &common.save {
+            Some(path) => {
+                let format = common.seal.format_for(path, None)?;
+                Some((path.as_path(), format, Outputs::open(path, &common.seal)?))
+            }
+            None => None,
+        };
+        let format = save.as_ref().map_or(Format::CpioGz, |(_, format, _)| *format);
+        let signals = Signals::take()?;
+        let options = common.root.root(layers.to_vec(), format, Network::Host, None);
+        let privilege = Privilege::detect()?;
+        let root = Composed::new(options)?.start(privilege)?;
+        Ok(Attempt { common, save, signals, root, epoch })
+    }
+
+    /// Runs the command by `run`, which also says whether a failing command's changes are kept.
+    fn go(
+        self,
+        mut spec: CommandSpec,
+        run: impl FnOnce(&Root, CommandSpec, &Signals) -> Result<(Ended, bool), Failure>,
+    ) -> Outcome {
+        let Attempt { common, save, signals, root, epoch } = self;
+        spec.env = default_environment(std::env::vars_os());
+        for (name, value) in &common.env {
+            spec.env.retain(|(n, _)| n != name);
+            spec.env.push((name.clone(), value.clone()));
+        }
+        let (ended, keep) = run(&root, spec, &signals)?;
+        if root.faults().is_some_and(|faults| faults.full()) {
+            say("warning: the upper layer was full: give it more with --upper-size");
+        }
+        let finished = root.finish()?;
+        // From here on a signal ends this process at once: there is nothing to put in order.
+        drop(signals);
+        let code = ended.shell_code();
+        match (save, ended) {
+            (Some((path, format, outputs)), Ended::Exited(status)) if status.success() || keep => {
+                let options = common.seal.options(format, epoch);
+                options::seal_finished(finished, path, outputs, &common.seal, &options)?;
+            }
+            (Some((path, ..)), Ended::Exited(status)) => {
+                say(&format!("the command ended with {status}: {} is not written", path.display()));
+            }
+            (_, Ended::Interrupted(signal)) => return Err(Failure::Signal(signal)),
+            (None, _) => {}
+        }
+        Ok(ExitCode::from(code as u8))
+    }
+}
+
+fn variable(text: &str) -> Result<(OsString, OsString), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}

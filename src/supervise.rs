@@ -1,0 +1,99 @@
+//! What the sandbox's supervisor does on behalf of a process inside, done to the tree.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use fs_model::tree::{NewNode, SetAttr};
+use fs_model::{Device, FileType, FsError, Ino};
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use crate::fuse::errno_of;
+use crate::live::Live;
+use crate::sandbox::{Found, FoundKind, Supervised};
+
+/// How many of the objects that were last looked at are kept alive, so that a walk can go on from
+/// each of them: more than a path can have components and links.
+const HELD: usize = 16 << 10;
+
+/// A tree, as the supervisor sees it.
+#[derive(Debug)]
+pub struct SupervisedTree {
+    live: Arc<Live>,
+    held: Mutex<VecDeque<Ino>>,
+}
+
+impl SupervisedTree {
+    /// The tree behind `live`.
+    pub fn new(live: Arc<Live>) -> Self {
+        SupervisedTree { live, held: Mutex::new(VecDeque::new()) }
+    }
+
+    fn hold(&self, ino: Ino) {
+        let mut held = self.held.lock();
+        held.push_back(ino);
+        if held.len() > HELD
+            && let Some(oldest) = held.pop_front()
+        {
+            self.live.tree().forget(oldest, 1);
+        }
+    }
+}
+
+fn errno(error: FsError) -> Errno {
+    Errno::from_raw(errno_of(&error).code())
+}
+
+impl Supervised for SupervisedTree {
+    fn lookup(&self, dir: u64, name: &[u8]) -> Result<Found, Errno> {
+        let entry = self.live.tree().lookup(Ino(dir), name).map_err(errno)?;
+        self.hold(entry.ino);
+        let kind = match entry.attr.kind {
+            FileType::Directory => FoundKind::Directory,
+            FileType::Symlink => {
+                FoundKind::Symlink(self.live.tree().read_link(entry.ino).map_err(errno)?)
+            }
+            _ => FoundKind::Other,
+        };
+        Ok(Found { ino: entry.ino.0, kind })
+    }
+
+    fn parent(&self, dir: u64) -> Result<u64, Errno> {
+        self.live.tree().parent(Ino(dir)).map(|ino| ino.0).map_err(errno)
+    }
+
+    fn mknod(
+        &self,
+        dir: u64,
+        name: &[u8],
+        mode: u32,
+        (major, minor): (u32, u32),
+        uid: u32,
+        gid: u32,
+    ) -> Result<(), Errno> {
+        let kind = FileType::from_mode(mode).filter(|k| k.is_device()).ok_or(Errno::EINVAL)?;
+        let rdev = Device { major, minor };
+        let node = NewNode::device(kind, (mode & 0o7777) as u16, uid, gid, rdev);
+        let entry = self.live.tree().make(Ino(dir), name, &node).map_err(errno)?;
+        self.live.tree().forget(entry.ino, 1);
+        self.live.forget_name(Ino(dir), name);
+        Ok(())
+    }
+
+    fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        let ino = Ino(ino);
+        let attr = self.live.tree().attr(ino).map_err(errno)?;
+        // As the kernel does: setuid goes, and setgid where it means the group of an execution.
+        let mut mode = attr.mode;
+        if attr.kind != FileType::Directory {
+            mode &= !0o4000;
+            if mode & 0o010 != 0 {
+                mode &= !0o2000;
+            }
+        }
+        let set = SetAttr { mode: Some(mode), uid, gid, ..SetAttr::default() };
+        self.live.tree().set_attr(ino, &set).map_err(errno)?;
+        self.live.forget_inode(ino);
+        Ok(())
+    }
+}
