@@ -31,6 +31,9 @@ fn may_mount() -> bool {
 }
 
 /// A kernel mount of an image, until it is dropped.
+///
+/// Each image must be a file of its own: a loop device that outlives its mount for a moment is
+/// taken up again by the next mount of the same file, with the pages that it had.
 struct KernelMount(PathBuf);
 
 impl KernelMount {
@@ -43,7 +46,10 @@ impl KernelMount {
             .unwrap();
         let why = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "mount {}: {why}", image.display());
-        KernelMount(at)
+        let mount = KernelMount(at);
+        let above = mount.0.parent().unwrap().metadata().unwrap().dev();
+        assert_ne!(mount.0.metadata().unwrap().dev(), above, "the mount is gone at once");
+        mount
     }
 }
 
@@ -248,7 +254,10 @@ fn layer_side(layer: &SquashfsLayer, kernel: &mut Side) -> Side {
                 match entry.entry {
                     LayerEntry::Object { ino, kind } => left.push((path, ino, kind)),
                     LayerEntry::Whiteout => {
-                        let object = kernel.objects.remove(&path).expect("no such whiteout");
+                        let object = kernel.objects.remove(&path).unwrap_or_else(|| {
+                            let (path, known) = (path.escape_ascii(), kernel.objects.len());
+                            panic!("{layer:?}: {path} is none of the kernel's {known} objects")
+                        });
                         assert_eq!(object.mode & 0o170000, 0o020000);
                         assert_eq!(object.device, Device::default());
                     }
@@ -333,8 +342,10 @@ fn every_compressor_and_block_size_reads_as_the_kernel_does() {
     for compressor in COMPRESSORS {
         for block_size in ["4096", "131072", "1048576"] {
             let options = ["-comp", compressor, "-b", block_size];
-            let image = mksquashfs(&tree, dir.path().join("image"), &options);
-            assert_agrees_with_the_kernel(&image, dir.path().join("mount"));
+            let name = format!("{compressor}-{block_size}");
+            let image = mksquashfs(&tree, dir.path().join(&name), &options);
+            assert_agrees_with_the_kernel(&image, dir.path().join(name + "-mount"));
+            fs::remove_file(image).unwrap();
         }
     }
 }
@@ -348,7 +359,7 @@ fn fragments_everywhere_or_nowhere_and_uncompressed_tables_read_as_the_kernel_do
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     full_tree(&tree);
-    for options in [
+    let variants = [
         &["-always-use-fragments"][..],
         &["-no-fragments"],
         &["-noI", "-noX"],
@@ -358,9 +369,11 @@ fn fragments_everywhere_or_nowhere_and_uncompressed_tables_read_as_the_kernel_do
         &["-comp", "gzip", "-Xcompression-level", "1", "-Xwindow-size", "9"],
         &["-comp", "xz", "-Xbcj", "x86,arm"],
         &["-comp", "lz4", "-Xhc"],
-    ] {
-        let image = mksquashfs(&tree, dir.path().join("image"), options);
-        assert_agrees_with_the_kernel(&image, dir.path().join("mount"));
+    ];
+    for (i, options) in variants.iter().enumerate() {
+        let image = mksquashfs(&tree, dir.path().join(format!("image-{i}")), options);
+        assert_agrees_with_the_kernel(&image, dir.path().join(format!("mount-{i}")));
+        fs::remove_file(image).unwrap();
     }
 }
 

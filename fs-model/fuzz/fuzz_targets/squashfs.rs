@@ -2,7 +2,12 @@
 //! with what the trait `Layer` promises or with an error that names the image. It does not panic,
 //! does not loop, does not read short, and does not allocate beyond `-rss_limit_mb=256`.
 //!
-//! `./seeds.sh && cargo fuzz run squashfs -- -rss_limit_mb=256 -max_len=65536 -timeout=10`
+//! ```text
+//! ./seeds.sh
+//! ASAN_OPTIONS=quarantine_size_mb=8 \
+//!     cargo fuzz run squashfs -- -rss_limit_mb=256 -malloc_limit_mb=64 -max_len=65536 -timeout=10
+//! ```
+//! (The address sanitizer's quarantine of freed memory, 256 MB by itself, would hide the limit.)
 
 #![no_main]
 

@@ -287,3 +287,138 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> Drop for Landing<'_, K, V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    type Cache = BlockCache<u32, Block>;
+
+    fn block(len: usize) -> Block {
+        Arc::new(vec![7; len])
+    }
+
+    fn error() -> LayerError {
+        LayerError::corrupt(&"image".into(), "damaged")
+    }
+
+    /// Returns once `count` threads wait for the decode of `key`.
+    fn until_awaited(cache: &Cache, key: u32, count: usize) {
+        while cache.state.lock().under_way.get(&key).is_none_or(|p| p.waiters < count) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_cache_never_holds_more_than_its_limit() {
+        let limit = 10 * (1000 + ENTRY_COST);
+        let cache = Cache::new(limit);
+        for key in 0..100 {
+            let len = if key % 10 == 0 { limit + 1 } else { 1000 };
+            cache.get_or_decode(key, || Ok(block(len))).unwrap();
+            assert!(cache.bytes() <= limit);
+        }
+        assert!((90..=99).filter(|key| cache.contains(key)).count() >= 9);
+        assert!(!cache.contains(&90), "heavier than the limit");
+        assert!(!cache.contains(&1));
+    }
+
+    #[test]
+    fn what_was_used_last_stays_longest() {
+        let cache = Cache::new(3 * (100 + ENTRY_COST));
+        for key in [1, 2, 3, 1, 4] {
+            cache.get_or_decode(key, || Ok(block(100))).unwrap();
+        }
+        assert_eq!([1, 2, 3, 4].map(|key| cache.contains(&key)), [true, false, true, true]);
+    }
+
+    #[test]
+    fn who_asks_during_a_decode_gets_its_outcome_and_errors_are_not_kept() {
+        let cache = Cache::new(1 << 20);
+        std::thread::scope(|scope| {
+            let (decoder, waiter) = (&cache, &cache);
+            scope.spawn(move || {
+                let result = decoder.get_or_decode(1, || {
+                    until_awaited(decoder, 1, 3);
+                    Err(error())
+                });
+                assert!(result.is_err());
+            });
+            while !cache.state.lock().under_way.contains_key(&1) {
+                std::thread::yield_now();
+            }
+            for _ in 0..3 {
+                scope.spawn(move || {
+                    let result = waiter.get_or_decode(1, || panic!("a second decode"));
+                    assert_eq!(result.unwrap_err().to_string(), error().to_string());
+                });
+            }
+        });
+        assert_eq!(cache.decodes(), 1);
+        assert!(cache.get_or_decode(1, || Ok(block(1))).is_ok());
+    }
+
+    #[test]
+    fn a_decode_into_a_buffer_is_shared_with_who_waits_and_else_not_kept() {
+        let cache = Cache::new(1 << 20);
+        let read = |out: &mut [u8], waiters| {
+            cache.read_or_decode(
+                1,
+                out,
+                |block, out| out.copy_from_slice(block),
+                |out| {
+                    if waiters > 0 {
+                        until_awaited(&cache, 1, waiters);
+                    }
+                    out.fill(9);
+                    Ok(())
+                },
+                |decoded| Arc::new(decoded.to_vec()),
+            )
+        };
+        let mut out = [0; 10];
+        read(&mut out, 0).unwrap();
+        assert!(!cache.contains(&1) && out == [9; 10]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| read(&mut [0; 10], 2).unwrap());
+            while !cache.state.lock().under_way.contains_key(&1) {
+                std::thread::yield_now();
+            }
+            scope.spawn(|| {
+                let mut out = [0; 10];
+                read(&mut out, 0).unwrap();
+                assert_eq!(out, [9; 10]);
+            });
+            scope.spawn(|| {
+                assert_eq!(**cache.get_or_decode(1, || unreachable!()).unwrap(), [9; 10])
+            });
+        });
+        assert_eq!(cache.decodes(), 2);
+        assert!(cache.contains(&1));
+    }
+
+    #[test]
+    fn a_decoder_that_panics_leaves_nobody_waiting() {
+        let cache = Cache::new(1 << 20);
+        let panicked = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let decoder = scope.spawn(|| {
+                let _ = cache.get_or_decode(1, || {
+                    until_awaited(&cache, 1, 1);
+                    panicked.store(true, Ordering::SeqCst);
+                    std::panic::resume_unwind(Box::new("unwinds"));
+                });
+            });
+            while !cache.state.lock().under_way.contains_key(&1) {
+                std::thread::yield_now();
+            }
+            let block = cache.get_or_decode(1, || {
+                assert!(panicked.load(Ordering::SeqCst));
+                Ok(block(3))
+            });
+            assert_eq!(**block.unwrap(), [7; 3]);
+            assert!(decoder.join().is_err());
+        });
+    }
+}

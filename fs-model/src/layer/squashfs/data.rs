@@ -233,7 +233,9 @@ impl SquashfsLayer {
             match piece {
                 Piece::Hole => out.fill(0),
                 Piece::Block(key) => self.read_block(key, within, out)?,
-                Piece::Tail(key, at) => self.read_tail(key, at as usize + within, out)?,
+                Piece::Tail(key, at) => {
+                    self.read_tail(key, (at as usize).saturating_add(within), out)?
+                }
             }
             done += n;
         }

@@ -38,6 +38,10 @@ impl SquashfsLayer {
     /// All attributes, overlayfs's own included, sorted by name.
     fn all_xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
         let Some(index) = self.inode(ino)?.xattr else { return Ok(Vec::new()) };
+        // As the kernel: without the table nothing has attributes, whatever the inodes say.
+        if self.superblock.xattr_table.is_none() {
+            return Ok(Vec::new());
+        }
         let (place, table) = self.tables.xattr(&self.metadata, &self.superblock, index)?;
         let mut cursor = self.xattr_cursor(&table, place.reference)?;
         let mut xattrs: Vec<Xattr> = Vec::new();
