@@ -58,6 +58,7 @@ pub fn as_user(name: &str) {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "as {USER}:\n{text}");
     assert!(text.contains("1 passed"), "{name} is not the test's name:\n{text}");
+    print!("as {USER}: {text}");
 }
 
 /// This test binary as the unprivileged user.
