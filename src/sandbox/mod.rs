@@ -21,7 +21,8 @@
 //! 2. The daemon serves [`Starting::fuse_fd`] in threads of its own. The places of
 //!    [`Plan::mount_points`] must exist in the tree.
 //! 3. [`Starting::enter`] mounts the rest, and starts pid 1.
-//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself.
+//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself. Without it, such a call
+//!    waits until the sandbox ends.
 //! 5. [`Sandbox::spawn`], as often as wanted.
 //! 6. [`Sandbox::shutdown`], while the tree is still served: a process inside may be waiting for
 //!    it.
