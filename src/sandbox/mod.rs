@@ -21,7 +21,8 @@
 //! 2. The daemon serves [`Starting::fuse_fd`] in threads of its own. The places of
 //!    [`Plan::mount_points`] must exist in the tree.
 //! 3. [`Starting::enter`] mounts the rest, and starts pid 1.
-//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself.
+//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself. Without it, such a call
+//!    waits until the sandbox ends.
 //! 5. [`Sandbox::spawn`], as often as wanted.
 //! 6. [`Sandbox::shutdown`], while the tree is still served: a process inside may be waiting for
 //!    it.
@@ -31,7 +32,9 @@ mod environment;
 mod error;
 mod host;
 mod image;
+mod host_mount;
 mod init;
+mod mountinfo;
 mod mounts;
 mod notify;
 mod plan;
@@ -50,6 +53,7 @@ pub use environment::default_environment;
 pub use error::SandboxError;
 pub use host::{Host, ScratchFile, When};
 pub use image::map_image;
+pub use host_mount::{HostMount, unmount};
 pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege};

@@ -74,8 +74,8 @@ impl Plan {
 
     /// The places that must exist in the root, with their parents, when
     /// [`Starting::enter`](super::Starting::enter) is called: the owner of the tree makes them as
-    /// scratch entries. Places inside a mount of the sandbox itself are listed as well; those that
-    /// lie in its own `/dev`, `/proc`, `/sys`, `/run` and `/tmp` are made by the sandbox.
+    /// scratch entries. A place that another mount hides is not listed: the sandbox makes those in
+    /// its own `/dev`, `/run` and `/tmp`, and one in an earlier bind must exist there.
     ///
     /// # Errors
     /// A bind whose host path is missing, or whose inside path is not absolute, is the root or
@@ -85,17 +85,21 @@ impl Plan {
             .iter()
             .map(|path| MountPoint { path: path.into(), kind: MountPointKind::Directory })
             .collect();
+        let mut taken: Vec<PathBuf> = SYSTEM_MOUNTS.iter().map(PathBuf::from).collect();
         for bind in &self.binds {
             let path = inside_path(&bind.inside)?;
             let kind = bind_kind(&bind.host)?;
-            if points.iter().any(|point| point.path == path) {
+            if taken.contains(&path) {
                 return Err(SandboxError::Invalid(format!(
                     "cannot show {} at /{}: something else is mounted there",
                     bind.host.display(),
                     path.display()
                 )));
             }
-            points.push(MountPoint { path, kind });
+            if !taken.iter().any(|earlier| path.starts_with(earlier)) {
+                points.push(MountPoint { path: path.clone(), kind });
+            }
+            taken.push(path);
         }
         Ok(points)
     }
@@ -155,6 +159,13 @@ mod tests {
         assert_eq!(points[0].path, Path::new("dev"));
         assert_eq!(points[5].kind, MountPointKind::Directory);
         assert_eq!(points[6].kind, MountPointKind::File);
+        for inside in ["/srv/etc/apt", "/run/etc"] {
+            plan.binds.push(Bind { host: "/etc".into(), inside: inside.into(), read_only: true });
+        }
+        assert_eq!(plan.mount_points().unwrap(), points, "hidden ones are not listed");
+        plan.binds.push(plan.binds[0].clone());
+        assert!(plan.mount_points().unwrap_err().to_string().contains("something else"));
+        plan.binds.pop();
         plan.binds[0].host = "/does/not/exist".into();
         assert!(plan.mount_points().unwrap_err().to_string().contains("/does/not/exist"));
     }

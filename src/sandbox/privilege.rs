@@ -93,7 +93,7 @@ impl Privilege {
     /// # Errors
     /// What is missing, and how to get it.
     pub fn detect() -> Result<Self, SandboxError> {
-        fuse_device_opens()?;
+        open_fuse_device()?;
         if Uid::effective().is_root() {
             if !effective_capabilities()?.has(CAP_SYS_ADMIN) {
                 return Err(SandboxError::RootWithoutCapabilities);
@@ -108,7 +108,7 @@ impl Privilege {
     /// # Errors
     /// What is missing, and how to get it.
     pub fn subordinate() -> Result<Self, SandboxError> {
-        fuse_device_opens()?;
+        open_fuse_device()?;
         user_namespaces_are_on()?;
         for program in ["newuidmap", "newgidmap"] {
             if find_program(program).is_none() {
@@ -229,9 +229,10 @@ fn effective_capabilities() -> Result<Capabilities, SandboxError> {
     Ok(Capabilities(u64::from_str_radix(hex.trim(), 16).unwrap_or(0)))
 }
 
-fn fuse_device_opens() -> Result<(), SandboxError> {
+/// The FUSE device, opened for a mount.
+pub(super) fn open_fuse_device() -> Result<fs::File, SandboxError> {
     match fs::File::options().read(true).write(true).open("/dev/fuse") {
-        Ok(_) => Ok(()),
+        Ok(file) => Ok(file),
         // ENODEV and ENXIO: the node is there, the module is not.
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) =>

@@ -615,6 +615,10 @@ impl Filesystem for MemFs {
         }
     }
 
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: fuser::ReplyStatfs) {
+        reply.statfs(1 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20, 4096, 255, 4096);
+    }
+
     fn readdir(
         &self,
         _req: &Request,

@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use overcoat::sandbox::{
-    CommandSpec, ExitStatus, MountPointKind, Plan, Privilege, Sandbox, Starting, Stdio, Supervisor,
+    CommandSpec, ExitStatus, HostMount, MountPointKind, Plan, Privilege, Sandbox, Starting, Stdio,
+    Supervisor,
 };
 
 pub use memfs::MemFs;
@@ -38,6 +39,9 @@ pub fn at_both_privileges(name: &str, test: impl FnOnce()) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let root = nix::unistd::geteuid().is_root();
     if root {
+        // Some machines keep the device for root.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        std::fs::set_permissions("/dev/fuse", open).expect("/dev/fuse is there");
         as_user(name);
     } else {
         println!("{name}: not root, so as {USER} or whoever this is only");
@@ -48,12 +52,13 @@ pub fn at_both_privileges(name: &str, test: impl FnOnce()) {
 /// Runs the test `name` of this binary as the unprivileged user.
 pub fn as_user(name: &str) {
     let output = user_command()
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--include-ignored", "--exact", name, "--nocapture", "--test-threads=1"])
         .output()
         .expect("setpriv starts");
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "as {USER}:\n{text}");
     assert!(text.contains("1 passed"), "{name} is not the test's name:\n{text}");
+    print!("as {USER}: {text}");
 }
 
 /// This test binary as the unprivileged user.
@@ -86,6 +91,18 @@ pub fn serve(starting: &mut Starting, fs: &MemFs) -> fuser::BackgroundSession {
     config.n_threads = Some(2);
     let fd = starting.fuse_fd();
     fuser::Session::from_fd(fs.clone(), fd, fuser::SessionACL::All, config)
+        .and_then(fuser::Session::spawn)
+        .unwrap()
+}
+
+/// Serves a mount of the host.
+pub fn serve_host(mount: HostMount, fs: &MemFs) -> fuser::BackgroundSession {
+    let acl = match mount.is_shared() {
+        true => fuser::SessionACL::All,
+        false => fuser::SessionACL::Owner,
+    };
+    let config = fuser::Config::default();
+    fuser::Session::from_fd(fs.clone(), mount.into_fuse_fd(), acl, config)
         .and_then(fuser::Session::spawn)
         .unwrap()
 }

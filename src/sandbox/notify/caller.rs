@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use crate::sandbox::mountinfo;
 use crate::sandbox::privilege::{Capabilities, IdMap};
 
 const PATH_MAX: usize = 4096;
@@ -154,63 +155,19 @@ fn parse_credentials(status: &str, uids: &IdMap, gids: &IdMap) -> Option<Credent
     })
 }
 
-/// What is mounted on the mount `id`, as paths from its root; `None` when `mountinfo` does not
+/// What is mounted on the mount `id`, as paths from its root; `None` when `info` does not
 /// have it as a whole file system of the device `device`.
-pub(super) fn mounted_on(mountinfo: &[u8], id: u64, device: u64) -> Option<Vec<Vec<u8>>> {
+pub(super) fn mounted_on(info: &[u8], id: u64, device: u64) -> Option<Vec<Vec<u8>>> {
     let (major, minor) = (libc::major(device), libc::minor(device));
-    let lines = || mountinfo.split(|&byte| byte == b'\n').filter_map(MountLine::parse);
-    let own = lines().find(|line| line.id == id)?;
+    let own = mountinfo::lines(info).find(|line| line.id == id)?;
     if own.device != format!("{major}:{minor}").as_bytes() || own.root != b"/" {
         return None;
     }
     let base = own.point.strip_suffix(b"/").unwrap_or(&own.point);
-    let below = lines()
+    let below = mountinfo::lines(info)
         .filter(|line| line.parent == id)
         .filter_map(|line| line.point.strip_prefix(base).map(<[u8]>::to_vec));
     Some(below.collect())
-}
-
-struct MountLine<'a> {
-    id: u64,
-    parent: u64,
-    device: &'a [u8],
-    root: Vec<u8>,
-    point: Vec<u8>,
-}
-
-impl<'a> MountLine<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.split(|&byte| byte == b' ');
-        let mut number = || str::from_utf8(fields.next()?).ok()?.parse().ok();
-        let (id, parent) = (number()?, number()?);
-        Some(MountLine {
-            id,
-            parent,
-            device: fields.next()?,
-            root: unescape(fields.next()?),
-            point: unescape(fields.next()?),
-        })
-    }
-}
-
-/// Space, tab, newline and backslash are written as a backslash and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first == b'\\'
-            && let Some((digits, tail)) = tail.split_first_chunk::<3>()
-            && let Ok(digits) = str::from_utf8(digits)
-            && let Ok(byte) = u8::from_str_radix(digits, 8)
-        {
-            plain.push(byte);
-            rest = tail;
-        } else {
-            plain.push(*first);
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

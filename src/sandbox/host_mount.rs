@@ -1,0 +1,222 @@
+//! A mount that everybody on the host sees: what `overcoat mount` makes, without a sandbox.
+//!
+//! Root mounts by itself and shows the tree to all users with its true owners. Anybody else goes
+//! through `fusermount3`, which mounts for them; the tree is then that user's alone, unless
+//! `/etc/fuse.conf` has `user_allow_other`.
+//!
+//! Nothing here follows `DIR` into the mount: a mount whose daemon is gone can be found and taken
+//! away too.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{Uid, getgid, getuid};
+
+use super::error::{During, SandboxError};
+use super::privilege::{find_program, open_fuse_device};
+use super::{mountinfo, sys};
+
+/// The file system's type and source, as `findmnt` tells them.
+const TYPE: &str = "fuse.overcoat";
+const SOURCE: &str = "overcoat";
+const HELPER: &str = "fusermount3";
+
+/// A mount in the host's own namespace. Dropping it leaves it mounted: [`unmount`] ends it.
+#[derive(Debug)]
+pub struct HostMount {
+    fuse: OwnedFd,
+    shared: bool,
+}
+
+impl HostMount {
+    /// Mounts on the directory `dir`.
+    ///
+    /// # Errors
+    /// Why not, and what to do about it.
+    pub fn new(dir: &Path, read_only: bool) -> Result<Self, SandboxError> {
+        match fs::metadata(dir) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(mount_error(dir, "it is not a directory".to_owned())),
+            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+                let message = "a mount whose program is gone is there; `overcoat umount` takes it \
+                               away";
+                return Err(mount_error(dir, message.to_owned()));
+            }
+            Err(error) => return Err(mount_error(dir, error.to_string())),
+        }
+        if Uid::effective().is_root() {
+            Self::as_root(dir, read_only)
+        } else {
+            Self::through_helper(dir, read_only)
+        }
+    }
+
+    fn as_root(dir: &Path, read_only: bool) -> Result<Self, SandboxError> {
+        let fuse = open_fuse_device()?;
+        let options = format!(
+            "fd={},rootmode=40755,user_id={},group_id={},allow_other,default_permissions",
+            fuse.as_raw_fd(),
+            getuid(),
+            getgid()
+        );
+        let flags = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+        mount(Some(SOURCE), dir, Some(TYPE), flags, Some(options.as_str())).map_err(|error| {
+            let hint = match error {
+                Errno::EPERM => "; it takes CAP_SYS_ADMIN, which this root does not have",
+                _ => "",
+            };
+            mount_error(dir, format!("{}{hint}", error.desc()))
+        })?;
+        Ok(HostMount { fuse: fuse.into(), shared: true })
+    }
+
+    fn through_helper(dir: &Path, read_only: bool) -> Result<Self, SandboxError> {
+        let program = helper()?;
+        let shared = users_may_share();
+        let mut options = format!("default_permissions,fsname={SOURCE},subtype={SOURCE},");
+        options.push_str(if read_only { "ro" } else { "rw" });
+        if shared {
+            options.push_str(",allow_other");
+        }
+        let doing = "starting fusermount3";
+        let (ours, theirs) = UnixStream::pair().during(doing)?;
+        // The helper sends the descriptor over the socket whose number it is told: its standard
+        // input, which it has no other use for.
+        let child = Command::new(program)
+            .args(["-o", &options, "--"])
+            .arg(dir)
+            .env("_FUSE_COMMFD", "0")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .during(doing)?;
+        let answer = sys::receive(ours.as_fd()).during(doing)?;
+        let output = child.wait_with_output().during(doing)?;
+        match answer.fds.into_iter().next() {
+            Some(fuse) if output.status.success() => Ok(HostMount { fuse, shared }),
+            _ => Err(mount_error(dir, said(&output.stderr))),
+        }
+    }
+
+    /// Whether other users see the mount (and `SessionACL::All` is right for it).
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// The FUSE descriptor, to be served with `fuser::Session::from_fd`.
+    pub fn into_fuse_fd(self) -> OwnedFd {
+        self.fuse
+    }
+}
+
+/// Takes the mount on `dir` away. With `lazily`, also when it is in use: it disappears at once,
+/// and ends with its last user.
+///
+/// # Errors
+/// When overcoat has nothing mounted there, or it is in use.
+pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
+    let error =
+        |message: &str| SandboxError::Unmount { dir: dir.to_owned(), message: message.to_owned() };
+    let path = absolute(dir).map_err(|source| error(&source.to_string()))?;
+    if !is_mounted(&path).during("reading /proc/self/mountinfo")? {
+        return Err(error("overcoat has nothing mounted there"));
+    }
+    if Uid::effective().is_root() {
+        let lazy = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+        return umount2(&path, lazy | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| match errno {
+            Errno::EBUSY => error(&busy(&path)),
+            errno => error(errno.desc()),
+        });
+    }
+    let output = Command::new(helper()?)
+        .args(if lazily { ["-u", "-z"].as_slice() } else { &["-u"] })
+        .arg("--")
+        .arg(&path)
+        .stdin(Stdio::null())
+        .output()
+        .during("starting fusermount3")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = said(&output.stderr);
+    if message.contains("busy") { Err(error(&busy(&path))) } else { Err(error(&message)) }
+}
+
+fn busy(path: &Path) -> String {
+    format!("it is in use; `fuser -vm {}` tells by whom", path.display())
+}
+
+fn mount_error(dir: &Path, message: String) -> SandboxError {
+    SandboxError::Mount { dir: dir.to_owned(), message }
+}
+
+fn helper() -> Result<PathBuf, SandboxError> {
+    find_program(HELPER).ok_or(SandboxError::ProgramMissing { program: HELPER, package: "fuse3" })
+}
+
+/// What the helper said, without its name before it.
+fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let text = text.trim();
+    let plain = text.strip_prefix("fusermount3: ").unwrap_or(text);
+    if plain.is_empty() { "fusermount3 failed without a word".to_owned() } else { plain.to_owned() }
+}
+
+fn users_may_share() -> bool {
+    fs::read_to_string("/etc/fuse.conf")
+        .is_ok_and(|conf| conf.lines().any(|line| line.trim() == "user_allow_other"))
+}
+
+/// The absolute path of `dir`, with the links above it resolved, but not looked into.
+fn absolute(dir: &Path) -> io::Result<PathBuf> {
+    match (dir.parent(), dir.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            Ok(fs::canonicalize(parent)?.join(name))
+        }
+        _ => fs::canonicalize(dir), // ends in `..` or is the root
+    }
+}
+
+/// Whether a mount of ours is on top at `path`.
+fn is_mounted(path: &Path) -> io::Result<bool> {
+    let info = fs::read("/proc/self/mountinfo")?;
+    Ok(type_on_top(&info, path.as_os_str().as_bytes()).as_deref() == Some(TYPE.as_bytes()))
+}
+
+/// The type of the last mount on `path`.
+fn type_on_top(info: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+    mountinfo::lines(info).filter(|line| line.point == path).map(|line| line.kind.to_vec()).last()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_on_top_counts() {
+        let info = b"\
+30 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+31 30 0:50 / /mnt/a\\040b rw shared:2 master:3 - fuse.overcoat overcoat rw\n\
+32 31 0:51 / /mnt/a\\040b rw - tmpfs tmpfs rw\n\
+33 30 0:52 / /mnt/c rw - fuse.overcoat overcoat rw\n";
+        assert_eq!(type_on_top(info, b"/mnt/a b").unwrap(), b"tmpfs");
+        assert_eq!(type_on_top(info, b"/mnt/c").unwrap(), TYPE.as_bytes());
+        assert_eq!(type_on_top(info, b"/mnt"), None);
+    }
+
+    #[test]
+    fn a_directory_is_named_without_looking_into_it() {
+        assert_eq!(absolute(Path::new("/tmp/../tmp/none")).unwrap(), Path::new("/tmp/none"));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(absolute(Path::new("none")).unwrap(), here.join("none"));
+    }
+}

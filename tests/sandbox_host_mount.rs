@@ -1,0 +1,95 @@
+//! Mounts in the host's own namespace, as root and through fusermount3.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use overcoat::sandbox::{HostMount, unmount};
+use support::{MemFs, at_both_privileges, serve_host};
+
+/// A directory to mount on, without the mount and the directory in the end.
+struct MountDir(PathBuf);
+
+impl MountDir {
+    fn new(name: &str) -> Self {
+        let uid = nix::unistd::geteuid();
+        let dir = std::env::temp_dir().join(format!("overcoat-mount {name}-{uid}"));
+        let _ = unmount(&dir, true);
+        let _ = fs::remove_dir(&dir);
+        fs::create_dir(&dir).unwrap();
+        MountDir(dir)
+    }
+}
+
+impl Drop for MountDir {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, true);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn tree() -> MemFs {
+    MemFs::from_tar(&support::base(), u32::MAX)
+}
+
+#[test]
+fn a_mount_is_seen_on_the_host_until_it_is_unmounted() {
+    at_both_privileges("a_mount_is_seen_on_the_host_until_it_is_unmounted", || {
+        let dir = MountDir::new("seen");
+        let fs = tree();
+        let session = serve_host(HostMount::new(&dir.0, false).unwrap(), &fs);
+        let release = fs::read_to_string(dir.0.join("usr/lib/os-release")).unwrap();
+        assert!(release.contains("Debian"), "{release}");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = mounts.lines().find(|line| line.contains("overcoat-mount\\040seen")).unwrap();
+        assert!(line.contains(" - fuse.overcoat overcoat rw"), "{line}");
+
+        let open = fs::File::open(dir.0.join("usr/lib/os-release")).unwrap();
+        let busy = unmount(&dir.0, false).unwrap_err().to_string();
+        assert!(busy.contains("in use"), "{busy}");
+        drop(open);
+        unmount(&dir.0, false).unwrap();
+        session.join().unwrap();
+        assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0);
+        let twice = unmount(&dir.0, false).unwrap_err().to_string();
+        assert!(twice.contains("nothing mounted"), "{twice}");
+    });
+}
+
+#[test]
+fn a_read_only_mount_refuses_writing() {
+    at_both_privileges("a_read_only_mount_refuses_writing", || {
+        let dir = MountDir::new("ro");
+        let session = serve_host(HostMount::new(&dir.0, true).unwrap(), &tree());
+        let error = fs::write(dir.0.join("new"), "").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        unmount(&dir.0, false).unwrap();
+        session.join().unwrap();
+    });
+}
+
+#[test]
+fn a_mount_without_its_program_can_be_taken_away() {
+    at_both_privileges("a_mount_without_its_program_can_be_taken_away", || {
+        let dir = MountDir::new("dead");
+        drop(HostMount::new(&dir.0, false).unwrap());
+        let error = HostMount::new(&dir.0, false).unwrap_err().to_string();
+        assert!(error.contains("overcoat umount"), "{error}");
+        unmount(&dir.0, false).unwrap();
+    });
+}
+
+#[test]
+fn what_cannot_be_mounted_on_is_named() {
+    at_both_privileges("what_cannot_be_mounted_on_is_named", || {
+        let error = |dir: &str| HostMount::new(Path::new(dir), false).unwrap_err().to_string();
+        let missing = error("/no/such/dir");
+        assert!(missing.contains("/no/such/dir: No such file"), "{missing}");
+        assert!(error("/etc/passwd").contains("not a directory"));
+        if !nix::unistd::geteuid().is_root() {
+            let denied = error("/usr");
+            assert!(denied.contains("/usr"), "{denied}");
+        }
+    });
+}
