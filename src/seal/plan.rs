@@ -123,7 +123,7 @@ fn check(entry: &DeltaEntry, index: usize, limits: Limits) -> Result<(), SealErr
         return bad("the root is not its first entry, and only that");
     }
     if entry.path.is_empty()
-        && !entry.object.is_some_and(|root| root.attr.kind == FileType::Directory)
+        && entry.object.is_none_or(|root| root.attr.kind != FileType::Directory)
     {
         return bad("the root is no directory");
     }

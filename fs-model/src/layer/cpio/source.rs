@@ -233,7 +233,7 @@ struct Decoder<'a> {
 }
 
 enum Member<'a> {
-    Gzip(GzDecoder<&'a [u8]>),
+    Gzip(Box<GzDecoder<&'a [u8]>>),
     Zstd(zstd::stream::read::Decoder<'static, &'a [u8]>),
 }
 
@@ -256,7 +256,7 @@ impl Read for Decoder<'_> {
             let zeros = self.rest.iter().take_while(|&&byte| byte == 0).count();
             let rest = &self.rest[zeros..];
             self.member = if is_gzip(rest) {
-                Some(Member::Gzip(GzDecoder::new(rest)))
+                Some(Member::Gzip(Box::new(GzDecoder::new(rest))))
             } else if is_zstd(rest) {
                 let zstd = zstd::stream::read::Decoder::with_buffer(rest)?;
                 Some(Member::Zstd(zstd.single_frame()))
