@@ -51,7 +51,7 @@ impl Observer for () {}
 /// A step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepInfo {
-    /// The provisioner it belongs to; the clean-up belongs to none.
+    /// The provisioner it belongs to, where there are several; the clean-up belongs to none.
     pub provisioner: Option<String>,
     /// What it is called: `packages (9)`, `script scripts/10-configure.sh`, `cleanup logs`.
     pub name: String,
@@ -148,10 +148,11 @@ impl Plan {
 
         let mut steps = Vec::new();
         let mut settings = cleanup::Settings::default();
+        let several = provisioners.len() > 1;
         for (index, provisioner) in provisioners.iter().enumerate() {
             for action in provisioner.actions() {
                 let info = StepInfo {
-                    provisioner: Some(provisioner.name().to_owned()),
+                    provisioner: several.then(|| provisioner.name().to_owned()),
                     name: action.name(),
                     index: steps.len(),
                     total: 0,

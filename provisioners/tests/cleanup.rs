@@ -317,3 +317,22 @@ fn names_are_unique_and_say_what_they_do() {
     let on: Vec<&str> = settings.enabled().map(|step| step.name).collect();
     assert!(on.contains(&"docs") && !on.contains(&"logs"));
 }
+
+#[test]
+fn the_readme_lists_the_steps_as_they_are() {
+    let readme = include_str!("../README.md");
+    let table: Vec<&str> = readme
+        .lines()
+        .skip_while(|line| !line.starts_with("<!-- cleanup"))
+        .skip(3)
+        .take_while(|line| !line.starts_with("<!--"))
+        .collect();
+    let steps: Vec<String> = cleanup::list()
+        .iter()
+        .map(|step| {
+            let default = if step.default { "on" } else { "off" };
+            format!("| `{}` | {default} | {} |", step.name, step.description)
+        })
+        .collect();
+    assert_eq!(table, steps);
+}

@@ -57,3 +57,15 @@ fn message(name: &str, text: &str) -> String {
         .replace(&dir.path().display().to_string(), ".")
         + "\n"
 }
+
+/// The examples are part of the documentation: they have to be right.
+#[test]
+fn the_examples_have_no_mistakes() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for file in ["discovery/discovery.yml", "base/base.yml"] {
+        let plan = Image::load(&examples.join(file))
+            .map_err(|e| chain(&e))
+            .and_then(|image| image.plan().map_err(|e| chain(&e)));
+        assert!(plan.is_ok_and(|plan| plan.steps().len() > 10), "{file}");
+    }
+}

@@ -274,7 +274,7 @@ fn a_failing_script_shows_its_name_its_end_and_where_the_log_is() {
     let mut recorder = Recorder::default();
     let error = provision(&mut machine, &files, &options, &mut recorder).unwrap_err();
     let text = chain(&*error);
-    assert!(text.contains(": script a.sh\" failed\n  | line 11\n"), "{text}");
+    assert!(text.contains("step \"script a.sh\" failed\n  | line 11\n"), "{text}");
     let end = "  | line 30\nthe whole log is in build/x.log\ncaused by: the script: exit code 3";
     assert!(text.ends_with(end), "{text}");
     assert_eq!(recorder.output.iter().filter(|b| **b == b'\n').count(), 30);

@@ -66,10 +66,11 @@ impl fmt::Display for Mistake {
             let before: String = self
                 .source_line
                 .chars()
-                .take(self.column - 1)
+                .take(self.column.saturating_sub(1))
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
-            let left = self.source_line.chars().count().saturating_sub(self.column - 1);
+            let left =
+                self.source_line.chars().count().saturating_sub(self.column.saturating_sub(1));
             let mark = "^".repeat(self.width.min(left).max(1));
             write!(f, "\n{:>margin$} | {}", self.line, self.source_line.trim_end())?;
             write!(f, "\n{:>margin$} | {before}{mark}", "")?;

@@ -54,7 +54,7 @@ impl Files {
     }
 
     pub(crate) fn name(&self) -> String {
-        format!("files {}", self.name)
+        if self.name == "files" { self.name.clone() } else { format!("files {}", self.name) }
     }
 
     /// Reads the tree and renders its templates, so that their mistakes are found before anything
