@@ -36,6 +36,8 @@ pub struct RootOptions {
     pub network: Network,
     /// What is shown from the host.
     pub binds: Vec<Bind>,
+    /// Whether the layers' digests will be asked for: they are computed meanwhile.
+    pub digests: bool,
 }
 
 /// A root could not be made or kept.
@@ -66,7 +68,7 @@ pub struct Root {
     supervisor: Option<Supervisor>,
     serving: Option<Serving>,
     live: Arc<Live>,
-    digests: Digests,
+    digests: Option<Digests>,
 }
 
 /// A root whose sandbox has ended: what is left is the tree.
@@ -74,7 +76,7 @@ pub struct Root {
 pub struct Finished {
     /// The tree.
     pub tree: Arc<Tree>,
-    /// The layers, with their digests.
+    /// The layers with their digests, if they were asked for.
     pub layers: Vec<BaseLayer>,
 }
 
@@ -123,7 +125,8 @@ impl Composed {
         let mut sandbox = starting.enter()?;
         let supervised = Arc::new(SupervisedTree::new(live.clone()));
         let supervisor = Supervisor::start(&mut sandbox, supervised)?;
-        let digests = layers.digest().map_err(RootError::Serve)?;
+        let digests =
+            options.digests.then(|| layers.digest()).transpose().map_err(RootError::Serve)?;
         Ok(Root {
             sandbox: Some(sandbox),
             supervisor: Some(supervisor),
@@ -170,7 +173,10 @@ impl Root {
                 return Err(FsError::from(error).into());
             }
         }
-        Ok(Finished { tree: self.live.tree().clone(), layers: self.digests.finish() })
+        Ok(Finished {
+            tree: self.live.tree().clone(),
+            layers: self.digests.map_or_else(Vec::new, Digests::finish),
+        })
     }
 }
 

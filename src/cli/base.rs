@@ -37,7 +37,13 @@ pub(super) fn build(image: &Image, common: &Common) -> Outcome {
     };
     let job = Job::new(image, common)?;
     let privilege = Privilege::detect()?;
-    let options = common.root.root(Vec::new(), job.format, network(image), image.upper_size);
+    let options = common.root.root(
+        Vec::new(),
+        job.format,
+        network(image),
+        image.upper_size,
+        !common.seal.no_manifest,
+    );
     let composed = Composed::new(options)?;
     say(&format!("installing {} ({}) with mmdebstrap", debootstrap.release, debootstrap.variant));
     let mut mmdebstrap = Mmdebstrap::start(debootstrap, job.epoch)?;

@@ -181,7 +181,13 @@ fn build(image: &Image, common: &Common) -> Outcome {
     let job = Job::new(image, common)?;
     let signals = Signals::take()?;
     let layers = std::iter::once(base).chain(overlays).cloned().collect();
-    let options = common.root.root(layers, job.format, network(image), image.upper_size);
+    let options = common.root.root(
+        layers,
+        job.format,
+        network(image),
+        image.upper_size,
+        !common.seal.no_manifest,
+    );
     let privilege = Privilege::detect()?;
     let root = Composed::new(options)?.start(privilege)?;
     job.finish(root, signals)

@@ -92,6 +92,7 @@ type Outcome = Result<ExitCode, Failure>;
 
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
+    crate::fuse::settle_allocator();
     let cli = Cli::parse();
     start_tracing(cli.verbose);
     let outcome = match cli.command {

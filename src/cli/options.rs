@@ -46,6 +46,7 @@ impl RootArgs {
         format: Format,
         network: Network,
         upper_size: Option<u64>,
+        digests: bool,
     ) -> RootOptions {
         RootOptions {
             layers,
@@ -57,6 +58,7 @@ impl RootArgs {
                 None => network,
             },
             binds: self.bind.clone(),
+            digests,
         }
     }
 }

@@ -99,7 +99,8 @@ impl<'a> Attempt<'a> {
         };
         let format = save.as_ref().map_or(Format::CpioGz, |(_, format, _)| *format);
         let signals = Signals::take()?;
-        let options = common.root.root(layers.to_vec(), format, Network::Host, None);
+        let digests = save.is_some() && !common.seal.no_manifest;
+        let options = common.root.root(layers.to_vec(), format, Network::Host, None, digests);
         let privilege = Privilege::detect()?;
         let root = Composed::new(options)?.start(privilege)?;
         Ok(Attempt { common, save, signals, root, epoch })

@@ -30,6 +30,17 @@ use adapter::Adapter;
 use idle::Governor;
 use workers::Workers;
 
+/// Has large buffers come from the kernel as zero pages and go back to it, whatever was freed
+/// before. glibc would raise its threshold once a large one is freed, and then take the next from
+/// its heap: fuser's buffers of 16 MiB would be zeroed by hand and stay resident.
+pub fn settle_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt changes a number in the allocator, under its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
+
 /// A mount that is being served by threads of this process.
 #[derive(Debug)]
 pub struct Serving {

@@ -183,6 +183,13 @@ impl Contents for Tree {
         Tree::read(self, ino, offset, buf)
     }
 
+    fn next_data(&self, ino: Ino, offset: u64) -> Result<Option<Range<u64>>, FsError> {
+        match Tree::next_data(self, ino, offset) {
+            Err(FsError::NoSuchOffset) => Ok(None),
+            result => result,
+        }
+    }
+
     fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
         Tree::read_link(self, ino)
     }
