@@ -39,7 +39,7 @@ fn is_scratch(path: &str, base: &Listing) -> bool {
 }
 
 /// `listing` without what belongs to the sandbox.
-fn captured(listing: &Listing, base: &Listing) -> Listing {
+pub(crate) fn captured(listing: &Listing, base: &Listing) -> Listing {
     let kept = listing.iter().filter(|(path, _)| !is_scratch(path, base));
     kept.map(|(path, object)| (path.clone(), object.clone())).collect()
 }
@@ -51,7 +51,7 @@ fn scratch(listing: &Listing, base: &Listing) -> Listing {
 }
 
 /// The torture base as a squashfs image.
-fn torture_base(stage: &Stage) -> PathBuf {
+pub(crate) fn torture_base(stage: &Stage) -> PathBuf {
     let folder = stage.path("torture-base");
     fs::create_dir(&folder).unwrap();
     torture::base(&folder);
@@ -154,7 +154,7 @@ fn kernel_view(
 }
 
 /// The base as the kernel shows it.
-fn kernel_base(stage: &Stage, base: &Path) -> Listing {
+pub(crate) fn kernel_base(stage: &Stage, base: &Path) -> Listing {
     fs::create_dir(stage.path("base")).unwrap();
     let image = stage.path("alone.squashfs");
     fs::copy(base, &image).unwrap();
@@ -293,7 +293,7 @@ fn a_discovery_build_is_what_its_last_step_saw() {
     let truth = inside::parse(&String::from_utf8_lossy(&fs::read(&log).unwrap()));
     let truth = captured(&truth, &listed);
     assert!(truth.contains_key("usr/sbin/lldpd") && truth.contains_key("etc/discovery"));
-    for unpacker in UNPACKERS {
+    for unpacker in UNPACKERS.into_iter().filter(|unpacker| !unpacker.times) {
         let (found, unpacked) = kernel_view(&stage, &base, &archive, unpacker);
         let what = unpacker.name;
         assert_same(what, &own, &scratch(&found, &listed));

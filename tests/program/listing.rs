@@ -29,6 +29,16 @@ pub(crate) struct Object {
     pub(crate) content: String,
 }
 
+/// What the content of an object begins with that cannot be read.
+const UNREADABLE: &str = "unreadable";
+
+impl Object {
+    /// Whether reading it failed.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.content.starts_with(UNREADABLE)
+    }
+}
+
 /// Objects by path, without a leading slash; bytes that are no plain ASCII are written `\xNN`.
 pub(crate) type Listing = BTreeMap<String, Object>;
 
@@ -57,7 +67,10 @@ struct Walk {
 
 impl Walk {
     fn visit(&mut self, full: &Path, path: &str) {
-        let meta = fs::symlink_metadata(full).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let meta = match fs::symlink_metadata(full) {
+            Ok(meta) => meta,
+            Err(error) => return self.unreadable(path, &error),
+        };
         if meta.is_dir() && meta.dev() != self.device {
             return;
         }
@@ -66,9 +79,10 @@ impl Walk {
         let (name, content) = match () {
             () if kind.is_dir() => ("directory", String::new()),
             () if kind.is_file() => ("file", digest(full)),
-            () if kind.is_symlink() => {
-                ("link", escape(&fs::read_link(full).unwrap().into_os_string().into_vec()))
-            }
+            () if kind.is_symlink() => match fs::read_link(full) {
+                Ok(target) => ("link", escape(&target.into_os_string().into_vec())),
+                Err(error) => ("link", unreadable(&error)),
+            },
             () if kind.is_char_device() => ("char", String::new()),
             () if kind.is_block_device() => ("block", String::new()),
             () if kind.is_fifo() => ("fifo", String::new()),
@@ -93,10 +107,15 @@ impl Walk {
             self.names.entry(id).or_default().push(path.to_owned());
             return;
         }
-        let mut names: Vec<_> = fs::read_dir(full)
-            .unwrap_or_else(|e| panic!("{path}: {e}"))
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let entries = fs::read_dir(full)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+        let mut names: Vec<_> = match entries {
+            Ok(names) => names,
+            Err(error) => {
+                self.found.get_mut(path).unwrap().content = unreadable(&error);
+                return;
+            }
+        };
         names.sort();
         for name in names {
             let escaped = escape(name.as_bytes());
@@ -104,6 +123,25 @@ impl Walk {
             self.visit(&full.join(name), &path);
         }
     }
+
+    fn unreadable(&mut self, path: &str, error: &std::io::Error) {
+        let object = Object {
+            kind: "unknown".into(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            rdev: (0, 0),
+            size: 0,
+            mtime: 0,
+            links: None,
+            content: unreadable(error),
+        };
+        self.found.insert(path.to_owned(), object);
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> String {
+    format!("{UNREADABLE}: {error}")
 }
 
 /// The digest of a file's bytes, and how it is read when that goes wrong.
@@ -133,7 +171,7 @@ fn digest(path: &Path) -> String {
             false => Ok(format!("{total} bytes of {size}")),
         }
     };
-    read().unwrap_or_else(|error| format!("unreadable: {error}"))
+    read().unwrap_or_else(|error| unreadable(&error))
 }
 
 /// Bytes as text.

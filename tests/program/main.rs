@@ -2,10 +2,14 @@
 //!
 //! `tests/set-up.sh` prepares what these tests need.
 
+mod bad_input;
+mod command_line;
 mod discovery;
 mod fidelity;
 mod inside;
 mod listing;
+mod nothing_left;
+mod same_bytes;
 #[path = "../support/mod.rs"]
 mod support;
 mod torture;
