@@ -36,6 +36,9 @@ const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 const GENERATION: Generation = Generation(0);
 /// The largest write that is taken at once, in bytes: the most the kernel sends by default.
 const MAX_WRITE: u32 = 1 << 20;
+/// Reads of this many bytes and more are decoded by the workers, so that the kernel's read-ahead
+/// has several blocks decoded at a time. For less, waking a worker costs more than it saves.
+const BULK: u32 = 64 << 10;
 /// Who an object belongs to whose id the mount's namespace has no name for: the kernel's own
 /// overflow id.
 const OVERFLOW_ID: u32 = 65534;
@@ -471,9 +474,15 @@ impl Filesystem for Adapter {
     ) {
         self.governor.request();
         let ino = Ino(ino.0);
-        if self.tree.is_cached(ino, offset, size as usize) {
+        if let Some(ahead) = self.tree.ahead(ino) {
+            let tree = self.tree.clone();
+            self.workers.run(move || tree.decode_ahead(ahead));
+        }
+        if size < BULK || self.tree.is_cached(ino, offset, size as usize) {
             return self.read_now(ino, offset, size, reply);
         }
+        // Polling would take the processor from those who decode.
+        self.governor.rest();
         let (tree, faults) = (self.tree.clone(), self.faults.clone());
         self.workers.run(move || read(&tree, &faults, ino, offset, size, reply));
     }
