@@ -61,7 +61,7 @@ pub(crate) fn torture_base(stage: &Stage) -> PathBuf {
 
 /// A tool that unpacks, and what is known of it.
 #[derive(Clone, Copy)]
-struct Unpacker {
+pub(crate) struct Unpacker {
     name: &'static str,
     /// Unpacks `$1` in the working directory.
     script: &'static str,
@@ -84,7 +84,7 @@ const GNU: Unpacker = Unpacker {
     flattens_sockets: false,
 };
 
-const UNPACKERS: [Unpacker; 5] = [
+pub(crate) const UNPACKERS: [Unpacker; 5] = [
     GNU,
     Unpacker {
         name: "GNU cpio -m",
@@ -155,13 +155,14 @@ fn kernel_view(
 
 /// The base as the kernel shows it.
 pub(crate) fn kernel_base(stage: &Stage, base: &Path) -> Listing {
-    fs::create_dir(stage.path("base")).unwrap();
-    let image = stage.path("alone.squashfs");
+    let place = tempfile::tempdir_in(stage.path("")).unwrap();
+    let (image, lower) = (place.path().join("image"), place.path().join("lower"));
+    fs::create_dir(&lower).unwrap();
     fs::copy(base, &image).unwrap();
-    stage.sh("mount -t squashfs -o loop,ro alone.squashfs base");
-    let listing = list(&stage.path("base"));
+    crate::support::tools::sh(place.path(), "mount -t squashfs -o loop,ro image lower");
+    let listing = list(&lower);
     // Another test may be between fork and exec, with our files still open.
-    stage.sh("umount -l base");
+    crate::support::tools::sh(place.path(), "umount -l lower");
     listing
 }
 
@@ -227,12 +228,37 @@ fn as_seen_by(who: Who, truth: &Listing) -> Listing {
     seen
 }
 
+/// Checks that `archive`, unpacked over `base` by each of `unpackers`, is what `who` saw as
+/// `truth`, and that what belonged to the sandbox is the base's own. Gives what was unpacked.
+pub(crate) fn assert_unpacks(
+    stage: &Stage,
+    who: Who,
+    base: &Path,
+    archive: &Path,
+    truth: &Listing,
+    unpackers: &[Unpacker],
+) -> Listing {
+    let listed = kernel_base(stage, base);
+    let own = scratch(&listed, &listed);
+    let truth = captured(truth, &listed);
+    let mut members = Listing::new();
+    for unpacker in unpackers {
+        let (found, unpacked) = kernel_view(stage, base, archive, *unpacker);
+        let what = format!("{who:?}, {}", unpacker.name);
+        assert_same(&what, &own, &scratch(&found, &listed));
+        let found = as_seen_by(who, &captured(&found, &listed));
+        let (truth, found) = on_the_same_terms(*unpacker, &unpacked, &truth, &found);
+        assert_same(&what, &truth, &found);
+        members = unpacked;
+    }
+    members
+}
+
 #[test]
 fn a_tortured_base_is_the_same_under_every_unpacker() {
     let stage = Stage::new();
     let base = torture_base(&stage);
     let listed = kernel_base(&stage, &base);
-    let own = scratch(&listed, &listed);
     for who in EVERYBODY {
         let archive = stage.out(who).join("torture.cpio.gz");
         let finished = inside::attempt(&stage, who, &[&base], "torture", |command| {
@@ -244,16 +270,7 @@ fn a_tortured_base_is_the_same_under_every_unpacker() {
         ]);
         let truth = captured(&inside::listing_of(&finished), &listed);
         assert!(truth.len() > 200, "{}", truth.len());
-        let mut members = Listing::new();
-        for unpacker in UNPACKERS {
-            let (found, unpacked) = kernel_view(&stage, &base, &archive, unpacker);
-            let what = format!("{who:?}, {}", unpacker.name);
-            assert_same(&what, &own, &scratch(&found, &listed));
-            let found = as_seen_by(who, &captured(&found, &listed));
-            let (truth, found) = on_the_same_terms(unpacker, &unpacked, &truth, &found);
-            assert_same(&what, &truth, &found);
-            members = unpacked;
-        }
+        let members = assert_unpacks(&stage, who, &base, &archive, &truth, &UNPACKERS);
         let again = inside::run(&stage, who, &[&base, &archive], "list", |_| ());
         let expected = in_an_archive(&truth, &members);
         assert_same(&format!("{who:?}, overcoat"), &expected, &captured(&again, &listed));
@@ -281,7 +298,6 @@ fn a_discovery_build_is_what_its_last_step_saw() {
     let stage = Stage::new();
     let base = stage.debian();
     let listed = kernel_base(&stage, &base);
-    let own = scratch(&listed, &listed);
     let who = Who::Unprivileged;
     let (shown, list) = inside::list_command(&stage);
     stage.write("list/provisioner.yml", "scripts: [list]\n");
@@ -294,14 +310,8 @@ fn a_discovery_build_is_what_its_last_step_saw() {
     let truth = inside::parse(&String::from_utf8_lossy(&fs::read(&log).unwrap()));
     let truth = captured(&truth, &listed);
     assert!(truth.contains_key("usr/sbin/lldpd") && truth.contains_key("etc/discovery"));
-    for unpacker in UNPACKERS.into_iter().filter(|unpacker| !unpacker.times) {
-        let (found, unpacked) = kernel_view(&stage, &base, &archive, unpacker);
-        let what = unpacker.name;
-        assert_same(what, &own, &scratch(&found, &listed));
-        let found = captured(&found, &listed);
-        let (truth, found) = on_the_same_terms(unpacker, &unpacked, &truth, &found);
-        assert_same(what, &truth, &found);
-    }
+    let plain = UNPACKERS.into_iter().filter(|unpacker| !unpacker.times).collect::<Vec<_>>();
+    assert_unpacks(&stage, Who::Root, &base, &archive, &truth, &plain);
     let again = inside::run(&stage, who, &[&base, &archive], "list", |_| ());
     assert_same("overcoat", &truth, &captured(&again, &listed));
 }

@@ -8,6 +8,7 @@ mod discovery;
 mod fidelity;
 mod inside;
 mod listing;
+mod mounting;
 mod nothing_left;
 mod same_bytes;
 #[path = "../support/mod.rs"]

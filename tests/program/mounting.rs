@@ -1,0 +1,262 @@
+//! Roots that are mounted where the host sees them: `mount`, `seal`, `umount`.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::listing::{assert_same, list};
+use crate::support::processes::eventually;
+use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
+use crate::{fidelity, inside, torture};
+
+/// An empty folder to mount on.
+fn place(stage: &Stage, who: Who) -> PathBuf {
+    let dir = stage.out(who).join("mnt");
+    fs::create_dir(&dir).unwrap();
+    stage.give(&dir, who);
+    dir
+}
+
+fn mount(stage: &Stage, who: Who, options: &[&str], layers: &[&Path], dir: &Path) -> Finished {
+    finish(stage.overcoat(who).arg("mount").args(options).args(layers).arg(dir))
+}
+
+fn umount(stage: &Stage, who: Who, dir: &Path) -> Finished {
+    finish(stage.overcoat(who).arg("umount").arg(dir))
+}
+
+/// A shell script that `who` runs on the host.
+fn sh(stage: &Stage, who: Who, script: &str) -> Finished {
+    finish(stage.command(who, "sh").args(["-euc", script]))
+}
+
+/// The processes that serve `dir`.
+fn servers(dir: &Path) -> Vec<Pid> {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let serves = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split(|byte| *byte == 0).collect();
+        words.contains(&b"mount".as_slice())
+            && words.contains(&dir.as_os_str().as_encoded_bytes())
+            && words[0].ends_with(b"/overcoat")
+    };
+    pids.filter(serves).map(Pid::from_raw).collect()
+}
+
+#[track_caller]
+fn nothing_is_left(dir: &Path, mounts: &str) {
+    eventually("the server has ended", || servers(dir).is_empty());
+    assert_eq!(Stage::mounts(), mounts);
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mounted_base_is_what_the_kernel_mounts() {
+    let stage = Stage::new();
+    let who = Who::Root;
+    let base = fidelity::torture_base(&stage);
+    let expected = fidelity::kernel_base(&stage, &base);
+    let dir = place(&stage, who);
+    let mounts = Stage::mounts();
+    mount(&stage, who, &[], &[&base], &dir).ok();
+    assert_same("mounted", &expected, &list(&dir));
+    let error = fs::write(dir.join("etc/hostname"), "other").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnlyFilesystem);
+    umount(&stage, who, &dir).ok();
+    nothing_is_left(&dir, &mounts);
+}
+
+#[test]
+fn a_mount_without_rights_shows_every_file_to_its_user() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let base = stage.debian();
+    let dir = place(&stage, who);
+    let mounts = Stage::mounts();
+    let digests = "find . -xdev -type f -perm -004 -print0 | LC_ALL=C sort -z | xargs -0 sha256sum";
+    mount(&stage, who, &[], &[&base], &dir).ok();
+    let found = sh(&stage, who, &format!("cd mnt; {digests}")).ok().text();
+    umount(&stage, who, &dir).ok();
+    nothing_is_left(&dir, &mounts);
+    let kernel = stage.path("kernel");
+    fs::create_dir(&kernel).unwrap();
+    let script = "mount -t squashfs -o loop,ro lab/base.squashfs kernel; cd kernel;";
+    let expected = stage.sh(&format!("{script} {digests}; cd ..; umount -l kernel"));
+    assert!(expected.lines().count() > 1000);
+    assert!(expected == found, "what is read differs");
+}
+
+#[test]
+fn a_tortured_mount_unpacks_to_what_was_seen() {
+    let stage = Stage::new();
+    let who = Who::Root;
+    let base = fidelity::torture_base(&stage);
+    let dir = place(&stage, who);
+    let mounts = Stage::mounts();
+    mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+    torture::torture(&dir);
+    let truth = list(&dir);
+    let archive = stage.out(who).join("torture.cpio.gz");
+    finish(stage.overcoat(who).arg("seal").arg(&dir).arg("-o").arg(&archive)).ok();
+    assert_same("sealing changed something", &truth, &list(&dir));
+    let again = stage.out(who).join("again.cpio.gz");
+    let seal = |epoch: bool, output: &Path| {
+        let mut command = stage.overcoat(who);
+        if epoch {
+            command.env("SOURCE_DATE_EPOCH", EPOCH);
+        }
+        finish(command.arg("seal").arg(&dir).arg("-o").arg(output)).ok();
+        fs::read(output).unwrap()
+    };
+    assert!(seal(false, &again) == fs::read(&archive).unwrap(), "sealed twice");
+    let mounted = seal(true, &again);
+    umount(&stage, who, &dir).ok();
+    nothing_is_left(&dir, &mounts);
+    fidelity::assert_unpacks(&stage, who, &base, &archive, &truth, &fidelity::UNPACKERS[..2]);
+    // It is what a run gives.
+    inside::run(&stage, who, &[&base], "torture", |command| {
+        command.env("SOURCE_DATE_EPOCH", EPOCH).arg("--save").arg(&archive);
+    });
+    assert!(mounted == fs::read(&archive).unwrap(), "mount and run differ");
+}
+
+#[test]
+fn what_is_written_to_a_mount_is_sealed_while_it_goes_on() {
+    let stage = Stage::new();
+    for who in EVERYBODY {
+        let base = stage.debian();
+        let dir = place(&stage, who);
+        let mounts = Stage::mounts();
+        mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+        sh(
+            &stage,
+            who,
+            "cd mnt; echo one > etc/one; mkdir new; echo > new/file; mv etc/hostname new/; rm -r usr/share",
+        )
+        .ok();
+        let seal = |output: &str| {
+            let mut command = stage.overcoat(who);
+            command.args(["seal", "mnt", "-o", output]).env("SOURCE_DATE_EPOCH", EPOCH);
+            finish(&mut command).ok()
+        };
+        let names = |content: &[u8]| {
+            stage.write("archive", content);
+            stage.sh("gzip -dc archive | cpio --quiet -itvn | awk '{ print $1, $3, $4, $NF }'")
+        };
+        seal("first.cpio.gz");
+        let first = fs::read(stage.out(who).join("first.cpio.gz")).unwrap();
+        let listed = names(&first);
+        for line in [
+            "-rw-r--r-- 0 0 etc/one",
+            "drwxr-xr-x 0 0 new",
+            "-rw-r--r-- 0 0 new/file",
+            "c--------- 0 0 etc/hostname",
+            "c--------- 0 0 usr/share",
+        ] {
+            assert!(listed.lines().any(|l| l == line), "{who:?}: no {line:?}\n{listed}");
+        }
+        // To standard output, and after more work.
+        assert!(seal("-").stdout == first, "{who:?}: standard output");
+        sh(&stage, who, "cd mnt; mv new/hostname etc/; rm -r new etc/one").ok();
+        seal("second.cpio.gz");
+        let second = names(&fs::read(stage.out(who).join("second.cpio.gz")).unwrap());
+        assert!(!second.contains("hostname") && !second.contains("etc/one"), "{second}");
+        umount(&stage, who, &dir).ok();
+        nothing_is_left(&dir, &mounts);
+        assert!(stage.out(who).join("first.manifest.json").exists());
+    }
+}
+
+#[test]
+fn a_server_that_is_asked_to_end_takes_its_mount_away() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    for who in EVERYBODY {
+        let dir = place(&stage, who);
+        let mounts = Stage::mounts();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+            sh(&stage, who, "echo new > mnt/etc/new").ok();
+            let servers = servers(&dir);
+            assert_eq!(servers.len(), 1, "{servers:?}");
+            kill(servers[0], signal).unwrap();
+            nothing_is_left(&dir, &mounts);
+        }
+    }
+}
+
+#[test]
+fn a_mount_whose_server_was_killed_can_be_taken_away() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    for who in EVERYBODY {
+        let dir = place(&stage, who);
+        let mounts = Stage::mounts();
+        mount(&stage, who, &[], &[&base], &dir).ok();
+        kill(servers(&dir)[0], Signal::SIGKILL).unwrap();
+        eventually("the server has ended", || servers(&dir).is_empty());
+        umount(&stage, who, &dir).ok();
+        nothing_is_left(&dir, &mounts);
+    }
+}
+
+#[test]
+fn a_mount_in_the_foreground_stays_there() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    for who in EVERYBODY {
+        let dir = place(&stage, who);
+        let mounts = Stage::mounts();
+        let mut command = stage.overcoat(who);
+        let mut child = command.arg("mount").arg("-f").arg(&base).arg(&dir).spawn().unwrap();
+        let device = fs::metadata(stage.out(who)).unwrap().dev();
+        eventually("it is mounted", || {
+            let found = sh(&stage, who, "stat -c %d mnt").text();
+            found.trim().parse::<u64>().is_ok_and(|found| found != device)
+        });
+        assert_eq!(servers(&dir), [Pid::from_raw(child.id() as i32)]);
+        match who {
+            Who::Root => umount(&stage, who, &dir).ok().code,
+            Who::Unprivileged => {
+                kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+                0
+            }
+        };
+        let status = child.wait().unwrap();
+        assert!(matches!(status.code(), Some(0 | 130)), "{status}");
+        nothing_is_left(&dir, &mounts);
+    }
+}
+
+#[test]
+fn mistakes_with_mounts_are_named_and_leave_nothing() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    let text = stage.write("text.squashfs", "This is no image.\n");
+    for who in EVERYBODY {
+        let dir = place(&stage, who);
+        let mounts = Stage::mounts();
+        let missing = stage.out(who).join("missing");
+        mount(&stage, who, &[], &[&base], &missing).code(2).says(&["missing", "No such file"]);
+        mount(&stage, who, &[], &[&missing], &dir).code(2).says(&["missing", "No such file"]);
+        mount(&stage, who, &[], &[&text], &dir).code(2).says(&["text.squashfs", "neither"]);
+        mount(&stage, who, &[], &[&base], &base).code(2).says(&["torture.squashfs"]);
+        umount(&stage, who, &dir).code(2).says(&["mnt"]);
+        let seal =
+            |output: &str| finish(stage.overcoat(who).args(["seal", "mnt", "-o", output])).code(2);
+        seal("out.cpio").says(&["mnt", "overcoat mount"]);
+        nothing_is_left(&dir, &mounts);
+        mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+        seal("out.unknown").says(&["--format"]);
+        seal("mnt/out.cpio").says(&["mnt/out.cpio", "the mount itself"]);
+        seal("missing/out.cpio").says(&["missing/out.", "No such file"]);
+        umount(&stage, who, &dir).ok();
+        nothing_is_left(&dir, &mounts);
+        assert_eq!(stage.files(who).len(), 1, "{:?}", stage.files(who));
+    }
+}
