@@ -169,7 +169,7 @@ impl Outputs {
         options: &SealOptions,
     ) -> Result<Summary, Failure> {
         let manifest = self.manifest.map(|output| (output, ManifestInfo { layers }));
-        let mut progress = SealProgress::new();
+        let mut progress = SealProgress::default();
         let mut tell = |p| progress.tell(p);
         let summary = seal(delta, tree, options, self.archive, manifest, &mut tell)?;
         for warning in &summary.warnings {
