@@ -88,14 +88,16 @@ pub(super) struct SealArgs {
 }
 
 impl SealArgs {
-    /// The format for `output`, where `otherwise` stands for what a file said.
+    /// The format for `output`, where `otherwise` stands for what a file said; it has the level
+    /// that was asked for.
     pub(super) fn format_for(
         &self,
         output: &Path,
         otherwise: Option<Format>,
     ) -> Result<Format, Failure> {
         use std::os::unix::ffi::OsStrExt;
-        self.format
+        let format = self
+            .format
             .or(otherwise)
             .or_else(|| Format::from_file_name(output.file_name()?.as_bytes()))
             .or((output == Path::new("-")).then_some(Format::CpioGz))
@@ -107,7 +109,9 @@ impl SealArgs {
                     output.display(),
                     names.join(", ")
                 ))
-            })
+            })?;
+        format.level(self.level)?;
+        Ok(format)
     }
 
     pub(super) fn options(&self, format: Format, epoch: Option<u64>) -> SealOptions {
@@ -153,11 +157,12 @@ impl Outputs {
         if path == Path::new("-") {
             return Ok(Outputs { archive: Output::stdout()?, manifest: None });
         }
+        let archive = Output::file(path)?;
         let manifest = match args.no_manifest {
             true => None,
             false => Some(Output::file(&manifest_path(path))?),
         };
-        Ok(Outputs { archive: Output::file(path)?, manifest })
+        Ok(Outputs { archive, manifest })
     }
 
     /// Seals what changed.
