@@ -70,7 +70,7 @@ pub(super) struct SealArgs {
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(super) format: Option<Format>,
 
-    /// Compression level: gzip 1 to 9 (6), zstd 1 to 19 (3), squashfs 1 to 22 (15)
+    /// Compression level: gzip 1 to 9 (6), zstd 1 to 19 (3), squashfs 1 to 22 (9)
     #[arg(long, value_name = "N")]
     pub(super) level: Option<u32>,
 
@@ -95,7 +95,8 @@ impl SealArgs {
         otherwise: Option<Format>,
     ) -> Result<Format, Failure> {
         use std::os::unix::ffi::OsStrExt;
-        self.format
+        let format = self
+            .format
             .or(otherwise)
             .or_else(|| Format::from_file_name(output.file_name()?.as_bytes()))
             .or((output == Path::new("-")).then_some(Format::CpioGz))
@@ -107,7 +108,11 @@ impl SealArgs {
                     output.display(),
                     names.join(", ")
                 ))
-            })
+            })?;
+        if format == Format::Squashfs {
+            crate::seal::squashfs::available().map_err(Failure::message)?;
+        }
+        Ok(format)
     }
 
     pub(super) fn options(&self, format: Format, epoch: Option<u64>) -> SealOptions {
