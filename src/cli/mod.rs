@@ -7,9 +7,13 @@
 
 mod base;
 mod build;
+mod control;
+mod mount;
 mod options;
 mod progress;
 mod run;
+mod seal;
+mod umount;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
@@ -47,6 +51,12 @@ enum Command {
     Run(run::RunArgs),
     /// Open a shell in a root of base and overlays
     Shell(run::ShellArgs),
+    /// Mount base and overlays as one root
+    Mount(mount::Args),
+    /// Seal what changed in a mounted root
+    Seal(seal::Args),
+    /// Unmount a root, and end its server
+    Umount(umount::Args),
     /// Build a Debian base image
     Base(base::Args),
 }
@@ -99,6 +109,9 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Shell(args) => run::shell(&args),
+        Command::Mount(args) => mount::run(&args),
+        Command::Seal(args) => seal::run(&args),
+        Command::Umount(args) => umount::run(&args),
         Command::Base(args) => base::run(&args),
     };
     match outcome {

@@ -30,7 +30,7 @@ pub(super) struct RootArgs {
     pub(super) network: Option<NetworkArg>,
 
     /// The most that changes may take in memory, such as 2G; half of the machine's by default
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size_value)]
     pub(super) upper_size: Option<u64>,
 
     /// Show a host folder or file inside; it is never captured
@@ -195,34 +195,39 @@ pub(super) fn seal_finished(
     let Finished { tree, layers } = finished;
     let delta = tree.delta()?;
     let summary = outputs.seal(&tree, &delta, layers, options)?;
-    report(path, &summary, args)
+    report(&report_json(path, &summary), args.json && path != Path::new("-"))
+}
+
+/// What was written, for programs.
+pub(super) fn report_json(path: &Path, summary: &Summary) -> serde_json::Value {
+    serde_json::json!({
+        "schema": 1,
+        "output": path.to_string_lossy(),
+        "size": summary.size,
+        "sha256": crate::seal::manifest::hex(&summary.sha256),
+        "entries": summary.entries,
+        "counts": summary.counts,
+        "content": summary.content,
+        "warnings": summary.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
 }
 
 /// Tells what was written.
-pub(super) fn report(path: &Path, summary: &Summary, args: &SealArgs) -> Result<(), Failure> {
-    let sha256 = crate::seal::manifest::hex(&summary.sha256);
-    if args.json && path != Path::new("-") {
-        let value = serde_json::json!({
-            "schema": 1,
-            "output": path.to_string_lossy(),
-            "size": summary.size,
-            "sha256": sha256,
-            "entries": summary.entries,
-            "counts": summary.counts,
-            "content": summary.content,
-            "warnings": summary.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        });
-        return print(&value.to_string());
+pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), Failure> {
+    if json {
+        return print(&report.to_string());
     }
-    let name = match path == Path::new("-") {
-        true => "standard output".to_owned(),
-        false => path.display().to_string(),
+    let text = |key: &str| report[key].as_str().unwrap_or_default();
+    let number = |key: &str| report[key].as_u64().unwrap_or_default();
+    let name = match text("output") {
+        "-" => "standard output",
+        name => name,
     };
     say(&format!(
         "{name}: {} in {} entries, sha256 {}",
-        size_text(summary.size),
-        summary.entries,
-        &sha256[..16]
+        size_text(number("size")),
+        number("entries"),
+        text("sha256").get(..16).unwrap_or_default()
     ));
     Ok(())
 }
@@ -238,7 +243,7 @@ pub(super) fn size_text(bytes: u64) -> String {
 }
 
 /// `NAME.manifest.json` beside the archive `NAME.cpio.gz`.
-fn manifest_path(archive: &Path) -> PathBuf {
+pub(super) fn manifest_path(archive: &Path) -> PathBuf {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let name = archive.file_name().unwrap_or_default().as_bytes();
     let stem = Format::ALL
@@ -249,7 +254,8 @@ fn manifest_path(archive: &Path) -> PathBuf {
     archive.with_file_name(std::ffi::OsString::from_vec(name))
 }
 
-fn size(text: &str) -> Result<u64, String> {
+/// A number of bytes on the command line.
+pub(super) fn size_value(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| "write a size such as 512M or 2G".to_owned())
 }
 

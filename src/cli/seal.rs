@@ -1,1 +1,80 @@
-//! seal
+//! `seal`: what changed in a mounted root, into an archive.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+
+use super::control::{self, Answer, Request};
+use super::options::{self, SealArgs};
+use super::{Failure, Outcome, say};
+use crate::seal::Output;
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// A directory on which `overcoat mount --rw` has mounted a root
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Where to write the archive (`-` is standard output)
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    seal: SealArgs,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let dir = args.dir.display();
+    let format = args.seal.format_for(&args.output, None)?;
+    let device =
+        std::fs::metadata(&args.dir).map_err(|e| Failure::message(format!("{dir}: {e}")))?.dev();
+    let stream = control::connect(device).map_err(|e| {
+        Failure::message(format!(
+            "{dir}: no server of yours answers for it ({e}); is it mounted by `overcoat mount`?"
+        ))
+    })?;
+    let to_stdout = args.output == Path::new("-");
+    if to_stdout {
+        // Refuses a terminal.
+        Output::stdout()?;
+    } else if lies_in(&args.output, device) {
+        return Err(Failure::message(format!(
+            "{}: lies in the mount itself, which stands still while it is sealed",
+            args.output.display()
+        )));
+    }
+    // What programs wrote through memory maps reaches the tree.
+    let handle = std::fs::File::open(&args.dir)?;
+    nix::unistd::syncfs(&handle).map_err(std::io::Error::from)?;
+    let request = Request {
+        output: if to_stdout { None } else { Some(std::path::absolute(&args.output)?) },
+        format: format.name().to_owned(),
+        level: args.seal.level,
+        threads: args.seal.threads,
+        manifest: !args.seal.no_manifest,
+        source_date_epoch: options::source_date_epoch(None)?,
+    };
+    let stdout = std::io::stdout();
+    control::send(&stream, &request, to_stdout.then(|| stdout.as_fd()))?;
+    let (answer, _) = control::receive::<Answer>(&stream)
+        .map_err(|e| Failure::message(format!("{dir}: the mount's server went away: {e}")))?;
+    match answer {
+        Answer::Failed(why) => Err(Failure::message(why)),
+        Answer::Sealed(sealed) => {
+            for warning in &sealed.warnings {
+                say(&format!("warning: {warning}"));
+            }
+            options::report(&sealed.report, args.seal.json && !to_stdout)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Whether a file at `path` would lie on the device.
+fn lies_in(path: &Path, device: u64) -> bool {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    [path, parent].iter().any(|p| std::fs::metadata(p).is_ok_and(|m| m.dev() == device))
+}

@@ -36,6 +36,9 @@ const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 const GENERATION: Generation = Generation(0);
 /// The largest write that is taken at once, in bytes: the most the kernel sends by default.
 const MAX_WRITE: u32 = 1 << 20;
+/// Reads of this many bytes and more are decoded by the workers, so that the kernel's read-ahead
+/// has several blocks decoded at a time. For less, waking a worker costs more than it saves.
+const BULK: u32 = 64 << 10;
 /// Who an object belongs to whose id the mount's namespace has no name for: the kernel's own
 /// overflow id.
 const OVERFLOW_ID: u32 = 65534;
@@ -46,7 +49,8 @@ pub struct View {
     /// Ids above this one have no name in the mount's namespace, and are shown as 65534. The tree
     /// and what is sealed from it keep the true ones.
     pub max_id: u32,
-    /// Show everything as owned by this user and group, as a mount without any id mapping has to.
+    /// Show everything as owned by this user and group, and record what they own as root's: for a
+    /// mount that has no id mapping and is theirs alone.
     pub owner: Option<(u32, u32)>,
     /// Whether the tree answers for extended attributes.
     pub xattrs: bool,
@@ -150,6 +154,16 @@ impl Adapter {
 
     fn shown_id(&self, id: u32) -> u32 {
         if id > self.view.max_id { OVERFLOW_ID } else { id }
+    }
+
+    /// The true owner for the one that the kernel names.
+    fn true_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
+        match self.view.owner {
+            Some((owner, group)) => {
+                (if uid == owner { 0 } else { uid }, if gid == group { 0 } else { gid })
+            }
+            None => (uid, gid),
+        }
     }
 
     fn reply_entry(&self, reply: ReplyEntry, entry: &Entry) {
@@ -286,8 +300,8 @@ impl Filesystem for Adapter {
         self.governor.request();
         let set = SetAttr {
             mode: mode.map(|mode| (mode & 0o7777) as u16),
-            uid,
-            gid,
+            uid: uid.map(|uid| self.true_owner(uid, 0).0),
+            gid: gid.map(|gid| self.true_owner(0, gid).1),
             size,
             atime: atime.map(sent_time),
             mtime: mtime.map(sent_time),
@@ -312,7 +326,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let Some(kind) = FileType::from_mode(mode) else { return reply.error(Errno::EINVAL) };
-        let (uid, gid) = (req.uid(), req.gid());
+        let (uid, gid) = self.true_owner(req.uid(), req.gid());
         let rdev = Device::from_u32(rdev);
         let mode = (mode & 0o7777) as u16;
         let node = NewNode { rdev, ..NewNode::plain(kind, mode, uid, gid) };
@@ -328,7 +342,8 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let node = NewNode::directory((mode & 0o7777) as u16, req.uid(), req.gid());
+        let (uid, gid) = self.true_owner(req.uid(), req.gid());
+        let node = NewNode::directory((mode & 0o7777) as u16, uid, gid);
         self.make(parent, name, &node, reply);
     }
 
@@ -341,7 +356,8 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let target = target.as_os_str().as_bytes();
-        self.make(parent, name, &NewNode::symlink(target, req.uid(), req.gid()), reply);
+        let (uid, gid) = self.true_owner(req.uid(), req.gid());
+        self.make(parent, name, &NewNode::symlink(target, uid, gid), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -458,9 +474,15 @@ impl Filesystem for Adapter {
     ) {
         self.governor.request();
         let ino = Ino(ino.0);
-        if self.tree.is_cached(ino, offset, size as usize) {
+        if let Some(ahead) = self.tree.ahead(ino) {
+            let tree = self.tree.clone();
+            self.workers.run(move || tree.decode_ahead(ahead));
+        }
+        if size < BULK || self.tree.is_cached(ino, offset, size as usize) {
             return self.read_now(ino, offset, size, reply);
         }
+        // Polling would take the processor from those who decode.
+        self.governor.rest();
         let (tree, faults) = (self.tree.clone(), self.faults.clone());
         self.workers.run(move || read(&tree, &faults, ino, offset, size, reply));
     }

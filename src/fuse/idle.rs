@@ -81,6 +81,16 @@ impl Governor {
     }
 }
 
+impl Governor {
+    /// What comes next is not worth polling for: others need the processor.
+    pub(super) fn rest(&self) {
+        let Some((shared, _)) = &self.shared else { return };
+        if !shared.sleeping.swap(true, Ordering::AcqRel) {
+            shared.set_blocking(true);
+        }
+    }
+}
+
 fn watch(shared: &Shared) {
     let mut seen = 0;
     while !shared.ended.load(Ordering::Acquire) {

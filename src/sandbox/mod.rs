@@ -27,6 +27,7 @@
 //! 6. [`Sandbox::shutdown`], while the tree is still served: a process inside may be waiting for
 //!    it.
 
+mod background;
 mod command;
 mod environment;
 mod error;
@@ -48,6 +49,7 @@ mod wire;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+pub use background::{Half, receive_message, send_message, split};
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;

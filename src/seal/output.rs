@@ -37,7 +37,7 @@ pub struct Output {
 #[derive(Debug)]
 enum Target {
     Stdout(io::Stdout),
-    /// A device or a fifo.
+    /// A device, a fifo, or a descriptor that was open already.
     Special(File),
     Pending(Pending),
 }
@@ -78,6 +78,11 @@ impl Output {
             return Err(SealError::Terminal);
         }
         Ok(Output { name: "standard output".into(), target: Target::Stdout(stdout) })
+    }
+
+    /// A descriptor that is open already: what is written to it is there at once.
+    pub fn descriptor(file: File, name: &str) -> Self {
+        Output { name: name.to_owned(), target: Target::Special(file) }
     }
 
     /// Where it goes, for messages.

@@ -86,6 +86,17 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// What would be worth decoding before it is asked for, now that this file is being read: a
+    /// token for [`Layer::decode_ahead`], or nothing. To be asked at each read; costs next to
+    /// nothing.
+    fn ahead(&self, _ino: LayerIno) -> Option<u64> {
+        None
+    }
+
+    /// Decodes what [`Layer::ahead`] spoke of, into the layer's cache. For a thread that has
+    /// nothing better to do. Damage is reported when it is read.
+    fn decode_ahead(&self, _token: u64) {}
+
     /// The target of a symbolic link.
     fn read_link(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError>;
 

@@ -14,6 +14,13 @@ use crate::layer::Xattr;
 /// Bytes that a copy within the tree moves at a time.
 const COPY_BUFFER: usize = 256 << 10;
 
+/// Something of a layer that will probably be read next.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    source: Source,
+    token: u64,
+}
+
 enum Readable {
     Upper(Arc<Inode>),
     Pristine(Source),
@@ -48,6 +55,17 @@ impl Tree {
             Ok(Readable::Pristine(source)) => self.stack.is_cached(source, offset, len),
             Err(_) => true,
         }
+    }
+
+    /// What would be worth decoding before it is asked for, now that `ino` is being read.
+    pub fn ahead(&self, ino: Ino) -> Option<Ahead> {
+        let Ok(Readable::Pristine(source)) = self.readable(ino) else { return None };
+        self.stack.ahead(source).map(|token| Ahead { source, token })
+    }
+
+    /// Decodes it, into the layer's cache: for a thread that has nothing better to do.
+    pub fn decode_ahead(&self, ahead: Ahead) {
+        self.stack.decode_ahead(ahead.source, ahead.token);
     }
 
     /// Writes `data` at `offset`. Returns how much was written, which is less than all of it when

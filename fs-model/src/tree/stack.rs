@@ -215,6 +215,14 @@ impl Stack {
         self.layer(source).next_data(source.ino, offset)
     }
 
+    pub(crate) fn ahead(&self, source: Source) -> Option<u64> {
+        self.layer(source).ahead(source.ino)
+    }
+
+    pub(crate) fn decode_ahead(&self, source: Source, token: u64) {
+        self.layer(source).decode_ahead(token);
+    }
+
     pub(crate) fn is_cached(&self, source: Source, offset: u64, len: usize) -> bool {
         self.layer(source).is_cached(source.ino, offset, len)
     }

@@ -48,6 +48,8 @@ pub(super) struct FileLayout {
     list: Place,
     /// The fragment block that has what follows the blocks, and the offset in it.
     tail: Option<(BlockKey, u32)>,
+    /// That fragment block's place in the table.
+    fragment: Option<u32>,
     stride: u64,
     /// Where block `stride * i` is: its word in the list, its content in the image.
     points: Mutex<Vec<Point>>,
@@ -65,6 +67,32 @@ impl Weigh for Arc<FileLayout> {
         size_of::<FileLayout>()
             + ENTRY_COST
             + (self.blocks / self.stride) as usize * size_of::<Point>()
+    }
+}
+
+/// Tells whether fragment blocks are read in order, as a walk over a tree does: files that lie
+/// side by side share them.
+#[derive(Debug, Default)]
+pub(super) struct FragmentScan {
+    current: u32,
+    /// The last one that was spoken of.
+    ahead: u32,
+}
+
+impl FragmentScan {
+    /// A file with its tail in block `index` is read; the block to decode next, once.
+    fn step(&mut self, index: u32) -> Option<u32> {
+        let in_order = index == self.current || index == self.current.saturating_add(1);
+        self.current = index;
+        if !in_order {
+            self.ahead = index;
+            return None;
+        }
+        let next = index.saturating_add(1);
+        (self.ahead < next).then(|| {
+            self.ahead = next;
+            next
+        })
     }
 }
 
@@ -142,21 +170,10 @@ impl SquashfsLayer {
             return Err(self.bad_inode(ino, "not a regular file"));
         };
         let block_size = u64::from(self.superblock.block_size);
-        let tail = match file.fragment {
-            Some((index, offset)) if file.size % block_size != 0 => {
-                let fragment = self.tables.fragment(&self.metadata, &self.superblock, index)?;
-                if stored_len(fragment.word) == 0
-                    || stored_len(fragment.word) > self.superblock.block_size
-                    || fragment.word >> 25 != 0
-                {
-                    return Err(self.image().corrupt(format!(
-                        "fragment table: entry {index} with length {:#x}",
-                        fragment.word
-                    )));
-                }
-                Some((BlockKey { start: fragment.start, word: fragment.word, len: 0 }, offset))
-            }
-            _ => None,
+        let fragment = file.fragment.filter(|_| file.size % block_size != 0);
+        let tail = match fragment {
+            Some((index, offset)) => Some((self.fragment_key(index)?, offset)),
+            None => None,
         };
         let layout = Arc::new(FileLayout {
             size: file.size,
@@ -164,11 +181,44 @@ impl SquashfsLayer {
             blocks: file.blocks,
             list: file.list,
             tail,
+            fragment: fragment.map(|(index, _)| index),
             stride: MIN_STRIDE.max(file.blocks.div_ceil(MOST_POINTS)),
             points: Mutex::new(Vec::new()),
         });
         self.layouts.lock().insert(ino, layout.clone());
         Ok(layout)
+    }
+
+    fn fragment_key(&self, index: u32) -> Result<BlockKey, LayerError> {
+        let fragment = self.tables.fragment(&self.metadata, &self.superblock, index)?;
+        if stored_len(fragment.word) == 0
+            || stored_len(fragment.word) > self.superblock.block_size
+            || fragment.word >> 25 != 0
+        {
+            return Err(self.image().corrupt(format!(
+                "fragment table: entry {index} with length {:#x}",
+                fragment.word
+            )));
+        }
+        Ok(BlockKey { start: fragment.start, word: fragment.word, len: 0 })
+    }
+
+    /// The fragment block that a reader who goes through the image in order will want next, the
+    /// first time that it can be told.
+    pub(super) fn fragment_ahead(&self, ino: LayerIno) -> Option<u32> {
+        let index = self.layout(ino).ok()?.fragment?;
+        let next = self.scan.lock().step(index)?;
+        (next < self.superblock.fragments).then_some(next)
+    }
+
+    /// Decodes the fragment block `index` into the cache.
+    pub(super) fn decode_fragment(&self, index: u32) {
+        if let Ok(key) = self.fragment_key(index)
+            && key.word & UNCOMPRESSED == 0
+        {
+            // Whoever reads it gets the error, if there is one.
+            let _ = self.fragment_block(key);
+        }
     }
 
     /// A walk over the pieces of a file from the one on that has the byte `offset`.
@@ -356,7 +406,7 @@ impl SquashfsLayer {
     /// See [`Layer::is_cached`](crate::layer::Layer::is_cached). The walk over the block list may
     /// decode a metadata block that was given up meanwhile; no data.
     pub(super) fn has_decoded(&self, ino: LayerIno, offset: u64, len: usize) -> bool {
-        let Some(layout) = self.layouts.lock().get(&ino) else { return false };
+        let Ok(layout) = self.layout(ino) else { return false };
         let end = layout.size.min(offset.saturating_add(len as u64));
         if offset >= end {
             return true;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use self::cache::{Block, BlockCache, ByteLru};
-use self::data::{BlockKey, FileLayout};
+use self::data::{BlockKey, FileLayout, FragmentScan};
 use self::image::{Image, most_metadata};
 use self::inode::Body;
 use self::metadata::Metadata;
@@ -86,6 +86,7 @@ pub struct SquashfsLayer {
     tables: Tables,
     blocks: BlockCache<BlockKey, Block>,
     layouts: Mutex<ByteLru<LayerIno, Arc<FileLayout>>>,
+    scan: Mutex<FragmentScan>,
     /// What the directory table can hold at the most.
     most_directory_bytes: u64,
 }
@@ -116,6 +117,7 @@ impl SquashfsLayer {
             tables: Tables::new(),
             blocks: BlockCache::new(options.data_bytes),
             layouts: Mutex::new(ByteLru::new(options.layout_bytes)),
+            scan: Mutex::new(FragmentScan::default()),
             most_directory_bytes: most_metadata(&superblock.directory_table),
             superblock,
         };
@@ -176,6 +178,16 @@ impl Layer for SquashfsLayer {
 
     fn is_cached(&self, ino: LayerIno, offset: u64, len: usize) -> bool {
         self.has_decoded(ino, offset, len)
+    }
+
+    fn ahead(&self, ino: LayerIno) -> Option<u64> {
+        self.fragment_ahead(ino).map(u64::from)
+    }
+
+    fn decode_ahead(&self, token: u64) {
+        if let Ok(index) = u32::try_from(token) {
+            self.decode_fragment(index);
+        }
     }
 
     fn read_link(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError> {
