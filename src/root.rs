@@ -213,7 +213,7 @@ fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
 
 /// Whether an output of this format carries extended attributes.
 pub fn carries_xattrs(format: Format) -> bool {
-    matches!(format, Format::Tar)
+    matches!(format, Format::Tar | Format::Squashfs)
 }
 
 /// Half of the machine's memory, in bytes: what an upper may take by default.

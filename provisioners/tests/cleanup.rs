@@ -319,9 +319,9 @@ fn names_are_unique_and_say_what_they_do() {
 }
 
 #[test]
-fn the_readme_lists_the_steps_as_they_are() {
-    let readme = include_str!("../README.md");
-    let table: Vec<&str> = readme
+fn the_documentation_lists_the_steps_as_they_are() {
+    let text = include_str!("../../docs/PROVISIONERS.md");
+    let table: Vec<&str> = text
         .lines()
         .skip_while(|line| !line.starts_with("<!-- cleanup"))
         .skip(3)

@@ -10,7 +10,7 @@ use super::build::{Common, Job, network};
 use super::{Failure, Outcome, say};
 use crate::import;
 use crate::root::Composed;
-use crate::sandbox::{Privilege, Signals};
+use crate::sandbox::{Host, Privilege, Signals};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -48,14 +48,22 @@ pub(super) fn build(image: &Image, common: &Common) -> Outcome {
     say(&format!("installing {} ({}) with mmdebstrap", debootstrap.release, debootstrap.variant));
     let mut mmdebstrap = Mmdebstrap::start(debootstrap, job.epoch)?;
     let stream = mmdebstrap.0.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
-    // The device nodes of /dev are the target's kernel's business.
-    let imported = import::tar(composed.tree(), stream, |path| path.starts_with(b"dev/"));
+    let imported = import::tar(composed.tree(), stream, is_left_out);
     // Its own failure explains a stream that broke off.
     mmdebstrap.finish()?;
     imported?;
     let signals = Signals::take()?;
     let root = composed.start(privilege)?;
     job.finish(root, signals)
+}
+
+/// Where mmdebstrap leaves the options that apt was given.
+const APT_OPTIONS: &[u8] = b"etc/apt/apt.conf.d/99mmdebstrap";
+
+/// What of a bootstrapped root is no part of a base: device nodes are the business of the target's
+/// kernel, and how packages were fetched that of this host.
+fn is_left_out(path: &[u8]) -> bool {
+    path.starts_with(b"dev/") || path == APT_OPTIONS
 }
 
 /// A running mmdebstrap; ended when it is dropped.
@@ -75,6 +83,10 @@ impl Mmdebstrap {
         }
         if let Some(architecture) = &from.architecture {
             command.arg(format!("--architectures={architecture}"));
+        }
+        // It does not look at the host's own apt configuration: proxies and the like.
+        for option in Host::current().apt_options() {
+            command.arg(format!("--aptopt={option}"));
         }
         if let Some(epoch) = epoch {
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());

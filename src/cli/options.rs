@@ -70,7 +70,7 @@ pub(super) struct SealArgs {
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(super) format: Option<Format>,
 
-    /// Compression level: gzip 1 to 9 (6), zstd 1 to 19 (3), squashfs 1 to 22 (15)
+    /// Compression level: gzip 1 to 9 (6), zstd 1 to 19 (3), squashfs 1 to 22 (9)
     #[arg(long, value_name = "N")]
     pub(super) level: Option<u32>,
 
@@ -111,6 +111,9 @@ impl SealArgs {
                 ))
             })?;
         format.level(self.level)?;
+        if format == Format::Squashfs {
+            crate::seal::squashfs::available().map_err(Failure::message)?;
+        }
         Ok(format)
     }
 
@@ -174,7 +177,7 @@ impl Outputs {
         options: &SealOptions,
     ) -> Result<Summary, Failure> {
         let manifest = self.manifest.map(|output| (output, ManifestInfo { layers }));
-        let mut progress = SealProgress::new();
+        let mut progress = SealProgress::default();
         let mut tell = |p| progress.tell(p);
         let summary = seal(delta, tree, options, self.archive, manifest, &mut tell)?;
         for warning in &summary.warnings {

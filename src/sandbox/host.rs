@@ -80,6 +80,12 @@ impl Host {
         files
     }
 
+    /// The host's settings of how packages are fetched, each as a line of an apt configuration:
+    /// for an apt that runs on this host, but does not read its configuration.
+    pub fn apt_options(&self) -> Vec<String> {
+        parse_apt_settings(&self.apt_settings).iter().map(AptSetting::line).collect()
+    }
+
     fn copy(&self, from: &str, to: &str, mode: u32, when: When) -> Option<ScratchFile> {
         let content = fs::read(self.root.join(from.trim_start_matches('/'))).ok()?;
         Some(ScratchFile { path: to.trim_start_matches('/').into(), content, mode, when })
@@ -146,6 +152,12 @@ struct AptSetting {
     value: String,
 }
 
+impl AptSetting {
+    fn line(&self) -> String {
+        format!("{} \"{}\";", self.key, self.value)
+    }
+}
+
 /// Everything about a way to fetch is the host's: proxies, time-outs, certificates.
 const APT_METHODS: [&str; 4] = ["http", "https", "ftp", "socks"];
 
@@ -190,8 +202,9 @@ fn apt_conf(settings: &[AptSetting]) -> String {
          // One user fetches: another one need not exist, or reach the files.\n\
          APT::Sandbox::User \"root\";\n",
     );
-    for AptSetting { key, value } in settings {
-        conf.push_str(&format!("{key} \"{value}\";\n"));
+    for setting in settings {
+        conf.push_str(&setting.line());
+        conf.push('\n');
     }
     conf
 }

@@ -2,14 +2,15 @@
 
 use std::io::{self, BufWriter, Write};
 
+use fs_model::attr::Attr;
 use fs_model::layer::Xattr;
 
 use super::Format;
 use super::gzip::Gzip;
 use super::newc::Newc;
 use super::plan::Item;
-use super::squashfs::Sqfstar;
-use super::tar::Tar;
+use super::squashfs::Mksquashfs;
+use super::tar::{Deletion, Tar};
 use super::zstd::Zstd;
 
 /// Bytes that are gathered before a call to zstd or to the system.
@@ -21,7 +22,7 @@ pub(super) enum Encoder<W: Write> {
     Plain(BufWriter<W>),
     Gzip(Gzip<W>),
     Zstd(BufWriter<Zstd<W>>),
-    Squashfs(BufWriter<Sqfstar<W>>),
+    Squashfs(BufWriter<Mksquashfs<W>>),
 }
 
 impl<W: Write> Encoder<W> {
@@ -31,6 +32,7 @@ impl<W: Write> Encoder<W> {
         level: u32,
         threads: usize,
         epoch: Option<u32>,
+        root: Option<&Attr>,
     ) -> io::Result<Self> {
         Ok(match format {
             Format::Cpio | Format::Tar => Encoder::Plain(BufWriter::with_capacity(BUFFER, inner)),
@@ -39,8 +41,8 @@ impl<W: Write> Encoder<W> {
                 Encoder::Zstd(BufWriter::with_capacity(BUFFER, Zstd::new(inner, level, threads)?))
             }
             Format::Squashfs => {
-                let sqfstar = Sqfstar::new(inner, level, threads, epoch)?;
-                Encoder::Squashfs(BufWriter::with_capacity(BUFFER, sqfstar))
+                let squashfs = Mksquashfs::new(inner, level, threads, epoch, root)?;
+                Encoder::Squashfs(BufWriter::with_capacity(BUFFER, squashfs))
             }
         })
     }
@@ -87,10 +89,13 @@ pub(super) enum Archive<W: Write> {
 
 impl<W: Write> Archive<W> {
     pub(super) fn new(inner: W, format: Format, epoch: Option<u32>) -> Self {
-        if format.is_tar() {
-            Archive::Tar(Tar::new(inner, epoch))
-        } else {
-            Archive::Newc(Newc::new(inner, epoch))
+        match format {
+            Format::Tar => Archive::Tar(Tar::new(inner, epoch, Deletion::Marker)),
+            // A device is what overlayfs itself reads in an image.
+            Format::Squashfs => Archive::Tar(Tar::new(inner, epoch, Deletion::Device)),
+            Format::Cpio | Format::CpioGz | Format::CpioZst => {
+                Archive::Newc(Newc::new(inner, epoch))
+            }
         }
     }
 

@@ -20,7 +20,7 @@ pub mod output;
 pub mod path;
 mod plan;
 mod readahead;
-mod squashfs;
+pub mod squashfs;
 mod tar;
 pub mod zstd;
 
@@ -53,8 +53,7 @@ pub enum Format {
     Cpio,
     /// tar, with what is deleted as `.wh.` names.
     Tar,
-    /// A squashfs image, zstd inside. For whole trees: what is deleted has no form in it but the
-    /// `.wh.` names of tar.
+    /// A squashfs image, zstd inside, with what is deleted as character devices 0:0.
     Squashfs,
 }
 
@@ -253,7 +252,8 @@ pub fn seal<C: Contents>(
 
     let mut job = Job::new(&plan, contents, format, manifest.is_some());
     let mut sink = Digesting::new(&mut archive);
-    let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, epoch)
+    let root = plan.items.first().and_then(|item| Some(&item.object()?.attr));
+    let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, epoch, root)
         .map_err(Failure::Output)
         .and_then(|encoder| {
             let writer = Archive::new(encoder, format, epoch);
@@ -393,7 +393,9 @@ impl<'p, C: Contents> Job<'p, C> {
             self.warnings.push(Warning::SocketLeftOut { path: text(item) });
             return Ok(false);
         }
-        if tar && item.path().rsplit(|&byte| byte == b'/').next().is_some_and(is_marker) {
+        if self.format == Format::Tar
+            && item.path().rsplit(|&byte| byte == b'/').next().is_some_and(is_marker)
+        {
             self.warnings.push(Warning::MeansDeletion { path: text(item) });
         }
         let mut xattrs: Vec<Xattr> = Vec::new();

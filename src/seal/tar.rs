@@ -1,12 +1,13 @@
-//! Writes tar: ustar headers (POSIX.1-1988) with the extensions that GNU tar, bsdtar and sqfstar
-//! all read.
+//! Writes tar: ustar headers (POSIX.1-1988) with the extensions that GNU tar, bsdtar and
+//! mksquashfs all read.
 //!
 //! - A path or a link target over 100 bytes stands before its entry as a GNU long name (type `L`
 //!   or `K`): bytes, where pax's `path` is UTF-8 by definition.
 //! - A number too large for its octal field is written in base 256, as GNU tar does.
 //! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers).
 //! - The root is `./`; directories end in a slash; every name but an object's first is a link
-//!   entry. What is deleted is an empty file `.wh.NAME` (OCI image layer specification).
+//!   entry. What is deleted is an empty file `.wh.NAME` (OCI image layer specification), or a
+//!   character device 0:0 where the tar is to become an image that overlayfs reads ([`Deletion`]).
 //! - Times are whole seconds, clamped as in [`super::newc`]. Sockets do not exist in tar: the
 //!   caller leaves them out.
 //! - Two blocks of zeros end it, and zeros fill it to a multiple of 10 KiB.
@@ -23,6 +24,15 @@ const BLOCK: u64 = 512;
 const RECORD: u64 = 20 * BLOCK;
 const NAME: usize = 100;
 
+/// How an archive says that a name is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// An empty file `.wh.NAME`.
+    Marker,
+    /// A character device 0:0 of mode 0 in its place.
+    Device,
+}
+
 /// A tar archive being written.
 #[derive(Debug)]
 pub(super) struct Tar<W: Write> {
@@ -31,6 +41,7 @@ pub(super) struct Tar<W: Write> {
     /// Bytes of the current file that are still to come.
     open: u64,
     epoch: Option<u32>,
+    deletion: Deletion,
 }
 
 struct Header<'a> {
@@ -47,8 +58,8 @@ struct Header<'a> {
 
 impl<W: Write> Tar<W> {
     /// Times after `epoch` are brought down to it.
-    pub(super) fn new(inner: W, epoch: Option<u32>) -> Self {
-        Tar { inner, written: 0, open: 0, epoch }
+    pub(super) fn new(inner: W, epoch: Option<u32>, deletion: Deletion) -> Self {
+        Tar { inner, written: 0, open: 0, epoch, deletion }
     }
 
     /// Writes an entry, up to its content. `target` is that of a symlink; `first` is the path of
@@ -122,6 +133,9 @@ impl<W: Write> Tar<W> {
     }
 
     fn deletion(&mut self, path: &[u8]) -> io::Result<()> {
+        if self.deletion == Deletion::Device {
+            return self.header(&Header { name: path, kind: b'3', ..Header::EMPTY });
+        }
         let name_at = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let name = [&path[..name_at], b".wh.", &path[name_at..]].concat();
         self.header(&Header { name: &name, kind: b'0', ..Header::EMPTY })

@@ -1,0 +1,110 @@
+#!/bin/bash
+# Makes a Debian machine ready: `machine.sh build`, and `demo`, `test` or `fuzz` beside it.
+#
+# As root it installs what is missing; as anybody else it says what root has to do, and changes
+# nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+user=${OVERCOAT_TEST_USER:-overcoat-test}
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+root=false
+[[ $(id -u) = 0 ]] && root=true
+
+# package and what it is needed for: a program, or a file
+need=()
+for purpose in "$@"; do
+  case $purpose in
+    build) need+=(gcc:cc libc6-dev:/usr/include/stdio.h g++:c++ make:make) ;;
+    demo) need+=(mmdebstrap:mmdebstrap squashfs-tools:mksquashfs uidmap:newuidmap
+      fuse3:fusermount3 cpio:cpio gzip:gzip ca-certificates:/etc/ssl/certs/ca-certificates.crt) ;;
+    # What else the tests need, tests/set-up.sh knows.
+    test) need+=(zstd:zstd busybox-static:busybox libarchive-tools:bsdtar dpkg-dev:dpkg-scanpackages
+      attr:setfattr) ;;
+    fuzz) need+=(squashfs-tools:mksquashfs cpio:cpio gzip:gzip zstd:zstd attr:setfattr) ;;
+    *) echo "$0: what is $purpose?" >&2; exit 2 ;;
+  esac
+done
+
+missing=()
+for pair in "${need[@]}"; do
+  what=${pair#*:}
+  if [[ $what = /* ]]; then [[ -e $what ]]; else command -v "$what" >/dev/null; fi ||
+    missing+=("${pair%%:*}")
+done
+
+todo=()
+if ((${#missing[@]})); then
+  if $root; then
+    echo "installing ${missing[*]}"
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  else
+    todo+=("apt-get update && apt-get install -y --no-install-recommends ${missing[*]}")
+  fi
+fi
+
+if ! command -v cargo >/dev/null; then
+  echo "cargo is missing, and Debian 12's is too old: install Rust from https://rustup.rs" >&2
+  exit 1
+fi
+
+# The first free range of ids that nobody else has.
+free_ids() {
+  awk -F: 'BEGIN { n = 100000 } $2 + $3 > n { n = $2 + $3 } END { print n }' "/etc/sub$1"
+}
+
+if [[ " $* " = *" demo "* ]]; then
+  if [[ ! -e /dev/fuse ]]; then
+    if $root; then
+      modprobe fuse 2>/dev/null || true
+      [[ -e /dev/fuse ]] || mknod /dev/fuse c 10 229
+    else
+      todo+=("modprobe fuse || mknod /dev/fuse c 10 229")
+    fi
+  fi
+  if [[ ! -r /dev/fuse || ! -w /dev/fuse ]] || $root; then
+    if $root; then
+      [[ $(stat -c %a /dev/fuse) = 666 ]] || chmod 666 /dev/fuse
+    else
+      todo+=("chmod 666 /dev/fuse")
+    fi
+  fi
+  if $root; then
+    # Somebody without rights, for what is to be done without.
+    id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
+    who=$user
+  else
+    who=$(id -un)
+  fi
+  for ids in uid gid; do
+    grep -q -e "^$who:" -e "^$(id -u "$who"):" "/etc/sub$ids" 2>/dev/null && continue
+    if $root; then
+      touch "/etc/sub$ids"
+      first=$(free_ids "$ids")
+      usermod "--add-sub${ids}s" "$first-$((first + 65535))" "$who"
+    else
+      first=$(free_ids "$ids" 2>/dev/null || echo 100000)
+      todo+=("usermod --add-sub${ids}s $first-$((first + 65535)) $who")
+    fi
+  done
+fi
+
+if [[ " $* " = *" test "* && -x tests/set-up.sh ]]; then
+  if $root; then
+    tests/set-up.sh
+  elif [[ -z ${OVERCOAT_LAB:-} && ! -s build/lab/repo/Packages ]]; then
+    todo+=("$PWD/tests/set-up.sh")
+  fi
+fi
+
+if [[ " $* " = *" fuzz "* ]] && ! cargo fuzz --version >/dev/null 2>&1; then
+  echo 'installing cargo-fuzz'
+  cargo install --quiet --locked cargo-fuzz
+fi
+
+if ((${#todo[@]})); then
+  echo 'Something is missing on this machine. As root, run:' >&2
+  printf '  %s\n' "${todo[@]}" >&2
+  exit 1
+fi

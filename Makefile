@@ -1,0 +1,67 @@
+# `make` says what there is. Set-up needs root once; everything else is done without.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 60
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+target := $(or $(CARGO_TARGET_DIR),target)
+program := $(target)/release/overcoat
+
+.PHONY: help all demo test check fuzz bench install uninstall clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo      build a Debian base and a discovery overlay on it, without root rights'
+	@echo 'make test      set up a lab and run all tests'
+	@echo 'make check     formatting, clippy and rustdoc, warnings as errors'
+	@echo 'make fuzz      fuzz the image readers, $(FUZZ_SECONDS) s each (FUZZ_SECONDS=)'
+	@echo 'make bench     compare with other tools (root)'
+	@echo 'make all       build $(program)'
+	@echo 'make install   into PREFIX=$(PREFIX)'
+	@echo 'make clean     remove what was built'
+
+all: $(program)
+
+# cargo knows best what is out of date.
+.PHONY: $(program)
+$(program):
+	@.ci/machine.sh build
+	$(CARGO) build --release --locked --package overcoat
+
+demo:
+	@.ci/machine.sh build demo
+	$(CARGO) build --release --locked --package overcoat
+	@examples/demo.sh $(program)
+
+test:
+	@.ci/machine.sh build demo test
+	$(CARGO) test --workspace --locked --no-fail-fast
+
+check:
+	@.ci/machine.sh build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --document-private-items
+
+fuzz:
+	@.ci/machine.sh build fuzz
+	.ci/fuzz.sh $(FUZZ_SECONDS)
+
+bench:
+	@.ci/machine.sh build demo test
+	$(CARGO) build --release --locked --package overcoat
+	benches/compare.sh
+
+install: $(program)
+	install -D -m 0755 $(program) $(DESTDIR)$(PREFIX)/bin/overcoat
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/overcoat
+
+clean:
+	rm -rf build
+	$(CARGO) clean
+	rm -rf fs-model/fuzz/target fs-model/fuzz/artifacts

@@ -1,0 +1,159 @@
+//! `overcoat base`, with a stand-in for mmdebstrap that prints a small tar.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A root with what a bootstrapped one can hold, hard links and extended attributes among it.
+const MMDEBSTRAP: &str = r#"#!/usr/bin/python3
+import io, os, sys, tarfile
+open(os.environ["ARGUMENTS"], "w").write("\n".join(sys.argv[1:]))
+tar = tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT)
+def add(name, type=tarfile.REGTYPE, mode=0o644, content=b"", xattr=None, **more):
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.mtime, info.size = type, mode, 1600000000, len(content)
+    if xattr:
+        info.pax_headers = {"SCHILY.xattr." + name: value for name, value in xattr.items()}
+    for key, value in more.items():
+        setattr(info, key, value)
+    tar.addfile(info, io.BytesIO(content))
+add("./", tarfile.DIRTYPE, 0o755)
+for name in ("dev", "etc", "etc/apt", "etc/apt/apt.conf.d", "proc", "run", "srv", "sys", "usr"):
+    add("./" + name, tarfile.DIRTYPE, 0o755)
+add("./tmp", tarfile.DIRTYPE, 0o1777)
+add("./dev/null", tarfile.CHRTYPE, 0o666, devmajor=1, devminor=3)
+add("./etc/apt/apt.conf.d/99mmdebstrap", content=b"Acquire::http::Proxy \"http://host:1\";\n")
+add("./etc/hostname", content=b"mine\n")
+add("./etc/hostname-too", tarfile.LNKTYPE, linkname="./etc/hostname")
+add("./usr/su", mode=0o4755, content=b"x" * 70000, uid=0, gid=42)
+add("./usr/ping", mode=0o755, content=b"ping", xattr={"user.note": "kept"})
+add("./srv/later", mode=0o600, content=b"later", mtime=1900000000, uid=100, gid=65534)
+add("./srv/disk", tarfile.BLKTYPE, 0o660, devmajor=8, devminor=1, gid=6)
+add("./srv/pipe", tarfile.FIFOTYPE, 0o600)
+add("./lib", tarfile.SYMTYPE, 0o777, linkname="usr/lib")
+tar.close()
+"#;
+
+fn overcoat(dir: &Path, output: &str) -> Output {
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    Command::new(env!("CARGO_BIN_EXE_overcoat"))
+        .args(["base", "base.yml", "-o", output])
+        .current_dir(dir)
+        .env("PATH", path)
+        .env("ARGUMENTS", dir.join("arguments"))
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .output()
+        .unwrap()
+}
+
+fn prepare(dir: &Path) {
+    fs::write(dir.join("mmdebstrap"), MMDEBSTRAP).unwrap();
+    fs::set_permissions(dir.join("mmdebstrap"), fs::Permissions::from_mode(0o755)).unwrap();
+    let files = dir.join("provisioner/files/etc");
+    fs::create_dir_all(&files).unwrap();
+    fs::write(files.join("motd.j2"), "{{ greeting }}\n").unwrap();
+    fs::write(
+        dir.join("provisioner/provisioner.yml"),
+        "variables: {greeting: hello}\nfiles: files\n",
+    )
+    .unwrap();
+    fs::write(
+        dir.join("base.yml"),
+        "kind: base\nrelease: bookworm\npackages: [udev, kmod]\nprovisioner: provisioner\n",
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_tar_stream_becomes_a_base() {
+    support::at_both_privileges("a_tar_stream_becomes_a_base", || {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        prepare(dir);
+        let made = overcoat(dir, "base.squashfs");
+        let said = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert!(made.status.success(), "{said}");
+
+        let arguments = fs::read_to_string(dir.join("arguments")).unwrap();
+        for argument in ["--variant=minbase", "--include=udev,kmod", "bookworm"] {
+            assert!(arguments.lines().any(|line| line == argument), "{argument} in {arguments}");
+        }
+        let listed = Command::new("unsquashfs")
+            .args(["-lln", "base.squashfs"])
+            .env("TZ", "UTC")
+            .current_dir(dir)
+            .output()
+            .unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let line = |name: &str| {
+            let end = format!("squashfs-root{name}");
+            let line = listed.lines().find(|line| line.ends_with(&end));
+            line.unwrap_or_else(|| panic!("{name} in\n{listed}"))
+        };
+        for (name, has) in [
+            ("", "drwxr-xr-x 0/0 "),
+            ("", " 2023-11-14 "),
+            ("/tmp", "drwxrwxrwt 0/0 "),
+            ("/usr/su", "-rwsr-xr-x 0/42 "),
+            ("/usr/su", " 70000 2020-09-13 "),
+            ("/srv/later", "-rw------- 100/65534 "),
+            ("/srv/later", " 2023-11-14 "),
+            ("/srv/disk", "brw-rw---- 0/6 "),
+            ("/srv/disk", "8,  1"),
+            ("/srv/pipe", "prw------- 0/0 "),
+            ("/etc/motd", "-rw-r--r-- 0/0 "),
+            ("/lib -> usr/lib", "lrwxrwxrwx"),
+        ] {
+            assert!(line(name).contains(has), "{has} in {}", line(name));
+        }
+        for gone in ["/dev/null", "99mmdebstrap", "policy-rc.d", "resolv.conf"] {
+            assert!(!listed.contains(gone), "{gone} in\n{listed}");
+        }
+        let unpacked = Command::new("sh")
+            .args([
+                "-ec",
+                "unsquashfs -quiet -no-progress -dest out base.squashfs etc usr/ping &&
+                test $(stat -c %i out/etc/hostname) = $(stat -c %i out/etc/hostname-too) &&
+                cat out/etc/hostname-too out/etc/motd &&
+                python3 -c 'import os; print(os.getxattr(\"out/usr/ping\", \"user.note\"))'",
+            ])
+            .current_dir(dir)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&unpacked.stderr).into_owned();
+        assert_eq!(unpacked.stdout, b"mine\nhello\nb'kept'\n", "{said}");
+
+        // The same at any privilege: the image says nothing of who made it.
+        let made = overcoat(dir, "again.squashfs");
+        assert!(made.status.success());
+        let image = fs::read(dir.join("base.squashfs")).unwrap();
+        assert!(image == fs::read(dir.join("again.squashfs")).unwrap(), "two images differ");
+        let manifest = fs::read_to_string(dir.join("base.manifest.json")).unwrap();
+        let digest = manifest.lines().find(|line| line.starts_with("\"archive\"")).unwrap();
+        // Changes with the format of what is written, and with squashfs-tools.
+        println!("{digest}");
+    });
+}
+
+#[test]
+fn a_bootstrap_that_fails_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    prepare(dir);
+    fs::write(
+        dir.join("mmdebstrap"),
+        "#!/bin/sh\nhead -c 5000 /dev/zero\necho no network >&2\nexit 3\n",
+    )
+    .unwrap();
+    let made = overcoat(dir, "base.squashfs");
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert_eq!(made.status.code(), Some(2), "{said}");
+    assert!(said.contains("no network") && said.contains("mmdebstrap failed"), "{said}");
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["base.yml", "mmdebstrap", "provisioner"]);
+}
