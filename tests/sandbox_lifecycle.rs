@@ -9,7 +9,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio as ProcessStdio};
 
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use overcoat::sandbox::{
     CommandSpec, Ended, Privilege, Sandbox, SandboxError, Session, Signals, relay,
 };
-use support::processes::{self, alive, family};
+use support::processes::{self, alive, family, nothing_is_left};
 use support::terminal::OnTerminal;
 use support::{Lab, MemFs, at_both_privileges, environment, eventually, plan, serve, shell};
 

@@ -150,7 +150,7 @@ impl<'a> Job<'a> {
         let full = root.faults().is_some_and(|faults| faults.full());
         let layer = root.faults().and_then(|faults| faults.layer());
         if self.common.shell_on_failure {
-            say(&format!("{}", super::describe(&*failed)));
+            say(&super::describe(&*failed));
             say("this is a shell in the root as the step left it; the build ends when it does");
             let mut spec = CommandSpec::new(["/bin/sh"]);
             spec.env = environment;

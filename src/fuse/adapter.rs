@@ -80,10 +80,8 @@ impl Faults {
                 tracing::error!(%error, "answered with an input/output error");
                 self.layer.lock().get_or_insert_with(|| error.clone());
             }
-            FsError::NoSpace { limit } => {
-                if !self.full.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(limit, "the upper layer is full");
-                }
+            FsError::NoSpace { limit } if !self.full.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(limit, "the upper layer is full");
             }
             _ => {}
         }
