@@ -6,20 +6,19 @@
 
 mod support;
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio as ProcessStdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::Pid;
 use overcoat::sandbox::{
     CommandSpec, Ended, Privilege, Sandbox, SandboxError, Session, Signals, relay,
 };
+use support::processes::{self, alive, family};
+use support::terminal::OnTerminal;
 use support::{Lab, MemFs, at_both_privileges, environment, eventually, plan, serve, shell};
 
 const SCENARIO: &str = "OVERCOAT_TEST_SCENARIO";
@@ -72,46 +71,6 @@ fn daemon(scenario: &str) -> Command {
         command.pre_exec(|| Ok(SigSet::all().thread_block()?));
     }
     command
-}
-
-/// All processes below `pid`, and itself.
-fn family(pid: u32) -> Vec<u32> {
-    let mut parents: Vec<(u32, u32)> = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        // The parent is the second field after the name, which ends with the last parenthesis.
-        if let Ok(stat) = fs::read_to_string(entry.path().join("stat"))
-            && let Some((_, rest)) = stat.rsplit_once(") ")
-            && let Some(parent) = rest.split(' ').nth(1).and_then(|field| field.parse().ok())
-        {
-            parents.push((pid, parent));
-        }
-    }
-    let mut family = vec![pid];
-    let mut next = 0;
-    while let Some(&parent) = family.get(next) {
-        family.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    family
-}
-
-fn alive(pids: &[u32]) -> Vec<String> {
-    let comm = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let state = stat.rsplit_once(") ")?.1.chars().next()?;
-        (state != 'Z').then(|| format!("{pid} {}", stat.split(')').next().unwrap_or("")))
-    };
-    pids.iter().filter_map(comm).collect()
-}
-
-fn nothing_is_left(family: &[u32]) {
-    assert!(family.len() > 3, "the sandbox was there: {family:?}");
-    eventually("all processes have ended", || alive(family).is_empty());
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains("fuse overcoat"), "{mounts}");
 }
 
 /// Waits for the line READY of a daemon.
@@ -204,83 +163,10 @@ fn dropping_a_sandbox_half_way_leaves_nothing() {
     });
 }
 
-/// A daemon with a terminal that the test plays.
-struct OnTerminal {
-    child: Child,
-    master: File,
-    slave: OwnedFd,
-    before: Termios,
-    output: Receiver<Vec<u8>>,
-    seen: String,
-}
-
-impl OnTerminal {
-    fn start(scenario: &str) -> Self {
-        let size = libc::winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = nix::pty::openpty(&size, None).unwrap();
-        let mut command = daemon(scenario);
-        let stream = || ProcessStdio::from(pty.slave.try_clone().unwrap());
-        command.stdin(stream()).stdout(stream()).stderr(stream());
-        // SAFETY: two system calls, nothing that a fork of threads could hurt.
-        unsafe {
-            command.pre_exec(|| {
-                nix::unistd::setsid()?;
-                match libc::ioctl(0, libc::TIOCSCTTY, 0) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
-            });
-        }
-        let before = tcgetattr(&pty.slave).unwrap();
-        let child = command.spawn().unwrap();
-        let (sender, output) = channel();
-        let mut reader = File::from(pty.master.try_clone().unwrap());
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = reader.read(&mut buffer) {
-                if sender.send(buffer[..length].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        let master = File::from(pty.master);
-        OnTerminal { child, master, slave: pty.slave, before, output, seen: String::new() }
-    }
-
-    /// Waits until `text` has appeared after all that was waited for before.
-    fn until(&mut self, text: &str) -> String {
-        loop {
-            if let Some(at) = self.seen.find(text) {
-                let rest = self.seen.split_off(at + text.len());
-                return std::mem::replace(&mut self.seen, rest);
-            }
-            match self.output.recv_timeout(Duration::from_secs(20)) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(error) => panic!("no {text:?} ({error}) after {:?}", self.seen),
-            }
-        }
-    }
-
-    fn type_in(&mut self, keys: &str) {
-        self.master.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// The exit code, when the terminal is as it was.
-    fn end(&mut self) -> Option<i32> {
-        let status = self.child.wait().unwrap();
-        assert_eq!(status.signal(), None);
-        let after = tcgetattr(&self.slave).unwrap();
-        assert_eq!(after.local_flags, self.before.local_flags);
-        assert_eq!(after.input_flags, self.before.input_flags);
-        assert_eq!(after.output_flags, self.before.output_flags);
-        status.code()
-    }
-}
-
 #[test]
 fn ctrl_c_ends_everything() {
     at_both_privileges("ctrl_c_ends_everything", || {
-        let mut terminal = OnTerminal::start("run");
+        let mut terminal = OnTerminal::start(daemon("run"));
         terminal.until("READY\r\n");
         let family = family(terminal.child.id());
         terminal.type_in("\x03");
@@ -293,7 +179,7 @@ fn ctrl_c_ends_everything() {
 #[test]
 fn a_shell_on_a_terminal_has_job_control() {
     at_both_privileges("a_shell_on_a_terminal_has_job_control", || {
-        let mut terminal = OnTerminal::start("shell");
+        let mut terminal = OnTerminal::start(daemon("shell"));
         let greeting = terminal.until("READY$ ");
         assert!(!greeting.contains("job control"), "{greeting}");
         let family = family(terminal.child.id());
@@ -308,7 +194,7 @@ fn a_shell_on_a_terminal_has_job_control() {
         terminal.until("\r\n");
         eventually("sleep is in the foreground", || {
             let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm"));
-            let now = self::family(terminal.child.id());
+            let now = processes::family(terminal.child.id());
             now.iter().filter(|pid| comm(pid).is_ok_and(|comm| comm == "sleep\n")).count() == 2
         });
         terminal.type_in("\x03");
@@ -334,7 +220,7 @@ fn a_shell_on_a_terminal_has_job_control() {
 #[test]
 fn a_terminated_shell_gives_the_terminal_back() {
     at_both_privileges("a_terminated_shell_gives_the_terminal_back", || {
-        let mut terminal = OnTerminal::start("shell");
+        let mut terminal = OnTerminal::start(daemon("shell"));
         terminal.until("READY$ ");
         let family = family(terminal.child.id());
         kill(Pid::from_raw(terminal.child.id() as i32), Signal::SIGTERM).unwrap();

@@ -120,13 +120,15 @@ pub struct Attr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bytes of a regular file; length of a symlink's target; 0 for the rest.
+    /// Bytes of a regular file; length of a symlink's target. Of a directory, a layer may report
+    /// what is stored of it, and a tree says 4096; of the rest, 0.
     pub size: u64,
     /// Bytes of memory or of the image that the content takes, as far as known.
     pub allocated: u64,
     /// The device number of a device node, else 0:0.
     pub rdev: Device,
-    /// How many names the object has.
+    /// How many names the object has. Of a directory, 2 and the number of its subdirectories; a
+    /// layer that has not counted them says less than 2.
     pub nlink: u32,
     /// Time of the last access.
     pub atime: Time,

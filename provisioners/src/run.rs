@@ -72,7 +72,7 @@ impl fmt::Display for StepInfo {
 
 /// A step failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", describe(step, last_lines, log_file.as_ref()))]
+#[error("{}", describe(step, error, last_lines, log_file.as_ref()))]
 pub struct StepFailed {
     /// The step.
     pub step: StepInfo,
@@ -85,8 +85,13 @@ pub struct StepFailed {
     pub log_file: Option<PathBuf>,
 }
 
-fn describe(step: &StepInfo, last_lines: &[String], log_file: Option<&PathBuf>) -> String {
-    let mut text = format!("the step \"{step}\" failed");
+fn describe(
+    step: &StepInfo,
+    error: &StepError,
+    last_lines: &[String],
+    log_file: Option<&PathBuf>,
+) -> String {
+    let mut text = format!("the step \"{step}\" failed: {error}");
     for line in last_lines {
         text.push_str("\n  | ");
         text.push_str(line);

@@ -1,7 +1,7 @@
 //! The discovery example on a real Debian base, with real packages.
 //!
-//! Needs root and a lab: `base.tar` and a package repository `repo` in `$LAB` (by default `lab` in
-//! the temporary directory). Without them it says so and passes.
+//! Needs root and the lab that `tests/set-up.sh` makes: `base.tar` and a package repository `repo` in
+//! `$OVERCOAT_LAB` (by default `build/lab`). Without them it says so and passes.
 
 mod common;
 
@@ -19,7 +19,8 @@ use provisioners::machine::{Command, Machine};
 use provisioners::{Image, Observer, Options, StepInfo};
 
 fn lab() -> Option<PathBuf> {
-    let lab = std::env::var_os("LAB").map_or_else(|| std::env::temp_dir().join("lab"), Into::into);
+    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/lab");
+    let lab = std::env::var_os("OVERCOAT_LAB").map_or_else(ours, PathBuf::from);
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if root && lab.join("base.tar").exists() && lab.join("repo/Packages").exists() {
         return Some(lab);

@@ -2,8 +2,9 @@
 //! standard error.
 //!
 //! Exit codes: 0 fine; 1 what was asked about is not so, or the provisioner failed; 2 overcoat
-//! itself could not do it. `run` and `shell` end with the code of their command, and a signal that
-//! ends overcoat is told as shells do, 128 and its number.
+//! itself could not do it. `run` and `shell` end with the code of their command (127 when there is
+//! no such command, 126 when it cannot be executed), and a signal that ends overcoat is told as
+//! shells do, 128 and its number.
 
 mod base;
 mod build;

@@ -88,7 +88,8 @@ pub(super) struct SealArgs {
 }
 
 impl SealArgs {
-    /// The format for `output`, where `otherwise` stands for what a file said.
+    /// The format for `output`, where `otherwise` stands for what a file said; it has the level
+    /// that was asked for.
     pub(super) fn format_for(
         &self,
         output: &Path,
@@ -109,6 +110,7 @@ impl SealArgs {
                     names.join(", ")
                 ))
             })?;
+        format.level(self.level)?;
         if format == Format::Squashfs {
             crate::seal::squashfs::available().map_err(Failure::message)?;
         }
@@ -158,11 +160,12 @@ impl Outputs {
         if path == Path::new("-") {
             return Ok(Outputs { archive: Output::stdout()?, manifest: None });
         }
+        let archive = Output::file(path)?;
         let manifest = match args.no_manifest {
             true => None,
             false => Some(Output::file(&manifest_path(path))?),
         };
-        Ok(Outputs { archive: Output::file(path)?, manifest })
+        Ok(Outputs { archive, manifest })
     }
 
     /// Seals what changed.
@@ -174,7 +177,7 @@ impl Outputs {
         options: &SealOptions,
     ) -> Result<Summary, Failure> {
         let manifest = self.manifest.map(|output| (output, ManifestInfo { layers }));
-        let mut progress = SealProgress::new();
+        let mut progress = SealProgress::default();
         let mut tell = |p| progress.tell(p);
         let summary = seal(delta, tree, options, self.archive, manifest, &mut tell)?;
         for warning in &summary.warnings {

@@ -13,30 +13,26 @@ fn on_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Less content than this is sealed before anybody could read how far it is, in bytes.
+const WORTH_A_BAR: u64 = 16 << 20;
+
 /// How far sealing is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SealProgress {
     bar: Option<ProgressBar>,
 }
 
 impl SealProgress {
-    pub(super) fn new() -> Self {
-        let bar = on_terminal().then(|| {
-            let style = ProgressStyle::with_template(
-                "sealing {bar:30} {bytes}/{total_bytes} {bytes_per_sec}",
-            );
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = style {
+    pub(super) fn tell(&mut self, progress: Progress) {
+        if self.bar.is_none() && progress.bytes_total >= WORTH_A_BAR && on_terminal() {
+            let style = "sealing {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
+            let bar = ProgressBar::new(progress.bytes_total);
+            if let Ok(style) = ProgressStyle::with_template(style) {
                 bar.set_style(style);
             }
-            bar
-        });
-        SealProgress { bar }
-    }
-
-    pub(super) fn tell(&mut self, progress: Progress) {
+            self.bar = Some(bar);
+        }
         if let Some(bar) = &self.bar {
-            bar.set_length(progress.bytes_total);
             bar.set_position(progress.bytes);
         }
     }

@@ -1,6 +1,7 @@
 //! `run` and `shell`: a command in a root, with what it changed sealed if that is asked for.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,7 +11,8 @@ use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::{Failure, Outcome, say};
 use crate::root::{Composed, Root};
 use crate::sandbox::{
-    CommandSpec, Ended, Network, Privilege, Session, Signals, default_environment, relay,
+    CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
+    default_environment, relay,
 };
 use crate::seal::Format;
 
@@ -23,7 +25,8 @@ struct Common {
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(OsString, OsString)>,
 
-    /// Seal what was done into this archive (`-` is standard output)
+    /// Seal what was done into this archive (`-` is standard output, and what the command prints
+    /// goes to standard error then)
     #[arg(long, value_name = "OUT")]
     save: Option<PathBuf>,
 
@@ -59,9 +62,13 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let attempt = Attempt::new(&args.layers, &args.common)?;
     let mut spec = CommandSpec::new(args.command.iter().cloned());
     spec.session = Session::Inherited;
+    if args.common.save.as_deref() == Some(Path::new("-")) {
+        // Standard output is the archive's.
+        spec.stdout = Stdio::Fd(std::io::stderr().as_fd().try_clone_to_owned()?);
+    }
     // A failing command has made nothing that is worth keeping.
     attempt.go(spec, |root, spec, signals| {
-        let mut child = root.sandbox()?.spawn(&spec)?;
+        let mut child = root.sandbox()?.spawn(&spec).map_err(not_run)?;
         Ok((signals.wait(&mut child)?, false))
     })
 }
@@ -73,7 +80,8 @@ pub(super) fn shell(args: &ShellArgs) -> Outcome {
         if root.live().stat(b"/bin/bash", fs_model::tree::Follow::Yes).is_ok_and(|s| s.is_some()) {
             spec.argv = vec!["/bin/bash".into(), "-l".into()];
         }
-        spec.env.push(("PS1".into(), r"overcoat:\w\$ ".into()));
+        // What was typed is no part of the image.
+        spec.env.push(("HISTFILE".into(), "/dev/null".into()));
         Ok((relay(root.sandbox()?, spec, signals)?, true))
     })
 }
@@ -118,7 +126,11 @@ impl<'a> Attempt<'a> {
             spec.env.retain(|(n, _)| n != name);
             spec.env.push((name.clone(), value.clone()));
         }
-        let (ended, keep) = run(&root, spec, &signals)?;
+        let (ended, keep) = match run(&root, spec, &signals) {
+            Ok(ended) => ended,
+            // A damaged layer is why, whatever the command could not do.
+            Err(failure) => return Err(root.finish().err().map_or(failure, Failure::from)),
+        };
         if root.faults().is_some_and(|faults| faults.full()) {
             say("warning: the upper layer was full: give it more with --upper-size");
         }
@@ -138,6 +150,14 @@ impl<'a> Attempt<'a> {
             (None, _) => {}
         }
         Ok(ExitCode::from(code as u8))
+    }
+}
+
+/// A command that could not be executed.
+fn not_run(error: SandboxError) -> Failure {
+    match error.shell_code() {
+        Some(code) => Failure::Error(code, Box::new(error)),
+        None => error.into(),
     }
 }
 

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
+use super::wire::EXECUTING;
+
 /// A sandbox, a mount or a command in one could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -122,6 +124,19 @@ pub enum SandboxError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+impl SandboxError {
+    /// The exit code that shells and `env` give for a command that cannot be executed: 127 when
+    /// there is none, 126 when there is one. `None` for everything that is no fault of the command.
+    pub fn shell_code(&self) -> Option<u8> {
+        match self {
+            SandboxError::Command { doing, source, .. } if doing == EXECUTING => {
+                Some(if source.kind() == io::ErrorKind::NotFound { 127 } else { 126 })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Names what was being done when the operating system refused.

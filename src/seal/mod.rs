@@ -85,7 +85,11 @@ impl Format {
         matches!(self, Format::Tar | Format::Squashfs)
     }
 
-    fn level(self, asked: Option<u32>) -> Result<Option<u32>, SealError> {
+    /// The level that is used when `asked` was asked for, if the format has levels.
+    ///
+    /// # Errors
+    /// A level that the format has not.
+    pub fn level(self, asked: Option<u32>) -> Result<Option<u32>, SealError> {
         let (default, max, range) = match self {
             Format::CpioGz => (gzip::DEFAULT_LEVEL, 9, "1 to 9"),
             Format::CpioZst => (zstd::DEFAULT_LEVEL, 19, "1 to 19"),

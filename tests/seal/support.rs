@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Output as Finished};
 
+pub(crate) use crate::tools::sh;
 use fs_model::attr::{Attr, Device, FileType, Time};
 use fs_model::delta::{Change, Contents, Delta, DeltaEntry, Object};
 use fs_model::error::FsError;
@@ -226,21 +226,6 @@ pub(crate) fn sealed(sample: &Sample, options: &SealOptions) -> Vec<u8> {
 
 pub(crate) fn options(format: Format) -> SealOptions {
     SealOptions { threads: 2, ..SealOptions::new(format) }
-}
-
-/// Runs a host tool, which must be there, by the shell in `dir`; gives what it said.
-pub(crate) fn sh(dir: &Path, script: &str) -> Finished {
-    let mut command = Command::new("sh");
-    command.arg("-euc").arg(script).current_dir(dir).env("LC_ALL", "C");
-    let finished = command.output().unwrap();
-    assert!(
-        finished.status.success(),
-        "{script}: {}\n{}{}",
-        finished.status,
-        String::from_utf8_lossy(&finished.stdout),
-        String::from_utf8_lossy(&finished.stderr)
-    );
-    finished
 }
 
 /// Whether device nodes and owners can be unpacked here. Says so where they cannot.

@@ -1,12 +1,19 @@
-//! What the sandbox's tests share: a root to run in, and each test at both privileges.
+//! What the tests of the sandbox and of the program share: a root to run in, and each test at both
+//! privileges.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_debug_implementations,
     reason = "each test binary uses a part of it"
 )]
 
+pub mod lab;
 pub mod memfs;
+pub mod processes;
+pub mod stage;
+pub mod terminal;
+pub mod tools;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -14,21 +21,19 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use overcoat::sandbox::{
     CommandSpec, ExitStatus, HostMount, MountPointKind, Plan, Privilege, Sandbox, Starting, Stdio,
     Supervisor,
 };
 
+pub use lab::USER;
 pub use memfs::MemFs;
+pub use processes::eventually;
 
-/// The unprivileged user of the tests.
-pub const USER: &str = "alice";
-
-/// Where the Debian base is.
+/// Where the Debian base is, as a tar archive.
 pub fn base() -> PathBuf {
-    std::env::var_os("OVERCOAT_TEST_BASE").map_or("/tmp/lab/base.tar".into(), PathBuf::from)
+    lab::file("base.tar")
 }
 
 /// Runs `test` with the rights of this process, and once more as the unprivileged user when this
@@ -186,13 +191,4 @@ pub fn environment() -> Vec<(OsString, OsString)> {
     [("PATH", path), ("HOME", "/root"), ("LANG", "C.UTF-8")]
         .map(|(name, value)| (name.into(), value.into()))
         .to_vec()
-}
-
-/// Waits until `condition` holds, for ten seconds at most.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

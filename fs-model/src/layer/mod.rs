@@ -56,7 +56,9 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
     /// The root directory.
     fn root(&self) -> LayerIno;
 
-    /// The attributes of an object. A directory's `nlink` need not be right: the tree counts.
+    /// The attributes of an object. A directory's `nlink` is below 2 where the layer has not
+    /// counted its subdirectories: then the tree does. Of anything else it is the number of names
+    /// in this layer, also when other layers hide some of them.
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError>;
 
     /// The entry `name` of the directory `dir`.

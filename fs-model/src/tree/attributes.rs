@@ -139,7 +139,7 @@ impl Tree {
         })
     }
 
-    /// Removes an extended attribute.
+    /// Removes an extended attribute. Never needs room.
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.change_xattrs(ino, |map| map.remove(name).map(|_| ()).ok_or(FsError::NoData))
     }
@@ -151,13 +151,27 @@ impl Tree {
     ) -> Result<(), FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
-        let mut map: XattrMap = self.xattrs(ino)?.into_iter().collect();
-        change(&mut map)?;
-        let inode = self.state.lock().upper(self, ino)?;
+        if !self.options.xattrs {
+            return Err(FsError::NotSupported);
+        }
+        let inode = self.state.lock().upper_always(self, ino)?;
         let mut body = inode.body.write();
-        let old = body.xattrs.as_deref().map_or(0, xattr_cost);
-        self.space.charge(xattr_cost(&map))?;
-        self.space.release(old);
+        let mut map = match (&body.xattrs, inode.origin) {
+            (Some(map), _) => XattrMap::clone(map),
+            (None, Some(source)) => self.stack.xattrs(source)?.into_iter().collect(),
+            (None, None) => XattrMap::new(),
+        };
+        // What the layer has takes no room until it is copied up: removing must not be refused
+        // because the rest has to be.
+        let (before, old) = (xattr_cost(&map), body.xattrs.as_deref().map_or(0, xattr_cost));
+        change(&mut map)?;
+        let new = xattr_cost(&map);
+        if new > before {
+            self.space.charge(new - old)?;
+        } else {
+            self.space.charge_always(new);
+            self.space.release(old);
+        }
         body.xattrs = Some(Box::new(map));
         body.ctime = Time::now();
         Ok(())

@@ -5,7 +5,7 @@
 //!   empty chunk is a hole that hides the base.
 //! - A chunk that is absent is the base's as far as `base_len` goes, and zero behind it.
 //! - No chunk begins at or behind `size`, and none has bytes behind `size`.
-//! - A chunk over no base that would be all zero is absent.
+//! - Zeros that are written where nothing is take no memory.
 //! - What is charged to [`Space`] is the sum of the chunks' capacities.
 
 use std::collections::BTreeMap;
@@ -62,7 +62,8 @@ impl Content {
         self.charged() + self.base_len
     }
 
-    fn charged(&self) -> u64 {
+    /// What its chunks are charged with.
+    pub(crate) fn charged(&self) -> u64 {
         self.head.iter().map(|c| c.capacity() as u64).sum::<u64>()
             + self.rest.values().map(|c| c.capacity() as u64 + CHUNK_COST).sum::<u64>()
     }
@@ -205,6 +206,9 @@ impl Content {
             .checked_add(data.len() as u64)
             .filter(|&end| end <= MAX_SIZE)
             .ok_or(FsError::FileTooLarge)?;
+        if data.is_empty() {
+            return Ok(0);
+        }
         let mut done = 0;
         while done < data.len() {
             let at = offset + done as u64;
@@ -240,7 +244,8 @@ impl Content {
             return Ok(());
         }
         if within == 0 && bytes.len() == CHUNK && is_zero(bytes) {
-            return self.punch_chunk(index, space);
+            self.punch_chunk(index, space);
+            return Ok(());
         }
         // What lies under the written range need not be fetched first.
         let covers = within == 0 && (to == CHUNK || index * CHUNK_U64 + to as u64 >= self.base_len);
@@ -255,12 +260,11 @@ impl Content {
     }
 
     /// Makes a whole chunk zero.
-    fn punch_chunk(&mut self, index: u64, space: &Space) -> Result<(), FsError> {
+    fn punch_chunk(&mut self, index: u64, space: &Space) {
         self.remove(index, space);
         if self.has_base(index) {
             self.insert(index, Vec::new(), space);
         }
-        Ok(())
     }
 
     /// Sets the size: cuts off what lies behind it, or lets zeros follow.
@@ -291,34 +295,50 @@ impl Content {
         Ok(())
     }
 
-    /// Makes the bytes of `range` zero and gives their memory back; the size stays.
+    /// Makes the bytes of `range` zero and gives their memory back; the size stays. What can be
+    /// refused comes first: there is room for all of it, or nothing is changed.
     pub(crate) fn punch(
         &mut self,
         stack: &Stack,
         space: &Space,
         range: Range<u64>,
     ) -> Result<(), FsError> {
-        let end = range.end.min(self.size);
-        let mut at = range.start;
-        while at < end {
-            let index = at / CHUNK_U64;
-            let within = (at % CHUNK_U64) as usize;
-            let to = (end - index * CHUNK_U64).min(CHUNK_U64) as usize;
-            let whole = within == 0 && (to == CHUNK || index * CHUNK_U64 + to as u64 == self.size);
-            if whole {
-                self.punch_chunk(index, space)?;
-            } else if self.chunk(index).is_some() || self.has_base(index) {
-                let chunk = self.materialise(stack, space, index, 0, true)?;
-                let to = to.min(chunk.len());
-                if within < to {
-                    chunk[within..to].fill(0);
-                }
+        let (start, end) = (range.start, range.end.min(self.size));
+        if start >= end {
+            return Ok(());
+        }
+        // The chunks at the edges keep some of their bytes; those between go as a whole.
+        let (first, last) = (start / CHUNK_U64, (end - 1) / CHUNK_U64);
+        let begins = start.is_multiple_of(CHUNK_U64);
+        let ends = end.is_multiple_of(CHUNK_U64) || end == self.size;
+        let edges = [(first, !begins || first == last && !ends), (last, !ends)];
+        for (index, _) in edges.iter().filter(|(_, is_edge)| *is_edge) {
+            if self.chunk(*index).is_some() || self.has_base(*index) {
+                self.materialise(stack, space, *index, 0, true)?;
             }
-            // A sparse range without base or chunks is skipped at once.
-            at = if !self.has_base(index + 1) && self.rest.range(index + 1..).next().is_none() {
-                end
+        }
+        for (index, _) in edges.iter().filter(|(_, is_edge)| *is_edge) {
+            let chunk_start = index * CHUNK_U64;
+            let chunk = if *index == 0 { self.head.as_mut() } else { self.rest.get_mut(index) };
+            if let Some(chunk) = chunk {
+                let from = start.saturating_sub(chunk_start).min(chunk.len() as u64) as usize;
+                let to = (end - chunk_start).min(chunk.len() as u64) as usize;
+                chunk[from..to].fill(0);
+            }
+        }
+        let mut index = if edges[0].1 { first + 1 } else { first };
+        let behind = if edges[1].1 { last } else { last + 1 };
+        if end >= self.base_len && index * CHUNK_U64 < self.base_len && index < behind {
+            // Nothing of the base is left behind the range: it ends here from now on.
+            self.base_len = index * CHUNK_U64;
+        }
+        while index < behind {
+            self.punch_chunk(index, space);
+            // Where neither base nor chunks are, a sparse range is skipped at once.
+            index = if self.has_base(index + 1) {
+                index + 1
             } else {
-                (index + 1) * CHUNK_U64
+                self.rest.range(index + 1..).next().map_or(behind, |(&next, _)| next)
             };
         }
         Ok(())

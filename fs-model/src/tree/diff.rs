@@ -17,7 +17,7 @@ use hashbrown::{HashMap, HashSet};
 use super::dir::{Beneath, Item, Slot, Target};
 use super::inode::Data;
 use super::stack::{Listed, Pristine, Source, Sources};
-use super::{Ino, State, Tree, pristine_source};
+use super::{Ino, ROOT_MODE, State, Tree, pristine_source};
 use crate::attr::{Attr, FileType};
 use crate::delta::{Change, Delta, DeltaEntry, Object};
 use crate::error::{FsError, LayerError};
@@ -109,8 +109,9 @@ impl<'a> Walk<'a> {
         let change = match &was {
             Some(sources) if !self.same_directory(Ino::ROOT, sources[0])? => Change::Modified,
             Some(_) => Change::Unchanged,
-            // Without layers everything is new, the root too, if there is anything at all.
-            None => Change::Unchanged,
+            // The root of a tree without layers begins with the attributes of a new one.
+            None if self.is_fresh_root() => Change::Unchanged,
+            None => Change::Modified,
         };
         let attr = self.state.attr(&self.tree.stack, Ino::ROOT)?;
         self.out.push(DeltaEntry {
@@ -151,6 +152,14 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    fn is_fresh_root(&self) -> bool {
+        self.state.inodes.get(&Ino::ROOT).is_none_or(|root| {
+            let body = root.body.read();
+            (body.mode, body.uid, body.gid) == (ROOT_MODE, 0, 0)
+                && body.xattrs.as_ref().is_none_or(|map| map.is_empty())
+        })
     }
 
     fn looped(&self) -> FsError {

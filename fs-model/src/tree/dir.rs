@@ -15,6 +15,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::Ino;
+use super::space::entry_cost;
 use super::stack::Sources;
 use crate::attr::FileType;
 
@@ -97,6 +98,11 @@ pub(crate) struct Changes {
 const MAX_NAMES: usize = u32::MAX as usize;
 
 impl Changes {
+    /// What its names are charged with.
+    pub(crate) fn cost(&self) -> u64 {
+        self.iter().map(|i| entry_cost(&i.name)).sum()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.index.is_empty()
     }

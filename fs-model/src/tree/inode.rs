@@ -83,20 +83,15 @@ impl Inode {
 
     /// What the record itself is charged with, its data excepted.
     pub(crate) fn cost(&self) -> u64 {
-        let body = self.body.read();
-        let target = match &body.data {
-            Data::Target(t) => t.len() as u64,
-            _ => 0,
-        };
-        let xattrs = body.xattrs.as_deref().map_or(0, xattr_cost);
-        INODE_COST + target + xattrs
+        self.body.read().cost()
     }
 
-    /// Gives the content's memory back; what [`cost`](Self::cost) names is the caller's to release.
-    pub(crate) fn release_data(&self, space: &Space) {
-        if let Data::File(content) = &mut self.body.write().data {
-            content.release(space);
-        }
+    /// Gives all its memory back. Whoever still holds it finds no data in it.
+    pub(crate) fn release(&self, space: &Space) {
+        let mut body = self.body.write();
+        body.release(space);
+        body.data = Data::None;
+        body.xattrs = None;
     }
 
     /// The attributes; a directory's `nlink` is the tree's to fill in.
@@ -120,6 +115,35 @@ impl Inode {
             mtime: body.mtime,
             ctime: body.ctime,
         }
+    }
+}
+
+impl Body {
+    /// What the record itself is charged with, its data excepted.
+    pub(crate) fn cost(&self) -> u64 {
+        let target = match &self.data {
+            Data::Target(t) => t.len() as u64,
+            _ => 0,
+        };
+        let xattrs = self.xattrs.as_deref().map_or(0, xattr_cost);
+        INODE_COST + target + xattrs
+    }
+
+    /// Takes all that this is charged with off the account.
+    pub(crate) fn release(&mut self, space: &Space) {
+        space.release(self.cost());
+        if let Data::File(content) = &mut self.data {
+            content.release(space);
+        }
+    }
+
+    /// All that this is charged with.
+    pub(crate) fn charged(&self) -> u64 {
+        let data = match &self.data {
+            Data::File(content) => content.charged(),
+            _ => 0,
+        };
+        self.cost() + data
     }
 }
 

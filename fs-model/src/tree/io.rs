@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::content::MAX_SIZE;
 use super::inode::{Data, Inode};
 use super::stack::Source;
 use super::{Ino, Tree, pristine_source};
@@ -41,7 +42,13 @@ impl Tree {
                 Data::File(content) => content.read(&self.stack, offset, buf),
                 _ => Err(wrong_type(inode.kind)),
             },
-            Readable::Pristine(source) => Ok(self.stack.read_at(source, offset, buf)?),
+            Readable::Pristine(source) => match self.stack.read_at(source, offset, buf) {
+                // A layer need not know what can be read at all.
+                Ok(0) | Err(_) if self.stack.attr(source)?.kind != FileType::Regular => {
+                    Err(wrong_type(self.stack.attr(source)?.kind))
+                }
+                result => Ok(result?),
+            },
         }
     }
 
@@ -86,6 +93,9 @@ impl Tree {
     /// Makes the bytes of `range` zero and gives their memory back. The size stays, unless `grow`
     /// is set and the range ends behind it.
     pub fn zero(&self, ino: Ino, range: Range<u64>, grow: bool) -> Result<(), FsError> {
+        if range.end > MAX_SIZE {
+            return Err(FsError::FileTooLarge);
+        }
         self.change_content(ino, |content, tree| {
             content.punch(&tree.stack, &tree.space, range.clone())?;
             if grow && range.end > content.size() {
@@ -118,7 +128,8 @@ impl Tree {
         };
         let mut body = inode.body.write();
         let now = Time::now();
-        let Data::File(content) = &mut body.data else { return Err(wrong_type(inode.kind)) };
+        // Without content it was forgotten meanwhile.
+        let Data::File(content) = &mut body.data else { return Err(FsError::Stale) };
         let done = change(content, self)?;
         body.mtime = now;
         body.ctime = now;
@@ -126,6 +137,9 @@ impl Tree {
     }
 
     /// Copies up to `len` bytes from one file to another (or within one). Returns how many.
+    ///
+    /// # Errors
+    /// [`FsError::Invalid`] for ranges of one file that overlap.
     pub fn copy_range(
         &self,
         from: Ino,
@@ -134,15 +148,19 @@ impl Tree {
         to_offset: u64,
         len: u64,
     ) -> Result<u64, FsError> {
+        let apart = from_offset.abs_diff(to_offset);
+        if from == to && apart < len {
+            return Err(FsError::Invalid);
+        }
         let mut buf = vec![0; COPY_BUFFER.min(usize::try_from(len).unwrap_or(COPY_BUFFER))];
         let mut done = 0;
         while done < len {
             let part = (len - done).min(buf.len() as u64) as usize;
-            let read = self.read(from, from_offset + done, &mut buf[..part])?;
+            let read = self.read(from, from_offset.saturating_add(done), &mut buf[..part])?;
             if read == 0 {
                 break;
             }
-            let written = match self.write(to, to_offset + done, &buf[..read]) {
+            let written = match self.write(to, to_offset.saturating_add(done), &buf[..read]) {
                 Ok(n) => n,
                 Err(e) if done == 0 => return Err(e),
                 Err(_) => break,
@@ -169,10 +187,12 @@ impl Tree {
                 _ => Err(wrong_type(inode.kind)),
             },
             Readable::Pristine(source) => {
-                if offset >= self.stack.attr(source)?.size {
-                    return Err(FsError::NoSuchOffset);
+                let attr = self.stack.attr(source)?;
+                match attr.kind {
+                    FileType::Regular if offset >= attr.size => Err(FsError::NoSuchOffset),
+                    FileType::Regular => Ok(self.stack.next_data(source, offset)?),
+                    kind => Err(wrong_type(kind)),
                 }
-                Ok(self.stack.next_data(source, offset)?)
             }
         }
     }
@@ -184,7 +204,10 @@ impl Tree {
                 Data::Target(target) => Ok(target.to_vec()),
                 _ => Err(FsError::Invalid),
             },
-            Readable::Pristine(source) => Ok(self.stack.read_link(source)?),
+            Readable::Pristine(source) => match self.stack.attr(source)?.kind {
+                FileType::Symlink => Ok(self.stack.read_link(source)?),
+                _ => Err(FsError::Invalid),
+            },
         }
     }
 }

@@ -8,10 +8,11 @@
 //!   until [`Tree::forget`]. A removed object lives as long as it has one.
 //! - Locks are taken in this order: the gate (mutations shared, [`Tree::freeze`] alone), the state,
 //!   one inode's body. Layers' own locks are taken under any of them and take none of these. No
-//!   file data is read or written under the state's lock.
+//!   file data is read or written under the state's lock, except to take a delta.
 //! - Reading does not change access times, as on a file system mounted `noatime`.
 
 mod attributes;
+mod audit;
 mod content;
 mod diff;
 mod dir;
@@ -41,7 +42,7 @@ pub use rename::RenameMode;
 use self::dir::{Dir, Target};
 use self::inode::Inode;
 use self::listing::Listings;
-use self::space::{INODE_COST, Space};
+use self::space::Space;
 use self::stack::{MAX_LAYERS, Pristine, Source, Sources, Stack};
 use crate::attr::{Attr, FileType};
 use crate::error::{FsError, LayerError};
@@ -86,6 +87,9 @@ pub struct Usage {
     /// Inodes of the upper.
     pub inodes: u64,
 }
+
+/// The mode of the root of a tree without layers.
+const ROOT_MODE: u16 = 0o755;
 
 /// The union. See the [module](self) for its invariants.
 #[derive(Debug)]
@@ -135,8 +139,8 @@ impl Tree {
         let mut inodes = HashMap::new();
         let mut dirs = HashMap::new();
         if sources.is_empty() {
-            let root =
-                names::new_inode(&NewNode::directory(0o755, 0, 0), crate::attr::Time::from_secs(0));
+            let root = NewNode::directory(ROOT_MODE, 0, 0);
+            let root = names::new_inode(&root, crate::attr::Time::from_secs(0));
             inodes.insert(Ino::ROOT, Arc::new(root));
         }
         dirs.insert(
@@ -259,7 +263,7 @@ impl State {
     /// What `name` is in `parent`. A directory that is found is in memory afterwards.
     fn find(&mut self, stack: &Stack, parent: Ino, name: &[u8]) -> Result<Option<Target>, FsError> {
         let dir = self.dir(stack, parent)?;
-        names::check_lookup(name)?;
+        names::check_name(name)?;
         if let Some(item) = dir.changes.get(name) {
             return Ok(item.slot.shown());
         }
@@ -333,32 +337,39 @@ impl State {
         self.drop_if_unused(space, ino);
     }
 
-    /// Lets go of what nobody holds and nothing names.
+    /// Lets go of what nobody holds and nothing names, and of the directories above it that were
+    /// in memory for its sake alone.
     fn drop_if_unused(&mut self, space: &Space, ino: Ino) {
-        if self.refs.contains_key(&ino) || ino == Ino::ROOT {
-            return;
-        }
-        let dead = self.inodes.get(&ino).is_some_and(|inode| inode.body.read().nlink == 0);
-        let idle =
-            |dir: &Dir| dir.children == 0 && (dead || !dir.touched && dir.changes.is_empty());
-        match self.dirs.get(&ino) {
-            Some(dir) if idle(dir) => {
+        let mut next = Some(ino);
+        while let Some(ino) = next.take() {
+            if self.refs.contains_key(&ino) || ino == Ino::ROOT {
+                return;
+            }
+            let dead = self.inodes.get(&ino).is_some_and(|inode| inode.body.read().nlink == 0);
+            if let Some(dir) = self.dirs.get(&ino) {
+                if dir.children > 0 || !dead && (dir.touched || !dir.changes.is_empty()) {
+                    return;
+                }
                 let parent = dir.parent;
+                // A removed directory may still say which names of the layers are gone.
+                space.release(dir.changes.cost());
                 self.dirs.remove(&ino);
                 self.listings.remove(ino);
                 if let Some(parent_dir) = self.dirs.get_mut(&parent) {
                     parent_dir.children -= 1;
-                    if parent_dir.children == 0 {
-                        self.drop_if_unused(space, parent);
-                    }
+                    next = (parent_dir.children == 0).then_some(parent);
                 }
             }
-            Some(_) => return,
-            None => {}
+            if dead && let Some(inode) = self.inodes.remove(&ino) {
+                inode.release(space);
+            }
         }
-        if dead && let Some(inode) = self.inodes.remove(&ino) {
-            inode.release_data(space);
-            space.release(inode.cost());
+    }
+
+    /// Lets go of what was found for an operation that was then refused.
+    fn let_go(&mut self, tree: &Tree, found: impl IntoIterator<Item = Target>) {
+        for target in found {
+            self.drop_if_unused(&tree.space, target.ino);
         }
     }
 
@@ -388,6 +399,9 @@ impl State {
             None => pristine_source(&tree.stack, ino)?,
         };
         let inode = Inode::copy_up(&tree.stack, source)?;
+        if inode.kind == FileType::Directory && !self.dirs.contains_key(&ino) {
+            return Err(FsError::Stale);
+        }
         let cost = inode.cost();
         if always {
             tree.space.charge_always(cost);
@@ -460,6 +474,13 @@ impl State {
         Ok(count)
     }
 
+    /// The subdirectories of `dir` are counted anew when they are asked for.
+    fn recount(&mut self, dir: Ino) {
+        if let Some(dir) = self.dirs.get_mut(&dir) {
+            dir.subdirs = None;
+        }
+    }
+
     /// Counts a subdirectory more or less, where they have been counted.
     fn add_subdirs(&mut self, dir: Ino, by: i32) {
         if let Some(count) = self.dirs.get_mut(&dir).and_then(|d| d.subdirs.as_mut()) {
@@ -472,6 +493,3 @@ impl State {
 fn pristine_source(stack: &Stack, ino: Ino) -> Result<Source, FsError> {
     Source::from_ino(ino).filter(|source| stack.has(*source)).ok_or(FsError::Stale)
 }
-
-/// What a new inode is charged with at the least.
-const NEW_INODE_COST: u64 = INODE_COST;

@@ -7,9 +7,9 @@ use parking_lot::RwLock;
 use super::content::Content;
 use super::dir::{Beneath, Changes, Dir, Slot, Target};
 use super::inode::{Body, Data, Inode};
-use super::space::ENTRY_COST;
-use super::stack::Sources;
-use super::{Entry, Ino, NEW_INODE_COST, State, Tree};
+use super::space::entry_cost;
+use super::stack::{Pristine, Sources};
+use super::{Entry, Ino, State, Tree};
 use crate::attr::{Device, FileType, Time};
 use crate::error::FsError;
 
@@ -65,22 +65,31 @@ impl<'a> NewNode<'a> {
     }
 }
 
-/// Refuses what can never be a name that is looked for.
-pub(super) fn check_lookup(name: &[u8]) -> Result<(), FsError> {
+/// Refuses what can never be a name of a directory entry. `.` and `..` are for whoever resolves
+/// paths: a layer must not be asked for them.
+pub(super) fn check_name(name: &[u8]) -> Result<(), FsError> {
     if name.len() > NAME_MAX {
         return Err(FsError::NameTooLong);
     }
-    Ok(())
-}
-
-/// Refuses what can never be a name that is made.
-pub(super) fn check_name(name: &[u8]) -> Result<(), FsError> {
-    check_lookup(name)?;
     if name.is_empty() || name == b"." || name == b".." || name.iter().any(|&b| b == b'/' || b == 0)
     {
         return Err(FsError::Invalid);
     }
     Ok(())
+}
+
+/// Room for a name in what the upper knows of a directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserved {
+    in_layers: bool,
+    charged: u64,
+}
+
+impl Reserved {
+    /// Gives the room back, the name not having been set.
+    pub(super) fn release(self, tree: &Tree) {
+        tree.space.release(self.charged);
+    }
 }
 
 /// A new inode of the upper, with one name (a directory: two).
@@ -107,10 +116,6 @@ pub(super) fn new_inode(node: &NewNode<'_>, now: Time) -> Inode {
     }
 }
 
-fn entry_cost(name: &[u8]) -> u64 {
-    ENTRY_COST + name.len() as u64
-}
-
 impl Tree {
     /// Makes `name` in `parent`.
     ///
@@ -121,15 +126,11 @@ impl Tree {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
-        check_name(name)?;
-        state.check_alive(self, parent)?;
-        if state.find(&self.stack, parent, name)?.is_some() {
-            return Err(FsError::Exists);
-        }
-        state.make(self, parent, name, node, |target, _| Slot::Present(target)).and_then(|entry| {
-            state.changed_names(self, parent, Time::now())?;
-            Ok(entry)
-        })
+        state.check_free(self, parent, name)?;
+        let entry = state.make(self, parent, name, node, Slot::Present)?;
+        state.add_name(parent, entry.attr.kind);
+        state.changed_names(self, parent, Time::now())?;
+        Ok(entry)
     }
 
     /// Gives the object `ino` one more name.
@@ -137,63 +138,78 @@ impl Tree {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
-        check_name(name)?;
-        state.check_alive(self, parent)?;
-        if state.find(&self.stack, parent, name)?.is_some() {
-            return Err(FsError::Exists);
-        }
+        state.check_free(self, parent, name)?;
         let inode = state.upper(self, ino)?;
         if inode.kind == FileType::Directory {
             return Err(FsError::NotPermitted);
         }
+        let nlink = match inode.body.read().nlink {
+            0 => return Err(FsError::NotFound),
+            nlink => nlink.checked_add(1).ok_or(FsError::TooManyLinks)?,
+        };
         let now = Time::now();
+        let target = Target { ino, kind: inode.kind };
+        state.put(self, parent, name, Slot::Present(target))?;
         {
             let mut body = inode.body.write();
-            if body.nlink == 0 {
-                return Err(FsError::NotFound);
-            }
-            body.nlink = body.nlink.checked_add(1).ok_or(FsError::TooManyLinks)?;
+            body.nlink = nlink;
             body.ctime = now;
-        }
-        let target = Target { ino, kind: inode.kind };
-        if let Err(e) = state.put(self, parent, name, Slot::Present(target)) {
-            inode.body.write().nlink -= 1;
-            return Err(e);
         }
         state.changed_names(self, parent, now)?;
         state.entry(&self.stack, parent, target)
     }
 
     /// Removes the name of anything but a directory.
+    ///
+    /// # Errors
+    /// [`FsError::Busy`] for a scratch entry that lies over a directory with something in it.
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), FsError> {
-        let _gate = self.gate.read();
-        self.check_writable()?;
-        let mut state = self.state.lock();
-        let target = state.find(&self.stack, parent, name)?.ok_or(FsError::NotFound)?;
-        if target.kind == FileType::Directory {
-            return Err(FsError::IsADirectory);
-        }
-        let now = Time::now();
-        state.remove(self, parent, name)?;
-        state.drop_name(self, target, now)?;
-        state.changed_names(self, parent, now)
+        self.remove(parent, name, |state, target| {
+            if target.kind == FileType::Directory {
+                state.let_go(self, [target]);
+                return Err(FsError::IsADirectory);
+            }
+            Ok(())
+        })
     }
 
     /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As [`Tree::unlink`].
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<(), FsError> {
+        self.remove(parent, name, |state, target| {
+            if target.kind != FileType::Directory {
+                return Err(FsError::NotADirectory);
+            }
+            if !state.is_empty(&self.stack, target.ino)? {
+                state.let_go(self, [target]);
+                return Err(FsError::NotEmpty);
+            }
+            Ok(())
+        })
+    }
+
+    fn remove(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        check: impl FnOnce(&mut State, Target) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
         let target = state.find(&self.stack, parent, name)?.ok_or(FsError::NotFound)?;
-        if target.kind != FileType::Directory {
-            return Err(FsError::NotADirectory);
-        }
-        if !state.is_empty(&self.stack, target.ino)? {
-            return Err(FsError::NotEmpty);
-        }
+        check(&mut state, target)?;
+        let beneath = state.beneath(self, parent, name)?;
         let now = Time::now();
-        state.remove(self, parent, name)?;
-        state.drop_name(self, target, now)?;
+        let gone = [Some(target), beneath].into_iter().flatten();
+        state.copy_up_always(self, [parent].into_iter().chain(gone.clone().map(|t| t.ino)))?;
+        state.lose_name(self, parent, name)?;
+        state.remove_name(parent, target.kind);
+        for target in gone {
+            state.drop_name(self, target, now)?;
+        }
         state.changed_names(self, parent, now)
     }
 }
@@ -208,15 +224,26 @@ impl State {
         }
     }
 
-    /// Makes a new object and puts it at `name`, in the slot that `slot` makes of it and of what
-    /// was there before.
+    /// Refuses a name at which nothing can be made.
+    fn check_free(&mut self, tree: &Tree, parent: Ino, name: &[u8]) -> Result<(), FsError> {
+        check_name(name)?;
+        self.check_alive(tree, parent)?;
+        if let Some(found) = self.find(&tree.stack, parent, name)? {
+            self.let_go(tree, [found]);
+            return Err(FsError::Exists);
+        }
+        Ok(())
+    }
+
+    /// Makes a new object and puts it at `name`, in the slot that `slot` makes of it. The caller
+    /// counts the name.
     pub(super) fn make(
         &mut self,
         tree: &Tree,
         parent: Ino,
         name: &[u8],
         node: &NewNode<'_>,
-        slot: impl FnOnce(Target, Option<&Slot>) -> Slot,
+        slot: impl FnOnce(Target) -> Slot,
     ) -> Result<Entry, FsError> {
         if node.kind == FileType::CharDevice && node.rdev == Device::default() {
             return Err(FsError::NotPermitted);
@@ -237,12 +264,11 @@ impl State {
             }
         }
         let inode = new_inode(&node, Time::now());
-        let cost = inode.cost().max(NEW_INODE_COST);
+        let cost = inode.cost();
         tree.space.charge(cost)?;
         let ino = Ino(self.next);
         let target = Target { ino, kind: node.kind };
-        let slot = slot(target, self.dir(&tree.stack, parent)?.changes.get(name).map(|i| &i.slot));
-        if let Err(e) = self.put(tree, parent, name, slot) {
+        if let Err(e) = self.put(tree, parent, name, slot(target)) {
             tree.space.release(cost);
             return Err(e);
         }
@@ -260,7 +286,6 @@ impl State {
             };
             self.dirs.insert(ino, dir);
             self.dir_mut(&tree.stack, parent)?.children += 1;
-            self.add_subdirs(parent, 1);
         }
         self.entry(&tree.stack, parent, target)
     }
@@ -273,60 +298,91 @@ impl State {
         name: &[u8],
         slot: Slot,
     ) -> Result<(), FsError> {
-        let known = self.dir(&tree.stack, dir)?.changes.get(name).map(|i| i.in_layers);
-        let in_layers = match known {
-            Some(in_layers) => in_layers,
-            None => {
-                tree.space.charge(entry_cost(name))?;
-                match self.find_pristine(&tree.stack, dir, name) {
-                    Ok(found) => found.is_some(),
-                    Err(e) => {
-                        tree.space.release(entry_cost(name));
-                        return Err(e);
-                    }
-                }
-            }
-        };
-        let changes = &mut self.dir_mut(&tree.stack, dir)?.changes;
-        if !changes.has_room() {
-            return Err(FsError::NoSpace { limit: tree.space.limit() });
-        }
-        changes.set(name, slot, in_layers);
+        let reserved = self.reserve(tree, dir, name)?;
+        self.set(dir, name, slot, reserved);
         Ok(())
     }
 
-    /// The object of the upper that a scratch entry at `name` lies over: whoever replaces or
-    /// removes the scratch entry has done so to this object.
-    pub(super) fn beneath(&self, dir: Ino, name: &[u8]) -> Option<Target> {
-        match &self.dirs.get(&dir)?.changes.get(name)?.slot {
-            Slot::Scratch(scratch) => match scratch.beneath {
-                Beneath::Object(target) => Some(target),
-                Beneath::Layers | Beneath::Absent => None,
-            },
-            Slot::Present(_) | Slot::Absent => None,
+    /// Makes sure that there is room for `name` in what the upper knows of `dir`.
+    pub(super) fn reserve(&self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Reserved, FsError> {
+        let changes = &self.dir(&tree.stack, dir)?.changes;
+        if let Some(item) = changes.get(name) {
+            return Ok(Reserved { in_layers: item.in_layers, charged: 0 });
+        }
+        if !changes.has_room() {
+            return Err(FsError::NoSpace { limit: tree.space.limit() });
+        }
+        let in_layers = self.find_pristine(&tree.stack, dir, name)?.is_some();
+        tree.space.charge(entry_cost(name))?;
+        Ok(Reserved { in_layers, charged: entry_cost(name) })
+    }
+
+    /// Sets what `name` of `dir` is, for which room was [reserved](Self::reserve).
+    pub(super) fn set(&mut self, dir: Ino, name: &[u8], slot: Slot, reserved: Reserved) {
+        if let Some(dir) = self.dirs.get_mut(&dir) {
+            dir.changes.set(name, slot, reserved.in_layers);
         }
     }
 
-    /// Removes `name` from `dir`: the layers' own stays hidden, the upper's leaves no trace. What
-    /// a scratch entry had beneath goes with it.
-    pub(super) fn remove(&mut self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<(), FsError> {
-        let beneath = self.beneath(dir, name);
-        let known = self.dir(&tree.stack, dir)?.changes.get(name);
-        let in_layers = match known {
+    /// What a scratch entry at `name` lies over: whoever replaces or removes the scratch entry has
+    /// done so to this object.
+    ///
+    /// # Errors
+    /// [`FsError::Busy`] for a directory with something in it, which nobody can mean to remove who
+    /// does not even see it.
+    pub(super) fn beneath(
+        &mut self,
+        tree: &Tree,
+        dir: Ino,
+        name: &[u8],
+    ) -> Result<Option<Target>, FsError> {
+        let beneath = match self.dir(&tree.stack, dir)?.changes.get(name).map(|i| &i.slot) {
+            Some(Slot::Scratch(scratch)) => scratch.beneath,
+            Some(Slot::Present(_) | Slot::Absent) | None => return Ok(None),
+        };
+        let target = match beneath {
+            Beneath::Absent => return Ok(None),
+            Beneath::Object(target) => target,
+            Beneath::Layers => match self.find_pristine(&tree.stack, dir, name)? {
+                None => return Ok(None),
+                Some(pristine) => {
+                    let target = Target { ino: pristine.ino(), kind: pristine.kind() };
+                    if let Pristine::Directory(sources) = pristine {
+                        self.know_dir(&tree.stack, dir, name, target.ino, sources)?;
+                    }
+                    target
+                }
+            },
+        };
+        if target.kind == FileType::Directory && !self.is_empty(&tree.stack, target.ino)? {
+            self.let_go(tree, [target]);
+            return Err(FsError::Busy);
+        }
+        Ok(Some(target))
+    }
+
+    /// Takes the objects `inos` into the upper before anything is changed, so that a damaged layer
+    /// cannot stop the change halfway.
+    pub(super) fn copy_up_always(
+        &mut self,
+        tree: &Tree,
+        inos: impl IntoIterator<Item = Ino>,
+    ) -> Result<(), FsError> {
+        inos.into_iter().try_for_each(|ino| self.upper_always(tree, ino).map(drop))
+    }
+
+    /// Takes `name` out of `dir`: the layers' own stays hidden, the upper's leaves no trace. The
+    /// caller keeps the books of what it was.
+    pub(super) fn lose_name(&mut self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<(), FsError> {
+        let in_layers = match self.dir(&tree.stack, dir)?.changes.get(name) {
             Some(item) => item.in_layers,
             None => self.find_pristine(&tree.stack, dir, name)?.is_some(),
         };
-        let was_known = known.is_some();
-        let changes = &mut self.dir_mut(&tree.stack, dir)?.changes;
-        if in_layers {
-            if changes.set(name, Slot::Absent, true) {
-                tree.space.charge_always(entry_cost(name));
-            }
-        } else if was_known {
-            self.unset(tree, dir, name)?;
+        if !in_layers {
+            return self.unset(tree, dir, name);
         }
-        if let Some(target) = beneath {
-            self.drop_name(tree, target, Time::now())?;
+        if self.dir_mut(&tree.stack, dir)?.changes.set(name, Slot::Absent, true) {
+            tree.space.charge_always(entry_cost(name));
         }
         Ok(())
     }
@@ -337,6 +393,20 @@ impl State {
             tree.space.release(entry_cost(name));
         }
         Ok(())
+    }
+
+    /// The view of `dir` has one name more, of something of this kind.
+    pub(super) fn add_name(&mut self, dir: Ino, kind: FileType) {
+        if kind == FileType::Directory {
+            self.add_subdirs(dir, 1);
+        }
+    }
+
+    /// The view of `dir` has one name less, of something of this kind.
+    pub(super) fn remove_name(&mut self, dir: Ino, kind: FileType) {
+        if kind == FileType::Directory {
+            self.add_subdirs(dir, -1);
+        }
     }
 
     /// Takes one name off the object `target`, whose directory entry is gone already.
@@ -354,12 +424,6 @@ impl State {
                 FileType::Directory => 0,
                 _ => body.nlink.saturating_sub(1),
             };
-        }
-        if inode.kind == FileType::Directory
-            && let Some(dir) = self.dirs.get(&target.ino)
-        {
-            let parent = dir.parent;
-            self.add_subdirs(parent, -1);
         }
         self.drop_if_unused(&tree.space, target.ino);
         Ok(())

@@ -19,7 +19,11 @@ pub enum RenameMode {
 
 impl Tree {
     /// Renames `name` in `parent` to `new_name` in `new_parent`. Directories of the layers are
-    /// moved like any other; nothing is copied.
+    /// moved like any other; nothing is copied. A scratch entry that is moved becomes an entry
+    /// like any other.
+    ///
+    /// # Errors
+    /// [`FsError::Busy`] for a scratch entry that lies over a directory with something in it.
     pub fn rename(
         &self,
         parent: Ino,
@@ -33,59 +37,48 @@ impl Tree {
         let mut state = self.state.lock();
         check_name(new_name)?;
         let source = state.find(&self.stack, parent, name)?.ok_or(FsError::NotFound)?;
-        state.check_alive(self, new_parent)?;
-        let target = state.find(&self.stack, new_parent, new_name)?;
-        state.check_not_below(self, source, new_parent)?;
-        match (mode, target) {
-            (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
-            (RenameMode::Exchange, None) => return Err(FsError::NotFound),
-            (RenameMode::Exchange, Some(target)) => {
-                state.check_not_below(self, target, parent)?;
-                if target.ino == source.ino {
-                    return Ok(());
-                }
-                return state.exchange(
-                    self,
-                    (parent, name, source),
-                    (new_parent, new_name, target),
-                );
-            }
-            (RenameMode::Replace, Some(target)) => {
-                // Two names of one object: POSIX has it that nothing happens.
-                if target.ino == source.ino {
-                    return Ok(());
-                }
-                match (source.kind, target.kind) {
-                    (FileType::Directory, FileType::Directory) => {
-                        if !state.is_empty(&self.stack, target.ino)? {
-                            return Err(FsError::NotEmpty);
-                        }
-                    }
-                    (FileType::Directory, _) => return Err(FsError::NotADirectory),
-                    (_, FileType::Directory) => return Err(FsError::IsADirectory),
-                    _ => {}
-                }
-            }
-            (_, None) => {}
+        let from = Place { dir: parent, name, target: source };
+        let done = state.rename(self, from, new_parent, new_name, mode);
+        if done.is_err() {
+            state.let_go(self, [source]);
         }
-
-        let now = Time::now();
-        // All that can be refused comes before anything is changed.
-        let moved = state.upper(self, source.ino)?;
-        let beneath = state.beneath(new_parent, new_name);
-        state.put(self, new_parent, new_name, Slot::Present(source))?;
-        state.remove(self, parent, name)?;
-        for gone in target.into_iter().chain(beneath) {
-            state.drop_name(self, gone, now)?;
-        }
-        state.moved(source, parent, new_parent, new_name);
-        moved.body.write().ctime = now;
-        state.changed_names(self, parent, now)?;
-        state.changed_names(self, new_parent, now)
+        done
     }
 }
 
+/// A name of a directory and what it stands for.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    dir: Ino,
+    name: &'a [u8],
+    target: Target,
+}
+
 impl State {
+    fn rename(
+        &mut self,
+        tree: &Tree,
+        from: Place<'_>,
+        new_parent: Ino,
+        new_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
+        self.check_alive(tree, new_parent)?;
+        let target = self.find(&tree.stack, new_parent, new_name)?;
+        let done = match (mode, target) {
+            (RenameMode::NoReplace, Some(_)) => Err(FsError::Exists),
+            (RenameMode::Exchange, None) => Err(FsError::NotFound),
+            (RenameMode::Exchange, Some(target)) => {
+                self.exchange(tree, from, Place { dir: new_parent, name: new_name, target })
+            }
+            (_, target) => self.replace(tree, from, new_parent, new_name, target),
+        };
+        if done.is_err() {
+            self.let_go(tree, target);
+        }
+        done
+    }
+
     /// A directory cannot be moved into itself.
     fn check_not_below(&self, tree: &Tree, moving: Target, into: Ino) -> Result<(), FsError> {
         if moving.kind != FileType::Directory {
@@ -103,30 +96,99 @@ impl State {
         }
     }
 
-    fn exchange(
+    fn replace(
         &mut self,
         tree: &Tree,
-        (dir_a, name_a, a): (Ino, &[u8], Target),
-        (dir_b, name_b, b): (Ino, &[u8], Target),
+        from: Place<'_>,
+        new_parent: Ino,
+        new_name: &[u8],
+        target: Option<Target>,
     ) -> Result<(), FsError> {
+        let source = from.target;
+        self.check_not_below(tree, source, new_parent)?;
+        if let Some(target) = target {
+            // Two names of one object: POSIX has it that nothing happens.
+            if target.ino == source.ino {
+                return Ok(());
+            }
+            match (source.kind, target.kind) {
+                (FileType::Directory, FileType::Directory) => {
+                    if !self.is_empty(&tree.stack, target.ino)? {
+                        return Err(FsError::NotEmpty);
+                    }
+                }
+                (FileType::Directory, _) => return Err(FsError::NotADirectory),
+                (_, FileType::Directory) => return Err(FsError::IsADirectory),
+                _ => {}
+            }
+        }
+        let beneath =
+            [self.beneath(tree, from.dir, from.name)?, self.beneath(tree, new_parent, new_name)?];
+        let gone = || target.into_iter().chain(beneath.into_iter().flatten());
+
+        // All that can be refused comes before anything is changed.
         let now = Time::now();
-        let inodes = [self.upper(tree, a.ino)?, self.upper(tree, b.ino)?];
-        let beneath = [self.beneath(dir_a, name_a), self.beneath(dir_b, name_b)];
-        self.put(tree, dir_a, name_a, Slot::Present(b))?;
-        if let Err(e) = self.put(tree, dir_b, name_b, Slot::Present(a)) {
-            self.put(tree, dir_a, name_a, Slot::Present(a))?;
+        let moved = self.upper(tree, source.ino)?;
+        let reserved = self.reserve(tree, new_parent, new_name)?;
+        let others = [from.dir, new_parent].into_iter().chain(gone().map(|t| t.ino));
+        if let Err(e) = self.copy_up_always(tree, others) {
+            reserved.release(tree);
             return Err(e);
         }
+        self.set(new_parent, new_name, Slot::Present(source), reserved);
+        self.lose_name(tree, from.dir, from.name)?;
+        if let Some(target) = target {
+            self.remove_name(new_parent, target.kind);
+        }
+        for gone in gone() {
+            self.drop_name(tree, gone, now)?;
+        }
+        self.moved(source, from.dir, new_parent, new_name);
+        moved.body.write().ctime = now;
+        self.changed_names(tree, from.dir, now)?;
+        self.changed_names(tree, new_parent, now)
+    }
+
+    fn exchange(&mut self, tree: &Tree, a: Place<'_>, b: Place<'_>) -> Result<(), FsError> {
+        self.check_not_below(tree, a.target, b.dir)?;
+        self.check_not_below(tree, b.target, a.dir)?;
+        if a.target.ino == b.target.ino {
+            return Ok(());
+        }
+        let beneath = [self.beneath(tree, a.dir, a.name)?, self.beneath(tree, b.dir, b.name)?];
+        let now = Time::now();
+        let moved = [self.upper(tree, a.target.ino)?, self.upper(tree, b.target.ino)?];
+        let at_a = self.reserve(tree, a.dir, a.name)?;
+        let others = [a.dir, b.dir].into_iter().chain(beneath.into_iter().flatten().map(|t| t.ino));
+        let at_b = match self.reserve(tree, b.dir, b.name) {
+            Ok(at_b) => match self.copy_up_always(tree, others) {
+                Ok(()) => Ok(at_b),
+                Err(e) => {
+                    at_b.release(tree);
+                    Err(e)
+                }
+            },
+            Err(e) => Err(e),
+        };
+        let at_b = match at_b {
+            Ok(at_b) => at_b,
+            Err(e) => {
+                at_a.release(tree);
+                return Err(e);
+            }
+        };
+        self.set(a.dir, a.name, Slot::Present(b.target), at_a);
+        self.set(b.dir, b.name, Slot::Present(a.target), at_b);
         for gone in beneath.into_iter().flatten() {
             self.drop_name(tree, gone, now)?;
         }
-        self.moved(a, dir_a, dir_b, name_b);
-        self.moved(b, dir_b, dir_a, name_a);
-        for inode in inodes {
+        self.moved(a.target, a.dir, b.dir, b.name);
+        self.moved(b.target, b.dir, a.dir, a.name);
+        for inode in moved {
             inode.body.write().ctime = now;
         }
-        self.changed_names(tree, dir_a, now)?;
-        self.changed_names(tree, dir_b, now)
+        self.changed_names(tree, a.dir, now)?;
+        self.changed_names(tree, b.dir, now)
     }
 
     /// Keeps the books of a directory that moved.

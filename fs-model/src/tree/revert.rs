@@ -1,135 +1,317 @@
 //! Taking changes back.
 //!
-//! Invariant: after a name was reverted, the delta says nothing of it, as if it had never been
-//! touched, unless an object that it names was also changed through another name.
+//! Invariants:
+//! - After a name was reverted, the delta says nothing of it, as if it had never been touched,
+//!   unless an object that it names was also changed through another name.
+//! - Scratch entries stay; what is beneath them is taken back.
+//! - What can be refused is refused before anything is changed.
+
+use hashbrown::HashSet;
 
 use super::dir::{Beneath, Slot, Target};
-use super::inode::{Body, Inode};
-use super::stack::Pristine;
+use super::inode::Inode;
+use super::names::check_name;
+use super::stack::{Pristine, Source, Sources};
 use super::{Ino, State, Tree};
 use crate::attr::{FileType, Time};
 use crate::error::FsError;
 
+type Name = Box<[u8]>;
+
 impl Tree {
     /// Takes back what was done to `name` of `parent`: what the layers have there shows again, and
-    /// what they do not have is gone. A directory of the layers is taken back with all that is in
-    /// it. A scratch entry stays; what is beneath it is taken back.
+    /// what they do not have is gone, with all that is in it. A directory of the layers is taken
+    /// back with all that is in it. A scratch entry stays; what is beneath it is taken back.
     ///
     /// # Errors
-    /// [`FsError::NotEmpty`] for a directory that the layers do not have (remove what is in it
-    /// first); [`FsError::Busy`] when the directory that the layers have there lies elsewhere now.
+    /// [`FsError::Busy`] when a directory that the layers have there, or below, lies elsewhere now,
+    /// or when a scratch entry lies in something that would have to go.
     pub fn revert(&self, parent: Ino, name: &[u8]) -> Result<(), FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
-        let mut pending = vec![(parent, Box::<[u8]>::from(name))];
-        while let Some((dir, name)) = pending.pop() {
-            let Some(below) = state.revert_name(self, dir, &name)? else { continue };
-            let changes = &state.dir(&self.stack, below)?.changes;
-            pending.extend(changes.iter().map(|i| (below, i.name.clone())));
-            for listed in state.listing(&self.stack, below)?.iter() {
-                let changed = state.inodes.contains_key(&listed.ino)
-                    || state.dirs.get(&listed.ino).is_some_and(|d| d.touched);
-                if changed {
-                    pending.push((below, listed.name.clone()));
-                }
-            }
+        check_name(name)?;
+        state.check_alive(self, parent)?;
+        let strangers = state.plan_revert(self, parent, name)?;
+        for (dir, name, target) in strangers {
+            state.remove_whole(self, dir, name, target)?;
         }
-        Ok(())
+        state.show_layers(self, parent, name)
+    }
+}
+
+/// What a name truly is, scratch entries aside, and what it was.
+struct Found {
+    pristine: Option<Pristine>,
+    /// What is there now.
+    truth: Option<Target>,
+    slot: Option<Slot>,
+}
+
+impl Found {
+    /// What is there, if that is not what the layers have there.
+    fn stranger(&self) -> Option<Target> {
+        self.truth.filter(|t| self.pristine.as_ref().is_none_or(|p| p.ino() != t.ino))
+    }
+
+    /// Whether the layers' own object is not at this name.
+    fn lost(&self) -> bool {
+        let pristine = self.pristine.as_ref().map(Pristine::ino);
+        pristine.is_some() && pristine != self.truth.map(|t| t.ino)
     }
 }
 
 impl State {
-    /// Reverts one name; returns the directory of the layers that it names, whose own names are
-    /// still to be reverted.
-    fn revert_name(
+    fn found(&self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Found, FsError> {
+        let pristine = self.find_pristine(&tree.stack, dir, name)?;
+        let slot = self.dir(&tree.stack, dir)?.changes.get(name).map(|i| i.slot.clone());
+        let of_layers = || pristine.as_ref().map(|p| Target { ino: p.ino(), kind: p.kind() });
+        let truth = match &slot {
+            None => of_layers(),
+            Some(Slot::Present(target)) => Some(*target),
+            Some(Slot::Absent) => None,
+            Some(Slot::Scratch(scratch)) => match scratch.beneath {
+                Beneath::Layers => of_layers(),
+                Beneath::Object(target) => Some(target),
+                Beneath::Absent => None,
+            },
+        };
+        Ok(Found { pristine, truth, slot })
+    }
+
+    /// The names of the directory `dir`, if it is in memory, at which something may have changed.
+    fn changed_names_in(&mut self, tree: &Tree, dir: Ino) -> Result<Vec<Name>, FsError> {
+        if !self.dirs.contains_key(&dir) {
+            return Ok(Vec::new());
+        }
+        let listing = self.listing(&tree.stack, dir)?;
+        let changes = &self.dir(&tree.stack, dir)?.changes;
+        let mut names: Vec<Name> = changes.iter().map(|i| i.name.clone()).collect();
+        let untold = listing.iter().filter(|l| {
+            changes.get(&l.name).is_none()
+                && (self.inodes.contains_key(&l.ino)
+                    || self.dirs.get(&l.ino).is_some_and(|d| d.touched))
+        });
+        names.extend(untold.map(|l| l.name.clone()));
+        Ok(names)
+    }
+
+    /// What has to go for `name` of `parent` to be as the layers have it. Refuses what cannot be.
+    fn plan_revert(
         &mut self,
         tree: &Tree,
         parent: Ino,
         name: &[u8],
-    ) -> Result<Option<Ino>, FsError> {
-        let pristine = self.find_pristine(&tree.stack, parent, name)?;
-        let slot = self.dir(&tree.stack, parent)?.changes.get(name).map(|i| i.slot.clone());
-        // What is really at this name: a scratch entry only lies over it.
-        let (here, scratch) = match &slot {
-            Some(Slot::Present(target)) => (Some(*target), None),
-            Some(Slot::Absent) => (None, None),
-            Some(Slot::Scratch(s)) => match s.beneath {
-                Beneath::Object(target) => (Some(target), Some(**s)),
-                Beneath::Absent => (None, Some(**s)),
-                Beneath::Layers => return Ok(None),
-            },
-            None => {
-                let Some(pristine) = pristine else { return Ok(None) };
-                return self.reset(tree, parent, name, pristine);
+    ) -> Result<Vec<(Ino, Name, Target)>, FsError> {
+        let mut strangers = Vec::new();
+        let mut returning: Vec<Sources> = Vec::new();
+        let mut pending = vec![(parent, Name::from(name))];
+        while let Some((dir, name)) = pending.pop() {
+            let found = self.found(tree, dir, &name)?;
+            if let Some(stranger) = found.stranger() {
+                strangers.push((dir, name, stranger));
             }
-        };
-        if let Some(Target { ino, kind: FileType::Directory }) = here
-            && !self.is_empty(&tree.stack, ino)?
-        {
-            return Err(FsError::NotEmpty);
-        }
-        if let Some(Pristine::Directory(sources)) = &pristine
-            && let Some(dir) = self.dirs.get(&sources[0].to_ino())
-            && (dir.parent != parent || *dir.name != *name)
-        {
-            return Err(FsError::Busy);
-        }
-        match scratch {
-            Some(mut scratch) => {
-                scratch.beneath = Beneath::Layers;
-                self.put(tree, parent, name, Slot::Scratch(Box::new(scratch)))?;
+            let lost = found.lost();
+            match found.pristine {
+                Some(Pristine::Directory(sources)) if lost => returning.push(sources),
+                Some(Pristine::Directory(sources)) => {
+                    let below = sources[0].to_ino();
+                    let names = self.changed_names_in(tree, below)?;
+                    pending.extend(names.into_iter().map(|name| (below, name)));
+                }
+                Some(Pristine::Object { .. }) | None => {}
             }
-            None => self.unset(tree, parent, name)?,
         }
-        if let Some(target) = here {
-            self.drop_name(tree, target, Time::now())?;
+        let leaving = self.directories_in(tree, &strangers)?;
+        while let Some(sources) = returning.pop() {
+            let ino = sources[0].to_ino();
+            let dead = self.inodes.get(&ino).is_some_and(|i| i.body.read().nlink == 0);
+            if self.dirs.contains_key(&ino) && !dead && !leaving.contains(&ino) {
+                return Err(FsError::Busy);
+            }
+            for listed in tree.stack.list(&sources)? {
+                if listed.kind == FileType::Directory
+                    && let Some(Pristine::Directory(below)) =
+                        tree.stack.lookup(&sources, &listed.name)?
+                {
+                    returning.push(below);
+                }
+            }
         }
-        let Some(pristine) = pristine else { return Ok(None) };
-        if pristine.kind() == FileType::Directory {
-            self.add_subdirs(parent, 1);
+        Ok(strangers)
+    }
+
+    /// The directories in memory that go when `strangers` go.
+    fn directories_in(
+        &mut self,
+        tree: &Tree,
+        strangers: &[(Ino, Name, Target)],
+    ) -> Result<HashSet<Ino>, FsError> {
+        let mut all = HashSet::new();
+        let is_dir = |t: &Target| t.kind == FileType::Directory;
+        let mut pending: Vec<Ino> =
+            strangers.iter().map(|(_, _, t)| *t).filter(is_dir).map(|t| t.ino).collect();
+        while let Some(dir) = pending.pop() {
+            all.insert(dir);
+            let listing = self.listing(&tree.stack, dir)?;
+            let changes = &self.dir(&tree.stack, dir)?.changes;
+            for item in changes.iter() {
+                match &item.slot {
+                    Slot::Scratch(_) => return Err(FsError::Busy),
+                    Slot::Present(target) if is_dir(target) => pending.push(target.ino),
+                    Slot::Present(_) | Slot::Absent => {}
+                }
+            }
+            let known = listing
+                .iter()
+                .filter(|l| l.kind == FileType::Directory)
+                .filter(|l| changes.get(&l.name).is_none() && self.dirs.contains_key(&l.ino));
+            pending.extend(known.map(|l| l.ino));
         }
-        // Its name in the layers counts again.
-        if let Some(inode) = self.inodes.get(&pristine.ino()) {
+        Ok(all)
+    }
+
+    /// Removes what `name` of `dir` truly is, with all that is in it.
+    fn remove_whole(
+        &mut self,
+        tree: &Tree,
+        dir: Ino,
+        name: Name,
+        target: Target,
+    ) -> Result<(), FsError> {
+        let now = Time::now();
+        let mut pending = vec![(dir, name, target, false)];
+        while let Some((dir, name, target, emptied)) = pending.pop() {
+            if target.kind == FileType::Directory && !emptied {
+                pending.push((dir, name, target, true));
+                let listing = self.listing(&tree.stack, target.ino)?;
+                let changes = &self.dir(&tree.stack, target.ino)?.changes;
+                let mut names: Vec<Name> = changes.iter().map(|i| i.name.clone()).collect();
+                let of_layers = listing.iter().filter(|l| changes.get(&l.name).is_none());
+                names.extend(of_layers.map(|l| l.name.clone()));
+                for name in names {
+                    if let Some(child) = self.find(&tree.stack, target.ino, &name)? {
+                        pending.push((target.ino, name, child, false));
+                    }
+                }
+                continue;
+            }
+            match self.found(tree, dir, &name)?.slot {
+                Some(Slot::Scratch(mut scratch)) => {
+                    scratch.beneath = Beneath::Absent;
+                    self.put(tree, dir, &name, Slot::Scratch(scratch))?;
+                }
+                _ => self.lose_name(tree, dir, &name)?,
+            }
+            self.recount(dir);
+            self.drop_name(tree, target, now)?;
+        }
+        Ok(())
+    }
+
+    /// Lets `name` of `parent`, at which there is nothing that the layers do not have there, be as
+    /// the layers have it, with all that is below.
+    fn show_layers(&mut self, tree: &Tree, parent: Ino, name: &[u8]) -> Result<(), FsError> {
+        let mut taken_up = Vec::new();
+        // With each name, whether it lies in a directory that was removed and forgotten, so that
+        // none of what the layers have in it had a name there.
+        let mut pending = vec![(parent, Name::from(name), false)];
+        while let Some((dir, name, forgotten)) = pending.pop() {
+            let found = self.found(tree, dir, &name)?;
+            let lost = found.lost() || forgotten && found.slot.is_none();
+            match found.slot {
+                Some(Slot::Scratch(mut scratch)) => {
+                    scratch.beneath = Beneath::Layers;
+                    self.put(tree, dir, &name, Slot::Scratch(scratch))?;
+                }
+                Some(_) => self.unset(tree, dir, &name)?,
+                None => {}
+            }
+            self.recount(dir);
+            match found.pristine {
+                None => {}
+                Some(Pristine::Object { source, .. }) => {
+                    if lost {
+                        self.name_again(tree, source)?;
+                    }
+                    self.reset(tree, source.to_ino(), source)?;
+                }
+                Some(Pristine::Directory(sources)) => {
+                    let (source, below) = (sources[0], sources[0].to_ino());
+                    let names = if lost {
+                        let was_known = self.dirs.contains_key(&below);
+                        self.settle_again(tree, dir, &name, sources)?;
+                        taken_up.push(below);
+                        let listing = self.listing(&tree.stack, below)?;
+                        let of_layers = listing.iter().map(|l| l.name.clone());
+                        of_layers.map(|name| (below, name, !was_known)).collect::<Vec<_>>()
+                    } else {
+                        let names = self.changed_names_in(tree, below)?;
+                        names.into_iter().map(|name| (below, name, false)).collect()
+                    };
+                    self.reset(tree, below, source)?;
+                    pending.extend(names);
+                }
+            }
+        }
+        for dir in taken_up.into_iter().rev() {
+            self.drop_if_unused(&tree.space, dir);
+        }
+        Ok(())
+    }
+
+    /// An object of the layers has a name again that it had lost.
+    fn name_again(&mut self, tree: &Tree, source: Source) -> Result<(), FsError> {
+        if let Some(inode) = self.inodes.get(&source.to_ino()) {
             let mut body = inode.body.write();
-            body.nlink = match inode.kind {
-                FileType::Directory => 2,
-                _ => body.nlink.saturating_add(1),
-            };
+            body.nlink = body.nlink.saturating_add(1);
+        } else if tree.stack.attr(source)?.nlink > 1 {
+            // It had lost all of them.
+            self.upper_always(tree, source.to_ino())?.body.write().nlink = 1;
         }
-        self.reset(tree, parent, name, pristine)
+        Ok(())
+    }
+
+    /// A directory of the layers that was removed is at its place again.
+    fn settle_again(
+        &mut self,
+        tree: &Tree,
+        parent: Ino,
+        name: &[u8],
+        sources: Sources,
+    ) -> Result<(), FsError> {
+        let ino = sources[0].to_ino();
+        let Some(dir) = self.dirs.get_mut(&ino) else {
+            return self.know_dir(&tree.stack, parent, name, ino, sources);
+        };
+        // Somebody still holds it. It may have been moved before it was removed.
+        let was_in = std::mem::replace(&mut dir.parent, parent);
+        dir.name = name.into();
+        dir.touched = false;
+        if let Some(inode) = self.inodes.get(&ino) {
+            inode.body.write().nlink = 2;
+        }
+        if let Some(dir) = self.dirs.get_mut(&parent) {
+            dir.children += 1;
+        }
+        if let Some(dir) = self.dirs.get_mut(&was_in) {
+            dir.children -= 1;
+        }
+        self.touch(ino);
+        self.drop_if_unused(&tree.space, was_in);
+        Ok(())
     }
 
     /// Makes an object of the layers what it was there; the number of its names stays.
-    fn reset(
-        &mut self,
-        tree: &Tree,
-        parent: Ino,
-        name: &[u8],
-        pristine: Pristine,
-    ) -> Result<Option<Ino>, FsError> {
-        let ino = pristine.ino();
-        if let Some(inode) = self.inodes.get(&ino).cloned() {
-            let source = match &pristine {
-                Pristine::Object { source, .. } => *source,
-                Pristine::Directory(sources) => sources[0],
-            };
-            let mut fresh: Body = Inode::copy_up(&tree.stack, source)?.body.into_inner();
-            inode.release_data(&tree.space);
-            tree.space.release(inode.cost());
-            {
-                let mut body = inode.body.write();
-                fresh.nlink = body.nlink;
-                *body = fresh;
-            }
-            tree.space.charge_always(inode.cost());
+    fn reset(&mut self, tree: &Tree, ino: Ino, source: Source) -> Result<(), FsError> {
+        if let Some(inode) = self.inodes.get(&ino) {
+            let mut fresh = Inode::copy_up(&tree.stack, source)?.body.into_inner();
+            let mut body = inode.body.write();
+            body.release(&tree.space);
+            fresh.nlink = body.nlink;
+            tree.space.charge_always(fresh.cost());
+            *body = fresh;
         }
-        match pristine {
-            Pristine::Directory(sources) => {
-                self.know_dir(&tree.stack, parent, name, ino, sources)?;
-                Ok(Some(ino))
-            }
-            Pristine::Object { .. } => Ok(None),
-        }
+        Ok(())
     }
 }

@@ -4,16 +4,22 @@
 //! - A scratch entry is in the view and out of every delta, with all that is below it.
 //! - What was at its name stays beneath it, and is what the delta compares.
 //! - Who removes or replaces a scratch entry from inside has done so to what is beneath it: the
-//!   delta then has that change. Writing into one changes nothing but the view.
+//!   delta then has that change. Writing into one changes nothing but the view. A directory with
+//!   something in it is not removed that way: [`FsError::Busy`], as a mount point answers.
+//! - What is moved out of the way becomes an entry like any other at its new name.
 //! - Laying one leaves no trace in its directory's times.
 
-use super::dir::{Beneath, Scratch, Slot};
+use super::dir::{Beneath, Scratch, Slot, Target};
 use super::names::{NewNode, check_name};
 use super::{Entry, Ino, Tree};
+use crate::attr::{FileType, Time};
 use crate::error::FsError;
 
 impl Tree {
-    /// Lays a scratch entry at `name`, over whatever is there.
+    /// Lays a scratch entry at `name`, over whatever is there. Another scratch entry is replaced.
+    ///
+    /// # Errors
+    /// [`FsError::NotEmpty`] for a scratch directory with something in it.
     pub fn lay_scratch(
         &self,
         parent: Ino,
@@ -25,14 +31,25 @@ impl Tree {
         let mut state = self.state.lock();
         check_name(name)?;
         state.check_alive(self, parent)?;
-        state.make(self, parent, name, node, |shown, before| {
-            let beneath = match before {
-                None => Beneath::Layers,
-                Some(Slot::Present(target)) => Beneath::Object(*target),
-                Some(Slot::Absent) => Beneath::Absent,
-                Some(Slot::Scratch(scratch)) => scratch.beneath,
-            };
+        let before = state.dir(&self.stack, parent)?.changes.get(name).map(|i| &i.slot);
+        let (beneath, replaced) = match before {
+            None => (Beneath::Layers, None),
+            Some(Slot::Present(target)) => (Beneath::Object(*target), None),
+            Some(Slot::Absent) => (Beneath::Absent, None),
+            Some(Slot::Scratch(scratch)) => (scratch.beneath, Some(scratch.shown)),
+        };
+        if let Some(Target { ino, kind: FileType::Directory }) = replaced
+            && !state.is_empty(&self.stack, ino)?
+        {
+            return Err(FsError::NotEmpty);
+        }
+        let entry = state.make(self, parent, name, node, |shown| {
             Slot::Scratch(Box::new(Scratch { shown, beneath }))
-        })
+        })?;
+        if let Some(replaced) = replaced {
+            state.drop_name(self, replaced, Time::now())?;
+        }
+        state.recount(parent);
+        Ok(entry)
     }
 }

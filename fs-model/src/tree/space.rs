@@ -11,7 +11,12 @@ use crate::error::FsError;
 /// allocator's share, in bytes.
 pub(crate) const INODE_COST: u64 = 320;
 /// What an entry of a changed directory costs beside its name, in bytes.
-pub(crate) const ENTRY_COST: u64 = 72;
+const ENTRY_COST: u64 = 72;
+
+/// What a changed directory is charged with for an entry called `name`.
+pub(crate) fn entry_cost(name: &[u8]) -> u64 {
+    ENTRY_COST + name.len() as u64
+}
 
 /// The account of the upper's memory.
 #[derive(Debug)]

@@ -39,8 +39,15 @@ impl<'a> Fields<'a> {
 
     /// Like [`get`](Self::get), for a key that has to be there.
     pub(crate) fn require(&self, name: &'static str, help: &str) -> Result<&'a Node, Box<Mistake>> {
-        self.get(name)
-            .ok_or_else(|| self.node.wrong_with(format!("the key `{name}` is missing"), help))
+        self.get(name).ok_or_else(|| {
+            match self.entries.iter().find(|(k, _)| nearest(&k.name, [name]).is_some()) {
+                Some((key, _)) if key.name != name => {
+                    let help = format!("did you mean `{name}`?");
+                    self.node.wrong_key(key, "unknown key", Some(help))
+                }
+                _ => self.node.wrong_with(format!("the key `{name}` is missing"), help),
+            }
+        })
     }
 
     /// A truth value.

@@ -178,9 +178,12 @@ impl Builder {
         }
         for (node, (is_opaque, count)) in self.nodes.iter_mut().zip(opaque.iter().zip(links)) {
             node.nlink = count.max(1);
-            if let Data::Directory { opaque, .. } = &mut node.data {
+            if let Data::Directory { opaque, entries } = &mut node.data {
                 *opaque = *is_opaque;
-                node.nlink = 2;
+                let is_dir = |e: &&LayerDirEntry| {
+                    matches!(e.entry, LayerEntry::Object { kind: FileType::Directory, .. })
+                };
+                node.nlink = 2 + entries.iter().filter(is_dir).count() as u32;
             }
         }
         Ok(self.nodes)

@@ -1,0 +1,2 @@
+//! Stub.
+use proptest as _;

@@ -1,0 +1,573 @@
+//! What a tree must look like, in the plainest way: objects, and names of objects. No layers, no
+//! copy-on-write. Made from layers by laying one over the other, as `overlayfs.rst` describes it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use fs_model::layer::{Layer, LayerEntry, LayerIno};
+use fs_model::tree::{NewNode, RenameMode, SetAttr, XattrFlags};
+use fs_model::{Device, FileType, FsError, Time};
+
+use crate::layer::{Data, MemoryLayer};
+
+/// An object of the model.
+pub type Id = usize;
+pub const ROOT: Id = 0;
+
+/// What a name stands for: what is truly there, and what a scratch entry shows instead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Name {
+    pub truth: Option<Id>,
+    pub scratch: Option<Id>,
+}
+
+impl Name {
+    pub fn shown(self) -> Option<Id> {
+        self.scratch.or(self.truth)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub kind: FileType,
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: Device,
+    /// Names of anything but a directory, with those in the layers that other layers hide.
+    pub nlink: u32,
+    /// `None` for a time at which an operation ran.
+    pub mtime: Option<Time>,
+    pub content: Vec<u8>,
+    pub target: Vec<u8>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub names: BTreeMap<Vec<u8>, Name>,
+    pub parent: Id,
+    /// Of a directory: not removed.
+    pub alive: bool,
+}
+
+impl Object {
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    pub fn shown(&self) -> impl Iterator<Item = (&Vec<u8>, Id)> {
+        self.names.iter().filter_map(|(name, n)| Some((name, n.shown()?)))
+    }
+}
+
+fn new_object(node: &NewNode<'_>, parent: Id) -> Object {
+    Object {
+        kind: node.kind,
+        mode: node.mode,
+        uid: node.uid,
+        gid: node.gid,
+        rdev: if node.kind.is_device() { node.rdev } else { Device::default() },
+        nlink: 1,
+        mtime: None,
+        content: Vec::new(),
+        target: node.target.to_vec(),
+        xattrs: BTreeMap::new(),
+        names: BTreeMap::new(),
+        parent,
+        alive: true,
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub objects: Vec<Object>,
+    /// The objects as the layers have them.
+    pub pristine: Vec<Object>,
+    pub xattrs: bool,
+}
+
+impl Model {
+    /// Lays `layers`, lowest first, over each other.
+    pub fn of_layers(layers: &[MemoryLayer], xattrs: bool) -> Model {
+        let mut root = new_object(&NewNode::directory(0o755, 0, 0), ROOT);
+        root.mtime = Some(Time::from_secs(0));
+        let mut model = Model { objects: vec![root], pristine: Vec::new(), xattrs };
+        for layer in layers {
+            let mut links = HashMap::new();
+            model.describe(ROOT, layer, layer.root());
+            model.lay(layer, layer.root(), ROOT, &mut links);
+        }
+        model.pristine.clone_from(&model.objects);
+        model
+    }
+
+    fn describe(&mut self, id: Id, layer: &MemoryLayer, ino: LayerIno) {
+        let node = &layer.nodes[MemoryLayer::index(ino)];
+        let object = &mut self.objects[id];
+        object.kind = node.attr.kind;
+        (object.mode, object.uid, object.gid) = (node.attr.mode, node.attr.uid, node.attr.gid);
+        (object.rdev, object.nlink) = (node.attr.rdev, node.attr.nlink);
+        object.mtime = Some(node.attr.mtime);
+        object.xattrs = node.xattrs.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+        match &node.data {
+            Data::File { bytes, .. } => object.content.clone_from(bytes),
+            Data::Target(target) => object.target.clone_from(target),
+            Data::None | Data::Directory { .. } => {}
+        }
+    }
+
+    fn lay(
+        &mut self,
+        layer: &MemoryLayer,
+        ino: LayerIno,
+        dir: Id,
+        links: &mut HashMap<LayerIno, Id>,
+    ) {
+        if layer.is_opaque(ino).unwrap() {
+            self.objects[dir].names.clear();
+        }
+        for (name, entry) in layer.entries(MemoryLayer::index(ino)) {
+            let LayerEntry::Object { ino, kind } = *entry else {
+                self.objects[dir].names.remove(name);
+                continue;
+            };
+            let there = self.objects[dir].names.get(name).and_then(|n| n.truth);
+            let id = match (there, links.get(&ino)) {
+                (_, Some(&id)) => id,
+                (Some(id), _)
+                    if kind == FileType::Directory && self.objects[id].is_dir() =>
+                {
+                    id
+                }
+                _ => {
+                    self.objects.push(new_object(&NewNode::plain(kind, 0, 0, 0), dir));
+                    self.objects.len() - 1
+                }
+            };
+            links.insert(ino, id);
+            self.describe(id, layer, ino);
+            self.objects[dir].names.insert(name.clone(), Name { truth: Some(id), scratch: None });
+            if kind == FileType::Directory {
+                self.lay(layer, ino, id, links);
+            }
+        }
+    }
+
+    pub fn nlink(&self, id: Id) -> u32 {
+        let object = &self.objects[id];
+        match (object.is_dir(), object.alive) {
+            (false, _) => object.nlink,
+            (true, false) => 0,
+            (true, true) => {
+                2 + object.shown().filter(|(_, id)| self.objects[*id].is_dir()).count() as u32
+            }
+        }
+    }
+
+    pub fn size(&self, id: Id) -> u64 {
+        let object = &self.objects[id];
+        match object.kind {
+            FileType::Directory => 4096,
+            FileType::Symlink => object.target.len() as u64,
+            _ => object.content.len() as u64,
+        }
+    }
+
+    fn check_name(name: &[u8]) -> Result<(), FsError> {
+        match name {
+            _ if name.len() > 255 => Err(FsError::NameTooLong),
+            b"" | b"." | b".." => Err(FsError::Invalid),
+            _ if name.iter().any(|b| matches!(b, b'/' | 0)) => Err(FsError::Invalid),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_dir(&self, dir: Id) -> Result<(), FsError> {
+        if self.objects[dir].is_dir() { Ok(()) } else { Err(FsError::NotADirectory) }
+    }
+
+    fn check_alive(&self, dir: Id) -> Result<(), FsError> {
+        self.check_dir(dir)?;
+        if self.objects[dir].alive { Ok(()) } else { Err(FsError::NotFound) }
+    }
+
+    fn find(&self, dir: Id, name: &[u8]) -> Result<Option<Id>, FsError> {
+        self.check_dir(dir)?;
+        Self::check_name(name)?;
+        Ok(self.objects[dir].names.get(name).and_then(|n| n.shown()))
+    }
+
+    pub fn lookup(&self, dir: Id, name: &[u8]) -> Result<Id, FsError> {
+        self.find(dir, name)?.ok_or(FsError::NotFound)
+    }
+
+    fn check_free(&self, dir: Id, name: &[u8]) -> Result<(), FsError> {
+        Self::check_name(name)?;
+        self.check_alive(dir)?;
+        if self.find(dir, name)?.is_some() { Err(FsError::Exists) } else { Ok(()) }
+    }
+
+    fn create(&mut self, dir: Id, node: &NewNode<'_>) -> Result<Id, FsError> {
+        match node.kind {
+            FileType::CharDevice if node.rdev == Device::default() => {
+                return Err(FsError::NotPermitted);
+            }
+            FileType::Symlink if node.target.is_empty() => return Err(FsError::NotFound),
+            FileType::Symlink if node.target.len() > 4095 => return Err(FsError::NameTooLong),
+            _ => {}
+        }
+        let mut object = new_object(node, dir);
+        let above = &self.objects[dir];
+        if above.mode & 0o2000 != 0 {
+            object.gid = above.gid;
+            object.mode |= if object.is_dir() { 0o2000 } else { 0 };
+        }
+        self.objects.push(object);
+        Ok(self.objects.len() - 1)
+    }
+
+    fn set(&mut self, dir: Id, name: &[u8], truth: Option<Id>) {
+        match truth {
+            Some(_) => self.objects[dir].names.insert(name.to_vec(), Name { truth, scratch: None }),
+            None => self.objects[dir].names.remove(name),
+        };
+        self.objects[dir].mtime = None;
+    }
+
+    pub fn make(&mut self, dir: Id, name: &[u8], node: &NewNode<'_>) -> Result<Id, FsError> {
+        self.check_free(dir, name)?;
+        let id = self.create(dir, node)?;
+        self.set(dir, name, Some(id));
+        Ok(id)
+    }
+
+    pub fn link(&mut self, id: Id, dir: Id, name: &[u8]) -> Result<Id, FsError> {
+        self.check_free(dir, name)?;
+        match &self.objects[id] {
+            object if object.is_dir() => return Err(FsError::NotPermitted),
+            object if object.nlink == 0 => return Err(FsError::NotFound),
+            _ => {}
+        }
+        self.objects[id].nlink += 1;
+        self.set(dir, name, Some(id));
+        Ok(id)
+    }
+
+    fn drop_name(&mut self, id: Id) {
+        let object = &mut self.objects[id];
+        if object.is_dir() {
+            object.alive = false;
+            object.names.clear();
+        } else {
+            object.nlink = object.nlink.saturating_sub(1);
+        }
+    }
+
+    fn is_empty(&self, id: Id) -> bool {
+        self.objects[id].shown().next().is_none()
+    }
+
+    /// What lies beneath a scratch entry.
+    fn beneath(&self, dir: Id, name: &[u8]) -> Result<Option<Id>, FsError> {
+        match self.objects[dir].names.get(name) {
+            Some(Name { truth: Some(id), scratch: Some(_) }) => {
+                if self.objects[*id].is_dir() && !self.is_empty(*id) {
+                    return Err(FsError::Busy);
+                }
+                Ok(Some(*id))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub fn remove(&mut self, dir: Id, name: &[u8], directory: bool) -> Result<(), FsError> {
+        let id = self.lookup(dir, name)?;
+        match (directory, self.objects[id].is_dir()) {
+            (false, true) => return Err(FsError::IsADirectory),
+            (true, false) => return Err(FsError::NotADirectory),
+            (true, true) if !self.is_empty(id) => return Err(FsError::NotEmpty),
+            _ => {}
+        }
+        let beneath = self.beneath(dir, name)?;
+        self.set(dir, name, None);
+        [Some(id), beneath].into_iter().flatten().for_each(|id| self.drop_name(id));
+        Ok(())
+    }
+
+    fn check_not_below(&self, moving: Id, mut into: Id) -> Result<(), FsError> {
+        if !self.objects[moving].is_dir() {
+            return Ok(());
+        }
+        loop {
+            if into == moving {
+                return Err(FsError::Invalid);
+            }
+            if into == ROOT {
+                return Ok(());
+            }
+            into = self.objects[into].parent;
+        }
+    }
+
+    pub fn rename(
+        &mut self,
+        dir: Id,
+        name: &[u8],
+        to_dir: Id,
+        to_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
+        Self::check_name(to_name)?;
+        let id = self.lookup(dir, name)?;
+        self.check_alive(to_dir)?;
+        let target = self.find(to_dir, to_name)?;
+        match (mode, target) {
+            (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
+            (RenameMode::Exchange, None) => return Err(FsError::NotFound),
+            _ => {}
+        }
+        self.check_not_below(id, to_dir)?;
+        if mode == RenameMode::Exchange {
+            self.check_not_below(target.unwrap(), dir)?;
+        }
+        if let Some(target) = target {
+            if target == id {
+                return Ok(());
+            }
+            let is_dir = |id: Id| self.objects[id].is_dir();
+            if mode == RenameMode::Replace {
+                match (is_dir(id), is_dir(target)) {
+                    (true, true) if !self.is_empty(target) => return Err(FsError::NotEmpty),
+                    (true, false) => return Err(FsError::NotADirectory),
+                    (false, true) => return Err(FsError::IsADirectory),
+                    _ => {}
+                }
+            }
+        }
+        let beneath = [self.beneath(dir, name)?, self.beneath(to_dir, to_name)?];
+        self.set(dir, name, target.filter(|_| mode == RenameMode::Exchange));
+        self.set(to_dir, to_name, Some(id));
+        self.objects[id].parent = to_dir;
+        match target {
+            Some(target) if mode == RenameMode::Exchange => self.objects[target].parent = dir,
+            Some(target) => self.drop_name(target),
+            None => {}
+        }
+        beneath.into_iter().flatten().for_each(|id| self.drop_name(id));
+        Ok(())
+    }
+
+    pub fn lay_scratch(
+        &mut self,
+        dir: Id,
+        name: &[u8],
+        node: &NewNode<'_>,
+    ) -> Result<Id, FsError> {
+        Self::check_name(name)?;
+        self.check_alive(dir)?;
+        let replaced = self.objects[dir].names.get(name).and_then(|n| n.scratch);
+        if replaced.is_some_and(|id| self.objects[id].is_dir() && !self.is_empty(id)) {
+            return Err(FsError::NotEmpty);
+        }
+        let id = self.create(dir, node)?;
+        if let Some(replaced) = replaced {
+            self.drop_name(replaced);
+        }
+        self.objects[dir].names.entry(name.to_vec()).or_default().scratch = Some(id);
+        Ok(id)
+    }
+
+    fn check_file(&self, id: Id) -> Result<(), FsError> {
+        match self.objects[id].kind {
+            FileType::Regular => Ok(()),
+            FileType::Directory => Err(FsError::IsADirectory),
+            _ => Err(FsError::Invalid),
+        }
+    }
+
+    pub fn read(&self, id: Id, offset: u64, len: usize) -> Result<&[u8], FsError> {
+        self.check_file(id)?;
+        let content = &self.objects[id].content;
+        let from = content.len().min(offset as usize);
+        Ok(&content[from..content.len().min(from + len)])
+    }
+
+    /// Checks a write before it is known how much of it there is room for.
+    pub fn check_write(&self, id: Id) -> Result<(), FsError> {
+        self.check_file(id)
+    }
+
+    pub fn write(&mut self, id: Id, offset: u64, data: &[u8]) {
+        let object = &mut self.objects[id];
+        object.mtime = None;
+        if data.is_empty() {
+            return;
+        }
+        let (from, to) = (offset as usize, offset as usize + data.len());
+        if object.content.len() < to {
+            object.content.resize(to, 0);
+        }
+        object.content[from..to].copy_from_slice(data);
+    }
+
+    pub fn zero(&mut self, id: Id, from: u64, to: u64, grow: bool) -> Result<(), FsError> {
+        self.check_file(id)?;
+        let object = &mut self.objects[id];
+        object.mtime = None;
+        if grow && object.content.len() < to as usize {
+            object.content.resize(to as usize, 0);
+        }
+        let len = object.content.len();
+        object.content[len.min(from as usize)..len.min(to as usize)].fill(0);
+        Ok(())
+    }
+
+    pub fn extend(&mut self, id: Id, end: u64) -> Result<(), FsError> {
+        self.check_file(id)?;
+        let object = &mut self.objects[id];
+        object.mtime = None;
+        let len = object.content.len().max(end as usize);
+        object.content.resize(len, 0);
+        Ok(())
+    }
+
+    pub fn set_attr(&mut self, id: Id, set: &SetAttr) -> Result<(), FsError> {
+        if set.size.is_some() {
+            self.check_file(id)?;
+        }
+        let object = &mut self.objects[id];
+        if let Some(size) = set.size {
+            object.content.resize(size as usize, 0);
+            object.mtime = None;
+        }
+        object.mode = set.mode.unwrap_or(object.mode);
+        object.uid = set.uid.unwrap_or(object.uid);
+        object.gid = set.gid.unwrap_or(object.gid);
+        object.mtime = set.mtime.or(object.mtime);
+        Ok(())
+    }
+
+    pub fn set_xattr(
+        &mut self,
+        id: Id,
+        name: &[u8],
+        value: &[u8],
+        flags: XattrFlags,
+    ) -> Result<(), FsError> {
+        if !self.xattrs {
+            return Err(FsError::NotSupported);
+        }
+        let xattrs = &mut self.objects[id].xattrs;
+        match (flags, xattrs.contains_key(name)) {
+            (XattrFlags::Create, true) => return Err(FsError::Exists),
+            (XattrFlags::Replace, false) => return Err(FsError::NoData),
+            _ => xattrs.insert(name.to_vec(), value.to_vec()),
+        };
+        Ok(())
+    }
+
+    pub fn remove_xattr(&mut self, id: Id, name: &[u8]) -> Result<(), FsError> {
+        if !self.xattrs {
+            return Err(FsError::NotSupported);
+        }
+        self.objects[id].xattrs.remove(name).map(|_| ()).ok_or(FsError::NoData)
+    }
+
+    // ---- taking back
+
+    fn pristine_truth(&self, dir: Id, name: &[u8]) -> Option<Id> {
+        self.pristine.get(dir)?.names.get(name)?.truth
+    }
+
+    fn truth(&self, dir: Id, name: &[u8]) -> Option<Id> {
+        self.objects[dir].names.get(name)?.truth
+    }
+
+    fn was_dir(&self, id: Option<Id>) -> Option<Id> {
+        id.filter(|&id| self.pristine[id].is_dir())
+    }
+
+    /// All names that a directory has or had.
+    fn all_names(&self, dir: Id) -> BTreeSet<Vec<u8>> {
+        let pristine = self.pristine.get(dir).into_iter().flat_map(|d| d.names.keys());
+        self.objects[dir].names.keys().chain(pristine).cloned().collect()
+    }
+
+    /// Takes a name back. Returns the objects with several names that it could have changed, of
+    /// which it depends on how they were changed whether they were taken back too.
+    pub fn revert(&mut self, dir: Id, name: &[u8]) -> Result<BTreeSet<Id>, FsError> {
+        Self::check_name(name)?;
+        self.check_alive(dir)?;
+        let mut strangers = Vec::new();
+        let mut returning = Vec::new();
+        let mut pending = vec![(dir, name.to_vec())];
+        while let Some((dir, name)) = pending.pop() {
+            let (is, was) = (self.truth(dir, &name), self.pristine_truth(dir, &name));
+            match (is, self.was_dir(was)) {
+                (_, Some(below)) if is == was => {
+                    pending.extend(self.all_names(below).into_iter().map(|n| (below, n)));
+                }
+                (_, Some(below)) => returning.push(below),
+                _ => {}
+            }
+            if let Some(is) = is.filter(|_| is != was) {
+                strangers.push((dir, name, is));
+            }
+        }
+        let mut leaving = BTreeSet::new();
+        let mut pending: Vec<Id> = strangers.iter().map(|(_, _, id)| *id).collect();
+        while let Some(id) = pending.pop() {
+            leaving.insert(id);
+            for name in self.objects[id].names.values() {
+                if name.scratch.is_some() {
+                    return Err(FsError::Busy);
+                }
+                pending.extend(name.truth);
+            }
+        }
+        while let Some(id) = returning.pop() {
+            if self.objects[id].alive && !leaving.contains(&id) {
+                return Err(FsError::Busy);
+            }
+            let below = self.pristine[id].names.values();
+            returning.extend(below.filter_map(|n| self.was_dir(n.truth)));
+        }
+        for (dir, name, id) in strangers {
+            self.remove_whole(id);
+            if let Some(name) = self.objects[dir].names.get_mut(&name) {
+                name.truth = None;
+            }
+        }
+        let mut several = BTreeSet::new();
+        self.show_layers(dir, name, &mut several);
+        Ok(several)
+    }
+
+    fn remove_whole(&mut self, id: Id) {
+        let below: Vec<Id> = self.objects[id].names.values().filter_map(|n| n.truth).collect();
+        below.into_iter().for_each(|id| self.remove_whole(id));
+        self.drop_name(id);
+    }
+
+    fn show_layers(&mut self, dir: Id, name: &[u8], several: &mut BTreeSet<Id>) {
+        let (is, was) = (self.truth(dir, name), self.pristine_truth(dir, name));
+        assert!(is.is_none() || is == was, "strangers are gone");
+        let there = self.objects[dir].names.entry(name.to_vec()).or_default();
+        there.truth = was;
+        if *there == Name::default() {
+            self.objects[dir].names.remove(name);
+        }
+        let Some(was) = was else { return };
+        let pristine = self.pristine[was].clone();
+        let object = &mut self.objects[was];
+        if pristine.is_dir() {
+            let names = std::mem::take(&mut object.names);
+            *object = Object { names, parent: dir, alive: true, ..pristine };
+            for name in self.all_names(was) {
+                self.show_layers(was, &name, several);
+            }
+        } else {
+            let nlink = object.nlink + u32::from(is.is_none());
+            if pristine.nlink > 1 {
+                several.insert(was);
+            }
+            *object = Object { nlink, ..pristine };
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Damaged input: a message that names it, and nothing wrong that looks right.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::listing::Listing;
+use crate::support::stage::{Finished, Stage, Who, finish};
+use crate::{fidelity, inside, listing};
+
+/// Address space of the program and of what runs inside, each: less than a damaged size could ask
+/// for, more than an honest image needs.
+const ADDRESS_SPACE: &str = "--as=1500000000";
+
+/// Lists the root of `layers` in a limited memory.
+fn list(stage: &Stage, layers: &[&Path]) -> Finished {
+    let who = Who::Root;
+    let overcoat = stage.path("overcoat");
+    inside::attempt(stage, who, layers, "list", |command| {
+        let mut limited = stage.command(who, "prlimit");
+        limited.arg(ADDRESS_SPACE).arg(&overcoat).args(command.get_args());
+        *command = limited;
+    })
+}
+
+fn names(finished: &Finished, image: &Path) -> bool {
+    let name = image.file_name().unwrap().to_str().unwrap();
+    finished.stderr.lines().any(|line| line.starts_with("overcoat: error:") && line.contains(name))
+}
+
+/// Checks what came of a damaged image: all that is listed is right, or overcoat says that the
+/// image is damaged. Whether it said so.
+fn is_right_or_told(
+    finished: &Finished,
+    image: &Path,
+    what: &str,
+    truth: &Listing,
+    base: &Listing,
+) -> bool {
+    let told = finished.code == 2;
+    assert!(told || finished.code == 0, "{what}: {finished:?}");
+    assert!(!told || names(finished, image), "{what}: {}", finished.stderr);
+    let errors = finished.stderr.lines().filter(|line| line.starts_with("overcoat: error:"));
+    assert!(errors.count() <= 1, "{what}: {}", finished.stderr);
+    if !finished.text().contains("@end") {
+        assert!(told, "{what}: {finished:?}");
+        return true;
+    }
+    let found = fidelity::captured(&inside::listing_of(finished), base);
+    let mut unreadable: Vec<&str> = Vec::new();
+    for (path, object) in truth {
+        match found.get(path) {
+            Some(other) if other.is_unreadable() => unreadable.push(path),
+            Some(other) => assert_eq!(object, other, "{what}: {path}"),
+            None => {
+                let above = |dir: &&&str| dir.is_empty() || Path::new(path).starts_with(dir);
+                assert!(unreadable.iter().any(|dir| above(&dir)), "{what}: {path} is missing");
+            }
+        }
+    }
+    assert!(found.keys().all(|path| truth.contains_key(path)), "{what}: something appeared");
+    assert!(told || unreadable.is_empty(), "{what}: not told: {unreadable:?}");
+    told
+}
+
+/// `count` places spread over `length`.
+fn places(length: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |n| (2 * n + 1) * length / (2 * count))
+}
+
+#[test]
+fn a_damaged_squashfs_image_is_told_and_never_read_wrongly() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    let listed = fidelity::kernel_base(&stage, &base);
+    let truth = fidelity::captured(&listed, &listed);
+    let image = fs::read(&base).unwrap();
+    let damaged = stage.path("damaged.squashfs");
+    let field = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
+    // What follows the end is padding.
+    let (used, fragments) = (field(40), field(72));
+    let mut silent = Vec::new();
+    // The tables at the end are small and matter most.
+    let tables = used - 3000;
+    for place in places(tables - 96, 40).map(|p| 96 + p).chain((tables..used).step_by(101)) {
+        let mut bytes = image.clone();
+        bytes[place] ^= 1 << (place % 8);
+        fs::write(&damaged, bytes).unwrap();
+        let what = format!("a bit flipped at {place} of {used}");
+        if !is_right_or_told(&list(&stage, &[&damaged]), &damaged, &what, &truth, &listed) {
+            silent.push(place);
+        }
+    }
+    // The table for exports over NFS, which is not read, comes after that of fragments.
+    assert!(silent.iter().all(|place| *place >= fragments), "{silent:?} of {used}");
+    for length in places(used, 12).chain([0, 4, 95, 96]) {
+        fs::write(&damaged, &image[..length]).unwrap();
+        let finished = list(&stage, &[&damaged]).code(2);
+        assert!(names(&finished, &damaged), "{length}: {}", finished.stderr);
+        assert!(!finished.text().contains('@'), "{length}: found when it is opened");
+    }
+}
+
+#[test]
+fn a_damaged_superblock_does_no_harm() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    let listed = fidelity::kernel_base(&stage, &base);
+    let truth = fidelity::captured(&listed, &listed);
+    let image = fs::read(&base).unwrap();
+    let damaged = stage.path("damaged.squashfs");
+    for place in 0..96 {
+        let mut bytes = image.clone();
+        bytes[place] ^= 0x80;
+        fs::write(&damaged, bytes).unwrap();
+        // Some fields say nothing that matters, such as its date.
+        let what = format!("a bit flipped at {place}");
+        is_right_or_told(&list(&stage, &[&damaged]), &damaged, &what, &truth, &listed);
+    }
+}
+
+#[test]
+fn a_damaged_overlay_is_told_when_it_is_opened() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    let listed = fidelity::kernel_base(&stage, &base);
+    for (suffix, from) in [("cpio.gz", 10), ("cpio.zst", 4), ("cpio", 0)] {
+        let archive = stage.out(Who::Root).join(format!("torture.{suffix}"));
+        inside::run(&stage, Who::Root, &[&base], "torture", |command| {
+            command.arg("--save").arg(&archive);
+        });
+        let truth = inside::listing_of(&list(&stage, &[&base, &archive]).ok());
+        let truth = fidelity::captured(&truth, &listed);
+        let content = fs::read(&archive).unwrap();
+        let damaged = stage.path(format!("damaged.{suffix}"));
+        for length in places(content.len() - 512, 8) {
+            fs::write(&damaged, &content[..length]).unwrap();
+            let finished = list(&stage, &[&base, &damaged]).code(2);
+            assert!(names(&finished, &damaged), "{suffix}, {length}: {}", finished.stderr);
+            assert!(!finished.text().contains('@'), "{suffix}, {length}: told before it is run");
+        }
+        for place in places(content.len() - from - 512, 16).map(|place| from + place) {
+            let mut bytes = content.clone();
+            bytes[place] ^= 1 << (place % 8);
+            fs::write(&damaged, bytes).unwrap();
+            let finished = list(&stage, &[&base, &damaged]);
+            let what = format!("{suffix}, a bit flipped at {place}");
+            if suffix == "cpio" {
+                // No checksum could tell.
+                assert!(finished.code == 0 || names(&finished, &damaged), "{what}: {finished:?}");
+            } else {
+                is_right_or_told(&finished, &damaged, &what, &truth, &listed);
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_that_is_met_late_ends_a_run_and_a_build() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let folder = stage.path("content");
+    fs::create_dir(&folder).unwrap();
+    crate::torture::base(&folder);
+    stage.sh("mksquashfs content small.squashfs -comp gzip -noI -noD -noF -no-progress -quiet");
+    // With nothing compressed but one file, whose blocks are then damaged.
+    stage.sh("rm -r content/*; yes overcoat | head -c 3000000 > content/late");
+    stage.sh("mksquashfs content late.squashfs -comp gzip -no-progress -quiet");
+    let mut bytes = fs::read(stage.path("late.squashfs")).unwrap();
+    bytes[96 + 200..96 + 300].fill(0xff);
+    fs::write(stage.path("late.squashfs"), bytes).unwrap();
+    let finished =
+        inside::attempt(&stage, who, &[&stage.path("late.squashfs")], "list", |command| {
+            command.args(["--save", "out.cpio.gz"]);
+        });
+    let finished = finished.code(2).says(&["late.squashfs"]);
+    let late = &inside::listing_of(&finished)["late"];
+    assert!(late.is_unreadable(), "{late:?}");
+    assert!(late.content.contains("Input/output error"), "{late:?}");
+    assert!(names(&finished, Path::new("late.squashfs")), "{}", finished.stderr);
+    assert!(stage.files(who).is_empty());
+}
+
+#[test]
+fn what_is_no_image_is_named() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let file = |name: &str, content: &[u8]| -> PathBuf { stage.write(name, content) };
+    let secret = file("secret.squashfs", b"hsqs");
+    stage.sh("chmod 600 secret.squashfs");
+    for (path, part) in [
+        (stage.path("missing.squashfs"), "No such file"),
+        (file("empty.squashfs", b""), "neither"),
+        (file("text.squashfs", b"This is no image.\n"), "neither"),
+        (file("short.squashfs", b"hsqs"), ""),
+        (file("short.cpio", b"070701"), ""),
+        (file("short.gz", b"\x1f\x8b"), ""),
+        (file("text.gz", b"\x1f\x8b\x08 but nothing else of it"), ""),
+        (file("text.zst", b"\x28\xb5\x2f\xfd but nothing else of it"), ""),
+        (PathBuf::from("/dev/null"), ""),
+        (PathBuf::from("/dev/zero"), ""),
+        (secret, "Permission denied"),
+    ] {
+        let mut command: Command = stage.overcoat(who);
+        let finished = finish(command.arg("run").arg(&path).args(["--", "true"])).code(2);
+        assert!(names(&finished, &path), "{}", finished.stderr);
+        assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
+        finished.says(&[part]);
+    }
+}
+
+#[test]
+fn a_folder_is_a_base_too() {
+    let stage = Stage::new();
+    let folder = stage.path("folder");
+    fs::create_dir(&folder).unwrap();
+    crate::torture::base(&folder);
+    let expected = listing::list(&folder);
+    let found = inside::run(&stage, Who::Root, &[&folder], "list", |_| ());
+    let (expected, found) =
+        (fidelity::captured(&expected, &expected), fidelity::captured(&found, &expected));
+    listing::assert_same("a folder", &expected, &found);
+}

@@ -1,0 +1,36 @@
+//! The discovery example, built from packages of the lab.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::stage::{Stage, Who, bind};
+
+/// An image file that builds the discovery example without a network, with `more` provisioners
+/// (folders of the stage) after it, and `settings`.
+pub(crate) fn image(stage: &Stage, more: &[&str], settings: &str) -> PathBuf {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/discovery/provisioner");
+    let provisioner = stage.path("discovery");
+    if !provisioner.exists() {
+        std::fs::create_dir(&provisioner).unwrap();
+        bind(&examples, &provisioner);
+    }
+    stage.write("sources/provisioner.yml", "files: files\n");
+    let sources = "deb [trusted=yes] file:/repo ./\n";
+    stage.write("sources/files/etc/apt/sources.list", sources);
+    let provisioners = [&["sources", "discovery"], more].concat().join(", ");
+    let base = stage.debian();
+    let text = format!(
+        "base: {}\nprovisioner: [{provisioners}]\nvariables: {{lldp_interval: 10}}\n\
+         network: none\n{settings}\n",
+        base.display()
+    );
+    stage.write("discovery.yml", text)
+}
+
+/// The program building `image` into `output`.
+pub(crate) fn build(stage: &Stage, who: Who, image: &Path, output: &Path) -> Command {
+    let mut command = stage.overcoat(who);
+    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    command.arg("build").arg(image).arg("-o").arg(output).args(["--bind", &repository]);
+    command
+}

@@ -1,0 +1,326 @@
+//! Base plus unpacked overlay, mounted by the kernel, is the tree that was seen inside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+
+use crate::discovery;
+use crate::inside;
+use crate::listing::{Listing, assert_same, list};
+use crate::support::stage::{EPOCH, EVERYBODY, Stage, Who, finish};
+use crate::torture;
+
+/// What the sandbox shows as files of its own, over those of the base and never captured.
+const SCRATCH: [&str; 8] = [
+    "etc/apt/apt.conf.d/zz-overcoat",
+    "etc/hosts",
+    "etc/resolv.conf",
+    "etc/ssl/certs/ca-certificates.crt",
+    "usr/sbin/policy-rc.d",
+    ".overcoat",
+    "tool",
+    "repo",
+];
+
+/// Where a sandbox mounts other file systems.
+const MOUNTED: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
+
+/// Directories that exist for the sake of scratch files alone, where the base has none.
+fn is_scratch(path: &str, base: &Listing) -> bool {
+    let below =
+        |dir: &str| path.strip_prefix(dir).is_some_and(|r| r.is_empty() || r.starts_with('/'));
+    MOUNTED.iter().any(|dir| below(dir))
+        || SCRATCH.iter().any(|file| {
+            below(file)
+                || (!base.contains_key(path)
+                    && file.strip_prefix(path).is_some_and(|r| r.starts_with('/')))
+        })
+}
+
+/// `listing` without what belongs to the sandbox.
+pub(crate) fn captured(listing: &Listing, base: &Listing) -> Listing {
+    let kept = listing.iter().filter(|(path, _)| !is_scratch(path, base));
+    kept.map(|(path, object)| (path.clone(), object.clone())).collect()
+}
+
+/// What is of the sandbox in `listing`: outside of one it must be the base's own.
+fn scratch(listing: &Listing, base: &Listing) -> Listing {
+    let kept = listing.iter().filter(|(path, _)| is_scratch(path, base));
+    kept.map(|(path, object)| (path.clone(), object.clone())).collect()
+}
+
+/// The torture base as a squashfs image.
+pub(crate) fn torture_base(stage: &Stage) -> PathBuf {
+    let folder = stage.path("torture-base");
+    fs::create_dir(&folder).unwrap();
+    torture::base(&folder);
+    stage.sh("mksquashfs torture-base torture.squashfs -comp gzip -no-progress -quiet");
+    stage.path("torture.squashfs")
+}
+
+/// A tool that unpacks, and what is known of it.
+#[derive(Clone, Copy)]
+struct Unpacker {
+    name: &'static str,
+    /// Unpacks `$1` in the working directory.
+    script: &'static str,
+    /// The times of files are those of the archive.
+    times: bool,
+    /// A directory `.` that is there keeps its mode.
+    keeps_root: bool,
+    /// Symbolic links belong to root.
+    disowns_links: bool,
+    /// Sockets become empty files.
+    flattens_sockets: bool,
+}
+
+const GNU: Unpacker = Unpacker {
+    name: "GNU cpio",
+    script: "gzip -dc \"$1\" | cpio --quiet -i",
+    times: false,
+    keeps_root: true,
+    disowns_links: false,
+    flattens_sockets: false,
+};
+
+const UNPACKERS: [Unpacker; 5] = [
+    GNU,
+    Unpacker {
+        name: "GNU cpio -m",
+        script: "gzip -dc \"$1\" | cpio --quiet -im",
+        times: true,
+        ..GNU
+    },
+    Unpacker {
+        name: "busybox cpio",
+        script: "gzip -dc \"$1\" | busybox cpio -i",
+        disowns_links: true,
+        ..GNU
+    },
+    Unpacker {
+        name: "busybox cpio -m",
+        script: "gzip -dc \"$1\" | busybox cpio -im",
+        times: true,
+        disowns_links: true,
+        ..GNU
+    },
+    Unpacker {
+        name: "bsdtar",
+        script: "bsdtar -xpf \"$1\"",
+        times: true,
+        keeps_root: false,
+        disowns_links: false,
+        flattens_sockets: true,
+    },
+];
+
+/// The kernel's own view of `base` with `archive` unpacked over it, and what was unpacked.
+fn kernel_view(
+    stage: &Stage,
+    base: &Path,
+    archive: &Path,
+    unpacker: Unpacker,
+) -> (Listing, Listing) {
+    let place = stage.path(unpacker.name.replace(' ', "_"));
+    let folder = |name: &str| {
+        let path = place.join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let (lower, memory, merged) = (folder("lower"), folder("memory"), folder("merged"));
+    let options = Some("mode=1777,size=90%");
+    mount(Some("upper"), &memory, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+    let (upper, work) = (folder("memory/upper"), folder("memory/work"));
+    // An image of its own for each mount: a loop device that lingers would show the last one.
+    let image = place.join("base.squashfs");
+    fs::copy(base, &image).unwrap();
+    crate::support::tools::sh(&place, "mount -t squashfs -o loop,ro base.squashfs lower");
+    let script = format!("set -- '{}'; {}", archive.display(), unpacker.script);
+    crate::support::tools::sh(&upper, &script);
+    let unpacked = list(&upper);
+    let paths = [("lowerdir", &lower), ("upperdir", &upper), ("workdir", &work)];
+    let options: Vec<_> = paths.iter().map(|(k, v)| format!("{k}={}", v.display())).collect();
+    let options = options.join(",");
+    mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .unwrap();
+    let listing = list(&merged);
+    let detach = nix::mount::MntFlags::MNT_DETACH;
+    for path in [&merged, &lower, &memory] {
+        nix::mount::umount2(path, detach).unwrap();
+    }
+    fs::remove_file(image).unwrap();
+    (listing, unpacked)
+}
+
+/// The base as the kernel shows it.
+pub(crate) fn kernel_base(stage: &Stage, base: &Path) -> Listing {
+    fs::create_dir(stage.path("base")).unwrap();
+    let image = stage.path("alone.squashfs");
+    fs::copy(base, &image).unwrap();
+    stage.sh("mount -t squashfs -o loop,ro alone.squashfs base");
+    let listing = list(&stage.path("base"));
+    // Another test may be between fork and exec, with our files still open.
+    stage.sh("umount -l base");
+    listing
+}
+
+/// What `truth` becomes in a newc archive that holds `members`: whole seconds from 1970 to 2106,
+/// and hard links of nothing but regular files.
+fn in_an_archive(truth: &Listing, members: &Listing) -> Listing {
+    let mut truth = truth.clone();
+    for (path, object) in &mut truth {
+        if members.contains_key(path) {
+            object.mtime = object.mtime.clamp(0, u32::MAX.into());
+            if object.kind != "file" {
+                object.links = None;
+            }
+        }
+    }
+    truth
+}
+
+/// What is known of `unpacker` taken out of the comparison of `truth` and `found`, where `members`
+/// were unpacked: everything else must be the base's own in all things.
+fn on_the_same_terms(
+    unpacker: Unpacker,
+    members: &Listing,
+    truth: &Listing,
+    found: &Listing,
+) -> (Listing, Listing) {
+    let (mut truth, mut found) = (in_an_archive(truth, members), found.clone());
+    if unpacker.keeps_root {
+        truth.remove("");
+        found.remove("");
+    }
+    for (path, object) in &mut truth {
+        let (true, Some(other)) = (members.contains_key(path), found.get_mut(path)) else {
+            continue;
+        };
+        if unpacker.flattens_sockets && object.kind == "socket" && other.size == 0 {
+            assert_eq!(other.kind, "file", "{path}");
+            object.kind.clone_from(&other.kind);
+            object.content.clone_from(&other.content);
+        }
+        if unpacker.disowns_links && object.kind == "link" {
+            assert_eq!((other.uid, other.gid), (0, 0), "{path}");
+            (other.uid, other.gid) = (object.uid, object.gid);
+        }
+        // Only the times of files are promised.
+        if !unpacker.times || object.kind != "file" {
+            other.mtime = object.mtime;
+        }
+    }
+    (truth, found)
+}
+
+/// What a namespace whose ids end at 65535 sees of `truth`.
+fn as_seen_by(who: Who, truth: &Listing) -> Listing {
+    let mut seen = truth.clone();
+    if who == Who::Unprivileged {
+        for object in seen.values_mut() {
+            for id in [&mut object.uid, &mut object.gid] {
+                *id = if *id > 65_535 { 65_534 } else { *id };
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_tortured_base_is_the_same_under_every_unpacker() {
+    let stage = Stage::new();
+    let base = torture_base(&stage);
+    let listed = kernel_base(&stage, &base);
+    let own = scratch(&listed, &listed);
+    for who in EVERYBODY {
+        let archive = stage.out(who).join("torture.cpio.gz");
+        let finished = inside::attempt(&stage, who, &[&base], "torture", |command| {
+            command.arg("--save").arg(&archive);
+        });
+        let finished = finished.ok().says(&[
+            "/new/char-2: unpacks as an object of its own, not as a hard link",
+            "/new/link-2: unpacks as an object of its own, not as a hard link",
+        ]);
+        let truth = captured(&inside::listing_of(&finished), &listed);
+        assert!(truth.len() > 200, "{}", truth.len());
+        let mut members = Listing::new();
+        for unpacker in UNPACKERS {
+            let (found, unpacked) = kernel_view(&stage, &base, &archive, unpacker);
+            let what = format!("{who:?}, {}", unpacker.name);
+            assert_same(&what, &own, &scratch(&found, &listed));
+            let found = as_seen_by(who, &captured(&found, &listed));
+            let (truth, found) = on_the_same_terms(unpacker, &unpacked, &truth, &found);
+            assert_same(&what, &truth, &found);
+            members = unpacked;
+        }
+        let again = inside::run(&stage, who, &[&base, &archive], "list", |_| ());
+        let expected = in_an_archive(&truth, &members);
+        assert_same(&format!("{who:?}, overcoat"), &expected, &captured(&again, &listed));
+    }
+}
+
+#[test]
+fn a_tortured_base_gives_the_same_bytes_at_every_privilege() {
+    let stage = Stage::new();
+    let base = torture_base(&stage);
+    let archive = |who: Who, name: &str| {
+        let path = stage.out(who).join(name);
+        inside::run(&stage, who, &[&base], "torture", |command| {
+            command.env("SOURCE_DATE_EPOCH", EPOCH).arg("--save").arg(&path);
+        });
+        (fs::read(&path).unwrap(), fs::read(path.with_file_name("torture.manifest.json")).unwrap())
+    };
+    let root = archive(Who::Root, "torture.cpio.gz");
+    let user = archive(Who::Unprivileged, "torture.cpio.gz");
+    assert!(root == user, "the archives or manifests of root and user differ");
+}
+
+#[test]
+fn a_discovery_build_is_what_its_last_step_saw() {
+    let stage = Stage::new();
+    let base = stage.debian();
+    let listed = kernel_base(&stage, &base);
+    let own = scratch(&listed, &listed);
+    let who = Who::Unprivileged;
+    let (shown, list) = inside::list_command(&stage);
+    stage.write("list/provisioner.yml", "scripts: [list]\n");
+    stage.write("list/list", format!("#!/bin/sh\n{list}\n"));
+    // What is cleaned away after the last step it cannot have seen.
+    let file = discovery::image(&stage, &["list"], "cleanup: {all: false}");
+    let (archive, log) = (stage.out(who).join("d.cpio.gz"), stage.out(who).join("log"));
+    let mut build = discovery::build(&stage, who, &file, &archive);
+    finish(build.args(["--bind", &shown, "--log"]).arg(&log)).ok();
+    let truth = inside::parse(&String::from_utf8_lossy(&fs::read(&log).unwrap()));
+    let truth = captured(&truth, &listed);
+    assert!(truth.contains_key("usr/sbin/lldpd") && truth.contains_key("etc/discovery"));
+    for unpacker in UNPACKERS.into_iter().filter(|unpacker| !unpacker.times) {
+        let (found, unpacked) = kernel_view(&stage, &base, &archive, unpacker);
+        let what = unpacker.name;
+        assert_same(what, &own, &scratch(&found, &listed));
+        let found = captured(&found, &listed);
+        let (truth, found) = on_the_same_terms(unpacker, &unpacked, &truth, &found);
+        assert_same(what, &truth, &found);
+    }
+    let again = inside::run(&stage, who, &[&base, &archive], "list", |_| ());
+    assert_same("overcoat", &truth, &captured(&again, &listed));
+}
+
+#[test]
+fn a_file_of_three_gibibytes_is_whole() {
+    let stage = Stage::new();
+    let base = torture_base(&stage);
+    let listed = kernel_base(&stage, &base);
+    let who = Who::Unprivileged;
+    let archive = stage.out(who).join("large.cpio.zst");
+    let truth = inside::run(&stage, who, &[&base], "three-gibibytes", |command| {
+        command.args(["--upper-size", "64M", "--save"]).arg(&archive);
+    });
+    assert_eq!(truth["large"].size, 3 << 30);
+    let unpacker = Unpacker { script: "zstd -dc \"$1\" | cpio --quiet -i --sparse", ..GNU };
+    let (found, unpacked) = kernel_view(&stage, &base, &archive, unpacker);
+    let (truth, found) = (captured(&truth, &listed), captured(&found, &listed));
+    let found = as_seen_by(who, &found);
+    let (truth, found) = on_the_same_terms(unpacker, &unpacked, &truth, &found);
+    assert_same("3 GiB", &truth, &found);
+}

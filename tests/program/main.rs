@@ -1,0 +1,15 @@
+//! The program as its users run it: as root and without rights, on real images, to the end.
+//!
+//! `tests/set-up.sh` prepares what these tests need.
+
+mod bad_input;
+mod command_line;
+mod discovery;
+mod fidelity;
+mod inside;
+mod listing;
+mod nothing_left;
+mod same_bytes;
+#[path = "../support/mod.rs"]
+mod support;
+mod torture;

@@ -1,0 +1,77 @@
+#!/bin/bash
+# What the tests need of a machine, as root; what is there already is kept:
+#   - the tools that they run and compare with,
+#   - /dev/fuse for everybody, and a user without rights who has subordinate ids,
+#   - the lab (build/lab, or $OVERCOAT_LAB): a Debian base as tar, squashfs with gzip and squashfs
+#     with zstd, and an apt repository with the packages of examples/discovery.
+# Takes about two minutes the first time, nearly all of it downloads.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+lab=${OVERCOAT_LAB:-$here/build/lab}
+user=overcoat-test
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+
+tools=(
+  apt-utils busybox-static ca-certificates cpio dpkg-dev fuse3 gzip libarchive-tools mmdebstrap
+  squashfs-tools uidmap util-linux xz-utils zstd
+)
+packages=(dmidecode lshw lsscsi pciutils ethtool smartmontools lldpd hdparm ipmitool openssh-server)
+
+[[ $(id -u) = 0 ]] || { echo "$0: run it as root" >&2; exit 1; }
+
+installed() { dpkg-query -W -f '${db:Status-Status}\n' "$@" 2>/dev/null | grep -cx installed || :; }
+if [[ $(installed "${tools[@]}") != "${#tools[@]}" ]]; then
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${tools[@]}" >/dev/null
+fi
+
+[[ -e /dev/fuse ]] || mknod /dev/fuse c 10 229
+chmod 666 /dev/fuse
+
+id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/sh "$user"
+for ids in uid gid; do
+  # Above all ranges that others have.
+  if ! grep -q "^$user:" "/etc/sub$ids"; then
+    first=$(awk -F: 'BEGIN { n = 100000 } $2 + $3 > n { n = $2 + $3 } END { print n }' "/etc/sub$ids")
+    usermod "--add-sub${ids}s" "$first-$((first + 65535))" "$user"
+  fi
+done
+
+# Each file appears whole or not at all.
+mkdir -p "$lab"
+cd "$lab"
+work=$(mktemp -d ./set-up.XXXXXX)
+trap 'rm -rf "$lab/$work"' EXIT
+if [[ ! -s base.tar ]]; then
+  mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3-minimal,python3-apt \
+    bookworm "$work/base.tar"
+  mv "$work/base.tar" .
+fi
+for kind in gz.squashfs:gzip squashfs:zstd; do
+  image=base.${kind%:*}
+  if [[ ! -s $image ]]; then
+    sqfstar -quiet -no-progress -comp "${kind#*:}" "$work/$image" <base.tar
+    mv "$work/$image" .
+  fi
+done
+if [[ ! -s repo/Packages ]]; then
+  mkdir "$work/root" "$work/repo"
+  tar xf base.tar -C "$work/root"
+  # The way to the network is the host's.
+  cp -L /etc/resolv.conf "$work/root/etc/"
+  apt-config dump | grep -E '^Acquire::(http|https)::(Proxy|CaInfo) ' \
+    >"$work/root/etc/apt/apt.conf.d/99host" || :
+  if [[ -s /etc/ssl/certs/ca-certificates.crt ]]; then
+    cp -L /etc/ssl/certs/ca-certificates.crt "$work/root/etc/ssl/certs/"
+  fi
+  chroot "$work/root" apt-get update -qq
+  chroot "$work/root" apt-get install -y -qq --no-install-recommends --download-only \
+    "${packages[@]}" >/dev/null
+  cp "$work"/root/var/cache/apt/archives/*.deb "$work/repo/"
+  (cd "$work/repo" && dpkg-scanpackages -m . 2>/dev/null >Packages)
+  rm -rf repo
+  mv "$work/repo" .
+fi
+chmod -R a+rX .
+echo "ready: user $user, lab $lab with $(ls repo/*.deb | wc -l) packages"
