@@ -22,10 +22,13 @@ enum Readable {
 
 impl Tree {
     fn readable(&self, ino: Ino) -> Result<Readable, FsError> {
-        if let Some(inode) = self.state.lock().inodes.get(&ino) {
+        let state = self.state.lock();
+        if let Some(inode) = state.inodes.get(&ino) {
             return Ok(Readable::Upper(inode.clone()));
         }
-        Ok(Readable::Pristine(pristine_source(&self.stack, ino)?))
+        // The root's number is its own.
+        let dir = state.dirs.get(&ino).and_then(|d| d.sources.first().copied());
+        dir.map_or_else(|| pristine_source(&self.stack, ino), Ok).map(Readable::Pristine)
     }
 
     /// Fills `buf` with the file's bytes from `offset` on; fewer only at the end of the file.

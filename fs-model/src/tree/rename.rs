@@ -39,9 +39,7 @@ impl Tree {
         let source = state.find(&self.stack, parent, name)?.ok_or(FsError::NotFound)?;
         let from = Place { dir: parent, name, target: source };
         let done = state.rename(self, from, new_parent, new_name, mode);
-        if done.is_err() {
-            state.let_go(self, [source]);
-        }
+        state.let_go(self, [source]);
         done
     }
 }
@@ -73,9 +71,7 @@ impl State {
             }
             (_, target) => self.replace(tree, from, new_parent, new_name, target),
         };
-        if done.is_err() {
-            self.let_go(tree, target);
-        }
+        self.let_go(tree, target);
         done
     }
 
