@@ -137,6 +137,15 @@ impl Tree {
         if from == to && apart < len {
             return Err(FsError::Invalid);
         }
+        let mut len = len;
+        if from == to && len > 0 {
+            // What is there when it begins: not what it appends to the same file itself.
+            let attr = self.attr(from)?;
+            if attr.kind != FileType::Regular {
+                return Err(wrong_type(attr.kind));
+            }
+            len = len.min(attr.size.saturating_sub(from_offset));
+        }
         let mut buf = vec![0; COPY_BUFFER.min(usize::try_from(len).unwrap_or(COPY_BUFFER))];
         let mut done = 0;
         while done < len {

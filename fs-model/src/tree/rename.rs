@@ -120,6 +120,10 @@ impl State {
         }
         let beneath =
             [self.beneath(tree, from.dir, from.name)?, self.beneath(tree, new_parent, new_name)?];
+        if beneath[0].is_some_and(|beneath| beneath.ino == new_parent) {
+            // It would be removed and moved into at once.
+            return Err(FsError::Busy);
+        }
         let gone = || target.into_iter().chain(beneath.into_iter().flatten());
 
         // All that can be refused comes before anything is changed.

@@ -337,6 +337,9 @@ impl Model {
             }
         }
         let beneath = [self.beneath(dir, name)?, self.beneath(to_dir, to_name)?];
+        if mode != RenameMode::Exchange && beneath[0] == Some(to_dir) {
+            return Err(FsError::Busy);
+        }
         self.set(dir, name, target.filter(|_| mode == RenameMode::Exchange));
         self.set(to_dir, to_name, Some(id));
         self.objects[id].parent = to_dir;
