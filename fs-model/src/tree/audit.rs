@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use super::dir::{Beneath, Dir, Slot};
+use super::space::INODE_COST;
 use super::{Ino, State, Tree};
 use crate::attr::FileType;
 use crate::error::FsError;
@@ -41,10 +42,10 @@ impl State {
     }
 
     fn audit_memory(&self, tree: &Tree) -> Result<(), String> {
+        let inodes: u64 = self.inodes.values().map(|inode| inode.body.read().charged()).sum();
         // The root of a tree without layers was there from the beginning.
-        let charged = |ino: &Ino| *ino != Ino::ROOT || !tree.stack.layers().is_empty();
-        let inodes = self.inodes.iter().filter(|(ino, _)| charged(ino));
-        let inodes: u64 = inodes.map(|(_, inode)| inode.body.read().charged()).sum();
+        let given = if tree.stack.layers().is_empty() { INODE_COST } else { 0 };
+        let inodes = inodes - given;
         let names: u64 = self.dirs.values().map(|dir| dir.changes.cost()).sum();
         let used = tree.space.used();
         if inodes + names != used {

@@ -29,10 +29,13 @@ enum Readable {
 
 impl Tree {
     fn readable(&self, ino: Ino) -> Result<Readable, FsError> {
-        if let Some(inode) = self.state.lock().inodes.get(&ino) {
+        let state = self.state.lock();
+        if let Some(inode) = state.inodes.get(&ino) {
             return Ok(Readable::Upper(inode.clone()));
         }
-        Ok(Readable::Pristine(pristine_source(&self.stack, ino)?))
+        // The root's number is its own.
+        let dir = state.dirs.get(&ino).and_then(|d| d.sources.first().copied());
+        dir.map_or_else(|| pristine_source(&self.stack, ino), Ok).map(Readable::Pristine)
     }
 
     /// Fills `buf` with the file's bytes from `offset` on; fewer only at the end of the file.
@@ -151,6 +154,15 @@ impl Tree {
         let apart = from_offset.abs_diff(to_offset);
         if from == to && apart < len {
             return Err(FsError::Invalid);
+        }
+        let mut len = len;
+        if from == to && len > 0 {
+            // What is there when it begins: not what it appends to the same file itself.
+            let attr = self.attr(from)?;
+            if attr.kind != FileType::Regular {
+                return Err(wrong_type(attr.kind));
+            }
+            len = len.min(attr.size.saturating_sub(from_offset));
         }
         let mut buf = vec![0; COPY_BUFFER.min(usize::try_from(len).unwrap_or(COPY_BUFFER))];
         let mut done = 0;

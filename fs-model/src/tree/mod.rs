@@ -246,6 +246,8 @@ impl State {
     fn kind(&self, stack: &Stack, ino: Ino) -> Result<FileType, FsError> {
         match self.inodes.get(&ino) {
             Some(inode) => Ok(inode.kind),
+            // The root's number is its own.
+            None if self.dirs.contains_key(&ino) => Ok(FileType::Directory),
             None => Ok(stack.attr(pristine_source(stack, ino)?)?.kind),
         }
     }
@@ -366,7 +368,7 @@ impl State {
         }
     }
 
-    /// Lets go of what was found for an operation that was then refused.
+    /// Lets go of what was found for an operation, if that did not come to hold it.
     fn let_go(&mut self, tree: &Tree, found: impl IntoIterator<Item = Target>) {
         for target in found {
             self.drop_if_unused(&tree.space, target.ino);

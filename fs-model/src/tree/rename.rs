@@ -39,9 +39,7 @@ impl Tree {
         let source = state.find(&self.stack, parent, name)?.ok_or(FsError::NotFound)?;
         let from = Place { dir: parent, name, target: source };
         let done = state.rename(self, from, new_parent, new_name, mode);
-        if done.is_err() {
-            state.let_go(self, [source]);
-        }
+        state.let_go(self, [source]);
         done
     }
 }
@@ -73,9 +71,7 @@ impl State {
             }
             (_, target) => self.replace(tree, from, new_parent, new_name, target),
         };
-        if done.is_err() {
-            self.let_go(tree, target);
-        }
+        self.let_go(tree, target);
         done
     }
 
@@ -124,6 +120,10 @@ impl State {
         }
         let beneath =
             [self.beneath(tree, from.dir, from.name)?, self.beneath(tree, new_parent, new_name)?];
+        if beneath[0].is_some_and(|beneath| beneath.ino == new_parent) {
+            // It would be removed and moved into at once.
+            return Err(FsError::Busy);
+        }
         let gone = || target.into_iter().chain(beneath.into_iter().flatten());
 
         // All that can be refused comes before anything is changed.

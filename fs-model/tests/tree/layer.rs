@@ -11,7 +11,7 @@ use fs_model::{Attr, Device, FileType, LayerError, Time};
 const BLOCK: usize = 4096;
 
 #[derive(Clone, Debug)]
-pub enum Data {
+pub(crate) enum Data {
     None,
     File { bytes: Arc<Vec<u8>>, sparse: bool },
     Target(Vec<u8>),
@@ -19,21 +19,21 @@ pub enum Data {
 }
 
 #[derive(Clone, Debug)]
-pub struct Node {
-    pub attr: Attr,
-    pub data: Data,
-    pub xattrs: Vec<Xattr>,
+pub(crate) struct Node {
+    pub(crate) attr: Attr,
+    pub(crate) data: Data,
+    pub(crate) xattrs: Vec<Xattr>,
 }
 
 /// A layer of which everything is known. Node 0 is the root.
 #[derive(Clone, Debug)]
-pub struct MemoryLayer {
-    pub nodes: Vec<Node>,
+pub(crate) struct MemoryLayer {
+    pub(crate) nodes: Vec<Node>,
     /// Whether directories say how many subdirectories they have.
-    pub counts_subdirs: bool,
+    pub(crate) counts_subdirs: bool,
 }
 
-pub fn attr(kind: FileType, mode: u16) -> Attr {
+pub(crate) fn attr(kind: FileType, mode: u16) -> Attr {
     let time = Time::from_secs(1_000);
     Attr {
         kind,
@@ -59,14 +59,14 @@ impl Default for MemoryLayer {
 }
 
 impl MemoryLayer {
-    pub fn entries(&self, dir: usize) -> &BTreeMap<Vec<u8>, LayerEntry> {
+    pub(crate) fn entries(&self, dir: usize) -> &BTreeMap<Vec<u8>, LayerEntry> {
         match &self.nodes[dir].data {
             Data::Directory { entries, .. } => entries,
             _ => panic!("not a directory"),
         }
     }
 
-    pub fn set(&mut self, dir: usize, name: &[u8], entry: LayerEntry) {
+    pub(crate) fn set(&mut self, dir: usize, name: &[u8], entry: LayerEntry) {
         match &mut self.nodes[dir].data {
             Data::Directory { entries, .. } => entries.insert(name.to_vec(), entry),
             _ => panic!("not a directory"),
@@ -74,41 +74,41 @@ impl MemoryLayer {
     }
 
     /// Adds an object at `name` of `dir`, and returns its number.
-    pub fn add(&mut self, dir: usize, name: &[u8], node: Node) -> usize {
+    pub(crate) fn add(&mut self, dir: usize, name: &[u8], node: Node) -> usize {
         let (at, kind) = (self.nodes.len(), node.attr.kind);
         self.nodes.push(node);
         self.link(dir, name, at, kind);
         at
     }
 
-    pub fn link(&mut self, dir: usize, name: &[u8], at: usize, kind: FileType) {
+    pub(crate) fn link(&mut self, dir: usize, name: &[u8], at: usize, kind: FileType) {
         self.nodes[at].attr.nlink += 1;
         self.set(dir, name, LayerEntry::Object { ino: LayerIno(at as u64 + 2), kind });
     }
 
-    pub fn directory(&mut self, dir: usize, name: &str) -> usize {
+    pub(crate) fn directory(&mut self, dir: usize, name: &str) -> usize {
         let data = Data::Directory { entries: BTreeMap::new(), opaque: false };
         let node = Node { attr: attr(FileType::Directory, 0o755), data, xattrs: Vec::new() };
         self.add(dir, name.as_bytes(), node)
     }
 
-    pub fn file(&mut self, dir: usize, name: &str, bytes: &[u8]) -> usize {
+    pub(crate) fn file(&mut self, dir: usize, name: &str, bytes: &[u8]) -> usize {
         let data = Data::File { bytes: Arc::new(bytes.to_vec()), sparse: false };
         let node = Node { attr: attr(FileType::Regular, 0o644), data, xattrs: Vec::new() };
         self.add(dir, name.as_bytes(), node)
     }
 
-    pub fn whiteout(&mut self, dir: usize, name: &str) {
+    pub(crate) fn whiteout(&mut self, dir: usize, name: &str) {
         self.set(dir, name.as_bytes(), LayerEntry::Whiteout);
     }
 
-    pub fn set_opaque(&mut self, dir: usize) {
+    pub(crate) fn set_opaque(&mut self, dir: usize) {
         if let Data::Directory { opaque, .. } = &mut self.nodes[dir].data {
             *opaque = true;
         }
     }
 
-    pub fn index(ino: LayerIno) -> usize {
+    pub(crate) fn index(ino: LayerIno) -> usize {
         // Numbers begin at 2, so that none is that of a tree's root by accident.
         (ino.0 - 2) as usize
     }

@@ -1,2 +1,13 @@
-//! Stub.
-use proptest as _;
+//! The tree against a model of it: random operations on random layers, with the same results,
+//! the same view, and a delta that is the difference and nothing else.
+
+mod behaviour;
+mod compare;
+mod delta;
+mod generate;
+mod harness;
+mod layer;
+mod operations;
+mod properties;
+mod reference;
+mod scale;

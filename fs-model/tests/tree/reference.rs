@@ -10,48 +10,48 @@ use fs_model::{Device, FileType, FsError, Time};
 use crate::layer::{Data, MemoryLayer};
 
 /// An object of the model.
-pub type Id = usize;
-pub const ROOT: Id = 0;
+pub(crate) type Id = usize;
+pub(crate) const ROOT: Id = 0;
 
 /// What a name stands for: what is truly there, and what a scratch entry shows instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Name {
-    pub truth: Option<Id>,
-    pub scratch: Option<Id>,
+pub(crate) struct Name {
+    pub(crate) truth: Option<Id>,
+    pub(crate) scratch: Option<Id>,
 }
 
 impl Name {
-    pub fn shown(self) -> Option<Id> {
+    pub(crate) fn shown(self) -> Option<Id> {
         self.scratch.or(self.truth)
     }
 }
 
 #[derive(Clone, Debug)]
-pub struct Object {
-    pub kind: FileType,
-    pub mode: u16,
-    pub uid: u32,
-    pub gid: u32,
-    pub rdev: Device,
+pub(crate) struct Object {
+    pub(crate) kind: FileType,
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) rdev: Device,
     /// Names of anything but a directory, with those in the layers that other layers hide.
-    pub nlink: u32,
+    pub(crate) nlink: u32,
     /// `None` for a time at which an operation ran.
-    pub mtime: Option<Time>,
-    pub content: Vec<u8>,
-    pub target: Vec<u8>,
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub names: BTreeMap<Vec<u8>, Name>,
-    pub parent: Id,
+    pub(crate) mtime: Option<Time>,
+    pub(crate) content: Vec<u8>,
+    pub(crate) target: Vec<u8>,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) names: BTreeMap<Vec<u8>, Name>,
+    pub(crate) parent: Id,
     /// Of a directory: not removed.
-    pub alive: bool,
+    pub(crate) alive: bool,
 }
 
 impl Object {
-    pub fn is_dir(&self) -> bool {
+    pub(crate) fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
     }
 
-    pub fn shown(&self) -> impl Iterator<Item = (&Vec<u8>, Id)> {
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (&Vec<u8>, Id)> {
         self.names.iter().filter_map(|(name, n)| Some((name, n.shown()?)))
     }
 }
@@ -75,16 +75,16 @@ fn new_object(node: &NewNode<'_>, parent: Id) -> Object {
 }
 
 #[derive(Clone, Debug)]
-pub struct Model {
-    pub objects: Vec<Object>,
+pub(crate) struct Model {
+    pub(crate) objects: Vec<Object>,
     /// The objects as the layers have them.
-    pub pristine: Vec<Object>,
-    pub xattrs: bool,
+    pub(crate) pristine: Vec<Object>,
+    pub(crate) xattrs: bool,
 }
 
 impl Model {
     /// Lays `layers`, lowest first, over each other.
-    pub fn of_layers(layers: &[MemoryLayer], xattrs: bool) -> Model {
+    pub(crate) fn of_layers(layers: &[MemoryLayer], xattrs: bool) -> Model {
         let mut root = new_object(&NewNode::directory(0o755, 0, 0), ROOT);
         root.mtime = Some(Time::from_secs(0));
         let mut model = Model { objects: vec![root], pristine: Vec::new(), xattrs };
@@ -130,11 +130,7 @@ impl Model {
             let there = self.objects[dir].names.get(name).and_then(|n| n.truth);
             let id = match (there, links.get(&ino)) {
                 (_, Some(&id)) => id,
-                (Some(id), _)
-                    if kind == FileType::Directory && self.objects[id].is_dir() =>
-                {
-                    id
-                }
+                (Some(id), _) if kind == FileType::Directory && self.objects[id].is_dir() => id,
                 _ => {
                     self.objects.push(new_object(&NewNode::plain(kind, 0, 0, 0), dir));
                     self.objects.len() - 1
@@ -149,7 +145,7 @@ impl Model {
         }
     }
 
-    pub fn nlink(&self, id: Id) -> u32 {
+    pub(crate) fn nlink(&self, id: Id) -> u32 {
         let object = &self.objects[id];
         match (object.is_dir(), object.alive) {
             (false, _) => object.nlink,
@@ -160,7 +156,7 @@ impl Model {
         }
     }
 
-    pub fn size(&self, id: Id) -> u64 {
+    pub(crate) fn size(&self, id: Id) -> u64 {
         let object = &self.objects[id];
         match object.kind {
             FileType::Directory => 4096,
@@ -193,7 +189,7 @@ impl Model {
         Ok(self.objects[dir].names.get(name).and_then(|n| n.shown()))
     }
 
-    pub fn lookup(&self, dir: Id, name: &[u8]) -> Result<Id, FsError> {
+    pub(crate) fn lookup(&self, dir: Id, name: &[u8]) -> Result<Id, FsError> {
         self.find(dir, name)?.ok_or(FsError::NotFound)
     }
 
@@ -230,14 +226,14 @@ impl Model {
         self.objects[dir].mtime = None;
     }
 
-    pub fn make(&mut self, dir: Id, name: &[u8], node: &NewNode<'_>) -> Result<Id, FsError> {
+    pub(crate) fn make(&mut self, dir: Id, name: &[u8], node: &NewNode<'_>) -> Result<Id, FsError> {
         self.check_free(dir, name)?;
         let id = self.create(dir, node)?;
         self.set(dir, name, Some(id));
         Ok(id)
     }
 
-    pub fn link(&mut self, id: Id, dir: Id, name: &[u8]) -> Result<Id, FsError> {
+    pub(crate) fn link(&mut self, id: Id, dir: Id, name: &[u8]) -> Result<Id, FsError> {
         self.check_free(dir, name)?;
         match &self.objects[id] {
             object if object.is_dir() => return Err(FsError::NotPermitted),
@@ -276,7 +272,7 @@ impl Model {
         }
     }
 
-    pub fn remove(&mut self, dir: Id, name: &[u8], directory: bool) -> Result<(), FsError> {
+    pub(crate) fn remove(&mut self, dir: Id, name: &[u8], directory: bool) -> Result<(), FsError> {
         let id = self.lookup(dir, name)?;
         match (directory, self.objects[id].is_dir()) {
             (false, true) => return Err(FsError::IsADirectory),
@@ -305,7 +301,7 @@ impl Model {
         }
     }
 
-    pub fn rename(
+    pub(crate) fn rename(
         &mut self,
         dir: Id,
         name: &[u8],
@@ -341,6 +337,9 @@ impl Model {
             }
         }
         let beneath = [self.beneath(dir, name)?, self.beneath(to_dir, to_name)?];
+        if mode != RenameMode::Exchange && beneath[0] == Some(to_dir) {
+            return Err(FsError::Busy);
+        }
         self.set(dir, name, target.filter(|_| mode == RenameMode::Exchange));
         self.set(to_dir, to_name, Some(id));
         self.objects[id].parent = to_dir;
@@ -353,7 +352,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn lay_scratch(
+    pub(crate) fn lay_scratch(
         &mut self,
         dir: Id,
         name: &[u8],
@@ -381,7 +380,7 @@ impl Model {
         }
     }
 
-    pub fn read(&self, id: Id, offset: u64, len: usize) -> Result<&[u8], FsError> {
+    pub(crate) fn read(&self, id: Id, offset: u64, len: usize) -> Result<&[u8], FsError> {
         self.check_file(id)?;
         let content = &self.objects[id].content;
         let from = content.len().min(offset as usize);
@@ -389,11 +388,11 @@ impl Model {
     }
 
     /// Checks a write before it is known how much of it there is room for.
-    pub fn check_write(&self, id: Id) -> Result<(), FsError> {
+    pub(crate) fn check_write(&self, id: Id) -> Result<(), FsError> {
         self.check_file(id)
     }
 
-    pub fn write(&mut self, id: Id, offset: u64, data: &[u8]) {
+    pub(crate) fn write(&mut self, id: Id, offset: u64, data: &[u8]) {
         let object = &mut self.objects[id];
         object.mtime = None;
         if data.is_empty() {
@@ -406,7 +405,7 @@ impl Model {
         object.content[from..to].copy_from_slice(data);
     }
 
-    pub fn zero(&mut self, id: Id, from: u64, to: u64, grow: bool) -> Result<(), FsError> {
+    pub(crate) fn zero(&mut self, id: Id, from: u64, to: u64, grow: bool) -> Result<(), FsError> {
         self.check_file(id)?;
         let object = &mut self.objects[id];
         object.mtime = None;
@@ -418,7 +417,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn extend(&mut self, id: Id, end: u64) -> Result<(), FsError> {
+    pub(crate) fn extend(&mut self, id: Id, end: u64) -> Result<(), FsError> {
         self.check_file(id)?;
         let object = &mut self.objects[id];
         object.mtime = None;
@@ -427,7 +426,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn set_attr(&mut self, id: Id, set: &SetAttr) -> Result<(), FsError> {
+    pub(crate) fn set_attr(&mut self, id: Id, set: &SetAttr) -> Result<(), FsError> {
         if set.size.is_some() {
             self.check_file(id)?;
         }
@@ -443,7 +442,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn set_xattr(
+    pub(crate) fn set_xattr(
         &mut self,
         id: Id,
         name: &[u8],
@@ -462,7 +461,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn remove_xattr(&mut self, id: Id, name: &[u8]) -> Result<(), FsError> {
+    pub(crate) fn remove_xattr(&mut self, id: Id, name: &[u8]) -> Result<(), FsError> {
         if !self.xattrs {
             return Err(FsError::NotSupported);
         }
@@ -491,7 +490,7 @@ impl Model {
 
     /// Takes a name back. Returns the objects with several names that it could have changed, of
     /// which it depends on how they were changed whether they were taken back too.
-    pub fn revert(&mut self, dir: Id, name: &[u8]) -> Result<BTreeSet<Id>, FsError> {
+    pub(crate) fn revert(&mut self, dir: Id, name: &[u8]) -> Result<BTreeSet<Id>, FsError> {
         Self::check_name(name)?;
         self.check_alive(dir)?;
         let mut strangers = Vec::new();

@@ -1,0 +1,426 @@
+//! Behaviours that were wrong once, or that no random walk is likely to come by.
+
+use fs_model::delta::Change;
+use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, Tree, XattrFlags};
+use fs_model::{Device, FileType, FsError, Ino, Time};
+
+use crate::compare::{list, read_all};
+use crate::harness::tree_of;
+use crate::layer::MemoryLayer;
+
+const DIR: NewNode<'static> = NewNode::directory(0o755, 0, 0);
+const FILE: NewNode<'static> = NewNode::file(0o644, 0, 0);
+
+/// `dir/sub/deep`, `dir/file` of 100,000 bytes, `one` and `two`, which are one file.
+fn base() -> MemoryLayer {
+    let mut layer = MemoryLayer::default();
+    let dir = layer.directory(0, "dir");
+    let sub = layer.directory(dir, "sub");
+    layer.file(sub, "deep", b"deep");
+    layer.file(dir, "file", &[7; 100_000]);
+    let one = layer.file(0, "one", b"linked");
+    layer.link(0, b"two", one, FileType::Regular);
+    layer.directory(0, "empty");
+    layer
+}
+
+fn tree() -> Tree {
+    tree_of(&[base()], u64::MAX, true)
+}
+
+fn at(tree: &Tree, path: &str) -> Ino {
+    tree.resolve(path.as_bytes(), fs_model::tree::Follow::No).unwrap().existing().unwrap().0
+}
+
+/// Looks `path` up for good.
+fn hold(tree: &Tree, path: &str) -> Ino {
+    path.split('/').fold(Ino::ROOT, |dir, name| tree.lookup(dir, name.as_bytes()).unwrap().ino)
+}
+
+fn changes(tree: &Tree) -> Vec<String> {
+    tree.audit().unwrap();
+    let entries = tree.delta().unwrap().entries;
+    let entries = entries.iter().filter(|e| e.change != Change::Unchanged);
+    entries.map(|e| format!("{:?} {}", e.change, String::from_utf8_lossy(&e.path))).collect()
+}
+
+fn drop_entry(tree: &Tree, entry: Entry) -> Ino {
+    tree.forget(entry.ino, 1);
+    entry.ino
+}
+
+fn mv(tree: &Tree, from: &str, to: &str) {
+    let split = |path: &str| -> (Ino, Vec<u8>) {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let dir = if dir.is_empty() { Ino::ROOT } else { hold(tree, dir) };
+        (dir, name.as_bytes().to_vec())
+    };
+    let ((dir, name), (to_dir, to_name)) = (split(from), split(to));
+    tree.rename(dir, &name, to_dir, &to_name, RenameMode::Replace).unwrap();
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, FsError>, with: &FsError) {
+    let error = result.unwrap_err();
+    assert!(crate::compare::same_variant(&error, with), "{error:?} instead of {with:?}");
+}
+
+#[test]
+fn a_removed_directory_gives_back_what_it_remembered() {
+    let tree = tree();
+    let (dir, sub) = (hold(&tree, "dir"), hold(&tree, "dir/sub"));
+    tree.unlink(sub, b"deep").unwrap();
+    tree.rmdir(dir, b"sub").unwrap();
+    tree.unlink(dir, b"file").unwrap();
+    tree.rmdir(Ino::ROOT, b"dir").unwrap();
+    let before = tree.usage();
+    tree.forget(sub, 1);
+    tree.forget(dir, 2);
+    assert!(tree.usage().used < before.used && tree.usage().inodes == before.inodes - 2);
+    assert_eq!(changes(&tree), ["Deleted dir"]);
+}
+
+#[test]
+fn everything_undone_takes_nothing() {
+    let tree = tree_of(&[], u64::MAX, true);
+    let dir = drop_entry(&tree, tree.make(Ino::ROOT, b"dir", &DIR).unwrap());
+    let file = tree.make(dir, b"file", &FILE).unwrap().ino;
+    tree.write(file, 0, &[1; 300_000]).unwrap();
+    tree.write(file, 1 << 30, &[1; 10]).unwrap();
+    tree.set_xattr(file, b"user.x", b"value", XattrFlags::Any).unwrap();
+    drop_entry(&tree, tree.link(file, Ino::ROOT, b"link").unwrap());
+    drop_entry(&tree, tree.lay_scratch(dir, b"file", &FILE).unwrap());
+    tree.unlink(dir, b"file").unwrap();
+    tree.unlink(Ino::ROOT, b"link").unwrap();
+    assert_eq!(read_all(&tree, file, 5).len(), 15, "what is open can be read");
+    tree.rmdir(Ino::ROOT, b"dir").unwrap();
+    tree.forget(file, 1);
+    assert_eq!(tree.usage().used, 0);
+    assert_eq!(tree.usage().inodes, 1);
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
+fn impossible_names_are_never_looked_for() {
+    let tree = tree();
+    for name in [&b""[..], b".", b"..", b"a/b", b"a\0"] {
+        refused(tree.lookup(Ino::ROOT, name), &FsError::Invalid);
+        refused(tree.make(Ino::ROOT, name, &FILE), &FsError::Invalid);
+        refused(tree.unlink(Ino::ROOT, name), &FsError::Invalid);
+        refused(tree.rmdir(Ino::ROOT, name), &FsError::Invalid);
+        refused(tree.revert(Ino::ROOT, name), &FsError::Invalid);
+        let renamed = tree.rename(Ino::ROOT, name, Ino::ROOT, b"x", RenameMode::Replace);
+        refused(renamed, &FsError::Invalid);
+    }
+    refused(tree.lookup(Ino::ROOT, &[b'n'; 256]), &FsError::NameTooLong);
+}
+
+#[test]
+fn the_root_answers_before_it_was_changed() {
+    let tree = tree();
+    refused(tree.read_link(Ino::ROOT), &FsError::Invalid);
+    refused(tree.read(Ino::ROOT, 0, &mut [0; 4]), &FsError::IsADirectory);
+    refused(tree.write(Ino::ROOT, 0, b"x"), &FsError::IsADirectory);
+}
+
+#[test]
+fn a_write_of_nothing_changes_no_size() {
+    let tree = tree();
+    let file = hold(&tree, "one");
+    assert_eq!(tree.write(file, 1_000, b"").unwrap(), 0);
+    assert_eq!(tree.attr(file).unwrap().size, 6);
+}
+
+#[test]
+fn a_hole_is_punched_whole_or_not_at_all() {
+    // Room for one chunk of the base, where the edges of the hole need two.
+    let mut layer = MemoryLayer::default();
+    layer.file(0, "file", &[7; 300_000]);
+    let tree = tree_of(&[layer], 80_000, false);
+    let file = hold(&tree, "file");
+    refused(tree.zero(file, 10..299_000, false), &FsError::NoSpace { limit: 0 });
+    assert!(read_all(&tree, file, 300_000) == [7; 300_000]);
+    tree.audit().unwrap();
+    // To the end there is but one edge.
+    tree.zero(file, 10..300_000, false).unwrap();
+    let mut should = vec![7; 10];
+    should.resize(300_000, 0);
+    assert!(read_all(&tree, file, 300_000) == should);
+    assert_eq!(tree.next_data(file, 70_000).unwrap(), None);
+}
+
+#[test]
+fn ranges_of_one_file_that_overlap_are_not_copied() {
+    let tree = tree();
+    let file = hold(&tree, "dir/file");
+    refused(tree.copy_range(file, 0, file, 10, 11), &FsError::Invalid);
+    assert_eq!(tree.copy_range(file, 0, file, 100_000, 100_000).unwrap(), 100_000);
+    assert!(read_all(&tree, file, 200_000) == [7; 200_000]);
+    // What the copy itself appends is not copied too.
+    let one = hold(&tree, "one");
+    assert_eq!(tree.copy_range(one, 0, one, 10, 10).unwrap(), 6);
+    assert_eq!(read_all(&tree, one, 16), b"linked\0\0\0\0linked");
+}
+
+#[test]
+fn subdirectories_are_counted_through_scratch_entries() {
+    let tree = tree();
+    let links = || tree.attr(Ino::ROOT).unwrap().nlink;
+    assert_eq!(links(), 4);
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"dir", &DIR).unwrap());
+    assert_eq!(links(), 4);
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"empty", &FILE).unwrap());
+    assert_eq!(links(), 3);
+    tree.unlink(Ino::ROOT, b"empty").unwrap();
+    assert_eq!(links(), 3);
+    assert_eq!(changes(&tree), ["Deleted empty"]);
+    tree.revert(Ino::ROOT, b"empty").unwrap();
+    assert_eq!(links(), 4);
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
+fn a_scratch_entry_over_a_full_directory_is_busy() {
+    let tree = tree();
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"dir", &DIR).unwrap());
+    refused(tree.rmdir(Ino::ROOT, b"dir"), &FsError::Busy);
+    let moved = tree.rename(Ino::ROOT, b"dir", Ino::ROOT, b"away", RenameMode::Replace);
+    refused(moved, &FsError::Busy);
+    let moved = tree.rename(Ino::ROOT, b"empty", Ino::ROOT, b"dir", RenameMode::Replace);
+    refused(moved, &FsError::Busy);
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
+fn a_scratch_entry_is_not_moved_into_what_it_covers() {
+    let tree = tree();
+    let empty = hold(&tree, "empty");
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"empty", &DIR).unwrap());
+    let moved = tree.rename(Ino::ROOT, b"empty", empty, b"in", RenameMode::Replace);
+    refused(moved, &FsError::Busy);
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
+fn a_scratch_entry_replaces_another_and_leaves_nothing_of_it() {
+    let tree = tree_of(&[], u64::MAX, false);
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"s", &FILE).unwrap());
+    let used = tree.usage();
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"s", &FILE).unwrap());
+    assert_eq!(tree.usage(), used);
+    let dir = drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"d", &DIR).unwrap());
+    drop_entry(&tree, tree.make(dir, b"in it", &FILE).unwrap());
+    refused(tree.lay_scratch(Ino::ROOT, b"d", &FILE), &FsError::NotEmpty);
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
+fn a_link_beneath_a_removed_scratch_entry_is_gone() {
+    let tree = tree();
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"one", &FILE).unwrap());
+    tree.unlink(Ino::ROOT, b"one").unwrap();
+    let two = hold(&tree, "two");
+    assert_eq!(tree.attr(two).unwrap().nlink, 1);
+    assert_eq!(changes(&tree), ["Deleted one"]);
+    tree.unlink(Ino::ROOT, b"two").unwrap();
+    tree.forget(two, 1);
+    assert_eq!(tree.usage().inodes, 1, "only the root was changed and is still there");
+}
+
+#[test]
+fn an_exchange_without_room_leaves_scratch_entries_alone() {
+    let tree = tree_of(&[base()], 3_000, false);
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"one", &FILE).unwrap());
+    let mut fill = 0;
+    while tree.make(Ino::ROOT, format!("{fill}").as_bytes(), &FILE).is_ok() {
+        fill += 1;
+    }
+    let done = tree.rename(Ino::ROOT, b"one", Ino::ROOT, b"two", RenameMode::Exchange);
+    refused(done, &FsError::NoSpace { limit: 0 });
+    tree.audit().unwrap();
+    assert!(!changes(&tree).iter().any(|c| c.ends_with("one") || c.ends_with("two")));
+}
+
+#[test]
+fn a_base_directory_moved_away_and_back_is_taken_back() {
+    let tree = tree();
+    mv(&tree, "dir", "elsewhere");
+    refused(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
+    mv(&tree, "elsewhere", "dir");
+    let file = hold(&tree, "dir/file");
+    tree.write(file, 0, b"new").unwrap();
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
+fn a_removed_directory_is_not_taken_back_while_a_part_of_it_lies_elsewhere() {
+    let tree = tree();
+    mv(&tree, "dir/sub", "sub");
+    let dir = at(&tree, "dir");
+    tree.unlink(dir, b"file").unwrap();
+    tree.rmdir(Ino::ROOT, b"dir").unwrap();
+    refused(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
+    assert_eq!(changes(&tree), ["Deleted dir", "Added sub", "Added sub/deep"]);
+    tree.revert(Ino::ROOT, b"sub").unwrap();
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert!(changes(&tree).is_empty());
+    assert_eq!(read_all(&tree, at(&tree, "dir/sub/deep"), 4), b"deep");
+}
+
+#[test]
+fn a_file_moved_out_of_a_removed_directory_has_two_names_after_its_return() {
+    let tree = tree();
+    mv(&tree, "dir/file", "file");
+    let dir = at(&tree, "dir");
+    let sub = at(&tree, "dir/sub");
+    tree.unlink(tree.lookup(dir, b"sub").unwrap().ino, b"deep").unwrap();
+    tree.rmdir(dir, b"sub").unwrap();
+    tree.rmdir(Ino::ROOT, b"dir").unwrap();
+    tree.forget(sub, 1);
+    tree.forget(dir, 1);
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    let file = hold(&tree, "file");
+    assert_eq!(hold(&tree, "dir/file"), file);
+    assert_eq!(tree.attr(file).unwrap().nlink, 2);
+    assert_eq!(changes(&tree), ["Added file"]);
+}
+
+#[test]
+fn links_taken_back_one_by_one_are_counted() {
+    let tree = tree();
+    tree.unlink(Ino::ROOT, b"one").unwrap();
+    tree.unlink(Ino::ROOT, b"two").unwrap();
+    tree.revert(Ino::ROOT, b"two").unwrap();
+    let file = hold(&tree, "two");
+    assert_eq!(tree.attr(file).unwrap().nlink, 1);
+    tree.revert(Ino::ROOT, b"one").unwrap();
+    assert_eq!(tree.attr(file).unwrap().nlink, 2);
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
+fn taking_back_removes_new_directories_with_all_in_them() {
+    let tree = tree();
+    let dir = hold(&tree, "dir");
+    let new = drop_entry(&tree, tree.make(dir, b"new", &DIR).unwrap());
+    drop_entry(&tree, tree.make(new, b"file", &FILE).unwrap());
+    mv(&tree, "dir/sub", "dir/new/sub");
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert!(changes(&tree).is_empty());
+    assert_eq!(read_all(&tree, at(&tree, "dir/sub/deep"), 4), b"deep");
+    // What the sandbox has put there is not removed on the way.
+    let new = drop_entry(&tree, tree.make(dir, b"new", &DIR).unwrap());
+    drop_entry(&tree, tree.lay_scratch(new, b"mine", &FILE).unwrap());
+    refused(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
+    assert_eq!(changes(&tree), ["Added dir/new"]);
+}
+
+#[test]
+fn a_full_upper_still_removes_attributes_and_names() {
+    let mut layer = base();
+    layer.nodes[1].xattrs =
+        vec![(b"user.a"[..].into(), vec![1; 500].into()), (b"user.b"[..].into(), b"2"[..].into())];
+    let tree = tree_of(&[layer], 100, true);
+    let dir = hold(&tree, "dir");
+    refused(tree.make(dir, b"x", &FILE), &FsError::NoSpace { limit: 0 });
+    tree.remove_xattr(dir, b"user.b").unwrap();
+    assert_eq!(tree.xattrs(dir).unwrap().len(), 1);
+    tree.unlink(dir, b"file").unwrap();
+    assert_eq!(changes(&tree), ["Modified dir", "Deleted dir/file"]);
+}
+
+#[test]
+fn what_ended_as_it_began_is_not_in_the_delta() {
+    let tree = tree();
+    let dir = hold(&tree, "dir");
+    drop_entry(&tree, tree.make(dir, b"file.new", &FILE).unwrap());
+    tree.unlink(dir, b"file.new").unwrap();
+    let file = hold(&tree, "dir/file");
+    let before = tree.attr(file).unwrap();
+    tree.write(file, 70_000, b"changed").unwrap();
+    tree.set_attr(file, &SetAttr { mode: Some(0), uid: Some(5), ..SetAttr::default() }).unwrap();
+    assert_eq!(changes(&tree), ["Modified dir/file"]);
+    tree.write(file, 70_000, &[7; 7]).unwrap();
+    let back = SetAttr {
+        mode: Some(before.mode),
+        uid: Some(before.uid),
+        mtime: Some(before.mtime),
+        ..SetAttr::default()
+    };
+    tree.set_attr(file, &back).unwrap();
+    assert!(changes(&tree).is_empty());
+    // A copy in the place of the original is as good as the original.
+    let copy = tree.make(dir, b"copy", &FILE).unwrap().ino;
+    tree.copy_range(file, 0, copy, 0, 100_000).unwrap();
+    tree.set_attr(copy, &SetAttr { mtime: Some(before.mtime), ..SetAttr::default() }).unwrap();
+    mv(&tree, "dir/copy", "dir/file");
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
+fn the_root_of_a_tree_without_layers_is_part_of_its_delta() {
+    let tree = tree_of(&[], u64::MAX, false);
+    assert!(tree.delta().unwrap().entries.is_empty());
+    tree.set_attr(Ino::ROOT, &SetAttr { mode: Some(0o700), ..SetAttr::default() }).unwrap();
+    assert_eq!(changes(&tree), ["Modified "]);
+}
+
+#[test]
+fn a_change_whose_directory_was_forgotten_is_found() {
+    let tree = tree();
+    let dir = hold(&tree, "dir");
+    let file = tree.lookup(dir, b"file").unwrap().ino;
+    tree.forget(dir, 1);
+    tree.set_attr(file, &SetAttr { mtime: Some(Time::from_secs(5)), ..SetAttr::default() })
+        .unwrap();
+    tree.forget(file, 1);
+    assert_eq!(changes(&tree), ["Modified dir/file"]);
+    // A directory that nobody holds is not changed by its number.
+    let sub = hold(&tree, "dir/sub");
+    tree.forget(sub, 1);
+    refused(tree.set_attr(sub, &SetAttr { mode: Some(0), ..SetAttr::default() }), &FsError::Stale);
+}
+
+#[test]
+fn whiteouts_cannot_be_made() {
+    let tree = tree();
+    let node = NewNode::device(FileType::CharDevice, 0, 0, 0, Device::default());
+    refused(tree.make(Ino::ROOT, b"w", &node), &FsError::NotPermitted);
+}
+
+#[test]
+fn an_offset_in_a_listing_stays_good_whatever_happens() {
+    let tree = tree();
+    let make =
+        |name: String| drop_entry(&tree, tree.make(Ino::ROOT, name.as_bytes(), &FILE).unwrap());
+    (0..300).for_each(|n| drop(make(format!("old{n}"))));
+    for stop in [0, 1, 2, 3, 5, 8, 40, 290] {
+        let (mut seen, mut offset) = (Vec::new(), 0);
+        let mut read = |count: usize, offset: &mut u64| {
+            let before = seen.len();
+            tree.read_dir(Ino::ROOT, *offset, |item| {
+                if seen.len() - before == count {
+                    return false;
+                }
+                *offset = item.next;
+                seen.push(item.name.to_vec());
+                true
+            })
+            .unwrap();
+            seen.clone()
+        };
+        read(stop, &mut offset);
+        // Others come and go, enough of them for the places to be packed anew.
+        (0..200).for_each(|n| drop(make(format!("new{stop}.{n}"))));
+        (0..200).for_each(|n| tree.unlink(Ino::ROOT, format!("new{stop}.{n}").as_bytes()).unwrap());
+        tree.unlink(Ino::ROOT, b"two").unwrap();
+        (0..250).for_each(|n| drop(tree.unlink(Ino::ROOT, format!("gone{n}").as_bytes())));
+        let all = read(usize::MAX, &mut offset);
+        for name in list(&tree, Ino::ROOT, 1_000).into_iter().map(|(name, ..)| name) {
+            let count = all.iter().filter(|n| **n == name).count();
+            assert_eq!(count, 1, "{}", String::from_utf8_lossy(&name));
+        }
+        tree.revert(Ino::ROOT, b"two").unwrap();
+    }
+}

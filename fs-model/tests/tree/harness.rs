@@ -1,0 +1,333 @@
+//! Runs operations on a tree and on the model of it, side by side.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use fs_model::layer::Layer;
+use fs_model::tree::{Entry, NewNode, SetAttr, Tree, TreeOptions};
+use fs_model::{Device, FileType, FsError, Ino};
+
+use crate::compare::{self, Numbers, read_all, same_variant};
+use crate::delta;
+use crate::generate::content;
+use crate::layer::MemoryLayer;
+use crate::operations::{Held, Node, Operation};
+use crate::reference::{Id, Model, ROOT};
+
+/// How many objects are held at the most.
+const MAX_HELD: usize = 16;
+
+pub(crate) fn tree_of(layers: &[MemoryLayer], limit: u64, xattrs: bool) -> Tree {
+    let layers = layers.iter().map(|l| Arc::new(l.clone()) as Arc<dyn Layer>).collect();
+    Tree::new(layers, TreeOptions { upper_limit: Some(limit), xattrs }).unwrap()
+}
+
+pub(crate) struct Run {
+    pub(crate) tree: Tree,
+    pub(crate) model: Model,
+    pub(crate) layers: Vec<MemoryLayer>,
+    numbers: Numbers,
+    /// Each holds a reference, except for the root, which is the first.
+    held: Vec<(Id, Ino)>,
+}
+
+fn new_node(node: &Node) -> NewNode<'static> {
+    let Node { kind, mode, owner, .. } = *node;
+    match kind {
+        FileType::Symlink => NewNode::symlink(b"where/to", owner, owner),
+        FileType::CharDevice | FileType::BlockDevice => {
+            // Number 0 of character devices means a whiteout, and is refused.
+            let rdev = Device { major: 0, minor: owner };
+            NewNode::device(kind, mode, owner, owner, rdev)
+        }
+        _ => NewNode::plain(kind, mode, owner, owner),
+    }
+}
+
+impl Run {
+    pub(crate) fn new(layers: Vec<MemoryLayer>, limit: u64, xattrs: bool) -> Run {
+        Run {
+            tree: tree_of(&layers, limit, xattrs),
+            model: Model::of_layers(&layers, xattrs),
+            layers,
+            numbers: Numbers::default(),
+            held: vec![(ROOT, Ino::ROOT)],
+        }
+    }
+
+    pub(crate) fn compare(&mut self, step: usize) {
+        compare::everything(&self.tree, &self.model, &mut self.numbers, step);
+        for &(id, ino) in &self.held {
+            compare::object(&self.tree, &self.model, id, ino, "held");
+        }
+    }
+
+    pub(crate) fn check_delta(&self, minimal: bool) {
+        delta::check(&self.tree, &self.model, &self.layers, minimal);
+    }
+
+    /// Gives all references back.
+    pub(crate) fn forget_all(&mut self) {
+        for (_, ino) in self.held.drain(1..) {
+            self.tree.forget(ino, 1);
+        }
+    }
+
+    fn held(&self, held: Held) -> (Id, Ino) {
+        self.held[held % self.held.len()]
+    }
+
+    /// Both did the same: worked, or failed in the same way. There may always be no space, and
+    /// then nothing changed; returns what came out if it worked.
+    fn agree<T: Debug, U: Debug>(
+        &mut self,
+        tree: Result<T, FsError>,
+        model: impl FnOnce(&mut Model) -> Result<U, FsError>,
+    ) -> Option<(T, U)> {
+        if let Err(FsError::NoSpace { .. }) = tree {
+            self.compare(100);
+            return None;
+        }
+        match (tree, model(&mut self.model)) {
+            (Ok(tree), Ok(model)) => Some((tree, model)),
+            (Err(a), Err(b)) if same_variant(&a, &b) => None,
+            (tree, model) => panic!("the tree says {tree:?}, the model {model:?}"),
+        }
+    }
+
+    fn hold(&mut self, found: Option<(Entry, Id)>) {
+        let Some((entry, id)) = found else { return };
+        self.numbers.see(id, entry.ino);
+        compare::object(&self.tree, &self.model, id, entry.ino, "found");
+        if self.held.len() < MAX_HELD {
+            self.held.push((id, entry.ino));
+        } else {
+            self.tree.forget(entry.ino, 1);
+        }
+    }
+
+    fn write(&mut self, held: Held, offset: Option<u64>, len: u64, fill: u8) {
+        let (id, ino) = self.held(held);
+        let data = content(len as usize, fill);
+        let at = offset.unwrap_or(self.model.size(id));
+        let done = match offset {
+            Some(offset) => self.tree.write(ino, offset, &data),
+            None => self.tree.append(ino, &data),
+        };
+        if let Some((done, ())) = self.agree(done, |model| model.check_write(id)) {
+            assert!(done == data.len() || self.is_limited() && done > 0);
+            self.model.write(id, at, &data[..done]);
+        }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.tree.usage().limit < u64::MAX
+    }
+
+    pub(crate) fn step(&mut self, operation: &Operation) {
+        use Operation::{
+            Append, CheckDelta, Compare, Copy, Extend, Forget, LayScratch, Link, Lookup, Make,
+            NextData, Read, ReadLink, RemoveXattr, Rename, Revert, Rmdir, SetXattr, Truncate,
+            Unlink, Write, Zero,
+        };
+        match operation {
+            Lookup(dir, name) => {
+                let (dir, ino) = self.held(*dir);
+                let found = self.tree.lookup(ino, &name.0);
+                let found = self.agree(found, |model| model.lookup(dir, &name.0));
+                self.hold(found);
+            }
+            Forget(held) => {
+                let at = held % self.held.len();
+                if at > 0 {
+                    let (_, ino) = self.held.swap_remove(at);
+                    self.tree.forget(ino, 1);
+                }
+            }
+            Make(dir, name, node) => {
+                let (dir, ino) = self.held(*dir);
+                let node = new_node(node);
+                let made = self.tree.make(ino, &name.0, &node);
+                let made = self.agree(made, |model| model.make(dir, &name.0, &node));
+                self.hold(made);
+            }
+            LayScratch(dir, name, node) => {
+                let (dir, ino) = self.held(*dir);
+                let node = new_node(node);
+                let made = self.tree.lay_scratch(ino, &name.0, &node);
+                let made = self.agree(made, |model| model.lay_scratch(dir, &name.0, &node));
+                self.hold(made);
+            }
+            Link(object, dir, name) => {
+                let ((object, of), (dir, ino)) = (self.held(*object), self.held(*dir));
+                let made = self.tree.link(of, ino, &name.0);
+                let made = self.agree(made, |model| model.link(object, dir, &name.0));
+                self.hold(made);
+            }
+            Unlink(dir, name) => {
+                let (dir, ino) = self.held(*dir);
+                let done = self.tree.unlink(ino, &name.0);
+                assert!(!matches!(done, Err(FsError::NoSpace { .. })));
+                self.agree(done, |model| model.remove(dir, &name.0, false));
+            }
+            Rmdir(dir, name) => {
+                let (dir, ino) = self.held(*dir);
+                let done = self.tree.rmdir(ino, &name.0);
+                assert!(!matches!(done, Err(FsError::NoSpace { .. })));
+                self.agree(done, |model| model.remove(dir, &name.0, true));
+            }
+            Rename(dir, name, to_dir, to_name, mode) => {
+                let ((dir, ino), (to_dir, to_ino)) = (self.held(*dir), self.held(*to_dir));
+                let done = self.tree.rename(ino, &name.0, to_ino, &to_name.0, *mode);
+                self.agree(done, |model| model.rename(dir, &name.0, to_dir, &to_name.0, *mode));
+            }
+            Revert(dir, name) => {
+                let (dir, ino) = self.held(*dir);
+                let done = self.tree.revert(ino, &name.0);
+                assert!(!matches!(done, Err(FsError::NoSpace { .. })));
+                let several = self.agree(done, |model| model.revert(dir, &name.0));
+                for id in several.into_iter().flat_map(|(_, several)| several) {
+                    self.believe(id);
+                }
+            }
+            Read(object, offset, len) => {
+                let (id, ino) = self.held(*object);
+                let mut buf = vec![0xee; *len as usize];
+                let read = self.tree.read(ino, *offset, &mut buf).map(|n| buf[..n].to_vec());
+                let read =
+                    self.agree(read, |m| m.read(id, *offset, *len as usize).map(<[u8]>::to_vec));
+                if let Some((tree, model)) = read {
+                    assert!(tree == model, "content read");
+                }
+            }
+            Write(object, offset, len, fill) => self.write(*object, Some(*offset), *len, *fill),
+            Append(object, len, fill) => self.write(*object, None, (*len).min(70_000), *fill),
+            Truncate(object, size) => {
+                let set = SetAttr { size: Some(*size), ..SetAttr::default() };
+                self.set_attr(*object, set);
+            }
+            Zero(object, from, len, grow) => {
+                let ((id, ino), to) = (self.held(*object), from + len);
+                let done = self.tree.zero(ino, *from..to, *grow);
+                self.agree(done, |model| model.zero(id, *from, to, *grow));
+            }
+            Extend(object, end) => {
+                let (id, ino) = self.held(*object);
+                let done = self.tree.extend(ino, *end);
+                self.agree(done, |model| model.extend(id, *end));
+            }
+            Copy(from, at, to, to_at, len) => self.copy((*from, *at), (*to, *to_at), *len),
+            NextData(object, offset) => self.next_data(*object, *offset),
+            ReadLink(object) => {
+                let (id, ino) = self.held(*object);
+                compare::object(&self.tree, &self.model, id, ino, "read link");
+            }
+            Operation::SetAttr(object, mode, owner, mtime) => {
+                let owner = *owner;
+                let set = SetAttr {
+                    mode: *mode,
+                    uid: owner,
+                    gid: owner,
+                    mtime: *mtime,
+                    ..Default::default()
+                };
+                self.set_attr(*object, set);
+            }
+            SetXattr(object, name, value, flags) => {
+                let (id, ino) = self.held(*object);
+                let (name, value) = ([b"user.x", b"user.y"][*name as usize], [*value]);
+                let done = self.tree.set_xattr(ino, name, &value, *flags);
+                self.agree(done, |model| model.set_xattr(id, name, &value, *flags));
+            }
+            RemoveXattr(object, name) => {
+                let (id, ino) = self.held(*object);
+                let name = [b"user.x", b"user.y"][*name as usize];
+                let done = self.tree.remove_xattr(ino, name);
+                assert!(!matches!(done, Err(FsError::NoSpace { .. })));
+                self.agree(done, |model| model.remove_xattr(id, name));
+            }
+            Compare(step) => self.compare(*step),
+            CheckDelta => self.check_delta(false),
+        }
+        if let Err(wrong) = self.tree.audit() {
+            panic!("{wrong}");
+        }
+    }
+
+    fn set_attr(&mut self, object: Held, set: SetAttr) {
+        let (id, ino) = self.held(object);
+        let done = self.tree.set_attr(ino, &set);
+        if self.agree(done, |model| model.set_attr(id, &set)).is_some() {
+            compare::object(&self.tree, &self.model, id, ino, "set");
+        }
+    }
+
+    fn copy(&mut self, (from, at): (Held, u64), (to, to_at): (Held, u64), len: u64) {
+        let ((from, from_ino), (to, to_ino)) = (self.held(from), self.held(to));
+        let done = self.tree.copy_range(from_ino, at, to_ino, to_at, len);
+        let copied = self.agree(done, |model| {
+            if from == to && at.abs_diff(to_at) < len {
+                return Err(FsError::Invalid);
+            }
+            if len == 0 {
+                return Ok(Vec::new());
+            }
+            let data = model.read(from, at, len as usize)?.to_vec();
+            if !data.is_empty() {
+                model.check_write(to)?;
+            }
+            Ok(data)
+        });
+        if let Some((done, data)) = copied {
+            assert!(done == data.len() as u64 || self.is_limited());
+            if done > 0 {
+                self.model.write(to, to_at, &data[..done as usize]);
+            }
+        }
+    }
+
+    /// Where there is no data, there are zeros; all data of the file is found.
+    fn next_data(&mut self, object: Held, offset: u64) {
+        let (id, ino) = self.held(object);
+        let size = self.model.size(id);
+        let is_file = self.model.objects[id].kind == FileType::Regular;
+        let first = self.tree.next_data(ino, offset);
+        if !is_file || offset >= size {
+            self.agree(first, |model| {
+                model.check_write(id)?;
+                Err::<(), _>(FsError::NoSuchOffset)
+            });
+            return;
+        }
+        let content = &self.model.objects[id].content;
+        let (mut at, mut next) = (offset, first.unwrap());
+        loop {
+            let end = next.as_ref().map_or(size, |data| data.start.min(size));
+            assert!(end >= at, "data before {at}");
+            assert!(content[at as usize..end as usize].iter().all(|&b| b == 0), "data in a hole");
+            let Some(data) = next else { break };
+            assert!(data.end > data.start && data.end <= size, "{data:?} of {size}");
+            at = data.end;
+            if at >= size {
+                break;
+            }
+            next = self.tree.next_data(ino, at).unwrap();
+        }
+    }
+
+    /// Takes what the tree has for the truth.
+    fn believe(&mut self, id: Id) {
+        let Some(ino) = self.numbers.of(id) else { return };
+        let attr = self.tree.attr(ino).unwrap();
+        let object = &mut self.model.objects[id];
+        (object.mode, object.uid, object.gid) = (attr.mode, attr.uid, attr.gid);
+        object.mtime = Some(attr.mtime);
+        if object.kind == FileType::Regular {
+            object.content = read_all(&self.tree, ino, attr.size as usize);
+        }
+        if self.model.xattrs {
+            let xattrs = self.tree.xattrs(ino).unwrap();
+            object.xattrs = xattrs.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
+        }
+    }
+}
