@@ -62,4 +62,4 @@ printf '\n$ grep totals build/discovery.manifest.json\n'
 grep totals build/discovery.manifest.json
 
 overcoat run build/base.squashfs build/discovery.cpio.gz -- \
-  sh -c 'id -un; lshw -version; lsscsi --version; ls -l /etc/discovery'
+  sh -c 'id -un; lsscsi --version; ethtool --version; ls -l /etc/discovery'

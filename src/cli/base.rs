@@ -8,7 +8,7 @@ use provisioners::image::{Debootstrap, Image, Source};
 
 use super::build::{Common, Job, network};
 use super::{Failure, Outcome, say};
-use crate::import;
+use crate::import::{self, ImportError};
 use crate::root::Composed;
 use crate::sandbox::{Host, Privilege, Signals};
 
@@ -49,8 +49,13 @@ pub(super) fn build(image: &Image, common: &Common) -> Outcome {
     let mut mmdebstrap = Mmdebstrap::start(debootstrap, job.epoch)?;
     let stream = mmdebstrap.0.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
     let imported = import::tar(composed.tree(), stream, is_left_out);
-    // Its own failure explains a stream that broke off.
-    mmdebstrap.finish()?;
+    match &imported {
+        Ok(()) => mmdebstrap.finish("")?,
+        // As a rule mmdebstrap's own failure explains a stream that broke off.
+        Err(error @ ImportError::Read(_)) => mmdebstrap.finish(&format!(", or else: {error}"))?,
+        // It had to end because of this.
+        Err(_) => drop(mmdebstrap),
+    }
     imported?;
     let signals = Signals::take()?;
     let root = composed.start(privilege)?;
@@ -106,12 +111,13 @@ impl Mmdebstrap {
         }
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
+    /// Waits for its end; `more` is added to what is said if it failed.
+    fn finish(mut self, more: &str) -> Result<(), Failure> {
         let status = self.0.wait()?;
         if status.success() {
             return Ok(());
         }
-        Err(Failure::message(format!("mmdebstrap failed ({status}); it says why above")))
+        Err(Failure::message(format!("mmdebstrap failed ({status}); it says why above{more}")))
     }
 }
 
