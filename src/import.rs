@@ -128,9 +128,13 @@ impl Import<'_> {
         let (uid, gid) = (id(header.uid()?)?, id(header.gid()?)?);
         let mtime = Time::from_secs(header.mtime()? as i64);
         let entry_type = header.entry_type();
-        let rdev = Device {
-            major: header.device_major()?.unwrap_or(0),
-            minor: header.device_minor()?.unwrap_or(0),
+        // Some writers leave these fields empty where they mean nothing.
+        let rdev = match entry_type {
+            EntryType::Char | EntryType::Block => Device {
+                major: header.device_major()?.unwrap_or(0),
+                minor: header.device_minor()?.unwrap_or(0),
+            },
+            _ => Device::default(),
         };
         let target = entry.link_name_bytes().unwrap_or_default().into_owned();
 

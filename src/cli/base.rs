@@ -8,7 +8,7 @@ use provisioners::image::{Debootstrap, Image, Source};
 
 use super::build::{Common, Job, network};
 use super::{Failure, Outcome, say};
-use crate::import;
+use crate::import::{self, ImportError};
 use crate::root::Composed;
 use crate::sandbox::{Host, Privilege, Signals};
 
@@ -49,9 +49,12 @@ pub(super) fn build(image: &Image, common: &Common) -> Outcome {
     let mut mmdebstrap = Mmdebstrap::start(debootstrap, job.epoch)?;
     let stream = mmdebstrap.0.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
     let imported = import::tar(composed.tree(), stream, is_left_out);
-    // Its own failure explains a stream that broke off.
-    mmdebstrap.finish()?;
-    imported?;
+    let finished = mmdebstrap.finish();
+    match imported {
+        // Its own failure explains a stream that broke off; it also fails when nobody reads on.
+        Ok(()) | Err(ImportError::Read(_)) => finished.and(imported.map_err(Failure::from))?,
+        Err(error) => return Err(error.into()),
+    }
     let signals = Signals::take()?;
     let root = composed.start(privilege)?;
     job.finish(root, signals)
