@@ -300,6 +300,18 @@ fn links_taken_back_one_by_one_are_counted() {
 }
 
 #[test]
+fn a_directory_that_returns_has_its_subdirectories_counted() {
+    let tree = tree();
+    let dir = hold(&tree, "dir");
+    mv(&tree, "dir", "empty");
+    tree.revert(Ino::ROOT, b"empty").unwrap();
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert_eq!(hold(&tree, "dir"), dir);
+    assert_eq!(tree.attr(dir).unwrap().nlink, 3);
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
 fn taking_back_removes_new_directories_with_all_in_them() {
     let tree = tree();
     let dir = hold(&tree, "dir");
