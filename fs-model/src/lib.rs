@@ -1,6 +1,6 @@
 //! The union file system of overcoat as a plain data structure.
 //!
-//! Read-only [layers](layer) and one writable upper are stacked into a [`Tree`](tree::Tree);
+//! Read-only [layers](layer) and one writable upper are stacked into a [`Tree`];
 //! what the tree has that its layers have not is its [`Delta`](delta::Delta). Nothing in here
 //! mounts, forks, starts a thread or uses `unsafe`: the file system is tested without a kernel.
 #![forbid(unsafe_code)]

@@ -3,7 +3,7 @@
 //!
 //! The image is what the kernel's initramfs unpacker takes: archives one after the other, plain,
 //! gzip or zstd, with zeros between them, the later one winning. What they make together is
-//! described in [`build`]. More lenient than the kernel is one thing alone: several gzip members
+//! described in `build`. More lenient than the kernel is one thing alone: several gzip members
 //! or zstd frames may make one archive.
 //!
 //! Invariants, beside those of every layer:
