@@ -274,7 +274,10 @@ fn a_failing_script_shows_its_name_its_end_and_where_the_log_is() {
     let mut recorder = Recorder::default();
     let error = provision(&mut machine, &files, &options, &mut recorder).unwrap_err();
     let text = chain(&*error);
-    assert!(text.contains("step \"script a.sh\" failed\n  | line 11\n"), "{text}");
+    assert!(
+        text.contains("step \"script a.sh\" failed: the script: exit code 3\n  | line 11\n"),
+        "{text}"
+    );
     let end = "  | line 30\nthe whole log is in build/x.log\ncaused by: the script: exit code 3";
     assert!(text.ends_with(end), "{text}");
     assert_eq!(recorder.output.iter().filter(|b| **b == b'\n').count(), 30);
@@ -349,7 +352,7 @@ fn a_failing_installation_shows_the_end_of_apts_output() {
     let error = provision(&mut machine, &files, &Options::default(), &mut ()).unwrap_err();
     let text = chain(&*error);
     assert!(
-        text.contains("packages (1)\" failed\n  | E: Unable to locate package broken"),
+        text.contains("packages (1)\" failed: apt-get install: exit code 100\n  | E: Unable to locate package broken"),
         "{text}"
     );
     assert!(text.ends_with("caused by: apt-get install: exit code 100"), "{text}");

@@ -133,6 +133,9 @@ impl<'a> Job<'a> {
             say("warning: the upper layer was full at some point: see --upper-size");
         }
         let finished = root.finish()?;
+        if let Some(signal) = signals.interruption() {
+            return Err(Failure::Signal(signal as i32));
+        }
         // From here on a signal ends this process at once: there is nothing to put in order.
         drop(signals);
         let options = self.common.seal.options(self.format, self.epoch);

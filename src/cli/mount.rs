@@ -207,11 +207,12 @@ impl Sealer {
         };
         let (archive, manifest) = match (&request.output, fd) {
             (Some(path), _) => {
+                let archive = Output::file(path)?;
                 let manifest = request
                     .manifest
                     .then(|| Output::file(&options::manifest_path(path)))
                     .transpose()?;
-                (Output::file(path)?, manifest)
+                (archive, manifest)
             }
             (None, Some(fd)) => (Output::descriptor(fd, "standard output"), None),
             (None, None) => return Err(Failure::message("the request names no output")),

@@ -135,6 +135,9 @@ impl<'a> Attempt<'a> {
             say("warning: the upper layer was full: give it more with --upper-size");
         }
         let finished = root.finish()?;
+        if let Some(signal) = signals.interruption() {
+            return Err(Failure::Signal(signal as i32));
+        }
         // From here on a signal ends this process at once: there is nothing to put in order.
         drop(signals);
         let code = ended.shell_code();

@@ -54,6 +54,9 @@ impl Tree {
     }
 }
 
+/// Reads the content of a file from an offset on.
+type ReadAt<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<usize, FsError>;
+
 /// A directory of the tree: one in memory, or one that only the layers know.
 #[derive(Clone)]
 enum Now {
@@ -382,12 +385,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn same_bytes(
-        &self,
-        size: u64,
-        was: Source,
-        read: &mut dyn FnMut(u64, &mut [u8]) -> Result<usize, FsError>,
-    ) -> Result<bool, FsError> {
+    fn same_bytes(&self, size: u64, was: Source, read: ReadAt<'_>) -> Result<bool, FsError> {
         let len = COMPARE_BUFFER.min(usize::try_from(size).unwrap_or(COMPARE_BUFFER));
         let (mut a, mut b) = (vec![0; len], vec![0; len]);
         let mut offset = 0;

@@ -446,8 +446,10 @@ impl State {
             // Block-sized like any disk file system's: the number says nothing in a union.
             attr.size = 4096;
             attr.allocated = 0;
+            // What an inode of the upper has is no count, only whether it was removed.
+            let stored = if inode.is_none() { attr.nlink } else { 0 };
             if inode.is_none_or(|i| i.body.read().nlink > 0) {
-                attr.nlink = 2 + self.subdirs(stack, ino, attr.nlink)?;
+                attr.nlink = 2 + self.subdirs(stack, ino, stored)?;
             }
         }
         Ok(attr)

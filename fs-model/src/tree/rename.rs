@@ -108,11 +108,12 @@ impl State {
                 return Ok(());
             }
             match (source.kind, target.kind) {
-                (FileType::Directory, FileType::Directory) => {
-                    if !self.is_empty(&tree.stack, target.ino)? {
-                        return Err(FsError::NotEmpty);
-                    }
+                (FileType::Directory, FileType::Directory)
+                    if !self.is_empty(&tree.stack, target.ino)? =>
+                {
+                    return Err(FsError::NotEmpty);
                 }
+                (FileType::Directory, FileType::Directory) => {}
                 (FileType::Directory, _) => return Err(FsError::NotADirectory),
                 (_, FileType::Directory) => return Err(FsError::IsADirectory),
                 _ => {}

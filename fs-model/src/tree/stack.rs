@@ -171,7 +171,8 @@ impl Stack {
                 .collect());
         }
         // The topmost layer that says something of a name decides.
-        let mut names: BTreeMap<Box<[u8]>, Option<(Source, LayerIno, FileType)>> = BTreeMap::new();
+        type Decided = Option<(Source, LayerIno, FileType)>;
+        let mut names: BTreeMap<Box<[u8]>, Decided> = BTreeMap::new();
         for &source in dir {
             for e in self.layer(source).read_dir(source.ino)? {
                 names.entry(e.name).or_insert(match e.entry {

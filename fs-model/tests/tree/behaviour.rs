@@ -300,6 +300,18 @@ fn links_taken_back_one_by_one_are_counted() {
 }
 
 #[test]
+fn a_directory_that_returns_has_its_subdirectories_counted() {
+    let tree = tree();
+    let dir = hold(&tree, "dir");
+    mv(&tree, "dir", "empty");
+    tree.revert(Ino::ROOT, b"empty").unwrap();
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert_eq!(hold(&tree, "dir"), dir);
+    assert_eq!(tree.attr(dir).unwrap().nlink, 3);
+    assert!(changes(&tree).is_empty());
+}
+
+#[test]
 fn taking_back_removes_new_directories_with_all_in_them() {
     let tree = tree();
     let dir = hold(&tree, "dir");
@@ -383,6 +395,62 @@ fn a_change_whose_directory_was_forgotten_is_found() {
 }
 
 #[test]
+fn directories_merge_down_to_a_whiteout_an_opaque_one_or_a_file() {
+    let names = |layers: &[MemoryLayer], path: &str| -> String {
+        let tree = tree_of(layers, u64::MAX, false);
+        let listed = list(&tree, hold(&tree, path), 2);
+        let names: Vec<_> = listed[2..].iter().map(|(n, ..)| String::from_utf8_lossy(n)).collect();
+        names.join(" ")
+    };
+    let layer = |file: &str| {
+        let mut layer = MemoryLayer::default();
+        let dir = layer.directory(0, "dir");
+        layer.file(dir, file, b"");
+        layer
+    };
+    let (mut hides, mut opaque, mut file) = <(MemoryLayer, MemoryLayer, MemoryLayer)>::default();
+    hides.whiteout(0, "dir");
+    let dir = opaque.directory(0, "dir");
+    opaque.set_opaque(dir);
+    file.file(0, "dir", b"");
+    let (a, b, c) = (layer("a"), layer("b"), layer("c"));
+    assert_eq!(names(&[a.clone(), b.clone(), c.clone()], "dir"), "a b c");
+    for between in [hides, opaque, file] {
+        assert_eq!(names(&[a.clone(), between, b.clone(), c.clone()], "dir"), "b c");
+    }
+    let mut less = layer("d");
+    less.whiteout(1, "a");
+    assert_eq!(names(&[a, b, less, c], "dir"), "b c d");
+}
+
+#[test]
+fn a_directory_that_replaced_another_hides_each_of_its_names() {
+    let tree = tree();
+    for name in ["dir/sub/deep", "dir/sub", "dir/file", "dir"] {
+        mv(&tree, name, "gone");
+        tree.revert(Ino::ROOT, b"gone").unwrap();
+    }
+    let new = drop_entry(&tree, tree.make(Ino::ROOT, b"dir", &DIR).unwrap());
+    drop_entry(&tree, tree.make(new, b"other", &FILE).unwrap());
+    assert_eq!(changes(&tree), ["Deleted dir/file", "Added dir/other", "Deleted dir/sub"]);
+}
+
+#[test]
+fn links_are_in_the_delta_all_or_none() {
+    let tree = tree();
+    mv(&tree, "one", "dir/one");
+    let paths = || -> Vec<_> {
+        let entries = tree.delta().unwrap().entries;
+        let files = entries.iter().filter(|e| e.object.is_none_or(|o| o.attr.nlink == 2));
+        let shown = |e: &fs_model::delta::DeltaEntry| {
+            format!("{:?} {}", e.change, String::from_utf8_lossy(&e.path))
+        };
+        files.map(shown).collect()
+    };
+    assert_eq!(paths(), ["Added dir/one", "Deleted one", "Unchanged two"]);
+}
+
+#[test]
 fn whiteouts_cannot_be_made() {
     let tree = tree();
     let node = NewNode::device(FileType::CharDevice, 0, 0, 0, Device::default());
@@ -392,9 +460,10 @@ fn whiteouts_cannot_be_made() {
 #[test]
 fn an_offset_in_a_listing_stays_good_whatever_happens() {
     let tree = tree();
-    let make =
-        |name: String| drop_entry(&tree, tree.make(Ino::ROOT, name.as_bytes(), &FILE).unwrap());
-    (0..300).for_each(|n| drop(make(format!("old{n}"))));
+    let make = |name: String| {
+        drop_entry(&tree, tree.make(Ino::ROOT, name.as_bytes(), &FILE).unwrap());
+    };
+    (0..300).for_each(|n| make(format!("old{n}")));
     for stop in [0, 1, 2, 3, 5, 8, 40, 290] {
         let (mut seen, mut offset) = (Vec::new(), 0);
         let mut read = |count: usize, offset: &mut u64| {
@@ -412,7 +481,7 @@ fn an_offset_in_a_listing_stays_good_whatever_happens() {
         };
         read(stop, &mut offset);
         // Others come and go, enough of them for the places to be packed anew.
-        (0..200).for_each(|n| drop(make(format!("new{stop}.{n}"))));
+        (0..200).for_each(|n| make(format!("new{stop}.{n}")));
         (0..200).for_each(|n| tree.unlink(Ino::ROOT, format!("new{stop}.{n}").as_bytes()).unwrap());
         tree.unlink(Ino::ROOT, b"two").unwrap();
         (0..250).for_each(|n| drop(tree.unlink(Ino::ROOT, format!("gone{n}").as_bytes())));

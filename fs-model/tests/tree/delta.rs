@@ -200,10 +200,11 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
     }
 }
 
+/// Path, change, and the object's number, type, mode, size and links.
+type Timeless = (String, Change, Option<(Ino, FileType, u16, u64, u32)>);
+
 /// A delta without what differs from run to run: the times.
-pub(crate) fn timeless(
-    delta: &Delta,
-) -> Vec<(String, Change, Option<(Ino, FileType, u16, u64, u32)>)> {
+pub(crate) fn timeless(delta: &Delta) -> Vec<Timeless> {
     let entries = delta.entries.iter();
     entries
         .map(|e| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fs_model::layer::{LayerEntry, LayerIno};
+use fs_model::layer::LayerEntry;
 use fs_model::{Device, FileType, Time};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -158,9 +158,4 @@ impl Plan {
         }
         layer
     }
-}
-
-/// The number of a node of a [`MemoryLayer`].
-pub(crate) fn number(at: usize) -> LayerIno {
-    LayerIno(at as u64 + 2)
 }

@@ -24,7 +24,7 @@ fn run(layers: &[MemoryLayer], operations: &[Operation], limit: u64, xattrs: boo
 
 fn config() -> ProptestConfig {
     // PROPTEST_CASES overrides it.
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
     ProptestConfig { cases, max_shrink_iters: 20_000, ..ProptestConfig::default() }
 }
 
