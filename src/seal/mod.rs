@@ -38,6 +38,7 @@ pub use output::Output;
 
 use encode::{Archive, Encoder};
 use manifest::{Counts, Digesting, Written};
+use newc::clamp;
 use path::escape;
 use plan::{Item, Limits, PATH_LIMIT, Plan};
 use readahead::{BATCH, Content, Feed, ReadAhead};
@@ -253,7 +254,10 @@ pub fn seal<C: Contents>(
     let mut job = Job::new(&plan, contents, format, manifest.is_some());
     let mut sink = Digesting::new(&mut archive);
     let root = plan.items.first().and_then(|item| Some(&item.object()?.attr));
-    let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, epoch, root)
+    // An image has a time of its own: without an epoch the latest in it, which is not the build's.
+    let latest = || plan.items.iter().filter_map(Item::object).map(|o| clamp(&o.attr, None)).max();
+    let time = epoch.or_else(latest);
+    let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, time, root)
         .map_err(Failure::Output)
         .and_then(|encoder| {
             let writer = Archive::new(encoder, format, epoch);

@@ -4,7 +4,8 @@
 //!
 //! It passes over the tar's own entry for the root. The root's mode is an option; its owner is
 //! whoever runs it (before 4.6 no option changes that), so it runs in a user namespace in which
-//! that is the right one; its time is that of the build, brought down to `SOURCE_DATE_EPOCH`.
+//! that is the right one; its time is that of the build, brought down to the image's own, so only
+//! an image that holds times of the future says when it was made.
 //!
 //! It writes into a file in memory that has no name, which is copied to the output when all of it
 //! is there: nothing is staged on disk, and a failure leaves nothing behind. It gets its input from
@@ -67,7 +68,7 @@ pub(super) struct Mksquashfs<W: Write> {
 impl<W: Write> Mksquashfs<W> {
     /// Starts `mksquashfs`. `root` has the attributes of the image's root, if
     /// anything is to be in it; `epoch` is the time that
-    /// the image states as its own, now if absent.
+    /// the image states as its own, and no time in it is later.
     ///
     /// # Errors
     /// When it is not installed.
