@@ -388,6 +388,14 @@ fn a_change_whose_directory_was_forgotten_is_found() {
         .unwrap();
     tree.forget(file, 1);
     assert_eq!(changes(&tree), ["Modified dir/file"]);
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert!(changes(&tree).is_empty());
+    let sub = hold(&tree, "dir/sub");
+    let deep = tree.lookup(sub, b"deep").unwrap().ino;
+    tree.forget(sub, 1);
+    tree.write(deep, 0, b"D").unwrap();
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert!(changes(&tree).is_empty());
     // A directory that nobody holds is not changed by its number.
     let sub = hold(&tree, "dir/sub");
     tree.forget(sub, 1);
