@@ -188,6 +188,10 @@ fn a_scratch_entry_over_a_full_directory_is_busy() {
     refused(moved, &FsError::Busy);
     let moved = tree.rename(Ino::ROOT, b"empty", Ino::ROOT, b"dir", RenameMode::Replace);
     refused(moved, &FsError::Busy);
+    // Nor is anything kept in memory for what was refused.
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"empty", &DIR).unwrap());
+    let moved = tree.rename(Ino::ROOT, b"empty", Ino::ROOT, b"dir", RenameMode::Exchange);
+    refused(moved, &FsError::Busy);
     assert!(changes(&tree).is_empty());
 }
 
