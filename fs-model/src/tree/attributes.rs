@@ -154,7 +154,12 @@ impl Tree {
         if !self.options.xattrs {
             return Err(FsError::NotSupported);
         }
-        let inode = self.state.lock().upper_always(self, ino)?;
+        let inode = {
+            let mut state = self.state.lock();
+            let inode = state.upper_always(self, ino)?;
+            state.place(ino, &inode);
+            inode
+        };
         let mut body = inode.body.write();
         let mut map = match (&body.xattrs, inode.origin) {
             (Some(map), _) => XattrMap::clone(map),

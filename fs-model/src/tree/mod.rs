@@ -117,6 +117,9 @@ struct State {
     refs: HashMap<Ino, Reference>,
     listings: Listings,
     next: u64,
+    /// Something changed of which nobody could say in which directory it lies: who looks for
+    /// changes has to look everywhere.
+    unplaced: bool,
 }
 
 /// A frozen tree: no change is made until this is dropped; those who try wait.
@@ -167,6 +170,7 @@ impl Tree {
                 listings: Listings::default(),
                 // 1 is the root; the numbers of the layers begin at 2^48.
                 next: 2,
+                unplaced: false,
             }),
         })
     }
@@ -375,10 +379,12 @@ impl State {
         }
     }
 
-    /// The object `ino` as one of the upper, copied up if need be. What is copied up stays findable
-    /// for the delta: the directory it was found in counts as touched.
+    /// The object `ino` as one of the upper, copied up if need be. What changes stays findable: the
+    /// directory it was found in counts as touched.
     fn upper(&mut self, tree: &Tree, ino: Ino) -> Result<Arc<Inode>, FsError> {
-        self.upper_charged(tree, ino, false)
+        let inode = self.upper_charged(tree, ino, false)?;
+        self.place(ino, &inode);
+        Ok(inode)
     }
 
     /// Like [`upper`](Self::upper), but never refused for want of room: for what removes.
@@ -414,10 +420,19 @@ impl State {
         self.inodes.insert(ino, inode.clone());
         if inode.kind == FileType::Directory {
             self.touch(ino);
-        } else if let Some(reference) = self.refs.get(&ino) {
-            self.touch(reference.parent);
         }
         Ok(inode)
+    }
+
+    /// Notes where a change of the object `ino` is to be looked for.
+    fn place(&mut self, ino: Ino, inode: &Inode) {
+        if inode.kind == FileType::Directory || inode.origin.is_none() {
+            return;
+        }
+        match self.refs.get(&ino).map(|reference| reference.parent) {
+            Some(parent) if self.dirs.contains_key(&parent) => self.touch(parent),
+            _ => self.unplaced = true,
+        }
     }
 
     /// Marks `dir` and all above it as holding a change.

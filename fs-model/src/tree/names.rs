@@ -361,6 +361,17 @@ impl State {
         Ok(Some(target))
     }
 
+    /// Lets go of what was found beneath a scratch entry that is still there.
+    pub(super) fn let_go_beneath(&mut self, tree: &Tree, dir: Ino, name: &[u8]) {
+        let item = self.dirs.get(&dir).and_then(|d| d.changes.get(name));
+        let Some(Slot::Scratch(scratch)) = item.map(|i| &i.slot) else { return };
+        if scratch.beneath == Beneath::Layers
+            && let Ok(Some(pristine)) = self.find_pristine(&tree.stack, dir, name)
+        {
+            self.drop_if_unused(&tree.space, pristine.ino());
+        }
+    }
+
     /// Takes the objects `inos` into the upper before anything is changed, so that a damaged layer
     /// cannot stop the change halfway.
     pub(super) fn copy_up_always(

@@ -40,6 +40,8 @@ impl Tree {
         let from = Place { dir: parent, name, target: source };
         let done = state.rename(self, from, new_parent, new_name, mode);
         state.let_go(self, [source]);
+        state.let_go_beneath(self, parent, name);
+        state.let_go_beneath(self, new_parent, new_name);
         done
     }
 }

@@ -32,11 +32,12 @@ impl Tree {
         let mut state = self.state.lock();
         check_name(name)?;
         state.check_alive(self, parent)?;
-        let strangers = state.plan_revert(self, parent, name)?;
-        for (dir, name, target) in strangers {
-            state.remove_whole(self, dir, name, target)?;
+        let mut taken_up = Vec::new();
+        let done = state.revert(self, parent, name, &mut taken_up);
+        for dir in taken_up.into_iter().rev() {
+            state.drop_if_unused(&self.space, dir);
         }
-        state.show_layers(self, parent, name)
+        done
     }
 }
 
@@ -62,6 +63,20 @@ impl Found {
 }
 
 impl State {
+    /// Reverts `name` of `parent`. Directories that had to be in memory for this are in `taken_up`.
+    fn revert(
+        &mut self,
+        tree: &Tree,
+        parent: Ino,
+        name: &[u8],
+        taken_up: &mut Vec<Ino>,
+    ) -> Result<(), FsError> {
+        for (dir, name, target) in self.plan_revert(tree, parent, name, taken_up)? {
+            self.remove_whole(tree, dir, name, target)?;
+        }
+        self.show_layers(tree, parent, name, taken_up)
+    }
+
     fn found(&self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Found, FsError> {
         let pristine = self.find_pristine(&tree.stack, dir, name)?;
         let slot = self.dir(&tree.stack, dir)?.changes.get(name).map(|i| i.slot.clone());
@@ -79,18 +94,34 @@ impl State {
         Ok(Found { pristine, truth, slot })
     }
 
-    /// The names of the directory `dir`, if it is in memory, at which something may have changed.
-    fn changed_names_in(&mut self, tree: &Tree, dir: Ino) -> Result<Vec<Name>, FsError> {
+    /// The names of the layers' directory at `name` of `parent` at which something may have
+    /// changed. The directory is in memory then, if there are any.
+    fn changed_names_in(
+        &mut self,
+        tree: &Tree,
+        parent: Ino,
+        name: &[u8],
+        sources: Sources,
+        taken_up: &mut Vec<Ino>,
+    ) -> Result<Vec<Name>, FsError> {
+        let dir = sources[0].to_ino();
         if !self.dirs.contains_key(&dir) {
-            return Ok(Vec::new());
+            if !self.unplaced {
+                return Ok(Vec::new());
+            }
+            self.know_dir(&tree.stack, parent, name, dir, sources)?;
+            taken_up.push(dir);
         }
         let listing = self.listing(&tree.stack, dir)?;
         let changes = &self.dir(&tree.stack, dir)?.changes;
         let mut names: Vec<Name> = changes.iter().map(|i| i.name.clone()).collect();
         let untold = listing.iter().filter(|l| {
-            changes.get(&l.name).is_none()
-                && (self.inodes.contains_key(&l.ino)
-                    || self.dirs.get(&l.ino).is_some_and(|d| d.touched))
+            let may_have_changed = || {
+                self.inodes.contains_key(&l.ino)
+                    || self.dirs.get(&l.ino).is_some_and(|d| d.touched)
+                    || self.unplaced && l.kind == FileType::Directory
+            };
+            changes.get(&l.name).is_none() && may_have_changed()
         });
         names.extend(untold.map(|l| l.name.clone()));
         Ok(names)
@@ -102,6 +133,7 @@ impl State {
         tree: &Tree,
         parent: Ino,
         name: &[u8],
+        taken_up: &mut Vec<Ino>,
     ) -> Result<Vec<(Ino, Name, Target)>, FsError> {
         let mut strangers = Vec::new();
         let mut returning: Vec<Sources> = Vec::new();
@@ -109,14 +141,14 @@ impl State {
         while let Some((dir, name)) = pending.pop() {
             let found = self.found(tree, dir, &name)?;
             if let Some(stranger) = found.stranger() {
-                strangers.push((dir, name, stranger));
+                strangers.push((dir, name.clone(), stranger));
             }
             let lost = found.lost();
             match found.pristine {
                 Some(Pristine::Directory(sources)) if lost => returning.push(sources),
                 Some(Pristine::Directory(sources)) => {
                     let below = sources[0].to_ino();
-                    let names = self.changed_names_in(tree, below)?;
+                    let names = self.changed_names_in(tree, dir, &name, sources, taken_up)?;
                     pending.extend(names.into_iter().map(|name| (below, name)));
                 }
                 Some(Pristine::Object { .. }) | None => {}
@@ -211,8 +243,13 @@ impl State {
 
     /// Lets `name` of `parent`, at which there is nothing that the layers do not have there, be as
     /// the layers have it, with all that is below.
-    fn show_layers(&mut self, tree: &Tree, parent: Ino, name: &[u8]) -> Result<(), FsError> {
-        let mut taken_up = Vec::new();
+    fn show_layers(
+        &mut self,
+        tree: &Tree,
+        parent: Ino,
+        name: &[u8],
+        taken_up: &mut Vec<Ino>,
+    ) -> Result<(), FsError> {
         // With each name, whether it lies in a directory that was removed and forgotten, so that
         // none of what the layers have in it had a name there.
         let mut pending = vec![(parent, Name::from(name), false)];
@@ -246,16 +283,13 @@ impl State {
                         let of_layers = listing.iter().map(|l| l.name.clone());
                         of_layers.map(|name| (below, name, !was_known)).collect::<Vec<_>>()
                     } else {
-                        let names = self.changed_names_in(tree, below)?;
+                        let names = self.changed_names_in(tree, dir, &name, sources, taken_up)?;
                         names.into_iter().map(|name| (below, name, false)).collect()
                     };
                     self.reset(tree, below, source)?;
                     pending.extend(names);
                 }
             }
-        }
-        for dir in taken_up.into_iter().rev() {
-            self.drop_if_unused(&tree.space, dir);
         }
         Ok(())
     }

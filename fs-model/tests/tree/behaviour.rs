@@ -188,6 +188,10 @@ fn a_scratch_entry_over_a_full_directory_is_busy() {
     refused(moved, &FsError::Busy);
     let moved = tree.rename(Ino::ROOT, b"empty", Ino::ROOT, b"dir", RenameMode::Replace);
     refused(moved, &FsError::Busy);
+    // Nor is anything kept in memory for what was refused.
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"empty", &DIR).unwrap());
+    let moved = tree.rename(Ino::ROOT, b"empty", Ino::ROOT, b"dir", RenameMode::Exchange);
+    refused(moved, &FsError::Busy);
     assert!(changes(&tree).is_empty());
 }
 
@@ -388,6 +392,14 @@ fn a_change_whose_directory_was_forgotten_is_found() {
         .unwrap();
     tree.forget(file, 1);
     assert_eq!(changes(&tree), ["Modified dir/file"]);
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert!(changes(&tree).is_empty());
+    let sub = hold(&tree, "dir/sub");
+    let deep = tree.lookup(sub, b"deep").unwrap().ino;
+    tree.forget(sub, 1);
+    tree.write(deep, 0, b"D").unwrap();
+    tree.revert(Ino::ROOT, b"dir").unwrap();
+    assert!(changes(&tree).is_empty());
     // A directory that nobody holds is not changed by its number.
     let sub = hold(&tree, "dir/sub");
     tree.forget(sub, 1);
