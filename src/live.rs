@@ -290,15 +290,7 @@ impl Live {
         if name.is_empty() {
             return Err(fail(FsError::Busy));
         }
-        match self.tree.revert(parent, name) {
-            Err(FsError::NotEmpty) => {
-                // A directory that only the upper has: its content goes first.
-                drop(resolved);
-                self.remove(path)?;
-                return self.revert(path);
-            }
-            result => result.map_err(fail)?,
-        }
+        self.tree.revert(parent, name).map_err(fail)?;
         if let Some((ino, _)) = resolved.object {
             self.forget_inode(ino);
         }

@@ -65,6 +65,7 @@ fn daemon(scenario: &str) -> Command {
     command
         .args(["--ignored", "--exact", "the_daemon", "--nocapture", "--test-threads=1"])
         .env(SCENARIO, scenario);
+    support::hear_signals(&mut command);
     // A real daemon takes its signals before it starts threads; here the harness has some already.
     // SAFETY: one system call, nothing that a fork of threads could hurt.
     unsafe {

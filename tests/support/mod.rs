@@ -192,3 +192,19 @@ pub fn environment() -> Vec<(OsString, OsString)> {
         .map(|(name, value)| (name.into(), value.into()))
         .to_vec()
 }
+
+/// Has a program hear the signals that whoever started the tests may have had ignored, as `nohup`
+/// and a shell's `&` do: overcoat keeps ignoring what it was told to ignore.
+pub fn hear_signals(command: &mut std::process::Command) {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    use std::os::unix::process::CommandExt;
+    // SAFETY: four system calls between fork and exec, which set no handler that could run.
+    unsafe {
+        command.pre_exec(|| {
+            for one in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+                signal(one, SigHandler::SigDfl)?;
+            }
+            Ok(())
+        });
+    }
+}

@@ -129,6 +129,7 @@ impl Stage {
             .env("LC_ALL", "C")
             .env("NO_COLOR", "1")
             .env_remove("SOURCE_DATE_EPOCH");
+        super::hear_signals(&mut command);
         command
     }
 
