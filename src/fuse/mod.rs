@@ -1,9 +1,9 @@
 //! The FUSE side of a root: a session that answers the kernel's requests from a
-//! [`Tree`](fs_model::Tree).
+//! [`Tree`].
 //!
-//! - [`adapter`]: requests to calls, errors to errno, nothing else.
-//! - [`idle`]: whether the thread that reads the device spins or sleeps.
-//! - [`workers`]: threads for the reads that have to decode first.
+//! - `adapter`: requests to calls, errors to errno, nothing else.
+//! - `idle`: whether the thread that reads the device spins or sleeps.
+//! - `workers`: threads for the reads that have to decode first.
 //!
 //! Invariants:
 //! - Every request is answered, and none panics.

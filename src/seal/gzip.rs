@@ -12,7 +12,7 @@
 //!   instruction sets by what is there, and finds the same matches with each).
 //! - Header: flags 0, modification time 0, operating system 255 (unknown). Of the extra flags only
 //!   the two that RFC 1952 derives from the level are used.
-//! - At most [`in_flight`] chunks are held at a time.
+//! - At most `in_flight` chunks are held at a time.
 //! - A worker that fails ends as an error of the next `write` or of [`Gzip::finish`]; nothing
 //!   waits for it for ever. Dropping a [`Gzip`] ends its workers.
 
