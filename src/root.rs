@@ -181,7 +181,10 @@ impl Root {
 }
 
 /// Shows what a sandbox needs of the host as files.
-fn lay_host_files(live: &Live, plan: &Plan) -> Result<(), RootError> {
+///
+/// # Errors
+/// What the tree refuses.
+pub fn lay_host_files(live: &Live, plan: &Plan) -> Result<(), RootError> {
     for file in Host::current().scratch_files(plan) {
         let path = [b"/", file.path.as_os_str().as_bytes()].concat();
         if file.when == When::Missing && live.stat(&path, Follow::No)?.is_some() {
@@ -194,7 +197,10 @@ fn lay_host_files(live: &Live, plan: &Plan) -> Result<(), RootError> {
 }
 
 /// Makes the places where the sandbox mounts something, where the layers have none.
-fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
+///
+/// # Errors
+/// What the tree refuses, and a plan whose places cannot be made.
+pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
     for point in plan.mount_points()? {
         let path = [b"/", point.path.as_os_str().as_bytes()].concat();
         let there = live.stat(&path, Follow::Yes)?.map(|(_, attr)| attr.kind);

@@ -5,19 +5,19 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use overcoat::fuse::settle_allocator;
+use overcoat::root::lay_mount_points;
 use overcoat::sandbox::{CommandSpec, Sandbox, Supervisor};
-use support::{MemFs, at_both_privileges, make_mount_points, plan, serve};
+use overcoat::supervise::SupervisedTree;
+use support::{Shown, at_both_privileges, plan};
 
 #[test]
 #[ignore = "a measurement"]
 fn start_up() {
     at_both_privileges("start_up", || {
-        // fuser's buffers have 16 MiB each: mapped afresh they cost nothing, but once one was
-        // freed, glibc takes the next from the heap and fills it with zeros.
-        // SAFETY: sets a number of the allocator.
-        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20) };
-        let fs = MemFs::from_tar(&support::base(), 65536);
-        make_mount_points(&plan(), &fs);
+        settle_allocator();
+        let shown = Shown::base(65536);
+        lay_mount_points(&shown.live, &plan()).unwrap();
         let mut times: [Vec<Duration>; 5] = Default::default();
         for _ in 0..41 {
             let mut last = Instant::now();
@@ -27,17 +27,19 @@ fn start_up() {
             };
             let mut starting = Sandbox::fork(plan()).unwrap();
             lap(0);
-            let session = serve(&mut starting, &fs);
+            let serving = shown.serve(starting.fuse_fd());
             lap(1);
             let mut sandbox = starting.enter().unwrap();
-            let supervisor = Supervisor::start(&mut sandbox, Arc::new(fs.clone())).unwrap();
+            let supervisor =
+                Supervisor::start(&mut sandbox, Arc::new(SupervisedTree::new(shown.live.clone())))
+                    .unwrap();
             lap(2);
             let mut child = sandbox.spawn(&CommandSpec::new(["/bin/true"])).unwrap();
             assert!(child.wait().unwrap().success());
             lap(3);
             sandbox.shutdown();
             supervisor.join();
-            session.join().unwrap();
+            serving.wait().unwrap();
             lap(4);
         }
         let names = ["fork (with Privilege::detect)", "serve", "enter", "/bin/true", "shutdown"];

@@ -4,22 +4,13 @@ mod support;
 
 use std::process::Command;
 
-use support::memfs::Node;
-use support::{Lab, MemFs, at_both_privileges, plan};
+use fs_model::FileType::{self, BlockDevice, CharDevice};
+use support::{Lab, Shown, at_both_privileges, plan};
 
-fn with_node<T>(fs: &MemFs, path: &str, look: impl FnOnce(&Node) -> T) -> T {
-    let tree = fs.lock();
-    look(tree.get(tree.find(path).unwrap_or_else(|| panic!("{path} is not in the tree"))))
+fn device(shown: &Shown, path: &str) -> (FileType, u32, u32, u16) {
+    let attr = shown.get(path);
+    (attr.kind, attr.rdev.major, attr.rdev.minor, attr.mode)
 }
-
-fn device(fs: &MemFs, path: &str) -> (fuser::FileType, u32, u32, u16) {
-    with_node(fs, path, |node| {
-        let rdev = u64::from(node.rdev);
-        (node.kind, libc::major(rdev), libc::minor(rdev), node.perm)
-    })
-}
-
-use fuser::FileType::{BlockDevice, CharDevice};
 
 #[test]
 fn device_nodes_are_recorded() {
@@ -36,14 +27,12 @@ fn device_nodes_are_recorded() {
             mknod ../rel/by-rel c 259 300
             umask 077; mknod /srv/abs/b/by-abs c 5 1; umask 022
             mknod /srv/fifo p
-            mknod /srv/whiteout c 0 0
             stat -c '%F %t:%T' /srv/char /srv/a/block
         ");
-        assert_eq!(device(&lab.fs, "srv/char"), (CharDevice, 1, 3, 0o600));
-        assert_eq!(device(&lab.fs, "srv/a/block"), (BlockDevice, 8, 17, 0o644));
-        assert_eq!(device(&lab.fs, "srv/a/b/by-rel"), (CharDevice, 259, 300, 0o644));
-        assert_eq!(device(&lab.fs, "srv/a/b/by-abs"), (CharDevice, 5, 1, 0o600));
-        assert_eq!(device(&lab.fs, "srv/whiteout"), (CharDevice, 0, 0, 0o644));
+        assert_eq!(device(&lab.shown, "srv/char"), (CharDevice, 1, 3, 0o600));
+        assert_eq!(device(&lab.shown, "srv/a/block"), (BlockDevice, 8, 17, 0o644));
+        assert_eq!(device(&lab.shown, "srv/a/b/by-rel"), (CharDevice, 259, 300, 0o644));
+        assert_eq!(device(&lab.shown, "srv/a/b/by-abs"), (CharDevice, 5, 1, 0o600));
         assert_eq!(
             lab.ok("stat -c '%F %t:%T' /srv/char /srv/a/block"),
             "character special file 1:3\nblock special file 8:11\n"
@@ -81,9 +70,21 @@ except FileExistsError:
             "srv/jail/in/by-root",
             "srv/jail/by-cwd",
         ] {
-            assert_eq!(device(&lab.fs, path), (CharDevice, 4, 64, 0o600), "{path}");
+            assert_eq!(device(&lab.shown, path), (CharDevice, 4, 64, 0o600), "{path}");
         }
-        assert_eq!(device(&lab.fs, "srv/by-fd-up"), (BlockDevice, 4, 64, 0o600));
+        assert_eq!(device(&lab.shown, "srv/by-fd-up"), (BlockDevice, 4, 64, 0o600));
+        lab.end();
+    });
+}
+
+/// As on kernel overlayfs: it would hide what the target has there.
+#[test]
+fn a_whiteout_cannot_be_made_by_hand() {
+    at_both_privileges("a_whiteout_cannot_be_made_by_hand", || {
+        let lab = Lab::new(plan());
+        let (status, output) = lab.run("mknod /srv/whiteout c 0 0");
+        assert!(!status.success() && output.contains("not permitted"), "{output}");
+        assert!(lab.shown.find("srv/whiteout").is_none());
         lab.end();
     });
 }
@@ -100,7 +101,8 @@ libc.setfsgid(6)
 libc.setfsuid(3)
 ' ; setpriv --reuid 3 --regid 6 --clear-groups --inh-caps +mknod --ambient-caps +mknod \
             mknod /srv/open/mine b 7 0");
-        assert_eq!(with_node(&lab.fs, "srv/open/mine", |node| (node.uid, node.gid)), (3, 6));
+        let attr = lab.shown.get("srv/open/mine");
+        assert_eq!((attr.uid, attr.gid), (3, 6));
         lab.end();
     });
 }
@@ -116,7 +118,7 @@ fn who_may_not_make_devices_does_not() {
             lab.run("setpriv --reuid 3 --clear-groups unshare -r mknod /srv/open/y c 1 3");
         assert!(!status.success() && output.contains("not permitted"), "{output}");
         for path in ["srv/open/x", "srv/open/y"] {
-            assert_eq!(lab.fs.lock().find(path), None, "{path}");
+            assert!(lab.shown.find(path).is_none(), "{path}");
         }
         lab.end();
     });
@@ -134,12 +136,12 @@ fn mounts_of_the_sandbox_and_others_are_the_kernels() {
         // A mount that was made inside later on.
         let script = "mkdir -p /srv/mnt && mount -t tmpfs none /srv/mnt && mknod /srv/mnt/x c 1 3";
         assert_eq!(lab.run(script).0.success(), !namespace);
-        assert_eq!(lab.fs.lock().find("srv/mnt/x"), None);
+        assert!(lab.shown.find("srv/mnt/x").is_none());
         // And in a mount namespace of its own, where the rest is as before.
         lab.ok("unshare -m sh -c 'mkdir /srv/own && mount -t tmpfs none /srv/own && \
                 (mknod /srv/own/x c 1 3; mknod /srv/beside c 1 3)'");
-        assert_eq!(device(&lab.fs, "srv/beside"), (CharDevice, 1, 3, 0o644));
-        assert_eq!(lab.fs.lock().find("srv/own/x"), None);
+        assert_eq!(device(&lab.shown, "srv/beside"), (CharDevice, 1, 3, 0o644));
+        assert!(lab.shown.find("srv/own/x").is_none());
         lab.end();
     });
 }
@@ -160,7 +162,10 @@ fn owners_beyond_the_map_are_recorded() {
             python3 -c 'import os; f = open(\"four\"); os.fchown(f.fileno(), 100000, 7)'
             stat -c %u:%g one > shown
         ");
-        let owner = |path: &str| with_node(&lab.fs, path, |node| (node.uid, node.gid));
+        let owner = |path: &str| {
+            let attr = lab.shown.get(path);
+            (attr.uid, attr.gid)
+        };
         assert_eq!(owner("srv/one"), (100_000, 200_000));
         assert_eq!(owner("srv/two"), (100_000, 0));
         assert_eq!(owner("srv/link"), (4_000_000_000, 0));
@@ -213,11 +218,11 @@ fn thirty_two_bit_programs_are_answered_too() {
         std::fs::remove_file(&source).unwrap();
 
         let lab = Lab::new(plan());
-        lab.fs.lock().file("usr/bin/i386-test".as_ref(), &content, 0o755);
+        lab.shown.file("usr/bin/i386-test", &content, 0o755);
         lab.ok("/usr/bin/i386-test");
-        assert_eq!(device(&lab.fs, "srv/i386-mknod"), (CharDevice, 1, 3, 0o600));
-        assert_eq!(device(&lab.fs, "srv/i386-mknodat"), (BlockDevice, 8, 17, 0o600));
-        assert_eq!(with_node(&lab.fs, "srv/i386-mknod", |node| node.uid), 100_000);
+        assert_eq!(device(&lab.shown, "srv/i386-mknod"), (CharDevice, 1, 3, 0o600));
+        assert_eq!(device(&lab.shown, "srv/i386-mknodat"), (BlockDevice, 8, 17, 0o600));
+        assert_eq!(lab.shown.get("srv/i386-mknod").uid, 100_000);
         lab.end();
     });
 }
@@ -231,7 +236,7 @@ fn many_processes_make_nodes_at_once() {
                 done; wait");
         for p in 1..=8 {
             for n in 1..=10 {
-                assert_eq!(device(&lab.fs, &format!("srv/{p}-{n}")), (CharDevice, p, n, 0o644));
+                assert_eq!(device(&lab.shown, &format!("srv/{p}-{n}")), (CharDevice, p, n, 0o644));
             }
         }
         lab.end();

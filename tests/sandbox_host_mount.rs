@@ -5,15 +5,17 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{getegid, geteuid};
+use overcoat::fuse::{Serving, View};
 use overcoat::sandbox::{HostMount, unmount};
-use support::{MemFs, at_both_privileges, serve_host};
+use support::{Shown, at_both_privileges};
 
 /// A directory to mount on, without the mount and the directory in the end.
 struct MountDir(PathBuf);
 
 impl MountDir {
     fn new(name: &str) -> Self {
-        let uid = nix::unistd::geteuid();
+        let uid = geteuid();
         let dir = std::env::temp_dir().join(format!("overcoat-mount {name}-{uid}"));
         let _ = unmount(&dir, true);
         let _ = fs::remove_dir(&dir);
@@ -29,16 +31,19 @@ impl Drop for MountDir {
     }
 }
 
-fn tree() -> MemFs {
-    MemFs::from_tar(&support::base(), u32::MAX)
+/// Mounts the base, as the program does for its caller.
+fn mount(dir: &Path, read_only: bool) -> Serving {
+    let mount = HostMount::new(dir, read_only).unwrap();
+    let (uid, gid) = (geteuid(), getegid());
+    let owner = (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()));
+    Shown::with(View { max_id: u32::MAX, owner, xattrs: true }).serve(mount.into_fuse_fd())
 }
 
 #[test]
 fn a_mount_is_seen_on_the_host_until_it_is_unmounted() {
     at_both_privileges("a_mount_is_seen_on_the_host_until_it_is_unmounted", || {
         let dir = MountDir::new("seen");
-        let fs = tree();
-        let session = serve_host(HostMount::new(&dir.0, false).unwrap(), &fs);
+        let serving = mount(&dir.0, false);
         let release = fs::read_to_string(dir.0.join("usr/lib/os-release")).unwrap();
         assert!(release.contains("Debian"), "{release}");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -50,7 +55,7 @@ fn a_mount_is_seen_on_the_host_until_it_is_unmounted() {
         assert!(busy.contains("in use"), "{busy}");
         drop(open);
         unmount(&dir.0, false).unwrap();
-        session.join().unwrap();
+        serving.wait().unwrap();
         assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0);
         let twice = unmount(&dir.0, false).unwrap_err().to_string();
         assert!(twice.contains("nothing mounted"), "{twice}");
@@ -61,11 +66,11 @@ fn a_mount_is_seen_on_the_host_until_it_is_unmounted() {
 fn a_read_only_mount_refuses_writing() {
     at_both_privileges("a_read_only_mount_refuses_writing", || {
         let dir = MountDir::new("ro");
-        let session = serve_host(HostMount::new(&dir.0, true).unwrap(), &tree());
+        let serving = mount(&dir.0, true);
         let error = fs::write(dir.0.join("new"), "").unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
         unmount(&dir.0, false).unwrap();
-        session.join().unwrap();
+        serving.wait().unwrap();
     });
 }
 
@@ -87,7 +92,7 @@ fn what_cannot_be_mounted_on_is_named() {
         let missing = error("/no/such/dir");
         assert!(missing.contains("/no/such/dir: No such file"), "{missing}");
         assert!(error("/etc/passwd").contains("not a directory"));
-        if !nix::unistd::geteuid().is_root() {
+        if !geteuid().is_root() {
             let denied = error("/usr");
             assert!(denied.contains("/usr"), "{denied}");
         }

@@ -19,7 +19,7 @@ use overcoat::sandbox::{
 };
 use support::processes::{self, alive, family, nothing_is_left};
 use support::terminal::OnTerminal;
-use support::{Lab, MemFs, at_both_privileges, environment, eventually, plan, serve, shell};
+use support::{Lab, Shown, at_both_privileges, environment, eventually, plan, shell};
 
 const SCENARIO: &str = "OVERCOAT_TEST_SCENARIO";
 
@@ -150,16 +150,13 @@ fn dropping_a_sandbox_half_way_leaves_nothing() {
         drop(starting);
         // Served, but the mount points are missing.
         let plan = plan();
-        let fs = MemFs::from_tar(&support::base(), plan.privilege.max_uid());
-        {
-            let mut tree = fs.lock();
-            tree.children(1).unwrap().remove(b"sys".as_slice());
-        }
+        let shown = Shown::base(plan.privilege.max_uid());
+        shown.live.remove(b"/sys").unwrap();
         let mut starting = Sandbox::fork(plan).unwrap();
-        let session = serve(&mut starting, &fs);
+        let serving = shown.serve(starting.fuse_fd());
         let error = starting.enter().unwrap_err().to_string();
         assert!(error.contains("/sys") && error.contains("No such file"), "{error}");
-        session.join().unwrap();
+        serving.wait().unwrap();
         assert_eq!(family(std::process::id()).len(), before);
     });
 }

@@ -7,8 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use overcoat::live::{Lay, Meta};
+use overcoat::root::lay_mount_points;
 use overcoat::sandbox::{Bind, Network, Plan};
-use support::{Lab, at_both_privileges, plan};
+use support::{Lab, Shown, at_both_privileges, plan};
 
 #[test]
 fn device_nodes_work() {
@@ -59,13 +61,10 @@ fn what_is_written_is_in_the_tree() {
         let lab = Lab::new(plan());
         lab.ok("echo content > /etc/new; chown 7:8 /etc/new; chmod 640 /etc/new; rm /etc/issue");
         lab.ok("touch /tmp/not-in-the-tree /run/neither");
-        {
-            let tree = lab.fs.lock();
-            let node = tree.get(tree.find("etc/new").unwrap());
-            assert_eq!((node.uid, node.gid, node.perm), (7, 8, 0o640));
-            assert_eq!(tree.find("etc/issue"), None);
-            assert_eq!(tree.find("tmp/not-in-the-tree"), None);
-            assert_eq!(tree.find("run/neither"), None);
+        let attr = lab.shown.get("etc/new");
+        assert_eq!((attr.uid, attr.gid, attr.mode), (7, 8, 0o640));
+        for path in ["etc/issue", "tmp/not-in-the-tree", "run/neither"] {
+            assert!(lab.shown.find(path).is_none(), "{path}");
         }
         lab.end();
     });
@@ -167,20 +166,17 @@ fn a_read_only_root_refuses_writing() {
 fn links_in_the_image_lead_to_nothing_of_the_host() {
     at_both_privileges("links_in_the_image_lead_to_nothing_of_the_host", || {
         let plan = plan();
-        let fs = support::MemFs::from_tar(&support::base(), plan.privilege.max_uid());
-        support::make_mount_points(&plan, &fs);
-        {
-            // An image whose /run and /tmp point to absolute places.
-            let mut tree = fs.lock();
-            for (name, target) in [("run", "/var/volatile/run"), ("tmp", "../../../etc/apt")] {
-                tree.children(1).unwrap().remove(name.as_bytes());
-                let mut link = support::memfs::node(fuser::FileType::Symlink, 0o777, 1);
-                link.body = support::memfs::Body::Symlink(target.into());
-                tree.add(1, name.as_bytes(), link).unwrap();
-            }
-            tree.directory("var/volatile/run".as_ref());
+        let shown = Shown::base(plan.privilege.max_uid());
+        lay_mount_points(&shown.live, &plan).unwrap();
+        // An image whose /run and /tmp point to absolute places.
+        let meta = Meta { mode: 0o777, uid: 0, gid: 0, mtime: None };
+        for (path, target) in [("/run", "/var/volatile/run"), ("/tmp", "../../../etc/apt")] {
+            let live = &shown.live;
+            live.remove(path.as_bytes()).unwrap();
+            live.put_symlink(path.as_bytes(), target.as_bytes(), &meta, Lay::Captured).unwrap();
         }
-        let lab = Lab::with(plan, fs);
+        shown.live.make_directories(b"/var/volatile/run", Lay::Captured).unwrap();
+        let lab = Lab::with(plan, shown);
         let mounts = lab.ok("cut -d ' ' -f 5 /proc/self/mountinfo");
         assert!(mounts.contains("/var/volatile/run\n"), "{mounts}");
         assert!(mounts.contains("/etc/apt\n"), "{mounts}");
@@ -214,6 +210,6 @@ fn with_a_masked_proc() {
     let lab = Lab::new(plan());
     assert_eq!(lab.ok("cat /proc/version"), "", "the mask is still there");
     lab.ok("test -e /proc/self/status && mknod /srv/x c 1 3");
-    assert!(lab.fs.lock().find("srv/x").is_some());
+    assert!(lab.shown.find("srv/x").is_some());
     lab.end();
 }

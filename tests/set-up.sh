@@ -13,7 +13,8 @@ user=overcoat-test
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 tools=(
-  apt-utils busybox-static ca-certificates cpio dpkg-dev fuse3 gzip libarchive-tools mmdebstrap
+  apt-utils busybox-static ca-certificates cpio dpkg-dev fuse3 gzip libarchive-tools mmdebstrap pigz
+  python3
   squashfs-tools uidmap util-linux xz-utils zstd
 )
 packages=(dmidecode lshw lsscsi pciutils ethtool smartmontools lldpd hdparm ipmitool openssh-server)

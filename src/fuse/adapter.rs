@@ -12,22 +12,22 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, XattrFlags};
-use fs_model::{Attr, Device, FileType, FsError, Ino, LayerError, Time, Tree};
+use fs_model::tree::{Entry, NewNode, NextRead, RenameMode, SetAttr, XattrFlags};
+use fs_model::{Attr, Device, FileType, FsError, Ino, Time, Tree};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, Generation, INodeNo,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
     InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
-use parking_lot::Mutex;
 
 use super::errno::errno_of;
-use super::idle::Governor;
+use super::faults::Faults;
+use super::idle::Watch;
+use super::view::{View, file_type, sent_time};
 use super::workers::Workers;
 
 /// How long the kernel may keep what it was told: for good.
@@ -39,60 +39,11 @@ const MAX_WRITE: u32 = 1 << 20;
 /// Reads of this many bytes and more are decoded by the workers, so that the kernel's read-ahead
 /// has several blocks decoded at a time. For less, waking a worker costs more than it saves.
 const BULK: u32 = 64 << 10;
-/// Who an object belongs to whose id the mount's namespace has no name for: the kernel's own
-/// overflow id.
-const OVERFLOW_ID: u32 = 65534;
-
-/// How a tree is shown through one mount.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// Ids above this one have no name in the mount's namespace, and are shown as 65534. The tree
-    /// and what is sealed from it keep the true ones.
-    pub max_id: u32,
-    /// Show everything as owned by this user and group, and record what they own as root's: for a
-    /// mount that has no id mapping and is theirs alone.
-    pub owner: Option<(u32, u32)>,
-    /// Whether the tree answers for extended attributes.
-    pub xattrs: bool,
-}
-
-/// What went wrong behind the mount, where a program in it saw a mere errno.
-#[derive(Debug, Default)]
-pub struct Faults {
-    layer: Mutex<Option<LayerError>>,
-    full: AtomicBool,
-}
-
-impl Faults {
-    /// The first layer error that was answered with `EIO`.
-    pub fn layer(&self) -> Option<LayerError> {
-        self.layer.lock().clone()
-    }
-
-    /// Whether anything was refused because the upper was full.
-    pub fn full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
-    }
-
-    fn note(&self, error: &FsError) {
-        match error {
-            FsError::Layer(error) => {
-                tracing::error!(%error, "answered with an input/output error");
-                self.layer.lock().get_or_insert_with(|| error.clone());
-            }
-            FsError::NoSpace { limit } if !self.full.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(limit, "the upper layer is full");
-            }
-            _ => {}
-        }
-    }
-}
-
 pub(super) struct Adapter {
     tree: Arc<Tree>,
     view: View,
     workers: Workers,
-    governor: Governor,
+    watch: Watch,
     faults: Arc<Faults>,
 }
 
@@ -115,10 +66,10 @@ impl Adapter {
         tree: Arc<Tree>,
         view: View,
         workers: Workers,
-        governor: Governor,
+        watch: Watch,
         faults: Arc<Faults>,
     ) -> Self {
-        Adapter { tree, view, workers, governor, faults }
+        Adapter { tree, view, workers, watch, faults }
     }
 
     fn errno(&self, error: &FsError) -> Errno {
@@ -126,52 +77,21 @@ impl Adapter {
         errno_of(error)
     }
 
-    fn attr(&self, ino: Ino, attr: &Attr) -> FileAttr {
-        let (uid, gid) = match self.view.owner {
-            Some(owner) => owner,
-            None => (self.shown_id(attr.uid), self.shown_id(attr.gid)),
-        };
-        FileAttr {
-            ino: INodeNo(ino.0),
-            size: attr.size,
-            blocks: attr.allocated.div_ceil(512),
-            atime: system_time(attr.atime),
-            mtime: system_time(attr.mtime),
-            ctime: system_time(attr.ctime),
-            crtime: UNIX_EPOCH,
-            kind: file_type(attr.kind),
-            perm: attr.mode,
-            nlink: attr.nlink,
-            uid,
-            gid,
-            rdev: attr.rdev.to_u32(),
-            blksize: 4096,
-            flags: 0,
-        }
-    }
-
-    fn shown_id(&self, id: u32) -> u32 {
-        if id > self.view.max_id { OVERFLOW_ID } else { id }
-    }
-
-    /// The true owner for the one that the kernel names.
-    fn true_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
-        match self.view.owner {
-            Some((owner, group)) => {
-                (if uid == owner { 0 } else { uid }, if gid == group { 0 } else { gid })
-            }
-            None => (uid, gid),
-        }
-    }
-
     fn reply_entry(&self, reply: ReplyEntry, entry: &Entry) {
-        reply.entry(&TTL, &self.attr(entry.ino, &entry.attr), GENERATION);
+        reply.entry(&TTL, &self.view.attr(entry.ino, &entry.attr), GENERATION);
     }
 
     fn make(&self, parent: INodeNo, name: &OsStr, node: &NewNode<'_>, reply: ReplyEntry) {
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.make(Ino(parent.0), name.as_bytes(), node),
             entry => self.reply_entry(reply, &entry));
+    }
+
+    fn decode_ahead(&self, next: Option<NextRead>) {
+        if let Some(next) = next {
+            let tree = self.tree.clone();
+            self.workers.run(move || tree.decode_ahead(next));
+        }
     }
 
     fn read_now(&self, ino: Ino, offset: u64, size: u32, reply: ReplyData) {
@@ -196,38 +116,11 @@ fn read(tree: &Tree, faults: &Faults, ino: Ino, offset: u64, size: u32, reply: R
     });
 }
 
-fn system_time(time: Time) -> SystemTime {
-    let since = if time.secs >= 0 {
-        UNIX_EPOCH.checked_add(Duration::new(time.secs.unsigned_abs(), time.nanos))
-    } else {
-        UNIX_EPOCH
-            .checked_sub(Duration::from_secs(time.secs.unsigned_abs()))
-            .and_then(|t| t.checked_add(Duration::from_nanos(time.nanos.into())))
-    };
-    since.unwrap_or(UNIX_EPOCH)
-}
-
-/// What the kernel sent as a time. fuser 0.18 takes the nanoseconds of a time before 1970 off
-/// instead of adding them; this is its exact inverse, so the kernel's own values come out.
-fn sent_time(time: TimeOrNow) -> Time {
-    match time {
-        TimeOrNow::Now => Time::now(),
-        TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
-            Ok(d) => Time { secs: d.as_secs() as i64, nanos: d.subsec_nanos() },
-            Err(before) => {
-                let d = before.duration();
-                Time { secs: (d.as_secs() as i64).wrapping_neg(), nanos: d.subsec_nanos() }
-            }
-        },
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_ASYNC_DIO;
@@ -243,7 +136,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.governor.request();
+        let _request = self.watch.request();
         match self.tree.lookup(Ino(parent.0), name.as_bytes()) {
             Ok(entry) => self.reply_entry(reply, &entry),
             Err(FsError::NotFound) => {
@@ -261,7 +154,7 @@ impl Filesystem for Adapter {
                     mtime: Time::default(),
                     ctime: Time::default(),
                 };
-                reply.entry(&TTL, &self.attr(Ino(0), &nothing), GENERATION);
+                reply.entry(&TTL, &self.view.attr(Ino(0), &nothing), GENERATION);
             }
             Err(error) => reply.error(self.errno(&error)),
         }
@@ -272,9 +165,9 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.attr(Ino(ino.0)),
-            attr => reply.attr(&TTL, &self.attr(Ino(ino.0), &attr)));
+            attr => reply.attr(&TTL, &self.view.attr(Ino(ino.0), &attr)));
     }
 
     fn setattr(
@@ -295,21 +188,21 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         let set = SetAttr {
             mode: mode.map(|mode| (mode & 0o7777) as u16),
-            uid: uid.map(|uid| self.true_owner(uid, 0).0),
-            gid: gid.map(|gid| self.true_owner(0, gid).1),
+            uid: uid.map(|uid| self.view.true_owner(uid, 0).0),
+            gid: gid.map(|gid| self.view.true_owner(0, gid).1),
             size,
             atime: atime.map(sent_time),
             mtime: mtime.map(sent_time),
         };
         answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
-            attr => reply.attr(&TTL, &self.attr(Ino(ino.0), &attr)));
+            attr => reply.attr(&TTL, &self.view.attr(Ino(ino.0), &attr)));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.read_link(Ino(ino.0)), target => reply.data(&target));
     }
 
@@ -324,7 +217,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let Some(kind) = FileType::from_mode(mode) else { return reply.error(Errno::EINVAL) };
-        let (uid, gid) = self.true_owner(req.uid(), req.gid());
+        let (uid, gid) = self.view.true_owner(req.uid(), req.gid());
         let rdev = Device::from_u32(rdev);
         let mode = (mode & 0o7777) as u16;
         let node = NewNode { rdev, ..NewNode::plain(kind, mode, uid, gid) };
@@ -340,7 +233,7 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let (uid, gid) = self.true_owner(req.uid(), req.gid());
+        let (uid, gid) = self.view.true_owner(req.uid(), req.gid());
         let node = NewNode::directory((mode & 0o7777) as u16, uid, gid);
         self.make(parent, name, &node, reply);
     }
@@ -354,17 +247,17 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let target = target.as_os_str().as_bytes();
-        let (uid, gid) = self.true_owner(req.uid(), req.gid());
+        let (uid, gid) = self.view.true_owner(req.uid(), req.gid());
         self.make(parent, name, &NewNode::symlink(target, uid, gid), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.unlink(Ino(parent.0), name.as_bytes()), () => reply.ok());
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.rmdir(Ino(parent.0), name.as_bytes()), () => reply.ok());
     }
 
@@ -378,7 +271,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         let mode = if flags.is_empty() {
             RenameMode::Replace
         } else if flags == RenameFlags::RENAME_NOREPLACE {
@@ -400,7 +293,7 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.link(Ino(ino.0), Ino(parent.0), name.as_bytes()),
             entry => self.reply_entry(reply, &entry));
     }
@@ -470,19 +363,17 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.governor.request();
+        let request = self.watch.request();
         let ino = Ino(ino.0);
-        if let Some(ahead) = self.tree.ahead(ino) {
-            let tree = self.tree.clone();
-            self.workers.run(move || tree.decode_ahead(ahead));
-        }
+        let ahead = self.tree.ahead(ino, offset, size as usize);
         if size < BULK || self.tree.is_cached(ino, offset, size as usize) {
+            self.decode_ahead(ahead);
             return self.read_now(ino, offset, size, reply);
         }
-        // Polling would take the processor from those who decode.
-        self.governor.rest();
+        request.hand_over();
         let (tree, faults) = (self.tree.clone(), self.faults.clone());
         self.workers.run(move || read(&tree, &faults, ino, offset, size, reply));
+        self.decode_ahead(ahead);
     }
 
     fn write(
@@ -497,7 +388,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.write(Ino(ino.0), offset, data),
             written => reply.written(written as u32));
     }
@@ -512,7 +403,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         let Some(end) = offset.checked_add(length) else { return reply.error(Errno::EFBIG) };
         let ino = Ino(ino.0);
         let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
@@ -540,7 +431,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         let result =
             self.tree.next_data(Ino(ino.0), offset).and_then(|data| match (whence, data) {
@@ -566,7 +457,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         // The reply has 32 bits; a caller that wants more comes again.
         let len = len.min(1 << 30);
         let copied =
@@ -582,7 +473,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         let listed = self.tree.read_dir(Ino(ino.0), offset, |item| {
             let kind = file_type(item.kind);
             !reply.add(INodeNo(item.ino.0), item.next, kind, OsStr::from_bytes(item.name))
@@ -598,9 +489,9 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         let listed = self.tree.read_dir_plus(Ino(ino.0), offset, |item, entry| {
-            let attr = self.attr(entry.ino, &entry.attr);
+            let attr = self.view.attr(entry.ino, &entry.attr);
             let name = OsStr::from_bytes(item.name);
             !reply.add(INodeNo(item.ino.0), item.next, name, &TTL, &attr, GENERATION)
         });
@@ -618,7 +509,7 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        self.governor.request();
+        let _request = self.watch.request();
         // Shells and interpreters ask of each script whether it is a terminal.
         reply.error(Errno::ENOTTY);
     }
@@ -638,7 +529,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.governor.request();
+        let _request = self.watch.request();
         const BLOCK: u64 = 4096;
         let usage = self.tree.usage();
         let (blocks, free) = (usage.limit / BLOCK, usage.limit.saturating_sub(usage.used) / BLOCK);
@@ -661,7 +552,7 @@ impl Filesystem for Adapter {
         if !self.view.xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        self.governor.request();
+        let _request = self.watch.request();
         let flags = match flags {
             libc::XATTR_CREATE => XattrFlags::Create,
             libc::XATTR_REPLACE => XattrFlags::Replace,
@@ -675,7 +566,7 @@ impl Filesystem for Adapter {
         if !self.view.xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.xattr(Ino(ino.0), name.as_bytes()),
             value => reply_sized(reply, size, &value));
     }
@@ -684,7 +575,7 @@ impl Filesystem for Adapter {
         if !self.view.xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.xattrs(Ino(ino.0)), xattrs => {
             let mut names = Vec::new();
             for (name, _) in xattrs {
@@ -699,7 +590,7 @@ impl Filesystem for Adapter {
         if !self.view.xattrs {
             return reply.error(Errno::ENOSYS);
         }
-        self.governor.request();
+        let _request = self.watch.request();
         answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
             () => reply.ok());
     }
@@ -713,17 +604,5 @@ fn reply_sized(reply: ReplyXattr, size: u32, value: &[u8]) {
         reply.error(Errno::ERANGE);
     } else {
         reply.data(value);
-    }
-}
-
-fn file_type(kind: FileType) -> fuser::FileType {
-    match kind {
-        FileType::Regular => fuser::FileType::RegularFile,
-        FileType::Directory => fuser::FileType::Directory,
-        FileType::Symlink => fuser::FileType::Symlink,
-        FileType::CharDevice => fuser::FileType::CharDevice,
-        FileType::BlockDevice => fuser::FileType::BlockDevice,
-        FileType::Fifo => fuser::FileType::NamedPipe,
-        FileType::Socket => fuser::FileType::Socket,
     }
 }

@@ -2,7 +2,9 @@
 //! [`Tree`].
 //!
 //! - `adapter`: requests to calls, errors to errno, nothing else.
-//! - `idle`: whether the thread that reads the device spins or sleeps.
+//! - `view`: how attributes look through one mount.
+//! - `faults`: what went wrong, for whoever asks afterwards.
+//! - `idle`: how the thread that reads the device waits for the next request.
 //! - `workers`: threads for the reads that have to decode first.
 //!
 //! Invariants:
@@ -12,7 +14,9 @@
 
 mod adapter;
 mod errno;
+mod faults;
 mod idle;
+mod view;
 mod workers;
 
 use std::io;
@@ -23,11 +27,12 @@ use std::thread::JoinHandle;
 use fs_model::Tree;
 use fuser::{Config, Notifier, Session, SessionACL};
 
-pub use adapter::{Faults, View};
 pub use errno::errno_of;
+pub use faults::Faults;
+pub use view::View;
 
 use adapter::Adapter;
-use idle::Governor;
+use idle::Watch;
 use workers::Workers;
 
 /// Has large buffers come from the kernel as zero pages and go back to it, whatever was freed
@@ -55,9 +60,9 @@ pub struct Serving {
 /// # Errors
 /// When the kernel and this program do not come to terms, or a thread cannot be started.
 pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving> {
-    let governor = Governor::start(&device)?;
+    let watch = Watch::new(&device)?;
     let faults = Arc::new(Faults::default());
-    let adapter = Adapter::new(tree, view, Workers::start()?, governor, faults.clone());
+    let adapter = Adapter::new(tree, view, Workers::start()?, watch, faults.clone());
     // One thread reads the device: it answers most requests in a few microseconds, which is less
     // than waking a second one would take. What takes long goes to the workers.
     let session = Session::from_fd(adapter, device, SessionACL::All, Config::default())?;

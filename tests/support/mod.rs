@@ -9,8 +9,8 @@
 )]
 
 pub mod lab;
-pub mod memfs;
 pub mod processes;
+pub mod shown;
 pub mod stage;
 pub mod terminal;
 pub mod tools;
@@ -18,23 +18,17 @@ pub mod tools;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use overcoat::sandbox::{
-    CommandSpec, ExitStatus, HostMount, MountPointKind, Plan, Privilege, Sandbox, Starting, Stdio,
-    Supervisor,
-};
+use overcoat::fuse::Serving;
+use overcoat::root::lay_mount_points;
+use overcoat::sandbox::{CommandSpec, ExitStatus, Plan, Privilege, Sandbox, Stdio, Supervisor};
+use overcoat::supervise::SupervisedTree;
 
 pub use lab::USER;
-pub use memfs::MemFs;
 pub use processes::eventually;
-
-/// Where the Debian base is, as a tar archive.
-pub fn base() -> PathBuf {
-    lab::file("base.tar")
-}
+pub use shown::Shown;
 
 /// Runs `test` with the rights of this process, and once more as the unprivileged user when this
 /// process is root: by executing this test binary again for the test `name` alone.
@@ -76,11 +70,11 @@ pub fn user_command() -> Command {
     command
 }
 
-/// A sandbox on the test base, with the file system that serves it.
+/// A sandbox on the lab's base, with the tree that it shows.
 pub struct Lab {
     pub sandbox: Sandbox,
-    pub fs: MemFs,
-    session: fuser::BackgroundSession,
+    pub shown: Shown,
+    serving: Serving,
     supervisor: Supervisor,
 }
 
@@ -89,57 +83,21 @@ pub fn plan() -> Plan {
     Plan::new(Privilege::detect().unwrap())
 }
 
-/// Serves the root of `starting`.
-pub fn serve(starting: &mut Starting, fs: &MemFs) -> fuser::BackgroundSession {
-    let mut config = fuser::Config::default();
-    config.acl = fuser::SessionACL::All;
-    config.n_threads = Some(2);
-    let fd = starting.fuse_fd();
-    fuser::Session::from_fd(fs.clone(), fd, fuser::SessionACL::All, config)
-        .and_then(fuser::Session::spawn)
-        .unwrap()
-}
-
-/// Serves a mount of the host.
-pub fn serve_host(mount: HostMount, fs: &MemFs) -> fuser::BackgroundSession {
-    let acl = match mount.is_shared() {
-        true => fuser::SessionACL::All,
-        false => fuser::SessionACL::Owner,
-    };
-    let config = fuser::Config::default();
-    fuser::Session::from_fd(fs.clone(), mount.into_fuse_fd(), acl, config)
-        .and_then(fuser::Session::spawn)
-        .unwrap()
-}
-
-/// Makes the mount points of a plan.
-pub fn make_mount_points(plan: &Plan, fs: &MemFs) {
-    let mut tree = fs.lock();
-    for point in plan.mount_points().unwrap() {
-        match point.kind {
-            MountPointKind::Directory => {
-                tree.directory(&point.path);
-            }
-            MountPointKind::File => tree.file(&point.path, b"", 0o644),
-        }
-    }
-}
-
 impl Lab {
     pub fn new(plan: Plan) -> Self {
-        let fs = MemFs::from_tar(&base(), plan.privilege.max_uid());
-        make_mount_points(&plan, &fs);
-        Lab::with(plan, fs)
+        let shown = Shown::base(plan.privilege.max_uid());
+        lay_mount_points(&shown.live, &plan).unwrap();
+        Lab::with(plan, shown)
     }
 
     /// As [`Lab::new`], on a tree that has its mount points.
-    pub fn with(plan: Plan, fs: MemFs) -> Self {
+    pub fn with(plan: Plan, shown: Shown) -> Self {
         let mut starting = Sandbox::fork(plan).unwrap();
-        let session = serve(&mut starting, &fs);
-        fs.set_notifier(session.notifier());
+        let serving = shown.serve(starting.fuse_fd());
         let mut sandbox = starting.enter().unwrap();
-        let supervisor = Supervisor::start(&mut sandbox, Arc::new(fs.clone())).unwrap();
-        Lab { sandbox, fs, session, supervisor }
+        let supervised = Arc::new(SupervisedTree::new(shown.live.clone()));
+        let supervisor = Supervisor::start(&mut sandbox, supervised).unwrap();
+        Lab { sandbox, shown, serving, supervisor }
     }
 
     /// Runs a command; its status, and what it printed on both streams.
@@ -174,7 +132,7 @@ impl Lab {
     pub fn end(self) {
         self.sandbox.shutdown();
         self.supervisor.join();
-        self.session.join().unwrap();
+        self.serving.wait().unwrap();
     }
 }
 

@@ -11,6 +11,8 @@
 //! - Damage is an error that names the image: never a panic, a short read or an unbounded
 //!   allocation.
 
+use std::ops::Range;
+
 use crate::attr::{Attr, FileType};
 use crate::error::LayerError;
 
@@ -48,6 +50,15 @@ pub struct LayerDirEntry {
 /// An extended attribute's full name (`user.x`, `security.capability`) and value.
 pub type Xattr = (Box<[u8]>, Box<[u8]>);
 
+/// What will probably be read next: [`Layer::ahead`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// These bytes of a file.
+    File(LayerIno, Range<u64>),
+    /// Something that several files share, by a number that the layer knows it by.
+    Shared(u64),
+}
+
 /// A read-only source of inodes. See the [module](self) for what each keeps.
 pub trait Layer: Send + Sync + std::fmt::Debug {
     /// The image, archive or directory, as the user named it.
@@ -73,11 +84,7 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
 
     /// Where the next data at or after `offset` lies, as `start..end`; `None` when only a hole
     /// follows. A layer that knows no holes has data to the end.
-    fn next_data(
-        &self,
-        ino: LayerIno,
-        offset: u64,
-    ) -> Result<Option<std::ops::Range<u64>>, LayerError> {
+    fn next_data(&self, ino: LayerIno, offset: u64) -> Result<Option<Range<u64>>, LayerError> {
         let size = self.attr(ino)?.size;
         Ok((offset < size).then_some(offset..size))
     }
@@ -88,16 +95,15 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// What would be worth decoding before it is asked for, now that this file is being read: a
-    /// token for [`Layer::decode_ahead`], or nothing. To be asked at each read; costs next to
-    /// nothing.
-    fn ahead(&self, _ino: LayerIno) -> Option<u64> {
+    /// What would be worth decoding before it is asked for, now that these bytes of this file are
+    /// being read. To be asked at each read; costs next to nothing.
+    fn ahead(&self, _ino: LayerIno, _offset: u64, _len: usize) -> Option<Ahead> {
         None
     }
 
     /// Decodes what [`Layer::ahead`] spoke of, into the layer's cache. For a thread that has
     /// nothing better to do. Damage is reported when it is read.
-    fn decode_ahead(&self, _token: u64) {}
+    fn decode_ahead(&self, _ahead: Ahead) {}
 
     /// The target of a symbolic link.
     fn read_link(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError>;

@@ -10,16 +10,16 @@ use super::{Ino, Tree, pristine_source};
 use crate::attr::{FileType, Time};
 use crate::delta::Contents;
 use crate::error::FsError;
-use crate::layer::Xattr;
+use crate::layer::{Ahead, Xattr};
 
 /// Bytes that a copy within the tree moves at a time.
 const COPY_BUFFER: usize = 256 << 10;
 
 /// Something of a layer that will probably be read next.
-#[derive(Clone, Copy, Debug)]
-pub struct Ahead {
+#[derive(Clone, Debug)]
+pub struct NextRead {
     source: Source,
-    token: u64,
+    ahead: Ahead,
 }
 
 enum Readable {
@@ -67,15 +67,16 @@ impl Tree {
         }
     }
 
-    /// What would be worth decoding before it is asked for, now that `ino` is being read.
-    pub fn ahead(&self, ino: Ino) -> Option<Ahead> {
+    /// What would be worth decoding before it is asked for, now that these bytes of `ino` are being
+    /// read.
+    pub fn ahead(&self, ino: Ino, offset: u64, len: usize) -> Option<NextRead> {
         let Ok(Readable::Pristine(source)) = self.readable(ino) else { return None };
-        self.stack.ahead(source).map(|token| Ahead { source, token })
+        self.stack.ahead(source, offset, len).map(|ahead| NextRead { source, ahead })
     }
 
     /// Decodes it, into the layer's cache: for a thread that has nothing better to do.
-    pub fn decode_ahead(&self, ahead: Ahead) {
-        self.stack.decode_ahead(ahead.source, ahead.token);
+    pub fn decode_ahead(&self, next: NextRead) {
+        self.stack.decode_ahead(next.source, next.ahead);
     }
 
     /// Writes `data` at `offset`. Returns how much was written, which is less than all of it when

@@ -94,15 +94,11 @@ impl Tree {
         let mut state = self.state.lock();
         let stack = &self.stack;
         state.list(stack, dir, offset, &mut |state, item| {
-            let attr = if item.next <= FIRST_PLACE {
-                state.attr(stack, item.ino)?
-            } else {
-                // A directory has to be in memory before anybody can ask for it.
-                match state.find(stack, dir, item.name)? {
-                    Some(_) => state.attr(stack, item.ino)?,
-                    None => return Ok(true),
-                }
-            };
+            // A directory has to be in memory before anybody can ask for it.
+            if item.next > FIRST_PLACE && item.kind == FileType::Directory {
+                state.find(stack, dir, item.name)?;
+            }
+            let attr = state.attr(stack, item.ino)?;
             let taken = take(item, &Entry { ino: item.ino, attr });
             if taken && item.next > FIRST_PLACE {
                 state.retain(item.ino, dir);

@@ -33,7 +33,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 pub use attributes::{SetAttr, XattrFlags};
-pub use io::Ahead;
+pub use io::NextRead;
 pub use listing::DirItem;
 pub use names::NewNode;
 pub use path::{Follow, Resolved};

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use super::Ino;
 use crate::attr::{Attr, FileType};
 use crate::error::LayerError;
-use crate::layer::{Layer, LayerEntry, LayerIno, Xattr};
+use crate::layer::{Ahead, Layer, LayerEntry, LayerIno, Xattr};
 
 /// Bits of an inode number that hold the layer's own number.
 const LAYER_INO_BITS: u32 = 48;
@@ -216,12 +216,12 @@ impl Stack {
         self.layer(source).next_data(source.ino, offset)
     }
 
-    pub(crate) fn ahead(&self, source: Source) -> Option<u64> {
-        self.layer(source).ahead(source.ino)
+    pub(crate) fn ahead(&self, source: Source, offset: u64, len: usize) -> Option<Ahead> {
+        self.layer(source).ahead(source.ino, offset, len)
     }
 
-    pub(crate) fn decode_ahead(&self, source: Source, token: u64) {
-        self.layer(source).decode_ahead(token);
+    pub(crate) fn decode_ahead(&self, source: Source, ahead: Ahead) {
+        self.layer(source).decode_ahead(ahead);
     }
 
     pub(crate) fn is_cached(&self, source: Source, offset: u64, len: usize) -> bool {

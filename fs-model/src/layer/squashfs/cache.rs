@@ -76,6 +76,13 @@ impl<K: Hash + Eq, V: Weigh + Clone> ByteLru<K, V> {
         }
     }
 
+    /// Gives the value up.
+    pub(super) fn remove(&mut self, key: &K) {
+        if let Some(old) = self.entries.pop(key) {
+            self.bytes -= old.weight();
+        }
+    }
+
     /// What the values weigh together.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -165,9 +172,9 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> BlockCache<K, V> {
         }
     }
 
-    /// The block in `out`, copied from the cache, or decoded right into it by `decode`; then it
-    /// is kept only if somebody waited for it, in the form that `keep` gives it.
-    pub(super) fn read_or_decode(
+    /// The block in `out`: copied from the cache, which gives it up, or decoded right into it by
+    /// `decode`; then it is kept only if somebody waited for it, in the form that `keep` gives it.
+    pub(super) fn take_or_decode(
         &self,
         key: K,
         out: &mut [u8],
@@ -178,11 +185,13 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> BlockCache<K, V> {
         loop {
             let flight = match self.find(key) {
                 Found::Ready(value) => {
+                    self.state.lock().ready.remove(&key);
                     copy(&value, out);
                     return Ok(());
                 }
                 Found::Wait(flight) => match flight.wait() {
                     Some(result) => {
+                        self.state.lock().ready.remove(&key);
                         copy(&result?, out);
                         return Ok(());
                     }
@@ -363,7 +372,7 @@ mod tests {
     fn a_decode_into_a_buffer_is_shared_with_who_waits_and_else_not_kept() {
         let cache = Cache::new(1 << 20);
         let read = |out: &mut [u8], waiters| {
-            cache.read_or_decode(
+            cache.take_or_decode(
                 1,
                 out,
                 |block, out| out.copy_from_slice(block),
@@ -395,7 +404,26 @@ mod tests {
             });
         });
         assert_eq!(cache.decodes(), 2);
-        assert!(cache.contains(&1));
+        // Who waited for the whole block has taken it.
+        assert!(!cache.contains(&1));
+    }
+
+    #[test]
+    fn a_block_that_was_decoded_ahead_leaves_when_it_is_read_whole() {
+        let cache = Cache::new(1 << 20);
+        cache.get_or_decode(1, || Ok(block(10))).unwrap();
+        let mut out = [0; 10];
+        cache
+            .take_or_decode(
+                1,
+                &mut out,
+                |block, out| out.copy_from_slice(block),
+                |_| unreachable!("it is there"),
+                |_| unreachable!(),
+            )
+            .unwrap();
+        assert_eq!(out, [7; 10]);
+        assert_eq!((cache.contains(&1), cache.bytes()), (false, 0));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::cache::{Block, ENTRY_COST, Weigh};
 use super::inode::Body;
 use super::metadata::{Cursor, Place};
 use crate::error::LayerError;
-use crate::layer::LayerIno;
+use crate::layer::{Ahead, LayerIno};
 
 /// In a data block's word: it is stored as it is.
 const UNCOMPRESSED: u32 = 1 << 24;
@@ -67,32 +67,6 @@ impl Weigh for Arc<FileLayout> {
         size_of::<FileLayout>()
             + ENTRY_COST
             + (self.blocks / self.stride) as usize * size_of::<Point>()
-    }
-}
-
-/// Tells whether fragment blocks are read in order, as a walk over a tree does: files that lie
-/// side by side share them.
-#[derive(Debug, Default)]
-pub(super) struct FragmentScan {
-    current: u32,
-    /// The last one that was spoken of.
-    ahead: u32,
-}
-
-impl FragmentScan {
-    /// A file with its tail in block `index` is read; the block to decode next, once.
-    fn step(&mut self, index: u32) -> Option<u32> {
-        let in_order = index == self.current || index == self.current.saturating_add(1);
-        self.current = index;
-        if !in_order {
-            self.ahead = index;
-            return None;
-        }
-        let next = index.saturating_add(1);
-        (self.ahead < next).then(|| {
-            self.ahead = next;
-            next
-        })
     }
 }
 
@@ -203,22 +177,52 @@ impl SquashfsLayer {
         Ok(BlockKey { start: fragment.start, word: fragment.word, len: 0 })
     }
 
-    /// The fragment block that a reader who goes through the image in order will want next, the
-    /// first time that it can be told.
-    pub(super) fn fragment_ahead(&self, ino: LayerIno) -> Option<u32> {
-        let index = self.layout(ino).ok()?.fragment?;
-        let next = self.scan.lock().step(index)?;
-        (next < self.superblock.fragments).then_some(next)
+    /// See [`Layer::ahead`](crate::layer::Layer::ahead).
+    pub(super) fn next_wanted(&self, ino: LayerIno, offset: u64, len: usize) -> Option<Ahead> {
+        let layout = self.layout(ino).ok()?;
+        let end = layout.size.min(offset.saturating_add(len as u64));
+        let read = offset.min(end)..end;
+        let mut scan = self.scan.lock();
+        let block_size = self.superblock.block_size.into();
+        if let Some(range) = scan.step_file(ino, &read, layout.size, block_size) {
+            return Some(Ahead::File(ino, range));
+        }
+        let next = scan.step_fragment(layout.fragment?)?;
+        (next < self.superblock.fragments).then_some(Ahead::Shared(next.into()))
     }
 
-    /// Decodes the fragment block `index` into the cache.
-    pub(super) fn decode_fragment(&self, index: u32) {
-        if let Ok(key) = self.fragment_key(index)
-            && key.word & UNCOMPRESSED == 0
-        {
-            // Whoever reads it gets the error, if there is one.
-            let _ = self.fragment_block(key);
+    /// See [`Layer::decode_ahead`](crate::layer::Layer::decode_ahead).
+    pub(super) fn decode_wanted(&self, ahead: Ahead) -> Result<(), LayerError> {
+        match ahead {
+            Ahead::Shared(index) => match u32::try_from(index) {
+                Ok(index) => self.decode_into_cache(self.fragment_key(index)?),
+                Err(_) => Ok(()),
+            },
+            Ahead::File(ino, wanted) => {
+                let layout = self.layout(ino)?;
+                let mut pieces = self.pieces(&layout, wanted.start)?;
+                while let Some((piece, range)) = pieces.next()?
+                    && range.start < wanted.end
+                {
+                    match piece {
+                        Piece::Hole => {}
+                        Piece::Block(key) | Piece::Tail(key, _) => self.decode_into_cache(key)?,
+                    }
+                }
+                Ok(())
+            }
         }
+    }
+
+    fn decode_into_cache(&self, key: BlockKey) -> Result<(), LayerError> {
+        if key.word & UNCOMPRESSED != 0 {
+            return Ok(());
+        }
+        match key.len {
+            0 => self.fragment_block(key),
+            _ => self.data_block(key),
+        }
+        .map(drop)
     }
 
     /// A walk over the pieces of a file from the one on that has the byte `offset`.
@@ -304,7 +308,7 @@ impl SquashfsLayer {
         if out.len() == key.len as usize {
             // The whole block: decoded where it is wanted. The kernel keeps what it read, so that
             // keeping it here as well would only cost memory.
-            return self.blocks.read_or_decode(
+            return self.blocks.take_or_decode(
                 key,
                 out,
                 |block, out| out.copy_from_slice(block),
@@ -312,12 +316,15 @@ impl SquashfsLayer {
                 |decoded| Arc::new(decoded.to_vec()),
             );
         }
-        let block = self.blocks.get_or_decode(key, || {
+        self.copy_part(key, &self.data_block(key)?, within, out)
+    }
+
+    fn data_block(&self, key: BlockKey) -> Result<Block, LayerError> {
+        self.blocks.get_or_decode(key, || {
             let mut decoded = vec![0; key.len as usize];
             self.decode_exactly(key, &mut decoded)?;
             Ok(Arc::new(decoded))
-        })?;
-        self.copy_part(key, &block, within, out)
+        })
     }
 
     /// The bytes from `at` on of a fragment block.

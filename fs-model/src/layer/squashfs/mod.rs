@@ -20,16 +20,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::ahead::Scan;
 use self::cache::{Block, BlockCache, ByteLru};
-use self::data::{BlockKey, FileLayout, FragmentScan};
+use self::data::{BlockKey, FileLayout};
 use self::image::{Image, most_metadata};
 use self::inode::Body;
 use self::metadata::Metadata;
 use self::tables::Tables;
-use super::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
+use super::{Ahead, Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
 use crate::attr::{Attr, FileType};
 use crate::error::LayerError;
 
+mod ahead;
 mod cache;
 mod compression;
 mod data;
@@ -86,7 +88,7 @@ pub struct SquashfsLayer {
     tables: Tables,
     blocks: BlockCache<BlockKey, Block>,
     layouts: Mutex<ByteLru<LayerIno, Arc<FileLayout>>>,
-    scan: Mutex<FragmentScan>,
+    scan: Mutex<Scan>,
     /// What the directory table can hold at the most.
     most_directory_bytes: u64,
 }
@@ -117,7 +119,7 @@ impl SquashfsLayer {
             tables: Tables::new(),
             blocks: BlockCache::new(options.data_bytes),
             layouts: Mutex::new(ByteLru::new(options.layout_bytes)),
-            scan: Mutex::new(FragmentScan::default()),
+            scan: Mutex::new(Scan::default()),
             most_directory_bytes: most_metadata(&superblock.directory_table),
             superblock,
         };
@@ -180,14 +182,13 @@ impl Layer for SquashfsLayer {
         self.has_decoded(ino, offset, len)
     }
 
-    fn ahead(&self, ino: LayerIno) -> Option<u64> {
-        self.fragment_ahead(ino).map(u64::from)
+    fn ahead(&self, ino: LayerIno, offset: u64, len: usize) -> Option<Ahead> {
+        self.next_wanted(ino, offset, len)
     }
 
-    fn decode_ahead(&self, token: u64) {
-        if let Ok(index) = u32::try_from(token) {
-            self.decode_fragment(index);
-        }
+    fn decode_ahead(&self, ahead: Ahead) {
+        // Whoever reads it gets the error, if there is one.
+        let _ = self.decode_wanted(ahead);
     }
 
     fn read_link(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError> {

@@ -1,0 +1,103 @@
+//! How attributes look through one mount: owners, times and types, in both directions.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fs_model::{Attr, FileType, Ino, Time};
+use fuser::{FileAttr, INodeNo, TimeOrNow};
+
+/// Who an object belongs to whose id the mount's namespace has no name for: the kernel's own
+/// overflow id.
+const OVERFLOW_ID: u32 = 65534;
+
+/// How a tree is shown through one mount.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Ids above this one have no name in the mount's namespace, and are shown as 65534. The tree
+    /// and what is sealed from it keep the true ones.
+    pub max_id: u32,
+    /// Show everything as owned by this user and group, and record what they own as root's: for a
+    /// mount that has no id mapping and is theirs alone.
+    pub owner: Option<(u32, u32)>,
+    /// Whether the tree answers for extended attributes.
+    pub xattrs: bool,
+}
+
+impl View {
+    /// The attributes of `ino`, as the kernel is told them.
+    pub(super) fn attr(&self, ino: Ino, attr: &Attr) -> FileAttr {
+        let (uid, gid) = match self.owner {
+            Some(owner) => owner,
+            None => (self.shown_id(attr.uid), self.shown_id(attr.gid)),
+        };
+        FileAttr {
+            ino: INodeNo(ino.0),
+            size: attr.size,
+            blocks: attr.allocated.div_ceil(512),
+            atime: system_time(attr.atime),
+            mtime: system_time(attr.mtime),
+            ctime: system_time(attr.ctime),
+            crtime: UNIX_EPOCH,
+            kind: file_type(attr.kind),
+            perm: attr.mode,
+            nlink: attr.nlink,
+            uid,
+            gid,
+            rdev: attr.rdev.to_u32(),
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    fn shown_id(&self, id: u32) -> u32 {
+        if id > self.max_id { OVERFLOW_ID } else { id }
+    }
+
+    /// The true owner for the one that the kernel names.
+    pub(super) fn true_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
+        match self.owner {
+            Some((owner, group)) => {
+                (if uid == owner { 0 } else { uid }, if gid == group { 0 } else { gid })
+            }
+            None => (uid, gid),
+        }
+    }
+}
+
+fn system_time(time: Time) -> SystemTime {
+    let since = if time.secs >= 0 {
+        UNIX_EPOCH.checked_add(Duration::new(time.secs.unsigned_abs(), time.nanos))
+    } else {
+        UNIX_EPOCH
+            .checked_sub(Duration::from_secs(time.secs.unsigned_abs()))
+            .and_then(|t| t.checked_add(Duration::from_nanos(time.nanos.into())))
+    };
+    since.unwrap_or(UNIX_EPOCH)
+}
+
+/// What the kernel sent as a time. fuser 0.18 takes the nanoseconds of a time before 1970 off
+/// instead of adding them; this is its exact inverse, so the kernel's own values come out.
+pub(super) fn sent_time(time: TimeOrNow) -> Time {
+    match time {
+        TimeOrNow::Now => Time::now(),
+        TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
+            Ok(d) => Time { secs: d.as_secs() as i64, nanos: d.subsec_nanos() },
+            Err(before) => {
+                let d = before.duration();
+                Time { secs: (d.as_secs() as i64).wrapping_neg(), nanos: d.subsec_nanos() }
+            }
+        },
+    }
+}
+
+/// The type of an object, in FUSE's terms.
+pub(super) fn file_type(kind: FileType) -> fuser::FileType {
+    match kind {
+        FileType::Regular => fuser::FileType::RegularFile,
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::Symlink => fuser::FileType::Symlink,
+        FileType::CharDevice => fuser::FileType::CharDevice,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::Socket => fuser::FileType::Socket,
+    }
+}
