@@ -1,47 +1,54 @@
 //! How the thread that reads the FUSE device waits for the next request.
 //!
 //! Waking a sleeping thread is most of what a FUSE request costs: 60 µs of 75 on an idle machine.
-//! So after an answer the device is watched for up to [`PATIENCE`] before the thread goes to sleep
-//! on it: what watching costs at most is what it can save. Where requests are far apart, because
-//! whoever asks has other things to do, watching only takes the processor from them; so it is
-//! done while they come in quick succession, and not otherwise. An idle mount costs nothing.
+//! So after an answer the device is watched for a while before the thread goes to sleep on it. How
+//! long is judged by how far apart the requests have been lately: somebody who walks over a tree
+//! comes again in some 20 to 80 µs, and is waited for; where requests are far apart, because
+//! whoever asks has other things to do, watching would only take the processor from them. An idle
+//! mount costs nothing.
 //!
 //! On a machine with a single processor nothing is watched: it would only keep the others from
 //! running.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// How long the device is watched after an answer. Measured on the main job, on listing an image
-/// and on making files: from 30 to 100 µs make no difference to the last two, and what is longer
-/// costs the first.
-const PATIENCE: Duration = Duration::from_micros(40);
+/// The longest that the device is watched after an answer: what it costs in vain at most. Measured
+/// on the main job, on listing an image and on making files: more makes no difference to the last
+/// two, and costs the first.
+const MOST_PATIENCE: Duration = Duration::from_micros(100);
 
-/// A request that comes within this time of the last answer is in quick succession to it, the
-/// time to wake up for it included.
-const QUICK: Duration = Duration::from_micros(100);
+/// Requests that are further apart than this on average are not waited for.
+const QUICK: Duration = Duration::from_micros(120);
 
-/// How far apart requests are, by the latest few: a counter that has to be pushed twice before it
-/// changes its mind.
-#[derive(Debug, Default)]
-struct Pace(AtomicU32);
+/// A pause counts as this long at most: one alone says little.
+const LONGEST_GAP: Duration = Duration::from_micros(300);
+
+/// How far apart requests are: the mean time from an answer to the next request, in nanoseconds,
+/// of which the latest gap makes a quarter.
+#[derive(Debug)]
+struct Pace(AtomicU64);
 
 impl Pace {
-    const MOST: u32 = 3;
+    fn new() -> Pace {
+        Pace(AtomicU64::new(LONGEST_GAP.as_nanos() as u64))
+    }
 
     /// A request came this long after the last answer.
     fn note(&self, gap: Duration) {
-        let pace = self.0.load(Ordering::Relaxed);
-        let pace = if gap < QUICK { (pace + 1).min(Self::MOST) } else { pace.saturating_sub(1) };
-        self.0.store(pace, Ordering::Relaxed);
+        let gap = gap.min(LONGEST_GAP).as_nanos() as u64;
+        let mean = self.0.load(Ordering::Relaxed);
+        self.0.store((mean * 3 + gap) / 4, Ordering::Relaxed);
     }
 
-    fn is_quick(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= 2
+    /// How long the next request is worth waiting for.
+    fn patience(&self) -> Option<Duration> {
+        let mean = Duration::from_nanos(self.0.load(Ordering::Relaxed));
+        (mean < QUICK).then(|| (mean * 2 + Duration::from_micros(20)).min(MOST_PATIENCE))
     }
 }
 
@@ -62,7 +69,7 @@ impl Watch {
         let parallel = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
         Ok(Watch {
             device: parallel.then(|| device.try_clone()).transpose()?,
-            pace: Pace::default(),
+            pace: Pace::new(),
             begun: Instant::now(),
             answered: AtomicU64::new(0),
         })
@@ -84,11 +91,11 @@ impl Watch {
 
     fn answered(&self) {
         let now = self.done();
-        let Some(device) = self.device.as_ref().filter(|_| self.pace.is_quick()) else { return };
+        let (Some(device), Some(patience)) = (&self.device, self.pace.patience()) else { return };
         // Whatever poll has to say, reading the device says it too.
         while poll(&mut [PollFd::new(device.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)
             == Ok(0)
-            && self.begun.elapsed() - now < PATIENCE
+            && self.begun.elapsed() - now < patience
         {}
     }
 }
@@ -119,23 +126,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_device_is_watched_while_requests_come_quickly_and_not_otherwise() {
+    fn who_comes_again_soon_is_waited_for_and_nobody_else() {
         let (quick, slow) = (Duration::from_micros(20), Duration::from_millis(5));
-        let pace = Pace::default();
-        assert!(!pace.is_quick());
-        pace.note(quick);
-        assert!(!pace.is_quick(), "one alone says nothing");
-        pace.note(quick);
-        assert!(pace.is_quick());
-        for _ in 0..1000 {
-            pace.note(quick);
-        }
+        let pace = Pace::new();
+        assert_eq!(pace.patience(), None);
+        let quick_ones = |count| (0..count).for_each(|_| pace.note(quick));
+        quick_ones(10);
+        let settled = pace.patience().unwrap();
+        assert!(settled >= quick * 2 && settled < MOST_PATIENCE, "{settled:?}");
         pace.note(slow);
-        assert!(pace.is_quick(), "a single pause says nothing");
+        assert!(pace.patience().is_some(), "a single pause says little");
         pace.note(slow);
-        assert!(!pace.is_quick());
+        assert_eq!(pace.patience(), None);
+        quick_ones(1000);
         pace.note(slow);
-        pace.note(quick);
-        assert!(!pace.is_quick());
+        pace.note(slow);
+        assert_eq!(pace.patience(), None, "however long it went well before");
     }
 }
