@@ -90,7 +90,7 @@ peer_seal() { (cd "$W/tree" && find . -print0 | LC_ALL=C sort -z | cpio --quiet 
 (cd "$W/mnt" && zcat "$W/user/ours.cpio.gz" | cpio --quiet -iu 2>/dev/null) || :
 for ((i = 0; i < ROUNDS; i++)); do
   note seal.peer "$(seconds peer_seal)"
-  note seal.ours "$(seconds "$W/overcoat" seal "$W/mnt" -o "$W/ours.cpio.gz" --no-manifest)"
+  note seal.ours "$(seconds "$W/overcoat" seal "$W/mnt" -o "$W/ours.cpio.gz" --no-manifest 2>/dev/null)"
 done
 "$W/overcoat" umount "$W/mnt"
 umount "$W/tree"
