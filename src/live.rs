@@ -290,11 +290,12 @@ impl Live {
         if name.is_empty() {
             return Err(fail(FsError::Busy));
         }
-        self.tree.revert(parent, name).map_err(fail)?;
-        if let Some((ino, _)) = resolved.object {
-            self.forget_inode(ino);
+        for reverted in self.tree.revert(parent, name).map_err(fail)? {
+            self.forget_name(reverted.parent, &reverted.name);
+            if let Some(ino) = reverted.ino {
+                self.forget_inode(ino);
+            }
         }
-        self.forget_name(parent, name);
         Ok(())
     }
 

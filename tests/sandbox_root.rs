@@ -70,6 +70,28 @@ fn what_is_written_is_in_the_tree() {
     });
 }
 
+/// The kernel keeps for good what it was told, so it has to be told of what is taken back.
+#[test]
+fn what_is_taken_back_is_seen_as_the_base_has_it() {
+    at_both_privileges("what_is_taken_back_is_seen_as_the_base_has_it", || {
+        let lab = Lab::new(plan());
+        let look = "cat /etc/apt/apt.conf.d/*; stat -c '%n %a %s %Y' /etc/apt /etc/apt/*/* \
+                    /etc/debian_version; ls -1 /etc/apt /etc/apt/*";
+        let before = lab.ok(look);
+        lab.ok("set -e; cd /etc/apt
+                for file in apt.conf.d/*; do echo changed > $file; chmod 600 $file; done
+                rm -r preferences.d; mkdir -p new/deep; echo new > new/deep/file
+                mv sources.list.d elsewhere; echo > /etc/debian_version");
+        let changed = lab.ok(&format!("{look}; cat new/deep/file 2>/dev/null || true"));
+        assert_ne!(before, changed);
+        for path in ["/etc/apt", "/etc/debian_version"] {
+            lab.shown.live.revert(path.as_bytes()).unwrap();
+        }
+        assert_eq!(lab.ok(look), before);
+        lab.end();
+    });
+}
+
 #[test]
 fn network_none_has_a_loopback_only() {
     at_both_privileges("network_none_has_a_loopback_only", || {

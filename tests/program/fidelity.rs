@@ -181,6 +181,17 @@ fn in_an_archive(truth: &Listing, members: &Listing) -> Listing {
     truth
 }
 
+/// What `truth` becomes in a squashfs image that holds `members`: whole seconds from 1970 to 2106,
+/// and no new sockets, which the tar stream that it is made from cannot have.
+fn in_squashfs(truth: &Listing, members: &Listing) -> Listing {
+    let mut truth = truth.clone();
+    for (_, object) in truth.iter_mut().filter(|(path, _)| members.contains_key(*path)) {
+        object.mtime = object.mtime.clamp(0, u32::MAX.into());
+    }
+    truth.retain(|path, object| object.kind != "socket" || !path.starts_with("new/"));
+    truth
+}
+
 /// What is known of `unpacker` taken out of the comparison of `truth` and `found`, where `members`
 /// were unpacked: everything else must be the base's own in all things.
 fn on_the_same_terms(
@@ -275,6 +286,33 @@ fn a_tortured_base_is_the_same_under_every_unpacker() {
         let expected = in_an_archive(&truth, &members);
         assert_same(&format!("{who:?}, overcoat"), &expected, &captured(&again, &listed));
     }
+}
+
+/// What is deleted is a whiteout in it, as in every overlay.
+#[test]
+fn a_tortured_base_sealed_as_squashfs_is_a_layer_for_us_and_for_the_kernel() {
+    let stage = Stage::new();
+    let base = torture_base(&stage);
+    let listed = kernel_base(&stage, &base);
+    let who = Who::Unprivileged;
+    let image = stage.out(who).join("torture.squashfs");
+    let finished = inside::attempt(&stage, who, &[&base], "torture", |command| {
+        command.arg("--save").arg(&image);
+    });
+    let finished = finished.ok().says(&["/new/socket: "]);
+    let members = kernel_base(&stage, &image);
+    let truth = in_squashfs(&inside::listing_of(&finished), &members);
+    let expected = captured(&truth, &listed);
+    let again = inside::run(&stage, who, &[&base, &image], "list", |_| ());
+    assert_same("overcoat", &expected, &captured(&again, &listed));
+
+    stage.sh("mkdir lower upper merged
+              mount -t squashfs -o loop,ro torture.squashfs lower
+              mount -t squashfs -o loop,ro user/torture.squashfs upper
+              mount -t overlay -o ro,lowerdir=upper:lower overlay merged");
+    let merged = as_seen_by(who, &list(&stage.path("merged")));
+    stage.sh("umount merged; umount upper; umount lower");
+    assert_same("the kernel", &expected, &captured(&merged, &listed));
 }
 
 #[test]

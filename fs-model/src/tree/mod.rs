@@ -38,6 +38,7 @@ pub use listing::DirItem;
 pub use names::NewNode;
 pub use path::{Follow, Resolved};
 pub use rename::RenameMode;
+pub use revert::Reverted;
 
 use self::dir::{Dir, Target};
 use self::inode::Inode;

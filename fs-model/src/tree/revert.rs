@@ -18,15 +18,30 @@ use crate::error::FsError;
 
 type Name = Box<[u8]>;
 
+/// A name at which something was taken back: who keeps copies of what was there has to forget them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reverted {
+    /// The directory.
+    pub parent: Ino,
+    /// The name in it.
+    pub name: Box<[u8]>,
+    /// What the layers have there, if they have anything: its attributes and its content are
+    /// theirs again.
+    pub ino: Option<Ino>,
+}
+
 impl Tree {
     /// Takes back what was done to `name` of `parent`: what the layers have there shows again, and
     /// what they do not have is gone, with all that is in it. A directory of the layers is taken
     /// back with all that is in it. A scratch entry stays; what is beneath it is taken back.
     ///
+    /// Gives every name at which something may look different now; what was below a name that is
+    /// gone is not among them.
+    ///
     /// # Errors
     /// [`FsError::Busy`] when a directory that the layers have there, or below, lies elsewhere now,
     /// or when a scratch entry lies in something that would have to go.
-    pub fn revert(&self, parent: Ino, name: &[u8]) -> Result<(), FsError> {
+    pub fn revert(&self, parent: Ino, name: &[u8]) -> Result<Vec<Reverted>, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
@@ -70,11 +85,14 @@ impl State {
         parent: Ino,
         name: &[u8],
         taken_up: &mut Vec<Ino>,
-    ) -> Result<(), FsError> {
+    ) -> Result<Vec<Reverted>, FsError> {
+        let mut reverted = Vec::new();
         for (dir, name, target) in self.plan_revert(tree, parent, name, taken_up)? {
+            reverted.push(Reverted { parent: dir, name: name.clone(), ino: None });
             self.remove_whole(tree, dir, name, target)?;
         }
-        self.show_layers(tree, parent, name, taken_up)
+        self.show_layers(tree, parent, name, taken_up, &mut reverted)?;
+        Ok(reverted)
     }
 
     fn found(&self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Found, FsError> {
@@ -249,6 +267,7 @@ impl State {
         parent: Ino,
         name: &[u8],
         taken_up: &mut Vec<Ino>,
+        reverted: &mut Vec<Reverted>,
     ) -> Result<(), FsError> {
         // With each name, whether it lies in a directory that was removed and forgotten, so that
         // none of what the layers have in it had a name there.
@@ -265,6 +284,8 @@ impl State {
                 None => {}
             }
             self.recount(dir);
+            let ino = found.pristine.as_ref().map(Pristine::ino);
+            reverted.push(Reverted { parent: dir, name: name.clone(), ino });
             match found.pristine {
                 None => {}
                 Some(Pristine::Object { source, .. }) => {
