@@ -24,6 +24,7 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 
+use super::allocator::{HighWater, give_back};
 use super::errno::errno_of;
 use super::faults::Faults;
 use super::idle::Watch;
@@ -45,6 +46,7 @@ pub(super) struct Adapter {
     workers: Workers,
     watch: Watch,
     faults: Arc<Faults>,
+    held: HighWater,
 }
 
 thread_local! {
@@ -69,7 +71,7 @@ impl Adapter {
         watch: Watch,
         faults: Arc<Faults>,
     ) -> Self {
-        Adapter { tree, view, workers, watch, faults }
+        Adapter { tree, view, workers, watch, faults, held: HighWater::default() }
     }
 
     fn errno(&self, error: &FsError) -> Errno {
@@ -85,6 +87,14 @@ impl Adapter {
         let _request = self.watch.request();
         answer!(self, reply, self.tree.make(Ino(parent.0), name.as_bytes(), node),
             entry => self.reply_entry(reply, &entry));
+    }
+
+    /// To be called after what may have taken memory or freed it: what was freed becomes the
+    /// system's again.
+    fn account(&self) {
+        if self.held.has_fallen(self.tree.usage().used) {
+            self.workers.run(give_back);
+        }
     }
 
     fn decode_ahead(&self, next: Option<NextRead>) {
@@ -162,6 +172,7 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _req: &Request, ino: INodeNo, count: u64) {
         self.tree.forget(Ino(ino.0), count);
+        self.account();
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -199,6 +210,9 @@ impl Filesystem for Adapter {
         };
         answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
             attr => reply.attr(&TTL, &self.view.attr(Ino(ino.0), &attr)));
+        if size.is_some() {
+            self.account();
+        }
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -391,6 +405,7 @@ impl Filesystem for Adapter {
         let _request = self.watch.request();
         answer!(self, reply, self.tree.write(Ino(ino.0), offset, data),
             written => reply.written(written as u32));
+        self.account();
     }
 
     fn fallocate(
@@ -420,6 +435,7 @@ impl Filesystem for Adapter {
             _ => Err(FsError::NotSupported),
         };
         answer!(self, reply, result, () => reply.ok());
+        self.account();
     }
 
     fn lseek(
@@ -463,6 +479,7 @@ impl Filesystem for Adapter {
         let copied =
             self.tree.copy_range(Ino(ino_in.0), offset_in, Ino(ino_out.0), offset_out, len);
         answer!(self, reply, copied, copied => reply.written(copied as u32));
+        self.account();
     }
 
     fn readdir(

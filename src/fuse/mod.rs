@@ -3,6 +3,7 @@
 //!
 //! - `adapter`: requests to calls, errors to errno, nothing else.
 //! - `view`: how attributes look through one mount.
+//! - `allocator`: memory that goes back to the system.
 //! - `faults`: what went wrong, for whoever asks afterwards.
 //! - `idle`: how the thread that reads the device waits for the next request.
 //! - `workers`: threads for the reads that have to decode first.
@@ -13,6 +14,7 @@
 //!   what it was told for as long as it likes.
 
 mod adapter;
+mod allocator;
 mod errno;
 mod faults;
 mod idle;
@@ -27,6 +29,7 @@ use std::thread::JoinHandle;
 use fs_model::Tree;
 use fuser::{Config, Notifier, Session, SessionACL};
 
+pub use allocator::settle_allocator;
 pub use errno::errno_of;
 pub use faults::Faults;
 pub use view::View;
@@ -34,17 +37,6 @@ pub use view::View;
 use adapter::Adapter;
 use idle::Watch;
 use workers::Workers;
-
-/// Has large buffers come from the kernel as zero pages and go back to it, whatever was freed
-/// before. glibc would raise its threshold once a large one is freed, and then take the next from
-/// its heap: fuser's buffers of 16 MiB would be zeroed by hand and stay resident.
-pub fn settle_allocator() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt changes a number in the allocator, under its own lock.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
-    }
-}
 
 /// A mount that is being served by threads of this process.
 #[derive(Debug)]

@@ -260,3 +260,33 @@ fn mistakes_with_mounts_are_named_and_leave_nothing() {
         assert_eq!(stage.files(who).len(), 1, "{:?}", stage.files(who));
     }
 }
+
+/// Resident memory of a process, in MiB.
+fn resident(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn what_is_deleted_is_no_longer_in_memory() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    let who = Who::Unprivileged;
+    let dir = place(&stage, who);
+    mount(&stage, who, &["--rw", "--upper-size", "1G"], &[&base], &dir).ok();
+    let server = servers(&dir)[0];
+    let before = resident(server);
+    let fill = "for n in 1 2 3 4; do head -c 50M /dev/urandom >mnt/$n; done";
+    // All files but what lies last in the heap, one file in one piece, and an end cut off.
+    for free in
+        ["rm mnt/1 mnt/2 mnt/3", "cat mnt/? >mnt/all; rm mnt/?; rm mnt/all", ": >mnt/1; rm mnt/?"]
+    {
+        sh(&stage, who, fill).ok();
+        assert!(resident(server) > before + 190, "{} MiB", resident(server));
+        sh(&stage, who, free).ok();
+        eventually("memory is given back", || resident(server) < before + 80);
+        sh(&stage, who, "rm -f mnt/?").ok();
+    }
+    umount(&stage, who, &dir).ok();
+}
