@@ -54,17 +54,12 @@ impl Held {
         let rdev =
             Device { major: rustix::fs::major(meta.rdev()), minor: rustix::fs::minor(meta.rdev()) };
         let attr = Attr {
-            kind,
-            mode: (meta.mode() & 0o7777) as u16,
             uid: meta.uid(),
             gid: meta.gid(),
             size: data.len() as u64,
-            allocated: 0,
             rdev,
             nlink: meta.nlink() as u32,
-            atime: time,
-            mtime: time,
-            ctime: time,
+            ..Attr::new(kind, (meta.mode() & 0o7777) as u16, time)
         };
         self.data.insert(meta.ino(), data);
         self.delta.entries.push(DeltaEntry {

@@ -139,6 +139,23 @@ pub struct Attr {
 }
 
 impl Attr {
+    /// Those of an empty object of root's without a name, all of whose times are `time`.
+    pub const fn new(kind: FileType, mode: u16, time: Time) -> Self {
+        Attr {
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            allocated: 0,
+            rdev: Device { major: 0, minor: 0 },
+            nlink: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        }
+    }
+
     /// `st_mode`: type and permissions.
     pub const fn st_mode(&self) -> u32 {
         self.kind.mode_bits() | self.mode as u32

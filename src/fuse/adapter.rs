@@ -151,19 +151,7 @@ impl Filesystem for Adapter {
             Ok(entry) => self.reply_entry(reply, &entry),
             Err(FsError::NotFound) => {
                 // Inode number 0: there is no such name, and the kernel may remember that.
-                let nothing = Attr {
-                    kind: FileType::Regular,
-                    mode: 0,
-                    uid: 0,
-                    gid: 0,
-                    size: 0,
-                    allocated: 0,
-                    rdev: Device::default(),
-                    nlink: 0,
-                    atime: Time::default(),
-                    mtime: Time::default(),
-                    ctime: Time::default(),
-                };
+                let nothing = Attr::new(FileType::Regular, 0, Time::default());
                 reply.entry(&TTL, &self.view.attr(Ino(0), &nothing), GENERATION);
             }
             Err(error) => reply.error(self.errno(&error)),

@@ -79,20 +79,7 @@ impl Contents for Sample {
 }
 
 pub(crate) fn attr(kind: FileType, mode: u16) -> Attr {
-    let time = Time::from_secs(1_700_000_000);
-    Attr {
-        kind,
-        mode,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        allocated: 0,
-        rdev: Device::default(),
-        nlink: 1,
-        atime: time,
-        mtime: time,
-        ctime: time,
-    }
+    Attr { nlink: 1, ..Attr::new(kind, mode, Time::from_secs(1_700_000_000)) }
 }
 
 impl Sample {

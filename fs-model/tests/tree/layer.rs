@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use fs_model::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
-use fs_model::{Attr, Device, FileType, LayerError, Time};
+use fs_model::{Attr, FileType, LayerError, Time};
 
 /// The unit in which a sparse file has holes.
 const BLOCK: usize = 4096;
@@ -34,20 +34,7 @@ pub(crate) struct MemoryLayer {
 }
 
 pub(crate) fn attr(kind: FileType, mode: u16) -> Attr {
-    let time = Time::from_secs(1_000);
-    Attr {
-        kind,
-        mode,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        allocated: 0,
-        rdev: Device::default(),
-        nlink: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-    }
+    Attr::new(kind, mode, Time::from_secs(1_000))
 }
 
 impl Default for MemoryLayer {
