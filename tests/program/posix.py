@@ -1077,7 +1077,7 @@ def writing_behind_the_end():
 def very_large_files():
     fd = os.open("new", os.O_RDWR | os.O_CREAT)
     most = (1 << 63) - 1
-    return [
+    told = [
         attempt(os.ftruncate, fd, 1 << 42),
         attempt(os.pwrite, fd, b"x", (1 << 42) + 5),
         os.fstat(fd).st_size,
@@ -1087,6 +1087,9 @@ def very_large_files():
         attempt(os.lseek, fd, most, os.SEEK_SET),
         attempt(os.pread, fd, 1, 1 << 50),
     ]
+    # What is left is sealed, and not every archive has room for it.
+    os.ftruncate(fd, 0)
+    return told
 
 
 @case
@@ -1177,7 +1180,7 @@ def blocks_are_what_is_held():
     with open("new", "wb") as file:
         file.write(b"x" * (1 << 20))
     with open("sparse", "wb") as file:
-        file.truncate(1 << 30)
+        file.truncate(1 << 24)
         file.write(b"x" * 4096)
     full = held("new"), held("sparse")
     write("new", b"y" * (1 << 20))
