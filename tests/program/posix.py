@@ -968,8 +968,7 @@ def times_are_kept_to_the_nanosecond():
         (-(1 << 40), 5),
         (1 << 55, 999999999),
         ((1 << 63) - 1, 0),
-        (-(1 << 63), 0),
-        (-(1 << 63), 1),
+        (1 - (1 << 63), 0),
         (1, 1_000_000_000),
     ]:
         told = attempt(utimens, "file", (secs, nanos), (secs, nanos))
