@@ -11,6 +11,7 @@ mod inside;
 mod listing;
 mod mounting;
 mod nothing_left;
+mod posix;
 mod same_bytes;
 #[path = "../support/mod.rs"]
 mod support;

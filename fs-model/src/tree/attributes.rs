@@ -9,6 +9,10 @@ use crate::layer::Xattr;
 
 /// The longest value of an extended attribute, in bytes (`XATTR_SIZE_MAX`).
 const XATTR_SIZE_MAX: usize = 65536;
+/// Which extended attributes there are. The kernel checks names against what a file system knows,
+/// but cannot know it of this one. `system.` is none of them: access lists that are kept but not
+/// obeyed would promise what nobody keeps, and no output could carry them.
+const XATTR_NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 /// Which attributes to set, and to what.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,6 +123,10 @@ impl Tree {
     }
 
     /// Sets an extended attribute.
+    ///
+    /// # Errors
+    /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`,
+    /// and in a tree whose output cannot carry any.
     pub fn set_xattr(
         &self,
         ino: Ino,
@@ -126,6 +134,9 @@ impl Tree {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<(), FsError> {
+        if !XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace)) {
+            return Err(FsError::NotSupported);
+        }
         if value.len() > XATTR_SIZE_MAX {
             return Err(FsError::Invalid);
         }

@@ -57,9 +57,17 @@ impl Content {
             .flatten()
     }
 
-    /// Bytes of memory and of the base that hold data.
+    /// Bytes of memory and of the base that hold data. What a chunk hides of the base is not
+    /// counted again.
     pub(crate) fn allocated(&self) -> u64 {
-        self.charged() + self.base_len
+        let head = self.head.as_ref().map(|_| 0);
+        let below = self.base_len.div_ceil(CHUNK_U64);
+        let rest = self.rest.range(..below).map(|(&index, _)| index);
+        let hidden = head.into_iter().chain(rest).map(|index| {
+            // The last chunk over the base may reach further than the base.
+            self.base_len.saturating_sub(index * CHUNK_U64).min(CHUNK_U64)
+        });
+        self.charged() + self.base_len - hidden.sum::<u64>()
     }
 
     /// What its chunks are charged with.

@@ -505,3 +505,35 @@ fn an_offset_in_a_listing_stays_good_whatever_happens() {
         tree.revert(Ino::ROOT, b"two").unwrap();
     }
 }
+
+#[test]
+fn extended_attributes_that_nobody_would_obey_are_refused() {
+    let tree = tree();
+    let file = hold(&tree, "dir/file");
+    let set = |name: &str| tree.set_xattr(file, name.as_bytes(), b"value", XattrFlags::Any);
+    for name in ["system.posix_acl_access", "system.other", "unknown.name", "user", ""] {
+        assert!(matches!(set(name), Err(FsError::NotSupported)), "{name:?}");
+    }
+    assert!(changes(&tree).is_empty());
+    for name in ["user.a", "trusted.a", "security.a"] {
+        set(name).unwrap();
+    }
+    assert_eq!(tree.xattrs(file).unwrap().len(), 3);
+}
+
+#[test]
+fn what_is_written_over_the_base_is_counted_once() {
+    let tree = tree();
+    let file = hold(&tree, "dir/file");
+    let blocks = || tree.attr(file).unwrap().allocated;
+    let small = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    tree.set_attr(file, &small).unwrap();
+    assert_eq!(blocks(), 100_000, "nothing is copied up");
+    // The first chunk alone, then all of it.
+    tree.write(file, 0, &[1; 10]).unwrap();
+    assert!((100_000..110_000).contains(&blocks()), "{}", blocks());
+    tree.write(file, 0, &[1; 100_000]).unwrap();
+    assert!((100_000..150_000).contains(&blocks()), "{}", blocks());
+    tree.zero(file, 0..65536, false).unwrap();
+    assert!(blocks() < 70_000, "{}", blocks());
+}
