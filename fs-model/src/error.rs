@@ -113,6 +113,9 @@ pub enum FsError {
     /// `ESTALE`: an inode number that this tree never gave out, or that was forgotten.
     #[error("stale inode number")]
     Stale,
+    /// `EINTR`: nobody waits for the answer any more.
+    #[error("interrupted")]
+    Interrupted,
     /// `EIO`: a layer is damaged.
     #[error(transparent)]
     Layer(#[from] LayerError),

@@ -1,5 +1,6 @@
 //! `base`: a Debian base image, from mmdebstrap's tar stream to squashfs without a tree on disk.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +11,7 @@ use super::build::{Common, Job, network};
 use super::{Failure, Outcome, say};
 use crate::import::{self, ImportError};
 use crate::root::Composed;
-use crate::sandbox::{Host, Privilege, Signals};
+use crate::sandbox::{Host, Privilege, Signals, find_program};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -71,12 +72,28 @@ fn is_left_out(path: &[u8]) -> bool {
     path.starts_with(b"dev/") || path == APT_OPTIONS
 }
 
-/// A running mmdebstrap; ended when it is dropped.
+/// A running mmdebstrap; ended, with all that it started, when this process ends or drops it.
+///
+/// It is the leader of a process group, in which a watcher waits for the end of what this process
+/// holds as the other end of a pipe, and then terminates the group.
 struct Mmdebstrap(Child);
+
+/// The watcher, and mmdebstrap in place of the shell.
+const WATCHED: &str = r#"
+exec 3<&0 </dev/null
+{ trap '' TERM; cat; kill -TERM 0; } <&3 >/dev/null 2>&1 3<&- &
+exec mmdebstrap "$@" 3<&-
+"#;
 
 impl Mmdebstrap {
     fn start(from: &Debootstrap, epoch: Option<u64>) -> Result<Self, Failure> {
-        let mut command = Command::new("mmdebstrap");
+        if find_program("mmdebstrap").is_none() {
+            return Err(Failure::message(
+                "mmdebstrap is not installed; as root: `apt install mmdebstrap`",
+            ));
+        }
+        let mut command = Command::new("sh");
+        command.args(["-c", WATCHED, "mmdebstrap"]).process_group(0);
         command.args(["--quiet", "--format=tar"]).arg(format!("--variant={}", from.variant));
         // What the clean-up would take away again need not be made.
         command.arg("--skip=output/dev");
@@ -101,19 +118,17 @@ impl Mmdebstrap {
             command.env("TMPDIR", "/dev/shm");
         }
         command.arg(&from.release).arg("-").args(&from.mirrors);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        match command.spawn() {
-            Ok(child) => Ok(Mmdebstrap(child)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Failure::message(
-                "mmdebstrap is not installed; as root: `apt install mmdebstrap`",
-            )),
-            Err(e) => Err(Failure::message(format!("cannot run mmdebstrap: {e}"))),
-        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn();
+        child.map(Mmdebstrap).map_err(|e| Failure::message(format!("cannot run mmdebstrap: {e}")))
     }
 
     /// Waits for its end; `more` is added to what is said if it failed.
     fn finish(mut self, more: &str) -> Result<(), Failure> {
+        // `wait` would let go of the pipe that is watched.
+        let watched = self.0.stdin.take();
         let status = self.0.wait()?;
+        drop(watched);
         if status.success() {
             return Ok(());
         }
@@ -123,8 +138,7 @@ impl Mmdebstrap {
 
 impl Drop for Mmdebstrap {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.0.kill();
+        // `wait` lets go of the pipe first, and fails only when it has ended already.
         let _ = self.0.wait();
     }
 }

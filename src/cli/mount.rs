@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,9 +11,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
-use fs_model::Tree;
+use fs_model::delta::Contents;
+use fs_model::layer::Xattr;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tree::TreeOptions;
+use fs_model::{FsError, Ino, Tree};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
@@ -185,7 +188,7 @@ impl Sealer {
     fn talk(&self, stream: &UnixStream) -> std::io::Result<()> {
         control::check_peer(stream)?;
         let (request, fd) = control::receive::<Request>(stream)?;
-        let answer = match self.seal(&request, fd.map(File::from)) {
+        let answer = match self.seal(&request, fd.map(File::from), stream) {
             Ok(sealed) => Answer::Sealed(sealed),
             Err(Failure::Error(_, error)) => Answer::Failed(describe(&*error)),
             Err(Failure::Signal(signal)) => Answer::Failed(format!("signal {signal}")),
@@ -193,7 +196,12 @@ impl Sealer {
         control::send(stream, &answer, None)
     }
 
-    fn seal(&self, request: &Request, fd: Option<File>) -> Result<Sealed, Failure> {
+    fn seal(
+        &self,
+        request: &Request,
+        fd: Option<File>,
+        client: &UnixStream,
+    ) -> Result<Sealed, Failure> {
         let format = Format::ALL
             .into_iter()
             .find(|format| format.name() == request.format)
@@ -227,11 +235,49 @@ impl Sealer {
         // What changes meanwhile waits.
         let _frozen = self.tree.freeze();
         let delta = self.tree.delta()?;
-        let summary = seal(&delta, &*self.tree, &settings, archive, manifest, &mut |_| {})?;
+        let contents = WhileAsked { tree: &self.tree, client };
+        let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
         let output = request.output.clone().unwrap_or_else(|| "-".into());
         Ok(Sealed {
             report: report_json(&output, &summary),
             warnings: summary.warnings.iter().map(ToString::to_string).collect(),
         })
+    }
+}
+
+/// A tree's contents, as long as somebody waits for what is made of them.
+struct WhileAsked<'a> {
+    tree: &'a Tree,
+    client: &'a UnixStream,
+}
+
+impl WhileAsked<'_> {
+    fn check(&self) -> Result<(), FsError> {
+        // It has said all that it had to say: what can be read is its end.
+        let mut fds = [PollFd::new(self.client.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(1..) => Err(FsError::Interrupted),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Contents for WhileAsked<'_> {
+    fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
+        self.check()?;
+        Contents::read(self.tree, ino, offset, buf)
+    }
+
+    fn next_data(&self, ino: Ino, offset: u64) -> Result<Option<Range<u64>>, FsError> {
+        self.check()?;
+        Contents::next_data(self.tree, ino, offset)
+    }
+
+    fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        Contents::read_link(self.tree, ino)
+    }
+
+    fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
+        Contents::xattrs(self.tree, ino)
     }
 }

@@ -88,6 +88,16 @@ pub(super) struct SealArgs {
 }
 
 impl SealArgs {
+    /// Standard output, which is to be the archive's, can have nothing else.
+    pub(super) fn check_stdout(&self) -> Result<(), Failure> {
+        match self.json {
+            true => Err(Failure::message(
+                "--json and the archive cannot both go to standard output: name a file",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// The format for `output`, where `otherwise` stands for what a file said; it has the level
     /// that was asked for.
     pub(super) fn format_for(
@@ -158,6 +168,7 @@ impl Outputs {
     /// Opens the outputs, so that what cannot be written is known before any work is done.
     pub(super) fn open(path: &Path, args: &SealArgs) -> Result<Outputs, Failure> {
         if path == Path::new("-") {
+            args.check_stdout()?;
             return Ok(Outputs { archive: Output::stdout()?, manifest: None });
         }
         let archive = Output::file(path)?;
@@ -198,7 +209,7 @@ pub(super) fn seal_finished(
     let Finished { tree, layers } = finished;
     let delta = tree.delta()?;
     let summary = outputs.seal(&tree, &delta, layers, options)?;
-    report(&report_json(path, &summary), args.json && path != Path::new("-"))
+    report(&report_json(path, &summary), args.json)
 }
 
 /// What was written, for programs.

@@ -62,8 +62,9 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let attempt = Attempt::new(&args.layers, &args.common)?;
     let mut spec = CommandSpec::new(args.command.iter().cloned());
     spec.session = Session::Inherited;
-    if args.common.save.as_deref() == Some(Path::new("-")) {
-        // Standard output is the archive's.
+    let archive = args.common.save.as_deref() == Some(Path::new("-"));
+    if archive || (args.common.seal.json && args.common.save.is_some()) {
+        // Standard output is the archive's, or the report's.
         spec.stdout = Stdio::Fd(std::io::stderr().as_fd().try_clone_to_owned()?);
     }
     // A failing command has made nothing that is worth keeping.

@@ -38,6 +38,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     })?;
     let to_stdout = args.output == Path::new("-");
     if to_stdout {
+        args.seal.check_stdout()?;
         // Refuses a terminal.
         Output::stdout()?;
     } else if lies_in(&args.output, device) {
@@ -67,7 +68,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             for warning in &sealed.warnings {
                 say(&format!("warning: {warning}"));
             }
-            options::report(&sealed.report, args.seal.json && !to_stdout)?;
+            options::report(&sealed.report, args.seal.json)?;
             Ok(ExitCode::SUCCESS)
         }
     }

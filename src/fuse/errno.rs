@@ -24,6 +24,7 @@ pub fn errno_of(error: &FsError) -> Errno {
         FsError::NoSuchOffset => Errno::ENXIO,
         FsError::ReadOnly => Errno::EROFS,
         FsError::Stale => Errno::ESTALE,
+        FsError::Interrupted => Errno::EINTR,
         FsError::Layer(_) => Errno::EIO,
     }
 }

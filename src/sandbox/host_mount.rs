@@ -51,6 +51,12 @@ impl HostMount {
             }
             Err(error) => return Err(mount_error(dir, error.to_string())),
         }
+        let path = absolute(dir).map_err(|error| mount_error(dir, error.to_string()))?;
+        if is_mounted(&path).during("reading /proc/self/mountinfo")? {
+            let message = "overcoat has something mounted there already; `overcoat umount` takes \
+                           it away";
+            return Err(mount_error(dir, message.to_owned()));
+        }
         if Uid::effective().is_root() {
             Self::as_root(dir, read_only)
         } else {

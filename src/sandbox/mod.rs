@@ -58,7 +58,7 @@ pub use host_mount::{HostMount, unmount};
 pub use image::map_image;
 pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
-pub use privilege::{IdMap, IdRange, Privilege};
+pub use privilege::{IdMap, IdRange, Privilege, find_program};
 pub use pty::{Pty, relay};
 pub use signals::{Ended, Signals};
 

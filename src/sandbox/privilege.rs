@@ -270,7 +270,7 @@ fn user_namespaces_are_on() -> Result<(), SandboxError> {
 }
 
 /// The program's path, from `PATH` and the usual places after it.
-pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from))

@@ -186,3 +186,16 @@ fn mistakes_in_an_image_file_are_shown_where_they_are() {
         .says(&["none"]);
     finish(stage.overcoat(who).args(["build", "nothing.yml"])).code(2).says(&["nothing.yml"]);
 }
+
+#[test]
+fn a_report_has_standard_output_to_itself() {
+    let stage = Stage::new();
+    let run = |save| {
+        let options = ["--save", save, "--json"];
+        finish(&mut run(&stage, Who::Unprivileged, &options, "echo hello; touch /etc/x"))
+    };
+    let finished = run("x.cpio").ok().says(&["hello"]);
+    let report: serde_json::Value = serde_json::from_slice(&finished.stdout).unwrap();
+    assert_eq!(report["output"], "x.cpio");
+    run("-").code(2).says(&["cannot both go to standard output"]);
+}

@@ -5,7 +5,6 @@
 //!
 //! Each run tries new sequences, and first those that failed once (`differential.seeds`).
 
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 

@@ -290,3 +290,43 @@ fn what_is_deleted_is_no_longer_in_memory() {
     }
     umount(&stage, who, &dir).ok();
 }
+
+#[test]
+fn a_seal_that_nobody_waits_for_any_more_is_given_up() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    let who = Who::Unprivileged;
+    let dir = place(&stage, who);
+    mount(&stage, who, &["--rw", "--upper-size", "1G"], &[&base], &dir).ok();
+    sh(&stage, who, "head -c 300M /dev/urandom >mnt/large").ok();
+    // Slow enough to be killed in the middle.
+    let mut slow = stage.overcoat(who);
+    let mut slow = slow.args(["seal", "mnt", "-o", "x.cpio.zst", "--level", "19"]).spawn().unwrap();
+    eventually("it is being written", || {
+        let open = |pid: &Pid| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let is_output = |fd: fs::DirEntry| {
+            fs::read_link(fd.path()).is_ok_and(|to| to.starts_with(stage.out(who)))
+        };
+        servers(&dir).iter().any(|pid| open(pid).any(is_output))
+    });
+    slow.kill().unwrap();
+    slow.wait().unwrap();
+    // One after the other: when the second is done, so is the first.
+    finish(stage.overcoat(who).args(["seal", "mnt", "-o", "y.cpio", "--no-manifest"])).ok();
+    let names: Vec<_> =
+        stage.files(who).into_iter().map(|path| path.display().to_string()).collect();
+    assert_eq!(names, ["user/mnt", "user/y.cpio"]);
+    umount(&stage, who, &dir).ok();
+}
+
+#[test]
+fn a_directory_is_mounted_on_once() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    for who in EVERYBODY {
+        let dir = place(&stage, who);
+        mount(&stage, who, &[], &[&base], &dir).ok();
+        mount(&stage, who, &[], &[&base], &dir).code(2).says(&["mounted there already"]);
+        umount(&stage, who, &dir).ok();
+    }
+}
