@@ -7,6 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{eventually, processes};
+
 /// A root with what a bootstrapped one can hold, hard links and extended attributes among it.
 const MMDEBSTRAP: &str = r#"#!/usr/bin/python3
 import io, os, sys, tarfile
@@ -38,15 +42,20 @@ tar.close()
 "#;
 
 fn overcoat(dir: &Path, output: &str) -> Output {
+    command(dir, output).output().unwrap()
+}
+
+fn command(dir: &Path, output: &str) -> Command {
     let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
-    Command::new(env!("CARGO_BIN_EXE_overcoat"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_overcoat"));
+    command
         .args(["base", "base.yml", "-o", output])
         .current_dir(dir)
         .env("PATH", path)
         .env("ARGUMENTS", dir.join("arguments"))
-        .env("SOURCE_DATE_EPOCH", "1700000000")
-        .output()
-        .unwrap()
+        .env("SOURCE_DATE_EPOCH", "1700000000");
+    support::hear_signals(&mut command);
+    command
 }
 
 fn prepare(dir: &Path) {
@@ -156,4 +165,24 @@ fn a_bootstrap_that_fails_leaves_nothing() {
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["base.yml", "mmdebstrap", "provisioner"]);
+}
+
+#[test]
+fn a_bootstrap_ends_with_who_started_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    prepare(dir);
+    fs::write(dir.join("mmdebstrap"), "#!/bin/sh\nsleep 1000 & sleep 1001\n").unwrap();
+    for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+        let mut build = command(dir, "base.squashfs").spawn().unwrap();
+        let mut family = Vec::new();
+        eventually("mmdebstrap has started what it starts", || {
+            family = processes::family(build.id());
+            let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm"));
+            family.iter().filter(|pid| comm(pid).is_ok_and(|comm| comm == "sleep\n")).count() == 2
+        });
+        kill(Pid::from_raw(build.id() as i32), signal).unwrap();
+        assert!(!build.wait().unwrap().success());
+        eventually("all have ended", || processes::alive(&family).is_empty());
+    }
 }
