@@ -155,7 +155,8 @@ impl Live {
     }
 
     /// Makes sure that `path` is a directory, and its parents too, which are made with mode 0755
-    /// and owned by root. An existing directory, or link to one, is left as it is.
+    /// and owned by root. An existing directory, or link to one, is left as it is. Those that are
+    /// made on the way to something scratch belong to the image once something of it is in them.
     pub fn make_directories(&self, path: &[u8], lay: Lay) -> Result<(), LiveError> {
         let mut partial = Vec::new();
         for name in path.split(|&b| b == b'/').filter(|n| !n.is_empty()) {
@@ -168,8 +169,14 @@ impl Live {
                 Some(_) => return Err(at(&partial)(FsError::NotADirectory.into())),
                 None => {
                     let node = NewNode::directory(0o755, 0, 0);
-                    self.lay(resolved.parent, &resolved.name, &node, lay)
-                        .map_err(|e| at(&partial)(e.into()))?;
+                    let (parent, name) = (resolved.parent, &resolved.name);
+                    let made = match lay {
+                        Lay::Captured => self.tree.make(parent, name, &node),
+                        Lay::Scratch => self.tree.make_passage(parent, name, &node),
+                    };
+                    let entry = made.map_err(|e| at(&partial)(e.into()))?;
+                    self.tree.forget(entry.ino, 1);
+                    self.forget_name(parent, name);
                 }
             }
         }

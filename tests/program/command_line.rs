@@ -199,3 +199,19 @@ fn a_report_has_standard_output_to_itself() {
     assert_eq!(report["output"], "x.cpio");
     run("-").code(2).says(&["cannot both go to standard output"]);
 }
+
+#[test]
+fn what_is_made_beside_something_shown_is_captured() {
+    let stage = Stage::new();
+    stage.write("shown/file", "shown");
+    let bind = format!("{}:/new/deep", stage.path("shown").display());
+    let options = ["--bind", &bind, "--no-manifest", "--save", "-"];
+    for (script, expected) in [("cat /new/deep/file", ""), ("echo >/new/mine", "./new/mine")] {
+        let script = format!("test -e /new/deep/file; {script} >&2");
+        let finished = finish(&mut run(&stage, Who::Unprivileged, &options, &script)).ok();
+        fs::write(stage.path("x.cpio.gz"), finished.stdout).unwrap();
+        let names = stage.sh("gzip -dc x.cpio.gz | cpio --quiet -t");
+        let below = names.lines().filter(|name| name.starts_with("new/")).collect::<Vec<_>>();
+        assert_eq!(below.join(" "), expected.trim_start_matches("./"), "{names}");
+    }
+}

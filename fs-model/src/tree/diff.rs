@@ -145,16 +145,28 @@ impl<'a> Walk<'a> {
                     }
                 }
                 None => {
-                    // A directory that is neither changed nor a parent of anything goes again.
                     let entry = frame.entry;
-                    if self.out.len() == entry + 1 && self.out[entry].change == Change::Unchanged {
-                        self.out.pop();
-                    }
                     frames.pop();
+                    if self.out.len() == entry + 1 {
+                        self.close_empty(entry);
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// The last entry is a directory in which nothing is different: one that is unchanged itself
+    /// goes again, and so does one that was made for the sake of scratch entries.
+    fn close_empty(&mut self, entry: usize) {
+        let DeltaEntry { change, object, .. } = &mut self.out[entry];
+        let passage = object.as_ref().is_some_and(|o| self.state.passages.contains(&o.ino));
+        match change {
+            Change::Unchanged => drop(self.out.pop()),
+            Change::Added if passage => drop(self.out.pop()),
+            Change::Modified if passage => (*change, *object) = (Change::Deleted, None),
+            _ => {}
+        }
     }
 
     fn is_fresh_root(&self) -> bool {

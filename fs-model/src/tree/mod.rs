@@ -29,7 +29,7 @@ mod stack;
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 pub use attributes::{SetAttr, XattrFlags};
@@ -121,6 +121,8 @@ struct State {
     /// Something changed of which nobody could say in which directory it lies: who looks for
     /// changes has to look everywhere.
     unplaced: bool,
+    /// Directories that are in a delta only for the sake of what is in them.
+    passages: HashSet<Ino>,
 }
 
 /// A frozen tree: no change is made until this is dropped; those who try wait.
@@ -172,6 +174,7 @@ impl Tree {
                 // 1 is the root; the numbers of the layers begin at 2^48.
                 next: 2,
                 unplaced: false,
+                passages: HashSet::new(),
             }),
         })
     }
@@ -368,6 +371,7 @@ impl State {
                 }
             }
             if dead && let Some(inode) = self.inodes.remove(&ino) {
+                self.passages.remove(&ino);
                 inode.release(space);
             }
         }

@@ -8,6 +8,9 @@
 //!   something in it is not removed that way: [`FsError::Busy`], as a mount point answers.
 //! - What is moved out of the way becomes an entry like any other at its new name.
 //! - Laying one leaves no trace in its directory's times.
+//!
+//! A *passage* is a directory that had to be made so that scratch entries can lie in it. It is in
+//! a delta when something else lies in it too, and not otherwise.
 
 use super::dir::{Beneath, Scratch, Slot, Target};
 use super::names::{NewNode, check_name};
@@ -49,6 +52,29 @@ impl Tree {
         if let Some(replaced) = replaced {
             state.drop_name(self, replaced, Time::now())?;
         }
+        state.recount(parent);
+        Ok(entry)
+    }
+
+    /// Makes the directory `name`, on the way to scratch entries.
+    ///
+    /// # Errors
+    /// [`FsError::Exists`] when there is something.
+    pub fn make_passage(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        node: &NewNode<'_>,
+    ) -> Result<Entry, FsError> {
+        let _gate = self.gate.read();
+        self.check_writable()?;
+        if node.kind != FileType::Directory {
+            return Err(FsError::NotADirectory);
+        }
+        let mut state = self.state.lock();
+        state.check_free(self, parent, name)?;
+        let entry = state.make(self, parent, name, node, Slot::Present)?;
+        state.passages.insert(entry.ino);
         state.recount(parent);
         Ok(entry)
     }

@@ -537,3 +537,32 @@ fn what_is_written_over_the_base_is_counted_once() {
     tree.zero(file, 0..65536, false).unwrap();
     assert!(blocks() < 70_000, "{}", blocks());
 }
+
+#[test]
+fn a_directory_made_for_scratch_entries_is_in_the_delta_for_what_else_is_in_it() {
+    let mut layer = MemoryLayer::default();
+    layer.file(0, "file", b"x");
+    let tree = tree_of(&[layer], u64::MAX, false);
+    let directory = NewNode::directory(0o755, 0, 0);
+    let passage = tree.make_passage(Ino::ROOT, b"new", &directory).unwrap().ino;
+    tree.lay_scratch(passage, b"mount", &directory).unwrap();
+    refused(tree.make_passage(Ino::ROOT, b"new", &directory), &FsError::Exists);
+    let paths = || -> Vec<String> {
+        let entries = tree.delta().unwrap().entries;
+        entries.iter().map(|e| String::from_utf8_lossy(&e.path).into_owned()).collect()
+    };
+    assert!(paths().is_empty());
+    tree.make(passage, b"mine", &NewNode::file(0o644, 0, 0)).unwrap();
+    assert_eq!(paths(), ["", "new", "new/mine"]);
+    tree.unlink(passage, b"mine").unwrap();
+    assert!(paths().is_empty());
+
+    // Where the layers have something that was removed, that stays removed.
+    tree.unlink(Ino::ROOT, b"file").unwrap();
+    let over = tree.make_passage(Ino::ROOT, b"file", &directory).unwrap().ino;
+    let entries = tree.delta().unwrap().entries;
+    assert_eq!((entries.len(), entries[1].change), (2, Change::Deleted));
+    tree.forget(passage, 1);
+    tree.forget(over, 1);
+    tree.audit().unwrap();
+}
