@@ -3,14 +3,15 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-# Seconds for each fuzz target.
+# Seconds for each fuzz target, and for random sequences of operations.
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 target := $(or $(CARGO_TARGET_DIR),target)
 program := $(target)/release/overcoat
 
-.PHONY: help all demo test check fuzz bench install uninstall clean
+.PHONY: help all demo test check fuzz soak bench install uninstall clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +19,7 @@ help:
 	@echo 'make test      set up a lab and run all tests'
 	@echo 'make check     formatting, clippy and rustdoc, warnings as errors'
 	@echo 'make fuzz      fuzz the image readers, $(FUZZ_SECONDS) s each (FUZZ_SECONDS=)'
+	@echo 'make soak      random operations against the model and the kernel (SOAK_SECONDS=$(SOAK_SECONDS))'
 	@echo 'make bench     compare with other tools (root)'
 	@echo 'make all       build $(program)'
 	@echo 'make install   into PREFIX=$(PREFIX)'
@@ -49,6 +51,10 @@ check:
 fuzz:
 	@.ci/machine.sh build fuzz
 	.ci/fuzz.sh $(FUZZ_SECONDS)
+
+soak:
+	@.ci/machine.sh build demo test
+	tests/soak.sh $(SOAK_SECONDS)
 
 bench:
 	@.ci/machine.sh build demo test
