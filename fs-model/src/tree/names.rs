@@ -225,7 +225,12 @@ impl State {
     }
 
     /// Refuses a name at which nothing can be made.
-    pub(super) fn check_free(&mut self, tree: &Tree, parent: Ino, name: &[u8]) -> Result<(), FsError> {
+    pub(super) fn check_free(
+        &mut self,
+        tree: &Tree,
+        parent: Ino,
+        name: &[u8],
+    ) -> Result<(), FsError> {
         check_name(name)?;
         self.check_alive(tree, parent)?;
         if let Some(found) = self.find(&tree.stack, parent, name)? {
