@@ -20,8 +20,7 @@ pub fn settle_allocator() {
     }
 }
 
-/// Gives the free pages of all heaps back to the system. Takes about a millisecond for each
-/// 100 MiB; who allocates meanwhile may wait for it.
+/// Gives the free pages of all heaps back to the system. Who allocates meanwhile may wait for it.
 pub(super) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim touches free memory only, under the allocator's own locks.

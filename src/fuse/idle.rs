@@ -3,7 +3,7 @@
 //! Waking a sleeping thread is most of what a FUSE request costs: 60 µs of 75 on an idle machine.
 //! So after an answer the device is watched for a while before the thread goes to sleep on it. How
 //! long is judged by how far apart the requests have been lately: somebody who walks over a tree
-//! comes again in some 20 to 80 µs, and is waited for; where requests are far apart, because
+//! comes again at once, and is waited for; where requests are far apart, because
 //! whoever asks has other things to do, watching would only take the processor from them. An idle
 //! mount costs nothing.
 //!
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// The longest that the device is watched after an answer: what it costs in vain at most. Measured
-/// on the main job, on listing an image and on making files: more makes no difference to the last
-/// two, and costs the first.
+/// on the main job, on listing an image and on making files: more hardly helps the last two, and
+/// costs the first.
 const MOST_PATIENCE: Duration = Duration::from_micros(100);
 
 /// Requests that are further apart than this on average are not waited for.
