@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fs_model::layer::squashfs::CacheOptions;
-use fs_model::tree::{Follow, TreeOptions};
+use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{FileType, FsError, Tree};
 
 use crate::fuse::{self, Faults, Serving, View};
@@ -20,7 +20,7 @@ use crate::live::{Lay, Live, LiveError, Meta};
 use crate::sandbox::{
     Bind, Host, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor, When,
 };
-use crate::seal::{BaseLayer, Format};
+use crate::seal::BaseLayer;
 use crate::supervise::SupervisedTree;
 
 /// What a root is made of, and how it behaves.
@@ -30,8 +30,8 @@ pub struct RootOptions {
     pub layers: Vec<PathBuf>,
     /// How many bytes the upper may take.
     pub upper_limit: u64,
-    /// Whether extended attributes exist inside: only where the output can carry them.
-    pub xattrs: bool,
+    /// Which extended attributes exist inside: those that the output can carry.
+    pub xattrs: XattrSupport,
     /// The network inside.
     pub network: Network,
     /// What is shown from the host.
@@ -113,7 +113,7 @@ impl Composed {
     pub fn start(self, privilege: Privilege) -> Result<Root, RootError> {
         let Composed { live, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
-        let view = View { max_id, owner: None, xattrs: options.xattrs };
+        let view = View { max_id, owner: None };
         let plan = Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
         lay_mount_points(&live, &plan)?;
         lay_host_files(&live, &plan)?;
@@ -215,11 +215,6 @@ pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
         }
     }
     Ok(())
-}
-
-/// Whether an output of this format carries extended attributes.
-pub fn carries_xattrs(format: Format) -> bool {
-    matches!(format, Format::Tar | Format::Squashfs)
 }
 
 /// Half of the machine's memory, in bytes: what an upper may take by default.

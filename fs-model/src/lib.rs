@@ -5,6 +5,7 @@
 //! mounts, forks, starts a thread or uses `unsafe`: the file system is tested without a kernel.
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod attr;
 pub mod delta;
 pub mod error;

@@ -1,6 +1,6 @@
 //! What the upper costs in memory. One test to a process, so that nobody else's memory is counted.
 
-use fs_model::tree::{NewNode, TreeOptions};
+use fs_model::tree::{NewNode, TreeOptions, XattrSupport};
 use fs_model::{Ino, Tree};
 
 /// Resident memory of this process, in bytes.
@@ -32,8 +32,11 @@ fn cost_of_a_file(tree: &Tree, top: &[u8], count: u64, content: &[u8]) -> u64 {
 /// Directory entry included; the name has 8 bytes.
 #[test]
 fn a_file_of_the_upper_costs_400_bytes_and_its_data_and_name_at_most() {
-    let tree =
-        Tree::new(Vec::new(), TreeOptions { upper_limit: Some(u64::MAX), xattrs: false }).unwrap();
+    let tree = Tree::new(
+        Vec::new(),
+        TreeOptions { upper_limit: Some(u64::MAX), xattrs: XattrSupport::None },
+    )
+    .unwrap();
     let empty = cost_of_a_file(&tree, b"empty", 200_000, b"");
     let small = cost_of_a_file(&tree, b"small", 100_000, &[7; 100]);
     println!("an empty file: {empty} bytes; one of 100 bytes: {small} bytes");

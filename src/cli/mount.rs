@@ -14,7 +14,7 @@ use clap::Args as ClapArgs;
 use fs_model::delta::Contents;
 use fs_model::layer::Xattr;
 use fs_model::layer::squashfs::CacheOptions;
-use fs_model::tree::TreeOptions;
+use fs_model::tree::{TreeOptions, XattrSupport};
 use fs_model::{FsError, Ino, Tree};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let layers = layers::open(paths, CacheOptions::default())
         .map_err(|error| Failure::Error(2, Box::new(error)))?;
     let upper_limit = args.rw.then(|| args.upper_size.unwrap_or_else(default_upper_limit));
-    let options = TreeOptions { upper_limit, xattrs: true };
+    let options = TreeOptions { upper_limit, xattrs: XattrSupport::All };
     let tree = Arc::new(Tree::new(layers.layers.clone(), options)?);
     let dir = std::path::absolute(dir)?;
     let mount = HostMount::new(&dir, !args.rw)?;
@@ -111,7 +111,7 @@ impl Server {
         let signals = Signals::take()?;
         // Whoever mounts without being root is the only one who sees it: all is theirs.
         let owner = (!Uid::effective().is_root()).then(|| (getuid().as_raw(), getgid().as_raw()));
-        let view = View { max_id: u32::MAX, owner, xattrs: true };
+        let view = View { max_id: u32::MAX, owner };
         let serving = fuse::serve(self.tree.clone(), mount.into_fuse_fd(), view)?;
         // This asks the mount, from a thread that does not serve it.
         let device = std::fs::metadata(&self.dir)?.dev();

@@ -9,7 +9,7 @@ use provisioners::image::parse_size;
 
 use super::progress::SealProgress;
 use super::{Failure, print, say};
-use crate::root::{Finished, RootOptions, carries_xattrs, default_upper_limit};
+use crate::root::{Finished, RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network};
 use crate::seal::{BaseLayer, Format, ManifestInfo, Output, SealOptions, Summary, seal};
 
@@ -51,7 +51,7 @@ impl RootArgs {
         RootOptions {
             layers,
             upper_limit: self.upper_size.or(upper_size).unwrap_or_else(default_upper_limit),
-            xattrs: carries_xattrs(format),
+            xattrs: format.xattrs(),
             network: match self.network {
                 Some(NetworkArg::Host) => Network::Host,
                 Some(NetworkArg::None) => Network::None,

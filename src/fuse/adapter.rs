@@ -14,7 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use fs_model::tree::{Entry, NewNode, NextRead, RenameMode, SetAttr, XattrFlags};
+use fs_model::acl;
+use fs_model::tree::{Entry, NewNode, NextRead, RenameMode, SetAttr, XattrFlags, XattrSupport};
 use fs_model::{Attr, Device, FileType, FsError, Ino, Time, Tree};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
@@ -97,6 +98,18 @@ impl Adapter {
         }
     }
 
+    /// Takes the setgid bit off a file whose group an unprivileged caller is not in, as setting a
+    /// mode or an access list does. The kernel says so in a part of the request that the library
+    /// does not pass on; of the caller's groups it says the first alone.
+    fn clear_setgid(&self, req: &Request, ino: Ino) {
+        let Ok(attr) = self.tree.attr(ino) else { return };
+        let (_, group) = self.view.true_owner(req.uid(), req.gid());
+        if attr.mode & 0o2000 != 0 && req.uid() != 0 && group != attr.gid {
+            let set = SetAttr { mode: Some(attr.mode & !0o2000), ..SetAttr::default() };
+            let _ = self.tree.set_attr(ino, &set);
+        }
+    }
+
     fn decode_ahead(&self, next: Option<NextRead>) {
         if let Some(next) = next {
             let tree = self.tree.clone();
@@ -128,12 +141,17 @@ fn read(tree: &Tree, faults: &Faults, ino: Ino, offset: u64, size: u32, reply: R
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
+        let mut wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_ASYNC_DIO;
+            | InitFlags::FUSE_ASYNC_DIO
+            // Only the tree knows whether a directory has a list that is obeyed instead.
+            | InitFlags::FUSE_DONT_MASK;
+        if self.tree.xattr_support() == XattrSupport::All {
+            wanted |= InitFlags::FUSE_POSIX_ACL;
+        }
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel's FUSE does not offer this");
@@ -214,15 +232,15 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
         let Some(kind) = FileType::from_mode(mode) else { return reply.error(Errno::EINVAL) };
         let (uid, gid) = self.view.true_owner(req.uid(), req.gid());
         let rdev = Device::from_u32(rdev);
-        let mode = (mode & 0o7777) as u16;
-        let node = NewNode { rdev, ..NewNode::plain(kind, mode, uid, gid) };
+        let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
+        let node = NewNode { rdev, umask, ..NewNode::plain(kind, mode, uid, gid) };
         self.make(parent, name, &node, reply);
     }
 
@@ -232,11 +250,12 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         let (uid, gid) = self.view.true_owner(req.uid(), req.gid());
-        let node = NewNode::directory((mode & 0o7777) as u16, uid, gid);
+        let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
+        let node = NewNode { umask, ..NewNode::directory(mode, uid, gid) };
         self.make(parent, name, &node, reply);
     }
 
@@ -546,7 +565,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -554,7 +573,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if !self.view.xattrs {
+        if self.tree.xattr_support() == XattrSupport::None {
             return reply.error(Errno::ENOSYS);
         }
         let _request = self.watch.request();
@@ -563,21 +582,26 @@ impl Filesystem for Adapter {
             libc::XATTR_REPLACE => XattrFlags::Replace,
             _ => XattrFlags::Any,
         };
-        answer!(self, reply, self.tree.set_xattr(Ino(ino.0), name.as_bytes(), value, flags),
-            () => reply.ok());
+        let (ino, name) = (Ino(ino.0), name.as_bytes());
+        let value = self.view.true_value(name, value);
+        let result = self.tree.set_xattr(ino, name, &value, flags);
+        if result.is_ok() && name == acl::ACCESS {
+            self.clear_setgid(req, ino);
+        }
+        answer!(self, reply, result, () => reply.ok());
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        if !self.view.xattrs {
+        if self.tree.xattr_support() == XattrSupport::None {
             return reply.error(Errno::ENOSYS);
         }
         let _request = self.watch.request();
         answer!(self, reply, self.tree.xattr(Ino(ino.0), name.as_bytes()),
-            value => reply_sized(reply, size, &value));
+            value => reply_sized(reply, size, &self.view.shown_value(name.as_bytes(), value)));
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        if !self.view.xattrs {
+        if self.tree.xattr_support() == XattrSupport::None {
             return reply.error(Errno::ENOSYS);
         }
         let _request = self.watch.request();
@@ -592,7 +616,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if !self.view.xattrs {
+        if self.tree.xattr_support() == XattrSupport::None {
             return reply.error(Errno::ENOSYS);
         }
         let _request = self.watch.request();

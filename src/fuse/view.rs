@@ -1,7 +1,9 @@
 //! How attributes look through one mount: owners, times and types, in both directions.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fs_model::acl::{self, Acl};
 use fs_model::{Attr, FileType, Ino, Time};
 use fuser::{FileAttr, INodeNo, TimeOrNow};
 
@@ -18,8 +20,6 @@ pub struct View {
     /// Show everything as owned by this user and group, and record what they own as root's: for a
     /// mount that has no id mapping and is theirs alone.
     pub owner: Option<(u32, u32)>,
-    /// Whether the tree answers for extended attributes.
-    pub xattrs: bool,
 }
 
 impl View {
@@ -60,6 +60,23 @@ impl View {
             }
             None => (uid, gid),
         }
+    }
+
+    /// The value of an extended attribute, as the kernel is told it: access lists name users.
+    pub(super) fn shown_value(&self, name: &[u8], value: Box<[u8]>) -> Box<[u8]> {
+        let list = if acl::is_acl(name) { Acl::parse(&value) } else { None };
+        let Some(list) = list else { return value };
+        let (root, group) = self.owner.unwrap_or_default();
+        let shown = |id, root| if id == 0 { root } else { self.shown_id(id) };
+        list.with_ids(|id| shown(id, root), |id| shown(id, group)).to_value().into()
+    }
+
+    /// The true value of an extended attribute that the kernel sent.
+    pub(super) fn true_value<'a>(&self, name: &[u8], value: &'a [u8]) -> Cow<'a, [u8]> {
+        let list = if acl::is_acl(name) { Acl::parse(value) } else { None };
+        let Some(list) = list else { return Cow::Borrowed(value) };
+        let list = list.with_ids(|id| self.true_owner(id, 0).0, |id| self.true_owner(0, id).1);
+        Cow::Owned(list.to_value())
     }
 }
 

@@ -30,6 +30,7 @@ use std::io::{self, BufWriter, Write};
 use fs_model::attr::FileType;
 use fs_model::delta::{Contents, Delta};
 use fs_model::layer::Xattr;
+use fs_model::tree::XattrSupport;
 use sha2::{Digest, Sha256};
 
 pub use error::SealError;
@@ -80,6 +81,16 @@ impl Format {
             let stem = name.strip_suffix(format.name().as_bytes());
             stem.is_some_and(|stem| stem.ends_with(b".") && stem.len() > 1)
         })
+    }
+
+    /// Which extended attributes it carries.
+    pub const fn xattrs(self) -> XattrSupport {
+        match self {
+            Format::Tar => XattrSupport::All,
+            // The format knows `user`, `trusted` and `security`.
+            Format::Squashfs => XattrSupport::WithoutAcls,
+            _ => XattrSupport::None,
+        }
     }
 
     const fn is_tar(self) -> bool {
@@ -201,7 +212,8 @@ impl std::fmt::Display for Warning {
                 write!(f, "/{path}: left out: tar has no sockets")
             }
             Warning::XattrsLost { path, names } => {
-                write!(f, "/{path}: cpio cannot hold its attributes {}", names.join(", "))
+                let names = names.join(", ");
+                write!(f, "/{path}: the format cannot hold its attributes {names}")
             }
             Warning::LinkSplit { path } => {
                 write!(f, "/{path}: unpacks as an object of its own, not as a hard link")
@@ -411,8 +423,10 @@ impl<'p, C: Contents> Job<'p, C> {
                 check_target(item, &target, object.attr.size)?;
             }
         }
-        if !tar && !xattrs.is_empty() {
-            let names = xattrs.iter().map(|(name, _)| escape(name).into_owned()).collect();
+        let carried = self.format.xattrs();
+        let lost: Vec<Xattr> = xattrs.extract_if(.., |(name, _)| !carried.has(name)).collect();
+        if !lost.is_empty() {
+            let names = lost.iter().map(|(name, _)| escape(name).into_owned()).collect();
             self.warnings.push(Warning::XattrsLost { path: text(item), names });
         }
         let first = item.first.map(|first| self.plan.items[first].path());

@@ -4,7 +4,9 @@
 //! - A path or a link target over 100 bytes stands before its entry as a GNU long name (type `L`
 //!   or `K`): bytes, where pax's `path` is UTF-8 by definition.
 //! - A number too large for its octal field is written in base 256, as GNU tar does.
-//! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers).
+//! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers);
+//!   access lists are `SCHILY.acl.access` and `SCHILY.acl.default`, in words, as star, GNU tar and
+//!   libarchive write them.
 //! - The root is `./`; directories end in a slash; every name but an object's first is a link
 //!   entry. What is deleted is an empty file `.wh.NAME` (OCI image layer specification), or a
 //!   character device 0:0 where the tar is to become an image that overlayfs reads ([`Deletion`]).
@@ -14,6 +16,7 @@
 
 use std::io::{self, Write};
 
+use fs_model::acl::{self, Acl};
 use fs_model::attr::{Attr, Device, FileType};
 use fs_model::layer::Xattr;
 
@@ -144,7 +147,18 @@ impl<W: Write> Tar<W> {
     fn pax(&mut self, xattrs: &[Xattr]) -> io::Result<()> {
         let mut records = Vec::new();
         for (name, value) in xattrs {
-            pax_record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+            // Readers expect access lists in words, and skip them among the attributes.
+            let list = match &name[..] {
+                acl::ACCESS => Acl::parse(value).map(|list| (&b"SCHILY.acl.access"[..], list)),
+                acl::DEFAULT => Acl::parse(value).map(|list| (&b"SCHILY.acl.default"[..], list)),
+                _ => None,
+            };
+            match list {
+                Some((key, list)) => pax_record(&mut records, key, list.to_text().as_bytes()),
+                None => {
+                    pax_record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+                }
+            }
         }
         self.extra(b'x', b"PaxHeaders/attributes", &records)
     }

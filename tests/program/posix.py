@@ -1690,12 +1690,149 @@ def user_attributes():
     ]
 
 
-ACL = struct.pack("<I" + "HHI" * 5, 2, 1, 6, 0xFFFFFFFF, 2, 6, USER, 4, 4, 0xFFFFFFFF, 16, 6, 0xFFFFFFFF, 32, 0, 0xFFFFFFFF)
+# Access lists, as `linux/posix_acl_xattr.h` has them.
+
+ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
+TAGS = {"u": 1, "U": 2, "g": 4, "G": 8, "m": 16, "o": 32}
+NOBODY = 0xFFFFFFFF
+
+
+def access_list(words, version=2):
+    """From words like `u6 U1000:4 g4 m6 o0`: tag, id, rights."""
+    value = struct.pack("<I", version)
+    for word in words.split():
+        of, _, may = word[1:].rpartition(":")
+        value += struct.pack("<HHI", TAGS[word[0]], int(may, 8), int(of) if of else NOBODY)
+    return value
+
+
+def listed(path, which=ACCESS):
+    value = attempt(os.getxattr, path, which)
+    if isinstance(value, str):
+        return value
+    names = {number: tag for tag, number in TAGS.items()}
+    words = []
+    for tag, may, of in struct.iter_unpack("<HHI", value[4:]):
+        words.append(names[tag] + (f"{of}:" if of != NOBODY else "") + str(may))
+    return " ".join(words)
+
+
+def set_list(path, words, which=ACCESS, **named):
+    return attempt(os.setxattr, path, which, access_list(words), **named)
 
 
 @case
 def access_lists():
-    return attempt(os.setxattr, "secret", "system.posix_acl_access", ACL), mode("secret"), by(USER, opened, "secret", os.O_WRONLY)
+    return [
+        set_list("secret", f"u6 U{USER}:6 g4 m6 o0"),
+        mode("secret"),
+        listed("secret"),
+        by(USER, opened, "secret", os.O_WRONLY),
+        by(STRANGER, opened, "secret"),
+        sorted(name for name in os.listxattr("secret") if "acl" in name),
+        attempt(os.removexattr, "secret", ACCESS),
+        mode("secret"),
+        by(USER, opened, "secret"),
+    ]
+
+
+@case
+def access_lists_are_obeyed():
+    outcomes = []
+    for words in [
+        # Whoever is named gets that, although others get more.
+        f"u7 U{USER}:0 g0 m7 o7",
+        f"u0 U{USER}:4 G{STRANGER}:2 g0 m7 o0",
+        # Nobody but the owner and others gets more than the mask.
+        f"u7 U{USER}:7 G{STRANGER}:7 g7 m4 o7",
+        f"u7 G{USER}:2 G{STRANGER}:4 g0 m6 o0",
+    ]:
+        outcomes.append(set_list("file", words))
+        for who, groups in [(USER, ()), (STRANGER, ()), (USER, (STRANGER,))]:
+            for flags in os.O_RDONLY, os.O_WRONLY, os.O_RDWR:
+                outcomes.append(by(who, opened, "file", flags, groups=groups))
+    outcomes.append(set_list("dir", f"u7 U{USER}:1 g0 m5 o0"))
+    outcomes.append(by(USER, os.listdir, "dir"))
+    outcomes.append(by(USER, read, "dir/inner"))
+    outcomes.append(by(STRANGER, read, "dir/inner"))
+    outcomes.append(set_list("dir", f"u7 U{USER}:7 g0 m7 o0"))
+    outcomes.append(by(USER, opened, "dir/new", os.O_CREAT))
+    return outcomes
+
+
+@case
+def access_lists_and_modes_follow_each_other():
+    outcomes = []
+    for path in "file", "setuid", "dir":
+        outcomes.append(set_list(path, f"u6 U{USER}:7 g5 m7 o1"))
+        outcomes.append(mode(path))
+        os.chmod(path, 0o4750)
+        outcomes.append((mode(path), listed(path)))
+        # One that says no more than a mode is none.
+        outcomes.append(set_list(path, "u6 g4 o0"))
+        outcomes.append((mode(path), listed(path)))
+        # A mask without anybody named is one.
+        outcomes.append(set_list(path, "u6 g5 m4 o0"))
+        outcomes.append((mode(path), listed(path)))
+        os.chown(path, USER, USER)
+        outcomes.append((owner(path), listed(path)))
+    return outcomes
+
+
+@case
+def default_access_lists_are_handed_down():
+    outcomes = [set_list("dir", f"u7 U{USER}:6 g5 m7 o4", DEFAULT), mode("dir"), listed("dir")]
+    os.umask(0o077)
+    os.chdir("dir")
+    os.mkdir("folder", 0o777)
+    os.mkdir("closed", 0o700)
+    opened("file", os.O_CREAT, 0o666)
+    opened("masked", os.O_CREAT, 0o604)
+    os.mkfifo("pipe")
+    os.symlink("file", "link")
+    opened("folder/deep", os.O_CREAT | os.O_EXCL, 0o777)
+    os.mknod("node", stat.S_IFSOCK | 0o640)
+    for path in ["folder", "closed", "file", "masked", "pipe", "link", "folder/deep", "node"]:
+        lists = [] if path == "link" else [listed(path), listed(path, DEFAULT)]
+        outcomes.append((path, mode(path), *lists))
+    # One without anybody named is no more than a mode for what is made.
+    outcomes.append(set_list("folder", "u7 g5 o1", DEFAULT))
+    opened("folder/plain", os.O_CREAT, 0o666)
+    outcomes.append((mode("folder/plain"), listed("folder/plain")))
+    outcomes.append(attempt(os.removexattr, "folder", DEFAULT))
+    opened("folder/masked", os.O_CREAT, 0o666)
+    outcomes.append((mode("folder/masked"), listed("folder/masked")))
+    return outcomes
+
+
+@case
+def what_is_no_access_list_is_refused():
+    return [
+        attempt(os.setxattr, "file", ACCESS, b""),
+        attempt(os.setxattr, "file", ACCESS, b"nonsense"),
+        attempt(os.setxattr, "file", ACCESS, access_list("u6 g4 o0", version=1)),
+        set_list("file", f"u6 U{USER}:6 g4 o0"),
+        set_list("file", "u6 g4"),
+        set_list("file", "g4 u6 o0"),
+        set_list("file", "u6 g4 o0", DEFAULT),
+        set_list("link", "u6 g4 o0", follow_symlinks=False),
+        by(USER, set_list, "file", f"u6 U{USER}:6 g4 m6 o0"),
+        by(USER, set_list, "owned", f"u6 U{STRANGER}:6 g4 m6 o0"),
+        listed("owned"),
+        attempt(os.removexattr, "file", ACCESS),
+        attempt(os.removexattr, "dir", DEFAULT),
+        mode("file"),
+    ]
+
+
+@case
+def an_access_list_by_who_is_not_in_the_group_clears_setgid():
+    outcomes = []
+    for group in USER, STRANGER:
+        put("own", b"", 0o2755, USER, group)
+        outcomes.append(by(USER, set_list, "own", f"u7 U{STRANGER}:6 g5 m7 o5"))
+        outcomes.append(mode("own"))
+    return outcomes
 
 
 @case

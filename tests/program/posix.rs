@@ -33,7 +33,6 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("zeroing_a_range", "'ok'", "a tmpfs cannot"),
     ("files_without_a_name", "'ENOTSUP'", "the FUSE library has no such request"),
     ("the_time_of_birth", "False", "FUSE tells none to the kernel without statx"),
-    ("access_lists", "('ENOTSUP', '0o600', 'EACCES')", "no overlay could carry them"),
 ];
 
 /// An overcoat command whose root has the script, and runs `shell`.

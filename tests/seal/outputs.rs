@@ -218,7 +218,8 @@ fn what_a_format_lacks_is_said() {
     sample.add("socket", 90, attr(FileType::Socket, 0o755));
     sample.add("dev/char2", 13, attr(FileType::CharDevice, 0o660));
     sample.file("etc/.wh.odd", 91, b"");
-    sample.xattrs.insert(3, vec![(b"user.a"[..].into(), b"1"[..].into())]);
+    let list = (fs_model::acl::ACCESS.into(), b"a list"[..].into());
+    sample.xattrs.insert(3, vec![(b"user.a"[..].into(), b"1"[..].into()), list]);
     let sample = sample.in_order();
     let warnings = |format| {
         let dir = tempfile::tempdir().unwrap();
@@ -233,9 +234,17 @@ fn what_a_format_lacks_is_said() {
         [
             Warning::LinkSplit { path: path("dev/char2") },
             Warning::LinkSplit { path: path("dev/char") },
-            Warning::XattrsLost { path: path("etc/hostname"), names: vec!["user.a".into()] },
+            Warning::XattrsLost {
+                path: path("etc/hostname"),
+                names: vec!["user.a".into(), "system.posix_acl_access".into()],
+            },
         ]
     );
+    let squashfs = warnings(Format::Squashfs);
+    assert!(squashfs.contains(&Warning::XattrsLost {
+        path: path("etc/hostname"),
+        names: vec!["system.posix_acl_access".into()],
+    }));
     assert_eq!(
         warnings(Format::Tar),
         [

@@ -1,8 +1,10 @@
 //! The compressed streams, as other programs read them.
 
+use fs_model::FileType;
+use fs_model::acl;
 use overcoat::seal::{Format, SealOptions};
 
-use crate::support::{Sample, everything, noise, options, sealed, sh};
+use crate::support::{Sample, attr, everything, noise, options, sealed, sh};
 
 fn write(options: &SealOptions, name: &str, dir: &std::path::Path) -> Vec<u8> {
     let mut sample = everything();
@@ -164,5 +166,50 @@ assert len(os.getxattr(\"root/etc/hostname\", \"security.capability\")) == 20
 assert os.path.getsize(\"root/sparse\") == 3000000
 assert os.lstat(\"root/after-2038\").st_mtime == 3000000000'",
         );
+    }
+}
+
+#[test]
+fn access_lists_in_a_tar_are_read_by_others() {
+    let list = |named: [u8; 2], mask: u8| {
+        let id = |tag, may, id: u32| [&[tag, 0, may, 0][..], &id.to_le_bytes()].concat();
+        let nobody = u32::MAX;
+        let [user, group] = named;
+        let entries = [
+            id(1, 6, nobody),
+            id(2, user, 1234),
+            id(4, 4, nobody),
+            id(8, group, 70_000),
+            id(16, mask, nobody),
+            id(32, 0, nobody),
+        ];
+        [&2u32.to_le_bytes()[..], &entries.concat()].concat()
+    };
+    let (access, default) = (list([6, 1], 7), list([4, 5], 5));
+    let mut sample = Sample::new();
+    sample.add("dir", 2, attr(FileType::Directory, 0o670)).file("dir/file", 3, b"x");
+    sample.xattrs.insert(
+        2,
+        vec![
+            (acl::ACCESS.into(), access[..].into()),
+            (acl::DEFAULT.into(), default[..].into()),
+            (b"user.note"[..].into(), b"1"[..].into()),
+        ],
+    );
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tar"), sealed(&sample, &options(Format::Tar))).unwrap();
+    for unpack in ["tar -xf tar --no-same-owner --acls --xattrs", "bsdtar -xf tar --acls --xattrs"]
+    {
+        sh(dir.path(), unpack);
+        let found = |name: &[u8]| {
+            let mut value = [0; 200];
+            let name = std::str::from_utf8(name).unwrap();
+            let len = rustix::fs::getxattr(dir.path().join("dir"), name, &mut value[..]).unwrap();
+            value[..len].to_vec()
+        };
+        assert!(found(acl::ACCESS) == access, "{unpack}");
+        assert!(found(acl::DEFAULT) == default, "{unpack}");
+        assert_eq!(found(b"user.note"), b"1");
+        std::fs::remove_dir_all(dir.path().join("dir")).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use fs_model::layer::squashfs::CacheOptions;
-use fs_model::tree::{Follow, TreeOptions};
+use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{Attr, Tree};
 use overcoat::fuse::{self, Serving, View};
 use overcoat::layers;
@@ -21,14 +21,14 @@ pub struct Shown {
 impl Shown {
     /// The Debian base, shown to a kernel that has names for the ids up to `max_id`.
     pub fn base(max_id: u32) -> Self {
-        Shown::with(View { max_id, owner: None, xattrs: false })
+        Shown::with(View { max_id, owner: None })
     }
 
     /// The Debian base, shown as `view` says.
     pub fn with(view: View) -> Self {
         let base = super::lab::file("base.squashfs");
         let layers = layers::open(&[base], CacheOptions::default()).unwrap().layers;
-        let options = TreeOptions { upper_limit: Some(1 << 30), xattrs: view.xattrs };
+        let options = TreeOptions { upper_limit: Some(1 << 30), xattrs: XattrSupport::None };
         let tree = Tree::new(layers, options);
         Shown { live: Arc::new(Live::new(Arc::new(tree.unwrap()))), view }
     }

@@ -1,17 +1,17 @@
 //! Attributes and extended attributes.
 
 use super::content::MAX_SIZE;
-use super::inode::{Data, XattrMap, xattr_cost};
-use super::{Ino, Tree, pristine_source};
+use super::inode::{Body, Data, Inode, XattrMap, xattr_cost};
+use super::{Ino, State, Tree, XattrSupport, pristine_source};
+use crate::acl::{self, Acl};
 use crate::attr::{Attr, FileType, Time};
 use crate::error::FsError;
 use crate::layer::Xattr;
 
 /// The longest value of an extended attribute, in bytes (`XATTR_SIZE_MAX`).
 const XATTR_SIZE_MAX: usize = 65536;
-/// Which extended attributes there are. The kernel checks names against what a file system knows,
-/// but cannot know it of this one. `system.` is none of them: access lists that are kept but not
-/// obeyed would promise what nobody keeps, and no output could carry them.
+/// Which extended attributes there are beside access lists. The kernel checks names against what a
+/// file system knows, but cannot know it of this one.
 const XATTR_NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 /// Which attributes to set, and to what.
@@ -68,7 +68,10 @@ impl Tree {
                 content.truncate(&self.space, size)?;
                 body.mtime = now;
             }
-            body.mode = set.mode.map_or(body.mode, |mode| mode & 0o7777);
+            if let Some(mode) = set.mode {
+                self.follow_mode(&inode, &mut body, mode)?;
+                body.mode = mode & 0o7777;
+            }
             body.uid = set.uid.unwrap_or(body.uid);
             body.gid = set.gid.unwrap_or(body.gid);
             body.atime = set.atime.unwrap_or(body.atime);
@@ -83,10 +86,12 @@ impl Tree {
     /// # Errors
     /// [`FsError::NotSupported`] in a tree whose output cannot carry them.
     pub fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
-        if !self.options.xattrs {
+        if self.options.xattrs == XattrSupport::None {
             return Err(FsError::NotSupported);
         }
-        self.stored_xattrs(ino)
+        let mut xattrs = self.stored_xattrs(ino)?;
+        xattrs.retain(|(name, _)| self.options.xattrs.has(name));
+        Ok(xattrs)
     }
 
     pub(super) fn stored_xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
@@ -118,15 +123,16 @@ impl Tree {
     /// # Errors
     /// [`FsError::NoData`] when there is none of this name.
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>, FsError> {
-        let all = self.xattrs(ino)?;
-        all.into_iter().find(|(n, _)| **n == *name).map(|(_, v)| v).ok_or(FsError::NoData)
+        value_of(self.xattrs(ino)?, name).ok_or(FsError::NoData)
     }
 
-    /// Sets an extended attribute.
+    /// Sets an extended attribute. An access list sets the mode too, and is only kept if it says
+    /// more than that.
     ///
     /// # Errors
-    /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`,
-    /// and in a tree whose output cannot carry any.
+    /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`
+    /// nor an access list's, and in a tree whose output cannot carry it.
+    /// [`FsError::Invalid`] for what is no access list.
     pub fn set_xattr(
         &self,
         ino: Ino,
@@ -134,37 +140,54 @@ impl Tree {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<(), FsError> {
-        if !XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace)) {
+        let is_acl = acl::is_acl(name);
+        if !self.options.xattrs.has(name)
+            || !is_acl && !XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
+        {
             return Err(FsError::NotSupported);
         }
         if value.len() > XATTR_SIZE_MAX {
             return Err(FsError::Invalid);
         }
-        self.change_xattrs(ino, |map| match (flags, map.contains_key(name)) {
-            (XattrFlags::Create, true) => Err(FsError::Exists),
-            (XattrFlags::Replace, false) => Err(FsError::NoData),
-            _ => {
-                map.insert(name.into(), value.into());
-                Ok(())
+        let acl = is_acl.then(|| Acl::parse(value).ok_or(FsError::Invalid)).transpose()?;
+        self.change_xattrs(ino, |map, mode| {
+            match (flags, map.contains_key(name)) {
+                (XattrFlags::Create, true) => return Err(FsError::Exists),
+                (XattrFlags::Replace, false) => return Err(FsError::NoData),
+                _ => {}
             }
+            if let Some(acl) = &acl
+                && name == acl::ACCESS
+            {
+                *mode = acl.mode(*mode);
+                if acl.is_plain() {
+                    map.remove(name);
+                    return Ok(());
+                }
+            }
+            map.insert(name.into(), value.into());
+            Ok(())
         })
     }
 
-    /// Removes an extended attribute. Never needs room.
+    /// Removes an extended attribute, or an access list if there is one. Never needs room.
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
-        self.change_xattrs(ino, |map| map.remove(name).map(|_| ()).ok_or(FsError::NoData))
+        if !self.options.xattrs.has(name) {
+            return Err(FsError::NotSupported);
+        }
+        self.change_xattrs(ino, |map, _| match map.remove(name) {
+            None if !acl::is_acl(name) => Err(FsError::NoData),
+            _ => Ok(()),
+        })
     }
 
     fn change_xattrs(
         &self,
         ino: Ino,
-        change: impl FnOnce(&mut XattrMap) -> Result<(), FsError>,
+        change: impl FnOnce(&mut XattrMap, &mut u16) -> Result<(), FsError>,
     ) -> Result<(), FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
-        if !self.options.xattrs {
-            return Err(FsError::NotSupported);
-        }
         let inode = {
             let mut state = self.state.lock();
             let inode = state.upper_always(self, ino)?;
@@ -172,6 +195,20 @@ impl Tree {
             inode
         };
         let mut body = inode.body.write();
+        let mut mode = body.mode;
+        self.change_map(&inode, &mut body, |map| change(map, &mut mode))?;
+        body.mode = mode;
+        body.ctime = Time::now();
+        Ok(())
+    }
+
+    /// Changes the extended attributes of an object of the upper, and keeps the books.
+    fn change_map(
+        &self,
+        inode: &Inode,
+        body: &mut Body,
+        change: impl FnOnce(&mut XattrMap) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
         let mut map = match (&body.xattrs, inode.origin) {
             (Some(map), _) => XattrMap::clone(map),
             (None, Some(source)) => self.stack.xattrs(source)?.into_iter().collect(),
@@ -189,7 +226,50 @@ impl Tree {
             self.space.release(old);
         }
         body.xattrs = Some(Box::new(map));
-        body.ctime = Time::now();
         Ok(())
     }
+
+    /// Makes the access list of an object, if it has one, say what its new mode says.
+    fn follow_mode(&self, inode: &Inode, body: &mut Body, mode: u16) -> Result<(), FsError> {
+        if self.options.xattrs != XattrSupport::All {
+            return Ok(());
+        }
+        let list = match (&body.xattrs, inode.origin) {
+            (Some(map), _) => map.get(acl::ACCESS).and_then(|value| Acl::parse(value)),
+            (None, Some(source)) => parse(self.stack.xattrs(source)?, acl::ACCESS),
+            (None, None) => None,
+        };
+        let Some(mut list) = list else { return Ok(()) };
+        list.set_mode(mode);
+        self.change_map(inode, body, |map| {
+            map.insert(acl::ACCESS.into(), list.to_value().into());
+            Ok(())
+        })
+    }
+
+    /// What objects made in the directory `parent` begin with, if it says so.
+    pub(super) fn default_acl(&self, state: &State, parent: Ino) -> Result<Option<Acl>, FsError> {
+        if self.options.xattrs != XattrSupport::All {
+            return Ok(None);
+        }
+        let source = match state.inodes.get(&parent) {
+            Some(inode) => {
+                if let Some(map) = &inode.body.read().xattrs {
+                    return Ok(map.get(acl::DEFAULT).and_then(|value| Acl::parse(value)));
+                }
+                inode.origin
+            }
+            None => state.dirs.get(&parent).and_then(|dir| dir.sources.first().copied()),
+        };
+        source.map_or(Ok(None), |source| Ok(parse(self.stack.xattrs(source)?, acl::DEFAULT)))
+    }
+}
+
+/// The access list among `xattrs`. What a layer has there and nobody can read says nothing.
+fn parse(xattrs: Vec<Xattr>, name: &[u8]) -> Option<Acl> {
+    value_of(xattrs, name).and_then(|value| Acl::parse(&value))
+}
+
+fn value_of(xattrs: Vec<Xattr>, name: &[u8]) -> Option<Box<[u8]>> {
+    xattrs.into_iter().find(|(n, _)| **n == *name).map(|(_, value)| value)
 }

@@ -17,7 +17,7 @@ use hashbrown::{HashMap, HashSet};
 use super::dir::{Beneath, Item, Slot, Target};
 use super::inode::Data;
 use super::stack::{Listed, Pristine, Source, Sources};
-use super::{Ino, ROOT_MODE, State, Tree, pristine_source};
+use super::{Ino, ROOT_MODE, State, Tree, XattrSupport, pristine_source};
 use crate::attr::{Attr, FileType};
 use crate::delta::{Change, Delta, DeltaEntry, Object};
 use crate::error::{FsError, LayerError};
@@ -413,7 +413,7 @@ impl<'a> Walk<'a> {
     }
 
     fn same_xattrs(&self, now: Ino, was: Source) -> Result<bool, FsError> {
-        if !self.tree.options.xattrs {
+        if self.tree.options.xattrs == XattrSupport::None {
             return Ok(true);
         }
         let Some(inode) = self.state.inodes.get(&now) else {

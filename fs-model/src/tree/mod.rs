@@ -45,7 +45,7 @@ use self::inode::Inode;
 use self::listing::Listings;
 use self::space::Space;
 use self::stack::{MAX_LAYERS, Pristine, Source, Sources, Stack};
-use crate::attr::{Attr, FileType};
+use crate::attr::{Attr, FileType, Time};
 use crate::error::{FsError, LayerError};
 use crate::layer::Layer;
 
@@ -73,9 +73,31 @@ pub struct TreeOptions {
     /// How many bytes of memory the upper may take; `None` for a tree without an upper, in which
     /// every change is refused.
     pub upper_limit: Option<u64>,
-    /// Whether extended attributes exist. They follow the output: where it cannot carry them, the
-    /// tree must not promise them.
-    pub xattrs: bool,
+    /// Which extended attributes exist.
+    pub xattrs: XattrSupport,
+}
+
+/// Which extended attributes a tree has. They follow the output: what it cannot carry, the tree
+/// must not promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrSupport {
+    /// None, as in cpio archives.
+    None,
+    /// All but access lists, as in squashfs images.
+    WithoutAcls,
+    /// All, as in tar archives. [Access lists](crate::acl) and permission bits follow each other.
+    All,
+}
+
+impl XattrSupport {
+    /// Whether an attribute of this name may exist.
+    pub fn has(self, name: &[u8]) -> bool {
+        match self {
+            XattrSupport::None => false,
+            XattrSupport::WithoutAcls => !crate::acl::is_acl(name),
+            XattrSupport::All => true,
+        }
+    }
 }
 
 /// What a tree holds and may hold.
@@ -146,7 +168,7 @@ impl Tree {
         let mut dirs = HashMap::new();
         if sources.is_empty() {
             let root = NewNode::directory(ROOT_MODE, 0, 0);
-            let root = names::new_inode(&root, crate::attr::Time::from_secs(0));
+            let root = names::new_inode(&root, inode::XattrMap::new(), Time::from_secs(0));
             inodes.insert(Ino::ROOT, Arc::new(root));
         }
         dirs.insert(
@@ -182,6 +204,11 @@ impl Tree {
     /// Stops all changes until the returned guard is dropped.
     pub fn freeze(&self) -> Frozen<'_> {
         Frozen { _gate: self.gate.write() }
+    }
+
+    /// Which extended attributes there are.
+    pub fn xattr_support(&self) -> XattrSupport {
+        self.options.xattrs
     }
 
     /// The layers, lowest first.

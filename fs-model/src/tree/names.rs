@@ -6,10 +6,11 @@ use parking_lot::RwLock;
 
 use super::content::Content;
 use super::dir::{Beneath, Changes, Dir, Slot, Target};
-use super::inode::{Body, Data, Inode};
+use super::inode::{Body, Data, Inode, XattrMap};
 use super::space::entry_cost;
 use super::stack::{Pristine, Sources};
 use super::{Entry, Ino, State, Tree};
+use crate::acl::{self, Acl};
 use crate::attr::{Device, FileType, Time};
 use crate::error::FsError;
 
@@ -23,8 +24,11 @@ const TARGET_MAX: usize = 4095;
 pub struct NewNode<'a> {
     /// Its type.
     pub kind: FileType,
-    /// Its permission bits, the umask already taken off.
+    /// The permission bits it is asked to have.
     pub mode: u16,
+    /// Bits that it does not get, unless the directory it is made in has a default access list,
+    /// which is obeyed instead.
+    pub umask: u16,
     /// Its owner.
     pub uid: u32,
     /// Its group, unless the directory it is made in has setgid and hands down its own.
@@ -48,7 +52,7 @@ impl NewNode<'static> {
 
     /// Something without device number or target.
     pub const fn plain(kind: FileType, mode: u16, uid: u32, gid: u32) -> Self {
-        NewNode { kind, mode, uid, gid, rdev: Device { major: 0, minor: 0 }, target: b"" }
+        NewNode { kind, mode, umask: 0, uid, gid, rdev: Device { major: 0, minor: 0 }, target: b"" }
     }
 }
 
@@ -56,12 +60,12 @@ impl<'a> NewNode<'a> {
     /// A symbolic link.
     pub const fn symlink(target: &'a [u8], uid: u32, gid: u32) -> Self {
         let rdev = Device { major: 0, minor: 0 };
-        NewNode { kind: FileType::Symlink, mode: 0o777, uid, gid, rdev, target }
+        NewNode { kind: FileType::Symlink, mode: 0o777, umask: 0, uid, gid, rdev, target }
     }
 
     /// A device node.
     pub const fn device(kind: FileType, mode: u16, uid: u32, gid: u32, rdev: Device) -> Self {
-        NewNode { kind, mode, uid, gid, rdev, target: b"" }
+        NewNode { kind, mode, umask: 0, uid, gid, rdev, target: b"" }
     }
 }
 
@@ -93,7 +97,7 @@ impl Reserved {
 }
 
 /// A new inode of the upper, with one name (a directory: two).
-pub(super) fn new_inode(node: &NewNode<'_>, now: Time) -> Inode {
+pub(super) fn new_inode(node: &NewNode<'_>, xattrs: XattrMap, now: Time) -> Inode {
     Inode {
         kind: node.kind,
         rdev: if node.kind.is_device() { node.rdev } else { Device::default() },
@@ -111,9 +115,23 @@ pub(super) fn new_inode(node: &NewNode<'_>, now: Time) -> Inode {
                 FileType::Symlink => Data::Target(node.target.into()),
                 _ => Data::None,
             },
-            xattrs: None,
+            xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs)),
         }),
     }
+}
+
+/// Puts what a new object gets from the default access list of its directory into `xattrs`, and
+/// gives the mode it gets.
+fn inherit(list: Acl, kind: FileType, mode: u16, xattrs: &mut XattrMap) -> u16 {
+    if kind == FileType::Directory {
+        xattrs.insert(acl::DEFAULT.into(), list.to_value().into());
+    }
+    let mut list = list;
+    let mode = list.inherit(mode);
+    if !list.is_plain() {
+        xattrs.insert(acl::ACCESS.into(), list.to_value().into());
+    }
+    mode
 }
 
 impl Tree {
@@ -268,7 +286,14 @@ impl State {
                 node.mode |= 0o2000;
             }
         }
-        let inode = new_inode(&node, Time::now());
+        let mut xattrs = XattrMap::new();
+        if node.kind != FileType::Symlink {
+            match tree.default_acl(self, parent)? {
+                Some(list) => node.mode = inherit(list, node.kind, node.mode, &mut xattrs),
+                None => node.mode &= !node.umask,
+            }
+        }
+        let inode = new_inode(&node, xattrs, Time::now());
         let cost = inode.cost();
         tree.space.charge(cost)?;
         let ino = Ino(self.next);

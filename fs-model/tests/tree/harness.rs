@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use fs_model::layer::Layer;
-use fs_model::tree::{Entry, NewNode, SetAttr, Tree, TreeOptions};
+use fs_model::tree::{Entry, NewNode, SetAttr, Tree, TreeOptions, XattrSupport};
 use fs_model::{Device, FileType, FsError, Ino};
 
 use crate::compare::{self, Numbers, read_all, same_variant};
@@ -19,6 +19,7 @@ const MAX_HELD: usize = 16;
 
 pub(crate) fn tree_of(layers: &[MemoryLayer], limit: u64, xattrs: bool) -> Tree {
     let layers = layers.iter().map(|l| Arc::new(l.clone()) as Arc<dyn Layer>).collect();
+    let xattrs = if xattrs { XattrSupport::All } else { XattrSupport::None };
     Tree::new(layers, TreeOptions { upper_limit: Some(limit), xattrs }).unwrap()
 }
 
