@@ -88,7 +88,9 @@ const OPERATIONS: &[(&str, u32, Operation)] = &[
         let times = Timestamps { last_access: time, last_modification: time };
         each(count, |n| utimensat(CWD, small(dir, n), &times, AtFlags::empty()).unwrap())
     }),
-    ("list 4,000 names", 4, |dir, count| each(count, |_| assert!(fs::read_dir(dir).unwrap().count() >= 4000))),
+    ("list 4,000 names", 4, |dir, count| {
+        each(count, |_| assert!(fs::read_dir(dir).unwrap().count() >= 4000))
+    }),
     ("list and stat 4,000 names", 4, |dir, count| {
         each(count, |_| {
             for entry in fs::read_dir(dir).unwrap() {

@@ -113,7 +113,7 @@ impl Composed {
     pub fn start(self, privilege: Privilege) -> Result<Root, RootError> {
         let Composed { live, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
-        let view = View { max_id, owner: None };
+        let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
         let plan = Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
         lay_mount_points(&live, &plan)?;
         lay_host_files(&live, &plan)?;

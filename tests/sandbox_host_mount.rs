@@ -36,7 +36,8 @@ fn mount(dir: &Path, read_only: bool) -> Serving {
     let mount = HostMount::new(dir, read_only).unwrap();
     let (uid, gid) = (geteuid(), getegid());
     let owner = (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()));
-    Shown::with(View { max_id: u32::MAX, owner }).serve(mount.into_fuse_fd())
+    Shown::with(View { max_id: u32::MAX, owner, unprivileged: owner.is_some() })
+        .serve(mount.into_fuse_fd())
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Server {
         let signals = Signals::take()?;
         // Whoever mounts without being root is the only one who sees it: all is theirs.
         let owner = (!Uid::effective().is_root()).then(|| (getuid().as_raw(), getgid().as_raw()));
-        let view = View { max_id: u32::MAX, owner };
+        let view = View { max_id: u32::MAX, owner, unprivileged: owner.is_some() };
         let serving = fuse::serve(self.tree.clone(), mount.into_fuse_fd(), view)?;
         // This asks the mount, from a thread that does not serve it.
         let device = std::fs::metadata(&self.dir)?.dev();

@@ -148,7 +148,10 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_ASYNC_DIO
             // Only the tree knows whether a directory has a list that is obeyed instead.
-            | InitFlags::FUSE_DONT_MASK;
+            | InitFlags::FUSE_DONT_MASK
+            // Otherwise each write asks for the file's capabilities, where there are extended
+            // attributes, and each change of owner for its attributes.
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
         if self.tree.xattr_support() == XattrSupport::All {
             wanted |= InitFlags::FUSE_POSIX_ACL;
         }
@@ -189,7 +192,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -206,7 +209,14 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let _request = self.watch.request();
+        let times = atime.is_some() || mtime.is_some();
+        let nothing = mode.is_none() && uid.is_none() && gid.is_none() && size.is_none() && !times;
+        // A request that changes nothing says that content is about to be changed by somebody
+        // without privileges. One that truncates says so in a flag that the library does not pass
+        // on: there it goes by who asks.
+        let truncated = size.is_some() && (self.view.unprivileged || req.uid() != 0);
         let set = SetAttr {
+            drop_setid: nothing || truncated || uid.is_some() || gid.is_some(),
             mode: mode.map(|mode| (mode & 0o7777) as u16),
             uid: uid.map(|uid| self.view.true_owner(uid, 0).0),
             gid: gid.map(|gid| self.view.true_owner(0, gid).1),
@@ -404,13 +414,17 @@ impl Filesystem for Adapter {
         _fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let _request = self.watch.request();
-        answer!(self, reply, self.tree.write(Ino(ino.0), offset, data),
+        let ino = Ino(ino.0);
+        if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            let _ = self.tree.drop_setid(ino);
+        }
+        answer!(self, reply, self.tree.write(ino, offset, data),
             written => reply.written(written as u32));
         self.account();
     }

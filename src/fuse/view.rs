@@ -20,6 +20,9 @@ pub struct View {
     /// Show everything as owned by this user and group, and record what they own as root's: for a
     /// mount that has no id mapping and is theirs alone.
     pub owner: Option<(u32, u32)>,
+    /// Nobody who uses the mount has privileges in the system's own user namespace, root included:
+    /// it is served for a user namespace, or for a user alone.
+    pub unprivileged: bool,
 }
 
 impl View {

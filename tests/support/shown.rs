@@ -21,7 +21,7 @@ pub struct Shown {
 impl Shown {
     /// The Debian base, shown to a kernel that has names for the ids up to `max_id`.
     pub fn base(max_id: u32) -> Self {
-        Shown::with(View { max_id, owner: None })
+        Shown::with(View { max_id, owner: None, unprivileged: false })
     }
 
     /// The Debian base, shown as `view` says.

@@ -23,6 +23,9 @@ pub struct SetAttr {
     pub uid: Option<u32>,
     /// Group.
     pub gid: Option<u32>,
+    /// Take off setuid, and setgid where the group may execute: as a new owner does, or content
+    /// that changes by somebody without privileges. Directories keep them.
+    pub drop_setid: bool,
     /// Size of a regular file.
     pub size: Option<u64>,
     /// Time of access.
@@ -72,6 +75,9 @@ impl Tree {
                 self.follow_mode(&inode, &mut body, mode)?;
                 body.mode = mode & 0o7777;
             }
+            if set.drop_setid && inode.kind != FileType::Directory {
+                body.mode = without_setid(body.mode);
+            }
             body.uid = set.uid.unwrap_or(body.uid);
             body.gid = set.gid.unwrap_or(body.gid);
             body.atime = set.atime.unwrap_or(body.atime);
@@ -79,6 +85,15 @@ impl Tree {
             body.ctime = now;
         }
         if inode.kind == FileType::Directory { self.attr(ino) } else { Ok(inode.attr()) }
+    }
+
+    /// Takes off what [`SetAttr::drop_setid`] does, where there is any of it.
+    pub fn drop_setid(&self, ino: Ino) -> Result<(), FsError> {
+        let attr = self.attr(ino)?;
+        if attr.kind != FileType::Directory && without_setid(attr.mode) != attr.mode {
+            self.set_attr(ino, &SetAttr { drop_setid: true, ..SetAttr::default() })?;
+        }
+        Ok(())
     }
 
     /// All extended attributes of `ino`, sorted by name.
@@ -263,6 +278,13 @@ impl Tree {
         };
         source.map_or(Ok(None), |source| Ok(parse(self.stack.xattrs(source)?, acl::DEFAULT)))
     }
+}
+
+/// What a mode becomes when its object must not lend its owner's rights any more. Setgid without
+/// execution by the group is no such right: once it marked files for mandatory locking.
+fn without_setid(mode: u16) -> u16 {
+    let lends_group = mode & 0o2010 == 0o2010;
+    mode & !0o4000 & !(if lends_group { 0o2000 } else { 0 })
 }
 
 /// The access list among `xattrs`. What a layer has there and nobody can read says nothing.
