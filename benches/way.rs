@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -205,7 +205,9 @@ fn median(times: &mut [Duration]) -> f64 {
 fn count(dir: &Path) {
     let tracing = |file: &str, text: &str| fs::write(Path::new(TRACING).join(file), text).unwrap();
     let dir = fresh(dir);
-    tracing("buffer_size_kb", "32768");
+    let device = rustix::fs::minor(fs::metadata(&dir).unwrap().dev());
+    let connection = format!("connection {device} ");
+    tracing("buffer_size_kb", "65536");
     println!("| operation | requests |\n|---|---|");
     for (name, count, operation) in OPERATIONS {
         tracing("trace", "");
@@ -214,7 +216,8 @@ fn count(dir: &Path) {
         tracing("events/fuse/fuse_request_send/enable", "0");
         let trace = fs::read_to_string(Path::new(TRACING).join("trace")).unwrap();
         let mut requests = BTreeMap::<&str, u32>::new();
-        for opcode in trace.split("(FUSE_").skip(1) {
+        let ours = trace.lines().filter(|line| line.contains(&connection));
+        for opcode in ours.filter_map(|line| line.split("(FUSE_").nth(1)) {
             *requests.entry(opcode.split(')').next().unwrap_or_default()).or_default() += 1;
         }
         let each: Vec<_> = requests
