@@ -146,6 +146,7 @@ impl Machine for RootMachine<'_> {
             spec.env.push((name.clone(), value.clone()));
         }
         spec.cwd = command.cwd.clone();
+        spec.outside = command.outside;
         spec.session = Session::Own;
         spec.stdin = match command.stdin.as_slice() {
             [] => Stdio::Null,
@@ -167,6 +168,10 @@ impl Machine for RootMachine<'_> {
             ExitStatus::Code(code) => Ok(Exit::Code(code)),
             ExitStatus::Signal(signal) => Ok(Exit::Signal(signal)),
         }
+    }
+
+    fn root_outside(&self) -> Option<PathBuf> {
+        Some(self.sandbox.root_outside().to_owned())
     }
 
     fn scratch(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::cleanup;
 use crate::config::error::Mistake;
 use crate::config::{ConfigError, Document, Fields, Node, nearest};
-use crate::provisioner::{FILE_NAME, Provisioner};
+use crate::provisioner::{FILE_NAME, Provisioner, is_provisioner};
 use crate::run::{Plan, PlanError};
 use crate::steps::packages::Packages;
 use crate::variables::Declared;
@@ -225,9 +225,9 @@ fn provisioners(fields: &Fields<'_>, folder: &Path) -> Result<Vec<PathBuf>, Box<
     for node in node.list()? {
         let name = node.text("the path of a provisioner's folder")?;
         let path = folder.join(name);
-        if !path.join(FILE_NAME).is_file() {
+        if !is_provisioner(&path) {
             let problem = if path.is_dir() {
-                format!("the folder `{name}` has no {FILE_NAME}")
+                format!("the folder `{name}` has no {FILE_NAME}, nor the tasks of an Ansible role")
             } else {
                 format!("there is no folder `{name}` in {}", folder.display())
             };

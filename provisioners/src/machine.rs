@@ -26,6 +26,11 @@ pub trait Machine {
     /// When the command can't be started. A command that ran and failed is an [`Exit`].
     fn run(&mut self, command: &Command, log: &mut dyn Log) -> Result<Exit, MachineError>;
 
+    /// Where commands that run [outside](Command::outside) find the root; `None` when none can.
+    fn root_outside(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Puts a file where commands inside can read and execute it, but which is no part of the
     /// root and never captured. Returns its path inside. Parents are created; a file of the same
     /// name is replaced.
@@ -91,6 +96,9 @@ pub struct Command {
     pub env: Vec<(OsString, OsString)>,
     /// The working directory inside the root.
     pub cwd: PathBuf,
+    /// Runs in the host's tree instead: with the host's programs and files, but with no rights that
+    /// commands inside do not have.
+    pub outside: bool,
     /// What the command reads on its standard input; nothing at all when empty.
     pub stdin: Vec<u8>,
 }
@@ -102,8 +110,14 @@ impl Command {
             argv: vec![program.as_ref().to_owned()],
             env: Vec::new(),
             cwd: PathBuf::from("/"),
+            outside: false,
             stdin: Vec::new(),
         }
+    }
+
+    /// A command that runs in the host's tree.
+    pub fn outside(program: impl AsRef<OsStr>) -> Self {
+        Self { outside: true, ..Self::new(program) }
     }
 
     /// Adds an argument.

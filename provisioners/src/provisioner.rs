@@ -6,6 +6,7 @@ use crate::cleanup;
 use crate::config::error::Mistake;
 use crate::config::{ConfigError, Document, Fields, Node, Value};
 use crate::steps::Action;
+use crate::steps::ansible::{self, Role};
 use crate::steps::attributes::Attributes;
 use crate::steps::files::Files;
 use crate::steps::packages::Packages;
@@ -33,10 +34,23 @@ impl Provisioner {
     /// When there is no `provisioner.yml`, when it has a mistake, or when it names a file that does
     /// not exist.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
+        if ansible::is_role(folder) && !folder.join(FILE_NAME).exists() {
+            return Ok(Self::of_role(folder));
+        }
         let document = Document::read(&folder.join(FILE_NAME))?;
-        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        let name = absolute.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
-        Ok(Self::of(&document, folder, &name)?)
+        Ok(Self::of(&document, folder, &name_of(folder))?)
+    }
+
+    /// An Ansible role. It says nowhere which variables it has.
+    fn of_role(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            name: name_of(folder),
+            description: None,
+            variables: Variables::any(),
+            actions: vec![Action::Ansible(Role::new(folder))],
+            cleanup: cleanup::Settings::default(),
+        }
     }
 
     fn of(document: &Document, folder: &Path, name: &str) -> Result<Self, Box<Mistake>> {
@@ -154,10 +168,29 @@ fn attributes(fields: &Fields<'_>) -> Result<Option<Action>, Box<Mistake>> {
     Ok(fields.get("attributes").map(Attributes::of).transpose()?.map(Action::Attributes))
 }
 
+/// Whether `folder` is a provisioner: an own one or an Ansible role.
+pub(crate) fn is_provisioner(folder: &Path) -> bool {
+    folder.join(FILE_NAME).is_file() || ansible::is_role(folder)
+}
+
+fn name_of(folder: &Path) -> String {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    absolute.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// A path, or `{path: PATH, outside: true}`.
 fn script(node: &Node, folder: &Path) -> Result<Action, Box<Mistake>> {
+    let mut outside = false;
+    let mut node = node;
+    if let Value::Map(_) = node.value {
+        let fields = Fields::of(node, "a script")?;
+        outside = fields.bool("outside")?.unwrap_or(false);
+        node = fields.require("path", "name its file: `path: scripts/10-pack.sh`")?;
+        fields.finish()?;
+    }
     let name = node.text("the path of a script")?;
     if !folder.join(name).is_file() {
         return Err(node.wrong(format!("there is no file `{name}` in {}", folder.display())));
     }
-    Ok(Action::Script(Script::new(folder, name)))
+    Ok(Action::Script(Script::new(folder, name, outside)))
 }

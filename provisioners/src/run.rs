@@ -1,5 +1,6 @@
 //! Running provisioners: a plan of steps, run one after the other on a machine.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -20,6 +21,10 @@ pub struct Options {
     pub source_date_epoch: Option<i64>,
     /// Where the caller keeps the whole log, for the message of a failing step.
     pub log_file: Option<PathBuf>,
+    /// The folder in which artifacts are put, for Ansible roles that put some there themselves.
+    pub artifacts: Option<PathBuf>,
+    /// What `ansible-playbook` is told besides: tags, `--check`.
+    pub ansible: Vec<OsString>,
 }
 
 /// Who is told what a run does.

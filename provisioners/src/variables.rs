@@ -164,27 +164,37 @@ impl From<Variable> for minijinja::Value {
 
 /// Variables by name.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Variables(BTreeMap<String, Variable>);
+pub struct Variables {
+    values: BTreeMap<String, Variable>,
+    /// Whether there may be others too: those of an Ansible role, which declares none.
+    any: bool,
+}
 
 impl Variables {
     /// Reads a mapping, whose keys have to be names that templates and scripts can say.
     pub(crate) fn of(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
-        Ok(Self(Declared::of(node)?.0.into_iter().map(|(name, d)| (name, d.value)).collect()))
+        let values = Declared::of(node)?.0.into_iter().map(|(name, d)| (name, d.value)).collect();
+        Ok(Self { values, any: false })
+    }
+
+    /// No variables with defaults, but any that an image gives.
+    pub(crate) fn any() -> Self {
+        Self { values: BTreeMap::new(), any: true }
     }
 
     /// Sets a variable.
     pub fn set(&mut self, name: impl Into<String>, value: Variable) {
-        self.0.insert(name.into(), value);
+        self.values.insert(name.into(), value);
     }
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&Variable> {
-        self.0.get(name)
+        self.values.get(name)
     }
 
     /// All names and values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Variable)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.values.iter().map(|(name, value)| (name.as_str(), value))
     }
 
     /// The variables for the environment of a script.
@@ -194,7 +204,7 @@ impl Variables {
 
     /// The variables as the context of a template.
     pub(crate) fn context(&self) -> minijinja::Value {
-        Variable::Map(self.0.clone()).into()
+        Variable::Map(self.values.clone()).into()
     }
 }
 
@@ -237,7 +247,7 @@ impl Declared {
     pub(crate) fn check_against(&self, defaults: &[&Variables]) -> Result<(), Box<Mistake>> {
         for (name, given) in &self.0 {
             let known: Vec<&Variable> = defaults.iter().filter_map(|d| d.get(name)).collect();
-            if known.is_empty() {
+            if known.is_empty() && !defaults.iter().any(|defaults| defaults.any) {
                 let names = || defaults.iter().flat_map(|d| d.iter().map(|(name, _)| name));
                 let help = match nearest(name, names()) {
                     Some(name) => format!("did you mean `{name}`?"),
@@ -272,6 +282,11 @@ impl Declared {
             Some(given) => given.value.clone(),
             None => default.clone(),
         };
-        Variables(defaults.0.iter().map(|(n, d)| (n.clone(), value(n, d))).collect())
+        let mut values: BTreeMap<_, _> =
+            defaults.values.iter().map(|(n, d)| (n.clone(), value(n, d))).collect();
+        if defaults.any {
+            values.extend(self.0.iter().map(|(name, given)| (name.clone(), given.value.clone())));
+        }
+        Variables { values, any: defaults.any }
     }
 }

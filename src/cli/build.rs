@@ -104,7 +104,14 @@ impl<'a> Job<'a> {
     pub(super) fn finish(self, root: Root, signals: Signals) -> Outcome {
         let log_file = self.log_file();
         let epoch = self.epoch.and_then(|epoch| i64::try_from(epoch).ok());
-        let run = Options { source_date_epoch: epoch, log_file: log_file.clone() };
+        let artifacts =
+            self.output.parent().map(|dir| std::path::absolute(dir).unwrap_or(dir.into()));
+        let run = Options {
+            source_date_epoch: epoch,
+            log_file: log_file.clone(),
+            artifacts,
+            ansible: Vec::new(),
+        };
         let mut steps = Steps::new(tracing::enabled!(tracing::Level::INFO));
         let mut environment = default_environment(std::env::vars_os());
         if let Some(epoch) = epoch {

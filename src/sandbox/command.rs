@@ -43,7 +43,10 @@ pub struct CommandSpec {
     pub argv: Vec<OsString>,
     /// The complete environment.
     pub env: Vec<(OsString, OsString)>,
-    /// The working directory, inside.
+    /// Runs in the host's tree, as root of the sandbox's namespaces, instead of in the root. That
+    /// is at [`Sandbox::root_outside`](super::Sandbox::root_outside) then.
+    pub outside: bool,
+    /// The working directory, inside (or outside, if it runs there).
     pub cwd: PathBuf,
     /// The user, as inside.
     pub uid: u32,
@@ -68,6 +71,7 @@ impl CommandSpec {
         CommandSpec {
             argv: argv.into_iter().map(Into::into).collect(),
             env: Vec::new(),
+            outside: false,
             cwd: "/".into(),
             uid: 0,
             gid: 0,
@@ -98,6 +102,7 @@ impl CommandSpec {
                 Session::Own => wire::Session::Own,
                 Session::Terminal => wire::Session::Terminal,
             },
+            outside: self.outside,
         }
     }
 }

@@ -8,6 +8,11 @@
 //! - commands inherit nothing from it but what their order says: no descriptor, no blocked or
 //!   ignored signal.
 //!
+//! There are two mount namespaces. In the one that the stage made, the root lies in the host's tree:
+//! commands that are to run outside are put there. Pid 1 and all others are in a copy of it, in
+//! which the root is all there is. The way back is a descriptor that pid 1 alone holds, and nobody
+//! inside may look at pid 1's descriptors.
+//!
 //! Each command has a socket of its own, whose other end the daemon's `Child` holds: signals go
 //! in, the exit status comes out. When the daemon drops that end the command runs on, unwatched.
 
@@ -21,6 +26,7 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
@@ -36,7 +42,9 @@ const HOST_CAPABILITIES: [u32; 3] = [16, 22, 25];
 
 /// The life of pid 1.
 pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
-    let result = std::panic::catch_unwind(|| become_init(plan, control).map(|()| serve(control)));
+    let result = std::panic::catch_unwind(|| {
+        become_init(plan, control).map(|outside| serve(control, outside.as_fd()))
+    });
     match result {
         Ok(Ok(())) => sys::exit_now(0),
         Ok(Err(failure)) => {
@@ -47,12 +55,17 @@ pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
     }
 }
 
-fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
+/// Returns the mount namespace for commands outside.
+fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<OwnedFd> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
     let _ = nix::sys::prctl::set_name(c"overcoat-init");
+    // Nobody inside is to look at what it holds.
+    nix::sys::prctl::set_dumpable(false).doing("closing itself to others")?;
     let root = File::open(".").doing("entering the root")?;
     mounts::attach_proc(root.as_fd(), !plan.privilege.has_user_namespace())?;
     drop(root);
+    let outside = File::open("/proc/thread-self/ns/mnt").doing("keeping the way outside")?;
+    unshare(CloneFlags::CLONE_NEWNS).doing("making the mount namespace")?;
     sys::pivot_to_current_directory().doing("changing the root")?;
     sys::detach_current_directory().doing("letting go of the host's root")?;
     chdir("/").doing("entering the root")?;
@@ -71,7 +84,8 @@ fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
     let mut ready = vec![wire::READY];
     ready.extend_from_slice(&identity.encode());
     let fds: Vec<BorrowedFd<'_>> = listener.iter().map(AsFd::as_fd).collect();
-    sys::send(control, &ready, &fds).doing("reporting to the daemon")
+    sys::send(control, &ready, &fds).doing("reporting to the daemon")?;
+    Ok(outside.into())
 }
 
 type Channels = HashMap<libc::pid_t, Channel>;
@@ -83,7 +97,7 @@ struct Channel {
 }
 
 /// Serves until the daemon closes the control socket.
-fn serve(control: BorrowedFd<'_>) {
+fn serve(control: BorrowedFd<'_>, outside: BorrowedFd<'_>) {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     let Ok(signals) =
@@ -115,7 +129,7 @@ fn serve(control: BorrowedFd<'_>) {
             while let Ok(Some(_)) = signals.read_signal() {}
             reap(&mut channels);
         }
-        if busy[0] && !serve_request(control, &mut channels) {
+        if busy[0] && !serve_request(control, outside, &mut channels) {
             return;
         }
     }
@@ -150,7 +164,11 @@ fn forward(channels: &mut Channels, pid: libc::pid_t) {
 }
 
 /// Serves one request; false when there will be no more.
-fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
+fn serve_request(
+    control: BorrowedFd<'_>,
+    outside: BorrowedFd<'_>,
+    channels: &mut Channels,
+) -> bool {
     let Ok(request) = sys::receive(control) else { return false };
     match request.bytes.as_slice() {
         [] => return false,
@@ -159,7 +177,7 @@ fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
                 <[OwnedFd; 6]>::try_from(request.fds)
             {
                 let stdio = [stdin, stdout, stderr];
-                match spawn(order, &exec, &stdio) {
+                match spawn(order, &exec, &stdio, outside) {
                     Ok((pid, group)) => {
                         channels.insert(pid, Channel { socket: channel, group });
                     }
@@ -195,7 +213,12 @@ fn open_pty() -> Step<(OwnedFd, OwnedFd)> {
     Ok((master, slave))
 }
 
-fn spawn(order: OwnedFd, exec: &OwnedFd, stdio: &[OwnedFd; 3]) -> Step<(libc::pid_t, bool)> {
+fn spawn(
+    order: OwnedFd,
+    exec: &OwnedFd,
+    stdio: &[OwnedFd; 3],
+    outside: BorrowedFd<'_>,
+) -> Step<(libc::pid_t, bool)> {
     let mut bytes = Vec::new();
     File::from(order).read_to_end(&mut bytes).doing("reading the order")?;
     let order = Order::decode(&bytes).doing("reading the order")?;
@@ -203,7 +226,8 @@ fn spawn(order: OwnedFd, exec: &OwnedFd, stdio: &[OwnedFd; 3]) -> Step<(libc::pi
     match unsafe { sys::fork() }.doing("forking")? {
         Forked::Parent(pid) => Ok((pid, order.session != Session::Inherited)),
         Forked::Child => {
-            let failure = match std::panic::catch_unwind(|| become_command(&order, stdio)) {
+            let failure = match std::panic::catch_unwind(|| become_command(&order, stdio, outside))
+            {
                 Ok(failure) => failure,
                 Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
             };
@@ -214,8 +238,8 @@ fn spawn(order: OwnedFd, exec: &OwnedFd, stdio: &[OwnedFd; 3]) -> Step<(libc::pi
 }
 
 /// Turns this process into the command; returns only why it could not.
-fn become_command(order: &Order, stdio: &[OwnedFd; 3]) -> Failure {
-    match prepare_command(order, stdio) {
+fn become_command(order: &Order, stdio: &[OwnedFd; 3], outside: BorrowedFd<'_>) -> Failure {
+    match prepare_command(order, stdio, outside) {
         Ok((argv, env)) => {
             let error = execute(&argv, &env);
             Failure {
@@ -227,7 +251,11 @@ fn become_command(order: &Order, stdio: &[OwnedFd; 3]) -> Failure {
     }
 }
 
-fn prepare_command(order: &Order, stdio: &[OwnedFd; 3]) -> Step<(Vec<CString>, Vec<CString>)> {
+fn prepare_command(
+    order: &Order,
+    stdio: &[OwnedFd; 3],
+    outside: BorrowedFd<'_>,
+) -> Step<(Vec<CString>, Vec<CString>)> {
     let strings = |texts: &[std::ffi::OsString]| -> Step<Vec<CString>> {
         texts
             .iter()
@@ -245,6 +273,10 @@ fn prepare_command(order: &Order, stdio: &[OwnedFd; 3]) -> Step<(Vec<CString>, V
     }
     if order.session == Session::Terminal {
         sys::take_terminal(io::stdin().as_fd()).doing("taking the terminal")?;
+    }
+    if order.outside {
+        // Root and working directory become those of the namespace.
+        setns(outside, CloneFlags::CLONE_NEWNS).doing("going outside")?;
     }
     let groups: Vec<Gid> = order.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(order.uid), Gid::from_raw(order.gid));

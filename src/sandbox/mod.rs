@@ -46,8 +46,11 @@ mod stage;
 mod sys;
 mod wire;
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 pub use background::{Half, receive_message, send_message, split};
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
@@ -96,6 +99,7 @@ pub struct Starting {
     control: OwnedFd,
     stage: Stage,
     fuse: Option<OwnedFd>,
+    root_outside: PathBuf,
     plan: Plan,
 }
 
@@ -106,6 +110,7 @@ pub struct Sandbox {
     stage: Stage,
     listener: Option<OwnedFd>,
     identity: SandboxIdentity,
+    root_outside: PathBuf,
     plan: Plan,
 }
 
@@ -156,14 +161,17 @@ impl Sandbox {
             sys::Forked::Parent(pid) => pid,
         };
         drop(theirs);
+        let stage = Stage { pid, waited: false };
         let mut starting =
-            Starting { control: ours, stage: Stage { pid, waited: false }, fuse: None, plan };
+            Starting { control: ours, stage, fuse: None, root_outside: PathBuf::new(), plan };
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
             starting.expect(wire::UNSHARED)?;
             privilege::write_id_maps(pid, uids, gids)?;
             starting.say(wire::MAPPED)?;
         }
         let mounted = starting.expect(wire::MOUNTED)?;
+        let stand = mounted.bytes.get(1..).unwrap_or_default();
+        starting.root_outside = Path::new(OsStr::from_bytes(stand)).to_owned();
         starting.fuse = mounted.fds.into_iter().next();
         Ok(starting)
     }
@@ -190,6 +198,7 @@ impl Starting {
             stage: self.stage,
             listener: ready.fds.into_iter().next(),
             identity: SandboxIdentity::decode(ready.bytes.get(1..).unwrap_or_default()),
+            root_outside: self.root_outside,
             plan: self.plan,
         })
     }
@@ -254,6 +263,11 @@ impl Sandbox {
             }
             _ => Err(SandboxError::Ended("pid 1 is gone".to_owned())),
         }
+    }
+
+    /// Where commands that run outside find the root.
+    pub fn root_outside(&self) -> &Path {
+        &self.root_outside
     }
 
     /// The plan it was made from.

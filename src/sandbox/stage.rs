@@ -29,8 +29,8 @@ use super::sys::{self, Forked};
 use super::{init, wire};
 
 /// Directories of which one always exists: the root is mounted over it, which only the sandbox's
-/// own mount namespace sees.
-const STANDS: [&str; 5] = ["/tmp", "/mnt", "/run", "/proc", "/dev"];
+/// own mount namespaces see. The first ones are those that commands outside miss the least.
+const STANDS: [&str; 6] = ["/boot", "/media", "/mnt", "/srv", "/tmp", "/run"];
 
 /// The life of the stage. `daemon` is the daemon's process id.
 pub(super) fn run(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> ! {
@@ -122,7 +122,8 @@ fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
         .doing("finding a directory to mount the root on")?;
     mount(Some("overcoat"), stand, Some("fuse"), flags, Some(options.as_str()))
         .doing("mounting the root through FUSE")?;
-    sys::send(control, &[wire::MOUNTED], &[fuse.as_fd()]).doing("handing over the root")?;
+    let message = [&[wire::MOUNTED], stand.as_bytes()].concat();
+    sys::send(control, &message, &[fuse.as_fd()]).doing("handing over the root")?;
     Ok(stand)
 }
 

@@ -15,7 +15,7 @@ use super::error::Failure;
 pub(super) const UNSHARED: u8 = b'u';
 /// Daemon to stage: the id maps are written.
 pub(super) const MAPPED: u8 = b'i';
-/// Stage to daemon: the root is mounted; with the FUSE descriptor.
+/// Stage to daemon: the root is mounted, at this path in the host's tree; with the FUSE descriptor.
 pub(super) const MOUNTED: u8 = b'm';
 /// Daemon to stage: the root answers now; go on.
 pub(super) const ENTER: u8 = b'e';
@@ -69,6 +69,8 @@ pub(super) struct Order {
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
     pub(super) session: Session,
+    /// In the host's tree instead of in the root.
+    pub(super) outside: bool,
 }
 
 /// Which session the command's process is in.
@@ -107,6 +109,7 @@ impl Order {
                 Session::Terminal => 2,
             },
         );
+        number(&mut out, u32::from(self.outside));
         out
     }
 
@@ -127,6 +130,11 @@ impl Order {
                 0 => Session::Inherited,
                 1 => Session::Own,
                 2 => Session::Terminal,
+                _ => return Err(malformed()),
+            },
+            outside: match rest.number()? {
+                0 => false,
+                1 => true,
                 _ => return Err(malformed()),
             },
         };
@@ -173,6 +181,7 @@ mod tests {
             gid: 7,
             groups: vec![1, 2],
             session: Session::Terminal,
+            outside: true,
         }
     }
 

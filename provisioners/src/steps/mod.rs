@@ -1,12 +1,13 @@
 //! What a provisioner does, one module a kind of step.
 
+pub(crate) mod ansible;
 pub(crate) mod attributes;
 pub(crate) mod files;
 pub(crate) mod packages;
 pub(crate) mod scripts;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::machine::{Command, Exit, Log, Machine, MachineError};
 use crate::run::Options;
@@ -22,8 +23,10 @@ pub(crate) enum Action {
     Files(files::Files),
     /// Set owners and modes.
     Attributes(attributes::Attributes),
-    /// Run a script inside.
+    /// Run a script.
     Script(scripts::Script),
+    /// Run an Ansible role.
+    Ansible(ansible::Role),
 }
 
 /// What a step acts on and with.
@@ -66,7 +69,19 @@ pub enum StepError {
     Impossible(String),
 }
 
+/// What a path inside is outside, where the root is at `root`.
+pub(crate) fn below(root: &Path, inside: &Path) -> PathBuf {
+    root.join(inside.strip_prefix("/").unwrap_or(inside))
+}
+
 impl Context<'_> {
+    /// Where commands outside find the root.
+    pub(crate) fn root_outside(&self) -> Result<PathBuf, StepError> {
+        self.machine.root_outside().ok_or_else(|| {
+            StepError::Impossible("commands cannot be run outside of this root".to_owned())
+        })
+    }
+
     /// Runs a command and takes anything but success for an error. `name` is for the reader.
     pub(crate) fn command(&mut self, name: &str, command: &Command) -> Result<(), StepError> {
         let exit = self.machine.run(command, self.log)?;
@@ -86,6 +101,7 @@ impl Action {
             Self::Files(files) => files.name(),
             Self::Attributes(_) => "attributes".to_owned(),
             Self::Script(script) => script.name(),
+            Self::Ansible(role) => role.name(),
         }
     }
 
@@ -96,6 +112,7 @@ impl Action {
             Self::Files(files) => files.check(variables),
             Self::Attributes(_) => Ok(()),
             Self::Script(script) => script.check(),
+            Self::Ansible(role) => role.check(),
         }
     }
 
@@ -106,6 +123,7 @@ impl Action {
             Self::Files(files) => files.run(context),
             Self::Attributes(attributes) => attributes.run(context),
             Self::Script(script) => script.run(context),
+            Self::Ansible(role) => role.run(context),
         }
     }
 }
