@@ -129,9 +129,8 @@ impl<'a> Worker<'a> {
         let mode = [RenameMode::NoReplace, RenameMode::Exchange][self.pick(2)];
         let renamed = self.world.tree.rename(from, &name, to, &new_name, mode);
         // There is nothing at the name, something in the way, or it would contain itself.
-        self.world.may(renamed, |e| {
-            matches!(e, FsError::NotFound | FsError::Exists | FsError::Invalid)
-        });
+        self.world
+            .may(renamed, |e| matches!(e, FsError::NotFound | FsError::Exists | FsError::Invalid));
     }
 
     fn make(&mut self) {

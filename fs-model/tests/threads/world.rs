@@ -98,9 +98,7 @@ impl World {
         let dirs = NAMES.map(|name| find_or_make(&tree, Ino::ROOT, name.as_bytes(), &DIR)).to_vec();
         let files = |what: &str| -> Vec<Ino> {
             (0..FILES)
-                .map(|n| {
-                    find_or_make(&tree, dirs[n % 2], format!("{what}-{n}").as_bytes(), &FILE)
-                })
+                .map(|n| find_or_make(&tree, dirs[n % 2], format!("{what}-{n}").as_bytes(), &FILE))
                 .collect()
         };
         let (blocks, logs, linked, changing) =
