@@ -1,6 +1,7 @@
 """The parts of scale.sh, which see. Each prints lines of a table: what, how much, cost."""
 
 import ctypes
+import itertools
 import os
 import shutil
 import subprocess
@@ -227,11 +228,14 @@ def sparse():
         os.close(file)
         done = overcoat("seal", MNT, "-o", f"{WORK}/s.cpio", check=False)
         row("sealed as cpio", f"refused ({done.returncode})", done.stderr.strip())
-        for format in ("tar", "squashfs"):
-            out = f"{WORK}/s.{format}"
-            sealed, _ = timed(lambda: overcoat("seal", MNT, "--no-manifest", "-o", out))
-            row(f"sealed as {format}", f"{sealed:.1f} s", f"{os.path.getsize(out)} bytes")
-            os.unlink(out)
+        # A tar has all its zeros.
+        sealed, size = timed(lambda: subprocess.run(
+            f"{OVERCOAT} seal {MNT} --format tar -o - | wc -c", shell=True, check=True,
+            capture_output=True, text=True).stdout.strip())
+        row("sealed as tar", f"{sealed:.1f} s", f"{size} bytes")
+        out = f"{WORK}/s.squashfs"
+        sealed, _ = timed(lambda: overcoat("seal", MNT, "--no-manifest", "-o", out))
+        row("sealed as squashfs", f"{sealed:.1f} s", f"{os.path.getsize(out)} bytes")
         os.unlink(path)
 
 
@@ -327,9 +331,10 @@ def layers():
             # Two who list at once, a page in turn.
             def both():
                 a, b = (os.scandir(f"{MNT}/layer-{n}/flat") for n in (0, count - 1))
-                return sum(1 for _ in zip(a, b))
-            listed, _ = timed(both)
-            row(f"{what}: two listed in turn", micro(listed, 2 * flat), mib(mount.rss()))
+                return sum(1 for _ in itertools.islice(zip(a, b), 20_000))
+            if count > 1:
+                listed, seen = timed(both)
+                row(f"{what}: two listed in turn", micro(listed, 2 * seen), mib(mount.rss()))
             walked, _ = timed(lambda: subprocess.run(["find", MNT, "-size", "+1000"], check=True))
             row(f"{what}: find", micro(walked, count * entries), mib(mount.rss()))
             forget()

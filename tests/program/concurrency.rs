@@ -9,6 +9,8 @@ use crate::support::processes::within;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
 const SCRIPT: &str = include_str!("concurrency.py");
+/// The system's own, which everybody can run.
+const PYTHON: &str = "/usr/bin/python3";
 const WORKERS: usize = 8;
 /// The steps of each, all of them together take some seconds.
 const STEPS: &str = "1500";
@@ -16,7 +18,7 @@ const STEPS: &str = "1500";
 const STUCK: Duration = Duration::from_secs(120);
 
 fn python(stage: &Stage, who: Who, task: &str, words: &[&str]) -> Command {
-    let mut command = stage.command(who, "python3");
+    let mut command = stage.command(who, PYTHON);
     command.arg(stage.path("concurrency.py")).arg(task).args(words);
     command
 }
