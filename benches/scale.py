@@ -260,50 +260,41 @@ def full():
         row("memory once they are deleted", mib(mount.settled() - before))
 
 
-def header(name, kind, mode):
-    field = bytearray(512)
-    field[:len(name)] = name
-    field[100:108] = b"%07o\0" % mode
-    field[108:124] = b"0000000\0" * 2
-    field[124:136] = b"00000000000\0"
-    field[136:148] = b"14000000000\0"
-    field[148:156] = b" " * 8
-    field[156:157] = kind
-    field[257:265] = b"ustar\x0000"
-    field[148:156] = b"%06o\0 " % sum(field)
-    return bytes(field)
-
-
-def image(number, entries):
-    """A layer: 2 / 5 of its entries in one directory, the others in directories of 300."""
-    path = f"{WORK}/layer-{number}.squashfs"
-    command = ["sqfstar", "-quiet", "-no-progress", "-comp", "gzip", path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as writer:
-        out = writer.stdin
-        top = b"layer-%d" % number
-        for dir in (top, top + b"/flat", top + b"/tree", b"all"):
-            out.write(header(dir + b"/", b"5", 0o755))
-        flat = entries * 2 // 5
-        for n in range(flat):
-            out.write(header(top + b"/flat/name-%08d" % n, b"0", 0o644))
-        for n in range(flat, entries):
-            if (n - flat) % 300 == 0:
-                dir = top + b"/tree/%04d" % ((n - flat) // 300)
-                out.write(header(dir + b"/", b"5", 0o755))
-            out.write(header(dir + b"/name-%08d" % n, b"0", 0o644))
+def images(count, entries):
+    """Layers: 2 / 5 of the entries in one directory, the others in directories of 300."""
+    tree, flat, paths = f"{WORK}/tree", entries * 2 // 5, []
+    own = f"{tree}/layer-0"
+    os.makedirs(f"{own}/flat")
+    for n in range(flat):
+        touch(f"{own}/flat/name-{n:08}")
+    for n in range(flat, entries):
+        if (n - flat) % 300 == 0:
+            dir = f"{own}/tree/{(n - flat) // 300:04}"
+            os.makedirs(dir)
+        touch(f"{dir}/name-{n:08}")
+    for number in range(count):
+        os.rename(own, f"{tree}/layer-{number}")
+        own = f"{tree}/layer-{number}"
+        # One that all layers have, with other names in each.
+        os.makedirs(f"{tree}/all")
         for n in range(entries // 50):
-            out.write(header(b"all/%d-%08d" % (number, n), b"0", 0o644))
-        out.write(bytes(1024))
-    assert writer.returncode == 0
-    return path
+            touch(f"{tree}/all/{number}-{n:08}")
+        path = f"{WORK}/layer-{number}.squashfs"
+        # Without the search for duplicates, which is all that it would do.
+        subprocess.run(["mksquashfs", tree, path, "-quiet", "-no-progress", "-no-duplicates"],
+                       check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(f"{tree}/all")
+        paths.append(path)
+    shutil.rmtree(tree)
+    return paths
 
 
 def layers():
     row("an image of", "mounted", "memory", "stat", "stat, none there", "create", "rename",
         "stat of a merged directory")
     for count, entries in ((1, 5_000), (1, 500_000), (4, 500_000)):
-        images = [image(n, entries) for n in range(count)]
-        with Mount(*images) as mount:
+        layers = images(count, entries)
+        with Mount(*layers) as mount:
             what = f"{count} × {entries}"
             before = mount.rss()
             step = max(1, entries * 2 // 5 // 1000)
@@ -339,7 +330,7 @@ def layers():
             row(f"{what}: find", micro(walked, count * entries), mib(mount.rss()))
             forget()
             row(f"{what}: memory once the kernel has forgotten", mib(mount.settled()))
-        for path in images:
+        for path in layers:
             os.unlink(path)
 
 

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 OVERCOAT=$(realpath "${OVERCOAT:-target/release/overcoat}")
 [[ $(id -u) = 0 ]] || { echo "scale.sh: run as root" >&2; exit 2; }
-for tool in python3 mksquashfs sqfstar unsquashfs cpio bsdtar; do
+for tool in python3 mksquashfs unsquashfs cpio bsdtar; do
   command -v "$tool" >/dev/null || { echo "scale.sh: $tool is missing" >&2; exit 2; }
 done
 W=$(mktemp -d /tmp/overcoat-scale.XXXXXX)
