@@ -125,7 +125,7 @@ def million():
         row(f"{FILES} empty files are made", micro(made, FILES) + " each")
         row("memory, the kernel knowing them", mib(held), f"{held // FILES} bytes each")
         row("memory, the kernel having forgotten them", mib(kept), f"{kept // FILES} bytes each")
-        walked, _ = timed(lambda: subprocess.run(["find", MNT, "-size", "+1"], check=True))
+        walked, _ = timed(lambda: subprocess.run(["find", MNT, "-size", "+1000k"], check=True))
         row("find looks at them", micro(walked, FILES) + " each")
         touch(f"{MNT}/one-more")
         one, _ = timed(lambda: [os.rename(f"{MNT}/one-more", f"{MNT}/one-more-{n}") or
@@ -326,7 +326,7 @@ def layers():
             if count > 1:
                 listed, seen = timed(both)
                 row(f"{what}: two listed in turn", micro(listed, 2 * seen), mib(mount.rss()))
-            walked, _ = timed(lambda: subprocess.run(["find", MNT, "-size", "+1000"], check=True))
+            walked, _ = timed(lambda: subprocess.run(["find", MNT, "-size", "+1000k"], check=True))
             row(f"{what}: find", micro(walked, count * entries), mib(mount.rss()))
             forget()
             row(f"{what}: memory once the kernel has forgotten", mib(mount.settled()))

@@ -5,7 +5,7 @@
 #
 #   benches/scale.sh [PART]...     (default: all: directory million small deep sparse full layers)
 #
-# Environment: OVERCOAT (the program, release build), SCALE_FILES (default 1000000).
+# Environment: OVERCOAT (the program, release build), SCALE_FILES (default 1000000), TMPDIR.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OVERCOAT=$(realpath "${OVERCOAT:-target/release/overcoat}")
@@ -13,7 +13,7 @@ OVERCOAT=$(realpath "${OVERCOAT:-target/release/overcoat}")
 for tool in python3 mksquashfs unsquashfs cpio bsdtar; do
   command -v "$tool" >/dev/null || { echo "scale.sh: $tool is missing" >&2; exit 2; }
 done
-W=$(mktemp -d /tmp/overcoat-scale.XXXXXX)
+W=$(mktemp -d "${TMPDIR:-/tmp}/overcoat-scale.XXXXXX")
 # shellcheck disable=SC2015
 trap 'for m in "$W"/mnt*; do mountpoint -q "$m" && umount -l "$m" || :; done; rm -rf "$W"' EXIT
 python3 benches/scale.py "$OVERCOAT" "$W" "$@"

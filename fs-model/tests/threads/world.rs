@@ -19,7 +19,7 @@ pub(crate) const RECORD: usize = 16;
 /// Names in each of the directories in which objects are moved around.
 pub(crate) const PLACES: usize = 8;
 /// Names that are made and removed in each of them.
-pub(crate) const MADE: usize = 6;
+pub(crate) const MADE: usize = 2;
 /// Names that one file is given.
 pub(crate) const LINKS: usize = 6;
 /// Names that nobody touches.

@@ -54,9 +54,13 @@ fn large_layers(layers: usize, names: usize) -> Vec<MemoryLayer> {
     let one = |at: usize| {
         let mut layer = MemoryLayer::default();
         let own = layer.directory(0, &format!("own-{at}"));
-        (0..names).for_each(|n| drop(layer.file(own, &format!("name-{n}"), b"")));
+        for n in 0..names {
+            layer.file(own, &format!("name-{n}"), b"");
+        }
         let all = layer.directory(0, "all");
-        (0..names).for_each(|n| drop(layer.file(all, &format!("{at}-{n}"), b"")));
+        for n in 0..names {
+            layer.file(all, &format!("{at}-{n}"), b"");
+        }
         layer
     };
     (0..layers).map(one).collect()
