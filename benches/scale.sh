@@ -16,4 +16,6 @@ done
 W=$(mktemp -d "${TMPDIR:-/tmp}/overcoat-scale.XXXXXX")
 # shellcheck disable=SC2015
 trap 'for m in "$W"/mnt*; do mountpoint -q "$m" && umount -l "$m" || :; done; rm -rf "$W"' EXIT
+# However it ends, nothing is left.
+trap 'exit 1' HUP INT TERM
 python3 benches/scale.py "$OVERCOAT" "$W" "$@"
