@@ -112,6 +112,11 @@ impl Changes {
         self.places.len() < MAX_NAMES
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.places.capacity().max(self.index.capacity())
+    }
+
     fn is_named(places: &[Place], at: u32, name: &[u8]) -> bool {
         places[at as usize].item.as_ref().is_some_and(|i| *i.name == *name)
     }
@@ -167,7 +172,7 @@ impl Changes {
         self.places.retain(|p| p.item.is_some());
         self.places.shrink_to_fit();
         self.removed = 0;
-        self.index.clear();
+        self.index = HashTable::with_capacity(self.places.len());
         for at in 0..self.places.len() as u32 {
             self.index_insert(at);
         }
