@@ -568,7 +568,7 @@ mod tests {
 
     #[test]
     fn tables_are_as_large_as_what_is_in_them() {
-        let options = TreeOptions { upper_limit: Some(u64::MAX), xattrs: false };
+        let options = TreeOptions { upper_limit: Some(u64::MAX), xattrs: XattrSupport::None };
         let tree = Tree::new(Vec::new(), options).unwrap();
         let name = |n: u32| n.to_string().into_bytes();
         let top = tree.make(Ino::ROOT, b"top", &NewNode::directory(0o755, 0, 0)).unwrap().ino;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use fs_model::delta::{Delta, DeltaEntry};
 use fs_model::layer::Layer;
-use fs_model::tree::{Tree, TreeOptions};
+use fs_model::tree::{Tree, TreeOptions, XattrSupport};
 use fs_model::{Attr, FileType, FsError, Ino};
 
 use crate::THREADS;
@@ -101,7 +101,7 @@ fn is_delta(world: &World, delta: &Delta, seen: &View) {
     let mut laid = View::new();
     if let Some(layer) = &world.layer {
         let layers = vec![Arc::new(layer.clone()) as Arc<dyn Layer>];
-        let options = TreeOptions { upper_limit: None, xattrs: true };
+        let options = TreeOptions { upper_limit: None, xattrs: XattrSupport::All };
         laid = view(&Tree::new(layers, options).unwrap());
     }
     for DeltaEntry { path, object, .. } in delta.entries.iter().filter(|e| !e.path.is_empty()) {

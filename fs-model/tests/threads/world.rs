@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use fs_model::layer::Layer;
-use fs_model::tree::{NewNode, Tree, TreeOptions};
+use fs_model::tree::{NewNode, Tree, TreeOptions, XattrSupport};
 use fs_model::{FsError, Ino};
 
 use crate::THREADS;
@@ -93,7 +93,7 @@ impl World {
     pub(crate) fn new(layered: bool, limit: u64) -> World {
         let layer = layered.then(base);
         let layers = layer.iter().map(|l| Arc::new(l.clone()) as Arc<dyn Layer>).collect();
-        let options = TreeOptions { upper_limit: Some(limit), xattrs: true };
+        let options = TreeOptions { upper_limit: Some(limit), xattrs: XattrSupport::All };
         let tree = Tree::new(layers, options).unwrap();
         let dirs = NAMES.map(|name| find_or_make(&tree, Ino::ROOT, name.as_bytes(), &DIR)).to_vec();
         let files = |what: &str| -> Vec<Ino> {
