@@ -150,6 +150,28 @@ fn a_hole_is_punched_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_hole_is_seen_by_the_page() {
+    // Found by xfstests' generic/436 and generic/490, which seek near holes within a chunk.
+    const PAGE: u64 = 4096;
+    let tree = tree_of(&[], 1 << 20, false);
+    let file = tree.make(Ino::ROOT, b"file", &FILE).unwrap().ino;
+    let next = |offset| tree.next_data(file, offset).unwrap();
+    tree.write(file, 5 * PAGE + 10, &[7; 30_000]).unwrap();
+    assert_eq!(next(0), Some(5 * PAGE..20_490 + 30_000));
+    // Rounded up where the file goes on.
+    tree.extend(file, 1 << 20).unwrap();
+    assert_eq!(next(0), Some(5 * PAGE..13 * PAGE));
+    tree.zero(file, 7 * PAGE..9 * PAGE, false).unwrap();
+    assert_eq!(next(PAGE), Some(5 * PAGE..7 * PAGE));
+    assert_eq!(next(6 * PAGE + 1), Some(6 * PAGE + 1..7 * PAGE));
+    assert_eq!(next(8 * PAGE - 1), Some(9 * PAGE..13 * PAGE));
+    assert_eq!(next(13 * PAGE), None);
+    // Over the edge of a chunk.
+    tree.write(file, 15 * PAGE + 1, &[7; 4096]).unwrap();
+    assert_eq!(next(13 * PAGE), Some(15 * PAGE..17 * PAGE));
+}
+
+#[test]
 fn ranges_of_one_file_that_overlap_are_not_copied() {
     let tree = tree();
     let file = hold(&tree, "dir/file");
