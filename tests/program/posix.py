@@ -1617,6 +1617,19 @@ def places_in_a_listing_stay_while_names_come_and_go():
 
 
 @case
+def listing_while_renaming():
+    os.mkdir("new")
+    for i in range(1000):
+        opened(f"new/{i:0200}", os.O_CREAT)
+    listing, seen = Listing("new"), 0
+    for item in iter(listing.next, None):
+        if item[0] not in (".", "..") and seen < 5000:
+            seen += 1
+            os.rename("new/" + item[0], "new/" + item[0][1:] + "x")
+    return 1000 <= seen <= 2000, len(os.listdir("new"))
+
+
+@case
 def listing_while_removing():
     listing = Listing("many")
     seen = []

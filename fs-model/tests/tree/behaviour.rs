@@ -529,6 +529,46 @@ fn an_offset_in_a_listing_stays_good_whatever_happens() {
 }
 
 #[test]
+fn who_changes_names_while_listing_comes_to_an_end() {
+    // Found by xfstests' generic/736.
+    let renamed = |tree: &Tree, name: &[u8]| {
+        let new = [name, b"x"].concat();
+        tree.rename(Ino::ROOT, name, Ino::ROOT, &new, RenameMode::Replace).unwrap();
+    };
+    let made_anew = |tree: &Tree, name: &[u8]| {
+        if name.starts_with(b"own") {
+            tree.unlink(Ino::ROOT, name).unwrap();
+            drop_entry(tree, tree.make(Ino::ROOT, name, &FILE).unwrap());
+        }
+    };
+    let tree = tree();
+    for n in 0..200 {
+        drop_entry(&tree, tree.make(Ino::ROOT, format!("own{n}").as_bytes(), &FILE).unwrap());
+    }
+    let names = list(&tree, Ino::ROOT, 1_000).len();
+    for change in [&renamed as &dyn Fn(&Tree, &[u8]), &made_anew] {
+        let (mut offset, mut seen) = (0, 0);
+        loop {
+            let mut found = None;
+            tree.read_dir(Ino::ROOT, offset, |item| {
+                let first = found.is_none();
+                found.get_or_insert_with(|| (item.name.to_vec(), item.next));
+                first
+            })
+            .unwrap();
+            let Some((name, next)) = found else { break };
+            offset = next;
+            seen += 1;
+            assert!(seen <= 2 * names, "it goes on for ever");
+            if !matches!(&*name, b"." | b"..") {
+                change(&tree, &name);
+            }
+        }
+        assert!(seen >= names, "{seen} of {names}");
+    }
+}
+
+#[test]
 fn extended_attributes_that_nobody_would_obey_are_refused() {
     let tree = tree();
     let file = hold(&tree, "dir/file");
