@@ -128,8 +128,8 @@ fn read(tree: &Tree, faults: &Faults, ino: Ino, offset: u64, size: u32, reply: R
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Not FUSE_ASYNC_DIO: with it nothing takes from the kernel's cache what somebody read there
-        // while an asynchronous direct write was on its way.
+        // Not FUSE_ASYNC_DIO: with it nothing takes from the kernel's cache what somebody read
+        // there while an asynchronous direct write was on its way.
         let wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DO_READDIRPLUS

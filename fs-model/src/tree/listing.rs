@@ -19,8 +19,8 @@ use crate::error::FsError;
 const LISTINGS_BYTES: usize = 8 << 20;
 /// Offsets: 1 stands behind `.`, 2 behind `..`, and place `n` of the rest is `n + 3` behind it.
 const FIRST_PLACE: u64 = 2;
-/// The places of the upper's names, behind those of the layers, are counted down from here: more names
-/// than that are never made.
+/// The places of the upper's names, behind those of the layers, are counted down from here: more
+/// names than that are never made.
 const OWN_PLACES: u64 = 1 << 48;
 
 /// Recently used listings of the layers' part of directories.
