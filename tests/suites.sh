@@ -4,7 +4,7 @@
 #
 #   tests/suites.sh pjdfstest DIR             its source, built
 #   tests/suites.sh fsx PROGRAM [OPTION…]     as xfstests and LTP build it
-#   tests/suites.sh unionmount DIR            unionmount-testsuite
+#   tests/suites.sh unionmount DIR [TEST…]    unionmount-testsuite
 #   tests/suites.sh xfstests DIR [OPTION…]    its source, built; options of `check`, or -g generic/quick
 #   tests/suites.sh stress-ng PROGRAM [OPTION…]
 #
@@ -29,7 +29,7 @@ finish() {
   done
   local bound
   for bound in "${BOUND[@]}"; do umount "$bound"; done
-  rm -rf "$W"/{bin,state,base,base.squashfs}
+  rm -rf "$W"/{bin,state,base,base.squashfs,passwd,group,shadow}
 }
 BOUND=()
 trap finish EXIT
@@ -146,10 +146,10 @@ unionmount() {
   cd "$W/unionmount.$1"
   sed -i 's/if ino != ino2 or (dev != dev2 and not recycle):/if (ino != ino2 or dev != dev2) and not recycle:/' context.py
   for more in "" --ts=1; do
-    python3 ./run "${how[@]}" $more 2>&1 || echo "failed: $more"
+    python3 ./run "${how[@]}" $more "${@:2}" 2>&1 || echo "failed: $more"
     umount "$UNIONMOUNT_MNTPOINT" || true
   done
-  [[ $1 == tmpfs ]] || python3 ./run --ov=4 "${how[@]:1}" 2>&1 || echo "failed: --ov=4"
+  [[ $1 == tmpfs ]] || python3 ./run --ov=4 "${how[@]:1}" "${@:2}" 2>&1 || echo "failed: --ov=4"
 }
 
 # Users that xfstests asks for.
@@ -188,7 +188,7 @@ xfstests() {
 # What is worth comparing of a log: no times, no paths.
 told() {
   sed -e "s#$W/[a-z.]*##g" "$1" | case $suite in
-    pjdfstest) grep -E '\.t \.+|^Files|^Result|Failed' | sed 's/[0-9]* wallclock.*//' ;;
+    pjdfstest) grep -E '\.t \.+|^Files|^Result|Failed' | sed 's/ *[0-9]* wallclock.*//' ;;
     fsx) cat ;;
     unionmount) grep -aE '^TEST|^failed|Error' | sort -u ;;
     xfstests) grep -E '^generic/' | sed -E 's/ +([0-9.]+s( \.\.\. +)?)+$/ passed/; s/ +/ /; s/ - output mismatch.*/ failed/' ;;
