@@ -1123,6 +1123,40 @@ def reading_and_writing_past_the_cache():
 
 
 @case
+def writing_past_the_cache_without_waiting():
+    # Somebody reads through the cache meanwhile, and must not leave old bytes there.
+    here = os.uname().machine == "x86_64"
+    io_setup, io_destroy, io_getevents, io_submit = range(206, 210) if here else (0, 1, 4, 2)
+    size, rounds = 1 << 18, 100
+    fd, cached = os.open("new", os.O_RDWR | os.O_CREAT | os.O_DIRECT), os.open("new", os.O_RDONLY)
+    os.ftruncate(fd, size)
+    area = mmap.mmap(-1, size)
+    context = ctypes.c_ulong()
+    if LIBC.syscall(io_setup, 1, ctypes.byref(context)) != 0:
+        return "no asynchronous requests"
+    reader = os.fork()
+    if reader == 0:
+        while os.getppid() != 1:
+            os.pread(cached, size, 0)
+        os._exit(0)
+    stale = 0
+    for i in range(1, rounds + 1):
+        area[:] = bytes([i]) * size
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        request = struct.pack("<QIiHhIQQqQII", 0, 0, 0, 1, 0, fd, start, size, 0, 0, 0, 0)
+        request = ctypes.create_string_buffer(request, len(request))
+        requests = (ctypes.c_void_p * 1)(ctypes.addressof(request))
+        if LIBC.syscall(io_submit, context, 1, requests) != 1:
+            break
+        LIBC.syscall(io_getevents, context, 1, 1, ctypes.create_string_buffer(32), None)
+        stale += os.pread(cached, size, 0) != area[:]
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+    LIBC.syscall(io_destroy, context)
+    return i, stale
+
+
+@case
 def copying_within_the_file_system():
     source, target = os.open("file", os.O_RDONLY), os.open("new", os.O_RDWR | os.O_CREAT)
     both = os.open("other", os.O_RDWR)
@@ -1580,6 +1614,19 @@ def places_in_a_listing_stay_while_names_come_and_go():
     listing.seek(place)
     again = [name for name in listing.rest() if not name.startswith("new")]
     return len(rest), again == rest
+
+
+@case
+def listing_while_renaming():
+    os.mkdir("new")
+    for i in range(1000):
+        opened(f"new/{i:0200}", os.O_CREAT)
+    listing, seen = Listing("new"), 0
+    for item in iter(listing.next, None):
+        if item[0] not in (".", "..") and seen < 5000:
+            seen += 1
+            os.rename("new/" + item[0], "new/" + item[0][1:] + "x")
+    return 1000 <= seen <= 2000, len(os.listdir("new"))
 
 
 @case

@@ -1,8 +1,9 @@
 //! Listing directories.
 //!
-//! A listing is `.`, `..`, the layers' names in sorted order, then the upper's own in the order in
-//! which they were made. The offset behind an entry names its place in that order, so it stays
-//! good whatever is made or removed meanwhile, and needs no open handle.
+//! A listing is `.`, `..`, the layers' names in sorted order, then the upper's own, the newest
+//! first. The offset behind an entry names its place in that order, so it stays good whatever is
+//! made or removed meanwhile, and needs no open handle. What is made while somebody lists the
+//! upper's own stands behind the reader, who thus comes to an end.
 
 use std::sync::Arc;
 
@@ -22,6 +23,9 @@ const LISTINGS_BYTES: usize = 8 << 20;
 const LISTINGS_IN_USE: usize = 8;
 /// Offsets: 1 stands behind `.`, 2 behind `..`, and place `n` of the rest is `n + 3` behind it.
 const FIRST_PLACE: u64 = 2;
+/// The places of the upper's names, behind those of the layers, are counted down from here: more
+/// names than that are never made.
+const OWN_PLACES: u64 = 1 << 48;
 
 /// Recently used listings of the layers' part of directories.
 #[derive(Debug)]
@@ -181,13 +185,13 @@ impl State {
             taken_any = true;
         }
         let below = listing.len() as u64;
-        let mut seq = place - below.min(place);
+        let mut before = OWN_PLACES - (place - below.min(place)).min(OWN_PLACES);
         // In batches, because `take` needs the state that the names lie in.
         loop {
             let batch: Vec<(u64, Box<[u8]>, Target)> = self
                 .dir(stack, dir)?
                 .changes
-                .own_from(seq)
+                .own_before(before)
                 .filter_map(|(seq, i)| i.slot.shown().map(|target| (seq, i.name.clone(), target)))
                 .take(64)
                 .collect();
@@ -198,9 +202,9 @@ impl State {
                 }
                 return Ok(());
             };
-            seq = last.0 + 1;
-            for (at, name, target) in batch {
-                let next = FIRST_PLACE + below + at + 1;
+            before = last.0;
+            for (seq, name, target) in batch {
+                let next = FIRST_PLACE + below + OWN_PLACES - seq;
                 let item = DirItem { name: &name, ino: target.ino, kind: target.kind, next };
                 if !take(self, item)? {
                     return Ok(());
