@@ -910,6 +910,7 @@ def times_of_writing():
         changed(lambda: opened("file", os.O_WRONLY | os.O_TRUNC), "file"),
         changed(lambda: opened("blank", os.O_WRONLY | os.O_TRUNC), "blank"),
         changed(lambda: os.posix_fallocate(fd, 0, 100), "file"),
+        changed(lambda: fallocate(fd, KEEP_SIZE, 0, 100), "file"),
         changed(lambda: fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 100), "file"),
         changed(lambda: os.close(os.dup(fd)), "file"),
     ]

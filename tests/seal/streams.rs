@@ -166,3 +166,10 @@ assert os.lstat(\"root/after-2038\").st_mtime == 3000000000'",
         );
     }
 }
+
+#[test]
+fn an_image_of_nothing_does_not_say_when_it_was_made() {
+    let image = sealed(&Sample::default(), &options(Format::Squashfs));
+    // The superblock's modification time.
+    assert_eq!(image[8..12], [0; 4]);
+}
