@@ -1,6 +1,6 @@
 //! Random calls, on few names, so that they meet.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use rustix::fs::{FallocateFlags, FileType, OFlags, RenameFlags, XattrFlags};
@@ -77,35 +77,118 @@ pub(super) enum Call {
     Statfs,
 }
 
+/// What the name of a call should be for the call to come to something.
+#[derive(Clone, Copy, Debug)]
+enum Means {
+    Anything,
+    File,
+    Directory,
+    /// A name in a directory, taken or not.
+    New,
+}
+
+/// What there is. Directories are few enough, and not so deep that paths would grow for ever.
+#[derive(Debug, Default)]
+pub(super) struct There {
+    all: Vec<Name>,
+    files: Vec<Name>,
+    dirs: Vec<Name>,
+}
+
+impl There {
+    pub(super) fn below(root: &Path) -> There {
+        let mut there = There { dirs: vec![Name::new()], ..There::default() };
+        let mut at = 0;
+        while let Some(dir) = there.dirs.get(at).cloned() {
+            at += 1;
+            for entry in std::fs::read_dir(root.join(&dir)).unwrap().flatten() {
+                let (name, kind) = (dir.join(entry.file_name()), entry.file_type().unwrap());
+                if kind.is_dir() && name.components().count() < 4 {
+                    there.dirs.push(name.clone());
+                } else if kind.is_file() {
+                    there.files.push(name.clone());
+                }
+                there.all.push(name);
+            }
+        }
+        // Each file system lists them in an order of its own.
+        [&mut there.all, &mut there.files, &mut there.dirs].map(|names| names.sort());
+        there
+    }
+}
+
 impl Call {
-    /// The names of which it could have changed something.
-    pub(super) fn names(&self) -> Vec<&Name> {
+    fn names_mut(&mut self) -> Vec<(&mut Name, Means)> {
+        use Means::{Anything, Directory, New};
         match self {
-            Call::Mkdir(p, _)
-            | Call::Rmdir(p)
-            | Call::Unlink(p)
-            | Call::Open(p, ..)
-            | Call::Symlink(_, p)
-            | Call::Node(p, ..)
+            Call::Mkdir(p, _) | Call::Symlink(_, p) | Call::Node(p, ..) => vec![(p, New)],
+            Call::Open(p, flags, _) | Call::Hold(_, p, flags) => {
+                vec![(p, if flags.contains(OFlags::CREATE) { New } else { Means::File })]
+            }
+            Call::Rmdir(p) | Call::List(p) | Call::HoldDir(_, p) => vec![(p, Directory)],
+            Call::Rename(a, b, flags) => {
+                let exchanged = flags.contains(RenameFlags::EXCHANGE);
+                vec![(a, Anything), (b, if exchanged { Anything } else { New })]
+            }
+            Call::Link(a, b) => vec![(a, Anything), (b, New)],
+            Call::Unlink(p)
             | Call::Chmod(p, _)
             | Call::Chown(p, ..)
             | Call::Utimens(p, ..)
-            | Call::Append(p, _)
+            | Call::Stat(p)
+            | Call::ReadLink(p)
             | Call::SetXattr(p, ..)
+            | Call::GetXattr(p, ..)
             | Call::RemoveXattr(p, _)
+            | Call::WrongXattr(p) => vec![(p, Anything)],
+            Call::Copy(File::Named(a), _, File::Named(b), ..) => {
+                vec![(a, Means::File), (b, Means::File)]
+            }
+            Call::Append(p, _)
             | Call::Write(File::Named(p), ..)
             | Call::Truncate(File::Named(p), _)
             | Call::Allocate(File::Named(p), ..)
+            | Call::Copy(File::Named(p), ..)
+            | Call::Copy(_, _, File::Named(p), ..)
+            | Call::Read(File::Named(p))
+            | Call::Seek(File::Named(p), _)
             | Call::Map(File::Named(p), ..)
-            | Call::Copy(_, _, File::Named(p), ..) => vec![p],
-            Call::Rename(a, b, _) | Call::Link(a, b) => vec![a, b],
+            | Call::Sync(File::Named(p), _) => vec![(p, Means::File)],
             _ => Vec::new(),
         }
+    }
+
+    /// The same call, of something that is there if possible: of `number` modulo how much is.
+    pub(super) fn aimed(&self, number: usize, there: &There) -> Call {
+        let mut call = self.clone();
+        for (n, (name, means)) in call.names_mut().into_iter().enumerate() {
+            let number = number.rotate_right(16 * n as u32);
+            let names = match means {
+                Means::Anything => &there.all,
+                Means::File => &there.files,
+                Means::Directory | Means::New => &there.dirs,
+            };
+            let last = name.file_name().map(ToOwned::to_owned);
+            match (names.get(number % names.len().max(1)), last, means) {
+                (Some(dir), Some(last), Means::New) => *name = dir.join(last),
+                (Some(found), _, _) => found.clone_into(name),
+                (None, _, _) => {}
+            }
+        }
+        call
+    }
+
+    /// The names of which it could have changed something.
+    pub(super) fn names(&mut self) -> Vec<Name> {
+        self.names_mut().into_iter().map(|(name, _)| name.clone()).collect()
     }
 }
 
 pub(super) fn name() -> impl Strategy<Value = Name> {
-    prop::collection::vec(prop::sample::select(&NAMES[..]), 1..4)
+    // Deep ones are seldom there.
+    let depth = prop_oneof![4 => Just(1usize), 3 => Just(2), 1 => Just(3)];
+    depth
+        .prop_flat_map(|depth| prop::collection::vec(prop::sample::select(&NAMES[..]), depth))
         .prop_map(|names| names.into_iter().collect())
 }
 
@@ -242,12 +325,14 @@ fn of_open_directories() -> impl Strategy<Value = Call> {
     ]
 }
 
-pub(super) fn call() -> impl Strategy<Value = Call> {
-    prop_oneof![
+/// A call, and what it is aimed at: most are, so that they come to something.
+pub(super) fn call() -> impl Strategy<Value = (Call, Option<usize>)> {
+    let call = prop_oneof![
         40 => of_names(),
         15 => of_attributes(),
         25 => of_contents(),
         15 => of_open_directories(),
         1 => Just(Call::Statfs),
-    ]
+    ];
+    (call, prop::option::weighted(0.7, any::<usize>()))
 }

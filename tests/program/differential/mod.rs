@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 use rustix::fs::FileType;
 
-use self::calls::{Call, call};
+use self::calls::{Call, There, call};
 use self::scene::Scene;
 use self::sealed::{Format, Seen};
 use self::side::{PAST, Side};
@@ -56,13 +56,12 @@ fn is_carried(call: &Call, format: Format) -> bool {
     }
 }
 
-type Case = (Vec<Plan>, Vec<Call>, Format);
+type Case = (Vec<Plan>, Vec<(Call, Option<usize>)>, Format);
 
 fn check(stage: &Stage, other: Other, (plans, calls, format): &Case) -> Result<(), TestCaseError> {
     let scene = Scene::new(stage, |folder| Stack::write(folder, plans, *format));
     let ours = scene.mount(None);
-    let calls: Vec<_> = calls.iter().filter(|call| is_carried(call, *format)).collect();
-    let seen = compare(&scene, &ours, other, &calls)?;
+    let seen = compare(&scene, &ours, other, calls, *format)?;
     sealed::check(&scene, seen, *format)
 }
 
@@ -71,7 +70,8 @@ fn compare(
     scene: &Scene<'_>,
     ours: &Path,
     other: Other,
-    calls: &[&Call],
+    calls: &[(Call, Option<usize>)],
+    format: Format,
 ) -> Result<Seen, TestCaseError> {
     let kernel = scene.other(other);
     let seen = Seen::at(ours);
@@ -79,10 +79,18 @@ fn compare(
     let links = other == Other::Overlayfs || shows_all_links(ours, &seen.listing);
     let mut sides = [(kernel.root(), false), (ours, true)]
         .map(|(root, ours)| Side::new(root, ours, other, links));
-    for (n, call) in calls.iter().enumerate() {
-        let [expected, found] = sides.each_mut().map(|side| side.outcome(call));
+    for (n, (call, aim)) in calls.iter().enumerate() {
+        let mut call = match aim {
+            Some(number) => call.aimed(*number, &There::below(kernel.root())),
+            None => call.clone(),
+        };
+        if !is_carried(&call, format) {
+            continue;
+        }
+        let [expected, found] = sides.each_mut().map(|side| side.outcome(&call));
         prop_assert_eq!(found, expected, "call {}: {:?}", n, call);
-        let [expected, found] = sides.each_ref().map(|side| side.after(call));
+        let names = call.names();
+        let [expected, found] = sides.each_ref().map(|side| side.after(&names));
         prop_assert_eq!(found, expected, "after call {}: {:?}", n, call);
         if n % 16 == 15 {
             let [expected, found] = [kernel.root(), ours].map(|root| Seen::at(root).timeless(PAST));

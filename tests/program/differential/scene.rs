@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::Other;
-use super::stack::Stack;
+use super::stack::{Stack, date};
 use crate::support::processes::eventually;
 use crate::support::stage::{Finished, Stage, Who, finish};
 use crate::support::tools;
 
-/// What overlayfs needs to be told to do as well as it can.
-const OVERLAYFS: &str = "redirect_dir=on,index=on,xino=on,metacopy=on";
+/// What overlayfs needs to be told to do as well as it can. With `metacopy`, opening a file that was
+/// renamed changes its modification time.
+const OVERLAYFS: &str = "redirect_dir=on,index=on,xino=on,metacopy=off";
 
 /// A stack of layers that lies in the folder `case` of a stage, and mounts of it. All is gone with
 /// it.
@@ -79,6 +80,7 @@ impl<'a> Scene<'a> {
             self.memory(&memory);
             kernel.mounts.push(memory.clone());
             std::fs::create_dir(memory.join("upper")).unwrap();
+            date(&memory.join("upper"));
             (memory.join("upper"), memory.join("work"))
         };
         std::fs::create_dir(&work).unwrap();

@@ -49,11 +49,11 @@ impl Side {
         outcome
     }
 
-    /// What is at the names that the call could have changed.
-    pub(super) fn after(&self, call: &Call) -> Vec<String> {
-        let stat = |name: &&Name| rustix::fs::statat(CWD, self.at(name), AtFlags::SYMLINK_NOFOLLOW);
+    /// What is at the names.
+    pub(super) fn after(&self, names: &[Name]) -> Vec<String> {
+        let stat = |name: &Name| rustix::fs::statat(CWD, self.at(name), AtFlags::SYMLINK_NOFOLLOW);
         let shown = |name| stat(name).map_or_else(|e| format!("{e:?}"), |stat| self.show(&stat));
-        call.names().iter().map(shown).collect()
+        names.iter().map(shown).collect()
     }
 
     fn at(&self, name: &Name) -> PathBuf {
@@ -203,8 +203,16 @@ impl Side {
                 let (from, to) = (self.file(from, OFlags::RDONLY)?, self.file(to, OFlags::WRONLY)?);
                 let (mut at, mut to_at, mut left) = (*at, *to_at, *len);
                 loop {
-                    let (at, to_at) = (Some(&mut at), Some(&mut to_at));
-                    match fs::copy_file_range(&from, at, &to, to_at, left)? {
+                    let places = (Some(&mut at), Some(&mut to_at));
+                    let copied = match fs::copy_file_range(&from, places.0, &to, places.1, left) {
+                        // overlayfs asks the file systems below, which are two as long as the one
+                        // file was not copied up.
+                        Err(Errno::XDEV) if !self.ours => {
+                            by_hand(&from, &mut at, &to, &mut to_at, left)
+                        }
+                        copied => copied,
+                    };
+                    match copied? {
                         0 => return Ok((len - left).to_string()),
                         copied => left -= copied,
                     }
@@ -307,6 +315,22 @@ pub(super) fn xattrs(path: &Path) -> Result<Vec<(String, Vec<u8>)>, Errno> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Copies up to `len` bytes.
+fn by_hand(
+    from: &OwnedFd,
+    at: &mut u64,
+    to: &OwnedFd,
+    to_at: &mut u64,
+    len: usize,
+) -> Result<usize, Errno> {
+    let mut bytes = vec![0; len];
+    let read = rustix::io::pread(from, &mut bytes, *at)?;
+    let written = rustix::io::pwrite(to, &bytes[..read], *to_at)?;
+    *at += written as u64;
+    *to_at += written as u64;
+    Ok(written)
 }
 
 /// All of a file.

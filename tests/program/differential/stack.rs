@@ -305,7 +305,8 @@ fn content(size: u64, fill: u8) -> Vec<u8> {
     bytes
 }
 
-fn date(path: &Path) {
+/// Gives it the time of everything in a layer.
+pub(super) fn date(path: &Path) {
     let time = Timespec { tv_sec: TIME, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
