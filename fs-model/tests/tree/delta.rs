@@ -71,6 +71,15 @@ struct Seen {
     first: Vec<u8>,
 }
 
+impl Seen {
+    /// Whether they are the same, links aside.
+    fn is_alike(&self, other: &Seen) -> bool {
+        (self.what, self.mtime, &self.target, &self.xattrs)
+            == (other.what, other.mtime, &other.target, &other.xattrs)
+            && self.content == other.content
+    }
+}
+
 type Snapshot = BTreeMap<Vec<u8>, Seen>;
 
 fn snapshot(model: &Model) -> Snapshot {
@@ -172,6 +181,22 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
     let other = tree_of(&stacked, u64::MAX, model.xattrs);
     compare::everything(&other, &again, &mut Numbers::default(), 3);
     assert!(other.delta().unwrap().entries.is_empty(), "nothing changed since");
+
+    let before = snapshot(&Model::of_layers(layers, model.xattrs));
+    for entry in &all {
+        let path = show(&entry.path);
+        match (entry.change, before.get(&*entry.path), whole.get(&*entry.path)) {
+            (Change::Added, None, Some(_)) | (Change::Deleted, Some(_), None) => {}
+            (Change::Unchanged, Some(was), Some(is)) => assert!(was.is_alike(is), "{path} changed"),
+            (Change::Modified, Some(was), Some(is)) => {
+                // A copy of an object with several names is not that object.
+                let is_linked = entry.object.is_some_and(|o| o.attr.nlink > 1)
+                    || before.values().filter(|other| other.first == was.first).count() > 1;
+                assert!(!was.is_alike(is) || is_linked, "{path} did not change");
+            }
+            (change, was, is) => panic!("{path} is {change:?}: {was:?} became {is:?}"),
+        }
+    }
 
     if !minimal {
         return;

@@ -11,8 +11,10 @@ use crate::compare::{self, Numbers, read_all, same_variant};
 use crate::delta;
 use crate::generate::content;
 use crate::layer::MemoryLayer;
+use crate::listing::Listing;
 use crate::operations::{Held, Node, Operation};
 use crate::reference::{Id, Model, ROOT};
+use crate::replay;
 
 /// How many objects are held at the most.
 const MAX_HELD: usize = 16;
@@ -27,6 +29,8 @@ pub(crate) struct Run {
     pub(crate) model: Model,
     pub(crate) layers: Vec<MemoryLayer>,
     numbers: Numbers,
+    /// A directory that is listed in parts.
+    listing: Option<Listing>,
     /// Each holds a reference, except for the root, which is the first.
     held: Vec<(Id, Ino)>,
 }
@@ -51,6 +55,7 @@ impl Run {
             model: Model::of_layers(&layers, xattrs),
             layers,
             numbers: Numbers::default(),
+            listing: None,
             held: vec![(ROOT, Ino::ROOT)],
         }
     }
@@ -64,6 +69,11 @@ impl Run {
 
     pub(crate) fn check_delta(&self, minimal: bool) {
         delta::check(&self.tree, &self.model, &self.layers, minimal);
+    }
+
+    /// What makes the same tree of the same layers has the same delta.
+    pub(crate) fn check_replay(&self) {
+        replay::check(&self.tree, &tree_of(&self.layers, u64::MAX, self.model.xattrs));
     }
 
     /// Gives all references back.
@@ -126,9 +136,9 @@ impl Run {
 
     pub(crate) fn step(&mut self, operation: &Operation) {
         use Operation::{
-            Append, CheckDelta, Compare, Copy, Extend, Forget, LayScratch, Link, Lookup, Make,
-            NextData, Read, ReadLink, RemoveXattr, Rename, Revert, Rmdir, SetXattr, Truncate,
-            Unlink, Write, Zero,
+            Append, CheckDelta, Compare, Copy, Extend, Forget, LayScratch, Link, ListPart, Lookup,
+            Make, NextData, OpenListing, Read, ReadLink, RemoveXattr, Rename, Revert, Rmdir,
+            SeekListing, SetXattr, Truncate, Unlink, Write, Zero,
         };
         match operation {
             Lookup(dir, name) => {
@@ -140,7 +150,9 @@ impl Run {
             Forget(held) => {
                 let at = held % self.held.len();
                 if at > 0 {
-                    let (_, ino) = self.held.swap_remove(at);
+                    let (id, ino) = self.held.swap_remove(at);
+                    // Who has it open holds it.
+                    self.listing.take_if(|listing| listing.is_of(id));
                     self.tree.forget(ino, 1);
                 }
             }
@@ -222,12 +234,13 @@ impl Run {
                 let (id, ino) = self.held(*object);
                 compare::object(&self.tree, &self.model, id, ino, "read link");
             }
-            Operation::SetAttr(object, mode, owner, mtime) => {
+            Operation::SetAttr(object, mode, owner, atime, mtime) => {
                 let owner = *owner;
                 let set = SetAttr {
                     mode: *mode,
                     uid: owner,
                     gid: owner,
+                    atime: *atime,
                     mtime: *mtime,
                     ..Default::default()
                 };
@@ -248,6 +261,24 @@ impl Run {
             }
             Compare(step) => self.compare(*step),
             CheckDelta => self.check_delta(false),
+            OpenListing(dir) => {
+                let (id, ino) = self.held(*dir);
+                self.listing =
+                    self.model.objects[id].is_dir().then(|| Listing::new(id, ino, &self.model));
+            }
+            ListPart(count) => {
+                if let Some(listing) = &mut self.listing {
+                    listing.read(&self.tree, &self.model, *count);
+                }
+            }
+            SeekListing(to) => {
+                if let Some(listing) = &mut self.listing {
+                    listing.seek(*to);
+                }
+            }
+        }
+        if let Some(listing) = &mut self.listing {
+            listing.notice(&self.model);
         }
         if let Err(wrong) = self.tree.audit() {
             panic!("{wrong}");
@@ -321,7 +352,7 @@ impl Run {
         let attr = self.tree.attr(ino).unwrap();
         let object = &mut self.model.objects[id];
         (object.mode, object.uid, object.gid) = (attr.mode, attr.uid, attr.gid);
-        object.mtime = Some(attr.mtime);
+        (object.mtime, object.atime) = (Some(attr.mtime), Some(attr.atime));
         if object.kind == FileType::Regular {
             object.content = read_all(&self.tree, ino, attr.size as usize);
         }

@@ -39,6 +39,7 @@ proptest! {
     ) {
         let mut run = run(&build(&plans), &operations, u64::MAX, xattrs);
         run.check_delta(true);
+        run.check_replay();
         run.forget_all();
         run.compare(2);
         run.check_delta(false);

@@ -112,7 +112,9 @@ impl There {
             }
         }
         // Each file system lists them in an order of its own.
-        [&mut there.all, &mut there.files, &mut there.dirs].map(|names| names.sort());
+        there.all.sort();
+        there.files.sort();
+        there.dirs.sort();
         there
     }
 }
