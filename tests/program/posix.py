@@ -1700,6 +1700,11 @@ def access_lists():
 
 
 @case
+def attributes_of_overlayfs():
+    return attempt(os.setxattr, "dir", "user.overlay.opaque", b"y"), os.listxattr("dir")
+
+
+@case
 def changes_are_noticed():
     watch = LIBC.inotify_init1(os.O_NONBLOCK)
     LIBC.inotify_add_watch(watch, b".", 0xFFF & ~0x31)

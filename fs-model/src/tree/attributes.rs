@@ -13,6 +13,9 @@ const XATTR_SIZE_MAX: usize = 65536;
 /// but cannot know it of this one. `system.` is none of them: access lists that are kept but not
 /// obeyed would promise what nobody keeps, and no output could carry them.
 const XATTR_NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+/// What overlayfs keeps for itself. In an overlay it would not be an attribute but have an effect:
+/// that a directory hides what is below it, for one.
+const XATTRS_OF_OVERLAYFS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Which attributes to set, and to what.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,8 +128,8 @@ impl Tree {
     /// Sets an extended attribute.
     ///
     /// # Errors
-    /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`,
-    /// and in a tree whose output cannot carry any.
+    /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`, or
+    /// is overlayfs's own, and in a tree whose output cannot carry any.
     pub fn set_xattr(
         &self,
         ino: Ino,
@@ -134,7 +137,8 @@ impl Tree {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<(), FsError> {
-        if !XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace)) {
+        let is_in = |namespaces: &[&[u8]]| namespaces.iter().any(|n| name.starts_with(n));
+        if !is_in(&XATTR_NAMESPACES) || is_in(&XATTRS_OF_OVERLAYFS) {
             return Err(FsError::NotSupported);
         }
         if value.len() > XATTR_SIZE_MAX {
