@@ -207,10 +207,11 @@ impl Plan {
                 mknodat(CWD, &path, *kind, Mode::from_raw_mode(0o600), device).unwrap();
                 Here::Other
             }
-            // In an archive, what is no file has one link.
+            // In an archive what is no file has one link, and mksquashfs takes a symbolic link for
+            // another one once its time of access has changed.
             What::Link(to) => match names.get(to) {
                 Some(Here::File) => return link(folder, to, &path, names, &item.name, Here::File),
-                Some(Here::Other) if !matches!(self.kind, Kind::Cpio { .. }) => {
+                Some(Here::Other) if self.kind == Kind::Directory => {
                     return link(folder, to, &path, names, &item.name, Here::Other);
                 }
                 _ => return,
