@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use fs_model::layer::Layer;
-use fs_model::tree::{Entry, NewNode, SetAttr, Tree, TreeOptions};
+use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, Tree, TreeOptions};
 use fs_model::{Device, FileType, FsError, Ino};
 
 use crate::compare::{self, Numbers, read_all, same_variant};
@@ -137,8 +137,8 @@ impl Run {
     pub(crate) fn step(&mut self, operation: &Operation) {
         use Operation::{
             Append, CheckDelta, Compare, Copy, Extend, Forget, LayScratch, Link, ListPart, Lookup,
-            Make, NextData, OpenListing, Read, ReadLink, RemoveXattr, Rename, Revert, Rmdir,
-            SeekListing, SetXattr, Truncate, Unlink, Write, Zero,
+            Make, NextData, OpenListing, Read, ReadLink, RemoveXattr, Rename, Revert, Rewrite,
+            Rmdir, SeekListing, SetXattr, Truncate, Unlink, Write, Zero,
         };
         match operation {
             Lookup(dir, name) => {
@@ -261,6 +261,7 @@ impl Run {
             }
             Compare(step) => self.compare(*step),
             CheckDelta => self.check_delta(false),
+            Rewrite(dir, name) => self.rewrite(*dir, &name.0),
             OpenListing(dir) => {
                 let (id, ino) = self.held(*dir);
                 self.listing =
@@ -291,6 +292,36 @@ impl Run {
         if self.agree(done, |model| model.set_attr(id, &set)).is_some() {
             compare::object(&self.tree, &self.model, id, ino, "set");
         }
+    }
+
+    /// Where there is room, replaces a file by an equal one.
+    fn rewrite(&mut self, dir: Held, name: &[u8]) {
+        const NEW: &[u8] = b"new";
+        let (dir, ino) = self.held(dir);
+        let Ok(old) = self.model.lookup(dir, name) else { return };
+        let object = &self.model.objects[old];
+        if self.is_limited() || object.kind != FileType::Regular {
+            return;
+        }
+        let set = SetAttr {
+            mode: Some(object.mode),
+            uid: Some(object.uid),
+            gid: Some(object.gid),
+            mtime: object.mtime,
+            ..SetAttr::default()
+        };
+        let content = object.content.clone();
+        let node = NewNode::file(0o600, 0, 0);
+        let made = self.tree.make(ino, NEW, &node);
+        let made = self.agree(made, |model| model.make(dir, NEW, &node));
+        let Some((entry, id)) = made else { return };
+        self.tree.write(entry.ino, 0, &content).unwrap();
+        self.model.write(id, 0, &content);
+        self.tree.set_attr(entry.ino, &set).unwrap();
+        self.model.set_attr(id, &set).unwrap();
+        let done = self.tree.rename(ino, NEW, ino, name, RenameMode::Replace);
+        self.agree(done, |model| model.rename(dir, NEW, dir, name, RenameMode::Replace));
+        self.tree.forget(entry.ino, 1);
     }
 
     fn copy(&mut self, (from, at): (Held, u64), (to, to_at): (Held, u64), len: u64) {

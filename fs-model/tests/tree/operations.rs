@@ -35,6 +35,8 @@ pub(crate) enum Operation {
     /// Compares everything, listing directories in pieces of that many names.
     Compare(usize),
     CheckDelta,
+    /// Puts a copy in the place of a file, as editors do.
+    Rewrite(Held, Name),
     /// Begins to list a directory in parts.
     OpenListing(Held),
     /// Lists that many names more.
@@ -112,6 +114,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         4 => (held(), name()).prop_map(|(d, n)| Revert(d, n)),
         3 => (1usize..5).prop_map(Compare),
         2 => Just(CheckDelta),
+        4 => (held(), name()).prop_map(|(d, n)| Rewrite(d, n)),
         2 => held().prop_map(OpenListing),
         8 => (1usize..4).prop_map(ListPart),
         1 => any::<usize>().prop_map(SeekListing),
