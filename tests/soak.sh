@@ -16,7 +16,8 @@ trap 'rm -f "$known"' EXIT
 cat "${seeds[@]}" >"$known" 2>/dev/null || :
 
 failed() {
-  echo "soak: this failed; the seeds are kept, so that it is tried first from now on:"
+  echo "soak: this failed; new seeds, which are tried first from now on (those that were known" \
+    "already are not told again):"
   for file in "${seeds[@]}"; do
     [[ ! -e $file ]] || grep -vxFf "$known" "$file" | sed "s|^|$file: |" || :
   done
