@@ -450,7 +450,8 @@ impl Filesystem for Adapter {
             0 if length > usage.limit.saturating_sub(usage.used) => {
                 Err(FsError::NoSpace { limit: usage.limit })
             }
-            0 if keep_size => Ok(()),
+            // The file has changed all the same: so say its times.
+            0 if keep_size => self.tree.extend(ino, 0),
             0 => self.tree.extend(ino, end),
             libc::FALLOC_FL_PUNCH_HOLE if keep_size => self.tree.zero(ino, offset..end, false),
             libc::FALLOC_FL_ZERO_RANGE => self.tree.zero(ino, offset..end, !keep_size),

@@ -910,6 +910,7 @@ def times_of_writing():
         changed(lambda: opened("file", os.O_WRONLY | os.O_TRUNC), "file"),
         changed(lambda: opened("blank", os.O_WRONLY | os.O_TRUNC), "blank"),
         changed(lambda: os.posix_fallocate(fd, 0, 100), "file"),
+        changed(lambda: fallocate(fd, KEEP_SIZE, 0, 100), "file"),
         changed(lambda: fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 100), "file"),
         changed(lambda: os.close(os.dup(fd)), "file"),
     ]
@@ -1880,6 +1881,11 @@ def an_access_list_by_who_is_not_in_the_group_clears_setgid():
         outcomes.append(by(USER, set_list, "own", f"u7 U{STRANGER}:6 g5 m7 o5"))
         outcomes.append(mode("own"))
     return outcomes
+
+
+@case
+def attributes_of_overlayfs():
+    return attempt(os.setxattr, "dir", "user.overlay.opaque", b"y"), os.listxattr("dir")
 
 
 @case

@@ -32,6 +32,11 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("zeroing_a_range", "'ok'", "a tmpfs cannot"),
     ("files_without_a_name", "'ENOTSUP'", "the FUSE library has no such request"),
     ("the_time_of_birth", "False", "FUSE tells none to the kernel without statx"),
+    (
+        "attributes_of_overlayfs",
+        "('ENOTSUP', [])",
+        "in an overlay they have an effect, and are no attributes",
+    ),
 ];
 
 /// An overcoat command whose root has the script, and runs `shell`.

@@ -581,8 +581,12 @@ fn extended_attributes_that_nobody_would_obey_are_refused() {
     for name in ["system.posix_acl", "system.other", "unknown.name", "user", ""] {
         assert!(matches!(set(name), Err(FsError::NotSupported)), "{name:?}");
     }
+    // These would be obeyed, by whoever unpacks the overlay: an opaque directory hides another.
+    for name in ["trusted.overlay.opaque", "user.overlay.redirect"] {
+        assert!(matches!(set(name), Err(FsError::NotSupported)), "{name:?}");
+    }
     assert!(changes(&tree).is_empty());
-    for name in ["user.a", "trusted.a", "security.a"] {
+    for name in ["user.a", "trusted.overlay", "security.a"] {
         set(name).unwrap();
     }
     assert_eq!(tree.xattrs(file).unwrap().len(), 3);
