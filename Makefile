@@ -11,7 +11,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 target := $(or $(CARGO_TARGET_DIR),target)
 program := $(target)/release/overcoat
 
-.PHONY: help all demo test check fuzz soak bench install uninstall clean
+.PHONY: help all demo test check fuzz soak tsan bench install uninstall clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make check     formatting, clippy and rustdoc, warnings as errors'
 	@echo 'make fuzz      fuzz the image readers, $(FUZZ_SECONDS) s each (FUZZ_SECONDS=)'
 	@echo 'make soak      random operations against the model and the kernel (SOAK_SECONDS=$(SOAK_SECONDS))'
+	@echo 'make tsan      the tests with many threads under ThreadSanitizer'
 	@echo 'make bench     compare with other tools (root)'
 	@echo 'make all       build $(program)'
 	@echo 'make install   into PREFIX=$(PREFIX)'
@@ -55,6 +56,10 @@ fuzz:
 soak:
 	@.ci/machine.sh build demo test
 	tests/soak.sh $(SOAK_SECONDS)
+
+tsan:
+	@.ci/machine.sh build
+	tests/tsan.sh
 
 bench:
 	@.ci/machine.sh build demo test

@@ -1,11 +1,41 @@
 #!/bin/bash
-# Tries new random sequences of operations for so many seconds: `soak.sh 600`. The tree against its
-# model, and a mount against the kernel's overlayfs and tmpfs. Run as root, which mounts those.
-# What fails is shrunk, printed, and kept beside the tests to be tried first from then on.
+# Tries new random sequences of operations for so many seconds, and a round more: `soak.sh 600`. The
+# tree against its model, a mount against the kernel's overlayfs and tmpfs, and many threads and
+# processes at once. Run as root, which mounts those. What fails in the first two is shrunk and
+# printed, and its seed is kept beside the tests, to be tried first from then on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+seeds=(fs-model/tests/proptest-regressions/properties.txt tests/program/differential/seeds)
+# Of a round, for each of the three properties of the tree that operations are for, and for each of
+# the two kernel's file systems.
+model=400 kernel=60
+rounds=0
+
+known=$(mktemp)
+trap 'rm -f "$known"' EXIT
+cat "${seeds[@]}" >"$known" 2>/dev/null || :
+
+failed() {
+  echo "soak: this failed; new seeds, which are tried first from now on (those that were known" \
+    "already are not told again):"
+  for file in "${seeds[@]}"; do
+    [[ ! -e $file ]] || grep -vxFf "$known" "$file" | sed "s|^|$file: |" || :
+  done
+  exit 1
+}
+
+cargo test --quiet --locked --no-run --package fs-model --test tree
+cargo test --quiet --locked --no-run --package overcoat --test program
+cargo test --quiet --locked --no-run --package fs-model --test threads
 end=$((SECONDS + ${1:-600}))
 while ((SECONDS < end)); do
-  PROPTEST_CASES=2000 cargo test --quiet --locked --package fs-model --test tree -- properties
-  DIFFERENTIAL_CASES=500 cargo test --quiet --locked --package overcoat --test program -- differential
+  PROPTEST_CASES=$model cargo test --quiet --locked --package fs-model --test tree -- \
+    properties || failed
+  DIFFERENTIAL_CASES=$kernel cargo test --quiet --locked --package overcoat --test program -- \
+    differential || failed
+  THREADS_ROUNDS=3 cargo test --quiet --locked --package fs-model --test threads
+  cargo test --quiet --locked --package overcoat --test program -- concurrency
+  rounds=$((rounds + 1))
 done
+echo "soak: $((rounds * 3 * model)) sequences against the model," \
+  "$((rounds * 2 * kernel)) against the kernel, $rounds rounds of threads and processes, all well"

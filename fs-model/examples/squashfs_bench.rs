@@ -21,10 +21,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("open       {:>9.3} ms", start.elapsed().as_secs_f64() * 1e3);
 
     let start = Instant::now();
-    let (mut entries, mut files) = (0, Vec::new());
+    let (mut entries, mut files, mut largest) = (0, Vec::new(), (layer.root(), Vec::new()));
     let mut directories = vec![layer.root()];
     while let Some(directory) = directories.pop() {
-        for entry in layer.read_dir(directory)? {
+        let listed = layer.read_dir(directory)?;
+        if listed.len() > largest.1.len() {
+            largest = (directory, listed.iter().map(|e| e.name.clone()).collect());
+        }
+        for entry in listed {
             entries += 1;
             let LayerEntry::Object { ino, kind } = entry.entry else { continue };
             let attr = layer.attr(ino)?;
@@ -36,6 +40,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("walk       {:>9.3} ms, {entries} entries", start.elapsed().as_secs_f64() * 1e3);
+
+    let (directory, names) = largest;
+    let step = names.len().div_ceil(10_000).max(1);
+    for round in ["first", "again"] {
+        let start = Instant::now();
+        let mut found = 0;
+        for name in names.iter().step_by(step) {
+            found += usize::from(layer.lookup(directory, name)?.is_some());
+        }
+        let each = start.elapsed().as_secs_f64() * 1e6 / found.max(1) as f64;
+        println!("lookup     {each:>9.3} µs, in {} entries, {round}", names.len());
+    }
 
     // The order of the image, which is about that of a directory walk.
     files.sort();

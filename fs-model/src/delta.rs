@@ -5,6 +5,8 @@
 //!   each path once. The root is the first entry (path empty) of a delta that is not empty.
 //! - Every parent of an entry is an entry.
 //! - What ended as it began is not in it, except as a parent or as a link of a changed object.
+//!   (A file that has several names in the layers did not end as it began when an equal one is in
+//!   its place: whether the other names are still the same file is not asked.)
 //! - All names of an object stand in it, or none.
 //! - A name of the layers that is gone is [`Change::Deleted`]; nothing below it is listed. A
 //!   directory of the layers that was replaced by another one has each of its own names deleted.

@@ -49,6 +49,29 @@ fn concurrent_readers_of_a_block_share_one_decode() {
 }
 
 #[test]
+fn the_index_of_a_large_directory_is_read_once() {
+    // With names so long the index itself is several blocks.
+    let name = |n: usize| format!("{n:0200}");
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    (0..6_000).for_each(|n| fs::write(tree.join(name(n)), "").unwrap());
+    let image = fs::read(mksquashfs(&tree, dir.path().join("image"), &[])).unwrap();
+    // Room for a single block: what is read again is decoded again.
+    let options = CacheOptions { metadata_bytes: 9_000, ..CacheOptions::default() };
+    let layer = SquashfsLayer::open("image", Arc::new(image), options).unwrap();
+    let decodes = || layer.cache_stats().metadata_decodes;
+    assert!(layer.lookup(layer.root(), name(0).as_bytes()).unwrap().is_some());
+    for n in (0..6_000).step_by(97) {
+        let before = decodes();
+        assert!(layer.lookup(layer.root(), name(n).as_bytes()).unwrap().is_some());
+        assert_eq!(layer.lookup(layer.root(), format!("{}x", name(n)).as_bytes()).unwrap(), None);
+        // The directory's inode, the listing's block, and the next one at its end.
+        assert!(decodes() - before <= 2 * 4, "{n}: {}", decodes() - before);
+    }
+}
+
+#[test]
 fn concurrent_readers_of_whole_blocks_get_the_right_content() {
     let content = Random(2).text(8 * 131_072);
     let layer = image_of(&content, &[]);

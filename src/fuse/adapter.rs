@@ -141,12 +141,13 @@ fn read(tree: &Tree, faults: &Faults, ino: Ino, offset: u64, size: u32, reply: R
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Not FUSE_ASYNC_DIO: with it nothing takes from the kernel's cache what somebody read
+        // there while an asynchronous direct write was on its way.
         let mut wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_ASYNC_DIO
             // Only the tree knows whether a directory has a list that is obeyed instead.
             | InitFlags::FUSE_DONT_MASK
             // Otherwise each write asks for the file's capabilities, where there are extended
@@ -449,7 +450,8 @@ impl Filesystem for Adapter {
             0 if length > usage.limit.saturating_sub(usage.used) => {
                 Err(FsError::NoSpace { limit: usage.limit })
             }
-            0 if keep_size => Ok(()),
+            // The file has changed all the same: so say its times.
+            0 if keep_size => self.tree.extend(ino, 0),
             0 => self.tree.extend(ino, end),
             libc::FALLOC_FL_PUNCH_HOLE if keep_size => self.tree.zero(ino, offset..end, false),
             libc::FALLOC_FL_ZERO_RANGE => self.tree.zero(ino, offset..end, !keep_size),

@@ -3,11 +3,12 @@
 //! The upper lives in memory, so what is deleted in it should be the system's again. glibc keeps
 //! freed memory for the next one who asks, unless it lies at the end of a heap.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How much less the upper must hold than it did before it is worth looking through the heaps, in
-/// bytes.
-const WORTH: u64 = 32 << 20;
+/// bytes: an eighth of what it held, but within these bounds.
+const WORTH: RangeInclusive<u64> = 8 << 20..=32 << 20;
 
 /// Has large buffers come from the kernel as zero pages and go back to it, whatever was freed
 /// before. glibc would raise its threshold once a large one is freed, and then take the next from
@@ -38,7 +39,8 @@ impl HighWater {
     /// difference should be given back; said once for each difference.
     pub(super) fn has_fallen(&self, used: u64) -> bool {
         let most = self.0.fetch_max(used, Ordering::Relaxed);
-        used.saturating_add(WORTH) <= most
+        let worth = (most / 8).clamp(*WORTH.start(), *WORTH.end());
+        used.saturating_add(worth) <= most
             && self.0.compare_exchange(most, used, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
@@ -49,13 +51,17 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_when_much_was_freed_and_once() {
+        const LEAST: u64 = *WORTH.start();
+        const MOST: u64 = *WORTH.end();
         let water = HighWater::default();
-        assert!(!water.has_fallen(10 * WORTH));
-        assert!(!water.has_fallen(9 * WORTH + 1));
-        assert!(water.has_fallen(9 * WORTH));
-        assert!(!water.has_fallen(9 * WORTH));
-        assert!(!water.has_fallen(20 * WORTH));
-        assert!(water.has_fallen(0));
-        assert!(!water.has_fallen(0));
+        assert!(!water.has_fallen(10 * MOST));
+        assert!(!water.has_fallen(9 * MOST + 1));
+        assert!(water.has_fallen(9 * MOST));
+        assert!(!water.has_fallen(9 * MOST));
+        assert!(!water.has_fallen(20 * MOST));
+        assert!(water.has_fallen(2 * LEAST));
+        assert!(!water.has_fallen(LEAST + 1));
+        assert!(water.has_fallen(LEAST));
+        assert!(!water.has_fallen(0), "too little to look for");
     }
 }

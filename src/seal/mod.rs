@@ -266,9 +266,10 @@ pub fn seal<C: Contents>(
     let mut job = Job::new(&plan, contents, format, manifest.is_some());
     let mut sink = Digesting::new(&mut archive);
     let root = plan.items.first().and_then(|item| Some(&item.object()?.attr));
-    // An image has a time of its own: without an epoch the latest in it, which is not the build's.
-    let latest = || plan.items.iter().filter_map(Item::object).map(|o| clamp(&o.attr, None)).max();
-    let time = epoch.or_else(latest);
+    // An image has a time of its own, which is not the build's: without an epoch the latest in it,
+    // or 1970 when nothing is in it.
+    let times = || plan.items.iter().filter_map(Item::object).map(|o| clamp(&o.attr, None));
+    let time = epoch.or_else(|| Some(times().max().unwrap_or(0)));
     let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, time, root)
         .map_err(Failure::Output)
         .and_then(|encoder| {

@@ -139,17 +139,20 @@ impl<W: Write> Mksquashfs<W> {
 
 impl<W: Write> Write for Mksquashfs<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let Some(input) = &mut self.input else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        match input.write(data) {
-            // It ended before its input did: what it said is the reason.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
-                self.input = None;
-                self.check()?;
-                Err(io::Error::other("mksquashfs ended early"))
+        if let Some(input) = &mut self.input {
+            match input.write(data) {
+                // It ended before its input did. If it failed, what it said is the reason.
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                    self.input = None;
+                    self.check()?;
+                }
+                result => return result,
             }
-            result => result,
+        }
+        // It need not wait for the zeros behind the end of the archive.
+        match data.iter().all(|&byte| byte == 0) {
+            true => Ok(data.len()),
+            false => Err(io::Error::other("mksquashfs ended early")),
         }
     }
 
@@ -164,5 +167,23 @@ impl<W: Write> Drop for Mksquashfs<W> {
         // Given up: it need not go on. Both fail only when it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_may_end_at_the_end_of_the_archive() {
+        let mut squashfs = Mksquashfs::new(Vec::new(), DEFAULT_LEVEL, 1, Some(0), None).unwrap();
+        squashfs.write_all(&[0; 1024]).unwrap();
+        while squashfs.child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        squashfs.write_all(&[0; 4096]).unwrap();
+        squashfs.write_all(&[0; 5120]).unwrap();
+        assert!(squashfs.write_all(b"more").is_err());
+        assert!(squashfs.finish().unwrap().starts_with(b"hsqs"));
     }
 }

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod command_line;
+mod concurrency;
 mod differential;
 mod discovery;
 mod fidelity;

@@ -14,18 +14,24 @@ use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
 use crate::{fidelity, inside, torture};
 
 /// An empty folder to mount on.
-fn place(stage: &Stage, who: Who) -> PathBuf {
+pub(crate) fn place(stage: &Stage, who: Who) -> PathBuf {
     let dir = stage.out(who).join("mnt");
     fs::create_dir(&dir).unwrap();
     stage.give(&dir, who);
     dir
 }
 
-fn mount(stage: &Stage, who: Who, options: &[&str], layers: &[&Path], dir: &Path) -> Finished {
+pub(crate) fn mount(
+    stage: &Stage,
+    who: Who,
+    options: &[&str],
+    layers: &[&Path],
+    dir: &Path,
+) -> Finished {
     finish(stage.overcoat(who).arg("mount").args(options).args(layers).arg(dir))
 }
 
-fn umount(stage: &Stage, who: Who, dir: &Path) -> Finished {
+pub(crate) fn umount(stage: &Stage, who: Who, dir: &Path) -> Finished {
     finish(stage.overcoat(who).arg("umount").arg(dir))
 }
 
@@ -49,7 +55,7 @@ fn servers(dir: &Path) -> Vec<Pid> {
 }
 
 #[track_caller]
-fn nothing_is_left(dir: &Path, mounts: &str) {
+pub(crate) fn nothing_is_left(dir: &Path, mounts: &str) {
     eventually("the server has ended", || servers(dir).is_empty());
     assert_eq!(Stage::mounts(), mounts);
     assert_eq!(fs::read_dir(dir).unwrap().count(), 0);

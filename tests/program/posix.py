@@ -910,6 +910,7 @@ def times_of_writing():
         changed(lambda: opened("file", os.O_WRONLY | os.O_TRUNC), "file"),
         changed(lambda: opened("blank", os.O_WRONLY | os.O_TRUNC), "blank"),
         changed(lambda: os.posix_fallocate(fd, 0, 100), "file"),
+        changed(lambda: fallocate(fd, KEEP_SIZE, 0, 100), "file"),
         changed(lambda: fallocate(fd, PUNCH_HOLE | KEEP_SIZE, 0, 100), "file"),
         changed(lambda: os.close(os.dup(fd)), "file"),
     ]
@@ -1120,6 +1121,40 @@ def reading_and_writing_past_the_cache():
     told = attempt(os.preadv, fd, [area], 4096), area[:] == CONTENT[4096:8192]
     area[:] = b"d" * 4096
     return told, attempt(os.pwritev, fd, [area], 0), read("file")[:4096] == b"d" * 4096, read("file")[4096:] == CONTENT[4096:]
+
+
+@case
+def writing_past_the_cache_without_waiting():
+    # Somebody reads through the cache meanwhile, and must not leave old bytes there.
+    here = os.uname().machine == "x86_64"
+    io_setup, io_destroy, io_getevents, io_submit = range(206, 210) if here else (0, 1, 4, 2)
+    size, rounds = 1 << 18, 100
+    fd, cached = os.open("new", os.O_RDWR | os.O_CREAT | os.O_DIRECT), os.open("new", os.O_RDONLY)
+    os.ftruncate(fd, size)
+    area = mmap.mmap(-1, size)
+    context = ctypes.c_ulong()
+    if LIBC.syscall(io_setup, 1, ctypes.byref(context)) != 0:
+        return "no asynchronous requests"
+    reader = os.fork()
+    if reader == 0:
+        while os.getppid() != 1:
+            os.pread(cached, size, 0)
+        os._exit(0)
+    stale = 0
+    for i in range(1, rounds + 1):
+        area[:] = bytes([i]) * size
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        request = struct.pack("<QIiHhIQQqQII", 0, 0, 0, 1, 0, fd, start, size, 0, 0, 0, 0)
+        request = ctypes.create_string_buffer(request, len(request))
+        requests = (ctypes.c_void_p * 1)(ctypes.addressof(request))
+        if LIBC.syscall(io_submit, context, 1, requests) != 1:
+            break
+        LIBC.syscall(io_getevents, context, 1, 1, ctypes.create_string_buffer(32), None)
+        stale += os.pread(cached, size, 0) != area[:]
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+    LIBC.syscall(io_destroy, context)
+    return i, stale
 
 
 @case
@@ -1583,6 +1618,19 @@ def places_in_a_listing_stay_while_names_come_and_go():
 
 
 @case
+def listing_while_renaming():
+    os.mkdir("new")
+    for i in range(1000):
+        opened(f"new/{i:0200}", os.O_CREAT)
+    listing, seen = Listing("new"), 0
+    for item in iter(listing.next, None):
+        if item[0] not in (".", "..") and seen < 5000:
+            seen += 1
+            os.rename("new/" + item[0], "new/" + item[0][1:] + "x")
+    return 1000 <= seen <= 2000, len(os.listdir("new"))
+
+
+@case
 def listing_while_removing():
     listing = Listing("many")
     seen = []
@@ -1833,6 +1881,11 @@ def an_access_list_by_who_is_not_in_the_group_clears_setgid():
         outcomes.append(by(USER, set_list, "own", f"u7 U{STRANGER}:6 g5 m7 o5"))
         outcomes.append(mode("own"))
     return outcomes
+
+
+@case
+def attributes_of_overlayfs():
+    return attempt(os.setxattr, "dir", "user.overlay.opaque", b"y"), os.listxattr("dir")
 
 
 @case

@@ -29,10 +29,14 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
         "(False, False)",
         "the kernel answers most reads of a FUSE mount from its cache, without asking",
     ),
-    ("holes_of_one_page", "('ok', True, 12288)", "content is kept in pieces of 64 KiB"),
     ("zeroing_a_range", "'ok'", "a tmpfs cannot"),
     ("files_without_a_name", "'ENOTSUP'", "the FUSE library has no such request"),
     ("the_time_of_birth", "False", "FUSE tells none to the kernel without statx"),
+    (
+        "attributes_of_overlayfs",
+        "('ENOTSUP', [])",
+        "in an overlay they have an effect, and are no attributes",
+    ),
 ];
 
 /// An overcoat command whose root has the script, and runs `shell`.

@@ -213,3 +213,10 @@ fn access_lists_in_a_tar_are_read_by_others() {
         std::fs::remove_dir_all(dir.path().join("dir")).unwrap();
     }
 }
+
+#[test]
+fn an_image_of_nothing_does_not_say_when_it_was_made() {
+    let image = sealed(&Sample::default(), &options(Format::Squashfs));
+    // The superblock's modification time.
+    assert_eq!(image[8..12], [0; 4]);
+}

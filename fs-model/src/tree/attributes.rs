@@ -13,6 +13,9 @@ const XATTR_SIZE_MAX: usize = 65536;
 /// Which extended attributes there are beside access lists. The kernel checks names against what a
 /// file system knows, but cannot know it of this one.
 const XATTR_NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+/// What overlayfs keeps for itself. In an overlay it would not be an attribute but have an effect:
+/// that a directory hides what is below it, for one.
+const XATTRS_OF_OVERLAYFS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Which attributes to set, and to what.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,7 +149,7 @@ impl Tree {
     ///
     /// # Errors
     /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`
-    /// nor an access list's, and in a tree whose output cannot carry it.
+    /// nor an access list's, or is overlayfs's own, and in a tree whose output cannot carry it.
     /// [`FsError::Invalid`] for what is no access list.
     pub fn set_xattr(
         &self,
@@ -156,8 +159,10 @@ impl Tree {
         flags: XattrFlags,
     ) -> Result<(), FsError> {
         let is_acl = acl::is_acl(name);
+        let is_in = |namespaces: &[&[u8]]| namespaces.iter().any(|n| name.starts_with(n));
         if !self.options.xattrs.has(name)
-            || !is_acl && !XATTR_NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
+            || !is_acl && !is_in(&XATTR_NAMESPACES)
+            || is_in(&XATTRS_OF_OVERLAYFS)
         {
             return Err(FsError::NotSupported);
         }

@@ -18,6 +18,8 @@ use crate::error::FsError;
 /// Bytes of a chunk: what a write into a file of a layer copies up at the least.
 pub(crate) const CHUNK: usize = 64 << 10;
 const CHUNK_U64: u64 = CHUNK as u64;
+/// What holes are told in, as the kernel does.
+const PAGE: usize = 4096;
 /// The largest file: what a signed 64-bit offset can name.
 pub(crate) const MAX_SIZE: u64 = i64::MAX as u64;
 /// Bookkeeping of a chunk that is not the first one.
@@ -38,6 +40,19 @@ fn is_zero(bytes: &[u8]) -> bool {
     // In words of 16 bytes: the compiler makes vector code of it.
     let (words, tail) = bytes.as_chunks::<16>();
     words.iter().all(|w| u128::from_ne_bytes(*w) == 0) && tail.iter().all(|&b| b == 0)
+}
+
+/// The next data of a chunk at or after `from`, in whole pages: a page of zeros is a hole, whether
+/// it was punched or written.
+fn data_within(chunk: &[u8], from: usize) -> Option<Range<usize>> {
+    let has_data = |page: &usize| {
+        let bytes = &chunk[page * PAGE..];
+        !is_zero(&bytes[..bytes.len().min(PAGE)])
+    };
+    let pages = chunk.len().div_ceil(PAGE);
+    let first = (from / PAGE..pages).find(has_data)?;
+    let behind = (first + 1..pages).find(|page| !has_data(page)).unwrap_or(pages);
+    Some(from.max(first * PAGE)..behind * PAGE)
 }
 
 impl Content {
@@ -365,8 +380,10 @@ impl Content {
             let chunk_start = index * CHUNK_U64;
             // (data range within this step, where the next step begins)
             let (data, next) = if let Some(chunk) = self.chunk(index) {
-                let end = chunk_start + chunk.len() as u64;
-                ((at < end).then_some(at..end), chunk_start + CHUNK_U64)
+                let data = data_within(chunk, (at - chunk_start) as usize).map(|d| {
+                    chunk_start + d.start as u64..(chunk_start + d.end as u64).min(self.size)
+                });
+                (data, chunk_start + CHUNK_U64)
             } else {
                 let next_chunk =
                     self.rest.range(index + 1..).next().map_or(self.size, |(&i, _)| i * CHUNK_U64);

@@ -7,8 +7,9 @@
 //!   it only while it exists: made and removed again, it leaves no trace. A name that the layers
 //!   have stays in it, as [`Slot::Absent`] once it is gone.
 //! - The place of a name in a listing never changes while it exists: the layers' names stand where
-//!   their sorted listing has them, the others behind them in the order in which they were made.
-//!   So an offset stays good whatever is made or removed between two reads.
+//!   their sorted listing has them, the others behind them, the newest first. So an offset stays
+//!   good whatever is made or removed between two reads, and who renames or makes anew what it
+//!   finds comes to an end: nothing new is ever in front of it.
 
 use std::hash::BuildHasher;
 
@@ -112,6 +113,11 @@ impl Changes {
         self.places.len() < MAX_NAMES
     }
 
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.places.capacity().max(self.index.capacity())
+    }
+
     fn is_named(places: &[Place], at: u32, name: &[u8]) -> bool {
         places[at as usize].item.as_ref().is_some_and(|i| *i.name == *name)
     }
@@ -167,7 +173,7 @@ impl Changes {
         self.places.retain(|p| p.item.is_some());
         self.places.shrink_to_fit();
         self.removed = 0;
-        self.index.clear();
+        self.index = HashTable::with_capacity(self.places.len());
         for at in 0..self.places.len() as u32 {
             self.index_insert(at);
         }
@@ -178,11 +184,13 @@ impl Changes {
         self.places.iter().filter_map(|p| p.item.as_ref())
     }
 
-    /// The names that the layers do not have, with their numbers, from `seq` on.
-    pub(crate) fn own_from(&self, seq: u64) -> impl Iterator<Item = (u64, &Item)> {
-        let from = self.places.partition_point(|p| p.seq < seq);
-        self.places[from..]
+    /// The names that the layers do not have and that were made before number `seq`, with their
+    /// numbers, the newest first.
+    pub(crate) fn own_before(&self, seq: u64) -> impl Iterator<Item = (u64, &Item)> {
+        let behind = self.places.partition_point(|p| p.seq < seq);
+        self.places[..behind]
             .iter()
+            .rev()
             .filter_map(|p| p.item.as_ref().filter(|i| !i.in_layers).map(|i| (p.seq, i)))
     }
 }

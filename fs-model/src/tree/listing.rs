@@ -1,8 +1,9 @@
 //! Listing directories.
 //!
-//! A listing is `.`, `..`, the layers' names in sorted order, then the upper's own in the order in
-//! which they were made. The offset behind an entry names its place in that order, so it stays
-//! good whatever is made or removed meanwhile, and needs no open handle.
+//! A listing is `.`, `..`, the layers' names in sorted order, then the upper's own, the newest
+//! first. The offset behind an entry names its place in that order, so it stays good whatever is
+//! made or removed meanwhile, and needs no open handle. What is made while somebody lists the
+//! upper's own stands behind the reader, who thus comes to an end.
 
 use std::sync::Arc;
 
@@ -14,10 +15,17 @@ use super::{Entry, Ino, State, Tree};
 use crate::attr::FileType;
 use crate::error::FsError;
 
-/// How many bytes of the layers' listings are kept; the newest one is kept whatever its size.
+/// How many bytes of the layers' listings are kept.
 const LISTINGS_BYTES: usize = 8 << 20;
+/// How many of the newest listings are kept whatever their size until they were read to their end:
+/// as many as go on listing large directories at once, a page in turn, do not have them made anew
+/// for each page.
+const LISTINGS_IN_USE: usize = 8;
 /// Offsets: 1 stands behind `.`, 2 behind `..`, and place `n` of the rest is `n + 3` behind it.
 const FIRST_PLACE: u64 = 2;
+/// The places of the upper's names, behind those of the layers, are counted down from here: more
+/// names than that are never made.
+const OWN_PLACES: u64 = 1 << 48;
 
 /// Recently used listings of the layers' part of directories.
 #[derive(Debug)]
@@ -43,10 +51,17 @@ impl Listings {
         if let Some((_, (_, old))) = self.cache.push(dir, (listing, size)) {
             self.bytes -= old;
         }
-        while self.bytes > LISTINGS_BYTES && self.cache.len() > 1 {
+        while self.bytes > LISTINGS_BYTES && self.cache.len() > LISTINGS_IN_USE {
             if let Some((_, (_, old))) = self.cache.pop_lru() {
                 self.bytes -= old;
             }
+        }
+    }
+
+    /// The listing of `dir` was read to its end: it may go if there is too much.
+    fn read_to_its_end(&mut self, dir: Ino) {
+        if self.bytes > LISTINGS_BYTES {
+            self.remove(dir);
         }
     }
 
@@ -153,6 +168,7 @@ impl State {
             }
         }
         let listing = self.listing(stack, dir)?;
+        let mut taken_any = offset < FIRST_PLACE;
         let mut place = offset.saturating_sub(FIRST_PLACE);
         while let Some(listed) = usize::try_from(place).ok().and_then(|at| listing.get(at)) {
             let target = match self.dir(stack, dir)?.changes.get(&listed.name) {
@@ -166,26 +182,34 @@ impl State {
             if !take(self, item)? {
                 return Ok(());
             }
+            taken_any = true;
         }
         let below = listing.len() as u64;
-        let mut seq = place - below.min(place);
+        let mut before = OWN_PLACES - (place - below.min(place)).min(OWN_PLACES);
         // In batches, because `take` needs the state that the names lie in.
         loop {
             let batch: Vec<(u64, Box<[u8]>, Target)> = self
                 .dir(stack, dir)?
                 .changes
-                .own_from(seq)
+                .own_before(before)
                 .filter_map(|(seq, i)| i.slot.shown().map(|target| (seq, i.name.clone(), target)))
                 .take(64)
                 .collect();
-            let Some(last) = batch.last() else { return Ok(()) };
-            seq = last.0 + 1;
-            for (at, name, target) in batch {
-                let next = FIRST_PLACE + below + at + 1;
+            let Some(last) = batch.last() else {
+                // The page behind the last one is asked for too, and is empty.
+                if !taken_any {
+                    self.listings.read_to_its_end(dir);
+                }
+                return Ok(());
+            };
+            before = last.0;
+            for (seq, name, target) in batch {
+                let next = FIRST_PLACE + below + OWN_PLACES - seq;
                 let item = DirItem { name: &name, ino: target.ino, kind: target.kind, next };
                 if !take(self, item)? {
                     return Ok(());
                 }
+                taken_any = true;
             }
         }
     }

@@ -371,6 +371,7 @@ impl State {
             return;
         }
         self.refs.remove(&ino);
+        shrink(&mut self.refs);
         self.drop_if_unused(space, ino);
     }
 
@@ -391,6 +392,7 @@ impl State {
                 // A removed directory may still say which names of the layers are gone.
                 space.release(dir.changes.cost());
                 self.dirs.remove(&ino);
+                shrink(&mut self.dirs);
                 self.listings.remove(ino);
                 if let Some(parent_dir) = self.dirs.get_mut(&parent) {
                     parent_dir.children -= 1;
@@ -398,6 +400,7 @@ impl State {
                 }
             }
             if dead && let Some(inode) = self.inodes.remove(&ino) {
+                shrink(&mut self.inodes);
                 self.passages.remove(&ino);
                 inode.release(space);
             }
@@ -511,7 +514,13 @@ impl State {
         let count = if dir.sources.len() == 1 && dir.changes.is_empty() && stored >= 2 {
             stored - 2
         } else {
-            let listing = self.listing(stack, ino)?;
+            // Where no layer has any, which is the rule for the largest directories, none of them
+            // need be listed.
+            let mut none_below = true;
+            for source in &dir.sources {
+                none_below = none_below && stack.attr(*source)?.nlink == 2;
+            }
+            let listing = if none_below { Arc::default() } else { self.listing(stack, ino)? };
             let dir = self.dir(stack, ino)?;
             let below = listing
                 .iter()
@@ -540,7 +549,49 @@ impl State {
     }
 }
 
+/// Gives back the room of a table that has become much too large, so that what a million objects
+/// took is free again once they are forgotten. Seldom enough that each removal pays a little of it.
+fn shrink<V>(table: &mut HashMap<Ino, V>) {
+    if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
+        table.shrink_to(table.len() * 2);
+    }
+}
+
 /// The object of a layer that `ino` stands for.
 fn pristine_source(stack: &Stack, ino: Ino) -> Result<Source, FsError> {
     Source::from_ino(ino).filter(|source| stack.has(*source)).ok_or(FsError::Stale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_as_large_as_what_is_in_them() {
+        let options = TreeOptions { upper_limit: Some(u64::MAX), xattrs: XattrSupport::None };
+        let tree = Tree::new(Vec::new(), options).unwrap();
+        let name = |n: u32| n.to_string().into_bytes();
+        let top = tree.make(Ino::ROOT, b"top", &NewNode::directory(0o755, 0, 0)).unwrap().ino;
+        for n in 0..20_000 {
+            let node =
+                [NewNode::file(0o644, 0, 0), NewNode::directory(0o755, 0, 0)][n as usize % 2];
+            tree.make(top, &name(n), &node).unwrap();
+        }
+        let capacities = || {
+            let state = tree.state.lock();
+            let names = state.dirs[&top].changes.capacity();
+            [state.inodes.capacity(), state.dirs.capacity(), state.refs.capacity(), names]
+        };
+        assert!(capacities().iter().all(|c| *c >= 10_000), "{:?}", capacities());
+        for n in 0..20_000 {
+            let ino = tree.lookup(top, &name(n)).unwrap().ino;
+            if n % 2 == 0 {
+                tree.unlink(top, &name(n)).unwrap();
+            } else {
+                tree.rmdir(top, &name(n)).unwrap();
+            }
+            tree.forget(ino, 2);
+        }
+        assert!(capacities().iter().all(|c| *c <= 2_000), "{:?}", capacities());
+    }
 }

@@ -155,6 +155,28 @@ fn a_hole_is_punched_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_hole_is_seen_by_the_page() {
+    // Found by xfstests' generic/436 and generic/490, which seek near holes within a chunk.
+    const PAGE: u64 = 4096;
+    let tree = tree_of(&[], 1 << 20, false);
+    let file = tree.make(Ino::ROOT, b"file", &FILE).unwrap().ino;
+    let next = |offset| tree.next_data(file, offset).unwrap();
+    tree.write(file, 5 * PAGE + 10, &[7; 30_000]).unwrap();
+    assert_eq!(next(0), Some(5 * PAGE..20_490 + 30_000));
+    // Rounded up where the file goes on.
+    tree.extend(file, 1 << 20).unwrap();
+    assert_eq!(next(0), Some(5 * PAGE..13 * PAGE));
+    tree.zero(file, 7 * PAGE..9 * PAGE, false).unwrap();
+    assert_eq!(next(PAGE), Some(5 * PAGE..7 * PAGE));
+    assert_eq!(next(6 * PAGE + 1), Some(6 * PAGE + 1..7 * PAGE));
+    assert_eq!(next(8 * PAGE - 1), Some(9 * PAGE..13 * PAGE));
+    assert_eq!(next(13 * PAGE), None);
+    // Over the edge of a chunk.
+    tree.write(file, 15 * PAGE + 1, &[7; 4096]).unwrap();
+    assert_eq!(next(13 * PAGE), Some(15 * PAGE..17 * PAGE));
+}
+
+#[test]
 fn ranges_of_one_file_that_overlap_are_not_copied() {
     let tree = tree();
     let file = hold(&tree, "dir/file");
@@ -512,6 +534,46 @@ fn an_offset_in_a_listing_stays_good_whatever_happens() {
 }
 
 #[test]
+fn who_changes_names_while_listing_comes_to_an_end() {
+    // Found by xfstests' generic/736.
+    let renamed = |tree: &Tree, name: &[u8]| {
+        let new = [name, b"x"].concat();
+        tree.rename(Ino::ROOT, name, Ino::ROOT, &new, RenameMode::Replace).unwrap();
+    };
+    let made_anew = |tree: &Tree, name: &[u8]| {
+        if name.starts_with(b"own") {
+            tree.unlink(Ino::ROOT, name).unwrap();
+            drop_entry(tree, tree.make(Ino::ROOT, name, &FILE).unwrap());
+        }
+    };
+    let tree = tree();
+    for n in 0..200 {
+        drop_entry(&tree, tree.make(Ino::ROOT, format!("own{n}").as_bytes(), &FILE).unwrap());
+    }
+    let names = list(&tree, Ino::ROOT, 1_000).len();
+    for change in [&renamed as &dyn Fn(&Tree, &[u8]), &made_anew] {
+        let (mut offset, mut seen) = (0, 0);
+        loop {
+            let mut found = None;
+            tree.read_dir(Ino::ROOT, offset, |item| {
+                let first = found.is_none();
+                found.get_or_insert_with(|| (item.name.to_vec(), item.next));
+                first
+            })
+            .unwrap();
+            let Some((name, next)) = found else { break };
+            offset = next;
+            seen += 1;
+            assert!(seen <= 2 * names, "it goes on for ever");
+            if !matches!(&*name, b"." | b"..") {
+                change(&tree, &name);
+            }
+        }
+        assert!(seen >= names, "{seen} of {names}");
+    }
+}
+
+#[test]
 fn extended_attributes_that_nobody_would_obey_are_refused() {
     let tree = tree();
     let file = hold(&tree, "dir/file");
@@ -519,8 +581,12 @@ fn extended_attributes_that_nobody_would_obey_are_refused() {
     for name in ["system.posix_acl", "system.other", "unknown.name", "user", ""] {
         assert!(matches!(set(name), Err(FsError::NotSupported)), "{name:?}");
     }
+    // These would be obeyed, by whoever unpacks the overlay: an opaque directory hides another.
+    for name in ["trusted.overlay.opaque", "user.overlay.redirect"] {
+        assert!(matches!(set(name), Err(FsError::NotSupported)), "{name:?}");
+    }
     assert!(changes(&tree).is_empty());
-    for name in ["user.a", "trusted.a", "security.a"] {
+    for name in ["user.a", "trusted.overlay", "security.a"] {
         set(name).unwrap();
     }
     assert_eq!(tree.xattrs(file).unwrap().len(), 3);

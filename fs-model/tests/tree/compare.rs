@@ -26,6 +26,9 @@ impl Numbers {
     }
 }
 
+/// All times in layers, and all that are set, are before this one.
+const LONG_AGO: i64 = 1_000_000;
+
 pub(crate) fn same_variant(a: &FsError, b: &FsError) -> bool {
     std::mem::discriminant(a) == std::mem::discriminant(b)
 }
@@ -65,8 +68,13 @@ pub(crate) fn object(tree: &Tree, model: &Model, id: Id, ino: Ino, path: &str) {
     assert_eq!((attr.kind, attr.mode, attr.uid, attr.gid, attr.rdev), what, "{path}");
     assert_eq!(attr.size, model.size(id), "{path}: size");
     assert_eq!(attr.nlink, model.nlink(id), "{path}: links");
-    if let Some(mtime) = object.mtime {
-        assert_eq!(attr.mtime, mtime, "{path}: mtime");
+    for (what, is, should) in
+        [("mtime", attr.mtime, object.mtime), ("atime", attr.atime, object.atime)]
+    {
+        match should {
+            Some(time) => assert_eq!(is, time, "{path}: {what}"),
+            None => assert!(is.secs > LONG_AGO, "{path}: {what} is {is:?} instead of now"),
+        }
     }
     if object.kind == FileType::Regular {
         assert!(read_all(tree, ino, object.content.len()) == object.content, "{path}: content");

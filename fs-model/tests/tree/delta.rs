@@ -71,6 +71,15 @@ struct Seen {
     first: Vec<u8>,
 }
 
+impl Seen {
+    /// Whether they are the same, links aside.
+    fn is_alike(&self, other: &Seen) -> bool {
+        (self.what, self.mtime, &self.target, &self.xattrs)
+            == (other.what, other.mtime, &other.target, &other.xattrs)
+            && self.content == other.content
+    }
+}
+
 type Snapshot = BTreeMap<Vec<u8>, Seen>;
 
 fn snapshot(model: &Model) -> Snapshot {
@@ -117,6 +126,13 @@ fn assert_same(is: &Snapshot, should: &Snapshot) {
 
 fn show(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
+}
+
+/// How many names the object at a path has, with those that other layers hide.
+fn links_at(model: &Model, path: &[u8]) -> u32 {
+    let names = path.split(|&b| b == b'/').filter(|name| !name.is_empty());
+    let id = names.fold(ROOT, |dir, name| model.objects[dir].names[name].truth.unwrap());
+    if model.objects[id].is_dir() { 1 } else { model.nlink(id) }
 }
 
 /// The invariants of [`fs_model::delta`].
@@ -173,6 +189,23 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
     compare::everything(&other, &again, &mut Numbers::default(), 3);
     assert!(other.delta().unwrap().entries.is_empty(), "nothing changed since");
 
+    let pristine = Model::of_layers(layers, model.xattrs);
+    let before = snapshot(&pristine);
+    for entry in &all {
+        let path = show(&entry.path);
+        match (entry.change, before.get(&*entry.path), whole.get(&*entry.path)) {
+            (Change::Added, None, Some(_)) | (Change::Deleted, Some(_), None) => {}
+            (Change::Unchanged, Some(was), Some(is)) => assert!(was.is_alike(is), "{path} changed"),
+            (Change::Modified, Some(was), Some(is)) => {
+                // A copy of an object with several names is not that object.
+                let is_linked = entry.object.is_some_and(|o| o.attr.nlink > 1)
+                    || links_at(&pristine, &entry.path) > 1;
+                assert!(!was.is_alike(is) || is_linked, "{path} did not change");
+            }
+            (change, was, is) => panic!("{path} is {change:?}: {was:?} became {is:?}"),
+        }
+    }
+
     if !minimal {
         return;
     }
@@ -191,6 +224,13 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
                 e.change != Change::Unchanged && e.object.is_some_and(|o| o.ino == ino)
             };
             assert!(all.iter().any(|e| changed(&e)), "{} is a needed link", show(&entry.path));
+            continue;
+        }
+        // An equal copy in the place of an object that has several names in the layers is kept, even
+        // when all the others are gone.
+        if let (Some(was), Some(is)) = (before.get(&*entry.path), whole.get(&*entry.path))
+            && was.is_alike(is)
+        {
             continue;
         }
         let mut rest = all.clone();

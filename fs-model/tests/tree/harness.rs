@@ -4,15 +4,17 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use fs_model::layer::Layer;
-use fs_model::tree::{Entry, NewNode, SetAttr, Tree, TreeOptions, XattrSupport};
+use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, Tree, TreeOptions, XattrSupport};
 use fs_model::{Device, FileType, FsError, Ino};
 
 use crate::compare::{self, Numbers, read_all, same_variant};
 use crate::delta;
 use crate::generate::content;
 use crate::layer::MemoryLayer;
+use crate::listing::Listing;
 use crate::operations::{Held, Node, Operation};
 use crate::reference::{Id, Model, ROOT};
+use crate::replay;
 
 /// How many objects are held at the most.
 const MAX_HELD: usize = 16;
@@ -28,6 +30,8 @@ pub(crate) struct Run {
     pub(crate) model: Model,
     pub(crate) layers: Vec<MemoryLayer>,
     numbers: Numbers,
+    /// A directory that is listed in parts.
+    listing: Option<Listing>,
     /// Each holds a reference, except for the root, which is the first.
     held: Vec<(Id, Ino)>,
 }
@@ -52,6 +56,7 @@ impl Run {
             model: Model::of_layers(&layers, xattrs),
             layers,
             numbers: Numbers::default(),
+            listing: None,
             held: vec![(ROOT, Ino::ROOT)],
         }
     }
@@ -65,6 +70,11 @@ impl Run {
 
     pub(crate) fn check_delta(&self, minimal: bool) {
         delta::check(&self.tree, &self.model, &self.layers, minimal);
+    }
+
+    /// What makes the same tree of the same layers has the same delta.
+    pub(crate) fn check_replay(&self) {
+        replay::check(&self.tree, &tree_of(&self.layers, u64::MAX, self.model.xattrs));
     }
 
     /// Gives all references back.
@@ -127,9 +137,9 @@ impl Run {
 
     pub(crate) fn step(&mut self, operation: &Operation) {
         use Operation::{
-            Append, CheckDelta, Compare, Copy, Extend, Forget, LayScratch, Link, Lookup, Make,
-            NextData, Read, ReadLink, RemoveXattr, Rename, Revert, Rmdir, SetXattr, Truncate,
-            Unlink, Write, Zero,
+            Append, CheckDelta, Compare, Copy, Extend, Forget, LayScratch, Link, ListPart, Lookup,
+            Make, NextData, OpenListing, Read, ReadLink, RemoveXattr, Rename, Revert, Rewrite,
+            Rmdir, SeekListing, SetXattr, Truncate, Unlink, Write, Zero,
         };
         match operation {
             Lookup(dir, name) => {
@@ -141,7 +151,9 @@ impl Run {
             Forget(held) => {
                 let at = held % self.held.len();
                 if at > 0 {
-                    let (_, ino) = self.held.swap_remove(at);
+                    let (id, ino) = self.held.swap_remove(at);
+                    // Who has it open holds it.
+                    self.listing.take_if(|listing| listing.is_of(id));
                     self.tree.forget(ino, 1);
                 }
             }
@@ -223,12 +235,13 @@ impl Run {
                 let (id, ino) = self.held(*object);
                 compare::object(&self.tree, &self.model, id, ino, "read link");
             }
-            Operation::SetAttr(object, mode, owner, mtime) => {
+            Operation::SetAttr(object, mode, owner, atime, mtime) => {
                 let owner = *owner;
                 let set = SetAttr {
                     mode: *mode,
                     uid: owner,
                     gid: owner,
+                    atime: *atime,
                     mtime: *mtime,
                     ..Default::default()
                 };
@@ -249,6 +262,25 @@ impl Run {
             }
             Compare(step) => self.compare(*step),
             CheckDelta => self.check_delta(false),
+            Rewrite(dir, name) => self.rewrite(*dir, &name.0),
+            OpenListing(dir) => {
+                let (id, ino) = self.held(*dir);
+                self.listing =
+                    self.model.objects[id].is_dir().then(|| Listing::new(id, ino, &self.model));
+            }
+            ListPart(count) => {
+                if let Some(listing) = &mut self.listing {
+                    listing.read(&self.tree, &self.model, *count);
+                }
+            }
+            SeekListing(to) => {
+                if let Some(listing) = &mut self.listing {
+                    listing.seek(*to);
+                }
+            }
+        }
+        if let Some(listing) = &mut self.listing {
+            listing.notice(&self.model);
         }
         if let Err(wrong) = self.tree.audit() {
             panic!("{wrong}");
@@ -261,6 +293,36 @@ impl Run {
         if self.agree(done, |model| model.set_attr(id, &set)).is_some() {
             compare::object(&self.tree, &self.model, id, ino, "set");
         }
+    }
+
+    /// Where there is room, replaces a file by an equal one.
+    fn rewrite(&mut self, dir: Held, name: &[u8]) {
+        const NEW: &[u8] = b"new";
+        let (dir, ino) = self.held(dir);
+        let Ok(old) = self.model.lookup(dir, name) else { return };
+        let object = &self.model.objects[old];
+        if self.is_limited() || object.kind != FileType::Regular {
+            return;
+        }
+        let set = SetAttr {
+            mode: Some(object.mode),
+            uid: Some(object.uid),
+            gid: Some(object.gid),
+            mtime: object.mtime,
+            ..SetAttr::default()
+        };
+        let content = object.content.clone();
+        let node = NewNode::file(0o600, 0, 0);
+        let made = self.tree.make(ino, NEW, &node);
+        let made = self.agree(made, |model| model.make(dir, NEW, &node));
+        let Some((entry, id)) = made else { return };
+        self.tree.write(entry.ino, 0, &content).unwrap();
+        self.model.write(id, 0, &content);
+        self.tree.set_attr(entry.ino, &set).unwrap();
+        self.model.set_attr(id, &set).unwrap();
+        let done = self.tree.rename(ino, NEW, ino, name, RenameMode::Replace);
+        self.agree(done, |model| model.rename(dir, NEW, dir, name, RenameMode::Replace));
+        self.tree.forget(entry.ino, 1);
     }
 
     fn copy(&mut self, (from, at): (Held, u64), (to, to_at): (Held, u64), len: u64) {
@@ -322,7 +384,7 @@ impl Run {
         let attr = self.tree.attr(ino).unwrap();
         let object = &mut self.model.objects[id];
         (object.mode, object.uid, object.gid) = (attr.mode, attr.uid, attr.gid);
-        object.mtime = Some(attr.mtime);
+        (object.mtime, object.atime) = (Some(attr.mtime), Some(attr.atime));
         if object.kind == FileType::Regular {
             object.content = read_all(&self.tree, ino, attr.size as usize);
         }

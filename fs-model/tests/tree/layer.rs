@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fs_model::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
 use fs_model::{Attr, FileType, LayerError, Time};
@@ -31,6 +32,8 @@ pub(crate) struct MemoryLayer {
     pub(crate) nodes: Vec<Node>,
     /// Whether directories say how many subdirectories they have.
     pub(crate) counts_subdirs: bool,
+    /// How often a directory was listed.
+    pub(crate) listings: Arc<AtomicUsize>,
 }
 
 pub(crate) fn attr(kind: FileType, mode: u16) -> Attr {
@@ -41,7 +44,7 @@ impl Default for MemoryLayer {
     fn default() -> Self {
         let data = Data::Directory { entries: BTreeMap::new(), opaque: false };
         let root = Node { attr: attr(FileType::Directory, 0o755), data, xattrs: Vec::new() };
-        MemoryLayer { nodes: vec![root], counts_subdirs: true }
+        MemoryLayer { nodes: vec![root], counts_subdirs: true, listings: Arc::default() }
     }
 }
 
@@ -146,6 +149,7 @@ impl Layer for MemoryLayer {
     }
 
     fn read_dir(&self, dir: LayerIno) -> Result<Vec<LayerDirEntry>, LayerError> {
+        self.listings.fetch_add(1, Ordering::Relaxed);
         let entries = self.entries(Self::index(dir)).iter();
         Ok(entries.map(|(n, e)| LayerDirEntry { name: n.as_slice().into(), entry: *e }).collect())
     }

@@ -27,7 +27,7 @@ pub(crate) enum Operation {
     Copy(Held, u64, Held, u64, u64),
     NextData(Held, u64),
     ReadLink(Held),
-    SetAttr(Held, Option<u16>, Option<u32>, Option<Time>),
+    SetAttr(Held, Option<u16>, Option<u32>, Option<Time>, Option<Time>),
     SetXattr(Held, u8, u8, XattrFlags),
     RemoveXattr(Held, u8),
     LayScratch(Held, Name, Node),
@@ -35,6 +35,14 @@ pub(crate) enum Operation {
     /// Compares everything, listing directories in pieces of that many names.
     Compare(usize),
     CheckDelta,
+    /// Puts a copy in the place of a file, as editors do.
+    Rewrite(Held, Name),
+    /// Begins to list a directory in parts.
+    OpenListing(Held),
+    /// Lists that many names more.
+    ListPart(usize),
+    /// Goes back to behind one of the names that were listed.
+    SeekListing(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +114,10 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         4 => (held(), name()).prop_map(|(d, n)| Revert(d, n)),
         3 => (1usize..5).prop_map(Compare),
         2 => Just(CheckDelta),
+        4 => (held(), name()).prop_map(|(d, n)| Rewrite(d, n)),
+        2 => held().prop_map(OpenListing),
+        8 => (1usize..4).prop_map(ListPart),
+        1 => any::<usize>().prop_map(SeekListing),
     ];
     let contents = prop_oneof![
         2 => (held(), offset(), offset()).prop_map(|(o, at, len)| Read(o, at, len)),
@@ -125,9 +137,10 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             held(),
             prop::option::of(prop_oneof![Just(0o755u16), Just(0o644), Just(0o2775)]),
             prop::option::of(0u32..3),
+            prop::option::of(time()),
             prop::option::of(time())
         )
-            .prop_map(|(o, mode, owner, mtime)| SetAttr(o, mode, owner, mtime)),
+            .prop_map(|(o, mode, owner, atime, mtime)| SetAttr(o, mode, owner, atime, mtime)),
         1 => (held(), 0u8..2, 0u8..3, any_flags)
             .prop_map(|(o, n, v, flags)| SetXattr(o, n, v, flags)),
         1 => (held(), 0u8..2).prop_map(|(o, n)| RemoveXattr(o, n)),

@@ -25,7 +25,12 @@ fn run(layers: &[MemoryLayer], operations: &[Operation], limit: u64, xattrs: boo
 fn config() -> ProptestConfig {
     // PROPTEST_CASES overrides it.
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
-    ProptestConfig { cases, max_shrink_iters: 20_000, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 20_000,
+        max_shrink_time: 120_000,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
@@ -39,6 +44,7 @@ proptest! {
     ) {
         let mut run = run(&build(&plans), &operations, u64::MAX, xattrs);
         run.check_delta(true);
+        run.check_replay();
         run.forget_all();
         run.compare(2);
         run.check_delta(false);

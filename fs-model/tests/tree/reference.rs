@@ -35,8 +35,9 @@ pub(crate) struct Object {
     pub(crate) rdev: Device,
     /// Names of anything but a directory, with those in the layers that other layers hide.
     pub(crate) nlink: u32,
-    /// `None` for a time at which an operation ran.
+    /// Both are `None` for a time at which an operation ran.
     pub(crate) mtime: Option<Time>,
+    pub(crate) atime: Option<Time>,
     pub(crate) content: Vec<u8>,
     pub(crate) target: Vec<u8>,
     pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -65,6 +66,7 @@ fn new_object(node: &NewNode<'_>, parent: Id) -> Object {
         rdev: if node.kind.is_device() { node.rdev } else { Device::default() },
         nlink: 1,
         mtime: None,
+        atime: None,
         content: Vec::new(),
         target: node.target.to_vec(),
         xattrs: BTreeMap::new(),
@@ -86,7 +88,7 @@ impl Model {
     /// Lays `layers`, lowest first, over each other.
     pub(crate) fn of_layers(layers: &[MemoryLayer], xattrs: bool) -> Model {
         let mut root = new_object(&NewNode::directory(0o755, 0, 0), ROOT);
-        root.mtime = Some(Time::from_secs(0));
+        (root.mtime, root.atime) = (Some(Time::from_secs(0)), Some(Time::from_secs(0)));
         let mut model = Model { objects: vec![root], pristine: Vec::new(), xattrs };
         for layer in layers {
             let mut links = HashMap::new();
@@ -103,7 +105,7 @@ impl Model {
         object.kind = node.attr.kind;
         (object.mode, object.uid, object.gid) = (node.attr.mode, node.attr.uid, node.attr.gid);
         (object.rdev, object.nlink) = (node.attr.rdev, node.attr.nlink);
-        object.mtime = Some(node.attr.mtime);
+        (object.mtime, object.atime) = (Some(node.attr.mtime), Some(node.attr.atime));
         object.xattrs = node.xattrs.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
         match &node.data {
             Data::File { bytes, .. } => object.content.clone_from(bytes),
@@ -439,6 +441,7 @@ impl Model {
         object.uid = set.uid.unwrap_or(object.uid);
         object.gid = set.gid.unwrap_or(object.gid);
         object.mtime = set.mtime.or(object.mtime);
+        object.atime = set.atime.or(object.atime);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What must not cost more and more.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fs_model::Ino;
@@ -46,6 +47,74 @@ fn a_directory_of_50_000_names_costs_what_its_names_cost() {
     let large = fill_and_empty(50_000);
     // Ten times the names; a quadratic cost would be a hundred times the time.
     assert!(large < small * 40 + Duration::from_millis(200), "{small:?}, then {large:?}");
+}
+
+/// Layers with one large directory in each, and one that all of them have.
+fn large_layers(layers: usize, names: usize) -> Vec<MemoryLayer> {
+    let one = |at: usize| {
+        let mut layer = MemoryLayer::default();
+        let own = layer.directory(0, &format!("own-{at}"));
+        for n in 0..names {
+            layer.file(own, &format!("name-{n}"), b"");
+        }
+        let all = layer.directory(0, "all");
+        for n in 0..names {
+            layer.file(all, &format!("{at}-{n}"), b"");
+        }
+        layer
+    };
+    (0..layers).map(one).collect()
+}
+
+fn listings(layers: &[MemoryLayer]) -> usize {
+    layers.iter().map(|layer| layer.listings.load(Ordering::Relaxed)).sum()
+}
+
+#[test]
+fn large_directories_that_are_listed_in_turn_are_read_once() {
+    const NAMES: usize = 60_000;
+    let layers = large_layers(4, NAMES);
+    let tree = tree_of(&layers, u64::MAX, false);
+    let dirs: Vec<Ino> = (0..layers.len())
+        .map(|n| tree.lookup(Ino::ROOT, format!("own-{n}").as_bytes()).unwrap().ino)
+        .collect();
+    let before = listings(&layers);
+    let (mut offsets, mut found) = (vec![0; dirs.len()], 0);
+    loop {
+        let found_before = found;
+        for (dir, offset) in dirs.iter().zip(&mut offsets) {
+            let mut room = 1000;
+            tree.read_dir(*dir, *offset, |item| {
+                if room > 0 {
+                    (room, found, *offset) = (room - 1, found + 1, item.next);
+                }
+                room > 0
+            })
+            .unwrap();
+        }
+        if found == found_before {
+            break;
+        }
+    }
+    assert_eq!(found, dirs.len() * (NAMES + 2));
+    assert_eq!(listings(&layers) - before, dirs.len());
+}
+
+#[test]
+fn looking_at_a_large_directory_of_several_layers_lists_none_of_them() {
+    let layers = large_layers(4, 100);
+    let tree = tree_of(&layers, u64::MAX, false);
+    let all = tree.lookup(Ino::ROOT, b"all").unwrap();
+    assert_eq!(all.attr.nlink, 2);
+    tree.make(all.ino, b"new", &FILE).unwrap();
+    tree.make(all.ino, b"directory", &DIR).unwrap();
+    tree.unlink(all.ino, b"0-1").unwrap();
+    tree.rename(all.ino, b"1-1", Ino::ROOT, b"moved", RenameMode::Replace).unwrap();
+    tree.rename(all.ino, b"2-1", all.ino, b"1-1", RenameMode::NoReplace).unwrap();
+    assert_eq!(tree.attr(all.ino).unwrap().nlink, 3);
+    // The root was: there are directories in it.
+    assert!(listings(&layers) <= layers.len());
+    tree.audit().unwrap();
 }
 
 #[test]

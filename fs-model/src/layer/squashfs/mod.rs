@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use self::ahead::Scan;
 use self::cache::{Block, BlockCache, ByteLru};
 use self::data::{BlockKey, FileLayout};
+use self::directory::DirectoryIndex;
 use self::image::{Image, most_metadata};
 use self::inode::Body;
 use self::metadata::Metadata;
@@ -58,7 +59,8 @@ pub struct CacheOptions {
     pub metadata_bytes: usize,
     /// Blocks of file content, and fragment blocks.
     pub data_bytes: usize,
-    /// Where the blocks of recently read files are.
+    /// Where the blocks of recently read files are; as much again for where the names of recently
+    /// used directories are.
     pub layout_bytes: usize,
 }
 
@@ -88,6 +90,8 @@ pub struct SquashfsLayer {
     tables: Tables,
     blocks: BlockCache<BlockKey, Block>,
     layouts: Mutex<ByteLru<LayerIno, Arc<FileLayout>>>,
+    /// The indexes of recently used directories.
+    indexes: Mutex<ByteLru<LayerIno, Arc<DirectoryIndex>>>,
     scan: Mutex<Scan>,
     /// What the directory table can hold at the most.
     most_directory_bytes: u64,
@@ -119,6 +123,7 @@ impl SquashfsLayer {
             tables: Tables::new(),
             blocks: BlockCache::new(options.data_bytes),
             layouts: Mutex::new(ByteLru::new(options.layout_bytes)),
+            indexes: Mutex::new(ByteLru::new(options.layout_bytes)),
             scan: Mutex::new(Scan::default()),
             most_directory_bytes: most_metadata(&superblock.directory_table),
             superblock,

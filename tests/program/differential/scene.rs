@@ -1,0 +1,139 @@
+//! The mounts that are compared, over one stack of layers.
+
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::Other;
+use super::stack::{Stack, date};
+use crate::support::processes::eventually;
+use crate::support::stage::{Finished, Stage, Who, finish};
+use crate::support::tools;
+
+/// What overlayfs needs to be told to do as well as it can. With `metacopy`, opening a file that was
+/// renamed changes its modification time.
+const OVERLAYFS: &str = "redirect_dir=on,index=on,xino=on,metacopy=off";
+
+/// A stack of layers that lies in the folder `case` of a stage, and mounts of it. All is gone with
+/// it.
+pub(super) struct Scene<'a> {
+    stage: &'a Stage,
+    stack: Stack,
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn new(stage: &'a Stage, write: impl FnOnce(&Path) -> Stack) -> Scene<'a> {
+        let folder = stage.path("case");
+        for name in ["ours", "merged", "memory"] {
+            std::fs::create_dir_all(stage.path(name)).unwrap();
+        }
+        let stack = write(&folder);
+        Scene { stage, stack }
+    }
+
+    /// The folder for all that it writes.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.stage.path("case")
+    }
+
+    fn ours(&self) -> PathBuf {
+        self.stage.path("ours")
+    }
+
+    fn attempt(&self, words: &[&Path]) -> Finished {
+        finish(self.stage.overcoat(Who::Root).current_dir(self.folder()).args(words))
+    }
+
+    /// Mounts a root of ours, with one more layer if there is one.
+    pub(super) fn mount(&self, more: Option<&Path>) -> PathBuf {
+        let ours = self.ours();
+        let layers = self.stack.ours.iter().map(|path| &**path).chain(more);
+        let words = [Path::new("mount"), Path::new("--rw")].into_iter().chain(layers);
+        self.attempt(&words.chain([&*ours]).collect::<Vec<_>>()).ok();
+        ours
+    }
+
+    pub(super) fn unmount(&self) {
+        let words = [Path::new("umount"), &self.ours()];
+        // Another test may be between fork and exec, with a file of ours still open.
+        eventually("it is in use no more", || self.attempt(&words).code == 0);
+    }
+
+    /// Seals what is mounted.
+    pub(super) fn seal(&self, archive: &Path) {
+        let (seal, output) = (Path::new("seal"), Path::new("-o"));
+        self.attempt(&[seal, &self.ours(), output, archive, Path::new("--no-manifest")]).ok();
+    }
+
+    fn memory(&self, at: &Path) {
+        mount(Some("m"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    }
+
+    /// The kernel's union of the layers, with `upper` over them, or an empty one in memory.
+    pub(super) fn overlayfs(&self, upper: Option<&Path>) -> Kernel {
+        let merged = self.stage.path("merged");
+        let mut kernel = Kernel { mounts: vec![merged.clone()] };
+        let (upper, work) = if let Some(upper) = upper {
+            (upper.to_owned(), self.folder().join("work"))
+        } else {
+            let memory = self.stage.path("memory");
+            self.memory(&memory);
+            kernel.mounts.push(memory.clone());
+            std::fs::create_dir(memory.join("upper")).unwrap();
+            date(&memory.join("upper"));
+            (memory.join("upper"), memory.join("work"))
+        };
+        std::fs::create_dir(&work).unwrap();
+        let lower: Vec<_> = self.stack.kernel.iter().rev().map(|l| l.to_str().unwrap()).collect();
+        let (lower, upper, work) = (lower.join(":"), upper.display(), work.display());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work},{OVERLAYFS}");
+        mount(Some("o"), &merged, Some("overlay"), MsFlags::empty(), Some(&*options)).unwrap();
+        kernel
+    }
+
+    /// A tmpfs with what the kernel's union of the layers shows.
+    fn tmpfs(&self) -> Kernel {
+        let union = self.overlayfs(None);
+        let copy = self.stage.path("copy");
+        std::fs::create_dir_all(&copy).unwrap();
+        let kernel = Kernel { mounts: vec![copy.clone()] };
+        self.memory(&copy);
+        tools::sh(union.root(), &format!("cp -a . '{}'", copy.display()));
+        kernel
+    }
+
+    /// What ours is compared with.
+    pub(super) fn other(&self, other: Other) -> Kernel {
+        match other {
+            Other::Overlayfs => self.overlayfs(None),
+            Other::Tmpfs => self.tmpfs(),
+        }
+    }
+}
+
+impl Drop for Scene<'_> {
+    fn drop(&mut self) {
+        // After a failure it is still there.
+        let _ = umount2(&self.ours(), MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_dir_all(self.folder());
+    }
+}
+
+/// Mounts of the kernel's, the first of which is to be looked at.
+pub(super) struct Kernel {
+    mounts: Vec<PathBuf>,
+}
+
+impl Kernel {
+    pub(super) fn root(&self) -> &Path {
+        &self.mounts[0]
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        for path in &self.mounts {
+            let _ = umount2(path, MntFlags::MNT_DETACH);
+        }
+    }
+}
