@@ -141,9 +141,12 @@ impl Machine for RootMachine<'_> {
         let fail = |source| MachineError::Run { program: program.clone(), source };
         let mut spec = CommandSpec::new(command.argv.iter().cloned());
         spec.env = self.environment.clone();
-        for (name, value) in &command.env {
-            spec.env.retain(|(n, _)| n != name);
-            spec.env.push((name.clone(), value.clone()));
+        // Programs of the host are where the host says, and so are their settings.
+        let hosts = ["PATH", "HOME"].into_iter().filter(|_| command.outside);
+        let hosts = hosts.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
+        for (name, value) in hosts.chain(command.env.iter().cloned()) {
+            spec.env.retain(|(n, _)| *n != name);
+            spec.env.push((name, value));
         }
         spec.cwd = command.cwd.clone();
         spec.outside = command.outside;
@@ -171,7 +174,7 @@ impl Machine for RootMachine<'_> {
     }
 
     fn root_outside(&self) -> Option<PathBuf> {
-        Some(self.sandbox.root_outside().to_owned())
+        self.sandbox.root_outside().map(Path::to_owned)
     }
 
     fn scratch(

@@ -102,7 +102,6 @@ impl CommandSpec {
                 Session::Own => wire::Session::Own,
                 Session::Terminal => wire::Session::Terminal,
             },
-            outside: self.outside,
         }
     }
 }
@@ -198,8 +197,13 @@ impl AsFd for Child {
     }
 }
 
-/// Asks pid 1 behind `control` to start a command.
-pub(super) fn spawn(control: BorrowedFd<'_>, spec: &CommandSpec) -> Result<Child, SandboxError> {
+/// Asks pid 1 behind `control` to start a command. `outside` is the mount namespace for one that
+/// runs there.
+pub(super) fn spawn(
+    control: BorrowedFd<'_>,
+    outside: BorrowedFd<'_>,
+    spec: &CommandSpec,
+) -> Result<Child, SandboxError> {
     let program = spec.argv.first().cloned().unwrap_or_default();
     if program.is_empty() {
         return Err(SandboxError::Invalid("no command was given".to_owned()));
@@ -216,7 +220,7 @@ pub(super) fn spawn(control: BorrowedFd<'_>, spec: &CommandSpec) -> Result<Child
         stream(&spec.stdout, io::stdout(), &null).during(doing)?,
         stream(&spec.stderr, io::stderr(), &null).during(doing)?,
     ];
-    let fds = [
+    let mut fds = vec![
         order.as_fd(),
         exec_theirs.as_fd(),
         theirs.as_fd(),
@@ -224,6 +228,9 @@ pub(super) fn spawn(control: BorrowedFd<'_>, spec: &CommandSpec) -> Result<Child
         streams[1].as_fd(),
         streams[2].as_fd(),
     ];
+    if spec.outside {
+        fds.push(outside);
+    }
     sys::send(control, &[wire::SPAWN], &fds)
         .map_err(|error| SandboxError::Ended(error.to_string()))?;
     drop((theirs, exec_theirs, streams));

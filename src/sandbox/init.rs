@@ -10,8 +10,8 @@
 //!
 //! There are two mount namespaces. In the one that the stage made, the root lies in the host's tree:
 //! commands that are to run outside are put there. Pid 1 and all others are in a copy of it, in
-//! which the root is all there is. The way back is a descriptor that pid 1 alone holds, and nobody
-//! inside may look at pid 1's descriptors.
+//! which the root is all there is. The way back is a descriptor that comes with the order of such a
+//! command: the daemon has it, and nobody inside.
 //!
 //! Each command has a socket of its own, whose other end the daemon's `Child` holds: signals go
 //! in, the exit status comes out. When the daemon drops that end the command runs on, unwatched.
@@ -25,8 +25,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
@@ -42,9 +42,7 @@ const HOST_CAPABILITIES: [u32; 3] = [16, 22, 25];
 
 /// The life of pid 1.
 pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
-    let result = std::panic::catch_unwind(|| {
-        become_init(plan, control).map(|outside| serve(control, outside.as_fd()))
-    });
+    let result = std::panic::catch_unwind(|| become_init(plan, control).map(|()| serve(control)));
     match result {
         Ok(Ok(())) => sys::exit_now(0),
         Ok(Err(failure)) => {
@@ -55,16 +53,12 @@ pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
     }
 }
 
-/// Returns the mount namespace for commands outside.
-fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<OwnedFd> {
+fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
     let _ = nix::sys::prctl::set_name(c"overcoat-init");
-    // Nobody inside is to look at what it holds.
-    nix::sys::prctl::set_dumpable(false).doing("closing itself to others")?;
     let root = File::open(".").doing("entering the root")?;
     mounts::attach_proc(root.as_fd(), !plan.privilege.has_user_namespace())?;
     drop(root);
-    let outside = File::open("/proc/thread-self/ns/mnt").doing("keeping the way outside")?;
     unshare(CloneFlags::CLONE_NEWNS).doing("making the mount namespace")?;
     sys::pivot_to_current_directory().doing("changing the root")?;
     sys::detach_current_directory().doing("letting go of the host's root")?;
@@ -84,8 +78,7 @@ fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<OwnedFd> {
     let mut ready = vec![wire::READY];
     ready.extend_from_slice(&identity.encode());
     let fds: Vec<BorrowedFd<'_>> = listener.iter().map(AsFd::as_fd).collect();
-    sys::send(control, &ready, &fds).doing("reporting to the daemon")?;
-    Ok(outside.into())
+    sys::send(control, &ready, &fds).doing("reporting to the daemon")
 }
 
 type Channels = HashMap<libc::pid_t, Channel>;
@@ -97,7 +90,7 @@ struct Channel {
 }
 
 /// Serves until the daemon closes the control socket.
-fn serve(control: BorrowedFd<'_>, outside: BorrowedFd<'_>) {
+fn serve(control: BorrowedFd<'_>) {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     let Ok(signals) =
@@ -129,7 +122,7 @@ fn serve(control: BorrowedFd<'_>, outside: BorrowedFd<'_>) {
             while let Ok(Some(_)) = signals.read_signal() {}
             reap(&mut channels);
         }
-        if busy[0] && !serve_request(control, outside, &mut channels) {
+        if busy[0] && !serve_request(control, &mut channels) {
             return;
         }
     }
@@ -164,20 +157,17 @@ fn forward(channels: &mut Channels, pid: libc::pid_t) {
 }
 
 /// Serves one request; false when there will be no more.
-fn serve_request(
-    control: BorrowedFd<'_>,
-    outside: BorrowedFd<'_>,
-    channels: &mut Channels,
-) -> bool {
+fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
     let Ok(request) = sys::receive(control) else { return false };
     match request.bytes.as_slice() {
         [] => return false,
         [wire::SPAWN] => {
-            if let Ok([order, exec, channel, stdin, stdout, stderr]) =
-                <[OwnedFd; 6]>::try_from(request.fds)
+            let mut fds = request.fds;
+            let outside = fds.drain(fds.len().min(6)..).next();
+            if let Ok([order, exec, channel, stdin, stdout, stderr]) = <[OwnedFd; 6]>::try_from(fds)
             {
                 let stdio = [stdin, stdout, stderr];
-                match spawn(order, &exec, &stdio, outside) {
+                match spawn(order, &exec, &stdio, outside.as_ref()) {
                     Ok((pid, group)) => {
                         channels.insert(pid, Channel { socket: channel, group });
                     }
@@ -217,7 +207,7 @@ fn spawn(
     order: OwnedFd,
     exec: &OwnedFd,
     stdio: &[OwnedFd; 3],
-    outside: BorrowedFd<'_>,
+    outside: Option<&OwnedFd>,
 ) -> Step<(libc::pid_t, bool)> {
     let mut bytes = Vec::new();
     File::from(order).read_to_end(&mut bytes).doing("reading the order")?;
@@ -226,8 +216,7 @@ fn spawn(
     match unsafe { sys::fork() }.doing("forking")? {
         Forked::Parent(pid) => Ok((pid, order.session != Session::Inherited)),
         Forked::Child => {
-            let failure = match std::panic::catch_unwind(|| become_command(&order, stdio, outside))
-            {
+            let failure = match std::panic::catch_unwind(|| become_command(&order, stdio, outside)) {
                 Ok(failure) => failure,
                 Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
             };
@@ -238,7 +227,7 @@ fn spawn(
 }
 
 /// Turns this process into the command; returns only why it could not.
-fn become_command(order: &Order, stdio: &[OwnedFd; 3], outside: BorrowedFd<'_>) -> Failure {
+fn become_command(order: &Order, stdio: &[OwnedFd; 3], outside: Option<&OwnedFd>) -> Failure {
     match prepare_command(order, stdio, outside) {
         Ok((argv, env)) => {
             let error = execute(&argv, &env);
@@ -254,7 +243,7 @@ fn become_command(order: &Order, stdio: &[OwnedFd; 3], outside: BorrowedFd<'_>) 
 fn prepare_command(
     order: &Order,
     stdio: &[OwnedFd; 3],
-    outside: BorrowedFd<'_>,
+    outside: Option<&OwnedFd>,
 ) -> Step<(Vec<CString>, Vec<CString>)> {
     let strings = |texts: &[std::ffi::OsString]| -> Step<Vec<CString>> {
         texts
@@ -274,7 +263,7 @@ fn prepare_command(
     if order.session == Session::Terminal {
         sys::take_terminal(io::stdin().as_fd()).doing("taking the terminal")?;
     }
-    if order.outside {
+    if let Some(outside) = outside {
         // Root and working directory become those of the namespace.
         setns(outside, CloneFlags::CLONE_NEWNS).doing("going outside")?;
     }

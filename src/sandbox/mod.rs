@@ -99,7 +99,7 @@ pub struct Starting {
     control: OwnedFd,
     stage: Stage,
     fuse: Option<OwnedFd>,
-    root_outside: PathBuf,
+    outside: Option<Outside>,
     plan: Plan,
 }
 
@@ -110,8 +110,15 @@ pub struct Sandbox {
     stage: Stage,
     listener: Option<OwnedFd>,
     identity: SandboxIdentity,
-    root_outside: PathBuf,
+    outside: Option<Outside>,
     plan: Plan,
+}
+
+/// Where the root lies in the host's tree. It holds the mounts as long as it lives.
+#[derive(Debug)]
+struct Outside {
+    mounts: OwnedFd,
+    root: PathBuf,
 }
 
 /// What is only this sandbox's own.
@@ -163,7 +170,7 @@ impl Sandbox {
         drop(theirs);
         let stage = Stage { pid, waited: false };
         let mut starting =
-            Starting { control: ours, stage, fuse: None, root_outside: PathBuf::new(), plan };
+            Starting { control: ours, stage, fuse: None, outside: None, plan };
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
             starting.expect(wire::UNSHARED)?;
             privilege::write_id_maps(pid, uids, gids)?;
@@ -171,8 +178,10 @@ impl Sandbox {
         }
         let mounted = starting.expect(wire::MOUNTED)?;
         let stand = mounted.bytes.get(1..).unwrap_or_default();
-        starting.root_outside = Path::new(OsStr::from_bytes(stand)).to_owned();
-        starting.fuse = mounted.fds.into_iter().next();
+        let root = Path::new(OsStr::from_bytes(stand)).to_owned();
+        let mut fds = mounted.fds.into_iter();
+        starting.fuse = fds.next();
+        starting.outside = fds.next().map(|mounts| Outside { mounts, root });
         Ok(starting)
     }
 }
@@ -198,7 +207,7 @@ impl Starting {
             stage: self.stage,
             listener: ready.fds.into_iter().next(),
             identity: SandboxIdentity::decode(ready.bytes.get(1..).unwrap_or_default()),
-            root_outside: self.root_outside,
+            outside: self.outside,
             plan: self.plan,
         })
     }
@@ -236,9 +245,11 @@ impl Sandbox {
     /// # Errors
     /// Why it could not be executed, or that the sandbox has ended.
     pub fn spawn(&self, spec: &CommandSpec) -> Result<Child, SandboxError> {
-        match &self.control {
-            Some(control) => command::spawn(control.as_fd(), spec),
-            None => Err(SandboxError::Ended("it was shut down".to_owned())),
+        match (&self.control, &self.outside) {
+            (Some(control), Some(outside)) => {
+                command::spawn(control.as_fd(), outside.mounts.as_fd(), spec)
+            }
+            _ => Err(SandboxError::Ended("it was shut down".to_owned())),
         }
     }
 
@@ -265,9 +276,9 @@ impl Sandbox {
         }
     }
 
-    /// Where commands that run outside find the root.
-    pub fn root_outside(&self) -> &Path {
-        &self.root_outside
+    /// Where commands that run outside find the root; `None` when it has ended.
+    pub fn root_outside(&self) -> Option<&Path> {
+        self.outside.as_ref().map(|outside| outside.root.as_path())
     }
 
     /// The plan it was made from.
@@ -283,6 +294,7 @@ impl Sandbox {
 
     fn end(&mut self) {
         drop(self.control.take());
+        drop(self.outside.take());
         self.stage.wait();
     }
 }

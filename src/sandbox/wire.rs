@@ -15,7 +15,8 @@ use super::error::Failure;
 pub(super) const UNSHARED: u8 = b'u';
 /// Daemon to stage: the id maps are written.
 pub(super) const MAPPED: u8 = b'i';
-/// Stage to daemon: the root is mounted, at this path in the host's tree; with the FUSE descriptor.
+/// Stage to daemon: the root is mounted, at this path in the host's tree; with the FUSE descriptor
+/// and the mount namespace in which that is so.
 pub(super) const MOUNTED: u8 = b'm';
 /// Daemon to stage: the root answers now; go on.
 pub(super) const ENTER: u8 = b'e';
@@ -24,7 +25,8 @@ pub(super) const READY: u8 = b'r';
 /// Either to daemon: a step failed; errno and what was being done.
 pub(super) const FAILED: u8 = b'f';
 /// Daemon to pid 1: start a command; with its order, the socket that closes at its exec, the
-/// command's socket, and its standard input, output and error.
+/// command's socket, its standard input, output and error, and for one that runs outside the mount
+/// namespace for that.
 pub(super) const SPAWN: u8 = b's';
 /// Daemon to pid 1: open a pseudo terminal; with the socket to answer on.
 pub(super) const OPEN_PTY: u8 = b'p';
@@ -69,8 +71,6 @@ pub(super) struct Order {
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
     pub(super) session: Session,
-    /// In the host's tree instead of in the root.
-    pub(super) outside: bool,
 }
 
 /// Which session the command's process is in.
@@ -109,7 +109,6 @@ impl Order {
                 Session::Terminal => 2,
             },
         );
-        number(&mut out, u32::from(self.outside));
         out
     }
 
@@ -130,11 +129,6 @@ impl Order {
                 0 => Session::Inherited,
                 1 => Session::Own,
                 2 => Session::Terminal,
-                _ => return Err(malformed()),
-            },
-            outside: match rest.number()? {
-                0 => false,
-                1 => true,
                 _ => return Err(malformed()),
             },
         };
@@ -181,7 +175,6 @@ mod tests {
             gid: 7,
             groups: vec![1, 2],
             session: Session::Terminal,
-            outside: true,
         }
     }
 

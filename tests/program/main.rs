@@ -2,6 +2,7 @@
 //!
 //! `tests/set-up.sh` prepares what these tests need.
 
+mod ansible;
 mod bad_input;
 mod command_line;
 mod concurrency;
@@ -12,6 +13,7 @@ mod inside;
 mod listing;
 mod mounting;
 mod nothing_left;
+mod outside;
 mod posix;
 mod same_bytes;
 #[path = "../support/mod.rs"]

@@ -1,0 +1,94 @@
+//! Commands that run outside: in the host's tree, where the root lies at a folder, with no more
+//! rights than those inside.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+
+/// Builds an overlay with one script outside.
+fn build(stage: &Stage, who: Who, script: &str) -> (PathBuf, Finished) {
+    stage.write("pack/script.sh", script);
+    stage.write("pack/beside", "of the provisioner\n");
+    let provisioner = "scripts: [{path: script.sh, outside: true}]\nvariables: {word: said}\n";
+    stage.write("pack/provisioner.yml", provisioner);
+    let text = format!("base: {}\nprovisioner: pack\n", stage.debian().display());
+    let image = stage.write("outside.yml", text);
+    let output = stage.out(who).join("outside.cpio.gz");
+    let mut command = stage.overcoat(who);
+    (output.clone(), finish(command.arg("build").arg(image).arg("-o").arg(output)))
+}
+
+/// A file of an overlay.
+fn content(stage: &Stage, overlay: &Path, name: &str) -> String {
+    stage.sh(&format!("gzip -dc '{}' | cpio -i --quiet --to-stdout {name}", overlay.display()))
+}
+
+#[test]
+fn a_script_outside_works_on_the_root_with_the_hosts_programs() {
+    let stage = Stage::new();
+    stage.write("hosts-program", "#!/bin/sh\nexec cat\n");
+    let program = stage.path("hosts-program");
+    let script = format!(
+        "#!/bin/sh -eu
+         cat beside | {} >$OVERCOAT_ROOT/root/made
+         echo $OVERCOAT_VAR_word >>$OVERCOAT_ROOT/root/made
+         chown 3:4 $OVERCOAT_ROOT/root/made
+         chroot $OVERCOAT_ROOT sh -c 'readlink /proc/self/root; ls /dev/null' >>$OVERCOAT_ROOT/root/made
+         touch /tmp/of-the-host-$$ && rm /tmp/of-the-host-$$",
+        program.display()
+    );
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, &script);
+        finished.ok().says(&["script script.sh (outside)"]);
+        let made = content(&stage, &overlay, "root/made");
+        assert_eq!(made, "of the provisioner\nsaid\n/\n/dev/null\n");
+        let listed = stage.sh(&format!("gzip -dc '{}' | cpio -itv --quiet", overlay.display()));
+        let line = listed.lines().find(|line| line.ends_with("root/made")).unwrap();
+        assert!(line.contains(" sys ") && line.contains(" adm "), "{line}");
+    }
+}
+
+#[test]
+fn a_script_outside_has_no_rights_on_the_host_that_its_user_has_not() {
+    let stage = Stage::new();
+    let secret = stage.write("secret", "");
+    stage.sh(&format!("chmod 600 '{}'", secret.display()));
+    let script = format!(
+        "#!/bin/sh
+         cat '{0}' && exit 3
+         echo x >'{0}' && exit 4
+         mount -t tmpfs none /root && exit 0
+         exit 5",
+        secret.display()
+    );
+    let (_, finished) = build(&stage, Who::Unprivileged, &script);
+    // What it mounts, it alone sees.
+    finished.ok();
+    assert!(!Stage::mounts().contains(" /root "));
+}
+
+#[test]
+fn a_script_outside_that_fails_fails_the_build() {
+    let stage = Stage::new();
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "#!/bin/sh\necho why >&2; exit 9\n");
+        finished.code(1).says(&["script script.sh (outside)", "exit code 9", "| why"]);
+        assert!(!overlay.exists());
+    }
+}
+
+#[test]
+fn nobody_inside_finds_the_way_out() {
+    let stage = Stage::new();
+    stage.write("marker-of-the-host", "");
+    for who in EVERYBODY {
+        let mut command = stage.overcoat(who);
+        let script = "for fd in /proc/1/fd/*; do
+                readlink $fd && nsenter --mount=$fd ls / && exit 3
+            done
+            ls /proc/1/fd/ 2>/dev/null && exit 4
+            ls /proc/1/root/boot >/dev/null; exit 0";
+        command.arg("run").arg(stage.debian()).args(["--", "sh", "-c", script]);
+        finish(&mut command).ok();
+    }
+}
