@@ -62,6 +62,8 @@ mod tests {
         assert!(water.has_fallen(2 * LEAST));
         assert!(!water.has_fallen(LEAST + 1));
         assert!(water.has_fallen(LEAST));
-        assert!(!water.has_fallen(0), "too little to look for");
+        assert!(!water.has_fallen(1), "too little to look for");
+        assert!(water.has_fallen(0));
+        assert!(!water.has_fallen(0));
     }
 }
