@@ -25,8 +25,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns, unshare};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
@@ -59,6 +59,11 @@ fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
     let root = File::open(".").doing("entering the root")?;
     mounts::attach_proc(root.as_fd(), !plan.privilege.has_user_namespace())?;
     drop(root);
+    // The host's `/proc` has the daemon's numbers.
+    let number = std::fs::read_link("/proc/self").doing("finding its own number")?;
+    let number = number.to_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let look = |path: &str| std::fs::metadata(path).doing("looking at the root");
+    let outer_mount_namespace = look("/proc/thread-self/ns/mnt")?.ino();
     unshare(CloneFlags::CLONE_NEWNS).doing("making the mount namespace")?;
     sys::pivot_to_current_directory().doing("changing the root")?;
     sys::detach_current_directory().doing("letting go of the host's root")?;
@@ -68,11 +73,12 @@ fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
             sys::drop_from_bounding_set(capability).doing("giving up rights over the host")?;
         }
     }
-    let look = |path: &str| std::fs::metadata(path).doing("looking at the root");
     let identity = SandboxIdentity {
         device: look("/")?.dev(),
         user_namespace: look("/proc/self/ns/user")?.ino(),
         mount_namespace: look("/proc/self/ns/mnt")?.ino(),
+        outer_mount_namespace,
+        init: number,
     };
     let listener = notify::install(&plan.privilege)?;
     let mut ready = vec![wire::READY];
@@ -216,7 +222,8 @@ fn spawn(
     match unsafe { sys::fork() }.doing("forking")? {
         Forked::Parent(pid) => Ok((pid, order.session != Session::Inherited)),
         Forked::Child => {
-            let failure = match std::panic::catch_unwind(|| become_command(&order, stdio, outside)) {
+            let failure = match std::panic::catch_unwind(|| become_command(&order, stdio, outside))
+            {
                 Ok(failure) => failure,
                 Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
             };

@@ -130,11 +130,17 @@ struct SandboxIdentity {
     user_namespace: u64,
     /// The inode number of its mount namespace.
     mount_namespace: u64,
+    /// That of the mount namespace for commands outside.
+    outer_mount_namespace: u64,
+    /// Pid 1's number as the daemon has it.
+    init: u64,
 }
 
 impl SandboxIdentity {
     fn encode(self) -> Vec<u8> {
-        [self.device, self.user_namespace, self.mount_namespace]
+        let SandboxIdentity { device, user_namespace, .. } = self;
+        let SandboxIdentity { mount_namespace, outer_mount_namespace, init, .. } = self;
+        [device, user_namespace, mount_namespace, outer_mount_namespace, init]
             .iter()
             .flat_map(|number| number.to_ne_bytes())
             .collect()
@@ -145,7 +151,13 @@ impl SandboxIdentity {
             .chunks_exact(8)
             .map(|chunk| chunk.first_chunk().map_or(0, |number| u64::from_ne_bytes(*number)));
         let mut next = || numbers.next().unwrap_or(0);
-        SandboxIdentity { device: next(), user_namespace: next(), mount_namespace: next() }
+        SandboxIdentity {
+            device: next(),
+            user_namespace: next(),
+            mount_namespace: next(),
+            outer_mount_namespace: next(),
+            init: next(),
+        }
     }
 }
 
@@ -169,8 +181,7 @@ impl Sandbox {
         };
         drop(theirs);
         let stage = Stage { pid, waited: false };
-        let mut starting =
-            Starting { control: ours, stage, fuse: None, outside: None, plan };
+        let mut starting = Starting { control: ours, stage, fuse: None, outside: None, plan };
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
             starting.expect(wire::UNSHARED)?;
             privilege::write_id_maps(pid, uids, gids)?;

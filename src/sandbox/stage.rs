@@ -123,8 +123,7 @@ fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
     mount(Some("overcoat"), stand, Some("fuse"), flags, Some(options.as_str()))
         .doing("mounting the root through FUSE")?;
     let message = [&[wire::MOUNTED], stand.as_bytes()].concat();
-    let namespace =
-        File::open("/proc/thread-self/ns/mnt").doing("opening the mount namespace")?;
+    let namespace = File::open("/proc/thread-self/ns/mnt").doing("opening the mount namespace")?;
     sys::send(control, &message, &[fuse.as_fd(), namespace.as_fd()])
         .doing("handing over the root")?;
     Ok(stand)

@@ -98,14 +98,23 @@ fn a_role_is_run_as_it_is_and_gives_the_same_bytes_without_root() {
         assert!(!tree.join(missing).exists(), "{missing}");
     }
     let [root, user] = overlays.map(|overlay| fs::read(overlay).unwrap());
-    assert!(root == user, "{}", stage.sh("bsdtar -tvf root/demo.cpio.gz >r; bsdtar -tvf user/demo.cpio.gz >u; diff r u || :"));
+    assert!(
+        root == user,
+        "{}",
+        stage.sh(
+            "bsdtar -tvf root/demo.cpio.gz >r; bsdtar -tvf user/demo.cpio.gz >u; diff r u || :"
+        )
+    );
 }
 
 #[test]
 fn a_task_that_fails_is_told_and_fails_the_build() {
     let stage = Stage::new();
     let image = project(&stage);
-    stage.write("roles/overlay/demo/tasks/main.yml", "- {name: doomed, command: /no/such/program}\n");
+    stage.write(
+        "roles/overlay/demo/tasks/main.yml",
+        "- {name: doomed, command: /no/such/program}\n",
+    );
     let mut command = stage.overcoat(Who::Unprivileged);
     let output = stage.out(Who::Unprivileged).join("demo.cpio.gz");
     command.arg("build").arg(image).arg("-o").arg(&output);

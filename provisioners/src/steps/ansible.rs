@@ -66,7 +66,7 @@ impl Role {
             lay(context.machine, name, &content).map(|inside| below(&root, &inside))
         };
         let playbook = lay("playbook.yml", self.play())?;
-        let inventory = lay("inventory.yml", inventory(&root))?;
+        let inventory = lay("inventory.yml", inventory(&root, &temporary))?;
         let mut variables = vec![
             ("build_root", text(&root)),
             ("build_artifact_path", text(options.artifacts.as_deref().unwrap_or(Path::new(".")))),
@@ -137,11 +137,18 @@ impl Role {
     }
 }
 
-/// The root as the only host.
-fn inventory(root: &Path) -> Variable {
-    let connection = Variable::Text("community.general.chroot".to_owned());
-    let host = map([("ansible_connection", connection), ("ansible_host", text(root))]);
-    map([("all", map([("hosts", map([("root", host)]))]))])
+/// The root as the host of the play, and this one for what is delegated to it.
+fn inventory(root: &Path, temporary: &Path) -> Variable {
+    let word = |word: &str| Variable::Text(word.to_owned());
+    let chroot =
+        [("ansible_connection", word("community.general.chroot")), ("ansible_host", text(root))];
+    let local = [
+        ("ansible_connection", word("local")),
+        ("ansible_python_interpreter", word("{{ ansible_playbook_python }}")),
+        ("ansible_remote_tmp", text(&temporary.join("delegated"))),
+    ];
+    let hosts = map([("root", map(chroot)), ("localhost", map(local))]);
+    map([("all", map([("hosts", hosts)]))])
 }
 
 /// Lays a file of Ansible's into the scratch place; gives its path inside. JSON is YAML.

@@ -56,6 +56,7 @@ impl Supervisor {
             uids: sandbox.plan.privilege.uids(),
             gids: sandbox.plan.privilege.gids(),
             stage: Caller { tid: sandbox.stage.pid as u32 },
+            init: Caller { tid: sandbox.identity.init as u32 },
             identity: sandbox.identity,
         };
         let thread = std::thread::Builder::new()
@@ -78,7 +79,10 @@ struct Answering {
     tree: Arc<dyn Supervised>,
     uids: IdMap,
     gids: IdMap,
+    /// In the mount namespace of commands outside.
     stage: Caller,
+    /// In that of all others.
+    init: Caller,
     identity: SandboxIdentity,
 }
 
@@ -222,7 +226,7 @@ impl Answering {
                 let path = caller.read_path(pointer)?;
                 if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
                     let object = self.start(caller, dir)?;
-                    return self.chown_object(notification.id, object, ids(false));
+                    return self.chown_object(notification.id, caller, object, ids(false));
                 }
                 let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
                 self.chown_path(notification.id, caller, dir, &path, follow, ids(false))
@@ -232,7 +236,7 @@ impl Answering {
                 if object.path_only {
                     return Ok(Errno::EBADF.into());
                 }
-                self.chown_object(notification.id, object, ids(narrow))
+                self.chown_object(notification.id, caller, object, ids(narrow))
             }
         }
     }
@@ -255,10 +259,11 @@ impl Answering {
     fn chown_object(
         &self,
         id: u64,
+        caller: Caller,
         object: Location,
         (uid, gid): (Option<u32>, Option<u32>),
     ) -> Answered {
-        self.mounted_on(self.stage, object.mount)?;
+        self.mounted_on(self.witness(caller)?, object.mount)?;
         self.still_waits(id)?;
         Ok(Answer::Return(self.tree.chown(object.ino, uid, gid)))
     }
@@ -285,11 +290,21 @@ impl Answering {
         if from.mount != root.mount {
             return Err(Answer::Continue);
         }
-        let same = caller.namespace("mnt").map_err(unknown)? == self.identity.mount_namespace;
-        let witness = if same { self.stage } else { caller };
-        let mounted = self.mounted_on(witness, root.mount)?;
+        let mounted = self.mounted_on(self.witness(caller)?, root.mount)?;
         let view = View { tree: &*self.tree, root: root.ino, mounted: &mounted };
         Ok(resolve(&view, from.ino)?)
+    }
+
+    /// Who sees all that is mounted in the caller's mount namespace, as far as we know one.
+    fn witness(&self, caller: Caller) -> Result<Caller, Answer> {
+        let namespace = caller.namespace("mnt").map_err(unknown)?;
+        Ok(if namespace == self.identity.mount_namespace {
+            self.init
+        } else if namespace == self.identity.outer_mount_namespace {
+            self.stage
+        } else {
+            caller
+        })
     }
 
     /// The inodes on which something is mounted, if `mount` is the sandbox's root in the mount
