@@ -1,5 +1,6 @@
 //! `build`: the image that an image file describes.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +47,11 @@ pub(super) struct Common {
     /// Open a shell in the root when a step fails
     #[arg(long)]
     pub(super) shell_on_failure: bool,
+
+    /// Pass an argument to ansible-playbook, for provisioners that are Ansible roles; may be given
+    /// several times: --ansible=--tags=extra --ansible=--check
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub(super) ansible: Vec<OsString>,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
@@ -110,7 +116,7 @@ impl<'a> Job<'a> {
             source_date_epoch: epoch,
             log_file: log_file.clone(),
             artifacts,
-            ansible: Vec::new(),
+            ansible: self.common.ansible.clone(),
         };
         let mut steps = Steps::new(tracing::enabled!(tracing::Level::INFO));
         let mut environment = default_environment(std::env::vars_os());

@@ -121,3 +121,21 @@ fn a_task_that_fails_is_told_and_fails_the_build() {
     finish(&mut command).code(1).says(&["ansible role demo", "TASK", "doomed", "/no/such/program"]);
     assert!(!output.exists());
 }
+
+#[test]
+fn arguments_are_passed_to_ansible() {
+    let stage = Stage::new();
+    let image = project(&stage);
+    let tasks = "- {name: asked for, command: touch /srv/tagged, tags: [never, extra]}\n";
+    stage.write("roles/overlay/demo/tasks/main.yml", tasks);
+    let output = stage.out(Who::Unprivileged).join("demo.cpio.gz");
+    let list = |more: &[&str]| {
+        let mut command = stage.overcoat(Who::Unprivileged);
+        command.arg("build").arg(&image).arg("-o").arg(&output).args(more);
+        finish(&mut command).ok();
+        stage.sh(&format!("gzip -dc '{}' | cpio -it --quiet", output.display()))
+    };
+    assert!(!list(&[]).contains("srv/tagged"));
+    assert!(list(&["--ansible=--tags=extra"]).contains("srv/tagged"));
+    assert!(!list(&["--ansible=--tags=extra", "--ansible=--check"]).contains("srv/tagged"));
+}
