@@ -4,7 +4,8 @@
 //! kernel for a year; `open`, `opendir`, `flush`, `fsync` and `create` are answered with `ENOSYS`
 //! once, whereupon the kernel does without (`create` becomes `mknod`, which needs no release).
 //!
-//! Protocol: `include/uapi/linux/fuse.h`.
+//! Protocol: `include/uapi/linux/fuse.h`. One implementation of one trait, with a method for each
+//! request: that is why it is long.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;

@@ -1,6 +1,7 @@
 //! The tree against a model of it: random operations on random layers, with the same results,
 //! the same view, and a delta that is the difference and nothing else.
 
+mod acl;
 mod behaviour;
 mod compare;
 mod delta;
