@@ -58,6 +58,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     let options = TreeOptions { upper_limit, xattrs: XattrSupport::All };
     let tree = Arc::new(Tree::new(layers.layers.clone(), options)?);
     let dir = std::path::absolute(dir)?;
+    if let Some(layer) = paths.iter().find(|layer| lies_below(&dir, layer)) {
+        return Err(Failure::message(format!(
+            "{}: lies in the layer {}, which would have the root within itself",
+            dir.display(),
+            layer.display()
+        )));
+    }
     let mount = HostMount::new(&dir, !args.rw)?;
     // From here on the mount is there, so every way out takes it away.
     let server = Server { tree, layers, dir: dir.clone() };
@@ -67,6 +74,15 @@ pub(super) fn run(args: &Args) -> Outcome {
         let _ = unmount(&dir, true);
     }
     result
+}
+
+/// Whether `dir` lies below the directory `layer`: reading the layer would then ask the mount, whose
+/// server waits for what it reads. On the layer itself nothing is in the way: it is open already.
+fn lies_below(dir: &Path, layer: &Path) -> bool {
+    match (dir.canonicalize(), layer.canonicalize()) {
+        (Ok(dir), Ok(layer)) => layer.is_dir() && dir != layer && dir.starts_with(&layer),
+        _ => false,
+    }
 }
 
 /// Serves in a process of its own, and returns when the mount answers.

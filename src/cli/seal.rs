@@ -41,10 +41,17 @@ pub(super) fn run(args: &Args) -> Outcome {
         args.seal.check_stdout()?;
         // Refuses a terminal.
         Output::stdout()?;
-    } else if lies_in(&args.output, device) {
+    }
+    let inside = if to_stdout {
+        rustix::fs::fstat(std::io::stdout()).is_ok_and(|stat| stat.st_dev == device)
+    } else {
+        lies_in(&args.output, device)
+    };
+    if inside {
+        let output = if to_stdout { Path::new("standard output") } else { &args.output };
         return Err(Failure::message(format!(
             "{}: lies in the mount itself, which stands still while it is sealed",
-            args.output.display()
+            output.display()
         )));
     }
     // What programs wrote through memory maps reaches the tree.

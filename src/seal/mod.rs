@@ -219,7 +219,7 @@ impl std::fmt::Display for Warning {
                 write!(f, "/{path}: unpacks as an object of its own, not as a hard link")
             }
             Warning::MeansDeletion { path } => {
-                write!(f, "/{path}: means to readers of image layers that a file is deleted")
+                write!(f, "/{path}: means, where this is read as a layer, that a file is deleted")
             }
         }
     }
@@ -410,7 +410,7 @@ impl<'p, C: Contents> Job<'p, C> {
             self.warnings.push(Warning::SocketLeftOut { path: text(item) });
             return Ok(false);
         }
-        if self.format == Format::Tar
+        if self.format != Format::Squashfs
             && item.path().rsplit(|&byte| byte == b'/').next().is_some_and(is_marker)
         {
             self.warnings.push(Warning::MeansDeletion { path: text(item) });

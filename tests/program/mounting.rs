@@ -336,3 +336,28 @@ fn a_directory_is_mounted_on_once() {
         umount(&stage, who, &dir).ok();
     }
 }
+
+#[test]
+fn what_would_wait_for_itself_is_refused() {
+    let stage = Stage::new();
+    let base = fidelity::torture_base(&stage);
+    for who in EVERYBODY {
+        let dir = place(&stage, who);
+        let mounts = Stage::mounts();
+        mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+        let (program, inside) = (stage.path("overcoat"), dir.join("inside.tar"));
+        let into = format!("> '{}'", inside.display());
+        let seal = format!("'{}' seal '{}' -o -", program.display(), dir.display());
+        let said = ["standard output", "lies in the mount itself"];
+        sh(&stage, who, &format!("{seal} --format tar {into}")).code(2).says(&said);
+        // It goes on answering.
+        sh(&stage, who, &format!("rm '{}'", inside.display())).ok();
+        umount(&stage, who, &dir).ok();
+        nothing_is_left(&dir, &mounts);
+
+        // A layer below which the root would lie.
+        let layer = stage.out(who);
+        mount(&stage, who, &["--rw"], &[&layer], &dir).code(2).says(&["lies in the layer"]);
+        assert_eq!(Stage::mounts(), mounts);
+    }
+}

@@ -1730,6 +1730,8 @@ def user_attributes():
         attempt(os.setxattr, "pipe", "user.a", b"x"),
         attempt(os.setxattr, "file", "unknown.a", b"x"),
         attempt(os.setxattr, "file", "user." + "n" * 251, b"x"),
+        attempt(os.setxattr, "file", "user.", b"x"),
+        attempt(os.setxattr, "file", "trusted.", b"x"),
         by(USER, os.setxattr, "file", "user.a", b"x"),
         by(USER, os.getxattr, "secret", "user.a"),
         attempt(lambda: sorted(name for name in os.listxattr("file") if name.startswith("user."))),

@@ -234,6 +234,7 @@ fn what_a_format_lacks_is_said() {
         [
             Warning::LinkSplit { path: path("dev/char2") },
             Warning::LinkSplit { path: path("dev/char") },
+            Warning::MeansDeletion { path: path("etc/.wh.odd") },
             Warning::XattrsLost {
                 path: path("etc/hostname"),
                 names: vec!["user.a".into(), "system.posix_acl_access".into()],

@@ -150,7 +150,7 @@ impl Tree {
     /// # Errors
     /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`
     /// nor an access list's, or is overlayfs's own, and in a tree whose output cannot carry it.
-    /// [`FsError::Invalid`] for what is no access list.
+    /// [`FsError::Invalid`] for what is no access list, and for `user.` and the like alone.
     pub fn set_xattr(
         &self,
         ino: Ino,
@@ -166,7 +166,8 @@ impl Tree {
         {
             return Err(FsError::NotSupported);
         }
-        if value.len() > XATTR_SIZE_MAX {
+        let is_bare = XATTR_NAMESPACES.contains(&name);
+        if value.len() > XATTR_SIZE_MAX || is_bare {
             return Err(FsError::Invalid);
         }
         let acl = is_acl.then(|| Acl::parse(value).ok_or(FsError::Invalid)).transpose()?;
