@@ -152,6 +152,14 @@ impl Acl {
         self
     }
 
+    /// The ids of those it names.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().filter_map(|grant| match grant.tag {
+            Tag::User(id) | Tag::Group(id) => Some(id),
+            _ => None,
+        })
+    }
+
     /// Whether it says no more than permission bits can.
     pub fn is_plain(&self) -> bool {
         self.0.len() == 3

@@ -58,6 +58,21 @@ pub struct Delta {
     pub entries: Vec<DeltaEntry>,
 }
 
+impl Delta {
+    /// With the root, whose attributes are `root`, even where nothing changed: an archive that says
+    /// nothing of the root is unpacked into one of the unpacker's making (a tmpfs's has mode 1777),
+    /// which would then hide that of the layers.
+    #[must_use]
+    pub fn with_root(mut self, root: Attr) -> Delta {
+        if self.entries.is_empty() {
+            let object = Some(Object { ino: Ino::ROOT, attr: root });
+            let path = Box::default();
+            self.entries.push(DeltaEntry { path, change: Change::Unchanged, object });
+        }
+        self
+    }
+}
+
 /// Where the content of a delta's objects is read from: the tree it was taken of.
 pub trait Contents: Sync {
     /// Fills `buf` from `offset` on; less than `buf.len()` comes back only at the end of the file.

@@ -250,7 +250,7 @@ impl Sealer {
         };
         // What changes meanwhile waits.
         let _frozen = self.tree.freeze();
-        let delta = self.tree.delta()?;
+        let delta = self.tree.delta()?.with_root(self.tree.attr(Ino::ROOT)?);
         let contents = WhileAsked { tree: &self.tree, client };
         let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
         let output = request.output.clone().unwrap_or_else(|| "-".into());

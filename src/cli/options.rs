@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use fs_model::Tree;
 use fs_model::delta::Delta;
+use fs_model::{Ino, Tree};
 use provisioners::image::parse_size;
 
 use super::progress::SealProgress;
@@ -207,7 +207,7 @@ pub(super) fn seal_finished(
     options: &SealOptions,
 ) -> Result<(), Failure> {
     let Finished { tree, layers } = finished;
-    let delta = tree.delta()?;
+    let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
     let summary = outputs.seal(&tree, &delta, layers, options)?;
     report(&report_json(path, &summary), args.json)
 }

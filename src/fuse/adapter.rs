@@ -600,7 +600,9 @@ impl Filesystem for Adapter {
             _ => XattrFlags::Any,
         };
         let (ino, name) = (Ino(ino.0), name.as_bytes());
-        let value = self.view.true_value(name, value);
+        let Some(value) = self.view.true_value(name, value) else {
+            return reply.error(Errno::EINVAL);
+        };
         let result = self.tree.set_xattr(ino, name, &value, flags);
         if result.is_ok() && name == acl::ACCESS {
             self.clear_setgid(req, ino);

@@ -74,12 +74,17 @@ impl View {
         list.with_ids(|id| shown(id, root), |id| shown(id, group)).to_value().into()
     }
 
-    /// The true value of an extended attribute that the kernel sent.
-    pub(super) fn true_value<'a>(&self, name: &[u8], value: &'a [u8]) -> Cow<'a, [u8]> {
+    /// The true value of an extended attribute that the kernel sent. `None` for an access list that
+    /// names the host's root in a mount in which its owner stands for root.
+    pub(super) fn true_value<'a>(&self, name: &[u8], value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let list = if acl::is_acl(name) { Acl::parse(value) } else { None };
-        let Some(list) = list else { return Cow::Borrowed(value) };
+        let Some(list) = list else { return Some(Cow::Borrowed(value)) };
+        if self.owner.is_some_and(|(uid, gid)| uid != 0 && gid != 0) && list.ids().any(|id| id == 0)
+        {
+            return None;
+        }
         let list = list.with_ids(|id| self.true_owner(id, 0).0, |id| self.true_owner(0, id).1);
-        Cow::Owned(list.to_value())
+        Some(Cow::Owned(list.to_value()))
     }
 }
 

@@ -361,3 +361,22 @@ fn what_would_wait_for_itself_is_refused() {
         assert_eq!(Stage::mounts(), mounts);
     }
 }
+
+#[test]
+fn what_is_sealed_of_an_unchanged_mount_changes_nothing() {
+    let stage = Stage::new();
+    let who = Who::Root;
+    let base = fidelity::torture_base(&stage);
+    let expected = fidelity::kernel_base(&stage, &base);
+    let dir = place(&stage, who);
+    for format in ["cpio.gz", "squashfs"] {
+        let overlay = stage.out(who).join(format!("nothing.{format}"));
+        mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+        finish(stage.overcoat(who).arg("seal").arg(&dir).arg("-o").arg(&overlay)).ok();
+        umount(&stage, who, &dir).ok();
+        // Its root is that of the base, and not one of its own.
+        mount(&stage, who, &[], &[&base, &overlay], &dir).ok();
+        assert_same(format, &expected, &list(&dir));
+        umount(&stage, who, &dir).ok();
+    }
+}
