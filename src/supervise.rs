@@ -67,13 +67,15 @@ impl Supervised for SupervisedTree {
         dir: u64,
         name: &[u8],
         mode: u32,
+        umask: u32,
         (major, minor): (u32, u32),
-        uid: u32,
-        gid: u32,
+        (uid, gid): (u32, u32),
     ) -> Result<(), Errno> {
         let kind = FileType::from_mode(mode).filter(|k| k.is_device()).ok_or(Errno::EINVAL)?;
         let rdev = Device { major, minor };
-        let node = NewNode::device(kind, (mode & 0o7777) as u16, uid, gid, rdev);
+        let umask = (umask & 0o777) as u16;
+        let node =
+            NewNode { umask, ..NewNode::device(kind, (mode & 0o7777) as u16, uid, gid, rdev) };
         let entry = self.live.tree().make(Ino(dir), name, &node).map_err(errno)?;
         self.live.tree().forget(entry.ino, 1);
         self.live.forget_name(Ino(dir), name);
@@ -82,18 +84,36 @@ impl Supervised for SupervisedTree {
 
     fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
         let ino = Ino(ino);
-        let attr = self.live.tree().attr(ino).map_err(errno)?;
-        // As the kernel does: setuid goes, and setgid where it means the group of an execution.
-        let mut mode = attr.mode;
-        if attr.kind != FileType::Directory {
-            mode &= !0o4000;
-            if mode & 0o010 != 0 {
-                mode &= !0o2000;
-            }
-        }
-        let set = SetAttr { mode: Some(mode), uid, gid, ..SetAttr::default() };
+        let set = SetAttr { drop_setid: true, uid, gid, ..SetAttr::default() };
         self.live.tree().set_attr(ino, &set).map_err(errno)?;
         self.live.forget_inode(ino);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fs_model::Tree;
+    use fs_model::acl;
+    use fs_model::tree::{TreeOptions, XattrFlags, XattrSupport};
+
+    use super::*;
+
+    #[test]
+    fn a_device_node_gets_the_rights_that_its_folder_hands_down() {
+        let options = TreeOptions { upper_limit: Some(1 << 20), xattrs: XattrSupport::All };
+        let tree = Arc::new(Tree::new(Vec::new(), options).unwrap());
+        let made = |name: &[u8]| {
+            let supervised = SupervisedTree::new(Arc::new(Live::new(tree.clone())));
+            supervised.mknod(1, name, libc::S_IFCHR | 0o666, 0o077, (1, 3), (0, 0)).unwrap();
+            tree.lookup(Ino::ROOT, name).unwrap().attr.mode
+        };
+        assert_eq!(made(b"masked"), 0o600);
+        // user::rw-,group::r--,other::r--
+        let list = [(1, 6), (4, 4), (0x20, 4)]
+            .map(|(tag, may)| [&[tag, 0, may, 0][..], &u32::MAX.to_le_bytes()].concat());
+        let list = [&2u32.to_le_bytes()[..], &list.concat()].concat();
+        tree.set_xattr(Ino::ROOT, acl::DEFAULT, &list, XattrFlags::Any).unwrap();
+        assert_eq!(made(b"listed"), 0o644);
     }
 }

@@ -27,8 +27,8 @@ const VERSION: u32 = 2;
 const NOBODY: u32 = u32::MAX;
 
 /// Whom an entry is about. In this order they stand in a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tag {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tag {
     /// The owner.
     Owner,
     /// A user by id.

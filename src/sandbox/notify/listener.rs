@@ -207,11 +207,12 @@ impl Answering {
                     return Ok(Answer::Continue);
                 };
                 let (mode, device) = (argument(first), argument(first + 1));
-                let mode = mode & libc::S_IFMT | mode & 0o7777 & !credentials.umask;
+                let mode = mode & (libc::S_IFMT | 0o7777);
                 let Place { dir, name } = place;
                 self.still_waits(notification.id)?;
-                let (uid, gid) = (credentials.uid, credentials.gid);
-                Ok(Answer::Return(self.tree.mknod(dir, &name, mode, numbers(device), uid, gid)))
+                let (umask, owner) = (credentials.umask, (credentials.uid, credentials.gid));
+                let device = numbers(device);
+                Ok(Answer::Return(self.tree.mknod(dir, &name, mode, umask, device, owner)))
             }
             Call::Chown { follow, narrow } => {
                 let path = caller.read_path(pointer)?;

@@ -31,7 +31,7 @@ pub trait Supervised: Send + Sync {
     fn parent(&self, dir: u64) -> Result<u64, Errno>;
 
     /// Makes a device node, and has the kernel forget that there was none. `mode` has type and
-    /// permission, the umask taken off; `rdev` is (major, minor). A set-group-id directory, a
+    /// permission; the `umask` is taken off unless the directory says otherwise; `rdev` is (major, minor). A set-group-id directory, a
     /// read-only or full tree are this method's business; the caller's right to make devices is
     /// not.
     ///
@@ -42,9 +42,9 @@ pub trait Supervised: Send + Sync {
         dir: u64,
         name: &[u8],
         mode: u32,
+        umask: u32,
         rdev: (u32, u32),
-        uid: u32,
-        gid: u32,
+        owner: (u32, u32),
     ) -> Result<(), Errno>;
 
     /// Changes owner and group of an object, and has the kernel forget the old ones. Taking the
@@ -301,9 +301,9 @@ mod tests {
             _: u64,
             _: &[u8],
             _: u32,
+            _: u32,
             _: (u32, u32),
-            _: u32,
-            _: u32,
+            _: (u32, u32),
         ) -> Result<(), Errno> {
             Err(Errno::EPERM)
         }
