@@ -203,6 +203,7 @@ esac
 for where in root tmpfs; do
   ("$suite" "$where" "$@") >"$W/$where.log" || echo "$suite ended with $? on $where"
   told "$W/$where.log" >"$W/$where.told" || true
+  [[ -s $W/$where.told ]] || { echo "nothing was run: see $W/$where.log" >&2; exit 1; }
   echo "$where: $(wc -l <"$W/$where.told") results, $(grep -ciE 'fail|error|bad' "$W/$where.told") of them failures"
   for dir in "$W/$where" "$W/scratch"; do
     while mountpoint -q "$dir"; do /usr/bin/umount "$dir" || sleep 1; done

@@ -126,3 +126,35 @@ pub(super) fn file_type(kind: FileType) -> fuser::FileType {
         FileType::Socket => fuser::FileType::Socket,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `user::rw-,user:ID:r--,group::r--,mask::r--,other::---`
+    fn naming(id: u32) -> Vec<u8> {
+        let entries = [(1, 6, u32::MAX), (2, 4, id), (4, 4, u32::MAX), (16, 4, u32::MAX)];
+        let entries = entries.into_iter().chain([(32, 0, u32::MAX)]);
+        let entries = entries.flat_map(|(tag, may, id): (u8, u8, u32)| {
+            [tag, 0, may, 0].into_iter().chain(id.to_le_bytes())
+        });
+        2u32.to_le_bytes().into_iter().chain(entries).collect()
+    }
+
+    #[test]
+    fn access_lists_name_whom_the_mount_shows() {
+        let own = View { max_id: u32::MAX, owner: Some((1002, 1002)), unprivileged: true };
+        let kept =
+            |view: &View, sent| view.true_value(acl::ACCESS, &naming(sent)).map(Cow::into_owned);
+        assert_eq!(kept(&own, 1002), Some(naming(0)), "the owner stands for root");
+        assert_eq!(kept(&own, 7), Some(naming(7)));
+        assert_eq!(kept(&own, 0), None, "two would be root");
+        let shown = |view: &View, id| view.shown_value(acl::ACCESS, naming(id).into()).into_vec();
+        assert_eq!(shown(&own, 0), naming(1002));
+
+        let mapped = View { max_id: 65535, owner: None, unprivileged: true };
+        assert_eq!(kept(&mapped, 0), Some(naming(0)));
+        assert_eq!(shown(&mapped, 70_000), naming(OVERFLOW_ID));
+        assert_eq!(&*mapped.shown_value(b"user.x", naming(70_000).into()), &naming(70_000)[..]);
+    }
+}
