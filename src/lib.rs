@@ -1,6 +1,7 @@
 //! overcoat: compose a root, provision it without root rights, seal what changed.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod below;
 pub mod cli;
 pub mod fuse;
 pub mod import;

@@ -24,7 +24,7 @@ use crate::seal::BaseLayer;
 use crate::supervise::SupervisedTree;
 
 /// What a root is made of, and how it behaves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RootOptions {
     /// The layers, lowest first.
     pub layers: Vec<PathBuf>,
@@ -36,6 +36,8 @@ pub struct RootOptions {
     pub network: Network,
     /// What is shown from the host.
     pub binds: Vec<Bind>,
+    /// A proxy to fetch packages through, instead of the host's.
+    pub apt_proxy: Option<String>,
     /// Whether the layers' digests will be asked for: they are computed meanwhile.
     pub digests: bool,
 }
@@ -114,7 +116,12 @@ impl Composed {
         let Composed { live, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
         let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
-        let plan = Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
+        let plan = Plan {
+            network: options.network,
+            binds: options.binds,
+            apt_proxy: options.apt_proxy,
+            ..Plan::new(privilege)
+        };
         lay_mount_points(&live, &plan)?;
         lay_host_files(&live, &plan)?;
 
@@ -185,7 +192,7 @@ impl Root {
 /// # Errors
 /// What the tree refuses.
 pub fn lay_host_files(live: &Live, plan: &Plan) -> Result<(), RootError> {
-    for file in Host::current().scratch_files(plan) {
+    for file in Host::current().through(plan.apt_proxy.as_deref()).scratch_files(plan) {
         let path = [b"/", file.path.as_os_str().as_bytes()].concat();
         if file.when == When::Missing && live.stat(&path, Follow::No)?.is_some() {
             continue;

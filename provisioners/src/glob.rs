@@ -6,6 +6,8 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::machine::{Kind, Machine, MachineError};
+
 /// A pattern for absolute paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
@@ -30,7 +32,7 @@ impl Pattern {
     }
 
     /// The longest folder above all that matches, or the path itself if the pattern is one.
-    pub(crate) fn root(&self) -> PathBuf {
+    fn root(&self) -> PathBuf {
         let mut path = PathBuf::from("/");
         for component in self.components.iter().take_while(|c| !is_magic(c)) {
             path.push(std::ffi::OsStr::from_bytes(component));
@@ -44,13 +46,46 @@ impl Pattern {
     }
 
     /// How deep below [`root`](Self::root) a match can be; `None` for any depth.
-    pub(crate) fn depth(&self) -> Option<usize> {
+    fn depth(&self) -> Option<usize> {
         let magic: Vec<_> = self.components.iter().skip_while(|c| !is_magic(c)).collect();
         (!magic.iter().any(|c| c.as_slice() == b"**")).then_some(magic.len())
     }
 
+    /// Everything in a root that matches, by name, and what it is.
+    pub(crate) fn find(&self, machine: &dyn Machine) -> Result<Vec<(PathBuf, Kind)>, MachineError> {
+        let root = self.root();
+        let mut found = Vec::new();
+        if let Some(stat) = machine.stat(&root)? {
+            self.walk(machine, &root, stat.kind, 0, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn walk(
+        &self,
+        machine: &dyn Machine,
+        path: &Path,
+        kind: Kind,
+        depth: usize,
+        found: &mut Vec<(PathBuf, Kind)>,
+    ) -> Result<(), MachineError> {
+        if self.matches(path) {
+            found.push((path.to_owned(), kind));
+        }
+        // The folder above all matches may be a link, as /lib is; links below are not followed.
+        let descend = kind == Kind::Directory || (depth == 0 && kind == Kind::Symlink);
+        if descend && self.depth().is_none_or(|most| depth < most) {
+            let mut entries = machine.list(path)?;
+            entries.sort();
+            for entry in entries {
+                self.walk(machine, &path.join(&entry.name), entry.kind, depth + 1, found)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether `path` matches.
-    pub(crate) fn matches(&self, path: &Path) -> bool {
+    fn matches(&self, path: &Path) -> bool {
         let names: Vec<&[u8]> = path
             .components()
             .filter_map(|c| match c {

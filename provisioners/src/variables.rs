@@ -242,6 +242,29 @@ impl Declared {
         Ok(Self(variables))
     }
 
+    /// These, changed by others that win.
+    pub(crate) fn overridden_by(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Those of them that one of some provisioners has.
+    pub(crate) fn known_to(&self, provisioners: &[&Variables]) -> Self {
+        let known = |name: &str| provisioners.iter().any(|v| v.any || v.get(name).is_some());
+        Self(
+            self.0
+                .iter()
+                .filter(|(name, _)| known(name))
+                .map(|(n, d)| (n.clone(), d.clone()))
+                .collect(),
+        )
+    }
+
+    /// All names and values, by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Variable)> {
+        self.0.iter().map(|(name, given)| (name.as_str(), &given.value))
+    }
+
     /// The values an image gives, laid over the defaults of the provisioners it names: every one
     /// has to be a variable of one of them, and of the same kind as its default.
     pub(crate) fn check_against(&self, defaults: &[&Variables]) -> Result<(), Box<Mistake>> {

@@ -1,16 +1,17 @@
 //! `base`: a Debian base image, from mmdebstrap's tar stream to squashfs without a tree on disk.
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use clap::Args as ClapArgs;
-use provisioners::image::{Debootstrap, Image, Source};
+use fs_model::Tree;
+use provisioners::image::{Debootstrap, Image, Root, Source};
 
-use super::build::{Common, Job, network};
+use super::build::{Common, Job};
 use super::{Failure, Outcome, say};
 use crate::import::{self, ImportError};
-use crate::root::Composed;
 use crate::sandbox::{Host, Privilege, Signals, find_program};
 
 #[derive(Debug, ClapArgs)]
@@ -25,31 +26,45 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let image = Image::load(&args.file)?;
-    build(&image, &args.common)
+    let Source::Base(root) = &image.source else {
+        let file = image.file.display();
+        return Err(Failure::message(format!(
+            "{file} describes no base: build it with `overcoat build {file}`"
+        )));
+    };
+    build(&image, root, &args.common)
 }
 
 /// Builds a base.
-pub(super) fn build(image: &Image, common: &Common) -> Outcome {
-    let Source::Base(debootstrap) = &image.source else {
-        let file = image.file.display();
-        return Err(Failure::message(format!(
-            "{file} describes an overlay: build it with `overcoat build {file}`"
-        )));
-    };
+pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
     let job = Job::new(image, common)?;
     let privilege = Privilege::detect()?;
-    let options = common.root.root(
-        Vec::new(),
-        job.format,
-        network(image),
-        image.upper_size,
-        !common.seal.no_manifest,
-    );
-    let composed = Composed::new(options)?;
+    let composed = job.compose()?;
+    match root {
+        Root::Debian(debootstrap) => {
+            install(debootstrap, image.apt_proxy.as_deref(), job.epoch, composed.tree())?;
+        }
+        Root::From(path) => {
+            say(&format!("taking in {}", path.display()));
+            import::from(composed.tree(), path, is_left_out)?;
+        }
+    }
+    let signals = Signals::take()?;
+    let root = composed.start(privilege)?;
+    job.finish(root, signals)
+}
+
+/// Installs a new Debian root into `tree`.
+fn install(
+    debootstrap: &Debootstrap,
+    proxy: Option<&str>,
+    epoch: Option<u64>,
+    tree: &Tree,
+) -> Result<(), Failure> {
     say(&format!("installing {} ({}) with mmdebstrap", debootstrap.release, debootstrap.variant));
-    let mut mmdebstrap = Mmdebstrap::start(debootstrap, job.epoch)?;
+    let mut mmdebstrap = Mmdebstrap::start(debootstrap, proxy, epoch)?;
     let stream = mmdebstrap.0.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
-    let imported = import::tar(composed.tree(), stream, is_left_out);
+    let imported = import::tar(tree, stream, is_left_out);
     match &imported {
         Ok(()) => mmdebstrap.finish("")?,
         // As a rule mmdebstrap's own failure explains a stream that broke off.
@@ -57,10 +72,7 @@ pub(super) fn build(image: &Image, common: &Common) -> Outcome {
         // It had to end because of this.
         Err(_) => drop(mmdebstrap),
     }
-    imported?;
-    let signals = Signals::take()?;
-    let root = composed.start(privilege)?;
-    job.finish(root, signals)
+    Ok(imported?)
 }
 
 /// Where mmdebstrap leaves the options that apt was given.
@@ -86,7 +98,7 @@ exec mmdebstrap "$@" 3<&-
 "#;
 
 impl Mmdebstrap {
-    fn start(from: &Debootstrap, epoch: Option<u64>) -> Result<Self, Failure> {
+    fn start(from: &Debootstrap, proxy: Option<&str>, epoch: Option<u64>) -> Result<Self, Failure> {
         if find_program("mmdebstrap").is_none() {
             return Err(Failure::message(
                 "mmdebstrap is not installed; as root: `apt install mmdebstrap`",
@@ -107,8 +119,13 @@ impl Mmdebstrap {
             command.arg(format!("--architectures={architecture}"));
         }
         // It does not look at the host's own apt configuration: proxies and the like.
-        for option in Host::current().apt_options() {
+        for option in Host::current().through(proxy).apt_options() {
             command.arg(format!("--aptopt={option}"));
+        }
+        if let Some(keyring) = &from.keyring {
+            let mut option = OsString::from("--keyring=");
+            option.push(std::path::absolute(keyring)?);
+            command.arg(option);
         }
         if let Some(epoch) = epoch {
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
-use provisioners::image::{self, Image, Source};
+use provisioners::image::{self, Image, Source, Yield};
 use provisioners::{Options, Plan, StepFailed};
 
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::progress::Steps;
 use super::{Failure, Outcome, say};
 use crate::machine::RootMachine;
-use crate::root::{Composed, Root};
+use crate::root::{Composed, Root, RootOptions};
 use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
-use crate::seal::Format;
+use crate::seal::{Format, Output};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -62,60 +62,71 @@ pub(super) fn run(args: &Args) -> Outcome {
 /// What is decided before anything is done.
 pub(super) struct Job<'a> {
     pub(super) common: &'a Common,
-    pub(super) plan: Plan,
-    pub(super) output: PathBuf,
-    pub(super) format: Format,
+    plan: Plan,
+    /// The folder of what is made; none when that goes to standard output.
+    folder: Option<PathBuf>,
+    /// Where the log is kept if the build fails.
+    log: Option<PathBuf>,
     pub(super) epoch: Option<u64>,
-    pub(super) outputs: Outputs,
+    outputs: Outputs,
+    /// What is taken out of the root, and where it goes.
+    yields: Vec<(Yield, Output)>,
+    options: RootOptions,
 }
 
 impl<'a> Job<'a> {
     pub(super) fn new(image: &Image, common: &'a Common) -> Result<Self, Failure> {
         let plan = image.plan()?;
-        let output = common.output.clone().or_else(|| image.output.clone()).ok_or_else(|| {
-            let file = image.file.display();
-            Failure::message(format!("{file} names no output: give one with -o"))
-        })?;
-        let stated = image.format.map(|format| match format {
-            image::Format::Cpio => Format::Cpio,
-            image::Format::CpioGz => Format::CpioGz,
-            image::Format::CpioZst => Format::CpioZst,
-            image::Format::Tar => Format::Tar,
-            image::Format::Squashfs => Format::Squashfs,
-        });
-        // The file's format is that of the file's output; another name speaks for itself.
-        let stated = stated.filter(|_| common.output.is_none());
-        let format = common.seal.format_for(&output, stated)?;
-        if let Some(folder) = output.parent().filter(|p| !p.as_os_str().is_empty()) {
+        let yields = match &image.source {
+            Source::Initrd { yields, .. } => yields.as_slice(),
+            _ => &[],
+        };
+        let files = if yields.is_empty() { files(image, common)? } else { Vec::new() };
+        let first = files.first().map(|(path, _)| path).or(yields.first().map(|y| &y.output));
+        let first = first.filter(|path| *path != Path::new("-"));
+        let folder = first.map(|path| std::path::absolute(path).unwrap_or(path.clone()));
+        let folder = folder.and_then(|path| path.parent().map(Path::to_owned));
+        if let Some(folder) = &folder {
             std::fs::create_dir_all(folder).map_err(|e| {
                 Failure::message(format!("cannot make the folder {}: {e}", folder.display()))
             })?;
         }
-        let outputs = Outputs::open(&output, &common.seal)?;
+        let beside = || {
+            let mut name = first?.clone().into_os_string();
+            name.push(".log");
+            Some(PathBuf::from(name))
+        };
+        let log = common.log.clone().or_else(beside);
+        let outputs = Outputs::open(files, &common.seal)?;
+        let yields = yields.iter().map(|y| Ok((y.clone(), Output::file(&y.output)?)));
+        let yields = yields.collect::<Result<_, Failure>>()?;
         let epoch = options::source_date_epoch(image.source_date_epoch)?;
-        Ok(Job { common, plan, output, format, epoch, outputs })
+        let options = RootOptions {
+            apt_proxy: image.apt_proxy.clone(),
+            ..common.root.root(
+                image.source.layers().map(image::Layers::paths).unwrap_or_default(),
+                outputs.xattrs(),
+                network(image),
+                image.upper_size,
+                !common.seal.no_manifest,
+            )
+        };
+        Ok(Job { common, plan, folder, log, epoch, outputs, yields, options })
     }
 
-    /// Where the log is kept if the build fails.
-    fn log_file(&self) -> Option<PathBuf> {
-        let beside = || {
-            let mut name = self.output.clone().into_os_string();
-            name.push(".log");
-            (self.output != Path::new("-")).then(|| PathBuf::from(name))
-        };
-        self.common.log.clone().or_else(beside)
+    /// Opens the layers.
+    pub(super) fn compose(&self) -> Result<Composed, Failure> {
+        Ok(Composed::new(self.options.clone())?)
     }
 
     /// Runs the provisioners in `root`, and seals what they changed.
     pub(super) fn finish(self, root: Root, signals: Signals) -> Outcome {
-        let log_file = self.log_file();
+        let log_file = self.log.clone();
         let epoch = self.epoch.and_then(|epoch| i64::try_from(epoch).ok());
-        let artifacts =
-            self.output.parent().map(|dir| std::path::absolute(dir).unwrap_or(dir.into()));
         let run = Options {
             source_date_epoch: epoch,
             log_file: log_file.clone(),
-            artifacts,
+            artifacts: self.folder.clone(),
             ansible: self.common.ansible.clone(),
         };
         let mut steps = Steps::new(tracing::enabled!(tracing::Level::INFO));
@@ -129,6 +140,12 @@ impl<'a> Job<'a> {
             RootMachine::new(root.live(), root.sandbox()?, &signals, environment.clone());
         let result = self.plan.run(&mut machine, &run, &mut steps);
         let interrupted = machine.interrupted();
+        let mut taken = Vec::new();
+        if result.is_ok() {
+            for (wanted, _) in &self.yields {
+                taken.push(wanted.read(&machine).map_err(|e| Failure::Error(1, Box::new(e)))?);
+            }
+        }
         if let Some(file) =
             self.common.log.as_ref().or(log_file.as_ref().filter(|_| result.is_err()))
             && interrupted.is_none()
@@ -151,8 +168,8 @@ impl<'a> Job<'a> {
         }
         // From here on a signal ends this process at once: there is nothing to put in order.
         drop(signals);
-        let options = self.common.seal.options(self.format, self.epoch);
-        options::seal_finished(finished, &self.output, self.outputs, &self.common.seal, &options)?;
+        self.outputs.seal(finished, &self.common.seal, self.epoch)?;
+        write_yields(self.yields, &taken, self.common.seal.json)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -190,27 +207,62 @@ fn keep_log(file: &Path, log: &[u8]) -> Result<(), Failure> {
     written.map_err(|e| Failure::message(format!("cannot write the log {}: {e}", file.display())))
 }
 
-fn build(image: &Image, common: &Common) -> Outcome {
-    let Source::Overlay { base, overlays } = &image.source else {
-        return super::base::build(image, common);
-    };
+/// Builds the image, whatever it is.
+pub(super) fn build(image: &Image, common: &Common) -> Outcome {
+    if let Source::Base(root) = &image.source {
+        return super::base::build(image, root, common);
+    }
     let job = Job::new(image, common)?;
     let signals = Signals::take()?;
-    let layers = std::iter::once(base).chain(overlays).cloned().collect();
-    let options = common.root.root(
-        layers,
-        job.format,
-        network(image),
-        image.upper_size,
-        !common.seal.no_manifest,
-    );
     let privilege = Privilege::detect()?;
-    let root = Composed::new(options)?.start(privilege)?;
+    let root = job.compose()?.start(privilege)?;
     job.finish(root, signals)
 }
 
+/// The files to write, with their formats: those of the command line, or else of the image.
+fn files(image: &Image, common: &Common) -> Result<Vec<(PathBuf, Format)>, Failure> {
+    let Some(output) = &common.output else {
+        if image.outputs.is_empty() {
+            let file = image.file.display();
+            return Err(Failure::message(format!("{file} names no output: give one with -o")));
+        }
+        let format = |(path, format): &(PathBuf, image::Format)| {
+            let stated = Some(match format {
+                image::Format::Cpio => Format::Cpio,
+                image::Format::CpioGz => Format::CpioGz,
+                image::Format::CpioZst => Format::CpioZst,
+                image::Format::Tar => Format::Tar,
+                image::Format::Squashfs => Format::Squashfs,
+            });
+            Ok((path.clone(), common.seal.format_for(path, stated)?))
+        };
+        return image.outputs.iter().map(format).collect();
+    };
+    // The file's format is that of the file's output; another name speaks for itself.
+    Ok(vec![(output.clone(), common.seal.format_for(output, None)?)])
+}
+
+/// Writes what was taken out of the root. All of it appears, or nothing.
+fn write_yields(
+    yields: Vec<(Yield, Output)>,
+    contents: &[Vec<u8>],
+    json: bool,
+) -> Result<(), Failure> {
+    let mut outputs = Vec::new();
+    let mut reports = Vec::new();
+    for ((wanted, mut output), content) in yields.into_iter().zip(contents) {
+        output.write_all(content).map_err(|e| {
+            Failure::message(format!("cannot write {}: {e}", wanted.output.display()))
+        })?;
+        outputs.push(output);
+        reports.push(options::report_file(&wanted.output, content));
+    }
+    crate::seal::output::commit(outputs)?;
+    reports.iter().try_for_each(|report| options::report(report, json))
+}
+
 /// The network that the image file asks for.
-pub(super) fn network(image: &Image) -> Network {
+fn network(image: &Image) -> Network {
     match image.network {
         image::Network::Host => Network::Host,
         image::Network::None => Network::None,

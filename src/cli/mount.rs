@@ -23,6 +23,7 @@ use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
 use super::control::{self, Answer, Request, Sealed};
 use super::options::{self, report_json, size_value};
 use super::{Failure, Outcome, describe, say};
+use crate::below::beneath;
 use crate::fuse::{self, Serving, View};
 use crate::layers::{self, Layers};
 use crate::root::default_upper_limit;
@@ -241,16 +242,20 @@ impl Sealer {
             (None, Some(fd)) => (Output::descriptor(fd, "standard output"), None),
             (None, None) => return Err(Failure::message("the request names no output")),
         };
-        let manifest = match manifest {
-            Some(output) => {
-                let layers = self.layers.digest()?.finish();
-                Some((output, ManifestInfo { layers }))
-            }
-            None => None,
+        let layers = match &manifest {
+            Some(_) => self.layers.digest()?.finish(),
+            None => Vec::new(),
         };
         // What changes meanwhile waits.
         let _frozen = self.tree.freeze();
         let delta = self.tree.delta()?.with_root(self.tree.attr(Ino::ROOT)?);
+        let manifest = match manifest {
+            Some(output) => {
+                let beneath = beneath(&delta, self.tree.layers())?;
+                Some((output, ManifestInfo { layers, beneath }))
+            }
+            None => None,
+        };
         let contents = WhileAsked { tree: &self.tree, client };
         let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
         let output = request.output.clone().unwrap_or_else(|| "-".into());

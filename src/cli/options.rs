@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use fs_model::delta::Delta;
-use fs_model::{Ino, Tree};
+use fs_model::Ino;
+use fs_model::tree::XattrSupport;
 use provisioners::image::parse_size;
+use sha2::{Digest, Sha256};
 
 use super::progress::SealProgress;
 use super::{Failure, print, say};
+use crate::below::{Beneath, beneath};
 use crate::root::{Finished, RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network};
-use crate::seal::{BaseLayer, Format, ManifestInfo, Output, SealOptions, Summary, seal};
+use crate::seal::manifest::hex;
+use crate::seal::{Format, ManifestInfo, Output, SealOptions, Summary, seal};
 
 /// The network inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,7 +46,7 @@ impl RootArgs {
     pub(super) fn root(
         &self,
         layers: Vec<PathBuf>,
-        format: Format,
+        xattrs: XattrSupport,
         network: Network,
         upper_size: Option<u64>,
         digests: bool,
@@ -51,13 +54,14 @@ impl RootArgs {
         RootOptions {
             layers,
             upper_limit: self.upper_size.or(upper_size).unwrap_or_else(default_upper_limit),
-            xattrs: format.xattrs(),
+            xattrs,
             network: match self.network {
                 Some(NetworkArg::Host) => Network::Host,
                 Some(NetworkArg::None) => Network::None,
                 None => network,
             },
             binds: self.bind.clone(),
+            apt_proxy: None,
             digests,
         }
     }
@@ -157,59 +161,75 @@ pub(super) fn source_date_epoch(otherwise: Option<i64>) -> Result<Option<u64>, F
     }
 }
 
-/// Where a sealed archive goes.
+/// Where a sealed tree goes: an archive, or several of different formats.
 #[derive(Debug)]
-pub(super) struct Outputs {
+pub(super) struct Outputs(Vec<Sealing>);
+
+#[derive(Debug)]
+struct Sealing {
+    path: PathBuf,
+    format: Format,
     archive: Output,
     manifest: Option<Output>,
 }
 
 impl Outputs {
     /// Opens the outputs, so that what cannot be written is known before any work is done.
-    pub(super) fn open(path: &Path, args: &SealArgs) -> Result<Outputs, Failure> {
-        if path == Path::new("-") {
-            args.check_stdout()?;
-            return Ok(Outputs { archive: Output::stdout()?, manifest: None });
-        }
-        let archive = Output::file(path)?;
-        let manifest = match args.no_manifest {
-            true => None,
-            false => Some(Output::file(&manifest_path(path))?),
+    pub(super) fn open(
+        files: impl IntoIterator<Item = (PathBuf, Format)>,
+        args: &SealArgs,
+    ) -> Result<Outputs, Failure> {
+        let open = |(path, format): (PathBuf, Format)| {
+            if path == Path::new("-") {
+                args.check_stdout()?;
+                return Ok(Sealing { path, format, archive: Output::stdout()?, manifest: None });
+            }
+            let archive = Output::file(&path)?;
+            let manifest = match args.no_manifest {
+                true => None,
+                false => Some(Output::file(&manifest_path(&path))?),
+            };
+            Ok(Sealing { path, format, archive, manifest })
         };
-        Ok(Outputs { archive, manifest })
+        files.into_iter().map(open).collect::<Result<_, Failure>>().map(Outputs)
     }
 
-    /// Seals what changed.
+    /// Which extended attributes the root may have: those that all of them can carry.
+    pub(super) fn xattrs(&self) -> XattrSupport {
+        let each = || self.0.iter().map(|sealing| sealing.format.xattrs());
+        [XattrSupport::None, XattrSupport::WithoutAcls]
+            .into_iter()
+            .find(|least| each().any(|support| support == *least))
+            .or(each().next())
+            .unwrap_or(XattrSupport::None)
+    }
+
+    /// Seals the tree of a root that has ended, and tells what was written.
     pub(super) fn seal(
         self,
-        tree: &Tree,
-        delta: &Delta,
-        layers: Vec<BaseLayer>,
-        options: &SealOptions,
-    ) -> Result<Summary, Failure> {
-        let manifest = self.manifest.map(|output| (output, ManifestInfo { layers }));
-        let mut progress = SealProgress::default();
-        let mut tell = |p| progress.tell(p);
-        let summary = seal(delta, tree, options, self.archive, manifest, &mut tell)?;
-        for warning in &summary.warnings {
-            say(&format!("warning: {warning}"));
+        finished: Finished,
+        args: &SealArgs,
+        epoch: Option<u64>,
+    ) -> Result<(), Failure> {
+        let Finished { tree, layers } = finished;
+        let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
+        let wanted = self.0.iter().any(|sealing| sealing.manifest.is_some());
+        let beneath = if wanted { beneath(&delta, tree.layers())? } else { Beneath::new() };
+        let info = ManifestInfo { layers, beneath };
+        for Sealing { path, format, archive, manifest } in self.0 {
+            let options = args.options(format, epoch);
+            let manifest = manifest.map(|output| (output, info.clone()));
+            let mut progress = SealProgress::default();
+            let mut tell = |p| progress.tell(p);
+            let summary = seal(&delta, &*tree, &options, archive, manifest, &mut tell)?;
+            drop(progress);
+            for warning in &summary.warnings {
+                say(&format!("warning: {warning}"));
+            }
+            report(&report_json(&path, &summary), args.json)?;
         }
-        Ok(summary)
+        Ok(())
     }
-}
-
-/// Seals the tree of a root that has ended.
-pub(super) fn seal_finished(
-    finished: Finished,
-    path: &Path,
-    outputs: Outputs,
-    args: &SealArgs,
-    options: &SealOptions,
-) -> Result<(), Failure> {
-    let Finished { tree, layers } = finished;
-    let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
-    let summary = outputs.seal(&tree, &delta, layers, options)?;
-    report(&report_json(path, &summary), args.json)
 }
 
 /// What was written, for programs.
@@ -218,11 +238,21 @@ pub(super) fn report_json(path: &Path, summary: &Summary) -> serde_json::Value {
         "schema": 1,
         "output": path.to_string_lossy(),
         "size": summary.size,
-        "sha256": crate::seal::manifest::hex(&summary.sha256),
+        "sha256": hex(&summary.sha256),
         "entries": summary.entries,
         "counts": summary.counts,
         "content": summary.content,
         "warnings": summary.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// What was written of a file that was taken out of a root, for programs.
+pub(super) fn report_file(path: &Path, content: &[u8]) -> serde_json::Value {
+    serde_json::json!({
+        "schema": 1,
+        "output": path.to_string_lossy(),
+        "size": content.len(),
+        "sha256": hex(&Sha256::digest(content)),
     })
 }
 
@@ -238,9 +268,9 @@ pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), Failu
         name => name,
     };
     say(&format!(
-        "{name}: {} in {} entries, sha256 {}",
+        "{name}: {}{}, sha256 {}",
         size_text(number("size")),
-        number("entries"),
+        report["entries"].as_u64().map_or(String::new(), |n| format!(" in {n} entries")),
         text("sha256").get(..16).unwrap_or_default()
     ));
     Ok(())
@@ -256,16 +286,11 @@ pub(super) fn size_text(bytes: u64) -> String {
     }
 }
 
-/// `NAME.manifest.json` beside the archive `NAME.cpio.gz`.
-pub(super) fn manifest_path(archive: &Path) -> PathBuf {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let name = archive.file_name().unwrap_or_default().as_bytes();
-    let stem = Format::ALL
-        .iter()
-        .find_map(|f| name.strip_suffix(format!(".{f}").as_bytes()))
-        .unwrap_or(name);
-    let name = [stem, b".manifest.json"].concat();
-    archive.with_file_name(std::ffi::OsString::from_vec(name))
+/// `NAME.cpio.gz.manifest.json` beside the archive `NAME.cpio.gz`.
+pub(crate) fn manifest_path(archive: &Path) -> PathBuf {
+    let mut name = archive.as_os_str().to_owned();
+    name.push(".manifest.json");
+    name.into()
 }
 
 /// A number of bytes on the command line.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use fs_model::tree::XattrSupport;
 
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::{Failure, Outcome, say};
@@ -14,7 +15,6 @@ use crate::sandbox::{
     CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
     default_environment, relay,
 };
-use crate::seal::Format;
 
 #[derive(Debug, Args)]
 struct Common {
@@ -90,7 +90,7 @@ pub(super) fn shell(args: &ShellArgs) -> Outcome {
 /// A root for one command, and where its changes go.
 struct Attempt<'a> {
     common: &'a Common,
-    save: Option<(&'a Path, Format, Outputs)>,
+    save: Option<(&'a Path, Outputs)>,
     signals: Signals,
     root: Root,
     epoch: Option<u64>,
@@ -102,14 +102,15 @@ impl<'a> Attempt<'a> {
         let save = match &common.save {
             Some(path) => {
                 let format = common.seal.format_for(path, None)?;
-                Some((path.as_path(), format, Outputs::open(path, &common.seal)?))
+                Some((path.as_path(), Outputs::open([(path.clone(), format)], &common.seal)?))
             }
             None => None,
         };
-        let format = save.as_ref().map_or(Format::CpioGz, |(_, format, _)| *format);
+        // As for a cpio archive, where nothing is saved.
+        let xattrs = save.as_ref().map_or(XattrSupport::None, |(_, outputs)| outputs.xattrs());
         let signals = Signals::take()?;
         let digests = save.is_some() && !common.seal.no_manifest;
-        let options = common.root.root(layers.to_vec(), format, Network::Host, None, digests);
+        let options = common.root.root(layers.to_vec(), xattrs, Network::Host, None, digests);
         let privilege = Privilege::detect()?;
         let root = Composed::new(options)?.start(privilege)?;
         Ok(Attempt { common, save, signals, root, epoch })
@@ -143,9 +144,8 @@ impl<'a> Attempt<'a> {
         drop(signals);
         let code = ended.shell_code();
         match (save, ended) {
-            (Some((path, format, outputs)), Ended::Exited(status)) if status.success() || keep => {
-                let options = common.seal.options(format, epoch);
-                options::seal_finished(finished, path, outputs, &common.seal, &options)?;
+            (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
+                outputs.seal(finished, &common.seal, epoch)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {
                 say(&format!("the command ended with {status}: {} is not written", path.display()));

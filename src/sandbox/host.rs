@@ -63,6 +63,22 @@ impl Host {
         }
     }
 
+    /// This host, but that packages are fetched through `proxy`, if one is given.
+    #[must_use]
+    pub fn through(mut self, proxy: Option<&str>) -> Self {
+        if let Some(proxy) = proxy {
+            let other = |line: &&str| !line.split_once(" \"").is_some_and(|(key, _)| is_proxy(key));
+            let mut settings: Vec<String> =
+                self.apt_settings.lines().filter(other).map(str::to_owned).collect();
+            for method in ["http", "https"] {
+                let key = format!("Acquire::{method}::Proxy");
+                settings.push(AptSetting { key, value: proxy.to_owned() }.line());
+            }
+            self.apt_settings = settings.join("\n");
+        }
+        self
+    }
+
     /// The files that a sandbox of this plan is to show.
     pub fn scratch_files(&self, plan: &Plan) -> Vec<ScratchFile> {
         let mut files = vec![
@@ -196,6 +212,12 @@ fn parse_apt_settings(dump: &str) -> Vec<AptSetting> {
         .collect()
 }
 
+/// Whether an apt setting says which proxy is used, for one host or for all.
+fn is_proxy(key: &str) -> bool {
+    let parts: Vec<String> = key.split("::").map(str::to_ascii_lowercase).collect();
+    parts[0] == "acquire" && parts.iter().any(|part| part.starts_with("proxy"))
+}
+
 fn apt_conf(settings: &[AptSetting]) -> String {
     let mut conf = String::from(
         "// The host's way to its package sources, shown by overcoat and in no overlay.\n\
@@ -269,6 +291,16 @@ Acquire::IndexTargets::deb::Packages "x";
         assert_eq!(find(&files, BUNDLE).unwrap().when, When::Missing);
         let without = host.scratch_files(&Plan { network: Network::None, ..plan });
         assert_eq!(find(&without, "etc/resolv.conf"), None);
+    }
+
+    #[test]
+    fn a_proxy_that_is_named_takes_the_place_of_the_hosts() {
+        let host = host("proxy").through(Some("http://ours:3142"));
+        let options = host.apt_options().join("\n");
+        assert!(options.contains("Acquire::http::Proxy \"http://ours:3142\";"), "{options}");
+        assert!(options.contains("Acquire::https::Proxy \"http://ours:3142\";"), "{options}");
+        assert!(!options.contains("http://cache:3142"), "{options}");
+        assert!(options.contains("Acquire::Check-Valid-Until"), "{options}");
     }
 
     #[test]

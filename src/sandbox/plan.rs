@@ -40,6 +40,8 @@ pub struct Plan {
     pub hostname: String,
     /// Whether the root itself refuses writing.
     pub read_only_root: bool,
+    /// A proxy to fetch packages through, instead of the host's.
+    pub apt_proxy: Option<String>,
 }
 
 /// What must exist in the root before something can be mounted there.
@@ -69,6 +71,7 @@ impl Plan {
             binds: Vec::new(),
             hostname: "overcoat".to_owned(),
             read_only_root: false,
+            apt_proxy: None,
         }
     }
 

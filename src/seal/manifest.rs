@@ -19,6 +19,7 @@ use super::Format;
 use super::newc::clamp;
 use super::path::escape;
 use super::plan::{Item, Plan};
+use crate::below::{Below, Beneath};
 
 /// The version of the manifest's form.
 pub const SCHEMA: u32 = 1;
@@ -37,6 +38,8 @@ pub struct BaseLayer {
 pub struct ManifestInfo {
     /// The layers, the lowest first.
     pub layers: Vec<BaseLayer>,
+    /// What they have at the paths where the archive says something else.
+    pub beneath: Beneath,
 }
 
 /// Counts of entries, by how they came to be and by type ("deleted" has no type).
@@ -99,6 +102,8 @@ struct Entry<'a> {
     links: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hardlink_to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    below: Option<&'a Below>,
 }
 
 impl Written<'_> {
@@ -124,13 +129,19 @@ impl Written<'_> {
         write!(out, "\"entries\": [")?;
         for (index, item) in self.plan.items.iter().enumerate() {
             out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
-            self.entry(index, item, &mut out)?;
+            self.entry(index, item, info, &mut out)?;
         }
         writeln!(out, "\n]\n}}")?;
         out.flush()
     }
 
-    fn entry(&self, index: usize, item: &Item<'_>, out: &mut impl Write) -> io::Result<()> {
+    fn entry(
+        &self,
+        index: usize,
+        item: &Item<'_>,
+        info: &ManifestInfo,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
         let path = escape(item.path());
         let object = item.object();
         let attr = object.map(|object| &object.attr);
@@ -151,6 +162,7 @@ impl Written<'_> {
             device: device.map(|attr| [attr.rdev.major, attr.rdev.minor]),
             links: (item.links > 1).then_some(item.links),
             hardlink_to: item.first.map(|first| escape(self.plan.items[first].path()).into_owned()),
+            below: info.beneath.get(item.path()),
         };
         Ok(serde_json::to_writer(out, &entry)?)
     }
@@ -179,7 +191,8 @@ fn change_name(change: Change) -> &'static str {
     }
 }
 
-fn type_name(kind: FileType) -> &'static str {
+/// The manifest's word for a type.
+pub(crate) fn type_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "file",
         FileType::Directory => "directory",

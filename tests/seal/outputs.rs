@@ -287,7 +287,7 @@ fn the_manifest_says_what_is_in_the_archive() {
         options.source_date_epoch = Some(1_800_000_000);
         options.threads = threads;
         let layer = BaseLayer { name: "base.squashfs".into(), sha256: "00".repeat(32) };
-        let info = ManifestInfo { layers: vec![layer] };
+        let info = ManifestInfo { layers: vec![layer], ..ManifestInfo::default() };
         let out = Some((Output::file(&manifest).unwrap(), info));
         let summary = seal(&sample.delta, &sample, &options, archive, out, &mut |_| ()).unwrap();
         (std::fs::read(manifest).unwrap(), summary)

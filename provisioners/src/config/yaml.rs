@@ -187,6 +187,18 @@ impl Node {
         }
     }
 
+    /// The value of a key of this mapping, and the mapping without it.
+    pub(crate) fn without(&self, name: &str) -> (Option<Node>, Node) {
+        let mut rest = self.clone();
+        let mut taken = None;
+        if let Value::Map(entries) = &mut rest.value
+            && let Some(at) = entries.iter().position(|(key, _)| key.name == name)
+        {
+            taken = Some(entries.remove(at).1).filter(|node| !node.is_null());
+        }
+        (taken, rest)
+    }
+
     /// The text of a scalar, whatever it looks like.
     pub(crate) fn text(&self, wanted: &str) -> Result<&str, Box<Mistake>> {
         match &self.value {

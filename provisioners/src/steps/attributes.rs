@@ -3,13 +3,13 @@
 //! Rules are applied in the order they are written, so a later one refines an earlier. A rule that
 //! matches nothing is an error: it is a mistake more often than not.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Context, StepError};
 use crate::config::error::Mistake;
 use crate::config::{Fields, Node, Value};
 use crate::glob::Pattern;
-use crate::machine::{self, Kind, Machine, MachineError};
+use crate::machine::{self, Kind, Machine};
 
 /// Rules in the order of the file.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +56,7 @@ impl Attributes {
             let uid = rule.owner.as_deref().map(|name| id(context.machine, name, &USERS));
             let gid = rule.group.as_deref().map(|name| id(context.machine, name, &GROUPS));
             let (uid, gid) = (uid.transpose()?, gid.transpose()?);
-            let matches = rule.matches(context.machine)?;
+            let matches = rule.pattern.find(context.machine)?;
             if matches.is_empty() {
                 return Err(StepError::Impossible(format!(
                     "nothing in the image matches `{}`",
@@ -86,38 +86,6 @@ impl Rule {
             }
             _ => self.mode,
         }
-    }
-
-    fn matches(&self, machine: &dyn Machine) -> Result<Vec<(PathBuf, Kind)>, MachineError> {
-        let root = self.pattern.root();
-        let mut found = Vec::new();
-        if let Some(stat) = machine.stat(&root)? {
-            self.walk(machine, &root, stat.kind, 0, &mut found)?;
-        }
-        Ok(found)
-    }
-
-    fn walk(
-        &self,
-        machine: &dyn Machine,
-        path: &Path,
-        kind: Kind,
-        depth: usize,
-        found: &mut Vec<(PathBuf, Kind)>,
-    ) -> Result<(), MachineError> {
-        if self.pattern.matches(path) {
-            found.push((path.to_owned(), kind));
-        }
-        // The folder above all matches may be a link, as /lib is; links below are not followed.
-        let descend = kind == Kind::Directory || (depth == 0 && kind == Kind::Symlink);
-        if descend && self.pattern.depth().is_none_or(|most| depth < most) {
-            let mut entries = machine.list(path)?;
-            entries.sort();
-            for entry in entries {
-                self.walk(machine, &path.join(&entry.name), entry.kind, depth + 1, found)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -7,36 +7,11 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
+use ::tar::{Archive, Entry, EntryType};
 use fs_model::tree::{NewNode, SetAttr, XattrFlags};
 use fs_model::{Device, FileType, FsError, Ino, Time, Tree};
-use tar::{Archive, Entry, EntryType};
 
-/// Bytes that are moved at a time.
-const COPY_BUFFER: usize = 256 << 10;
-
-/// A tar stream could not be taken in.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// It cannot be read, or is no tar.
-    #[error("cannot read the tar stream: {0}")]
-    Read(#[from] io::Error),
-    /// An entry of it cannot be made.
-    #[error("cannot take in {path}: {source}")]
-    Entry {
-        /// The entry's name.
-        path: String,
-        /// Why.
-        source: FsError,
-    },
-    /// An entry of it makes no sense.
-    #[error("cannot take in {path}: {what}")]
-    Senseless {
-        /// The entry's name.
-        path: String,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-}
+use super::{COPY_BUFFER, ImportError, at, text};
 
 /// Takes `stream` into `tree`, which may not be mounted yet. Entries whose name, without slashes
 /// around it, `skip` says yes to are left out, with what is below them.
@@ -67,14 +42,6 @@ struct Import<'a> {
     made: HashMap<Vec<u8>, Ino>,
     /// Directories get their times last, because what is made in them changes them.
     directory_times: Vec<(Vec<u8>, Ino, Time)>,
-}
-
-fn text(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
-}
-
-fn at(path: &[u8]) -> impl FnOnce(FsError) -> ImportError + '_ {
-    move |source| ImportError::Entry { path: text(path), source }
 }
 
 /// A path from the root, without slashes around it and without `.`.
