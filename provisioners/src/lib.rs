@@ -10,8 +10,11 @@
 
 pub mod cleanup;
 mod config;
+mod folder;
 mod glob;
 pub mod image;
+mod inputs;
+mod library;
 pub mod machine;
 pub mod project;
 mod provisioner;
@@ -23,7 +26,9 @@ mod variables;
 
 pub use config::ConfigError;
 pub use config::error::Mistake;
+pub use folder::{Digest, Folder, NotInLibrary};
 pub use image::Image;
+pub use library::library;
 pub use machine::Machine;
 pub use project::Project;
 pub use provisioner::{FILE_NAME, Provisioner};

@@ -1,16 +1,18 @@
 //! A provisioner: a folder whose `provisioner.yml` says what to change in an image.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cleanup;
 use crate::config::error::Mistake;
 use crate::config::{ConfigError, Document, Fields, Node, Value};
+use crate::folder::{Digest, Folder};
+use crate::inputs;
 use crate::steps::Action;
 use crate::steps::ansible::{self, Role};
 use crate::steps::attributes::Attributes;
 use crate::steps::files::Files;
 use crate::steps::packages::Packages;
-use crate::steps::scripts::Script;
+use crate::steps::scripts::{NO_FOLDER, Script};
 use crate::variables::Variables;
 
 /// The name of the file in a provisioner's folder.
@@ -19,7 +21,7 @@ pub const FILE_NAME: &str = "provisioner.yml";
 /// A provisioner, read and checked, but not yet given the variables of an image.
 #[derive(Debug, Clone)]
 pub struct Provisioner {
-    folder: PathBuf,
+    folder: Folder,
     name: String,
     description: Option<String>,
     variables: Variables,
@@ -34,18 +36,30 @@ impl Provisioner {
     /// When there is no `provisioner.yml`, when it has a mistake, or when it names a file that does
     /// not exist.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
-        if ansible::is_role(folder) && !folder.join(FILE_NAME).exists() {
-            return Ok(Self::of_role(folder));
+        Self::load_from(&Folder::host(folder))
+    }
+
+    /// Reads the provisioner in a folder of the host or the library.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_from(folder: &Folder) -> Result<Self, ConfigError> {
+        let file = Path::new(FILE_NAME);
+        if let Some(host) = folder.on_host()
+            && ansible::is_role(host)
+            && !host.join(file).exists()
+        {
+            return Ok(Self::of_role(host));
         }
-        let document = Document::read(&folder.join(FILE_NAME))?;
-        Ok(Self::of(&document, folder, &name_of(folder))?)
+        let document = Document::of(&folder.at(file), folder.read(file)?.into_owned())?;
+        Ok(Self::of(&document, folder)?)
     }
 
     /// An Ansible role. It says nowhere which variables it has.
     fn of_role(folder: &Path) -> Self {
         Self {
-            folder: folder.to_owned(),
-            name: name_of(folder),
+            folder: Folder::host(folder),
+            name: Folder::host(folder).name(),
             description: None,
             variables: Variables::any(),
             actions: vec![Action::Ansible(Role::new(folder))],
@@ -53,11 +67,11 @@ impl Provisioner {
         }
     }
 
-    fn of(document: &Document, folder: &Path, name: &str) -> Result<Self, Box<Mistake>> {
+    fn of(document: &Document, folder: &Folder) -> Result<Self, Box<Mistake>> {
         let fields = Fields::of(&document.root, "a provisioner")?;
         let provisioner = Self {
-            folder: folder.to_owned(),
-            name: name.to_owned(),
+            folder: folder.clone(),
+            name: folder.name(),
             description: fields.text("description")?,
             variables: Variables::of(fields.get("variables"))?,
             actions: actions(&document.root, &fields, folder)?,
@@ -68,7 +82,7 @@ impl Provisioner {
     }
 
     /// The folder it was read from.
-    pub fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
@@ -87,6 +101,16 @@ impl Provisioner {
         &self.variables
     }
 
+    /// Every file that goes into an image by it: its name from the folder, and the digest of its
+    /// kind, its content or target, and whether it can be executed; by name. The files of an
+    /// Ansible role are all in its folder and in those of the roles that it names.
+    ///
+    /// # Errors
+    /// When one can't be read.
+    pub fn inputs(&self) -> Result<Vec<(String, Digest)>, ConfigError> {
+        inputs::of(self)
+    }
+
     /// The names of its steps, in the order in which they run.
     pub fn steps(&self) -> impl Iterator<Item = String> {
         self.actions.iter().map(Action::name)
@@ -103,7 +127,7 @@ impl Provisioner {
 
 /// The steps: those of `steps` in its order, or those of the keys at the top in the order packages,
 /// files, attributes, scripts.
-fn actions(root: &Node, fields: &Fields<'_>, folder: &Path) -> Result<Vec<Action>, Box<Mistake>> {
+fn actions(root: &Node, fields: &Fields<'_>, folder: &Folder) -> Result<Vec<Action>, Box<Mistake>> {
     let mut actions = Vec::new();
     actions.extend(packages(fields, folder)?);
     actions.extend(files(fields, folder)?);
@@ -142,22 +166,22 @@ fn actions(root: &Node, fields: &Fields<'_>, folder: &Path) -> Result<Vec<Action
     Ok(actions)
 }
 
-fn packages(fields: &Fields<'_>, folder: &Path) -> Result<Option<Action>, Box<Mistake>> {
+fn packages(fields: &Fields<'_>, folder: &Folder) -> Result<Option<Action>, Box<Mistake>> {
     let recommends = fields.bool("recommends")?;
     let update = fields.bool("update")?;
     let Some(node) = fields.get("packages") else { return Ok(None) };
-    let mut packages = Packages::of(node, folder)?;
+    let mut packages = Packages::of_provisioner(node, folder)?;
     packages.recommends = recommends.unwrap_or(false);
     packages.update = update;
     Ok((!packages.is_empty()).then_some(Action::Packages(packages)))
 }
 
-fn files(fields: &Fields<'_>, folder: &Path) -> Result<Option<Action>, Box<Mistake>> {
+fn files(fields: &Fields<'_>, folder: &Folder) -> Result<Option<Action>, Box<Mistake>> {
     let Some(node) = fields.get("files") else { return Ok(None) };
     let name = node.text("the path of a folder")?;
-    if !folder.join(name).is_dir() {
+    if !folder.is_dir(Path::new(name)) {
         return Err(node.wrong_with(
-            format!("there is no folder `{name}` in {}", folder.display()),
+            format!("there is no folder `{name}` in {folder}"),
             "its content is what is copied to /",
         ));
     }
@@ -170,16 +194,11 @@ fn attributes(fields: &Fields<'_>) -> Result<Option<Action>, Box<Mistake>> {
 
 /// Whether `folder` is a provisioner: an own one or an Ansible role.
 pub(crate) fn is_provisioner(folder: &Path) -> bool {
-    folder.join(FILE_NAME).is_file() || ansible::is_role(folder)
-}
-
-fn name_of(folder: &Path) -> String {
-    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    absolute.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+    Folder::host(folder).is_provisioner()
 }
 
 /// A path, or `{path: PATH, outside: true}`.
-fn script(node: &Node, folder: &Path) -> Result<Action, Box<Mistake>> {
+fn script(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
     let mut outside = false;
     let mut node = node;
     if let Value::Map(_) = node.value {
@@ -189,8 +208,11 @@ fn script(node: &Node, folder: &Path) -> Result<Action, Box<Mistake>> {
         fields.finish()?;
     }
     let name = node.text("the path of a script")?;
-    if !folder.join(name).is_file() {
-        return Err(node.wrong(format!("there is no file `{name}` in {}", folder.display())));
+    if !folder.is_file(Path::new(name)) {
+        return Err(node.wrong(format!("there is no file `{name}` in {folder}")));
+    }
+    if outside && folder.on_host().is_none() {
+        return Err(node.wrong(NO_FOLDER));
     }
     Ok(Action::Script(Script::new(folder, name, outside)))
 }

@@ -73,7 +73,11 @@ pub(crate) struct Key {
 impl Document {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = std::fs::read(path).map_err(|e| ConfigError::read(path, e))?;
+        Self::of(path, std::fs::read(path).map_err(|e| ConfigError::read(path, e))?)
+    }
+
+    /// Takes the content of the file that a reader calls `path`.
+    pub(crate) fn of(path: &Path, bytes: Vec<u8>) -> Result<Self, ConfigError> {
         match String::from_utf8(bytes) {
             Ok(text) => Self::parse(path, text),
             Err(e) => {
@@ -218,6 +222,12 @@ impl Node {
             (_, "no" | "off") => Err(self.wrong_with("expected true or false", "write `false`")),
             _ => Err(self.wrong(format!("expected true or false, found {}", self.what()))),
         }
+    }
+
+    /// The value of a key, if this is a mapping that has it.
+    pub(crate) fn at(&self, name: &str) -> Option<&Node> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
     /// The nodes of a list; one value that is not a list stands for a list of it.

@@ -44,6 +44,11 @@ impl Role {
         Self { folder, name }
     }
 
+    /// Its folder on the host.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(crate) fn name(&self) -> String {
         format!("ansible role {}", self.name)
     }
@@ -113,13 +118,10 @@ impl Role {
     }
 
     fn environment(&self, temporary: &Path) -> Vec<(&'static str, OsString)> {
-        let beside = self.folder.parent().unwrap_or(&self.folder);
-        // A role names others by their names, or as on-imagebuilder's projects do, by their kind
-        // and name: `basefs/common`.
-        let mut roles = beside.as_os_str().to_owned();
-        if let Some(above) = beside.parent() {
-            roles.push(":");
-            roles.push(above);
+        let mut roles = OsString::new();
+        for (index, folder) in roles_path(&self.folder).enumerate() {
+            roles.push(if index > 0 { ":" } else { "" });
+            roles.push(folder);
         }
         vec![
             ("ANSIBLE_ROLES_PATH", roles),
@@ -135,6 +137,13 @@ impl Role {
             ("PYTHONDONTWRITEBYTECODE", "1".into()),
         ]
     }
+}
+
+/// Where the roles are that the role in `folder` names: by their names beside it, or as
+/// on-imagebuilder's projects do, by their kind and name (`basefs/common`) in the folder above.
+pub(crate) fn roles_path(folder: &Path) -> impl Iterator<Item = &Path> {
+    let beside = folder.parent().unwrap_or(folder);
+    [Some(beside), beside.parent()].into_iter().flatten()
 }
 
 /// The root as the host of the play, and this one for what is delegated to it.

@@ -6,14 +6,12 @@
 //! `.gitkeep` only keeps its directory.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Context, StepError};
+use crate::folder::{self, Folder};
 use crate::machine::{Meta, Node, Time};
 use crate::run::Options;
 use crate::templates;
@@ -25,36 +23,44 @@ const KEEP: &str = ".gitkeep";
 /// A tree to copy.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
-    /// The folder on the host whose content goes to `/`.
-    folder: PathBuf,
-    /// As the provisioner names it.
-    name: String,
+    folder: Folder,
+    /// The folder in that whose content goes to `/`.
+    tree: PathBuf,
 }
 
 /// One object of the tree.
 #[derive(Debug)]
 struct Item {
+    /// From the provisioner's folder.
     from: PathBuf,
     to: PathBuf,
     kind: ItemKind,
-    meta: fs::Metadata,
+    mtime: Time,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum ItemKind {
     Directory,
-    File,
-    Template,
+    File { executable: bool },
+    Template { executable: bool },
     Symlink(PathBuf),
 }
 
 impl Files {
-    pub(crate) fn new(folder: &Path, name: &str) -> Self {
-        Self { folder: folder.join(name), name: name.to_owned() }
+    pub(crate) fn new(folder: &Folder, name: &str) -> Self {
+        Self { folder: folder.clone(), tree: folder::plain(Path::new(name)) }
+    }
+
+    /// The tree, from the provisioner's folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.tree
     }
 
     pub(crate) fn name(&self) -> String {
-        if self.name == "files" { self.name.clone() } else { format!("files {}", self.name) }
+        match self.tree.display().to_string().as_str() {
+            "files" => "files".to_owned(),
+            name => format!("files {name}"),
+        }
     }
 
     /// Reads the tree and renders its templates, so that their mistakes are found before anything
@@ -62,10 +68,8 @@ impl Files {
     pub(crate) fn check(&self, variables: &Variables) -> Result<(), StepError> {
         for item in self.items()? {
             match item.kind {
-                ItemKind::Template => drop(render(&item.from, variables)?),
-                ItemKind::File => {
-                    File::open(&item.from).map_err(|e| unreadable(&item.from, e))?;
-                }
+                ItemKind::Template { .. } => drop(self.render(&item.from, variables)?),
+                ItemKind::File { .. } => drop(self.folder.open(&item.from)?),
                 ItemKind::Directory | ItemKind::Symlink(_) => {}
             }
         }
@@ -80,12 +84,12 @@ impl Files {
                 ItemKind::Symlink(target) => {
                     context.machine.put(&item.to, Node::Symlink(target), &meta)?;
                 }
-                ItemKind::File => {
-                    let mut file = File::open(&item.from).map_err(|e| unreadable(&item.from, e))?;
+                ItemKind::File { .. } => {
+                    let mut file = self.folder.open(&item.from)?;
                     context.machine.put(&item.to, Node::File(&mut file), &meta)?;
                 }
-                ItemKind::Template => {
-                    let text = render(&item.from, context.variables)?;
+                ItemKind::Template { .. } => {
+                    let text = self.render(&item.from, context.variables)?;
                     context.machine.put(&item.to, Node::File(&mut text.as_bytes()), &meta)?;
                 }
             }
@@ -95,82 +99,71 @@ impl Files {
 
     /// Everything in the tree, a directory before what is in it, by name.
     fn items(&self) -> Result<Vec<Item>, StepError> {
-        let mut items = Vec::new();
-        walk(&self.folder, Path::new("/"), &mut items)?;
+        let found = self.folder.walk(&self.tree)?;
+        let kept = found.into_iter().filter(|item| !is_keep(&item.path));
+        let items = kept.map(|item| self.item(item)).collect::<Result<Vec<_>, _>>()?;
         let mut sources: HashMap<&Path, &Path> = HashMap::new();
         for item in &items {
             if let Some(other) = sources.insert(&item.to, &item.from) {
                 return Err(StepError::Impossible(format!(
                     "{} and {} are both for {}",
-                    other.display(),
-                    item.from.display(),
+                    self.folder.at(other).display(),
+                    self.folder.at(&item.from).display(),
                     item.to.display()
                 )));
             }
         }
         Ok(items)
     }
-}
 
-fn walk(folder: &Path, to: &Path, items: &mut Vec<Item>) -> Result<(), StepError> {
-    let mut names: Vec<OsString> = fs::read_dir(folder)
-        .and_then(|entries| entries.map(|e| Ok(e?.file_name())).collect::<io::Result<_>>())
-        .map_err(|e| unreadable(folder, e))?;
-    names.sort();
-    for name in names.iter().filter(|name| *name != KEEP) {
-        let from = folder.join(name);
-        let meta = fs::symlink_metadata(&from).map_err(|e| unreadable(&from, e))?;
-        let file_type = meta.file_type();
-        let (to, kind) = if file_type.is_dir() {
-            (to.join(name), ItemKind::Directory)
-        } else if file_type.is_symlink() {
-            let target = fs::read_link(&from).map_err(|e| unreadable(&from, e))?;
-            (to.join(name), ItemKind::Symlink(target))
-        } else if !file_type.is_file() {
-            return Err(StepError::Impossible(format!(
-                "{} is neither a file, a directory nor a symbolic link",
-                from.display()
-            )));
-        } else {
-            match name.as_bytes().strip_suffix(TEMPLATE_SUFFIX) {
-                Some(plain) if !plain.is_empty() => {
-                    (to.join(OsStr::from_bytes(plain)), ItemKind::Template)
+    fn item(&self, found: folder::Item) -> Result<Item, StepError> {
+        let from = found.path;
+        let mut to = Path::new("/").join(from.strip_prefix(&self.tree).unwrap_or(&from));
+        let kind = match found.kind {
+            folder::ItemKind::Directory => ItemKind::Directory,
+            folder::ItemKind::Symlink(target) => ItemKind::Symlink(target),
+            folder::ItemKind::File { executable } => {
+                let name = from.file_name().unwrap_or_default().as_bytes();
+                match name.strip_suffix(TEMPLATE_SUFFIX) {
+                    Some(plain) if !plain.is_empty() => {
+                        to.set_file_name(OsStr::from_bytes(plain));
+                        ItemKind::Template { executable }
+                    }
+                    _ => ItemKind::File { executable },
                 }
-                _ => (to.join(name), ItemKind::File),
+            }
+            folder::ItemKind::Other => {
+                return Err(StepError::Impossible(format!(
+                    "{} is neither a file, a directory nor a symbolic link",
+                    self.folder.at(&from).display()
+                )));
             }
         };
-        let descend = kind == ItemKind::Directory;
-        items.push(Item { from: from.clone(), to: to.clone(), kind, meta });
-        if descend {
-            walk(&from, &to, items)?;
-        }
+        Ok(Item { from, to, kind, mtime: found.mtime })
     }
-    Ok(())
+
+    fn render(&self, path: &Path, variables: &Variables) -> Result<String, StepError> {
+        let bytes = self.folder.read(path)?;
+        let file = self.folder.at(path);
+        let text = std::str::from_utf8(&bytes).map_err(|_| {
+            StepError::Impossible(format!("the template {} is not UTF-8", file.display()))
+        })?;
+        Ok(templates::render(&file, text, variables)?)
+    }
 }
 
-fn render(file: &Path, variables: &Variables) -> Result<String, StepError> {
-    let bytes = fs::read(file).map_err(|e| unreadable(file, e))?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        StepError::Impossible(format!("the template {} is not UTF-8", file.display()))
-    })?;
-    Ok(templates::render(file, &text, variables)?)
+/// Whether something is there only to keep its directory in Git.
+pub(crate) fn is_keep(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == KEEP)
 }
 
 fn meta(item: &Item, options: &Options) -> Meta {
     let mode = match item.kind {
         ItemKind::Directory => 0o755,
         ItemKind::Symlink(_) => 0o777,
-        _ if item.meta.permissions().mode() & 0o100 != 0 => 0o755,
-        _ => 0o644,
-    };
-    let own = Time {
-        seconds: item.meta.mtime(),
-        nanoseconds: u32::try_from(item.meta.mtime_nsec()).unwrap_or(0),
+        ItemKind::File { executable: true } | ItemKind::Template { executable: true } => 0o755,
+        ItemKind::File { .. } | ItemKind::Template { .. } => 0o644,
     };
     let epoch = options.source_date_epoch.map(|seconds| Time { seconds, nanoseconds: 0 });
-    Meta { mode: Some(mode), uid: 0, gid: 0, mtime: Some(epoch.unwrap_or(own)) }
-}
-
-fn unreadable(path: &Path, source: io::Error) -> StepError {
-    StepError::Read { path: path.to_owned(), source }
+    Meta { mode: Some(mode), uid: 0, gid: 0, mtime: Some(epoch.unwrap_or(item.mtime)) }
 }

@@ -4,13 +4,13 @@
 //! is how apt works and the caches that the clean-up removes anyway.
 
 use std::collections::hash_map::DefaultHasher;
-use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use super::{Context, StepError};
 use crate::config::error::Mistake;
 use crate::config::{Fields, Node, Value};
+use crate::folder::Folder;
 use crate::machine::{Command, Kind, Machine, MachineError};
 
 /// Options of every apt command.
@@ -54,12 +54,12 @@ pub(crate) struct Packages {
     pub(crate) update: Option<bool>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Package {
     /// From the repositories; the version or release is part of the text, as apt takes it.
     Named(String),
-    /// A file on the host.
-    Local(PathBuf),
+    /// A file of the provisioner.
+    Local(Folder, PathBuf),
 }
 
 /// Which sources apt's lists were made from in this run.
@@ -69,6 +69,11 @@ pub(crate) struct Lists(Option<u64>);
 impl Packages {
     /// Reads a list of packages; `folder` is where local ones are relative to.
     pub(crate) fn of(node: &Node, folder: &Path) -> Result<Self, Box<Mistake>> {
+        Self::of_provisioner(node, &Folder::host(folder))
+    }
+
+    /// Reads the list of packages of a provisioner.
+    pub(crate) fn of_provisioner(node: &Node, folder: &Folder) -> Result<Self, Box<Mistake>> {
         let wanted = node.list()?.iter().map(|n| package(n, folder)).collect::<Result<_, _>>()?;
         Ok(Self { wanted, ..Self::default() })
     }
@@ -90,16 +95,23 @@ impl Packages {
             .iter()
             .filter_map(|package| match package {
                 Package::Named(name) => Some(name.clone()),
-                Package::Local(_) => None,
+                Package::Local(..) => None,
             })
             .collect()
     }
 
+    /// The files among them, from the provisioner's folder.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.wanted.iter().filter_map(|package| match package {
+            Package::Named(_) => None,
+            Package::Local(_, path) => Some(path.as_path()),
+        })
+    }
+
     pub(crate) fn check(&self) -> Result<(), StepError> {
         for package in &self.wanted {
-            if let Package::Local(path) = package {
-                File::open(path)
-                    .map_err(|source| StepError::Read { path: path.clone(), source })?;
+            if let Package::Local(folder, path) = package {
+                folder.open(path)?;
             }
         }
         Ok(())
@@ -121,7 +133,9 @@ impl Packages {
         for package in &self.wanted {
             install = match package {
                 Package::Named(name) => install.arg(name),
-                Package::Local(path) => install.arg(bring_in(context.machine, path)?),
+                Package::Local(folder, path) => {
+                    install.arg(bring_in(context.machine, folder, path)?)
+                }
             };
         }
         let sources = sources(context.machine)?;
@@ -133,7 +147,7 @@ impl Packages {
     }
 }
 
-fn package(node: &Node, folder: &Path) -> Result<Package, Box<Mistake>> {
+fn package(node: &Node, folder: &Folder) -> Result<Package, Box<Mistake>> {
     if let Value::Map(_) = &node.value {
         let fields = Fields::of(node, "a package")?;
         let name = fields.require("name", "write `{name: ipmitool, version: \"1.8.19-4\"}`")?;
@@ -150,7 +164,7 @@ fn package(node: &Node, folder: &Path) -> Result<Package, Box<Mistake>> {
     }
     let text = node.text("the name of a package")?;
     if text.ends_with(".deb") {
-        return Ok(Package::Local(folder.join(text)));
+        return Ok(Package::Local(folder.clone(), text.into()));
     }
     Ok(Package::Named(check_name(node, text)?.to_owned()))
 }
@@ -187,10 +201,9 @@ fn apt(action: &str) -> Command {
     command
 }
 
-/// Shows a package of the host inside.
-fn bring_in(machine: &mut dyn Machine, path: &Path) -> Result<PathBuf, StepError> {
-    let read = |source| StepError::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(read)?;
+/// Shows a package of the provisioner inside.
+fn bring_in(machine: &mut dyn Machine, folder: &Folder, path: &Path) -> Result<PathBuf, StepError> {
+    let mut file = folder.open(path)?;
     let name = path.file_name().unwrap_or(path.as_os_str());
     Ok(machine.scratch(&Path::new("debs").join(name), &mut file, 0o644)?)
 }

@@ -1,37 +1,49 @@
 //! The script step: a file of the provisioner, run inside the root, or outside with the root's path.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::Path;
 
 use super::{Context, StepError, below, packages};
+use crate::folder::Folder;
 use crate::machine::Command;
 
 /// A script to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     /// The provisioner's folder.
-    folder: PathBuf,
-    /// The file on the host.
-    path: PathBuf,
-    /// As the provisioner names it.
+    folder: Folder,
+    /// Its file, as the provisioner names it.
     name: String,
     outside: bool,
 }
+
+/// Why a script of the library can't run outside.
+pub(crate) const NO_FOLDER: &str =
+    "a provisioner of the library has no folder on the host to run in";
 
 /// Where a script that runs outside finds the root.
 const ROOT: &str = "OVERCOAT_ROOT";
 
 impl Script {
-    pub(crate) fn new(folder: &Path, name: &str, outside: bool) -> Self {
-        Self { folder: folder.to_owned(), path: folder.join(name), name: name.to_owned(), outside }
+    pub(crate) fn new(folder: &Folder, name: &str, outside: bool) -> Self {
+        Self { folder: folder.clone(), name: name.to_owned(), outside }
+    }
+
+    /// Its file, from the provisioner's folder.
+    pub(crate) fn path(&self) -> &Path {
+        Path::new(&self.name)
+    }
+
+    pub(crate) fn is_outside(&self) -> bool {
+        self.outside
     }
 
     pub(crate) fn name(&self) -> String {
         format!("script {}{}", self.name, if self.outside { " (outside)" } else { "" })
     }
 
-    fn read(&self) -> Result<Vec<u8>, StepError> {
-        fs::read(&self.path).map_err(|source| StepError::Read { path: self.path.clone(), source })
+    fn read(&self) -> Result<Cow<'static, [u8]>, StepError> {
+        Ok(self.folder.read(self.path())?)
     }
 
     pub(crate) fn check(&self) -> Result<(), StepError> {
@@ -42,7 +54,7 @@ impl Script {
     /// environment: inside in `/`, outside in the provisioner's folder. It stands in a scratch place while it runs and is never captured.
     pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
         let text = self.read()?;
-        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        let name = self.path().file_name().unwrap_or(self.path().as_os_str());
         let path =
             context.machine.scratch(&Path::new("scripts").join(name), &mut &text[..], 0o755)?;
         let root = self.outside.then(|| context.root_outside()).transpose()?;
@@ -56,7 +68,10 @@ impl Script {
             command = command.env(ROOT, root);
             command.outside = true;
             // Files of the provisioner are beside it.
-            command.cwd = std::path::absolute(&self.folder).unwrap_or(self.folder.clone());
+            let Some(folder) = self.folder.on_host() else {
+                return Err(StepError::Impossible(format!("{}: {NO_FOLDER}", self.folder)));
+            };
+            command.cwd = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         }
         for (name, value) in packages::ENVIRONMENT {
             command = command.env(name, value);

@@ -1,0 +1,71 @@
+//! Puts the library into the program: every file below `library/`, with its executable bit, and
+//! every symbolic link, as a table in the order in which a folder is walked.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+fn main() {
+    let variable = |name: &str| PathBuf::from(env::var_os(name).expect("cargo sets it"));
+    let library = variable("CARGO_MANIFEST_DIR").join("library");
+    println!("cargo::rerun-if-changed={}", library.display());
+    let table = table(&library).expect("library/ can be read and has names in UTF-8");
+    fs::write(variable("OUT_DIR").join("library.rs"), table).expect("OUT_DIR can be written");
+}
+
+/// The table of all folders in `library`, as an expression in Rust; an empty one without a library.
+pub(crate) fn table(library: &Path) -> io::Result<String> {
+    let mut text = String::from("&[\n");
+    for name in names(library)? {
+        let folder = library.join(&name);
+        if folder.is_dir() {
+            let _ = writeln!(text, "Book {{ name: {name:?}, entries: &[");
+            walk(&folder, "", &mut text)?;
+            text.push_str("] },\n");
+        }
+    }
+    text.push_str("]\n");
+    Ok(text)
+}
+
+fn walk(folder: &Path, above: &str, text: &mut String) -> io::Result<()> {
+    for name in names(folder)? {
+        let path = folder.join(&name);
+        let inside = if above.is_empty() { name } else { format!("{above}/{name}") };
+        let meta = fs::symlink_metadata(&path)?;
+        let _ = write!(text, "Entry {{ path: {inside:?}, content: ");
+        if meta.is_dir() {
+            text.push_str("Content::Directory },\n");
+            walk(&path, &inside, text)?;
+        } else if meta.is_symlink() {
+            let target = fs::read_link(&path)?;
+            let _ = writeln!(text, "Content::Symlink({:?}) }},", utf8(&target)?);
+        } else {
+            let executable = meta.permissions().mode() & 0o100 != 0;
+            let (path, bytes) = (utf8(&path)?, "bytes: include_bytes!");
+            let _ = writeln!(
+                text,
+                "Content::File {{ {bytes}({path:?}), executable: {executable} }} }},"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut names = entries
+        .map(|entry| Ok(utf8(Path::new(&entry?.file_name()))?.to_owned()))
+        .collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+fn utf8(path: &Path) -> io::Result<&str> {
+    path.to_str().ok_or_else(|| io::Error::other(format!("{} is not UTF-8", path.display())))
+}

@@ -1,0 +1,442 @@
+//! The folder of a provisioner: one of the host, or one of the library in the program itself.
+//!
+//! Paths are relative to the folder. What names one in a message is [`Folder::at`]:
+//! `roles/discovery/files/etc/x`, or `library:discovery/files/etc/x`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::config::{ConfigError, nearest};
+use crate::library::{self, Book, Content, Entry, PREFIX};
+use crate::machine::Time;
+use crate::provisioner::FILE_NAME;
+use crate::steps::{StepError, ansible};
+
+/// The time of the library's files, in seconds since 1970: the beginning of 2026. A program has no
+/// times of its parts that would be the same wherever it is compiled.
+const LIBRARY_TIME: Time = Time { seconds: 1_767_225_600, nanoseconds: 0 };
+
+/// A folder that holds a provisioner.
+#[derive(Debug, Clone)]
+pub struct Folder(Place);
+
+#[derive(Debug, Clone)]
+enum Place {
+    Host(PathBuf),
+    Library(&'static Book),
+}
+
+/// Something in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// From the provisioner's folder.
+    pub(crate) path: PathBuf,
+    pub(crate) kind: ItemKind,
+    pub(crate) mtime: Time,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ItemKind {
+    Directory,
+    /// A regular file, and whether its owner may execute it.
+    File {
+        executable: bool,
+    },
+    /// A symbolic link and its target.
+    Symlink(PathBuf),
+    /// A device, a fifo or a socket.
+    Other,
+}
+
+/// A file of a provisioner can't be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl From<Unreadable> for StepError {
+    fn from(Unreadable { path, source }: Unreadable) -> Self {
+        Self::Read { path, source }
+    }
+}
+
+impl From<Unreadable> for ConfigError {
+    fn from(Unreadable { path, source }: Unreadable) -> Self {
+        Self::Read { path, source }
+    }
+}
+
+/// There is no such provisioner in the library.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}\nhelp: {help}")]
+pub struct NotInLibrary {
+    /// What is wrong.
+    pub problem: String,
+    /// The nearest one, or all there are.
+    pub help: String,
+}
+
+impl NotInLibrary {
+    fn new(name: &str, books: &[Book]) -> Self {
+        let names = || books.iter().map(|book| book.name);
+        let all = names().map(|name| format!("{PREFIX}{name}")).collect::<Vec<_>>().join(", ");
+        let help = match nearest(name, names()) {
+            Some(name) => format!("did you mean `{PREFIX}{name}`? There are {all}"),
+            None if books.is_empty() => "this program was built without a library".to_owned(),
+            None => format!("there are {all}"),
+        };
+        Self { problem: format!("there is no provisioner `{name}` in the library"), help }
+    }
+}
+
+/// SHA-256 of something that goes into an image. Displayed, it is in hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Folder {
+    /// A folder of the host.
+    pub fn host(path: impl Into<PathBuf>) -> Self {
+        Self(Place::Host(path.into()))
+    }
+
+    pub(crate) fn of_library(book: &'static Book) -> Self {
+        Self(Place::Library(book))
+    }
+
+    /// The folder that a configuration file calls `name`: `library:NAME`, or a path from the folder
+    /// the file is in.
+    ///
+    /// # Errors
+    /// When the library has none of that name. That a folder of the host exists is not checked.
+    pub fn named(name: &str, relative_to: &Path) -> Result<Self, NotInLibrary> {
+        let Some(name) = name.strip_prefix(PREFIX) else {
+            return Ok(Self::host(relative_to.join(name)));
+        };
+        match library::books().iter().find(|book| book.name == name) {
+            Some(book) => Ok(Self::of_library(book)),
+            None => Err(NotInLibrary::new(name, library::books())),
+        }
+    }
+
+    /// Where it is on the host; nowhere if it is one of the library.
+    pub fn on_host(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Host(path) => Some(path),
+            Place::Library(_) => None,
+        }
+    }
+
+    /// Whether there is a provisioner in it: an own one or an Ansible role.
+    pub fn is_provisioner(&self) -> bool {
+        self.is_file(Path::new(FILE_NAME)) || self.on_host().is_some_and(ansible::is_role)
+    }
+
+    /// The name of the folder itself.
+    pub fn name(&self) -> String {
+        match &self.0 {
+            Place::Host(path) => {
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                let name = absolute.file_name().unwrap_or(path.as_os_str());
+                name.to_string_lossy().into_owned()
+            }
+            Place::Library(book) => book.name.to_owned(),
+        }
+    }
+
+    /// What a reader calls `path`.
+    pub(crate) fn at(&self, path: &Path) -> PathBuf {
+        match &self.0 {
+            Place::Host(folder) => folder.join(path),
+            Place::Library(book) => Path::new(&format!("{PREFIX}{}", book.name)).join(plain(path)),
+        }
+    }
+
+    /// Whether a regular file is at `path`; on the host also behind a link.
+    pub(crate) fn is_file(&self, path: &Path) -> bool {
+        match &self.0 {
+            Place::Host(folder) => folder.join(path).is_file(),
+            Place::Library(book) => {
+                find(book, path).is_some_and(|e| matches!(e.content, Content::File { .. }))
+            }
+        }
+    }
+
+    /// Whether a directory is at `path`; on the host also behind a link.
+    pub(crate) fn is_dir(&self, path: &Path) -> bool {
+        match &self.0 {
+            Place::Host(folder) => folder.join(path).is_dir(),
+            Place::Library(book) => {
+                plain(path).as_os_str().is_empty()
+                    || find(book, path).is_some_and(|e| matches!(e.content, Content::Directory))
+            }
+        }
+    }
+
+    /// The content of the file at `path`.
+    pub(crate) fn read(&self, path: &Path) -> Result<Cow<'static, [u8]>, Unreadable> {
+        match &self.0 {
+            Place::Host(folder) => fs::read(folder.join(path)).map(Cow::Owned),
+            Place::Library(book) => bytes(book, path).map(Cow::Borrowed),
+        }
+        .map_err(|source| self.unreadable(path, source))
+    }
+
+    /// The file at `path`, to be read from its beginning.
+    pub(crate) fn open(&self, path: &Path) -> Result<Box<dyn Read>, Unreadable> {
+        match &self.0 {
+            Place::Host(folder) => {
+                File::open(folder.join(path)).map(|file| Box::new(file) as Box<dyn Read>)
+            }
+            Place::Library(book) => bytes(book, path).map(|bytes| Box::new(bytes) as Box<dyn Read>),
+        }
+        .map_err(|source| self.unreadable(path, source))
+    }
+
+    /// Everything below `path`: a directory before what is in it, by name. Links are not followed.
+    pub(crate) fn walk(&self, path: &Path) -> Result<Vec<Item>, Unreadable> {
+        match &self.0 {
+            Place::Host(folder) => {
+                let mut items = Vec::new();
+                walk_host(folder, path, &mut items)?;
+                Ok(items)
+            }
+            Place::Library(book) => {
+                let above = plain(path);
+                let below = |entry: &&Entry| {
+                    Path::new(entry.path).strip_prefix(&above).is_ok_and(|p| p != Path::new(""))
+                };
+                Ok(book.entries.iter().filter(below).map(item).collect())
+            }
+        }
+    }
+
+    /// The digest of a file, for what depends on its content and on whether it can be executed.
+    pub(crate) fn digest_file(&self, path: &Path) -> Result<Digest, Unreadable> {
+        let executable = match &self.0 {
+            Place::Host(folder) => fs::metadata(folder.join(path))
+                .map(|meta| meta.permissions().mode() & 0o100 != 0)
+                .map_err(|source| self.unreadable(path, source))?,
+            Place::Library(book) => find(book, path)
+                .is_some_and(|e| matches!(e.content, Content::File { executable: true, .. })),
+        };
+        self.digest(path, &ItemKind::File { executable })
+    }
+
+    /// The digest of something found by [`walk`](Self::walk).
+    pub(crate) fn digest(&self, path: &Path, kind: &ItemKind) -> Result<Digest, Unreadable> {
+        let mut hash = Sha256::new();
+        match kind {
+            ItemKind::Directory => hash.update(b"d"),
+            ItemKind::Other => hash.update(b"o"),
+            ItemKind::Symlink(target) => {
+                hash.update(b"l");
+                hash.update(target.as_os_str().as_bytes());
+            }
+            ItemKind::File { executable } => {
+                hash.update(if *executable { b"x" } else { b"f" });
+                io::copy(&mut self.open(path)?, &mut hash)
+                    .map_err(|source| self.unreadable(path, source))?;
+            }
+        }
+        Ok(Digest(hash.finalize().into()))
+    }
+
+    fn unreadable(&self, path: &Path, source: io::Error) -> Unreadable {
+        Unreadable { path: self.at(path), source }
+    }
+}
+
+/// The path of the folder, or `library:NAME`.
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::Host(path) => path.display().fmt(f),
+            Place::Library(book) => write!(f, "{PREFIX}{}", book.name),
+        }
+    }
+}
+
+/// The path without `.` in it; what is above a folder of the library is nothing.
+pub(crate) fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|c| *c != Component::CurDir).collect()
+}
+
+fn find(book: &'static Book, path: &Path) -> Option<&'static Entry> {
+    let path = plain(path);
+    book.entries.iter().find(|entry| Path::new(entry.path) == path)
+}
+
+fn bytes(book: &'static Book, path: &Path) -> io::Result<&'static [u8]> {
+    match find(book, path).map(|entry| &entry.content) {
+        Some(Content::File { bytes, .. }) => Ok(bytes),
+        Some(_) => Err(io::Error::other("it is no file")),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn item(entry: &Entry) -> Item {
+    let kind = match entry.content {
+        Content::Directory => ItemKind::Directory,
+        Content::File { executable, .. } => ItemKind::File { executable },
+        Content::Symlink(target) => ItemKind::Symlink(target.into()),
+    };
+    Item { path: entry.path.into(), kind, mtime: LIBRARY_TIME }
+}
+
+fn walk_host(folder: &Path, path: &Path, items: &mut Vec<Item>) -> Result<(), Unreadable> {
+    let unreadable = |path: PathBuf| move |source| Unreadable { path, source };
+    let mut names: Vec<_> = fs::read_dir(folder.join(path))
+        .and_then(|entries| entries.map(|e| Ok(e?.file_name())).collect::<io::Result<_>>())
+        .map_err(unreadable(folder.join(path)))?;
+    names.sort();
+    for name in names {
+        let path = path.join(name);
+        let host = folder.join(&path);
+        let meta = fs::symlink_metadata(&host).map_err(unreadable(host.clone()))?;
+        let kind = if meta.is_dir() {
+            ItemKind::Directory
+        } else if meta.is_symlink() {
+            ItemKind::Symlink(fs::read_link(&host).map_err(unreadable(host))?)
+        } else if meta.is_file() {
+            ItemKind::File { executable: meta.permissions().mode() & 0o100 != 0 }
+        } else {
+            ItemKind::Other
+        };
+        let mtime = Time {
+            seconds: meta.mtime(),
+            nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
+        };
+        let descend = kind == ItemKind::Directory;
+        items.push(Item { path: path.clone(), kind, mtime });
+        if descend {
+            walk_host(folder, &path, items)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::Provisioner;
+
+    macro_rules! book {
+        ($yaml:expr) => {{
+            static BOOK: Book = Book {
+                name: "demo",
+                entries: &[
+                    Entry { path: "files", content: Content::Directory },
+                    Entry { path: "files/etc", content: Content::Directory },
+                    Entry { path: "files/etc/link", content: Content::Symlink("x") },
+                    file("files/etc/x.j2", "{{ colour }}\n", false),
+                    file("files/run", "#!/bin/sh\n", true),
+                    Entry { path: "files-more", content: Content::Directory },
+                    file("provisioner.yml", $yaml, false),
+                    Entry { path: "scripts", content: Content::Directory },
+                    file("scripts/a", "true\n", false),
+                ],
+            };
+            Folder::of_library(&BOOK)
+        }};
+    }
+
+    const fn file(path: &'static str, text: &'static str, executable: bool) -> Entry {
+        Entry { path, content: Content::File { bytes: text.as_bytes(), executable } }
+    }
+
+    #[test]
+    fn a_folder_of_the_library_is_read_as_one_of_the_host() {
+        let library = book!(
+            "variables: {colour: red}\nfiles: ./files\nscripts: [scripts/a]\npackages: [x-y]"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        for item in library.walk(Path::new("")).unwrap() {
+            let path = dir.path().join(&item.path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match &item.kind {
+                ItemKind::Directory => fs::create_dir(&path).unwrap(),
+                ItemKind::Symlink(to) => std::os::unix::fs::symlink(to, &path).unwrap(),
+                ItemKind::File { executable } => {
+                    fs::write(&path, library.read(&item.path).unwrap()).unwrap();
+                    let mode = if *executable { 0o700 } else { 0o600 };
+                    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                }
+                ItemKind::Other => unreachable!(),
+            }
+        }
+        let host = Folder::host(dir.path());
+        for path in ["", "files", "./files", "files/etc"] {
+            let walk = |folder: &Folder| {
+                let items = folder.walk(&plain(Path::new(path))).unwrap();
+                items.into_iter().map(|item| (item.path, item.kind)).collect::<Vec<_>>()
+            };
+            assert_eq!(walk(&library), walk(&host), "{path}");
+            assert!(library.is_dir(Path::new(path)) && host.is_dir(Path::new(path)));
+        }
+        let load = |folder| Provisioner::load_from(folder).unwrap();
+        let (library, host) = (load(&library), load(&host));
+        assert_eq!(library.name(), "demo");
+        assert!(library.steps().eq(host.steps()));
+        assert_eq!(library.inputs().unwrap(), host.inputs().unwrap());
+        assert_eq!(library.inputs().unwrap().len(), 6);
+    }
+
+    #[test]
+    fn messages_name_the_library() {
+        let mistake = Provisioner::load_from(&book!("fils: files\n")).unwrap_err().to_string();
+        assert!(
+            mistake.starts_with("library:demo/provisioner.yml:1:1: fils: unknown key"),
+            "{mistake}"
+        );
+        let template = Provisioner::load_from(&book!("files: files\n")).unwrap();
+        let error = crate::Plan::new(&[template]).unwrap_err();
+        let text = error.source().unwrap().to_string();
+        assert!(text.starts_with("library:demo/files/etc/x.j2:1: `colour` is undefined"), "{text}");
+        let missing = book!("x").read(Path::new("nothing")).unwrap_err();
+        assert_eq!(missing.path, Path::new("library:demo/nothing"));
+        for outside in ["../demo/provisioner.yml", "/etc/passwd", "files/../provisioner.yml"] {
+            assert!(!book!("x").is_file(Path::new(outside)), "{outside}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_library_runs_outside() {
+        let yaml = "scripts: [{path: scripts/a, outside: true}]\n";
+        let error = Provisioner::load_from(&book!("scripts: [{path: scripts/a, outside: true}]\n"));
+        assert!(
+            error.unwrap_err().to_string().contains(crate::steps::scripts::NO_FOLDER),
+            "{yaml}"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_not_in_the_library_is_told_with_the_nearest() {
+        static BOOKS: [Book; 2] =
+            [Book { name: "discovery", entries: &[] }, Book { name: "raid-tools", entries: &[] }];
+        let help = |name| NotInLibrary::new(name, &BOOKS).help;
+        assert_eq!(
+            help("discvery"),
+            "did you mean `library:discovery`? There are library:discovery, library:raid-tools"
+        );
+        assert_eq!(help("x"), "there are library:discovery, library:raid-tools");
+        assert!(Folder::named("library:no such", Path::new("/")).is_err());
+        let host = Folder::named("roles/x", Path::new("/a")).unwrap();
+        assert_eq!(host.on_host(), Some(Path::new("/a/roles/x")));
+    }
+}

@@ -1,0 +1,233 @@
+//! What goes into an image by a provisioner: its files and their digests.
+//!
+//! Of an own provisioner these are the files that its steps name. A script that runs outside may
+//! use whatever is beside it, so with one all of the folder counts. Of an Ansible role it is all
+//! of its folder, and of those of the roles that it names, and that these name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::config::{ConfigError, Document, Node, Value};
+use crate::folder::{Digest, Folder, ItemKind, plain};
+use crate::provisioner::{FILE_NAME, Provisioner};
+use crate::steps::Action;
+use crate::steps::ansible::roles_path;
+use crate::steps::files::is_keep;
+
+type Found = BTreeMap<String, Digest>;
+
+pub(crate) fn of(provisioner: &Provisioner) -> Result<Vec<(String, Digest)>, ConfigError> {
+    let folder = provisioner.folder();
+    let mut found = Found::new();
+    if folder.is_file(Path::new(FILE_NAME)) {
+        file(folder, Path::new(FILE_NAME), &mut found)?;
+    }
+    for action in provisioner.actions() {
+        match action {
+            Action::Files(files) => tree(folder, files.path(), "", &mut found)?,
+            Action::Script(script) if script.is_outside() => {
+                tree(folder, Path::new(""), "", &mut found)?;
+                file(folder, script.path(), &mut found)?;
+            }
+            Action::Script(script) => file(folder, script.path(), &mut found)?,
+            Action::Packages(packages) => {
+                packages.files().try_for_each(|path| file(folder, path, &mut found))?;
+            }
+            Action::Ansible(role) => roles(role.folder(), &mut found)?,
+            Action::Attributes(_) => {}
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn file(folder: &Folder, path: &Path, found: &mut Found) -> Result<(), ConfigError> {
+    let path = plain(path);
+    let digest = folder.digest_file(&path)?;
+    found.insert(path.to_string_lossy().into_owned(), digest);
+    Ok(())
+}
+
+/// Everything below `path`, named from the folder and with `prefix` before it. The database of Git
+/// is none of it.
+fn tree(folder: &Folder, path: &Path, prefix: &str, found: &mut Found) -> Result<(), ConfigError> {
+    for item in folder.walk(&plain(path))? {
+        let in_git = item.path.components().any(|c| c.as_os_str() == ".git");
+        // Sockets and the like are nothing that could be copied or read.
+        if in_git || is_keep(&item.path) || item.kind == ItemKind::Other {
+            continue;
+        }
+        let name = format!("{prefix}{}", item.path.to_string_lossy());
+        found.insert(name, folder.digest(&item.path, &item.kind)?);
+    }
+    Ok(())
+}
+
+/// The files of a role, and of those that it names; the names of theirs begin with `../`.
+fn roles(first: &Path, found: &mut Found) -> Result<(), ConfigError> {
+    let mut todo = vec![(first.to_owned(), String::new())];
+    let mut seen = BTreeSet::new();
+    while let Some((role, prefix)) = todo.pop() {
+        if !seen.insert(fs::canonicalize(&role).unwrap_or_else(|_| role.clone())) {
+            continue;
+        }
+        tree(&Folder::host(&role), Path::new(""), &prefix, found)?;
+        for name in names(&role)? {
+            todo.extend(resolve(first, (&role, &prefix), &name));
+        }
+    }
+    Ok(())
+}
+
+/// The name of a role in another's files.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Literal(String),
+    /// One that is not known before it runs: any of the roles there.
+    Any,
+}
+
+/// The folders of the roles that `by` calls `name`, each with what the names of its files begin
+/// with. Ansible looks in its path, then beside the role itself; a role that is nowhere there is
+/// one that is installed on the host.
+fn resolve(first: &Path, by: (&Path, &str), name: &Name) -> Vec<(PathBuf, String)> {
+    let beside = by.1.trim_end_matches('/').rsplit_once('/').map_or("../", |(up, _)| up);
+    let beside = (by.0.parent().unwrap_or(by.0), format!("{}/", beside.trim_end_matches('/')));
+    let places = roles_path(first).zip(["../".to_owned(), "../../".to_owned()]);
+    match name {
+        Name::Literal(name) => places
+            .chain([beside])
+            .map(|(place, up)| (place.join(name), format!("{up}{name}/")))
+            .find(|(folder, _)| folder.is_dir())
+            .into_iter()
+            .collect(),
+        Name::Any => {
+            let others = roles_path(first).nth(1).into_iter().flat_map(folders);
+            let others = others.filter(|kind| Some(kind.as_path()) != first.parent());
+            let above = others.flat_map(|kind| {
+                let up = format!("../../{}/", file_name(&kind));
+                folders(&kind).into_iter().map(move |role| (up.clone(), role))
+            });
+            roles_path(first)
+                .take(1)
+                .flat_map(folders)
+                .map(|role| ("../".to_owned(), role))
+                .chain(above)
+                .filter(|(_, role)| looks_like_role(role))
+                .map(|(up, role)| (role.clone(), format!("{up}{}/", file_name(&role))))
+                .collect()
+        }
+    }
+}
+
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut folders: Vec<_> = entries.map(|e| e.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn looks_like_role(folder: &Path) -> bool {
+    ["tasks", "handlers", "defaults", "vars", "meta"].iter().any(|part| {
+        ["main.yml", "main.yaml", "main"].iter().any(|main| folder.join(part).join(main).is_file())
+    })
+}
+
+/// The roles that a role names: the dependencies in `meta/`, and those that its tasks and handlers
+/// include or import.
+fn names(role: &Path) -> Result<BTreeSet<Name>, ConfigError> {
+    let mut found = BTreeSet::new();
+    let folder = Folder::host(role);
+    for item in folder.walk(Path::new(""))? {
+        let part = item.path.components().next().map(|c| c.as_os_str().to_owned());
+        let (Some(part), ItemKind::File { .. } | ItemKind::Symlink(_)) = (part, &item.kind) else {
+            continue;
+        };
+        let meta = part == "meta";
+        if !(meta || part == "tasks" || part == "handlers") || !folder.is_file(&item.path) {
+            continue;
+        }
+        let bytes = folder.read(&item.path)?.into_owned();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let document = Document::of(&folder.at(&item.path), bytes);
+        match document {
+            Ok(document) if meta => dependencies(&document.root, &mut found),
+            Ok(document) => {
+                let mut count = 0;
+                included(&document.root, &mut found, &mut count);
+                // Written in a way that is not understood, as `action: include_role name=x`.
+                if count < mentions(&text) {
+                    found.insert(Name::Any);
+                }
+            }
+            // What Ansible may read and this crate does not, as tags of YAML.
+            Err(_) if meta && text.contains("dependencies") || mentions(&text) > 0 => {
+                found.insert(Name::Any);
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The words that a task includes or imports a role by.
+const KEYWORDS: [&str; 2] = ["include_role", "import_role"];
+
+/// How often a role is included or imported in lines that are no comments.
+fn mentions(text: &str) -> usize {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.map(|line| KEYWORDS.iter().map(|word| line.matches(word).count()).sum::<usize>()).sum()
+}
+
+fn dependencies(meta: &Node, found: &mut BTreeSet<Name>) {
+    let Some(Value::List(nodes)) = meta.at("dependencies").map(|node| &node.value) else { return };
+    for node in nodes {
+        let name = ["role", "name", "src"].iter().find_map(|key| node.at(key)).unwrap_or(node);
+        found.insert(name_of(name));
+    }
+}
+
+fn included(node: &Node, found: &mut BTreeSet<Name>, count: &mut usize) {
+    match &node.value {
+        Value::Scalar { .. } => {}
+        Value::List(nodes) => nodes.iter().for_each(|node| included(node, found, count)),
+        Value::Map(entries) => {
+            for (key, value) in entries {
+                // `ansible.builtin.include_role` too.
+                if key.name.rsplit('.').next().is_some_and(|word| KEYWORDS.contains(&word)) {
+                    *count += 1;
+                    found.insert(name_in_task(value));
+                } else {
+                    included(value, found, count);
+                }
+            }
+        }
+    }
+}
+
+/// `{name: x}`, or `name=x tasks_from=y` in one line.
+fn name_in_task(node: &Node) -> Name {
+    if let Some(name) = node.at("name") {
+        return name_of(name);
+    }
+    let Value::Scalar { text, .. } = &node.value else { return Name::Any };
+    match text.split_whitespace().find_map(|word| word.strip_prefix("name=")) {
+        Some(name) if !text.contains("{{") => {
+            Name::Literal(name.trim_matches(['"', '\'']).to_owned())
+        }
+        _ => Name::Any,
+    }
+}
+
+fn name_of(node: &Node) -> Name {
+    match &node.value {
+        Value::Scalar { text, .. } if !text.contains("{{") && !text.is_empty() => {
+            Name::Literal(text.clone())
+        }
+        _ => Name::Any,
+    }
+}

@@ -1,0 +1,152 @@
+//! What goes into an image by a provisioner, by which a build knows what has changed.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use common::write_files;
+use provisioners::Provisioner;
+
+fn inputs(folder: &Path) -> Vec<(String, String)> {
+    let inputs = Provisioner::load(folder).unwrap().inputs().unwrap();
+    inputs.into_iter().map(|(name, digest)| (name, digest.to_string())).collect()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    inputs(folder).into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn inputs_are_the_files_that_steps_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "packages: [lshw, ./debs/a.deb]\nfiles: files\nscripts: [scripts/1]\n";
+    let files = [
+        ("provisioner.yml", yaml),
+        ("debs/a.deb", ""),
+        ("debs/b.deb", ""),
+        ("files/etc/a.j2", ""),
+        ("files/empty/.gitkeep", ""),
+        ("scripts/1", ""),
+        ("scripts/2", ""),
+        ("README.md", ""),
+    ];
+    write_files(dir.path(), &files);
+    symlink("nowhere", dir.path().join("files/link")).unwrap();
+    let wanted = [
+        "debs/a.deb",
+        "files/empty",
+        "files/etc",
+        "files/etc/a.j2",
+        "files/link",
+        "provisioner.yml",
+        "scripts/1",
+    ];
+    assert_eq!(names(dir.path()), wanted);
+
+    let outside = "scripts: [{path: scripts/1, outside: true}]\n";
+    write_files(dir.path(), &[("provisioner.yml", outside), (".git/index", "")]);
+    let all = names(dir.path());
+    assert!(all.contains(&"README.md".to_owned()) && all.contains(&"scripts/2".to_owned()));
+    assert!(!all.iter().any(|name| name.contains(".git")), "{all:?}");
+}
+
+#[test]
+fn an_input_changes_with_content_executable_bit_and_target_and_not_with_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path(), &[("provisioner.yml", "files: files\n"), ("files/a", "1")]);
+    let (file, link) = (dir.path().join("files/a"), dir.path().join("files/l"));
+    symlink("x", &link).unwrap();
+    let mut before = inputs(dir.path());
+    assert_eq!(before[0].1, "3f524cdc07a11d7c6220bdb049fe8dd41b27483c96cc59b581e022d547290d69");
+    let mut changes = |what: &str, expected: bool| {
+        let now = inputs(dir.path());
+        assert_eq!(now != before, expected, "{what}");
+        before = now;
+    };
+    fs::File::open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    changes("time", false);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    changes("mode for others", false);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o700)).unwrap();
+    changes("executable", true);
+    fs::write(&file, "2").unwrap();
+    changes("content", true);
+    fs::remove_file(&link).unwrap();
+    symlink("y", &link).unwrap();
+    changes("target", true);
+    fs::remove_file(&link).unwrap();
+    fs::write(&link, "y").unwrap();
+    changes("kind", true);
+}
+
+/// Roles named in every way that Ansible knows, and one that is named by none.
+#[test]
+fn a_role_has_the_files_of_all_the_roles_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let task = "- block:\n  - ansible.builtin.include_role:\n      name: by_block\n- import_role: name=by_line tasks_from=x\n";
+    let files = [
+        ("overlay/main/tasks/main.yml", task),
+        ("overlay/main/handlers/main.yml", "- include_role: {name: basefs/handler}\n"),
+        (
+            "overlay/main/meta/main.yml",
+            "dependencies:\n- by_name\n- {role: basefs/common}\n- src: installed\n",
+        ),
+        ("overlay/main/files/x", ""),
+        ("overlay/by_block/tasks/main.yml", "# include_role: {name: unused}\n- debug: {}\n"),
+        ("overlay/by_line/tasks/main.yml", "- include_role: {name: main}\n"),
+        ("overlay/by_name/defaults/main.yml", "a: 1\n"),
+        ("overlay/unused/tasks/main.yml", "- debug: {}\n"),
+        ("basefs/handler/tasks/main.yml", "- debug: {}\n"),
+        ("basefs/common/tasks/main.yml", "- import_role:\n    name: beside\n"),
+        ("basefs/beside/tasks/main.yml", "- debug: {}\n"),
+        ("basefs/unused/tasks/main.yml", "- debug: {}\n"),
+    ];
+    write_files(dir.path(), &files);
+    let role = dir.path().join("overlay/main");
+    let found: Vec<String> = names(&role)
+        .into_iter()
+        .filter(|name| !name.ends_with('s') && !name.ends_with("meta"))
+        .collect();
+    let wanted = [
+        "../../basefs/beside/tasks/main.yml",
+        "../../basefs/common/tasks/main.yml",
+        "../../basefs/handler/tasks/main.yml",
+        "../by_block/tasks/main.yml",
+        "../by_line/tasks/main.yml",
+        "../by_name/defaults/main.yml",
+        "files/x",
+        "handlers/main.yml",
+        "meta/main.yml",
+        "tasks/main.yml",
+    ];
+    assert_eq!(found, wanted);
+}
+
+/// What can't be known, or can't be read here, takes all roles there: a build too many rather than
+/// one too few.
+#[test]
+fn a_role_that_is_not_known_by_name_may_be_any() {
+    for task in [
+        "- include_role: {name: \"{{ kind }}\"}\n",
+        "- include_role: {name: \"{{ item }}\"}\n  vars: {x: !unsafe y}\n",
+        "- action: include_role name=other\n",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        write_files(
+            dir.path(),
+            &[
+                ("overlay/main/tasks/main.yml", task),
+                ("overlay/other/tasks/main.yml", "- debug: {}\n"),
+                ("basefs/another/tasks/main.yml", "- debug: {}\n"),
+                ("overlay/no_role/x", ""),
+            ],
+        );
+        let names = names(&dir.path().join("overlay/main"));
+        let has = |name: &str| names.iter().any(|n| n == name);
+        assert!(has("../other/tasks/main.yml"), "{task}: {names:?}");
+        assert!(has("../../basefs/another/tasks/main.yml"), "{task}: {names:?}");
+        assert!(!has("../no_role/x"), "{task}");
+    }
+}
