@@ -20,7 +20,7 @@ if [[ $(id -u) = 0 ]]; then
     install -d -o "$user" "$place/build"
     cp -r examples "$place/"
     cp "$program" "$place/overcoat"
-    for image in build/base.squashfs build/base.manifest.json; do
+    for image in build/base.squashfs build/base.squashfs.manifest.json; do
       [[ -e $image ]] && install -m 644 "$image" "$place/build/"
     done
     chmod -R a+rX "$place"
@@ -58,8 +58,8 @@ printf '\n$ gzip -dc build/discovery.cpio.gz | cpio --list\n'
 gzip -dc build/discovery.cpio.gz | cpio --quiet --list |
   awk 'NR <= 8; END { printf "… %d entries\n", NR }'
 
-printf '\n$ grep totals build/discovery.manifest.json\n'
-grep totals build/discovery.manifest.json
+printf '\n$ grep totals build/discovery.cpio.gz.manifest.json\n'
+grep totals build/discovery.cpio.gz.manifest.json
 
 overcoat run build/base.squashfs build/discovery.cpio.gz -- \
   sh -c 'id -un; lsscsi --version; ethtool --version; ls -l /etc/discovery'

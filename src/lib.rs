@@ -8,6 +8,7 @@ pub mod import;
 pub mod layers;
 pub mod live;
 pub mod machine;
+pub mod project;
 pub mod root;
 pub mod sandbox;
 pub mod seal;

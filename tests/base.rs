@@ -140,7 +140,7 @@ fn a_tar_stream_becomes_a_base() {
         assert!(made.status.success());
         let image = fs::read(dir.join("base.squashfs")).unwrap();
         assert!(image == fs::read(dir.join("again.squashfs")).unwrap(), "two images differ");
-        let manifest = fs::read_to_string(dir.join("base.manifest.json")).unwrap();
+        let manifest = fs::read_to_string(dir.join("base.squashfs.manifest.json")).unwrap();
         let digest = manifest.lines().find(|line| line.starts_with("\"archive\"")).unwrap();
         // Changes with the format of what is written, and with squashfs-tools.
         println!("{digest}");

@@ -192,11 +192,6 @@ fn attributes(fields: &Fields<'_>) -> Result<Option<Action>, Box<Mistake>> {
     Ok(fields.get("attributes").map(Attributes::of).transpose()?.map(Action::Attributes))
 }
 
-/// Whether `folder` is a provisioner: an own one or an Ansible role.
-pub(crate) fn is_provisioner(folder: &Path) -> bool {
-    Folder::host(folder).is_provisioner()
-}
-
 /// A path, or `{path: PATH, outside: true}`.
 fn script(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
     let mut outside = false;

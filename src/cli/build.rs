@@ -11,6 +11,7 @@ use provisioners::{Options, Plan, StepFailed};
 
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::progress::Steps;
+use super::project::{self, ProjectArgs};
 use super::{Failure, Outcome, say};
 use crate::machine::RootMachine;
 use crate::root::{Composed, Root, RootOptions};
@@ -19,12 +20,16 @@ use crate::seal::{Format, Output};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The image file
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// An image file; or a project's file or folder, and names of its images; names alone are
+    /// those of the project here; all images by default
+    #[arg(value_name = "FILE|NAME")]
+    what: Vec<String>,
 
     #[command(flatten)]
-    pub(super) common: Common,
+    project: ProjectArgs,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 /// What `build` and `base` have in common.
@@ -55,8 +60,58 @@ pub(super) struct Common {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let image = Image::load(&args.file)?;
-    build(&image, &args.common)
+    let Some((project, names)) = project::find(&args.what, &args.project)? else {
+        return match args.what.as_slice() {
+            [file] => build(&Image::load(Path::new(file))?, &args.common),
+            files => Err(Failure::message(format!(
+                "{} image files: they are built one at a time, or as images of a project",
+                files.len()
+            ))),
+        };
+    };
+    match &args.project.only {
+        Some(name) => {
+            let index = project.find(name).map_err(Failure::message)?;
+            build(&project.images()[index].image, &args.common)
+        }
+        None => project::build(&project, &names, &args.project, &args.common),
+    }
+}
+
+impl Common {
+    /// Refuses what is for one image.
+    pub(super) fn check_for_project(&self) -> Result<(), Failure> {
+        let given = [
+            (self.output.is_some(), "--output"),
+            (self.seal.format.is_some(), "--format"),
+            (self.log.is_some(), "--log"),
+        ];
+        match given.iter().find(|(given, _)| *given) {
+            Some((_, option)) => Err(Failure::message(format!(
+                "{option} is for one image file; a project says itself what is written where"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The options by which an image would come out otherwise, as text.
+    pub(super) fn that_matter(&self) -> String {
+        let mut options = Vec::new();
+        if let Some(network) = self.root.network {
+            options.push(format!("--network {network:?}").to_lowercase());
+        }
+        if let Some(level) = self.seal.level {
+            options.push(format!("--level {level}"));
+        }
+        options.extend(self.ansible.iter().map(|arg| format!("--ansible={}", arg.display())));
+        options.extend(
+            self.root
+                .bind
+                .iter()
+                .map(|bind| format!("--bind {}:{}", bind.host.display(), bind.inside.display())),
+        );
+        options.join(" ")
+    }
 }
 
 /// What is decided before anything is done.

@@ -12,6 +12,7 @@ mod control;
 mod mount;
 mod options;
 mod progress;
+mod project;
 mod run;
 mod seal;
 mod umount;
@@ -46,7 +47,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build the image that an image file describes
+    /// Build what is out of date of a project, or the image that an image file describes
     Build(build::Args),
     /// Run a command in a root of base and overlays
     Run(run::RunArgs),
@@ -96,6 +97,7 @@ failure_from!(
     provisioners::ConfigError,
     provisioners::PlanError,
     crate::import::ImportError,
+    crate::project::RecordError,
     std::io::Error,
 );
 

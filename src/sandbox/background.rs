@@ -51,3 +51,21 @@ pub fn send_message(
 pub fn receive_message(socket: &impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     sys::receive(socket.as_fd()).map(|received| (received.bytes, received.fds))
 }
+
+/// Makes `command` one that is asked to end (SIGTERM) when this thread does, and that hears the
+/// signals that this thread has taken.
+pub fn end_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = std::process::id();
+    let prepare = move || {
+        nix::sys::signal::SigSet::empty().thread_set_mask()?;
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
+        // It may have ended before it was said what is to happen then.
+        if nix::unistd::getppid().as_raw() as u32 != parent {
+            return Err(io::Error::other("the parent has ended"));
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only, and allocates nothing unless it fails.
+    unsafe { command.pre_exec(prepare) };
+}

@@ -52,7 +52,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use background::{Half, receive_message, send_message, split};
+pub use background::{Half, end_with_parent, receive_message, send_message, split};
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;

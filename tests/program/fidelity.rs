@@ -324,7 +324,10 @@ fn a_tortured_base_gives_the_same_bytes_at_every_privilege() {
         inside::run(&stage, who, &[&base], "torture", |command| {
             command.env("SOURCE_DATE_EPOCH", EPOCH).arg("--save").arg(&path);
         });
-        (fs::read(&path).unwrap(), fs::read(path.with_file_name("torture.manifest.json")).unwrap())
+        (
+            fs::read(&path).unwrap(),
+            fs::read(path.with_file_name("torture.cpio.gz.manifest.json")).unwrap(),
+        )
     };
     let root = archive(Who::Root, "torture.cpio.gz");
     let user = archive(Who::Unprivileged, "torture.cpio.gz");

@@ -174,7 +174,7 @@ fn what_is_written_to_a_mount_is_sealed_while_it_goes_on() {
         assert!(!second.contains("hostname") && !second.contains("etc/one"), "{second}");
         umount(&stage, who, &dir).ok();
         nothing_is_left(&dir, &mounts);
-        assert!(stage.out(who).join("first.manifest.json").exists());
+        assert!(stage.out(who).join("first.cpio.gz.manifest.json").exists());
     }
 }
 

@@ -8,10 +8,7 @@ use crate::{discovery, fidelity, inside};
 
 /// An archive and its manifest.
 fn read(archive: &Path) -> (Vec<u8>, Vec<u8>) {
-    let name = archive.file_name().unwrap().to_str().unwrap();
-    let stem = name.split('.').next().unwrap();
-    let manifest = archive.with_file_name(format!("{stem}.manifest.json"));
-    (fs::read(archive).unwrap(), fs::read(manifest).unwrap())
+    (fs::read(archive).unwrap(), fs::read(format!("{}.manifest.json", archive.display())).unwrap())
 }
 
 /// What is different between two archives.

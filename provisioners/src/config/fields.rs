@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use super::error::Mistake;
-use super::nearest;
 use super::yaml::{Key, Node, Value};
+use super::{join, nearest};
 
 /// A mapping whose keys are being read. [`finish`](Fields::finish) refuses those nobody asked for,
 /// so the list of valid keys is the code that reads them.
@@ -66,12 +66,13 @@ impl<'a> Fields<'a> {
         name: &'static str,
         folder: &Path,
     ) -> Result<Option<PathBuf>, Box<Mistake>> {
-        self.get(name).map(|n| n.text("a path").map(|t| folder.join(t))).transpose()
+        self.get(name).map(|n| n.text("a path").map(|t| join(folder, t))).transpose()
     }
 
     /// Refuses the keys that nobody asked for.
     pub(crate) fn finish(self) -> Result<(), Box<Mistake>> {
         let mut asked = self.asked.into_inner();
+        asked.sort_unstable();
         asked.dedup();
         match self.entries.iter().find(|(k, _)| !asked.contains(&k.name.as_str())) {
             None => Ok(()),

@@ -12,6 +12,11 @@ pub use error::ConfigError;
 pub(crate) use fields::Fields;
 pub(crate) use yaml::{Document, Node, Value};
 
+/// The path that a file in `folder` calls `text`: without a needless `./` before it.
+pub(crate) fn join(folder: &std::path::Path, text: &str) -> std::path::PathBuf {
+    if folder == std::path::Path::new(".") { text.into() } else { folder.join(text) }
+}
+
 /// The name among `names` that was most likely meant by `given`, if one is near enough.
 pub(crate) fn nearest<'a>(
     given: &str,

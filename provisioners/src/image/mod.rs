@@ -2,18 +2,21 @@
 //!
 //! Paths in it are relative to the folder it is in. What a command line says wins over it.
 
+mod inputs;
 mod source;
 
 use std::path::{Path, PathBuf};
 
 use crate::cleanup;
 use crate::config::error::Mistake;
-use crate::config::{ConfigError, Document, Fields, Node, nearest};
+use crate::config::{ConfigError, Document, Fields, Node, join, nearest};
+use crate::folder::Folder;
 use crate::project::Globals;
-use crate::provisioner::{FILE_NAME, Provisioner, is_provisioner};
+use crate::provisioner::{FILE_NAME, Provisioner};
 use crate::run::{Plan, PlanError};
 use crate::variables::Declared;
 
+pub use inputs::Inputs;
 pub(crate) use source::{Archive, Kind};
 pub use source::{Debootstrap, Layers, Root, Source, Yield};
 
@@ -39,7 +42,7 @@ pub struct Image {
     /// `SOURCE_DATE_EPOCH` wins.
     pub source_date_epoch: Option<i64>,
     /// Folders of provisioners, in the order in which they run.
-    pub provisioners: Vec<PathBuf>,
+    pub provisioners: Vec<Folder>,
     variables: Declared,
     cleanup: cleanup::Settings,
 }
@@ -120,7 +123,7 @@ impl Image {
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let document = Document::read(file)?;
         let folder = document.folder();
-        let layer = |node: &Node| Ok(folder.join(node.text("the path of an image")?));
+        let layer = |node: &Node| Ok(join(folder, node.text("the path of an image")?));
         let around = Surroundings { folder, layer: &layer, project: None };
         Ok(Self::of(&document, &document.root, &around)?)
     }
@@ -167,7 +170,7 @@ impl Image {
     /// # Errors
     /// When one has a mistake.
     pub fn load_provisioners(&self) -> Result<Vec<Provisioner>, ConfigError> {
-        self.provisioners.iter().map(|p| Provisioner::load(p)).collect()
+        self.provisioners.iter().map(Provisioner::load_from).collect()
     }
 
     /// Reads the provisioners and makes the plan for this image.
@@ -176,11 +179,6 @@ impl Image {
     /// When a provisioner or a variable has a mistake, or a template can't be rendered.
     pub fn plan(&self) -> Result<Plan, PlanError> {
         Plan::with(&self.load_provisioners()?, &self.variables, &self.cleanup)
-    }
-
-    /// The variables that it gives.
-    pub(crate) fn variables(&self) -> &Declared {
-        &self.variables
     }
 
     /// Gives it variables that its own win over.
@@ -263,7 +261,7 @@ pub(crate) fn outputs(
         let stem = folder.join(project.name);
         return Ok(formats.into_iter().map(|format| suffixed(&stem, format)).collect());
     };
-    let path = folder.join(node.text("the path of a file")?);
+    let path = join(folder, node.text("the path of a file")?);
     match (formats.as_slice(), Format::of_path(&path)) {
         (&[format], _) => Ok(vec![(path, format)]),
         ([], Some(format)) => Ok(vec![(path, format)]),
@@ -284,7 +282,7 @@ pub(crate) fn outputs(
 }
 
 /// A config file: variables, and the provisioner that they are for, as on-imagebuilder has them.
-fn config_file(node: &Node, folder: &Path) -> Result<(Declared, Vec<PathBuf>), Box<Mistake>> {
+fn config_file(node: &Node, folder: &Path) -> Result<(Declared, Vec<Folder>), Box<Mistake>> {
     let name = node.text("the path of a file")?;
     let document = Document::read(&folder.join(name)).map_err(|error| match error {
         ConfigError::Mistake(mistake) => mistake,
@@ -296,21 +294,22 @@ fn config_file(node: &Node, folder: &Path) -> Result<(Declared, Vec<PathBuf>), B
     Ok((Declared::of(Some(&variables))?, provisioners(provisioner.as_ref(), folder)?))
 }
 
-fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<PathBuf>, Box<Mistake>> {
+fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<Mistake>> {
     let Some(node) = node else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for node in node.list()? {
         let name = node.text("the path of a provisioner's folder")?;
-        let path = folder.join(name);
-        if !is_provisioner(&path) {
-            let problem = if path.is_dir() {
+        let named = Folder::named(name, folder)
+            .map_err(|error| node.wrong_with(error.problem, error.help))?;
+        if !named.is_provisioner() {
+            let problem = if folder.join(name).is_dir() {
                 format!("the folder `{name}` has no {FILE_NAME}, nor the tasks of an Ansible role")
             } else {
                 format!("there is no folder `{name}` in {}", folder.display())
             };
             return Err(node.wrong(problem));
         }
-        found.push(path);
+        found.push(named);
     }
     Ok(found)
 }
@@ -322,7 +321,7 @@ pub(crate) fn paths(
 ) -> Result<Vec<PathBuf>, Box<Mistake>> {
     match node {
         None => Ok(Vec::new()),
-        Some(node) => node.list()?.iter().map(|n| Ok(folder.join(n.text(what)?))).collect(),
+        Some(node) => node.list()?.iter().map(|n| Ok(join(folder, n.text(what)?))).collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Surroundings, paths, word};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value};
+use crate::config::{Fields, Node, Value, join};
 use crate::glob::Pattern;
 use crate::machine::{Kind as FileKind, Machine};
 use crate::steps::StepError;
@@ -174,7 +174,7 @@ fn root(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Root, Box<Mist
                 return Err(other.wrong_with(problem, help));
             }
         }
-        return Ok(Root::From(around.folder.join(node.text("the path of a root file system")?)));
+        return Ok(Root::From(join(around.folder, node.text("the path of a root file system")?)));
     }
     Ok(Root::Debian(debootstrap(fields, around)?))
 }
@@ -267,10 +267,10 @@ fn yields(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Vec<Yield>, 
             project.globals.output.join(node.text("the path of a folder")?)
         }
         (Some(project), None) => project.globals.output.clone(),
-        (None, Some(node)) => around.folder.join(node.text("the path of a folder")?),
+        (None, Some(node)) => join(around.folder, node.text("the path of a folder")?),
         (None, None) => {
             let help = "an initrd image yields files: name the folder they go to";
-            around.folder.join(fields.require("output", help)?.text("the path of a folder")?)
+            join(around.folder, fields.require("output", help)?.text("the path of a folder")?)
         }
     };
     let file = |name: &str, pattern: &str| Yield {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::error::Mistake;
 use crate::config::yaml::Key;
-use crate::config::{ConfigError, Document, Fields, Node, Value, nearest};
+use crate::config::{ConfigError, Document, Fields, Node, Value, join, nearest};
 use crate::image::{self, Archive, Image, InProject, Kind, Settings, Source, Surroundings};
 use crate::variables::{Declared, Variables};
 
@@ -75,7 +75,7 @@ impl Project {
         let fields = Fields::of(&document.root, "a project")?;
         let folder = document.folder();
         let globals = Globals {
-            output: fields.path("output", folder)?.unwrap_or_else(|| folder.join("build")),
+            output: fields.path("output", folder)?.unwrap_or_else(|| join(folder, "build")),
             archive: Archive::of(&fields, folder)?,
             settings: Settings::of(&fields)?,
         };
@@ -178,7 +178,7 @@ fn members(
                     "layers are images in the formats squashfs, cpio.gz, cpio.zst or cpio",
                 )),
                 None if named.contains(['/', '.']) || folder.join(named).exists() => {
-                    Ok(folder.join(named))
+                    Ok(join(folder, named))
                 }
                 None => Err(match nearest(named, files.keys().copied()) {
                     Some(near) => node.wrong_with(

@@ -1,0 +1,149 @@
+//! What goes into an image, so that one can tell whether it would come out otherwise today.
+//!
+//! Invariants:
+//! - Equal inputs, equal image, as far as this program decides it: what a mirror serves under the
+//!   same names is not known before it is fetched, and layers are not part of it but their names:
+//!   they are judged by whoever has them.
+//! - Each part has a name that a reader understands, and a value: text, or a digest.
+//! - What only says how the build goes (proxies, the size of the upper) is not in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Image, Network, Root, Source};
+use crate::config::ConfigError;
+use crate::folder::Digest;
+
+/// The parts by name.
+pub type Inputs = BTreeMap<String, String>;
+
+impl Image {
+    /// What goes into it, but the content of its layers.
+    ///
+    /// # Errors
+    /// When a provisioner has a mistake or a file can't be read.
+    pub fn inputs(&self) -> Result<Inputs, ConfigError> {
+        let mut parts = Inputs::new();
+        let mut add = |name: &str, value: String| {
+            if !value.is_empty() {
+                parts.insert(name.to_owned(), value);
+            }
+        };
+        self.of_source(&mut add)?;
+        let outputs = self
+            .outputs
+            .iter()
+            .map(|(path, format)| format!("{} ({})", file_name(path), format.name()));
+        add("outputs", outputs.collect::<Vec<_>>().join(", "));
+        add("network", if self.network == Network::None { "none" } else { "" }.to_owned());
+        add("source_date_epoch", self.source_date_epoch.map_or(String::new(), |e| e.to_string()));
+
+        let provisioners = self.load_provisioners()?;
+        let mut cleanup = crate::cleanup::Settings::default();
+        for provisioner in &provisioners {
+            cleanup = cleanup.overridden_by(provisioner.cleanup());
+        }
+        let cleanup = cleanup.overridden_by(&self.cleanup);
+        let names: Vec<&str> = cleanup.enabled().map(|step| step.name).collect();
+        add("cleanup", names.join(", "));
+        let named: Vec<String> = provisioners.iter().map(|p| p.name().to_owned()).collect();
+        add("provisioners", named.join(", "));
+        for (name, value) in self.variables.iter() {
+            add(&format!("variable {name}"), value.to_string());
+        }
+        for provisioner in &provisioners {
+            for (file, digest) in provisioner.inputs()? {
+                add(&format!("{}: {file}", provisioner.name()), digest.to_string());
+            }
+        }
+        Ok(parts)
+    }
+
+    fn of_source(&self, add: &mut dyn FnMut(&str, String)) -> Result<(), ConfigError> {
+        if let Some(layers) = self.source.layers() {
+            let names: Vec<String> = layers.paths().iter().map(|path| file_name(path)).collect();
+            add("layers", names.join(", "));
+        }
+        match &self.source {
+            Source::Overlay(_) => add("kind", "overlay".to_owned()),
+            Source::Initrd { yields, .. } => {
+                add("kind", "initrd".to_owned());
+                for wanted in yields {
+                    add(&format!("yields {}", wanted.name), wanted.pattern.clone());
+                }
+            }
+            Source::Base(Root::From(path)) => {
+                add("kind", "base".to_owned());
+                let digest = digest(path)
+                    .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                add(&format!("from {}", path.display()), digest.to_string());
+            }
+            Source::Base(Root::Debian(debian)) => {
+                add("kind", "base".to_owned());
+                add("release", debian.release.clone());
+                add("mirror", debian.mirrors.join(", "));
+                add("variant", debian.variant.clone());
+                add("components", debian.components.join(", "));
+                add("architecture", debian.architecture.clone().unwrap_or_default());
+                add("packages", debian.packages.join(", "));
+                if let Some(path) = &debian.keyring {
+                    let keys = digest(path)
+                        .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                    add("keyring", keys.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// A digest of a file's content, or of all that is in a directory: of its files the sizes and times
+/// stand for the content, since there may be a whole root of them.
+fn digest(path: &Path) -> io::Result<Digest> {
+    let mut sha256 = Sha256::new();
+    if fs::metadata(path)?.is_dir() {
+        tree(path, &mut sha256)?;
+    } else {
+        let mut file = fs::File::open(path)?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                read => sha256.update(&buffer[..read]),
+            }
+        }
+    }
+    Ok(Digest(sha256.finalize().into()))
+}
+
+fn tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let meta = entry.metadata()?;
+        sha256.update(entry.file_name().as_bytes());
+        sha256.update([0]);
+        for number in [u64::from(meta.mode()), u64::from(meta.uid()), u64::from(meta.gid())] {
+            sha256.update(number.to_le_bytes());
+        }
+        if meta.is_dir() {
+            tree(&entry.path(), sha256)?;
+            sha256.update([1]);
+        } else {
+            sha256.update(meta.len().to_le_bytes());
+            sha256.update(meta.mtime().to_le_bytes());
+            sha256.update(meta.mtime_nsec().to_le_bytes());
+        }
+    }
+    Ok(())
+}
