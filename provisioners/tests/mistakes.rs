@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{chain, write_files};
-use provisioners::{Image, Provisioner};
+use provisioners::{Image, Project, Provisioner};
 
 #[test]
 fn every_mistake_is_shown_at_its_place_with_what_to_do() {
@@ -19,7 +19,7 @@ fn every_mistake_is_shown_at_its_place_with_what_to_do() {
         })
         .collect();
     names.sort();
-    assert!(names.len() > 30);
+    assert!(names.len() > 75);
     let mut wrong = Vec::new();
     for name in names {
         let text = fs::read_to_string(folder.join(format!("{name}.yml"))).unwrap();
@@ -44,18 +44,27 @@ fn message(name: &str, text: &str) -> String {
         chain(&Provisioner::load(dir.path()).expect_err(name))
     } else {
         let provisioner = "variables: {lldp_interval: 30, servers: []}\n";
-        let files =
-            [("image.yml", text), ("provisioner/provisioner.yml", provisioner), ("empty/x", "")];
+        let file = if name.starts_with("project-") { "overcoat.yml" } else { "image.yml" };
+        let files = [(file, text), ("provisioner/provisioner.yml", provisioner), ("empty/x", "")];
         write_files(dir.path(), &files);
+        if file == "overcoat.yml" {
+            return plain(
+                dir.path(),
+                &chain(&Project::load(&dir.path().join(file)).expect_err(name)),
+            );
+        }
         match Image::load(&dir.path().join("image.yml")) {
             Err(error) => chain(&error),
             Ok(image) => chain(&image.plan().expect_err(name)),
         }
     };
-    error
-        .replace(&format!("{}/", dir.path().display()), "")
-        .replace(&dir.path().display().to_string(), ".")
-        + "\n"
+    plain(dir.path(), &error)
+}
+
+/// A message without the folder that it was made in.
+fn plain(folder: &Path, message: &str) -> String {
+    let folder = folder.display().to_string();
+    message.replace(&format!("{folder}/"), "").replace(&folder, ".") + "\n"
 }
 
 /// The examples are part of the documentation: they have to be right.

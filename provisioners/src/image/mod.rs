@@ -14,7 +14,7 @@ use crate::folder::Folder;
 use crate::project::Globals;
 use crate::provisioner::{FILE_NAME, Provisioner};
 use crate::run::{Plan, PlanError};
-use crate::variables::Declared;
+use crate::variables::{Declared, Variables};
 
 pub use inputs::Inputs;
 pub(crate) use source::{Archive, Kind};
@@ -181,6 +181,11 @@ impl Image {
         Plan::with(&self.load_provisioners()?, &self.variables, &self.cleanup)
     }
 
+    /// Refuses variables of its own that none of its provisioners has.
+    pub(crate) fn check_variables(&self, provisioners: &[&Variables]) -> Result<(), Box<Mistake>> {
+        self.variables.check_against(provisioners)
+    }
+
     /// Gives it variables that its own win over.
     pub(crate) fn add_variables(&mut self, below: Declared) {
         self.variables = below.overridden_by(std::mem::take(&mut self.variables));
@@ -307,11 +312,26 @@ fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<M
             } else {
                 format!("there is no folder `{name}` in {}", folder.display())
             };
-            return Err(node.wrong(problem));
+            return Err(match near(folder, name) {
+                Some(near) => node.wrong_with(problem, format!("did you mean `{near}`?")),
+                None => node.wrong(problem),
+            });
         }
         found.push(named);
     }
     Ok(found)
+}
+
+/// The provisioner beside a missing one that was most likely meant.
+fn near(folder: &Path, name: &str) -> Option<String> {
+    let (above, last) = name.rsplit_once('/').map_or(("", name), |(above, last)| (above, last));
+    let names: Vec<String> = std::fs::read_dir(folder.join(above))
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| Folder::host(folder.join(above).join(name)).is_provisioner())
+        .collect();
+    let near = nearest(last, names.iter().map(String::as_str))?;
+    Some(if above.is_empty() { near.to_owned() } else { format!("{above}/{near}") })
 }
 
 pub(crate) fn paths(

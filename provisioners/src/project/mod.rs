@@ -208,6 +208,7 @@ fn give(members: &mut [Member], variables: &Declared) -> Result<(), ConfigError>
     for member in &mut *members {
         let provisioners = member.image.load_provisioners()?;
         let of_image: Vec<&Variables> = provisioners.iter().map(|p| p.variables()).collect();
+        member.image.check_variables(&of_image)?;
         member.image.add_variables(variables.known_to(&of_image));
         known.extend(of_image.into_iter().cloned());
     }
