@@ -342,6 +342,7 @@ impl Run<'_> {
         }
         let more = match reasons.len() - 1 {
             0 => String::new(),
+            1 => ", and one more reason".to_owned(),
             more => format!(", and {more} more reasons"),
         };
         say(&format!("{name}: {what}: {}{more}", reasons[0]));

@@ -104,24 +104,20 @@ impl Copy<'_> {
         size: u64,
     ) -> Result<(), ImportError> {
         let mut offset = 0;
-        while let Some(data) = self.from.next_data(there, offset).map_err(ImportError::Damaged)? {
+        while offset < size
+            && let Some(data) = self.from.next_data(there, offset).map_err(ImportError::Damaged)?
+        {
             offset = data.start;
-            while offset < data.end.min(size) {
-                let most = (data.end - offset).min(self.buffer.len() as u64) as usize;
+            let end = data.end.min(size);
+            while offset < end {
+                let most = (end - offset).min(self.buffer.len() as u64) as usize;
                 let read = self.from.read(there, offset, &mut self.buffer[..most]);
-                let read = read.map_err(ImportError::Damaged)?;
-                let mut rest = &self.buffer[..read];
+                let mut rest = &self.buffer[..read.map_err(ImportError::Damaged)?];
                 while !rest.is_empty() {
                     let written = self.to.write(here, offset, rest).map_err(at(path))?;
                     rest = &rest[written..];
                     offset += written as u64;
                 }
-                if read == 0 {
-                    break;
-                }
-            }
-            if offset >= size {
-                break;
             }
         }
         // A hole at the end.

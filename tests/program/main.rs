@@ -15,6 +15,7 @@ mod mounting;
 mod nothing_left;
 mod outside;
 mod posix;
+mod project;
 mod same_bytes;
 #[path = "../support/mod.rs"]
 mod support;

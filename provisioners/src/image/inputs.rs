@@ -82,7 +82,7 @@ impl Image {
                 add("kind", "base".to_owned());
                 let digest = digest(path)
                     .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-                add(&format!("from {}", path.display()), digest.to_string());
+                add(&format!("from {}", file_name(path)), digest.to_string());
             }
             Source::Base(Root::Debian(debian)) => {
                 add("kind", "base".to_owned());

@@ -1,0 +1,483 @@
+//! Projects: what is out of date is built, and nothing else.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::support::processes::{alive, family, within};
+use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A small project: a base made of a folder with a static busybox, two overlays, and files that are
+/// taken out of a root.
+struct Site {
+    stage: Stage,
+}
+
+impl Site {
+    fn new() -> Self {
+        let stage = Stage::new();
+        stage.sh("mkdir -p tree/bin tree/etc tree/srv tree/boot tree/usr/sbin
+             cp $(command -v busybox) tree/bin/busybox
+             for a in sh cat mkdir rm touch sleep ls chmod; do ln -s busybox tree/bin/$a; done
+             echo 'root:x:0:0::/:/bin/sh' >tree/etc/passwd; echo one >tree/etc/conf
+             echo gone >tree/etc/gone");
+        let site = Site { stage };
+        site.provisioner("base", "variables: {name: x}\nfiles: files\n");
+        site.write("base/files/etc/name.j2", "{{ name }}\n");
+        site.provisioner("one", "variables: {greeting: hi}\nfiles: files\nscripts: [do]\n");
+        site.write("one/files/etc/greeting.j2", "{{ greeting }}\n");
+        site.write("one/do", "echo more >>/etc/conf; rm /etc/gone\n");
+        site.provisioner("two", "files: files\n");
+        site.write("two/files/srv/two", "two\n");
+        site.provisioner("kernel", "scripts: [do]\n");
+        site.write(
+            "kernel/do",
+            "echo kernel >/boot/vmlinuz-6.1; echo initrd >/boot/initrd.img-6.1\n",
+        );
+        site.project(
+            "  base: {kind: base, from: ../tree, provisioner: base}
+  one: {base: base, provisioner: one}
+  two: {base: base, overlays: [one], provisioner: two, format: [cpio.gz, cpio.zst]}
+  boot: {kind: initrd, base: base, provisioner: kernel}\n",
+        );
+        site
+    }
+
+    fn write(&self, name: &str, content: &str) -> PathBuf {
+        self.stage.write(format!("project/{name}"), content)
+    }
+
+    fn provisioner(&self, name: &str, content: &str) {
+        self.write(&format!("{name}/provisioner.yml"), content);
+    }
+
+    /// Writes the project file, with these images.
+    fn project(&self, images: &str) {
+        self.settings("", images);
+    }
+
+    fn settings(&self, settings: &str, images: &str) {
+        for who in EVERYBODY {
+            let text = format!(
+                "output: {}\nnetwork: none\nsource_date_epoch: {EPOCH}\n{settings}images:\n{images}",
+                self.out(who).display()
+            );
+            self.write(&format!("{who:?}.yml"), &text);
+        }
+    }
+
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let path = self.stage.path(format!("project/{name}"));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    /// Changes the project files of both.
+    fn edit_project(&self, from: &str, to: &str) {
+        EVERYBODY.iter().for_each(|who| self.edit(&format!("{who:?}.yml"), from, to));
+    }
+
+    fn out(&self, who: Who) -> PathBuf {
+        self.stage.out(who).join("artifacts")
+    }
+
+    fn command(&self, who: Who, arguments: &[&str]) -> Command {
+        let mut command = self.stage.overcoat(who);
+        let file = self.stage.path(format!("project/{who:?}.yml"));
+        command.arg("build").arg("--project").arg(file).args(arguments);
+        command
+    }
+
+    fn run(&self, who: Who, arguments: &[&str]) -> Finished {
+        finish(&mut self.command(who, arguments))
+    }
+
+    /// What a build says of each image: its name and state, in order.
+    fn states(&self, who: Who, arguments: &[&str]) -> Vec<(String, String)> {
+        let report = self.report(self.run(who, &[arguments, &["--json"]].concat()).ok());
+        report.iter().map(|image| (text(image, "name"), text(image, "state"))).collect()
+    }
+
+    fn report(&self, finished: Finished) -> Vec<Value> {
+        let report: Value = serde_json::from_slice(&finished.stdout).unwrap();
+        report["images"].as_array().unwrap().clone()
+    }
+
+    /// The images that are built.
+    fn built(&self, who: Who, arguments: &[&str]) -> Vec<String> {
+        let states = self.states(who, arguments);
+        states.into_iter().filter(|(_, state)| state == "built").map(|(name, _)| name).collect()
+    }
+
+    fn files(&self, who: Who) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(self.out(who))
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != ".overcoat")
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_project_is_built_once_and_with_the_same_bytes_by_everybody() {
+    let site = Site::new();
+    for who in EVERYBODY {
+        assert_eq!(site.built(who, &[]), ["base", "one", "two", "boot"]);
+        assert_eq!(
+            site.files(who),
+            [
+                "base.squashfs",
+                "base.squashfs.manifest.json",
+                "initrd.img",
+                "one.cpio.gz",
+                "one.cpio.gz.manifest.json",
+                "two.cpio.gz",
+                "two.cpio.gz.manifest.json",
+                "two.cpio.zst",
+                "two.cpio.zst.manifest.json",
+                "vmlinuz"
+            ]
+        );
+        assert_eq!(site.built(who, &[]), [] as [&str; 0]);
+        site.run(who, &[]).ok().says(&["4 images: 4 up to date, 0 built"]);
+    }
+    for name in site.files(Who::Root) {
+        let read = |who| fs::read(site.out(who).join(&name)).unwrap();
+        assert!(read(Who::Root) == read(Who::Unprivileged), "{name}");
+    }
+    assert_eq!(fs::read(site.out(Who::Root).join("vmlinuz")).unwrap(), b"kernel\n");
+}
+
+#[test]
+fn what_goes_into_an_image_makes_it_due_and_no_other() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &[]);
+    let because = |arguments: &[&str], name: &str, reason: &str| {
+        let dry = site.report(site.run(who, &[arguments, &["-n", "--json"]].concat()).ok());
+        for image in dry {
+            let due = text(&image, "name") == name;
+            assert_eq!(text(&image, "state") == "due", due, "{name}: {image}");
+            if due {
+                assert_eq!(image["reasons"], serde_json::json!([reason]));
+            }
+        }
+        site.run(who, &["-n", "--explain"])
+            .ok()
+            .says(&[&format!("{name}: would be built"), reason]);
+        assert_eq!(site.built(who, arguments), [name]);
+        assert_eq!(site.built(who, &[]), [] as [&str; 0], "{reason}");
+    };
+    site.edit("one/files/etc/greeting.j2", "{{ greeting }}", "{{ greeting }}!");
+    because(&[], "one", "one: files/etc/greeting.j2 changed");
+    site.write("one/files/etc/another", "");
+    because(&[], "one", "one: files/etc/another is new");
+    fs::remove_file(site.stage.path("project/one/files/etc/another")).unwrap();
+    because(&[], "one", "one: files/etc/another is gone");
+    site.edit("two/provisioner.yml", "files: files", "description: x\nfiles: files");
+    because(&[], "two", "two: provisioner.yml changed");
+    site.edit_project("provisioner: one}", "provisioner: one, variables: {greeting: hello}}");
+    because(&[], "one", "variable greeting is new: \"hello\"");
+    site.edit_project("{greeting: hello}", "{greeting: hullo}");
+    because(&[], "one", "variable greeting changed from \"hello\" to \"hullo\"");
+    site.edit_project("format: [cpio.gz, cpio.zst]", "format: [cpio.gz]");
+    let before = "outputs changed from two.cpio.gz (cpio.gz), two.cpio.zst (cpio.zst) to two.cpio.gz \
+                  (cpio.gz)";
+    because(&[], "two", before);
+    site.edit_project("provisioner: one,", "cleanup: {all: false}, provisioner: one,");
+    because(&[], "one", "cleanup is gone");
+    site.edit_project("provisioner: kernel}", "provisioner: kernel, yields: {k: /boot/vmlinuz-*}}");
+    let dry = site.report(site.run(who, &["-n", "--json"]).ok());
+    let boot = dry.iter().find(|image| text(image, "name") == "boot").unwrap();
+    assert_eq!(boot["reasons"][0], "yields initrd.img is gone: it was /boot/initrd.img-*");
+    site.built(who, &[]);
+    fs::remove_file(site.out(who).join("one.cpio.gz")).unwrap();
+    because(&[], "one", "one.cpio.gz is missing");
+    fs::write(site.out(who).join("one.cpio.gz"), "mine").unwrap();
+    because(&[], "one", "one.cpio.gz is not what was built");
+    let file = fs::read(site.out(who).join("one.cpio.gz")).unwrap();
+    fs::write(site.out(who).join("one.cpio.gz"), file).unwrap();
+    assert_eq!(site.built(who, &[]), [] as [&str; 0], "only touched");
+}
+
+#[test]
+fn only_what_is_named_and_what_it_needs_is_built() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    assert_eq!(site.built(who, &["two"]), ["base", "one", "two"]);
+    assert_eq!(site.built(who, &["two", "--force"]), ["two"]);
+    assert_eq!(site.built(who, &["boot", "-j", "1"]), ["boot"]);
+    site.run(who, &["tow"]).code(2).says(&["has no image `tow`", "did you mean `two`?"]);
+    site.run(who, &["-o", "x.cpio.gz"]).code(2).says(&["--output is for one image file"]);
+}
+
+#[test]
+fn a_project_is_found_from_within_it() {
+    let site = Site::new();
+    let text = fs::read_to_string(site.stage.path("project/Unprivileged.yml")).unwrap();
+    site.write("overcoat.yml", &text);
+    let who = Who::Unprivileged;
+    let build = |folder: &str, arguments: &[&str]| {
+        let mut command = site.stage.overcoat(who);
+        finish(command.current_dir(site.stage.path(folder)).arg("build").args(arguments))
+    };
+    build("project/one/files", &["one"]).ok().says(&["2 images: 0 up to date, 2 built"]);
+    build("project", &["one"]).ok().says(&["2 images: 2 up to date"]);
+    build(".", &["project", "one"]).ok().says(&["2 images: 2 up to date"]);
+    build(".", &["project/overcoat.yml", "one"]).ok().says(&["2 images: 2 up to date"]);
+    build(".", &[]).code(2).says(&["there is no overcoat.yml here or above"]);
+    build(".", &["nothing"]).code(2).says(&["there is no file nothing, and no overcoat.yml"]);
+}
+
+#[test]
+fn a_newer_base_does_not_force_its_overlays_and_what_it_changed_beneath_them_is_told() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &[]);
+    let overlay = || fs::read(site.out(who).join("one.cpio.gz")).unwrap();
+    let before = overlay();
+
+    // Nowhere where the overlay has something.
+    site.edit_project("provisioner: base}", "provisioner: base, variables: {name: y}}");
+    site.run(who, &[]).ok().says(&[
+        "one: up to date, but made on another base.squashfs; none of its paths has changed there",
+    ]);
+    // At its paths: a file that it changed, one that it deleted, and one that it brought.
+    site.stage.sh("echo two >tree/etc/conf; rm tree/etc/gone; echo base >tree/etc/greeting");
+    let images =
+        site.report(site.run(who, &["--json"]).ok().says(&["of its paths, have changed there"]));
+    assert_eq!(
+        images.iter().map(|i| text(i, "state")).collect::<Vec<_>>()[..2],
+        ["built", "up to date"]
+    );
+    assert_eq!(
+        images[1]["changed_below"],
+        serde_json::json!([
+            {"path": "etc/conf", "since": "changed"},
+            {"path": "etc/gone", "since": "removed"},
+            {"path": "etc/greeting", "since": "added"},
+        ])
+    );
+    assert!(overlay() == before, "it was not touched");
+    // And still so the next time, until it is built on the new base.
+    site.run(who, &["one"])
+        .ok()
+        .says(&["/etc/conf changed, /etc/gone removed, /etc/greeting added"]);
+    site.edit("one/do", "; rm /etc/gone", "");
+    let images = site.report(site.run(who, &["--rebase", "--json"]).ok());
+    let reasons = images[1]["reasons"].to_string();
+    assert!(reasons.contains("--rebase was given, and base.squashfs changed"), "{reasons}");
+    let conf = site.stage.sh(&format!(
+        "gzip -dc '{}' | cpio -i --quiet --to-stdout etc/conf",
+        site.out(who).join("one.cpio.gz").display()
+    ));
+    assert_eq!(conf, "two\nmore\n");
+    assert_eq!(site.built(who, &["--rebase"]), [] as [&str; 0]);
+}
+
+#[test]
+fn a_failing_image_stops_what_needs_it_and_leaves_the_rest_whole() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.write("one/do", "echo doomed; exit 3\n");
+    let finished = site.run(who, &["--json", "-j", "1"]).code(1);
+    assert!(finished.stderr.contains("doomed"), "{}", finished.stderr);
+    let states: Vec<_> = site
+        .report(finished)
+        .iter()
+        .map(|image| (text(image, "name"), text(image, "state")))
+        .collect();
+    let states: Vec<_> = states.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    let failed = [("base", "built"), ("one", "failed"), ("two", "skipped"), ("boot", "not begun")];
+    assert_eq!(states, failed);
+    let base = ["base.squashfs", "base.squashfs.manifest.json", "one.cpio.gz.log"];
+    assert_eq!(site.files(who), base);
+    // What was built stays built.
+    site.write("one/do", "touch /etc/well\n");
+    assert_eq!(site.built(who, &[]), ["one", "two", "boot"]);
+}
+
+#[test]
+fn images_that_need_nothing_of_each_other_are_built_at_the_same_time() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    let meeting = site.stage.out(who).join("meeting");
+    fs::create_dir(&meeting).unwrap();
+    site.stage.give(&meeting, who);
+    // Each waits for the other.
+    for (name, other) in [("one", "two"), ("two", "one")] {
+        site.provisioner(name, "scripts: [do]\n");
+        let script = format!("touch /m/{name}; until [ -e /m/{other} ]; do sleep 0.01; done\n");
+        site.write(&format!("{name}/do"), &script);
+    }
+    site.project(
+        "  base: {kind: base, from: ../tree}
+  one: {base: base, provisioner: one}
+  two: {base: base, provisioner: two}\n",
+    );
+    let bind = format!("{}:/m", meeting.display());
+    let finished = site.run(who, &["-j", "2", "--bind", &bind]).ok();
+    finished.says(&["overcoat: one: built", "overcoat: two: built", "3 images: 0 up to date, 3 built"]);
+}
+
+#[test]
+fn whatever_ends_a_build_ends_all_that_it_started() {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let site = Site::new();
+        let who = Who::Unprivileged;
+        for name in ["one", "two"] {
+            site.provisioner(name, "scripts: [do]\n");
+            site.write(&format!("{name}/do"), "echo READY; while :; do sleep 1; done\n");
+        }
+        site.project(
+            "  base: {kind: base, from: ../tree}
+  one: {base: base, provisioner: one}
+  two: {base: base, provisioner: two}\n",
+        );
+        let mut command = site.command(who, &["-j", "2", "-v"]);
+        command.stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let ready = lines.by_ref().filter(|line| line.as_ref().is_ok_and(|l| l == "READY"));
+        assert_eq!(ready.take(2).count(), 2);
+        let reading = std::thread::spawn(move || lines.count());
+        let family = family(child.id());
+        assert!(family.len() > 8, "{family:?}");
+        // Nobody else builds meanwhile.
+        site.run(who, &[]).code(2).says(&["another `overcoat build` is at work"]);
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        child.wait().unwrap();
+        within(LIMIT, "all processes have ended", || alive(&family).is_empty());
+        reading.join().unwrap();
+        assert_eq!(site.files(who), ["base.squashfs", "base.squashfs.manifest.json"], "{signal}");
+        // It can go on.
+        site.write("one/do", "touch /etc/one\n");
+        site.write("two/do", "touch /etc/two\n");
+        assert_eq!(site.built(who, &[]), ["one", "two"]);
+    }
+}
+
+#[test]
+fn what_an_image_yields_must_be_there_and_be_one_file() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.write("kernel/do", "echo k >/boot/vmlinuz-6.1; echo k >/boot/vmlinuz-6.5\n");
+    site.run(who, &["boot"]).code(1).says(&[
+        "vmlinuz: /boot/vmlinuz-* stands for /boot/vmlinuz-6.1 and /boot/vmlinuz-6.5: say which one \
+         is meant",
+    ]);
+    site.write("kernel/do", "echo k >/boot/vmlinuz-6.1\n");
+    site.run(who, &["boot"])
+        .code(1)
+        .says(&["initrd.img: nothing in the root is at /boot/initrd.img-*"]);
+    assert!(!site.files(who).iter().any(|name| name == "vmlinuz"), "all of it or nothing");
+}
+
+#[test]
+fn a_base_can_be_made_of_any_root_file_system() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.stage.sh(
+        "cd tree && ln etc/conf etc/link && chown 7:8 etc/conf && mknod srv/disk b 8 1 && mkfifo srv/pipe
+         chmod 4755 bin/busybox; truncate -s 1M etc/hole; echo end >>etc/hole; mkdir -m 1777 tmp
+         tar --numeric-owner --sort=name -cf ../tree.tar . && cd ..
+         gzip -k tree.tar; xz -k tree.tar; zstd -q -k tree.tar
+         mksquashfs tree tree.squashfs -quiet -no-progress
+         (cd tree && find . | cpio -o -H newc --quiet | gzip) >tree.cpio.gz",
+    );
+    let names = [
+        "tree",
+        "tree.tar",
+        "tree.tar.gz",
+        "tree.tar.xz",
+        "tree.tar.zst",
+        "tree.squashfs",
+        "tree.cpio.gz",
+    ];
+    let images: String = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| format!("  b{i}: {{kind: base, from: ../{name}, format: tar}}\n"))
+        .collect();
+    site.project(&images);
+    site.run(who, &[]).ok();
+    let read = |i: usize| fs::read(site.out(who).join(format!("b{i}.tar"))).unwrap();
+    let listed = |i: usize| {
+        let path = site.out(who).join(format!("b{i}.tar"));
+        site.stage.sh(&format!("tar --numeric-owner -tvf '{}'", path.display()))
+    };
+    for (i, name) in names.iter().enumerate() {
+        // cpio has holes as zeros, and its links in another order; the list says enough.
+        assert!(read(i) == read(0), "{name}:\n{}\n{}", listed(i), listed(0));
+    }
+    let all = listed(0);
+    for wanted in ["brw-r--r-- 0/0 ", "hrw-r--r-- 7/8", "prw-r--r--", "-rwsr-xr-x"] {
+        assert!(all.contains(wanted), "no {wanted}\n{all}");
+    }
+    site.project("  b: {kind: base, from: ../tree.tar.bz2}\n");
+    site.stage.sh("echo 'BZh91AY&SY' >tree.tar.bz2");
+    site.run(who, &[]).code(2).says(&["tree.tar.bz2: neither"]);
+    site.stage.sh("head -c 100000 tree.tar.gz >tree.tar.bz2");
+    site.run(who, &[]).code(2).says(&["tree.tar.bz2"]);
+    assert!(!site.files(who).iter().any(|name| name.starts_with("b.")));
+}
+
+#[test]
+fn what_is_said_for_all_images_holds_for_each_that_says_nothing_else() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.provisioner("one", "variables: {greeting: hi, place: here}\nscripts: [do]\n");
+    site.write("one/do", "echo $OVERCOAT_VAR_greeting $OVERCOAT_VAR_place >/etc/said\ncat /etc/apt/apt.conf.d/zz-overcoat >/etc/apt.conf || :\n");
+    site.write("vars/three.yml", "provisioner: one\ngreeting: from the file\nplace: there\n");
+    site.settings(
+        "variables: {greeting: hello}\napt_proxy: http://cache.example.org:3142\n",
+        "  base: {kind: base, from: ../tree}
+  one: {base: base, provisioner: one, variables: {greeting: own}}
+  two: {base: base, provisioner: one}
+  three: {base: base, config_file: vars/three.yml, variables: {place: own}}\n",
+    );
+    site.run(who, &[]).ok();
+    let read = |image: &str, file: &str| {
+        let path = site.out(who).join(format!("{image}.cpio.gz"));
+        site.stage
+            .sh(&format!("gzip -dc '{}' | cpio -i --quiet --to-stdout {file}", path.display()))
+    };
+    assert_eq!(read("one", "etc/said"), "own here\n");
+    assert_eq!(read("two", "etc/said"), "hello here\n");
+    assert_eq!(read("three", "etc/said"), "from the file own\n");
+    let conf = read("one", "etc/apt.conf");
+    assert!(conf.contains("Acquire::http::Proxy \"http://cache.example.org:3142\";"), "{conf}");
+    site.edit("vars/three.yml", "from the file", "else");
+    assert_eq!(site.built(who, &[]), ["three"]);
+}
+
+#[test]
+fn a_report_of_a_build_is_all_that_is_on_standard_output() {
+    let site = Site::new();
+    let images = site.report(site.run(Who::Unprivileged, &["--json", "two"]).ok());
+    assert_eq!(images.len(), 3);
+    let outputs = images[2]["outputs"].as_array().unwrap();
+    assert_eq!(outputs.len(), 2);
+    for output in outputs {
+        let bytes = fs::read(text(output, "output")).unwrap();
+        assert_eq!(output["size"], bytes.len());
+    }
+    let mut quiet = site.command(Who::Unprivileged, &[]);
+    assert!(finish(&mut quiet).ok().stdout.is_empty());
+}
