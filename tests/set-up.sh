@@ -3,7 +3,8 @@
 #   - the tools that they run and compare with,
 #   - /dev/fuse for everybody, and a user without rights who has subordinate ids,
 #   - the lab (build/lab, or $OVERCOAT_LAB): a Debian base as tar, squashfs with gzip and squashfs
-#     with zstd, and an apt repository with the packages of examples/discovery.
+#     with zstd, and an apt repository with the packages of examples/discovery
+#     and systemd.
 # Takes about two minutes the first time, nearly all of it downloads.
 set -euo pipefail
 
@@ -17,7 +18,8 @@ tools=(
   python3
   squashfs-tools uidmap util-linux xz-utils zstd
 )
-packages=(dmidecode lshw lsscsi pciutils ethtool smartmontools lldpd hdparm ipmitool openssh-server)
+packages=(dmidecode lshw lsscsi pciutils ethtool smartmontools lldpd hdparm ipmitool openssh-server
+  systemd)
 
 [[ $(id -u) = 0 ]] || { echo "$0: run it as root" >&2; exit 1; }
 
@@ -56,7 +58,12 @@ for kind in gz.squashfs:gzip squashfs:zstd; do
     mv "$work/$image" .
   fi
 done
-if [[ ! -s repo/Packages ]]; then
+has_packages() {
+  for package in "${packages[@]}"; do
+    grep -qsx "Package: $package" repo/Packages || return 1
+  done
+}
+if ! has_packages; then
   mkdir "$work/root" "$work/repo"
   tar xf base.tar -C "$work/root"
   # The way to the network is the host's.

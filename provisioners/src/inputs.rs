@@ -1,8 +1,9 @@
 //! What goes into an image by a provisioner: its files and their digests.
 //!
 //! Of an own provisioner these are the files that its steps name. A script that runs outside may
-//! use whatever is beside it, so with one all of the folder counts. Of an Ansible role it is all
-//! of its folder, and of those of the roles that it names, and that these name.
+//! use whatever is beside it, so with one all of the folder counts, and so it does with a name of
+//! files in which there are variables. Of an Ansible role it is all of its folder, and of those of
+//! the roles that it names, and that these name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,22 +24,35 @@ pub(crate) fn of(provisioner: &Provisioner) -> Result<Vec<(String, Digest)>, Con
     if folder.is_file(Path::new(FILE_NAME)) {
         file(folder, Path::new(FILE_NAME), &mut found)?;
     }
-    for action in provisioner.actions() {
-        match action {
-            Action::Files(files) => tree(folder, files.path(), "", &mut found)?,
-            Action::Script(script) if script.is_outside() => {
-                tree(folder, Path::new(""), "", &mut found)?;
-                file(folder, script.path(), &mut found)?;
-            }
-            Action::Script(script) => file(folder, script.path(), &mut found)?,
-            Action::Packages(packages) => {
-                packages.files().try_for_each(|path| file(folder, path, &mut found))?;
-            }
-            Action::Ansible(role) => roles(role.folder(), &mut found)?,
-            Action::Attributes(_) => {}
+    for step in provisioner.written() {
+        match step.action() {
+            None if step.may_name_files() => tree(folder, Path::new(""), "", &mut found)?,
+            None => {}
+            Some(action) => of_action(action, folder, &mut found)?,
         }
     }
     Ok(found.into_iter().collect())
+}
+
+fn of_action(action: &Action, folder: &Folder, found: &mut Found) -> Result<(), ConfigError> {
+    match action {
+        Action::Files(files) => tree(folder, files.path(), "", found)?,
+        Action::Script(script) if script.is_outside() => {
+            tree(folder, Path::new(""), "", found)?;
+            file(folder, script.path(), found)?;
+        }
+        Action::Script(script) => file(folder, script.path(), found)?,
+        Action::Packages(packages) => {
+            packages.files().try_for_each(|path| file(folder, path, found))?;
+        }
+        Action::Ansible(role) => roles(role.folder(), found)?,
+        Action::Removal(_)
+        | Action::Groups(_)
+        | Action::Users(_)
+        | Action::Attributes(_)
+        | Action::Services(_) => {}
+    }
+    Ok(())
 }
 
 fn file(folder: &Folder, path: &Path, found: &mut Found) -> Result<(), ConfigError> {

@@ -19,10 +19,12 @@ pub mod machine;
 pub mod project;
 mod provisioner;
 mod run;
+mod scope;
 mod steps;
 mod tail;
 mod templates;
 mod variables;
+mod written;
 
 pub use config::ConfigError;
 pub use config::error::Mistake;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cleanup::{self, Cleanup};
@@ -37,6 +38,11 @@ pub trait Observer {
     /// A step ended well.
     fn finished(&mut self, step: &StepInfo, took: Duration) {
         let _ = (step, took);
+    }
+
+    /// A step is not run; `why` is for a reader: `when: serial_console`.
+    fn skipped(&mut self, step: &StepInfo, why: &str) {
+        let _ = (step, why);
     }
 
     /// A step ended badly; the error follows from [`Plan::run`].
@@ -127,12 +133,12 @@ pub enum PlanError {
 #[derive(Debug)]
 pub struct Plan {
     steps: Vec<(StepInfo, Step)>,
-    variables: Vec<Variables>,
 }
 
 #[derive(Debug)]
 enum Step {
-    Action { action: Action, variables: usize },
+    Action { action: Action, variables: Arc<Variables> },
+    Skipped { why: String },
     Cleanup(&'static Cleanup),
 }
 
@@ -154,23 +160,31 @@ impl Plan {
     ) -> Result<Self, PlanError> {
         let defaults: Vec<&Variables> = provisioners.iter().map(Provisioner::variables).collect();
         variables.check_against(&defaults).map_err(ConfigError::from)?;
-        let variables: Vec<Variables> = defaults.iter().map(|d| variables.over(d)).collect();
-
         let mut steps = Vec::new();
         let mut settings = cleanup::Settings::default();
         let several = provisioners.len() > 1;
-        for (index, provisioner) in provisioners.iter().enumerate() {
-            for action in provisioner.actions() {
+        for provisioner in provisioners {
+            let variables = Arc::new(variables.over(provisioner.variables()));
+            let written = provisioner.written().iter();
+            let rounds = written.map(|step| step.rounds(&variables)).collect::<Result<Vec<_>, _>>();
+            for round in rounds.map_err(ConfigError::from)?.into_iter().flatten() {
                 let info = StepInfo {
                     provisioner: several.then(|| provisioner.name().to_owned()),
-                    name: action.name(),
+                    name: round.name,
                     index: steps.len(),
                     total: 0,
                 };
-                action
-                    .check(&variables[index])
-                    .map_err(|source| PlanError::Check { step: info.to_string(), source })?;
-                steps.push((info, Step::Action { action: action.clone(), variables: index }));
+                let step = match round.action {
+                    Ok(action) => {
+                        action.check(&round.variables).map_err(|source| PlanError::Check {
+                            step: info.to_string(),
+                            source,
+                        })?;
+                        Step::Action { action, variables: round.variables }
+                    }
+                    Err(why) => Step::Skipped { why },
+                };
+                steps.push((info, step));
             }
             settings = settings.overridden_by(provisioner.cleanup());
         }
@@ -181,7 +195,7 @@ impl Plan {
         }
         let total = steps.len();
         steps.iter_mut().for_each(|(info, _)| info.total = total);
-        Ok(Self { steps, variables })
+        Ok(Self { steps })
     }
 
     /// The steps in the order in which they run.
@@ -201,17 +215,22 @@ impl Plan {
     ) -> Result<(), Box<StepFailed>> {
         let mut apt = Lists::default();
         for (info, step) in &self.steps {
+            if let Step::Skipped { why } = step {
+                observer.skipped(info, why);
+                continue;
+            }
             observer.started(info);
             let start = Instant::now();
             let mut log = Recorder { observer, tail: Tail::default() };
             let result = match step {
                 Step::Action { action, variables } => action.run(&mut Context {
                     machine,
-                    variables: &self.variables[*variables],
+                    variables,
                     options,
                     log: &mut log,
                     apt: &mut apt,
                 }),
+                Step::Skipped { .. } => Ok(()),
                 Step::Cleanup(cleanup) => cleanup.run(machine, options).map_err(StepError::from),
             };
             let last_lines = log.tail.lines();

@@ -10,7 +10,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
 use crate::config::nearest;
-use crate::variables::Variables;
+use crate::variables::{ITEM, Variables};
 
 /// A template can't be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,17 @@ pub(crate) fn render(
     text: &str,
     variables: &Variables,
 ) -> Result<String, TemplateError> {
+    environment()
+        .template_from_str(text)
+        .and_then(|template| template.render(variables.context()))
+        .map_err(|error| {
+            let (problem, help) = explain(text, variables, &error);
+            TemplateError { file: file.to_owned(), line: error.line(), problem, help }
+        })
+}
+
+/// How templates and expressions are read, in files and in `provisioner.yml`.
+pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let syntax = SyntaxConfig::builder().keep_trailing_newline(true).trim_blocks(true).build();
@@ -41,36 +52,37 @@ pub(crate) fn render(
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_debug(true);
     environment
-        .template_from_str(text)
-        .and_then(|template| template.render(variables.context()))
-        .map_err(|e| explain(file, text, variables, &e))
 }
 
-fn explain(
-    file: &Path,
+/// What is wrong in the template or expression `text`, and what to do.
+pub(crate) fn explain(
     text: &str,
     variables: &Variables,
     error: &minijinja::Error,
-) -> TemplateError {
+) -> (String, Option<String>) {
     let expression = error.range().and_then(|range| text.get(range)).map(str::trim);
-    let names = || variables.iter().map(|(name, _)| name);
-    let (problem, help) = match (error.kind(), expression) {
-        (ErrorKind::UndefinedError, Some(expression)) => {
-            let word = expression
-                .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-                .find(|word| !word.is_empty() && variables.get(word).is_none());
-            let help = match word.and_then(|word| nearest(word, names())) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => "give the variable a default in provisioner.yml".to_owned(),
-            };
-            (format!("`{expression}` is undefined"), Some(help))
-        }
+    match (error.kind(), expression) {
+        (ErrorKind::UndefinedError, Some(expression)) => undefined(expression, variables),
         _ => {
             let detail = error.detail().map(|d| format!(": {d}")).unwrap_or_default();
             (format!("{}{detail}", error.kind()), None)
         }
+    }
+}
+
+/// That an expression names what is not there.
+pub(crate) fn undefined(expression: &str, variables: &Variables) -> (String, Option<String>) {
+    let word = expression
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .find(|word| !word.is_empty() && variables.get(word).is_none());
+    let help = match word {
+        Some(ITEM) => format!("`{ITEM}` is there in a step with a `loop`"),
+        _ => match word.and_then(|word| nearest(word, variables.iter().map(|(name, _)| name))) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => "give the variable a default in provisioner.yml".to_owned(),
+        },
     };
-    TemplateError { file: file.to_owned(), line: error.line(), problem, help }
+    (format!("`{expression}` is undefined"), Some(help))
 }
 
 #[cfg(test)]

@@ -6,11 +6,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use minijinja::value::ValueKind;
+
 use crate::config::error::Mistake;
 use crate::config::{Node, Value, nearest, yaml};
 
 /// What the name of a variable is preceded by in the environment of a script.
 pub const ENVIRONMENT_PREFIX: &str = "OVERCOAT_VAR_";
+
+/// The variable that has the value of each round of a `loop`.
+pub(crate) const ITEM: &str = "item";
 
 /// The value of a variable.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +38,7 @@ pub enum Variable {
 
 impl Variable {
     /// What kind of value this is; `None` for nothing, which takes any.
-    fn kind(&self) -> Option<&'static str> {
+    pub(crate) fn kind(&self) -> Option<&'static str> {
         Some(match self {
             Self::Null => return None,
             Self::Bool(_) => "true or false",
@@ -44,7 +49,7 @@ impl Variable {
         })
     }
 
-    fn of(node: &Node) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
         Ok(match &node.value {
             _ if node.is_null() => Self::Null,
             Value::Scalar { text, plain: true } => plain(node, text)?,
@@ -56,6 +61,33 @@ impl Variable {
                     .map(|(key, node)| Ok((key.name.clone(), Self::of(node)?)))
                     .collect::<Result<_, Box<Mistake>>>()?,
             ),
+        })
+    }
+
+    /// The value of an expression; `None` if it is none that a variable can have.
+    pub(crate) fn of_value(value: &minijinja::Value) -> Option<Self> {
+        Some(match value.kind() {
+            ValueKind::None => Self::Null,
+            ValueKind::Bool => Self::Bool(value.is_true()),
+            ValueKind::Number => match i64::try_from(value.clone()) {
+                Ok(number) if value.is_integer() => Self::Integer(number),
+                _ => Self::Float(f64::try_from(value.clone()).ok()?),
+            },
+            ValueKind::String => Self::Text(value.as_str()?.to_owned()),
+            ValueKind::Seq | ValueKind::Iterable => Self::List(
+                value.try_iter().ok()?.map(|v| Self::of_value(&v)).collect::<Option<_>>()?,
+            ),
+            ValueKind::Map => Self::Map(
+                value
+                    .try_iter()
+                    .ok()?
+                    .map(|key| {
+                        let item = value.get_item(&key).ok()?;
+                        Some((key.to_string(), Self::of_value(&item)?))
+                    })
+                    .collect::<Option<_>>()?,
+            ),
+            _ => return None,
         })
     }
 

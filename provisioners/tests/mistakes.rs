@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{chain, write_files};
-use provisioners::{Image, Project, Provisioner};
+use provisioners::{Image, Plan, Project, Provisioner};
 
 #[test]
 fn every_mistake_is_shown_at_its_place_with_what_to_do() {
@@ -40,8 +40,11 @@ fn every_mistake_is_shown_at_its_place_with_what_to_do() {
 fn message(name: &str, text: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let error = if name.starts_with("provisioner-") {
-        write_files(dir.path(), &[("provisioner.yml", text), ("files/etc/x", "")]);
-        chain(&Provisioner::load(dir.path()).expect_err(name))
+        write_files(dir.path(), &[("provisioner.yml", text), ("files/etc/x", ""), ("script", "")]);
+        match Provisioner::load(dir.path()) {
+            Err(error) => chain(&error),
+            Ok(provisioner) => chain(&Plan::new(&[provisioner]).expect_err(name)),
+        }
     } else {
         let provisioner = "variables: {lldp_interval: 30, servers: []}\n";
         let file = if name.starts_with("project-") { "overcoat.yml" } else { "image.yml" };

@@ -12,6 +12,7 @@ mod fidelity;
 mod inside;
 mod listing;
 mod mounting;
+mod native;
 mod nothing_left;
 mod outside;
 mod posix;

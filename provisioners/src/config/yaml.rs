@@ -224,6 +224,11 @@ impl Node {
         }
     }
 
+    /// Another value at the place of this one.
+    pub(crate) fn with(&self, value: Value) -> Self {
+        Self { value, ..self.clone() }
+    }
+
     /// The value of a key, if this is a mapping that has it.
     pub(crate) fn at(&self, name: &str) -> Option<&Node> {
         let Value::Map(entries) = &self.value else { return None };

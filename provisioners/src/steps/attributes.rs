@@ -51,6 +51,10 @@ impl Attributes {
         Ok(Self(rules))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
         for rule in &self.0 {
             let uid = rule.owner.as_deref().map(|name| id(context.machine, name, &USERS));

@@ -1,10 +1,13 @@
 //! What a provisioner does, one module a kind of step.
 
+pub(crate) mod accounts;
 pub(crate) mod ansible;
 pub(crate) mod attributes;
 pub(crate) mod files;
 pub(crate) mod packages;
+pub(crate) mod removal;
 pub(crate) mod scripts;
+pub(crate) mod services;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,12 +22,20 @@ use crate::variables::Variables;
 pub(crate) enum Action {
     /// Install packages.
     Packages(packages::Packages),
+    /// Remove packages.
+    Removal(removal::Removal),
+    /// Make groups.
+    Groups(accounts::Groups),
+    /// Make users.
+    Users(accounts::Users),
     /// Copy a tree of files in.
     Files(files::Files),
     /// Set owners and modes.
     Attributes(attributes::Attributes),
     /// Run a script.
     Script(scripts::Script),
+    /// Enable units of systemd.
+    Services(services::Services),
     /// Run an Ansible role.
     Ansible(ansible::Role),
 }
@@ -69,6 +80,17 @@ pub enum StepError {
     Impossible(String),
 }
 
+/// Where a program of the root is, which is looked for where root's `PATH` says.
+pub(crate) fn program(machine: &dyn Machine, name: &str) -> Result<Option<PathBuf>, MachineError> {
+    for folder in ["/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
+        let path = Path::new(folder).join(name);
+        if machine.stat(&path)?.is_some() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
 /// What a path inside is outside, where the root is at `root`.
 pub(crate) fn below(root: &Path, inside: &Path) -> PathBuf {
     root.join(inside.strip_prefix("/").unwrap_or(inside))
@@ -98,9 +120,13 @@ impl Action {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Packages(packages) => packages.name(),
+            Self::Removal(removal) => removal.name(),
+            Self::Groups(groups) => groups.name(),
+            Self::Users(users) => users.name(),
             Self::Files(files) => files.name(),
             Self::Attributes(_) => "attributes".to_owned(),
             Self::Script(script) => script.name(),
+            Self::Services(_) => "services".to_owned(),
             Self::Ansible(role) => role.name(),
         }
     }
@@ -110,9 +136,26 @@ impl Action {
         match self {
             Self::Packages(packages) => packages.check(),
             Self::Files(files) => files.check(variables),
-            Self::Attributes(_) => Ok(()),
             Self::Script(script) => script.check(),
             Self::Ansible(role) => role.check(),
+            Self::Removal(_)
+            | Self::Groups(_)
+            | Self::Users(_)
+            | Self::Attributes(_)
+            | Self::Services(_) => Ok(()),
+        }
+    }
+
+    /// Whether there is nothing to do, as when there are no packages in a list.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Packages(packages) => packages.is_empty(),
+            Self::Removal(removal) => removal.is_empty(),
+            Self::Groups(groups) => groups.is_empty(),
+            Self::Users(users) => users.is_empty(),
+            Self::Services(services) => services.is_empty(),
+            Self::Attributes(attributes) => attributes.is_empty(),
+            Self::Files(_) | Self::Script(_) | Self::Ansible(_) => false,
         }
     }
 
@@ -120,9 +163,13 @@ impl Action {
     pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
         match self {
             Self::Packages(packages) => packages.run(context),
+            Self::Removal(removal) => removal.run(context),
+            Self::Groups(groups) => groups.run(context),
+            Self::Users(users) => users.run(context),
             Self::Files(files) => files.run(context),
             Self::Attributes(attributes) => attributes.run(context),
             Self::Script(script) => script.run(context),
+            Self::Services(services) => services.run(context),
             Self::Ansible(role) => role.run(context),
         }
     }

@@ -12,6 +12,7 @@ use crate::config::error::Mistake;
 use crate::config::{Fields, Node, Value};
 use crate::folder::Folder;
 use crate::machine::{Command, Kind, Machine, MachineError};
+use crate::scope::WHEN;
 
 /// Options of every apt command.
 const OPTIONS: &[&str] = &[
@@ -67,8 +68,11 @@ enum Package {
 pub(crate) struct Lists(Option<u64>);
 
 impl Packages {
-    /// Reads a list of packages; `folder` is where local ones are relative to.
+    /// Reads the list of packages of an image; `folder` is where local ones are relative to.
     pub(crate) fn of(node: &Node, folder: &Path) -> Result<Self, Box<Mistake>> {
+        if let Some(when) = node.list()?.iter().find_map(|node| node.at(WHEN)) {
+            return Err(when.wrong("conditions are for the packages of a provisioner"));
+        }
         Self::of_provisioner(node, &Folder::host(folder))
     }
 
@@ -79,12 +83,12 @@ impl Packages {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.wanted.is_empty()
+        self.wanted.is_empty() && self.update != Some(true)
     }
 
     pub(crate) fn name(&self) -> String {
         match self.wanted.len() {
-            1 => "packages (1)".to_owned(),
+            0 if !self.is_empty() => "package lists".to_owned(),
             n => format!("packages ({n})"),
         }
     }
@@ -118,14 +122,7 @@ impl Packages {
     }
 
     pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
-        if self.wanted.is_empty() {
-            return Ok(());
-        }
-        if context.machine.stat(Path::new("/usr/bin/apt-get"))?.is_none() {
-            return Err(StepError::Impossible(
-                "the image has no /usr/bin/apt-get, so packages can't be installed".into(),
-            ));
-        }
+        need_apt(context.machine)?;
         let mut install = apt("install");
         if !self.recommends {
             install = install.arg("--no-install-recommends");
@@ -143,8 +140,21 @@ impl Packages {
             context.command("apt-get update", &apt("update"))?;
             context.apt.0 = Some(sources);
         }
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
         context.command("apt-get install", &install)
     }
+}
+
+/// That the image has an apt to work with.
+pub(super) fn need_apt(machine: &dyn Machine) -> Result<(), StepError> {
+    if machine.stat(Path::new("/usr/bin/apt-get"))?.is_some() {
+        return Ok(());
+    }
+    Err(StepError::Impossible(
+        "the image has no /usr/bin/apt-get, so packages can't be installed or removed".into(),
+    ))
 }
 
 fn package(node: &Node, folder: &Folder) -> Result<Package, Box<Mistake>> {
@@ -153,6 +163,7 @@ fn package(node: &Node, folder: &Folder) -> Result<Package, Box<Mistake>> {
         let name = fields.require("name", "write `{name: ipmitool, version: \"1.8.19-4\"}`")?;
         let version = fields.get("version").map(|n| n.text("a version")).transpose()?;
         let release = fields.get("release").map(|n| n.text("a release")).transpose()?;
+        fields.get(WHEN);
         fields.finish()?;
         let text = check_name(name, name.text("the name of a package")?)?;
         return match (version, release) {
@@ -171,7 +182,7 @@ fn package(node: &Node, folder: &Folder) -> Result<Package, Box<Mistake>> {
 
 /// Refuses what apt would take for something other than a package to install: an option, a
 /// pattern, a removal (`name-`).
-fn check_name<'a>(node: &Node, text: &'a str) -> Result<&'a str, Box<Mistake>> {
+pub(super) fn check_name<'a>(node: &Node, text: &'a str) -> Result<&'a str, Box<Mistake>> {
     let name = text.split(['=', '/']).next().unwrap_or_default();
     let bare = name.split(':').next().unwrap_or_default();
     let valid = bare.len() > 1
@@ -193,7 +204,7 @@ fn check_name<'a>(node: &Node, text: &'a str) -> Result<&'a str, Box<Mistake>> {
 }
 
 /// An apt-get command with the options and environment of all.
-fn apt(action: &str) -> Command {
+pub(super) fn apt(action: &str) -> Command {
     let mut command = Command::new("apt-get").args(OPTIONS).arg(action);
     for (name, value) in ENVIRONMENT {
         command = command.env(name, value);

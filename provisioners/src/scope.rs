@@ -1,0 +1,213 @@
+//! Variables in `provisioner.yml`: what a step's conditions, loops and strings say with them.
+//!
+//! Everything here is known before a build starts: nothing depends on the root. A string is a
+//! template when it has `{{`, `{%` or `{#` in it. One that is a single `{{ expression }}` stands
+//! for the value itself, a list for one, so that a list of packages may be a variable; an empty
+//! text or nothing stands for a key that is not there.
+
+use minijinja::{Environment, Value as Jinja};
+
+use crate::config::error::Mistake;
+use crate::config::{Node, Value, yaml::Key};
+use crate::templates::{environment, explain, undefined};
+use crate::variables::{Variable, Variables};
+
+/// The key of a condition.
+pub(crate) const WHEN: &str = "when";
+
+/// What conditions, loops and strings are understood by.
+#[derive(Debug)]
+pub(crate) struct Scope<'a> {
+    variables: &'a Variables,
+    environment: Environment<'static>,
+    context: Jinja,
+}
+
+/// Finds mistakes in a condition, or in a list of them, that are there whatever the variables are.
+pub(crate) fn check_condition(node: &Node) -> Result<(), Box<Mistake>> {
+    for node in node.list()? {
+        let text = condition(node)?;
+        if let Err(error) = environment().compile_expression(text) {
+            return Err(wrong(node, explain(text, &Variables::default(), &error)));
+        }
+    }
+    Ok(())
+}
+
+/// Finds mistakes in the conditions of the entries of lists, however deep they are.
+pub(crate) fn check_conditions_within(node: &Node) -> Result<(), Box<Mistake>> {
+    match &node.value {
+        Value::Scalar { .. } => Ok(()),
+        Value::Map(entries) => entries.iter().try_for_each(|(_, n)| check_conditions_within(n)),
+        Value::List(nodes) => nodes.iter().try_for_each(|node| {
+            node.at(WHEN).map_or(Ok(()), check_condition)?;
+            check_conditions_within(node)
+        }),
+    }
+}
+
+/// Whether there is a template in any of the strings.
+pub(crate) fn has_templates(node: &Node) -> bool {
+    match &node.value {
+        Value::Scalar { text, .. } => is_template(text),
+        Value::List(nodes) => nodes.iter().any(has_templates),
+        Value::Map(entries) => {
+            entries.iter().any(|(key, node)| is_template(&key.name) || has_templates(node))
+        }
+    }
+}
+
+fn is_template(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
+}
+
+/// The expression, if the text is `{{ expression }}` and nothing else.
+fn single_expression(text: &str) -> Option<&str> {
+    let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    let plain = !is_template(inner) && !inner.contains("}}") && !inner.contains("%}");
+    (plain && !inner.starts_with('-') && !inner.ends_with('-')).then_some(inner.trim())
+}
+
+fn condition(node: &Node) -> Result<&str, Box<Mistake>> {
+    let text = node.text("a condition such as `serial_console`")?;
+    match single_expression(text) {
+        Some(inner) => Err(node
+            .wrong_with("a condition is an expression already", format!("write `when: {inner}`"))),
+        None => Ok(text),
+    }
+}
+
+fn wrong(node: &Node, (problem, help): (String, Option<String>)) -> Box<Mistake> {
+    match help {
+        Some(help) => node.wrong_with(problem, help),
+        None => node.wrong(problem),
+    }
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn new(variables: &'a Variables) -> Self {
+        Self { variables, environment: environment(), context: variables.context() }
+    }
+
+    /// Which of the conditions, all of which have to hold, does not.
+    pub(crate) fn unmet<'n>(&self, node: &'n Node) -> Result<Option<&'n str>, Box<Mistake>> {
+        for node in node.list()? {
+            let text = condition(node)?;
+            if !self.evaluate(node, text)?.is_true() {
+                return Ok(Some(text));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The values of a loop.
+    pub(crate) fn values(&self, node: &Node) -> Result<Vec<Variable>, Box<Mistake>> {
+        let found = match self.value(node)? {
+            Variable::List(values) => return Ok(values),
+            other => other,
+        };
+        let help = match (&node.value, &found) {
+            (_, Variable::Map(_)) => "`| items` makes a list of pairs of a mapping".to_owned(),
+            (Value::Scalar { text, .. }, _) if self.variables.get(text).is_some() => {
+                format!("write `loop: \"{{{{ {text} }}}}\"`")
+            }
+            _ => "write a list, or `\"{{ name }}\"` of a variable that is one".to_owned(),
+        };
+        let found = found.kind().unwrap_or("nothing");
+        Err(node.wrong_with(format!("expected a list, found {found}"), help))
+    }
+
+    /// The step with its strings rendered, without the entries of lists whose conditions do not
+    /// hold.
+    pub(crate) fn render(&self, node: &Node) -> Result<Node, Box<Mistake>> {
+        Ok(match &node.value {
+            Value::Scalar { text, .. } if is_template(text) => literal(node, self.value(node)?),
+            Value::Scalar { .. } => node.clone(),
+            Value::List(nodes) => {
+                let mut rendered = Vec::new();
+                for node in nodes {
+                    let unmet = node.at(WHEN).map(|when| self.unmet(when)).transpose()?;
+                    if unmet.flatten().is_none() {
+                        rendered.push(self.render(node)?);
+                    }
+                }
+                node.with(Value::List(rendered))
+            }
+            Value::Map(entries) => {
+                let mut rendered = Vec::new();
+                for (key, value) in entries.iter().filter(|(key, _)| key.name != WHEN) {
+                    let name = if is_template(&key.name) {
+                        self.text(value, &key.name)?
+                    } else {
+                        key.name.clone()
+                    };
+                    rendered.push((Key { name, place: key.place }, self.render(value)?));
+                }
+                node.with(Value::Map(rendered))
+            }
+        })
+    }
+
+    /// The value that a node stands for.
+    fn value(&self, node: &Node) -> Result<Variable, Box<Mistake>> {
+        match &node.value {
+            Value::Scalar { text, .. } if is_template(text) => match single_expression(text) {
+                Some(expression) => {
+                    let value = self.evaluate(node, expression)?;
+                    Variable::of_value(&value).ok_or_else(|| {
+                        node.wrong(format!("`{expression}` is no value: {}", value.kind()))
+                    })
+                }
+                None => self.text(node, text).map(Variable::Text),
+            },
+            Value::Scalar { .. } => Variable::of(node),
+            Value::List(nodes) => {
+                Ok(Variable::List(nodes.iter().map(|n| self.value(n)).collect::<Result<_, _>>()?))
+            }
+            Value::Map(entries) => {
+                let entry = |(key, node): &(Key, Node)| Ok((key.name.clone(), self.value(node)?));
+                Ok(Variable::Map(entries.iter().map(entry).collect::<Result<_, Box<Mistake>>>()?))
+            }
+        }
+    }
+
+    fn evaluate(&self, node: &Node, expression: &str) -> Result<Jinja, Box<Mistake>> {
+        let value = self
+            .environment
+            .compile_expression(expression)
+            .and_then(|compiled| compiled.eval(&self.context))
+            .map_err(|error| wrong(node, explain(expression, self.variables, &error)))?;
+        if value.is_undefined() {
+            return Err(wrong(node, undefined(expression, self.variables)));
+        }
+        Ok(value)
+    }
+
+    fn text(&self, node: &Node, text: &str) -> Result<String, Box<Mistake>> {
+        self.environment
+            .render_str(text, &self.context)
+            .map_err(|error| wrong(node, explain(text, self.variables, &error)))
+    }
+}
+
+/// A node that says a value, at the place of the one that stood for it.
+fn literal(node: &Node, value: Variable) -> Node {
+    let scalar = |text: String, plain| Value::Scalar { text, plain };
+    node.with(match value {
+        Variable::Null => scalar(String::new(), true),
+        Variable::Text(text) if text.is_empty() => scalar(text, true),
+        Variable::Text(text) => scalar(text, false),
+        Variable::Bool(_) | Variable::Integer(_) | Variable::Float(_) => {
+            scalar(value.to_string(), true)
+        }
+        Variable::List(items) => {
+            Value::List(items.into_iter().map(|item| literal(node, item)).collect())
+        }
+        Variable::Map(items) => Value::Map(
+            items
+                .into_iter()
+                .map(|(name, item)| (Key { name, place: node.place }, literal(node, item)))
+                .collect(),
+        ),
+    })
+}

@@ -1,0 +1,465 @@
+//! The steps that make groups and users, by the root's own useradd, groupadd, usermod and groupmod.
+//!
+//! What is there already is changed to what is said, and left alone where nothing is said, so that
+//! a step may be repeated. A user has no password unless a hash is given.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::{Context, StepError, program};
+use crate::config::error::Mistake;
+use crate::config::{Fields, Node, Value, nearest};
+use crate::machine::{Attributes, Command, Machine, MachineError, Meta, Node as Object, Time};
+use crate::scope::WHEN;
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+const SHADOW: &str = "/etc/shadow";
+
+/// Groups to make.
+#[derive(Debug, Clone)]
+pub(crate) struct Groups(Vec<Group>);
+
+#[derive(Debug, Clone)]
+struct Group {
+    name: String,
+    gid: Option<u32>,
+    system: bool,
+}
+
+/// Users to make.
+#[derive(Debug, Clone)]
+pub(crate) struct Users(Vec<User>);
+
+#[derive(Debug, Clone)]
+struct User {
+    name: String,
+    uid: Option<u32>,
+    /// The first group, by name or number.
+    group: Option<String>,
+    /// All others.
+    groups: Option<Vec<String>>,
+    home: Option<PathBuf>,
+    shell: Option<PathBuf>,
+    comment: Option<String>,
+    system: bool,
+    create_home: Option<bool>,
+    password_hash: Option<String>,
+    authorized_keys: Option<Vec<String>>,
+}
+
+impl Groups {
+    /// Reads a list of names, or of `{name: …, gid: …}`.
+    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
+        let group = |node: &Node| {
+            let Value::Map(_) = node.value else {
+                return Ok(Group { name: name(node, "group")?, gid: None, system: false });
+            };
+            let fields = Fields::of(node, "a group")?;
+            let group = Group {
+                name: name(fields.require("name", "write `{name: staff, gid: 2000}`")?, "group")?,
+                gid: fields.get("gid").map(|node| number(node, "group")).transpose()?,
+                system: fields.bool("system")?.unwrap_or(false),
+            };
+            fields.get(WHEN);
+            fields.finish()?;
+            Ok(group)
+        };
+        Ok(Self(node.list()?.iter().map(group).collect::<Result<_, Box<Mistake>>>()?))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("groups ({})", self.0.len())
+    }
+
+    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+        for group in &self.0 {
+            let known = Table::read(context.machine, GROUP)?;
+            let mut arguments = Arguments::default();
+            arguments.option("--gid", group.gid);
+            match known.row(&group.name) {
+                None => {
+                    arguments.flag("--system", group.system);
+                    arguments.run(context, "groupadd", &group.name)?;
+                }
+                Some(row) if group.gid.is_some_and(|gid| row.get(2) != Some(&gid.to_string())) => {
+                    arguments.run(context, "groupmod", &group.name)?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Users {
+    /// Reads a list of names, or of mappings with what is to be said of each.
+    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
+        Ok(Self(node.list()?.iter().map(User::of).collect::<Result<_, _>>()?))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        format!("users ({})", self.0.len())
+    }
+
+    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+        self.0.iter().try_for_each(|user| user.run(context))
+    }
+}
+
+impl User {
+    fn of(node: &Node) -> Result<Self, Box<Mistake>> {
+        // A name alone is a mapping of it.
+        let alone;
+        let node = if let Value::Map(_) = node.value {
+            node
+        } else {
+            let key = crate::config::yaml::Key { name: "name".to_owned(), place: node.place };
+            alone = node.with(Value::Map(vec![(key, node.clone())]));
+            &alone
+        };
+        let fields = Fields::of(node, "a user")?;
+        let user = Self {
+            name: name(fields.require("name", "write `{name: alice, uid: 1000}`")?, "user")?,
+            uid: fields.get("uid").map(|node| number(node, "user")).transpose()?,
+            group: fields.get("group").map(group).transpose()?,
+            groups: fields.get("groups").map(|n| list(n, group)).transpose()?,
+            home: fields.get("home").map(absolute).transpose()?,
+            shell: fields.get("shell").map(absolute).transpose()?,
+            comment: fields.get("comment").map(comment).transpose()?,
+            system: fields.bool("system")?.unwrap_or(false),
+            create_home: fields.bool("create_home")?,
+            password_hash: fields.get("password_hash").map(hash).transpose()?,
+            authorized_keys: fields
+                .get("authorized_keys")
+                .map(|node| Ok::<_, Box<Mistake>>(list(node, keys)?.concat()))
+                .transpose()?,
+        };
+        fields.get(WHEN);
+        fields.finish()?;
+        Ok(user)
+    }
+
+    fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+        let groups = Table::read(context.machine, GROUP)?;
+        for group in self.group.iter().chain(self.groups.iter().flatten()) {
+            groups.check(group, &self.name)?;
+        }
+        match Table::read(context.machine, PASSWD)?.row(&self.name) {
+            None => self.make(context, &groups)?,
+            Some(row) => self.change(context, row, &groups)?,
+        }
+        let passwd = Table::read(context.machine, PASSWD)?;
+        let row = passwd.row(&self.name).unwrap_or_default();
+        let id = |index: usize| row.get(index).and_then(|id| id.parse().ok());
+        let (Some(uid), Some(gid), Some(home)) = (id(2), id(3), row.get(5)) else {
+            let problem = format!("{PASSWD} has no user `{}` after it was made", self.name);
+            return Err(StepError::Impossible(problem));
+        };
+        let owner = Owner { uid, gid, time: context.options.source_date_epoch };
+        let home = Path::new(home);
+        if self.create_home == Some(true) && context.machine.stat(home)?.is_none() {
+            context.machine.put(home, Object::Directory, &owner.meta(0o755))?;
+        }
+        match &self.authorized_keys {
+            Some(keys) => self.authorize(context.machine, keys, home, &owner),
+            None => Ok(()),
+        }
+    }
+
+    fn make(&self, context: &mut Context<'_>, groups: &Table) -> Result<(), StepError> {
+        // Logs of logins are none of an image.
+        let mut arguments = Arguments(vec!["--no-log-init".into()]);
+        arguments.option("--uid", self.uid);
+        match &self.group {
+            Some(group) => arguments.option("--gid", Some(group)),
+            None if groups.row(&self.name).is_some() => {
+                arguments.option("--gid", Some(&self.name));
+            }
+            None => arguments.flag("--user-group", true),
+        }
+        self.say_more(&mut arguments);
+        arguments.option("--home-dir", self.home.as_deref());
+        arguments.flag("--system", self.system);
+        let create_home = self.create_home.unwrap_or(!self.system);
+        arguments.flag(if create_home { "--create-home" } else { "--no-create-home" }, true);
+        arguments.run(context, "useradd", &self.name)
+    }
+
+    /// What useradd and usermod call the same.
+    fn say_more(&self, arguments: &mut Arguments) {
+        arguments.option("--groups", self.groups.as_ref().map(|groups| groups.join(",")));
+        arguments.option("--shell", self.shell.as_deref());
+        arguments.option("--comment", self.comment.as_deref());
+        arguments.option("--password", self.password_hash.as_deref());
+    }
+
+    /// Tells usermod what is not yet as it is said.
+    fn change(
+        &self,
+        context: &mut Context<'_>,
+        row: &[String],
+        groups: &Table,
+    ) -> Result<(), StepError> {
+        let shadow = Table::read(context.machine, SHADOW)?;
+        let hash = shadow.row(&self.name).and_then(|row| row.get(1)).map(String::as_str);
+        let field = |index: usize| row.get(index).map(String::as_str);
+        let path = |path: &Option<PathBuf>, index| {
+            path.clone().filter(|path| field(index).map(Path::new) != Some(path.as_path()))
+        };
+        let wanted = |group: &String| groups.number(group).as_deref() != field(3);
+        let member = |groups_of: &Vec<String>| {
+            let wanted: BTreeSet<&str> = groups_of.iter().map(|g| groups.name_of(g)).collect();
+            wanted != groups.with_member(&self.name)
+        };
+        let changed = Self {
+            uid: self.uid.filter(|uid| field(2) != Some(&uid.to_string())),
+            group: self.group.clone().filter(wanted),
+            groups: self.groups.clone().filter(member),
+            home: path(&self.home, 5),
+            shell: path(&self.shell, 6),
+            comment: self.comment.clone().filter(|text| field(4) != Some(text)),
+            password_hash: self.password_hash.clone().filter(|wanted| hash != Some(wanted)),
+            ..self.clone()
+        };
+        let mut arguments = Arguments::default();
+        arguments.option("--uid", changed.uid);
+        arguments.option("--gid", changed.group.as_ref());
+        arguments.option("--home", changed.home.as_deref());
+        changed.say_more(&mut arguments);
+        if arguments.0.is_empty() {
+            return Ok(());
+        }
+        arguments.run(context, "usermod", &self.name)
+    }
+
+    /// Writes the keys that may log in, and no others.
+    fn authorize(
+        &self,
+        machine: &mut dyn Machine,
+        keys: &[String],
+        home: &Path,
+        owner: &Owner,
+    ) -> Result<(), StepError> {
+        if machine.stat(home)?.is_none() {
+            return Err(StepError::Impossible(format!(
+                "the user `{}` has no {} for its authorized_keys; write `create_home: true`",
+                self.name,
+                home.display()
+            )));
+        }
+        let folder = home.join(".ssh");
+        machine.put(&folder, Object::Directory, &owner.meta(0o700))?;
+        let to = Attributes { mode: Some(0o700), uid: Some(owner.uid), gid: Some(owner.gid) };
+        machine.set_attributes(&folder, &to)?;
+        let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
+        let file = folder.join("authorized_keys");
+        Ok(machine.put(&file, Object::File(&mut text.as_bytes()), &owner.meta(0o600))?)
+    }
+}
+
+/// Who owns what is made for a user, and its time.
+struct Owner {
+    uid: u32,
+    gid: u32,
+    time: Option<i64>,
+}
+
+impl Owner {
+    fn meta(&self, mode: u32) -> Meta {
+        let mtime = self.time.map(|seconds| Time { seconds, nanoseconds: 0 });
+        Meta { mode: Some(mode), uid: self.uid, gid: self.gid, mtime }
+    }
+}
+
+/// Arguments of one of the tools.
+#[derive(Default)]
+struct Arguments(Vec<std::ffi::OsString>);
+
+impl Arguments {
+    fn option(&mut self, name: &str, value: Option<impl ToArgument>) {
+        if let Some(value) = value {
+            self.0.push(name.into());
+            self.0.push(value.to_argument());
+        }
+    }
+
+    fn flag(&mut self, name: &str, on: bool) {
+        self.0.extend(on.then(|| name.into()));
+    }
+
+    fn run(self, context: &mut Context<'_>, tool: &str, name: &str) -> Result<(), StepError> {
+        let Some(path) = program(context.machine, tool)? else {
+            return Err(StepError::Impossible(format!(
+                "the image has no {tool}: install the package passwd first"
+            )));
+        };
+        let command = Command::new(path).args(self.0).arg("--").arg(name);
+        context.command(&format!("{tool} {name}"), &command.env("LC_ALL", "C.UTF-8"))
+    }
+}
+
+/// What may be an argument.
+trait ToArgument {
+    fn to_argument(&self) -> std::ffi::OsString;
+}
+
+impl ToArgument for u32 {
+    fn to_argument(&self) -> std::ffi::OsString {
+        self.to_string().into()
+    }
+}
+
+impl<T: AsRef<OsStr> + ?Sized> ToArgument for &T {
+    fn to_argument(&self) -> std::ffi::OsString {
+        AsRef::<OsStr>::as_ref(*self).to_owned()
+    }
+}
+
+impl ToArgument for String {
+    fn to_argument(&self) -> std::ffi::OsString {
+        self.into()
+    }
+}
+
+/// A file of lines whose fields have colons between them.
+struct Table(Vec<Vec<String>>);
+
+impl Table {
+    fn read(machine: &dyn Machine, path: &str) -> Result<Self, MachineError> {
+        let content = machine.read(Path::new(path))?.unwrap_or_default();
+        let lines = String::from_utf8_lossy(&content).into_owned();
+        Ok(Self(lines.lines().map(|l| l.split(':').map(str::to_owned).collect()).collect()))
+    }
+
+    fn row(&self, name: &str) -> Option<&[String]> {
+        self.0.iter().find(|row| row.first().is_some_and(|n| n == name)).map(Vec::as_slice)
+    }
+
+    /// The number of a group that is said by name or number.
+    fn number(&self, group: &str) -> Option<String> {
+        match self.row(group) {
+            Some(row) => row.get(2).cloned(),
+            None => group.parse::<u32>().ok().map(|number| number.to_string()),
+        }
+    }
+
+    /// The name of a group that is said by name or number.
+    fn name_of<'a>(&'a self, group: &'a str) -> &'a str {
+        if self.row(group).is_some() {
+            return group;
+        }
+        let row = self.0.iter().find(|row| row.get(2).is_some_and(|gid| gid == group));
+        row.and_then(|row| row.first()).map_or(group, String::as_str)
+    }
+
+    /// The groups in which a user is besides its first.
+    fn with_member(&self, user: &str) -> BTreeSet<&str> {
+        let has = |row: &&Vec<String>| row.get(3).is_some_and(|m| m.split(',').any(|m| m == user));
+        self.0.iter().filter(has).filter_map(|row| row.first()).map(String::as_str).collect()
+    }
+
+    /// That a group exists which a user is to be in.
+    fn check(&self, group: &str, user: &str) -> Result<(), StepError> {
+        let known = |row: &Vec<String>| row.iter().take(3).step_by(2).any(|field| field == group);
+        if self.0.iter().any(known) {
+            return Ok(());
+        }
+        let names = self.0.iter().filter_map(|row| row.first()).map(String::as_str);
+        let help = match nearest(group, names) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => "make it by `groups` before".to_owned(),
+        };
+        Err(StepError::Impossible(format!(
+            "the image has no group `{group}` for the user `{user}`; {help}"
+        )))
+    }
+}
+
+fn list<T>(
+    node: &Node,
+    of: impl Fn(&Node) -> Result<T, Box<Mistake>>,
+) -> Result<Vec<T>, Box<Mistake>> {
+    node.list()?.iter().map(of).collect()
+}
+
+/// A name as useradd takes it.
+fn name(node: &Node, what: &str) -> Result<String, Box<Mistake>> {
+    let text = node.text(&format!("the name of a {what}"))?;
+    let first = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let other = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if text.starts_with(first) && text.chars().all(other) && text.len() <= 32 {
+        return Ok(text.to_owned());
+    }
+    Err(node.wrong_with(
+        format!("`{text}` is no name for a {what}"),
+        "a name begins with a letter and has up to 32 letters, digits, `-`, `_` and `.`",
+    ))
+}
+
+/// The number of a user or group; the greatest stands for none.
+fn number(node: &Node, what: &str) -> Result<u32, Box<Mistake>> {
+    let text = node.text(&format!("the number of a {what}"))?;
+    text.parse().ok().filter(|number| *number < u32::MAX).ok_or_else(|| {
+        node.wrong_with(format!("`{text}` is no number of a {what}"), "write it as `1000`")
+    })
+}
+
+/// A group that may be said by its number.
+fn group(node: &Node) -> Result<String, Box<Mistake>> {
+    let text = node.text("the name of a group")?;
+    if text.parse::<u32>().is_ok() { Ok(text.to_owned()) } else { name(node, "group") }
+}
+
+fn absolute(node: &Node) -> Result<PathBuf, Box<Mistake>> {
+    let text = node.text("a path")?;
+    if text.starts_with('/') && !text.contains([':', '\n']) {
+        return Ok(text.into());
+    }
+    Err(node.wrong_with(format!("`{text}` is no path in the image"), "begin it with `/`"))
+}
+
+fn comment(node: &Node) -> Result<String, Box<Mistake>> {
+    let text = node.text("a comment")?;
+    if text.contains([':', '\n']) {
+        return Err(node.wrong("a comment is one line without colons"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A password's hash, or what stands for none.
+fn hash(node: &Node) -> Result<String, Box<Mistake>> {
+    let text = node.text("the hash of a password")?;
+    let hash = text.trim_start_matches('!');
+    let valid = hash.is_empty() || hash == "*" || (hash.starts_with('$') && hash.len() > 12);
+    if valid && !text.contains([':', '\n', ' ']) {
+        return Ok(text.to_owned());
+    }
+    let help = "make one with `openssl passwd -6` or `mkpasswd`; an image shows it to everybody";
+    Err(node.wrong_with("this is no hash of a password", help))
+}
+
+/// Public keys, a line each.
+fn keys(node: &Node) -> Result<Vec<String>, Box<Mistake>> {
+    let text = node.text("a public key")?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let key = |line: &str| {
+        let mut words = line.split_whitespace();
+        let kind = words.find(|w| ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| w.starts_with(kind)));
+        if kind.is_some() && words.next().is_some_and(|word| word.starts_with("AAAA")) {
+            return Ok(line.to_owned());
+        }
+        let help = "it is a line as in ~/.ssh/id_ed25519.pub: `ssh-ed25519 AAAA… name`";
+        Err(node.wrong_with("this is no public key", help))
+    };
+    lines.map(key).collect()
+}

@@ -1,0 +1,173 @@
+//! The services step: units of systemd are enabled, disabled and masked, by the root's own
+//! systemctl, which works on files alone where no systemd runs.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::{Context, StepError, program};
+use crate::config::error::Mistake;
+use crate::config::{Fields, Node, nearest};
+use crate::machine::{Command, Machine, MachineError};
+
+/// Where units are.
+const FOLDERS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Where scripts are that systemd takes for services.
+const SCRIPTS: &str = "/etc/init.d";
+
+/// What a name of a unit ends with.
+const SUFFIXES: [&str; 11] = [
+    ".service",
+    ".socket",
+    ".target",
+    ".timer",
+    ".path",
+    ".mount",
+    ".automount",
+    ".swap",
+    ".slice",
+    ".scope",
+    ".device",
+];
+
+/// Units, by what is done with them.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    enable: Vec<String>,
+    disable: Vec<String>,
+    mask: Vec<String>,
+    default_target: Option<String>,
+}
+
+impl Services {
+    /// Reads `enable`, `disable`, `mask` and `default_target`.
+    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
+        let fields = Fields::of(node, "services")?;
+        let units = |name| match fields.get(name) {
+            Some(node) => node.list()?.iter().map(|n| unit(n, ".service")).collect(),
+            None => Ok(Vec::new()),
+        };
+        let services = Self {
+            enable: units("enable")?,
+            disable: units("disable")?,
+            mask: units("mask")?,
+            default_target: fields
+                .get("default_target")
+                .map(|node| unit(node, ".target"))
+                .transpose()?,
+        };
+        fields.finish()?;
+        Ok(services)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.actions().all(|(_, units)| units.is_empty())
+    }
+
+    /// What systemctl is told, in this order.
+    fn actions(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        [
+            ("mask", self.mask.as_slice()),
+            ("disable", self.disable.as_slice()),
+            ("enable", self.enable.as_slice()),
+            ("set-default", self.default_target.as_slice()),
+        ]
+        .into_iter()
+    }
+
+    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+        let Some(systemctl) = program(context.machine, "systemctl")? else {
+            return Err(StepError::Impossible(
+                "the image has no systemctl: install the package systemd first".to_owned(),
+            ));
+        };
+        let there = units(context.machine)?;
+        for (action, units) in self.actions().filter(|(_, units)| !units.is_empty()) {
+            for unit in units {
+                check(unit, &there)?;
+            }
+            let command = Command::new(&systemctl).arg(action).args(units);
+            context.command(
+                &format!("systemctl {action}"),
+                &command.env("SYSTEMD_OFFLINE", "1").env("LC_ALL", "C.UTF-8"),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of a unit, with the suffix that it has if it says none.
+fn unit(node: &Node, suffix: &str) -> Result<String, Box<Mistake>> {
+    let text = node.text("the name of a unit such as ssh.service")?;
+    let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    if !text.chars().all(valid) || text.starts_with('-') {
+        return Err(node.wrong_with(
+            format!("`{text}` is no name of a unit"),
+            "write one unit a line, without its folder: ssh.service",
+        ));
+    }
+    let whole = SUFFIXES.iter().any(|suffix| text.ends_with(suffix));
+    Ok(if whole { text.to_owned() } else { format!("{text}{suffix}") })
+}
+
+/// The names of all units in the root, those that are scripts too.
+fn units(machine: &dyn Machine) -> Result<BTreeSet<String>, MachineError> {
+    let mut found = BTreeSet::new();
+    let name = |name: &std::ffi::OsStr| name.to_string_lossy().into_owned();
+    for folder in FOLDERS {
+        for entry in machine.list(Path::new(folder))? {
+            let name = name(&entry.name);
+            if SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
+                found.insert(name);
+            }
+        }
+    }
+    for entry in machine.list(Path::new(SCRIPTS))? {
+        found.insert(name(&entry.name) + ".service");
+    }
+    Ok(found)
+}
+
+/// That a unit exists, or the template that it is an instance of.
+fn check(unit: &str, there: &BTreeSet<String>) -> Result<(), StepError> {
+    let template = || {
+        let (name, instance) = unit.split_once('@')?;
+        Some(format!("{name}@{}", &instance[instance.rfind('.')?..]))
+    };
+    if there.contains(unit) || template().is_some_and(|template| there.contains(&template)) {
+        return Ok(());
+    }
+    let help = match nearest(unit, there.iter().map(String::as_str)) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => "a package or an earlier step has to bring it".to_owned(),
+    };
+    Err(StepError::Impossible(format!("the image has no unit `{unit}`; {help}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_there_by_its_name_or_its_template() {
+        let there = ["ssh.service", "getty@.service", "multi-user.target"].map(str::to_owned);
+        let there = BTreeSet::from(there);
+        let error = |unit: &str| check(unit, &there).err().map(|e| e.to_string());
+        for unit in ["ssh.service", "getty@ttyS0.service", "getty@.service"] {
+            assert_eq!(error(unit), None, "{unit}");
+        }
+        assert_eq!(
+            error("sshd.service").unwrap(),
+            "the image has no unit `sshd.service`; did you mean `ssh.service`?"
+        );
+        assert_eq!(
+            error("lldpd@x.socket").unwrap(),
+            "the image has no unit `lldpd@x.socket`; a package or an earlier step has to bring it"
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! Conditions, loops and templates in `provisioner.yml`, run in a root with a shell.
+
+mod common;
+
+use std::fs;
+use std::time::Duration;
+
+use common::{Directory, chain, root_with_shell, write_files};
+use provisioners::{Image, Observer, Options, Plan, Provisioner, StepInfo};
+
+/// What was told of steps, and what they printed.
+#[derive(Default)]
+struct Told {
+    events: Vec<String>,
+    output: String,
+}
+
+impl Observer for Told {
+    fn finished(&mut self, step: &StepInfo, _: Duration) {
+        self.events.push(format!("[{}/{}] {}", step.index + 1, step.total, step.name));
+    }
+    fn skipped(&mut self, step: &StepInfo, why: &str) {
+        let (place, total) = (step.index + 1, step.total);
+        self.events.push(format!("[{place}/{total}] {}: skipped ({why})", step.name));
+    }
+    fn output(&mut self, bytes: &[u8]) {
+        self.output += &String::from_utf8_lossy(bytes);
+    }
+}
+
+/// Runs a provisioner of these files, without a clean-up.
+fn run(yaml: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Told) {
+    let root = root_with_shell();
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path(), &[("provisioner.yml", &format!("cleanup: {{all: false}}\n{yaml}"))]);
+    write_files(dir.path(), files);
+    let provisioner = Provisioner::load(dir.path()).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let plan = Plan::new(&[provisioner]).unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let mut told = Told::default();
+    plan.run(&mut Directory::new(root.path()), &Options::default(), &mut told)
+        .unwrap_or_else(|e| panic!("{}", chain(&*e)));
+    (root, told)
+}
+
+#[test]
+fn a_step_is_skipped_where_its_condition_does_not_hold_and_counts() {
+    let yaml = "
+variables: {serial: false, features: [efi, bios], level: 3}
+steps:
+  - script: say
+    when: serial
+  - script: {path: say, when: \"'efi' in features\"}
+  - script: say
+    when: [level > 2, level < 3]
+  - script: say
+    when: unknown is not defined
+  - packages: [{name: lshw, when: serial}, {name: mdadm, when: level > 5}]
+";
+    let (_root, told) = run(yaml, &[("say", "echo said\n")]);
+    let wanted = [
+        "[1/5] script say: skipped (when: serial)",
+        "[2/5] script say",
+        "[3/5] script say: skipped (when: level < 3)",
+        "[4/5] script say",
+        "[5/5] packages (0): skipped (nothing in it)",
+    ];
+    assert_eq!(told.events, wanted);
+    assert_eq!(told.output, "said\nsaid\n");
+}
+
+#[test]
+fn the_image_decides_conditions_and_loops() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "
+variables: {serial: false, ports: [ttyS0]}
+steps:
+  - {script: say, when: serial, loop: \"{{ ports }}\"}
+";
+    let image = "base: x\nprovisioner: .\nvariables: {serial: true, ports: [ttyS1, ttyS2]}\n";
+    let files = [("provisioner.yml", yaml), ("say", ""), ("image.yml", image)];
+    write_files(dir.path(), &files);
+    let plan = Image::load(&dir.path().join("image.yml")).unwrap().plan().unwrap();
+    let names: Vec<&str> = plan.steps().take(2).map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["script say (item=ttyS1)", "script say (item=ttyS2)"]);
+}
+
+#[test]
+fn a_loop_runs_a_step_for_each_item_which_scripts_templates_and_strings_see() {
+    let yaml = "
+variables: {servers: [{name: a, port: 1}, {name: b, port: 2}], domain: lab}
+steps:
+  - script: \"{{ 'say' }}\"
+    loop: [x, 7, \"{{ domain }}.example\"]
+  - files: files-{{ item.name }}
+    loop: \"{{ servers }}\"
+    when: item.port > 1
+  - attributes: {\"/etc/{{ item }}\": {mode: \"{{ '06' ~ '00' }}\"}}
+    loop: [b.conf]
+  - {script: say, loop: []}
+  - {script: say, loop: \"{{ servers | map(attribute='port') }}\"}
+";
+    let files = [
+        ("say", "echo \"$OVERCOAT_VAR_item\"\n"),
+        ("files-a/etc/a.conf", ""),
+        ("files-b/etc/b.conf.j2", "{{ item.port }} {{ domain }}\n"),
+    ];
+    let (root, told) = run(yaml, &files);
+    let wanted = [
+        "[1/9] script say (item=x)",
+        "[2/9] script say (item=7)",
+        "[3/9] script say (item=lab.example)",
+        "[4/9] files files-{{ item.name }} (item=a): skipped (when: item.port > 1)",
+        "[5/9] files files-b (item=b)",
+        "[6/9] attributes (item=b.conf)",
+        "[7/9] script say: skipped (nothing to loop over)",
+        "[8/9] script say (item=1)",
+        "[9/9] script say (item=2)",
+    ];
+    assert_eq!(told.events, wanted);
+    assert_eq!(told.output, "x\n7\nlab.example\n1\n2\n");
+    assert_eq!(fs::read_to_string(root.path().join("etc/b.conf")).unwrap(), "2 lab\n");
+    assert!(!root.path().join("etc/a.conf").exists());
+    let mode = std::os::unix::fs::MetadataExt::mode(
+        &fs::metadata(root.path().join("etc/b.conf")).unwrap(),
+    );
+    assert_eq!(mode & 0o7777, 0o600);
+}
+
+/// A list may come out of a variable, and what is empty is as if it were not said.
+#[test]
+fn a_string_that_is_one_expression_stands_for_its_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "
+variables: {tools: [lshw, ipmitool], more: [], nothing: }
+packages: \"{{ tools }}\"
+recommends: \"{{ tools | length > 5 }}\"
+remove: \"{{ more }}\"
+users:
+  - {name: alice, groups: \"{{ more }}\", shell: \"{{ nothing }}\", comment: \"{{ '' }}\"}
+";
+    write_files(dir.path(), &[("provisioner.yml", yaml)]);
+    let plan = Plan::new(&[Provisioner::load(dir.path()).unwrap()]).unwrap();
+    let names: Vec<&str> = plan.steps().take(3).map(|step| step.name.as_str()).collect();
+    assert_eq!(names, ["packages (2)", "remove packages (0)", "users (1)"]);
+}
+
+#[test]
+fn a_file_that_variables_name_makes_all_of_the_folder_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        ("provisioner.yml", "variables: {a: 1}\nsteps: [{files: \"files-{{ a }}\"}]\n"),
+        ("files-1/x", ""),
+        ("files-2/x", ""),
+    ];
+    write_files(dir.path(), &files);
+    let inputs = Provisioner::load(dir.path()).unwrap().inputs().unwrap();
+    assert!(inputs.iter().any(|(name, _)| name == "files-2/x"), "{inputs:?}");
+}
+
+#[test]
+fn the_order_of_steps_at_the_top_is_that_of_the_documentation() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "
+services: {enable: [ssh]}
+scripts: [say]
+attributes: {/etc: {mode: \"0755\"}}
+files: files
+users: [alice]
+groups: [staff]
+purge: [nano]
+remove: [vim]
+packages: [lshw]
+";
+    write_files(dir.path(), &[("provisioner.yml", yaml), ("say", ""), ("files/x", "")]);
+    let names: Vec<String> = Provisioner::load(dir.path()).unwrap().steps().collect();
+    let wanted = [
+        "packages (1)",
+        "remove packages (1)",
+        "purge packages (1)",
+        "groups (1)",
+        "users (1)",
+        "files",
+        "attributes",
+        "script say",
+        "services",
+    ];
+    assert_eq!(names, wanted);
+}
+
+/// Neither groups nor units are looked for before a root is there; what is missing is named.
+#[test]
+fn what_the_image_does_not_have_is_named_with_the_nearest() {
+    let cases = [
+        (
+            "users: [{name: alice, groups: [lldp]}]",
+            "the image has no group `lldp` for the user `alice`; did you mean `lldpd`?",
+        ),
+        ("users: [alice]", "the image has no useradd: install the package passwd first"),
+        ("groups: [staff]", "the image has no groupadd: install the package passwd first"),
+        (
+            "services: {enable: [ssh]}",
+            "the image has no systemctl: install the package systemd first",
+        ),
+        (
+            "remove: [nano]",
+            "the image has no /usr/bin/apt-get, so packages can't be installed or removed",
+        ),
+    ];
+    for (yaml, wanted) in cases {
+        let (root, dir) = (root_with_shell(), tempfile::tempdir().unwrap());
+        write_files(dir.path(), &[("provisioner.yml", yaml)]);
+        let plan = Plan::new(&[Provisioner::load(dir.path()).unwrap()]).unwrap();
+        let error = plan.run(&mut Directory::new(root.path()), &Options::default(), &mut ());
+        assert_eq!(error.unwrap_err().error.to_string(), wanted);
+    }
+    let (root, dir) = (root_with_shell(), tempfile::tempdir().unwrap());
+    let units = "usr/lib/systemd/system";
+    write_files(root.path(), &[("usr/bin/systemctl*", ""), (&format!("{units}/ssh.service"), "")]);
+    write_files(dir.path(), &[("provisioner.yml", "services: {enable: [sshd]}")]);
+    let plan = Plan::new(&[Provisioner::load(dir.path()).unwrap()]).unwrap();
+    let error = plan.run(&mut Directory::new(root.path()), &Options::default(), &mut ());
+    let wanted = "the image has no unit `sshd.service`; did you mean `ssh.service`?";
+    assert_eq!(error.unwrap_err().error.to_string(), wanted);
+}

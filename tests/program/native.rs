@@ -1,0 +1,173 @@
+//! Native provisioners on a Debian base: users, services, packages that go, conditions and loops,
+//! with and without root rights.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOVercoatOVercoatOVercoatOVercoatOVerco a@b";
+
+/// Everything that a native provisioner has, in loops and under conditions.
+const YAML: &str = r#"
+variables:
+  admins: [{name: alice, uid: 4001, keys: [KEY]}, {name: bob, uid: 4002, keys: []}]
+  ports: [ttyS0, ttyS1]
+  serial: true
+  demo: false
+steps:
+  - files: files
+  - packages: [systemd, {name: lshw, when: demo}, {name: lsscsi, when: serial}]
+  - groups: [{name: operators, gid: 4100}, {name: hidden, system: true}]
+  - users:
+      - name: "{{ item.name }}"
+        uid: "{{ item.uid }}"
+        groups: [operators, "{{ 'adm' if item.uid == 4001 else 'audio' }}"]
+        shell: /bin/bash
+        comment: Administrator {{ item.name }}
+        authorized_keys: "{{ item.keys }}"
+    loop: "{{ admins }}"
+  - users:
+      - {name: daemon-of-ours, system: true, home: /var/lib/ours, group: hidden}
+      - {name: root, password_hash: "$6$abcdefgh$0123456789"}
+      - {name: games, shell: /bin/sh, groups: [operators], comment: Changed}
+      - {name: nobody-else, when: demo}
+  - users: [{name: bob, shell: /bin/sh, groups: [audio]}]
+  - services:
+      enable: [ours, "getty@{{ item }}"]
+      mask: systemd-networkd
+      default_target: rescue
+    loop: "{{ ports }}"
+  - services: {disable: fstrim.timer}
+  - purge: [ca-certificates]
+  - script: count
+    when: demo
+  - script: count
+    loop: [one, "{{ ports | length }}"]
+"#;
+
+const UNIT: &str = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
+
+fn project(stage: &Stage, yaml: &str) -> PathBuf {
+    stage.write("p/provisioner.yml", yaml.replace("KEY", &format!("{KEY:?}")));
+    stage.write("p/files/etc/apt/sources.list", "deb [trusted=yes] file:/repo ./\n");
+    stage.write("p/files/etc/systemd/system/ours.service", UNIT);
+    stage.write("p/count", "echo \"$OVERCOAT_VAR_item\" >>/srv/counted\n");
+    let base = stage.debian();
+    let text = format!("base: {}\nprovisioner: p\nnetwork: none\n", base.display());
+    stage.write("image.yml", text)
+}
+
+fn build(stage: &Stage, who: Who, image: &Path) -> (PathBuf, Finished) {
+    let output = stage.out(who).join("native.cpio.gz");
+    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    let mut command = stage.overcoat(who);
+    command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository, "--verbose"]);
+    let finished = finish(command.env("SOURCE_DATE_EPOCH", EPOCH));
+    (output, finished)
+}
+
+#[test]
+fn users_services_conditions_and_loops_give_the_same_bytes_without_root() {
+    let stage = Stage::new();
+    let image = project(&stage, YAML);
+    let overlays = EVERYBODY.map(|who| {
+        let (overlay, finished) = build(&stage, who, &image);
+        finished.ok().says(&["users (1) (item=alice)", "services (item=ttyS1)"]);
+        overlay
+    });
+    let tree = stage.path("tree");
+    fs::create_dir(&tree).unwrap();
+    stage.sh(&format!("cd tree && gzip -dc '{}' | cpio -idm --quiet", overlays[1].display()));
+    let read = |name: &str| fs::read_to_string(tree.join(name)).unwrap_or_default();
+    let line = |file: &str, name: &str| {
+        let text = read(file);
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}:")));
+        line.unwrap_or_else(|| panic!("no {name} in {file}:\n{text}")).to_owned()
+    };
+    // The day of SOURCE_DATE_EPOCH is 19675.
+    let passwd = |name| line("etc/passwd", name);
+    assert_eq!(passwd("alice"), "alice:x:4001:4001:Administrator alice:/home/alice:/bin/bash");
+    assert_eq!(passwd("bob"), "bob:x:4002:4002:Administrator bob:/home/bob:/bin/sh");
+    assert!(passwd("daemon-of-ours").contains(":/var/lib/ours:"));
+    assert_eq!(passwd("games"), "games:x:5:60:Changed:/usr/games:/bin/sh");
+    assert!(!read("etc/passwd").contains("nobody-else"));
+    assert_eq!(line("etc/shadow", "alice"), "alice:!:19675:0:99999:7:::");
+    assert_eq!(line("etc/shadow", "root"), "root:$6$abcdefgh$0123456789:19675:0:99999:7:::");
+    assert_eq!(line("etc/group", "operators"), "operators:x:4100:alice,games");
+    assert_eq!(line("etc/group", "adm"), "adm:x:4:alice");
+    assert_eq!(line("etc/group", "audio"), "audio:x:29:bob");
+    let stat = |name: &str| stage.sh(&format!("stat -c '%a %u:%g' tree/{name}")).trim().to_owned();
+    assert_eq!(read("home/alice/.ssh/authorized_keys"), format!("{KEY}\n"));
+    assert_eq!(stat("home/alice/.ssh"), "700 4001:4001");
+    assert_eq!(stat("home/alice/.ssh/authorized_keys"), "600 4001:4001");
+    assert!(tree.join("home/alice/.bashrc").exists());
+    assert!(!tree.join("var/lib/ours").exists());
+
+    let link = |name: &str| {
+        let target = fs::read_link(tree.join("etc/systemd/system").join(name));
+        target.unwrap_or_else(|e| panic!("{name}: {e}")).display().to_string()
+    };
+    assert!(link("multi-user.target.wants/ours.service").ends_with("/ours.service"));
+    for port in ["ttyS0", "ttyS1"] {
+        let name = format!("getty.target.wants/getty@{port}.service");
+        assert!(link(&name).ends_with("/getty@.service"));
+    }
+    assert_eq!(link("systemd-networkd.service"), "/dev/null");
+    assert!(link("default.target").ends_with("/rescue.target"));
+    assert_eq!(read("srv/counted"), "one\n2\n");
+    assert!(tree.join("usr/bin/lsscsi").exists() && !tree.join("usr/bin/lshw").exists());
+    // Whiteouts: what the base had is gone.
+    for gone in ["usr/sbin/update-ca-certificates", "etc/systemd/system/timers.target.wants/fstrim.timer"] {
+        assert_eq!(stage.sh(&format!("stat -c %F tree/{gone}")), "character special file\n");
+    }
+    let [root, user] = overlays.map(|overlay| fs::read(overlay).unwrap());
+    assert!(
+        root == user,
+        "{}",
+        stage.sh(
+            "bsdtar -tvf root/native.cpio.gz >r; bsdtar -tvf user/native.cpio.gz >u; diff r u || :"
+        )
+    );
+}
+
+/// What is there already is left alone, so that the second of two provisioners changes nothing.
+#[test]
+fn what_is_said_twice_changes_nothing_the_second_time() {
+    let stage = Stage::new();
+    let yaml = "
+groups: [{name: operators, gid: 4100}]
+users:
+  - {name: alice, uid: 4001, group: users, groups: [operators, '4'], shell: /bin/sh, comment: A}
+  - {name: root, password_hash: '$6$abcdefgh$0123456789'}
+";
+    let image = project(&stage, yaml);
+    let (once, finished) = build(&stage, Who::Unprivileged, &image);
+    finished.ok();
+    let bytes = fs::read(&once).unwrap();
+    let twice =
+        fs::read_to_string(&image).unwrap().replace("provisioner: p", "provisioner: [p, p]");
+    let (again, finished) = build(&stage, Who::Unprivileged, &stage.write("twice.yml", twice));
+    finished.ok();
+    assert!(fs::read(again).unwrap() == bytes);
+}
+
+#[test]
+fn what_the_image_does_not_have_is_named_and_fails_the_build() {
+    let stage = Stage::new();
+    let said = |yaml: &str, what: &str| {
+        let image = project(&stage, yaml);
+        let (output, finished) = build(&stage, Who::Unprivileged, &image);
+        finished.code(1).says(&[what]);
+        assert!(!output.exists());
+    };
+    let systemd = "steps: [{files: files}, {packages: [systemd]}, {services: {enable: [our]}}]";
+    said(systemd, "the image has no unit `our.service`; did you mean `ours.service`?");
+    said("services: {enable: [fstrim]}", "the image has no systemctl: install the package systemd");
+    said(
+        "users: [{name: a, groups: [audo]}]",
+        "no group `audo` for the user `a`; did you mean `audio`?",
+    );
+    said("remove: [gpg]", "the package `gpg` is not installed; did you mean `gpgv`?");
+    said("users: [{name: a, uid: 0}]", "UID 0 is not unique");
+}
