@@ -3,8 +3,8 @@
 #   - the tools that they run and compare with,
 #   - /dev/fuse for everybody, and a user without rights who has subordinate ids,
 #   - the lab (build/lab, or $OVERCOAT_LAB): a Debian base as tar, squashfs with gzip and squashfs
-#     with zstd, and an apt repository with the packages of examples/discovery
-#     and systemd.
+#     with zstd, and an apt repository with the packages of provisioners/library.
+#     A lab that has another list of packages gets its repository anew.
 # Takes about two minutes the first time, nearly all of it downloads.
 set -euo pipefail
 
@@ -18,8 +18,16 @@ tools=(
   python3
   squashfs-tools uidmap util-linux xz-utils zstd
 )
-packages=(dmidecode lshw lsscsi pciutils ethtool smartmontools lldpd hdparm ipmitool openssh-server
-  systemd)
+packages=(
+  # discovery
+  dmidecode lshw lsscsi pciutils ethtool smartmontools lldpd hdparm ipmitool openssh-server
+  # debian-base
+  systemd-sysv systemd-resolved dbus udev kmod netbase iproute2 iputils-ping curl
+  # raid-tools, secure-erase
+  mdadm sg3-utils nvme-cli sdparm cciss-vol-status
+  # initrd
+  linux-image-cloud-amd64 initramfs-tools zstd busybox
+)
 
 [[ $(id -u) = 0 ]] || { echo "$0: run it as root" >&2; exit 1; }
 
@@ -58,12 +66,7 @@ for kind in gz.squashfs:gzip squashfs:zstd; do
     mv "$work/$image" .
   fi
 done
-has_packages() {
-  for package in "${packages[@]}"; do
-    grep -qsx "Package: $package" repo/Packages || return 1
-  done
-}
-if ! has_packages; then
+if [[ ! -s repo/Packages || $(cat repo/list 2>/dev/null) != "${packages[*]}" ]]; then
   mkdir "$work/root" "$work/repo"
   tar xf base.tar -C "$work/root"
   # The way to the network is the host's.
@@ -78,6 +81,7 @@ if ! has_packages; then
     "${packages[@]}" >/dev/null
   cp "$work"/root/var/cache/apt/archives/*.deb "$work/repo/"
   (cd "$work/repo" && dpkg-scanpackages -m . 2>/dev/null >Packages)
+  echo "${packages[*]}" >"$work/repo/list"
   rm -rf repo
   mv "$work/repo" .
 fi

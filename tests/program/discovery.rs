@@ -8,7 +8,7 @@ use crate::support::stage::{Stage, Who, bind};
 /// An image file that builds the discovery example without a network, with `more` provisioners
 /// (folders of the stage) after it, and `settings`.
 pub(crate) fn image(stage: &Stage, more: &[&str], settings: &str) -> PathBuf {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/discovery/provisioner");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("provisioners/library/discovery");
     let provisioner = stage.path("discovery");
     if !provisioner.exists() {
         std::fs::create_dir(&provisioner).unwrap();

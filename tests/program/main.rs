@@ -10,6 +10,7 @@ mod differential;
 mod discovery;
 mod fidelity;
 mod inside;
+mod library;
 mod listing;
 mod mounting;
 mod native;

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Fails the build rather than the machine: what the inventory needs has to be there.
+set -eu
+for tool in mdadm lsscsi lspci sg_inq smartctl hdparm nvme cciss_vol_status bash; do
+  command -v "$tool" >/dev/null || { echo "the image has no $tool" >&2; exit 1; }
+done
+bash -n /usr/local/sbin/raid-inventory
