@@ -387,6 +387,32 @@ fn what_is_sealed_of_an_unchanged_mount_changes_nothing() {
     }
 }
 
+#[test]
+fn a_path_that_no_archive_holds_is_named_and_can_be_mended() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let base = stage.write("base/file", "of the base").parent().unwrap().to_owned();
+    let dir = place(&stage, who);
+    mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+    // 50 folders of 101 bytes each.
+    let deep = "
+        cd mnt; n=$(printf %097d 0)
+        for i in $(seq 10 59); do mkdir \"d$i-$n\"; cd \"d$i-$n\"; done; echo > file";
+    sh(&stage, who, deep).ok();
+    let seal = |output: &str| finish(stage.overcoat(who).args(["seal", "mnt", "-o", output]));
+    for output in ["x.cpio.gz", "x.tar", "x.squashfs"] {
+        let said = ["/d10-000", "…", "/d50-000", "the path has 4140 bytes", "shorter name"];
+        let error = seal(output).code(2).says(&said).stderr;
+        assert!(error.len() < 500, "{error}");
+    }
+    assert_eq!(stage.files(who).len(), 1, "{:?}", stage.files(who));
+    // What to do about it.
+    let up = format!("mv mnt/{}d20-* mnt/up", "d1*/".repeat(10));
+    sh(&stage, who, &up).ok();
+    seal("x.cpio.gz").ok();
+    umount(&stage, who, &dir).ok();
+}
+
 /// Names that stand for deletions in some archives are files in what overcoat itself writes.
 #[test]
 fn names_of_whiteouts_are_files_in_what_is_sealed() {
