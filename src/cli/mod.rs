@@ -14,6 +14,7 @@ mod options;
 mod progress;
 mod run;
 mod seal;
+mod sealer;
 mod umount;
 
 use std::error::Error;

@@ -18,6 +18,7 @@ pub mod manifest;
 mod newc;
 pub mod output;
 pub mod path;
+pub mod patient;
 mod plan;
 mod readahead;
 pub mod squashfs;

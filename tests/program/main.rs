@@ -16,6 +16,7 @@ mod nothing_left;
 mod outside;
 mod posix;
 mod same_bytes;
+mod stuck;
 #[path = "../support/mod.rs"]
 mod support;
 mod torture;

@@ -42,7 +42,7 @@ fn sh(stage: &Stage, who: Who, script: &str) -> Finished {
 }
 
 /// The processes that serve `dir`.
-fn servers(dir: &Path) -> Vec<Pid> {
+pub(crate) fn servers(dir: &Path) -> Vec<Pid> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let serves = |pid: &i32| {
