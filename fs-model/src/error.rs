@@ -83,6 +83,17 @@ pub enum FsError {
     /// `ENAMETOOLONG`
     #[error("name too long")]
     NameTooLong,
+    /// `ENAMETOOLONG`, for a whole path: the changes hold one that no archive can.
+    #[error(
+        "/{}: the path has {} bytes, and what unpacks an archive takes 4095 at most; give a \
+         directory on the way a shorter name, move it up, or remove it",
+        shorten(&String::from_utf8_lossy(path)),
+        path.len()
+    )]
+    PathTooLong {
+        /// The path, from the root.
+        path: Box<[u8]>,
+    },
     /// `EMLINK`
     #[error("too many links")]
     TooManyLinks,
@@ -119,4 +130,30 @@ pub enum FsError {
     /// `EIO`: a layer is damaged.
     #[error(transparent)]
     Layer(#[from] LayerError),
+}
+
+/// `path` as a message can show it: of a very long one, the beginning and the end.
+pub fn shorten(path: &str) -> std::borrow::Cow<'_, str> {
+    const SHOWN: usize = 120;
+    if path.len() <= 2 * SHOWN {
+        return path.into();
+    }
+    let (head, tail) = (path.floor_char_boundary(SHOWN), path.len() - SHOWN);
+    let tail = path.ceil_char_boundary(tail);
+    format!("{}…{}", &path[..head], &path[tail..]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_path_is_shown_by_its_beginning_and_end() {
+        assert_eq!(shorten("etc/hostname"), "etc/hostname");
+        let path = format!("first/{}/last", "\u{e9}/".repeat(1000));
+        let shown = shorten(&path);
+        assert!(shown.len() < 250 && shown.starts_with("first/") && shown.ends_with("/last"));
+        let error = FsError::PathTooLong { path: path.as_bytes().into() };
+        assert!(error.to_string().contains("the path has 3011 bytes"), "{error}");
+    }
 }

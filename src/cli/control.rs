@@ -4,28 +4,41 @@
 //! nothing is left there), named after the mount's device number, which `stat` tells everybody.
 //! Who may talk is decided by the peer's user id: the server's own or root's, and the client wants
 //! the same of the server. A conversation is one JSON line each way, the request with a descriptor
-//! beside it when the archive goes to the client's standard output.
+//! beside it when the archive goes to the client's standard output or into a pipe. One that only says that seals
+//! are to be given up has no answer.
 
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{receive_message, send_message};
 
-/// The longest request or answer, in bytes.
-const MESSAGE_LIMIT: usize = 1 << 20;
+/// The longest request or answer, in bytes: an answer has all warnings in it.
+const MESSAGE_LIMIT: usize = 256 << 20;
 
-/// Seal what changed.
+/// What a client wants.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Request {
-    /// Where to, as an absolute path; `None` stands for the descriptor that comes along.
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Request {
+    /// Seal what changed.
+    Seal(SealRequest),
+    /// The mount was taken away: nobody is to wait for a seal any more.
+    GiveUp,
+}
+
+/// How to seal what changed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SealRequest {
+    /// Where to, as an absolute path, and `None` for standard output. What is to be written is the
+    /// descriptor that comes along, if one does.
     pub(super) output: Option<PathBuf>,
     pub(super) format: String,
     pub(super) level: Option<u32>,
@@ -48,6 +61,13 @@ pub(super) enum Answer {
 pub(super) struct Sealed {
     pub(super) report: serde_json::Value,
     pub(super) warnings: Vec<String>,
+}
+
+/// The device number of what is mounted on `dir`, without asking its server, which may stand still.
+pub(super) fn device(dir: &Path) -> io::Result<u64> {
+    let flags = AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(CWD, dir, flags, StatxFlags::TYPE)?;
+    Ok(rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor))
 }
 
 fn address(device: u64) -> io::Result<SocketAddr> {

@@ -15,6 +15,7 @@ mod progress;
 mod project;
 mod run;
 mod seal;
+mod sealer;
 mod umount;
 
 use std::error::Error;

@@ -2,33 +2,29 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
-use fs_model::delta::Contents;
-use fs_model::layer::Xattr;
+use fs_model::Tree;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tree::{TreeOptions, XattrSupport};
-use fs_model::{FsError, Ino, Tree};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
 
-use super::control::{self, Answer, Request, Sealed};
-use super::options::{self, report_json, size_value};
+use super::control;
+use super::options::size_value;
+use super::sealer::Sealer;
 use super::{Failure, Outcome, describe, say};
-use crate::below::beneath;
 use crate::fuse::{self, Serving, View};
 use crate::layers::{self, Layers};
 use crate::root::default_upper_limit;
 use crate::sandbox::{Half, HostMount, Signals, split, unmount};
-use crate::seal::{Format, ManifestInfo, Output, SealOptions, seal};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -134,11 +130,11 @@ impl Server {
         let device = std::fs::metadata(&self.dir)?.dev();
         let listener = control::listen(device)?;
         let Server { tree, layers, dir } = self;
-        let signalled = dir.clone();
+        let sealer = Arc::new(Sealer::new(tree, layers)?);
+        let ending = Ending { dir, device, sealer: sealer.clone() };
         std::thread::Builder::new()
             .name("signals".into())
-            .spawn(move || end_on_signal(&signals, &signalled))?;
-        let sealer = Sealer { tree, layers };
+            .spawn(move || ending.on_signal(&signals))?;
         std::thread::Builder::new()
             .name("control".into())
             .spawn(move || sealer.listen(&listener))?;
@@ -170,135 +166,36 @@ fn go_to_background() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the mount away when this process is asked to end: serving ends with it.
-fn end_on_signal(signals: &Signals, dir: &Path) {
+/// What to do when this process is asked to end.
+struct Ending {
+    dir: PathBuf,
+    device: u64,
+    sealer: Arc<Sealer>,
+}
+
+impl Ending {
+    /// Takes the mount away: serving ends with it, when its last user goes. Asked once more, ends
+    /// it at once.
+    fn on_signal(&self, signals: &Signals) {
+        let _ = next(signals);
+        // Who writes waits for a seal to end, and a seal may wait for a reader who never reads.
+        self.sealer.give_up();
+        let _ = unmount(&self.dir, true);
+        let signal = next(signals);
+        // Whoever waits for this mount, a thread of this process too, gets an error now.
+        let connection = rustix::fs::minor(self.device);
+        let _ = std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
+        std::process::exit(128 + signal as i32);
+    }
+}
+
+/// Waits for a signal that asks to end.
+fn next(signals: &Signals) -> Signal {
     loop {
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::NONE);
-        if signals.interruption().is_some() {
-            let _ = unmount(dir, true);
-            return;
+        if let Some(signal) = signals.interruption() {
+            return signal;
         }
-    }
-}
-
-/// Seals the tree of a mount, when asked to.
-struct Sealer {
-    tree: Arc<Tree>,
-    layers: Layers,
-}
-
-impl Sealer {
-    fn listen(&self, listener: &UnixListener) {
-        // Clients that only wait for the end of this process: their connection ends with it.
-        let mut waiting = Vec::new();
-        for stream in listener.incoming() {
-            let Ok(stream) = stream else { continue };
-            match self.talk(&stream) {
-                Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => waiting.push(stream),
-                Err(error) => tracing::warn!(%error, "a conversation with a client broke off"),
-            }
-        }
-    }
-
-    fn talk(&self, stream: &UnixStream) -> std::io::Result<()> {
-        control::check_peer(stream)?;
-        let (request, fd) = control::receive::<Request>(stream)?;
-        let answer = match self.seal(&request, fd.map(File::from), stream) {
-            Ok(sealed) => Answer::Sealed(sealed),
-            Err(Failure::Error(_, error)) => Answer::Failed(describe(&*error)),
-            Err(Failure::Signal(signal)) => Answer::Failed(format!("signal {signal}")),
-        };
-        control::send(stream, &answer, None)
-    }
-
-    fn seal(
-        &self,
-        request: &Request,
-        fd: Option<File>,
-        client: &UnixStream,
-    ) -> Result<Sealed, Failure> {
-        let format = Format::ALL
-            .into_iter()
-            .find(|format| format.name() == request.format)
-            .ok_or_else(|| Failure::message("a format that this server does not know"))?;
-        let defaults = SealOptions::new(format);
-        let settings = SealOptions {
-            level: request.level,
-            threads: request.threads.map_or(defaults.threads, usize::from),
-            source_date_epoch: request.source_date_epoch,
-            ..defaults
-        };
-        let (archive, manifest) = match (&request.output, fd) {
-            (Some(path), _) => {
-                let archive = Output::file(path)?;
-                let manifest = request
-                    .manifest
-                    .then(|| Output::file(&options::manifest_path(path)))
-                    .transpose()?;
-                (archive, manifest)
-            }
-            (None, Some(fd)) => (Output::descriptor(fd, "standard output"), None),
-            (None, None) => return Err(Failure::message("the request names no output")),
-        };
-        let layers = match &manifest {
-            Some(_) => self.layers.digest()?.finish(),
-            None => Vec::new(),
-        };
-        // What changes meanwhile waits.
-        let _frozen = self.tree.freeze();
-        let delta = self.tree.delta()?.with_root(self.tree.attr(Ino::ROOT)?);
-        let manifest = match manifest {
-            Some(output) => {
-                let beneath = beneath(&delta, self.tree.layers())?;
-                Some((output, ManifestInfo { layers, beneath }))
-            }
-            None => None,
-        };
-        let contents = WhileAsked { tree: &self.tree, client };
-        let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
-        let output = request.output.clone().unwrap_or_else(|| "-".into());
-        Ok(Sealed {
-            report: report_json(&output, &summary),
-            warnings: summary.warnings.iter().map(ToString::to_string).collect(),
-        })
-    }
-}
-
-/// A tree's contents, as long as somebody waits for what is made of them.
-struct WhileAsked<'a> {
-    tree: &'a Tree,
-    client: &'a UnixStream,
-}
-
-impl WhileAsked<'_> {
-    fn check(&self) -> Result<(), FsError> {
-        // It has said all that it had to say: what can be read is its end.
-        let mut fds = [PollFd::new(self.client.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::ZERO) {
-            Ok(1..) => Err(FsError::Interrupted),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Contents for WhileAsked<'_> {
-    fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
-        self.check()?;
-        Contents::read(self.tree, ino, offset, buf)
-    }
-
-    fn next_data(&self, ino: Ino, offset: u64) -> Result<Option<Range<u64>>, FsError> {
-        self.check()?;
-        Contents::next_data(self.tree, ino, offset)
-    }
-
-    fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
-        Contents::read_link(self.tree, ino)
-    }
-
-    fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
-        Contents::xattrs(self.tree, ino)
     }
 }

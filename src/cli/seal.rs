@@ -1,13 +1,13 @@
 //! `seal`: what changed in a mounted root, into an archive.
 
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::control::{self, Answer, Request};
+use super::control::{self, Answer, Request, SealRequest};
 use super::options::{self, SealArgs};
 use super::{Failure, Outcome, say};
 use crate::seal::Output;
@@ -29,8 +29,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Outcome {
     let dir = args.dir.display();
     let format = args.seal.format_for(&args.output, None)?;
-    let device =
-        std::fs::metadata(&args.dir).map_err(|e| Failure::message(format!("{dir}: {e}")))?.dev();
+    let device = control::device(&args.dir).map_err(|e| Failure::message(format!("{dir}: {e}")))?;
     let stream = control::connect(device).map_err(|e| {
         Failure::message(format!(
             "{dir}: no server of yours answers for it ({e}); is it mounted by `overcoat mount`?"
@@ -57,16 +56,26 @@ pub(super) fn run(args: &Args) -> Outcome {
     // What programs wrote through memory maps reaches the tree.
     let handle = std::fs::File::open(&args.dir)?;
     nix::unistd::syncfs(&handle).map_err(std::io::Error::from)?;
-    let request = Request {
+    let request = Request::Seal(SealRequest {
         output: if to_stdout { None } else { Some(std::path::absolute(&args.output)?) },
         format: format.name().to_owned(),
         level: args.seal.level,
         threads: args.seal.threads,
         manifest: !args.seal.no_manifest,
         source_date_epoch: options::source_date_epoch(None)?,
-    };
+    });
     let stdout = std::io::stdout();
-    control::send(&stream, &request, to_stdout.then(|| stdout.as_fd()))?;
+    let pipe = match std::fs::metadata(&args.output) {
+        // Who opens it waits for a reader: this process can be interrupted meanwhile.
+        Ok(found) if found.file_type().is_fifo() && !to_stdout => {
+            let pipe = std::fs::File::options().write(true).open(&args.output);
+            Some(pipe.map_err(|e| Failure::message(format!("{}: {e}", args.output.display())))?)
+        }
+        _ => None,
+    };
+    let fd = pipe.as_ref().map(AsFd::as_fd).or(to_stdout.then(|| stdout.as_fd()));
+    control::send(&stream, &request, fd)?;
+    drop(pipe);
     let (answer, _) = control::receive::<Answer>(&stream)
         .map_err(|e| Failure::message(format!("{dir}: the mount's server went away: {e}")))?;
     match answer {

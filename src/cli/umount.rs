@@ -1,12 +1,12 @@
 //! `umount`: the end of a mount and of its server.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::{Outcome, control};
+use super::Outcome;
+use super::control::{self, Request};
 use crate::sandbox::unmount;
 
 #[derive(Debug, ClapArgs)]
@@ -22,13 +22,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     // A mount whose server is gone does not answer, and has none to wait for.
-    let server = std::fs::metadata(&args.dir)
-        .and_then(|found| control::connect(found.dev()))
-        .ok()
-        .filter(|_| !args.lazy);
+    let server = control::device(&args.dir).and_then(control::connect).ok();
     unmount(&args.dir, args.lazy)?;
-    if let Some(server) = server {
-        control::wait_for_end(&server);
+    match server {
+        // Its last user may be one who waits for a seal to end. (That it has gone meanwhile is
+        // all the better.)
+        Some(server) if args.lazy => drop(control::send(&server, &Request::GiveUp, None)),
+        Some(server) => control::wait_for_end(&server),
+        None => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ pub fn errno_of(error: &FsError) -> Errno {
         FsError::Invalid => Errno::EINVAL,
         FsError::NotPermitted => Errno::EPERM,
         FsError::Busy => Errno::EBUSY,
-        FsError::NameTooLong => Errno::ENAMETOOLONG,
+        FsError::NameTooLong | FsError::PathTooLong { .. } => Errno::ENAMETOOLONG,
         FsError::TooManyLinks => Errno::EMLINK,
         FsError::FileTooLarge => Errno::EFBIG,
         FsError::NoSpace { .. } => Errno::ENOSPC,

@@ -88,13 +88,14 @@ pub(super) enum Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    pub(super) fn new(inner: W, format: Format, epoch: Option<u32>) -> Self {
+    /// `markers`: whether the archive holds names that begin with `.wh.`.
+    pub(super) fn new(inner: W, format: Format, epoch: Option<u32>, markers: bool) -> Self {
         match format {
             Format::Tar => Archive::Tar(Tar::new(inner, epoch, Deletion::Marker)),
             // A device is what overlayfs itself reads in an image.
             Format::Squashfs => Archive::Tar(Tar::new(inner, epoch, Deletion::Device)),
             Format::Cpio | Format::CpioGz | Format::CpioZst => {
-                Archive::Newc(Newc::new(inner, epoch))
+                Archive::Newc(Newc::new(inner, epoch, markers))
             }
         }
     }

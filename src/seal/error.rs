@@ -3,6 +3,7 @@
 use std::io;
 
 use fs_model::FsError;
+use fs_model::error::shorten;
 
 use super::Format;
 
@@ -23,7 +24,11 @@ pub enum SealError {
     },
     /// A path that the kernel's unpacker would drop without a word. Found before anything is
     /// written.
-    #[error("/{path}: the path has {length} bytes, and a cpio archive's readers take {limit}")]
+    #[error(
+        "/{}: the path has {length} bytes, and what unpacks an archive takes {limit} at most; give \
+         a directory on the way a shorter name, move it up, or remove it",
+        shorten(path)
+    )]
     PathTooLong {
         /// The path.
         path: String,

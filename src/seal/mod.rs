@@ -18,6 +18,7 @@ pub mod manifest;
 mod newc;
 pub mod output;
 pub mod path;
+pub mod patient;
 mod plan;
 mod readahead;
 pub mod squashfs;
@@ -41,7 +42,7 @@ use encode::{Archive, Encoder};
 use manifest::{Counts, Digesting, Written};
 use newc::clamp;
 use path::escape;
-use plan::{Item, Limits, PATH_LIMIT, Plan};
+use plan::{Item, Limits, PATH_LIMIT, Plan, is_marker};
 use readahead::{BATCH, Content, Feed, ReadAhead};
 
 /// What an archive is written as.
@@ -219,7 +220,11 @@ impl std::fmt::Display for Warning {
                 write!(f, "/{path}: unpacks as an object of its own, not as a hard link")
             }
             Warning::MeansDeletion { path } => {
-                write!(f, "/{path}: means, where this is read as a layer, that a file is deleted")
+                write!(
+                    f,
+                    "/{path}: unpacked it is a file, but who reads the tar as a layer takes the \
+                     name for a deletion; a cpio or squashfs says which it is"
+                )
             }
         }
     }
@@ -273,7 +278,7 @@ pub fn seal<C: Contents>(
     let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, time, root)
         .map_err(Failure::Output)
         .and_then(|encoder| {
-            let writer = Archive::new(encoder, format, epoch);
+            let writer = Archive::new(encoder, format, epoch, plan.markers);
             job.run(writer, threads.min(4), progress)?.finish()?.finish()?.flush()?;
             Ok(())
         });
@@ -410,9 +415,8 @@ impl<'p, C: Contents> Job<'p, C> {
             self.warnings.push(Warning::SocketLeftOut { path: text(item) });
             return Ok(false);
         }
-        if self.format != Format::Squashfs
-            && item.path().rsplit(|&byte| byte == b'/').next().is_some_and(is_marker)
-        {
+        // A squashfs image has devices for it, and so have our cpio archives, which say so.
+        if self.format == Format::Tar && is_marker(item.path()) {
             self.warnings.push(Warning::MeansDeletion { path: text(item) });
         }
         let mut xattrs: Vec<Xattr> = Vec::new();
@@ -491,10 +495,6 @@ fn check_target(item: &Item<'_>, target: &[u8], size: u64) -> Result<(), SealErr
         return Err(SealError::Short { path: text(item), expected: size, got });
     }
     Ok(())
-}
-
-fn is_marker(name: &[u8]) -> bool {
-    name.starts_with(b".wh.")
 }
 
 fn text(item: &Item<'_>) -> String {

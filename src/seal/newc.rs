@@ -8,6 +8,9 @@
 //!   share the number, and the first one has the data. Everything else has one link, directories
 //!   two.
 //! - What is deleted is a character device 0:0 of mode 0 (overlayfs's whiteout), of root, of 1970.
+//! - The checksum field, which nobody reads in this format, is 0, but for that of `.` where a name
+//!   begins with `.wh.`: such a name stands for a whiteout in archives of others, and this says
+//!   that it is none ([`WHITEOUTS_ARE_DEVICES`]).
 //! - Times are whole seconds from 0 to 2^32-1, clamped.
 //! - The trailer always stands, and zeros fill the archive to a multiple of 512 bytes.
 //! - The size that a header states is the size that is written, or the archive fails.
@@ -15,6 +18,7 @@
 use std::io::{self, Write};
 
 use fs_model::attr::{Attr, Device, FileType};
+use fs_model::layer::cpio::WHITEOUTS_ARE_DEVICES;
 
 use super::plan::Item;
 
@@ -32,6 +36,7 @@ pub(super) struct Newc<W: Write> {
     /// Bytes of the current file that are still to come.
     open: u64,
     epoch: Option<u32>,
+    marked: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,12 +49,14 @@ struct Header {
     mtime: u32,
     filesize: u32,
     rdev: Device,
+    check: u32,
 }
 
 impl<W: Write> Newc<W> {
-    /// Times after `epoch` are brought down to it.
-    pub(super) fn new(inner: W, epoch: Option<u32>) -> Self {
-        Newc { inner, written: 0, open: 0, epoch }
+    /// Times after `epoch` are brought down to it. `marked` is an archive that holds names which
+    /// begin with `.wh.`.
+    pub(super) fn new(inner: W, epoch: Option<u32>, marked: bool) -> Self {
+        Newc { inner, written: 0, open: 0, epoch, marked }
     }
 
     /// Writes an entry, up to its content. `target` is that of a symlink.
@@ -79,6 +86,7 @@ impl<W: Write> Newc<W> {
             mtime: clamp(attr, self.epoch),
             filesize: u32::try_from(filesize).map_err(|_| too_large())?,
             rdev: if attr.kind.is_device() { attr.rdev } else { Device::default() },
+            check: if self.marked && path.is_empty() { WHITEOUTS_ARE_DEVICES } else { 0 },
         };
         self.header(&header, name)?;
         self.open = filesize;
@@ -117,7 +125,7 @@ impl<W: Write> Newc<W> {
             header.rdev.major,
             header.rdev.minor,
             name.len() as u32 + 1,
-            0,
+            header.check,
         ];
         text[..6].copy_from_slice(b"070701");
         for (slot, field) in text[6..].chunks_exact_mut(8).zip(fields) {

@@ -26,6 +26,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::SealError;
+use super::patient::Patient;
 
 /// Something to write to.
 #[derive(Debug)]
@@ -37,8 +38,10 @@ pub struct Output {
 #[derive(Debug)]
 enum Target {
     Stdout(io::Stdout),
-    /// A device, a fifo, or a descriptor that was open already.
+    /// A device or a fifo.
     Special(File),
+    /// A descriptor of somebody else's.
+    Given(Patient),
     Pending(Pending),
 }
 
@@ -80,9 +83,9 @@ impl Output {
         Ok(Output { name: "standard output".into(), target: Target::Stdout(stdout) })
     }
 
-    /// A descriptor that is open already: what is written to it is there at once.
-    pub fn descriptor(file: File, name: &str) -> Self {
-        Output { name: name.to_owned(), target: Target::Special(file) }
+    /// A descriptor that somebody else gave: what is written to it is there at once.
+    pub fn given(to: Patient, name: &str) -> Self {
+        Output { name: name.to_owned(), target: Target::Given(to) }
     }
 
     /// Where it goes, for messages.
@@ -127,6 +130,7 @@ impl Output {
         match &mut self.target {
             Target::Stdout(stdout) => stdout.flush(),
             Target::Special(file) => file.flush(),
+            Target::Given(given) => given.flush(),
             Target::Pending(pending) => pending.file.sync_all(),
         }
     }
@@ -137,6 +141,7 @@ impl Write for Output {
         match &mut self.target {
             Target::Stdout(stdout) => stdout.write(data),
             Target::Special(file) => file.write(data),
+            Target::Given(given) => given.write(data),
             Target::Pending(pending) => pending.file.write(data),
         }
     }
@@ -145,6 +150,7 @@ impl Write for Output {
         match &mut self.target {
             Target::Stdout(stdout) => stdout.flush(),
             Target::Special(file) => file.flush(),
+            Target::Given(given) => given.flush(),
             Target::Pending(pending) => pending.file.flush(),
         }
     }

@@ -68,6 +68,8 @@ pub(super) struct Plan<'d> {
     pub(super) content: u64,
     /// Items whose hard links the format cannot express.
     pub(super) split_links: Vec<usize>,
+    /// Whether a name, also one that is deleted, looks like a whiteout ([`is_marker`]).
+    pub(super) markers: bool,
 }
 
 impl<'d> Plan<'d> {
@@ -76,11 +78,14 @@ impl<'d> Plan<'d> {
             items: Vec::with_capacity(delta.entries.len()),
             content: 0,
             split_links: Vec::new(),
+            markers: false,
         };
         let mut groups: HashMap<Ino, Vec<usize>> = HashMap::new();
         let mut numbers = 0u32;
         for (index, entry) in delta.entries.iter().enumerate() {
             check(entry, index, limits)?;
+            // The directories on the way to it are entries too.
+            plan.markers |= is_marker(&entry.path);
             let mut first = None;
             if let Some(object) = &entry.object
                 && object.attr.nlink > 1
@@ -114,6 +119,11 @@ impl<'d> Plan<'d> {
         }
         Ok(plan)
     }
+}
+
+/// Whether a path's last name is one that stands for a deletion in some formats.
+pub(super) fn is_marker(path: &[u8]) -> bool {
+    path.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(b".wh."))
 }
 
 fn check(entry: &DeltaEntry, index: usize, limits: Limits) -> Result<(), SealError> {

@@ -19,6 +19,7 @@ mod outside;
 mod posix;
 mod project;
 mod same_bytes;
+mod stuck;
 #[path = "../support/mod.rs"]
 mod support;
 mod torture;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags};
 
 use crate::listing::{assert_same, list};
 use crate::support::processes::eventually;
@@ -41,7 +42,7 @@ fn sh(stage: &Stage, who: Who, script: &str) -> Finished {
 }
 
 /// The processes that serve `dir`.
-fn servers(dir: &Path) -> Vec<Pid> {
+pub(crate) fn servers(dir: &Path) -> Vec<Pid> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let serves = |pid: &i32| {
@@ -385,4 +386,98 @@ fn what_is_sealed_of_an_unchanged_mount_changes_nothing() {
         assert_eq!(fs::read_to_string(dir.join("file")).unwrap(), "of the base");
         umount(&stage, who, &dir).ok();
     }
+}
+
+#[test]
+fn a_path_that_no_archive_holds_is_named_and_can_be_mended() {
+    let stage = Stage::new();
+    let who = Who::Root;
+    let base = stage.write("base/file", "of the base").parent().unwrap().to_owned();
+    let dir = place(&stage, who);
+    mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+    // 50 folders of 100 bytes each, and a file: too deep for a path, so step by step.
+    let mut at = fs::File::open(&dir).unwrap();
+    for number in 10..60 {
+        let name = format!("d{number}{:097}", 0);
+        rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, &name, OFlags::DIRECTORY, Mode::empty()).unwrap().into();
+    }
+    rustix::fs::openat(&at, "file", OFlags::CREATE, Mode::RWXU).unwrap();
+    drop(at);
+    let seal = |output: &str| finish(stage.overcoat(who).args(["seal", "mnt", "-o", output]));
+    for output in ["x.cpio.gz", "x.tar", "x.squashfs"] {
+        let said = ["/d10000", "…", "/d50000", "the path has 4140 bytes", "shorter name"];
+        let error = seal(output).code(2).says(&said).stderr;
+        assert!(error.len() < 500, "{error}");
+    }
+    assert_eq!(stage.files(who).len(), 1, "{:?}", stage.files(who));
+    // What to do about it.
+    let up = format!("mv mnt/{}d20* mnt/up", "d1*/".repeat(10));
+    sh(&stage, who, &up).ok();
+    seal("x.cpio.gz").ok();
+    umount(&stage, who, &dir).ok();
+}
+
+/// Names that stand for deletions in some archives are files in what overcoat itself writes.
+#[test]
+fn names_of_whiteouts_are_files_in_what_is_sealed() {
+    let stage = Stage::new();
+    let who = Who::Root;
+    let base = stage.write("base/x", "of the base").parent().unwrap().to_owned();
+    stage.sh("cd base; mkdir d; echo > d/.wh.old; echo > d/old; touch -d @1000000000 d .");
+    let dir = place(&stage, who);
+    let seal = |output: &Path| {
+        finish(stage.overcoat(who).arg("seal").arg(&dir).arg("-o").arg(output)).ok();
+    };
+    for format in ["cpio.gz", "squashfs"] {
+        let overlay = stage.out(who).join(format!("odd.{format}"));
+        mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+        let make = "
+            cd mnt; echo x > .wh.x; mkdir .wh.d; echo > .wh.d/.wh..wh..opq; echo > d/.wh..wh..opq
+            echo > .wh.; rm d/.wh.old; ln d/old .wh.old; ln -s nothing .wh.link
+            find . -exec touch -h -d @1000000000 {} +";
+        sh(&stage, who, make).ok();
+        let seen = list(&dir);
+        for name in ["x", ".wh.x", ".wh.d/.wh..wh..opq", "d/.wh..wh..opq", ".wh.link"] {
+            assert!(seen.contains_key(name), "{name}\n{seen:?}");
+        }
+        seal(&overlay);
+        umount(&stage, who, &dir).ok();
+
+        mount(&stage, who, &["--rw"], &[&base, &overlay], &dir).ok();
+        assert_same(format, &seen, &list(&dir));
+        seal(&stage.out(who).join("nothing.cpio"));
+        // From it the same tree over the base, and that sealed again.
+        sh(&stage, who, "cp -a mnt copy").ok();
+        umount(&stage, who, &dir).ok();
+        assert_eq!(stage.sh("cpio --quiet -t < root/nothing.cpio"), ".\n", "{format}");
+        mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+        sh(&stage, who, "rm -r mnt/*; cp -aT copy mnt; rm -r copy").ok();
+        let again = stage.out(who).join(format!("again.{format}"));
+        seal(&again);
+        umount(&stage, who, &dir).ok();
+        assert!(fs::read(&overlay).unwrap() == fs::read(&again).unwrap(), "{format}");
+    }
+}
+
+/// An archive that others made, without an entry for its root.
+#[test]
+fn an_overlay_without_a_root_of_its_own_leaves_that_of_the_base() {
+    let stage = Stage::new();
+    let who = Who::Root;
+    let base = stage.write("base/file", "of the base").parent().unwrap().to_owned();
+    stage.sh("chmod 711 base; chown 3:4 base; touch -d @1000000000 base
+         mkdir over; cd over; echo new > new; echo new | cpio --quiet -o -H newc > ../over.cpio");
+    let dir = place(&stage, who);
+    mount(&stage, who, &["--rw"], &[&base, &stage.path("over.cpio")], &dir).ok();
+    let found = fs::metadata(&dir).unwrap();
+    let found = (found.mode(), found.uid(), found.gid(), found.mtime());
+    assert_eq!(found, (0o40711, 3, 4, 1_000_000_000));
+    assert_eq!(fs::read_to_string(dir.join("new")).unwrap(), "new\n");
+    // And so does what is sealed on top of both.
+    sh(&stage, who, "echo > mnt/newer").ok();
+    finish(stage.overcoat(who).args(["seal", "mnt", "-o", "top.cpio"])).ok();
+    umount(&stage, who, &dir).ok();
+    let listed = stage.sh("cpio --quiet -itvn < root/top.cpio | awk '{ print $1, $3, $4, $NF }'");
+    assert_eq!(listed.lines().next(), Some("drwx--x--x 3 4 ."), "{listed}");
 }

@@ -62,7 +62,11 @@ fn build(stage: &Stage, who: Who, image: &Path) -> (PathBuf, Finished) {
     let output = stage.out(who).join("native.cpio.gz");
     let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
     let mut command = stage.overcoat(who);
-    command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository, "--verbose"]);
+    command.arg("build").arg(image).arg("-o").arg(&output).args([
+        "--bind",
+        &repository,
+        "--verbose",
+    ]);
     let finished = finish(command.env("SOURCE_DATE_EPOCH", EPOCH));
     (output, finished)
 }
@@ -118,7 +122,9 @@ fn users_services_conditions_and_loops_give_the_same_bytes_without_root() {
     assert_eq!(read("srv/counted"), "one\n2\n");
     assert!(tree.join("usr/bin/lsscsi").exists() && !tree.join("usr/bin/lshw").exists());
     // Whiteouts: what the base had is gone.
-    for gone in ["usr/sbin/update-ca-certificates", "etc/systemd/system/timers.target.wants/fstrim.timer"] {
+    for gone in
+        ["usr/sbin/update-ca-certificates", "etc/systemd/system/timers.target.wants/fstrim.timer"]
+    {
         assert_eq!(stage.sh(&format!("stat -c %F tree/{gone}")), "character special file\n");
     }
     let [root, user] = overlays.map(|overlay| fs::read(overlay).unwrap());

@@ -1890,6 +1890,79 @@ def attributes_of_overlayfs():
     return attempt(os.setxattr, "dir", "user.overlay.opaque", b"y"), os.listxattr("dir")
 
 
+# What a tmpfs answers and a root does not, or not so.
+
+
+@case
+def flags_of_a_file_by_ioctl():
+    """As `lsattr` asks, by FS_IOC_GETFLAGS."""
+    return attempt(fcntl.ioctl, os.open("file", os.O_RDONLY), 0x80086601, bytes(8))
+
+
+@case
+def seals_of_a_file():
+    get_seals = 1034
+    return attempt(fcntl.fcntl, os.open("file", os.O_RDWR), get_seals)
+
+
+@case
+def asking_for_the_block_of_a_file():
+    """By FIBMAP: whether it is told as 0. Only the host's root may ask."""
+    told = attempt(fcntl.ioctl, os.open("file", os.O_RDONLY), 1, struct.pack("i", 0))
+    return told in (struct.pack("i", 0), "EPERM")
+
+
+def held(path):
+    """The pages that a file takes."""
+    return os.stat(path).st_blocks * 512 // 4096
+
+
+@case
+def written_zeros():
+    fd = os.open("new", os.O_RDWR | os.O_CREAT)
+    os.write(fd, bytes(1 << 20))
+    all_zeros = attempt(os.lseek, fd, 0, os.SEEK_DATA), held("new")
+    os.pwrite(fd, b"x", 70_000)
+    return all_zeros, os.lseek(fd, 0, os.SEEK_DATA), os.lseek(fd, 70_000, os.SEEK_HOLE)
+
+
+@case
+def allocating_takes_blocks():
+    fd = os.open("new", os.O_RDWR | os.O_CREAT)
+    fallocate(fd, 0, 0, 1 << 20)
+    return held("new")
+
+
+@case
+def blocks_of_a_sparse_file():
+    fd = os.open("new", os.O_RDWR | os.O_CREAT)
+    for page in 0, 2, 40, 42, 100:
+        os.pwrite(fd, b"x", page * 4096)
+    return held("new")
+
+
+@case
+def handles_of_what_the_kernel_has_dropped():
+    """Whether such a handle is stale. Only the host's root can make the kernel drop anything, if it
+    is shown where."""
+    handle = ctypes.create_string_buffer(struct.pack("Ii", 120, 0), 128)
+    mount = ctypes.c_int()
+    at = ctypes.c_int(AT_FDCWD)
+    checked(LIBC.name_to_handle_at(at, b"dir/sub/leaf", handle, ctypes.byref(mount), 0))
+    place = os.open(".", os.O_RDONLY)
+
+    def open_handle():
+        os.close(checked(LIBC.open_by_handle_at(place, handle, os.O_RDONLY)))
+
+    if not os.path.exists("/drop_caches"):
+        return True
+    open_handle()
+    # What was used lately is dropped the second time.
+    for _ in range(3):
+        write("/drop_caches", b"2", os.O_WRONLY)
+    return attempt(open_handle) == "ESTALE"
+
+
 @case
 def changes_are_noticed():
     watch = LIBC.inotify_init1(os.O_NONBLOCK)

@@ -333,7 +333,11 @@ fn images_that_need_nothing_of_each_other_are_built_at_the_same_time() {
     );
     let bind = format!("{}:/m", meeting.display());
     let finished = site.run(who, &["-j", "2", "--bind", &bind]).ok();
-    finished.says(&["overcoat: one: built", "overcoat: two: built", "3 images: 0 up to date, 3 built"]);
+    finished.says(&[
+        "overcoat: one: built",
+        "overcoat: two: built",
+        "3 images: 0 up to date, 3 built",
+    ]);
 }
 
 #[test]

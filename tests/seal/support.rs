@@ -172,7 +172,9 @@ pub(crate) fn everything() -> Sample {
     s.add("dev/char", 13, device(FileType::CharDevice, 5, 1));
     s.add("dev/block", 14, device(FileType::BlockDevice, 259, 70_000));
     s.add("dev/fifo", 15, attr(FileType::Fifo, 0o600));
-    s.deleted("etc/gone").deleted("lost");
+    s.deleted("etc/gone").deleted("lost").deleted("etc/.wh.lost");
+    s.file("etc/.wh.odd", 91, b"a name").file(".wh..wh..opq", 92, b"").dir("etc/.wh.dir", 93);
+    s.file("etc/.wh.dir/file", 94, b"in it");
     s.file([b"etc/".as_slice(), &[0xff; 255]].concat(), 17, b"bytes for a name");
     s.file("etc/sch\u{f6}n", 18, b"umlaut");
     s.file("etc/new\nline \\x41", 19, b"odd");

@@ -67,6 +67,12 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
     /// The root directory.
     fn root(&self) -> LayerIno;
 
+    /// Whether the layer says what its root directory is like. One that does not (an archive
+    /// without an entry for it) leaves the root of the layers below as it is.
+    fn describes_root(&self) -> bool {
+        true
+    }
+
     /// The attributes of an object. A directory's `nlink` is below 2 where the layer has not
     /// counted its subdirectories: then the tree does. Of anything else it is the number of names
     /// in this layer, also when other layers hide some of them.

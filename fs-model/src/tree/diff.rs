@@ -32,7 +32,7 @@ impl Tree {
     /// change before what the delta names is read: [`Tree::freeze`] it first where that matters.
     ///
     /// # Errors
-    /// A layer that cannot be read; [`FsError::NameTooLong`] for a path of 4096 bytes or more.
+    /// A layer that cannot be read; [`FsError::PathTooLong`] for a path of 4096 bytes or more.
     pub fn delta(&self) -> Result<Delta, FsError> {
         let mut state = self.state.lock();
         let mut walk = Walk::new(self, &mut state, None);
@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
                     }
                     self.path.extend_from_slice(&pair.name);
                     if self.path.len() >= PATH_MAX {
-                        return Err(FsError::NameTooLong);
+                        return Err(FsError::PathTooLong { path: self.path.as_slice().into() });
                     }
                     if let Some(below) = self.visit(frame, &pair)? {
                         if frames

@@ -7,6 +7,8 @@
 //! - A directory of the union is merged from the directories at its path in the layers, from the
 //!   topmost down to the first that is opaque or stands on a whiteout or on something else. It
 //!   has the number of the topmost. [`Sources`] is that list.
+//! - The root of a layer that says nothing of it has the attributes of the next one below that
+//!   does.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -87,13 +89,25 @@ pub(crate) struct Listed {
 #[derive(Debug)]
 pub(crate) struct Stack {
     layers: Vec<Arc<dyn Layer>>,
+    /// For each layer that says nothing of its root: that root, and the one that stands in for it.
+    stand_ins: Vec<(Source, Source)>,
 }
 
 impl Stack {
     /// `layers` are given lowest first; more than [`MAX_LAYERS`] are refused by the caller.
     pub(crate) fn new(layers: Vec<Arc<dyn Layer>>) -> Self {
         debug_assert!(layers.len() <= MAX_LAYERS);
-        Stack { layers }
+        let mut stand_ins = Vec::new();
+        let mut described = None;
+        for (index, layer) in layers.iter().enumerate() {
+            let root = Source { layer: index as u16, ino: layer.root() };
+            match described {
+                Some(below) if !layer.describes_root() => stand_ins.push((root, below)),
+                // The lowest layer has its own word for it, if it is but a default.
+                _ => described = Some(root),
+            }
+        }
+        Stack { layers, stand_ins }
     }
 
     pub(crate) fn layers(&self) -> &[Arc<dyn Layer>] {
@@ -187,8 +201,20 @@ impl Stack {
             .collect())
     }
 
+    /// The object that has the attributes of `source`.
+    fn described(&self, source: Source) -> Source {
+        let stand_in = self.stand_ins.iter().find(|(root, _)| *root == source);
+        stand_in.map_or(source, |(_, below)| *below)
+    }
+
     pub(crate) fn attr(&self, source: Source) -> Result<Attr, LayerError> {
-        self.layer(source).attr(source.ino)
+        let described = self.described(source);
+        let mut attr = self.layer(described).attr(described.ino)?;
+        if described != source {
+            // Those are counted in its own place.
+            attr.nlink = self.layer(source).attr(source.ino)?.nlink;
+        }
+        Ok(attr)
     }
 
     pub(crate) fn read_link(&self, source: Source) -> Result<Vec<u8>, LayerError> {
@@ -196,6 +222,7 @@ impl Stack {
     }
 
     pub(crate) fn xattrs(&self, source: Source) -> Result<Vec<Xattr>, LayerError> {
+        let source = self.described(source);
         self.layer(source).xattrs(source.ino)
     }
 

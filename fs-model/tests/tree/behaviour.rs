@@ -66,6 +66,38 @@ fn refused<T: std::fmt::Debug>(result: Result<T, FsError>, with: &FsError) {
 }
 
 #[test]
+fn a_layer_that_says_nothing_of_its_root_leaves_it_as_it_was() {
+    let mut lower = base();
+    let root = &mut lower.nodes[0];
+    (root.attr.mode, root.attr.uid) = (0o711, 3);
+    root.xattrs = vec![(b"user.x"[..].into(), b"1"[..].into())];
+    let silent = |name: &str| {
+        let mut layer = MemoryLayer { describes_root: false, ..MemoryLayer::default() };
+        layer.nodes[0].attr.mtime = Time::from_secs(0);
+        layer.directory(0, name);
+        layer
+    };
+    let tree = tree_of(&[lower, silent("one more"), silent("and another")], u64::MAX, true);
+    let attr = tree.attr(Ino::ROOT).unwrap();
+    assert_eq!((attr.mode, attr.uid, attr.mtime), (0o711, 3, Time::from_secs(1_000)));
+    assert_eq!(attr.nlink, 2 + 4, "dir, empty and the two");
+    assert_eq!(tree.xattrs(Ino::ROOT).unwrap().len(), 1);
+    // Changed and changed back: nothing is left of it.
+    let mode = |mode| {
+        let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+        tree.set_attr(Ino::ROOT, &set).unwrap();
+        changes(&tree)
+    };
+    assert_eq!(mode(0o700), ["Modified "]);
+    assert!(mode(0o711).is_empty());
+
+    // Nobody says anything: the lowest layer's own root, whatever it is.
+    let tree = tree_of(&[silent("one"), silent("two")], u64::MAX, true);
+    let attr = tree.attr(Ino::ROOT).unwrap();
+    assert_eq!((attr.mode, attr.uid, attr.mtime), (0o755, 0, Time::from_secs(0)));
+}
+
+#[test]
 fn a_removed_directory_gives_back_what_it_remembered() {
     let tree = tree();
     let (dir, sub) = (hold(&tree, "dir"), hold(&tree, "dir/sub"));

@@ -38,6 +38,8 @@ pub(crate) struct Item {
 pub(crate) struct Plan {
     items: Vec<Item>,
     counts_subdirs: bool,
+    /// Mode, owner, time and an attribute of the root, of a layer that says what it is like.
+    root: Option<(u16, u32, i64, Option<u8>)>,
 }
 
 /// Sizes and offsets around the ends of chunks.
@@ -92,8 +94,10 @@ fn item() -> impl Strategy<Value = Item> {
 }
 
 pub(crate) fn layers() -> impl Strategy<Value = Vec<Plan>> {
-    let plan = (vec(item(), 0..20), any::<bool>())
-        .prop_map(|(items, counts_subdirs)| Plan { items, counts_subdirs });
+    let mode = prop_oneof![Just(0o755u16), Just(0o700)];
+    let root = (mode, 0u32..3, 0i64..3, prop::option::weighted(0.2, 0u8..3));
+    let plan = (vec(item(), 0..20), any::<bool>(), prop::option::weighted(0.7, root))
+        .prop_map(|(items, counts_subdirs, root)| Plan { items, counts_subdirs, root });
     vec(plan, 0..=4)
 }
 
@@ -109,6 +113,15 @@ pub(crate) fn content(size: usize, fill: u8) -> Vec<u8> {
 impl Plan {
     pub(crate) fn build(&self) -> MemoryLayer {
         let mut layer = MemoryLayer { counts_subdirs: self.counts_subdirs, ..Default::default() };
+        layer.describes_root = self.root.is_some();
+        if let Some((mode, owner, mtime, xattr)) = self.root {
+            let node = &mut layer.nodes[0];
+            node.attr.mode = mode;
+            (node.attr.uid, node.attr.gid) = (owner, owner);
+            node.attr.mtime = Time::from_secs(mtime);
+            let xattr = xattr.map(|n| (b"user.x"[..].into(), [n][..].into()));
+            node.xattrs = xattr.into_iter().collect();
+        }
         let mut dirs = vec![0];
         let mut linkable = Vec::new();
         for item in &self.items {

@@ -32,6 +32,8 @@ pub(crate) struct MemoryLayer {
     pub(crate) nodes: Vec<Node>,
     /// Whether directories say how many subdirectories they have.
     pub(crate) counts_subdirs: bool,
+    /// Whether it says what its root is like.
+    pub(crate) describes_root: bool,
     /// How often a directory was listed.
     pub(crate) listings: Arc<AtomicUsize>,
 }
@@ -44,7 +46,12 @@ impl Default for MemoryLayer {
     fn default() -> Self {
         let data = Data::Directory { entries: BTreeMap::new(), opaque: false };
         let root = Node { attr: attr(FileType::Directory, 0o755), data, xattrs: Vec::new() };
-        MemoryLayer { nodes: vec![root], counts_subdirs: true, listings: Arc::default() }
+        MemoryLayer {
+            nodes: vec![root],
+            counts_subdirs: true,
+            describes_root: true,
+            listings: Arc::default(),
+        }
     }
 }
 
@@ -122,6 +129,10 @@ impl Layer for MemoryLayer {
 
     fn root(&self) -> LayerIno {
         LayerIno(2)
+    }
+
+    fn describes_root(&self) -> bool {
+        self.describes_root
     }
 
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError> {

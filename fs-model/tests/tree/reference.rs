@@ -90,9 +90,12 @@ impl Model {
         let mut root = new_object(&NewNode::directory(0o755, 0, 0), ROOT);
         (root.mtime, root.atime) = (Some(Time::from_secs(0)), Some(Time::from_secs(0)));
         let mut model = Model { objects: vec![root], pristine: Vec::new(), xattrs };
-        for layer in layers {
+        for (index, layer) in layers.iter().enumerate() {
             let mut links = HashMap::new();
-            model.describe(ROOT, layer, layer.root());
+            // Only the lowest layer is believed what it does not really say.
+            if layer.describes_root || index == 0 {
+                model.describe(ROOT, layer, layer.root());
+            }
             model.lay(layer, layer.root(), ROOT, &mut links);
         }
         model.pristine.clone_from(&model.objects);

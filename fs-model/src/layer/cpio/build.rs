@@ -8,12 +8,13 @@
 //!   except for symlinks; content that comes with a later name replaces the earlier one. The
 //!   trailer ends an archive's numbers.
 //! - A symlink on the way to an entry is followed, within the archive.
+//! - Whether a name `.wh.NAME` is a whiteout or a file is said by the archive that brought it last.
 //!
 //! Where the kernel drops an entry without a word, this is an error instead, because a machine
 //! would lack that file: a parent that is not in the archive, and a directory with something in it
 //! that would be replaced by something else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::attr::{Attr, Device, FileType, Time};
 use crate::layer::{LayerDirEntry, LayerEntry, LayerIno};
@@ -22,6 +23,9 @@ use super::header::Header;
 use super::source::Body;
 
 const NAME_MAX: usize = 255;
+
+/// What the names of whiteouts begin with, in archives that have them as files.
+const MARKER: &[u8] = b".wh.";
 
 /// How many symlinks are followed for one entry, as in Linux.
 const LINKS_TO_FOLLOW: u32 = 40;
@@ -83,6 +87,21 @@ pub(super) struct Builder {
     /// The parent of the entry before, and its path: mostly that of the next one too.
     recent: Option<(Box<[u8]>, usize)>,
     detours: u32,
+    place: Place,
+    /// Names that look like whiteouts and are files, with the directories that they are in.
+    literal: HashSet<(usize, Box<[u8]>)>,
+    describes_root: bool,
+}
+
+/// How far the archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Before its first entry.
+    Beginning,
+    /// In an archive whose whiteouts may be `.wh.` names.
+    Within,
+    /// In one in which they are files.
+    WithinMarked,
 }
 
 impl Builder {
@@ -97,12 +116,26 @@ impl Builder {
             nlink: 1,
             data: Data::Growing { parent: ROOT, children: BTreeMap::new() },
         };
-        Builder { nodes: vec![root], links: HashMap::new(), recent: None, detours: 0 }
+        Builder {
+            nodes: vec![root],
+            links: HashMap::new(),
+            recent: None,
+            detours: 0,
+            place: Place::Beginning,
+            literal: HashSet::new(),
+            describes_root: false,
+        }
     }
 
     /// The archive is at its end: inode numbers mean other objects from now on.
     pub(super) fn end_of_archive(&mut self) {
         self.links.clear();
+        self.place = Place::Beginning;
+    }
+
+    /// Whether any archive had an entry for the root.
+    pub(super) fn describes_root(&self) -> bool {
+        self.describes_root
     }
 
     /// Puts an entry into the tree.
@@ -114,14 +147,29 @@ impl Builder {
         payload: Payload,
     ) -> Result<(), String> {
         let components = components(path)?;
+        let first = self.place == Place::Beginning;
+        if first {
+            self.place = Place::Within;
+        }
         let Some((name, parents)) = components.split_last() else {
             if kind != FileType::Directory {
                 return Err("the root is no directory".into());
             }
+            if first && header.marked {
+                self.place = Place::WithinMarked;
+            }
+            self.describes_root = true;
             self.nodes[ROOT].describe(header);
             return Ok(());
         };
         let parent = self.parent(path, name, parents)?;
+        if name.starts_with(MARKER) {
+            let named = (parent, Box::from(*name));
+            match self.place {
+                Place::WithinMarked => self.literal.insert(named),
+                _ => self.literal.remove(&named),
+            };
+        }
         let existing = self.child(parent, name)?;
         let several = header.nlink > 1 && !matches!(kind, FileType::Directory | FileType::Symlink);
         let key = (header.dev, header.ino, kind);
@@ -200,7 +248,9 @@ impl Builder {
         let mut hidden = Vec::new();
         for (name, index) in children {
             let node = &self.nodes[index];
-            let marker = name.strip_prefix(b".wh.");
+            let marker = name.strip_prefix(MARKER).filter(|_| {
+                self.literal.is_empty() || !self.literal.contains(&(directory, name.clone()))
+            });
             match marker {
                 Some(b".wh..opq") => {
                     opaque[directory] = true;

@@ -12,6 +12,13 @@ pub(super) const NAME_LIMIT: u32 = 4096;
 /// The longest target of a symlink.
 pub(super) const TARGET_LIMIT: u32 = 4095;
 
+/// What stands in the checksum field of the first entry, `.`, of a 070701 archive whose deletions
+/// are character devices 0:0 and nothing else: names that begin with `.wh.` are names like any
+/// others in it. Nobody else looks at that field in this format, and all write zeros there; only
+/// an archive that holds such a name is marked, so that all others are as plain as can be. (The
+/// letters `ovc1`.)
+pub const WHITEOUTS_ARE_DEVICES: u32 = u32::from_be_bytes(*b"ovc1");
+
 /// The name of the last entry.
 pub(super) const TRAILER: &[u8] = b"TRAILER!!!";
 
@@ -30,6 +37,8 @@ pub(super) struct Header {
     pub(super) name_size: u32,
     /// The sum of the content's bytes, in an archive that has it.
     pub(super) checksum: Option<u32>,
+    /// Whether the field that is for a checksum holds [`WHITEOUTS_ARE_DEVICES`] instead.
+    pub(super) marked: bool,
 }
 
 impl Header {
@@ -62,6 +71,7 @@ impl Header {
             rdev: [rdev0, rdev1],
             name_size,
             checksum: checked.then_some(sum),
+            marked: !checked && sum == WHITEOUTS_ARE_DEVICES,
         })
     }
 

@@ -14,7 +14,8 @@
 //!   compressing much.
 //! - An archive without its trailer is truncated, whatever else it holds.
 //! - `.wh.NAME` and character devices 0:0 are whiteouts, `.wh..wh..opq` makes a directory opaque;
-//!   aufs's other `.wh..wh.` names are left out.
+//!   aufs's other `.wh..wh.` names are left out. An archive that is marked
+//!   ([`WHITEOUTS_ARE_DEVICES`]) means files by such names.
 
 mod build;
 mod header;
@@ -28,6 +29,7 @@ use crate::error::{LayerError, LayerErrorKind};
 use crate::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
 
 use build::{Builder, Data, Node, Payload, ROOT};
+pub use header::WHITEOUTS_ARE_DEVICES;
 use header::{Header, TARGET_LIMIT, TRAILER};
 use source::{Body, Budget, PIECE, Source, SourceError, is_compressed};
 
@@ -54,6 +56,7 @@ pub struct CpioLayer {
     name: Arc<str>,
     image: Image,
     nodes: Vec<Node>,
+    describes_root: bool,
 }
 
 impl std::fmt::Debug for CpioLayer {
@@ -96,8 +99,9 @@ impl CpioLayer {
             };
         }
         let corrupt = |what| LayerError::corrupt(&name, what);
+        let describes_root = reading.builder.describes_root();
         let nodes = reading.builder.finish().map_err(corrupt)?;
-        Ok(CpioLayer { name, image, nodes })
+        Ok(CpioLayer { name, image, nodes, describes_root })
     }
 
     fn node(&self, ino: LayerIno) -> Result<&Node, LayerError> {
@@ -133,6 +137,10 @@ impl Layer for CpioLayer {
 
     fn root(&self) -> LayerIno {
         LayerIno(ROOT as u64)
+    }
+
+    fn describes_root(&self) -> bool {
+        self.describes_root
     }
 
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError> {

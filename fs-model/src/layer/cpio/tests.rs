@@ -16,6 +16,8 @@ struct Maker {
     bytes: Vec<u8>,
     start: usize,
     checksum: bool,
+    /// What stands for the checksum where there is none.
+    field: u32,
     ino: u32,
 }
 
@@ -39,7 +41,7 @@ impl Maker {
 
     fn full(&mut self, name: &str, mode: u32, data: &[u8], fields: Fields) -> &mut Self {
         let sum = data.iter().map(|&byte| u32::from(byte)).sum();
-        let (magic, sum) = if self.checksum { ("070702", sum) } else { ("070701", 0) };
+        let (magic, sum) = if self.checksum { ("070702", sum) } else { ("070701", self.field) };
         let [major, minor] = fields.rdev;
         let (size, length) = (data.len() as u32, name.len() as u32 + 1);
         self.bytes.extend_from_slice(magic.as_bytes());
@@ -292,6 +294,77 @@ fn whiteouts_by_name_hide_and_make_opaque() {
     assert_eq!(content(&layer, "f"), b"");
     let names: Vec<_> = layer.read_dir(layer.root()).unwrap().into_iter().map(|e| e.name).collect();
     assert_eq!(names, [b"d", b"e", b"f", b"n"].map(|name| Box::from(&name[..])));
+}
+
+/// An archive of one file `.wh.NAME`, marked or not.
+fn odd_name(maker: &mut Maker, name: &str, content: &[u8], field: u32) {
+    maker.field = field;
+    maker.entry(".", DIR, b"");
+    maker.field = 0;
+    maker.entry(name, FILE, content);
+}
+
+#[test]
+fn an_archive_that_is_marked_means_files_by_names_of_whiteouts() {
+    let names = |layer: &CpioLayer| -> Vec<String> {
+        let entries = layer.read_dir(layer.root()).unwrap().into_iter();
+        let told = |e: LayerDirEntry| {
+            let what = if e.entry == LayerEntry::Whiteout { "-" } else { "" };
+            format!("{what}{}", String::from_utf8_lossy(&e.name))
+        };
+        entries.map(told).collect()
+    };
+    let layer = open(made(|maker| {
+        odd_name(maker, ".wh.x", b"content", WHITEOUTS_ARE_DEVICES);
+        maker.entry(".wh..wh..opq", FILE, b"").entry(".wh.", FILE, b"");
+        maker.entry(".wh.gone", CHAR, b"").entry("gone", CHAR, b"");
+    }));
+    let layer = layer.unwrap();
+    assert_eq!(content(&layer, ".wh.x"), b"content");
+    assert_eq!(names(&layer), [".wh.", ".wh..wh..opq", "-.wh.gone", ".wh.x", "-gone"]);
+    assert_eq!(layer.is_opaque(layer.root()).ok(), Some(false));
+
+    // It is the first entry's alone to say, that being the root, in this format, in these letters.
+    let told = |make: &dyn Fn(&mut Maker)| names(&open(made(make)).unwrap());
+    assert_eq!(told(&|maker| odd_name(maker, ".wh.x", b"", 0)), ["-x"]);
+    assert_eq!(told(&|maker| odd_name(maker, ".wh.x", b"", WHITEOUTS_ARE_DEVICES + 1)), ["-x"]);
+    let late = |maker: &mut Maker| {
+        maker.entry("a", DIR, b"");
+        odd_name(maker, ".wh.x", b"", WHITEOUTS_ARE_DEVICES);
+    };
+    assert_eq!(told(&late), ["a", "-x"]);
+    let elsewhere = |maker: &mut Maker| {
+        maker.field = WHITEOUTS_ARE_DEVICES;
+        maker.entry("a", DIR, b"").entry(".wh.x", FILE, b"");
+    };
+    assert_eq!(told(&elsewhere), ["a", "-x"]);
+}
+
+#[test]
+fn each_of_several_archives_says_for_itself_what_names_of_whiteouts_are() {
+    let marked = WHITEOUTS_ARE_DEVICES;
+    let both = |first: (&str, u32), second: (&str, u32)| {
+        let layer = open(made(|maker| {
+            odd_name(maker, first.0, b"1", first.1);
+            odd_name(maker.end(), second.0, b"2", second.1);
+        }));
+        let layer = layer.unwrap();
+        [".wh.x", "x", ".wh.y", "y"].map(|name| find(&layer, name).is_some())
+    };
+    assert_eq!(both((".wh.x", marked), (".wh.y", 0)), [true, false, false, true]);
+    assert_eq!(both((".wh.x", 0), (".wh.y", marked)), [false, true, true, false]);
+    // Of a name that both have, the later one says what it is.
+    assert_eq!(both((".wh.x", marked), (".wh.x", 0)), [false, true, false, false]);
+    assert_eq!(both((".wh.x", 0), (".wh.x", marked)), [true, false, false, false]);
+}
+
+#[test]
+fn a_layer_knows_whether_it_describes_its_root() {
+    assert!(open(made(sample)).unwrap().describes_root());
+    let none = made(|maker| {
+        maker.entry("a", DIR, b"");
+    });
+    assert!(!open(none).unwrap().describes_root());
 }
 
 #[test]
