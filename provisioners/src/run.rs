@@ -70,6 +70,8 @@ pub struct StepInfo {
     pub index: usize,
     /// How many steps the plan has.
     pub total: usize,
+    /// Whether it is a step of the clean-up.
+    pub cleanup: bool,
 }
 
 impl fmt::Display for StepInfo {
@@ -173,6 +175,7 @@ impl Plan {
                     name: round.name,
                     index: steps.len(),
                     total: 0,
+                    cleanup: false,
                 };
                 let step = match round.action {
                     Ok(action) => {
@@ -190,7 +193,8 @@ impl Plan {
         }
         for cleanup in settings.overridden_by(cleanup).enabled() {
             let name = format!("cleanup {}", cleanup.name);
-            let info = StepInfo { provisioner: None, name, index: steps.len(), total: 0 };
+            let index = steps.len();
+            let info = StepInfo { provisioner: None, name, index, total: 0, cleanup: true };
             steps.push((info, Step::Cleanup(cleanup)));
         }
         let total = steps.len();

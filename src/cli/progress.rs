@@ -64,6 +64,15 @@ impl Steps {
         Steps { bar, verbose, log: Vec::new() }
     }
 
+    fn tell(&self, step: &StepInfo, what: &str) -> String {
+        let line = format!("[{}/{}] {step}: {what}", step.index + 1, step.total);
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(&line)),
+            None => say(&line),
+        }
+        line
+    }
+
     /// Everything that the steps printed.
     pub(super) fn log(&self) -> &[u8] {
         &self.log
@@ -87,15 +96,15 @@ impl Observer for Steps {
 
     fn finished(&mut self, step: &StepInfo, took: Duration) {
         // The clean-up's steps take no time and are not worth a line each.
-        if step.provisioner.is_none() && took < Duration::from_millis(100) && !self.verbose {
+        if step.cleanup && took < Duration::from_millis(100) && !self.verbose {
             return;
         }
-        let line =
-            format!("[{}/{}] {step}: {:.1} s", step.index + 1, step.total, took.as_secs_f64());
-        match &self.bar {
-            Some(bar) => bar.suspend(|| say(&line)),
-            None => say(&line),
-        }
+        self.tell(step, &format!("{:.1} s", took.as_secs_f64()));
+    }
+
+    fn skipped(&mut self, step: &StepInfo, why: &str) {
+        let line = self.tell(step, &format!("skipped ({why})"));
+        self.log.extend_from_slice(format!("=== {line}\n").as_bytes());
     }
 
     fn output(&mut self, bytes: &[u8]) {
