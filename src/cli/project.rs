@@ -258,7 +258,25 @@ impl Run<'_> {
                 continue;
             }
             let inputs = self.inputs(index)?;
-            let judged = self.judge(index, &inputs)?;
+            let looked = self.judge(index, &inputs).and_then(|judged| {
+                // A layer that is not there is told before the build begins.
+                let layers = if self.args.dry_run || judged.reasons.is_empty() {
+                    Vec::new()
+                } else {
+                    self.records.layers(&self.layers(index))?
+                };
+                Ok((judged, layers))
+            });
+            let (judged, layers) = match looked {
+                Ok(looked) => looked,
+                Err(Failure::Error(code, error)) => {
+                    let name = &self.project.images()[index].name;
+                    say(&format!("{name}: error: {}", super::describe(&*error)));
+                    self.states[index] = State::Failed { reasons: Vec::new(), code };
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             if judged.reasons.is_empty() {
                 self.current(index, judged);
             } else if self.args.dry_run {
@@ -266,7 +284,7 @@ impl Run<'_> {
                 self.states[index] = State::Due { reasons: judged.reasons };
             } else {
                 self.announce(index, &judged.reasons, "building");
-                self.begin(index, inputs, judged.reasons, jobs)?;
+                self.begin(index, inputs, layers, judged.reasons, jobs)?;
             }
         }
         Ok(())
@@ -352,10 +370,10 @@ impl Run<'_> {
         &mut self,
         index: usize,
         inputs: Inputs,
+        layers: Vec<LayerRecord>,
         reasons: Vec<Reason>,
         jobs: usize,
     ) -> Result<(), Failure> {
-        let layers = self.records.layers(&self.layers(index))?;
         let others = self
             .order
             .iter()

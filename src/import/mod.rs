@@ -32,6 +32,16 @@ pub enum ImportError {
         /// Why.
         source: io::Error,
     },
+    /// It is none of the formats.
+    #[error(
+        "{}: neither a tar archive (plain, gzip, xz or zstd) nor a squashfs image nor a newc cpio \
+         archive nor a directory",
+        path.display()
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+    },
     /// A layer that is taken in cannot be opened.
     #[error(transparent)]
     Layer(#[from] OpenError),
@@ -71,7 +81,11 @@ pub fn from(tree: &Tree, path: &Path, skip: impl Fn(&[u8]) -> bool) -> Result<()
         file.rewind().map_err(open)?;
     }
     if !is_tar(&head) {
-        let opened = crate::layers::open(&[path.to_owned()], CacheOptions::default())?;
+        let opened = crate::layers::open(&[path.to_owned()], CacheOptions::default());
+        let opened = opened.map_err(|error| match error {
+            OpenError::Unknown { path } => ImportError::Unknown { path },
+            error => error.into(),
+        })?;
         let from = below::tree_of(&opened.layers).map_err(ImportError::Damaged)?;
         return layers::tree(&from, tree, &skip);
     }
