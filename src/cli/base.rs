@@ -94,18 +94,16 @@ struct Mmdebstrap(Child);
 const WATCHED: &str = r#"
 exec 3<&0 </dev/null
 { trap '' TERM; cat; kill -TERM 0; } <&3 >/dev/null 2>&1 3<&- &
-exec mmdebstrap "$@" 3<&-
+exec "$0" "$@" 3<&-
 "#;
 
 impl Mmdebstrap {
     fn start(from: &Debootstrap, proxy: Option<&str>, epoch: Option<u64>) -> Result<Self, Failure> {
-        if find_program("mmdebstrap").is_none() {
-            return Err(Failure::message(
-                "mmdebstrap is not installed; as root: `apt install mmdebstrap`",
-            ));
-        }
-        let mut command = Command::new("sh");
-        command.args(["-c", WATCHED, "mmdebstrap"]).process_group(0);
+        let program = find_program("mmdebstrap").ok_or_else(|| {
+            Failure::message("mmdebstrap is not installed; as root: `apt install mmdebstrap`")
+        })?;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", WATCHED]).arg(program).process_group(0);
         command.args(["--quiet", "--format=tar"]).arg(format!("--variant={}", from.variant));
         // What the clean-up would take away again need not be made.
         command.arg("--skip=output/dev");
