@@ -40,9 +40,11 @@ pub trait Observer {
         let _ = (step, took);
     }
 
-    /// A step is not run; `why` is for a reader: `when: serial_console`.
+    /// A step is not run; `why` is for a reader: `when: serial_console`. Said in the output unless
+    /// it is told otherwise.
     fn skipped(&mut self, step: &StepInfo, why: &str) {
-        let _ = (step, why);
+        let (place, total) = (step.index + 1, step.total);
+        self.output(format!("[{place}/{total}] {step}: skipped ({why})\n").as_bytes());
     }
 
     /// A step ended badly; the error follows from [`Plan::run`].
