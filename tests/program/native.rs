@@ -64,11 +64,7 @@ fn build(stage: &Stage, who: Who, image: &Path) -> (PathBuf, Finished) {
     let output = stage.out(who).join("native.cpio.gz");
     let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
     let mut command = stage.overcoat(who);
-    command.arg("build").arg(image).arg("-o").arg(&output).args([
-        "--bind",
-        &repository,
-        "--verbose",
-    ]);
+    command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository]);
     let finished = finish(command.env("SOURCE_DATE_EPOCH", EPOCH));
     (output, finished)
 }
