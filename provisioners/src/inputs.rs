@@ -26,7 +26,7 @@ pub(crate) fn of(provisioner: &Provisioner) -> Result<Vec<(String, Digest)>, Con
     }
     for step in provisioner.written() {
         match step.action() {
-            None if step.may_name_files() => tree(folder, Path::new(""), "", &mut found)?,
+            None if step.may_name_files() => whole(folder, "", &mut found)?,
             None => {}
             Some(action) => of_action(action, folder, &mut found)?,
         }
@@ -38,7 +38,7 @@ fn of_action(action: &Action, folder: &Folder, found: &mut Found) -> Result<(), 
     match action {
         Action::Files(files) => tree(folder, files.path(), "", found)?,
         Action::Script(script) if script.is_outside() => {
-            tree(folder, Path::new(""), "", found)?;
+            whole(folder, "", found)?;
             file(folder, script.path(), found)?;
         }
         Action::Script(script) => file(folder, script.path(), found)?,
@@ -77,6 +77,36 @@ fn tree(folder: &Folder, path: &Path, prefix: &str, found: &mut Found) -> Result
     Ok(())
 }
 
+/// All of a folder for somebody who opens its files: with what its links lead to, which may be
+/// files that several provisioners share.
+fn whole(folder: &Folder, prefix: &str, found: &mut Found) -> Result<(), ConfigError> {
+    let mut todo = vec![PathBuf::new()];
+    let mut seen = BTreeSet::new();
+    while let Some(path) = todo.pop() {
+        // A link to a folder above it leads nowhere new.
+        let real = folder.on_host().map(|host| fs::canonicalize(host.join(&path)));
+        if let Some(Ok(real)) = real
+            && !seen.insert(real)
+        {
+            continue;
+        }
+        tree(folder, &path, prefix, found)?;
+        for item in folder.walk(&path)? {
+            // An absolute one means a place in the image more often than one on the host.
+            if !matches!(item.kind, ItemKind::Symlink(target) if target.is_relative()) {
+                continue;
+            }
+            if folder.is_file(&item.path) {
+                let name = format!("{prefix}{} (its content)", item.path.to_string_lossy());
+                found.insert(name, folder.digest_file(&item.path)?);
+            } else if folder.is_dir(&item.path) {
+                todo.push(item.path);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The files of a role, and of those that it names; the names of theirs begin with `../`.
 fn roles(first: &Path, found: &mut Found) -> Result<(), ConfigError> {
     let mut todo = vec![(first.to_owned(), String::new())];
@@ -85,7 +115,7 @@ fn roles(first: &Path, found: &mut Found) -> Result<(), ConfigError> {
         if !seen.insert(fs::canonicalize(&role).unwrap_or_else(|_| role.clone())) {
             continue;
         }
-        tree(&Folder::host(&role), Path::new(""), &prefix, found)?;
+        whole(&Folder::host(&role), &prefix, found)?;
         for name in names(&role)? {
             todo.extend(resolve(first, (&role, &prefix), &name));
         }

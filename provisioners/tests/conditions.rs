@@ -222,3 +222,36 @@ fn what_the_image_does_not_have_is_named_with_the_nearest() {
     let wanted = "the image has no unit `sshd.service`; did you mean `ssh.service`?";
     assert_eq!(error.unwrap_err().error.to_string(), wanted);
 }
+
+/// What the documentation writes is right, as long as its files are there.
+#[test]
+fn the_provisioners_of_the_documentation_have_no_mistakes() {
+    let text = include_str!("../../docs/PROVISIONERS.md");
+    let section = text.split("\n## ").find(|section| section.starts_with("A provisioner")).unwrap();
+    let blocks: Vec<&str> = section.split("```yaml\n").skip(1).collect();
+    assert_eq!(blocks.len(), 2);
+    let mut steps = Vec::new();
+    for block in blocks {
+        let yaml = block.split("```").next().unwrap();
+        let variables = "variables: {features: [], operators: [{name: alice, uid: 4001}]}\n";
+        let yaml =
+            if yaml.starts_with("steps") { format!("{variables}{yaml}") } else { yaml.into() };
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("provisioner.yml", yaml.as_str()),
+            ("debs/local.deb", ""),
+            ("files/x", ""),
+            ("apt-sources/x", ""),
+            ("scripts/10-enable.sh", ""),
+            ("scripts/10-configure.sh", ""),
+        ];
+        write_files(dir.path(), &files);
+        let plan = Provisioner::load(dir.path()).map_err(|e| chain(&e));
+        let plan = plan.and_then(|p| Plan::new(&[p]).map_err(|e| chain(&e)));
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        steps.extend(plan.steps().map(|step| step.name.clone()));
+    }
+    for step in ["purge packages (1)", "services", "users (1) (item=alice)"] {
+        assert!(steps.iter().any(|name| name == step), "{step}: {steps:?}");
+    }
+}

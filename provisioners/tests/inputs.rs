@@ -124,6 +124,26 @@ fn a_role_has_the_files_of_all_the_roles_that_it_names() {
     assert_eq!(found, wanted);
 }
 
+/// Roles share files by links; one that leads to a folder above does no harm.
+#[test]
+fn what_links_of_a_role_lead_to_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [("roles/main/tasks/main.yml", ""), ("shared/files/a", "1"), ("shared/b", "1")];
+    write_files(dir.path(), &files);
+    let role = dir.path().join("roles/main");
+    symlink("../../shared/files", role.join("files")).unwrap();
+    symlink("../../shared/b", role.join("b")).unwrap();
+    symlink("..", dir.path().join("shared/files/loop")).unwrap();
+    symlink("/nowhere", role.join("dangling")).unwrap();
+    let mut before = inputs(&role);
+    for name in ["shared/files/a", "shared/b"] {
+        fs::write(dir.path().join(name), "2").unwrap();
+        let now = inputs(&role);
+        assert_ne!(now, before, "{name}");
+        before = now;
+    }
+}
+
 /// What can't be known, or can't be read here, takes all roles there: a build too many rather than
 /// one too few.
 #[test]
