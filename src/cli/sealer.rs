@@ -141,10 +141,7 @@ impl Sealer {
         let contents = WhileAsked { tree: &self.tree, ends: [self.ended.as_fd(), client.as_fd()] };
         let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
         let output = request.output.clone().unwrap_or_else(|| "-".into());
-        Ok(Sealed {
-            report: report_json(&output, &summary),
-            warnings: summary.warnings.iter().map(ToString::to_string).collect(),
-        })
+        Ok(Sealed { report: report_json(&output, &summary), warnings: summary.warnings })
     }
 }
 
