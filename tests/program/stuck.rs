@@ -47,7 +47,7 @@ impl Stuck {
     }
 
     /// The seal has failed, and all is gone, though the pipe still has its reader.
-    fn is_over(self, said: &str) {
+    fn ends(self, said: &str) {
         let output = self.seal.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && stderr.contains(said), "{stderr}");
@@ -64,7 +64,7 @@ fn a_server_that_is_asked_to_end_does_not_wait_for_the_reader_of_a_seal() {
     for who in EVERYBODY {
         let stuck = Stuck::new(&stage, who, &place(&stage, who));
         kill(servers(&stuck.dir)[0], Signal::SIGTERM).unwrap();
-        stuck.is_over("asked to end");
+        stuck.ends("asked to end");
     }
 }
 
@@ -74,7 +74,7 @@ fn a_mount_that_is_taken_away_lazily_does_not_wait_for_the_reader_of_a_seal() {
     for who in EVERYBODY {
         let stuck = Stuck::new(&stage, who, &place(&stage, who));
         finish(stage.overcoat(who).args(["umount", "--lazy"]).arg(&stuck.dir)).ok();
-        stuck.is_over("asked to end");
+        stuck.ends("asked to end");
     }
 }
 
