@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{receive_message, send_message};
+use crate::seal::Warning;
 
 /// The longest request or answer, in bytes: an answer has all warnings in it.
 const MESSAGE_LIMIT: usize = 256 << 20;
@@ -60,14 +61,26 @@ pub(super) enum Answer {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Sealed {
     pub(super) report: serde_json::Value,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Warning>,
 }
 
-/// The device number of what is mounted on `dir`, without asking its server, which may stand still.
-pub(super) fn device(dir: &Path) -> io::Result<u64> {
+/// What a path leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The device number of its file system.
+    pub(super) device: u64,
+    /// Whether it is what is mounted, and not something in it.
+    pub(super) is_mount_point: bool,
+}
+
+/// Where `dir` leads, without asking its server, which may stand still.
+pub(super) fn place(dir: &Path) -> io::Result<Place> {
     let flags = AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(CWD, dir, flags, StatxFlags::TYPE)?;
-    Ok(rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor))
+    Ok(Place {
+        device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+        is_mount_point: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+    })
 }
 
 fn address(device: u64) -> io::Result<SocketAddr> {

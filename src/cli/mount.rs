@@ -49,6 +49,12 @@ pub(super) fn run(args: &Args) -> Outcome {
     let Some((dir, paths)) = args.paths.split_last() else {
         return Err(Failure::message("nothing to mount"));
     };
+    if args.upper_size.is_some() && !args.rw {
+        return Err(Failure::message(
+            "--upper-size limits what changes, and nothing can change in this root: it is mounted \
+             read-only without --rw",
+        ));
+    }
     let layers = layers::open(paths, CacheOptions::default())
         .map_err(|error| Failure::Error(2, Box::new(error)))?;
     let upper_limit = args.rw.then(|| args.upper_size.unwrap_or_else(default_upper_limit));

@@ -7,6 +7,7 @@ use fs_model::Ino;
 use fs_model::tree::XattrSupport;
 use provisioners::image::parse_size;
 use sha2::{Digest, Sha256};
+use tracing::level_filters::LevelFilter;
 
 use super::progress::SealProgress;
 use super::{Failure, print, say};
@@ -14,7 +15,7 @@ use crate::below::{Beneath, beneath};
 use crate::root::{Finished, RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network};
 use crate::seal::manifest::hex;
-use crate::seal::{Format, ManifestInfo, Output, SealOptions, Summary, seal};
+use crate::seal::{Format, ManifestInfo, Output, SealOptions, Summary, Warning, seal};
 
 /// The network inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -223,12 +224,25 @@ impl Outputs {
             let mut tell = |p| progress.tell(p);
             let summary = seal(&delta, &*tree, &options, archive, manifest, &mut tell)?;
             drop(progress);
-            for warning in &summary.warnings {
-                say(&format!("warning: {warning}"));
-            }
+            warn(&summary.warnings);
             report(&report_json(&path, &summary), args.json)?;
         }
         Ok(())
+    }
+}
+
+/// Tells what an archive lacks: with `-v` all of it, otherwise as much as somebody reads.
+pub(super) fn warn(warnings: &[Warning]) {
+    const SHOWN: usize = 10;
+    if LevelFilter::current() >= LevelFilter::INFO {
+        warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+        return;
+    }
+    for warning in warnings.iter().take(SHOWN) {
+        say(&format!("warning: {}", warning.brief()));
+    }
+    if warnings.len() > SHOWN {
+        say(&format!("…and {} more warnings; -v shows all", warnings.len() - SHOWN));
     }
 }
 
@@ -295,7 +309,16 @@ pub(crate) fn manifest_path(archive: &Path) -> PathBuf {
 
 /// A number of bytes on the command line.
 pub(super) fn size_value(text: &str) -> Result<u64, String> {
-    parse_size(text).ok_or_else(|| "write a size such as 512M or 2G".to_owned())
+    // Less than one file takes: nobody means that.
+    const LEAST: u64 = 64 << 10;
+    match parse_size(text) {
+        None => Err("write a size such as 512M or 2G".to_owned()),
+        Some(size @ ..LEAST) => Err(format!(
+            "that is {size} bytes, too little for anything: write a unit, such as {}M or 2G",
+            if size > 0 { size } else { 512 }
+        )),
+        Some(size) => Ok(size),
+    }
 }
 
 fn format(text: &str) -> Result<Format, String> {

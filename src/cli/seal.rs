@@ -9,7 +9,8 @@ use clap::Args as ClapArgs;
 
 use super::control::{self, Answer, Request, SealRequest};
 use super::options::{self, SealArgs};
-use super::{Failure, Outcome, say};
+use super::{Failure, Outcome};
+use crate::sandbox::mounted_at;
 use crate::seal::Output;
 
 #[derive(Debug, ClapArgs)]
@@ -29,12 +30,22 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Outcome {
     let dir = args.dir.display();
     let format = args.seal.format_for(&args.output, None)?;
-    let device = control::device(&args.dir).map_err(|e| Failure::message(format!("{dir}: {e}")))?;
+    let place = control::place(&args.dir).map_err(|e| Failure::message(format!("{dir}: {e}")))?;
+    let device = place.device;
     let stream = control::connect(device).map_err(|e| {
         Failure::message(format!(
             "{dir}: no server of yours answers for it ({e}); is it mounted by `overcoat mount`?"
         ))
     })?;
+    if !place.is_mount_point {
+        let root = mounted_at(device)?.map_or_else(
+            || "name the directory that it is mounted on".to_owned(),
+            |root| format!("name {}, on which it is mounted", root.display()),
+        );
+        return Err(Failure::message(format!(
+            "{dir}: lies within a mounted root, which can only be sealed as a whole: {root}"
+        )));
+    }
     let to_stdout = args.output == Path::new("-");
     if to_stdout {
         args.seal.check_stdout()?;
@@ -81,9 +92,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     match answer {
         Answer::Failed(why) => Err(Failure::message(why)),
         Answer::Sealed(sealed) => {
-            for warning in &sealed.warnings {
-                say(&format!("warning: {warning}"));
-            }
+            options::warn(&sealed.warnings);
             options::report(&sealed.report, args.seal.json)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -84,7 +84,7 @@ impl Sealer {
         };
         let answer = match self.seal(&request, fd.map(File::from), stream) {
             Ok(sealed) => Answer::Sealed(sealed),
-            Err(_) if is_readable(self.ended.as_fd()) => {
+            Err(_) if any_readable([self.ended.as_fd()]) => {
                 Answer::Failed("the mount was asked to end, so the seal was given up".to_owned())
             }
             Err(Failure::Error(_, error)) => Answer::Failed(describe(&*error)),
@@ -141,16 +141,13 @@ impl Sealer {
         let contents = WhileAsked { tree: &self.tree, ends: [self.ended.as_fd(), client.as_fd()] };
         let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
         let output = request.output.clone().unwrap_or_else(|| "-".into());
-        Ok(Sealed {
-            report: report_json(&output, &summary),
-            warnings: summary.warnings.iter().map(ToString::to_string).collect(),
-        })
+        Ok(Sealed { report: report_json(&output, &summary), warnings: summary.warnings })
     }
 }
 
-/// Whether there is something to read, or the other end is gone.
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+/// Whether of any there is something to read, or the other end is gone.
+fn any_readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> bool {
+    let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
@@ -164,7 +161,7 @@ struct WhileAsked<'a> {
 
 impl WhileAsked<'_> {
     fn check(&self) -> Result<(), FsError> {
-        match self.ends.into_iter().any(is_readable) {
+        match any_readable(self.ends) {
             true => Err(FsError::Interrupted),
             false => Ok(()),
         }

@@ -22,7 +22,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     // A mount whose server is gone does not answer, and has none to wait for.
-    let server = control::device(&args.dir).and_then(control::connect).ok();
+    let server = control::place(&args.dir).and_then(|place| control::connect(place.device)).ok();
     unmount(&args.dir, args.lazy)?;
     match server {
         // Its last user may be one who waits for a seal to end. (That it has gone meanwhile is

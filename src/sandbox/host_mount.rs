@@ -7,10 +7,11 @@
 //! Nothing here follows `DIR` into the mount: a mount whose daemon is gone can be found and taken
 //! away too.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -156,6 +157,20 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
     if message.contains("busy") { Err(error(&busy(&path))) } else { Err(error(&message)) }
 }
 
+/// Where the root with this device number is mounted, if anything tells.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn mounted_at(device: u64) -> io::Result<Option<PathBuf>> {
+    Ok(point_of(&fs::read("/proc/self/mountinfo")?, device))
+}
+
+fn point_of(info: &[u8], device: u64) -> Option<PathBuf> {
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let line = mountinfo::lines(info).find(|l| l.device == device.as_bytes() && l.root == b"/")?;
+    Some(OsString::from_vec(line.point).into())
+}
+
 fn busy(path: &Path) -> String {
     format!("it is in use; `fuser -vm {}` tells by whom", path.display())
 }
@@ -217,6 +232,8 @@ mod tests {
         assert_eq!(type_on_top(info, b"/mnt/a b").unwrap(), b"tmpfs");
         assert_eq!(type_on_top(info, b"/mnt/c").unwrap(), TYPE.as_bytes());
         assert_eq!(type_on_top(info, b"/mnt"), None);
+        assert_eq!(point_of(info, rustix::fs::makedev(0, 50)).unwrap(), Path::new("/mnt/a b"));
+        assert_eq!(point_of(info, rustix::fs::makedev(0, 54)), None);
     }
 
     #[test]

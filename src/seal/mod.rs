@@ -32,6 +32,7 @@ use fs_model::attr::FileType;
 use fs_model::delta::{Contents, Delta};
 use fs_model::layer::Xattr;
 use fs_model::tree::XattrSupport;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use error::SealError;
@@ -180,7 +181,7 @@ pub struct Progress {
 }
 
 /// What the archive lacks, or says in another way. Paths are as [`path::escape`] writes them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Warning {
     /// The format has no sockets.
     SocketLeftOut {
@@ -206,6 +207,21 @@ pub enum Warning {
     },
 }
 
+impl Warning {
+    /// In a line that can be read: of a long list, the first few.
+    pub fn brief(&self) -> String {
+        const SHOWN: usize = 5;
+        match self {
+            Warning::XattrsLost { path, names } if names.len() > SHOWN => {
+                let (some, more) = (names[..SHOWN].join(", "), names.len() - SHOWN);
+                format!("/{path}: the format cannot hold its attributes {some} …and {more} more")
+            }
+            warning => warning.to_string(),
+        }
+    }
+}
+
+/// In full.
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -137,7 +137,7 @@ fn mistakes_are_found_before_anything_is_run() {
     fs::set_permissions(&closed, PermissionsExt::from_mode(0o755)).unwrap();
     let in_closed = closed.join("out.cpio.gz");
     let in_closed = in_closed.to_str().unwrap();
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 14] = [
         (&["--bind", "/etc"], &["HOST:PATH", "/etc"]),
         (&["--bind", "/etc:relative"], &["absolute", "/etc:relative"]),
         (&["--bind", "/no/such/folder:/mnt"], &["/no/such/folder", "No such file"]),
@@ -147,6 +147,8 @@ fn mistakes_are_found_before_anything_is_run() {
         (&["--save", in_closed], &[in_closed, "Permission denied"]),
         (&["--save", ".", "--format", "cpio"], &["directory"]),
         (&["--upper-size", "many"], &["many", "512M"]),
+        (&["--upper-size", "20"], &["20 bytes", "20M"]),
+        (&["--upper-size", "63K"], &["64512 bytes", "write a unit"]),
         (&["--network", "some"], &["some", "host", "none"]),
         (&["--save", "out.cpio.gz", "--threads", "0"], &["0"]),
         (&["--save", "out.cpio.gz", "--level", "77"], &["77", "cpio.gz", "1 to 9"]),

@@ -253,12 +253,16 @@ fn mistakes_with_mounts_are_named_and_leave_nothing() {
         mount(&stage, who, &[], &[&missing], &dir).code(2).says(&["missing", "No such file"]);
         mount(&stage, who, &[], &[&text], &dir).code(2).says(&["text.squashfs", "neither"]);
         mount(&stage, who, &[], &[&base], &base).code(2).says(&["torture.squashfs"]);
+        let limited = ["--upper-size", "1G"];
+        mount(&stage, who, &limited, &[&base], &dir).code(2).says(&["--upper-size", "--rw"]);
         umount(&stage, who, &dir).code(2).says(&["mnt"]);
         let seal =
             |output: &str| finish(stage.overcoat(who).args(["seal", "mnt", "-o", output])).code(2);
         seal("out.cpio").says(&["mnt", "overcoat mount"]);
         nothing_is_left(&dir, &mounts);
         mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+        let part = finish(stage.overcoat(who).args(["seal", "mnt/etc", "-o", "x.cpio"]));
+        part.code(2).says(&["mnt/etc: lies within", &format!("name {},", dir.display())]);
         seal("out.unknown").says(&["--format"]);
         seal("mnt/out.cpio").says(&["mnt/out.cpio", "the mount itself"]);
         seal("missing/out.cpio").says(&["missing/out.", "No such file"]);
@@ -415,6 +419,33 @@ fn a_path_that_no_archive_holds_is_named_and_can_be_mended() {
     let up = format!("mv mnt/{}d20* mnt/up", "d1*/".repeat(10));
     sh(&stage, who, &up).ok();
     seal("x.cpio.gz").ok();
+    umount(&stage, who, &dir).ok();
+}
+
+#[test]
+fn long_lists_of_what_is_lost_are_cut_short_unless_all_is_asked_for() {
+    let stage = Stage::new();
+    let who = Who::Root;
+    let base = stage.write("base/file", "of the base").parent().unwrap().to_owned();
+    let dir = place(&stage, who);
+    mount(&stage, who, &["--rw"], &[&base], &dir).ok();
+    for number in 100..200 {
+        let name = format!("user.a{number}");
+        let how = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(dir.join("file"), name.as_str(), b"", how).unwrap();
+        fs::write(dir.join(format!("more{number}")), "").unwrap();
+        rustix::fs::setxattr(dir.join(format!("more{number}")), "user.b", b"", how).unwrap();
+    }
+    let seal = |more: &[&str]| {
+        finish(stage.overcoat(who).args(["seal", "mnt", "-o", "x.cpio"]).args(more)).ok()
+    };
+    let said = ["/file: ", "user.a104 …and 95 more", "/more108: ", "…and 91 more warnings; -v"];
+    let short = seal(&[]).says(&said).stderr;
+    assert!(short.lines().count() == 12 && short.len() < 1500, "{short}");
+    let all = seal(&["-v"]).says(&["user.a199", "/more199: "]).stderr;
+    assert!(all.lines().count() == 102 && !all.contains('…'), "{all}");
+    // Programs get everything.
+    assert!(seal(&["--json"]).text().contains("user.a199"));
     umount(&stage, who, &dir).ok();
 }
 
