@@ -57,9 +57,16 @@ impl Image {
         for (name, value) in self.variables.iter() {
             add(&format!("variable {name}"), value.to_string());
         }
-        for provisioner in &provisioners {
+        for (index, provisioner) in provisioners.iter().enumerate() {
+            let name = provisioner.name();
+            // `a/common` and `b/common` are two.
+            let before = provisioners[..index].iter().filter(|other| other.name() == name).count();
+            let name = match before {
+                0 => name.to_owned(),
+                n => format!("{name} ({})", n + 1),
+            };
             for (file, digest) in provisioner.inputs()? {
-                add(&format!("{}: {file}", provisioner.name()), digest.to_string());
+                add(&format!("{name}: {file}"), digest.to_string());
             }
         }
         Ok(parts)
