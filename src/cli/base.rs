@@ -107,8 +107,6 @@ impl Mmdebstrap {
         let mut command = Command::new("sh");
         command.args(["-c", WATCHED, "mmdebstrap"]).process_group(0);
         command.args(["--quiet", "--format=tar"]).arg(format!("--variant={}", from.variant));
-        // What the clean-up would take away again need not be made.
-        command.arg("--skip=output/dev");
         if !from.packages.is_empty() {
             command.arg(format!("--include={}", from.packages.join(",")));
         }
