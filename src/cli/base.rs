@@ -105,8 +105,6 @@ impl Mmdebstrap {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHED]).arg(program).process_group(0);
         command.args(["--quiet", "--format=tar"]).arg(format!("--variant={}", from.variant));
-        // What the clean-up would take away again need not be made.
-        command.arg("--skip=output/dev");
         if !from.packages.is_empty() {
             command.arg(format!("--include={}", from.packages.join(",")));
         }

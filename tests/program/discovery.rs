@@ -1,23 +1,17 @@
-//! The discovery example, built from packages of the lab.
+//! The discovery overlay, built from packages of the lab.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::stage::{Stage, Who, bind};
+use crate::support::stage::{Stage, Who};
 
-/// An image file that builds the discovery example without a network, with `more` provisioners
+/// An image file that builds the discovery overlay without a network, with `more` provisioners
 /// (folders of the stage) after it, and `settings`.
 pub(crate) fn image(stage: &Stage, more: &[&str], settings: &str) -> PathBuf {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("provisioners/library/discovery");
-    let provisioner = stage.path("discovery");
-    if !provisioner.exists() {
-        std::fs::create_dir(&provisioner).unwrap();
-        bind(&examples, &provisioner);
-    }
     stage.write("sources/provisioner.yml", "files: files\n");
     let sources = "deb [trusted=yes] file:/repo ./\n";
     stage.write("sources/files/etc/apt/sources.list", sources);
-    let provisioners = [&["sources", "discovery"], more].concat().join(", ");
+    let provisioners = [&["sources", "library:discovery"], more].concat().join(", ");
     let base = stage.debian();
     let text = format!(
         "base: {}\nprovisioner: [{provisioners}]\nvariables: {{lldp_interval: 10}}\n\

@@ -24,8 +24,8 @@ fn show(stage: &Stage, folder: &str) -> PathBuf {
     shown
 }
 
-/// Builds `NAME.cpio` on the Debian base and `overlays`, from provisioners: those of the library, or
-/// folders of the stage with a slash in their path.
+/// Builds `NAME.cpio` on the Debian base and `overlays`, from provisioners: those of the library, as
+/// the program has them, or folders of the stage with a slash in their path.
 fn build(
     stage: &Stage,
     who: Who,
@@ -34,12 +34,11 @@ fn build(
     provisioners: &[&str],
     variables: &str,
 ) -> (Finished, PathBuf) {
-    show(stage, "provisioners/library");
     stage.write("own/sources/provisioner.yml", "files: files\n");
     stage.write("own/sources/files/etc/apt/sources.list", "deb [trusted=yes] file:/repo ./\n");
     let folders = provisioners.iter().map(|name| match name.contains('/') {
         true => (*name).to_owned(),
-        false => format!("provisioners/library/{name}"),
+        false => format!("library:{name}"),
     });
     let folders: Vec<String> = std::iter::once("own/sources".to_owned()).chain(folders).collect();
     let image = format!(
