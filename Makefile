@@ -15,7 +15,7 @@ program := $(target)/release/overcoat
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo      build a Debian base and a discovery overlay on it, without root rights'
+	@echo 'make demo      build all that machines boot from the network, without root rights'
 	@echo 'make test      set up a lab and run all tests'
 	@echo 'make check     formatting, clippy and rustdoc, warnings as errors'
 	@echo 'make fuzz      fuzz the image readers, $(FUZZ_SECONDS) s each (FUZZ_SECONDS=)'

@@ -1,6 +1,7 @@
 #!/bin/bash
-# What `make demo` shows: a Debian base, a discovery overlay on it, and a command in both together;
-# all of it without root rights. Started as root, it goes on as a user who has none.
+# What `make demo` shows: all that machines need to boot from the network (examples/netboot), and a
+# command in a base and its overlay together; all of it without root rights. Started as root, it goes
+# on as a user who has none.
 #
 #     examples/demo.sh target/release/overcoat
 set -euo pipefail
@@ -10,9 +11,10 @@ cd "$(dirname "$0")/.."
 if [[ $(id -u) = 0 ]]; then
   user=${OVERCOAT_TEST_USER:-overcoat-test}
   as_user() { runuser -u "$user" -- "$@"; }
-  if as_user test -r "$PWD/examples/base/base.yml" && as_user test -x "$program"; then
+  if as_user test -r "$PWD/examples/netboot/overcoat.yml" && as_user test -x "$program"; then
     place=$PWD
-    install -d -o "$user" build
+    install -d build
+    install -d -o "$user" build/netboot
   else
     # A folder that only root may enter: the user gets a copy.
     place=$(as_user mktemp -d /var/tmp/overcoat-demo.XXXXXX)
@@ -20,9 +22,8 @@ if [[ $(id -u) = 0 ]]; then
     install -d -o "$user" "$place/build"
     cp -r examples "$place/"
     cp "$program" "$place/overcoat"
-    for image in build/base.squashfs build/base.squashfs.manifest.json; do
-      [[ -e $image ]] && install -m 644 "$image" "$place/build/"
-    done
+    [[ -d build/netboot ]] && cp -rp build/netboot "$place/build/"
+    chown -R "$user" "$place/build"
     chmod -R a+rX "$place"
     program=$place/overcoat
   fi
@@ -30,7 +31,7 @@ if [[ $(id -u) = 0 ]]; then
   as_user env HOME="$(getent passwd "$user" | cut -d: -f6)" "$place/examples/demo.sh" "$program"
   if [[ $place != "$PWD" ]]; then
     install -d build
-    install -m 644 "$place"/build/*.* build/
+    cp -rp "$place/build/netboot" build/
   fi
   exit
 fi
@@ -40,26 +41,16 @@ overcoat() {
   printf '\n$ overcoat %s\n' "$*"
   "$program" "$@"
 }
-seconds() { printf '(%d s)\n' $((SECONDS - start)); }
+netboot=build/netboot
 
-start=$SECONDS
-if [[ ! -s build/base.squashfs ]]; then
-  overcoat base examples/base/base.yml
-  seconds
-else
-  printf '\nThe base is there: %s\n' "$(du -h --apparent-size build/base.squashfs)"
-fi
+overcoat build examples/netboot
+overcoat build examples/netboot
 
-start=$SECONDS
-overcoat build examples/discovery/discovery.yml
-seconds
+printf '\n$ ls -sh %s\n' "$netboot"
+ls -sh "$netboot" | grep -v -e manifest -e total
 
-printf '\n$ gzip -dc build/discovery.cpio.gz | cpio --list\n'
-gzip -dc build/discovery.cpio.gz | cpio --quiet --list |
+printf '\n$ gzip -dc %s/discovery.cpio.gz | cpio --list\n' "$netboot"
+gzip -dc "$netboot/discovery.cpio.gz" | cpio --quiet --list |
   awk 'NR <= 8; END { printf "… %d entries\n", NR }'
 
-printf '\n$ grep totals build/discovery.cpio.gz.manifest.json\n'
-grep totals build/discovery.cpio.gz.manifest.json
-
-overcoat run build/base.squashfs build/discovery.cpio.gz -- \
-  sh -c 'id -un; lsscsi --version; ethtool --version; ls -l /etc/discovery'
+overcoat run "$netboot/base.squashfs" "$netboot/discovery.cpio.gz" -- lsscsi --version

@@ -1,0 +1,366 @@
+//! Booting artifacts in a machine, the real way: firmware, boot server, kernel, initrd, base and
+//! overlays over HTTP, and the system in them.
+//!
+//! Invariants:
+//! - The machine ends with this process, and the server with both; nothing is written anywhere.
+//! - A machine that does not come up is told with the phase it was in, and why, as far as it said.
+//! - What is added to the artifacts to hear from inside is an overlay of its own, in memory.
+
+pub mod agent;
+pub mod console;
+pub mod phase;
+pub mod qemu;
+mod server;
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::live::LiveError;
+use crate::root::RootError;
+use crate::sandbox::Signals;
+use crate::seal::SealError;
+use agent::Talk;
+use console::Console;
+use phase::{Phase, Progress};
+use qemu::Machine;
+use server::{Asked, Server};
+
+/// What is booted.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initrd.
+    pub initrd: PathBuf,
+    /// The base.
+    pub base: PathBuf,
+    /// Overlays over it, the lowest first.
+    pub overlays: Vec<PathBuf>,
+}
+
+/// How it is booted.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The machine's memory in bytes.
+    pub memory: u64,
+    /// Its processors.
+    pub processors: u32,
+    /// How long it may take to come up.
+    pub time_out: Duration,
+    /// What stands on the console once it is up; when nothing, its system says so itself.
+    pub until: Option<String>,
+    /// What runs in it once it is up, by `sh`.
+    pub command: Option<String>,
+    /// Whether it is used by hand: it has this process's standard input, and runs until it is
+    /// switched off.
+    pub keyboard: bool,
+    /// More parameters for the kernel.
+    pub parameters: String,
+}
+
+/// Who is told what happens.
+pub trait Watcher {
+    /// A phase begins, so long after the machine was switched on.
+    fn phase(&mut self, phase: Phase, after: Duration);
+    /// Bytes of the console, as they come.
+    fn console(&mut self, bytes: &[u8]);
+    /// What the command prints, as it comes.
+    fn output(&mut self, bytes: &[u8]);
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Report {
+    /// Why it did not come up, and in which phase, if it did not.
+    pub failed: Option<(Phase, String)>,
+    /// How long each phase took.
+    pub phases: Vec<(Phase, Duration)>,
+    /// Bytes that it fetched.
+    pub fetched: u64,
+    /// The most memory of the host that it took, in bytes.
+    pub peak_memory: u64,
+    /// What its system says of itself: `running` or `degraded`.
+    pub state: Option<String>,
+    /// Units that failed.
+    pub failed_units: Vec<String>,
+    /// Memory in all and available once it was up, in bytes, as it says itself.
+    pub memory: Option<(u64, u64)>,
+    /// The exit code of the command.
+    pub code: Option<i32>,
+    /// The last lines of the console.
+    pub console: Vec<String>,
+    /// The signal by which this process was asked to end meanwhile.
+    pub interrupted: Option<i32>,
+}
+
+/// A machine could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// QEMU is not there.
+    #[error(
+        "qemu-system-x86_64 is not installed; as root: \
+         `apt install --no-install-recommends qemu-system-x86 ipxe-qemu`"
+    )]
+    NoQemu,
+    /// An artifact cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something of the system.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The layers.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The overlay that is added.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// The overlay that is added.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The overlay that is added.
+    #[error(transparent)]
+    Tree(#[from] fs_model::FsError),
+}
+
+/// How much of the console and of the agent is read at a time, in bytes.
+const READ: usize = 16 << 10;
+
+/// Boots `parts`, until the machine is up and its command has ended.
+///
+/// # Errors
+/// When there can be no machine. One that does not come up is no error, but [`Report::failed`].
+pub fn boot(
+    parts: &Parts,
+    options: &Options,
+    signals: &Signals,
+    watcher: &mut dyn Watcher,
+) -> Result<Report, BootError> {
+    let nonce = nonce()?;
+    let layers = std::iter::once(&parts.base).chain(&parts.overlays).cloned().collect();
+    let agent = match options.until.is_some() || options.keyboard {
+        true => None,
+        false => Some(agent::overlay(layers, options.command.as_deref(), &nonce)?),
+    };
+    let server = Server::start(parts, agent, &options.parameters)?;
+    let mut machine = Machine::start(&qemu::Options {
+        memory: options.memory,
+        processors: options.processors,
+        script: server.script(),
+        keyboard: options.keyboard,
+    })?;
+    let start = Instant::now();
+    let mut boot = Boot {
+        options,
+        watcher,
+        start,
+        progress: Progress::new(start),
+        console: Console::default(),
+        talk: Talk::default(),
+        up: false,
+    };
+    boot.watcher.phase(Phase::Firmware, Duration::ZERO);
+    let ended = boot.watch(&mut machine, &server, signals)?;
+    let peak_memory = machine.peak_memory();
+    let complaints = machine.end();
+    let fetched = server.fetched();
+    drop(server);
+    Ok(boot.report(ended, peak_memory, fetched, &complaints))
+}
+
+/// A word that nobody says by accident.
+fn nonce() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(crate::seal::manifest::hex(&bytes))
+}
+
+/// Why watching came to an end.
+enum Ended {
+    /// All is as it was asked for.
+    Well,
+    /// It will come no farther.
+    Fault,
+    /// It switched itself off.
+    Off,
+    /// It took too long.
+    TimeOut,
+    /// This process was asked to end.
+    Interrupted(i32),
+}
+
+struct Boot<'a> {
+    options: &'a Options,
+    watcher: &'a mut dyn Watcher,
+    start: Instant,
+    progress: Progress,
+    console: Console,
+    talk: Talk,
+    /// Whether it has come up.
+    up: bool,
+}
+
+impl Boot<'_> {
+    fn watch(
+        &mut self,
+        machine: &mut Machine,
+        server: &Server,
+        signals: &Signals,
+    ) -> Result<Ended, BootError> {
+        let deadline = self.start + self.options.time_out;
+        let mut buffer = vec![0; READ];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Once it is up nothing is in a hurry.
+            let time_out = match self.up || self.options.keyboard {
+                true => PollTimeout::NONE,
+                false if left.is_zero() => return Ok(Ended::TimeOut),
+                // Rounded up, so that it is over when it is said to be.
+                false => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
+            };
+            let off = machine.off();
+            let mut fds = [
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(machine.console.as_fd(), PollFlags::POLLIN),
+                PollFd::new(machine.agent.as_fd(), PollFlags::POLLIN),
+                PollFd::new(server.as_fd(), PollFlags::POLLIN),
+                PollFd::new(off.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, time_out) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+            let ready = fds.each_ref().map(|fd| fd.any().unwrap_or(true));
+            drop(off);
+            let [signalled, console, agent, asked, off] = ready;
+            if signalled && let Some(signal) = signals.interruption() {
+                return Ok(Ended::Interrupted(signal as i32));
+            }
+            if asked {
+                server.asked().into_iter().for_each(|asked| self.asked(&asked));
+            }
+            if console {
+                let read = machine.console.read(&mut buffer)?;
+                self.heard(&buffer[..read]);
+            }
+            if agent {
+                let read = match machine.agent.read(&mut buffer) {
+                    Ok(read) => read,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+                    Err(error) => return Err(error.into()),
+                };
+                let watcher = &mut *self.watcher;
+                self.talk.take(&buffer[..read], &mut |bytes| watcher.output(bytes));
+                if self.talk.ready {
+                    self.come_up();
+                }
+            }
+            if let Some(ended) = self.is_over() {
+                return Ok(ended);
+            }
+            // What it said last has been read.
+            if off && !console {
+                return Ok(Ended::Off);
+            }
+        }
+    }
+
+    /// The server was asked for something.
+    fn asked(&mut self, asked: &Asked) {
+        let now = Instant::now();
+        if asked.is_script && self.progress.reach(Phase::Load, now) {
+            self.watcher.phase(Phase::Load, now - self.start);
+        }
+    }
+
+    fn heard(&mut self, bytes: &[u8]) {
+        self.watcher.console(bytes);
+        let now = Instant::now();
+        let (progress, options) = (&mut self.progress, self.options);
+        let mut seen = false;
+        let mut reached = Vec::new();
+        self.console.take(bytes, &mut |line| {
+            if progress.read(line, now) {
+                reached.push(progress.phase());
+            }
+            seen |= options.until.as_ref().is_some_and(|until| line.contains(until));
+        });
+        for phase in reached {
+            self.watcher.phase(phase, now - self.start);
+        }
+        // A prompt is no whole line.
+        seen |= options.until.as_ref().is_some_and(|until| {
+            self.console.last().last().is_some_and(|line| line.contains(until))
+        });
+        if seen {
+            self.come_up();
+        }
+    }
+
+    fn come_up(&mut self) {
+        let now = Instant::now();
+        self.up = true;
+        if self.options.command.is_some() && self.progress.reach(Phase::Command, now) {
+            self.watcher.phase(Phase::Command, now - self.start);
+        }
+    }
+
+    fn is_over(&self) -> Option<Ended> {
+        if self.options.keyboard {
+            return None;
+        }
+        if self.up {
+            let done = self.options.command.is_none() || self.talk.code.is_some();
+            return done.then_some(Ended::Well);
+        }
+        self.progress.fault.is_some().then_some(Ended::Fault)
+    }
+
+    fn report(self, ended: Ended, peak_memory: u64, fetched: u64, complaints: &str) -> Report {
+        let phase = self.progress.phase();
+        let mut interrupted = None;
+        let fault = self.progress.fault.clone();
+        let failed = match ended {
+            Ended::Well => None,
+            Ended::Off if self.options.keyboard => None,
+            Ended::Fault => fault,
+            Ended::Off if !complaints.is_empty() => Some(format!("QEMU: {complaints}")),
+            Ended::Off => Some(fault.unwrap_or_else(|| "the machine switched itself off".to_owned())),
+            Ended::TimeOut => Some(format!(
+                "it was not up after {} s",
+                self.options.time_out.as_secs()
+            )),
+            Ended::Interrupted(signal) => {
+                interrupted = Some(signal);
+                None
+            }
+        };
+        let Talk { state, failed: failed_units, memory, code, .. } = self.talk;
+        Report {
+            failed: failed.map(|reason| (phase, reason)),
+            phases: self.progress.times(Instant::now()),
+            fetched,
+            peak_memory,
+            state,
+            failed_units,
+            memory: (memory.0 > 0).then_some((memory.0 << 10, memory.1 << 10)),
+            code,
+            console: self.console.last(),
+            interrupted,
+        }
+    }
+}
+
+/// Flushes what a watcher writes; nobody may be there to read it.
+pub(crate) fn write_or_not(mut to: impl Write, bytes: &[u8]) {
+    let _ = to.write_all(bytes).and_then(|()| to.flush());
+}

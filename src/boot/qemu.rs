@@ -1,0 +1,137 @@
+//! A machine of QEMU's that boots from the network.
+//!
+//! Its only network is QEMU's own, in which the host's loopback is 10.0.2.2: nothing leaves the
+//! process. The first serial port is the console, the second one the agent's. It ends with this
+//! process, whatever ends that.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use rustix::io::FdFlags;
+use rustix::process::{PidfdFlags, Signal};
+
+use super::BootError;
+use crate::sandbox::{end_with_parent, find_program};
+
+/// How the host's loopback is called inside.
+pub const HOST: &str = "10.0.2.2";
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The machine to make.
+#[derive(Debug)]
+pub struct Options {
+    /// Its memory in bytes.
+    pub memory: u64,
+    /// Its processors.
+    pub processors: u32,
+    /// What its firmware loads first, by HTTP.
+    pub script: String,
+    /// Whether it has this process's standard input as its keyboard.
+    pub keyboard: bool,
+}
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    pidfd: OwnedFd,
+    /// What it writes to its console.
+    pub console: File,
+    /// The other end of the agent's port.
+    pub agent: UnixStream,
+    /// What QEMU itself has to say.
+    complaints: Option<std::process::ChildStderr>,
+}
+
+impl Machine {
+    /// Switches it on.
+    ///
+    /// # Errors
+    /// When QEMU is not there.
+    pub fn start(options: &Options) -> Result<Self, BootError> {
+        let program = find_program(PROGRAM).ok_or(BootError::NoQemu)?;
+        let (agent, port) = UnixStream::pair()?;
+        let mut command = Command::new(program);
+        command
+            // The first that works.
+            .args(["-accel", "kvm", "-accel", "tcg", "-cpu", "max", "-no-reboot", "-nodefaults"])
+            .args(["-machine", "pc,graphics=off", "-display", "none", "-vga", "none"])
+            .args(["-m", &format!("{}M", options.memory >> 20)])
+            .args(["-smp", &options.processors.to_string()])
+            .arg("-chardev")
+            .arg(if options.keyboard {
+                "stdio,id=console,mux=on,signal=off"
+            } else {
+                "stdio,id=console,signal=off"
+            })
+            .args(["-device", "isa-serial,chardev=console"])
+            .arg("-chardev")
+            .arg(format!("socket,id=agent,fd={}", port.as_raw_fd()))
+            .args(["-device", "isa-serial,chardev=agent"])
+            .arg("-netdev")
+            .arg(format!("user,id=net,bootfile={}", options.script))
+            .args(["-device", "virtio-net-pci,netdev=net,bootindex=1"])
+            .args(["-device", "virtio-rng-pci"]);
+        if options.keyboard {
+            command.args(["-mon", "chardev=console,mode=readline"]);
+        }
+        end_with_parent(&mut command);
+        command.stdin(if options.keyboard { Stdio::inherit() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // QEMU finds it by its number; no other thread starts programs.
+        rustix::io::fcntl_setfd(&port, FdFlags::empty()).map_err(io::Error::from)?;
+        let child = command.spawn();
+        drop(port);
+        let mut child = child?;
+        let (console, complaints) = (child.stdout.take(), child.stderr.take());
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+        let (Some(console), Ok(pidfd)) = (console, pidfd) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(io::Error::other("QEMU cannot be watched").into());
+        };
+        Ok(Machine { child, pidfd, console: File::from(OwnedFd::from(console)), agent, complaints })
+    }
+
+    /// Readable once it is off.
+    pub fn off(&self) -> impl AsFd + '_ {
+        &self.pidfd
+    }
+
+    /// The most memory of the host that it has taken so far, in bytes: that of the guest, as far
+    /// as it was touched, and some of QEMU's own.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        status
+            .unwrap_or_default()
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+            .map_or(0, |kib| kib << 10)
+    }
+
+    /// Switches it off. What QEMU complained of, if it did.
+    pub fn end(&mut self) -> String {
+        // It fails when it is off already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
+        let _ = self.child.wait();
+        let mut said = String::new();
+        if let Some(mut complaints) = self.complaints.take() {
+            let _ = io::Read::read_to_string(&mut complaints, &mut said);
+        }
+        // That the first accelerator does not work is no complaint.
+        let of_note = |line: &&str| !line.contains("kvm") && !line.contains("KVM");
+        said.lines().filter(of_note).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
