@@ -9,6 +9,7 @@
 mod base;
 mod build;
 mod control;
+mod import;
 mod mount;
 mod options;
 mod progress;
@@ -62,6 +63,8 @@ enum Command {
     Umount(umount::Args),
     /// Build a Debian base image
     Base(base::Args),
+    /// Make a project of an on-imagebuilder tree
+    Import(import::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -97,6 +100,7 @@ failure_from!(
     fs_model::FsError,
     provisioners::ConfigError,
     provisioners::PlanError,
+    provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
     crate::project::RecordError,
     std::io::Error,
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Base(args) => base::run(&args),
+        Command::Import(args) => import::run(&args),
     };
     match outcome {
         Ok(code) => code,
