@@ -15,6 +15,7 @@ mod listing;
 mod mounting;
 mod native;
 mod nothing_left;
+mod on_imagebuilder;
 mod outside;
 mod posix;
 mod project;

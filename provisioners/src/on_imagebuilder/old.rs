@@ -115,15 +115,16 @@ fn task(node: &Node, file: &Path, notes: &mut Vec<Note>) {
 
 /// What is to be found in any line of a file.
 fn lines(text: &str, file: &Path, notes: &mut Vec<Note>) {
+    // From the role to the folder of the tree.
+    let role = file.iter().take_while(|part| *part != "tasks" && *part != "handlers");
+    let up = "/..".repeat(role.count());
     for (index, line) in text.lines().enumerate() {
         if line.contains("playbook_dir") && !line.trim_start().starts_with('#') {
-            let text = "`playbook_dir` is not the wrapper playbooks' folder here: write \
-                        `{{ role_path }}/../../../common`, or what leads there";
-            notes.push(Note {
-                file: file.to_owned(),
-                line: Some(index + 1),
-                text: text.to_owned(),
-            });
+            let text = format!(
+                "`playbook_dir` is not the wrapper playbooks' folder here: write \
+                 `{{{{ role_path }}}}{up}/common`"
+            );
+            notes.push(Note { file: file.to_owned(), line: Some(index + 1), text });
         }
     }
 }
@@ -150,10 +151,11 @@ mod tests {
 
     fn notes(text: &str) -> Vec<String> {
         let mut notes = Vec::new();
-        let file = Path::new("main.yml");
+        let file = Path::new("roles/overlay/x/tasks/main.yml");
         tasks(&Document::parse(file, text.to_owned()).unwrap().root, file, &mut notes);
         lines(text, file, &mut notes);
-        notes.iter().map(Note::to_string).collect()
+        let told = notes.iter().map(Note::to_string);
+        told.map(|told| told.replace("roles/overlay/x/tasks/", "")).collect()
     }
 
     #[test]
@@ -180,7 +182,7 @@ mod tests {
             "main.yml:6: `action: command …` is the old way: write `command: …`",
             "main.yml:7: `result | failed` is no filter any more: write `result is failed`",
             "main.yml:10: `state: installed` is no state any more: write `present`",
-            "main.yml:11: `playbook_dir` is not the wrapper playbooks' folder here: write `{{ role_path }}/../../../common`, or what leads there",
+            "main.yml:11: `playbook_dir` is not the wrapper playbooks' folder here: write `{{ role_path }}/../../../common`",
         ];
         assert_eq!(found, wanted);
     }
