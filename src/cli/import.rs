@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use provisioners::on_imagebuilder;
 use provisioners::project::FILE_NAME;
 
-use super::{Failure, Outcome, say};
+use super::{Failure, Outcome, print, say};
 use crate::seal::Output;
 use crate::seal::output::commit;
 
@@ -40,9 +40,13 @@ pub(super) fn run(args: &Args) -> Outcome {
         check(args, &file)?;
     }
     let imported = on_imagebuilder::import(&args.folder, args.base.as_deref())?;
-    let mut output = if to_stdout { Output::stdout()? } else { Output::file(&file)? };
-    output.write_all(imported.text.as_bytes())?;
-    commit(vec![output])?;
+    if to_stdout {
+        print(imported.text.trim_end())?;
+    } else {
+        let mut output = Output::file(&file)?;
+        output.write_all(imported.text.as_bytes())?;
+        commit(vec![output])?;
+    }
     for note in &imported.notes {
         say(&format!("warning: {note}"));
     }

@@ -4,6 +4,7 @@
 
 mod ansible;
 mod bad_input;
+mod beginning;
 mod command_line;
 mod concurrency;
 mod differential;
