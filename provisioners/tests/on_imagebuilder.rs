@@ -185,7 +185,10 @@ fn variables_mean_what_they_meant_to_ansible() {
 
 #[test]
 fn what_is_left_out_and_what_is_old_is_told() {
-    let dir = tree(&[("group_vars/secret.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n")]);
+    let dir = tree(&[
+        ("group_vars/secret.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n"),
+        ("roles/overlay/flash/vars/main.yml", "own: 1\ndevice: 6\n"),
+    ]);
     let (imported, _) = imported(dir.path(), None);
     assert_eq!(
         notes(&imported),
@@ -194,6 +197,8 @@ fn what_is_left_out_and_what_is_old_is_told() {
              of the project, or have a role read it",
             "roles/oem/overlay/raid/tasks/main.yml:1: `sudo` is no keyword any more: write \
              `become: true`",
+            "roles/overlay/flash/vars/main.yml:2: `device` is in vars/flash.yml too, which is stronger \
+             here: take it out of one of them",
             "vars/lost.yml: left out: its provisioner roles/overlay/lost has no tasks/main.yml",
             "vars/syslinux.yml: left out: it names no provisioner; write `provisioner: \
              roles/overlay/NAME`",

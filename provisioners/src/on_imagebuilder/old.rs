@@ -1,5 +1,5 @@
-//! Ansible's syntax of former days in the tasks of roles: what today's Ansible refuses, or takes
-//! for something else.
+//! What in roles is not what it was: Ansible's syntax of former days, which today's Ansible refuses
+//! or takes for something else, and variables that were stronger than those of config files.
 
 use std::path::Path;
 
@@ -44,6 +44,9 @@ const BLOCKS: [&str; 3] = ["block", "rescue", "always"];
 pub(super) fn look(tree: &Tree, notes: &mut Vec<Note>) -> Result<(), ImportError> {
     for file in tree.role_files()? {
         let in_part = |part: &str| file.iter().any(|name| name == part);
+        if file.ends_with("vars/main.yml") {
+            weaker(tree, &file, notes)?;
+        }
         if !tree::is_yaml(&file) || !(in_part("tasks") || in_part("handlers")) {
             continue;
         }
@@ -53,6 +56,30 @@ pub(super) fn look(tree: &Tree, notes: &mut Vec<Note>) -> Result<(), ImportError
             Err(error) => notes.push(Note::of_error(&file, "not looked at for old syntax", &error)),
         }
         lines(&text, &file, notes);
+    }
+    Ok(())
+}
+
+/// Tells of variables of a role that files with variables for images have too.
+fn weaker(tree: &Tree, file: &Path, notes: &mut Vec<Note>) -> Result<(), ImportError> {
+    let text = tree::text(&tree.folder, file)?;
+    let Ok(document) = Document::parse(file, text) else { return Ok(()) };
+    let Value::Map(entries) = &document.root.value else { return Ok(()) };
+    for (key, _) in entries {
+        let of_all = tree.globals.iter().find(|global| global.name == key.name);
+        let of_all = of_all.map(|global| &global.file);
+        let mut of_images = tree
+            .configs
+            .iter()
+            .filter(|config| config.variables.iter().any(|(name, _)| *name == key.name));
+        if let Some(other) = of_images.next().map(|config| &config.file).or(of_all) {
+            let text = format!(
+                "`{}` is in {} too, which is stronger here: take it out of one of them",
+                key.name,
+                other.display()
+            );
+            notes.push(Note { file: file.to_owned(), line: Some(key.place.line), text });
+        }
     }
     Ok(())
 }

@@ -378,8 +378,8 @@ impl Writer<'_> {
     /// another provisioner after it, and a variable for that.
     fn provisioner(&mut self, config: &Config, more: Option<(&str, &str)>) {
         let file = config.file.display().to_string();
-        let by_file = config.refused.is_none() && !config.variables.is_empty();
-        let is_said = by_file && config.named_by == NamedBy::Key;
+        let is_said = config.refused.is_none() && config.named_by == NamedBy::Key;
+        let by_file = is_said || config.refused.is_none() && !config.variables.is_empty();
         if by_file {
             self.key("config_file", &word(&file));
         }
