@@ -16,6 +16,7 @@ pub mod image;
 mod inputs;
 mod library;
 pub mod machine;
+pub mod on_imagebuilder;
 pub mod project;
 mod provisioner;
 mod run;

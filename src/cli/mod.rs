@@ -9,11 +9,14 @@
 mod base;
 mod build;
 mod control;
+mod import;
+mod init;
 mod mount;
 mod options;
 mod progress;
 mod project;
 mod run;
+mod schema;
 mod seal;
 mod sealer;
 mod umount;
@@ -62,6 +65,12 @@ enum Command {
     Umount(umount::Args),
     /// Build a Debian base image
     Base(base::Args),
+    /// Begin a project: a base, an overlay and an initrd, with comments
+    Init(init::Args),
+    /// Make a project of an on-imagebuilder tree
+    Import(import::Args),
+    /// Print the JSON schema of project files or of provisioners, for editors
+    Schema(schema::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -97,6 +106,7 @@ failure_from!(
     fs_model::FsError,
     provisioners::ConfigError,
     provisioners::PlanError,
+    provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
     crate::project::RecordError,
     std::io::Error,
@@ -117,6 +127,9 @@ pub fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Base(args) => base::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Schema(args) => schema::run(&args),
     };
     match outcome {
         Ok(code) => code,

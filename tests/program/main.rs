@@ -5,6 +5,7 @@
 mod ansible;
 mod bad_input;
 mod broken;
+mod beginning;
 mod command_line;
 mod concurrency;
 mod differential;
@@ -16,6 +17,7 @@ mod listing;
 mod mounting;
 mod native;
 mod nothing_left;
+mod on_imagebuilder;
 mod outside;
 mod posix;
 mod project;

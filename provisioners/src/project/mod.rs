@@ -62,6 +62,14 @@ impl Project {
         Self::of(&Document::read(file)?)
     }
 
+    /// Reads the text of a project file, which stands or is to stand at `file`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(file: &Path, text: String) -> Result<Self, ConfigError> {
+        Self::of(&Document::parse(file, text)?)
+    }
+
     /// Whether the file describes a project rather than one image. A file that can't be read
     /// does not.
     pub fn is_one(file: &Path) -> bool {

@@ -72,12 +72,15 @@ impl Role {
         };
         let playbook = lay("playbook.yml", self.play())?;
         let inventory = lay("inventory.yml", inventory(&root, &temporary))?;
-        let mut variables = vec![
+        let given: Vec<_> = context.variables.iter().collect();
+        let mut variables: Vec<_> =
+            given.into_iter().map(|(name, value)| (name, value.clone())).collect();
+        // These win: nobody but overcoat knows them, and on-imagebuilder's config files say where
+        // they were there.
+        variables.extend([
             ("build_root", text(&root)),
             ("build_artifact_path", text(options.artifacts.as_deref().unwrap_or(Path::new(".")))),
-        ];
-        let given: Vec<_> = context.variables.iter().collect();
-        variables.extend(given.into_iter().map(|(name, value)| (name, value.clone())));
+        ]);
         let variables = lay("variables.yml", map(variables))?;
 
         let mut command = Command::outside("ansible-playbook")

@@ -1,0 +1,177 @@
+//! Variables as lines of YAML.
+//!
+//! They were written for Ansible, which reads YAML 1.1. What that means by a word is written so
+//! that YAML 1.2 means it too: `yes` becomes `true`, `0644` the number 420.
+
+use crate::config::{Node, Value};
+
+/// The line or lines of `name: value`, each with `indent` spaces before it.
+pub(super) fn entry(name: &str, value: &Node, indent: usize) -> String {
+    let margin = " ".repeat(indent);
+    let name = key(name);
+    match &value.value {
+        Value::Scalar { .. } => format!("{margin}{name}: {}\n", scalar(value)),
+        Value::List(nodes) if nodes.is_empty() => format!("{margin}{name}: []\n"),
+        Value::Map(entries) if entries.is_empty() => format!("{margin}{name}: {{}}\n"),
+        Value::List(nodes) => {
+            let items: String = nodes.iter().map(|node| item(node, indent + 2)).collect();
+            format!("{margin}{name}:\n{items}")
+        }
+        Value::Map(entries) => {
+            let lines: String =
+                entries.iter().map(|(key, node)| entry(&key.name, node, indent + 2)).collect();
+            format!("{margin}{name}:\n{lines}")
+        }
+    }
+}
+
+fn item(value: &Node, indent: usize) -> String {
+    let margin = " ".repeat(indent);
+    match &value.value {
+        Value::Scalar { .. } => format!("{margin}- {}\n", scalar(value)),
+        Value::List(nodes) if nodes.is_empty() => format!("{margin}- []\n"),
+        Value::Map(entries) if entries.is_empty() => format!("{margin}- {{}}\n"),
+        Value::List(_) | Value::Map(_) => {
+            let lines: String = match &value.value {
+                Value::List(nodes) => nodes.iter().map(|node| item(node, indent + 2)).collect(),
+                Value::Map(entries) => {
+                    entries.iter().map(|(key, node)| entry(&key.name, node, indent + 2)).collect()
+                }
+                Value::Scalar { .. } => String::new(),
+            };
+            // The first line begins the item.
+            format!("{margin}- {}", lines.trim_start_matches(' '))
+        }
+    }
+}
+
+fn key(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if begins && name.chars().all(plain) { name.to_owned() } else { quoted(name) }
+}
+
+fn scalar(node: &Node) -> String {
+    let Value::Scalar { text, plain } = &node.value else { return String::new() };
+    if node.is_null() {
+        return "null".to_owned();
+    }
+    if !plain || text.is_empty() || text.contains('\n') {
+        return quoted(text);
+    }
+    match text.to_lowercase().as_str() {
+        "yes" | "on" => return "true".to_owned(),
+        "no" | "off" => return "false".to_owned(),
+        _ => {}
+    }
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
+        return match i64::from_str_radix(digits, 8) {
+            Ok(number) => format!("{sign}{number}"),
+            // `08` is a word to YAML 1.1.
+            Err(_) => quoted(text),
+        };
+    }
+    text.clone()
+}
+
+/// Text in double quotes.
+pub(super) fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                quoted.push('\\');
+                quoted.push(c);
+            }
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Text as a value: plain where that says the same.
+pub(super) fn word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:+~".contains(c);
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || "./".contains(c));
+    let other = ["true", "false", "null", "yes", "no", "on", "off"];
+    let is_word = begins && text.chars().all(plain) && !text.ends_with(':');
+    if is_word && !other.contains(&text.to_lowercase().as_str()) {
+        text.to_owned()
+    } else {
+        quoted(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Document;
+
+    #[test]
+    fn what_is_written_means_what_ansible_read() {
+        let text = r#"
+words: [yes, Off, "yes", 0644, 08, -010, 1.5, ~, "1", 'it''s', "a\tb\\"]
+deep:
+  - {a: [], b: {}, c: [[1, 2], {x: y}]}
+  - - nested
+"odd key": "{{ a }}: b # no comment"
+folded: one
+  two
+"#;
+        let parse = |text: &str| Document::parse(Path::new("x.yml"), text.to_owned()).unwrap();
+        let written = |document: &Document| match &document.root.value {
+            Value::Map(entries) => entries.iter().map(|(k, v)| entry(&k.name, v, 0)).collect(),
+            _ => String::new(),
+        };
+        let once: String = written(&parse(text));
+        assert_eq!(
+            once,
+            r#"words:
+  - true
+  - false
+  - "yes"
+  - 420
+  - "08"
+  - -8
+  - 1.5
+  - null
+  - "1"
+  - "it's"
+  - "a\tb\\"
+deep:
+  - a: []
+    b: {}
+    c:
+      - - 1
+        - 2
+      - x: y
+  - - nested
+"odd key": "{{ a }}: b # no comment"
+folded: one two
+"#
+        );
+        // And what was written is read as it was meant.
+        assert_eq!(written(&parse(&once)), once);
+    }
+
+    #[test]
+    fn words_are_quoted_where_they_would_mean_something_else() {
+        for plain in ["bookworm", "http://cache:3142/debian", "/tmp/on-imagebuilder/builds", "a.b"]
+        {
+            assert_eq!(word(plain), plain);
+        }
+        for other in ["yes", "1.5", "a b", "a: b", "{{ x }}", "", "x:", "#x"] {
+            assert_eq!(word(other), quoted(other));
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! What an on-imagebuilder tree has: variables for all, config files, and their provisioners.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use super::{ImportError, Note, settings};
+use crate::config::{Document, Node, Value};
+use crate::folder::Folder;
+use crate::provisioner::Provisioner;
+use crate::variables::Declared;
+
+/// What was found in the folder of a tree.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) folder: PathBuf,
+    /// The variables for all, in the order of their files; the weaker first.
+    pub(super) globals: Vec<Global>,
+    /// The config files that have a provisioner, by name.
+    pub(super) configs: Vec<Config>,
+}
+
+/// A variable for all images.
+#[derive(Debug, Clone)]
+pub(super) struct Global {
+    pub(super) name: String,
+    pub(super) value: Node,
+    /// The file that says it, from the tree's folder.
+    pub(super) file: PathBuf,
+}
+
+/// A config file with its provisioner.
+#[derive(Debug)]
+pub(super) struct Config {
+    /// The name of the image.
+    pub(super) name: String,
+    /// From the tree's folder.
+    pub(super) file: PathBuf,
+    pub(super) kind: Kind,
+    /// The folder of the provisioner, from the tree's.
+    pub(super) provisioner: String,
+    /// Who names the provisioner.
+    pub(super) named_by: NamedBy,
+    pub(super) variables: Vec<(String, Node)>,
+    /// Why a project can't name the file as it is.
+    pub(super) refused: Option<String>,
+}
+
+/// Who says which provisioner a config file has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NamedBy {
+    /// The file's key `provisioner`.
+    Key,
+    /// A script that runs a wrapper playbook with both.
+    Script(PathBuf),
+    /// A comment in the file: the original's own files have it so.
+    Comment,
+}
+
+/// What an image is, by the folder of its provisioner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Base,
+    Overlay,
+    Initrd,
+}
+
+impl Kind {
+    fn of(provisioner: &str) -> Option<Self> {
+        Path::new(provisioner).iter().find_map(|part| match part.to_str()? {
+            "basefs" | "base" | "rootfs" => Some(Self::Base),
+            "overlay" | "overlays" => Some(Self::Overlay),
+            "initrd" | "initramfs" => Some(Self::Initrd),
+            _ => None,
+        })
+    }
+}
+
+impl Tree {
+    pub(super) fn read(folder: &Path, notes: &mut Vec<Note>) -> Result<Self, ImportError> {
+        let nothing =
+            |problem: &str| ImportError::Nothing { path: folder.into(), problem: problem.into() };
+        for (name, what) in [("roles", "the roles"), ("vars", "the config files")] {
+            if !folder.join(name).is_dir() {
+                return Err(nothing(&format!("it has no folder {name}/ with {what}")));
+            }
+        }
+        let globals = globals(folder, notes)?;
+        let pairs = pairs(folder)?;
+        let mut configs = Vec::new();
+        for file in below(folder, Path::new("vars"))? {
+            if is_yaml(&file) {
+                configs.extend(config(folder, &file, &globals, &pairs, notes)?);
+            }
+        }
+        name(&mut configs);
+        Ok(Self { folder: folder.to_owned(), globals, configs })
+    }
+
+    /// The files of the roles of all images, and of those that they name; from the tree's folder.
+    pub(super) fn role_files(&self) -> Result<BTreeSet<PathBuf>, ImportError> {
+        let mut found = BTreeSet::new();
+        for config in &self.configs {
+            found.extend(self.files_of(config)?);
+        }
+        Ok(found)
+    }
+
+    /// The files of one image's role, and of those that it names.
+    pub(super) fn files_of(&self, config: &Config) -> Result<BTreeSet<PathBuf>, ImportError> {
+        let role = Path::new(&config.provisioner);
+        let provisioner = Provisioner::load(&self.folder.join(role))?;
+        let inputs = provisioner.inputs()?;
+        Ok(inputs.iter().map(|(name, _)| plain(&role.join(name))).collect())
+    }
+}
+
+/// The variables for all: of the inventory, then of `group_vars`, where `all` is the weakest.
+fn globals(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<Global>, ImportError> {
+    let mut found: Vec<Global> = Vec::new();
+    let mut add = |more: Vec<Global>| {
+        for global in more {
+            found.retain(|other| other.name != global.name);
+            found.push(global);
+        }
+    };
+    for name in ["hosts", "hosts.ini", "inventory", "inventory.ini"] {
+        let file = Path::new(name);
+        if folder.join(file).is_file() {
+            add(inventory(folder, file)?);
+        }
+    }
+    let mut files = if folder.join("group_vars").is_dir() {
+        below(folder, Path::new("group_vars"))?
+    } else {
+        Vec::new()
+    };
+    let of_all = |file: &Path| {
+        file.iter().nth(1).and_then(|n| Path::new(n).file_stem()?.to_str()) == Some("all")
+    };
+    files.sort_by_key(|file| !of_all(file));
+    for file in files {
+        let named = file.extension().is_none() || is_yaml(&file);
+        if named && let Some(document) = read(folder, &file, notes)? {
+            add(variables(&document.root)
+                .map(|(name, value)| Global { name, value, file: file.clone() })
+                .collect());
+        }
+    }
+    Ok(found)
+}
+
+/// The variables of an inventory: in sections `[GROUP:vars]`, a line each.
+fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
+    let text = text(folder, file)?;
+    let mut found = Vec::new();
+    let mut inside = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            inside = line.ends_with(":vars]");
+        } else if inside
+            && !line.starts_with(['#', ';'])
+            && let Some((name, value)) = line.split_once('=')
+        {
+            let value = value.trim().trim_matches(['"', '\'']);
+            let written = format!("value: {}\n", super::emit::quoted(value));
+            let document = Document::parse(file, written)?;
+            if let Some(value) = document.root.at("value") {
+                let name = name.trim().to_owned();
+                found.push(Global { name, value: value.clone(), file: file.to_owned() });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Config file and provisioner, as scripts hand them to the wrapper playbooks.
+fn pairs(folder: &Path) -> Result<BTreeMap<PathBuf, (String, PathBuf)>, ImportError> {
+    let mut found = BTreeMap::new();
+    for entry in list(folder)? {
+        let Some(name) = entry.file_name().map(PathBuf::from) else { continue };
+        let script = name.extension().is_some_and(|e| e == "sh") || name == Path::new("Makefile");
+        if !script || !entry.is_file() {
+            continue;
+        }
+        let text = text(folder, &name)?.replace("\\\n", " ");
+        for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+            let value = |key: &str| {
+                let (_, rest) = line.split_once(key)?;
+                let end = rest.find(|c: char| c.is_whitespace() || "\"'".contains(c));
+                Some(rest[..end.unwrap_or(rest.len())].to_owned())
+            };
+            if let (Some(config), Some(provisioner)) =
+                (value("config_file="), value("provisioner="))
+            {
+                found.entry(config.into()).or_insert((provisioner, name.clone()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn config(
+    folder: &Path,
+    file: &Path,
+    globals: &[Global],
+    pairs: &BTreeMap<PathBuf, (String, PathBuf)>,
+    notes: &mut Vec<Note>,
+) -> Result<Option<Config>, ImportError> {
+    let text = text(folder, file)?;
+    let document = match Document::parse(&folder.join(file), text.clone()) {
+        Ok(document) => document,
+        Err(error) => {
+            notes.push(Note::of_error(file, "left out", &error));
+            return Ok(None);
+        }
+    };
+    let mut note = |text: String| {
+        notes.push(Note { file: file.to_owned(), line: None, text });
+    };
+    let (key, rest) = document.root.without("provisioner");
+    let variables: Vec<(String, Node)> = variables(&rest).collect();
+    let of_key = key.as_ref().and_then(|node| node.text("a folder").ok()).and_then(|text| {
+        let scope = settings::Scope::new(globals, &variables);
+        scope.resolve(text).map(|text| (text, NamedBy::Key))
+    });
+    let of_script = pairs.get(file).map(|(p, script)| (p.clone(), NamedBy::Script(script.clone())));
+    let Some((provisioner, named_by)) = of_key.or(of_script).or_else(|| of_comment(&text)) else {
+        note("left out: it names no provisioner; write `provisioner: roles/overlay/NAME`".into());
+        return Ok(None);
+    };
+    let provisioner = provisioner.trim_end_matches('/').to_owned();
+    if !Folder::host(folder.join(&provisioner)).is_provisioner() {
+        let problem = "has no tasks/main.yml";
+        note(format!("left out: its provisioner {provisioner} {problem}"));
+        return Ok(None);
+    }
+    let Some(kind) = Kind::of(&provisioner) else {
+        let known = "roles/basefs, roles/overlay or roles/initrd";
+        note(format!(
+            "left out: {provisioner} is in none of {known}, so what it makes is not known"
+        ));
+        return Ok(None);
+    };
+    let refused = match Declared::of(Some(&rest)) {
+        Err(mistake) => Some(mistake.problem.clone()),
+        // A name with a template in it, which a project does not render.
+        Ok(_)
+            if named_by == NamedBy::Key
+                && key
+                    .as_ref()
+                    .and_then(|k| k.text("").ok())
+                    .is_none_or(|text| text.contains("{{")) =>
+        {
+            Some("its `provisioner` is a template".to_owned())
+        }
+        Ok(_) => None,
+    };
+    Ok(Some(Config {
+        name: String::new(),
+        file: file.to_owned(),
+        kind,
+        provisioner,
+        named_by,
+        variables,
+        refused,
+    }))
+}
+
+/// `# provisioner: roles/overlay/x`
+fn of_comment(text: &str) -> Option<(String, NamedBy)> {
+    text.lines().find_map(|line| {
+        let comment = line.trim_start().strip_prefix('#')?.trim();
+        let named = comment.strip_prefix("provisioner:")?.trim().trim_matches(['"', '\'']);
+        named.starts_with("roles/").then(|| (named.to_owned(), NamedBy::Comment))
+    })
+}
+
+/// Names the images after their config files: with the folder where two have one name.
+fn name(configs: &mut [Config]) {
+    let plain = |text: &str| -> String {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+        let text: String = text.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
+        text.trim_start_matches(['.', '-']).to_owned()
+    };
+    let stem = |file: &Path| plain(&file.file_stem().unwrap_or_default().to_string_lossy());
+    let stems: Vec<String> = configs.iter().map(|config| stem(&config.file)).collect();
+    for (config, own) in configs.iter_mut().zip(&stems) {
+        let twice = stems.iter().filter(|other| *other == own).count() > 1;
+        let long = config.file.with_extension("");
+        let long = long.strip_prefix("vars").unwrap_or(&long).to_string_lossy().into_owned();
+        config.name = if twice || own.is_empty() { plain(&long) } else { own.clone() };
+        if config.name.is_empty() {
+            config.name = "image".to_owned();
+        }
+    }
+    configs.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+}
+
+fn variables(node: &Node) -> impl Iterator<Item = (String, Node)> {
+    let entries = match &node.value {
+        Value::Map(entries) => entries.as_slice(),
+        _ => &[],
+    };
+    entries.iter().map(|(key, node)| (key.name.clone(), node.clone()))
+}
+
+/// A file with variables for all; nothing, with a note, when it is encrypted.
+fn read(
+    folder: &Path,
+    file: &Path,
+    notes: &mut Vec<Note>,
+) -> Result<Option<Document>, ImportError> {
+    let text = text(folder, file)?;
+    if text.starts_with("$ANSIBLE_VAULT") {
+        let text = "left out: it is encrypted; write its variables into `variables` of the project, \
+                    or have a role read it";
+        notes.push(Note { file: file.to_owned(), line: None, text: text.to_owned() });
+        return Ok(None);
+    }
+    Ok(Some(Document::parse(&folder.join(file), text)?))
+}
+
+/// A path without `..` in it.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// The text of a file of the tree.
+pub(super) fn text(folder: &Path, file: &Path) -> Result<String, ImportError> {
+    let path = folder.join(file);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(source) => Err(ImportError::Read { path, source }),
+    }
+}
+
+pub(super) fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e == "yml" || e == "yaml")
+}
+
+/// All files below a folder of the tree, by name, and named from the tree's folder.
+pub(super) fn below(folder: &Path, inside: &Path) -> Result<Vec<PathBuf>, ImportError> {
+    let mut found = Vec::new();
+    for path in list(&folder.join(inside))? {
+        let inside = inside.join(path.file_name().unwrap_or_default());
+        // A link to a folder may lead in a circle.
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(below(folder, &inside)?);
+        } else if path.is_file() {
+            found.push(inside);
+        }
+    }
+    Ok(found)
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, ImportError> {
+    let error = |source| ImportError::Read { path: folder.to_owned(), source };
+    let entries = fs::read_dir(folder).map_err(error)?;
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()).map_err(error))
+        .collect::<Result<Vec<_>, _>>()?;
+    paths.sort();
+    Ok(paths)
+}

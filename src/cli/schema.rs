@@ -1,0 +1,36 @@
+//! `schema`: the JSON schemas of the files that people write.
+
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, ValueEnum};
+
+use super::{Outcome, print};
+
+/// The schema of project and image files.
+pub(super) const PROJECT: &str = include_str!("../../docs/overcoat.schema.json");
+/// The schema of a provisioner.yml.
+pub(super) const PROVISIONER: &str = include_str!("../../docs/provisioner.schema.json");
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The files that the schema is for
+    #[arg(value_name = "WHICH", value_enum)]
+    which: Which,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// Project files (overcoat.yml) and image files
+    Project,
+    /// A provisioner's provisioner.yml
+    Provisioner,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let schema = match args.which {
+        Which::Project => PROJECT,
+        Which::Provisioner => PROVISIONER,
+    };
+    print(schema.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
