@@ -4,8 +4,8 @@
 
 mod ansible;
 mod bad_input;
-mod broken;
 mod beginning;
+mod broken;
 mod command_line;
 mod concurrency;
 mod differential;
