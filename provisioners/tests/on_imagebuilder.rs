@@ -228,16 +228,18 @@ fn a_tree_without_a_base_says_what_is_missing() {
         dir.path(),
         &[
             ("vars/a.yml", "provisioner: roles/overlay/a\n"),
+            ("vars/a.yaml", "provisioner: roles/overlay/a\n"),
             ("vars/x/a.yml", "provisioner: roles/overlay/a\n"),
             ("roles/overlay/a/tasks/main.yml", TASKS),
         ],
     );
     let (imported, project) = imported(dir.path(), None);
-    assert_eq!(imported.images, ["a", "x-a"]);
+    assert_eq!(imported.images, ["a", "a-2", "x-a"]);
     assert_eq!(project.output, dir.path().join("build"));
     let told =
         "nothing in the tree makes the base that it lies on: name it, or give --base to import";
-    assert_eq!(notes(&imported), [format!("vars/a.yml: {told}"), format!("vars/x/a.yml: {told}")]);
+    let files = ["vars/a.yaml", "vars/a.yml", "vars/x/a.yml"];
+    assert_eq!(notes(&imported), files.map(|file| format!("{file}: {told}")));
 }
 
 #[test]

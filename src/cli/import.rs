@@ -39,6 +39,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     if !to_stdout {
         check(args, &file)?;
     }
+    if let Some(base) = &args.base
+        && !args.folder.join(base).exists()
+    {
+        let folder = args.folder.display();
+        let problem = format!("there is no {base}: what --base names is relative to {folder}");
+        return Err(Failure::message(problem));
+    }
     let imported = on_imagebuilder::import(&args.folder, args.base.as_deref())?;
     if to_stdout {
         print(imported.text.trim_end())?;

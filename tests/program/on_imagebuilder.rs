@@ -223,6 +223,9 @@ fn a_tree_is_imported_and_built_with_and_without_root_to_the_same_bytes() {
 fn a_base_that_is_there_can_be_named() {
     let stage = Stage::new();
     let folder = tree(&stage, "tree", &stage.out(Who::Unprivileged), "file:///etc/hostname");
+    import(&stage, Who::Unprivileged, &folder, &["--base", "no.squashfs"])
+        .code(2)
+        .says(&["there is no no.squashfs", "is relative to"]);
     let base = stage.debian();
     let base = base.to_str().unwrap();
     import(&stage, Who::Unprivileged, &folder, &["--base", base])

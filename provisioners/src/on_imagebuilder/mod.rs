@@ -6,8 +6,8 @@
 //! - What is made can be read: [`import`] reads it itself before it gives it away.
 //! - What is left out, and what Ansible will not take any more, is told in a [`Note`].
 //!
-//! [`tree`] finds what is there, [`settings`] what the variables say to overcoat itself, [`text`]
-//! writes the project file, [`old`] looks for Ansible's syntax of former days.
+//! `tree` finds what is there, `settings` what the variables say to overcoat itself, `text`
+//! writes the project file, `old` looks for Ansible's syntax of former days.
 
 mod emit;
 mod old;

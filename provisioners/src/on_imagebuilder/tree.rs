@@ -276,7 +276,8 @@ fn of_comment(text: &str) -> Option<(String, NamedBy)> {
     })
 }
 
-/// Names the images after their config files: with the folder where two have one name.
+/// Names the images after their config files: with the folder where two have one name. No two
+/// get one.
 fn name(configs: &mut [Config]) {
     let plain = |text: &str| -> String {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
@@ -292,6 +293,16 @@ fn name(configs: &mut [Config]) {
         config.name = if twice || own.is_empty() { plain(&long) } else { own.clone() };
         if config.name.is_empty() {
             config.name = "image".to_owned();
+        }
+    }
+    // Different files may come to one name still.
+    let mut taken = BTreeSet::new();
+    for config in &mut *configs {
+        let first = config.name.clone();
+        let mut number = 1;
+        while !taken.insert(config.name.clone()) {
+            number += 1;
+            config.name = format!("{first}-{number}");
         }
     }
     configs.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
