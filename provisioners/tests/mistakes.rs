@@ -80,4 +80,12 @@ fn the_examples_have_no_mistakes() {
             .and_then(|image| image.plan().map_err(|e| chain(&e)));
         assert!(plan.is_ok_and(|plan| plan.steps().len() > 10), "{file}");
     }
+    let project = Project::load(&examples.join("netboot/overcoat.yml"));
+    let project = project.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let names: Vec<&str> = project.images().iter().map(|image| image.name.as_str()).collect();
+    assert_eq!(names, ["base", "discovery", "raid", "erase", "initrd"]);
+    for image in project.images() {
+        let plan = image.image.plan().unwrap_or_else(|e| panic!("{}: {}", image.name, chain(&e)));
+        assert!(plan.steps().len() > 10, "{}", image.name);
+    }
 }
