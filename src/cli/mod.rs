@@ -4,7 +4,7 @@
 //! Exit codes: 0 fine; 1 what was asked about is not so, or the provisioner failed; 2 overcoat
 //! itself could not do it. `run` and `shell` end with the code of their command (127 when there is
 //! no such command, 126 when it cannot be executed), and a signal that ends overcoat is told as
-//! shells do, 128 and its number.
+//! shells do, 128 and its number; only `serve` ends with 0 when it is asked to end.
 
 mod base;
 mod build;
@@ -16,6 +16,7 @@ mod project;
 mod run;
 mod seal;
 mod sealer;
+mod serve;
 mod umount;
 
 use std::error::Error;
@@ -62,6 +63,8 @@ enum Command {
     Umount(umount::Args),
     /// Build a Debian base image
     Base(base::Args),
+    /// Serve a project's artifacts over HTTP, to machines that boot
+    Serve(serve::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -99,6 +102,7 @@ failure_from!(
     provisioners::PlanError,
     crate::import::ImportError,
     crate::project::RecordError,
+    crate::serve::CatalogueError,
     std::io::Error,
 );
 
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Base(args) => base::run(&args),
+        Command::Serve(args) => serve::run(&args),
     };
     match outcome {
         Ok(code) => code,
