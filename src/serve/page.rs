@@ -71,8 +71,8 @@ fn write_start(out: &mut String, catalogue: &Catalogue, host: &str) -> fmt::Resu
     writeln!(
         out,
         "<section aria-labelledby=\"start\">\n<h2 id=\"start\">Boot a machine</h2>\n\
-         <p>Have iPXE run <a href=\"/boot.ipxe\">boot.ipxe</a>: {}. At its prompt, or as the file \
-         name that DHCP gives:</p>\n\
+         <p>Have iPXE run <a href=\"/boot.ipxe\">boot.ipxe</a>: {}. DHCP gives its URL as the file \
+         name; at iPXE’s prompt it is</p>\n\
          <pre tabindex=\"0\"><code>chain http://{host}/boot.ipxe</code></pre>\n</section>",
         Escaped(&what)
     )
@@ -97,6 +97,13 @@ fn write_image(
     if !image.layers.is_empty() {
         let verb = if image.kind == "overlay" { "Lies on" } else { "Made on" };
         writeln!(out, "<p class=\"on\">{verb} {}</p>", Escaped(&image.layers.join(", then ")))?;
+    }
+    if image.files.iter().all(|&(file, _)| versions[file].is_none()) {
+        writeln!(
+            out,
+            "<p class=\"no\">Not built yet: <code>overcoat build {name}</code></p>\n</article>"
+        )?;
+        return Ok(());
     }
     write_files(out, catalogue, versions, image)?;
     let boot = image.boot.as_ref().map(|boot| match boot {
@@ -123,10 +130,6 @@ fn write_files(
     let there = |file: usize| {
         versions[file].as_deref().map(|version| (&catalogue.files[file].name, version))
     };
-    if image.files.iter().all(|&(file, _)| versions[file].is_none()) {
-        out.push_str("<p class=\"no\">Not built yet.</p>\n");
-        return Ok(());
-    }
     writeln!(
         out,
         "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Files of {}\">\n<table>\n\
