@@ -12,4 +12,5 @@ pub mod project;
 pub mod root;
 pub mod sandbox;
 pub mod seal;
+pub mod serve;
 pub mod supervise;

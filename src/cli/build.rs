@@ -60,7 +60,7 @@ pub(super) struct Common {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let Some((project, names)) = project::find(&args.what, &args.project)? else {
+    let Some((project, names)) = project::find(&args.what, args.project.project.as_deref())? else {
         return match args.what.as_slice() {
             [file] => build(&Image::load(Path::new(file))?, &args.common),
             files => Err(Failure::message(format!(

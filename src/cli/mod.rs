@@ -4,7 +4,7 @@
 //! Exit codes: 0 fine; 1 what was asked about is not so, or the provisioner failed; 2 overcoat
 //! itself could not do it. `run` and `shell` end with the code of their command (127 when there is
 //! no such command, 126 when it cannot be executed), and a signal that ends overcoat is told as
-//! shells do, 128 and its number.
+//! shells do, 128 and its number; only `serve` ends with 0 when it is asked to end.
 
 mod base;
 mod build;
@@ -19,6 +19,7 @@ mod run;
 mod schema;
 mod seal;
 mod sealer;
+mod serve;
 mod umount;
 
 use std::error::Error;
@@ -71,6 +72,8 @@ enum Command {
     Import(import::Args),
     /// Print the JSON schema of project files or of provisioners, for editors
     Schema(schema::Args),
+    /// Serve a project's artifacts over HTTP, to machines that boot
+    Serve(serve::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -109,6 +112,7 @@ failure_from!(
     provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
     crate::project::RecordError,
+    crate::serve::CatalogueError,
     std::io::Error,
 );
 
@@ -130,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Serve(args) => serve::run(&args),
     };
     match outcome {
         Ok(code) => code,

@@ -53,12 +53,13 @@ pub(super) struct ProjectArgs {
 /// How many of a list are told.
 const TOLD: usize = 8;
 
-/// Finds the project and the images of it that `what` names: nothing when it names an image file.
+/// Finds the project, that of `file` if one is given, and the images of it that `what` names: nothing
+/// when it names an image file.
 pub(super) fn find(
     what: &[String],
-    args: &ProjectArgs,
+    file: Option<&Path>,
 ) -> Result<Option<(Project, Vec<String>)>, Failure> {
-    if let Some(file) = &args.project {
+    if let Some(file) = file {
         return Ok(Some((Project::load(file)?, what.to_vec())));
     }
     if let Some((first, names)) = what.split_first() {

@@ -97,13 +97,18 @@ impl Stamp {
     /// # Errors
     /// When it is not there.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let meta = fs::metadata(path)?;
-        Ok(Stamp {
+        Ok(Stamp::from(&fs::metadata(path)?))
+    }
+}
+
+impl From<&fs::Metadata> for Stamp {
+    fn from(meta: &fs::Metadata) -> Self {
+        Stamp {
             size: meta.len(),
             inode: meta.ino(),
             seconds: meta.mtime(),
             nanoseconds: meta.mtime_nsec(),
-        })
+        }
     }
 }
 

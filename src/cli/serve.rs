@@ -1,0 +1,104 @@
+//! `serve`: a project's artifacts over HTTP, until a signal asks to end.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+
+use super::{Failure, Outcome, project, say};
+use crate::sandbox::Signals;
+use crate::serve::{Catalogue, Limits, Server};
+
+/// How long what is being sent has to come to its end.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The project: its file or folder; by default the nearest overcoat.yml here or above
+    #[arg(value_name = "PROJECT")]
+    project: Option<PathBuf>,
+
+    /// Where to listen; port 0 takes any that is free. Only this machine can reach the default
+    #[arg(short, long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
+    listen: SocketAddr,
+
+    /// The image that boot.ipxe boots; without it, the only overlay, or else a menu
+    #[arg(long, value_name = "NAME")]
+    default: Option<String>,
+
+    /// More kernel parameters, in one string
+    #[arg(long, value_name = "PARAMETERS", allow_hyphen_values = true)]
+    append: Option<String>,
+
+    /// Milliseconds for the head of a request, for a client that does not read, and for the end
+    #[arg(long, hide = true, value_delimiter = ',', num_args = 3, value_name = "MS")]
+    time_outs: Vec<u64>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found = text.to_socket_addrs().map_err(|error| error.to_string())?.next();
+    found.ok_or_else(|| "it has no address".to_owned())
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let named: Vec<String> =
+        args.project.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let project = match (project::find(&named, None)?, &args.project) {
+        (Some((project, rest)), _) if rest.is_empty() => project,
+        (_, Some(path)) => {
+            let path = path.display();
+            let help = "name a file that has `images:`, or the folder of an overcoat.yml";
+            return Err(Failure::message(format!("{path} is no project: {help}")));
+        }
+        (_, None) => return Err(Failure::message("there is no project")),
+    };
+    let catalogue = Catalogue::of(&project, args.default.as_deref(), args.append.as_deref())?;
+    let mut limits = Limits::default();
+    let mut grace = GRACE;
+    if let &[head, stall, end] = args.time_outs.as_slice() {
+        limits.head = Duration::from_millis(head);
+        limits.stall = Duration::from_millis(stall);
+        grace = Duration::from_millis(end);
+    }
+    // Before there are threads: they are not to have them.
+    let signals = Signals::take()?;
+    let server = Server::start(catalogue, args.listen, limits)
+        .map_err(|error| Failure::message(format!("cannot listen at {}: {error}", args.listen)))?;
+    let images = project.images().len();
+    let files = project.output.display();
+    say(&format!(
+        "listening at http://{}/ ({} of {images} images are in {files})",
+        server.address(),
+        project.images().iter().filter(|image| image.files().iter().all(|f| f.exists())).count(),
+    ));
+    wait(&signals)?;
+    let again = std::cell::Cell::new(None);
+    let cut = server.stop(grace, || {
+        again.set(again.get().or_else(|| signals.interruption()));
+        again.get().is_some()
+    });
+    if cut > 0 {
+        say(&format!("stopped; {cut} connections were cut off"));
+    }
+    match again.get() {
+        Some(signal) => Err(Failure::Signal(signal as i32)),
+        // To be asked to end is how a server ends.
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Waits for a signal that asks to end.
+fn wait(signals: &Signals) -> Result<(), Failure> {
+    loop {
+        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            Ok(_) if signals.interruption().is_some() => return Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(std::io::Error::from(error).into()),
+        }
+    }
+}

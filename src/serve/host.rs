@@ -1,0 +1,105 @@
+//! The name by which a client reached the server: it becomes a part of scripts and of a page.
+
+use std::net::SocketAddr;
+
+use hyper::Request;
+use hyper::Version;
+use hyper::header::HOST;
+
+/// The longest name that is taken, with its port.
+const LONGEST: usize = 261;
+
+/// Why a request is refused.
+pub(super) type Refused = &'static str;
+
+/// The name, with the port if one was given. A client that does not tell it, as one of HTTP/1.0
+/// need not, gets the address that it reached.
+pub(super) fn host<B>(request: &Request<B>, local: SocketAddr) -> Result<String, Refused> {
+    let mut named = request.headers().get_all(HOST).iter();
+    let header = match (named.next(), named.next()) {
+        (_, Some(_)) => return Err("there is more than one Host"),
+        (None, None) if request.version() >= Version::HTTP_11 => return Err("there is no Host"),
+        (header, None) => header.map(|value| value.to_str().map_err(|_| "this is no Host")),
+    };
+    let name = match (request.uri().authority(), header.transpose()?) {
+        // A URL as the target wins over the header.
+        (Some(authority), _) => authority.as_str().to_owned(),
+        (None, Some(name)) if !name.is_empty() => name.to_owned(),
+        (None, _) => local.to_string(),
+    };
+    if is_valid(&name) { Ok(name) } else { Err("this is no Host") }
+}
+
+/// Whether it is a name or an address, with a port or without. Nothing else passes: no user, no
+/// space, no character that iPXE, a kernel's command line or HTML could take for its own.
+fn is_valid(name: &str) -> bool {
+    let (host, port) = match name.strip_prefix('[') {
+        Some(rest) => {
+            let Some((address, rest)) = rest.split_once(']') else { return false };
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            match (rest, rest.strip_prefix(':')) {
+                ("", _) => return name.len() <= LONGEST,
+                (_, Some(port)) => ("ipv6", Some(port)),
+                _ => return false,
+            }
+        }
+        None => match name.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (name, None),
+        },
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let number =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    name.len() <= LONGEST && !host.is_empty() && host.bytes().all(plain) && port.is_none_or(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_and_addresses_are_hosts() {
+        for name in [
+            "boot",
+            "boot.example.org",
+            "boot.example.org:80",
+            "127.0.0.1:8080",
+            "a_b-c:1",
+            "[::1]",
+            "[::1]:8080",
+            "[2001:db8::1]:65535",
+        ] {
+            assert!(is_valid(name), "{name}");
+        }
+        for name in [
+            "",
+            ":80",
+            "a:",
+            "a:b",
+            "a:70000",
+            "a:+1",
+            "a b",
+            "a/b",
+            "a\\b",
+            "user@host",
+            "${net0/ip}",
+            "a\"b",
+            "<b>",
+            "a&b",
+            "a'b",
+            "[::1",
+            "[x]",
+            "[::1]x",
+            "[::1]:",
+            "a:1:2",
+            "a,b",
+            "ä",
+        ] {
+            assert!(!is_valid(name), "{name}");
+        }
+        assert!(!is_valid(&"a".repeat(300)));
+    }
+}

@@ -1,0 +1,72 @@
+//! The index for programs: what is served, as JSON.
+
+use serde_json::{Value, json};
+
+use super::boot::{Versions, encoded, lines};
+use super::catalogue::{Catalogue, Image};
+
+/// The version of the index's form. New keys alone do not raise it.
+const SCHEMA: u32 = 1;
+
+/// The index, for somebody who reached the server as `host`.
+pub(super) fn index(catalogue: &Catalogue, versions: &Versions, host: &str) -> String {
+    let file = |file: usize| {
+        let name = &catalogue.files[file].name;
+        versions[file].as_ref().map(|version| {
+            json!({
+                "name": name,
+                "url": format!("/{}", encoded(name)),
+                "size": version.size,
+                "sha256": version.sha256,
+                "modified": httpdate::fmt_http_date(version.modified),
+            })
+        })
+    };
+    let image = |image: &Image| {
+        let files: Vec<Value> = image
+            .files
+            .iter()
+            .filter_map(|&(made, manifest)| {
+                let mut made = file(made)?;
+                if let Some(manifest) = manifest.and_then(file) {
+                    made["manifest"] = manifest["url"].clone();
+                }
+                Some(made)
+            })
+            .collect();
+        let mut value = json!({
+            "name": image.name,
+            "kind": image.kind,
+            "layers": image.layers,
+            "files": files,
+        });
+        if let Some(description) = &image.description {
+            value["description"] = json!(description);
+        }
+        let boot = image.boot.as_ref().map(|boot| {
+            boot.as_ref()
+                .map_err(Clone::clone)
+                .and_then(|boot| lines(catalogue, boot, versions, host))
+        });
+        match boot {
+            None => {}
+            Some(Ok(lines)) => {
+                value["boot"] = json!({
+                    "script": format!("/boot/{}.ipxe", image.name),
+                    "kernel": lines.kernel,
+                    "initrd": lines.initrd,
+                    "parameters": lines.parameters,
+                });
+            }
+            Some(Err(why)) => value["not_bootable"] = json!(why),
+        }
+        value
+    };
+    let index = json!({
+        "schema": SCHEMA,
+        "project": catalogue.title,
+        "default": catalogue.default.map(|index| &catalogue.images[index].name),
+        "images": catalogue.images.iter().map(image).collect::<Vec<_>>(),
+    });
+    format!("{index:#}\n")
+}

@@ -1,0 +1,242 @@
+//! The page for people: what is served, and how each of it is booted.
+//!
+//! It is whole in itself: it names nothing that a browser would fetch, and runs no script.
+
+use std::fmt::{self, Write};
+use std::time::SystemTime;
+
+use super::artifact::Version;
+use super::boot::{Lines, Versions, encoded, lines};
+use super::catalogue::{Catalogue, Image};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page, for somebody who reached the server as `host`.
+pub(super) fn page(catalogue: &Catalogue, versions: &Versions, host: &str) -> String {
+    let mut text = String::with_capacity(16 << 10);
+    // Writing to a string does not fail.
+    let _ = write_page(&mut text, catalogue, versions, host);
+    text
+}
+
+/// What a page may do: nothing but use its own style.
+pub(super) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
+                                 form-action 'none'; frame-ancestors 'none'";
+
+fn write_page(
+    out: &mut String,
+    catalogue: &Catalogue,
+    versions: &Versions,
+    host: &str,
+) -> fmt::Result {
+    let (title, host_text) = (Escaped(&catalogue.title), Escaped(host));
+    write!(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <link rel=\"icon\" href=\"data:,\">\n\
+         <title>{title} – overcoat</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <header>\n<h1>{title}</h1>\n<p>Images for machines that boot over the network, served by \
+         overcoat at {host_text}.</p>\n</header>\n<main>\n"
+    )?;
+    write_start(out, catalogue, host)?;
+    for (kind, heading) in
+        [("overlay", "Overlays"), ("base", "Bases"), ("initrd", "Kernels and initrds")]
+    {
+        let mut images = catalogue.images.iter().filter(|image| image.kind == kind).peekable();
+        if images.peek().is_none() {
+            continue;
+        }
+        writeln!(out, "<section aria-labelledby=\"{kind}s\">\n<h2 id=\"{kind}s\">{heading}</h2>")?;
+        for image in images {
+            write_image(out, catalogue, versions, image, host)?;
+        }
+        out.push_str("</section>\n");
+    }
+    out.push_str(
+        "</main>\n<footer>\n<p>For programs: <a href=\"/index.json\">index.json</a>.</p>\n</footer>\n\
+         </body>\n</html>\n",
+    );
+    Ok(())
+}
+
+/// How a machine comes here.
+fn write_start(out: &mut String, catalogue: &Catalogue, host: &str) -> fmt::Result {
+    let host = Escaped(host);
+    let what = match catalogue.default {
+        Some(index) => format!("it boots {}", catalogue.images[index].name),
+        None => "it asks what to boot".to_owned(),
+    };
+    writeln!(
+        out,
+        "<section aria-labelledby=\"start\">\n<h2 id=\"start\">Boot a machine</h2>\n\
+         <p>Have iPXE run <a href=\"/boot.ipxe\">boot.ipxe</a>: {}. DHCP gives its URL as the file \
+         name; at iPXE’s prompt it is</p>\n\
+         <pre tabindex=\"0\"><code>chain http://{host}/boot.ipxe</code></pre>\n</section>",
+        Escaped(&what)
+    )
+}
+
+fn write_image(
+    out: &mut String,
+    catalogue: &Catalogue,
+    versions: &Versions,
+    image: &Image,
+    host: &str,
+) -> fmt::Result {
+    let name = Escaped(&image.name);
+    write!(out, "<article aria-labelledby=\"image-{name}\">\n<h3 id=\"image-{name}\">{name}")?;
+    if catalogue.default.is_some_and(|index| catalogue.images[index].name == image.name) {
+        out.push_str(" <span class=\"mark\">default</span>");
+    }
+    out.push_str("</h3>\n");
+    if let Some(description) = &image.description {
+        writeln!(out, "<p>{}</p>", Escaped(description))?;
+    }
+    if !image.layers.is_empty() {
+        let verb = if image.kind == "overlay" { "Lies on" } else { "Made on" };
+        writeln!(out, "<p class=\"on\">{verb} {}</p>", Escaped(&image.layers.join(", then ")))?;
+    }
+    if image.files.iter().all(|&(file, _)| versions[file].is_none()) {
+        writeln!(
+            out,
+            "<p class=\"no\">Not built yet: <code>overcoat build {name}</code></p>\n</article>"
+        )?;
+        return Ok(());
+    }
+    write_files(out, catalogue, versions, image)?;
+    let boot = image.boot.as_ref().map(|boot| match boot {
+        Ok(boot) => lines(catalogue, boot, versions, host),
+        Err(why) => Err(why.clone()),
+    });
+    match boot {
+        None => {}
+        Some(Err(why)) => {
+            writeln!(out, "<p class=\"no\">Cannot be booted: {}.</p>", Escaped(&why))?
+        }
+        Some(Ok(lines)) => write_boot(out, image, &lines)?,
+    }
+    out.push_str("</article>\n");
+    Ok(())
+}
+
+fn write_files(
+    out: &mut String,
+    catalogue: &Catalogue,
+    versions: &Versions,
+    image: &Image,
+) -> fmt::Result {
+    let there = |file: usize| {
+        versions[file].as_deref().map(|version| (&catalogue.files[file].name, version))
+    };
+    writeln!(
+        out,
+        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Files of {}\">\n<table>\n\
+         <thead><tr><th scope=\"col\">File</th><th scope=\"col\" class=\"number\">Size</th>\
+         <th scope=\"col\">SHA-256</th><th scope=\"col\">Built</th></tr></thead>\n<tbody>",
+        Escaped(&image.name)
+    )?;
+    for &(file, manifest) in &image.files {
+        let Some((name, version)) = there(file) else { continue };
+        let Version { sha256, size, modified, .. } = version;
+        write!(out, "<tr><th scope=\"row\"><a href=\"/{}\">{}</a>", encoded(name), Escaped(name))?;
+        if let Some((name, _)) = manifest.and_then(there) {
+            write!(out, " <a class=\"aside\" href=\"/{}\">manifest</a>", encoded(name))?;
+        }
+        let (iso, built) = (moment(*modified, "T", "Z"), moment(*modified, " ", " UTC"));
+        writeln!(
+            out,
+            "</th><td class=\"number\" title=\"{size} bytes\">{}</td>\
+             <td><code class=\"digest\" tabindex=\"0\" title=\"{sha256}\">{sha256}</code></td>\
+             <td><time datetime=\"{iso}\">{built}</time></td></tr>",
+            amount(*size)
+        )?;
+    }
+    out.push_str("</tbody>\n</table>\n</div>\n");
+    Ok(())
+}
+
+fn write_boot(out: &mut String, image: &Image, lines: &Lines) -> fmt::Result {
+    let name = Escaped(&image.name);
+    writeln!(
+        out,
+        "<p>Script: <a href=\"/boot/{name}.ipxe\">boot/{name}.ipxe</a>. Try it here: \
+         <code>overcoat boot {name}</code></p>\n\
+         <pre tabindex=\"0\" aria-label=\"iPXE commands that boot {name}\"><code>{}boot</code></pre>",
+        Escaped(&lines.commands())
+    )
+}
+
+/// Text that stands in HTML, in an element or in an attribute's quotation marks.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars() {
+            match char {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                _ => f.write_char(char)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// A time to the minute, in UTC.
+fn moment(time: SystemTime, between: &str, after: &str) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, minutes) = (seconds / 86400, seconds % 86400 / 60);
+    // Days are counted from 1 March of the year 0, so that a leap day is a year's last; an era is
+    // 400 years. 719,468 days later begins 1970.
+    let day = days + 719_468;
+    let (era, of_era) = (day / 146_097, day % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = (era * 400 + year + u64::from(month >= 10), (month + 2) % 12 + 1);
+    let (hour, minute) = (minutes / 60, minutes % 60);
+    format!("{year:04}-{month:02}-{date:02}{between}{hour:02}:{minute:02}{after}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_told_by_the_calendar() {
+        for (seconds, told) in [
+            (0, "1970-01-01 00:00"),
+            (951_782_399, "2000-02-28 23:59"),
+            (951_782_400, "2000-02-29 00:00"),
+            (951_868_800, "2000-03-01 00:00"),
+            (1_700_000_000, "2023-11-14 22:13"),
+            (1_735_689_599, "2024-12-31 23:59"),
+            (4_107_542_400, "2100-03-01 00:00"),
+        ] {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(moment(time, " ", ""), told);
+        }
+    }
+
+    #[test]
+    fn text_is_no_markup() {
+        let text = Escaped("<a href='x' title=\"y\">&amp;").to_string();
+        assert_eq!(text, "&lt;a href=&#39;x&#39; title=&quot;y&quot;&gt;&amp;amp;");
+    }
+}

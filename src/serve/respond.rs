@@ -1,0 +1,351 @@
+//! From a request to its response.
+//!
+//! Only names that were known before there were requests lead to a file; the path of a request is
+//! decoded once and looked up, and takes part in nothing else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use sha2::{Digest, Sha256};
+
+use super::access::Access;
+use super::artifact::{Artifact, Version};
+use super::body::{Body, Pool};
+use super::boot::{lines, menu};
+use super::catalogue::Catalogue;
+use super::conditions::{Answer, Validators, judge};
+use super::host::host;
+use super::index::index;
+use super::page::{POLICY, page};
+use crate::seal::manifest::hex;
+
+const HTML: &str = "text/html; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// What requests are answered from.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) catalogue: Catalogue,
+    pub(super) pool: Arc<Pool>,
+}
+
+/// What a path names.
+#[derive(Debug, PartialEq, Eq)]
+enum Resource<'a> {
+    Page,
+    Index,
+    /// The script that boots the default, or asks.
+    Default,
+    /// The script of the image of this name.
+    Script(&'a str),
+    /// A file, perhaps.
+    File(&'a str),
+}
+
+/// What is made when it is asked for, or why it is not.
+type Text = Result<(&'static str, String), Problem>;
+
+/// A status and what to say.
+type Problem = (StatusCode, String);
+
+/// Answers a request; what goes wrong is an answer too.
+pub(super) async fn respond<B>(
+    site: &Site,
+    request: &Request<B>,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Response<Body> {
+    let access = Access::begin(request.method(), request.uri(), peer);
+    let mut response = match answer(site, request, local).await {
+        Ok(response) => response,
+        Err((status, text)) => problem(status, &text),
+    };
+    if has_body(request.headers()) {
+        // It is not read, so nothing can come after it.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if request.method() == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    let status = response.status();
+    response.body_mut().log(access, status);
+    response
+}
+
+async fn answer<B>(
+    site: &Site,
+    request: &Request<B>,
+    local: SocketAddr,
+) -> Result<Response<Body>, Problem> {
+    let get = request.method() == Method::GET;
+    if !get && request.method() != Method::HEAD {
+        let text = "the boot server can be asked with GET and HEAD alone";
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, text);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    if has_body(request.headers()) {
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, "requests have no body here".to_owned()));
+    }
+    let host = host(request, local).map_err(|why| (StatusCode::BAD_REQUEST, why.to_owned()))?;
+    let nothing = || (StatusCode::NOT_FOUND, "there is nothing of that name".to_owned());
+    let path = decoded(request.uri().path()).ok_or_else(nothing)?;
+    let (kind, text) = match resource(&path).ok_or_else(nothing)? {
+        Resource::File(name) => {
+            let file = *site.catalogue.by_name.get(name).ok_or_else(nothing)?;
+            return site.file(&site.catalogue.files[file], request.headers(), get).await;
+        }
+        Resource::Page => site.page(&host).await?,
+        Resource::Index => site.index(&host).await?,
+        Resource::Default => match site.catalogue.default {
+            Some(image) => site.script(image, &host).await?,
+            None => (PLAIN, menu(&site.catalogue, &host)),
+        },
+        Resource::Script(name) => {
+            let images = &site.catalogue.images;
+            let image = images.iter().position(|image| image.name == name).ok_or_else(nothing)?;
+            site.script(image, &host).await?
+        }
+    };
+    Ok(site.text(kind, text, request.headers(), get))
+}
+
+fn resource(path: &str) -> Option<Resource<'_>> {
+    Some(match path.strip_prefix('/')? {
+        "" => Resource::Page,
+        "index.json" => Resource::Index,
+        "boot.ipxe" => Resource::Default,
+        path => match path.strip_prefix("boot/").and_then(|name| name.strip_suffix(".ipxe")) {
+            Some(name) => Resource::Script(name),
+            None => Resource::File(path),
+        },
+    })
+}
+
+impl Site {
+    async fn page(&self, host: &str) -> Text {
+        Ok((HTML, page(&self.catalogue, &self.versions().await?, host)))
+    }
+
+    async fn index(&self, host: &str) -> Text {
+        Ok(("application/json", index(&self.catalogue, &self.versions().await?, host)))
+    }
+
+    /// The script that boots an image.
+    async fn script(&self, image: usize, host: &str) -> Text {
+        let image = &self.catalogue.images[image];
+        let not =
+            |why: &str| (StatusCode::NOT_FOUND, format!("{} cannot be booted: {why}", image.name));
+        let boot = match &image.boot {
+            Some(Ok(boot)) => boot,
+            Some(Err(why)) => return Err(not(why)),
+            None => return Err(not("it is an initrd")),
+        };
+        let mut versions = vec![None; self.catalogue.files.len()];
+        for file in boot.files() {
+            versions[file] = version(&self.catalogue.files[file]).await?;
+        }
+        let lines = lines(&self.catalogue, boot, &versions, host).map_err(|why| not(&why))?;
+        Ok((PLAIN, lines.script(image)))
+    }
+
+    /// What is known of all files.
+    async fn versions(&self) -> Result<Vec<Option<Arc<Version>>>, Problem> {
+        let mut versions = Vec::with_capacity(self.catalogue.files.len());
+        for artifact in &self.catalogue.files {
+            versions.push(version(artifact).await?);
+        }
+        Ok(versions)
+    }
+
+    /// Gets to know all files, so that nobody has to wait for that.
+    pub(super) async fn learn(&self) {
+        for artifact in &self.catalogue.files {
+            // Who asks for it is told.
+            let _ = artifact.version().await;
+        }
+    }
+
+    async fn file(
+        &self,
+        artifact: &Arc<Artifact>,
+        asked: &HeaderMap,
+        get: bool,
+    ) -> Result<Response<Body>, Problem> {
+        let opened = artifact.open().await.map_err(|error| unreadable(artifact, &error))?;
+        let Some(opened) = opened else {
+            return Err((StatusCode::NOT_FOUND, format!("{} was not built yet", artifact.name)));
+        };
+        let Version { size, modified, .. } = *opened.version;
+        let etag = format!("\"{}\"", opened.version.sha256);
+        let about = About {
+            kind: artifact.content_type(),
+            of: Validators { etag: &etag, modified: Some(modified), size },
+        };
+        let body = |range| Body::file(opened, range, &self.pool);
+        Ok(about.response(asked, get, body))
+    }
+
+    fn text(
+        &self,
+        kind: &'static str,
+        text: String,
+        asked: &HeaderMap,
+        get: bool,
+    ) -> Response<Body> {
+        let etag = format!("\"{}\"", hex(&Sha256::digest(&text)));
+        let of = Validators { etag: &etag, modified: None, size: text.len() as u64 };
+        let mut response = About { kind, of }.response(asked, get, |range| {
+            let mut text = text.into_bytes();
+            text.truncate(usize::try_from(range.end).unwrap_or(usize::MAX));
+            text.drain(..usize::try_from(range.start).unwrap_or(usize::MAX));
+            Body::text(text)
+        });
+        if kind == HTML {
+            let policy = HeaderValue::from_static(POLICY);
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+            let none = HeaderValue::from_static("no-referrer");
+            response.headers_mut().insert(header::REFERRER_POLICY, none);
+        }
+        // It has the name by which it was asked for in it.
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
+        response
+    }
+}
+
+async fn version(artifact: &Arc<Artifact>) -> Result<Option<Arc<Version>>, Problem> {
+    artifact.version().await.map_err(|error| unreadable(artifact, &error))
+}
+
+fn unreadable(artifact: &Artifact, error: &io::Error) -> Problem {
+    tracing::warn!("cannot read {}: {error}", artifact.path.display());
+    let status = match error.kind() {
+        io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, format!("{} cannot be read now", artifact.name))
+}
+
+/// What a response says of what it has.
+struct About<'a> {
+    kind: &'static str,
+    of: Validators<'a>,
+}
+
+impl About<'_> {
+    fn response(
+        self,
+        asked: &HeaderMap,
+        get: bool,
+        body: impl FnOnce(std::ops::Range<u64>) -> Body,
+    ) -> Response<Body> {
+        let Validators { etag, modified, size } = self.of;
+        let mut headers = HeaderMap::with_capacity(12);
+        let text = |text: String| {
+            // Digits and dates are no control characters.
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        };
+        headers.insert(header::ETAG, text(etag.to_owned()));
+        if let Some(modified) = modified {
+            headers.insert(header::LAST_MODIFIED, text(httpdate::fmt_http_date(modified)));
+        }
+        // It may be built anew at any time: ask whether it was.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        let nosniff = HeaderValue::from_static("nosniff");
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        let (status, range) = match judge(asked, get, self.of) {
+            Answer::Whole => (StatusCode::OK, 0..size),
+            Answer::Part(range) => {
+                let told = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+                headers.insert(header::CONTENT_RANGE, text(told));
+                (StatusCode::PARTIAL_CONTENT, range)
+            }
+            Answer::NotModified => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                *response.headers_mut() = headers;
+                return response;
+            }
+            Answer::Failed => return problem(StatusCode::PRECONDITION_FAILED, "it is not that"),
+            Answer::Unsatisfiable => {
+                let mut response =
+                    problem(StatusCode::RANGE_NOT_SATISFIABLE, "it has no such bytes");
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_RANGE, text(format!("bytes */{size}")));
+                return response;
+            }
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+        let mut response = Response::new(body(range));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// A response that says what is the matter.
+fn problem(status: StatusCode, text: &str) -> Response<Body> {
+    let text = format!("{text}\n");
+    let length = HeaderValue::from(text.len());
+    let mut response = Response::new(Body::text(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAIN));
+    headers.insert(header::CONTENT_LENGTH, length);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
+}
+
+/// A path without its percent signs; nothing if it is not text.
+fn decoded(path: &str) -> Option<String> {
+    if !path.contains('%') {
+        return Some(path.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
+        bytes.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
+        rest = &after[2..];
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_decoded_once() {
+        for (path, text) in [
+            ("/a", Some("/a")),
+            ("/%61%2B%c3%a4", Some("/a+ä")),
+            ("/%252e", Some("/%2e")),
+            ("/%2e%2E/", Some("/../")),
+            ("/%00", Some("/\0")),
+            ("/%", None),
+            ("/%4", None),
+            ("/%zz", None),
+            ("/%+1", None),
+            ("/%ff", None),
+        ] {
+            assert_eq!(decoded(path).as_deref(), text, "{path}");
+        }
+    }
+}
