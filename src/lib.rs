@@ -2,6 +2,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod below;
+pub mod boot;
 pub mod cli;
 pub mod fuse;
 pub mod import;

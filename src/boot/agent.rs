@@ -108,7 +108,7 @@ pub fn overlay(
     let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
     let file = memfd_create(c"overlay", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
     let mut file = File::from(file);
-    let output = Output::descriptor(file.try_clone()?, "memory");
+    let output = Output::opened(file.try_clone()?, "memory");
     let options = SealOptions::new(Format::CpioGz);
     seal(&delta, &**tree, &options, output, None, &mut |_| {})?;
     file.rewind()?;

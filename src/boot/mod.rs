@@ -12,7 +12,7 @@ pub mod phase;
 pub mod qemu;
 mod server;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,24 +24,14 @@ use crate::live::LiveError;
 use crate::root::RootError;
 use crate::sandbox::Signals;
 use crate::seal::SealError;
+use crate::serve::{CatalogueError, Served};
 use agent::Talk;
 use console::Console;
 use phase::{Phase, Progress};
 use qemu::Machine;
-use server::{Asked, Server};
+use server::Server;
 
-/// What is booted.
-#[derive(Debug, Clone)]
-pub struct Parts {
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// Its initrd.
-    pub initrd: PathBuf,
-    /// The base.
-    pub base: PathBuf,
-    /// Overlays over it, the lowest first.
-    pub overlays: Vec<PathBuf>,
-}
+pub use crate::serve::Parts;
 
 /// How it is booted.
 #[derive(Debug, Clone)]
@@ -121,6 +111,9 @@ pub enum BootError {
     /// The layers.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// The kernel's parameters.
+    #[error(transparent)]
+    Parameters(#[from] CatalogueError),
     /// The overlay that is added.
     #[error(transparent)]
     Live(#[from] LiveError),
@@ -246,7 +239,7 @@ impl Boot<'_> {
                 return Ok(Ended::Interrupted(signal as i32));
             }
             if asked {
-                server.asked().into_iter().for_each(|asked| self.asked(&asked));
+                server.served().iter().for_each(|served| self.served(served));
             }
             if console {
                 let read = machine.console.read(&mut buffer)?;
@@ -274,10 +267,9 @@ impl Boot<'_> {
         }
     }
 
-    /// The server was asked for something.
-    fn asked(&mut self, asked: &Asked) {
+    fn served(&mut self, served: &Served) {
         let now = Instant::now();
-        if asked.is_script && self.progress.reach(Phase::Load, now) {
+        if served.path == "/boot.ipxe" && self.progress.reach(Phase::Load, now) {
             self.watcher.phase(Phase::Load, now - self.start);
         }
     }
@@ -334,11 +326,12 @@ impl Boot<'_> {
             Ended::Off if self.options.keyboard => None,
             Ended::Fault => fault,
             Ended::Off if !complaints.is_empty() => Some(format!("QEMU: {complaints}")),
-            Ended::Off => Some(fault.unwrap_or_else(|| "the machine switched itself off".to_owned())),
-            Ended::TimeOut => Some(format!(
-                "it was not up after {} s",
-                self.options.time_out.as_secs()
-            )),
+            Ended::Off => {
+                Some(fault.unwrap_or_else(|| "the machine switched itself off".to_owned()))
+            }
+            Ended::TimeOut => {
+                Some(format!("it was not up after {} s", self.options.time_out.as_secs()))
+            }
             Ended::Interrupted(signal) => {
                 interrupted = Some(signal);
                 None
@@ -358,9 +351,4 @@ impl Boot<'_> {
             interrupted,
         }
     }
-}
-
-/// Flushes what a watcher writes; nobody may be there to read it.
-pub(crate) fn write_or_not(mut to: impl Write, bytes: &[u8]) {
-    let _ = to.write_all(bytes).and_then(|()| to.flush());
 }

@@ -25,14 +25,8 @@ pub enum Phase {
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Phase; 6] = [
-        Phase::Firmware,
-        Phase::Load,
-        Phase::Kernel,
-        Phase::Fetch,
-        Phase::System,
-        Phase::Command,
-    ];
+    pub const ALL: [Phase; 6] =
+        [Phase::Firmware, Phase::Load, Phase::Kernel, Phase::Fetch, Phase::System, Phase::Command];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -170,8 +164,7 @@ mod tests {
         assert!(!progress.reach(Phase::Load, at(10)));
         let times: Vec<_> =
             progress.times(at(20)).iter().map(|(p, t)| (p.name(), t.as_secs())).collect();
-        let wanted =
-            [("firmware", 2), ("load", 1), ("kernel", 3), ("fetch", 2), ("system", 12)];
+        let wanted = [("firmware", 2), ("load", 1), ("kernel", 3), ("fetch", 2), ("system", 12)];
         assert_eq!(times, wanted);
     }
 

@@ -7,6 +7,7 @@
 //! shells do, 128 and its number; only `serve` ends with 0 when it is asked to end.
 
 mod base;
+mod boot;
 mod build;
 mod control;
 mod import;
@@ -72,6 +73,8 @@ enum Command {
     Import(import::Args),
     /// Print the JSON schema of project files or of provisioners, for editors
     Schema(schema::Args),
+    /// Boot artifacts in a machine, from the firmware on, and say whether it comes up
+    Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
 }
@@ -113,6 +116,7 @@ failure_from!(
     crate::import::ImportError,
     crate::project::RecordError,
     crate::serve::CatalogueError,
+    crate::boot::BootError,
     std::io::Error,
 );
 
@@ -134,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
     };
     match outcome {

@@ -83,6 +83,12 @@ impl Output {
         Ok(Output { name: "standard output".into(), target: Target::Stdout(stdout) })
     }
 
+    /// A file that is open already, and never has to be waited for: what is written to it is there
+    /// at once.
+    pub fn opened(file: File, name: &str) -> Self {
+        Output { name: name.to_owned(), target: Target::Special(file) }
+    }
+
     /// A descriptor that somebody else gave: what is written to it is there at once.
     pub fn given(to: Patient, name: &str) -> Self {
         Output { name: name.to_owned(), target: Target::Given(to) }

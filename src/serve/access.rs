@@ -1,13 +1,30 @@
 //! The access log: a line for each response, when it has ended.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::{Method, StatusCode, Uri};
 
-/// A request that is being answered; it is logged when this is dropped.
-#[derive(Debug)]
+/// A response that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The path that was asked for, as it came.
+    pub path: String,
+    /// The status of the response.
+    pub status: u16,
+    /// Bytes of its body that were sent.
+    pub bytes: u64,
+    /// Whether these are all of them.
+    pub whole: bool,
+}
+
+/// Who is told of responses, on the server's threads.
+pub type Observer = Arc<dyn Fn(Served) + Send + Sync>;
+
+/// A request that is being answered; it is told when this is dropped.
 pub(super) struct Access {
+    observer: Option<Observer>,
     method: Method,
     uri: Uri,
     peer: SocketAddr,
@@ -19,10 +36,23 @@ pub(super) struct Access {
     pub(super) whole: bool,
 }
 
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
 impl Access {
     /// Nothing, when nobody wants to read it.
-    pub(super) fn begin(method: &Method, uri: &Uri, peer: SocketAddr) -> Option<Self> {
-        tracing::enabled!(tracing::Level::INFO).then(|| Access {
+    pub(super) fn begin(
+        method: &Method,
+        uri: &Uri,
+        peer: SocketAddr,
+        observer: Option<Observer>,
+    ) -> Option<Self> {
+        let wanted = observer.is_some() || tracing::enabled!(tracing::Level::INFO);
+        wanted.then(|| Access {
+            observer,
             method: method.clone(),
             uri: uri.clone(),
             peer,
@@ -37,6 +67,14 @@ impl Access {
 impl Drop for Access {
     fn drop(&mut self) {
         let cut = if self.whole { "" } else { ", cut off" };
+        if let Some(observer) = &self.observer {
+            observer(Served {
+                path: self.uri.path().to_owned(),
+                status: self.status.as_u16(),
+                bytes: self.bytes,
+                whole: self.whole,
+            });
+        }
         // The path has printable ASCII characters alone: others are no request.
         tracing::info!(
             "{} {} {} {} bytes{cut} {:.3} s {}",

@@ -93,11 +93,7 @@ impl Catalogue {
         default: Option<&str>,
         append: Option<&str>,
     ) -> Result<Self, CatalogueError> {
-        let append = append.unwrap_or_default().trim().to_owned();
-        // A second line would be a command of the script.
-        if append.chars().any(char::is_control) {
-            return Err(CatalogueError::Append);
-        }
+        let append = parameters(append.unwrap_or_default())?;
         let mut catalogue = Catalogue {
             title: title(&project.file),
             images: Vec::new(),
@@ -253,6 +249,15 @@ impl Catalogue {
             Some(Err(why)) => Err(no(why.clone())),
             None => Err(no("it is an initrd: name what is to be booted with it".to_owned())),
         }
+    }
+}
+
+/// Kernel parameters of the user's.
+pub(super) fn parameters(append: &str) -> Result<String, CatalogueError> {
+    // A second line would be a command of the script.
+    match append.chars().any(char::is_control) {
+        true => Err(CatalogueError::Append),
+        false => Ok(append.trim().to_owned()),
     }
 }
 

@@ -17,6 +17,7 @@ mod conditions;
 mod connection;
 mod host;
 mod index;
+mod machine;
 mod page;
 mod respond;
 
@@ -38,7 +39,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use connection::Connection;
 use respond::Site;
 
+pub use access::{Observer, Served};
 pub use catalogue::{Catalogue, CatalogueError};
+pub use machine::Parts;
 
 /// The most connections at a time, if there are descriptors for as many: each can need two.
 const CONNECTIONS: usize = 16 << 10;
@@ -88,6 +91,28 @@ impl Server {
     /// # Errors
     /// When it cannot listen there.
     pub fn start(catalogue: Catalogue, address: SocketAddr, limits: Limits) -> io::Result<Self> {
+        Self::with(catalogue, address, limits, None)
+    }
+
+    /// As [`Server::start`]; `observer` is told of each response, once it has ended.
+    ///
+    /// # Errors
+    /// When it cannot listen there.
+    pub fn observed(
+        catalogue: Catalogue,
+        address: SocketAddr,
+        limits: Limits,
+        observer: Observer,
+    ) -> io::Result<Self> {
+        Self::with(catalogue, address, limits, Some(observer))
+    }
+
+    fn with(
+        catalogue: Catalogue,
+        address: SocketAddr,
+        limits: Limits,
+        observer: Option<Observer>,
+    ) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .enable_io()
             .enable_time()
@@ -106,7 +131,7 @@ impl Server {
         let connections = CONNECTIONS.min(descriptors().saturating_sub(OTHERS) / 2).max(1);
         let places = Arc::new(Semaphore::new(connections));
         let (stop, stopped) = watch::channel(false);
-        let site = Arc::new(Site { catalogue, pool: Arc::default() });
+        let site = Arc::new(Site { catalogue, pool: Arc::default(), observer });
         let learner = site.clone();
         runtime.spawn(async move { learner.learn().await });
         let accepting = Accepting { listener, site, limits, places: places.clone(), stopped };

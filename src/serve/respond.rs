@@ -11,7 +11,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest, Sha256};
 
-use super::access::Access;
+use super::access::{Access, Observer};
 use super::artifact::{Artifact, Version};
 use super::body::{Body, Pool};
 use super::boot::{lines, menu};
@@ -26,10 +26,11 @@ const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// What requests are answered from.
-#[derive(Debug)]
 pub(super) struct Site {
     pub(super) catalogue: Catalogue,
     pub(super) pool: Arc<Pool>,
+    /// Who is told of each response.
+    pub(super) observer: Option<Observer>,
 }
 
 /// What a path names.
@@ -58,7 +59,7 @@ pub(super) async fn respond<B>(
     peer: SocketAddr,
     local: SocketAddr,
 ) -> Response<Body> {
-    let access = Access::begin(request.method(), request.uri(), peer);
+    let access = Access::begin(request.method(), request.uri(), peer, site.observer.clone());
     let mut response = match answer(site, request, local).await {
         Ok(response) => response,
         Err((status, text)) => problem(status, &text),

@@ -1,0 +1,329 @@
+//! `boot`: artifacts in a machine of QEMU's, from the firmware on.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+
+use super::options::{size_text, size_value};
+use super::{Failure, Outcome, print, project, say};
+use crate::boot::phase::Phase;
+use crate::boot::{Options, Parts, Report, Watcher, boot};
+use crate::sandbox::Signals;
+use crate::serve::Catalogue;
+
+/// How many of the console's last lines are told.
+const TOLD: usize = 20;
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// What to boot: images of the project by name, or overlays by path, the lowest first; with a
+    /// project's file or folder before the names, those of that project
+    #[arg(value_name = "NAME|OVERLAY")]
+    what: Vec<String>,
+
+    /// The base, if there is no project that says which
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+
+    /// The kernel, instead of the project's
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+
+    /// The initrd, instead of the project's
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+
+    /// The project file; by default the overcoat.yml of this folder or of the nearest one above
+    #[arg(short, long, value_name = "FILE")]
+    project: Option<PathBuf>,
+
+    /// Run a command in the machine, by `sh`, once it is up; overcoat ends with its exit code
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["shell", "until"])]
+    run: Option<String>,
+
+    /// Wait for this text on the console, instead of for the system in the machine to say that it is
+    /// up
+    #[arg(long, value_name = "TEXT", conflicts_with = "shell")]
+    until: Option<String>,
+
+    /// Use the console by hand, until the machine is switched off (or Ctrl-A X)
+    #[arg(long)]
+    shell: bool,
+
+    /// The machine's memory
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = size_value)]
+    memory: u64,
+
+    /// The machine's processors
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+
+    /// Seconds that it may take to come up
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    time_out: u64,
+
+    /// More kernel parameters, in one string
+    #[arg(long, value_name = "PARAMETERS", default_value = "", allow_hyphen_values = true)]
+    append: String,
+
+    /// Show the console as it comes
+    #[arg(long)]
+    console: bool,
+
+    /// Print what came of it as JSON; what a command prints is in it
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let parts = parts(args)?;
+    let signals = Signals::take()?;
+    let options = Options {
+        memory: args.memory,
+        processors: args.cpus,
+        time_out: Duration::from_secs(args.time_out),
+        until: args.until.clone(),
+        command: args.run.clone(),
+        keyboard: args.shell,
+        parameters: args.append.clone(),
+    };
+    let mut told = Told { args, output: Vec::new() };
+    if args.shell {
+        say("the machine's console; Ctrl-A X switches the machine off");
+    }
+    let terminal = Terminal::keep(args.shell);
+    let report = boot(&parts, &options, &signals, &mut told)?;
+    drop(terminal);
+    if let Some(signal) = report.interrupted {
+        return Err(Failure::Signal(signal));
+    }
+    if args.json {
+        print(&to_json(&report, args.run.is_some().then_some(&told.output)).to_string())?;
+    } else if !args.shell {
+        tell(&report);
+    }
+    if let Some((phase, reason)) = &report.failed {
+        if !args.console {
+            let from = report.console.len().saturating_sub(TOLD);
+            say("the last lines of the console:");
+            report.console[from..].iter().for_each(|line| plain(&format!("  | {line}")));
+        }
+        let text = format!("the machine did not come up: {}: {reason}", phase.describe());
+        return Err(Failure::Error(1, text.into()));
+    }
+    let code = report.code.unwrap_or(0);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
+}
+
+/// What is to be booted, from the command line and the project.
+fn parts(args: &Args) -> Result<Parts, Failure> {
+    let is_file = |what: &String| what.contains('/') || Path::new(what).is_file();
+    let alone = args.base.is_some() && args.kernel.is_some() && args.initrd.is_some();
+    if alone {
+        let parts = Parts {
+            kernel: args.kernel.clone().unwrap_or_default(),
+            initrd: args.initrd.clone().unwrap_or_default(),
+            base: args.base.clone().unwrap_or_default(),
+            overlays: args.what.iter().map(PathBuf::from).collect(),
+        };
+        return Ok(parts);
+    }
+    let found = match args.what.first() {
+        // Overlays by path, with a project for the rest.
+        Some(first) if is_file(first) && !provisioners::Project::is_one(Path::new(first)) => {
+            project::find(&[], args.project.as_deref())?.map(|(p, _)| (p, args.what.clone()))
+        }
+        _ => project::find(&args.what, args.project.as_deref())?,
+    };
+    let Some((project, names)) = found else {
+        return Err(Failure::message(
+            "name images of a project, or give --base, --kernel and --initrd",
+        ));
+    };
+    let catalogue = Catalogue::of(&project, None, None)?;
+    let mut parts: Option<Parts> = None;
+    let mut overlays: Vec<PathBuf> = Vec::new();
+    let names = match names.is_empty() {
+        false => names,
+        true => match project
+            .images()
+            .iter()
+            .filter(|image| image.kind() == "overlay")
+            .collect::<Vec<_>>()[..]
+        {
+            [only] => vec![only.name.clone()],
+            _ => {
+                let all = project.images().iter().filter(|image| image.kind() != "initrd");
+                let all = all.map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(Failure::message(format!("say what to boot: {all}")));
+            }
+        },
+    };
+    let mut add = |more: Vec<PathBuf>| {
+        for path in more {
+            if !overlays.contains(&path) {
+                overlays.push(path);
+            }
+        }
+    };
+    for name in &names {
+        match project.find(name) {
+            Ok(_) => {
+                let of = catalogue.parts(name).map_err(Failure::message)?;
+                if let Some(before) = &parts
+                    && before.base != of.base
+                {
+                    return Err(Failure::message(format!(
+                        "{} and {name} are made on different bases",
+                        names[0]
+                    )));
+                }
+                add(of.overlays.clone());
+                parts.get_or_insert(of);
+            }
+            Err(_) if is_file(name) => add(vec![PathBuf::from(name)]),
+            Err(why) => return Err(Failure::message(why)),
+        }
+    }
+    let parts = match parts {
+        Some(parts) => parts,
+        None => only_base(&project, &catalogue, args)?,
+    };
+    Ok(Parts {
+        kernel: args.kernel.clone().unwrap_or(parts.kernel),
+        initrd: args.initrd.clone().unwrap_or(parts.initrd),
+        base: args.base.clone().unwrap_or(parts.base),
+        overlays,
+    })
+}
+
+/// The project's only base, with its kernel.
+fn only_base(
+    project: &provisioners::Project,
+    catalogue: &Catalogue,
+    args: &Args,
+) -> Result<Parts, Failure> {
+    let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
+    match bases[..] {
+        [base] => catalogue.parts(&base.name).map_err(Failure::message),
+        _ => Err(Failure::message(match args.base {
+            Some(_) => "give --kernel and --initrd too: the project has several",
+            None => "the project has several bases: say which with --base, --kernel and --initrd",
+        })),
+    }
+}
+
+/// Tells what happens, as it happens.
+struct Told<'a> {
+    args: &'a Args,
+    output: Vec<u8>,
+}
+
+impl Watcher for Told<'_> {
+    fn phase(&mut self, phase: Phase, after: Duration) {
+        if !self.args.shell {
+            say(&format!("{:>6.1} s  {}", after.as_secs_f64(), phase.describe()));
+        }
+    }
+
+    fn console(&mut self, bytes: &[u8]) {
+        if self.args.shell {
+            write(std::io::stdout(), bytes);
+        } else if self.args.console {
+            write(std::io::stderr(), bytes);
+        }
+    }
+
+    fn output(&mut self, bytes: &[u8]) {
+        match self.args.json {
+            true => self.output.extend_from_slice(bytes),
+            false => write(std::io::stdout(), bytes),
+        }
+    }
+}
+
+/// Nobody may be there to read it.
+fn write(mut to: impl Write, bytes: &[u8]) {
+    let _ = to.write_all(bytes).and_then(|()| to.flush());
+}
+
+/// A line as it is.
+fn plain(line: &str) {
+    write(std::io::stderr(), format!("{line}\n").as_bytes());
+}
+
+fn tell(report: &Report) {
+    let total: Duration = report.phases.iter().map(|(_, took)| *took).sum();
+    let each =
+        report.phases.iter().map(|(phase, took)| format!("{phase} {:.1}", took.as_secs_f64()));
+    say(&format!(
+        "{:.1} s: {}; {} fetched, {} of memory taken",
+        total.as_secs_f64(),
+        each.collect::<Vec<_>>().join(", "),
+        size_text(report.fetched),
+        size_text(report.peak_memory),
+    ));
+    if let Some((all, available)) = report.memory {
+        say(&format!(
+            "inside: {} of {} available once it was up",
+            size_text(available),
+            size_text(all)
+        ));
+    }
+    if !report.failed_units.is_empty() {
+        say(&format!("warning: units that failed: {}", report.failed_units.join(", ")));
+    }
+}
+
+fn to_json(report: &Report, output: Option<&Vec<u8>>) -> Value {
+    let phases = report
+        .phases
+        .iter()
+        .map(|(phase, took)| json!({ "phase": phase.name(), "seconds": took.as_secs_f64() }))
+        .collect::<Vec<_>>();
+    let mut value = json!({
+        "schema": 1,
+        "up": report.failed.is_none(),
+        "phases": phases,
+        "fetched": report.fetched,
+        "peak_memory": report.peak_memory,
+        "state": report.state,
+        "failed_units": report.failed_units,
+        "console": report.console,
+    });
+    if let Some((all, available)) = report.memory {
+        value["memory"] = json!({ "total": all, "available": available });
+    }
+    if let Some((phase, reason)) = &report.failed {
+        value["failed"] = json!({ "phase": phase.name(), "reason": reason });
+    }
+    if let Some(output) = output {
+        value["command"] =
+            json!({ "output": String::from_utf8_lossy(output), "code": report.code });
+    }
+    value
+}
+
+/// The terminal's settings, which a machine whose console it is changes; put back when dropped.
+struct Terminal(Option<nix::sys::termios::Termios>);
+
+impl Terminal {
+    fn keep(used: bool) -> Self {
+        let stdin = std::io::stdin();
+        let keep = used && stdin.is_terminal();
+        Terminal(keep.then(|| nix::sys::termios::tcgetattr(&stdin).ok()).flatten())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(settings) = &self.0 {
+            let when = nix::sys::termios::SetArg::TCSADRAIN;
+            let _ = nix::sys::termios::tcsetattr(std::io::stdin(), when, settings);
+        }
+    }
+}
