@@ -12,7 +12,7 @@ place = tempfile.mkdtemp()
 def write(name, text, mode=0o644):
     path = f"{place}/{name}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as file:
+    with open(path, "w", encoding="latin-1") as file:
         file.write(text)
     os.chmod(path, mode)
 
@@ -62,6 +62,7 @@ for name, text in {
     "device/vendor": "ATA     \n",
     "device/model": 'A "disk" \\ \t\x01\xff of mine  \n',
     "device/wwid": "naa.5000\n",
+    "device/vpd_pg80": "\0\x80\0\x06 SER1 ",
     "queue/rotational": "1\n",
     "size": "4096\n",
 }.items():
@@ -117,7 +118,7 @@ assert full["controllers"] == [
 (disk,) = full["disks"]
 assert disk["name"] == "sda" and disk["bytes"] == 2097152 and disk["vendor"] == "ATA"
 assert disk["model"].startswith('A "disk" \\ \t?') and disk["model"].endswith("of mine")
-assert disk["wwid"] == "naa.5000" and disk["smart"] == {"smart_status": {"passed": True}}
+assert disk["serial"] == "SER1" and disk["wwid"] == "naa.5000" and disk["smart"] == {"smart_status": {"passed": True}}
 assert full["nvme"] == {"Devices": []} and full["smart_array"] == ["/dev/sg3: OK."]
 assert full["vendor"] == {"broken": None, "storcli": {"Controllers": [1]}}
 

@@ -33,7 +33,7 @@ Logical Unit WWN Device Identifier: 5000c50012345678
 def write(name, text, mode=0o644):
     path = f"{place}/{name}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w") as file:
+    with open(path, "w", encoding="latin-1") as file:
         file.write(text)
     os.chmod(path, mode)
 
@@ -142,7 +142,14 @@ code, (found,), ran = erase(path)
 assert code == 0 and untouched(ran) and found["refused"] is None
 assert found["methods"] == ["ata-enhanced", "ata", "discard", "overwrite"]
 assert (found["device"], found["bytes"], found["model"]) == (path, SIZE, 'Fine "disk"')
-assert "erased" not in found
+assert "erased" not in found and found["serial"] == "S1"
+
+# --- The serial number stands elsewhere on disks of other kinds.
+for file, text, serial in ("serial", "V1\n", "V1"), ("device/vpd_pg80", "\0\x80\0\4 P1 ", "P1"):
+    path = ata()
+    os.remove(place + "/sys/block/sdq/device/serial")
+    write("sys/block/sdq/" + file, text)
+    assert erase(path)[1][0]["serial"] == serial, file
 
 # --- Without a device, all disks.
 code, (found,), ran = erase()
