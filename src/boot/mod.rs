@@ -28,7 +28,7 @@ use crate::serve::{CatalogueError, Served};
 use agent::Talk;
 use console::Console;
 use phase::{Phase, Progress};
-use qemu::Machine;
+use qemu::{Accelerator, Machine};
 use server::Server;
 
 pub use crate::serve::Parts;
@@ -36,6 +36,8 @@ pub use crate::serve::Parts;
 /// How it is booted.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// What it runs on; the best that works, if it is not said.
+    pub accelerator: Option<Accelerator>,
     /// The machine's memory in bytes.
     pub memory: u64,
     /// Its processors.
@@ -57,6 +59,8 @@ pub struct Options {
 pub trait Watcher {
     /// A phase begins, so long after the machine was switched on.
     fn phase(&mut self, phase: Phase, after: Duration);
+    /// KVM does not work here: it begins again without.
+    fn slow(&mut self);
     /// Bytes of the console, as they come.
     fn console(&mut self, bytes: &[u8]);
     /// What the command prints, as it comes.
@@ -145,29 +149,38 @@ pub fn boot(
         false => Some(agent::overlay(layers, options.command.as_deref(), &nonce)?),
     };
     let server = Server::start(parts, agent, &options.parameters)?;
-    let mut machine = Machine::start(&qemu::Options {
+    let mut made = qemu::Options {
+        accelerator: options.accelerator.unwrap_or_else(Accelerator::best),
         memory: options.memory,
         processors: options.processors,
         script: server.script(),
         keyboard: options.keyboard,
-    })?;
-    let start = Instant::now();
-    let mut boot = Boot {
-        options,
-        watcher,
-        start,
-        progress: Progress::new(start),
-        console: Console::default(),
-        talk: Talk::default(),
-        up: false,
     };
-    boot.watcher.phase(Phase::Firmware, Duration::ZERO);
-    let ended = boot.watch(&mut machine, &server, signals)?;
-    let peak_memory = machine.peak_memory();
-    let complaints = machine.end();
-    let fetched = server.fetched();
-    drop(server);
-    Ok(boot.report(ended, peak_memory, fetched, &complaints))
+    loop {
+        let mut machine = Machine::start(&made)?;
+        let start = Instant::now();
+        let mut boot = Boot {
+            options,
+            watcher,
+            start,
+            accelerator: made.accelerator,
+            progress: Progress::new(start),
+            console: Console::default(),
+            talk: Talk::default(),
+            complaints: String::new(),
+            up: false,
+        };
+        boot.watcher.phase(Phase::Firmware, Duration::ZERO);
+        let ended = boot.watch(&mut machine, &server, signals)?;
+        let peak_memory = machine.peak_memory();
+        machine.end();
+        if matches!(ended, Ended::NoKvm) {
+            made.accelerator = Accelerator::Tcg;
+            boot.watcher.slow();
+            continue;
+        }
+        return Ok(boot.report(ended, peak_memory, server.fetched()));
+    }
 }
 
 /// A word that nobody says by accident.
@@ -189,15 +202,20 @@ enum Ended {
     TimeOut,
     /// This process was asked to end.
     Interrupted(i32),
+    /// KVM does not work on this host.
+    NoKvm,
 }
 
 struct Boot<'a> {
     options: &'a Options,
     watcher: &'a mut dyn Watcher,
     start: Instant,
+    accelerator: Accelerator,
     progress: Progress,
     console: Console,
     talk: Talk,
+    /// What QEMU itself said.
+    complaints: String,
     /// Whether it has come up.
     up: bool,
 }
@@ -226,6 +244,7 @@ impl Boot<'_> {
                 PollFd::new(machine.console.as_fd(), PollFlags::POLLIN),
                 PollFd::new(machine.agent.as_fd(), PollFlags::POLLIN),
                 PollFd::new(server.as_fd(), PollFlags::POLLIN),
+                PollFd::new(machine.complaints.as_fd(), PollFlags::POLLIN),
                 PollFd::new(off.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut fds, time_out) {
@@ -234,7 +253,8 @@ impl Boot<'_> {
             }
             let ready = fds.each_ref().map(|fd| fd.any().unwrap_or(true));
             drop(off);
-            let [signalled, console, agent, asked, off] = ready;
+            let [signalled, console, agent, asked, complains, off] = ready;
+            let mut said = false;
             if signalled && let Some(signal) = signals.interruption() {
                 return Ok(Ended::Interrupted(signal as i32));
             }
@@ -243,6 +263,7 @@ impl Boot<'_> {
             }
             if console {
                 let read = machine.console.read(&mut buffer)?;
+                said |= read > 0;
                 self.heard(&buffer[..read]);
             }
             if agent {
@@ -257,11 +278,23 @@ impl Boot<'_> {
                     self.come_up();
                 }
             }
+            if complains {
+                let read = machine.complaints.read(&mut buffer)?;
+                said |= read > 0;
+                self.complaints.push_str(&String::from_utf8_lossy(&buffer[..read]));
+                let kvm = ["KVM internal error", "failed to initialize kvm", "KVM: entry failed"];
+                if self.accelerator == Accelerator::Kvm
+                    && self.options.accelerator.is_none()
+                    && kvm.iter().any(|sign| self.complaints.contains(sign))
+                {
+                    return Ok(Ended::NoKvm);
+                }
+            }
             if let Some(ended) = self.is_over() {
                 return Ok(ended);
             }
             // What it said last has been read.
-            if off && !console {
+            if off && !said {
                 return Ok(Ended::Off);
             }
         }
@@ -317,7 +350,7 @@ impl Boot<'_> {
         self.progress.fault.is_some().then_some(Ended::Fault)
     }
 
-    fn report(self, ended: Ended, peak_memory: u64, fetched: u64, complaints: &str) -> Report {
+    fn report(self, ended: Ended, peak_memory: u64, fetched: u64) -> Report {
         let phase = self.progress.phase();
         let mut interrupted = None;
         let fault = self.progress.fault.clone();
@@ -325,7 +358,9 @@ impl Boot<'_> {
             Ended::Well => None,
             Ended::Off if self.options.keyboard => None,
             Ended::Fault => fault,
-            Ended::Off if !complaints.is_empty() => Some(format!("QEMU: {complaints}")),
+            Ended::Off if !self.complaints.trim().is_empty() => {
+                Some(format!("QEMU: {}", self.complaints.trim()))
+            }
             Ended::Off => {
                 Some(fault.unwrap_or_else(|| "the machine switched itself off".to_owned()))
             }
@@ -336,6 +371,7 @@ impl Boot<'_> {
                 interrupted = Some(signal);
                 None
             }
+            Ended::NoKvm => Some("KVM does not work".to_owned()),
         };
         let Talk { state, failed: failed_units, memory, code, .. } = self.talk;
         Report {

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Value, json};
 
 use super::options::{size_text, size_value};
 use super::{Failure, Outcome, print, project, say};
 use crate::boot::phase::Phase;
+use crate::boot::qemu::Accelerator;
 use crate::boot::{Options, Parts, Report, Watcher, boot};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
@@ -62,6 +63,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
 
+    /// What the machine runs on: KVM where it works, by default, or else a program in its place
+    #[arg(long, value_name = "WHICH", value_enum)]
+    accelerator: Option<AcceleratorArg>,
+
     /// Seconds that it may take to come up
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     time_out: u64,
@@ -79,10 +84,21 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// What a machine runs on.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AcceleratorArg {
+    Kvm,
+    Tcg,
+}
+
 pub(super) fn run(args: &Args) -> Outcome {
     let parts = parts(args)?;
     let signals = Signals::take()?;
     let options = Options {
+        accelerator: args.accelerator.map(|which| match which {
+            AcceleratorArg::Kvm => Accelerator::Kvm,
+            AcceleratorArg::Tcg => Accelerator::Tcg,
+        }),
         memory: args.memory,
         processors: args.cpus,
         time_out: Duration::from_secs(args.time_out),
@@ -228,6 +244,10 @@ impl Watcher for Told<'_> {
         if !self.args.shell {
             say(&format!("{:>6.1} s  {}", after.as_secs_f64(), phase.describe()));
         }
+    }
+
+    fn slow(&mut self) {
+        say("KVM does not work on this host: beginning again without, some ten times as slow");
     }
 
     fn console(&mut self, bytes: &[u8]) {
