@@ -1,6 +1,6 @@
 //! Renames, as `renameat2` has them.
 
-use super::dir::{Slot, Target};
+use super::dir::{Beneath, Scratch, Slot, Target};
 use super::names::check_name;
 use super::{Ino, State, Tree};
 use crate::attr::{FileType, Time};
@@ -19,8 +19,8 @@ pub enum RenameMode {
 
 impl Tree {
     /// Renames `name` in `parent` to `new_name` in `new_parent`. Directories of the layers are
-    /// moved like any other; nothing is copied. A scratch entry that is moved becomes an entry
-    /// like any other.
+    /// moved like any other; nothing is copied. A scratch file takes along what is beneath it, and
+    /// stays one; a scratch directory, or one that is swapped, becomes an entry like any other.
     ///
     /// # Errors
     /// [`FsError::Busy`] for a scratch entry that lies over a directory with something in it.
@@ -127,19 +127,29 @@ impl State {
             // It would be removed and moved into at once.
             return Err(FsError::Busy);
         }
-        let gone = || target.into_iter().chain(beneath.into_iter().flatten());
+        let moves = self.scratch_at(tree, from, beneath[0])?;
+        let beneath_source = beneath[0].filter(|_| moves.is_none());
+        let gone = || target.into_iter().chain(beneath_source).chain(beneath[1]);
 
         // All that can be refused comes before anything is changed.
         let now = Time::now();
         let moved = self.upper(tree, source.ino)?;
+        let along = match (moves, beneath[0]) {
+            (Some(_), Some(target)) => Some(self.upper(tree, target.ino)?),
+            _ => None,
+        };
         let reserved = self.reserve(tree, new_parent, new_name)?;
         let others = [from.dir, new_parent].into_iter().chain(gone().map(|t| t.ino));
         if let Err(e) = self.copy_up_always(tree, others) {
             reserved.release(tree);
             return Err(e);
         }
-        self.set(new_parent, new_name, Slot::Present(source), reserved);
+        let slot = moves.map_or(Slot::Present(source), |scratch| Slot::Scratch(Box::new(scratch)));
+        self.set(new_parent, new_name, slot, reserved);
         self.lose_name(tree, from.dir, from.name)?;
+        if let Some(along) = along {
+            along.body.write().ctime = now;
+        }
         if let Some(target) = target {
             self.remove_name(new_parent, target.kind);
         }
@@ -150,6 +160,25 @@ impl State {
         moved.body.write().ctime = now;
         self.changed_names(tree, from.dir, now)?;
         self.changed_names(tree, new_parent, now)
+    }
+
+    /// What a scratch file becomes at its new name, if one is moved: what is `beneath` it, which is
+    /// what a machine without it would have moved, goes along.
+    fn scratch_at(
+        &self,
+        tree: &Tree,
+        from: Place<'_>,
+        beneath: Option<Target>,
+    ) -> Result<Option<Scratch>, FsError> {
+        let slot = self.dir(&tree.stack, from.dir)?.changes.get(from.name).map(|item| &item.slot);
+        let is_file = |target: Target| target.kind != FileType::Directory;
+        let moves = matches!(slot, Some(Slot::Scratch(_)))
+            && is_file(from.target)
+            && beneath.is_none_or(is_file);
+        Ok(moves.then(|| Scratch {
+            shown: from.target,
+            beneath: beneath.map_or(Beneath::Absent, Beneath::Object),
+        }))
     }
 
     fn exchange(&mut self, tree: &Tree, a: Place<'_>, b: Place<'_>) -> Result<(), FsError> {

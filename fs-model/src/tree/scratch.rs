@@ -6,7 +6,8 @@
 //! - Who removes or replaces a scratch entry from inside has done so to what is beneath it: the
 //!   delta then has that change. Writing into one changes nothing but the view. A directory with
 //!   something in it is not removed that way: [`FsError::Busy`], as a mount point answers.
-//! - What is moved out of the way becomes an entry like any other at its new name.
+//! - A scratch file that is moved stays one, and takes along what is beneath it: that is what would
+//!   have been moved without it. A directory becomes an entry like any other at its new name.
 //! - Laying one leaves no trace in its directory's times.
 //!
 //! A *passage* is a directory that had to be made so that scratch entries can lie in it. It is in

@@ -250,6 +250,28 @@ fn a_scratch_entry_over_a_full_directory_is_busy() {
 }
 
 #[test]
+fn a_scratch_file_that_is_moved_stays_out_of_the_delta_and_takes_along_what_it_covers() {
+    let tree = tree();
+    // Over nothing: nothing has happened.
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"host", &FILE).unwrap());
+    tree.rename(Ino::ROOT, b"host", Ino::ROOT, b"host.bak", RenameMode::Replace).unwrap();
+    assert!(tree.lookup(Ino::ROOT, b"host.bak").is_ok());
+    assert!(changes(&tree).is_empty(), "{:?}", changes(&tree));
+    // Over a file of the layers: that is what was moved.
+    let one = read_all(&tree, hold(&tree, "one"), 6);
+    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"one", &FILE).unwrap());
+    tree.rename(Ino::ROOT, b"one", Ino::ROOT, b"moved", RenameMode::Replace).unwrap();
+    assert_eq!(changes(&tree), ["Added moved", "Deleted one"]);
+    let delta = tree.delta().unwrap();
+    let moved = delta.entries.iter().find(|entry| *entry.path == *b"moved").unwrap();
+    assert_eq!(read_all(&tree, moved.object.unwrap().ino, 6), one);
+    // And it can be moved back.
+    tree.rename(Ino::ROOT, b"moved", Ino::ROOT, b"one", RenameMode::Replace).unwrap();
+    assert!(changes(&tree).is_empty(), "{:?}", changes(&tree));
+    tree.audit().unwrap();
+}
+
+#[test]
 fn a_scratch_entry_is_not_moved_into_what_it_covers() {
     let tree = tree();
     let empty = hold(&tree, "empty");

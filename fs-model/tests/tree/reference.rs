@@ -345,15 +345,25 @@ impl Model {
         if mode != RenameMode::Exchange && beneath[0] == Some(to_dir) {
             return Err(FsError::Busy);
         }
+        let is_scratch = self.objects[dir].names.get(name).is_some_and(|n| n.scratch.is_some());
+        // What is beneath a scratch file goes along with it.
+        let along = is_scratch
+            && mode != RenameMode::Exchange
+            && [Some(id), beneath[0]].into_iter().flatten().all(|id| !self.objects[id].is_dir());
         self.set(dir, name, target.filter(|_| mode == RenameMode::Exchange));
         self.set(to_dir, to_name, Some(id));
+        if along {
+            let name = Name { truth: beneath[0], scratch: Some(id) };
+            self.objects[to_dir].names.insert(to_name.to_vec(), name);
+        }
         self.objects[id].parent = to_dir;
         match target {
             Some(target) if mode == RenameMode::Exchange => self.objects[target].parent = dir,
             Some(target) => self.drop_name(target),
             None => {}
         }
-        beneath.into_iter().flatten().for_each(|id| self.drop_name(id));
+        let gone = if along { &beneath[1..] } else { &beneath[..] };
+        gone.iter().flatten().for_each(|id| self.drop_name(*id));
         Ok(())
     }
 
