@@ -83,7 +83,8 @@ pub(super) fn run(args: &Args) -> Outcome {
         again.get().is_some()
     });
     if cut > 0 {
-        say(&format!("stopped; {cut} connections were cut off"));
+        let were = if cut == 1 { "connection was" } else { "connections were" };
+        say(&format!("{cut} {were} cut off"));
     }
     match again.get() {
         Some(signal) => Err(Failure::Signal(signal as i32)),
