@@ -36,7 +36,7 @@ pub(super) struct Args {
     append: Option<String>,
 
     /// Milliseconds for the head of a request, for a client that does not read, and for the end
-    #[arg(long, hide = true, value_delimiter = ',', num_args = 3, value_name = "MS")]
+    #[arg(long, hide = true, value_delimiter = ',', value_name = "MS")]
     time_outs: Vec<u64>,
 }
 
