@@ -5,8 +5,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
+use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest, Sha256};
@@ -176,18 +178,33 @@ impl Site {
         asked: &HeaderMap,
         get: bool,
     ) -> Result<Response<Body>, Problem> {
-        let opened = artifact.open().await.map_err(|error| unreadable(artifact, &error))?;
-        let Some(opened) = opened else {
-            return Err((StatusCode::NOT_FOUND, format!("{} was not built yet", artifact.name)));
-        };
-        let Version { size, modified, .. } = *opened.version;
-        let etag = format!("\"{}\"", opened.version.sha256);
-        let about = About {
-            kind: artifact.content_type(),
-            of: Validators { etag: &etag, modified: Some(modified), size },
-        };
-        let body = |range| Body::file(opened, range, &self.pool);
-        Ok(about.response(asked, get, body))
+        let unreadable = |error| unreadable(artifact, &error);
+        // It can be replaced between two looks; not for ever.
+        for _ in 0..8 {
+            let Some(version) = artifact.version().await.map_err(unreadable)? else {
+                return Err((
+                    StatusCode::NOT_FOUND,
+                    format!("{} was not built yet", artifact.name),
+                ));
+            };
+            let about = About {
+                kind: artifact.content_type(),
+                etag: &version.etag,
+                version: Some(&version),
+                size: version.size,
+            };
+            let answer = about.answer(asked, get);
+            if !get || !matches!(answer, Answer::Whole | Answer::Part(_)) {
+                return Ok(about.response(answer, |_| Body::empty()));
+            }
+            if let Some(content) = &version.content {
+                return Ok(about.response(answer, |range| Body::text(slice(content, range))));
+            }
+            if let Some(opened) = artifact.open(&version).map_err(unreadable)? {
+                return Ok(about.response(answer, |range| Body::file(opened, range, &self.pool)));
+            }
+        }
+        Err((StatusCode::SERVICE_UNAVAILABLE, format!("{} is being replaced", artifact.name)))
     }
 
     fn text(
@@ -197,14 +214,11 @@ impl Site {
         asked: &HeaderMap,
         get: bool,
     ) -> Response<Body> {
-        let etag = format!("\"{}\"", hex(&Sha256::digest(&text)));
-        let of = Validators { etag: &etag, modified: None, size: text.len() as u64 };
-        let mut response = About { kind, of }.response(asked, get, |range| {
-            let mut text = text.into_bytes();
-            text.truncate(usize::try_from(range.end).unwrap_or(usize::MAX));
-            text.drain(..usize::try_from(range.start).unwrap_or(usize::MAX));
-            Body::text(text)
-        });
+        let etag = value(format!("\"{}\"", hex(&Sha256::digest(&text))));
+        let about = About { kind, etag: &etag, version: None, size: text.len() as u64 };
+        let text = Bytes::from(text);
+        let mut response =
+            about.response(about.answer(asked, get), |range| Body::text(slice(&text, range)));
         if kind == HTML {
             let policy = HeaderValue::from_static(POLICY);
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -230,39 +244,51 @@ fn unreadable(artifact: &Artifact, error: &io::Error) -> Problem {
     (status, format!("{} cannot be read now", artifact.name))
 }
 
+/// These of the bytes, of which they are a part.
+fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
+    let place = |at| usize::try_from(at).unwrap_or(usize::MAX);
+    bytes.slice(place(range.start)..place(range.end))
+}
+
 /// What a response says of what it has.
+#[derive(Clone, Copy)]
 struct About<'a> {
     kind: &'static str,
-    of: Validators<'a>,
+    etag: &'a HeaderValue,
+    /// What is known of the file, if it is one.
+    version: Option<&'a Version>,
+    size: u64,
+}
+
+/// What the server itself makes has digits, dates and the like in it, which are all allowed.
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 impl About<'_> {
-    fn response(
-        self,
-        asked: &HeaderMap,
-        get: bool,
-        body: impl FnOnce(std::ops::Range<u64>) -> Body,
-    ) -> Response<Body> {
-        let Validators { etag, modified, size } = self.of;
+    fn answer(&self, asked: &HeaderMap, get: bool) -> Answer {
+        let etag = self.etag.to_str().unwrap_or_default();
+        let modified = self.version.map(|version| version.modified);
+        judge(asked, get, Validators { etag, modified, size: self.size })
+    }
+
+    fn response(&self, answer: Answer, body: impl FnOnce(Range<u64>) -> Body) -> Response<Body> {
+        let size = self.size;
         let mut headers = HeaderMap::with_capacity(12);
-        let text = |text: String| {
-            // Digits and dates are no control characters.
-            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-        };
-        headers.insert(header::ETAG, text(etag.to_owned()));
-        if let Some(modified) = modified {
-            headers.insert(header::LAST_MODIFIED, text(httpdate::fmt_http_date(modified)));
+        headers.insert(header::ETAG, self.etag.clone());
+        if let Some(version) = self.version {
+            headers.insert(header::LAST_MODIFIED, version.last_modified.clone());
         }
         // It may be built anew at any time: ask whether it was.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         let nosniff = HeaderValue::from_static("nosniff");
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-        let (status, range) = match judge(asked, get, self.of) {
+        let (status, range) = match answer {
             Answer::Whole => (StatusCode::OK, 0..size),
             Answer::Part(range) => {
                 let told = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-                headers.insert(header::CONTENT_RANGE, text(told));
+                headers.insert(header::CONTENT_RANGE, value(told));
                 (StatusCode::PARTIAL_CONTENT, range)
             }
             Answer::NotModified => {
@@ -277,7 +303,7 @@ impl About<'_> {
                     problem(StatusCode::RANGE_NOT_SATISFIABLE, "it has no such bytes");
                 response
                     .headers_mut()
-                    .insert(header::CONTENT_RANGE, text(format!("bytes */{size}")));
+                    .insert(header::CONTENT_RANGE, value(format!("bytes */{size}")));
                 return response;
             }
         };
