@@ -18,10 +18,10 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use hyper::body::Bytes;
-use hyper::header::HeaderValue;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+use super::entity::Entity;
 use crate::project::{Records, Stamp};
 use crate::seal::manifest::hex;
 
@@ -48,13 +48,10 @@ pub(super) struct Artifact {
 #[derive(Debug)]
 pub(super) struct Version {
     stamp: Stamp,
-    pub(super) size: u64,
     /// In lower-case hexadecimal digits.
     pub(super) sha256: String,
     pub(super) modified: SystemTime,
-    /// As they stand in responses.
-    pub(super) etag: HeaderValue,
-    pub(super) last_modified: HeaderValue,
+    pub(super) entity: Entity,
     /// All of it, if it is small.
     pub(super) content: Option<Bytes>,
     /// The file, while somebody gets it.
@@ -76,23 +73,6 @@ impl Opened {
     }
 }
 
-impl Version {
-    fn new(meta: &std::fs::Metadata, sha256: String, content: Option<Bytes>) -> io::Result<Self> {
-        let value = |text: String| HeaderValue::try_from(text).map_err(io::Error::other);
-        let modified = meta.modified()?;
-        Ok(Version {
-            stamp: Stamp::from(meta),
-            size: meta.len(),
-            etag: value(format!("\"{sha256}\""))?,
-            last_modified: value(httpdate::fmt_http_date(modified))?,
-            sha256,
-            modified,
-            content,
-            file: Mutex::default(),
-        })
-    }
-}
-
 impl Artifact {
     pub(super) fn new(name: String, path: PathBuf, of: (PathBuf, String)) -> Self {
         Artifact {
@@ -101,17 +81,6 @@ impl Artifact {
             of,
             known: Mutex::default(),
             learning: tokio::sync::Mutex::default(),
-        }
-    }
-
-    /// What the bytes are, for who asks for them.
-    pub(super) fn content_type(&self) -> &'static str {
-        match self.name.rsplit('.').next().unwrap_or_default() {
-            "json" => "application/json",
-            "gz" => "application/gzip",
-            "zst" => "application/zstd",
-            "tar" => "application/x-tar",
-            _ => "application/octet-stream",
         }
     }
 
@@ -179,7 +148,16 @@ impl Artifact {
                 }
             };
             if Stamp::from(&file.metadata()?) == stamp {
-                return Version::new(&meta, sha256, content.map(Bytes::from)).map(Some);
+                let modified = meta.modified()?;
+                let kind = content_type(&self.name);
+                return Ok(Some(Version {
+                    stamp,
+                    entity: Entity::new(kind, &sha256, meta.len(), Some(modified)),
+                    sha256,
+                    modified,
+                    content: content.map(Bytes::from),
+                    file: Mutex::default(),
+                }));
             }
         }
         Err(io::Error::other("it is being written at this moment"))
@@ -192,6 +170,17 @@ impl Artifact {
         let made =
             record.outputs.into_iter().find(|made| artifacts.join(&made.file) == self.path)?;
         (made.stamp == stamp).then_some(made.sha256)
+    }
+}
+
+/// What the bytes are, for who asks for them.
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit('.').next().unwrap_or_default() {
+        "json" => "application/json",
+        "gz" => "application/gzip",
+        "zst" => "application/zstd",
+        "tar" => "application/x-tar",
+        _ => "application/octet-stream",
     }
 }
 

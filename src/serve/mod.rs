@@ -15,6 +15,7 @@ mod boot;
 mod catalogue;
 mod conditions;
 mod connection;
+mod entity;
 mod host;
 mod index;
 mod machine;

@@ -3,6 +3,7 @@
 //! Only names that were known before there were requests lead to a file; the path of a request is
 //! decoded once and looked up, and takes part in nothing else.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -18,14 +19,14 @@ use super::artifact::{Artifact, Version};
 use super::body::{Body, Pool};
 use super::boot::{lines, menu};
 use super::catalogue::Catalogue;
-use super::conditions::{Answer, Validators, judge};
+use super::conditions::Answer;
+use super::entity::{Entity, PLAIN, problem};
 use super::host::host;
 use super::index::index;
 use super::page::{POLICY, page};
 use crate::seal::manifest::hex;
 
 const HTML: &str = "text/html; charset=utf-8";
-const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// What requests are answered from.
 pub(super) struct Site {
@@ -187,21 +188,16 @@ impl Site {
                     format!("{} was not built yet", artifact.name),
                 ));
             };
-            let about = About {
-                kind: artifact.content_type(),
-                etag: &version.etag,
-                version: Some(&version),
-                size: version.size,
-            };
-            let answer = about.answer(asked, get);
+            let entity = &version.entity;
+            let answer = entity.answer(asked, get);
             if !get || !matches!(answer, Answer::Whole | Answer::Part(_)) {
-                return Ok(about.response(answer, |_| Body::empty()));
+                return Ok(entity.response(answer, |_| Body::empty()));
             }
             if let Some(content) = &version.content {
-                return Ok(about.response(answer, |range| Body::text(slice(content, range))));
+                return Ok(entity.response(answer, |range| Body::text(slice(content, range))));
             }
             if let Some(opened) = artifact.open(&version).map_err(unreadable)? {
-                return Ok(about.response(answer, |range| Body::file(opened, range, &self.pool)));
+                return Ok(entity.response(answer, |range| Body::file(opened, range, &self.pool)));
             }
         }
         Err((StatusCode::SERVICE_UNAVAILABLE, format!("{} is being replaced", artifact.name)))
@@ -214,11 +210,11 @@ impl Site {
         asked: &HeaderMap,
         get: bool,
     ) -> Response<Body> {
-        let etag = value(format!("\"{}\"", hex(&Sha256::digest(&text))));
-        let about = About { kind, etag: &etag, version: None, size: text.len() as u64 };
+        let sha256 = hex(&Sha256::digest(&text));
+        let entity = Entity::new(kind, &sha256, text.len() as u64, None);
         let text = Bytes::from(text);
-        let mut response =
-            about.response(about.answer(asked, get), |range| Body::text(slice(&text, range)));
+        let answer = entity.answer(asked, get);
+        let mut response = entity.response(answer, |range| Body::text(slice(&text, range)));
         if kind == HTML {
             let policy = HeaderValue::from_static(POLICY);
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -250,94 +246,15 @@ fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
     bytes.slice(place(range.start)..place(range.end))
 }
 
-/// What a response says of what it has.
-#[derive(Clone, Copy)]
-struct About<'a> {
-    kind: &'static str,
-    etag: &'a HeaderValue,
-    /// What is known of the file, if it is one.
-    version: Option<&'a Version>,
-    size: u64,
-}
-
-/// What the server itself makes has digits, dates and the like in it, which are all allowed.
-fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-impl About<'_> {
-    fn answer(&self, asked: &HeaderMap, get: bool) -> Answer {
-        let etag = self.etag.to_str().unwrap_or_default();
-        let modified = self.version.map(|version| version.modified);
-        judge(asked, get, Validators { etag, modified, size: self.size })
-    }
-
-    fn response(&self, answer: Answer, body: impl FnOnce(Range<u64>) -> Body) -> Response<Body> {
-        let size = self.size;
-        let mut headers = HeaderMap::with_capacity(12);
-        headers.insert(header::ETAG, self.etag.clone());
-        if let Some(version) = self.version {
-            headers.insert(header::LAST_MODIFIED, version.last_modified.clone());
-        }
-        // It may be built anew at any time: ask whether it was.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        let nosniff = HeaderValue::from_static("nosniff");
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-        let (status, range) = match answer {
-            Answer::Whole => (StatusCode::OK, 0..size),
-            Answer::Part(range) => {
-                let told = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-                headers.insert(header::CONTENT_RANGE, value(told));
-                (StatusCode::PARTIAL_CONTENT, range)
-            }
-            Answer::NotModified => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                *response.headers_mut() = headers;
-                return response;
-            }
-            Answer::Failed => return problem(StatusCode::PRECONDITION_FAILED, "it is not that"),
-            Answer::Unsatisfiable => {
-                let mut response =
-                    problem(StatusCode::RANGE_NOT_SATISFIABLE, "it has no such bytes");
-                response
-                    .headers_mut()
-                    .insert(header::CONTENT_RANGE, value(format!("bytes */{size}")));
-                return response;
-            }
-        };
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-        let mut response = Response::new(body(range));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        response
-    }
-}
-
-/// A response that says what is the matter.
-fn problem(status: StatusCode, text: &str) -> Response<Body> {
-    let text = format!("{text}\n");
-    let length = HeaderValue::from(text.len());
-    let mut response = Response::new(Body::text(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAIN));
-    headers.insert(header::CONTENT_LENGTH, length);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 fn has_body(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH);
     headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 /// A path without its percent signs; nothing if it is not text.
-fn decoded(path: &str) -> Option<String> {
+fn decoded(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
-        return Some(path.to_owned());
+        return Some(path.into());
     }
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
@@ -351,7 +268,7 @@ fn decoded(path: &str) -> Option<String> {
         bytes.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
         rest = &after[2..];
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

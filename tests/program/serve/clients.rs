@@ -227,3 +227,35 @@ fn a_client_that_goes_away_is_no_matter() {
         std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() < 20
     });
 }
+
+#[test]
+fn without_descriptors_it_waits_for_some_and_does_not_spin() {
+    let site = Site::new();
+    let serving = site.serve(&[]);
+    assert_eq!(serving.get("/other.cpio.gz").status, 200);
+    let pid = serving.child.id();
+    let limit = |files: &str| {
+        let pid = pid.to_string();
+        let done = Command::new("prlimit").args(["--pid", &pid, files]).status().unwrap();
+        assert!(done.success());
+    };
+    limit("--nofile=4:");
+    let mut waiting = serving.connect();
+    waiting.write_all(b"GET /other.cpio.gz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    within(LIMIT, "it is told", || serving.log().contains("cannot accept connections"));
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<u64> =
+            stat.rsplit_once(") ").unwrap().1.split(' ').filter_map(|f| f.parse().ok()).collect();
+        // utime and stime, in hundredths of a second; the first field, a letter, is left out.
+        fields[10] + fields[11]
+    };
+    let before = used();
+    // The time is what is measured: what it uses meanwhile.
+    std::thread::sleep(Duration::from_millis(500));
+    let spent = used() - before;
+    assert!(spent < 10, "{spent} of 50");
+    limit("--nofile=1024:");
+    assert_eq!(answer(&mut waiting, false).unwrap().status, 200);
+    assert_eq!(serving.log().matches("cannot accept").count(), 1, "{}", serving.log());
+}
