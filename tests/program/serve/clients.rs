@@ -245,10 +245,9 @@ fn without_descriptors_it_waits_for_some_and_does_not_spin() {
     within(LIMIT, "it is told", || serving.log().contains("cannot accept connections"));
     let used = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<u64> =
-            stat.rsplit_once(") ").unwrap().1.split(' ').filter_map(|f| f.parse().ok()).collect();
-        // utime and stime, in hundredths of a second; the first field, a letter, is left out.
-        fields[10] + fields[11]
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        // utime and stime, in hundredths of a second.
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
     let before = used();
     // The time is what is measured: what it uses meanwhile.
