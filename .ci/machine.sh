@@ -20,7 +20,7 @@ for purpose in "$@"; do
       fuse3:fusermount3 cpio:cpio gzip:gzip ca-certificates:/etc/ssl/certs/ca-certificates.crt) ;;
     # What else the tests need, tests/set-up.sh knows.
     test) need+=(zstd:zstd busybox-static:busybox libarchive-tools:bsdtar dpkg-dev:dpkg-scanpackages
-      attr:setfattr ansible:ansible-playbook) ;;
+      attr:setfattr chromium:chromium ansible:ansible-playbook) ;;
     fuzz) need+=(squashfs-tools:mksquashfs cpio:cpio gzip:gzip zstd:zstd attr:setfattr) ;;
     *) echo "$0: what is $purpose?" >&2; exit 2 ;;
   esac

@@ -36,7 +36,7 @@ pub(super) struct Args {
     append: Option<String>,
 
     /// Milliseconds for the head of a request, for a client that does not read, and for the end
-    #[arg(long, hide = true, value_delimiter = ',', num_args = 3, value_name = "MS")]
+    #[arg(long, hide = true, value_delimiter = ',', value_name = "MS")]
     time_outs: Vec<u64>,
 }
 
@@ -83,7 +83,8 @@ pub(super) fn run(args: &Args) -> Outcome {
         again.get().is_some()
     });
     if cut > 0 {
-        say(&format!("stopped; {cut} connections were cut off"));
+        let were = if cut == 1 { "connection was" } else { "connections were" };
+        say(&format!("{cut} {were} cut off"));
     }
     match again.get() {
         Some(signal) => Err(Failure::Signal(signal as i32)),

@@ -3,27 +3,33 @@
 //! Invariants:
 //! - Nothing of a request takes part in a path: the path is known before there are requests.
 //! - A [`Version`] belongs to one content. A file is the same content while its [`Stamp`] is, which
-//!   is asked of the opened file itself, so that what is sent is what the digest is of.
+//!   is asked for at each request, and of the opened file itself before anything of it is sent: what
+//!   is sent is what the digest is of.
 //! - A digest is computed once for a content, by one thread, and not at all when the record of the
 //!   build has it. Who asks meanwhile waits.
 //! - A file that is built anew is another one under the same name; a response goes on with that
-//!   which it opened.
+//!   which it began. Nobody keeps a file open that is not being sent: its space would stay taken.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
+use hyper::body::Bytes;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+use super::entity::Entity;
 use crate::project::{Records, Stamp};
 use crate::seal::manifest::hex;
 
 /// How much is read at a time for a digest.
 const READ: usize = 1 << 20;
+
+/// Contents of up to this size are kept in memory.
+const KEPT: u64 = 64 << 10;
 
 /// A file that is served when it is there.
 #[derive(Debug)]
@@ -41,18 +47,30 @@ pub(super) struct Artifact {
 /// What is known of a content.
 #[derive(Debug)]
 pub(super) struct Version {
-    pub(super) stamp: Stamp,
-    pub(super) size: u64,
+    stamp: Stamp,
     /// In lower-case hexadecimal digits.
     pub(super) sha256: String,
     pub(super) modified: SystemTime,
+    pub(super) entity: Entity,
+    /// All of it, if it is small.
+    pub(super) content: Option<Bytes>,
+    /// The file, while somebody gets it.
+    file: Mutex<Weak<Opened>>,
 }
 
 /// A content, open.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) file: File,
-    pub(super) version: Arc<Version>,
+    stamp: Stamp,
+}
+
+impl Opened {
+    /// Whether it still is the content that it was when it was opened. (One that was replaced has
+    /// lost its name, and nothing else.)
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.file.metadata().is_ok_and(|meta| Stamp::from(&meta) == self.stamp)
+    }
 }
 
 impl Artifact {
@@ -66,72 +84,80 @@ impl Artifact {
         }
     }
 
-    /// What the bytes are, for who asks for them.
-    pub(super) fn content_type(&self) -> &'static str {
-        match self.name.rsplit('.').next().unwrap_or_default() {
-            "json" => "application/json",
-            "gz" => "application/gzip",
-            "zst" => "application/zstd",
-            "tar" => "application/x-tar",
-            _ => "application/octet-stream",
-        }
-    }
-
-    /// Opens it; nothing when there is no such file.
-    pub(super) async fn open(self: &Arc<Self>) -> io::Result<Option<Opened>> {
-        let Some((file, stamp)) = self.open_file()? else { return Ok(None) };
+    /// What is known of the content that it has now; nothing when there is no such file.
+    pub(super) async fn version(self: &Arc<Self>) -> io::Result<Option<Arc<Version>>> {
+        let stamp = match std::fs::metadata(&self.path) {
+            Ok(meta) if meta.is_file() => Stamp::from(&meta),
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                *self.known.lock() = None;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
         if let Some(version) = self.known(stamp) {
-            return Ok(Some(Opened { file, version }));
+            return Ok(Some(version));
         }
         let _alone = self.learning.lock().await;
         if let Some(version) = self.known(stamp) {
-            return Ok(Some(Opened { file, version }));
+            return Ok(Some(version));
         }
         let this = self.clone();
-        let (file, version) = tokio::task::spawn_blocking(move || {
-            let version = this.learn(&file)?;
-            io::Result::Ok((file, version))
-        })
-        .await??;
-        let version = Arc::new(version);
-        *self.known.lock() = Some(version.clone());
-        Ok(Some(Opened { file, version }))
+        let version = tokio::task::spawn_blocking(move || this.learn()).await??;
+        let version = version.map(Arc::new);
+        (*self.known.lock()).clone_from(&version);
+        Ok(version)
     }
 
-    /// What is known of the content that it has now.
-    pub(super) async fn version(self: &Arc<Self>) -> io::Result<Option<Arc<Version>>> {
-        Ok(self.open().await?.map(|opened| opened.version))
+    /// Opens the file, if it still has this content.
+    pub(super) fn open(&self, version: &Version) -> io::Result<Option<Arc<Opened>>> {
+        let mut shared = version.file.lock();
+        if let Some(opened) = shared.upgrade() {
+            return Ok(Some(opened));
+        }
+        let Some(file) = open(&self.path)? else { return Ok(None) };
+        let stamp = Stamp::from(&file.metadata()?);
+        if stamp != version.stamp {
+            return Ok(None);
+        }
+        let opened = Arc::new(Opened { file, stamp });
+        *shared = Arc::downgrade(&opened);
+        Ok(Some(opened))
     }
 
     fn known(&self, stamp: Stamp) -> Option<Arc<Version>> {
         self.known.lock().clone().filter(|version| version.stamp == stamp)
     }
 
-    fn open_file(&self) -> io::Result<Option<(File, Stamp)>> {
-        // Without waiting for a writer, should it be a pipe.
-        let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let meta = file.metadata()?;
-        Ok(meta.is_file().then(|| (file, Stamp::from(&meta))))
-    }
-
     /// Finds out what the file's content is.
-    fn learn(&self, file: &File) -> io::Result<Version> {
+    fn learn(&self) -> io::Result<Option<Version>> {
         // A file that is written in place changes under the reader: then it is begun again.
         for _ in 0..3 {
+            let Some(file) = open(&self.path)? else { return Ok(None) };
             let meta = file.metadata()?;
-            let (stamp, size, modified) = (Stamp::from(&meta), meta.len(), meta.modified()?);
-            if let Some(sha256) = self.recorded(stamp) {
-                return Ok(Version { stamp, size, sha256, modified });
+            if !meta.is_file() {
+                return Ok(None);
             }
-            tracing::debug!(file = %self.path.display(), "computing its digest");
-            let sha256 = digest(file)?;
+            let stamp = Stamp::from(&meta);
+            let mut content = (meta.len() <= KEPT).then(Vec::new);
+            let sha256 = match self.recorded(stamp).filter(|_| content.is_none()) {
+                Some(sha256) => sha256,
+                None => {
+                    tracing::debug!(file = %self.path.display(), "computing its digest");
+                    digest(&file, content.as_mut())?
+                }
+            };
             if Stamp::from(&file.metadata()?) == stamp {
-                return Ok(Version { stamp, size, sha256, modified });
+                let modified = meta.modified()?;
+                let kind = content_type(&self.name);
+                return Ok(Some(Version {
+                    stamp,
+                    entity: Entity::new(kind, &sha256, meta.len(), Some(modified)),
+                    sha256,
+                    modified,
+                    content: content.map(Bytes::from),
+                    file: Mutex::default(),
+                }));
             }
         }
         Err(io::Error::other("it is being written at this moment"))
@@ -147,7 +173,28 @@ impl Artifact {
     }
 }
 
-fn digest(file: &File) -> io::Result<String> {
+/// What the bytes are, for who asks for them.
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit('.').next().unwrap_or_default() {
+        "json" => "application/json",
+        "gz" => "application/gzip",
+        "zst" => "application/zstd",
+        "tar" => "application/x-tar",
+        _ => "application/octet-stream",
+    }
+}
+
+/// Opens a file, if there is one; without waiting for a writer, should it be a pipe.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The digest of a file, whose content goes to `kept` as well.
+fn digest(file: &File, mut kept: Option<&mut Vec<u8>>) -> io::Result<String> {
     let mut sha256 = Sha256::new();
     let mut buffer = vec![0; READ];
     let mut at = 0;
@@ -156,6 +203,9 @@ fn digest(file: &File) -> io::Result<String> {
             Ok(0) => return Ok(hex(&sha256.finalize())),
             Ok(read) => {
                 sha256.update(&buffer[..read]);
+                if let Some(kept) = &mut kept {
+                    kept.extend_from_slice(&buffer[..read]);
+                }
                 at += read as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -25,7 +25,6 @@ use tokio::task::JoinHandle;
 
 use super::access::Access;
 use super::artifact::Opened;
-use crate::project::Stamp;
 
 /// The bytes of a large piece, and those of one when all large ones are in use.
 const PIECE: usize = 256 << 10;
@@ -105,8 +104,7 @@ enum Content {
 
 #[derive(Debug)]
 struct Sent {
-    file: Arc<File>,
-    stamp: Stamp,
+    opened: Arc<Opened>,
     at: u64,
     pool: Arc<Pool>,
     reading: Option<JoinHandle<io::Result<Piece>>>,
@@ -123,15 +121,9 @@ impl Body {
     }
 
     /// These bytes of a file.
-    pub(super) fn file(opened: Opened, range: Range<u64>, pool: &Arc<Pool>) -> Self {
-        let Opened { file, version } = opened;
-        let content = Content::File(Sent {
-            file: Arc::new(file),
-            stamp: version.stamp,
-            at: range.start,
-            pool: pool.clone(),
-            reading: None,
-        });
+    pub(super) fn file(opened: Arc<Opened>, range: Range<u64>, pool: &Arc<Pool>) -> Self {
+        let content =
+            Content::File(Sent { opened, at: range.start, pool: pool.clone(), reading: None });
         Body { content, left: range.end - range.start, access: None }
     }
 
@@ -153,7 +145,7 @@ impl Sent {
                 let mut piece = self.pool.piece(left);
                 let most = usize::try_from(left).unwrap_or(usize::MAX).min(piece.bytes.len());
                 let mut slices = [IoSliceMut::new(&mut piece.bytes[..most])];
-                match preadv2(&self.file, &mut slices, self.at, ReadWriteFlags::NOWAIT) {
+                match preadv2(&self.opened.file, &mut slices, self.at, ReadWriteFlags::NOWAIT) {
                     Ok(read) if read > 0 => {
                         piece.filled = read;
                         return Poll::Ready(Ok(piece));
@@ -162,9 +154,9 @@ impl Sent {
                     Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => {}
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
-                let (file, at) = (self.file.clone(), self.at);
+                let (opened, at) = (self.opened.clone(), self.at);
                 tokio::task::spawn_blocking(move || {
-                    piece.filled = read(&file, &mut piece.bytes[..most], at)?;
+                    piece.filled = read(&opened.file, &mut piece.bytes[..most], at)?;
                     Ok(piece)
                 })
             }
@@ -176,14 +168,6 @@ impl Sent {
                 Poll::Pending
             }
         }
-    }
-
-    /// Whether the file is what its digest was computed of.
-    fn is_the_same(&self) -> bool {
-        self.file.metadata().is_ok_and(|meta| {
-            // One that was replaced has lost its name, and nothing else.
-            Stamp::from(&meta) == self.stamp
-        })
     }
 }
 
@@ -217,7 +201,7 @@ impl HttpBody for Body {
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 };
                 sent.at += piece.filled as u64;
-                if piece.filled as u64 == this.left && !sent.is_the_same() {
+                if piece.filled as u64 == this.left && !sent.opened.is_unchanged() {
                     let error = io::Error::other("the file was changed while it was sent");
                     return Poll::Ready(Some(Err(error)));
                 }

@@ -1,5 +1,6 @@
 //! The name by which a client reached the server: it becomes a part of scripts and of a page.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use hyper::Request;
@@ -14,7 +15,7 @@ pub(super) type Refused = &'static str;
 
 /// The name, with the port if one was given. A client that does not tell it, as one of HTTP/1.0
 /// need not, gets the address that it reached.
-pub(super) fn host<B>(request: &Request<B>, local: SocketAddr) -> Result<String, Refused> {
+pub(super) fn host<B>(request: &Request<B>, local: SocketAddr) -> Result<Cow<'_, str>, Refused> {
     let mut named = request.headers().get_all(HOST).iter();
     let header = match (named.next(), named.next()) {
         (_, Some(_)) => return Err("there is more than one Host"),
@@ -23,9 +24,9 @@ pub(super) fn host<B>(request: &Request<B>, local: SocketAddr) -> Result<String,
     };
     let name = match (request.uri().authority(), header.transpose()?) {
         // A URL as the target wins over the header.
-        (Some(authority), _) => authority.as_str().to_owned(),
-        (None, Some(name)) if !name.is_empty() => name.to_owned(),
-        (None, _) => local.to_string(),
+        (Some(authority), _) => Cow::from(authority.as_str()),
+        (None, Some(name)) if !name.is_empty() => name.into(),
+        (None, _) => local.to_string().into(),
     };
     if is_valid(&name) { Ok(name) } else { Err("this is no Host") }
 }

@@ -16,7 +16,7 @@ pub(super) fn index(catalogue: &Catalogue, versions: &Versions, host: &str) -> S
             json!({
                 "name": name,
                 "url": format!("/{}", encoded(name)),
-                "size": version.size,
+                "size": version.entity.size,
                 "sha256": version.sha256,
                 "modified": httpdate::fmt_http_date(version.modified),
             })

@@ -15,6 +15,7 @@ mod boot;
 mod catalogue;
 mod conditions;
 mod connection;
+mod entity;
 mod host;
 mod index;
 mod machine;
@@ -43,11 +44,12 @@ pub use access::{Observer, Served};
 pub use catalogue::{Catalogue, CatalogueError};
 pub use machine::Parts;
 
-/// The most connections at a time, if there are descriptors for as many: each can need two.
+/// The most connections at a time, if there are descriptors for as many.
 const CONNECTIONS: usize = 16 << 10;
 
-/// Descriptors for everything else.
-const OTHERS: usize = 64;
+/// Descriptors for everything else but the files; of each of these there can be an old content as
+/// well.
+const OTHERS: usize = 32;
 
 /// The most connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -128,7 +130,8 @@ impl Server {
             socket.listen(BACKLOG)?
         };
         let address = listener.local_addr()?;
-        let connections = CONNECTIONS.min(descriptors().saturating_sub(OTHERS) / 2).max(1);
+        let others = OTHERS + 2 * catalogue.files.len();
+        let connections = CONNECTIONS.min(descriptors().saturating_sub(others)).max(1);
         let places = Arc::new(Semaphore::new(connections));
         let (stop, stopped) = watch::channel(false);
         let site = Arc::new(Site { catalogue, pool: Arc::default(), observer });

@@ -139,7 +139,8 @@ fn write_files(
     )?;
     for &(file, manifest) in &image.files {
         let Some((name, version)) = there(file) else { continue };
-        let Version { sha256, size, modified, .. } = version;
+        let Version { sha256, modified, entity, .. } = version;
+        let size = entity.size;
         write!(out, "<tr><th scope=\"row\"><a href=\"/{}\">{}</a>", encoded(name), Escaped(name))?;
         if let Some((name, _)) = manifest.and_then(there) {
             write!(out, " <a class=\"aside\" href=\"/{}\">manifest</a>", encoded(name))?;
@@ -150,7 +151,7 @@ fn write_files(
             "</th><td class=\"number\" title=\"{size} bytes\">{}</td>\
              <td><code class=\"digest\" tabindex=\"0\" title=\"{sha256}\">{sha256}</code></td>\
              <td><time datetime=\"{iso}\">{built}</time></td></tr>",
-            amount(*size)
+            amount(size)
         )?;
     }
     out.push_str("</tbody>\n</table>\n</div>\n");

@@ -3,10 +3,13 @@
 //! Only names that were known before there were requests lead to a file; the path of a request is
 //! decoded once and looked up, and takes part in nothing else.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
+use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest, Sha256};
@@ -16,14 +19,14 @@ use super::artifact::{Artifact, Version};
 use super::body::{Body, Pool};
 use super::boot::{lines, menu};
 use super::catalogue::Catalogue;
-use super::conditions::{Answer, Validators, judge};
+use super::conditions::Answer;
+use super::entity::{Entity, PLAIN, problem};
 use super::host::host;
 use super::index::index;
 use super::page::{POLICY, page};
 use crate::seal::manifest::hex;
 
 const HTML: &str = "text/html; charset=utf-8";
-const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// What requests are answered from.
 pub(super) struct Site {
@@ -176,18 +179,28 @@ impl Site {
         asked: &HeaderMap,
         get: bool,
     ) -> Result<Response<Body>, Problem> {
-        let opened = artifact.open().await.map_err(|error| unreadable(artifact, &error))?;
-        let Some(opened) = opened else {
-            return Err((StatusCode::NOT_FOUND, format!("{} was not built yet", artifact.name)));
-        };
-        let Version { size, modified, .. } = *opened.version;
-        let etag = format!("\"{}\"", opened.version.sha256);
-        let about = About {
-            kind: artifact.content_type(),
-            of: Validators { etag: &etag, modified: Some(modified), size },
-        };
-        let body = |range| Body::file(opened, range, &self.pool);
-        Ok(about.response(asked, get, body))
+        let unreadable = |error| unreadable(artifact, &error);
+        // It can be replaced between two looks; not for ever.
+        for _ in 0..8 {
+            let Some(version) = artifact.version().await.map_err(unreadable)? else {
+                return Err((
+                    StatusCode::NOT_FOUND,
+                    format!("{} was not built yet", artifact.name),
+                ));
+            };
+            let entity = &version.entity;
+            let answer = entity.answer(asked, get);
+            if !get || !matches!(answer, Answer::Whole | Answer::Part(_)) {
+                return Ok(entity.response(answer, |_| Body::empty()));
+            }
+            if let Some(content) = &version.content {
+                return Ok(entity.response(answer, |range| Body::text(slice(content, range))));
+            }
+            if let Some(opened) = artifact.open(&version).map_err(unreadable)? {
+                return Ok(entity.response(answer, |range| Body::file(opened, range, &self.pool)));
+            }
+        }
+        Err((StatusCode::SERVICE_UNAVAILABLE, format!("{} is being replaced", artifact.name)))
     }
 
     fn text(
@@ -197,14 +210,11 @@ impl Site {
         asked: &HeaderMap,
         get: bool,
     ) -> Response<Body> {
-        let etag = format!("\"{}\"", hex(&Sha256::digest(&text)));
-        let of = Validators { etag: &etag, modified: None, size: text.len() as u64 };
-        let mut response = About { kind, of }.response(asked, get, |range| {
-            let mut text = text.into_bytes();
-            text.truncate(usize::try_from(range.end).unwrap_or(usize::MAX));
-            text.drain(..usize::try_from(range.start).unwrap_or(usize::MAX));
-            Body::text(text)
-        });
+        let sha256 = hex(&Sha256::digest(&text));
+        let entity = Entity::new(kind, &sha256, text.len() as u64, None);
+        let text = Bytes::from(text);
+        let answer = entity.answer(asked, get);
+        let mut response = entity.response(answer, |range| Body::text(slice(&text, range)));
         if kind == HTML {
             let policy = HeaderValue::from_static(POLICY);
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -230,77 +240,10 @@ fn unreadable(artifact: &Artifact, error: &io::Error) -> Problem {
     (status, format!("{} cannot be read now", artifact.name))
 }
 
-/// What a response says of what it has.
-struct About<'a> {
-    kind: &'static str,
-    of: Validators<'a>,
-}
-
-impl About<'_> {
-    fn response(
-        self,
-        asked: &HeaderMap,
-        get: bool,
-        body: impl FnOnce(std::ops::Range<u64>) -> Body,
-    ) -> Response<Body> {
-        let Validators { etag, modified, size } = self.of;
-        let mut headers = HeaderMap::with_capacity(12);
-        let text = |text: String| {
-            // Digits and dates are no control characters.
-            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-        };
-        headers.insert(header::ETAG, text(etag.to_owned()));
-        if let Some(modified) = modified {
-            headers.insert(header::LAST_MODIFIED, text(httpdate::fmt_http_date(modified)));
-        }
-        // It may be built anew at any time: ask whether it was.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        let nosniff = HeaderValue::from_static("nosniff");
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-        let (status, range) = match judge(asked, get, self.of) {
-            Answer::Whole => (StatusCode::OK, 0..size),
-            Answer::Part(range) => {
-                let told = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-                headers.insert(header::CONTENT_RANGE, text(told));
-                (StatusCode::PARTIAL_CONTENT, range)
-            }
-            Answer::NotModified => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                *response.headers_mut() = headers;
-                return response;
-            }
-            Answer::Failed => return problem(StatusCode::PRECONDITION_FAILED, "it is not that"),
-            Answer::Unsatisfiable => {
-                let mut response =
-                    problem(StatusCode::RANGE_NOT_SATISFIABLE, "it has no such bytes");
-                response
-                    .headers_mut()
-                    .insert(header::CONTENT_RANGE, text(format!("bytes */{size}")));
-                return response;
-            }
-        };
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-        let mut response = Response::new(body(range));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        response
-    }
-}
-
-/// A response that says what is the matter.
-fn problem(status: StatusCode, text: &str) -> Response<Body> {
-    let text = format!("{text}\n");
-    let length = HeaderValue::from(text.len());
-    let mut response = Response::new(Body::text(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAIN));
-    headers.insert(header::CONTENT_LENGTH, length);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+/// These of the bytes, of which they are a part.
+fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
+    let place = |at| usize::try_from(at).unwrap_or(usize::MAX);
+    bytes.slice(place(range.start)..place(range.end))
 }
 
 fn has_body(headers: &HeaderMap) -> bool {
@@ -309,9 +252,9 @@ fn has_body(headers: &HeaderMap) -> bool {
 }
 
 /// A path without its percent signs; nothing if it is not text.
-fn decoded(path: &str) -> Option<String> {
+fn decoded(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
-        return Some(path.to_owned());
+        return Some(path.into());
     }
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
@@ -325,7 +268,7 @@ fn decoded(path: &str) -> Option<String> {
         bytes.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
         rest = &after[2..];
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod outside;
 mod posix;
 mod project;
 mod same_bytes;
+mod serve;
 mod stuck;
 #[path = "../support/mod.rs"]
 mod support;
