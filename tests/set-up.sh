@@ -14,8 +14,8 @@ user=overcoat-test
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 tools=(
-  apt-utils busybox-static ca-certificates cpio dpkg-dev fuse3 gzip libarchive-tools mmdebstrap pigz
-  python3
+  apt-utils busybox-static ca-certificates cpio dpkg-dev fuse3 gzip kmod libarchive-tools mmdebstrap
+  openssl pigz python3 qemu-system-x86
   squashfs-tools uidmap util-linux xz-utils zstd
 )
 packages=(

@@ -1,0 +1,73 @@
+//! Boots that must fail, each with its phase and a message that says what to do.
+
+use std::fs;
+
+use crate::machine::Site;
+
+#[test]
+fn what_cannot_be_fetched_or_is_not_what_it_should_be_is_told() {
+    let site = Site::new();
+    let wrong = "7".repeat(64);
+    let base = site.url("base.squashfs");
+
+    let console = site.boot("BASEFS=http://10.0.2.2:9/base.squashfs", &[]);
+    console.failed("fetch", &["http://10.0.2.2:9/base.squashfs", "refused", "tried 3 times"]);
+    assert_eq!(console.lines().iter().filter(|line| line.starts_with("trying ")).count(), 2);
+
+    let console = site.boot(&format!("BASEFS={}", site.url("nowhere")), &[]);
+    console.failed("fetch", &["/nowhere", "404"]);
+    assert!(!console.0.contains("overcoat: trying"), "{}", console.0);
+
+    let line = format!("BASEFS_SHA256={wrong}");
+    site.boot(&line, &[]).failed("verify", &[&base, &site.digest("base.squashfs"), &wrong]);
+    site.boot("BASEFS_SHA256=12", &[]).failed("verify", &["12 is no SHA-256"]);
+
+    fs::write(site.artifact("page"), "<html>").unwrap();
+    site.boot(&format!("BASEFS={}", site.url("page")), &[]).failed("mount", &["not a squashfs"]);
+
+    site.boot("BASEFS=", &[]).failed("fetch", &["no BASEFS="]);
+    site.boot("BOOTIF=01-52-54-00-00-00-99", &[]).failed(
+        "network",
+        &["no interface has the address", "52:54:00:00:00:99", "52:54:00:12:34:56"],
+    );
+    let nowhere = ["-netdev", "hubport,id=n1,hubid=1", "-device", "virtio-net-pci,netdev=n1"];
+    site.boot("", &nowhere).failed("network", &["no answer to DHCP"]);
+}
+
+#[test]
+fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
+    let site = Site::new();
+    site.overlay("whole.cpio.gz", &[], "head -c 3000000 /dev/urandom >/srv/noise");
+    site.overlay("noinit.cpio.gz", &[], "mkdir -p /sbin; echo >/sbin/init; chmod 755 /sbin/init");
+    site.overlay("removes.cpio.zst", &["noinit.cpio.gz"], "rm /sbin/init");
+    site.overlay("large.cpio.gz", &[], "head -c 400000000 /dev/zero >/srv/zeros");
+    site.stage.sh("cd public; gzip -dc whole.cpio.gz >whole.cpio; zstd -q whole.cpio
+         for s in cpio cpio.gz cpio.zst; do head -c 1500000 whole.$s >cut.$s; done
+         head -c 3000320 whole.cpio >noend.cpio; echo '<html>' | gzip >page.gz; echo '<html>' >page
+         truncate -s 3G huge");
+    let boot = |overlay: &str, line: &str, machine: &[&str]| {
+        site.boot(&format!("OVERLAYFS={} {line}", site.url(overlay)), machine)
+    };
+    for (name, message) in [
+        ("cut.cpio", "short read"),
+        ("cut.cpio.gz", "damaged: gzip: unexpected end of file"),
+        ("cut.cpio.zst", "damaged: "),
+        ("page", "neither gzip, zstd nor a newc cpio archive"),
+        ("page.gz", "no newc cpio archive in it"),
+    ] {
+        boot(name, "", &[]).failed("unpack", &[&site.url(name), message]);
+    }
+    boot("large.cpio.gz", "", &["-m", "512M"])
+        .failed("unpack", &["no room: 382 MiB are needed", "more RAM"]);
+    boot("huge", "", &[]).failed("fetch", &["no room: 3072 MiB are needed", "more RAM"]);
+    boot("large.cpio.gz", "OVERCOAT_SIZE=200M", &[])
+        .failed("unpack", &["no room: 382 MiB are needed", "OVERCOAT_SIZE="]);
+
+    let pair = site.urls(&["noinit.cpio.gz", "removes.cpio.zst"]);
+    let console = site.boot(&format!("OVERLAYFS={pair}"), &[]);
+    let message =
+        format!("/sbin/init is not there: {} removes /usr/sbin/init", site.url("removes.cpio.zst"));
+    console.failed("init", &[&message]);
+    boot("noinit.cpio.gz", "init=/no/such", &[])
+        .failed("init", &["/no/such is not there: no layer"]);
+}

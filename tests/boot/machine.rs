@@ -1,0 +1,237 @@
+//! A server with artifacts, and machines that boot from it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::support::stage::{EPOCH, Stage, Who, finish};
+use crate::support::tools::sh;
+
+/// What becomes pid 1 where systemd is not what a test is about: it says what it sees, and ends the
+/// machine.
+pub(crate) const PROBE: &str = "#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+exec >/dev/console 2>&1
+echo PROBE
+/look
+echo END
+echo o >/proc/sysrq-trigger
+sleep 60
+";
+
+/// A kernel and its initrd.
+#[derive(Clone)]
+struct Loads {
+    kernel: Vec<u8>,
+    initrd: Vec<u8>,
+}
+
+/// A folder with artifacts, served.
+pub(crate) struct Site {
+    pub(crate) stage: Stage,
+    server: Child,
+    port: u16,
+}
+
+impl Site {
+    /// With the Debian base of the lab as `base.squashfs`.
+    pub(crate) fn new() -> Self {
+        let stage = Stage::new();
+        let folder = stage.path("public");
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(stage.debian(), folder.join("base.squashfs")).unwrap();
+        let (server, port) = serve(&folder, &[], &stage.path("requests"));
+        Site { stage, server, port }
+    }
+
+    /// Builds the kernel and the initrd, once with each of `variables`.
+    fn loads(&self, variables: &'static str) -> Loads {
+        static PLAIN: OnceLock<Loads> = OnceLock::new();
+        static OTHER: OnceLock<Loads> = OnceLock::new();
+        let once = if variables.is_empty() { &PLAIN } else { &OTHER };
+        once.get_or_init(|| {
+            self.project(&format!(
+                "  initrd: {{kind: initrd, base: {}, provisioner: [sources, 'library:initrd'], \
+                 variables: {{{variables}}}}}\n",
+                self.stage.debian().display()
+            ));
+            let read = |name| fs::read(self.stage.path("project/out").join(name)).unwrap();
+            Loads { kernel: read("vmlinuz"), initrd: read("initrd.img") }
+        })
+        .clone()
+    }
+
+    /// Builds images from the packages of the lab.
+    pub(crate) fn project(&self, images: &str) {
+        self.stage.write("project/sources/provisioner.yml", "files: files\n");
+        let list = "deb [trusted=yes] file:/repo ./\n";
+        self.stage.write("project/sources/files/etc/apt/sources.list", list);
+        let text = format!("output: out\nnetwork: none\nimages:\n{images}");
+        self.stage.write("project/overcoat.yml", text);
+        let repository = format!("{}:/repo:ro", self.stage.lab().join("repo").display());
+        let mut build = self.stage.overcoat(Who::Root);
+        build.current_dir(self.stage.path("project")).env("SOURCE_DATE_EPOCH", EPOCH);
+        finish(build.args(["build", "--bind", &repository])).ok();
+    }
+
+    /// An overlay: what a script does to base and overlays.
+    pub(crate) fn overlay(&self, name: &str, below: &[&str], script: &str) {
+        let mut run = self.stage.overcoat(Who::Root);
+        run.arg("run").arg(self.stage.debian());
+        run.args(below.iter().map(|name| self.artifact(name)));
+        run.args(["--network", "none", "--no-manifest", "--save"]).arg(self.artifact(name));
+        let script = format!("write() {{ cat >$1; chmod 755 $1; }}\n{script}");
+        finish(run.args(["--", "sh", "-ec", &script])).ok();
+    }
+
+    /// An overlay whose `/probe` runs a script.
+    pub(crate) fn probe(&self, name: &str, below: &[&str], look: &str, script: &str) {
+        let all = format!(
+            "write /probe <<'...'\n{PROBE}...\nwrite /look <<'...'\n#!/bin/sh\n{look}\n...\n{script}"
+        );
+        self.overlay(name, below, &all);
+    }
+
+    /// The path of an artifact.
+    pub(crate) fn artifact(&self, name: &str) -> PathBuf {
+        self.stage.path("public").join(name)
+    }
+
+    /// What the machines know it by.
+    pub(crate) fn url(&self, name: &str) -> String {
+        format!("http://10.0.2.2:{}/{name}", self.port)
+    }
+
+    /// The URLs of several.
+    pub(crate) fn urls(&self, names: &[&str]) -> String {
+        names.iter().map(|name| self.url(name)).collect::<Vec<_>>().join(",")
+    }
+
+    /// The SHA-256 of an artifact.
+    pub(crate) fn digest(&self, name: &str) -> String {
+        self.stage.sh(&format!("sha256sum <public/{name}"))[..64].to_owned()
+    }
+
+    /// What was asked of the server.
+    pub(crate) fn requests(&self) -> String {
+        fs::read_to_string(self.stage.path("requests")).unwrap()
+    }
+
+    /// Boots a machine with the initrd of the library; what it said until it ended itself.
+    pub(crate) fn boot(&self, command_line: &str, machine: &[&str]) -> Console {
+        self.boot_with("", command_line, machine)
+    }
+
+    /// As [`Site::boot`], with variables of the provisioner.
+    pub(crate) fn boot_with(
+        &self,
+        variables: &'static str,
+        command_line: &str,
+        machine: &[&str],
+    ) -> Console {
+        let loads = self.loads(variables);
+        let kernel = self.stage.write("vmlinuz", loads.kernel);
+        let initrd = self.stage.write("initrd.img", loads.initrd);
+        let line = format!(
+            "boot=overcoat BASEFS={} OVERCOAT_RETRIES=2 OVERCOAT_ON_FAILURE=reboot:0 \
+             {command_line}",
+            self.url("base.squashfs")
+        );
+        qemu(&kernel, &initrd, &line, machine)
+    }
+
+    /// The kernel of the lab.
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.stage.write("vmlinuz", self.loads("").kernel)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Serves a folder on loopback; the server and its port.
+pub(crate) fn serve(folder: &Path, certificate: &[&Path], requests: &Path) -> (Child, u16) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/boot/server.py");
+    let mut server = Command::new("python3")
+        .arg(program)
+        .arg(folder)
+        .args(certificate)
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(requests).unwrap())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (server, line.trim().parse().unwrap())
+}
+
+/// A machine with 1 GiB and a network card, unless `machine` says otherwise, until it ends itself.
+pub(crate) fn qemu(kernel: &Path, initrd: &Path, line: &str, machine: &[&str]) -> Console {
+    let mut command = Command::new("timeout");
+    // A processor without AVX: with it, emulated machines stand still for seconds at times.
+    command.args(
+        "300 qemu-system-x86_64 -accel tcg -cpu Nehalem -m 1G -display none -serial stdio \
+                  -monitor none -no-reboot -netdev user,id=n0"
+            .split_whitespace(),
+    );
+    if !machine.contains(&"-device") {
+        command.args(["-device", "virtio-net-pci,netdev=n0"]);
+    }
+    command.args(machine).arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+    command.args(["-append", &format!("console=ttyS0 {line}")]).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    assert!(
+        output.status.success(),
+        "{}: {text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Console(text)
+}
+
+/// What a machine wrote to its console.
+pub(crate) struct Console(pub(crate) String);
+
+impl Console {
+    /// The lines of the initrd, without the name in front.
+    pub(crate) fn lines(&self) -> Vec<&str> {
+        self.0.lines().filter_map(|line| line.strip_prefix("overcoat: ")).collect()
+    }
+
+    /// What the probe said.
+    pub(crate) fn probe(&self) -> &str {
+        let said = self.0.split_once("PROBE\n").and_then(|(_, rest)| rest.split_once("\nEND"));
+        said.unwrap_or_else(|| panic!("no probe: {}", self.0)).0
+    }
+
+    /// Checks that the probe said each of `parts`.
+    pub(crate) fn shows(&self, parts: &[&str]) {
+        for part in parts {
+            assert!(self.probe().contains(part), "no {part:?} in {}", self.0);
+        }
+    }
+
+    /// Checks how it failed: one line, which begins and ends so.
+    pub(crate) fn failed(&self, phase: &str, parts: &[&str]) {
+        let failures: Vec<_> =
+            self.lines().into_iter().filter(|line| line.starts_with("failed: ")).collect();
+        let [line] = failures[..] else { panic!("not one failure: {}", self.0) };
+        assert!(line.starts_with(&format!("failed: {phase}: ")), "not {phase}: {line}");
+        for part in parts {
+            assert!(line.contains(part), "no {part:?} in {line}");
+        }
+        assert!(!self.0.contains("PROBE\n") && !self.0.contains("Terminated"), "{}", self.0);
+    }
+}
+
+/// A shell script in a folder; what it printed.
+pub(crate) fn script(folder: &Path, text: &str) -> String {
+    String::from_utf8_lossy(&sh(folder, text).stdout).into_owned()
+}
