@@ -142,9 +142,10 @@ impl Site {
         qemu(&kernel, &initrd, &line, machine)
     }
 
-    /// The kernel of the lab.
-    pub(crate) fn kernel(&self) -> PathBuf {
-        self.stage.write("vmlinuz", self.loads("").kernel)
+    /// The kernel of the lab, and the initrd of the library.
+    pub(crate) fn kernel_and_initrd(&self) -> (PathBuf, PathBuf) {
+        let loads = self.loads("");
+        (self.stage.write("vmlinuz", loads.kernel), self.stage.write("initrd.img", loads.initrd))
     }
 }
 

@@ -36,7 +36,7 @@ fn the_originals_initrd_boots_our_artifacts() {
         look,
         "echo a >/srv/a; echo b >/srv/b; ln /srv/b /srv/c; chown 3:4 /srv/b; rm /etc/motd",
     );
-    let kernel = site.kernel();
+    let (kernel, _) = site.kernel_and_initrd();
     site.stage.write("tree/init", INIT);
     // The modules of the initrd of the library, in an order in which each finds what it needs.
     site.stage.sh(

@@ -12,7 +12,7 @@ stat -c '%a %u:%g %s %h %n' / /srv/[a-e]* /usr/share/bug /run/overcoat
 stat -c 'time %Y' /srv/a
 ls /etc/motd
 mv /usr/share/doc /usr/share/papers && echo renamed
-ls /run/overcoat /run/overcoat/images /run/overcoat/layers
+ls -1 /run/overcoat /run/overcoat/images /run/overcoat/layers
 cat /run/overcoat/log
 grep -c ' /run/overcoat/base squashfs ro' /proc/mounts
 grep overcoat /etc/fstab";
@@ -146,7 +146,7 @@ fn a_machine_comes_up_to_its_services_and_goes_down() {
         "project/unit/files/usr/local/bin/told",
         "#!/bin/sh\nexec >/dev/console 2>&1\necho PROBE\nsystemctl is-active multi-user.target\n\
          systemctl --failed --no-legend --plain\nip -4 -br address; findmnt -no FSTYPE /\n\
-         ls /run/overcoat\necho\necho END\nsystemctl --no-block poweroff\n",
+         ls -1 /run/overcoat\necho\necho END\nsystemctl --no-block poweroff\n",
     );
     site.project(&format!(
         "  system: {{base: {}, provisioner: [sources, system, 'library:debian-base'], \
