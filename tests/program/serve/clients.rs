@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::site::{LIMIT, Serving, Site, answer, bytes};
 use crate::support::processes::within;
+use crate::support::stage::{Who, finish};
 
 /// Time-outs for the head, for a client that does not read, and for the end, in milliseconds.
 fn time_outs(head: u64, stall: u64, grace: u64) -> String {
@@ -236,8 +237,8 @@ fn without_descriptors_it_waits_for_some_and_does_not_spin() {
     let pid = serving.child.id();
     let limit = |files: &str| {
         let pid = pid.to_string();
-        let done = Command::new("prlimit").args(["--pid", &pid, files]).status().unwrap();
-        assert!(done.success());
+        let mut command = site.stage.command(Who::Unprivileged, "prlimit");
+        finish(command.args(["--pid", &pid, files])).ok();
     };
     limit("--nofile=4:");
     let mut waiting = serving.connect();
