@@ -33,6 +33,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -53,6 +54,10 @@ const OTHERS: usize = 32;
 
 /// The most connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
+
+/// How much the kernel takes of a response that it cannot send yet, in bytes. Without a limit it is
+/// 4 MiB a connection; a thousand of them then have the kernel drop packets of all.
+const UNSENT: u32 = 256 << 10;
 
 /// The largest head of a request, and the most of its fields.
 const HEAD: usize = 16 << 10;
@@ -126,6 +131,11 @@ impl Server {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             // What an earlier server's connections leave for a minute is no reason to wait.
             socket.set_reuseaddr(true)?;
+            // A response's head and its last piece go out at once. What a client does not take waits
+            // here, not in the kernel, whose memory for all connections is one. (What is accepted
+            // has both from the listener.)
+            socket.set_nodelay(true)?;
+            SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
             socket.bind(address)?;
             socket.listen(BACKLOG)?
         };
@@ -236,8 +246,6 @@ async fn converse(
 ) {
     let _place = place;
     let Ok(local) = stream.local_addr() else { return };
-    // A response's head and its last piece go out at once.
-    let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
         let site = site.clone();
         async move { Ok::<_, Infallible>(respond::respond(&site, &request, peer, local).await) }
