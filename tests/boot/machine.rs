@@ -131,15 +131,56 @@ impl Site {
         command_line: &str,
         machine: &[&str],
     ) -> Console {
-        let loads = self.loads(variables);
-        let kernel = self.stage.write("vmlinuz", loads.kernel);
-        let initrd = self.stage.write("initrd.img", loads.initrd);
+        let Loads { kernel, initrd } = self.loads(variables);
+        let kernel = self.stage.write("vmlinuz", kernel);
+        let initrd = self.stage.write("initrd.img", initrd);
         let line = format!(
             "boot=overcoat BASEFS={} OVERCOAT_RETRIES=2 OVERCOAT_ON_FAILURE=reboot:0 \
              {command_line}",
             self.url("base.squashfs")
         );
         qemu(&kernel, &initrd, &line, machine)
+    }
+
+    /// Overlays that make the lab's base a system that boots, `system.cpio.*`, and one with a unit
+    /// over it that says what it sees and ends the machine, `unit.cpio.*`, unless `overcoat.quiet`
+    /// stands on the kernel command line; built once.
+    pub(crate) fn system(&self) {
+        const NAMES: [&str; 4] =
+            ["system.cpio.gz", "system.cpio.zst", "unit.cpio.gz", "unit.cpio.zst"];
+        static BUILT: OnceLock<[Vec<u8>; 4]> = OnceLock::new();
+        let built = BUILT.get_or_init(|| {
+    let system = "packages: [systemd-sysv, systemd-resolved, dbus, udev, kmod, netbase, iproute2, \
+                  iputils-ping, curl, openssh-server]\n";
+    self.stage.write("project/system/provisioner.yml", system);
+    self.stage.write(
+        "project/unit/provisioner.yml",
+        "files: files\nservices: {enable: [told.service]}\n",
+    );
+    self.stage.write(
+        "project/unit/files/etc/systemd/system/told.service",
+        "[Unit]\nConditionKernelCommandLine=!overcoat.quiet\nAfter=multi-user.target network-online.target\nWants=network-online.target\n\
+         [Service]\nType=oneshot\nExecStart=/usr/local/bin/told\n\
+         [Install]\nWantedBy=graphical.target multi-user.target\n",
+    );
+    self.stage.write(
+        "project/unit/files/usr/local/bin/told",
+        "#!/bin/sh\nexec >/dev/console 2>&1\necho PROBE\nsystemctl is-active multi-user.target\n\
+         systemctl --failed --no-legend --plain\nip -4 -br address; findmnt -no FSTYPE /\n\
+         ls -1 /run/overcoat\necho\necho END\nsystemctl --no-block poweroff\n",
+    );
+    self.stage.write("project/unit/files/etc/unit", "of the unit\n");
+    self.project(&format!(
+        "  system: {{base: {}, provisioner: [sources, system, 'library:debian-base'], \
+         format: [cpio.gz, cpio.zst]}}
+  unit: {{base: {0}, overlays: [system], provisioner: unit, format: [cpio.gz, cpio.zst]}}\n",
+        self.stage.debian().display()
+    ));
+    NAMES.map(|name| fs::read(self.stage.path("project/out").join(name)).unwrap())
+        });
+        for (name, content) in NAMES.iter().zip(built) {
+            self.stage.write(format!("public/{name}"), content);
+        }
     }
 
     /// The kernel of the lab, and the initrd of the library.

@@ -3,6 +3,7 @@
 //! `tests/set-up.sh` prepares what these tests need. Each boot takes 10 to 40 seconds: a processor
 //! is emulated.
 
+mod command;
 mod failures;
 mod functions;
 mod machine;

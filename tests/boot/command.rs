@@ -1,0 +1,127 @@
+//! `overcoat boot`: the real artifacts, from the firmware on.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::machine::Site;
+use crate::support::processes::{alive, family, within};
+use crate::support::stage::{Finished, Who, finish};
+
+/// A site with a kernel, an initrd and overlays that make a system of the lab's base.
+struct Machine {
+    site: Site,
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let site = Site::new();
+        let (kernel, initrd) = site.kernel_and_initrd();
+        Machine { site, kernel, initrd }
+    }
+
+    /// `overcoat boot` of overlays, by somebody without rights.
+    fn command(&self, overlays: &[&str], options: &[&str]) -> Command {
+        let mut command = self.site.stage.overcoat(Who::Unprivileged);
+        command.arg("boot").args(["--accelerator", "tcg", "--memory", "1G"]);
+        command.arg("--base").arg(self.site.stage.debian());
+        command.arg("--kernel").arg(&self.kernel).arg("--initrd").arg(&self.initrd);
+        command.args(options).args(overlays.iter().map(|name| self.site.artifact(name)));
+        command
+    }
+
+    fn boot(&self, overlays: &[&str], options: &[&str]) -> Finished {
+        finish(&mut self.command(overlays, options))
+    }
+}
+
+#[test]
+fn a_machine_comes_up_through_the_firmware_and_runs_a_command() {
+    let machine = Machine::new();
+    let site = &machine.site;
+    site.system();
+    let run = "systemctl is-active multi-user.target; cat /etc/unit; printf 'a\\n\\0b'; exit 7";
+    let report = machine
+        .boot(
+            &["system.cpio.zst", "unit.cpio.gz"],
+            &["--json", "--run", run, "--append", "overcoat.quiet"],
+        )
+        .code(7);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["up"], true, "{report}");
+    assert_eq!(report["state"], "running", "{report}");
+    assert_eq!(report["command"]["code"], 7);
+    assert_eq!(report["command"]["output"], "active\nof the unit\na\n\0b", "{report}");
+    let phases = report["phases"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap());
+    assert_eq!(
+        phases.collect::<Vec<_>>(),
+        ["firmware", "load", "kernel", "fetch", "system", "command"]
+    );
+    // All of the base, the overlays, the kernel and its initrd.
+    let size = |path: PathBuf| std::fs::metadata(path).unwrap().len();
+    let least =
+        size(site.stage.debian()) + size(machine.kernel.clone()) + size(machine.initrd.clone());
+    assert!(report["fetched"].as_u64().unwrap() > least, "{report}");
+    assert!(report["peak_memory"].as_u64().unwrap() > 200 << 20, "{report}");
+    assert!(report["memory"]["available"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
+    let machine = Machine::new();
+    let site = &machine.site;
+    site.overlay(
+        "noinit.cpio.gz",
+        &[],
+        "rm -f /sbin/init /usr/sbin/init; mkdir -p /etc; echo >/etc/x",
+    );
+    site.stage.sh("head -c 60 public/noinit.cpio.gz >public/cut.cpio.gz");
+    machine.boot(&["noinit.cpio.gz"], &["--until", "never"]).code(1).says(&[
+        "the machine did not come up: base and overlays are fetched and unpacked: init: /sbin/init is not there",
+        "the last lines of the console:",
+    ]);
+    machine.boot(&["cut.cpio.gz"], &["--until", "never"]).code(1).says(&[
+        "the machine did not come up: base and overlays are fetched and unpacked: unpack: ",
+        "cut.cpio.gz: damaged",
+    ]);
+    // The firmware alone.
+    let report = machine.boot(&[], &["--until", "never", "--time-out", "2", "--json"]).code(1);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["up"], false);
+    assert_eq!(report["failed"]["reason"], "it was not up after 2 s");
+    // And what can be told without a machine.
+    let mut command = machine.command(&["missing.cpio.gz"], &["--until", "x"]);
+    finish(&mut command).code(2).says(&["cannot read", "missing.cpio.gz", "No such file"]);
+}
+
+#[test]
+fn a_line_on_the_console_is_waited_for_and_nothing_is_left_running() {
+    let machine = Machine::new();
+    let mut command = machine.command(&[], &["--until", "overcoat: fetching", "--console"]);
+    finish(&mut command).ok().says(&[
+        "iPXE",
+        "overcoat: fetching",
+        "kernel and initrd are fetched",
+    ]);
+
+    let mut command = machine.command(&[], &["--until", "never"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("are fetched") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
+    }
+    let family = family(child.id());
+    assert!(family.len() > 1, "{family:?}");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(child.id() as i32),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    child.wait().unwrap();
+    within(std::time::Duration::from_secs(60), "all have ended", || alive(&family).is_empty());
+}
