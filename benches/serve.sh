@@ -3,7 +3,7 @@
 # small file, an overlay, a base, and a range of it. They take turns, so that what else the machine
 # does meets both. nginx is measured with and without sendfile; the ratio is to the faster one.
 #
-#   benches/serve.sh [PROGRAM]      SECONDS=5 for each measurement, ROUNDS=3, CONNECTIONS=1000
+#   benches/serve.sh [PROGRAM]      BENCH_SECONDS=5 for each measurement, ROUNDS=3, CONNECTIONS=1000
 #
 # Needs wrk and nginx (Debian: wrk, nginx-light).
 set -euo pipefail
@@ -39,6 +39,7 @@ head -c 4096 /dev/urandom >"$work/build/small.cpio.gz"
 head -c 5M /dev/urandom >"$work/build/overlay.cpio.gz"
 head -c 64M /dev/urandom >"$work/build/base.squashfs"
 
+: >"$work/serve.log"
 "$program" serve "$work" --listen 127.0.0.1:0 2>"$work/serve.log" &
 ours=$!
 pids+=("$ours")
