@@ -1,9 +1,11 @@
 //! `base`: a Debian base image, from mmdebstrap's tar stream to squashfs without a tree on disk.
 
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::thread::JoinHandle;
 
 use clap::Args as ClapArgs;
 use fs_model::Tree;
@@ -42,7 +44,8 @@ pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
     let composed = job.compose()?;
     match root {
         Root::Debian(debootstrap) => {
-            install(debootstrap, image.apt_proxy.as_deref(), job.epoch, composed.tree())?;
+            let (proxy, log) = (image.apt_proxy.as_deref(), job.log.as_deref());
+            install(debootstrap, proxy, job.epoch, log, composed.tree())?;
         }
         Root::From(path) => {
             say(&format!("taking in {}", path.display()));
@@ -59,16 +62,20 @@ fn install(
     debootstrap: &Debootstrap,
     proxy: Option<&str>,
     epoch: Option<u64>,
+    log: Option<&Path>,
     tree: &Tree,
 ) -> Result<(), Failure> {
     say(&format!("installing {} ({}) with mmdebstrap", debootstrap.release, debootstrap.variant));
     let mut mmdebstrap = Mmdebstrap::start(debootstrap, proxy, epoch)?;
-    let stream = mmdebstrap.0.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
+    let stream =
+        mmdebstrap.child.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
     let imported = import::tar(tree, stream, is_left_out);
     match &imported {
-        Ok(()) => mmdebstrap.finish("")?,
+        Ok(()) => mmdebstrap.finish(log, "")?,
         // As a rule mmdebstrap's own failure explains a stream that broke off.
-        Err(error @ ImportError::Read(_)) => mmdebstrap.finish(&format!(", or else: {error}"))?,
+        Err(error @ ImportError::Read(_)) => {
+            mmdebstrap.finish(log, &format!(", or else: {error}"))?
+        }
         // It had to end because of this.
         Err(_) => drop(mmdebstrap),
     }
@@ -88,7 +95,14 @@ fn is_left_out(path: &[u8]) -> bool {
 ///
 /// It is the leader of a process group, in which a watcher waits for the end of what this process
 /// holds as the other end of a pipe, and then terminates the group.
-struct Mmdebstrap(Child);
+struct Mmdebstrap {
+    child: Child,
+    /// Who reads what it says.
+    words: Option<JoinHandle<String>>,
+}
+
+/// How many of its last lines are told when it failed.
+const TOLD: usize = 10;
 
 /// The watcher, and mmdebstrap in place of the shell.
 const WATCHED: &str = r#"
@@ -104,7 +118,7 @@ impl Mmdebstrap {
         })?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHED]).arg(program).process_group(0);
-        command.args(["--quiet", "--format=tar"]).arg(format!("--variant={}", from.variant));
+        command.arg("--format=tar").arg(format!("--variant={}", from.variant));
         if !from.packages.is_empty() {
             command.arg(format!("--include={}", from.packages.join(",")));
         }
@@ -131,27 +145,65 @@ impl Mmdebstrap {
             command.env("TMPDIR", "/dev/shm");
         }
         command.arg(&from.release).arg("-").args(&from.mirrors);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let child = command.spawn();
-        child.map(Mmdebstrap).map_err(|e| Failure::message(format!("cannot run mmdebstrap: {e}")))
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child =
+            command.spawn().map_err(|e| Failure::message(format!("cannot run mmdebstrap: {e}")))?;
+        let shown = tracing::enabled!(tracing::Level::INFO);
+        let words =
+            child.stderr.take().map(|stderr| std::thread::spawn(move || hear(stderr, shown)));
+        Ok(Mmdebstrap { child, words })
     }
 
-    /// Waits for its end; `more` is added to what is said if it failed.
-    fn finish(mut self, more: &str) -> Result<(), Failure> {
+    /// Waits for its end. All that it said goes to the file `log` if it failed; `more` is added to
+    /// what is said then.
+    fn finish(mut self, log: Option<&Path>, more: &str) -> Result<(), Failure> {
         // `wait` would let go of the pipe that is watched.
-        let watched = self.0.stdin.take();
-        let status = self.0.wait()?;
+        let watched = self.child.stdin.take();
+        let status = self.child.wait()?;
         drop(watched);
+        let said = self.words.take().and_then(|words| words.join().ok()).unwrap_or_default();
         if status.success() {
             return Ok(());
         }
-        Err(Failure::message(format!("mmdebstrap failed ({status}); it says why above{more}")))
+        let mut text = format!("mmdebstrap failed ({status}){more}");
+        // What it tells of itself is no reason.
+        let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with("I: ")).collect();
+        for line in &lines[lines.len().saturating_sub(TOLD)..] {
+            text.push_str("\n  | ");
+            text.push_str(line);
+        }
+        if let Some(log) = log {
+            super::build::keep_log(log, said.as_bytes())?;
+            text.push_str(&format!("\nthe whole log is in {}", log.display()));
+        }
+        Err(Failure::message(text))
     }
 }
 
 impl Drop for Mmdebstrap {
     fn drop(&mut self) {
         // `wait` lets go of the pipe first, and fails only when it has ended already.
-        let _ = self.0.wait();
+        let _ = self.child.wait();
     }
+}
+
+/// Reads what mmdebstrap says, to its end, and shows it as it comes if that is wanted.
+fn hear(stderr: ChildStderr, shown: bool) -> String {
+    let mut said = String::new();
+    let mut lines = BufReader::new(stderr);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        let text = String::from_utf8_lossy(&line);
+        if shown {
+            eprint_or_not(&text);
+        }
+        said.push_str(&text);
+        line.clear();
+    }
+    said
+}
+
+/// Text as it is; that standard error is gone is no reason to fail.
+fn eprint_or_not(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }

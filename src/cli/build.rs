@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use provisioners::image::{self, Image, Source, Yield};
 use provisioners::{Options, Plan, StepFailed};
+use serde_json::json;
 
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::progress::Steps;
@@ -60,6 +61,16 @@ pub(super) struct Common {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
+    if args.project.only.is_none()
+        && let Some(option) = args.project.given()
+        && let [file] = args.what.as_slice()
+        && Path::new(file).is_file()
+        && !provisioners::Project::is_one(Path::new(file))
+    {
+        return Err(Failure::message(format!(
+            "{option} is for projects, and {file} is an image file: it is always built"
+        )));
+    }
     let Some((project, names)) = project::find(&args.what, args.project.project.as_deref())? else {
         return match args.what.as_slice() {
             [file] => build(&Image::load(Path::new(file))?, &args.common),
@@ -72,7 +83,14 @@ pub(super) fn run(args: &Args) -> Outcome {
     match &args.project.only {
         Some(name) => {
             let index = project.find(name).map_err(Failure::message)?;
-            build(&project.images()[index].image, &args.common)
+            // There is one image for each process.
+            let _ = super::IMAGE.set(name.clone());
+            let outcome = build(&project.images()[index].image, &args.common);
+            if let Err(Failure::Error(_, error)) = &outcome {
+                // For the process that wants it built.
+                super::print(&json!({ "error": super::describe(&**error) }).to_string())?;
+            }
+            outcome
         }
         None => project::build(&project, &names, &args.project, &args.common),
     }
@@ -121,7 +139,7 @@ pub(super) struct Job<'a> {
     /// The folder of what is made; none when that goes to standard output.
     folder: Option<PathBuf>,
     /// Where the log is kept if the build fails.
-    log: Option<PathBuf>,
+    pub(super) log: Option<PathBuf>,
     pub(super) epoch: Option<u64>,
     outputs: Outputs,
     /// What is taken out of the root, and where it goes.
@@ -152,6 +170,9 @@ impl<'a> Job<'a> {
             Some(PathBuf::from(name))
         };
         let log = common.log.clone().or_else(beside);
+        let layers = image.source.layers().map(image::Layers::paths).unwrap_or_default();
+        let written = files.iter().map(|(path, _)| path).chain(yields.iter().map(|y| &y.output));
+        options::refuse_layers(written, &layers)?;
         let outputs = Outputs::open(files, &common.seal)?;
         let yields = yields.iter().map(|y| Ok((y.clone(), Output::file(&y.output)?)));
         let yields = yields.collect::<Result<_, Failure>>()?;
@@ -159,7 +180,7 @@ impl<'a> Job<'a> {
         let options = RootOptions {
             apt_proxy: image.apt_proxy.clone(),
             ..common.root.root(
-                image.source.layers().map(image::Layers::paths).unwrap_or_default(),
+                layers,
                 outputs.xattrs(),
                 network(image),
                 image.upper_size,
@@ -225,6 +246,10 @@ impl<'a> Job<'a> {
         drop(signals);
         self.outputs.seal(finished, &self.common.seal, self.epoch)?;
         write_yields(self.yields, &taken, self.common.seal.json)?;
+        if let (Some(log), None) = (&self.log, &self.common.log) {
+            // Of an earlier build that failed, if it is there.
+            let _ = std::fs::remove_file(log);
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -247,7 +272,9 @@ impl<'a> Job<'a> {
             }
         }
         if full {
-            say("the upper layer was full: give it more with --upper-size");
+            say(
+                "the upper layer was full: give it more with --upper-size, or `upper_size` in the file",
+            );
         }
         match layer {
             // The step failed because of it.
@@ -257,7 +284,7 @@ impl<'a> Job<'a> {
     }
 }
 
-fn keep_log(file: &Path, log: &[u8]) -> Result<(), Failure> {
+pub(super) fn keep_log(file: &Path, log: &[u8]) -> Result<(), Failure> {
     let written = std::fs::File::create(file).and_then(|mut f| f.write_all(log));
     written.map_err(|e| Failure::message(format!("cannot write the log {}: {e}", file.display())))
 }

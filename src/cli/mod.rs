@@ -26,6 +26,7 @@ mod umount;
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{ArgAction, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -167,9 +168,15 @@ fn describe(error: &dyn Error) -> String {
     text
 }
 
+/// The image that this process builds for another one, which stands in front of what it says.
+static IMAGE: OnceLock<String> = OnceLock::new();
+
 /// A line for the user. That standard error is gone is no reason to fail.
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "overcoat: {text}");
+    let _ = match IMAGE.get() {
+        Some(image) => writeln!(std::io::stderr(), "overcoat: {image}: {text}"),
+        None => writeln!(std::io::stderr(), "overcoat: {text}"),
+    };
 }
 
 /// Data for standard output; a reader that went away has had enough.

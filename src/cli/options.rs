@@ -1,5 +1,6 @@
 //! Options that several subcommands share, and what they mean.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -244,6 +245,26 @@ pub(super) fn warn(warnings: &[Warning]) {
     if warnings.len() > SHOWN {
         say(&format!("…and {} more warnings; -v shows all", warnings.len() - SHOWN));
     }
+}
+
+/// Refuses to write over what is a layer at the same time.
+pub(super) fn refuse_layers<'a>(
+    files: impl Iterator<Item = &'a PathBuf>,
+    layers: &[PathBuf],
+) -> Result<(), Failure> {
+    let same = |a: &Path, b: &Path| match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    };
+    for file in files {
+        if layers.iter().any(|layer| same(layer, file)) {
+            return Err(Failure::message(format!(
+                "{}: is a layer of what would be written there: name another file",
+                file.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What was written, for programs.

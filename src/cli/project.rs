@@ -50,6 +50,20 @@ pub(super) struct ProjectArgs {
     pub(super) only: Option<String>,
 }
 
+impl ProjectArgs {
+    /// An option that was given and means nothing outside of a project.
+    pub(super) fn given(&self) -> Option<&'static str> {
+        let options = [
+            (self.jobs.is_some(), "--jobs"),
+            (self.force, "--force"),
+            (self.rebase, "--rebase"),
+            (self.explain, "--explain"),
+            (self.dry_run, "--dry-run"),
+        ];
+        options.iter().find(|(given, _)| *given).map(|(_, option)| *option)
+    }
+}
+
 /// How many of a list are told.
 const TOLD: usize = 8;
 
@@ -123,6 +137,7 @@ enum State {
     Failed {
         reasons: Vec<Reason>,
         code: u8,
+        error: String,
     },
     /// Something that it needs could not be built.
     Skipped {
@@ -161,14 +176,8 @@ pub(super) fn build(
         project.images()[index].image.plan()?;
     }
     let signals = Signals::take()?;
-    let named = project.images().iter().map(|image| image.name.clone()).collect::<Vec<_>>();
-    let listener = Arc::new(move |number: usize, line: &str| {
-        let name = &named[number];
-        match line.strip_prefix("overcoat: ") {
-            Some(line) => say(&format!("{name}: {line}")),
-            None => eprintln_or_not(line),
-        }
-    });
+    // What they say themselves begins with their image; the rest is what their steps print.
+    let listener = Arc::new(|_: usize, line: &str| eprintln_or_not(line));
     let mut run = Run {
         project,
         args,
@@ -224,7 +233,8 @@ impl Run<'_> {
                         State::Built { reasons, took, reports }
                     } else {
                         let code = status.code().and_then(|code| u8::try_from(code).ok());
-                        State::Failed { reasons, code: code.unwrap_or(2) }
+                        let error = why(&report, status);
+                        State::Failed { reasons, code: code.unwrap_or(2), error }
                     };
                     self.ended(number);
                 }
@@ -258,22 +268,13 @@ impl Run<'_> {
             if !needs.iter().all(ready) || broken || self.children.len() >= jobs {
                 continue;
             }
-            let inputs = self.inputs(index)?;
-            let looked = self.judge(index, &inputs).and_then(|judged| {
-                // A layer that is not there is told before the build begins.
-                let layers = if self.args.dry_run || judged.reasons.is_empty() {
-                    Vec::new()
-                } else {
-                    self.records.layers(&self.layers(index))?
-                };
-                Ok((judged, layers))
-            });
-            let (judged, layers) = match looked {
+            let (inputs, judged, layers) = match self.look(index) {
                 Ok(looked) => looked,
                 Err(Failure::Error(code, error)) => {
                     let name = &self.project.images()[index].name;
-                    say(&format!("{name}: error: {}", super::describe(&*error)));
-                    self.states[index] = State::Failed { reasons: Vec::new(), code };
+                    let error = super::describe(&*error);
+                    say(&format!("{name}: error: {error}"));
+                    self.states[index] = State::Failed { reasons: Vec::new(), code, error };
                     continue;
                 }
                 Err(failure) => return Err(failure),
@@ -291,6 +292,18 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What goes into an image, what comes of looking at it, and its layers if it is to be built.
+    fn look(&mut self, index: usize) -> Result<(Inputs, Judged, Vec<LayerRecord>), Failure> {
+        let inputs = self.inputs(index)?;
+        let judged = self.judge(index, &inputs)?;
+        // A layer that is not there is told before the build begins.
+        let layers = match self.args.dry_run || judged.reasons.is_empty() {
+            true => Vec::new(),
+            false => self.records.layers(&self.layers(index))?,
+        };
+        Ok((inputs, judged, layers))
+    }
+
     fn inputs(&self, index: usize) -> Result<Inputs, Failure> {
         let image = &self.project.images()[index].image;
         let mut inputs = image.inputs()?;
@@ -306,14 +319,29 @@ impl Run<'_> {
 
     fn judge(&mut self, index: usize, inputs: &Inputs) -> Result<Judged, Failure> {
         let member = &self.project.images()[index];
-        let layers = self.layers(index);
-        // In a dry run a layer may not be there yet.
-        let layers = if layers.iter().all(|layer| layer.exists()) || !self.args.dry_run {
-            layers
-        } else {
-            Vec::new()
-        };
+        let mut layers = self.layers(index);
+        let mut due = Vec::new();
+        if self.args.dry_run {
+            // What would be built is not there yet, or is not yet what it would be.
+            for &need in &member.needs {
+                if matches!(self.states[need], State::Due { .. }) {
+                    due.extend(self.project.images()[need].files());
+                }
+            }
+            if let Some(missing) = layers.iter().find(|l| !due.contains(l) && !l.exists()) {
+                let missing = missing.display();
+                return Err(Failure::message(format!("its layer {missing} is not there")));
+            }
+            due.retain(|file| layers.contains(file));
+            if due.iter().any(|file| !file.exists()) {
+                layers.clear();
+            }
+        }
         let mut judged = judge(&mut self.records, &member.name, inputs, &layers, self.args.rebase)?;
+        if self.args.rebase && judged.reasons.is_empty() {
+            let name = |file: &PathBuf| file.file_name().unwrap_or_default().display().to_string();
+            judged.reasons.extend(due.iter().map(|file| Reason::Layer(name(file))));
+        }
         if self.args.force && self.wanted.contains(&index) && judged.reasons.is_empty() {
             judged.reasons.push(Reason::Forced);
         }
@@ -399,10 +427,16 @@ impl Run<'_> {
             .into_iter::<Value>()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| Failure::message(format!("{name}: its report makes no sense: {e}")))?;
+        let before = self.records.read(name).map(|record| record.outputs).unwrap_or_default();
         let mut made = Vec::new();
         for report in &reports {
             let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
             made.push(self.records.made(Path::new(&text("output")), text("sha256"))?);
+        }
+        let stale = before.into_iter().map(|old| old.file);
+        let stale = stale.filter(|file| made.iter().all(|new| new.file != *file));
+        for file in stale.map(|file| self.project.output.join(file)).filter(|file| file.exists()) {
+            say(&format!("{name}: {} is of an earlier build, and still there", file.display()));
         }
         self.records.write(name, &Record::new(inputs, layers, made))?;
         Ok(reports)
@@ -416,6 +450,9 @@ impl Run<'_> {
                     let _ = options::report(report, false);
                 }
                 say(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
+            }
+            State::Failed { error, .. } if error.starts_with(ENDED) => {
+                say(&format!("{name}: not built: {error}"));
             }
             State::Failed { .. } => say(&format!("{name}: not built")),
             _ => {}
@@ -489,9 +526,10 @@ impl Run<'_> {
                 value["seconds"] = json!(took.as_secs_f64());
                 value["outputs"] = json!(reports);
             }
-            State::Failed { reasons, .. } => {
+            State::Failed { reasons, error, .. } => {
                 value["state"] = "failed".into();
                 value["reasons"] = json!(because(reasons));
+                value["error"] = json!(error);
             }
             State::Skipped { need } => {
                 value["state"] = "skipped".into();
@@ -501,6 +539,21 @@ impl Run<'_> {
         }
         value
     }
+}
+
+/// How a process ended that could not say why itself.
+const ENDED: &str = "its process was ended by";
+
+/// Why an image was not built, as its process says.
+fn why(report: &[u8], status: std::process::ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    if let Some(signal) = status.signal() {
+        let memory = if signal == 9 { "; was there too little memory?" } else { "" };
+        return format!("{ENDED} signal {signal}{memory}");
+    }
+    let said = serde_json::Deserializer::from_slice(report).into_iter::<Value>().flatten().last();
+    said.and_then(|value| Some(value["error"].as_str()?.to_owned()))
+        .unwrap_or_else(|| status.to_string())
 }
 
 /// The first of a list, and how many more there are.

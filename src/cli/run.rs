@@ -102,6 +102,7 @@ impl<'a> Attempt<'a> {
         let save = match &common.save {
             Some(path) => {
                 let format = common.seal.format_for(path, None)?;
+                options::refuse_layers(std::iter::once(path), layers)?;
                 Some((path.as_path(), Outputs::open([(path.clone(), format)], &common.seal)?))
             }
             None => None,

@@ -31,7 +31,7 @@ impl Faults {
                 self.layer.lock().get_or_insert_with(|| error.clone());
             }
             FsError::NoSpace { limit } if !self.full.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(limit, "the upper layer is full");
+                tracing::info!(limit, "the upper layer is full");
             }
             _ => {}
         }

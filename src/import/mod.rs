@@ -24,6 +24,14 @@ pub enum ImportError {
     /// It cannot be read, or is no tar.
     #[error("cannot read the tar stream: {0}")]
     Read(#[from] io::Error),
+    /// It is damaged, or cannot be read.
+    #[error("{}: damaged: {source}", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// It cannot be opened.
     #[error("cannot open {}: {source}", path.display())]
     Open {
@@ -89,7 +97,11 @@ pub fn from(tree: &Tree, path: &Path, skip: impl Fn(&[u8]) -> bool) -> Result<()
         let from = below::tree_of(&opened.layers).map_err(ImportError::Damaged)?;
         return layers::tree(&from, tree, &skip);
     }
-    tar(tree, decoded(file)?, skip)
+    let named = |error| match error {
+        ImportError::Read(source) => ImportError::Archive { path: path.to_owned(), source },
+        error => error,
+    };
+    decoded(file).map_err(ImportError::from).and_then(|file| tar(tree, file, skip)).map_err(named)
 }
 
 /// What a file holds, once it is no longer compressed.

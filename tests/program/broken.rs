@@ -120,6 +120,23 @@ fn a_mirror_that_does_not_answer_is_told() {
 }
 
 #[test]
+fn a_mirror_that_does_not_answer_is_told_for_a_base_too() {
+    let broken = Broken::new("", "", "");
+    broken.write(
+        "overcoat.yml",
+        "output: ../user/out\nmirror: http://127.0.0.1:9/debian\n\
+         images: {base: {kind: base, release: bookworm}}\n",
+    );
+    let mut command = broken.stage.overcoat(Who::Unprivileged);
+    command.current_dir(broken.stage.path("project")).arg("build");
+    // What apt says besides differs from version to version.
+    let wanted = ["mmdebstrap failed", "http://127.0.0.1:9/debian", "the whole log is in"];
+    finish(&mut command).code(2).says(&wanted);
+    let log = fs::read_to_string(broken.stage.path("user/out/base.squashfs.log")).unwrap();
+    assert!(log.contains("127.0.0.1:9"), "{log}");
+}
+
+#[test]
 fn a_package_that_no_source_has_is_told() {
     let broken = Broken::new("", "", "steps: [{files: files}, {packages: [lscsi]}]\n");
     broken.write("p/files/etc/apt/sources.list", "deb [trusted=yes] file:/repo ./\n");

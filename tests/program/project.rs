@@ -314,6 +314,101 @@ fn a_failing_image_stops_what_needs_it_and_leaves_the_rest_whole() {
 }
 
 #[test]
+fn a_build_whose_process_is_killed_says_so_and_programs_are_told_why() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.write("one/do", "echo doomed; exit 3\n");
+    let report = site.report(site.run(who, &["one", "--json"]).code(1));
+    let error = text(&report[1], "error");
+    assert!(error.contains("the step \"script do\" failed") && error.contains("doomed"), "{error}");
+    // The process that builds is its father's father's … of the script.
+    site.write("one/do", "echo READY; while :; do sleep 1; done\n");
+    let mut command = site.command(who, &["one", "--json", "-v"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "READY"));
+    let worker = family(child.id())[1];
+    kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(
+        said.iter().any(|line| line.contains("one: not built: its process was ended by signal 9"))
+    );
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn nothing_is_written_over_its_own_layer() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &["base"]);
+    let base = site.out(who).join("base.squashfs");
+    let before = fs::read(&base).unwrap();
+    let told = "is a layer of what would be written there";
+    let again = format!("  a: {{base: {}, output: base.squashfs}}\n", base.display());
+    site.project(&again);
+    site.run(who, &[]).code(2).says(&[told]);
+    let run =
+        |arguments: &[&str]| finish(site.stage.overcoat(who).arg("run").arg(&base).args(arguments));
+    let saved = base.display().to_string();
+    run(&["--save", &saved, "--", "true"]).code(2).says(&[told]);
+    assert!(fs::read(&base).unwrap() == before);
+}
+
+#[test]
+fn options_of_projects_are_refused_for_an_image_file() {
+    let site = Site::new();
+    let image = site.write("image.yml", "base: ../tree\noutput: image.cpio.gz\n");
+    for option in ["-n", "--explain", "--rebase", "--force", "-j2"] {
+        let mut command = site.stage.overcoat(Who::Unprivileged);
+        finish(command.arg("build").arg(&image).arg(option)).code(2).says(&["is for projects"]);
+    }
+    assert!(!site.stage.path("project/image.cpio.gz").exists());
+}
+
+#[test]
+fn a_dry_run_knows_what_a_build_would_do() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &[]);
+    site.edit("base/files/etc/name.j2", "{{ name }}", "{{ name }}!");
+    let due = |arguments: &[&str]| {
+        let states = site.states(who, &[arguments, &["-n"]].concat());
+        states.into_iter().filter(|(_, s)| s == "due").map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(due(&["one"]), ["base"]);
+    assert_eq!(due(&["one", "--rebase"]), ["base", "one"]);
+    assert_eq!(site.built(who, &["one", "--rebase"]), ["base", "one"]);
+    site.project("  a: {base: ./nothing.squashfs}\n  b: {kind: base, from: ./nothing.tar}\n");
+    for arguments in [&["-n"][..], &[]] {
+        site.run(who, arguments).code(2).says(&["a: error: ", "nothing.squashfs"]);
+    }
+    site.run(who, &["-n", "b"]).code(2).says(&[
+        "b: error: cannot read",
+        "nothing.tar",
+        "1 image: ",
+    ]);
+}
+
+#[test]
+fn what_an_earlier_build_left_under_other_names_is_told() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    site.built(who, &[]);
+    site.edit_project("format: [cpio.gz, cpio.zst]", "format: [cpio.gz]");
+    site.run(who, &[])
+        .ok()
+        .says(&["two: ", "two.cpio.zst is of an earlier build, and still there"]);
+    site.write("one/do", "exit 1\n");
+    site.run(who, &["one"]).code(1);
+    assert!(site.files(who).contains(&"one.cpio.gz.log".to_owned()));
+    site.write("one/do", "touch /etc/one\n");
+    site.built(who, &["one"]);
+    assert!(!site.files(who).contains(&"one.cpio.gz.log".to_owned()));
+}
+
+#[test]
 fn images_that_need_nothing_of_each_other_are_built_at_the_same_time() {
     let site = Site::new();
     let who = Who::Unprivileged;

@@ -231,7 +231,12 @@ fn no_file_twice(
 ) -> Result<(), Box<Mistake>> {
     let mut writers: BTreeMap<PathBuf, &str> = BTreeMap::new();
     for ((key, _), member) in entries.iter().zip(members) {
-        for file in member.files() {
+        let manifests = member.image.outputs.iter().map(|(path, _)| {
+            let mut path = path.clone().into_os_string();
+            path.push(".manifest.json");
+            PathBuf::from(path)
+        });
+        for file in member.files().into_iter().chain(manifests) {
             let file = std::path::absolute(&file).unwrap_or(file);
             if let Some(other) = writers.insert(file.clone(), &member.name) {
                 let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
