@@ -11,12 +11,13 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 target := $(or $(CARGO_TARGET_DIR),target)
 program := $(target)/release/overcoat
 
-.PHONY: help all demo test check fuzz soak tsan bench install uninstall clean
+.PHONY: help all demo test boots check fuzz soak tsan bench install uninstall clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo      build all that machines boot from the network, without root rights'
 	@echo 'make test      set up a lab and run all tests'
+	@echo 'make boots     boot machines from the network, in QEMU: minutes'
 	@echo 'make check     formatting, clippy and rustdoc, warnings as errors'
 	@echo 'make fuzz      fuzz the image readers, $(FUZZ_SECONDS) s each (FUZZ_SECONDS=)'
 	@echo 'make soak      random operations against the model and the kernel (SOAK_SECONDS=$(SOAK_SECONDS))'
@@ -42,6 +43,10 @@ demo:
 test:
 	@.ci/machine.sh build demo test
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+boots:
+	@.ci/machine.sh build demo test boots
+	$(CARGO) test --locked --package overcoat --test boot
 
 check:
 	@.ci/machine.sh build

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes a Debian machine ready: `machine.sh build`, and `demo`, `test` or `fuzz` beside it.
+# Makes a Debian machine ready: `machine.sh build`, and `demo`, `test`, `boots` or `fuzz` beside it.
 #
 # As root it installs what is missing; as anybody else it says what root has to do, and changes
 # nothing.
@@ -21,6 +21,8 @@ for purpose in "$@"; do
     # What else the tests need, tests/set-up.sh knows.
     test) need+=(zstd:zstd busybox-static:busybox libarchive-tools:bsdtar dpkg-dev:dpkg-scanpackages
       attr:setfattr chromium:chromium ansible:ansible-playbook) ;;
+    boots) need+=(qemu-system-x86:qemu-system-x86_64
+      ipxe-qemu:/usr/lib/ipxe/qemu/efi-virtio.rom openssl:openssl) ;;
     fuzz) need+=(squashfs-tools:mksquashfs cpio:cpio gzip:gzip zstd:zstd attr:setfattr) ;;
     *) echo "$0: what is $purpose?" >&2; exit 2 ;;
   esac

@@ -15,7 +15,7 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 tools=(
   apt-utils busybox-static ca-certificates cpio dpkg-dev fuse3 gzip kmod libarchive-tools mmdebstrap
-  openssl pigz python3 qemu-system-x86
+  pigz python3
   squashfs-tools uidmap util-linux xz-utils zstd
 )
 packages=(

@@ -272,8 +272,3 @@ impl Console {
         assert!(!self.0.contains("PROBE\n") && !self.0.contains("Terminated"), "{}", self.0);
     }
 }
-
-/// A shell script in a folder; what it printed.
-pub(crate) fn script(folder: &Path, text: &str) -> String {
-    String::from_utf8_lossy(&sh(folder, text).stdout).into_owned()
-}

@@ -5,7 +5,6 @@
 
 mod command;
 mod failures;
-mod functions;
 mod machine;
 mod original;
 #[path = "../support/mod.rs"]

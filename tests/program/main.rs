@@ -11,6 +11,7 @@ mod concurrency;
 mod differential;
 mod discovery;
 mod fidelity;
+mod initrd_script;
 mod inside;
 mod library;
 mod listing;

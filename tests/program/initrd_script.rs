@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::machine::script;
+use crate::support::tools::sh;
 
 const SCRIPT: &str = "provisioners/library/initrd/files/etc/initramfs-tools/scripts/overcoat";
 
@@ -16,7 +16,8 @@ fn says(line: &str, text: &str) -> String {
     )
     .unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SCRIPT);
-    script(folder.path(), &format!("busybox sh text {}", path.display()))
+    let output = sh(folder.path(), &format!("busybox sh text {}", path.display()));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
