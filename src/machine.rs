@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_model::tree::{Follow, SetAttr};
 use fs_model::{FileType, Time};
@@ -18,6 +19,7 @@ use provisioners::machine::{
 };
 use provisioners::{Machine, machine};
 
+use crate::below;
 use crate::live::{self, Lay, Live, LiveError, LiveErrorKind};
 use crate::sandbox::{
     Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Signals, Stdio,
@@ -203,6 +205,16 @@ impl Machine for RootMachine<'_> {
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
         self.live.read(bytes(path)).map_err(failed("read"))
+    }
+
+    fn read_below(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
+        let layers = self.live.tree().layers();
+        let tree = below::tree_of(layers).map_err(|e| MachineError::Path {
+            action: "read beneath",
+            path: path.to_owned(),
+            source: io::Error::other(e),
+        })?;
+        Live::new(Arc::new(tree)).read(bytes(path)).map_err(failed("read beneath"))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<Entry>, MachineError> {

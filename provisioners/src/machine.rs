@@ -5,7 +5,8 @@
 //!
 //! - The **last** component of a path is never followed by [`stat`](Machine::stat),
 //!   [`put`](Machine::put), [`set_attributes`](Machine::set_attributes), [`remove`](Machine::remove)
-//!   and [`revert`](Machine::revert); [`read`](Machine::read) and [`list`](Machine::list) follow it.
+//!   and [`revert`](Machine::revert); [`read`](Machine::read), [`read_below`](Machine::read_below) and [`list`](Machine::list) follow
+//!   it.
 //! - **Parent** components are followed, so a file for `/lib/udev` lands in `/usr/lib/udev` where
 //!   `/lib` is a link to `usr/lib`.
 
@@ -46,6 +47,13 @@ pub trait Machine {
 
     /// The content of the regular file at `path`, or `None` when nothing is there.
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError>;
+
+    /// What the layers that the root was composed of have in the file at `path`, whatever was done
+    /// to it since; `None` when they have none. A machine without layers has nothing beneath.
+    fn read_below(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
+        let _ = path;
+        Ok(None)
+    }
 
     /// The entries of the directory at `dir`, in any order; none when there is no such directory.
     fn list(&self, dir: &Path) -> Result<Vec<Entry>, MachineError>;

@@ -39,6 +39,9 @@ impl Machine for Layered {
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
         self.upper.read(path)
     }
+    fn read_below(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
+        Ok(fs::read(self.base.join(path.strip_prefix("/").unwrap())).ok())
+    }
     fn list(&self, dir: &Path) -> Result<Vec<Entry>, MachineError> {
         self.upper.list(dir)
     }
@@ -106,7 +109,12 @@ fn installed(root: &Path, stamp: &str) {
     write_files(
         root,
         &[
+            ("etc/dropbear/dropbear_ed25519_host_key", stamp),
+            ("etc/hostid", stamp),
+            ("etc/iscsi/initiatorname.iscsi", stamp),
             ("etc/machine-id", stamp),
+            ("etc/nvme/hostid", stamp),
+            ("etc/nvme/hostnqn", stamp),
             ("etc/passwd-", stamp),
             ("etc/shadow", &shadow),
             ("etc/shadow-", stamp),
@@ -159,6 +167,7 @@ fn two_builds_are_the_same_after_the_default_clean_up() {
     assert_eq!(
         files,
         [
+            "etc/iscsi/initiatorname.iscsi",
             "etc/machine-id",
             "etc/shadow",
             "etc/ssh/sshd_config",
@@ -173,6 +182,7 @@ fn two_builds_are_the_same_after_the_default_clean_up() {
         ]
     );
     assert_eq!(tree["etc/shadow"], "root:*:19000:0:99999:7:::\nlldpd:!:19675::::::\n");
+    assert_eq!(tree["etc/iscsi/initiatorname.iscsi"], "GenerateName=yes\n");
     assert_eq!((&*tree["etc/machine-id"], &*tree["var/log/daemon/daemon.log"]), ("", ""));
 }
 
@@ -208,6 +218,8 @@ fn what_the_base_brings_along_stays() {
             ("usr/share/doc/lshw/README", "r"),
         ],
     );
+    let shadow = fs::read_to_string(base.path().join("etc/shadow")).unwrap();
+    fs::write(dir.path().join("etc/shadow"), shadow + "new:!:20100::::::\n").unwrap();
     let mut machine = Layered { upper: Directory::new(dir.path()), base: base.path().to_owned() };
     let mut names = on_by_default();
     names.push("docs");
@@ -216,6 +228,10 @@ fn what_the_base_brings_along_stays() {
     assert_eq!(tree["var/log/dpkg.log"], "base");
     assert_eq!(tree["etc/machine-id"], "base");
     assert_eq!(tree["etc/ssh/ssh_host_rsa_key"], "base");
+    assert_eq!(tree["etc/nvme/hostnqn"], "base");
+    let shadow = "root:*:19000:0:99999:7:::\nlldpd:!:20004::::::\nnew:!:19675::::::\n";
+    assert_eq!(tree["etc/shadow"], shadow);
+    assert_eq!(tree["etc/iscsi/initiatorname.iscsi"], "base");
     assert_eq!(tree["usr/share/doc/bash/README"], "r");
     assert!(tree.contains_key("usr/share/man/man1/ls.1.gz"));
     assert!(!tree.contains_key("usr/share/man/man8/lshw.8.gz"));

@@ -1,16 +1,21 @@
 //! What should be different on every machine, and what dates a build.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::walk::{entries, revert_all, revert_content, revert_matching};
+use super::walk::{entries, revert_all, revert_matching};
 use crate::machine::{Kind, Machine, MachineError, Meta, Node};
 use crate::run::Options;
 
 const DAY: i64 = 86_400;
 
+/// What tells open-iscsi to make a name.
+const GENERATE: &[u8] = b"GenerateName=yes\n";
+
 /// The third field of a line of /etc/shadow is the day of the last change of the password. Tools
-/// that honour `SOURCE_DATE_EPOCH` write its day already; others write today's.
+/// that honour `SOURCE_DATE_EPOCH` write its day already; others write today's. Lines that the
+/// layers have stay as they are.
 pub(super) fn account_dates(
     machine: &mut dyn Machine,
     options: &Options,
@@ -20,7 +25,8 @@ pub(super) fn account_dates(
     let (Some(content), Some(stat)) = (machine.read(path)?, machine.stat(path)?) else {
         return Ok(());
     };
-    let clamped = clamp_dates(&content, epoch.div_euclid(DAY));
+    let before = machine.read_below(path)?.unwrap_or_default();
+    let clamped = clamp_dates(&content, &before, epoch.div_euclid(DAY));
     if clamped == content || stat.kind != Kind::File {
         return Ok(());
     }
@@ -29,8 +35,14 @@ pub(super) fn account_dates(
     machine.put(path, Node::File(&mut &clamped[..]), &meta)
 }
 
-fn clamp_dates(content: &[u8], day: i64) -> Vec<u8> {
+/// Lines that are not in `before` get no later day than `day`.
+fn clamp_dates(content: &[u8], before: &[u8], day: i64) -> Vec<u8> {
+    let end = |line: &[u8]| line.strip_suffix(b"\n").unwrap_or(line).to_vec();
+    let before: BTreeSet<_> = before.split_inclusive(|b| *b == b'\n').map(end).collect();
     let lines = content.split_inclusive(|b| *b == b'\n').map(|line| {
+        if before.contains(&end(line)) {
+            return line.to_vec();
+        }
         let mut fields: Vec<&[u8]> = line.split(|b| *b == b':').collect();
         let changed: Option<i64> =
             fields.get(2).and_then(|f| std::str::from_utf8(f).ok()).and_then(|f| f.parse().ok());
@@ -64,6 +76,26 @@ pub(super) fn machine_id(machine: &mut dyn Machine, _: &Options) -> Result<(), M
     }
 }
 
+/// Ids by which a machine is known to its storage. nvme-cli does without (it derives one from the
+/// firmware's UUID); open-iscsi wants its file, in which a word tells it to make one at its start.
+pub(super) fn host_ids(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
+    revert_all(machine, &["/etc/nvme/hostnqn", "/etc/nvme/hostid", "/etc/hostid"])?;
+    let path = Path::new("/etc/iscsi/initiatorname.iscsi");
+    let Some(stat) = machine.stat(path)?.filter(|stat| stat.kind == Kind::File) else {
+        return Ok(());
+    };
+    if machine.read(path)?.as_deref() == Some(GENERATE) {
+        return Ok(());
+    }
+    machine.revert(path)?;
+    if machine.stat(path)?.is_some() {
+        return Ok(());
+    }
+    let meta =
+        Meta { mode: Some(stat.mode), uid: stat.uid, gid: stat.gid, mtime: Some(stat.mtime) };
+    machine.put(path, Node::File(&mut &GENERATE[..]), &meta)
+}
+
 pub(super) fn random_seeds(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
     revert_all(
         machine,
@@ -81,7 +113,10 @@ pub(super) fn ssh_host_keys(machine: &mut dyn Machine, _: &Options) -> Result<()
         let name = entry.name.as_bytes();
         name.starts_with(b"ssh_host_") && (name.ends_with(b"_key") || name.ends_with(b"_key.pub"))
     })?;
-    revert_content(machine, "/etc/dropbear/dropbear_host_keys")
+    revert_matching(machine, "/etc/dropbear", |entry| {
+        let name = entry.name.as_bytes();
+        name.starts_with(b"dropbear_") && name.ends_with(b"_host_key")
+    })
 }
 
 /// The certificate has a second name, a link that is called by its hash.
@@ -116,11 +151,21 @@ mod tests {
     use super::clamp_dates;
 
     #[test]
+    fn the_days_of_a_base_stay() {
+        let base = b"root:*:20700:0:99999:7:::\nlldpd:!:20700::::::\n";
+        let shadow = b"root:*:20700:0:99999:7:::\nlldpd:*:20800::::::\nnew:!:20800::::::\n";
+        assert_eq!(
+            String::from_utf8(clamp_dates(shadow, base, 19_675)).unwrap(),
+            "root:*:20700:0:99999:7:::\nlldpd:*:19675::::::\nnew:!:19675::::::\n"
+        );
+    }
+
+    #[test]
     fn only_days_after_the_epoch_are_changed() {
         let shadow =
             b"root:*:19000:0:99999:7:::\nlldpd:!:20779::::::\nx:!::::::\nno newline:!:20779";
         assert_eq!(
-            String::from_utf8(clamp_dates(shadow, 19_675)).unwrap(),
+            String::from_utf8(clamp_dates(shadow, b"", 19_675)).unwrap(),
             "root:*:19000:0:99999:7:::\nlldpd:!:19675::::::\nx:!::::::\nno newline:!:19675"
         );
     }

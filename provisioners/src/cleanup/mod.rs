@@ -53,7 +53,7 @@ pub fn list() -> &'static [Cleanup] {
     &STEPS
 }
 
-static STEPS: [Cleanup; 15] = [
+static STEPS: [Cleanup; 16] = [
     Cleanup {
         name: "apt-cache",
         description: "downloaded packages and apt's binary caches",
@@ -107,6 +107,12 @@ static STEPS: [Cleanup; 15] = [
         description: "the machine id, which every machine makes for itself at its first start",
         default: true,
         work: identity::machine_id,
+    },
+    Cleanup {
+        name: "host-ids",
+        description: "the NVMe host's name and id, open-iscsi's initiator name, ZFS's /etc/hostid",
+        default: true,
+        work: identity::host_ids,
     },
     Cleanup {
         name: "random-seeds",
