@@ -35,6 +35,10 @@ const TASKS: &str = r#"
   delegate_to: localhost
 - name: facts are those of the root
   copy: {content: "{{ ansible_distribution }} {{ ansible_connection }}\n", dest: /srv/facts}
+- name: the environment is not the caller's
+  shell: env | sort >/srv/env; echo "{{ ansible_env.HOME }} {{ ansible_env.PATH }}" >>/srv/env; ldconfig -p >/dev/null
+- name: the environment on the host is
+  local_action: shell echo $HOME >{{ build_root }}/srv/home
 - name: only when it is asked for
   command: touch /srv/tagged
   tags: [never, extra]
@@ -68,6 +72,9 @@ fn build(stage: &Stage, who: Who, image: &PathBuf) -> PathBuf {
     let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
     let mut command = stage.overcoat(who);
     command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository]);
+    // A user's environment, in which programs of the system's own are not found.
+    command.env("HOME", stage.path("roles")).env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.env("WHOSE", "the caller");
     finish(command.env("SOURCE_DATE_EPOCH", EPOCH)).ok().says(&["ansible role demo"]);
     output
 }
@@ -87,6 +94,13 @@ fn a_role_is_run_as_it_is_and_gives_the_same_bytes_without_root() {
     assert_eq!(read("srv/told"), "told\n");
     assert_eq!(read("srv/facts"), "Debian community.general.chroot\n");
     assert_eq!(read("srv/local"), "outside\n");
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let env = read("srv/env");
+    for line in ["HOME=/root", &format!("PATH={path}"), &format!("/root {path}")] {
+        assert!(env.lines().any(|l| l == line), "{line}: {env}");
+    }
+    assert!(!env.contains("WHOSE") && !env.contains("ANSIBLE_"), "{env}");
+    assert_eq!(read("srv/home").trim(), stage.path("roles").to_str().unwrap());
     assert!(read("srv/delegated").starts_with("12"));
     assert!(read("etc/hosts").contains("10.0.0.1 boot\n"));
     assert!(read("etc/passwd").contains("netboot:x:4242:"));
@@ -105,6 +119,24 @@ fn a_role_is_run_as_it_is_and_gives_the_same_bytes_without_root() {
             "bsdtar -tvf root/demo.cpio.gz >r; bsdtar -tvf user/demo.cpio.gz >u; diff r u || :"
         )
     );
+}
+
+#[test]
+fn a_root_without_a_whole_python_is_told_before_the_role_runs() {
+    let stage = Stage::new();
+    let image = project(&stage);
+    stage.write("broken/provisioner.yml", "scripts: [less]\n");
+    let said = "add the package python3 to the base or to a provisioner before the role";
+    for less in ["rm /usr/lib/python3*/shutil.py", "rm /usr/bin/python3"] {
+        stage.write("broken/less", less);
+        let text = fs::read_to_string(&image).unwrap();
+        stage.write("less.yml", text.replace("[sources,", "[broken,"));
+        let mut command = stage.overcoat(Who::Unprivileged);
+        let output = stage.out(Who::Unprivileged).join("demo.cpio.gz");
+        command.arg("build").arg(stage.path("less.yml")).arg("-o").arg(&output);
+        let finished = finish(&mut command).code(1).says(&[said]);
+        assert!(!finished.stderr.contains("TASK"), "{less}: {}", finished.stderr);
+    }
 }
 
 #[test]

@@ -5,6 +5,9 @@
 //! So tasks act on the root, and `local_action` and `delegate_to: localhost` on the host's tree,
 //! where the root is at `build_root`.
 //!
+//! What runs in the root gets the environment that scripts there have; Ansible itself, and with it
+//! what runs on the host, has the caller's `PATH` and `HOME`.
+//!
 //! The play, the inventory and the variables stand in a scratch place of the root; what Ansible
 //! keeps for itself while it runs lies in the sandbox's own `/tmp`. Nothing of it is captured.
 
@@ -23,6 +26,30 @@ const TEMPORARY: &str = "/tmp/.ansible";
 
 /// What to say when it is not there.
 const MISSING: &str = "ansible-playbook is not installed; as root: `apt install ansible`";
+
+/// Where the root's Python is.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// What every module of Ansible's takes of Python's own; python3-minimal has a part of it.
+const IMPORTS: &str = "import base64, json, platform, runpy, shutil, subprocess, tempfile, zipfile";
+
+/// What to say when that is not there.
+const NO_PYTHON: &str = "the root has no whole Python, which Ansible needs: add the package python3 \
+                         to the base or to a provisioner before the role";
+
+/// The variable of Ansible's by which a project says where another Python is.
+const INTERPRETER: &str = "ansible_python_interpreter";
+
+/// The program that Ansible is told to enter the root by: chroot, with the environment of commands
+/// inside. Ansible passes its own on, with the caller's `PATH` and `HOME` and all that is said to
+/// Ansible in it.
+const CHROOT: &str = "#!/bin/sh
+chroot=$(PATH=$PATH:/usr/sbin:/sbin; command -v chroot) || chroot=chroot
+for name in $(env | sed -n 's/^\\(ANSIBLE_[A-Z_]*\\)=.*/\\1/p'); do unset \"$name\"; done
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+export PATH HOME
+exec \"$chroot\" \"$@\"
+";
 
 /// A role to run.
 #[derive(Debug, Clone)]
@@ -64,14 +91,18 @@ impl Role {
     }
 
     pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+        self.check_python(context)?;
         let root = context.root_outside()?;
         let temporary = below(&root, Path::new(TEMPORARY));
         let options = context.options;
+        let chroot =
+            context.machine.scratch(Path::new("ansible/chroot"), &mut CHROOT.as_bytes(), 0o755)?;
+        let chroot = below(&root, &chroot);
         let mut lay = |name: &str, content: Variable| {
             lay(context.machine, name, &content).map(|inside| below(&root, &inside))
         };
         let playbook = lay("playbook.yml", self.play())?;
-        let inventory = lay("inventory.yml", inventory(&root, &temporary))?;
+        let inventory = lay("inventory.yml", inventory(&root, &chroot, &temporary))?;
         let given: Vec<_> = context.variables.iter().collect();
         let mut variables: Vec<_> =
             given.into_iter().map(|(name, value)| (name, value.clone())).collect();
@@ -98,6 +129,18 @@ impl Role {
             command = command.env(name, value);
         }
         context.command("ansible-playbook", &command)
+    }
+
+    /// That the root has what Ansible's modules run by: without, it fails late, in words that do not
+    /// say why.
+    fn check_python(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+        if context.variables.iter().any(|(name, _)| name == INTERPRETER) {
+            return Ok(());
+        }
+        let command = Command::new(PYTHON).arg("-c").arg(IMPORTS);
+        let whole = context.machine.stat(Path::new(PYTHON))?.is_some()
+            && context.machine.run(&command, &mut ())?.success();
+        if whole { Ok(()) } else { Err(StepError::Impossible(NO_PYTHON.to_owned())) }
     }
 
     /// One play: the variables, then the role.
@@ -150,10 +193,13 @@ pub(crate) fn roles_path(folder: &Path) -> impl Iterator<Item = &Path> {
 }
 
 /// The root as the host of the play, and this one for what is delegated to it.
-fn inventory(root: &Path, temporary: &Path) -> Variable {
+fn inventory(root: &Path, chroot: &Path, temporary: &Path) -> Variable {
     let word = |word: &str| Variable::Text(word.to_owned());
-    let chroot =
-        [("ansible_connection", word("community.general.chroot")), ("ansible_host", text(root))];
+    let chroot = [
+        ("ansible_connection", word("community.general.chroot")),
+        ("ansible_chroot_exe", text(chroot)),
+        ("ansible_host", text(root)),
+    ];
     let local = [
         ("ansible_connection", word("local")),
         ("ansible_python_interpreter", word("{{ ansible_playbook_python }}")),
