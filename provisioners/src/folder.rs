@@ -394,7 +394,7 @@ mod tests {
         assert_eq!(library.name(), "demo");
         assert!(library.steps().eq(host.steps()));
         assert_eq!(library.inputs().unwrap(), host.inputs().unwrap());
-        assert_eq!(library.inputs().unwrap().len(), 6);
+        assert_eq!(library.inputs().unwrap().len(), 5);
     }
 
     #[test]

@@ -3,7 +3,12 @@
 //! Of an own provisioner these are the files that its steps name. A script that runs outside may
 //! use whatever is beside it, so with one all of the folder counts, and so it does with a name of
 //! files in which there are variables. Of an Ansible role it is all of its folder, and of those of
-//! the roles that it names, and that these name.
+//! the roles that it names, and that these name, with what they use from [beyond] them.
+//!
+//! A file has the same name however it is found, and a folder that holds something counts by that:
+//! what goes in is named alike before and after a step is added.
+
+mod beyond;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -65,13 +70,19 @@ fn file(folder: &Folder, path: &Path, found: &mut Found) -> Result<(), ConfigErr
 /// Everything below `path`, named from the folder and with `prefix` before it. The database of Git
 /// is none of it.
 fn tree(folder: &Folder, path: &Path, prefix: &str, found: &mut Found) -> Result<(), ConfigError> {
-    for item in folder.walk(&plain(path))? {
+    let mut items = folder.walk(&plain(path))?;
+    items.retain(|item| {
         let in_git = item.path.components().any(|c| c.as_os_str() == ".git");
         // Sockets and the like are nothing that could be copied or read.
-        if in_git || is_keep(&item.path) || item.kind == ItemKind::Other {
-            continue;
+        !in_git && !is_keep(&item.path) && item.kind != ItemKind::Other
+    });
+    let full: BTreeSet<_> =
+        items.iter().filter_map(|item| item.path.parent().map(Path::to_owned)).collect();
+    for item in items.iter().filter(|item| !full.contains(&item.path)) {
+        let mut name = format!("{prefix}{}", item.path.to_string_lossy());
+        if item.kind == ItemKind::Directory {
+            name += " (an empty folder)";
         }
-        let name = format!("{prefix}{}", item.path.to_string_lossy());
         found.insert(name, folder.digest(&item.path, &item.kind)?);
     }
     Ok(())
@@ -116,12 +127,29 @@ fn roles(first: &Path, found: &mut Found) -> Result<(), ConfigError> {
             continue;
         }
         whole(&Folder::host(&role), &prefix, found)?;
-        for name in names(&role)? {
+        let mut names = names(&role)?;
+        let from = fs::canonicalize(first).unwrap_or_else(|_| first.to_owned());
+        for path in beyond::of(first, &role)? {
+            let name = beyond::relative(&from, &path).to_string_lossy().into_owned();
+            if path.is_dir() {
+                whole(&Folder::host(&path), &format!("{name}/"), found)?;
+                continue;
+            }
+            let (folder, file) = (Folder::host(path.parent().unwrap_or(&path)), file_name(&path));
+            found.insert(name, folder.digest_file(Path::new(&file))?);
+            if YAML.iter().any(|suffix| file.ends_with(suffix)) {
+                names_in(&folder, Path::new(&file), false, &mut names)?;
+            }
+        }
+        for name in names {
             todo.extend(resolve(first, (&role, &prefix), &name));
         }
     }
     Ok(())
 }
+
+/// What the name of a file with tasks ends with.
+const YAML: [&str; 2] = [".yml", ".yaml"];
 
 /// The name of a role in another's files.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,27 +223,37 @@ fn names(role: &Path) -> Result<BTreeSet<Name>, ConfigError> {
         if !(meta || part == "tasks" || part == "handlers") || !folder.is_file(&item.path) {
             continue;
         }
-        let bytes = folder.read(&item.path)?.into_owned();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let document = Document::of(&folder.at(&item.path), bytes);
-        match document {
-            Ok(document) if meta => dependencies(&document.root, &mut found),
-            Ok(document) => {
-                let mut count = 0;
-                included(&document.root, &mut found, &mut count);
-                // Written in a way that is not understood, as `action: include_role name=x`.
-                if count < mentions(&text) {
-                    found.insert(Name::Any);
-                }
-            }
-            // What Ansible may read and this crate does not, as tags of YAML.
-            Err(_) if meta && text.contains("dependencies") || mentions(&text) > 0 => {
-                found.insert(Name::Any);
-            }
-            Err(_) => {}
-        }
+        names_in(&folder, &item.path, meta, &mut found)?;
     }
     Ok(found)
+}
+
+/// The roles that are named in one file: dependencies in one of `meta/`, tasks in any other.
+fn names_in(
+    folder: &Folder,
+    path: &Path,
+    meta: bool,
+    found: &mut BTreeSet<Name>,
+) -> Result<(), ConfigError> {
+    let bytes = folder.read(path)?.into_owned();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    match Document::of(&folder.at(path), bytes) {
+        Ok(document) if meta => dependencies(&document.root, found),
+        Ok(document) => {
+            let mut count = 0;
+            included(&document.root, found, &mut count);
+            // Written in a way that is not understood, as `action: include_role name=x`.
+            if count < mentions(&text) {
+                found.insert(Name::Any);
+            }
+        }
+        // What Ansible may read and this crate does not, as tags of YAML.
+        Err(_) if meta && text.contains("dependencies") || mentions(&text) > 0 => {
+            found.insert(Name::Any);
+        }
+        Err(_) => {}
+    }
+    Ok(())
 }
 
 /// The words that a task includes or imports a role by.

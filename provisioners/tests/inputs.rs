@@ -36,8 +36,7 @@ fn inputs_are_the_files_that_steps_name() {
     symlink("nowhere", dir.path().join("files/link")).unwrap();
     let wanted = [
         "debs/a.deb",
-        "files/empty",
-        "files/etc",
+        "files/empty (an empty folder)",
         "files/etc/a.j2",
         "files/link",
         "provisioner.yml",
@@ -169,4 +168,64 @@ fn a_role_that_is_not_known_by_name_may_be_any() {
         assert!(has("../../basefs/another/tasks/main.yml"), "{task}: {names:?}");
         assert!(!has("../no_role/x"), "{task}");
     }
+}
+
+/// A file that is used in another way has the same name, and its folder is not told besides.
+#[test]
+fn a_file_is_named_alike_however_it_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [("debs/a.deb", ""), ("files/etc/a", ""), ("script", ""), ("files/b/.gitkeep", "")];
+    write_files(dir.path(), &files);
+    let names_of = |yaml: &str| {
+        write_files(dir.path(), &[("provisioner.yml", yaml)]);
+        names(dir.path())
+    };
+    let steps = "packages: [./debs/a.deb]\nfiles: files\n";
+    let named = names_of(&format!("{steps}scripts: [script]\n"));
+    assert_eq!(names_of("scripts: [{path: script, outside: true}]\n"), named);
+    assert_eq!(names_of(&format!("{steps}scripts: [\"{{{{ 'script' }}}}\"]\n")), named);
+    let wanted =
+        ["debs/a.deb", "files/b (an empty folder)", "files/etc/a", "provisioner.yml", "script"];
+    assert_eq!(named, wanted);
+}
+
+/// Files outside of the role's folder, named in every way that Ansible resolves.
+#[test]
+fn what_a_role_uses_from_beyond_its_folder_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let tasks = r#"
+- include_tasks: ../../../common/tasks/x.yml
+- include_vars: {file: "{{ role_path }}/../../shared/vars.yml"}
+- copy: src=../../../shared/with_equals dest=/etc/x
+- copy: {src: ../../../shared/folder/, dest: /srv}
+- template: {src: '../../../shared/t.j2', dest: /etc/t}
+- vars: {x: !unsafe "tags are no hindrance"}
+# - copy: {src: ../../../shared/comment, dest: /srv}
+- shell: cd ../.. && ls ../../../shared/unread.d
+  args: {chdir: ../..}
+"#;
+    let files = [
+        ("roles/overlay/main/tasks/main.yml", tasks),
+        ("roles/common/tasks/x.yml", "- import_tasks: ../more/y.yml\n"),
+        ("roles/common/more/y.yml", "- include_role: {name: overlay/other}\n"),
+        ("roles/overlay/other/tasks/main.yml", "- debug: {}\n"),
+        ("roles/shared/vars.yml", ""),
+        ("roles/shared/with_equals", ""),
+        ("roles/shared/folder/a", ""),
+        ("roles/shared/t.j2", ""),
+        ("roles/shared/comment", ""),
+        ("roles/overlay/unused/x", ""),
+    ];
+    write_files(dir.path(), &files);
+    let wanted = [
+        "../../common/more/y.yml",
+        "../../common/tasks/x.yml",
+        "../../overlay/other/tasks/main.yml",
+        "../../shared/folder/a",
+        "../../shared/t.j2",
+        "../../shared/vars.yml",
+        "../../shared/with_equals",
+        "tasks/main.yml",
+    ];
+    assert_eq!(names(&dir.path().join("roles/overlay/main")), wanted);
 }
