@@ -25,6 +25,9 @@ use crate::variables::{ITEM, Variable, Variables};
 /// The key of a loop.
 const LOOP: &str = "loop";
 
+/// The key by which a script runs with the host's programs.
+const OUTSIDE: &str = "outside";
+
 /// What a step may be, by its key, in the order in which steps at the top run; the keys beside it
 /// stand in a step of its own too.
 const FORMS: [(&str, &[&str]); 9] = [
@@ -262,6 +265,13 @@ fn action(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
         .extend(fields.get("attributes").map(Attributes::of).transpose()?.map(Action::Attributes));
     actions.extend(fields.get("script").map(|node| script(node, folder)).transpose()?);
     actions.extend(fields.get("services").map(Services::of).transpose()?.map(Action::Services));
+    if let Value::Map(entries) = &node.value
+        && let Some((key, _)) = entries.iter().find(|(key, _)| key.name == OUTSIDE)
+        && let Some(path) = script_path(node)
+    {
+        let help = format!("write `script: {{path: {path}, {OUTSIDE}: true}}`");
+        return Err(node.wrong_key(key, "belongs to the script, not to the step", Some(help)));
+    }
     // They are taken out before, and belong to the keys that a message names.
     fields.get(WHEN);
     fields.get(LOOP);
@@ -301,13 +311,22 @@ fn files(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
     Ok(Action::Files(Files::new(folder, name)))
 }
 
+/// The path of a step's script.
+fn script_path(node: &Node) -> Option<&str> {
+    let script = node.at("script")?;
+    match &script.at("path").unwrap_or(script).value {
+        Value::Scalar { text, .. } => Some(text),
+        _ => None,
+    }
+}
+
 /// A path, or `{path: PATH, outside: true}`.
 fn script(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
     let mut outside = false;
     let mut node = node;
     if let Value::Map(_) = node.value {
         let fields = Fields::of(node, "a script")?;
-        outside = fields.bool("outside")?.unwrap_or(false);
+        outside = fields.bool(OUTSIDE)?.unwrap_or(false);
         fields.get(WHEN);
         node = fields.require("path", "name its file: `path: scripts/10-pack.sh`")?;
         fields.finish()?;

@@ -136,6 +136,7 @@ fn folder() -> tempfile::TempDir {
         ("files/etc/x", ""),
         ("scripts/10-enable.sh", ""),
         ("debs/local.deb", ""),
+        ("rootfs.tar.zst", ""),
     ];
     write_files(dir.path(), &files);
     dir

@@ -174,7 +174,13 @@ fn root(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Root, Box<Mist
                 return Err(other.wrong_with(problem, help));
             }
         }
-        return Ok(Root::From(join(around.folder, node.text("the path of a root file system")?)));
+        let name = node.text("the path of a root file system")?;
+        let path = join(around.folder, name);
+        if !path.exists() {
+            let help = "it is a tar archive, a folder or an image, by its path from this file";
+            return Err(node.wrong_with(format!("there is no `{name}`"), help));
+        }
+        return Ok(Root::From(path));
     }
     Ok(Root::Debian(debootstrap(fields, around)?))
 }

@@ -47,6 +47,9 @@ pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
     ("LC_ALL", "C.UTF-8"),
 ];
 
+/// What the path of a package that is a file ends with.
+const LOCAL: &str = ".deb";
+
 /// Packages to install.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Packages {
@@ -68,10 +71,17 @@ enum Package {
 pub(crate) struct Lists(Option<u64>);
 
 impl Packages {
-    /// Reads the list of packages of an image; `folder` is where local ones are relative to.
+    /// Reads the list of packages of an image, which are installed while its root is made.
     pub(crate) fn of(node: &Node, folder: &Path) -> Result<Self, Box<Mistake>> {
         if let Some(when) = node.list()?.iter().find_map(|node| node.at(WHEN)) {
             return Err(when.wrong("conditions are for the packages of a provisioner"));
+        }
+        let local = |node: &&Node| matches!(&node.value, Value::Scalar { text, .. } if text.ends_with(LOCAL));
+        if let Some(node) = node.list()?.iter().find(local) {
+            return Err(node.wrong_with(
+                "a package that is a file can't be installed while a root is made",
+                "name it in the `packages` of a provisioner",
+            ));
         }
         Self::of_provisioner(node, &Folder::host(folder))
     }
@@ -174,7 +184,10 @@ fn package(node: &Node, folder: &Folder) -> Result<Package, Box<Mistake>> {
         };
     }
     let text = node.text("the name of a package")?;
-    if text.ends_with(".deb") {
+    if text.ends_with(LOCAL) {
+        if !folder.is_file(Path::new(text)) {
+            return Err(node.wrong(format!("there is no file `{text}` in {folder}")));
+        }
         return Ok(Package::Local(folder.clone(), text.into()));
     }
     Ok(Package::Named(check_name(node, text)?.to_owned()))

@@ -142,8 +142,12 @@ fn check(unit: &str, there: &BTreeSet<String>) -> Result<(), StepError> {
     if there.contains(unit) || template().is_some_and(|template| there.contains(&template)) {
         return Ok(());
     }
-    let help = match nearest(unit, there.iter().map(String::as_str)) {
-        Some(name) => format!("did you mean `{name}`?"),
+    // What units end with is no likeness.
+    let (stem, suffix) = unit.rsplit_once('.').unwrap_or((unit, ""));
+    let others = there.iter().filter_map(|other| other.rsplit_once('.'));
+    let alike = others.filter(|(_, end)| *end == suffix).map(|(other, _)| other);
+    let help = match nearest(stem, alike) {
+        Some(name) => format!("did you mean `{name}.{suffix}`?"),
         None => "a package or an earlier step has to bring it".to_owned(),
     };
     Err(StepError::Impossible(format!("the image has no unit `{unit}`; {help}")))
@@ -155,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_unit_is_there_by_its_name_or_its_template() {
-        let there = ["ssh.service", "getty@.service", "multi-user.target"].map(str::to_owned);
+        let there = ["ssh.service", "dbus.service", "getty@.service", "multi-user.target"]
+            .map(str::to_owned);
         let there = BTreeSet::from(there);
         let error = |unit: &str| check(unit, &there).err().map(|e| e.to_string());
         for unit in ["ssh.service", "getty@ttyS0.service", "getty@.service"] {
@@ -164,6 +169,10 @@ mod tests {
         assert_eq!(
             error("sshd.service").unwrap(),
             "the image has no unit `sshd.service`; did you mean `ssh.service`?"
+        );
+        assert_eq!(
+            error("nope.service").unwrap(),
+            "the image has no unit `nope.service`; a package or an earlier step has to bring it"
         );
         assert_eq!(
             error("lldpd@x.socket").unwrap(),
