@@ -3,7 +3,7 @@
 //! Invariants:
 //! - What can be asked for is known when the server starts ([`Catalogue`]); no request is a path.
 //! - A connection takes little memory, and a bounded one: a request's head has a largest size, there
-//!   is no request body, and a response holds one piece of a file at a time ([`body`]).
+//!   is no request body, and a response holds one piece of a file at a time (`body`).
 //! - No client keeps a connection by doing nothing: a head that does not come, and a client that
 //!   does not read, end it ([`Limits`]).
 //! - Nothing that a client does, nor a lack of descriptors, ends the server or has it spin.
