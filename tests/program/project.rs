@@ -385,8 +385,8 @@ fn a_dry_run_knows_what_a_build_would_do() {
         site.run(who, arguments).code(2).says(&["a: error: ", "nothing.squashfs"]);
     }
     site.run(who, &["-n", "b"]).code(2).says(&[
-        "b: error: cannot read",
-        "nothing.tar",
+        "b: error: ",
+        "images.b.from: there is no `./nothing.tar`",
         "1 image: ",
     ]);
 }

@@ -86,6 +86,9 @@ impl Image {
                 }
             }
             Source::Base(Root::From(path)) => {
+                if let Some(mistake) = self.missing.clone().filter(|_| !path.exists()) {
+                    return Err(mistake.into());
+                }
                 add("kind", "base".to_owned());
                 let digest = digest(path)
                     .map_err(|source| ConfigError::Read { path: path.clone(), source })?;

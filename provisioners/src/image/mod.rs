@@ -45,6 +45,8 @@ pub struct Image {
     pub provisioners: Vec<Folder>,
     variables: Declared,
     cleanup: cleanup::Settings,
+    /// That there is no `from`. In a project this is one image's matter, and no other's.
+    missing: Option<Box<Mistake>>,
 }
 
 /// Where an image stands: in a file of its own, or in a project.
@@ -118,14 +120,15 @@ impl Image {
     /// Reads an image file.
     ///
     /// # Errors
-    /// When it can't be read or has a mistake. That the base exists is not checked: it may be
+    /// When it can't be read or has a mistake, or when there is no `from`. That the base exists is not checked: it may be
     /// built later.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let document = Document::read(file)?;
         let folder = document.folder();
         let layer = |node: &Node| Ok(join(folder, node.text("the path of an image")?));
         let around = Surroundings { folder, layer: &layer, project: None };
-        Ok(Self::of(&document, &document.root, &around)?)
+        let image = Self::of(&document, &document.root, &around)?;
+        image.missing.clone().map_or(Ok(image), |mistake| Err(mistake.into()))
     }
 
     /// Reads the image at `node` of a file.
@@ -152,6 +155,7 @@ impl Image {
             file: document.path().to_owned(),
             description: fields.text("description")?,
             source: Source::of(&fields, around)?,
+            missing: source::missing(node, folder),
             outputs: outputs(&fields, around)?,
             network: own.network.or(all.network).unwrap_or_default(),
             apt_proxy: own.apt_proxy.or(all.apt_proxy.clone()),

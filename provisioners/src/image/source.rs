@@ -174,15 +174,18 @@ fn root(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Root, Box<Mist
                 return Err(other.wrong_with(problem, help));
             }
         }
-        let name = node.text("the path of a root file system")?;
-        let path = join(around.folder, name);
-        if !path.exists() {
-            let help = "it is a tar archive, a folder or an image, by its path from this file";
-            return Err(node.wrong_with(format!("there is no `{name}`"), help));
-        }
-        return Ok(Root::From(path));
+        return Ok(Root::From(join(around.folder, node.text("the path of a root file system")?)));
     }
     Ok(Root::Debian(debootstrap(fields, around)?))
+}
+
+/// That the root file system of `from` is not there, said at its place.
+pub(super) fn missing(image: &Node, folder: &Path) -> Option<Box<Mistake>> {
+    let node = image.at("from")?;
+    let name = node.text("the path of a root file system").ok()?;
+    let help = "it is a tar archive, a folder or an image, by its path from this file";
+    let mistake = || node.wrong_with(format!("there is no `{name}`"), help);
+    (!join(folder, name).exists()).then(mistake)
 }
 
 /// The keys of a [`Debootstrap`] that a whole project may have too.
