@@ -55,7 +55,7 @@ impl fmt::Display for Reason {
                     (None, Some(_), _, Some(now)) => write!(f, "{name} is new: {now}"),
                     (None, ..) => write!(f, "{name} is new"),
                     (_, None, Some(before), _) => write!(f, "{name} is gone: it was {before}"),
-                    (_, None, ..) => write!(f, "{name} is gone"),
+                    (_, None, ..) => write!(f, "{name} is no longer part of it"),
                     _ => write!(f, "{name} changed"),
                 }
             }

@@ -189,7 +189,7 @@ fn what_goes_into_an_image_makes_it_due_and_no_other() {
     site.write("one/files/etc/another", "");
     because(&[], "one", "one: files/etc/another is new");
     fs::remove_file(site.stage.path("project/one/files/etc/another")).unwrap();
-    because(&[], "one", "one: files/etc/another is gone");
+    because(&[], "one", "one: files/etc/another is no longer part of it");
     site.edit("two/provisioner.yml", "files: files", "description: x\nfiles: files");
     because(&[], "two", "two: provisioner.yml changed");
     site.edit_project("provisioner: one}", "provisioner: one, variables: {greeting: hello}}");
