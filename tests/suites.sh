@@ -8,13 +8,15 @@
 #   tests/suites.sh xfstests DIR [OPTION…]    its source, built; options of `check`, or -g generic/quick
 #   tests/suites.sh stress-ng PROGRAM [OPTION…]
 #
-# OVERCOAT is the program, SIZE what a root or a tmpfs may hold. Logs are kept where it says. All
-# happens in a mount namespace of its own, which xfstests needs for the users that it asks for.
+# OVERCOAT is the program, SIZE what a root or a tmpfs may hold. AS=tar seals as tar between two
+# mounts, which keeps access lists, and unpacks that: for tests that remove nothing. Logs are kept
+# where it says. All happens in a mount namespace of its own, which xfstests needs for the users that
+# it asks for.
 set -euo pipefail
-(($# >= 2)) || { sed -n 's/^# \{0,1\}//;2,12p' "$0"; exit 2; }
+(($# >= 2)) || { sed -n 's/^# \{0,1\}//;2,14p' "$0"; exit 2; }
 [[ ${SUITES_INSIDE-} ]] || SUITES_INSIDE=1 exec unshare --mount "$0" "$@"
 
-export OVERCOAT=${OVERCOAT:-$(realpath "$(dirname "$0")/../target/release/overcoat")} SIZE=${SIZE:-1500M}
+export OVERCOAT=${OVERCOAT:-$(realpath "$(dirname "$0")/../target/release/overcoat")} SIZE=${SIZE:-1500M} AS=${AS:-squashfs}
 suite=$1 source=$(realpath "$(type -P "$2")" 2>/dev/null || realpath "$2")
 shift 2
 export W
@@ -106,11 +108,11 @@ lower=$(sed -n 's/.*lowerdir=[^,]*:\([^,]*\).*/\1/p; s/.*lowerdir=\([^,:]*\),.*/
 upper=$(sed -n 's/.*upperdir=\([^,]*\).*/\1/p' <<<"$options")
 # A lower folder that was made anew begins a new test.
 key=$(stat -c %i-%W "$lower")
-[[ $key == $(cat "$W/state/key" 2>/dev/null) ]] || rm -f "$W"/state/*.squashfs
+[[ $key == $(cat "$W/state/key" 2>/dev/null) ]] || rm -rf "$W"/state/*."$AS"
 echo "$key" >"$W/state/key"
 rm -f "$W/lower.squashfs"; mksquashfs "$lower" "$W/lower.squashfs" -quiet -no-progress || exit
 layers=("$W/lower.squashfs"); n=0
-while [[ -e $W/state/$FROM.$n.squashfs ]]; do layers+=("$W/state/$FROM.$n.squashfs"); ((++n)); done
+while [[ -e $W/state/$FROM.$n.$AS ]]; do layers+=("$W/state/$FROM.$n.$AS"); ((++n)); done
 [[ $mode == rw ]] && rw=--rw || rw=
 LD_PRELOAD=$W/bin/shim.so "$OVERCOAT" mount $rw --upper-size "$SIZE" "${layers[@]}" "$dir" || exit
 [[ -z $upper || $n != 0 ]] || cp -a "$upper/." "$dir/"
@@ -119,8 +121,13 @@ H
 #!/bin/bash
 read -r from dir < <(awk -v t="${!#}" '($1 == t || $2 == t) && $3 == "fuse" {print $1, $2; exit}' /proc/mounts)
 if [[ $dir ]]; then
-  n=0; while [[ -e $W/state/$from.$n.squashfs ]]; do ((++n)); done
-  timeout 60 "$OVERCOAT" seal "$dir" --no-manifest -o "$W/state/$from.$n.squashfs" >>"$W/helper.log" 2>&1
+  n=0; while [[ -e $W/state/$from.$n.$AS ]]; do ((++n)); done
+  sealed=$W/state/$from.$n.$AS
+  timeout 60 "$OVERCOAT" seal "$dir" --no-manifest -o "$sealed" >>"$W/helper.log" 2>&1
+  if [[ $AS == tar && -e $sealed ]]; then # No layer is a tar: a folder with what is in it.
+    mv "$sealed" "$W/sealed" && mkdir "$sealed" &&
+      tar --extract --acls --xattrs --xattrs-include='*' --numeric-owner --file "$W/sealed" --directory "$sealed"
+  fi
 fi
 exec /usr/bin/umount "$@"
 H
