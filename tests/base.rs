@@ -154,7 +154,7 @@ fn a_tar_stream_becomes_a_base() {
 }
 
 #[test]
-fn a_bootstrap_that_fails_leaves_nothing() {
+fn a_bootstrap_that_fails_leaves_its_log_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     prepare(dir);
@@ -170,7 +170,8 @@ fn a_bootstrap_that_fails_leaves_nothing() {
     let mut names: Vec<_> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["base.yml", "mmdebstrap", "provisioner"]);
+    assert_eq!(names, ["base.squashfs.log", "base.yml", "mmdebstrap", "provisioner"]);
+    assert_eq!(fs::read_to_string(dir.join("base.squashfs.log")).unwrap(), "no network\n");
 }
 
 #[test]
