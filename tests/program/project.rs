@@ -201,7 +201,7 @@ fn what_goes_into_an_image_makes_it_due_and_no_other() {
                   (cpio.gz)";
     because(&[], "two", before);
     site.edit_project("provisioner: one,", "cleanup: {all: false}, provisioner: one,");
-    because(&[], "one", "cleanup is gone");
+    because(&[], "one", "cleanup is no longer part of it");
     site.edit_project("provisioner: kernel}", "provisioner: kernel, yields: {k: /boot/vmlinuz-*}}");
     let dry = site.report(site.run(who, &["-n", "--json"]).ok());
     let boot = dry.iter().find(|image| text(image, "name") == "boot").unwrap();
