@@ -272,6 +272,7 @@ impl Boot<'_> {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
                     Err(error) => return Err(error.into()),
                 };
+                said |= read > 0;
                 let watcher = &mut *self.watcher;
                 self.talk.take(&buffer[..read], &mut |bytes| watcher.output(bytes));
                 if self.talk.ready {
@@ -345,7 +346,9 @@ impl Boot<'_> {
         }
         if self.up {
             let done = self.options.command.is_none() || self.talk.code.is_some();
-            return done.then_some(Ended::Well);
+            // A kernel that gives up while the command runs does not end the machine.
+            let fault = self.progress.fault.is_some().then_some(Ended::Fault);
+            return if done { Some(Ended::Well) } else { fault };
         }
         self.progress.fault.is_some().then_some(Ended::Fault)
     }

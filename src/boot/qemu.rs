@@ -1,7 +1,7 @@
 //! A machine of QEMU's that boots from the network.
 //!
-//! Its only network is QEMU's own, in which the host's loopback is 10.0.2.2: nothing leaves the
-//! process. The first serial port is the console, the second one the agent's. It ends with this
+//! Its only network is QEMU's own, in which the host's loopback is 10.0.2.2. Nobody reaches it there,
+//! but it reaches what the host reaches, as this process. The first serial port is the console, the second one the agent's. It ends with this
 //! process, whatever ends that.
 
 use std::fs::File;

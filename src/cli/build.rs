@@ -83,8 +83,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     match &args.project.only {
         Some(name) => {
             let index = project.find(name).map_err(Failure::message)?;
-            // There is one image for each process.
-            let _ = super::IMAGE.set(name.clone());
+            super::work_for_another(name)?;
             let outcome = build(&project.images()[index].image, &args.common);
             if let Err(Failure::Error(_, error)) = &outcome {
                 // For the process that wants it built.
@@ -120,6 +119,9 @@ impl Common {
         }
         if let Some(level) = self.seal.level {
             options.push(format!("--level {level}"));
+        }
+        if self.seal.no_manifest {
+            options.push("--no-manifest".to_owned());
         }
         options.extend(self.ansible.iter().map(|arg| format!("--ansible={}", arg.display())));
         options.extend(

@@ -24,7 +24,9 @@ mod serve;
 mod umount;
 
 use std::error::Error;
+use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -179,9 +181,27 @@ fn say(text: &str) {
     };
 }
 
+/// Where data goes instead of standard output, in a process that builds an image for another one.
+static REPORT: OnceLock<File> = OnceLock::new();
+
+/// From now on this process builds `image` for the one that started it: standard output was a pipe to
+/// that, and is where the user is now.
+fn work_for_another(image: &str) -> Result<(), Failure> {
+    let pipe = std::io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(std::io::stderr()).map_err(std::io::Error::from)?;
+    // It is done once.
+    let _ = REPORT.set(File::from(pipe));
+    let _ = IMAGE.set(image.to_owned());
+    Ok(())
+}
+
 /// Data for standard output; a reader that went away has had enough.
 fn print(text: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout(), "{text}") {
+    let written = match REPORT.get() {
+        Some(mut report) => writeln!(report, "{text}"),
+        None => writeln!(std::io::stdout(), "{text}"),
+    };
+    match written {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

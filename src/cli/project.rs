@@ -431,7 +431,13 @@ impl Run<'_> {
         let mut made = Vec::new();
         for report in &reports {
             let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
-            made.push(self.records.made(Path::new(&text("output")), text("sha256"))?);
+            let output = PathBuf::from(text("output"));
+            let manifest = manifest_path(&output);
+            made.push(self.records.made(&output, text("sha256"))?);
+            if manifest.exists() && !self.common.seal.no_manifest {
+                let digest = self.records.digest(&manifest)?;
+                made.push(self.records.made(&manifest, digest)?);
+            }
         }
         let stale = before.into_iter().map(|old| old.file);
         let stale = stale.filter(|file| made.iter().all(|new| new.file != *file));

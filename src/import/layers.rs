@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use fs_model::tree::{NewNode, SetAttr, XattrFlags};
 use fs_model::{Attr, FileType, FsError, Ino, Tree};
 
-use super::{COPY_BUFFER, ImportError, at};
+use super::{COPY_BUFFER, ImportError, at, too_long};
 
 /// Copies all of `from` into `to`, but what `skip` says yes to.
 pub(super) fn tree(
@@ -48,6 +48,7 @@ impl Copy<'_> {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
+            too_long(path)?;
             if !(self.skip)(path) {
                 let entry = self.from.lookup(there, &name).map_err(ImportError::Damaged)?;
                 let result = self.object(path, &name, entry.ino, &entry.attr, here);

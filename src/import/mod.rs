@@ -15,6 +15,9 @@ use crate::layers::OpenError;
 
 pub use tar::tar;
 
+/// Paths are shorter than this, in bytes.
+const PATH_MAX: usize = 4096;
+
 /// Bytes that are moved at a time.
 const COPY_BUFFER: usize = 256 << 10;
 
@@ -129,6 +132,15 @@ fn beginning(from: impl Read) -> io::Result<Vec<u8>> {
 /// Whether a file that begins so is a tar archive: ustar and its kin say so themselves.
 fn is_tar(head: &[u8]) -> bool {
     head.get(257..262) == Some(b"ustar")
+}
+
+/// Refuses a path that is longer than any that can be asked for, which bounds how deep it leads.
+fn too_long(path: &[u8]) -> Result<(), ImportError> {
+    if path.len() < PATH_MAX {
+        return Ok(());
+    }
+    let path = format!("{}…", text(&path[..80]));
+    Err(ImportError::Senseless { path, what: "its path is longer than 4,095 bytes" })
 }
 
 fn text(path: &[u8]) -> String {

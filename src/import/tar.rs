@@ -11,7 +11,7 @@ use ::tar::{Archive, Entry, EntryType};
 use fs_model::tree::{NewNode, SetAttr, XattrFlags};
 use fs_model::{Device, FileType, FsError, Ino, Time, Tree};
 
-use super::{COPY_BUFFER, ImportError, at, text};
+use super::{COPY_BUFFER, ImportError, at, text, too_long};
 
 /// Takes `stream` into `tree`, which may not be mounted yet. Entries whose name, without slashes
 /// around it, `skip` says yes to are left out, with what is below them.
@@ -46,6 +46,7 @@ struct Import<'a> {
 
 /// A path from the root, without slashes around it and without `.`.
 fn clean(path: &[u8]) -> Result<Vec<u8>, ImportError> {
+    too_long(path)?;
     let mut clean = Vec::new();
     for name in path.split(|&b| b == b'/') {
         match name {

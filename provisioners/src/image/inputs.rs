@@ -39,7 +39,7 @@ impl Image {
         let outputs = self
             .outputs
             .iter()
-            .map(|(path, format)| format!("{} ({})", file_name(path), format.name()));
+            .map(|(path, format)| format!("{} ({})", self.named(path), format.name()));
         add("outputs", outputs.collect::<Vec<_>>().join(", "));
         add("network", if self.network == Network::None { "none" } else { "" }.to_owned());
         add("source_date_epoch", self.source_date_epoch.map_or(String::new(), |e| e.to_string()));
@@ -55,7 +55,7 @@ impl Image {
         let named: Vec<String> = provisioners.iter().map(|p| p.name().to_owned()).collect();
         add("provisioners", named.join(", "));
         for (name, value) in self.variables.iter() {
-            add(&format!("variable {name}"), value.to_string());
+            add(&format!("variable {name}"), shown(name, value.to_string()));
         }
         for (index, provisioner) in provisioners.iter().enumerate() {
             let name = provisioner.name();
@@ -72,9 +72,15 @@ impl Image {
         Ok(parts)
     }
 
+    /// A path as the file that the image is in would write it.
+    fn named(&self, path: &Path) -> String {
+        let folder = self.file.parent().unwrap_or(Path::new(""));
+        path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned()
+    }
+
     fn of_source(&self, add: &mut dyn FnMut(&str, String)) -> Result<(), ConfigError> {
         if let Some(layers) = self.source.layers() {
-            let names: Vec<String> = layers.paths().iter().map(|path| file_name(path)).collect();
+            let names: Vec<String> = layers.paths().iter().map(|path| self.named(path)).collect();
             add("layers", names.join(", "));
         }
         match &self.source {
@@ -83,6 +89,7 @@ impl Image {
                 add("kind", "initrd".to_owned());
                 for wanted in yields {
                     add(&format!("yields {}", wanted.name), wanted.pattern.clone());
+                    add(&format!("output {}", wanted.name), self.named(&wanted.output));
                 }
             }
             Source::Base(Root::From(path)) => {
@@ -92,7 +99,7 @@ impl Image {
                 add("kind", "base".to_owned());
                 let digest = digest(path)
                     .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-                add(&format!("from {}", file_name(path)), digest.to_string());
+                add(&format!("from {}", self.named(path)), digest.to_string());
             }
             Source::Base(Root::Debian(debian)) => {
                 add("kind", "base".to_owned());
@@ -113,8 +120,19 @@ impl Image {
     }
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+/// A variable's value, or a digest of one that nobody else should read: inputs are kept in files and
+/// told in logs.
+fn shown(name: &str, value: String) -> String {
+    let name = name.to_ascii_lowercase();
+    let by_name = ["password", "passphrase", "secret", "token", "private"];
+    let in_url = value
+        .split("://")
+        .skip(1)
+        .any(|rest| rest.split(['/', '"', ' ']).next().is_some_and(|host| host.contains('@')));
+    if in_url || by_name.iter().any(|word| name.contains(word)) {
+        return Digest(Sha256::digest(&value).into()).to_string();
+    }
+    value
 }
 
 /// A digest of a file's content, or of all that is in a directory: of its files the sizes and times
@@ -137,15 +155,14 @@ fn digest(path: &Path) -> io::Result<Digest> {
 }
 
 fn tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
+    attributes(&fs::metadata(folder)?, sha256);
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let meta = entry.metadata()?;
         sha256.update(entry.file_name().as_bytes());
         sha256.update([0]);
-        for number in [u64::from(meta.mode()), u64::from(meta.uid()), u64::from(meta.gid())] {
-            sha256.update(number.to_le_bytes());
-        }
+        attributes(&meta, sha256);
         if meta.is_dir() {
             tree(&entry.path(), sha256)?;
             sha256.update([1]);
@@ -156,4 +173,14 @@ fn tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The attributes of one object. Its time of change is among them: that of extended attributes too.
+fn attributes(meta: &fs::Metadata, sha256: &mut Sha256) {
+    for number in [u64::from(meta.mode()), u64::from(meta.uid()), u64::from(meta.gid())] {
+        sha256.update(number.to_le_bytes());
+    }
+    sha256.update(meta.rdev().to_le_bytes());
+    sha256.update(meta.ctime().to_le_bytes());
+    sha256.update(meta.ctime_nsec().to_le_bytes());
 }

@@ -202,7 +202,11 @@ fn members(
         };
         let project = Some(InProject { name: &key.name, globals });
         let image = Image::of(document, node, &Surroundings { folder, layer: &layer, project })?;
-        let needs = needs.into_inner();
+        let mut needs = needs.into_inner();
+        if let Source::Base(image::Root::From(from)) = &image.source {
+            let made = files.values().find(|(_, made)| made.as_ref() == Some(from));
+            needs.extend(made.map(|(index, _)| *index));
+        }
         members.push(Member { name: key.name.clone(), image, needs });
     }
     give(&mut members, variables)?;

@@ -100,7 +100,8 @@ impl Files {
     /// Everything in the tree, a directory before what is in it, by name.
     fn items(&self) -> Result<Vec<Item>, StepError> {
         let found = self.folder.walk(&self.tree)?;
-        let kept = found.into_iter().filter(|item| !is_keep(&item.path));
+        let in_git = |path: &Path| path.components().any(|part| part.as_os_str() == ".git");
+        let kept = found.into_iter().filter(|item| !is_keep(&item.path) && !in_git(&item.path));
         let items = kept.map(|item| self.item(item)).collect::<Result<Vec<_>, _>>()?;
         let mut sources: HashMap<&Path, &Path> = HashMap::new();
         for item in &items {

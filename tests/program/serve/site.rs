@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,7 +40,12 @@ images:
 /// A project, whose artifacts nobody built.
 pub(super) struct Site {
     pub(super) stage: Stage,
+    /// One server at a time: hundreds of stuck clients of one take the kernel's memory for what is
+    /// in flight, and the packets of another are then dropped.
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The server, run by the unprivileged user.
 pub(super) struct Serving {
@@ -59,7 +64,9 @@ pub(super) struct Answer {
 
 impl Site {
     pub(super) fn new() -> Self {
-        let site = Self { stage: Stage::new() };
+        // A test that failed has left nothing behind that matters to another.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let site = Self { stage: Stage::new(), _alone: alone };
         site.stage.write("project/nothing/provisioner.yml", "files: files\n");
         site.stage.write("project/nothing/files/a", "a\n");
         site.project(PROJECT);

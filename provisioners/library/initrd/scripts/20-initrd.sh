@@ -26,7 +26,12 @@ for kernel in /boot/vmlinuz-*; do
   touch --reference="$kernel" "$initrd"
   # What is not there is left out without a word: look.
   lsinitramfs "$initrd" >/tmp/initrd.list
-  grep -q '^init$' /tmp/initrd.list && grep -q 'bin/busybox$' /tmp/initrd.list
+  for wanted in '^init$' 'bin/busybox$'; do
+    if ! grep -q "$wanted" /tmp/initrd.list; then
+      echo "$initrd: nothing in it is called $wanted" >&2
+      exit 1
+    fi
+  done
   echo "$initrd: $(stat -c %s "$initrd") bytes, $(wc -l </tmp/initrd.list) entries"
   rm /tmp/initrd.list
   made=$((made + 1))
