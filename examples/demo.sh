@@ -54,3 +54,6 @@ gzip -dc "$netboot/discovery.cpio.gz" | cpio --quiet --list |
   awk 'NR <= 8; END { printf "… %d entries\n", NR }'
 
 overcoat run "$netboot/base.squashfs" "$netboot/discovery.cpio.gz" -- lsscsi --version
+
+printf '\nTo boot it as a machine would (qemu-system-x86, ipxe-qemu):\n'
+printf '$ overcoat boot -p examples/netboot/overcoat.yml discovery\n'
