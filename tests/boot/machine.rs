@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::support::stage::{EPOCH, Stage, Who, finish};
-use crate::support::tools::sh;
 
 /// What becomes pid 1 where systemd is not what a test is about: it says what it sees, and ends the
 /// machine.
