@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use fs_model::Ino;
 use fs_model::tree::XattrSupport;
+pub(super) use provisioners::image::manifest_path;
 use provisioners::image::parse_size;
 use sha2::{Digest, Sha256};
 use tracing::level_filters::LevelFilter;
@@ -319,13 +320,6 @@ pub(super) fn size_text(bytes: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
         _ => format!("{:.2} GB", bytes as f64 / 1e9),
     }
-}
-
-/// `NAME.cpio.gz.manifest.json` beside the archive `NAME.cpio.gz`.
-pub(crate) fn manifest_path(archive: &Path) -> PathBuf {
-    let mut name = archive.as_os_str().to_owned();
-    name.push(".manifest.json");
-    name.into()
 }
 
 /// A number of bytes on the command line.

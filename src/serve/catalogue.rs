@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use provisioners::Project;
-use provisioners::image::{Format, Source, Yield};
+use provisioners::image::{Format, Source, Yield, manifest_path};
 use provisioners::project::Member;
 
 use super::artifact::Artifact;
@@ -131,10 +131,9 @@ impl Catalogue {
             let manifest = match member.image.source {
                 Source::Initrd { .. } => None,
                 _ => {
-                    let mut path = path.into_os_string();
-                    path.push(MANIFEST);
-                    let name = format!("{name}{MANIFEST}");
-                    Some(self.file(project, member, &name, Path::new(&path))?)
+                    let path = manifest_path(&path);
+                    let name = manifest_path(Path::new(&name)).display().to_string();
+                    Some(self.file(project, member, &name, &path)?)
                 }
             };
             files.push((file, manifest));
@@ -260,9 +259,6 @@ pub(super) fn parameters(append: &str) -> Result<String, CatalogueError> {
         false => Ok(append.trim().to_owned()),
     }
 }
-
-/// What a manifest's name ends with.
-const MANIFEST: &str = ".manifest.json";
 
 /// The name of the file in the folder of the artifacts, if it is in there.
 fn name_in(folder: &Path, file: &Path) -> Option<String> {

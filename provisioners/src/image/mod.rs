@@ -206,6 +206,13 @@ impl Image {
     }
 }
 
+/// The manifest of the archive `NAME.cpio.gz`: `NAME.cpio.gz.manifest.json` beside it.
+pub fn manifest_path(archive: &Path) -> PathBuf {
+    let mut name = archive.as_os_str().to_owned();
+    name.push(".manifest.json");
+    name.into()
+}
+
 /// What an image and a whole project may both say.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {

@@ -235,11 +235,8 @@ fn no_file_twice(
 ) -> Result<(), Box<Mistake>> {
     let mut writers: BTreeMap<PathBuf, &str> = BTreeMap::new();
     for ((key, _), member) in entries.iter().zip(members) {
-        let manifests = member.image.outputs.iter().map(|(path, _)| {
-            let mut path = path.clone().into_os_string();
-            path.push(".manifest.json");
-            PathBuf::from(path)
-        });
+        let outputs = &member.image.outputs;
+        let manifests = outputs.iter().map(|(path, _)| image::manifest_path(path));
         for file in member.files().into_iter().chain(manifests) {
             let file = std::path::absolute(&file).unwrap_or(file);
             if let Some(other) = writers.insert(file.clone(), &member.name) {
