@@ -38,6 +38,15 @@ pub enum OpenError {
     /// The layer itself is at fault.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// More layers than a root can have.
+    #[error(
+        "{count} layers: a root has {} at the most; make one overlay of several",
+        fs_model::stack::MAX_LAYERS
+    )]
+    TooMany {
+        /// How many.
+        count: usize,
+    },
 }
 
 /// The layers of a root, and what they were opened from.

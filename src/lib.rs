@@ -8,6 +8,7 @@ pub mod fuse;
 pub mod import;
 pub mod layers;
 pub mod live;
+pub mod look;
 pub mod machine;
 pub mod project;
 pub mod root;

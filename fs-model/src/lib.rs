@@ -10,8 +10,10 @@ pub mod attr;
 pub mod delta;
 pub mod error;
 pub mod layer;
+pub mod stack;
 pub mod tree;
 
 pub use attr::{Attr, Device, FileType, Time};
 pub use error::{FsError, LayerError};
+pub use stack::Stack;
 pub use tree::{Ino, Tree};

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::space::Space;
-use super::stack::{Source, Stack};
 use crate::error::FsError;
+use crate::stack::{Source, Stack};
 
 /// Bytes of a chunk: what a write into a file of a layer copies up at the least.
 pub(crate) const CHUNK: usize = 64 << 10;

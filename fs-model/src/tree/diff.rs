@@ -16,11 +16,11 @@ use hashbrown::{HashMap, HashSet};
 
 use super::dir::{Beneath, Item, Slot, Target};
 use super::inode::Data;
-use super::stack::{Listed, Pristine, Source, Sources};
 use super::{Ino, ROOT_MODE, State, Tree, XattrSupport, pristine_source};
 use crate::attr::{Attr, FileType};
 use crate::delta::{Change, Delta, DeltaEntry, Object};
 use crate::error::{FsError, LayerError};
+use crate::stack::{Listed, Pristine, Source, Sources};
 
 /// The longest path of a delta, in bytes: no archive reader takes a longer one.
 const PATH_MAX: usize = 4096;

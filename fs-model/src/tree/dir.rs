@@ -17,8 +17,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::Ino;
 use super::space::entry_cost;
-use super::stack::Sources;
 use crate::attr::FileType;
+use crate::stack::Sources;
 
 /// An object and its type, as a directory entry names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use parking_lot::RwLock;
 
 use super::content::Content;
 use super::space::{INODE_COST, Space};
-use super::stack::{Source, Stack};
 use crate::attr::{Attr, Device, FileType, Time};
 use crate::error::FsError;
+use crate::stack::{Source, Stack};
 
 /// Extended attributes by name.
 pub(crate) type XattrMap = BTreeMap<Box<[u8]>, Box<[u8]>>;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::content::MAX_SIZE;
 use super::inode::{Data, Inode};
-use super::stack::Source;
 use super::{Ino, Tree, pristine_source};
 use crate::attr::{FileType, Time};
 use crate::delta::Contents;
 use crate::error::FsError;
 use crate::layer::{Ahead, Xattr};
+use crate::stack::Source;
 
 /// Bytes that a copy within the tree moves at a time.
 const COPY_BUFFER: usize = 256 << 10;

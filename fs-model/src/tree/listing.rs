@@ -10,10 +10,10 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use super::dir::Target;
-use super::stack::{Listed, Stack};
 use super::{Entry, Ino, State, Tree};
 use crate::attr::FileType;
 use crate::error::FsError;
+use crate::stack::{Listed, Stack};
 
 /// How many bytes of the layers' listings are kept.
 const LISTINGS_BYTES: usize = 8 << 20;

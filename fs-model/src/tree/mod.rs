@@ -25,7 +25,6 @@ mod rename;
 mod revert;
 mod scratch;
 mod space;
-mod stack;
 
 use std::sync::Arc;
 
@@ -44,10 +43,10 @@ use self::dir::{Dir, Target};
 use self::inode::Inode;
 use self::listing::Listings;
 use self::space::Space;
-use self::stack::{MAX_LAYERS, Pristine, Source, Sources, Stack};
 use crate::attr::{Attr, FileType, Time};
 use crate::error::{FsError, LayerError};
 use crate::layer::Layer;
+use crate::stack::{Pristine, Source, Sources, Stack};
 
 /// An inode number of a tree: an object's own for life, across copy-up, rename and hard links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,10 +158,7 @@ impl Tree {
     /// # Errors
     /// A layer whose root cannot be read; [`FsError::Invalid`] for more than 500 layers.
     pub fn new(layers: Vec<Arc<dyn Layer>>, options: TreeOptions) -> Result<Tree, FsError> {
-        if layers.len() > MAX_LAYERS {
-            return Err(FsError::Invalid);
-        }
-        let stack = Stack::new(layers);
+        let stack = Stack::new(layers)?;
         let sources = stack.root()?;
         let mut inodes = HashMap::new();
         let mut dirs = HashMap::new();

@@ -8,11 +8,11 @@ use super::content::Content;
 use super::dir::{Beneath, Changes, Dir, Slot, Target};
 use super::inode::{Body, Data, Inode, XattrMap};
 use super::space::entry_cost;
-use super::stack::{Pristine, Sources};
 use super::{Entry, Ino, State, Tree};
 use crate::acl::{self, Acl};
 use crate::attr::{Device, FileType, Time};
 use crate::error::FsError;
+use crate::stack::{Pristine, Sources};
 
 /// The longest name of a directory entry, in bytes, as everywhere on Linux.
 const NAME_MAX: usize = 255;

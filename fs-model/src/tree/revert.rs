@@ -11,10 +11,10 @@ use hashbrown::HashSet;
 use super::dir::{Beneath, Slot, Target};
 use super::inode::Inode;
 use super::names::check_name;
-use super::stack::{Pristine, Source, Sources};
 use super::{Ino, State, Tree};
 use crate::attr::{FileType, Time};
 use crate::error::FsError;
+use crate::stack::{Pristine, Source, Sources};
 
 type Name = Box<[u8]>;
 

@@ -16,24 +16,24 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::Ino;
 use crate::attr::{Attr, FileType};
-use crate::error::LayerError;
+use crate::error::{FsError, LayerError};
 use crate::layer::{Ahead, Layer, LayerEntry, LayerIno, Xattr};
+use crate::tree::Ino;
 
 /// Bits of an inode number that hold the layer's own number.
 const LAYER_INO_BITS: u32 = 48;
 /// How many layers a tree takes. Well above what a boot stacks, and what overlayfs takes in one
 /// page of mount options.
-pub(crate) const MAX_LAYERS: usize = 500;
+pub const MAX_LAYERS: usize = 500;
 
 /// An object of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Source {
+pub struct Source {
     /// Index of the layer; 0 is the lowest.
-    pub(crate) layer: u16,
+    pub layer: u16,
     /// The object in it.
-    pub(crate) ino: LayerIno,
+    pub ino: LayerIno,
 }
 
 impl Source {
@@ -52,30 +52,46 @@ impl Source {
 }
 
 /// The directories that one directory of the union is merged from, topmost first.
-pub(crate) type Sources = SmallVec<[Source; 1]>;
+pub type Sources = SmallVec<[Source; 1]>;
 
 /// What a name of the pristine tree stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Pristine {
-    Object { source: Source, kind: FileType },
+pub enum Pristine {
+    /// Anything but a directory.
+    Object {
+        /// The object.
+        source: Source,
+        /// Its type.
+        kind: FileType,
+    },
+    /// A directory, by what it is merged from: at least one source.
     Directory(Sources),
 }
 
 impl Pristine {
     pub(crate) fn ino(&self) -> Ino {
+        self.source().to_ino()
+    }
+
+    /// The topmost object: it has the attributes.
+    pub fn source(&self) -> Source {
         match self {
-            Pristine::Object { source, .. } => source.to_ino(),
-            Pristine::Directory(sources) => sources[0].to_ino(),
+            Pristine::Object { source, .. } => *source,
+            Pristine::Directory(sources) => sources[0],
         }
     }
 
-    pub(crate) fn kind(&self) -> FileType {
+    /// Its type.
+    pub fn kind(&self) -> FileType {
         match self {
             Pristine::Object { kind, .. } => *kind,
             Pristine::Directory(_) => FileType::Directory,
         }
     }
 }
+
+/// What stands in a directory, by name, sorted.
+pub type Entries = Vec<(Box<[u8]>, Pristine)>;
 
 /// A name of the pristine listing of a directory.
 #[derive(Clone, Debug)]
@@ -87,16 +103,21 @@ pub(crate) struct Listed {
 
 /// The layers of a tree, lowest first.
 #[derive(Debug)]
-pub(crate) struct Stack {
+pub struct Stack {
     layers: Vec<Arc<dyn Layer>>,
     /// For each layer that says nothing of its root: that root, and the one that stands in for it.
     stand_ins: Vec<(Source, Source)>,
 }
 
 impl Stack {
-    /// `layers` are given lowest first; more than [`MAX_LAYERS`] are refused by the caller.
-    pub(crate) fn new(layers: Vec<Arc<dyn Layer>>) -> Self {
-        debug_assert!(layers.len() <= MAX_LAYERS);
+    /// A stack of `layers`, given lowest first.
+    ///
+    /// # Errors
+    /// [`FsError::Invalid`] for more than [`MAX_LAYERS`].
+    pub fn new(layers: Vec<Arc<dyn Layer>>) -> Result<Self, FsError> {
+        if layers.len() > MAX_LAYERS {
+            return Err(FsError::Invalid);
+        }
         let mut stand_ins = Vec::new();
         let mut described = None;
         for (index, layer) in layers.iter().enumerate() {
@@ -107,10 +128,11 @@ impl Stack {
                 _ => described = Some(root),
             }
         }
-        Stack { layers, stand_ins }
+        Ok(Stack { layers, stand_ins })
     }
 
-    pub(crate) fn layers(&self) -> &[Arc<dyn Layer>] {
+    /// The layers, lowest first.
+    pub fn layers(&self) -> &[Arc<dyn Layer>] {
         &self.layers
     }
 
@@ -124,8 +146,11 @@ impl Stack {
         usize::from(source.layer) < self.layers.len()
     }
 
-    /// The merged root of all layers.
-    pub(crate) fn root(&self) -> Result<Sources, LayerError> {
+    /// The merged root of all layers, of which there is at least one.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn root(&self) -> Result<Sources, LayerError> {
         let mut sources = Sources::new();
         for (index, layer) in self.layers.iter().enumerate().rev() {
             let root = layer.root();
@@ -138,11 +163,10 @@ impl Stack {
     }
 
     /// What `name` stands for in the directory merged from `dir`.
-    pub(crate) fn lookup(
-        &self,
-        dir: &[Source],
-        name: &[u8],
-    ) -> Result<Option<Pristine>, LayerError> {
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn lookup(&self, dir: &[Source], name: &[u8]) -> Result<Option<Pristine>, LayerError> {
         let mut merged = Sources::new();
         for &source in dir {
             let layer = self.layer(source);
@@ -167,38 +191,70 @@ impl Stack {
         Ok((!merged.is_empty()).then_some(Pristine::Directory(merged)))
     }
 
-    /// The names of the directory merged from `dir`, sorted.
-    pub(crate) fn list(&self, dir: &[Source]) -> Result<Vec<Listed>, LayerError> {
-        let listed = |source: Source, name, ino, kind| Listed {
-            name,
-            ino: Source { layer: source.layer, ino }.to_ino(),
-            kind,
+    /// What stands in the directory merged from `dir`, sorted by name.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn entries(&self, dir: &[Source]) -> Result<Entries, LayerError> {
+        let of = |source: Source, ino, kind| {
+            let source = Source { layer: source.layer, ino };
+            match kind {
+                FileType::Directory => Pristine::Directory(Sources::from_elem(source, 1)),
+                kind => Pristine::Object { source, kind },
+            }
         };
         if let [only] = dir {
             let entries = self.layer(*only).read_dir(only.ino)?;
             return Ok(entries
                 .into_iter()
                 .filter_map(|e| match e.entry {
-                    LayerEntry::Object { ino, kind } => Some(listed(*only, e.name, ino, kind)),
+                    LayerEntry::Object { ino, kind } => Some((e.name, of(*only, ino, kind))),
                     LayerEntry::Whiteout => None,
                 })
                 .collect());
         }
-        // The topmost layer that says something of a name decides.
-        type Decided = Option<(Source, LayerIno, FileType)>;
-        let mut names: BTreeMap<Box<[u8]>, Decided> = BTreeMap::new();
-        for &source in dir {
+        // The topmost layer that says something of a name decides, unless it is a directory, which
+        // those below add to until one of them ends it.
+        struct Merged {
+            found: Option<Pristine>,
+            ended: bool,
+        }
+        let mut names: BTreeMap<Box<[u8]>, Merged> = BTreeMap::new();
+        for (index, &source) in dir.iter().enumerate() {
+            let last = index + 1 == dir.len();
             for e in self.layer(source).read_dir(source.ino)? {
-                names.entry(e.name).or_insert(match e.entry {
-                    LayerEntry::Object { ino, kind } => Some((source, ino, kind)),
+                let merged = names.entry(e.name).or_insert(Merged { found: None, ended: false });
+                if merged.ended {
+                    continue;
+                }
+                let object = match e.entry {
+                    LayerEntry::Object { ino, kind } => Some((ino, kind)),
                     LayerEntry::Whiteout => None,
-                });
+                };
+                // With nothing below, nobody asks whether it is opaque.
+                merged.ended = match object {
+                    Some((ino, FileType::Directory)) if !last => {
+                        self.layer(source).is_opaque(ino)?
+                    }
+                    _ => true,
+                };
+                match (&mut merged.found, object) {
+                    (Some(Pristine::Directory(sources)), Some((ino, FileType::Directory))) => {
+                        sources.push(Source { layer: source.layer, ino });
+                    }
+                    (None, Some((ino, kind))) => merged.found = Some(of(source, ino, kind)),
+                    _ => {}
+                }
             }
         }
-        Ok(names
-            .into_iter()
-            .filter_map(|(name, e)| e.map(|(source, ino, kind)| listed(source, name, ino, kind)))
-            .collect())
+        Ok(names.into_iter().filter_map(|(name, merged)| Some((name, merged.found?))).collect())
+    }
+
+    /// The names of the directory merged from `dir`, sorted.
+    pub(crate) fn list(&self, dir: &[Source]) -> Result<Vec<Listed>, LayerError> {
+        let listed =
+            |(name, found): (_, Pristine)| Listed { name, ino: found.ino(), kind: found.kind() };
+        Ok(self.entries(dir)?.into_iter().map(listed).collect())
     }
 
     /// The object that has the attributes of `source`.
@@ -207,7 +263,11 @@ impl Stack {
         stand_in.map_or(source, |(_, below)| *below)
     }
 
-    pub(crate) fn attr(&self, source: Source) -> Result<Attr, LayerError> {
+    /// The attributes of an object.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn attr(&self, source: Source) -> Result<Attr, LayerError> {
         let described = self.described(source);
         let mut attr = self.layer(described).attr(described.ino)?;
         if described != source {
@@ -217,16 +277,28 @@ impl Stack {
         Ok(attr)
     }
 
-    pub(crate) fn read_link(&self, source: Source) -> Result<Vec<u8>, LayerError> {
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn read_link(&self, source: Source) -> Result<Vec<u8>, LayerError> {
         self.layer(source).read_link(source.ino)
     }
 
-    pub(crate) fn xattrs(&self, source: Source) -> Result<Vec<Xattr>, LayerError> {
+    /// All extended attributes, sorted by name.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn xattrs(&self, source: Source) -> Result<Vec<Xattr>, LayerError> {
         let source = self.described(source);
         self.layer(source).xattrs(source.ino)
     }
 
-    pub(crate) fn read_at(
+    /// Fills `buf` from `offset` on; less than `buf.len()` comes back only at the end of the file.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn read_at(
         &self,
         source: Source,
         offset: u64,
@@ -235,11 +307,11 @@ impl Stack {
         self.layer(source).read_at(source.ino, offset, buf)
     }
 
-    pub(crate) fn next_data(
-        &self,
-        source: Source,
-        offset: u64,
-    ) -> Result<Option<Range<u64>>, LayerError> {
+    /// Where the next data at or after `offset` lies; `None` when only a hole follows.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn next_data(&self, source: Source, offset: u64) -> Result<Option<Range<u64>>, LayerError> {
         self.layer(source).next_data(source.ino, offset)
     }
 
