@@ -12,7 +12,9 @@ use fs_model::layer::{Layer, LayerEntry, LayerIno};
 use fs_model::tree::Follow;
 use provisioners::image::manifest_path;
 
+use super::accounts::Accounts;
 use super::archive::UNREADABLE;
+use super::works::kernel_version;
 use super::{CheckError, Request, Stopped};
 use crate::layers::OpenError;
 use crate::look::{LookError, Node, View, join};
@@ -80,6 +82,9 @@ pub(super) struct Context<'a> {
     names: Vec<String>,
     roots: Result<Roots, String>,
     difference: OnceLock<Result<Difference, LookError>>,
+    accounts: OnceLock<Result<Accounts, LookError>>,
+    /// The kernel that boots, if one was named: its version, if it says one.
+    pub(super) kernel: Option<Option<String>>,
 }
 
 impl<'a> Context<'a> {
@@ -110,7 +115,19 @@ impl<'a> Context<'a> {
             }
         };
         let names = images.iter().map(|image| image.name.clone()).collect();
-        Ok(Context { request, images, names, roots, difference: OnceLock::new() })
+        let kernel = request.kernel.as_ref().map(|path| {
+            let fail = |source| CheckError::Kernel { path: path.clone(), source };
+            map_image(path).map_err(fail).map(|image| kernel_version(&image))
+        });
+        Ok(Context {
+            request,
+            images,
+            names,
+            roots,
+            difference: OnceLock::new(),
+            accounts: OnceLock::new(),
+            kernel: kernel.transpose()?,
+        })
     }
 
     /// The images, as the user named them, the lowest first.
@@ -133,6 +150,11 @@ impl<'a> Context<'a> {
         &self.names[node.layer()]
     }
 
+    /// The judged images, for what is of all of them.
+    pub(super) fn judged_names(&self) -> String {
+        self.names[self.first()..].join(", ")
+    }
+
     pub(super) fn roots(&self) -> Result<&Roots, Stopped> {
         let refused =
             |reason: &String| Stopped::CannotRun(format!("a layer cannot be read: {reason}"));
@@ -143,6 +165,24 @@ impl<'a> Context<'a> {
         let roots = self.roots()?;
         let difference = self.difference.get_or_init(|| difference(roots, self.first()));
         difference.as_ref().map_err(|error| Stopped::Failed(error.clone()))
+    }
+
+    /// The users and groups of the merged root.
+    pub(super) fn accounts(&self) -> Result<&Accounts, Stopped> {
+        let view = &self.roots()?.view;
+        let accounts = self.accounts.get_or_init(|| Accounts::of(view));
+        accounts.as_ref().map_err(|error| Stopped::Failed(error.clone()))
+    }
+
+    /// Whether the overlay that a file comes from was made with the very same one beneath it as
+    /// there is now, as its manifest says: then what it did to it, it did on purpose.
+    pub(super) fn saw(&self, file: &Node, below: &View) -> Result<bool, Stopped> {
+        let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
+        let Some(then) = crate::below::digest_of(manifest, &file.path) else { return Ok(false) };
+        match reach(below, &file.path)?.filter(Node::is_file) {
+            Some(now) => Ok(crate::seal::manifest::hex(&below.digest(&now)?) == then),
+            None => Ok(false),
+        }
     }
 
     /// What the layer at this place has itself, beside what is beneath it, in tree order.

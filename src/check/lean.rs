@@ -186,9 +186,11 @@ fn places(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
 fn place(path: &[u8]) -> Option<(&'static Lint, Vec<u8>)> {
     let found = PLACES.iter().find(|(dir, _)| path.starts_with(dir.as_bytes()));
     if let Some((dir, lint)) = found {
-        // Licences are to stay: they are few, and some ask for it.
-        let licence = path.ends_with(b"/copyright");
-        return (!licence).then(|| (*lint, dir.trim_end_matches('/').into()));
+        // Licences are to stay: they are few, and some ask for it. debconf keeps its answers in a
+        // cache that is none.
+        let stays = path.ends_with(b"/copyright")
+            || path.starts_with(b"var/cache/debconf/") && path.ends_with(b".dat");
+        return (!stays).then(|| (*lint, dir.trim_end_matches('/').into()));
     }
     if path.ends_with(b".pyc") {
         let cut = path.windows(12).position(|window| window == b"/__pycache__");
@@ -209,8 +211,8 @@ fn memory(size: u64) -> u64 {
 
 /// Files that are the same as others: those of the base at their paths, or each other.
 fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    /// Below this, two copies are cheaper than a thought.
-    const LEAST: u64 = PAGE;
+    /// To save less than this, nobody makes a link.
+    const LEAST: u64 = 64 << 10;
     let roots = context.roots()?;
     let mut by_size: BTreeMap<u64, Vec<&crate::look::Node>> = BTreeMap::new();
     for brought in &context.difference()?.brought {
@@ -230,7 +232,7 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
             findings.push(finding.saves(memory(node.attr.size)));
             continue;
         }
-        if node.attr.size >= LEAST {
+        if node.attr.size >= PAGE {
             by_size.entry(node.attr.size).or_default().push(node);
         }
     }
@@ -247,7 +249,8 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
                 same.push(node);
             }
         }
-        for same in by_digest.into_values().filter(|same| same.len() > 1) {
+        let saves = |count: usize| memory(size) * (count as u64 - 1);
+        for same in by_digest.into_values().filter(|same| saves(same.len()) >= LEAST) {
             let others: Vec<String> = same[1..]
                 .iter()
                 .take(3)
@@ -260,7 +263,7 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
             let message = format!("the same content as {}{more}", others.join(", "));
             let layer = context.layer(same[0]);
             let finding = Finding::new(&DUPLICATE, layer, Some(&same[0].path), message);
-            findings.push(finding.saves(memory(size) * (same.len() as u64 - 1)));
+            findings.push(finding.saves(saves(same.len())));
         }
     }
     Ok(())
@@ -293,9 +296,8 @@ fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Sto
             }
         }
         if takes > most {
-            let names: Vec<&str> = judged.iter().map(|(_, image)| image.name.as_str()).collect();
             let message = format!("{} of memory, and {} are allowed", shown(takes), shown(most));
-            let finding = Finding::new(&RAM_BUDGET, &names.join(", "), None, message);
+            let finding = Finding::new(&RAM_BUDGET, &context.judged_names(), None, message);
             findings.push(finding.severity(Severity::Error).saves(takes - most));
         }
     }

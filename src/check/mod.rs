@@ -14,6 +14,7 @@
 //! - What is wrong in an image that is judged is a finding; what is wrong in one beneath it is an
 //!   error.
 
+mod accounts;
 mod archive;
 mod context;
 mod fit;

@@ -2,20 +2,18 @@
 //! accounts.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 use fs_model::tree::Follow;
 
 use super::lints::{ACCOUNTS, CONFFILE, PACKAGE_DATABASE};
 use super::version::compare;
+use crate::check::accounts::Accounts;
 use crate::check::context::{Context, reach};
 use crate::check::{Findings, Stopped};
 use crate::look::packages::{Package, Packages};
 use crate::look::{LookError, Node, View};
 
 const STATUS: &[u8] = b"var/lib/dpkg/status";
-/// The most of a database of accounts that is read.
-const MOST: usize = 16 << 20;
 
 /// Whether the overlays' dpkg database is true of the packages of the base.
 pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
@@ -26,6 +24,9 @@ pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
     else {
         return Ok(());
     };
+    if context.saw(&status, below)? {
+        return Ok(());
+    }
     let layer = context.layer(&status);
     let (says, has) = (Packages::read(view)?, Packages::read(below)?);
     for (name, package) in has.iter().filter(|(_, package)| package.is_installed()) {
@@ -106,15 +107,20 @@ fn no_way(error: LookError) -> Result<Option<Node>, LookError> {
 pub(super) fn accounts(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
     let roots = context.roots()?;
     let Some(below) = &roots.below else { return Ok(()) };
-    for (path, what) in [("etc/passwd", "user"), ("etc/group", "group")] {
+    let now = context.accounts()?;
+    let before = Accounts::of(below)?;
+    let of = [
+        ("etc/passwd", "user", &before.users, &now.users),
+        ("etc/group", "group", &before.groups, &now.groups),
+    ];
+    for (path, what, before, now) in of {
         let Some(file) = reach(&roots.view, path.as_bytes())? else { continue };
-        if file.layer() < context.first() {
+        if file.layer() < context.first() || context.saw(&file, below)? {
             continue;
         }
-        let now = numbers(&roots.view, path)?;
-        for (name, id) in numbers(below, path)? {
-            let message = match now.get(&name) {
-                Some(other) if *other == id => continue,
+        for (name, id) in before {
+            let message = match now.get(name) {
+                Some(other) if other == id => continue,
                 Some(other) => {
                     format!("the {what} {name} is number {id} in the base, and {other} here")
                 }
@@ -124,17 +130,4 @@ pub(super) fn accounts(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
         }
     }
     Ok(())
-}
-
-/// The numbers of users or groups, by name (passwd(5), group(5)).
-fn numbers(view: &View, path: &str) -> Result<BTreeMap<String, u32>, LookError> {
-    let Some(file) = reach(view, path.as_bytes())?.filter(Node::is_file) else {
-        return Ok(BTreeMap::new());
-    };
-    let text = view.head(&file, MOST)?;
-    let account = |line: &str| {
-        let mut fields = line.split(':');
-        Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
-    };
-    Ok(String::from_utf8_lossy(&text).lines().filter_map(account).collect())
 }

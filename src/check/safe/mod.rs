@@ -1,7 +1,9 @@
 //! Lints of what an overlay should not carry to every machine that boots it, or what deserves a
 //! second look there.
 
+mod identity;
 mod lints;
+mod secrets;
 
 use fs_model::FileType;
 
@@ -11,8 +13,26 @@ use crate::look::View;
 
 use lints::*;
 
-pub(super) static PASSES: &[Pass] =
-    &[Pass { lints: &[&SETUID, &CAPABILITY, &WORLD_WRITABLE, &DEVICE], run: rights }];
+pub(super) static PASSES: &[Pass] = &[
+    Pass { lints: &[&SETUID, &CAPABILITY, &WORLD_WRITABLE, &DEVICE], run: rights },
+    Pass {
+        lints: &[&PRIVATE_KEY, &HOST_KEY, &TOKEN, &CREDENTIALS, &HISTORY],
+        run: secrets::secrets,
+    },
+    Pass {
+        lints: &[
+            &MACHINE_ID,
+            &RANDOM_SEED,
+            &RESOLV_CONF,
+            &PROXY,
+            &SUDOERS,
+            &PAM,
+            &AUTHORIZED_KEYS,
+            &PASSWORD,
+        ],
+        run: identity::identity,
+    },
+];
 
 /// What modes, capabilities and devices give to whom.
 fn rights(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {

@@ -3,6 +3,7 @@
 use fs_model::tree::Follow;
 
 use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
+use super::units::is_dependency;
 use crate::check::context::{Context, reach};
 use crate::check::{Finding, Findings, Stopped};
 use crate::look::{LookError, Node, View, Walk};
@@ -50,10 +51,7 @@ pub(super) fn links(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
     if difference.gone.is_empty() && !hides {
         return Ok(());
     }
-    let layer = match &context.names()[context.first()..] {
-        [only] => only.clone(),
-        several => several.join(", "),
-    };
+    let layer = context.judged_names();
     roots.view.walk::<Stopped>(&roots.view.root()?, &mut |node| {
         if node.is_link() && node.layer() < context.first() {
             let target = roots.view.link(node)?;
@@ -77,7 +75,8 @@ fn dangling(layer: &str, node: &Node, target: &[u8]) -> Finding {
 /// Whether a link leads to nothing, and will not lead to anything once the machine is up, and
 /// somebody may miss that.
 fn dangles(view: &View, node: &Node, target: &[u8]) -> Result<bool, LookError> {
-    if reach(view, &node.path)?.is_some() {
+    // What enables a unit does so by its name: where it leads to does not matter.
+    if reach(view, &node.path)?.is_some() || is_dependency(&node.path) {
         return Ok(false);
     }
     // `/dev/null` and the like, and what another such link leads to.

@@ -32,7 +32,8 @@ pub(super) fn interpreters(
     let view = &context.roots()?.view;
     for brought in &context.difference()?.brought {
         let node = &brought.node;
-        if !node.is_file() || node.attr.mode & 0o111 == 0 || node.attr.size < 4 {
+        let example = node.path.starts_with(b"usr/share/doc/");
+        if !node.is_file() || node.attr.mode & 0o111 == 0 || node.attr.size < 4 || example {
             continue;
         }
         let head = view.head(node, LINE)?;
@@ -49,7 +50,7 @@ pub(super) fn interpreters(
         };
         let finding = Finding::new(&INTERPRETER, context.layer(node), Some(&node.path), what);
         let to_run = RUN.iter().any(|dir| node.path.starts_with(dir));
-        findings.push(if to_run { finding } else { finding.severity(Severity::Warning) });
+        findings.push(if to_run { finding } else { finding.severity(Severity::Note) });
     }
     Ok(())
 }
