@@ -13,7 +13,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::options::size_text;
 use super::{Failure, Outcome, print, project, say};
-use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity};
+use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
 use crate::check::{check, lint, lints, sarif};
 use crate::serve::Catalogue;
 
@@ -257,14 +257,24 @@ fn of_project(
     images.push(output.clone());
     let kernel = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
     let kernel = kernel.map(|parts| parts.kernel).filter(|kernel| kernel.exists());
+    let check = &member.image.check;
+    let silences = check.skip.iter().map(|skip| Silence {
+        lint: skip.lint.clone(),
+        path: skip.path.clone(),
+        reason: skip.reason.clone(),
+    });
+    let selection = Selection::new(args.only.clone(), args.skip.clone(), silences.collect())
+        .map_err(|error| {
+            Failure::message(format!("{}: {name}: {error}", member.image.file.display()))
+        })?;
     Ok(Request {
         name: name.clone(),
         images,
         beneath,
         other_base: args.base.is_some(),
         kernel: request.kernel.clone().or(kernel),
-        budget: Budget::default(),
-        ..request.clone()
+        budget: Budget { size: check.size, ram: check.ram },
+        selection,
     })
 }
 
