@@ -483,6 +483,7 @@ fn matches(pattern: &str, text: &str) -> bool {
             |c| c.is_ascii_alphanumeric() || "_+".contains(c),
             |c| c.is_ascii_alphanumeric() || "._+-".contains(c),
         ),
+        "^/" => text.starts_with('/'),
         "\\{[{%#]" => ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark)),
         other => panic!("{other} is not known"),
     }
