@@ -10,10 +10,13 @@ mod base;
 mod boot;
 mod build;
 mod control;
+mod diff;
+mod images;
 mod import;
 mod init;
 mod mount;
 mod options;
+mod out;
 mod progress;
 mod project;
 mod run;
@@ -21,6 +24,7 @@ mod schema;
 mod seal;
 mod sealer;
 mod serve;
+mod shown;
 mod umount;
 
 use std::error::Error;
@@ -80,6 +84,8 @@ enum Command {
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
+    /// Tell what overlays change in their base, or in what two stacks differ
+    Diff(diff::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -89,6 +95,8 @@ enum Failure {
     Error(u8, Box<dyn Error>),
     /// A signal asked to end.
     Signal(i32),
+    /// Who reads standard output has had enough.
+    Enough,
 }
 
 impl Failure {
@@ -117,6 +125,8 @@ failure_from!(
     provisioners::PlanError,
     provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
+    crate::layers::OpenError,
+    crate::look::LookError,
     crate::project::RecordError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
@@ -143,9 +153,11 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Diff(args) => diff::run(&args),
     };
     match outcome {
         Ok(code) => code,
+        Err(Failure::Enough) => ExitCode::SUCCESS,
         Err(Failure::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
         Err(Failure::Error(code, error)) => {
             say(&format!("error: {}", describe(&*error)));
