@@ -9,11 +9,14 @@
 mod base;
 mod boot;
 mod build;
+mod cat;
 mod control;
 mod diff;
+mod du;
 mod images;
 mod import;
 mod init;
+mod ls;
 mod mount;
 mod options;
 mod out;
@@ -25,6 +28,8 @@ mod seal;
 mod sealer;
 mod serve;
 mod shown;
+mod stat;
+mod tree;
 mod umount;
 
 use std::error::Error;
@@ -84,6 +89,16 @@ enum Command {
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
+    /// List what is in images, without mounting them
+    Ls(ls::Args),
+    /// Show what is in images as a tree
+    Tree(tree::Args),
+    /// Write files of images to standard output
+    Cat(cat::Args),
+    /// Tell all that is known of an object in images, layer by layer
+    Stat(stat::Args),
+    /// Sum up what takes how much in images, or how much RAM they need
+    Du(du::Args),
     /// Tell what overlays change in their base, or in what two stacks differ
     Diff(diff::Args),
 }
@@ -153,6 +168,11 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Tree(args) => tree::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Du(args) => du::run(&args),
         Command::Diff(args) => diff::run(&args),
     };
     match outcome {
