@@ -6,6 +6,7 @@ pub mod boot;
 pub mod calendar;
 pub mod cli;
 pub mod diff;
+pub mod extract;
 pub mod fuse;
 pub mod import;
 pub mod layers;

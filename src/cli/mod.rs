@@ -13,6 +13,7 @@ mod cat;
 mod control;
 mod diff;
 mod du;
+mod extract;
 mod images;
 mod import;
 mod init;
@@ -95,6 +96,8 @@ enum Command {
     Tree(tree::Args),
     /// Write files of images to standard output
     Cat(cat::Args),
+    /// Take files out of images, into a folder or an archive
+    Extract(extract::Args),
     /// Tell all that is known of an object in images, layer by layer
     Stat(stat::Args),
     /// Sum up what takes how much in images, or how much RAM they need
@@ -171,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Ls(args) => ls::run(&args),
         Command::Tree(args) => tree::run(&args),
         Command::Cat(args) => cat::run(&args),
+        Command::Extract(args) => extract::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Diff(args) => diff::run(&args),
