@@ -12,11 +12,12 @@ use fs_model::layer::{Layer, LayerEntry, LayerIno};
 use fs_model::tree::Follow;
 use provisioners::image::manifest_path;
 
-use super::accounts::Accounts;
 use super::archive::UNREADABLE;
 use super::works::kernel_version;
 use super::{CheckError, Request, Stopped};
 use crate::layers::OpenError;
+use crate::look::accounts::Accounts;
+use crate::look::packages::{Owners, Packages};
 use crate::look::{LookError, Node, View, join};
 use crate::sandbox::map_image;
 
@@ -83,6 +84,7 @@ pub(super) struct Context<'a> {
     roots: Result<Roots, String>,
     difference: OnceLock<Result<Difference, LookError>>,
     accounts: OnceLock<Result<Accounts, LookError>>,
+    owners: OnceLock<Result<Owners, LookError>>,
     /// The kernel that boots, if one was named: its version, if it says one.
     pub(super) kernel: Option<Option<String>>,
 }
@@ -126,6 +128,7 @@ impl<'a> Context<'a> {
             roots,
             difference: OnceLock::new(),
             accounts: OnceLock::new(),
+            owners: OnceLock::new(),
             kernel: kernel.transpose()?,
         })
     }
@@ -170,8 +173,18 @@ impl<'a> Context<'a> {
     /// The users and groups of the merged root.
     pub(super) fn accounts(&self) -> Result<&Accounts, Stopped> {
         let view = &self.roots()?.view;
-        let accounts = self.accounts.get_or_init(|| Accounts::of(view));
+        let accounts = self.accounts.get_or_init(|| Accounts::read(view));
         accounts.as_ref().map_err(|error| Stopped::Failed(error.clone()))
+    }
+
+    /// The package that brought a path, as the merged root's database has it.
+    pub(super) fn package(&self, path: &[u8]) -> Result<Option<&str>, Stopped> {
+        let view = &self.roots()?.view;
+        let owners = self.owners.get_or_init(|| Packages::read(view)?.owners(view));
+        match owners {
+            Ok(owners) => Ok(owners.of(path)),
+            Err(error) => Err(Stopped::Failed(error.clone())),
+        }
     }
 
     /// Whether the overlay that a file comes from was made with the very same one beneath it as
@@ -233,12 +246,19 @@ fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
     }
     // A stack of listings, so that no depth of the tree can be too much.
     let mut pending = vec![vec![Brought { node: root, before }].into_iter()];
+    let mut way = Vec::new();
     while let Some(listing) = pending.last_mut() {
         let Some(brought) = listing.next() else {
             pending.pop();
+            way.pop();
             continue;
         };
         if brought.node.is_dir() {
+            let source = brought.node.found.source();
+            if way.contains(&source) {
+                return Err(roots.view.within_itself(&brought.node));
+            }
+            way.push(source);
             let mut under = match (&brought.before, below) {
                 (Some(before), Some(below)) => below.children(before)?,
                 _ => Vec::new(),
@@ -267,14 +287,22 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
     let mut all = Vec::new();
     let root = Own { path: Vec::new(), attr: None, under: below.map(View::root).transpose()? };
     let mut pending = vec![vec![(root, Some(layer.root()))].into_iter()];
+    let mut way = Vec::new();
     while let Some(listing) = pending.last_mut() {
         let Some((mut own, ino)) = listing.next() else {
             pending.pop();
+            way.pop();
             continue;
         };
         let damaged = |error| LookError::Damaged { path: own.path.clone().into(), error };
         let attr = ino.map(|ino| layer.attr(ino)).transpose().map_err(damaged)?;
         if let (Some(ino), Some(FileType::Directory)) = (ino, attr.map(|attr| attr.kind)) {
+            if way.contains(&ino) {
+                let image = Arc::from(layer.name());
+                let what = "this directory lies in itself";
+                return Err(damaged(LayerError::corrupt(&image, what)));
+            }
+            way.push(ino);
             let mut children: Vec<(Own, Option<LayerIno>)> = Vec::new();
             for entry in layer.read_dir(ino).map_err(damaged)? {
                 let under = match (&own.under, below) {
@@ -295,10 +323,37 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
     Ok(all)
 }
 
+/// The most of a file of lines that is read.
+const MOST: usize = 16 << 20;
+
+/// A file of lines; empty where there is none.
+pub(super) fn text(view: &View, path: &str) -> Result<String, LookError> {
+    let file = reach(view, path.as_bytes())?.filter(Node::is_file);
+    let bytes = file.map(|file| view.head(&file, MOST)).transpose()?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// What a path leads to in a root, if it leads anywhere: links in a circle lead nowhere.
 pub(super) fn reach(view: &View, path: &[u8]) -> Result<Option<Node>, LookError> {
     match view.find(path, Follow::Yes) {
         Err(LookError::Path { .. }) => Ok(None),
         found => found,
     }
+}
+
+/// Where a link at `path` leads to, from the root, by its text alone.
+pub(super) fn absolute(path: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    if target.first() != Some(&b'/') {
+        names.extend(path.split(|&byte| byte == b'/'));
+        names.pop();
+    }
+    for name in target.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    names.join(&b'/')
 }

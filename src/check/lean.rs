@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 
 use super::context::Context;
 use super::{Finding, Findings, Lint, Pass, Severity, Stopped};
-
-/// Bytes of a page.
-const PAGE: u64 = 4096;
+use crate::look::usage::{self, PAGE};
 
 const CLEAN: &str =
     "let overcoat's clean-up take it away (`cleanup:`), or delete it as the last step";
@@ -196,7 +194,7 @@ fn place(path: &[u8]) -> Option<(&'static Lint, Vec<u8>)> {
         let cut = path.windows(12).position(|window| window == b"/__pycache__");
         let dir = &path[..cut.or(path.iter().rposition(|&byte| byte == b'/')).unwrap_or(0)];
         // /usr/lib/python3 and the like: one finding for all of its packages.
-        let names: Vec<&[u8]> = dir.split(|&byte| byte == b'/').take(4).collect();
+        let names: Vec<&[u8]> = dir.split(|&byte| byte == b'/').take(3).collect();
         return Some((&PYTHON, names.join(&b'/')));
     }
     let copy = COPIES.iter().any(|copy| path == copy.as_bytes());
@@ -285,20 +283,15 @@ fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Sto
         }
     }
     if let Some(most) = budget.ram {
-        let mut seen = std::collections::HashSet::new();
+        let view = &context.roots()?.view;
         let mut takes = 0;
-        for brought in &context.difference()?.brought {
-            let node = &brought.node;
-            // Each object has an inode and a name; what they take is about that.
-            const INODE: u64 = 1024;
-            if seen.insert(node.found.source()) {
-                takes += INODE + if node.is_file() { memory(node.attr.size) } else { 0 };
-            }
+        for (index, _) in &judged {
+            takes += usage::memory(view, *index)?.tmpfs();
         }
         if takes > most {
             let message = format!("{} of memory, and {} are allowed", shown(takes), shown(most));
             let finding = Finding::new(&RAM_BUDGET, &context.judged_names(), None, message);
-            findings.push(finding.severity(Severity::Error).saves(takes - most));
+            findings.push(finding.saves(takes - most));
         }
     }
     Ok(())

@@ -14,7 +14,6 @@
 //! - What is wrong in an image that is judged is a finding; what is wrong in one beneath it is an
 //!   error.
 
-mod accounts;
 mod archive;
 mod context;
 mod fit;

@@ -1,6 +1,5 @@
 //! `check`: judging overlays over a base.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
 use super::options::size_text;
+use super::out::{Colour, Out};
 use super::{Failure, Outcome, print, project, say};
 use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
 use crate::check::{check, lint, lints, sarif};
@@ -119,8 +119,10 @@ pub(super) fn run(args: &Args) -> Outcome {
         });
         print(&value.to_string())?;
     } else {
-        for report in &reports {
-            tell(report, args, reports.len() > 1)?;
+        match tell_all(&reports, args) {
+            // Who reads no further still wants to know how it ended.
+            Ok(()) | Err(Failure::Enough) => {}
+            Err(failure) => return Err(failure),
         }
     }
     let worst = reports.iter().flat_map(|report| &report.findings).map(|f| f.severity).max();
@@ -278,28 +280,36 @@ fn of_project(
     })
 }
 
+fn tell_all(reports: &[Report], args: &Args) -> Result<(), Failure> {
+    let mut out = Out::new();
+    for report in reports {
+        tell(&mut out, report, args, reports.len() > 1)?;
+    }
+    out.finish()
+}
+
 /// Tells what was found: findings are data, the rest is not.
-fn tell(report: &Report, args: &Args, several: bool) -> Result<(), Failure> {
+fn tell(out: &mut Out, report: &Report, args: &Args, several: bool) -> Result<(), Failure> {
     let most = match args.all || LevelFilter::current() >= LevelFilter::INFO {
         true => usize::MAX,
         false => TOLD,
     };
     if several && args.base.is_none() && !report.findings.is_empty() {
-        print(&format!("{}:", report.name))?;
+        out.line(&format!("{}:", report.name))?;
     }
     for (severity, lint, findings) in report.by_lint() {
-        let word = coloured(severity, severity.word());
-        print(&format!("{word}: {}: {}", lint.name, lint.summary))?;
+        let word = out.paint(colour(severity), severity.word());
+        out.line(&format!("{word}: {}: {}", lint.name, lint.summary))?;
         for finding in findings.iter().take(most) {
-            print(&format!("  {}", line(finding)))?;
+            out.line(&format!("  {}", line(finding)))?;
             if finding.fix != lint.mend {
-                print(&format!("    mend: {}", finding.fix))?;
+                out.line(&format!("    mend: {}", finding.fix))?;
             }
         }
         if findings.len() > most {
-            print(&format!("  …and {} more (--all shows them)", findings.len() - most))?;
+            out.line(&format!("  …and {} more (--all shows them)", findings.len() - most))?;
         }
-        print(&format!("  mend: {}", lint.mend))?;
+        out.line(&format!("  mend: {}", lint.mend))?;
     }
     for not_run in &report.not_run {
         say(&format!(
@@ -318,7 +328,7 @@ fn tell(report: &Report, args: &Args, several: bool) -> Result<(), Failure> {
             0 => "fits",
             _ => "does not fit",
         };
-        return print(&format!("{}: {verdict}: {summary}", report.name));
+        return out.line(&format!("{}: {verdict}: {summary}", report.name));
     }
     say(&format!("{}: {summary}", report.name));
     Ok(())
@@ -353,15 +363,10 @@ fn summary(report: &Report) -> String {
     parts.join(", ")
 }
 
-/// A word in the colour of its severity, on a terminal.
-fn coloured(severity: Severity, word: &str) -> String {
-    let colour = match severity {
-        Severity::Error => 31,
-        Severity::Warning => 33,
-        Severity::Note => 36,
-    };
-    match std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-        true => format!("\x1b[1;{colour}m{word}\x1b[0m"),
-        false => word.to_owned(),
+fn colour(severity: Severity) -> Colour {
+    match severity {
+        Severity::Error => Colour::Red,
+        Severity::Warning => Colour::Yellow,
+        Severity::Note => Colour::Cyan,
     }
 }

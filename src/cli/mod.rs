@@ -9,12 +9,19 @@
 mod base;
 mod boot;
 mod build;
+mod cat;
 mod check;
 mod control;
+mod diff;
+mod du;
+mod extract;
+mod images;
 mod import;
 mod init;
+mod ls;
 mod mount;
 mod options;
+mod out;
 mod progress;
 mod project;
 mod run;
@@ -22,6 +29,9 @@ mod schema;
 mod seal;
 mod sealer;
 mod serve;
+mod shown;
+mod stat;
+mod tree;
 mod umount;
 
 use std::error::Error;
@@ -83,6 +93,20 @@ enum Command {
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
+    /// List what is in images, without mounting them
+    Ls(ls::Args),
+    /// Show what is in images as a tree
+    Tree(tree::Args),
+    /// Write files of images to standard output
+    Cat(cat::Args),
+    /// Take files out of images, into a folder or an archive
+    Extract(extract::Args),
+    /// Tell all that is known of an object in images, layer by layer
+    Stat(stat::Args),
+    /// Sum up what takes how much in images, or how much RAM they need
+    Du(du::Args),
+    /// Tell what overlays change in their base, or in what two stacks differ
+    Diff(diff::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -92,6 +116,8 @@ enum Failure {
     Error(u8, Box<dyn Error>),
     /// A signal asked to end.
     Signal(i32),
+    /// Who reads standard output has had enough.
+    Enough,
 }
 
 impl Failure {
@@ -120,6 +146,8 @@ failure_from!(
     provisioners::PlanError,
     provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
+    crate::layers::OpenError,
+    crate::look::LookError,
     crate::project::RecordError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
@@ -149,9 +177,17 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Tree(args) => tree::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Extract(args) => extract::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Du(args) => du::run(&args),
+        Command::Diff(args) => diff::run(&args),
     };
     match outcome {
         Ok(code) => code,
+        Err(Failure::Enough) => ExitCode::SUCCESS,
         Err(Failure::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
         Err(Failure::Error(code, error)) => {
             say(&format!("error: {}", describe(&*error)));

@@ -28,7 +28,6 @@ pub(super) struct Entry {
     pub(super) mtime: u32,
     pub(super) size: u32,
     pub(super) dev: [u32; 2],
-    pub(super) rdev: [u32; 2],
     /// The CRC-32 of the content.
     pub(super) crc: u32,
     /// Whether the sum of its bytes is the one that it should be, where there is one.
@@ -273,10 +272,9 @@ fn parse(header: &[u8]) -> Option<Begun> {
         let digit = |number: u32, &digit: &u8| Some(number << 4 | char::from(digit).to_digit(16)?);
         *field = digits.iter().try_fold(0, digit)?;
     }
-    let [ino, mode, uid, gid, nlink, mtime, size, dev0, dev1, rdev0, rdev1, name_size, sum] =
-        fields;
-    let (dev, rdev) = ([dev0, dev1], [rdev0, rdev1]);
+    let [ino, mode, uid, gid, nlink, mtime, size, dev0, dev1, _, _, name_size, sum] = fields;
+    let dev = [dev0, dev1];
     let entry =
-        Entry { ino, mode, uid, gid, nlink, mtime, size, dev, rdev, name_size, ..Entry::default() };
+        Entry { ino, mode, uid, gid, nlink, mtime, size, dev, name_size, ..Entry::default() };
     Some(Begun { entry, stated: checked.then_some(sum), sum: 0, hasher: Hasher::new() })
 }

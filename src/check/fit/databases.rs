@@ -6,11 +6,11 @@ use std::cmp::Ordering;
 use fs_model::tree::Follow;
 
 use super::lints::{ACCOUNTS, CONFFILE, PACKAGE_DATABASE};
-use super::version::compare;
-use crate::check::accounts::Accounts;
 use crate::check::context::{Context, reach};
 use crate::check::{Findings, Stopped};
+use crate::look::accounts::Accounts;
 use crate::look::packages::{Package, Packages};
+use crate::look::version::compare;
 use crate::look::{LookError, Node, View};
 
 const STATUS: &[u8] = b"var/lib/dpkg/status";
@@ -108,10 +108,10 @@ pub(super) fn accounts(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
     let roots = context.roots()?;
     let Some(below) = &roots.below else { return Ok(()) };
     let now = context.accounts()?;
-    let before = Accounts::of(below)?;
+    let before = Accounts::read(below)?;
     let of = [
-        ("etc/passwd", "user", &before.users, &now.users),
-        ("etc/group", "group", &before.groups, &now.groups),
+        ("etc/passwd", "user", before.users(), now.users()),
+        ("etc/group", "group", before.groups(), now.groups()),
     ];
     for (path, what, before, now) in of {
         let Some(file) = reach(&roots.view, path.as_bytes())? else { continue };

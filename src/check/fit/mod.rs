@@ -2,11 +2,10 @@
 
 mod databases;
 mod lints;
-mod version;
 
 use fs_model::FileType;
 
-use super::context::{Context, Image, Own};
+use super::context::{self, Context, Image, Own};
 use super::{Finding, Findings, Pass, Severity, Stopped};
 use crate::below::{self, Below, ChangedError, Drift, Since};
 use crate::look::{LookError, View};
@@ -79,7 +78,7 @@ fn file_name(image: &Image) -> String {
 
 fn digest(image: &Image) -> String {
     use sha2::Digest;
-    let digest = |bytes: &super::context::Bytes| hex(&sha2::Sha256::digest((**bytes).as_ref()));
+    let digest = |bytes: &context::Bytes| hex(&sha2::Sha256::digest((**bytes).as_ref()));
     image.bytes.as_ref().map(digest).unwrap_or_default()
 }
 
@@ -226,7 +225,7 @@ fn place(
         (FileType::Directory, FileType::Directory) => {}
         (FileType::Directory, FileType::Symlink) => {
             let target = below.link(under)?;
-            let leads = match super::context::reach(below, &own.path)? {
+            let leads = match context::reach(below, &own.path)? {
                 Some(node) if node.is_dir() => {
                     let count = below.children(&node)?.len();
                     format!(", where {count} entries are then out of reach by this path")
@@ -235,7 +234,10 @@ fn place(
             };
             let message =
                 format!("a directory over the symbolic link to {}{leads}", escape(&target));
-            findings.add(&DIRECTORY_OVER_LINK, layer, &own.path, message);
+            let finding = Finding::new(&DIRECTORY_OVER_LINK, layer, Some(&own.path), message);
+            let place = context::absolute(&own.path, &target);
+            let fix = format!("put the files where the link leads to: /{}/…", escape(&place));
+            findings.push(finding.fix(fix));
             return Ok(true);
         }
         (FileType::Directory, _) => {

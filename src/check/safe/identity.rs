@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::lints::{
     AUTHORIZED_KEYS, MACHINE_ID, PAM, PASSWORD, PROXY, RANDOM_SEED, RESOLV_CONF, SUDOERS,
 };
-use crate::check::accounts::text;
-use crate::check::context::{Brought, Context, reach};
+use super::of_package;
+use crate::check::context::{Brought, Context, reach, text};
 use crate::check::{Finding, Findings, Severity, Stopped};
 use crate::look::{LookError, View};
 
@@ -63,8 +63,12 @@ pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
             }
             _ => says(is_proxy).map(|line| (&PROXY, without_password(&shown(&line)))),
         };
-        if let Some((lint, message)) = found {
-            findings.add(lint, layer, path, message);
+        match found {
+            Some((lint, message)) if lint.name == PAM.name || lint.name == SUDOERS.name => {
+                of_package(context, lint, node, message, findings)?;
+            }
+            Some((lint, message)) => findings.add(lint, layer, path, message),
+            None => {}
         }
     }
     passwords(context, findings)

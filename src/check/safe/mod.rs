@@ -7,9 +7,9 @@ mod secrets;
 
 use fs_model::FileType;
 
-use super::context::{Brought, Context};
-use super::{Findings, Pass, Stopped};
-use crate::look::View;
+use super::context::{Brought, Context, Roots};
+use super::{Finding, Findings, Lint, Pass, Severity, Stopped};
+use crate::look::Node;
 
 use lints::*;
 
@@ -36,13 +36,12 @@ pub(super) static PASSES: &[Pass] = &[
 
 /// What modes, capabilities and devices give to whom.
 fn rights(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    let roots = context.roots()?;
     for brought in &context.difference()?.brought {
         let node = &brought.node;
         let (layer, path, attr) = (context.layer(node), &node.path[..], &node.attr);
         if attr.kind == FileType::Regular {
-            setuid(brought, layer, findings);
-            capability(brought, &roots.view, roots.below.as_ref(), layer, findings)?;
+            setuid(context, brought, findings)?;
+            capability(context, brought, findings)?;
         }
         if brought.same_attributes() {
             continue;
@@ -60,7 +59,10 @@ fn rights(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
                 let message = format!("everybody may change it (mode {:04o})", attr.mode);
                 findings.add(&WORLD_WRITABLE, layer, path, message);
             }
-            FileType::CharDevice | FileType::BlockDevice => {
+            // A base has some for the moment before devtmpfs is mounted.
+            FileType::CharDevice | FileType::BlockDevice
+                if node.layer() > 0 || !path.starts_with(b"dev/") =>
+            {
                 let what = if attr.kind == FileType::BlockDevice { "block" } else { "character" };
                 let message = format!("the {what} device {}:{}", attr.rdev.major, attr.rdev.minor);
                 findings.add(&DEVICE, layer, path, message);
@@ -71,13 +73,17 @@ fn rights(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
     Ok(())
 }
 
-fn setuid(brought: &Brought, layer: &str, findings: &mut Findings<'_>) {
+fn setuid(
+    context: &Context<'_>,
+    brought: &Brought,
+    findings: &mut Findings<'_>,
+) -> Result<(), Stopped> {
     const BITS: u16 = 0o6000;
     let attr = &brought.node.attr;
     // A setgid bit without execution is a lock, not a right.
     let rights = |mode: u16| (mode & 0o4000) | if mode & 0o010 != 0 { mode & 0o2000 } else { 0 };
     if rights(attr.mode) & BITS == 0 {
-        return;
+        return Ok(());
     }
     let (whose, id) = match rights(attr.mode) & 0o4000 {
         0 => ("group", attr.gid),
@@ -88,22 +94,40 @@ fn setuid(brought: &Brought, layer: &str, findings: &mut Findings<'_>) {
             if (before.attr.uid, before.attr.gid, before.attr.size)
                 == (attr.uid, attr.gid, attr.size)
             {
-                return;
+                return Ok(());
             }
             format!("it replaces the base's, and runs as {whose} {id} too (mode {:04o})", attr.mode)
         }
         _ => format!("it runs as {whose} {id}, whoever runs it (mode {:04o})", attr.mode),
     };
-    findings.add(&SETUID, layer, &brought.node.path, message);
+    of_package(context, &SETUID, &brought.node, message, findings)
+}
+
+/// A finding that deserves a look, less of it where a package has brought what is found: then its
+/// maintainers have thought of it, and it is there because the package was asked for.
+fn of_package(
+    context: &Context<'_>,
+    lint: &'static Lint,
+    node: &Node,
+    message: String,
+    findings: &mut Findings<'_>,
+) -> Result<(), Stopped> {
+    let finding = |message| Finding::new(lint, context.layer(node), Some(&node.path), message);
+    findings.push(match context.package(&node.path)? {
+        Some(package) => {
+            finding(format!("{message}; the package {package} brings it")).severity(Severity::Note)
+        }
+        None => finding(message),
+    });
+    Ok(())
 }
 
 fn capability(
+    context: &Context<'_>,
     brought: &Brought,
-    view: &View,
-    below: Option<&View>,
-    layer: &str,
     findings: &mut Findings<'_>,
 ) -> Result<(), Stopped> {
+    let Roots { view, below } = context.roots()?;
     const NAME: &[u8] = b"security.capability";
     let of = |xattrs: Vec<fs_model::layer::Xattr>| {
         xattrs.into_iter().find(|(name, _)| &name[..] == NAME).map(|(_, value)| value)
@@ -115,8 +139,7 @@ fn capability(
         return Ok(());
     }
     let message = format!("it has capabilities: {}", capabilities(&value));
-    findings.add(&CAPABILITY, layer, &brought.node.path, message);
-    Ok(())
+    of_package(context, &CAPABILITY, &brought.node, message, findings)
 }
 
 /// The permitted capabilities (`vfs_cap_data` in linux/capability.h), as numbers in a mask.

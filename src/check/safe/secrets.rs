@@ -3,6 +3,8 @@
 //! Only what is brought is read, and of each file no more than [`MOST`]: secrets are short, and stand
 //! in small files.
 
+use memchr::memmem;
+
 use super::lints::{CREDENTIALS, HISTORY, HOST_KEY, PRIVATE_KEY, TOKEN};
 use crate::check::context::Context;
 use crate::check::{Findings, Stopped};
@@ -158,14 +160,14 @@ fn credentials(path: &[u8], content: &[u8]) -> Option<(&'static [u8], &'static [
 }
 
 fn has(content: &[u8], what: &[u8]) -> bool {
-    content.windows(what.len()).any(|window| window == what)
+    memmem::find(content, what).is_some()
 }
 
 /// What kind of private key stands in the content: with a body, not as a word in a program.
 fn private_key(content: &[u8]) -> Option<String> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     let mut rest = content;
-    while let Some(at) = rest.windows(BEGIN.len()).position(|window| window == BEGIN) {
+    while let Some(at) = memmem::find(rest, BEGIN) {
         rest = &rest[at + BEGIN.len()..];
         let Some(end) = rest.windows(5).take(40).position(|window| window == b"-----") else {
             continue;
@@ -188,7 +190,7 @@ fn token(content: &[u8]) -> Option<&'static str> {
     for form in &FORMS {
         let mut at = 0;
         let begins = form.begins;
-        while let Some(found) = content[at..].windows(begins.len()).position(|w| w == begins) {
+        while let Some(found) = memmem::find(&content[at..], begins) {
             let start = at + found;
             let rest = &content[start + begins.len()..];
             let length = rest.iter().take_while(|byte| (form.of)(**byte)).count();

@@ -4,7 +4,7 @@ use fs_model::tree::Follow;
 
 use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
 use super::units::is_dependency;
-use crate::check::context::{Context, reach};
+use crate::check::context::{Context, absolute, reach};
 use crate::check::{Finding, Findings, Stopped};
 use crate::look::{LookError, Node, View, Walk};
 use crate::seal::path::escape;
@@ -99,23 +99,6 @@ fn dangles(view: &View, node: &Node, target: &[u8]) -> Result<bool, LookError> {
 
 fn is_within(path: &[u8], dir: &[u8]) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-}
-
-/// Where a link at `path` leads to, from the root, by its text alone.
-fn absolute(path: &[u8], target: &[u8]) -> Vec<u8> {
-    let mut names: Vec<&[u8]> = Vec::new();
-    if target.first() != Some(&b'/') {
-        names.extend(path.split(|&byte| byte == b'/'));
-        names.pop();
-    }
-    for name in target.split(|&byte| byte == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => drop(names.pop()),
-            name => names.push(name),
-        }
-    }
-    names.join(&b'/')
 }
 
 /// Whether a relative target has more `..` than directories above it.

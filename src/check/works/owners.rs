@@ -9,11 +9,11 @@ use crate::check::{Findings, Stopped};
 pub(super) fn owners(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
     let accounts = context.accounts()?;
     // A root without accounts is no root of a machine: a part of one, or one for a container.
-    if accounts.users.is_empty() {
+    if accounts.users().is_empty() {
         return Ok(());
     }
     let of = |ids: &BTreeMap<String, u32>| ids.values().copied().collect::<BTreeSet<u32>>();
-    let (users, groups) = (of(&accounts.users), of(&accounts.groups));
+    let (users, groups) = (of(accounts.users()), of(accounts.groups()));
     // By layer and owner: the first path, and how many there are.
     let mut unknown: BTreeMap<(&str, &str, u32), (&[u8], usize)> = BTreeMap::new();
     for brought in &context.difference()?.brought {
