@@ -27,6 +27,8 @@ pub(super) struct Loader<'a> {
     /// The paths in ld.so.cache; nothing without one.
     cache: Option<BTreeSet<Vec<u8>>>,
     objects: Mutex<HashMap<Vec<u8>, Parsed>>,
+    /// What paths lead to.
+    reached: Mutex<HashMap<Vec<u8>, Option<(Node, Arc<Object>)>>>,
 }
 
 type Parsed = Option<Arc<Object>>;
@@ -56,7 +58,7 @@ impl<'a> Loader<'a> {
             Some(file) => paths_of_cache(&view.head(&file, MOST)?),
             None => None,
         };
-        Ok(Loader { view, configured, cache, objects: Mutex::default() })
+        Ok(Loader { view, configured, cache, objects: Mutex::default(), reached: Mutex::default() })
     }
 
     /// What an ELF file holds; nothing for anything else.
@@ -120,14 +122,27 @@ impl<'a> Loader<'a> {
         self.cache.as_ref().is_none_or(|paths| paths.contains(&join(dir, name)))
     }
 
+    /// The library that a path leads to.
+    fn reach(&self, path: &[u8]) -> Result<Option<(Node, Arc<Object>)>, LookError> {
+        let reached = || self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = reached().get(path) {
+            return Ok(known.clone());
+        }
+        let found = match reach(self.view, path)? {
+            Some(node) => self.object(&node)?.map(|object| (node, object)),
+            None => None,
+        };
+        reached().insert(path.to_vec(), found.clone());
+        Ok(found)
+    }
+
     fn try_at(
         &self,
         path: &[u8],
         object: &Object,
         other: &mut Option<(Node, Arc<Object>)>,
     ) -> Result<Option<Library>, LookError> {
-        let Some(node) = reach(self.view, path)? else { return Ok(None) };
-        let Some(found) = self.object(&node)? else { return Ok(None) };
+        let Some((node, found)) = self.reach(path)? else { return Ok(None) };
         if found.is_like(object) {
             return Ok(Some(Library { node, object: found, uncached: false }));
         }

@@ -5,6 +5,7 @@
 //! judged that need a library which the overlays took away or replaced, and only what is worse than
 //! before is found.
 
+mod judge;
 mod loader;
 mod object;
 
@@ -12,13 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::lints::{ELF_INTERPRETER, ELF_LIBRARY, ELF_MACHINE, ELF_VERSION, LINKER_CACHE};
 use crate::check::context::{Context, Difference, reach};
-use crate::check::{Finding, Findings, Severity, Stopped};
+use crate::check::{Finding, Findings, Stopped};
 use crate::look::{LookError, Node, View, Walk};
-use crate::seal::path::escape;
 
-use loader::{Loader, Search, own_dirs};
+use judge::Judge;
+use loader::{Loader, Search};
 use object::Object;
 
 pub(super) fn closure(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
@@ -33,7 +33,7 @@ pub(super) fn closure(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
         .filter(|node| may_be(node))
         .collect();
     let judged = parse(&loader, &brought)?;
-    let judge = Judge::new(&loader, machine.as_deref(), &judged);
+    let judge = Judge::new(&loader, machine.as_deref(), &judged, Some(context.first()));
     for (node, object) in &judged {
         for finding in judge.file(node, object, context.layer(node))? {
             findings.push(finding);
@@ -46,8 +46,8 @@ pub(super) fn closure(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
         return Ok(());
     }
     let files = needing(below, &before, &affected)?;
-    let was = Judge::new(&before, machine.as_deref(), &files);
-    let now = Judge::new(&loader, machine.as_deref(), &files);
+    let was = Judge::new(&before, machine.as_deref(), &files, None);
+    let now = Judge::new(&loader, machine.as_deref(), &files, None);
     let layer = context.judged_names();
     for (node, object) in &files {
         // What the overlays replaced was judged above.
@@ -116,22 +116,6 @@ fn parse(loader: &Loader<'_>, nodes: &[&Node]) -> Result<Files, LookError> {
     }
 }
 
-/// The directories that files add to those of what they load (`DT_RPATH`, where there is no
-/// `DT_RUNPATH`).
-fn rpaths(files: &Files) -> Vec<Vec<u8>> {
-    let mut dirs = Vec::new();
-    for (node, object) in files {
-        if object.runpath.is_empty() && !object.rpath.is_empty() {
-            for dir in own_dirs(&object.rpath, &node.path, object) {
-                if !dirs.contains(&dir) {
-                    dirs.push(dir);
-                }
-            }
-        }
-    }
-    dirs
-}
-
 /// A program that is of the root's own machine.
 fn machine(loader: &Loader<'_>) -> Result<Option<Arc<Object>>, LookError> {
     for path in ["bin/sh", "sbin/init", "usr/bin/env", "bin/busybox", "usr/bin/dpkg"] {
@@ -142,139 +126,6 @@ fn machine(loader: &Loader<'_>) -> Result<Option<Arc<Object>>, LookError> {
         }
     }
     Ok(None)
-}
-
-/// Judges files in a root.
-struct Judge<'a> {
-    loader: &'a Loader<'a>,
-    machine: Option<&'a Object>,
-    /// What is added to the directories of libraries by who loads them.
-    more: Vec<Vec<u8>>,
-    /// Who loads a library, by its name.
-    users: BTreeMap<&'a [u8], Vec<&'a (Node, Arc<Object>)>>,
-}
-
-impl<'a> Judge<'a> {
-    fn new(loader: &'a Loader<'a>, machine: Option<&'a Object>, files: &'a Files) -> Self {
-        let mut users: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for file in files {
-            for name in &file.1.needed {
-                users.entry(&name[..]).or_default().push(file);
-            }
-        }
-        Judge { loader, machine, more: rpaths(files), users }
-    }
-
-    /// Whether everything that loads the library at `path` has loaded `name` itself.
-    fn is_loaded(&self, path: &[u8], name: &[u8]) -> Result<bool, LookError> {
-        let own = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        let Some(users) = self.users.get(own) else { return Ok(false) };
-        for (node, user) in users {
-            let needs = user.needed.iter().any(|needed| needed == name);
-            let found = |search| matches!(search, Search::Found(_));
-            if !needs || !found(self.loader.search(name, &node.path, user, &self.more)?) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-    fn file(&self, node: &Node, object: &Object, layer: &str) -> Result<Vec<Finding>, LookError> {
-        let mut found = Vec::new();
-        let path = &node.path[..];
-        let mut add = |lint, message: String| {
-            let finding = Finding::new(lint, layer, Some(path), message);
-            // What has no interpreter and is nowhere where it is looked for is loaded by programs
-            // that may have what it needs already.
-            let plugin = object.interpreter.is_none() && node.attr.mode & 0o111 == 0;
-            found.push(match plugin {
-                true if lint.name != ELF_MACHINE.name => finding.severity(Severity::Warning),
-                _ => finding,
-            });
-        };
-        if let Some(machine) = self.machine
-            && !runs_on(object, machine)
-        {
-            let message = format!(
-                "it is for {}, and this root is of {}",
-                object.machine_name(),
-                machine.machine_name()
-            );
-            add(&ELF_MACHINE, message);
-            return Ok(found);
-        }
-        if let Some(interpreter) = &object.interpreter {
-            let at = reach(self.loader.view, interpreter)?;
-            let loader = at.as_ref().map(|node| self.loader.object(node)).transpose()?.flatten();
-            let shown = escape(interpreter);
-            match loader {
-                Some(loader) if loader.is_like(object) => {}
-                Some(_) => {
-                    add(&ELF_INTERPRETER, format!("its loader {shown} is for another machine"))
-                }
-                None => {
-                    // Nothing that it needs can be loaded: that says it all.
-                    add(&ELF_INTERPRETER, format!("its loader {shown} is not there"));
-                    return Ok(found);
-                }
-            }
-        }
-        for name in &object.needed {
-            let shown = escape(name);
-            let library = match self.loader.search(name, path, object, &self.more)? {
-                Search::Found(library) => library,
-                Search::OtherMachine(other, of) => {
-                    let (at, machine) = (escape(&other.path), of.machine_name());
-                    add(&ELF_LIBRARY, format!("it needs {shown}, and /{at} is for {machine}"));
-                    continue;
-                }
-                Search::Nowhere if self.is_loaded(path, name)? => continue,
-                Search::Nowhere => {
-                    add(
-                        &ELF_LIBRARY,
-                        format!("it needs {shown}, which is nowhere where it is looked for"),
-                    );
-                    continue;
-                }
-            };
-            let at = format!("/{}", escape(&library.node.path));
-            if library.uncached {
-                let message =
-                    format!("it needs {shown}, which is {at}, but not in /etc/ld.so.cache");
-                add(&LINKER_CACHE, message);
-            }
-            // Without any version of its own it is taken as it is.
-            if library.object.defines.is_empty() {
-                continue;
-            }
-            let missing: Vec<String> = object
-                .versions
-                .iter()
-                .filter(|version| version.of == *name && !version.weak)
-                .filter(|version| !library.object.defines.contains(&version.name))
-                .map(|version| escape(&version.name).into_owned())
-                .collect();
-            if !missing.is_empty() {
-                let names = self.loader.view.names();
-                let from = &names[library.node.layer()];
-                let message = format!(
-                    "it needs {} of {shown}, which {at} of {from} has not",
-                    missing.join(", ")
-                );
-                add(&ELF_VERSION, message);
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Whether a machine runs what is for another one.
-fn runs_on(object: &Object, machine: &Object) -> bool {
-    use ::object::elf::{EM_386, EM_AARCH64, EM_ARM, EM_X86_64, Machine};
-    let same = object.machine == machine.machine && object.little == machine.little;
-    same || matches!(
-        (Machine(machine.machine), Machine(object.machine)),
-        (EM_X86_64, EM_386) | (EM_AARCH64, EM_ARM)
-    )
 }
 
 /// The names of libraries of which another file may be found than before, or none.
