@@ -97,9 +97,13 @@ fn known(name: &str) -> Result<(), UnknownLint> {
         return Ok(());
     }
     // Who leaves out the group, or takes it for another, means that lint.
-    let last = name.rsplit('/').next().unwrap_or_default();
-    let same = names().find(|known| known.rsplit('/').next() == Some(last));
-    let help = match same.or_else(|| nearest(name, names())) {
+    fn last(name: &str) -> &str {
+        name.rsplit('/').next().unwrap_or_default()
+    }
+    let lint = |lint: &str| names().find(|known| last(known) == lint);
+    let near =
+        nearest(name, names()).or_else(|| nearest(last(name), names().map(last)).and_then(lint));
+    let help = match lint(last(name)).or(near) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`overcoat check --list` shows all".to_owned(),
     };

@@ -86,10 +86,6 @@ impl Archive {
         self.put(name, CHAR, "");
     }
 
-    pub(super) fn entry(&self, name: &str) -> &Entry {
-        self.entries.iter().find(|entry| entry.name == name).unwrap()
-    }
-
     /// Its bytes, without a trailer.
     pub(super) fn open_end(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
