@@ -7,6 +7,7 @@ mod command;
 mod hostile;
 mod pairs;
 mod programs;
+mod units;
 
 use std::collections::BTreeSet;
 use std::fs;
