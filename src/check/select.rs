@@ -70,6 +70,11 @@ impl Selection {
         &self.silences
     }
 
+    /// Whether there could have been something to silence.
+    pub(super) fn looks_for(&self, silence: &Silence) -> bool {
+        lints().any(|lint| is(&silence.lint, lint) && self.wants(lint))
+    }
+
     /// What silences a finding, and its place.
     pub(super) fn silence(&self, finding: &Finding) -> Option<(usize, &Silence)> {
         let matches = |silence: &&Silence| {

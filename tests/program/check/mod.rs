@@ -4,6 +4,7 @@
 mod archive;
 mod cases;
 mod command;
+mod documents;
 mod hostile;
 mod pairs;
 mod programs;
