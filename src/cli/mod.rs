@@ -10,6 +10,7 @@ mod base;
 mod boot;
 mod build;
 mod control;
+mod doctor;
 mod import;
 mod init;
 mod mount;
@@ -80,6 +81,8 @@ enum Command {
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
+    /// Say what works on this machine, what does not, and what mends it
+    Doctor(doctor::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -112,6 +115,7 @@ failure_from!(
     RootError,
     SandboxError,
     SealError,
+    crate::sandbox::Lack,
     fs_model::FsError,
     provisioners::ConfigError,
     provisioners::PlanError,
@@ -143,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match outcome {
         Ok(code) => code,
