@@ -9,10 +9,13 @@
 mod base;
 mod boot;
 mod build;
+mod completions;
 mod control;
 mod doctor;
+mod examples;
 mod import;
 mod init;
+mod man;
 mod mount;
 mod options;
 mod progress;
@@ -31,7 +34,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::root::RootError;
@@ -83,6 +86,10 @@ enum Command {
     Serve(serve::Args),
     /// Say what works on this machine, what does not, and what mends it
     Doctor(doctor::Args),
+    /// Print a script that has a shell complete commands, images and paths in images
+    Completions(completions::Args),
+    /// Show a manual page, or write all of them
+    Man(man::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -129,10 +136,19 @@ failure_from!(
 
 type Outcome = Result<ExitCode, Failure>;
 
+/// The command line as it is parsed, helped with, completed and described in manual pages.
+fn command() -> clap::Command {
+    completions::attach(examples::attach(Cli::command()))
+}
+
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
+    completions::answer();
     crate::fuse::settle_allocator();
-    let cli = Cli::parse();
+    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     start_tracing(cli.verbose);
     let outcome = match cli.command {
         Command::Build(args) => build::run(&args),
@@ -148,6 +164,8 @@ pub fn main() -> ExitCode {
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     match outcome {
         Ok(code) => code,

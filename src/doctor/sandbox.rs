@@ -98,7 +98,9 @@ fn ids() -> Finding {
         let more = ENOUGH + 1;
         return note
             .without("what is built is right all the same: such owners are recorded")
-            .advice(format!("{more} are usual: make the range in /etc/subuid and /etc/subgid larger"));
+            .advice(format!(
+                "{more} are usual: make the range in /etc/subuid and /etc/subgid larger"
+            ));
     }
     finding(Ok(format!("{} users, {} groups, and they can be used", uids.max(), gids.max())))
 }
@@ -195,8 +197,9 @@ fn memory() -> Finding {
         None => format!("changes may take {}", text(limit)),
     };
     match available.is_some_and(|available| available < limit) {
-        true => Finding::new("memory", ALL, State::Note, says)
-            .advice("give less with --upper-size: a build that takes more fails then, and nothing else"),
+        true => Finding::new("memory", ALL, State::Note, says).advice(
+            "give less with --upper-size: a build that takes more fails then, and nothing else",
+        ),
         false => Finding::new("memory", ALL, State::Works, says),
     }
 }
@@ -213,7 +216,9 @@ fn container() -> Finding {
         (true, _) => {
             let says = "parts of /proc are masked, as in a container".to_owned();
             Finding::new(name, ALL, State::Note, says)
-                .without("a root has the /proc of this container: its commands see processes of both")
+                .without(
+                    "a root has the /proc of this container: its commands see processes of both",
+                )
                 .advice("start the container with --security-opt systempaths=unconfined")
         }
         (false, true) => {
@@ -222,4 +227,3 @@ fn container() -> Finding {
         (false, false) => Finding::new(name, ALL, State::Works, "this is none".to_owned()),
     }
 }
-

@@ -38,7 +38,9 @@ fn mmdebstrap() -> Finding {
     let without = "other root file systems can be taken in (from:)";
     if find_program(name).is_none() {
         let lack = Lack::program(name, name);
-        return Finding::new(name, BASES, State::Lacks, String::new()).lacking(lack).without(without);
+        return Finding::new(name, BASES, State::Lacks, String::new())
+            .lacking(lack)
+            .without(without);
     }
     match version(name, "--version") {
         Ok(says) => Finding::new(name, BASES, State::Works, says),
@@ -87,6 +89,9 @@ impl Ansible {
         let start = |program: &str, arguments: &[&str]| {
             let mut command = Command::new(program);
             command.args(arguments).env("LC_ALL", "C.UTF-8").env("ANSIBLE_NOCOLOR", "1");
+            // As in a build it has no home, and makes none either.
+            command.env("ANSIBLE_HOME", "/dev/null/none");
+            command.env("ANSIBLE_LOCAL_TEMP", std::env::temp_dir());
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
         };
         Ansible(find_program("ansible-playbook").map(|_| {
@@ -120,8 +125,10 @@ impl Ansible {
                 Finding::new(name, ROLES, State::Works, format!("{version}, with {CHROOT}"))
             }
             // That it knows no such connection is a warning to it.
-            _ => lacks(format!("{version}, without {CHROOT}"))
-                .mended_by("ansible-galaxy collection install community.general"),
+            _ => lacks(format!("{version}, without {CHROOT}")).mended_by(
+                "ansible-galaxy collection install -p /usr/share/ansible/collections \
+                 community.general",
+            ),
         }
     }
 }
@@ -163,7 +170,9 @@ fn kvm() -> Finding {
         Err(error) => {
             return lacks(format!("/dev/kvm: {error}"))
                 .mended_by("modprobe -a kvm_intel kvm_amd")
-                .advice("switch virtualization on in the firmware, or in the host of this machine");
+                .advice(
+                    "switch virtualization on in the firmware, or in the host of this machine",
+                );
         }
         Ok(_) => {}
     }
