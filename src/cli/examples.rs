@@ -54,7 +54,20 @@ pub(super) fn of(subcommand: &str) -> &'static [Example] {
             ("man build", "the page of one command"),
             ("man --dir ~/.local/share/man/man1", "all pages, for man itself"),
         ],
-        "ls" | "tree" | "cat" | "stat" | "extract" | "du" | "diff" | "check" | "inspect" => &NONE,
+        "ls" => &[("ls base.squashfs discovery.cpio.gz :/etc", "what is in a folder of both")],
+        "tree" => &[("tree base.squashfs discovery.cpio.gz :/etc", "all below a folder of both")],
+        "cat" => &[("cat base.squashfs discovery.cpio.gz :/etc/passwd", "a file")],
+        "stat" => &[("stat base.squashfs discovery.cpio.gz :/etc/passwd", "all about a file")],
+        "extract" => &[("extract base.squashfs :/etc", "a folder, out of the image")],
+        "du" => &[("du base.squashfs discovery.cpio.gz", "where the bytes are")],
+        "diff" => {
+            &[("diff -u base.squashfs discovery.cpio.gz :/etc", "with what changed in text files")]
+        }
+        "check" => &[
+            ("check base.squashfs discovery.cpio.gz", "an overlay over its base"),
+            ("check --base new.squashfs", "whether all overlays of the project fit a new base"),
+        ],
+        "inspect" => &[("inspect base.squashfs discovery.cpio.gz", "look around, by the keyboard")],
         _ => &NONE,
     }
 }
@@ -66,7 +79,9 @@ pub(super) fn attach(command: Command) -> Command {
         if examples.is_empty() {
             return subcommand;
         }
-        let width = examples.iter().map(|(line, _)| line.len()).max().unwrap_or_default().min(44);
+        let before = subcommand.get_after_help().map(|text| format!("{text}\n\n"));
+        let before = before.unwrap_or_default();
+        let width = examples.iter().map(|(line, _)| line.len()).max().unwrap_or_default().min(56);
         let lines = examples.iter().map(|(line, what)| {
             let gap = if line.len() > width {
                 format!("\n{:w$}", "", w = width + 11)
@@ -76,7 +91,7 @@ pub(super) fn attach(command: Command) -> Command {
             format!("  overcoat {line:<width$}{gap}  # {what}")
         });
         let text = lines.collect::<Vec<_>>().join("\n");
-        subcommand.after_help(format!("Examples:\n{text}"))
+        subcommand.after_help(format!("{before}Examples:\n{text}"))
     })
 }
 

@@ -5,11 +5,11 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::{Command as Process, ExitCode, Stdio};
 
-use clap::{Args as ClapArgs, Command};
+use clap::{Args as ClapArgs, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Failure, Outcome, command, examples, print};
+use super::{Cli, Failure, Outcome, examples, print};
 use crate::sandbox::find_program;
 use crate::seal::Output;
 use crate::seal::output::commit;
@@ -110,7 +110,7 @@ fn show(program: &std::path::Path, page: &[u8]) -> Outcome {
 
 /// All pages by name.
 fn pages() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-    let mut all = command().disable_help_subcommand(true);
+    let mut all = Cli::command().disable_help_subcommand(true);
     all.build();
     let mut pages = BTreeMap::new();
     for subcommand in all.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
@@ -122,9 +122,8 @@ fn pages() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
 }
 
 fn page(name: &str, command: &Command) -> std::io::Result<Vec<u8>> {
-    // The examples have a section of their own.
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let man = Man::new(command.clone().after_help(""));
+    let man = Man::new(command.clone());
     let title = name.to_uppercase();
     // Without a date: the same program writes the same pages. (The crate leaves what is empty out.)
     let mut page =
@@ -143,6 +142,14 @@ fn page(name: &str, command: &Command) -> std::io::Result<Vec<u8>> {
         section(&mut rest, "ENVIRONMENT", &ENVIRONMENT);
         section(&mut rest, "FILES", &FILES);
     } else {
+        if let Some(notes) = command.get_after_help() {
+            // As it is: it has columns.
+            rest.control("SH", ["NOTES"]).control("nf", []);
+            for line in notes.to_string().lines() {
+                rest.text([roman(line)]);
+            }
+            rest.control("fi", []);
+        }
         let examples = examples::of(command.get_name());
         if !examples.is_empty() {
             rest.control("SH", ["EXAMPLES"]);
@@ -153,7 +160,16 @@ fn page(name: &str, command: &Command) -> std::io::Result<Vec<u8>> {
         rest.control("SH", ["SEE ALSO"]).text([bold("overcoat"), roman("(1)")]);
     }
     rest.to_writer(&mut page)?;
-    Ok(page)
+    Ok(ascii(&String::from_utf8_lossy(&page)).into_bytes())
+}
+
+/// The page with what is not ASCII as groff and mandoc name it: neither has to guess the encoding.
+fn ascii(page: &str) -> String {
+    let named = |c: char| match c.is_ascii() {
+        true => c.to_string(),
+        false => format!("\\[u{:04X}]", u32::from(c)),
+    };
+    page.chars().map(named).collect()
 }
 
 /// Words, and what they mean.

@@ -11,13 +11,16 @@ mod boot;
 mod build;
 mod completions;
 mod control;
+mod diff;
 mod doctor;
 mod examples;
+mod images;
 mod import;
 mod init;
 mod man;
 mod mount;
 mod options;
+mod out;
 mod progress;
 mod project;
 mod run;
@@ -25,6 +28,7 @@ mod schema;
 mod seal;
 mod sealer;
 mod serve;
+mod shown;
 mod umount;
 
 use std::error::Error;
@@ -84,6 +88,8 @@ enum Command {
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
+    /// Tell what overlays change in their base, or in what two stacks differ
+    Diff(diff::Args),
     /// Say what works on this machine, what does not, and what mends it
     Doctor(doctor::Args),
     /// Print a script that has a shell complete commands, images and paths in images
@@ -99,6 +105,8 @@ enum Failure {
     Error(u8, Box<dyn Error>),
     /// A signal asked to end.
     Signal(i32),
+    /// Who reads standard output has had enough.
+    Enough,
 }
 
 impl Failure {
@@ -128,6 +136,8 @@ failure_from!(
     provisioners::PlanError,
     provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
+    crate::layers::OpenError,
+    crate::look::LookError,
     crate::project::RecordError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
@@ -163,12 +173,14 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     };
     match outcome {
         Ok(code) => code,
+        Err(Failure::Enough) => ExitCode::SUCCESS,
         Err(Failure::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
         Err(Failure::Error(code, error)) => {
             say(&format!("error: {}", describe(&*error)));

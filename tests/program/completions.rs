@@ -98,6 +98,35 @@ fn image_files_are_completed_by_what_is_in_them() {
 }
 
 #[test]
+fn paths_inside_images_are_completed() {
+    let stage = site();
+    for shell in ["bash", "zsh"] {
+        let cases = [
+            (":/et", ":/etc/"),
+            // What comes of all the images, and a slash at the beginning may be left out.
+            (":/etc/overl", ":/etc/overlaid/"),
+            (":etc/hostn", ":etc/hostname"),
+            // Through a symbolic link of the base.
+            (":/bin/dp", ":/bin/dpkg"),
+            ("--stat :/us", ":/usr/"),
+        ];
+        for (path, expected) in cases {
+            let given =
+                completed(&stage, shell, "", &format!("diff base.squashfs over.cpio {path}"));
+            let word = given.rsplit('<').next().unwrap();
+            assert!(word.starts_with(expected), "{shell}: {path}: {given}");
+        }
+        // Nothing of what is there on this machine.
+        let given = completed(&stage, shell, "", "diff over.cpio :/us");
+        assert_eq!(given, "<diff><over.cpio><:/us>", "{shell}");
+    }
+    assert_eq!(offered(&stage, "", "diff over.cpio :"), [":/etc/"]);
+    assert_eq!(offered(&stage, "", "diff base.squashfs :/etc/hostn"), [":/etc/hostname"]);
+    let all = offered(&stage, "", "diff base.squashfs ");
+    assert!(all.contains(&":/".to_owned()) && all.contains(&"over.cpio".to_owned()), "{all:?}");
+}
+
+#[test]
 fn commands_and_options_are_completed() {
     let stage = site();
     for shell in ["bash", "zsh"] {
