@@ -7,6 +7,7 @@ pub mod calendar;
 pub mod cli;
 pub mod diff;
 pub mod doctor;
+pub mod extract;
 pub mod fuse;
 pub mod import;
 pub mod layers;

@@ -58,7 +58,9 @@ pub(super) fn of(subcommand: &str) -> &'static [Example] {
         "tree" => &[("tree base.squashfs discovery.cpio.gz :/etc", "all below a folder of both")],
         "cat" => &[("cat base.squashfs discovery.cpio.gz :/etc/passwd", "a file")],
         "stat" => &[("stat base.squashfs discovery.cpio.gz :/etc/passwd", "all about a file")],
-        "extract" => &[("extract base.squashfs :/etc", "a folder, out of the image")],
+        "extract" => {
+            &[("extract base.squashfs :/etc --directory here", "a folder, out of the image")]
+        }
         "du" => &[("du base.squashfs discovery.cpio.gz", "where the bytes are")],
         "diff" => {
             &[("diff -u base.squashfs discovery.cpio.gz :/etc", "with what changed in text files")]

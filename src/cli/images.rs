@@ -7,17 +7,14 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Args;
 use fs_model::tree::Follow;
 
-use super::Failure;
+use super::{Failure, say};
 use crate::layers::OpenError;
-use crate::look::{LookError, Node, View};
-
-/// How the rule is told in `--help`.
-pub(super) const RULE: &str = "A path inside begins with a colon, such as :/etc/passwd; everything \
-                               else is an image: a base, and overlays over it.";
+use crate::look::{Node, View};
 
 /// Images, and paths inside what they make.
 #[derive(Debug, Args)]
@@ -48,18 +45,28 @@ impl Images {
 }
 
 impl Opened {
-    /// The nodes at the paths; the root if there is none.
-    pub(super) fn nodes(&self, follow: Follow) -> Result<Vec<Node>, LookError> {
+    /// Shows `each` what is at the paths, or the root if there is none. A path at which there is
+    /// nothing is told, and makes the exit code 1; the others are shown all the same.
+    pub(super) fn each(
+        &self,
+        follow: Follow,
+        each: &mut dyn FnMut(Node) -> Result<(), Failure>,
+    ) -> Result<ExitCode, Failure> {
         if self.paths.is_empty() {
-            return Ok(vec![self.view.root()?]);
+            each(self.view.root()?)?;
         }
-        self.paths.iter().map(|path| self.view.resolve(path, follow)).collect()
-    }
-
-    /// What a layer is called where several are told apart: the name of its file, or all of the path
-    /// where two have the same.
-    pub(super) fn labels(&self) -> Vec<String> {
-        labels(&self.view)
+        let mut code = ExitCode::SUCCESS;
+        for path in &self.paths {
+            match self.view.resolve(path, follow) {
+                Ok(node) => each(node)?,
+                Err(error) if error.is_absence() => {
+                    say(&format!("error: {error}"));
+                    code = ExitCode::from(1);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(code)
     }
 }
 
@@ -118,7 +125,10 @@ pub(super) fn hint(error: OpenError, images: &[PathBuf]) -> Failure {
 /// Refuses a folder of the host, named from its root, where the base has the same: `ls BASE /etc`
 /// would show the host's.
 pub(super) fn refuse_paths(view: &View, images: &[PathBuf]) -> Result<(), Failure> {
-    for image in images.iter().skip(1).filter(|image| image.is_absolute() && image.is_dir()) {
+    // Who writes `/./etc` has been told.
+    let meant = |image: &Path| image.as_os_str().as_bytes().starts_with(b"/./");
+    let folder = |image: &&PathBuf| image.is_absolute() && image.is_dir() && !meant(image);
+    for image in images.iter().skip(1).filter(folder) {
         let base = view.lowest(1).map_err(|error| Failure::Error(2, Box::new(error)))?;
         let path = image.as_os_str().as_bytes();
         if matches!(base.find(path, Follow::Yes), Ok(Some(_))) {

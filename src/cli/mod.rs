@@ -9,14 +9,18 @@
 mod base;
 mod boot;
 mod build;
+mod cat;
 mod completions;
 mod control;
 mod diff;
 mod doctor;
+mod du;
 mod examples;
+mod extract;
 mod images;
 mod import;
 mod init;
+mod ls;
 mod man;
 mod mount;
 mod options;
@@ -29,6 +33,8 @@ mod seal;
 mod sealer;
 mod serve;
 mod shown;
+mod stat;
+mod tree;
 mod umount;
 
 use std::error::Error;
@@ -88,6 +94,18 @@ enum Command {
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
+    /// List what is in images, without mounting them
+    Ls(ls::Args),
+    /// Show what is in images as a tree
+    Tree(tree::Args),
+    /// Write files of images to standard output
+    Cat(cat::Args),
+    /// Take files out of images, into a folder or an archive
+    Extract(extract::Args),
+    /// Tell all that is known of an object in images, layer by layer
+    Stat(stat::Args),
+    /// Sum up what takes how much in images, or how much RAM they need
+    Du(du::Args),
     /// Tell what overlays change in their base, or in what two stacks differ
     Diff(diff::Args),
     /// Say what works on this machine, what does not, and what mends it
@@ -173,6 +191,12 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Tree(args) => tree::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Extract(args) => extract::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Du(args) => du::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -10,7 +10,9 @@
 //! - Damage is an error that names the image, and the path at which it was met.
 
 pub mod accounts;
+pub mod layered;
 pub mod packages;
+pub mod usage;
 pub mod version;
 
 use std::ops::Range;

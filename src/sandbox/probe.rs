@@ -4,7 +4,6 @@
 //! before the function returns. Call these before starting threads, as [`super::Sandbox::fork`].
 
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -203,7 +202,7 @@ pub fn host_mount() -> Result<(), SandboxError> {
         drop(mount);
         super::unmount(&dir, true)
     });
-    let removed = fs::remove_dir(&dir).map_err(io::Error::from);
+    let removed = fs::remove_dir(&dir);
     mounted?;
     removed.during("removing the directory that was mounted on")
 }
