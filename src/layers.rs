@@ -90,11 +90,13 @@ const SQUASHFS: &[u8] = b"hsqs";
 /// How archives begin: plain, of gzip, of zstd.
 const ARCHIVES: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 
-/// Whether a file begins as an image does.
+/// Whether this is a regular file that begins as an image does.
 pub fn is_image(path: &Path) -> bool {
     let mut head = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(8).read_to_end(&mut head));
-    read.is_ok() && [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic))
+    // Opening a pipe would wait for who writes.
+    let read = path.is_file()
+        && std::fs::File::open(path).is_ok_and(|file| file.take(8).read_to_end(&mut head).is_ok());
+    read && [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic))
 }
 
 type Opened = (Arc<dyn Layer>, Option<Arc<dyn AsRef<[u8]> + Send + Sync>>);

@@ -126,6 +126,36 @@ fn paths_inside_images_are_completed() {
 }
 
 #[test]
+fn no_name_in_an_image_makes_a_shell_do_anything() {
+    let stage = site();
+    let who = Who::Unprivileged;
+    let out = stage.out(who).display().to_string();
+    stage.sh(&format!(
+        r#"mkdir -p bad; for name in 'one;touch HIT' 'two$(touch HIT)' 'three`touch HIT`' 'four a'
+        do echo >"bad/$name"; done
+        echo >"bad/five
+touch HIT"; mkdir bad/five
+        (cd bad && find . -print0 | cpio --quiet --null -o -H newc) >'{out}/bad.cpio'"#
+    ));
+    let names = [
+        (":/on", "<:/one;touch HIT>"),
+        (":/tw", "<:/two$(touch HIT)>"),
+        (":/th", "<:/three`touch HIT`>"),
+        (":/fo", "<:/four a>"),
+        // The one with a newline is none that could be offered.
+        (":/fi", "<:/five/>"),
+    ];
+    for shell in ["bash", "zsh"] {
+        for (path, expected) in names {
+            let given = completed(&stage, shell, "", &format!("ls bad.cpio {path}"));
+            assert_eq!(given, format!("<ls><bad.cpio>{expected}"), "{shell}");
+        }
+    }
+    assert_eq!(offered(&stage, "", "ls bad.cpio :/fi"), [":/five/"]);
+    assert_eq!(stage.sh(&format!("find '{out}' -name HIT")), "");
+}
+
+#[test]
 fn commands_and_options_are_completed() {
     let stage = site();
     for shell in ["bash", "zsh"] {
