@@ -73,11 +73,25 @@ bench:
 	$(CARGO) build --release --locked --package overcoat
 	benches/compare.sh
 
+# Where what is installed beside the program goes: one file for each shell, and the manual pages.
+share := $(DESTDIR)$(PREFIX)/share
+bash_completion := $(share)/bash-completion/completions/overcoat
+zsh_completion := $(share)/zsh/site-functions/_overcoat
+fish_completion := $(share)/fish/vendor_completions.d/overcoat.fish
+manual := $(share)/man/man1
+
 install: $(program)
 	install -D -m 0755 $(program) $(DESTDIR)$(PREFIX)/bin/overcoat
+	install -d $(dir $(bash_completion) $(zsh_completion) $(fish_completion)) $(manual)
+	$(program) completions bash >$(bash_completion)
+	$(program) completions zsh >$(zsh_completion)
+	$(program) completions fish >$(fish_completion)
+	$(program) man --dir $(manual)
+	chmod 0644 $(bash_completion) $(zsh_completion) $(fish_completion) $(manual)/overcoat.1 $(manual)/overcoat-*.1
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/overcoat
+	rm -f $(DESTDIR)$(PREFIX)/bin/overcoat $(bash_completion) $(zsh_completion) $(fish_completion)
+	rm -f $(manual)/overcoat.1 $(manual)/overcoat-*.1
 
 clean:
 	rm -rf build

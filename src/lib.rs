@@ -3,7 +3,11 @@
 
 pub mod below;
 pub mod boot;
+pub mod calendar;
 pub mod cli;
+pub mod diff;
+pub mod doctor;
+pub mod extract;
 pub mod fuse;
 pub mod import;
 pub mod layers;

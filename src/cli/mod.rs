@@ -9,11 +9,22 @@
 mod base;
 mod boot;
 mod build;
+mod cat;
+mod completions;
 mod control;
+mod diff;
+mod doctor;
+mod du;
+mod examples;
+mod extract;
+mod images;
 mod import;
 mod init;
+mod ls;
+mod man;
 mod mount;
 mod options;
+mod out;
 mod progress;
 mod project;
 mod run;
@@ -21,6 +32,9 @@ mod schema;
 mod seal;
 mod sealer;
 mod serve;
+mod shown;
+mod stat;
+mod tree;
 mod umount;
 
 use std::error::Error;
@@ -30,7 +44,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::root::RootError;
@@ -80,6 +94,26 @@ enum Command {
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
+    /// List what is in images, without mounting them
+    Ls(ls::Args),
+    /// Show what is in images as a tree
+    Tree(tree::Args),
+    /// Write files of images to standard output
+    Cat(cat::Args),
+    /// Take files out of images, into a folder or an archive
+    Extract(extract::Args),
+    /// Tell all that is known of an object in images, layer by layer
+    Stat(stat::Args),
+    /// Sum up what takes how much in images, or how much RAM they need
+    Du(du::Args),
+    /// Tell what overlays change in their base, or in what two stacks differ
+    Diff(diff::Args),
+    /// Say what works on this machine, what does not, and what mends it
+    Doctor(doctor::Args),
+    /// Print a script that has a shell complete commands, images and paths in images
+    Completions(completions::Args),
+    /// Show a manual page, or write all of them
+    Man(man::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -89,6 +123,8 @@ enum Failure {
     Error(u8, Box<dyn Error>),
     /// A signal asked to end.
     Signal(i32),
+    /// Who reads standard output has had enough.
+    Enough,
 }
 
 impl Failure {
@@ -112,11 +148,14 @@ failure_from!(
     RootError,
     SandboxError,
     SealError,
+    crate::sandbox::Lack,
     fs_model::FsError,
     provisioners::ConfigError,
     provisioners::PlanError,
     provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
+    crate::layers::OpenError,
+    crate::look::LookError,
     crate::project::RecordError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
@@ -125,10 +164,19 @@ failure_from!(
 
 type Outcome = Result<ExitCode, Failure>;
 
+/// The command line as it is parsed, helped with, completed and described in manual pages.
+fn command() -> clap::Command {
+    completions::attach(examples::attach(Cli::command()))
+}
+
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
+    completions::answer();
     crate::fuse::settle_allocator();
-    let cli = Cli::parse();
+    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     start_tracing(cli.verbose);
     let outcome = match cli.command {
         Command::Build(args) => build::run(&args),
@@ -143,9 +191,20 @@ pub fn main() -> ExitCode {
         Command::Schema(args) => schema::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Tree(args) => tree::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Extract(args) => extract::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Du(args) => du::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     match outcome {
         Ok(code) => code,
+        Err(Failure::Enough) => ExitCode::SUCCESS,
         Err(Failure::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
         Err(Failure::Error(code, error)) => {
             say(&format!("error: {}", describe(&*error)));

@@ -1,0 +1,39 @@
+//! `cat`: files of images, byte for byte.
+
+use clap::Args as ClapArgs;
+use fs_model::tree::Follow;
+
+use super::images::Images;
+use super::out::Out;
+use super::shown::{inside, words};
+use super::{Failure, Outcome};
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(flatten)]
+    images: Images,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let opened = args.images.open()?;
+    if opened.paths.is_empty() {
+        return Err(Failure::message(
+            "no file is named: write its path after the images, with a colon before it, such as \
+             :/etc/passwd",
+        ));
+    }
+    let mut out = Out::new();
+    let code = opened.each(Follow::Yes, &mut |node| {
+        if !node.is_file() {
+            let what = words(node.attr.kind);
+            return Err(Failure::message(format!(
+                "{}: is a {what}, which has no content",
+                inside(&node.path)
+            )));
+        }
+        opened.view.read::<Failure>(&node, &mut |piece| out.bytes(piece))
+    });
+    // What was read before something went wrong is written too.
+    out.finish()?;
+    code
+}

@@ -1,0 +1,149 @@
+//! `extract`: what is in images, into a folder or an archive.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use fs_model::tree::Follow;
+use serde_json::json;
+
+use super::images::Images;
+use super::options::{refuse_layers, report, report_json, size_text, source_date_epoch, warn};
+use super::{Failure, Outcome, print, say};
+use crate::extract::Selection;
+use crate::extract::archive::Taken;
+use crate::extract::folder::{ExtractError, Extracted, extract};
+use crate::look::Node;
+use crate::sandbox::Signals;
+use crate::seal::{Format, Output, SealOptions, seal};
+
+#[derive(Debug, ClapArgs)]
+#[command(group(clap::ArgGroup::new("where").required(true)))]
+pub(super) struct Args {
+    #[command(flatten)]
+    images: Images,
+
+    /// Into this folder, which is made if it is not there
+    #[arg(short = 'C', long, value_name = "DIR", group = "where")]
+    directory: Option<PathBuf>,
+
+    /// Into this archive (.tar, .cpio.gz, .cpio.zst, .cpio or .squashfs); `-` is standard output, as tar
+    #[arg(short, long, value_name = "FILE", group = "where")]
+    output: Option<PathBuf>,
+
+    /// Overwrite files that are there; never directories
+    #[arg(long, conflicts_with = "output")]
+    force: bool,
+
+    /// Print what was written as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let opened = args.images.open()?;
+    let mut nodes: Vec<Node> = Vec::new();
+    let mut missing = false;
+    // Who asked for what is not there gets none of the rest either.
+    if !opened.paths.is_empty() {
+        let code = opened.each(Follow::No, &mut |node| {
+            nodes.push(node);
+            Ok(())
+        })?;
+        missing = code != ExitCode::SUCCESS;
+    }
+    if missing {
+        return Ok(ExitCode::from(1));
+    }
+    let selection = Selection::new(&nodes);
+    if let Some(output) = &args.output {
+        let layers: Vec<PathBuf> = opened.view.names().iter().map(PathBuf::from).collect();
+        refuse_layers(std::iter::once(output), &layers)?;
+        let taken = Taken::new(&opened.view, &selection)?;
+        return archive(args, output, &taken);
+    }
+    let Some(directory) = &args.directory else { return Err(Failure::message("extract where?")) };
+    let signals = Signals::take()?;
+    let signal = Cell::new(None);
+    let stop = || {
+        if let Some(came) = signals.interruption() {
+            signal.set(Some(came));
+        }
+        signal.get().is_some()
+    };
+    match extract(&opened.view, &selection, directory, args.force, &stop) {
+        Ok(done) => told(args, directory, &done)?,
+        Err(ExtractError::Stopped) => {
+            return Err(Failure::Signal(signal.get().map_or(2, |signal| signal as i32)));
+        }
+        Err(error) => return Err(Failure::Error(2, Box::new(error))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn archive(args: &Args, output: &Path, taken: &Taken<'_>) -> Outcome {
+    use std::os::unix::ffi::OsStrExt;
+    let stdout = output == Path::new("-");
+    if stdout && args.json {
+        return Err(Failure::message(
+            "--json and the archive cannot both go to standard output: name a file",
+        ));
+    }
+    let format = output.file_name().and_then(|name| Format::from_file_name(name.as_bytes()));
+    let format = match format {
+        None if stdout => Format::Tar,
+        Some(format) => format,
+        None => {
+            return Err(Failure::message(format!(
+                "{}: the name does not say which format: let it end in .tar or .cpio.gz; for a \
+                 folder, write -C {0}",
+                output.display()
+            )));
+        }
+    };
+    if format == Format::Squashfs {
+        crate::seal::squashfs::available()?;
+    }
+    let options =
+        SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
+    let to = if stdout { Output::stdout()? } else { Output::file(output)? };
+    let summary = seal(&taken.delta, taken, &options, to, None, &mut |_| {})?;
+    warn(&summary.warnings);
+    if !stdout {
+        report(&report_json(output, &summary), args.json)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(args: &Args, directory: &Path, done: &Extracted) -> Result<(), Failure> {
+    if args.json {
+        return print(
+            &json!({
+                "schema": 1,
+                "output": directory.to_string_lossy(),
+                "entries": done.entries,
+                "bytes": done.bytes,
+                "left_out": {
+                    "owners": done.owners,
+                    "setuid": done.setuid,
+                    "devices": done.devices,
+                    "xattrs": done.xattrs,
+                },
+            })
+            .to_string(),
+        );
+    }
+    let size = size_text(done.bytes);
+    say(&format!("{}: {} entries, {size}", directory.display(), done.entries));
+    let lost = [
+        (done.owners, "the owners of", "objects, which only root can set"),
+        (done.setuid, "setuid or setgid of", "files, which are their owners'"),
+        (done.devices, "device nodes:", "that only root can make"),
+        (done.xattrs, "extended attributes:", "that this user or this file system cannot have"),
+    ];
+    for (count, what, why) in lost.into_iter().filter(|(count, ..)| *count > 0) {
+        say(&format!("left out: {what} {count} {why}"));
+    }
+    Ok(())
+}

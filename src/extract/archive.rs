@@ -1,0 +1,86 @@
+//! A view, or some of it, as what archives are written of.
+
+use std::collections::HashMap;
+
+use fs_model::delta::{Change, Contents, Delta, DeltaEntry, Object};
+use fs_model::layer::Xattr;
+use fs_model::stack::Source;
+use fs_model::{FsError, Ino};
+
+use super::Selection;
+use crate::look::{LookError, View, Walk};
+
+/// What is taken, as a delta to nothing, and where its contents are.
+#[derive(Debug)]
+pub struct Taken<'a> {
+    /// For [`crate::seal::seal`].
+    pub delta: Delta,
+    view: &'a View,
+    /// By inode number.
+    sources: Vec<Source>,
+}
+
+impl<'a> Taken<'a> {
+    /// Lists what is taken.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn new(view: &'a View, selection: &Selection) -> Result<Taken<'a>, LookError> {
+        let mut taken = Taken { delta: Delta::default(), view, sources: Vec::new() };
+        let mut numbers: HashMap<Source, (usize, u32)> = HashMap::new();
+        view.walk::<LookError>(&view.root()?, &mut |node| {
+            if !selection.has(&node.path) {
+                return Ok(Walk::Past);
+            }
+            let source = node.found.source();
+            let next = taken.sources.len();
+            // Only what has several names is looked for again.
+            let number = match node.attr.nlink > 1 && !node.is_dir() {
+                true => {
+                    let (number, names) = numbers.entry(source).or_insert((next, 0));
+                    *names += 1;
+                    *number
+                }
+                false => next,
+            };
+            if number == next {
+                taken.sources.push(source);
+            }
+            let object = Some(Object { ino: Ino(number as u64), attr: node.attr });
+            let path = node.path.clone().into();
+            taken.delta.entries.push(DeltaEntry { path, change: Change::Added, object });
+            Ok(Walk::Into)
+        })?;
+        for object in taken.delta.entries.iter_mut().filter_map(|entry| entry.object.as_mut()) {
+            if let Some(source) = taken.sources.get(object.ino.0 as usize)
+                && let Some((_, names)) = numbers.get(source)
+            {
+                object.attr.nlink = *names;
+            }
+        }
+        Ok(taken)
+    }
+
+    fn source(&self, ino: Ino) -> Result<Source, FsError> {
+        let index = usize::try_from(ino.0).map_err(|_| FsError::Stale)?;
+        self.sources.get(index).copied().ok_or(FsError::Stale)
+    }
+}
+
+impl Contents for Taken<'_> {
+    fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
+        Ok(self.view.stack().read_at(self.source(ino)?, offset, buf)?)
+    }
+
+    fn next_data(&self, ino: Ino, offset: u64) -> Result<Option<std::ops::Range<u64>>, FsError> {
+        Ok(self.view.stack().next_data(self.source(ino)?, offset)?)
+    }
+
+    fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        Ok(self.view.stack().read_link(self.source(ino)?)?)
+    }
+
+    fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
+        Ok(self.view.stack().xattrs(self.source(ino)?)?)
+    }
+}
