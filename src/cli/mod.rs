@@ -19,6 +19,7 @@ mod import;
 mod init;
 mod ls;
 mod mount;
+mod mount_helper;
 mod options;
 mod out;
 mod progress;
@@ -156,6 +157,11 @@ type Outcome = Result<ExitCode, Failure>;
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
     crate::fuse::settle_allocator();
+    let mut arguments = std::env::args_os();
+    if mount_helper::is_called(arguments.next().as_deref()) {
+        start_tracing(0);
+        return mount_helper::run(arguments);
+    }
     let cli = Cli::parse();
     start_tracing(cli.verbose);
     let outcome = match cli.command {

@@ -57,7 +57,7 @@ pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;
 pub use host::{Host, ScratchFile, When};
-pub use host_mount::{HostMount, mounted_at, unmount};
+pub use host_mount::{HostMount, MountOptions, mounted_at, unmount};
 pub use image::map_image;
 pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
