@@ -15,6 +15,7 @@ mod initrd_script;
 mod inside;
 mod library;
 mod listing;
+mod looking;
 mod mounting;
 mod native;
 mod nothing_left;
