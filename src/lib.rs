@@ -3,7 +3,9 @@
 
 pub mod below;
 pub mod boot;
+
 pub mod calendar;
+pub mod check;
 pub mod cli;
 pub mod diff;
 pub mod doctor;

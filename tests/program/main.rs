@@ -6,6 +6,7 @@ mod ansible;
 mod bad_input;
 mod beginning;
 mod broken;
+mod check;
 mod command_line;
 mod completions;
 mod concurrency;
