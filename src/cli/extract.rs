@@ -103,7 +103,7 @@ fn archive(args: &Args, output: &Path, taken: &Taken<'_>) -> Outcome {
         }
     };
     if format == Format::Squashfs {
-        crate::seal::squashfs::available().map_err(Failure::message)?;
+        crate::seal::squashfs::available()?;
     }
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
