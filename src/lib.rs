@@ -6,6 +6,7 @@ pub mod boot;
 pub mod cli;
 pub mod fuse;
 pub mod import;
+pub mod inspect;
 pub mod layers;
 pub mod live;
 pub mod look;

@@ -12,6 +12,7 @@ mod build;
 mod control;
 mod import;
 mod init;
+mod inspect;
 mod mount;
 mod options;
 mod progress;
@@ -70,6 +71,8 @@ enum Command {
     Umount(umount::Args),
     /// Build a Debian base image
     Base(base::Args),
+    /// Show what is in base and overlays: on the terminal, or as a page for a browser
+    Inspect(inspect::Args),
     /// Begin a project: a base, an overlay and an initrd, with comments
     Init(init::Args),
     /// Make a project of an on-imagebuilder tree
@@ -118,6 +121,8 @@ failure_from!(
     provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
     crate::project::RecordError,
+    crate::inspect::model::ModelError,
+    crate::layers::OpenError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
     std::io::Error,
@@ -138,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Base(args) => base::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),

@@ -1,0 +1,73 @@
+//! `inspect`: a picture of a stack of images, on the terminal or as a page.
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use fs_model::layer::squashfs::CacheOptions;
+
+use super::options::refuse_layers;
+use super::{Failure, Outcome, say};
+use crate::inspect::model::Model;
+use crate::inspect::page::{self, Image};
+use crate::layers::Layers;
+use crate::look::View;
+use crate::seal::{Output, output};
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The base: a squashfs image, a cpio archive or a directory
+    #[arg(value_name = "BASE")]
+    base: PathBuf,
+
+    /// Overlays to lie over it, the lowest first
+    #[arg(value_name = "OVERLAY")]
+    overlays: Vec<PathBuf>,
+
+    /// Write a page for a browser instead; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let images: Vec<PathBuf> = std::iter::once(&args.base).chain(&args.overlays).cloned().collect();
+    let Some(file) = &args.html else {
+        return Err(Failure::message("write a page with --html FILE"));
+    };
+    refuse_layers([file].into_iter(), &images)?;
+    // What cannot be written is to be found before the work.
+    let output = match file.as_os_str() == "-" {
+        true => Output::stdout()?,
+        false => Output::file(file)?,
+    };
+    let layers = crate::layers::open(&images, CacheOptions::default())?;
+    write_page(&layers, &images, output)
+}
+
+fn write_page(layers: &Layers, images: &[PathBuf], output: Output) -> Outcome {
+    let digests = layers.digest()?;
+    let view = View::new(layers.layers.clone())?;
+    let model = Model::of(&view)?;
+    let heads: Vec<Image> = digests
+        .finish()
+        .into_iter()
+        .zip(images)
+        .map(|(base, path)| Image {
+            name: base.name,
+            size: std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| m.len()),
+            sha256: Some(base.sha256).filter(|sha256| !sha256.is_empty()),
+        })
+        .collect();
+    let name = output.name().to_owned();
+    let mut out = BufWriter::with_capacity(1 << 20, output);
+    match page::write(&mut out, &model, &heads, None).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        result => result?,
+    }
+    output::commit(vec![out.into_inner().map_err(std::io::IntoInnerError::into_error)?])?;
+    say(&format!("{name}: open it in a browser"));
+    Ok(ExitCode::SUCCESS)
+}
