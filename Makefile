@@ -16,6 +16,7 @@ program := $(target)/release/overcoat
 
 help:
 	@echo 'make demo      build all that machines boot from the network, without root rights'
+	@echo '               (BOOT=1: and boot it in QEMU)'
 	@echo 'make test      set up a lab and run all tests'
 	@echo 'make boots     boot machines from the network, in QEMU: minutes'
 	@echo 'make check     formatting, clippy and rustdoc, warnings as errors'
@@ -36,9 +37,9 @@ $(program):
 	$(CARGO) build --release --locked --package overcoat
 
 demo:
-	@.ci/machine.sh build demo
+	@.ci/machine.sh build demo $(if $(BOOT),boots)
 	$(CARGO) build --release --locked --package overcoat
-	@examples/demo.sh $(program)
+	@examples/demo.sh $(program) $(if $(BOOT),boot)
 
 test:
 	@.ci/machine.sh build demo test

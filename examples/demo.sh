@@ -3,9 +3,12 @@
 # command in a base and its overlay together; all of it without root rights. Started as root, it goes
 # on as a user who has none.
 #
-#     examples/demo.sh target/release/overcoat
+#     examples/demo.sh target/release/overcoat [boot]
+#
+# With `boot` it then boots a machine of QEMU's: discovery, by gzip, and an overlay by zstd over it.
 set -euo pipefail
 program=$(realpath "$1")
+boot=${2:-}
 cd "$(dirname "$0")/.."
 
 if [[ $(id -u) = 0 ]]; then
@@ -28,7 +31,7 @@ if [[ $(id -u) = 0 ]]; then
     program=$place/overcoat
   fi
   echo "This is root's shell: going on as $user, who has no rights."
-  as_user env HOME="$(getent passwd "$user" | cut -d: -f6)" "$place/examples/demo.sh" "$program"
+  as_user env HOME="$(getent passwd "$user" | cut -d: -f6)" "$place/examples/demo.sh" "$program" "$boot"
   if [[ $place != "$PWD" ]]; then
     install -d build
     cp -rp "$place/build/netboot" build/
@@ -55,5 +58,20 @@ gzip -dc "$netboot/discovery.cpio.gz" | cpio --quiet --list |
 
 overcoat run "$netboot/base.squashfs" "$netboot/discovery.cpio.gz" -- lsscsi --version
 
-printf '\nTo boot it as a machine would (qemu-system-x86, ipxe-qemu):\n'
-printf '$ overcoat boot -p examples/netboot/overcoat.yml discovery\n'
+if [[ $boot != boot ]]; then
+  printf '\nTo boot it as a machine would (qemu-system-x86, ipxe-qemu):\n'
+  printf '$ overcoat boot -p examples/netboot/overcoat.yml discovery\n'
+  exit
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+overcoat run "$netboot/base.squashfs" "$netboot/discovery.cpio.gz" --save "$work/motd.cpio.zst" \
+  -- sh -c 'echo welcome >/etc/motd; rm /etc/issue'
+overcoat boot -p examples/netboot/overcoat.yml --time-out 900 discovery "$work/motd.cpio.zst" --run '
+  set -ex
+  systemctl is-active multi-user.target lldpd.service discovery.service
+  test -s /etc/discovery/discovery.conf
+  grep welcome /etc/motd
+  test ! -e /etc/issue
+  modinfo -F vermagic squashfs
+  findmnt -no FSTYPE /'

@@ -28,6 +28,11 @@ use crate::root::{Composed, RootOptions};
 use crate::sandbox::Network;
 use crate::seal::{Format, Output, SealOptions, seal};
 
+/// A line of the agent's is not longer than this, in bytes, nor are there more units that failed: a
+/// machine that says more takes no memory by it.
+const LONGEST: usize = 4096;
+const MOST_UNITS: usize = 1000;
+
 /// More than the agent needs, in bytes.
 const UPPER_LIMIT: u64 = 16 << 20;
 
@@ -150,7 +155,10 @@ impl Talk {
                     self.rest.drain(..ready);
                     return;
                 };
-                let Some(end) = find(&self.rest[at + mark.len()..], b"\n") else { return };
+                let code = &self.rest[at + mark.len()..];
+                let Some(end) = find(code, b"\n").or((code.len() > LONGEST).then_some(0)) else {
+                    return;
+                };
                 output(&self.rest[..at]);
                 let code = String::from_utf8_lossy(&self.rest[at + mark.len()..][..end]);
                 self.code = Some(code.trim().parse().unwrap_or(255));
@@ -158,7 +166,12 @@ impl Talk {
                 self.running = None;
                 return;
             }
-            let Some(end) = find(&self.rest, b"\n") else { return };
+            let Some(end) = find(&self.rest, b"\n") else {
+                if self.rest.len() > LONGEST {
+                    self.rest.clear();
+                }
+                return;
+            };
             let line = String::from_utf8_lossy(&self.rest[..end]).trim_end().to_owned();
             self.rest.drain(..=end);
             self.line(&line);
@@ -168,7 +181,9 @@ impl Talk {
     fn line(&mut self, line: &str) {
         match line.split_once(' ') {
             Some(("state", state)) => self.state = Some(state.to_owned()),
-            Some(("failed", unit)) => self.failed.push(unit.to_owned()),
+            Some(("failed", unit)) if self.failed.len() < MOST_UNITS => {
+                self.failed.push(unit.to_owned());
+            }
             Some(("memory", rest)) => match rest.split_once(' ') {
                 Some(("total", kib)) => self.memory.0 = kib.parse().unwrap_or(0),
                 Some(("available", kib)) => self.memory.1 = kib.parse().unwrap_or(0),
@@ -211,6 +226,22 @@ mod tests {
             assert_eq!(heard.failed, ["a.service"]);
             assert_eq!(heard.memory, (10, 4));
         }
+    }
+
+    #[test]
+    fn a_machine_that_says_too_much_takes_no_memory() {
+        let mut heard = Talk::default();
+        let mut output = 0;
+        for _ in 0..100 {
+            heard.take(&[b'x'; 1000], &mut |_| {});
+            heard.take(b"\nfailed unit", &mut |_| {});
+        }
+        assert!(heard.rest.len() <= LONGEST + 1000);
+        (0..2 * MOST_UNITS).for_each(|_| heard.take(b"\nfailed unit", &mut |_| {}));
+        assert_eq!(heard.failed.len(), MOST_UNITS);
+        heard.take(b"\nbegin n\nabc\nend n ", &mut |bytes| output += bytes.len());
+        (0..100).for_each(|_| heard.take(&[b'7'; 1000], &mut |bytes| output += bytes.len()));
+        assert_eq!((output, heard.code, heard.rest.len() < 2 * LONGEST), (3, Some(255), true));
     }
 
     #[test]

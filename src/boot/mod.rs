@@ -65,6 +65,8 @@ pub trait Watcher {
     fn console(&mut self, bytes: &[u8]);
     /// What the command prints, as it comes.
     fn output(&mut self, bytes: &[u8]);
+    /// The signal that asked to end while what it was told could not be told on.
+    fn interrupted(&self) -> Option<i32>;
 }
 
 /// What came of it.
@@ -131,6 +133,8 @@ pub enum BootError {
 
 /// How much of the console and of the agent is read at a time, in bytes.
 const READ: usize = 16 << 10;
+/// How much of what QEMU itself says is kept, in bytes.
+const COMPLAINTS: usize = 64 << 10;
 
 /// Boots `parts`, until the machine is up and its command has ended.
 ///
@@ -282,7 +286,9 @@ impl Boot<'_> {
             if complains {
                 let read = machine.complaints.read(&mut buffer)?;
                 said |= read > 0;
-                self.complaints.push_str(&String::from_utf8_lossy(&buffer[..read]));
+                if self.complaints.len() < COMPLAINTS {
+                    self.complaints.push_str(&String::from_utf8_lossy(&buffer[..read]));
+                }
                 let kvm = ["KVM internal error", "failed to initialize kvm", "KVM: entry failed"];
                 if self.accelerator == Accelerator::Kvm
                     && self.options.accelerator.is_none()
@@ -290,6 +296,9 @@ impl Boot<'_> {
                 {
                     return Ok(Ended::NoKvm);
                 }
+            }
+            if let Some(signal) = self.watcher.interrupted() {
+                return Ok(Ended::Interrupted(signal));
             }
             if let Some(ended) = self.is_over() {
                 return Ok(ended);

@@ -1,11 +1,16 @@
 //! `boot`: artifacts in a machine of QEMU's, from the firmware on.
 
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::options::{size_text, size_value};
@@ -16,6 +21,10 @@ use crate::boot::{Options, Parts, Report, Watcher, boot};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 
+/// How much of what a command prints stands in JSON, in bytes.
+const MOST_OUTPUT: usize = 64 << 20;
+/// As much as a pipe that takes anything takes at once.
+const PIPE_BUF: usize = 4096;
 /// How many of the console's last lines are told.
 const TOLD: usize = 20;
 
@@ -107,7 +116,13 @@ pub(super) fn run(args: &Args) -> Outcome {
         keyboard: args.shell,
         parameters: args.append.clone(),
     };
-    let mut told = Told { args, output: Vec::new() };
+    let mut told = Told {
+        args,
+        signals: &signals,
+        output: Vec::new(),
+        cut: false,
+        interrupted: Cell::new(None),
+    };
     if args.shell {
         say("the machine's console; Ctrl-A X switches the machine off");
     }
@@ -118,7 +133,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         return Err(Failure::Signal(signal));
     }
     if args.json {
-        print(&to_json(&report, args.run.is_some().then_some(&told.output)).to_string())?;
+        print(&to_json(&report, args.run.is_some().then_some(&told)).to_string())?;
     } else if !args.shell {
         tell(&report);
     }
@@ -236,10 +251,19 @@ fn only_base(
 /// Tells what happens, as it happens.
 struct Told<'a> {
     args: &'a Args,
+    signals: &'a Signals,
+    /// What the command printed, for JSON, and whether that is not all of it.
     output: Vec<u8>,
+    cut: bool,
+    /// The signal that asked to end while nobody read.
+    interrupted: Cell<Option<Signal>>,
 }
 
 impl Watcher for Told<'_> {
+    fn interrupted(&self) -> Option<i32> {
+        self.interrupted.get().map(|signal| signal as i32)
+    }
+
     fn phase(&mut self, phase: Phase, after: Duration) {
         if !self.args.shell {
             say(&format!("{:>6.1} s  {}", after.as_secs_f64(), phase.describe()));
@@ -252,16 +276,46 @@ impl Watcher for Told<'_> {
 
     fn console(&mut self, bytes: &[u8]) {
         if self.args.shell {
-            write(std::io::stdout(), bytes);
+            self.write(std::io::stdout(), bytes);
         } else if self.args.console {
-            write(std::io::stderr(), bytes);
+            self.write(std::io::stderr(), bytes);
         }
     }
 
     fn output(&mut self, bytes: &[u8]) {
-        match self.args.json {
-            true => self.output.extend_from_slice(bytes),
-            false => write(std::io::stdout(), bytes),
+        if !self.args.json {
+            self.write(std::io::stdout(), bytes);
+        } else if self.output.len() + bytes.len() <= MOST_OUTPUT {
+            self.output.extend_from_slice(bytes);
+        } else {
+            self.cut = true;
+        }
+    }
+}
+
+impl Told<'_> {
+    /// Writes, and hears a signal while nobody reads: then the rest is not written.
+    fn write(&self, mut to: impl Write + AsFd, bytes: &[u8]) {
+        for piece in bytes.chunks(PIPE_BUF) {
+            loop {
+                let mut fds = [
+                    PollFd::new(to.as_fd(), PollFlags::POLLOUT),
+                    PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                ];
+                // What cannot be waited for is written.
+                let waited = poll(&mut fds, PollTimeout::NONE);
+                let signalled = waited.is_ok() && fds[1].any().unwrap_or(false);
+                if self.interrupted.get().is_none() && signalled {
+                    self.interrupted.set(self.signals.interruption());
+                }
+                if self.interrupted.get().is_some() {
+                    return;
+                }
+                if waited != Err(Errno::EINTR) && fds[0].any().unwrap_or(true) {
+                    break;
+                }
+            }
+            write(&mut to, piece);
         }
     }
 }
@@ -299,7 +353,7 @@ fn tell(report: &Report) {
     }
 }
 
-fn to_json(report: &Report, output: Option<&Vec<u8>>) -> Value {
+fn to_json(report: &Report, command: Option<&Told<'_>>) -> Value {
     let phases = report
         .phases
         .iter()
@@ -321,9 +375,12 @@ fn to_json(report: &Report, output: Option<&Vec<u8>>) -> Value {
     if let Some((phase, reason)) = &report.failed {
         value["failed"] = json!({ "phase": phase.name(), "reason": reason });
     }
-    if let Some(output) = output {
-        value["command"] =
-            json!({ "output": String::from_utf8_lossy(output), "code": report.code });
+    if let Some(Told { output, cut, .. }) = command {
+        value["command"] = json!({
+            "output": String::from_utf8_lossy(output),
+            "complete": !cut,
+            "code": report.code,
+        });
     }
     value
 }

@@ -1,18 +1,20 @@
 //! `serve`: a project's artifacts over HTTP, until a signal asks to end.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd;
+use provisioners::Project;
 
 use super::{Failure, Outcome, project, say};
 use crate::sandbox::Signals;
-use crate::serve::{Catalogue, Limits, Server};
+use crate::serve::{Catalogue, CatalogueError, Limits, Server};
 
 /// How long what is being sent has to come to its end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -31,6 +33,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     default: Option<String>,
 
+    /// Where machines reach this server, if not where whoever asks has reached it: behind a proxy
+    /// that speaks https, say
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+
     /// More kernel parameters, in one string
     #[arg(long, value_name = "PARAMETERS", allow_hyphen_values = true)]
     append: Option<String>,
@@ -38,6 +45,23 @@ pub(super) struct Args {
     /// Milliseconds for the head of a request, for a client that does not read, and for the end
     #[arg(long, hide = true, value_delimiter = ',', value_name = "MS")]
     time_outs: Vec<u64>,
+}
+
+/// What the user says of how a project is served.
+struct Shown {
+    default: Option<String>,
+    append: Option<String>,
+    url: Option<String>,
+}
+
+impl Shown {
+    fn catalogue(&self, project: &Project) -> Result<Catalogue, CatalogueError> {
+        let catalogue = Catalogue::of(project, self.default.as_deref(), self.append.as_deref())?;
+        match &self.url {
+            Some(url) => catalogue.reached_at(url),
+            None => Ok(catalogue),
+        }
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -57,7 +81,14 @@ pub(super) fn run(args: &Args) -> Outcome {
         }
         (_, None) => return Err(Failure::message("there is no project")),
     };
-    let catalogue = Catalogue::of(&project, args.default.as_deref(), args.append.as_deref())?;
+    let shown =
+        Shown { default: args.default.clone(), append: args.append.clone(), url: args.url.clone() };
+    let catalogue = shown.catalogue(&project)?;
+    let file = project.file.clone();
+    let read = move || {
+        let project = Project::load(&file).map_err(|error| error.to_string())?;
+        shown.catalogue(&project).map_err(|error| error.to_string())
+    };
     let mut limits = Limits::default();
     let mut grace = GRACE;
     if let &[head, stall, end] = args.time_outs.as_slice() {
@@ -67,7 +98,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     // Before there are threads: they are not to have them.
     let signals = Signals::take()?;
-    let server = Server::start(catalogue, args.listen, limits)
+    let server = Server::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
         .map_err(|error| Failure::message(format!("cannot listen at {}: {error}", args.listen)))?;
     let images = project.images().len();
     let files = project.output.display();

@@ -10,7 +10,9 @@
 //! - Damage is an error that names the image, and the path at which it was met.
 
 pub mod packages;
+pub mod version;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use fs_model::layer::squashfs::CacheOptions;
@@ -270,20 +272,46 @@ impl View {
         node: &Node,
         visit: &mut dyn FnMut(&Node) -> Result<Walk, E>,
     ) -> Result<(), E> {
-        // A stack of listings, so that no depth of the tree can be too much.
+        // A stack of listings, so that no depth of the tree can be too much, and the directories
+        // on the way.
         let mut pending = vec![vec![node.clone()].into_iter()];
+        let mut way: Vec<Source> = Vec::new();
         while let Some(listing) = pending.last_mut() {
             let Some(node) = listing.next() else {
                 pending.pop();
+                way.pop();
                 continue;
             };
             match visit(&node)? {
                 Walk::Stop => return Ok(()),
-                Walk::Into if node.is_dir() => pending.push(self.children(&node)?.into_iter()),
+                Walk::Into if node.is_dir() => {
+                    let source = node.found.source();
+                    if way.contains(&source) {
+                        return Err(self.within_itself(&node).into());
+                    }
+                    way.push(source);
+                    pending.push(self.children(&node)?.into_iter());
+                }
                 Walk::Into | Walk::Past => {}
             }
         }
         Ok(())
+    }
+
+    /// The error for a directory that was met in itself, which only damaged images have: a walk
+    /// into it would not end.
+    pub(crate) fn within_itself(&self, dir: &Node) -> LookError {
+        let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
+        self.at(dir, LayerError::corrupt(&name, "this directory lies in itself"))
+    }
+
+    /// Where the next data of a file at or after `offset` lies; `None` when only a hole follows.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn next_data(&self, file: &Node, offset: u64) -> Result<Option<Range<u64>>, LookError> {
+        let data = self.stack.next_data(file.found.source(), offset);
+        data.map_err(|error| self.at(file, error))
     }
 
     /// Hands the content of a file to `take`, piece by piece.
@@ -425,7 +453,7 @@ fn trim(path: &[u8]) -> &[u8] {
 }
 
 /// The names of a path, last first, without the empty ones and `.`.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn components(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|&byte| byte == b'/')
         .rev()
         .filter(|name| !name.is_empty() && *name != b".")

@@ -144,14 +144,28 @@ impl<'a> Children<'a> {
         }
     }
 
-    /// Asks all of them to end, and waits until they have.
+    /// Asks all of them to end, and waits until they have. Whoever is asked to end once more
+    /// meanwhile waits no longer: they are killed, and one that the kernel does not let go yet is
+    /// left to end when it does.
     pub fn end(&mut self) {
-        for running in &self.running {
-            // It fails when it has ended already.
-            let _ = rustix::process::pidfd_send_signal(&running.pidfd, Signal::TERM);
-        }
-        for Running { number, child, report, words, began, .. } in self.running.drain(..) {
-            let _ = reap(number, child, report, words, began);
+        // It fails for those that have ended already.
+        let ask = |running: &Running, signal| {
+            let _ = rustix::process::pidfd_send_signal(&running.pidfd, signal);
+        };
+        self.running.iter().for_each(|running| ask(running, Signal::TERM));
+        while let Some(first) = self.running.first() {
+            let mut fds = [
+                PollFd::new(first.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            let waited = poll(&mut fds, PollTimeout::NONE);
+            let [ended, signalled] = fds.each_ref().map(|fd| fd.any().unwrap_or(true));
+            if waited.is_ok() && signalled && self.signals.interruption().is_some() {
+                self.running.drain(..).for_each(|running| ask(&running, Signal::KILL));
+            } else if waited != Err(Errno::EINTR) && ended {
+                let Running { number, child, report, words, began, .. } = self.running.remove(0);
+                let _ = reap(number, child, report, words, began);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a machine is told to boot: the kernel's command line, and iPXE's scripts.
 //!
-//! Names of images are made of letters, digits and `-_+.`, hosts were checked, and names of files
+//! Names of images are made of letters, digits and `-_+.`, the server's URL was checked, and names of files
 //! are encoded in URLs: nothing of them can be a word or a line of its own.
 
 use std::fmt::Write;
@@ -27,9 +27,9 @@ pub(super) struct Lines {
     pub(super) parameters: String,
 }
 
-/// The URL of a file.
-pub(super) fn url(host: &str, name: &str) -> String {
-    format!("http://{host}/{}", encoded(name))
+/// The URL of a file, by that of the server, which has no slash at its end.
+pub(super) fn url(server: &str, name: &str) -> String {
+    format!("{server}/{}", encoded(name))
 }
 
 /// A name as it stands in a URL.
@@ -53,7 +53,7 @@ pub(super) fn lines(
     catalogue: &Catalogue,
     boot: &Boot,
     versions: &Versions,
-    host: &str,
+    server: &str,
 ) -> Result<Lines, String> {
     let name = |file: usize| &catalogue.files[file].name;
     if let Some(missing) = boot.files().find(|&file| versions[file].is_none()) {
@@ -64,9 +64,9 @@ pub(super) fn lines(
         boot.overlays.iter().map(|&overlay| of(overlay)).collect::<Vec<_>>().join(",")
     };
     let mut words = vec!["boot=overcoat".to_owned()];
-    words.push(format!("BASEFS={}", url(host, name(boot.base))));
+    words.push(format!("BASEFS={}", url(server, name(boot.base))));
     if !boot.overlays.is_empty() {
-        words.push(format!("OVERLAYFS={}", each(&|file| url(host, name(file)))));
+        words.push(format!("OVERLAYFS={}", each(&|file| url(server, name(file)))));
     }
     words.push("BOOTIF=01-${netX/mac:hexhyp}".to_owned());
     words.push(format!("BASEFS_SHA256={}", digest(boot.base)));
@@ -87,7 +87,7 @@ pub(super) fn lines(
              overlays, or shorter names"
         ));
     }
-    let (kernel, initrd) = (url(host, name(boot.kernel)), url(host, name(boot.initrd)));
+    let (kernel, initrd) = (url(server, name(boot.kernel)), url(server, name(boot.initrd)));
     Ok(Lines { kernel, initrd, parameters })
 }
 
@@ -112,22 +112,26 @@ fn what(image: &Image) -> String {
     }
 }
 
-/// A script that asks which image to boot.
-pub(super) fn menu(catalogue: &Catalogue, host: &str) -> String {
-    let mut text = format!("#!ipxe\nmenu overcoat at {host}\n");
+/// A script that asks which image to boot, of those whose files are there.
+pub(super) fn menu(catalogue: &Catalogue, server: &str) -> String {
+    let mut text = format!("#!ipxe\nmenu overcoat at {server}\n");
     let mut any = false;
     // Overlays are what one boots; the bare bases come after them.
     for kind in ["overlay", "base"] {
         for image in &catalogue.images {
-            if image.kind == kind && matches!(image.boot, Some(Ok(_))) {
+            let there = |file: usize| catalogue.files[file].path.is_file();
+            if image.kind == kind
+                && let Some(Ok(boot)) = &image.boot
+                && boot.files().all(there)
+            {
                 any = true;
                 let _ = writeln!(text, "item {} {}", image.name, what(image));
             }
         }
     }
     if !any {
-        return format!("#!ipxe\necho {host} has nothing that could be booted\nexit 1\n");
+        return format!("#!ipxe\necho {server} has nothing that could be booted\nexit 1\n");
     }
-    let _ = writeln!(text, "choose image || exit 1\nchain http://{host}/boot/${{image}}.ipxe");
+    let _ = writeln!(text, "choose image || exit 1\nchain {server}/boot/${{image}}.ipxe");
     text
 }

@@ -33,6 +33,9 @@ pub enum CatalogueError {
         /// Why.
         why: String,
     },
+    /// What machines are to reach the server by is no URL.
+    #[error("{0} is no URL of a boot server: write http://NAME, or https://NAME:PORT/PATH")]
+    Url(String),
     /// What is to be added to the kernel's command line cannot be.
     #[error("kernel parameters stand in one line of printable characters")]
     Append,
@@ -50,6 +53,8 @@ pub struct Catalogue {
     pub(super) default: Option<usize>,
     /// What the user adds to the kernel's command line.
     pub(super) append: String,
+    /// Where machines reach the server, if it is not where whoever asks has reached it.
+    pub(super) url: Option<String>,
 }
 
 /// An image of the project.
@@ -101,6 +106,7 @@ impl Catalogue {
             by_name: HashMap::new(),
             default: None,
             append,
+            url: None,
         };
         for member in project.images() {
             catalogue.add(project, member)?;
@@ -115,6 +121,25 @@ impl Catalogue {
             None => catalogue.only(),
         };
         Ok(catalogue)
+    }
+
+    /// As it is, but for machines that reach the server at `url`: through a proxy, say, which has
+    /// `https` or a path in front.
+    ///
+    /// # Errors
+    /// When that is no URL.
+    pub fn reached_at(mut self, url: &str) -> Result<Self, CatalogueError> {
+        let plain = url.strip_suffix('/').unwrap_or(url);
+        let rest = plain.strip_prefix("http://").or_else(|| plain.strip_prefix("https://"));
+        // No character that iPXE, a kernel's command line or HTML could take for its own.
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%+".contains(c);
+        match rest {
+            Some(rest) if !rest.is_empty() && !rest.starts_with('/') && rest.chars().all(fits) => {
+                self.url = Some(plain.to_owned());
+                Ok(self)
+            }
+            _ => Err(CatalogueError::Url(url.to_owned())),
+        }
     }
 
     fn add(&mut self, project: &Project, member: &Member) -> Result<(), CatalogueError> {

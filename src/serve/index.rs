@@ -8,8 +8,8 @@ use super::catalogue::{Catalogue, Image};
 /// The version of the index's form. New keys alone do not raise it.
 const SCHEMA: u32 = 1;
 
-/// The index, for somebody who reached the server as `host`.
-pub(super) fn index(catalogue: &Catalogue, versions: &Versions, host: &str) -> String {
+/// The index, for somebody who reaches the server at the URL `server`.
+pub(super) fn index(catalogue: &Catalogue, versions: &Versions, server: &str) -> String {
     let file = |file: usize| {
         let name = &catalogue.files[file].name;
         versions[file].as_ref().map(|version| {
@@ -46,7 +46,7 @@ pub(super) fn index(catalogue: &Catalogue, versions: &Versions, host: &str) -> S
         let boot = image.boot.as_ref().map(|boot| {
             boot.as_ref()
                 .map_err(Clone::clone)
-                .and_then(|boot| lines(catalogue, boot, versions, host))
+                .and_then(|boot| lines(catalogue, boot, versions, server))
         });
         match boot {
             None => {}

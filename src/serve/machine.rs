@@ -33,6 +33,7 @@ impl Catalogue {
             by_name: HashMap::new(),
             default: Some(0),
             append: super::catalogue::parameters(append)?,
+            url: None,
         };
         let boot = Boot {
             kernel: catalogue.part(&parts.kernel),

@@ -1,7 +1,7 @@
 //! The boot server: a project's artifacts over HTTP, to read.
 //!
 //! Invariants:
-//! - What can be asked for is known when the server starts ([`Catalogue`]); no request is a path.
+//! - What can be asked for is in the [`Catalogue`] before it is asked for; no request is a path.
 //! - A connection takes little memory, and a bounded one: a request's head has a largest size, there
 //!   is no request body, and a response holds one piece of a file at a time (`body`).
 //! - No client keeps a connection by doing nothing: a head that does not come, and a client that
@@ -15,6 +15,7 @@ mod boot;
 mod catalogue;
 mod conditions;
 mod connection;
+mod current;
 mod entity;
 mod host;
 mod index;
@@ -25,6 +26,7 @@ mod respond;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,10 +41,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use connection::Connection;
+use current::{Current, Source};
 use respond::Site;
 
 pub use access::{Observer, Served};
 pub use catalogue::{Catalogue, CatalogueError};
+pub use current::Read;
 pub use machine::Parts;
 
 /// The most connections at a time, if there are descriptors for as many.
@@ -93,15 +97,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `address` and serves on threads of its own, until it is stopped.
+    /// Listens at `address` and serves on threads of its own, until it is stopped. What is served is
+    /// read by `read` anew when `file` changes.
     ///
     /// # Errors
     /// When it cannot listen there.
-    pub fn start(catalogue: Catalogue, address: SocketAddr, limits: Limits) -> io::Result<Self> {
-        Self::with(catalogue, address, limits, None)
+    pub fn start(
+        catalogue: Catalogue,
+        file: &Path,
+        read: Read,
+        address: SocketAddr,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let source = Source::new(file.to_owned(), read);
+        Self::with(Current::new(catalogue, Some(source)), address, limits, None)
     }
 
-    /// As [`Server::start`]; `observer` is told of each response, once it has ended.
+    /// As [`Server::start`], of what does not change; `observer` is told of each response, once it
+    /// has ended.
     ///
     /// # Errors
     /// When it cannot listen there.
@@ -111,11 +124,11 @@ impl Server {
         limits: Limits,
         observer: Observer,
     ) -> io::Result<Self> {
-        Self::with(catalogue, address, limits, Some(observer))
+        Self::with(Current::new(catalogue, None), address, limits, Some(observer))
     }
 
     fn with(
-        catalogue: Catalogue,
+        current: Current,
         address: SocketAddr,
         limits: Limits,
         observer: Option<Observer>,
@@ -140,11 +153,11 @@ impl Server {
             socket.listen(BACKLOG)?
         };
         let address = listener.local_addr()?;
-        let others = OTHERS + 2 * catalogue.files.len();
+        let others = OTHERS + 2 * current.known().files.len();
         let connections = CONNECTIONS.min(descriptors().saturating_sub(others)).max(1);
         let places = Arc::new(Semaphore::new(connections));
         let (stop, stopped) = watch::channel(false);
-        let site = Arc::new(Site { catalogue, pool: Arc::default(), observer });
+        let site = Arc::new(Site { current, pool: Arc::default(), observer });
         let learner = site.clone();
         runtime.spawn(async move { learner.learn().await });
         let accepting = Accepting { listener, site, limits, places: places.clone(), stopped };

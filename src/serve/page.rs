@@ -11,11 +11,11 @@ use super::catalogue::{Catalogue, Image};
 
 const STYLE: &str = include_str!("page.css");
 
-/// The page, for somebody who reached the server as `host`.
-pub(super) fn page(catalogue: &Catalogue, versions: &Versions, host: &str) -> String {
+/// The page, for somebody who reaches the server at the URL `server`.
+pub(super) fn page(catalogue: &Catalogue, versions: &Versions, server: &str) -> String {
     let mut text = String::with_capacity(16 << 10);
     // Writing to a string does not fail.
-    let _ = write_page(&mut text, catalogue, versions, host);
+    let _ = write_page(&mut text, catalogue, versions, server);
     text
 }
 
@@ -27,9 +27,9 @@ fn write_page(
     out: &mut String,
     catalogue: &Catalogue,
     versions: &Versions,
-    host: &str,
+    server: &str,
 ) -> fmt::Result {
-    let (title, host_text) = (Escaped(&catalogue.title), Escaped(host));
+    let (title, server_text) = (Escaped(&catalogue.title), Escaped(server));
     write!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -38,9 +38,9 @@ fn write_page(
          <link rel=\"icon\" href=\"data:,\">\n\
          <title>{title} – overcoat</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <header>\n<h1>{title}</h1>\n<p>Images for machines that boot over the network, served by \
-         overcoat at {host_text}.</p>\n</header>\n<main>\n"
+         overcoat at {server_text}.</p>\n</header>\n<main>\n"
     )?;
-    write_start(out, catalogue, host)?;
+    write_start(out, catalogue, server)?;
     for (kind, heading) in
         [("overlay", "Overlays"), ("base", "Bases"), ("initrd", "Kernels and initrds")]
     {
@@ -50,7 +50,7 @@ fn write_page(
         }
         writeln!(out, "<section aria-labelledby=\"{kind}s\">\n<h2 id=\"{kind}s\">{heading}</h2>")?;
         for image in images {
-            write_image(out, catalogue, versions, image, host)?;
+            write_image(out, catalogue, versions, image, server)?;
         }
         out.push_str("</section>\n");
     }
@@ -62,8 +62,8 @@ fn write_page(
 }
 
 /// How a machine comes here.
-fn write_start(out: &mut String, catalogue: &Catalogue, host: &str) -> fmt::Result {
-    let host = Escaped(host);
+fn write_start(out: &mut String, catalogue: &Catalogue, server: &str) -> fmt::Result {
+    let server = Escaped(server);
     let what = match catalogue.default {
         Some(index) => format!("it boots {}", catalogue.images[index].name),
         None => "it asks what to boot".to_owned(),
@@ -73,7 +73,7 @@ fn write_start(out: &mut String, catalogue: &Catalogue, host: &str) -> fmt::Resu
         "<section aria-labelledby=\"start\">\n<h2 id=\"start\">Boot a machine</h2>\n\
          <p>Have iPXE run <a href=\"/boot.ipxe\">boot.ipxe</a>: {}. DHCP gives its URL as the file \
          name; at iPXE’s prompt it is</p>\n\
-         <pre tabindex=\"0\"><code>chain http://{host}/boot.ipxe</code></pre>\n</section>",
+         <pre tabindex=\"0\"><code>chain {server}/boot.ipxe</code></pre>\n</section>",
         Escaped(&what)
     )
 }
@@ -83,7 +83,7 @@ fn write_image(
     catalogue: &Catalogue,
     versions: &Versions,
     image: &Image,
-    host: &str,
+    server: &str,
 ) -> fmt::Result {
     let name = Escaped(&image.name);
     write!(out, "<article aria-labelledby=\"image-{name}\">\n<h3 id=\"image-{name}\">{name}")?;
@@ -107,7 +107,7 @@ fn write_image(
     }
     write_files(out, catalogue, versions, image)?;
     let boot = image.boot.as_ref().map(|boot| match boot {
-        Ok(boot) => lines(catalogue, boot, versions, host),
+        Ok(boot) => lines(catalogue, boot, versions, server),
         Err(why) => Err(why.clone()),
     });
     match boot {

@@ -20,6 +20,7 @@ use super::body::{Body, Pool};
 use super::boot::{lines, menu};
 use super::catalogue::Catalogue;
 use super::conditions::Answer;
+use super::current::Current;
 use super::entity::{Entity, PLAIN, problem};
 use super::host::host;
 use super::index::index;
@@ -30,7 +31,7 @@ const HTML: &str = "text/html; charset=utf-8";
 
 /// What requests are answered from.
 pub(super) struct Site {
-    pub(super) catalogue: Catalogue,
+    pub(super) current: Current,
     pub(super) pool: Arc<Pool>,
     /// Who is told of each response.
     pub(super) observer: Option<Observer>,
@@ -97,21 +98,30 @@ async fn answer<B>(
     let host = host(request, local).map_err(|why| (StatusCode::BAD_REQUEST, why.to_owned()))?;
     let nothing = || (StatusCode::NOT_FOUND, "there is nothing of that name".to_owned());
     let path = decoded(request.uri().path()).ok_or_else(nothing)?;
-    let (kind, text) = match resource(&path).ok_or_else(nothing)? {
+    let resource = resource(&path).ok_or_else(nothing)?;
+    let known = site.current.known();
+    let catalogue = match resource {
+        Resource::File(name) if known.by_name.contains_key(name) => known,
+        _ => site.current.read().await,
+    };
+    let server = catalogue.url.clone().unwrap_or_else(|| format!("http://{host}"));
+    let (kind, text) = match resource {
         Resource::File(name) => {
-            let file = *site.catalogue.by_name.get(name).ok_or_else(nothing)?;
-            return site.file(&site.catalogue.files[file], request.headers(), get).await;
+            let file = *catalogue.by_name.get(name).ok_or_else(nothing)?;
+            return site.file(&catalogue.files[file], request.headers(), get).await;
         }
-        Resource::Page => site.page(&host).await?,
-        Resource::Index => site.index(&host).await?,
-        Resource::Default => match site.catalogue.default {
-            Some(image) => site.script(image, &host).await?,
-            None => (PLAIN, menu(&site.catalogue, &host)),
+        Resource::Page => (HTML, page(&catalogue, &versions(&catalogue).await?, &server)),
+        Resource::Index => {
+            ("application/json", index(&catalogue, &versions(&catalogue).await?, &server))
+        }
+        Resource::Default => match catalogue.default {
+            Some(image) => script(&catalogue, image, &server).await?,
+            None => (PLAIN, menu(&catalogue, &server)),
         },
         Resource::Script(name) => {
-            let images = &site.catalogue.images;
+            let images = &catalogue.images;
             let image = images.iter().position(|image| image.name == name).ok_or_else(nothing)?;
-            site.script(image, &host).await?
+            script(&catalogue, image, &server).await?
         }
     };
     Ok(site.text(kind, text, request.headers(), get))
@@ -130,44 +140,9 @@ fn resource(path: &str) -> Option<Resource<'_>> {
 }
 
 impl Site {
-    async fn page(&self, host: &str) -> Text {
-        Ok((HTML, page(&self.catalogue, &self.versions().await?, host)))
-    }
-
-    async fn index(&self, host: &str) -> Text {
-        Ok(("application/json", index(&self.catalogue, &self.versions().await?, host)))
-    }
-
-    /// The script that boots an image.
-    async fn script(&self, image: usize, host: &str) -> Text {
-        let image = &self.catalogue.images[image];
-        let not =
-            |why: &str| (StatusCode::NOT_FOUND, format!("{} cannot be booted: {why}", image.name));
-        let boot = match &image.boot {
-            Some(Ok(boot)) => boot,
-            Some(Err(why)) => return Err(not(why)),
-            None => return Err(not("it is an initrd")),
-        };
-        let mut versions = vec![None; self.catalogue.files.len()];
-        for file in boot.files() {
-            versions[file] = version(&self.catalogue.files[file]).await?;
-        }
-        let lines = lines(&self.catalogue, boot, &versions, host).map_err(|why| not(&why))?;
-        Ok((PLAIN, lines.script(image)))
-    }
-
-    /// What is known of all files.
-    async fn versions(&self) -> Result<Vec<Option<Arc<Version>>>, Problem> {
-        let mut versions = Vec::with_capacity(self.catalogue.files.len());
-        for artifact in &self.catalogue.files {
-            versions.push(version(artifact).await?);
-        }
-        Ok(versions)
-    }
-
     /// Gets to know all files, so that nobody has to wait for that.
     pub(super) async fn learn(&self) {
-        for artifact in &self.catalogue.files {
+        for artifact in &self.current.known().files {
             // Who asks for it is told.
             let _ = artifact.version().await;
         }
@@ -225,6 +200,33 @@ impl Site {
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
         response
     }
+}
+
+/// The script that boots an image.
+async fn script(catalogue: &Catalogue, image: usize, server: &str) -> Text {
+    let image = &catalogue.images[image];
+    let not =
+        |why: &str| (StatusCode::NOT_FOUND, format!("{} cannot be booted: {why}", image.name));
+    let boot = match &image.boot {
+        Some(Ok(boot)) => boot,
+        Some(Err(why)) => return Err(not(why)),
+        None => return Err(not("it is an initrd")),
+    };
+    let mut versions = vec![None; catalogue.files.len()];
+    for file in boot.files() {
+        versions[file] = version(&catalogue.files[file]).await?;
+    }
+    let lines = lines(catalogue, boot, &versions, server).map_err(|why| not(&why))?;
+    Ok((PLAIN, lines.script(image)))
+}
+
+/// What is known of all files.
+async fn versions(catalogue: &Catalogue) -> Result<Vec<Option<Arc<Version>>>, Problem> {
+    let mut versions = Vec::with_capacity(catalogue.files.len());
+    for artifact in &catalogue.files {
+        versions.push(version(artifact).await?);
+    }
+    Ok(versions)
 }
 
 async fn version(artifact: &Arc<Artifact>) -> Result<Option<Arc<Version>>, Problem> {

@@ -25,7 +25,9 @@ fn what_cannot_be_fetched_or_is_not_what_it_should_be_is_told() {
     fs::write(site.artifact("page"), "<html>").unwrap();
     site.boot(&format!("BASEFS={}", site.url("page")), &[]).failed("mount", &["not a squashfs"]);
 
-    site.boot("BASEFS=", &[]).failed("fetch", &["no BASEFS="]);
+    let console = site.boot("BASEFS= OVERCOAT_ON_FAILURE=poweroff", &[]);
+    console.failed("fetch", &["no BASEFS="]);
+    assert!(console.0.contains("reboot: Power down"), "{}", console.0);
     site.boot("BOOTIF=01-52-54-00-00-00-99", &[]).failed(
         "network",
         &["no interface has the address", "52:54:00:00:00:99", "52:54:00:12:34:56"],

@@ -166,7 +166,7 @@ impl Site {
         "project/unit/files/usr/local/bin/told",
         "#!/bin/sh\nexec >/dev/console 2>&1\necho PROBE\nsystemctl is-active multi-user.target\n\
          systemctl --failed --no-legend --plain\nip -4 -br address; findmnt -no FSTYPE /\n\
-         ls -1 /run/overcoat\necho\necho END\nsystemctl --no-block poweroff\n",
+         ls -1 /run/overcoat\nmodinfo -F name squashfs; stat -c \"%a %u:%g\" /usr /usr/lib\necho\necho END\nsystemctl --no-block poweroff\n",
     );
     self.stage.write("project/unit/files/etc/unit", "of the unit\n");
     self.project(&format!(

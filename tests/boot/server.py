@@ -2,8 +2,8 @@
 
 server.py FOLDER [CERTIFICATE KEY]: prints its port, serves until it is ended, and writes a line
 for each request to standard error. Below /flaky/ the connection is cut in the middle the first
-time; below /busy/ the first two answers are 503; /moved/ is a redirection; all know ranges but
-those below /plain/.
+time, below /stuck/ nothing more is sent there; below /busy/ the first two answers are 503; /moved/
+is a redirection; all know ranges but those below /plain/.
 """
 import http.server
 import os
@@ -17,7 +17,7 @@ asked = {}
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        fault, name = re.fullmatch(r"/(?:(flaky|busy|moved|plain)/)?([^/]*)", self.path).groups()
+        fault, name = re.fullmatch(r"/(?:(flaky|stuck|busy|moved|plain)/)?([^/]*)", self.path).groups()
         times = asked[self.path] = asked.get(self.path, 0) + 1
         wanted = self.headers.get("Range")
         sys.stderr.write(f"{self.path} {times} {wanted}\n")
@@ -43,13 +43,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             file.seek(start)
             left = size - start
-            if fault == "flaky" and times == 1:
+            if fault in ("flaky", "stuck") and times == 1:
                 left //= 2
                 self.close_connection = True
             while left:
                 data = file.read(min(left, 1 << 16))
                 self.wfile.write(data)
                 left -= len(data)
+            if fault == "stuck" and times == 1:
+                # Until the other side has had enough.
+                self.connection.recv(1)
 
     def log_message(self, *_):
         pass

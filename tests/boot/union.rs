@@ -4,6 +4,16 @@ use std::path::Path;
 
 use crate::machine::{Site, serve};
 
+/// The second card is the one to boot from; the first leads nowhere.
+const TWO_CARDS: [&str; 6] = [
+    "-netdev",
+    "hubport,id=n1,hubid=1",
+    "-device",
+    "virtio-net-pci,netdev=n1,mac=52:54:00:00:00:01",
+    "-device",
+    "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:AB",
+];
+
 #[test]
 fn overlays_lie_over_each_other_as_overlayfs_has_them() {
     let site = Site::new();
@@ -36,23 +46,15 @@ grep overcoat /etc/fstab";
          chmod 711 /",
     );
     let overlays = site.urls(&["busy/one.cpio.gz", "plain/two.cpio.zst", "moved/three.cpio"]);
-    // The second card is the one to boot from; the first leads nowhere.
-    let machine = [
-        "-netdev",
-        "hubport,id=n1,hubid=1",
-        "-device",
-        "virtio-net-pci,netdev=n1,mac=52:54:00:00:00:01",
-        "-device",
-        "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:AB",
-    ];
     let line = format!(
         "BOOTIF=01-52-54-00-00-00-ab BASEFS={} BASEFS_SHA256={} OVERLAYFS={overlays} \
-         OVERLAYFS_SHA256=,{} init=/probe",
+         OVERLAYFS_SHA256=,{} OVERCOAT_MODULES=no init=/probe",
         site.url("flaky/base.squashfs"),
         site.digest("base.squashfs"),
         site.digest("two.cpio.zst").to_uppercase(),
     );
-    let console = site.boot(&line, &machine);
+    let console = site.boot(&line, &TWO_CARDS);
+    assert!(!console.probe().contains("modules"), "{}", console.0);
     console.shows(&[
         "\na:three\n",
         "\nb:two\n",
@@ -122,11 +124,15 @@ fn thirty_overlays_are_no_more_trouble_than_one() {
         names.push(name);
     }
     site.overlay("29.cpio", &[], "echo 7 >/srv/last");
-    names.push("29.cpio".to_owned());
+    names.push("stuck/29.cpio".to_owned());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let line = format!("OVERLAYFS={} init=/probe", site.urls(&names));
-    let console = site.boot(&line, &[]);
+    let console = site.boot(&line, &TWO_CARDS);
     assert_eq!(console.probe().trim(), "7");
+    // The server that said nothing any more, and the card that nobody answers on.
+    assert!(console.0.contains("again in 1 s: nothing came for 30 s\n"), "{}", console.0);
+    assert!(site.requests().contains("/stuck/29.cpio 2 bytes="), "{}", site.requests());
+    assert!(console.0.contains("overcoat: no answer to DHCP on "), "{}", console.0);
 }
 
 #[test]
@@ -135,7 +141,9 @@ fn a_machine_comes_up_to_its_services_and_goes_down() {
     site.system();
     let names = ["system.cpio.gz", "unit.cpio.zst"];
     let console = site.boot(&format!("OVERLAYFS={}", site.urls(&names)), &[]);
-    console.shows(&["10.0.2.15/24", "overlay\nbase\nimages\nlayers\nlog\nupper\nwork"]);
+    // The kernel's modules are there, although no layer has them.
+    console.shows(&["10.0.2.15/24", "overlay\nbase\nimages\nlayers\nlog\nmodules\nupper\nwork"]);
+    console.shows(&["\nsquashfs\n", "\n755 0:0\n755 0:0\n"]);
     assert!(!console.0.contains("Failed unmounting"), "{}", console.0);
     assert!(console.probe().starts_with("active\n") || console.probe().starts_with("inactive\n"));
     let failed = console.probe().lines().filter(|line| line.contains(".service")).count();

@@ -8,8 +8,9 @@ use std::io::{Read, Write};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::support::processes::within;
 use crate::support::stage::{Who, finish};
-use site::{Serving, Site, answer, bytes, hex};
+use site::{LIMIT, Serving, Site, answer, bytes, hex};
 
 #[test]
 fn the_index_has_the_images_their_files_and_how_each_is_booted() {
@@ -100,7 +101,8 @@ fn boot_ipxe_is_the_only_overlay_or_the_default_or_a_menu() {
     for line in ["item one one on base", "item two two on base and one", "item base base"] {
         assert!(text.lines().any(|l| l == line), "{text}");
     }
-    assert!(!text.contains("item foreign"), "{text}");
+    // Neither what can never be booted nor what was not built yet.
+    assert!(!text.contains("item foreign") && !text.contains("item missing"), "{text}");
     let chain = "chain http://boot.example.org:8080/boot/${image}.ipxe";
     assert!(text.lines().any(|l| l == chain), "{text}");
 
@@ -121,6 +123,53 @@ fn boot_ipxe_is_the_only_overlay_or_the_default_or_a_menu() {
     );
     let only = site.serve(&[]);
     assert_eq!(only.get("/boot.ipxe").body, only.get("/boot/one.ipxe").body);
+}
+
+#[test]
+fn behind_a_proxy_urls_are_those_of_the_proxy() {
+    let site = Site::new();
+    let serving = site.serve(&["--url", "https://boot.example.org/images/"]);
+    let at = "https://boot.example.org/images";
+    let menu = serving.get("/boot.ipxe");
+    assert!(menu.text().contains(&format!("\nchain {at}/boot/${{image}}.ipxe\n")), "{menu:?}");
+    let script = serving.get("/boot/one.ipxe");
+    assert!(script.text().contains(&format!("\nkernel {at}/vmlinuz ")), "{script:?}");
+    assert!(script.text().contains(&format!(" OVERLAYFS={at}/one.cpio.gz ")), "{script:?}");
+    assert!(serving.get("/").text().contains(&format!("chain {at}/boot.ipxe")));
+    for url in
+        ["boot.example.org", "http://", "http:///x", "https://a b", "https://a\nb", "ftp://a"]
+    {
+        finish(&mut site.command(&["--url", url])).code(2).says(&["is no URL of a boot server"]);
+    }
+}
+
+#[test]
+fn a_project_whose_file_changes_is_served_as_it_is_now() {
+    let site = Site::new();
+    let serving = site.serve(&[]);
+    site.artifact("new.cpio.gz", b"new");
+    assert_eq!(serving.get("/new.cpio.gz").status, 404);
+    let with = |text: &str| {
+        site.project(&format!(
+            "output: artifacts\nimages:\n  base: {{kind: base, release: x, provisioner: nothing}}
+  one: {{base: base, provisioner: nothing}}\n{text}"
+        ));
+    };
+    with("  new: {base: base, provisioner: nothing}\n");
+    assert_eq!(serving.get("/new.cpio.gz").text(), "new");
+    assert!(serving.get("/").text().contains("new.cpio.gz"));
+    assert_eq!(serving.get("/two.cpio.zst").status, 404);
+    // What makes no project changes nothing, and is told.
+    with("  new: {base: base, provisoner: nothing}\n");
+    assert!(serving.get("/").text().contains("new.cpio.gz"));
+    within(LIMIT, "it is told", || {
+        let log = serving.log();
+        log.contains("serving the project as it was") && log.contains("provisoner: unknown key")
+    });
+    with("  newer: {base: base, provisioner: nothing}\n");
+    // Who fetches a file that is known is not kept waiting by a look at the project.
+    assert!(serving.get("/index.json").text().contains("\"newer\""));
+    assert_eq!(serving.get("/new.cpio.gz").status, 404);
 }
 
 #[test]

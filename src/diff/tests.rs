@@ -1,0 +1,156 @@
+//! Layers that are folders: what is written there is what is compared.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+
+struct Layers {
+    old: TempDir,
+    new: TempDir,
+}
+
+impl Layers {
+    fn new() -> Layers {
+        Layers { old: tempfile::tempdir().unwrap(), new: tempfile::tempdir().unwrap() }
+    }
+
+    /// The overlay's folder against the base's.
+    fn overlay(&self, options: Options) -> Vec<String> {
+        let new = View::open(&[self.old.path().to_owned(), self.new.path().to_owned()]).unwrap();
+        told(&new.lowest(1).unwrap(), &new, options)
+    }
+
+    /// Each folder by itself.
+    fn apart(&self, options: Options) -> Vec<String> {
+        let (old, new) =
+            open(&[self.old.path().to_owned()], &[self.new.path().to_owned()]).unwrap();
+        told(&old, &new, options)
+    }
+}
+
+fn told(old: &View, new: &View, options: Options) -> Vec<String> {
+    let mut told = Vec::new();
+    let diff = Diff::new(old, new, options);
+    diff.changes::<LookError>(&mut |change| {
+        let path = String::from_utf8_lossy(change.path()).into_owned();
+        let beneath = match change.beneath.entries {
+            0 => String::new(),
+            entries => format!(" -{entries}:{}", change.beneath.bytes),
+        };
+        let link = change.link.as_ref().map(|link| format!(" ={}", String::from_utf8_lossy(link)));
+        let what = change.what;
+        told.push(format!(
+            "{} {path} {what}{beneath}{}",
+            change.kind.word(),
+            link.unwrap_or_default()
+        ));
+        Ok(Walk::Into)
+    })
+    .unwrap();
+    told.iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+fn write(dir: &TempDir, path: &str, content: &str) {
+    let path = dir.path().join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, content).unwrap();
+}
+
+#[test]
+fn an_overlay_differs_by_what_it_has_and_no_more() {
+    let layers = Layers::new();
+    for path in ["etc/kept", "etc/same", "etc/more", "etc/mode", "usr/deep/er/file"] {
+        write(&layers.old, path, "old");
+    }
+    write(&layers.new, "etc/same", "old");
+    write(&layers.new, "etc/more", "more");
+    write(&layers.new, "etc/mode", "old");
+    write(&layers.new, "etc/added/file", "new");
+    let mode = std::fs::Permissions::from_mode(0o4755);
+    std::fs::set_permissions(layers.new.path().join("etc/mode"), mode).unwrap();
+    let changes = layers.overlay(Options::default());
+    assert_eq!(
+        changes,
+        [
+            "added etc/added",
+            "added etc/added/file",
+            "changed etc/mode mode",
+            "changed etc/more content"
+        ]
+    );
+    let only = |paths: &[&str]| Options {
+        paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        ..Options::default()
+    };
+    assert_eq!(
+        layers.overlay(only(&["/etc/added/file", "etc/more"])),
+        ["added etc/added/file", "changed etc/more content"]
+    );
+    assert_eq!(layers.overlay(only(&["etc/added/file", "etc/", "etc/more"])).len(), 4);
+    assert!(layers.overlay(only(&["usr", "none/at/all"])).is_empty());
+}
+
+#[test]
+fn a_deleted_directory_is_one_change_unless_all_are_asked_for() {
+    let layers = Layers::new();
+    write(&layers.old, "usr/deep/file", "12345");
+    write(&layers.old, "usr/deep/er/file", "123");
+    write(&layers.old, "was/file", "1");
+    write(&layers.new, "was", "now a file");
+    std::fs::create_dir(layers.new.path().join("usr")).unwrap();
+    let all = Options { within_deleted: true, ..Options::default() };
+    assert_eq!(
+        layers.apart(Options::default()),
+        ["deleted usr/deep  -3:8", "changed was type -1:1"]
+    );
+    assert_eq!(
+        layers.apart(all),
+        [
+            "deleted usr/deep  -3:8",
+            "deleted usr/deep/er",
+            "deleted usr/deep/er/file",
+            "deleted usr/deep/file",
+            "changed was type -1:1",
+            "deleted was/file"
+        ]
+    );
+}
+
+#[test]
+fn hard_links_that_were_broken_or_made_are_told() {
+    let layers = Layers::new();
+    write(&layers.old, "a", "x");
+    std::fs::hard_link(layers.old.path().join("a"), layers.old.path().join("b")).unwrap();
+    write(&layers.old, "c", "y");
+    write(&layers.new, "a", "x");
+    write(&layers.new, "b", "x");
+    write(&layers.new, "c", "z");
+    std::fs::hard_link(layers.new.path().join("c"), layers.new.path().join("d")).unwrap();
+    assert_eq!(
+        layers.apart(Options::default()),
+        ["changed a links", "changed b links", "changed c content,links", "added d  =c"]
+    );
+}
+
+#[test]
+fn links_and_contents_are_compared_and_not_only_their_sizes() {
+    let layers = Layers::new();
+    symlink("one", layers.old.path().join("link")).unwrap();
+    symlink("two", layers.new.path().join("link")).unwrap();
+    write(&layers.old, "file", &"a".repeat(700_000));
+    write(&layers.new, "file", &("a".repeat(699_999) + "b"));
+    assert_eq!(layers.apart(Options::default()), ["changed file content", "changed link target"]);
+}
+
+#[test]
+fn the_same_stack_has_no_differences_and_is_not_read() {
+    let layers = Layers::new();
+    write(&layers.old, "unreadable/file", "x");
+    let paths = [layers.old.path().to_owned()];
+    let (old, new) = open(&paths, &paths).unwrap();
+    // Whoever listed it would fail.
+    std::fs::remove_dir_all(layers.old.path().join("unreadable")).unwrap();
+    assert!(told(&old, &new, Options::default()).is_empty());
+}
