@@ -3,6 +3,7 @@
 
 pub mod below;
 pub mod boot;
+pub mod check;
 pub mod cli;
 pub mod diff;
 pub mod fuse;

@@ -9,6 +9,7 @@
 mod base;
 mod boot;
 mod build;
+mod check;
 mod control;
 mod import;
 mod init;
@@ -79,6 +80,8 @@ enum Command {
     Import(import::Args),
     /// Print the JSON schema of project files or of provisioners, for editors
     Schema(schema::Args),
+    /// Judge overlays over a base: will they unpack, fit, work
+    Check(check::Args),
     /// Boot artifacts in a machine, from the firmware on, and say whether it comes up
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
@@ -125,6 +128,8 @@ failure_from!(
     crate::layers::OpenError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
+    crate::check::CheckError,
+    crate::check::UnknownLint,
     std::io::Error,
 );
 
@@ -147,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
     };

@@ -15,8 +15,9 @@ use fs_model::{Attr, FileType};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::model::{Aspects, Change, Item, Model};
+use super::model::{Item, Model};
 use super::shown;
+use crate::diff::{Aspect, Kind};
 
 /// How many unchanged names a page has at the most.
 pub const MOST_SAME: usize = 50_000;
@@ -65,6 +66,7 @@ pub struct Finding {
 struct Data<'a> {
     schema: u32,
     layers: &'a [Image],
+    aspects: [&'static str; Aspect::ALL.len()],
     packages: &'a [(String, String)],
     nodes: Nodes<'a>,
     changes: Changes<'a>,
@@ -93,8 +95,8 @@ struct Changes<'a> {
     /// Type, bytes, mode, uid, gid.
     is: Vec<Facts>,
     was: Vec<Option<Facts>>,
-    /// 1 type, 2 content, 4 mode, 8 owner.
-    aspects: Vec<u8>,
+    /// A bit for each of [`Data::aspects`], the first one the lowest.
+    aspects: Vec<u16>,
     target: Vec<Option<std::borrow::Cow<'a, str>>>,
 }
 
@@ -111,7 +113,15 @@ pub fn write(
     findings: Option<&[Finding]>,
 ) -> io::Result<()> {
     let (nodes, changes) = columns(model, MOST_SAME);
-    let data = Data { schema: 1, layers: images, packages: &model.packages, nodes, changes, findings };
+    let data = Data {
+        schema: 1,
+        layers: images,
+        aspects: Aspect::ALL.map(Aspect::word),
+        packages: &model.packages,
+        nodes,
+        changes,
+        findings,
+    };
     let script = format!("\"use strict\";\n{}", SCRIPT.concat());
     let policy = format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
@@ -161,12 +171,12 @@ fn columns(model: &Model, most: usize) -> (Nodes<'_>, Changes<'_>) {
         nodes.push(parent, shown(&item.name), item.bytes, item.layer, package);
         nodes.kind.push(letter(item.attr.kind));
         nodes.change.push(match item.change {
-            Change::Same => '.',
-            Change::Added => 'A',
-            Change::Changed => 'M',
-            Change::Deleted => 'D',
+            None => '.',
+            Some(Kind::Added) => 'A',
+            Some(Kind::Changed) => 'M',
+            Some(Kind::Deleted) => 'D',
         });
-        if item.change != Change::Same {
+        if item.change.is_some() {
             changes.push(row, item);
         }
     }
@@ -181,7 +191,7 @@ fn columns(model: &Model, most: usize) -> (Nodes<'_>, Changes<'_>) {
 /// Which items have a row of their own: those that are changed, the largest others, and the
 /// directories on the way to them.
 fn kept(items: &[Item], most: usize) -> Vec<bool> {
-    let same = |item: &&Item| item.change == Change::Same && item.attr.kind != FileType::Directory;
+    let same = |item: &&Item| item.change.is_none() && item.attr.kind != FileType::Directory;
     let mut sizes: Vec<u64> = items.iter().filter(same).map(|item| item.bytes).collect();
     let least = match sizes.len() > most {
         true => {
@@ -197,7 +207,7 @@ fn kept(items: &[Item], most: usize) -> Vec<bool> {
             FileType::Directory => least.is_none(),
             _ => least.is_none_or(|least| item.bytes > least),
         };
-        if index == 0 || item.change != Change::Same || large {
+        if index == 0 || item.change.is_some() || large {
             is_kept[index] = true;
         }
         if is_kept[index] {
@@ -223,9 +233,7 @@ impl<'a> Changes<'a> {
         self.node.push(row);
         self.is.push(facts(&item.attr));
         self.was.push(item.before.as_ref().map(facts));
-        let Aspects { kind, content, mode, owner } = item.aspects;
-        let bits = [kind, content, mode, owner].into_iter().enumerate();
-        self.aspects.push(bits.map(|(bit, set)| u8::from(set) << bit).sum());
+        self.aspects.push(item.what.iter().map(|aspect| 1 << aspect as u16).sum());
         self.target.push(item.target.as_deref().map(shown));
     }
 }

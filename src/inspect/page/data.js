@@ -27,7 +27,6 @@ const TYPES = {
   p: "named pipe", s: "socket", "+": "small files",
 };
 const CHANGES = { A: "added", M: "changed", D: "deleted", ".": "as in the base" };
-const ASPECTS = ["type", "content", "mode", "owner"];
 
 function isDirectory(row) {
   return KIND[row] === "d";
@@ -68,7 +67,7 @@ function bytesBefore(row) {
 
 function aspects(row) {
   const bits = DETAIL.has(row) ? DETAIL.get(row).aspects : 0;
-  return ASPECTS.filter((_, bit) => bits >> bit & 1);
+  return DATA.aspects.filter((_, bit) => bits >> bit & 1);
 }
 
 function amount(count) {

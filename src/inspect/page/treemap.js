@@ -26,7 +26,7 @@ const Treemap = (() => {
     return {
       root: 0, weight, children: PATH_CHILDREN,
       parent: (row) => PARENT[row], label, title: path, row: (row) => row,
-      isBranch: (row) => isDirectory(row),
+      isBranch: (row) => isDirectory(row) || PATH_CHILDREN.has(row),
     };
   }
 
