@@ -1,6 +1,7 @@
 //! `inspect`: a picture of a stack of images, on the terminal or as a page.
 
 use std::io::{BufWriter, Write};
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,8 +10,8 @@ use fs_model::layer::squashfs::CacheOptions;
 
 use super::options::refuse_layers;
 use super::{Failure, Outcome, say};
-use crate::inspect::model::Model;
 use crate::inspect::page::{self, Image};
+use crate::inspect::{self, model::Model};
 use crate::layers::Layers;
 use crate::look::View;
 use crate::seal::{Output, output};
@@ -28,6 +29,10 @@ pub(super) struct Args {
     /// Write a page for a browser instead; `-` is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+
+    /// Do not look for what `overcoat check` finds
+    #[arg(long)]
+    no_check: bool,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
@@ -42,13 +47,18 @@ pub(super) fn run(args: &Args) -> Outcome {
         false => Output::file(file)?,
     };
     let layers = crate::layers::open(&images, CacheOptions::default())?;
-    write_page(&layers, &images, output)
+    write_page(args, &layers, &images, output)
 }
 
-fn write_page(layers: &Layers, images: &[PathBuf], output: Output) -> Outcome {
+fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) -> Outcome {
     let digests = layers.digest()?;
     let view = View::new(layers.layers.clone())?;
-    let model = Model::of(&view)?;
+    let (model, report) = std::thread::scope(|scope| {
+        let check = (!args.no_check).then(|| scope.spawn(|| inspect::judge(images)));
+        let model = Model::of(&view);
+        (model, check.map(|check| check.join().unwrap_or_else(|panic| resume_unwind(panic))))
+    });
+    let (model, report) = (model?, report.transpose()?);
     let heads: Vec<Image> = digests
         .finish()
         .into_iter()
@@ -61,7 +71,7 @@ fn write_page(layers: &Layers, images: &[PathBuf], output: Output) -> Outcome {
         .collect();
     let name = output.name().to_owned();
     let mut out = BufWriter::with_capacity(1 << 20, output);
-    match page::write(&mut out, &model, &heads, None).and_then(|()| out.flush()) {
+    match page::write(&mut out, &model, &heads, report.as_ref()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             return Ok(ExitCode::SUCCESS);
         }

@@ -13,20 +13,31 @@ pub mod model;
 pub mod page;
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
+use crate::check::{self, CheckError, Report, Request};
 use crate::seal::path::escape;
 
 /// A path as text that a terminal and a browser show as it is. Beside what [`escape`] escapes, that
 /// are the characters that have no width or turn the direction of what follows: with them, one name
 /// could look like another.
 pub fn shown(path: &[u8]) -> Cow<'_, str> {
-    let text = escape(path);
-    if !text.chars().any(misleads) {
-        return text;
+    match escape(path) {
+        Cow::Borrowed(text) => plain(text),
+        Cow::Owned(text) => Cow::Owned(plain(&text).into_owned()),
+    }
+}
+
+/// Text that has come from elsewhere, such as a message with a name in it, as [`shown`] shows paths;
+/// backslashes stay.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let escaped = |c: char| c.is_control() || misleads(c);
+    if !text.contains(escaped) {
+        return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if misleads(c) {
+        if escaped(c) {
             for byte in c.encode_utf8(&mut [0; 4]).bytes() {
                 safe.push_str(&format!("\\x{byte:02x}"));
             }
@@ -35,6 +46,16 @@ pub fn shown(path: &[u8]) -> Cow<'_, str> {
         }
     }
     Cow::Owned(safe)
+}
+
+/// Has the overlays judged over their base, or a base alone by itself.
+///
+/// # Errors
+/// What is beneath cannot be read.
+pub fn judge(images: &[PathBuf]) -> Result<Report, CheckError> {
+    let name = images.last().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+    let beneath = usize::from(images.len() > 1);
+    check::check(&Request { name, images: images.to_vec(), beneath, ..Request::default() })
 }
 
 /// Whether a character has no width, or changes how others are laid out (Unicode's default

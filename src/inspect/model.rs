@@ -203,7 +203,11 @@ impl Pending {
             package: None,
             target: None,
         };
-        Pending { depth: components(&node.path).count(), source: (node.found.source(), false), item }
+        Pending {
+            depth: components(&node.path).count(),
+            source: (node.found.source(), false),
+            item,
+        }
     }
 }
 
@@ -224,8 +228,7 @@ impl<'a> Building<'a> {
 
     fn item(&self, change: &Change) -> Result<(Vec<u8>, Pending), LookError> {
         let is_deleted = change.new.is_none();
-        let (Some(node), view) =
-            (change.node(), if is_deleted { self.base } else { self.view })
+        let (Some(node), view) = (change.node(), if is_deleted { self.base } else { self.view })
         else {
             // A change of nothing, which there is not.
             return Ok((Vec::new(), Pending::same(&self.view.root()?)));
@@ -255,8 +258,7 @@ impl<'a> Building<'a> {
         self.way.truncate(depth);
         item.parent = self.way.last().copied().unwrap_or(0);
         self.way.push(index as u32);
-        if item.attr.kind == FileType::Regular
-            && (item.attr.nlink < 2 || self.links.insert(source))
+        if item.attr.kind == FileType::Regular && (item.attr.nlink < 2 || self.links.insert(source))
         {
             item.bytes = item.attr.size;
         }

@@ -8,6 +8,7 @@
 //! - The page has a bounded number of names that are the base's own ([`MOST_SAME`]): what is small
 //!   there is summed up by directory. All that the overlays change is in it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -16,7 +17,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::model::{Item, Model};
-use super::shown;
+use super::{plain, shown};
+use crate::check::{Finding, Report};
 use crate::diff::{Aspect, Kind};
 
 /// How many unchanged names a page has at the most.
@@ -45,21 +47,51 @@ pub struct Image {
     pub sha256: Option<String>,
 }
 
-/// Something that a check has found.
-#[derive(Clone, Debug, Serialize)]
-pub struct Finding {
-    /// `error`, `warning`, `note`.
-    pub severity: String,
-    /// The check's name.
-    pub name: String,
-    /// Where, as text; none for what is about an image as a whole.
-    pub path: Option<String>,
-    /// The image in which it is.
-    pub layer: Option<String>,
-    /// What was found.
-    pub text: String,
-    /// What to do.
-    pub fix: String,
+/// A finding as the page has it.
+#[derive(Serialize)]
+struct Found<'a> {
+    severity: &'static str,
+    lint: &'static str,
+    summary: &'static str,
+    path: Option<String>,
+    layer: Cow<'a, str>,
+    text: Cow<'a, str>,
+    fix: Cow<'a, str>,
+    why: &'static str,
+    saves: Option<u64>,
+}
+
+/// What a check came to, as the page has it.
+#[derive(Serialize)]
+struct Check<'a> {
+    findings: Vec<Found<'a>>,
+    /// The lints that could not run, and why.
+    not_run: Vec<(String, Cow<'a, str>)>,
+}
+
+impl<'a> From<&'a Report> for Check<'a> {
+    fn from(report: &'a Report) -> Self {
+        let found = |finding: &'a Finding| Found {
+            severity: finding.severity.word(),
+            lint: finding.lint.name,
+            summary: finding.lint.summary,
+            path: finding.path.as_ref().map(|path| format!("/{}", shown(path))),
+            // As the head of the page names it: without the path that is only this host's.
+            layer: plain(finding.layer.rsplit('/').next().unwrap_or_default()),
+            text: plain(&finding.message),
+            fix: plain(&finding.fix),
+            why: finding.lint.why,
+            saves: finding.saves,
+        };
+        Check {
+            findings: report.findings.iter().map(found).collect(),
+            not_run: report
+                .not_run
+                .iter()
+                .map(|not| (not.lints.join(", "), plain(&not.reason)))
+                .collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -71,14 +103,14 @@ struct Data<'a> {
     nodes: Nodes<'a>,
     changes: Changes<'a>,
     /// None: nothing was checked.
-    findings: Option<&'a [Finding]>,
+    check: Option<Check<'a>>,
 }
 
 /// The names, each a row of these columns; the first is the root.
 #[derive(Default, Serialize)]
 struct Nodes<'a> {
     parent: Vec<u32>,
-    name: Vec<std::borrow::Cow<'a, str>>,
+    name: Vec<Cow<'a, str>>,
     bytes: Vec<u64>,
     layer: Vec<u16>,
     package: Vec<i64>,
@@ -97,7 +129,7 @@ struct Changes<'a> {
     was: Vec<Option<Facts>>,
     /// A bit for each of [`Data::aspects`], the first one the lowest.
     aspects: Vec<u16>,
-    target: Vec<Option<std::borrow::Cow<'a, str>>>,
+    target: Vec<Option<Cow<'a, str>>>,
 }
 
 type Facts = (char, u64, u16, u32, u32);
@@ -110,7 +142,7 @@ pub fn write(
     out: &mut dyn Write,
     model: &Model,
     images: &[Image],
-    findings: Option<&[Finding]>,
+    report: Option<&Report>,
 ) -> io::Result<()> {
     let (nodes, changes) = columns(model, MOST_SAME);
     let data = Data {
@@ -120,7 +152,7 @@ pub fn write(
         packages: &model.packages,
         nodes,
         changes,
-        findings,
+        check: report.map(Check::from),
     };
     let script = format!("\"use strict\";\n{}", SCRIPT.concat());
     let policy = format!(
@@ -219,7 +251,7 @@ fn kept(items: &[Item], most: usize) -> Vec<bool> {
 }
 
 impl<'a> Nodes<'a> {
-    fn push(&mut self, parent: u32, name: std::borrow::Cow<'a, str>, bytes: u64, layer: u16, package: i64) {
+    fn push(&mut self, parent: u32, name: Cow<'a, str>, bytes: u64, layer: u16, package: i64) {
         self.parent.push(parent);
         self.name.push(name);
         self.bytes.push(bytes);
@@ -282,7 +314,8 @@ fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {
-        let bits = three.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - three.len()));
+        let bits = three.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte))
+            << (8 * (3 - three.len()));
         for digit in 0..4 {
             text.push(match digit <= three.len() {
                 true => char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]),

@@ -4,15 +4,19 @@ const Findings = (() => {
   const found = document.getElementById("found");
   const HEADINGS = { error: "Errors", warning: "Warnings", note: "Notes" };
   const SHOWN = 200;
-  const all = DATA.findings || [];
+  const all = DATA.check ? DATA.check.findings : [];
   const byPath = new Map();
   for (const finding of all) {
     if (finding.path === null) continue;
-    const key = "/" + finding.path.replace(/^\/+/, "");
+    const key = finding.path;
     if (!byPath.has(key)) byPath.set(key, []);
     byPath.get(key).push(finding);
   }
   let rows = null;
+
+  function capital(text) {
+    return text.charAt(0).toUpperCase() + text.slice(1);
+  }
 
   // The row of a path, where there is one.
   function rowOf(key) {
@@ -24,21 +28,22 @@ const Findings = (() => {
   }
 
   function card(finding, linked) {
-    const key = finding.path === null ? null : "/" + finding.path.replace(/^\/+/, "");
+    const key = finding.path;
     const row = key === null ? undefined : rowOf(key);
     const where = key === null ? null : linked && row !== undefined
       ? element("button", { type: "button", class: "quiet where", onclick: () => Details.show(row) }, element("bdi", {}, key))
       : element("span", { class: "where" }, element("bdi", {}, key));
     return element("article", { class: `finding ${finding.severity}` },
-      element("p", {}, element("strong", {}, finding.text)),
-      where && linked ? element("p", {}, where) : null,
+      element("p", {}, element("strong", {}, capital(finding.summary))),
+      element("p", {}, where && linked ? where : null, where && linked ? " " : null, finding.text),
       finding.fix ? element("p", { class: "fix" }, finding.fix) : null,
-      element("p", { class: "soft" }, `${finding.severity} · ${finding.name}${finding.layer ? ` · ${finding.layer}` : ""}`));
+      linked ? null : element("p", { class: "soft" }, finding.why),
+      element("p", { class: "soft" }, `${finding.severity} · ${finding.lint}${finding.layer ? ` · ${finding.layer}` : ""}${finding.saves ? ` · would save ${size(finding.saves)}` : ""}`));
   }
 
   return {
     start() {
-      if (DATA.findings === null) {
+      if (DATA.check === null) {
         document.getElementById("findings").hidden = true;
         return;
       }
@@ -50,6 +55,7 @@ const Findings = (() => {
           element("summary", {}, element("h3", {}, `${heading} `, element("span", { class: "soft" }, amount(some.length)))),
           ...some.slice(0, SHOWN).map((finding) => card(finding, true)), rest);
       }).filter(Boolean);
+      for (const [lints, why] of DATA.check.not_run) groups.push(element("p", { class: "soft" }, `Could not run: ${lints}: ${why}`));
       found.replaceChildren(...(groups.length ? groups : [element("p", { class: "empty" }, "Nothing.")]));
     },
     at: (key) => byPath.get(key) || [],

@@ -30,7 +30,7 @@ function head() {
     told.push(["Overlays bring", size(brought), "total-overlays"], ["They hide", size(hidden), "total-hidden"],
       ["Added", amount(kinds.A), "total-added"], ["Changed", amount(kinds.M), "total-changed"], ["Deleted", amount(kinds.D), "total-deleted"]);
   }
-  if (DATA.findings !== null) {
+  if (DATA.check !== null) {
     told.push(["Errors", amount(Findings.sum("error")), "total-errors"], ["Warnings", amount(Findings.sum("warning")), "total-warnings"]);
   }
   document.getElementById("totals").replaceChildren(...told.map(([name, value, id]) =>
