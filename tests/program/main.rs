@@ -13,6 +13,7 @@ mod discovery;
 mod fidelity;
 mod initrd_script;
 mod inside;
+mod inspect;
 mod library;
 mod listing;
 mod mounting;

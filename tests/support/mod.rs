@@ -8,6 +8,7 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod browser;
 pub mod lab;
 pub mod processes;
 pub mod shown;

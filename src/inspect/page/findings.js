@@ -36,7 +36,7 @@ const Findings = (() => {
     return element("article", { class: `finding ${finding.severity}` },
       element("p", {}, element("strong", {}, capital(finding.summary))),
       element("p", {}, where && linked ? where : null, where && linked ? " " : null, finding.text),
-      finding.fix ? element("p", { class: "fix" }, finding.fix) : null,
+      finding.fix ? element("p", {}, element("span", { class: "soft" }, "Mend it: "), finding.fix) : null,
       linked ? null : element("p", { class: "soft" }, finding.why),
       element("p", { class: "soft" }, `${finding.severity} · ${finding.lint}${finding.layer ? ` · ${finding.layer}` : ""}${finding.saves ? ` · would save ${size(finding.saves)}` : ""}`));
   }

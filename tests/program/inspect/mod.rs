@@ -1,0 +1,4 @@
+//! `inspect`: the page in a browser, the screens on a terminal.
+
+mod page;
+mod scene;
