@@ -4,6 +4,7 @@
 pub mod below;
 pub mod boot;
 pub mod check;
+pub mod calendar;
 pub mod cli;
 pub mod diff;
 pub mod fuse;

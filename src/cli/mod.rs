@@ -11,11 +11,14 @@ mod boot;
 mod build;
 mod check;
 mod control;
+mod diff;
+mod images;
 mod import;
 mod init;
 mod inspect;
 mod mount;
 mod options;
+mod out;
 mod progress;
 mod project;
 mod run;
@@ -23,6 +26,7 @@ mod schema;
 mod seal;
 mod sealer;
 mod serve;
+mod shown;
 mod umount;
 
 use std::error::Error;
@@ -86,6 +90,8 @@ enum Command {
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
     Serve(serve::Args),
+    /// Tell what overlays change in their base, or in what two stacks differ
+    Diff(diff::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -95,6 +101,8 @@ enum Failure {
     Error(u8, Box<dyn Error>),
     /// A signal asked to end.
     Signal(i32),
+    /// Who reads standard output has had enough.
+    Enough,
 }
 
 impl Failure {
@@ -123,6 +131,8 @@ failure_from!(
     provisioners::PlanError,
     provisioners::on_imagebuilder::ImportError,
     crate::import::ImportError,
+    crate::layers::OpenError,
+    crate::look::LookError,
     crate::project::RecordError,
     crate::inspect::model::ModelError,
     crate::layers::OpenError,
@@ -155,9 +165,11 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Diff(args) => diff::run(&args),
     };
     match outcome {
         Ok(code) => code,
+        Err(Failure::Enough) => ExitCode::SUCCESS,
         Err(Failure::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
         Err(Failure::Error(code, error)) => {
             say(&format!("error: {}", describe(&*error)));

@@ -101,7 +101,7 @@ fn in_background(server: Server, mount: HostMount) -> Outcome {
                     say(&format!("error: {}", describe(&*error)));
                     ExitCode::from(code)
                 }
-                Err(Failure::Signal(_)) => ExitCode::SUCCESS,
+                Err(Failure::Signal(_) | Failure::Enough) => ExitCode::SUCCESS,
             };
             Ok(code)
         }

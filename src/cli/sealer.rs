@@ -89,6 +89,7 @@ impl Sealer {
             }
             Err(Failure::Error(_, error)) => Answer::Failed(describe(&*error)),
             Err(Failure::Signal(signal)) => Answer::Failed(format!("signal {signal}")),
+            Err(Failure::Enough) => Answer::Failed("nobody reads it".to_owned()),
         };
         control::send(stream, &answer, None)
     }

@@ -34,6 +34,7 @@
 mod change;
 mod compare;
 pub mod packages;
+pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;

@@ -9,6 +9,7 @@
 //! - Walks are in tree order: names compared bytewise, a directory before what is in it.
 //! - Damage is an error that names the image, and the path at which it was met.
 
+pub mod accounts;
 pub mod packages;
 pub mod version;
 

@@ -1,0 +1,513 @@
+//! `diff`: what overlays change in their base, or in what two stacks differ.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use fs_model::tree::Follow;
+use serde::Serialize;
+use serde_json::json;
+
+use super::options::size_text;
+use super::out::{Colour, Document, Out, json as to_json};
+use super::shown::{Shown, brief, inside, words};
+use super::{Failure, Outcome, images, say};
+use crate::diff::packages::{How, PackageChange};
+use crate::diff::text::{MOST, Text, unified};
+use crate::diff::{Aspect, Change, Diff, Kind, Options, Totals};
+use crate::look::{LookError, View, Walk};
+use crate::seal::path::escape;
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+overcoat diff BASE OVERLAY…               what the overlays change in the base
+overcoat diff BASE --from A… --to B…      overlays against others on the same base
+overcoat diff --from BASE A… --to BASE B… one stack against another
+overcoat diff BASE OVERLAY… :/etc         only there
+
+Exit code: 0 when nothing differs, 1 when something does, 2 when it cannot be told.")]
+pub(super) struct Args {
+    /// The base, overlays over it, and paths to look at, which begin with a colon
+    #[arg(value_name = "BASE [OVERLAY…] [:PATH…]")]
+    arguments: Vec<OsString>,
+
+    /// The old stack: overlays over BASE, or all of its images where no BASE is named
+    #[arg(long, value_name = "IMAGE", num_args = 1.., requires = "to")]
+    from: Vec<OsString>,
+
+    /// The new stack, likewise
+    #[arg(long, value_name = "IMAGE", num_args = 1..)]
+    to: Vec<OsString>,
+
+    /// Show what changed in text files, as `diff -u` does
+    #[arg(short = 'u', long)]
+    content: bool,
+
+    /// Name each path beneath deleted directories too
+    #[arg(long)]
+    all: bool,
+
+    /// Compare times of modification too
+    #[arg(long)]
+    mtime: bool,
+
+    /// Sum up by directory instead of naming each path
+    #[arg(long, conflicts_with = "content")]
+    stat: bool,
+
+    /// How many names deep --stat sums up
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "stat")]
+    depth: usize,
+
+    /// Print one JSON document
+    #[arg(long, conflicts_with = "stat")]
+    json: bool,
+}
+
+/// The images of both sides, and the paths.
+struct Sides {
+    old: Vec<PathBuf>,
+    new: Vec<PathBuf>,
+    paths: Vec<Vec<u8>>,
+}
+
+impl Args {
+    fn sides(&self) -> Result<Sides, Failure> {
+        let (mut common, mut paths) = images::split(&self.arguments);
+        let (from, mut more) = images::split(&self.from);
+        paths.append(&mut more);
+        let (mut to, mut more) = images::split(&self.to);
+        paths.append(&mut more);
+        if self.to.is_empty() {
+            if common.len() < 2 {
+                return Err(match common.first() {
+                    None => images::no_image(&paths),
+                    Some(base) => Failure::message(format!(
+                        "{}: compared with what? Name overlays after it, or another stack with --to",
+                        base.display()
+                    )),
+                });
+            }
+            to = common.split_off(1);
+            if let Some(other) = to.iter().find(|path| is_root(path)) {
+                return Err(Failure::message(format!(
+                    "{other}: is no archive, so it may be meant as another base or as an overlay: \
+                     write `--from {base} --to {other}` to compare it with {base}, or \
+                     `{base} --to {other}` to lay it over {base}",
+                    other = other.display(),
+                    base = common[0].display()
+                )));
+            }
+            if to.len() > 1 && std::io::stderr().is_terminal() {
+                say(&format!(
+                    "all {} overlays together against {base}; for one against the other: \
+                     {base} --from {} --to {}",
+                    to.len(),
+                    to[0].display(),
+                    to[1].display(),
+                    base = common[0].display()
+                ));
+            }
+        } else if to.is_empty() {
+            return Err(images::no_image(&paths));
+        }
+        let stack = |over: Vec<PathBuf>| common.iter().cloned().chain(over).collect::<Vec<_>>();
+        let sides = Sides { old: stack(from), new: stack(to), paths };
+        match sides.old.is_empty() {
+            true => Err(Failure::message(
+                "--to alone is compared with nothing: name a base before it, or a stack with --from",
+            )),
+            false => Ok(sides),
+        }
+    }
+}
+
+/// Whether an image can be a whole root as well as an overlay: a squashfs image or a folder.
+fn is_root(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let mut read = || std::fs::File::open(path)?.read_exact(&mut magic);
+    path.is_dir() || (read().is_ok() && magic == *b"hsqs")
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let Sides { old, new, paths } = args.sides()?;
+    let (old_view, new_view) =
+        crate::diff::open(&old, &new).map_err(|error| images::hint(error, &new))?;
+    images::refuse_paths(&new_view, &new)?;
+    images::refuse_paths(&old_view, &old)?;
+    let paths = paths
+        .iter()
+        .map(|path| real(&old_view, &new_view, path))
+        .collect::<Result<Vec<_>, LookError>>()?;
+    let everything = paths.is_empty();
+    let options = Options { mtime: args.mtime, within_deleted: args.all, paths };
+    let diff = Diff::new(&old_view, &new_view, options);
+    let mut report = Report {
+        old: &old_view,
+        new: &new_view,
+        labels: images::labels(&new_view),
+        args,
+        out: Out::new(),
+        totals: Totals::default(),
+        found: false,
+    };
+    match report.write(&diff, everything) {
+        Ok(()) => {}
+        // What it has read are differences.
+        Err(Failure::Enough) => return Ok(ExitCode::from(1)),
+        Err(failure) => return Err(failure),
+    }
+    let found = report.found;
+    match report.out.finish() {
+        Err(Failure::Enough) | Ok(()) => Ok(ExitCode::from(u8::from(found))),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The path without links on its way, in the new stack or else in the old one.
+fn real(old: &View, new: &View, path: &[u8]) -> Result<Vec<u8>, LookError> {
+    match new.resolve(path, Follow::No) {
+        Ok(node) => Ok(node.path),
+        Err(error) if error.is_absence() => match old.find(path, Follow::No)? {
+            Some(node) => Ok(node.path),
+            None => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+struct Report<'a> {
+    old: &'a View,
+    new: &'a View,
+    labels: Vec<String>,
+    args: &'a Args,
+    out: Out,
+    totals: Totals,
+    found: bool,
+}
+
+impl Report<'_> {
+    /// Writes everything; packages only where no paths were asked for.
+    fn write(&mut self, diff: &Diff<'_>, packages: bool) -> Result<(), Failure> {
+        let packages = || if packages { diff.packages() } else { Ok(Vec::new()) };
+        if self.args.json {
+            self.document(diff, packages)
+        } else if self.args.stat {
+            let sums = self.sums(diff)?;
+            self.table(&sums)?;
+            self.end(&packages()?)
+        } else {
+            diff.changes::<Failure>(&mut |change| {
+                self.totals.add(change);
+                self.found = true;
+                self.change(change)?;
+                Ok(Walk::Into)
+            })?;
+            self.end(&packages()?)
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Result<(), Failure> {
+        let (letter, colour) = match change.kind {
+            Kind::Added => ("A", Colour::Green),
+            Kind::Changed => ("C", Colour::Yellow),
+            Kind::Deleted => ("D", Colour::Red),
+        };
+        let node = change.node();
+        let slash = match node.is_some_and(|node| node.is_dir() && !node.path.is_empty()) {
+            true => "/",
+            false => "",
+        };
+        let mut details = self.details(change)?;
+        if let Some(layer) = change.layer
+            && self.labels.len() > 2
+        {
+            details.push(format!("in {}", self.labels[layer]));
+        }
+        let line = format!("{letter} {}{slash}", inside(change.path()));
+        let line = self.out.paint(colour, &line);
+        self.out.line(&format!("{line}  ({})", details.join("; ")))?;
+        if self.args.content
+            && let Some(text) = self.text(change)?
+        {
+            match text {
+                Text::Unified(text) => self.unified(&text)?,
+                Text::Binary => self.out.line("  (binary)")?,
+                Text::Large => {
+                    self.out.line(&format!(
+                        "  (larger than {}: not compared by lines)",
+                        size_text(MOST)
+                    ))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What changed, and from what to what.
+    fn details(&self, change: &Change) -> Result<Vec<String>, Failure> {
+        let mut details = Vec::new();
+        match (&change.old, &change.new) {
+            (Some(old), Some(new)) => {
+                for aspect in change.what.iter() {
+                    let word = aspect.word();
+                    details.push(match aspect {
+                        Aspect::Type => format!("{} -> {}", brief(&old.attr), brief(&new.attr)),
+                        Aspect::Content if old.attr.size == new.attr.size => {
+                            format!("{word} of {}", size_text(new.attr.size))
+                        }
+                        Aspect::Content => format!(
+                            "{word} {} -> {}",
+                            size_text(old.attr.size),
+                            size_text(new.attr.size)
+                        ),
+                        Aspect::Target => format!(
+                            "{word} {} -> {}",
+                            escape(&self.old.link(old)?),
+                            escape(&self.new.link(new)?)
+                        ),
+                        Aspect::Device => {
+                            format!("{} -> {}", brief(&old.attr), brief(&new.attr))
+                        }
+                        Aspect::Mode => {
+                            format!("{word} {:04o} -> {:04o}", old.attr.mode, new.attr.mode)
+                        }
+                        Aspect::Owner => format!("{word} {} -> {}", old.attr.uid, new.attr.uid),
+                        Aspect::Group => format!("{word} {} -> {}", old.attr.gid, new.attr.gid),
+                        Aspect::Links if new.is_file() => {
+                            format!("{word} {} -> {}", old.attr.nlink, new.attr.nlink)
+                        }
+                        _ => word.to_owned(),
+                    });
+                }
+            }
+            (None, Some(node)) if node.is_link() => {
+                let target = escape(&self.new.link(node)?).into_owned();
+                details.push(format!("{} -> {target}", words(node.attr.kind)));
+            }
+            (Some(node), None) | (None, Some(node)) => details.push(brief(&node.attr)),
+            (None, None) => {}
+        }
+        if change.beneath.entries > 0 {
+            details.push(format!(
+                "{} with {} in it",
+                match change.beneath.entries {
+                    1 => "1 entry".to_owned(),
+                    entries => format!("{entries} entries"),
+                },
+                size_text(change.beneath.bytes)
+            ));
+        }
+        if let Some(link) = &change.link {
+            details.push(format!("the same file as {}", inside(link)));
+        }
+        Ok(details)
+    }
+
+    /// The difference as text, where there can be one.
+    fn text(&self, change: &Change) -> Result<Option<Text>, LookError> {
+        let files =
+            [&change.old, &change.new].iter().any(|n| n.as_ref().is_some_and(|n| n.is_file()));
+        let same = change.kind == Kind::Changed
+            && !change.what.contains(Aspect::Content)
+            && !change.what.contains(Aspect::Type);
+        // The content of another name of a file is told at the first.
+        if !files || same || (change.kind == Kind::Added && change.link.is_some()) {
+            return Ok(None);
+        }
+        let old = change.old.as_ref().map(|node| (self.old, node));
+        let new = change.new.as_ref().map(|node| (self.new, node));
+        unified(old, new).map(Some)
+    }
+
+    /// What goes to a terminal has no control characters of an image in it.
+    fn unified(&mut self, text: &[u8]) -> Result<(), Failure> {
+        if !self.out.is_terminal() {
+            return self.out.bytes(text);
+        }
+        for line in text.split_inclusive(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let parts: Vec<_> = line.split(|&byte| byte == b'\t').map(escape).collect();
+            let line = parts.join("\t");
+            let line = match line.as_bytes().first() {
+                Some(b'+') => self.out.paint(Colour::Green, &line),
+                Some(b'-') => self.out.paint(Colour::Red, &line),
+                Some(b'@') => self.out.paint(Colour::Cyan, &line),
+                _ => line,
+            };
+            self.out.line(&line)?;
+        }
+        Ok(())
+    }
+
+    /// The sums by directory.
+    fn sums(&mut self, diff: &Diff<'_>) -> Result<BTreeMap<Vec<u8>, Totals>, Failure> {
+        let mut sums: BTreeMap<Vec<u8>, Totals> = BTreeMap::new();
+        diff.changes::<Failure>(&mut |change| {
+            self.totals.add(change);
+            self.found = true;
+            let path = change.path();
+            let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
+            // What is in the directory itself, if it is less deep.
+            let dir = names[..names.len() - 1].iter().take(self.args.depth);
+            let dir = dir.copied().collect::<Vec<_>>().join(&b'/');
+            sums.entry(dir).or_default().add(change);
+            Ok(Walk::Into)
+        })?;
+        Ok(sums)
+    }
+
+    fn table(&mut self, sums: &BTreeMap<Vec<u8>, Totals>) -> Result<(), Failure> {
+        if sums.is_empty() {
+            return Ok(());
+        }
+        self.out.line("   added  changed  deleted         new        gone  directory")?;
+        for (dir, sum) in sums {
+            self.out.line(&format!(
+                "{:8} {:8} {:8} {:>11} {:>11}  {}",
+                sum.added,
+                sum.changed,
+                sum.deleted,
+                size_text(sum.new_bytes),
+                size_text(sum.old_bytes),
+                inside(dir)
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Packages and sums.
+    fn end(&mut self, packages: &[PackageChange]) -> Result<(), Failure> {
+        for package in packages {
+            let version = |package: &Option<_>| {
+                let package: &Option<crate::look::packages::Package> = package;
+                package.as_ref().map(|p| escape(p.version.as_bytes()).into_owned())
+            };
+            let versions = match (package.how, version(&package.old), version(&package.new)) {
+                (How::Upgraded | How::Downgraded, Some(old), Some(new)) => {
+                    format!("{old} -> {new}")
+                }
+                (How::State, _, _) => {
+                    let status = |package: &Option<crate::look::packages::Package>| {
+                        let status = package.as_ref().map_or("none", |p| p.status.as_str());
+                        escape(status.as_bytes()).into_owned()
+                    };
+                    format!("{} -> {}", status(&package.old), status(&package.new))
+                }
+                (_, _, Some(version)) | (_, Some(version), None) => version,
+                (_, None, None) => String::new(),
+            };
+            let name = escape(package.name.as_bytes());
+            self.out.line(&format!("package {}: {name} {versions}", package.how.word()))?;
+        }
+        self.found |= !packages.is_empty();
+        let sum = &self.totals;
+        let line = match self.found {
+            false => "no differences".to_owned(),
+            true => format!(
+                "{} added, {} changed, {} deleted; {} new, {} gone",
+                sum.added,
+                sum.changed,
+                sum.deleted,
+                size_text(sum.new_bytes),
+                size_text(sum.old_bytes)
+            ),
+        };
+        self.out.line(&line)
+    }
+
+    fn document(
+        &mut self,
+        diff: &Diff<'_>,
+        packages: impl Fn() -> Result<Vec<PackageChange>, LookError>,
+    ) -> Result<(), Failure> {
+        let head = json!({
+            "schema": 1,
+            "layers": { "old": self.old.names(), "new": self.new.names() },
+        });
+        let mut document = Document::begin(&mut self.out, &head, "changes")?;
+        diff.changes::<Failure>(&mut |change| {
+            self.totals.add(change);
+            self.found = true;
+            let told = self.told(change)?;
+            document.item(&mut self.out, &told)?;
+            Ok(Walk::Into)
+        })?;
+        let packages: Vec<_> = packages()?
+            .iter()
+            .map(|package| {
+                let version = |package: &Option<crate::look::packages::Package>| {
+                    package.as_ref().map(|p| p.version.clone())
+                };
+                json!({
+                    "name": package.name,
+                    "change": package.how.word(),
+                    "old": version(&package.old),
+                    "new": version(&package.new),
+                })
+            })
+            .collect();
+        self.found |= !packages.is_empty();
+        let sum = &self.totals;
+        let totals = json!({
+            "added": sum.added,
+            "changed": sum.changed,
+            "deleted": sum.deleted,
+            "new_bytes": sum.new_bytes,
+            "old_bytes": sum.old_bytes,
+        });
+        let rest = [("packages", to_json(&packages)?), ("totals", totals.to_string())];
+        document.end(&mut self.out, &rest)
+    }
+
+    fn told(&self, change: &Change) -> Result<Told, Failure> {
+        let shown = |view: &View, node: &Option<_>| match node {
+            Some(node) => Shown::new(view, node).map(Some),
+            None => Ok(None),
+        };
+        let text = match self.args.content.then(|| self.text(change)).transpose()?.flatten() {
+            Some(Text::Unified(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
+            _ => None,
+        };
+        let beneath = change.beneath;
+        Ok(Told {
+            path: escape(change.path()).into_owned(),
+            change: change.kind.word(),
+            what: change.what.iter().map(Aspect::word).collect(),
+            layer: change.layer,
+            old: shown(self.old, &change.old)?,
+            new: shown(self.new, &change.new)?,
+            beneath: (beneath.entries > 0)
+                .then(|| json!({ "entries": beneath.entries, "bytes": beneath.bytes })),
+            within_deleted: change.within_deleted,
+            same_file_as: change.link.as_ref().map(|link| escape(link).into_owned()),
+            text,
+        })
+    }
+}
+
+/// A change, for programs.
+#[derive(Debug, Serialize)]
+struct Told {
+    path: String,
+    change: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    what: Vec<&'static str>,
+    /// Index into the new stack's layers.
+    layer: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old: Option<Shown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new: Option<Shown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beneath: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    within_deleted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    same_file_as: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}

@@ -1,0 +1,122 @@
+//! Objects of a root as text and as JSON: the same words in all commands.
+
+use fs_model::{Attr, FileType};
+use serde::Serialize;
+
+use super::options::size_text;
+use crate::calendar;
+use crate::look::accounts::Accounts;
+use crate::look::{LookError, Node, View};
+use crate::seal::manifest::type_name;
+use crate::seal::path::escape;
+
+/// An object, for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    pub(super) mode: String,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<u64>,
+    pub(super) mtime: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) device: Option<[u32; 2]>,
+}
+
+impl Shown {
+    pub(super) fn new(view: &View, node: &Node) -> Result<Shown, LookError> {
+        let target = match node.is_link() {
+            true => Some(escape(&view.link(node)?).into_owned()),
+            false => None,
+        };
+        Ok(Shown { target, ..Shown::of(&node.attr) })
+    }
+
+    /// Without a link's target.
+    pub(super) fn of(attr: &Attr) -> Shown {
+        Shown {
+            kind: type_name(attr.kind),
+            mode: format!("{:04o}", attr.mode),
+            uid: attr.uid,
+            gid: attr.gid,
+            size: (attr.kind == FileType::Regular).then_some(attr.size),
+            mtime: attr.mtime.secs,
+            target: None,
+            device: attr.kind.is_device().then_some([attr.rdev.major, attr.rdev.minor]),
+        }
+    }
+}
+
+/// The path as it is inside: with its slash.
+pub(super) fn inside(path: &[u8]) -> String {
+    format!("/{}", escape(path))
+}
+
+/// What an object is, in a few words: `file, 286 bytes`.
+pub(super) fn brief(attr: &Attr) -> String {
+    match attr.kind {
+        FileType::Regular => format!("file, {}", size_text(attr.size)),
+        FileType::CharDevice | FileType::BlockDevice => {
+            format!("{} {}:{}", words(attr.kind), attr.rdev.major, attr.rdev.minor)
+        }
+        kind => words(kind).to_owned(),
+    }
+}
+
+/// A type in words.
+pub(super) fn words(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Regular => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symbolic link",
+        FileType::CharDevice => "character device",
+        FileType::BlockDevice => "block device",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+    }
+}
+
+/// Type and permissions as `ls -l` writes them: `drwxr-xr-x`.
+pub(super) fn mode_text(attr: &Attr) -> String {
+    let kind = match attr.kind {
+        FileType::Regular => '-',
+        FileType::Directory => 'd',
+        FileType::Symlink => 'l',
+        FileType::CharDevice => 'c',
+        FileType::BlockDevice => 'b',
+        FileType::Fifo => 'p',
+        FileType::Socket => 's',
+    };
+    let mut text = String::from(kind);
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = attr.mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (attr.mode & special != 0, bits & 1 != 0) {
+            (false, true) => 'x',
+            (false, false) => '-',
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+        });
+    }
+    text
+}
+
+/// The owner's name, or the number.
+pub(super) fn user(accounts: &Accounts, uid: u32) -> String {
+    accounts.user(uid).map_or_else(|| uid.to_string(), |name| escape(name.as_bytes()).into_owned())
+}
+
+/// The group's name, or the number.
+pub(super) fn group(accounts: &Accounts, gid: u32) -> String {
+    accounts.group(gid).map_or_else(|| gid.to_string(), |name| escape(name.as_bytes()).into_owned())
+}
+
+/// The time of the last change, in UTC, to the minute.
+pub(super) fn time(attr: &Attr) -> String {
+    calendar::minute(attr.mtime.secs, " ")
+}

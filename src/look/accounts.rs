@@ -1,0 +1,59 @@
+//! The names of users and groups, as a root's own `/etc/passwd` and `/etc/group` have them
+//! (passwd(5), group(5)). The host's are never asked.
+
+use std::collections::HashMap;
+
+use fs_model::tree::Follow;
+
+use super::{LookError, View};
+
+/// The most of a file that is read.
+const MOST: usize = 16 << 20;
+
+/// Names by number.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    users: HashMap<u32, String>,
+    groups: HashMap<u32, String>,
+}
+
+impl Accounts {
+    /// Reads the accounts of a root; lines that make no sense are passed over.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn read(view: &View) -> Result<Accounts, LookError> {
+        Ok(Accounts { users: names(view, b"etc/passwd")?, groups: names(view, b"etc/group")? })
+    }
+
+    /// The user's name.
+    pub fn user(&self, uid: u32) -> Option<&str> {
+        self.users.get(&uid).map(String::as_str)
+    }
+
+    /// The group's name.
+    pub fn group(&self, gid: u32) -> Option<&str> {
+        self.groups.get(&gid).map(String::as_str)
+    }
+}
+
+fn names(view: &View, path: &[u8]) -> Result<HashMap<u32, String>, LookError> {
+    let mut names = HashMap::new();
+    // A root whose links lead in a circle has no such file.
+    let file = match view.resolve(path, Follow::Yes) {
+        Ok(file) if file.is_file() => file,
+        Ok(_) | Err(LookError::Path { .. }) => return Ok(names),
+        Err(error) => return Err(error),
+    };
+    for line in String::from_utf8_lossy(&view.head(&file, MOST)?).lines() {
+        let mut fields = line.split(':');
+        if let (Some(name), Some(_), Some(id)) = (fields.next(), fields.next(), fields.next())
+            && let Ok(id) = id.parse()
+            && !name.is_empty()
+        {
+            // Of two names for one number, the first is what getpwuid gives.
+            names.entry(id).or_insert_with(|| name.to_owned());
+        }
+    }
+    Ok(names)
+}
