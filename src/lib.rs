@@ -3,8 +3,8 @@
 
 pub mod below;
 pub mod boot;
-pub mod check;
 pub mod calendar;
+pub mod check;
 pub mod cli;
 pub mod diff;
 pub mod fuse;

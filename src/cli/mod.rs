@@ -135,7 +135,6 @@ failure_from!(
     crate::look::LookError,
     crate::project::RecordError,
     crate::inspect::model::ModelError,
-    crate::layers::OpenError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
     crate::check::CheckError,
