@@ -4,6 +4,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::app::App;
+use super::wrap::hang;
 use crate::cli::options::size_text;
 use crate::cli::shown::{brief, group, mode_text, time, user, words};
 use crate::diff::Kind;
@@ -11,18 +12,17 @@ use crate::inspect::{plain, shown};
 use crate::look::Place;
 
 /// The lines: few of them, or all that there is to tell.
-pub(super) fn details(app: &App, path: &[u8], all: bool) -> Vec<Line<'static>> {
+pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Line<'static>> {
     let subject = &*app.subject;
     let change = app.changes.as_ref().and_then(|changes| changes.by_path.get(path));
     let gone = change.is_some_and(|change| change.new.is_none());
     let view = if gone { &subject.base } else { &subject.view };
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let mut lines = vec![Line::styled(format!(" /{}", shown(path)), bold)];
+    let dim = Style::new().add_modifier(Modifier::DIM);
+    let mut lines = hang(Span::raw(" "), &format!("/{}", shown(path)), bold, 1, width);
     let mut tell = |key: &str, value: String| {
-        lines.push(Line::from(vec![
-            Span::styled(format!(" {key:<10}"), Style::new().add_modifier(Modifier::DIM)),
-            Span::raw(value),
-        ]));
+        let key = Span::styled(format!(" {key:<10}"), dim);
+        lines.extend(hang(key, &value, Style::new(), 11, width));
     };
     let node = match view.find(path, fs_model::tree::Follow::No) {
         Ok(Some(node)) => node,
@@ -109,7 +109,13 @@ pub(super) fn details(app: &App, path: &[u8], all: bool) -> Vec<Line<'static>> {
     if !all {
         return lines;
     }
-    tell("inode", format!("{}, {} names", words(attr.kind), attr.nlink.max(1)));
+    tell(
+        "object",
+        match attr.nlink {
+            0 | 1 => format!("{}, one name", words(attr.kind)),
+            names => format!("{}, {names} names", words(attr.kind)),
+        },
+    );
     match view.xattrs(&node) {
         Ok(xattrs) => {
             for (name, value) in xattrs {

@@ -8,11 +8,12 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph};
 
 use super::app::{App, Page};
 use super::details::details;
 use super::tree::{Entry, Sort};
+use super::wrap::hang;
 use crate::check::{Finding, Severity};
 use crate::cli::options::size_text;
 use crate::diff::Kind;
@@ -94,23 +95,24 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     match &app.page {
         Page::Tree => tree(frame, body, app, look),
         Page::Details(path) => {
-            let lines = details(app, path, true);
-            lines_page(frame, body, app, lines, true);
+            let lines = details(app, path, true, usize::from(body.width));
+            lines_page(frame, body, app, lines);
         }
         Page::Text(_, lines) => {
             let lines = match lines {
                 None => vec![Line::raw("reading…")],
                 Some(lines) => lines.iter().map(|line| text_line(line, look)).collect(),
             };
-            lines_page(frame, body, app, lines, false);
+            lines_page(frame, body, app, lines);
         }
         Page::Findings => findings(frame, body, app, look),
         Page::Help => {
             let key = Style::new().add_modifier(Modifier::BOLD);
             let line = |(keys, what): &(&'static str, &'static str)| {
-                Line::from(vec![Span::styled(format!("  {keys:<20}"), key), Span::raw(*what)])
+                let keys = Span::styled(format!("  {keys:<20}"), key);
+                hang(keys, what, Style::new(), 22, usize::from(body.width))
             };
-            lines_page(frame, body, app, HELP.iter().map(line).collect(), true);
+            lines_page(frame, body, app, HELP.iter().flat_map(line).collect());
         }
     }
     foot_line(frame, foot, app, look);
@@ -155,7 +157,8 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
     let mut right = Vec::new();
     if app.page == Page::Tree {
         if let Some((at, count)) = app.match_number().filter(|(_, count)| *count > 0) {
-            right.push(format!("{at}/{count} {}", plain(&app.needle)));
+            let at = if at == 0 { String::new() } else { format!("{at} of ") };
+            right.push(format!("{at}{count} {}", plain(&app.needle)));
         }
         if !app.filter.is_none() {
             right.push(format!("only {}", app.filter.words()));
@@ -211,8 +214,8 @@ fn tree(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
         let block =
             Block::new().borders(borders).border_style(Style::new().add_modifier(Modifier::DIM));
         let block = if look.unicode { block } else { block.border_set(ASCII) };
-        let lines = details(app, &path, false);
-        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), pane);
+        let lines = details(app, &path, false, usize::from(block.inner(pane).width));
+        frame.render_widget(Paragraph::new(lines).block(block), pane);
     }
 }
 
@@ -283,29 +286,11 @@ fn short(bytes: u64) -> String {
 }
 
 /// Lines to scroll through.
-fn lines_page(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    app: &mut App,
-    lines: Vec<Line<'static>>,
-    wrap: bool,
-) {
+fn lines_page(frame: &mut Frame<'_>, area: Rect, app: &mut App, lines: Vec<Line<'static>>) {
     app.height = usize::from(area.height).max(1);
-    let count = match wrap {
-        // What is wrapped takes more: as many lines as its width asks for, and one for words.
-        true => lines.iter().map(|line| line.width() / usize::from(area.width.max(1)) + 1).sum(),
-        false => lines.len(),
-    };
-    app.scroll = app.scroll.min(count.saturating_sub(app.height));
-    let skip = app.scroll;
-    if wrap {
-        let scroll = u16::try_from(skip).unwrap_or(u16::MAX);
-        let page = Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((scroll, 0));
-        frame.render_widget(page, area);
-    } else {
-        let seen: Vec<_> = lines.into_iter().skip(skip).take(app.height).collect();
-        frame.render_widget(Paragraph::new(seen), area);
-    }
+    app.scroll = app.scroll.min(lines.len().saturating_sub(app.height));
+    let seen: Vec<_> = lines.into_iter().skip(app.scroll).take(app.height).collect();
+    frame.render_widget(Paragraph::new(seen), area);
 }
 
 fn text_line(line: &str, look: Look) -> Line<'static> {
@@ -331,9 +316,10 @@ fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
         frame.render_widget(Paragraph::new(text), area);
         return;
     }
+    let width = usize::from(area.width);
     // Each has as many lines as it needs; the chosen one is in sight.
     let cards: Vec<Vec<Line<'_>>> =
-        app.findings().iter().map(|finding| card(finding, look)).collect();
+        app.findings().iter().map(|finding| card(finding, width, look)).collect();
     let first = app.finding.saturating_sub(usize::from(area.height) / 8);
     let mut lines = Vec::new();
     for (index, card) in cards.into_iter().enumerate().skip(first) {
@@ -345,26 +331,22 @@ fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
             break;
         }
     }
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
+    frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn card(finding: &Finding, look: Look) -> Vec<Line<'static>> {
+fn card(finding: &Finding, width: usize, look: Look) -> Vec<Line<'static>> {
     let place = match &finding.path {
         Some(path) => format!("/{}", shown(path)),
         None => plain(&finding.layer).into_owned(),
     };
-    vec![
-        Line::from(vec![
-            Span::styled(
-                format!(" {:<8}", finding.severity.word()),
-                look.severity(finding.severity),
-            ),
-            Span::raw(format!("{place}  {}", finding.lint.name)),
-        ]),
-        Line::raw(format!("   {}: {}", finding.lint.summary, plain(&finding.message))),
-        Line::styled(
-            format!("   mend: {}", plain(&finding.fix)),
-            Style::new().add_modifier(Modifier::DIM),
-        ),
-    ]
+    let mut lines = vec![Line::from(vec![
+        Span::styled(format!(" {:<8}", finding.severity.word()), look.severity(finding.severity)),
+        Span::raw(format!("{place}  {}", finding.lint.name)),
+    ])];
+    let text = format!("{}: {}", finding.lint.summary, plain(&finding.message));
+    let dim = Style::new().add_modifier(Modifier::DIM);
+    let in_ = || Span::raw("   ");
+    lines.extend(hang(in_(), &text, Style::new(), 5, width));
+    lines.extend(hang(in_(), &format!("mend: {}", plain(&finding.fix)), dim, 5, width));
+    lines
 }

@@ -1,13 +1,14 @@
 //! `inspect`: a picture of a stack of images, on the terminal or as a page.
 
-use std::io::{BufWriter, IsTerminal, Write};
 mod app;
 mod details;
 mod draw;
 mod gather;
 mod screen;
 mod tree;
+mod wrap;
 
+use std::io::{BufWriter, IsTerminal, Write};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +25,6 @@ use crate::inspect::{self, model::Model};
 use crate::layers::Layers;
 use crate::look::View;
 use crate::look::accounts::Accounts;
-
 use crate::seal::{Output, output};
 
 #[derive(Debug, ClapArgs)]
