@@ -14,6 +14,7 @@ pub mod processes;
 pub mod shown;
 pub mod stage;
 pub mod terminal;
+pub mod tmux;
 pub mod tools;
 
 use std::ffi::OsString;

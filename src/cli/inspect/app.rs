@@ -198,14 +198,13 @@ impl App {
     }
 
     fn resort(&mut self) {
-        let (sums, sort) = (self.sums.clone(), self.sort);
-        let size = |entry: &Entry| size_of(&sums, entry).unwrap_or(0);
-        self.tree.sort(sort, &size);
+        let (sums, changes, sort) = (&self.sums, self.changes.as_ref(), self.sort);
+        self.tree.sort(sort, &|entry| size_of(sums, changes, entry).unwrap_or(0));
     }
 
     /// Bytes of an entry with all beneath, as far as they are counted.
     pub(super) fn size(&self, entry: &Entry) -> Option<u64> {
-        size_of(&self.sums, entry)
+        size_of(&self.sums, self.changes.as_ref(), entry)
     }
 
     /// The letter that tells how an entry differs, and its kind.
@@ -457,10 +456,11 @@ impl App {
     }
 }
 
-fn size_of(sums: &Sums, entry: &Entry) -> Option<u64> {
+fn size_of(sums: &Sums, changes: Option<&Changes>, entry: &Entry) -> Option<u64> {
+    let path = &entry.node.path;
     match entry.node.is_dir() {
-        true if entry.gone => None,
-        true => sums.of(&entry.node.path).map(|sum| sum.bytes),
+        true if entry.gone => Some(changes?.by_path.get(path)?.beneath.bytes),
+        true => sums.of(path).map(|sum| sum.bytes),
         false if entry.node.is_file() => Some(entry.node.attr.size),
         false => Some(0),
     }

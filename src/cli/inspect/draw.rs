@@ -147,9 +147,10 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
     }
     let left = match (&app.message, &app.page) {
         (Some(message), _) => plain(message).into_owned(),
-        (None, Page::Tree) => {
-            "? help  / find  a m d b filter  s sort  v view  c check  q quit".into()
+        (None, Page::Tree) if area.width >= 110 => {
+            "? help  / find  a m d b filter  s sort  i details  v view  c check  q quit".into()
         }
+        (None, Page::Tree) => "? help  / find  v view  c check  q quit".into(),
         (None, Page::Details(_)) => "v view  x digest  q back".into(),
         (None, Page::Findings) => "Enter go there  q back".into(),
         (None, _) => "q back".into(),

@@ -18,7 +18,7 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::crossterm::{cursor, execute};
 
@@ -85,11 +85,18 @@ pub(super) fn run(subject: Subject, checks: bool, look: Look) -> Result<(), Fail
     }));
     take()?;
     let _taken = Taken;
-    let mut terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+    let mut terminal = blank()?;
     listen(sender.clone(), signals);
     let end = follow(&mut app, &mut terminal, look, &sender, &messages);
     give_back();
     end
+}
+
+/// The terminal with nothing on it, and nothing thought to be. (ratatui's own way to clear one asks
+/// where the cursor is; the answer would go to the thread that waits for keys.)
+fn blank() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
+    execute!(io::stdout(), Clear(ClearType::All))?;
+    Terminal::new(CrosstermBackend::new(io::stdout()))
 }
 
 /// Threads that wait for keys and for signals.
@@ -154,13 +161,13 @@ fn follow(
             match next {
                 Next::Go => {}
                 Next::Quit => return Ok(()),
-                Next::Redraw => terminal.clear()?,
+                Next::Redraw => *terminal = blank()?,
                 Next::Suspend => {
                     give_back();
                     // Returns when the shell has us go on.
                     raise(Signal::SIGSTOP).map_err(io::Error::from)?;
                     take()?;
-                    terminal.clear()?;
+                    *terminal = blank()?;
                 }
             }
         }
