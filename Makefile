@@ -3,6 +3,8 @@
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
+# Where mount(8) looks for what mounts a type: nowhere else.
+MOUNT_HELPERS ?= $(if $(shell test -L /sbin && echo merged),/usr/sbin,/sbin)
 # Seconds for each fuzz target, and for random sequences of operations.
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
@@ -88,10 +90,15 @@ install: $(program)
 	$(program) completions fish >$(fish_completion)
 	$(program) man --dir $(manual)
 	chmod 0644 $(bash_completion) $(zsh_completion) $(fish_completion) $(manual)/overcoat.1 $(manual)/overcoat-*.1
+	@{ mkdir -p $(DESTDIR)$(MOUNT_HELPERS) && \
+		ln -sf $(PREFIX)/bin/overcoat $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat; } 2>/dev/null || \
+		echo 'not root, so without mount -t fuse.overcoat: $(DESTDIR)$(MOUNT_HELPERS) cannot be written to'
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/overcoat $(bash_completion) $(zsh_completion) $(fish_completion)
 	rm -f $(manual)/overcoat.1 $(manual)/overcoat-*.1
+	@rm -f $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat 2>/dev/null || \
+		echo '$(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat is left: only root can remove it'
 
 clean:
 	rm -rf build

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{getegid, geteuid};
 use overcoat::fuse::{Serving, View};
-use overcoat::sandbox::{HostMount, unmount};
+use overcoat::sandbox::{HostMount, MountOptions, unmount};
 use support::{Shown, at_both_privileges};
 
 /// A directory to mount on, without the mount and the directory in the end.
@@ -33,7 +33,8 @@ impl Drop for MountDir {
 
 /// Mounts the base, as the program does for its caller.
 fn mount(dir: &Path, read_only: bool) -> Serving {
-    let mount = HostMount::new(dir, read_only).unwrap();
+    let mount =
+        HostMount::new(dir, &MountOptions { read_only, ..MountOptions::default() }).unwrap();
     let (uid, gid) = (geteuid(), getegid());
     let owner = (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()));
     Shown::with(View { max_id: u32::MAX, owner, unprivileged: owner.is_some() })
@@ -79,8 +80,8 @@ fn a_read_only_mount_refuses_writing() {
 fn a_mount_without_its_program_can_be_taken_away() {
     at_both_privileges("a_mount_without_its_program_can_be_taken_away", || {
         let dir = MountDir::new("dead");
-        drop(HostMount::new(&dir.0, false).unwrap());
-        let error = HostMount::new(&dir.0, false).unwrap_err().to_string();
+        drop(HostMount::new(&dir.0, &MountOptions::default()).unwrap());
+        let error = HostMount::new(&dir.0, &MountOptions::default()).unwrap_err().to_string();
         assert!(error.contains("overcoat umount"), "{error}");
         unmount(&dir.0, false).unwrap();
     });
@@ -89,7 +90,9 @@ fn a_mount_without_its_program_can_be_taken_away() {
 #[test]
 fn what_cannot_be_mounted_on_is_named() {
     at_both_privileges("what_cannot_be_mounted_on_is_named", || {
-        let error = |dir: &str| HostMount::new(Path::new(dir), false).unwrap_err().to_string();
+        let error = |dir: &str| {
+            HostMount::new(Path::new(dir), &MountOptions::default()).unwrap_err().to_string()
+        };
         let missing = error("/no/such/dir");
         assert!(missing.contains("/no/such/dir: No such file"), "{missing}");
         assert!(error("/etc/passwd").contains("not a directory"));

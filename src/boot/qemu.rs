@@ -36,7 +36,7 @@ pub fn try_out(accelerator: Accelerator) -> Result<(), BootError> {
     let program = find_program(PROGRAM).ok_or_else(missing)?;
     let mut command = Command::new(program);
     command
-        .args(["-accel", accelerator.name(), "-cpu", accelerator.processor(), "-nodefaults"])
+        .args(["-accel", accelerator.name(), "-cpu", "max", "-nodefaults"])
         .args(["-machine", "pc,graphics=off", "-display", "none", "-vga", "none", "-m", "64M"])
         .args(["-netdev", "user,id=net", "-device", &format!("{CARD},netdev=net,bootindex=1")])
         .args(["-S", "-monitor", "stdio"])

@@ -23,6 +23,7 @@ mod init;
 mod ls;
 mod man;
 mod mount;
+mod mount_helper;
 mod options;
 mod out;
 mod progress;
@@ -173,6 +174,11 @@ fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     completions::answer();
     crate::fuse::settle_allocator();
+    let mut arguments = std::env::args_os();
+    if mount_helper::is_called(arguments.next().as_deref()) {
+        start_tracing(0);
+        return mount_helper::run(arguments);
+    }
     let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

@@ -24,28 +24,33 @@ use super::{Failure, Outcome, describe, say};
 use crate::fuse::{self, Serving, View};
 use crate::layers::{self, Layers};
 use crate::root::default_upper_limit;
-use crate::sandbox::{Half, HostMount, Signals, split, unmount};
+use crate::sandbox::{Half, HostMount, MountOptions, Signals, split, unmount};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// The base, overlays over it, and the directory to mount on
     #[arg(required = true, num_args = 2.., value_name = "BASE [OVERLAY] DIR")]
-    paths: Vec<PathBuf>,
+    pub(super) paths: Vec<PathBuf>,
 
     /// Let the root be written to, in memory; `overcoat seal DIR` saves what changed
     #[arg(long)]
-    rw: bool,
+    pub(super) rw: bool,
 
     /// The most that changes may take in memory, such as 2G; half of the machine's by default
     #[arg(long, value_name = "SIZE", value_parser = size_value)]
-    upper_size: Option<u64>,
+    pub(super) upper_size: Option<u64>,
 
     /// Stay in the foreground
     #[arg(short, long)]
-    foreground: bool,
+    pub(super) foreground: bool,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
+    mount(args, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
+}
+
+/// Mounts, in the way that `how` says.
+pub(super) fn mount(args: &Args, how: &MountOptions) -> Outcome {
     let Some((dir, paths)) = args.paths.split_last() else {
         return Err(Failure::message("nothing to mount"));
     };
@@ -68,7 +73,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             layer.display()
         )));
     }
-    let mount = HostMount::new(&dir, !args.rw)?;
+    let mount = HostMount::new(&dir, how)?;
     // From here on the mount is there, so every way out takes it away.
     let server = Server { tree, layers, dir: dir.clone() };
     let result =

@@ -7,7 +7,7 @@
 //! Nothing here follows `DIR` into the mount: a mount whose daemon is gone can be found and taken
 //! away too.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -30,6 +30,38 @@ const TYPE: &str = "fuse.overcoat";
 const SOURCE: &str = "overcoat";
 const HELPER: &str = "fusermount3";
 
+/// How the root is mounted.
+#[derive(Clone, Debug, Default)]
+pub struct MountOptions {
+    /// Nothing can be written.
+    pub read_only: bool,
+    /// Programs do not get the rights of their owner (`nosuid`).
+    pub no_setuid: bool,
+    /// Device nodes lead nowhere (`nodev`).
+    pub no_devices: bool,
+    /// No program can be executed (`noexec`).
+    pub no_programs: bool,
+    /// Reading changes no time (`noatime`).
+    pub no_access_times: bool,
+    /// What `findmnt` tells as the source; `overcoat` if nothing is said.
+    pub source: Option<OsString>,
+}
+
+impl MountOptions {
+    /// The flags that are set, with their names.
+    fn flags(&self) -> impl Iterator<Item = (MsFlags, &'static str)> {
+        [
+            (self.read_only, MsFlags::MS_RDONLY, "ro"),
+            (self.no_setuid, MsFlags::MS_NOSUID, "nosuid"),
+            (self.no_devices, MsFlags::MS_NODEV, "nodev"),
+            (self.no_programs, MsFlags::MS_NOEXEC, "noexec"),
+            (self.no_access_times, MsFlags::MS_NOATIME, "noatime"),
+        ]
+        .into_iter()
+        .filter_map(|(set, flag, name)| set.then_some((flag, name)))
+    }
+}
+
 /// A mount in the host's own namespace. Dropping it leaves it mounted: [`unmount`] ends it.
 #[derive(Debug)]
 pub struct HostMount {
@@ -42,7 +74,7 @@ impl HostMount {
     ///
     /// # Errors
     /// Why not, and what to do about it.
-    pub fn new(dir: &Path, read_only: bool) -> Result<Self, SandboxError> {
+    pub fn new(dir: &Path, options: &MountOptions) -> Result<Self, SandboxError> {
         match fs::metadata(dir) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(mount_error(dir, "it is not a directory".to_owned())),
@@ -60,13 +92,13 @@ impl HostMount {
             return Err(mount_error(dir, message.to_owned()));
         }
         if Uid::effective().is_root() {
-            Self::as_root(dir, read_only)
+            Self::as_root(dir, options)
         } else {
-            Self::through_helper(dir, read_only)
+            Self::through_helper(dir, options)
         }
     }
 
-    fn as_root(dir: &Path, read_only: bool) -> Result<Self, SandboxError> {
+    fn as_root(dir: &Path, how: &MountOptions) -> Result<Self, SandboxError> {
         let fuse = open_fuse_device()?;
         let options = format!(
             "fd={},rootmode=40755,user_id={},group_id={},allow_other,default_permissions",
@@ -74,8 +106,9 @@ impl HostMount {
             getuid(),
             getgid()
         );
-        let flags = if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-        mount(Some(SOURCE), dir, Some(TYPE), flags, Some(options.as_str())).map_err(|error| {
+        let flags = how.flags().fold(MsFlags::empty(), |flags, (flag, _)| flags | flag);
+        let source = how.source.as_deref().unwrap_or(OsStr::new(SOURCE));
+        mount(Some(source), dir, Some(TYPE), flags, Some(options.as_str())).map_err(|error| {
             let hint = match error {
                 Errno::EPERM => "; it takes CAP_SYS_ADMIN, which this root does not have",
                 _ => "",
@@ -85,20 +118,36 @@ impl HostMount {
         Ok(HostMount { fuse: fuse.into(), shared: true })
     }
 
-    fn through_helper(dir: &Path, read_only: bool) -> Result<Self, SandboxError> {
+    fn through_helper(dir: &Path, how: &MountOptions) -> Result<Self, SandboxError> {
         let program = helper()?;
         let shared = users_may_share();
-        let mut options = format!("default_permissions,fsname={SOURCE},subtype={SOURCE},");
-        options.push_str(if read_only { "ro" } else { "rw" });
+        let source = how.source.as_deref().unwrap_or(OsStr::new(SOURCE));
+        // A comma would end the name.
+        let mut options = OsString::from("default_permissions,fsname=");
+        for &byte in source.as_bytes() {
+            if matches!(byte, b',' | b'\\') {
+                options.push("\\");
+            }
+            options.push(OsStr::from_bytes(&[byte]));
+        }
+        options.push(format!(",subtype={SOURCE}"));
+        if !how.read_only {
+            options.push(",rw");
+        }
+        for (_, name) in how.flags() {
+            options.push(format!(",{name}"));
+        }
         if shared {
-            options.push_str(",allow_other");
+            options.push(",allow_other");
         }
         let doing = "starting fusermount3";
         let (ours, theirs) = UnixStream::pair().during(doing)?;
         // The helper sends the descriptor over the socket whose number it is told: its standard
         // input, which it has no other use for.
         let child = Command::new(program)
-            .args(["-o", &options, "--"])
+            .arg("-o")
+            .arg(&options)
+            .arg("--")
             .arg(dir)
             .env("_FUSE_COMMFD", "0")
             .stdin(Stdio::from(OwnedFd::from(theirs)))

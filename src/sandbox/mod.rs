@@ -59,7 +59,7 @@ pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;
 pub use host::{Host, ScratchFile, When};
-pub use host_mount::{HostMount, mounted_at, unmount, users_may_share};
+pub use host_mount::{HostMount, MountOptions, mounted_at, unmount, users_may_share};
 pub use image::map_image;
 pub use lack::Lack;
 pub use notify::{Found, FoundKind, Supervised, Supervisor};

@@ -197,7 +197,8 @@ pub fn host_mount() -> Result<(), SandboxError> {
     let _signals = super::Signals::take()?;
     let dir = std::env::temp_dir().join(format!("overcoat-doctor.{}", std::process::id()));
     fs::create_dir(&dir).during("making a directory to mount on")?;
-    let mounted = super::HostMount::new(&dir, true).and_then(|mount| {
+    let options = super::MountOptions { read_only: true, ..super::MountOptions::default() };
+    let mounted = super::HostMount::new(&dir, &options).and_then(|mount| {
         // Nobody serves it: the end of its descriptor is the end of whoever would wait for it.
         drop(mount);
         super::unmount(&dir, true)

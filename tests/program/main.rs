@@ -17,6 +17,7 @@ mod initrd_script;
 mod inside;
 mod library;
 mod listing;
+mod looking;
 mod manuals;
 mod mounting;
 mod native;

@@ -7,6 +7,7 @@
 //! failed once (`differential/seeds`).
 
 mod calls;
+mod looking;
 mod reader;
 mod scene;
 mod sealed;

@@ -1,0 +1,139 @@
+//! What is told of random stacks without mounting them is what the kernel's overlayfs shows of the
+//! same layers: names, what is extracted, and what differs from the lowest of the layers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use overcoat::diff::{Aspect, Diff, Kind, Options, Totals};
+use overcoat::extract::{Selection, folder};
+use overcoat::look::{LookError, View, Walk};
+use proptest::prelude::*;
+use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
+
+use super::sealed::Format;
+use super::stack::{Plan, Stack, stack};
+use crate::listing::{Listing, Object, differences, escape, list};
+use crate::support::stage::{Stage, Who, finish};
+
+/// What the kernel shows of layers, without the root itself.
+fn shown(stage: &Stage, layers: &[PathBuf]) -> Listing {
+    let (merged, empty) = (stage.path("merged"), stage.path("empty"));
+    std::fs::create_dir_all(&merged).unwrap();
+    std::fs::create_dir_all(&empty).unwrap();
+    let mut lower: Vec<_> = layers.iter().rev().map(|layer| layer.to_str().unwrap()).collect();
+    // It takes two at least.
+    lower.insert(0, empty.to_str().unwrap());
+    let options = format!("lowerdir={},xino=on", lower.join(":"));
+    mount(Some("o"), &merged, Some("overlay"), MsFlags::MS_RDONLY, Some(&*options)).unwrap();
+    let mut listing = list(&merged);
+    umount2(&merged, MntFlags::MNT_DETACH).unwrap();
+    listing.remove("");
+    listing
+}
+
+fn check(stage: &Stage, plans: &[Plan], lowest: usize) -> Result<(), TestCaseError> {
+    let case = stage.path("case");
+    let _ = std::fs::remove_dir_all(&case);
+    let stack = Stack::write(&case, plans, Format::Squashfs);
+    let lowest = 1 + lowest % stack.ours.len();
+    let all = shown(stage, &stack.kernel);
+    let base = shown(stage, &stack.kernel[..lowest]);
+    let view = View::open(&stack.ours).unwrap();
+
+    names(stage, &stack, &all)?;
+    extracted(&view, &case.join("extracted"), &all)?;
+    // As an overlay on its base, and as two stacks that have nothing to do with each other.
+    differs(&view.lowest(lowest).unwrap(), &view, &base, &all)?;
+    differs(&View::open(&stack.ours[..lowest]).unwrap(), &view, &base, &all)?;
+    differs(&view, &View::open(&stack.ours[..lowest]).unwrap(), &all, &base)
+}
+
+fn names(stage: &Stage, stack: &Stack, all: &Listing) -> Result<(), TestCaseError> {
+    let mut ls = stage.overcoat(Who::Root);
+    let listed = finish(ls.args(["ls", "-R", "-0"]).args(&stack.ours)).ok().stdout;
+    let names = listed.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    let found: BTreeSet<String> = names.map(escape).collect();
+    prop_assert_eq!(found, all.keys().cloned().collect());
+    Ok(())
+}
+
+fn extracted(view: &View, to: &Path, all: &Listing) -> Result<(), TestCaseError> {
+    folder::extract(view, &Selection::default(), to, false, &|| false).unwrap();
+    let mut found = list(to);
+    found.remove("");
+    // In an archive, what is no file has one name.
+    let alone = |listing: &Listing| -> Listing {
+        let one = |object: &Object| match object.kind == "file" {
+            true => object.clone(),
+            false => Object { links: None, ..object.clone() },
+        };
+        listing.iter().map(|(path, object)| (path.clone(), one(object))).collect()
+    };
+    let lines = differences(&alone(all), &alone(&found));
+    prop_assert!(lines.is_empty(), "extracted:\n{}", lines.join("\n"));
+    Ok(())
+}
+
+fn differs(old: &View, new: &View, was: &Listing, is: &Listing) -> Result<(), TestCaseError> {
+    let what = |object: &Object| {
+        let mode = if object.kind == "link" { 0 } else { object.mode };
+        (object.kind.clone(), mode, object.uid, object.gid, object.rdev, object.content.clone())
+    };
+    let mut expected: BTreeMap<String, Kind> = BTreeMap::new();
+    for (path, object) in was {
+        match is.get(path) {
+            None => drop(expected.insert(path.clone(), Kind::Deleted)),
+            Some(now) if what(now) != what(object) => {
+                expected.insert(path.clone(), Kind::Changed);
+            }
+            Some(_) => {}
+        }
+    }
+    let added = is.keys().filter(|path| !was.contains_key(*path));
+    expected.extend(added.map(|path| (path.clone(), Kind::Added)));
+
+    let seen = |aspect| !matches!(aspect, Aspect::Xattrs | Aspect::Links | Aspect::Replaced);
+    let mut found: BTreeMap<String, Kind> = BTreeMap::new();
+    let options = Options { within_deleted: true, ..Options::default() };
+    Diff::new(old, new, options)
+        .changes::<LookError>(&mut |change| {
+            let told = change.kind != Kind::Changed || change.what.iter().any(seen);
+            if told && !change.path().is_empty() {
+                let before = found.insert(escape(change.path()), change.kind);
+                assert!(before.is_none(), "/{} comes twice", escape(change.path()));
+            }
+            Ok(Walk::Into)
+        })
+        .unwrap();
+    prop_assert_eq!(&found, &expected);
+
+    // Whether they are named or not, what is deleted counts.
+    let mut totals = Totals::default();
+    Diff::new(old, new, Options::default())
+        .changes::<LookError>(&mut |change| {
+            totals.add(change);
+            Ok(Walk::Into)
+        })
+        .unwrap();
+    let deleted = expected.values().filter(|kind| **kind == Kind::Deleted).count();
+    prop_assert_eq!(totals.deleted, deleted as u64);
+    Ok(())
+}
+
+#[test]
+fn what_is_told_of_layers_is_what_overlayfs_shows_of_them() {
+    let stage = Stage::new();
+    let cases = std::env::var("DIFFERENTIAL_CASES").ok().and_then(|n| n.parse().ok());
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/differential/seeds");
+    let config = ProptestConfig {
+        cases: cases.unwrap_or(60),
+        max_shrink_iters: 1000,
+        max_shrink_time: 60_000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(seeds))),
+        ..ProptestConfig::default()
+    };
+    TestRunner::new(config)
+        .run(&(stack(), any::<usize>()), |(plans, lowest)| check(&stage, &plans, lowest))
+        .unwrap_or_else(|error| panic!("{error}"));
+}

@@ -1,0 +1,379 @@
+//! Looking into images without mounting them: `ls`, `tree`, `cat`, `stat`, `du`, `extract`, `diff`.
+//!
+//! That what they tell of random layers is what the kernel shows is in
+//! [`differential`](crate::differential).
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+
+/// A base and an overlay, from folders; what is in them is told by `script`, which is run in the
+/// folder `layers` with `base` and `over` in it.
+fn layers(stage: &Stage, script: &str) -> (PathBuf, PathBuf) {
+    stage.sh(&format!(
+        "mkdir -p layers/base layers/over; chmod 755 layers; cd layers; {script}
+         mksquashfs base base.squashfs -quiet -no-progress >/dev/null
+         cd over; find . | LC_ALL=C sort | cpio --quiet -H newc -o | gzip >../over.cpio.gz"
+    ));
+    (stage.path("layers/base.squashfs"), stage.path("layers/over.cpio.gz"))
+}
+
+const SMALL: &str = "
+    mkdir -p base/etc base/usr/bin base/usr/share/doc/pkg over/etc
+    printf 'root:x:0:0::/root:/bin/sh\\nalice:x:1000:1000::/:/bin/sh\\n' >base/etc/passwd
+    printf 'root:x:0:\\nstaff:x:1000:\\n' >base/etc/group
+    printf 'one\\ntwo\\nthree\\n' >base/etc/motd; echo gone >base/etc/issue
+    echo doc >base/usr/share/doc/pkg/copyright; ln -s usr/bin base/bin
+    printf tool >base/usr/bin/tool; chmod 4755 base/usr/bin/tool; ln base/usr/bin/tool base/usr/bin/same
+    printf 'one\\n2\\nthree\\n' >over/etc/motd; mknod over/etc/issue c 0 0; chown 1000:1000 over/etc/motd
+    touch -d @1600000000 base/etc/motd over/etc/motd";
+
+fn overcoat(stage: &Stage, who: Who, command: &str, images: &[&Path], rest: &[&str]) -> Finished {
+    finish(stage.overcoat(who).arg(command).args(images).args(rest))
+}
+
+#[test]
+fn names_owners_and_layers_are_listed() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    for who in EVERYBODY {
+        let ls = |rest: &[&str]| overcoat(&stage, who, "ls", &[&base, &over], rest);
+        assert_eq!(ls(&[]).ok().text(), "bin\netc\nusr\n");
+        assert_eq!(ls(&[":/bin"]).ok().text(), "same\ntool\n", "through the link");
+        assert_eq!(ls(&["-d", ":bin"]).ok().text(), "/bin\n");
+        assert_eq!(ls(&["-R", ":usr/share"]).ok().text(), "doc\ndoc/pkg\ndoc/pkg/copyright\n");
+        let long = ls(&["-l", ":etc/motd"]).ok().text();
+        let motd = "-rw-r--r-- alice staff 12 2020-09-13 12:26 over.cpio.gz /etc/motd\n";
+        assert_eq!(long, motd);
+        let layers = ls(&["--layers", ":etc"]).ok().text();
+        assert_eq!(
+            layers.lines().collect::<Vec<_>>(),
+            [
+                "base.squashfs group",
+                "over.cpio.gz  issue  (deleted: file, 5 bytes of base.squashfs)",
+                "over.cpio.gz  motd  (hides file, 14 bytes of base.squashfs)",
+                "base.squashfs passwd",
+            ]
+        );
+        let json: Value = serde_json::from_slice(&ls(&["-R", "--json"]).ok().stdout).unwrap();
+        assert_eq!(json["schema"], 1);
+        let entries = json["entries"].as_array().unwrap();
+        let motd = entries.iter().find(|entry| entry["path"] == "etc/motd").unwrap();
+        assert_eq!((&motd["layer"], &motd["hides"][0]["size"]), (&1.into(), &14.into()));
+        assert!(entries.iter().any(|e| e["path"] == "etc/issue" && e["deleted"] == true));
+    }
+}
+
+#[test]
+fn images_and_paths_are_never_taken_for_each_other() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    let ls = |images: &[&Path], rest: &[&str]| overcoat(&stage, Who::Root, "ls", images, rest);
+    ls(&[&base, Path::new("/etc")], &[])
+        .code(2)
+        .says(&["/etc: is a folder of this machine", ":/etc"]);
+    ls(&[&base, Path::new("/./etc")], &[]).ok();
+    ls(&[&base, Path::new("etc/motd")], &[]).code(2).says(&["begins with a colon: :etc/motd"]);
+    ls(&[&base, Path::new("/etc/passwd")], &[]).code(2).says(&["begins with a colon"]);
+    ls(&[], &[":/etc"]).code(2).says(&["no image is named"]);
+    ls(&[&base], &[":none", ":/bin"]).code(1).says(&["/none: no such file or directory"]);
+    let diff = |images: &[&Path], rest: &[&str]| overcoat(&stage, Who::Root, "diff", images, rest);
+    diff(&[&base], &[]).code(2).says(&["compared with what?"]);
+    let folder = stage.path("layers/base");
+    diff(&[&base, &folder], &[]).code(2).says(&["--from", "--to"]);
+    diff(&[&base, &over], &[":none"]).code(2).says(&["/none: no such"]);
+}
+
+#[test]
+fn trees_are_drawn() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    let tree =
+        |rest: &[&str]| overcoat(&stage, Who::Root, "tree", &[&base, &over], rest).ok().text();
+    assert_eq!(
+        tree(&["--layers", ":etc"]),
+        "/etc\n\
+         |-- group  [base.squashfs]\n\
+         |-- issue  [over.cpio.gz]  (deleted: file, 5 bytes of base.squashfs)\n\
+         |-- motd  [over.cpio.gz]  (hides file, 14 bytes of base.squashfs)\n\
+         `-- passwd  [base.squashfs]\n\n1 directory, 3 files\n"
+    );
+    assert_eq!(tree(&["-L1", "-d"]), "/\n|-- etc\n`-- usr\n\n3 directories\n");
+}
+
+#[test]
+fn files_come_out_byte_for_byte_and_a_reader_may_leave() {
+    let stage = Stage::new();
+    let script = "head -c 30000000 /dev/urandom >base/big; echo first >base/first; mkdir base/dir";
+    let (base, _) = layers(&stage, script);
+    let big = stage.path("layers/base/big");
+    for who in EVERYBODY {
+        let cat = |rest: &[&str]| overcoat(&stage, who, "cat", &[&base], rest);
+        let both = cat(&[":first", ":big"]).ok().stdout;
+        assert!(both == [&b"first\n"[..], &fs::read(&big).unwrap()].concat());
+        assert_eq!(cat(&[":none", ":first"]).code(1).text(), "first\n");
+        cat(&[":dir"]).code(2).says(&["/dir: is a directory"]);
+        let mut command = stage.overcoat(who);
+        let mut child = command
+            .args(["cat".as_ref(), base.as_os_str(), ":big".as_ref()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut some = [0; 4096];
+        child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn all_of_an_object_is_told() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    let stat = |rest: &[&str]| overcoat(&stage, Who::Root, "stat", &[&base, &over], rest);
+    let text = stat(&[":etc/motd", ":usr/bin/tool"]).ok().text();
+    let sum = stage.sh("sha256sum layers/over/etc/motd | cut -d' ' -f1");
+    for line in [
+        "  owner     1000 alice",
+        &format!("  sha256    {}", sum.trim()),
+        "  layer     over.cpio.gz: file, 12 bytes, 0644 alice:staff",
+        "  layer     base.squashfs: file, 14 bytes, 0644 root:root, hidden",
+        "  mode      4755 -rwsr-xr-x",
+        "  link      /usr/bin/same",
+    ] {
+        assert!(text.contains(line), "no {line:?}:\n{text}");
+    }
+    let json: Value = serde_json::from_slice(&stat(&["--json", ":etc/motd"]).ok().stdout).unwrap();
+    assert_eq!(json["objects"][0]["sha256"], sum.trim());
+    assert_eq!(json["objects"][0]["hides"], serde_json::json!([0]));
+    stat(&[":etc/issue"]).code(1).says(&["/etc/issue: no such file"]);
+}
+
+#[test]
+fn what_takes_how_much_is_what_du_and_a_tmpfs_say() {
+    let stage = Stage::new();
+    let debian = stage.debian();
+    stage.sh(&format!("mkdir m; mount -o loop,ro {} m", debian.display()));
+    let expected = stage.sh("du -s --apparent-size -B1 m/usr/share/doc | cut -f1; find m/usr/share/doc -type d -printf '%s\\n'");
+    let mut numbers = expected.lines().map(|line| line.parse::<u64>().unwrap());
+    // Directories have no content here.
+    let expected = numbers.next().unwrap() - numbers.sum::<u64>();
+    let links = stage.sh("find m/usr/share/doc -type l -printf '%s\\n'");
+    let expected = expected - links.lines().map(|line| line.parse::<u64>().unwrap()).sum::<u64>();
+    let du = |rest: &[&str]| overcoat(&stage, Who::Root, "du", &[&debian], rest).ok();
+    let json: Value =
+        serde_json::from_slice(&du(&["--json", "-L0", ":usr/share/doc"]).stdout).unwrap();
+    assert_eq!(json["directories"][0]["bytes"], expected);
+    let packages: Value = serde_json::from_slice(&du(&["--json", "--packages"]).stdout).unwrap();
+    let libc = packages["packages"].as_array().unwrap().iter().find(|p| p["package"] == "libc6");
+    assert!(libc.unwrap()["bytes"].as_u64().unwrap() > 1_000_000);
+
+    // An overlay in memory takes what was told, but for what the kernel rounds.
+    let script = "for n in $(seq 300); do head -c $((n * 50)) /dev/zero >over/file$n; done
+                  mkdir over/dir; ln over/file1 over/dir/link";
+    let (base, over) = layers(&stage, script);
+    let told = overcoat(&stage, Who::Root, "du", &[&base, &over], &["--ram", "--json"]).ok();
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    stage.sh("mkdir t; mount -t tmpfs t t; cd t; zcat ../layers/over.cpio.gz | cpio -idm --quiet");
+    let pages = stage.sh("df -B1 --output=used t | tail -1; stat -f -c '%f %d' t >/dev/null");
+    assert_eq!(told["memory"][1]["pages"], pages.trim().parse::<u64>().unwrap());
+}
+
+#[test]
+fn folders_get_what_is_extracted_and_nothing_else_is_touched() {
+    let stage = Stage::new();
+    let script = format!(
+        "{SMALL}
+        mkfifo base/fifo; mknod base/null c 1 3; mkdir base/locked; echo x >base/locked/file
+        chmod 0555 base/locked; truncate -s 200M base/sparse; ln -s ../../../../../tmp base/out"
+    );
+    let (base, over) = layers(&stage, &script);
+    for who in EVERYBODY {
+        let run = |rest: &[&str]| overcoat(&stage, who, "extract", &[&base, &over], rest);
+        run(&["-C", "all"]).ok();
+        let out = stage.out(who);
+        let all = out.join("all");
+        let tool = fs::metadata(all.join("usr/bin/tool")).unwrap();
+        assert_eq!(tool.ino(), fs::metadata(all.join("usr/bin/same")).unwrap().ino());
+        let root = who == Who::Root;
+        assert_eq!(tool.mode() & 0o7777, if root { 0o4755 } else { 0o755 });
+        let motd = fs::metadata(all.join("etc/motd")).unwrap();
+        assert_eq!((motd.mtime(), motd.uid() == 1000), (1_600_000_000, root));
+        assert_eq!(fs::exists(all.join("null")).unwrap(), root);
+        assert!(!fs::exists(all.join("etc/issue")).unwrap());
+        let sparse = fs::metadata(all.join("sparse")).unwrap();
+        assert!(sparse.size() == 200 << 20 && sparse.blocks() < 1000, "{}", sparse.blocks());
+        assert_eq!(fs::metadata(all.join("locked")).unwrap().mode() & 0o7777, 0o555);
+
+        // What is there stays, unless it is asked for; then the rest stays.
+        fs::write(all.join("etc/motd"), "mine").unwrap();
+        fs::write(all.join("etc/mine"), "mine").unwrap();
+        run(&["-C", "all", ":etc/motd", ":locked"]).code(2).says(&["is there already", "--force"]);
+        assert_eq!(fs::read(all.join("etc/motd")).unwrap(), b"mine");
+        if root {
+            run(&["-C", "all", "--force", ":etc", ":locked"]).ok();
+            assert_eq!(fs::read(all.join("etc/motd")).unwrap(), b"one\n2\nthree\n");
+        }
+        assert_eq!(fs::read(all.join("etc/mine")).unwrap(), b"mine");
+        // Into a folder that is there, with directories that may not be written to.
+        fs::create_dir(out.join("there")).unwrap();
+        stage.give(&out.join("there"), who);
+        run(&["-C", "there", ":locked", ":etc/motd"]).ok();
+        assert_eq!(fs::read(out.join("there/locked/file")).unwrap(), b"x\n");
+        assert_eq!(fs::metadata(out.join("there/locked")).unwrap().mode() & 0o7777, 0o555);
+
+        // Links that are there are not gone through.
+        let outside = out.join("outside");
+        fs::create_dir_all(&outside).unwrap();
+        stage.give(&outside, who);
+        fs::create_dir(out.join("trap")).unwrap();
+        stage.give(&out.join("trap"), who);
+        symlink(&outside, out.join("trap/etc")).unwrap();
+        run(&["-C", "trap", "--force", ":etc/motd"]).code(2).says(&["in the way"]);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(out.join("trap")).unwrap().count(), 1, "nothing is left");
+        run(&["-C", "new", ":none"]).code(1);
+        assert!(!fs::exists(out.join("new")).unwrap());
+    }
+}
+
+#[test]
+fn what_fails_half_way_leaves_no_folder() {
+    let stage = Stage::new();
+    let script = "echo a >base/a; seq 1000000 >base/b; echo z >base/z";
+    let (base, _) = layers(&stage, script);
+    let mut image = fs::read(&base).unwrap();
+    let middle = image.len() / 2;
+    image[middle..middle + 1000].fill(0xa5);
+    let damaged = stage.write("damaged.squashfs", &image);
+    for who in EVERYBODY {
+        let run =
+            |images: &Path, to: &str| overcoat(&stage, who, "extract", &[images], &["-C", to]);
+        run(&damaged, "out").code(2).says(&["/b: ", "damaged"]);
+        assert!(stage.files(who).is_empty(), "{:?}", stage.files(who));
+    }
+}
+
+#[test]
+fn archives_of_what_is_inside_are_unpacked_by_others() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    for who in EVERYBODY {
+        let run = |rest: &[&str]| overcoat(&stage, who, "extract", &[&base, &over], rest);
+        let tar = run(&["-o", "-"]).ok().stdout;
+        let archive = stage.out(who).join("all.tar");
+        fs::write(&archive, &tar).unwrap();
+        let list = stage.sh(&format!("tar tvf {}", archive.display()));
+        assert!(list.contains("etc/motd") && !list.contains("issue"), "{list}");
+        assert!(
+            list.contains("usr/bin/tool link to ./usr/bin/same")
+                || list.contains("link to usr/bin/same"),
+            "{list}"
+        );
+        run(&["-o", "some.cpio.gz", ":bin/tool"]).ok();
+        let some = stage.out(who).join("some.cpio.gz");
+        let names = stage.sh(&format!("zcat {} | cpio -t --quiet", some.display()));
+        assert_eq!(names, ".\nusr\nusr/bin\nusr/bin/tool\n");
+    }
+}
+
+#[test]
+fn differences_are_told_with_what_differs() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    for who in EVERYBODY {
+        let diff = |images: &[&Path], rest: &[&str]| overcoat(&stage, who, "diff", images, rest);
+        let told = diff(&[&base, &over], &[]).code(1).text();
+        assert_eq!(
+            told,
+            "D /etc/issue  (file, 5 bytes)\n\
+             C /etc/motd  (content 14 bytes -> 12 bytes; owner 0 -> 1000; group 0 -> 1000)\n\
+             0 added, 1 changed, 1 deleted; 12 bytes new, 19 bytes gone\n"
+        );
+        let text = diff(&[&base, &over], &["-u", ":etc/motd"]).code(1).text();
+        let patch = "--- a/etc/motd\n+++ b/etc/motd\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n";
+        assert!(text.contains(patch), "{text}");
+        assert_eq!(diff(&[&base, &over], &[":usr"]).ok().text(), "no differences\n");
+        let json: Value =
+            serde_json::from_slice(&diff(&[&base, &over], &["--json"]).code(1).stdout).unwrap();
+        assert_eq!(json["schema"], 1);
+        assert_eq!(json["changes"][1]["what"], serde_json::json!(["content", "owner", "group"]));
+        assert_eq!(json["totals"]["deleted"], 1);
+
+        // Stacks, in both ways of writing them.
+        let paths = [base.to_str().unwrap(), over.to_str().unwrap()];
+        let stacks = diff(&[], &["--from", paths[0], "--to", paths[0], paths[1]]).code(1).text();
+        assert_eq!(stacks, told);
+        diff(&[], &["--from", paths[0], "--to", paths[0]]).ok();
+        diff(&[&base], &["--from", paths[1], "--to", paths[1]]).ok();
+        let back = diff(&[], &["--from", paths[0], paths[1], "--to", paths[0]]).code(1).text();
+        assert!(back.starts_with("A /etc/issue"), "{back}");
+    }
+}
+
+#[test]
+fn packages_that_differ_are_named() {
+    let stage = Stage::new();
+    let package = |name: &str, version: &str| {
+        format!(
+            "Package: {name}\\nStatus: install ok installed\\nArchitecture: all\\nVersion: {version}\\n\\n"
+        )
+    };
+    let old = [package("gone", "1"), package("kept", "1"), package("up", "1.9")].concat();
+    let new = [package("kept", "1"), package("new", "2"), package("up", "1.10")].concat();
+    let script = format!(
+        "mkdir -p base/var/lib/dpkg over/var/lib/dpkg
+         printf '{old}' >base/var/lib/dpkg/status; printf '{new}' >over/var/lib/dpkg/status"
+    );
+    let (base, over) = layers(&stage, &script);
+    let told = overcoat(&stage, Who::Root, "diff", &[&base, &over], &[]).code(1).text();
+    for line in [
+        "package removed: gone 1\n",
+        "package installed: new 2\n",
+        "package upgraded: up 1.9 -> 1.10\n",
+    ] {
+        assert!(told.contains(line), "no {line:?}:\n{told}");
+    }
+}
+
+#[test]
+fn mount_and_fstab_know_the_type() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    // mount(8) looks for helpers in /sbin alone: one of our own, with the program's name in it.
+    stage.sh(
+        "mkdir sbin sbin/upper sbin/work mnt
+         mount -t overlay o -o lowerdir=/usr/sbin,upperdir=$PWD/sbin/upper,workdir=$PWD/sbin/work /usr/sbin
+         ln -s $PWD/overcoat /sbin/mount.fuse.overcoat",
+    );
+    let strange = stage.path("layers/over,with:a \\name.cpio.gz");
+    fs::rename(&over, &strange).unwrap();
+    let folder = base.parent().unwrap().display();
+    let spec = format!("{folder}/base.squashfs:{folder}/over,with\\:a \\\\name.cpio.gz");
+    let mount = |words: &[&str]| finish(stage.command(Who::Root, "mount").args(words));
+    let mnt = stage.path("mnt");
+    let mnt = mnt.to_str().unwrap();
+    mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "rw,nosuid,upper_size=64M"]).ok();
+    assert_eq!(fs::read(Path::new(mnt).join("etc/motd")).unwrap(), b"one\n2\nthree\n");
+    fs::write(Path::new(mnt).join("new"), "x").unwrap();
+    assert!(stage.sh("findmnt -no OPTIONS mnt").contains("nosuid"));
+    stage.sh("umount mnt");
+
+    let line = spec.replace(' ', "\\040");
+    stage.write(
+        "fstab",
+        format!("{line} {mnt} fuse.overcoat ro,nofail,_netdev,x-systemd.automount 0 0\n"),
+    );
+    stage.sh("mount -T fstab -a");
+    assert!(fs::write(Path::new(mnt).join("new"), "x").is_err());
+    // It is known to be mounted.
+    stage.sh("mount -T fstab -a; test $(grep -c fuse.overcoat /proc/self/mounts) = 1; umount mnt");
+
+    mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "size=3"]).code(1).says(&["size=3"]);
+    mount(&["-t", "fuse.overcoat", "/none", mnt]).code(32).says(&["cannot open /none"]);
+}
