@@ -230,7 +230,9 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
             findings.push(finding.saves(memory(node.attr.size)));
             continue;
         }
-        if node.attr.size >= PAGE {
+        // What could be left out as a whole needs no links.
+        let left_out = place(&node.path).is_some() || node.path.ends_with(b"/copyright");
+        if node.attr.size >= PAGE && !left_out {
             by_size.entry(node.attr.size).or_default().push(node);
         }
     }

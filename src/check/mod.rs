@@ -401,8 +401,8 @@ impl Report {
             }
         }
         let silences = selection.silences().iter().zip(idle);
-        let idle = silences.filter(|(_, idle)| *idle).map(|(silence, _)| silence.lint.clone());
-        self.idle_silences = idle.collect();
+        let idle = silences.filter(|(silence, idle)| *idle && selection.looks_for(silence));
+        self.idle_silences = idle.map(|(silence, _)| silence.lint.clone()).collect();
     }
 }
 

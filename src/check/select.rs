@@ -54,8 +54,9 @@ impl Selection {
         skip: Vec<String>,
         silences: Vec<Silence>,
     ) -> Result<Selection, UnknownLint> {
-        let named = only.iter().chain(&skip).chain(silences.iter().map(|silence| &silence.lint));
-        named.map(|name| known(name)).collect::<Result<(), _>>()?;
+        let mut named =
+            only.iter().chain(&skip).chain(silences.iter().map(|silence| &silence.lint));
+        named.try_for_each(|name| known(name))?;
         Ok(Selection { only, skip, silences })
     }
 
@@ -67,6 +68,11 @@ impl Selection {
 
     pub(super) fn silences(&self) -> &[Silence] {
         &self.silences
+    }
+
+    /// Whether there could have been something to silence.
+    pub(super) fn looks_for(&self, silence: &Silence) -> bool {
+        lints().any(|lint| is(&silence.lint, lint) && self.wants(lint))
     }
 
     /// What silences a finding, and its place.

@@ -13,6 +13,7 @@ use tracing::level_filters::LevelFilter;
 use super::options::size_text;
 use super::out::{Colour, Out};
 use super::{Failure, Outcome, print, project, say};
+use crate::check::UnknownLint;
 use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
 use crate::check::{check, lint, lints, sarif};
 use crate::serve::Catalogue;
@@ -27,7 +28,7 @@ pub(super) struct Args {
     #[arg(value_name = "IMAGE|NAME")]
     what: Vec<String>,
 
-    /// Whether the overlays fit this base, each for itself: those that are named, or all of the
+    /// Say whether the overlays fit this base, each for itself: those that are named, or all of the
     /// project
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
@@ -75,6 +76,18 @@ pub(super) struct Args {
     /// Explain a lint: what it means on a machine, and how to mend it
     #[arg(long, value_name = "LINT", conflicts_with_all = ["what", "base", "whole", "list"])]
     explain: Option<String>,
+}
+
+impl Args {
+    /// What is looked for. What is in an overlay whatever it lies over, is no answer to whether it
+    /// fits.
+    fn selection(&self, silences: Vec<Silence>) -> Result<Selection, UnknownLint> {
+        let mut only = self.only.clone();
+        if self.base.is_some() && only.is_empty() {
+            only.extend(["archive", "fit", "works"].map(str::to_owned));
+        }
+        Selection::new(only, self.skip.clone(), silences)
+    }
 }
 
 /// What is held against an image.
@@ -184,7 +197,7 @@ fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
         (what.contains('/') || path.exists()) && !project && !Project::is_one(path)
     };
     let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
-    let selection = Selection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
+    let selection = args.selection(Vec::new())?;
     let request = Request { kernel: args.kernel.clone(), selection, ..Request::default() };
     if paths {
         let images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
@@ -265,10 +278,9 @@ fn of_project(
         path: skip.path.clone(),
         reason: skip.reason.clone(),
     });
-    let selection = Selection::new(args.only.clone(), args.skip.clone(), silences.collect())
-        .map_err(|error| {
-            Failure::message(format!("{}: {name}: {error}", member.image.file.display()))
-        })?;
+    let selection = args.selection(silences.collect()).map_err(|error| {
+        Failure::message(format!("{}: {name}: {error}", member.image.file.display()))
+    })?;
     Ok(Request {
         name: name.clone(),
         images,
@@ -284,6 +296,13 @@ fn tell_all(reports: &[Report], args: &Args) -> Result<(), Failure> {
     let mut out = Out::new();
     for report in reports {
         tell(&mut out, report, args, reports.len() > 1)?;
+    }
+    for report in reports.iter().filter(|_| args.base.is_some()) {
+        let verdict = match report.count(Severity::Error) {
+            0 => out.paint(Colour::Green, "fits"),
+            _ => out.paint(Colour::Red, "does not fit"),
+        };
+        out.line(&format!("{}: {verdict}: {}", report.name, summary(report)))?;
     }
     out.finish()
 }
@@ -322,15 +341,9 @@ fn tell(out: &mut Out, report: &Report, args: &Args, several: bool) -> Result<()
     for lint in &report.idle_silences {
         say(&format!("{}: the project silences {lint}, which was not found", report.name));
     }
-    let summary = summary(report);
-    if args.base.is_some() {
-        let verdict = match report.count(Severity::Error) {
-            0 => "fits",
-            _ => "does not fit",
-        };
-        return out.line(&format!("{}: {verdict}: {summary}", report.name));
+    if args.base.is_none() {
+        say(&format!("{}: {}", report.name, summary(report)));
     }
-    say(&format!("{}: {summary}", report.name));
     Ok(())
 }
 

@@ -13,6 +13,8 @@ use crate::look::packages::{Package, Packages};
 use crate::look::version::compare;
 use crate::look::{LookError, Node, View};
 
+/// The most of a list of files that is read.
+const MOST: usize = 16 << 20;
 const STATUS: &[u8] = b"var/lib/dpkg/status";
 
 /// Whether the overlays' dpkg database is true of the packages of the base.
@@ -30,10 +32,11 @@ pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
     let layer = context.layer(&status);
     let (says, has) = (Packages::read(view)?, Packages::read(below)?);
     for (name, package) in has.iter().filter(|(_, package)| package.is_installed()) {
-        let list = list(view, package)?;
-        // What the overlay removed, its database has a right not to know; its list is gone too.
-        let Some(list) = list else { continue };
-        let own = list.layer() >= context.first();
+        let Some(record) = record(view, package)? else {
+            // What the overlay removed, its database has a right not to know.
+            continue;
+        };
+        let own = record.layer() >= context.first();
         let version = &package.version;
         let message = match says.get(name).filter(|package| package.is_installed()) {
             None => format!("{name} {version} of the base is installed, and not in it"),
@@ -52,7 +55,7 @@ pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
     }
     for (name, package) in says.iter().filter(|(_, package)| package.is_installed()) {
         let known = has.get(name).is_some_and(Package::is_installed);
-        if !known && list(view, package)?.is_none() {
+        if !known && !is_there(view, package)? {
             let message = format!("{name} {} is said to be installed, and is not", package.version);
             findings.add(&PACKAGE_DATABASE, layer, STATUS, message);
         }
@@ -60,16 +63,43 @@ pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
     Ok(())
 }
 
-/// The list of a package's files.
-fn list(view: &View, package: &Package) -> Result<Option<Node>, LookError> {
+/// What dpkg wrote when it unpacked a package: of its files, the sums, which nobody changes later,
+/// or else their list, from which clean-up takes what it takes away.
+fn record(view: &View, package: &Package) -> Result<Option<Node>, LookError> {
+    Ok(match info(view, package, "md5sums")? {
+        Some(sums) => Some(sums),
+        None => info(view, package, "list")?,
+    })
+}
+
+/// A file of dpkg's on a package.
+fn info(view: &View, package: &Package, kind: &str) -> Result<Option<Node>, LookError> {
     let Package { name, architecture, .. } = package;
     for stem in [format!("{name}:{architecture}"), name.clone()] {
-        let path = format!("var/lib/dpkg/info/{stem}.list");
-        if let Some(list) = reach(view, path.as_bytes())? {
-            return Ok(Some(list));
+        let path = format!("var/lib/dpkg/info/{stem}.{kind}");
+        if let Some(file) = reach(view, path.as_bytes())? {
+            return Ok(Some(file));
         }
     }
     Ok(None)
+}
+
+/// Whether anything of a package is there. One that has no files, has no sums either.
+fn is_there(view: &View, package: &Package) -> Result<bool, LookError> {
+    if info(view, package, "md5sums")?.is_some() {
+        return Ok(true);
+    }
+    let Some(list) = info(view, package, "list")?.filter(Node::is_file) else { return Ok(false) };
+    let list = view.head(&list, MOST)?;
+    let mut nothing = true;
+    for path in list.split(|&byte| byte == b'\n').filter(|path| path.len() > 2) {
+        match reach(view, path)? {
+            Some(node) if node.is_dir() => {}
+            Some(_) => return Ok(true),
+            None => nothing = false,
+        }
+    }
+    Ok(nothing)
 }
 
 /// Configuration files of the base's packages that the overlays have their own versions of.
@@ -124,7 +154,12 @@ pub(super) fn accounts(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
                 Some(other) => {
                     format!("the {what} {name} is number {id} in the base, and {other} here")
                 }
-                None => format!("the {what} {name} (number {id}) of the base is missing"),
+                None => match now.iter().find(|(_, other)| *other == id) {
+                    Some((taken, _)) => {
+                        format!("the {what} {name} of the base is missing: {id} is {taken} here")
+                    }
+                    None => format!("the {what} {name} (number {id}) of the base is missing"),
+                },
             };
             findings.add(&ACCOUNTS, context.layer(&file), path.as_bytes(), message);
         }

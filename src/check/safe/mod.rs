@@ -85,10 +85,12 @@ fn setuid(
     if rights(attr.mode) & BITS == 0 {
         return Ok(());
     }
-    let (whose, id) = match rights(attr.mode) & 0o4000 {
-        0 => ("group", attr.gid),
-        _ => ("user", attr.uid),
+    let accounts = context.accounts()?;
+    let (whose, id, name) = match rights(attr.mode) & 0o4000 {
+        0 => ("group", attr.gid, accounts.group(attr.gid)),
+        _ => ("user", attr.uid, accounts.user(attr.uid)),
     };
+    let id = name.map_or_else(|| id.to_string(), str::to_owned);
     let message = match &brought.before {
         Some(before) if rights(before.attr.mode) == rights(attr.mode) => {
             if (before.attr.uid, before.attr.gid, before.attr.size)

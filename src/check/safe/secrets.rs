@@ -122,7 +122,7 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
             continue;
         }
         if let Some(kind) = private_key(&content) {
-            findings.add(&PRIVATE_KEY, layer, path, format!("a {kind}"));
+            findings.add(&PRIVATE_KEY, layer, path, format!("it holds one ({kind})"));
         }
         if let Some(whose) = token(&content) {
             findings.add(
@@ -178,7 +178,7 @@ fn private_key(content: &[u8]) -> Option<String> {
         let letters = body.iter().take(400).filter(|byte| byte.is_ascii_alphanumeric()).count();
         let line = body.iter().take(3).any(|&byte| byte == b'\n');
         if KEYS.contains(&kind) && line && letters > 60 {
-            return Some(String::from_utf8_lossy(kind).to_lowercase());
+            return Some(String::from_utf8_lossy(kind).into_owned());
         }
     }
     None
@@ -230,7 +230,7 @@ mod tests {
         let body = "MIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi9o5dtLyOuHgYkvHS8xYoxhzLr\n".repeat(3);
         let key =
             format!("x\n-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----");
-        assert_eq!(private_key(key.as_bytes()).as_deref(), Some("rsa private key"));
+        assert_eq!(private_key(key.as_bytes()).as_deref(), Some("RSA PRIVATE KEY"));
         let words = b"starts with \"-----BEGIN RSA PRIVATE KEY-----\" and ends with";
         assert_eq!(private_key(words), None);
         let public = format!("-----BEGIN PUBLIC KEY-----\n{body}");

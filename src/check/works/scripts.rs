@@ -55,8 +55,11 @@ pub(super) fn interpreters(
     Ok(())
 }
 
+/// A program by its name, and what is there.
+type Named = (Vec<u8>, Option<Node>);
+
 /// What a script's first line names, and what is there; nothing for what is no script.
-fn interpreter(view: &View, head: &[u8]) -> Result<Option<(Vec<u8>, Option<Node>)>, LookError> {
+fn interpreter(view: &View, head: &[u8]) -> Result<Option<Named>, LookError> {
     let Some(line) = head.strip_prefix(b"#!") else { return Ok(None) };
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let mut words = line

@@ -4,9 +4,11 @@
 mod archive;
 mod cases;
 mod command;
+mod documents;
 mod hostile;
 mod pairs;
 mod programs;
+mod units;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -59,9 +59,10 @@ impl<'a> Judge<'a> {
             Some(fault) => vec![fault],
             None => self.load(node, object)?,
         };
-        // What is neither started nor in a place for programs is loaded by programs, which may have
+        // What is neither started nor needed by anything is loaded by programs at will, which may have
         // what it needs already.
-        let plugin = object.interpreter.is_none() && node.attr.mode & 0o111 == 0;
+        let needed = self.users.contains_key(node.name());
+        let plugin = object.interpreter.is_none() && node.attr.mode & 0o111 == 0 && !needed;
         let finding = |fault: Fault| {
             let finding = Finding::new(fault.lint, layer, Some(&node.path), fault.message);
             match plugin && fault.lint.name != ELF_MACHINE.name {

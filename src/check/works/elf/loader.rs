@@ -28,10 +28,11 @@ pub(super) struct Loader<'a> {
     cache: Option<BTreeSet<Vec<u8>>>,
     objects: Mutex<HashMap<Vec<u8>, Parsed>>,
     /// What paths lead to.
-    reached: Mutex<HashMap<Vec<u8>, Option<(Node, Arc<Object>)>>>,
+    reached: Mutex<HashMap<Vec<u8>, Reached>>,
 }
 
 type Parsed = Option<Arc<Object>>;
+type Reached = Option<(Node, Arc<Object>)>;
 
 /// A library that was found.
 #[derive(Clone, Debug)]
@@ -123,7 +124,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The library that a path leads to.
-    fn reach(&self, path: &[u8]) -> Result<Option<(Node, Arc<Object>)>, LookError> {
+    fn reach(&self, path: &[u8]) -> Result<Reached, LookError> {
         let reached = || self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = reached().get(path) {
             return Ok(known.clone());

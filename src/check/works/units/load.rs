@@ -148,10 +148,11 @@ impl Units {
                             units.wanted.push((link, unit));
                         }
                     }
-                } else if KINDS.contains(&kind(&name)) && !units.found.contains_key(&name) {
-                    if let Some(found) = found(view, &name, &node)? {
-                        units.found.insert(name, found);
-                    }
+                } else if KINDS.contains(&kind(&name))
+                    && !units.found.contains_key(&name)
+                    && let Some(found) = found(view, &name, &node)?
+                {
+                    units.found.insert(name, found);
                 }
             }
         }

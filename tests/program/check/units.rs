@@ -1,0 +1,89 @@
+//! Units, judged as systemd itself judges them.
+
+use std::fs;
+use std::process::Command;
+
+use super::archive::Archive;
+use super::{Pair, base};
+
+/// Units, each by its own.
+const UNITS: [(&str, &str); 34] = [
+    ("plain.service", "[Service]\nExecStart=/usr/bin/demo\n"),
+    (
+        "all.service",
+        "[Unit]\nDescription=a\n[Service]\nExecStart=-/usr/bin/none\n[Install]\nAlias=b.service\n",
+    ),
+    ("none.service", "[Unit]\nDescription=nothing to run\n"),
+    ("simple.service", "[Service]\nType=simple\nExecStop=/usr/bin/demo\n"),
+    ("stop.service", "[Service]\nExecStop=/usr/bin/demo\n"),
+    ("stop-remains.service", "[Service]\nRemainAfterExit=yes\nExecStop=/usr/bin/demo\n"),
+    ("action.service", "[Unit]\nSuccessAction=reboot\n[Service]\nType=oneshot\n"),
+    ("two.service", "[Service]\nExecStart=/usr/bin/demo\nExecStart=/usr/bin/demo\n"),
+    (
+        "two-once.service",
+        "[Service]\nType=oneshot\nExecStart=/usr/bin/demo\nExecStart=/usr/bin/demo\n",
+    ),
+    (
+        "cleared.service",
+        "[Service]\nExecStart=/usr/bin/none\nExecStart=\nExecStart=/usr/bin/demo\n",
+    ),
+    ("cleared-all.service", "[Service]\nExecStart=/usr/bin/demo\nExecStart=\n"),
+    ("again.service", "[Service]\nType=oneshot\nRestart=always\nExecStart=/usr/bin/demo\n"),
+    (
+        "again-on-failure.service",
+        "[Service]\nType=oneshot\nRestart=on-failure\nExecStart=/usr/bin/demo\n",
+    ),
+    ("bus.service", "[Service]\nType=dbus\nExecStart=/usr/bin/demo\n"),
+    ("bus-name.service", "[Service]\nBusName=a.b\nExecStart=/usr/bin/demo\n"),
+    ("missing.service", "[Service]\nExecStart=/usr/bin/none --a\n"),
+    ("missing-before.service", "[Service]\nExecStartPre=/usr/bin/none\nExecStart=/usr/bin/demo\n"),
+    ("relative.service", "[Service]\nExecStart=bin/demo\n"),
+    ("special.service", "[Service]\nExecStart=+:/usr/bin/demo ${A} %i\n"),
+    ("quoted.service", "[Service]\nExecStart=\"/usr/bin/demo\" 'a b'\n"),
+    ("continued.service", "[Service]\nExecStart=/usr/bin/demo \\\n  --a \\\n# no\n  --b\n"),
+    ("key.service", "[Service]\nExecStart=/usr/bin/demo\nProtectSystm=yes\n"),
+    ("own-key.service", "[Service]\nExecStart=/usr/bin/demo\nX-Tool=1\n[X-Tool]\nA=1\n"),
+    ("section.service", "[Service]\nExecStart=/usr/bin/demo\n[Sevice]\nA=1\n"),
+    ("other-section.service", "[Service]\nExecStart=/usr/bin/demo\n[Timer]\nOnBootSec=1\n"),
+    ("odd.service", "[Service]\nExecStart=/usr/bin/demo\nwhat\n"),
+    ("stray.service", "Type=simple\n[Service]\nExecStart=/usr/bin/demo\n"),
+    ("wants.service", "[Unit]\nWants=nobody.service\n[Service]\nExecStart=/usr/bin/demo\n"),
+    ("empty.timer", "[Timer]\nUnit=plain.service\n"),
+    ("boot.timer", "[Timer]\nOnBootSec=5min\nUnit=plain.service\n"),
+    ("empty.socket", "[Socket]\nService=plain.service\n"),
+    ("stream.socket", "[Socket]\nListenStream=/run/x\nService=plain.service\n"),
+    ("empty.path", "[Path]\nUnit=plain.service\n"),
+    ("file.path", "[Path]\nPathExists=/run/x\nUnit=plain.service\n"),
+];
+
+#[test]
+fn units_are_held_against_an_overlay_as_by_systemd() {
+    let mut overlay = Archive::new();
+    for (name, text) in UNITS {
+        overlay.file(&format!("etc/systemd/system/{name}"), text);
+    }
+    let pair = Pair::new(&base(), &overlay.gzip());
+    let found = pair.findings(&["--only", "works"]);
+    let is_found = |name: &str| {
+        let path = format!("/etc/systemd/system/{name}");
+        found.iter().any(|finding| finding["path"] == path.as_str())
+    };
+    let root = pair.path("root");
+    let units = root.join("etc/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::copy("/bin/true", root.join("usr/bin/demo")).unwrap();
+    for (name, text) in UNITS {
+        fs::write(units.join(name), text).unwrap();
+    }
+    for (name, _) in UNITS {
+        let mut verify = Command::new("systemd-analyze");
+        verify.args(["verify", "--man=no", "--generators=no", "--recursive-errors=no"]);
+        let verified = match verify.arg("--root").arg(&root).arg(name).output() {
+            Ok(output) => output,
+            Err(error) => return println!("not compared with systemd-analyze: {error}"),
+        };
+        let said = String::from_utf8_lossy(&verified.stderr);
+        assert_eq!(is_found(name), !verified.status.success(), "{name}: {said}\n{found:#?}");
+    }
+}
