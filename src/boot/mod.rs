@@ -152,15 +152,18 @@ pub fn boot(
         true => None,
         false => Some(agent::overlay(layers, options.command.as_deref(), &nonce)?),
     };
-    let server = Server::start(parts, agent, &options.parameters)?;
     let mut made = qemu::Options {
         accelerator: options.accelerator.unwrap_or_else(Accelerator::best),
         memory: options.memory,
         processors: options.processors,
-        script: server.script(),
+        script: String::new(),
         keyboard: options.keyboard,
     };
     loop {
+        let own = made.accelerator.parameters();
+        let server =
+            Server::start(parts, agent.as_deref(), &format!("{own} {}", options.parameters))?;
+        made.script = server.script();
         let mut machine = Machine::start(&made)?;
         let start = Instant::now();
         let mut boot = Boot {

@@ -37,11 +37,11 @@ impl Server {
     /// Serves `parts`, with an overlay in memory over them, if there is one.
     pub(super) fn start(
         parts: &Parts,
-        agent: Option<Vec<u8>>,
+        agent: Option<&[u8]>,
         parameters: &str,
     ) -> Result<Self, BootError> {
         let mut parts = parts.clone();
-        let agent = agent.map(|bytes| in_memory(&bytes)).transpose()?;
+        let agent = agent.map(in_memory).transpose()?;
         if let Some(file) = &agent {
             parts.overlays.push(PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
         }

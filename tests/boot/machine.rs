@@ -215,9 +215,8 @@ pub(crate) fn serve(folder: &Path, certificate: &[&Path], requests: &Path) -> (C
 /// A machine with 1 GiB and a network card, unless `machine` says otherwise, until it ends itself.
 pub(crate) fn qemu(kernel: &Path, initrd: &Path, line: &str, machine: &[&str]) -> Console {
     let mut command = Command::new("timeout");
-    // A processor without AVX: with it, emulated machines stand still for seconds at times.
     command.args(
-        "300 qemu-system-x86_64 -accel tcg -cpu Nehalem -m 1G -display none -serial stdio \
+        "300 qemu-system-x86_64 -accel tcg -cpu max -m 1G -display none -serial stdio \
                   -monitor none -no-reboot -netdev user,id=n0"
             .split_whitespace(),
     );
@@ -225,7 +224,9 @@ pub(crate) fn qemu(kernel: &Path, initrd: &Path, line: &str, machine: &[&str]) -
         command.args(["-device", "virtio-net-pci,netdev=n0"]);
     }
     command.args(machine).arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-    command.args(["-append", &format!("console=ttyS0 {line}")]).stdin(Stdio::null());
+    command
+        .args(["-append", &format!("console=ttyS0 norandmaps tsc=reliable {line}")])
+        .stdin(Stdio::null());
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
     assert!(
