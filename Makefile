@@ -75,14 +75,28 @@ bench:
 	$(CARGO) build --release --locked --package overcoat
 	benches/compare.sh
 
+# Where what is installed beside the program goes: one file for each shell, and the manual pages.
+share := $(DESTDIR)$(PREFIX)/share
+bash_completion := $(share)/bash-completion/completions/overcoat
+zsh_completion := $(share)/zsh/site-functions/_overcoat
+fish_completion := $(share)/fish/vendor_completions.d/overcoat.fish
+manual := $(share)/man/man1
+
 install: $(program)
 	install -D -m 0755 $(program) $(DESTDIR)$(PREFIX)/bin/overcoat
+	install -d $(dir $(bash_completion) $(zsh_completion) $(fish_completion)) $(manual)
+	$(program) completions bash >$(bash_completion)
+	$(program) completions zsh >$(zsh_completion)
+	$(program) completions fish >$(fish_completion)
+	$(program) man --dir $(manual)
+	chmod 0644 $(bash_completion) $(zsh_completion) $(fish_completion) $(manual)/overcoat.1 $(manual)/overcoat-*.1
 	@{ mkdir -p $(DESTDIR)$(MOUNT_HELPERS) && \
 		ln -sf $(PREFIX)/bin/overcoat $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat; } 2>/dev/null || \
 		echo 'not root, so without mount -t fuse.overcoat: $(DESTDIR)$(MOUNT_HELPERS) cannot be written to'
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/overcoat
+	rm -f $(DESTDIR)$(PREFIX)/bin/overcoat $(bash_completion) $(zsh_completion) $(fish_completion)
+	rm -f $(manual)/overcoat.1 $(manual)/overcoat-*.1
 	@rm -f $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat 2>/dev/null || \
 		echo '$(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat is left: only root can remove it'
 

@@ -191,15 +191,45 @@ pub enum ChangedError {
     Layers(#[from] FsError),
 }
 
+/// The SHA-256 of the file that was beneath an overlay at `path` when it was made, as its manifest
+/// says; nothing if it says none.
+pub fn digest_of(manifest: &[u8], path: &[u8]) -> Option<String> {
+    let manifest: Manifest = serde_json::from_slice(manifest).ok()?;
+    let text = escape(path);
+    manifest.entries.into_iter().find(|entry| entry.path == text)?.below?.sha256
+}
+
+/// A path of an overlay at which its layers have something else than those that it was made on.
+#[derive(Clone, Debug)]
+pub struct Drift {
+    /// The path, [escaped](crate::seal::path).
+    pub path: String,
+    /// What the overlay does there, in the manifest's words: `added`, `modified`, `unchanged` or
+    /// `deleted`.
+    pub change: String,
+    /// What was there when it was made.
+    pub before: Option<Below>,
+    /// What is there now.
+    pub now: Option<Below>,
+}
+
+impl Drift {
+    /// How the layers differ.
+    pub fn since(&self) -> Since {
+        match (&self.before, &self.now) {
+            (None, _) => Since::Added,
+            (_, None) => Since::Removed,
+            _ => Since::Changed,
+        }
+    }
+}
+
 /// The paths of an overlay at which `layers` have something else than those that it was made on,
 /// as its manifest says, in the manifest's order.
 ///
 /// # Errors
 /// A manifest that makes no sense, damaged layers.
-pub fn changed(
-    manifest: &[u8],
-    layers: &[Arc<dyn Layer>],
-) -> Result<Vec<(String, Since)>, ChangedError> {
+pub fn changed(manifest: &[u8], layers: &[Arc<dyn Layer>]) -> Result<Vec<Drift>, ChangedError> {
     let manifest: Manifest = serde_json::from_slice(manifest)
         .map_err(|e| ChangedError::Manifest(format!("it is no manifest: {e}")))?;
     if manifest.schema != crate::seal::manifest::SCHEMA {
@@ -215,13 +245,10 @@ pub fn changed(
             "unchanged" => entry.own,
             _ => entry.below,
         };
-        let since = match (before, at(&tree, &path)?) {
-            (None, Some(_)) => Since::Added,
-            (Some(_), None) => Since::Removed,
-            (Some(before), Some(now)) if before != now => Since::Changed,
-            _ => continue,
-        };
-        changed.push((entry.path, since));
+        let now = at(&tree, &path)?;
+        if before != now {
+            changed.push(Drift { path: entry.path, change: entry.change, before, now });
+        }
     }
     Ok(changed)
 }

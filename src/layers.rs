@@ -1,5 +1,6 @@
 //! Opening layers: what a path on the command line is, by its content.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -84,6 +85,20 @@ pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<Layers, OpenError
     Ok(opened)
 }
 
+/// How squashfs images begin.
+const SQUASHFS: &[u8] = b"hsqs";
+/// How archives begin: plain, of gzip, of zstd.
+const ARCHIVES: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
+
+/// Whether this is a regular file that begins as an image does.
+pub fn is_image(path: &Path) -> bool {
+    let mut head = Vec::new();
+    // Opening a pipe would wait for who writes.
+    let read = path.is_file()
+        && std::fs::File::open(path).is_ok_and(|file| file.take(8).read_to_end(&mut head).is_ok());
+    read && [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic))
+}
+
 type Opened = (Arc<dyn Layer>, Option<Arc<dyn AsRef<[u8]> + Send + Sync>>);
 
 fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
@@ -95,10 +110,9 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
     let map = map_image(path).map_err(fail)?;
     let bytes: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(map);
     let head = (*bytes).as_ref();
-    let layer: Arc<dyn Layer> = if head.starts_with(b"hsqs") {
+    let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS) {
         Arc::new(SquashfsLayer::open(&name, bytes.clone(), caches)?)
-    } else if [&b"07070"[..], b"\x1f\x8b", b"\x28\xb5\x2f\xfd"].iter().any(|m| head.starts_with(m))
-    {
+    } else if ARCHIVES.iter().any(|magic| head.starts_with(magic)) {
         Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else {
         return Err(OpenError::Unknown { path: path.to_owned() });

@@ -3,9 +3,12 @@
 
 pub mod below;
 pub mod boot;
+
 pub mod calendar;
+pub mod check;
 pub mod cli;
 pub mod diff;
+pub mod doctor;
 pub mod extract;
 pub mod fuse;
 pub mod import;

@@ -14,9 +14,8 @@ user=overcoat-test
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 tools=(
-  apt-utils busybox-static ca-certificates cpio dpkg-dev fuse3 gzip kmod libarchive-tools mmdebstrap
-  pigz python3
-  squashfs-tools uidmap util-linux xz-utils zstd
+  apt-utils busybox-static ca-certificates cpio dpkg-dev fish fuse3 groff-base gzip kmod
+  libarchive-tools man-db mmdebstrap pigz python3 squashfs-tools uidmap util-linux xz-utils zsh zstd
 )
 packages=(
   # discovery

@@ -10,13 +10,16 @@ use crate::machine::{Kind, Machine, MachineError};
 
 /// A pattern for absolute paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     components: Vec<Vec<u8>>,
 }
 
 impl Pattern {
     /// Parses a pattern, which has to begin with `/`.
-    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let Some(rest) = text.strip_prefix('/') else {
             return Err("a path inside the image begins with `/`");
         };
@@ -85,7 +88,7 @@ impl Pattern {
     }
 
     /// Whether `path` matches.
-    fn matches(&self, path: &Path) -> bool {
+    pub fn matches(&self, path: &Path) -> bool {
         let names: Vec<&[u8]> = path
             .components()
             .filter_map(|c| match c {

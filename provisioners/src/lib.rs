@@ -29,7 +29,9 @@ mod written;
 
 pub use config::ConfigError;
 pub use config::error::Mistake;
+pub use config::nearest;
 pub use folder::{Digest, Folder, NotInLibrary};
+pub use glob::Pattern;
 pub use image::Image;
 pub use library::library;
 pub use machine::Machine;

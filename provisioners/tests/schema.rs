@@ -97,6 +97,19 @@ fn places() -> Vec<Place> {
             |it| it,
         ),
         place("/$defs/cleanup", Image, json!({}), |it| json!({"base": "./b", "cleanup": it})),
+        place("/$defs/check", Image, json!({}), |it| json!({"base": "./b", "check": it})),
+        place(
+            "/$defs/skip",
+            Image,
+            json!({"lint": "safe/setuid", "reason": "because"}),
+            |it| json!({"base": "./b", "check": {"skip": [it]}}),
+        ),
+        place(
+            "/$defs/budget",
+            Image,
+            json!({}),
+            |it| json!({"base": "./b", "check": {"budget": it}}),
+        ),
         place(
             "/$defs/package",
             Image,
@@ -470,6 +483,7 @@ fn matches(pattern: &str, text: &str) -> bool {
             |c| c.is_ascii_alphanumeric() || "_+".contains(c),
             |c| c.is_ascii_alphanumeric() || "._+-".contains(c),
         ),
+        "^/" => text.starts_with('/'),
         "\\{[{%#]" => ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark)),
         other => panic!("{other} is not known"),
     }

@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::live::LiveError;
 use crate::root::RootError;
-use crate::sandbox::Signals;
+use crate::sandbox::{Lack, Signals};
 use crate::seal::SealError;
 use crate::serve::{CatalogueError, Served};
 use agent::Talk;
@@ -98,11 +98,8 @@ pub struct Report {
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// QEMU is not there.
-    #[error(
-        "qemu-system-x86_64 is not installed; as root: \
-         `apt install --no-install-recommends qemu-system-x86 ipxe-qemu`"
-    )]
-    NoQemu,
+    #[error(transparent)]
+    Lack(#[from] Lack),
     /// An artifact cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Artifact {

@@ -5,7 +5,7 @@
 //! second one the agent's. It ends with this process, whatever ends that.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
@@ -14,12 +14,51 @@ use rustix::io::FdFlags;
 use rustix::process::{PidfdFlags, Signal};
 
 use super::BootError;
-use crate::sandbox::{end_with_parent, find_program};
+use crate::sandbox::{Lack, end_with_parent, find_program};
 
 /// How the host's loopback is called inside.
 pub const HOST: &str = "10.0.2.2";
 
 const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The network card that machines have.
+const CARD: &str = "virtio-net-pci";
+
+fn missing() -> Lack {
+    Lack::program(PROGRAM, "--no-install-recommends qemu-system-x86 ipxe-qemu")
+}
+
+/// Makes a machine on `accelerator`, with a network card that can boot, and never starts it.
+///
+/// # Errors
+/// That QEMU is not there, or what it says.
+pub fn try_out(accelerator: Accelerator) -> Result<(), BootError> {
+    let program = find_program(PROGRAM).ok_or_else(missing)?;
+    let mut command = Command::new(program);
+    command
+        .args(["-accel", accelerator.name(), "-cpu", "max", "-nodefaults"])
+        .args(["-machine", "pc,graphics=off", "-display", "none", "-vga", "none", "-m", "64M"])
+        .args(["-netdev", "user,id=net", "-device", &format!("{CARD},netdev=net,bootindex=1")])
+        .args(["-S", "-monitor", "stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    end_with_parent(&mut command);
+    let mut child = command.spawn()?;
+    if let Some(mut monitor) = child.stdin.take() {
+        // It may have ended already, and says why.
+        let _ = monitor.write_all(b"quit\n");
+    }
+    let output = child.wait_with_output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(last_line(&output.stderr)).into()),
+    }
+}
+
+fn last_line(said: &[u8]) -> String {
+    String::from_utf8_lossy(said).lines().last().unwrap_or("QEMU says nothing").to_owned()
+}
 
 /// What a machine runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +135,7 @@ impl Machine {
     /// # Errors
     /// When QEMU is not there.
     pub fn start(options: &Options) -> Result<Self, BootError> {
-        let program = find_program(PROGRAM).ok_or(BootError::NoQemu)?;
+        let program = find_program(PROGRAM).ok_or_else(missing)?;
         let (agent, port) = UnixStream::pair()?;
         let mut command = Command::new(program);
         command
@@ -117,7 +156,7 @@ impl Machine {
             .args(["-device", "isa-serial,chardev=agent"])
             .arg("-netdev")
             .arg(format!("user,id=net,bootfile={}", options.script))
-            .args(["-device", "virtio-net-pci,netdev=net,bootindex=1"])
+            .args(["-device", &format!("{CARD},netdev=net,bootindex=1")])
             .args(["-device", "virtio-rng-pci"]);
         if options.keyboard {
             command.args(["-mon", "chardev=console,mode=readline"]);

@@ -14,7 +14,7 @@ use provisioners::image::{Debootstrap, Image, Root, Source};
 use super::build::{Common, Job};
 use super::{Failure, Outcome, say};
 use crate::import::{self, ImportError};
-use crate::sandbox::{Host, Privilege, Signals, find_program};
+use crate::sandbox::{Host, Lack, Privilege, Signals, find_program};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -113,9 +113,8 @@ exec "$0" "$@" 3<&-
 
 impl Mmdebstrap {
     fn start(from: &Debootstrap, proxy: Option<&str>, epoch: Option<u64>) -> Result<Self, Failure> {
-        let program = find_program("mmdebstrap").ok_or_else(|| {
-            Failure::message("mmdebstrap is not installed; as root: `apt install mmdebstrap`")
-        })?;
+        let program =
+            find_program("mmdebstrap").ok_or_else(|| Lack::program("mmdebstrap", "mmdebstrap"))?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHED]).arg(program).process_group(0);
         command.arg("--format=tar").arg(format!("--variant={}", from.variant));

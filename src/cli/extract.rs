@@ -101,7 +101,7 @@ fn format(args: &Args, output: &Path) -> Result<Format, Failure> {
             output.display()
         ))),
         Some(Format::Squashfs) => {
-            crate::seal::squashfs::available().map_err(Failure::message)?;
+            crate::seal::squashfs::available()?;
             Ok(Format::Squashfs)
         }
         Some(format) => Ok(format),

@@ -10,14 +10,19 @@ mod base;
 mod boot;
 mod build;
 mod cat;
+mod check;
+mod completions;
 mod control;
 mod diff;
+mod doctor;
 mod du;
+mod examples;
 mod extract;
 mod images;
 mod import;
 mod init;
 mod ls;
+mod man;
 mod mount;
 mod mount_helper;
 mod options;
@@ -41,7 +46,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::root::RootError;
@@ -87,6 +92,8 @@ enum Command {
     Import(import::Args),
     /// Print the JSON schema of project files or of provisioners, for editors
     Schema(schema::Args),
+    /// Judge overlays over a base: will they unpack, fit, work
+    Check(check::Args),
     /// Boot artifacts in a machine, from the firmware on, and say whether it comes up
     Boot(boot::Args),
     /// Serve a project's artifacts over HTTP, to machines that boot
@@ -105,6 +112,12 @@ enum Command {
     Du(du::Args),
     /// Tell what overlays change in their base, or in what two stacks differ
     Diff(diff::Args),
+    /// Say what works on this machine, what does not, and what mends it
+    Doctor(doctor::Args),
+    /// Print a script that has a shell complete commands, images and paths in images
+    Completions(completions::Args),
+    /// Show a manual page, or write all of them
+    Man(man::Args),
 }
 
 /// Why a subcommand ended without doing what it was asked.
@@ -139,6 +152,7 @@ failure_from!(
     RootError,
     SandboxError,
     SealError,
+    crate::sandbox::Lack,
     fs_model::FsError,
     provisioners::ConfigError,
     provisioners::PlanError,
@@ -149,20 +163,31 @@ failure_from!(
     crate::project::RecordError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
+    crate::check::CheckError,
+    crate::check::UnknownLint,
     std::io::Error,
 );
 
 type Outcome = Result<ExitCode, Failure>;
 
+/// The command line as it is parsed, helped with, completed and described in manual pages.
+fn command() -> clap::Command {
+    completions::attach(examples::attach(Cli::command()))
+}
+
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
+    completions::answer();
     crate::fuse::settle_allocator();
     let mut arguments = std::env::args_os();
     if mount_helper::is_called(arguments.next().as_deref()) {
         start_tracing(0);
         return mount_helper::run(arguments);
     }
-    let cli = Cli::parse();
+    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     start_tracing(cli.verbose);
     let outcome = match cli.command {
         Command::Build(args) => build::run(&args),
@@ -175,6 +200,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Boot(args) => boot::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Ls(args) => ls::run(&args),
@@ -184,6 +210,9 @@ pub fn main() -> ExitCode {
         Command::Stat(args) => stat::run(&args),
         Command::Du(args) => du::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     match outcome {
         Ok(code) => code,

@@ -129,7 +129,7 @@ impl SealArgs {
             })?;
         format.level(self.level)?;
         if format == Format::Squashfs {
-            crate::seal::squashfs::available().map_err(Failure::message)?;
+            crate::seal::squashfs::available()?;
         }
         Ok(format)
     }

@@ -1,7 +1,7 @@
 //! The names of users and groups, as a root's own `/etc/passwd` and `/etc/group` have them
 //! (passwd(5), group(5)). The host's are never asked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fs_model::tree::Follow;
 
@@ -10,11 +10,17 @@ use super::{LookError, View};
 /// The most of a file that is read.
 const MOST: usize = 16 << 20;
 
-/// Names by number.
+/// Users and groups.
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
-    users: HashMap<u32, String>,
-    groups: HashMap<u32, String>,
+    users: Names,
+    groups: Names,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Names {
+    by_number: HashMap<u32, String>,
+    numbers: BTreeMap<String, u32>,
 }
 
 impl Accounts {
@@ -28,17 +34,27 @@ impl Accounts {
 
     /// The user's name.
     pub fn user(&self, uid: u32) -> Option<&str> {
-        self.users.get(&uid).map(String::as_str)
+        self.users.by_number.get(&uid).map(String::as_str)
     }
 
     /// The group's name.
     pub fn group(&self, gid: u32) -> Option<&str> {
-        self.groups.get(&gid).map(String::as_str)
+        self.groups.by_number.get(&gid).map(String::as_str)
+    }
+
+    /// All users with their numbers.
+    pub fn users(&self) -> &BTreeMap<String, u32> {
+        &self.users.numbers
+    }
+
+    /// All groups with their numbers.
+    pub fn groups(&self) -> &BTreeMap<String, u32> {
+        &self.groups.numbers
     }
 }
 
-fn names(view: &View, path: &[u8]) -> Result<HashMap<u32, String>, LookError> {
-    let mut names = HashMap::new();
+fn names(view: &View, path: &[u8]) -> Result<Names, LookError> {
+    let mut names = Names::default();
     // A root whose links lead in a circle has no such file.
     let file = match view.resolve(path, Follow::Yes) {
         Ok(file) if file.is_file() => file,
@@ -52,7 +68,8 @@ fn names(view: &View, path: &[u8]) -> Result<HashMap<u32, String>, LookError> {
             && !name.is_empty()
         {
             // Of two names for one number, the first is what getpwuid gives.
-            names.entry(id).or_insert_with(|| name.to_owned());
+            names.by_number.entry(id).or_insert_with(|| name.to_owned());
+            names.numbers.entry(name.to_owned()).or_insert(id);
         }
     }
     Ok(names)

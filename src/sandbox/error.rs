@@ -4,24 +4,16 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
+use super::lack::Lack;
 use super::wire::EXECUTING;
 
 /// A sandbox, a mount or a command in one could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SandboxError {
-    /// There is no `/dev/fuse`.
-    #[error(
-        "/dev/fuse is missing; load the module with `modprobe fuse` as root \
-         (in a container: start it with --device /dev/fuse)"
-    )]
-    FuseMissing,
-    /// `/dev/fuse` is there, but not for this user.
-    #[error(
-        "cannot open /dev/fuse: {0}; it needs mode 0666: `chmod 666 /dev/fuse` as root \
-         (in a container: start it with --device /dev/fuse)"
-    )]
-    FuseDenied(io::Error),
+    /// The machine lacks something.
+    #[error(transparent)]
+    Lack(#[from] Lack),
     /// Root, but without the capability to mount.
     #[error(
         "root, but without CAP_SYS_ADMIN: namespaces and mounts are not allowed here; \
@@ -29,33 +21,6 @@ pub enum SandboxError {
          --cap-add SYS_ADMIN --device /dev/fuse"
     )]
     RootWithoutCapabilities,
-    /// Unprivileged user namespaces are switched off.
-    #[error("unprivileged user namespaces are off ({setting}); as root: `{remedy}`")]
-    UserNamespacesOff {
-        /// The sysctl and its value.
-        setting: String,
-        /// The command that switches them on.
-        remedy: String,
-    },
-    /// A program that must be installed is not.
-    #[error("`{program}` is not installed; as root: `apt install {package}`")]
-    ProgramMissing {
-        /// The program's name.
-        program: &'static str,
-        /// The Debian package that has it.
-        package: &'static str,
-    },
-    /// The user has no subordinate ids.
-    #[error(
-        "no subordinate ids for user {user} in {file}; as root: \
-         `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}`"
-    )]
-    NoSubordinateIds {
-        /// The user's name, or its number when it has no name.
-        user: String,
-        /// `/etc/subuid` or `/etc/subgid`.
-        file: &'static str,
-    },
     /// `newuidmap` or `newgidmap` refused.
     #[error("{program} refused to map the ids: {message}")]
     IdMap {
@@ -72,7 +37,7 @@ pub enum SandboxError {
         /// Why it failed.
         source: io::Error,
         /// What to do about it, if that is known; begins with "; ".
-        hint: &'static str,
+        hint: String,
     },
     /// The processes of the sandbox are gone.
     #[error("the sandbox has ended unexpectedly ({0})")]

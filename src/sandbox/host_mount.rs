@@ -21,6 +21,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, getgid, getuid};
 
 use super::error::{During, SandboxError};
+use super::lack::Lack;
 use super::privilege::{find_program, open_fuse_device};
 use super::{mountinfo, sys};
 
@@ -229,7 +230,7 @@ fn mount_error(dir: &Path, message: String) -> SandboxError {
 }
 
 fn helper() -> Result<PathBuf, SandboxError> {
-    find_program(HELPER).ok_or(SandboxError::ProgramMissing { program: HELPER, package: "fuse3" })
+    find_program(HELPER).ok_or_else(|| Lack::program(HELPER, "fuse3").into())
 }
 
 /// What the helper said, without its name before it.
@@ -240,7 +241,8 @@ fn said(stderr: &[u8]) -> String {
     if plain.is_empty() { "fusermount3 failed without a word".to_owned() } else { plain.to_owned() }
 }
 
-fn users_may_share() -> bool {
+/// Whether `/etc/fuse.conf` lets users show their mounts to others.
+pub fn users_may_share() -> bool {
     fs::read_to_string("/etc/fuse.conf")
         .is_ok_and(|conf| conf.lines().any(|line| line.trim() == "user_allow_other"))
 }

@@ -35,11 +35,13 @@ mod host;
 mod host_mount;
 mod image;
 mod init;
+mod lack;
 mod mountinfo;
 mod mounts;
 mod notify;
 mod plan;
 mod privilege;
+pub mod probe;
 mod pty;
 mod signals;
 mod stage;
@@ -48,7 +50,7 @@ mod wire;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -57,8 +59,9 @@ pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;
 pub use host::{Host, ScratchFile, When};
-pub use host_mount::{HostMount, MountOptions, mounted_at, unmount};
+pub use host_mount::{HostMount, MountOptions, mounted_at, unmount, users_may_share};
 pub use image::map_image;
+pub use lack::Lack;
 pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege, find_program};
@@ -229,24 +232,31 @@ impl Starting {
     }
 
     fn expect(&self, tag: u8) -> Result<sys::Received, SandboxError> {
-        let message = sys::receive(self.control.as_fd()).during("waiting for the sandbox")?;
-        match message.bytes.split_first() {
-            Some((&found, _)) if found == tag => Ok(message),
-            Some((&wire::FAILED, rest)) => {
-                let Failure { doing, errno } = wire::parse_failure(rest);
-                let hint = match &self.plan.privilege {
-                    Privilege::Root if errno == libc::ENOSYS => {
-                        "; overcoat needs Linux 5.12 or newer"
-                    }
-                    Privilege::Root => "",
-                    Privilege::Subordinate { .. } => privilege::user_namespace_hint(errno),
-                };
-                let source = io::Error::from_raw_os_error(errno);
-                Err(SandboxError::Setup { doing, source, hint })
-            }
-            Some(_) => Err(SandboxError::Ended("an unexpected message".to_owned())),
-            None => Err(SandboxError::Ended("a set-up process was killed".to_owned())),
+        expect(self.control.as_fd(), tag, self.plan.privilege.has_user_namespace())
+    }
+}
+
+/// Waits for a message of this tag from a child that makes namespaces.
+fn expect(
+    control: BorrowedFd<'_>,
+    tag: u8,
+    user_namespace: bool,
+) -> Result<sys::Received, SandboxError> {
+    let message = sys::receive(control).during("waiting for the sandbox")?;
+    match message.bytes.split_first() {
+        Some((&found, _)) if found == tag => Ok(message),
+        Some((&wire::FAILED, rest)) => {
+            let Failure { doing, errno } = wire::parse_failure(rest);
+            let hint = match user_namespace {
+                true => privilege::user_namespace_hint(errno),
+                false if errno == libc::ENOSYS => "; overcoat needs Linux 5.12 or newer".to_owned(),
+                false => String::new(),
+            };
+            let source = io::Error::from_raw_os_error(errno);
+            Err(SandboxError::Setup { doing, source, hint })
         }
+        Some(_) => Err(SandboxError::Ended("an unexpected message".to_owned())),
+        None => Err(SandboxError::Ended("a set-up process was killed".to_owned())),
     }
 }
 
@@ -281,7 +291,7 @@ impl Sandbox {
             ([wire::FAILED, rest @ ..], _) => {
                 let Failure { doing, errno } = wire::parse_failure(rest);
                 let source = io::Error::from_raw_os_error(errno);
-                Err(SandboxError::Setup { doing, source, hint: "" })
+                Err(SandboxError::Setup { doing, source, hint: String::new() })
             }
             _ => Err(SandboxError::Ended("pid 1 is gone".to_owned())),
         }

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Uid, User};
 
 use super::error::{During, SandboxError};
+use super::lack::Lack;
 
 /// A range of ids: `count` of them, from `inside` within the namespace and `outside` on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +96,7 @@ impl Privilege {
     pub fn detect() -> Result<Self, SandboxError> {
         open_fuse_device()?;
         if Uid::effective().is_root() {
-            if !effective_capabilities()?.has(CAP_SYS_ADMIN) {
-                return Err(SandboxError::RootWithoutCapabilities);
-            }
+            check_root()?;
             return Ok(Privilege::Root);
         }
         Self::subordinate()
@@ -110,26 +109,11 @@ impl Privilege {
     pub fn subordinate() -> Result<Self, SandboxError> {
         open_fuse_device()?;
         user_namespaces_are_on()?;
-        for program in ["newuidmap", "newgidmap"] {
-            if find_program(program).is_none() {
-                return Err(SandboxError::ProgramMissing { program, package: "uidmap" });
-            }
+        for program in MAPPERS {
+            mapper(program)?;
         }
-        let uid = Uid::current();
-        let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
-        let ranges = |file: &'static str| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            let ranges = subordinate_ranges(&text, name.as_deref(), uid.as_raw());
-            if ranges.is_empty() {
-                let user = name.clone().unwrap_or_else(|| uid.to_string());
-                return Err(SandboxError::NoSubordinateIds { user, file });
-            }
-            Ok(ranges)
-        };
-        Ok(Privilege::Subordinate {
-            uids: IdMap::subordinate(uid.as_raw(), &ranges("/etc/subuid")?),
-            gids: IdMap::subordinate(Gid::current().as_raw(), &ranges("/etc/subgid")?),
-        })
+        let (uids, gids) = own_ids()?;
+        Ok(Privilege::Subordinate { uids, gids })
     }
 
     /// Whether the sandbox is in a user namespace of its own.
@@ -165,13 +149,39 @@ impl Privilege {
     }
 }
 
+/// The programs that give a user namespace its ids.
+pub(super) const MAPPERS: [&str; 2] = ["newuidmap", "newgidmap"];
+
+/// Where one of them is.
+pub(super) fn mapper(program: &str) -> Result<PathBuf, Lack> {
+    find_program(program).ok_or_else(|| Lack::program(program, "uidmap"))
+}
+
+/// The ids that a user namespace of the calling user can have.
+pub(super) fn own_ids() -> Result<(IdMap, IdMap), Lack> {
+    let uid = Uid::current();
+    let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
+    let texts = SUBORDINATE.map(|file| fs::read_to_string(file).unwrap_or_default());
+    let ranges = |which: usize| {
+        let ranges = subordinate_ranges(&texts[which], name.as_deref(), uid.as_raw());
+        if ranges.is_empty() {
+            let user = name.clone().unwrap_or_else(|| uid.to_string());
+            let first = texts.iter().map(|text| first_free(text)).max().unwrap_or_default();
+            return Err(Lack::subordinate_ids(&user, SUBORDINATE[which], first));
+        }
+        Ok(ranges)
+    };
+    Ok((
+        IdMap::subordinate(uid.as_raw(), &ranges(0)?),
+        IdMap::subordinate(Gid::current().as_raw(), &ranges(1)?),
+    ))
+}
+
 /// Gives the user namespace of `pid` its ids.
 pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
     // Both at once: most of what they cost is the start of a process.
     let start = |program: &'static str, map: &IdMap| {
-        let path = find_program(program)
-            .ok_or(SandboxError::ProgramMissing { program, package: "uidmap" })?;
-        Command::new(path)
+        Command::new(mapper(program)?)
             .arg(pid.to_string())
             .args(map.arguments())
             .stdin(Stdio::null())
@@ -193,14 +203,12 @@ pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), 
     result
 }
 
-/// What to do about a refusal to work in a user namespace, if the cause is known.
-pub(super) fn user_namespace_hint(errno: i32) -> &'static str {
-    let restricted = sysctl("kernel/apparmor_restrict_unprivileged_userns") == Some(1);
-    if restricted && matches!(errno, libc::EPERM | libc::EACCES) {
-        return "; AppArmor restricts unprivileged user namespaces here; as root: \
-                `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`";
+/// What to do about a refusal to work in a user namespace, if the cause is known; begins with "; ".
+pub(super) fn user_namespace_hint(errno: i32) -> String {
+    if apparmor_restricts() && matches!(errno, libc::EPERM | libc::EACCES) {
+        return format!("; {}", Lack::apparmor());
     }
-    match errno {
+    let hint = match errno {
         libc::ENOSPC => "; too many namespaces: see /proc/sys/user/max_*_namespaces",
         libc::ENOSYS => "; overcoat needs Linux 5.12 or newer",
         libc::EPERM => {
@@ -208,7 +216,13 @@ pub(super) fn user_namespace_hint(errno: i32) -> &'static str {
              --security-opt seccomp=unconfined --device /dev/fuse"
         }
         _ => "",
-    }
+    };
+    hint.to_owned()
+}
+
+/// Whether AppArmor keeps ordinary users' namespaces from being of use (Ubuntu 23.10 and later).
+pub(super) fn apparmor_restricts() -> bool {
+    sysctl("kernel/apparmor_restrict_unprivileged_userns") == Some(1)
 }
 
 const CAP_SYS_ADMIN: u32 = 21;
@@ -220,6 +234,14 @@ pub(super) struct Capabilities(pub(super) u64);
 impl Capabilities {
     pub(super) fn has(self, capability: u32) -> bool {
         self.0 >> capability & 1 == 1
+    }
+}
+
+/// Whether this root is allowed what root usually is.
+pub(super) fn check_root() -> Result<(), SandboxError> {
+    match effective_capabilities()?.has(CAP_SYS_ADMIN) {
+        true => Ok(()),
+        false => Err(SandboxError::RootWithoutCapabilities),
     }
 }
 
@@ -237,9 +259,9 @@ pub(super) fn open_fuse_device() -> Result<fs::File, SandboxError> {
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) =>
         {
-            Err(SandboxError::FuseMissing)
+            Err(Lack::fuse_device().into())
         }
-        Err(error) => Err(SandboxError::FuseDenied(error)),
+        Err(error) => Err(Lack::fuse_access(&error).into()),
     }
 }
 
@@ -247,10 +269,10 @@ fn sysctl(name: &str) -> Option<i64> {
     fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?.trim().parse().ok()
 }
 
-fn user_namespaces_are_on() -> Result<(), SandboxError> {
-    let off = |name: &str, remedy: &str| SandboxError::UserNamespacesOff {
-        setting: format!("{name} = 0"),
-        remedy: format!("sysctl -w {name}={remedy}"),
+/// Whether no setting keeps this user from making user namespaces.
+pub(super) fn user_namespaces_are_on() -> Result<(), Lack> {
+    let off = |name: &str, remedy: &str| {
+        Lack::user_namespaces(&format!("{name} = 0"), format!("sysctl -w {name}={remedy}"))
     };
     if sysctl("kernel/unprivileged_userns_clone") == Some(0) {
         return Err(off("kernel.unprivileged_userns_clone", "1"));
@@ -261,10 +283,8 @@ fn user_namespaces_are_on() -> Result<(), SandboxError> {
     if let Err(error) = fs::metadata("/proc/self/ns/user")
         && error.kind() == io::ErrorKind::NotFound
     {
-        return Err(SandboxError::UserNamespacesOff {
-            setting: "the kernel has none".to_owned(),
-            remedy: "boot a kernel with CONFIG_USER_NS".to_owned(),
-        });
+        let remedy = "boot a kernel with CONFIG_USER_NS";
+        return Err(Lack::user_namespaces("the kernel has none", remedy));
     }
     Ok(())
 }
@@ -276,6 +296,19 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|dir| dir.join(name))
         .find(|path| path.is_file())
+}
+
+/// Where the subordinate ids of users are, and of groups.
+const SUBORDINATE: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
+
+/// The first id that nobody has in the text of `/etc/subuid` or `/etc/subgid`, from where `useradd`
+/// begins.
+fn first_free(text: &str) -> u32 {
+    let end = |line: &str| {
+        let mut numbers = line.trim().split(':').skip(1).map(|field| field.parse::<u32>().ok());
+        numbers.next()??.checked_add(numbers.next()??)
+    };
+    text.lines().filter_map(end).fold(100_000, u32::max)
 }
 
 /// The ranges of a user in the text of `/etc/subuid` or `/etc/subgid`: (first, count).
@@ -312,6 +345,8 @@ mod tests {
             [(100_000, 65536), (300_000, 10)]
         );
         assert_eq!(subordinate_ranges(text, None, 7), []);
+        assert_eq!(first_free(text), 300_010);
+        assert_eq!(first_free("bob:1:2\nmallory:4294967295:1\n"), 100_000);
     }
 
     #[test]

@@ -99,6 +99,11 @@ fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
     } else {
         unshare(flags).doing("making the namespaces")?;
     }
+    become_root()
+}
+
+/// Root of the namespaces, and nothing else.
+pub(super) fn become_root() -> Step<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setgroups(&[]).doing("becoming root inside")?;
     setresgid(gid, gid, gid).doing("becoming root inside")?;

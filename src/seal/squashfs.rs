@@ -21,6 +21,8 @@ use nix::unistd::{getgid, getuid};
 use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 
+use crate::sandbox::Lack;
+
 /// The level when none is asked for. squashfs-tools' own is 15, which takes six times as long and
 /// saves 6 % (measured on a Debian base).
 pub(super) const DEFAULT_LEVEL: u32 = 9;
@@ -29,16 +31,29 @@ pub(super) const DEFAULT_LEVEL: u32 = 9;
 const MESSAGE_LIMIT: u64 = 4096;
 
 /// What to say when it is not there.
-const MISSING: &str = "mksquashfs is not installed; as root: `apt install squashfs-tools`";
+fn missing() -> Lack {
+    Lack::program("mksquashfs", "squashfs-tools")
+}
 
 /// Whether images can be written here: asked before any work is done.
 ///
 /// # Errors
 /// What is missing, and how to get it.
-pub fn available() -> Result<(), &'static str> {
+pub fn available() -> Result<(), Lack> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join("mksquashfs").is_file());
-    if found { Ok(()) } else { Err(MISSING) }
+    if found { Ok(()) } else { Err(missing()) }
+}
+
+/// Writes an image of nothing, as bases are written.
+///
+/// # Errors
+/// What is in the way.
+pub fn try_out() -> io::Result<()> {
+    const END_OF_ARCHIVE: [u8; 1024] = [0; 1024];
+    let mut squashfs = Mksquashfs::new(Vec::new(), DEFAULT_LEVEL, 1, Some(0), None)?;
+    squashfs.write_all(&END_OF_ARCHIVE)?;
+    squashfs.finish().map(drop)
 }
 
 /// `mksquashfs`, run by a user who is `uid` and `gid` to it.
@@ -100,7 +115,7 @@ impl<W: Write> Mksquashfs<W> {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::new(io::ErrorKind::NotFound, MISSING),
+            io::ErrorKind::NotFound => io::Error::new(io::ErrorKind::NotFound, missing()),
             _ => error,
         })?;
         rustix::io::fcntl_setfd(&image, FdFlags::CLOEXEC)?;

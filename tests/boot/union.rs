@@ -56,7 +56,7 @@ grep overcoat /etc/fstab";
     let console = site.boot(&line, &TWO_CARDS);
     assert!(!console.probe().contains("modules"), "{}", console.0);
     console.shows(&[
-        "\na:three\n",
+        "a:three\n",
         "\nb:two\n",
         "\nd/z:three\n",
         "\n711 0:0 ",

@@ -18,10 +18,7 @@ pub(crate) fn join(folder: &std::path::Path, text: &str) -> std::path::PathBuf {
 }
 
 /// The name among `names` that was most likely meant by `given`, if one is near enough.
-pub(crate) fn nearest<'a>(
-    given: &str,
-    names: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = given.to_lowercase().replace('-', "_");
     names
         .into_iter()

@@ -2,6 +2,7 @@
 //!
 //! Paths in it are relative to the folder it is in. What a command line says wins over it.
 
+mod check;
 mod inputs;
 mod source;
 
@@ -16,6 +17,7 @@ use crate::provisioner::{FILE_NAME, Provisioner};
 use crate::run::{Plan, PlanError};
 use crate::variables::{Declared, Variables};
 
+pub use check::{Check, Skip};
 pub use inputs::Inputs;
 pub(crate) use source::{Archive, Kind};
 pub use source::{Debootstrap, Layers, Root, Source, Yield};
@@ -41,6 +43,8 @@ pub struct Image {
     /// The time, in seconds since 1970, that stands for that of the build. The environment's
     /// `SOURCE_DATE_EPOCH` wins.
     pub source_date_epoch: Option<i64>,
+    /// How what is built is judged.
+    pub check: Check,
     /// Folders of provisioners, in the order in which they run.
     pub provisioners: Vec<Folder>,
     variables: Declared,
@@ -161,6 +165,7 @@ impl Image {
             apt_proxy: own.apt_proxy.or(all.apt_proxy.clone()),
             upper_size: own.upper_size.or(all.upper_size),
             source_date_epoch: own.source_date_epoch.or(all.source_date_epoch),
+            check: own.check.beside(&all.check),
             provisioners: named,
             variables,
             cleanup: all.cleanup.clone().overridden_by(&own.cleanup),
@@ -221,6 +226,7 @@ pub(crate) struct Settings {
     upper_size: Option<u64>,
     source_date_epoch: Option<i64>,
     cleanup: cleanup::Settings,
+    check: Check,
 }
 
 impl Settings {
@@ -232,6 +238,7 @@ impl Settings {
             upper_size: fields.get("upper_size").map(size).transpose()?,
             source_date_epoch: fields.get("source_date_epoch").map(epoch).transpose()?,
             cleanup: cleanup::Settings::of(fields.get("cleanup"))?,
+            check: Check::of(fields.get("check"))?,
         })
     }
 }

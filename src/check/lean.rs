@@ -1,0 +1,298 @@
+//! Lints of what could be left out of an overlay, with the bytes that each would save.
+//!
+//! Bytes are of memory on the machine: an overlay lies unpacked in a tmpfs, in pages of 4 KiB.
+
+use std::collections::BTreeMap;
+
+use super::context::Context;
+use super::{Finding, Findings, Lint, Pass, Severity, Stopped};
+use crate::look::usage::{self, PAGE};
+
+const CLEAN: &str =
+    "let overcoat's clean-up take it away (`cleanup:`), or delete it as the last step";
+
+static CACHE: Lint = Lint {
+    name: "lean/cache",
+    severity: Severity::Warning,
+    summary: "caches",
+    why: "Package lists, downloaded packages and the like are of no use to a machine that runs from \
+          memory, and each of them takes memory for as long as it is up.",
+    mend: CLEAN,
+};
+
+static DOCS: Lint = Lint {
+    name: "lean/docs",
+    severity: Severity::Note,
+    summary: "documentation",
+    why: "Nobody reads manual pages on a machine that was booted to do one thing.",
+    mend: CLEAN,
+};
+
+static LOCALES: Lint = Lint {
+    name: "lean/locales",
+    severity: Severity::Note,
+    summary: "translations",
+    why: "Messages in languages that the machine does not speak.",
+    mend: CLEAN,
+};
+
+static LOGS: Lint = Lint {
+    name: "lean/logs",
+    severity: Severity::Warning,
+    summary: "logs of the build",
+    why: "They tell of the machine on which the overlay was built, not of the one that boots it.",
+    mend: CLEAN,
+};
+
+static PYTHON: Lint = Lint {
+    name: "lean/python-bytecode",
+    severity: Severity::Note,
+    summary: "compiled Python modules",
+    why: "Python makes them anew from the sources when it needs them. They save a tenth of a second \
+          at the first start of a program, and take as much room as the sources; besides, they hold \
+          times, which may make two builds differ.",
+    mend: CLEAN,
+};
+
+static LEFTOVER: Lint = Lint {
+    name: "lean/leftover",
+    severity: Severity::Warning,
+    summary: "what programs have left behind",
+    why: "Temporary files, and copies that package tools and editors keep of what they changed. The \
+          machine has no use for them; some hold old passwords.",
+    mend: CLEAN,
+};
+
+static SAME_AS_BASE: Lint = Lint {
+    name: "lean/same-as-base",
+    severity: Severity::Warning,
+    summary: "what the base has already, just the same",
+    why: "It takes room twice, and hides what a newer base has there.",
+    mend: "make the overlay with overcoat, which leaves out what has not changed",
+};
+
+static DUPLICATE: Lint = Lint {
+    name: "lean/duplicate",
+    severity: Severity::Note,
+    summary: "the same content several times",
+    why: "Compression finds copies only within its window, and in memory each takes its own room.",
+    mend: "make hard links or symbolic links of the copies",
+};
+
+static SIZE_BUDGET: Lint = Lint {
+    name: "lean/size-budget",
+    severity: Severity::Error,
+    summary: "the archive is larger than it may be",
+    why: "The project says how large it may be: what each machine has to fetch before it boots.",
+    mend: "leave something out (`overcoat du` shows what takes the room), or raise `budget:`",
+};
+
+static RAM_BUDGET: Lint = Lint {
+    name: "lean/ram-budget",
+    severity: Severity::Error,
+    summary: "the overlay takes more memory than it may",
+    why: "The project says how much: unpacked, an overlay lies in the machine's memory for as long as \
+          it is up.",
+    mend: "leave something out (`overcoat du` shows what takes the room), or raise `budget:`",
+};
+
+pub(super) static PASSES: &[Pass] = &[
+    Pass { lints: &[&CACHE, &DOCS, &LOCALES, &LOGS, &PYTHON, &LEFTOVER], run: places },
+    Pass { lints: &[&SAME_AS_BASE, &DUPLICATE], run: copies },
+    Pass { lints: &[&SIZE_BUDGET, &RAM_BUDGET], run: budgets },
+];
+
+/// What a directory is, of which everything could be left out.
+const PLACES: [(&str, &Lint); 18] = [
+    ("var/cache/", &CACHE),
+    ("var/lib/apt/lists/", &CACHE),
+    ("root/.cache/", &CACHE),
+    ("root/.npm/", &CACHE),
+    ("root/.cargo/registry/", &CACHE),
+    ("usr/share/doc/", &DOCS),
+    ("usr/share/man/", &DOCS),
+    ("usr/share/info/", &DOCS),
+    ("usr/share/doc-base/", &DOCS),
+    ("usr/share/gtk-doc/", &DOCS),
+    ("usr/share/lintian/", &DOCS),
+    ("usr/local/share/man/", &DOCS),
+    ("usr/share/locale/", &LOCALES),
+    ("usr/share/i18n/", &LOCALES),
+    ("var/log/", &LOGS),
+    ("tmp/", &LEFTOVER),
+    ("var/tmp/", &LEFTOVER),
+    ("var/crash/", &LEFTOVER),
+];
+/// What the names of files end in that somebody left.
+const LEFT: [&[u8]; 9] = [
+    b"~",
+    b".bak",
+    b".orig",
+    b".rej",
+    b".swp",
+    b".dpkg-old",
+    b".dpkg-new",
+    b".dpkg-dist",
+    b".dpkg-tmp",
+];
+/// The copies that the tools for accounts and packages keep.
+const COPIES: [&str; 9] = [
+    "etc/passwd-",
+    "etc/group-",
+    "etc/shadow-",
+    "etc/gshadow-",
+    "etc/subuid-",
+    "etc/subgid-",
+    "var/lib/dpkg/status-old",
+    "var/lib/dpkg/available-old",
+    "var/lib/dpkg/diversions-old",
+];
+
+/// What belongs to one finding.
+#[derive(Default)]
+struct Heap {
+    files: usize,
+    bytes: u64,
+}
+
+/// What could be left out by where it is.
+fn places(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let mut heaps: BTreeMap<(&'static str, &str, Vec<u8>), (&'static Lint, Heap)> = BTreeMap::new();
+    for brought in &context.difference()?.brought {
+        let node = &brought.node;
+        if !node.is_file() || node.attr.size == 0 {
+            continue;
+        }
+        let Some((lint, place)) = place(&node.path) else { continue };
+        let key = (lint.name, context.layer(node), place);
+        let (_, heap) = heaps.entry(key).or_insert((lint, Heap::default()));
+        heap.files += 1;
+        heap.bytes += memory(node.attr.size);
+    }
+    for ((_, layer, place), (lint, heap)) in heaps {
+        let files = match heap.files {
+            1 => "a file".to_owned(),
+            n => format!("{n} files"),
+        };
+        let message = format!("{files} of {}", lint.summary);
+        findings.push(Finding::new(lint, layer, Some(&place), message).saves(heap.bytes));
+    }
+    Ok(())
+}
+
+/// What lint a file belongs to, and the place that is told.
+fn place(path: &[u8]) -> Option<(&'static Lint, Vec<u8>)> {
+    let found = PLACES.iter().find(|(dir, _)| path.starts_with(dir.as_bytes()));
+    if let Some((dir, lint)) = found {
+        // Licences are to stay: they are few, and some ask for it. debconf keeps its answers in a
+        // cache that is none.
+        let stays = path.ends_with(b"/copyright")
+            || path.starts_with(b"var/cache/debconf/") && path.ends_with(b".dat");
+        return (!stays).then(|| (*lint, dir.trim_end_matches('/').into()));
+    }
+    if path.ends_with(b".pyc") {
+        let cut = path.windows(12).position(|window| window == b"/__pycache__");
+        let dir = &path[..cut.or(path.iter().rposition(|&byte| byte == b'/')).unwrap_or(0)];
+        // /usr/lib/python3 and the like: one finding for all of its packages.
+        let names: Vec<&[u8]> = dir.split(|&byte| byte == b'/').take(3).collect();
+        return Some((&PYTHON, names.join(&b'/')));
+    }
+    let copy = COPIES.iter().any(|copy| path == copy.as_bytes());
+    let left = LEFT.iter().any(|end| path.ends_with(end));
+    (copy || left).then(|| (&LEFTOVER, path.to_vec()))
+}
+
+/// What the content of a file takes in a tmpfs.
+fn memory(size: u64) -> u64 {
+    size.next_multiple_of(PAGE)
+}
+
+/// Files that are the same as others: those of the base at their paths, or each other.
+fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    /// To save less than this, nobody makes a link.
+    const LEAST: u64 = 64 << 10;
+    let roots = context.roots()?;
+    let mut by_size: BTreeMap<u64, Vec<&crate::look::Node>> = BTreeMap::new();
+    for brought in &context.difference()?.brought {
+        let node = &brought.node;
+        if !node.is_file() || node.attr.size == 0 {
+            continue;
+        }
+        if let (Some(before), Some(below)) = (&brought.before, &roots.below)
+            && brought.same_attributes()
+            && before.attr.size == node.attr.size
+            && before.attr.mtime.secs == node.attr.mtime.secs
+            && below.digest(before)? == roots.view.digest(node)?
+        {
+            let message = "content, mode, owner and time are those of the base's";
+            let finding =
+                Finding::new(&SAME_AS_BASE, context.layer(node), Some(&node.path), message);
+            findings.push(finding.saves(memory(node.attr.size)));
+            continue;
+        }
+        if node.attr.size >= PAGE {
+            by_size.entry(node.attr.size).or_default().push(node);
+        }
+    }
+    for (size, mut nodes) in by_size {
+        // Names of one file take its room once.
+        nodes.dedup_by_key(|node| node.found.source());
+        if nodes.len() < 2 {
+            continue;
+        }
+        let mut by_digest: BTreeMap<[u8; 32], Vec<&crate::look::Node>> = BTreeMap::new();
+        for node in nodes {
+            let same = by_digest.entry(roots.view.digest(node)?).or_default();
+            if !same.iter().any(|other| crate::look::is_same(other, node)) {
+                same.push(node);
+            }
+        }
+        let saves = |count: usize| memory(size) * (count as u64 - 1);
+        for same in by_digest.into_values().filter(|same| saves(same.len()) >= LEAST) {
+            let others: Vec<String> = same[1..]
+                .iter()
+                .take(3)
+                .map(|node| format!("/{}", crate::seal::path::escape(&node.path)))
+                .collect();
+            let more = match same.len() - 1 - others.len() {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            let message = format!("the same content as {}{more}", others.join(", "));
+            let layer = context.layer(same[0]);
+            let finding = Finding::new(&DUPLICATE, layer, Some(&same[0].path), message);
+            findings.push(finding.saves(saves(same.len())));
+        }
+    }
+    Ok(())
+}
+
+/// What the project says that an overlay may take.
+fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let budget = context.request.budget;
+    let shown = |bytes: u64| format!("{:.2} MB", bytes as f64 / 1e6);
+    let judged: Vec<_> = context.judged().collect();
+    if let Some(most) = budget.size {
+        for (_, image) in &judged {
+            let size = image.bytes.as_ref().map_or(0, |bytes| (**bytes).as_ref().len() as u64);
+            if size > most {
+                let message = format!("{}, and {} are allowed", shown(size), shown(most));
+                let finding = Finding::new(&SIZE_BUDGET, &image.name, None, message);
+                findings.push(finding.saves(size - most));
+            }
+        }
+    }
+    if let Some(most) = budget.ram {
+        let view = &context.roots()?.view;
+        let mut takes = 0;
+        for (index, _) in &judged {
+            takes += usage::memory(view, *index)?.tmpfs();
+        }
+        if takes > most {
+            let message = format!("{} of memory, and {} are allowed", shown(takes), shown(most));
+            let finding = Finding::new(&RAM_BUDGET, &context.judged_names(), None, message);
+            findings.push(finding.saves(takes - most));
+        }
+    }
+    Ok(())
+}

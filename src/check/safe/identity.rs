@@ -1,0 +1,196 @@
+//! What a machine should have for itself, and what comes from the host on which an overlay was made.
+
+use std::collections::BTreeMap;
+
+use super::lints::{
+    AUTHORIZED_KEYS, MACHINE_ID, PAM, PASSWORD, PROXY, RANDOM_SEED, RESOLV_CONF, SUDOERS,
+};
+use super::of_package;
+use crate::check::context::{Brought, Context, reach, text};
+use crate::check::{Finding, Findings, Severity, Stopped};
+use crate::look::{LookError, View};
+
+/// The most of a configuration file that is read.
+const MOST: usize = 1 << 20;
+
+/// Who may do what.
+const SUDO: [&[u8]; 6] = [
+    b"etc/sudoers",
+    b"etc/sudoers.d/",
+    b"etc/doas.conf",
+    b"etc/polkit-1/rules.d/",
+    b"etc/polkit-1/localauthority/",
+    b"usr/share/polkit-1/rules.d/",
+];
+
+pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let roots = context.roots()?;
+    let (view, below) = (&roots.view, roots.below.as_ref());
+    for brought in &context.difference()?.brought {
+        let node = &brought.node;
+        let (layer, path) = (context.layer(node), &node.path[..]);
+        if !node.is_file() || node.attr.size == 0 || !is_of_interest(path) {
+            continue;
+        }
+        if same(brought, view, below)? {
+            continue;
+        }
+        let content = view.head(node, MOST)?;
+        let lines = || content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let says = |is: fn(&[u8]) -> bool| lines().find(|line| is(line)).map(<[u8]>::to_vec);
+        let shown = |line: &[u8]| String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
+        let found = match path {
+            b"etc/machine-id" | b"var/lib/dbus/machine-id" => {
+                let id = content.trim_ascii();
+                (id != b"uninitialized" && !id.is_empty())
+                    .then(|| (&MACHINE_ID, "a machine id, the same on every machine".to_owned()))
+            }
+            b"etc/resolv.conf" => says(is_name_server).map(|line| (&RESOLV_CONF, shown(&line))),
+            b"var/lib/systemd/random-seed" | b"var/lib/urandom/random-seed" => {
+                Some((&RANDOM_SEED, "the same on every machine".to_owned()))
+            }
+            _ if is_pam(path) => Some((&PAM, change(brought))),
+            _ if SUDO.iter().any(|place| path.starts_with(place)) => {
+                let free = says(|line| line.windows(8).any(|w| w == b"NOPASSWD"));
+                let free = free.map(|line| format!(": {}", shown(&line))).unwrap_or_default();
+                says(is_rule).map(|_| (&SUDOERS, change(brought) + &free))
+            }
+            _ if path.ends_with(b"/.ssh/authorized_keys")
+                || path.ends_with(b"/.ssh/authorized_keys2") =>
+            {
+                let count = lines().filter(|line| is_rule(line)).count();
+                (count > 0).then(|| (&AUTHORIZED_KEYS, format!("{count} of them")))
+            }
+            _ => says(is_proxy).map(|line| (&PROXY, without_password(&shown(&line)))),
+        };
+        match found {
+            Some((lint, message)) if lint.name == PAM.name || lint.name == SUDOERS.name => {
+                of_package(context, lint, node, message, findings)?;
+            }
+            Some((lint, message)) => findings.add(lint, layer, path, message),
+            None => {}
+        }
+    }
+    passwords(context, findings)
+}
+
+/// Whether a file can be found to be anything here.
+fn is_of_interest(path: &[u8]) -> bool {
+    let named = [&b"etc/"[..], b"root/", b"home/", b"var/lib/", b"usr/share/polkit-1/"];
+    named.iter().any(|dir| path.starts_with(dir)) || path.windows(6).any(|w| w == b"/.ssh/")
+}
+
+/// Whether the content is what it was before.
+fn same(brought: &Brought, view: &View, below: Option<&View>) -> Result<bool, LookError> {
+    let (Some(before), Some(below)) = (&brought.before, below) else { return Ok(false) };
+    Ok(before.is_file()
+        && before.attr.size == brought.node.attr.size
+        && below.digest(before)? == view.digest(&brought.node)?)
+}
+
+fn change(brought: &Brought) -> String {
+    match brought.before {
+        Some(_) => "changed".to_owned(),
+        None => "new".to_owned(),
+    }
+}
+
+fn is_name_server(line: &[u8]) -> bool {
+    // The machine's own stub is the same everywhere.
+    let address = line.strip_prefix(b"nameserver").map(<[u8]>::trim_ascii);
+    address.is_some_and(|address| !address.starts_with(b"127.") && address != b"::1")
+}
+
+fn is_rule(line: &[u8]) -> bool {
+    !line.is_empty() && !line.starts_with(b"#") && !line.starts_with(b"//")
+}
+
+fn is_pam(path: &[u8]) -> bool {
+    path.starts_with(b"etc/pam.d/") || path == b"etc/pam.conf" || path.starts_with(b"etc/security/")
+}
+
+/// A line of a configuration file that names a proxy: of apt, of the environment, of wget or of curl.
+fn is_proxy(line: &[u8]) -> bool {
+    let line = line.to_ascii_lowercase();
+    let Ok(line) = std::str::from_utf8(&line) else { return false };
+    if line.starts_with(['#', '/', ';']) {
+        return false;
+    }
+    let line = line.trim_start_matches("export ").trim_start();
+    let value = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "proxy"]
+        .iter()
+        .find_map(|key| line.strip_prefix(key))
+        .map(|rest| rest.trim_start().trim_start_matches(['=', ':']).trim_start());
+    let set = value.is_some_and(|value| value.trim_matches('"').contains("://"));
+    let apt = line.starts_with("acquire::") && line.contains("proxy") && line.contains("://");
+    set || apt
+}
+
+/// A URL's password is not to stand in reports either.
+fn without_password(line: &str) -> String {
+    match (line.find("://"), line.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}…{}", &line[..scheme + 3], &line[at..])
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// Accounts that somebody can log in to by a password, or without one (shadow(5), passwd(5)).
+fn passwords(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let roots = context.roots()?;
+    for path in ["etc/shadow", "etc/passwd"] {
+        let Some(file) = reach(&roots.view, path.as_bytes())? else { continue };
+        if file.layer() < context.first() {
+            continue;
+        }
+        let fields = |view: &View| -> Result<BTreeMap<String, String>, LookError> {
+            let text = text(view, path)?;
+            let account = |line: &str| {
+                let mut fields = line.split(':');
+                Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+            };
+            Ok(text.lines().filter_map(account).collect())
+        };
+        let before = roots.below.as_ref().map(fields).transpose()?.unwrap_or_default();
+        for (name, password) in fields(&roots.view)? {
+            if before.get(&name) == Some(&password) {
+                continue;
+            }
+            let layer = context.layer(&file);
+            if password.is_empty() {
+                let message = format!("{name} has an empty password: anybody can log in");
+                findings.add(&PASSWORD, layer, path.as_bytes(), message);
+            } else if password.starts_with('$')
+                || password.len() == 13 && !password.contains(['!', '*'])
+            {
+                let message = format!("{name} has a password, the same on every machine");
+                let finding = Finding::new(&PASSWORD, layer, Some(path.as_bytes()), message);
+                findings.push(finding.severity(Severity::Warning));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_known_in_the_forms_that_it_is_written_in() {
+        for line in [
+            "Acquire::http::Proxy \"http://proxy:3142\";",
+            "http_proxy=http://proxy:3128",
+            "export HTTPS_PROXY=\"https://u:p@proxy:3128/\"",
+            "https_proxy = http://proxy:8080/",
+            "proxy = \"http://proxy:8080\"",
+        ] {
+            assert!(is_proxy(line.as_bytes()), "{line}");
+        }
+        for line in ["#http_proxy=http://x", "Acquire::http::Proxy \"DIRECT\";", "proxy=none", ""] {
+            assert!(!is_proxy(line.as_bytes()), "{line}");
+        }
+        assert_eq!(without_password("a=http://u:p@host:1/"), "a=http://…@host:1/");
+    }
+}

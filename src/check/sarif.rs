@@ -1,0 +1,112 @@
+//! Reports in SARIF 2.1.0, for the code scanning of forges.
+
+use serde_json::{Value, json};
+
+use super::{Finding, Report, Severity, lints, place};
+
+/// Where the form is defined.
+pub const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
+
+/// Reports as one log with one run.
+pub fn log(reports: &[Report]) -> Value {
+    let rules: Vec<Value> = lints()
+        .map(|lint| {
+            json!({
+                "id": lint.name,
+                "name": camel(lint.name),
+                "shortDescription": { "text": lint.summary },
+                "fullDescription": { "text": lint.why },
+                "help": { "text": format!("{}\n\nTo mend it: {}.", lint.why, lint.mend) },
+                "defaultConfiguration": { "level": level(lint.severity) },
+                "properties": { "tags": [lint.group()] },
+            })
+        })
+        .collect();
+    let mut results = Vec::new();
+    for report in reports {
+        results.extend(report.findings.iter().map(|finding| result(report, finding, None)));
+        let silenced = report.silenced.iter();
+        results.extend(silenced.map(|s| result(report, &s.finding, Some(&s.reason))));
+    }
+    let told: Vec<Value> = reports
+        .iter()
+        .flat_map(|report| &report.not_run)
+        .map(|not_run| {
+            let text = format!("{} could not run: {}", not_run.lints.join(", "), not_run.reason);
+            json!({ "level": "warning", "message": { "text": text } })
+        })
+        .collect();
+    json!({
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": {
+                "name": "overcoat",
+                "version": env!("CARGO_PKG_VERSION"),
+                "semanticVersion": env!("CARGO_PKG_VERSION"),
+                "informationUri": "https://github.com/overcoat/overcoat",
+                "rules": rules,
+            } },
+            "invocations": [{ "executionSuccessful": true, "toolExecutionNotifications": told }],
+            "results": results,
+            "columnKind": "utf16CodeUnits",
+        }],
+    })
+}
+
+fn result(report: &Report, finding: &Finding, reason: Option<&str>) -> Value {
+    let mut location = json!({
+        "physicalLocation": { "artifactLocation": { "uri": uri(&finding.layer) } },
+    });
+    if let Some(path) = finding.shown_path() {
+        location["logicalLocations"] = json!([{ "fullyQualifiedName": path, "kind": "resource" }]);
+    }
+    let at = finding.shown_path().map(|path| format!("{path}: ")).unwrap_or_default();
+    let text = format!("{at}{}. To mend it: {}.", finding.message, finding.fix);
+    let mut result = json!({
+        "ruleId": finding.lint.name,
+        "ruleIndex": place(finding.lint),
+        "level": level(finding.severity),
+        "message": { "text": text },
+        "locations": [location],
+        "partialFingerprints": { "overcoat/v1": fingerprint(report, finding) },
+        "properties": { "image": report.name },
+    });
+    if let Some(bytes) = finding.saves {
+        result["properties"]["saves"] = bytes.into();
+    }
+    if let Some(reason) = reason {
+        result["suppressions"] = json!([{ "kind": "external", "justification": reason }]);
+    }
+    result
+}
+
+fn level(severity: Severity) -> &'static str {
+    severity.word()
+}
+
+/// What makes a finding the same one in the next run: without numbers that change.
+fn fingerprint(report: &Report, finding: &Finding) -> String {
+    use sha2::Digest;
+    let path = finding.shown_path().unwrap_or_default();
+    let text = format!("{}\n{}\n{path}\n{}", report.name, finding.lint.name, finding.message);
+    crate::seal::manifest::hex(&sha2::Sha256::digest(text.as_bytes()))
+}
+
+/// A path as a relative or absolute reference (RFC 3986).
+fn uri(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/+,@".contains(&byte);
+    path.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// `works/elf-library` as `WorksElfLibrary`.
+fn camel(name: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|first| first.to_ascii_uppercase());
+        first.into_iter().chain(letters).collect::<String>()
+    };
+    name.split(['/', '-']).map(word).collect()
+}

@@ -1,0 +1,228 @@
+//! What keeps one file from being loaded in a root.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Files;
+use super::loader::{Library, Loader, Search, own_dirs};
+use super::object::Object;
+use crate::check::context::reach;
+use crate::check::works::lints::{
+    ELF_INTERPRETER, ELF_LIBRARY, ELF_MACHINE, ELF_VERSION, LINKER_CACHE,
+};
+use crate::check::{Finding, Lint, Severity};
+use crate::look::{LookError, Node};
+use crate::seal::path::escape;
+
+/// Judges files in a root.
+pub(super) struct Judge<'a> {
+    loader: &'a Loader<'a>,
+    machine: Option<&'a Object>,
+    /// What is added to the directories of libraries by who loads them.
+    more: Vec<Vec<u8>>,
+    /// Who loads a library, by its name.
+    users: BTreeMap<&'a [u8], Vec<&'a (Node, Arc<Object>)>>,
+    /// Of programs, what libraries below this layer need is judged too, for nobody else does.
+    deep: Option<usize>,
+}
+
+/// What is wrong.
+struct Fault {
+    lint: &'static Lint,
+    message: String,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(
+        loader: &'a Loader<'a>,
+        machine: Option<&'a Object>,
+        files: &'a Files,
+        deep: Option<usize>,
+    ) -> Self {
+        let mut users: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for file in files {
+            for name in &file.1.needed {
+                users.entry(&name[..]).or_default().push(file);
+            }
+        }
+        Judge { loader, machine, more: rpaths(files), users, deep }
+    }
+
+    /// What is found in a file, as findings of `layer`.
+    pub(super) fn file(
+        &self,
+        node: &Node,
+        object: &Arc<Object>,
+        layer: &str,
+    ) -> Result<Vec<Finding>, LookError> {
+        let faults = match self.start(object)? {
+            Some(fault) => vec![fault],
+            None => self.load(node, object)?,
+        };
+        // What is neither started nor in a place for programs is loaded by programs, which may have
+        // what it needs already.
+        let plugin = object.interpreter.is_none() && node.attr.mode & 0o111 == 0;
+        let finding = |fault: Fault| {
+            let finding = Finding::new(fault.lint, layer, Some(&node.path), fault.message);
+            match plugin && fault.lint.name != ELF_MACHINE.name {
+                true => finding.severity(Severity::Warning),
+                false => finding,
+            }
+        };
+        Ok(faults.into_iter().map(finding).collect())
+    }
+
+    /// What keeps the kernel from running it.
+    fn start(&self, object: &Object) -> Result<Option<Fault>, LookError> {
+        if let Some(machine) = self.machine
+            && !runs_on(object, machine)
+        {
+            let (of, root) = (object.machine_name(), machine.machine_name());
+            let message = format!("it is for {of}, and this root is of {root}");
+            return Ok(Some(Fault { lint: &ELF_MACHINE, message }));
+        }
+        let Some(interpreter) = &object.interpreter else { return Ok(None) };
+        let at = reach(self.loader.view, interpreter)?;
+        let loader = at.as_ref().map(|node| self.loader.object(node)).transpose()?.flatten();
+        let shown = escape(interpreter);
+        let message = match loader {
+            Some(loader) if loader.is_like(object) => return Ok(None),
+            Some(_) => format!("its loader {shown} is for another machine"),
+            None => format!("its loader {shown} is not there"),
+        };
+        Ok(Some(Fault { lint: &ELF_INTERPRETER, message }))
+    }
+
+    /// Loads it as ld.so does, breadth first, each library once.
+    fn load(&self, node: &Node, object: &Arc<Object>) -> Result<Vec<Fault>, LookError> {
+        let mut faults = Vec::new();
+        let mut loaded: HashMap<Vec<u8>, Option<Library>> = HashMap::new();
+        let mut queue = VecDeque::from([(node.clone(), object.clone())]);
+        while let Some((by, needing)) = queue.pop_front() {
+            let own = by.path == node.path;
+            // What the overlays bring is judged where it is.
+            let told = own || self.deep.is_some_and(|first| by.layer() < first);
+            let who = match own {
+                true => "it".to_owned(),
+                false => format!("it loads /{}, which", escape(&by.path)),
+            };
+            for name in &needing.needed {
+                if let Some(library) = loaded.get(name) {
+                    if told && let Some(library) = library {
+                        faults.extend(self.version(&who, name, &needing, library));
+                    }
+                    continue;
+                }
+                let (library, fault) = self.need(&who, name, &by, &needing)?;
+                if told {
+                    faults.extend(fault);
+                }
+                if let Some(library) = &library {
+                    if told {
+                        faults.extend(self.version(&who, name, &needing, library));
+                    }
+                    if self.deep.is_some() && object.interpreter.is_some() {
+                        queue.push_back((library.node.clone(), library.object.clone()));
+                    }
+                }
+                loaded.insert(name.clone(), library);
+            }
+        }
+        Ok(faults)
+    }
+
+    /// The library that an object needs, and what is wrong with that.
+    fn need(
+        &self,
+        who: &str,
+        name: &[u8],
+        by: &Node,
+        needing: &Object,
+    ) -> Result<(Option<Library>, Option<Fault>), LookError> {
+        let shown = escape(name);
+        let (lint, message) = match self.loader.search(name, &by.path, needing, &self.more)? {
+            Search::Found(library) if library.uncached => {
+                let at = escape(&library.node.path);
+                let message =
+                    format!("{who} needs {shown}, which is /{at}, but not in /etc/ld.so.cache");
+                return Ok((Some(library), Some(Fault { lint: &LINKER_CACHE, message })));
+            }
+            Search::Found(library) => return Ok((Some(library), None)),
+            Search::OtherMachine(other, of) => {
+                let (at, machine) = (escape(&other.path), of.machine_name());
+                (&ELF_LIBRARY, format!("{who} needs {shown}, and /{at} is for {machine}"))
+            }
+            Search::Nowhere if self.is_loaded(&by.path, name)? => return Ok((None, None)),
+            Search::Nowhere => (
+                &ELF_LIBRARY,
+                format!("{who} needs {shown}, which is nowhere where it is looked for"),
+            ),
+        };
+        Ok((None, Some(Fault { lint, message })))
+    }
+
+    /// Versions that the library has not. One without any is taken as it is.
+    fn version(
+        &self,
+        who: &str,
+        name: &[u8],
+        needing: &Object,
+        library: &Library,
+    ) -> Option<Fault> {
+        let has = &library.object.defines;
+        let missing: Vec<String> = needing
+            .versions
+            .iter()
+            .filter(|version| version.of == *name && !version.weak && !has.contains(&version.name))
+            .map(|version| escape(&version.name).into_owned())
+            .collect();
+        if has.is_empty() || missing.is_empty() {
+            return None;
+        }
+        let (shown, at) = (escape(name), escape(&library.node.path));
+        let from = &self.loader.view.names()[library.node.layer()];
+        let missing = missing.join(", ");
+        let message = format!("{who} needs {missing} of {shown}, which /{at} of {from} has not");
+        Some(Fault { lint: &ELF_VERSION, message })
+    }
+
+    /// Whether everything that loads the library at `path` has loaded `name` itself.
+    fn is_loaded(&self, path: &[u8], name: &[u8]) -> Result<bool, LookError> {
+        let own = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        let Some(users) = self.users.get(own) else { return Ok(false) };
+        for (node, user) in users {
+            let needs = user.needed.iter().any(|needed| needed == name);
+            let found = |search| matches!(search, Search::Found(_));
+            if !needs || !found(self.loader.search(name, &node.path, user, &self.more)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The directories that files add to those of what they load (`DT_RPATH`, where there is no
+/// `DT_RUNPATH`).
+fn rpaths(files: &Files) -> Vec<Vec<u8>> {
+    let mut dirs = Vec::new();
+    for (node, object) in files {
+        if object.runpath.is_empty() && !object.rpath.is_empty() {
+            for dir in own_dirs(&object.rpath, &node.path, object) {
+                if !dirs.contains(&dir) {
+                    dirs.push(dir);
+                }
+            }
+        }
+    }
+    dirs
+}
+
+/// Whether a machine runs what is for another one.
+fn runs_on(object: &Object, machine: &Object) -> bool {
+    use ::object::elf::{EM_386, EM_AARCH64, EM_ARM, EM_X86_64, Machine};
+    let same = object.machine == machine.machine && object.little == machine.little;
+    same || matches!(
+        (Machine(machine.machine), Machine(object.machine)),
+        (EM_X86_64, EM_386) | (EM_AARCH64, EM_ARM)
+    )
+}

@@ -1,0 +1,121 @@
+//! Symbolic links: those that are brought, and those that the overlay cut off.
+
+use fs_model::tree::Follow;
+
+use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
+use super::units::is_dependency;
+use crate::check::context::{Context, absolute, reach};
+use crate::check::{Finding, Findings, Stopped};
+use crate::look::{LookError, Node, View, Walk};
+use crate::seal::path::escape;
+
+/// What is there only when the machine is up.
+const LATER: [&[u8]; 8] =
+    [b"run", b"proc", b"sys", b"dev", b"tmp", b"var/run", b"var/lock", b"var/tmp"];
+/// What is left out on purpose: that something leads there does no harm.
+const LEFT_OUT: [&[u8]; 4] =
+    [b"usr/share/man", b"usr/share/doc", b"usr/share/info", b"usr/share/locale"];
+const ALTERNATIVES: &[u8] = b"etc/alternatives/";
+
+pub(super) fn links(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let roots = context.roots()?;
+    let difference = context.difference()?;
+    for brought in &difference.brought {
+        let node = &brought.node;
+        if !node.is_link() {
+            continue;
+        }
+        let target = roots.view.link(node)?;
+        // What has always been so in the base is none of the overlay's doing.
+        if let (Some(before), Some(below)) = (&brought.before, &roots.below)
+            && before.is_link()
+            && below.link(before)? == target
+            && dangles(below, before, &target)?
+        {
+            continue;
+        }
+        let layer = context.layer(node);
+        if climbs(node, &target) {
+            let message = format!("it leads to {}", escape(&target));
+            findings.add(&ESCAPING_LINK, layer, &node.path, message);
+        }
+        if dangles(&roots.view, node, &target)? {
+            findings.push(dangling(layer, node, &target));
+        }
+    }
+    // Only where something is gone can a link of the base be cut off.
+    let Some(below) = &roots.below else { return Ok(()) };
+    let hides = difference.brought.iter().any(|brought| {
+        brought.before.as_ref().is_some_and(|before| before.is_dir() != brought.node.is_dir())
+    });
+    if difference.gone.is_empty() && !hides {
+        return Ok(());
+    }
+    let layer = context.judged_names();
+    roots.view.walk::<Stopped>(&roots.view.root()?, &mut |node| {
+        if node.is_link() && node.layer() < context.first() {
+            let target = roots.view.link(node)?;
+            if dangles(&roots.view, node, &target)? && !dangles(below, node, &target)? {
+                let message =
+                    format!("it leads to {}, which the overlay took away", escape(&target));
+                findings.push(Finding { message, ..dangling(&layer, node, &target) });
+            }
+        }
+        Ok(Walk::Into)
+    })?;
+    Ok(())
+}
+
+fn dangling(layer: &str, node: &Node, target: &[u8]) -> Finding {
+    let lint = if node.path.starts_with(ALTERNATIVES) { &ALTERNATIVE } else { &DANGLING_LINK };
+    let message = format!("it leads to {}, which is not there", escape(target));
+    Finding::new(lint, layer, Some(&node.path), message)
+}
+
+/// Whether a link leads to nothing, and will not lead to anything once the machine is up, and
+/// somebody may miss that.
+fn dangles(view: &View, node: &Node, target: &[u8]) -> Result<bool, LookError> {
+    // What enables a unit does so by its name: where it leads to does not matter.
+    if reach(view, &node.path)?.is_some() || is_dependency(&node.path) {
+        return Ok(false);
+    }
+    // `/dev/null` and the like, and what another such link leads to.
+    let mut at = absolute(&node.path, target);
+    for _ in 0..40 {
+        if LATER.iter().chain(&LEFT_OUT).any(|dir| is_within(&at, dir)) {
+            return Ok(false);
+        }
+        match view.find(&at, Follow::No) {
+            Ok(Some(next)) if next.is_link() => {
+                let target = view.link(&next)?;
+                at = absolute(&next.path, &target);
+            }
+            Ok(_) | Err(LookError::Path { .. }) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+fn is_within(path: &[u8], dir: &[u8]) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// Whether a relative target has more `..` than directories above it.
+fn climbs(node: &Node, target: &[u8]) -> bool {
+    if target.first() == Some(&b'/') {
+        return false;
+    }
+    let mut depth = node.path.iter().filter(|&&byte| byte == b'/').count() as i64;
+    for name in target.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            return true;
+        }
+    }
+    false
+}

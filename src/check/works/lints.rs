@@ -1,0 +1,178 @@
+//! What is looked for in what an overlay brings.
+
+use super::super::{Lint, Severity};
+
+pub(super) static DANGLING_LINK: Lint = Lint {
+    name: "works/dangling-link",
+    severity: Severity::Warning,
+    summary: "a symbolic link that leads to nothing",
+    why: "Whoever opens it finds no such file. Links into /run, /proc, /sys, /dev and /tmp are not \
+          meant: what they lead to is there when the machine is up.",
+    mend: "bring what it leads to, or leave the link out",
+};
+
+pub(super) static ESCAPING_LINK: Lint = Lint {
+    name: "works/escaping-link",
+    severity: Severity::Warning,
+    summary: "a symbolic link that climbs above the root",
+    why: "It has more `..` than there are directories above it. In the machine's own root the rest of \
+          them mean nothing, but from outside it leads elsewhere: in the initrd that looks into the \
+          new root, in a chroot, on the host of somebody who unpacks it.",
+    mend: "make it absolute, or relative with as many `..` as it needs",
+};
+
+pub(super) static ALTERNATIVE: Lint = Lint {
+    name: "works/alternative",
+    severity: Severity::Error,
+    summary: "an alternative that leads to nothing",
+    why: "The command is a link to /etc/alternatives/NAME, and that a link to the program that \
+          update-alternatives chose. The program is not there, and so neither is the command.",
+    mend: "install the program, or choose another one: `update-alternatives --auto NAME`",
+};
+
+pub(super) static INTERPRETER: Lint = Lint {
+    name: "works/interpreter",
+    severity: Severity::Error,
+    summary: "a script whose interpreter is not there",
+    why: "The kernel runs a script by the program in its first line. Without it the script cannot be \
+          run: \"no such file or directory\", or, from env, exit code 127.",
+    mend: "install the interpreter, or leave the script out",
+};
+
+pub(super) static ELF_LIBRARY: Lint = Lint {
+    name: "works/elf-library",
+    severity: Severity::Error,
+    summary: "a library that is not there",
+    why: "The program does not start: \"error while loading shared libraries\". Libraries are looked \
+          for as ld.so does it, in what the file itself says, in the directories of ld.so.conf and in \
+          those that ld.so has built in. It happens when a base drops or renames a library that an \
+          overlay was built with, or an overlay takes away one that the base needs.",
+    mend: "install the package that has the library, or build the overlay anew on this base",
+};
+
+pub(super) static ELF_VERSION: Lint = Lint {
+    name: "works/elf-version",
+    severity: Severity::Error,
+    summary: "a library that is too old",
+    why: "The library is there, but not in the version that the program was built with: it does not \
+          start, with \"version `GLIBC_2.38' not found\" or the like. It happens when an overlay \
+          is put over an older base than the one it was built on, or holds an older library than the \
+          base's own programs need.",
+    mend: "build the overlay on the base that it is booted with: `overcoat build --rebase NAME`",
+};
+
+pub(super) static ELF_MACHINE: Lint = Lint {
+    name: "works/elf-machine",
+    severity: Severity::Error,
+    summary: "a program for another kind of machine",
+    why: "The processor cannot run it: \"exec format error\". What is for another machine on purpose, \
+          firmware say, is not executable.",
+    mend: "bring the one for the base's architecture, or take away the right to execute it",
+};
+
+pub(super) static ELF_INTERPRETER: Lint = Lint {
+    name: "works/elf-interpreter",
+    severity: Severity::Error,
+    summary: "a program whose loader is not there",
+    why: "The kernel starts the loader that a program names, ld-linux say, and that loads the program. \
+          Without it, running the program says \"no such file or directory\", though the file is \
+          there: it is from another distribution, or for another machine.",
+    mend: "bring a program that was built for this distribution, or one that is linked statically",
+};
+
+pub(super) static LINKER_CACHE: Lint = Lint {
+    name: "works/linker-cache",
+    severity: Severity::Error,
+    summary: "a library that the linker's cache does not have",
+    why: "ld.so looks at /etc/ld.so.cache, which ldconfig makes, not into the directories of \
+          /etc/ld.so.conf. The library lies in one of these, and the cache does not name it: the \
+          program does not start. It happens when an overlay brings a cache that hides another's, or \
+          none.",
+    mend: "run ldconfig when the overlay is made; of several overlays, in the topmost",
+};
+
+pub(super) static KERNEL_MODULES: Lint = Lint {
+    name: "works/kernel-modules",
+    severity: Severity::Error,
+    summary: "kernel modules for another kernel",
+    why: "The running kernel looks in /lib/modules/ under its own version, and refuses a module that \
+          was built for another: \"invalid module format\". Drivers are missing then, of disks or \
+          of the network.",
+    mend: "build the modules for the kernel that boots with the overlay; which one that is, --kernel \
+           says",
+};
+
+pub(super) static MODULE_INDEX: Lint = Lint {
+    name: "works/module-index",
+    severity: Severity::Warning,
+    summary: "kernel modules that modprobe does not find",
+    why: "modprobe, and with it udev, looks into the index that depmod makes. A module that is not in \
+          it is loaded by insmod and its full path alone.",
+    mend: "run depmod when the overlay is made: `depmod KERNEL`",
+};
+
+pub(super) static OWNER: Lint = Lint {
+    name: "works/owner",
+    severity: Severity::Warning,
+    summary: "files of somebody whom the root does not know",
+    why: "The number of the owner has no name in /etc/passwd or /etc/group of the merged root. A \
+          service that runs by name has no right to such files, and the next account that is made may \
+          get the number, and the files with it.",
+    mend: "make the account in the overlay, with this number, or give the files to one that is there",
+};
+
+pub(super) static UNIT_MISSING: Lint = Lint {
+    name: "works/unit-missing",
+    severity: Severity::Error,
+    summary: "a unit is enabled and not there",
+    why: "A link in a .wants or .requires directory names a unit that systemd does not find. From \
+          .wants it is passed over without a word: the service just does not run; from .requires, what \
+          needs it fails.",
+    mend: "bring the unit, or remove the link: `systemctl disable UNIT`",
+};
+
+pub(super) static UNIT_REFUSED: Lint = Lint {
+    name: "works/unit-refused",
+    severity: Severity::Error,
+    summary: "a unit that systemd refuses",
+    why: "Its file says too little, or what excludes each other: \"has a bad unit file setting\". It \
+          cannot be started.",
+    mend: "mend the unit file; `systemd-analyze verify FILE` on a machine says more",
+};
+
+pub(super) static UNIT_EXEC: Lint = Lint {
+    name: "works/unit-exec",
+    severity: Severity::Error,
+    summary: "a unit that runs or reads what is not there",
+    why: "It fails when it is started: with 203/EXEC if it is a program, with 200/CHDIR if it is a \
+          directory to work in. A unit with a condition that is never met in this root is not meant, \
+          nor a command whose failure is not to matter (ExecStart=-).",
+    mend: "bring it, or mend the path in the unit",
+};
+
+pub(super) static UNIT_NEEDS: Lint = Lint {
+    name: "works/unit-needs",
+    severity: Severity::Error,
+    summary: "a unit that needs another one, which is not there",
+    why: "What requires a unit that cannot be found is not started: \"Unit X not found\". The same is \
+          true of a socket, timer or path and the unit that it is to start.",
+    mend: "bring that unit; if it may be missing, say Wants= instead of Requires=",
+};
+
+pub(super) static UNIT_USER: Lint = Lint {
+    name: "works/unit-user",
+    severity: Severity::Error,
+    summary: "a unit that runs as somebody whom nobody knows",
+    why: "The user or group is not in /etc/passwd or /etc/group of the merged root, and sysusers.d \
+          does not make it: the unit fails with 217/USER or 216/GROUP.",
+    mend: "make the account in the overlay, or say DynamicUser=yes",
+};
+
+pub(super) static UNIT_SYNTAX: Lint = Lint {
+    name: "works/unit-syntax",
+    severity: Severity::Warning,
+    summary: "a line of a unit that systemd passes over",
+    why: "It is logged and ignored, and the unit starts without it: with other rights, say, or at \
+          another time than was meant.",
+    mend: "mend the line; `systemd-analyze verify FILE` on a machine says more",
+};

@@ -1,0 +1,84 @@
+//! Scripts and their interpreters.
+
+use super::lints::INTERPRETER;
+use crate::check::context::{Context, reach};
+use crate::check::{Finding, Findings, Severity, Stopped};
+use crate::look::{LookError, Node, View};
+use crate::seal::path::escape;
+
+/// How much of a first line the kernel reads (`BINPRM_BUF_SIZE`).
+const LINE: usize = 256;
+/// Where what `env` is to find is looked for.
+const PATH: [&[u8]; 6] =
+    [b"usr/local/sbin", b"usr/local/bin", b"usr/sbin", b"usr/bin", b"sbin", b"bin"];
+/// Where something is put to be run, and not to be read.
+const RUN: [&[u8]; 10] = [
+    b"usr/local/sbin/",
+    b"usr/local/bin/",
+    b"usr/sbin/",
+    b"usr/bin/",
+    b"sbin/",
+    b"bin/",
+    b"etc/",
+    b"usr/lib/systemd/",
+    b"usr/libexec/",
+    b"opt/",
+];
+
+pub(super) fn interpreters(
+    context: &Context<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), Stopped> {
+    let view = &context.roots()?.view;
+    for brought in &context.difference()?.brought {
+        let node = &brought.node;
+        let example = node.path.starts_with(b"usr/share/doc/");
+        if !node.is_file() || node.attr.mode & 0o111 == 0 || node.attr.size < 4 || example {
+            continue;
+        }
+        let head = view.head(node, LINE)?;
+        let Some((program, found)) = interpreter(view, &head)? else { continue };
+        let what = match found {
+            None => format!("its interpreter {} is not there", escape(&program)),
+            Some(node) if node.is_file() && node.attr.mode & 0o111 == 0 => {
+                format!("its interpreter {} is not executable", escape(&program))
+            }
+            Some(node) if !node.is_file() => {
+                format!("its interpreter {} is no program", escape(&program))
+            }
+            Some(_) => continue,
+        };
+        let finding = Finding::new(&INTERPRETER, context.layer(node), Some(&node.path), what);
+        let to_run = RUN.iter().any(|dir| node.path.starts_with(dir));
+        findings.push(if to_run { finding } else { finding.severity(Severity::Note) });
+    }
+    Ok(())
+}
+
+/// What a script's first line names, and what is there; nothing for what is no script.
+fn interpreter(view: &View, head: &[u8]) -> Result<Option<(Vec<u8>, Option<Node>)>, LookError> {
+    let Some(line) = head.strip_prefix(b"#!") else { return Ok(None) };
+    let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let mut words = line
+        .split(|&byte| byte == b' ' || byte == b'\t' || byte == b'\r')
+        .filter(|word| !word.is_empty());
+    let Some(program) = words.next() else { return Ok(None) };
+    // A relative one depends on where it is run.
+    if !program.starts_with(b"/") {
+        return Ok(None);
+    }
+    let found = reach(view, program)?;
+    if found.is_some() && program.ends_with(b"/env") {
+        let mut words = words.skip_while(|word| word.starts_with(b"-") || word.contains(&b'='));
+        if let Some(name) = words.next().filter(|name| !name.contains(&b'/')) {
+            for dir in PATH {
+                let at = reach(view, &crate::look::join(dir, name))?;
+                if at.as_ref().is_some_and(Node::is_file) {
+                    return Ok(Some((name.to_vec(), at)));
+                }
+            }
+            return Ok(Some((name.to_vec(), None)));
+        }
+    }
+    Ok(Some((program.to_vec(), found)))
+}

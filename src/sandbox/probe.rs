@@ -1,0 +1,210 @@
+//! Trying what a sandbox is made of, one thing at a time, so that it can be said which one fails.
+//!
+//! Invariants: nothing that is tried is left behind; whatever is made lives in a child, which ends
+//! before the function returns. Call these before starting threads, as [`super::Sandbox::fork`].
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+
+use super::error::{Doing, Failure, SandboxError, Step};
+use super::lack::Lack;
+use super::privilege::{self, IdMap, MAPPERS};
+use super::sys::{self, Forked};
+use super::{During, Stage, expect, wire};
+
+/// Opens `/dev/fuse`.
+///
+/// # Errors
+/// What is in the way.
+pub fn fuse_device() -> Result<(), SandboxError> {
+    privilege::open_fuse_device().map(drop)
+}
+
+/// Whether this process is root, with what root needs.
+///
+/// # Errors
+/// [`SandboxError::RootWithoutCapabilities`].
+pub fn root() -> Result<(), SandboxError> {
+    privilege::check_root()
+}
+
+/// Makes a user namespace, and mounts in it.
+///
+/// # Errors
+/// The setting that forbids it, or what the kernel refused.
+pub fn user_namespace() -> Result<(), SandboxError> {
+    privilege::user_namespaces_are_on()?;
+    namespace(None).map_err(|error| match error {
+        // Where it restricts them, it lets them be made, and nothing be done in them.
+        SandboxError::Setup { source, .. }
+            if privilege::apparmor_restricts()
+                && matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) =>
+        {
+            Lack::apparmor().into()
+        }
+        error => error,
+    })
+}
+
+/// The user and group ids that a user namespace of the calling user can have: 0, and the user's
+/// subordinate ids.
+///
+/// # Errors
+/// There are none.
+pub fn subordinate_ids() -> Result<(IdMap, IdMap), SandboxError> {
+    Ok(privilege::own_ids()?)
+}
+
+/// Whether the programs that give a user namespace its ids are there.
+///
+/// # Errors
+/// One that is not.
+pub fn mappers() -> Result<(), SandboxError> {
+    MAPPERS.into_iter().try_for_each(|program| privilege::mapper(program).map(drop))?;
+    Ok(())
+}
+
+/// Makes a user namespace with these ids, and becomes root in it.
+///
+/// # Errors
+/// What is in the way.
+pub fn map_ids(uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
+    mappers()?;
+    namespace(Some((uids, gids))).map_err(|error| match error {
+        SandboxError::IdMap { program, message } => {
+            why_not_mapped(program).map_or(SandboxError::IdMap { program, message }, Into::into)
+        }
+        error => error,
+    })
+}
+
+/// Why `newuidmap` or `newgidmap` has not the rights that it needs, if that is the reason.
+fn why_not_mapped(program: &'static str) -> Option<Lack> {
+    let path = privilege::mapper(program).ok()?;
+    let found = fs::metadata(&path).ok()?;
+    let capable = || {
+        let mut buffer = [0_u8; 64];
+        rustix::fs::getxattr(&path, "security.capability", &mut buffer[..]).is_ok()
+    };
+    let rights = found.permissions().mode() & 0o4000 != 0 || capable();
+    (!rights).then(|| {
+        let problem = format!("{} is not setuid and has no capabilities", path.display());
+        Lack::set_user_id(program, &problem)
+    })
+}
+
+/// Whether privileges can be gained by executing a program, as `newuidmap` and `fusermount3` need it.
+pub fn may_gain_privileges() -> bool {
+    nix::sys::prctl::get_no_new_privs().is_ok_and(|never| !never)
+}
+
+/// Whether the kernel can ask a supervisor about system calls.
+pub fn seccomp_notification() -> bool {
+    let action = libc::SECCOMP_RET_USER_NOTIF;
+    // SAFETY: the kernel reads the action, which outlives the call.
+    let available = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)
+    };
+    available == 0
+}
+
+/// Whether the kernel has the call that came last of those that a sandbox needs
+/// (`mount_setattr`, Linux 5.12).
+pub fn is_new_enough() -> bool {
+    let Ok(root) = fs::File::open("/") else { return false };
+    // Nothing is set. Only a kernel without the call answers that there is none.
+    sys::set_mount_attributes(root.as_fd(), 0)
+        .err()
+        .is_none_or(|error| error.raw_os_error() != Some(libc::ENOSYS))
+}
+
+/// Whether something is mounted below `/proc`, as containers mask parts of it: the kernel lets
+/// nobody mount a `/proc` of their own then.
+pub fn proc_is_masked() -> bool {
+    let info = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    // systemd's automount there hides nothing.
+    let harmless = |point: &[u8]| point == b"/proc/sys/fs/binfmt_misc";
+    super::mountinfo::lines(&info)
+        .any(|line| line.point.starts_with(b"/proc/") && !harmless(&line.point))
+}
+
+/// Whether this is a container, as far as anything tells.
+pub fn is_container() -> bool {
+    ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists())
+        || std::env::var_os("container").is_some()
+}
+
+fn namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
+    let (ours, theirs) = sys::message_pair().during("making a socket")?;
+    let daemon = std::process::id() as libc::pid_t;
+    // SAFETY: the child ends in `exit_now`.
+    let pid = match unsafe { sys::fork() }.during("forking")? {
+        Forked::Child => {
+            if let Err(failure) = inside(&theirs, ids.is_some(), daemon) {
+                let _ = sys::send(theirs.as_fd(), &wire::failure_message(&failure), &[]);
+            }
+            sys::exit_now(0)
+        }
+        Forked::Parent(pid) => pid,
+    };
+    drop(theirs);
+    let _child = Stage { pid, waited: false };
+    expect(ours.as_fd(), wire::UNSHARED, true)?;
+    if let Some((uids, gids)) = ids {
+        privilege::write_id_maps(pid, uids, gids)?;
+        sys::send(ours.as_fd(), &[wire::MAPPED], &[]).during("telling of the ids")?;
+    }
+    expect(ours.as_fd(), wire::READY, true).map(drop)
+}
+
+/// What the child does, in the order of the stage.
+fn inside(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> Step<()> {
+    let control = control.as_fd();
+    sys::close_all_but(&[control]).doing("closing files")?;
+    let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    unshare(flags | CloneFlags::CLONE_NEWUSER).doing("making the user namespace")?;
+    sys::send(control, &[wire::UNSHARED], &[]).doing("asking for the id maps")?;
+    if mapped {
+        let message = sys::receive(control).doing("waiting for the id maps")?;
+        if message.bytes != [wire::MAPPED] {
+            let doing = "waiting for the id maps".to_owned();
+            return Err(Failure { doing, errno: libc::EPROTO });
+        }
+        super::stage::become_root()?;
+    }
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
+    if sys::parent_pid() != daemon {
+        sys::exit_now(1);
+    }
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .doing("making the mounts private")?;
+    sys::send(control, &[wire::READY], &[]).doing("telling that it works")
+}
+
+/// Tries to mount as `overcoat mount` does, in a new directory of its own, and unmounts.
+///
+/// # Errors
+/// What is in the way.
+pub fn host_mount() -> Result<(), SandboxError> {
+    // A mount that an interruption left would be there for good.
+    let _signals = super::Signals::take()?;
+    let dir = std::env::temp_dir().join(format!("overcoat-doctor.{}", std::process::id()));
+    fs::create_dir(&dir).during("making a directory to mount on")?;
+    let mounted =
+        super::HostMount::new(&dir, &super::MountOptions { read_only: true, ..Default::default() })
+            .and_then(|mount| {
+                // Nobody serves it: the end of its descriptor is the end of whoever would wait for it.
+                drop(mount);
+                super::unmount(&dir, true)
+            });
+    let removed = fs::remove_dir(&dir);
+    mounted?;
+    removed.during("removing the directory that was mounted on")
+}

@@ -1,0 +1,153 @@
+//! Archives as anybody could write them, right or wrong: newc, entry by entry.
+
+use std::io::Write;
+
+use flate2::write::GzEncoder;
+use flate2::{Compression, GzBuilder};
+
+pub(super) const DIR: u32 = 0o040755;
+pub(super) const FILE: u32 = 0o100644;
+pub(super) const PROGRAM: u32 = 0o100755;
+pub(super) const LINK: u32 = 0o120777;
+pub(super) const CHAR: u32 = 0o020600;
+
+/// An entry, with all that a header says.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) ino: u32,
+    pub(super) nlink: u32,
+    pub(super) mtime: u32,
+    pub(super) rdev: [u32; 2],
+    pub(super) data: Vec<u8>,
+    /// The sum that it claims, in an archive of the kind that has some.
+    pub(super) sum: Option<u32>,
+}
+
+/// An archive in the making.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Archive {
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Archive {
+    /// One that has the root.
+    pub(super) fn new() -> Self {
+        let mut archive = Archive::default();
+        archive.raw(".", DIR, "");
+        archive
+    }
+
+    /// An entry as it is, without its parents.
+    pub(super) fn raw(&mut self, name: &str, mode: u32, data: impl AsRef<[u8]>) -> &mut Entry {
+        self.entries.push(Entry {
+            name: name.to_owned(),
+            mode,
+            uid: 0,
+            gid: 0,
+            ino: self.entries.len() as u32 + 1,
+            nlink: 1,
+            mtime: 1_700_000_000,
+            rdev: [0, 0],
+            data: data.as_ref().to_vec(),
+            sum: None,
+        });
+        self.entries.last_mut().unwrap()
+    }
+
+    /// An entry after its parents, in the place of one of this name.
+    pub(super) fn put(&mut self, name: &str, mode: u32, data: impl AsRef<[u8]>) -> &mut Entry {
+        for (at, _) in name.match_indices('/') {
+            if !self.entries.iter().any(|entry| entry.name == name[..at]) {
+                self.raw(&name[..at], DIR, "");
+            }
+        }
+        self.entries.retain(|entry| entry.name != name);
+        self.raw(name, mode, data)
+    }
+
+    pub(super) fn file(&mut self, name: &str, data: impl AsRef<[u8]>) -> &mut Entry {
+        self.put(name, FILE, data)
+    }
+
+    pub(super) fn program(&mut self, name: &str, data: impl AsRef<[u8]>) -> &mut Entry {
+        self.put(name, PROGRAM, data)
+    }
+
+    pub(super) fn link(&mut self, name: &str, target: &str) -> &mut Entry {
+        self.put(name, LINK, target)
+    }
+
+    /// A whiteout.
+    pub(super) fn gone(&mut self, name: &str) {
+        self.put(name, CHAR, "");
+    }
+
+    /// Its bytes, without a trailer.
+    pub(super) fn open_end(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for entry in &self.entries {
+            write(entry, &mut bytes);
+        }
+        bytes
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.open_end();
+        let mut trailer = Archive::default();
+        trailer.raw("TRAILER!!!", 0, "").ino = 0;
+        write(&trailer.entries[0], &mut bytes);
+        bytes
+    }
+
+    /// In one gzip member.
+    pub(super) fn gzip(&self) -> Vec<u8> {
+        gzip(&self.bytes())
+    }
+}
+
+fn write(entry: &Entry, bytes: &mut Vec<u8>) {
+    let magic = if entry.sum.is_some() { "070702" } else { "070701" };
+    let fields = [
+        entry.ino,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.nlink,
+        entry.mtime,
+        entry.data.len() as u32,
+        0,
+        0,
+        entry.rdev[0],
+        entry.rdev[1],
+        entry.name.len() as u32 + 1,
+        entry.sum.unwrap_or(0),
+    ];
+    bytes.extend(magic.bytes());
+    fields.iter().for_each(|field| bytes.extend(format!("{field:08x}").bytes()));
+    bytes.extend(entry.name.bytes().chain([0]));
+    pad(bytes);
+    bytes.extend(&entry.data);
+    pad(bytes);
+}
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// With a field that the kernel does not know.
+pub(super) fn gzip_with_extra(bytes: &[u8]) -> Vec<u8> {
+    let builder = GzBuilder::new().extra(&b"BC\x02\0\0\0"[..]);
+    let mut encoder = builder.write(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}

@@ -1,0 +1,251 @@
+//! The command line of `check`: what is judged, what is told, exit codes, JSON and SARIF.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::archive::Archive;
+use super::programs::programs;
+use super::{Pair, base, clean, findings, names, run};
+
+/// A project with an overlay in which a note, a warning and an error are found.
+fn project(check: &str) -> Pair {
+    let mut overlay = clean();
+    overlay.file("usr/share/man/man1/tool.1.gz", "manual");
+    overlay.put("opt/all", 0o040777, "");
+    overlay.file("root/.netrc", "machine a.org login b password c\n");
+    let pair = Pair::new(&base(), &overlay.gzip());
+    fs::write(pair.path("base.cpio.gz"), super::archive::gzip(&base().bytes())).unwrap();
+    let project = format!("output: .\nimages:\n  o:\n    base: ./base.cpio\n{check}");
+    fs::write(pair.path("overcoat.yml"), project).unwrap();
+    pair
+}
+
+#[test]
+fn the_exit_code_says_whether_something_denied_was_found() {
+    let pair = project("");
+    let code =
+        |arguments: &[&str]| pair.check(&[&["base.cpio", "o.cpio.gz"], arguments].concat()).code;
+    assert_eq!(code(&[]), 1);
+    assert_eq!(code(&["--skip", "safe/credentials"]), 0);
+    assert_eq!(code(&["--skip", "safe/credentials", "--deny", "warning"]), 1);
+    assert_eq!(code(&["--skip", "safe", "--deny", "warning"]), 0);
+    assert_eq!(code(&["--only", "lean", "--deny", "note"]), 1);
+    assert_eq!(code(&["--only", "works", "--deny", "note"]), 0);
+    assert_eq!(pair.check(&["base.cpio", "none.cpio.gz"]).code, 2);
+    // What is beneath is not judged: it is needed.
+    fs::write(pair.path("broken.cpio"), "070701 and so on").unwrap();
+    assert_eq!(pair.check(&["broken.cpio", "o.cpio.gz"]).code, 2);
+    // Nor can it be told of an archive that nobody looks into.
+    assert_eq!(pair.check(&["base.cpio", "broken.cpio", "--only", "works"]).code, 2);
+    assert_eq!(pair.check(&["base.cpio", "broken.cpio"]).code, 1);
+}
+
+#[test]
+fn a_finding_names_layer_path_and_how_to_mend_it() {
+    let pair = project("");
+    let said = pair.check(&["base.cpio", "o.cpio.gz"]);
+    let told = "\
+error: safe/credentials: a file that is there to hold credentials
+  o.cpio.gz:/root/.netrc: a .netrc with credentials in it
+  mend: leave it out, and change what is in it
+warning: safe/world-writable: something that everybody may change
+  o.cpio.gz:/opt/all: everybody may delete and replace what is in it (mode 0777)
+  mend: take the right away (chmod o-w), or set the sticky bit on a directory (chmod +t)
+note: lean/docs: documentation
+  o.cpio.gz:/usr/share/man: a file of documentation (saves 4.1 kB)
+  mend: let overcoat's clean-up take it away (`cleanup:`), or delete it as the last step
+";
+    assert_eq!(said.stdout, told);
+    let without_manifest = "could not look for fit/changed-beneath: o.cpio.gz has no manifest";
+    assert!(said.stderr.contains(without_manifest), "{}", said.stderr);
+    assert!(said.stderr.ends_with("o.cpio.gz: 1 error, 1 warning, 1 note\n"), "{}", said.stderr);
+}
+
+#[test]
+fn of_many_findings_some_are_told_and_how_many_more_there_are() {
+    let mut overlay = Archive::new();
+    for number in 0..25 {
+        overlay.put(&format!("opt/{number:02}"), 0o040777, "");
+    }
+    let pair = Pair::new(&base(), &overlay.gzip());
+    let said = pair.check(&["base.cpio", "o.cpio.gz"]);
+    assert_eq!(said.stdout.matches("o.cpio.gz:/opt/").count(), 10);
+    assert!(said.stdout.contains("  …and 15 more (--all shows them)\n"), "{}", said.stdout);
+    for all in ["--all", "-v"] {
+        let said = pair.check(&["base.cpio", "o.cpio.gz", all]);
+        assert_eq!(said.stdout.matches("o.cpio.gz:/opt/").count(), 25);
+    }
+}
+
+#[test]
+fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
+    let pair = project(
+        "    check:\n      skip:\n\
+         \x20       - {lint: safe/credentials, path: /root/.netrc, reason: a public account}\n\
+         \x20       - {lint: lean, reason: we like manuals}\n\
+         \x20       - {lint: safe/setuid, path: /opt/**, reason: not there any more}\n",
+    );
+    let said = pair.check(&[]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let vain = "o: the project silences safe/setuid, which was not found";
+    assert!(said.stderr.contains(vain), "{}", said.stderr);
+    assert!(said.stderr.ends_with("o: 1 warning, 2 silenced\n"), "{}", said.stderr);
+    let said = pair.check(&["o", "--json"]);
+    assert_eq!(names(&findings(&said)), ["safe/world-writable".to_owned()].into());
+    let report: Value = serde_json::from_str(&said.stdout).unwrap();
+    let silenced = report["checks"][0]["silenced"].as_array().unwrap();
+    let reasons: Vec<_> = silenced.iter().map(|found| (&found["lint"], &found["reason"])).collect();
+    let wanted = [
+        (&json!("safe/credentials"), &json!("a public account")),
+        (&json!("lean/docs"), &json!("we like manuals")),
+    ];
+    assert_eq!(reasons, wanted);
+
+    // Everywhere but there it is told.
+    let pair = project(
+        "    check:\n      skip: [{lint: safe/credentials, path: /home/*/.netrc, reason: ours}]\n",
+    );
+    assert_eq!(pair.check(&["o"]).code, 1);
+    for (check, wanted) in [
+        ("    check: {skip: [{lint: safe/setuid}]}\n", "the key `reason` is missing"),
+        ("    check: {skip: [{lint: safe/setuid, reason: ' '}]}\n", "there is no reason"),
+        ("    check: {skip: [{lint: setuid, reason: x}]}\n", "did you mean `safe/setuid`?"),
+        ("    check: {skip: [{lint: safe/x, path: x, reason: x}]}\n", "begins with `/`"),
+        ("    check: {budget: {size: much}}\n", "`much` is no size"),
+    ] {
+        let said = project(check).check(&["o"]);
+        assert_eq!(said.code, 2, "{check}: {}", said.stdout);
+        assert!(said.stderr.contains(wanted), "{check}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn all_overlays_of_a_project_are_tried_on_the_next_base() {
+    let pair = project("  p:\n    base: ./base.cpio\n    overlays: [o]\n");
+    let mut over = Archive::new();
+    over.program("usr/bin/more", &programs().program);
+    fs::write(pair.path("p.cpio.gz"), over.gzip()).unwrap();
+    let mut next = base();
+    next.entries.retain(|entry| !entry.name.starts_with("usr/lib/libdemo.so.1"));
+    fs::write(pair.path("next.cpio"), next.bytes()).unwrap();
+    let said = pair.check(&["--base", "next.cpio", "--only", "works"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    let verdicts: Vec<_> = said.stdout.lines().filter(|line| line.contains("fit")).collect();
+    assert_eq!(
+        verdicts,
+        ["o: does not fit: 1 error", "p: does not fit: 1 error"],
+        "{}",
+        said.stdout
+    );
+    assert!(said.stdout.contains("o.cpio.gz:/usr/bin/demo-tool: it needs libdemo.so.1"));
+    assert!(said.stdout.contains("p.cpio.gz:/usr/bin/more: it needs libdemo.so.1"));
+    // By their paths, each for itself.
+    let said = pair.check(&["--base", "next.cpio", "--only", "fit", "o.cpio.gz", "p.cpio.gz"]);
+    let verdicts: Vec<_> = said.stdout.lines().filter(|line| line.contains("fits")).collect();
+    assert_eq!(verdicts, ["o.cpio.gz: fits: nothing found", "p.cpio.gz: fits: nothing found"]);
+}
+
+#[test]
+fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
+    let mut base = base();
+    base.link("etc/broken", "none");
+    base.program("usr/bin/broken", &programs().other_program);
+    base.link("etc/way", "plain.conf");
+    let mut overlay = Archive::new();
+    overlay.gone("usr/lib/libdemo.so.1.0");
+    overlay.gone("etc/plain.conf");
+    overlay.gone("usr/lib/systemd/system/demo.service");
+    let pair = Pair::new(&base, &overlay.gzip());
+    let found = pair.findings(&[]);
+    let said: Vec<_> = found
+        .iter()
+        .map(|finding| (finding["lint"].as_str().unwrap(), finding["path"].as_str().unwrap()))
+        .collect();
+    let programs = ["/usr/bin/demo", "/usr/bin/env", "/usr/bin/sh", "/usr/lib/systemd/systemd"];
+    let mut wanted: Vec<_> = programs.map(|path| ("works/elf-library", path)).to_vec();
+    wanted.push(("works/elf-library", "/usr/sbin/init"));
+    wanted.push(("works/unit-missing", "/etc/systemd/system/multi-user.target.wants/demo.service"));
+    wanted.push(("works/dangling-link", "/etc/way"));
+    wanted.push(("works/dangling-link", "/usr/lib/libdemo.so.1"));
+    assert_eq!(said, wanted, "{found:#?}");
+    // All of it, where all is judged.
+    let whole = names(&pair.findings(&["--whole", "--only", "works"]));
+    assert!(whole.contains("works/elf-library") && whole.contains("works/dangling-link"));
+    let said = pair.check(&["base.cpio", "--only", "works", "--json"]);
+    let found = findings(&said);
+    let paths: Vec<_> = found.iter().map(|finding| finding["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/usr/bin/broken", "/etc/broken"], "{found:#?}");
+}
+
+#[test]
+fn findings_are_the_same_and_in_one_order_each_time() {
+    let pair = project("");
+    let once = pair.check(&["base.cpio", "o.cpio.gz", "--whole", "--json"]).stdout;
+    for _ in 0..5 {
+        assert_eq!(pair.check(&["base.cpio", "o.cpio.gz", "--whole", "--json"]).stdout, once);
+    }
+}
+
+#[test]
+fn lints_are_listed_and_explained() {
+    let here = Path::new("/");
+    let list = run(here, &["--list"]);
+    assert_eq!(list.code, 0);
+    let names: Vec<_> = list.stdout.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert!(names.len() > 60, "{}", list.stdout);
+    for line in &names {
+        let name = line.split(' ').next().unwrap();
+        let said = run(here, &["--explain", name]);
+        assert_eq!(said.code, 0, "{name}");
+        assert!(said.stdout.starts_with(&format!("{name} (")), "{}", said.stdout);
+        assert!(said.stdout.contains("\n\nTo mend it: "), "{}", said.stdout);
+    }
+    let some = run(here, &["--list", "--only", "fit"]).stdout;
+    assert!(some.starts_with("fit: ") && !some.contains("works/"), "{some}");
+    let said = run(here, &["--explain", "elf-libary"]);
+    assert_eq!(said.code, 2);
+    assert!(said.stderr.contains("did you mean `works/elf-library`?"), "{}", said.stderr);
+    let said = run(here, &["base.cpio", "--skip", "save/setuid"]);
+    assert!(said.stderr.contains("did you mean `safe/setuid`?"), "{}", said.stderr);
+}
+
+#[test]
+fn sarif_has_what_the_standard_asks_for() {
+    let pair = project("    check: {skip: [{lint: lean/docs, reason: we like manuals}]}\n");
+    let said = pair.check(&["o", "--sarif"]);
+    assert_eq!(said.code, 1);
+    let log: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(log["version"], "2.1.0");
+    assert!(log["$schema"].as_str().unwrap().contains("sarif"));
+    let run = &log["runs"][0];
+    let driver = &run["tool"]["driver"];
+    assert_eq!(driver["name"], "overcoat");
+    let rules = driver["rules"].as_array().unwrap();
+    for rule in rules {
+        assert!(rule["id"].as_str().unwrap().contains('/'));
+        for text in ["shortDescription", "fullDescription", "help"] {
+            assert!(!rule[text]["text"].as_str().unwrap().is_empty(), "{rule}");
+        }
+        let level = rule["defaultConfiguration"]["level"].as_str().unwrap();
+        assert!(["error", "warning", "note"].contains(&level), "{rule}");
+    }
+    let results = run["results"].as_array().unwrap();
+    let levels: Vec<_> = results.iter().map(|result| result["level"].as_str().unwrap()).collect();
+    assert_eq!(levels, ["error", "warning", "note"]);
+    for result in results {
+        let index = result["ruleIndex"].as_u64().unwrap() as usize;
+        assert_eq!(rules[index]["id"], result["ruleId"]);
+        assert!(!result["message"]["text"].as_str().unwrap().is_empty());
+        let location = &result["locations"][0];
+        let uri = location["physicalLocation"]["artifactLocation"]["uri"].as_str().unwrap();
+        assert!(uri.ends_with("o.cpio.gz"), "{uri}");
+        let path = location["logicalLocations"][0]["fullyQualifiedName"].as_str().unwrap();
+        assert!(path.starts_with('/'), "{path}");
+        assert!(result["partialFingerprints"]["overcoat/v1"].is_string());
+    }
+    assert_eq!(results[2]["suppressions"][0]["kind"], "external");
+    assert_eq!(results[2]["suppressions"][0]["justification"], "we like manuals");
+    assert_eq!(results[0].get("suppressions"), None);
+}

@@ -1,0 +1,221 @@
+//! Real overlays on real bases, and on those bases as they might become.
+//!
+//! Newer bases are mounts of the lab's base with a change over it: a folder is a base like any other.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::archive::Archive;
+use super::{findings, names};
+use crate::discovery;
+use crate::support::stage::{Finished, Stage, Who, finish};
+
+/// The discovery overlay, with a configuration file of the base's changed by it.
+struct Pair {
+    stage: Stage,
+    overlay: PathBuf,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let stage = Stage::new();
+        stage.write("issue/provisioner.yml", "files: files\n");
+        stage.write("issue/files/etc/issue", "ours\n");
+        let image = discovery::image(&stage, &["issue"], "cleanup: {docs: true, locales: true}");
+        let overlay = stage.out(Who::Root).join("discovery.cpio.gz");
+        finish(&mut discovery::build(&stage, Who::Root, &image, &overlay)).ok();
+        Pair { stage, overlay }
+    }
+
+    fn check(&self, arguments: &[&str]) -> Finished {
+        finish(self.stage.overcoat(Who::Root).arg("check").args(arguments))
+    }
+
+    /// The file of the base at a path.
+    fn cat(&self, path: &str) -> Vec<u8> {
+        let debian = self.stage.debian();
+        finish(self.stage.overcoat(Who::Root).arg("cat").arg(debian).arg(format!(":{path}")))
+            .ok()
+            .stdout
+    }
+
+    /// A base that is the lab's with `change` over it.
+    fn newer(&self, name: &str, change: &Archive) -> PathBuf {
+        let over = self.stage.write(format!("{name}.cpio"), change.bytes());
+        let root = self.stage.path(name);
+        std::fs::create_dir(&root).unwrap();
+        let mut mount = self.stage.overcoat(Who::Root);
+        finish(mount.arg("mount").arg(self.stage.debian()).arg(over).arg(&root)).ok();
+        root
+    }
+
+    /// What is found when the overlay lies over this base, by lint and path, and what it says.
+    fn over(&self, base: &Path) -> (i32, Vec<Value>) {
+        let overlay = self.overlay.to_str().unwrap();
+        let said = self.check(&["--base", base.to_str().unwrap(), overlay, "--json"]);
+        let report = super::Said {
+            code: said.code,
+            stdout: String::from_utf8(said.stdout).unwrap(),
+            stderr: said.stderr,
+        };
+        let findings = findings(&report).into_iter();
+        // What is so over its own base too, is of another test.
+        let own = |finding: &Value| {
+            ["lean/duplicate", "safe/setuid", "fit/conffile-shadowed"]
+                .iter()
+                .any(|lint| finding["lint"] == *lint)
+        };
+        (report.code, findings.filter(|finding| !own(finding)).collect())
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for name in ["libc", "library", "conffile", "untouched"] {
+            let root = self.stage.path(name);
+            if root.exists() {
+                finish(self.stage.overcoat(Who::Root).arg("umount").arg(root)).ok();
+            }
+        }
+    }
+}
+
+fn text<'a>(finding: &'a Value, key: &str) -> &'a str {
+    finding[key].as_str().unwrap()
+}
+
+#[test]
+fn the_discovery_overlay_fits_its_base_and_newer_ones_as_far_as_they_let_it() {
+    let pair = Pair::new();
+    let status = String::from_utf8(pair.cat("/var/lib/dpkg/status")).unwrap();
+
+    // On its own base: nothing that is wrong.
+    let debian = pair.stage.debian();
+    let said = pair.check(&[
+        debian.to_str().unwrap(),
+        pair.overlay.to_str().unwrap(),
+        "--deny",
+        "warning",
+    ]);
+    said.ok();
+
+    // libc has been upgraded.
+    let mut change = Archive::default();
+    let version = version_of(&status, "libc6");
+    let paragraph = paragraph(&status, "libc6");
+    let upgraded = paragraph.replace(&version, "2.36-9+deb12u99");
+    assert_ne!(upgraded, paragraph);
+    change.file("var/lib/dpkg/status", status.replace(&paragraph, &upgraded));
+    let mut libc = pair.cat("/usr/lib/x86_64-linux-gnu/libc.so.6");
+    libc.extend(b"newer");
+    change.program("usr/lib/x86_64-linux-gnu/libc.so.6", libc);
+    let (code, found) = pair.over(&pair.newer("libc", &change));
+    assert_eq!(code, 1);
+    let said: Vec<_> = found.iter().map(|f| (text(f, "lint"), text(f, "path"))).collect();
+    assert_eq!(said, [("fit/package-database", "/var/lib/dpkg/status")], "{found:#?}");
+    let message = format!("libc6 is said to be {version}, and the base's is 2.36-9+deb12u99");
+    assert_eq!(text(&found[0], "message"), message);
+
+    // A library is gone, with its package.
+    let mut change = Archive::default();
+    change.gone("usr/lib/x86_64-linux-gnu/libcrypto.so.3");
+    let libssl = self::paragraph(&status, "libssl3");
+    change.file("var/lib/dpkg/status", status.replace(&libssl, ""));
+    change.gone("var/lib/dpkg/info/libssl3:amd64.list");
+    let root = pair.newer("library", &change);
+    let (code, found) = pair.over(&root);
+    assert_eq!(code, 1);
+    let of = |lint: &str| -> BTreeSet<String> {
+        let found = found.iter().filter(|finding| finding["lint"] == lint);
+        found.map(|finding| text(finding, "path").to_owned()).collect()
+    };
+    assert_eq!(
+        names(&found),
+        ["fit/package-database".to_owned(), "works/elf-library".to_owned()].into(),
+        "{found:#?}"
+    );
+    assert_eq!(of("fit/package-database").len(), 1);
+    let broken = of("works/elf-library");
+    assert!(broken.contains("/usr/bin/ipmitool"), "{broken:?}");
+    pair.same_as_ldd(&root, &broken);
+
+    // A configuration file has changed: one that the overlay has a version of, and one that it has
+    // not.
+    let mut change = Archive::default();
+    change.file("etc/issue", "theirs, and newer\n");
+    let (code, found) = pair.over(&pair.newer("conffile", &change));
+    assert_eq!(code, 0);
+    let said: Vec<_> = found.iter().map(|f| (text(f, "lint"), text(f, "path"))).collect();
+    assert_eq!(said, [("fit/changed-beneath", "/etc/issue")], "{found:#?}");
+    let mut change = Archive::default();
+    change.file("etc/profile", "# newer\n");
+    let (code, found) = pair.over(&pair.newer("untouched", &change));
+    assert_eq!((code, found), (0, Vec::new()));
+}
+
+/// The paragraph of a package.
+fn paragraph(status: &str, package: &str) -> String {
+    let begin = format!("Package: {package}\n");
+    let paragraph = status.split_inclusive("\n\n").find(|text| text.starts_with(&begin));
+    paragraph.unwrap().to_owned()
+}
+
+fn version_of(status: &str, package: &str) -> String {
+    let paragraph = paragraph(status, package);
+    let line = paragraph.lines().find_map(|line| line.strip_prefix("Version: "));
+    line.unwrap().to_owned()
+}
+
+impl Pair {
+    /// ldd, in the root itself, misses a library of just those programs that are found, and of
+    /// those that load one of them.
+    fn same_as_ldd(&self, base: &Path, found: &BTreeSet<String>) {
+        let own = self.own_paths();
+        let programs = own.iter().filter(|path| path.contains("bin/") || path.contains(".so"));
+        let programs = programs.map(String::as_str).collect::<Vec<_>>().join(" ");
+        let script =
+            format!("for file in {programs}; do echo $file; ldd $file 2>/dev/null || true; done");
+        let mut run = self.stage.overcoat(Who::Root);
+        run.arg("run").arg(base).arg(&self.overlay).args(["--", "sh", "-c", &script]);
+        let said = String::from_utf8(finish(&mut run).ok().stdout).unwrap();
+        let mut file = "";
+        let (mut missing, mut loads): (BTreeSet<&str>, BTreeSet<(&str, &str)>) = Default::default();
+        for line in said.lines() {
+            if line.starts_with('/') {
+                file = line;
+            } else if line.contains("not found") {
+                missing.insert(file);
+            } else if let Some((_, path)) = line.split_once(" => ") {
+                loads.insert((file, path.split(' ').next().unwrap()));
+            }
+        }
+        let broken = |file: &str| {
+            // A library is found under its own name, and named by that of a link.
+            let is_found = |path: &str| found.iter().any(|other| other.starts_with(&real(path)));
+            let mut loaded = loads.iter().filter(|(by, _)| *by == file);
+            is_found(file) || loaded.any(|(_, path)| is_found(path))
+        };
+        for file in &missing {
+            assert!(broken(file), "ldd misses a library of {file}, which was not found");
+        }
+        for file in found {
+            assert!(missing.contains(file.as_str()), "{file} was found, and ldd misses nothing");
+        }
+    }
+
+    /// The paths of the overlay.
+    fn own_paths(&self) -> BTreeSet<String> {
+        let script = format!("gzip -dc {} | cpio -it --quiet", self.overlay.display());
+        self.stage.sh(&script).lines().map(|path| format!("/{path}")).collect()
+    }
+}
+
+/// A path in a root with merged /usr.
+fn real(path: &str) -> String {
+    match path.starts_with("/lib") {
+        true => format!("/usr{path}"),
+        false => path.to_owned(),
+    }
+}

@@ -1,0 +1,87 @@
+//! Programs, libraries and a kernel module, as the host's compiler and linker make them.
+
+use std::sync::OnceLock;
+
+use crate::support::tools::sh;
+
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// Any ELF file at the place of a loader.
+    pub(super) loader: Vec<u8>,
+    /// `libdemo.so.1`, with the version DEMO_1.
+    pub(super) library: Vec<u8>,
+    /// The same with DEMO_2 as well.
+    pub(super) newer_library: Vec<u8>,
+    /// Needs DEMO_1 of `libdemo.so.1`.
+    pub(super) program: Vec<u8>,
+    /// Needs DEMO_2 of it.
+    pub(super) newer_program: Vec<u8>,
+    /// Needs `libother.so.1`.
+    pub(super) other_program: Vec<u8>,
+    pub(super) other_library: Vec<u8>,
+    /// Names another loader.
+    pub(super) foreign_program: Vec<u8>,
+    /// Needs `libprivate.so.1` and looks for it in `$ORIGIN/../lib/private`.
+    pub(super) private_program: Vec<u8>,
+    /// A module for the kernel 6.1.0-1.
+    pub(super) module: Vec<u8>,
+}
+
+/// Each is made once.
+pub(super) fn programs() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"
+            cat >lib.c <<'END'
+            int demo(void) { return 1; }
+            int demo2(void) { return 2; }
+END
+            echo 'DEMO_1 { global: demo; local: *; };' >1.map
+            echo 'DEMO_1 { global: demo; local: *; }; DEMO_2 { global: demo2; } DEMO_1;' >2.map
+            echo 'extern int demo(void); void _start(void) { demo(); }' >1.c
+            echo 'extern int demo2(void); void _start(void) { demo2(); }' >2.c
+            cat >module.c <<'END'
+            __attribute__((section(".modinfo"), used))
+            static const char magic[] = "license=GPL\0vermagic=6.1.0-1 SMP mod_unload ";
+END
+            library() { cc -shared -nostdlib -o "$1" -Wl,-soname,"$2" lib.c $3; }
+            program() { cc -nostdlib -fPIE -pie -o "$1" "$2" "$3" -Wl,-dynamic-linker,"$4" $5; }
+            library loader ld-demo.so.2 ''
+            library library libdemo.so.1 -Wl,--version-script=1.map
+            library newer_library libdemo.so.1 -Wl,--version-script=2.map
+            library other_library libother.so.1 ''
+            library private_library libprivate.so.1 ''
+            ld=/lib64/ld-demo.so.2
+            program program 1.c library $ld ''
+            program newer_program 2.c newer_library $ld ''
+            program other_program 1.c other_library $ld ''
+            program foreign_program 1.c library /lib/ld-foreign.so.1 ''
+            program private_program 1.c private_library $ld \
+                '-Wl,-rpath,$ORIGIN/../lib/private -Wl,--enable-new-dtags'
+            cc -c -o module module.c
+        "#;
+        sh(dir.path(), script);
+        let made = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        Programs {
+            loader: made("loader"),
+            library: made("library"),
+            newer_library: made("newer_library"),
+            program: made("program"),
+            newer_program: made("newer_program"),
+            other_program: made("other_program"),
+            other_library: made("other_library"),
+            foreign_program: made("foreign_program"),
+            private_program: made("private_program"),
+            module: made("module"),
+        }
+    })
+}
+
+/// A program with another machine in its header.
+pub(super) fn for_another_machine(program: &[u8]) -> Vec<u8> {
+    const EM_S390: [u8; 2] = [22, 0];
+    let mut program = program.to_vec();
+    program[18..20].copy_from_slice(&EM_S390);
+    program
+}

@@ -1,0 +1,294 @@
+//! `doctor`: each thing that can be missing is made to be, and named with what mends it.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::USER;
+use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+
+/// What is found by `who`, where `breaking` was done before, by root in the stage's mount namespace.
+fn examined(breaking: &str, who: Who) -> Report {
+    // What is broken is so for a thread alone, and for what that starts.
+    let alone = || {
+        let stage = Stage::new();
+        stage.sh(breaking);
+        if !breaking.contains("ansible") {
+            // It takes most of the time.
+            stage.sh(&hide("ansible-playbook"));
+        }
+        let command = stage.overcoat(who);
+        ask(&stage, who, command)
+    };
+    std::thread::scope(|scope| scope.spawn(alone).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn ask(stage: &Stage, who: Who, mut command: Command) -> Report {
+    command.env("HOME", stage.temporary(who)).args(["doctor", "--json"]);
+    let finished = finish(&mut command);
+    let json: Value = serde_json::from_slice(&finished.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {finished:?}"));
+    assert_eq!(json["schema"], 1);
+    assert!(!Stage::mounts().contains("fuse.overcoat"), "{}", Stage::mounts());
+    Report { finished, json }
+}
+
+struct Report {
+    finished: Finished,
+    json: Value,
+}
+
+impl Report {
+    /// Checks that the finding `name` is of this state, and holds all `parts`; the rest of them.
+    fn has(self, name: &str, state: &str, parts: &[&str]) -> Self {
+        let findings = self.json["findings"].as_array().unwrap();
+        let found: Vec<_> = findings.iter().filter(|finding| finding["name"] == name).collect();
+        assert_eq!(found.len(), 1, "{name}: {:#}", self.json);
+        assert_eq!(found[0]["state"], state, "{:#}", self.json);
+        let text = found[0].to_string();
+        for part in parts {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
+        self
+    }
+
+    /// Checks the exit code, and that it is the report's.
+    fn code(self, code: i32) -> Self {
+        assert_eq!(self.json["ready"], code == 0, "{:#}", self.json);
+        assert_eq!(self.finished.code, code, "{:#}", self.json);
+        self
+    }
+}
+
+const HIDE_DEVICE: &str = "
+    mkdir dev; mount -t tmpfs -o mode=755 dev dev
+    for name in null zero full random urandom tty; do cp -a /dev/$name dev/; done";
+
+#[test]
+fn where_all_works_all_is_said_to_work() {
+    let stage = Stage::new();
+    for who in EVERYBODY {
+        let mut report = ask(&stage, who, stage.overcoat(who)).code(0);
+        let needed = match who {
+            Who::Root => &["rights"][..],
+            Who::Unprivileged => &["user namespaces", "id programs", "subordinate ids", "seccomp"],
+        };
+        for name in needed.iter().chain(&["kernel", "fuse", "a root", "mount", "mksquashfs"]) {
+            report = report.has(name, "works", &[]);
+        }
+        report.has("mmdebstrap", "works", &["mmdebstrap 1"]).has("ansible", "works", &["core"]);
+        assert!(stage.files(who).is_empty(), "{:?}", stage.files(who));
+        let text = finish(stage.overcoat(who).arg("doctor")).ok().text();
+        assert!(text.contains("\nimages can be built here"), "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
+    }
+}
+
+#[test]
+fn without_the_fuse_device_its_module_is_to_be_loaded() {
+    for who in EVERYBODY {
+        examined(&format!("{HIDE_DEVICE}\nmount --bind dev /dev"), who)
+            .code(1)
+            .has("fuse", "fault", &["/dev/fuse is missing", "\"modprobe fuse\"", "--device"])
+            .has("a root", "untried", &[])
+            .has("mount", "untried", &[]);
+    }
+}
+
+#[test]
+fn a_fuse_device_for_root_alone_is_to_be_opened() {
+    let breaking =
+        format!("{HIDE_DEVICE}\ncp -a /dev/fuse dev/; chmod 600 dev/fuse; mount --bind dev /dev");
+    let parts = ["Permission denied", "\"chmod 666 /dev/fuse\""];
+    examined(&breaking, Who::Unprivileged).code(1).has("fuse", "fault", &parts);
+}
+
+#[test]
+fn without_newuidmap_its_package_is_named() {
+    for program in ["newuidmap", "newgidmap"] {
+        let parts =
+            [&format!("`{program}` is not installed"), "\"apt install uidmap\"", "only root"];
+        examined(&hide(program), Who::Unprivileged)
+            .code(1)
+            .has("id programs", "fault", &parts)
+            .has("a root", "untried", &[]);
+        // It is of no use to root.
+        examined(&hide(program), Who::Root).code(0);
+    }
+}
+
+/// A program that is there, and is no file.
+fn hide(program: &str) -> String {
+    format!("mount --bind /dev/null \"$(command -v {program})\"")
+}
+
+/// A program without its rights.
+fn strip(program: &str) -> String {
+    format!("f=$(command -v {program}); cat $f >copy; chmod 755 copy; mount --bind copy $f")
+}
+
+#[test]
+fn a_newuidmap_without_its_rights_is_to_be_installed_anew() {
+    let parts = ["is not setuid", "\"apt install --reinstall uidmap\""];
+    examined(&strip("newuidmap"), Who::Unprivileged)
+        .code(1)
+        .has("subordinate ids", "fault", &parts)
+        .has("a root", "untried", &[]);
+}
+
+#[test]
+fn where_no_rights_can_be_gained_that_is_the_reason() {
+    let stage = Stage::new();
+    let mut command = Command::new("setpriv");
+    let program = stage.path("overcoat");
+    command.args(["--no-new-privs", "--reuid", USER, "--regid", USER, "--init-groups", "--"]);
+    command.arg(program).current_dir(stage.out(Who::Unprivileged));
+    command.env("TMPDIR", stage.temporary(Who::Unprivileged));
+    ask(&stage, Who::Unprivileged, command)
+        .code(1)
+        .has("subordinate ids", "fault", &["no_new_privs"])
+        .has("mount", "lacks", &[]);
+}
+
+#[test]
+fn a_user_without_subordinate_ids_is_told_a_free_range() {
+    let breaking = "
+        printf 'bob:100000:65536\\ncarol:231072:1000\\n' >ids
+        mount --bind ids /etc/subuid; mount --bind ids /etc/subgid";
+    let command =
+        format!("\"usermod --add-subuids 232072-297607 --add-subgids 232072-297607 {USER}\"");
+    examined(breaking, Who::Unprivileged)
+        .code(1)
+        .has("subordinate ids", "fault", &[&command, "/etc/subuid"])
+        .has("a root", "untried", &[]);
+}
+
+#[test]
+fn few_subordinate_ids_are_enough_to_build() {
+    let breaking = format!(
+        "echo {USER}:100000:1000 >ids; mount --bind ids /etc/subuid; mount --bind ids /etc/subgid"
+    );
+    examined(&breaking, Who::Unprivileged)
+        .code(0)
+        .has("subordinate ids", "note", &["1000 ids", "65535"])
+        .has("a root", "works", &[]);
+}
+
+#[test]
+fn a_setting_that_forbids_user_namespaces_is_named() {
+    let stage = Stage::new();
+    // A namespace with all ids, in which the setting can be made for what is inside alone.
+    let script = "
+        mkfifo made mapped
+        unshare --user --mount sh -euc 'echo >made; read _ <mapped; exec \"$@\"' sh sh -euc '
+          echo 0 >/proc/sys/user/max_user_namespaces
+          cd user
+          exec setpriv --reuid \"$1\" --regid \"$1\" --clear-groups -- env \
+            TMPDIR=$PWD/../user.tmp HOME=/ ../overcoat doctor --json
+        ' sh \"$(id -u overcoat-test)\" >out 2>err &
+        read _ <made
+        echo 0 0 4294967295 >/proc/$!/uid_map; echo 0 0 4294967295 >/proc/$!/gid_map
+        echo >mapped
+        if wait $!; then echo 0; else echo $?; fi";
+    let code: i32 = stage.sh(script).trim().parse().unwrap();
+    let said = fs::read_to_string(stage.path("err")).unwrap();
+    let json = serde_json::from_slice(&fs::read(stage.path("out")).unwrap());
+    let json: Value = json.unwrap_or_else(|error| panic!("{error}: {said}"));
+    let (command, stdout) = (String::new(), Vec::new());
+    let finished = Finished { command, code, stdout, stderr: said };
+    let parts = ["user.max_user_namespaces = 0", "\"sysctl -w user.max_user_namespaces=10000\""];
+    Report { finished, json }
+        .code(1)
+        .has("user namespaces", "fault", &parts)
+        .has("subordinate ids", "untried", &[])
+        .has("a root", "untried", &[]);
+}
+
+#[test]
+fn a_root_without_capabilities_is_told_so() {
+    let stage = Stage::new();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-sys_admin", "--"]).arg(stage.path("overcoat"));
+    command.current_dir(stage.out(Who::Root)).env("TMPDIR", stage.temporary(Who::Root));
+    ask(&stage, Who::Root, command).code(1).has("rights", "fault", &["CAP_SYS_ADMIN"]);
+}
+
+#[test]
+fn without_fusermount3_only_mounts_are_lacking() {
+    let who = Who::Unprivileged;
+    let parts = ["`fusermount3` is not installed", "\"apt install fuse3\""];
+    examined(&hide("fusermount3"), who).code(0).has("mount", "lacks", &parts);
+    let parts = ["\"apt install --reinstall fuse3\""];
+    examined(&strip("fusermount3"), who).code(0).has("mount", "lacks", &parts);
+    let breaking = "echo user_allow_other >conf; mount --bind conf /etc/fuse.conf";
+    examined(breaking, who).code(0).has("shared mounts", "works", &[]);
+    let breaking = "echo >conf; mount --bind conf /etc/fuse.conf";
+    let parts = ["\"echo user_allow_other >>/etc/fuse.conf\""];
+    examined(breaking, who).code(0).has("shared mounts", "lacks", &parts);
+}
+
+#[test]
+fn programs_that_some_commands_run_are_named_with_their_packages() {
+    let programs = ["mmdebstrap", "mksquashfs", "ansible-playbook"];
+    let breaking = programs.map(hide).join("\n");
+    examined(&breaking, Who::Unprivileged)
+        .code(0)
+        .has("mmdebstrap", "lacks", &["\"apt install mmdebstrap\"", "base"])
+        .has("mksquashfs", "lacks", &["\"apt install squashfs-tools\"", "base"])
+        .has("ansible", "lacks", &["\"apt install ansible\"", "role"]);
+}
+
+#[test]
+fn programs_that_do_not_do_what_is_wanted_are_found_out() {
+    let breaking = r#"
+        cat >old <<'END'
+#!/bin/sh
+[ "$1" = -version ] && { echo 'mksquashfs version 4.4 (2019/08/29)'; exit 1; }
+echo 'mksquashfs: invalid option -tar' >&2; exit 1
+END
+        cat >empty <<'END'
+#!/bin/sh
+echo '{}'
+END
+        chmod 755 old empty
+        mount --bind old "$(command -v mksquashfs)"
+        mount --bind empty "$(command -v ansible-doc)""#;
+    examined(breaking, Who::Unprivileged)
+        .code(0)
+        .has("mksquashfs", "lacks", &["version 4.4", "invalid option", "4.5 or newer"])
+        .has("ansible", "lacks", &["without community.general.chroot", "ansible-galaxy"]);
+}
+
+#[test]
+fn masked_parts_of_proc_and_little_memory_are_noted() {
+    let breaking = "
+        mount --bind /dev/null /proc/keys
+        sed 's/^MemAvailable:.*/MemAvailable: 200000 kB/' /proc/meminfo >memory
+        mount --bind memory /proc/meminfo";
+    for who in EVERYBODY {
+        examined(breaking, who)
+            .code(0)
+            .has("container", "note", &["masked"])
+            .has("memory", "note", &["0.2 GB", "--upper-size"])
+            .has("a root", "works", &[]);
+    }
+}
+
+#[test]
+fn what_machines_need_to_boot_is_lacking_for_that_alone() {
+    let qemu = "qemu-system-x86_64";
+    let script = format!("command -v {qemu} >/dev/null && echo yes || :");
+    if Stage::new().sh(&script).is_empty() {
+        // Tests that boot machines are no part of the others, nor is what they need.
+        let parts = ["qemu-system-x86 ipxe-qemu", "boot"];
+        examined("", Who::Unprivileged).code(0).has("qemu", "lacks", &parts);
+        return;
+    }
+    let parts = ["\"apt install --no-install-recommends qemu-system-x86 ipxe-qemu\""];
+    examined(&hide(qemu), Who::Unprivileged).code(0).has("qemu", "lacks", &parts);
+    let breaking = "mount -t tmpfs none /usr/lib/ipxe/qemu";
+    let parts = ["rom", "\"apt install ipxe-qemu\""];
+    examined(breaking, Who::Unprivileged).code(0).has("qemu", "lacks", &parts);
+}
