@@ -3,7 +3,6 @@
 
 pub mod below;
 pub mod boot;
-
 pub mod calendar;
 pub mod check;
 pub mod cli;
@@ -12,6 +11,7 @@ pub mod doctor;
 pub mod extract;
 pub mod fuse;
 pub mod import;
+pub mod inspect;
 pub mod layers;
 pub mod live;
 pub mod look;

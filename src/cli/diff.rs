@@ -259,11 +259,14 @@ impl Report<'_> {
                         Aspect::Content if old.attr.size == new.attr.size => {
                             format!("{word} of {}", size_text(new.attr.size))
                         }
-                        Aspect::Content => format!(
-                            "{word} {} -> {}",
-                            size_text(old.attr.size),
-                            size_text(new.attr.size)
-                        ),
+                        Aspect::Content => {
+                            let sizes = [old.attr.size, new.attr.size];
+                            let [mut before, mut after] = sizes.map(size_text);
+                            if before == after {
+                                [before, after] = sizes.map(|size| format!("{size} bytes"));
+                            }
+                            format!("{word} {before} -> {after}")
+                        }
                         Aspect::Target => format!(
                             "{word} {} -> {}",
                             escape(&self.old.link(old)?),

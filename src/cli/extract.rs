@@ -60,8 +60,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     if let Some(output) = &args.output {
         let layers: Vec<PathBuf> = opened.view.names().iter().map(PathBuf::from).collect();
         refuse_layers(std::iter::once(output), &layers)?;
+        let format = format(args, output)?;
         let taken = Taken::new(&opened.view, &selection)?;
-        return archive(args, output, &taken);
+        return archive(args, output, format, &taken);
     }
     let Some(directory) = &args.directory else { return Err(Failure::message("extract where?")) };
     let signals = Signals::take()?;
@@ -82,7 +83,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn archive(args: &Args, output: &Path, taken: &Taken<'_>) -> Outcome {
+/// What the archive is written as.
+fn format(args: &Args, output: &Path) -> Result<Format, Failure> {
     use std::os::unix::ffi::OsStrExt;
     let stdout = output == Path::new("-");
     if stdout && args.json {
@@ -91,20 +93,23 @@ fn archive(args: &Args, output: &Path, taken: &Taken<'_>) -> Outcome {
         ));
     }
     let format = output.file_name().and_then(|name| Format::from_file_name(name.as_bytes()));
-    let format = match format {
-        None if stdout => Format::Tar,
-        Some(format) => format,
-        None => {
-            return Err(Failure::message(format!(
-                "{}: the name does not say which format: let it end in .tar or .cpio.gz; for a \
-                 folder, write -C {0}",
-                output.display()
-            )));
+    match format {
+        None if stdout => Ok(Format::Tar),
+        None => Err(Failure::message(format!(
+            "{}: the name does not say which format: let it end in .tar or .cpio.gz; for a \
+             folder, write -C {0}",
+            output.display()
+        ))),
+        Some(Format::Squashfs) => {
+            crate::seal::squashfs::available()?;
+            Ok(Format::Squashfs)
         }
-    };
-    if format == Format::Squashfs {
-        crate::seal::squashfs::available()?;
+        Some(format) => Ok(format),
     }
+}
+
+fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> Outcome {
+    let stdout = output == Path::new("-");
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
     let to = if stdout { Output::stdout()? } else { Output::file(output)? };

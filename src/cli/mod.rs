@@ -21,6 +21,7 @@ mod extract;
 mod images;
 mod import;
 mod init;
+mod inspect;
 mod ls;
 mod man;
 mod mount;
@@ -86,6 +87,8 @@ enum Command {
     Umount(umount::Args),
     /// Build a Debian base image
     Base(base::Args),
+    /// Show what is in base and overlays: on the terminal, or as a page for a browser
+    Inspect(inspect::Args),
     /// Begin a project: a base, an overlay and an initrd, with comments
     Init(init::Args),
     /// Make a project of an on-imagebuilder tree
@@ -161,6 +164,7 @@ failure_from!(
     crate::layers::OpenError,
     crate::look::LookError,
     crate::project::RecordError,
+    crate::inspect::model::ModelError,
     crate::serve::CatalogueError,
     crate::boot::BootError,
     crate::check::CheckError,
@@ -197,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Umount(args) => umount::run(&args),
         Command::Base(args) => base::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use fs_model::layer::{LayerDirEntry, LayerIno};
+use fs_model::{Attr, LayerError, Time};
 use tempfile::TempDir;
 
 use super::*;
@@ -153,4 +155,81 @@ fn the_same_stack_has_no_differences_and_is_not_read() {
     // Whoever listed it would fail.
     std::fs::remove_dir_all(layers.old.path().join("unreadable")).unwrap();
     assert!(told(&old, &new, Options::default()).is_empty());
+}
+
+/// A directory that lies in itself, as a damaged image can have it.
+#[derive(Debug)]
+struct Endless;
+
+impl Layer for Endless {
+    fn name(&self) -> &str {
+        "endless"
+    }
+
+    fn root(&self) -> LayerIno {
+        LayerIno(0)
+    }
+
+    fn attr(&self, _: LayerIno) -> Result<Attr, LayerError> {
+        Ok(Attr::new(FileType::Directory, 0o755, Time::from_secs(0)))
+    }
+
+    fn lookup(&self, _: LayerIno, name: &[u8]) -> Result<Option<LayerEntry>, LayerError> {
+        let entry = LayerEntry::Object { ino: LayerIno(1), kind: FileType::Directory };
+        Ok((name == b"again").then_some(entry))
+    }
+
+    fn read_dir(&self, dir: LayerIno) -> Result<Vec<LayerDirEntry>, LayerError> {
+        let name: Box<[u8]> = Box::from(&b"again"[..]);
+        let entry = self.lookup(dir, &name)?;
+        Ok(entry.into_iter().map(|entry| LayerDirEntry { name: name.clone(), entry }).collect())
+    }
+
+    fn read_at(&self, _: LayerIno, _: u64, _: &mut [u8]) -> Result<usize, LayerError> {
+        Ok(0)
+    }
+
+    fn read_link(&self, _: LayerIno) -> Result<Vec<u8>, LayerError> {
+        Ok(Vec::new())
+    }
+
+    fn xattrs(&self, _: LayerIno) -> Result<Vec<fs_model::layer::Xattr>, LayerError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_directory_in_itself_ends_every_walk_with_an_error() {
+    let layers = Layers::new();
+    let empty = View::open(&[layers.old.path().to_owned()]).unwrap();
+    let view = View::new(vec![Arc::new(Endless)]).unwrap();
+    let error = Diff::new(&empty, &view, Options::default())
+        .changes::<LookError>(&mut |_| Ok(Walk::Into))
+        .unwrap_err();
+    assert!(error.to_string().contains("/again/again: endless: damaged"), "{error}");
+    assert!(
+        Diff::new(&view, &empty, Options::default())
+            .changes::<LookError>(&mut |_| Ok(Walk::Into))
+            .is_err()
+    );
+    let root = view.root().unwrap();
+    assert!(crate::look::usage::by_directory(&view, &root, 9).is_err());
+    assert_eq!(crate::look::usage::memory(&view, 0).unwrap().entries, 2);
+    let all = crate::extract::Selection::default();
+    let out = layers.new.path().join("out");
+    assert!(crate::extract::folder::extract(&view, &all, &out, false, &|| false).is_err());
+    assert_eq!(std::fs::read_dir(layers.new.path()).unwrap().count(), 0, "nothing is left");
+}
+
+#[test]
+fn a_directory_that_hides_the_bases_is_replaced() {
+    let layers = Layers::new();
+    write(&layers.old, "srv/one", "1");
+    write(&layers.old, "srv/two", "2");
+    write(&layers.new, "srv/one", "1");
+    let flags = rustix::fs::XattrFlags::empty();
+    let srv = layers.new.path().join("srv");
+    rustix::fs::lsetxattr(srv, "user.overlay.opaque", b"y", flags).unwrap();
+    assert_eq!(layers.overlay(Options::default()), ["changed srv replaced", "deleted srv/two"]);
+    assert_eq!(layers.apart(Options::default()), ["deleted srv/two"]);
 }

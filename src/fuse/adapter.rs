@@ -217,8 +217,11 @@ impl Filesystem for Adapter {
         // without privileges. One that truncates says so in a flag that the library does not pass
         // on: there it goes by who asks.
         let truncated = size.is_some() && (self.view.unprivileged || req.uid() != 0);
+        // Nor does it say whether the kernel means setgid where the group may not execute.
+        let by_user = (size.is_some() || nothing) && req.uid() != 0;
         let set = SetAttr {
             drop_setid: nothing || truncated || uid.is_some() || gid.is_some(),
+            changed_by_group: by_user.then(|| self.view.true_owner(0, req.gid()).1),
             mode: mode.map(|mode| (mode & 0o7777) as u16),
             uid: uid.map(|uid| self.view.true_owner(uid, 0).0),
             gid: gid.map(|gid| self.view.true_owner(0, gid).1),
@@ -411,7 +414,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -424,7 +427,8 @@ impl Filesystem for Adapter {
         let _request = self.watch.request();
         let ino = Ino(ino.0);
         if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            let _ = self.tree.drop_setid(ino);
+            let (_, group) = self.view.true_owner(req.uid(), req.gid());
+            let _ = self.tree.drop_setid(ino, group);
         }
         answer!(self, reply, self.tree.write(ino, offset, data),
             written => reply.written(written as u32));

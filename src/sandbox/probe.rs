@@ -197,13 +197,12 @@ pub fn host_mount() -> Result<(), SandboxError> {
     let _signals = super::Signals::take()?;
     let dir = std::env::temp_dir().join(format!("overcoat-doctor.{}", std::process::id()));
     fs::create_dir(&dir).during("making a directory to mount on")?;
-    let mounted =
-        super::HostMount::new(&dir, &super::MountOptions { read_only: true, ..Default::default() })
-            .and_then(|mount| {
-                // Nobody serves it: the end of its descriptor is the end of whoever would wait for it.
-                drop(mount);
-                super::unmount(&dir, true)
-            });
+    let options = super::MountOptions { read_only: true, ..super::MountOptions::default() };
+    let mounted = super::HostMount::new(&dir, &options).and_then(|mount| {
+        // Nobody serves it: the end of its descriptor is the end of whoever would wait for it.
+        drop(mount);
+        super::unmount(&dir, true)
+    });
     let removed = fs::remove_dir(&dir);
     mounted?;
     removed.during("removing the directory that was mounted on")

@@ -53,11 +53,19 @@ impl Signals {
     /// # Errors
     /// When the kernel refuses.
     pub fn take() -> Result<Self, SandboxError> {
+        Signals::of(&[&ENDING[..], &[Signal::SIGWINCH]].concat())
+    }
+
+    /// Takes these signals, but for those of them that end the daemon and are ignored. Call it
+    /// before any thread is started.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn of(signals: &[Signal]) -> Result<Self, SandboxError> {
         let doing = "taking the signals";
         let mut set = SigSet::empty();
-        set.add(Signal::SIGWINCH);
-        for signal in ENDING {
-            if !sys::is_ignored(signal as i32) {
+        for &signal in signals {
+            if !ENDING.contains(&signal) || !sys::is_ignored(signal as i32) {
                 set.add(signal);
             }
         }

@@ -9,8 +9,11 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::support::processes::eventually;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
 /// A base and an overlay, from folders; what is in them is told by `script`, which is run in the
@@ -67,6 +70,84 @@ fn names_owners_and_layers_are_listed() {
         let motd = entries.iter().find(|entry| entry["path"] == "etc/motd").unwrap();
         assert_eq!((&motd["layer"], &motd["hides"][0]["size"]), (&1.into(), &14.into()));
         assert!(entries.iter().any(|e| e["path"] == "etc/issue" && e["deleted"] == true));
+    }
+}
+
+#[test]
+fn a_debian_base_is_listed_as_find_lists_its_mount() {
+    let stage = Stage::new();
+    let debian = stage.debian();
+    let found = stage.sh(&format!(
+        "mkdir m; mount -o loop,ro {} m; cd m
+         find . -mindepth 1 -printf '%P %m %U %G %y %s %T@ %l\\n' | LC_ALL=C sort",
+        debian.display()
+    ));
+    let listed = overcoat(&stage, Who::Root, "ls", &[&debian], &["-R", "--json"]).ok();
+    let json: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().replace("\\x5c", "\\");
+    let mut lines: Vec<String> = json["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let (kind, target) = (entry["type"].as_str().unwrap(), text(&entry["target"]));
+            let letter = match kind {
+                "file" => "f",
+                "directory" => "d",
+                "symlink" => "l",
+                "char-device" => "c",
+                "block-device" => "b",
+                "fifo" => "p",
+                _ => "s",
+            };
+            format!(
+                "{} {} {} {} {letter} {} {} {target}",
+                text(&entry["path"]),
+                entry["mode"].as_str().unwrap().trim_start_matches('0'),
+                entry["uid"],
+                entry["gid"],
+                entry["size"].as_u64().map_or("-".to_owned(), |size| size.to_string()),
+                entry["mtime"],
+            )
+        })
+        .collect();
+    // Only files have a size here, and an image has whole seconds.
+    let mut expected: Vec<String> = found
+        .lines()
+        .map(|line| {
+            let mut words: Vec<&str> = line.split(' ').collect();
+            let at = words.len() - 4;
+            if words[at] != "f" {
+                words[at + 1] = "-";
+            }
+            words[at + 2] = words[at + 2].split('.').next().unwrap();
+            words.join(" ")
+        })
+        .collect();
+    lines.sort();
+    expected.sort();
+    assert!(expected.len() > 5000);
+    let different = expected.iter().zip(&lines).find(|(a, b)| a != b);
+    assert_eq!((different, expected.len()), (None, lines.len()));
+}
+
+#[test]
+fn extraction_that_is_interrupted_leaves_nothing_but_a_whole_folder() {
+    let stage = Stage::new();
+    let debian = stage.debian();
+    for who in EVERYBODY {
+        let mut command = stage.overcoat(who);
+        command.args(["extract".as_ref(), debian.as_os_str(), "-C".as_ref(), "out".as_ref()]);
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        eventually("it has begun", || !stage.files(who).is_empty());
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+        let status = child.wait().unwrap();
+        let left = stage.files(who);
+        match status.code() {
+            // It was done before.
+            Some(0) => assert!(left.len() == 1 && left[0].ends_with("out"), "{left:?}"),
+            code => assert!(code == Some(130) && left.is_empty(), "{code:?} {left:?}"),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod doctor;
 mod fidelity;
 mod initrd_script;
 mod inside;
+mod inspect;
 mod library;
 mod listing;
 mod looking;

@@ -440,6 +440,27 @@ def writing_clears_setgid_where_the_group_may_not_execute():
 
 
 @case
+def truncating_clears_setgid_where_the_group_may_not_execute():
+    return by(USER, os.truncate, "locking", 1), mode("locking")
+
+
+@case
+def allocating_clears_setgid_where_the_group_may_not_execute():
+    def allocate():
+        os.posix_fallocate(os.open("locking", os.O_WRONLY), 0, 100)
+
+    return by(USER, allocate), mode("locking")
+
+
+@case
+def setgid_where_the_group_may_not_execute_is_kept_by_the_group():
+    os.chown("locking", 0, USER)
+    os.chmod("locking", 0o2767)
+    results = [by(USER, write, "locking", b"x", os.O_WRONLY), mode("locking")]
+    return results + [by(USER, os.truncate, "locking", 1), mode("locking")]
+
+
+@case
 def writing_as_root_keeps_setuid():
     write("setuid", b"x", os.O_WRONLY)
     os.truncate("setgid", 1)

@@ -14,11 +14,6 @@ const SCRIPT: &str = "/posix.py";
 /// What a root answers otherwise than a tmpfs: the case, the root's outcome, the reason.
 const DIFFERENT: &[(&str, &str, &str)] = &[
     (
-        "writing_clears_setgid_where_the_group_may_not_execute",
-        "('1', '0o2767')",
-        "the kernel's FUSE clears setgid only together with execution by the group",
-    ),
-    (
         "renaming_to_leave_a_whiteout",
         "'EINVAL'",
         "a whiteout says in every layer that a name is gone: none can be made",

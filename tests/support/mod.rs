@@ -8,11 +8,13 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod browser;
 pub mod lab;
 pub mod processes;
 pub mod shown;
 pub mod stage;
 pub mod terminal;
+pub mod tmux;
 pub mod tools;
 
 use std::ffi::OsString;

@@ -29,6 +29,9 @@ pub struct SetAttr {
     /// Take off setuid, and setgid where the group may execute: as a new owner does, or content
     /// that changes by somebody without privileges. Directories keep them.
     pub drop_setid: bool,
+    /// Beside [`SetAttr::drop_setid`], setgid also where the group may not execute, unless this is the
+    /// file's group: that of who changes the content.
+    pub changed_by_group: Option<u32>,
     /// Size of a regular file.
     pub size: Option<u64>,
     /// Time of access.
@@ -79,7 +82,7 @@ impl Tree {
                 body.mode = mode & 0o7777;
             }
             if set.drop_setid && inode.kind != FileType::Directory {
-                body.mode = without_setid(body.mode);
+                body.mode = without_setid(body.mode, set.changed_by_group, body.gid);
             }
             body.uid = set.uid.unwrap_or(body.uid);
             body.gid = set.gid.unwrap_or(body.gid);
@@ -90,11 +93,15 @@ impl Tree {
         if inode.kind == FileType::Directory { self.attr(ino) } else { Ok(inode.attr()) }
     }
 
-    /// Takes off what [`SetAttr::drop_setid`] does, where there is any of it.
-    pub fn drop_setid(&self, ino: Ino) -> Result<(), FsError> {
+    /// Takes off what [`SetAttr::drop_setid`] does when somebody of the group `group` changes the
+    /// content, where there is any of it.
+    pub fn drop_setid(&self, ino: Ino, group: u32) -> Result<(), FsError> {
         let attr = self.attr(ino)?;
-        if attr.kind != FileType::Directory && without_setid(attr.mode) != attr.mode {
-            self.set_attr(ino, &SetAttr { drop_setid: true, ..SetAttr::default() })?;
+        let changed_by_group = Some(group);
+        let without = without_setid(attr.mode, changed_by_group, attr.gid);
+        if attr.kind != FileType::Directory && without != attr.mode {
+            let set = SetAttr { drop_setid: true, changed_by_group, ..SetAttr::default() };
+            self.set_attr(ino, &set)?;
         }
         Ok(())
     }
@@ -286,10 +293,11 @@ impl Tree {
     }
 }
 
-/// What a mode becomes when its object must not lend its owner's rights any more. Setgid without
-/// execution by the group is no such right: once it marked files for mandatory locking.
-fn without_setid(mode: u16) -> u16 {
-    let lends_group = mode & 0o2010 == 0o2010;
+/// What a mode becomes when its object, of the group `gid`, must not lend its owner's rights any
+/// more. Setgid without execution by the group is no such right (once it marked files for mandatory
+/// locking), but the kernel takes it off too where content is changed by who is not in the group.
+fn without_setid(mode: u16, changed_by_group: Option<u32>, gid: u32) -> u16 {
+    let lends_group = mode & 0o0010 != 0 || changed_by_group.is_some_and(|group| group != gid);
     mode & !0o4000 & !(if lends_group { 0o2000 } else { 0 })
 }
 

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::support::browser;
 use crate::support::processes::within;
 use crate::support::stage::{Who, finish};
 use site::{LIMIT, Serving, Site, answer, bytes, hex};
@@ -534,21 +535,13 @@ fn the_page_has_all_that_there_is_to_boot() {
 fn a_browser_shows_the_page_light_and_dark_and_asks_for_nothing_else() {
     let site = Site::new();
     let serving = site.serve(&[]);
-    let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
-        let paths = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&paths).any(|folder| folder.join(name).exists())
-    });
-    let browser = browser.expect("this test needs a browser: apt-get install chromium");
     let look = |options: &[&str]| {
         let profile = site.stage.path(format!("profile-{}", options.join("")));
         std::fs::create_dir(&profile).unwrap();
-        let mut command = site.stage.command(Who::Root, browser);
+        let mut command = site.stage.command(Who::Root, browser::program());
         command.current_dir(site.stage.path("")).env("HOME", &profile);
-        command
-            .args("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run".split(' '));
-        command.args("--disable-background-networking --disable-component-update".split(' '));
-        command.args("--disable-sync --window-size=1000,1600 --hide-scrollbars".split(' '));
-        command.arg(format!("--user-data-dir={}", profile.display())).args(options);
+        browser::options(&mut command, &profile);
+        command.arg("--window-size=1000,1600").args(options);
         finish(command.arg(format!("http://{}/", serving.address))).ok()
     };
     let dom = look(&["--dump-dom"]).text();

@@ -1,0 +1,126 @@
+//! `inspect`: a picture of a stack of images, on the terminal or as a page.
+
+mod app;
+mod details;
+mod draw;
+mod gather;
+mod screen;
+mod tree;
+mod wrap;
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use fs_model::layer::squashfs::CacheOptions;
+
+use self::draw::Look;
+use self::gather::Subject;
+use super::options::refuse_layers;
+use super::{Failure, Outcome, say};
+use crate::inspect::page::{self, Image};
+use crate::inspect::{self, model::Model};
+use crate::layers::Layers;
+use crate::look::View;
+use crate::look::accounts::Accounts;
+use crate::seal::{Output, output};
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The base: a squashfs image, a cpio archive or a directory
+    #[arg(value_name = "BASE")]
+    base: PathBuf,
+
+    /// Overlays to lie over it, the lowest first
+    #[arg(value_name = "OVERLAY")]
+    overlays: Vec<PathBuf>,
+
+    /// Write a page for a browser instead; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Do not look for what `overcoat check` finds
+    #[arg(long)]
+    no_check: bool,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let images: Vec<PathBuf> = std::iter::once(&args.base).chain(&args.overlays).cloned().collect();
+    let Some(file) = &args.html else { return show(args, images) };
+    refuse_layers([file].into_iter(), &images)?;
+    // What cannot be written is to be found before the work.
+    let output = match file.as_os_str() == "-" {
+        true => Output::stdout()?,
+        false => Output::file(file)?,
+    };
+    let layers = crate::layers::open(&images, CacheOptions::default())?;
+    write_page(args, &layers, &images, output)
+}
+
+fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) -> Outcome {
+    let digests = layers.digest()?;
+    let view = View::new(layers.layers.clone())?;
+    let (model, report) = std::thread::scope(|scope| {
+        let check = (!args.no_check).then(|| scope.spawn(|| inspect::judge(images)));
+        let model = Model::of(&view);
+        (model, check.map(|check| check.join().unwrap_or_else(|panic| resume_unwind(panic))))
+    });
+    let (model, report) = (model?, report.transpose()?);
+    let heads: Vec<Image> = digests
+        .finish()
+        .into_iter()
+        .zip(images)
+        .map(|(base, path)| Image {
+            name: base.name,
+            size: std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| m.len()),
+            sha256: Some(base.sha256).filter(|sha256| !sha256.is_empty()),
+        })
+        .collect();
+    let name = output.name().to_owned();
+    let mut out = BufWriter::with_capacity(1 << 20, output);
+    match page::write(&mut out, &model, &heads, report.as_ref()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        result => result?,
+    }
+    output::commit(vec![out.into_inner().map_err(std::io::IntoInnerError::into_error)?])?;
+    say(&format!("{name}: open it in a browser"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the stack on the terminal.
+fn show(args: &Args, images: Vec<PathBuf>) -> Outcome {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        return Err(Failure::message(
+            "inspect shows itself on a terminal, and this is none: write a page with --html FILE, \
+             or have the changes listed by `overcoat diff`",
+        ));
+    }
+    let view = View::open(&images)?;
+    let base = view.lowest(1)?;
+    let accounts = Accounts::read(&view)?;
+    let name = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        inspect::plain(&name.to_string_lossy()).into_owned()
+    };
+    let names = images.iter().map(name).collect();
+    let look = Look {
+        colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        unicode: speaks_unicode(),
+    };
+    let subject = Subject { view, base, images, names, accounts };
+    screen::run(subject, !args.no_check, look)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the locale is one of UTF-8 (POSIX: the first of these that is set counts).
+fn speaks_unicode() -> bool {
+    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let name = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(set);
+    let value = name.and_then(std::env::var_os).unwrap_or_default();
+    let value = value.to_string_lossy().to_lowercase();
+    value.ends_with("utf-8") || value.ends_with("utf8")
+}

@@ -1,0 +1,81 @@
+//! A picture of a stack of layers: what is in the merged root, where it comes from, what the
+//! overlays change in the base, and how many bytes it is.
+//!
+//! [`model`] is what there is to see, [`page`] shows it in a browser.
+//!
+//! Invariants:
+//! - Names are data. Whatever bytes they are, they reach neither a terminal nor a browser as anything
+//!   but text: [`shown`] is the only way from a path to a picture.
+//! - The base is the lowest layer. What is said to be added, changed or deleted is so against it.
+//! - The same images give the same picture.
+
+pub mod model;
+pub mod page;
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use crate::check::{self, CheckError, Report, Request};
+use crate::seal::path::escape;
+
+/// A path as text that a terminal and a browser show as it is. Beside what [`escape`] escapes, that
+/// are the characters that have no width or turn the direction of what follows: with them, one name
+/// could look like another.
+pub fn shown(path: &[u8]) -> Cow<'_, str> {
+    match escape(path) {
+        Cow::Borrowed(text) => plain(text),
+        Cow::Owned(text) => Cow::Owned(plain(&text).into_owned()),
+    }
+}
+
+/// Text that has come from elsewhere, such as a message with a name in it, as [`shown`] shows paths;
+/// backslashes stay.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let escaped = |c: char| c.is_control() || misleads(c);
+    if !text.contains(escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if escaped(c) {
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                safe.push_str(&format!("\\x{byte:02x}"));
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Has the overlays judged over their base, or a base alone by itself.
+///
+/// # Errors
+/// What is beneath cannot be read.
+pub fn judge(images: &[PathBuf]) -> Result<Report, CheckError> {
+    let name = images.last().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+    let beneath = usize::from(images.len() > 1);
+    check::check(&Request { name, images: images.to_vec(), beneath, ..Request::default() })
+}
+
+/// Whether a character has no width, or changes how others are laid out (Unicode's default
+/// ignorable and bidirectional format characters, and the separators of lines).
+fn misleads(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn names_look_like_what_they_are() {
+        assert_eq!(shown(b"etc/motd"), "etc/motd");
+        assert_eq!(shown("sch\u{f6}n/\u{8a9e}".as_bytes()), "sch\u{f6}n/\u{8a9e}");
+        assert_eq!(shown(b"a\x1b[31m\xff"), "a\\x1b[31m\\xff");
+        assert_eq!(shown("fdp\u{202e}exe".as_bytes()), "fdp\\xe2\\x80\\xaeexe");
+    }
+}

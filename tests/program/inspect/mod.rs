@@ -1,0 +1,5 @@
+//! `inspect`: the page in a browser, the screens on a terminal.
+
+mod page;
+mod scene;
+mod screen;
