@@ -6,6 +6,7 @@
 use memchr::memmem;
 
 use super::lints::{CREDENTIALS, HISTORY, HOST_KEY, PRIVATE_KEY, TOKEN};
+use super::of_package;
 use crate::check::context::Context;
 use crate::check::{Findings, Stopped};
 use crate::look::Node;
@@ -116,20 +117,16 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
             let what = String::from_utf8_lossy(file).trim_start_matches('/').to_owned();
             findings.add(&CREDENTIALS, layer, path, format!("a {what} with credentials in it"));
         }
-        // What others ship to be tried with is no secret.
-        if path.starts_with(b"usr/share/doc/") || is_test(path) {
+        // What others ship to be tried with is no secret, and what is compiled has its source.
+        if path.starts_with(b"usr/share/doc/") || path.ends_with(b".pyc") || is_test(path) {
             continue;
         }
         if let Some(kind) = private_key(&content) {
-            findings.add(&PRIVATE_KEY, layer, path, format!("it holds one ({kind})"));
+            of_package(context, &PRIVATE_KEY, node, format!("it holds one ({kind})"), findings)?;
         }
         if let Some(whose) = token(&content) {
-            findings.add(
-                &TOKEN,
-                layer,
-                path,
-                format!("it holds what looks like a token of {whose}"),
-            );
+            let message = format!("it holds what looks like a token of {whose}");
+            of_package(context, &TOKEN, node, message, findings)?;
         }
     }
     Ok(())
