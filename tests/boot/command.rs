@@ -1,5 +1,6 @@
 //! `overcoat boot`: the real artifacts, from the firmware on.
 
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -124,4 +125,31 @@ fn a_line_on_the_console_is_waited_for_and_nothing_is_left_running() {
     .unwrap();
     child.wait().unwrap();
     within(std::time::Duration::from_secs(60), "all have ended", || alive(&family).is_empty());
+}
+
+#[test]
+fn somebody_can_type_on_the_console() {
+    let machine = Machine::new();
+    let mut command = machine.command(&[], &["--shell", "--append", "init=/bin/sh"]);
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = child.stdin.take().unwrap();
+    let mut console = child.stdout.take().unwrap();
+    let mut shown = Vec::new();
+    let mut until = |what: &str| {
+        let from = shown.len();
+        let mut byte = [0];
+        while !String::from_utf8_lossy(&shown[from..]).contains(what) {
+            assert_eq!(console.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&shown));
+            shown.push(byte[0]);
+        }
+    };
+    until("# ");
+    keyboard.write_all(b"echo $((6 * 7))-times\n").unwrap();
+    until("42-times");
+    keyboard.write_all(b"echo o >/proc/sysrq-trigger\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
