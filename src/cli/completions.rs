@@ -115,6 +115,7 @@ fn completer(value_name: &str) -> Option<ArgValueCompleter> {
             with(|line| [names(line, |kind| kind != "initrd"), files(line, is_image)].concat())
         }
         "NAME" => with(|line| names(line, |_| true)),
+        "LINT" => with(lints),
         "FILE" | "OUT" | "PROJECT" | "PATH" => with(move |line| files(line, any)),
         "DIR" => with(move |line| files(line, |_| false)),
         _ => return None,
@@ -151,6 +152,15 @@ fn names(line: &Line, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
     let images = project.images().iter().filter(|image| wanted(image.kind()));
     let images = images.filter(|image| image.name.as_bytes().starts_with(&line.current));
     images.take(MOST).map(|image| (image.name.as_bytes().to_vec(), Some(image.kind()))).collect()
+}
+
+/// Lints, and groups of them.
+fn lints(line: &Line) -> Vec<Candidate> {
+    let lints = crate::check::lints().map(|lint| (lint.name, lint.summary));
+    let all = crate::check::GROUPS.into_iter().chain(lints);
+    all.filter(|(name, _)| name.as_bytes().starts_with(&line.current))
+        .map(|(name, what)| (name.as_bytes().to_vec(), Some(what)))
+        .collect()
 }
 
 /// Files that `wanted` takes, and directories, whose names begin as the word does.

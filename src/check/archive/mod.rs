@@ -170,7 +170,7 @@ impl Scan {
             }
             Err(Trouble::TooMuch) if lost => {}
             Err(Trouble::TooMuch) => {
-                self.ledger.fault(&UNREADABLE, None, "it holds more than 64 GiB");
+                self.ledger.fault(&UNREADABLE, None, "it holds more than 16 GiB");
             }
         }
         if self.ledger.archives() > 1 {
@@ -266,3 +266,6 @@ fn other_archive(_: &Image, bytes: &[u8], manifest: &[u8]) -> Option<String> {
     }
     Some("the manifest beside it is that of another archive".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

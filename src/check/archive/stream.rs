@@ -12,7 +12,7 @@ use flate2::bufread::GzDecoder;
 /// Bytes that are decoded at a time.
 const PIECE: usize = 64 << 10;
 /// More than any machine unpacks: an image that claims more is there to cost time.
-const MOST: u64 = 64 << 30;
+const MOST: u64 = 16 << 30;
 
 /// A compression by which images are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

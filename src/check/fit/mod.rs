@@ -94,13 +94,11 @@ pub(super) fn layers(manifest: &[u8]) -> Option<Vec<(String, String)>> {
 /// What has changed beneath an overlay since it was made, at its paths.
 fn changed_beneath(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
     let view = &context.roots()?.view;
+    let mut without = Vec::new();
     for (index, image) in context.judged().filter(|(index, _)| *index > 0) {
         let Some(manifest) = &image.manifest else {
-            let reason = format!(
-                "{} has no manifest beside it that says what was beneath it when it was made",
-                image.name
-            );
-            return Err(Stopped::CannotRun(reason));
+            without.push(image.name.as_str());
+            continue;
         };
         let layers = &view.stack().layers()[..index];
         let changed = below::changed(manifest, layers).map_err(|error| match error {
@@ -120,7 +118,12 @@ fn changed_beneath(context: &Context<'_>, findings: &mut Findings<'_>) -> Result
             }
         }
     }
-    Ok(())
+    match without.join(", ") {
+        names if names.is_empty() => Ok(()),
+        names => Err(Stopped::CannotRun(format!(
+            "{names} has no manifest beside it that says what was beneath it when it was made"
+        ))),
+    }
 }
 
 /// What each side did at a path, if that matters.

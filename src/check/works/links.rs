@@ -2,6 +2,7 @@
 
 use fs_model::tree::Follow;
 
+use super::is_elsewhere;
 use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
 use super::units::is_dependency;
 use crate::check::context::{Context, absolute, reach};
@@ -76,7 +77,12 @@ fn dangling(layer: &str, node: &Node, target: &[u8]) -> Finding {
 /// somebody may miss that.
 fn dangles(view: &View, node: &Node, target: &[u8]) -> Result<bool, LookError> {
     // What enables a unit does so by its name: where it leads to does not matter.
-    if reach(view, &node.path)?.is_some() || is_dependency(&node.path) {
+    let of_unit = || is_dependency(&node.path);
+    if reach(view, &node.path)?.is_some()
+        || of_unit()
+        || is_elsewhere(&node.path)
+        || is_of_headers(node)
+    {
         return Ok(false);
     }
     // `/dev/null` and the like, and what another such link leads to.
@@ -99,6 +105,13 @@ fn dangles(view: &View, node: &Node, target: &[u8]) -> Result<bool, LookError> {
 
 fn is_within(path: &[u8], dir: &[u8]) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// The links of kernel packages to the headers that modules are built with, which hardly any machine
+/// has.
+fn is_of_headers(node: &Node) -> bool {
+    let in_modules = node.path.windows(12).any(|window| window == b"lib/modules/");
+    in_modules && matches!(node.name(), b"build" | b"source")
 }
 
 /// Whether a relative target has more `..` than directories above it.

@@ -28,3 +28,19 @@ pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&OWNER], run: owners::owners },
     Pass { lints: &[&INTERPRETER], run: scripts::interpreters },
 ];
+
+/// Whether a path belongs to another root within this one: what is in it works there, if at all.
+fn is_elsewhere(path: &[u8]) -> bool {
+    const ROOTS: [&[u8]; 9] = [
+        b"snap/",
+        b"usr/lib/debug/",
+        b"var/lib/containerd/",
+        b"var/lib/containers/",
+        b"var/lib/docker/",
+        b"var/lib/flatpak/",
+        b"var/lib/lxc/",
+        b"var/lib/machines/",
+        b"var/lib/snapd/",
+    ];
+    ROOTS.iter().any(|root| path.starts_with(root))
+}

@@ -1,5 +1,6 @@
 //! Scripts and their interpreters.
 
+use super::is_elsewhere;
 use super::lints::INTERPRETER;
 use crate::check::context::{Context, reach};
 use crate::check::{Finding, Findings, Severity, Stopped};
@@ -32,8 +33,8 @@ pub(super) fn interpreters(
     let view = &context.roots()?.view;
     for brought in &context.difference()?.brought {
         let node = &brought.node;
-        let example = node.path.starts_with(b"usr/share/doc/");
-        if !node.is_file() || node.attr.mode & 0o111 == 0 || node.attr.size < 4 || example {
+        let passed_over = node.path.starts_with(b"usr/share/doc/") || is_elsewhere(&node.path);
+        if !node.is_file() || node.attr.mode & 0o111 == 0 || node.attr.size < 4 || passed_over {
             continue;
         }
         let head = view.head(node, LINE)?;

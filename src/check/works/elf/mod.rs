@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::is_elsewhere;
 use crate::check::context::{Context, Difference, reach};
 use crate::check::{Finding, Findings, Stopped};
 use crate::look::{LookError, Node, View, Walk};
@@ -70,7 +71,7 @@ pub(super) fn closure(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
 /// Whether a file may be a program or a library, by its name and mode.
 fn may_be(node: &Node) -> bool {
     let named = node.attr.mode & 0o111 != 0 || is_library(node.name());
-    node.is_file() && node.attr.size >= 52 && named
+    node.is_file() && node.attr.size >= 52 && named && !is_elsewhere(&node.path)
 }
 
 type Files = Vec<(Node, Arc<Object>)>;
