@@ -129,34 +129,44 @@ impl App {
 
     /// Takes in what was found out.
     pub(super) fn hear(&mut self, news: News) {
-        let done = match news {
+        let done = self.take(news);
+        self.tell(done);
+    }
+
+    fn take(&mut self, news: News) -> Result<(), LookError> {
+        match news {
             News::Changes(changes) => {
                 self.changes = Some(changes);
-                self.rebuild()
+                self.rebuild()?;
             }
-            News::Counting => Ok(()),
+            News::Counting => {}
             News::Counted(big) => {
                 self.big = Some(big);
-                if self.filter.big { self.rebuild() } else { Ok(self.resort()) }
+                if self.filter.big {
+                    self.rebuild()?;
+                } else {
+                    self.resort_if_by_size();
+                }
             }
-            News::Owners(owners) => Ok(self.owners = Some(owners)),
-            News::Checked(report) => Ok(self.report = Some(*report)),
-            News::Found(needle, found) if needle == self.needle => {
-                self.message = None;
-                self.found = Some(found);
-                self.go_to_found(true, true)
+            News::Owners(owners) => self.owners = Some(owners),
+            News::Checked(report) => self.report = Some(*report),
+            News::Found(needle, found) => {
+                // Of an earlier search nobody wants to know any more.
+                if needle == self.needle {
+                    self.message = None;
+                    self.found = Some(found);
+                    self.go_to_found(true, true)?;
+                }
             }
             News::Text(path, lines) => {
                 if matches!(&self.page, Page::Text(of, _) if *of == path) {
                     self.page = Page::Text(path, Some(lines));
                 }
-                Ok(())
             }
-            News::Digest(path, digest) => Ok(self.digest = Some((path, digest))),
-            News::Failed(why) => Ok(self.message = Some(why)),
-            News::Found(..) => Ok(()),
-        };
-        self.tell(done);
+            News::Digest(path, digest) => self.digest = Some((path, digest)),
+            News::Failed(why) => self.message = Some(why),
+        }
+        Ok(())
     }
 
     /// What failed is told in the last line.
@@ -391,10 +401,8 @@ impl App {
         let Some(prompt) = &mut self.prompt else { return };
         match code {
             KeyCode::Char(letter) => prompt.push(letter),
-            KeyCode::Backspace => {
-                if prompt.pop().is_none() {
-                    self.prompt = None;
-                }
+            KeyCode::Backspace if prompt.pop().is_none() => {
+                self.prompt = None;
             }
             KeyCode::Esc => self.prompt = None,
             KeyCode::Enter => {

@@ -319,16 +319,15 @@ fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
     }
     let width = usize::from(area.width);
     // Each has as many lines as it needs; the chosen one is in sight.
-    let cards: Vec<Vec<Line<'_>>> =
-        app.findings().iter().map(|finding| card(finding, width, look)).collect();
-    let first = app.finding.saturating_sub(usize::from(area.height) / 8);
+    let first = app.finding.saturating_sub(app.height / 8);
     let mut lines = Vec::new();
-    for (index, card) in cards.into_iter().enumerate().skip(first) {
-        let style = if index == app.finding { look.bar() } else { Style::new() };
-        for (at, line) in card.into_iter().enumerate() {
-            lines.push(if at == 0 { line.style(style) } else { line });
+    for (index, finding) in app.findings().iter().enumerate().skip(first) {
+        let from = lines.len();
+        lines.extend(card(finding, width, look));
+        if index == app.finding {
+            lines[from] = std::mem::take(&mut lines[from]).style(look.bar());
         }
-        if lines.len() > usize::from(area.height) {
+        if lines.len() > app.height {
             break;
         }
     }

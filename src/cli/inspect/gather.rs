@@ -218,7 +218,7 @@ fn count(subject: &Subject, sums: &Sums, send: &dyn Fn(News)) -> Result<Vec<Vec<
     };
     subject.view.walk(&subject.view.root()?, &mut |node| {
         let names = sums.names.fetch_add(1, Ordering::Relaxed);
-        if names % 256 == 0 && told.elapsed() > TICK {
+        if names.is_multiple_of(256) && told.elapsed() > TICK {
             told = Instant::now();
             send(News::Counting);
         }

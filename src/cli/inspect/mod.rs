@@ -5,6 +5,8 @@ mod details;
 mod draw;
 mod gather;
 mod screen;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod wrap;
 

@@ -51,12 +51,13 @@ const Treemap = (() => {
     const name = (node) => {
       if (node === root) return "all packages";
       if (node === none) return "no package";
-      return node >= COUNT ? DATA.packages[node - COUNT][0] : path(node);
+      return node >= COUNT ? DATA.packages[node - COUNT][0] : label(node);
     };
     return {
       root, weight, children, isBranch: (node) => node >= COUNT, label: name,
       parent: (node) => node >= COUNT ? root : PACKAGE[node] < 0 ? none : COUNT + PACKAGE[node],
-      title: (node) => node >= COUNT && node < none ? `${name(node)} ${DATA.packages[node - COUNT][1]}` : name(node),
+      title: (node) => node < COUNT ? path(node)
+        : node < none ? `${name(node)} ${DATA.packages[node - COUNT][1]}` : name(node),
       row: (node) => node < COUNT ? node : null,
     };
   }
