@@ -17,7 +17,7 @@ use super::works::kernel_version;
 use super::{CheckError, Request, Stopped};
 use crate::layers::OpenError;
 use crate::look::accounts::Accounts;
-use crate::look::packages::{Owners, Packages};
+use crate::look::packages::{Owners, Package, Packages};
 use crate::look::{LookError, Node, View, join};
 use crate::sandbox::map_image;
 
@@ -84,7 +84,8 @@ pub(super) struct Context<'a> {
     roots: Result<Roots, String>,
     difference: OnceLock<Result<Difference, LookError>>,
     accounts: OnceLock<Result<Accounts, LookError>>,
-    owners: OnceLock<Result<Owners, LookError>>,
+    packages: OnceLock<Result<(Packages, Owners), LookError>>,
+    packages_below: OnceLock<Result<Packages, LookError>>,
     /// The kernel that boots, if one was named: its version, if it says one.
     pub(super) kernel: Option<Option<String>>,
 }
@@ -128,7 +129,8 @@ impl<'a> Context<'a> {
             roots,
             difference: OnceLock::new(),
             accounts: OnceLock::new(),
-            owners: OnceLock::new(),
+            packages: OnceLock::new(),
+            packages_below: OnceLock::new(),
             kernel: kernel.transpose()?,
         })
     }
@@ -178,11 +180,30 @@ impl<'a> Context<'a> {
     }
 
     /// The package that brought a path, as the merged root's database has it.
-    pub(super) fn package(&self, path: &[u8]) -> Result<Option<&str>, Stopped> {
+    pub(super) fn package(&self, path: &[u8]) -> Result<Option<&Package>, Stopped> {
         let view = &self.roots()?.view;
-        let owners = self.owners.get_or_init(|| Packages::read(view)?.owners(view));
-        match owners {
-            Ok(owners) => Ok(owners.of(path)),
+        let read = || {
+            let packages = Packages::read(view)?;
+            let owners = packages.owners(view)?;
+            Ok((packages, owners))
+        };
+        match self.packages.get_or_init(read) {
+            Ok((packages, owners)) => Ok(owners.of(path).and_then(|name| packages.get(name))),
+            Err(error) => Err(Stopped::Failed(error.clone())),
+        }
+    }
+
+    /// Whether the layers beneath have a package in the very same version.
+    pub(super) fn has_below(&self, package: &Package) -> Result<bool, Stopped> {
+        let Some(below) = &self.roots()?.below else { return Ok(false) };
+        match self.packages_below.get_or_init(|| Packages::read(below)) {
+            Ok(packages) => Ok(packages.iter().any(|(_, other)| {
+                let of = |package: &Package| {
+                    let Package { name, architecture, version, .. } = package;
+                    (name.clone(), architecture.clone(), version.clone())
+                };
+                other.is_installed() && of(other) == of(package)
+            })),
             Err(error) => Err(Stopped::Failed(error.clone())),
         }
     }

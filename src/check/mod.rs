@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use crate::layers::OpenError;
 use crate::look::LookError;
-use crate::seal::path::escape;
+use crate::seal::path::{escape, plain};
 
 use context::Context;
 pub use select::{Budget, Selection, Silence, UnknownLint};
@@ -163,7 +163,7 @@ impl Serialize for Finding {
 impl Finding {
     /// The path as people write it, `/etc/passwd`.
     pub fn shown_path(&self) -> Option<String> {
-        self.path.as_ref().map(|path| format!("/{}", escape(path)))
+        self.path.as_ref().map(|path| format!("/{}", plain(&escape(path))))
     }
 }
 
@@ -179,8 +179,12 @@ impl Findings<'_> {
         self.selection.wants(lint)
     }
 
-    fn push(&mut self, finding: Finding) {
+    fn push(&mut self, mut finding: Finding) {
         if self.wants(finding.lint) {
+            // Names and lines of an image stand in it: they are not to reach a terminal as they are.
+            for text in [&mut finding.message, &mut finding.fix] {
+                *text = plain(text).into_owned();
+            }
             self.found.push(finding);
         }
     }
@@ -372,6 +376,7 @@ pub fn check(request: &Request) -> Result<Report, CheckError> {
 impl Report {
     fn could_not_run(&mut self, pass: &Pass, selection: &Selection, reason: String) {
         let lints = pass.lints.iter().filter(|lint| selection.wants(lint)).map(|lint| lint.name);
+        let reason = plain(&reason).into_owned();
         match self.not_run.iter_mut().find(|other| other.reason == reason) {
             Some(other) => other.lints.extend(lints),
             None => self.not_run.push(NotRun { lints: lints.collect(), reason }),

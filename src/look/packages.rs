@@ -11,8 +11,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use fs_model::tree::Follow;
+use md5::Digest;
 
-use super::{LookError, View, components, join};
+use super::{LookError, Node, View, components, join};
 
 /// The most of a database that is read: a hostile image cannot take more memory than that.
 const MOST: usize = 64 << 20;
@@ -34,6 +35,41 @@ pub struct Package {
 }
 
 impl Package {
+    /// Whether a file is just what the package brought: by the sums that dpkg keeps of it.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn brought(&self, view: &View, file: &Node) -> Result<bool, LookError> {
+        let mut known: Vec<Vec<u8>> = Vec::new();
+        let conffiles = self.conffiles.iter().filter(|(path, _)| is_at(path, &file.path));
+        known.extend(conffiles.map(|(_, md5)| md5.clone().into_bytes()));
+        for stem in [format!("{}:{}", self.name, self.architecture), self.name.clone()] {
+            let path = format!("var/lib/dpkg/info/{stem}.md5sums");
+            let Some(sums) = view.find(path.as_bytes(), Follow::Yes)?.filter(Node::is_file) else {
+                continue;
+            };
+            // "MD5  usr/bin/tool"
+            for line in view.head(&sums, MOST)?.split(|&byte| byte == b'\n') {
+                if let (Some(md5), Some(path)) = (line.get(..32), line.get(34..))
+                    && is_at(path, &file.path)
+                {
+                    known.push(md5.to_vec());
+                }
+            }
+            break;
+        }
+        if known.is_empty() {
+            return Ok(false);
+        }
+        let mut md5 = md5::Md5::default();
+        view.read::<LookError>(file, &mut |bytes| {
+            md5.update(bytes);
+            Ok(())
+        })?;
+        let md5 = crate::seal::manifest::hex(&md5.finalize());
+        Ok(known.iter().any(|known| known == md5.as_bytes()))
+    }
+
     /// Whether its files are there.
     pub fn is_installed(&self) -> bool {
         self.status.ends_with(" installed")
@@ -107,7 +143,7 @@ impl Packages {
                 Some(list) => Some(list),
                 None => view.child(&info, name.as_bytes())?,
             };
-            let Some(list) = list.filter(super::Node::is_file) else { continue };
+            let Some(list) = list.filter(Node::is_file) else { continue };
             let number = owners.names.len();
             owners.names.push(key.clone());
             for path in view.head(&list, MOST)?.split(|&byte| byte == b'\n') {
@@ -121,7 +157,7 @@ impl Packages {
                     Some(real) => real.clone(),
                     None => {
                         let node = view.find(&dir, Follow::Yes).unwrap_or(None);
-                        let found = node.filter(super::Node::is_dir).map(|node| node.path);
+                        let found = node.filter(Node::is_dir).map(|node| node.path);
                         real.insert(dir, found.clone());
                         found
                     }
@@ -149,6 +185,11 @@ impl Owners {
     pub fn of(&self, path: &[u8]) -> Option<&str> {
         self.paths.get(path).map(|&number| self.names[number].as_str())
     }
+}
+
+/// Whether a package's path is that of a root with merged /usr, or the same.
+fn is_at(of_package: &[u8], path: &[u8]) -> bool {
+    of_package == path || path.strip_prefix(b"usr/") == Some(of_package)
 }
 
 fn parse(paragraph: &str) -> Option<Package> {

@@ -9,7 +9,6 @@ use super::lints::{CREDENTIALS, HISTORY, HOST_KEY, PRIVATE_KEY, TOKEN};
 use super::of_package;
 use crate::check::context::Context;
 use crate::check::{Findings, Stopped};
-use crate::look::Node;
 
 /// Larger files are no configuration files.
 const MOST: u64 = 256 << 10;
@@ -109,10 +108,14 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
         if HISTORIES.contains(&name) {
             findings.add(&HISTORY, layer, path, format!("{} bytes of it", node.attr.size));
         }
-        if node.attr.size > MOST || is_program(node) {
+        if node.attr.size > MOST {
             continue;
         }
         let content = view.head(node, MOST as usize)?;
+        // What is compiled has its source, and of scripts many hold what they need.
+        if content.starts_with(b"\x7fELF") {
+            continue;
+        }
         if let Some((file, _)) = credentials(path, &content) {
             let what = String::from_utf8_lossy(file).trim_start_matches('/').to_owned();
             findings.add(&CREDENTIALS, layer, path, format!("a {what} with credentials in it"));
@@ -122,11 +125,12 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
             continue;
         }
         if let Some(kind) = private_key(&content) {
-            of_package(context, &PRIVATE_KEY, node, format!("it holds one ({kind})"), findings)?;
+            let message = format!("it holds one ({kind})");
+            of_package(context, &PRIVATE_KEY, node, false, message, findings)?;
         }
         if let Some(whose) = token(&content) {
             let message = format!("it holds what looks like a token of {whose}");
-            of_package(context, &TOKEN, node, message, findings)?;
+            of_package(context, &TOKEN, node, false, message, findings)?;
         }
     }
     Ok(())
@@ -140,12 +144,9 @@ fn is_host_key(path: &[u8]) -> bool {
     })
 }
 
-fn is_program(node: &Node) -> bool {
-    node.attr.mode & 0o111 != 0 && node.path.windows(4).any(|window| window == b"bin/")
-}
-
 fn is_test(path: &[u8]) -> bool {
-    path.split(|&byte| byte == b'/').any(|name| matches!(name, b"test" | b"tests" | b"examples"))
+    path.split(|&byte| byte == b'/')
+        .any(|name| matches!(name, b"test" | b"tests" | b"testdata" | b"examples"))
 }
 
 fn credentials(path: &[u8], content: &[u8]) -> Option<(&'static [u8], &'static [u8])> {
@@ -205,7 +206,9 @@ fn token(content: &[u8]) -> Option<&'static str> {
         while let Some(found) = memmem::find(&content[at..], begins) {
             let start = at + found;
             let rest = &content[start + begins.len()..];
-            let length = rest.iter().take_while(|byte| (form.of)(**byte)).count();
+            // No further than it takes to see that it is too long.
+            let most = rest.len().min(form.follow.end() + 1);
+            let length = rest[..most].iter().take_while(|byte| (form.of)(**byte)).count();
             let before = start.checked_sub(1).and_then(|before| content.get(before));
             let random =
                 || rest[..length].iter().collect::<std::collections::BTreeSet<_>>().len() > 7;
