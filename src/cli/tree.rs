@@ -134,6 +134,7 @@ impl Tree<'_> {
                 if way.contains(&source) {
                     return Err(self.view.within_itself(&node).into());
                 }
+                self.view.refuse_too_deep(&node)?;
                 way.push(source);
                 let inside = self.inside(&node)?;
                 pending.push((below, inside.into_iter().peekable()));

@@ -142,12 +142,13 @@ impl<'a> Diff<'a> {
                 if is_dir(&new) || (gone && self.options.within_deleted) {
                     let source = |node: &Option<Node>| Some(node.as_ref()?.found.source());
                     let here = (source(&old), source(&new));
+                    let (view, node) = match (&old, &new) {
+                        (_, Some(node)) => (self.new, node),
+                        (Some(node), None) => (self.old, node),
+                        (None, None) => continue,
+                    };
+                    view.refuse_too_deep(node)?;
                     if way.contains(&here) {
-                        let (view, node) = match (&old, &new) {
-                            (_, Some(node)) => (self.new, node),
-                            (Some(node), None) => (self.old, node),
-                            (None, None) => continue,
-                        };
                         return Err(view.within_itself(node).into());
                     }
                     way.push(here);

@@ -45,9 +45,27 @@ pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
                 (id != b"uninitialized" && !id.is_empty())
                     .then(|| (&MACHINE_ID, "a machine id, the same on every machine".to_owned()))
             }
+            b"etc/iscsi/initiatorname.iscsi" => {
+                // Debian makes a name of its own where the file asks for one.
+                says(|line| line.starts_with(b"InitiatorName=")).map(|_| {
+                    (&MACHINE_ID, "the name of an iSCSI initiator, the same everywhere".into())
+                })
+            }
+            b"etc/nvme/hostnqn" | b"etc/nvme/hostid" => says(is_rule)
+                .map(|_| (&MACHINE_ID, "the name of an NVMe host, the same everywhere".into())),
             b"etc/resolv.conf" => says(is_name_server).map(|line| (&RESOLV_CONF, shown(&line))),
             b"var/lib/systemd/random-seed" | b"var/lib/urandom/random-seed" => {
                 Some((&RANDOM_SEED, "the same on every machine".to_owned()))
+            }
+            // pam-auth-update makes them of what packages say, when one is installed.
+            _ if path.starts_with(b"etc/pam.d/common-") => {
+                let message = change(brought) + ", as pam-auth-update makes it";
+                let finding = Finding::new(&PAM, layer, Some(path), message);
+                findings.push(match below {
+                    Some(_) => finding,
+                    None => finding.severity(Severity::Note),
+                });
+                None
             }
             _ if is_pam(path) => Some((&PAM, change(brought))),
             _ if SUDO.iter().any(|place| path.starts_with(place)) => {
@@ -56,7 +74,8 @@ pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
                 says(is_rule).map(|_| (&SUDOERS, change(brought) + &free))
             }
             _ if path.ends_with(b"/.ssh/authorized_keys")
-                || path.ends_with(b"/.ssh/authorized_keys2") =>
+                || path.ends_with(b"/.ssh/authorized_keys2")
+                || path.starts_with(b"etc/ssh/authorized_keys") =>
             {
                 let count = lines().filter(|line| is_rule(line)).count();
                 (count > 0).then(|| (&AUTHORIZED_KEYS, format!("{count} of them")))
