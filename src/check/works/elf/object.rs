@@ -223,9 +223,14 @@ impl Strings {
         let rest = self.bytes.get(usize::try_from(offset).ok()?..)?;
         // The longest path that the loader takes.
         let rest = &rest[..rest.len().min(4096)];
-        let string = &rest[..rest.iter().position(|&byte| byte == 0)?];
-        self.left.set(self.left.get().checked_sub(string.len())?);
-        Some(string.to_vec())
+        let left = self.left.replace(0);
+        if left == 0 {
+            return None;
+        }
+        let string = &rest[..memchr::memchr(0, rest).unwrap_or(rest.len())];
+        let left = left.checked_sub(string.len())?;
+        self.left.set(left);
+        (string.len() < rest.len()).then(|| string.to_vec())
     }
 }
 

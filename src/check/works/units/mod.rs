@@ -24,8 +24,8 @@ use load::{DIRS, File, Line, Unit, Units, from_root, template};
 const KEYS: &str = include_str!("keys.txt");
 /// What is there only when the machine is up.
 const LATER: [&str; 6] = ["/run/", "/tmp/", "/dev/", "/proc/", "/sys/", "/var/run/"];
-/// How many lines of one file are told that systemd passes over.
-const SYNTAX: usize = 100;
+/// How many faults of one unit are told: who has not understood by then, will not.
+const FAULTS: usize = 200;
 /// How many keys that there are not are looked into, and how long they may be.
 const UNKNOWN: usize = 1000;
 const LONGEST: usize = 64;
@@ -81,7 +81,14 @@ pub(super) fn units(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
 fn faults(view: &View, accounts: &Accounts) -> Result<Vec<Fault>, LookError> {
     let units = Units::of(view)?;
     let known = known(view, accounts)?;
-    let mut judge = Judge { view, units: &units, known, keys: Keys::default(), faults: Vec::new() };
+    let mut judge = Judge {
+        view,
+        units: &units,
+        known,
+        keys: Keys::default(),
+        faults: Vec::new(),
+        most: usize::MAX,
+    };
     for (link, name) in &units.wanted {
         if !units.has(name) {
             let message = format!("it enables {name}, which is not there");
@@ -90,12 +97,13 @@ fn faults(view: &View, accounts: &Accounts) -> Result<Vec<Fault>, LookError> {
     }
     for unit in units.iter() {
         let before = judge.faults.len();
-        unit.files.iter().for_each(|file| judge.syntax(unit, file));
+        judge.most = before + FAULTS;
         judge.refused(unit);
         judge.mount(unit);
         judge.needs(unit);
         judge.programs(unit)?;
         judge.accounts(unit);
+        unit.files.iter().for_each(|file| judge.syntax(unit, file));
         if judge.faults.len() > before && !units.is_started(unit) {
             judge.faults[before..].iter_mut().for_each(|fault| fault.started = false);
         }
@@ -129,6 +137,8 @@ struct Judge<'a> {
     known: BTreeSet<String>,
     keys: Keys,
     faults: Vec<Fault>,
+    /// How many there may be at this unit's end.
+    most: usize,
 }
 
 /// The paths at which a unit may be.
@@ -149,18 +159,20 @@ impl Judge<'_> {
         node: &Node,
         message: impl Into<String>,
         about: Vec<Vec<u8>>,
-    ) {
+    ) -> Option<&mut Fault> {
+        if self.faults.len() >= self.most {
+            return None;
+        }
         let (node, message, started) = (node.clone(), message.into(), true);
         self.faults.push(Fault { lint, node, message, started, about });
+        self.faults.last_mut()
     }
 
     /// Lines that systemd passes over with a warning.
     fn syntax(&mut self, unit: &Unit, file: &File) {
         let section = section(unit.kind());
-        let mut told = 0;
         for line in &file.lines {
-            // Who has not understood by then, will not.
-            if told == SYNTAX {
+            if self.faults.len() >= self.most {
                 return;
             }
             let message = match line {
@@ -190,7 +202,6 @@ impl Judge<'_> {
                     }
                 }
             };
-            told += 1;
             self.add(&UNIT_SYNTAX, &file.node, message, Vec::new());
         }
     }
@@ -337,8 +348,7 @@ impl Judge<'_> {
                         false => PATH.map(|dir| from_root(&format!("{dir}/{program}"))).to_vec(),
                     };
                     let message = format!("{key}={program}, which {what}");
-                    self.add(&UNIT_EXEC, &file.node.clone(), message, paths);
-                    if let Some(fault) = self.faults.last_mut() {
+                    if let Some(fault) = self.add(&UNIT_EXEC, &file.node, message, paths) {
                         fault.started = !later.contains(key);
                     }
                 }
