@@ -130,6 +130,8 @@ struct Changes<'a> {
     /// A bit for each of [`Data::aspects`], the first one the lowest.
     aspects: Vec<u16>,
     target: Vec<Option<Cow<'a, str>>>,
+    /// Lines of differences, as far as there are any.
+    text: Vec<Option<Vec<Cow<'a, str>>>>,
 }
 
 type Facts = (char, u64, u16, u32, u32);
@@ -267,6 +269,9 @@ impl<'a> Changes<'a> {
         self.was.push(item.before.as_ref().map(facts));
         self.aspects.push(item.what.iter().map(|aspect| 1 << aspect as u16).sum());
         self.target.push(item.target.as_deref().map(shown));
+        // The first two lines name the file.
+        let lines = |text: &'a str| text.lines().skip(2).map(plain).collect();
+        self.text.push(item.text.as_deref().map(lines));
     }
 }
 
