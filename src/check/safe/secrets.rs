@@ -6,6 +6,7 @@
 use memchr::memmem;
 
 use super::lints::{CREDENTIALS, HISTORY, HOST_KEY, PRIVATE_KEY, TOKEN};
+use super::of_package;
 use crate::check::context::Context;
 use crate::check::{Findings, Stopped};
 use crate::look::Node;
@@ -77,7 +78,7 @@ const fn upper(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte.is_ascii_digit()
 }
 
-const FORMS: [Form; 14] = [
+const FORMS: [Form; 13] = [
     Form { whose: "AWS", begins: b"AKIA", follow: 16..=16, of: upper },
     Form { whose: "AWS", begins: b"ASIA", follow: 16..=16, of: upper },
     Form { whose: "GitHub", begins: b"ghp_", follow: 36..=36, of: word },
@@ -88,7 +89,6 @@ const FORMS: [Form; 14] = [
     Form { whose: "GitLab", begins: b"glpat-", follow: 20..=60, of: word_or_dash },
     Form { whose: "Slack", begins: b"xoxb-", follow: 30..=100, of: word_or_dash },
     Form { whose: "Slack", begins: b"xoxp-", follow: 30..=100, of: word_or_dash },
-    Form { whose: "Google", begins: b"AIza", follow: 35..=35, of: word_or_dash },
     Form { whose: "Stripe", begins: b"sk_live_", follow: 24..=99, of: word },
     Form { whose: "npm", begins: b"npm_", follow: 36..=36, of: word },
     Form { whose: "PyPI", begins: b"pypi-AgEIcHlwaS5vcmc", follow: 50..=250, of: word_or_dash },
@@ -117,20 +117,16 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
             let what = String::from_utf8_lossy(file).trim_start_matches('/').to_owned();
             findings.add(&CREDENTIALS, layer, path, format!("a {what} with credentials in it"));
         }
-        // What others ship to be tried with is no secret.
-        if path.starts_with(b"usr/share/doc/") || is_test(path) {
+        // What others ship to be tried with is no secret, and what is compiled has its source.
+        if path.starts_with(b"usr/share/doc/") || path.ends_with(b".pyc") || is_test(path) {
             continue;
         }
         if let Some(kind) = private_key(&content) {
-            findings.add(&PRIVATE_KEY, layer, path, format!("it holds one ({kind})"));
+            of_package(context, &PRIVATE_KEY, node, format!("it holds one ({kind})"), findings)?;
         }
         if let Some(whose) = token(&content) {
-            findings.add(
-                &TOKEN,
-                layer,
-                path,
-                format!("it holds what looks like a token of {whose}"),
-            );
+            let message = format!("it holds what looks like a token of {whose}");
+            of_package(context, &TOKEN, node, message, findings)?;
         }
     }
     Ok(())
@@ -163,25 +159,41 @@ fn has(content: &[u8], what: &[u8]) -> bool {
     memmem::find(content, what).is_some()
 }
 
-/// What kind of private key stands in the content: with a body, not as a word in a program.
+/// What kind of private key stands in the content: with its body and its end, not as words in a
+/// program.
 fn private_key(content: &[u8]) -> Option<String> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     let mut rest = content;
     while let Some(at) = memmem::find(rest, BEGIN) {
         rest = &rest[at + BEGIN.len()..];
-        let Some(end) = rest.windows(5).take(40).position(|window| window == b"-----") else {
+        let Some(kind) = KEYS.iter().find(|kind| rest.starts_with(&[kind, &b"-----"[..]].concat()))
+        else {
             continue;
         };
-        let kind = &rest[..end];
-        let body = &rest[end + 5..];
-        // Some lines of base64 follow; a header of PEM may stand before them.
-        let letters = body.iter().take(400).filter(|byte| byte.is_ascii_alphanumeric()).count();
-        let line = body.iter().take(3).any(|&byte| byte == b'\n');
-        if KEYS.contains(&kind) && line && letters > 60 {
+        let body = &rest[kind.len() + 5..];
+        let end = [b"-----END ", &kind[..], b"-----"].concat();
+        let Some(end) = memmem::find(body, &end) else { continue };
+        if is_body(&body[..end]) {
             return Some(String::from_utf8_lossy(kind).into_owned());
         }
     }
     None
+}
+
+/// Whether lines are those of a key: base64, and what headers there are before it.
+fn is_body(body: &[u8]) -> bool {
+    let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    // Within JSON the ends of lines are written with a backslash.
+    let text = String::from_utf8_lossy(body).replace("\\n", "\n");
+    let mut lines = text.lines().map(|line| line.trim().as_bytes()).filter(|line| !line.is_empty());
+    let mut long = false;
+    let fits = lines.all(|line| {
+        let is_base64 = line.iter().all(base64);
+        long |= is_base64 && line.len() >= 40;
+        let header = line.iter().position(|&byte| byte == b':');
+        is_base64 || header.is_some_and(|at| line[..at].iter().all(|&byte| word_or_dash(byte)))
+    });
+    fits && long
 }
 
 /// Whose token stands in the content.
@@ -231,6 +243,12 @@ mod tests {
         let key =
             format!("x\n-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----");
         assert_eq!(private_key(key.as_bytes()).as_deref(), Some("RSA PRIVATE KEY"));
+        let json = format!("{{\"private_key\": \"{}\"}}", key.replace('\n', "\\n"));
+        assert!(private_key(json.as_bytes()).is_some());
+        let program = "BEGIN = '-----BEGIN RSA PRIVATE KEY-----'\nif line == BEGIN:\n  \
+                       read(THE_REST_OF_THIS_VERY_LONG_NAME_OF_SOMETHING)\n\
+                       END = '-----END RSA PRIVATE KEY-----'\n";
+        assert_eq!(private_key(program.as_bytes()), None);
         let words = b"starts with \"-----BEGIN RSA PRIVATE KEY-----\" and ends with";
         assert_eq!(private_key(words), None);
         let public = format!("-----BEGIN PUBLIC KEY-----\n{body}");

@@ -33,8 +33,14 @@ fn archives() -> Vec<Case> {
     plain.file("etc/one", "1").mtime = 1;
     plain.file("etc/two", "2");
     let (whole, compressed) = (plain.bytes(), plain.gzip());
+    // Its numbers are its own.
     let mut other = Archive::new();
-    other.file("etc/three", "3");
+    (other.file("etc/three", "3").ino, other.file("etc/four", "4").ino) = (700, 701);
+    let mut first = plain.clone();
+    for (archive, name) in [(&mut first, "etc/one"), (&mut other, "etc/three")] {
+        let entry = archive.entries.iter_mut().find(|entry| entry.name == name).unwrap();
+        (entry.ino, entry.nlink) = (800, 2);
+    }
     let of = |make: &dyn Fn(&mut Archive)| {
         let mut overlay = Archive::new();
         make(&mut overlay);
@@ -52,7 +58,7 @@ fn archives() -> Vec<Case> {
             let (one, two) = whole.split_at(350);
             [gzip(one), gzip(two)].concat()
         }),
-        bytes("archive/several-archives", None, gzip(&[whole.clone(), other.bytes()].concat())),
+        bytes("archive/several-archives", None, gzip(&[first.bytes(), other.bytes()].concat())),
         bytes("archive/gzip-header", None, gzip_with_extra(&whole)),
         bytes("archive/missing-parent", Some("/opt/one"), {
             of(&|overlay| {

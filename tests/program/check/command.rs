@@ -1,5 +1,6 @@
 //! The command line of `check`: what is judged, what is told, exit codes, JSON and SARIF.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -126,8 +127,10 @@ fn all_overlays_of_a_project_are_tried_on_the_next_base() {
     let pair = project("  p:\n    base: ./base.cpio\n    overlays: [o]\n");
     let mut over = Archive::new();
     over.program("usr/bin/more", &programs().program);
+    over.program("usr/bin/chain", &programs().chain_program);
     fs::write(pair.path("p.cpio.gz"), over.gzip()).unwrap();
     let mut next = base();
+    next.file("usr/lib/libchain.so.1", &programs().chain_library);
     next.entries.retain(|entry| !entry.name.starts_with("usr/lib/libdemo.so.1"));
     fs::write(pair.path("next.cpio"), next.bytes()).unwrap();
     let said = pair.check(&["--base", "next.cpio", "--only", "works"]);
@@ -135,12 +138,16 @@ fn all_overlays_of_a_project_are_tried_on_the_next_base() {
     let verdicts: Vec<_> = said.stdout.lines().filter(|line| line.contains("fit")).collect();
     assert_eq!(
         verdicts,
-        ["o: does not fit: 1 error", "p: does not fit: 1 error"],
+        ["o: does not fit: 1 error", "p: does not fit: 2 errors"],
         "{}",
         said.stdout
     );
     assert!(said.stdout.contains("o.cpio.gz:/usr/bin/demo-tool: it needs libdemo.so.1"));
     assert!(said.stdout.contains("p.cpio.gz:/usr/bin/more: it needs libdemo.so.1"));
+    // What a library of the base lacks, the program lacks.
+    let lacks =
+        "p.cpio.gz:/usr/bin/chain: it loads /usr/lib/libchain.so.1, which needs libdemo.so.1";
+    assert!(said.stdout.contains(lacks), "{}", said.stdout);
     // By their paths, each for itself.
     let said = pair.check(&["--base", "next.cpio", "--only", "fit", "o.cpio.gz", "p.cpio.gz"]);
     let verdicts: Vec<_> = said.stdout.lines().filter(|line| line.contains("fits")).collect();
@@ -153,6 +160,9 @@ fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
     base.link("etc/broken", "none");
     base.program("usr/bin/broken", &programs().other_program);
     base.link("etc/way", "plain.conf");
+    base.file("etc/systemd/system/broken.service", "[Service]\nExecStart=/usr/bin/none\n");
+    let wants = "etc/systemd/system/multi-user.target.wants/broken.service";
+    base.link(wants, "../broken.service");
     let mut overlay = Archive::new();
     overlay.gone("usr/lib/libdemo.so.1.0");
     overlay.gone("etc/plain.conf");
@@ -176,7 +186,9 @@ fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
     let said = pair.check(&["base.cpio", "--only", "works", "--json"]);
     let found = findings(&said);
     let paths: Vec<_> = found.iter().map(|finding| finding["path"].as_str().unwrap()).collect();
-    assert_eq!(paths, ["/usr/bin/broken", "/etc/broken"], "{found:#?}");
+    let broken = ["/etc/systemd/system/broken.service", "/usr/bin/broken", "/etc/broken"];
+    let (paths, broken) = (BTreeSet::from_iter(paths), BTreeSet::from(broken));
+    assert_eq!(paths, broken, "{found:#?}");
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn base() -> Archive {
     base.file("etc/plain.conf", "plain = 1\n");
     base.file("usr/share/things/one", "1");
     base.file("usr/share/obsolete", "o");
+    base.put("var/odd", 0o040777, "");
     base.program("usr/lib/systemd/systemd", &made.program);
     base.file("usr/lib/systemd/system/multi-user.target", "[Unit]\nDescription=Many\n");
     base.file("usr/lib/systemd/system/demo.service", "[Service]\nExecStart=/usr/bin/demo\n");
@@ -162,6 +163,9 @@ fn clean() -> Archive {
     overlay.file("opt/tool/lib/private/libprivate.so.1", &made.other_library);
     overlay.put("var/lib/tool", 0o040750, "").uid = 990;
     overlay.put("var/spool/all", 0o041777, "");
+    // What is in a directory brings it along, as it is.
+    overlay.put("var/odd", 0o040777, "");
+    overlay.file("var/odd/one", "1");
     overlay.gone("usr/share/obsolete");
     overlay.link("usr/bin/tool", "../local/bin/tool");
     overlay.link("etc/tool-log", "/run/tool/log");

@@ -23,6 +23,10 @@ pub(super) struct Programs {
     pub(super) foreign_program: Vec<u8>,
     /// Needs `libprivate.so.1` and looks for it in `$ORIGIN/../lib/private`.
     pub(super) private_program: Vec<u8>,
+    /// `libchain.so.1`, which needs `libdemo.so.1`.
+    pub(super) chain_library: Vec<u8>,
+    /// Needs `libchain.so.1`.
+    pub(super) chain_program: Vec<u8>,
     /// A module for the kernel 6.1.0-1.
     pub(super) module: Vec<u8>,
 }
@@ -41,6 +45,8 @@ END
             echo 'DEMO_1 { global: demo; local: *; }; DEMO_2 { global: demo2; } DEMO_1;' >2.map
             echo 'extern int demo(void); void _start(void) { demo(); }' >1.c
             echo 'extern int demo2(void); void _start(void) { demo2(); }' >2.c
+            echo 'extern int demo(void); int chain(void) { return demo(); }' >chain.c
+            echo 'extern int chain(void); void _start(void) { chain(); }' >3.c
             cat >module.c <<'END'
             __attribute__((section(".modinfo"), used))
             static const char magic[] = "license=GPL\0vermagic=6.1.0-1 SMP mod_unload ";
@@ -59,6 +65,8 @@ END
             program foreign_program 1.c library /lib/ld-foreign.so.1 ''
             program private_program 1.c private_library $ld \
                 '-Wl,-rpath,$ORIGIN/../lib/private -Wl,--enable-new-dtags'
+            cc -shared -nostdlib -o chain_library -Wl,-soname,libchain.so.1 chain.c library
+            program chain_program 3.c chain_library $ld -Wl,--unresolved-symbols=ignore-in-shared-libs
             cc -c -o module module.c
         "#;
         sh(dir.path(), script);
@@ -73,6 +81,8 @@ END
             other_library: made("other_library"),
             foreign_program: made("foreign_program"),
             private_program: made("private_program"),
+            chain_library: made("chain_library"),
+            chain_program: made("chain_program"),
             module: made("module"),
         }
     })

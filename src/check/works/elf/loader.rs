@@ -87,7 +87,8 @@ impl<'a> Loader<'a> {
     ) -> Result<Search, LookError> {
         let mut other = None;
         if name.contains(&b'/') {
-            return Ok(self.try_at(name, object, &mut other)?.map_or_else(|| end(other), found));
+            let Some(place) = expand(name, path, object) else { return Ok(Search::Nowhere) };
+            return Ok(self.try_at(&place, object, &mut other)?.map_or_else(|| end(other), found));
         }
         let own = if object.runpath.is_empty() { &object.rpath } else { &object.runpath };
         for dir in own {
