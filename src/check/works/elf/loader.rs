@@ -176,8 +176,8 @@ impl<'a> Loader<'a> {
             None => None,
         };
         let mut reached = reached();
-        // What is there is bounded by the images, what is not by nothing.
-        if found.is_some() || reached.len() < REACHED {
+        // What is there is bounded by the images, what is not is bounded by nothing.
+        if found.is_some() || path.len() <= 256 && reached.len() < REACHED {
             reached.insert(path.to_vec(), found.clone());
         }
         Ok(found)

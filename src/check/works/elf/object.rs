@@ -24,8 +24,8 @@ const ENTRIES: usize = 1 << 16;
 const NEEDED: usize = 4096;
 /// The most directories of one list.
 const DIRS: usize = 64;
-/// The most bytes of names that are kept of a file, and no more than it has itself: tables that name one long string again and again
-/// would make much of little.
+/// The most bytes of names that are kept of a file, and not many times what it has itself: tables
+/// that name one long string again and again would make much of little.
 const KEPT: usize = 1 << 20;
 
 /// What a loader finds in a file.
@@ -215,7 +215,8 @@ struct Strings {
 impl Strings {
     /// The table of a file of this size.
     fn new(bytes: Vec<u8>, size: u64) -> Self {
-        Strings { bytes, left: Cell::new(KEPT.min(usize::try_from(size).unwrap_or(KEPT))) }
+        let most = usize::try_from(size.saturating_mul(4)).unwrap_or(KEPT);
+        Strings { bytes, left: Cell::new(KEPT.min(most)) }
     }
 
     /// The string at an offset; nothing once too many bytes have been handed out.
@@ -228,7 +229,8 @@ impl Strings {
             return None;
         }
         let string = &rest[..memchr::memchr(0, rest).unwrap_or(rest.len())];
-        let left = left.checked_sub(string.len())?;
+        // With what it takes to keep it.
+        let left = left.checked_sub(string.len() + 32)?;
         self.left.set(left);
         (string.len() < rest.len()).then(|| string.to_vec())
     }
