@@ -32,7 +32,7 @@ pub struct Usage {
 impl Usage {
     fn add(&mut self, bytes: u64) {
         self.entries += 1;
-        self.bytes += bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
