@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use fs_model::layer::{LayerDirEntry, LayerIno};
+use fs_model::layer::{LayerDirEntry, LayerEntry, LayerIno};
 use fs_model::{Attr, LayerError, Time};
 use tempfile::TempDir;
 
