@@ -28,6 +28,8 @@ pub(super) struct Images {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) view: View,
+    /// The images themselves: names are text, and paths may not be.
+    pub(super) images: Vec<PathBuf>,
     /// What the colons stood before.
     pub(super) paths: Vec<Vec<u8>>,
 }
@@ -40,7 +42,7 @@ impl Images {
         }
         let view = View::open(&images).map_err(|error| hint(error, &images))?;
         refuse_paths(&view, &images)?;
-        Ok(Opened { view, paths })
+        Ok(Opened { view, images, paths })
     }
 }
 
