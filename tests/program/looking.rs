@@ -482,7 +482,7 @@ fn links_of_a_root_are_followed_where_that_is_meant_and_may_lead_nowhere() {
         overcoat(&stage, Who::Root, command, images, rest)
     };
     let link = run("stat", &[&base], &[":bin"]).ok().text();
-    assert!(link.starts_with("/bin\n  type      symlink\n"), "{link}");
+    assert!(link.starts_with("/bin\n  type      symbolic link\n"), "{link}");
     let dir = run("stat", &[&base], &[":/bin/"]).ok().text();
     assert!(dir.starts_with("/usr/bin\n  type      directory\n"), "{dir}");
     run("stat", &[&base, &over], &[":etc/motd"]).ok();
