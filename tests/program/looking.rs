@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -436,6 +437,57 @@ fn directories_in_several_places_are_damage_and_no_endless_walk() {
         .code(2)
         .says(&["lies in itself, or in two places"]);
     }
+}
+
+#[test]
+fn images_may_have_any_name_and_are_files() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    let strange = |from: &Path, end: &str| {
+        let name = [b"n\xff", end.as_bytes()].concat();
+        let to = stage.path(std::ffi::OsStr::from_bytes(&name));
+        fs::copy(from, &to).unwrap();
+        to
+    };
+    let (base_too, over_too) = (strange(&base, ".squashfs"), strange(&over, ".cpio.gz"));
+    let run = |command: &str, images: &[&Path], rest: &[&str]| {
+        overcoat(&stage, Who::Root, command, images, rest)
+    };
+    let told = run("du", &[&base_too, &over_too], &["--ram"]).ok().text();
+    assert!(told.lines().next().unwrap().ends_with(".squashfs: the image itself"), "{told}");
+    // An archive is always unpacked.
+    let told = run("du", &[&over], &["--ram"]).ok().text();
+    assert!(told.starts_with("    ") && told.contains("over.cpio.gz: unpacked"), "{told}");
+    let before = fs::read(&over_too).unwrap();
+    finish(stage.overcoat(Who::Root).arg("extract").arg(&over_too).arg("-o").arg(&over_too))
+        .code(2)
+        .says(&["is a layer of what would be written there"]);
+    assert!(fs::read(&over_too).unwrap() == before);
+    // Nobody writes to this pipe.
+    stage.sh("mkfifo pipe");
+    let pipe = stage.path("pipe");
+    run("ls", &[&pipe], &[]).code(2).says(&["not a regular file"]);
+    run("diff", &[&base, &pipe], &[]).code(2).says(&["not a regular file"]);
+}
+
+#[test]
+fn links_of_a_root_are_followed_where_that_is_meant_and_may_lead_nowhere() {
+    let stage = Stage::new();
+    let script = format!(
+        "{SMALL}; mkdir -p over/var/lib/dpkg; ln -s status over/var/lib/dpkg/status
+         ln -s info over/var/lib/dpkg/info"
+    );
+    let (base, over) = layers(&stage, &script);
+    let run = |command: &str, images: &[&Path], rest: &[&str]| {
+        overcoat(&stage, Who::Root, command, images, rest)
+    };
+    let link = run("stat", &[&base], &[":bin"]).ok().text();
+    assert!(link.starts_with("/bin\n  type      symbolic link\n"), "{link}");
+    let dir = run("stat", &[&base], &[":/bin/"]).ok().text();
+    assert!(dir.starts_with("/usr/bin\n  type      directory\n"), "{dir}");
+    run("stat", &[&base, &over], &[":etc/motd"]).ok();
+    run("du", &[&base, &over], &["--packages"]).ok();
+    run("diff", &[&base, &over], &[]).code(1);
 }
 
 #[test]
