@@ -92,11 +92,26 @@ const ARCHIVES: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 
 /// Whether this is a regular file that begins as an image does.
 pub fn is_image(path: &Path) -> bool {
+    let head = head(path);
+    [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic))
+}
+
+/// Whether this is a regular file that begins as a squashfs image does.
+pub fn is_squashfs(path: &Path) -> bool {
+    head(path).starts_with(SQUASHFS)
+}
+
+/// How a regular file begins; nothing of what is none.
+fn head(path: &Path) -> Vec<u8> {
     let mut head = Vec::new();
     // Opening a pipe would wait for who writes.
-    let read = path.is_file()
-        && std::fs::File::open(path).is_ok_and(|file| file.take(8).read_to_end(&mut head).is_ok());
-    read && [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic))
+    if path.is_file()
+        && let Ok(file) = std::fs::File::open(path)
+    {
+        // What cannot be read begins as nothing.
+        let _ = file.take(8).read_to_end(&mut head);
+    }
+    head
 }
 
 type Opened = (Arc<dyn Layer>, Option<Arc<dyn AsRef<[u8]> + Send + Sync>>);

@@ -169,7 +169,7 @@ fn files(line: &Line, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate> {
     let place = if folder.is_empty() { PathBuf::from(".") } else { at_home(folder) };
     let Ok(entries) = std::fs::read_dir(place) else { return Vec::new() };
     let mut found = BTreeSet::new();
-    for entry in entries.flatten().take(MOST) {
+    for entry in entries.flatten() {
         let name = entry.file_name();
         let bytes = name.as_bytes();
         if !bytes.starts_with(start) || (start.is_empty() && bytes.starts_with(b".")) {
@@ -181,6 +181,9 @@ fn files(line: &Line, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate> {
             found.insert([folder, bytes, b"/"].concat());
         } else if wanted(&path) {
             found.insert([folder, bytes].concat());
+        }
+        if found.len() >= MOST {
+            break;
         }
     }
     found.into_iter().map(|path| (path, None)).collect()

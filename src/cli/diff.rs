@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -127,9 +127,7 @@ impl Args {
 
 /// Whether an image can be a whole root as well as an overlay: a squashfs image or a folder.
 fn is_root(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    let mut read = || std::fs::File::open(path)?.read_exact(&mut magic);
-    path.is_dir() || (read().is_ok() && magic == *b"hsqs")
+    path.is_dir() || crate::layers::is_squashfs(path)
 }
 
 pub(super) fn run(args: &Args) -> Outcome {

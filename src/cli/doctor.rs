@@ -25,7 +25,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         let report = json!({ "schema": 1, "ready": ready, "root": root, "findings": findings });
         print(&report.to_string())?;
     } else {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let colour = std::io::stdout().is_terminal() && super::out::are_colours_wanted();
         print(&tell(&findings, colour))?;
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })

@@ -108,14 +108,14 @@ fn ram(args: &Args, opened: &Opened) -> Outcome {
     let mut needed = 0;
     let mut lines = Vec::new();
     let mut cache = 0;
-    for (index, (image, label)) in view.names().iter().zip(labels(view)).enumerate() {
+    for (index, (image, label)) in opened.images.iter().zip(labels(view)).enumerate() {
         let memory = usage::memory(view, index)?;
         let file = std::fs::metadata(image).ok().filter(|m| m.is_file()).map(|m| m.len());
-        // The base stays an image; overlays are unpacked.
-        let image_bytes = if index == 0 { file } else { None };
+        // A base stays an image; overlays are unpacked, and so is an archive that is alone.
+        let image_bytes = file.filter(|_| index == 0 && crate::layers::is_squashfs(image));
         let takes =
             image_bytes.map_or_else(|| memory.tmpfs(), |bytes| bytes.next_multiple_of(usage::PAGE));
-        needed += takes;
+        needed = takes.saturating_add(needed);
         if image_bytes.is_some() {
             cache = memory.pages;
         }

@@ -28,7 +28,8 @@ pub(super) struct Args {
     #[arg(short = 'C', long, value_name = "DIR", group = "where")]
     directory: Option<PathBuf>,
 
-    /// Into this archive (.tar, .cpio.gz, .cpio.zst, .cpio or .squashfs); `-` is standard output, as tar
+    /// Into this archive (.tar, .cpio.gz, .cpio.zst, .cpio or .squashfs); `-` is standard output, as tar. One
+    /// of that name is replaced
     #[arg(short, long, value_name = "FILE", group = "where")]
     output: Option<PathBuf>,
 
@@ -58,13 +59,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     let selection = Selection::new(&nodes);
     if let Some(output) = &args.output {
-        let layers: Vec<PathBuf> = opened.view.names().iter().map(PathBuf::from).collect();
-        refuse_layers(std::iter::once(output), &layers)?;
+        refuse_layers(std::iter::once(output), &opened.images)?;
         let format = format(args, output)?;
         let taken = Taken::new(&opened.view, &selection)?;
         return archive(args, output, format, &taken);
     }
     let Some(directory) = &args.directory else { return Err(Failure::message("extract where?")) };
+    refuse_within(directory, &opened.images)?;
     let signals = Signals::take()?;
     let signal = Cell::new(None);
     let stop = || {
@@ -81,6 +82,26 @@ pub(super) fn run(args: &Args) -> Outcome {
         Err(error) => return Err(Failure::Error(2, Box::new(error))),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses a folder within one that is taken out: it would be copied into itself.
+fn refuse_within(directory: &Path, images: &[PathBuf]) -> Result<(), Failure> {
+    // If it is not there, its parent is, or the extraction fails.
+    let parent = directory.parent().filter(|parent| *parent != Path::new(""));
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let to = real(directory).or_else(|| real(parent.unwrap_or(Path::new("."))));
+    let around = |image: &&PathBuf| {
+        image.is_dir()
+            && real(image).zip(to.as_ref()).is_some_and(|(image, to)| to.starts_with(image))
+    };
+    match images.iter().find(around) {
+        Some(image) => Err(Failure::message(format!(
+            "{}: lies in the layer {}, which would be copied into itself: name another folder",
+            directory.display(),
+            image.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What the archive is written as.

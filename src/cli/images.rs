@@ -28,6 +28,8 @@ pub(super) struct Images {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) view: View,
+    /// The images themselves: names are text, and paths may not be.
+    pub(super) images: Vec<PathBuf>,
     /// What the colons stood before.
     pub(super) paths: Vec<Vec<u8>>,
 }
@@ -40,7 +42,7 @@ impl Images {
         }
         let view = View::open(&images).map_err(|error| hint(error, &images))?;
         refuse_paths(&view, &images)?;
-        Ok(Opened { view, paths })
+        Ok(Opened { view, images, paths })
     }
 }
 
@@ -98,6 +100,9 @@ pub(super) fn split(arguments: &[OsString]) -> (Vec<PathBuf>, Vec<Vec<u8>>) {
 }
 
 pub(super) fn no_image(paths: &[Vec<u8>]) -> Failure {
+    if paths.is_empty() {
+        return Failure::message("no image is named: write the base first, then overlays");
+    }
     let path = paths.first().map_or_else(Vec::new, |path| [b":", &path[..]].concat());
     Failure::message(format!(
         "no image is named: {} is a path inside, because it begins with a colon; an image of that \

@@ -101,10 +101,9 @@ impl List<'_> {
             return self.ended(&[b"/", &node.path[..]].concat());
         }
         let name = inside(&node.path);
-        let path = node.path.clone();
         let layered = match self.args.layers {
-            true => self.opened.view.layers_at(&path, Some(node))?,
-            false => Layered { name: Box::default(), node: Some(node), has: Vec::new() },
+            true => self.opened.view.layers_at(node)?,
+            false => Layered::alone(node),
         };
         let row = self.row(&layered, name)?;
         self.rows(vec![row])
@@ -115,7 +114,7 @@ impl List<'_> {
     fn directory(&mut self, top: &Node, above: usize) -> Result<(), Failure> {
         let view = &self.opened.view;
         if !self.args.recursive {
-            return self.names(top, above, &mut Vec::new());
+            return self.names(top, above);
         }
         if !self.args.layers {
             // In tree order, a directory before what is in it.
@@ -125,12 +124,8 @@ impl List<'_> {
                     if self.args.null {
                         self.ended(name)?;
                     } else if self.args.long {
-                        let layered = Layered {
-                            name: Box::default(),
-                            node: Some(node.clone()),
-                            has: Vec::new(),
-                        };
-                        let row = self.row(&layered, escape(name).into_owned())?;
+                        let row =
+                            self.row(&Layered::alone(node.clone()), escape(name).into_owned())?;
                         self.rows(vec![row])?;
                     } else {
                         self.out.line(&escape(name))?;
@@ -139,17 +134,14 @@ impl List<'_> {
                 Ok(Walk::Into)
             });
         }
-        let mut pending = vec![top.clone()];
-        while let Some(dir) = pending.pop() {
-            let mut inside = Vec::new();
-            self.names(&dir, above, &mut inside)?;
-            pending.extend(inside.into_iter().rev());
-        }
-        Ok(())
+        view.walk_layered::<Failure>(top, &mut |dir, inside| {
+            self.table(dir, inside, above)?;
+            Ok(Walk::Into)
+        })
     }
 
-    /// The names in one directory; the directories among them go to `into`.
-    fn names(&mut self, dir: &Node, above: usize, into: &mut Vec<Node>) -> Result<(), Failure> {
+    /// The names in one directory.
+    fn names(&mut self, dir: &Node, above: usize) -> Result<(), Failure> {
         let view = &self.opened.view;
         if !self.args.long && !self.args.layers {
             // No inode is read for a list of names.
@@ -167,23 +159,17 @@ impl List<'_> {
         }
         let layered = match self.args.layers {
             true => view.layered(dir)?,
-            false => {
-                let children = view.children(dir)?.into_iter();
-                let of = |node: Node| Layered {
-                    name: node.name().into(),
-                    node: Some(node),
-                    has: Vec::new(),
-                };
-                children.map(of).collect()
-            }
+            false => view.children(dir)?.into_iter().map(Layered::alone).collect(),
         };
-        let mut rows = Vec::with_capacity(layered.len());
-        for one in layered {
+        self.table(dir, &layered, above)
+    }
+
+    fn table(&mut self, dir: &Node, inside: &[Layered], above: usize) -> Result<(), Failure> {
+        let row = |one: &Layered| {
             let path = crate::look::join(&dir.path, &one.name);
-            let name = escape(below(&path, above)).into_owned();
-            rows.push(self.row(&one, name)?);
-            into.extend(one.node.filter(Node::is_dir));
-        }
+            self.row(one, escape(below(&path, above)).into_owned())
+        };
+        let rows = inside.iter().map(row).collect::<Result<_, _>>()?;
         self.rows(rows)
     }
 
@@ -197,7 +183,7 @@ impl List<'_> {
             };
         }
         if (self.args.long && self.labels.len() > 1) || self.args.layers {
-            let layer = layered.layer().and_then(|layer| self.labels.get(layer));
+            let layer = layered.layer.and_then(|layer| self.labels.get(layer));
             row.cells.push(layer.cloned().unwrap_or_else(|| "-".to_owned()));
         }
         if let Some(node) = node {
@@ -276,29 +262,17 @@ impl List<'_> {
         let code = opened.each(follow, &mut |top| {
             if self.args.directory || !top.is_dir() {
                 let path = top.path.clone();
-                let layered = opened.view.layers_at(&path, Some(top))?;
-                let item = self.item(&layered, &path)?;
+                let item = self.item(&opened.view.layers_at(top)?, &path)?;
                 return document.item(&mut self.out, &item);
             }
-            let mut pending = vec![vec![top].into_iter()];
-            // Directories are listed before those in them, each in tree order.
-            while let Some(listing) = pending.last_mut() {
-                let Some(dir) = listing.next() else {
-                    pending.pop();
-                    continue;
-                };
-                let mut below = Vec::new();
-                for layered in opened.view.layered(&dir)? {
+            opened.view.walk_layered::<Failure>(&top, &mut |dir, inside| {
+                for layered in inside {
                     let path = crate::look::join(&dir.path, &layered.name);
-                    let item = self.item(&layered, &path)?;
+                    let item = self.item(layered, &path)?;
                     document.item(&mut self.out, &item)?;
-                    below.extend(layered.node.filter(Node::is_dir));
                 }
-                if self.args.recursive {
-                    pending.push(below.into_iter());
-                }
-            }
-            Ok(())
+                Ok(if self.args.recursive { Walk::Into } else { Walk::Stop })
+            })
         })?;
         document.end(&mut self.out, &[])?;
         Ok(code)
@@ -317,7 +291,7 @@ impl List<'_> {
             path: escape(path).into_owned(),
             deleted: object.is_none(),
             object,
-            layer: layered.layer(),
+            layer: layered.layer,
             hides: layered.hidden().filter_map(hidden).collect(),
         })
     }

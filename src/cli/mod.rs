@@ -290,7 +290,7 @@ fn start_tracing(verbose: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = std::io::stderr().is_terminal() && out::are_colours_wanted();
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)

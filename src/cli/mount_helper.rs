@@ -134,6 +134,13 @@ impl Request {
                 ));
             }
         }
+        if request.upper_size.is_some() && request.options.read_only {
+            return Err(
+                "upper_size limits what changes, and nothing can change in what is mounted \
+                        read-only: leave ro out, or upper_size"
+                    .to_owned(),
+            );
+        }
         Ok(request)
     }
 
@@ -223,6 +230,9 @@ mod tests {
         assert!(parse(&["base", "/mnt", "-o", "ro,size=5"]).unwrap_err().contains("size=5"));
         assert!(parse(&["base", "/mnt", "-s", "-o", "ro,size=5"]).is_ok());
         assert!(parse(&["base", "/mnt", "-o", "upper_size=much"]).is_err());
+        let both = parse(&["base", "/mnt", "-o", "upper_size=1G,ro"]).unwrap_err();
+        assert!(both.contains("leave ro out"), "{both}");
+        assert!(parse(&["base", "/mnt", "-o", "upper_size=1G,ro,rw"]).is_ok());
         assert!(parse(&["base"]).is_err());
     }
 }

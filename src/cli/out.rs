@@ -24,10 +24,16 @@ pub(super) enum Colour {
     Cyan = 36,
 }
 
+/// Whether the user has not forbidden colours: by `NO_COLOR`, which says nothing when it is empty
+/// (no-color.org).
+pub(super) fn are_colours_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 impl Out {
     pub(super) fn new() -> Out {
         let terminal = io::stdout().is_terminal();
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = terminal && are_colours_wanted();
         Out { to: BufWriter::with_capacity(64 << 10, io::stdout().lock()), terminal, colour }
     }
 

@@ -111,8 +111,11 @@ impl Facts {
     fn of(opened: &Opened, known: &Known, node: &Node) -> Result<Facts, Failure> {
         let view = &opened.view;
         let attr = &node.attr;
-        let places = view.places(&node.path)?;
-        let layered = view.layers_at(&node.path, Some(node.clone()))?;
+        let layered = view.layers_at(node.clone())?;
+        let mut places = vec![None; view.names().len()];
+        for (layer, place) in &layered.has {
+            places[*layer] = Some(place.clone());
+        }
         let had = |place: &Option<Place>| {
             place.as_ref().map(|place| match place {
                 Place::Object(attr) => Had::Object(Shown::of(attr)),

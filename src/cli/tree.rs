@@ -12,7 +12,7 @@ use super::out::{Colour, Out};
 use super::shown::inside;
 use super::{Failure, Outcome};
 use crate::look::layered::Layered;
-use crate::look::{Node, View, usage};
+use crate::look::{Node, View, Visited, usage};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -106,38 +106,34 @@ impl Tree<'_> {
         }
         let path = top.path.clone();
         let is_dir = top.is_dir();
-        let blank = Layered { name: Box::default(), node: Some(top.clone()), has: Vec::new() };
-        self.line(&blank, "", &inside(&path))?;
+        self.line(&Layered::alone(top.clone()), "", &inside(&path))?;
         if !is_dir {
             return Ok(());
         }
-        // A stack, so that no depth of the tree can be too much; with what stands before each line.
-        let mut pending = vec![(String::new(), self.inside(&top)?.into_iter().peekable())];
-        let mut way = vec![top.found.source()];
-        while let Some((before, listing)) = pending.last_mut() {
+        // A stack, so that no depth of the tree can be too much; with how much of `before` stands
+        // before each line.
+        let mut before = String::new();
+        let mut pending = vec![(0, self.inside(&top)?.into_iter().peekable())];
+        let mut visited = Visited::default();
+        visited.enter(self.view, &top)?;
+        while let Some((length, listing)) = pending.last_mut() {
             let Some(one) = listing.next() else {
                 pending.pop();
-                way.pop();
                 continue;
             };
+            before.truncate(*length);
             let last = listing.peek().is_none();
             let branch = if last { self.branches.last } else { self.branches.between };
             let line = format!("{before}{branch}");
-            let below = if last { self.branches.after } else { self.branches.past };
-            let below = format!("{before}{below}");
+            before += if last { self.branches.after } else { self.branches.past };
             let name = escape(&one.name).into_owned();
             self.line(&one, &line, &name)?;
             if let Some(node) = one.node.filter(Node::is_dir)
                 && pending.len() < self.args.depth
             {
-                let source = node.found.source();
-                if way.contains(&source) {
-                    return Err(self.view.within_itself(&node).into());
-                }
-                self.view.refuse_too_deep(&node)?;
-                way.push(source);
+                visited.enter(self.view, &node)?;
                 let inside = self.inside(&node)?;
-                pending.push((below, inside.into_iter().peekable()));
+                pending.push((before.len(), inside.into_iter().peekable()));
             }
         }
         Ok(())
@@ -149,14 +145,7 @@ impl Tree<'_> {
         }
         let mut inside = match self.args.layers {
             true => self.view.layered(dir)?,
-            false => {
-                let of = |node: Node| Layered {
-                    name: node.name().into(),
-                    node: Some(node),
-                    has: Vec::new(),
-                };
-                self.view.children(dir)?.into_iter().map(of).collect()
-            }
+            false => self.view.children(dir)?.into_iter().map(Layered::alone).collect(),
         };
         if self.args.directories {
             inside.retain(|one| one.node.as_ref().is_some_and(Node::is_dir));
@@ -191,7 +180,7 @@ impl Tree<'_> {
             line += &self.out.paint(Colour::Red, name);
         }
         if self.args.layers && !one.has.is_empty() {
-            let label = one.layer().and_then(|layer| self.labels.get(layer));
+            let label = one.layer.and_then(|layer| self.labels.get(layer));
             line += &format!("  [{}]", label.map_or("-", String::as_str));
             let told = told(one, &self.labels);
             if !told.is_empty() {

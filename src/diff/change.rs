@@ -222,16 +222,16 @@ impl Totals {
             Kind::Deleted => self.deleted += 1,
         }
         self.deleted += change.beneath.entries;
-        self.old_bytes += change.beneath.bytes;
+        self.old_bytes = self.old_bytes.saturating_add(change.beneath.bytes);
         let kept = change.kind == Kind::Changed
             && !change.what.contains(Aspect::Content)
             && !change.what.contains(Aspect::Type);
         if kept || change.within_deleted {
             return;
         }
-        self.old_bytes += change.old_size().unwrap_or(0);
+        self.old_bytes = self.old_bytes.saturating_add(change.old_size().unwrap_or(0));
         if change.link.is_none() {
-            self.new_bytes += change.new_size().unwrap_or(0);
+            self.new_bytes = self.new_bytes.saturating_add(change.new_size().unwrap_or(0));
         }
     }
 

@@ -42,13 +42,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_model::FileType;
+use fs_model::layer::Layer;
 use fs_model::layer::squashfs::CacheOptions;
-use fs_model::layer::{Layer, LayerEntry};
 use fs_model::stack::{Pristine, Source};
 
 pub use self::change::{Aspect, Aspects, Beneath, Change, Kind, Totals};
 use crate::layers::OpenError;
-use crate::look::{LookError, Node, View, Walk, components, join, sources};
+use crate::look::{LookError, Node, View, Visited, Walk, components, join, sources};
 
 /// What is compared, and how much of it is told.
 #[derive(Clone, Debug, Default)]
@@ -118,15 +118,13 @@ impl<'a> Diff<'a> {
         visit: &mut dyn FnMut(&Change) -> Result<Walk, E>,
     ) -> Result<(), E> {
         let mut links = Links::default();
+        let (mut visited_old, mut visited_new) = (Visited::default(), Visited::default());
         for start in self.starts()? {
-            // Listings, so that no depth of the tree can be too much, and the directories on the
-            // way.
+            // Listings, so that no depth of the tree can be too much.
             let mut pending = vec![vec![start].into_iter()];
-            let mut way: Vec<(Option<Source>, Option<Source>)> = Vec::new();
             while let Some(listing) = pending.last_mut() {
                 let Some(pair) = listing.next() else {
                     pending.pop();
-                    way.pop();
                     continue;
                 };
                 let (old, new) = self.nodes(&pair)?;
@@ -140,18 +138,12 @@ impl<'a> Diff<'a> {
                 let is_dir = |node: &Option<Node>| node.as_ref().is_some_and(Node::is_dir);
                 let gone = is_dir(&old) && !is_dir(&new);
                 if is_dir(&new) || (gone && self.options.within_deleted) {
-                    let source = |node: &Option<Node>| Some(node.as_ref()?.found.source());
-                    let here = (source(&old), source(&new));
-                    let (view, node) = match (&old, &new) {
-                        (_, Some(node)) => (self.new, node),
-                        (Some(node), None) => (self.old, node),
-                        (None, None) => continue,
-                    };
-                    view.refuse_too_deep(node)?;
-                    if way.contains(&here) {
-                        return Err(view.within_itself(node).into());
+                    if let Some(old) = &old {
+                        visited_old.enter(self.old, old)?;
                     }
-                    way.push(here);
+                    if let Some(new) = &new {
+                        visited_new.enter(self.new, new)?;
+                    }
                     pending.push(self.inside(old.as_ref(), new.as_ref(), &pair)?.into_iter());
                 }
             }
@@ -378,15 +370,9 @@ impl<'a> Diff<'a> {
 
     /// The layer of the new view that hides `name` in the directory merged from `dir`.
     fn deleter(&self, dir: &[Source], name: &[u8], path: &[u8]) -> Result<Option<u16>, LookError> {
-        for source in dir {
-            let layer = &self.new.stack().layers()[usize::from(source.layer)];
-            let entry = layer.lookup(source.ino, name).map_err(damaged(path))?;
-            if entry == Some(LayerEntry::Whiteout) {
-                return Ok(Some(source.layer));
-            }
-        }
-        // Where all layers are still there, the directory itself hides what was in it.
-        Ok(dir.last().filter(|_| self.grown).map(|source| source.layer))
+        // Only where all layers are still there, a directory itself hides what was in it.
+        let hider = self.new.hider(dir, name, path)?;
+        Ok(hider.filter(|hider| hider.whiteout || self.grown).map(|hider| hider.layer))
     }
 }
 
@@ -461,7 +447,8 @@ fn count(view: &View, dir: &Node) -> Result<Beneath, LookError> {
     view.walk::<LookError>(dir, &mut |node| {
         if node.path != dir.path {
             beneath.entries += 1;
-            beneath.bytes += if node.is_file() { node.attr.size } else { 0 };
+            let bytes = if node.is_file() { node.attr.size } else { 0 };
+            beneath.bytes = beneath.bytes.saturating_add(bytes);
         }
         Ok(Walk::Into)
     })?;

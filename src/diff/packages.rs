@@ -2,8 +2,6 @@
 
 use std::cmp::Ordering;
 
-use fs_model::tree::Follow;
-
 use super::Diff;
 use crate::look::packages::{Package, Packages};
 use crate::look::{LookError, version};
@@ -103,7 +101,7 @@ impl Diff<'_> {
     /// A damaged layer.
     pub fn packages(&self) -> Result<Vec<PackageChange>, LookError> {
         let status = b"var/lib/dpkg/status";
-        let found = (self.old.find(status, Follow::Yes)?, self.new.find(status, Follow::Yes)?);
+        let found = (self.old.sought(status)?, self.new.sought(status)?);
         if let (Some(old), Some(new)) = &found
             && self.same(old.found.source(), new.found.source())
         {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use fs_model::layer::{LayerDirEntry, LayerIno};
+use fs_model::layer::{LayerDirEntry, LayerEntry, LayerIno};
 use fs_model::{Attr, LayerError, Time};
 use tempfile::TempDir;
 
@@ -157,13 +157,17 @@ fn the_same_stack_has_no_differences_and_is_not_read() {
     assert!(told(&old, &new, Options::default()).is_empty());
 }
 
-/// A directory that lies in itself, as a damaged image can have it.
+/// A directory that lies in itself, or directories that have two names each, as a damaged image can
+/// have them.
 #[derive(Debug)]
-struct Endless;
+enum Knot {
+    Endless,
+    Doubling,
+}
 
-impl Layer for Endless {
+impl Layer for Knot {
     fn name(&self) -> &str {
-        "endless"
+        "knot"
     }
 
     fn root(&self) -> LayerIno {
@@ -174,15 +178,19 @@ impl Layer for Endless {
         Ok(Attr::new(FileType::Directory, 0o755, Time::from_secs(0)))
     }
 
-    fn lookup(&self, _: LayerIno, name: &[u8]) -> Result<Option<LayerEntry>, LayerError> {
-        let entry = LayerEntry::Object { ino: LayerIno(1), kind: FileType::Directory };
-        Ok((name == b"again").then_some(entry))
+    fn lookup(&self, dir: LayerIno, name: &[u8]) -> Result<Option<LayerEntry>, LayerError> {
+        let listed = self.read_dir(dir)?;
+        Ok(listed.into_iter().find(|listed| *listed.name == *name).map(|listed| listed.entry))
     }
 
     fn read_dir(&self, dir: LayerIno) -> Result<Vec<LayerDirEntry>, LayerError> {
-        let name: Box<[u8]> = Box::from(&b"again"[..]);
-        let entry = self.lookup(dir, &name)?;
-        Ok(entry.into_iter().map(|entry| LayerDirEntry { name: name.clone(), entry }).collect())
+        let (names, below): (&[&[u8]], u64) = match self {
+            Knot::Endless => (&[b"again"], 1),
+            Knot::Doubling if dir.0 < 60 => (&[b"one", b"two"], dir.0 + 1),
+            Knot::Doubling => (&[], 0),
+        };
+        let entry = LayerEntry::Object { ino: LayerIno(below), kind: FileType::Directory };
+        Ok(names.iter().map(|&name| LayerDirEntry { name: name.into(), entry }).collect())
     }
 
     fn read_at(&self, _: LayerIno, _: u64, _: &mut [u8]) -> Result<usize, LayerError> {
@@ -199,26 +207,29 @@ impl Layer for Endless {
 }
 
 #[test]
-fn a_directory_in_itself_ends_every_walk_with_an_error() {
+fn a_directory_in_several_places_ends_every_walk_with_an_error() {
     let layers = Layers::new();
     let empty = View::open(&[layers.old.path().to_owned()]).unwrap();
-    let view = View::new(vec![Arc::new(Endless)]).unwrap();
-    let error = Diff::new(&empty, &view, Options::default())
-        .changes::<LookError>(&mut |_| Ok(Walk::Into))
-        .unwrap_err();
-    assert!(error.to_string().contains("/again/again: endless: damaged"), "{error}");
-    assert!(
-        Diff::new(&view, &empty, Options::default())
+    for (knot, entries) in [(Knot::Endless, 2), (Knot::Doubling, 120)] {
+        let view = View::new(vec![Arc::new(knot)]).unwrap();
+        let error = Diff::new(&empty, &view, Options::default())
             .changes::<LookError>(&mut |_| Ok(Walk::Into))
-            .is_err()
-    );
-    let root = view.root().unwrap();
-    assert!(crate::look::usage::by_directory(&view, &root, 9).is_err());
-    assert_eq!(crate::look::usage::memory(&view, 0).unwrap().entries, 2);
-    let all = crate::extract::Selection::default();
-    let out = layers.new.path().join("out");
-    assert!(crate::extract::folder::extract(&view, &all, &out, false, &|| false).is_err());
-    assert_eq!(std::fs::read_dir(layers.new.path()).unwrap().count(), 0, "nothing is left");
+            .unwrap_err();
+        assert!(error.to_string().contains(": knot: damaged"), "{error}");
+        assert!(
+            Diff::new(&view, &empty, Options::default())
+                .changes::<LookError>(&mut |_| Ok(Walk::Into))
+                .is_err()
+        );
+        let root = view.root().unwrap();
+        assert!(crate::look::usage::by_directory(&view, &root, 9).is_err());
+        assert!(view.walk_layered::<LookError>(&root, &mut |_, _| Ok(Walk::Into)).is_err());
+        assert_eq!(crate::look::usage::memory(&view, 0).unwrap().entries, entries);
+        let all = crate::extract::Selection::default();
+        let out = layers.new.path().join("out");
+        assert!(crate::extract::folder::extract(&view, &all, &out, false, &|| false).is_err());
+        assert_eq!(std::fs::read_dir(layers.new.path()).unwrap().count(), 0, "nothing is left");
+    }
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn machine() -> Finding {
         Err(error) => {
             let says = error.to_string();
             let finding = Finding::new(name, "boot", State::Lacks, says.clone());
-            match says.contains("rom") {
+            match says.contains(".rom") || says.contains("romfile") {
                 true => finding.mended_by("apt install ipxe-qemu"),
                 false => finding.mended_by("apt install --reinstall qemu-system-x86"),
             }

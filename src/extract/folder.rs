@@ -1,33 +1,38 @@
 //! Taking objects out of a view into a folder of the host.
 //!
 //! Invariants:
-//! - Nothing is written outside of the folder: all is made in a new directory of ours, in which no
-//!   name stands twice and no link is gone through, and goes to its place from there. In a folder
-//!   that is there, no link is followed either.
-//! - Nothing that is there is overwritten unless that is asked for, and whether something is, is
-//!   found before anything gets to its place.
+//! - Nothing is written outside of the folder, whoever else may write to it or beside it. All is made
+//!   in a new directory of ours, the *stage*, which nobody else can get into as long as it is one:
+//!   what is done in there is named from its open descriptor, so that renaming it leads nowhere else,
+//!   and no name on the way is a link, for we made them. From there it goes to its place by renaming
+//!   single names between open directories, without following a link.
+//! - Nothing that is there is overwritten unless that is asked for. Whether something is, and whether
+//!   the directories can be written to, is found before anything gets to its place.
 //! - What fails or is stopped leaves nothing. (Who kills the process leaves the directory, which is
-//!   called `.overcoat-extract.PID`.)
+//!   called `.overcoat-extract.` and something.)
+//! - A folder that is there keeps its own owner and mode, as the directories in it do.
 //! - Who is not root cannot make other owners, devices, some attributes, and should not make
 //!   programs that run with their own rights for everybody: that is left out, and counted.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fs_model::FileType;
 use fs_model::stack::Source;
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chownat, lsetxattr, makedev,
-    mkdirat, mknodat, symlinkat, utimensat,
+    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, linkat,
+    lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, utimensat,
 };
 
-use super::{Selection, settle};
-use crate::look::{LookError, Node, View};
+use super::Selection;
+use super::settle::{self, Stage};
+use crate::look::{LookError, Node, View, Visited};
 use crate::seal::path::escape;
 
 /// The longest path below the folder, in bytes: with what comes before it, it has to fit into the
@@ -120,50 +125,61 @@ pub fn extract(
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let mut stage = settle::Stage::new(place)?;
-    let root = rustix::process::geteuid().is_root();
+    let stage = Stage::new(place)?;
     let mut extraction = Extraction {
         view,
         selection,
-        stage: stage.path().to_owned(),
-        root,
+        dir: stage.dir(),
+        target,
+        root: rustix::process::geteuid().is_root(),
         stop,
         links: HashMap::new(),
         done: Extracted::default(),
         buffer: vec![0; BUFFER],
     };
     extraction.everything()?;
-    let done = extraction.done;
     if there {
+        let (done, root) = (extraction.done, extraction.root);
         settle::into(&stage, target, force, root)?;
-    } else {
-        stage.becomes(target)?;
+        return Ok(done);
     }
-    Ok(done)
+    stage.becomes(target, || {
+        // Not before: with them, others could get in.
+        extraction.attributes(&view.root()?)?;
+        Ok(extraction.done)
+    })
 }
 
 struct Extraction<'a> {
     view: &'a View,
     selection: &'a Selection,
-    stage: PathBuf,
+    /// The stage.
+    dir: BorrowedFd<'a>,
+    /// Where it will be, for messages.
+    target: &'a Path,
     root: bool,
     stop: &'a dyn Fn() -> bool,
     /// Where the first name of a file with several is.
-    links: HashMap<Source, PathBuf>,
+    links: HashMap<Source, Vec<u8>>,
     done: Extracted,
     buffer: Vec<u8>,
 }
 
 impl Extraction<'_> {
+    /// Makes everything, but for what the root itself is like.
     fn everything(&mut self) -> Result<(), ExtractError> {
         let root = self.view.root()?;
+        let mut visited = Visited::default();
+        visited.enter(self.view, &root)?;
         let mut pending = vec![(self.children(&root)?.into_iter(), root)];
         while let Some((listing, dir)) = pending.last_mut() {
             let Some(node) = listing.next() else {
                 // A directory gets what it is like when all is in it.
                 let dir = dir.clone();
                 pending.pop();
-                self.attributes(&dir)?;
+                if !dir.path.is_empty() {
+                    self.attributes(&dir)?;
+                }
                 continue;
             };
             if (self.stop)() {
@@ -174,9 +190,8 @@ impl Extraction<'_> {
             }
             self.done.entries += 1;
             if node.is_dir() {
-                let path = self.path(&node);
-                mkdirat(CWD, &path, Mode::from_raw_mode(0o700)).map_err(failed(&path))?;
-                // No path is so long that a directory in itself would not be found here.
+                visited.enter(self.view, &node)?;
+                mkdirat(self.dir, &node.path[..], Mode::RWXU).map_err(self.failed(&node))?;
                 pending.push((self.children(&node)?.into_iter(), node));
             } else {
                 self.object(&node)?;
@@ -191,29 +206,27 @@ impl Extraction<'_> {
         Ok(children)
     }
 
-    fn path(&self, node: &Node) -> PathBuf {
-        match node.path.is_empty() {
-            true => self.stage.clone(),
-            false => self.stage.join(OsStr::from_bytes(&node.path)),
-        }
+    fn failed<E: Into<io::Error>>(&self, node: &Node) -> impl Fn(E) -> ExtractError {
+        let path = self.target.join(OsStr::from_bytes(&node.path));
+        move |error| ExtractError::Write { path: path.clone(), source: error.into() }
     }
 
     fn object(&mut self, node: &Node) -> Result<(), ExtractError> {
-        let path = self.path(node);
+        let (dir, path) = (self.dir, &node.path[..]);
         let source = node.found.source();
         if node.attr.nlink > 1 {
             if let Some(first) = self.links.get(&source) {
-                return std::fs::hard_link(first, &path)
-                    .map_err(|source| ExtractError::Write { path, source });
+                return linkat(dir, &first[..], dir, path, AtFlags::empty())
+                    .map_err(self.failed(node));
             }
-            self.links.insert(source, path.clone());
+            self.links.insert(source, path.to_vec());
         }
         match node.attr.kind {
             FileType::Directory => return Ok(()),
-            FileType::Regular => self.file(node, &path)?,
+            FileType::Regular => self.file(node)?,
             FileType::Symlink => {
                 let target = self.view.link(node)?;
-                symlinkat(&target[..], CWD, &path).map_err(failed(&path))?;
+                symlinkat(&target[..], dir, path).map_err(self.failed(node))?;
             }
             kind => {
                 if kind.is_device() && !self.root {
@@ -229,19 +242,19 @@ impl Extraction<'_> {
                     _ => rustix::fs::FileType::Fifo,
                 };
                 let device = makedev(node.attr.rdev.major, node.attr.rdev.minor);
-                mknodat(CWD, &path, file_type, Mode::from_raw_mode(0o600), device)
-                    .map_err(failed(&path))?;
+                mknodat(dir, path, file_type, Mode::RUSR | Mode::WUSR, device)
+                    .map_err(self.failed(node))?;
             }
         }
         self.attributes(node)
     }
 
     /// Writes a file's data, and no holes.
-    fn file(&mut self, node: &Node, path: &Path) -> Result<(), ExtractError> {
-        let wrong = |source| ExtractError::Write { path: path.to_owned(), source };
-        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file: File = open.map_err(wrong)?;
-        file.set_len(node.attr.size).map_err(wrong)?;
+    fn file(&mut self, node: &Node) -> Result<(), ExtractError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(self.dir, &node.path[..], flags, Mode::RUSR | Mode::WUSR);
+        let file = File::from(file.map_err(self.failed(node))?);
+        file.set_len(node.attr.size).map_err(self.failed(node))?;
         let mut offset = 0;
         while let Some(data) = self.view.next_data(node, offset)? {
             offset = data.start;
@@ -254,49 +267,54 @@ impl Extraction<'_> {
                 if read == 0 {
                     break;
                 }
-                file.write_all_at(&self.buffer[..read], offset).map_err(wrong)?;
+                file.write_all_at(&self.buffer[..read], offset).map_err(self.failed(node))?;
                 offset += read as u64;
             }
             if offset < data.end {
                 break;
             }
         }
-        self.done.bytes += node.attr.size;
+        self.done.bytes = self.done.bytes.saturating_add(node.attr.size);
         Ok(())
     }
 
     fn attributes(&mut self, node: &Node) -> Result<(), ExtractError> {
-        let path = self.path(node);
+        let dir = self.dir;
+        let path = if node.path.is_empty() { &b"."[..] } else { &node.path };
         let attr = &node.attr;
         let mut mode = attr.mode;
         if self.root {
             let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
-            chownat(CWD, &path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(failed(&path))?;
+            chownat(dir, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(self.failed(node))?;
         } else {
-            let ours = std::fs::symlink_metadata(&path);
-            let ours = ours.map_err(|source| ExtractError::Write { path: path.clone(), source })?;
-            self.done.owners += u64::from((ours.uid(), ours.gid()) != (attr.uid, attr.gid));
-            self.done.setuid += u64::from(!node.is_dir() && mode & 0o6000 != 0);
-            mode &= 0o1777;
+            let ours = statat(dir, path, AtFlags::SYMLINK_NOFOLLOW).map_err(self.failed(node))?;
+            self.done.owners += u64::from((ours.st_uid, ours.st_gid) != (attr.uid, attr.gid));
+            if !node.is_dir() {
+                self.done.setuid += u64::from(mode & 0o6000 != 0);
+                mode &= 0o1777;
+            }
         }
         if !node.is_link() {
-            rustix::fs::chmod(&path, Mode::from_raw_mode(mode.into())).map_err(failed(&path))?;
+            chmodat(dir, path, Mode::from_raw_mode(mode.into()), AtFlags::empty())
+                .map_err(self.failed(node))?;
         }
-        for (name, value) in self.view.xattrs(node)? {
-            if lsetxattr(&path, &name[..], &value, XattrFlags::empty()).is_err() {
-                self.done.xattrs += 1;
+        let xattrs = self.view.xattrs(node)?;
+        if !xattrs.is_empty() {
+            // There is no call that takes a directory and a name.
+            let mut whole = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+            whole.extend_from_slice(path);
+            for (name, value) in xattrs {
+                if lsetxattr(&whole[..], &name[..], &value, XattrFlags::empty()).is_err() {
+                    self.done.xattrs += 1;
+                }
             }
         }
         let time =
             |time: fs_model::Time| Timespec { tv_sec: time.secs, tv_nsec: time.nanos.into() };
         let times =
             Timestamps { last_access: time(attr.mtime), last_modification: time(attr.mtime) };
-        utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(&path))?;
+        utimensat(dir, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(self.failed(node))?;
         Ok(())
     }
-}
-
-fn failed(path: &Path) -> impl Fn(rustix::io::Errno) -> ExtractError {
-    move |errno| ExtractError::Write { path: path.to_owned(), source: errno.into() }
 }

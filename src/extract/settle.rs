@@ -1,69 +1,188 @@
 //! From the directory in which everything was made to its place.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::cell::Cell;
+use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
+use std::hash::BuildHasher;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, openat, renameat_with, statat,
+    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, accessat, chmod, chmodat,
+    fchmod, fchown, fstat, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
 use super::folder::ExtractError;
 
-/// A new directory; it is gone with this, unless it became something.
+/// How an existing directory is opened whose names are changed: one that may not be listed can be.
+const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// How a directory of ours is opened.
+const OURS: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// How many names are tried for a stage.
+const TRIES: usize = 16;
+
+/// A new directory that is its maker's alone; it is gone with this, unless it became something.
 #[derive(Debug)]
 pub(super) struct Stage {
-    path: PathBuf,
-    there: bool,
+    place: OwnedFd,
+    name: String,
+    dir: OwnedFd,
+    became: Cell<bool>,
 }
 
 impl Stage {
-    /// A new directory in `place`, in which nobody else can make anything.
+    /// A new directory in `place`.
     pub(super) fn new(place: &Path) -> Result<Stage, ExtractError> {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o700);
-        let path = place.join(format!(".overcoat-extract.{}", std::process::id()));
-        match builder.create(&path) {
-            Ok(()) => Ok(Stage { path, there: true }),
-            Err(source) => Err(ExtractError::Write { path, source }),
+        let fd = openat(CWD, place, PLACE, Mode::empty()).map_err(failed(place))?;
+        let mut tries = 0;
+        let name = loop {
+            let name = format!(".overcoat-extract.{:016x}", RandomState::new().hash_one(tries));
+            match mkdirat(&fd, &name, Mode::RWXU) {
+                Ok(()) => break name,
+                Err(Errno::EXIST) if tries < TRIES => tries += 1,
+                Err(errno) => return Err(failed(&place.join(name))(errno)),
+            }
+        };
+        let path = place.join(&name);
+        let dir = openat(&fd, &name, OURS, Mode::empty()).map_err(failed(&path))?;
+        let stat = fstat(&dir).map_err(failed(&path))?;
+        if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+            // Somebody put another one there.
+            return Err(failed(&path)(Errno::PERM));
         }
+        Ok(Stage { place: fd, name, dir, became: Cell::new(false) })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// The directory itself.
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 
-    /// Gets the name `target`, where nothing is.
-    pub(super) fn becomes(&mut self, target: &Path) -> Result<(), ExtractError> {
-        renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE).map_err(|errno| {
-            ExtractError::Write { path: target.to_owned(), source: errno.into() }
-        })?;
-        self.there = false;
-        Ok(())
+    /// Gets the name `target`, where nothing is, in the directory it was made in; then `finish` is
+    /// done. If that fails, nothing is there again.
+    pub(super) fn becomes<T>(
+        &self,
+        target: &Path,
+        finish: impl FnOnce() -> Result<T, ExtractError>,
+    ) -> Result<T, ExtractError> {
+        let name = target.file_name().ok_or(Errno::NOENT).map_err(failed(target))?;
+        rename_new(self.place.as_fd(), OsStr::new(&self.name), self.place.as_fd(), name)
+            .map_err(failed(target))?;
+        let done = finish();
+        if done.is_ok() {
+            self.became.set(true);
+        } else {
+            // Ours again, and nobody else's, before anything in it is removed.
+            let _ = fchown(&self.dir, Some(geteuid()), Some(getegid()));
+            let _ = fchmod(&self.dir, Mode::RWXU);
+            let _ = renameat(&self.place, name, &self.place, &self.name);
+        }
+        done
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if self.there {
-            clear(&self.path);
+        if !self.became.get() {
+            clear(self.dir(), Path::new("."));
+            let _ = unlinkat(&self.place, &self.name, AtFlags::REMOVEDIR);
         }
     }
 }
 
-/// Removes a directory of ours, whatever the modes in it. What fails is left.
-fn clear(dir: &Path) {
-    let _ = std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            clear(&entry.path());
+/// Removes all that is in the directory `path` of the stage, whatever the modes in it. What fails is
+/// left. No descriptor is kept, so that no depth is too much.
+fn clear(stage: BorrowedFd<'_>, path: &Path) {
+    let _ = chmodat(stage, path, Mode::RWXU, AtFlags::empty());
+    let Ok(names) = openat(stage, path, OURS, Mode::empty()).and_then(|dir| names(dir.as_fd()))
+    else {
+        return;
+    };
+    for name in names {
+        let path = path.join(name);
+        let stat = statat(stage, &path, AtFlags::SYMLINK_NOFOLLOW);
+        if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()) {
+            clear(stage, &path);
+            let _ = unlinkat(stage, &path, AtFlags::REMOVEDIR);
         } else {
-            let _ = std::fs::remove_file(entry.path());
+            let _ = unlinkat(stage, &path, AtFlags::empty());
         }
     }
-    let _ = std::fs::remove_dir(dir);
+}
+
+/// The names in a directory, sorted.
+fn names(dir: BorrowedFd<'_>) -> Result<Vec<PathBuf>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(PathBuf::from(OsStr::from_bytes(name)));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Renames to a name at which nothing is.
+fn rename_new(
+    from: BorrowedFd<'_>,
+    old: &OsStr,
+    to: BorrowedFd<'_>,
+    new: &OsStr,
+) -> Result<(), Errno> {
+    match renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+        // NFS cannot.
+        Err(Errno::INVAL | Errno::NOSYS) => match statat(to, new, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => renameat(from, old, to, new),
+            Err(errno) => Err(errno),
+        },
+        result => result,
+    }
+}
+
+/// Sets the mode of a directory that is open as a place.
+fn set_mode(dir: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
+    // fchmod takes no such descriptor.
+    chmod(format!("/proc/self/fd/{}", dir.as_raw_fd()), Mode::from_raw_mode(mode & 0o7777))
+}
+
+/// Whether names in a directory can be changed, or could be if its owner, who we are, let us.
+fn is_writable(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    match accessat(dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Ok(()) => Ok(true),
+        Err(Errno::ACCESS) if fstat(dir)?.st_uid == geteuid().as_raw() => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A directory of ours that was not writable, and gets its mode back.
+struct Unlocked<'a> {
+    dir: BorrowedFd<'a>,
+    mode: u32,
+}
+
+impl<'a> Unlocked<'a> {
+    fn new(dir: BorrowedFd<'a>) -> Result<Option<Unlocked<'a>>, Errno> {
+        if is_writable(dir)? {
+            return Ok(None);
+        }
+        let mode = fstat(dir)?.st_mode;
+        set_mode(dir, mode | 0o700)?;
+        Ok(Some(Unlocked { dir, mode }))
+    }
+}
+
+impl Drop for Unlocked<'_> {
+    fn drop(&mut self) {
+        let _ = set_mode(self.dir, self.mode);
+    }
 }
 
 /// Two directories, and where the second one is.
@@ -80,13 +199,8 @@ pub(super) fn into(
     force: bool,
     root: bool,
 ) -> Result<(), ExtractError> {
-    rustix::fs::chmod(&stage.path, Mode::RWXU).map_err(failed(&stage.path))?;
-    let open = |path: &Path| {
-        openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(failed(path))
-    };
-    let (from, to) = (open(&stage.path)?, open(target)?);
-    let pair = Pair { from: from.as_fd(), to: to.as_fd(), path: target };
+    // The stage was made in the target, whatever has its name by now.
+    let pair = Pair { from: stage.dir(), to: stage.place.as_fd(), path: target };
     let mut found = Vec::new();
     pair.look(&mut found)?;
     if let Some(path) = found.first().cloned()
@@ -98,21 +212,16 @@ pub(super) fn into(
 }
 
 impl Pair<'_> {
-    fn names(&self) -> Result<Vec<(PathBuf, FileType)>, ExtractError> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(self.from).map_err(failed(self.path))? {
-            let entry = entry.map_err(failed(self.path))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                let name = Path::new(std::ffi::OsStr::from_bytes(name));
-                names.push((
-                    name.to_owned(),
-                    self.kind(self.from, name)?.unwrap_or(entry.file_type()),
-                ));
+    /// The names to be moved, with what is at each on both sides.
+    fn names(&self) -> Result<Vec<(PathBuf, FileType, Option<FileType>)>, ExtractError> {
+        let mut all = Vec::new();
+        for name in names(self.from).map_err(failed(self.path))? {
+            if let Some(ours) = self.kind(self.from, &name)? {
+                let theirs = self.kind(self.to, &name)?;
+                all.push((name, ours, theirs));
             }
         }
-        names.sort_by(|a, b| a.0.as_os_str().cmp(b.0.as_os_str()));
-        Ok(names)
+        Ok(all)
     }
 
     fn kind(&self, dir: BorrowedFd<'_>, name: &Path) -> Result<Option<FileType>, ExtractError> {
@@ -125,66 +234,75 @@ impl Pair<'_> {
 
     /// The directories of this name on both sides.
     fn below(&self, name: &Path) -> Result<(OwnedFd, OwnedFd), ExtractError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = |dir: BorrowedFd<'_>| {
+        let open = |dir: BorrowedFd<'_>, flags| {
             openat(dir, name, flags, Mode::empty()).map_err(failed(&self.path.join(name)))
         };
-        Ok((open(self.from)?, open(self.to)?))
+        Ok((open(self.from, OURS)?, open(self.to, PLACE | OFlags::NOFOLLOW)?))
     }
 
-    /// Finds what is there and would be overwritten.
+    /// Finds what is there and would be overwritten, and what cannot be written to.
     fn look(&self, found: &mut Vec<PathBuf>) -> Result<(), ExtractError> {
-        for (name, ours) in self.names()? {
+        let mut moves = false;
+        for (name, ours, theirs) in self.names()? {
             let path = self.path.join(&name);
-            match self.kind(self.to, &name)? {
-                None => {}
+            match theirs {
+                None => moves = true,
                 Some(theirs) if ours.is_dir() && theirs.is_dir() => {
                     // It stays here, and must let go of what is in it.
-                    rustix::fs::chmodat(self.from, &name, Mode::RWXU, AtFlags::empty())
+                    chmodat(self.from, &name, Mode::RWXU, AtFlags::empty())
                         .map_err(failed(&path))?;
                     let (from, to) = self.below(&name)?;
-                    let pair = Pair { from: from.as_fd(), to: to.as_fd(), path: &path };
-                    pair.look(found)?;
+                    Pair { from: from.as_fd(), to: to.as_fd(), path: &path }.look(found)?;
                 }
                 Some(theirs) if ours.is_dir() || theirs.is_dir() => {
                     return Err(ExtractError::InTheWay { path });
                 }
-                Some(_) => found.push(path),
+                Some(_) => {
+                    moves = true;
+                    found.push(path);
+                }
             }
+        }
+        if moves {
+            is_writable(self.to).map_err(failed(self.path))?;
         }
         Ok(())
     }
 
     fn shift(&self, force: bool, root: bool) -> Result<(), ExtractError> {
-        for (name, ours) in self.names()? {
+        let mut unlocked = None;
+        for (name, ours, theirs) in self.names()? {
             let path = self.path.join(&name);
-            match self.kind(self.to, &name)? {
-                Some(theirs) if ours.is_dir() && theirs.is_dir() => {
-                    let (from, to) = self.below(&name)?;
-                    Pair { from: from.as_fd(), to: to.as_fd(), path: &path }.shift(force, root)?;
-                }
-                _ => self.rename(&name, ours, force, root).map_err(failed(&path))?,
+            if ours.is_dir() && theirs.is_some_and(FileType::is_dir) {
+                let (from, to) = self.below(&name)?;
+                Pair { from: from.as_fd(), to: to.as_fd(), path: &path }.shift(force, root)?;
+                continue;
             }
+            if unlocked.is_none() {
+                unlocked = Some(Unlocked::new(self.to).map_err(failed(self.path))?);
+            }
+            self.rename(name.as_os_str(), ours, force, root).map_err(failed(&path))?;
         }
         Ok(())
     }
 
-    fn rename(&self, name: &Path, kind: FileType, force: bool, root: bool) -> Result<(), Errno> {
-        let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-        let rename = || renameat_with(self.from, name, self.to, name, flags);
+    fn rename(&self, name: &OsStr, kind: FileType, force: bool, root: bool) -> Result<(), Errno> {
+        let rename = || match force {
+            true => renameat(self.from, name, self.to, name),
+            false => rename_new(self.from, name, self.to, name),
+        };
         if !kind.is_dir() || root {
             return rename();
         }
         // A directory gets another parent, for which it must be writable.
-        let mode = Mode::from_raw_mode(
-            statat(self.from, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode & 0o7777,
-        );
-        rustix::fs::chmodat(self.from, name, mode | Mode::RWXU, AtFlags::empty())?;
+        let dir = openat(self.from, name, PLACE | OFlags::NOFOLLOW, Mode::empty())?;
+        let mode = fstat(&dir)?.st_mode;
+        set_mode(dir.as_fd(), mode | 0o700)?;
         rename()?;
-        rustix::fs::chmodat(self.to, name, mode, AtFlags::empty())
+        set_mode(dir.as_fd(), mode)
     }
 }
 
 fn failed(path: &Path) -> impl Fn(Errno) -> ExtractError {
-    move |errno| ExtractError::Write { path: path.to_owned(), source: errno.into() }
+    move |errno| ExtractError::Write { path: path.to_owned(), source: io::Error::from(errno) }
 }

@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use fs_model::tree::Follow;
-
-use super::{LookError, View};
+use super::{LookError, Node, View};
 
 /// The most of a file that is read.
 const MOST: usize = 16 << 20;
@@ -55,12 +53,7 @@ impl Accounts {
 
 fn names(view: &View, path: &[u8]) -> Result<Names, LookError> {
     let mut names = Names::default();
-    // A root whose links lead in a circle has no such file.
-    let file = match view.resolve(path, Follow::Yes) {
-        Ok(file) if file.is_file() => file,
-        Ok(_) | Err(LookError::Path { .. }) => return Ok(names),
-        Err(error) => return Err(error),
-    };
+    let Some(file) = view.sought(path)?.filter(Node::is_file) else { return Ok(names) };
     for line in String::from_utf8_lossy(&view.head(&file, MOST)?).lines() {
         let mut fields = line.split(':');
         if let (Some(name), Some(_), Some(id)) = (fields.next(), fields.next(), fields.next())

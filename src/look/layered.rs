@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use fs_model::FileType;
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
+use fs_model::stack::Source;
 
-use super::{LookError, Node, Place, View, components, join, sources};
+use super::{LookError, Node, Place, View, Visited, Walk, components, join, sources};
 
 /// A name, and what the layers have of it.
 #[derive(Clone, Debug)]
@@ -16,27 +17,30 @@ pub struct Layered {
     pub node: Option<Node>,
     /// What each layer has itself, the lowest first, of those that have something.
     pub has: Vec<(usize, Place)>,
+    /// The layer that decides: it has what is seen, or hides it.
+    pub layer: Option<usize>,
 }
 
 impl Layered {
-    /// The layer that decides: it has what is seen, or deletes it.
-    pub fn layer(&self) -> Option<usize> {
-        match &self.node {
-            Some(node) => Some(node.layer()),
-            None => self.has.last().map(|(layer, _)| *layer),
-        }
+    /// A node of which nobody asks what the layers have.
+    pub fn alone(node: Node) -> Layered {
+        let layer = Some(node.layer());
+        Layered { name: node.name().into(), node: Some(node), has: Vec::new(), layer }
     }
 
     /// What is hidden, the highest layer first.
     pub fn hidden(&self) -> impl Iterator<Item = (usize, &Place)> {
         let merged = self.node.as_ref().map_or(&[][..], sources);
-        let top = self.layer().unwrap_or(0);
-        let seen = move |layer: usize| merged.iter().any(|s| usize::from(s.layer) == layer);
+        let top = self.layer.unwrap_or(0);
+        let own = self.node.as_ref().map(Node::layer);
+        let seen = move |layer: usize| {
+            own == Some(layer) || merged.iter().any(|s| usize::from(s.layer) == layer)
+        };
         self.has
             .iter()
             .rev()
             .filter(move |(layer, place)| {
-                *layer < top && !seen(*layer) && matches!(place, Place::Object(_))
+                *layer <= top && !seen(*layer) && matches!(place, Place::Object(_))
             })
             .map(|(layer, place)| (*layer, place))
     }
@@ -48,6 +52,15 @@ impl Layered {
     }
 }
 
+/// What hides a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hider {
+    /// The layer.
+    pub(crate) layer: u16,
+    /// Whether by a whiteout; else by its directory, which hides those beneath.
+    pub(crate) whiteout: bool,
+}
+
 impl View {
     /// The names in the directory `dir`, also those that a layer deletes, sorted; with what each
     /// layer has of them. Nothing is in anything but a directory.
@@ -57,10 +70,9 @@ impl View {
     pub fn layered(&self, dir: &Node) -> Result<Vec<Layered>, LookError> {
         let damaged = |error| LookError::Damaged { path: dir.path.clone().into(), error };
         let mut names: BTreeMap<Box<[u8]>, Layered> = BTreeMap::new();
-        let blank = |name: Box<[u8]>| Layered { name, node: None, has: Vec::new() };
+        let blank = |name| Layered { name, node: None, has: Vec::new(), layer: None };
         for node in self.children(dir)? {
-            let name: Box<[u8]> = node.name().into();
-            names.insert(name.clone(), Layered { node: Some(node), ..blank(name) });
+            names.insert(node.name().into(), Layered::alone(node));
         }
         if !dir.is_dir() {
             return Ok(Vec::new());
@@ -82,18 +94,73 @@ impl View {
                 known.has.push((index, place));
             }
         }
+        for one in names.values_mut().filter(|one| one.node.is_none()) {
+            let path = join(&dir.path, &one.name);
+            one.layer = self.hider(sources(dir), &one.name, &path)?.map(|hider| hider.layer.into());
+        }
         Ok(names.into_values().collect())
     }
 
-    /// As [`View::layered`], of one path: what is seen there, if anything, and what the layers have.
+    /// Shows `visit` the directory `top` with the names in it, and then, as the names come, each
+    /// directory below it.
+    ///
+    /// # Errors
+    /// What `visit` fails with, and damaged layers.
+    pub fn walk_layered<E: From<LookError>>(
+        &self,
+        top: &Node,
+        visit: &mut dyn FnMut(&Node, &[Layered]) -> Result<Walk, E>,
+    ) -> Result<(), E> {
+        let mut pending = vec![vec![top.clone()].into_iter()];
+        let mut visited = Visited::default();
+        while let Some(listing) = pending.last_mut() {
+            let Some(dir) = listing.next() else {
+                pending.pop();
+                continue;
+            };
+            visited.enter(self, &dir)?;
+            let inside = self.layered(&dir)?;
+            match visit(&dir, &inside)? {
+                Walk::Stop => return Ok(()),
+                Walk::Past => continue,
+                Walk::Into => {}
+            }
+            let below: Vec<Node> =
+                inside.into_iter().filter_map(|one| one.node.filter(Node::is_dir)).collect();
+            pending.push(below.into_iter());
+        }
+        Ok(())
+    }
+
+    /// What hides `name` in the directory merged from `dir`, in which nothing is seen of it: the
+    /// topmost whiteout, or else the lowest of the directories, beneath which nothing is seen.
     ///
     /// # Errors
     /// A damaged layer.
-    pub fn layers_at(&self, path: &[u8], node: Option<Node>) -> Result<Layered, LookError> {
-        let places = self.places(path)?.into_iter().enumerate();
+    pub(crate) fn hider(
+        &self,
+        dir: &[Source],
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<Option<Hider>, LookError> {
+        for &Source { layer, ino } in dir {
+            let entry = self.stack().layers()[usize::from(layer)].lookup(ino, name);
+            let entry = entry.map_err(|error| LookError::Damaged { path: path.into(), error })?;
+            if entry == Some(LayerEntry::Whiteout) {
+                return Ok(Some(Hider { layer, whiteout: true }));
+            }
+        }
+        Ok(dir.last().map(|source| Hider { layer: source.layer, whiteout: false }))
+    }
+
+    /// As [`View::layered`], of one node.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn layers_at(&self, node: Node) -> Result<Layered, LookError> {
+        let places = self.places(&node.path)?.into_iter().enumerate();
         let has = places.filter_map(|(layer, place)| Some((layer, place?))).collect();
-        let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        Ok(Layered { name: name.into(), node, has })
+        Ok(Layered { has, ..Layered::alone(node) })
     }
 }
 
@@ -107,4 +174,37 @@ fn own_directory(layer: &dyn Layer, path: &[u8]) -> Result<Option<LayerIno>, fs_
         }
     }
     Ok(Some(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_replaced_directory_hides_is_deleted_by_it() {
+        let layer = |files: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            for file in files {
+                let path = dir.path().join(file);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, "x").unwrap();
+            }
+            dir
+        };
+        // The file in the middle parts the two directories.
+        let layers = [layer(&["etc/a", "etc/b"]), layer(&["etc"]), layer(&["etc/b"])];
+        let images: Vec<_> = layers.iter().map(|dir| dir.path().to_owned()).collect();
+        let view = View::open(&images).unwrap();
+        let etc = view.sought(b"etc").unwrap().unwrap();
+        let told: Vec<_> = view
+            .layered(&etc)
+            .unwrap()
+            .iter()
+            .map(|one| {
+                let hidden = one.hidden().map(|(layer, _)| layer).collect::<Vec<_>>();
+                (one.node.is_some(), one.layer, hidden)
+            })
+            .collect();
+        assert_eq!(told, [(false, Some(2), vec![0]), (true, Some(2), vec![0])]);
+    }
 }

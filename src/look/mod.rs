@@ -6,7 +6,8 @@
 //!   [`View`] costs what opening its layers does.
 //! - A [`Node`] is one name of the merged root. Its path is from the root, without a leading slash,
 //!   bytewise; the root's is empty. Nodes hold no references: they are good as long as the view.
-//! - Walks are in tree order: names compared bytewise, a directory before what is in it.
+//! - Walks are in tree order: names compared bytewise, a directory before what is in it. They go into
+//!   each directory once: one that an image has in several places is damage ([`Visited`]).
 //! - Damage is an error that names the image, and the path at which it was met.
 
 pub mod accounts;
@@ -15,6 +16,7 @@ pub mod packages;
 pub mod usage;
 pub mod version;
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -180,12 +182,14 @@ impl View {
     }
 
     /// What `path` leads to, through the symbolic links of the root, `..` staying inside; its own
-    /// path is the one without links. A leading slash means nothing.
+    /// path is the one without links. A leading slash means nothing; one at the end means what a
+    /// link leads to, and a directory.
     ///
     /// # Errors
     /// [`LookError::Path`] where there is nothing.
     pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<Node, LookError> {
         let no = |reason| LookError::Path { path: trim(path).into(), reason };
+        let follow = if path.ends_with(b"/") { Follow::Yes } else { follow };
         let mut way = vec![self.root()?];
         let mut rest = components(path);
         let mut links = 0;
@@ -235,6 +239,19 @@ impl View {
         }
     }
 
+    /// As [`View::find`] through links, where the root's own mistakes are none of ours: nothing also
+    /// for links in a circle.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn sought(&self, path: &[u8]) -> Result<Option<Node>, LookError> {
+        match self.resolve(path, Follow::Yes) {
+            Ok(node) => Ok(Some(node)),
+            Err(LookError::Path { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The entry `name` of the directory `dir`.
     ///
     /// # Errors
@@ -277,25 +294,18 @@ impl View {
         node: &Node,
         visit: &mut dyn FnMut(&Node) -> Result<Walk, E>,
     ) -> Result<(), E> {
-        // A stack of listings, so that no depth of the tree can be too much, and the directories
-        // on the way.
+        // A stack of listings, so that no depth of the tree can be too much.
         let mut pending = vec![vec![node.clone()].into_iter()];
-        let mut way: Vec<Source> = Vec::new();
+        let mut visited = Visited::default();
         while let Some(listing) = pending.last_mut() {
             let Some(node) = listing.next() else {
                 pending.pop();
-                way.pop();
                 continue;
             };
             match visit(&node)? {
                 Walk::Stop => return Ok(()),
                 Walk::Into if node.is_dir() => {
-                    let source = node.found.source();
-                    if way.contains(&source) {
-                        return Err(self.within_itself(&node).into());
-                    }
-                    self.refuse_too_deep(&node)?;
-                    way.push(source);
+                    visited.enter(self, &node)?;
                     pending.push(self.children(&node)?.into_iter());
                 }
                 Walk::Into | Walk::Past => {}
@@ -304,11 +314,11 @@ impl View {
         Ok(())
     }
 
-    /// The error for a directory that was met in itself, which only damaged images have: a walk
-    /// into it would not end.
+    /// The error for a directory that was met in itself or in two places, which only damaged images
+    /// have: a walk into it would not end, or not in any time.
     pub(crate) fn within_itself(&self, dir: &Node) -> LookError {
         let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
-        self.at(dir, LayerError::corrupt(&name, "this directory lies in itself"))
+        self.at(dir, LayerError::corrupt(&name, "this directory lies in itself, or in two places"))
     }
 
     /// Refuses a directory so deep that nothing can be reached in it: only damaged images have one,
@@ -435,6 +445,29 @@ impl View {
     }
 }
 
+/// The directories that a walk has gone into. An image of a few kilobytes can have directories in
+/// themselves, and others twice in one another to any power of two; each has one parent, so none is
+/// gone into again.
+#[derive(Debug, Default)]
+pub(crate) struct Visited(HashSet<Source>);
+
+impl Visited {
+    /// Notes that the walk goes into `dir`.
+    ///
+    /// # Errors
+    /// It has been there, or the directory is too deep.
+    pub(crate) fn enter(&mut self, view: &View, dir: &Node) -> Result<(), LookError> {
+        view.refuse_too_deep(dir)?;
+        for &source in sources(dir) {
+            let layer = &view.stack.layers()[usize::from(source.layer)];
+            if layer.has_single_places() && !self.0.insert(source) {
+                return Err(view.within_itself(dir));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Whether two nodes of the same view are the same object: links of one file, say.
 pub fn is_same(a: &Node, b: &Node) -> bool {
     a.found.source() == b.found.source()
@@ -501,6 +534,8 @@ mod tests {
         assert_eq!(path("short").unwrap(), b"usr/bin/tool");
         assert_eq!(path("../../bin/").unwrap(), b"usr/bin");
         assert_eq!(path("/").unwrap(), b"");
+        assert_eq!(view.resolve(b"bin/", Follow::No).unwrap().path, b"usr/bin");
+        assert!(view.sought(b"round").unwrap().is_none());
         assert!(path("bin/none").unwrap_err().is_absence());
         assert!(path("bin/tool/").unwrap_err().is_absence());
         assert!(path("bin/tool/..").unwrap_err().is_absence());

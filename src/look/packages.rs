@@ -8,6 +8,7 @@
 //! A database that makes no sense is no error: what cannot be understood is not there. It says
 //! nothing about the images.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use fs_model::tree::Follow;
@@ -15,8 +16,19 @@ use md5::Digest;
 
 use super::{LookError, Node, View, components, join};
 
-/// The most of a database that is read: a hostile image cannot take more memory than that.
-const MOST: usize = 64 << 20;
+/// The most of a `status` file that is read.
+const STATUS_MOST: usize = 16 << 20;
+/// How many packages and configuration files are read of it: what each takes in memory is more than
+/// it takes there. Debian has some 70,000 packages in all.
+const ENTRIES_MOST: usize = 1 << 18;
+/// The most bytes of the sums of one package: a kernel has some thousand files.
+const SUMS_MOST: usize = 16 << 20;
+/// The most bytes of all lists of files together.
+const LISTS_MOST: usize = 64 << 20;
+/// The most bytes of memory for the paths in them. A machine with everything on it has a million.
+const PATHS_MOST: usize = 256 << 20;
+/// What a path takes in memory beside its own bytes.
+const PATH_COST: usize = 96;
 
 /// An installed package.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +61,7 @@ impl Package {
                 continue;
             };
             // "MD5  usr/bin/tool"
-            for line in view.head(&sums, MOST)?.split(|&byte| byte == b'\n') {
+            for line in view.head(&sums, SUMS_MOST)?.split(|&byte| byte == b'\n') {
                 if let (Some(md5), Some(path)) = (line.get(..32), line.get(34..))
                     && is_at(path, &file.path)
                 {
@@ -89,20 +101,24 @@ impl Packages {
     /// # Errors
     /// A damaged layer.
     pub fn read(view: &View) -> Result<Packages, LookError> {
-        let Some(file) = view.find(b"var/lib/dpkg/status", Follow::Yes)? else {
-            return Ok(Packages::default());
-        };
-        if !file.is_file() {
-            return Ok(Packages::default());
+        match view.sought(b"var/lib/dpkg/status")?.filter(Node::is_file) {
+            Some(file) => {
+                Ok(Packages::parse(&String::from_utf8_lossy(&view.head(&file, STATUS_MOST)?)))
+            }
+            None => Ok(Packages::default()),
         }
-        Ok(Packages::parse(&String::from_utf8_lossy(&view.head(&file, MOST)?)))
     }
 
     /// The packages of a `status` file.
     pub fn parse(text: &str) -> Packages {
         let mut packages = BTreeMap::new();
+        let mut left = ENTRIES_MOST;
         for paragraph in text.split("\n\n") {
-            let Some(package) = parse(paragraph) else { continue };
+            let Some(package) = parse(paragraph, left) else { continue };
+            left = left.saturating_sub(1 + package.conffiles.len());
+            if left == 0 {
+                break;
+            }
             let key = match packages.contains_key(&package.name) {
                 false => package.name.clone(),
                 true => format!("{}:{}", package.name, package.architecture),
@@ -135,7 +151,8 @@ impl Packages {
         let mut owners = Owners { names: Vec::new(), paths: HashMap::new() };
         // What the directories of the lists are in this root, without links.
         let mut real: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
-        let Some(info) = view.find(b"var/lib/dpkg/info", Follow::Yes)? else { return Ok(owners) };
+        let (mut text_left, mut memory_left) = (LISTS_MOST, PATHS_MOST);
+        let Some(info) = view.sought(b"var/lib/dpkg/info")? else { return Ok(owners) };
         for (key, package) in &self.packages {
             let name = format!("{}.list", package.name);
             let qualified = format!("{}:{}.list", package.name, package.architecture);
@@ -146,25 +163,39 @@ impl Packages {
             let Some(list) = list.filter(Node::is_file) else { continue };
             let number = owners.names.len();
             owners.names.push(key.clone());
-            for path in view.head(&list, MOST)?.split(|&byte| byte == b'\n') {
+            let text = view.head(&list, text_left)?;
+            text_left -= text.len();
+            for path in text.split(|&byte| byte == b'\n') {
                 let mut names = components(path);
                 if names.is_empty() {
                     continue;
                 }
                 let last = names.remove(0);
                 let dir = names.iter().rev().fold(Vec::new(), |dir, name| join(&dir, name));
-                let dir = match real.get(&dir) {
-                    Some(real) => real.clone(),
-                    None => {
-                        let node = view.find(&dir, Follow::Yes).unwrap_or(None);
+                let mut take = |bytes: usize| {
+                    let left = memory_left.checked_sub(bytes + PATH_COST);
+                    memory_left = left.unwrap_or(0);
+                    left.is_some()
+                };
+                let dir = match real.entry(dir) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => {
+                        let node = view.find(unknown.key(), Follow::Yes).unwrap_or(None);
                         let found = node.filter(Node::is_dir).map(|node| node.path);
-                        real.insert(dir, found.clone());
-                        found
+                        if !take(unknown.key().len() + found.as_ref().map_or(0, Vec::len)) {
+                            return Ok(owners);
+                        }
+                        unknown.insert(found)
                     }
                 };
                 if let Some(dir) = dir {
                     // A directory has many owners: the first one by name.
-                    owners.paths.entry(join(&dir, &last)).or_insert(number);
+                    if let Entry::Vacant(path) = owners.paths.entry(join(dir, &last)) {
+                        if !take(path.key().len()) {
+                            return Ok(owners);
+                        }
+                        path.insert(number);
+                    }
                 }
             }
         }
@@ -192,7 +223,7 @@ fn is_at(of_package: &[u8], path: &[u8]) -> bool {
     of_package == path || path.strip_prefix(b"usr/") == Some(of_package)
 }
 
-fn parse(paragraph: &str) -> Option<Package> {
+fn parse(paragraph: &str, most: usize) -> Option<Package> {
     let mut fields: HashMap<&str, &str> = HashMap::new();
     let mut conffiles = Vec::new();
     let mut field = "";
@@ -201,6 +232,7 @@ fn parse(paragraph: &str) -> Option<Package> {
             // " /etc/file MD5 [obsolete]"
             let mut words = more.split(' ').filter(|word| !word.is_empty());
             if field == "Conffiles"
+                && conffiles.len() < most
                 && let (Some(path), Some(md5)) = (words.next(), words.next())
             {
                 conffiles.push((path.trim_start_matches('/').as_bytes().to_vec(), md5.to_owned()));

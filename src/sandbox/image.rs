@@ -1,7 +1,8 @@
 //! Mapping images into memory. It lies here because this is the place for `unsafe`.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -15,7 +16,9 @@ use memmap2::Mmap;
 /// # Errors
 /// When it cannot be opened, or is no regular file.
 pub fn map_image(path: &Path) -> io::Result<Mmap> {
-    let file = File::open(path)?;
+    // Opening a pipe would wait for who writes to it.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }

@@ -1,8 +1,9 @@
 //! Paths as text. A path is bytes; text must show each one unambiguously.
 //!
 //! The rule, here and in the manifest: a byte that is not part of valid UTF-8, a control
-//! character, and the backslash itself are written `\xHH` (two lower-case hexadecimal digits).
-//! Whatever else is written is itself. So a backslash always begins an escape, different paths
+//! character, a character that turns the direction of text (U+202A to U+202E, U+2066 to U+2069: it
+//! makes one name look like another), and the backslash itself are written `\xHH`, byte by byte (two
+//! lower-case hexadecimal digits). Whatever else is written is itself. So a backslash always begins an escape, different paths
 //! have different texts, and [`unescape`] gives the bytes back.
 
 use std::borrow::Cow;
@@ -75,7 +76,8 @@ fn misleads(c: char) -> bool {
 }
 
 fn must_escape(c: char) -> bool {
-    c == '\\' || c.is_control()
+    let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c == '\\' || c.is_control() || turns
 }
 
 fn escape_bytes(text: &mut String, bytes: &[u8]) {
@@ -91,7 +93,8 @@ mod tests {
 
     #[test]
     fn every_path_has_its_own_text_and_comes_back() {
-        let paths: [&[u8]; 8] = [
+        let paths: [&[u8]; 9] = [
+            "evil\u{202e}txt.exe".as_bytes(),
             b"",
             b"usr/bin",
             "sch\u{f6}n".as_bytes(),
@@ -108,6 +111,7 @@ mod tests {
             assert_eq!(unescape(&escape(path)).as_deref(), Some(path));
         }
         assert_eq!(escape(b"sch\xf6n\\"), "sch\\xf6n\\x5c");
+        assert_eq!(escape("a\u{2066}\u{5d0}".as_bytes()), "a\\xe2\\x81\\xa6\u{5d0}");
         assert_eq!(unescape("\\q"), None);
         assert_eq!(unescape("\\x4"), None);
         assert_eq!(unescape("\\x41"), None, "an escape that is not needed");

@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -338,6 +339,155 @@ fn what_fails_half_way_leaves_no_folder() {
         run(&damaged, "out").code(2).says(&["/b: ", "damaged"]);
         assert!(stage.files(who).is_empty(), "{:?}", stage.files(who));
     }
+}
+
+/// A folder that is there is filled name by name, and nothing moves if not all can.
+#[test]
+fn a_folder_that_cannot_be_filled_stays_as_it_is() {
+    let stage = Stage::new();
+    let script = "mkdir -p base/a base/b base/c/new; echo new >base/a/file; echo new >base/b/file
+                  chmod 2755 base/c/new; chmod 1777 base; chown 1000:1000 base";
+    let (base, _) = layers(&stage, script);
+    for who in EVERYBODY {
+        let run = |rest: &[&str]| overcoat(&stage, who, "extract", &[&base], rest);
+        let out = stage.out(who);
+        let make = |folder: &str| {
+            let there = out.join(folder);
+            for dir in ["", "a", "b", "c"] {
+                fs::create_dir(there.join(dir)).unwrap();
+                stage.give(&there.join(dir), who);
+            }
+            there
+        };
+        let there = make("there");
+        fs::write(there.join("a/file"), "old").unwrap();
+        let mode = |path: &str| fs::metadata(there.join(path)).unwrap().mode() & 0o7777;
+        // One of somebody else: nothing is lost of what would have been overwritten.
+        if who != Who::Root {
+            std::os::unix::fs::chown(there.join("b"), Some(0), Some(0)).unwrap();
+            run(&["-C", "there", "--force"]).code(2).says(&["there/b: Permission denied"]);
+            assert_eq!(fs::read(there.join("a/file")).unwrap(), b"old");
+            assert_eq!(fs::read_dir(&there).unwrap().count(), 3, "nothing is left");
+            stage.give(&there.join("b"), who);
+        }
+        // One's own is no hindrance, and stays as it was.
+        fs::set_permissions(there.join("b"), fs::Permissions::from_mode(0o555)).unwrap();
+        fs::remove_file(there.join("a/file")).unwrap();
+        run(&["-C", "there"]).ok();
+        assert_eq!(fs::read(there.join("b/file")).unwrap(), b"new\n");
+        assert_eq!((mode(""), mode("b"), mode("c/new")), (0o755, 0o555, 0o2755));
+        assert_eq!(fs::read_dir(&there).unwrap().count(), 3, "nothing is left");
+        // A new one is what the root is.
+        run(&["-C", "new"]).ok();
+        let new = fs::metadata(out.join("new")).unwrap();
+        assert_eq!((new.mode() & 0o7777, new.uid() == 1000), (0o1777, who == Who::Root));
+        run(&["-C", "none/new"]).code(2).says(&["cannot write none: No such file"]);
+    }
+    // Nor does a folder go into itself.
+    let folder = base.parent().unwrap().join("base");
+    for to in [folder.clone(), folder.join("a"), folder.join("a/new")] {
+        let to = to.to_str().unwrap();
+        overcoat(&stage, Who::Root, "extract", &[&folder], &["-C", to])
+            .code(2)
+            .says(&["lies in the layer"]);
+    }
+    assert!(!fs::exists(folder.join("a/new")).unwrap());
+}
+
+/// An image of a few kilobytes has no end of paths, if its directories lie in themselves or in two
+/// places; they do where one entry's inode is another one's.
+#[test]
+fn directories_in_several_places_are_damage_and_no_endless_walk() {
+    let stage = Stage::new();
+    stage.sh("mkdir -p empty knot/outer/inner knot/second
+         mksquashfs knot knot.squashfs -noI -noF -quiet -no-progress >/dev/null");
+    let sound = fs::read(stage.path("knot.squashfs")).unwrap();
+    // Behind the number of the inode: the type, the length of the name less one, and the name.
+    let entry = |name: &str| {
+        let entry = [&[1, 0, name.len() as u8 - 1, 0][..], name.as_bytes()].concat();
+        sound.windows(entry.len()).position(|bytes| bytes == entry).unwrap()
+    };
+    for (name, like) in [("inner", "outer"), ("second", "outer")] {
+        let mut image = sound.clone();
+        let (to, from) = (entry(name) - 4, entry(like) - 4);
+        image.copy_within(from..from + 2, to);
+        let image = stage.write("knotted.squashfs", &image);
+        let cases: [(&str, &[&str]); 7] = [
+            ("ls", &["-R"]),
+            ("ls", &["-R", "--layers"]),
+            ("ls", &["-R", "--json"]),
+            ("tree", &[]),
+            ("tree", &["--layers"]),
+            ("du", &[]),
+            ("extract", &["-C", "out"]),
+        ];
+        for (command, rest) in cases {
+            overcoat(&stage, Who::Root, command, &[&image], rest)
+                .code(2)
+                .says(&["damaged", "lies in itself, or in two places"]);
+        }
+        let empty = stage.path("empty");
+        overcoat(
+            &stage,
+            Who::Root,
+            "diff",
+            &[],
+            &["--from", empty.to_str().unwrap(), "--to", image.to_str().unwrap()],
+        )
+        .code(2)
+        .says(&["lies in itself, or in two places"]);
+    }
+}
+
+#[test]
+fn images_may_have_any_name_and_are_files() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    let strange = |from: &Path, end: &str| {
+        let name = [b"n\xff", end.as_bytes()].concat();
+        let to = stage.path(std::ffi::OsStr::from_bytes(&name));
+        fs::copy(from, &to).unwrap();
+        to
+    };
+    let (base_too, over_too) = (strange(&base, ".squashfs"), strange(&over, ".cpio.gz"));
+    let run = |command: &str, images: &[&Path], rest: &[&str]| {
+        overcoat(&stage, Who::Root, command, images, rest)
+    };
+    let told = run("du", &[&base_too, &over_too], &["--ram"]).ok().text();
+    assert!(told.lines().next().unwrap().ends_with(".squashfs: the image itself"), "{told}");
+    // An archive is always unpacked.
+    let told = run("du", &[&over], &["--ram"]).ok().text();
+    assert!(told.starts_with("    ") && told.contains("over.cpio.gz: unpacked"), "{told}");
+    let before = fs::read(&over_too).unwrap();
+    finish(stage.overcoat(Who::Root).arg("extract").arg(&over_too).arg("-o").arg(&over_too))
+        .code(2)
+        .says(&["is a layer of what would be written there"]);
+    assert!(fs::read(&over_too).unwrap() == before);
+    // Nobody writes to this pipe.
+    stage.sh("mkfifo pipe");
+    let pipe = stage.path("pipe");
+    run("ls", &[&pipe], &[]).code(2).says(&["not a regular file"]);
+    run("diff", &[&base, &pipe], &[]).code(2).says(&["not a regular file"]);
+}
+
+#[test]
+fn links_of_a_root_are_followed_where_that_is_meant_and_may_lead_nowhere() {
+    let stage = Stage::new();
+    let script = format!(
+        "{SMALL}; mkdir -p over/var/lib/dpkg; ln -s status over/var/lib/dpkg/status
+         ln -s info over/var/lib/dpkg/info"
+    );
+    let (base, over) = layers(&stage, &script);
+    let run = |command: &str, images: &[&Path], rest: &[&str]| {
+        overcoat(&stage, Who::Root, command, images, rest)
+    };
+    let link = run("stat", &[&base], &[":bin"]).ok().text();
+    assert!(link.starts_with("/bin\n  type      symbolic link\n"), "{link}");
+    let dir = run("stat", &[&base], &[":/bin/"]).ok().text();
+    assert!(dir.starts_with("/usr/bin\n  type      directory\n"), "{dir}");
+    run("stat", &[&base, &over], &[":etc/motd"]).ok();
+    run("du", &[&base, &over], &["--packages"]).ok();
+    run("diff", &[&base, &over], &[]).code(1);
 }
 
 #[test]

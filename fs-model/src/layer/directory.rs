@@ -219,6 +219,10 @@ impl Layer for DirectoryLayer {
         LayerIno(0)
     }
 
+    fn has_single_places(&self) -> bool {
+        false
+    }
+
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError> {
         Ok(self.node(ino)?.attr)
     }

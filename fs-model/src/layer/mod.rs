@@ -73,6 +73,12 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
         true
     }
 
+    /// Whether a directory has but one place, so that one which is met twice is damage. Folders of
+    /// the host can be mounted twice.
+    fn has_single_places(&self) -> bool {
+        true
+    }
+
     /// The attributes of an object. A directory's `nlink` is below 2 where the layer has not
     /// counted its subdirectories: then the tree does. Of anything else it is the number of names
     /// in this layer, also when other layers hide some of them.

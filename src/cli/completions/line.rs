@@ -74,7 +74,7 @@ impl Line {
     /// a word that it could not have.
     pub(super) fn written(&self, word: &[u8]) -> Option<OsString> {
         // Lines tell candidates apart, and some shells take text for no more than it is.
-        if word.iter().any(u8::is_ascii_control) || std::str::from_utf8(word).is_err() {
+        if std::str::from_utf8(word).ok()?.contains(char::is_control) {
             return None;
         }
         let word = if self.literal { quoted(word) } else { word.to_vec() };

@@ -109,10 +109,7 @@ fn show(args: &Args, images: Vec<PathBuf>) -> Outcome {
         inspect::plain(&name.to_string_lossy()).into_owned()
     };
     let names = images.iter().map(name).collect();
-    let look = Look {
-        colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-        unicode: speaks_unicode(),
-    };
+    let look = Look { colour: super::out::are_colours_wanted(), unicode: speaks_unicode() };
     let subject = Subject { view, base, images, names, accounts };
     screen::run(subject, !args.no_check, look)?;
     Ok(ExitCode::SUCCESS)

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use fs_model::tree::Follow;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use overcoat::diff::{Aspect, Diff, Kind, Options, Totals};
 use overcoat::extract::{Selection, folder};
-use overcoat::look::{LookError, View, Walk};
+use overcoat::look::{LookError, View, Walk, join};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 
@@ -42,6 +43,7 @@ fn check(stage: &Stage, plans: &[Plan], lowest: usize) -> Result<(), TestCaseErr
     let view = View::open(&stack.ours).unwrap();
 
     names(stage, &stack, &all)?;
+    hides(&view, &all)?;
     extracted(&view, &case.join("extracted"), &all)?;
     // As an overlay on its base, and as two stacks that have nothing to do with each other.
     differs(&view.lowest(lowest).unwrap(), &view, &base, &all)?;
@@ -55,6 +57,41 @@ fn names(stage: &Stage, stack: &Stack, all: &Listing) -> Result<(), TestCaseErro
     let names = listed.split(|&byte| byte == 0).filter(|name| !name.is_empty());
     let found: BTreeSet<String> = names.map(escape).collect();
     prop_assert_eq!(found, all.keys().cloned().collect());
+    Ok(())
+}
+
+/// What is told as deleted is what some of the lowest layers alone show and all do not; as long as
+/// its directory is there.
+fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
+    let lowest: Vec<View> =
+        (1..view.names().len()).map(|count| view.lowest(count).unwrap()).collect();
+    // Whether the lowest layers, that many, show something there.
+    let shows = |count: usize, path: &[u8]| match lowest.get(count - 1) {
+        Some(view) => view.find(path, Follow::No).unwrap().is_some(),
+        None => all.contains_key(&escape(path)),
+    };
+    view.walk_layered::<LookError>(&view.root().unwrap(), &mut |dir, inside| {
+        let mut deleted = BTreeSet::new();
+        for one in inside.iter().filter(|one| one.node.is_none()) {
+            let path = join(&dir.path, &one.name);
+            let layer = one.layer.unwrap();
+            for count in layer + 1..=view.names().len() {
+                assert!(!shows(count, &path), "/{}: not hidden by {layer}", escape(&path));
+            }
+            if one.hidden().next().is_some() {
+                deleted.insert(path);
+            }
+        }
+        for view in &lowest {
+            let Some(below) = view.find(&dir.path, Follow::No)? else { continue };
+            for node in view.children(&below)? {
+                let told = all.contains_key(&escape(&node.path)) || deleted.contains(&node.path);
+                assert!(told, "/{}: hidden, and not told", escape(&node.path));
+            }
+        }
+        Ok(Walk::Into)
+    })
+    .unwrap();
     Ok(())
 }
 
