@@ -2,6 +2,7 @@
 //!
 //! All of it is made when it is first asked for, and once.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +19,7 @@ use super::{CheckError, Request, Stopped};
 use crate::layers::OpenError;
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Package, Packages};
-use crate::look::{LookError, MAX_PATH, Node, Place, View, join};
+use crate::look::{LookError, MAX_PATH, Node, Place, View, Visited, join};
 use crate::sandbox::map_image;
 
 /// One image of the stack.
@@ -315,20 +316,14 @@ fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
     }
     // A stack of listings, so that no depth of the tree can be too much.
     let mut pending = vec![vec![Brought { node: root, before }].into_iter()];
-    let mut way = Vec::new();
+    let mut visited = Visited::default();
     while let Some(listing) = pending.last_mut() {
         let Some(brought) = listing.next() else {
             pending.pop();
-            way.pop();
             continue;
         };
         if brought.node.is_dir() {
-            let source = brought.node.found.source();
-            if way.contains(&source) {
-                return Err(roots.view.within_itself(&brought.node));
-            }
-            roots.view.refuse_too_deep(&brought.node)?;
-            way.push(source);
+            visited.enter(&roots.view, &brought.node)?;
             let mut under = match (&brought.before, below) {
                 (Some(before), Some(below)) => below.children(before)?,
                 _ => Vec::new(),
@@ -357,19 +352,19 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
     let mut all = Vec::new();
     let root = Own { path: Vec::new(), attr: None, under: below.map(View::root).transpose()? };
     let mut pending = vec![vec![(root, Some(layer.root()))].into_iter()];
-    let mut way = Vec::new();
+    let mut seen = HashSet::new();
     while let Some(listing) = pending.last_mut() {
         let Some((mut own, ino)) = listing.next() else {
             pending.pop();
-            way.pop();
             continue;
         };
         let damaged = |error| LookError::Damaged { path: own.path.clone().into(), error };
         let attr = ino.map(|ino| layer.attr(ino)).transpose().map_err(damaged)?;
         if let (Some(ino), Some(FileType::Directory)) = (ino, attr.map(|attr| attr.kind)) {
-            if way.contains(&ino) {
+            // Each directory has one place; see `Visited`.
+            if layer.has_single_places() && !seen.insert(ino) {
                 let image = Arc::from(layer.name());
-                let what = "this directory lies in itself";
+                let what = "this directory lies in itself, or in two places";
                 return Err(damaged(LayerError::corrupt(&image, what)));
             }
             if own.path.len() >= MAX_PATH {
@@ -378,7 +373,6 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
                 let path = own.path[..64].into();
                 return Err(LookError::Damaged { path, error: LayerError::corrupt(&image, what) });
             }
-            way.push(ino);
             let mut children: Vec<(Own, Option<LayerIno>)> = Vec::new();
             for entry in layer.read_dir(ino).map_err(damaged)? {
                 let under = match (&own.under, below) {
