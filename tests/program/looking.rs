@@ -412,7 +412,8 @@ fn directories_in_several_places_are_damage_and_no_endless_walk() {
         let (to, from) = (entry(name) - 4, entry(like) - 4);
         image.copy_within(from..from + 2, to);
         let image = stage.write("knotted.squashfs", &image);
-        let cases: [(&str, &[&str]); 7] = [
+        let cases: [(&str, &[&str]); 8] = [
+            ("check", &[]),
             ("ls", &["-R"]),
             ("ls", &["-R", "--layers"]),
             ("ls", &["-R", "--json"]),
