@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use fs_model::tree::Follow;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use overcoat::diff::{Aspect, Diff, Kind, Options, Totals};
 use overcoat::extract::{Selection, folder};
-use overcoat::look::{LookError, View, Walk, join};
+use overcoat::look::{LookError, Node, View, Walk, join};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 
@@ -67,7 +66,7 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
         (1..view.names().len()).map(|count| view.lowest(count).unwrap()).collect();
     // Whether the lowest layers, that many, show something there.
     let shows = |count: usize, path: &[u8]| match lowest.get(count - 1) {
-        Some(view) => view.find(path, Follow::No).unwrap().is_some(),
+        Some(view) => exactly(view, path).is_some(),
         None => all.contains_key(&escape(path)),
     };
     view.walk_layered::<LookError>(&view.root().unwrap(), &mut |dir, inside| {
@@ -83,7 +82,7 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
             }
         }
         for view in &lowest {
-            let Some(below) = view.find(&dir.path, Follow::No)? else { continue };
+            let Some(below) = exactly(view, &dir.path) else { continue };
             for node in view.children(&below)? {
                 let told = all.contains_key(&escape(&node.path)) || deleted.contains(&node.path);
                 assert!(told, "/{}: hidden, and not told", escape(&node.path));
@@ -93,6 +92,12 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
     })
     .unwrap();
     Ok(())
+}
+
+/// What a view shows at a path, through no links.
+fn exactly(view: &View, path: &[u8]) -> Option<Node> {
+    let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+    names.fold(Some(view.root().unwrap()), |dir, name| view.child(&dir?, name).unwrap())
 }
 
 fn extracted(view: &View, to: &Path, all: &Listing) -> Result<(), TestCaseError> {
