@@ -109,7 +109,7 @@ impl View {
     pub fn walk_layered<E: From<LookError>>(
         &self,
         top: &Node,
-        visit: &mut dyn FnMut(&Node, &[Layered]) -> Result<Walk, E>,
+        mut visit: impl FnMut(&Node, &[Layered]) -> Result<Walk, E>,
     ) -> Result<(), E> {
         let mut pending = vec![vec![top.clone()].into_iter()];
         let mut visited = Visited::default();

@@ -69,7 +69,7 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
         Some(view) => exactly(view, path).is_some(),
         None => all.contains_key(&escape(path)),
     };
-    view.walk_layered::<LookError>(&view.root().unwrap(), &mut |dir, inside| {
+    view.walk_layered(&view.root().unwrap(), |dir, inside| {
         let mut deleted = BTreeSet::new();
         for one in inside.iter().filter(|one| one.node.is_none()) {
             let path = join(&dir.path, &one.name);
@@ -88,7 +88,7 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
                 assert!(told, "/{}: hidden, and not told", escape(&node.path));
             }
         }
-        Ok(Walk::Into)
+        Ok::<_, LookError>(Walk::Into)
     })
     .unwrap();
     Ok(())
@@ -96,8 +96,8 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
 
 /// What a view shows at a path, through no links.
 fn exactly(view: &View, path: &[u8]) -> Option<Node> {
-    let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
-    names.fold(Some(view.root().unwrap()), |dir, name| view.child(&dir?, name).unwrap())
+    let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+    names.try_fold(view.root().unwrap(), |dir, name| view.child(&dir, name).unwrap())
 }
 
 fn extracted(view: &View, to: &Path, all: &Listing) -> Result<(), TestCaseError> {
