@@ -46,6 +46,12 @@ ExecStart=/bin/sh /usr/lib/overcoat/boot-agent
 StandardInput=null
 ";
 
+/// Of the unit that systemd makes for the console that the kernel has.
+const LOG_IN: &str = "[Service]
+ExecStart=
+ExecStart=-/sbin/agetty --autologin root --keep-baud 115200,57600,38400,9600 - $TERM
+";
+
 const SCRIPT: &str = r#"port=/dev/ttyS1
 stty -F "$port" raw -echo || :
 exec 3>"$port"
@@ -73,16 +79,26 @@ if [ -e boot-command ]; then
 fi
 "#;
 
-/// The overlay for a machine that is made of `layers`, as cpio.gz, to lie over all of them. It runs
-/// `command` by `sh`, once the machine is up, and marks what that prints with `nonce`.
+/// What the overlay is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose<'a> {
+    /// It tells that the machine is up, and runs a command by `sh` then, what it prints marked with
+    /// a word that nobody says by accident.
+    Tell {
+        /// The command, if there is one.
+        command: Option<&'a str>,
+        /// The word.
+        nonce: &'a str,
+    },
+    /// It has root logged in on the serial console.
+    LogIn,
+}
+
+/// The overlay for a machine that is made of `layers`, as cpio.gz, to lie over all of them.
 ///
 /// # Errors
 /// When the layers cannot be read.
-pub fn overlay(
-    layers: Vec<PathBuf>,
-    command: Option<&str>,
-    nonce: &str,
-) -> Result<Vec<u8>, BootError> {
+pub fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, BootError> {
     let composed = Composed::new(RootOptions {
         layers,
         upper_limit: UPPER_LIMIT,
@@ -97,18 +113,25 @@ pub fn overlay(
     let put = |path: &str, content: &str| {
         live.put_file(path.as_bytes(), &mut content.as_bytes(), &meta, Lay::Captured)
     };
-    put("/etc/systemd/system/overcoat-boot-agent.service", UNIT)?;
-    put("/usr/lib/overcoat/boot-agent", SCRIPT)?;
-    put("/usr/lib/overcoat/boot-nonce", nonce)?;
-    if let Some(command) = command {
-        put("/usr/lib/overcoat/boot-command", command)?;
+    match purpose {
+        Purpose::LogIn => {
+            put("/etc/systemd/system/serial-getty@ttyS0.service.d/overcoat.conf", LOG_IN)?;
+        }
+        Purpose::Tell { command, nonce } => {
+            put("/etc/systemd/system/overcoat-boot-agent.service", UNIT)?;
+            put("/usr/lib/overcoat/boot-agent", SCRIPT)?;
+            put("/usr/lib/overcoat/boot-nonce", nonce)?;
+            if let Some(command) = command {
+                put("/usr/lib/overcoat/boot-command", command)?;
+            }
+            live.put_symlink(
+                b"/etc/systemd/system/multi-user.target.wants/overcoat-boot-agent.service",
+                b"../overcoat-boot-agent.service",
+                &meta,
+                Lay::Captured,
+            )?;
+        }
     }
-    live.put_symlink(
-        b"/etc/systemd/system/multi-user.target.wants/overcoat-boot-agent.service",
-        b"../overcoat-boot-agent.service",
-        &meta,
-        Lay::Captured,
-    )?;
     let tree = live.tree();
     let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
     let file = memfd_create(c"overlay", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
@@ -133,6 +156,8 @@ pub struct Talk {
     pub failed: Vec<String>,
     /// Memory in all and what is available of it, in KiB.
     pub memory: (u64, u64),
+    /// Whether anything came at all.
+    pub heard: bool,
     /// Whether the machine is up.
     pub ready: bool,
     running: Option<Vec<u8>>,
@@ -143,6 +168,7 @@ pub struct Talk {
 impl Talk {
     /// Takes in what came, and gives the command's own words to `output`.
     pub fn take(&mut self, bytes: &[u8], output: &mut dyn FnMut(&[u8])) {
+        self.heard |= !bytes.is_empty();
         self.rest.extend_from_slice(bytes);
         loop {
             if let Some(nonce) = self.running.clone() {

@@ -25,7 +25,7 @@ use crate::root::RootError;
 use crate::sandbox::{Lack, Signals};
 use crate::seal::SealError;
 use crate::serve::{CatalogueError, Served};
-use agent::Talk;
+use agent::{Purpose, Talk};
 use console::Console;
 use phase::{Phase, Progress};
 use qemu::{Accelerator, Machine};
@@ -44,6 +44,8 @@ pub struct Options {
     pub processors: u32,
     /// How long it may take to come up.
     pub time_out: Duration,
+    /// How long the command may take; for ever, if it is not said.
+    pub command_time_out: Option<Duration>,
     /// What stands on the console once it is up; when nothing, its system says so itself.
     pub until: Option<String>,
     /// What runs in it once it is up, by `sh`.
@@ -51,6 +53,8 @@ pub struct Options {
     /// Whether it is used by hand: it has this process's standard input, and runs until it is
     /// switched off.
     pub keyboard: bool,
+    /// Whether root is logged in on the console.
+    pub log_in: bool,
     /// More parameters for the kernel.
     pub parameters: String,
 }
@@ -130,6 +134,8 @@ pub enum BootError {
 
 /// How much of the console and of the agent is read at a time, in bytes.
 const READ: usize = 16 << 10;
+/// A machine with less memory than this may not get as far as the initrd's own words about memory.
+const SCARCE: u64 = 256 << 20;
 /// How much of what QEMU itself says is kept, in bytes.
 const COMPLAINTS: usize = 64 << 10;
 
@@ -145,9 +151,13 @@ pub fn boot(
 ) -> Result<Report, BootError> {
     let nonce = nonce()?;
     let layers = std::iter::once(&parts.base).chain(&parts.overlays).cloned().collect();
-    let agent = match options.until.is_some() || options.keyboard {
-        true => None,
-        false => Some(agent::overlay(layers, options.command.as_deref(), &nonce)?),
+    let agent = match (options.until.is_some() || options.keyboard, options.log_in) {
+        (true, false) => None,
+        (true, true) => Some(agent::overlay(layers, Purpose::LogIn)?),
+        (false, _) => {
+            let command = options.command.as_deref();
+            Some(agent::overlay(layers, Purpose::Tell { command, nonce: &nonce })?)
+        }
     };
     let mut made = qemu::Options {
         accelerator: options.accelerator.unwrap_or_else(Accelerator::best),
@@ -172,7 +182,7 @@ pub fn boot(
             console: Console::default(),
             talk: Talk::default(),
             complaints: String::new(),
-            up: false,
+            up: None,
         };
         boot.watcher.phase(Phase::Firmware, Duration::ZERO);
         let ended = boot.watch(&mut machine, &server, signals)?;
@@ -220,8 +230,8 @@ struct Boot<'a> {
     talk: Talk,
     /// What QEMU itself said.
     complaints: String,
-    /// Whether it has come up.
-    up: bool,
+    /// Since when it is up.
+    up: Option<Instant>,
 }
 
 impl Boot<'_> {
@@ -231,16 +241,16 @@ impl Boot<'_> {
         server: &Server,
         signals: &Signals,
     ) -> Result<Ended, BootError> {
-        let deadline = self.start + self.options.time_out;
         let mut buffer = vec![0; READ];
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // Once it is up nothing is in a hurry.
-            let time_out = match self.up || self.options.keyboard {
-                true => PollTimeout::NONE,
-                false if left.is_zero() => return Ok(Ended::TimeOut),
+            let left = self.deadline().map(|end| end.saturating_duration_since(Instant::now()));
+            let time_out = match left {
+                None => PollTimeout::NONE,
+                Some(left) if left.is_zero() => return Ok(Ended::TimeOut),
                 // Rounded up, so that it is over when it is said to be.
-                false => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
+                Some(left) => {
+                    PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+                }
             };
             let off = machine.off();
             let mut fds = [
@@ -310,6 +320,15 @@ impl Boot<'_> {
         }
     }
 
+    /// When it has to be up, or the command to have ended.
+    fn deadline(&self) -> Option<Instant> {
+        match self.up {
+            _ if self.options.keyboard => None,
+            None => Some(self.start + self.options.time_out),
+            Some(since) => self.options.command_time_out.map(|time_out| since + time_out),
+        }
+    }
+
     fn served(&mut self, served: &Served) {
         let now = Instant::now();
         if served.path == "/boot.ipxe" && self.progress.reach(Phase::Load, now) {
@@ -343,7 +362,7 @@ impl Boot<'_> {
 
     fn come_up(&mut self) {
         let now = Instant::now();
-        self.up = true;
+        self.up.get_or_insert(now);
         if self.options.command.is_some() && self.progress.reach(Phase::Command, now) {
             self.watcher.phase(Phase::Command, now - self.start);
         }
@@ -353,13 +372,29 @@ impl Boot<'_> {
         if self.options.keyboard {
             return None;
         }
-        if self.up {
+        if self.up.is_some() {
             let done = self.options.command.is_none() || self.talk.code.is_some();
             // A kernel that gives up while the command runs does not end the machine.
             let fault = self.progress.fault.is_some().then_some(Ended::Fault);
             return if done { Some(Ended::Well) } else { fault };
         }
         self.progress.fault.is_some().then_some(Ended::Fault)
+    }
+
+    /// What it means that it took too long.
+    fn too_slow(&self, phase: Phase) -> String {
+        if let (Some(_), Some(time_out)) = (self.up, self.options.command_time_out) {
+            return format!("it had not ended after {} s", time_out.as_secs());
+        }
+        let mut text = format!("it was not up after {} s", self.options.time_out.as_secs());
+        if phase == Phase::System && self.options.until.is_none() && !self.talk.heard {
+            text.push_str(
+                "; nothing came from the overlay that overcoat adds to hear from inside: an initrd \
+                 that takes one overlay alone leaves it out, and --until waits for text on the \
+                 console instead",
+            );
+        }
+        text
     }
 
     fn report(self, ended: Ended, peak_memory: u64, fetched: u64) -> Report {
@@ -376,15 +411,21 @@ impl Boot<'_> {
             Ended::Off => {
                 Some(fault.unwrap_or_else(|| "the machine switched itself off".to_owned()))
             }
-            Ended::TimeOut => {
-                Some(format!("it was not up after {} s", self.options.time_out.as_secs()))
-            }
+            Ended::TimeOut => Some(self.too_slow(phase)),
             Ended::Interrupted(signal) => {
                 interrupted = Some(signal);
                 None
             }
             Ended::NoKvm => Some("KVM does not work".to_owned()),
         };
+        let scarce = phase < Phase::Fetch && self.options.memory < SCARCE;
+        let failed = failed.map(|mut reason: String| {
+            if scarce {
+                let mib = self.options.memory >> 20;
+                reason.push_str(&format!(" ({mib} MiB may be too little for it: --memory)"));
+            }
+            reason
+        });
         let Talk { state, failed: failed_units, memory, code, .. } = self.talk;
         Report {
             failed: failed.map(|reason| (phase, reason)),

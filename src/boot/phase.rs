@@ -43,12 +43,12 @@ impl Phase {
     /// What happens in it.
     pub fn describe(self) -> &'static str {
         match self {
-            Phase::Firmware => "firmware and iPXE start",
-            Phase::Load => "kernel and initrd are fetched",
-            Phase::Kernel => "kernel and initrd start",
-            Phase::Fetch => "base and overlays are fetched and unpacked",
-            Phase::System => "systemd starts",
-            Phase::Command => "the command runs",
+            Phase::Firmware => "starting the firmware and iPXE",
+            Phase::Load => "fetching the kernel and its initrd",
+            Phase::Kernel => "starting the kernel and its initrd",
+            Phase::Fetch => "fetching and unpacking base and overlays",
+            Phase::System => "starting the system",
+            Phase::Command => "running the command",
         }
     }
 }

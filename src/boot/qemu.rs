@@ -79,6 +79,12 @@ impl Accelerator {
         }
     }
 
+    /// Whether this user only lacks the right to use KVM.
+    pub fn is_denied() -> bool {
+        let opened = File::options().read(true).write(true).open("/dev/kvm");
+        opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Parameters of the kernel's that a machine on it needs.
     ///
     /// QEMU keeps what it has translated by virtual address. Where every process has its code at

@@ -56,6 +56,16 @@ impl Server {
                 Err(source) => return Err(BootError::Artifact { path: path.clone(), source }),
             }
         }
+        for path in &parts.overlays {
+            let mut head = [0; 4];
+            let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+            if read.is_ok() && &head == b"hsqs" {
+                let source = io::Error::other(
+                    "it is a squashfs image, and the overlays that a machine fetches are cpio archives",
+                );
+                return Err(BootError::Artifact { path: path.clone(), source });
+            }
+        }
         let heard = Arc::new(Heard::default());
         let (bell, ringer) = io::pipe()?;
         let tell = heard.clone();

@@ -17,8 +17,8 @@ use super::works::kernel_version;
 use super::{CheckError, Request, Stopped};
 use crate::layers::OpenError;
 use crate::look::accounts::Accounts;
-use crate::look::packages::{Owners, Packages};
-use crate::look::{LookError, Node, View, join};
+use crate::look::packages::{Owners, Package, Packages};
+use crate::look::{LookError, MAX_PATH, Node, Place, View, join};
 use crate::sandbox::map_image;
 
 /// One image of the stack.
@@ -32,6 +32,17 @@ pub(super) struct Image {
     pub(super) refused: Option<LayerError>,
     /// What stands in the manifest beside it.
     pub(super) manifest: Option<Vec<u8>>,
+    digest: OnceLock<String>,
+}
+
+impl Image {
+    /// The SHA-256 of the whole of it; empty for a directory.
+    pub(super) fn digest(&self) -> &str {
+        use sha2::Digest;
+        let digest =
+            |bytes: &Bytes| crate::seal::manifest::hex(&sha2::Sha256::digest((**bytes).as_ref()));
+        self.digest.get_or_init(|| self.bytes.as_ref().map(digest).unwrap_or_default())
+    }
 }
 
 pub(super) type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -84,7 +95,8 @@ pub(super) struct Context<'a> {
     roots: Result<Roots, String>,
     difference: OnceLock<Result<Difference, LookError>>,
     accounts: OnceLock<Result<Accounts, LookError>>,
-    owners: OnceLock<Result<Owners, LookError>>,
+    packages: OnceLock<Result<(Packages, Owners), LookError>>,
+    packages_below: OnceLock<Result<Packages, LookError>>,
     /// The kernel that boots, if one was named: its version, if it says one.
     pub(super) kernel: Option<Option<String>>,
 }
@@ -128,9 +140,27 @@ impl<'a> Context<'a> {
             roots,
             difference: OnceLock::new(),
             accounts: OnceLock::new(),
-            owners: OnceLock::new(),
+            packages: OnceLock::new(),
+            packages_below: OnceLock::new(),
             kernel: kernel.transpose()?,
         })
+    }
+
+    /// What was asked for and is probably not what was meant.
+    pub(super) fn hints(&self) -> Result<Vec<String>, LookError> {
+        let mut hints = Vec::new();
+        if let (Some(None), Some(path)) = (&self.kernel, &self.request.kernel) {
+            let path = path.display();
+            hints.push(format!("{path} does not say the version of a kernel: is it one?"));
+        }
+        if let (Ok(Roots { view, .. }), [image]) = (&self.roots, &self.images[..])
+            && reach(view, b"bin/sh")?.is_none()
+            && reach(view, b"usr/bin/sh")?.is_none()
+        {
+            let name = &image.name;
+            hints.push(format!("{name} is judged as a root by itself: name its base before it"));
+        }
+        Ok(hints)
     }
 
     /// The images, as the user named them, the lowest first.
@@ -153,9 +183,28 @@ impl<'a> Context<'a> {
         &self.names[node.layer()]
     }
 
-    /// The judged images, for what is of all of them.
-    pub(super) fn judged_names(&self) -> String {
-        self.names[self.first()..].join(", ")
+    /// The judged images, the topmost first, for what is of all of them.
+    pub(super) fn judged_names(&self) -> Vec<String> {
+        self.names[self.first()..].iter().rev().cloned().collect()
+    }
+
+    /// The judged image that took away or replaced one of these paths; all of them where none did.
+    pub(super) fn culprits(&self, paths: &[Vec<u8>]) -> Result<Vec<String>, Stopped> {
+        let Roots { view, below } = self.roots()?;
+        if self.judged().count() > 1 {
+            for path in paths {
+                let mut real = Vec::new();
+                if let Some(below) = below {
+                    real.extend(way(below, path)?);
+                }
+                for path in real.iter().chain([path]) {
+                    if let Some(layer) = touched(view, path, self.first())? {
+                        return Ok(vec![self.names[layer].clone()]);
+                    }
+                }
+            }
+        }
+        Ok(self.judged_names())
     }
 
     pub(super) fn roots(&self) -> Result<&Roots, Stopped> {
@@ -178,11 +227,30 @@ impl<'a> Context<'a> {
     }
 
     /// The package that brought a path, as the merged root's database has it.
-    pub(super) fn package(&self, path: &[u8]) -> Result<Option<&str>, Stopped> {
+    pub(super) fn package(&self, path: &[u8]) -> Result<Option<&Package>, Stopped> {
         let view = &self.roots()?.view;
-        let owners = self.owners.get_or_init(|| Packages::read(view)?.owners(view));
-        match owners {
-            Ok(owners) => Ok(owners.of(path)),
+        let read = || {
+            let packages = Packages::read(view)?;
+            let owners = packages.owners(view)?;
+            Ok((packages, owners))
+        };
+        match self.packages.get_or_init(read) {
+            Ok((packages, owners)) => Ok(owners.of(path).and_then(|name| packages.get(name))),
+            Err(error) => Err(Stopped::Failed(error.clone())),
+        }
+    }
+
+    /// Whether the layers beneath have a package in the very same version.
+    pub(super) fn has_below(&self, package: &Package) -> Result<bool, Stopped> {
+        let Some(below) = &self.roots()?.below else { return Ok(false) };
+        match self.packages_below.get_or_init(|| Packages::read(below)) {
+            Ok(packages) => Ok(packages.iter().any(|(_, other)| {
+                let of = |package: &Package| {
+                    let Package { name, architecture, version, .. } = package;
+                    (name.clone(), architecture.clone(), version.clone())
+                };
+                other.is_installed() && of(other) == of(package)
+            })),
             Err(error) => Err(Stopped::Failed(error.clone())),
         }
     }
@@ -233,7 +301,8 @@ fn open(path: &std::path::Path) -> Result<(Image, Option<Arc<dyn Layer>>), OpenE
         Err(error) => return Err(OpenError::Io { path: manifest_path(path), source: error }),
     };
     let name = path.to_string_lossy().into_owned();
-    Ok((Image { path: path.to_owned(), name, bytes, refused, manifest }, layer))
+    let digest = OnceLock::new();
+    Ok((Image { path: path.to_owned(), name, bytes, refused, manifest, digest }, layer))
 }
 
 fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
@@ -258,6 +327,7 @@ fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
             if way.contains(&source) {
                 return Err(roots.view.within_itself(&brought.node));
             }
+            roots.view.refuse_too_deep(&brought.node)?;
             way.push(source);
             let mut under = match (&brought.before, below) {
                 (Some(before), Some(below)) => below.children(before)?,
@@ -302,6 +372,12 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
                 let what = "this directory lies in itself";
                 return Err(damaged(LayerError::corrupt(&image, what)));
             }
+            if own.path.len() >= MAX_PATH {
+                let image = Arc::from(layer.name());
+                let what = "directories are nested deeper than a path can be long";
+                let path = own.path[..64].into();
+                return Err(LookError::Damaged { path, error: LayerError::corrupt(&image, what) });
+            }
             way.push(ino);
             let mut children: Vec<(Own, Option<LayerIno>)> = Vec::new();
             for entry in layer.read_dir(ino).map_err(damaged)? {
@@ -338,6 +414,46 @@ pub(super) fn reach(view: &View, path: &[u8]) -> Result<Option<Node>, LookError>
     match view.find(path, Follow::Yes) {
         Err(LookError::Path { .. }) => Ok(None),
         found => found,
+    }
+}
+
+/// What is at a path and what it leads to, link by link, each by its path without links before it.
+fn way(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
+    let mut at = path.to_vec();
+    let mut way = Vec::new();
+    for _ in 0..40 {
+        let node = match view.find(&at, Follow::No) {
+            Err(LookError::Path { .. }) | Ok(None) => break,
+            Ok(Some(node)) => node,
+            Err(error) => return Err(error),
+        };
+        way.push(node.path.clone());
+        if !node.is_link() {
+            break;
+        }
+        at = absolute(&node.path, &view.link(&node)?);
+    }
+    Ok(way)
+}
+
+/// The topmost layer from `first` on that has something at a path, or that hides what is there.
+fn touched(view: &View, path: &[u8], first: usize) -> Result<Option<usize>, LookError> {
+    let mut at = path;
+    loop {
+        let places = view.places(at)?;
+        let here = |place: &Option<Place>| match place {
+            Some(Place::Object(attr)) => at == path || attr.kind != FileType::Directory,
+            Some(Place::Whiteout) => true,
+            None => false,
+        };
+        let found = places.iter().skip(first).rposition(here);
+        if found.is_some() {
+            return Ok(found.map(|layer| layer + first));
+        }
+        match at.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => at = &at[..slash],
+            None => return Ok(None),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Bytes are of memory on the machine: an overlay lies unpacked in a tmpfs, in pages of 4 KiB.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::context::Context;
 use super::{Finding, Findings, Lint, Pass, Severity, Stopped};
@@ -232,22 +232,24 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
         }
         // What could be left out as a whole needs no links.
         let left_out = place(&node.path).is_some() || node.path.ends_with(b"/copyright");
+        // Nor are there links in the databases of programs.
+        let left_out = left_out || node.path.starts_with(b"var/lib/");
         if node.attr.size >= PAGE && !left_out {
             by_size.entry(node.attr.size).or_default().push(node);
         }
     }
+    // By the directory of the first one.
+    let mut by_dir: BTreeMap<Vec<u8>, Vec<Finding>> = BTreeMap::new();
     for (size, mut nodes) in by_size {
         // Names of one file take its room once.
-        nodes.dedup_by_key(|node| node.found.source());
+        let mut seen = HashSet::new();
+        nodes.retain(|node| seen.insert(node.found.source()));
         if nodes.len() < 2 {
             continue;
         }
         let mut by_digest: BTreeMap<[u8; 32], Vec<&crate::look::Node>> = BTreeMap::new();
         for node in nodes {
-            let same = by_digest.entry(roots.view.digest(node)?).or_default();
-            if !same.iter().any(|other| crate::look::is_same(other, node)) {
-                same.push(node);
-            }
+            by_digest.entry(roots.view.digest(node)?).or_default().push(node);
         }
         let saves = |count: usize| memory(size) * (count as u64 - 1);
         for same in by_digest.into_values().filter(|same| saves(same.len()) >= LEAST) {
@@ -262,9 +264,26 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
             };
             let message = format!("the same content as {}{more}", others.join(", "));
             let layer = context.layer(same[0]);
-            let finding = Finding::new(&DUPLICATE, layer, Some(&same[0].path), message);
-            findings.push(finding.saves(saves(same.len())));
+            let path = &same[0].path;
+            let dir = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
+            let finding = Finding::new(&DUPLICATE, layer, Some(path), message);
+            by_dir.entry(dir.to_vec()).or_default().push(finding.saves(saves(same.len())));
         }
+    }
+    for (dir, mut of_dir) in by_dir {
+        of_dir.sort_by(|a, b| (b.saves, &a.path).cmp(&(a.saves, &b.path)));
+        let all: u64 = of_dir.iter().filter_map(|finding| finding.saves).sum();
+        let count = of_dir.len();
+        let Some(first) = of_dir.into_iter().next() else { continue };
+        findings.push(match count {
+            1 => first,
+            _ => {
+                let path = first.shown_path().unwrap_or_default();
+                let of = &first.message;
+                let message = format!("{count} files have copies: {path} has {of}, and so on");
+                Finding { path: Some(dir), message, ..first }.saves(all)
+            }
+        });
     }
     Ok(())
 }
@@ -292,8 +311,8 @@ fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Sto
         }
         if takes > most {
             let message = format!("{} of memory, and {} are allowed", shown(takes), shown(most));
-            let finding = Finding::new(&RAM_BUDGET, &context.judged_names(), None, message);
-            findings.push(finding.saves(takes - most));
+            let finding = Finding::new(&RAM_BUDGET, "", None, message);
+            findings.push(finding.blames(context.judged_names()).saves(takes - most));
         }
     }
     Ok(())

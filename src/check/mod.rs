@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use crate::layers::OpenError;
 use crate::look::LookError;
-use crate::seal::path::escape;
+use crate::seal::path::{escape, plain};
 
 use context::Context;
 pub use select::{Budget, Selection, Silence, UnknownLint};
@@ -125,6 +125,8 @@ pub struct Finding {
     pub path: Option<Vec<u8>>,
     /// The image, as the user named it.
     pub layer: String,
+    /// Where it cannot be told which one did it: the others that may have.
+    pub others: Vec<String>,
     /// What is the matter.
     pub message: String,
     /// How to mend it.
@@ -142,6 +144,8 @@ impl Serialize for Finding {
             #[serde(skip_serializing_if = "Option::is_none")]
             path: Option<String>,
             layer: &'a str,
+            #[serde(skip_serializing_if = "<[String]>::is_empty")]
+            others: &'a [String],
             message: &'a str,
             fix: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,6 +156,7 @@ impl Serialize for Finding {
             severity: self.severity,
             path: self.shown_path(),
             layer: &self.layer,
+            others: &self.others,
             message: &self.message,
             fix: &self.fix,
             saves: self.saves,
@@ -163,7 +168,7 @@ impl Serialize for Finding {
 impl Finding {
     /// The path as people write it, `/etc/passwd`.
     pub fn shown_path(&self) -> Option<String> {
-        self.path.as_ref().map(|path| format!("/{}", escape(path)))
+        self.path.as_ref().map(|path| format!("/{}", plain(&escape(path))))
     }
 }
 
@@ -179,8 +184,12 @@ impl Findings<'_> {
         self.selection.wants(lint)
     }
 
-    fn push(&mut self, finding: Finding) {
+    fn push(&mut self, mut finding: Finding) {
         if self.wants(finding.lint) {
+            // Names and lines of an image stand in it: they are not to reach a terminal as they are.
+            for text in [&mut finding.message, &mut finding.fix] {
+                *text = plain(text).into_owned();
+            }
             self.found.push(finding);
         }
     }
@@ -203,6 +212,7 @@ impl Finding {
             severity: lint.severity,
             path: path.map(<[u8]>::to_vec),
             layer: layer.to_owned(),
+            others: Vec::new(),
             message: message.into(),
             fix: lint.mend.to_owned(),
             saves: None,
@@ -215,6 +225,15 @@ impl Finding {
 
     fn fix(self, fix: impl Into<String>) -> Finding {
         Finding { fix: fix.into(), ..self }
+    }
+
+    /// A finding of the layers that did it, which are one at least.
+    fn blames(self, layers: Vec<String>) -> Finding {
+        let mut layers = layers.into_iter();
+        match layers.next() {
+            Some(layer) => Finding { layer, others: layers.collect(), ..self },
+            None => self,
+        }
     }
 
     fn saves(self, bytes: u64) -> Finding {
@@ -292,6 +311,8 @@ pub struct Report {
     pub not_run: Vec<NotRun>,
     /// Silences that silenced nothing, by their lints.
     pub idle_silences: Vec<String>,
+    /// What was asked for and is probably not what was meant.
+    pub hints: Vec<String>,
 }
 
 impl Report {
@@ -355,6 +376,7 @@ pub fn check(request: &Request) -> Result<Report, CheckError> {
         silenced: Vec::new(),
         not_run: Vec::new(),
         idle_silences: Vec::new(),
+        hints: context.hints()?,
     };
     let mut found = Vec::new();
     for (pass, (of_pass, result)) in wanted.iter().zip(run(&wanted, &context, selection)) {
@@ -372,6 +394,7 @@ pub fn check(request: &Request) -> Result<Report, CheckError> {
 impl Report {
     fn could_not_run(&mut self, pass: &Pass, selection: &Selection, reason: String) {
         let lints = pass.lints.iter().filter(|lint| selection.wants(lint)).map(|lint| lint.name);
+        let reason = plain(&reason).into_owned();
         match self.not_run.iter_mut().find(|other| other.reason == reason) {
             Some(other) => other.lints.extend(lints),
             None => self.not_run.push(NotRun { lints: lints.collect(), reason }),
@@ -401,7 +424,10 @@ impl Report {
             }
         }
         let silences = selection.silences().iter().zip(idle);
-        let idle = silences.filter(|(silence, idle)| *idle && selection.looks_for(silence));
+        let not_run: Vec<&str> =
+            self.not_run.iter().flat_map(|n| n.lints.iter().copied()).collect();
+        let looks_for = |silence| selection.looks_for(silence, &not_run);
+        let idle = silences.filter(|(silence, idle)| *idle && looks_for(silence));
         self.idle_silences = idle.map(|(silence, _)| silence.lint.clone()).collect();
     }
 }

@@ -1,5 +1,7 @@
 //! Reports in SARIF 2.1.0, for the code scanning of forges.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::{Finding, Report, Severity, lints, place};
@@ -23,10 +25,17 @@ pub fn log(reports: &[Report]) -> Value {
         })
         .collect();
     let mut results = Vec::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
     for report in reports {
-        results.extend(report.findings.iter().map(|finding| result(report, finding, None)));
-        let silenced = report.silenced.iter();
-        results.extend(silenced.map(|s| result(report, &s.finding, Some(&s.reason))));
+        let findings = report.findings.iter().map(|finding| (finding, None));
+        let silenced = report.silenced.iter().map(|s| (&s.finding, Some(s.reason.as_str())));
+        for (finding, reason) in findings.chain(silenced) {
+            // Of several findings of a lint at a path, which one it is.
+            let fingerprint = fingerprint(report, finding);
+            let count = seen.entry(fingerprint.clone()).or_default();
+            *count += 1;
+            results.push(result(report, finding, reason, &format!("{fingerprint}:{count}")));
+        }
     }
     let told: Vec<Value> = reports
         .iter()
@@ -54,13 +63,19 @@ pub fn log(reports: &[Report]) -> Value {
     })
 }
 
-fn result(report: &Report, finding: &Finding, reason: Option<&str>) -> Value {
-    let mut location = json!({
-        "physicalLocation": { "artifactLocation": { "uri": uri(&finding.layer) } },
-    });
-    if let Some(path) = finding.shown_path() {
-        location["logicalLocations"] = json!([{ "fullyQualifiedName": path, "kind": "resource" }]);
-    }
+fn result(report: &Report, finding: &Finding, reason: Option<&str>, fingerprint: &str) -> Value {
+    let location = |layer: &String| {
+        let mut location = json!({
+            "physicalLocation": { "artifactLocation": { "uri": uri(layer) } },
+        });
+        if let Some(path) = finding.shown_path() {
+            let place = json!([{ "fullyQualifiedName": path, "kind": "resource" }]);
+            location["logicalLocations"] = place;
+        }
+        location
+    };
+    let locations: Vec<Value> =
+        [&finding.layer].into_iter().chain(&finding.others).map(location).collect();
     let at = finding.shown_path().map(|path| format!("{path}: ")).unwrap_or_default();
     let text = format!("{at}{}. To mend it: {}.", finding.message, finding.fix);
     let mut result = json!({
@@ -68,8 +83,8 @@ fn result(report: &Report, finding: &Finding, reason: Option<&str>) -> Value {
         "ruleIndex": place(finding.lint),
         "level": level(finding.severity),
         "message": { "text": text },
-        "locations": [location],
-        "partialFingerprints": { "overcoat/v1": fingerprint(report, finding) },
+        "locations": locations,
+        "partialFingerprints": { "overcoat/v1": fingerprint },
         "properties": { "image": report.name },
     });
     if let Some(bytes) = finding.saves {
@@ -85,11 +100,12 @@ fn level(severity: Severity) -> &'static str {
     severity.word()
 }
 
-/// What makes a finding the same one in the next run: without numbers that change.
+/// What makes a finding the same one in the next run: not what it says, where numbers may stand that
+/// change.
 fn fingerprint(report: &Report, finding: &Finding) -> String {
     use sha2::Digest;
     let path = finding.shown_path().unwrap_or_default();
-    let text = format!("{}\n{}\n{path}\n{}", report.name, finding.lint.name, finding.message);
+    let text = format!("{}\n{}\n{path}", report.name, finding.lint.name);
     crate::seal::manifest::hex(&sha2::Sha256::digest(text.as_bytes()))
 }
 

@@ -70,9 +70,11 @@ impl Selection {
         &self.silences
     }
 
-    /// Whether there could have been something to silence.
-    pub(super) fn looks_for(&self, silence: &Silence) -> bool {
-        lints().any(|lint| is(&silence.lint, lint) && self.wants(lint))
+    /// Whether there could have been something to silence: not where a lint of it could not run.
+    pub(super) fn looks_for(&self, silence: &Silence, not_run: &[&str]) -> bool {
+        let mut silenced =
+            lints().filter(|lint| is(&silence.lint, lint) && self.wants(lint)).peekable();
+        silenced.peek().is_some() && silenced.all(|lint| !not_run.contains(&lint.name))
     }
 
     /// What silences a finding, and its place.
@@ -107,8 +109,12 @@ fn known(name: &str) -> Result<(), UnknownLint> {
         name.rsplit('/').next().unwrap_or_default()
     }
     let lint = |lint: &str| names().find(|known| last(known) == lint);
-    let near =
-        nearest(name, names()).or_else(|| nearest(last(name), names().map(last)).and_then(lint));
+    // Or writes no more of it than the beginning.
+    let begins = |known: &&str| name.len() > 2 && last(known).starts_with(name);
+    let near = names()
+        .find(begins)
+        .or_else(|| nearest(name, names()))
+        .or_else(|| nearest(last(name), names().map(last)).and_then(lint));
     let help = match lint(last(name)).or(near) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`overcoat check --list` shows all".to_owned(),

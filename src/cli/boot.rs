@@ -1,16 +1,18 @@
 //! `boot`: artifacts in a machine of QEMU's, from the firmware on.
 
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, ValueEnum};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use provisioners::Project;
 use serde_json::{Value, json};
 
 use super::options::{size_text, size_value};
@@ -56,11 +58,11 @@ pub(super) struct Args {
     run: Option<String>,
 
     /// Wait for this text on the console, instead of for the system in the machine to say that it is
-    /// up
-    #[arg(long, value_name = "TEXT", conflicts_with = "shell")]
+    /// up; the only way with an initrd that takes one overlay
+    #[arg(long, value_name = "TEXT", conflicts_with = "shell", value_parser = NonEmptyStringValueParser::new())]
     until: Option<String>,
 
-    /// Use the console by hand, until the machine is switched off (or Ctrl-A X)
+    /// Use the console by hand, logged in as root, until the machine is switched off (or Ctrl-A X)
     #[arg(long)]
     shell: bool,
 
@@ -77,8 +79,12 @@ pub(super) struct Args {
     accelerator: Option<AcceleratorArg>,
 
     /// Seconds that it may take to come up
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     time_out: u64,
+
+    /// Seconds that the command of --run may take after that; as many as it likes, by default
+    #[arg(long, value_name = "SECONDS", requires = "run", value_parser = clap::value_parser!(u64).range(1..))]
+    run_time_out: Option<u64>,
 
     /// More kernel parameters, in one string
     #[arg(long, value_name = "PARAMETERS", default_value = "", allow_hyphen_values = true)]
@@ -111,9 +117,12 @@ pub(super) fn run(args: &Args) -> Outcome {
         memory: args.memory,
         processors: args.cpus,
         time_out: Duration::from_secs(args.time_out),
+        command_time_out: args.run_time_out.map(Duration::from_secs),
         until: args.until.clone(),
         command: args.run.clone(),
         keyboard: args.shell,
+        // Another initrd than the project's may take no more overlays than it is given.
+        log_in: args.shell && args.initrd.is_none(),
         parameters: args.append.clone(),
     };
     let mut told = Told {
@@ -126,11 +135,18 @@ pub(super) fn run(args: &Args) -> Outcome {
     if args.shell {
         say("the machine's console; Ctrl-A X switches the machine off");
     }
-    let terminal = Terminal::keep(args.shell);
+    if options.accelerator.is_none() && Accelerator::is_denied() {
+        say("emulating the processor, some ten times as slow: you may not use /dev/kvm; as root: \
+             `usermod -aG kvm USER`, then log in again");
+    }
+    let terminal = Terminal::keep(args.shell, args.console);
     let report = boot(&parts, &options, &signals, &mut told)?;
     drop(terminal);
-    if let Some(signal) = report.interrupted {
-        return Err(Failure::Signal(signal));
+    match report.interrupted {
+        // Whoever read what the command prints has had enough.
+        Some(signal) if signal == Signal::SIGPIPE as i32 => return Ok(ExitCode::SUCCESS),
+        Some(signal) => return Err(Failure::Signal(signal)),
+        None => {}
     }
     if args.json {
         print(&to_json(&report, args.run.is_some().then_some(&told)).to_string())?;
@@ -143,7 +159,8 @@ pub(super) fn run(args: &Args) -> Outcome {
             say("the last lines of the console:");
             report.console[from..].iter().for_each(|line| plain(&format!("  | {line}")));
         }
-        let text = format!("the machine did not come up: {}: {reason}", phase.describe());
+        let what = if *phase == Phase::Command { "was up, but" } else { "did not come up:" };
+        let text = format!("the machine {what} {}: {reason}", phase.describe());
         return Err(Failure::Error(1, text.into()));
     }
     let code = report.code.unwrap_or(0);
@@ -153,6 +170,10 @@ pub(super) fn run(args: &Args) -> Outcome {
 /// What is to be booted, from the command line and the project.
 fn parts(args: &Args) -> Result<Parts, Failure> {
     let is_file = |what: &String| what.contains('/') || Path::new(what).is_file();
+    let is_project = |what: &String| {
+        let path = Path::new(what);
+        Project::is_one(path) || path.join(provisioners::project::FILE_NAME).is_file()
+    };
     let alone = args.base.is_some() && args.kernel.is_some() && args.initrd.is_some();
     if alone {
         let parts = Parts {
@@ -163,17 +184,29 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
         };
         return Ok(parts);
     }
+    let some = args.base.is_some() || args.kernel.is_some() || args.initrd.is_some();
     let found = match args.what.first() {
         // Overlays by path, with a project for the rest.
-        Some(first) if is_file(first) && !provisioners::Project::is_one(Path::new(first)) => {
-            project::find(&[], args.project.as_deref())?.map(|(p, _)| (p, args.what.clone()))
+        Some(first) if is_file(first) && !is_project(first) => {
+            let found = project::find(&[], args.project.as_deref());
+            found.map(|found| found.map(|(project, _)| (project, args.what.clone())))
         }
-        _ => project::find(&args.what, args.project.as_deref())?,
+        _ => project::find(&args.what, args.project.as_deref()),
     };
-    let Some((project, names)) = found else {
-        return Err(Failure::message(
-            "name images of a project, or give --base, --kernel and --initrd",
-        ));
+    let (project, names) = match found {
+        Ok(Some(found)) => found,
+        // What was given is not all that is needed without a project.
+        Err(_) | Ok(None) if some && args.project.is_none() => {
+            return Err(Failure::message(
+                "there is no project to say the rest: give --base, --kernel and --initrd",
+            ));
+        }
+        Err(error) => return Err(error),
+        Ok(None) => {
+            return Err(Failure::message(
+                "name images of a project, or give --base, --kernel and --initrd",
+            ));
+        }
     };
     let catalogue = Catalogue::of(&project, None, None)?;
     let mut parts: Option<Parts> = None;
@@ -224,20 +257,27 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
         Some(parts) => parts,
         None => only_base(&project, &catalogue, args)?,
     };
-    Ok(Parts {
+    let parts = Parts {
         kernel: args.kernel.clone().unwrap_or(parts.kernel),
         initrd: args.initrd.clone().unwrap_or(parts.initrd),
         base: args.base.clone().unwrap_or(parts.base),
         overlays,
-    })
+    };
+    for path in [&parts.kernel, &parts.initrd, &parts.base].into_iter().chain(&parts.overlays) {
+        let made = project.images().iter().find(|image| image.files().contains(path));
+        if let Some(image) = made.filter(|_| !path.exists()) {
+            let path = path.display();
+            let name = &image.name;
+            return Err(Failure::message(format!(
+                "{path} was not built yet: `overcoat build {name}`"
+            )));
+        }
+    }
+    Ok(parts)
 }
 
 /// The project's only base, with its kernel.
-fn only_base(
-    project: &provisioners::Project,
-    catalogue: &Catalogue,
-    args: &Args,
-) -> Result<Parts, Failure> {
+fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<Parts, Failure> {
     let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
     match bases[..] {
         [base] => catalogue.parts(&base.name).map_err(Failure::message),
@@ -266,7 +306,12 @@ impl Watcher for Told<'_> {
 
     fn phase(&mut self, phase: Phase, after: Duration) {
         if !self.args.shell {
-            say(&format!("{:>6.1} s  {}", after.as_secs_f64(), phase.describe()));
+            if self.args.console {
+                // It may stand in the middle of a line.
+                plain("");
+            }
+            let (name, what) = (phase.name(), phase.describe());
+            say(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
         }
     }
 
@@ -276,15 +321,15 @@ impl Watcher for Told<'_> {
 
     fn console(&mut self, bytes: &[u8]) {
         if self.args.shell {
-            self.write(std::io::stdout(), bytes);
+            self.write(std::io::stdout(), bytes, true);
         } else if self.args.console {
-            self.write(std::io::stderr(), bytes);
+            self.write(std::io::stderr(), bytes, false);
         }
     }
 
     fn output(&mut self, bytes: &[u8]) {
         if !self.args.json {
-            self.write(std::io::stdout(), bytes);
+            self.write(std::io::stdout(), bytes, true);
         } else if self.output.len() + bytes.len() <= MOST_OUTPUT {
             self.output.extend_from_slice(bytes);
         } else {
@@ -294,8 +339,9 @@ impl Watcher for Told<'_> {
 }
 
 impl Told<'_> {
-    /// Writes, and hears a signal while nobody reads: then the rest is not written.
-    fn write(&self, mut to: impl Write + AsFd, bytes: &[u8]) {
+    /// Writes, and hears a signal while nobody reads: then the rest is not written. When nobody ever
+    /// will read a `result`, there is nothing left to do.
+    fn write(&self, mut to: impl Write + AsFd, bytes: &[u8], result: bool) {
         for piece in bytes.chunks(PIPE_BUF) {
             loop {
                 let mut fds = [
@@ -315,7 +361,12 @@ impl Told<'_> {
                     break;
                 }
             }
-            write(&mut to, piece);
+            let gone = to.write_all(piece).and_then(|()| to.flush()).err();
+            // Of standard error it is no matter.
+            if gone.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) && result {
+                self.interrupted.set(Some(Signal::SIGPIPE));
+                return;
+            }
         }
     }
 }
@@ -343,7 +394,8 @@ fn tell(report: &Report) {
     ));
     if let Some((all, available)) = report.memory {
         say(&format!(
-            "inside: {} of {} available once it was up",
+            "it is up and says `{}`; {} of its {} are available",
+            report.state.as_deref().unwrap_or("nothing"),
             size_text(available),
             size_text(all)
         ));
@@ -386,13 +438,14 @@ fn to_json(report: &Report, command: Option<&Told<'_>>) -> Value {
 }
 
 /// The terminal's settings, which a machine whose console it is changes; put back when dropped.
-struct Terminal(Option<nix::sys::termios::Termios>);
+struct Terminal(Option<nix::sys::termios::Termios>, bool);
 
 impl Terminal {
-    fn keep(used: bool) -> Self {
+    fn keep(used: bool, shown: bool) -> Self {
         let stdin = std::io::stdin();
         let keep = used && stdin.is_terminal();
-        Terminal(keep.then(|| nix::sys::termios::tcgetattr(&stdin).ok()).flatten())
+        let kept = keep.then(|| nix::sys::termios::tcgetattr(&stdin).ok()).flatten();
+        Terminal(kept, (used || shown) && std::io::stderr().is_terminal())
     }
 }
 
@@ -401,6 +454,10 @@ impl Drop for Terminal {
         if let Some(settings) = &self.0 {
             let when = nix::sys::termios::SetArg::TCSADRAIN;
             let _ = nix::sys::termios::tcsetattr(std::io::stdin(), when, settings);
+        }
+        // Firmware has lines cut at the edge.
+        if self.1 {
+            write(std::io::stderr(), b"\x1b[?7h");
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{Failure, Outcome, print, project, say};
 use crate::check::UnknownLint;
 use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
 use crate::check::{check, lint, lints, sarif};
+use crate::seal::path::plain;
 use crate::serve::Catalogue;
 
 /// How many findings of a lint are told.
@@ -38,11 +39,11 @@ pub(super) struct Args {
     whole: bool,
 
     /// Look only for this lint, or this group of them (several times: for each)
-    #[arg(long, value_name = "LINT")]
+    #[arg(long, value_name = "LINT", value_delimiter = ',')]
     only: Vec<String>,
 
     /// Do not look for this lint, or this group of them
-    #[arg(long, value_name = "LINT")]
+    #[arg(long, value_name = "LINT", value_delimiter = ',')]
     skip: Vec<String>,
 
     /// The kernel that boots with it, instead of the project's
@@ -330,6 +331,9 @@ fn tell(out: &mut Out, report: &Report, args: &Args, several: bool) -> Result<()
         }
         out.line(&format!("  mend: {}", lint.mend))?;
     }
+    for hint in &report.hints {
+        say(&format!("{}: {}", report.name, plain(hint)));
+    }
     for not_run in &report.not_run {
         say(&format!(
             "{}: could not look for {}: {}",
@@ -348,8 +352,13 @@ fn tell(out: &mut Out, report: &Report, args: &Args, several: bool) -> Result<()
 }
 
 fn line(finding: &Finding) -> String {
-    let layer = Path::new(&finding.layer).file_name().map(|name| name.to_string_lossy());
-    let layer = layer.unwrap_or(finding.layer.as_str().into());
+    let name = |layer: &String| {
+        let name = Path::new(layer).file_name().map(|name| name.to_string_lossy());
+        plain(&name.unwrap_or(layer.as_str().into())).into_owned()
+    };
+    let layers: Vec<String> =
+        [&finding.layer].into_iter().chain(&finding.others).map(name).collect();
+    let layer = layers.join(", ");
     let path = finding.shown_path().map(|path| format!(":{path}")).unwrap_or_default();
     let saves = match finding.saves {
         Some(bytes) => format!(" (saves {})", size_text(bytes)),

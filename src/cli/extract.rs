@@ -28,7 +28,8 @@ pub(super) struct Args {
     #[arg(short = 'C', long, value_name = "DIR", group = "where")]
     directory: Option<PathBuf>,
 
-    /// Into this archive (.tar, .cpio.gz, .cpio.zst, .cpio or .squashfs); `-` is standard output, as tar
+    /// Into this archive (.tar, .cpio.gz, .cpio.zst, .cpio or .squashfs); `-` is standard output, as tar. One
+    /// of that name is replaced
     #[arg(short, long, value_name = "FILE", group = "where")]
     output: Option<PathBuf>,
 

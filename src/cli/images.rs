@@ -100,6 +100,9 @@ pub(super) fn split(arguments: &[OsString]) -> (Vec<PathBuf>, Vec<Vec<u8>>) {
 }
 
 pub(super) fn no_image(paths: &[Vec<u8>]) -> Failure {
+    if paths.is_empty() {
+        return Failure::message("no image is named: write the base first, then overlays");
+    }
     let path = paths.first().map_or_else(Vec::new, |path| [b":", &path[..]].concat());
     Failure::message(format!(
         "no image is named: {} is a path inside, because it begins with a colon; an image of that \

@@ -74,6 +74,9 @@ pub(super) fn find(
     file: Option<&Path>,
 ) -> Result<Option<(Project, Vec<String>)>, Failure> {
     if let Some(file) = file {
+        // A folder stands for the project in it.
+        let within = file.join(provisioners::project::FILE_NAME);
+        let file = if file.is_dir() { &within } else { file };
         return Ok(Some((Project::load(file)?, what.to_vec())));
     }
     if let Some((first, names)) = what.split_first() {
@@ -106,8 +109,8 @@ pub(super) fn find(
              name"
         ),
         None => format!(
-            "there is no {name} here or above: name an image file, or begin a project with \
-             `overcoat init`"
+            "there is no {name} here or above: name a project's folder or file, or begin a project \
+             with `overcoat init`"
         ),
     }))
 }

@@ -65,6 +65,9 @@ impl Shown {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
+    if text.parse::<u16>().is_ok() {
+        return Err(format!("write an address before the port: 0.0.0.0:{text} for all of them"));
+    }
     let found = text.to_socket_addrs().map_err(|error| error.to_string())?.next();
     found.ok_or_else(|| "it has no address".to_owned())
 }
@@ -100,13 +103,20 @@ pub(super) fn run(args: &Args) -> Outcome {
     let signals = Signals::take()?;
     let server = Server::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
         .map_err(|error| Failure::message(format!("cannot listen at {}: {error}", args.listen)))?;
-    let images = project.images().len();
+    let images = project.images();
     let files = project.output.display();
+    let built = images.iter().filter(|image| image.files().iter().all(|f| f.exists())).count();
     say(&format!(
-        "listening at http://{}/ ({} of {images} images are in {files})",
+        "listening at http://{}/ ({built} of {} images are in {files})",
         server.address(),
-        project.images().iter().filter(|image| image.files().iter().all(|f| f.exists())).count(),
+        images.len(),
     ));
+    if built == 0 {
+        say("nothing was built yet: `overcoat build`");
+    }
+    if args.url.as_ref().is_some_and(|url| url.starts_with("https:")) {
+        say("https needs an iPXE that knows it, and initrds made with the variable https: true");
+    }
     wait(&signals)?;
     let again = std::cell::Cell::new(None);
     let cut = server.stop(grace, || {

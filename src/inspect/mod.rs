@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use crate::check::{self, CheckError, Report, Request};
 use crate::seal::path::escape;
+pub use crate::seal::path::plain;
 
 /// A path as text that a terminal and a browser show as it is. Beside what [`escape`] escapes, that
 /// are the characters that have no width or turn the direction of what follows: with them, one name
@@ -28,26 +29,6 @@ pub fn shown(path: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// Text that has come from elsewhere, such as a message with a name in it, as [`shown`] shows paths;
-/// backslashes stay.
-pub fn plain(text: &str) -> Cow<'_, str> {
-    let escaped = |c: char| c.is_control() || misleads(c);
-    if !text.contains(escaped) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if escaped(c) {
-            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                safe.push_str(&format!("\\x{byte:02x}"));
-            }
-        } else {
-            safe.push(c);
-        }
-    }
-    Cow::Owned(safe)
-}
-
 /// Has the overlays judged over their base, or a base alone by itself.
 ///
 /// # Errors
@@ -56,15 +37,6 @@ pub fn judge(images: &[PathBuf]) -> Result<Report, CheckError> {
     let name = images.last().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let beneath = usize::from(images.len() > 1);
     check::check(&Request { name, images: images.to_vec(), beneath, ..Request::default() })
-}
-
-/// Whether a character has no width, or changes how others are laid out (Unicode's default
-/// ignorable and bidirectional format characters, and the separators of lines).
-fn misleads(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

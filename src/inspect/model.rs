@@ -13,7 +13,8 @@ use std::collections::{HashMap, HashSet};
 use fs_model::stack::Source;
 use fs_model::{Attr, FileType};
 
-use crate::diff::{Aspects, Change, Diff, Kind, Options};
+use crate::diff::text::{Text, unified};
+use crate::diff::{Aspect, Aspects, Change, Diff, Kind, Options};
 use crate::layers::OpenError;
 use crate::look::packages::Packages;
 use crate::look::{LookError, Node, View, Walk};
@@ -22,6 +23,12 @@ use crate::seal::path::escape;
 /// The most names that are taken in: well above any root, and below what memory holds. (A damaged
 /// image can have a directory in many places.)
 const MOST: usize = 8 << 20;
+
+/// The largest file of which it is told how its text differs, in bytes. No difference of two such
+/// files takes so long that it is cut short, which would depend on the machine.
+const MOST_TEXT: u64 = 16 << 10;
+/// The most bytes of such texts.
+const MOST_TEXTS: usize = 1 << 20;
 
 /// The stack cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +73,9 @@ pub struct Item {
     pub package: Option<u32>,
     /// Where a link that was added, changed or deleted points to.
     pub target: Option<Box<[u8]>>,
+    /// How the text of a changed file differs, in the unified format, if it is a small one that
+    /// everybody may read.
+    pub text: Option<Box<str>>,
 }
 
 /// What there is to see of a stack. See the [module](self) for its invariants.
@@ -87,11 +97,17 @@ impl Model {
         let mut building = Building::new(view, &base);
         let options = Options { within_deleted: true, ..Options::default() };
         let mut changes = Vec::new();
+        let mut texts = 0;
         Diff::new(&base, view, options).changes(&mut |change| {
             if changes.len() >= MOST {
                 return Err(ModelError::TooMany { path: change.path().into() });
             }
-            changes.push(building.item(change)?);
+            let (path, mut pending) = building.item(change)?;
+            if texts < MOST_TEXTS {
+                pending.item.text = building.text(change)?;
+                texts += pending.item.text.as_ref().map_or(0, |text| text.len());
+            }
+            changes.push((path, pending));
             Ok(Walk::Into)
         })?;
         let mut changes = changes.into_iter().peekable();
@@ -202,6 +218,7 @@ impl Pending {
             bytes: 0,
             package: None,
             target: None,
+            text: None,
         };
         Pending {
             depth: components(&node.path).count(),
@@ -246,6 +263,22 @@ impl<'a> Building<'a> {
             item.target = Some(view.link(node)?.into());
         }
         Ok((node.path.clone(), pending))
+    }
+
+    /// How the text of a changed file differs.
+    fn text(&self, change: &Change) -> Result<Option<Box<str>>, LookError> {
+        let (Some(old), Some(new)) = (&change.old, &change.new) else { return Ok(None) };
+        // A picture is passed on: what not everybody may read, such as /etc/shadow, is not in it.
+        let takes = |node: &Node| {
+            node.is_file() && node.attr.size <= MOST_TEXT && node.attr.mode & 0o004 != 0
+        };
+        if !change.what.contains(Aspect::Content) || !takes(old) || !takes(new) {
+            return Ok(None);
+        }
+        match unified(Some((self.base, old)), Some((self.view, new)))? {
+            Text::Unified(text) => Ok(Some(String::from_utf8_lossy(&text).into())),
+            Text::Binary | Text::Large => Ok(None),
+        }
     }
 
     /// Puts the next item in its place.

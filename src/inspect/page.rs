@@ -18,11 +18,13 @@ use sha2::{Digest, Sha256};
 
 use super::model::{Item, Model};
 use super::{plain, shown};
-use crate::check::{Finding, Report};
+use crate::check::Report;
 use crate::diff::{Aspect, Kind};
 
 /// How many unchanged names a page has at the most.
 pub const MOST_SAME: usize = 50_000;
+/// How many findings of one lint a page has at the most; how many there are it says.
+pub const MOST_FOUND: u64 = 1000;
 
 const SHELL: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -47,23 +49,33 @@ pub struct Image {
     pub sha256: Option<String>,
 }
 
+/// A lint that found something.
+#[derive(Serialize)]
+struct Lint {
+    name: &'static str,
+    summary: &'static str,
+    why: &'static str,
+    /// How many findings of each severity it has, by their words.
+    counts: BTreeMap<&'static str, u64>,
+}
+
 /// A finding as the page has it.
 #[derive(Serialize)]
 struct Found<'a> {
     severity: &'static str,
-    lint: &'static str,
-    summary: &'static str,
+    /// Its place in [`Check::lints`].
+    lint: usize,
     path: Option<String>,
     layer: Cow<'a, str>,
     text: Cow<'a, str>,
     fix: Cow<'a, str>,
-    why: &'static str,
     saves: Option<u64>,
 }
 
-/// What a check came to, as the page has it.
+/// What a check came to, as the page has it: of each lint at the most [`MOST_FOUND`] findings.
 #[derive(Serialize)]
 struct Check<'a> {
+    lints: Vec<Lint>,
     findings: Vec<Found<'a>>,
     /// The lints that could not run, and why.
     not_run: Vec<(String, Cow<'a, str>)>,
@@ -71,26 +83,35 @@ struct Check<'a> {
 
 impl<'a> From<&'a Report> for Check<'a> {
     fn from(report: &'a Report) -> Self {
-        let found = |finding: &'a Finding| Found {
-            severity: finding.severity.word(),
-            lint: finding.lint.name,
-            summary: finding.lint.summary,
-            path: finding.path.as_ref().map(|path| format!("/{}", shown(path))),
-            // As the head of the page names it: without the path that is only this host's.
-            layer: plain(finding.layer.rsplit('/').next().unwrap_or_default()),
-            text: plain(&finding.message),
-            fix: plain(&finding.fix),
-            why: finding.lint.why,
-            saves: finding.saves,
-        };
-        Check {
-            findings: report.findings.iter().map(found).collect(),
-            not_run: report
-                .not_run
-                .iter()
-                .map(|not| (not.lints.join(", "), plain(&not.reason)))
-                .collect(),
+        let mut lints: Vec<Lint> = Vec::new();
+        let mut places: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let mut findings = Vec::new();
+        for finding in &report.findings {
+            let severity = finding.severity.word();
+            let lint = *places.entry(finding.lint.name).or_insert_with(|| {
+                let (summary, why) = (finding.lint.summary, finding.lint.why);
+                let counts = BTreeMap::new();
+                lints.push(Lint { name: finding.lint.name, summary, why, counts });
+                lints.len() - 1
+            });
+            *lints[lint].counts.entry(severity).or_default() += 1;
+            if lints[lint].counts.values().sum::<u64>() > MOST_FOUND {
+                continue;
+            }
+            findings.push(Found {
+                severity,
+                lint,
+                path: finding.path.as_ref().map(|path| format!("/{}", shown(path))),
+                // As the head of the page names it: without the path that is only this host's.
+                layer: plain(finding.layer.rsplit('/').next().unwrap_or_default()),
+                text: plain(&finding.message),
+                fix: plain(&finding.fix),
+                saves: finding.saves,
+            });
         }
+        let not_run = report.not_run.iter();
+        let not_run = not_run.map(|not| (not.lints.join(", "), plain(&not.reason))).collect();
+        Check { lints, findings, not_run }
     }
 }
 
@@ -99,7 +120,7 @@ struct Data<'a> {
     schema: u32,
     layers: &'a [Image],
     aspects: [&'static str; Aspect::ALL.len()],
-    packages: &'a [(String, String)],
+    packages: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     nodes: Nodes<'a>,
     changes: Changes<'a>,
     /// None: nothing was checked.
@@ -130,6 +151,8 @@ struct Changes<'a> {
     /// A bit for each of [`Data::aspects`], the first one the lowest.
     aspects: Vec<u16>,
     target: Vec<Option<Cow<'a, str>>>,
+    /// Lines of differences, as far as there are any.
+    text: Vec<Option<Vec<Cow<'a, str>>>>,
 }
 
 type Facts = (char, u64, u16, u32, u32);
@@ -149,7 +172,7 @@ pub fn write(
         schema: 1,
         layers: images,
         aspects: Aspect::ALL.map(Aspect::word),
-        packages: &model.packages,
+        packages: model.packages.iter().map(|(n, v)| (plain(n), plain(v))).collect(),
         nodes,
         changes,
         check: report.map(Check::from),
@@ -267,6 +290,9 @@ impl<'a> Changes<'a> {
         self.was.push(item.before.as_ref().map(facts));
         self.aspects.push(item.what.iter().map(|aspect| 1 << aspect as u16).sum());
         self.target.push(item.target.as_deref().map(shown));
+        // The first two lines name the file.
+        let lines = |text: &'a str| text.lines().skip(2).map(plain).collect();
+        self.text.push(item.text.as_deref().map(lines));
     }
 }
 

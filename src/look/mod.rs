@@ -32,6 +32,8 @@ use crate::seal::path::escape;
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
+/// The longest path that a root can have: the kernel takes none longer (`PATH_MAX`).
+pub(crate) const MAX_PATH: usize = 4096;
 /// How many symbolic links one path may follow, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
@@ -319,6 +321,18 @@ impl View {
         self.at(dir, LayerError::corrupt(&name, "this directory lies in itself, or in two places"))
     }
 
+    /// Refuses a directory so deep that nothing can be reached in it: only damaged images have one,
+    /// and the paths of all that is below would take memory without bound.
+    pub(crate) fn refuse_too_deep(&self, dir: &Node) -> Result<(), LookError> {
+        if dir.path.len() < MAX_PATH {
+            return Ok(());
+        }
+        let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
+        let cut = Node { path: dir.path[..64].to_vec(), ..dir.clone() };
+        let what = "directories below this one are nested deeper than a path can be long";
+        Err(self.at(&cut, LayerError::corrupt(&name, what)))
+    }
+
     /// Where the next data of a file at or after `offset` lies; `None` when only a hole follows.
     ///
     /// # Errors
@@ -441,8 +455,9 @@ impl Visited {
     /// Notes that the walk goes into `dir`.
     ///
     /// # Errors
-    /// It has been there.
+    /// It has been there, or the directory is too deep.
     pub(crate) fn enter(&mut self, view: &View, dir: &Node) -> Result<(), LookError> {
+        view.refuse_too_deep(dir)?;
         for &source in sources(dir) {
             let layer = &view.stack.layers()[usize::from(source.layer)];
             if layer.has_single_places() && !self.0.insert(source) {

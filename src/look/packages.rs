@@ -12,6 +12,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use fs_model::tree::Follow;
+use md5::Digest;
 
 use super::{LookError, Node, View, components, join};
 
@@ -20,6 +21,8 @@ const STATUS_MOST: usize = 16 << 20;
 /// How many packages and configuration files are read of it: what each takes in memory is more than
 /// it takes there. Debian has some 70,000 packages in all.
 const ENTRIES_MOST: usize = 1 << 18;
+/// The most bytes of the sums of one package: a kernel has some thousand files.
+const SUMS_MOST: usize = 16 << 20;
 /// The most bytes of all lists of files together.
 const LISTS_MOST: usize = 64 << 20;
 /// The most bytes of memory for the paths in them. A machine with everything on it has a million.
@@ -44,6 +47,41 @@ pub struct Package {
 }
 
 impl Package {
+    /// Whether a file is just what the package brought: by the sums that dpkg keeps of it.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn brought(&self, view: &View, file: &Node) -> Result<bool, LookError> {
+        let mut known: Vec<Vec<u8>> = Vec::new();
+        let conffiles = self.conffiles.iter().filter(|(path, _)| is_at(path, &file.path));
+        known.extend(conffiles.map(|(_, md5)| md5.clone().into_bytes()));
+        for stem in [format!("{}:{}", self.name, self.architecture), self.name.clone()] {
+            let path = format!("var/lib/dpkg/info/{stem}.md5sums");
+            let Some(sums) = view.sought(path.as_bytes())?.filter(Node::is_file) else {
+                continue;
+            };
+            // "MD5  usr/bin/tool"
+            for line in view.head(&sums, SUMS_MOST)?.split(|&byte| byte == b'\n') {
+                if let (Some(md5), Some(path)) = (line.get(..32), line.get(34..))
+                    && is_at(path, &file.path)
+                {
+                    known.push(md5.to_vec());
+                }
+            }
+            break;
+        }
+        if known.is_empty() {
+            return Ok(false);
+        }
+        let mut md5 = md5::Md5::default();
+        view.read::<LookError>(file, &mut |bytes| {
+            md5.update(bytes);
+            Ok(())
+        })?;
+        let md5 = crate::seal::manifest::hex(&md5.finalize());
+        Ok(known.iter().any(|known| known == md5.as_bytes()))
+    }
+
     /// Whether its files are there.
     pub fn is_installed(&self) -> bool {
         self.status.ends_with(" installed")
@@ -178,6 +216,11 @@ impl Owners {
     pub fn of(&self, path: &[u8]) -> Option<&str> {
         self.paths.get(path).map(|&number| self.names[number].as_str())
     }
+}
+
+/// Whether a package's path is that of a root with merged /usr, or the same.
+fn is_at(of_package: &[u8], path: &[u8]) -> bool {
+    of_package == path || path.strip_prefix(b"usr/") == Some(of_package)
 }
 
 fn parse(paragraph: &str, most: usize) -> Option<Package> {

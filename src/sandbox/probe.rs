@@ -195,8 +195,12 @@ fn inside(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> Step<()> {
 pub fn host_mount() -> Result<(), SandboxError> {
     // A mount that an interruption left would be there for good.
     let _signals = super::Signals::take()?;
-    let dir = std::env::temp_dir().join(format!("overcoat-doctor.{}", std::process::id()));
-    fs::create_dir(&dir).during("making a directory to mount on")?;
+    let place = std::env::temp_dir();
+    let dir = place.join(format!("overcoat-doctor.{}", std::process::id()));
+    fs::create_dir(&dir).map_err(|error| SandboxError::Mount {
+        message: format!("no directory can be made there ({error}): TMPDIR names another place"),
+        dir: place,
+    })?;
     let options = super::MountOptions { read_only: true, ..super::MountOptions::default() };
     let mounted = super::HostMount::new(&dir, &options).and_then(|mount| {
         // Nobody serves it: the end of its descriptor is the end of whoever would wait for it.

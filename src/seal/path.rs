@@ -48,6 +48,33 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     (escape(&path) == text).then_some(path)
 }
 
+/// Text that has come from elsewhere, such as a message with a name in it, with what would do something to a
+/// terminal, or make one name look like another, written as [`escape`] writes it; backslashes stay.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let escaped = |c: char| c.is_control() || misleads(c);
+    if !text.contains(escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if escaped(c) {
+            escape_bytes(&mut safe, c.encode_utf8(&mut [0; 4]).as_bytes());
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Whether a character has no width, or changes how others are laid out (Unicode's default
+/// ignorable and bidirectional format characters, and the separators of lines).
+fn misleads(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e0fff}')
+}
+
 fn must_escape(c: char) -> bool {
     let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c == '\\' || c.is_control() || turns

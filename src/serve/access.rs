@@ -77,7 +77,8 @@ impl Drop for Access {
         }
         // The path has printable ASCII characters alone: others are no request.
         tracing::info!(
-            "{} {} {} {} bytes{cut} {:.3} s {}",
+            "{} {} {} {} {} bytes{cut} {:.3} s {}",
+            httpdate::fmt_http_date(std::time::SystemTime::now()),
             self.method,
             self.uri.path(),
             self.status.as_u16(),

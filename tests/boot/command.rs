@@ -27,7 +27,10 @@ impl Machine {
     /// `overcoat boot` of overlays, by somebody without rights.
     fn command(&self, overlays: &[&str], options: &[&str]) -> Command {
         let mut command = self.site.stage.overcoat(Who::Unprivileged);
-        command.arg("boot").args(["--accelerator", "tcg", "--memory", "1G"]);
+        command.arg("boot").args(["--accelerator", "tcg"]);
+        if !options.contains(&"--memory") {
+            command.args(["--memory", "1G"]);
+        }
         command.arg("--base").arg(self.site.stage.debian());
         command.arg("--kernel").arg(&self.kernel).arg("--initrd").arg(&self.initrd);
         command.args(options).args(overlays.iter().map(|name| self.site.artifact(name)));
@@ -81,11 +84,11 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     );
     site.stage.sh("head -c 60 public/noinit.cpio.gz >public/cut.cpio.gz");
     machine.boot(&["noinit.cpio.gz"], &["--until", "never"]).code(1).says(&[
-        "the machine did not come up: systemd starts: init: /sbin/init is not there",
+        "the machine did not come up: starting the system: init: /sbin/init is not there",
         "the last lines of the console:",
     ]);
     machine.boot(&["cut.cpio.gz"], &["--until", "never"]).code(1).says(&[
-        "the machine did not come up: base and overlays are fetched and unpacked: unpack: ",
+        "the machine did not come up: fetching and unpacking base and overlays: unpack: ",
         "cut.cpio.gz: damaged",
     ]);
     // The firmware alone.
@@ -93,7 +96,23 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     assert_eq!(report["up"], false);
     assert_eq!(report["failed"]["reason"], "it was not up after 2 s");
-    // And what can be told without a machine.
+    machine
+        .boot(&[], &["--memory", "96M"])
+        .code(1)
+        .says(&["(96 MiB may be too little for it: --memory)"]);
+    // A command that takes too long, and a reader of what it prints that has had enough.
+    site.system();
+    let mut command = machine.command(&["system.cpio.zst"], &["--run", "yes; sleep 1000"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0; 2]).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    machine
+        .boot(&["system.cpio.zst"], &["--run", "sleep 1000", "--run-time-out", "2"])
+        .code(1)
+        .says(&["was up, but running the command: it had not ended after 2 s"]);
+    // What can be told without a machine.
+    site.stage.sh("ln -s base.squashfs public/over.squashfs");
+    machine.boot(&["over.squashfs"], &[]).code(2).says(&["over.squashfs", "cpio archives"]);
     let mut command = machine.command(&["missing.cpio.gz"], &["--until", "x"]);
     finish(&mut command).code(2).says(&["cannot read", "missing.cpio.gz", "No such file"]);
 }
@@ -105,14 +124,14 @@ fn a_line_on_the_console_is_waited_for_and_nothing_is_left_running() {
     finish(&mut command).ok().says(&[
         "iPXE",
         "overcoat: fetching",
-        "kernel and initrd are fetched",
+        "fetching the kernel and its initrd",
     ]);
 
     let mut command = machine.command(&[], &["--until", "never"]);
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.contains("are fetched") {
+    while !line.contains("fetching the kernel") {
         line.clear();
         assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
     }

@@ -9,7 +9,6 @@ use super::context::{self, Context, Image, Own};
 use super::{Finding, Findings, Pass, Severity, Stopped};
 use crate::below::{self, Below, ChangedError, Drift, Since};
 use crate::look::{LookError, View};
-use crate::seal::manifest::hex;
 use crate::seal::path::{escape, unescape};
 
 use lints::*;
@@ -51,8 +50,10 @@ fn base_digest(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(),
         let Some(made_on) = image.manifest.as_ref().and_then(|manifest| layers(manifest)) else {
             continue;
         };
-        let beneath: Vec<(String, String)> =
-            context.images[..index].iter().map(|image| (file_name(image), digest(image))).collect();
+        let beneath: Vec<(String, &str)> = context.images[..index]
+            .iter()
+            .map(|image| (file_name(image), image.digest()))
+            .collect();
         for (name, sha256) in made_on {
             // A directory has no digest.
             if sha256.is_empty() || beneath.iter().any(|(_, other)| *other == sha256) {
@@ -74,12 +75,6 @@ fn base_digest(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(),
 
 fn file_name(image: &Image) -> String {
     image.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn digest(image: &Image) -> String {
-    use sha2::Digest;
-    let digest = |bytes: &context::Bytes| hex(&sha2::Sha256::digest((**bytes).as_ref()));
-    image.bytes.as_ref().map(digest).unwrap_or_default()
 }
 
 /// The layers that a manifest names, with their digests.

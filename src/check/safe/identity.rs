@@ -45,9 +45,27 @@ pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
                 (id != b"uninitialized" && !id.is_empty())
                     .then(|| (&MACHINE_ID, "a machine id, the same on every machine".to_owned()))
             }
+            b"etc/iscsi/initiatorname.iscsi" => {
+                // Debian makes a name of its own where the file asks for one.
+                says(|line| line.starts_with(b"InitiatorName=")).map(|_| {
+                    (&MACHINE_ID, "the name of an iSCSI initiator, the same everywhere".into())
+                })
+            }
+            b"etc/nvme/hostnqn" | b"etc/nvme/hostid" => says(is_rule)
+                .map(|_| (&MACHINE_ID, "the name of an NVMe host, the same everywhere".into())),
             b"etc/resolv.conf" => says(is_name_server).map(|line| (&RESOLV_CONF, shown(&line))),
             b"var/lib/systemd/random-seed" | b"var/lib/urandom/random-seed" => {
                 Some((&RANDOM_SEED, "the same on every machine".to_owned()))
+            }
+            // pam-auth-update makes them of what packages say, when one is installed.
+            _ if path.starts_with(b"etc/pam.d/common-") => {
+                let message = change(brought) + ", as pam-auth-update makes it";
+                let finding = Finding::new(&PAM, layer, Some(path), message);
+                findings.push(match below {
+                    Some(_) => finding,
+                    None => finding.severity(Severity::Note),
+                });
+                None
             }
             _ if is_pam(path) => Some((&PAM, change(brought))),
             _ if SUDO.iter().any(|place| path.starts_with(place)) => {
@@ -56,17 +74,19 @@ pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
                 says(is_rule).map(|_| (&SUDOERS, change(brought) + &free))
             }
             _ if path.ends_with(b"/.ssh/authorized_keys")
-                || path.ends_with(b"/.ssh/authorized_keys2") =>
+                || path.ends_with(b"/.ssh/authorized_keys2")
+                || path.starts_with(b"etc/ssh/authorized_keys") =>
             {
                 let count = lines().filter(|line| is_rule(line)).count();
                 (count > 0).then(|| (&AUTHORIZED_KEYS, format!("{count} of them")))
             }
-            _ if path.starts_with(b"var/") => None,
-            _ => says(is_proxy).map(|line| (&PROXY, without_password(&shown(&line)))),
+            // What a program does with a proxy is not for a proxy to be set.
+            _ if path.starts_with(b"var/") || path.ends_with(b".py") => None,
+            _ => says(is_proxy).map(|line| (&PROXY, shown(&without_password(&line)))),
         };
         match found {
             Some((lint, message)) if lint.name == PAM.name || lint.name == SUDOERS.name => {
-                of_package(context, lint, node, message, findings)?;
+                of_package(context, lint, node, false, message, findings)?;
             }
             Some((lint, message)) => findings.add(lint, layer, path, message),
             None => {}
@@ -82,7 +102,11 @@ fn is_of_interest(path: &[u8]) -> bool {
 }
 
 /// Whether the content is what it was before.
-fn same(brought: &Brought, view: &View, below: Option<&View>) -> Result<bool, LookError> {
+pub(super) fn same(
+    brought: &Brought,
+    view: &View,
+    below: Option<&View>,
+) -> Result<bool, LookError> {
     let (Some(before), Some(below)) = (&brought.before, below) else { return Ok(false) };
     Ok(before.is_file()
         && before.attr.size == brought.node.attr.size
@@ -120,20 +144,27 @@ fn is_proxy(line: &[u8]) -> bool {
     let line = line.trim_start_matches("export ").trim_start();
     let value = ["http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "proxy"]
         .iter()
-        .find_map(|key| line.strip_prefix(key))
-        .map(|rest| rest.trim_start().trim_start_matches(['=', ':']).trim_start());
-    let set = value.is_some_and(|value| value.trim_matches('"').contains("://"));
+        .filter_map(|key| line.strip_prefix(key))
+        .find_map(|rest| rest.trim_start().strip_prefix(['=', ':']));
+    let set = value.is_some_and(|value| {
+        // A URL, and no expression in which there is one somewhere.
+        let value = value.trim_start().trim_start_matches(['"', '\'']);
+        value.split_once("://").is_some_and(|(scheme, _)| {
+            !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
+    });
     let apt = line.starts_with("acquire::") && line.contains("proxy") && line.contains("://");
     set || apt
 }
 
 /// A URL's password is not to stand in reports either.
-fn without_password(line: &str) -> String {
-    match (line.find("://"), line.rfind('@')) {
+fn without_password(line: &[u8]) -> Vec<u8> {
+    let at = line.iter().rposition(|&byte| byte == b'@');
+    match (memchr::memmem::find(line, b"://"), at) {
         (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}…{}", &line[..scheme + 3], &line[at..])
+            [&line[..scheme + 3], "…".as_bytes(), &line[at..]].concat()
         }
-        _ => line.to_owned(),
+        _ => line.to_vec(),
     }
 }
 
@@ -189,9 +220,18 @@ mod tests {
         ] {
             assert!(is_proxy(line.as_bytes()), "{line}");
         }
-        for line in ["#http_proxy=http://x", "Acquire::http::Proxy \"DIRECT\";", "proxy=none", ""] {
+        for line in [
+            "#http_proxy=http://x",
+            "Acquire::http::Proxy \"DIRECT\";",
+            "proxy=none",
+            "",
+            "proxy_pass http://backend:8080;",
+            "ProxyPass / http://backend/",
+            "proxy_url = \"http://x\"",
+            "proxy: see http://example.org",
+        ] {
             assert!(!is_proxy(line.as_bytes()), "{line}");
         }
-        assert_eq!(without_password("a=http://u:p@host:1/"), "a=http://…@host:1/");
+        assert_eq!(without_password(b"a=http://u:p@host:1/"), "a=http://…@host:1/".as_bytes());
     }
 }

@@ -93,8 +93,9 @@ fn setuid(
     let id = name.map_or_else(|| id.to_string(), str::to_owned);
     let message = match &brought.before {
         Some(before) if rights(before.attr.mode) == rights(attr.mode) => {
-            if (before.attr.uid, before.attr.gid, before.attr.size)
-                == (attr.uid, attr.gid, attr.size)
+            let Roots { view, below } = context.roots()?;
+            if (before.attr.uid, before.attr.gid) == (attr.uid, attr.gid)
+                && identity::same(brought, view, below.as_ref())?
             {
                 return Ok(());
             }
@@ -102,24 +103,31 @@ fn setuid(
         }
         _ => format!("it runs as {whose} {id}, whoever runs it (mode {:04o})", attr.mode),
     };
-    of_package(context, &SETUID, &brought.node, message, findings)
+    let gains = brought.before.as_ref().is_some_and(|b| rights(b.attr.mode) != rights(attr.mode));
+    of_package(context, &SETUID, &brought.node, gains, message, findings)
 }
 
-/// A finding that deserves a look, less of it where a package has brought what is found: then its
-/// maintainers have thought of it, and it is there because the package was asked for.
+/// A finding that deserves a look, less of it where a package has brought what is found, just as it
+/// is: then its maintainers have thought of it, and it is there because the package was asked for.
+/// Rights that a file `gains` are none of a package's that was there before in this version.
 fn of_package(
     context: &Context<'_>,
     lint: &'static Lint,
     node: &Node,
+    gains: bool,
     message: String,
     findings: &mut Findings<'_>,
 ) -> Result<(), Stopped> {
+    let view = &context.roots()?.view;
     let finding = |message| Finding::new(lint, context.layer(node), Some(&node.path), message);
     findings.push(match context.package(&node.path)? {
-        Some(package) => {
-            finding(format!("{message}; the package {package} brings it")).severity(Severity::Note)
+        Some(package)
+            if package.brought(view, node)? && !(gains && context.has_below(package)?) =>
+        {
+            let message = format!("{message}; the package {} brings it", package.name);
+            finding(message).severity(Severity::Note)
         }
-        None => finding(message),
+        _ => finding(message),
     });
     Ok(())
 }
@@ -141,7 +149,8 @@ fn capability(
         return Ok(());
     }
     let message = format!("it has capabilities: {}", capabilities(&value));
-    of_package(context, &CAPABILITY, &brought.node, message, findings)
+    let gains = brought.before.is_some();
+    of_package(context, &CAPABILITY, &brought.node, gains, message, findings)
 }
 
 /// The permitted capabilities (`vfs_cap_data` in linux/capability.h), as numbers in a mask.

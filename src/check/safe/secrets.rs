@@ -8,15 +8,14 @@ use memchr::memmem;
 use super::lints::{CREDENTIALS, HISTORY, HOST_KEY, PRIVATE_KEY, TOKEN};
 use super::of_package;
 use crate::check::context::Context;
-use crate::check::{Findings, Stopped};
-use crate::look::Node;
+use crate::check::{Finding, Findings, Severity, Stopped};
 
 /// Larger files are no configuration files.
 const MOST: u64 = 256 << 10;
 
 /// Files that hold credentials, in somebody's home or elsewhere, and what of their content says that
 /// they do.
-const CREDENTIAL_FILES: [(&[u8], &[u8]); 13] = [
+const CREDENTIAL_FILES: [(&[u8], &[u8]); 17] = [
     (b"/.netrc", b"password"),
     (b"/.docker/config.json", b"\"auth\""),
     (b"/.aws/credentials", b"aws_secret_access_key"),
@@ -29,10 +28,25 @@ const CREDENTIAL_FILES: [(&[u8], &[u8]); 13] = [
     (b"/.config/gcloud/credentials.db", b""),
     (b"/.config/gh/hosts.yml", b"oauth_token"),
     (b"/.azure/msal_token_cache.json", b""),
+    (b"/.config/gcloud/application_default_credentials.json", b""),
     (b"/.vault-token", b""),
+    (b"/etc/kubernetes/admin.conf", b"-data:"),
+    (b"/etc/krb5.keytab", b""),
+    (b"/etc/munge/munge.key", b""),
 ];
 
-const HISTORIES: [&[u8]; 10] = [
+/// Directories of such files, and the key that has a value in one that holds a secret; nothing where
+/// each of them does.
+const CREDENTIAL_DIRS: [(&[u8], &[&[u8]]); 6] = [
+    (b"/etc/NetworkManager/system-connections/", &[b"psk", b"password", b"private-key-password"]),
+    (b"/etc/wpa_supplicant", &[b"psk", b"password"]),
+    (b"/etc/wireguard/", &[b"privatekey", b"presharedkey"]),
+    (b"/etc/systemd/network/", &[b"privatekey", b"presharedkey"]),
+    (b"/etc/bind/rndc.key", &[b"secret"]),
+    (b"/.gnupg/private-keys-v1.d/", &[]),
+];
+
+const HISTORIES: [&[u8]; 12] = [
     b".bash_history",
     b".zsh_history",
     b".ash_history",
@@ -43,6 +57,8 @@ const HISTORIES: [&[u8]; 10] = [
     b".psql_history",
     b".lesshst",
     b".viminfo",
+    b"fish_history",
+    b".node_repl_history",
 ];
 
 /// What the headers of private keys say between the dashes (RFC 7468; OpenSSH and PGP have their
@@ -109,12 +125,16 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
         if HISTORIES.contains(&name) {
             findings.add(&HISTORY, layer, path, format!("{} bytes of it", node.attr.size));
         }
-        if node.attr.size > MOST || is_program(node) {
+        if node.attr.size > MOST {
             continue;
         }
         let content = view.head(node, MOST as usize)?;
-        if let Some((file, _)) = credentials(path, &content) {
-            let what = String::from_utf8_lossy(file).trim_start_matches('/').to_owned();
+        // What is compiled has its source, and of scripts many hold what they need.
+        if content.starts_with(b"\x7fELF") {
+            continue;
+        }
+        if let Some(file) = credentials(path, &content) {
+            let what = String::from_utf8_lossy(file).trim_matches('/').to_owned();
             findings.add(&CREDENTIALS, layer, path, format!("a {what} with credentials in it"));
         }
         // What others ship to be tried with is no secret, and what is compiled has its source.
@@ -122,11 +142,17 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
             continue;
         }
         if let Some(kind) = private_key(&content) {
-            of_package(context, &PRIVATE_KEY, node, format!("it holds one ({kind})"), findings)?;
+            let message = format!("it holds one ({kind})");
+            of_package(context, &PRIVATE_KEY, node, false, message, findings)?;
+        }
+        if [&b".p12"[..], b".pfx"].iter().any(|end| name.ends_with(end)) {
+            let finding =
+                Finding::new(&PRIVATE_KEY, layer, Some(path), "it may hold one (PKCS #12)");
+            findings.push(finding.severity(Severity::Warning));
         }
         if let Some(whose) = token(&content) {
             let message = format!("it holds what looks like a token of {whose}");
-            of_package(context, &TOKEN, node, message, findings)?;
+            of_package(context, &TOKEN, node, false, message, findings)?;
         }
     }
     Ok(())
@@ -140,19 +166,33 @@ fn is_host_key(path: &[u8]) -> bool {
     })
 }
 
-fn is_program(node: &Node) -> bool {
-    node.attr.mode & 0o111 != 0 && node.path.windows(4).any(|window| window == b"bin/")
-}
-
 fn is_test(path: &[u8]) -> bool {
-    path.split(|&byte| byte == b'/').any(|name| matches!(name, b"test" | b"tests" | b"examples"))
+    path.split(|&byte| byte == b'/')
+        .any(|name| matches!(name, b"test" | b"tests" | b"testdata" | b"examples"))
 }
 
-fn credentials(path: &[u8], content: &[u8]) -> Option<(&'static [u8], &'static [u8])> {
+/// What kind of file that holds credentials this is, if it holds some.
+fn credentials(path: &[u8], content: &[u8]) -> Option<&'static [u8]> {
     let rooted = [b"/", path].concat();
-    CREDENTIAL_FILES
+    let file = CREDENTIAL_FILES
         .into_iter()
-        .find(|(file, says)| rooted.ends_with(file) && (says.is_empty() || has(content, says)))
+        .find(|(file, says)| rooted.ends_with(file) && (says.is_empty() || has(content, says)));
+    let dir = || {
+        CREDENTIAL_DIRS.into_iter().find(|(dir, keys)| {
+            has(&rooted, dir) && (keys.is_empty() || keys.iter().any(|key| is_set(content, key)))
+        })
+    };
+    file.map(|(file, _)| file).or_else(|| dir().map(|(dir, _)| dir))
+}
+
+/// Whether a line gives a key a value: `key = value`, `key value`, `key=value`.
+fn is_set(content: &[u8], key: &[u8]) -> bool {
+    content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).any(|line| {
+        let Some((start, rest)) = line.split_at_checked(key.len()) else { return false };
+        let value = rest.trim_ascii_start();
+        let value = value.strip_prefix(b"=").unwrap_or(value).trim_ascii_start();
+        start.eq_ignore_ascii_case(key) && value.len() < rest.len() && !value.is_empty()
+    })
 }
 
 fn has(content: &[u8], what: &[u8]) -> bool {
@@ -196,8 +236,25 @@ fn is_body(body: &[u8]) -> bool {
     fits && long
 }
 
+/// Whether the secret half of a key of AWS stands in the content, which has no form of its own.
+fn has_aws_secret(content: &[u8]) -> bool {
+    const NAME: &[u8] = b"AWS_SECRET_ACCESS_KEY";
+    memmem::find_iter(content, NAME).any(|at| {
+        let rest = content[at + NAME.len()..].trim_ascii_start();
+        let Some(value) = rest.strip_prefix(b"=").or(rest.strip_prefix(b":")) else { return false };
+        let value = value.trim_ascii_start();
+        let value = value.strip_prefix(b"\"").or(value.strip_prefix(b"'")).unwrap_or(value);
+        let of = |byte: &u8| byte.is_ascii_alphanumeric() || b"/+".contains(byte);
+        let length = value.iter().take(41).take_while(|byte| of(byte)).count();
+        length == 40 && !has(&value[..40], b"EXAMPLE")
+    })
+}
+
 /// Whose token stands in the content.
 fn token(content: &[u8]) -> Option<&'static str> {
+    if has_aws_secret(content) {
+        return Some("AWS");
+    }
     let boundary = |byte: Option<&u8>| byte.is_none_or(|byte| !word_or_dash(*byte));
     for form in &FORMS {
         let mut at = 0;
@@ -205,7 +262,9 @@ fn token(content: &[u8]) -> Option<&'static str> {
         while let Some(found) = memmem::find(&content[at..], begins) {
             let start = at + found;
             let rest = &content[start + begins.len()..];
-            let length = rest.iter().take_while(|byte| (form.of)(**byte)).count();
+            // No further than it takes to see that it is too long.
+            let most = rest.len().min(form.follow.end() + 1);
+            let length = rest[..most].iter().take_while(|byte| (form.of)(**byte)).count();
             let before = start.checked_sub(1).and_then(|before| content.get(before));
             let random =
                 || rest[..length].iter().collect::<std::collections::BTreeSet<_>>().len() > 7;

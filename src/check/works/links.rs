@@ -1,5 +1,7 @@
 //! Symbolic links: those that are brought, and those that the overlay cut off.
 
+use std::collections::BTreeMap;
+
 use fs_model::tree::Follow;
 
 use super::is_elsewhere;
@@ -16,11 +18,14 @@ const LATER: [&[u8]; 8] =
 /// What is left out on purpose: that something leads there does no harm.
 const LEFT_OUT: [&[u8]; 4] =
     [b"usr/share/man", b"usr/share/doc", b"usr/share/info", b"usr/share/locale"];
+/// How many links are followed, as by the kernel.
+const LINKS: u32 = 40;
 const ALTERNATIVES: &[u8] = b"etc/alternatives/";
 
 pub(super) fn links(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
     let roots = context.roots()?;
     let difference = context.difference()?;
+    let mut found = Found::new();
     for brought in &difference.brought {
         let node = &brought.node;
         if !node.is_link() {
@@ -41,9 +46,36 @@ pub(super) fn links(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
             findings.add(&ESCAPING_LINK, layer, &node.path, message);
         }
         if dangles(&roots.view, node, &target)? {
-            findings.push(dangling(layer, node, &target));
+            let next = next(&roots.view, node, &target)?;
+            let finding = dangling(node, &target).blames(vec![layer.to_owned()]);
+            found.insert(node.path.clone(), (next, finding));
         }
     }
+    cut_off(context, &mut found)?;
+    // Of links that lead to each other, and the last one to nothing, that one is told.
+    let last = |path: &Vec<u8>| {
+        let mut at = path;
+        for _ in 0..LINKS {
+            match found.get(at) {
+                Some((Some(next), _)) if found.contains_key(next) => at = next,
+                _ => return at == path,
+            }
+        }
+        true
+    };
+    let told: Vec<bool> = found.keys().map(last).collect();
+    let finding = |((_, finding), told): ((_, Finding), bool)| told.then_some(finding);
+    found.into_values().zip(told).filter_map(finding).for_each(|finding| findings.push(finding));
+    Ok(())
+}
+
+/// Links that lead to nothing, by their paths, with the path that each leads to.
+type Found = BTreeMap<Vec<u8>, (Option<Vec<u8>>, Finding)>;
+
+/// Links of what is beneath that led to something before.
+fn cut_off(context: &Context<'_>, found: &mut Found) -> Result<(), Stopped> {
+    let roots = context.roots()?;
+    let difference = context.difference()?;
     // Only where something is gone can a link of the base be cut off.
     let Some(below) = &roots.below else { return Ok(()) };
     let hides = difference.brought.iter().any(|brought| {
@@ -52,14 +84,16 @@ pub(super) fn links(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
     if difference.gone.is_empty() && !hides {
         return Ok(());
     }
-    let layer = context.judged_names();
     roots.view.walk::<Stopped>(&roots.view.root()?, &mut |node| {
         if node.is_link() && node.layer() < context.first() {
             let target = roots.view.link(node)?;
             if dangles(&roots.view, node, &target)? && !dangles(below, node, &target)? {
                 let message =
                     format!("it leads to {}, which the overlay took away", escape(&target));
-                findings.push(Finding { message, ..dangling(&layer, node, &target) });
+                let culprits = context.culprits(std::slice::from_ref(&node.path))?;
+                let finding = Finding { message, ..dangling(node, &target) }.blames(culprits);
+                let next = next(&roots.view, node, &target)?;
+                found.insert(node.path.clone(), (next, finding));
             }
         }
         Ok(Walk::Into)
@@ -67,10 +101,21 @@ pub(super) fn links(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
     Ok(())
 }
 
-fn dangling(layer: &str, node: &Node, target: &[u8]) -> Finding {
-    let lint = if node.path.starts_with(ALTERNATIVES) { &ALTERNATIVE } else { &DANGLING_LINK };
+fn dangling(node: &Node, target: &[u8]) -> Finding {
+    let of_alternative = node.path.starts_with(ALTERNATIVES)
+        || absolute(&node.path, target).starts_with(ALTERNATIVES);
+    let lint = if of_alternative { &ALTERNATIVE } else { &DANGLING_LINK };
     let message = format!("it leads to {}, which is not there", escape(target));
-    Finding::new(lint, layer, Some(&node.path), message)
+    Finding::new(lint, "", Some(&node.path), message)
+}
+
+/// The path of what a link leads to at first, without links on the way.
+fn next(view: &View, node: &Node, target: &[u8]) -> Result<Option<Vec<u8>>, LookError> {
+    match view.find(&absolute(&node.path, target), Follow::No) {
+        Ok(next) => Ok(next.map(|next| next.path)),
+        Err(LookError::Path { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a link leads to nothing, and will not lead to anything once the machine is up, and
@@ -81,13 +126,14 @@ fn dangles(view: &View, node: &Node, target: &[u8]) -> Result<bool, LookError> {
     if reach(view, &node.path)?.is_some()
         || of_unit()
         || is_elsewhere(&node.path)
+        || LEFT_OUT.iter().any(|dir| is_within(&node.path, dir))
         || is_of_headers(node)
     {
         return Ok(false);
     }
     // `/dev/null` and the like, and what another such link leads to.
     let mut at = absolute(&node.path, target);
-    for _ in 0..40 {
+    for _ in 0..LINKS {
         let manual = at.windows(8).any(|window| window == b"/man/man");
         if manual || LATER.iter().chain(&LEFT_OUT).any(|dir| is_within(&at, dir)) {
             return Ok(false);

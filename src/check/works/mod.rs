@@ -42,5 +42,12 @@ fn is_elsewhere(path: &[u8]) -> bool {
         b"var/lib/machines/",
         b"var/lib/snapd/",
     ];
-    ROOTS.iter().any(|root| path.starts_with(root))
+    let of_tests = || path.split(|&byte| byte == b'/').any(|name| name == b"testdata");
+    ROOTS.iter().any(|root| path.starts_with(root)) || is_of_other_machine(path) || of_tests()
+}
+
+/// Whether it belongs to what programs for another machine are made with: usr/aarch64-linux-gnu/.
+fn is_of_other_machine(path: &[u8]) -> bool {
+    let dir = path.strip_prefix(b"usr/").and_then(|rest| rest.split(|&byte| byte == b'/').next());
+    dir.is_some_and(|dir| memchr::memmem::find(dir, b"-linux-").is_some())
 }

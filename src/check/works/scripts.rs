@@ -40,6 +40,12 @@ pub(super) fn interpreters(
         let head = view.head(node, LINE)?;
         let Some((program, found)) = interpreter(view, &head)? else { continue };
         let what = match found {
+            None if program.ends_with(b"\r") => {
+                let program = escape(program.trim_ascii_end()).into_owned();
+                format!(
+                    "the line that names {program} ends with CR, which is taken for a part of it"
+                )
+            }
             None => format!("its interpreter {} is not there", escape(&program)),
             Some(node) if node.is_file() && node.attr.mode & 0o111 == 0 => {
                 format!("its interpreter {} is not executable", escape(&program))
@@ -63,9 +69,8 @@ type Named = (Vec<u8>, Option<Node>);
 fn interpreter(view: &View, head: &[u8]) -> Result<Option<Named>, LookError> {
     let Some(line) = head.strip_prefix(b"#!") else { return Ok(None) };
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let mut words = line
-        .split(|&byte| byte == b' ' || byte == b'\t' || byte == b'\r')
-        .filter(|word| !word.is_empty());
+    let mut words =
+        line.split(|&byte| byte == b' ' || byte == b'\t').filter(|word| !word.is_empty());
     let Some(program) = words.next() else { return Ok(None) };
     // A relative one depends on where it is run.
     if !program.starts_with(b"/") {

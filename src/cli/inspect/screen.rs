@@ -141,7 +141,10 @@ fn follow(
                 let _ = sender.send(Message::News(news));
             });
         }
-        terminal.draw(|frame| draw(frame, app, look))?;
+        // A thread that fails gives the terminal back before its message is here.
+        if TAKEN.load(Ordering::SeqCst) {
+            terminal.draw(|frame| draw(frame, app, look))?;
+        }
         let Ok(first) = messages.recv() else { return Ok(()) };
         // All that has come meanwhile is drawn at once.
         for message in std::iter::once(first).chain(messages.try_iter()) {

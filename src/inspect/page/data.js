@@ -15,6 +15,7 @@ DATA.changes.node.forEach((node, at) => {
     was: DATA.changes.was[at] && facts(DATA.changes.was[at]),
     aspects: DATA.changes.aspects[at],
     target: DATA.changes.target[at],
+    text: DATA.changes.text[at],
   });
 });
 

@@ -40,6 +40,12 @@ const Details = (() => {
     return [["Holds", `${size(bytes)} in ${amount(files)} files`], ["Beneath", changes || "nothing changed"]];
   }
 
+  function difference(lines) {
+    const kinds = { "+": "plus", "-": "minus", "@": "place", "\\": "place" };
+    return element("pre", { class: "diff", tabindex: 0, "aria-label": "How the text differs" },
+      ...lines.map((line) => element("span", { class: kinds[line[0]] || "" }, line || " ")));
+  }
+
   function show(row) {
     if (!pane.contains(document.activeElement)) back = document.activeElement;
     const detail = DETAIL.get(row), change = CHANGE[row], owner = PACKAGE[row] < 0 ? null : DATA.packages[PACKAGE[row]];
@@ -58,6 +64,7 @@ const Details = (() => {
       ]),
     ];
     if (detail && detail.was) parts.push(comparison(detail));
+    if (detail && detail.text) parts.push(difference(detail.text));
     parts.push(...Findings.at(path(row)).map((finding) => Findings.card(finding, false)));
     const jump = (text, action) => element("button", { type: "button", onclick: action }, text);
     const buttons = element("p", { class: "buttons" }, jump("In the treemap", () => Treemap.reveal(row)));

@@ -5,6 +5,8 @@ const Findings = (() => {
   const HEADINGS = { error: "Errors", warning: "Warnings", note: "Notes" };
   const SHOWN = 200;
   const all = DATA.check ? DATA.check.findings : [];
+  const lints = DATA.check ? DATA.check.lints : [];
+  const sum = (severity) => lints.reduce((all, lint) => all + (lint.counts[severity] || 0), 0);
   const byPath = new Map();
   for (const finding of all) {
     if (finding.path === null) continue;
@@ -29,16 +31,17 @@ const Findings = (() => {
 
   function card(finding, linked) {
     const key = finding.path;
+    const lint = lints[finding.lint];
     const row = key === null ? undefined : rowOf(key);
     const where = key === null ? null : linked && row !== undefined
       ? element("button", { type: "button", class: "quiet where", onclick: () => Details.show(row) }, element("bdi", {}, key))
       : element("span", { class: "where" }, element("bdi", {}, key));
     return element("article", { class: `finding ${finding.severity}` },
-      element("p", {}, element("strong", {}, capital(finding.summary))),
+      element("p", {}, element("strong", {}, capital(lint.summary))),
       element("p", {}, where && linked ? where : null, where && linked ? " " : null, finding.text),
       finding.fix ? element("p", {}, element("span", { class: "soft" }, "Mend it: "), finding.fix) : null,
-      linked ? null : element("p", { class: "soft" }, finding.why),
-      element("p", { class: "soft" }, `${finding.severity} · ${finding.lint}${finding.layer ? ` · ${finding.layer}` : ""}${finding.saves ? ` · would save ${size(finding.saves)}` : ""}`));
+      linked ? null : element("p", { class: "soft" }, lint.why),
+      element("p", { class: "soft" }, `${finding.severity} · ${lint.name}${finding.layer ? ` · ${finding.layer}` : ""}${finding.saves ? ` · would save ${size(finding.saves)}` : ""}`));
   }
 
   return {
@@ -49,8 +52,10 @@ const Findings = (() => {
       }
       const groups = Object.entries(HEADINGS).map(([severity, heading]) => {
         const some = all.filter((finding) => finding.severity === severity);
-        if (some.length === 0) return null;
-        const rest = some.length > SHOWN ? element("p", { class: "soft" }, `…and ${amount(some.length - SHOWN)} more`) : null;
+        const count = sum(severity);
+        if (count === 0) return null;
+        const more = count - Math.min(some.length, SHOWN);
+        const rest = more > 0 ? element("p", { class: "soft" }, `…and ${amount(more)} more`) : null;
         return element("details", { open: severity !== "note" || all.length < 20 },
           element("summary", {}, element("h3", {}, `${heading} `, element("span", { class: "soft" }, amount(some.length)))),
           ...some.slice(0, SHOWN).map((finding) => card(finding, true)), rest);
@@ -59,7 +64,7 @@ const Findings = (() => {
       found.replaceChildren(...(groups.length ? groups : [element("p", { class: "empty" }, "Nothing.")]));
     },
     at: (key) => byPath.get(key) || [],
-    sum: (severity) => all.filter((finding) => finding.severity === severity).length,
+    sum,
     card,
   };
 })();

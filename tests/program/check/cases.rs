@@ -171,8 +171,25 @@ fn works() -> Vec<Case> {
         with("works/alternative", "/etc/alternatives/editor", |overlay| {
             overlay.link("etc/alternatives/editor", "/usr/bin/none");
         }),
+        // Of a chain of links, the one that has nothing behind it.
+        with("works/alternative", "/etc/alternatives/editor", |overlay| {
+            overlay.link("usr/bin/editor", "/etc/alternatives/editor");
+            overlay.link("etc/alternatives/editor", "/usr/bin/none");
+        }),
+        with("works/alternative", "/usr/bin/editor", |overlay| {
+            overlay.link("usr/bin/editor", "../../etc/alternatives/editor");
+        }),
         with("works/interpreter", "/usr/local/bin/one", |overlay| {
             overlay.program("usr/local/bin/one", "#!/usr/bin/env none\n");
+        }),
+        with("works/interpreter", "/usr/local/bin/one", |overlay| {
+            overlay.program("usr/local/bin/one", "#!/bin/sh\r\nexit\r\n");
+        }),
+        with("works/interpreter", "/usr/local/bin/one", |overlay| {
+            overlay.program("usr/local/bin/one", "#!/usr/bin/env sh\r\nexit\r\n");
+        }),
+        with("works/elf-library", "/etc/ld.so.preload", |overlay| {
+            overlay.file("etc/ld.so.preload", "# one\nlibdemo.so.1 /usr/lib/libnone.so\n");
         }),
         with("works/elf-library", "/usr/bin/one", |overlay| {
             overlay.program("usr/bin/one", &made.other_program);
@@ -254,6 +271,39 @@ fn safe() -> Vec<Case> {
         put("safe/token", "/etc/tool.env", "TOKEN=ghp_abcdefghijklmnopqrstuvwxyz0123456789\n"),
         put("safe/credentials", "/root/.netrc", "machine a.org login b password c\n"),
         put("safe/history", "/root/.bash_history", "ls\n"),
+        put("safe/history", "/root/.local/share/fish/fish_history", "- cmd: ls\n"),
+        put("safe/history", "/root/.node_repl_history", "1\n"),
+        put("safe/credentials", "/etc/kubernetes/admin.conf", "client-key-data: A\n"),
+        put(
+            "safe/credentials",
+            "/etc/NetworkManager/system-connections/w.nmconnection",
+            "[wifi-security]\npsk=secret\n",
+        ),
+        put(
+            "safe/credentials",
+            "/etc/wpa_supplicant/wpa_supplicant.conf",
+            "network={\n  psk=\"secret\"\n}\n",
+        ),
+        put("safe/credentials", "/etc/wireguard/wg0.conf", "[Interface]\nPrivateKey = AAA=\n"),
+        put(
+            "safe/credentials",
+            "/root/.config/gcloud/application_default_credentials.json",
+            "{\"refresh_token\": \"x\"}",
+        ),
+        put("safe/credentials", "/root/.gnupg/private-keys-v1.d/A.key", "(private-key)"),
+        put("safe/credentials", "/etc/krb5.keytab", "\u{5}\u{2}"),
+        put("safe/credentials", "/etc/bind/rndc.key", "key \"rndc-key\" {\n\tsecret \"A\";\n};\n"),
+        put("safe/credentials", "/etc/munge/munge.key", "random"),
+        put("safe/private-key", "/etc/tool/one.p12", "0"),
+        put(
+            "safe/token",
+            "/etc/tool.env",
+            "AWS_SECRET_ACCESS_KEY=abcdefghijklmnopqrstuvwxyz0123456789ABCD\n",
+        ),
+        put("safe/authorized-keys", "/etc/ssh/authorized_keys/root", "ssh-ed25519 AAAA a@b\n"),
+        put("safe/machine-id", "/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.1993-08:1\n"),
+        put("safe/machine-id", "/etc/nvme/hostnqn", "nqn.2014-08.org.nvmexpress:uuid:1\n"),
+        put("safe/pam", "/etc/pam.d/common-auth", "auth required pam_unix.so\n"),
         put("safe/machine-id", "/etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
         put("safe/random-seed", "/var/lib/systemd/random-seed", "seed"),
         put("safe/resolv-conf", "/etc/resolv.conf", "nameserver 10.0.0.1\n"),
@@ -284,6 +334,15 @@ fn lean() -> Vec<Case> {
         with("lean/duplicate", "/opt/one", |overlay| {
             overlay.file("opt/one", [7; 70_000]);
             overlay.file("opt/two", [7; 70_000]);
+        }),
+        // Of many in one directory, that.
+        with("lean/duplicate", "/opt/dir", |overlay| {
+            for number in 0..6 {
+                overlay.file(&format!("opt/dir/{number}"), [number % 3; 70_000]);
+            }
+            for number in 0..6 {
+                overlay.file(&format!("var/lib/tool/{number}"), [number % 3 + 9; 70_000]);
+            }
         }),
     ]
 }
@@ -430,4 +489,22 @@ fn an_overlay_that_takes_more_than_the_project_allows_is_found() {
     assert_eq!(found("{size: 10M, ram: 10M}"), (0, BTreeSet::new()));
     assert_eq!(found("{size: 10k}"), (1, ["lean/size-budget".to_owned()].into()));
     assert_eq!(found("{ram: 300k}"), (1, ["lean/ram-budget".to_owned()].into()));
+}
+
+#[test]
+fn what_is_as_it_should_be_in_its_place_is_not_found() {
+    let foreign = for_another_machine(&programs().program);
+    let mut overlay = Archive::new();
+    // What programs for other machines are made with, and what others are tested with.
+    overlay.program("usr/aarch64-linux-gnu/lib/libc.so.6", &foreign);
+    overlay.program("usr/lib/go/debug/elf/testdata/one", &foreign);
+    overlay.file("usr/lib/go/testdata/env", "T=ghp_abcdefghijklmnopqrstuvwxyz0123456789\n");
+    overlay.file("etc/iscsi/initiatorname.iscsi", "GenerateName=yes\n");
+    overlay.file("etc/wpa_supplicant/one.conf", "#psk=secret\nnetwork={\n}\n");
+    // It is told that it is there, no more: it may be firmware.
+    overlay.file("usr/lib/firmware/one.so", &foreign);
+    overlay.file("usr/lib/firmware/sh", &foreign);
+    let found = Pair::new(&base(), &overlay.gzip()).findings(&[]);
+    let said: Vec<_> = found.iter().map(|f| (&f["path"], &f["severity"])).collect();
+    assert_eq!(said, [(&json!("/usr/lib/firmware/one.so"), &json!("note"))], "{found:#?}");
 }

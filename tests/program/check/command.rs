@@ -86,12 +86,14 @@ fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
         "    check:\n      skip:\n\
          \x20       - {lint: safe/credentials, path: /root/.netrc, reason: a public account}\n\
          \x20       - {lint: lean, reason: we like manuals}\n\
+         \x20       - {lint: fit/changed-beneath, reason: could not run}\n\
          \x20       - {lint: safe/setuid, path: /opt/**, reason: not there any more}\n",
     );
     let said = pair.check(&[]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let vain = "o: the project silences safe/setuid, which was not found";
     assert!(said.stderr.contains(vain), "{}", said.stderr);
+    assert!(!said.stderr.contains("silences fit/changed-beneath"), "{}", said.stderr);
     assert!(said.stderr.ends_with("o: 1 warning, 2 silenced\n"), "{}", said.stderr);
     let said = pair.check(&["o", "--json"]);
     assert_eq!(names(&findings(&said)), ["safe/world-writable".to_owned()].into());
@@ -192,6 +194,59 @@ fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
 }
 
 #[test]
+fn of_several_overlays_the_one_that_did_it_is_blamed() {
+    let pair = Pair::new(&base(), b"");
+    let [mut one, mut two] = [Archive::new(), Archive::new()];
+    one.gone("usr/lib/libdemo.so.1.0");
+    one.gone("etc/plain.conf");
+    two.file("opt/two", "2");
+    let mut base = base();
+    base.link("etc/way", "plain.conf");
+    fs::write(pair.path("base.cpio"), base.bytes()).unwrap();
+    for (folder, archive) in [("d1", &one), ("d2", &two)] {
+        fs::create_dir(pair.path(folder)).unwrap();
+        fs::write(pair.path(folder).join("o.cpio.gz"), archive.gzip()).unwrap();
+    }
+    let images = ["base.cpio", "d1/o.cpio.gz", "d2/o.cpio.gz", "--only", "works"];
+    let found = findings(&pair.check(&[&images[..], &["--json"]].concat()));
+    assert!(found.len() >= 6, "{found:#?}");
+    for finding in &found {
+        assert_eq!(finding["layer"], "d1/o.cpio.gz", "{finding:#?}");
+    }
+    let said = pair.check(&[&images[..], &["--sarif"]].concat());
+    let log: Value = serde_json::from_str(&said.stdout).unwrap();
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    let uri = |location: &Value| {
+        let uri = &location["physicalLocation"]["artifactLocation"]["uri"];
+        uri.as_str().unwrap().to_owned()
+    };
+    let mut fingerprints = BTreeSet::new();
+    for result in results {
+        let locations: Vec<_> = result["locations"].as_array().unwrap().iter().map(uri).collect();
+        assert_eq!(locations, ["d1/o.cpio.gz"], "{result:#?}");
+        fingerprints.insert(result["partialFingerprints"]["overcoat/v1"].as_str().unwrap());
+    }
+    assert_eq!(fingerprints.len(), results.len());
+}
+
+#[test]
+fn what_is_probably_not_what_was_meant_is_said() {
+    let pair = project("");
+    let alone = pair.check(&["o.cpio.gz"]).stderr;
+    let hint = "o.cpio.gz is judged as a root by itself: name its base before it";
+    assert!(alone.contains(hint), "{alone}");
+    let said = pair.check(&["base.cpio", "--kernel", "/etc/passwd"]).stderr;
+    assert!(!said.contains("by itself"), "{said}");
+    assert!(said.contains("/etc/passwd does not say the version of a kernel"), "{said}");
+    // A base by itself has files of PAM's, as each has.
+    let mut base = base();
+    base.file("etc/pam.d/common-auth", "auth required pam_unix.so\n");
+    fs::write(pair.path("pam.cpio"), base.bytes()).unwrap();
+    let found = findings(&pair.check(&["pam.cpio", "--json", "--only", "safe/pam"]));
+    assert_eq!(found[0]["severity"], "note", "{found:#?}");
+}
+
+#[test]
 fn findings_are_the_same_and_in_one_order_each_time() {
     let pair = project("");
     let once = pair.check(&["base.cpio", "o.cpio.gz", "--whole", "--json"]).stdout;
@@ -219,6 +274,13 @@ fn lints_are_listed_and_explained() {
     let said = run(here, &["--explain", "elf-libary"]);
     assert_eq!(said.code, 2);
     assert!(said.stderr.contains("did you mean `works/elf-library`?"), "{}", said.stderr);
+    let said = run(here, &["--explain", "dangling"]);
+    assert!(said.stderr.contains("did you mean `works/dangling-link`?"), "{}", said.stderr);
+    let some = run(here, &["--list", "--only", "fit,lean"]).stdout;
+    assert!(
+        some.contains("fit: ") && some.contains("lean: ") && !some.contains("works: "),
+        "{some}"
+    );
     let said = run(here, &["base.cpio", "--skip", "save/setuid"]);
     assert!(said.stderr.contains("did you mean `safe/setuid`?"), "{}", said.stderr);
 }

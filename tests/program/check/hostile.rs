@@ -119,3 +119,84 @@ fn what_leads_in_circles_or_claims_too_much_is_no_way_to_keep_it_busy() {
     assert!(found("works/dangling-link") >= 2, "{:#?}", report.findings);
     assert_eq!(found("works/alternative"), 1);
 }
+
+/// A program whose dynamic section says `count` times that it needs one library with a long name, and
+/// looks for it in many directories.
+fn needy(count: usize) -> Vec<u8> {
+    let string = [vec![b'x'; 4000], b"\0".to_vec()].concat();
+    let dirs = [b"/a:".repeat(1200), b"\0".to_vec()].concat();
+    let (strings, dynamic) = (0x1000u64, 0x4000u64);
+    let size = dynamic + 16 * (count as u64 + 5);
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([3u16, 62].map(u16::to_le_bytes).concat());
+    file.extend(1u32.to_le_bytes());
+    file.extend([0u64, 64, 0].map(u64::to_le_bytes).concat());
+    file.extend([0u16, 0, 64, 56, 2, 64, 0, 0].map(u16::to_le_bytes).concat());
+    for (kind, start, size) in [(1u32, 0, size), (2, dynamic, size - dynamic)] {
+        file.extend([kind, 4].map(u32::to_le_bytes).concat());
+        file.extend([start, start, start, size, size, 8].map(u64::to_le_bytes).concat());
+    }
+    file.resize(strings as usize, 0);
+    file.extend([string.clone(), dirs].concat());
+    file.resize(dynamic as usize, 0);
+    let mut entry = |tag: u64, value: u64| file.extend([tag, value].map(u64::to_le_bytes).concat());
+    entry(5, strings);
+    entry(10, dynamic - strings);
+    entry(29, string.len() as u64);
+    (0..count).for_each(|number| entry(1, number as u64 % 4000));
+    entry(0, 0);
+    file.resize(size as usize, 0);
+    file
+}
+
+/// Runs `check` with as much memory as it may take.
+fn within(kilobytes: u32, folder: &std::path::Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let program = env!("CARGO_BIN_EXE_overcoat");
+    let output = std::process::Command::new("sh")
+        .args(["-c", &format!("ulimit -v {kilobytes}; exec \"$@\""), "sh", program, "check"])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), text.into_owned())
+}
+
+#[test]
+fn a_small_image_takes_no_large_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("base.cpio"), base().bytes()).unwrap();
+    let mut archive = Archive::new();
+    for number in 0..2 {
+        archive.program(&format!("usr/bin/{number}"), needy(500_000));
+    }
+    // Keys that there are not, each of them another one.
+    let keys: String = (0..20_000).map(|number| format!("Exec{number}=1\n")).collect();
+    archive.file("etc/systemd/system/keys.service", format!("[Service]\n{keys}"));
+    std::fs::write(path("o.cpio.gz"), archive.gzip()).unwrap();
+    let (code, said) = within(1_500_000, folder.path(), &["base.cpio", "o.cpio.gz"]);
+    let start: String = said.chars().take(1000).collect();
+    assert_eq!(code, Some(1), "{start}");
+    assert!(said.contains("usr/bin/0: it needs xxx"), "{start}");
+
+    // Directories in each other, deeper than the kernel can name.
+    let mut nested = String::new();
+    let mut name = String::new();
+    for _ in 0..2100 {
+        name.push_str(if name.is_empty() { "d" } else { "/d" });
+        nested.push_str(&format!("{name} d 755 0 0\n"));
+    }
+    std::fs::write(path("nested"), nested).unwrap();
+    std::fs::create_dir(path("empty")).unwrap();
+    let made = std::process::Command::new("mksquashfs")
+        .args(["empty", "deep.squashfs", "-pf", "nested", "-quiet", "-no-progress"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (code, said) = within(1_500_000, folder.path(), &["base.cpio", "deep.squashfs"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("nested deeper than a path can be long"), "{said}");
+}

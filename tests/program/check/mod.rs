@@ -8,6 +8,7 @@ mod documents;
 mod hostile;
 mod pairs;
 mod programs;
+mod safe;
 mod units;
 
 use std::collections::BTreeSet;

@@ -83,7 +83,7 @@ fn the_page_tells_what_the_kernel_shows_of_the_same_layers() {
          xargs -0 -n 1 sh -c 'test -e \"../b/$0\" || echo' | wc -l",
     );
     assert_eq!(browser.text("#total-added"), added.to_string());
-    assert_eq!(browser.text("#total-changed"), "2");
+    assert_eq!(browser.text("#total-changed"), "3");
     assert_eq!(browser.text("#total-deleted"), "4");
     assert!(browser.text("h1").contains("over.cpio.gz on base.squashfs"));
     // The digests are those of the files.
@@ -240,7 +240,9 @@ fn the_page_shows_hostile_names_as_text_and_asks_for_nothing() {
 fn the_page_is_legible_light_and_dark_and_on_paper() {
     let scene = Scene::new();
     let mut browser = scene.page();
-    browser.value("Details.show(DATA.changes.node[0])");
+    browser.value("Details.show(DATA.changes.node.find((row) => path(row) === '/etc/motd'))");
+    assert!(browser.text(".diff .plus").contains("+to the overlay"));
+    assert!(browser.text(".diff .minus").contains("-to the base"));
     let mut pictures = Vec::new();
     for scheme in ["light", "dark"] {
         browser.prefer(scheme);
@@ -270,6 +272,8 @@ fn the_page_is_the_same_bytes_and_whole_or_not_there() {
     let page = String::from_utf8_lossy(&pages[0]);
     let place = scene.stage.path("");
     assert!(!page.contains(place.to_str().unwrap()));
+    // Nor what not everybody may read.
+    assert!(page.contains("to the overlay") && !page.contains("$jam$"));
     let inspect = |arguments: &[&str]| {
         let mut command = scene.stage.overcoat(Who::Root);
         command.current_dir(scene.stage.path(""));

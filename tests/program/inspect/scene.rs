@@ -31,6 +31,8 @@ impl Scene {
         stage.write("b/var/lib/dpkg/info/shells.list", "/.\n/usr/bin/sh\n/usr/bin/dash\n");
         stage.write("b/etc/motd", "welcome\nto the base\nof all\n");
         stage.write("b/etc/mode", "the same");
+        stage.write("b/etc/shadow", "root:*:1::::::\n");
+        stage.write("o/etc/shadow", "root:$y$jam$secret:1::::::\n");
         stage.write("b/etc/gone", "no longer there");
         stage.write("b/srv/old/one", "1".repeat(5000));
         stage.write("b/srv/old/two", "2".repeat(6000));
@@ -45,7 +47,8 @@ impl Scene {
         }
         stage.sh("ln b/usr/bin/sh b/usr/bin/dash
             ln o/usr/bin/new o/usr/bin/newer
-            ln -s '<b>target</b>' o/srv/hostile/link
+            ln -s '<b>target</b></script><script>window.harm=3</script>' o/srv/hostile/link
+            chmod 640 b/etc/shadow o/etc/shadow
             chmod 4755 o/etc/mode
             mknod o/etc/gone c 0 0
             mknod o/srv/old c 0 0

@@ -60,8 +60,8 @@ fn the_tree_tells_layers_changes_and_what_is_beneath() {
     // All that is known of a file: what it was before, what a check finds, its digest.
     find(&tmux, "etc/mode", "/etc/mode");
     tmux.press(&["i"]);
-    tmux.until("safe/setuid");
-    let screen = tmux.until("-rwsr-xr-x 0:0");
+    let screen = tmux.until("SHA-256");
+    assert!(screen.contains("-rwsr-xr-x 0:0") && screen.contains("safe/setuid"), "{screen}");
     assert!(screen.contains("-rwxr-xr-x 0:0") && screen.contains("mend"), "{screen}");
     tmux.press(&["x"]);
     let digest = scene.stage.sh("sha256sum <o/etc/mode | cut -c-64");

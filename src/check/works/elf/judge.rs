@@ -10,7 +10,7 @@ use crate::check::context::reach;
 use crate::check::works::lints::{
     ELF_INTERPRETER, ELF_LIBRARY, ELF_MACHINE, ELF_VERSION, LINKER_CACHE,
 };
-use crate::check::{Finding, Lint, Severity};
+use crate::check::{Lint, Severity};
 use crate::look::{LookError, Node};
 use crate::seal::path::escape;
 
@@ -27,9 +27,18 @@ pub(super) struct Judge<'a> {
 }
 
 /// What is wrong.
-struct Fault {
-    lint: &'static Lint,
-    message: String,
+pub(super) struct Fault {
+    pub(super) lint: &'static Lint,
+    pub(super) severity: Severity,
+    pub(super) message: String,
+    /// What is missing or not as it should be: the name of a library, or the path of a loader.
+    pub(super) about: Vec<u8>,
+}
+
+impl Fault {
+    fn new(lint: &'static Lint, about: &[u8], message: String) -> Self {
+        Fault { lint, severity: lint.severity, message, about: about.to_vec() }
+    }
 }
 
 impl<'a> Judge<'a> {
@@ -48,14 +57,9 @@ impl<'a> Judge<'a> {
         Judge { loader, machine, more: rpaths(files), users, deep }
     }
 
-    /// What is found in a file, as findings of `layer`.
-    pub(super) fn file(
-        &self,
-        node: &Node,
-        object: &Arc<Object>,
-        layer: &str,
-    ) -> Result<Vec<Finding>, LookError> {
-        let faults = match self.start(object)? {
+    /// What is wrong with a file.
+    pub(super) fn file(&self, node: &Node, object: &Arc<Object>) -> Result<Vec<Fault>, LookError> {
+        let mut faults = match self.start(object)? {
             Some(fault) => vec![fault],
             None => self.load(node, object)?,
         };
@@ -63,14 +67,19 @@ impl<'a> Judge<'a> {
         // what it needs already.
         let needed = self.users.contains_key(node.name());
         let plugin = object.interpreter.is_none() && node.attr.mode & 0o111 == 0 && !needed;
-        let finding = |fault: Fault| {
-            let finding = Finding::new(fault.lint, layer, Some(&node.path), fault.message);
-            match plugin && fault.lint.name != ELF_MACHINE.name {
-                true => finding.severity(Severity::Warning),
-                false => finding,
+        for fault in &mut faults {
+            // What is for another machine and never loaded here may be firmware, or for that machine.
+            let looked_for = || match self.machine {
+                Some(machine) => self.loader.looks_into(&node.path, machine),
+                None => false,
+            };
+            if fault.lint.name != ELF_MACHINE.name {
+                fault.severity = if plugin { Severity::Warning } else { fault.severity };
+            } else if node.attr.mode & 0o111 == 0 && !looked_for() {
+                fault.severity = Severity::Note;
             }
-        };
-        Ok(faults.into_iter().map(finding).collect())
+        }
+        Ok(faults)
     }
 
     /// What keeps the kernel from running it.
@@ -80,7 +89,7 @@ impl<'a> Judge<'a> {
         {
             let (of, root) = (object.machine_name(), machine.machine_name());
             let message = format!("it is for {of}, and this root is of {root}");
-            return Ok(Some(Fault { lint: &ELF_MACHINE, message }));
+            return Ok(Some(Fault::new(&ELF_MACHINE, b"", message)));
         }
         let Some(interpreter) = &object.interpreter else { return Ok(None) };
         let at = reach(self.loader.view, interpreter)?;
@@ -91,7 +100,7 @@ impl<'a> Judge<'a> {
             Some(_) => format!("its loader {shown} is for another machine"),
             None => format!("its loader {shown} is not there"),
         };
-        Ok(Some(Fault { lint: &ELF_INTERPRETER, message }))
+        Ok(Some(Fault::new(&ELF_INTERPRETER, interpreter, message)))
     }
 
     /// Loads it as ld.so does, breadth first, each library once.
@@ -146,7 +155,7 @@ impl<'a> Judge<'a> {
                 let at = escape(&library.node.path);
                 let message =
                     format!("{who} needs {shown}, which is /{at}, but not in /etc/ld.so.cache");
-                return Ok((Some(library), Some(Fault { lint: &LINKER_CACHE, message })));
+                return Ok((Some(library), Some(Fault::new(&LINKER_CACHE, name, message))));
             }
             Search::Found(library) => return Ok((Some(library), None)),
             Search::OtherMachine(other, of) => {
@@ -159,7 +168,7 @@ impl<'a> Judge<'a> {
                 format!("{who} needs {shown}, which is nowhere where it is looked for"),
             ),
         };
-        Ok((None, Some(Fault { lint, message })))
+        Ok((None, Some(Fault::new(lint, name, message))))
     }
 
     /// Versions that the library has not. One without any is taken as it is.
@@ -174,7 +183,7 @@ impl<'a> Judge<'a> {
         let missing: Vec<String> = needing
             .versions
             .iter()
-            .filter(|version| version.of == *name && !version.weak && !has.contains(&version.name))
+            .filter(|version| *version.of == *name && !version.weak && !has.contains(&version.name))
             .map(|version| escape(&version.name).into_owned())
             .collect();
         if has.is_empty() || missing.is_empty() {
@@ -184,7 +193,7 @@ impl<'a> Judge<'a> {
         let from = &self.loader.view.names()[library.node.layer()];
         let missing = missing.join(", ");
         let message = format!("{who} needs {missing} of {shown}, which /{at} of {from} has not");
-        Some(Fault { lint: &ELF_VERSION, message })
+        Some(Fault::new(&ELF_VERSION, name, message))
     }
 
     /// Whether everything that loads the library at `path` has loaded `name` itself.
@@ -205,11 +214,13 @@ impl<'a> Judge<'a> {
 /// The directories that files add to those of what they load (`DT_RPATH`, where there is no
 /// `DT_RUNPATH`).
 fn rpaths(files: &Files) -> Vec<Vec<u8>> {
+    /// More than a root has: each of them is looked into for each library.
+    const MOST: usize = 256;
     let mut dirs = Vec::new();
     for (node, object) in files {
         if object.runpath.is_empty() && !object.rpath.is_empty() {
             for dir in own_dirs(&object.rpath, &node.path, object) {
-                if !dirs.contains(&dir) {
+                if dirs.len() < MOST && !dirs.contains(&dir) {
                     dirs.push(dir);
                 }
             }

@@ -18,6 +18,10 @@ use crate::look::{LookError, Node, View, join};
 const MOST: usize = 16 << 20;
 /// How deep files of ld.so.conf include others.
 const DEPTH: u32 = 8;
+/// How many paths are remembered at which nothing is.
+const REACHED: usize = 1 << 16;
+/// The most directories that are configured: each of them is looked into for each library.
+const CONFIGURED: usize = 1024;
 
 /// The loader of a root.
 pub(super) struct Loader<'a> {
@@ -119,6 +123,43 @@ impl<'a> Loader<'a> {
         Ok(end(other))
     }
 
+    /// The paths at which what is found under a name may be, the first one as good as any: a library
+    /// of an object's, or its loader.
+    pub(super) fn places(
+        &self,
+        name: &[u8],
+        node: &Node,
+        object: &Object,
+    ) -> Result<Vec<Vec<u8>>, LookError> {
+        if name.contains(&b'/') {
+            return Ok(vec![name.to_vec()]);
+        }
+        let mut places = Vec::new();
+        if let Search::Found(library) = self.search(name, &node.path, object, &[])? {
+            let dir = library.node.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+            places.push(join(&library.node.path[..dir], name));
+            places.push(library.node.path);
+        }
+        for dir in own_dirs(&object.rpath, &node.path, object)
+            .into_iter()
+            .chain(own_dirs(&object.runpath, &node.path, object))
+            .chain(self.configured.iter().cloned())
+            .chain(built_in(object).iter().map(|dir| dir.as_bytes().to_vec()))
+        {
+            places.push(join(&dir, name));
+        }
+        Ok(places)
+    }
+
+    /// Whether ld.so looks for libraries in the directory of a path.
+    pub(super) fn looks_into(&self, path: &[u8], object: &Object) -> bool {
+        let at = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        let dir = &path[..at];
+        let is = |known: &[u8]| known == dir || dir.strip_prefix(b"usr/") == Some(known);
+        self.configured.iter().any(|known| is(known))
+            || built_in(object).iter().any(|known| is(known.as_bytes()))
+    }
+
     fn is_cached(&self, dir: &[u8], name: &[u8]) -> bool {
         // Without a cache somebody runs ldconfig, or nobody: that cannot be known here.
         self.cache.as_ref().is_none_or(|paths| paths.contains(&join(dir, name)))
@@ -134,7 +175,11 @@ impl<'a> Loader<'a> {
             Some(node) => self.object(&node)?.map(|object| (node, object)),
             None => None,
         };
-        reached().insert(path.to_vec(), found.clone());
+        let mut reached = reached();
+        // What is there is bounded by the images, what is not by nothing.
+        if found.is_some() || reached.len() < REACHED {
+            reached.insert(path.to_vec(), found.clone());
+        }
         Ok(found)
     }
 
@@ -247,7 +292,7 @@ fn configuration(
             }
         } else if let Some(dir) = line.strip_prefix(b"/") {
             let dir = dir.trim_ascii_end().to_vec();
-            if !dirs.contains(&dir) {
+            if dirs.len() < CONFIGURED && !dirs.contains(&dir) {
                 dirs.push(dir);
             }
         }

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::is_elsewhere;
-use crate::check::context::{Context, Difference, reach};
-use crate::check::{Finding, Findings, Stopped};
+use super::lints::{ELF_LIBRARY, LINKER_CACHE};
+use crate::check::context::{Context, Difference, reach, text};
+use crate::check::{Finding, Findings, Severity, Stopped};
 use crate::look::{LookError, Node, View, Walk};
 
 use judge::Judge;
@@ -36,10 +37,11 @@ pub(super) fn closure(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
     let judged = parse(&loader, &brought)?;
     let judge = Judge::new(&loader, machine.as_deref(), &judged, Some(context.first()));
     for (node, object) in &judged {
-        for finding in judge.file(node, object, context.layer(node))? {
-            findings.push(finding);
+        for fault in judge.file(node, object)? {
+            findings.push(finding(fault, node).blames(vec![context.layer(node).to_owned()]));
         }
     }
+    preloaded(context, &loader, machine.as_deref(), findings)?;
     let Some(below) = &roots.below else { return Ok(()) };
     let before = Loader::of(below)?;
     let affected = affected(&loader, &before, difference, machine.as_deref())?;
@@ -49,7 +51,6 @@ pub(super) fn closure(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
     let files = needing(below, &before, &affected)?;
     let was = Judge::new(&before, machine.as_deref(), &files, None);
     let now = Judge::new(&loader, machine.as_deref(), &files, None);
-    let layer = context.judged_names();
     for (node, object) in &files {
         // What the overlays replaced was judged above.
         let Some(here) = reach(&roots.view, &node.path)? else { continue };
@@ -57,15 +58,69 @@ pub(super) fn closure(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
             continue;
         }
         let old: BTreeSet<String> =
-            was.file(node, object, &layer)?.into_iter().map(|finding| finding.message).collect();
-        for finding in now.file(&here, object, &layer)? {
-            if !old.contains(&finding.message) {
-                let message = format!("of the base, {}; the overlay changed that", finding.message);
-                findings.push(Finding { message, ..finding });
+            was.file(node, object)?.into_iter().map(|fault| fault.message).collect();
+        for mut fault in now.file(&here, object)? {
+            if !old.contains(&fault.message) {
+                let paths = before.places(&fault.about, node, object)?;
+                let culprits = match fault.lint.name == LINKER_CACHE.name {
+                    true => context.culprits(&[b"etc/ld.so.cache".to_vec()])?,
+                    false => context.culprits(&paths)?,
+                };
+                fault.message = format!("of the base, {}; the overlay changed that", fault.message);
+                findings.push(finding(fault, node).blames(culprits));
             }
         }
     }
     Ok(())
+}
+
+/// What ld.so is to load before all libraries of any program: it complains of each that is missing
+/// whenever a program is started.
+fn preloaded(
+    context: &Context<'_>,
+    loader: &Loader<'_>,
+    machine: Option<&Object>,
+    findings: &mut Findings<'_>,
+) -> Result<(), Stopped> {
+    const PATH: &str = "etc/ld.so.preload";
+    let Some(file) = reach(loader.view, PATH.as_bytes())?.filter(Node::is_file) else {
+        return Ok(());
+    };
+    let below = context.roots()?.below.as_ref();
+    let before = below.map(Loader::of).transpose()?;
+    let has = |loader: &Loader<'_>, name: &str| -> Result<bool, LookError> {
+        Ok(match machine {
+            _ if name.contains('/') => reach(loader.view, name.as_bytes())?.is_some(),
+            Some(object) => {
+                matches!(loader.search(name.as_bytes(), b"", object, &[])?, Search::Found(_))
+            }
+            None => true,
+        })
+    };
+    for line in text(loader.view, PATH)?.lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let names = line.split(|c: char| c.is_whitespace() || c == ':');
+        for name in names.filter(|name| !name.is_empty() && !name.contains('$')) {
+            if has(loader, name)? {
+                continue;
+            }
+            let brought = file.layer() >= context.first();
+            let layers = match &before {
+                _ if brought => vec![context.layer(&file).to_owned()],
+                Some(before) if has(before, name)? => context.culprits(&[name.into()])?,
+                _ => continue,
+            };
+            let message = format!("it is to load {name} into each program, which is not there");
+            let finding = Finding::new(&ELF_LIBRARY, "", Some(PATH.as_bytes()), message);
+            findings.push(finding.severity(Severity::Warning).blames(layers));
+        }
+    }
+    Ok(())
+}
+
+fn finding(fault: judge::Fault, node: &Node) -> Finding {
+    let finding = Finding::new(fault.lint, "", Some(&node.path), fault.message);
+    finding.severity(fault.severity)
 }
 
 /// Whether a file may be a program or a library, by its name and mode.

@@ -4,7 +4,9 @@
 //! Only the ranges that tell it are read: the headers, the dynamic section, and its tables, each
 //! bounded. A file that makes no sense is none, as the kernel has it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ::object::elf::{self, Machine};
 use ::object::read::elf::{Dyn, FileHeader, ProgramHeader};
@@ -18,6 +20,13 @@ const HEAD: usize = 4096;
 const TABLE: u64 = 8 << 20;
 /// The most entries of one table.
 const ENTRIES: usize = 1 << 16;
+/// The most libraries that a file needs.
+const NEEDED: usize = 4096;
+/// The most directories of one list.
+const DIRS: usize = 64;
+/// The most bytes of names that are kept of a file, and no more than it has itself: tables that name one long string again and again
+/// would make much of little.
+const KEPT: usize = 1 << 20;
 
 /// What a loader finds in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +48,7 @@ pub(super) struct Object {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Version {
-    pub(super) of: Vec<u8>,
+    pub(super) of: Arc<[u8]>,
     pub(super) name: Vec<u8>,
     /// It may be missing.
     pub(super) weak: bool,
@@ -154,9 +163,10 @@ fn parse<Elf: FileHeader<Endian = Endianness>>(
         Some((offset, most)) => file.range(offset, size.map_or(most, |size| size.min(most))),
         None => Ok(Vec::new()),
     };
-    let strings = Strings(table(elf::DT_STRTAB, value(elf::DT_STRSZ))?);
+    let strings = Strings::new(table(elf::DT_STRTAB, value(elf::DT_STRSZ))?, file.node.attr.size);
     for &(tag, value) in &entries {
         match elf::DynamicTag(tag) {
+            elf::DT_NEEDED if object.needed.len() >= NEEDED => {}
             elf::DT_NEEDED => object.needed.extend(strings.at(value)),
             elf::DT_RPATH => object.rpath = dirs(strings.at(value)),
             elf::DT_RUNPATH => object.runpath = dirs(strings.at(value)),
@@ -196,27 +206,45 @@ fn item<T: pod::Pod>(bytes: &[u8], offset: usize) -> Option<&T> {
 }
 
 /// A table of strings that end with NUL.
-struct Strings(Vec<u8>);
+struct Strings {
+    bytes: Vec<u8>,
+    /// How many bytes may still be kept of it.
+    left: Cell<usize>,
+}
 
 impl Strings {
+    /// The table of a file of this size.
+    fn new(bytes: Vec<u8>, size: u64) -> Self {
+        Strings { bytes, left: Cell::new(KEPT.min(usize::try_from(size).unwrap_or(KEPT))) }
+    }
+
+    /// The string at an offset; nothing once too many bytes have been handed out.
     fn at(&self, offset: u64) -> Option<Vec<u8>> {
-        let rest = self.0.get(usize::try_from(offset).ok()?..)?;
+        let rest = self.bytes.get(usize::try_from(offset).ok()?..)?;
         // The longest path that the loader takes.
         let rest = &rest[..rest.len().min(4096)];
-        Some(rest[..rest.iter().position(|&byte| byte == 0)?].to_vec())
+        let left = self.left.replace(0);
+        if left == 0 {
+            return None;
+        }
+        let string = &rest[..memchr::memchr(0, rest).unwrap_or(rest.len())];
+        let left = left.checked_sub(string.len())?;
+        self.left.set(left);
+        (string.len() < rest.len()).then(|| string.to_vec())
     }
 }
 
 fn dirs(list: Option<Vec<u8>>) -> Vec<Vec<u8>> {
     let list = list.unwrap_or_default();
-    list.split(|&byte| byte == b':').filter(|dir| !dir.is_empty()).map(<[u8]>::to_vec).collect()
+    let dirs = list.split(|&byte| byte == b':').filter(|dir| !dir.is_empty());
+    dirs.take(DIRS).map(<[u8]>::to_vec).collect()
 }
 
 fn needed_versions(bytes: &[u8], endian: Endianness, strings: &Strings) -> Vec<Version> {
     let mut versions = Vec::new();
     let mut at = 0usize;
     while let Some(need) = item::<elf::Verneed<Endianness>>(bytes, at) {
-        let of = strings.at(need.vn_file.get(endian).into());
+        let of: Option<Arc<[u8]>> = strings.at(need.vn_file.get(endian).into()).map(Into::into);
         let mut aux_at = at.saturating_add(need.vn_aux.get(endian) as usize);
         for _ in 0..need.vn_cnt.get(endian) {
             let Some(aux) = item::<elf::Vernaux<Endianness>>(bytes, aux_at) else { break };

@@ -1,6 +1,6 @@
 //! The systemd units of a root, as systemd finds and reads them: systemd.unit(5), systemd.syntax(7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use fs_model::tree::Follow;
 
@@ -8,7 +8,7 @@ use crate::check::context::reach;
 use crate::look::{LookError, Node, View, join};
 
 /// Where units are, the first one winning; what is in /run is not there yet.
-const DIRS: [&[u8]; 4] = [
+pub(super) const DIRS: [&[u8]; 4] = [
     b"etc/systemd/system",
     b"usr/local/lib/systemd/system",
     b"usr/lib/systemd/system",
@@ -42,6 +42,10 @@ pub(super) struct Units {
     pub(super) wanted: Vec<(Node, String)>,
     /// Names of scripts that units are made of.
     scripts: BTreeSet<String>,
+    /// Names that units or links start, and the templates of them.
+    started: HashSet<String>,
+    /// Sockets, timers and paths by what stands before the dot: they start a unit that is called so.
+    activators: HashMap<String, Vec<String>>,
 }
 
 /// What stands under a name.
@@ -116,8 +120,13 @@ impl Unit {
 
 impl Units {
     pub(super) fn of(view: &View) -> Result<Self, LookError> {
-        let mut units =
-            Units { found: BTreeMap::new(), wanted: Vec::new(), scripts: BTreeSet::new() };
+        let mut units = Units {
+            found: BTreeMap::new(),
+            wanted: Vec::new(),
+            scripts: BTreeSet::new(),
+            started: HashSet::new(),
+            activators: HashMap::new(),
+        };
         let mut drop_ins: BTreeMap<String, BTreeMap<Vec<u8>, Node>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for dir in DIRS {
@@ -172,6 +181,7 @@ impl Units {
             let names = names.iter().filter_map(|node| std::str::from_utf8(node.name()).ok());
             units.scripts = names.map(str::to_owned).collect();
         }
+        units.note_started();
         Ok(units)
     }
 
@@ -183,8 +193,8 @@ impl Units {
         })
     }
 
-    /// Whether anything starts this unit: a link that enables it, or another unit.
-    pub(super) fn is_started(&self, unit: &Unit) -> bool {
+    /// Notes what is started by links that enable it and by other units.
+    fn note_started(&mut self) {
         const KEYS: [&str; 9] = [
             "Requires",
             "Requisite",
@@ -196,23 +206,43 @@ impl Units {
             "Unit",
             "Service",
         ];
-        let is = |name: &str| {
-            name == unit.name || template(name).is_some_and(|template| template == unit.name)
+        let mut started: HashSet<String> = HashSet::new();
+        let mut activators: HashMap<String, Vec<String>> = HashMap::new();
+        let mut start = |name: &str| {
+            if !started.contains(name) {
+                started.insert(name.to_owned());
+                started.extend(template(name));
+            }
         };
+        self.wanted.iter().for_each(|(_, name)| start(name));
+        for unit in self.iter() {
+            if let ("socket" | "timer" | "path", Some((stem, _))) =
+                (unit.kind(), unit.name.rsplit_once('.'))
+            {
+                activators.entry(stem.to_owned()).or_default().push(unit.name.clone());
+            }
+            for line in unit.files.iter().flat_map(|file| &file.lines) {
+                if let Line::Entry(_, key, value, _) = line
+                    && KEYS.contains(&key.as_str())
+                {
+                    value.split_whitespace().for_each(&mut start);
+                }
+            }
+        }
+        (self.started, self.activators) = (started, activators);
+    }
+
+    /// Whether anything starts this unit: a link that enables it, or another unit.
+    pub(super) fn is_started(&self, unit: &Unit) -> bool {
         let stem = unit.name.rsplit_once('.').map_or("", |(stem, _)| stem);
-        self.wanted.iter().any(|(_, name)| is(name))
-            || self.iter().any(|other| {
-                let starts = ["socket", "timer", "path"].contains(&other.kind())
-                    && other.name.rsplit_once('.').is_some_and(|(other, _)| other == stem);
-                let names =
-                    other.files.iter().flat_map(|file| &file.lines).any(|line| match line {
-                        Line::Entry(_, key, value, _) => {
-                            KEYS.contains(&key.as_str()) && value.split_whitespace().any(is)
-                        }
-                        _ => false,
-                    });
-                names || starts && other.name != unit.name
-            })
+        let activators = self.activators.get(stem);
+        self.started.contains(&unit.name)
+            || activators.is_some_and(|names| names.iter().any(|other| *other != unit.name))
+    }
+
+    /// Whether a unit of this name is masked.
+    pub(super) fn is_masked(&self, name: &str) -> bool {
+        matches!(self.found.get(name), Some(Found::Masked))
     }
 
     /// Whether systemd finds a unit of this name, masked or not, or something makes one.

@@ -5,8 +5,9 @@
 //! faults are found that are not there beneath the overlays.
 
 mod load;
+mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use provisioners::nearest;
 
@@ -14,15 +15,20 @@ use super::lints::{UNIT_EXEC, UNIT_MISSING, UNIT_NEEDS, UNIT_REFUSED, UNIT_SYNTA
 use crate::check::context::{Context, reach, text};
 use crate::check::{Finding, Findings, Lint, Severity, Stopped};
 use crate::look::accounts::Accounts;
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, Node, View, join};
 
 pub(super) use load::is_dependency;
-use load::{File, Line, Unit, Units, from_root};
+use load::{DIRS, File, Line, Unit, Units, from_root, template};
 
 /// The keys of all sections, as `systemd --dump-configuration-items` has them.
 const KEYS: &str = include_str!("keys.txt");
 /// What is there only when the machine is up.
 const LATER: [&str; 6] = ["/run/", "/tmp/", "/dev/", "/proc/", "/sys/", "/var/run/"];
+/// How many faults of one unit are told: who has not understood by then, will not.
+const FAULTS: usize = 200;
+/// How many keys that there are not are looked into, and how long they may be.
+const UNKNOWN: usize = 1000;
+const LONGEST: usize = 64;
 /// Where a program without a path is looked for.
 const PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -32,8 +38,10 @@ struct Fault {
     lint: &'static Lint,
     node: Node,
     message: String,
-    /// Whether anything starts the unit.
+    /// Whether anything starts the unit, and this keeps it from running.
     started: bool,
+    /// Where something is missing or not as it should be.
+    about: Vec<Vec<u8>>,
 }
 
 pub(super) fn units(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
@@ -51,15 +59,15 @@ pub(super) fn units(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
         old = faults.map(|f| (f.lint.name, f.node.path, f.message)).collect();
     }
     for fault in now {
-        let layer = match brought(&fault) {
-            true => context.layer(&fault.node).to_owned(),
-            false => context.judged_names(),
+        let layers = match brought(&fault) {
+            true => vec![context.layer(&fault.node).to_owned()],
+            false => context.culprits(&fault.about)?,
         };
-        let Fault { lint, node, message, started } = fault;
+        let Fault { lint, node, message, started, .. } = fault;
         let key = (lint.name, node.path, message);
         if !old.contains(&key) {
             let (_, path, message) = key;
-            let finding = Finding::new(lint, &layer, Some(&path), message);
+            let finding = Finding::new(lint, "", Some(&path), message).blames(layers);
             findings.push(match started {
                 true => finding,
                 false => finding.severity(Severity::Warning),
@@ -73,20 +81,29 @@ pub(super) fn units(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
 fn faults(view: &View, accounts: &Accounts) -> Result<Vec<Fault>, LookError> {
     let units = Units::of(view)?;
     let known = known(view, accounts)?;
-    let mut judge = Judge { view, units: &units, known, faults: Vec::new() };
+    let mut judge = Judge {
+        view,
+        units: &units,
+        known,
+        keys: Keys::default(),
+        faults: Vec::new(),
+        most: usize::MAX,
+    };
     for (link, name) in &units.wanted {
         if !units.has(name) {
             let message = format!("it enables {name}, which is not there");
-            judge.add(&UNIT_MISSING, link, message);
+            judge.add(&UNIT_MISSING, link, message, places_of(name));
         }
     }
     for unit in units.iter() {
         let before = judge.faults.len();
-        unit.files.iter().for_each(|file| judge.syntax(unit, file));
+        judge.most = before + FAULTS;
         judge.refused(unit);
+        judge.mount(unit);
         judge.needs(unit);
         judge.programs(unit)?;
         judge.accounts(unit);
+        unit.files.iter().for_each(|file| judge.syntax(unit, file));
         if judge.faults.len() > before && !units.is_started(unit) {
             judge.faults[before..].iter_mut().for_each(|fault| fault.started = false);
         }
@@ -118,19 +135,46 @@ struct Judge<'a> {
     view: &'a View,
     units: &'a Units,
     known: BTreeSet<String>,
+    keys: Keys,
     faults: Vec<Fault>,
+    /// How many there may be at this unit's end.
+    most: usize,
+}
+
+/// The paths at which a unit may be.
+fn places_of(name: &str) -> Vec<Vec<u8>> {
+    let names = [Some(name.to_owned()), template(name)];
+    let at = |name: String| DIRS.map(|dir| join(dir, name.as_bytes()));
+    names.into_iter().flatten().flat_map(at).collect()
+}
+
+fn paths_of(unit: &Unit) -> Vec<Vec<u8>> {
+    unit.files.iter().rev().map(|file| file.node.path.clone()).collect()
 }
 
 impl Judge<'_> {
-    fn add(&mut self, lint: &'static Lint, node: &Node, message: impl Into<String>) {
+    fn add(
+        &mut self,
+        lint: &'static Lint,
+        node: &Node,
+        message: impl Into<String>,
+        about: Vec<Vec<u8>>,
+    ) -> Option<&mut Fault> {
+        if self.faults.len() >= self.most {
+            return None;
+        }
         let (node, message, started) = (node.clone(), message.into(), true);
-        self.faults.push(Fault { lint, node, message, started });
+        self.faults.push(Fault { lint, node, message, started, about });
+        self.faults.last_mut()
     }
 
     /// Lines that systemd passes over with a warning.
     fn syntax(&mut self, unit: &Unit, file: &File) {
         let section = section(unit.kind());
         for line in &file.lines {
+            if self.faults.len() >= self.most {
+                return;
+            }
             let message = match line {
                 Line::Odd(number) => format!("line {number} has no `=`"),
                 Line::Entry(None, key, _, number) => {
@@ -145,29 +189,41 @@ impl Judge<'_> {
                     }
                     format!("line {number}: a unit of this kind has no section [{name}]")
                 }
-                Line::Entry(Some(in_section), key, _, number) => {
-                    if in_section.starts_with("X-") || key.starts_with("X-") || is_key(key) {
+                Line::Entry(Some(in_section), key, value, number) => {
+                    if in_section.starts_with("X-") || key.starts_with("X-") {
                         continue;
                     }
-                    // Later versions of systemd have more keys: only slips are told.
-                    let Some(near) = nearest(key, KEYS.lines()).filter(|near| is_slip(near, key))
-                    else {
+                    if !values::is_possible(in_section, key, value) {
+                        format!("line {number}: {key}={value} is no value of it")
+                    } else if let Some(near) = self.keys.meant(key) {
+                        format!("line {number}: there is no {key}=; is {near}= meant?")
+                    } else {
                         continue;
-                    };
-                    format!("line {number}: there is no {key}=; is {near}= meant?")
+                    }
                 }
             };
-            self.add(&UNIT_SYNTAX, &file.node, message);
+            self.add(&UNIT_SYNTAX, &file.node, message, Vec::new());
         }
     }
 
     /// Units that systemd refuses to load.
     fn refused(&mut self, unit: &Unit) {
         let Some(file) = unit.files.first() else { return };
-        let node = file.node.clone();
-        let has = |section: &str, key: &str| !unit.values(section, key).is_empty();
+        let mut node = file.node.clone();
+        let has = |section: &str, key: &str| {
+            unit.values(section, key)
+                .iter()
+                .any(|(_, value)| values::is_possible(section, key, value))
+        };
         let message = match unit.kind() {
-            "service" => service(unit),
+            "service" => {
+                // A drop-in that adds one to those that there are.
+                let starts = unit.values("Service", "ExecStart");
+                if let Some((last, _)) = starts.get(1..).and_then(<[_]>::last) {
+                    node = last.node.clone();
+                }
+                service(unit)
+            }
             "socket" => {
                 let keys = [
                     "ListenStream",
@@ -211,7 +267,25 @@ impl Judge<'_> {
             _ => None,
         };
         if let Some(message) = message {
-            self.add(&UNIT_REFUSED, &node, message);
+            self.add(&UNIT_REFUSED, &node, message, paths_of(unit));
+        }
+    }
+
+    /// A mount has the name of the place that it mounts.
+    fn mount(&mut self, unit: &Unit) {
+        let section = match unit.kind() {
+            "mount" => "Mount",
+            "automount" => "Automount",
+            _ => return,
+        };
+        let Some((file, place)) = unit.values(section, "Where").pop() else { return };
+        if place.starts_with('/') && !place.contains('%') {
+            let name = format!("{}.{}", values::path_as_name(place), unit.kind());
+            if name != unit.name {
+                let node = file.node.clone();
+                let message = format!("Where={place}, whose unit is to be called {name}");
+                self.add(&UNIT_REFUSED, &node, message, paths_of(unit));
+            }
         }
     }
 
@@ -219,9 +293,14 @@ impl Judge<'_> {
     fn needs(&mut self, unit: &Unit) {
         for key in ["Requires", "Requisite", "BindsTo"] {
             for (file, value) in unit.values("Unit", key) {
-                for name in value.split_whitespace().filter(|name| !self.units.has(name)) {
-                    let node = file.node.clone();
-                    self.add(&UNIT_NEEDS, &node, format!("{key}={name}, which is not there"));
+                for name in value.split_whitespace() {
+                    let what = match self.units.has(name) {
+                        false => "not there",
+                        true if self.units.is_masked(name) => "masked",
+                        true => continue,
+                    };
+                    let message = format!("{key}={name}, which is {what}");
+                    self.add(&UNIT_NEEDS, &file.node.clone(), message, places_of(name));
                 }
             }
         }
@@ -241,7 +320,8 @@ impl Judge<'_> {
             && let Some(file) = unit.files.first()
         {
             let node = file.node.clone();
-            self.add(&UNIT_NEEDS, &node, format!("it is to start {started}, which is not there"));
+            let message = format!("it is to start {started}, which is not there");
+            self.add(&UNIT_NEEDS, &node, message, places_of(&started));
         }
     }
 
@@ -256,12 +336,21 @@ impl Judge<'_> {
         {
             return Ok(());
         }
-        for key in ["ExecStartPre", "ExecStart", "ExecStartPost"] {
+        let starts = ["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost"];
+        // It runs without them, until it is to end.
+        let later = ["ExecReload", "ExecStop", "ExecStopPost"];
+        for key in starts.iter().chain(&later) {
             for (file, value) in unit.values(section, key) {
                 let Some(program) = program(value) else { continue };
                 if let Some(what) = self.program(&program)? {
-                    let node = file.node.clone();
-                    self.add(&UNIT_EXEC, &node, format!("{key}={program}, which {what}"));
+                    let paths = match program.starts_with('/') {
+                        true => vec![from_root(&program)],
+                        false => PATH.map(|dir| from_root(&format!("{dir}/{program}"))).to_vec(),
+                    };
+                    let message = format!("{key}={program}, which {what}");
+                    if let Some(fault) = self.add(&UNIT_EXEC, &file.node, message, paths) {
+                        fault.started = !later.contains(key);
+                    }
                 }
             }
         }
@@ -274,8 +363,8 @@ impl Judge<'_> {
                 if odd || made || state || reach(self.view, &from_root(value))?.is_some() {
                     continue;
                 }
-                let node = file.node.clone();
-                self.add(&UNIT_EXEC, &node, format!("{key}={value}, which is not there"));
+                let message = format!("{key}={value}, which is not there");
+                self.add(&UNIT_EXEC, &file.node.clone(), message, vec![from_root(value)]);
             }
         }
         Ok(())
@@ -335,8 +424,9 @@ impl Judge<'_> {
             for name in value.split_whitespace() {
                 let number = name.bytes().all(|byte| byte.is_ascii_digit());
                 if !number && !name.contains('%') && !self.known.contains(name) {
-                    let node = file.node.clone();
-                    self.add(&UNIT_USER, &node, format!("{key}={name}, whom nobody knows"));
+                    let message = format!("{key}={name}, whom nobody knows");
+                    let accounts = [&b"etc/passwd"[..], b"etc/group"].map(<[u8]>::to_vec).to_vec();
+                    self.add(&UNIT_USER, &file.node.clone(), message, accounts);
                 }
             }
         }
@@ -349,7 +439,8 @@ fn service(unit: &Unit) -> Option<&'static str> {
     let (start, stop) = (values("ExecStart"), values("ExecStop"));
     let ends = unit.value("Unit", "SuccessAction").is_some_and(|action| action != "none");
     let bus = unit.value("Service", "BusName").is_some();
-    let kind = match unit.value("Service", "Type") {
+    let said = unit.value("Service", "Type");
+    let kind = match said.filter(|kind| values::is_possible("Service", "Type", kind)) {
         Some(kind) => kind,
         None if bus => "dbus",
         None if start.is_empty() => "oneshot",
@@ -389,8 +480,36 @@ fn section(kind: &str) -> Option<&'static str> {
     })
 }
 
-fn is_key(key: &str) -> bool {
-    KEYS.lines().any(|known| known == key)
+/// What is known of keys.
+struct Keys {
+    all: HashSet<&'static str>,
+    /// Those that there are not, and which ones are meant: to find that out takes its time.
+    unknown: HashMap<String, Option<&'static str>>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Keys { all: KEYS.lines().collect(), unknown: HashMap::new() }
+    }
+}
+
+impl Keys {
+    /// Which key is meant by one that there is not. Later versions of systemd have more: only slips
+    /// are told.
+    fn meant(&mut self, key: &str) -> Option<&'static str> {
+        if self.all.contains(key) || key.len() > LONGEST {
+            return None;
+        }
+        if let Some(meant) = self.unknown.get(key) {
+            return *meant;
+        }
+        if self.unknown.len() >= UNKNOWN {
+            return None;
+        }
+        let meant = nearest(key, self.all.iter().copied()).filter(|near| is_slip(near, key));
+        self.unknown.insert(key.to_owned(), meant);
+        meant
+    }
 }
 
 /// Whether one is the other with a slip of the fingers: two letters at the most.
@@ -407,9 +526,9 @@ fn program(command: &str) -> Option<String> {
     {
         return None;
     }
-    let program = match rest.strip_prefix('"') {
-        Some(quoted) => quoted.split('"').next()?,
-        None => rest.split_whitespace().next()?,
+    let program = match rest.chars().next()? {
+        quote @ ('"' | '\'') => rest[1..].split(quote).next()?,
+        _ => rest.split_whitespace().next()?,
     };
     let known = !program.is_empty() && !program.contains(['%', '$', '\\']);
     known.then(|| program.to_owned())

@@ -1,0 +1,152 @@
+//! What `check` says of rights, secrets and hostile text: what is a package's own is told apart from
+//! what somebody made of it.
+
+use serde_json::Value;
+
+use super::archive::{Archive, PROGRAM};
+use super::{Pair, base, findings};
+
+const PAM: &str = "auth required pam_unix.so\n";
+const SETUID: u32 = 0o104755;
+
+/// The base, with a package that has a program, a setuid program and a file of PAM's.
+fn packaged(version: &str) -> Archive {
+    let mut base = base();
+    package(&mut base, version);
+    base
+}
+
+fn package(archive: &mut Archive, version: &str) {
+    let login = format!("login of {version}");
+    let sums = [("usr/bin/login", &login[..]), ("bin/mount", "mount")];
+    let sums = sums.map(|(path, content)| format!("{:x}  {path}\n", md5(content)));
+    let paths = "/.\n/usr/bin/login\n/bin/mount\n/etc/pam.d/login\n";
+    let status = format!(
+        "{}\nPackage: login\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\
+         Conffiles:\n /etc/pam.d/login {:x}\n",
+        super::STATUS,
+        md5(PAM)
+    );
+    archive.file("var/lib/dpkg/status", status);
+    archive.file("var/lib/dpkg/info/login.list", paths);
+    archive.file("var/lib/dpkg/info/login.md5sums", sums.concat());
+    archive.put("usr/bin/login", PROGRAM, login);
+    archive.put("usr/bin/mount", SETUID, "mount");
+    archive.file("etc/pam.d/login", PAM);
+}
+
+fn md5(content: &str) -> md5::digest::Output<md5::Md5> {
+    use md5::Digest;
+    md5::Md5::digest(content)
+}
+
+/// Lint, severity and path of what is found in an overlay.
+fn found(base: &Archive, make: impl FnOnce(&mut Archive)) -> Vec<String> {
+    let mut overlay = Archive::new();
+    make(&mut overlay);
+    let findings = Pair::new(base, &overlay.gzip()).findings(&["--only", "safe"]);
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    findings
+        .iter()
+        .map(|f| [text(f, "lint"), text(f, "severity"), text(f, "path")].join(" "))
+        .collect()
+}
+
+#[test]
+fn what_somebody_made_of_a_package_s_file_is_not_taken_for_the_package_s() {
+    let base = packaged("1");
+    let of = |make: &dyn Fn(&mut Archive)| found(&base, make);
+    assert_eq!(
+        of(&|overlay| {
+            overlay.put("usr/bin/login", SETUID, "login of 1");
+        }),
+        ["safe/setuid warning /usr/bin/login"]
+    );
+    assert_eq!(
+        of(&|overlay| {
+            overlay.file("etc/pam.d/login", format!("auth sufficient pam_permit.so\n{PAM}"));
+        }),
+        ["safe/pam warning /etc/pam.d/login"]
+    );
+    // Of the same size.
+    assert_eq!(
+        of(&|overlay| {
+            overlay.put("usr/bin/mount", SETUID, "other");
+        }),
+        ["safe/setuid warning /usr/bin/mount"]
+    );
+    assert_eq!(
+        of(&|overlay| {
+            overlay.put("usr/bin/mount", SETUID, "mount");
+        }),
+        [] as [&str; 0]
+    );
+    let token = "t=ghp_abcdefghijklmnopqrstuvwxyz0123456789\n";
+    assert_eq!(
+        of(&|overlay| {
+            overlay.file("etc/pam.d/login", format!("{PAM}# {token}"));
+        }),
+        ["safe/token error /etc/pam.d/login", "safe/pam warning /etc/pam.d/login"]
+    );
+    // What a package brings that is installed deserves a look, no more.
+    let brought = found(&super::base(), |overlay| {
+        package(overlay, "2");
+        overlay.put("usr/bin/login", SETUID, "login of 2");
+    });
+    let notes = ["safe/setuid note /usr/bin/login", "safe/setuid note /usr/bin/mount"];
+    assert_eq!(brought, [&notes[..], &["safe/pam note /etc/pam.d/login"]].concat());
+}
+
+#[test]
+fn what_stands_in_an_image_does_nothing_to_a_terminal() {
+    let evil = "\u{1b}]0;owned\u{7}\u{202e}x";
+    let mut overlay = Archive::new();
+    overlay.file("etc/resolv.conf", format!("nameserver {evil}\n"));
+    overlay.file(
+        "etc/systemd/system/tool.service",
+        format!("[Unit]\nRequires={evil}.service\n[Service]\nUser={evil}\nExecStart=/{evil}\n"),
+    );
+    overlay.file("etc/shadow", format!("root:*:1::::::\ngames:*:1::::::\n{evil}::1::::::\n"));
+    overlay.link(&format!("etc/{evil}"), evil);
+    let pair = Pair::new(&base(), &overlay.gzip());
+    for form in [&[][..], &["--json"], &["--sarif"]] {
+        let said = pair.check(&[&["base.cpio", "o.cpio.gz"], form].concat());
+        let all = said.stdout + &said.stderr;
+        assert!(all.contains("owned"), "{all}");
+        let bad = |c: char| c == '\u{202e}' || c.is_control() && c != '\n';
+        assert!(!all.contains(bad) && !all.contains("\\u001b"), "{all}");
+    }
+}
+
+#[test]
+fn a_proxy_s_password_is_not_told_however_long_it_is() {
+    let password = "secret".repeat(20);
+    let mut overlay = Archive::new();
+    overlay.file("etc/environment", format!("http_proxy=http://user:{password}@proxy:3128\n"));
+    overlay.file("etc/nginx/site.conf", "proxy_pass http://backend:80;\n");
+    overlay.file("etc/tool/x.py", "proxy = 'http://example.org'\n");
+    let pair = Pair::new(&base(), &overlay.gzip());
+    let said = pair.check(&["base.cpio", "o.cpio.gz", "--json", "--only", "safe"]);
+    assert!(!said.stdout.contains("secret"), "{}", said.stdout);
+    let found = findings(&said);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0]["lint"], "safe/proxy");
+}
+
+#[test]
+fn secrets_are_found_in_scripts_and_soon() {
+    let body = "MIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi9o5dtLyOuHgYkvHS8xYoxhzLr\n".repeat(3);
+    let key = format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n");
+    let token = "ghp_abcdefghijklmnopqrstuvwxyz0123456789";
+    let found = found(&base(), |overlay| {
+        overlay.program("usr/local/bin/key", format!("#!/bin/sh\ncat <<E\n{key}E\n"));
+        overlay.program("usr/local/bin/token", format!("#!/bin/sh\nexport T={token}\n"));
+        // Takes hours where each beginning is followed to its end.
+        for number in 0..8 {
+            overlay.file(&format!("opt/{number}"), "ghp_".repeat((256 << 10) / 4));
+        }
+    });
+    let told =
+        ["safe/private-key error /usr/local/bin/key", "safe/token error /usr/local/bin/token"];
+    assert_eq!(found, told);
+}
