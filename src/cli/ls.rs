@@ -134,7 +134,7 @@ impl List<'_> {
                 Ok(Walk::Into)
             });
         }
-        view.walk_layered::<Failure>(top, &mut |dir, inside| {
+        view.walk_layered(top, |dir, inside| {
             self.table(dir, inside, above)?;
             Ok(Walk::Into)
         })
@@ -265,7 +265,7 @@ impl List<'_> {
                 let item = self.item(&opened.view.layers_at(top)?, &path)?;
                 return document.item(&mut self.out, &item);
             }
-            opened.view.walk_layered::<Failure>(&top, &mut |dir, inside| {
+            opened.view.walk_layered(&top, |dir, inside| {
                 for layered in inside {
                     let path = crate::look::join(&dir.path, &layered.name);
                     let item = self.item(layered, &path)?;

@@ -223,7 +223,7 @@ fn a_directory_in_several_places_ends_every_walk_with_an_error() {
         );
         let root = view.root().unwrap();
         assert!(crate::look::usage::by_directory(&view, &root, 9).is_err());
-        assert!(view.walk_layered::<LookError>(&root, &mut |_, _| Ok(Walk::Into)).is_err());
+        assert!(view.walk_layered(&root, |_, _| Ok::<_, LookError>(Walk::Into)).is_err());
         assert_eq!(crate::look::usage::memory(&view, 0).unwrap().entries, entries);
         let all = crate::extract::Selection::default();
         let out = layers.new.path().join("out");

@@ -162,6 +162,15 @@ fn is_writable(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     }
 }
 
+/// Whether a name in a writable directory can be given to something else: in a sticky one, only
+/// what is one's own.
+fn is_replaceable(dir: BorrowedFd<'_>, name: &Path) -> Result<bool, Errno> {
+    let (us, dir_stat) = (geteuid(), fstat(dir)?);
+    let theirs = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let ours = [dir_stat.st_uid, theirs.st_uid].contains(&us.as_raw());
+    Ok(us.is_root() || ours || dir_stat.st_mode & 0o1000 == 0)
+}
+
 /// A directory of ours that was not writable, and gets its mode back.
 struct Unlocked<'a> {
     dir: BorrowedFd<'a>,
@@ -202,7 +211,7 @@ pub(super) fn into(
     // The stage was made in the target, whatever has its name by now.
     let pair = Pair { from: stage.dir(), to: stage.place.as_fd(), path: target };
     let mut found = Vec::new();
-    pair.look(&mut found)?;
+    pair.look(force, &mut found)?;
     if let Some(path) = found.first().cloned()
         && !force
     {
@@ -241,7 +250,7 @@ impl Pair<'_> {
     }
 
     /// Finds what is there and would be overwritten, and what cannot be written to.
-    fn look(&self, found: &mut Vec<PathBuf>) -> Result<(), ExtractError> {
+    fn look(&self, force: bool, found: &mut Vec<PathBuf>) -> Result<(), ExtractError> {
         let mut moves = false;
         for (name, ours, theirs) in self.names()? {
             let path = self.path.join(&name);
@@ -252,13 +261,16 @@ impl Pair<'_> {
                     chmodat(self.from, &name, Mode::RWXU, AtFlags::empty())
                         .map_err(failed(&path))?;
                     let (from, to) = self.below(&name)?;
-                    Pair { from: from.as_fd(), to: to.as_fd(), path: &path }.look(found)?;
+                    Pair { from: from.as_fd(), to: to.as_fd(), path: &path }.look(force, found)?;
                 }
                 Some(theirs) if ours.is_dir() || theirs.is_dir() => {
                     return Err(ExtractError::InTheWay { path });
                 }
                 Some(_) => {
                     moves = true;
+                    if force && !is_replaceable(self.to, &name).map_err(failed(&path))? {
+                        return Err(failed(&path)(Errno::PERM));
+                    }
                     found.push(path);
                 }
             }

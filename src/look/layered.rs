@@ -61,9 +61,6 @@ pub(crate) struct Hider {
     pub(crate) whiteout: bool,
 }
 
-/// Who is shown a directory with the names in it, and says how the walk goes on.
-pub type VisitLayered<'a, E> = dyn FnMut(&Node, &[Layered]) -> Result<Walk, E> + 'a;
-
 impl View {
     /// The names in the directory `dir`, also those that a layer deletes, sorted; with what each
     /// layer has of them. Nothing is in anything but a directory.
@@ -112,7 +109,7 @@ impl View {
     pub fn walk_layered<E: From<LookError>>(
         &self,
         top: &Node,
-        visit: &mut VisitLayered<'_, E>,
+        mut visit: impl FnMut(&Node, &[Layered]) -> Result<Walk, E>,
     ) -> Result<(), E> {
         let mut pending = vec![vec![top.clone()].into_iter()];
         let mut visited = Visited::default();

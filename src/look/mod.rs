@@ -7,7 +7,7 @@
 //! - A [`Node`] is one name of the merged root. Its path is from the root, without a leading slash,
 //!   bytewise; the root's is empty. Nodes hold no references: they are good as long as the view.
 //! - Walks are in tree order: names compared bytewise, a directory before what is in it. They go into
-//!   each directory once: one that an image has in several places is damage (`Visited`).
+//!   each directory once: one that an image has in several places is damage.
 //! - Damage is an error that names the image, and the path at which it was met.
 
 pub mod accounts;

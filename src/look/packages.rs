@@ -57,7 +57,7 @@ impl Package {
         known.extend(conffiles.map(|(_, md5)| md5.clone().into_bytes()));
         for stem in [format!("{}:{}", self.name, self.architecture), self.name.clone()] {
             let path = format!("var/lib/dpkg/info/{stem}.md5sums");
-            let Some(sums) = view.find(path.as_bytes(), Follow::Yes)?.filter(Node::is_file) else {
+            let Some(sums) = view.sought(path.as_bytes())?.filter(Node::is_file) else {
                 continue;
             };
             // "MD5  usr/bin/tool"
@@ -239,7 +239,9 @@ fn parse(paragraph: &str, most: usize) -> Option<Package> {
             }
         } else if let Some((name, value)) = line.split_once(':') {
             field = name;
-            fields.insert(name, value.trim());
+            if ["Package", "Architecture", "Version", "Status"].contains(&name) {
+                fields.insert(name, value.trim());
+            }
         }
     }
     let text = |name: &str| fields.get(name).map(|&value| value.to_owned());
@@ -273,6 +275,16 @@ mod tests {
         let conffile = b"etc/ld.so.conf.d/x86_64-linux-gnu.conf".to_vec();
         assert_eq!(libc.conffiles, [(conffile, "d4e7a7b88a71b5ff".to_owned())]);
         assert!(libc.is_installed() && !packages.get("gone").unwrap().is_installed());
+    }
+
+    #[test]
+    fn more_than_any_system_has_is_not_kept() {
+        let conffiles = "Package: many\nConffiles:\n".to_owned() + &" /a b\n".repeat(ENTRIES_MOST);
+        let packages = Packages::parse(&format!("{conffiles}\n{conffiles}"));
+        let kept: usize = packages.iter().map(|(_, package)| 1 + package.conffiles.len()).sum();
+        assert!(kept <= ENTRIES_MOST + 1, "{kept}");
+        let text: String = (0..ENTRIES_MOST + 9).map(|n| format!("Package: {n}\n\n")).collect();
+        assert!(Packages::parse(&text).iter().count() <= ENTRIES_MOST);
     }
 
     #[test]

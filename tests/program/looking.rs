@@ -369,6 +369,14 @@ fn a_folder_that_cannot_be_filled_stays_as_it_is() {
             assert_eq!(fs::read(there.join("a/file")).unwrap(), b"old");
             assert_eq!(fs::read_dir(&there).unwrap().count(), 3, "nothing is left");
             stage.give(&there.join("b"), who);
+            // As in /tmp: what is another one's stays.
+            fs::write(there.join("b/file"), "root").unwrap();
+            std::os::unix::fs::chown(there.join("b"), Some(0), Some(0)).unwrap();
+            fs::set_permissions(there.join("b"), fs::Permissions::from_mode(0o1777)).unwrap();
+            run(&["-C", "there", "--force"]).code(2).says(&["there/b/file: Operation not"]);
+            assert_eq!(fs::read(there.join("a/file")).unwrap(), b"old");
+            fs::remove_file(there.join("b/file")).unwrap();
+            stage.give(&there.join("b"), who);
         }
         // One's own is no hindrance, and stays as it was.
         fs::set_permissions(there.join("b"), fs::Permissions::from_mode(0o555)).unwrap();

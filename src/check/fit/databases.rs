@@ -17,13 +17,33 @@ use crate::look::{LookError, Node, View};
 const MOST: usize = 16 << 20;
 const STATUS: &[u8] = b"var/lib/dpkg/status";
 
-/// Whether the overlays' dpkg database is true of the packages of the base.
+/// Whether the overlays' dpkg databases are true of the packages beneath them.
 pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    let roots = context.roots()?;
-    let Some(below) = &roots.below else { return Ok(()) };
-    let view = &roots.view;
-    let Some(status) = reach(view, STATUS)?.filter(|status| status.layer() >= context.first())
-    else {
+    each(context, &mut |index, view, below| packages_of(context, index, view, below, findings))
+}
+
+/// Hands each judged layer over others to `judge`: its place in the stack, what the stack shows up to
+/// it, and without it. A database hides the one beneath it, also that of another judged overlay.
+fn each(
+    context: &Context<'_>,
+    judge: &mut dyn FnMut(usize, &View, &View) -> Result<(), Stopped>,
+) -> Result<(), Stopped> {
+    let all = &context.roots()?.view;
+    let lowest = |count| all.lowest(count).map_err(|e| Stopped::CannotRun(e.to_string()));
+    for (index, _) in context.judged().filter(|(index, _)| *index > 0) {
+        judge(index, &lowest(index + 1)?, &lowest(index)?)?;
+    }
+    Ok(())
+}
+
+fn packages_of(
+    context: &Context<'_>,
+    index: usize,
+    view: &View,
+    below: &View,
+    findings: &mut Findings<'_>,
+) -> Result<(), Stopped> {
+    let Some(status) = reach(view, STATUS)?.filter(|status| status.layer() == index) else {
         return Ok(());
     };
     if context.saw(&status, below)? {
@@ -36,7 +56,7 @@ pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
             // What the overlay removed, its database has a right not to know.
             continue;
         };
-        let own = record.layer() >= context.first();
+        let own = record.layer() == index;
         let version = &package.version;
         let message = match says.get(name).filter(|package| package.is_installed()) {
             None => format!("{name} {version} of the base is installed, and not in it"),
@@ -102,20 +122,28 @@ fn is_there(view: &View, package: &Package) -> Result<bool, LookError> {
     Ok(nothing)
 }
 
-/// Configuration files of the base's packages that the overlays have their own versions of.
+/// Configuration files of the packages beneath that the overlays have their own versions of.
 pub(super) fn conffiles(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    let roots = context.roots()?;
-    let Some(below) = &roots.below else { return Ok(()) };
+    each(context, &mut |index, view, below| conffiles_of(context, index, view, below, findings))
+}
+
+fn conffiles_of(
+    context: &Context<'_>,
+    index: usize,
+    view: &View,
+    below: &View,
+    findings: &mut Findings<'_>,
+) -> Result<(), Stopped> {
     for (name, package) in Packages::read(below)?.iter() {
         for (path, _) in &package.conffiles {
-            let Some(now) = roots.view.find(path, Follow::No).or_else(no_way)? else { continue };
-            if now.layer() < context.first() || !now.is_file() {
+            let Some(now) = view.find(path, Follow::No).or_else(no_way)? else { continue };
+            if now.layer() != index || !now.is_file() {
                 continue;
             }
             let Some(before) = below.find(path, Follow::No).or_else(no_way)? else { continue };
             let same = before.is_file()
                 && before.attr.size == now.attr.size
-                && below.digest(&before)? == roots.view.digest(&now)?;
+                && below.digest(&before)? == view.digest(&now)?;
             if !same {
                 let message = format!("a configuration file of {name} {}", package.version);
                 findings.add(&CONFFILE, context.layer(&now), &now.path, message);
@@ -133,19 +161,27 @@ fn no_way(error: LookError) -> Result<Option<Node>, LookError> {
     }
 }
 
-/// Whether the accounts of the base are still there.
+/// Whether the accounts of what is beneath are still there.
 pub(super) fn accounts(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    let roots = context.roots()?;
-    let Some(below) = &roots.below else { return Ok(()) };
-    let now = context.accounts()?;
+    each(context, &mut |index, view, below| accounts_of(context, index, view, below, findings))
+}
+
+fn accounts_of(
+    context: &Context<'_>,
+    index: usize,
+    view: &View,
+    below: &View,
+    findings: &mut Findings<'_>,
+) -> Result<(), Stopped> {
+    let now = Accounts::read(view)?;
     let before = Accounts::read(below)?;
     let of = [
         ("etc/passwd", "user", before.users(), now.users()),
         ("etc/group", "group", before.groups(), now.groups()),
     ];
     for (path, what, before, now) in of {
-        let Some(file) = reach(&roots.view, path.as_bytes())? else { continue };
-        if file.layer() < context.first() || context.saw(&file, below)? {
+        let Some(file) = reach(view, path.as_bytes())? else { continue };
+        if file.layer() != index || context.saw(&file, below)? {
             continue;
         }
         for (name, id) in before {

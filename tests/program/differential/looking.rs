@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use overcoat::diff::{Aspect, Diff, Kind, Options, Totals};
 use overcoat::extract::{Selection, folder};
-use overcoat::look::{LookError, View, Walk, join};
+use overcoat::look::{LookError, Node, View, Walk, join};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 
@@ -66,10 +66,10 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
         (1..view.names().len()).map(|count| view.lowest(count).unwrap()).collect();
     // Whether the lowest layers, that many, show something there.
     let shows = |count: usize, path: &[u8]| match lowest.get(count - 1) {
-        Some(view) => exact(view, path).is_some(),
+        Some(view) => exactly(view, path).is_some(),
         None => all.contains_key(&escape(path)),
     };
-    view.walk_layered::<LookError>(&view.root().unwrap(), &mut |dir, inside| {
+    view.walk_layered(&view.root().unwrap(), |dir, inside| {
         let mut deleted = BTreeSet::new();
         for one in inside.iter().filter(|one| one.node.is_none()) {
             let path = join(&dir.path, &one.name);
@@ -82,22 +82,22 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
             }
         }
         for view in &lowest {
-            let Some(below) = exact(view, &dir.path) else { continue };
+            let Some(below) = exactly(view, &dir.path) else { continue };
             for node in view.children(&below)? {
                 let told = all.contains_key(&escape(&node.path)) || deleted.contains(&node.path);
                 assert!(told, "/{}: hidden, and not told", escape(&node.path));
             }
         }
-        Ok(Walk::Into)
+        Ok::<_, LookError>(Walk::Into)
     })
     .unwrap();
     Ok(())
 }
 
-/// What is at a path, no link on the way followed.
-fn exact(view: &View, path: &[u8]) -> Option<Node> {
-    let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
-    names.fold(Some(view.root().unwrap()), |dir, name| view.child(&dir?, name).unwrap())
+/// What a view shows at a path, through no links.
+fn exactly(view: &View, path: &[u8]) -> Option<Node> {
+    let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
+    names.try_fold(view.root().unwrap(), |dir, name| view.child(&dir, name).unwrap())
 }
 
 fn extracted(view: &View, to: &Path, all: &Listing) -> Result<(), TestCaseError> {
