@@ -23,6 +23,10 @@ use crate::serve::Catalogue;
 const TOLD: usize = 10;
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Exit code: 0 when nothing is wrong, 1 when an error was found (with --deny, a warning or a note), 2 when
+it cannot be told. What is known and meant is silenced in the project file, by `check: skip:`, with a
+reason; `check: budget:` sets limits.")]
 pub(super) struct Args {
     /// What to judge: a base and the overlays over it, the lowest first; or images of the project by
     /// name, or all of them

@@ -59,13 +59,13 @@ fn packages_of(
         let own = record.layer() == index;
         let version = &package.version;
         let message = match says.get(name).filter(|package| package.is_installed()) {
-            None => format!("{name} {version} of the base is installed, and not in it"),
+            None => format!("{name} {version} is installed beneath it, and not in it"),
             Some(said) if said.version == *version => continue,
             Some(said) if !own => {
-                format!("{name} is said to be {}, and the base's is {version}", said.version)
+                format!("{name} is said to be {}, and {version} is beneath it", said.version)
             }
             Some(said) if compare(&said.version, version) == Ordering::Less => format!(
-                "{name} {} of the overlay lies over the newer {version} of the base: files of both \
+                "{name} {} of the overlay lies over the newer {version} beneath it: files of both \
                  are mixed",
                 said.version
             ),
@@ -188,13 +188,15 @@ fn accounts_of(
             let message = match now.get(name) {
                 Some(other) if other == id => continue,
                 Some(other) => {
-                    format!("the {what} {name} is number {id} in the base, and {other} here")
+                    format!("the {what} {name} is number {id} beneath it, and {other} here")
                 }
                 None => match now.iter().find(|(_, other)| *other == id) {
                     Some((taken, _)) => {
-                        format!("the {what} {name} of the base is missing: {id} is {taken} here")
+                        format!(
+                            "the {what} {name} from beneath it is missing: {id} is {taken} here"
+                        )
                     }
-                    None => format!("the {what} {name} (number {id}) of the base is missing"),
+                    None => format!("the {what} {name} (number {id}) from beneath it is missing"),
                 },
             };
             findings.add(&ACCOUNTS, context.layer(&file), path.as_bytes(), message);

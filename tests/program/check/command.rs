@@ -230,6 +230,23 @@ fn of_several_overlays_the_one_that_did_it_is_blamed() {
 }
 
 #[test]
+fn an_overlay_is_held_against_another_beneath_it() {
+    let with = |line: &str| {
+        let mut overlay = Archive::new();
+        overlay.file("etc/passwd", format!("{}{line}", super::PASSWD));
+        overlay
+    };
+    let pair = Pair::new(&base(), &with("a:x:999:0::/:/bin/sh\n").gzip());
+    fs::write(pair.path("b.cpio.gz"), with("b:x:999:0::/:/bin/sh\n").gzip()).unwrap();
+    let only = ["--only", "fit/accounts"];
+    let alone = pair.check(&[&["base.cpio", "b.cpio.gz"][..], &only].concat());
+    assert_eq!(alone.code, 0, "{}", alone.stdout);
+    let both = pair.check(&[&["base.cpio", "o.cpio.gz", "b.cpio.gz"][..], &only].concat());
+    let text = "b.cpio.gz:/etc/passwd: the user a from beneath it is missing: 999 is b here";
+    assert!(both.code == 1 && both.stdout.contains(text), "{}", both.stdout);
+}
+
+#[test]
 fn what_is_probably_not_what_was_meant_is_said() {
     let pair = project("");
     let alone = pair.check(&["o.cpio.gz"]).stderr;

@@ -117,7 +117,7 @@ fn the_discovery_overlay_fits_its_base_and_newer_ones_as_far_as_they_let_it() {
     assert_eq!(code, 1);
     let said: Vec<_> = found.iter().map(|f| (text(f, "lint"), text(f, "path"))).collect();
     assert_eq!(said, [("fit/package-database", "/var/lib/dpkg/status")], "{found:#?}");
-    let message = format!("libc6 is said to be {version}, and the base's is 2.36-9+deb12u99");
+    let message = format!("libc6 is said to be {version}, and 2.36-9+deb12u99 is beneath it");
     assert_eq!(text(&found[0], "message"), message);
 
     // A library is gone, with its package.
