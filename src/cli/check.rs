@@ -21,6 +21,8 @@ use crate::serve::Catalogue;
 
 /// How many findings of a lint are told.
 const TOLD: usize = 10;
+/// How many lints are named that could not look.
+const NAMED: usize = 4;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -302,6 +304,16 @@ fn tell_all(reports: &[Report], args: &Args) -> Result<(), Failure> {
     for report in reports {
         tell(&mut out, report, args, reports.len() > 1)?;
     }
+    // A silence that is one of several images' is in vain if it is for all of them.
+    let is_used = |name: &str| {
+        let mut silenced = reports.iter().flat_map(|report| &report.silenced);
+        silenced.any(|silenced| silenced.finding.lint.name == name)
+    };
+    for report in reports {
+        for lint in report.idle_silences.iter().filter(|lint| !is_used(lint)) {
+            say(&format!("{}: the project silences {lint}, which was not found", report.name));
+        }
+    }
     for report in reports.iter().filter(|_| args.base.is_some()) {
         let verdict = match report.count(Severity::Error) {
             0 => out.paint(Colour::Green, "fits"),
@@ -335,19 +347,16 @@ fn tell(out: &mut Out, report: &Report, args: &Args, several: bool) -> Result<()
         }
         out.line(&format!("  mend: {}", lint.mend))?;
     }
+    out.flush()?;
     for hint in &report.hints {
         say(&format!("{}: {}", report.name, plain(hint)));
     }
     for not_run in &report.not_run {
-        say(&format!(
-            "{}: could not look for {}: {}",
-            report.name,
-            not_run.lints.join(", "),
-            not_run.reason
-        ));
-    }
-    for lint in &report.idle_silences {
-        say(&format!("{}: the project silences {lint}, which was not found", report.name));
+        let lints = match not_run.lints.len() {
+            0..=NAMED => not_run.lints.join(", "),
+            count => format!("{count} lints (--json names them)"),
+        };
+        say(&format!("{}: could not look for {lints}: {}", report.name, not_run.reason));
     }
     if args.base.is_none() {
         say(&format!("{}: {}", report.name, summary(report)));

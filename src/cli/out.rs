@@ -59,9 +59,14 @@ impl Out {
         }
     }
 
+    /// Has what was written come before what is said next on standard error.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        self.to.flush().map_err(failed)
+    }
+
     /// What was written is really written.
     pub(super) fn finish(mut self) -> Result<(), Failure> {
-        self.to.flush().map_err(failed)
+        self.flush()
     }
 }
 
