@@ -302,17 +302,7 @@ fn of_project(
 fn tell_all(reports: &[Report], args: &Args) -> Result<(), Failure> {
     let mut out = Out::new();
     for report in reports {
-        tell(&mut out, report, args, reports.len() > 1)?;
-    }
-    // A silence that is one of several images' is in vain if it is for all of them.
-    let is_used = |name: &str| {
-        let mut silenced = reports.iter().flat_map(|report| &report.silenced);
-        silenced.any(|silenced| silenced.finding.lint.name == name)
-    };
-    for report in reports {
-        for lint in report.idle_silences.iter().filter(|lint| !is_used(lint)) {
-            say(&format!("{}: the project silences {lint}, which was not found", report.name));
-        }
+        tell(&mut out, report, reports, args)?;
     }
     for report in reports.iter().filter(|_| args.base.is_some()) {
         let verdict = match report.count(Severity::Error) {
@@ -324,13 +314,13 @@ fn tell_all(reports: &[Report], args: &Args) -> Result<(), Failure> {
     out.finish()
 }
 
-/// Tells what was found: findings are data, the rest is not.
-fn tell(out: &mut Out, report: &Report, args: &Args, several: bool) -> Result<(), Failure> {
+/// Tells what was found, in one of the reports: findings are data, the rest is not.
+fn tell(out: &mut Out, report: &Report, all: &[Report], args: &Args) -> Result<(), Failure> {
     let most = match args.all || LevelFilter::current() >= LevelFilter::INFO {
         true => usize::MAX,
         false => TOLD,
     };
-    if several && args.base.is_none() && !report.findings.is_empty() {
+    if all.len() > 1 && args.base.is_none() && !report.findings.is_empty() {
         out.line(&format!("{}:", report.name))?;
     }
     for (severity, lint, findings) in report.by_lint() {
@@ -357,6 +347,14 @@ fn tell(out: &mut Out, report: &Report, args: &Args, several: bool) -> Result<()
             count => format!("{count} lints (--json names them)"),
         };
         say(&format!("{}: could not look for {lints}: {}", report.name, not_run.reason));
+    }
+    // A silence of several images is in vain if it is for all of them.
+    let is_used = |name: &str| {
+        let mut silenced = all.iter().flat_map(|report| &report.silenced);
+        silenced.any(|silenced| silenced.finding.lint.name == name)
+    };
+    for lint in report.idle_silences.iter().filter(|lint| !is_used(lint)) {
+        say(&format!("{}: the project silences {lint}, which was not found", report.name));
     }
     if args.base.is_none() {
         say(&format!("{}: {}", report.name, summary(report)));

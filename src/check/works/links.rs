@@ -8,7 +8,7 @@ use super::is_elsewhere;
 use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
 use super::units::is_dependency;
 use crate::check::context::{Context, absolute, reach};
-use crate::check::{Finding, Findings, Stopped};
+use crate::check::{Finding, Findings, Severity, Stopped};
 use crate::look::{LookError, Node, View, Walk};
 use crate::seal::path::escape;
 
@@ -18,6 +18,8 @@ const LATER: [&[u8]; 8] =
 /// What is left out on purpose: that something leads there does no harm.
 const LEFT_OUT: [&[u8]; 4] =
     [b"usr/share/man", b"usr/share/doc", b"usr/share/info", b"usr/share/locale"];
+/// What a machine cannot be without.
+const NEEDED: [&[u8]; 4] = [b"usr/sbin/init", b"sbin/init", b"usr/bin/sh", b"bin/sh"];
 /// How many links are followed, as by the kernel.
 const LINKS: u32 = 40;
 const ALTERNATIVES: &[u8] = b"etc/alternatives/";
@@ -106,7 +108,12 @@ fn dangling(node: &Node, target: &[u8]) -> Finding {
         || absolute(&node.path, target).starts_with(ALTERNATIVES);
     let lint = if of_alternative { &ALTERNATIVE } else { &DANGLING_LINK };
     let message = format!("it leads to {}, which is not there", escape(target));
-    Finding::new(lint, "", Some(&node.path), message)
+    let finding = Finding::new(lint, "", Some(&node.path), message);
+    // Without these nothing starts.
+    match NEEDED.contains(&node.path.as_slice()) {
+        true => finding.severity(Severity::Error),
+        false => finding,
+    }
 }
 
 /// The path of what a link leads to at first, without links on the way.

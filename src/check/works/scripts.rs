@@ -1,10 +1,12 @@
 //! Scripts and their interpreters.
 
+use fs_model::tree::Follow;
+
 use super::is_elsewhere;
 use super::lints::INTERPRETER;
 use crate::check::context::{Context, reach};
 use crate::check::{Finding, Findings, Severity, Stopped};
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, Node, View, Walk};
 use crate::seal::path::escape;
 
 /// How much of a first line the kernel reads (`BINPRM_BUF_SIZE`).
@@ -38,28 +40,68 @@ pub(super) fn interpreters(
             continue;
         }
         let head = view.head(node, LINE)?;
-        let Some((program, found)) = interpreter(view, &head)? else { continue };
-        let what = match found {
-            None if program.ends_with(b"\r") => {
-                let program = escape(program.trim_ascii_end()).into_owned();
-                format!(
-                    "the line that names {program} ends with CR, which is taken for a part of it"
-                )
-            }
-            None => format!("its interpreter {} is not there", escape(&program)),
-            Some(node) if node.is_file() && node.attr.mode & 0o111 == 0 => {
-                format!("its interpreter {} is not executable", escape(&program))
-            }
-            Some(node) if !node.is_file() => {
-                format!("its interpreter {} is no program", escape(&program))
-            }
-            Some(_) => continue,
-        };
+        let Some(named) = interpreter(view, &head)? else { continue };
+        let Some(what) = fault(&named) else { continue };
         let finding = Finding::new(&INTERPRETER, context.layer(node), Some(&node.path), what);
         let to_run = RUN.iter().any(|dir| node.path.starts_with(dir));
         findings.push(if to_run { finding } else { finding.severity(Severity::Note) });
     }
+    broken(context, findings)
+}
+
+/// Scripts of what is beneath whose interpreter was there before.
+fn broken(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let roots = context.roots()?;
+    let Some(below) = &roots.below else { return Ok(()) };
+    let difference = context.difference()?;
+    let replaced = difference.brought.iter().any(|brought| {
+        // A program that is a program still is none the less an interpreter.
+        let was = brought.before.as_ref().filter(|before| !before.is_dir());
+        was.is_some() && (!brought.node.is_file() || brought.node.attr.mode & 0o111 == 0)
+    });
+    if difference.gone.is_empty() && !replaced {
+        return Ok(());
+    }
+    let view = &roots.view;
+    for dir in RUN {
+        let Some(dir) = view.find(dir, Follow::No)?.filter(Node::is_dir) else { continue };
+        view.walk::<Stopped>(&dir, &mut |node| {
+            let of_others = node.layer() >= context.first() || is_elsewhere(&node.path);
+            if of_others || !node.is_file() || node.attr.mode & 0o111 == 0 || node.attr.size < 4 {
+                return Ok(Walk::Into);
+            }
+            let head = view.head(node, LINE)?;
+            let Some(named) = interpreter(view, &head)? else { return Ok(Walk::Into) };
+            let Some(what) = fault(&named) else { return Ok(Walk::Into) };
+            let Some(before) = interpreter(below, &head)? else { return Ok(Walk::Into) };
+            if fault(&before).is_none() {
+                let paths: Vec<_> = before.1.into_iter().map(|node| node.path).collect();
+                let what = format!("of the base, {what}; the overlay changed that");
+                let finding = Finding::new(&INTERPRETER, "", Some(&node.path), what);
+                findings.push(finding.blames(context.culprits(&paths)?));
+            }
+            Ok(Walk::Into)
+        })?;
+    }
     Ok(())
+}
+
+/// What is wrong with the program that is to run a script.
+fn fault((program, found): &Named) -> Option<String> {
+    Some(match found {
+        None if program.ends_with(b"\r") => {
+            let program = escape(program.trim_ascii_end()).into_owned();
+            format!("the line that names {program} ends with CR, which is taken for a part of it")
+        }
+        None => format!("its interpreter {} is not there", escape(program)),
+        Some(node) if node.is_file() && node.attr.mode & 0o111 == 0 => {
+            format!("its interpreter {} is not executable", escape(program))
+        }
+        Some(node) if !node.is_file() => {
+            format!("its interpreter {} is no program", escape(program))
+        }
+        Some(_) => return None,
+    })
 }
 
 /// A program by its name, and what is there.

@@ -194,6 +194,33 @@ fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
 }
 
 #[test]
+fn scripts_and_an_init_that_lose_what_runs_them_are_found() {
+    let mut base = base();
+    base.program("usr/bin/lang", &programs().program);
+    base.program("usr/bin/report", "#!/usr/bin/lang\n");
+    base.program("usr/bin/found", "#!/usr/bin/env lang\n");
+    base.program("usr/bin/never", "#!/usr/bin/none\n");
+    let mut overlay = Archive::new();
+    overlay.gone("usr/bin/lang");
+    let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works/interpreter"]);
+    let paths: Vec<_> = found.iter().map(|finding| finding["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/usr/bin/found", "/usr/bin/report"], "{found:#?}");
+
+    let mut base = Archive::new();
+    base.program("usr/lib/systemd/systemd", &programs().program);
+    base.link("usr/sbin/init", "../lib/systemd/systemd");
+    let mut overlay = Archive::new();
+    overlay.gone("usr/lib/systemd/systemd");
+    let pair = Pair::new(&base, &overlay.gzip());
+    let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works/dangling-link"]);
+    assert!(
+        said.code == 1 && said.stdout.contains("error: works/dangling-link"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
 fn of_several_overlays_the_one_that_did_it_is_blamed() {
     let pair = Pair::new(&base(), b"");
     let [mut one, mut two] = [Archive::new(), Archive::new()];
