@@ -502,8 +502,8 @@ fn a_connection_serves_one_request_after_another() {
     let (code, log) = serving.end();
     assert_eq!(code, Some(0), "{log}");
     let lines = |what: &str| log.lines().filter(|line| line.contains(what)).count();
-    assert_eq!(lines("INFO GET /one.cpio.gz 200 100000 bytes "), 2, "{log}");
-    assert_eq!(lines("INFO HEAD /base.squashfs 200 0 bytes "), 1, "{log}");
+    assert_eq!(lines(" GMT GET /one.cpio.gz 200 100000 bytes "), 2, "{log}");
+    assert_eq!(lines(" GMT HEAD /base.squashfs 200 0 bytes "), 1, "{log}");
 }
 
 #[test]
