@@ -15,7 +15,7 @@ gzip -dc discovery.cpio.gz | zstd -q -3 -o "$work/zstd"
 for ((round = 0; round < ${ROUNDS:-3}; round++)); do
   for kind in gzip zstd; do
     "$program" boot --accelerator "${ACCELERATOR:-tcg}" --base base.squashfs --kernel vmlinuz \
-      --initrd initrd.img --json "$work/$kind" --run 'du -sk /run/overcoat | cut -f1' \
+      --initrd initrd.img --json "$work/$kind" --run 'du -skx /run/overcoat | cut -f1' \
       2>/dev/null >"$work/$kind.$round.json"
   done
 done
