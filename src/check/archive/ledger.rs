@@ -117,10 +117,10 @@ impl Ledger {
     fn place(&mut self, entry: &Entry) -> Option<Vec<u8>> {
         let path = normal(&entry.name);
         let shown = &path[..];
-        if entry.name_size as usize > PATH_MAX {
+        if entry.header.name_size as usize > PATH_MAX {
             let message = format!(
                 "its name takes {} bytes; the kernel drops what has more than {PATH_MAX}",
-                entry.name_size
+                entry.header.name_size
             );
             self.fault(&DROPPED, Some(shown), message);
             return None;
@@ -133,19 +133,19 @@ impl Ledger {
             self.fault(
                 &DROPPED,
                 Some(shown),
-                format!("mode {:o} is of no type that there is", entry.mode),
+                format!("mode {:o} is of no type that there is", entry.header.mode),
             );
             return None;
         };
-        if kind == FileType::Symlink && entry.size == 0 {
+        if kind == FileType::Symlink && entry.header.size == 0 {
             self.fault(&DROPPED, Some(shown), "a symbolic link without a target");
             return None;
         }
-        if kind == FileType::Symlink && entry.size as usize > PATH_MAX - 1 {
+        if kind == FileType::Symlink && entry.header.size as usize > PATH_MAX - 1 {
             self.fault(
                 &DROPPED,
                 Some(shown),
-                format!("a symbolic link with a target of {} bytes", entry.size),
+                format!("a symbolic link with a target of {} bytes", entry.header.size),
             );
             return None;
         }
@@ -196,8 +196,12 @@ impl Ledger {
     }
 
     fn name(&mut self, entry: &Entry, kind: FileType, path: &[u8]) {
-        let seen =
-            Seen { archive: self.archive, kind, mode: entry.mode, owner: [entry.uid, entry.gid] };
+        let seen = Seen {
+            archive: self.archive,
+            kind,
+            mode: entry.header.mode,
+            owner: [entry.header.uid, entry.header.gid],
+        };
         let Some(before) = self.names.get_mut(path) else {
             if self.room(path.len()) {
                 self.names.insert(path.into(), seen);
@@ -227,16 +231,16 @@ impl Ledger {
 
     fn links(&mut self, entry: &Entry, path: &[u8]) {
         let Some(kind) = entry.kind() else { return };
-        if entry.nlink < 2 || kind == FileType::Directory {
+        if entry.header.nlink < 2 || kind == FileType::Directory {
             return;
         }
-        let content = (entry.size > 0).then_some((entry.size, entry.crc));
-        let owner = [entry.uid, entry.gid];
-        let Some(first) = self.links.get_mut(&(entry.dev, entry.ino, kind)) else {
+        let content = (entry.header.size > 0).then_some((entry.header.size, entry.crc));
+        let owner = [entry.header.uid, entry.header.gid];
+        let Some(first) = self.links.get_mut(&(entry.header.dev, entry.header.ino, kind)) else {
             if self.room(path.len()) {
-                let (mode, mtime) = (entry.mode, entry.mtime);
+                let (mode, mtime) = (entry.header.mode, entry.header.mtime);
                 let first = First { path: path.to_vec(), mode, owner, mtime, content };
-                self.links.insert((entry.dev, entry.ino, kind), first);
+                self.links.insert((entry.header.dev, entry.header.ino, kind), first);
             }
             return;
         };
@@ -246,9 +250,9 @@ impl Ledger {
         let other = format!("/{}", escape(&first.path));
         let differ = match (first.content, content) {
             (Some(a), Some(b)) if a != b => Some("contents"),
-            _ if first.mode != entry.mode => Some("modes"),
+            _ if first.mode != entry.header.mode => Some("modes"),
             _ if first.owner != owner => Some("owners"),
-            _ if first.mtime != entry.mtime => Some("times"),
+            _ if first.mtime != entry.header.mtime => Some("times"),
             _ => None,
         };
         first.content = first.content.or(content);
@@ -256,7 +260,7 @@ impl Ledger {
             (_, Some(what)) => {
                 let message = format!(
                     "it has the inode number of {other} and another of its {what}: {} of device {}:{}",
-                    entry.ino, entry.dev[0], entry.dev[1]
+                    entry.header.ino, entry.header.dev[0], entry.header.dev[1]
                 );
                 self.fault(&SHARED_INODE, Some(path), message);
             }

@@ -3,11 +3,8 @@
 
 use crc32fast::Hasher;
 use fs_model::FileType;
+use fs_model::layer::cpio::header::{Header, LENGTH, TRAILER};
 
-/// Bytes of a header.
-const HEADER: usize = 110;
-/// The name of the last entry.
-const TRAILER: &[u8] = b"TRAILER!!!\0";
 /// The longest name with its NUL, and the longest target: the kernel drops what has a longer one.
 pub(super) const PATH_MAX: usize = 4096;
 
@@ -16,18 +13,10 @@ pub(super) const PATH_MAX: usize = 4096;
 pub(super) struct Entry {
     /// As it stands there, up to [`PATH_MAX`] bytes of it, without the NUL.
     pub(super) name: Vec<u8>,
-    /// How long it is said to be, with its NUL.
-    pub(super) name_size: u32,
     /// Whether a NUL stood at its end, and nowhere else.
     pub(super) name_ends: bool,
-    pub(super) ino: u32,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) nlink: u32,
-    pub(super) mtime: u32,
-    pub(super) size: u32,
-    pub(super) dev: [u32; 2],
+    /// What its header says.
+    pub(super) header: Header,
     /// The CRC-32 of the content.
     pub(super) crc: u32,
     /// Whether the sum of its bytes is the one that it should be, where there is one.
@@ -37,7 +26,7 @@ pub(super) struct Entry {
 impl Entry {
     /// The type, if it is one.
     pub(super) fn kind(&self) -> Option<FileType> {
-        FileType::from_mode(self.mode).filter(|_| self.mode <= 0o177_777)
+        self.header.kind().ok()
     }
 }
 
@@ -72,8 +61,6 @@ enum State {
 /// An entry of which not all was read.
 struct Begun {
     entry: Entry,
-    /// The sum that its bytes should have.
-    stated: Option<u32>,
     sum: u32,
     hasher: Hasher,
 }
@@ -132,17 +119,17 @@ impl Parser {
                 State::Lost => return bytes.len(),
                 State::Idle => match rest[0] {
                     0 => (State::Idle, rest.iter().take_while(|&&byte| byte == 0).count()),
-                    b'0' => (State::Header(Vec::with_capacity(HEADER)), 0),
+                    b'0' => (State::Header(Vec::with_capacity(LENGTH)), 0),
                     _ => {
                         meet(Met::Junk);
                         (State::Lost, 0)
                     }
                 },
                 State::Header(mut header) => {
-                    let step = (HEADER - header.len()).min(rest.len());
+                    let step = (LENGTH - header.len()).min(rest.len());
                     header.extend_from_slice(&rest[..step]);
                     (
-                        if header.len() < HEADER {
+                        if header.len() < LENGTH {
                             State::Header(header)
                         } else {
                             begin(&header, meet)
@@ -156,7 +143,7 @@ impl Parser {
                     let kept = step.min(PATH_MAX.saturating_sub(name.len()));
                     name.extend_from_slice(&rest[..kept]);
                     let state = match left - step {
-                        0 if begun.entry.name == TRAILER => {
+                        0 if begun.entry.name.strip_suffix(b"\0") == Some(TRAILER) => {
                             meet(Met::Trailer);
                             State::Idle
                         }
@@ -201,7 +188,7 @@ impl Parser {
 impl Begun {
     fn add(&mut self, content: &[u8]) {
         self.hasher.update(content);
-        if self.stated.is_some() {
+        if self.entry.header.checksum.is_some() {
             let add = |sum: u32, &byte: &u8| sum.wrapping_add(byte.into());
             self.sum = content.iter().fold(self.sum, add);
         }
@@ -210,8 +197,8 @@ impl Begun {
 
 fn begin(header: &[u8], meet: &mut dyn FnMut(Met)) -> State {
     match parse(header) {
-        Some(begun) if begun.entry.name_size > 0 => {
-            let left = begun.entry.name_size as usize;
+        Some(begun) if begun.entry.header.name_size > 0 => {
+            let left = begun.entry.header.name_size as usize;
             State::Name(begun, left)
         }
         _ => {
@@ -226,33 +213,33 @@ fn begin(header: &[u8], meet: &mut dyn FnMut(Met)) -> State {
 fn after_name(mut begun: Begun, meet: &mut dyn FnMut(Met)) -> State {
     let entry = &mut begun.entry;
     let end = entry.name.iter().position(|&byte| byte == 0);
-    entry.name_ends = end == Some(entry.name_size as usize - 1);
+    entry.name_ends = end == Some(entry.header.name_size as usize - 1);
     entry.name.truncate(end.unwrap_or(entry.name.len()));
-    match padding(HEADER as u64 + u64::from(entry.name_size)) {
+    match padding(LENGTH as u64 + u64::from(entry.header.name_size)) {
         0 => content(begun, meet),
         gap => State::Gap(begun, gap),
     }
 }
 
 fn content(begun: Begun, meet: &mut dyn FnMut(Met)) -> State {
-    match begun.entry.size {
+    match begun.entry.header.size {
         0 => end(begun, meet),
         size => State::Body(begun, size.into()),
     }
 }
 
 fn end(begun: Begun, meet: &mut dyn FnMut(Met)) -> State {
-    let Begun { mut entry, stated, sum, hasher } = begun;
+    let Begun { mut entry, sum, hasher } = begun;
     entry.crc = hasher.finalize();
-    let size = entry.size;
-    entry.sum = stated.is_none_or(|stated| stated == sum || size == 0);
+    let size = entry.header.size;
+    entry.sum = entry.header.checksum.is_none_or(|stated| stated == sum || size == 0);
     meet(Met::Entry(entry));
     pad(padding(size.into()))
 }
 
 fn pad(left: usize) -> State {
     match left {
-        0 => State::Header(Vec::with_capacity(HEADER)),
+        0 => State::Header(Vec::with_capacity(LENGTH)),
         left => State::Pad(left),
     }
 }
@@ -262,19 +249,6 @@ fn padding(length: u64) -> usize {
 }
 
 fn parse(header: &[u8]) -> Option<Begun> {
-    let checked = match header.get(..6)? {
-        b"070701" => false,
-        b"070702" => true,
-        _ => return None,
-    };
-    let mut fields = [0u32; 13];
-    for (field, digits) in fields.iter_mut().zip(header[6..].chunks(8)) {
-        let digit = |number: u32, &digit: &u8| Some(number << 4 | char::from(digit).to_digit(16)?);
-        *field = digits.iter().try_fold(0, digit)?;
-    }
-    let [ino, mode, uid, gid, nlink, mtime, size, dev0, dev1, _, _, name_size, sum] = fields;
-    let dev = [dev0, dev1];
-    let entry =
-        Entry { ino, mode, uid, gid, nlink, mtime, size, dev, name_size, ..Entry::default() };
-    Some(Begun { entry, stated: checked.then_some(sum), sum: 0, hasher: Hasher::new() })
+    let header = Header::read(header.try_into().ok()?).ok()?;
+    Some(Begun { entry: Entry { header, ..Entry::default() }, sum: 0, hasher: Hasher::new() })
 }

@@ -4,7 +4,7 @@
 use crate::attr::{Device, FileType};
 
 /// Bytes of a header.
-pub(super) const LENGTH: usize = 110;
+pub const LENGTH: usize = 110;
 
 /// The longest name, its final NUL included: `PATH_MAX`, as in the kernel's own unpacker.
 pub(super) const NAME_LIMIT: u32 = 4096;
@@ -20,30 +20,52 @@ pub(super) const TARGET_LIMIT: u32 = 4095;
 pub const WHITEOUTS_ARE_DEVICES: u32 = u32::from_be_bytes(*b"ovc1");
 
 /// The name of the last entry.
-pub(super) const TRAILER: &[u8] = b"TRAILER!!!";
+pub const TRAILER: &[u8] = b"TRAILER!!!";
 
-/// A header's fields, each within the bounds that it can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) ino: u32,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) nlink: u32,
-    pub(super) mtime: u32,
-    pub(super) size: u32,
-    pub(super) dev: [u32; 2],
-    pub(super) rdev: [u32; 2],
-    pub(super) name_size: u32,
+/// A header's fields, as they stand in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// By which links are told, with `dev`.
+    pub ino: u32,
+    /// Type and permissions, as `st_mode` has them.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of names.
+    pub nlink: u32,
+    /// Seconds since 1970.
+    pub mtime: u32,
+    /// Bytes of content.
+    pub size: u32,
+    /// The device that it lay on, major and minor.
+    pub dev: [u32; 2],
+    /// The device that it is.
+    pub rdev: [u32; 2],
+    /// Bytes of the name, its final NUL included.
+    pub name_size: u32,
     /// The sum of the content's bytes, in an archive that has it.
-    pub(super) checksum: Option<u32>,
+    pub checksum: Option<u32>,
     /// Whether the field that is for a checksum holds [`WHITEOUTS_ARE_DEVICES`] instead.
-    pub(super) marked: bool,
+    pub marked: bool,
 }
 
 impl Header {
-    /// Reads a header.
+    /// Reads a header whose fields are within the bounds that they can have.
     pub(super) fn parse(bytes: &[u8; LENGTH]) -> Result<Self, String> {
+        let header = Header::read(bytes)?;
+        match header.name_size {
+            1..=NAME_LIMIT => Ok(header),
+            size => Err(format!("a name of {size} bytes (1 to {NAME_LIMIT} are possible)")),
+        }
+    }
+
+    /// Reads a header, whatever stands in its fields.
+    ///
+    /// # Errors
+    /// What makes it none.
+    pub fn read(bytes: &[u8; LENGTH]) -> Result<Self, String> {
         let checked = match &bytes[..6] {
             b"070701" => false,
             b"070702" => true,
@@ -56,9 +78,6 @@ impl Header {
         }
         let [ino, mode, uid, gid, nlink, mtime, size, dev0, dev1, rdev0, rdev1, name_size, sum] =
             fields;
-        if name_size == 0 || name_size > NAME_LIMIT {
-            return Err(format!("a name of {name_size} bytes (1 to {NAME_LIMIT} are possible)"));
-        }
         Ok(Header {
             ino,
             mode,
@@ -76,7 +95,10 @@ impl Header {
     }
 
     /// The type of the object.
-    pub(super) fn kind(&self) -> Result<FileType, String> {
+    ///
+    /// # Errors
+    /// When there is no such type.
+    pub fn kind(&self) -> Result<FileType, String> {
         match FileType::from_mode(self.mode) {
             Some(kind) if self.mode <= 0o177777 => Ok(kind),
             _ => Err(format!("mode {:o} is of no known type", self.mode)),

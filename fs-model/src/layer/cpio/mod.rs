@@ -18,7 +18,7 @@
 //!   ([`WHITEOUTS_ARE_DEVICES`]) means files by such names.
 
 mod build;
-mod header;
+pub mod header;
 mod source;
 
 use std::ops::Range;
