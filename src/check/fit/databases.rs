@@ -17,33 +17,39 @@ use crate::look::{LookError, Node, View};
 const MOST: usize = 16 << 20;
 const STATUS: &[u8] = b"var/lib/dpkg/status";
 
-/// Whether the overlays' dpkg databases are true of the packages beneath them.
-pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    each(context, &mut |index, view, below| packages_of(context, index, view, below, findings))
+/// A judged layer over others. A database hides the one beneath it, also that of another judged one.
+struct Step {
+    /// Its place in the stack.
+    index: usize,
+    /// What the stack shows up to it.
+    view: View,
+    /// What it shows without it.
+    below: View,
 }
 
-/// Hands each judged layer over others to `judge`: its place in the stack, what the stack shows up to
-/// it, and without it. A database hides the one beneath it, also that of another judged overlay.
-fn each(
-    context: &Context<'_>,
-    judge: &mut dyn FnMut(usize, &View, &View) -> Result<(), Stopped>,
-) -> Result<(), Stopped> {
+fn steps(context: &Context<'_>) -> Result<Vec<Step>, Stopped> {
     let all = &context.roots()?.view;
     let lowest = |count| all.lowest(count).map_err(|e| Stopped::CannotRun(e.to_string()));
-    for (index, _) in context.judged().filter(|(index, _)| *index > 0) {
-        judge(index, &lowest(index + 1)?, &lowest(index)?)?;
+    let judged = context.judged().map(|(index, _)| index).filter(|index| *index > 0);
+    judged
+        .map(|index| Ok(Step { index, view: lowest(index + 1)?, below: lowest(index)? }))
+        .collect()
+}
+
+/// Whether the overlays' dpkg databases are true of the packages beneath them.
+pub(super) fn packages(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    for step in steps(context)? {
+        packages_of(context, &step, findings)?;
     }
     Ok(())
 }
 
 fn packages_of(
     context: &Context<'_>,
-    index: usize,
-    view: &View,
-    below: &View,
+    Step { index, view, below }: &Step,
     findings: &mut Findings<'_>,
 ) -> Result<(), Stopped> {
-    let Some(status) = reach(view, STATUS)?.filter(|status| status.layer() == index) else {
+    let Some(status) = reach(view, STATUS)?.filter(|status| status.layer() == *index) else {
         return Ok(());
     };
     if context.saw(&status, below)? {
@@ -56,7 +62,7 @@ fn packages_of(
             // What the overlay removed, its database has a right not to know.
             continue;
         };
-        let own = record.layer() == index;
+        let own = record.layer() == *index;
         let version = &package.version;
         let message = match says.get(name).filter(|package| package.is_installed()) {
             None => format!("{name} {version} is installed beneath it, and not in it"),
@@ -124,29 +130,21 @@ fn is_there(view: &View, package: &Package) -> Result<bool, LookError> {
 
 /// Configuration files of the packages beneath that the overlays have their own versions of.
 pub(super) fn conffiles(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    each(context, &mut |index, view, below| conffiles_of(context, index, view, below, findings))
-}
-
-fn conffiles_of(
-    context: &Context<'_>,
-    index: usize,
-    view: &View,
-    below: &View,
-    findings: &mut Findings<'_>,
-) -> Result<(), Stopped> {
-    for (name, package) in Packages::read(below)?.iter() {
-        for (path, _) in &package.conffiles {
-            let Some(now) = view.find(path, Follow::No).or_else(no_way)? else { continue };
-            if now.layer() != index || !now.is_file() {
-                continue;
-            }
-            let Some(before) = below.find(path, Follow::No).or_else(no_way)? else { continue };
-            let same = before.is_file()
-                && before.attr.size == now.attr.size
-                && below.digest(&before)? == view.digest(&now)?;
-            if !same {
-                let message = format!("a configuration file of {name} {}", package.version);
-                findings.add(&CONFFILE, context.layer(&now), &now.path, message);
+    for Step { index, view, below } in steps(context)? {
+        for (name, package) in Packages::read(&below)?.iter() {
+            for (path, _) in &package.conffiles {
+                let Some(now) = view.find(path, Follow::No).or_else(no_way)? else { continue };
+                if now.layer() != index || !now.is_file() {
+                    continue;
+                }
+                let Some(before) = below.find(path, Follow::No).or_else(no_way)? else { continue };
+                let same = before.is_file()
+                    && before.attr.size == now.attr.size
+                    && below.digest(&before)? == view.digest(&now)?;
+                if !same {
+                    let message = format!("a configuration file of {name} {}", package.version);
+                    findings.add(&CONFFILE, context.layer(&now), &now.path, message);
+                }
             }
         }
     }
@@ -163,43 +161,36 @@ fn no_way(error: LookError) -> Result<Option<Node>, LookError> {
 
 /// Whether the accounts of what is beneath are still there.
 pub(super) fn accounts(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    each(context, &mut |index, view, below| accounts_of(context, index, view, below, findings))
-}
-
-fn accounts_of(
-    context: &Context<'_>,
-    index: usize,
-    view: &View,
-    below: &View,
-    findings: &mut Findings<'_>,
-) -> Result<(), Stopped> {
-    let now = Accounts::read(view)?;
-    let before = Accounts::read(below)?;
-    let of = [
-        ("etc/passwd", "user", before.users(), now.users()),
-        ("etc/group", "group", before.groups(), now.groups()),
-    ];
-    for (path, what, before, now) in of {
-        let Some(file) = reach(view, path.as_bytes())? else { continue };
-        if file.layer() != index || context.saw(&file, below)? {
-            continue;
-        }
-        for (name, id) in before {
-            let message = match now.get(name) {
-                Some(other) if other == id => continue,
-                Some(other) => {
-                    format!("the {what} {name} is number {id} beneath it, and {other} here")
-                }
-                None => match now.iter().find(|(_, other)| *other == id) {
-                    Some((taken, _)) => {
-                        format!(
-                            "the {what} {name} from beneath it is missing: {id} is {taken} here"
-                        )
-                    }
-                    None => format!("the {what} {name} (number {id}) from beneath it is missing"),
-                },
+    for Step { index, view, below } in steps(context)? {
+        for (path, what) in [("etc/passwd", "user"), ("etc/group", "group")] {
+            let Some(file) = reach(&view, path.as_bytes())? else { continue };
+            if file.layer() != index || context.saw(&file, &below)? {
+                continue;
+            }
+            let (before, now) = (Accounts::read(&below)?, Accounts::read(&view)?);
+            let (before, now) = match what {
+                "user" => (before.users(), now.users()),
+                _ => (before.groups(), now.groups()),
             };
-            findings.add(&ACCOUNTS, context.layer(&file), path.as_bytes(), message);
+            for (name, id) in before {
+                let found = now.get(name);
+                if found == Some(id) {
+                    continue;
+                }
+                let taken = now.iter().find(|(_, other)| *other == id);
+                let message = match (found, taken) {
+                    (Some(other), _) => {
+                        format!("the {what} {name} is number {id} beneath it, and {other} here")
+                    }
+                    (None, Some((taken, _))) => format!(
+                        "the {what} {name} from beneath it is missing: {id} is {taken} here"
+                    ),
+                    (None, None) => {
+                        format!("the {what} {name} (number {id}) from beneath it is missing")
+                    }
+                };
+                findings.add(&ACCOUNTS, context.layer(&file), path.as_bytes(), message);
+            }
         }
     }
     Ok(())
