@@ -8,6 +8,7 @@ use super::lints::{
 use super::of_package;
 use crate::check::context::{Brought, Context, reach, text};
 use crate::check::{Finding, Findings, Severity, Stopped};
+use crate::look::packages::{Package, Packages};
 use crate::look::{LookError, View};
 
 /// The most of a configuration file that is read.
@@ -92,7 +93,41 @@ pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
             None => {}
         }
     }
+    gone(context, findings)?;
     passwords(context, findings)
+}
+
+/// Rules of PAM and of sudo that were taken away, but for those of packages that went with them.
+fn gone(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let roots = context.roots()?;
+    let Some(below) = &roots.below else { return Ok(()) };
+    let is = |path: &[u8], place: &[u8]| {
+        path.starts_with(place) || Some(path) == place.strip_suffix(b"/")
+    };
+    let lint = |path: &[u8]| {
+        if is_pam(path) || is(path, b"etc/pam.d/") {
+            Some(&PAM)
+        } else {
+            SUDO.iter().any(|place| is(path, place)).then_some(&SUDOERS)
+        }
+    };
+    let gone = context.difference()?.gone.iter();
+    let gone: Vec<_> = gone.filter_map(|node| Some((&node.path, lint(&node.path)?))).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let (before, now) = (Packages::read(below)?, Packages::read(&roots.view)?);
+    for (path, lint) in gone {
+        let went = before.iter().any(|(name, package)| {
+            package.conffiles.iter().any(|(conffile, _)| conffile == path)
+                && !now.get(name).is_some_and(Package::is_installed)
+        });
+        if !went {
+            let finding = Finding::new(lint, "", Some(path), "deleted");
+            findings.push(finding.blames(context.culprits(std::slice::from_ref(path))?));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a file can be found to be anything here.

@@ -123,7 +123,7 @@ pub(super) static SUDOERS: Lint = Lint {
     name: "safe/sudoers",
     severity: Severity::Warning,
     summary: "rules of sudo, doas or polkit",
-    why: "They say who may act as root. What is new or changed deserves a look.",
+    why: "They say who may act as root. What is new, changed or deleted deserves a look.",
     mend: "take it away, or silence it with the reason why it is needed",
 };
 
@@ -131,7 +131,7 @@ pub(super) static PAM: Lint = Lint {
     name: "safe/pam",
     severity: Severity::Warning,
     summary: "rules of PAM",
-    why: "They say who may log in, and with what. What is new or changed deserves a look.",
+    why: "They say who may log in, and with what. What is new, changed or deleted deserves a look.",
     mend: "take it away, or silence it with the reason why it is needed",
 };
 

@@ -98,6 +98,25 @@ fn what_somebody_made_of_a_package_s_file_is_not_taken_for_the_package_s() {
 }
 
 #[test]
+fn rules_that_are_taken_away_are_found_but_not_those_of_a_package_that_went() {
+    let mut base = packaged("1");
+    base.file("etc/sudoers.d/site", "a ALL=(ALL) ALL\n");
+    let all = ["safe/sudoers warning /etc/sudoers.d/site", "safe/pam warning /etc/pam.d"];
+    let gone = found(&base, |overlay| {
+        overlay.gone("etc/pam.d");
+        overlay.gone("etc/sudoers.d/site");
+    });
+    assert_eq!(gone, all);
+    let one = found(&base, |overlay| drop(overlay.gone("etc/pam.d/login")));
+    assert_eq!(one, ["safe/pam warning /etc/pam.d/login"]);
+    let purged = found(&base, |overlay| {
+        overlay.gone("etc/pam.d/login");
+        overlay.file("var/lib/dpkg/status", super::STATUS);
+    });
+    assert!(purged.is_empty(), "{purged:?}");
+}
+
+#[test]
 fn what_stands_in_an_image_does_nothing_to_a_terminal() {
     let evil = "\u{1b}]0;owned\u{7}\u{202e}x";
     let mut overlay = Archive::new();
