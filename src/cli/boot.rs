@@ -438,25 +438,29 @@ fn to_json(report: &Report, command: Option<&Told<'_>>) -> Value {
 }
 
 /// The terminal's settings, which a machine whose console it is changes; put back when dropped.
-struct Terminal(Option<nix::sys::termios::Termios>, bool);
+struct Terminal {
+    settings: Option<nix::sys::termios::Termios>,
+    /// Whether the machine's console is shown on it.
+    shown: bool,
+}
 
 impl Terminal {
     fn keep(used: bool, shown: bool) -> Self {
         let stdin = std::io::stdin();
         let keep = used && stdin.is_terminal();
         let kept = keep.then(|| nix::sys::termios::tcgetattr(&stdin).ok()).flatten();
-        Terminal(kept, (used || shown) && std::io::stderr().is_terminal())
+        Terminal { settings: kept, shown: (used || shown) && std::io::stderr().is_terminal() }
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        if let Some(settings) = &self.0 {
+        if let Some(settings) = &self.settings {
             let when = nix::sys::termios::SetArg::TCSADRAIN;
             let _ = nix::sys::termios::tcsetattr(std::io::stdin(), when, settings);
         }
         // Firmware has lines cut at the edge.
-        if self.1 {
+        if self.shown {
             write(std::io::stderr(), b"\x1b[?7h");
         }
     }

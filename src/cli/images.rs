@@ -14,7 +14,7 @@ use fs_model::tree::Follow;
 
 use super::{Failure, say};
 use crate::layers::OpenError;
-use crate::look::{Node, View};
+use crate::look::{Node, Place, View};
 
 /// Images, and paths inside what they make.
 #[derive(Debug, Args)]
@@ -62,13 +62,28 @@ impl Opened {
             match self.view.resolve(path, follow) {
                 Ok(node) => each(node)?,
                 Err(error) if error.is_absence() => {
-                    say(&format!("error: {error}"));
+                    say(&format!("error: {error}{}", self.fate(path)?));
                     code = ExitCode::from(1);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(code)
+    }
+
+    /// Which layer has something at a path where nothing is seen, and which one deletes it.
+    fn fate(&self, path: &[u8]) -> Result<String, Failure> {
+        let places = self.view.places(path)?;
+        let labels = labels(&self.view);
+        let last =
+            |is: fn(&Place) -> bool| places.iter().rposition(|at| at.as_ref().is_some_and(is));
+        let Some(has) = last(|place| matches!(place, Place::Object(_))) else {
+            return Ok(String::new());
+        };
+        Ok(match last(|place| *place == Place::Whiteout) {
+            Some(by) if by > has => format!(": {} deletes that of {}", labels[by], labels[has]),
+            _ => format!(": that of {} is hidden by a layer above", labels[has]),
+        })
     }
 }
 

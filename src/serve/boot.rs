@@ -1,7 +1,7 @@
 //! What a machine is told to boot: the kernel's command line, and iPXE's scripts.
 //!
-//! Names of images are made of letters, digits and `-_+.`, the server's URL was checked, and names of files
-//! are encoded in URLs: nothing of them can be a word or a line of its own.
+//! Names of images are made of letters, digits and `-_+.`, the server's URL was checked, and names
+//! of files are encoded in URLs: nothing of them can be a word or a line of its own.
 
 use std::fmt::Write;
 use std::sync::Arc;
