@@ -107,7 +107,7 @@ fn rules_that_are_taken_away_are_found_but_not_those_of_a_package_that_went() {
         overlay.gone("etc/sudoers.d/site");
     });
     assert_eq!(gone, all);
-    let one = found(&base, |overlay| drop(overlay.gone("etc/pam.d/login")));
+    let one = found(&base, |overlay| overlay.gone("etc/pam.d/login"));
     assert_eq!(one, ["safe/pam warning /etc/pam.d/login"]);
     let purged = found(&base, |overlay| {
         overlay.gone("etc/pam.d/login");
