@@ -49,13 +49,13 @@ test:
 
 boots:
 	@.ci/machine.sh build demo test boots
-	$(CARGO) test --locked --package overcoat --test boot
+	$(CARGO) test --workspace --locked --test boot
 
 check:
 	@.ci/machine.sh build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy --package overcoat --test boot --locked -- -D warnings
+	$(CARGO) clippy --workspace --locked --test boot -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --document-private-items
 
 fuzz:

@@ -24,17 +24,15 @@ failed() {
   exit 1
 }
 
-cargo test --quiet --locked --no-run --package fs-model --test tree
-cargo test --quiet --locked --no-run --package overcoat --test program
-cargo test --quiet --locked --no-run --package fs-model --test threads
+cargo test --quiet --locked --no-run --workspace --test tree --test program --test threads
 end=$((SECONDS + ${1:-600}))
 while ((SECONDS < end)); do
-  PROPTEST_CASES=$model cargo test --quiet --locked --package fs-model --test tree -- \
+  PROPTEST_CASES=$model cargo test --quiet --locked --workspace --test tree -- \
     properties || failed
-  DIFFERENTIAL_CASES=$kernel cargo test --quiet --locked --package overcoat --test program -- \
+  DIFFERENTIAL_CASES=$kernel cargo test --quiet --locked --workspace --test program -- \
     differential || failed
-  THREADS_ROUNDS=3 cargo test --quiet --locked --package fs-model --test threads
-  cargo test --quiet --locked --package overcoat --test program -- concurrency
+  THREADS_ROUNDS=3 cargo test --quiet --locked --workspace --test threads
+  cargo test --quiet --locked --workspace --test program -- concurrency
   rounds=$((rounds + 1))
 done
 echo "soak: $((rounds * 3 * model)) sequences against the model," \

@@ -291,7 +291,8 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
 /// What the project says that an overlay may take.
 fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
     let budget = context.request.budget;
-    let shown = |bytes: u64| format!("{:.2} MB", bytes as f64 / 1e6);
+    // In the units that budgets are written in.
+    let shown = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
     let judged: Vec<_> = context.judged().collect();
     if let Some(most) = budget.size {
         for (_, image) in &judged {

@@ -183,12 +183,12 @@ fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     completions::answer();
     crate::fuse::settle_allocator();
-    let mut arguments = std::env::args_os();
-    if mount_helper::is_called(arguments.next().as_deref()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if mount_helper::is_called(&arguments) {
         start_tracing(0);
-        return mount_helper::run(arguments);
+        return mount_helper::run(arguments.into_iter().skip(1));
     }
-    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+    let cli = match Cli::from_arg_matches(&command().get_matches_from(arguments)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };

@@ -5,6 +5,8 @@
 //! mount.fuse.overcoat SPEC DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE.SUBTYPE]
 //! ```
 //!
+//! Where there is no such name, libfuse's own helper runs `overcoat SPEC DIR -o OPTIONS`.
+//!
 //! SPEC is the images, the lowest first, with colons between; a colon in a name is written `\:` and
 //! a backslash `\\`. mount(8) always says `rw` or `ro`, and `rw` where the user said nothing.
 //! Exit codes are mount(8)'s: 1 for what makes no sense, 32 for what did not work.
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::options::size_value;
-use super::{Failure, describe, mount, say};
+use super::{Failure, command, describe, mount, say};
 use crate::sandbox::MountOptions;
 
 /// By which names this program is a helper of mount(8).
@@ -49,10 +51,19 @@ const IGNORED: [&str; 24] = [
     "nomand",
 ];
 
-/// Whether mount(8) calls.
-pub(super) fn is_called(name: Option<&OsStr>) -> bool {
-    let name = name.map(Path::new).and_then(Path::file_name);
-    name.is_some_and(|name| NAMES.iter().any(|ours| name == *ours))
+/// Whether mount(8) calls, by the name of the program and its arguments.
+pub(super) fn is_called(arguments: &[OsString]) -> bool {
+    let name = arguments.first().map(Path::new).and_then(Path::file_name);
+    if name.is_some_and(|name| NAMES.iter().any(|ours| name == *ours)) {
+        return true;
+    }
+    // What libfuse says always has `rw` or `ro` in it, and is no command of ours.
+    let [_, spec, dir, o, options] = arguments else { return false };
+    let mut options = options.as_bytes().split(|&byte| byte == b',');
+    o == "-o"
+        && Path::new(dir).is_absolute()
+        && options.any(|option| option == b"rw" || option == b"ro")
+        && command().find_subcommand(spec).is_none()
 }
 
 /// Does what mount(8) asks for.
@@ -216,6 +227,23 @@ mod tests {
         );
         for wrong in ["", "a:", ":a", "a::b", r"a\b", "a\\"] {
             assert!(images(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_libfuse_runs_is_told_from_commands() {
+        let called =
+            |line: &str| is_called(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(called("/sbin/mount.fuse.overcoat base /mnt"));
+        assert!(called("overcoat base:over /mnt -o rw,dev,suid"));
+        assert!(called("overcoat /srv/base /mnt -o noatime,ro"));
+        for command in [
+            "overcoat base:over mnt -o rw",
+            "overcoat bild /srv/image.yml -o out.cpio.gz",
+            "overcoat build /srv/image.yml -o ro",
+            "overcoat base /srv/image.yml -o ro",
+        ] {
+            assert!(!called(command), "{command}");
         }
     }
 

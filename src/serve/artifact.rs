@@ -8,14 +8,15 @@
 //! - A digest is computed once for a content, by one thread, and not at all when the record of the
 //!   build has it. Who asks meanwhile waits.
 //! - A file that is built anew is another one under the same name; a response goes on with that
-//!   which it began. Nobody keeps a file open that is not being sent: its space would stay taken.
+//!   which it began. A file is kept open for a second after somebody began to get it, and while it
+//!   is sent: longer, and its space would stay taken once it is replaced.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hyper::body::Bytes;
 use parking_lot::Mutex;
@@ -30,6 +31,9 @@ const READ: usize = 1 << 20;
 
 /// Contents of up to this size are kept in memory.
 const KEPT: u64 = 64 << 10;
+
+/// How long a file stays open for those who come next: many small ranges would open it each.
+const OPEN: Duration = Duration::from_secs(1);
 
 /// A file that is served when it is there.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ pub(super) struct Version {
     pub(super) entity: Entity,
     /// All of it, if it is small.
     pub(super) content: Option<Bytes>,
-    /// The file, while somebody gets it.
+    /// The file, while it is open.
     file: Mutex<Weak<Opened>>,
 }
 
@@ -122,6 +126,11 @@ impl Artifact {
         }
         let opened = Arc::new(Opened { file, stamp });
         *shared = Arc::downgrade(&opened);
+        let kept = opened.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(OPEN).await;
+            drop(kept);
+        });
         Ok(Some(opened))
     }
 

@@ -616,4 +616,10 @@ fn mount_and_fstab_know_the_type() {
 
     mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "size=3"]).code(1).says(&["size=3"]);
     mount(&["-t", "fuse.overcoat", "/none", mnt]).code(32).says(&["cannot open /none"]);
+
+    // Without the helper, libfuse's own finds the program by its name.
+    stage.sh("rm /sbin/mount.fuse.overcoat; ln -s $PWD/overcoat /usr/sbin/overcoat");
+    mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "ro"]).ok();
+    assert!(fs::write(Path::new(mnt).join("new"), "x").is_err());
+    stage.sh("umount mnt");
 }

@@ -117,7 +117,10 @@ impl Scan {
                             "there is no header after /{}: was that a file of 4 GiB or more?",
                             escape(&last.name)
                         ),
-                        None => "its first header makes no sense".to_owned(),
+                        None => {
+                            "what it begins with is no header of a newc archive (a tar is none)"
+                                .to_owned()
+                        }
                     },
                 };
                 ledger.fault(&UNREADABLE, None, what);

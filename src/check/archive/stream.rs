@@ -134,5 +134,8 @@ fn known(bytes: &[u8]) -> Option<&'static str> {
         (b"\x71\xc7", "an archive of the old binary cpio format"),
         (b"\x7fELF", "a program"),
     ];
+    if bytes.get(257..262) == Some(b"ustar") {
+        return Some("a tar archive");
+    }
     magics.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, what)| *what)
 }

@@ -135,3 +135,22 @@ fn names_that_take_too_much_are_read_past() {
     assert_eq!(entries, 1);
     assert_eq!(ledger.finish()[0].lint.name, "archive/dropped-entry");
 }
+
+#[test]
+fn a_tar_is_told_from_a_damaged_archive() {
+    use std::io::Write;
+
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(1);
+    tar.append_data(&mut header, "etc/motd", &b"1"[..]).unwrap();
+    let tar = tar.into_inner().unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    gzip.write_all(&tar).unwrap();
+    for (image, said) in [(tar, "a tar archive"), (gzip.finish().unwrap(), "a tar is none")] {
+        let faults = scan(&image);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].lint.name, "archive/unreadable");
+        assert!(faults[0].message.contains(said), "{}", faults[0].message);
+    }
+}
