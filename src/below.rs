@@ -191,12 +191,12 @@ pub enum ChangedError {
     Layers(#[from] FsError),
 }
 
-/// The SHA-256 of the file that was beneath an overlay at `path` when it was made, as its manifest
-/// says; nothing if it says none.
-pub fn digest_of(manifest: &[u8], path: &[u8]) -> Option<String> {
-    let manifest: Manifest = serde_json::from_slice(manifest).ok()?;
-    let text = escape(path);
-    manifest.entries.into_iter().find(|entry| entry.path == text)?.below?.sha256
+/// What was beneath an overlay at its paths, [escaped](crate::seal::path), when it was made, as its
+/// manifest says; nothing if it says nothing.
+pub fn recorded(manifest: &[u8]) -> BTreeMap<String, Below> {
+    let Ok(manifest) = serde_json::from_slice::<Manifest>(manifest) else { return BTreeMap::new() };
+    let below = manifest.entries.into_iter().map(|entry| (entry.path, entry.below));
+    below.filter_map(|(path, below)| Some((path, below?))).collect()
 }
 
 /// A path of an overlay at which its layers have something else than those that it was made on.

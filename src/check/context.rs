@@ -21,6 +21,7 @@ use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Package, Packages};
 use crate::look::{LookError, MAX_PATH, Node, Place, View, Visited, join};
 use crate::sandbox::map_image;
+use crate::seal::path::escape;
 
 /// One image of the stack.
 pub(super) struct Image {
@@ -260,7 +261,8 @@ impl<'a> Context<'a> {
     /// there is now, as its manifest says: then what it did to it, it did on purpose.
     pub(super) fn saw(&self, file: &Node, below: &View) -> Result<bool, Stopped> {
         let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
-        let Some(then) = crate::below::digest_of(manifest, &file.path) else { return Ok(false) };
+        let then = crate::below::recorded(manifest).remove(&*escape(&file.path));
+        let Some(then) = then.and_then(|then| then.sha256) else { return Ok(false) };
         match reach(below, &file.path)?.filter(Node::is_file) {
             Some(now) => Ok(crate::seal::manifest::hex(&below.digest(&now)?) == then),
             None => Ok(false),

@@ -55,11 +55,7 @@ impl Package {
         let mut known: Vec<Vec<u8>> = Vec::new();
         let conffiles = self.conffiles.iter().filter(|(path, _)| is_at(path, &file.path));
         known.extend(conffiles.map(|(_, md5)| md5.clone().into_bytes()));
-        for stem in [format!("{}:{}", self.name, self.architecture), self.name.clone()] {
-            let path = format!("var/lib/dpkg/info/{stem}.md5sums");
-            let Some(sums) = view.sought(path.as_bytes())?.filter(Node::is_file) else {
-                continue;
-            };
+        if let Some(sums) = self.info(view, "md5sums")?.filter(Node::is_file) {
             // "MD5  usr/bin/tool"
             for line in view.head(&sums, SUMS_MOST)?.split(|&byte| byte == b'\n') {
                 if let (Some(md5), Some(path)) = (line.get(..32), line.get(34..))
@@ -68,7 +64,6 @@ impl Package {
                     known.push(md5.to_vec());
                 }
             }
-            break;
         }
         if known.is_empty() {
             return Ok(false);
@@ -82,9 +77,28 @@ impl Package {
         Ok(known.iter().any(|known| known == md5.as_bytes()))
     }
 
+    /// A file of dpkg's on it: its `list`, `md5sums`, `postinst` and so on.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn info(&self, view: &View, kind: &str) -> Result<Option<Node>, LookError> {
+        for stem in [format!("{}:{}", self.name, self.architecture), self.name.clone()] {
+            let path = format!("var/lib/dpkg/info/{stem}.{kind}");
+            if let Some(file) = view.sought(path.as_bytes())? {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether its files are there.
     pub fn is_installed(&self) -> bool {
         self.status.ends_with(" installed")
+    }
+
+    /// Whether nothing is left of it but configuration files.
+    pub fn is_removed(&self) -> bool {
+        self.status.ends_with(" config-files")
     }
 }
 

@@ -63,6 +63,10 @@ fn packages_of(
             continue;
         };
         let own = record.layer() == *index;
+        if own && says.get(name).is_some_and(Package::is_removed) {
+            // Of what it removed, dpkg keeps the list while configuration files are left.
+            continue;
+        }
         let version = &package.version;
         let message = match says.get(name).filter(|package| package.is_installed()) {
             None => format!("{name} {version} is installed beneath it, and not in it"),
@@ -92,30 +96,18 @@ fn packages_of(
 /// What dpkg wrote when it unpacked a package: of its files, the sums, which nobody changes later,
 /// or else their list, from which clean-up takes what it takes away.
 fn record(view: &View, package: &Package) -> Result<Option<Node>, LookError> {
-    Ok(match info(view, package, "md5sums")? {
+    Ok(match package.info(view, "md5sums")? {
         Some(sums) => Some(sums),
-        None => info(view, package, "list")?,
+        None => package.info(view, "list")?,
     })
-}
-
-/// A file of dpkg's on a package.
-fn info(view: &View, package: &Package, kind: &str) -> Result<Option<Node>, LookError> {
-    let Package { name, architecture, .. } = package;
-    for stem in [format!("{name}:{architecture}"), name.clone()] {
-        let path = format!("var/lib/dpkg/info/{stem}.{kind}");
-        if let Some(file) = reach(view, path.as_bytes())? {
-            return Ok(Some(file));
-        }
-    }
-    Ok(None)
 }
 
 /// Whether anything of a package is there. One that has no files, has no sums either.
 fn is_there(view: &View, package: &Package) -> Result<bool, LookError> {
-    if info(view, package, "md5sums")?.is_some() {
+    if package.info(view, "md5sums")?.is_some() {
         return Ok(true);
     }
-    let Some(list) = info(view, package, "list")?.filter(Node::is_file) else { return Ok(false) };
+    let Some(list) = package.info(view, "list")?.filter(Node::is_file) else { return Ok(false) };
     let list = view.head(&list, MOST)?;
     let mut nothing = true;
     for path in list.split(|&byte| byte == b'\n').filter(|path| path.len() > 2) {

@@ -30,7 +30,9 @@ pub(super) static DIRECTORY_OVER_LINK: Lint = Lint {
     why: "The overlay has a directory where the base has a symbolic link, as /bin, /lib and /sbin are \
           in a root with merged /usr. The union shows the overlay's directory, with nothing in it but \
           what the overlay brings: with such a /lib no program starts. It happens when an overlay is \
-          put together by hand, or on a base of another layout.",
+          put together by hand, or on a base of another layout. Where the overlay's manifest says \
+          that it was made over this very link, and it is no /bin, /sbin or /lib, it is a note: \
+          packages replace links of their own.",
     mend: "put the files where the link leads to: usr/bin/… instead of bin/…",
 };
 

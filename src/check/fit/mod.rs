@@ -3,6 +3,8 @@
 mod databases;
 mod lints;
 
+use std::collections::BTreeMap;
+
 use fs_model::FileType;
 
 use super::context::{self, Context, Image, Own};
@@ -185,6 +187,7 @@ fn places(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
     for (index, image) in context.judged().filter(|(index, _)| *index > 0) {
         let own = context.own(index)?;
         let below = view.lowest(index).map_err(|error| Stopped::CannotRun(error.to_string()))?;
+        let recorded = image.manifest.as_deref().map(below::recorded).unwrap_or_default();
         // What is in a directory that is found has nothing beneath it either: one finding is enough.
         let mut within: Option<Vec<u8>> = None;
         for own in &own {
@@ -194,7 +197,7 @@ fn places(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
                 }
                 within = None;
             }
-            if place(own, &below, &image.name, findings)? {
+            if place(own, &below, &recorded, &image.name, findings)? {
                 let mut dir = own.path.clone();
                 dir.push(b'/');
                 within = Some(dir);
@@ -208,6 +211,7 @@ fn places(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
 fn place(
     own: &Own,
     below: &View,
+    recorded: &BTreeMap<String, Below>,
     layer: &str,
     findings: &mut Findings<'_>,
 ) -> Result<bool, LookError> {
@@ -235,7 +239,14 @@ fn place(
             let finding = Finding::new(&DIRECTORY_OVER_LINK, layer, Some(&own.path), message);
             let place = context::absolute(&own.path, &target);
             let fix = format!("put the files where the link leads to: /{}/…", escape(&place));
-            findings.push(finding.fix(fix));
+            let then = recorded.get(&*escape(&own.path)).and_then(|then| then.target.as_deref());
+            findings.push(match then == Some(&*escape(&target)) && !is_of_programs(&own.path) {
+                // Who made it had the link before them, as with a package that replaces its own.
+                true => finding
+                    .severity(Severity::Note)
+                    .fix(format!("nothing, where it was meant to be so; otherwise {fix}")),
+                false => finding.fix(fix),
+            });
             return Ok(true);
         }
         (FileType::Directory, _) => {
@@ -255,6 +266,11 @@ fn place(
         _ => {}
     }
     Ok(false)
+}
+
+/// Whether it is a directory by which programs and their libraries are found.
+fn is_of_programs(path: &[u8]) -> bool {
+    matches!(path, b"bin" | b"sbin") || path.starts_with(b"lib") && !path.contains(&b'/')
 }
 
 fn word(kind: FileType) -> &'static str {

@@ -1,0 +1,71 @@
+//! What an overlay did on purpose to its own base is no fault of it, on that base and on newer ones.
+
+use serde_json::{Value, json};
+
+use super::archive::Archive;
+use super::{Pair, STATUS, base, names};
+
+/// The base, with a package that has a configuration file.
+fn packaged(version: &str) -> Archive {
+    let mut base = base();
+    base.file("var/lib/dpkg/status", status(version, "install ok installed"));
+    base.file("var/lib/dpkg/info/ntpd.list", "/.\n/etc\n/etc/ntpd.conf\n/usr/bin/ntpd\n");
+    base.file("var/lib/dpkg/info/ntpd.md5sums", "0123456789abcdef0123456789abcdef  usr/bin/ntpd\n");
+    base.program("usr/bin/ntpd", "#!/bin/sh\n");
+    base
+}
+
+fn status(version: &str, state: &str) -> String {
+    format!("{STATUS}\nPackage: ntpd\nStatus: {state}\nArchitecture: all\nVersion: {version}\n")
+}
+
+#[test]
+fn a_package_that_the_overlay_removed_is_not_missed_where_its_configuration_stayed() {
+    let mut overlay = Archive::new();
+    overlay.file("var/lib/dpkg/status", status("1", "deinstall ok config-files"));
+    overlay.file("var/lib/dpkg/info/ntpd.list", "/.\n/etc\n/etc/ntpd.conf\n");
+    overlay.gone("var/lib/dpkg/info/ntpd.md5sums");
+    overlay.gone("usr/bin/ntpd");
+    for version in ["1", "2"] {
+        let found = Pair::new(&packaged(version), &overlay.gzip()).findings(&["--only", "fit"]);
+        assert_eq!(found, [] as [Value; 0]);
+    }
+    // One that a newer base has installed since is.
+    let mut overlay = Archive::new();
+    overlay.file("var/lib/dpkg/status", status("1", "deinstall ok config-files"));
+    let found = Pair::new(&packaged("2"), &overlay.gzip()).findings(&["--only", "fit"]);
+    assert_eq!(names(&found), ["fit/package-database".to_owned()].into(), "{found:#?}");
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_link_is_no_error_where_the_overlay_was_made_over_that_link() {
+    let base = |target: &str| {
+        let mut base = base();
+        base.file("usr/share/doc/libtool-common/copyright", "free\n");
+        base.link("usr/share/doc/libtool", target);
+        base
+    };
+    let mut overlay = Archive::new();
+    overlay.file("usr/share/doc/libtool/copyright", "free\n");
+    overlay.file("bin/one", "1");
+    let found = |target: &str, recorded: bool| -> Vec<String> {
+        let pair = Pair::new(&base(target), &overlay.gzip());
+        let over = |path: &str, target: &str| {
+            json!({ "path": path, "change": "modified", "type": "directory", "mode": "0755",
+                "uid": 0, "gid": 0, "below": { "type": "symlink", "mode": "0777", "uid": 0,
+                "gid": 0, "target": target } })
+        };
+        if recorded {
+            let doc = over("usr/share/doc/libtool", "libtool-common");
+            pair.manifest(&json!([over("bin", "usr/bin"), doc]));
+        }
+        let found = pair.findings(&["--only", "fit/directory-over-link"]);
+        let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+        found.iter().map(|f| [text(f, "severity"), text(f, "path")].join(" ")).collect()
+    };
+    let errors = ["error /bin", "error /usr/share/doc/libtool"];
+    assert_eq!(found("libtool-common", false), errors);
+    // Without what the base has in /bin nothing works, whatever was meant.
+    assert_eq!(found("libtool-common", true), ["error /bin", "note /usr/share/doc/libtool"]);
+    assert_eq!(found("libtool-other", true), errors);
+}
