@@ -37,6 +37,10 @@ pub(super) struct Ledger {
     kept: usize,
     archive: usize,
     root: bool,
+    /// Whether an entry of this archive has been met.
+    begun: bool,
+    /// Whether this archive says that names of whiteouts are those of files.
+    marked: bool,
     pub(super) last: Option<Entry>,
 }
 
@@ -67,6 +71,8 @@ impl Ledger {
             kept: 0,
             archive: 0,
             root: false,
+            begun: false,
+            marked: false,
             last: None,
         }
     }
@@ -98,6 +104,7 @@ impl Ledger {
     pub(super) fn end_of_archive(&mut self) {
         self.links.clear();
         self.archive += 1;
+        (self.begun, self.marked) = (false, false);
     }
 
     /// How many archives have ended.
@@ -106,6 +113,9 @@ impl Ledger {
     }
 
     pub(super) fn entry(&mut self, entry: Entry) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.marked = entry.header.marked && normal(&entry.name).is_empty();
+        }
         let path = self.place(&entry);
         if let Some(path) = path {
             self.links(&entry, &path);
@@ -168,7 +178,7 @@ impl Ledger {
         self.parent(&path);
         self.name(entry, kind, &path);
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        if name.starts_with(b".wh.") && kind == FileType::Regular {
+        if !self.marked && name.starts_with(b".wh.") && kind == FileType::Regular {
             self.fault(&WHITEOUT_NAME, Some(&path), "a file whose name makes it a deletion");
         }
         Some(path)

@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) data: Vec<u8>,
     /// The sum that it claims, in an archive of the kind that has some.
     pub(super) sum: Option<u32>,
+    /// What stands in the place of that sum in the other kind.
+    pub(super) check: u32,
 }
 
 /// An archive in the making.
@@ -54,6 +56,7 @@ impl Archive {
             rdev: [0, 0],
             data: data.as_ref().to_vec(),
             sum: None,
+            check: 0,
         });
         self.entries.last_mut().unwrap()
     }
@@ -124,7 +127,7 @@ fn write(entry: &Entry, bytes: &mut Vec<u8>) {
         entry.rdev[0],
         entry.rdev[1],
         entry.name.len() as u32 + 1,
-        entry.sum.unwrap_or(0),
+        entry.sum.unwrap_or(entry.check),
     ];
     bytes.extend(magic.bytes());
     fields.iter().for_each(|field| bytes.extend(format!("{field:08x}").bytes()));

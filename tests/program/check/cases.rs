@@ -509,3 +509,23 @@ fn what_is_as_it_should_be_in_its_place_is_not_found() {
     let said: Vec<_> = found.iter().map(|f| (&f["path"], &f["severity"])).collect();
     assert_eq!(said, [(&json!("/usr/lib/firmware/one.so"), &json!("note"))], "{found:#?}");
 }
+
+#[test]
+fn names_of_whiteouts_are_files_where_the_archive_says_so() {
+    let found = |marked: bool| {
+        let mut overlay = Archive::new();
+        overlay.file("opt/.wh.one", "");
+        if marked {
+            overlay.entries[0].check = u32::from_be_bytes(*b"ovc1");
+        }
+        // Of another archive that follows, it is not said.
+        let mut other = Archive::new();
+        other.file("etc/.wh.two", "");
+        let both = gzip(&[overlay.bytes(), other.bytes()].concat());
+        let found = Pair::new(&base(), &both).findings(&["--only", "archive/whiteout-name"]);
+        let path = |finding: &Value| finding["path"].as_str().unwrap().to_owned();
+        found.iter().map(path).collect::<Vec<_>>()
+    };
+    assert_eq!(found(false), ["/etc/.wh.two", "/opt/.wh.one"]);
+    assert_eq!(found(true), ["/etc/.wh.two"]);
+}
