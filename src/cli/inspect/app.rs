@@ -433,7 +433,7 @@ impl App {
         let next = match (forward, at_match && !here) {
             (true, true) => first + 1,
             (true, false) => first,
-            (false, _) => first + found.len() - 1,
+            (false, _) => (first + found.len()).saturating_sub(1),
         };
         for step in 0..found.len() {
             let at = if forward { next + step } else { next + found.len() - step } % found.len();

@@ -131,7 +131,11 @@ fn a_search_goes_round_and_says_when_there_is_nothing() {
     assert_eq!(at(&screens), "etc/same");
     screens.keys("/Etc\n");
     assert_eq!(screens.app.message.as_deref(), Some("there is no Etc"));
-    assert_eq!(at(&screens), "etc/same");
+    // Also on the way back, from the first name on.
+    screens.press(KeyCode::Home);
+    screens.keys("N");
+    assert_eq!(screens.app.message.as_deref(), Some("there is no Etc"));
+    assert_eq!(at(&screens), "");
 }
 
 #[test]
