@@ -268,11 +268,12 @@ impl<'a> Building<'a> {
     /// How the text of a changed file differs.
     fn text(&self, change: &Change) -> Result<Option<Box<str>>, LookError> {
         let (Some(old), Some(new)) = (&change.old, &change.new) else { return Ok(None) };
-        // A picture is passed on: what not everybody may read, such as /etc/shadow, is not in it.
-        let takes = |node: &Node| {
-            node.is_file() && node.attr.size <= MOST_TEXT && node.attr.mode & 0o004 != 0
-        };
+        let takes = |node: &Node| node.is_file() && node.attr.size <= MOST_TEXT;
         if !change.what.contains(Aspect::Content) || !takes(old) || !takes(new) {
+            return Ok(None);
+        }
+        // A picture is passed on: what not everybody may read, such as /etc/shadow, is not in it.
+        if !is_legible(self.base, &old.path)? || !is_legible(self.view, &new.path)? {
             return Ok(None);
         }
         match unified(Some((self.base, old)), Some((self.view, new)))? {
@@ -300,7 +301,50 @@ impl<'a> Building<'a> {
     }
 }
 
+/// Whether everybody may read a file, and go where it is.
+fn is_legible(view: &View, path: &[u8]) -> Result<bool, LookError> {
+    let mut at = view.root()?;
+    for name in components(path) {
+        match view.child(&at, name)? {
+            Some(node) if at.attr.mode & 0o001 != 0 => at = node,
+            _ => return Ok(false),
+        }
+    }
+    Ok(at.attr.mode & 0o004 != 0)
+}
+
 /// The names of a path, so that paths compare as a walk meets them.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, create_dir_all, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn texts_in_directories_that_not_everybody_may_enter_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = ["base", "over"].map(|name| folder.path().join(name));
+        for (image, text) in images.iter().zip(["old\n", "token\n"]) {
+            for dir in ["open", "closed", "closed/open", "was-closed"] {
+                create_dir_all(image.join(dir)).unwrap();
+                write(image.join(dir).join("file"), text).unwrap();
+                set_permissions(image.join(dir).join("file"), Permissions::from_mode(0o644))
+                    .unwrap();
+                set_permissions(image.join(dir), Permissions::from_mode(0o755)).unwrap();
+            }
+            set_permissions(image, Permissions::from_mode(0o755)).unwrap();
+            set_permissions(image.join("closed"), Permissions::from_mode(0o700)).unwrap();
+        }
+        set_permissions(images[0].join("was-closed"), Permissions::from_mode(0o750)).unwrap();
+        let model = Model::of(&View::open(&images).unwrap()).unwrap();
+        let texts = (0..model.items.len() as u32)
+            .filter(|&index| model.items[index as usize].text.is_some())
+            .map(|index| model.path(index));
+        assert_eq!(texts.collect::<Vec<_>>(), [b"open/file"]);
+    }
 }
