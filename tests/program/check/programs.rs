@@ -27,6 +27,26 @@ pub(super) struct Programs {
     pub(super) chain_library: Vec<u8>,
     /// Needs `libchain.so.1`.
     pub(super) chain_program: Vec<u8>,
+    /// Needs `libother.so.1` and looks for it in `$ORIGIN/../lib`, as do the libraries that it loads
+    /// (`DT_RPATH`).
+    pub(super) vendor_program: Vec<u8>,
+    /// `libmore.so.1`, which needs `libother.so.1`.
+    pub(super) more_library: Vec<u8>,
+    /// The same, with a loader.
+    pub(super) more_library_that_runs: Vec<u8>,
+    /// Needs `libmore.so.1`.
+    pub(super) more_program: Vec<u8>,
+    /// The same, with the `DT_RPATH` of the vendor's.
+    pub(super) vendor_more_program: Vec<u8>,
+    /// Of OpenJDK: all but libjvm.so have the `DT_RPATH` `$ORIGIN`.
+    pub(super) java: Vec<u8>,
+    pub(super) libjli: Vec<u8>,
+    /// Needs libjvm.so.
+    pub(super) libjava: Vec<u8>,
+    /// Needs libjvm.so and libjava.so.
+    pub(super) libnet: Vec<u8>,
+    pub(super) libjvm: Vec<u8>,
+    pub(super) libjsig: Vec<u8>,
     /// A module for the kernel 6.1.0-1.
     pub(super) module: Vec<u8>,
 }
@@ -67,6 +87,20 @@ END
                 '-Wl,-rpath,$ORIGIN/../lib/private -Wl,--enable-new-dtags'
             cc -shared -nostdlib -o chain_library -Wl,-soname,libchain.so.1 chain.c library
             program chain_program 3.c chain_library $ld -Wl,--unresolved-symbols=ignore-in-shared-libs
+            rpath() { echo "-Wl,-rpath,$1 -Wl,--disable-new-dtags -Wl,--allow-shlib-undefined"; }
+            of() { out=$1 name=$2; shift 2; cc -shared -nostdlib -o $out -Wl,-soname,$name "$@"; }
+            program vendor_program 1.c other_library $ld "$(rpath '$ORIGIN/../lib')"
+            of more_library libmore.so.1 chain.c other_library
+            echo 'const char ld[] __attribute__((section(".interp"))) = "/lib64/ld-demo.so.2";' >ld.c
+            of more_library_that_runs libmore.so.1 chain.c ld.c other_library
+            program more_program 3.c more_library $ld -Wl,--unresolved-symbols=ignore-in-shared-libs
+            program vendor_more_program 3.c more_library $ld "$(rpath '$ORIGIN/../lib')"
+            of libjvm libjvm.so lib.c
+            of libjsig libjsig.so lib.c $(rpath '$ORIGIN')
+            of libjli libjli.so lib.c $(rpath '$ORIGIN')
+            of libjava libjava.so chain.c libjvm $(rpath '$ORIGIN')
+            of libnet libnet.so 3.c libjvm libjava $(rpath '$ORIGIN')
+            program java 1.c libjli $ld "$(rpath '$ORIGIN/../lib')"
             cc -c -o module module.c
         "#;
         sh(dir.path(), script);
@@ -83,6 +117,17 @@ END
             private_program: made("private_program"),
             chain_library: made("chain_library"),
             chain_program: made("chain_program"),
+            vendor_program: made("vendor_program"),
+            more_library: made("more_library"),
+            more_library_that_runs: made("more_library_that_runs"),
+            more_program: made("more_program"),
+            vendor_more_program: made("vendor_more_program"),
+            java: made("java"),
+            libjli: made("libjli"),
+            libjava: made("libjava"),
+            libnet: made("libnet"),
+            libjvm: made("libjvm"),
+            libjsig: made("libjsig"),
             module: made("module"),
         }
     })

@@ -1,11 +1,12 @@
 //! What keeps one file from being loaded in a root.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::iter::successors;
 use std::sync::Arc;
 
-use super::Files;
 use super::loader::{Library, Loader, Search, own_dirs};
 use super::object::Object;
+use super::{Files, is_library};
 use crate::check::context::reach;
 use crate::check::works::lints::{
     ELF_INTERPRETER, ELF_LIBRARY, ELF_MACHINE, ELF_VERSION, LINKER_CACHE,
@@ -14,12 +15,16 @@ use crate::check::{Lint, Severity};
 use crate::look::{LookError, Node};
 use crate::seal::path::escape;
 
+/// The most directories that are added to a file's own, which is more than a root has: each of them
+/// is looked into for each library.
+const MOST_DIRS: usize = 256;
+
 /// Judges files in a root.
 pub(super) struct Judge<'a> {
     loader: &'a Loader<'a>,
     machine: Option<&'a Object>,
-    /// What is added to the directories of libraries by who loads them.
-    more: Vec<Vec<u8>>,
+    /// What somebody adds to the directories of the libraries that he loads (`DT_RPATH`).
+    rpaths: Vec<Vec<u8>>,
     /// Who loads a library, by its name.
     users: BTreeMap<&'a [u8], Vec<&'a (Node, Arc<Object>)>>,
     /// Of programs, what libraries below this layer need is judged too, for nobody else does.
@@ -54,7 +59,11 @@ impl<'a> Judge<'a> {
                 users.entry(&name[..]).or_default().push(file);
             }
         }
-        Judge { loader, machine, more: rpaths(files), users, deep }
+        let mut rpaths = Vec::new();
+        for (node, object) in files {
+            add_rpath(&mut rpaths, node, object);
+        }
+        Judge { loader, machine, rpaths, users, deep }
     }
 
     /// What is wrong with a file.
@@ -107,8 +116,16 @@ impl<'a> Judge<'a> {
     fn load(&self, node: &Node, object: &Arc<Object>) -> Result<Vec<Fault>, LookError> {
         let mut faults = Vec::new();
         let mut loaded: HashMap<Vec<u8>, Option<Library>> = HashMap::new();
-        let mut queue = VecDeque::from([(node.clone(), object.clone())]);
-        while let Some((by, needing)) = queue.pop_front() {
+        let deep = self.deep.is_some() && object.interpreter.is_some();
+        // Each with the place of the one that it was loaded by.
+        let mut order = vec![(node.clone(), object.clone(), None)];
+        for at in 0.. {
+            let Some((by, needing, loader)) = order.get(at).cloned() else { break };
+            let mut more = self.more(node, object).to_vec();
+            let loaders = successors(loader, |&at: &usize| order[at].2);
+            for (by, loading, _) in loaders.take(MOST_DIRS).map(|at| &order[at]) {
+                add_rpath(&mut more, by, loading);
+            }
             let own = by.path == node.path;
             // What the overlays bring is judged where it is.
             let told = own || self.deep.is_some_and(|first| by.layer() < first);
@@ -123,16 +140,18 @@ impl<'a> Judge<'a> {
                     }
                     continue;
                 }
-                let (library, fault) = self.need(&who, name, &by, &needing)?;
-                if told {
+                let (library, fault) = self.need(&who, name, &by, &needing, &more)?;
+                // Where it is judged, it may have been found by the way of somebody else.
+                let elsewhere = || self.need(&who, name, &by, &needing, &self.rpaths);
+                if fault.is_some() && (told || deep && elsewhere()?.1.is_none()) {
                     faults.extend(fault);
                 }
                 if let Some(library) = &library {
                     if told {
                         faults.extend(self.version(&who, name, &needing, library));
                     }
-                    if self.deep.is_some() && object.interpreter.is_some() {
-                        queue.push_back((library.node.clone(), library.object.clone()));
+                    if deep {
+                        order.push((library.node.clone(), library.object.clone(), Some(at)));
                     }
                 }
                 loaded.insert(name.clone(), library);
@@ -148,9 +167,10 @@ impl<'a> Judge<'a> {
         name: &[u8],
         by: &Node,
         needing: &Object,
+        more: &[Vec<u8>],
     ) -> Result<(Option<Library>, Option<Fault>), LookError> {
         let shown = escape(name);
-        let (lint, message) = match self.loader.search(name, &by.path, needing, &self.more)? {
+        let (lint, message) = match self.loader.search(name, &by.path, needing, more)? {
             Search::Found(library) if library.uncached => {
                 let at = escape(&library.node.path);
                 let message =
@@ -203,30 +223,35 @@ impl<'a> Judge<'a> {
         for (node, user) in users {
             let needs = user.needed.iter().any(|needed| needed == name);
             let found = |search| matches!(search, Search::Found(_));
-            if !needs || !found(self.loader.search(name, &node.path, user, &self.more)?) {
+            let more = self.more(node, user);
+            if !needs || !found(self.loader.search(name, &node.path, user, more)?) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
+
+    /// The directories that those who load a file add to its own. Who loads a library, and what was
+    /// loaded before it, is not known here: it may be anybody. A program is loaded by nobody; but
+    /// some libraries can be run too, and tell their version then.
+    fn more(&self, node: &Node, object: &Object) -> &[Vec<u8>] {
+        match object.interpreter.is_some() && !is_library(node.name()) {
+            true => &[],
+            false => &self.rpaths,
+        }
+    }
 }
 
-/// The directories that files add to those of what they load (`DT_RPATH`, where there is no
+/// Adds the directories that a file adds to those of what it loads (`DT_RPATH`, where there is no
 /// `DT_RUNPATH`).
-fn rpaths(files: &Files) -> Vec<Vec<u8>> {
-    /// More than a root has: each of them is looked into for each library.
-    const MOST: usize = 256;
-    let mut dirs = Vec::new();
-    for (node, object) in files {
-        if object.runpath.is_empty() && !object.rpath.is_empty() {
-            for dir in own_dirs(&object.rpath, &node.path, object) {
-                if dirs.len() < MOST && !dirs.contains(&dir) {
-                    dirs.push(dir);
-                }
+fn add_rpath(dirs: &mut Vec<Vec<u8>>, node: &Node, object: &Object) {
+    if object.runpath.is_empty() && !object.rpath.is_empty() {
+        for dir in own_dirs(&object.rpath, &node.path, object) {
+            if dirs.len() < MOST_DIRS && !dirs.contains(&dir) {
+                dirs.push(dir);
             }
         }
     }
-    dirs
 }
 
 /// Whether a machine runs what is for another one.

@@ -108,11 +108,16 @@ impl<'a> Loader<'a> {
             }
         }
         let built_in = built_in(object);
+        let mut uncached = None;
         for dir in &self.configured {
-            if let Some(mut library) = self.try_at(&join(dir, name), object, &mut other)? {
-                let trusted = built_in.iter().any(|own| own.as_bytes() == &dir[..]);
-                library.uncached = !trusted && !self.is_cached(dir, name);
-                return Ok(found(library));
+            if let Some(library) = self.try_at(&join(dir, name), object, &mut other)? {
+                if built_in.iter().any(|own| own.as_bytes() == &dir[..])
+                    || self.is_cached(dir, name)
+                {
+                    return Ok(found(library));
+                }
+                // ld.so passes over it, and takes the next one.
+                uncached.get_or_insert(Library { uncached: true, ..library });
             }
         }
         for dir in built_in {
@@ -120,7 +125,7 @@ impl<'a> Loader<'a> {
                 return Ok(found(library));
             }
         }
-        Ok(end(other))
+        Ok(uncached.map_or_else(|| end(other), found))
     }
 
     /// The paths at which what is found under a name may be, the first one as good as any: a library
