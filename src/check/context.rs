@@ -16,6 +16,7 @@ use provisioners::image::manifest_path;
 use super::archive::UNREADABLE;
 use super::works::kernel_version;
 use super::{CheckError, Request, Stopped};
+use crate::diff::compare::contents;
 use crate::layers::OpenError;
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Package, Packages};
@@ -69,6 +70,14 @@ impl Brought {
     pub(super) fn same_attributes(&self) -> bool {
         let of = |attr: &Attr| (attr.kind, attr.mode, attr.uid, attr.gid);
         self.before.as_ref().is_some_and(|before| of(&before.attr) == of(&self.node.attr))
+    }
+
+    /// Whether it is a file as before, with the same content.
+    pub(super) fn same_content(&self, Roots { view, below }: &Roots) -> Result<bool, LookError> {
+        match (&self.before, below) {
+            (Some(before), Some(below)) => same_content(below, before, view, &self.node),
+            _ => Ok(false),
+        }
     }
 }
 
@@ -403,6 +412,19 @@ pub(super) fn text(view: &View, path: &str) -> Result<String, LookError> {
     let file = reach(view, path.as_bytes())?.filter(Node::is_file);
     let bytes = file.map(|file| view.head(&file, MOST)).transpose()?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether two nodes are files with the same content. Holes of terabytes take no time.
+pub(super) fn same_content(
+    old_view: &View,
+    old: &Node,
+    new_view: &View,
+    new: &Node,
+) -> Result<bool, LookError> {
+    Ok(old.is_file()
+        && new.is_file()
+        && old.attr.size == new.attr.size
+        && contents(old_view, old, new_view, new)?)
 }
 
 /// What a path leads to in a root, if it leads anywhere: links in a circle lead nowhere.

@@ -29,7 +29,7 @@ pub(super) fn attributes(old: &Attr, new: &Attr, mtime: bool) -> Aspects {
 }
 
 /// Whether two files of the same size have the same bytes. Where both have holes, nothing is read.
-pub(super) fn contents(
+pub(crate) fn contents(
     old_view: &View,
     old: &Node,
     new_view: &View,

@@ -32,7 +32,7 @@
 //! ```
 
 mod change;
-mod compare;
+pub(crate) mod compare;
 pub mod packages;
 pub mod text;
 

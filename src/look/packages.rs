@@ -23,6 +23,9 @@ const STATUS_MOST: usize = 16 << 20;
 const ENTRIES_MOST: usize = 1 << 18;
 /// The most bytes of the sums of one package: a kernel has some thousand files.
 const SUMS_MOST: usize = 16 << 20;
+/// The largest file that is held against its sum, in bytes. Those of interest are programs and
+/// configuration files; a small image can have files that are terabytes of holes.
+const BROUGHT_MOST: u64 = 64 << 20;
 /// The most bytes of all lists of files together.
 const LISTS_MOST: usize = 64 << 20;
 /// The most bytes of memory for the paths in them. A machine with everything on it has a million.
@@ -65,7 +68,7 @@ impl Package {
                 }
             }
         }
-        if known.is_empty() {
+        if known.is_empty() || file.attr.size > BROUGHT_MOST {
             return Ok(false);
         }
         let mut md5 = md5::Md5::default();

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use fs_model::tree::Follow;
 
 use super::lints::{ACCOUNTS, CONFFILE, PACKAGE_DATABASE};
-use crate::check::context::{Context, reach};
+use crate::check::context::{Context, reach, same_content};
 use crate::check::{Findings, Stopped};
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Package, Packages};
@@ -130,10 +130,7 @@ pub(super) fn conffiles(context: &Context<'_>, findings: &mut Findings<'_>) -> R
                     continue;
                 }
                 let Some(before) = below.find(path, Follow::No).or_else(no_way)? else { continue };
-                let same = before.is_file()
-                    && before.attr.size == now.attr.size
-                    && below.digest(&before)? == view.digest(&now)?;
-                if !same {
+                if !same_content(&below, &before, &view, &now)? {
                     let message = format!("a configuration file of {name} {}", package.version);
                     findings.add(&CONFFILE, context.layer(&now), &now.path, message);
                 }

@@ -33,7 +33,7 @@ pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
         if !node.is_file() || node.attr.size == 0 || !is_of_interest(path) {
             continue;
         }
-        if same(brought, view, below)? {
+        if brought.same_content(roots)? {
             continue;
         }
         let content = view.head(node, MOST)?;
@@ -134,18 +134,6 @@ fn gone(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stoppe
 fn is_of_interest(path: &[u8]) -> bool {
     let named = [&b"etc/"[..], b"root/", b"home/", b"var/lib/", b"usr/share/polkit-1/"];
     named.iter().any(|dir| path.starts_with(dir)) || path.windows(6).any(|w| w == b"/.ssh/")
-}
-
-/// Whether the content is what it was before.
-pub(super) fn same(
-    brought: &Brought,
-    view: &View,
-    below: Option<&View>,
-) -> Result<bool, LookError> {
-    let (Some(before), Some(below)) = (&brought.before, below) else { return Ok(false) };
-    Ok(before.is_file()
-        && before.attr.size == brought.node.attr.size
-        && below.digest(before)? == view.digest(&brought.node)?)
 }
 
 fn change(brought: &Brought) -> String {

@@ -93,9 +93,8 @@ fn setuid(
     let id = name.map_or_else(|| id.to_string(), str::to_owned);
     let message = match &brought.before {
         Some(before) if rights(before.attr.mode) == rights(attr.mode) => {
-            let Roots { view, below } = context.roots()?;
             if (before.attr.uid, before.attr.gid) == (attr.uid, attr.gid)
-                && identity::same(brought, view, below.as_ref())?
+                && brought.same_content(context.roots()?)?
             {
                 return Ok(());
             }

@@ -120,6 +120,51 @@ fn what_leads_in_circles_or_claims_too_much_is_no_way_to_keep_it_busy() {
     assert_eq!(found("works/alternative"), 1);
 }
 
+/// Takes days where all of it is read.
+#[test]
+fn files_of_terabytes_of_holes_take_no_time() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let package = "Package: large\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n";
+    for image in ["base", "over"] {
+        for dir in ["opt", "etc/sudoers.d", "srv"] {
+            std::fs::create_dir_all(path(image).join(dir)).unwrap();
+        }
+        for name in ["opt/one", "opt/two", "opt/setuid", "etc/sudoers.d/large", "srv/hole"] {
+            let file = std::fs::File::create(path(image).join(name)).unwrap();
+            file.set_len(if name == "srv/hole" { 70_001 } else { 7 << 40 }).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }
+        let other = [&[1], &[0; 70_000][..]].concat();
+        std::fs::write(path(image).join("srv/other"), other).unwrap();
+        std::fs::write(path(image).join("srv/zeros"), [0; 70_001]).unwrap();
+    }
+    let info = path("over/var/lib/dpkg/info");
+    std::fs::create_dir_all(&info).unwrap();
+    std::fs::write(info.join("../status"), package).unwrap();
+    std::fs::write(info.join("large.list"), "/.\n/opt/setuid\n").unwrap();
+    let sums = "0123456789abcdef0123456789abcdef  opt/setuid\n";
+    std::fs::write(info.join("large.md5sums"), sums).unwrap();
+    let setuid = std::fs::Permissions::from_mode(0o4755);
+    std::fs::set_permissions(path("over/opt/setuid"), setuid).unwrap();
+    for (beneath, images) in [(1, &["base", "over"][..]), (0, &["over"][..])] {
+        let images: Vec<PathBuf> = images.iter().map(|name| path(name)).collect();
+        let request = Request { name: "o".to_owned(), images, beneath, ..Request::default() };
+        let report = check(&request).unwrap();
+        let found = |lint: &str| -> Vec<String> {
+            let found = report.findings.iter().filter(|finding| finding.lint.name == lint);
+            found.filter_map(|finding| finding.shown_path()).collect()
+        };
+        assert_eq!(found("safe/setuid"), ["/opt/setuid"]);
+        match beneath {
+            0 => assert_eq!(found("lean/duplicate"), ["/etc/sudoers.d/large", "/srv/hole"]),
+            _ => assert!(found("lean/same-as-base").contains(&"/opt/one".to_owned())),
+        }
+    }
+}
+
 /// A program whose dynamic section says `count` times that it needs one library with a long name, and
 /// looks for it in many directories.
 fn needy(count: usize) -> Vec<u8> {
