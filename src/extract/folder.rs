@@ -73,6 +73,16 @@ pub enum ExtractError {
         /// What is there.
         path: PathBuf,
     },
+    /// Another file system is mounted in the folder.
+    #[error(
+        "{} is on another file system than the folder: nothing can be moved there at once; nothing \
+         was written; unmount it first",
+        path.display()
+    )]
+    Mounted {
+        /// Where.
+        path: PathBuf,
+    },
     /// A path that the host cannot have.
     #[error("/{}: the path is longer than {PATH_LIMIT} bytes", fs_model::error::shorten(&escape(path)))]
     TooLong {

@@ -10,8 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, accessat, chmod, chmodat,
-    fchmod, fchown, fstat, mkdirat, openat, renameat, renameat_with, statat, unlinkat,
+    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, StatxFlags, accessat, chmod,
+    chmodat, fchmod, fchown, fstat, mkdirat, openat, renameat, renameat_with, statat, statx,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
@@ -194,6 +195,15 @@ impl Drop for Unlocked<'_> {
     }
 }
 
+/// The file system of a name in a directory, or of the directory itself: nothing is renamed from one
+/// to another one, nor between two places at which the same one is mounted.
+fn device_and_mount(dir: BorrowedFd<'_>, name: &Path) -> Result<([u32; 2], u64), Errno> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    // Kernels before 5.8 do not tell the mount.
+    let stat = statx(dir, name, flags, StatxFlags::MNT_ID)?;
+    Ok(([stat.stx_dev_major, stat.stx_dev_minor], stat.stx_mnt_id))
+}
+
 /// Two directories, and where the second one is.
 struct Pair<'a> {
     from: BorrowedFd<'a>,
@@ -251,6 +261,7 @@ impl Pair<'_> {
 
     /// Finds what is there and would be overwritten, and what cannot be written to.
     fn look(&self, force: bool, found: &mut Vec<PathBuf>) -> Result<(), ExtractError> {
+        let here = device_and_mount(self.to, Path::new("")).map_err(failed(self.path))?;
         let mut moves = false;
         for (name, ours, theirs) in self.names()? {
             let path = self.path.join(&name);
@@ -271,11 +282,19 @@ impl Pair<'_> {
                     if force && !is_replaceable(self.to, &name).map_err(failed(&path))? {
                         return Err(failed(&path)(Errno::PERM));
                     }
+                    // Files of an overlayfs can have devices of their own.
+                    if device_and_mount(self.to, &name).map_err(failed(&path))?.1 != here.1 {
+                        return Err(ExtractError::Mounted { path });
+                    }
                     found.push(path);
                 }
             }
         }
         if moves {
+            let ours = device_and_mount(self.from, Path::new("")).map_err(failed(self.path))?;
+            if ours != here {
+                return Err(ExtractError::Mounted { path: self.path.to_owned() });
+            }
             is_writable(self.to).map_err(failed(self.path))?;
         }
         Ok(())

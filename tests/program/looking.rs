@@ -391,6 +391,29 @@ fn a_folder_that_cannot_be_filled_stays_as_it_is() {
         assert_eq!((new.mode() & 0o7777, new.uid() == 1000), (0o1777, who == Who::Root));
         run(&["-C", "none/new"]).code(2).says(&["cannot write none: No such file"]);
     }
+    // A file system of its own in it cannot be filled in the same moment.
+    let there = stage.out(Who::Root).join("mounted");
+    for dir in ["a", "b", "c"] {
+        fs::create_dir_all(there.join(dir)).unwrap();
+    }
+    fs::write(there.join("a/file"), "old").unwrap();
+    let run = |rest: &[&str]| {
+        let rest = [&["-C", "mounted", "--force"], rest].concat();
+        overcoat(&stage, Who::Root, "extract", &[&base], &rest)
+    };
+    // The same one, mounted once more, is another one too; and a file can be one.
+    stage.sh("touch root/file root/mounted/b/file; mkdir root/dir");
+    for mount in ["mount -t tmpfs t b", "mount --bind ../dir b", "mount --bind ../file b/file"] {
+        stage.sh(&format!("cd root/mounted; {mount}"));
+        let at = if mount.ends_with("file") { "mounted/b/file" } else { "mounted/b" };
+        run(&[]).code(2).says(&[&format!("{at} is on another file system")]);
+        assert_eq!(fs::read(there.join("a/file")).unwrap(), b"old");
+        assert_eq!(fs::read_dir(&there).unwrap().count(), 3, "nothing is left");
+        run(&[":c"]).ok();
+        fs::remove_dir_all(there.join("c/new")).unwrap();
+        stage.sh(&format!("umount root/{at}"));
+    }
+    run(&[]).ok();
     // Nor does a folder go into itself.
     let folder = base.parent().unwrap().join("base");
     for to in [folder.clone(), folder.join("a"), folder.join("a/new")] {
