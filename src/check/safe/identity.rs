@@ -87,7 +87,7 @@ pub(super) fn identity(context: &Context<'_>, findings: &mut Findings<'_>) -> Re
         };
         match found {
             Some((lint, message)) if lint.name == PAM.name || lint.name == SUDOERS.name => {
-                of_package(context, lint, node, false, message, findings)?;
+                of_package(context, lint, node, message, findings)?;
             }
             Some((lint, message)) => findings.add(lint, layer, path, message),
             None => {}

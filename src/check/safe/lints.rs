@@ -7,7 +7,9 @@ pub(super) static SETUID: Lint = Lint {
     severity: Severity::Warning,
     summary: "a program with the rights of another user",
     why: "A setuid or setgid program is a way to other rights for everybody on the machine: one that \
-          is new or changed deserves a look. Packages bring some on purpose.",
+          is new or changed deserves a look. Packages bring some on purpose: such a one is a note, \
+          where Debian is known to have it so, or the package's postinst names the file and sets \
+          rights. dpkg itself keeps no modes: of any other, the provisioner may have made it.",
     mend: "take the bit away (chmod u-s,g-s), or silence it with the reason why it is needed",
 };
 

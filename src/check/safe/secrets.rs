@@ -143,7 +143,7 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
         }
         if let Some(kind) = private_key(&content) {
             let message = format!("it holds one ({kind})");
-            of_package(context, &PRIVATE_KEY, node, false, message, findings)?;
+            of_package(context, &PRIVATE_KEY, node, message, findings)?;
         }
         if [&b".p12"[..], b".pfx"].iter().any(|end| name.ends_with(end)) {
             let finding =
@@ -152,7 +152,7 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
         }
         if let Some(whose) = token(&content) {
             let message = format!("it holds what looks like a token of {whose}");
-            of_package(context, &TOKEN, node, false, message, findings)?;
+            of_package(context, &TOKEN, node, message, findings)?;
         }
     }
     Ok(())

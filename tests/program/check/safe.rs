@@ -89,12 +89,51 @@ fn what_somebody_made_of_a_package_s_file_is_not_taken_for_the_package_s() {
         ["safe/token error /etc/pam.d/login", "safe/pam warning /etc/pam.d/login"]
     );
     // What a package brings that is installed deserves a look, no more.
-    let brought = found(&super::base(), |overlay| {
-        package(overlay, "2");
+    let brought = found(&super::base(), |overlay| package(overlay, "2"));
+    assert_eq!(brought, ["safe/setuid note /usr/bin/mount", "safe/pam note /etc/pam.d/login"]);
+}
+
+#[test]
+fn rights_that_a_package_s_file_got_from_nobody_known_are_not_told_as_the_package_s() {
+    let of = |base: &Archive, make: &dyn Fn(&mut Archive)| {
+        let mut overlay = Archive::new();
+        package(&mut overlay, "2");
+        make(&mut overlay);
+        let found = Pair::new(base, &overlay.gzip()).findings(&["--only", "safe/setuid"]);
+        let login = found.iter().filter(|finding| finding["path"] == "/usr/bin/login");
+        let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+        login.map(|f| [text(f, "severity"), text(f, "message")]).next().unwrap()
+    };
+    let setuid = |overlay: &mut Archive| {
         overlay.put("usr/bin/login", SETUID, "login of 2");
+    };
+    // The provisioner may have said `chmod u+s`.
+    let [severity, message] = of(&super::base(), &setuid);
+    assert_eq!(severity, "warning");
+    assert!(message.ends_with("it is of the package login, which may not have made it so"));
+    // A script that does not give rights, and one that does, to something else.
+    for script in ["update-alternatives --install /bin/login", "chmod 4755 /bin/su"] {
+        let [severity, _] = of(&super::base(), &|overlay| {
+            setuid(overlay);
+            overlay.file("var/lib/dpkg/info/login.postinst", script);
+        });
+        assert_eq!(severity, "warning");
+    }
+    // As lldpd's does.
+    let [severity, message] = of(&super::base(), &|overlay| {
+        setuid(overlay);
+        let script = "for i in /usr/bin/login; do dpkg-statoverride --add a b 4750 $i; done";
+        overlay.file("var/lib/dpkg/info/login.postinst", script);
     });
-    let notes = ["safe/setuid note /usr/bin/login", "safe/setuid note /usr/bin/mount"];
-    assert_eq!(brought, [&notes[..], &["safe/pam note /etc/pam.d/login"]].concat());
+    assert_eq!(severity, "note");
+    assert!(message.ends_with("package login, whose postinst names it and sets rights"));
+    // The base has it so already, in an older version; or with less.
+    let mut base = packaged("1");
+    assert_eq!(of(&base, &setuid)[0], "warning");
+    base.put("usr/bin/login", SETUID, "login of 1");
+    let [severity, message] = of(&base, &setuid);
+    assert_eq!(severity, "note");
+    assert!(message.ends_with("the package login has it so"), "{message}");
 }
 
 #[test]
