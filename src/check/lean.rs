@@ -296,8 +296,12 @@ fn digest(view: &View, file: &Node) -> Result<[u8; 32], LookError> {
     const PIECE: usize = 64 * PAGE as usize;
     let mut sha256 = Sha256::new();
     let mut buffer = vec![0; PIECE];
-    let mut at = 0;
-    while let Some(data) = view.next_data(file, at)? {
+    let (mut at, mut data) = (0, 0..0);
+    loop {
+        if at >= data.end {
+            let Some(next) = view.next_data(file, at)? else { break };
+            data = next;
+        }
         let start = data.start.max(at) / PAGE * PAGE;
         let read = view.read_at(file, start, &mut buffer)?;
         if read == 0 {

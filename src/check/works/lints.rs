@@ -85,9 +85,9 @@ pub(super) static LINKER_CACHE: Lint = Lint {
     severity: Severity::Error,
     summary: "a library that the linker's cache does not have",
     why: "ld.so looks at /etc/ld.so.cache, which ldconfig makes, not into the directories of \
-          /etc/ld.so.conf. The library lies in one of these, and the cache does not name it: the \
-          program does not start. It happens when an overlay brings a cache that hides another's, or \
-          none.",
+          /etc/ld.so.conf. The library lies in one of these and nowhere else, and the cache does not \
+          name it: the program does not start. It happens when an overlay brings a cache that hides \
+          another's, or none.",
     mend: "run ldconfig when the overlay is made; of several overlays, in the topmost",
 };
 
