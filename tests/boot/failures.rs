@@ -14,8 +14,15 @@ fn what_cannot_be_fetched_or_is_not_what_it_should_be_is_told() {
     console.failed("fetch", &["http://10.0.2.2:9/base.squashfs", "refused", "tried 3 times"]);
     assert_eq!(console.lines().iter().filter(|line| line.starts_with("trying ")).count(), 2);
 
-    let console = site.boot(&format!("BASEFS={}", site.url("nowhere")), &[]);
+    // With an address of its own, for a card that has another name here.
+    let line = "ip=10.0.2.77::10.0.2.2:255.255.255.0::eth7:off";
+    let console = site.boot(&format!("BASEFS={} {line}", site.url("nowhere")), &[]);
     console.failed("fetch", &["/nowhere", "404"]);
+    assert!(
+        console.0.contains(" 10.0.2.77 netmask 255.255.255.0 gateway 10.0.2.2"),
+        "{}",
+        console.0
+    );
     assert!(!console.0.contains("overcoat: trying"), "{}", console.0);
 
     let line = format!("BASEFS_SHA256={wrong}");
