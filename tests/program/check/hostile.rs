@@ -200,3 +200,56 @@ fn a_small_image_takes_no_large_memory() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("nested deeper than a path can be long"), "{said}");
 }
+
+#[test]
+fn units_take_no_large_memory_however_many_names_they_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("base.cpio"), base().bytes()).unwrap();
+    let text = "[Service]\n".to_owned() + &"a=\n".repeat(340_000);
+    let dir = "etc/systemd/system";
+
+    // One file under many names.
+    let mut names = Archive::new();
+    names.file(&format!("{dir}/0.service"), &text);
+    let first = names.entries.last().unwrap().ino;
+    for number in 1..200 {
+        names.file(&format!("{dir}/{number}.service"), "");
+    }
+    for entry in names.entries.iter_mut().filter(|entry| entry.name.ends_with(".service")) {
+        (entry.ino, entry.nlink) = (first, 200);
+    }
+    // A drop-in of all services.
+    let mut drop_in = Archive::new();
+    drop_in.file(&format!("{dir}/service.d/all.conf"), &text);
+    for number in 0..200 {
+        drop_in.file(&format!("{dir}/{number}.service"), "[Service]\nExecStart=/usr/bin/demo\n");
+    }
+    // A section with a long name, which each of its lines is in.
+    let mut section = Archive::new();
+    let name = "x".repeat(500_000);
+    section.file(&format!("{dir}/x.service"), format!("[{name}]\n{}", "a=\n".repeat(80_000)));
+    // A directory of many drop-ins under many names.
+    let mut links = Archive::new();
+    for number in 0..1500 {
+        links.file(&format!("opt/{number}.conf"), "");
+        links.link(&format!("{dir}/{number}.service.d"), "/opt");
+    }
+    // Accounts without end.
+    let mut accounts = Archive::new();
+    for number in 0..5 {
+        let names: String = (0..800_000).map(|name| format!("g {number}{name}\n")).collect();
+        accounts.file(&format!("usr/lib/sysusers.d/{number}.conf"), names);
+    }
+    for (archive, runs) in
+        [(names, false), (drop_in, false), (section, true), (links, false), (accounts, false)]
+    {
+        std::fs::write(path("o.cpio.gz"), archive.gzip()).unwrap();
+        let arguments = ["base.cpio", "o.cpio.gz", "--only", "works/unit-exec"];
+        let (code, said) = within(600_000, folder.path(), &arguments);
+        let start: String = said.chars().take(1000).collect();
+        assert_eq!(code, Some(0), "{start}");
+        let not_run = "the units of the root take more than 32 MiB together";
+        assert_eq!(said.contains(not_run), !runs, "{start}");
+    }
+}
