@@ -110,7 +110,7 @@ fn setuid(
 /// A finding that deserves a look, less of it where a package has brought what is found, just as it
 /// is: then its maintainers have thought of it, and it is there because the package was asked for.
 /// Rights that a file `gains` are none of a package's that was there before in this version.
-fn of_package(
+pub(super) fn of_package(
     context: &Context<'_>,
     lint: &'static Lint,
     node: &Node,
