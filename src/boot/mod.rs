@@ -65,10 +65,10 @@ pub trait Watcher {
     fn phase(&mut self, phase: Phase, after: Duration);
     /// KVM does not work here: it begins again without.
     fn slow(&mut self);
-    /// Bytes of the console, as they come.
-    fn console(&mut self, bytes: &[u8]);
-    /// What the command prints, as it comes.
-    fn output(&mut self, bytes: &[u8]);
+    /// Bytes of the console, as they come. Nothing is waited for beyond `end`.
+    fn console(&mut self, bytes: &[u8], end: Option<Instant>);
+    /// What the command prints, as it comes. Nothing is waited for beyond `end`.
+    fn output(&mut self, bytes: &[u8], end: Option<Instant>);
     /// The signal that asked to end while what it was told could not be told on.
     fn interrupted(&self) -> Option<i32>;
 }
@@ -121,6 +121,9 @@ pub enum BootError {
     /// The kernel's parameters.
     #[error(transparent)]
     Parameters(#[from] CatalogueError),
+    /// Nothing can be told to the machine.
+    #[error("{0}")]
+    Script(String),
     /// The overlay that is added.
     #[error(transparent)]
     Live(#[from] LiveError),
@@ -197,6 +200,15 @@ pub fn boot(
     }
 }
 
+/// How long to poll until `end`; nothing when that is over.
+pub fn time_out(end: Option<Instant>) -> Option<PollTimeout> {
+    let Some(end) = end else { return Some(PollTimeout::NONE) };
+    let left = end.saturating_duration_since(Instant::now());
+    // Rounded up, so that it is over when it is said to be.
+    let millis = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+    (!left.is_zero()).then_some(millis)
+}
+
 /// A word that nobody says by accident.
 fn nonce() -> io::Result<String> {
     let mut bytes = [0; 16];
@@ -243,15 +255,8 @@ impl Boot<'_> {
     ) -> Result<Ended, BootError> {
         let mut buffer = vec![0; READ];
         loop {
-            let left = self.deadline().map(|end| end.saturating_duration_since(Instant::now()));
-            let time_out = match left {
-                None => PollTimeout::NONE,
-                Some(left) if left.is_zero() => return Ok(Ended::TimeOut),
-                // Rounded up, so that it is over when it is said to be.
-                Some(left) => {
-                    PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-                }
-            };
+            let end = self.deadline();
+            let Some(time_out) = time_out(end) else { return Ok(Ended::TimeOut) };
             let off = machine.off();
             let mut fds = [
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -278,7 +283,7 @@ impl Boot<'_> {
             if console {
                 let read = machine.console.read(&mut buffer)?;
                 said |= read > 0;
-                self.heard(&buffer[..read]);
+                self.heard(&buffer[..read], end);
             }
             if agent {
                 let read = match machine.agent.read(&mut buffer) {
@@ -288,7 +293,7 @@ impl Boot<'_> {
                 };
                 said |= read > 0;
                 let watcher = &mut *self.watcher;
-                self.talk.take(&buffer[..read], &mut |bytes| watcher.output(bytes));
+                self.talk.take(&buffer[..read], &mut |bytes| watcher.output(bytes, end));
                 if self.talk.ready {
                     self.come_up();
                 }
@@ -331,13 +336,14 @@ impl Boot<'_> {
 
     fn served(&mut self, served: &Served) {
         let now = Instant::now();
-        if served.path == "/boot.ipxe" && self.progress.reach(Phase::Load, now) {
+        let script = served.path == "/boot.ipxe" && served.status == 200;
+        if script && self.progress.reach(Phase::Load, now) {
             self.watcher.phase(Phase::Load, now - self.start);
         }
     }
 
-    fn heard(&mut self, bytes: &[u8]) {
-        self.watcher.console(bytes);
+    fn heard(&mut self, bytes: &[u8], end: Option<Instant>) {
+        self.watcher.console(bytes, end);
         let now = Instant::now();
         let (progress, options) = (&mut self.progress, self.options);
         let mut seen = false;

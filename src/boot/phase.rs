@@ -68,16 +68,19 @@ pub struct Progress {
     pub fault: Option<String>,
 }
 
-/// Signs on the console of a machine that has come to its end, and what they mean.
-const ENDS: [(&str, &str); 7] = [
-    ("Kernel panic", "the kernel gave up"),
-    ("You are in emergency mode", "systemd stopped in emergency mode"),
-    ("You are in rescue mode", "systemd stopped in rescue mode"),
-    ("Cannot open root device", "the kernel found no root"),
-    ("No more network devices", "the firmware could not boot from the network"),
-    ("No bootable device", "the firmware could not boot from the network"),
-    ("Target filesystem doesn't have requested", "the root has no init"),
+/// Signs on the console of a machine that has come to its end, what they mean, and in which phases at
+/// the earliest.
+const ENDS: [(&str, &str, Phase); 7] = [
+    // A quiet kernel says nothing before.
+    (PANIC, "the kernel gave up", Phase::Firmware),
+    ("You are in emergency mode", "systemd stopped in emergency mode", Phase::Kernel),
+    ("You are in rescue mode", "systemd stopped in rescue mode", Phase::Kernel),
+    ("Cannot open root device", "the kernel found no root", Phase::Kernel),
+    ("No more network devices", "the firmware could not boot from the network", Phase::Firmware),
+    ("No bootable device", "the firmware could not boot from the network", Phase::Firmware),
+    ("Target filesystem doesn't have requested", "the root has no init", Phase::Kernel),
 ];
+const PANIC: &str = "Kernel panic";
 
 impl Progress {
     /// It was just switched on.
@@ -106,20 +109,13 @@ impl Progress {
             return false;
         }
         // What a kernel says may stand before it on the line.
-        if self.phase() >= Phase::Kernel
-            && let Some((sign, meaning)) = ENDS.iter().find(|(sign, _)| line.contains(sign))
-        {
+        let end = ENDS.iter().find(|(sign, _, from)| self.phase() >= *from && line.contains(sign));
+        if let Some((sign, meaning, _)) = end {
             self.fault.get_or_insert_with(|| match line.trim() {
                 line if line == *sign => (*meaning).to_owned(),
                 line => format!("{meaning}: {line}"),
             });
-            return false;
-        }
-        if self.phase() < Phase::Kernel
-            && let Some((_, meaning)) = ENDS[4..6].iter().find(|(sign, _)| line.contains(sign))
-        {
-            self.fault.get_or_insert_with(|| (*meaning).to_owned());
-            return false;
+            return *sign == PANIC && self.reach(Phase::Kernel, now);
         }
         let phase = if after(line, "overcoat: fetching ").is_some() {
             Phase::Fetch
@@ -181,5 +177,10 @@ mod tests {
         progress.read("[  9.1] Kernel panic - not syncing: VFS", now);
         let fault = "the kernel gave up: [  9.1] Kernel panic - not syncing: VFS";
         assert_eq!(progress.fault.as_deref(), Some(fault));
+        // A quiet one.
+        let mut progress = Progress::new(now);
+        assert!(progress.read("[  9.1] Kernel panic - not syncing: VFS", now));
+        assert_eq!(progress.fault.as_deref(), Some(fault));
+        assert_eq!(progress.phase(), Phase::Kernel);
     }
 }

@@ -78,13 +78,14 @@ impl Server {
         let catalogue = Catalogue::machine(&parts, parameters)?;
         let address = (Ipv4Addr::LOCALHOST, 0).into();
         let http = Http::observed(catalogue, address, Limits::default(), Arc::new(told))?;
+        // All that the machine would hear is that there is none.
+        http.script(&url(&http)).map_err(BootError::Script)?;
         Ok(Server { http: Some(http), heard, bell, _agent: agent })
     }
 
     /// What the firmware is to load.
     pub(super) fn script(&self) -> String {
-        let port = self.http.as_ref().map_or(0, |http| http.address().port());
-        format!("http://{}:{port}/boot.ipxe", qemu::HOST)
+        format!("{}/boot.ipxe", self.http.as_ref().map(url).unwrap_or_default())
     }
 
     /// What was served since this was asked last.
@@ -114,6 +115,11 @@ impl Drop for Server {
             http.stop(Duration::ZERO, || true);
         }
     }
+}
+
+/// Where the machine finds it.
+fn url(http: &Http) -> String {
+    format!("http://{}:{}", qemu::HOST, http.address().port())
 }
 
 fn in_memory(bytes: &[u8]) -> io::Result<File> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use fs_model::LayerError;
 use fs_model::attr::{Attr, FileType};
+use fs_model::error::LayerErrorKind;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
 use fs_model::tree::Follow;
@@ -15,14 +16,14 @@ use provisioners::image::manifest_path;
 
 use super::archive::UNREADABLE;
 use super::works::kernel_version;
-use super::{CheckError, Request, Stopped};
+use super::{CheckError, Finding, Request, Stopped};
 use crate::diff::compare::contents;
 use crate::layers::OpenError;
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Package, Packages};
 use crate::look::{LookError, MAX_PATH, Node, Place, View, Visited, join};
 use crate::sandbox::map_image;
-use crate::seal::path::escape;
+use crate::seal::path::{escape, plain};
 
 /// One image of the stack.
 pub(super) struct Image {
@@ -164,14 +165,36 @@ impl<'a> Context<'a> {
             let path = path.display();
             hints.push(format!("{path} does not say the version of a kernel: is it one?"));
         }
-        if let (Ok(Roots { view, .. }), [image]) = (&self.roots, &self.images[..])
-            && reach(view, b"bin/sh")?.is_none()
-            && reach(view, b"usr/bin/sh")?.is_none()
-        {
+        if let (Ok(Roots { view, .. }), [image]) = (&self.roots, &self.images[..]) {
             let name = &image.name;
-            hints.push(format!("{name} is judged as a root by itself: name its base before it"));
+            let shell = reach(view, b"bin/sh").and_then(|shell| match shell {
+                None => reach(view, b"usr/bin/sh"),
+                there => Ok(there),
+            });
+            match shell {
+                Ok(Some(_)) => {}
+                Ok(None) => hints
+                    .push(format!("{name} is judged as a root by itself: name its base before it")),
+                // It is found.
+                Err(error) if self.damage(&error).is_some() => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(hints)
+    }
+
+    /// What a layer that turns out to be damaged is: a finding if it is judged, and nothing where that
+    /// is not looked for, or where it is no fault of the layer's.
+    pub(super) fn damage(&self, error: &LookError) -> Option<Finding> {
+        let LookError::Damaged { path, error: LayerError { image, kind } } = error else {
+            return None;
+        };
+        let layer = self.names.iter().position(|name| **name == **image)?;
+        let of_layer = layer >= self.first() && !matches!(kind, LayerErrorKind::Io(_));
+        // Names of the image may stand in it.
+        let message = plain(&kind.to_string()).into_owned();
+        (of_layer && self.request.selection.wants(&UNREADABLE))
+            .then(|| Finding::new(&UNREADABLE, image, Some(path), message))
     }
 
     /// The images, as the user named them, the lowest first.
@@ -435,7 +458,8 @@ pub(super) fn reach(view: &View, path: &[u8]) -> Result<Option<Node>, LookError>
     }
 }
 
-/// What is at a path and what it leads to, link by link, each by its path without links before it.
+/// What is at a path and what it leads to, link by link, each by its path without links before it and
+/// by the one that leads through them.
 fn way(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
     let mut at = path.to_vec();
     let mut way = Vec::new();
@@ -446,6 +470,7 @@ fn way(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
             Err(error) => return Err(error),
         };
         way.push(node.path.clone());
+        way.push(at);
         if !node.is_link() {
             break;
         }

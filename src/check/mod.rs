@@ -11,8 +11,8 @@
 //! - Each finding has a lint, a path (or the whole layer), the layer, and how to mend it. Findings
 //!   are in one order, whatever the number of threads.
 //! - A lint that could not run is told, with the reason: its silence would mean nothing.
-//! - What is wrong in an image that is judged is a finding; what is wrong in one beneath it is an
-//!   error.
+//! - What is wrong in an image that is judged is a finding, wherever it is met; what is wrong in one
+//!   beneath it is an error.
 
 mod archive;
 mod context;
@@ -383,7 +383,19 @@ pub fn check(request: &Request) -> Result<Report, CheckError> {
         found.extend(of_pass);
         match result {
             Ok(()) => {}
-            Err(Stopped::Failed(error)) => return Err(error.into()),
+            Err(Stopped::Failed(error)) => {
+                let Some(damage) = context.damage(&error) else { return Err(error.into()) };
+                // Passes meet the same damage at the paths that they look at first.
+                let is_same = |other: &Finding| {
+                    other.lint.name == damage.lint.name
+                        && (&other.layer, &other.message) == (&damage.layer, &damage.message)
+                };
+                if !found.iter().any(is_same) {
+                    found.push(damage);
+                }
+                let reason = format!("a layer cannot be read: {error}");
+                report.could_not_run(pass, selection, reason);
+            }
             Err(Stopped::CannotRun(reason)) => report.could_not_run(pass, selection, reason),
         }
     }

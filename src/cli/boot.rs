@@ -1,16 +1,16 @@
 //! `boot`: artifacts in a machine of QEMU's, from the firmware on.
 
 use std::cell::Cell;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, ValueEnum};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use provisioners::Project;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use super::options::{size_text, size_value};
 use super::{Failure, Outcome, print, project, say};
 use crate::boot::phase::Phase;
 use crate::boot::qemu::Accelerator;
-use crate::boot::{Options, Parts, Report, Watcher, boot};
+use crate::boot::{Options, Parts, Report, Watcher, boot, time_out};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 
@@ -319,17 +319,17 @@ impl Watcher for Told<'_> {
         say("KVM does not work on this host: beginning again without, some ten times as slow");
     }
 
-    fn console(&mut self, bytes: &[u8]) {
+    fn console(&mut self, bytes: &[u8], end: Option<Instant>) {
         if self.args.shell {
-            self.write(std::io::stdout(), bytes, true);
+            self.write(std::io::stdout(), bytes, true, end);
         } else if self.args.console {
-            self.write(std::io::stderr(), bytes, false);
+            self.write(std::io::stderr(), bytes, false, end);
         }
     }
 
-    fn output(&mut self, bytes: &[u8]) {
+    fn output(&mut self, bytes: &[u8], end: Option<Instant>) {
         if !self.args.json {
-            self.write(std::io::stdout(), bytes, true);
+            self.write(std::io::stdout(), bytes, true, end);
         } else if self.output.len() + bytes.len() <= MOST_OUTPUT {
             self.output.extend_from_slice(bytes);
         } else {
@@ -339,36 +339,66 @@ impl Watcher for Told<'_> {
 }
 
 impl Told<'_> {
-    /// Writes, and hears a signal while nobody reads: then the rest is not written. When nobody ever
-    /// will read a `result`, there is nothing left to do.
-    fn write(&self, mut to: impl Write + AsFd, bytes: &[u8], result: bool) {
-        for piece in bytes.chunks(PIPE_BUF) {
-            loop {
-                let mut fds = [
-                    PollFd::new(to.as_fd(), PollFlags::POLLOUT),
-                    PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                ];
-                // What cannot be waited for is written.
-                let waited = poll(&mut fds, PollTimeout::NONE);
-                let signalled = waited.is_ok() && fds[1].any().unwrap_or(false);
-                if self.interrupted.get().is_none() && signalled {
-                    self.interrupted.set(self.signals.interruption());
-                }
-                if self.interrupted.get().is_some() {
-                    return;
-                }
-                if waited != Err(Errno::EINTR) && fds[0].any().unwrap_or(true) {
-                    break;
-                }
-            }
-            let gone = to.write_all(piece).and_then(|()| to.flush()).err();
+    /// Writes. When nobody ever will read a `result`, there is nothing left to do.
+    fn write(&self, to: impl AsFd, bytes: &[u8], result: bool, end: Option<Instant>) {
+        if self.interrupted.get().is_some() {
+            return;
+        }
+        match write_until(to, bytes, self.signals, end) {
+            Written::Interrupted(signal) => self.interrupted.set(Some(signal)),
             // Of standard error it is no matter.
-            if gone.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) && result {
-                self.interrupted.set(Some(Signal::SIGPIPE));
-                return;
-            }
+            Written::Gone if result => self.interrupted.set(Some(Signal::SIGPIPE)),
+            Written::All | Written::Late | Written::Gone => {}
         }
     }
+}
+
+/// What became of something that was to be written.
+#[derive(Debug, PartialEq, Eq)]
+enum Written {
+    All,
+    /// The time is over, and nobody has read the rest.
+    Late,
+    /// Nobody will ever read it.
+    Gone,
+    /// A signal came while nobody read.
+    Interrupted(Signal),
+}
+
+/// Writes to what may be in non-blocking mode: QEMU sets that of a terminal that is its keyboard.
+fn write_until(
+    to: impl AsFd,
+    mut bytes: &[u8],
+    signals: &Signals,
+    end: Option<Instant>,
+) -> Written {
+    while !bytes.is_empty() {
+        let Some(time_out) = time_out(end) else { return Written::Late };
+        let mut fds = [
+            PollFd::new(to.as_fd(), PollFlags::POLLOUT),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        let waited = poll(&mut fds, time_out);
+        let [writable, signalled] = fds.map(|fd| fd.any().unwrap_or(true));
+        if waited.is_ok()
+            && signalled
+            && let Some(signal) = signals.interruption()
+        {
+            return Written::Interrupted(signal);
+        }
+        // What cannot be waited for is written.
+        if waited == Err(Errno::EINTR) || (waited.is_ok() && !writable) {
+            continue;
+        }
+        match rustix::io::write(to.as_fd(), &bytes[..bytes.len().min(PIPE_BUF)]) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::PIPE) => return Written::Gone,
+            // There is none, or it is full: what comes next is not to be told either.
+            Err(_) => return Written::All,
+        }
+    }
+    Written::All
 }
 
 /// Nobody may be there to read it.
@@ -463,5 +493,43 @@ impl Drop for Terminal {
         if self.shown {
             write(std::io::stderr(), b"\x1b[?7h");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, pipe};
+
+    use super::*;
+
+    #[test]
+    fn all_is_written_to_what_takes_little_at_a_time_and_does_not_block() {
+        let signals = Signals::of(&[]).unwrap();
+        let (mut reader, writer) = pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let bytes: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+        let read = std::thread::spawn(move || {
+            let mut all: Vec<u8> = Vec::new();
+            let mut some = [0; 1000];
+            loop {
+                match reader.read(&mut some).unwrap() {
+                    0 => return all,
+                    length => all.extend(&some[..length]),
+                }
+            }
+        });
+        assert_eq!(write_until(&writer, &bytes, &signals, None), Written::All);
+        drop(writer);
+        assert!(read.join().unwrap() == bytes);
+    }
+
+    #[test]
+    fn nobody_is_waited_for_who_does_not_read() {
+        let signals = Signals::of(&[]).unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let end = Instant::now() + Duration::from_millis(50);
+        assert_eq!(write_until(&writer, &[0; 1 << 20], &signals, Some(end)), Written::Late);
+        drop(reader);
+        assert_eq!(write_until(&writer, &[0; 10], &signals, None), Written::Gone);
     }
 }

@@ -75,7 +75,8 @@ impl Drop for Access {
                 whole: self.whole,
             });
         }
-        // The path has printable ASCII characters alone: others are no request.
+        // Control characters are no request, and what else does something to a terminal the
+        // subscriber escapes.
         tracing::info!(
             "{} {} {} {} {} bytes{cut} {:.3} s {}",
             httpdate::fmt_http_date(std::time::SystemTime::now()),

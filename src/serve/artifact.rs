@@ -6,7 +6,7 @@
 //!   is asked for at each request, and of the opened file itself before anything of it is sent: what
 //!   is sent is what the digest is of.
 //! - A digest is computed once for a content, by one thread, and not at all when the record of the
-//!   build has it. Who asks meanwhile waits.
+//!   build has it. Who asks meanwhile waits; that somebody goes away ends nothing.
 //! - A file that is built anew is another one under the same name; a response goes on with that
 //!   which it began. A file is kept open for a second after somebody began to get it, and while it
 //!   is sent: longer, and its space would stay taken once it is replaced.
@@ -102,15 +102,19 @@ impl Artifact {
         if let Some(version) = self.known(stamp) {
             return Ok(Some(version));
         }
-        let _alone = self.learning.lock().await;
-        if let Some(version) = self.known(stamp) {
-            return Ok(Some(version));
-        }
         let this = self.clone();
-        let version = tokio::task::spawn_blocking(move || this.learn()).await??;
-        let version = version.map(Arc::new);
-        (*self.known.lock()).clone_from(&version);
-        Ok(version)
+        let learning = async move {
+            let _alone = this.learning.lock().await;
+            if let Some(version) = this.known(stamp) {
+                return Ok(Some(version));
+            }
+            let learner = this.clone();
+            let version = tokio::task::spawn_blocking(move || learner.learn()).await??;
+            let version = version.map(Arc::new);
+            (*this.known.lock()).clone_from(&version);
+            Ok(version)
+        };
+        tokio::spawn(learning).await?
     }
 
     /// Opens the file, if it still has this content.
@@ -153,7 +157,7 @@ impl Artifact {
                 Some(sha256) => sha256,
                 None => {
                     tracing::debug!(file = %self.path.display(), "computing its digest");
-                    digest(&file, content.as_mut())?
+                    digest(&file, meta.len(), content.as_mut())?
                 }
             };
             if Stamp::from(&file.metadata()?) == stamp {
@@ -202,13 +206,15 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The digest of a file, whose content goes to `kept` as well.
-fn digest(file: &File, mut kept: Option<&mut Vec<u8>>) -> io::Result<String> {
+/// The digest of a file of this size, whose content goes to `kept` as well. What it grows by
+/// meanwhile is not read.
+fn digest(file: &File, size: u64, mut kept: Option<&mut Vec<u8>>) -> io::Result<String> {
     let mut sha256 = Sha256::new();
     let mut buffer = vec![0; READ];
     let mut at = 0;
     loop {
-        match file.read_at(&mut buffer, at) {
+        let most = usize::try_from(size - at).unwrap_or(READ).min(READ);
+        match file.read_at(&mut buffer[..most], at) {
             Ok(0) => return Ok(hex(&sha256.finalize())),
             Ok(read) => {
                 sha256.update(&buffer[..read]);

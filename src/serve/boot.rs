@@ -27,6 +27,12 @@ pub(super) struct Lines {
     pub(super) parameters: String,
 }
 
+/// What stands before all paths of a server at this URL: nothing, or a path of its own.
+pub(super) fn prefix(server: &str) -> &str {
+    let host = server.split_once("://").map_or(server, |(_, host)| host);
+    host.find('/').map_or("", |at| &host[at..])
+}
+
 /// The URL of a file, by that of the server, which has no slash at its end.
 pub(super) fn url(server: &str, name: &str) -> String {
     format!("{server}/{}", encoded(name))

@@ -54,9 +54,11 @@ impl Current {
         let mut stamp = source.stamp.lock().await;
         let Ok(now) = Stamp::of(&source.file) else { return self.known() };
         if *stamp != Some(now) {
-            *stamp = Some(now);
             let read = source.read.clone();
-            match tokio::task::spawn_blocking(move || read()).await {
+            let read = tokio::task::spawn_blocking(move || read()).await;
+            // Not before: who asked may be gone by now, and then the next one reads it.
+            *stamp = Some(now);
+            match read {
                 Ok(Ok(catalogue)) => {
                     tracing::info!("{} has changed and was read again", source.file.display());
                     *self.catalogue.write() = Arc::new(catalogue);

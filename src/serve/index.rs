@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::boot::{Versions, encoded, lines};
+use super::boot::{Versions, lines, prefix, url};
 use super::catalogue::{Catalogue, Image};
 
 /// The version of the index's form. New keys alone do not raise it.
@@ -10,12 +10,13 @@ const SCHEMA: u32 = 1;
 
 /// The index, for somebody who reaches the server at the URL `server`.
 pub(super) fn index(catalogue: &Catalogue, versions: &Versions, server: &str) -> String {
+    let at = prefix(server);
     let file = |file: usize| {
         let name = &catalogue.files[file].name;
         versions[file].as_ref().map(|version| {
             json!({
                 "name": name,
-                "url": format!("/{}", encoded(name)),
+                "url": url(at, name),
                 "size": version.entity.size,
                 "sha256": version.sha256,
                 "modified": httpdate::fmt_http_date(version.modified),
@@ -52,7 +53,7 @@ pub(super) fn index(catalogue: &Catalogue, versions: &Versions, server: &str) ->
             None => {}
             Some(Ok(lines)) => {
                 value["boot"] = json!({
-                    "script": format!("/boot/{}.ipxe", image.name),
+                    "script": format!("{at}/boot/{}.ipxe", image.name),
                     "kernel": lines.kernel,
                     "initrd": lines.initrd,
                     "parameters": lines.parameters,

@@ -94,6 +94,7 @@ pub struct Server {
     /// One is taken by each connection.
     places: Arc<Semaphore>,
     connections: usize,
+    site: Arc<Site>,
 }
 
 impl Server {
@@ -160,14 +161,23 @@ impl Server {
         let site = Arc::new(Site { current, pool: Arc::default(), observer });
         let learner = site.clone();
         runtime.spawn(async move { learner.learn().await });
-        let accepting = Accepting { listener, site, limits, places: places.clone(), stopped };
+        let (of, places_left) = (site.clone(), places.clone());
+        let accepting = Accepting { listener, site: of, limits, places: places_left, stopped };
         runtime.spawn(accepting.run());
-        Ok(Server { runtime, address, stop, places, connections })
+        Ok(Server { runtime, address, stop, places, connections, site })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The script that boots the default, for a machine that reaches the server at this URL.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn script(&self, url: &str) -> Result<String, String> {
+        self.runtime.block_on(self.site.default_script(url))
     }
 
     /// Accepts no more, and lets what is being sent come to its end, for as long as `grace` says or

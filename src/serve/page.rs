@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use std::time::SystemTime;
 
 use super::artifact::Version;
-use super::boot::{Lines, Versions, encoded, lines};
+use super::boot::{Lines, Versions, lines, prefix, url};
 use super::catalogue::{Catalogue, Image};
 
 const STYLE: &str = include_str!("page.css");
@@ -54,16 +54,17 @@ fn write_page(
         }
         out.push_str("</section>\n");
     }
-    out.push_str(
-        "</main>\n<footer>\n<p>For programs: <a href=\"/index.json\">index.json</a>.</p>\n</footer>\n\
-         </body>\n</html>\n",
-    );
-    Ok(())
+    writeln!(
+        out,
+        "</main>\n<footer>\n<p>For programs: <a href=\"{}/index.json\">index.json</a>.</p>\n\
+         </footer>\n</body>\n</html>",
+        Escaped(prefix(server))
+    )
 }
 
 /// How a machine comes here.
 fn write_start(out: &mut String, catalogue: &Catalogue, server: &str) -> fmt::Result {
-    let server = Escaped(server);
+    let (at, server) = (Escaped(prefix(server)), Escaped(server));
     let what = match catalogue.default {
         Some(index) => format!("it boots {}", catalogue.images[index].name),
         None => "it asks what to boot".to_owned(),
@@ -71,7 +72,7 @@ fn write_start(out: &mut String, catalogue: &Catalogue, server: &str) -> fmt::Re
     writeln!(
         out,
         "<section aria-labelledby=\"start\">\n<h2 id=\"start\">Boot a machine</h2>\n\
-         <p>Have iPXE run <a href=\"/boot.ipxe\">boot.ipxe</a>: {}. DHCP gives its URL as the file \
+         <p>Have iPXE run <a href=\"{at}/boot.ipxe\">boot.ipxe</a>: {}. DHCP gives its URL as the file \
          name; at iPXE’s prompt it is</p>\n\
          <pre tabindex=\"0\"><code>chain {server}/boot.ipxe</code></pre>\n</section>",
         Escaped(&what)
@@ -105,7 +106,7 @@ fn write_image(
         )?;
         return Ok(());
     }
-    write_files(out, catalogue, versions, image)?;
+    write_files(out, catalogue, versions, image, server)?;
     let boot = image.boot.as_ref().map(|boot| match boot {
         Ok(boot) => lines(catalogue, boot, versions, server),
         Err(why) => Err(why.clone()),
@@ -115,7 +116,7 @@ fn write_image(
         Some(Err(why)) => {
             writeln!(out, "<p class=\"no\">Cannot be booted: {}.</p>", Escaped(&why))?
         }
-        Some(Ok(lines)) => write_boot(out, image, &lines)?,
+        Some(Ok(lines)) => write_boot(out, image, &lines, server)?,
     }
     out.push_str("</article>\n");
     Ok(())
@@ -126,7 +127,9 @@ fn write_files(
     catalogue: &Catalogue,
     versions: &Versions,
     image: &Image,
+    server: &str,
 ) -> fmt::Result {
+    let link = |name: &str| url(prefix(server), name);
     let there = |file: usize| {
         versions[file].as_deref().map(|version| (&catalogue.files[file].name, version))
     };
@@ -141,9 +144,10 @@ fn write_files(
         let Some((name, version)) = there(file) else { continue };
         let Version { sha256, modified, entity, .. } = version;
         let size = entity.size;
-        write!(out, "<tr><th scope=\"row\"><a href=\"/{}\">{}</a>", encoded(name), Escaped(name))?;
+        let (to, shown) = (link(name), Escaped(name));
+        write!(out, "<tr><th scope=\"row\"><a href=\"{}\">{shown}</a>", Escaped(&to))?;
         if let Some((name, _)) = manifest.and_then(there) {
-            write!(out, " <a class=\"aside\" href=\"/{}\">manifest</a>", encoded(name))?;
+            write!(out, " <a class=\"aside\" href=\"{}\">manifest</a>", Escaped(&link(name)))?;
         }
         let (iso, built) = (moment(*modified, "T", "Z"), moment(*modified, " ", " UTC"));
         writeln!(
@@ -158,11 +162,11 @@ fn write_files(
     Ok(())
 }
 
-fn write_boot(out: &mut String, image: &Image, lines: &Lines) -> fmt::Result {
-    let name = Escaped(&image.name);
+fn write_boot(out: &mut String, image: &Image, lines: &Lines, server: &str) -> fmt::Result {
+    let (name, at) = (Escaped(&image.name), Escaped(prefix(server)));
     writeln!(
         out,
-        "<p>Script: <a href=\"/boot/{name}.ipxe\">boot/{name}.ipxe</a>. Try it here: \
+        "<p>Script: <a href=\"{at}/boot/{name}.ipxe\">boot/{name}.ipxe</a>. Try it here: \
          <code>overcoat boot {name}</code></p>\n\
          <pre tabindex=\"0\" aria-label=\"iPXE commands that boot {name}\"><code>{}boot</code></pre>",
         Escaped(&lines.commands())

@@ -37,6 +37,12 @@ pub(super) struct Site {
     pub(super) observer: Option<Observer>,
 }
 
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site").finish_non_exhaustive()
+    }
+}
+
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]
 enum Resource<'a> {
@@ -199,6 +205,19 @@ impl Site {
         // It has the name by which it was asked for in it.
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
         response
+    }
+}
+
+impl Site {
+    /// The script of the default, for somebody who reaches the server at the URL `server`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn default_script(&self, server: &str) -> Result<String, String> {
+        let catalogue = self.current.known();
+        let image = catalogue.default.ok_or("there is no default")?;
+        let script = script(&catalogue, image, server).await;
+        script.map(|(_, text)| text).map_err(|(_, why)| why)
     }
 }
 

@@ -106,6 +106,14 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_exact(&mut [0; 2]).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+    // One that does not read keeps nothing either.
+    let options = ["--run", "yes", "--run-time-out", "2"];
+    let mut child = machine
+        .command(&["system.cpio.zst"], &options)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
     machine
         .boot(&["system.cpio.zst"], &["--run", "sleep 1000", "--run-time-out", "2"])
         .code(1)
@@ -115,6 +123,11 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     machine.boot(&["over.squashfs"], &[]).code(2).says(&["over.squashfs", "cpio archives"]);
     let mut command = machine.command(&["missing.cpio.gz"], &["--until", "x"]);
     finish(&mut command).code(2).says(&["cannot read", "missing.cpio.gz", "No such file"]);
+    let long = "x".repeat(2000);
+    machine
+        .boot(&["system.cpio.zst"], &["--append", &long])
+        .code(2)
+        .says(&["cannot be booted: its kernel's command line has", "use fewer overlays"]);
 }
 
 #[test]

@@ -14,13 +14,21 @@ fn what_cannot_be_fetched_or_is_not_what_it_should_be_is_told() {
     console.failed("fetch", &["http://10.0.2.2:9/base.squashfs", "refused", "tried 3 times"]);
     assert_eq!(console.lines().iter().filter(|line| line.starts_with("trying ")).count(), 2);
 
-    let console = site.boot(&format!("BASEFS={}", site.url("nowhere")), &[]);
+    // With an address of its own, for a card that has another name here.
+    let line = "ip=10.0.2.77::10.0.2.2:255.255.255.0::eth7:off";
+    let console = site.boot(&format!("BASEFS={} {line}", site.url("nowhere")), &[]);
     console.failed("fetch", &["/nowhere", "404"]);
+    assert!(
+        console.0.contains(" 10.0.2.77 netmask 255.255.255.0 gateway 10.0.2.2"),
+        "{}",
+        console.0
+    );
     assert!(!console.0.contains("overcoat: trying"), "{}", console.0);
 
     let line = format!("BASEFS_SHA256={wrong}");
     site.boot(&line, &[]).failed("verify", &[&base, &site.digest("base.squashfs"), &wrong]);
     site.boot("BASEFS_SHA256=12", &[]).failed("verify", &["12 is no SHA-256"]);
+    site.boot("BASEFS_SHA256=", &[]).failed("verify", &["BASEFS_SHA256= has no digest"]);
 
     fs::write(site.artifact("page"), "<html>").unwrap();
     site.boot(&format!("BASEFS={}", site.url("page")), &[]).failed("mount", &["not a squashfs"]);
@@ -45,7 +53,10 @@ fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
     site.overlay("large.cpio.gz", &[], "head -c 400000000 /dev/zero >/srv/zeros");
     site.stage.sh("cd public; gzip -dc whole.cpio.gz >whole.cpio; zstd -q whole.cpio
          for s in cpio cpio.gz cpio.zst; do head -c 1500000 whole.$s >cut.$s; done
-         head -c 3000320 whole.cpio >noend.cpio; echo '<html>' | gzip >page.gz; echo '<html>' >page
+         at=$(grep -abo TRAILER whole.cpio | tail -n 1 | cut -d: -f1)
+         head -c $((at - 110)) whole.cpio >noend.cpio
+         mkdir in; echo >evil; (cd in; echo ../evil | cpio --quiet -o -H newc) | gzip >out.cpio.gz
+         echo '<html>' | gzip >page.gz; echo '<html>' >page
          truncate -s 3G huge");
     let boot = |overlay: &str, line: &str, machine: &[&str]| {
         site.boot(&format!("OVERLAYFS={} {line}", site.url(overlay)), machine)
@@ -54,6 +65,8 @@ fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
         ("cut.cpio", "short read"),
         ("cut.cpio.gz", "damaged: gzip: unexpected end of file"),
         ("cut.cpio.zst", "damaged: "),
+        ("noend.cpio", "cut off: it has no end"),
+        ("out.cpio.gz", "../evil: a name that leads out of the overlay"),
         ("page", "neither gzip, zstd nor a newc cpio archive"),
         ("page.gz", "no newc cpio archive in it"),
     ] {

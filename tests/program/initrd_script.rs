@@ -1,6 +1,9 @@
 //! The functions of the boot script, by busybox's shell.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::mpsc;
 
 use crate::support::tools::sh;
 
@@ -81,4 +84,104 @@ fn the_length_is_that_of_the_last_good_answer() {
     assert_eq!(answer(moved), "7\n206\n");
     assert_eq!(answer("HTTP/1.1 404 No\\r\\nContent-Length: 9\\r\\n"), "404\n");
     assert_eq!(answer("HTTP/1.1 200 OK\\r\\nContent-Length: x\\r\\n"), "200\n");
+}
+
+#[test]
+fn a_digest_that_was_lost_on_the_way_does_not_count_as_none() {
+    let hex = "7".repeat(64);
+    let full = "x".repeat(2100);
+    for (line, count, says_of_it) in [
+        ("BASEFS=u".to_owned(), 1, "fine"),
+        (format!("N={hex}"), 1, "fine"),
+        (format!("N={hex},{hex}"), 2, "fine"),
+        (format!("N=,{hex}"), 2, "fine"),
+        ("N=".to_owned(), 0, "fine"),
+        ("N=".to_owned(), 1, "N= has no digest"),
+        ("N=,".to_owned(), 2, "N= has no digest"),
+        (format!("N={hex}"), 2, "N= has 1 digests, and there are 2 files"),
+        (format!("N={hex},{hex}"), 1, "N= has 2 digests, and there are 1 files"),
+        (format!("N={}", &hex[1..]), 1, "is no SHA-256"),
+        (format!("N={}g", &hex[1..]), 1, "is no SHA-256"),
+        (format!("quiet {full}"), 0, "fine"),
+        (format!("quiet {full}"), 1, "is cut off, and has no N="),
+        (format!("N={hex} {full}"), 1, "fine"),
+    ] {
+        let text =
+            format!("oc_fail() {{ echo \"$*\"; exit; }}; oc_check_digests N {count}; echo fine");
+        let said = says(&format!("{line}\n"), &text);
+        assert!(said.contains(says_of_it), "{line} for {count}: {said}");
+    }
+}
+
+#[test]
+fn a_fixed_address_is_that_of_the_card_by_the_name_it_has() {
+    let text =
+        "IP=10.0.0.5::10.0.0.1:255.255.255.0::eth0:off; oc_ip_of ens3; oc_ip_field 1; oc_ip_field 6
+         IP=10.0.0.5::::box; oc_ip_of ens3; oc_ip_field 6; IP=dhcp; oc_ip_field 1; oc_ip_field 6";
+    assert_eq!(
+        says("", text),
+        "10.0.0.5::10.0.0.1:255.255.255.0::ens3:off\n10.0.0.5\neth0\n10.0.0.5::::box:ens3\n\n"
+    );
+}
+
+/// Answers requests with these, one after another and the last one for ever, and hangs up after
+/// each; the heads of the requests come out.
+fn answers(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/base", listener.local_addr().unwrap());
+    let (told, heads) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (last, _) = answers.split_last().unwrap();
+        for answer in answers.iter().chain(std::iter::repeat(last)) {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            // Who asks may go before the end.
+            let _ = stream.write_all(answer.as_bytes());
+            if told.send(String::from_utf8(head).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    (url, heads)
+}
+
+#[test]
+fn a_download_is_not_gone_on_with_from_another_file() {
+    let whole = |tag: &str, length: usize, content: &str| {
+        format!("HTTP/1.1 200 OK\r\n{tag}Content-Length: {length}\r\n\r\n{content}")
+    };
+    let (a, b) = ("ETag: \"a\"\r\n", "ETag: \"b\"\r\n");
+    let rest = format!(
+        "HTTP/1.1 206 Partial Content\r\n{a}Content-Length: 6\r\nContent-Range: bytes 4-9/10\r\n\r\nAAAAAA"
+    );
+    let broken = whole(a, 10, "aaaa");
+    let cases = [
+        (vec![broken.clone(), rest.clone()], "aaaaAAAAAA", true),
+        // It was replaced, and breaks again.
+        (vec![broken.clone(), whole(b, 3, "bbb")], "bbb", true),
+        (vec![broken, whole(b, 9, "bb"), whole(b, 3, "bbb")], "bbb", true),
+        // Nothing tells it from another one.
+        (vec![whole("", 10, "aaaa"), whole("", 3, "bbb")], "bbb", false),
+    ];
+    for curl in ["$(command -v curl)", "none"] {
+        for (sent, file, goes_on) in &cases {
+            let (url, heads) = answers(sent.clone());
+            let text = format!(
+                "mkdir bin; ln -s $(command -v busybox) bin/wget; oc_curl={curl}; PATH=$PWD/bin:$PATH
+                 oc_console=/dev/null; oc_free() {{ echo 1000000; }}; oc_backoff() {{ echo 0; }}
+                 oc_fail() {{ echo \"$*\"; exit; }}
+                 oc_fetch {url} file; cat file"
+            );
+            assert_eq!(says("", &text), *file, "{curl}: {sent:?}");
+            let heads: Vec<_> = heads.try_iter().map(|head| head.to_lowercase()).collect();
+            let second =
+                (heads[1].contains("range: bytes=4-"), heads[1].contains("if-range: \"a\""));
+            assert_eq!(second, (*goes_on, *goes_on), "{curl}: {heads:?}");
+        }
+    }
 }

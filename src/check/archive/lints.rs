@@ -9,7 +9,8 @@ pub(in super::super) static UNREADABLE: Lint = Lint {
     severity: Severity::Error,
     summary: "the archive cannot be read",
     why: "Nothing of it reaches the machine, or only what stands before the damage: the kernel and \
-          the programs that unpack say so on the console at best, and boot on.",
+          the programs that unpack say so on the console at best, and boot on. What lies in \
+          a damaged block of a squashfs image cannot be read: \"input/output error\".",
     mend: "copy or build it again; newc cpio, plain or in gzip or zstd, is what is read",
 };
 

@@ -24,6 +24,9 @@ use stream::{Compression, Sink, Trouble};
 /// What a newc header can say of a size.
 const NEWC_LIMIT: u64 = 1 << 32;
 
+/// What is said of something else.
+const NO_ARCHIVE: &str = "what it begins with is no header of a newc archive (a tar is none)";
+
 /// The fields of a gzip header that the kernel does not pass over (RFC 1952, 2.3.1).
 const FIELDS: [(u8, &str); 3] = [(2, "FHCRC"), (4, "FEXTRA"), (16, "FCOMMENT")];
 
@@ -104,6 +107,9 @@ impl Scan {
         match met {
             Met::Entry(entry) => ledger.entry(entry),
             Met::Trailer => ledger.end_of_archive(),
+            Met::Junk if ledger.last.is_none() && ledger.archives() == 0 => {
+                ledger.fault(&UNREADABLE, None, NO_ARCHIVE);
+            }
             Met::Junk => ledger.fault(
                 &JUNK,
                 None,
@@ -117,10 +123,7 @@ impl Scan {
                             "there is no header after /{}: was that a file of 4 GiB or more?",
                             escape(&last.name)
                         ),
-                        None => {
-                            "what it begins with is no header of a newc archive (a tar is none)"
-                                .to_owned()
-                        }
+                        None => NO_ARCHIVE.to_owned(),
                     },
                 };
                 ledger.fault(&UNREADABLE, None, what);

@@ -35,7 +35,7 @@ pub(super) static PASSES: &[Pass] = &[
 
 /// A finding that deserves a look, less of it where a package has brought what is found, just as it
 /// is: then its maintainers have thought of it, and it is there because the package was asked for.
-fn of_package(
+pub(super) fn of_package(
     context: &Context<'_>,
     lint: &'static Lint,
     node: &Node,

@@ -7,7 +7,7 @@ use fs_model::tree::Follow;
 use super::is_elsewhere;
 use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
 use super::units::is_dependency;
-use crate::check::context::{Context, absolute, reach};
+use crate::check::context::{Brought, Context, absolute, reach};
 use crate::check::{Finding, Findings, Severity, Stopped};
 use crate::look::{LookError, Node, View, Walk};
 use crate::seal::path::escape;
@@ -78,10 +78,11 @@ type Found = BTreeMap<Vec<u8>, (Option<Vec<u8>>, Finding)>;
 fn cut_off(context: &Context<'_>, found: &mut Found) -> Result<(), Stopped> {
     let roots = context.roots()?;
     let difference = context.difference()?;
-    // Only where something is gone can a link of the base be cut off.
+    // Only where something is gone or a way leads elsewhere can a link of the base be cut off.
     let Some(below) = &roots.below else { return Ok(()) };
-    let hides = difference.brought.iter().any(|brought| {
-        brought.before.as_ref().is_some_and(|before| before.is_dir() != brought.node.is_dir())
+    let hides = difference.brought.iter().any(|Brought { node, before }| {
+        let differs = |before: &Node| before.is_dir() != node.is_dir();
+        before.as_ref().is_some_and(|b| differs(b) || b.is_link() || node.is_link())
     });
     if difference.gone.is_empty() && !hides {
         return Ok(());

@@ -35,7 +35,8 @@ pub(super) static INTERPRETER: Lint = Lint {
     severity: Severity::Error,
     summary: "a script whose interpreter is not there",
     why: "The kernel runs a script by the program in its first line. Without it the script cannot be \
-          run: \"no such file or directory\", or, from env, exit code 127.",
+          run: \"no such file or directory\", or, from env, exit code 127. Of a script that is just \
+          as its package ships it, this is a note: packages may no more than suggest an interpreter.",
     mend: "install the interpreter, or leave the script out",
 };
 
@@ -146,7 +147,8 @@ pub(super) static UNIT_EXEC: Lint = Lint {
     summary: "a unit that runs or reads what is not there",
     why: "It fails when it is started: with 203/EXEC if it is a program, with 200/CHDIR if it is a \
           directory to work in. A unit with a condition that is never met in this root is not meant, \
-          nor a command whose failure is not to matter (ExecStart=-).",
+          nor a command whose failure is not to matter (ExecStart=-). What is in /dev, /proc, /run or \
+          /sys is known on a machine alone: a condition on that may be met.",
     mend: "bring it, or mend the path in the unit",
 };
 
@@ -163,8 +165,9 @@ pub(super) static UNIT_USER: Lint = Lint {
     name: "works/unit-user",
     severity: Severity::Error,
     summary: "a unit that runs as somebody whom nobody knows",
-    why: "The user or group is not in /etc/passwd or /etc/group of the merged root, and sysusers.d \
-          does not make it: the unit fails with 217/USER or 216/GROUP.",
+    why: "The user is not in /etc/passwd of the merged root, or the group not in /etc/group, and \
+          sysusers.d does not make it: the unit fails with 217/USER or 216/GROUP. A group is no user, \
+          whatever it is called.",
     mend: "make the account in the overlay, or say DynamicUser=yes",
 };
 

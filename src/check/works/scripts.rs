@@ -1,10 +1,9 @@
 //! Scripts and their interpreters.
 
-use fs_model::tree::Follow;
-
 use super::is_elsewhere;
 use super::lints::INTERPRETER;
-use crate::check::context::{Context, reach};
+use crate::check::context::{Context, Roots, reach};
+use crate::check::safe::of_package;
 use crate::check::{Finding, Findings, Severity, Stopped};
 use crate::look::{LookError, Node, View, Walk};
 use crate::seal::path::escape;
@@ -32,7 +31,7 @@ pub(super) fn interpreters(
     context: &Context<'_>,
     findings: &mut Findings<'_>,
 ) -> Result<(), Stopped> {
-    let view = &context.roots()?.view;
+    let Roots { view, below } = context.roots()?;
     for brought in &context.difference()?.brought {
         let node = &brought.node;
         let passed_over = node.path.starts_with(b"usr/share/doc/") || is_elsewhere(&node.path);
@@ -42,8 +41,15 @@ pub(super) fn interpreters(
         let head = view.head(node, LINE)?;
         let Some(named) = interpreter(view, &head)? else { continue };
         let Some(what) = fault(&named) else { continue };
-        let finding = Finding::new(&INTERPRETER, context.layer(node), Some(&node.path), what);
         let to_run = RUN.iter().any(|dir| node.path.starts_with(dir));
+        let before = below.as_ref().map(|below| interpreter(below, &head)).transpose()?.flatten();
+        let was_there = before.is_some_and(|named| fault(&named).is_none());
+        if to_run && !was_there {
+            // Packages have scripts of which they only suggest the interpreters.
+            of_package(context, &INTERPRETER, node, what, findings)?;
+            continue;
+        }
+        let finding = Finding::new(&INTERPRETER, context.layer(node), Some(&node.path), what);
         findings.push(if to_run { finding } else { finding.severity(Severity::Note) });
     }
     broken(context, findings)
@@ -64,7 +70,7 @@ fn broken(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
     }
     let view = &roots.view;
     for dir in RUN {
-        let Some(dir) = view.find(dir, Follow::No)?.filter(Node::is_dir) else { continue };
+        let Some(dir) = reach(view, dir)?.filter(Node::is_dir) else { continue };
         view.walk::<Stopped>(&dir, &mut |node| {
             let of_others = node.layer() >= context.first() || is_elsewhere(&node.path);
             if of_others || !node.is_file() || node.attr.mode & 0o111 == 0 || node.attr.size < 4 {

@@ -12,6 +12,7 @@ mod pairs;
 mod programs;
 mod safe;
 mod units;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::fs;

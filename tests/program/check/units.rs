@@ -3,11 +3,13 @@
 use std::fs;
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::archive::Archive;
 use super::{Pair, base};
 
 /// Units, each by its own.
-const UNITS: [(&str, &str); 46] = [
+const UNITS: [(&str, &str); 47] = [
     ("plain.service", "[Service]\nExecStart=/usr/bin/demo\n"),
     (
         "all.service",
@@ -63,6 +65,7 @@ const UNITS: [(&str, &str); 46] = [
     ("restart.service", "[Service]\nRestart=sometimes\nExecStart=/usr/bin/demo\n"),
     ("calendar.timer", "[Timer]\nOnCalendar=nonsense\nUnit=plain.service\n"),
     ("daily.timer", "[Timer]\nOnCalendar=Mon..Fri *-*-* 10:00 UTC\nUnit=plain.service\n"),
+    ("half-year.timer", "[Timer]\nOnCalendar=semi-annually\nUnit=plain.service\n"),
     ("mnt-one.mount", "[Mount]\nWhat=/dev/sda\nWhere=/mnt/other\n"),
     ("mnt-two.mount", "[Mount]\nWhat=/dev/sda\nWhere=/mnt/two\n"),
     ("file.path", "[Path]\nPathExists=/run/x\nUnit=plain.service\n"),
@@ -123,4 +126,93 @@ fn what_is_masked_or_added_by_a_drop_in_is_found_where_it_is_said() {
         "{found:#?}"
     );
     assert!(found[1]["message"].as_str().unwrap().ends_with("which is masked"));
+}
+
+/// Lints, paths, layers and messages of what is wrong with the units of an overlay.
+fn found(pair: &Pair) -> Vec<String> {
+    let found = pair.findings(&["--only", "works"]);
+    let said = |finding: &Value| {
+        let text = |key: &str| finding[key].as_str().unwrap().to_owned();
+        format!("{} {}: {}", text("severity"), text("path"), text("message"))
+    };
+    found.iter().map(said).collect()
+}
+
+#[test]
+fn a_unit_of_the_base_that_cannot_run_is_found_when_an_overlay_starts_it() {
+    let mut base = base();
+    let dir = "usr/lib/systemd/system";
+    for name in ["idle", "busy", "timed"] {
+        base.file(&format!("{dir}/{name}.service"), "[Service]\nExecStart=/usr/bin/none\nodd\n");
+    }
+    let wants = "etc/systemd/system/multi-user.target.wants";
+    base.link(&format!("{wants}/busy.service"), "/usr/lib/systemd/system/busy.service");
+    let mut overlay = Archive::new();
+    overlay.link(&format!("{wants}/idle.service"), "/usr/lib/systemd/system/idle.service");
+    overlay.link(&format!("{wants}/busy.service"), "/usr/lib/systemd/system/busy.service");
+    overlay.file(&format!("{dir}/timed.timer"), "[Timer]\nOnBootSec=1\n");
+    let pair = Pair::new(&base, &overlay.gzip());
+    let what = "ExecStart=/usr/bin/none, which is not there; the overlay starts it";
+    let wanted = ["idle", "timed"].map(|name| format!("error /{dir}/{name}.service: {what}"));
+    assert_eq!(found(&pair), wanted);
+
+    // Of several, the one that starts it is blamed.
+    fs::write(pair.path("more.cpio"), Archive::new().bytes()).unwrap();
+    let said = pair.check(&["base.cpio", "o.cpio.gz", "more.cpio", "--only", "works", "--json"]);
+    let layers: Vec<_> = super::findings(&said).iter().map(|f| f["layer"].clone()).collect();
+    assert_eq!(layers, ["o.cpio.gz", "o.cpio.gz"]);
+    // What does not start is no worse for its being there.
+    let pair = Pair::new(&base, &Archive::new().gzip());
+    assert_eq!(found(&pair), [] as [String; 0]);
+}
+
+#[test]
+fn a_user_is_none_of_the_groups_and_a_group_none_of_the_users() {
+    let mut base = base();
+    base.file("etc/passwd", format!("{}alone:x:7:60::/:/bin/sh\n", super::PASSWD));
+    let mut overlay = Archive::new();
+    overlay.file("usr/lib/sysusers.d/o.conf", "u made -\ng crew -\nm member band\n");
+    for (name, keys) in [
+        ("fine", "User=alone\nGroup=shadow\nSupplementaryGroups=games crew made band"),
+        ("made", "User=made\nGroup=made"),
+        ("member", "User=member"),
+        ("no-user", "User=shadow"),
+        ("no-made-user", "User=crew"),
+        ("no-group", "Group=alone"),
+        ("no-more-groups", "SupplementaryGroups=games alone"),
+    ] {
+        let text = format!("[Service]\nExecStart=/usr/bin/demo\n{keys}\n");
+        overlay.file(&format!("etc/systemd/system/{name}.service"), text);
+    }
+    let pair = Pair::new(&base, &overlay.gzip());
+    let at = |name: &str| format!("warning /etc/systemd/system/{name}.service: ");
+    let wanted = [
+        at("no-group") + "Group=alone, which nobody knows",
+        at("no-made-user") + "User=crew, whom nobody knows",
+        at("no-more-groups") + "SupplementaryGroups=alone, which nobody knows",
+        at("no-user") + "User=shadow, whom nobody knows",
+    ];
+    assert_eq!(found(&pair), wanted);
+}
+
+#[test]
+fn a_unit_is_passed_over_where_a_condition_is_never_met_and_not_where_it_may_be() {
+    let mut overlay = Archive::new();
+    let mut unit = |name: &str, condition: &str| {
+        let text = format!("[Unit]\n{condition}\n[Service]\nExecStart=/opt/none\n");
+        overlay.file(&format!("etc/systemd/system/{name}.service"), text);
+    };
+    unit("kmod", "ConditionFileNotEmpty=/opt/empty/%v/modules.devname");
+    unit("no-dir", "ConditionPathExists=/opt/missing/%v/x");
+    unit("no-file", "ConditionPathExists=/opt/missing");
+    unit("modules", "ConditionFileNotEmpty=/lib/modules/%v/modules.devname");
+    unit("device", "ConditionPathExists=/dev/ipmi0");
+    unit("kernel", "ConditionPathIsDirectory=/sys");
+    unit("both", "ConditionPathExists=/dev/ipmi0\nConditionPathExists=/opt/missing");
+    overlay.put("opt/empty", 0o040755, "");
+    let pair = Pair::new(&base(), &overlay.gzip());
+    let at = |name: &str| format!("warning /etc/systemd/system/{name}.service: ");
+    let what = "ExecStart=/opt/none, which is not there";
+    let wanted = ["device", "kernel", "modules"].map(|name| at(name) + what);
+    assert_eq!(found(&pair), wanted);
 }

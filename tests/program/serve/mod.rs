@@ -136,7 +136,19 @@ fn behind_a_proxy_urls_are_those_of_the_proxy() {
     let script = serving.get("/boot/one.ipxe");
     assert!(script.text().contains(&format!("\nkernel {at}/vmlinuz ")), "{script:?}");
     assert!(script.text().contains(&format!(" OVERLAYFS={at}/one.cpio.gz ")), "{script:?}");
-    assert!(serving.get("/").text().contains(&format!("chain {at}/boot.ipxe")));
+    let page = serving.get("/");
+    let page = page.text();
+    assert!(page.contains(&format!("chain {at}/boot.ipxe")));
+    for link in
+        ["boot.ipxe", "boot/one.ipxe", "one.cpio.gz", "one.cpio.gz.manifest.json", "index.json"]
+    {
+        assert!(page.contains(&format!("href=\"/images/{link}\"")), "{link}: {page}");
+    }
+    let index: Value = serde_json::from_slice(&serving.get("/index.json").body).unwrap();
+    let one =
+        index["images"].as_array().unwrap().iter().find(|image| image["name"] == "one").unwrap();
+    assert_eq!(one["files"][0]["url"], "/images/one.cpio.gz");
+    assert_eq!(one["boot"]["script"], "/images/boot/one.ipxe");
     for url in
         ["boot.example.org", "http://", "http:///x", "https://a b", "https://a\nb", "ftp://a"]
     {

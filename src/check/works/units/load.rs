@@ -1,11 +1,12 @@
 //! The systemd units of a root, as systemd finds and reads them: systemd.unit(5), systemd.syntax(7).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use fs_model::tree::Follow;
-
+use super::allowance::{Allowance, FILE, LINE};
+use crate::check::Stopped;
 use crate::check::context::reach;
-use crate::look::{LookError, Node, View, join};
+use crate::look::{Node, View, join};
 
 /// Where units are, the first one winning; what is in /run is not there yet.
 pub(super) const DIRS: [&[u8]; 4] = [
@@ -42,10 +43,11 @@ pub(super) struct Units {
     pub(super) wanted: Vec<(Node, String)>,
     /// Names of scripts that units are made of.
     scripts: BTreeSet<String>,
-    /// Names that units or links start, and the templates of them.
-    started: HashSet<String>,
-    /// Sockets, timers and paths by what stands before the dot: they start a unit that is called so.
-    activators: HashMap<String, Vec<String>>,
+    /// Units that units or links start, and the topmost layer in which one does.
+    started: HashMap<String, usize>,
+    /// Sockets, timers and paths by what stands before the dot, each with its layer: they start a unit
+    /// that is called so.
+    activators: HashMap<String, Vec<(String, usize)>>,
 }
 
 /// What stands under a name.
@@ -72,9 +74,9 @@ pub(super) struct File {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// The name of a section, and the number of the line.
-    Section(String, usize),
+    Section(Arc<str>, usize),
     /// In which section, key, value, number.
-    Entry(Option<String>, String, String, usize),
+    Entry(Option<Arc<str>>, String, String, usize),
     /// Neither.
     Odd(usize),
 }
@@ -92,7 +94,7 @@ impl Unit {
             for line in &file.lines {
                 match line {
                     Line::Entry(Some(in_section), name, value, _)
-                        if in_section == section && name == key =>
+                        if **in_section == *section && name == key =>
                     {
                         if value.is_empty() {
                             values.clear();
@@ -119,12 +121,13 @@ impl Unit {
 }
 
 impl Units {
-    pub(super) fn of(view: &View) -> Result<Self, LookError> {
+    /// The units of a root, as far as they are `allowed`.
+    pub(super) fn of(view: &View, allowed: &mut Allowance) -> Result<Self, Stopped> {
         let mut units = Units {
             found: BTreeMap::new(),
             wanted: Vec::new(),
             scripts: BTreeSet::new(),
-            started: HashSet::new(),
+            started: HashMap::new(),
             activators: HashMap::new(),
         };
         let mut drop_ins: BTreeMap<String, BTreeMap<Vec<u8>, Node>> = BTreeMap::new();
@@ -141,7 +144,7 @@ impl Units {
                 let folder = || reach(view, &node.path);
                 if let Some(unit) = name.strip_suffix(".d") {
                     let Some(dir) = folder()?.filter(Node::is_dir) else { continue };
-                    for file in view.children(&dir)? {
+                    for file in listed(view, &dir, allowed)? {
                         if file.name().ends_with(b".conf") {
                             let of_unit = drop_ins.entry(unit.to_owned()).or_default();
                             of_unit.entry(file.name().to_vec()).or_insert(file);
@@ -149,7 +152,7 @@ impl Units {
                     }
                 } else if is_of_dependencies(&name) {
                     let Some(dir) = folder()?.filter(Node::is_dir) else { continue };
-                    for link in view.children(&dir)? {
+                    for link in listed(view, &dir, allowed)? {
                         if let Ok(unit) = std::str::from_utf8(link.name())
                             && KINDS.contains(&kind(unit))
                         {
@@ -159,7 +162,7 @@ impl Units {
                     }
                 } else if KINDS.contains(&kind(&name))
                     && !units.found.contains_key(&name)
-                    && let Some(found) = found(view, &name, &node)?
+                    && let Some(found) = found(view, &name, &node, allowed)?
                 {
                     units.found.insert(name, found);
                 }
@@ -169,7 +172,7 @@ impl Units {
             if let Found::Unit(unit) = found {
                 for of in drop_ins_of(name) {
                     for node in drop_ins.get(&of).into_iter().flat_map(BTreeMap::values) {
-                        if let Some(file) = read(view, node)? {
+                        if let Some(file) = read(view, node, allowed)? {
                             unit.files.push(file);
                         }
                     }
@@ -206,38 +209,45 @@ impl Units {
             "Unit",
             "Service",
         ];
-        let mut started: HashSet<String> = HashSet::new();
-        let mut activators: HashMap<String, Vec<String>> = HashMap::new();
-        let mut start = |name: &str| {
-            if !started.contains(name) {
-                started.insert(name.to_owned());
-                started.extend(template(name));
+        let mut started: HashMap<String, usize> = HashMap::new();
+        let mut activators: HashMap<String, Vec<(String, usize)>> = HashMap::new();
+        // Of names without a unit nobody will ask, and there may be any number of them.
+        let mut start = |name: &str, layer: usize| {
+            for name in [Some(name), template(name).as_deref()].into_iter().flatten() {
+                if self.found.contains_key(name) {
+                    let topmost = started.entry(name.to_owned()).or_insert(layer);
+                    *topmost = layer.max(*topmost);
+                }
             }
         };
-        self.wanted.iter().for_each(|(_, name)| start(name));
+        self.wanted.iter().for_each(|(link, name)| start(name, link.layer()));
         for unit in self.iter() {
-            if let ("socket" | "timer" | "path", Some((stem, _))) =
-                (unit.kind(), unit.name.rsplit_once('.'))
+            if let ("socket" | "timer" | "path", Some((stem, _)), Some(file)) =
+                (unit.kind(), unit.name.rsplit_once('.'), unit.files.first())
             {
-                activators.entry(stem.to_owned()).or_default().push(unit.name.clone());
+                let activator = (unit.name.clone(), file.node.layer());
+                activators.entry(stem.to_owned()).or_default().push(activator);
             }
-            for line in unit.files.iter().flat_map(|file| &file.lines) {
-                if let Line::Entry(_, key, value, _) = line
-                    && KEYS.contains(&key.as_str())
-                {
-                    value.split_whitespace().for_each(&mut start);
+            for file in &unit.files {
+                for line in &file.lines {
+                    if let Line::Entry(_, key, value, _) = line
+                        && KEYS.contains(&key.as_str())
+                    {
+                        value.split_whitespace().for_each(|name| start(name, file.node.layer()));
+                    }
                 }
             }
         }
         (self.started, self.activators) = (started, activators);
     }
 
-    /// Whether anything starts this unit: a link that enables it, or another unit.
-    pub(super) fn is_started(&self, unit: &Unit) -> bool {
+    /// The topmost layer in which something starts this unit, if anything does: a link that enables
+    /// it, or another unit.
+    pub(super) fn started(&self, unit: &Unit) -> Option<usize> {
         let stem = unit.name.rsplit_once('.').map_or("", |(stem, _)| stem);
-        let activators = self.activators.get(stem);
-        self.started.contains(&unit.name)
-            || activators.is_some_and(|names| names.iter().any(|other| *other != unit.name))
+        let activators = self.activators.get(stem).into_iter().flatten();
+        let others = activators.filter(|(name, _)| *name != unit.name).map(|(_, layer)| layer);
+        self.started.get(&unit.name).into_iter().chain(others).max().copied()
     }
 
     /// Whether a unit of this name is masked.
@@ -291,7 +301,20 @@ fn drop_ins_of(name: &str) -> Vec<String> {
     names
 }
 
-fn found(view: &View, name: &str, node: &Node) -> Result<Option<Found>, LookError> {
+/// What is in a directory that somebody may have linked to many times.
+fn listed(view: &View, dir: &Node, allowed: &mut Allowance) -> Result<Vec<Node>, Stopped> {
+    let nodes = view.children(dir)?;
+    allowed.take(FILE.saturating_mul(nodes.len() + 1))?;
+    Ok(nodes)
+}
+
+fn found(
+    view: &View,
+    name: &str,
+    node: &Node,
+    allowed: &mut Allowance,
+) -> Result<Option<Found>, Stopped> {
+    let unit = |file| Found::Unit(Unit { name: name.to_owned(), files: vec![file] });
     if node.is_link() {
         let target = view.link(node)?;
         if target.ends_with(b"/dev/null") {
@@ -305,32 +328,34 @@ fn found(view: &View, name: &str, node: &Node) -> Result<Option<Found>, LookErro
         if of != name && KINDS.contains(&kind(&of)) {
             return Ok(Some(Found::Alias));
         }
-        let file = read(view, &Node { path: node.path.clone(), ..file })?;
-        return Ok(file.map(|file| Found::Unit(Unit { name: name.to_owned(), files: vec![file] })));
+        let file = Node { path: node.path.clone(), ..file };
+        return Ok(read(view, &file, allowed)?.map(unit));
     }
     // An empty file masks too.
     if node.is_file() && node.attr.size == 0 {
         return Ok(Some(Found::Masked));
     }
-    let file = read(view, node)?;
-    Ok(file.map(|file| Found::Unit(Unit { name: name.to_owned(), files: vec![file] })))
+    Ok(read(view, node, allowed)?.map(unit))
 }
 
-fn read(view: &View, node: &Node) -> Result<Option<File>, LookError> {
+fn read(view: &View, node: &Node, allowed: &mut Allowance) -> Result<Option<File>, Stopped> {
+    allowed.take(FILE)?;
     let target = match node.is_link() {
-        true => view.find(&node.path, Follow::Yes).unwrap_or(None),
+        true => reach(view, &node.path)?,
         false => Some(node.clone()),
     };
     let Some(target) = target.filter(Node::is_file) else { return Ok(None) };
     let bytes = view.head(&target, MOST)?;
+    allowed.take(bytes.len())?;
     let lines = parse(&String::from_utf8_lossy(&bytes));
+    allowed.take(LINE.saturating_mul(lines.len()))?;
     Ok(Some(File { node: node.clone(), lines }))
 }
 
 /// The lines of a unit file.
 fn parse(text: &str) -> Vec<Line> {
     let mut lines = Vec::new();
-    let mut section: Option<String> = None;
+    let mut section: Option<Arc<str>> = None;
     let mut numbered = text.lines().enumerate();
     while let Some((index, line)) = numbered.next() {
         let mut line = line.trim().to_owned();
@@ -349,8 +374,9 @@ fn parse(text: &str) -> Vec<Line> {
         }
         let number = index + 1;
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            section = Some(name.to_owned());
-            lines.push(Line::Section(name.to_owned(), number));
+            let name: Arc<str> = name.into();
+            section = Some(name.clone());
+            lines.push(Line::Section(name, number));
         } else if let Some((key, value)) = line.split_once('=') {
             let value = value.trim().to_owned();
             lines.push(Line::Entry(section.clone(), key.trim().to_owned(), value, number));
@@ -382,7 +408,7 @@ mod tests {
     #[test]
     fn a_unit_file_is_read_as_systemd_reads_it() {
         let entry = |section: &str, key: &str, value: &str, line| {
-            Line::Entry(Some(section.to_owned()), key.to_owned(), value.to_owned(), line)
+            Line::Entry(Some(section.into()), key.to_owned(), value.to_owned(), line)
         };
         let lines = parse(
             "stray=1\n[Unit]\n# no\nDescription = a \\\n  b\n[Service]\nExecStart=/bin/x \\\n\

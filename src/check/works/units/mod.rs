@@ -2,21 +2,26 @@
 //!
 //! The rules are those of systemd itself (`systemd-analyze verify`, and what a start fails with), as
 //! far as they can be known without running it. All units of the merged root are judged; those
-//! faults are found that are not there beneath the overlays.
+//! faults are found that are not there beneath the overlays, or do no harm there because nothing
+//! starts the unit.
 
+mod accounts;
+mod allowance;
 mod load;
 mod values;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use provisioners::nearest;
 
 use super::lints::{UNIT_EXEC, UNIT_MISSING, UNIT_NEEDS, UNIT_REFUSED, UNIT_SYNTAX, UNIT_USER};
-use crate::check::context::{Context, reach, text};
+use crate::check::context::{Context, reach};
 use crate::check::{Finding, Findings, Lint, Severity, Stopped};
 use crate::look::accounts::Accounts;
 use crate::look::{LookError, Node, View, join};
 
+use accounts::Known;
+use allowance::Allowance;
 pub(super) use load::is_dependency;
 use load::{DIRS, File, Line, Unit, Units, from_root, template};
 
@@ -26,6 +31,8 @@ const KEYS: &str = include_str!("keys.txt");
 const LATER: [&str; 6] = ["/run/", "/tmp/", "/dev/", "/proc/", "/sys/", "/var/run/"];
 /// How many faults of one unit are told: who has not understood by then, will not.
 const FAULTS: usize = 200;
+/// How many there may be of all units.
+const ALL_FAULTS: usize = 20_000;
 /// How many keys that there are not are looked into, and how long they may be.
 const UNKNOWN: usize = 1000;
 const LONGEST: usize = 64;
@@ -38,8 +45,8 @@ struct Fault {
     lint: &'static Lint,
     node: Node,
     message: String,
-    /// Whether anything starts the unit, and this keeps it from running.
-    started: bool,
+    /// The topmost layer in which something starts the unit, where this keeps it from running.
+    started: Option<usize>,
     /// Where something is missing or not as it should be.
     about: Vec<Vec<u8>>,
 }
@@ -50,93 +57,87 @@ pub(super) fn units(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
         return Ok(());
     }
     let now = faults(&roots.view, context.accounts()?)?;
-    let brought = |fault: &Fault| fault.node.layer() >= context.first();
-    let mut old = BTreeSet::new();
+    // What was wrong already, and whether anything started it.
+    let mut old: HashMap<_, bool> = HashMap::new();
     if let Some(below) = &roots.below
         && !now.is_empty()
     {
-        let faults = faults(below, &Accounts::read(below)?)?.into_iter();
-        old = faults.map(|f| (f.lint.name, f.node.path, f.message)).collect();
-    }
-    for fault in now {
-        let layers = match brought(&fault) {
-            true => vec![context.layer(&fault.node).to_owned()],
-            false => context.culprits(&fault.about)?,
-        };
-        let Fault { lint, node, message, started, .. } = fault;
-        let key = (lint.name, node.path, message);
-        if !old.contains(&key) {
-            let (_, path, message) = key;
-            let finding = Finding::new(lint, "", Some(&path), message).blames(layers);
-            findings.push(match started {
-                true => finding,
-                false => finding.severity(Severity::Warning),
-            });
+        for Fault { lint, node, message, started, .. } in faults(below, &Accounts::read(below)?)? {
+            *old.entry((lint.name, node.path, message)).or_default() |= started.is_some();
         }
+    }
+    for Fault { lint, node, message, started, about } in now {
+        let key = (lint.name, node.path.clone(), message);
+        let before = old.get(&key);
+        let by_overlay = started.filter(|layer| *layer >= context.first());
+        let (message, layers) = match (before, by_overlay) {
+            (Some(false), Some(layer)) => {
+                let message = format!("{}; the overlay starts it", key.2);
+                (message, vec![context.names()[layer].clone()])
+            }
+            (Some(_), _) => continue,
+            (None, _) if node.layer() >= context.first() => {
+                (key.2, vec![context.layer(&node).to_owned()])
+            }
+            (None, _) => (key.2, context.culprits(&about)?),
+        };
+        let finding = Finding::new(lint, "", Some(&node.path), message).blames(layers);
+        findings.push(match started {
+            Some(_) => finding,
+            None => finding.severity(Severity::Warning),
+        });
     }
     Ok(())
 }
 
 /// What is wrong with the units of a root.
-fn faults(view: &View, accounts: &Accounts) -> Result<Vec<Fault>, LookError> {
-    let units = Units::of(view)?;
-    let known = known(view, accounts)?;
+fn faults(view: &View, accounts: &Accounts) -> Result<Vec<Fault>, Stopped> {
+    let mut allowed = Allowance::new();
+    let units = Units::of(view, &mut allowed)?;
     let mut judge = Judge {
         view,
         units: &units,
-        known,
+        known: Known::of(view, accounts, &mut allowed)?,
         keys: Keys::default(),
         faults: Vec::new(),
+        started: None,
+        empty: HashMap::new(),
         most: usize::MAX,
     };
     for (link, name) in &units.wanted {
         if !units.has(name) {
+            judge.started = Some(link.layer());
             let message = format!("it enables {name}, which is not there");
             judge.add(&UNIT_MISSING, link, message, places_of(name));
         }
     }
     for unit in units.iter() {
-        let before = judge.faults.len();
-        judge.most = before + FAULTS;
+        if judge.faults.len() > ALL_FAULTS {
+            let message = format!("the units of the root have more than {ALL_FAULTS} faults");
+            return Err(Stopped::CannotRun(message));
+        }
+        judge.most = judge.faults.len() + FAULTS;
+        judge.started = units.started(unit);
         judge.refused(unit);
         judge.mount(unit);
         judge.needs(unit);
         judge.programs(unit)?;
         judge.accounts(unit);
         unit.files.iter().for_each(|file| judge.syntax(unit, file));
-        if judge.faults.len() > before && !units.is_started(unit) {
-            judge.faults[before..].iter_mut().for_each(|fault| fault.started = false);
-        }
     }
     Ok(judge.faults)
-}
-
-/// The names of users and groups that there are, or will be.
-fn known(view: &View, accounts: &Accounts) -> Result<BTreeSet<String>, LookError> {
-    let mut known: BTreeSet<String> =
-        accounts.users().keys().chain(accounts.groups().keys()).cloned().collect();
-    // What systemd-sysusers makes at the start: sysusers.d(5).
-    for dir in ["etc/sysusers.d", "usr/lib/sysusers.d", "usr/local/lib/sysusers.d"] {
-        let Some(dir) = reach(view, dir.as_bytes())? else { continue };
-        for node in view.children(&dir)? {
-            let path = String::from_utf8_lossy(&node.path).into_owned();
-            for line in text(view, &path)?.lines() {
-                let mut words = line.split_whitespace();
-                if matches!(words.next(), Some("u" | "u!" | "g")) {
-                    known.extend(words.next().map(str::to_owned));
-                }
-            }
-        }
-    }
-    Ok(known)
 }
 
 struct Judge<'a> {
     view: &'a View,
     units: &'a Units,
-    known: BTreeSet<String>,
+    known: Known,
     keys: Keys,
     faults: Vec<Fault>,
+    /// The layer in which this unit is started, if it is.
+    started: Option<usize>,
+    /// Whether directories that conditions name are empty.
+    empty: HashMap<Vec<u8>, bool>,
     /// How many there may be at this unit's end.
     most: usize,
 }
@@ -163,7 +164,7 @@ impl Judge<'_> {
         if self.faults.len() >= self.most {
             return None;
         }
-        let (node, message, started) = (node.clone(), message.into(), true);
+        let (node, message, started) = (node.clone(), message.into(), self.started);
         self.faults.push(Fault { lint, node, message, started, about });
         self.faults.last_mut()
     }
@@ -181,8 +182,8 @@ impl Judge<'_> {
                     format!("line {number}: {key}= stands before any section")
                 }
                 Line::Section(name, number) => {
-                    let known = ["Unit", "Install"].contains(&name.as_str())
-                        || Some(name.as_str()) == section
+                    let known = ["Unit", "Install"].contains(&&**name)
+                        || Some(&**name) == section
                         || name.starts_with("X-");
                     if known {
                         continue;
@@ -202,7 +203,10 @@ impl Judge<'_> {
                     }
                 }
             };
-            self.add(&UNIT_SYNTAX, &file.node, message, Vec::new());
+            if let Some(fault) = self.add(&UNIT_SYNTAX, &file.node, message, Vec::new()) {
+                // It runs, without that line.
+                fault.started = None;
+            }
         }
     }
 
@@ -294,6 +298,9 @@ impl Judge<'_> {
         for key in ["Requires", "Requisite", "BindsTo"] {
             for (file, value) in unit.values("Unit", key) {
                 for name in value.split_whitespace() {
+                    if self.faults.len() >= self.most {
+                        return;
+                    }
                     let what = match self.units.has(name) {
                         false => "not there",
                         true if self.units.is_masked(name) => "masked",
@@ -348,8 +355,10 @@ impl Judge<'_> {
                         false => PATH.map(|dir| from_root(&format!("{dir}/{program}"))).to_vec(),
                     };
                     let message = format!("{key}={program}, which {what}");
-                    if let Some(fault) = self.add(&UNIT_EXEC, &file.node, message, paths) {
-                        fault.started = !later.contains(key);
+                    if let Some(fault) = self.add(&UNIT_EXEC, &file.node, message, paths)
+                        && later.contains(key)
+                    {
+                        fault.started = None;
                     }
                 }
             }
@@ -358,7 +367,7 @@ impl Judge<'_> {
             for (file, value) in unit.values(section, key) {
                 let value = value.trim_matches('"');
                 let odd = value.contains(['%', '*', '?', '[']) || !value.starts_with('/');
-                let made = LATER.iter().any(|dir| value.starts_with(dir));
+                let made = is_made_later(value);
                 let state = key == "WorkingDirectory" && value.starts_with("/var/");
                 if odd || made || state || reach(self.view, &from_root(value))?.is_some() {
                     continue;
@@ -371,7 +380,7 @@ impl Judge<'_> {
     }
 
     /// Whether a condition keeps the unit from ever being started in this root.
-    fn is_skipped(&self, unit: &Unit) -> Result<bool, LookError> {
+    fn is_skipped(&mut self, unit: &Unit) -> Result<bool, LookError> {
         let keys = [
             "ConditionPathExists",
             "ConditionFileIsExecutable",
@@ -381,15 +390,32 @@ impl Judge<'_> {
         ];
         for key in keys {
             for (_, value) in unit.values("Unit", key) {
-                if !value.starts_with('/') || value.contains('%') {
+                if !value.starts_with('/') || is_made_later(value) {
                     continue;
                 }
-                if reach(self.view, &from_root(value))?.is_none() {
+                // What stands for a specifier is not known; in an empty directory, nothing does.
+                let dir = value.split_once('%').and_then(|(known, _)| known.rsplit_once('/'));
+                let there = reach(self.view, &from_root(dir.map_or(value, |(dir, _)| dir)))?;
+                let met = match (dir, there) {
+                    (Some(_), Some(dir)) => !self.is_empty(&dir)?,
+                    (_, there) => there.is_some(),
+                };
+                if !met {
                     return Ok(true);
                 }
             }
         }
         Ok(false)
+    }
+
+    /// Whether nothing is in a directory; each is listed once, however many conditions name it.
+    fn is_empty(&mut self, dir: &Node) -> Result<bool, LookError> {
+        if let Some(empty) = self.empty.get(&dir.path) {
+            return Ok(*empty);
+        }
+        let empty = self.view.children(dir)?.is_empty();
+        self.empty.insert(dir.path.clone(), empty);
+        Ok(empty)
     }
 
     /// What is wrong with a program.
@@ -399,7 +425,7 @@ impl Judge<'_> {
             true => vec![program.to_owned()],
             false => PATH.iter().map(|dir| format!("{dir}/{program}")).collect(),
         };
-        if LATER.iter().any(|dir| program.starts_with(dir)) {
+        if is_made_later(program) {
             return Ok(None);
         }
         for path in paths {
@@ -416,21 +442,28 @@ impl Judge<'_> {
     /// Users and groups that nobody knows.
     fn accounts(&mut self, unit: &Unit) {
         let Some(section) = section(unit.kind()) else { return };
-        if self.known.is_empty() || unit.says_yes(section, "DynamicUser") {
+        if unit.says_yes(section, "DynamicUser") {
             return;
         }
         for key in ["User", "Group", "SupplementaryGroups"] {
             let Some((file, value)) = unit.values(section, key).pop() else { continue };
             for name in value.split_whitespace() {
                 let number = name.bytes().all(|byte| byte.is_ascii_digit());
-                if !number && !name.contains('%') && !self.known.contains(name) {
-                    let message = format!("{key}={name}, whom nobody knows");
-                    let accounts = [&b"etc/passwd"[..], b"etc/group"].map(<[u8]>::to_vec).to_vec();
-                    self.add(&UNIT_USER, &file.node.clone(), message, accounts);
+                if !number && !name.contains('%') && self.known.lacks(key, name) {
+                    let (message, file_of) = match key {
+                        "User" => (format!("{key}={name}, whom nobody knows"), &b"etc/passwd"[..]),
+                        _ => (format!("{key}={name}, which nobody knows"), &b"etc/group"[..]),
+                    };
+                    self.add(&UNIT_USER, &file.node.clone(), message, vec![file_of.to_vec()]);
                 }
             }
         }
     }
+}
+
+/// Whether a path leads to what is there only when the machine is up.
+fn is_made_later(path: &str) -> bool {
+    LATER.iter().any(|dir| path.starts_with(dir) || Some(path) == dir.strip_suffix('/'))
 }
 
 /// Why a service is refused (`service_verify` in `src/core/service.c`).

@@ -33,7 +33,7 @@ pub(super) fn is_possible(section: &str, key: &str, value: &str) -> bool {
 /// Whether it may be a calendar event: a word for one, or days of the week, a date and a time, and a
 /// time zone. What the numbers say is not looked at.
 fn is_calendar(event: &str) -> bool {
-    const EVENTS: [&str; 9] = [
+    const EVENTS: [&str; 13] = [
         "minutely",
         "hourly",
         "daily",
@@ -41,7 +41,11 @@ fn is_calendar(event: &str) -> bool {
         "monthly",
         "quarterly",
         "semiannually",
+        "semi-annually",
+        "biannually",
+        "bi-annually",
         "annually",
+        "anually",
         "yearly",
     ];
     const DAYS: [&str; 7] =
@@ -105,6 +109,9 @@ mod tests {
             "monday",
             "*-02~03 5..7:00:30.5",
             "hourly UTC",
+            "semi-annually",
+            "biannually",
+            "bi-annually",
         ] {
             assert!(is_calendar(event), "{event}");
         }

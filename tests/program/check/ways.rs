@@ -1,0 +1,104 @@
+//! Links that lead elsewhere, and scripts with what runs them.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::archive::Archive;
+use super::{Pair, STATUS, base, findings};
+
+/// Severity, path, layer and message of each finding.
+fn told(findings: &[Value]) -> Vec<String> {
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let told = |f| format!("{} {}: {}", text(f, "severity"), text(f, "path"), text(f, "message"));
+    findings.iter().map(told).collect()
+}
+
+#[test]
+fn links_of_the_base_are_cut_off_where_another_link_leads_elsewhere() {
+    let mut base = base();
+    base.program("opt/v1/bin/app", "#!/bin/sh\n");
+    base.link("opt/app", "v1");
+    base.link("usr/bin/app", "/opt/app/bin/app");
+    base.file("opt/conf.d/app", "a = 1\n");
+    base.link("etc/app", "/opt/conf.d/app");
+    let mut overlay = Archive::new();
+    overlay.file("opt/v2/bin/other", "");
+    overlay.link("opt/app", "v2");
+    let pair = Pair::new(&base, &overlay.gzip());
+    let cut_off = "warning /usr/bin/app: it leads to /opt/app/bin/app, which the overlay took away";
+    assert_eq!(told(&pair.findings(&["--only", "works"])), [cut_off]);
+    // Of several overlays, the one that has the other link is blamed.
+    fs::write(pair.path("more.cpio"), Archive::new().bytes()).unwrap();
+    let images = ["base.cpio", "o.cpio.gz", "more.cpio", "--only", "works", "--json"];
+    let found = findings(&pair.check(&images));
+    assert_eq!((found.len(), &found[0]["layer"]), (1, &Value::from("o.cpio.gz")), "{found:#?}");
+    assert!(found[0].get("others").is_none(), "{found:#?}");
+
+    // A file in the place of a link to a directory, and a link in that of a file.
+    let mut overlay = Archive::new();
+    overlay.file("opt/app", "");
+    let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
+    assert_eq!(told(&found), [cut_off]);
+    let mut overlay = Archive::new();
+    overlay.link("opt/conf.d/app", "none");
+    let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0]["path"], "/opt/conf.d/app");
+
+    // It may lead elsewhere, as long as all is there.
+    let mut overlay = Archive::new();
+    overlay.program("opt/v2/bin/app", "#!/bin/sh\n");
+    overlay.link("opt/app", "v2");
+    let pair = Pair::new(&base, &overlay.gzip());
+    assert_eq!(told(&pair.findings(&["--only", "works"])), [] as [&str; 0]);
+}
+
+#[test]
+fn links_in_a_circle_where_scripts_are_looked_for_stop_nothing() {
+    let mut overlay = Archive::new();
+    overlay.gone("usr/share/obsolete");
+    overlay.link("opt", "opt");
+    let pair = Pair::new(&base(), &overlay.gzip());
+    let found = pair.findings(&["--only", "works"]);
+    let circle = "warning /opt: it leads to opt, which is not there";
+    assert_eq!(told(&found), [circle]);
+}
+
+#[test]
+fn a_script_that_a_package_ships_without_its_interpreter_is_good_to_know() {
+    let script = "#! /usr/bin/env python3\nprint()\n";
+    let package = |archive: &mut Archive| {
+        use md5::Digest;
+        let status = "Package: iproute2\nStatus: install ok installed\nArchitecture: amd64\n\
+            Version: 6.1.0-3\nSuggests: python3:any\n";
+        archive.file("var/lib/dpkg/status", format!("{STATUS}\n{status}"));
+        archive.file("var/lib/dpkg/info/iproute2.list", "/.\n/usr/bin/routel\n");
+        let sums = format!("{:x}  usr/bin/routel\n", md5::Md5::digest(script));
+        archive.file("var/lib/dpkg/info/iproute2.md5sums", sums);
+        archive.program("usr/bin/routel", script);
+    };
+    let what = "/usr/bin/routel: its interpreter python3 is not there";
+    let note = format!("note {what}; the package iproute2 brings it");
+    let mut overlay = Archive::new();
+    package(&mut overlay);
+    let pair = Pair::new(&base(), &overlay.gzip());
+    assert_eq!(told(&pair.findings(&["--only", "works"])), std::slice::from_ref(&note));
+    let mut whole = base();
+    package(&mut whole);
+    fs::write(pair.path("whole.cpio"), whole.bytes()).unwrap();
+    let said = pair.check(&["whole.cpio", "--only", "works", "--json"]);
+    assert_eq!((said.code, told(&findings(&said))), (0, vec![note]));
+
+    // Not where somebody has changed it, nor where the overlay has taken the interpreter away.
+    let error = format!("error {what}");
+    let mut changed = overlay.clone();
+    changed.program("usr/bin/routel", script.replace("print", "exit"));
+    let found = Pair::new(&base(), &changed.gzip()).findings(&["--only", "works"]);
+    assert_eq!(told(&found), std::slice::from_ref(&error));
+    let mut base = base();
+    base.program("usr/bin/python3", "#!/bin/sh\n");
+    overlay.gone("usr/bin/python3");
+    let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
+    assert_eq!(told(&found), [error]);
+}
