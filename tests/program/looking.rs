@@ -454,8 +454,10 @@ fn directories_in_several_places_are_damage_and_no_endless_walk() {
             ("extract", &["-C", "out"]),
         ];
         for (command, rest) in cases {
+            // What is judged and damaged is found, where what is looked into cannot be.
+            let code = if command == "check" { 1 } else { 2 };
             overcoat(&stage, Who::Root, command, &[&image], rest)
-                .code(2)
+                .code(code)
                 .says(&["damaged", "lies in itself, or in two places"]);
         }
         let empty = stage.path("empty");
