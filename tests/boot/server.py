@@ -35,11 +35,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         with file:
             size = os.fstat(file.fileno()).st_size
-            start = int(wanted[6:].rstrip("-")) if wanted and fault != "plain" else 0
+            tag = f'"{size}"'
+            same = self.headers.get("If-Range", tag) == tag
+            start = int(wanted[6:].rstrip("-")) if wanted and same and fault != "plain" else 0
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
             self.send_header("Content-Length", str(size - start))
+            self.send_header("ETag", tag)
             self.end_headers()
             file.seek(start)
             left = size - start

@@ -48,7 +48,7 @@ grep overcoat /etc/fstab";
     let overlays = site.urls(&["busy/one.cpio.gz", "plain/two.cpio.zst", "moved/three.cpio"]);
     let line = format!(
         "BOOTIF=01-52-54-00-00-00-ab BASEFS={} BASEFS_SHA256={} OVERLAYFS={overlays} \
-         OVERLAYFS_SHA256=,{} OVERCOAT_MODULES=no init=/probe",
+         OVERLAYFS_SHA256=,{}, OVERCOAT_MODULES=no init=/probe",
         site.url("flaky/base.squashfs"),
         site.digest("base.squashfs"),
         site.digest("two.cpio.zst").to_uppercase(),
