@@ -110,7 +110,7 @@ fn run(other: Other) {
     let cases = std::env::var("DIFFERENTIAL_CASES").ok().and_then(|n| n.parse().ok());
     let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/differential/seeds");
     let config = ProptestConfig {
-        cases: cases.unwrap_or(100),
+        cases: cases.unwrap_or(60),
         max_shrink_iters: 2000,
         max_shrink_time: 120_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(seeds))),
