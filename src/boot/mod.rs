@@ -305,10 +305,7 @@ impl Boot<'_> {
                     self.complaints.push_str(&String::from_utf8_lossy(&buffer[..read]));
                 }
                 let kvm = ["KVM internal error", "failed to initialize kvm", "KVM: entry failed"];
-                if self.accelerator == Accelerator::Kvm
-                    && self.options.accelerator.is_none()
-                    && kvm.iter().any(|sign| self.complaints.contains(sign))
-                {
+                if self.may_be_slow() && kvm.iter().any(|sign| self.complaints.contains(sign)) {
                     return Ok(Ended::NoKvm);
                 }
             }
@@ -320,9 +317,17 @@ impl Boot<'_> {
             }
             // What it said last has been read.
             if off && !said {
-                return Ok(Ended::Off);
+                // QEMU gave up before anything ran: without KVM it may not, or says why again.
+                let gave_up =
+                    self.progress.phase() == Phase::Firmware && !self.complaints.trim().is_empty();
+                return Ok(if gave_up && self.may_be_slow() { Ended::NoKvm } else { Ended::Off });
             }
         }
+    }
+
+    /// Whether KVM was taken because it may be there, not because it was asked for.
+    fn may_be_slow(&self) -> bool {
+        self.accelerator == Accelerator::Kvm && self.options.accelerator.is_none()
     }
 
     /// When it has to be up, or the command to have ended.
