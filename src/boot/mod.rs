@@ -82,7 +82,8 @@ pub struct Report {
     pub phases: Vec<(Phase, Duration)>,
     /// Bytes that it fetched.
     pub fetched: u64,
-    /// The most memory of the host that it took, in bytes.
+    /// How much of its memory it has touched, in bytes: the most that it needed, with the kernel's
+    /// caches.
     pub peak_memory: u64,
     /// What its system says of itself: `running` or `degraded`.
     pub state: Option<String>,
@@ -186,10 +187,11 @@ pub fn boot(
             talk: Talk::default(),
             complaints: String::new(),
             up: None,
+            touched: 0,
         };
         boot.watcher.phase(Phase::Firmware, Duration::ZERO);
         let ended = boot.watch(&mut machine, &server, signals)?;
-        let peak_memory = machine.peak_memory();
+        let peak_memory = machine.peak_memory().max(boot.touched);
         machine.end();
         if matches!(ended, Ended::NoKvm) {
             made.accelerator = Accelerator::Tcg;
@@ -244,6 +246,8 @@ struct Boot<'a> {
     complaints: String,
     /// Since when it is up.
     up: Option<Instant>,
+    /// How much of its memory it had touched when the last phase began.
+    touched: u64,
 }
 
 impl Boot<'_> {
@@ -255,7 +259,7 @@ impl Boot<'_> {
     ) -> Result<Ended, BootError> {
         let mut buffer = vec![0; READ];
         loop {
-            let end = self.deadline();
+            let (end, phase) = (self.deadline(), self.progress.phase());
             let Some(time_out) = time_out(end) else { return Ok(Ended::TimeOut) };
             let off = machine.off();
             let mut fds = [
@@ -308,6 +312,9 @@ impl Boot<'_> {
                 if self.may_be_slow() && kvm.iter().any(|sign| self.complaints.contains(sign)) {
                     return Ok(Ended::NoKvm);
                 }
+            }
+            if self.progress.phase() != phase {
+                self.touched = self.touched.max(machine.peak_memory());
             }
             if let Some(signal) = self.watcher.interrupted() {
                 return Ok(Ended::Interrupted(signal));
@@ -395,7 +402,7 @@ impl Boot<'_> {
     /// What it means that it took too long.
     fn too_slow(&self, phase: Phase) -> String {
         if let (Some(_), Some(time_out)) = (self.up, self.options.command_time_out) {
-            return format!("it had not ended after {} s", time_out.as_secs());
+            return format!("the command had not ended after {} s", time_out.as_secs());
         }
         let mut text = format!("it was not up after {} s", self.options.time_out.as_secs());
         if phase == Phase::System && self.options.until.is_none() && !self.talk.heard {
@@ -414,7 +421,8 @@ impl Boot<'_> {
         let fault = self.progress.fault.clone();
         let failed = match ended {
             Ended::Well => None,
-            Ended::Off if self.options.keyboard => None,
+            // What somebody did with it by hand is no fault.
+            Ended::Off if self.options.keyboard => fault.filter(|_| phase < Phase::System),
             Ended::Fault => fault,
             Ended::Off if !self.complaints.trim().is_empty() => {
                 Some(format!("QEMU: {}", self.complaints.trim()))

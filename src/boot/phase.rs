@@ -121,7 +121,10 @@ impl Progress {
             Phase::Fetch
         } else if after(line, "overcoat: root mounted").is_some() || line.contains("Welcome to ") {
             Phase::System
-        } else if line.contains("Linux version ") || line.trim_start().starts_with("[    0.") {
+        } else if line.contains("Linux version ")
+            || line.contains("Probing EDD")
+            || line.trim_start().starts_with("[    0.")
+        {
             Phase::Kernel
         } else {
             return false;

@@ -150,8 +150,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     if args.json {
         print(&to_json(&report, args.run.is_some().then_some(&told)).to_string())?;
-    } else if !args.shell {
-        tell(&report);
+    } else if !args.shell || report.failed.is_some() {
+        tell(&report, args.until.as_deref());
     }
     if let Some((phase, reason)) = &report.failed {
         if !args.console {
@@ -159,8 +159,10 @@ pub(super) fn run(args: &Args) -> Outcome {
             say("the last lines of the console:");
             report.console[from..].iter().for_each(|line| plain(&format!("  | {line}")));
         }
-        let what = if *phase == Phase::Command { "was up, but" } else { "did not come up:" };
-        let text = format!("the machine {what} {}: {reason}", phase.describe());
+        let text = match phase {
+            Phase::Command => format!("the machine was up, but {reason}"),
+            _ => format!("the machine did not come up: {}: {reason}", phase.describe()),
+        };
         return Err(Failure::Error(1, text.into()));
     }
     let code = report.code.unwrap_or(0);
@@ -411,12 +413,12 @@ fn plain(line: &str) {
     write(std::io::stderr(), format!("{line}\n").as_bytes());
 }
 
-fn tell(report: &Report) {
+fn tell(report: &Report, until: Option<&str>) {
     let total: Duration = report.phases.iter().map(|(_, took)| *took).sum();
     let each =
         report.phases.iter().map(|(phase, took)| format!("{phase} {:.1}", took.as_secs_f64()));
     say(&format!(
-        "{:.1} s: {}; {} fetched, {} of memory taken",
+        "{:.1} s: {}; {} fetched, {} of memory touched",
         total.as_secs_f64(),
         each.collect::<Vec<_>>().join(", "),
         size_text(report.fetched),
@@ -429,6 +431,9 @@ fn tell(report: &Report) {
             size_text(available),
             size_text(all)
         ));
+    }
+    if let Some(text) = until.filter(|_| report.failed.is_none()) {
+        say(&format!("it is up: its console says `{text}`"));
     }
     if !report.failed_units.is_empty() {
         say(&format!("warning: units that failed: {}", report.failed_units.join(", ")));
@@ -443,7 +448,7 @@ fn to_json(report: &Report, command: Option<&Told<'_>>) -> Value {
         .collect::<Vec<_>>();
     let mut value = json!({
         "schema": 1,
-        "up": report.failed.is_none(),
+        "up": report.failed.as_ref().is_none_or(|(phase, _)| *phase == Phase::Command),
         "phases": phases,
         "fetched": report.fetched,
         "peak_memory": report.peak_memory,
@@ -456,11 +461,17 @@ fn to_json(report: &Report, command: Option<&Told<'_>>) -> Value {
     }
     if let Some((phase, reason)) = &report.failed {
         value["failed"] = json!({ "phase": phase.name(), "reason": reason });
+        // What the initrd says begins with its own word for what it did.
+        if let Some((step, _)) = reason.split_once(": ")
+            && ["network", "fetch", "verify", "unpack", "mount", "init"].contains(&step)
+        {
+            value["failed"]["initrd"] = json!(step);
+        }
     }
     if let Some(Told { output, cut, .. }) = command {
         value["command"] = json!({
             "output": String::from_utf8_lossy(output),
-            "complete": !cut,
+            "complete": !cut && report.code.is_some(),
             "code": report.code,
         });
     }

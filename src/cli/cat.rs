@@ -1,12 +1,15 @@
 //! `cat`: files of images, byte for byte.
 
+use std::process::ExitCode;
+
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
 use super::images::Images;
 use super::out::Out;
 use super::shown::{inside, words};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, say};
+use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -23,7 +26,14 @@ pub(super) fn run(args: &Args) -> Outcome {
         ));
     }
     let mut out = Out::new();
+    let mut missing = false;
     let code = opened.each(Follow::Yes, &mut |node| {
+        if node.is_link() {
+            let (path, target) = (inside(&node.path), opened.view.link(&node)?);
+            say(&format!("error: {path}: is a link to {}, which is not there", escape(&target)));
+            missing = true;
+            return Ok(());
+        }
         if !node.is_file() {
             let what = words(node.attr.kind);
             return Err(Failure::message(format!(
@@ -35,5 +45,5 @@ pub(super) fn run(args: &Args) -> Outcome {
     });
     // What was read before something went wrong is written too.
     out.finish()?;
-    code
+    if missing { Ok(ExitCode::from(1)) } else { code }
 }

@@ -208,6 +208,9 @@ fn images_and_paths(line: &Line) -> Vec<Candidate> {
 /// What is in the images `layers` whose path begins as `current` does; directories end in a slash.
 fn inside(layers: &[PathBuf], current: &[u8]) -> Vec<Vec<u8>> {
     let (folder, start) = split(current);
+    if layers.is_empty() {
+        return Vec::new();
+    }
     let entries = || {
         let view = View::open(layers).ok()?;
         let children = view.children(&view.resolve(folder, Follow::Yes).ok()?).ok()?;

@@ -47,8 +47,8 @@ impl Images {
 }
 
 impl Opened {
-    /// Shows `each` what is at the paths, or the root if there is none. A path at which there is
-    /// nothing is told, and makes the exit code 1; the others are shown all the same.
+    /// Shows `each` what is at the paths, or the root if there is none; of a link that leads to
+    /// nothing, the link. A path at which there is nothing is told, and makes the exit code 1; the others are shown all the same.
     pub(super) fn each(
         &self,
         follow: Follow,
@@ -62,6 +62,10 @@ impl Opened {
             match self.view.resolve(path, follow) {
                 Ok(node) => each(node)?,
                 Err(error) if error.is_absence() => {
+                    if let Some(link) = self.view.find(path, Follow::No)? {
+                        each(link)?;
+                        continue;
+                    }
                     say(&format!("error: {error}{}", self.fate(path)?));
                     code = ExitCode::from(1);
                 }
@@ -73,6 +77,11 @@ impl Opened {
 
     /// Which layer has something at a path where nothing is seen, and which one deletes it.
     fn fate(&self, path: &[u8]) -> Result<String, Failure> {
+        let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |at| at + 1);
+        if self.view.find(&path[..end], Follow::No)?.is_some() {
+            // A link that was to lead to a directory.
+            return Ok(String::new());
+        }
         let places = self.view.places(path)?;
         let labels = labels(&self.view);
         let last =

@@ -24,7 +24,7 @@ use crate::sandbox::MountOptions;
 const NAMES: [&str; 2] = ["mount.fuse.overcoat", "mount.overcoat"];
 
 /// Options that say nothing to a file system, or what is so anyway.
-const IGNORED: [&str; 24] = [
+const IGNORED: [&str; 28] = [
     "defaults",
     "auto",
     "noauto",
@@ -40,15 +40,20 @@ const IGNORED: [&str; 24] = [
     "dev",
     "suid",
     "exec",
+    // Nothing is written later than it is written.
     "async",
+    "sync",
+    "dirsync",
     "atime",
     "relatime",
     "norelatime",
+    "lazytime",
     "nolazytime",
     "allow_other",
     "default_permissions",
     "nostrictatime",
     "nomand",
+    "silent",
 ];
 
 /// Whether mount(8) calls, by the name of the program and its arguments.

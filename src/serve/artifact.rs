@@ -153,14 +153,23 @@ impl Artifact {
             }
             let stamp = Stamp::from(&meta);
             let mut content = (meta.len() <= KEPT).then(Vec::new);
-            let sha256 = match self.recorded(stamp).filter(|_| content.is_none()) {
-                Some(sha256) => sha256,
+            let recorded = self.recorded();
+            let of_this = recorded.as_ref().filter(|(built, _)| *built == stamp);
+            let sha256 = match of_this.filter(|_| content.is_none()) {
+                Some((_, sha256)) => sha256.clone(),
                 None => {
                     tracing::debug!(file = %self.path.display(), "computing its digest");
                     digest(&file, meta.len(), content.as_mut())?
                 }
             };
             if Stamp::from(&file.metadata()?) == stamp {
+                if let Some((_, built)) = recorded.filter(|(_, built)| *built != sha256) {
+                    tracing::warn!(
+                        "{} is not what the last finished build made, and is served as it is: its \
+                         SHA-256 is {sha256}, and was {built}",
+                        self.path.display()
+                    );
+                }
                 let modified = meta.modified()?;
                 let kind = content_type(&self.name);
                 return Ok(Some(Version {
@@ -176,13 +185,13 @@ impl Artifact {
         Err(io::Error::other("it is being written at this moment"))
     }
 
-    /// The digest that the build has recorded of this content.
-    fn recorded(&self, stamp: Stamp) -> Option<String> {
+    /// What the build has recorded of the file: its stamp and its digest.
+    fn recorded(&self) -> Option<(Stamp, String)> {
         let (artifacts, image) = &self.of;
         let record = Records::open(artifacts, false).ok()?.read(image)?;
         let made =
             record.outputs.into_iter().find(|made| artifacts.join(&made.file) == self.path)?;
-        (made.stamp == stamp).then_some(made.sha256)
+        Some((made.stamp, made.sha256))
     }
 }
 

@@ -117,7 +117,7 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     machine
         .boot(&["system.cpio.zst"], &["--run", "sleep 1000", "--run-time-out", "2"])
         .code(1)
-        .says(&["was up, but running the command: it had not ended after 2 s"]);
+        .says(&["was up, but the command had not ended after 2 s"]);
     // What can be told without a machine.
     site.stage.sh("ln -s base.squashfs public/over.squashfs");
     machine.boot(&["over.squashfs"], &[]).code(2).says(&["over.squashfs", "cpio archives"]);

@@ -64,7 +64,7 @@ fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
     for (name, message) in [
         ("cut.cpio", "short read"),
         ("cut.cpio.gz", "damaged: gzip: unexpected end of file"),
-        ("cut.cpio.zst", "damaged: "),
+        ("cut.cpio.zst", "damaged: zstd: Read error"),
         ("noend.cpio", "cut off: it has no end"),
         ("out.cpio.gz", "../evil: a name that leads out of the overlay"),
         ("page", "neither gzip, zstd nor a newc cpio archive"),

@@ -174,7 +174,7 @@ fn what_cannot_be_read_completes_to_nothing_and_says_nothing() {
     let out = stage.out(Who::Unprivileged).display().to_string();
     stage.sh(&format!("echo 'images: [' >'{out}/site/overcoat.yml'"));
     assert_eq!(completed(&stage, "bash", "site", "build ba"), "<build><ba>");
-    for line in ["build ba", "boot d", "run /no/such/"] {
+    for line in ["build ba", "boot d", "run /no/such/", "ls :/", "ls none :/"] {
         assert_eq!(offered(&stage, "site", line), [""; 0], "{line}");
     }
 }

@@ -122,7 +122,7 @@ fn a_debian_base_boots_from_the_network_and_does_what_the_server_wants_if_it_is_
     let units = [("boot-hook.service", "enabled"), ("serial-getty@ttyS0.service", "enabled")];
     enabled(&stage, who, &layers, &units);
     let script = "cat /etc/hostname /root/.ssh/authorized_keys /etc/boot-hook.conf; \
-                  grep '^root:' /etc/shadow; grep ^Name= /etc/systemd/network/80-dhcp.network; \
+                  grep '^root:' /etc/shadow; grep ^Name= /etc/systemd/network/95-dhcp.network; \
                   systemd-analyze verify --man=no boot-hook.service ssh-host-keys.service \
                       systemd-networkd-wait-online.service serial-getty@ttyS0.service; \
                   ssh-keygen -A >/dev/null; mkdir -p /run/sshd; sshd -t; python3 /test/boot_hook.py";

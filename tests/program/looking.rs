@@ -234,6 +234,16 @@ fn all_of_an_object_is_told() {
     assert_eq!(json["objects"][0]["sha256"], sum.trim());
     assert_eq!(json["objects"][0]["hides"], serde_json::json!([0]));
     stat(&[":etc/issue"]).code(1).says(&["/etc/issue: no such file", " deletes that of "]);
+    // A link that leads to nothing is there.
+    stage.sh("ln -s ../run/tab layers/base/etc/mtab");
+    let folder = base.parent().unwrap().join("base");
+    let of = |command: &str, path: &str| overcoat(&stage, Who::Root, command, &[&folder], &[path]);
+    assert_eq!(of("ls", ":/etc/mtab").ok().text(), "/etc/mtab\n");
+    of("cat", ":/etc/mtab")
+        .code(1)
+        .says(&["/etc/mtab: is a link to ../run/tab, which is not there"]);
+    let slash = of("ls", ":/etc/mtab/").code(1).says(&["/etc/mtab: no such file or directory"]);
+    assert!(!slash.stderr.contains("hidden"), "{}", slash.stderr);
 }
 
 #[test]
@@ -614,7 +624,7 @@ fn mount_and_fstab_know_the_type() {
     stage.sh(
         "mkdir sbin sbin/upper sbin/work mnt
          mount -t overlay o -o lowerdir=/usr/sbin,upperdir=$PWD/sbin/upper,workdir=$PWD/sbin/work /usr/sbin
-         ln -s $PWD/overcoat /sbin/mount.fuse.overcoat",
+         ln -sf $PWD/overcoat /sbin/mount.fuse.overcoat",
     );
     let strange = stage.path("layers/over,with:a \\name.cpio.gz");
     fs::rename(&over, &strange).unwrap();
@@ -643,7 +653,7 @@ fn mount_and_fstab_know_the_type() {
     mount(&["-t", "fuse.overcoat", "/none", mnt]).code(32).says(&["cannot open /none"]);
 
     // Without the helper, libfuse's own finds the program by its name.
-    stage.sh("rm /sbin/mount.fuse.overcoat; ln -s $PWD/overcoat /usr/sbin/overcoat");
+    stage.sh("rm /sbin/mount.fuse.overcoat; ln -sf $PWD/overcoat /usr/sbin/overcoat");
     mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "ro"]).ok();
     assert!(fs::write(Path::new(mnt).join("new"), "x").is_err());
     stage.sh("umount mnt");

@@ -339,7 +339,9 @@ impl Reading<'_> {
             Fault::Source(SourceError::End) => truncated(self.name, at),
             Fault::Source(SourceError::Damaged(error)) => {
                 let what = if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                    format!("truncated: the compressed stream ends early, {at} bytes into it")
+                    format!(
+                        "truncated: the compressed stream ends early, after {at} bytes were unpacked"
+                    )
                 } else {
                     format!("the compressed stream is damaged after byte {at}: {error}")
                 };
