@@ -154,7 +154,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         tell(&report, args.until.as_deref());
     }
     if let Some((phase, reason)) = &report.failed {
-        if !args.console {
+        if !args.console && !args.shell {
             let from = report.console.len().saturating_sub(TOLD);
             say("the last lines of the console:");
             report.console[from..].iter().for_each(|line| plain(&format!("  | {line}")));
