@@ -30,6 +30,30 @@ pub(super) static ALTERNATIVE: Lint = Lint {
     mend: "install the program, or choose another one: `update-alternatives --auto NAME`",
 };
 
+pub(super) static NEEDED_GONE: Lint = Lint {
+    name: "works/needed",
+    severity: Severity::Error,
+    summary: "something is taken away that no system is used without",
+    why: "Without /sbin/init the kernel panics, without a shell no script is run, without /etc/passwd \
+          and /etc/group nobody has a name, not even root; without default.target systemd has \
+          nothing to boot into, and without /var/lib/dpkg/status no package is installed, as far as \
+          apt and dpkg know.",
+    mend: "leave it where it is: look for what deletes it when the overlay is made",
+};
+
+pub(super) static SHUT: Lint = Lint {
+    name: "works/shut",
+    severity: Severity::Error,
+    summary: "something that everybody needs is shut",
+    why: "The rights of an overlay's directory take the place of the base's, for all that is in it. \
+          Whoever is not root cannot enter a directory without the right to execute it for others: \
+          with / or /usr shut, no service that runs as somebody else starts. A library, the linker's \
+          cache or /etc/passwd is to be read by everybody. A build under umask 077 does that, or a \
+          directory of mktemp -d that is unpacked as the root. Of programs other than the shell \
+          and init, this is a warning.",
+    mend: "give the right back: `chmod o+rx` for directories and programs, `chmod o+r` for files",
+};
+
 pub(super) static INTERPRETER: Lint = Lint {
     name: "works/interpreter",
     severity: Severity::Error,

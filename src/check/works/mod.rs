@@ -5,6 +5,7 @@ mod elf;
 mod links;
 mod lints;
 mod modules;
+mod needed;
 mod owners;
 mod scripts;
 mod units;
@@ -17,6 +18,7 @@ pub(super) use modules::kernel_version;
 pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&DANGLING_LINK, &ESCAPING_LINK, &ALTERNATIVE], run: links::links },
     Pass {
+    Pass { lints: &[&NEEDED_GONE, &SHUT], run: needed::needed },
         lints: &[&ELF_LIBRARY, &ELF_VERSION, &ELF_MACHINE, &ELF_INTERPRETER, &LINKER_CACHE],
         run: elf::closure,
     },

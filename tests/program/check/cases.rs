@@ -165,6 +165,12 @@ fn works() -> Vec<Case> {
         with("works/dangling-link", "/etc/way", |overlay| {
             overlay.link("etc/way", "none");
         }),
+        with("works/needed", "/usr/sbin/init", |overlay| overlay.gone("usr/sbin/init")),
+        with("works/needed", "/etc/passwd", |overlay| overlay.gone("etc/passwd")),
+        with("works/shut", "/", |overlay| overlay.entries[0].mode = 0o040700),
+        with("works/shut", "/usr/lib", |overlay| {
+            overlay.put("usr/lib", 0o040700, "");
+        }),
         with("works/escaping-link", "/etc/way", |overlay| {
             overlay.link("etc/way", "../../../etc/passwd");
         }),

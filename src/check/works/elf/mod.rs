@@ -233,7 +233,7 @@ fn affected(
     Ok(affected)
 }
 
-fn is_library(name: &[u8]) -> bool {
+pub(super) fn is_library(name: &[u8]) -> bool {
     name.windows(3).any(|window| window == b".so")
 }
 
