@@ -105,6 +105,25 @@ pub(super) static ELF_INTERPRETER: Lint = Lint {
     mend: "bring a program that was built for this distribution, or one that is linked statically",
 };
 
+pub(super) static ELF_DAMAGED: Lint = Lint {
+    name: "works/elf-damaged",
+    severity: Severity::Error,
+    summary: "a program or library that is cut off",
+    why: "Its headers tell of more than there is in the file: whoever runs it gets \"segmentation \
+          fault\" or \"bus error\", or the loader says \"file too short\". A copy or a download broke off.",
+    mend: "copy it again",
+};
+
+pub(super) static PAM_MODULE: Lint = Lint {
+    name: "works/pam-module",
+    severity: Severity::Error,
+    summary: "a module of PAM that is not there",
+    why: "A rule in /etc/pam.d names it. PAM takes it for a module that fails: if it is required, \
+          nobody can log in by that service; of other rules this is a warning. Nothing is meant by one \
+          that is optional, or with a dash before it (-auth).",
+    mend: "install the package that has the module, or take the rule away",
+};
+
 pub(super) static LINKER_CACHE: Lint = Lint {
     name: "works/linker-cache",
     severity: Severity::Error,

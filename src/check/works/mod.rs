@@ -7,6 +7,7 @@ mod lints;
 mod modules;
 mod needed;
 mod owners;
+mod pam;
 mod scripts;
 mod units;
 
@@ -19,7 +20,14 @@ pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&DANGLING_LINK, &ESCAPING_LINK, &ALTERNATIVE], run: links::links },
     Pass {
     Pass { lints: &[&NEEDED_GONE, &SHUT], run: needed::needed },
-        lints: &[&ELF_LIBRARY, &ELF_VERSION, &ELF_MACHINE, &ELF_INTERPRETER, &LINKER_CACHE],
+        lints: &[
+            &ELF_LIBRARY,
+            &ELF_VERSION,
+            &ELF_MACHINE,
+            &ELF_INTERPRETER,
+            &ELF_DAMAGED,
+            &LINKER_CACHE,
+        ],
         run: elf::closure,
     },
     Pass {
@@ -29,6 +37,7 @@ pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&KERNEL_MODULES, &MODULE_INDEX], run: modules::modules },
     Pass { lints: &[&OWNER], run: owners::owners },
     Pass { lints: &[&INTERPRETER], run: scripts::interpreters },
+    Pass { lints: &[&PAM_MODULE], run: pam::modules },
 ];
 
 /// Whether a path belongs to another root within this one: what is in it works there, if at all.

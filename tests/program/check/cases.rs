@@ -209,6 +209,15 @@ fn works() -> Vec<Case> {
         with("works/elf-interpreter", "/usr/bin/one", |overlay| {
             overlay.program("usr/bin/one", &made.foreign_program);
         }),
+        with("works/elf-damaged", "/usr/bin/one", |overlay| {
+            overlay.program("usr/bin/one", &made.program[..made.program.len() / 3]);
+        }),
+        with("works/interpreter", "/usr/local/bin/one", |overlay| {
+            overlay.program("usr/local/bin/one", "#!python3\n");
+        }),
+        with("works/interpreter", "/usr/local/bin/one", |overlay| {
+            overlay.program("usr/local/bin/one", "\u{feff}#!/bin/sh\n");
+        }),
         with("works/linker-cache", "/usr/bin/one", |overlay| {
             overlay.program("usr/bin/one", &made.other_program);
             overlay.file("opt/lib/libother.so.1", &made.other_library);
@@ -365,7 +374,7 @@ fn says_all(finding: &Value, layer: &str) {
 }
 
 /// The lints that need more than an overlay over the base, each with a test of its own below.
-const BY_THEMSELVES: [&str; 7] = [
+const BY_THEMSELVES: [&str; 8] = [
     "archive/manifest",
     "archive/size-limit",
     "fit/base-digest",
@@ -373,6 +382,7 @@ const BY_THEMSELVES: [&str; 7] = [
     "lean/ram-budget",
     "lean/size-budget",
     "safe/capability",
+    "works/pam-module",
 ];
 
 #[test]

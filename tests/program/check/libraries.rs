@@ -120,3 +120,18 @@ fn a_cache_that_hides_a_newer_one_of_the_base_is_found() {
     });
     assert_eq!(told, []);
 }
+
+#[test]
+fn a_library_that_is_cut_off_is_found() {
+    let library = &programs().library;
+    let told = found(|overlay| {
+        overlay.file("usr/lib/libdemo.so.1.0", &library[..1000]);
+    });
+    let damaged = "works/elf-damaged /usr/lib/libdemo.so.1.0";
+    assert!(told.iter().any(|(at, _)| at == damaged), "{told:#?}");
+    // What is kept of a program apart from it.
+    let told = found(|overlay| {
+        overlay.file("opt/libdemo.so.1.debug", &library[..1000]);
+    });
+    assert_eq!(told, []);
+}

@@ -185,3 +185,28 @@ fn what_everybody_needs_is_shut() {
     fs::write(pair.path("base.cpio"), alone.bytes()).unwrap();
     assert_eq!(said(), ["error /: only some can enter it: its mode is 0700"]);
 }
+
+#[test]
+fn modules_of_pam_are_held_against_the_root() {
+    let mut base = base();
+    let dir = "usr/lib/x86_64-linux-gnu/security";
+    base.file(&format!("{dir}/pam_unix.so"), "");
+    base.file("etc/pam.d/old", "auth required pam_old.so\n");
+    let rules = "#%PAM-1.0\n@include common-auth\nauth required pam_unix.so nullok\n\
+        auth\t[success=1 default=ignore]\tpam_ldap.so\naccount required pam_sss.so\n\
+        -session optional pam_systemd.so\nsession include none\nsession optional pam_mail.so\n\
+        session [success=ok module_unknown=ignore default=bad] pam_selinux.so\n\
+        auth required /lib/x86_64-linux-gnu/security/pam_unix.so\n";
+    let put = |overlay: &mut Archive| {
+        overlay.file("etc/pam.d/sshd", rules);
+        overlay.file("etc/pam.d/sshd.dpkg-dist", "auth required pam_none.so\n");
+        overlay.file("etc/pam.d/old", "auth required pam_old.so\n# more\n");
+    };
+    let named = |severity: &str, module: &str| {
+        format!("{severity} /etc/pam.d/sshd: it names {module}, which is not there")
+    };
+    let found = of(&base, "works/pam-module", put);
+    assert_eq!(found, [named("error", "pam_sss.so"), named("warning", "pam_ldap.so")]);
+    // A root without any is a part of one.
+    assert_eq!(of(&super::base(), "works/pam-module", put), [] as [&str; 0]);
+}
