@@ -18,8 +18,8 @@ pub(super) use modules::kernel_version;
 
 pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&DANGLING_LINK, &ESCAPING_LINK, &ALTERNATIVE], run: links::links },
-    Pass {
     Pass { lints: &[&NEEDED_GONE, &SHUT], run: needed::needed },
+    Pass {
         lints: &[
             &ELF_LIBRARY,
             &ELF_VERSION,

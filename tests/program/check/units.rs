@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::{Pair, base};
 
 /// Units, each by its own.
-const UNITS: [(&str, &str); 47] = [
+const UNITS: [(&str, &str); 51] = [
     ("plain.service", "[Service]\nExecStart=/usr/bin/demo\n"),
     (
         "all.service",
@@ -42,6 +42,10 @@ const UNITS: [(&str, &str); 47] = [
     ("relative.service", "[Service]\nExecStart=bin/demo\n"),
     ("special.service", "[Service]\nExecStart=+:/usr/bin/demo ${A} %i\n"),
     ("quoted.service", "[Service]\nExecStart=\"/usr/bin/demo\" 'a b'\n"),
+    ("open.service", "[Service]\nExecStart=\"/usr/bin/demo\n"),
+    ("open-within.service", "[Service]\nExecStart=/usr/bin/demo don't\n"),
+    ("open-stop.service", "[Service]\nExecStart=/usr/bin/demo\nExecStop=/usr/bin/demo 'a\n"),
+    ("closed.service", "[Service]\nExecStart=/usr/bin/demo \"don't\" a\\'b c'\"'d\n"),
     ("continued.service", "[Service]\nExecStart=/usr/bin/demo \\\n  --a \\\n# no\n  --b\n"),
     ("key.service", "[Service]\nExecStart=/usr/bin/demo\nProtectSystm=yes\n"),
     ("own-key.service", "[Service]\nExecStart=/usr/bin/demo\nX-Tool=1\n[X-Tool]\nA=1\n"),

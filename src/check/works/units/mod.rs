@@ -468,7 +468,12 @@ fn is_made_later(path: &str) -> bool {
 
 /// Why a service is refused (`service_verify` in `src/core/service.c`).
 fn service(unit: &Unit) -> Option<&'static str> {
-    let values = |key| unit.values("Service", key);
+    // A line of which a quote is not closed is passed over.
+    let values = |key| {
+        let mut lines = unit.values("Service", key);
+        lines.retain(|(_, value)| values::is_possible("Service", key, value));
+        lines
+    };
     let (start, stop) = (values("ExecStart"), values("ExecStop"));
     let ends = unit.value("Unit", "SuccessAction").is_some_and(|action| action != "none");
     let bus = unit.value("Service", "BusName").is_some();
