@@ -184,6 +184,17 @@ pub(super) static UNIT_REFUSED: Lint = Lint {
     mend: "mend the unit file; `systemd-analyze verify FILE` on a machine says more",
 };
 
+pub(super) static UNIT_CYCLE: Lint = Lint {
+    name: "works/unit-cycle",
+    severity: Severity::Error,
+    summary: "units that wait for each other",
+    why: "By After= and Before= each is to be started when another one of them is up. systemd leaves \
+          one of them out at boot, whichever it finds (\"ordering cycle\"), or all where they require \
+          each other. A service comes after sysinit.target and basic.target by itself, unless it says \
+          DefaultDependencies=no.",
+    mend: "take one After= or Before= of the circle away",
+};
+
 pub(super) static UNIT_EXEC: Lint = Lint {
     name: "works/unit-exec",
     severity: Severity::Error,

@@ -31,7 +31,15 @@ pub(super) static PASSES: &[Pass] = &[
         run: elf::closure,
     },
     Pass {
-        lints: &[&UNIT_MISSING, &UNIT_REFUSED, &UNIT_EXEC, &UNIT_NEEDS, &UNIT_USER, &UNIT_SYNTAX],
+        lints: &[
+            &UNIT_MISSING,
+            &UNIT_REFUSED,
+            &UNIT_CYCLE,
+            &UNIT_EXEC,
+            &UNIT_NEEDS,
+            &UNIT_USER,
+            &UNIT_SYNTAX,
+        ],
         run: units::units,
     },
     Pass { lints: &[&KERNEL_MODULES, &MODULE_INDEX], run: modules::modules },

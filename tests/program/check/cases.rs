@@ -246,6 +246,10 @@ fn works() -> Vec<Case> {
         with("works/unit-refused", unit, |overlay| {
             service(overlay, "[Service]\nType=simple\nExecStop=/usr/bin/demo\n");
         }),
+        with("works/unit-cycle", unit, |overlay| {
+            let after = "[Unit]\nAfter=demo.service\nBefore=demo.service\n";
+            service(overlay, &format!("{after}[Service]\nExecStart=/usr/bin/demo\n"));
+        }),
         with("works/unit-exec", unit, |overlay| {
             service(overlay, "[Service]\nExecStart=/usr/bin/none --so\n");
         }),

@@ -220,3 +220,39 @@ fn a_unit_is_passed_over_where_a_condition_is_never_met_and_not_where_it_may_be(
     let wanted = ["device", "kernel", "modules"].map(|name| at(name) + what);
     assert_eq!(found(&pair), wanted);
 }
+
+#[test]
+fn units_that_wait_for_each_other_are_found() {
+    let mut base = base();
+    base.file("usr/lib/systemd/system/sysinit.target", "[Unit]\nDescription=a\n");
+    let found = |units: &[(&str, &str)]| -> Vec<String> {
+        let mut overlay = Archive::new();
+        for (name, unit) in units {
+            let text = format!("[Unit]\n{unit}\n[Service]\nExecStart=/usr/bin/demo\n");
+            overlay.file(&format!("etc/systemd/system/{name}.service"), text);
+        }
+        let wants = "etc/systemd/system/multi-user.target.wants/a.service";
+        overlay.link(wants, "../a.service");
+        let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works/unit-cycle"]);
+        found.iter().map(|f| f["message"].as_str().unwrap().to_owned()).collect()
+    };
+    let circle = |names: &str| [format!("units are to be started in a circle: {names}")];
+    let both = [("a", "After=b.service\nRequires=b.service"), ("b", "After=a.service")];
+    assert_eq!(found(&both), circle("a.service after b.service after a.service"));
+    let three = [
+        ("a", "After=b.service\nWants=b.service c.service"),
+        ("b", "Before=c.service\n"),
+        ("c", "Before=b.service"),
+    ];
+    assert_eq!(found(&three), circle("b.service after c.service after b.service"));
+    let early = [("a", "Before=sysinit.target")];
+    assert_eq!(found(&early), circle("a.service after sysinit.target after a.service"));
+    // Not where one of them is not started, or only one way is said.
+    let none = [] as [&str; 0];
+    assert_eq!(found(&[("a", "After=b.service"), ("b", "After=a.service")]), none);
+    assert_eq!(found(&[("a", "DefaultDependencies=no\nBefore=sysinit.target")]), none);
+    assert_eq!(
+        found(&[("a", "After=b.service\nWants=b.service"), ("b", "Before=a.service")]),
+        none
+    );
+}
