@@ -19,7 +19,17 @@ const LATER: [&[u8]; 8] =
 const LEFT_OUT: [&[u8]; 4] =
     [b"usr/share/man", b"usr/share/doc", b"usr/share/info", b"usr/share/locale"];
 /// What a machine cannot be without.
-const NEEDED: [&[u8]; 4] = [b"usr/sbin/init", b"sbin/init", b"usr/bin/sh", b"bin/sh"];
+pub(super) const NEEDED: [&[u8]; 7] = [
+    b"usr/sbin/init",
+    b"sbin/init",
+    b"usr/bin/sh",
+    b"bin/sh",
+    b"etc/passwd",
+    b"etc/group",
+    b"var/lib/dpkg/status",
+];
+/// What it boots into: of that there is another one, but not where this one leads to nothing.
+const TARGET: &[u8] = b"etc/systemd/system/default.target";
 /// How many links are followed, as by the kernel.
 const LINKS: u32 = 40;
 const ALTERNATIVES: &[u8] = b"etc/alternatives/";
@@ -111,7 +121,7 @@ fn dangling(node: &Node, target: &[u8]) -> Finding {
     let message = format!("it leads to {}, which is not there", escape(target));
     let finding = Finding::new(lint, "", Some(&node.path), message);
     // Without these nothing starts.
-    match NEEDED.contains(&node.path.as_slice()) {
+    match NEEDED.contains(&node.path.as_slice()) || node.path == TARGET {
         true => finding.severity(Severity::Error),
         false => finding,
     }

@@ -30,6 +30,30 @@ pub(super) static ALTERNATIVE: Lint = Lint {
     mend: "install the program, or choose another one: `update-alternatives --auto NAME`",
 };
 
+pub(super) static NEEDED_GONE: Lint = Lint {
+    name: "works/needed",
+    severity: Severity::Error,
+    summary: "something is taken away that no system is used without",
+    why: "Without /sbin/init the kernel panics, without a shell no script is run, without /etc/passwd \
+          and /etc/group nobody has a name, not even root; without default.target systemd has \
+          nothing to boot into, and without /var/lib/dpkg/status no package is installed, as far as \
+          apt and dpkg know.",
+    mend: "leave it where it is: look for what deletes it when the overlay is made",
+};
+
+pub(super) static SHUT: Lint = Lint {
+    name: "works/shut",
+    severity: Severity::Error,
+    summary: "something that everybody needs is shut",
+    why: "The rights of an overlay's directory take the place of the base's, for all that is in it. \
+          Whoever is not root cannot enter a directory without the right to execute it for others: \
+          with / or /usr shut, no service that runs as somebody else starts. A library, the linker's \
+          cache or /etc/passwd is to be read by everybody. A build under umask 077 does that, or a \
+          directory of mktemp -d that is unpacked as the root. Of programs other than the shell \
+          and init, this is a warning.",
+    mend: "give the right back: `chmod o+rx` for directories and programs, `chmod o+r` for files",
+};
+
 pub(super) static INTERPRETER: Lint = Lint {
     name: "works/interpreter",
     severity: Severity::Error,
@@ -79,6 +103,25 @@ pub(super) static ELF_INTERPRETER: Lint = Lint {
           Without it, running the program says \"no such file or directory\", though the file is \
           there: it is from another distribution, or for another machine.",
     mend: "bring a program that was built for this distribution, or one that is linked statically",
+};
+
+pub(super) static ELF_DAMAGED: Lint = Lint {
+    name: "works/elf-damaged",
+    severity: Severity::Error,
+    summary: "a program or library that is cut off",
+    why: "Its headers tell of more than there is in the file: whoever runs it gets \"segmentation \
+          fault\" or \"bus error\", or the loader says \"file too short\". A copy or a download broke off.",
+    mend: "copy it again",
+};
+
+pub(super) static PAM_MODULE: Lint = Lint {
+    name: "works/pam-module",
+    severity: Severity::Error,
+    summary: "a module of PAM that is not there",
+    why: "A rule in /etc/pam.d names it. PAM takes it for a module that fails: if it is required, \
+          nobody can log in by that service; of other rules this is a warning. Nothing is meant by one \
+          that is optional, or with a dash before it (-auth).",
+    mend: "install the package that has the module, or take the rule away",
 };
 
 pub(super) static LINKER_CACHE: Lint = Lint {
@@ -139,6 +182,17 @@ pub(super) static UNIT_REFUSED: Lint = Lint {
     why: "Its file says too little, or what excludes each other: \"has a bad unit file setting\". It \
           cannot be started.",
     mend: "mend the unit file; `systemd-analyze verify FILE` on a machine says more",
+};
+
+pub(super) static UNIT_CYCLE: Lint = Lint {
+    name: "works/unit-cycle",
+    severity: Severity::Error,
+    summary: "units that wait for each other",
+    why: "By After= and Before= each is to be started when another one of them is up. systemd leaves \
+          one of them out at boot, whichever it finds (\"ordering cycle\"), or all where they require \
+          each other. A service comes after sysinit.target and basic.target by itself, unless it says \
+          DefaultDependencies=no.",
+    mend: "take one After= or Before= of the circle away",
 };
 
 pub(super) static UNIT_EXEC: Lint = Lint {

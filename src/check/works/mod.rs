@@ -5,7 +5,9 @@ mod elf;
 mod links;
 mod lints;
 mod modules;
+mod needed;
 mod owners;
+mod pam;
 mod scripts;
 mod units;
 
@@ -16,17 +18,34 @@ pub(super) use modules::kernel_version;
 
 pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&DANGLING_LINK, &ESCAPING_LINK, &ALTERNATIVE], run: links::links },
+    Pass { lints: &[&NEEDED_GONE, &SHUT], run: needed::needed },
     Pass {
-        lints: &[&ELF_LIBRARY, &ELF_VERSION, &ELF_MACHINE, &ELF_INTERPRETER, &LINKER_CACHE],
+        lints: &[
+            &ELF_LIBRARY,
+            &ELF_VERSION,
+            &ELF_MACHINE,
+            &ELF_INTERPRETER,
+            &ELF_DAMAGED,
+            &LINKER_CACHE,
+        ],
         run: elf::closure,
     },
     Pass {
-        lints: &[&UNIT_MISSING, &UNIT_REFUSED, &UNIT_EXEC, &UNIT_NEEDS, &UNIT_USER, &UNIT_SYNTAX],
+        lints: &[
+            &UNIT_MISSING,
+            &UNIT_REFUSED,
+            &UNIT_CYCLE,
+            &UNIT_EXEC,
+            &UNIT_NEEDS,
+            &UNIT_USER,
+            &UNIT_SYNTAX,
+        ],
         run: units::units,
     },
     Pass { lints: &[&KERNEL_MODULES, &MODULE_INDEX], run: modules::modules },
     Pass { lints: &[&OWNER], run: owners::owners },
     Pass { lints: &[&INTERPRETER], run: scripts::interpreters },
+    Pass { lints: &[&PAM_MODULE], run: pam::modules },
 ];
 
 /// Whether a path belongs to another root within this one: what is in it works there, if at all.

@@ -39,9 +39,15 @@ pub(super) fn interpreters(
             continue;
         }
         let head = view.head(node, LINE)?;
+        let to_run = RUN.iter().any(|dir| node.path.starts_with(dir));
+        if let Some(what) = malformed(&head) {
+            if to_run && !brought.same_content(context.roots()?)? {
+                of_package(context, &INTERPRETER, node, what, findings)?;
+            }
+            continue;
+        }
         let Some(named) = interpreter(view, &head)? else { continue };
         let Some(what) = fault(&named) else { continue };
-        let to_run = RUN.iter().any(|dir| node.path.starts_with(dir));
         let before = below.as_ref().map(|below| interpreter(below, &head)).transpose()?.flatten();
         let was_there = before.is_some_and(|named| fault(&named).is_none());
         if to_run && !was_there {
@@ -107,6 +113,20 @@ fn fault((program, found): &Named) -> Option<String> {
             format!("its interpreter {} is no program", escape(program))
         }
         Some(_) => return None,
+    })
+}
+
+/// Why the kernel does not find a script's interpreter, whatever there is.
+fn malformed(head: &[u8]) -> Option<String> {
+    if head.starts_with(b"\xef\xbb\xbf#!") {
+        return Some("a byte order mark is before its #!, and so it is no script".to_owned());
+    }
+    let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let program = line.trim_ascii().split(u8::is_ascii_whitespace).next()?;
+    let relative = !program.is_empty() && !program.starts_with(b"/");
+    relative.then(|| {
+        let program = escape(program);
+        format!("its interpreter {program} is looked for in whatever directory it is run in")
     })
 }
 

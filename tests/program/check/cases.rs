@@ -165,6 +165,12 @@ fn works() -> Vec<Case> {
         with("works/dangling-link", "/etc/way", |overlay| {
             overlay.link("etc/way", "none");
         }),
+        with("works/needed", "/usr/sbin/init", |overlay| overlay.gone("usr/sbin/init")),
+        with("works/needed", "/etc/passwd", |overlay| overlay.gone("etc/passwd")),
+        with("works/shut", "/", |overlay| overlay.entries[0].mode = 0o040700),
+        with("works/shut", "/usr/lib", |overlay| {
+            overlay.put("usr/lib", 0o040700, "");
+        }),
         with("works/escaping-link", "/etc/way", |overlay| {
             overlay.link("etc/way", "../../../etc/passwd");
         }),
@@ -203,6 +209,15 @@ fn works() -> Vec<Case> {
         with("works/elf-interpreter", "/usr/bin/one", |overlay| {
             overlay.program("usr/bin/one", &made.foreign_program);
         }),
+        with("works/elf-damaged", "/usr/bin/one", |overlay| {
+            overlay.program("usr/bin/one", &made.program[..made.program.len() / 3]);
+        }),
+        with("works/interpreter", "/usr/local/bin/one", |overlay| {
+            overlay.program("usr/local/bin/one", "#!python3\n");
+        }),
+        with("works/interpreter", "/usr/local/bin/one", |overlay| {
+            overlay.program("usr/local/bin/one", "\u{feff}#!/bin/sh\n");
+        }),
         with("works/linker-cache", "/usr/bin/one", |overlay| {
             overlay.program("usr/bin/one", &made.other_program);
             overlay.file("opt/lib/libother.so.1", &made.other_library);
@@ -230,6 +245,10 @@ fn works() -> Vec<Case> {
         ),
         with("works/unit-refused", unit, |overlay| {
             service(overlay, "[Service]\nType=simple\nExecStop=/usr/bin/demo\n");
+        }),
+        with("works/unit-cycle", unit, |overlay| {
+            let after = "[Unit]\nAfter=demo.service\nBefore=demo.service\n";
+            service(overlay, &format!("{after}[Service]\nExecStart=/usr/bin/demo\n"));
         }),
         with("works/unit-exec", unit, |overlay| {
             service(overlay, "[Service]\nExecStart=/usr/bin/none --so\n");
@@ -359,7 +378,7 @@ fn says_all(finding: &Value, layer: &str) {
 }
 
 /// The lints that need more than an overlay over the base, each with a test of its own below.
-const BY_THEMSELVES: [&str; 7] = [
+const BY_THEMSELVES: [&str; 8] = [
     "archive/manifest",
     "archive/size-limit",
     "fit/base-digest",
@@ -367,6 +386,7 @@ const BY_THEMSELVES: [&str; 7] = [
     "lean/ram-budget",
     "lean/size-budget",
     "safe/capability",
+    "works/pam-module",
 ];
 
 #[test]

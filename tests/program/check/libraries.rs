@@ -90,3 +90,48 @@ fn a_copy_that_the_cache_does_not_have_is_no_fault_where_another_one_is_found() 
     assert_eq!(told.len(), 1, "{told:#?}");
     assert_eq!(told[0].0, "works/linker-cache /usr/bin/more");
 }
+
+/// A linker's cache that has this path.
+fn cache(path: &str) -> Vec<u8> {
+    let mut cache = super::empty_cache();
+    cache[20] = 1;
+    let mut entry = [0; 24];
+    entry[8] = 48 + 24;
+    cache.extend(entry);
+    cache.extend(path.as_bytes());
+    cache.push(0);
+    cache
+}
+
+#[test]
+fn a_cache_that_hides_a_newer_one_of_the_base_is_found() {
+    let made = programs();
+    let mut base = base();
+    base.file("opt/lib/libother.so.1", &made.other_library);
+    base.program("usr/bin/other", &made.other_program);
+    base.file("etc/ld.so.cache", cache("/opt/lib/libother.so.1"));
+    let told = found_over(&base, |overlay| {
+        overlay.file("etc/ld.so.cache", super::empty_cache());
+    });
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].0, "works/linker-cache /usr/bin/other");
+    let told = found_over(&base, |overlay| {
+        overlay.file("etc/ld.so.cache", [cache("/opt/lib/libother.so.1"), vec![0]].concat());
+    });
+    assert_eq!(told, []);
+}
+
+#[test]
+fn a_library_that_is_cut_off_is_found() {
+    let library = &programs().library;
+    let told = found(|overlay| {
+        overlay.file("usr/lib/libdemo.so.1.0", &library[..1000]);
+    });
+    let damaged = "works/elf-damaged /usr/lib/libdemo.so.1.0";
+    assert!(told.iter().any(|(at, _)| at == damaged), "{told:#?}");
+    // What is kept of a program apart from it.
+    let told = found(|overlay| {
+        overlay.file("opt/libdemo.so.1.debug", &library[..1000]);
+    });
+    assert_eq!(told, []);
+}

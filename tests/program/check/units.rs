@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::{Pair, base};
 
 /// Units, each by its own.
-const UNITS: [(&str, &str); 47] = [
+const UNITS: [(&str, &str); 51] = [
     ("plain.service", "[Service]\nExecStart=/usr/bin/demo\n"),
     (
         "all.service",
@@ -42,6 +42,10 @@ const UNITS: [(&str, &str); 47] = [
     ("relative.service", "[Service]\nExecStart=bin/demo\n"),
     ("special.service", "[Service]\nExecStart=+:/usr/bin/demo ${A} %i\n"),
     ("quoted.service", "[Service]\nExecStart=\"/usr/bin/demo\" 'a b'\n"),
+    ("open.service", "[Service]\nExecStart=\"/usr/bin/demo\n"),
+    ("open-within.service", "[Service]\nExecStart=/usr/bin/demo don't\n"),
+    ("open-stop.service", "[Service]\nExecStart=/usr/bin/demo\nExecStop=/usr/bin/demo 'a\n"),
+    ("closed.service", "[Service]\nExecStart=/usr/bin/demo \"don't\" a\\'b c'\"'d\n"),
     ("continued.service", "[Service]\nExecStart=/usr/bin/demo \\\n  --a \\\n# no\n  --b\n"),
     ("key.service", "[Service]\nExecStart=/usr/bin/demo\nProtectSystm=yes\n"),
     ("own-key.service", "[Service]\nExecStart=/usr/bin/demo\nX-Tool=1\n[X-Tool]\nA=1\n"),
@@ -215,4 +219,40 @@ fn a_unit_is_passed_over_where_a_condition_is_never_met_and_not_where_it_may_be(
     let what = "ExecStart=/opt/none, which is not there";
     let wanted = ["device", "kernel", "modules"].map(|name| at(name) + what);
     assert_eq!(found(&pair), wanted);
+}
+
+#[test]
+fn units_that_wait_for_each_other_are_found() {
+    let mut base = base();
+    base.file("usr/lib/systemd/system/sysinit.target", "[Unit]\nDescription=a\n");
+    let found = |units: &[(&str, &str)]| -> Vec<String> {
+        let mut overlay = Archive::new();
+        for (name, unit) in units {
+            let text = format!("[Unit]\n{unit}\n[Service]\nExecStart=/usr/bin/demo\n");
+            overlay.file(&format!("etc/systemd/system/{name}.service"), text);
+        }
+        let wants = "etc/systemd/system/multi-user.target.wants/a.service";
+        overlay.link(wants, "../a.service");
+        let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works/unit-cycle"]);
+        found.iter().map(|f| f["message"].as_str().unwrap().to_owned()).collect()
+    };
+    let circle = |names: &str| [format!("units are to be started in a circle: {names}")];
+    let both = [("a", "After=b.service\nRequires=b.service"), ("b", "After=a.service")];
+    assert_eq!(found(&both), circle("a.service after b.service after a.service"));
+    let three = [
+        ("a", "After=b.service\nWants=b.service c.service"),
+        ("b", "Before=c.service\n"),
+        ("c", "Before=b.service"),
+    ];
+    assert_eq!(found(&three), circle("b.service after c.service after b.service"));
+    let early = [("a", "Before=sysinit.target")];
+    assert_eq!(found(&early), circle("a.service after sysinit.target after a.service"));
+    // Not where one of them is not started, or only one way is said.
+    let none = [] as [&str; 0];
+    assert_eq!(found(&[("a", "After=b.service"), ("b", "After=a.service")]), none);
+    assert_eq!(found(&[("a", "DefaultDependencies=no\nBefore=sysinit.target")]), none);
+    assert_eq!(
+        found(&[("a", "After=b.service\nWants=b.service"), ("b", "Before=a.service")]),
+        none
+    );
 }

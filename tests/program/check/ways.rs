@@ -102,3 +102,111 @@ fn a_script_that_a_package_ships_without_its_interpreter_is_good_to_know() {
     let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
     assert_eq!(told(&found), [error]);
 }
+
+/// What is found of the overlay that `make` makes, by lint.
+fn of(base: &Archive, lint: &str, make: impl FnOnce(&mut Archive)) -> Vec<String> {
+    let mut overlay = Archive::new();
+    make(&mut overlay);
+    told(&Pair::new(base, &overlay.gzip()).findings(&["--only", lint]))
+}
+
+#[test]
+fn what_every_system_needs_is_missed() {
+    let base = base();
+    let gone = |path: &str| of(&base, "works/needed", |overlay| overlay.gone(path));
+    let what = "the base has it, and the overlay takes it away";
+    for path in ["usr/sbin/init", "usr/bin/sh", "etc/group", "var/lib/dpkg/status"] {
+        assert_eq!(gone(path), [format!("error /{path}: {what}")]);
+    }
+    let status = [format!("error /var/lib/dpkg/status: {what}")];
+    assert_eq!(gone("var/lib/dpkg"), status);
+    assert_eq!(gone("sbin"), [format!("error /sbin/init: {what}")]);
+    assert_eq!(gone("etc/plain.conf"), [] as [&str; 0]);
+    // Of a directory in its place.
+    let found = of(&base, "works/needed", |overlay| {
+        overlay.put("etc/group", 0o040755, "");
+    });
+    assert_eq!(found, [format!("error /etc/group: {what}")]);
+    // It may lie elsewhere, or never have been there.
+    let found = of(&base, "works/needed", |overlay| {
+        overlay.program("opt/init", "#!/bin/sh\n");
+        overlay.link("usr/sbin/init", "/opt/init");
+    });
+    assert_eq!(found, [] as [&str; 0]);
+    let found = of(&Archive::new(), "works/needed", |overlay| overlay.gone("etc/passwd"));
+    assert_eq!(found, [] as [&str; 0]);
+    let target = "etc/systemd/system/default.target";
+    let found = of(&base, "works/dangling-link", |overlay| {
+        overlay.link(target, "/usr/lib/systemd/system/none.target");
+    });
+    assert!(found[0].starts_with(&format!("error /{target}: ")), "{found:#?}");
+}
+
+#[test]
+fn what_everybody_needs_is_shut() {
+    let base = base();
+    let shut = |path: &str, mode: u32| {
+        of(&base, "works/shut", |overlay| {
+            let entry = base.entries.iter().find(|entry| entry.name == path).unwrap();
+            let (kind, data) = (entry.mode & 0o170000, entry.data.clone());
+            if path == "." {
+                overlay.entries.clear();
+            }
+            overlay.put(path, kind | mode, data);
+        })
+    };
+    let only = |severity: &str, path: &str, what: &str, mode: &str, was: &str| {
+        [format!("{severity} /{path}: only some can {what}: its mode is {mode}, {was} in the base")]
+    };
+    assert_eq!(shut(".", 0o700), only("error", "", "enter it", "0700", "0755"));
+    assert_eq!(shut("usr", 0), only("error", "usr", "enter it", "0000", "0755"));
+    assert_eq!(shut("etc/passwd", 0o600), only("error", "etc/passwd", "read it", "0600", "0644"));
+    let library = "usr/lib/libdemo.so.1.0";
+    assert_eq!(shut(library, 0o700), only("error", library, "read it", "0700", "0644"));
+    assert_eq!(shut("usr/bin/sh", 0o700), only("error", "usr/bin/sh", "run it", "0700", "0755"));
+    let demo = "usr/bin/demo";
+    assert_eq!(shut(demo, 0o750), only("warning", demo, "run it", "0750", "0755"));
+    // Some may be kept out elsewhere, and of the root not all may be listed.
+    let none = [] as [&str; 0];
+    assert_eq!(shut(".", 0o711), none);
+    assert_eq!(shut("usr/share/things", 0o700), none);
+    assert_eq!(shut("etc/demo.conf", 0o600), none);
+    let of_group = of(&base, "works/shut", |overlay| {
+        overlay.put(demo, 0o100750, &super::programs().program).gid = 60;
+    });
+    assert_eq!(of_group, none);
+    // Alone, what can be told of no base.
+    let mut alone = Archive::new();
+    alone.file("etc/passwd", "").mode = 0o100600;
+    let pair = Pair::new(&alone, b"");
+    let said = || told(&findings(&pair.check(&["base.cpio", "--only", "works/shut", "--json"])));
+    assert_eq!(said(), none);
+    alone.entries[0].mode = 0o040700;
+    fs::write(pair.path("base.cpio"), alone.bytes()).unwrap();
+    assert_eq!(said(), ["error /: only some can enter it: its mode is 0700"]);
+}
+
+#[test]
+fn modules_of_pam_are_held_against_the_root() {
+    let mut base = base();
+    let dir = "usr/lib/x86_64-linux-gnu/security";
+    base.file(&format!("{dir}/pam_unix.so"), "");
+    base.file("etc/pam.d/old", "auth required pam_old.so\n");
+    let rules = "#%PAM-1.0\n@include common-auth\nauth required pam_unix.so nullok\n\
+        auth\t[success=1 default=ignore]\tpam_ldap.so\naccount required pam_sss.so\n\
+        -session optional pam_systemd.so\nsession include none\nsession optional pam_mail.so\n\
+        session [success=ok module_unknown=ignore default=bad] pam_selinux.so\n\
+        auth required /lib/x86_64-linux-gnu/security/pam_unix.so\n";
+    let put = |overlay: &mut Archive| {
+        overlay.file("etc/pam.d/sshd", rules);
+        overlay.file("etc/pam.d/sshd.dpkg-dist", "auth required pam_none.so\n");
+        overlay.file("etc/pam.d/old", "auth required pam_old.so\n# more\n");
+    };
+    let named = |severity: &str, module: &str| {
+        format!("{severity} /etc/pam.d/sshd: it names {module}, which is not there")
+    };
+    let found = of(&base, "works/pam-module", put);
+    assert_eq!(found, [named("error", "pam_sss.so"), named("warning", "pam_ldap.so")]);
+    // A root without any is a part of one.
+    assert_eq!(of(&super::base(), "works/pam-module", put), [] as [&str; 0]);
+}

@@ -9,7 +9,7 @@ use super::object::Object;
 use super::{Files, is_library};
 use crate::check::context::reach;
 use crate::check::works::lints::{
-    ELF_INTERPRETER, ELF_LIBRARY, ELF_MACHINE, ELF_VERSION, LINKER_CACHE,
+    ELF_DAMAGED, ELF_INTERPRETER, ELF_LIBRARY, ELF_MACHINE, ELF_VERSION, LINKER_CACHE,
 };
 use crate::check::{Lint, Severity};
 use crate::look::{LookError, Node};
@@ -68,6 +68,12 @@ impl<'a> Judge<'a> {
 
     /// What is wrong with a file.
     pub(super) fn file(&self, node: &Node, object: &Arc<Object>) -> Result<Vec<Fault>, LookError> {
+        // What is there of it is not worth a look. Symbols apart from their program keep its headers.
+        let (end, size) = (object.end, node.attr.size);
+        if end > size && !node.name().ends_with(b".debug") {
+            let message = format!("it is cut off: {end} bytes of it are loaded, and it has {size}");
+            return Ok(vec![Fault::new(&ELF_DAMAGED, b"", message)]);
+        }
         let mut faults = match self.start(object)? {
             Some(fault) => vec![fault],
             None => self.load(node, object)?,

@@ -165,6 +165,16 @@ impl<'a> Loader<'a> {
             || built_in(object).iter().any(|known| is(known.as_bytes()))
     }
 
+    /// The names of libraries that the cache of another root has, and this one's has not there.
+    pub(super) fn not_cached<'b>(
+        &'b self,
+        other: &'b Loader<'_>,
+    ) -> impl Iterator<Item = &'b [u8]> {
+        let lacks = |path: &&Vec<u8>| self.cache.as_ref().is_some_and(|own| !own.contains(*path));
+        let paths = other.cache.iter().flatten().filter(lacks);
+        paths.filter_map(|path| path.rsplit(|&byte| byte == b'/').next())
+    }
+
     fn is_cached(&self, dir: &[u8], name: &[u8]) -> bool {
         // Without a cache somebody runs ldconfig, or nobody: that cannot be known here.
         self.cache.as_ref().is_none_or(|paths| paths.contains(&join(dir, name)))

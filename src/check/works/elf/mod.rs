@@ -192,7 +192,8 @@ fn affected(
     machine: Option<&Object>,
 ) -> Result<BTreeSet<Vec<u8>>, LookError> {
     let mut changed: Vec<Node> = Vec::new();
-    let mut affected = BTreeSet::new();
+    // A cache that hides another one may not name what that does.
+    let mut affected: BTreeSet<Vec<u8>> = now.not_cached(before).map(<[u8]>::to_vec).collect();
     for brought in difference.brought.iter().filter(|brought| !brought.node.is_dir()) {
         match &brought.before {
             Some(hidden) => libraries(before.view, hidden, &mut changed)?,
@@ -233,7 +234,7 @@ fn affected(
     Ok(affected)
 }
 
-fn is_library(name: &[u8]) -> bool {
+pub(super) fn is_library(name: &[u8]) -> bool {
     name.windows(3).any(|window| window == b".so")
 }
 

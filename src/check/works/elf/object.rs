@@ -34,6 +34,8 @@ pub(super) struct Object {
     pub(super) machine: u16,
     pub(super) is_64: bool,
     pub(super) little: bool,
+    /// Where the last of what is loaded of it ends, in the file.
+    pub(super) end: u64,
     /// The program that loads it (`PT_INTERP`).
     pub(super) interpreter: Option<Vec<u8>>,
     /// The libraries that it needs (`DT_NEEDED`).
@@ -137,7 +139,12 @@ fn parse<Elf: FileHeader<Endian = Endianness>>(
                 object.interpreter = Some(path);
             }
             elf::PT_DYNAMIC => dynamic = Some((offset, size)),
-            elf::PT_LOAD => loads.push((program.p_vaddr(endian).into(), offset, size)),
+            elf::PT_LOAD => {
+                loads.push((program.p_vaddr(endian).into(), offset, size));
+                if size > 0 {
+                    object.end = object.end.max(offset.saturating_add(size));
+                }
+            }
             _ => {}
         }
     }

@@ -8,13 +8,16 @@
 mod accounts;
 mod allowance;
 mod load;
+mod order;
 mod values;
 
 use std::collections::{HashMap, HashSet};
 
 use provisioners::nearest;
 
-use super::lints::{UNIT_EXEC, UNIT_MISSING, UNIT_NEEDS, UNIT_REFUSED, UNIT_SYNTAX, UNIT_USER};
+use super::lints::{
+    UNIT_CYCLE, UNIT_EXEC, UNIT_MISSING, UNIT_NEEDS, UNIT_REFUSED, UNIT_SYNTAX, UNIT_USER,
+};
 use crate::check::context::{Context, reach};
 use crate::check::{Finding, Findings, Lint, Severity, Stopped};
 use crate::look::accounts::Accounts;
@@ -33,6 +36,8 @@ const LATER: [&str; 6] = ["/run/", "/tmp/", "/dev/", "/proc/", "/sys/", "/var/ru
 const FAULTS: usize = 200;
 /// How many there may be of all units.
 const ALL_FAULTS: usize = 20_000;
+/// How many circles of units are told.
+const CIRCLES: usize = 100;
 /// How many keys that there are not are looked into, and how long they may be.
 const UNKNOWN: usize = 1000;
 const LONGEST: usize = 64;
@@ -111,6 +116,9 @@ fn faults(view: &View, accounts: &Accounts) -> Result<Vec<Fault>, Stopped> {
             judge.add(&UNIT_MISSING, link, message, places_of(name));
         }
     }
+    for circle in order::circles(&units) {
+        judge.circle(&circle);
+    }
     for unit in units.iter() {
         if judge.faults.len() > ALL_FAULTS {
             let message = format!("the units of the root have more than {ALL_FAULTS} faults");
@@ -167,6 +175,20 @@ impl Judge<'_> {
         let (node, message, started) = (node.clone(), message.into(), self.started);
         self.faults.push(Fault { lint, node, message, started, about });
         self.faults.last_mut()
+    }
+
+    /// Units that wait for each other.
+    fn circle(&mut self, circle: &[&Unit]) {
+        let about = circle.iter().flat_map(|unit| paths_of(unit)).collect();
+        let files = circle.iter().flat_map(|unit| &unit.files);
+        let Some(file) = files.max_by_key(|file| file.node.layer()) else { return };
+        // Some of them say enough.
+        let names: Vec<&str> = circle.iter().chain(circle.first()).map(|u| &*u.name).collect();
+        let more = if names.len() > 10 { " after … and so on" } else { "" };
+        let names = names[..names.len().min(10)].join(" after ");
+        self.started = circle.iter().filter_map(|unit| self.units.started(unit)).max();
+        let message = format!("units are to be started in a circle: {names}{more}");
+        self.add(&UNIT_CYCLE, &file.node.clone(), message, about);
     }
 
     /// Lines that systemd passes over with a warning.
@@ -468,7 +490,12 @@ fn is_made_later(path: &str) -> bool {
 
 /// Why a service is refused (`service_verify` in `src/core/service.c`).
 fn service(unit: &Unit) -> Option<&'static str> {
-    let values = |key| unit.values("Service", key);
+    // A line of which a quote is not closed is passed over.
+    let values = |key| {
+        let mut lines = unit.values("Service", key);
+        lines.retain(|(_, value)| values::is_possible("Service", key, value));
+        lines
+    };
     let (start, stop) = (values("ExecStart"), values("ExecStop"));
     let ends = unit.value("Unit", "SuccessAction").is_some_and(|action| action != "none");
     let bus = unit.value("Service", "BusName").is_some();

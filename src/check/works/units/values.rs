@@ -16,8 +16,22 @@ const WORDS: [(&str, &str, &[&str]); 3] = [
     ("*", "KillMode", &["control-group", "mixed", "process", "none"]),
 ];
 
+/// Keys with a command line.
+const COMMANDS: [&str; 7] = [
+    "ExecCondition",
+    "ExecReload",
+    "ExecStart",
+    "ExecStartPost",
+    "ExecStartPre",
+    "ExecStop",
+    "ExecStopPost",
+];
+
 /// Whether systemd understands a value; of most keys that is not known.
 pub(super) fn is_possible(section: &str, key: &str, value: &str) -> bool {
+    if COMMANDS.contains(&key) {
+        return is_closed(value);
+    }
     if value.is_empty() || value.contains('%') {
         return true;
     }
@@ -28,6 +42,22 @@ pub(super) fn is_possible(section: &str, key: &str, value: &str) -> bool {
         *of == key && (*in_section == section || *in_section == "*")
     };
     WORDS.iter().find(of_key).is_none_or(|(_, _, words)| words.contains(&value))
+}
+
+/// Whether each quote of a command line is closed (`src/basic/extract-word.c`): one opens anywhere.
+fn is_closed(command: &str) -> bool {
+    let mut open = None;
+    let mut characters = command.chars();
+    while let Some(character) = characters.next() {
+        match open {
+            _ if character == '\\' => drop(characters.next()),
+            Some(quote) if character == quote => open = None,
+            Some(_) => {}
+            None if matches!(character, '"' | '\'') => open = Some(character),
+            None => {}
+        }
+    }
+    open.is_none()
 }
 
 /// Whether it may be a calendar event: a word for one, or days of the week, a date and a time, and a
