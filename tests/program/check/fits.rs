@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::archive::Archive;
-use super::{Pair, STATUS, base, names};
+use super::{Pair, STATUS, base, findings, names, sha256};
 
 /// The base, with a package that has a configuration file.
 fn packaged(version: &str) -> Archive {
@@ -68,4 +68,49 @@ fn a_directory_in_the_place_of_a_link_is_no_error_where_the_overlay_was_made_ove
     // Without what the base has in /bin nothing works, whatever was meant.
     assert_eq!(found("libtool-common", true), ["error /bin", "note /usr/share/doc/libtool"]);
     assert_eq!(found("libtool-other", true), errors);
+}
+
+#[test]
+fn of_two_overlays_that_were_made_apart_only_what_differs_is_told_and_of_which() {
+    let overlay = |own: &str| {
+        let mut overlay = Archive::new();
+        overlay.file("etc/both.conf", "both\n");
+        overlay.file("etc/own.conf", own);
+        overlay.file("etc/plain.conf", own);
+        overlay
+    };
+    let file = |content: &str| {
+        json!({ "type": "file", "mode": "0644", "uid": 0, "gid": 0, "size": content.len(),
+            "sha256": sha256(content.as_bytes()) })
+    };
+    let entry = |path: &str, change: &str, content: &str| {
+        let mut entry = file(content);
+        entry["path"] = path.into();
+        entry["change"] = change.into();
+        if change == "modified" {
+            entry["below"] = file("plain = 1\n");
+        }
+        entry
+    };
+    let pair = Pair::new(&base(), &overlay("over\n").gzip());
+    pair.manifest(&json!([
+        entry("etc/both.conf", "added", "both\n"),
+        entry("etc/own.conf", "added", "over\n"),
+        entry("etc/plain.conf", "modified", "over\n"),
+    ]));
+    std::fs::write(pair.path("under.cpio.gz"), overlay("under\n").gzip()).unwrap();
+    let only = ["--only", "fit/changed-beneath", "--json"];
+    let said = pair.check(&[&["base.cpio", "under.cpio.gz", "o.cpio.gz"][..], &only].concat());
+    let found = findings(&said);
+    let told: Vec<_> = found.iter().map(|found| (&found["path"], &found["message"])).collect();
+    let wanted = [
+        ("/etc/own.conf", "the overlay added it, and hides that under.cpio.gz has a file there"),
+        (
+            "/etc/plain.conf",
+            "the overlay changed it, and hides that under.cpio.gz changes its content (10 to 6 \
+             bytes)",
+        ),
+    ]
+    .map(|(path, message)| (json!(path), json!(message)));
+    assert_eq!(told, wanted.each_ref().map(|(path, message)| (path, message)));
 }
