@@ -86,7 +86,8 @@ static SIZE_BUDGET: Lint = Lint {
     name: "lean/size-budget",
     severity: Severity::Error,
     summary: "the archive is larger than it may be",
-    why: "The project says how large it may be: what each machine has to fetch before it boots.",
+    why: "The project says how large an overlay may be: what each machine has to fetch before it \
+          boots. A base is none, and is not held against it.",
     mend: "leave something out (`overcoat du` shows what takes the room), or raise `budget:`",
 };
 
@@ -95,7 +96,8 @@ static RAM_BUDGET: Lint = Lint {
     severity: Severity::Error,
     summary: "the overlay takes more memory than it may",
     why: "The project says how much: unpacked, an overlay lies in the machine's memory for as long as \
-          it is up.",
+          it is up. It is what `overcoat du --ram` says of it; a base stays the image that it is, and \
+          is not held against it.",
     mend: "leave something out (`overcoat du` shows what takes the room), or raise `budget:`",
 };
 
@@ -325,7 +327,8 @@ fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Sto
     let budget = context.request.budget;
     // In the units that budgets are written in.
     let shown = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
-    let judged: Vec<_> = context.judged().collect();
+    // The base stays the image that it is, and is none of them.
+    let judged: Vec<_> = context.judged().filter(|(index, _)| *index > 0).collect();
     if let Some(most) = budget.size {
         for (_, image) in &judged {
             let size = image.bytes.as_ref().map_or(0, |bytes| (**bytes).as_ref().len() as u64);
@@ -345,7 +348,8 @@ fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Sto
         if takes > most {
             let message = format!("{} of memory, and {} are allowed", shown(takes), shown(most));
             let finding = Finding::new(&RAM_BUDGET, "", None, message);
-            findings.push(finding.blames(context.judged_names()).saves(takes - most));
+            let names = judged.iter().rev().map(|(_, image)| image.name.clone()).collect();
+            findings.push(finding.blames(names).saves(takes - most));
         }
     }
     Ok(())

@@ -523,6 +523,15 @@ fn names_of_whiteouts_are_files_where_the_archive_says_so() {
         other.file("etc/.wh.two", "");
         let both = gzip(&[overlay.bytes(), other.bytes()].concat());
         let found = Pair::new(&base(), &both).findings(&["--only", "archive/whiteout-name"]);
+    // Of what is beneath nothing is unpacked, whether it is judged or not.
+    let (root, overlay) = (base(), Archive::new());
+    let pair = Pair::new(&root, &overlay.gzip());
+    let image = "{base: ./base.cpio, check: {budget: {size: 2k, ram: 20k}}}";
+    let project = format!("output: .\nimages:\n  o: {image}\n");
+    fs::write(pair.path("overcoat.yml"), project).unwrap();
+    let said =
+        pair.check(&["o", "--whole", "--json", "--only", "lean/size-budget,lean/ram-budget"]);
+    assert_eq!(names(&findings(&said)), BTreeSet::new(), "{}", said.stdout);
         let path = |finding: &Value| finding["path"].as_str().unwrap().to_owned();
         found.iter().map(path).collect::<Vec<_>>()
     };

@@ -106,6 +106,16 @@ fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
     ];
     assert_eq!(reasons, wanted);
 
+    // One that is in vain everywhere is told once.
+    let skip = "{skip: [{lint: safe/setuid, reason: not there any more}]}";
+    let pair = project(&format!(
+        "    check: {skip}\n  p: {{base: ./base.cpio, overlays: [o], check: {skip}}}\n"
+    ));
+    fs::write(pair.path("p.cpio.gz"), Archive::new().gzip()).unwrap();
+    let said = pair.check(&[]).stderr;
+    assert_eq!(said.matches("the project silences").count(), 1, "{said}");
+    assert!(said.contains("o, p: the project silences safe/setuid, which was not found"), "{said}");
+
     // Everywhere but there it is told.
     let pair = project(
         "    check:\n      skip: [{lint: safe/credentials, path: /home/*/.netrc, reason: ours}]\n",
