@@ -364,6 +364,10 @@ const BY_THEMSELVES: [&str; 7] = [
     "archive/size-limit",
     "fit/base-digest",
     "fit/changed-beneath",
+        // With a time of its own, as a copy has it.
+        with("lean/same-as-base", "/usr/share/things/one", |overlay| {
+            overlay.file("usr/share/things/one", "1").mtime = 1;
+        }),
     "lean/ram-budget",
     "lean/size-budget",
     "safe/capability",
@@ -538,3 +542,18 @@ fn names_of_whiteouts_are_files_where_the_archive_says_so() {
     assert_eq!(found(false), ["/etc/.wh.two", "/opt/.wh.one"]);
     assert_eq!(found(true), ["/etc/.wh.two"]);
 }
+    // Programs write their own files anew as they please.
+    overlay.file("var/lib/dpkg/status", STATUS).mtime = 1;
+#[test]
+fn a_file_that_differs_from_the_base_s_by_its_time_alone_is_good_to_know() {
+    let mut overlay = Archive::new();
+    overlay.program("usr/bin/demo", &programs().program).mtime = 1;
+    let found = Pair::new(&base(), &overlay.gzip()).findings(&[]);
+    let [found] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((&found["lint"], &found["severity"]), (&json!("lean/same-as-base"), &json!("note")));
+    let pages = programs().program.len().next_multiple_of(4096);
+    assert_eq!(found["saves"], pages, "{found:#?}");
+    let message = found["message"].as_str().unwrap();
+    assert!(message.starts_with("only its time is not that of the base's"), "{message}");
+}
+
