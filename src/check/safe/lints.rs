@@ -63,7 +63,9 @@ pub(super) static CREDENTIALS: Lint = Lint {
     name: "safe/credentials",
     severity: Severity::Error,
     summary: "a file that is there to hold credentials",
-    why: "Programs keep passwords and tokens in it. Everybody who gets the image has them.",
+    why: "Programs keep passwords and tokens in it. Everybody who gets the image has them. A file that \
+          may hold some and has none is not found, nor is one with a value that is there to be filled \
+          in, such as `<password>` or `${SECRET}`.",
     mend: "leave it out, and change what is in it",
 };
 

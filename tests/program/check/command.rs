@@ -49,7 +49,7 @@ fn a_finding_names_layer_path_and_how_to_mend_it() {
     let said = pair.check(&["base.cpio", "o.cpio.gz"]);
     let told = "\
 error: safe/credentials: a file that is there to hold credentials
-  o.cpio.gz:/root/.netrc: a .netrc with credentials in it
+  o.cpio.gz:/root/.netrc: credentials stand in it
   mend: leave it out, and change what is in it
 warning: safe/world-writable: something that everybody may change
   o.cpio.gz:/opt/all: everybody may delete and replace what is in it (mode 0777)
