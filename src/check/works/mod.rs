@@ -24,7 +24,8 @@ pub(super) static PASSES: &[Pass] = &[
         lints: &[&UNIT_MISSING, &UNIT_REFUSED, &UNIT_EXEC, &UNIT_NEEDS, &UNIT_USER, &UNIT_SYNTAX],
         run: units::units,
     },
-    Pass { lints: &[&KERNEL_MODULES, &MODULE_INDEX], run: modules::modules },
+    Pass { lints: &[&KERNEL_MODULES], run: modules::modules },
+    Pass { lints: &[&MODULE_INDEX], run: modules::indices },
     Pass { lints: &[&OWNER], run: owners::owners },
     Pass { lints: &[&INTERPRETER], run: scripts::interpreters },
 ];

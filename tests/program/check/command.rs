@@ -301,6 +301,24 @@ fn what_is_probably_not_what_was_meant_is_said() {
 }
 
 #[test]
+fn modules_are_not_held_against_a_kernel_that_nobody_knows_and_that_is_said() {
+    let mut bare = base();
+    bare.entries.retain(|entry| !entry.name.contains("lib/modules"));
+    let mut overlay = Archive::new();
+    overlay.file("usr/lib/modules/6.1.0-1/modules.dep", "kernel/one.ko:\n");
+    overlay.file("usr/lib/modules/6.1.0-1/kernel/one.ko", &programs().module);
+    let pair = Pair::new(&bare, &overlay.gzip());
+    let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
+    let reason = "o.cpio.gz: could not look for works/kernel-modules: which kernel boots with them \
+                  is not known: --kernel names it\n";
+    assert!(said.code == 0 && said.stderr.contains(reason), "{}", said.stderr);
+    // Where the base has modules too, that is known well enough.
+    fs::write(pair.path("base.cpio"), base().bytes()).unwrap();
+    let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
+    assert!(!said.stderr.contains("could not look"), "{}", said.stderr);
+}
+
+#[test]
 fn findings_are_the_same_and_in_one_order_each_time() {
     let pair = project("");
     let once = pair.check(&["base.cpio", "o.cpio.gz", "--whole", "--json"]).stdout;
