@@ -236,3 +236,13 @@ fn files_that_could_hold_credentials_and_hold_none_are_passed_over() {
     });
     assert_eq!(found, [] as [&str; 0]);
 }
+
+#[test]
+fn a_password_may_be_meant_and_an_empty_one_is_an_error() {
+    for (password, severity) in [("$y$j9T$salt$hash", "warning"), ("", "error")] {
+        let found = found(&base(), |overlay| {
+            overlay.file("etc/shadow", format!("root:{password}:1::::::\ngames:*:1::::::\n"));
+        });
+        assert_eq!(found, [format!("safe/password {severity} /etc/shadow")]);
+    }
+}
