@@ -152,7 +152,7 @@ struct Entry {
     path: String,
     change: String,
     below: Option<Below>,
-    /// What stands with an unchanged entry is what is beneath it.
+    /// What it is itself. What stands with an unchanged entry is what is beneath it.
     #[serde(flatten)]
     own: Option<Below>,
 }
@@ -211,6 +211,8 @@ pub struct Drift {
     pub before: Option<Below>,
     /// What is there now.
     pub now: Option<Below>,
+    /// The overlay has just that itself: it hides nothing.
+    pub same: bool,
 }
 
 impl Drift {
@@ -241,13 +243,14 @@ pub fn changed(manifest: &[u8], layers: &[Arc<dyn Layer>]) -> Result<Vec<Drift>,
     for entry in manifest.entries {
         let path = unescape(&entry.path)
             .ok_or_else(|| ChangedError::Manifest(format!("{:?} is no path", entry.path)))?;
+        let now = at(&tree, &path)?;
+        let same = now.is_some() && entry.own == now;
         let before = match entry.change.as_str() {
             "unchanged" => entry.own,
             _ => entry.below,
         };
-        let now = at(&tree, &path)?;
         if before != now {
-            changed.push(Drift { path: entry.path, change: entry.change, before, now });
+            changed.push(Drift { path: entry.path, change: entry.change, before, now, same });
         }
     }
     Ok(changed)

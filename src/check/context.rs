@@ -480,7 +480,7 @@ fn way(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
 }
 
 /// The topmost layer from `first` on that has something at a path, or that hides what is there.
-fn touched(view: &View, path: &[u8], first: usize) -> Result<Option<usize>, LookError> {
+pub(super) fn touched(view: &View, path: &[u8], first: usize) -> Result<Option<usize>, LookError> {
     let mut at = path;
     loop {
         let places = view.places(at)?;

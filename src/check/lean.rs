@@ -70,7 +70,8 @@ static SAME_AS_BASE: Lint = Lint {
     name: "lean/same-as-base",
     severity: Severity::Warning,
     summary: "what the base has already, just the same",
-    why: "It takes room twice, and hides what a newer base has there.",
+    why: "It takes room twice, and hides what a newer base has there. A file that differs in nothing but \
+          its time, as a copy does, is a note: it may have been given that time on purpose.",
     mend: "make the overlay with overcoat, which leaves out what has not changed",
 };
 
@@ -86,7 +87,8 @@ static SIZE_BUDGET: Lint = Lint {
     name: "lean/size-budget",
     severity: Severity::Error,
     summary: "the archive is larger than it may be",
-    why: "The project says how large it may be: what each machine has to fetch before it boots.",
+    why: "The project says how large an overlay may be: what each machine has to fetch before it \
+          boots. A base is none, and is not held against it.",
     mend: "leave something out (`overcoat du` shows what takes the room), or raise `budget:`",
 };
 
@@ -95,7 +97,8 @@ static RAM_BUDGET: Lint = Lint {
     severity: Severity::Error,
     summary: "the overlay takes more memory than it may",
     why: "The project says how much: unpacked, an overlay lies in the machine's memory for as long as \
-          it is up.",
+          it is up. It is what `overcoat du --ram` says of it; a base stays the image that it is, and \
+          is not held against it.",
     mend: "leave something out (`overcoat du` shows what takes the room), or raise `budget:`",
 };
 
@@ -223,19 +226,25 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
         }
         if let Some(before) = &brought.before
             && brought.same_attributes()
-            && before.attr.mtime.secs == node.attr.mtime.secs
+            && (same_time(before, node) || !of_programs(node))
             && brought.same_content(roots)?
         {
-            let message = "content, mode, owner and time are those of the base's";
-            let finding =
-                Finding::new(&SAME_AS_BASE, context.layer(node), Some(&node.path), message);
-            findings.push(finding.saves(memory(node.attr.size)));
+            let of = |message| {
+                Finding::new(&SAME_AS_BASE, context.layer(node), Some(&node.path), message)
+                    .saves(memory(node.attr.size))
+            };
+            findings.push(match same_time(before, node) {
+                true => of("content, mode, owner and time are those of the base's"),
+                // Somebody may need the other time.
+                false => of("only its time is not that of the base's: content, mode and owner are")
+                    .severity(Severity::Note)
+                    .fix("copy it with its time (`cp -p`), or nothing, where the time is meant"),
+            });
             continue;
         }
         // What could be left out as a whole needs no links.
         let left_out = place(&node.path).is_some() || node.path.ends_with(b"/copyright");
-        // Nor are there links in the databases of programs.
-        let left_out = left_out || node.path.starts_with(b"var/lib/");
+        let left_out = left_out || of_programs(node);
         if node.attr.size >= PAGE && !left_out {
             by_size.entry(node.attr.size).or_default().push(node);
         }
@@ -290,6 +299,16 @@ fn copies(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
     Ok(())
 }
 
+fn same_time(before: &Node, now: &Node) -> bool {
+    before.attr.mtime.secs == now.attr.mtime.secs
+}
+
+/// Whether it is of the databases of programs, which write them anew as they please: nobody makes
+/// links there, or gives old times back.
+fn of_programs(node: &Node) -> bool {
+    node.path.starts_with(b"var/lib/")
+}
+
 /// What tells contents apart: each page that is not all zeros, and where it is. Holes are not read,
 /// for a small image can have files with no end of them.
 fn digest(view: &View, file: &Node) -> Result<[u8; 32], LookError> {
@@ -325,7 +344,8 @@ fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Sto
     let budget = context.request.budget;
     // In the units that budgets are written in.
     let shown = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
-    let judged: Vec<_> = context.judged().collect();
+    // The base stays the image that it is, and is none of them.
+    let judged: Vec<_> = context.judged().filter(|(index, _)| *index > 0).collect();
     if let Some(most) = budget.size {
         for (_, image) in &judged {
             let size = image.bytes.as_ref().map_or(0, |bytes| (**bytes).as_ref().len() as u64);
@@ -345,7 +365,8 @@ fn budgets(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Sto
         if takes > most {
             let message = format!("{} of memory, and {} are allowed", shown(takes), shown(most));
             let finding = Finding::new(&RAM_BUDGET, "", None, message);
-            findings.push(finding.blames(context.judged_names()).saves(takes - most));
+            let names = judged.iter().rev().map(|(_, image)| image.name.clone()).collect();
+            findings.push(finding.blames(names).saves(takes - most));
         }
     }
     Ok(())

@@ -354,7 +354,13 @@ fn tell(out: &mut Out, report: &Report, all: &[Report], args: &Args) -> Result<(
         silenced.any(|silenced| silenced.finding.lint.name == name)
     };
     for lint in report.idle_silences.iter().filter(|lint| !is_used(lint)) {
-        say(&format!("{}: the project silences {lint}, which was not found", report.name));
+        let idle = all.iter().filter(|other| other.idle_silences.contains(lint));
+        let names: Vec<&str> = idle.map(|other| other.name.as_str()).collect();
+        // It is told once, of all of them.
+        if names.first() == Some(&report.name.as_str()) {
+            let names = names.join(", ");
+            say(&format!("{names}: the project silences {lint}, which was not found"));
+        }
     }
     if args.base.is_none() {
         say(&format!("{}: {}", report.name, summary(report)));

@@ -2,6 +2,7 @@
 //! accounts.
 
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fs_model::tree::Follow;
 
@@ -11,7 +12,8 @@ use crate::check::{Findings, Stopped};
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Package, Packages};
 use crate::look::version::compare;
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, Node, View, Walk};
+use crate::seal::path::escape;
 
 /// The most of a list of files that is read.
 const MOST: usize = 16 << 20;
@@ -150,37 +152,77 @@ fn no_way(error: LookError) -> Result<Option<Node>, LookError> {
 
 /// Whether the accounts of what is beneath are still there.
 pub(super) fn accounts(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    for Step { index, view, below } in steps(context)? {
+    for step in steps(context)? {
         for (path, what) in [("etc/passwd", "user"), ("etc/group", "group")] {
-            let Some(file) = reach(&view, path.as_bytes())? else { continue };
-            if file.layer() != index || context.saw(&file, &below)? {
-                continue;
-            }
-            let (before, now) = (Accounts::read(&below)?, Accounts::read(&view)?);
-            let (before, now) = match what {
-                "user" => (before.users(), now.users()),
-                _ => (before.groups(), now.groups()),
-            };
-            for (name, id) in before {
-                let found = now.get(name);
-                if found == Some(id) {
-                    continue;
-                }
-                let taken = now.iter().find(|(_, other)| *other == id);
-                let message = match (found, taken) {
-                    (Some(other), _) => {
-                        format!("the {what} {name} is number {id} beneath it, and {other} here")
-                    }
-                    (None, Some((taken, _))) => format!(
-                        "the {what} {name} from beneath it is missing: {id} is {taken} here"
-                    ),
-                    (None, None) => {
-                        format!("the {what} {name} (number {id}) from beneath it is missing")
-                    }
-                };
-                findings.add(&ACCOUNTS, context.layer(&file), path.as_bytes(), message);
-            }
+            accounts_of(context, &step, path, what, findings)?;
         }
     }
     Ok(())
+}
+
+fn accounts_of(
+    context: &Context<'_>,
+    step: &Step,
+    path: &str,
+    what: &str,
+    findings: &mut Findings<'_>,
+) -> Result<(), Stopped> {
+    let Step { index, view, below } = step;
+    let Some(file) = reach(view, path.as_bytes())?.filter(|file| file.layer() == *index) else {
+        return Ok(());
+    };
+    let of = |accounts: Accounts| match what {
+        "user" => accounts.users().clone(),
+        _ => accounts.groups().clone(),
+    };
+    let (before, now) = (of(Accounts::read(below)?), of(Accounts::read(view)?));
+    let mut names: BTreeMap<u32, &str> = BTreeMap::new();
+    for (name, id) in &now {
+        names.entry(*id).or_insert(name);
+    }
+    let mut changed: Vec<_> =
+        before.iter().filter(|(name, id)| now.get(*name) != Some(id)).collect();
+    let mut owned = BTreeMap::new();
+    let on_purpose = context.saw(&file, below)?;
+    if on_purpose {
+        // A name may change, and what nothing belongs to may go.
+        changed.retain(|(name, id)| now.contains_key(*name) || !names.contains_key(id));
+        owned = owned_by(step, what, changed.iter().map(|(_, id)| **id).collect())?;
+        changed.retain(|(_, id)| owned.contains_key(*id));
+    }
+    for (name, id) in changed {
+        let message = match (now.get(name), names.get(id)) {
+            (Some(other), _) => {
+                format!("the {what} {name} is number {id} beneath it, and {other} here")
+            }
+            (None, Some(taken)) => {
+                format!("the {what} {name} from beneath it is missing: {id} is {taken} here")
+            }
+            (None, None) => format!("the {what} {name} (number {id}) from beneath it is missing"),
+        };
+        let owns = owned.get(id).map(|path| format!(": /{} belongs to {id}", escape(path)));
+        let message = message + &owns.unwrap_or_default();
+        findings.add(&ACCOUNTS, context.layer(&file), path.as_bytes(), message);
+    }
+    Ok(())
+}
+
+/// Of users or groups by number, those that files from beneath a layer belong to, and a path of each.
+fn owned_by(
+    Step { index, view, .. }: &Step,
+    what: &str,
+    mut ids: BTreeSet<u32>,
+) -> Result<BTreeMap<u32, Vec<u8>>, LookError> {
+    let mut owned = BTreeMap::new();
+    if ids.is_empty() {
+        return Ok(owned);
+    }
+    view.walk::<LookError>(&view.root()?, &mut |node| {
+        let id = if what == "user" { node.attr.uid } else { node.attr.gid };
+        if node.layer() < *index && ids.remove(&id) {
+            owned.insert(id, node.path.clone());
+        }
+        Ok(if ids.is_empty() { Walk::Stop } else { Walk::Into })
+    })?;
+    Ok(owned)
 }

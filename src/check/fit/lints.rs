@@ -19,7 +19,9 @@ pub(super) static CHANGED_BENEATH: Lint = Lint {
     summary: "the base has changed where the overlay hides it",
     why: "The overlay has its own version of a path, made of what the base had there when it was \
           built. The base has changed it since, and machines with this overlay do not get that: a \
-          mended configuration file or library stays as it was.",
+          mended configuration file or library stays as it was. So it is with another overlay that \
+          lies between them and was not there then: of two that have a path of their own, the upper \
+          one's is what a machine gets. Nothing is found where both have the same there.",
     mend: "build the overlay anew on this base: `overcoat build --rebase NAME`",
 };
 
@@ -88,6 +90,8 @@ pub(super) static ACCOUNTS: Lint = Lint {
     summary: "accounts of the base are missing or have other numbers",
     why: "The overlay's /etc/passwd or /etc/group hides the base's, which has an account that it has \
           not, or with another number: a service of the base does not start as its user, or files \
-          belong to somebody else.",
+          belong to somebody else. Where the overlay's manifest says that it was made over this very \
+          file, accounts may have been taken away on purpose: then only those are found that files \
+          of the base still belong to.",
     mend: "build the overlay anew on this base, or let sysusers.d make the overlay's accounts",
 };

@@ -97,21 +97,39 @@ fn changed_beneath(context: &Context<'_>, findings: &mut Findings<'_>) -> Result
             without.push(image.name.as_str());
             continue;
         };
-        let layers = &view.stack().layers()[..index];
-        let changed = below::changed(manifest, layers).map_err(|error| match error {
-            ChangedError::Manifest(why) => {
-                Stopped::CannotRun(format!("the manifest of {}: {why}", image.name))
-            }
-            ChangedError::Layers(error) => Stopped::CannotRun(error.to_string()),
-        })?;
+        let lower = view.lowest(index).map_err(|error| Stopped::CannotRun(error.to_string()))?;
+        let made_on = layers(manifest).unwrap_or_default();
+        let changed =
+            below::changed(manifest, lower.stack().layers()).map_err(|error| match error {
+                ChangedError::Manifest(why) => {
+                    Stopped::CannotRun(format!("the manifest of {}: {why}", image.name))
+                }
+                ChangedError::Layers(error) => Stopped::CannotRun(error.to_string()),
+            })?;
         for drift in changed {
-            if JUDGED_ELSEWHERE.contains(&drift.path.as_str()) {
+            if drift.same || JUDGED_ELSEWHERE.contains(&drift.path.as_str()) {
                 continue;
             }
-            if let Some((severity, message)) = three_way(&drift) {
-                let path = unescape(&drift.path);
-                let finding = Finding::new(&CHANGED_BENEATH, &image.name, path.as_deref(), message);
-                findings.push(finding.severity(severity));
+            let Some(path) = unescape(&drift.path) else { continue };
+            // Who has it: the base, or another overlay between them.
+            let between = context::touched(&lower, &path, 1)?.map(|layer| &context.images[layer]);
+            let (whose, known) = match between {
+                Some(other) => {
+                    let name = file_name(other);
+                    let known = made_on.iter().any(|(made_on, _)| *made_on == name);
+                    (name, known)
+                }
+                None => ("the base".to_owned(), true),
+            };
+            if let Some((severity, message)) = three_way(&drift, &whose, known) {
+                let finding = Finding::new(&CHANGED_BENEATH, &image.name, Some(&path), message);
+                let finding = finding.severity(severity);
+                findings.push(match known {
+                    true => finding,
+                    false => finding.fix(format!(
+                        "if both are to boot together, make the overlay over {whose} too"
+                    )),
+                });
             }
         }
     }
@@ -123,14 +141,20 @@ fn changed_beneath(context: &Context<'_>, findings: &mut Findings<'_>) -> Result
     }
 }
 
-/// What each side did at a path, if that matters.
-fn three_way(drift: &Drift) -> Option<(Severity, String)> {
+/// What each side did at a path, if that matters; `known` where the overlay was made on `whose`
+/// image, as it then was, so that what it has there now came later.
+fn three_way(drift: &Drift, whose: &str, known: bool) -> Option<(Severity, String)> {
     let base = match (&drift.before, &drift.now) {
         (Some(before), Some(now)) => {
-            format!("the base has since changed its {}", differ(before, now))
+            let changed = if known { "has since changed" } else { "changes" };
+            format!("{whose} {changed} its {}", differ(before, now))
         }
-        (None, Some(now)) => format!("the base has since got a {} there", now.kind),
-        (_, None) => "the base has it no more".to_owned(),
+        (None, Some(now)) => {
+            let got = if known { "has since got" } else { "has" };
+            format!("{whose} {got} a {} there", now.kind)
+        }
+        (_, None) if known => format!("{whose} has it no more"),
+        (_, None) => format!("{whose} takes it away"),
     };
     let (severity, message) = match (drift.change.as_str(), drift.since()) {
         // It is still gone, as the overlay would have it.

@@ -157,8 +157,20 @@ fn is_pam(path: &[u8]) -> bool {
     path.starts_with(b"etc/pam.d/") || path == b"etc/pam.conf" || path.starts_with(b"etc/security/")
 }
 
-/// A line of a configuration file that names a proxy: of apt, of the environment, of wget or of curl.
+/// A line of a configuration file that names a proxy: of apt, of the environment, of wget or of curl,
+/// or of systemd, which has several variables in one.
 fn is_proxy(line: &[u8]) -> bool {
+    let keys = [&b"Environment="[..], b"DefaultEnvironment=", b"ManagerEnvironment="];
+    match keys.iter().find_map(|key| line.strip_prefix(*key)) {
+        Some(rest) => {
+            let quotes = |byte: &u8| byte.is_ascii_whitespace() || b"\"'".contains(byte);
+            rest.split(quotes).any(is_proxy_variable)
+        }
+        None => is_proxy_variable(line),
+    }
+}
+
+fn is_proxy_variable(line: &[u8]) -> bool {
     let line = line.to_ascii_lowercase();
     let Ok(line) = std::str::from_utf8(&line) else { return false };
     if line.starts_with(['#', '/', ';']) {
@@ -240,6 +252,8 @@ mod tests {
             "export HTTPS_PROXY=\"https://u:p@proxy:3128/\"",
             "https_proxy = http://proxy:8080/",
             "proxy = \"http://proxy:8080\"",
+            "Environment=\"A=b c\" 'https_proxy=http://proxy:8080'",
+            "DefaultEnvironment=http_proxy=http://proxy:8080",
         ] {
             assert!(is_proxy(line.as_bytes()), "{line}");
         }
@@ -247,6 +261,8 @@ mod tests {
             "#http_proxy=http://x",
             "Acquire::http::Proxy \"DIRECT\";",
             "proxy=none",
+            "Environment=http_proxy=",
+            "Environment=no_proxy=http://example.org",
             "",
             "proxy_pass http://backend:8080;",
             "ProxyPass / http://backend/",

@@ -63,7 +63,9 @@ pub(super) static CREDENTIALS: Lint = Lint {
     name: "safe/credentials",
     severity: Severity::Error,
     summary: "a file that is there to hold credentials",
-    why: "Programs keep passwords and tokens in it. Everybody who gets the image has them.",
+    why: "Programs keep passwords and tokens in it. Everybody who gets the image has them. A file that \
+          may hold some and has none is not found, nor is one with a value that is there to be filled \
+          in, such as `<password>` or `${SECRET}`.",
     mend: "leave it out, and change what is in it",
 };
 
@@ -151,6 +153,7 @@ pub(super) static PASSWORD: Lint = Lint {
     summary: "an account with a password, or without any",
     why: "A hash of a password that is the same everywhere can be guessed at leisure by everybody who \
           gets the image. An account with an empty password lets anybody in at the console, and over \
-          the network where PermitEmptyPasswords or the like is set.",
+          the network where PermitEmptyPasswords or the like is set. An empty password is an error; a \
+          hash, which may be meant, is a warning.",
     mend: "lock the account (`passwd -l`), and log in by keys; or silence it with the reason",
 };

@@ -13,38 +13,55 @@ use crate::check::{Finding, Findings, Severity, Stopped};
 /// Larger files are no configuration files.
 const MOST: u64 = 256 << 10;
 
-/// Files that hold credentials, in somebody's home or elsewhere, and what of their content says that
-/// they do.
-const CREDENTIAL_FILES: [(&[u8], &[u8]); 17] = [
-    (b"/.netrc", b"password"),
-    (b"/.docker/config.json", b"\"auth\""),
-    (b"/.aws/credentials", b"aws_secret_access_key"),
-    (b"/.kube/config", b"-data:"),
-    (b"/.git-credentials", b"://"),
-    (b"/.pgpass", b":"),
-    (b"/.my.cnf", b"password"),
-    (b"/.npmrc", b"_authToken"),
-    (b"/.pypirc", b"password"),
-    (b"/.config/gcloud/credentials.db", b""),
-    (b"/.config/gh/hosts.yml", b"oauth_token"),
-    (b"/.azure/msal_token_cache.json", b""),
-    (b"/.config/gcloud/application_default_credentials.json", b""),
-    (b"/.vault-token", b""),
-    (b"/etc/kubernetes/admin.conf", b"-data:"),
-    (b"/etc/krb5.keytab", b""),
-    (b"/etc/munge/munge.key", b""),
+/// Whether content holds credentials.
+type Holds = fn(&[u8]) -> bool;
+
+/// Files that are there to hold credentials, in somebody's home or elsewhere, by the ends of their
+/// paths, and what of their content says that they do.
+const CREDENTIAL_FILES: [(&[u8], Holds); 24] = [
+    (b"/.netrc", is_netrc),
+    (b"/.docker/config.json", |content| has(content, b"\"auth\"")),
+    (b"/.aws/credentials", |content| is_set(content, &[b"aws_secret_access_key"])),
+    (b"/.kube/config", |content| has(content, b"-data:")),
+    (b"/.git-credentials", has_url_password),
+    (b"/.git/config", has_url_password),
+    (b"/.pgpass", |content| has(content, b":")),
+    (b"/.my.cnf", |content| is_set(content, &[b"password"])),
+    (b"/.npmrc", |content| has(content, b"_authToken")),
+    (b"/.pypirc", |content| is_set(content, &[b"password"])),
+    (b"/.s3cfg", |content| is_set(content, &[b"secret_key", b"secret_access_key"])),
+    (b"/.curlrc", is_curlrc),
+    (b"/.config/rclone/rclone.conf", |content| is_set(content, RCLONE)),
+    (b"/.config/gcloud/credentials.db", |_| true),
+    (b"/.config/gh/hosts.yml", |content| has(content, b"oauth_token")),
+    (b"/.azure/msal_token_cache.json", |_| true),
+    (b"/.config/gcloud/application_default_credentials.json", |_| true),
+    (b"/.vault-token", |_| true),
+    (b"/etc/kubernetes/admin.conf", |content| has(content, b"-data:")),
+    (b"/etc/krb5.keytab", |_| true),
+    (b"/etc/munge/munge.key", |_| true),
+    (b"/etc/fstab", is_fstab),
+    (b"/etc/ppp/chap-secrets", is_ppp),
+    (b"/etc/ppp/pap-secrets", is_ppp),
 ];
 
-/// Directories of such files, and the key that has a value in one that holds a secret; nothing where
-/// each of them does.
-const CREDENTIAL_DIRS: [(&[u8], &[&[u8]]); 6] = [
-    (b"/etc/NetworkManager/system-connections/", &[b"psk", b"password", b"private-key-password"]),
-    (b"/etc/wpa_supplicant", &[b"psk", b"password"]),
-    (b"/etc/wireguard/", &[b"privatekey", b"presharedkey"]),
-    (b"/etc/systemd/network/", &[b"privatekey", b"presharedkey"]),
-    (b"/etc/bind/rndc.key", &[b"secret"]),
-    (b"/.gnupg/private-keys-v1.d/", &[]),
+/// The same, by how their paths begin.
+const CREDENTIAL_DIRS: [(&[u8], Holds); 8] = [
+    (b"/etc/NetworkManager/system-connections/", |content| {
+        is_set(content, &[b"psk", b"password", b"private-key-password"])
+    }),
+    (b"/etc/wpa_supplicant", |content| is_set(content, &[b"psk", b"password"])),
+    (b"/etc/wireguard/", |content| is_set(content, &[b"privatekey", b"presharedkey"])),
+    (b"/etc/systemd/network/", |content| is_set(content, &[b"privatekey", b"presharedkey"])),
+    (b"/etc/bind/rndc.key", |content| is_set(content, &[b"secret"])),
+    (b"/.gnupg/private-keys-v1.d/", |_| true),
+    (b"/etc/apt/auth.conf", is_netrc),
+    (b"/etc/apt/sources.list", has_url_password),
 ];
+
+/// The keys of rclone's configuration that are secret, of its many backends.
+const RCLONE: &[&[u8]] =
+    &[b"pass", b"password", b"secret_access_key", b"client_secret", b"token", b"key"];
 
 const HISTORIES: [&[u8]; 12] = [
     b".bash_history",
@@ -133,9 +150,8 @@ pub(super) fn secrets(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
         if content.starts_with(b"\x7fELF") {
             continue;
         }
-        if let Some(file) = credentials(path, &content) {
-            let what = String::from_utf8_lossy(file).trim_matches('/').to_owned();
-            findings.add(&CREDENTIALS, layer, path, format!("a {what} with credentials in it"));
+        if credentials(path, &content) {
+            findings.add(&CREDENTIALS, layer, path, "credentials stand in it");
         }
         // What others ship to be tried with is no secret, and what is compiled has its source.
         if path.starts_with(b"usr/share/doc/") || path.ends_with(b".pyc") || is_test(path) {
@@ -171,27 +187,98 @@ fn is_test(path: &[u8]) -> bool {
         .any(|name| matches!(name, b"test" | b"tests" | b"testdata" | b"examples"))
 }
 
-/// What kind of file that holds credentials this is, if it holds some.
-fn credentials(path: &[u8], content: &[u8]) -> Option<&'static [u8]> {
+/// Whether this is a file that is there to hold credentials, and holds some.
+fn credentials(path: &[u8], content: &[u8]) -> bool {
     let rooted = [b"/", path].concat();
-    let file = CREDENTIAL_FILES
-        .into_iter()
-        .find(|(file, says)| rooted.ends_with(file) && (says.is_empty() || has(content, says)));
-    let dir = || {
-        CREDENTIAL_DIRS.into_iter().find(|(dir, keys)| {
-            has(&rooted, dir) && (keys.is_empty() || keys.iter().any(|key| is_set(content, key)))
-        })
-    };
-    file.map(|(file, _)| file).or_else(|| dir().map(|(dir, _)| dir))
+    let mut files = CREDENTIAL_FILES.iter().filter(|(file, _)| rooted.ends_with(file));
+    let mut dirs = CREDENTIAL_DIRS.iter().filter(|(dir, _)| has(&rooted, dir));
+    files.any(|(_, holds)| holds(content)) || dirs.any(|(_, holds)| holds(content))
 }
 
-/// Whether a line gives a key a value: `key = value`, `key value`, `key=value`.
-fn is_set(content: &[u8], key: &[u8]) -> bool {
-    content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).any(|line| {
-        let Some((start, rest)) = line.split_at_checked(key.len()) else { return false };
-        let value = rest.trim_ascii_start();
-        let value = value.strip_prefix(b"=").unwrap_or(value).trim_ascii_start();
-        start.eq_ignore_ascii_case(key) && value.len() < rest.len() && !value.is_empty()
+/// The lines that are no comments.
+fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|line| !line.starts_with(b"#") && !line.starts_with(b";"))
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+/// Whether a line gives one of the keys a value: `key = value`, `key value`, `key=value`.
+fn is_set(content: &[u8], keys: &[&[u8]]) -> bool {
+    lines(content).any(|line| keys.iter().any(|key| value(line, key).is_some_and(is_secret)))
+}
+
+fn value<'a>(line: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = line.split_at_checked(key.len())?;
+    let value = rest.trim_ascii_start();
+    let value = value.strip_prefix(b"=").unwrap_or(value).trim_ascii_start();
+    (start.eq_ignore_ascii_case(key) && value.len() < rest.len()).then_some(value)
+}
+
+/// Whether a value is one, and not left empty or for somebody to fill in: `<password>`, `${SECRET}`,
+/// `{{ secret }}`, `@SECRET@`, `***`.
+fn is_secret(value: &[u8]) -> bool {
+    let quotes = |byte: &u8| b"\"';".contains(byte) || byte.is_ascii_whitespace();
+    let start = value.iter().position(|byte| !quotes(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !quotes(byte)).map_or(start, |last| last + 1);
+    let value = &value[start..end];
+    let within = |open: &[u8], close: &[u8]| value.starts_with(open) && value.ends_with(close);
+    let left_open = within(b"<", b">")
+        || within(b"${", b"}")
+        || within(b"$(", b")")
+        || within(b"{{", b"}}")
+        || within(b"@", b"@");
+    !left_open && value.iter().any(|byte| !b"*.-xX".contains(byte))
+}
+
+/// `machine HOST login NAME password SECRET`, over one or several lines (netrc(5), apt_auth.conf(5)).
+fn is_netrc(content: &[u8]) -> bool {
+    let mut words = lines(content).flat_map(words);
+    let mut of_password = || words.find(|word| *word == b"password").and_then(|_| words.next());
+    std::iter::from_fn(&mut of_password).any(is_secret)
+}
+
+/// Whether a URL has a password: `https://name:password@host`.
+fn has_url_password(content: &[u8]) -> bool {
+    const SCHEME: &[u8] = b"://";
+    lines(content).any(|line| {
+        memmem::find_iter(line, SCHEME).any(|at| {
+            let rest = &line[at + SCHEME.len()..];
+            let ends = |byte: &u8| b"/\"'?# \t".contains(byte);
+            let end = rest.iter().position(ends).unwrap_or(rest.len());
+            let Some(host) = rest[..end].iter().rposition(|&byte| byte == b'@') else {
+                return false;
+            };
+            let colon = rest[..host].iter().position(|&byte| byte == b':');
+            colon.is_some_and(|colon| is_secret(&rest[colon + 1..host]))
+        })
+    })
+}
+
+/// `user = name:password`, `-u name:password` (curl(1)).
+fn is_curlrc(content: &[u8]) -> bool {
+    const KEYS: [&[u8]; 6] = [b"user", b"--user", b"-u", b"proxy-user", b"--proxy-user", b"-U"];
+    let password = |value: &[u8]| {
+        let colon = value.iter().position(|&byte| byte == b':');
+        colon.is_some_and(|colon| is_secret(&value[colon + 1..]))
+    };
+    lines(content).any(|line| KEYS.iter().any(|key| value(line, key).is_some_and(password)))
+}
+
+/// `client server secret` (pppd(8)).
+fn is_ppp(content: &[u8]) -> bool {
+    lines(content).any(|line| words(line).nth(2).is_some_and(is_secret))
+}
+
+/// A password among the options of a mount (mount.cifs(8)).
+fn is_fstab(content: &[u8]) -> bool {
+    const KEYS: [&[u8]; 2] = [b"password", b"pass"];
+    lines(content).filter_map(|line| words(line).nth(3)).any(|options| {
+        options
+            .split(|&byte| byte == b',')
+            .any(|option| KEYS.iter().any(|key| value(option, key).is_some_and(is_secret)))
     })
 }
 
@@ -203,6 +290,9 @@ fn has(content: &[u8], what: &[u8]) -> bool {
 /// program.
 fn private_key(content: &[u8]) -> Option<String> {
     const BEGIN: &[u8] = b"-----BEGIN ";
+    if content.starts_with(b"PuTTY-User-Key-File-") && has(content, b"\nPrivate-Lines:") {
+        return Some("PuTTY".to_owned());
+    }
     let mut rest = content;
     while let Some(at) = memmem::find(rest, BEGIN) {
         rest = &rest[at + BEGIN.len()..];

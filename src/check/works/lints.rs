@@ -141,7 +141,8 @@ pub(super) static KERNEL_MODULES: Lint = Lint {
     summary: "kernel modules for another kernel",
     why: "The running kernel looks in /lib/modules/ under its own version, and refuses a module that \
           was built for another: \"invalid module format\". Drivers are missing then, of disks or \
-          of the network.",
+          of the network. The kernel that boots is the one of --kernel or of the project, or else one \
+          that the base has modules of; where nobody says, it is told that this was not looked for.",
     mend: "build the modules for the kernel that boots with the overlay; which one that is, --kernel \
            says",
 };

@@ -30,9 +30,10 @@ struct Modules<'a> {
     dir: Vec<u8>,
 }
 
-pub(super) fn modules(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    let roots = context.roots()?;
-    let mut kernels: BTreeMap<Vec<u8>, Modules<'_>> = BTreeMap::new();
+type Kernels<'a> = BTreeMap<Vec<u8>, Modules<'a>>;
+
+fn brought<'a>(context: &'a Context<'_>) -> Result<Kernels<'a>, Stopped> {
+    let mut kernels = Kernels::new();
     for brought in &context.difference()?.brought {
         let node = &brought.node;
         let Some((dir, version)) = kernel_of(&node.path) else { continue };
@@ -42,6 +43,13 @@ pub(super) fn modules(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
             modules.dir = dir.to_vec();
         }
     }
+    Ok(kernels)
+}
+
+/// Whether modules are for the kernel that boots.
+pub(super) fn modules(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let roots = context.roots()?;
+    let kernels = brought(context)?;
     if kernels.is_empty() {
         return Ok(());
     }
@@ -63,7 +71,22 @@ pub(super) fn modules(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
             findings.push(if sure { finding } else { finding.severity(Severity::Warning) });
         }
         built_for(&roots.view, version, modules, context, findings)?;
-        index(&roots.view, modules, context, findings)?;
+    }
+    // A root that is judged whole is of one build.
+    match (known, &roots.below) {
+        (None, Some(_)) => {
+            let reason = "which kernel boots with them is not known: --kernel names it";
+            Err(Stopped::CannotRun(reason.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether modprobe finds modules.
+pub(super) fn indices(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let view = &context.roots()?.view;
+    for modules in brought(context)?.values() {
+        index(view, modules, context, findings)?;
     }
     Ok(())
 }

@@ -313,6 +313,35 @@ fn safe() -> Vec<Case> {
         put("safe/credentials", "/etc/krb5.keytab", "\u{5}\u{2}"),
         put("safe/credentials", "/etc/bind/rndc.key", "key \"rndc-key\" {\n\tsecret \"A\";\n};\n"),
         put("safe/credentials", "/etc/munge/munge.key", "random"),
+        put("safe/credentials", "/etc/apt/auth.conf", "machine a.org\nlogin b\npassword c\n"),
+        put("safe/credentials", "/etc/apt/auth.conf.d/a.conf", "machine a.org login b password c"),
+        put("safe/credentials", "/etc/apt/sources.list", "deb https://b:c@a.org/ bookworm main\n"),
+        put("safe/credentials", "/etc/apt/sources.list.d/a.sources", "URIs: https://b:c@a.org/\n"),
+        put("safe/credentials", "/etc/ppp/chap-secrets", "# c s secret ip\nname * secret *\n"),
+        put("safe/credentials", "/etc/fstab", "//a/b /mnt cifs user=b,password=c,ro 0 0\n"),
+        put("safe/credentials", "/root/.s3cfg", "[default]\nsecret_key = abc\n"),
+        put("safe/credentials", "/root/.curlrc", "--silent\nuser = \"name:password1\"\n"),
+        put(
+            "safe/credentials",
+            "/opt/a/.git/config",
+            "[remote \"o\"]\n\turl = https://b:c@a.org/d\n",
+        ),
+        put("safe/credentials", "/root/.config/rclone/rclone.conf", "[a]\ntype = ftp\npass = b\n"),
+        put(
+            "safe/private-key",
+            "/opt/tool/key.ppk",
+            "PuTTY-User-Key-File-3: a\nPrivate-Lines: 1\nA\n",
+        ),
+        put(
+            "safe/proxy",
+            "/etc/systemd/system.conf.d/proxy.conf",
+            "[Manager]\nDefaultEnvironment=A=b \"http_proxy=http://a:1\"\n",
+        ),
+        put(
+            "safe/proxy",
+            "/etc/systemd/system/demo.service.d/proxy.conf",
+            "[Service]\nEnvironment=http_proxy=http://a:1\n",
+        ),
         put("safe/private-key", "/etc/tool/one.p12", "0"),
         put(
             "safe/token",
@@ -353,6 +382,10 @@ fn lean() -> Vec<Case> {
         with("lean/duplicate", "/opt/one", |overlay| {
             overlay.file("opt/one", [7; 70_000]);
             overlay.file("opt/two", [7; 70_000]);
+        }),
+        // With a time of its own, as a copy has it.
+        with("lean/same-as-base", "/usr/share/things/one", |overlay| {
+            overlay.file("usr/share/things/one", "1").mtime = 1;
         }),
         // Of many in one directory, that.
         with("lean/duplicate", "/opt/dir", |overlay| {
@@ -510,6 +543,15 @@ fn an_overlay_that_takes_more_than_the_project_allows_is_found() {
     assert_eq!(found("{size: 10M, ram: 10M}"), (0, BTreeSet::new()));
     assert_eq!(found("{size: 10k}"), (1, ["lean/size-budget".to_owned()].into()));
     assert_eq!(found("{ram: 300k}"), (1, ["lean/ram-budget".to_owned()].into()));
+    // Of what is beneath nothing is unpacked, whether it is judged or not.
+    let (root, overlay) = (base(), Archive::new());
+    let pair = Pair::new(&root, &overlay.gzip());
+    let image = "{base: ./base.cpio, check: {budget: {size: 2k, ram: 20k}}}";
+    let project = format!("output: .\nimages:\n  o: {image}\n");
+    fs::write(pair.path("overcoat.yml"), project).unwrap();
+    let said =
+        pair.check(&["o", "--whole", "--json", "--only", "lean/size-budget,lean/ram-budget"]);
+    assert_eq!(names(&findings(&said)), BTreeSet::new(), "{}", said.stdout);
 }
 
 #[test]
@@ -522,12 +564,27 @@ fn what_is_as_it_should_be_in_its_place_is_not_found() {
     overlay.file("usr/lib/go/testdata/env", "T=ghp_abcdefghijklmnopqrstuvwxyz0123456789\n");
     overlay.file("etc/iscsi/initiatorname.iscsi", "GenerateName=yes\n");
     overlay.file("etc/wpa_supplicant/one.conf", "#psk=secret\nnetwork={\n}\n");
+    // Programs write their own files anew as they please.
+    overlay.file("var/lib/dpkg/status", STATUS).mtime = 1;
     // It is told that it is there, no more: it may be firmware.
     overlay.file("usr/lib/firmware/one.so", &foreign);
     overlay.file("usr/lib/firmware/sh", &foreign);
     let found = Pair::new(&base(), &overlay.gzip()).findings(&[]);
     let said: Vec<_> = found.iter().map(|f| (&f["path"], &f["severity"])).collect();
     assert_eq!(said, [(&json!("/usr/lib/firmware/one.so"), &json!("note"))], "{found:#?}");
+}
+
+#[test]
+fn a_file_that_differs_from_the_base_s_by_its_time_alone_is_good_to_know() {
+    let mut overlay = Archive::new();
+    overlay.program("usr/bin/demo", &programs().program).mtime = 1;
+    let found = Pair::new(&base(), &overlay.gzip()).findings(&[]);
+    let [found] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((&found["lint"], &found["severity"]), (&json!("lean/same-as-base"), &json!("note")));
+    let pages = programs().program.len().next_multiple_of(4096);
+    assert_eq!(found["saves"], pages, "{found:#?}");
+    let message = found["message"].as_str().unwrap();
+    assert!(message.starts_with("only its time is not that of the base's"), "{message}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_finding_names_layer_path_and_how_to_mend_it() {
     let said = pair.check(&["base.cpio", "o.cpio.gz"]);
     let told = "\
 error: safe/credentials: a file that is there to hold credentials
-  o.cpio.gz:/root/.netrc: a .netrc with credentials in it
+  o.cpio.gz:/root/.netrc: credentials stand in it
   mend: leave it out, and change what is in it
 warning: safe/world-writable: something that everybody may change
   o.cpio.gz:/opt/all: everybody may delete and replace what is in it (mode 0777)
@@ -105,6 +105,16 @@ fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
         (&json!("lean/docs"), &json!("we like manuals")),
     ];
     assert_eq!(reasons, wanted);
+
+    // One that is in vain everywhere is told once.
+    let skip = "{skip: [{lint: safe/setuid, reason: not there any more}]}";
+    let pair = project(&format!(
+        "    check: {skip}\n  p: {{base: ./base.cpio, overlays: [o], check: {skip}}}\n"
+    ));
+    fs::write(pair.path("p.cpio.gz"), Archive::new().gzip()).unwrap();
+    let said = pair.check(&[]).stderr;
+    assert_eq!(said.matches("the project silences").count(), 1, "{said}");
+    assert!(said.contains("o, p: the project silences safe/setuid, which was not found"), "{said}");
 
     // Everywhere but there it is told.
     let pair = project(
@@ -288,6 +298,24 @@ fn what_is_probably_not_what_was_meant_is_said() {
     fs::write(pair.path("pam.cpio"), base.bytes()).unwrap();
     let found = findings(&pair.check(&["pam.cpio", "--json", "--only", "safe/pam"]));
     assert_eq!(found[0]["severity"], "note", "{found:#?}");
+}
+
+#[test]
+fn modules_are_not_held_against_a_kernel_that_nobody_knows_and_that_is_said() {
+    let mut bare = base();
+    bare.entries.retain(|entry| !entry.name.contains("lib/modules"));
+    let mut overlay = Archive::new();
+    overlay.file("usr/lib/modules/6.1.0-1/modules.dep", "kernel/one.ko:\n");
+    overlay.file("usr/lib/modules/6.1.0-1/kernel/one.ko", &programs().module);
+    let pair = Pair::new(&bare, &overlay.gzip());
+    let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
+    let reason = "o.cpio.gz: could not look for works/kernel-modules: which kernel boots with them \
+                  is not known: --kernel names it\n";
+    assert!(said.code == 0 && said.stderr.contains(reason), "{}", said.stderr);
+    // Where the base has modules too, that is known well enough.
+    fs::write(pair.path("base.cpio"), base().bytes()).unwrap();
+    let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
+    assert!(!said.stderr.contains("could not look"), "{}", said.stderr);
 }
 
 #[test]

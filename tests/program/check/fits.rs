@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::archive::Archive;
-use super::{Pair, STATUS, base, names};
+use super::{PASSWD, Pair, STATUS, base, findings, names, sha256};
 
 /// The base, with a package that has a configuration file.
 fn packaged(version: &str) -> Archive {
@@ -68,4 +68,95 @@ fn a_directory_in_the_place_of_a_link_is_no_error_where_the_overlay_was_made_ove
     // Without what the base has in /bin nothing works, whatever was meant.
     assert_eq!(found("libtool-common", true), ["error /bin", "note /usr/share/doc/libtool"]);
     assert_eq!(found("libtool-other", true), errors);
+}
+
+#[test]
+fn of_two_overlays_that_were_made_apart_only_what_differs_is_told_and_of_which() {
+    let overlay = |own: &str| {
+        let mut overlay = Archive::new();
+        overlay.file("etc/both.conf", "both\n");
+        overlay.file("etc/own.conf", own);
+        overlay.file("etc/plain.conf", own);
+        overlay
+    };
+    let file = |content: &str| {
+        json!({ "type": "file", "mode": "0644", "uid": 0, "gid": 0, "size": content.len(),
+            "sha256": sha256(content.as_bytes()) })
+    };
+    let entry = |path: &str, change: &str, content: &str| {
+        let mut entry = file(content);
+        entry["path"] = path.into();
+        entry["change"] = change.into();
+        if change == "modified" {
+            entry["below"] = file("plain = 1\n");
+        }
+        entry
+    };
+    let pair = Pair::new(&base(), &overlay("over\n").gzip());
+    pair.manifest(&json!([
+        entry("etc/both.conf", "added", "both\n"),
+        entry("etc/own.conf", "added", "over\n"),
+        entry("etc/plain.conf", "modified", "over\n"),
+    ]));
+    std::fs::write(pair.path("under.cpio.gz"), overlay("under\n").gzip()).unwrap();
+    let only = ["--only", "fit/changed-beneath", "--json"];
+    let said = pair.check(&[&["base.cpio", "under.cpio.gz", "o.cpio.gz"][..], &only].concat());
+    let found = findings(&said);
+    let told: Vec<_> = found.iter().map(|found| (&found["path"], &found["message"])).collect();
+    let wanted = [
+        ("/etc/own.conf", "the overlay added it, and hides that under.cpio.gz has a file there"),
+        (
+            "/etc/plain.conf",
+            "the overlay changed it, and hides that under.cpio.gz changes its content (10 to 6 \
+             bytes)",
+        ),
+    ]
+    .map(|(path, message)| (json!(path), json!(message)));
+    assert_eq!(told, wanted.each_ref().map(|(path, message)| (path, message)));
+}
+
+#[test]
+fn accounts_that_files_of_the_base_belong_to_are_missed_whoever_took_them_away() {
+    let mut base = base();
+    base.file("etc/passwd", format!("{PASSWD}files:x:700:0::/:/bin/sh\nfree:x:701:0::/:/bin/sh\n"));
+    base.file("etc/group", "root:x:0:\nshadow:x:42:\ngames:x:60:\nsetgid:x:702:\n");
+    base.put("opt/files", 0o100600, "").uid = 700;
+    base.put("opt/setgid", 0o102755, "").gid = 702;
+    let recorded = |path: &str, content: &[u8]| {
+        let below = json!({ "type": "file", "mode": "0644", "uid": 0, "gid": 0,
+            "size": content.len(), "sha256": sha256(content) });
+        json!({ "path": path, "change": "modified", "below": below })
+    };
+    let of = |path: &str| {
+        let entry = base.entries.iter().rfind(|entry| entry.name == path).unwrap();
+        recorded(path, &entry.data)
+    };
+    let found = |make: &dyn Fn(&mut Archive)| -> Vec<String> {
+        let mut overlay = Archive::new();
+        make(&mut overlay);
+        let pair = Pair::new(&base, &overlay.gzip());
+        pair.manifest(&json!([of("etc/passwd"), of("etc/group")]));
+        let found = pair.findings(&["--only", "fit/accounts"]);
+        found.iter().map(|found| found["message"].as_str().unwrap().to_owned()).collect()
+    };
+    // What nothing belongs to may go, and names may change.
+    let free = |overlay: &mut Archive| {
+        overlay.file("etc/passwd", format!("{PASSWD}named:x:700:0::/:/bin/sh\n"));
+    };
+    assert_eq!(found(&free), [] as [&str; 0]);
+    // So may what belongs to somebody else since.
+    let given = |overlay: &mut Archive| {
+        overlay.file("etc/passwd", PASSWD);
+        overlay.put("opt/files", 0o100600, "");
+    };
+    assert_eq!(found(&given), [] as [&str; 0]);
+    let gone = |overlay: &mut Archive| {
+        overlay.file("etc/passwd", PASSWD);
+        overlay.file("etc/group", "root:x:0:\nshadow:x:42:\ngames:x:60:\nsetgid:x:777:\n");
+    };
+    let told = [
+        "the group setgid is number 702 beneath it, and 777 here: /opt/setgid belongs to 702",
+        "the user files (number 700) from beneath it is missing: /opt/files belongs to 700",
+    ];
+    assert_eq!(found(&gone), told);
 }

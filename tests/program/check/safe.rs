@@ -208,3 +208,41 @@ fn secrets_are_found_in_scripts_and_soon() {
         ["safe/private-key error /usr/local/bin/key", "safe/token error /usr/local/bin/token"];
     assert_eq!(found, told);
 }
+
+#[test]
+fn files_that_could_hold_credentials_and_hold_none_are_passed_over() {
+    let found = found(&base(), |overlay| {
+        for (path, content) in [
+            ("root/.my.cnf", "[client]\nuser=root\npassword=\n"),
+            ("root/.netrc", "# password a\nmachine a.org login b password <password>\n"),
+            ("etc/apt/auth.conf", "# machine a.org login b password c\n"),
+            ("etc/apt/sources.list", "deb https://b@a.org/ x y\n# deb https://b:c@a.org/ x y\n"),
+            (
+                "etc/apt/sources.list.d/a.list",
+                "deb [arch=amd64] https://a.org/x:y/@z x y\ndeb https://a.org b:c@d\n",
+            ),
+            ("etc/ppp/pap-secrets", "# c s secret\n* host \"\" *\nguest host \"*\" -\n"),
+            ("etc/fstab", "//a/b /mnt cifs credentials=/etc/c,password=,ro 0 0\n"),
+            ("root/.s3cfg", "[default]\nsecret_key = ${SECRET}\n"),
+            ("root/.curlrc", "user = name\nurl = \"http://a.org\"\nuser-agent = a:b\n"),
+            ("opt/a/.git/config", "[remote \"o\"]\n\turl = https://b@a.org/c\n"),
+            ("opt/b/.git/config", "[remote \"o\"]\n\turl = https://b:{{ token }}@a.org/c\n"),
+            ("root/.config/rclone/rclone.conf", "[a]\npass =\ntype = local\n"),
+            ("opt/tool/key.ppk", "PuTTY-User-Key-File-3 is how one begins\n"),
+            ("etc/wireguard/wg0.conf", "[Interface]\nPrivateKey = <private key>\n"),
+        ] {
+            overlay.file(path, content);
+        }
+    });
+    assert_eq!(found, [] as [&str; 0]);
+}
+
+#[test]
+fn a_password_may_be_meant_and_an_empty_one_is_an_error() {
+    for (password, severity) in [("$y$j9T$salt$hash", "warning"), ("", "error")] {
+        let found = found(&base(), |overlay| {
+            overlay.file("etc/shadow", format!("root:{password}:1::::::\ngames:*:1::::::\n"));
+        });
+        assert_eq!(found, [format!("safe/password {severity} /etc/shadow")]);
+    }
+}
