@@ -225,7 +225,13 @@ impl Accepting {
     async fn run(mut self) {
         let mut complained = false;
         loop {
-            let Ok(place) = self.places.clone().acquire_owned().await else { return };
+            // Who stops the server waits for all places: behind that one nobody gets another.
+            let place = tokio::select! {
+                biased;
+                () = asked(&mut self.stopped) => return,
+                place = self.places.clone().acquire_owned() => place,
+            };
+            let Ok(place) = place else { return };
             let accepted = tokio::select! {
                 biased;
                 () = asked(&mut self.stopped) => return,
