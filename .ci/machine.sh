@@ -20,7 +20,7 @@ for purpose in "$@"; do
       fuse3:fusermount3 cpio:cpio gzip:gzip ca-certificates:/etc/ssl/certs/ca-certificates.crt) ;;
     # What else the tests need, tests/set-up.sh knows.
     test) need+=(zstd:zstd busybox-static:busybox libarchive-tools:bsdtar dpkg-dev:dpkg-scanpackages
-      attr:setfattr chromium:chromium tmux:tmux ansible:ansible-playbook) ;;
+      attr:setfattr curl:curl chromium:chromium tmux:tmux ansible:ansible-playbook) ;;
     boots) need+=(qemu-system-x86:qemu-system-x86_64
       ipxe-qemu:/usr/lib/ipxe/qemu/efi-virtio.rom openssl:openssl) ;;
     fuzz) need+=(squashfs-tools:mksquashfs cpio:cpio gzip:gzip zstd:zstd attr:setfattr) ;;

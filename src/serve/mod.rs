@@ -161,8 +161,8 @@ impl Server {
         let site = Arc::new(Site { current, pool: Arc::default(), observer });
         let learner = site.clone();
         runtime.spawn(async move { learner.learn().await });
-        let (of, places_left) = (site.clone(), places.clone());
-        let accepting = Accepting { listener, site: of, limits, places: places_left, stopped };
+        let accepting =
+            Accepting { listener, site: site.clone(), limits, places: places.clone(), stopped };
         runtime.spawn(accepting.run());
         Ok(Server { runtime, address, stop, places, connections, site })
     }

@@ -154,6 +154,17 @@ impl Site {
         }
     }
 
+    /// The script of the default, for somebody who reaches the server at the URL `server`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn default_script(&self, server: &str) -> Result<String, String> {
+        let catalogue = self.current.known();
+        let image = catalogue.default.ok_or("there is no default")?;
+        let script = script(&catalogue, image, server).await;
+        script.map(|(_, text)| text).map_err(|(_, why)| why)
+    }
+
     async fn file(
         &self,
         artifact: &Arc<Artifact>,
@@ -205,19 +216,6 @@ impl Site {
         // It has the name by which it was asked for in it.
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
         response
-    }
-}
-
-impl Site {
-    /// The script of the default, for somebody who reaches the server at the URL `server`.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub(super) async fn default_script(&self, server: &str) -> Result<String, String> {
-        let catalogue = self.current.known();
-        let image = catalogue.default.ok_or("there is no default")?;
-        let script = script(&catalogue, image, server).await;
-        script.map(|(_, text)| text).map_err(|(_, why)| why)
     }
 }
 

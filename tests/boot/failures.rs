@@ -58,6 +58,11 @@ fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
          mkdir in; echo >evil; (cd in; echo ../evil | cpio --quiet -o -H newc) | gzip >out.cpio.gz
          echo '<html>' | gzip >page.gz; echo '<html>' >page
          truncate -s 3G huge");
+    site.overlay(
+        "small.cpio.gz",
+        &[],
+        "mkdir /srv/s; cd /srv/s; for n in $(seq 40000); do echo >$n; done",
+    );
     let boot = |overlay: &str, line: &str, machine: &[&str]| {
         site.boot(&format!("OVERLAYFS={} {line}", site.url(overlay)), machine)
     };
@@ -77,6 +82,12 @@ fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
     boot("huge", "", &[]).failed("fetch", &["no room: 3072 MiB are needed", "more RAM"]);
     boot("large.cpio.gz", "OVERCOAT_SIZE=200M", &[])
         .failed("unpack", &["no room: 382 MiB are needed", "OVERCOAT_SIZE="]);
+
+    // Each of these takes a page.
+    boot("small.cpio.gz", "OVERCOAT_SIZE=160M", &[])
+        .failed("unpack", &["no room: more than ", "MiB are needed"]);
+    // The kernel has no more inodes than half of its pages.
+    boot("small.cpio.gz", "", &["-m", "256M"]).failed("unpack", &["no room: "]);
 
     let pair = site.urls(&["noinit.cpio.gz", "removes.cpio.zst"]);
     let console = site.boot(&format!("OVERLAYFS={pair}"), &[]);

@@ -168,6 +168,7 @@ fn a_download_is_not_gone_on_with_from_another_file() {
         // Nothing tells it from another one.
         (vec![whole("", 10, "aaaa"), whole("", 3, "bbb")], "bbb", false),
     ];
+    sh(Path::new("/"), "command -v curl");
     for curl in ["$(command -v curl)", "none"] {
         for (sent, file, goes_on) in &cases {
             let (url, heads) = answers(sent.clone());
