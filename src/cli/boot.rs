@@ -514,23 +514,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_is_written_to_what_takes_little_at_a_time_and_does_not_block() {
+    fn a_terminal_that_takes_little_at_a_time_and_does_not_block_gets_all() {
         let signals = Signals::of(&[]).unwrap();
-        let (mut reader, writer) = pipe().unwrap();
-        rustix::io::ioctl_fionbio(&writer, true).unwrap();
-        let bytes: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        rustix::io::ioctl_fionbio(&terminal.slave, true).unwrap();
+        let bytes: Vec<u8> = (0..200_000u32).map(|n| b'a' + (n % 23) as u8).collect();
+        let mut reader = std::fs::File::from(terminal.master);
+        let mut all = vec![0; bytes.len()];
         let read = std::thread::spawn(move || {
-            let mut all: Vec<u8> = Vec::new();
-            let mut some = [0; 1000];
-            loop {
-                match reader.read(&mut some).unwrap() {
-                    0 => return all,
-                    length => all.extend(&some[..length]),
-                }
-            }
+            all.chunks_mut(1000).for_each(|some| reader.read_exact(some).unwrap());
+            all
         });
-        assert_eq!(write_until(&writer, &bytes, &signals, None), Written::All);
-        drop(writer);
+        assert_eq!(write_until(&terminal.slave, &bytes, &signals, None), Written::All);
+        // What was lost would be waited for: its other end says that there is no more.
+        drop(terminal.slave);
         assert!(read.join().unwrap() == bytes);
     }
 
