@@ -13,6 +13,7 @@ pub mod fuse;
 pub mod import;
 pub mod inspect;
 pub mod layers;
+pub mod lend;
 pub mod live;
 pub mod look;
 pub mod machine;

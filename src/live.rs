@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
 
-use fs_model::tree::{Follow, NewNode, SetAttr};
+use fs_model::tree::{Entry, Follow, NewNode, SetAttr};
 use fs_model::{Attr, FileType, FsError, Ino, Time, Tree};
 use fuser::{INodeNo, Notifier};
 
@@ -112,21 +112,32 @@ impl Live {
         Ok(resolved.object)
     }
 
-    /// The content of the file at `path`; `None` when there is no such file.
+    /// The content of the image's file at `path`, which a lent file may cover; `None` when there is
+    /// no such file.
     pub fn read(&self, path: &[u8]) -> Result<Option<Vec<u8>>, LiveError> {
         let resolved = match self.tree.resolve(path, Follow::Yes) {
             Ok(resolved) => resolved,
             Err(FsError::NotFound | FsError::NotADirectory) => return Ok(None),
             Err(e) => return Err(at(path)(e.into())),
         };
-        let Some((ino, attr)) = resolved.object else { return Ok(None) };
+        if resolved.name.is_empty() {
+            return Ok(None);
+        }
+        let fail = |e: FsError| at(path)(e.into());
+        let own = self.tree.own(resolved.parent, &resolved.name).map_err(fail)?;
+        let Some(Entry { ino, attr }) = own else { return Ok(None) };
+        let content = self.read_file(ino, &attr);
+        self.tree.forget(ino, 1);
+        content.map_err(fail)
+    }
+
+    fn read_file(&self, ino: Ino, attr: &Attr) -> Result<Option<Vec<u8>>, FsError> {
         if attr.kind != FileType::Regular {
             return Ok(None);
         }
-        let size =
-            usize::try_from(attr.size).map_err(|_| at(path)(FsError::FileTooLarge.into()))?;
+        let size = usize::try_from(attr.size).map_err(|_| FsError::FileTooLarge)?;
         let mut content = vec![0; size];
-        let len = self.tree.read(ino, 0, &mut content).map_err(|e| at(path)(e.into()))?;
+        let len = self.tree.read(ino, 0, &mut content)?;
         content.truncate(len);
         Ok(Some(content))
     }

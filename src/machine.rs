@@ -21,6 +21,7 @@ use provisioners::{Machine, machine};
 
 use crate::below;
 use crate::live::{self, Lay, Live, LiveError, LiveErrorKind};
+use crate::root::Root;
 use crate::sandbox::{
     Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Signals, Stdio,
 };
@@ -31,6 +32,7 @@ const SCRATCH: &str = "/.overcoat";
 /// A root, as a provisioner sees it.
 #[derive(Debug)]
 pub struct RootMachine<'a> {
+    root: &'a Root,
     live: &'a Live,
     sandbox: &'a Sandbox,
     signals: &'a Signals,
@@ -41,13 +43,16 @@ pub struct RootMachine<'a> {
 impl<'a> RootMachine<'a> {
     /// A machine whose commands get `environment`, and are given up when a signal asks this
     /// process to end.
+    ///
+    /// # Errors
+    /// When the sandbox of `root` has been ended.
     pub fn new(
-        live: &'a Live,
-        sandbox: &'a Sandbox,
+        root: &'a Root,
         signals: &'a Signals,
         environment: Vec<(OsString, OsString)>,
-    ) -> Self {
-        RootMachine { live, sandbox, signals, environment, interrupted: None }
+    ) -> Result<Self, SandboxError> {
+        let (live, sandbox) = (root.live(), root.sandbox()?);
+        Ok(RootMachine { root, live, sandbox, signals, environment, interrupted: None })
     }
 
     /// The signal that asked this process to end while a command ran.
@@ -141,6 +146,7 @@ impl Machine for RootMachine<'_> {
     fn run(&mut self, command: &Command, log: &mut dyn Log) -> Result<Exit, MachineError> {
         let program = command.argv.first().cloned().unwrap_or_default();
         let fail = |source| MachineError::Run { program: program.clone(), source };
+        self.root.refresh_loans().map_err(|e| fail(io::Error::other(e)))?;
         let mut spec = CommandSpec::new(command.argv.iter().cloned());
         spec.env = self.environment.clone();
         // Programs of the host are where the host says, and so are their settings.

@@ -13,12 +13,14 @@ use std::sync::Arc;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{FileType, FsError, Tree};
+use parking_lot::Mutex;
 
 use crate::fuse::{self, Faults, Serving, View};
 use crate::layers::{self, Digests, Layers, OpenError};
 use crate::live::{Lay, Live, LiveError, Meta};
+use crate::lend::Loans;
 use crate::sandbox::{
-    Bind, Host, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor, When,
+    Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };
 use crate::seal::BaseLayer;
 use crate::supervise::SupervisedTree;
@@ -70,6 +72,7 @@ pub struct Root {
     supervisor: Option<Supervisor>,
     serving: Option<Serving>,
     live: Arc<Live>,
+    loans: Arc<Mutex<Loans>>,
     digests: Option<Digests>,
 }
 
@@ -80,6 +83,19 @@ pub struct Finished {
     pub tree: Arc<Tree>,
     /// The layers with their digests, if they were asked for.
     pub layers: Vec<BaseLayer>,
+    live: Arc<Live>,
+    loans: Arc<Mutex<Loans>>,
+}
+
+impl Finished {
+    /// Takes lent lines out of the files that programs copied them into; see
+    /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user.
+    ///
+    /// # Errors
+    /// A layer that cannot be read.
+    pub fn clean_copies(&self) -> Result<Vec<String>, RootError> {
+        Ok(self.loans.lock().clean_copies(&self.live)?)
+    }
 }
 
 /// Layers and an upper as one tree, before anything is mounted or forked.
@@ -108,6 +124,11 @@ impl Composed {
         self.live.tree()
     }
 
+    /// The tree, for changes by path.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
     /// Makes a sandbox of the tree, and serves it. Call it before starting threads.
     ///
     /// # Errors
@@ -116,22 +137,30 @@ impl Composed {
         let Composed { live, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
         let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
-        let plan = Plan {
-            network: options.network,
-            binds: options.binds,
-            apt_proxy: options.apt_proxy,
-            ..Plan::new(privilege)
-        };
+        let mut plan =
+            Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
         lay_mount_points(&live, &plan)?;
-        lay_host_files(&live, &plan)?;
+        let mut loans = Loans::new(&live, &plan, options.apt_proxy.as_deref())?;
+        let shown = loans.refresh(&live)?;
+        plan.hostname.clone_from(&shown.hostname);
 
         let mut starting = Sandbox::fork(plan)?;
         let serving =
             fuse::serve(live.tree().clone(), starting.fuse_fd(), view).map_err(RootError::Serve)?;
         live.mounted(serving.notifier().clone());
+        let loans = Arc::new(Mutex::new(loans));
+        serving.on_bell({
+            let (loans, live) = (loans.clone(), live.clone());
+            move || {
+                if let Err(error) = loans.lock().refresh(&live) {
+                    tracing::debug!(%error, "files were not lent again");
+                }
+            }
+        });
         let mut sandbox = starting.enter()?;
         let supervised = Arc::new(SupervisedTree::new(live.clone()));
         let supervisor = Supervisor::start(&mut sandbox, supervised)?;
+        sandbox.show(&shown.hostname, &shown.files)?;
         let digests =
             options.digests.then(|| layers.digest()).transpose().map_err(RootError::Serve)?;
         Ok(Root {
@@ -139,6 +168,7 @@ impl Composed {
             supervisor: Some(supervisor),
             serving: Some(serving),
             live,
+            loans,
             digests,
         })
     }
@@ -156,6 +186,25 @@ impl Root {
     /// The tree, for changes from outside.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// Lends again what an earlier command may have changed, for the next one.
+    ///
+    /// # Errors
+    /// A layer that cannot be read, an upper without room, and a sandbox that has ended.
+    pub fn refresh_loans(&self) -> Result<(), RootError> {
+        let shown = self.loans.lock().refresh(&self.live)?;
+        Ok(self.sandbox()?.show(&shown.hostname, &shown.files)?)
+    }
+
+    /// Variables for commands that say where lent files are.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.loans.lock().environment().to_vec()
+    }
+
+    /// What the user should know of the lent files before the first command runs.
+    pub fn warnings(&self) -> Vec<String> {
+        self.loans.lock().warnings().to_vec()
     }
 
     /// What went wrong behind the mount so far.
@@ -183,24 +232,10 @@ impl Root {
         Ok(Finished {
             tree: self.live.tree().clone(),
             layers: self.digests.map_or_else(Vec::new, Digests::finish),
+            live: self.live,
+            loans: self.loans,
         })
     }
-}
-
-/// Shows what a sandbox needs of the host as files.
-///
-/// # Errors
-/// What the tree refuses.
-pub fn lay_host_files(live: &Live, plan: &Plan) -> Result<(), RootError> {
-    for file in Host::current().through(plan.apt_proxy.as_deref()).scratch_files(plan) {
-        let path = [b"/", file.path.as_os_str().as_bytes()].concat();
-        if file.when == When::Missing && live.stat(&path, Follow::No)?.is_some() {
-            continue;
-        }
-        let meta = Meta { mode: (file.mode & 0o7777) as u16, uid: 0, gid: 0, mtime: None };
-        live.put_file(&path, &mut &*file.content, &meta, Lay::Scratch)?;
-    }
-    Ok(())
 }
 
 /// Makes the places where the sandbox mounts something, where the layers have none.

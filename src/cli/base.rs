@@ -8,13 +8,17 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::JoinHandle;
 
 use clap::Args as ClapArgs;
-use fs_model::Tree;
+use fs_model::tree::Follow;
+use fs_model::{FileType, Tree};
 use provisioners::image::{Debootstrap, Image, Root, Source};
 
 use super::build::{Common, Job};
 use super::{Failure, Outcome, say};
 use crate::import::{self, ImportError};
-use crate::sandbox::{Host, Lack, Privilege, Signals, find_program};
+use crate::lend::{Host, NEUTRAL_HOSTNAME};
+use crate::live::Live;
+use crate::root::RootError;
+use crate::sandbox::{Lack, Privilege, Signals, find_program};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -46,6 +50,7 @@ pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
         Root::Debian(debootstrap) => {
             let (proxy, log) = (image.apt_proxy.as_deref(), job.log.as_deref());
             install(debootstrap, proxy, job.epoch, log, composed.tree())?;
+            remove_copies(composed.live())?;
         }
         Root::From(path) => {
             say(&format!("taking in {}", path.display()));
@@ -82,6 +87,33 @@ fn install(
     Ok(imported?)
 }
 
+/// Removes the files that mmdebstrap copies from the host, unless a package replaced them.
+fn remove_copies(live: &Live) -> Result<(), Failure> {
+    let host = Host::current();
+    for path in ["/etc/hostname", "/etc/resolv.conf"] {
+        let own = live.read(path.as_bytes()).map_err(RootError::from)?;
+        let is_link = live.stat(path.as_bytes(), Follow::No).map_err(RootError::from)?;
+        let is_file = is_link.is_some_and(|(_, attr)| attr.kind == FileType::Regular);
+        if is_file && own.is_some_and(|own| is_copy(&host, path, &own)) {
+            live.remove(path.as_bytes()).map_err(RootError::from)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `content` is what mmdebstrap copied from the host to `path`. Of `resolv.conf` the hook
+/// in [`Mmdebstrap::start`] has taken the search domains.
+fn is_copy(host: &Host, path: &str, content: &[u8]) -> bool {
+    let without_search = |text: &[u8]| -> Vec<u8> {
+        let is_search = |line: &&[u8]| {
+            let line = line.trim_ascii_start();
+            line.starts_with(b"search") || line.starts_with(b"domain")
+        };
+        text.split_inclusive(|&b| b == b'\n').filter(|line| !is_search(line)).flatten().copied().collect()
+    };
+    host.read(path).is_some_and(|own| own == content || without_search(&own) == content)
+}
+
 /// Where mmdebstrap leaves the options that apt was given.
 const APT_OPTIONS: &[u8] = b"etc/apt/apt.conf.d/99mmdebstrap";
 
@@ -111,12 +143,24 @@ exec 3<&0 </dev/null
 exec "$0" "$@" 3<&-
 "#;
 
+/// Takes the builder's search domains out of a root before packages are configured in it.
+const WITHOUT_SEARCH: &str = r#"f=$1/etc/resolv.conf; [ ! -f "$f" ] || [ -L "$f" ] || \
+sed -i -e '/^[[:space:]]*search/d' -e '/^[[:space:]]*domain/d' "$f""#;
+
 impl Mmdebstrap {
     fn start(from: &Debootstrap, proxy: Option<&str>, epoch: Option<u64>) -> Result<Self, Failure> {
         let program =
             find_program("mmdebstrap").ok_or_else(|| Lack::program("mmdebstrap", "mmdebstrap"))?;
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", WATCHED]).arg(program).process_group(0);
+        command.args(["-c", WATCHED]).process_group(0);
+        if rustix::process::geteuid().is_root() {
+            let unshare =
+                find_program("unshare").ok_or_else(|| Lack::program("unshare", "util-linux"))?;
+            command.arg(unshare).arg("--uts").arg("--").arg(program);
+        } else {
+            // In this mode mmdebstrap makes namespaces of its own.
+            command.arg(program).arg("--mode=unshare");
+        }
         command.arg("--format=tar").arg(format!("--variant={}", from.variant));
         if !from.packages.is_empty() {
             command.arg(format!("--include={}", from.packages.join(",")));
@@ -128,9 +172,17 @@ impl Mmdebstrap {
             command.arg(format!("--architectures={architecture}"));
         }
         // It does not look at the host's own apt configuration: proxies and the like.
-        for option in Host::current().through(proxy).apt_options() {
+        let mut host = Host::current().through(proxy);
+        for warning in host.resolve_proxies(&from.mirrors) {
+            say(&format!("warning: {warning}"));
+        }
+        for option in host.apt_options() {
             command.arg(format!("--aptopt={option}"));
         }
+        // Packages write the host name and its domain into their files, so both are the same on
+        // every builder. As root, the name is that of a namespace of mmdebstrap's own.
+        command.arg(format!("--setup-hook=hostname {NEUTRAL_HOSTNAME}"));
+        command.arg(format!("--essential-hook={WITHOUT_SEARCH}"));
         if let Some(keyring) = &from.keyring {
             let mut option = OsString::from("--keyring=");
             option.push(std::path::absolute(keyring)?);

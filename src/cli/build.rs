@@ -214,8 +214,9 @@ impl<'a> Job<'a> {
             environment.retain(|(n, _)| n != name);
             environment.push((name.into(), epoch.to_string().into()));
         }
-        let mut machine =
-            RootMachine::new(root.live(), root.sandbox()?, &signals, environment.clone());
+        super::say_warnings(&root.warnings());
+        options::add_environment(&mut environment, &root);
+        let mut machine = RootMachine::new(&root, &signals, environment.clone())?;
         let result = self.plan.run(&mut machine, &run, &mut steps);
         let interrupted = machine.interrupted();
         let mut taken = Vec::new();

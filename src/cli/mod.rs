@@ -257,6 +257,12 @@ fn say(text: &str) {
     };
 }
 
+fn say_warnings(warnings: &[String]) {
+    for warning in warnings {
+        say(&format!("warning: {warning}"));
+    }
+}
+
 /// Where data goes instead of standard output, in a process that builds an image for another one.
 static REPORT: OnceLock<File> = OnceLock::new();
 

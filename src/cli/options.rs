@@ -1,5 +1,6 @@
 //! Options that several subcommands share, and what they mean.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 use super::progress::SealProgress;
 use super::{Failure, print, say};
 use crate::below::{Beneath, beneath};
-use crate::root::{Finished, RootOptions, default_upper_limit};
+use crate::root::{Finished, Root, RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network};
 use crate::seal::manifest::hex;
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, Summary, Warning, seal};
@@ -145,6 +146,11 @@ impl SealArgs {
     }
 }
 
+/// Adds the variables that say where the root's lent files are.
+pub(super) fn add_environment(environment: &mut Vec<(OsString, OsString)>, root: &Root) {
+    environment.extend(root.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
+}
+
 /// `SOURCE_DATE_EPOCH` of the environment, or else what a file said.
 pub(super) fn source_date_epoch(otherwise: Option<i64>) -> Result<Option<u64>, Failure> {
     match std::env::var("SOURCE_DATE_EPOCH") {
@@ -214,7 +220,8 @@ impl Outputs {
         args: &SealArgs,
         epoch: Option<u64>,
     ) -> Result<(), Failure> {
-        let Finished { tree, layers } = finished;
+        super::say_warnings(&finished.clean_copies()?);
+        let Finished { tree, layers, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         let wanted = self.0.iter().any(|sealing| sealing.manifest.is_some());
         let beneath = if wanted { beneath(&delta, tree.layers())? } else { Beneath::new() };

@@ -125,6 +125,8 @@ impl<'a> Attempt<'a> {
     ) -> Outcome {
         let Attempt { common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());
+        super::say_warnings(&root.warnings());
+        options::add_environment(&mut spec.env, &root);
         for (name, value) in &common.env {
             spec.env.retain(|(n, _)| n != name);
             spec.env.push((name.clone(), value.clone()));

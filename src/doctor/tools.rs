@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use super::{Finding, State};
 use crate::boot::BootError;
 use crate::boot::qemu::{self, Accelerator};
-use crate::sandbox::{Host, Lack, find_program};
+use crate::lend::Host;
+use crate::sandbox::{Lack, find_program};
 use crate::seal::squashfs;
 
 const BASES: &str = "bases (build, base)";

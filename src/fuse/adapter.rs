@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fs_model::acl;
@@ -32,6 +32,7 @@ use super::faults::Faults;
 use super::idle::Watch;
 use super::view::{View, file_type, sent_time};
 use super::workers::Workers;
+use super::{BELL, BellAction};
 
 /// How long the kernel may keep what it was told: for good.
 const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -49,6 +50,7 @@ pub(super) struct Adapter {
     watch: Watch,
     faults: Arc<Faults>,
     held: HighWater,
+    bell: Arc<OnceLock<BellAction>>,
 }
 
 thread_local! {
@@ -72,8 +74,21 @@ impl Adapter {
         workers: Workers,
         watch: Watch,
         faults: Arc<Faults>,
+        bell: Arc<OnceLock<BellAction>>,
     ) -> Self {
-        Adapter { tree, view, workers, watch, faults, held: HighWater::default() }
+        Adapter { tree, view, workers, watch, faults, held: HighWater::default(), bell }
+    }
+
+    /// Runs the bell's action, and then answers that there is no such name. The answer is not
+    /// remembered: the next look-up rings again.
+    fn ring(&self, reply: ReplyEntry) {
+        let bell = self.bell.clone();
+        std::thread::spawn(move || {
+            if let Some(action) = bell.get() {
+                action();
+            }
+            reply.error(Errno::ENOENT);
+        });
     }
 
     fn errno(&self, error: &FsError) -> Errno {
@@ -169,6 +184,9 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if parent.0 == Ino::ROOT.0 && name == BELL {
+            return self.ring(reply);
+        }
         let _request = self.watch.request();
         match self.tree.lookup(Ino(parent.0), name.as_bytes()) {
             Ok(entry) => self.reply_entry(reply, &entry),
@@ -420,7 +438,7 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -430,7 +448,13 @@ impl Filesystem for Adapter {
             let (_, group) = self.view.true_owner(req.uid(), req.gid());
             let _ = self.tree.drop_setid(ino, group);
         }
-        answer!(self, reply, self.tree.write(ino, offset, data),
+        // The kernel takes the end of the file from its cache. Of a lent file that became the
+        // image's own with this request, the end is elsewhere.
+        let written = match flags.0 & libc::O_APPEND {
+            0 => self.tree.write(ino, offset, data),
+            _ => self.tree.append(ino, data),
+        };
+        answer!(self, reply, written,
             written => reply.written(written as u32));
         self.account();
     }

@@ -23,7 +23,7 @@ mod workers;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use fs_model::Tree;
@@ -38,12 +38,25 @@ use adapter::Adapter;
 use idle::Watch;
 use workers::Workers;
 
+/// A name in the root directory that does not exist. Looking it up runs the action of
+/// [`Serving::on_bell`], and is answered when that has ended.
+pub const BELL: &str = ".overcoat-bell";
+
+/// What looking up [`BELL`] does.
+type BellAction = Box<dyn Fn() + Send + Sync>;
+
 /// A mount that is being served by threads of this process.
-#[derive(Debug)]
 pub struct Serving {
     thread: JoinHandle<io::Result<()>>,
     notifier: Notifier,
     faults: Arc<Faults>,
+    bell: Arc<OnceLock<BellAction>>,
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").field("faults", &self.faults).finish_non_exhaustive()
+    }
 }
 
 /// Begins to serve `tree` on a FUSE device that is mounted already, and returns once the kernel
@@ -54,20 +67,28 @@ pub struct Serving {
 pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving> {
     let watch = Watch::new(&device)?;
     let faults = Arc::new(Faults::default());
-    let adapter = Adapter::new(tree, view, Workers::start()?, watch, faults.clone());
+    let bell = Arc::new(OnceLock::new());
+    let adapter = Adapter::new(tree, view, Workers::start()?, watch, faults.clone(), bell.clone());
     // One thread reads the device: it answers most requests in a few microseconds, which is less
     // than waking a second one would take. What takes long goes to the workers.
     let session = Session::from_fd(adapter, device, SessionACL::All, Config::default())?;
     let notifier = session.notifier();
     let thread =
         std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
-    Ok(Serving { thread, notifier, faults })
+    Ok(Serving { thread, notifier, faults, bell })
 }
 
 impl Serving {
     /// Tells the kernel what it must forget.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
+    }
+
+    /// Runs `action` whenever a process looks up [`BELL`], in a thread of its own: the action may
+    /// have the kernel forget what it knows, which can wait for other requests.
+    pub fn on_bell(&self, action: impl Fn() + Send + Sync + 'static) {
+        // There is one root for one mount, and it sets this once.
+        let _ = self.bell.set(Box::new(action));
     }
 
     /// What went wrong while serving.

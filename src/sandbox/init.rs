@@ -23,6 +23,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -184,6 +185,11 @@ fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
                 }
             }
         }
+        [wire::SHOW] => {
+            if let Some(file) = request.fds.into_iter().next() {
+                show(file);
+            }
+        }
         [wire::OPEN_PTY] => {
             if let [socket] = request.fds.as_slice() {
                 let _ = match open_pty() {
@@ -199,6 +205,37 @@ fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
         _ => {}
     }
     true
+}
+
+/// Changes the host name and writes the files that the daemon asks for. A file that cannot be
+/// written is left out: a program that needs it says so.
+fn show(file: OwnedFd) {
+    let mut bytes = Vec::new();
+    if File::from(file).read_to_end(&mut bytes).is_err() {
+        return;
+    }
+    let Ok(wire::Show { hostname, files }) = wire::Show::decode(&bytes) else { return };
+    let _ = nix::unistd::sethostname(hostname);
+    for (path, content) in files {
+        let _ = replace_file(&path, &content);
+    }
+}
+
+/// Puts a file at `path` in a file system of the sandbox's own, in place of a file or link there.
+fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+    let (parent, name) = (path.parent().ok_or_else(invalid)?, path.file_name().ok_or_else(invalid)?);
+    std::fs::create_dir_all(parent)?;
+    // A link on the way may lead back into the root, which is the daemon's to change.
+    let own = path.iter().nth(1).map(|top| Path::new("/").join(top)).ok_or_else(invalid)?;
+    if std::fs::metadata(parent)?.dev() != std::fs::metadata(own)?.dev() {
+        return Err(io::Error::from_raw_os_error(libc::EXDEV));
+    }
+    let mut temporary = name.to_owned();
+    temporary.push(".overcoat");
+    let temporary = parent.join(temporary);
+    std::fs::write(&temporary, content)?;
+    std::fs::rename(&temporary, path)
 }
 
 fn open_pty() -> Step<(OwnedFd, OwnedFd)> {

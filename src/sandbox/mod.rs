@@ -31,7 +31,6 @@ mod background;
 mod command;
 mod environment;
 mod error;
-mod host;
 mod host_mount;
 mod image;
 mod init;
@@ -58,7 +57,6 @@ pub use background::{Half, end_with_parent, receive_message, send_message, split
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;
-pub use host::{Host, ScratchFile, When};
 pub use host_mount::{HostMount, MountOptions, mounted_at, unmount, users_may_share};
 pub use image::map_image;
 pub use lack::Lack;
@@ -272,6 +270,21 @@ impl Sandbox {
             }
             _ => Err(SandboxError::Ended("it was shut down".to_owned())),
         }
+    }
+
+    /// Gives the sandbox another host name, and puts `files` into its own file systems, in place of
+    /// the files that are there: absolute paths below `/run` and `/tmp`, and contents. Commands that
+    /// are started afterwards see all of it.
+    ///
+    /// # Errors
+    /// When the sandbox has ended.
+    pub fn show(&self, hostname: &str, files: &[(PathBuf, Vec<u8>)]) -> Result<(), SandboxError> {
+        let control = self.control.as_ref();
+        let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
+        let message = wire::Show { hostname: hostname.into(), files: files.to_vec() }.encode();
+        let message = sys::anonymous_file(c"overcoat-show", &message).during("making a file")?;
+        sys::send(control.as_fd(), &[wire::SHOW], &[message.as_fd()])
+            .map_err(|error| SandboxError::Ended(error.to_string()))
     }
 
     /// Opens a pseudo terminal in the sandbox's `/dev/pts`.

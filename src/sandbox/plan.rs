@@ -40,8 +40,6 @@ pub struct Plan {
     pub hostname: String,
     /// Whether the root itself refuses writing.
     pub read_only_root: bool,
-    /// A proxy to fetch packages through, instead of the host's.
-    pub apt_proxy: Option<String>,
 }
 
 /// What must exist in the root before something can be mounted there.
@@ -71,7 +69,6 @@ impl Plan {
             binds: Vec::new(),
             hostname: "overcoat".to_owned(),
             read_only_root: false,
-            apt_proxy: None,
         }
     }
 
@@ -105,6 +102,12 @@ impl Plan {
             taken.push(path);
         }
         Ok(points)
+    }
+
+    /// The places in the root at which something is mounted, from the root without a leading slash.
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        let binds = self.binds.iter().filter_map(|bind| inside_path(&bind.inside).ok());
+        SYSTEM_MOUNTS.iter().map(PathBuf::from).chain(binds).collect()
     }
 }
 

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use super::error::Failure;
 
@@ -28,6 +29,8 @@ pub(super) const FAILED: u8 = b'f';
 /// command's socket, its standard input, output and error, and for one that runs outside the mount
 /// namespace for that.
 pub(super) const SPAWN: u8 = b's';
+/// Daemon to pid 1: change the host name and write files; with a file that holds a [`Show`].
+pub(super) const SHOW: u8 = b'h';
 /// Daemon to pid 1: open a pseudo terminal; with the socket to answer on.
 pub(super) const OPEN_PTY: u8 = b'p';
 /// Pid 1 to daemon, on that socket: the terminal's two ends.
@@ -71,6 +74,42 @@ pub(super) struct Order {
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
     pub(super) session: Session,
+}
+
+/// What the sandbox shows beside the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Show {
+    pub(super) hostname: OsString,
+    /// Absolute paths and contents.
+    pub(super) files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Show {
+    /// The bytes that [`Show::decode`] takes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let text = |out: &mut Vec<u8>, text: &[u8]| {
+            out.extend_from_slice(&(text.len() as u32).to_ne_bytes());
+            out.extend_from_slice(text);
+        };
+        text(&mut out, self.hostname.as_bytes());
+        for (path, content) in &self.files {
+            text(&mut out, path.as_os_str().as_bytes());
+            text(&mut out, content);
+        }
+        out
+    }
+
+    /// What [`Show::encode`] made `bytes` of.
+    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let mut rest = Rest(bytes);
+        let hostname = rest.text()?;
+        let mut files = Vec::new();
+        while !rest.0.is_empty() {
+            files.push((rest.text()?.into(), rest.text()?.into_vec()));
+        }
+        Ok(Show { hostname, files })
+    }
 }
 
 /// Which session the command's process is in.
@@ -181,6 +220,17 @@ mod tests {
     #[test]
     fn an_order_survives_the_wire() {
         assert_eq!(Order::decode(&order().encode()).unwrap(), order());
+    }
+
+    #[test]
+    fn files_to_show_survive_the_wire() {
+        let file = |path: &str, content: &[u8]| (PathBuf::from(path), content.to_vec());
+        let show = Show {
+            hostname: "node".into(),
+            files: vec![file("/run/a", b"1\0"), file("/run/b/c", b"")],
+        };
+        assert_eq!(Show::decode(&show.encode()).unwrap(), show);
+        assert!(Show::decode(&show.encode()[..10]).is_err());
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Tree {
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
+            state.take_over(self, ino)?;
             if let Some(size) = set.size {
                 match state.kind(&self.stack, ino)? {
                     FileType::Regular if size > MAX_SIZE => return Err(FsError::FileTooLarge),
@@ -218,6 +219,7 @@ impl Tree {
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
+            state.take_over(self, ino)?;
             let inode = state.upper_always(self, ino)?;
             state.place(ino, &inode);
             inode

@@ -26,7 +26,7 @@ pub(crate) const MAX_SIZE: u64 = i64::MAX as u64;
 const CHUNK_COST: u64 = 48;
 
 /// The content of a regular file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
     size: u64,
     base: Option<Source>,

@@ -125,6 +125,7 @@ impl Tree {
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
+            state.take_over(self, ino)?;
             match state.kind(&self.stack, ino)? {
                 FileType::Regular => state.upper(self, ino)?,
                 kind => return Err(wrong_type(kind)),
@@ -158,6 +159,7 @@ impl Tree {
         }
         let mut len = len;
         if from == to && len > 0 {
+            self.state.lock().take_over(self, to)?;
             // What is there when it begins: not what it appends to the same file itself.
             let attr = self.attr(from)?;
             if attr.kind != FileType::Regular {

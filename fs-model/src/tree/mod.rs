@@ -18,6 +18,7 @@ mod diff;
 mod dir;
 mod inode;
 mod io;
+mod lent;
 mod listing;
 mod names;
 mod path;
@@ -144,6 +145,8 @@ struct State {
     unplaced: bool,
     /// Directories that are in a delta only for the sake of what is in them.
     passages: HashSet<Ino>,
+    /// Lent files that have not been changed, and those that lost their names.
+    loans: HashMap<Ino, lent::Loan>,
 }
 
 /// A frozen tree: no change is made until this is dropped; those who try wait.
@@ -193,6 +196,7 @@ impl Tree {
                 next: 2,
                 unplaced: false,
                 passages: HashSet::new(),
+                loans: HashMap::new(),
             }),
         })
     }
@@ -398,6 +402,7 @@ impl State {
             if dead && let Some(inode) = self.inodes.remove(&ino) {
                 shrink(&mut self.inodes);
                 self.passages.remove(&ino);
+                self.loans.remove(&ino);
                 inode.release(space);
             }
         }

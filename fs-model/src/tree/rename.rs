@@ -20,7 +20,8 @@ pub enum RenameMode {
 impl Tree {
     /// Renames `name` in `parent` to `new_name` in `new_parent`. Directories of the layers are
     /// moved like any other; nothing is copied. A scratch file takes along what is beneath it, and
-    /// stays one; a scratch directory, or one that is swapped, becomes an entry like any other.
+    /// stays one; a scratch directory, or one that is swapped, becomes an entry like any other. A lent
+    /// file that covers a file of the image becomes that file, and is renamed as such.
     ///
     /// # Errors
     /// [`FsError::Busy`] for a scratch entry that lies over a directory with something in it.
@@ -68,10 +69,15 @@ impl State {
         let done = match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => Err(FsError::Exists),
             (RenameMode::Exchange, None) => Err(FsError::NotFound),
-            (RenameMode::Exchange, Some(target)) => {
-                self.exchange(tree, from, Place { dir: new_parent, name: new_name, target })
-            }
-            (_, target) => self.replace(tree, from, new_parent, new_name, target),
+            (RenameMode::Exchange, Some(target)) => self
+                .take_over(tree, target.ino)
+                .and_then(|()| self.take_over(tree, from.target.ino))
+                .and_then(|()| {
+                    self.exchange(tree, from, Place { dir: new_parent, name: new_name, target })
+                }),
+            (_, target) => self
+                .take_over_covering(tree, from.target.ino)
+                .and_then(|()| self.replace(tree, from, new_parent, new_name, target)),
         };
         self.let_go(tree, target);
         done
@@ -147,6 +153,7 @@ impl State {
         let slot = moves.map_or(Slot::Present(source), |scratch| Slot::Scratch(Box::new(scratch)));
         self.set(new_parent, new_name, slot, reserved);
         self.lose_name(tree, from.dir, from.name)?;
+        self.loan_moved(source.ino, new_parent, new_name);
         if let Some(along) = along {
             along.body.write().ctime = now;
         }

@@ -15,7 +15,7 @@
 
 use super::dir::{Beneath, Scratch, Slot, Target};
 use super::names::{NewNode, check_name};
-use super::{Entry, Ino, Tree};
+use super::{Entry, Ino, State, Tree};
 use crate::attr::{FileType, Time};
 use crate::error::FsError;
 
@@ -32,29 +32,7 @@ impl Tree {
     ) -> Result<Entry, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
-        let mut state = self.state.lock();
-        check_name(name)?;
-        state.check_alive(self, parent)?;
-        let before = state.dir(&self.stack, parent)?.changes.get(name).map(|i| &i.slot);
-        let (beneath, replaced) = match before {
-            None => (Beneath::Layers, None),
-            Some(Slot::Present(target)) => (Beneath::Object(*target), None),
-            Some(Slot::Absent) => (Beneath::Absent, None),
-            Some(Slot::Scratch(scratch)) => (scratch.beneath, Some(scratch.shown)),
-        };
-        if let Some(Target { ino, kind: FileType::Directory }) = replaced
-            && !state.is_empty(&self.stack, ino)?
-        {
-            return Err(FsError::NotEmpty);
-        }
-        let entry = state.make(self, parent, name, node, |shown| {
-            Slot::Scratch(Box::new(Scratch { shown, beneath }))
-        })?;
-        if let Some(replaced) = replaced {
-            state.drop_name(self, replaced, Time::now())?;
-        }
-        state.recount(parent);
-        Ok(entry)
+        self.state.lock().lay_scratch(self, parent, name, node)
     }
 
     /// Makes the directory `name`, on the way to scratch entries.
@@ -77,6 +55,39 @@ impl Tree {
         let entry = state.make(self, parent, name, node, Slot::Present)?;
         state.passages.insert(entry.ino);
         state.recount(parent);
+        Ok(entry)
+    }
+}
+
+impl State {
+    pub(super) fn lay_scratch(
+        &mut self,
+        tree: &Tree,
+        parent: Ino,
+        name: &[u8],
+        node: &NewNode<'_>,
+    ) -> Result<Entry, FsError> {
+        check_name(name)?;
+        self.check_alive(tree, parent)?;
+        let before = self.dir(&tree.stack, parent)?.changes.get(name).map(|i| &i.slot);
+        let (beneath, replaced) = match before {
+            None => (Beneath::Layers, None),
+            Some(Slot::Present(target)) => (Beneath::Object(*target), None),
+            Some(Slot::Absent) => (Beneath::Absent, None),
+            Some(Slot::Scratch(scratch)) => (scratch.beneath, Some(scratch.shown)),
+        };
+        if let Some(Target { ino, kind: FileType::Directory }) = replaced
+            && !self.is_empty(&tree.stack, ino)?
+        {
+            return Err(FsError::NotEmpty);
+        }
+        let entry = self.make(tree, parent, name, node, |shown| {
+            Slot::Scratch(Box::new(Scratch { shown, beneath }))
+        })?;
+        if let Some(replaced) = replaced {
+            self.drop_name(tree, replaced, Time::now())?;
+        }
+        self.recount(parent);
         Ok(entry)
     }
 }

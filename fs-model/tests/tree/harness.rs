@@ -95,6 +95,7 @@ impl Run {
         tree: Result<T, FsError>,
         model: impl FnOnce(&mut Model) -> Result<U, FsError>,
     ) -> Option<(T, U)> {
+        self.follow_loans();
         if let Err(FsError::NoSpace { .. }) = tree {
             self.compare(100);
             return None;
@@ -103,6 +104,19 @@ impl Run {
             (Ok(tree), Ok(model)) => Some((tree, model)),
             (Err(a), Err(b)) if same_variant(&a, &b) => None,
             (tree, model) => panic!("the tree says {tree:?}, the model {model:?}"),
+        }
+    }
+
+    /// Makes the lent files the image's own that an operation of the tree was about to change. The
+    /// operation may have failed after that.
+    fn follow_loans(&mut self) {
+        for (id, ..) in self.model.loans() {
+            if let Some(ino) = self.numbers.of(id)
+                && !self.tree.is_lent(ino)
+                && self.tree.attr(ino).is_ok_and(|attr| attr.nlink > 0)
+            {
+                self.model.take_over(id);
+            }
         }
     }
 
@@ -120,13 +134,13 @@ impl Run {
     fn write(&mut self, held: Held, offset: Option<u64>, len: u64, fill: u8) {
         let (id, ino) = self.held(held);
         let data = content(len as usize, fill);
-        let at = offset.unwrap_or(self.model.size(id));
         let done = match offset {
             Some(offset) => self.tree.write(ino, offset, &data),
             None => self.tree.append(ino, &data),
         };
         if let Some((done, ())) = self.agree(done, |model| model.check_write(id)) {
             assert!(done == data.len() || self.is_limited() && done > 0);
+            let at = offset.unwrap_or(self.model.size(id));
             self.model.write(id, at, &data[..done]);
         }
     }
@@ -137,9 +151,9 @@ impl Run {
 
     pub(crate) fn step(&mut self, operation: &Operation) {
         use Operation::{
-            Append, CheckDelta, Compare, Copy, Extend, Forget, LayScratch, Link, ListPart, Lookup,
-            Make, NextData, OpenListing, Read, ReadLink, RemoveXattr, Rename, Revert, Rewrite,
-            Rmdir, SeekListing, SetXattr, Truncate, Unlink, Write, Zero,
+            Append, CheckDelta, Compare, Copy, EndLoan, Extend, Forget, LayScratch, Lend, Link,
+            ListPart, Lookup, Make, NextData, OpenListing, Read, ReadLink, RemoveXattr, Rename,
+            Revert, Rewrite, Rmdir, SeekListing, SetXattr, Truncate, Unlink, Write, Zero,
         };
         match operation {
             Lookup(dir, name) => {
@@ -167,9 +181,29 @@ impl Run {
             LayScratch(dir, name, node) => {
                 let (dir, ino) = self.held(*dir);
                 let node = new_node(node);
+                self.end_loan_at((dir, ino), &name.0);
                 let made = self.tree.lay_scratch(ino, &name.0, &node);
                 let made = self.agree(made, |model| model.lay_scratch(dir, &name.0, &node));
                 self.hold(made);
+            }
+            Lend(dir, name, len, fill) => {
+                let (dir, ino) = self.held(*dir);
+                let data = content((*len).min(70_000) as usize, *fill);
+                self.end_loan_at((dir, ino), &name.0);
+                let made = self.tree.lend(ino, &name.0, 0o644, &data);
+                let made = self.agree(made, |model| model.lend(dir, &name.0, 0o644, &data));
+                if made.is_some() {
+                    let found = self.tree.lookup(ino, &name.0);
+                    let found = found.map(|entry| (entry, made.unwrap().1));
+                    self.hold(Some(found.unwrap()));
+                }
+            }
+            EndLoan(dir, name, object) => {
+                let ((dir, ino), (id, of)) = (self.held(*dir), self.held(*object));
+                if self.model.loans().contains(&(id, dir, name.0.clone())) {
+                    assert!(self.tree.end_loan(ino, &name.0, of).unwrap());
+                    assert!(self.model.end_loan(dir, &name.0, id));
+                }
             }
             Link(object, dir, name) => {
                 let ((object, of), (dir, ino)) = (self.held(*object), self.held(*dir));
@@ -287,6 +321,15 @@ impl Run {
         }
     }
 
+    /// Ends the loan at a name that another scratch entry is about to take.
+    fn end_loan_at(&mut self, (dir, dir_ino): (Id, Ino), name: &[u8]) {
+        let loan = self.model.loans().into_iter().find(|(_, d, n)| *d == dir && n == name);
+        let Some((id, ..)) = loan else { return };
+        let ino = self.numbers.of(id).unwrap();
+        assert!(self.tree.end_loan(dir_ino, name, ino).unwrap());
+        assert!(self.model.end_loan(dir, name, id));
+    }
+
     fn set_attr(&mut self, object: Held, set: SetAttr) {
         let (id, ino) = self.held(object);
         let done = self.tree.set_attr(ino, &set);
@@ -335,6 +378,9 @@ impl Run {
             if len == 0 {
                 return Ok(Vec::new());
             }
+            if from == to {
+                model.check_write(to)?;
+            }
             let data = model.read(from, at, len as usize)?.to_vec();
             if !data.is_empty() {
                 model.check_write(to)?;
@@ -357,7 +403,7 @@ impl Run {
         let first = self.tree.next_data(ino, offset);
         if !is_file || offset >= size {
             self.agree(first, |model| {
-                model.check_write(id)?;
+                model.check_file(id)?;
                 Err::<(), _>(FsError::NoSuchOffset)
             });
             return;

@@ -31,6 +31,8 @@ pub(crate) enum Operation {
     SetXattr(Held, u8, u8, XattrFlags),
     RemoveXattr(Held, u8),
     LayScratch(Held, Name, Node),
+    Lend(Held, Name, u64, u8),
+    EndLoan(Held, Name, Held),
     Revert(Held, Name),
     /// Compares everything, listing directories in pieces of that many names.
     Compare(usize),
@@ -111,6 +113,8 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
         14 => (held(), name(), held(), name(), any_mode)
             .prop_map(|(d, n, e, m, mode)| Rename(d, n, e, m, mode)),
         4 => (held(), name(), node()).prop_map(|(d, n, node)| LayScratch(d, n, node)),
+        5 => (held(), name(), offset(), 0u8..4).prop_map(|(d, n, len, f)| Lend(d, n, len, f)),
+        1 => (held(), name(), held()).prop_map(|(d, n, o)| EndLoan(d, n, o)),
         4 => (held(), name()).prop_map(|(d, n)| Revert(d, n)),
         3 => (1usize..5).prop_map(Compare),
         2 => Just(CheckDelta),

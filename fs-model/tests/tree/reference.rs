@@ -82,6 +82,8 @@ pub(crate) struct Model {
     /// The objects as the layers have them.
     pub(crate) pristine: Vec<Object>,
     pub(crate) xattrs: bool,
+    /// Lent files that were not changed.
+    lent: BTreeSet<Id>,
 }
 
 impl Model {
@@ -89,7 +91,8 @@ impl Model {
     pub(crate) fn of_layers(layers: &[MemoryLayer], xattrs: bool) -> Model {
         let mut root = new_object(&NewNode::directory(0o755, 0, 0), ROOT);
         (root.mtime, root.atime) = (Some(Time::from_secs(0)), Some(Time::from_secs(0)));
-        let mut model = Model { objects: vec![root], pristine: Vec::new(), xattrs };
+        let (pristine, lent) = (Vec::new(), BTreeSet::new());
+        let mut model = Model { objects: vec![root], pristine, xattrs, lent };
         for (index, layer) in layers.iter().enumerate() {
             let mut links = HashMap::new();
             // Only the lowest layer is believed what it does not really say.
@@ -240,6 +243,10 @@ impl Model {
 
     pub(crate) fn link(&mut self, id: Id, dir: Id, name: &[u8]) -> Result<Id, FsError> {
         self.check_free(dir, name)?;
+        if self.loan(id).is_some_and(|(_, _, covered)| covered.is_none()) {
+            return Err(FsError::NotPermitted);
+        }
+        self.check_take_over(id)?;
         match &self.objects[id] {
             object if object.is_dir() => return Err(FsError::NotPermitted),
             object if object.nlink == 0 => return Err(FsError::NotFound),
@@ -321,8 +328,10 @@ impl Model {
         match (mode, target) {
             (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
             (RenameMode::Exchange, None) => return Err(FsError::NotFound),
+            (RenameMode::Exchange, Some(target)) => self.check_take_over(target)?,
             _ => {}
         }
+        self.check_take_over(id)?;
         self.check_not_below(id, to_dir)?;
         if mode == RenameMode::Exchange {
             self.check_not_below(target.unwrap(), dir)?;
@@ -387,7 +396,84 @@ impl Model {
         Ok(id)
     }
 
-    fn check_file(&self, id: Id) -> Result<(), FsError> {
+    /// Where an unchanged lent file is, and what it covers.
+    fn loan(&self, id: Id) -> Option<(Id, Vec<u8>, Option<Id>)> {
+        self.lent.get(&id)?;
+        self.objects.iter().enumerate().find_map(|(dir, object)| {
+            let (name, n) = object.names.iter().find(|(_, n)| n.scratch == Some(id))?;
+            Some((dir, name.clone(), n.truth))
+        })
+    }
+
+    pub(crate) fn loans(&self) -> Vec<(Id, Id, Vec<u8>)> {
+        let loan = |&id: &Id| self.loan(id).map(|(dir, name, _)| (id, dir, name));
+        self.lent.iter().filter_map(loan).collect()
+    }
+
+    /// A lent file whose covered file has other names cannot become that file.
+    fn check_take_over(&self, id: Id) -> Result<(), FsError> {
+        match self.loan(id) {
+            Some((_, _, Some(covered))) if self.objects[covered].nlink > 1 => Err(FsError::Busy),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a lent file the image's own.
+    pub(crate) fn take_over(&mut self, id: Id) {
+        let Some((dir, name, covered)) = self.loan(id) else { return };
+        self.lent.remove(&id);
+        let before = self.objects[id].clone();
+        self.objects[id] = match covered {
+            Some(covered) => Object { nlink: 1, parent: dir, ..self.objects[covered].clone() },
+            None => {
+                let node = NewNode::file(before.mode, before.uid, before.gid);
+                new_object(&node, dir)
+            }
+        };
+        self.objects[dir].names.insert(name, Name { truth: Some(id), scratch: None });
+        match covered {
+            Some(covered) => self.drop_name(covered),
+            None => self.objects[dir].mtime = None,
+        }
+    }
+
+    pub(crate) fn lend(
+        &mut self,
+        dir: Id,
+        name: &[u8],
+        mode: u16,
+        content: &[u8],
+    ) -> Result<Id, FsError> {
+        Self::check_name(name)?;
+        self.check_dir(dir)?;
+        if self.objects[dir].names.get(name).is_some_and(|n| n.scratch.is_some()) {
+            return Err(FsError::Busy);
+        }
+        if let Some(truth) = self.truth(dir, name)
+            && (self.objects[truth].kind != FileType::Regular || self.objects[truth].nlink > 1)
+        {
+            return Err(FsError::Busy);
+        }
+        let id = self.lay_scratch(dir, name, &NewNode::file(mode, 0, 0))?;
+        self.objects[id].content = content.to_vec();
+        self.lent.insert(id);
+        Ok(id)
+    }
+
+    /// Ends a loan. Returns whether the lent file was there.
+    pub(crate) fn end_loan(&mut self, dir: Id, name: &[u8], id: Id) -> bool {
+        self.lent.remove(&id);
+        let there = self.objects[dir].names.get_mut(name).filter(|n| n.scratch == Some(id));
+        let Some(there) = there else { return false };
+        there.scratch = None;
+        if *there == Name::default() {
+            self.objects[dir].names.remove(name);
+        }
+        self.drop_name(id);
+        true
+    }
+
+    pub(crate) fn check_file(&self, id: Id) -> Result<(), FsError> {
         match self.objects[id].kind {
             FileType::Regular => Ok(()),
             FileType::Directory => Err(FsError::IsADirectory),
@@ -404,6 +490,7 @@ impl Model {
 
     /// Checks a write before it is known how much of it there is room for.
     pub(crate) fn check_write(&self, id: Id) -> Result<(), FsError> {
+        self.check_take_over(id)?;
         self.check_file(id)
     }
 
@@ -421,7 +508,7 @@ impl Model {
     }
 
     pub(crate) fn zero(&mut self, id: Id, from: u64, to: u64, grow: bool) -> Result<(), FsError> {
-        self.check_file(id)?;
+        self.check_write(id)?;
         let object = &mut self.objects[id];
         object.mtime = None;
         if grow && object.content.len() < to as usize {
@@ -433,7 +520,7 @@ impl Model {
     }
 
     pub(crate) fn extend(&mut self, id: Id, end: u64) -> Result<(), FsError> {
-        self.check_file(id)?;
+        self.check_write(id)?;
         let object = &mut self.objects[id];
         object.mtime = None;
         let len = object.content.len().max(end as usize);
@@ -442,6 +529,7 @@ impl Model {
     }
 
     pub(crate) fn set_attr(&mut self, id: Id, set: &SetAttr) -> Result<(), FsError> {
+        self.check_take_over(id)?;
         if set.size.is_some() {
             self.check_file(id)?;
         }
@@ -468,6 +556,7 @@ impl Model {
         if !self.xattrs {
             return Err(FsError::NotSupported);
         }
+        self.check_take_over(id)?;
         let xattrs = &mut self.objects[id].xattrs;
         match (flags, xattrs.contains_key(name)) {
             (XattrFlags::Create, true) => return Err(FsError::Exists),
@@ -481,6 +570,7 @@ impl Model {
         if !self.xattrs {
             return Err(FsError::NotSupported);
         }
+        self.check_take_over(id)?;
         self.objects[id].xattrs.remove(name).map(|_| ()).ok_or(FsError::NoData)
     }
 

@@ -1,0 +1,263 @@
+//! Lent files: scratch files whose changes go to the image.
+//!
+//! A sandbox lends a root files of its host, such as `resolv.conf`. Programs read them, and programs
+//! also change them, as they would on a machine. Such a change is meant for the image.
+//!
+//! Invariants:
+//! - A lent file shows the sandbox's content and stays out of every delta, as a scratch entry does.
+//! - The first change of its content or attributes ends the loan: the inode becomes the image's own
+//!   file, with the content and attributes that were covered, and then changes. If nothing was
+//!   covered, it becomes an empty file with the attributes of the lent one.
+//! - Removing, replacing or renaming a lent file does so to the covered file.
+//! - A lent file covers a regular file with one name, or nothing.
+
+use super::dir::{Beneath, Scratch, Slot, Target};
+use super::inode::{Body, Data, Inode, XattrMap};
+use super::names::{NewNode, check_name, new_inode};
+use super::{Entry, Ino, State, Tree};
+use crate::attr::{FileType, Time};
+use crate::error::FsError;
+use crate::stack::Pristine;
+
+/// Where a lent file was last put. The name may have been removed or replaced since.
+#[derive(Clone, Debug)]
+pub(super) struct Loan {
+    pub(super) dir: Ino,
+    pub(super) name: Box<[u8]>,
+}
+
+impl Tree {
+    /// Lends a file with `content` at `name`, over a regular file or nothing.
+    ///
+    /// # Errors
+    /// [`FsError::Busy`] when something else than a regular file with one name is there, or a scratch
+    /// entry.
+    pub fn lend(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u16,
+        content: &[u8],
+    ) -> Result<Ino, FsError> {
+        let node = NewNode::file(mode, 0, 0);
+        let _gate = self.gate.read();
+        self.check_writable()?;
+        let mut state = self.state.lock();
+        check_name(name)?;
+        if state.scratch(parent, name).is_some() {
+            return Err(FsError::Busy);
+        }
+        if let Some(covered) = state.find(&self.stack, parent, name)? {
+            let attr = state.attr(&self.stack, covered.ino)?;
+            state.let_go(self, [covered]);
+            if attr.kind != FileType::Regular || attr.nlink > 1 {
+                return Err(FsError::Busy);
+            }
+        }
+        let entry = state.lay_scratch(self, parent, name, &node)?;
+        let inode = state.upper(self, entry.ino)?;
+        let written = match &mut inode.body.write().data {
+            Data::File(file) => file.write(&self.stack, &self.space, 0, content),
+            _ => Err(FsError::Stale),
+        };
+        match written {
+            Ok(written) if written == content.len() => {}
+            result => {
+                state.end_loan(self, parent, name, entry.ino)?;
+                state.forget(&self.space, entry.ino, 1);
+                return Err(result
+                    .err()
+                    .unwrap_or(FsError::NoSpace { limit: self.space.limit() }));
+            }
+        }
+        state.loans.insert(entry.ino, Loan { dir: parent, name: name.into() });
+        state.forget(&self.space, entry.ino, 1);
+        Ok(entry.ino)
+    }
+
+    /// Ends the loan at `name` if the lent file `ino` is still there: what it covers shows again.
+    /// Returns whether it was there.
+    ///
+    /// # Errors
+    /// A layer that cannot be read.
+    pub fn end_loan(&self, parent: Ino, name: &[u8], ino: Ino) -> Result<bool, FsError> {
+        let _gate = self.gate.read();
+        let mut state = self.state.lock();
+        state.end_loan(self, parent, name, ino)
+    }
+
+    /// Whether `ino` is a lent file that has a name and was not changed.
+    pub fn is_lent(&self, ino: Ino) -> bool {
+        self.state.lock().loan(ino).is_some()
+    }
+
+    /// What `name` is without scratch entries, with a reference: the image's own object.
+    ///
+    /// # Errors
+    /// A layer that cannot be read; a `parent` that is not a directory.
+    pub fn own(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, FsError> {
+        let mut state = self.state.lock();
+        let target = match state.scratch(parent, name) {
+            Some(_) => state.covered(self, parent, name)?,
+            None => state.find(&self.stack, parent, name)?,
+        };
+        target.map(|target| state.entry(&self.stack, parent, target)).transpose()
+    }
+}
+
+impl State {
+    fn scratch(&self, dir: Ino, name: &[u8]) -> Option<Scratch> {
+        match self.dirs.get(&dir)?.changes.get(name).map(|item| &item.slot) {
+            Some(Slot::Scratch(scratch)) => Some(**scratch),
+            _ => None,
+        }
+    }
+
+    /// The image's own object at `name`, below a scratch entry if there is one.
+    fn covered(&mut self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Option<Target>, FsError> {
+        let Some(scratch) = self.scratch(dir, name) else {
+            return self.find(&tree.stack, dir, name);
+        };
+        match scratch.beneath {
+            Beneath::Absent => Ok(None),
+            Beneath::Object(target) => Ok(Some(target)),
+            Beneath::Layers => match self.find_pristine(&tree.stack, dir, name)? {
+                None => Ok(None),
+                Some(pristine) => {
+                    let target = Target { ino: pristine.ino(), kind: pristine.kind() };
+                    if let Pristine::Directory(sources) = pristine {
+                        self.know_dir(&tree.stack, dir, name, target.ino, sources)?;
+                    }
+                    Ok(Some(target))
+                }
+            },
+        }
+    }
+
+    fn end_loan(
+        &mut self,
+        tree: &Tree,
+        dir: Ino,
+        name: &[u8],
+        ino: Ino,
+    ) -> Result<bool, FsError> {
+        self.loans.remove(&ino);
+        let Some(scratch) = self.scratch(dir, name).filter(|s| s.shown.ino == ino) else {
+            return Ok(false);
+        };
+        match scratch.beneath {
+            Beneath::Layers => self.unset(tree, dir, name)?,
+            Beneath::Object(target) => self.put(tree, dir, name, Slot::Present(target))?,
+            Beneath::Absent => self.lose_name(tree, dir, name)?,
+        }
+        self.drop_name(tree, scratch.shown, Time::now())?;
+        self.recount(dir);
+        Ok(true)
+    }
+
+    /// Makes the lent file `ino` the image's own, before it is changed. Does nothing to any other
+    /// file, nor to a lent file without a name.
+    ///
+    /// # Errors
+    /// [`FsError::Busy`] when the covered file got a second name meanwhile.
+    pub(super) fn take_over(&mut self, tree: &Tree, ino: Ino) -> Result<(), FsError> {
+        let Some(Loan { dir, name }) = self.loan(ino) else { return Ok(()) };
+        let covered = self.covered(tree, dir, &name)?;
+        let lent = self.upper_always(tree, ino)?;
+        let body = match covered {
+            Some(target) => {
+                let own = self.upper_always(tree, target.ino)?;
+                let body = own.body.read();
+                if own.kind != FileType::Regular || body.nlink > 1 {
+                    return Err(FsError::Busy);
+                }
+                body.copied(tree, &own)?
+            }
+            None => {
+                let body = lent.body.read();
+                let node = NewNode::file(body.mode, body.uid, body.gid);
+                new_inode(&node, XattrMap::new(), Time::now()).body.into_inner()
+            }
+        };
+        let target = Target { ino, kind: FileType::Regular };
+        self.put(tree, dir, &name, Slot::Present(target))?;
+        {
+            let mut to = lent.body.write();
+            to.release(&tree.space);
+            tree.space.charge_always(body.charged());
+            *to = body;
+        }
+        self.loans.remove(&ino);
+        match covered {
+            Some(covered) => {
+                self.drop_name(tree, covered, Time::now())?;
+                self.touch(dir);
+                Ok(())
+            }
+            None => self.changed_names(tree, dir, Time::now()),
+        }
+    }
+
+    /// Where the lent file `ino` is; `None` for any other file, and for one that lost its name.
+    fn loan(&mut self, ino: Ino) -> Option<Loan> {
+        let loan = self.loans.get(&ino)?.clone();
+        let is_there = self.scratch(loan.dir, &loan.name).is_some_and(|s| s.shown.ino == ino);
+        if !is_there {
+            self.loans.remove(&ino);
+        }
+        is_there.then_some(loan)
+    }
+
+    /// Refuses a lent file that covers nothing: the image has no such file.
+    pub(super) fn check_covers(&mut self, tree: &Tree, ino: Ino) -> Result<(), FsError> {
+        match self.loan(ino) {
+            Some(loan) if self.covered(tree, loan.dir, &loan.name)?.is_none() => {
+                Err(FsError::NotPermitted)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// [Takes over](Self::take_over) a lent file that covers a file of the image.
+    pub(super) fn take_over_covering(&mut self, tree: &Tree, ino: Ino) -> Result<(), FsError> {
+        match self.loan(ino) {
+            Some(loan) if self.covered(tree, loan.dir, &loan.name)?.is_some() => {
+                self.take_over(tree, ino)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the place of a lent file that was renamed.
+    pub(super) fn loan_moved(&mut self, ino: Ino, dir: Ino, name: &[u8]) {
+        if let Some(loan) = self.loans.get_mut(&ino) {
+            *loan = Loan { dir, name: name.into() };
+        }
+    }
+}
+
+impl Body {
+    /// A copy of the body of the regular file `inode`, with one name. It is not charged.
+    fn copied(&self, tree: &Tree, inode: &Inode) -> Result<Body, FsError> {
+        let xattrs = match (&self.xattrs, inode.origin) {
+            (Some(map), _) => XattrMap::clone(map),
+            (None, Some(source)) => tree.stack.xattrs(source)?.into_iter().collect(),
+            (None, None) => XattrMap::new(),
+        };
+        let data = match &self.data {
+            Data::File(content) => Data::File(content.clone()),
+            _ => return Err(FsError::Stale),
+        };
+        Ok(Body {
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            nlink: 1,
+            atime: self.atime,
+            mtime: self.mtime,
+            ctime: self.ctime,
+            data,
+            xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs)),
+        })
+    }
+}

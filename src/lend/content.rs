@@ -1,0 +1,155 @@
+//! What a lent file contains: the image's own lines and those of the host.
+
+use super::marks::Block;
+
+/// The certificate of one authority in PEM begins and ends so.
+const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const PEM_END: &str = "-----END CERTIFICATE-----";
+
+/// The content of a lent file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lent {
+    pub(super) content: Vec<u8>,
+    pub(super) block: Block,
+}
+
+/// `lines` in place of all that the image has.
+pub(super) fn instead(
+    comment: &str,
+    number: usize,
+    lines: &[u8],
+    own: Option<&[u8]>,
+) -> Lent {
+    let own = own.unwrap_or_default();
+    let block = Block::new(comment, number, lines, own);
+    let mut content = block.shown.clone();
+    // The kernel notices that content is another one by its length.
+    if content.len() == own.len() {
+        content.push(b'\n');
+    }
+    Lent { content, block }
+}
+
+/// `lines` behind what the image has.
+fn behind(number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
+    let block = Block::new("#", number, lines, b"");
+    let mut content = own.unwrap_or_default().to_vec();
+    if !content.is_empty() && !content.ends_with(b"\n") {
+        content.push(b'\n');
+    }
+    content.extend_from_slice(&block.shown);
+    Lent { content, block }
+}
+
+/// A program that says that no service may be started, as `invoke-rc.d` asks it.
+pub(super) fn policy(number: usize, own: Option<&[u8]>) -> Lent {
+    const BODY: &[u8] = b"exit 101\n";
+    let mut lent = instead("#", number, BODY, own);
+    let shebang = b"#!/bin/sh\n";
+    lent.block.shown.splice(..0, shebang.iter().copied());
+    lent.content.splice(..0, shebang.iter().copied());
+    lent
+}
+
+/// `/etc/hosts`, in which `hostname` resolves; `None` when it does already.
+pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option<Lent> {
+    const LOOPBACK: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+    let text = own.map(String::from_utf8_lossy);
+    let known = |name: &str| {
+        text.iter().flat_map(|text| text.lines()).any(|line| {
+            let line = line.split('#').next().unwrap_or("");
+            line.split_whitespace().skip(1).any(|word| word.eq_ignore_ascii_case(name))
+        })
+    };
+    let mut lines = String::new();
+    if !known("localhost") {
+        lines.push_str(LOOPBACK);
+    }
+    if !known(hostname) && !hostname.eq_ignore_ascii_case("localhost") {
+        // A full name comes first, and the short one beside it, as Debian's installer has it.
+        match hostname.split_once('.') {
+            Some((short, _)) => lines.push_str(&format!("127.0.1.1\t{hostname} {short}\n")),
+            None => lines.push_str(&format!("127.0.1.1\t{hostname}\n")),
+        }
+    }
+    (!lines.is_empty()).then(|| behind(number, lines.as_bytes(), own))
+}
+
+/// A bundle with the certificates of `host` that the image does not have; `None` when it has all.
+pub(super) fn bundle(number: usize, host: &[u8], own: Option<&[u8]>) -> Option<Lent> {
+    let own_text = own.map(String::from_utf8_lossy);
+    let known: Vec<String> =
+        own_text.iter().flat_map(|text| certificates(text)).map(|pem| key(&pem)).collect();
+    let host = String::from_utf8_lossy(host);
+    let mut seen = Vec::new();
+    let mut lines = String::new();
+    for pem in certificates(&host) {
+        let key = key(&pem);
+        if !known.contains(&key) && !seen.contains(&key) {
+            lines.push_str(&pem);
+            lines.push('\n');
+            seen.push(key);
+        }
+    }
+    (!lines.is_empty()).then(|| behind(number, lines.as_bytes(), own))
+}
+
+/// The certificates in `text`, each with its first and last line.
+fn certificates(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(PEM_BEGIN) {
+        let Some(length) = rest[at..].find(PEM_END) else { break };
+        let end = at + length + PEM_END.len();
+        found.push(rest[at..end].replace('\r', ""));
+        rest = &rest[end..];
+    }
+    found
+}
+
+/// A certificate's encoded bytes, however they are broken into lines.
+fn key(pem: &str) -> String {
+    let body = pem.trim_start_matches(PEM_BEGIN).trim_end_matches(PEM_END);
+    body.split_whitespace().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(lent: &Lent) -> &str {
+        std::str::from_utf8(&lent.content).unwrap()
+    }
+
+    #[test]
+    fn a_host_name_resolves_whatever_the_image_has() {
+        assert!(text(&hosts(0, "node", None).unwrap()).contains("127.0.0.1\tlocalhost\n"));
+        let own = b"127.0.0.1 localhost\n# 127.0.1.1 node";
+        let lent = hosts(0, "node", Some(own)).unwrap();
+        assert!(text(&lent).starts_with("127.0.0.1 localhost\n# 127.0.1.1 node\n"));
+        assert!(text(&lent).contains("127.0.1.1\tnode\n"));
+        assert!(!text(&lent).contains("::1"));
+        let lent = hosts(0, "node.lab.example", Some(own)).unwrap();
+        assert!(text(&lent).contains("127.0.1.1\tnode.lab.example node\n"));
+        assert_eq!(hosts(0, "NODE", Some(b"127.0.0.1 localhost node\n")), None);
+    }
+
+    #[test]
+    fn a_bundle_gets_only_the_certificates_that_it_lacks() {
+        let pem = |body: &str| format!("{PEM_BEGIN}\n{body}\n{PEM_END}\n");
+        let own = format!("# Own\n{}", pem("AAAA\nBB"));
+        let host = format!("{}\n{}{}", pem("AAAABB"), pem("CC"), pem("CC"));
+        let lent = bundle(0, host.as_bytes(), Some(own.as_bytes())).unwrap();
+        assert!(text(&lent).starts_with(&own));
+        assert_eq!(text(&lent).matches(PEM_BEGIN).count(), 2);
+        assert_eq!(bundle(0, pem("AAAABB").as_bytes(), Some(own.as_bytes())), None);
+        assert_eq!(bundle(0, b"no certificate", None), None);
+    }
+
+    #[test]
+    fn a_lent_file_never_has_the_length_of_the_own_one() {
+        let lent = instead("#", 0, b"x\n", None);
+        let own = vec![b'y'; lent.content.len()];
+        assert_ne!(instead("#", 0, b"x\n", Some(&own)).content.len(), own.len());
+    }
+}

@@ -1,0 +1,497 @@
+//! Files that a sandbox lends a root for the time of a build: name servers, host names,
+//! certificates, apt's settings, and the policy that no service starts.
+//!
+//! Invariants:
+//! - The files are lent at the beginning and again before each command, so that a step finds them
+//!   whatever an earlier step did to a file, its link or its directory.
+//! - A change of a lent file by a program is a change of the image's own file
+//!   ([`fs_model::tree::Tree::lend`]). The program then sees its change until the next command.
+//! - A symbolic link at the path of a lent file stays. The file is lent at its target, which may be
+//!   in the sandbox's own `/run`.
+//! - Nothing of the host is in the image afterwards: lent files are in no delta, and copies of them
+//!   lose the lent lines ([`Loans::clean_copies`]).
+
+mod content;
+mod host;
+mod marks;
+mod proxy;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use fs_model::tree::{Follow, SetAttr};
+use fs_model::{FileType, FsError, Ino};
+
+pub use self::host::Host;
+use self::content::Lent;
+use self::marks::{Block, Cleaned};
+use crate::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
+use crate::sandbox::{Network, Plan};
+use crate::seal::path::escape;
+
+/// The host name of an image that does not have one.
+pub const NEUTRAL_HOSTNAME: &str = "overcoat";
+
+/// A directory of scratch entries for files that no program of the image looks for.
+const SCRATCH: &str = "/.overcoat";
+/// The links that are followed from the path of a lent file, as in the kernel.
+const MAX_LINKS: usize = 40;
+/// The longest host name, in bytes (`HOST_NAME_MAX`).
+const MAX_HOSTNAME: usize = 64;
+/// The largest file that is searched for lent lines, in bytes.
+const MAX_COPY: u64 = 32 << 20;
+
+/// A file that is lent.
+#[derive(Debug)]
+struct File {
+    path: &'static str,
+    mode: u16,
+    lines: Lines,
+    laid: Option<Laid>,
+    /// What is lent in a file system of the sandbox's own, for this host name.
+    mounted: Option<(String, Vec<u8>)>,
+}
+
+/// The lines of a lent file.
+#[derive(Debug)]
+enum Lines {
+    /// The whole file, whose comments begin so.
+    Instead(&'static str, Vec<u8>),
+    Policy,
+    Hosts,
+    /// A bundle of certificates. Only where the image has a bundle, if `own` says so.
+    Bundle { host: Vec<u8>, only_existing: bool, only_missing: bool },
+}
+
+/// A lent file in the tree.
+#[derive(Debug, PartialEq, Eq)]
+struct Laid {
+    parent: Ino,
+    name: Vec<u8>,
+    ino: Ino,
+    hostname: String,
+}
+
+/// What the sandbox itself has to show after the files were lent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The host name.
+    pub hostname: String,
+    /// Files in the sandbox's own file systems: absolute paths and contents.
+    pub files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// The files that are lent to one root.
+#[derive(Debug)]
+pub struct Loans {
+    files: Vec<File>,
+    /// The sandbox's mounts, from the root without a leading slash: nothing of the tree shows there.
+    mounts: Vec<PathBuf>,
+    /// All lines that were lent so far.
+    blocks: Vec<Block>,
+    environment: Vec<(String, String)>,
+    warnings: Vec<String>,
+}
+
+impl Loans {
+    /// What this host lends a root of `plan`, whose packages may be fetched through `apt_proxy`.
+    ///
+    /// # Errors
+    /// A file of the sandbox's own that cannot be put into the tree.
+    pub fn new(live: &Live, plan: &Plan, apt_proxy: Option<&str>) -> Result<Loans, LiveError> {
+        Self::of_host(live, plan, Host::current().through(apt_proxy))
+    }
+
+    fn of_host(live: &Live, plan: &Plan, mut host: Host) -> Result<Loans, LiveError> {
+        let mut loans = Loans {
+            files: Vec::new(),
+            mounts: plan.mounts(),
+            blocks: Vec::new(),
+            environment: Vec::new(),
+            warnings: Vec::new(),
+        };
+        loans.add("/usr/sbin/policy-rc.d", 0o755, Lines::Policy);
+        loans.add("/etc/hosts", 0o644, Lines::Hosts);
+        if plan.network == Network::Host {
+            loans.warnings = host.resolve_proxies(&sources(live)?);
+            if let Some(resolver) = host.resolver() {
+                let lines = resolver.lines.join("\n").into_bytes();
+                loans.add("/etc/resolv.conf", 0o644, Lines::Instead("#", lines));
+                // A search domain in the file would become part of names that packages write down.
+                let search = resolver.search.map(|search| ("LOCALDOMAIN".to_owned(), search));
+                loans.environment.extend(search);
+            }
+            loans.lend_certificates(live, &host)?;
+        }
+        let conf = apt_conf(live, &host, plan.network)?;
+        loans.add("/etc/apt/apt.conf.d/zz-overcoat", 0o644, Lines::Instead("//", conf));
+        Ok(loans)
+    }
+
+    fn add(&mut self, path: &'static str, mode: u16, lines: Lines) {
+        self.files.push(File { path, mode, lines, laid: None, mounted: None });
+    }
+
+    /// Lends the host's certificates: to all bundles of the image where the host trusts authorities
+    /// of its own, and to an image without a bundle in any case.
+    fn lend_certificates(&mut self, live: &Live, host: &Host) -> Result<(), LiveError> {
+        if let Some(java) = host.java_trust() {
+            let path = scratch(live, "java-trust-store", &java.store)?;
+            self.environment.push((host::JAVA_OPTIONS.to_owned(), java.variable(&path)));
+        }
+        let Some(certificates) = host.certificates() else { return Ok(()) };
+        let [debian, others @ ..] = host::BUNDLES;
+        let mut has_other = false;
+        for path in others {
+            if live.stat(path.as_bytes(), Follow::Yes)?.is_some() {
+                has_other = true;
+                if certificates.are_own {
+                    let host = certificates.pem.clone();
+                    let lines = Lines::Bundle { host, only_existing: true, only_missing: false };
+                    self.add(path, 0o644, lines);
+                }
+            }
+        }
+        let lines = Lines::Bundle {
+            host: certificates.pem.clone(),
+            only_existing: has_other,
+            only_missing: !certificates.are_own,
+        };
+        self.add(debian, 0o644, lines);
+        let named: Vec<&str> =
+            host::BUNDLE_VARIABLES.into_iter().filter(|n| host.variable(n).is_some()).collect();
+        if !named.is_empty() {
+            // Of the image's own bundles the last one is enough: they are all made of one list.
+            let mut pem = certificates.pem;
+            for path in host::BUNDLES {
+                if let Some(own) = live.read(path.as_bytes())? {
+                    pem.push(b'\n');
+                    pem.extend_from_slice(&own);
+                    break;
+                }
+            }
+            let path = scratch(live, "ca-certificates.crt", &pem)?;
+            self.environment.extend(named.into_iter().map(|n| (n.to_owned(), path.clone())));
+        }
+        Ok(())
+    }
+
+    /// Variables for the commands in the root.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
+    /// What the user should know before the first command runs.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Lends the files that are not lent any more, and those that changed.
+    ///
+    /// # Errors
+    /// A layer that cannot be read, or an upper without room.
+    pub fn refresh(&mut self, live: &Live) -> Result<Shown, LiveError> {
+        let hostname = hostname(live)?;
+        let mut shown = Shown { hostname: hostname.clone(), files: Vec::new() };
+        for file in &mut self.files {
+            let path = match follow(live, file.path.as_bytes(), &self.mounts)? {
+                Target::Tree(path) => path,
+                Target::Mount(path) => {
+                    let known = file.mounted.take().filter(|(name, _)| *name == hostname);
+                    let content = match known {
+                        Some((_, content)) => content,
+                        None => match file.lent(self.blocks.len(), None, &hostname) {
+                            Some(lent) => {
+                                self.blocks.push(lent.block);
+                                lent.content
+                            }
+                            None => continue,
+                        },
+                    };
+                    file.mounted = Some((hostname.clone(), content.clone()));
+                    shown.files.push((PathBuf::from(OsString::from_vec(path)), content));
+                    continue;
+                }
+                Target::Nowhere => continue,
+            };
+            if let Some(lent) = file.lend(live, &path, &self.blocks, &hostname)? {
+                self.blocks.push(lent.block);
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Takes the lent lines out of the files that programs copied them into. Returns warnings about
+    /// files of which it could not restore what the image would have had.
+    ///
+    /// # Errors
+    /// A layer that cannot be read.
+    pub fn clean_copies(&self, live: &Live) -> Result<Vec<String>, LiveError> {
+        let mut warnings = Vec::new();
+        let tree = live.tree();
+        let delta = tree.delta().map_err(|e| at(b"/", e))?;
+        for entry in &delta.entries {
+            let Some(object) = entry.object else { continue };
+            let size = object.attr.size;
+            if object.attr.kind != FileType::Regular || size == 0 || size > MAX_COPY {
+                continue;
+            }
+            let fail = |e: FsError| at(&entry.path, e);
+            let mut content = vec![0; size as usize];
+            let len = tree.read(object.ino, 0, &mut content).map_err(fail)?;
+            content.truncate(len);
+            let text = match marks::clean(&content, &self.blocks) {
+                Cleaned::Untouched => continue,
+                Cleaned::Text(text) => text,
+                Cleaned::Edited(text) => {
+                    warnings.push(format!(
+                        "/{}: a program changed lines that are shown during the build only; they \
+                         were taken out: look at what is left",
+                        escape(&entry.path)
+                    ));
+                    text
+                }
+                Cleaned::Binary => {
+                    warnings.push(format!(
+                        "/{}: it contains a copy of a file that is shown during the build only, \
+                         with settings of this host; remove it, or make it in a way that leaves \
+                         out /etc/resolv.conf, /etc/hosts, /etc/apt/apt.conf.d/zz-overcoat and \
+                         the bundle of certificates",
+                        escape(&entry.path)
+                    ));
+                    continue;
+                }
+            };
+            let path = [b"/", &*entry.path].concat();
+            let is_new = entry.change == fs_model::delta::Change::Added;
+            if text.is_empty() && is_new && object.attr.nlink == 1 {
+                // A copy of a file that the image does not have.
+                live.remove(&path)?;
+                continue;
+            }
+            let (mtime, atime) = (Some(object.attr.mtime), Some(object.attr.atime));
+            let cut = SetAttr { size: Some(0), ..SetAttr::default() };
+            tree.set_attr(object.ino, &cut).map_err(fail)?;
+            let mut written = 0;
+            while written < text.len() {
+                written += tree.write(object.ino, written as u64, &text[written..]).map_err(fail)?;
+            }
+            let times = SetAttr { mtime, atime, ..SetAttr::default() };
+            tree.set_attr(object.ino, &times).map_err(fail)?;
+        }
+        Ok(warnings)
+    }
+}
+
+impl File {
+    fn lent(&self, number: usize, own: Option<&[u8]>, hostname: &str) -> Option<Lent> {
+        match &self.lines {
+            Lines::Instead(comment, lines) => Some(content::instead(comment, number, lines, own)),
+            Lines::Policy => Some(content::policy(number, own)),
+            Lines::Hosts => content::hosts(number, hostname, own),
+            Lines::Bundle { only_existing: true, .. } if own.is_none() => None,
+            Lines::Bundle { only_missing: true, .. } if own.is_some() => None,
+            Lines::Bundle { host, .. } => content::bundle(number, host, own),
+        }
+    }
+
+    /// Lends the file at `path`, whose directories are no links, unless it is lent there already.
+    fn lend(
+        &mut self,
+        live: &Live,
+        path: &[u8],
+        blocks: &[Block],
+        hostname: &str,
+    ) -> Result<Option<Lent>, LiveError> {
+        let tree = live.tree();
+        if let Some(laid) = self.laid.take() {
+            let resolved = tree.resolve(path, Follow::No);
+            let is_there = resolved.is_ok_and(|found| {
+                found.object.is_some_and(|(ino, _)| ino == laid.ino) && found.parent == laid.parent
+            });
+            if is_there && tree.is_lent(laid.ino) && laid.hostname == hostname {
+                self.laid = Some(laid);
+                return Ok(None);
+            }
+            self.take_back(live, &laid);
+        }
+        let own = match live.stat(path, Follow::No)? {
+            None => None,
+            Some((_, attr)) if attr.kind == FileType::Regular && attr.nlink == 1 => {
+                live.read(path)?
+            }
+            Some(_) => return Ok(None),
+        };
+        // A step may have made the own file of the lent one, as `sed -i` does.
+        let own = own.map(|own| match marks::clean(&own, blocks) {
+            Cleaned::Text(text) | Cleaned::Edited(text) => text,
+            Cleaned::Untouched | Cleaned::Binary => own,
+        });
+        let lent = self.lent(blocks.len(), own.as_deref(), hostname);
+        let Some(lent) = lent else { return Ok(None) };
+        let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        match live.make_directories(&path[..slash], Lay::Scratch) {
+            Err(LiveError { source: LiveErrorKind::Tree(FsError::NotADirectory), .. }) => {
+                return Ok(None);
+            }
+            result => result?,
+        }
+        let fail = |e: FsError| at(path, e);
+        let resolved = tree.resolve(path, Follow::No).map_err(fail)?;
+        let (parent, name) = (resolved.parent, resolved.name.clone());
+        match tree.lend(parent, &name, self.mode, &lent.content) {
+            Ok(ino) => {
+                live.forget_name(parent, &name);
+                self.laid = Some(Laid { parent, name, ino, hostname: hostname.to_owned() });
+                Ok(Some(lent))
+            }
+            // Another scratch entry is there, such as the mount point of a bind.
+            Err(FsError::Busy) => Ok(None),
+            Err(error) => Err(fail(error)),
+        }
+    }
+
+    fn take_back(&self, live: &Live, laid: &Laid) {
+        // The directory may be gone by now, and the loan with it.
+        if live.tree().end_loan(laid.parent, &laid.name, laid.ino).unwrap_or(false) {
+            live.forget_name(laid.parent, &laid.name);
+        }
+    }
+}
+
+fn at(path: &[u8], error: FsError) -> LiveError {
+    LiveError { path: path.to_vec(), source: error.into() }
+}
+
+/// Where the path of a lent file leads.
+enum Target {
+    /// To this path of the tree, without links.
+    Tree(Vec<u8>),
+    /// To this path in a file system that the sandbox mounts.
+    Mount(Vec<u8>),
+    /// To no place for a file: in a circle, or to what the sandbox shows of the host or the kernel.
+    Nowhere,
+}
+
+/// Follows the links on the way to `path` and at its end. Names that do not exist are taken as
+/// they are.
+fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<Target, LiveError> {
+    /// The sandbox's own file systems that programs write to.
+    const WRITABLE: [&[u8]; 2] = [b"run", b"tmp"];
+    let split = |path: &[u8]| -> Vec<Vec<u8>> {
+        let names = path.split(|&b| b == b'/').filter(|n| !n.is_empty() && *n != b".");
+        names.rev().map(<[u8]>::to_vec).collect()
+    };
+    let join = |names: &[Vec<u8>]| -> Vec<u8> {
+        names.iter().flat_map(|name| [b"/".as_slice(), name].concat()).collect()
+    };
+    let mut rest = split(path);
+    let mut clean: Vec<Vec<u8>> = Vec::new();
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        if name == b".." {
+            clean.pop();
+            continue;
+        }
+        clean.push(name);
+        let here = join(&clean);
+        let is_mount = mounts.iter().any(|mount| mount.as_os_str().as_bytes() == &here[1..]);
+        if is_mount {
+            let is_writable = WRITABLE.iter().any(|own| *own == &here[1..]) && !rest.is_empty();
+            let has_parent = rest.iter().any(|name| name == b"..");
+            rest.reverse();
+            clean.extend(rest);
+            return Ok(match is_writable && !has_parent {
+                true => Target::Mount(join(&clean)),
+                false => Target::Nowhere,
+            });
+        }
+        if let Some((ino, attr)) = live.stat(&here, Follow::No)?
+            && attr.kind == FileType::Symlink
+        {
+            links += 1;
+            if links > MAX_LINKS {
+                return Ok(Target::Nowhere);
+            }
+            let target = live.tree().read_link(ino).map_err(|e| at(&here, e))?;
+            clean.pop();
+            if target.starts_with(b"/") {
+                clean.clear();
+            }
+            rest.extend(split(&target));
+        }
+    }
+    Ok(Target::Tree(join(&clean)))
+}
+
+/// The image's host name, or a neutral one: the first line of `/etc/hostname` that is a name.
+fn hostname(live: &Live) -> Result<String, LiveError> {
+    let content = live.read(b"/etc/hostname")?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&content);
+    let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let is_valid = |name: &&str| {
+        name.len() <= MAX_HOSTNAME
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+            && !name.starts_with(['.', '-'])
+    };
+    Ok(name.filter(is_valid).unwrap_or(NEUTRAL_HOSTNAME).to_owned())
+}
+
+/// The URLs that the image fetches packages from, each once, by scheme and host.
+fn sources(live: &Live) -> Result<Vec<String>, LiveError> {
+    const FOLDER: &str = "/etc/apt/sources.list.d";
+    let mut files = vec!["/etc/apt/sources.list".to_owned()];
+    for (name, kind) in live.list(FOLDER.as_bytes())? {
+        if kind == FileType::Regular {
+            files.push(format!("{FOLDER}/{}", String::from_utf8_lossy(&name)));
+        }
+    }
+    let mut urls: Vec<String> = Vec::new();
+    for file in files {
+        let content = live.read(file.as_bytes())?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&content);
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        for word in lines.flat_map(str::split_whitespace) {
+            let Some((scheme, rest)) = word.split_once("://") else { continue };
+            let host = rest.split('/').next().unwrap_or("");
+            let url = format!("{scheme}://{host}/");
+            if !host.is_empty() && !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+    }
+    Ok(urls)
+}
+
+/// The settings of apt in the root. Certificates and keys that the host's settings name are put
+/// into the scratch directory.
+fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveError> {
+    let mut conf = String::from(
+        "// The host's way to its package sources.\n\
+         // One user fetches: another one need not exist, or reach the files.\n\
+         APT::Sandbox::User \"root\";\n",
+    );
+    for (number, setting) in host.apt_settings().iter().enumerate() {
+        let mut setting = setting.clone();
+        if setting.names_file() {
+            if network == Network::None {
+                continue;
+            }
+            let Some(content) = host.read(&setting.value) else { continue };
+            setting.value = scratch(live, &format!("apt/{number}.pem"), &content)?;
+        }
+        conf.push_str(&setting.line());
+        conf.push('\n');
+    }
+    Ok(conf.into_bytes())
+}
+
+/// Puts a file into the scratch directory and returns its path.
+fn scratch(live: &Live, name: &str, content: &[u8]) -> Result<String, LiveError> {
+    let path = format!("{SCRATCH}/{name}");
+    let meta = Meta { mode: 0o600, uid: 0, gid: 0, mtime: None };
+    let meta = if name.starts_with("apt/") { meta } else { Meta { mode: 0o644, ..meta } };
+    live.put_file(path.as_bytes(), &mut &*content, &meta, Lay::Scratch)?;
+    Ok(path)
+}
