@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 
 use crate::fuse::{self, Faults, Serving, View};
 use crate::layers::{self, Digests, Layers, OpenError};
-use crate::live::{Lay, Live, LiveError, Meta};
 use crate::lend::Loans;
+use crate::live::{Lay, Live, LiveError, Meta};
 use crate::sandbox::{
     Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };

@@ -109,7 +109,11 @@ fn is_copy(host: &Host, path: &str, content: &[u8]) -> bool {
             let line = line.trim_ascii_start();
             line.starts_with(b"search") || line.starts_with(b"domain")
         };
-        text.split_inclusive(|&b| b == b'\n').filter(|line| !is_search(line)).flatten().copied().collect()
+        text.split_inclusive(|&b| b == b'\n')
+            .filter(|line| !is_search(line))
+            .flatten()
+            .copied()
+            .collect()
     };
     host.read(path).is_some_and(|own| own == content || without_search(&own) == content)
 }

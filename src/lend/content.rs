@@ -14,12 +14,7 @@ pub(super) struct Lent {
 }
 
 /// `lines` in place of all that the image has.
-pub(super) fn instead(
-    comment: &str,
-    number: usize,
-    lines: &[u8],
-    own: Option<&[u8]>,
-) -> Lent {
+pub(super) fn instead(comment: &str, number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
     let own = own.unwrap_or_default();
     let block = Block::new(comment, number, lines, own);
     let mut content = block.shown.clone();

@@ -167,9 +167,9 @@ impl Host {
     }
 
     fn has_own_certificates(&self) -> bool {
-        ["usr/local/share/ca-certificates", "etc/pki/ca-trust/source/anchors"].iter().any(|dir| {
-            fs::read_dir(self.at(dir)).is_ok_and(|mut entries| entries.next().is_some())
-        })
+        ["usr/local/share/ca-certificates", "etc/pki/ca-trust/source/anchors"]
+            .iter()
+            .any(|dir| fs::read_dir(self.at(dir)).is_ok_and(|mut entries| entries.next().is_some()))
     }
 
     pub(super) fn java_trust(&self) -> Option<JavaTrust> {

@@ -70,7 +70,8 @@ pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
     }
     let is_lent = |line: &[u8]| {
         memmem::find(line, MARK).is_some()
-            || !line.is_empty() && blocks.iter().any(|b| b.shown.split(|&c| c == b'\n').any(|l| l == line))
+            || !line.is_empty()
+                && blocks.iter().any(|b| b.shown.split(|&c| c == b'\n').any(|l| l == line))
     };
     let mut rest = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|&c| c == b'\n') {

@@ -15,6 +15,7 @@ mod content;
 mod host;
 mod marks;
 mod proxy;
+mod traces;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -23,9 +24,10 @@ use std::path::PathBuf;
 use fs_model::tree::{Follow, SetAttr};
 use fs_model::{FileType, FsError, Ino};
 
-pub use self::host::Host;
 use self::content::Lent;
+pub use self::host::Host;
 use self::marks::{Block, Cleaned};
+use self::traces::Trace;
 use crate::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
 use crate::sandbox::{Network, Plan};
 use crate::seal::path::escape;
@@ -61,7 +63,11 @@ enum Lines {
     Policy,
     Hosts,
     /// A bundle of certificates. Only where the image has a bundle, if `own` says so.
-    Bundle { host: Vec<u8>, only_existing: bool, only_missing: bool },
+    Bundle {
+        host: Vec<u8>,
+        only_existing: bool,
+        only_missing: bool,
+    },
 }
 
 /// A lent file in the tree.
@@ -90,6 +96,8 @@ pub struct Loans {
     mounts: Vec<PathBuf>,
     /// All lines that were lent so far.
     blocks: Vec<Block>,
+    /// Values of the host that are not meant for an image.
+    traces: Vec<Trace>,
     environment: Vec<(String, String)>,
     warnings: Vec<String>,
 }
@@ -108,6 +116,7 @@ impl Loans {
             files: Vec::new(),
             mounts: plan.mounts(),
             blocks: Vec::new(),
+            traces: traces::of_host(&host),
             environment: Vec::new(),
             warnings: Vec::new(),
         };
@@ -223,7 +232,8 @@ impl Loans {
     }
 
     /// Takes the lent lines out of the files that programs copied them into. Returns warnings about
-    /// files of which it could not restore what the image would have had.
+    /// files of which it could not restore what the image would have had, and about files that
+    /// contain a value of the host, such as the address of a name server.
     ///
     /// # Errors
     /// A layer that cannot be read.
@@ -242,7 +252,20 @@ impl Loans {
             let len = tree.read(object.ino, 0, &mut content).map_err(fail)?;
             content.truncate(len);
             let text = match marks::clean(&content, &self.blocks) {
-                Cleaned::Untouched => continue,
+                Cleaned::Untouched => {
+                    let is_lent = self.files.iter().any(|f| f.path.as_bytes()[1..] == *entry.path);
+                    let found = self.traces.iter().filter(|_| !is_lent);
+                    warnings.extend(found.filter(|trace| trace.is_in(&content)).map(|trace| {
+                        format!(
+                            "/{}: it contains {}, {} of this host; another host would build \
+                             another image, unless a provisioner wrote it",
+                            escape(&entry.path),
+                            trace.value,
+                            trace.what
+                        )
+                    }));
+                    continue;
+                }
                 Cleaned::Text(text) => text,
                 Cleaned::Edited(text) => {
                     warnings.push(format!(
@@ -275,7 +298,8 @@ impl Loans {
             tree.set_attr(object.ino, &cut).map_err(fail)?;
             let mut written = 0;
             while written < text.len() {
-                written += tree.write(object.ino, written as u64, &text[written..]).map_err(fail)?;
+                written +=
+                    tree.write(object.ino, written as u64, &text[written..]).map_err(fail)?;
             }
             let times = SetAttr { mtime, atime, ..SetAttr::default() };
             tree.set_attr(object.ino, &times).map_err(fail)?;

@@ -66,7 +66,10 @@ fn ask_all(method: &str, program: &str, sources: &[String]) -> Result<Vec<AptSet
         if proxy != general {
             // Without a proxy of its own, the host would get the general one.
             let value = proxy.unwrap_or_else(|| "DIRECT".to_owned());
-            proxies.push(AptSetting { key: format!("Acquire::{method}::Proxy::{}", host(url)), value });
+            proxies.push(AptSetting {
+                key: format!("Acquire::{method}::Proxy::{}", host(url)),
+                value,
+            });
         }
     }
     if let Some(value) = general {
@@ -178,8 +181,7 @@ mod tests {
         let fails = program(&folder, "fails", "exit 3");
         let odd = program(&folder, "odd", "echo 'x\"; DPkg::Pre-Invoke {\"id\";};'");
         for program in [fails.as_str(), odd.as_str(), "/not/there"] {
-            let (lines, warnings) =
-                resolved(&[("Acquire::http::ProxyAutoDetect", program)], &[]);
+            let (lines, warnings) = resolved(&[("Acquire::http::ProxyAutoDetect", program)], &[]);
             assert!(lines.is_empty(), "{lines:?}");
             assert!(warnings[0].contains(program), "{warnings:?}");
         }

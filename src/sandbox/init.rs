@@ -224,7 +224,8 @@ fn show(file: OwnedFd) {
 /// Puts a file at `path` in a file system of the sandbox's own, in place of a file or link there.
 fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
-    let (parent, name) = (path.parent().ok_or_else(invalid)?, path.file_name().ok_or_else(invalid)?);
+    let (parent, name) =
+        (path.parent().ok_or_else(invalid)?, path.file_name().ok_or_else(invalid)?);
     std::fs::create_dir_all(parent)?;
     // A link on the way may lead back into the root, which is the daemon's to change.
     let own = path.iter().nth(1).map(|top| Path::new("/").join(top)).ok_or_else(invalid)?;

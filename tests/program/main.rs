@@ -17,6 +17,7 @@ mod fidelity;
 mod initrd_script;
 mod inside;
 mod inspect;
+mod lending;
 mod library;
 mod listing;
 mod looking;

@@ -65,9 +65,7 @@ impl Tree {
             result => {
                 state.end_loan(self, parent, name, entry.ino)?;
                 state.forget(&self.space, entry.ino, 1);
-                return Err(result
-                    .err()
-                    .unwrap_or(FsError::NoSpace { limit: self.space.limit() }));
+                return Err(result.err().unwrap_or(FsError::NoSpace { limit: self.space.limit() }));
             }
         }
         state.loans.insert(entry.ino, Loan { dir: parent, name: name.into() });
@@ -134,13 +132,7 @@ impl State {
         }
     }
 
-    fn end_loan(
-        &mut self,
-        tree: &Tree,
-        dir: Ino,
-        name: &[u8],
-        ino: Ino,
-    ) -> Result<bool, FsError> {
+    fn end_loan(&mut self, tree: &Tree, dir: Ino, name: &[u8], ino: Ino) -> Result<bool, FsError> {
         self.loans.remove(&ino);
         let Some(scratch) = self.scratch(dir, name).filter(|s| s.shown.ino == ino) else {
             return Ok(false);

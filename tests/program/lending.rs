@@ -1,0 +1,358 @@
+//! Files that a root is lent for the time of a build: they are there in every step, what a program
+//! writes to them reaches the image, and nothing of the host does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, bind, finish};
+
+/// The name server of the host in these tests, and a line by which certificates are told apart.
+const SERVER: &str = "192.0.2.11";
+
+/// A stage on a host with this resolv.conf.
+fn stage_with(resolv: &str) -> Stage {
+    let stage = Stage::new();
+    let file = stage.write("host/resolv.conf", resolv);
+    bind(&file, Path::new("/etc/resolv.conf"));
+    stage
+}
+
+/// A certificate as far as anything here looks at it.
+fn certificate(body: &str) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
+
+/// An image file with a step for each of `scripts`.
+fn image(stage: &Stage, settings: &str, scripts: &[&str]) -> PathBuf {
+    let mut provisioner = "scripts:\n".to_owned();
+    for (number, script) in scripts.iter().enumerate() {
+        stage.write(format!("pack/{number}.sh"), format!("#!/bin/sh -eu\n{script}\n"));
+        provisioner.push_str(&format!("  - {number}.sh\n"));
+    }
+    stage.write("pack/provisioner.yml", provisioner);
+    let text = format!("base: {}\nprovisioner: pack\n{settings}", stage.debian().display());
+    stage.write("image.yml", text)
+}
+
+fn build_command(stage: &Stage, who: Who, image: &Path, output: &Path) -> Command {
+    let mut command = stage.overcoat(who);
+    command.arg("build").arg(image).arg("-o").arg(output).env("SOURCE_DATE_EPOCH", EPOCH);
+    for variable in ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn build(stage: &Stage, who: Who, settings: &str, scripts: &[&str]) -> (PathBuf, Finished) {
+    let image = image(stage, settings, scripts);
+    let output = stage.out(who).join("lending.cpio.gz");
+    let finished = finish(&mut build_command(stage, who, &image, &output));
+    (output, finished)
+}
+
+/// The content of a file in an overlay.
+fn content(stage: &Stage, overlay: &Path, path: &str) -> String {
+    stage.sh(&format!("gzip -dc '{}' | cpio -i --quiet --to-stdout {path}", overlay.display()))
+}
+
+/// The names in an overlay, with its directories.
+fn names(stage: &Stage, overlay: &Path) -> String {
+    let listed = stage.sh(&format!("gzip -dc '{}' | cpio -it --quiet", overlay.display()));
+    listed.lines().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_way_to_write_a_lent_file_changes_the_file_of_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = [
+        "echo '127.0.0.1 localhost' >/etc/hosts",
+        "echo '192.0.2.1 one' >>/etc/hosts",
+        "echo '192.0.2.2 two' | tee -a /etc/hosts >/dev/null",
+        "sed -i 's/one/uno/' /etc/hosts",
+        "printf '192.0.2.3 three\\n' | dd of=/etc/hosts oflag=append conv=notrunc status=none",
+        "cp /etc/hosts /tmp/h; echo '192.0.2.4 four' >>/tmp/h; cp /tmp/h /etc/hosts",
+        "cp /etc/hosts /tmp/h; echo '192.0.2.5 five' >>/tmp/h; mv /tmp/h /etc/hosts",
+        "python3 -c \"
+import os
+with open('/etc/hosts', 'r+') as file:
+    text = file.read()
+    file.seek(0)
+    file.write(text + '192.0.2.6 six\\n')
+    file.truncate()
+\"",
+        "exec 3>>/etc/hosts; echo '192.0.2.7 seven' >&3; grep -q seven /etc/hosts
+         echo '192.0.2.8 eight' >&3; grep -q eight /etc/hosts",
+        "chmod 640 /etc/hosts; chown 3:4 /etc/hosts",
+        ": >/etc/resolv.conf",
+        "echo 'nameserver 10.0.0.53' >>/etc/resolv.conf; touch -d '2001-02-03 UTC' /etc/resolv.conf",
+        "echo '#!/bin/sh' >/usr/sbin/policy-rc.d",
+        "truncate -s 9 /usr/sbin/policy-rc.d",
+        "echo '// site' >>/etc/apt/apt.conf.d/zz-overcoat",
+        "echo '# site' >>/etc/ssl/certs/ca-certificates.crt",
+    ];
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        let finished = finished.ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+        let hosts = "127.0.0.1 localhost\n192.0.2.1 uno\n192.0.2.2 two\n192.0.2.3 three\n\
+                     192.0.2.4 four\n192.0.2.5 five\n192.0.2.6 six\n192.0.2.7 seven\n\
+                     192.0.2.8 eight\n";
+        assert_eq!(content(&stage, &overlay, "etc/hosts"), hosts);
+        assert_eq!(content(&stage, &overlay, "etc/resolv.conf"), "nameserver 10.0.0.53\n");
+        assert_eq!(content(&stage, &overlay, "usr/sbin/policy-rc.d"), "#!/bin/sh");
+        assert_eq!(content(&stage, &overlay, "etc/apt/apt.conf.d/zz-overcoat"), "// site\n");
+        let bundle = content(&stage, &overlay, "etc/ssl/certs/ca-certificates.crt");
+        assert!(bundle.ends_with("\n# site\n") && !bundle.contains("overcoat"));
+        let list = format!("gzip -dc '{}' | cpio -itvn --quiet", overlay.display());
+        let list = stage.sh(&list);
+        let line = |path: &str| list.lines().find(|line| line.ends_with(path)).unwrap();
+        assert!(line(" etc/hosts").starts_with("-rw-r-----   1 3        4 "), "{list}");
+        assert!(line(" etc/resolv.conf").contains(" Feb  3  2001 "), "{list}");
+    }
+}
+
+#[test]
+fn attributes_of_a_provisioner_and_scripts_outside_change_the_file_of_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    stage.write("pack/x.sh", "#!/bin/sh -eu\necho '192.0.2.9 nine' >>$OVERCOAT_ROOT/etc/hosts\n");
+    stage.write("pack/files/etc/hosts", "127.0.0.1 localhost\n");
+    let provisioner = "files: files\n\
+                       attributes: {/etc/hosts: {mode: \"0600\"}, /etc/resolv.conf: {mode: \"0640\"}}\n\
+                       scripts: [{path: x.sh, outside: true}]\n";
+    stage.write("pack/provisioner.yml", provisioner);
+    let text = format!("base: {}\nprovisioner: pack\n", stage.debian().display());
+    let image = stage.write("image.yml", text);
+    for who in EVERYBODY {
+        let overlay = stage.out(who).join("attributes.cpio.gz");
+        finish(&mut build_command(&stage, who, &image, &overlay)).ok();
+        let hosts = "127.0.0.1 localhost\n192.0.2.9 nine\n";
+        assert_eq!(content(&stage, &overlay, "etc/hosts"), hosts);
+        let list = stage.sh(&format!("gzip -dc '{}' | cpio -itv --quiet", overlay.display()));
+        let line = |path: &str| list.lines().find(|line| line.ends_with(path)).unwrap();
+        assert!(line(" etc/hosts").starts_with("-rw-------"), "{list}");
+        assert!(line(" etc/resolv.conf").starts_with("-rw-r-----"), "{list}");
+    }
+}
+
+#[test]
+fn lent_files_are_there_in_each_step_whatever_an_earlier_one_did() {
+    let stage = stage_with(&format!("search lab.example\nnameserver {SERVER}\n"));
+    let host = stage.write("host.pem", certificate("HOST"));
+    let look = format!(
+        "grep -q '^nameserver {SERVER}$' /etc/resolv.conf
+         grep -q HOST /etc/ssl/certs/ca-certificates.crt
+         apt-config dump | grep -q 'Acquire::http::Proxy \"http://192.0.2.80:3142\"'
+         getent ahostsv4 $(hostname) >/dev/null
+         policy-rc.d ssh start && exit 1 || [ $? = 101 ]"
+    );
+    let look = look.as_str();
+    let scripts = [
+        look,
+        "rm /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt /usr/sbin/policy-rc.d",
+        look,
+        "echo 'nameserver 192.0.2.53' >/n; mv /n /etc/resolv.conf; cp /etc/passwd /n
+         mv /n /etc/ssl/certs/ca-certificates.crt; rm -f /etc/apt/apt.conf.d/*",
+        look,
+        "ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf; rm -rf /etc/apt/apt.conf.d",
+        look,
+        "ln -sf /srv/resolv/conf /etc/resolv.conf; rm -rf /etc/ssl; ln -s /srv/ssl /etc/ssl",
+        look,
+        "rm /etc/ssl; mv /etc/apt /srv/apt; ln -s /srv/apt /etc/apt; rm /etc/hosts; echo >/etc/hosts",
+        look,
+    ];
+    for who in EVERYBODY {
+        let image = image(&stage, "apt_proxy: http://192.0.2.80:3142\n", &scripts);
+        let overlay = stage.out(who).join("each.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        finish(command.env("SSL_CERT_FILE", &host)).ok();
+        let names = names(&stage, &overlay);
+        for absent in ["zz-overcoat", "policy-rc.d", "srv/resolv", "srv/ssl", "stub-resolv.conf"] {
+            assert!(!names.contains(absent), "{absent}: {names}");
+        }
+        assert_eq!(content(&stage, &overlay, "etc/hosts"), "\n");
+    }
+}
+
+#[test]
+fn a_link_of_systemd_resolved_stays_and_is_all_that_the_overlay_has() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let link = "ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf";
+    let look = format!("[ -L /etc/resolv.conf ] && grep -q {SERVER} /etc/resolv.conf");
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "", &[link, &look]);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". etc etc/resolv.conf");
+    }
+}
+
+#[test]
+fn the_same_build_on_hosts_that_differ_gives_the_same_bytes() {
+    let scripts = [
+        "cp /etc/resolv.conf /etc/copied; cp -a /etc/hosts /etc/hosts.bak; mv /etc/resolv.conf /r
+         cp -r /etc/apt/apt.conf.d /srv; cat /etc/ssl/certs/ca-certificates.crt >/srv/bundle.pem
+         sed -i 's/^#none//' /etc/resolv.conf /etc/hosts 2>/dev/null || :",
+        "hostname >/srv/name; hostname -f >>/srv/name; hostname -d >>/srv/name; date +%Z >>/srv/name
+         locale >>/srv/name; id -un >>/srv/name; cat /etc/timezone >>/srv/name 2>&1 || :
+         cat /etc/hostname >>/srv/name 2>&1 || :; getent ahostsv4 $(hostname) >>/srv/name",
+        "sed 's/^nameserver/& /' /etc/resolv.conf >/dev/null; cat /etc/resolv.conf >>/etc/copied
+         echo 'options ndots:1' >>/etc/resolv.conf; sed -i 's/ndots:1/ndots:2/' /etc/resolv.conf",
+    ];
+    let mut digests = Vec::new();
+    let hosts = [
+        ("nameserver 192.0.2.11\n", "UTC", "C", "one", ""),
+        (
+            "# of the builder\ndomain builder.example\nnameserver 192.0.2.12\nnameserver 192.0.2.13\n\
+             search builder.example lab.example\noptions edns0 trust-ad\n",
+            "Asia/Tokyo",
+            "de_DE.UTF-8",
+            "two.builder.example",
+            "http://192.0.2.80:3142",
+        ),
+    ];
+    for (resolv, zone, locale, name, proxy) in hosts {
+        let stage = stage_with(resolv);
+        let own = stage.write("own.pem", certificate(&format!("OWN{}", name.len())));
+        bind(&stage.write("host/hostname", name), Path::new("/etc/hostname"));
+        let hosts = stage.write("host/hosts", format!("127.0.0.1 localhost {name}\n"));
+        bind(&hosts, Path::new("/etc/hosts"));
+        let settings = match proxy {
+            "" => String::new(),
+            proxy => format!("apt_proxy: {proxy}\n"),
+        };
+        let image = image(&stage, &settings, &scripts);
+        for who in EVERYBODY {
+            let overlay = stage.out(who).join("same.cpio.gz");
+            let build = build_command(&stage, who, &image, &overlay);
+            let mut command = Command::new("unshare");
+            command.args(["--uts", "sh", "-c", "hostname \"$0\"; exec \"$@\"", name]);
+            command.arg(build.get_program()).args(build.get_args());
+            command.current_dir(build.get_current_dir().unwrap());
+            for (variable, value) in build.get_envs() {
+                match value {
+                    Some(value) => command.env(variable, value),
+                    None => command.env_remove(variable),
+                };
+            }
+            command.env("TZ", zone).env("LANG", locale).env("LC_ALL", locale);
+            command.env("USER", name).env("LOGNAME", name).env("SSL_CERT_FILE", &own);
+            let finished = finish(&mut command).ok();
+            let warned = finished.stderr.matches("warning").count();
+            assert_eq!(warned, 0, "{}", finished.stderr);
+            digests
+                .push((name, stage.sh(&format!("gzip -dc '{}' | sha256sum", overlay.display()))));
+        }
+    }
+    assert!(digests.iter().all(|(_, digest)| *digest == digests[0].1), "{digests:?}");
+}
+
+#[test]
+fn a_copy_that_cannot_be_cleaned_and_a_value_of_the_host_are_reported() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = [
+        "tar -cf /srv/etc.tar /etc/hosts",
+        "awk '/^nameserver/ { print \"server=\" $2 }' /etc/resolv.conf >/etc/dns.conf",
+        "sed -i '/^nameserver/s/$/ # checked/' /etc/resolv.conf",
+    ];
+    for who in EVERYBODY {
+        let (_, finished) = build(&stage, who, "", &scripts);
+        finished.ok().says(&[
+            "warning: /srv/etc.tar: it contains a copy of a file that is shown during the build",
+            "warning: /etc/dns.conf: it contains 192.0.2.11, the address of a name server",
+            "warning: /etc/resolv.conf: a program changed lines that are shown during the build",
+        ]);
+    }
+}
+
+#[test]
+fn the_host_name_is_that_of_the_image_and_resolves() {
+    let stage = stage_with(&format!("search builder.example\nnameserver {SERVER}\n"));
+    let look = |name: &str| {
+        format!(
+            "[ $(hostname) = {name} ] && [ $(hostname -f) = {name} ] && [ -z \"$(hostname -d)\" ]
+             getent ahostsv4 {name} >/dev/null && [ $(cat /proc/sys/kernel/hostname) = {name} ]"
+        )
+    };
+    let scripts = [
+        &*look("overcoat"),
+        "echo node7 >/etc/hostname; echo '127.0.0.1 localhost' >/etc/hosts",
+        &*look("node7"),
+        "printf '# the name\\n\\nnode8\\n' >/etc/hostname; printf '127.0.1.1 node8' >/etc/hosts",
+        &*look("node8"),
+        "echo 'not a name' >/etc/hostname",
+        &*look("overcoat"),
+    ];
+    let first = "rm -f /etc/hostname";
+    for who in EVERYBODY {
+        for network in ["", "network: none\n"] {
+            let scripts: Vec<&str> = std::iter::once(first).chain(scripts).collect();
+            build(&stage, who, network, &scripts).1.ok();
+        }
+    }
+}
+
+#[test]
+fn certificates_of_the_image_and_of_the_host_are_trusted_together() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let host = stage.write("host.pem", certificate("HOST"));
+    let look = "for one in HOST IMAGE; do
+           grep -q $one /etc/ssl/certs/ca-certificates.crt
+           grep -q $one \"$SSL_CERT_FILE\" || [ $one = IMAGE ]
+         done; [ $(grep -c 'HOST' /etc/ssl/certs/ca-certificates.crt) = 1 ]";
+    let image_has =
+        format!("printf -- '{}' >>/etc/ssl/certs/ca-certificates.crt", certificate("IMAGE"))
+            .replace('\n', "\\n");
+    // As update-ca-certificates does after a package added the host's authority to the image.
+    let both = format!(
+        "printf -- '{}{}' >/n; mv /n /etc/ssl/certs/ca-certificates.crt",
+        certificate("IMAGE"),
+        certificate("HOST")
+    )
+    .replace('\n', "\\n");
+    for who in EVERYBODY {
+        for (last, has_host) in [("", false), (both.as_str(), true)] {
+            let image = image(&stage, "", &[&image_has, look, last, look]);
+            let overlay = stage.out(who).join("certificates.cpio.gz");
+            let mut command = build_command(&stage, who, &image, &overlay);
+            finish(command.env("SSL_CERT_FILE", &host)).ok();
+            let bundle = content(&stage, &overlay, "etc/ssl/certs/ca-certificates.crt");
+            assert_eq!((bundle.contains("IMAGE"), bundle.contains("HOST")), (true, has_host));
+        }
+    }
+}
+
+#[test]
+fn each_task_of_a_role_finds_the_name_servers_of_the_host() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let tasks = format!(
+        "- copy: {{content: \"nameserver 10.0.0.53\\n\", dest: /etc/resolv.conf}}
+- command: grep -q {SERVER} /etc/resolv.conf
+- lineinfile: {{path: /etc/resolv.conf, line: \"options ndots:2\"}}
+- command: grep -q {SERVER} /etc/resolv.conf
+- lineinfile: {{path: /etc/hosts, line: \"192.0.2.5 nfs\", create: true}}
+"
+    );
+    stage.write("role/tasks/main.yml", tasks);
+    let base = stage.debian();
+    let text = format!("base: {}\nprovisioner: role\n", base.display());
+    let image = stage.write("role.yml", text);
+    let overlay = stage.out(Who::Unprivileged).join("role.cpio.gz");
+    finish(&mut build_command(&stage, Who::Unprivileged, &image, &overlay)).ok();
+    let resolv = content(&stage, &overlay, "etc/resolv.conf");
+    assert_eq!(resolv, "nameserver 10.0.0.53\noptions ndots:2\n");
+    assert_eq!(content(&stage, &overlay, "etc/hosts"), "192.0.2.5 nfs\n");
+}
+
+#[test]
+fn a_file_that_is_only_lent_is_in_no_overlay() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    for who in EVERYBODY {
+        let read = "cat /etc/resolv.conf /etc/hosts /usr/sbin/policy-rc.d >/dev/null; ls -lR /etc >/dev/null";
+        let (overlay, finished) =
+            build(&stage, who, "", &[read, "mv /etc/hosts /h; mv /h /etc/hosts"]);
+        finished.ok();
+        let names = names(&stage, &overlay);
+        assert!(!names.contains("etc/") && !names.contains("overcoat"), "{names}");
+        fs::remove_file(overlay).unwrap();
+    }
+}
