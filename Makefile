@@ -13,13 +13,14 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 target := $(or $(CARGO_TARGET_DIR),target)
 program := $(target)/release/overcoat
 
-.PHONY: help all demo test boots check fuzz soak tsan bench install uninstall clean
+.PHONY: help all demo test field boots check fuzz soak tsan bench install uninstall clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo      build all that machines boot from the network, without root rights'
 	@echo '               (BOOT=1: and boot it in QEMU)'
 	@echo 'make test      set up a lab and run all tests'
+	@echo 'make field     install dozens of packages on hosts that differ, as root: minutes'
 	@echo 'make boots     boot machines from the network, in QEMU: minutes'
 	@echo 'make check     formatting, clippy and rustdoc, warnings as errors'
 	@echo 'make fuzz      fuzz the image readers, $(FUZZ_SECONDS) s each (FUZZ_SECONDS=)'
@@ -47,6 +48,11 @@ test:
 	@.ci/machine.sh build demo test
 	$(CARGO) test --workspace --locked --no-fail-fast
 
+field:
+	@.ci/machine.sh build demo test
+	@tests/field/set-up.sh
+	$(CARGO) test --workspace --locked --test field -- --nocapture
+
 boots:
 	@.ci/machine.sh build demo test boots
 	$(CARGO) test --workspace --locked --test boot
@@ -55,7 +61,7 @@ check:
 	@.ci/machine.sh build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy --workspace --locked --test boot -- -D warnings
+	$(CARGO) clippy --workspace --locked --test boot --test field -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --document-private-items
 
 fuzz:
