@@ -246,6 +246,7 @@ impl Filesystem for Adapter {
             size,
             atime: atime.map(sent_time),
             mtime: mtime.map(sent_time),
+            is_touch: mtime == Some(TimeOrNow::Now),
         };
         answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
             attr => reply.attr(&TTL, &self.view.attr(Ino(ino.0), &attr)));

@@ -108,10 +108,10 @@ impl Loans {
     /// # Errors
     /// A file of the sandbox's own that cannot be put into the tree.
     pub fn new(live: &Live, plan: &Plan, apt_proxy: Option<&str>) -> Result<Loans, LiveError> {
-        Self::of_host(live, plan, Host::current().through(apt_proxy))
+        Self::from_host(live, plan, Host::current().through(apt_proxy))
     }
 
-    fn of_host(live: &Live, plan: &Plan, mut host: Host) -> Result<Loans, LiveError> {
+    fn from_host(live: &Live, plan: &Plan, mut host: Host) -> Result<Loans, LiveError> {
         let mut loans = Loans {
             files: Vec::new(),
             mounts: plan.mounts(),

@@ -67,8 +67,7 @@ fn build(group: &str, host: &Host, round: &str) -> (Entries, Vec<(String, PathBu
          rm -f /etc/apt/sources.list.d/*\n",
     );
     stage.write("sources/provisioner.yml", "scripts: [0.sh]\n");
-    let mut text =
-        format!("base: {}\nprovisioner: [sources, pack]\n", stage.debian().display());
+    let mut text = format!("base: {}\nprovisioner: [sources, pack]\n", stage.debian().display());
     if let Some(proxy) = host.proxy {
         text.push_str(&format!("apt_proxy: {proxy}\n"));
     }
@@ -111,7 +110,8 @@ fn build(group: &str, host: &Host, round: &str) -> (Entries, Vec<(String, PathBu
         "cd '{}' && find . -mindepth 1 -printf '%P\\t%y %m %U:%G %l\\n'",
         folder.display()
     ));
-    let sums = stage.sh(&format!("cd '{}' && find . -type f -exec sha256sum {{}} +", folder.display()));
+    let sums =
+        stage.sh(&format!("cd '{}' && find . -type f -exec sha256sum {{}} +", folder.display()));
     let mut entries: Entries = listed
         .lines()
         .filter_map(|line| line.split_once('\t'))
@@ -129,7 +129,8 @@ fn build(group: &str, host: &Host, round: &str) -> (Entries, Vec<(String, PathBu
 
 fn differing(a: &Entries, b: &Entries) -> Vec<String> {
     let paths = a.keys().chain(b.keys());
-    let mut paths: Vec<String> = paths.filter(|path| a.get(*path) != b.get(*path)).cloned().collect();
+    let mut paths: Vec<String> =
+        paths.filter(|path| a.get(*path) != b.get(*path)).cloned().collect();
     paths.sort();
     paths.dedup();
     paths

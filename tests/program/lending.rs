@@ -136,6 +136,29 @@ fn attributes_of_a_provisioner_and_scripts_outside_change_the_file_of_the_image(
 }
 
 #[test]
+fn attributes_of_whole_trees_end_no_loan_and_make_no_file() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let own = "echo 'nameserver 10.0.0.53' >/etc/resolv.conf; chmod 640 /etc/resolv.conf";
+    let trees = format!(
+        "chown -R root:root /etc /usr/sbin; chmod -R go-w /etc/apt
+         find /etc/apt /etc/hosts /usr/sbin/policy-rc.d -exec touch -h -d '2001-02-03 UTC' {{}} +
+         chown 3:4 /etc/resolv.conf
+         grep -q {SERVER} /etc/resolv.conf; [ $(stat -c %a:%u:%g /etc/resolv.conf) = 640:3:4 ]"
+    );
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "", &[own, &trees]);
+        finished.ok();
+        assert_eq!(content(&stage, &overlay, "etc/resolv.conf"), "nameserver 10.0.0.53\n");
+        let list = stage.sh(&format!("gzip -dc '{}' | cpio -itvn --quiet", overlay.display()));
+        let resolv = list.lines().find(|line| line.ends_with(" etc/resolv.conf")).unwrap();
+        assert!(resolv.starts_with("-rw-r-----   1 3        4 "), "{list}");
+        for absent in ["etc/hosts", "policy-rc.d", "zz-overcoat"] {
+            assert!(!list.contains(absent), "{list}");
+        }
+    }
+}
+
+#[test]
 fn lent_files_are_there_in_each_step_whatever_an_earlier_one_did() {
     let stage = stage_with(&format!("search lab.example\nnameserver {SERVER}\n"));
     let host = stage.write("host.pem", certificate("HOST"));
@@ -266,11 +289,12 @@ fn a_copy_that_cannot_be_cleaned_and_a_value_of_the_host_are_reported() {
 
 #[test]
 fn the_host_name_is_that_of_the_image_and_resolves() {
-    let stage = stage_with(&format!("search builder.example\nnameserver {SERVER}\n"));
+    // A name server that refuses at once, for `getent hosts` asks for an IPv6 address first.
+    let stage = stage_with("search builder.example\nnameserver 127.0.0.9\n");
     let look = |name: &str| {
         format!(
             "[ $(hostname) = {name} ] && [ $(hostname -f) = {name} ] && [ -z \"$(hostname -d)\" ]
-             getent ahostsv4 {name} >/dev/null && [ $(cat /proc/sys/kernel/hostname) = {name} ]"
+             getent hosts {name} >/dev/null && [ $(cat /proc/sys/kernel/hostname) = {name} ]"
         )
     };
     let scripts = [

@@ -38,6 +38,21 @@ pub struct SetAttr {
     pub atime: Option<Time>,
     /// Time of the last change of the content; a change of size sets it to now when it is absent.
     pub mtime: Option<Time>,
+    /// Whether the times are the time of the call: the caller says that it uses the file.
+    pub is_touch: bool,
+}
+
+impl SetAttr {
+    /// Whether setting this changes an object with the attributes `attr`.
+    pub(super) fn changes(&self, attr: &Attr) -> bool {
+        let differs = |set: Option<u32>, is: u32| set.is_some_and(|set| set != is);
+        self.size.is_some()
+            || self.mode.is_some_and(|mode| mode & 0o7777 != attr.mode)
+            || differs(self.uid, attr.uid)
+            || differs(self.gid, attr.gid)
+            || self.mtime.is_some_and(|time| time != attr.mtime)
+            || self.atime.is_some_and(|time| time != attr.atime)
+    }
 }
 
 /// What setting an extended attribute requires of the old one.
@@ -52,13 +67,14 @@ pub enum XattrFlags {
 }
 
 impl Tree {
-    /// Sets attributes, and returns them all. Attributes alone copy no data up.
+    /// Sets attributes, and returns them all. Attributes alone copy no data up. Those of a lent file
+    /// are also set for the file that it covers.
     pub fn set_attr(&self, ino: Ino, set: &SetAttr) -> Result<Attr, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
-        let inode = {
+        let (inode, covered) = {
             let mut state = self.state.lock();
-            state.take_over(self, ino)?;
+            let covered = state.pass_attributes(self, ino, set)?;
             if let Some(size) = set.size {
                 match state.kind(&self.stack, ino)? {
                     FileType::Regular if size > MAX_SIZE => return Err(FsError::FileTooLarge),
@@ -67,31 +83,37 @@ impl Tree {
                     _ => return Err(FsError::Invalid),
                 }
             }
-            state.upper(self, ino)?
+            (state.upper(self, ino)?, covered)
         };
-        {
-            let now = Time::now();
-            let mut body = inode.body.write();
-            if let Some(size) = set.size
-                && let Data::File(content) = &mut body.data
-            {
-                content.truncate(&self.space, size)?;
-                body.mtime = now;
-            }
-            if let Some(mode) = set.mode {
-                self.follow_mode(&inode, &mut body, mode)?;
-                body.mode = mode & 0o7777;
-            }
-            if set.drop_setid && inode.kind != FileType::Directory {
-                body.mode = without_setid(body.mode, set.changed_by_group, body.gid);
-            }
-            body.uid = set.uid.unwrap_or(body.uid);
-            body.gid = set.gid.unwrap_or(body.gid);
-            body.atime = set.atime.unwrap_or(body.atime);
-            body.mtime = set.mtime.unwrap_or(body.mtime);
-            body.ctime = now;
+        if let Some(covered) = covered {
+            self.set_attr_of(&covered, set)?;
         }
+        self.set_attr_of(&inode, set)?;
         if inode.kind == FileType::Directory { self.attr(ino) } else { Ok(inode.attr()) }
+    }
+
+    fn set_attr_of(&self, inode: &Inode, set: &SetAttr) -> Result<(), FsError> {
+        let now = Time::now();
+        let mut body = inode.body.write();
+        if let Some(size) = set.size
+            && let Data::File(content) = &mut body.data
+        {
+            content.truncate(&self.space, size)?;
+            body.mtime = now;
+        }
+        if let Some(mode) = set.mode {
+            self.follow_mode(inode, &mut body, mode)?;
+            body.mode = mode & 0o7777;
+        }
+        if set.drop_setid && inode.kind != FileType::Directory {
+            body.mode = without_setid(body.mode, set.changed_by_group, body.gid);
+        }
+        body.uid = set.uid.unwrap_or(body.uid);
+        body.gid = set.gid.unwrap_or(body.gid);
+        body.atime = set.atime.unwrap_or(body.atime);
+        body.mtime = set.mtime.unwrap_or(body.mtime);
+        body.ctime = now;
+        Ok(())
     }
 
     /// Takes off what [`SetAttr::drop_setid`] does when somebody of the group `group` changes the

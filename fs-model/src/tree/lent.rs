@@ -5,12 +5,19 @@
 //!
 //! Invariants:
 //! - A lent file shows the sandbox's content and stays out of every delta, as a scratch entry does.
-//! - The first change of its content or attributes ends the loan: the inode becomes the image's own
-//!   file, with the content and attributes that were covered, and then changes. If nothing was
-//!   covered, it becomes an empty file with the attributes of the lent one.
+//! - The first change of its content ends the loan: the inode becomes the image's own file, with the
+//!   content and attributes that were covered, and then changes. If nothing was covered, it becomes
+//!   an empty file with the attributes of the lent one.
+//! - A change of mode, owner or times is also made to the covered file, and the loan goes on. If
+//!   nothing is covered, a change of mode or owner ends the loan as one of the content does; one of
+//!   the times alone does not, unless the file is touched: programs set the times of all files that
+//!   they find.
 //! - Removing, replacing or renaming a lent file does so to the covered file.
 //! - A lent file covers a regular file with one name, or nothing.
 
+use std::sync::Arc;
+
+use super::SetAttr;
 use super::dir::{Beneath, Scratch, Slot, Target};
 use super::inode::{Body, Data, Inode, XattrMap};
 use super::names::{NewNode, check_name, new_inode};
@@ -27,7 +34,8 @@ pub(super) struct Loan {
 }
 
 impl Tree {
-    /// Lends a file with `content` at `name`, over a regular file or nothing.
+    /// Lends a file with `content` at `name`, over a regular file or nothing. It has the attributes
+    /// of the file that it covers, and may be executed if `mode` says so.
     ///
     /// # Errors
     /// [`FsError::Busy`] when something else than a regular file with one name is there, or a scratch
@@ -39,7 +47,7 @@ impl Tree {
         mode: u16,
         content: &[u8],
     ) -> Result<Ino, FsError> {
-        let node = NewNode::file(mode, 0, 0);
+        let mut node = NewNode::file(mode, 0, 0);
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
@@ -53,6 +61,7 @@ impl Tree {
             if attr.kind != FileType::Regular || attr.nlink > 1 {
                 return Err(FsError::Busy);
             }
+            node = NewNode::file(attr.mode | mode & 0o111, attr.uid, attr.gid);
         }
         let entry = state.lay_scratch(self, parent, name, &node)?;
         let inode = state.upper(self, entry.ino)?;
@@ -187,6 +196,37 @@ impl State {
                 Ok(())
             }
             None => self.changed_names(tree, dir, Time::now()),
+        }
+    }
+
+    /// Prepares a change of attributes of `ino`: takes over a lent file whose loan the change ends.
+    /// Returns the covered file that has to change too.
+    pub(super) fn pass_attributes(
+        &mut self,
+        tree: &Tree,
+        ino: Ino,
+        set: &SetAttr,
+    ) -> Result<Option<Arc<Inode>>, FsError> {
+        let Some(loan) = self.loan(ino) else { return Ok(None) };
+        let covered = match set.size {
+            None => self.covered(tree, loan.dir, &loan.name)?,
+            Some(_) => None,
+        };
+        match covered {
+            Some(own) if set.changes(&self.attr(&tree.stack, own.ino)?) => {
+                let inode = self.upper(tree, own.ino)?;
+                self.touch(loan.dir);
+                Ok(Some(inode))
+            }
+            Some(_) => Ok(None),
+            None => {
+                let attr = self.attr(&tree.stack, ino)?;
+                let times = SetAttr { mtime: None, atime: None, ..*set };
+                if set.is_touch || times.changes(&attr) {
+                    self.take_over(tree, ino)?;
+                }
+                Ok(None)
+            }
         }
     }
 

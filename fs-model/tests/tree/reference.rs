@@ -454,7 +454,11 @@ impl Model {
         {
             return Err(FsError::Busy);
         }
-        let id = self.lay_scratch(dir, name, &NewNode::file(mode, 0, 0))?;
+        let node = match self.truth(dir, name).map(|truth| &self.objects[truth]) {
+            Some(own) => NewNode::file(own.mode | mode & 0o111, own.uid, own.gid),
+            None => NewNode::file(mode, 0, 0),
+        };
+        let id = self.lay_scratch(dir, name, &node)?;
         self.objects[id].content = content.to_vec();
         self.lent.insert(id);
         Ok(id)
@@ -529,9 +533,11 @@ impl Model {
     }
 
     pub(crate) fn set_attr(&mut self, id: Id, set: &SetAttr) -> Result<(), FsError> {
-        self.check_take_over(id)?;
         if set.size.is_some() {
+            self.check_take_over(id)?;
             self.check_file(id)?;
+        } else if let Some((_, _, Some(covered))) = self.loan(id) {
+            self.set_attr(covered, set)?;
         }
         let object = &mut self.objects[id];
         if let Some(size) = set.size {
