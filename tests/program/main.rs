@@ -13,6 +13,7 @@ mod concurrency;
 mod differential;
 mod discovery;
 mod doctor;
+mod embedded;
 mod fidelity;
 mod initrd_script;
 mod inside;
