@@ -1,6 +1,7 @@
 //! Root file systems that others made, taken into a tree.
 
 mod layers;
+pub mod marks;
 mod tar;
 
 use std::fs::File;

@@ -1,0 +1,181 @@
+//! What a machine does when it boots: first boots, host keys, modules, init.
+
+use serde_json::Value;
+
+use super::archive::Archive;
+use super::{Pair, base, findings, programs::programs};
+
+/// What a lint says, if it finds something.
+fn message(base: &Archive, overlay: &Archive, lint: &str) -> Option<String> {
+    let found = Pair::new(base, &overlay.clone().gzip()).findings(&["--only", lint]);
+    assert!(found.len() < 2, "{found:#?}");
+    Some(found.first()?["message"].as_str().unwrap().to_owned())
+}
+
+const LINK: &str = "etc/systemd/system/multi-user.target.wants/toy.service";
+const INSTALL: &str = "[Install]\nWantedBy=multi-user.target\n";
+
+/// A base with the unit `toy.service`, enabled, and a machine id.
+fn toy(id: Option<&str>) -> Archive {
+    let mut base = base();
+    let unit = format!("[Service]\nExecStart=/usr/bin/demo\n{INSTALL}");
+    base.file("usr/lib/systemd/system/toy.service", unit);
+    base.link(LINK, "/usr/lib/systemd/system/toy.service");
+    if let Some(id) = id {
+        base.file("etc/machine-id", id);
+    }
+    base
+}
+
+#[test]
+fn a_unit_that_a_first_boot_enables_is_found_by_the_rules_of_machine_id_and_presets() {
+    let found = |base: &Archive, make: &dyn Fn(&mut Archive)| {
+        let mut overlay = Archive::new();
+        make(&mut overlay);
+        message(base, &overlay, "works/first-boot")
+    };
+    let off = |overlay: &mut Archive| overlay.gone(LINK);
+    for first in [None, Some("uninitialized\n"), Some("uninitialized")] {
+        let said = found(&toy(first), &off).unwrap();
+        assert!(said.contains("enable toy.service"), "{said}");
+        // It is enabled, as presets have it.
+        assert_eq!(found(&toy(first), &|_| {}), None, "{first:?}");
+    }
+    for other in ["", "0123456789abcdef0123456789abcdef\n"] {
+        assert_eq!(found(&toy(Some(other)), &off), None, "{other:?}");
+        let said = found(&toy(Some(other)), &|overlay| {
+            off(overlay);
+            overlay.gone("etc/machine-id");
+        });
+        assert!(said.unwrap().contains("enable toy.service"), "{other:?}");
+    }
+    let first = toy(None);
+    let rule = |file: &'static str, rule: &'static str| {
+        found(&first, &move |overlay: &mut Archive| {
+            off(overlay);
+            overlay.file("usr/lib/systemd/system-preset/99-all.preset", "disable toy.*\n");
+            overlay.file(&format!("etc/systemd/system-preset/{file}"), rule);
+        })
+    };
+    assert_eq!(rule("00-site.preset", "# nothing\n"), None);
+    assert!(rule("00-site.preset", "enable t?y.service\n").is_some());
+    assert!(rule("99-all.preset", "enable toy.service\n").is_some());
+    assert_eq!(rule("99-b.preset", "enable toy.service\n"), None);
+    let masked = |overlay: &mut Archive| {
+        off(overlay);
+        overlay.link("etc/systemd/system/toy.service", "/dev/null");
+    };
+    assert_eq!(found(&first, &masked), None);
+    // An alias is how it is enabled, too.
+    let alias = |overlay: &mut Archive| {
+        overlay.file(
+            "usr/lib/systemd/system/one.service",
+            "[Service]\nExecStart=/usr/bin/demo\n[Install]\nAlias=two.service\n",
+        );
+        overlay.link("etc/systemd/system/two.service", "/usr/lib/systemd/system/one.service");
+    };
+    assert_eq!(found(&first, &alias), None);
+    // Without a default instance nothing is made of a template.
+    let template = |overlay: &mut Archive| {
+        let unit = format!("[Service]\nExecStart=/usr/bin/demo\n{INSTALL}");
+        overlay.file("usr/lib/systemd/system/one@.service", unit);
+    };
+    assert_eq!(found(&first, &template), None);
+}
+
+#[test]
+fn a_first_boot_disables_units_where_the_distribution_has_full_presets() {
+    let found = |release: &str| {
+        let mut overlay = Archive::new();
+        overlay.file("etc/os-release", release);
+        overlay.file("usr/lib/systemd/system-preset/99-all.preset", "disable *\n");
+        message(&toy(None), &overlay, "works/first-boot")
+    };
+    assert!(
+        found("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n")
+            .unwrap()
+            .contains("disable toy.service")
+    );
+    assert_eq!(found("ID=debian\n"), None);
+}
+
+#[test]
+fn host_keys_are_asked_for_where_a_server_is_started_and_nothing_makes_them() {
+    let server = |make: &dyn Fn(&mut Archive)| {
+        let mut overlay = Archive::new();
+        overlay.program("usr/sbin/sshd", &programs().program);
+        overlay
+            .file("usr/lib/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D\n");
+        overlay.link(
+            "etc/systemd/system/multi-user.target.wants/ssh.service",
+            "/usr/lib/systemd/system/ssh.service",
+        );
+        make(&mut overlay);
+        message(&base(), &overlay, "works/ssh-host-keys").is_some()
+    };
+    let started = |overlay: &mut Archive, exec: &str| {
+        overlay.file("etc/systemd/system/keys.service", format!("[Service]\nExecStart={exec}\n"));
+        overlay.link("etc/systemd/system/multi-user.target.wants/keys.service", "../keys.service");
+    };
+    assert!(server(&|_| {}));
+    assert!(server(&|overlay| started(overlay, "/usr/bin/demo")));
+    assert!(!server(&|overlay| started(overlay, "-/usr/bin/ssh-keygen -A")));
+    assert!(!server(&|overlay| {
+        started(overlay, "/usr/local/bin/keys");
+        overlay.program("usr/local/bin/keys", "#!/bin/sh\nssh-keygen -A\n");
+    }));
+    // A unit that nothing starts makes none.
+    assert!(server(&|overlay| {
+        overlay.file(
+            "etc/systemd/system/keys.service",
+            "[Service]\nExecStart=/usr/bin/ssh-keygen -A\n",
+        );
+    }));
+    assert!(!server(&|overlay| {
+        overlay.file("etc/ssh/ssh_host_rsa_key", "key");
+    }));
+    assert!(!server(&|overlay| {
+        overlay.file("etc/ssh/sshd_config.d/a.conf", "HostKey /run/keys/rsa\n");
+    }));
+    assert!(server(&|overlay| {
+        overlay.file("etc/ssh/sshd_config", "hostkey /srv/none\n");
+        overlay.file("etc/ssh/ssh_host_rsa_key", "key");
+    }));
+    assert!(!server(&|overlay| {
+        overlay.gone("etc/systemd/system/multi-user.target.wants/ssh.service");
+        overlay.entries.retain(|entry| !entry.name.ends_with("wants/ssh.service"));
+    }));
+}
+
+#[test]
+fn an_index_of_modules_of_which_some_are_missing_is_good_to_know() {
+    let mut overlay = Archive::new();
+    let dir = "usr/lib/modules/6.1.0-1";
+    overlay.file(&format!("{dir}/modules.dep"), "kernel/one.ko:\nkernel/two.ko: kernel/one.ko\n");
+    let found = Pair::new(&base(), &overlay.gzip()).findings(&["--only", "works/module-files"]);
+    let [found] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!(
+        (&found["severity"], &found["path"]),
+        (&Value::from("note"), &Value::from(format!("/{dir}")))
+    );
+    assert!(found["message"].as_str().unwrap().contains("1 of the 2 modules"), "{found:#?}");
+}
+
+#[test]
+fn a_whole_root_without_init_is_found_and_an_overlay_may_bring_it() {
+    let mut bare = base();
+    bare.entries.retain(|entry| entry.name != "usr/sbin/init");
+    let mut overlay = Archive::new();
+    overlay.program("usr/sbin/init", &programs().program);
+    let pair = Pair::new(&bare, &overlay.gzip());
+    let found = |arguments: &[&str]| {
+        let said = pair.check(&[&["--json", "--only", "works/needed"], arguments].concat());
+        let found = findings(&said);
+        let paths = found.iter().map(|finding| finding["path"].as_str().unwrap().to_owned());
+        paths.collect::<Vec<_>>()
+    };
+    assert_eq!(found(&["--whole", "base.cpio"]), ["/sbin/init"]);
+    assert_eq!(found(&["base.cpio"]), ["/sbin/init"]);
+    assert_eq!(found(&["--whole", "base.cpio", "o.cpio.gz"]), [""; 0]);
+    assert_eq!(found(&["base.cpio", "o.cpio.gz"]), [""; 0]);
+}
