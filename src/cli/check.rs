@@ -288,8 +288,11 @@ fn of_project(
     }
     let beneath = if args.whole { 0 } else { images.len() };
     images.push(output.clone());
-    let kernel = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
-    let kernel = kernel.map(|parts| parts.kernel).filter(|kernel| kernel.exists());
+    let parts = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
+    let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
+    let kernel = kernel.filter(|kernel| kernel.exists());
+    // Once for all that boots with it.
+    let initrd = initrd.filter(|initrd| member.kind() == "base" && initrd.exists());
     let check = &member.image.check;
     let silences = check.skip.iter().map(|skip| Silence {
         lint: skip.lint.clone(),
@@ -305,6 +308,7 @@ fn of_project(
         beneath,
         other_base: args.base.is_some(),
         kernel: request.kernel.clone().or(kernel),
+        initrd,
         budget: Budget { size: check.size, ram: check.ram },
         selection,
     })

@@ -21,6 +21,7 @@ mod inspect;
 mod library;
 mod listing;
 mod looking;
+mod machines;
 mod manuals;
 mod mounting;
 mod native;

@@ -205,6 +205,17 @@ pub(super) static CONTAINER: Lint = Lint {
     mend: "delete it; `from:` of a base leaves it out",
 };
 
+pub(super) static DRIVERS: Lint = Lint {
+    name: "works/drivers",
+    severity: Severity::Note,
+    summary: "a kernel without drivers of physical machines",
+    why: "Its modules drive virtual machines and none of the usual physical network cards (e1000e, igb, \
+          ixgbe, tg3, r8169) and disks (ahci, megaraid_sas, mpt3sas): a physical machine that boots it \
+          finds no network. Debian's linux-image-cloud-amd64 is such a kernel. The modules of the root \
+          are looked at, and those of the project's initrd when a base is checked.",
+    mend: "install linux-image-amd64 instead, if physical machines are to boot it",
+};
+
 pub(super) static OWNER: Lint = Lint {
     name: "works/owner",
     severity: Severity::Warning,

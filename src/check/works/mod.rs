@@ -2,6 +2,7 @@
 //! still does.
 
 mod container;
+mod drivers;
 mod elf;
 mod links;
 mod lints;
@@ -50,6 +51,7 @@ pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&KERNEL_MODULES], run: modules::modules },
     Pass { lints: &[&MODULE_INDEX], run: modules::indices },
     Pass { lints: &[&MODULE_FILES], run: modules::files },
+    Pass { lints: &[&DRIVERS], run: drivers::drivers },
     Pass { lints: &[&OWNER], run: owners::owners },
     Pass { lints: &[&INTERPRETER], run: scripts::interpreters },
     Pass { lints: &[&PAM_MODULE], run: pam::modules },

@@ -247,6 +247,10 @@ fn works() -> Vec<Case> {
         with("works/module-files", "/usr/lib/modules/6.1.0-1", |overlay| {
             overlay.gone("usr/lib/modules/6.1.0-1/kernel/one.ko");
         }),
+        with("works/drivers", "/usr/lib/modules/6.1.0-2", |overlay| {
+            let dir = "usr/lib/modules/6.1.0-2";
+            overlay.file(&format!("{dir}/modules.builtin"), "kernel/drivers/net/virtio_net.ko\n");
+        }),
         with("works/first-boot", "/etc/machine-id", |overlay| {
             overlay.file("etc/systemd/system/tool.service", INSTALLABLE);
         }),

@@ -44,7 +44,12 @@ pub(in crate::check::works) fn first_boot(
     findings: &mut Findings<'_>,
 ) -> Result<(), Stopped> {
     let roots = context.roots()?;
-    if reach(&roots.view, b"lib/systemd/systemd")?.is_none() {
+    // A root without systemd, to which an overlay may add it, has a machine id if it is for one.
+    let has_id = |view: &View| reach(view, MACHINE_ID).map(|id| id.is_some());
+    let is_used = reach(&roots.view, b"lib/systemd/systemd")?.is_some()
+        || has_id(&roots.view)?
+        || roots.below.as_ref().map(has_id).transpose()?.unwrap_or(false);
+    if !is_used {
         return Ok(());
     }
     let Some(cause) = cause(&roots.view)? else { return Ok(()) };
