@@ -1,5 +1,11 @@
 //! What a machine does when it boots: first boots, host keys, modules, init.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::Value;
 
 use super::archive::Archive;
@@ -178,4 +184,143 @@ fn a_whole_root_without_init_is_found_and_an_overlay_may_bring_it() {
     assert_eq!(found(&["base.cpio"]), ["/sbin/init"]);
     assert_eq!(found(&["--whole", "base.cpio", "o.cpio.gz"]), [""; 0]);
     assert_eq!(found(&["base.cpio", "o.cpio.gz"]), [""; 0]);
+}
+
+/// A small generator (splitmix64): a seed gives the same root everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+const UNITS: [&str; 6] =
+    ["a.service", "b.service", "ab.socket", "c@.service", "d.timer", "e-x.service"];
+
+/// A root with a few units, some of them enabled or masked, and rules of presets.
+fn random_root(random: &mut Random, root: &Path) {
+    let (ours, theirs) = (root.join("etc/systemd/system"), root.join("usr/lib/systemd/system"));
+    for dir in [&ours, &theirs] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    fs::create_dir_all(root.join("usr/lib/systemd/system-preset")).unwrap();
+    fs::create_dir_all(root.join("etc/systemd/system-preset")).unwrap();
+    fs::create_dir_all(ours.join("multi-user.target.wants")).unwrap();
+    fs::create_dir_all(theirs.join("other.target.wants")).unwrap();
+    fs::write(root.join("usr/lib/systemd/systemd"), "").unwrap();
+    symlink("usr/lib", root.join("lib")).unwrap();
+    for unit in UNITS {
+        let (stem, kind) = unit.split_once('.').unwrap();
+        let section = match kind {
+            "socket" => "[Socket]\nListenStream=/run/x\nService=a.service\n",
+            "timer" => "[Timer]\nOnBootSec=1\nUnit=a.service\n",
+            _ => "[Service]\nExecStart=/bin/true\n",
+        };
+        let install = random.pick(&[
+            "",
+            "[Install]\nWantedBy=multi-user.target\n",
+            "[Install]\nWantedBy=multi-user.target other.target\n",
+            "[Install]\nRequiredBy=other.target\n",
+            "[Install]\nAlias=ALIAS\n",
+        ]);
+        let alias = format!("alias-{stem}.{kind}");
+        let mut install = install.replace("ALIAS", &alias);
+        if stem.ends_with('@') && !install.is_empty() && random.below(2) == 0 {
+            install += "DefaultInstance=x\n";
+        }
+        fs::write(theirs.join(unit), format!("{section}{install}")).unwrap();
+        let name = unit.replace("@.", "@x.");
+        let _ = match random.below(8) {
+            0 => symlink("/dev/null", ours.join(unit)),
+            1 | 2 => symlink(theirs.join(unit), ours.join("multi-user.target.wants").join(name)),
+            3 => symlink("../".to_owned() + unit, theirs.join("other.target.wants").join(name)),
+            _ => Ok(()),
+        };
+    }
+    for (dir, file) in [("usr/lib", "90-a"), ("usr/lib", "50-b"), ("etc", "90-a"), ("etc", "70-c")]
+    {
+        let mut text = String::new();
+        for _ in 0..random.below(3) {
+            let policy = random.pick(&["enable", "disable", "# enable", "disable"]);
+            let pattern = random.pick(&["*", "a*", "?.service", "[bc]*", "*.timer", "e-x.service"]);
+            text += &format!("{policy} {pattern}\n");
+        }
+        if random.below(2) == 0 {
+            fs::write(root.join(format!("{dir}/systemd/system-preset/{file}.preset")), text)
+                .unwrap();
+        }
+    }
+}
+
+/// The links in /etc: directory and name, `multi-user.target.wants/a.service`.
+fn links(root: &Path) -> BTreeSet<String> {
+    let ours = root.join("etc/systemd/system");
+    let mut found = BTreeSet::new();
+    for dir in fs::read_dir(&ours).unwrap().map(|entry| entry.unwrap().path()) {
+        let below = dir.is_dir().then(|| fs::read_dir(&dir).unwrap());
+        let below = below.into_iter().flatten().map(|entry| entry.unwrap().path());
+        for path in below.chain([dir.clone()]).filter(|path| path.is_symlink()) {
+            found.insert(path.strip_prefix(&ours).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    found
+}
+
+/// systemctl enables what a first boot would; what it would link in /usr/lib already is no change.
+#[test]
+fn a_first_boot_enables_what_systemctl_does_by_presets() {
+    let mut random = Random(3);
+    let mut changed = 0;
+    for round in 0..150 {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        random_root(&mut random, &root);
+        let said =
+            super::run(folder.path(), &["--whole", "--json", "--only", "works/first-boot", "root"]);
+        let found = findings(&said);
+        let message = found.first().map_or("", |finding| finding["message"].as_str().unwrap());
+        let ours: BTreeSet<&str> = message
+            .rsplit_once("presets enable ")
+            .map_or_else(BTreeSet::new, |(_, names)| names.split(", ").collect());
+
+        let before = links(&root);
+        let output = Command::new("systemctl")
+            .args(["preset-all", "--preset-mode=enable-only", "--quiet", "--root"])
+            .arg(&root)
+            .output()
+            .expect("systemctl is there: tests/set-up.sh installs systemd");
+        let after = links(&root);
+        let new: BTreeSet<&String> = after.difference(&before).collect();
+        let is_static = |link: &str| root.join("usr/lib/systemd/system").join(link).is_symlink();
+        let mut theirs = BTreeSet::new();
+        for unit in UNITS {
+            let text = fs::read_to_string(root.join("usr/lib/systemd/system").join(unit)).unwrap();
+            let (stem, kind) = unit.split_once('.').unwrap();
+            let names = [unit.replace("@.", "@x."), format!("alias-{stem}.{kind}")];
+            let of_unit: Vec<_> = after
+                .iter()
+                .filter(|link| names.iter().any(|name| link.rsplit('/').next() == Some(name)))
+                .collect();
+            // One that was enabled in part stays so for us.
+            let was_enabled = of_unit.iter().any(|link| {
+                before.contains(*link) && text.contains(link.split(".wants").next().unwrap())
+            }) || of_unit.iter().any(|link| is_static(link));
+            if of_unit.iter().any(|link| new.contains(link)) && !was_enabled {
+                theirs.insert(unit);
+            }
+        }
+        changed += theirs.len();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(ours, theirs, "round {round}: {message}\n{new:?}\n{said}");
+    }
+    assert!(changed > 100, "only {changed} units were enabled in all rounds");
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::allowance::{Allowance, FILE, LINE};
-use super::load::{Unit, Units, template};
+use super::load::{Unit, Units};
 use crate::check::context::{Context, reach, text};
 use crate::check::works::lints::FIRST_BOOT;
 use crate::check::{Finding, Findings, Stopped};
@@ -120,17 +120,15 @@ impl Changes {
             .lines()
             .filter(|line| line.starts_with("ID=") || line.starts_with("ID_LIKE="))
             .any(|line| ["fedora", "rhel", "centos"].iter().any(|name| line.contains(name)));
-        let enabled: BTreeSet<String> = units
-            .wanted
-            .iter()
-            .flat_map(|(_, name)| [Some(name.clone()), template(name)])
-            .flatten()
-            .collect();
+        // By the directory and the name of the link: `multi-user.target.wants/cron.service`.
+        let enabled: BTreeSet<&[u8]> =
+            units.wanted.iter().filter_map(|(link, _)| last_two(&link.path)).collect();
         let mut changes = Changes::default();
         for unit in units.iter() {
             let Some(install) = Install::of(unit) else { continue };
-            let is_enabled = enabled.contains(&unit.name)
-                || install.aliases.iter().any(|alias| units.has_file(alias));
+            let is_enabled =
+                install.paths.iter().filter_map(|path| last_two(path)).any(|l| enabled.contains(l))
+                    || install.aliases.iter().any(|alias| units.has_file(alias));
             let policy = rules.iter().find(|rule| matches(&rule.pattern, &unit.name));
             match policy.map_or(Policy::Enable, |rule| rule.policy) {
                 Policy::Enable if !is_enabled => {
@@ -144,6 +142,12 @@ impl Changes {
         }
         Ok(changes)
     }
+}
+
+/// The last two names of a path.
+fn last_two(path: &[u8]) -> Option<&[u8]> {
+    let mut slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
+    slashes.nth(1).map(|(at, _)| &path[at + 1..])
 }
 
 /// What enabling a unit makes.
@@ -163,13 +167,16 @@ impl Install {
         };
         let name = match unit.name.split_once("@.") {
             // Without an instance there is nothing to start.
-            Some((stem, kind)) => format!("{stem}@{}.{kind}", words("DefaultInstance").last()?),
-            None => unit.name.clone(),
+            Some((stem, kind)) => {
+                words("DefaultInstance").last().map(|instance| format!("{stem}@{instance}.{kind}"))
+            }
+            None => Some(unit.name.clone()),
         };
         let mut paths = Vec::new();
         for (key, end) in
             [("WantedBy", "wants"), ("RequiredBy", "requires"), ("UpheldBy", "upholds")]
         {
+            let Some(name) = &name else { continue };
             for by in words(key) {
                 paths.push(join(&join(DIR, format!("{by}.{end}").as_bytes()), name.as_bytes()));
             }
