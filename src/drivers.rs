@@ -2,9 +2,9 @@
 //!
 //! Kernels for virtual machines (Debian's `linux-image-cloud-amd64`) have none of the drivers that
 //! nearly every physical machine needs for its network card and disks. Some of their drivers are
-//! for hardware that clouds hand to virtual machines (mlx5_core, nvme): those say nothing.
+//! for hardware that clouds hand to virtual machines (mlx5_core, nvme): those do not count.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use provisioners::machine::{Kind, Machine, MachineError};
 
@@ -39,7 +39,7 @@ const VIRTUAL: [&str; 4] = ["virtio_net", "virtio_blk", "virtio_pci", "virtio_sc
 /// The most of a list of built-in modules that is read.
 const MAX_LIST: usize = 4 << 20;
 
-/// What a kernel lacks, in words that follow its name.
+/// The predicate of a message about a kernel for virtual machines.
 pub const LACK: &str = "has no driver of the usual physical network cards and disks (e1000e, igb, \
                         ixgbe, tg3, r8169; ahci, megaraid_sas, mpt3sas): it is for virtual machines";
 
@@ -107,52 +107,60 @@ pub fn of_view(view: &View) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
     Ok(kernels)
 }
 
-/// The kernels of a root that is being provisioned: their versions, what drivers they have, and
-/// whether the layers had them already.
+/// The versions of kernels that drive virtual machines only, in a root during provisioning; `new`
+/// leaves out those that the layers below have already.
 ///
 /// # Errors
-/// What cannot be read.
-pub fn of_machine(machine: &dyn Machine) -> Result<Vec<(String, Drivers, bool)>, MachineError> {
-    let mut kernels = Vec::new();
-    for place in MODULES {
-        let place = Path::new("/").join(place);
-        if !kernels.is_empty() || machine.stat(&place)?.is_none() {
+/// When a file or directory cannot be read.
+pub fn virtual_only(machine: &dyn Machine, new: bool) -> Result<Vec<String>, MachineError> {
+    let Some(place) = place(machine)? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for kernel in machine.list(&place)? {
+        let dir = place.join(&kernel.name);
+        let is_below = |path: &Path| machine.read_below(path).map(|content| content.is_some());
+        if kernel.kind != Kind::Directory || new && is_below(&dir.join("modules.builtin"))? {
             continue;
         }
-        for kernel in machine.list(&place)? {
-            let dir = place.join(&kernel.name);
-            if kernel.kind != Kind::Directory {
-                continue;
-            }
-            let mut drivers = Drivers::default();
-            let mut a_module = None;
-            let mut pending = vec![dir.clone()];
-            while let Some(dir) = pending.pop() {
-                for entry in machine.list(&dir)? {
-                    match entry.kind {
-                        Kind::Directory => pending.push(dir.join(&entry.name)),
-                        Kind::File => {
-                            let name = entry.name.to_string_lossy();
-                            drivers.note(&name);
-                            if a_module.is_none() && name.contains(".ko") {
-                                a_module = Some(dir.join(&entry.name));
-                            }
-                        }
-                        _ => {}
+        let mut drivers = Drivers::default();
+        let mut a_module = None;
+        let mut pending = vec![dir.clone()];
+        while let Some(dir) = pending.pop() {
+            for entry in machine.list(&dir)? {
+                let name = entry.name.to_string_lossy();
+                match entry.kind {
+                    Kind::Directory => pending.push(dir.join(&entry.name)),
+                    Kind::File if name.contains(".ko") => {
+                        drivers.note(&name);
+                        a_module = a_module.or_else(|| Some(dir.join(&entry.name)));
                     }
+                    _ => {}
                 }
             }
-            if let Some(list) = machine.read(&dir.join("modules.builtin"))? {
-                drivers.note_built_in(&list);
-            }
-            let of_layers = match a_module {
-                Some(module) => machine.read_below(&module)?.is_some(),
-                None => false,
-            };
-            kernels.push((kernel.name.to_string_lossy().into_owned(), drivers, of_layers));
+        }
+        if let Some(list) = machine.read(&dir.join("modules.builtin"))? {
+            drivers.note_built_in(&list);
+        }
+        let is_known = match a_module {
+            Some(module) if new => is_below(&module)?,
+            _ => false,
+        };
+        if drivers.are_virtual_only() && !is_known {
+            found.push(kernel.name.to_string_lossy().into_owned());
         }
     }
-    Ok(kernels)
+    found.sort();
+    Ok(found)
+}
+
+/// The directory of modules of a root.
+fn place(machine: &dyn Machine) -> Result<Option<PathBuf>, MachineError> {
+    for place in MODULES {
+        let place = Path::new("/").join(place);
+        if machine.stat(&place)?.is_some() {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
 /// How many paths a message names.
 const NAMED: usize = 8;
 
-/// Reports what was left out of a root that was taken in.
+/// Reports the paths that were removed from an imported root.
 fn report_removed(paths: &[Vec<u8>]) {
     if paths.is_empty() {
         return;

@@ -265,19 +265,12 @@ impl<'a> Job<'a> {
     /// Warns of kernels that are new in the root, or go into an initrd, and that drive virtual
     /// machines only.
     fn warn_of_drivers(&self, machine: &RootMachine<'_>) -> Result<(), Failure> {
-        let kernels = drivers::of_machine(machine).map_err(|e| Failure::Error(1, Box::new(e)))?;
-        let mut virtual_only: Vec<String> = kernels
-            .into_iter()
-            .filter(|(_, drivers, of_layers)| {
-                drivers.are_virtual_only() && (self.is_initrd || !of_layers)
-            })
-            .map(|(version, ..)| version)
-            .collect();
-        virtual_only.sort();
-        if !virtual_only.is_empty() {
+        let kernels = drivers::virtual_only(machine, !self.is_initrd)
+            .map_err(|e| Failure::Error(1, Box::new(e)))?;
+        if !kernels.is_empty() {
             say(&format!(
                 "warning: the kernel {} {}; linux-image-amd64 drives both",
-                virtual_only.join(", "),
+                kernels.join(", "),
                 drivers::LACK
             ));
         }

@@ -21,7 +21,7 @@ use crate::look::{Node, Place, View};
 /// Where the base begins in its file.
 #[derive(Debug, Default, Args)]
 pub(super) struct BaseOffset {
-    /// The byte of its file at which the base begins; FILE@BYTES says the same for any image
+    /// Byte offset of the base in its file; FILE@BYTES gives the offset of any image
     #[arg(long, value_name = "BYTES", value_parser = offset)]
     offset: Option<u64>,
 }

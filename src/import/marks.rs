@@ -1,4 +1,4 @@
-//! What a running container leaves in its root file system, and what a machine must not have of it.
+//! Files that a running container leaves in its root file system, and that a machine must not have.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::{ImportError, at};
 pub struct Mark {
     /// Without a leading slash.
     path: &'static str,
-    /// What programs take it for.
+    /// The reason why programs see a container.
     pub meaning: &'static str,
 }
 
@@ -43,12 +43,12 @@ pub fn mark(path: &[u8]) -> Option<&'static Mark> {
     MARKS.iter().find(|mark| mark.path.as_bytes() == path)
 }
 
-/// Removes from a tree that was taken in what only a running container has: the marks, sockets
-/// (without a process that listens), and what is in /proc and /sys. Gives the paths that were
-/// removed, of a directory it alone, in order.
+/// Removes from an imported tree the files that only a running container or system has: the marks,
+/// sockets (no process listens to them), and the content of /proc and /sys. Returns the removed
+/// paths in order, a directory without its content.
 ///
 /// # Errors
-/// What the tree refuses.
+/// When the tree refuses a change.
 pub fn remove(tree: &Tree) -> Result<Vec<Vec<u8>>, ImportError> {
     let mut sweep = Sweep { tree, removed: BTreeSet::new() };
     sweep.directory(&mut Vec::new(), Ino::ROOT, false)?;
@@ -61,7 +61,7 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Looks at what is in a directory, and removes `all` of it, or what is to be removed.
+    /// Removes entries of a directory: `all` of them, or those that only a running system has.
     fn directory(&mut self, path: &mut Vec<u8>, dir: Ino, all: bool) -> Result<(), ImportError> {
         let mut names = Vec::new();
         let listed = self.tree.read_dir(dir, 0, |item| {

@@ -29,7 +29,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Looks for squashfs images in a file that is none itself. An image is one that can be opened:
+    /// Looks for squashfs images in a file that does not begin with one. An image must open:
     /// its superblock makes sense, its tables are within the file, and its root is a directory.
     pub(super) fn find(file: &ImageFile) -> Option<Embedded> {
         let bytes = file.as_ref();

@@ -90,7 +90,7 @@ pub(super) fn head(path: &Path) -> Vec<u8> {
         && let Ok(mut file) = std::fs::File::open(&file)
         && file.seek(SeekFrom::Start(offset)).is_ok()
     {
-        // After an error the head is what was read before it.
+        // After an error the head has the bytes that were read before it.
         let _ = file.take(sif::HEADER as u64).read_to_end(&mut head);
     }
     head

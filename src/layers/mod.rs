@@ -134,8 +134,12 @@ const SQUASHFS: &[u8] = b"hsqs";
 /// The magic numbers of archives: plain, gzip, zstd.
 const ARCHIVES: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 
-/// Whether this is a file that begins as a layer does, or a SIF file.
+/// Whether this is a regular file that begins as a layer does, or a SIF file. Block devices are not
+/// opened: the shell's completion asks for all files of a folder, and opening one can take long.
 pub fn is_image(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
     let head = file::head(path);
     let is_layer = [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic));
     is_layer || sif::is_sif(&head)

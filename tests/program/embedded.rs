@@ -41,7 +41,7 @@ fn an_offset_names_an_image_within_a_file_wherever_images_are_taken() {
         run(&["check", "--only", "lean", &named]).ok();
         run(&["extract", &named, "-C", "out"]).ok();
         assert_eq!(fs::read(stage.out(who).join("out/alpha")).unwrap(), b"one\n");
-        // What would be written over is the file, whatever the offset.
+        // The output would overwrite the file of the layer.
         let save = ["run", "--save", base, "--format", "cpio", &named, "--", "true"];
         run(&save).code(2).says(&["disk.img", "layer"]);
     }
@@ -80,7 +80,7 @@ fn image_files_take_offsets_and_see_a_change_of_the_file() {
 }
 
 #[test]
-fn a_file_that_holds_images_is_an_error_that_says_how_to_name_them() {
+fn the_error_for_a_file_with_images_inside_names_them() {
     let stage = Stage::new();
     let image = image(&stage);
     let sized = image.len();
@@ -97,7 +97,7 @@ fn a_file_that_holds_images_is_an_error_that_says_how_to_name_them() {
     list(&two).code(2).says(&["bytes 512, ", &second, &format!("{}@512", two.display())]);
 
     // A name that is taken by a file is not the one to use.
-    stage.write("two@512", "of somebody else");
+    stage.write("two@512", "another file");
     list(&two).code(2).says(&[&format!("write {}@0512", two.display())]);
     assert_eq!(list(&stage.path("two@0512")).ok().text(), "alpha\n");
 
@@ -114,7 +114,7 @@ fn a_file_that_holds_images_is_an_error_that_says_how_to_name_them() {
 }
 
 #[test]
-fn a_block_device_is_read_and_a_user_without_the_right_is_told_what_to_do() {
+fn a_block_device_is_read_or_the_error_names_the_command_that_copies_it() {
     let stage = Stage::new();
     let image = image(&stage);
     inside(&stage, "disk.img", 32_768, &image);

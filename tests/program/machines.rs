@@ -1,4 +1,4 @@
-//! What a base or an initrd is not to have, or to lack, on the machines that boot it.
+//! Images that machines boot: marks of containers, kernels for virtual machines.
 
 use std::fs;
 
@@ -114,7 +114,7 @@ fn a_kernel_for_virtual_machines_is_warned_of_once_where_it_is_put_in() {
         let out = stage.out(who).join("over.cpio").display().to_string();
         let build = ["build", &file("over.yml"), "-o", &out];
         assert_eq!(warned(who, &build), 1);
-        // What is in the base already is no news.
+        // The layers have this kernel already.
         let again = format!(
             "base: {base}\noverlays: [{out}]\nprovisioner: own\noutput: again.cpio\n{cleanup}"
         );

@@ -18,9 +18,9 @@ pub struct ImageLocation {
 impl ImageLocation {
     /// The place that a path names.
     ///
-    /// A path that exists is the whole file, also when it ends in `@` and digits. Otherwise what is
-    /// after the last `@` is an offset, when it is a number and the path before it exists: decimal,
-    /// hexadecimal (`0x8000`), or with a unit (`32K`).
+    /// A path that exists is the whole file, also when it ends in `@` and digits. Otherwise
+    /// the text after the last `@` is an offset, if it is a number and the path before it exists:
+    /// decimal, hexadecimal (`0x8000`), or with a unit (`32K`).
     pub fn of(path: &Path) -> ImageLocation {
         let whole = || ImageLocation { file: path.to_owned(), offset: 0 };
         if path.symlink_metadata().is_ok() {

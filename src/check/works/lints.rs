@@ -39,8 +39,7 @@ pub(super) static NEEDED_GONE: Lint = Lint {
           and /etc/group nobody has a name, not even root; without default.target systemd has \
           nothing to boot into, and without /var/lib/dpkg/status no package is installed, as far as \
           apt and dpkg know.",
-    mend: "keep it: look for what deletes it when the overlay is made; or install it: systemd-sysv \
-           has /sbin/init",
+    mend: "keep it: find the step that deletes it; or install it: systemd-sysv has /sbin/init",
 };
 
 pub(super) static SHUT: Lint = Lint {
@@ -173,8 +172,8 @@ pub(super) static MODULE_FILES: Lint = Lint {
 pub(super) static FIRST_BOOT: Lint = Lint {
     name: "works/first-boot",
     severity: Severity::Warning,
-    summary: "each boot is a first boot, which undoes what was enabled or disabled",
-    why: "When /etc/machine-id is missing or says `uninitialized`, systemd takes a boot for the first \
+    summary: "each boot is a first boot, which enables or disables units again",
+    why: "When /etc/machine-id is missing or contains `uninitialized`, systemd takes a boot for the first \
           one (machine-id(5)) and applies its presets: units that the image disables are enabled, \
           since a unit without a rule is enabled by default, and on Fedora and its relatives units \
           are disabled as well. A machine that boots an image keeps nothing, so this happens at each \

@@ -8,14 +8,14 @@ use crate::look::{Node, View};
 
 /// Units of the server, by the names that distributions use.
 const UNITS: [&str; 4] = ["ssh.service", "sshd.service", "ssh.socket", "sshd.socket"];
-/// What a unit or a script that makes host keys has in its text.
+/// Words in the text of units and scripts that make host keys.
 const MAKERS: [&[u8]; 5] =
     [b"ssh-keygen", b"sshd-keygen", b"ssh_host_", b"reconfigure openssh-server", b"cloud-init"];
 /// The most bytes of a program or configuration file that are read.
 const MAX_TEXT: usize = 256 << 10;
 /// The most programs of units that are looked into.
 const MAX_PROGRAMS: usize = 1000;
-/// What is made while the machine boots.
+/// Directories that the machine fills while it boots.
 const LATER: [&str; 3] = ["/run/", "/var/run/", "/tmp/"];
 
 pub(super) fn host_keys(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {

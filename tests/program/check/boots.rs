@@ -1,4 +1,4 @@
-//! What a machine does when it boots: first boots, host keys, modules, init.
+//! Lints of the boot of a machine: first boots, host keys, modules, init.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::archive::Archive;
 use super::{Pair, base, findings, programs::programs};
 
-/// What a lint says, if it finds something.
+/// The message of a lint's finding, if there is one.
 fn message(base: &Archive, overlay: &Archive, lint: &str) -> Option<String> {
     let found = Pair::new(base, &overlay.clone().gzip()).findings(&["--only", lint]);
     assert!(found.len() < 2, "{found:#?}");
@@ -154,7 +154,7 @@ fn host_keys_are_asked_for_where_a_server_is_started_and_nothing_makes_them() {
 }
 
 #[test]
-fn an_index_of_modules_of_which_some_are_missing_is_good_to_know() {
+fn an_index_with_some_missing_modules_is_a_note() {
     let mut overlay = Archive::new();
     let dir = "usr/lib/modules/6.1.0-1";
     overlay.file(&format!("{dir}/modules.dep"), "kernel/one.ko:\nkernel/two.ko: kernel/one.ko\n");
@@ -275,7 +275,8 @@ fn links(root: &Path) -> BTreeSet<String> {
     found
 }
 
-/// systemctl enables what a first boot would; what it would link in /usr/lib already is no change.
+/// `systemctl preset-all` applies the presets as a first boot does. A unit that is enabled in part
+/// or by a link in /usr/lib counts as enabled.
 #[test]
 fn a_first_boot_enables_what_systemctl_does_by_presets() {
     let mut random = Random(3);

@@ -2,7 +2,7 @@
 //!
 //! The rules are those of machine-id(5), "First Boot Semantics", and of systemd.preset(5). A machine
 //! that boots an image from the network writes nothing back, so that each of its boots is a first
-//! boot where the image says so: systemd then applies the presets to all units. Debian's enables
+//! boot if the image makes it one: systemd then applies the presets to all units. Debian's enables
 //! units only; Fedora and its relatives build systemd with `first-boot-full-preset`, which disables
 //! some as well.
 
@@ -88,7 +88,8 @@ pub(in crate::check::works) fn first_boot(
     Ok(())
 }
 
-/// Why systemd takes a boot of this root for a first boot, if it does. An empty file is none.
+/// The reason why systemd takes a boot of this root for a first boot, if it does. With an empty
+/// file it does not.
 fn cause(view: &View) -> Result<Option<&'static str>, Stopped> {
     let Some(file) = reach(view, MACHINE_ID)? else { return Ok(Some("it is missing")) };
     if !file.is_file() {
@@ -150,7 +151,7 @@ fn last_two(path: &[u8]) -> Option<&[u8]> {
     slashes.nth(1).map(|(at, _)| &path[at + 1..])
 }
 
-/// What enabling a unit makes.
+/// The links that enabling a unit creates.
 struct Install {
     /// The links.
     paths: Vec<Vec<u8>>,
@@ -254,7 +255,7 @@ fn matches(pattern: &str, name: &str) -> bool {
             Some(b'[') => match set(&pattern[at + 1..], name[in_name]) {
                 Some((true, length)) => Some(at + 1 + length),
                 Some((false, _)) => None,
-                // A bracket that is not closed stands for itself.
+                // An unclosed bracket matches itself.
                 None => (name[in_name] == b'[').then_some(at + 1),
             },
             Some(&byte) => (byte == name[in_name]).then_some(at + 1),
