@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod diff;
 pub mod doctor;
+pub mod drivers;
 pub mod extract;
 pub mod fuse;
 pub mod import;

@@ -269,6 +269,34 @@ fn a_lookup_in_a_large_directory_reads_a_small_part_of_it() {
 }
 
 #[test]
+fn a_lookup_in_a_directory_of_exact_size_finds_the_last_name_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    for (folder, names) in [("one", 1), ("several-runs", 600), ("with-an-index", 3000)] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+        (0..names).for_each(|n| fs::write(tree.join(format!("{folder}/{n:06}")), "").unwrap());
+    }
+    fs::create_dir(tree.join("empty")).unwrap();
+    let image = fs::read(mksquashfs(&tree, dir.path().join("image"), &["-noI"])).unwrap();
+    for cut in 0..=3 {
+        let mut image = image.clone();
+        squashfs_support::change_directory_sizes(&mut image, |size| size - cut);
+        let layer = squashfs_support::open_bytes(image).unwrap();
+        for (folder, names) in [("one", 1), ("several-runs", 600), ("with-an-index", 3000)] {
+            let folder = find(&layer, folder);
+            let found = |name: &str| layer.lookup(folder, name.as_bytes()).unwrap().is_some();
+            assert_eq!(layer.read_dir(folder).unwrap().len(), names, "size less {cut}");
+            assert!(found("000000") && found(&format!("{:06}", names - 1)), "size less {cut}");
+            // After the last name the listing of another directory begins.
+            assert!(!found("empty") && !found("zzz") && !found("0"), "size less {cut}");
+        }
+        let empty = find(&layer, "empty");
+        assert_eq!(layer.read_dir(empty).unwrap(), []);
+        assert_eq!(layer.lookup(empty, b"zzz").unwrap(), None);
+    }
+}
+
+#[test]
 fn opening_reads_the_superblock_and_one_metadata_block() {
     let (_, image) = squashfs_support::small_images().swap_remove(2);
     let layer = squashfs_support::open_bytes(image).unwrap();

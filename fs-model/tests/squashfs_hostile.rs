@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use fs_model::FileType;
 use fs_model::error::{LayerError, LayerErrorKind};
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
-use squashfs_support::{NAME, Random, SMALL, mksquashfs, open_bytes, small_images, walk};
+use squashfs_support::{
+    NAME, Random, SMALL, change_directory_sizes, mksquashfs, open_bytes, small_images, walk,
+};
 
 /// Counts what Rust code allocates, and remembers the peak.
 struct Counting;
@@ -301,6 +303,33 @@ fn a_directory_that_contains_itself_is_just_a_directory() {
     }
     assert_eq!(at, sub);
     walk(&layer, &SMALL).unwrap();
+}
+
+#[test]
+fn directory_sizes_of_any_value_give_whole_runs_or_an_error() {
+    let (_, image) = small_images().pop().unwrap();
+    let paths = |image: Vec<u8>| {
+        walk(&open_bytes(image).unwrap(), &SMALL)
+            .map(|seen| seen.into_iter().map(|seen| seen.path).collect::<Vec<_>>())
+    };
+    let all = paths(image.clone()).unwrap();
+    for cut in 0..=20 {
+        let mut exact = image.clone();
+        change_directory_sizes(&mut exact, |size| size.saturating_sub(cut));
+        assert_eq!(paths(exact).unwrap(), all, "sizes less {cut}");
+    }
+    let mut random = Random(9);
+    for _ in 0..300 {
+        let mut any = image.clone();
+        let bits = 2 + random.below(31);
+        change_directory_sizes(&mut any, |size| match random.below(3) {
+            0 => size,
+            1 => size.saturating_add(random.below(1 << bits) as u32),
+            _ => random.below(1 << bits) as u32,
+        });
+        survives(any);
+    }
+    assert_memory_stayed_bounded();
 }
 
 #[test]

@@ -19,7 +19,7 @@ use fs_model::layer::squashfs::SquashfsLayer;
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
 use fs_model::{Device, FileType};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use squashfs_support::{COMPRESSORS, Random, mksquashfs, open};
+use squashfs_support::{COMPRESSORS, Random, change_directory_sizes, mksquashfs, open};
 
 /// Whether mounting is possible. CI runs as root, where this is always so.
 fn may_mount() -> bool {
@@ -373,6 +373,41 @@ fn fragments_everywhere_or_nowhere_and_uncompressed_tables_read_as_the_kernel_do
     for (i, options) in variants.iter().enumerate() {
         let image = mksquashfs(&tree, dir.path().join(format!("image-{i}")), options);
         assert_agrees_with_the_kernel(&image, dir.path().join(format!("mount-{i}")));
+        fs::remove_file(image).unwrap();
+    }
+}
+
+/// tar2sqfs before 1.1.3 and go-diskfs state the exact size of a listing, mksquashfs 3 bytes more.
+/// The kernel compares the size at the head of each run only, and the shortest run is 21 bytes.
+#[test]
+fn directory_sizes_smaller_than_usual_read_as_the_kernel_does() {
+    if !may_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    full_tree(&tree);
+    // A single entry with a name of one byte: the shortest listing.
+    fs::create_dir_all(tree.join("s/s/s")).unwrap();
+    let image = mksquashfs(&tree, dir.path().join("image"), &["-noI"]);
+    let original = fs::read(&image).unwrap();
+    let mut random = Random(8);
+    let mut mixed = move |size: u32| size.saturating_sub(random.below(21) as u32);
+    let changes: [(&str, &mut dyn FnMut(u32) -> u32); 5] = [
+        ("exact", &mut |size| size - 3),
+        ("exact-plus-1", &mut |size| size - 2),
+        ("exact-plus-2", &mut |size| size - 1),
+        ("within-the-last-run", &mut |size| size.saturating_sub(20)),
+        ("mixed", &mut mixed),
+    ];
+    for (name, change) in changes {
+        let mut changed = original.clone();
+        change_directory_sizes(&mut changed, change);
+        assert_ne!(changed, original);
+        let image = dir.path().join(name);
+        fs::write(&image, changed).unwrap();
+        assert_agrees_with_the_kernel(&image, dir.path().join(format!("{name}-mount")));
         fs::remove_file(image).unwrap();
     }
 }

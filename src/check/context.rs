@@ -18,7 +18,7 @@ use super::archive::UNREADABLE;
 use super::works::kernel_version;
 use super::{CheckError, Finding, Request, Stopped};
 use crate::diff::compare::contents;
-use crate::layers::OpenError;
+use crate::layers::{ImageFile, OpenError};
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Package, Packages};
 use crate::look::{LookError, MAX_PATH, Node, Place, View, Visited, join};
@@ -325,10 +325,9 @@ fn open(path: &std::path::Path) -> Result<(Image, Option<Arc<dyn Layer>>), OpenE
         }
         Err(error) => return Err(error),
     };
-    let fail = |source| OpenError::Io { path: path.to_owned(), source };
     let bytes: Option<Bytes> = match path.is_dir() {
         true => None,
-        false => Some(Arc::new(map_image(path).map_err(fail)?)),
+        false => Some(Arc::new(ImageFile::open(path)?)),
     };
     let manifest = match std::fs::read(manifest_path(path)) {
         Ok(manifest) => Some(manifest),

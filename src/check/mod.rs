@@ -269,6 +269,8 @@ pub struct Request {
     pub other_base: bool,
     /// The kernel that boots with it.
     pub kernel: Option<PathBuf>,
+    /// The initrd that boots with it, of a base of a project.
+    pub initrd: Option<PathBuf>,
     /// Which lints are asked for, and what is not to be told.
     pub selection: Selection,
     /// What it may take.

@@ -19,6 +19,7 @@ use crate::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::live::Live;
 use crate::root::RootError;
 use crate::sandbox::{Lack, Privilege, Signals, find_program};
+use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -55,11 +56,29 @@ pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
         Root::From(path) => {
             say(&format!("taking in {}", path.display()));
             import::from(composed.tree(), path, is_left_out)?;
+            let removed = import::marks::remove(composed.tree())?;
+            report_removed(&removed);
         }
     }
     let signals = Signals::take()?;
     let root = composed.start(privilege)?;
     job.finish(root, signals)
+}
+
+/// How many paths a message names.
+const NAMED: usize = 8;
+
+/// Reports the paths that were removed from an imported root.
+fn report_removed(paths: &[Vec<u8>]) {
+    if paths.is_empty() {
+        return;
+    }
+    let named = paths.iter().take(NAMED).map(|path| format!("/{}", escape(path)));
+    let mut named: Vec<String> = named.collect();
+    if let more @ 1.. = paths.len() - named.len() {
+        named.push(format!("and {more} more"));
+    }
+    say(&format!("left out, as only a running container or system has it: {}", named.join(", ")));
 }
 
 /// Installs a new Debian root into `tree`.

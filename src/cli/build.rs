@@ -14,6 +14,7 @@ use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::progress::Steps;
 use super::project::{self, ProjectArgs};
 use super::{Failure, Outcome, say};
+use crate::drivers;
 use crate::machine::RootMachine;
 use crate::root::{Composed, Root, RootOptions};
 use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
@@ -147,6 +148,8 @@ pub(super) struct Job<'a> {
     /// What is taken out of the root, and where it goes.
     yields: Vec<(Yield, Output)>,
     options: RootOptions,
+    /// Whether kernels of the layers count too: those that an initrd image yields.
+    is_initrd: bool,
 }
 
 impl<'a> Job<'a> {
@@ -189,7 +192,8 @@ impl<'a> Job<'a> {
                 !common.seal.no_manifest,
             )
         };
-        Ok(Job { common, plan, folder, log, epoch, outputs, yields, options })
+        let is_initrd = matches!(image.source, Source::Initrd { .. });
+        Ok(Job { common, plan, folder, log, epoch, outputs, yields, options, is_initrd })
     }
 
     /// Opens the layers.
@@ -231,6 +235,9 @@ impl<'a> Job<'a> {
         {
             keep_log(file, steps.log())?;
         }
+        if result.is_ok() && interrupted.is_none() {
+            self.warn_of_drivers(&machine)?;
+        }
         drop(steps);
         if let Some(signal) = interrupted {
             return Err(Failure::Signal(signal));
@@ -254,6 +261,21 @@ impl<'a> Job<'a> {
             let _ = std::fs::remove_file(log);
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Warns of kernels that are new in the root, or go into an initrd, and that drive virtual
+    /// machines only.
+    fn warn_of_drivers(&self, machine: &RootMachine<'_>) -> Result<(), Failure> {
+        let kernels = drivers::virtual_only(machine, !self.is_initrd)
+            .map_err(|e| Failure::Error(1, Box::new(e)))?;
+        if !kernels.is_empty() {
+            say(&format!(
+                "warning: the kernel {} {}; linux-image-amd64 drives both",
+                kernels.join(", "),
+                drivers::LACK
+            ));
+        }
+        Ok(())
     }
 
     fn failed(

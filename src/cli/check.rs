@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use clap::{Args as ClapArgs, ValueEnum};
 use provisioners::Project;
 use provisioners::image::Format;
+use provisioners::image::ImageLocation;
 use provisioners::project::Member;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
 use super::options::size_text;
 use super::out::{Colour, Out};
-use super::{Failure, Outcome, print, project, say};
+use super::{Failure, Outcome, images, print, project, say};
 use crate::check::UnknownLint;
 use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
 use crate::check::{check, lint, lints, sarif};
@@ -39,6 +40,9 @@ pub(super) struct Args {
     /// project
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
+
+    #[command(flatten)]
+    offset: images::BaseOffset,
 
     /// Judge what the base has itself, too
     #[arg(long, conflicts_with = "base")]
@@ -201,23 +205,30 @@ fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
     let is_image = |what: &String| {
         let path = Path::new(what);
         let project = path.join(provisioners::project::FILE_NAME).is_file();
-        (what.contains('/') || path.exists()) && !project && !Project::is_one(path)
+        (what.contains('/') || ImageLocation::of(path).file.exists())
+            && !project
+            && !Project::is_one(path)
     };
     let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
     let selection = args.selection(Vec::new())?;
     let request = Request { kernel: args.kernel.clone(), selection, ..Request::default() };
     if paths {
-        let images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
+        let mut images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
         if let Some(base) = &args.base {
+            let mut base = [base.clone()];
+            args.offset.apply(&mut base);
+            let [base] = &base;
             return Ok(images
                 .iter()
                 .map(|overlay| over(base, overlay, &images, &request))
                 .collect());
         }
+        args.offset.apply(&mut images);
         let beneath = usize::from(!args.whole && images.len() > 1);
         let name = args.what.last().cloned().unwrap_or_default();
         return Ok(vec![Request { name, images, beneath, ..request }]);
     }
+    args.offset.refuse("in a project")?;
     let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
         return Err(Failure::message("name a base and overlays, or images of a project"));
     };
@@ -277,8 +288,11 @@ fn of_project(
     }
     let beneath = if args.whole { 0 } else { images.len() };
     images.push(output.clone());
-    let kernel = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
-    let kernel = kernel.map(|parts| parts.kernel).filter(|kernel| kernel.exists());
+    let parts = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
+    let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
+    let kernel = kernel.filter(|kernel| kernel.exists());
+    // Once for all that boots with it.
+    let initrd = initrd.filter(|initrd| member.kind() == "base" && initrd.exists());
     let check = &member.image.check;
     let silences = check.skip.iter().map(|skip| Silence {
         lint: skip.lint.clone(),
@@ -294,6 +308,7 @@ fn of_project(
         beneath,
         other_base: args.base.is_some(),
         kernel: request.kernel.clone().or(kernel),
+        initrd,
         budget: Budget { size: check.size, ram: check.ram },
         selection,
     })

@@ -34,6 +34,9 @@ pub(super) struct Args {
     #[arg(value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
 
+    #[command(flatten)]
+    offset: images::BaseOffset,
+
     /// The old stack: overlays over BASE, or all of its images where no BASE is named
     #[arg(long, value_name = "IMAGE", num_args = 1.., requires = "to")]
     from: Vec<OsString>,
@@ -77,6 +80,10 @@ struct Sides {
 impl Args {
     fn sides(&self) -> Result<Sides, Failure> {
         let (mut common, mut paths) = images::split(&self.arguments);
+        match common.is_empty() {
+            true => self.offset.refuse("with --from and --to alone")?,
+            false => self.offset.apply(&mut common),
+        }
         let (from, mut more) = images::split(&self.from);
         paths.append(&mut more);
         let (mut to, mut more) = images::split(&self.to);

@@ -110,7 +110,7 @@ fn ram(args: &Args, opened: &Opened) -> Outcome {
     let mut cache = 0;
     for (index, (image, label)) in opened.images.iter().zip(labels(view)).enumerate() {
         let memory = usage::memory(view, index)?;
-        let file = std::fs::metadata(image).ok().filter(|m| m.is_file()).map(|m| m.len());
+        let file = crate::layers::ImageFile::open(image).ok().map(|file| file.size());
         // A base stays an image; overlays are unpacked, and so is an archive that is alone.
         let image_bytes = file.filter(|_| index == 0 && crate::layers::is_squashfs(image));
         let takes =

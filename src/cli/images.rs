@@ -8,13 +8,56 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::Args;
 use fs_model::tree::Follow;
+use provisioners::image::{ImageLocation, parse_offset};
 
 use super::{Failure, say};
 use crate::layers::OpenError;
 use crate::look::{Node, Place, View};
+
+/// Where the base begins in its file.
+#[derive(Debug, Default, Args)]
+pub(super) struct BaseOffset {
+    /// Byte offset of the base in its file; FILE@BYTES gives the offset of any image
+    #[arg(long, value_name = "BYTES", value_parser = offset)]
+    offset: Option<u64>,
+}
+
+impl BaseOffset {
+    /// Gives the first of the images this offset.
+    pub(super) fn apply(&self, images: &mut [PathBuf]) {
+        if let (Some(offset), Some(base)) = (self.offset, images.first_mut()) {
+            *base = ImageLocation { file: base.clone(), offset }.path();
+        }
+    }
+
+    /// Refuses an offset where the command line has no base that it could be of.
+    pub(super) fn refuse(&self, place: &str) -> Result<(), Failure> {
+        match self.offset {
+            None => Ok(()),
+            Some(offset) => Err(Failure::message(format!(
+                "--offset is of the base of a command line: {place}, write FILE@{offset}"
+            ))),
+        }
+    }
+}
+
+impl FromStr for BaseOffset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(BaseOffset { offset: Some(offset(text)?) })
+    }
+}
+
+/// A byte of a file, on the command line.
+fn offset(text: &str) -> Result<u64, String> {
+    parse_offset(text)
+        .ok_or_else(|| "write a number of bytes, such as 32768, 0x8000 or 32K".to_owned())
+}
 
 /// Images, and paths inside what they make.
 #[derive(Debug, Args)]
@@ -22,6 +65,9 @@ pub(super) struct Images {
     /// The base, overlays over it, and paths inside, which begin with a colon
     #[arg(required = true, value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
+
+    #[command(flatten)]
+    offset: BaseOffset,
 }
 
 /// Images that were opened.
@@ -36,10 +82,11 @@ pub(super) struct Opened {
 
 impl Images {
     pub(super) fn open(&self) -> Result<Opened, Failure> {
-        let (images, paths) = split(&self.arguments);
+        let (mut images, paths) = split(&self.arguments);
         if images.is_empty() {
             return Err(no_image(&paths));
         }
+        self.offset.apply(&mut images);
         let view = View::open(&images).map_err(|error| hint(error, &images))?;
         refuse_paths(&view, &images)?;
         Ok(Opened { view, images, paths })

@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
 
 use super::control;
+use super::images::BaseOffset;
 use super::options::size_value;
 use super::sealer::Sealer;
 use super::{Failure, Outcome, describe, say};
@@ -31,6 +32,9 @@ pub(super) struct Args {
     /// The base, overlays over it, and the directory to mount on
     #[arg(required = true, num_args = 2.., value_name = "BASE [OVERLAY] DIR")]
     pub(super) paths: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) offset: BaseOffset,
 
     /// Let the root be written to, in memory; `overcoat seal DIR` saves what changed
     #[arg(long)]
@@ -60,7 +64,9 @@ pub(super) fn mount(args: &Args, how: &MountOptions) -> Outcome {
              read-only without --rw",
         ));
     }
-    let layers = layers::open(paths, CacheOptions::default())
+    let mut paths = paths.to_vec();
+    args.offset.apply(&mut paths);
+    let layers = layers::open(&paths, CacheOptions::default())
         .map_err(|error| Failure::Error(2, Box::new(error)))?;
     let upper_limit = args.rw.then(|| args.upper_size.unwrap_or_else(default_upper_limit));
     let options = TreeOptions { upper_limit, xattrs: XattrSupport::All };

@@ -16,6 +16,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::images::BaseOffset;
 use super::options::size_value;
 use super::{Failure, command, describe, mount, say};
 use crate::sandbox::MountOptions;
@@ -86,6 +87,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let args = mount::Args {
         paths: request.images.into_iter().chain([request.dir]).collect(),
         rw: !request.options.read_only,
+        offset: request.offset,
         upper_size: request.upper_size,
         foreground: false,
     };
@@ -106,6 +108,7 @@ struct Request {
     dir: PathBuf,
     options: MountOptions,
     upper_size: Option<u64>,
+    offset: BaseOffset,
     fake: bool,
 }
 
@@ -139,6 +142,7 @@ impl Request {
             dir: dir.into(),
             options: MountOptions { source: Some(spec), ..MountOptions::default() },
             upper_size: None,
+            offset: BaseOffset::default(),
             fake,
         };
         for option in options.iter().flat_map(|list| list.as_bytes().split(|&byte| byte == b',')) {
@@ -146,7 +150,7 @@ impl Request {
             if !request.take(&text)? && !sloppy {
                 return Err(format!(
                     "{text}: no option of this file system; there are ro, rw, upper_size=SIZE, \
-                     nosuid, nodev, noexec and noatime"
+                     offset=BYTES, nosuid, nodev, noexec and noatime"
                 ));
             }
         }
@@ -176,6 +180,10 @@ impl Request {
             ("upper_size" | "upper-size", Some(value)) => {
                 let size = size_value(value).map_err(|error| format!("{option}: {error}"))?;
                 self.upper_size = Some(size);
+            }
+            // Of the base, as mount(8) has it for loop devices.
+            ("offset", Some(value)) => {
+                self.offset = value.parse().map_err(|error| format!("{option}: {error}"))?;
             }
             ("comment", Some(_)) | ("", None) => {}
             (name, None) if IGNORED.contains(&name) => {}
@@ -266,6 +274,11 @@ mod tests {
         let both = parse(&["base", "/mnt", "-o", "upper_size=1G,ro"]).unwrap_err();
         assert!(both.contains("leave ro out"), "{both}");
         assert!(parse(&["base", "/mnt", "-o", "upper_size=1G,ro,rw"]).is_ok());
+        let offset = |value: &str| parse(&["base", "/mnt", "-o", &format!("ro,offset={value}")]);
+        let mut images = [PathBuf::from("base"), PathBuf::from("over")];
+        offset("0x8000").unwrap().offset.apply(&mut images);
+        assert_eq!(images, ["base@32768", "over"].map(PathBuf::from));
+        assert!(offset("here").unwrap_err().contains("32768"));
         assert!(parse(&["base"]).is_err());
     }
 }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use fs_model::Ino;
 use fs_model::tree::XattrSupport;
 pub(super) use provisioners::image::manifest_path;
-use provisioners::image::parse_size;
+use provisioners::image::{ImageLocation, parse_size};
 use sha2::{Digest, Sha256};
 use tracing::level_filters::LevelFilter;
 
@@ -265,7 +265,7 @@ pub(super) fn refuse_layers<'a>(
         _ => false,
     };
     for file in files {
-        if layers.iter().any(|layer| same(layer, file)) {
+        if layers.iter().any(|layer| same(&ImageLocation::of(layer).file, file)) {
             return Err(Failure::message(format!(
                 "{}: is a layer of what would be written there: name another file",
                 file.display()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use provisioners::Project;
-use provisioners::image::{Inputs, Layers};
+use provisioners::image::{ImageLocation, Inputs, Layers};
 use serde_json::{Value, json};
 
 use super::build::Common;
@@ -331,7 +331,9 @@ impl Run<'_> {
                     due.extend(self.project.images()[need].files());
                 }
             }
-            if let Some(missing) = layers.iter().find(|l| !due.contains(l) && !l.exists()) {
+            if let Some(missing) =
+                layers.iter().find(|l| !due.contains(l) && !ImageLocation::of(l).file.exists())
+            {
                 let missing = missing.display();
                 return Err(Failure::message(format!("its layer {missing} is not there")));
             }

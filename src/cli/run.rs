@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use fs_model::tree::XattrSupport;
 
+use super::images::BaseOffset;
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::{Failure, Outcome, say};
 use crate::root::{Composed, Root};
@@ -18,6 +19,9 @@ use crate::sandbox::{
 
 #[derive(Debug, Args)]
 struct Common {
+    #[command(flatten)]
+    offset: BaseOffset,
+
     #[command(flatten)]
     root: RootArgs,
 
@@ -99,10 +103,12 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     fn new(layers: &[PathBuf], common: &'a Common) -> Result<Self, Failure> {
         let epoch = options::source_date_epoch(None)?;
+        let mut layers = layers.to_vec();
+        common.offset.apply(&mut layers);
         let save = match &common.save {
             Some(path) => {
                 let format = common.seal.format_for(path, None)?;
-                options::refuse_layers(std::iter::once(path), layers)?;
+                options::refuse_layers(std::iter::once(path), &layers)?;
                 Some((path.as_path(), Outputs::open([(path.clone(), format)], &common.seal)?))
             }
             None => None,
@@ -111,7 +117,7 @@ impl<'a> Attempt<'a> {
         let xattrs = save.as_ref().map_or(XattrSupport::None, |(_, outputs)| outputs.xattrs());
         let signals = Signals::take()?;
         let digests = save.is_some() && !common.seal.no_manifest;
-        let options = common.root.root(layers.to_vec(), xattrs, Network::Host, None, digests);
+        let options = common.root.root(layers, xattrs, Network::Host, None, digests);
         let privilege = Privilege::detect()?;
         let root = Composed::new(options)?.start(privilege)?;
         Ok(Attempt { common, save, signals, root, epoch })

@@ -47,6 +47,8 @@ use fs_model::layer::squashfs::CacheOptions;
 use fs_model::stack::{Pristine, Source};
 
 pub use self::change::{Aspect, Aspects, Beneath, Change, Kind, Totals};
+use provisioners::image::ImageLocation;
+
 use crate::layers::OpenError;
 use crate::look::{LookError, Node, View, Visited, Walk, components, join, sources};
 
@@ -414,12 +416,13 @@ impl Links {
 /// An image that cannot be read, is none of the known formats, or is damaged.
 pub fn open(old: &[PathBuf], new: &[PathBuf]) -> Result<(View, View), OpenError> {
     let identity = |path: &Path| {
-        let metadata = std::fs::metadata(path);
+        let ImageLocation { file, offset } = ImageLocation::of(path);
+        let metadata = std::fs::metadata(file);
         metadata
-            .map(|metadata| (metadata.dev(), metadata.ino()))
+            .map(|metadata| (metadata.dev(), metadata.ino(), offset))
             .map_err(|source| OpenError::Io { path: path.to_owned(), source })
     };
-    let mut opened: HashMap<(u64, u64), Arc<dyn Layer>> = HashMap::new();
+    let mut opened: HashMap<(u64, u64, u64), Arc<dyn Layer>> = HashMap::new();
     let mut view = |paths: &[PathBuf]| {
         let mut layers = Vec::with_capacity(paths.len());
         for path in paths {

@@ -1,6 +1,7 @@
 //! Root file systems that others made, taken into a tree.
 
 mod layers;
+pub mod marks;
 mod tar;
 
 use std::fs::File;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::{FsError, Tree};
+use provisioners::image::ImageLocation;
 
 use crate::below;
 use crate::layers::OpenError;
@@ -85,9 +87,11 @@ pub enum ImportError {
 /// When it is none of these or damaged, or the upper is full: the tree then holds part of it.
 pub fn from(tree: &Tree, path: &Path, skip: impl Fn(&[u8]) -> bool) -> Result<(), ImportError> {
     let open = |source| ImportError::Open { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(open)?;
+    let location = ImageLocation::of(path);
+    let mut file = File::open(&location.file).map_err(open)?;
     let mut head = Vec::new();
-    if file.metadata().map_err(open)?.is_file() {
+    // A tar archive begins at the first byte of its file.
+    if location.offset == 0 && file.metadata().map_err(open)?.is_file() {
         head = beginning(decoded(&mut file)?)?;
         file.rewind().map_err(open)?;
     }

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use provisioners::image::Inputs;
+use provisioners::image::{ImageLocation, Inputs};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -187,23 +187,25 @@ impl Records {
         Ok(output::commit(vec![out])?)
     }
 
-    /// The SHA-256 of the file at `path`; empty for a directory. It is read when it is not known
+    /// The SHA-256 of the whole file at `path`, which may end in an offset; empty for a directory.
+    /// It is read when it is not known
     /// already, or was touched since.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn digest(&mut self, path: &Path) -> Result<String, RecordError> {
         let failed = |e| RecordError::io("read", path)(e);
-        if fs::metadata(path).map_err(failed)?.is_dir() {
+        let file = ImageLocation::of(path).file;
+        if fs::metadata(&file).map_err(failed)?.is_dir() {
             return Ok(String::new());
         }
-        let stamp = Stamp::of(path).map_err(failed)?;
+        let stamp = Stamp::of(&file).map_err(failed)?;
         if let Some((known, digest)) = self.digests.get(path)
             && *known == stamp
         {
             return Ok(digest.clone());
         }
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = File::open(&file).map_err(failed)?;
         let mut sha256 = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         loop {

@@ -13,6 +13,9 @@ fn a_new_project_can_be_read_and_planned_at_once() {
     finish(stage.overcoat(who).arg("init").arg(&folder))
         .ok()
         .says(&["overcoat.yml: a project with the images base, discovery, boot"]);
+    // Physical machines boot it, too.
+    let text = fs::read_to_string(folder.join("overcoat.yml")).unwrap();
+    assert!(text.contains("kernel: linux-image-amd64\n"), "{text}");
     let script = folder.join("provisioners/site/scripts/10-site.sh");
     assert_eq!(fs::metadata(script).unwrap().permissions().mode() & 0o111, 0o111);
     // All that would be built, with every template rendered and every variable known.

@@ -186,3 +186,17 @@ fn a_download_is_not_gone_on_with_from_another_file() {
         }
     }
 }
+
+#[test]
+fn a_folder_with_indexes_alone_has_no_modules() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("6.1.0-1");
+    let text = format!("oc_has_modules {} && echo yes || echo no", path.display());
+    let has = || says("", &text);
+    assert_eq!(has(), "no\n");
+    std::fs::create_dir_all(path.join("kernel/net")).unwrap();
+    std::fs::write(path.join("modules.dep"), "kernel/net/dummy.ko:\n").unwrap();
+    assert_eq!(has(), "no\n");
+    std::fs::write(path.join("kernel/net/dummy.ko.xz"), "module").unwrap();
+    assert_eq!(has(), "yes\n");
+}

@@ -159,6 +159,42 @@ pub fn small_images() -> Vec<(String, Vec<u8>)> {
     images
 }
 
+/// Changes the size that each directory's inode states: `new` maps the stored size to another.
+///
+/// The inode table must not be compressed (`-noI`): all of its metadata blocks but the last are
+/// then 8 KiB after a header of 2 bytes.
+pub fn change_directory_sizes(image: &mut [u8], mut new: impl FnMut(u32) -> u32) {
+    let layer = open_bytes(image.to_vec()).unwrap();
+    let mut directories = vec![layer.root()];
+    let mut at = 0;
+    while let Some(&directory) = directories.get(at) {
+        at += 1;
+        directories.extend(layer.read_dir(directory).unwrap().iter().filter_map(|entry| {
+            match entry.entry {
+                LayerEntry::Object { ino, kind: FileType::Directory } => Some(ino),
+                _ => None,
+            }
+        }));
+    }
+    let table = u64::from_le_bytes(image[64..72].try_into().unwrap());
+    for LayerIno(reference) in directories {
+        let byte = |at: u64| {
+            let offset = (reference & 0xffff) + at;
+            (table + (reference >> 16) + offset / 8192 * 8194 + 2 + offset % 8192) as usize
+        };
+        // The basic type has 16 bits for the size, the extended one 32.
+        let (field, len) = match image[byte(0)] {
+            1 => (24, 2),
+            8 => (20, 4),
+            kind => panic!("a directory of type {kind}"),
+        };
+        let mut size = [0; 4];
+        (0..len).for_each(|i| size[i] = image[byte(field + i as u64)]);
+        let size = new(u32::from_le_bytes(size)).to_le_bytes();
+        (0..len).for_each(|i| image[byte(field + i as u64)] = size[i]);
+    }
+}
+
 /// One object of a layer, as [`walk`] saw it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Image, Network, Root, Source};
+use super::{Image, ImageLocation, Network, Root, Source};
 use crate::config::ConfigError;
 use crate::folder::Digest;
 
@@ -93,11 +93,13 @@ impl Image {
                 }
             }
             Source::Base(Root::From(path)) => {
-                if let Some(mistake) = self.missing.clone().filter(|_| !path.exists()) {
+                if let Some(mistake) =
+                    self.missing.clone().filter(|_| !ImageLocation::of(path).file.exists())
+                {
                     return Err(mistake.into());
                 }
                 add("kind", "base".to_owned());
-                let digest = digest(path)
+                let digest = digest(&ImageLocation::of(path).file)
                     .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
                 add(&format!("from {}", self.named(path)), digest.to_string());
             }

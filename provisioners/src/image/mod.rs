@@ -4,6 +4,7 @@
 
 mod check;
 mod inputs;
+mod location;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::variables::{Declared, Variables};
 
 pub use check::{Check, Skip};
 pub use inputs::Inputs;
+pub use location::{ImageLocation, parse_offset};
 pub(crate) use source::{Archive, Kind};
 pub use source::{Debootstrap, Layers, Root, Source, Yield};
 

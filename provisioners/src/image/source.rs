@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Surroundings, paths, word};
+use super::{ImageLocation, Surroundings, paths, word};
 use crate::config::error::Mistake;
 use crate::config::{Fields, Node, Value, join};
 use crate::glob::Pattern;
@@ -185,7 +185,7 @@ pub(super) fn missing(image: &Node, folder: &Path) -> Option<Box<Mistake>> {
     let name = node.text("the path of a root file system").ok()?;
     let help = "it is a tar archive, a folder or an image, by its path from this file";
     let mistake = || node.wrong_with(format!("there is no `{name}`"), help);
-    (!join(folder, name).exists()).then(mistake)
+    (!ImageLocation::of(&join(folder, name)).file.exists()).then(mistake)
 }
 
 /// The keys of a [`Debootstrap`] that a whole project may have too.

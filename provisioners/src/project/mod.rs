@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use crate::config::error::Mistake;
 use crate::config::yaml::Key;
 use crate::config::{ConfigError, Document, Fields, Node, Value, join, nearest};
-use crate::image::{self, Archive, Image, InProject, Kind, Settings, Source, Surroundings};
+use crate::image::{
+    self, Archive, Image, ImageLocation, InProject, Kind, Settings, Source, Surroundings,
+};
 use crate::variables::{Declared, Variables};
 
 /// The name that a project file has.
@@ -185,7 +187,9 @@ fn members(
                     format!("`{named}` is no layer: it makes nothing that can be one"),
                     "layers are images in the formats squashfs, cpio.gz, cpio.zst or cpio",
                 )),
-                None if named.contains(['/', '.']) || folder.join(named).exists() => {
+                None if named.contains(['/', '.'])
+                    || ImageLocation::of(&folder.join(named)).file.exists() =>
+                {
                     Ok(join(folder, named))
                 }
                 None => Err(match nearest(named, files.keys().copied()) {

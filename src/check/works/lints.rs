@@ -33,12 +33,13 @@ pub(super) static ALTERNATIVE: Lint = Lint {
 pub(super) static NEEDED_GONE: Lint = Lint {
     name: "works/needed",
     severity: Severity::Error,
-    summary: "something is taken away that no system is used without",
-    why: "Without /sbin/init the kernel panics, without a shell no script is run, without /etc/passwd \
+    summary: "something that no system works without is missing",
+    why: "An overlay takes it away, or a root that is checked as a whole has no /sbin/init, as a \
+          minbase of Debian without systemd-sysv (a warning: an overlay may add it). Without /sbin/init the kernel panics, without a shell no script is run, without /etc/passwd \
           and /etc/group nobody has a name, not even root; without default.target systemd has \
           nothing to boot into, and without /var/lib/dpkg/status no package is installed, as far as \
           apt and dpkg know.",
-    mend: "leave it where it is: look for what deletes it when the overlay is made",
+    mend: "keep it: find the step that deletes it; or install it: systemd-sysv has /sbin/init",
 };
 
 pub(super) static SHUT: Lint = Lint {
@@ -154,6 +155,64 @@ pub(super) static MODULE_INDEX: Lint = Lint {
     why: "modprobe, and with it udev, looks into the index that depmod makes. A module that is not in \
           it is loaded by insmod and its full path alone.",
     mend: "run depmod when the overlay is made: `depmod KERNEL`",
+};
+
+pub(super) static MODULE_FILES: Lint = Lint {
+    name: "works/module-files",
+    severity: Severity::Warning,
+    summary: "an index of kernel modules that are not there",
+    why: "modules.dep names modules whose files are missing: modprobe fails for them, and an initrd \
+          that copies the modules of this kernel copies none. It happens when a kernel is installed \
+          and removed again, or modules are deleted without running depmod. Where only some of the \
+          modules are missing, this is a note.",
+    mend: "delete the directory of that kernel, or install its modules; after deleting modules, run \
+           `depmod KERNEL`",
+};
+
+pub(super) static FIRST_BOOT: Lint = Lint {
+    name: "works/first-boot",
+    severity: Severity::Warning,
+    summary: "each boot is a first boot, which enables or disables units again",
+    why: "When /etc/machine-id is missing or contains `uninitialized`, systemd takes a boot for the first \
+          one (machine-id(5)) and applies its presets: units that the image disables are enabled, \
+          since a unit without a rule is enabled by default, and on Fedora and its relatives units \
+          are disabled as well. A machine that boots an image keeps nothing, so this happens at each \
+          boot. With an empty /etc/machine-id it does not, and systemd makes an id all the same.",
+    mend: "make /etc/machine-id an empty file (`: >/etc/machine-id`), or mask the units, or write a \
+           rule for them into /etc/systemd/system-preset/",
+};
+
+pub(super) static SSH_HOST_KEYS: Lint = Lint {
+    name: "works/ssh-host-keys",
+    severity: Severity::Error,
+    summary: "an SSH server without host keys",
+    why: "sshd does not start without a host key: \"no hostkeys available\". The package makes keys \
+          when it is installed, overcoat's clean-up takes them away, because all machines would have \
+          the same, and no unit makes them when a machine boots. Units, the scripts that they run and \
+          init scripts are searched for ssh-keygen.",
+    mend: "add a unit that runs `ssh-keygen -A` before ssh.service (library:debian-base has one), or \
+           disable the server",
+};
+
+pub(super) static CONTAINER: Lint = Lint {
+    name: "works/container",
+    severity: Severity::Warning,
+    summary: "a mark of a container",
+    why: "Programs take a machine with this file for a container: `systemd-detect-virt` names docker or \
+          podman, and units with ConditionVirtualization=!container are skipped. It comes with the \
+          root file system of a container that was saved.",
+    mend: "delete it; `from:` of a base leaves it out",
+};
+
+pub(super) static DRIVERS: Lint = Lint {
+    name: "works/drivers",
+    severity: Severity::Note,
+    summary: "a kernel without drivers of physical machines",
+    why: "Its modules drive virtual machines and none of the usual physical network cards (e1000e, igb, \
+          ixgbe, tg3, r8169) and disks (ahci, megaraid_sas, mpt3sas): a physical machine that boots it \
+          finds no network. Debian's linux-image-cloud-amd64 is such a kernel. The modules of the root \
+          are looked at, and those of the project's initrd when a base is checked.",
+    mend: "install linux-image-amd64 instead, if physical machines are to boot it",
 };
 
 pub(super) static OWNER: Lint = Lint {

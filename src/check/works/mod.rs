@@ -1,6 +1,8 @@
 //! Lints of whether what an overlay brings will work in the merged root, and whether what was there
 //! still does.
 
+mod container;
+mod drivers;
 mod elf;
 mod links;
 mod lints;
@@ -9,6 +11,7 @@ mod needed;
 mod owners;
 mod pam;
 mod scripts;
+mod ssh;
 mod units;
 
 use super::Pass;
@@ -42,8 +45,13 @@ pub(super) static PASSES: &[Pass] = &[
         ],
         run: units::units,
     },
+    Pass { lints: &[&FIRST_BOOT], run: units::first_boot },
+    Pass { lints: &[&SSH_HOST_KEYS], run: ssh::host_keys },
+    Pass { lints: &[&CONTAINER], run: container::marks },
     Pass { lints: &[&KERNEL_MODULES], run: modules::modules },
     Pass { lints: &[&MODULE_INDEX], run: modules::indices },
+    Pass { lints: &[&MODULE_FILES], run: modules::files },
+    Pass { lints: &[&DRIVERS], run: drivers::drivers },
     Pass { lints: &[&OWNER], run: owners::owners },
     Pass { lints: &[&INTERPRETER], run: scripts::interpreters },
     Pass { lints: &[&PAM_MODULE], run: pam::modules },

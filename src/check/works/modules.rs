@@ -7,7 +7,7 @@ use ::object::elf::{FileHeader32, FileHeader64};
 use ::object::read::elf::{FileHeader, SectionHeader};
 use ::object::{Endianness, FileKind};
 
-use super::lints::{KERNEL_MODULES, MODULE_INDEX};
+use super::lints::{KERNEL_MODULES, MODULE_FILES, MODULE_INDEX};
 use crate::check::Finding;
 use crate::check::context::{Context, reach};
 use crate::check::{Findings, Severity, Stopped};
@@ -89,6 +89,74 @@ pub(super) fn indices(context: &Context<'_>, findings: &mut Findings<'_>) -> Res
         index(view, modules, context, findings)?;
     }
     Ok(())
+}
+
+/// Whether the modules that an index names are there.
+pub(super) fn files(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let roots = context.roots()?;
+    let before = roots.below.as_ref().map(missing).transpose()?.unwrap_or_default();
+    for (dir, missing) in missing(&roots.view)? {
+        if missing.names.is_empty()
+            || before.get(&dir).is_some_and(|before| before.names == missing.names)
+        {
+            continue;
+        }
+        let count = missing.names.len();
+        let message = match count == missing.indexed {
+            true => format!("modules.dep names {count} modules, and none of them is there"),
+            false => {
+                format!("{count} of the {} modules in modules.dep are missing", missing.indexed)
+            }
+        };
+        let index = crate::look::join(&dir, b"modules.dep");
+        let mut paths = vec![index];
+        paths.extend(missing.names.iter().take(SAMPLE).map(|name| crate::look::join(&dir, name)));
+        let finding = Finding::new(&MODULE_FILES, "", Some(&dir), message);
+        let finding = finding.blames(context.culprits(&paths)?);
+        findings.push(match count == missing.indexed {
+            true => finding,
+            false => finding.severity(Severity::Note),
+        });
+    }
+    Ok(())
+}
+
+/// Of an index, the modules that are not there.
+struct Missing {
+    names: BTreeSet<Vec<u8>>,
+    /// How many modules it names.
+    indexed: usize,
+}
+
+/// By the directories of all kernels of a root.
+fn missing(view: &View) -> Result<BTreeMap<Vec<u8>, Missing>, LookError> {
+    let mut all = BTreeMap::new();
+    for place in PLACES {
+        let Some(place) = reach(view, place.strip_suffix(b"/").unwrap_or(place))? else { continue };
+        if !place.is_dir() {
+            continue;
+        }
+        for dir in view.children(&place)? {
+            let index = crate::look::join(&dir.path, b"modules.dep");
+            if all.contains_key(&dir.path) {
+                continue;
+            }
+            let Some(index) = reach(view, &index)?.filter(Node::is_file) else { continue };
+            let text = view.head(&index, MOST as usize)?;
+            let indexed: BTreeSet<&[u8]> = text
+                .split(|&byte| byte == b'\n')
+                .filter_map(|line| memchr::memchr(b':', line).map(|colon| &line[..colon]))
+                .collect();
+            let mut names = BTreeSet::new();
+            for &name in &indexed {
+                if reach(view, &crate::look::join(&dir.path, name))?.is_none() {
+                    names.insert(name.to_vec());
+                }
+            }
+            all.insert(dir.path, Missing { names, indexed: indexed.len() });
+        }
+    }
+    Ok(all)
 }
 
 /// The directory of a kernel's modules, and its version.

@@ -51,6 +51,7 @@ const PROGRAMS: [&[u8]; 5] = [b"bin", b"sbin", b"usr/bin", b"usr/sbin", b"usr/lo
 
 pub(super) fn needed(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
     gone(context, findings)?;
+    without_init(context, findings)?;
     for brought in &context.difference()?.brought {
         let Some((severity, what)) = shut(brought, context.roots()?.below.is_some()) else {
             continue;
@@ -61,6 +62,19 @@ pub(super) fn needed(context: &Context<'_>, findings: &mut Findings<'_>) -> Resu
         let message = format!("{what}: its mode is {:04o}{was}", attr.mode & 0o7777);
         let finding = Finding::new(&SHUT, context.layer(&brought.node), Some(path), message);
         findings.push(finding.severity(severity));
+    }
+    Ok(())
+}
+
+/// A whole root without an init.
+fn without_init(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
+    let Roots { view, below: None } = context.roots()? else { return Ok(()) };
+    let is_root = reach(view, b"bin/sh")?.is_some() || reach(view, b"usr/bin/sh")?.is_some();
+    if is_root && reach(view, b"sbin/init")?.is_none() && way(view, b"sbin/init")?.is_none() {
+        let message = "the root has none, so that no machine boots it";
+        let finding = Finding::new(&NEEDED_GONE, "", Some(b"sbin/init"), message);
+        let finding = finding.blames(context.judged_names());
+        findings.push(finding.severity(Severity::Warning));
     }
     Ok(())
 }

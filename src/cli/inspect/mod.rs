@@ -24,7 +24,7 @@ use super::options::refuse_layers;
 use super::{Failure, Outcome, say};
 use crate::inspect::page::{self, Image};
 use crate::inspect::{self, model::Model};
-use crate::layers::Layers;
+use crate::layers::{ImageFile, Layers};
 use crate::look::View;
 use crate::look::accounts::Accounts;
 use crate::seal::{Output, output};
@@ -39,6 +39,9 @@ pub(super) struct Args {
     #[arg(value_name = "OVERLAY")]
     overlays: Vec<PathBuf>,
 
+    #[command(flatten)]
+    offset: super::images::BaseOffset,
+
     /// Write a page for a browser instead; `-` is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -49,7 +52,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let images: Vec<PathBuf> = std::iter::once(&args.base).chain(&args.overlays).cloned().collect();
+    let images = std::iter::once(&args.base).chain(&args.overlays);
+    let mut images: Vec<PathBuf> = images.cloned().collect();
+    args.offset.apply(&mut images);
     let Some(file) = &args.html else { return show(args, images) };
     refuse_layers([file].into_iter(), &images)?;
     // What cannot be written is to be found before the work.
@@ -76,7 +81,7 @@ fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) 
         .zip(images)
         .map(|(base, path)| Image {
             name: base.name,
-            size: std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| m.len()),
+            size: ImageFile::open(path).ok().map(|file| file.size()),
             sha256: Some(base.sha256).filter(|sha256| !sha256.is_empty()),
         })
         .collect();

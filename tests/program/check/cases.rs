@@ -153,6 +153,10 @@ fn fits() -> Vec<Case> {
     ]
 }
 
+/// A unit that presets can enable.
+const INSTALLABLE: &str =
+    "[Service]\nExecStart=/usr/bin/demo\n[Install]\nWantedBy=multi-user.target\n";
+
 fn works() -> Vec<Case> {
     let made = programs();
     let service = |overlay: &mut Archive, text: &str| {
@@ -233,6 +237,42 @@ fn works() -> Vec<Case> {
         }),
         with("works/module-index", "/usr/lib/modules/6.1.0-1/extra/two.ko.gz", |overlay| {
             overlay.file("usr/lib/modules/6.1.0-1/extra/two.ko.gz", gzip(&made.module));
+        }),
+        with("works/module-files", "/usr/lib/modules/6.1.0-2", |overlay| {
+            overlay.file(
+                "usr/lib/modules/6.1.0-2/modules.dep",
+                "kernel/a.ko:\nkernel/b.ko: kernel/a.ko\n",
+            );
+        }),
+        with("works/module-files", "/usr/lib/modules/6.1.0-1", |overlay| {
+            overlay.gone("usr/lib/modules/6.1.0-1/kernel/one.ko");
+        }),
+        with("works/drivers", "/usr/lib/modules/6.1.0-2", |overlay| {
+            let dir = "usr/lib/modules/6.1.0-2";
+            overlay.file(&format!("{dir}/modules.builtin"), "kernel/drivers/net/virtio_net.ko\n");
+        }),
+        with("works/first-boot", "/etc/machine-id", |overlay| {
+            overlay.file("etc/systemd/system/tool.service", INSTALLABLE);
+        }),
+        with("works/first-boot", "/etc/machine-id", |overlay| {
+            overlay.file("etc/machine-id", "uninitialized\n");
+            overlay.file(
+                "etc/systemd/system/tool@.service",
+                format!("{INSTALLABLE}DefaultInstance=a\n"),
+            );
+        }),
+        with("works/ssh-host-keys", "/etc/systemd/system/ssh.service", |overlay| {
+            overlay.program("usr/sbin/sshd", &made.program);
+            overlay
+                .file("etc/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D\n");
+            overlay
+                .link("etc/systemd/system/multi-user.target.wants/ssh.service", "../ssh.service");
+        }),
+        with("works/container", "/.dockerenv", |overlay| {
+            overlay.file(".dockerenv", "");
+        }),
+        with("works/container", "/run/systemd/container", |overlay| {
+            overlay.file("run/systemd/container", "docker\n");
         }),
         with("works/owner", "/etc/one", |overlay| overlay.file("etc/one", "1").uid = 4242),
         with(

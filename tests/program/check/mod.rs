@@ -2,6 +2,7 @@
 //! nothing is; real pairs of overlay and base.
 
 mod archive;
+mod boots;
 mod cases;
 mod command;
 mod documents;

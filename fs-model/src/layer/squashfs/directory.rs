@@ -6,8 +6,13 @@
 //! metadata block of the listing the name that its first run begins with, so that a lookup reads
 //! one block of the listing and not all of it.
 //!
+//! An inode states the size of its listing plus 3, for the kernel's `.` and `..`; some writers
+//! (tar2sqfs before 1.1.3, go-diskfs) leave out these 3 bytes. The kernel compares the size only at
+//! the head of a run, so that it lists both kinds of image whole, and so does [`Walk`].
+//!
 //! Invariants:
-//! - A walk consumes exactly the bytes that the directory's inode states, each entry at least 9.
+//! - A walk reads a run when the run begins within the size that the inode states, and then reads
+//!   all of it. Each run is at most 256 entries, so a walk ends at most one run after that size.
 //! - Every name that comes out is legal, and stands once. An image with an unsorted directory
 //!   (no writer makes them) is still listed right, if it is of moderate size.
 //! - Entries that hide (character devices 0:0) come out as [`LayerEntry::Whiteout`].
@@ -73,7 +78,8 @@ struct Walk<'a> {
     layer: &'a SquashfsLayer,
     cursor: Cursor<'a>,
     directory: LayerIno,
-    /// Bytes of the listing that are still to come.
+    /// Bytes of the listing after the cursor, by the size that the inode states; 0 in the rest of a
+    /// run that goes beyond it.
     left: u64,
     /// Entries of the run that are still to come, and the inode block they share.
     run: u32,
@@ -82,16 +88,6 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn consume(&mut self, bytes: u64) -> Result<(), LayerError> {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => Err(self.bad("an entry goes beyond its end")),
-        }
-    }
-
     fn bad(&self, what: impl std::fmt::Display) -> LayerError {
         self.layer.image().corrupt(format!("directory {:#x}: {what}", self.directory.0))
     }
@@ -101,8 +97,8 @@ impl Walk<'_> {
             if self.left == 0 {
                 return Ok(None);
             }
-            self.consume(12)?;
             let header: [u8; 12] = self.cursor.array()?;
+            self.left = self.left.saturating_sub(12);
             let count = u32_at(&header, 0);
             if count >= RUN_LIMIT {
                 return Err(self.bad(format!("a run of {count} entries")));
@@ -111,14 +107,13 @@ impl Walk<'_> {
             self.inode_block = u32_at(&header, 4);
         }
         self.run -= 1;
-        self.consume(8)?;
         let raw: [u8; 8] = self.cursor.array()?;
         let name_len = usize::from(u16_at(&raw, 6)) + 1;
         if name_len > 255 {
             return Err(self.bad(format!("a name of {name_len} bytes")));
         }
-        self.consume(name_len as u64)?;
         self.cursor.read(&mut self.name[..name_len])?;
+        self.left = self.left.saturating_sub(8 + name_len as u64);
         let name = &self.name[..name_len];
         if name == b"." || name == b".." || name.iter().any(|&b| b == b'/' || b == 0) {
             return Err(self.bad(format!("the name \"{}\"", name.escape_ascii())));

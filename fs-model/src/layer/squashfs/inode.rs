@@ -22,7 +22,7 @@ const SYMLINK_LIMIT: u32 = 65536;
 const NO_FRAGMENT: u32 = u32::MAX;
 /// In an extended inode: no attributes.
 const NO_XATTR: u32 = u32::MAX;
-/// The size that a directory states above what it takes: the kernel's `.` and `..`.
+/// What the kernel subtracts from the size that a directory's inode states, for `.` and `..`.
 const DIRECTORY_EXTRA: u32 = 3;
 
 /// An inode.
@@ -58,7 +58,7 @@ pub(super) enum Body {
 pub(super) struct DirectoryBody {
     /// The size as stored.
     pub(super) size: u32,
-    /// Bytes of its listing.
+    /// Runs of its listing begin in this many bytes.
     pub(super) listing: u32,
     /// The listing's metadata block relative to the directory table, and the offset in it.
     pub(super) start_block: u32,

@@ -255,6 +255,11 @@ impl Units {
         matches!(self.found.get(name), Some(Found::Masked))
     }
 
+    /// Whether there is a unit file, an alias or a mask of this name.
+    pub(super) fn has_file(&self, name: &str) -> bool {
+        self.found.contains_key(name)
+    }
+
     /// Whether systemd finds a unit of this name, masked or not, or something makes one.
     pub(super) fn has(&self, name: &str) -> bool {
         let name = name.trim();

@@ -1,6 +1,9 @@
 //! Opening layers: what a path on the command line is, by its content.
 
-use std::io::Read;
+mod embedded;
+mod file;
+mod sif;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,9 +15,12 @@ use fs_model::layer::directory::DirectoryLayer;
 use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
 use sha2::{Digest, Sha256};
 
-use crate::sandbox::map_image;
 use crate::seal::BaseLayer;
 use crate::seal::manifest::hex;
+
+pub use embedded::Embedded;
+pub use file::ImageFile;
+pub use sif::SifError;
 
 /// A layer could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +33,18 @@ pub enum OpenError {
         /// Why.
         source: std::io::Error,
     },
+    /// A block device that this user may not read.
+    #[error(
+        "cannot open the block device {path}: {source}: run overcoat as root, or copy the device to \
+         a file: sudo dd if={path} of=FILE bs=1M",
+        path = path.display()
+    )]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The file is none of the formats.
     #[error(
         "{}: neither a squashfs image nor a newc cpio archive (plain, gzip or zstd) nor a directory",
@@ -35,6 +53,32 @@ pub enum OpenError {
     Unknown {
         /// The file.
         path: PathBuf,
+    },
+    /// The file begins as none of the formats, and has squashfs images in it.
+    #[error("{}: {embedded}", path.display())]
+    Embedded {
+        /// The file.
+        path: PathBuf,
+        /// Where the images are, and how to name them.
+        embedded: Embedded,
+    },
+    /// The offset in the path is not within the file.
+    #[error("{}: byte {offset} is after the end of the file, which has {length} bytes", path.display())]
+    Offset {
+        /// The file.
+        path: PathBuf,
+        /// The offset.
+        offset: u64,
+        /// Bytes of the file.
+        length: u64,
+    },
+    /// A SIF file without a root that can be read.
+    #[error("{}: {source}", path.display())]
+    Sif {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: SifError,
     },
     /// The layer itself is at fault.
     #[error(transparent)]
@@ -61,7 +105,7 @@ pub struct Layers {
 #[derive(Clone)]
 struct Image {
     name: String,
-    bytes: Option<Arc<dyn AsRef<[u8]> + Send + Sync>>,
+    bytes: Option<Bytes>,
 }
 
 impl std::fmt::Debug for Image {
@@ -85,52 +129,49 @@ pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<Layers, OpenError
     Ok(opened)
 }
 
-/// How squashfs images begin.
+/// The magic number of a squashfs image.
 const SQUASHFS: &[u8] = b"hsqs";
-/// How archives begin: plain, of gzip, of zstd.
+/// The magic numbers of archives: plain, gzip, zstd.
 const ARCHIVES: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 
-/// Whether this is a regular file that begins as an image does.
+/// Whether this is a regular file that begins as a layer does, or a SIF file. Block devices are not
+/// opened: the shell's completion asks for all files of a folder, and opening one can take long.
 pub fn is_image(path: &Path) -> bool {
-    let head = head(path);
-    [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic))
-}
-
-/// Whether this is a regular file that begins as a squashfs image does.
-pub fn is_squashfs(path: &Path) -> bool {
-    head(path).starts_with(SQUASHFS)
-}
-
-/// How a regular file begins; nothing of what is none.
-fn head(path: &Path) -> Vec<u8> {
-    let mut head = Vec::new();
-    // Opening a pipe would wait for who writes.
-    if path.is_file()
-        && let Ok(file) = std::fs::File::open(path)
-    {
-        // What cannot be read begins as nothing.
-        let _ = file.take(8).read_to_end(&mut head);
+    if !path.is_file() {
+        return false;
     }
-    head
+    let head = file::head(path);
+    let is_layer = [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic));
+    is_layer || sif::is_sif(&head)
 }
 
-type Opened = (Arc<dyn Layer>, Option<Arc<dyn AsRef<[u8]> + Send + Sync>>);
+/// Whether this is a file that begins as a squashfs image does, or a SIF file.
+pub fn is_squashfs(path: &Path) -> bool {
+    let head = file::head(path);
+    head.starts_with(SQUASHFS) || sif::is_sif(&head)
+}
+
+type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+type Opened = (Arc<dyn Layer>, Option<Bytes>);
 
 fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
-    let fail = |source| OpenError::Io { path: path.to_owned(), source };
-    let name = path.to_string_lossy();
-    if std::fs::metadata(path).map_err(fail)?.is_dir() {
+    if path.is_dir() {
         return Ok((Arc::new(DirectoryLayer::open(path)?), None));
     }
-    let map = map_image(path).map_err(fail)?;
-    let bytes: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(map);
-    let head = (*bytes).as_ref();
+    let name = path.to_string_lossy();
+    let file = ImageFile::open(path)?;
+    let bytes: Bytes = Arc::new(file.clone());
+    let head = file.as_ref();
     let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS) {
         Arc::new(SquashfsLayer::open(&name, bytes.clone(), caches)?)
     } else if ARCHIVES.iter().any(|magic| head.starts_with(magic)) {
         Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else {
-        return Err(OpenError::Unknown { path: path.to_owned() });
+        let path = path.to_owned();
+        return Err(match Embedded::find(&file) {
+            Some(embedded) => OpenError::Embedded { path, embedded },
+            None => OpenError::Unknown { path },
+        });
     };
     Ok((layer, Some(bytes)))
 }
