@@ -21,7 +21,7 @@ use crate::sandbox::{
     Bind, Host, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor, When,
 };
 use crate::seal::BaseLayer;
-use crate::supervise::SupervisedTree;
+use crate::supervise::{Report, SupervisedTree};
 
 /// What a root is made of, and how it behaves.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct RootOptions {
     pub apt_proxy: Option<String>,
     /// Whether the layers' digests will be asked for: they are computed meanwhile.
     pub digests: bool,
+    /// Takes lines for the user while commands run.
+    pub report: Report,
 }
 
 /// A root could not be made or kept.
@@ -130,7 +132,7 @@ impl Composed {
             fuse::serve(live.tree().clone(), starting.fuse_fd(), view).map_err(RootError::Serve)?;
         live.mounted(serving.notifier().clone());
         let mut sandbox = starting.enter()?;
-        let supervised = Arc::new(SupervisedTree::new(live.clone()));
+        let supervised = Arc::new(SupervisedTree::new(live.clone()).with_report(options.report));
         let supervisor = Supervisor::start(&mut sandbox, supervised)?;
         let digests =
             options.digests.then(|| layers.digest()).transpose().map_err(RootError::Serve)?;

@@ -66,6 +66,7 @@ impl RootArgs {
             binds: self.bind.clone(),
             apt_proxy: None,
             digests,
+            report: super::say,
         }
     }
 }

@@ -134,6 +134,7 @@ fn sandbox(worth_trying: bool) -> Finding {
         binds: Vec::new(),
         apt_proxy: None,
         digests: false,
+        report: |_| {},
     };
     let tried = Privilege::detect().map_err(crate::root::RootError::from).and_then(|privilege| {
         Composed::new(options)?.start(privilege)?.finish()?;

@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ use crate::sandbox::mountinfo;
 use crate::sandbox::privilege::{Capabilities, IdMap};
 
 const PATH_MAX: usize = 4096;
+/// Arguments of an execution that are read.
+const MAX_ARGUMENTS: usize = 64;
 /// Who owns what no id of the namespace owns.
 const OVERFLOW_ID: u32 = 65534;
 
@@ -76,6 +79,12 @@ impl Caller {
         location(PathBuf::from(format!("/proc/self/fdinfo/{}", place.as_raw_fd())))
     }
 
+    /// The path of its `root`, its `cwd` or an open file (`fd/3`), from the root of its mount
+    /// namespace.
+    pub(super) fn link(self, name: &str) -> io::Result<Vec<u8>> {
+        Ok(fs::read_link(self.path(name))?.into_os_string().into_vec())
+    }
+
     /// Where one of its descriptors is.
     pub(super) fn descriptor(self, fd: i32) -> Result<Location, Errno> {
         location(self.path(&format!("fdinfo/{fd}"))).map_err(|_| Errno::EBADF)
@@ -104,6 +113,33 @@ impl Caller {
             }
         }
         Err(Errno::ENAMETOOLONG)
+    }
+
+    /// The first arguments of an execution, from the array of pointers at `address`; pointers have
+    /// 64 bits if they are `wide`. An argument as long as a path or longer is left empty.
+    pub(super) fn read_arguments(self, address: u64, wide: bool) -> Result<Vec<Vec<u8>>, Errno> {
+        let size = if wide { 8 } else { 4 };
+        let mut arguments = Vec::new();
+        for index in 0..MAX_ARGUMENTS {
+            let mut pointer = [0_u8; 8];
+            let at = address.wrapping_add((index * size) as u64);
+            if self.read_memory(at, &mut pointer[..size])? != size {
+                return Err(Errno::EFAULT);
+            }
+            let pointer = match wide {
+                true => u64::from_ne_bytes(pointer),
+                false => u32::from_ne_bytes([pointer[0], pointer[1], pointer[2], pointer[3]]).into(),
+            };
+            if pointer == 0 {
+                break;
+            }
+            match self.read_path(pointer) {
+                Ok(argument) => arguments.push(argument),
+                Err(Errno::ENAMETOOLONG) => arguments.push(Vec::new()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(arguments)
     }
 
     fn read_memory(self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
@@ -209,6 +245,18 @@ mod tests {
         let cwd = std::env::current_dir().unwrap();
         assert_eq!(me.place("cwd").unwrap().ino, fs::metadata(cwd).unwrap().ino());
         assert_eq!(me.descriptor(99_999), Err(Errno::EBADF));
+    }
+
+    #[test]
+    fn arguments_end_with_a_null_pointer() {
+        let me = Caller { tid: std::process::id() };
+        let long = std::ffi::CString::new(vec![b'x'; 2 * PATH_MAX]).unwrap();
+        let pointers = [c"sh".as_ptr(), long.as_ptr(), c"start".as_ptr(), std::ptr::null()];
+        let found = me.read_arguments(pointers.as_ptr() as u64, true).unwrap();
+        assert_eq!(found, [b"sh".to_vec(), Vec::new(), b"start".to_vec()]);
+        let narrow = [0_u32];
+        assert_eq!(me.read_arguments(narrow.as_ptr() as u64, false), Ok(Vec::new()));
+        assert_eq!(me.read_arguments(8, true), Err(Errno::EFAULT));
     }
 
     #[test]
