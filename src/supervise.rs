@@ -148,17 +148,15 @@ impl Supervised for SupervisedTree {
         if reported.executions.len() < MAX_REPORTED_EXECUTIONS
             && reported.executions.insert(execution.to_owned())
         {
-            (self.report)(&format!(
-                "services do not start or stop during a build: `{execution}` did nothing"
-            ));
+            (self.report)(&format!("`{execution}`: services do not start or stop during a build"));
         }
     }
 
     fn service_refused(&self, execution: &str, error: &std::io::Error) {
         (self.report)(&format!(
-            "warning: services do not start or stop during a build: `{execution}` was refused, since \
-             its process cannot be traced to end it quietly ({error}); allow ptrace \
-             (kernel.yama.ptrace_scope below 3), or leave the service alone"
+            "warning: `{execution}` was refused: services do not start or stop during a build, and its \
+             process cannot be traced to leave it out quietly ({error}); allow ptrace \
+             (kernel.yama.ptrace_scope below 3), or remove the command"
         ));
     }
 }

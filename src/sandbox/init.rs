@@ -35,10 +35,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
 
 use super::error::{Doing, Failure, Step};
+use super::marks::{self, ServiceManager};
 use super::plan::Plan;
 use super::sys::{self, Forked};
 use super::wire::{self, Order, Session};
-use super::marks::{self, ServiceManager};
 use super::{SandboxIdentity, mounts, notify};
 
 /// Real root has these against the host itself: loading modules, rebooting, setting the clock.
@@ -241,12 +241,11 @@ fn spawn(
     match unsafe { sys::fork() }.doing("forking")? {
         Forked::Parent(pid) => Ok((pid, order.session != Session::Inherited)),
         Forked::Child => {
-            let failure = match std::panic::catch_unwind(|| {
-                become_command(&order, stdio, root, outside)
-            }) {
-                Ok(failure) => failure,
-                Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
-            };
+            let failure =
+                match std::panic::catch_unwind(|| become_command(&order, stdio, root, outside)) {
+                    Ok(failure) => failure,
+                    Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
+                };
             let _ = sys::send(exec.as_fd(), &wire::failure_message(&failure), &[]);
             sys::exit_now(127)
         }

@@ -71,7 +71,8 @@ impl HostTrees {
         attach_sys(root)?;
         let run = tmpfs(root, c"run", c"0755", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
         make_directory(run.as_fd(), c"lock", 0o1777).doing("making /run/lock")?;
-        marks::write_container_files(run.as_fd()).doing("making the files of a container in /run")?;
+        marks::write_container_files(run.as_fd())
+            .doing("making the files of a container in /run")?;
         tmpfs(root, c"tmp", c"1777", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
         for (bind, tree) in &self.binds {
             attach_bind(root, bind, tree.as_fd())?;

@@ -128,7 +128,9 @@ impl Caller {
             }
             let pointer = match wide {
                 true => u64::from_ne_bytes(pointer),
-                false => u32::from_ne_bytes([pointer[0], pointer[1], pointer[2], pointer[3]]).into(),
+                false => {
+                    u32::from_ne_bytes([pointer[0], pointer[1], pointer[2], pointer[3]]).into()
+                }
             };
             if pointer == 0 {
                 break;

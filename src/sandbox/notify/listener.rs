@@ -8,7 +8,7 @@
 //! - a call that is not about the sandbox's root, or that the process has no right to, goes on in
 //!   the kernel, which refuses it in its own words;
 //! - an execution that would start a service never runs a program: where its end cannot be arranged
-//!   ([`super::exit`]), it is refused;
+//!   ([`super::trace`]), it is refused;
 //! - the thread ends when all filtered processes have (`POLLHUP`), and it is not one of the FUSE
 //!   threads: it may wait for them. It has no children: it is the tracer of processes that end.
 
@@ -27,7 +27,7 @@ use super::caller::{Caller, Location, mounted_on};
 use super::filter::{self, Call};
 use super::resolve::{FoundKind, Place, Supervised, View, Walked};
 use super::services::{self, Change};
-use super::exit;
+use super::trace::{self, Intervention};
 use crate::sandbox::error::{During, SandboxError};
 use crate::sandbox::privilege::IdMap;
 use crate::sandbox::{Sandbox, SandboxIdentity};
@@ -99,8 +99,8 @@ enum Answer {
     Continue,
     /// It was done, or failed.
     Return(Result<(), Errno>),
-    /// The execution, described like this, succeeds, and the new program ends at once.
-    Exit(String),
+    /// The execution, described like this, goes on and comes to something else.
+    Intervene(Intervention, String),
 }
 
 impl From<Errno> for Answer {
@@ -150,8 +150,9 @@ impl Answering {
             Answer::Continue => self.proceed(call.id),
             Answer::Return(Ok(())) => self.respond(call.id, 0, 0),
             Answer::Return(Err(error)) => self.respond(call.id, -(error as i32), 0),
-            Answer::Exit(execution) => {
-                match exit::exit_after_execution(call.pid, || self.proceed(call.id)) {
+            Answer::Intervene(intervention, execution) => {
+                let proceed = || self.proceed(call.id);
+                match trace::follow_execution(call.pid, intervention, proceed) {
                     Ok(true) => self.tree.service_left_alone(&execution),
                     Ok(false) => {}
                     Err(error) => {
@@ -295,9 +296,16 @@ impl Answering {
             let wide = filter::has_wide_pointers(data.arch, data.nr);
             caller.read_arguments(data.args[first], wide).unwrap_or_default()
         };
-        let (named, start) = match services::change(&path, directory, arguments) {
+        let change = services::change(&path, directory, arguments);
+        let intervention = match change {
+            Some(Change::Now) => {
+                Intervention::Replace { from: services::NOW, to: services::NOT_NOW }
+            }
+            _ => Intervention::Exit,
+        };
+        let (named, start) = match change {
             None => return Ok(Answer::Continue),
-            Some(Change::Starter) => (None, start),
+            Some(Change::Starter | Change::Now) => (None, start),
             Some(Change::Script(script)) if script == path => (Some(script), start),
             Some(Change::Script(script)) => (Some(script), libc::AT_FDCWD),
         };
@@ -324,7 +332,8 @@ impl Answering {
             return Ok(Answer::Continue);
         }
         self.still_waits(notification.id)?;
-        Ok(Answer::Exit(services::description(&path, &arguments())))
+        let execution = services::description(&path, &arguments());
+        Ok(Answer::Intervene(intervention, execution))
     }
 
     fn chown_path(

@@ -1,6 +1,6 @@
 //! Calls that the kernel asks the daemon about, by seccomp user notification.
 //!
-//! At every privilege: `execve`, so that services do not start ([`services`], [`exit`]). In a user
+//! At every privilege: `execve`, so that services do not start ([`services`], [`trace`]). In a user
 //! namespace also what that cannot do itself: device nodes, and owners beyond the id map.
 //!
 //! [`filter`] has the calls, [`listener`] answers them, [`caller`] reads the waiting process, and
@@ -9,11 +9,11 @@
 //! listener.
 
 mod caller;
-mod exit;
 mod filter;
 mod listener;
 mod resolve;
 mod services;
+mod trace;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
@@ -50,8 +50,8 @@ pub(super) fn install(privilege: &Privilege) -> Step<Option<OwnedFd>> {
         Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
     };
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let installed = set(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
-        .or_else(|_| set(listener)); // before Linux 5.19
+    let installed =
+        set(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).or_else(|_| set(listener)); // before Linux 5.19
     match installed {
         Err(error)
             if error.raw_os_error() == Some(libc::EBUSY) && !privilege.has_user_namespace() =>

@@ -481,7 +481,8 @@ mod tests {
         let mounted = HashSet::new();
         let view = View { tree: &tree, root: ROOT, mounted: &mounted };
         let dirs = [tree.ino("/init.d")];
-        let leads = |start: &str, path: &str| view.leads_into(tree.ino(start), path.as_bytes(), &dirs);
+        let leads =
+            |start: &str, path: &str| view.leads_into(tree.ino(start), path.as_bytes(), &dirs);
         for (start, path) in [
             ("", "/init.d/ssh"),
             ("/init.d", "ssh"),

@@ -8,7 +8,9 @@
 //!   `service`, `invoke-rc.d --force`, `rc-service`, Ansible's or Puppet's own providers, or a
 //!   script;
 //! - `start-stop-daemon --start` and `supervise-daemon`, wherever they are called: a copy of an
-//!   init script, or one that another script sources, ends up there.
+//!   init script, or one that another script sources, ends up there;
+//! - `systemctl enable --now`: before version 253 systemctl knows in a chroot what to do with
+//!   everything but `--now`, which fails after the links are made. It is executed without.
 //!
 //! Actions that leave a service alone (`status`, `configtest`, `initdb`) run. So does a daemon's
 //! own program: a script that executes it wants it.
@@ -49,11 +51,18 @@ const SHORT_WITH_VALUE: &[u8] = b"acdegiknprsuwxINPR";
 /// Longest description of an execution, in bytes.
 const MAX_DESCRIPTION_BYTES: usize = 200;
 
+/// The option of `systemctl` that starts or stops units as well, and one as long without effect on
+/// what is changed in files (`--full`, several times).
+pub(super) const NOW: &[u8] = b"--now";
+pub(super) const NOT_NOW: &[u8] = b"-llll";
+
 /// An execution that would change the state of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     /// By a program that starts daemons.
     Starter,
+    /// By `systemctl` with the option [`NOW`].
+    Now,
     /// By the script at this path, if the path leads to an init script.
     Script(Vec<u8>),
 }
@@ -69,13 +78,16 @@ pub(super) fn change(
     let name = base_name(path);
     let is_script = may_be_init_script(path, &directory);
     let matters = is_script || STARTERS.contains(&name) || SHELLS.contains(&name);
-    if !matters && name != b"busybox" {
+    if !matters && name != b"busybox" && name != b"systemctl" {
         return None;
     }
     let argv = argv();
     let arguments = argv.get(1..).unwrap_or_default();
     if is_script && arguments.iter().any(|word| is_action(word)) {
         return Some(Change::Script(path.to_vec()));
+    }
+    if name == b"systemctl" {
+        return arguments.iter().any(|word| word == NOW).then_some(Change::Now);
     }
     // busybox is the program that its first argument names, if it is called by its own name.
     let called = base_name(argv.first().map_or(&b""[..], Vec::as_slice));
@@ -272,6 +284,17 @@ mod tests {
         let found = change(b"/bin/busybox", Vec::new, || by_link.to_vec());
         assert_eq!(found, Some(Change::Starter));
         assert_eq!(of("/sbin/supervise-daemon", &["x", "--start"]), Some(Change::Starter));
+    }
+
+    #[test]
+    fn units_that_are_enabled_and_started_are_recognised() {
+        let systemctl = "/usr/bin/systemctl";
+        for words in [&["enable", "--now", "cron"][..], &["--now", "mask", "cron"]] {
+            assert_eq!(of(systemctl, words), Some(Change::Now), "{words:?}");
+        }
+        assert_eq!(of(systemctl, &["enable", "cron"]), None);
+        assert_eq!(of("/bin/echo", &["enable", "--now"]), None);
+        assert_eq!(NOW.len(), NOT_NOW.len());
     }
 
     #[test]

@@ -1,16 +1,23 @@
-//! Has an `execve` succeed, and the new program end at once with exit code 0.
+//! Changes what an `execve` that goes on in the kernel comes to.
 //!
 //! The kernel cannot be asked to execute something else, and a refused call would fail the script
-//! that makes it. So the execution goes on in the kernel, and the new program is stopped by
-//! `ptrace(2)` before its first instruction takes effect: its first system call becomes
-//! `exit_group(0)`. Until then nothing but the program loader of the kernel has run.
+//! that makes it. So the execution goes on, and `ptrace(2)` stops the new program before its first
+//! instruction. Then its first system call becomes `exit_group(0)`, or one of its arguments is
+//! overwritten, in the memory that the kernel has just made for it.
 //!
-//! The thread that calls [`exit_after_execution`] is the tracer until the call returns. It must have
-//! no other children or tracees.
+//! The thread that calls [`follow_execution`] is the tracer until the call returns. It must have no
+//! other children or tracees.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use libc::pid_t;
+
+use crate::sandbox::sys;
+
+/// Bytes of a program's arguments that are looked through.
+const MAX_ARGUMENT_BYTES: usize = 128 << 10;
 
 const PTRACE_SYSCALL: libc::c_uint = 24;
 const PTRACE_DETACH: libc::c_uint = 17;
@@ -33,12 +40,26 @@ const NT_ARM_SYSTEM_CALL: usize = 0x404;
 /// Whether this module knows the registers of this processor.
 const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
-/// Lets the thread `tid`, which waits in an execution, go on by `proceed`, and ends the program that
-/// it becomes. An execution that fails by itself fails as it would have: then the result is false.
+/// What is done to a new program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intervention {
+    /// It ends at once, with exit code 0.
+    Exit,
+    /// Its arguments that are `from` become `to`, which is as long.
+    Replace { from: &'static [u8], to: &'static [u8] },
+}
+
+/// Lets the thread `tid`, which waits in an execution, go on by `proceed`, and intervenes in the
+/// program that it becomes. An execution that fails by itself fails as it would have: then the
+/// result is false.
 ///
 /// # Errors
 /// When the thread cannot be traced; then `proceed` has not been called.
-pub(super) fn exit_after_execution(tid: u32, proceed: impl FnOnce()) -> io::Result<bool> {
+pub(super) fn follow_execution(
+    tid: u32,
+    intervention: Intervention,
+    proceed: impl FnOnce(),
+) -> io::Result<bool> {
     if !SUPPORTED {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
@@ -57,31 +78,35 @@ pub(super) fn exit_after_execution(tid: u32, proceed: impl FnOnce()) -> io::Resu
             break;
         }
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
-        let deliver = match event {
+        let mut deliver = 0;
+        let done = match event {
             PTRACE_EVENT_EXEC => {
                 executed = true;
-                0
-            }
-            PTRACE_EVENT_STOP if !executed => {
-                let _ = request(PTRACE_DETACH, pid, 0, 0);
-                break;
-            }
-            PTRACE_EVENT_STOP => 0,
-            _ if signal == SYSCALL_STOP => {
-                if executed && enters_call(pid) {
-                    if call_exit(pid).is_err() {
-                        // Anything but its running.
-                        let _ = crate::sandbox::sys::kill(pid, libc::SIGKILL);
-                    }
-                    let _ = request(PTRACE_DETACH, pid, 0, 0);
-                    break;
+                match intervention {
+                    Intervention::Exit => None,
+                    Intervention::Replace { from, to } => Some(replace_argument(pid, from, to)),
                 }
-                0
             }
-            _ => signal as usize,
+            PTRACE_EVENT_STOP if !executed => Some(Ok(())),
+            PTRACE_EVENT_STOP => None,
+            _ if signal == SYSCALL_STOP && executed && enters_call(pid) => Some(call_exit(pid)),
+            _ if signal == SYSCALL_STOP => None,
+            _ => {
+                deliver = signal as usize;
+                None
+            }
         };
-        // It fails when the process has been killed, which the next wait reports.
-        let _ = request(PTRACE_SYSCALL, pid, 0, deliver);
+        // What fails below fails because the process has been killed, which the next wait reports.
+        let Some(done) = done else {
+            let _ = request(PTRACE_SYSCALL, pid, 0, deliver);
+            continue;
+        };
+        if done.is_err() {
+            // Anything but its running.
+            let _ = sys::kill(pid, libc::SIGKILL);
+        }
+        let _ = request(PTRACE_DETACH, pid, 0, 0);
+        break;
     }
     Ok(executed)
 }
@@ -107,6 +132,26 @@ fn wait() -> io::Result<(pid_t, i32)> {
             return Err(error);
         }
     }
+}
+
+/// Overwrites the arguments of a new program that are `from` with `to`.
+fn replace_argument(pid: pid_t, from: &[u8], to: &[u8]) -> io::Result<()> {
+    let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+    if from.len() != to.len() {
+        return Err(invalid());
+    }
+    let (start, end) = sys::memory_of_arguments(pid)?;
+    let mut arguments = vec![0; end.saturating_sub(start).min(MAX_ARGUMENT_BYTES)];
+    let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+    memory.read_exact_at(&mut arguments, start as u64)?;
+    let mut offset = start as u64;
+    for argument in arguments.split(|&byte| byte == 0) {
+        if argument == from {
+            memory.write_all_at(to, offset)?;
+        }
+        offset += argument.len() as u64 + 1;
+    }
+    Ok(())
 }
 
 /// Whether the process is stopped at the beginning of a system call.
