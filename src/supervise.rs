@@ -60,7 +60,7 @@ impl SupervisedTree {
         }
     }
 
-    /// This tree, with reports of what was done otherwise than a program may expect.
+    /// This tree, with reports about devices that cannot be opened and services that do not start.
     #[must_use]
     pub fn with_report(self, report: Report) -> Self {
         SupervisedTree { report, ..self }

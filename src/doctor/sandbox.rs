@@ -22,7 +22,7 @@ pub(super) fn findings() -> Vec<Finding> {
         probe::fuse_device().map(|()| "/dev/fuse opens".to_owned()),
     ));
     match root {
-        true => findings.push(rights()),
+        true => findings.extend([rights(), notification()]),
         false => findings.extend([user_namespaces(), programs(), ids(), notification()]),
     }
     findings.push(sandbox(super::is_ready(&findings)));

@@ -25,7 +25,7 @@ use super::{mounts, sys};
 /// The container manager, as `systemd-detect-virt` and others read it.
 const MANAGER: &[u8] = b"overcoat\n";
 
-/// Where pid 1's name is read: programs take `init` for one that says nothing.
+/// The names of pid 1. Programs that find `init` look for the service manager elsewhere.
 const UNKNOWN_MANAGER: &CStr = c"init";
 const SYSTEMD: &CStr = c"systemd";
 
@@ -64,11 +64,10 @@ pub(super) fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::unistd::chroot(".")?)
 }
 
-/// Has `/proc/PID/cmdline` and `/proc/PID/environ` of this process say what pid 1 is, instead of
-/// the command line and the environment that the daemon was started with. What has no space there
-/// is left out.
+/// Replaces the command line and the environment of the daemon in `/proc/PID/cmdline` and
+/// `/proc/PID/environ` of this process. A text that does not fit is left out.
 ///
-/// This process reads neither of them afterwards.
+/// This process must not read its arguments or its environment afterwards.
 pub(super) fn replace_command_line_and_environment() {
     let _ = sys::replace_arguments(COMMAND_LINE, ENVIRONMENT);
 }

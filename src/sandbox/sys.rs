@@ -407,8 +407,7 @@ fn argument_addresses(process: &str) -> io::Result<[usize; 4]> {
 }
 
 /// Overwrites the memory in which the kernel keeps this process's command line and environment for
-/// `/proc/PID/cmdline` and `/proc/PID/environ`. A text that is longer than what was there is left
-/// out.
+/// `/proc/PID/cmdline` and `/proc/PID/environ`. A text that does not fit is left out.
 ///
 /// The process must have one thread, and must not use its arguments or environment afterwards.
 pub(super) fn replace_arguments(command_line: &[u8], environment: &[u8]) -> io::Result<()> {
@@ -420,7 +419,7 @@ pub(super) fn replace_arguments(command_line: &[u8], environment: &[u8]) -> io::
             continue;
         }
         // SAFETY: the kernel put the strings between these addresses at the top of the writable
-        // stack; this thread has no reference into them, and there is no other thread.
+        // stack; this thread has no reference into them, and the process has one thread.
         let memory = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
         memory.fill(0);
         if text.len() < memory.len() {

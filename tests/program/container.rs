@@ -66,7 +66,7 @@ fn a_device_that_cannot_be_opened_is_reported_with_what_to_do_instead() {
                   --bind /dev/zero /srv/jail/dev/zero` before, and `umount /srv/jail/dev/zero` after\n";
     assert_eq!(said, wanted);
     assert_eq!(run(Who::Root, script), "");
-    // As it says.
+    // The advice works.
     let script = "mknod -m 666 /srv/null c 1 3; mount --bind /dev/null /srv/null
         echo x >/srv/null; umount /srv/null; rm /srv/null";
     run(Who::Unprivileged, script);

@@ -60,7 +60,7 @@ fn base(stage: &Stage, boot: Boot) -> PathBuf {
     stage.write(format!("{boot:?}.cpio"), made)
 }
 
-/// Builds `NAME.cpio` by the provisioner `NAME`. What has started by its end is in the image.
+/// Builds `NAME.cpio` by the provisioner `NAME`. The image lists all that has started by then.
 fn build(stage: &Stage, who: Who, name: &str, overlays: &[PathBuf]) -> (Finished, PathBuf) {
     let image = format!(
         "base: {}\noverlays: {overlays:?}\nprovisioner: [{name}, after]\nnetwork: none\n",
@@ -84,7 +84,7 @@ fn run(stage: &Stage, who: Who, boot: Boot, script: &str) -> Finished {
     finish(command.args(["--", "sh", "-uc", script]))
 }
 
-/// Prints what has started, from every trace that it leaves.
+/// Prints all daemons that have started, by every trace that they leave.
 const STARTED: &str = "
 cat /srv/started 2>/dev/null || :
 for process in /proc/[0-9]*; do
@@ -243,7 +243,7 @@ service { 'ssh': ensure => stopped, enable => false }
 file { '/srv/changed': content => 'x' }
 ";
 
-/// That a build started nothing, and what it enabled.
+/// Checks that a build started nothing; returns the links of the services that it enabled.
 fn enabled(stage: &Stage, boot: Boot, overlay: &std::path::Path) -> Vec<String> {
     let read = |name: &str| {
         let overlay = overlay.display();

@@ -26,7 +26,7 @@ use filter::MaxIds;
 
 /// Installs the filter in this process and in all that it starts; returns the listener.
 ///
-/// As root inside another sandbox of overcoat there is no listener: the kernel allows one for a
+/// Returns `None` as root inside another sandbox of overcoat: the kernel allows one listener for a
 /// process and its ancestors, and the outer sandbox has it.
 pub(super) fn install(privilege: &Privilege) -> Step<Option<OwnedFd>> {
     let max = MaxIds { uid: privilege.max_uid(), gid: privilege.max_gid() };

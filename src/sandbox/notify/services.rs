@@ -2,7 +2,7 @@
 //!
 //! Services do not run during a build: a daemon would hold ports of the host, write into the image
 //! and keep the build waiting. Programs that ask systemd, or `policy-rc.d`, find out by themselves
-//! that they cannot start any. What is left is decided here, by what a process executes:
+//! that they cannot start any. This module recognises the other ways, by the executed program:
 //!
 //! - an init script with an action such as `start`, executed itself or read by a shell: by
 //!   `service`, `invoke-rc.d --force`, `rc-service`, Ansible's or Puppet's own providers, or a
@@ -51,8 +51,8 @@ const SHORT_WITH_VALUE: &[u8] = b"acdegiknprsuwxINPR";
 /// Longest description of an execution, in bytes.
 const MAX_DESCRIPTION_BYTES: usize = 200;
 
-/// The option of `systemctl` that starts or stops units as well, and one as long without effect on
-/// what is changed in files (`--full`, several times).
+/// The option of `systemctl` that starts or stops units as well, and an option of the same length
+/// that changes nothing (`--full`, several times).
 pub(super) const NOW: &[u8] = b"--now";
 pub(super) const NOT_NOW: &[u8] = b"-llll";
 

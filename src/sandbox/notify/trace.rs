@@ -67,8 +67,8 @@ pub(super) fn follow_execution(
     let options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
     request(PTRACE_SEIZE, tid, 0, options)?;
     proceed();
-    // Where the execution fails there is no stop for it: this one comes then. It fails when the
-    // thread is gone, which the wait reports.
+    // A failed execution does not stop the thread; this request does then. It fails when the thread
+    // has ended, which the wait reports.
     let _ = request(PTRACE_INTERRUPT, tid, 0, 0);
     let mut executed = false;
     // A thread that is not its process's first one takes that one's number when it executes. An
@@ -156,7 +156,7 @@ fn replace_argument(pid: pid_t, from: &[u8], to: &[u8]) -> io::Result<()> {
 
 /// Whether the process is stopped at the beginning of a system call.
 fn enters_call(pid: pid_t) -> bool {
-    // struct ptrace_syscall_info; its first byte says where in a call the process is.
+    // struct ptrace_syscall_info; its first byte is the kind of stop.
     let mut info = [0_u8; 88];
     request(PTRACE_GET_SYSCALL_INFO, pid, info.len(), info.as_mut_ptr() as usize).is_ok()
         && info[0] == SYSCALL_INFO_ENTRY
