@@ -127,6 +127,8 @@ const BY_SCRIPTS: &str = "
     cd /tmp; ../etc/init.d/probe start
     cd /etc/init.d; sh probe start
     ln -sf ../init.d/probe /etc/rc2.d/S01probe; /etc/rc2.d/S01probe start
+    ln -sf /etc/init.d/probe /usr/local/bin/probe; probe start
+    ln -sfn /etc/init.d /srv/scripts; sh /srv/scripts/probe start; /srv/scripts/probe start
     cp /etc/init.d/cron /tmp/copy; /tmp/copy start
     su root -s /bin/sh -c \"service probe start\"
     chroot / /etc/init.d/probe start

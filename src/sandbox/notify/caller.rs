@@ -17,8 +17,6 @@ use crate::sandbox::mountinfo;
 use crate::sandbox::privilege::{Capabilities, IdMap};
 
 const PATH_MAX: usize = 4096;
-/// Arguments of an execution that are read.
-const MAX_ARGUMENTS: usize = 64;
 /// Who owns what no id of the namespace owns.
 const OVERFLOW_ID: u32 = 65534;
 
@@ -115,22 +113,29 @@ impl Caller {
         Err(Errno::ENAMETOOLONG)
     }
 
-    /// The first arguments of an execution, from the array of pointers at `address`; pointers have
-    /// 64 bits if they are `wide`. An argument as long as a path or longer is left empty.
-    pub(super) fn read_arguments(self, address: u64, wide: bool) -> Result<Vec<Vec<u8>>, Errno> {
+    /// The first `limit` arguments of an execution, from the array of pointers at `address`; pointers
+    /// have 64 bits if they are `wide`. An argument as long as a path or longer is left empty.
+    pub(super) fn read_arguments(
+        self,
+        address: u64,
+        wide: bool,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, Errno> {
         let size = if wide { 8 } else { 4 };
-        let mut arguments = Vec::new();
-        for index in 0..MAX_ARGUMENTS {
-            let mut pointer = [0_u8; 8];
-            let at = address.wrapping_add((index * size) as u64);
-            if self.read_memory(at, &mut pointer[..size])? != size {
-                return Err(Errno::EFAULT);
+        let (mut arguments, mut pointers) = (Vec::new(), Vec::new());
+        while arguments.len() < limit {
+            if pointers.is_empty() {
+                // To the end of the page: the next one need not exist.
+                let from = address.wrapping_add((arguments.len() * size) as u64);
+                let length = (4096 - from as usize % 4096).min((limit - arguments.len()) * size);
+                let mut part = [0_u8; 4096];
+                let read = self.read_memory(from, &mut part[..length.max(size)])?;
+                pointers = part[..read].chunks_exact(size).rev().map(<[u8]>::to_vec).collect();
             }
-            let pointer = match wide {
-                true => u64::from_ne_bytes(pointer),
-                false => {
-                    u32::from_ne_bytes([pointer[0], pointer[1], pointer[2], pointer[3]]).into()
-                }
+            let pointer = match pointers.pop().as_deref() {
+                Some(&[a, b, c, d, e, f, g, h]) => u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+                Some(&[a, b, c, d]) => u32::from_ne_bytes([a, b, c, d]).into(),
+                _ => return Err(Errno::EFAULT),
             };
             if pointer == 0 {
                 break;
@@ -254,11 +259,13 @@ mod tests {
         let me = Caller { tid: std::process::id() };
         let long = std::ffi::CString::new(vec![b'x'; 2 * PATH_MAX]).unwrap();
         let pointers = [c"sh".as_ptr(), long.as_ptr(), c"start".as_ptr(), std::ptr::null()];
-        let found = me.read_arguments(pointers.as_ptr() as u64, true).unwrap();
+        let found = me.read_arguments(pointers.as_ptr() as u64, true, 64).unwrap();
         assert_eq!(found, [b"sh".to_vec(), Vec::new(), b"start".to_vec()]);
+        let first = me.read_arguments(pointers.as_ptr() as u64, true, 1).unwrap();
+        assert_eq!(first, [b"sh".to_vec()]);
         let narrow = [0_u32];
-        assert_eq!(me.read_arguments(narrow.as_ptr() as u64, false), Ok(Vec::new()));
-        assert_eq!(me.read_arguments(8, true), Err(Errno::EFAULT));
+        assert_eq!(me.read_arguments(narrow.as_ptr() as u64, false, 64), Ok(Vec::new()));
+        assert_eq!(me.read_arguments(8, true, 64), Err(Errno::EFAULT));
     }
 
     #[test]

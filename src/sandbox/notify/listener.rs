@@ -291,12 +291,11 @@ impl Answering {
             // execveat(2) with AT_EMPTY_PATH: the descriptor is the program.
             path = caller.link(&format!("fd/{start}")).map_err(unknown)?;
         }
-        let directory = || caller.link(&link_of(start)).unwrap_or_default();
-        let arguments = || {
+        let arguments = |limit| {
             let wide = filter::has_wide_pointers(data.arch, data.nr);
-            caller.read_arguments(data.args[first], wide).unwrap_or_default()
+            caller.read_arguments(data.args[first], wide, limit).unwrap_or_default()
         };
-        let change = services::change(&path, directory, arguments);
+        let change = services::change(&path, arguments);
         let intervention = match change {
             Some(Change::Now) => {
                 Intervention::Replace { from: services::NOW, to: services::NOT_NOW }
@@ -312,10 +311,8 @@ impl Answering {
         // From the root: a relative path may begin in another file system.
         let target = absolute(caller, start, named.as_deref().unwrap_or(&path)).map_err(unknown)?;
         let found = self.walk(caller, start, &target, |view, root| match named {
-            None => view.object(root, &target, true).map(|found| match found {
-                Walked::Found(_) => Walked::Found(true),
-                Walked::Leaves => Walked::Leaves,
-            }),
+            // It counts wherever the program is, a bind of the host's included.
+            None => Ok(Walked::Found(true)),
             Some(_) => {
                 let dirs = services::INIT_SCRIPTS.iter().filter_map(|dir| {
                     match view.object(root, dir, true) {
@@ -332,7 +329,7 @@ impl Answering {
             return Ok(Answer::Continue);
         }
         self.still_waits(notification.id)?;
-        let execution = services::description(&path, &arguments());
+        let execution = services::description(&path, &arguments(services::ALL_ARGUMENTS));
         Ok(Answer::Intervene(intervention, execution))
     }
 

@@ -23,8 +23,10 @@ use std::borrow::Cow;
 /// Where init scripts are; the second one is Red Hat's.
 pub(super) const INIT_SCRIPTS: [&[u8]; 2] = [b"/etc/init.d", b"/etc/rc.d/init.d"];
 
-/// What every path to an init script contains, directly or through the links of run levels.
-const HINTS: [&[u8]; 2] = [b"init.d/", b"/rc"];
+/// How many arguments of an execution are read, the name of the program among them: those of any
+/// program, where an init script has its action, and those of a program that is known here.
+const FIRST_ARGUMENTS: usize = 5;
+pub(super) const ALL_ARGUMENTS: usize = 64;
 
 /// Programs that take an init script as their first argument.
 const SHELLS: [&[u8]; 12] = [
@@ -67,37 +69,29 @@ pub(super) enum Change {
     Script(Vec<u8>),
 }
 
-/// What the execution of `path` with the arguments `argv` would do to a service. `directory` is
-/// where a relative path begins; it is only asked for then, and the arguments only where they can
-/// matter.
-pub(super) fn change(
-    path: &[u8],
-    directory: impl Fn() -> Vec<u8>,
-    argv: impl FnOnce() -> Vec<Vec<u8>>,
-) -> Option<Change> {
+/// What the execution of `path` would do to a service. `argv` returns its first arguments, as many
+/// as it is asked for.
+pub(super) fn change(path: &[u8], argv: impl Fn(usize) -> Vec<Vec<u8>>) -> Option<Change> {
     let name = base_name(path);
-    let is_script = may_be_init_script(path, &directory);
-    let matters = is_script || STARTERS.contains(&name) || SHELLS.contains(&name);
-    if !matters && name != b"busybox" && name != b"systemctl" {
-        return None;
+    let known = STARTERS.contains(&name) || SHELLS.contains(&name);
+    if !known && name != b"busybox" && name != b"systemctl" {
+        let argv = argv(FIRST_ARGUMENTS);
+        let action = argv.iter().skip(1).any(|word| is_action(word));
+        return action.then(|| Change::Script(path.to_vec()));
     }
-    let argv = argv();
-    let arguments = argv.get(1..).unwrap_or_default();
-    if is_script && arguments.iter().any(|word| is_action(word)) {
-        return Some(Change::Script(path.to_vec()));
-    }
+    let argv = argv(ALL_ARGUMENTS);
+    let (called, arguments) = argv.split_first()?;
     if name == b"systemctl" {
         return arguments.iter().any(|word| word == NOW).then_some(Change::Now);
     }
     // busybox is the program that its first argument names, if it is called by its own name.
-    let called = base_name(argv.first().map_or(&b""[..], Vec::as_slice));
-    let (name, arguments) = match name {
-        b"busybox" if called != b"busybox" => (called, arguments),
-        b"busybox" => {
+    let (name, arguments) = match (name, base_name(called)) {
+        (b"busybox", b"busybox") => {
             let (applet, rest) = arguments.split_first()?;
             (applet.as_slice(), rest)
         }
-        name => (name, arguments),
+        (b"busybox", called) => (called, arguments),
+        (name, _) => (name, arguments),
     };
     if STARTERS.contains(&name) {
         return is_start(arguments).then_some(Change::Starter);
@@ -106,8 +100,7 @@ pub(super) fn change(
         return None;
     }
     let (script, rest) = script(arguments)?;
-    (may_be_init_script(script, &directory) && rest.iter().any(|word| is_action(word)))
-        .then(|| Change::Script(script.to_vec()))
+    rest.iter().any(|word| is_action(word)).then(|| Change::Script(script.to_vec()))
 }
 
 /// The command line as text for a message.
@@ -131,14 +124,6 @@ pub(super) fn description(path: &[u8], argv: &[Vec<u8>]) -> String {
 
 fn base_name(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
-}
-
-fn may_be_init_script(path: &[u8], directory: impl Fn() -> Vec<u8>) -> bool {
-    let path = match path.first() {
-        Some(b'/') => Cow::Borrowed(path),
-        _ => Cow::Owned([directory().as_slice(), b"/", path].concat()),
-    };
-    HINTS.iter().any(|hint| path.windows(hint.len()).any(|part| part == *hint))
 }
 
 /// Whether an init script changes the state of its service when it is called with this word.
@@ -199,13 +184,9 @@ mod tests {
     use super::*;
 
     fn of(path: &str, words: &[&str]) -> Option<Change> {
-        in_directory("/", path, words)
-    }
-
-    fn in_directory(directory: &str, path: &str, words: &[&str]) -> Option<Change> {
-        let argv = std::iter::once(path).chain(words.iter().copied());
-        let argv = argv.map(|word| word.as_bytes().to_vec()).collect();
-        change(path.as_bytes(), || directory.as_bytes().to_vec(), || argv)
+        let argv: Vec<Vec<u8>> =
+            std::iter::once(&path).chain(words).map(|word| word.as_bytes().to_vec()).collect();
+        change(path.as_bytes(), |limit| argv[..argv.len().min(limit)].to_vec())
     }
 
     fn script_at(path: &str) -> Option<Change> {
@@ -223,9 +204,7 @@ mod tests {
         assert_eq!(of("/etc/rc2.d/S01ssh", &["start"]), script_at("/etc/rc2.d/S01ssh"));
         let openrc = ["--lockfd", "5", "start"];
         assert_eq!(of("/etc/init.d/sshd", &openrc), script_at("/etc/init.d/sshd"));
-        assert_eq!(in_directory("/etc/init.d", "./ssh", &["start"]), script_at("./ssh"));
-        assert_eq!(in_directory("/etc", "init.d/ssh", &["start"]), script_at("init.d/ssh"));
-        assert_eq!(in_directory("/srv", "./ssh", &["start"]), None);
+        assert_eq!(of("./ssh", &["start"]), script_at("./ssh"));
         assert_eq!(of("/usr/bin/systemctl", &["start", "ssh"]), None);
     }
 
@@ -248,10 +227,8 @@ mod tests {
             ("/bin/sh", &["-c", "/etc/init.d/ssh start"][..]),
             ("/bin/bash", &["-ec", ssh, "start"]),
             ("/bin/sh", &["-n", ssh]),
-            ("/bin/sh", &["/srv/start.sh", ssh, "start"]),
             ("/bin/sh", &[]),
             ("/bin/bash", &["-o"]),
-            ("/bin/echo", &[ssh, "start"]),
             ("/bin/busybox", &[]),
             ("/bin/busybox", &["cat", ssh, "start"]),
         ] {
@@ -281,7 +258,7 @@ mod tests {
         }
         assert_eq!(of("/bin/busybox", &["start-stop-daemon", "-S"]), Some(Change::Starter));
         let by_link = [b"start-stop-daemon".to_vec(), b"-S".to_vec()];
-        let found = change(b"/bin/busybox", Vec::new, || by_link.to_vec());
+        let found = change(b"/bin/busybox", |_| by_link.to_vec());
         assert_eq!(found, Some(Change::Starter));
         assert_eq!(of("/sbin/supervise-daemon", &["x", "--start"]), Some(Change::Starter));
     }
