@@ -151,6 +151,26 @@ fn init_scripts_start_nothing() {
     }
 }
 
+#[test]
+fn an_init_script_whose_process_is_traced_is_refused() {
+    let stage = Stage::new();
+    let script = "exec python3 -c '
+import ctypes, os
+pid = os.fork()
+if pid == 0:
+    ctypes.CDLL(None).ptrace(0, 0, 0, 0)  # PTRACE_TRACEME
+    try:
+        os.execv(\"/etc/init.d/probe\", [\"probe\", \"start\"])
+    except PermissionError:
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), os.path.exists(\"/srv/started\"))'";
+    for who in EVERYBODY {
+        let finished = run(&stage, who, Boot::Scripts, script).ok();
+        assert_eq!(finished.text(), "7 False\n", "{who:?}");
+        finished.says(&["`/etc/init.d/probe start` was refused", "cannot be traced"]);
+    }
+}
+
 const BY_SYSTEMCTL: &str = "
     systemctl start probe
     systemctl restart ssh
