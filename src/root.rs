@@ -23,7 +23,7 @@ use crate::sandbox::{
     Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };
 use crate::seal::BaseLayer;
-use crate::supervise::SupervisedTree;
+use crate::supervise::{Report, SupervisedTree};
 
 /// What a root is made of, and how it behaves.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct RootOptions {
     pub apt_proxy: Option<String>,
     /// Whether the layers' digests will be asked for: they are computed meanwhile.
     pub digests: bool,
+    /// Takes lines for the user while commands run.
+    pub report: Report,
 }
 
 /// A root could not be made or kept.
@@ -158,7 +160,7 @@ impl Composed {
             }
         });
         let mut sandbox = starting.enter()?;
-        let supervised = Arc::new(SupervisedTree::new(live.clone()));
+        let supervised = Arc::new(SupervisedTree::new(live.clone()).with_report(options.report));
         let supervisor = Supervisor::start(&mut sandbox, supervised)?;
         sandbox.show(&shown.hostname, &shown.files)?;
         let digests =

@@ -1,6 +1,6 @@
 //! What the sandbox's supervisor does on behalf of a process inside, done to the tree.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use fs_model::tree::{NewNode, SetAttr};
@@ -16,17 +16,54 @@ use crate::sandbox::{Found, FoundKind, Supervised};
 /// each of them: more than a path can have components and links.
 const HELD: usize = 16 << 10;
 
+/// Executions that were left alone and have been reported.
+const MAX_REPORTED_EXECUTIONS: usize = 64;
+
+/// The devices that programs use themselves, instead of giving them to somebody: their names in
+/// `/dev`, which has them, and their numbers.
+const USUAL_DEVICES: [(&str, (u32, u32)); 6] = [
+    ("null", (1, 3)),
+    ("zero", (1, 5)),
+    ("full", (1, 7)),
+    ("random", (1, 8)),
+    ("urandom", (1, 9)),
+    ("tty", (5, 0)),
+];
+
+/// Takes a line for the user.
+pub type Report = fn(&str);
+
 /// A tree, as the supervisor sees it.
 #[derive(Debug)]
 pub struct SupervisedTree {
     live: Arc<Live>,
     held: Mutex<VecDeque<Ino>>,
+    report: Report,
+    reported: Mutex<Reported>,
+}
+
+/// What has been reported, so that it is reported once.
+#[derive(Debug, Default)]
+struct Reported {
+    device: bool,
+    executions: HashSet<String>,
 }
 
 impl SupervisedTree {
-    /// The tree behind `live`.
+    /// The tree behind `live`, without reports.
     pub fn new(live: Arc<Live>) -> Self {
-        SupervisedTree { live, held: Mutex::new(VecDeque::new()) }
+        SupervisedTree {
+            live,
+            held: Mutex::new(VecDeque::new()),
+            report: |_| {},
+            reported: Mutex::default(),
+        }
+    }
+
+    /// This tree, with reports about devices that cannot be opened and services that do not start.
+    #[must_use]
+    pub fn with_report(self, report: Report) -> Self {
+        SupervisedTree { report, ..self }
     }
 
     fn hold(&self, ino: Ino) {
@@ -88,6 +125,39 @@ impl Supervised for SupervisedTree {
         self.live.tree().set_attr(ino, &set).map_err(errno)?;
         self.live.forget_inode(ino);
         Ok(())
+    }
+
+    fn device_recorded(&self, path: &[u8], mode: u32, rdev: (u32, u32)) {
+        let usual = USUAL_DEVICES.iter().find(|(_, numbers)| *numbers == rdev);
+        let Some((name, _)) = usual.filter(|_| mode & libc::S_IFMT == libc::S_IFCHR) else {
+            return;
+        };
+        if std::mem::replace(&mut self.reported.lock().device, true) {
+            return;
+        }
+        let path = String::from_utf8_lossy(path).escape_default().to_string();
+        (self.report)(&format!(
+            "warning: the device {path} is recorded for the image, but nothing can open it during a \
+             build without root; if a program has to, run `mount --bind /dev/{name} {path}` before, \
+             and `umount {path}` after"
+        ));
+    }
+
+    fn service_left_alone(&self, execution: &str) {
+        let mut reported = self.reported.lock();
+        if reported.executions.len() < MAX_REPORTED_EXECUTIONS
+            && reported.executions.insert(execution.to_owned())
+        {
+            (self.report)(&format!("`{execution}`: services do not start or stop during a build"));
+        }
+    }
+
+    fn service_refused(&self, execution: &str, error: &std::io::Error) {
+        (self.report)(&format!(
+            "warning: `{execution}` was refused: services do not start or stop during a build, and its \
+             process cannot be traced to leave it out quietly ({error}); allow ptrace \
+             (kernel.yama.ptrace_scope below 3), or remove the command"
+        ));
     }
 }
 

@@ -25,7 +25,7 @@ fn inside_is_a_machine_of_its_own() {
         let lab = Lab::new(plan);
         assert_eq!(lab.ok("id -u; id -g; id -G; hostname; umask; pwd"), "0\n0\n0\ncoat\n0022\n/\n");
         assert!(lab.ok("echo $$").trim().parse::<u32>().unwrap() < 20);
-        assert_eq!(lab.ok("cat /proc/1/comm"), "overcoat-init\n");
+        assert_eq!(lab.ok("cat /proc/1/comm"), "init\n");
         lab.end();
     });
 }

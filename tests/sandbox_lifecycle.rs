@@ -125,7 +125,7 @@ fn a_killed_stage_or_pid_1_is_noticed() {
                 .into_iter()
                 .filter(|pid| {
                     let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                    comm.starts_with("overcoat-") || comm.starts_with("sleep")
+                    ["overcoat-stage", "init", "sleep"].contains(&comm.trim())
                 })
                 .collect();
             victim.extend(&family);

@@ -107,6 +107,7 @@ pub fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, Bo
         binds: Vec::new(),
         apt_proxy: None,
         digests: false,
+        report: |_| {},
     })?;
     let live = Live::new(composed.tree().clone());
     let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: None };

@@ -67,6 +67,7 @@ impl RootArgs {
             binds: self.bind.clone(),
             apt_proxy: None,
             digests,
+            report: super::say,
         }
     }
 }

@@ -11,11 +11,12 @@ use fs_model::tree::XattrSupport;
 use super::images::BaseOffset;
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::{Failure, Outcome, say};
-use crate::root::{Composed, Root};
+use crate::root::{Composed, Root, RootOptions};
 use crate::sandbox::{
     CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
     default_environment, relay,
 };
+use crate::supervise::Report;
 
 #[derive(Debug, Args)]
 struct Common {
@@ -63,7 +64,7 @@ pub(super) struct ShellArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
-    let attempt = Attempt::new(&args.layers, &args.common)?;
+    let attempt = Attempt::new(&args.layers, &args.common, say)?;
     let mut spec = CommandSpec::new(args.command.iter().cloned());
     spec.session = Session::Inherited;
     let archive = args.common.save.as_deref() == Some(Path::new("-"));
@@ -79,7 +80,9 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
 }
 
 pub(super) fn shell(args: &ShellArgs) -> Outcome {
-    let attempt = Attempt::new(&args.layers, &args.common)?;
+    // The terminal may be in raw mode, in which a new line does not begin at the left.
+    let report = |text: &str| say(&format!("{text}\r"));
+    let attempt = Attempt::new(&args.layers, &args.common, report)?;
     // The last command of a shell says nothing of the work: it is kept whatever its code.
     attempt.go(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
         if root.live().stat(b"/bin/bash", fs_model::tree::Follow::Yes).is_ok_and(|s| s.is_some()) {
@@ -101,7 +104,7 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    fn new(layers: &[PathBuf], common: &'a Common) -> Result<Self, Failure> {
+    fn new(layers: &[PathBuf], common: &'a Common, report: Report) -> Result<Self, Failure> {
         let epoch = options::source_date_epoch(None)?;
         let mut layers = layers.to_vec();
         common.offset.apply(&mut layers);
@@ -117,7 +120,8 @@ impl<'a> Attempt<'a> {
         let xattrs = save.as_ref().map_or(XattrSupport::None, |(_, outputs)| outputs.xattrs());
         let signals = Signals::take()?;
         let digests = save.is_some() && !common.seal.no_manifest;
-        let options = common.root.root(layers, xattrs, Network::Host, None, digests);
+        let root = common.root.root(layers, xattrs, Network::Host, None, digests);
+        let options = RootOptions { report, ..root };
         let privilege = Privilege::detect()?;
         let root = Composed::new(options)?.start(privilege)?;
         Ok(Attempt { common, save, signals, root, epoch })

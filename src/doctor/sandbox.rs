@@ -22,7 +22,7 @@ pub(super) fn findings() -> Vec<Finding> {
         probe::fuse_device().map(|()| "/dev/fuse opens".to_owned()),
     ));
     match root {
-        true => findings.push(rights()),
+        true => findings.extend([rights(), notification()]),
         false => findings.extend([user_namespaces(), programs(), ids(), notification()]),
     }
     findings.push(sandbox(super::is_ready(&findings)));
@@ -134,6 +134,7 @@ fn sandbox(worth_trying: bool) -> Finding {
         binds: Vec::new(),
         apt_proxy: None,
         digests: false,
+        report: |_| {},
     };
     let tried = Privilege::detect().map_err(crate::root::RootError::from).and_then(|privilege| {
         Composed::new(options)?.start(privilege)?.finish()?;

@@ -8,6 +8,9 @@
 //! - commands inherit nothing from it but what their order says: no descriptor, no blocked or
 //!   ignored signal.
 //!
+//! Its own root is an empty directory, so that programs find out by `/proc/1/root` that they are in
+//! a chroot ([`super::marks`]). Commands get the sandbox's root back before they are executed.
+//!
 //! There are two mount namespaces. In the one that the stage made, the root lies in the host's tree:
 //! commands that are to run outside are put there. Pid 1 and all others are in a copy of it, in
 //! which the root is all there is. The way back is a descriptor that comes with the order of such a
@@ -33,6 +36,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
 
 use super::error::{Doing, Failure, Step};
+use super::marks::{self, ServiceManager};
 use super::plan::Plan;
 use super::sys::{self, Forked};
 use super::wire::{self, Order, Session};
@@ -43,7 +47,9 @@ const HOST_CAPABILITIES: [u32; 3] = [16, 22, 25];
 
 /// The life of pid 1.
 pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
-    let result = std::panic::catch_unwind(|| become_init(plan, control).map(|()| serve(control)));
+    let result = std::panic::catch_unwind(|| {
+        become_init(plan, control).map(|manager| serve(control, &manager))
+    });
     match result {
         Ok(Ok(())) => sys::exit_now(0),
         Ok(Err(failure)) => {
@@ -54,15 +60,12 @@ pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
     }
 }
 
-fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
+fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<ServiceManager> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
-    let _ = nix::sys::prctl::set_name(c"overcoat-init");
+    marks::replace_command_line_and_environment();
     let root = File::open(".").doing("entering the root")?;
     mounts::attach_proc(root.as_fd(), !plan.privilege.has_user_namespace())?;
     drop(root);
-    // The host's `/proc` has the daemon's numbers.
-    let number = std::fs::read_link("/proc/self").doing("finding its own number")?;
-    let number = number.to_str().and_then(|text| text.parse().ok()).unwrap_or(0);
     let look = |path: &str| std::fs::metadata(path).doing("looking at the root");
     let outer_mount_namespace = look("/proc/thread-self/ns/mnt")?.ino();
     unshare(CloneFlags::CLONE_NEWNS).doing("making the mount namespace")?;
@@ -79,13 +82,17 @@ fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
         user_namespace: look("/proc/self/ns/user")?.ino(),
         mount_namespace: look("/proc/self/ns/mnt")?.ino(),
         outer_mount_namespace,
-        init: number,
     };
+    let mounts = File::open("/proc/self/mountinfo").doing("opening the list of mounts")?;
+    let manager = ServiceManager::watch()?;
+    marks::leave_root().doing("leaving the root")?;
     let listener = notify::install(&plan.privilege)?;
     let mut ready = vec![wire::READY];
     ready.extend_from_slice(&identity.encode());
-    let fds: Vec<BorrowedFd<'_>> = listener.iter().map(AsFd::as_fd).collect();
-    sys::send(control, &ready, &fds).doing("reporting to the daemon")
+    let fds: Vec<BorrowedFd<'_>> =
+        std::iter::once(mounts.as_fd()).chain(listener.iter().map(AsFd::as_fd)).collect();
+    sys::send(control, &ready, &fds).doing("reporting to the daemon")?;
+    Ok(manager)
 }
 
 type Channels = HashMap<libc::pid_t, Channel>;
@@ -97,7 +104,7 @@ struct Channel {
 }
 
 /// Serves until the daemon closes the control socket.
-fn serve(control: BorrowedFd<'_>) {
+fn serve(control: BorrowedFd<'_>, manager: &ServiceManager) {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     let Ok(signals) =
@@ -112,6 +119,9 @@ fn serve(control: BorrowedFd<'_>) {
             PollFd::new(control, PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
+        let watched = manager.changes().map(|changes| PollFd::new(changes, PollFlags::POLLIN));
+        let own = fds.len() + watched.iter().len();
+        fds.extend(watched);
         fds.extend(
             channels.values().map(|channel| PollFd::new(channel.socket.as_fd(), PollFlags::POLLIN)),
         );
@@ -122,14 +132,17 @@ fn serve(control: BorrowedFd<'_>) {
         let busy: Vec<bool> =
             fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect();
         drop(fds);
-        for (pid, _) in pids.iter().zip(&busy[2..]).filter(|(_, busy)| **busy) {
+        for (pid, _) in pids.iter().zip(&busy[own..]).filter(|(_, busy)| **busy) {
             forward(&mut channels, *pid);
+        }
+        if busy[2..own].contains(&true) {
+            manager.take_name();
         }
         if busy[1] {
             while let Ok(Some(_)) = signals.read_signal() {}
             reap(&mut channels);
         }
-        if busy[0] && !serve_request(control, &mut channels) {
+        if busy[0] && !serve_request(control, manager, &mut channels) {
             return;
         }
     }
@@ -164,7 +177,11 @@ fn forward(channels: &mut Channels, pid: libc::pid_t) {
 }
 
 /// Serves one request; false when there will be no more.
-fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
+fn serve_request(
+    control: BorrowedFd<'_>,
+    manager: &ServiceManager,
+    channels: &mut Channels,
+) -> bool {
     let Ok(request) = sys::receive(control) else { return false };
     match request.bytes.as_slice() {
         [] => return false,
@@ -174,7 +191,8 @@ fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
             if let Ok([order, exec, channel, stdin, stdout, stderr]) = <[OwnedFd; 6]>::try_from(fds)
             {
                 let stdio = [stdin, stdout, stderr];
-                match spawn(order, &exec, &stdio, outside.as_ref()) {
+                manager.take_name();
+                match spawn(order, &exec, &stdio, manager.root(), outside.as_ref()) {
                     Ok((pid, group)) => {
                         channels.insert(pid, Channel { socket: channel, group });
                     }
@@ -187,12 +205,12 @@ fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
         }
         [wire::SHOW] => {
             if let Some(file) = request.fds.into_iter().next() {
-                show(file);
+                show(file, manager.root());
             }
         }
         [wire::OPEN_PTY] => {
             if let [socket] = request.fds.as_slice() {
-                let _ = match open_pty() {
+                let _ = match open_pty(manager.root()) {
                     Ok((master, slave)) => {
                         sys::send(socket.as_fd(), &[wire::PTY], &[master.as_fd(), slave.as_fd()])
                     }
@@ -209,26 +227,31 @@ fn serve_request(control: BorrowedFd<'_>, channels: &mut Channels) -> bool {
 
 /// Changes the host name and writes the files that the daemon asks for. A file that cannot be
 /// written is left out: a program that needs it says so.
-fn show(file: OwnedFd) {
+fn show(file: OwnedFd, root: BorrowedFd<'_>) {
     let mut bytes = Vec::new();
     if File::from(file).read_to_end(&mut bytes).is_err() {
         return;
     }
     let Ok(wire::Show { hostname, files }) = wire::Show::decode(&bytes) else { return };
     let _ = nix::unistd::sethostname(hostname);
-    for (path, content) in files {
-        let _ = replace_file(&path, &content);
+    // The root of this process is another one.
+    if nix::unistd::fchdir(root).is_err() {
+        return;
     }
+    for (path, content) in files {
+        let _ = replace_file(path.strip_prefix("/").unwrap_or(&path), &content);
+    }
+    let _ = chdir("/");
 }
 
-/// Puts a file at `path` in a file system of the sandbox's own, in place of a file or link there.
+/// Puts a file at `path`, which is relative, in a file system of the sandbox's own, in place of a file or link there.
 fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
     let (parent, name) =
         (path.parent().ok_or_else(invalid)?, path.file_name().ok_or_else(invalid)?);
     std::fs::create_dir_all(parent)?;
     // A link on the way may lead back into the root, which is the daemon's to change.
-    let own = path.iter().nth(1).map(|top| Path::new("/").join(top)).ok_or_else(invalid)?;
+    let own = path.iter().next().map(Path::new).ok_or_else(invalid)?;
     if std::fs::metadata(parent)?.dev() != std::fs::metadata(own)?.dev() {
         return Err(io::Error::from_raw_os_error(libc::EXDEV));
     }
@@ -239,9 +262,9 @@ fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::rename(&temporary, path)
 }
 
-fn open_pty() -> Step<(OwnedFd, OwnedFd)> {
+fn open_pty(root: BorrowedFd<'_>) -> Step<(OwnedFd, OwnedFd)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let master = nix::fcntl::open("/dev/ptmx", flags, nix::sys::stat::Mode::empty())
+    let master = nix::fcntl::openat(root, "dev/ptmx", flags, nix::sys::stat::Mode::empty())
         .doing("opening /dev/ptmx")?;
     let slave = sys::open_terminal_peer(master.as_fd()).doing("opening the terminal")?;
     Ok((master, slave))
@@ -251,6 +274,7 @@ fn spawn(
     order: OwnedFd,
     exec: &OwnedFd,
     stdio: &[OwnedFd; 3],
+    root: BorrowedFd<'_>,
     outside: Option<&OwnedFd>,
 ) -> Step<(libc::pid_t, bool)> {
     let mut bytes = Vec::new();
@@ -260,11 +284,11 @@ fn spawn(
     match unsafe { sys::fork() }.doing("forking")? {
         Forked::Parent(pid) => Ok((pid, order.session != Session::Inherited)),
         Forked::Child => {
-            let failure = match std::panic::catch_unwind(|| become_command(&order, stdio, outside))
-            {
-                Ok(failure) => failure,
-                Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
-            };
+            let failure =
+                match std::panic::catch_unwind(|| become_command(&order, stdio, root, outside)) {
+                    Ok(failure) => failure,
+                    Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
+                };
             let _ = sys::send(exec.as_fd(), &wire::failure_message(&failure), &[]);
             sys::exit_now(127)
         }
@@ -272,8 +296,13 @@ fn spawn(
 }
 
 /// Turns this process into the command; returns only why it could not.
-fn become_command(order: &Order, stdio: &[OwnedFd; 3], outside: Option<&OwnedFd>) -> Failure {
-    match prepare_command(order, stdio, outside) {
+fn become_command(
+    order: &Order,
+    stdio: &[OwnedFd; 3],
+    root: BorrowedFd<'_>,
+    outside: Option<&OwnedFd>,
+) -> Failure {
+    match prepare_command(order, stdio, root, outside) {
         Ok((argv, env)) => {
             let error = execute(&argv, &env);
             Failure {
@@ -288,6 +317,7 @@ fn become_command(order: &Order, stdio: &[OwnedFd; 3], outside: Option<&OwnedFd>
 fn prepare_command(
     order: &Order,
     stdio: &[OwnedFd; 3],
+    root: BorrowedFd<'_>,
     outside: Option<&OwnedFd>,
 ) -> Step<(Vec<CString>, Vec<CString>)> {
     let strings = |texts: &[std::ffi::OsString]| -> Step<Vec<CString>> {
@@ -308,9 +338,10 @@ fn prepare_command(
     if order.session == Session::Terminal {
         sys::take_terminal(io::stdin().as_fd()).doing("taking the terminal")?;
     }
-    if let Some(outside) = outside {
+    match outside {
         // Root and working directory become those of the namespace.
-        setns(outside, CloneFlags::CLONE_NEWNS).doing("going outside")?;
+        Some(outside) => setns(outside, CloneFlags::CLONE_NEWNS).doing("going outside")?,
+        None => marks::enter(root).doing("entering the root")?,
     }
     let groups: Vec<Gid> = order.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(order.uid), Gid::from_raw(order.gid));

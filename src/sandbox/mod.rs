@@ -21,8 +21,8 @@
 //! 2. The daemon serves [`Starting::fuse_fd`] in threads of its own. The places of
 //!    [`Plan::mount_points`] must exist in the tree.
 //! 3. [`Starting::enter`] mounts the rest, and starts pid 1.
-//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself. Without it, such a call
-//!    waits until the sandbox ends.
+//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself, and every `execve`.
+//!    Without it, such a call waits until the sandbox ends.
 //! 5. [`Sandbox::spawn`], as often as wanted.
 //! 6. [`Sandbox::shutdown`], while the tree is still served: a process inside may be waiting for
 //!    it.
@@ -35,6 +35,7 @@ mod host_mount;
 mod image;
 mod init;
 mod lack;
+mod marks;
 mod mountinfo;
 mod mounts;
 mod notify;
@@ -110,6 +111,8 @@ pub struct Sandbox {
     control: Option<OwnedFd>,
     stage: Stage,
     listener: Option<OwnedFd>,
+    /// The mountinfo of the commands' mount namespace.
+    mounts: Option<OwnedFd>,
     identity: SandboxIdentity,
     outside: Option<Outside>,
     plan: Plan,
@@ -133,15 +136,12 @@ struct SandboxIdentity {
     mount_namespace: u64,
     /// That of the mount namespace for commands outside.
     outer_mount_namespace: u64,
-    /// Pid 1's number as the daemon has it.
-    init: u64,
 }
 
 impl SandboxIdentity {
     fn encode(self) -> Vec<u8> {
-        let SandboxIdentity { device, user_namespace, .. } = self;
-        let SandboxIdentity { mount_namespace, outer_mount_namespace, init, .. } = self;
-        [device, user_namespace, mount_namespace, outer_mount_namespace, init]
+        let SandboxIdentity { device, user_namespace, mount_namespace, .. } = self;
+        [device, user_namespace, mount_namespace, self.outer_mount_namespace]
             .iter()
             .flat_map(|number| number.to_ne_bytes())
             .collect()
@@ -157,7 +157,6 @@ impl SandboxIdentity {
             user_namespace: next(),
             mount_namespace: next(),
             outer_mount_namespace: next(),
-            init: next(),
         }
     }
 }
@@ -214,10 +213,13 @@ impl Starting {
     pub fn enter(self) -> Result<Sandbox, SandboxError> {
         self.say(wire::ENTER)?;
         let ready = self.expect(wire::READY)?;
+        let mut fds = ready.fds.into_iter();
+        let (mounts, listener) = (fds.next(), fds.next());
         Ok(Sandbox {
             control: Some(self.control),
             stage: self.stage,
-            listener: ready.fds.into_iter().next(),
+            listener,
+            mounts,
             identity: SandboxIdentity::decode(ready.bytes.get(1..).unwrap_or_default()),
             outside: self.outside,
             plan: self.plan,

@@ -20,6 +20,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::symlinkat;
 
 use super::error::{Doing, Step};
+use super::marks;
 use super::plan::{Bind, Plan, inside_path};
 use super::sys;
 
@@ -70,6 +71,8 @@ impl HostTrees {
         attach_sys(root)?;
         let run = tmpfs(root, c"run", c"0755", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
         make_directory(run.as_fd(), c"lock", 0o1777).doing("making /run/lock")?;
+        marks::write_container_files(run.as_fd())
+            .doing("making the files of a container in /run")?;
         tmpfs(root, c"tmp", c"1777", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
         for (bind, tree) in &self.binds {
             attach_bind(root, bind, tree.as_fd())?;
@@ -108,14 +111,14 @@ fn mount(
     Ok(tree)
 }
 
-fn make_directory(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
+pub(super) fn make_directory(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
     mkdirat(dir, name, Mode::from_bits_truncate(mode))?;
     // mkdir heeds the umask.
     fchmodat(dir, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
     Ok(())
 }
 
-fn make_file(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+pub(super) fn make_file(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     Ok(openat(dir, name, flags, Mode::from_bits_truncate(0o644))?)
 }

@@ -390,6 +390,45 @@ pub(super) fn reap_any() -> Option<(libc::pid_t, i32)> {
     (pid > 0).then_some((pid, status))
 }
 
+/// Where the arguments of a process begin and end in its memory.
+pub(super) fn memory_of_arguments(pid: libc::pid_t) -> io::Result<(usize, usize)> {
+    let [start, end, ..] = argument_addresses(&pid.to_string())?;
+    Ok((start, end))
+}
+
+/// Where the arguments and the environment of a process begin and end in its memory.
+fn argument_addresses(process: &str) -> io::Result<[usize; 4]> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // proc_pid_stat(5): the second field ends with the last parenthesis; arg_start is the 48th.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let addresses = fields.split_ascii_whitespace().skip(45).take(4);
+    let addresses: Vec<usize> = addresses.map_while(|field| field.parse().ok()).collect();
+    addresses.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Overwrites the memory in which the kernel keeps this process's command line and environment for
+/// `/proc/PID/cmdline` and `/proc/PID/environ`. A text that does not fit is left out.
+///
+/// The process must have one thread, and must not use its arguments or environment afterwards.
+pub(super) fn replace_arguments(command_line: &[u8], environment: &[u8]) -> io::Result<()> {
+    let [arg_start, arg_end, env_start, env_end] = argument_addresses("self")?;
+    for (start, end, text) in
+        [(arg_start, arg_end, command_line), (env_start, env_end, environment)]
+    {
+        if start == 0 || end <= start {
+            continue;
+        }
+        // SAFETY: the kernel put the strings between these addresses at the top of the writable
+        // stack; this thread has no reference into them, and the process has one thread.
+        let memory = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
+        memory.fill(0);
+        if text.len() < memory.len() {
+            memory[..text.len()].copy_from_slice(text);
+        }
+    }
+    Ok(())
+}
+
 /// Sends `signal` to a process, or to a process group when `pid` is negative.
 pub(super) fn kill(pid: libc::pid_t, signal: i32) -> io::Result<()> {
     // SAFETY: numbers only.

@@ -21,7 +21,8 @@ pub(super) const MAPPED: u8 = b'i';
 pub(super) const MOUNTED: u8 = b'm';
 /// Daemon to stage: the root answers now; go on.
 pub(super) const ENTER: u8 = b'e';
-/// Pid 1 to daemon: ready for commands; the root's device number, with the listener if any.
+/// Pid 1 to daemon: ready for commands; with the sandbox's device and namespaces, the mountinfo of
+/// the commands' mount namespace, and the listener if any.
 pub(super) const READY: u8 = b'r';
 /// Either to daemon: a step failed; errno and what was being done.
 pub(super) const FAILED: u8 = b'f';

@@ -72,7 +72,7 @@ fn where_all_works_all_is_said_to_work() {
     for who in EVERYBODY {
         let mut report = ask(&stage, who, stage.overcoat(who)).code(0);
         let needed = match who {
-            Who::Root => &["rights"][..],
+            Who::Root => &["rights", "seccomp"][..],
             Who::Unprivileged => &["user namespaces", "id programs", "subordinate ids", "seccomp"],
         };
         for name in needed.iter().chain(&["kernel", "fuse", "a root", "mount", "mksquashfs"]) {

@@ -10,6 +10,7 @@ mod check;
 mod command_line;
 mod completions;
 mod concurrency;
+mod container;
 mod differential;
 mod discovery;
 mod doctor;
@@ -33,6 +34,7 @@ mod posix;
 mod project;
 mod same_bytes;
 mod serve;
+mod services;
 mod stuck;
 #[path = "../support/mod.rs"]
 mod support;

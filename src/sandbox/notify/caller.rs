@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
@@ -76,6 +77,12 @@ impl Caller {
         location(PathBuf::from(format!("/proc/self/fdinfo/{}", place.as_raw_fd())))
     }
 
+    /// The path of its `root`, its `cwd` or an open file (`fd/3`), from the root of its mount
+    /// namespace.
+    pub(super) fn link(self, name: &str) -> io::Result<Vec<u8>> {
+        Ok(fs::read_link(self.path(name))?.into_os_string().into_vec())
+    }
+
     /// Where one of its descriptors is.
     pub(super) fn descriptor(self, fd: i32) -> Result<Location, Errno> {
         location(self.path(&format!("fdinfo/{fd}"))).map_err(|_| Errno::EBADF)
@@ -104,6 +111,42 @@ impl Caller {
             }
         }
         Err(Errno::ENAMETOOLONG)
+    }
+
+    /// The first `limit` arguments of an execution, from the array of pointers at `address`; pointers
+    /// have 64 bits if they are `wide`. An argument as long as a path or longer is left empty.
+    pub(super) fn read_arguments(
+        self,
+        address: u64,
+        wide: bool,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, Errno> {
+        let size = if wide { 8 } else { 4 };
+        let (mut arguments, mut pointers) = (Vec::new(), Vec::new());
+        while arguments.len() < limit {
+            if pointers.is_empty() {
+                // To the end of the page: the next one need not exist.
+                let from = address.wrapping_add((arguments.len() * size) as u64);
+                let length = (4096 - from as usize % 4096).min((limit - arguments.len()) * size);
+                let mut part = [0_u8; 4096];
+                let read = self.read_memory(from, &mut part[..length.max(size)])?;
+                pointers = part[..read].chunks_exact(size).rev().map(<[u8]>::to_vec).collect();
+            }
+            let pointer = match pointers.pop().as_deref() {
+                Some(&[a, b, c, d, e, f, g, h]) => u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+                Some(&[a, b, c, d]) => u32::from_ne_bytes([a, b, c, d]).into(),
+                _ => return Err(Errno::EFAULT),
+            };
+            if pointer == 0 {
+                break;
+            }
+            match self.read_path(pointer) {
+                Ok(argument) => arguments.push(argument),
+                Err(Errno::ENAMETOOLONG) => arguments.push(Vec::new()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(arguments)
     }
 
     fn read_memory(self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
@@ -209,6 +252,20 @@ mod tests {
         let cwd = std::env::current_dir().unwrap();
         assert_eq!(me.place("cwd").unwrap().ino, fs::metadata(cwd).unwrap().ino());
         assert_eq!(me.descriptor(99_999), Err(Errno::EBADF));
+    }
+
+    #[test]
+    fn arguments_end_with_a_null_pointer() {
+        let me = Caller { tid: std::process::id() };
+        let long = std::ffi::CString::new(vec![b'x'; 2 * PATH_MAX]).unwrap();
+        let pointers = [c"sh".as_ptr(), long.as_ptr(), c"start".as_ptr(), std::ptr::null()];
+        let found = me.read_arguments(pointers.as_ptr() as u64, true, 64).unwrap();
+        assert_eq!(found, [b"sh".to_vec(), Vec::new(), b"start".to_vec()]);
+        let first = me.read_arguments(pointers.as_ptr() as u64, true, 1).unwrap();
+        assert_eq!(first, [b"sh".to_vec()]);
+        let narrow = [0_u32];
+        assert_eq!(me.read_arguments(narrow.as_ptr() as u64, false, 64), Ok(Vec::new()));
+        assert_eq!(me.read_arguments(8, true, 64), Err(Errno::EFAULT));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The seccomp filter: which calls the kernel asks the daemon about.
 //!
 //! Invariants:
-//! - only calls that fail in a user namespace are asked about: `mknod` of a device (other than the
-//!   character device 0:0, which the kernel allows), and `chown` to an id beyond the map. All
-//!   others, `mknod` of a fifo and `chown` to a mapped id among them, run at full speed;
+//! - `execve` is asked about at every privilege, so that services do not start ([`super::services`]);
+//! - of the other calls only those that fail in a user namespace are asked about: `mknod` of a
+//!   device (other than the character device 0:0, which the kernel allows), and `chown` to an id
+//!   beyond the map. All others, `mknod` of a fifo and `chown` to a mapped id among them, run at
+//!   full speed;
 //! - every way into the kernel is covered: x86_64, its x32 variant and i386; aarch64 and 32-bit
 //!   arm; riscv64. A call of another architecture is let through: the kernel refuses it itself;
 //! - [`CALLS`] is the one table from which the filter is built and notifications are read, so the
@@ -46,6 +48,8 @@ pub(super) enum Call {
     Fchown { narrow: bool },
     /// `fchownat`: the ids follow the path, then come flags.
     Fchownat,
+    /// `execve`, `execveat`: the arguments follow the path.
+    Execute(From),
 }
 
 const fn chown(follow: bool, narrow: bool) -> Call {
@@ -53,13 +57,18 @@ const fn chown(follow: bool, narrow: bool) -> Call {
 }
 
 /// Every call that is asked about: architecture, number, meaning.
-const CALLS: [(Arch, u32, Call); 29] = [
+const CALLS: [(Arch, u32, Call); 41] = [
     (X86_64, 133, Call::Mknod(From::WorkingDirectory)),
     (X86_64, 259, Call::Mknod(From::Descriptor)),
     (X86_64, 92, chown(true, false)),
     (X86_64, 93, Call::Fchown { narrow: false }),
     (X86_64, 94, chown(false, false)),
     (X86_64, 260, Call::Fchownat),
+    (X86_64, 59, Call::Execute(From::WorkingDirectory)),
+    (X86_64, 322, Call::Execute(From::Descriptor)),
+    // The x32 variant has numbers of its own for these two.
+    (X86_64, 520, Call::Execute(From::WorkingDirectory)),
+    (X86_64, 545, Call::Execute(From::Descriptor)),
     (I386, 14, Call::Mknod(From::WorkingDirectory)),
     (I386, 297, Call::Mknod(From::Descriptor)),
     (I386, 16, chown(false, true)),
@@ -69,6 +78,8 @@ const CALLS: [(Arch, u32, Call); 29] = [
     (I386, 207, Call::Fchown { narrow: false }),
     (I386, 212, chown(true, false)),
     (I386, 298, Call::Fchownat),
+    (I386, 11, Call::Execute(From::WorkingDirectory)),
+    (I386, 358, Call::Execute(From::Descriptor)),
     (ARM, 14, Call::Mknod(From::WorkingDirectory)),
     (ARM, 324, Call::Mknod(From::Descriptor)),
     (ARM, 16, chown(false, true)),
@@ -77,12 +88,18 @@ const CALLS: [(Arch, u32, Call); 29] = [
     (ARM, 198, chown(false, false)),
     (ARM, 207, Call::Fchown { narrow: false }),
     (ARM, 212, chown(true, false)),
+    (ARM, 11, Call::Execute(From::WorkingDirectory)),
+    (ARM, 387, Call::Execute(From::Descriptor)),
     (AARCH64, 33, Call::Mknod(From::Descriptor)),
     (AARCH64, 54, Call::Fchownat),
     (AARCH64, 55, Call::Fchown { narrow: false }),
+    (AARCH64, 221, Call::Execute(From::WorkingDirectory)),
+    (AARCH64, 281, Call::Execute(From::Descriptor)),
     (RISCV64, 33, Call::Mknod(From::Descriptor)),
     (RISCV64, 54, Call::Fchownat),
     (RISCV64, 55, Call::Fchown { narrow: false }),
+    (RISCV64, 221, Call::Execute(From::WorkingDirectory)),
+    (RISCV64, 281, Call::Execute(From::Descriptor)),
 ];
 
 impl Call {
@@ -98,13 +115,24 @@ impl Call {
     /// The index of the first argument after the path or the descriptor.
     pub(super) fn first_after_path(self) -> usize {
         match self {
-            Call::Mknod(From::WorkingDirectory) | Call::Chown { .. } | Call::Fchown { .. } => 1,
-            Call::Mknod(From::Descriptor) | Call::Fchownat => 2,
+            Call::Mknod(From::WorkingDirectory)
+            | Call::Execute(From::WorkingDirectory)
+            | Call::Chown { .. }
+            | Call::Fchown { .. } => 1,
+            Call::Mknod(From::Descriptor) | Call::Execute(From::Descriptor) | Call::Fchownat => 2,
         }
     }
 
     fn narrow(self) -> bool {
         matches!(self, Call::Chown { narrow: true, .. } | Call::Fchown { narrow: true })
+    }
+}
+
+/// Whether the memory of a process that makes this call has pointers of 64 bits.
+pub(super) fn has_wide_pointers(arch: u32, number: i32) -> bool {
+    match Arch(arch) {
+        X86_64 => number as u32 & X32_BIT == 0,
+        arch => arch == AARCH64 || arch == RISCV64,
     }
 }
 
@@ -135,11 +163,18 @@ const fn branch(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
 const ALLOW: sock_filter = op(RETURN, libc::SECCOMP_RET_ALLOW);
 const ASK: sock_filter = op(RETURN, libc::SECCOMP_RET_USER_NOTIF);
 
-/// The filter for a namespace with these largest ids.
-pub(super) fn build(max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
+/// The largest user and group id of a user namespace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MaxIds {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// The filter for a user namespace with these largest ids, or for none.
+pub(super) fn build(namespace: Option<MaxIds>) -> Vec<sock_filter> {
     let mut program = vec![op(LOAD, ARCH)];
     for arch in [X86_64, I386, AARCH64, ARM, RISCV64] {
-        let block = arch_block(arch, max_uid, max_gid);
+        let block = arch_block(arch, namespace);
         // The block may be longer than a conditional branch can skip.
         program.push(branch(IF_EQUAL, arch.0, 1, 0));
         program.push(op(JUMP, block.len() as u32));
@@ -149,11 +184,15 @@ pub(super) fn build(max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
     program
 }
 
-fn arch_block(arch: Arch, max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
+fn arch_block(arch: Arch, namespace: Option<MaxIds>) -> Vec<sock_filter> {
     let number_mask = if arch == X86_64 { !X32_BIT } else { u32::MAX };
     let mut block = vec![op(LOAD, NUMBER), op(AND, number_mask)];
     for (_, number, call) in CALLS.iter().filter(|(of, _, _)| *of == arch) {
-        let check = check(*call, max_uid, max_gid);
+        let check = match (call, namespace) {
+            (Call::Execute(_), _) => vec![ASK],
+            (_, Some(max)) => check(*call, max),
+            (_, None) => continue,
+        };
         block.push(branch(IF_EQUAL, *number, 0, check.len() as u8));
         block.extend(check);
     }
@@ -162,7 +201,7 @@ fn arch_block(arch: Arch, max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
 }
 
 /// What decides on one call; it returns on every way.
-fn check(call: Call, max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
+fn check(call: Call, max: MaxIds) -> Vec<sock_filter> {
     let first = call.first_after_path();
     if let Call::Mknod(_) = call {
         return vec![
@@ -181,11 +220,11 @@ fn check(call: Call, max_uid: u32, max_gid: u32) -> Vec<sock_filter> {
         op(LOAD, argument(first)),
         op(AND, mask),
         branch(IF_EQUAL, mask, 1, 0), // -1: leave it
-        branch(IF_GREATER, max_uid, 5, 0),
+        branch(IF_GREATER, max.uid, 5, 0),
         op(LOAD, argument(first + 1)),
         op(AND, mask),
         branch(IF_EQUAL, mask, 1, 0),
-        branch(IF_GREATER, max_gid, 1, 0),
+        branch(IF_GREATER, max.gid, 1, 0),
         ALLOW,
         ASK,
     ]
@@ -221,12 +260,16 @@ mod tests {
         }
     }
 
+    fn ids(uid: u32, gid: u32) -> Option<MaxIds> {
+        Some(MaxIds { uid, gid })
+    }
+
     const MAX: u32 = 65536;
     const NONE: u64 = 0xffff_ffff;
 
     #[test]
     fn only_device_nodes_are_asked_about() {
-        let program = build(MAX, MAX);
+        let program = build(ids(MAX, MAX));
         for (arch, number, first) in [
             (X86_64, 133, 1),
             (X86_64, 259, 2),
@@ -255,7 +298,7 @@ mod tests {
 
     #[test]
     fn only_ids_beyond_the_map_are_asked_about() {
-        let program = build(MAX, MAX + 5);
+        let program = build(ids(MAX, MAX + 5));
         for (arch, number, first) in [
             (X86_64, 92, 1),
             (X86_64, 93, 1),
@@ -282,24 +325,45 @@ mod tests {
 
     #[test]
     fn narrow_ids_have_sixteen_bits() {
-        let program = build(1000, 1000);
+        let program = build(ids(1000, 1000));
         let case = |uid, gid| asks(&program, I386, 182, [0, uid, gid, 0, 0, 0]);
         assert!(case(1001, 0));
         assert!(!case(0xffff, 0xffff));
         assert!(!case(0x1_0005, 5));
-        assert!(!asks(&build(MAX, MAX), I386, 16, [0, 65534, 65534, 0, 0, 0]));
+        assert!(!asks(&build(ids(MAX, MAX)), I386, 16, [0, 65534, 65534, 0, 0, 0]));
     }
 
     #[test]
     fn everything_else_is_let_through() {
-        let program = build(MAX, MAX);
+        let program = build(ids(MAX, MAX));
+        let as_root = build(None);
         let beyond = [100_000; 6];
         for arch in [X86_64, I386, AARCH64, ARM, RISCV64, Arch(0x1234)] {
             for number in 0..1024 {
-                let known = Call::find(arch.0, number as i32).is_some();
-                assert!(known || !asks(&program, arch, number, beyond), "{arch:?} {number}");
+                let call = Call::find(arch.0, number as i32);
+                let asked = asks(&program, arch, number, beyond);
+                assert!(call.is_some() || !asked, "{arch:?} {number}");
+                let execute = matches!(call, Some(Call::Execute(_)));
+                assert_eq!(asks(&as_root, arch, number, beyond), execute, "{arch:?} {number}");
             }
         }
         assert!(program.len() < 4096);
+    }
+
+    #[test]
+    fn every_way_to_execute_a_program_is_asked_about() {
+        for program in [build(ids(MAX, MAX)), build(None)] {
+            for (arch, numbers) in [
+                (X86_64, &[59, 322, 520 | X32_BIT, 545 | X32_BIT][..]),
+                (I386, &[11, 358]),
+                (ARM, &[11, 387]),
+                (AARCH64, &[221, 281]),
+                (RISCV64, &[221, 281]),
+            ] {
+                for number in numbers {
+                    assert!(asks(&program, arch, *number, [0; 6]), "{arch:?} {number}");
+                }
+            }
+        }
     }
 }

@@ -7,10 +7,14 @@
 //!   that was read of the process was read;
 //! - a call that is not about the sandbox's root, or that the process has no right to, goes on in
 //!   the kernel, which refuses it in its own words;
+//! - an execution that would start a service never runs a program: where its end cannot be arranged
+//!   ([`super::trace`]), it is refused;
 //! - the thread ends when all filtered processes have (`POLLHUP`), and it is not one of the FUSE
-//!   threads: it may wait for them.
+//!   threads: it may wait for them. It has no children: it is the tracer of processes that end.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,6 +26,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::caller::{Caller, Location, mounted_on};
 use super::filter::{self, Call};
 use super::resolve::{FoundKind, Place, Supervised, View, Walked};
+use super::services::{self, Change};
+use super::trace::{self, Intervention};
 use crate::sandbox::error::{During, SandboxError};
 use crate::sandbox::privilege::IdMap;
 use crate::sandbox::{Sandbox, SandboxIdentity};
@@ -42,7 +48,8 @@ impl Supervisor {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(sandbox: &mut Sandbox, tree: Arc<dyn Supervised>) -> Result<Self, SandboxError> {
-        let Some(listener) = sandbox.listener.take() else {
+        let (Some(listener), Some(mounts)) = (sandbox.listener.take(), sandbox.mounts.take())
+        else {
             return Ok(Supervisor { thread: None });
         };
         // Steadier, not needed: older kernels (before 6.6) do without.
@@ -56,7 +63,7 @@ impl Supervisor {
             uids: sandbox.plan.privilege.uids(),
             gids: sandbox.plan.privilege.gids(),
             stage: Caller { tid: sandbox.stage.pid as u32 },
-            init: Caller { tid: sandbox.identity.init as u32 },
+            mounts: mounts.into(),
             identity: sandbox.identity,
         };
         let thread = std::thread::Builder::new()
@@ -81,8 +88,8 @@ struct Answering {
     gids: IdMap,
     /// In the mount namespace of commands outside.
     stage: Caller,
-    /// In that of all others.
-    init: Caller,
+    /// The mountinfo of the mount namespace of all others, from its root.
+    mounts: File,
     identity: SandboxIdentity,
 }
 
@@ -92,6 +99,8 @@ enum Answer {
     Continue,
     /// It was done, or failed.
     Return(Result<(), Errno>),
+    /// The execution, described like this, goes on and comes to something else.
+    Intervene(Intervention, String),
 }
 
 impl From<Errno> for Answer {
@@ -137,12 +146,31 @@ impl Answering {
         let answer =
             catch_unwind(AssertUnwindSafe(|| self.answer(&call))).unwrap_or(Err(Errno::EIO.into()));
         let (Ok(answer) | Err(answer)) = answer;
-        let (error, flags) = match answer {
-            Answer::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
-            Answer::Return(Ok(())) => (0, 0),
-            Answer::Return(Err(error)) => (-(error as i32), 0),
-        };
-        let response = libc::seccomp_notif_resp { id: call.id, val: 0, error, flags };
+        match answer {
+            Answer::Continue => self.proceed(call.id),
+            Answer::Return(Ok(())) => self.respond(call.id, 0, 0),
+            Answer::Return(Err(error)) => self.respond(call.id, -(error as i32), 0),
+            Answer::Intervene(intervention, execution) => {
+                let proceed = || self.proceed(call.id);
+                match trace::follow_execution(call.pid, intervention, proceed) {
+                    Ok(true) => self.tree.service_left_alone(&execution),
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.tree.service_refused(&execution, &error);
+                        self.respond(call.id, -libc::EPERM, 0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the kernel do the call.
+    fn proceed(&self, id: u64) {
+        self.respond(id, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32);
+    }
+
+    fn respond(&self, id: u64, error: i32, flags: u32) {
+        let response = libc::seccomp_notif_resp { id, val: 0, error, flags };
         // SAFETY: SEND reads one seccomp_notif_resp, which `response` is. It fails when the
         // process is gone: then nobody waits for the answer.
         unsafe {
@@ -175,6 +203,9 @@ impl Answering {
         let first = call.first_after_path();
         let pointer = data.args[first - 1];
 
+        if let Call::Execute(from) = call {
+            return self.execution(notification, caller, from, first);
+        }
         // A right in a user namespace made inside is no right here.
         if caller.namespace("user").map_err(unknown)? != self.identity.user_namespace {
             return Ok(Answer::Continue);
@@ -195,11 +226,9 @@ impl Answering {
             (id(first), id(first + 1))
         };
         match call {
+            Call::Execute(_) => Ok(Answer::Continue),
             Call::Mknod(from) => {
-                let start = match from {
-                    filter::From::WorkingDirectory => libc::AT_FDCWD,
-                    filter::From::Descriptor => argument(0) as i32,
-                };
+                let start = start_of(from, data);
                 let path = caller.read_path(pointer)?;
                 let Walked::Found(place) =
                     self.walk(caller, start, &path, |view, from| view.place(from, &path))?
@@ -212,7 +241,12 @@ impl Answering {
                 self.still_waits(notification.id)?;
                 let (umask, owner) = (credentials.umask, (credentials.uid, credentials.gid));
                 let device = numbers(device);
-                Ok(Answer::Return(self.tree.mknod(dir, &name, mode, umask, device, owner)))
+                self.tree.mknod(dir, &name, mode, umask, device, owner)?;
+                if let Ok(path) = absolute(caller, start, &path) {
+                    let root = caller.link("root").unwrap_or_default();
+                    self.tree.device_recorded(&from_root(&root, &path), mode, device);
+                }
+                Ok(Answer::Return(Ok(())))
             }
             Call::Chown { follow, narrow } => {
                 let path = caller.read_path(pointer)?;
@@ -242,6 +276,63 @@ impl Answering {
         }
     }
 
+    /// An execution: whether it would start a service.
+    fn execution(
+        &self,
+        notification: &libc::seccomp_notif,
+        caller: Caller,
+        from: filter::From,
+        first: usize,
+    ) -> Answered {
+        let data = &notification.data;
+        let start = start_of(from, data);
+        let mut path = caller.read_path(data.args[first - 1]).map_err(unknown)?;
+        if path.is_empty() {
+            // execveat(2) with AT_EMPTY_PATH: the descriptor is the program.
+            path = caller.link(&format!("fd/{start}")).map_err(unknown)?;
+        }
+        let arguments = |limit| {
+            let wide = filter::has_wide_pointers(data.arch, data.nr);
+            caller.read_arguments(data.args[first], wide, limit).unwrap_or_default()
+        };
+        let change = services::change(&path, arguments);
+        let intervention = match change {
+            Some(Change::Now) => {
+                Intervention::Replace { from: services::NOW, to: services::NOT_NOW }
+            }
+            _ => Intervention::Exit,
+        };
+        let (named, start) = match change {
+            None => return Ok(Answer::Continue),
+            Some(Change::Starter | Change::Now) => (None, start),
+            Some(Change::Script(script)) if script == path => (Some(script), start),
+            Some(Change::Script(script)) => (Some(script), libc::AT_FDCWD),
+        };
+        // From the root: a relative path may begin in another file system.
+        let target = absolute(caller, start, named.as_deref().unwrap_or(&path)).map_err(unknown)?;
+        let found = self.walk(caller, start, &target, |view, root| match named {
+            // It counts wherever the program is, a bind of the host's included.
+            None => Ok(Walked::Found(true)),
+            Some(_) => {
+                let dirs = services::INIT_SCRIPTS.iter().filter_map(|dir| {
+                    match view.object(root, dir, true) {
+                        Ok(Walked::Found(ino)) => Some(ino),
+                        _ => None,
+                    }
+                });
+                let dirs: Vec<u64> = dirs.collect();
+                view.leads_into(root, &target, &dirs).map(Walked::Found)
+            }
+        });
+        // What cannot be resolved is the kernel's to refuse.
+        if !matches!(found, Ok(Walked::Found(true))) {
+            return Ok(Answer::Continue);
+        }
+        self.still_waits(notification.id)?;
+        let execution = services::description(&path, &arguments(services::ALL_ARGUMENTS));
+        Ok(Answer::Intervene(intervention, execution))
+    }
+
     fn chown_path(
         &self,
         id: u64,
@@ -264,7 +355,7 @@ impl Answering {
         object: Location,
         (uid, gid): (Option<u32>, Option<u32>),
     ) -> Answered {
-        self.mounted_on(self.witness(caller)?, object.mount)?;
+        self.mounted_on(&self.mountinfo(caller)?, object.mount)?;
         self.still_waits(id)?;
         Ok(Answer::Return(self.tree.chown(object.ino, uid, gid)))
     }
@@ -291,28 +382,28 @@ impl Answering {
         if from.mount != root.mount {
             return Err(Answer::Continue);
         }
-        let mounted = self.mounted_on(self.witness(caller)?, root.mount)?;
+        let mounted = self.mounted_on(&self.mountinfo(caller)?, root.mount)?;
         let view = View { tree: &*self.tree, root: root.ino, mounted: &mounted };
         Ok(resolve(&view, from.ino)?)
     }
 
-    /// Who sees all that is mounted in the caller's mount namespace, as far as we know one.
-    fn witness(&self, caller: Caller) -> Result<Caller, Answer> {
+    /// All that is mounted in the caller's mount namespace, as far as that is known.
+    fn mountinfo(&self, caller: Caller) -> Result<Vec<u8>, Answer> {
         let namespace = caller.namespace("mnt").map_err(unknown)?;
-        Ok(if namespace == self.identity.mount_namespace {
-            self.init
-        } else if namespace == self.identity.outer_mount_namespace {
-            self.stage
-        } else {
-            caller
-        })
+        if namespace == self.identity.mount_namespace {
+            let (mut info, mut mounts) = (Vec::new(), &self.mounts);
+            mounts.rewind().map_err(unknown)?;
+            mounts.read_to_end(&mut info).map_err(unknown)?;
+            return Ok(info);
+        }
+        let outside = namespace == self.identity.outer_mount_namespace;
+        if outside { self.stage } else { caller }.mountinfo().map_err(unknown)
     }
 
-    /// The inodes on which something is mounted, if `mount` is the sandbox's root in the mount
-    /// namespace of `witness` at all.
-    fn mounted_on(&self, witness: Caller, mount: u64) -> Result<HashSet<u64>, Answer> {
-        let info = witness.mountinfo().map_err(unknown)?;
-        let points = mounted_on(&info, mount, self.identity.device).ok_or(Answer::Continue)?;
+    /// The inodes on which something is mounted according to `info`, if `mount` is the sandbox's
+    /// root there at all.
+    fn mounted_on(&self, info: &[u8], mount: u64) -> Result<HashSet<u64>, Answer> {
+        let points = mounted_on(info, mount, self.identity.device).ok_or(Answer::Continue)?;
         let find = |path: &Vec<u8>| {
             let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
             names.into_iter().try_fold(1, |dir, name| {
@@ -324,6 +415,58 @@ impl Answering {
     }
 }
 
+/// Where a path that is not absolute begins: a descriptor, or `AT_FDCWD`.
+fn start_of(from: filter::From, data: &libc::seccomp_data) -> i32 {
+    match from {
+        filter::From::WorkingDirectory => libc::AT_FDCWD,
+        filter::From::Descriptor => data.args[0] as i32,
+    }
+}
+
+/// The name of a descriptor, or of the working directory, in `/proc/TID`.
+fn link_of(start: i32) -> String {
+    match start {
+        libc::AT_FDCWD => "cwd".to_owned(),
+        fd => format!("fd/{fd}"),
+    }
+}
+
+/// `path` from the caller's root.
+fn absolute(caller: Caller, start: i32, path: &[u8]) -> std::io::Result<Vec<u8>> {
+    if path.first() == Some(&b'/') {
+        return Ok(path.to_vec());
+    }
+    let (root, directory) = (caller.link("root")?, caller.link(&link_of(start))?);
+    let root = root.strip_suffix(b"/").unwrap_or(&root);
+    Ok(below(directory.strip_prefix(root).unwrap_or(&directory), path))
+}
+
+/// `path` below `directory`, which has no symbolic links: leading `..` are taken off it.
+fn below(directory: &[u8], path: &[u8]) -> Vec<u8> {
+    let mut directory = directory.strip_suffix(b"/").unwrap_or(directory);
+    let mut path = path;
+    loop {
+        let (first, rest) = match path.iter().position(|&byte| byte == b'/') {
+            Some(end) => (&path[..end], &path[end + 1..]),
+            None => (path, &b""[..]),
+        };
+        match first {
+            b"" | b"." if !path.is_empty() => {}
+            b".." => {
+                let end = directory.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+                directory = &directory[..end];
+            }
+            _ => return [directory, b"/", path].concat(),
+        }
+        path = rest;
+    }
+}
+
+/// A path in a `chroot` as one from the sandbox's root.
+fn from_root(root: &[u8], path: &[u8]) -> Vec<u8> {
+    [root.strip_suffix(b"/").unwrap_or(root), path].concat()
+}
+
 /// Major and minor number in the kernel's 32-bit `dev_t`.
 fn numbers(device: u32) -> (u32, u32) {
     (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xf_ff00)
@@ -332,6 +475,23 @@ fn numbers(device: u32) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn relative_paths_are_joined_with_their_directory() {
+        for (directory, path, expected) in [
+            ("/etc/init.d", "ssh", "/etc/init.d/ssh"),
+            ("/etc/init.d", "./ssh", "/etc/init.d/ssh"),
+            ("/", "etc/init.d/ssh", "/etc/init.d/ssh"),
+            ("/tmp/x", "../.././../etc/init.d/ssh", "/etc/init.d/ssh"),
+            ("/etc", "init.d/../init.d/ssh", "/etc/init.d/../init.d/ssh"),
+            ("/tmp", "..", "/"),
+        ] {
+            let joined = below(directory.as_bytes(), path.as_bytes());
+            assert_eq!(String::from_utf8(joined).unwrap(), expected);
+        }
+        assert_eq!(from_root(b"/srv/jail", b"/dev/null"), b"/srv/jail/dev/null");
+        assert_eq!(from_root(b"/", b"/dev/null"), b"/dev/null");
+    }
 
     #[test]
     fn device_numbers_are_split_as_the_kernel_does() {

@@ -1,15 +1,19 @@
-//! What a user namespace cannot do and the daemon does instead, by seccomp user notification:
-//! device nodes, and owners beyond the id map.
+//! Calls that the kernel asks the daemon about, by seccomp user notification.
 //!
-//! [`filter`] says which calls the kernel asks about, [`listener`] answers them, [`caller`] learns
-//! of the process that waits, and [`resolve`] finds what its path means in the tree. A third
-//! privilege, without subordinate ids, adds calls to the filter's table (the `set*id` and `stat`
-//! families) and their answers to the listener.
+//! At every privilege: `execve`, so that services do not start ([`services`], [`trace`]). In a user
+//! namespace also what that cannot do itself: device nodes, and owners beyond the id map.
+//!
+//! [`filter`] has the calls, [`listener`] answers them, [`caller`] reads the waiting process, and
+//! [`resolve`] finds in the tree what its path names. A third privilege, without subordinate ids,
+//! adds calls to the filter's table (the `set*id` and `stat` families) and their answers to the
+//! listener.
 
 mod caller;
 mod filter;
 mod listener;
 mod resolve;
+mod services;
+mod trace;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
@@ -18,14 +22,15 @@ pub use resolve::{Found, FoundKind, Supervised};
 
 use super::error::{Doing, Step};
 use super::privilege::Privilege;
+use filter::MaxIds;
 
-/// Installs the filter in this process, and so in all that it starts; the listener's descriptor.
-/// Nothing at a privilege where the kernel does all itself.
+/// Installs the filter in this process and in all that it starts; returns the listener.
+///
+/// Returns `None` as root inside another sandbox of overcoat: the kernel allows one listener for a
+/// process and its ancestors, and the outer sandbox has it.
 pub(super) fn install(privilege: &Privilege) -> Step<Option<OwnedFd>> {
-    if !privilege.has_user_namespace() {
-        return Ok(None);
-    }
-    let program = filter::build(privilege.max_uid(), privilege.max_gid());
+    let max = MaxIds { uid: privilege.max_uid(), gid: privilege.max_gid() };
+    let program = filter::build(privilege.has_user_namespace().then_some(max));
     let program =
         libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     let set = |flags: libc::c_ulong| {
@@ -45,8 +50,14 @@ pub(super) fn install(privilege: &Privilege) -> Step<Option<OwnedFd>> {
         Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
     };
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    set(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
-        .or_else(|_| set(listener)) // before Linux 5.19
-        .map(Some)
-        .doing("installing the seccomp filter")
+    let installed =
+        set(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).or_else(|_| set(listener)); // before Linux 5.19
+    match installed {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EBUSY) && !privilege.has_user_namespace() =>
+        {
+            Ok(None)
+        }
+        installed => installed.map(Some).doing("installing the seccomp filter"),
+    }
 }

@@ -53,6 +53,16 @@ pub trait Supervised: Send + Sync {
     /// # Errors
     /// As `chown(2)`: `ENOENT`, `EROFS`…
     fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno>;
+
+    /// Takes note that a device was made at `path`; `mode` and `rdev` are those of `mknod`.
+    fn device_recorded(&self, path: &[u8], mode: u32, rdev: (u32, u32));
+
+    /// Takes note that the command line `execution` did nothing, because it would have changed a
+    /// service.
+    fn service_left_alone(&self, execution: &str);
+
+    /// Takes note that it failed instead, because its process cannot be traced.
+    fn service_refused(&self, execution: &str, error: &std::io::Error);
 }
 
 /// What a name in a directory stands for.
@@ -145,6 +155,25 @@ impl View<'_> {
             }
         }
         Ok(Walked::Found(walk.current))
+    }
+
+    /// Whether `path`, or a symbolic link that it leads through, names something in one of `dirs`.
+    pub(super) fn leads_into(&self, start: u64, path: &[u8], dirs: &[u64]) -> Result<bool, Errno> {
+        let (mut start, mut path) = (start, path.to_vec());
+        for _ in 0..=MAX_LINKS {
+            let Walked::Found(Place { dir, name }) = self.place(start, &path)? else {
+                return Ok(false);
+            };
+            let found = self.tree.lookup(dir, &name)?;
+            if dirs.contains(&dir) {
+                return Ok(true);
+            }
+            match found.kind {
+                FoundKind::Symlink(target) => (start, path) = (dir, target),
+                _ => return Ok(false),
+            }
+        }
+        Err(Errno::ELOOP)
     }
 
     fn begin(&self, start: u64, path: &[u8]) -> Result<Walk, Errno> {
@@ -311,6 +340,12 @@ mod tests {
         fn chown(&self, _: u64, _: Option<u32>, _: Option<u32>) -> Result<(), Errno> {
             Err(Errno::EPERM)
         }
+
+        fn device_recorded(&self, _: &[u8], _: u32, _: (u32, u32)) {}
+
+        fn service_left_alone(&self, _: &str) {}
+
+        fn service_refused(&self, _: &str, _: &std::io::Error) {}
     }
 
     fn example() -> Paths {
@@ -427,6 +462,41 @@ mod tests {
                 Ok(Walked::Leaves) => panic!("{path}"),
             }
         }
+    }
+
+    #[test]
+    fn a_path_leads_into_a_directory_by_itself_or_by_its_links() {
+        let tree = tree(&[
+            ("/init.d", "dir"),
+            ("/init.d/ssh", "file"),
+            ("/init.d/vendor", "->/opt/vendor"),
+            ("/rc2.d", "dir"),
+            ("/rc2.d/S01ssh", "->../init.d/ssh"),
+            ("/rc2.d/S02ssh", "->S01ssh"),
+            ("/opt", "dir"),
+            ("/opt/vendor", "file"),
+            ("/loop", "->loop"),
+            ("/dir", "->init.d"),
+        ]);
+        let mounted = HashSet::new();
+        let view = View { tree: &tree, root: ROOT, mounted: &mounted };
+        let dirs = [tree.ino("/init.d")];
+        let leads =
+            |start: &str, path: &str| view.leads_into(tree.ino(start), path.as_bytes(), &dirs);
+        for (start, path) in [
+            ("", "/init.d/ssh"),
+            ("/init.d", "ssh"),
+            ("/init.d", "./ssh"),
+            ("/init.d", "vendor"),
+            ("/rc2.d", "S01ssh"),
+            ("", "/rc2.d/S02ssh"),
+            ("", "/dir/ssh"),
+        ] {
+            assert_eq!(leads(start, path), Ok(true), "{path}");
+        }
+        assert_eq!(leads("", "/opt/vendor"), Ok(false));
+        assert_eq!(leads("", "/init.d/none"), Err(Errno::ENOENT));
+        assert_eq!(leads("", "/loop"), Err(Errno::ELOOP));
     }
 
     #[test]

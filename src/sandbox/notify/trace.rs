@@ -1,0 +1,233 @@
+//! Changes what an `execve` that goes on in the kernel comes to.
+//!
+//! The kernel cannot be asked to execute something else, and a refused call would fail the script
+//! that makes it. So the execution goes on, and `ptrace(2)` stops the new program before its first
+//! instruction. Then its first system call becomes `exit_group(0)`, or one of its arguments is
+//! overwritten, in the memory that the kernel has just made for it.
+//!
+//! The thread that calls [`follow_execution`] is the tracer until the call returns. It must have no
+//! other children or tracees.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use libc::pid_t;
+
+use crate::sandbox::sys;
+
+/// Bytes of a program's arguments that are looked through.
+const MAX_ARGUMENT_BYTES: usize = 128 << 10;
+
+const PTRACE_SYSCALL: libc::c_uint = 24;
+const PTRACE_DETACH: libc::c_uint = 17;
+const PTRACE_SEIZE: libc::c_uint = 0x4206;
+const PTRACE_INTERRUPT: libc::c_uint = 0x4207;
+const PTRACE_GETREGSET: libc::c_uint = 0x4204;
+const PTRACE_SETREGSET: libc::c_uint = 0x4205;
+const PTRACE_GET_SYSCALL_INFO: libc::c_uint = 0x420e;
+const PTRACE_O_TRACESYSGOOD: usize = 1;
+const PTRACE_O_TRACEEXEC: usize = 1 << 4;
+const PTRACE_O_EXITKILL: usize = 1 << 20;
+const PTRACE_EVENT_EXEC: i32 = 4;
+const PTRACE_EVENT_STOP: i32 = 128;
+const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
+const SYSCALL_INFO_ENTRY: u8 = 1;
+const NT_PRSTATUS: usize = 1;
+#[cfg(target_arch = "aarch64")]
+const NT_ARM_SYSTEM_CALL: usize = 0x404;
+
+/// Whether this module knows the registers of this processor.
+const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+
+/// What is done to a new program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Intervention {
+    /// It ends at once, with exit code 0.
+    Exit,
+    /// Its arguments that are `from` become `to`, which is as long.
+    Replace { from: &'static [u8], to: &'static [u8] },
+}
+
+/// Lets the thread `tid`, which waits in an execution, go on by `proceed`, and intervenes in the
+/// program that it becomes. An execution that fails by itself fails as it would have: then the
+/// result is false.
+///
+/// # Errors
+/// When the thread cannot be traced; then `proceed` has not been called.
+pub(super) fn follow_execution(
+    tid: u32,
+    intervention: Intervention,
+    proceed: impl FnOnce(),
+) -> io::Result<bool> {
+    if !SUPPORTED {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    let tid = tid as pid_t;
+    let options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
+    request(PTRACE_SEIZE, tid, 0, options)?;
+    proceed();
+    // A failed execution does not stop the thread; this request does then. It fails when the thread
+    // has ended, which the wait reports.
+    let _ = request(PTRACE_INTERRUPT, tid, 0, 0);
+    let mut executed = false;
+    // A thread that is not its process's first one takes that one's number when it executes. An
+    // error means that there is nothing left to wait for.
+    while let Ok((pid, status)) = wait() {
+        if !libc::WIFSTOPPED(status) {
+            break;
+        }
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        let mut deliver = 0;
+        let done = match event {
+            PTRACE_EVENT_EXEC => {
+                executed = true;
+                match intervention {
+                    Intervention::Exit => None,
+                    Intervention::Replace { from, to } => Some(replace_argument(pid, from, to)),
+                }
+            }
+            PTRACE_EVENT_STOP if !executed => Some(Ok(())),
+            PTRACE_EVENT_STOP => None,
+            _ if signal == SYSCALL_STOP && executed && enters_call(pid) => Some(call_exit(pid)),
+            _ if signal == SYSCALL_STOP => None,
+            _ => {
+                deliver = signal as usize;
+                None
+            }
+        };
+        // What fails below fails because the process has been killed, which the next wait reports.
+        let Some(done) = done else {
+            let _ = request(PTRACE_SYSCALL, pid, 0, deliver);
+            continue;
+        };
+        if done.is_err() {
+            // Anything but its running.
+            let _ = sys::kill(pid, libc::SIGKILL);
+        }
+        let _ = request(PTRACE_DETACH, pid, 0, 0);
+        break;
+    }
+    Ok(executed)
+}
+
+fn request(request: libc::c_uint, pid: pid_t, address: usize, data: usize) -> io::Result<usize> {
+    // SAFETY: the requests used here take numbers, or the address and size of a live buffer that
+    // the caller passes (`enters_call`, `registers`).
+    let result = unsafe { libc::ptrace(request, pid, address, data) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// The next change of a tracee of this thread.
+fn wait() -> io::Result<(pid_t, i32)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: waitpid writes one int, which `status` is.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+        if pid > 0 {
+            return Ok((pid, status));
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
+        }
+    }
+}
+
+/// Overwrites the arguments of a new program that are `from` with `to`.
+fn replace_argument(pid: pid_t, from: &[u8], to: &[u8]) -> io::Result<()> {
+    let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
+    if from.len() != to.len() {
+        return Err(invalid());
+    }
+    let (start, end) = sys::memory_of_arguments(pid)?;
+    let mut arguments = vec![0; end.saturating_sub(start).min(MAX_ARGUMENT_BYTES)];
+    let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+    memory.read_exact_at(&mut arguments, start as u64)?;
+    let mut offset = start as u64;
+    for argument in arguments.split(|&byte| byte == 0) {
+        if argument == from {
+            memory.write_all_at(to, offset)?;
+        }
+        offset += argument.len() as u64 + 1;
+    }
+    Ok(())
+}
+
+/// Whether the process is stopped at the beginning of a system call.
+fn enters_call(pid: pid_t) -> bool {
+    // struct ptrace_syscall_info; its first byte is the kind of stop.
+    let mut info = [0_u8; 88];
+    request(PTRACE_GET_SYSCALL_INFO, pid, info.len(), info.as_mut_ptr() as usize).is_ok()
+        && info[0] == SYSCALL_INFO_ENTRY
+}
+
+/// A set of registers, and how many bytes of it there are.
+struct Registers {
+    words: [u64; 64],
+    bytes: usize,
+}
+
+impl Registers {
+    fn transfer(&mut self, what: libc::c_uint, pid: pid_t, set: usize) -> io::Result<()> {
+        let mut vector =
+            libc::iovec { iov_base: self.words.as_mut_ptr().cast(), iov_len: self.bytes };
+        request(what, pid, set, (&raw mut vector) as usize)?;
+        self.bytes = vector.iov_len;
+        Ok(())
+    }
+
+    fn read(pid: pid_t, set: usize) -> io::Result<Self> {
+        let mut registers = Registers { words: [0; 64], bytes: 64 * 8 };
+        registers.transfer(PTRACE_GETREGSET, pid, set)?;
+        Ok(registers)
+    }
+
+    fn write(mut self, pid: pid_t, set: usize) -> io::Result<()> {
+        self.transfer(PTRACE_SETREGSET, pid, set)
+    }
+
+    /// Sets a register of 32 bits.
+    #[cfg(target_arch = "x86_64")]
+    fn set_half(&mut self, index: usize, value: u32) {
+        let shift = 32 * (index % 2);
+        let word = &mut self.words[index / 2];
+        *word = *word & !(0xffff_ffff << shift) | u64::from(value) << shift;
+    }
+}
+
+/// Makes the system call that the process begins `exit_group(0)`.
+#[cfg(target_arch = "x86_64")]
+fn call_exit(pid: pid_t) -> io::Result<()> {
+    // struct user_regs_struct of either kind: the first argument, and the number of the call.
+    const RDI: usize = 14;
+    const ORIG_RAX: usize = 15;
+    const EBX: usize = 0;
+    const ORIG_EAX: usize = 11;
+    const I386_REGISTERS: usize = 17;
+    let mut registers = Registers::read(pid, NT_PRSTATUS)?;
+    if registers.bytes == I386_REGISTERS * 4 {
+        registers.set_half(EBX, 0);
+        registers.set_half(ORIG_EAX, 252);
+    } else {
+        registers.words[RDI] = 0;
+        registers.words[ORIG_RAX] = libc::SYS_exit_group as u64;
+    }
+    registers.write(pid, NT_PRSTATUS)
+}
+
+/// Makes the system call that the process begins `exit_group(0)`. Fails for a 32-bit program.
+#[cfg(target_arch = "aarch64")]
+fn call_exit(pid: pid_t) -> io::Result<()> {
+    let mut registers = Registers::read(pid, NT_PRSTATUS)?;
+    registers.words[0] = 0;
+    registers.write(pid, NT_PRSTATUS)?;
+    let mut call = Registers::read(pid, NT_ARM_SYSTEM_CALL)?;
+    call.words[0] = libc::SYS_exit_group as u64;
+    call.write(pid, NT_ARM_SYSTEM_CALL)
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn call_exit(_: pid_t) -> io::Result<()> {
+    Err(io::Error::from_raw_os_error(libc::ENOSYS))
+}

@@ -1,0 +1,340 @@
+//! Services do not start during a build, whatever asks for one, and stay what they were set to be.
+//!
+//! The matrix: every way to a service, as root and without, on a root that boots by systemd and on
+//! one that does not. Besides Debian's own services there is one whose init script and unit start a
+//! daemon directly, so that nothing depends on how a package does it.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+
+/// The service of the tests: its daemon, its init script and its unit. All leave a trace.
+const DAEMON: &str = "#!/bin/sh\necho ran >>/srv/started\nexec sleep 1000\n";
+const INIT_SCRIPT: &str = "#!/bin/sh
+### BEGIN INIT INFO
+# Provides: probe
+# Required-Start:
+# Required-Stop:
+# Default-Start: 2 3 4 5
+# Default-Stop: 0 1 6
+### END INIT INFO
+case $1 in
+status) exit 3 ;;
+initdb) echo made >/srv/initdb ;;
+start | restart | reload | force-reload)
+  echo \"$0 $1\" >>/srv/started
+  /srv/daemon & ;;
+esac
+";
+const UNIT: &str = "[Service]\nExecStart=/srv/daemon\n[Install]\nWantedBy=multi-user.target\n";
+
+/// Whether a root boots by systemd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Boot {
+    Systemd,
+    Scripts,
+}
+
+const BOOTS: [Boot; 2] = [Boot::Systemd, Boot::Scripts];
+
+/// An overlay with services on a base that boots like this, made once.
+fn base(stage: &Stage, boot: Boot) -> PathBuf {
+    static MADE: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let made = MADE[usize::from(boot == Boot::Scripts)].get_or_init(|| {
+        stage.write("base/apt/etc/apt/sources.list", "deb [trusted=yes] file:/repo ./\n");
+        stage.write("base/files/srv/daemon", DAEMON);
+        stage.write("base/files/etc/init.d/probe", INIT_SCRIPT);
+        stage.write("base/files/lib/systemd/system/probe.service", UNIT);
+        stage.write("base/files/lib/systemd/system/unit-only.service", UNIT);
+        let systemd = if boot == Boot::Systemd { ", systemd-sysv" } else { "" };
+        let steps = format!(
+            "steps:\n  - files: apt\n  - packages: [cron, openssh-server, puppet-agent{systemd}]\n  \
+             - files: files\n"
+        );
+        stage.write("base/provisioner.yml", steps);
+        let (finished, overlay) = build(stage, Who::Unprivileged, "base", &[]);
+        finished.ok();
+        std::fs::read(overlay).unwrap()
+    });
+    stage.write(format!("{boot:?}.cpio"), made)
+}
+
+/// Builds `NAME.cpio` by the provisioner `NAME`. The image lists all that has started by then.
+fn build(stage: &Stage, who: Who, name: &str, overlays: &[PathBuf]) -> (Finished, PathBuf) {
+    let image = format!(
+        "base: {}\noverlays: {overlays:?}\nprovisioner: [{name}, after]\nnetwork: none\n",
+        stage.debian().display()
+    );
+    stage.write("after/report.sh", format!("{{ {STARTED} }} >/srv/started.txt\n"));
+    stage.write("after/provisioner.yml", "scripts: [report.sh]\n");
+    let image = stage.write(format!("{name}.yml"), image);
+    let output = stage.out(who).join(format!("{name}.cpio"));
+    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    let mut command = stage.overcoat(who);
+    command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository, "-v"]);
+    (finish(command.arg("--no-manifest")), output)
+}
+
+/// Runs a script on a base.
+fn run(stage: &Stage, who: Who, boot: Boot, script: &str) -> Finished {
+    let overlay = base(stage, boot);
+    let mut command = stage.overcoat(who);
+    command.arg("run").arg(stage.debian()).arg(overlay).args(["--network", "none"]);
+    finish(command.args(["--", "sh", "-uc", script]))
+}
+
+/// Prints all daemons that have started, by every trace that they leave.
+const STARTED: &str = "
+cat /srv/started 2>/dev/null || :
+for process in /proc/[0-9]*; do
+  program=$(readlink $process/exe) || continue
+  case $program in
+  */sshd | */cron | */sleep) echo \"running: $program\" ;;
+  esac
+done
+";
+
+/// Runs commands, each of them with an empty environment too. They succeed, and start nothing.
+fn starts_nothing(stage: &Stage, who: Who, boot: Boot, commands: &str) {
+    let commands = commands.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: String = commands
+        .flat_map(|line| [line.to_owned(), format!("env -i sh -c '{line}'")])
+        .enumerate()
+        .map(|(n, line)| {
+            format!("({line}) >/tmp/said 2>&1 || {{ echo \"command {n}: $?\"; cat /tmp/said; }}\n")
+        })
+        .collect();
+    let said = run(stage, who, boot, &(lines + STARTED)).ok().text();
+    assert_eq!(said, "", "{who:?} {boot:?}");
+}
+
+const BY_SCRIPTS: &str = "
+    invoke-rc.d probe start
+    invoke-rc.d --force probe restart
+    invoke-rc.d cron start
+    invoke-rc.d --force ssh start
+    service probe start
+    service probe reload
+    service cron restart
+    service ssh start
+    /etc/init.d/probe start
+    /etc/init.d/ssh start
+    /etc/init.d/cron force-reload
+    sh -e /etc/init.d/probe start
+    bash /etc/init.d/ssh start
+    cd /etc/init.d; ./probe start
+    cd /tmp; ../etc/init.d/probe start
+    cd /etc/init.d; sh probe start
+    ln -sf ../init.d/probe /etc/rc2.d/S01probe; /etc/rc2.d/S01probe start
+    ln -sf /etc/init.d/probe /usr/local/bin/probe; probe start
+    ln -sfn /etc/init.d /srv/scripts; sh /srv/scripts/probe start; /srv/scripts/probe start
+    cp /etc/init.d/cron /tmp/copy; /tmp/copy start
+    su root -s /bin/sh -c \"service probe start\"
+    chroot / /etc/init.d/probe start
+    unshare --mount /etc/init.d/probe start
+    nice /etc/init.d/probe start
+    perl -e \"exec qw(/etc/init.d/probe start)\"
+    start-stop-daemon --start --exec /srv/daemon
+    start-stop-daemon -S -b -x /srv/daemon
+    bash -c \". /etc/init.d/cron start\"
+    mkdir -p /srv/jail; mount --rbind / /srv/jail; chroot /srv/jail service probe start; umount -l /srv/jail
+";
+
+#[test]
+fn init_scripts_start_nothing() {
+    let stage = Stage::new();
+    for boot in BOOTS {
+        for who in EVERYBODY {
+            starts_nothing(&stage, who, boot, BY_SCRIPTS);
+        }
+    }
+}
+
+#[test]
+fn an_init_script_whose_process_is_traced_is_refused() {
+    let stage = Stage::new();
+    let script = "exec python3 -c '
+import ctypes, os
+pid = os.fork()
+if pid == 0:
+    ctypes.CDLL(None).ptrace(0, 0, 0, 0)  # PTRACE_TRACEME
+    try:
+        os.execv(\"/etc/init.d/probe\", [\"probe\", \"start\"])
+    except PermissionError:
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), os.path.exists(\"/srv/started\"))'";
+    for who in EVERYBODY {
+        let finished = run(&stage, who, Boot::Scripts, script).ok();
+        assert_eq!(finished.text(), "7 False\n", "{who:?}");
+        finished.says(&["`/etc/init.d/probe start` was refused", "cannot be traced"]);
+    }
+}
+
+const BY_SYSTEMCTL: &str = "
+    systemctl start probe
+    systemctl restart ssh
+    systemctl reload ssh
+    systemctl try-restart probe
+    systemctl reload-or-restart probe
+    systemctl try-reload-or-restart probe
+    systemctl enable --now probe unit-only
+    systemctl --now mask cron
+    systemctl unmask cron
+    systemctl isolate multi-user.target
+    systemctl default
+    systemctl daemon-reload
+    systemctl daemon-reexec
+    systemctl is-active probe
+    systemctl stop probe
+    systemctl kill probe
+    systemctl preset cron
+    deb-systemd-invoke start probe.service
+    deb-systemd-invoke restart ssh.service
+    telinit 3
+    init 3
+";
+
+#[test]
+fn systemctl_starts_nothing_and_changes_files() {
+    let stage = Stage::new();
+    for who in EVERYBODY {
+        starts_nothing(&stage, who, Boot::Systemd, BY_SYSTEMCTL);
+        let script = "systemctl enable --now unit-only
+            systemctl is-enabled unit-only
+            readlink /etc/systemd/system/multi-user.target.wants/unit-only.service
+            systemctl disable ssh; systemctl is-enabled ssh
+            systemctl preset ssh; systemctl is-enabled ssh";
+        let said = run(&stage, who, Boot::Systemd, script).ok().text();
+        let wanted = "enabled\n/lib/systemd/system/unit-only.service\ndisabled\nenabled\n";
+        assert_eq!(said, wanted, "{who:?}");
+    }
+}
+
+#[test]
+fn init_scripts_do_what_is_not_about_running() {
+    let stage = Stage::new();
+    for who in EVERYBODY {
+        let script = "/etc/init.d/probe initdb && cat /srv/initdb; service probe status; echo $?
+            start-stop-daemon --start --test --exec /srv/daemon && echo tested
+            service probe start";
+        let finished = run(&stage, who, Boot::Scripts, script).ok();
+        let said = finished.text();
+        assert!(said.starts_with("made\n3\n"), "{said}");
+        assert!(said.ends_with("tested\n"), "{said}");
+        let note =
+            "overcoat: `/etc/init.d/probe start`: services do not start or stop during a build";
+        assert!(finished.stderr.contains(note), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn what_is_no_init_script_runs_as_it_is() {
+    let stage = Stage::new();
+    let script = "
+        mkdir -p /srv/init.d /opt/rc && cp /etc/init.d/probe /srv/init.d/ && cp /bin/echo /opt/rc/
+        sed -i 's|/srv/daemon.*|:|' /srv/init.d/probe
+        /srv/init.d/probe start && cat /srv/started
+        /opt/rc/echo start; sh -c 'echo $0 $1' /etc/init.d/probe start
+        echo /etc/init.d/probe start; env printf '%s ' /etc/init.d/probe start
+        chmod -x /etc/init.d/probe; /etc/init.d/probe start; echo $?
+        /etc/init.d/none start; echo $?";
+    for who in EVERYBODY {
+        let said = run(&stage, who, Boot::Scripts, script).ok().text();
+        let wanted = "/srv/init.d/probe start\nstart\n/etc/init.d/probe start\n\
+                      /etc/init.d/probe start\n/etc/init.d/probe start 126\n127\n";
+        assert_eq!(said, wanted, "{who:?}");
+    }
+}
+
+const TASKS: &str = "
+- service: {name: probe, state: started, enabled: true}
+- service: {name: ssh, state: restarted}
+- service: {name: cron, state: reloaded}
+- service: {name: cron, state: stopped, enabled: false}
+- service: {name: cron, state: started}
+- systemd: {name: unit-only, state: started, enabled: true, daemon_reload: true}
+  when: ansible_service_mgr == 'systemd'
+- copy: {content: '{{ ansible_service_mgr }} {{ ansible_virtualization_role }}', dest: /srv/facts}
+";
+
+const MANIFEST: &str = "
+service { 'probe': ensure => running, enable => true }
+service { 'cron': ensure => running, enable => true, subscribe => File['/srv/changed'] }
+service { 'ssh': ensure => stopped, enable => false }
+file { '/srv/changed': content => 'x' }
+";
+
+/// Checks that a build started nothing; returns the links of the services that it enabled.
+fn enabled(stage: &Stage, boot: Boot, overlay: &std::path::Path) -> Vec<String> {
+    let read = |name: &str| {
+        let overlay = overlay.display();
+        stage.sh(&format!("cpio -i --quiet --to-stdout {name} <'{overlay}'"))
+    };
+    assert_eq!(read("srv/started.txt"), "", "{boot:?}");
+    let folder = match boot {
+        Boot::Systemd => "etc/systemd/system/multi-user.target.wants/",
+        Boot::Scripts => "etc/rc2.d/",
+    };
+    let names = stage.sh(&format!("cpio -it --quiet <'{}'", overlay.display()));
+    names.lines().filter_map(|name| name.strip_prefix(folder)).map(str::to_owned).collect()
+}
+
+#[test]
+fn ansible_enables_services_and_starts_none() {
+    let stage = Stage::new();
+    stage.write("role/tasks/main.yml", TASKS);
+    for boot in BOOTS {
+        for who in EVERYBODY {
+            let (finished, overlay) = build(&stage, who, "role", &[base(&stage, boot)]);
+            finished.ok();
+            let enabled = enabled(&stage, boot, &overlay);
+            let facts = stage
+                .sh(&format!("cpio -i --quiet --to-stdout srv/facts <'{}'", overlay.display()));
+            match boot {
+                Boot::Systemd => {
+                    assert!(enabled.contains(&"probe.service".to_owned()), "{enabled:?}");
+                    assert!(enabled.contains(&"unit-only.service".to_owned()), "{enabled:?}");
+                    assert_eq!(facts, "systemd guest");
+                }
+                Boot::Scripts => {
+                    assert!(enabled.iter().any(|name| name.ends_with("probe")), "{enabled:?}");
+                    assert_eq!(facts, "sysvinit guest");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn puppet_enables_services_and_starts_none() {
+    let stage = Stage::new();
+    stage.write("puppet/files/site.pp", MANIFEST);
+    stage.write("puppet/apply.sh", "puppet apply --detailed-exitcodes /site.pp || test $? = 2\n");
+    stage.write("puppet/provisioner.yml", "files: files\nscripts: [apply.sh]\n");
+    for boot in BOOTS {
+        for who in EVERYBODY {
+            let (finished, overlay) = build(&stage, who, "puppet", &[base(&stage, boot)]);
+            finished.ok();
+            let enabled = enabled(&stage, boot, &overlay);
+            let wanted = if boot == Boot::Systemd { "probe.service" } else { "probe" };
+            assert!(enabled.iter().any(|name| name.ends_with(wanted)), "{boot:?} {enabled:?}");
+        }
+    }
+}
+
+#[test]
+fn the_name_of_the_manager_follows_what_the_root_boots_by() {
+    let stage = Stage::new();
+    // Pid 1 sees a change soon, not at once.
+    let script =
+        "becomes() { timeout 60 sh -c \"until grep -qx $1 /proc/1/comm; do :; done\" && echo $1; }
+        cat /proc/1/comm
+        mv /sbin/init /sbin/init.systemd; ln -s /bin/true /sbin/init; becomes init
+        mv /sbin/init.systemd /sbin/init; becomes systemd";
+    for who in EVERYBODY {
+        let said = run(&stage, who, Boot::Systemd, script).ok().text();
+        assert_eq!(said, "systemd\ninit\nsystemd\n", "{who:?}");
+        assert_eq!(run(&stage, who, Boot::Scripts, "cat /proc/1/comm").ok().text(), "init\n");
+    }
+}
