@@ -10,6 +10,7 @@ mod allowance;
 mod load;
 mod order;
 mod presets;
+mod started;
 mod values;
 
 use std::collections::{HashMap, HashSet};
@@ -29,6 +30,7 @@ use allowance::Allowance;
 pub(super) use load::is_dependency;
 use load::{DIRS, File, Line, Unit, Units, from_root, template};
 pub(super) use presets::first_boot;
+pub(super) use started::started_units;
 
 /// The keys of all sections, as `systemd --dump-configuration-items` has them.
 const KEYS: &str = include_str!("keys.txt");
@@ -95,39 +97,6 @@ pub(super) fn units(context: &Context<'_>, findings: &mut Findings<'_>) -> Resul
         });
     }
     Ok(())
-}
-
-/// A unit that is started, as other lints see it.
-pub(super) struct StartedUnit {
-    pub(super) name: String,
-    /// The path of its file.
-    pub(super) path: Vec<u8>,
-    /// The command lines that it runs.
-    pub(super) texts: Vec<String>,
-    /// The programs of these lines, by their paths.
-    pub(super) programs: Vec<String>,
-}
-
-/// The units of a root that a link or another unit starts.
-pub(super) fn started_units(view: &View) -> Result<Vec<StartedUnit>, Stopped> {
-    const COMMANDS: [&str; 4] = ["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost"];
-    let units = Units::of(view, &mut Allowance::new())?;
-    let mut started = Vec::new();
-    for unit in units.iter().filter(|unit| units.started(unit).is_some()) {
-        let Some(file) = unit.files.first() else { continue };
-        let section = section(unit.kind()).unwrap_or_default();
-        let lines = COMMANDS.iter().flat_map(|key| unit.values(section, key));
-        let texts: Vec<String> = lines.map(|(_, line)| line.to_owned()).collect();
-        // Also one whose failure does not matter, which has a dash before it.
-        let plain = texts.iter().filter_map(|line| program(line.trim_start_matches('-')));
-        started.push(StartedUnit {
-            name: unit.name.clone(),
-            path: file.node.path.clone(),
-            programs: plain.filter(|program| program.starts_with('/')).collect(),
-            texts,
-        });
-    }
-    Ok(started)
 }
 
 /// What is wrong with the units of a root.
