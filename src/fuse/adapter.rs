@@ -144,7 +144,7 @@ impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Not FUSE_ASYNC_DIO: with it nothing takes from the kernel's cache what somebody read
         // there while an asynchronous direct write was on its way.
-        let mut wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
+        let wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_PARALLEL_DIROPS
@@ -153,10 +153,10 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_DONT_MASK
             // Otherwise each write asks for the file's capabilities, where there are extended
             // attributes, and each change of owner for its attributes.
-            | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
-        if self.tree.xattr_support() == XattrSupport::All {
-            wanted |= InitFlags::FUSE_POSIX_ACL;
-        }
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+            // Without it the kernel refuses access lists in a user namespace itself. Where none are
+            // shown they can be set all the same, and their loss is reported.
+            | InitFlags::FUSE_POSIX_ACL;
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel's FUSE does not offer this");
@@ -594,9 +594,6 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if self.tree.xattr_support() == XattrSupport::None {
-            return reply.error(Errno::ENOSYS);
-        }
         let _request = self.watch.request();
         let flags = match flags {
             libc::XATTR_CREATE => XattrFlags::Create,
@@ -639,9 +636,6 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.tree.xattr_support() == XattrSupport::None {
-            return reply.error(Errno::ENOSYS);
-        }
         let _request = self.watch.request();
         answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
             () => reply.ok());

@@ -123,6 +123,12 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
     /// All extended attributes, sorted by name, overlayfs's own left out.
     fn xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError>;
 
+    /// Whether an object may have an [access list](crate::acl). A format that cannot hold any saves
+    /// its callers from looking for one.
+    fn may_have_acls(&self) -> bool {
+        true
+    }
+
     /// Whether the directory hides what the layers below have at its place.
     fn is_opaque(&self, _dir: LayerIno) -> Result<bool, LayerError> {
         Ok(false)

@@ -465,9 +465,6 @@ impl Model {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<(), FsError> {
-        if !self.xattrs {
-            return Err(FsError::NotSupported);
-        }
         let xattrs = &mut self.objects[id].xattrs;
         match (flags, xattrs.contains_key(name)) {
             (XattrFlags::Create, true) => return Err(FsError::Exists),
@@ -478,9 +475,6 @@ impl Model {
     }
 
     pub(crate) fn remove_xattr(&mut self, id: Id, name: &[u8]) -> Result<(), FsError> {
-        if !self.xattrs {
-            return Err(FsError::NotSupported);
-        }
         self.objects[id].xattrs.remove(name).map(|_| ()).ok_or(FsError::NoData)
     }
 
