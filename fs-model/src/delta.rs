@@ -7,6 +7,9 @@
 //! - What ended as it began is not in it, except as a parent or as a link of a changed object.
 //!   (A file that has several names in the layers did not end as it began when an equal one is in
 //!   its place: whether the other names are still the same file is not asked.)
+//! - The time of a directory is a change where it was set explicitly, after the last change of the
+//!   names in it, to another one than the layers have at its path. The time that a directory gets
+//!   because names in it come and go is not: an entry that is there for another reason has it.
 //! - All names of an object stand in it, or none.
 //! - A name of the layers that is gone is [`Change::Deleted`]; nothing below it is listed. A
 //!   directory of the layers that was replaced by another one has each of its own names deleted.

@@ -87,7 +87,9 @@ impl Tree {
             body.uid = set.uid.unwrap_or(body.uid);
             body.gid = set.gid.unwrap_or(body.gid);
             body.atime = set.atime.unwrap_or(body.atime);
-            body.mtime = set.mtime.unwrap_or(body.mtime);
+            if let Some(mtime) = set.mtime {
+                (body.mtime, body.mtime_counts) = (mtime, true);
+            }
             body.ctime = now;
         }
         match inode.kind {

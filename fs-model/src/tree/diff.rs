@@ -202,6 +202,7 @@ impl<'a> Walk<'a> {
         self.state.inodes.get(&Ino::ROOT).is_none_or(|root| {
             let body = root.body.read();
             (body.mode, body.uid, body.gid) == (ROOT_MODE, 0, 0)
+                && !body.mtime_counts
                 && body.xattrs.as_ref().is_none_or(|map| map.is_empty())
         })
     }
@@ -367,19 +368,23 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether the directory `now` has the attributes of the layers' `was`.
+    /// Whether the directory `now` has the attributes of the layers' `was`, its time excepted where
+    /// it is that of a change of the names in it.
     fn same_directory(&mut self, now: Ino, was: Source) -> Result<bool, FsError> {
         let stack = &self.tree.stack;
         let Some(inode) = self.state.inodes.get(&now).cloned() else {
             return match Source::from_ino(now) {
                 Some(source) if source != was => {
                     let (a, b) = (stack.attr(source)?, stack.attr(was)?);
-                    Ok(same_owner(&a, &b) && self.same_xattrs(now, was)?)
+                    let same = same_owner(&a, &b) && a.mtime == b.mtime;
+                    Ok(same && self.same_xattrs(now, was)?)
                 }
                 _ => Ok(true),
             };
         };
-        Ok(same_owner(&inode.attr(stack)?, &stack.attr(was)?) && self.same_xattrs(now, was)?)
+        let (attr, before) = (inode.attr(stack)?, stack.attr(was)?);
+        let same_time = attr.mtime == before.mtime || !inode.body.read().mtime_counts;
+        Ok(same_owner(&attr, &before) && same_time && self.same_xattrs(now, was)?)
     }
 
     /// Whether the object `now`, not a directory, is what the layers have as `was`.

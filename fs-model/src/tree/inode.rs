@@ -40,6 +40,10 @@ pub(crate) struct Body {
     pub(crate) nlink: u32,
     pub(crate) atime: Time,
     pub(crate) mtime: Time,
+    /// Whether the time of modification is the layer's or was set explicitly. That of a directory is
+    /// otherwise the time at which a name in it changed, and no change by itself: see
+    /// [`crate::delta`].
+    pub(crate) mtime_counts: bool,
     pub(crate) ctime: Time,
     pub(crate) data: Data,
     /// `None` while they are the layer's.
@@ -75,6 +79,7 @@ impl Inode {
                 nlink: attr.nlink,
                 atime: attr.atime,
                 mtime: attr.mtime,
+                mtime_counts: true,
                 ctime: attr.ctime,
                 data,
                 xattrs: None,

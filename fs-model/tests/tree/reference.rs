@@ -35,7 +35,8 @@ pub(crate) struct Object {
     pub(crate) rdev: Device,
     /// Names of anything but a directory, with those in the layers that other layers hide.
     pub(crate) nlink: u32,
-    /// Both are `None` for a time at which an operation ran.
+    /// Both are `None` for a time at which an operation ran. (So a directory has one if it was set
+    /// explicitly, or if nothing happened to it since it was in a layer.)
     pub(crate) mtime: Option<Time>,
     pub(crate) atime: Option<Time>,
     pub(crate) content: Vec<u8>,
