@@ -14,7 +14,7 @@ use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{FileType, FsError, Tree};
 
-use crate::fuse::{self, Faults, Serving, View};
+use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
 use crate::layers::{self, Digests, Layers, OpenError};
 use crate::live::{Lay, Live, LiveError, Meta};
 use crate::sandbox::{
@@ -130,7 +130,8 @@ impl Composed {
             fuse::serve(live.tree().clone(), starting.fuse_fd(), view).map_err(RootError::Serve)?;
         live.mounted(serving.notifier().clone());
         let mut sandbox = starting.enter()?;
-        let supervised = Arc::new(SupervisedTree::new(live.clone()));
+        let supervised = SupervisedTree::new(live.clone()).with_owners(serving.owners().clone());
+        let supervised = Arc::new(supervised);
         let supervisor = Supervisor::start(&mut sandbox, supervised)?;
         let digests =
             options.digests.then(|| layers.digest()).transpose().map_err(RootError::Serve)?;
@@ -161,6 +162,11 @@ impl Root {
     /// What went wrong behind the mount so far.
     pub fn faults(&self) -> Option<&Arc<Faults>> {
         self.serving.as_ref().map(Serving::faults)
+    }
+
+    /// Which owners were shown inside as other ids, if there were any.
+    pub fn foreign_owners(&self) -> Option<ForeignOwners> {
+        self.serving.as_ref().and_then(|serving| serving.owners().foreign())
     }
 
     /// Ends everything inside, and leaves the tree.

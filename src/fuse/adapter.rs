@@ -30,7 +30,7 @@ use super::allocator::{HighWater, give_back};
 use super::errno::errno_of;
 use super::faults::Faults;
 use super::idle::Watch;
-use super::view::{View, file_type, sent_time};
+use super::view::{OwnedView, file_type, sent_time};
 use super::workers::Workers;
 
 /// How long the kernel may keep what it was told: for good.
@@ -44,7 +44,7 @@ const MAX_WRITE: u32 = 1 << 20;
 const BULK: u32 = 64 << 10;
 pub(super) struct Adapter {
     tree: Arc<Tree>,
-    view: View,
+    view: OwnedView,
     workers: Workers,
     watch: Watch,
     faults: Arc<Faults>,
@@ -68,7 +68,7 @@ macro_rules! answer {
 impl Adapter {
     pub(super) fn new(
         tree: Arc<Tree>,
-        view: View,
+        view: OwnedView,
         workers: Workers,
         watch: Watch,
         faults: Arc<Faults>,
@@ -83,6 +83,12 @@ impl Adapter {
 
     fn reply_entry(&self, reply: ReplyEntry, entry: &Entry) {
         reply.entry(&TTL, &self.view.attr(entry.ino, &entry.attr), GENERATION);
+        self.view.owners.note_path(&self.tree, entry.ino);
+    }
+
+    fn reply_attr(&self, reply: ReplyAttr, ino: Ino, attr: &Attr) {
+        reply.attr(&TTL, &self.view.attr(ino, attr));
+        self.view.owners.note_path(&self.tree, ino);
     }
 
     fn make(&self, parent: INodeNo, name: &OsStr, node: &NewNode<'_>, reply: ReplyEntry) {
@@ -189,7 +195,7 @@ impl Filesystem for Adapter {
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let _request = self.watch.request();
         answer!(self, reply, self.tree.attr(Ino(ino.0)),
-            attr => reply.attr(&TTL, &self.view.attr(Ino(ino.0), &attr)));
+            attr => self.reply_attr(reply, Ino(ino.0), &attr));
     }
 
     fn setattr(
@@ -216,21 +222,27 @@ impl Filesystem for Adapter {
         // A request that changes nothing says that content is about to be changed by somebody
         // without privileges. One that truncates says so in a flag that the library does not pass
         // on: there it goes by who asks.
-        let truncated = size.is_some() && (self.view.unprivileged || req.uid() != 0);
+        let truncated = size.is_some() && (self.view.view.unprivileged || req.uid() != 0);
         // Nor does it say whether the kernel means setgid where the group may not execute.
         let by_user = (size.is_some() || nothing) && req.uid() != 0;
+        let true_uid = uid.map(|uid| self.view.true_user(uid));
+        let true_gid = gid.map(|gid| self.view.true_group(gid));
+        let (Some(true_uid), Some(true_gid)) = (transposed(true_uid), transposed(true_gid)) else {
+            // More owners do not fit than there are stand-ins: this is one of several.
+            return reply.error(Errno::EOVERFLOW);
+        };
         let set = SetAttr {
             drop_setid: nothing || truncated || uid.is_some() || gid.is_some(),
             changed_by_group: by_user.then(|| self.view.true_owner(0, req.gid()).1),
             mode: mode.map(|mode| (mode & 0o7777) as u16),
-            uid: uid.map(|uid| self.view.true_owner(uid, 0).0),
-            gid: gid.map(|gid| self.view.true_owner(0, gid).1),
+            uid: true_uid,
+            gid: true_gid,
             size,
             atime: atime.map(sent_time),
             mtime: mtime.map(sent_time),
         };
         answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
-            attr => reply.attr(&TTL, &self.view.attr(Ino(ino.0), &attr)));
+            attr => self.reply_attr(reply, Ino(ino.0), &attr));
         if size.is_some() {
             self.account();
         }
@@ -541,6 +553,7 @@ impl Filesystem for Adapter {
             !reply.add(INodeNo(item.ino.0), item.next, name, &TTL, &attr, GENERATION)
         });
         answer!(self, reply, listed, () => reply.ok());
+        self.view.owners.note_path(&self.tree, Ino(ino.0));
     }
 
     fn ioctl(
@@ -639,6 +652,15 @@ impl Filesystem for Adapter {
         let _request = self.watch.request();
         answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
             () => reply.ok());
+    }
+}
+
+/// What is to be set, unless it cannot be known.
+fn transposed(id: Option<Option<u32>>) -> Option<Option<u32>> {
+    match id {
+        Some(None) => None,
+        Some(id) => Some(id),
+        None => Some(None),
     }
 }
 

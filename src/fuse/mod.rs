@@ -6,6 +6,7 @@
 //! - `allocator`: memory that goes back to the system.
 //! - `faults`: what went wrong, for whoever asks afterwards.
 //! - `idle`: how the thread that reads the device waits for the next request.
+//! - `owners`: ids for the owners that do not fit into the mount's user namespace.
 //! - `workers`: threads for the reads that have to decode first.
 //!
 //! Invariants:
@@ -18,6 +19,7 @@ mod allocator;
 mod errno;
 mod faults;
 mod idle;
+mod owners;
 mod view;
 mod workers;
 
@@ -32,10 +34,12 @@ use fuser::{Config, Notifier, Session, SessionACL};
 pub use allocator::settle_allocator;
 pub use errno::errno_of;
 pub use faults::Faults;
+pub use owners::{ForeignOwners, Owners};
 pub use view::View;
 
 use adapter::Adapter;
 use idle::Watch;
+use view::OwnedView;
 use workers::Workers;
 
 /// A mount that is being served by threads of this process.
@@ -44,6 +48,7 @@ pub struct Serving {
     thread: JoinHandle<io::Result<()>>,
     notifier: Notifier,
     faults: Arc<Faults>,
+    owners: Arc<Owners>,
 }
 
 /// Begins to serve `tree` on a FUSE device that is mounted already, and returns once the kernel
@@ -54,6 +59,8 @@ pub struct Serving {
 pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving> {
     let watch = Watch::new(&device)?;
     let faults = Arc::new(Faults::default());
+    let view = OwnedView::new(view);
+    let owners = view.owners.clone();
     let adapter = Adapter::new(tree, view, Workers::start()?, watch, faults.clone());
     // One thread reads the device: it answers most requests in a few microseconds, which is less
     // than waking a second one would take. What takes long goes to the workers.
@@ -61,13 +68,18 @@ pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving
     let notifier = session.notifier();
     let thread =
         std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
-    Ok(Serving { thread, notifier, faults })
+    Ok(Serving { thread, notifier, faults, owners })
 }
 
 impl Serving {
     /// Tells the kernel what it must forget.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
+    }
+
+    /// Which owners are shown as other ids.
+    pub fn owners(&self) -> &Arc<Owners> {
+        &self.owners
     }
 
     /// What went wrong while serving.
