@@ -30,6 +30,7 @@ use super::allocator::{HighWater, give_back};
 use super::errno::errno_of;
 use super::faults::Faults;
 use super::idle::Watch;
+use super::setcap;
 use super::view::{OwnedView, file_type, sent_time};
 use super::workers::Workers;
 
@@ -614,6 +615,12 @@ impl Filesystem for Adapter {
             _ => XattrFlags::Any,
         };
         let (ino, name) = (Ino(ino.0), name.as_bytes());
+        if name == setcap::CAPABILITY
+            && !self.tree.xattr_support().has(name)
+            && setcap::has_fallback(&self.tree, req.pid())
+        {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let Some(value) = self.view.true_value(name, value) else {
             return reply.error(Errno::EINVAL);
         };

@@ -7,6 +7,7 @@
 //! - `faults`: what went wrong, for whoever asks afterwards.
 //! - `idle`: how the thread that reads the device waits for the next request.
 //! - `owners`: ids for the owners that do not fit into the mount's user namespace.
+//! - `setcap`: capabilities that the output cannot hold, and scripts with a way out.
 //! - `workers`: threads for the reads that have to decode first.
 //!
 //! Invariants:
@@ -20,6 +21,7 @@ mod errno;
 mod faults;
 mod idle;
 mod owners;
+mod setcap;
 mod view;
 mod workers;
 
