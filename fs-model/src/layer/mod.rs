@@ -18,6 +18,7 @@ use crate::error::LayerError;
 
 pub mod cpio;
 pub mod directory;
+mod overlayfs;
 pub mod squashfs;
 
 /// The number of an object within its layer: meaningful to that layer alone, below 2^48.
