@@ -171,7 +171,7 @@ fn owners_beyond_the_map_are_recorded() {
         assert_eq!(owner("srv/link"), (4_000_000_000, 0));
         assert_eq!(owner("srv/three"), (0, 100_000));
         assert_eq!(owner("srv/four"), (100_000, 7));
-        let shown = if namespace { "60578:60578\n" } else { "100000:200000\n" };
+        let shown = if namespace { "60588:60598\n" } else { "100000:200000\n" };
         assert_eq!(lab.ok("cat /srv/shown"), shown);
         // What copies an owner back gives the true one.
         lab.ok("
