@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fs_model::delta::{Change, Delta};
+use fs_model::delta::{Change, Contents, Delta};
 use fs_model::layer::Layer;
 use fs_model::tree::{TreeOptions, XattrSupport};
 use fs_model::{Attr, FileType, FsError, Ino, Tree};
@@ -81,9 +81,18 @@ pub fn beneath(delta: &Delta, layers: &[Arc<dyn Layer>]) -> Result<Beneath, FsEr
 
 /// What is at `path`, if anything is. No symbolic link is followed.
 fn at(tree: &Tree, path: &[u8]) -> Result<Option<Below>, FsError> {
+    Ok(modes_at(tree, path)?.map(|(below, _)| below))
+}
+
+/// What is at `path`, and the mode that an archive without access lists gives it.
+fn modes_at(tree: &Tree, path: &[u8]) -> Result<Option<(Below, String)>, FsError> {
     let mut held = vec![];
-    let found = walk(tree, path, &mut held)
-        .and_then(|found| found.map(|(ino, attr)| describe(tree, ino, &attr)).transpose());
+    let found = walk(tree, path, &mut held).and_then(|found| {
+        let Some((ino, attr)) = found else { return Ok(None) };
+        let list = Contents::access_list(tree, ino)?;
+        let plain = list.map_or(attr.mode, |list| list.plain_mode(attr.mode));
+        Ok(Some((describe(tree, ino, &attr)?, mode_text(plain))))
+    });
     for ino in held {
         tree.forget(ino, 1);
     }
@@ -116,7 +125,7 @@ fn describe(tree: &Tree, ino: Ino, attr: &Attr) -> Result<Below, FsError> {
     };
     Ok(Below {
         kind: type_name(attr.kind).into(),
-        mode: format!("{:04o}", attr.mode),
+        mode: mode_text(attr.mode),
         uid: attr.uid,
         gid: attr.gid,
         size: file.then_some(attr.size),
@@ -124,6 +133,10 @@ fn describe(tree: &Tree, ino: Ino, attr: &Attr) -> Result<Below, FsError> {
         target,
         device: attr.kind.is_device().then_some([attr.rdev.major, attr.rdev.minor]),
     })
+}
+
+fn mode_text(mode: u16) -> String {
+    format!("{mode:04o}")
 }
 
 fn digest(tree: &Tree, ino: Ino) -> Result<String, FsError> {
@@ -243,13 +256,22 @@ pub fn changed(manifest: &[u8], layers: &[Arc<dyn Layer>]) -> Result<Vec<Drift>,
     for entry in manifest.entries {
         let path = unescape(&entry.path)
             .ok_or_else(|| ChangedError::Manifest(format!("{:?} is no path", entry.path)))?;
-        let now = at(&tree, &path)?;
-        let same = now.is_some() && entry.own == now;
+        let now = modes_at(&tree, &path)?;
+        // A mode that was recorded of an archive without access lists is the plain one.
+        let is_now = |before: &Option<Below>| match (before, &now) {
+            (None, None) => true,
+            (Some(before), Some((now, plain))) => {
+                before == now || *before == Below { mode: plain.clone(), ..now.clone() }
+            }
+            _ => false,
+        };
+        let same = now.is_some() && is_now(&entry.own);
         let before = match entry.change.as_str() {
             "unchanged" => entry.own,
             _ => entry.below,
         };
-        if before != now {
+        if !is_now(&before) {
+            let now = now.map(|(now, _)| now);
             changed.push(Drift { path: entry.path, change: entry.change, before, now, same });
         }
     }

@@ -15,7 +15,7 @@ use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{FileType, FsError, Tree};
 use parking_lot::Mutex;
 
-use crate::fuse::{self, Faults, Serving, View};
+use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
 use crate::layers::{self, Digests, Layers, OpenError};
 use crate::lend::Loans;
 use crate::live::{Lay, Live, LiveError, Meta};
@@ -160,7 +160,10 @@ impl Composed {
             }
         });
         let mut sandbox = starting.enter()?;
-        let supervised = Arc::new(SupervisedTree::new(live.clone()).with_report(options.report));
+        let supervised = SupervisedTree::new(live.clone())
+            .with_owners(serving.owners().clone())
+            .with_report(options.report);
+        let supervised = Arc::new(supervised);
         let supervisor = Supervisor::start(&mut sandbox, supervised)?;
         sandbox.show(&shown.hostname, &shown.files)?;
         let digests =
@@ -212,6 +215,11 @@ impl Root {
     /// What went wrong behind the mount so far.
     pub fn faults(&self) -> Option<&Arc<Faults>> {
         self.serving.as_ref().map(Serving::faults)
+    }
+
+    /// Which owners were shown inside as other ids, if there were any.
+    pub fn foreign_owners(&self) -> Option<ForeignOwners> {
+        self.serving.as_ref().and_then(|serving| serving.owners().foreign())
     }
 
     /// Ends everything inside, and leaves the tree.

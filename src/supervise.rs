@@ -8,7 +8,7 @@ use fs_model::{Device, FileType, FsError, Ino};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::fuse::errno_of;
+use crate::fuse::{Owners, errno_of};
 use crate::live::Live;
 use crate::sandbox::{Found, FoundKind, Supervised};
 
@@ -37,6 +37,7 @@ pub type Report = fn(&str);
 #[derive(Debug)]
 pub struct SupervisedTree {
     live: Arc<Live>,
+    owners: Option<Arc<Owners>>,
     held: Mutex<VecDeque<Ino>>,
     report: Report,
     reported: Mutex<Reported>,
@@ -54,6 +55,7 @@ impl SupervisedTree {
     pub fn new(live: Arc<Live>) -> Self {
         SupervisedTree {
             live,
+            owners: None,
             held: Mutex::new(VecDeque::new()),
             report: |_| {},
             reported: Mutex::default(),
@@ -64,6 +66,22 @@ impl SupervisedTree {
     #[must_use]
     pub fn with_report(self, report: Report) -> Self {
         SupervisedTree { report, ..self }
+    }
+
+    /// With the owners that the mount shows: ids that processes name are of these.
+    #[must_use]
+    pub fn with_owners(self, owners: Arc<Owners>) -> Self {
+        SupervisedTree { owners: Some(owners), ..self }
+    }
+
+    fn true_user(&self, id: u32) -> Result<u32, Errno> {
+        let Some(owners) = &self.owners else { return Ok(id) };
+        owners.true_user(id).ok_or(Errno::EOVERFLOW)
+    }
+
+    fn true_group(&self, id: u32) -> Result<u32, Errno> {
+        let Some(owners) = &self.owners else { return Ok(id) };
+        owners.true_group(id).ok_or(Errno::EOVERFLOW)
     }
 
     fn hold(&self, ino: Ino) {
@@ -111,6 +129,7 @@ impl Supervised for SupervisedTree {
         let kind = FileType::from_mode(mode).filter(|k| k.is_device()).ok_or(Errno::EINVAL)?;
         let rdev = Device { major, minor };
         let umask = (umask & 0o777) as u16;
+        let (uid, gid) = (self.true_user(uid).unwrap_or(uid), self.true_group(gid).unwrap_or(gid));
         let node =
             NewNode { umask, ..NewNode::device(kind, (mode & 0o7777) as u16, uid, gid, rdev) };
         let entry = self.live.tree().make(Ino(dir), name, &node).map_err(errno)?;
@@ -121,6 +140,8 @@ impl Supervised for SupervisedTree {
 
     fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
         let ino = Ino(ino);
+        let uid = uid.map(|uid| self.true_user(uid)).transpose()?;
+        let gid = gid.map(|gid| self.true_group(gid)).transpose()?;
         let set = SetAttr { drop_setid: true, uid, gid, ..SetAttr::default() };
         self.live.tree().set_attr(ino, &set).map_err(errno)?;
         self.live.forget_inode(ino);

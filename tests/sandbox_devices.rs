@@ -171,8 +171,23 @@ fn owners_beyond_the_map_are_recorded() {
         assert_eq!(owner("srv/link"), (4_000_000_000, 0));
         assert_eq!(owner("srv/three"), (0, 100_000));
         assert_eq!(owner("srv/four"), (100_000, 7));
-        let shown = if namespace { "65534:65534\n" } else { "100000:200000\n" };
+        let shown = if namespace { "60588:60598\n" } else { "100000:200000\n" };
         assert_eq!(lab.ok("cat /srv/shown"), shown);
+        // What copies an owner back gives the true one.
+        lab.ok("
+            set -e
+            cd /srv
+            cp -a one copied
+            mv two /tmp/moved; mv /tmp/moved two
+            chown --reference=one three
+            tar -cf - one | (mkdir unpacked; tar -C unpacked -xpf -)
+            python3 -c 'import os; os.setegid(os.stat(\"one\").st_gid); open(\"made\", \"w\")'
+        ");
+        for path in ["srv/copied", "srv/three", "srv/unpacked/one"] {
+            assert_eq!(owner(path), (100_000, 200_000), "{path}");
+        }
+        assert_eq!(owner("srv/two"), (100_000, 0));
+        assert_eq!(owner("srv/made"), (0, 200_000));
         lab.end();
     });
 }

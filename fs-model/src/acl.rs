@@ -173,6 +173,15 @@ impl Acl {
         mode & !0o777 | may(Tag::Owner) << 6 | may(group) << 3 | may(Tag::Other)
     }
 
+    /// The permission bits of an object that loses this access list, `mode` being those it had.
+    /// Its group gets what the list gives it, never what the mask gives to others: with
+    /// `group::r-x` and `mask::rwx` a mode of `0o770` becomes `0o750`.
+    pub fn plain_mode(&self, mode: u16) -> u16 {
+        let may = |tag| self.0.iter().find(|grant| grant.tag == tag).map_or(0, |grant| grant.may);
+        let mask = if self.has(Tag::Mask) { may(Tag::Mask) } else { 0o7 };
+        self.mode(mode) & !0o070 | (may(Tag::OwningGroup) & mask) << 3
+    }
+
     /// Makes it the access list of an object whose mode is set to `mode`.
     pub fn set_mode(&mut self, mode: u16) {
         self.on_class_grants(|may, bits| *may = bits, mode);
@@ -267,6 +276,21 @@ mod tests {
         assert!(plain.is_plain() && !named().is_plain());
         plain.set_mode(0o600);
         assert_eq!(plain.mode(0), 0o600);
+    }
+
+    #[test]
+    fn losing_a_list_never_gives_the_group_what_the_mask_gave_to_others() {
+        assert_eq!(named().plain_mode(0o4664), 0o4640);
+        let masked = |group, mask| {
+            let named = (Tag::Group(7), 7);
+            let list = [(Tag::Owner, 7), (Tag::OwningGroup, group), named, (Tag::Mask, mask)];
+            acl(&[&list[..], &[(Tag::Other, 5)]].concat()).plain_mode(0)
+        };
+        assert_eq!(masked(7, 4), 0o745);
+        assert_eq!(masked(5, 7), 0o755);
+        assert_eq!(masked(0, 7), 0o705);
+        let plain = acl(&[(Tag::Owner, 7), (Tag::OwningGroup, 5), (Tag::Other, 1)]);
+        assert_eq!(plain.plain_mode(0o1000), 0o1751);
     }
 
     #[test]

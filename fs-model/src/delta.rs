@@ -7,11 +7,15 @@
 //! - What ended as it began is not in it, except as a parent or as a link of a changed object.
 //!   (A file that has several names in the layers did not end as it began when an equal one is in
 //!   its place: whether the other names are still the same file is not asked.)
+//! - The time of a directory is a change where it was set explicitly, after the last change of the
+//!   names in it, to another one than the layers have at its path. The time that a directory gets
+//!   because names in it come and go is not: an entry that is there for another reason has it.
 //! - All names of an object stand in it, or none.
 //! - A name of the layers that is gone is [`Change::Deleted`]; nothing below it is listed. A
 //!   directory of the layers that was replaced by another one has each of its own names deleted.
 //! - Scratch entries are not in it.
 
+use crate::acl::{self, Acl};
 use crate::attr::Attr;
 use crate::error::FsError;
 use crate::layer::Xattr;
@@ -51,11 +55,23 @@ pub struct Object {
     pub attr: Attr,
 }
 
+/// Extended attributes that were set on an object which is not an entry of the delta.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HiddenXattrs {
+    /// A path of the object.
+    pub path: Box<[u8]>,
+    /// The names of the attributes, sorted.
+    pub names: Vec<Box<[u8]>>,
+}
+
 /// The difference of a tree to its layers. See the [module](self) for its invariants.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
     /// The entries, in tree order.
     pub entries: Vec<DeltaEntry>,
+    /// What was set of extended attributes that the tree does not show, where it is the only change
+    /// of an object: nothing that is made of the delta has it.
+    pub hidden: Vec<HiddenXattrs>,
 }
 
 impl Delta {
@@ -84,6 +100,12 @@ pub trait Contents: Sync {
     }
     /// The target of a symbolic link.
     fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError>;
-    /// All extended attributes, sorted by name.
+    /// All extended attributes, sorted by name, also those that the tree does not show.
     fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError>;
+    /// The access list, if there is one.
+    fn access_list(&self, ino: Ino) -> Result<Option<Acl>, FsError> {
+        let xattrs = self.xattrs(ino)?;
+        let list = xattrs.iter().find(|(name, _)| **name == *acl::ACCESS);
+        Ok(list.and_then(|(_, value)| Acl::parse(value)))
+    }
 }

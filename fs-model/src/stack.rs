@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::acl::{self, Acl};
 use crate::attr::{Attr, FileType};
 use crate::error::{FsError, LayerError};
 use crate::layer::{Ahead, Layer, LayerEntry, LayerIno, Xattr};
@@ -107,6 +108,8 @@ pub struct Stack {
     layers: Vec<Arc<dyn Layer>>,
     /// For each layer that says nothing of its root: that root, and the one that stands in for it.
     stand_ins: Vec<(Source, Source)>,
+    /// Whether attributes are those beside an access list; see [`Stack::without_acls`].
+    acls: bool,
 }
 
 impl Stack {
@@ -128,7 +131,19 @@ impl Stack {
                 _ => described = Some(root),
             }
         }
-        Ok(Stack { layers, stand_ins })
+        Ok(Stack { layers, stand_ins, acls: true })
+    }
+
+    /// The same layers for a reader that shows no access lists: the modes are those that objects
+    /// have when they lose their lists ([`Acl::plain_mode`]).
+    #[must_use]
+    pub(crate) fn without_acls(self) -> Self {
+        Stack { acls: false, ..self }
+    }
+
+    /// Whether access lists are shown beside the modes.
+    pub(crate) fn shows_acls(&self) -> bool {
+        self.acls
     }
 
     /// The layers, lowest first.
@@ -268,6 +283,36 @@ impl Stack {
     /// # Errors
     /// A damaged layer.
     pub fn attr(&self, source: Source) -> Result<Attr, LayerError> {
+        let mut attr = self.stored_attr(source)?;
+        if !self.acls
+            && let Some(list) = self.acl(source, acl::ACCESS)?
+        {
+            attr.mode = list.plain_mode(attr.mode);
+        }
+        Ok(attr)
+    }
+
+    /// The access list of an object.
+    ///
+    /// # Errors
+    /// A damaged layer.
+    pub fn access_list(&self, source: Source) -> Result<Option<Acl>, LayerError> {
+        self.acl(source, acl::ACCESS)
+    }
+
+    /// The access list `name` of an object. One that no kernel would accept counts as none.
+    pub(crate) fn acl(&self, source: Source, name: &[u8]) -> Result<Option<Acl>, LayerError> {
+        if !self.layer(self.described(source)).may_have_acls() {
+            return Ok(None);
+        }
+        let xattrs = self.xattrs(source)?;
+        let value = xattrs.iter().find(|(n, _)| **n == *name);
+        Ok(value.and_then(|(_, value)| Acl::parse(value)))
+    }
+
+    /// The attributes of an object as its layer stores them: the group's bits of a mode are the
+    /// mask of an access list.
+    pub(crate) fn stored_attr(&self, source: Source) -> Result<Attr, LayerError> {
         let described = self.described(source);
         let mut attr = self.layer(described).attr(described.ino)?;
         if described != source {

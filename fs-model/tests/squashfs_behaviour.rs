@@ -330,6 +330,14 @@ fn whiteouts_and_opaque_directories_are_told() {
     assert!(!layer.is_opaque(layer.root()).unwrap());
     let xattrs = layer.xattrs(opaque).unwrap();
     assert_eq!(xattrs, [(Box::from(*b"user.kept"), Box::from(*b"1"))]);
+    layer.check_marks().unwrap();
+
+    fs::create_dir_all(tree.join("opaque/below")).unwrap();
+    xattr::set(tree.join("opaque/below"), "user.overlay.redirect", b"/x").unwrap();
+    fs::remove_file(dir.path().join("image")).unwrap();
+    let layer = open(&mksquashfs(&tree, dir.path().join("image"), &[]));
+    let refused = layer.check_marks().unwrap_err().to_string();
+    assert!(refused.contains("/opaque/below has the attribute user.overlay.redirect"), "{refused}");
 }
 
 #[test]

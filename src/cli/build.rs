@@ -248,6 +248,7 @@ impl<'a> Job<'a> {
         if root.faults().is_some_and(|faults| faults.full()) {
             say("warning: the upper layer was full at some point: see --upper-size");
         }
+        options::warn_of_owners(root.foreign_owners());
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
             return Err(Failure::Signal(signal as i32));

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use super::images::BaseOffset;
 use super::options::size_value;
 use super::{Failure, command, describe, mount, say};
-use crate::sandbox::MountOptions;
+use crate::sandbox::{HostMount, MountOptions};
 
 /// By which names this program is a helper of mount(8).
 const NAMES: [&str; 2] = ["mount.fuse.overcoat", "mount.overcoat"];
@@ -84,6 +84,15 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     if request.fake {
         return ExitCode::SUCCESS;
     }
+    if request.remount {
+        return match HostMount::remount(&request.dir, &request.options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&format!("error: {}", describe(&error)));
+                ExitCode::from(32)
+            }
+        };
+    }
     let args = mount::Args {
         paths: request.images.into_iter().chain([request.dir]).collect(),
         rw: !request.options.read_only,
@@ -109,6 +118,8 @@ struct Request {
     options: MountOptions,
     upper_size: Option<u64>,
     offset: BaseOffset,
+    /// Something is mounted there, and gets other options.
+    remount: bool,
     fake: bool,
 }
 
@@ -143,6 +154,7 @@ impl Request {
             options: MountOptions { source: Some(spec), ..MountOptions::default() },
             upper_size: None,
             offset: BaseOffset::default(),
+            remount: false,
             fake,
         };
         for option in options.iter().flat_map(|list| list.as_bytes().split(|&byte| byte == b',')) {
@@ -154,7 +166,7 @@ impl Request {
                 ));
             }
         }
-        if request.upper_size.is_some() && request.options.read_only {
+        if request.upper_size.is_some() && request.options.read_only && !request.remount {
             return Err(
                 "upper_size limits what changes, and nothing can change in what is mounted \
                         read-only: leave ro out, or upper_size"
@@ -173,6 +185,9 @@ impl Request {
         match (name, value) {
             ("ro", None) => self.options.read_only = true,
             ("rw", None) => self.options.read_only = false,
+            ("remount", None) => self.remount = true,
+            // What the kernel tells of a mount, which mount(8) says again to change it.
+            ("user_id" | "group_id" | "max_read" | "blksize", Some(_)) => {}
             ("nosuid", None) => self.options.no_setuid = true,
             ("nodev", None) => self.options.no_devices = true,
             ("noexec", None) => self.options.no_programs = true,
@@ -280,5 +295,9 @@ mod tests {
         assert_eq!(images, ["base@32768", "over"].map(PathBuf::from));
         assert!(offset("here").unwrap_err().contains("32768"));
         assert!(parse(&["base"]).is_err());
+        // mount(8) says all options of the mount again.
+        let line = "rw,nosuid,relatime,user_id=0,group_id=0,allow_other,remount,ro";
+        let request = parse(&["base", "/mnt", "-o", line]).unwrap();
+        assert!(request.remount && request.options.read_only && request.options.no_setuid);
     }
 }

@@ -15,9 +15,11 @@ use tracing::level_filters::LevelFilter;
 use super::progress::SealProgress;
 use super::{Failure, print, say};
 use crate::below::{Beneath, beneath};
+use crate::fuse::ForeignOwners;
 use crate::root::{Finished, Root, RootOptions, default_upper_limit};
-use crate::sandbox::{Bind, Network};
+use crate::sandbox::{Bind, Network, widening_command};
 use crate::seal::manifest::hex;
+use crate::seal::path::escape;
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, Summary, Warning, seal};
 
 /// The network inside.
@@ -253,6 +255,36 @@ pub(super) fn warn(warnings: &[Warning]) {
     }
     if warnings.len() > SHOWN {
         say(&format!("…and {} more warnings; -v shows all", warnings.len() - SHOWN));
+    }
+}
+
+/// Tells of owners that were shown inside as other ids.
+pub(super) fn warn_of_owners(owners: Option<ForeignOwners>) {
+    let Some(owners) = owners else { return };
+    let pair = |of: fn((u32, u32)) -> u32| match (owners.user, owners.group) {
+        (Some(user), Some(group)) => format!("{}:{}", of(user), of(group)),
+        (Some(user), None) => of(user).to_string(),
+        (None, Some(group)) => format!(":{}", of(group)),
+        (None, None) => String::new(),
+    };
+    let (truth, shown) = (pair(|(truth, _)| truth), pair(|(_, shown)| shown));
+    let path =
+        owners.path.as_deref().map_or("an object".into(), |path| format!("/{}", escape(path)));
+    let max = owners.max;
+    let widen = match widening_command(max, owners.highest) {
+        Some(command) => format!("to show it truly, as root: {command}"),
+        None => "no range of subordinate ids is wide enough to show it truly".to_owned(),
+    };
+    say(&format!(
+        "warning: {path}: the owner {truth} is above {max}, the last id of your range, and was \
+         shown inside as {shown}; what is sealed has {truth}, but archives and lists that programs \
+         made inside have {shown}; {widen}"
+    ));
+    if owners.overflowed {
+        say(
+            "warning: more such owners than could be told apart were shown as 65534; giving files \
+             to 65534 failed with EOVERFLOW",
+        );
     }
 }
 

@@ -14,6 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fs_model::acl::Acl;
 use fs_model::delta::Contents;
 use fs_model::layer::Xattr;
 use fs_model::{FsError, Ino, Tree};
@@ -186,5 +187,9 @@ impl Contents for WhileAsked<'_> {
 
     fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
         Contents::xattrs(self.tree, ino)
+    }
+
+    fn access_list(&self, ino: Ino) -> Result<Option<Acl>, FsError> {
+        Contents::access_list(self.tree, ino)
     }
 }

@@ -93,7 +93,10 @@ fn ids() -> Finding {
     }
     let least = uids.max().min(gids.max());
     if least < ENOUGH {
-        let says = format!("{least} ids: files of larger ones are shown as nobody's inside");
+        let says = format!(
+            "{least} ids: owners above {least} are shown inside as other ids, so programs with \
+             users of their own may fail"
+        );
         let note = Finding { state: State::Note, ..finding(Ok(says)) };
         let more = ENOUGH + 1;
         return note
@@ -102,7 +105,12 @@ fn ids() -> Finding {
                 "{more} are usual: make the range in /etc/subuid and /etc/subgid larger"
             ));
     }
-    finding(Ok(format!("{} users, {} groups, and they can be used", uids.max(), gids.max())))
+    finding(Ok(format!(
+        "{} users, {} groups, and they can be used; owners above {least} are shown inside as other \
+         ids",
+        uids.max(),
+        gids.max()
+    )))
 }
 
 fn notification() -> Finding {

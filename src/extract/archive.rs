@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use fs_model::acl::Acl;
 use fs_model::delta::{Change, Contents, Delta, DeltaEntry, Object};
 use fs_model::layer::Xattr;
 use fs_model::stack::Source;
@@ -82,5 +83,9 @@ impl Contents for Taken<'_> {
 
     fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
         Ok(self.view.stack().xattrs(self.source(ino)?)?)
+    }
+
+    fn access_list(&self, ino: Ino) -> Result<Option<Acl>, FsError> {
+        Ok(self.view.stack().access_list(self.source(ino)?)?)
     }
 }

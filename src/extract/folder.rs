@@ -24,6 +24,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fs_model::FileType;
+use fs_model::acl::{self, Acl};
 use fs_model::stack::Source;
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, linkat,
@@ -292,7 +293,12 @@ impl Extraction<'_> {
         let dir = self.dir;
         let path = if node.path.is_empty() { &b"."[..] } else { &node.path };
         let attr = &node.attr;
-        let mut mode = attr.mode;
+        let xattrs = self.view.xattrs(node)?;
+        let list = xattrs.iter().find(|(name, _)| **name == *acl::ACCESS);
+        let list = list.and_then(|(_, value)| Acl::parse(value));
+        // A folder whose file system has no access lists keeps this mode; elsewhere the list sets
+        // the group's bits to its mask.
+        let mut mode = list.map_or(attr.mode, |list| list.plain_mode(attr.mode));
         if self.root {
             let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
             chownat(dir, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -309,7 +315,6 @@ impl Extraction<'_> {
             chmodat(dir, path, Mode::from_raw_mode(mode.into()), AtFlags::empty())
                 .map_err(self.failed(node))?;
         }
-        let xattrs = self.view.xattrs(node)?;
         if !xattrs.is_empty() {
             // There is no call that takes a directory and a name.
             let mut whole = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();

@@ -30,7 +30,8 @@ use super::allocator::{HighWater, give_back};
 use super::errno::errno_of;
 use super::faults::Faults;
 use super::idle::Watch;
-use super::view::{View, file_type, sent_time};
+use super::setcap;
+use super::view::{OwnedView, file_type, sent_time};
 use super::workers::Workers;
 use super::{BELL, BellAction};
 
@@ -45,7 +46,7 @@ const MAX_WRITE: u32 = 1 << 20;
 const BULK: u32 = 64 << 10;
 pub(super) struct Adapter {
     tree: Arc<Tree>,
-    view: View,
+    view: OwnedView,
     workers: Workers,
     watch: Watch,
     faults: Arc<Faults>,
@@ -70,7 +71,7 @@ macro_rules! answer {
 impl Adapter {
     pub(super) fn new(
         tree: Arc<Tree>,
-        view: View,
+        view: OwnedView,
         workers: Workers,
         watch: Watch,
         faults: Arc<Faults>,
@@ -98,6 +99,12 @@ impl Adapter {
 
     fn reply_entry(&self, reply: ReplyEntry, entry: &Entry) {
         reply.entry(&TTL, &self.view.attr(entry.ino, &entry.attr), GENERATION);
+        self.view.owners.note_path(&self.tree, entry.ino);
+    }
+
+    fn reply_attr(&self, reply: ReplyAttr, ino: Ino, attr: &Attr) {
+        reply.attr(&TTL, &self.view.attr(ino, attr));
+        self.view.owners.note_path(&self.tree, ino);
     }
 
     fn make(&self, parent: INodeNo, name: &OsStr, node: &NewNode<'_>, reply: ReplyEntry) {
@@ -159,7 +166,7 @@ impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Not FUSE_ASYNC_DIO: with it nothing takes from the kernel's cache what somebody read
         // there while an asynchronous direct write was on its way.
-        let mut wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
+        let wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_PARALLEL_DIROPS
@@ -168,10 +175,10 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_DONT_MASK
             // Otherwise each write asks for the file's capabilities, where there are extended
             // attributes, and each change of owner for its attributes.
-            | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
-        if self.tree.xattr_support() == XattrSupport::All {
-            wanted |= InitFlags::FUSE_POSIX_ACL;
-        }
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+            // Without it the kernel refuses access lists in a user namespace itself. Where none are
+            // shown they can be set all the same, and their loss is reported.
+            | InitFlags::FUSE_POSIX_ACL;
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel's FUSE does not offer this");
@@ -207,7 +214,7 @@ impl Filesystem for Adapter {
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let _request = self.watch.request();
         answer!(self, reply, self.tree.attr(Ino(ino.0)),
-            attr => reply.attr(&TTL, &self.view.attr(Ino(ino.0), &attr)));
+            attr => self.reply_attr(reply, Ino(ino.0), &attr));
     }
 
     fn setattr(
@@ -234,22 +241,28 @@ impl Filesystem for Adapter {
         // A request that changes nothing says that content is about to be changed by somebody
         // without privileges. One that truncates says so in a flag that the library does not pass
         // on: there it goes by who asks.
-        let truncated = size.is_some() && (self.view.unprivileged || req.uid() != 0);
+        let truncated = size.is_some() && (self.view.view.unprivileged || req.uid() != 0);
         // Nor does it say whether the kernel means setgid where the group may not execute.
         let by_user = (size.is_some() || nothing) && req.uid() != 0;
+        let true_uid = uid.map(|uid| self.view.true_user(uid));
+        let true_gid = gid.map(|gid| self.view.true_group(gid));
+        let (Some(true_uid), Some(true_gid)) = (transposed(true_uid), transposed(true_gid)) else {
+            // More owners do not fit than there are stand-ins: this is one of several.
+            return reply.error(Errno::EOVERFLOW);
+        };
         let set = SetAttr {
             drop_setid: nothing || truncated || uid.is_some() || gid.is_some(),
             changed_by_group: by_user.then(|| self.view.true_owner(0, req.gid()).1),
             mode: mode.map(|mode| (mode & 0o7777) as u16),
-            uid: uid.map(|uid| self.view.true_owner(uid, 0).0),
-            gid: gid.map(|gid| self.view.true_owner(0, gid).1),
+            uid: true_uid,
+            gid: true_gid,
             size,
             atime: atime.map(sent_time),
             mtime: mtime.map(sent_time),
             is_touch: mtime == Some(TimeOrNow::Now),
         };
         answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
-            attr => reply.attr(&TTL, &self.view.attr(Ino(ino.0), &attr)));
+            attr => self.reply_attr(reply, Ino(ino.0), &attr));
         if size.is_some() {
             self.account();
         }
@@ -566,6 +579,7 @@ impl Filesystem for Adapter {
             !reply.add(INodeNo(item.ino.0), item.next, name, &TTL, &attr, GENERATION)
         });
         answer!(self, reply, listed, () => reply.ok());
+        self.view.owners.note_path(&self.tree, Ino(ino.0));
     }
 
     fn ioctl(
@@ -619,9 +633,6 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        if self.tree.xattr_support() == XattrSupport::None {
-            return reply.error(Errno::ENOSYS);
-        }
         let _request = self.watch.request();
         let flags = match flags {
             libc::XATTR_CREATE => XattrFlags::Create,
@@ -629,6 +640,12 @@ impl Filesystem for Adapter {
             _ => XattrFlags::Any,
         };
         let (ino, name) = (Ino(ino.0), name.as_bytes());
+        if name == setcap::CAPABILITY
+            && !self.tree.xattr_support().has(name)
+            && setcap::has_fallback(&self.tree, req.pid())
+        {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let Some(value) = self.view.true_value(name, value) else {
             return reply.error(Errno::EINVAL);
         };
@@ -664,12 +681,18 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.tree.xattr_support() == XattrSupport::None {
-            return reply.error(Errno::ENOSYS);
-        }
         let _request = self.watch.request();
         answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
             () => reply.ok());
+    }
+}
+
+/// What is to be set, unless it cannot be known.
+fn transposed(id: Option<Option<u32>>) -> Option<Option<u32>> {
+    match id {
+        Some(None) => None,
+        Some(id) => Some(id),
+        None => Some(None),
     }
 }
 

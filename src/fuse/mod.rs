@@ -6,6 +6,8 @@
 //! - `allocator`: memory that goes back to the system.
 //! - `faults`: what went wrong, for whoever asks afterwards.
 //! - `idle`: how the thread that reads the device waits for the next request.
+//! - `owners`: ids for the owners that do not fit into the mount's user namespace.
+//! - `setcap`: capabilities that the output cannot hold, and scripts with a way out.
 //! - `workers`: threads for the reads that have to decode first.
 //!
 //! Invariants:
@@ -18,6 +20,8 @@ mod allocator;
 mod errno;
 mod faults;
 mod idle;
+mod owners;
+mod setcap;
 mod view;
 mod workers;
 
@@ -32,10 +36,12 @@ use fuser::{Config, Notifier, Session, SessionACL};
 pub use allocator::settle_allocator;
 pub use errno::errno_of;
 pub use faults::Faults;
+pub use owners::{ForeignOwners, Owners};
 pub use view::View;
 
 use adapter::Adapter;
 use idle::Watch;
+use view::OwnedView;
 use workers::Workers;
 
 /// A name in the root directory that does not exist. Looking it up runs the action of
@@ -51,6 +57,7 @@ pub struct Serving {
     notifier: Notifier,
     faults: Arc<Faults>,
     bell: Arc<OnceLock<BellAction>>,
+    owners: Arc<Owners>,
 }
 
 impl std::fmt::Debug for Serving {
@@ -68,6 +75,8 @@ pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving
     let watch = Watch::new(&device)?;
     let faults = Arc::new(Faults::default());
     let bell = Arc::new(OnceLock::new());
+    let view = OwnedView::new(view);
+    let owners = view.owners.clone();
     let adapter = Adapter::new(tree, view, Workers::start()?, watch, faults.clone(), bell.clone());
     // One thread reads the device: it answers most requests in a few microseconds, which is less
     // than waking a second one would take. What takes long goes to the workers.
@@ -75,7 +84,7 @@ pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving
     let notifier = session.notifier();
     let thread =
         std::thread::Builder::new().name("fuse-session".into()).spawn(move || session.run())?;
-    Ok(Serving { thread, notifier, faults, bell })
+    Ok(Serving { thread, notifier, faults, bell, owners })
 }
 
 impl Serving {
@@ -89,6 +98,11 @@ impl Serving {
     pub fn on_bell(&self, action: impl Fn() + Send + Sync + 'static) {
         // There is one root for one mount, and it sets this once.
         let _ = self.bell.set(Box::new(action));
+    }
+
+    /// Which owners are shown as other ids.
+    pub fn owners(&self) -> &Arc<Owners> {
+        &self.owners
     }
 
     /// What went wrong while serving.

@@ -1,21 +1,21 @@
 //! How attributes look through one mount: owners, times and types, in both directions.
 
 use std::borrow::Cow;
+use std::cell::Cell;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fs_model::acl::{self, Acl};
 use fs_model::{Attr, FileType, Ino, Time};
 use fuser::{FileAttr, INodeNo, TimeOrNow};
 
-/// Who an object belongs to whose id the mount's namespace has no name for: the kernel's own
-/// overflow id.
-const OVERFLOW_ID: u32 = 65534;
+use super::owners::Owners;
 
 /// How a tree is shown through one mount.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    /// Ids above this one have no name in the mount's namespace, and are shown as 65534. The tree
-    /// and what is sealed from it keep the true ones.
+    /// Ids above this one have no name in the mount's namespace, and are shown as
+    /// [others](super::owners). The tree and what is sealed from it keep the true ones.
     pub max_id: u32,
     /// Show everything as owned by this user and group, and record what they own as root's: for a
     /// mount that has no id mapping and is theirs alone.
@@ -25,12 +25,23 @@ pub struct View {
     pub unprivileged: bool,
 }
 
-impl View {
+/// A view with the owners that it shows.
+#[derive(Clone, Debug)]
+pub(super) struct OwnedView {
+    pub(super) view: View,
+    pub(super) owners: Arc<Owners>,
+}
+
+impl OwnedView {
+    pub(super) fn new(view: View) -> Self {
+        OwnedView { view, owners: Arc::new(Owners::new(view.max_id)) }
+    }
+
     /// The attributes of `ino`, as the kernel is told them.
     pub(super) fn attr(&self, ino: Ino, attr: &Attr) -> FileAttr {
-        let (uid, gid) = match self.owner {
+        let (uid, gid) = match self.view.owner {
             Some(owner) => owner,
-            None => (self.shown_id(attr.uid), self.shown_id(attr.gid)),
+            None => (self.owners.shown_user(attr.uid), self.owners.shown_group(attr.gid)),
         };
         FileAttr {
             ino: INodeNo(ino.0),
@@ -51,40 +62,55 @@ impl View {
         }
     }
 
-    fn shown_id(&self, id: u32) -> u32 {
-        if id > self.max_id { OVERFLOW_ID } else { id }
+    /// The true user for the one that the kernel names; `None` where that cannot be known.
+    pub(super) fn true_user(&self, uid: u32) -> Option<u32> {
+        match self.view.owner {
+            Some((owner, _)) => Some(if uid == owner { 0 } else { uid }),
+            None => self.owners.true_user(uid),
+        }
     }
 
-    /// The true owner for the one that the kernel names.
-    pub(super) fn true_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
-        match self.owner {
-            Some((owner, group)) => {
-                (if uid == owner { 0 } else { uid }, if gid == group { 0 } else { gid })
-            }
-            None => (uid, gid),
+    /// As [`OwnedView::true_user`], for a group.
+    pub(super) fn true_group(&self, gid: u32) -> Option<u32> {
+        match self.view.owner {
+            Some((_, group)) => Some(if gid == group { 0 } else { gid }),
+            None => self.owners.true_group(gid),
         }
+    }
+
+    /// The true owner of what a process makes that has these ids.
+    pub(super) fn true_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
+        // A process with the overflow id is that user.
+        (self.true_user(uid).unwrap_or(uid), self.true_group(gid).unwrap_or(gid))
     }
 
     /// The value of an extended attribute, as the kernel is told it: access lists name users.
     pub(super) fn shown_value(&self, name: &[u8], value: Box<[u8]>) -> Box<[u8]> {
         let list = if acl::is_acl(name) { Acl::parse(&value) } else { None };
         let Some(list) = list else { return value };
-        let (root, group) = self.owner.unwrap_or_default();
-        let shown = |id, root| if id == 0 { root } else { self.shown_id(id) };
-        list.with_ids(|id| shown(id, root), |id| shown(id, group)).to_value().into()
+        let (root, group) = self.view.owner.unwrap_or_default();
+        let user = |id| if id == 0 { root } else { self.owners.shown_user(id) };
+        let group = |id| if id == 0 { group } else { self.owners.shown_group(id) };
+        list.with_ids(user, group).to_value().into()
     }
 
     /// The true value of an extended attribute that the kernel sent. `None` for an access list that
-    /// names the host's root in a mount in which its owner stands for root.
+    /// names somebody who cannot be known, or the host's root in a mount in which its owner stands
+    /// for root.
     pub(super) fn true_value<'a>(&self, name: &[u8], value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let list = if acl::is_acl(name) { Acl::parse(value) } else { None };
         let Some(list) = list else { return Some(Cow::Borrowed(value)) };
-        if self.owner.is_some_and(|(uid, gid)| uid != 0 && gid != 0) && list.ids().any(|id| id == 0)
-        {
+        let own = self.view.owner.is_some_and(|(uid, gid)| uid != 0 && gid != 0);
+        if own && list.ids().any(|id| id == 0) {
             return None;
         }
-        let list = list.with_ids(|id| self.true_owner(id, 0).0, |id| self.true_owner(0, id).1);
-        Some(Cow::Owned(list.to_value()))
+        let unknown = Cell::new(false);
+        let known = |id: Option<u32>| {
+            unknown.set(unknown.get() || id.is_none());
+            id.unwrap_or_default()
+        };
+        let list = list.with_ids(|id| known(self.true_user(id)), |id| known(self.true_group(id)));
+        (!unknown.get()).then(|| Cow::Owned(list.to_value()))
     }
 }
 
@@ -143,18 +169,22 @@ mod tests {
 
     #[test]
     fn access_lists_name_whom_the_mount_shows() {
-        let own = View { max_id: u32::MAX, owner: Some((1002, 1002)), unprivileged: true };
-        let kept =
-            |view: &View, sent| view.true_value(acl::ACCESS, &naming(sent)).map(Cow::into_owned);
+        let view = |max_id, owner| OwnedView::new(View { max_id, owner, unprivileged: true });
+        let own = view(u32::MAX, Some((1002, 1002)));
+        let kept = |view: &OwnedView, sent: u32| {
+            view.true_value(acl::ACCESS, &naming(sent)).map(Cow::into_owned)
+        };
         assert_eq!(kept(&own, 1002), Some(naming(0)), "the owner stands for root");
         assert_eq!(kept(&own, 7), Some(naming(7)));
         assert_eq!(kept(&own, 0), None, "two would be root");
-        let shown = |view: &View, id| view.shown_value(acl::ACCESS, naming(id).into()).into_vec();
+        let shown =
+            |view: &OwnedView, id| view.shown_value(acl::ACCESS, naming(id).into()).into_vec();
         assert_eq!(shown(&own, 0), naming(1002));
 
-        let mapped = View { max_id: 65535, owner: None, unprivileged: true };
+        let mapped = view(65535, None);
         assert_eq!(kept(&mapped, 0), Some(naming(0)));
-        assert_eq!(shown(&mapped, 70_000), naming(OVERFLOW_ID));
+        assert_eq!(shown(&mapped, 70_000), naming(60_888));
+        assert_eq!(kept(&mapped, 60_888), Some(naming(70_000)));
         assert_eq!(&*mapped.shown_value(b"user.x", naming(70_000).into()), &naming(70_000)[..]);
     }
 }

@@ -155,15 +155,25 @@ type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 type Opened = (Arc<dyn Layer>, Option<Bytes>);
 
 fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
-    if path.is_dir() {
-        return Ok((Arc::new(DirectoryLayer::open(path)?), None));
-    }
     let name = path.to_string_lossy();
+    if path.is_dir() {
+        let layer = DirectoryLayer::open(path)?;
+        if let Some(whiteout) = layer.check_marks()? {
+            tracing::warn!(
+                "{name}: {whiteout} is a deletion that another user made, maybe by overlayfs; \
+                 without root it cannot be read which directories hide those of the layers below \
+                 (trusted.overlay.opaque): they are shown merged; run this as root to be sure"
+            );
+        }
+        return Ok((Arc::new(layer), None));
+    }
     let file = ImageFile::open(path)?;
     let bytes: Bytes = Arc::new(file.clone());
     let head = file.as_ref();
     let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS) {
-        Arc::new(SquashfsLayer::open(&name, bytes.clone(), caches)?)
+        let layer = SquashfsLayer::open(&name, bytes.clone(), caches)?;
+        layer.check_marks()?;
+        Arc::new(layer)
     } else if ARCHIVES.iter().any(|magic| head.starts_with(magic)) {
         Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else {

@@ -118,6 +118,20 @@ impl HostMount {
         Ok(HostMount { fuse: fuse.into(), shared: true })
     }
 
+    /// Changes the options of what is mounted on `dir`, as `mount -i -o remount` does.
+    ///
+    /// # Errors
+    /// When nothing of overcoat is mounted there, or the caller is not root.
+    pub fn remount(dir: &Path, options: &MountOptions) -> Result<(), SandboxError> {
+        let path = absolute(dir).map_err(|error| mount_error(dir, error.to_string()))?;
+        if !is_mounted(&path).during("reading /proc/self/mountinfo")? {
+            return Err(mount_error(dir, "overcoat has nothing mounted there".to_owned()));
+        }
+        let flags = options.flags().fold(MsFlags::MS_REMOUNT, |flags, (flag, _)| flags | flag);
+        mount(None::<&str>, &path, None::<&str>, flags, None::<&str>)
+            .map_err(|error| mount_error(dir, error.desc().to_owned()))
+    }
+
     fn through_helper(dir: &Path, how: &MountOptions) -> Result<Self, SandboxError> {
         let program = helper()?;
         let shared = users_may_share();

@@ -63,7 +63,7 @@ pub use image::map_image;
 pub use lack::Lack;
 pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
-pub use privilege::{IdMap, IdRange, Privilege, find_program};
+pub use privilege::{IdMap, IdRange, Privilege, find_program, widening_command};
 pub use pty::{Pty, relay};
 pub use signals::{Ended, Signals};
 

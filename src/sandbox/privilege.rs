@@ -177,6 +177,23 @@ pub(super) fn own_ids() -> Result<(IdMap, IdMap), Lack> {
     ))
 }
 
+/// The command that lets the calling user map the ids up to `user` and `group`, of which those up
+/// to `max` are mapped already. `None` where no range is free for so many.
+pub fn widening_command(max: u32, (user, group): (u32, u32)) -> Option<String> {
+    let uid = Uid::current();
+    let name = User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);
+    let mut command = "usermod".to_owned();
+    for (file, option, highest) in
+        [(SUBORDINATE[0], "--add-subuids", user), (SUBORDINATE[1], "--add-subgids", group)]
+    {
+        let Some(more) = highest.checked_sub(max).filter(|more| *more > 0) else { continue };
+        let first = first_free(&fs::read_to_string(file).unwrap_or_default());
+        let last = first.checked_add(more - 1)?;
+        command.push_str(&format!(" {option} {first}-{last}"));
+    }
+    Some(format!("{command} {name}"))
+}
+
 /// Gives the user namespace of `pid` its ids.
 pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
     // Both at once: most of what they cost is the start of a process.

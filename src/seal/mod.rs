@@ -14,6 +14,7 @@
 mod encode;
 mod error;
 pub mod gzip;
+mod lost;
 pub mod manifest;
 mod newc;
 pub mod output;
@@ -188,7 +189,7 @@ pub enum Warning {
         /// The socket.
         path: String,
     },
-    /// The format has no extended attributes.
+    /// Extended attributes that the format cannot hold.
     XattrsLost {
         /// The object.
         path: String,
@@ -214,7 +215,11 @@ impl Warning {
         match self {
             Warning::XattrsLost { path, names } if names.len() > SHOWN => {
                 let (some, more) = (names[..SHOWN].join(", "), names.len() - SHOWN);
-                format!("/{path}: the format cannot hold its attributes {some} …and {more} more")
+                let keep = lost::formats_for(names);
+                format!(
+                    "/{path}: the format cannot hold its attributes {some} …and {more} more: \
+                     {keep} them"
+                )
             }
             warning => warning.to_string(),
         }
@@ -229,8 +234,12 @@ impl std::fmt::Display for Warning {
                 write!(f, "/{path}: left out: tar has no sockets")
             }
             Warning::XattrsLost { path, names } => {
+                let (keep, s, them) = match names.len() {
+                    1 => (lost::formats_for(names), "", "it"),
+                    _ => (lost::formats_for(names), "s", "them"),
+                };
                 let names = names.join(", ");
-                write!(f, "/{path}: the format cannot hold its attributes {names}")
+                write!(f, "/{path}: the format cannot hold its attribute{s} {names}: {keep} {them}")
             }
             Warning::LinkSplit { path } => {
                 write!(f, "/{path}: unpacks as an object of its own, not as a hard link")
@@ -281,10 +290,12 @@ pub fn seal<C: Contents>(
     let format = options.format;
     let level = format.level(options.level)?;
     let epoch = options.source_date_epoch.map(|epoch| u32::try_from(epoch).unwrap_or(u32::MAX));
+    let delta = &*lost::with_modes(delta, contents, format)?;
     let plan = Plan::new(delta, format.limits())?;
     let threads = options.threads.max(1);
 
     let mut job = Job::new(&plan, contents, format, manifest.is_some());
+    job.warnings.extend(lost::hidden(delta));
     let mut sink = Digesting::new(&mut archive);
     let root = plan.items.first().and_then(|item| Some(&item.object()?.attr));
     // An image has a time of its own, which is not the build's: without an epoch the latest in it,

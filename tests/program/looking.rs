@@ -637,6 +637,13 @@ fn mount_and_fstab_know_the_type() {
     assert_eq!(fs::read(Path::new(mnt).join("etc/motd")).unwrap(), b"one\n2\nthree\n");
     fs::write(Path::new(mnt).join("new"), "x").unwrap();
     assert!(stage.sh("findmnt -no OPTIONS mnt").contains("nosuid"));
+    // Other options for what is mounted.
+    mount(&["-o", "remount,ro", mnt]).ok();
+    let refused = fs::write(Path::new(mnt).join("new"), "y").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+    assert!(stage.sh("findmnt -no OPTIONS mnt").contains("nosuid"), "as it was");
+    mount(&["-o", "remount,rw", mnt]).ok();
+    fs::write(Path::new(mnt).join("new"), "y").unwrap();
     stage.sh("umount mnt");
 
     let line = spec.replace(' ', "\\040");

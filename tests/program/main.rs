@@ -3,6 +3,7 @@
 //! `tests/set-up.sh` prepares what these tests need.
 
 mod ansible;
+mod attributes;
 mod bad_input;
 mod beginning;
 mod broken;

@@ -97,7 +97,8 @@ impl Lab {
         let mut starting = Sandbox::fork(plan).unwrap();
         let serving = shown.serve(starting.fuse_fd());
         let mut sandbox = starting.enter().unwrap();
-        let supervised = Arc::new(SupervisedTree::new(shown.live.clone()));
+        let supervised =
+            Arc::new(SupervisedTree::new(shown.live.clone()).with_owners(serving.owners().clone()));
         let supervisor = Supervisor::start(&mut sandbox, supervised).unwrap();
         Lab { sandbox, shown, serving, supervisor }
     }

@@ -24,6 +24,7 @@ use rustix::io::Errno;
 
 use crate::attr::{Attr, Device, FileType, Time};
 use crate::error::LayerError;
+use crate::layer::overlayfs;
 use crate::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
 
 /// How many objects are kept open for the next question about them.
@@ -296,9 +297,7 @@ impl Layer for DirectoryLayer {
 
     fn xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
         let mut xattrs = self.all_xattrs(ino)?;
-        xattrs.retain(|(name, _)| {
-            !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
-        });
+        xattrs.retain(|(name, _)| !overlayfs::PREFIXES.iter().any(|p| name.starts_with(p)));
         Ok(xattrs)
     }
 
@@ -382,5 +381,6 @@ fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Er
     }
 }
 
+mod marks;
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use crate::error::LayerError;
 
 pub mod cpio;
 pub mod directory;
+mod overlayfs;
 pub mod squashfs;
 
 /// The number of an object within its layer: meaningful to that layer alone, below 2^48.
@@ -122,6 +123,12 @@ pub trait Layer: Send + Sync + std::fmt::Debug {
 
     /// All extended attributes, sorted by name, overlayfs's own left out.
     fn xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError>;
+
+    /// Whether an object may have an [access list](crate::acl). A format that cannot hold any saves
+    /// its callers from looking for one.
+    fn may_have_acls(&self) -> bool {
+        true
+    }
 
     /// Whether the directory hides what the layers below have at its place.
     fn is_opaque(&self, _dir: LayerIno) -> Result<bool, LayerError> {

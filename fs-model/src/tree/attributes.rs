@@ -89,7 +89,10 @@ impl Tree {
             self.set_attr_of(&covered, set)?;
         }
         self.set_attr_of(&inode, set)?;
-        if inode.kind == FileType::Directory { self.attr(ino) } else { Ok(inode.attr()) }
+        match inode.kind {
+            FileType::Directory => self.attr(ino),
+            _ => Ok(inode.attr(&self.stack)?),
+        }
     }
 
     fn set_attr_of(&self, inode: &Inode, set: &SetAttr) -> Result<(), FsError> {
@@ -111,7 +114,9 @@ impl Tree {
         body.uid = set.uid.unwrap_or(body.uid);
         body.gid = set.gid.unwrap_or(body.gid);
         body.atime = set.atime.unwrap_or(body.atime);
-        body.mtime = set.mtime.unwrap_or(body.mtime);
+        if let Some(mtime) = set.mtime {
+            (body.mtime, body.mtime_counts) = (mtime, true);
+        }
         body.ctime = now;
         Ok(())
     }
@@ -174,12 +179,12 @@ impl Tree {
         value_of(self.xattrs(ino)?, name).ok_or(FsError::NoData)
     }
 
-    /// Sets an extended attribute. An access list sets the mode too, and is only kept if it says
-    /// more than that.
+    /// Sets an extended attribute, also one that the tree does [not show](XattrSupport). An access
+    /// list sets the mode too, and is only kept if it says more than that.
     ///
     /// # Errors
     /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`
-    /// nor an access list's, or is overlayfs's own, and in a tree whose output cannot carry it.
+    /// nor an access list's, or is overlayfs's own.
     /// [`FsError::Invalid`] for what is no access list, and for `user.` and the like alone.
     pub fn set_xattr(
         &self,
@@ -190,10 +195,7 @@ impl Tree {
     ) -> Result<(), FsError> {
         let is_acl = acl::is_acl(name);
         let is_in = |namespaces: &[&[u8]]| namespaces.iter().any(|n| name.starts_with(n));
-        if !self.options.xattrs.has(name)
-            || !is_acl && !is_in(&XATTR_NAMESPACES)
-            || is_in(&XATTRS_OF_OVERLAYFS)
-        {
+        if !is_acl && !is_in(&XATTR_NAMESPACES) || is_in(&XATTRS_OF_OVERLAYFS) {
             return Err(FsError::NotSupported);
         }
         let is_bare = XATTR_NAMESPACES.contains(&name);
@@ -223,9 +225,6 @@ impl Tree {
 
     /// Removes an extended attribute, or an access list if there is one. Never needs room.
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
-        if !self.options.xattrs.has(name) {
-            return Err(FsError::NotSupported);
-        }
         self.change_xattrs(ino, |map, _| match map.remove(name) {
             None if !acl::is_acl(name) => Err(FsError::NoData),
             _ => Ok(()),
@@ -283,14 +282,7 @@ impl Tree {
 
     /// Makes the access list of an object, if it has one, say what its new mode says.
     fn follow_mode(&self, inode: &Inode, body: &mut Body, mode: u16) -> Result<(), FsError> {
-        if self.options.xattrs != XattrSupport::All {
-            return Ok(());
-        }
-        let list = match (&body.xattrs, inode.origin) {
-            (Some(map), _) => map.get(acl::ACCESS).and_then(|value| Acl::parse(value)),
-            (None, Some(source)) => parse(self.stack.xattrs(source)?, acl::ACCESS),
-            (None, None) => None,
-        };
+        let list = body.acl(&self.stack, inode.origin, acl::ACCESS)?;
         let Some(mut list) = list else { return Ok(()) };
         list.set_mode(mode);
         self.change_map(inode, body, |map| {
@@ -301,19 +293,27 @@ impl Tree {
 
     /// What objects made in the directory `parent` begin with, if it says so.
     pub(super) fn default_acl(&self, state: &State, parent: Ino) -> Result<Option<Acl>, FsError> {
-        if self.options.xattrs != XattrSupport::All {
-            return Ok(None);
+        match state.inodes.get(&parent) {
+            Some(inode) => Ok(inode.acl(&self.stack, acl::DEFAULT)?),
+            None => match state.dirs.get(&parent).and_then(|dir| dir.sources.first().copied()) {
+                Some(source) => Ok(self.stack.acl(source, acl::DEFAULT)?),
+                None => Ok(None),
+            },
         }
-        let source = match state.inodes.get(&parent) {
-            Some(inode) => {
-                if let Some(map) = &inode.body.read().xattrs {
-                    return Ok(map.get(acl::DEFAULT).and_then(|value| Acl::parse(value)));
-                }
-                inode.origin
-            }
-            None => state.dirs.get(&parent).and_then(|dir| dir.sources.first().copied()),
+    }
+
+    /// The access list `name` of an object, whether the tree shows it or not.
+    pub(super) fn stored_acl(&self, ino: Ino, name: &[u8]) -> Result<Option<Acl>, FsError> {
+        let (inode, source) = {
+            let state = self.state.lock();
+            let source = state.dirs.get(&ino).and_then(|d| d.sources.first().copied());
+            (state.inodes.get(&ino).cloned(), source)
         };
-        source.map_or(Ok(None), |source| Ok(parse(self.stack.xattrs(source)?, acl::DEFAULT)))
+        match (inode, source) {
+            (Some(inode), _) => Ok(inode.acl(&self.stack, name)?),
+            (None, Some(source)) => Ok(self.stack.acl(source, name)?),
+            (None, None) => Ok(self.stack.acl(pristine_source(&self.stack, ino)?, name)?),
+        }
     }
 }
 
@@ -323,11 +323,6 @@ impl Tree {
 fn without_setid(mode: u16, changed_by_group: Option<u32>, gid: u32) -> u16 {
     let lends_group = mode & 0o0010 != 0 || changed_by_group.is_some_and(|group| group != gid);
     mode & !0o4000 & !(if lends_group { 0o2000 } else { 0 })
-}
-
-/// The access list among `xattrs`. What a layer has there and nobody can read says nothing.
-fn parse(xattrs: Vec<Xattr>, name: &[u8]) -> Option<Acl> {
-    value_of(xattrs, name).and_then(|value| Acl::parse(&value))
 }
 
 fn value_of(xattrs: Vec<Xattr>, name: &[u8]) -> Option<Box<[u8]>> {

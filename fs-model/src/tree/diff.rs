@@ -18,8 +18,9 @@ use super::dir::{Beneath, Item, Slot, Target};
 use super::inode::Data;
 use super::{Ino, ROOT_MODE, State, Tree, XattrSupport, pristine_source};
 use crate::attr::{Attr, FileType};
-use crate::delta::{Change, Delta, DeltaEntry, Object};
+use crate::delta::{Change, Delta, DeltaEntry, HiddenXattrs, Object};
 use crate::error::{FsError, LayerError};
+use crate::layer::Xattr;
 use crate::stack::{Listed, Pristine, Source, Sources};
 
 /// The longest path of a delta, in bytes: no archive reader takes a longer one.
@@ -39,18 +40,19 @@ impl Tree {
         walk.run()?;
         let mut entries = std::mem::take(&mut walk.out);
         let mut names = std::mem::take(&mut walk.names);
+        let mut hidden = std::mem::take(&mut walk.hidden);
         if walk.missed_names(&entries, &names) {
             let listed = entries.iter().filter_map(|e| e.object).map(|o| o.ino).collect();
             let mut walk = Walk::new(self, &mut state, Some(listed));
             walk.run()?;
-            (entries, names) = (walk.out, walk.names);
+            (entries, names, hidden) = (walk.out, walk.names, walk.hidden);
         }
         for object in entries.iter_mut().filter_map(|e| e.object.as_mut()) {
             if object.attr.kind != FileType::Directory {
                 object.attr.nlink = names.get(&object.ino).copied().unwrap_or(1);
             }
         }
-        Ok(Delta { entries })
+        Ok(Delta { entries, hidden })
     }
 }
 
@@ -86,6 +88,7 @@ struct Walk<'a> {
     /// Set in a walk without pruning: the objects of which all names are wanted.
     listed: Option<HashSet<Ino>>,
     out: Vec<DeltaEntry>,
+    hidden: Vec<HiddenXattrs>,
     /// How many names each object other than a directory has in `out`.
     names: HashMap<Ino, u32>,
     /// Objects of the upper that the walk came by.
@@ -100,6 +103,7 @@ impl<'a> Walk<'a> {
             state,
             listed,
             out: Vec::new(),
+            hidden: Vec::new(),
             names: HashMap::new(),
             met: HashSet::new(),
             path: Vec::new(),
@@ -148,7 +152,7 @@ impl<'a> Walk<'a> {
                     let entry = frame.entry;
                     frames.pop();
                     if self.out.len() == entry + 1 {
-                        self.close_empty(entry);
+                        self.close_empty(entry)?;
                     }
                 }
             }
@@ -158,21 +162,47 @@ impl<'a> Walk<'a> {
 
     /// The last entry is a directory in which nothing is different: one that is unchanged itself
     /// goes again, and so does one that was made for the sake of scratch entries.
-    fn close_empty(&mut self, entry: usize) {
+    fn close_empty(&mut self, entry: usize) -> Result<(), FsError> {
         let DeltaEntry { change, object, .. } = &mut self.out[entry];
         let passage = object.as_ref().is_some_and(|o| self.state.passages.contains(&o.ino));
         match change {
-            Change::Unchanged => drop(self.out.pop()),
+            Change::Unchanged => {
+                if let Some(DeltaEntry { path, object: Some(object), .. }) = self.out.pop() {
+                    self.note_hidden(&path, object.ino)?;
+                }
+            }
             Change::Added if passage => drop(self.out.pop()),
             Change::Modified if passage => (*change, *object) = (Change::Deleted, None),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Notes what was set of attributes that the tree does not show, on an object that is no entry.
+    fn note_hidden(&mut self, path: &[u8], ino: Ino) -> Result<(), FsError> {
+        let shown = self.tree.options.xattrs;
+        let Some(inode) = self.state.inodes.get(&ino) else { return Ok(()) };
+        let body = inode.body.read();
+        let Some(map) = &body.xattrs else { return Ok(()) };
+        let before = match inode.origin {
+            Some(origin) => self.tree.stack.xattrs(origin)?,
+            None => Vec::new(),
+        };
+        let is_new =
+            |name: &[u8], value: &[u8]| !before.iter().any(|(n, v)| **n == *name && **v == *value);
+        let set = map.iter().filter(|(name, value)| !shown.has(name) && is_new(name, value));
+        let names: Vec<_> = set.map(|(name, _)| name.clone()).collect();
+        if !names.is_empty() {
+            self.hidden.push(HiddenXattrs { path: path.into(), names });
+        }
+        Ok(())
     }
 
     fn is_fresh_root(&self) -> bool {
         self.state.inodes.get(&Ino::ROOT).is_none_or(|root| {
             let body = root.body.read();
             (body.mode, body.uid, body.gid) == (ROOT_MODE, 0, 0)
+                && !body.mtime_counts
                 && body.xattrs.as_ref().is_none_or(|map| map.is_empty())
         })
     }
@@ -206,6 +236,10 @@ impl<'a> Walk<'a> {
             let attr = self.state.attr(&self.tree.stack, now.ino)?;
             *self.names.entry(now.ino).or_insert(0) += 1;
             self.push(change, Some(Object { ino: now.ino, attr }));
+        } else {
+            let path = std::mem::take(&mut self.path);
+            self.note_hidden(&path, now.ino)?;
+            self.path = path;
         }
         Ok(None)
     }
@@ -334,19 +368,23 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether the directory `now` has the attributes of the layers' `was`.
+    /// Whether the directory `now` has the attributes of the layers' `was`, its time excepted where
+    /// it is that of a change of the names in it.
     fn same_directory(&mut self, now: Ino, was: Source) -> Result<bool, FsError> {
         let stack = &self.tree.stack;
         let Some(inode) = self.state.inodes.get(&now).cloned() else {
             return match Source::from_ino(now) {
                 Some(source) if source != was => {
                     let (a, b) = (stack.attr(source)?, stack.attr(was)?);
-                    Ok(same_owner(&a, &b) && self.same_xattrs(now, was)?)
+                    let same = same_owner(&a, &b) && a.mtime == b.mtime;
+                    Ok(same && self.same_xattrs(now, was)?)
                 }
                 _ => Ok(true),
             };
         };
-        Ok(same_owner(&inode.attr(), &stack.attr(was)?) && self.same_xattrs(now, was)?)
+        let (attr, before) = (inode.attr(stack)?, stack.attr(was)?);
+        let same_time = attr.mtime == before.mtime || !inode.body.read().mtime_counts;
+        Ok(same_owner(&attr, &before) && same_time && self.same_xattrs(now, was)?)
     }
 
     /// Whether the object `now`, not a directory, is what the layers have as `was`.
@@ -366,7 +404,7 @@ impl<'a> Walk<'a> {
                 && self.same_content(now, source, was_source, &b)?
                 && self.same_xattrs(now, was_source)?);
         };
-        let (a, b) = (inode.attr(), stack.attr(was_source)?);
+        let (a, b) = (inode.attr(stack)?, stack.attr(was_source)?);
         if !same_attributes(&a, &b) || now != was && (a.nlink != 1 || b.nlink != 1) {
             return Ok(false);
         }
@@ -412,25 +450,32 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
+    /// Whether the object `now` has the attributes of the layers' `was`, as far as they are shown.
     fn same_xattrs(&self, now: Ino, was: Source) -> Result<bool, FsError> {
-        if self.tree.options.xattrs == XattrSupport::None {
+        let shown = self.tree.options.xattrs;
+        if shown == XattrSupport::None {
             return Ok(true);
         }
+        let of_layers = |source| -> Result<Vec<Xattr>, FsError> {
+            let mut xattrs = self.tree.stack.xattrs(source)?;
+            xattrs.retain(|(name, _)| shown.has(name));
+            Ok(xattrs)
+        };
         let Some(inode) = self.state.inodes.get(&now) else {
             return Ok(match Source::from_ino(now) {
-                Some(source) if source != was => {
-                    self.tree.stack.xattrs(source)? == self.tree.stack.xattrs(was)?
-                }
+                Some(source) if source != was => of_layers(source)? == of_layers(was)?,
                 _ => true,
             });
         };
         let body = inode.body.read();
-        let there = self.tree.stack.xattrs(was)?;
         match (&body.xattrs, inode.origin) {
-            (Some(map), _) => Ok(map.len() == there.len()
-                && map.iter().zip(&there).all(|((n, v), (m, w))| n == m && v == w)),
-            (None, Some(origin)) => Ok(origin == was || self.tree.stack.xattrs(origin)? == there),
-            (None, None) => Ok(there.is_empty()),
+            (Some(map), _) => {
+                let here = map.iter().filter(|(name, _)| shown.has(name));
+                let there = of_layers(was)?;
+                Ok(here.eq(there.iter().map(|(name, value)| (name, value))))
+            }
+            (None, Some(origin)) => Ok(origin == was || of_layers(origin)? == of_layers(was)?),
+            (None, None) => Ok(of_layers(was)?.is_empty()),
         }
     }
 

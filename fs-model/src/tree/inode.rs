@@ -14,8 +14,9 @@ use parking_lot::RwLock;
 
 use super::content::Content;
 use super::space::{INODE_COST, Space};
+use crate::acl::{self, Acl};
 use crate::attr::{Attr, Device, FileType, Time};
-use crate::error::FsError;
+use crate::error::{FsError, LayerError};
 use crate::stack::{Source, Stack};
 
 /// Extended attributes by name.
@@ -39,6 +40,10 @@ pub(crate) struct Body {
     pub(crate) nlink: u32,
     pub(crate) atime: Time,
     pub(crate) mtime: Time,
+    /// Whether the time of modification is the layer's or was set explicitly. That of a directory is
+    /// otherwise the time at which a name in it changed, and no change by itself: see
+    /// [`crate::delta`].
+    pub(crate) mtime_counts: bool,
     pub(crate) ctime: Time,
     pub(crate) data: Data,
     /// `None` while they are the layer's.
@@ -57,7 +62,7 @@ pub(crate) enum Data {
 impl Inode {
     /// Copies up the attributes of `origin`.
     pub(crate) fn copy_up(stack: &Stack, origin: Source) -> Result<Inode, FsError> {
-        let attr = stack.attr(origin)?;
+        let attr = stack.stored_attr(origin)?;
         let data = match attr.kind {
             FileType::Regular => Data::File(Content::over(origin, attr.size)),
             FileType::Symlink => Data::Target(stack.read_link(origin)?.into()),
@@ -74,6 +79,7 @@ impl Inode {
                 nlink: attr.nlink,
                 atime: attr.atime,
                 mtime: attr.mtime,
+                mtime_counts: true,
                 ctime: attr.ctime,
                 data,
                 xattrs: None,
@@ -94,9 +100,25 @@ impl Inode {
         body.xattrs = None;
     }
 
-    /// The attributes; a directory's `nlink` is the tree's to fill in.
-    pub(crate) fn attr(&self) -> Attr {
+    /// The access list `name`, if the object has one.
+    pub(crate) fn acl(&self, stack: &Stack, name: &[u8]) -> Result<Option<Acl>, LayerError> {
+        self.body.read().acl(stack, self.origin, name)
+    }
+
+    /// The attributes; a directory's `nlink` is the tree's to fill in. The mode is what `stack`
+    /// makes of an object's mode and access list.
+    pub(crate) fn attr(&self, stack: &Stack) -> Result<Attr, LayerError> {
         let body = self.body.read();
+        let mut attr = self.stored_attr(&body);
+        if !stack.shows_acls()
+            && let Some(list) = body.acl(stack, self.origin, acl::ACCESS)?
+        {
+            attr.mode = list.plain_mode(attr.mode);
+        }
+        Ok(attr)
+    }
+
+    fn stored_attr(&self, body: &Body) -> Attr {
         let (size, allocated) = match &body.data {
             Data::None => (0, 0),
             Data::File(content) => (content.size(), content.allocated()),
@@ -119,6 +141,20 @@ impl Inode {
 }
 
 impl Body {
+    /// The access list `name` of an object that was `origin` in a layer.
+    pub(crate) fn acl(
+        &self,
+        stack: &Stack,
+        origin: Option<Source>,
+        name: &[u8],
+    ) -> Result<Option<Acl>, LayerError> {
+        match (&self.xattrs, origin) {
+            (Some(map), _) => Ok(map.get(name).and_then(|value| Acl::parse(value))),
+            (None, Some(source)) => stack.acl(source, name),
+            (None, None) => Ok(None),
+        }
+    }
+
     /// What the record itself is charged with, its data excepted.
     pub(crate) fn cost(&self) -> u64 {
         let target = match &self.data {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::content::MAX_SIZE;
 use super::inode::{Data, Inode};
 use super::{Ino, Tree, pristine_source};
+use crate::acl::{self, Acl};
 use crate::attr::{FileType, Time};
 use crate::delta::Contents;
 use crate::error::FsError;
@@ -252,5 +253,9 @@ impl Contents for Tree {
 
     fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
         self.stored_xattrs(ino)
+    }
+
+    fn access_list(&self, ino: Ino) -> Result<Option<Acl>, FsError> {
+        self.stored_acl(ino, acl::ACCESS)
     }
 }

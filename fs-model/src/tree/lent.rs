@@ -287,6 +287,7 @@ impl Body {
             nlink: 1,
             atime: self.atime,
             mtime: self.mtime,
+            mtime_counts: self.mtime_counts,
             ctime: self.ctime,
             data,
             xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs)),

@@ -77,8 +77,14 @@ pub struct TreeOptions {
     pub xattrs: XattrSupport,
 }
 
-/// Which extended attributes a tree has. They follow the output: what it cannot carry, the tree
+/// Which extended attributes a tree shows. They follow the output: what it cannot carry, the tree
 /// must not promise.
+///
+/// Setting another one works, so that a program which insists on it does not fail: it is kept
+/// unseen, and [reported](crate::delta::Delta::hidden) as lost when the tree is sealed. An access
+/// list that is not shown makes a mode narrower, never wider: see [`Acl::plain_mode`].
+///
+/// [`Acl::plain_mode`]: crate::acl::Acl::plain_mode
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrSupport {
     /// None, as in cpio archives.
@@ -90,7 +96,7 @@ pub enum XattrSupport {
 }
 
 impl XattrSupport {
-    /// Whether an attribute of this name may exist.
+    /// Whether an attribute of this name is shown.
     pub fn has(self, name: &[u8]) -> bool {
         match self {
             XattrSupport::None => false,
@@ -161,7 +167,10 @@ impl Tree {
     /// # Errors
     /// A layer whose root cannot be read; [`FsError::Invalid`] for more than 500 layers.
     pub fn new(layers: Vec<Arc<dyn Layer>>, options: TreeOptions) -> Result<Tree, FsError> {
-        let stack = Stack::new(layers)?;
+        let mut stack = Stack::new(layers)?;
+        if options.xattrs != XattrSupport::All {
+            stack = stack.without_acls();
+        }
         let sources = stack.root()?;
         let mut inodes = HashMap::new();
         let mut dirs = HashMap::new();
@@ -489,7 +498,7 @@ impl State {
     fn attr(&mut self, stack: &Stack, ino: Ino) -> Result<Attr, FsError> {
         let inode = self.inodes.get(&ino).cloned();
         let mut attr = match (&inode, self.dirs.get(&ino)) {
-            (Some(inode), _) => inode.attr(),
+            (Some(inode), _) => inode.attr(stack)?,
             (None, Some(dir)) => stack.attr(*dir.sources.first().ok_or(FsError::Stale)?)?,
             (None, None) => stack.attr(pristine_source(stack, ino)?)?,
         };

@@ -109,6 +109,7 @@ pub(super) fn new_inode(node: &NewNode<'_>, xattrs: XattrMap, now: Time) -> Inod
             nlink: if node.kind == FileType::Directory { 2 } else { 1 },
             atime: now,
             mtime: now,
+            mtime_counts: false,
             ctime: now,
             data: match node.kind {
                 FileType::Regular => Data::File(Content::default()),
@@ -487,6 +488,7 @@ impl State {
         let inode = self.upper_always(tree, dir)?;
         let mut body = inode.body.write();
         body.mtime = now;
+        body.mtime_counts = false;
         body.ctime = now;
         Ok(())
     }

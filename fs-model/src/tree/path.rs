@@ -6,6 +6,8 @@ use crate::error::FsError;
 
 /// How many symbolic links one path may follow, as in the kernel.
 const MAX_LINKS: u32 = 40;
+/// The longest path that is named, in bytes.
+const PATH_MAX: usize = 4096;
 
 /// Whether a symbolic link at the end of a path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,37 @@ impl Resolved<'_> {
 }
 
 impl Tree {
+    /// The path of an object that is held, without a leading slash, for messages: of its names the
+    /// one in the directory where it was last found. `None` when it has none there any more.
+    pub fn path_of(&self, ino: Ino) -> Option<Vec<u8>> {
+        let mut state = self.state.lock();
+        let mut names: Vec<Box<[u8]>> = Vec::new();
+        let mut dir = ino;
+        if !state.dirs.contains_key(&ino) {
+            dir = state.refs.get(&ino)?.parent;
+            let listing = state.listing(&self.stack, dir).ok()?;
+            let changes = &state.dirs.get(&dir)?.changes;
+            let own = changes.iter().find(|i| i.slot.shown().is_some_and(|t| t.ino == ino));
+            let of_layers = || listing.iter().find(|l| l.ino == ino);
+            names.push(match own {
+                Some(item) => item.name.clone(),
+                None => of_layers().filter(|l| changes.get(&l.name).is_none())?.name.clone(),
+            });
+        }
+        let mut length = 0;
+        while dir != Ino::ROOT {
+            let known = state.dirs.get(&dir)?;
+            length += known.name.len() + 1;
+            if length > PATH_MAX {
+                return None;
+            }
+            names.push(known.name.clone());
+            dir = known.parent;
+        }
+        names.reverse();
+        Some(names.join(&b'/'))
+    }
+
     /// Resolves `path` from the root; its last name need not exist.
     ///
     /// # Errors

@@ -1,12 +1,15 @@
 //! Access lists and modes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fs_model::FsError;
 use fs_model::acl::{self, Acl};
+use fs_model::delta::Contents;
 use fs_model::tree::{NewNode, SetAttr, Tree, TreeOptions, XattrFlags, XattrSupport};
 
 use crate::behaviour::{DIR, FILE, base, hold, tree};
+use crate::layer::{Data, Node};
 
 /// Lists as the kernel encodes them: tag, rights and id of each entry.
 fn encoded(entries: &[(u16, u16, u32)]) -> Vec<u8> {
@@ -73,15 +76,66 @@ fn a_default_access_list_is_handed_down_in_place_of_the_umask() {
 }
 
 #[test]
-fn there_are_no_access_lists_where_the_output_has_none() {
-    let layers = vec![Arc::new(base()) as Arc<dyn fs_model::layer::Layer>];
-    let options = TreeOptions { upper_limit: Some(u64::MAX), xattrs: XattrSupport::WithoutAcls };
-    let tree = Tree::new(layers, options).unwrap();
-    let ino = hold(&tree, "dir");
-    for name in [acl::ACCESS, acl::DEFAULT] {
-        let set = tree.set_xattr(ino, name, &for_user_7(7), XattrFlags::Any);
-        assert!(matches!(set, Err(FsError::NotSupported)));
-        assert!(matches!(tree.remove_xattr(ino, name), Err(FsError::NotSupported)));
+fn a_list_that_is_not_shown_makes_the_mode_narrower() {
+    for xattrs in [XattrSupport::None, XattrSupport::WithoutAcls] {
+        let mut layer = base();
+        let listed = Node { xattrs: vec![], ..layer.nodes[0].clone() };
+        let attr = fs_model::Attr { mode: 0o775, ..listed.attr };
+        let xattrs_of = vec![(acl::ACCESS.into(), for_user_7(7).into())];
+        let data = Data::Directory { entries: BTreeMap::new(), opaque: false };
+        layer.add(0, b"of_layer", Node { attr, data, xattrs: xattrs_of });
+        let options = TreeOptions { upper_limit: Some(u64::MAX), xattrs };
+        let tree = Tree::new(vec![Arc::new(layer)], options).unwrap();
+        let mode = |ino| tree.attr(ino).unwrap().mode;
+        let chmod = |ino, mode| {
+            let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
+            tree.set_attr(ino, &set).unwrap().mode
+        };
+
+        let of_layer = hold(&tree, "of_layer");
+        assert_eq!(mode(of_layer), 0o755, "group::r-x and mask::rwx");
+        assert!(tree.delta().unwrap().entries.is_empty());
+        assert_eq!(chmod(of_layer, 0o771), 0o751, "the mode of the group is the mask");
+
+        let (dir, file) = (hold(&tree, "dir"), hold(&tree, "dir/file"));
+        for ino in [dir, file] {
+            tree.set_xattr(ino, acl::ACCESS, &for_user_7(7), XattrFlags::Any).unwrap();
+            assert_eq!(mode(ino), 0o755);
+            assert!(tree.xattr(ino, acl::ACCESS).is_err(), "it is not shown");
+        }
+        assert_eq!(chmod(file, 0o664), 0o644);
+        assert_eq!(chmod(file, 0o600), 0o600);
+
+        // user::rwx,user:7:rwx,group::---,mask::rwx,other::---
+        let no = u32::MAX;
+        let list = [(1, 7, no), (2, 7, 7), (4, 0, no), (0x10, 7, no), (0x20, 0, no)];
+        tree.set_xattr(dir, acl::DEFAULT, &encoded(&list), XattrFlags::Any).unwrap();
+        let made = tree.make(dir, b"new", &NewNode { umask: 0, ..FILE }).unwrap();
+        assert_eq!(made.attr.mode, 0o600, "a new object gets no more than the list allows");
+
+        let shown = xattrs == XattrSupport::WithoutAcls;
+        tree.set_xattr(file, b"user.x", b"1", XattrFlags::Any).unwrap();
+        assert_eq!(tree.xattr(file, b"user.x").is_ok(), shown);
+        let lost = Contents::xattrs(&tree, file).unwrap();
+        assert_eq!(lost.len(), 2, "both are kept, to be reported");
+        tree.audit().unwrap();
     }
-    tree.set_xattr(ino, b"user.x", b"1", XattrFlags::Any).unwrap();
+}
+
+#[test]
+fn what_was_set_and_is_not_shown_is_beside_the_delta() {
+    let layers = vec![Arc::new(base()) as Arc<dyn fs_model::layer::Layer>];
+    let options = TreeOptions { upper_limit: Some(u64::MAX), xattrs: XattrSupport::None };
+    let tree = Tree::new(layers, options).unwrap();
+    let file = hold(&tree, "dir/file");
+    tree.set_xattr(file, b"security.capability", b"1", XattrFlags::Any).unwrap();
+    let delta = tree.delta().unwrap();
+    assert!(delta.entries.is_empty(), "the output cannot have it");
+    assert_eq!(&*delta.hidden[0].path, b"dir/file");
+    assert_eq!(delta.hidden[0].names, [Box::from(&b"security.capability"[..])]);
+    let again = tree.set_xattr(file, b"security.capability", b"2", XattrFlags::Create);
+    assert!(matches!(again, Err(FsError::Exists)));
+    tree.remove_xattr(file, b"security.capability").unwrap();
+    assert!(matches!(tree.remove_xattr(file, b"security.capability"), Err(FsError::NoData)));
+    assert!(tree.delta().unwrap().hidden.is_empty());
 }

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use fs_model::delta::Contents;
 use fs_model::layer::Layer;
 use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, Tree, TreeOptions, XattrSupport};
 use fs_model::{Device, FileType, FsError, Ino};
@@ -434,9 +435,7 @@ impl Run {
         if object.kind == FileType::Regular {
             object.content = read_all(&self.tree, ino, attr.size as usize);
         }
-        if self.model.xattrs {
-            let xattrs = self.tree.xattrs(ino).unwrap();
-            object.xattrs = xattrs.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
-        }
+        let xattrs = Contents::xattrs(&self.tree, ino).unwrap();
+        object.xattrs = xattrs.into_iter().map(|(n, v)| (n.into(), v.into())).collect();
     }
 }

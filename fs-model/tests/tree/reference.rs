@@ -35,7 +35,8 @@ pub(crate) struct Object {
     pub(crate) rdev: Device,
     /// Names of anything but a directory, with those in the layers that other layers hide.
     pub(crate) nlink: u32,
-    /// Both are `None` for a time at which an operation ran.
+    /// Both are `None` for a time at which an operation ran. (So a directory has one if it was set
+    /// explicitly, or if nothing happened to it since it was in a layer.)
     pub(crate) mtime: Option<Time>,
     pub(crate) atime: Option<Time>,
     pub(crate) content: Vec<u8>,
@@ -559,9 +560,6 @@ impl Model {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<(), FsError> {
-        if !self.xattrs {
-            return Err(FsError::NotSupported);
-        }
         self.check_take_over(id)?;
         let xattrs = &mut self.objects[id].xattrs;
         match (flags, xattrs.contains_key(name)) {
@@ -573,9 +571,6 @@ impl Model {
     }
 
     pub(crate) fn remove_xattr(&mut self, id: Id, name: &[u8]) -> Result<(), FsError> {
-        if !self.xattrs {
-            return Err(FsError::NotSupported);
-        }
         self.check_take_over(id)?;
         self.objects[id].xattrs.remove(name).map(|_| ()).ok_or(FsError::NoData)
     }

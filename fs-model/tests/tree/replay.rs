@@ -81,11 +81,13 @@ fn give(from: &Tree, entry: &DeltaEntry, to: &Tree) {
     let found = to.resolve(&entry.path, Follow::No).unwrap();
     let (ino, _) = found.existing().unwrap();
     let attr = object.attr;
+    // A time that is set explicitly is a change of a directory; one that names gave it is not.
+    let timeless = attr.kind == FileType::Directory && entry.change == Change::Unchanged;
     let set = SetAttr {
         mode: Some(attr.mode),
         uid: Some(attr.uid),
         gid: Some(attr.gid),
-        mtime: Some(attr.mtime),
+        mtime: (!timeless).then_some(attr.mtime),
         ..SetAttr::default()
     };
     to.set_attr(ino, &set).unwrap();
@@ -115,7 +117,9 @@ fn described(tree: &Tree, delta: &Delta) -> Vec<String> {
             Change::Unchanged | Change::Modified if is_linked => "there before".to_owned(),
             change => format!("{change:?}"),
         };
-        let what = (attr.kind, attr.mode, attr.uid, attr.gid, attr.rdev, attr.mtime);
+        let is_timeless = attr.kind == FileType::Directory && entry.change == Change::Unchanged;
+        let mtime = (!is_timeless).then_some(attr.mtime);
+        let what = (attr.kind, attr.mode, attr.uid, attr.gid, attr.rdev, mtime);
         let content = match attr.kind {
             FileType::Regular => read_all(tree, ino, attr.size as usize),
             FileType::Symlink => tree.read_link(ino).unwrap(),

@@ -61,7 +61,12 @@ pub(super) static PASSES: &[Pass] = &[
 /// Reads the judged archives from their first byte to their last.
 fn archives(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
     for (_, image) in context.judged() {
-        let Some(bytes) = &image.bytes else { continue };
+        let Some(bytes) = &image.bytes else {
+            if let Some(error) = &image.refused {
+                findings.push(Finding::new(&UNREADABLE, &image.name, None, error.kind.to_string()));
+            }
+            continue;
+        };
         let bytes = (**bytes).as_ref();
         if bytes.starts_with(b"hsqs") {
             if let Some(error) = &image.refused {

@@ -215,6 +215,10 @@ impl Layer for CpioLayer {
         }
     }
 
+    fn may_have_acls(&self) -> bool {
+        false
+    }
+
     fn xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
         self.node(ino).map(|_| Vec::new())
     }

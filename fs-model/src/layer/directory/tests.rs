@@ -120,3 +120,25 @@ fn what_changes_meanwhile_is_an_error_that_names_it() {
     let missing = DirectoryLayer::open(&dir.path().join("missing")).unwrap_err().to_string();
     assert!(missing.contains("cannot be read"), "{missing}");
 }
+
+#[test]
+fn attributes_of_overlayfs_that_are_not_followed_are_refused() {
+    for name in ["user.overlay.redirect", "user.overlay.metacopy", "user.overlay.whiteout"] {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("some/dir");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(inner.join("file"), "x").unwrap();
+        let marked = if name.ends_with("redirect") { inner.clone() } else { inner.join("file") };
+        rustix::fs::setxattr(&marked, name, b"/x", rustix::fs::XattrFlags::empty()).unwrap();
+        let layer = DirectoryLayer::open(dir.path()).unwrap();
+        let refused = layer.check_marks().unwrap_err().to_string();
+        let path = if name.ends_with("redirect") { "/some/dir " } else { "/some/dir/file " };
+        assert!(refused.contains(path) && refused.contains(name), "{refused}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(dir.path(), "user.overlay.opaque", b"y", flags).unwrap();
+    rustix::fs::setxattr(dir.path(), "user.overlay.origin", b"x", flags).unwrap();
+    std::os::unix::fs::symlink("/", dir.path().join("out")).unwrap();
+    assert_eq!(DirectoryLayer::open(dir.path()).unwrap().check_marks().unwrap(), None);
+}

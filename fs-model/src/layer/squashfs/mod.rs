@@ -200,6 +200,11 @@ impl Layer for SquashfsLayer {
         self.symlink_target(ino)
     }
 
+    fn may_have_acls(&self) -> bool {
+        // The format has no number for the prefix `system.`.
+        false
+    }
+
     fn xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
         self.visible_xattrs(ino)
     }

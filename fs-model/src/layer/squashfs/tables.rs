@@ -88,6 +88,19 @@ impl Tables {
         Ok(Fragment { start: u64_at(&raw, 0), word: u32_at(&raw, 8) })
     }
 
+    /// How many sets of attributes there are.
+    pub(super) fn xattrs(
+        &self,
+        metadata: &Metadata,
+        superblock: &Superblock,
+    ) -> Result<u32, LayerError> {
+        let Some(header_at) = superblock.xattr_table else { return Ok(0) };
+        let header = metadata.image.get(header_at, 16);
+        let header =
+            header.ok_or_else(|| metadata.image.corrupt("xattr table header beyond the image"))?;
+        Ok(u32_at(header, 8))
+    }
+
     /// Where the attributes of an xattr index lie, and the position of the xattr table.
     pub(super) fn xattr(
         &self,

@@ -11,19 +11,25 @@
 use std::ops::Range;
 
 use super::SquashfsLayer;
+use super::image::most_metadata;
 use super::metadata::{Cursor, Place};
+use crate::attr::FileType;
 use crate::error::LayerError;
-use crate::layer::{LayerIno, Xattr};
+use crate::layer::{Layer, LayerEntry, LayerIno, Xattr, overlayfs};
 
 /// In an entry's type: the value is a reference.
 const OUT_OF_LINE: u16 = 0x100;
 /// The most bytes of a value (`XATTR_SIZE_MAX`).
 const VALUE_LIMIT: u32 = 65536;
+/// The fewest bytes of an attribute in the table: type, length of its name, a name, a length.
+const MIN_ENTRY_BYTES: u64 = 9;
+/// How many objects are looked at, at the most, to name the one that has an attribute.
+const MAX_OBJECTS: u64 = 1 << 22;
+/// The longest path that is named, in bytes.
+const PATH_MAX: usize = 4096;
 /// The most bytes of all names and values of an object. The kernel lists at most 64 KiB of names.
 const TOTAL_LIMIT: usize = 4 << 20;
 
-/// What overlayfs itself keeps in attributes.
-const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
 
 impl SquashfsLayer {
@@ -102,7 +108,7 @@ impl SquashfsLayer {
     /// See [`Layer::xattrs`](crate::layer::Layer::xattrs).
     pub(super) fn visible_xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
         let mut xattrs = self.all_xattrs(ino)?;
-        xattrs.retain(|(name, _)| !OVERLAY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+        xattrs.retain(|(name, _)| !overlayfs::PREFIXES.iter().any(|p| name.starts_with(p)));
         Ok(xattrs)
     }
 
@@ -110,6 +116,83 @@ impl SquashfsLayer {
     pub(super) fn has_opaque_mark(&self, ino: LayerIno) -> Result<bool, LayerError> {
         let xattrs = self.all_xattrs(ino)?;
         Ok(xattrs.iter().any(|(name, value)| OPAQUE.contains(&&**name) && **value == *b"y"))
+    }
+}
+
+impl SquashfsLayer {
+    /// Refuses an image with attributes of overlayfs that are not followed. Costs the reading of the
+    /// xattr table, where there is one. Damage is reported when it is read, not here.
+    ///
+    /// # Errors
+    /// [`LayerErrorKind::Unsupported`](crate::error::LayerErrorKind::Unsupported).
+    pub fn check_marks(&self) -> Result<(), LayerError> {
+        match self.unread_mark() {
+            Ok(Some(name)) => {
+                let path = self.marked_path(&name).ok().flatten();
+                let path = path.unwrap_or_else(|| b"(an object)".to_vec());
+                Err(overlayfs::refusal(self.image().name(), &String::from_utf8_lossy(&path), &name))
+            }
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The first attribute in the table that is not followed.
+    fn unread_mark(&self) -> Result<Option<Vec<u8>>, LayerError> {
+        if self.superblock.xattr_table.is_none() {
+            return Ok(None);
+        }
+        // In a sound image no attribute is in two sets. In another one they may all be in all.
+        let mut left = None;
+        for index in 0..self.tables.xattrs(&self.metadata, &self.superblock)? {
+            let (place, table) = self.tables.xattr(&self.metadata, &self.superblock, index)?;
+            let left = left.get_or_insert_with(|| most_metadata(&table) / MIN_ENTRY_BYTES);
+            let mut cursor = self.xattr_cursor(&table, place.reference)?;
+            for _ in 0..place.count {
+                *left = match left.checked_sub(1) {
+                    Some(left) => left,
+                    None => return Ok(None),
+                };
+                let (kind, len) = (cursor.u16()?, cursor.u16()?);
+                let prefix: &[u8] = if kind & 0xff == 0 { b"user." } else { b"trusted." };
+                let mut name = prefix.to_vec();
+                name.resize(prefix.len() + usize::from(len), 0);
+                cursor.read(&mut name[prefix.len()..])?;
+                if kind & 0xff < 2 && overlayfs::is_unread(&name) {
+                    return Ok(Some(name));
+                }
+                let len = self.value_len(self.root(), &mut cursor)?;
+                cursor.read(&mut vec![0; len as usize])?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The path of an object with the attribute `name`.
+    fn marked_path(&self, name: &[u8]) -> Result<Option<Vec<u8>>, LayerError> {
+        // Directories of a damaged image may contain each other.
+        let mut left = u64::from(self.superblock.inodes).min(MAX_OBJECTS) + 1;
+        let mut pending = vec![(self.root(), Vec::new())];
+        while let Some((ino, path)) = pending.pop() {
+            if self.all_xattrs(ino)?.iter().any(|(n, _)| **n == *name) {
+                return Ok(Some(path));
+            }
+            if self.attr(ino)?.kind != FileType::Directory {
+                continue;
+            }
+            for entry in self.read_dir(ino)? {
+                left = match left.checked_sub(1) {
+                    Some(left) => left,
+                    None => return Ok(None),
+                };
+                if let LayerEntry::Object { ino, .. } = entry.entry
+                    && path.len() < PATH_MAX
+                {
+                    let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                    pending.push((ino, [&path[..], separator, &entry.name].concat()));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -1,0 +1,80 @@
+//! Looking through a directory for what kernel overlayfs wrote there.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{DirectoryLayer, whole};
+use crate::error::LayerError;
+use crate::layer::overlayfs;
+
+/// The longest path that is looked at, in bytes.
+const PATH_MAX: usize = 4096;
+
+impl DirectoryLayer {
+    /// Refuses a directory with attributes of overlayfs that are not followed. Whoever cannot read
+    /// the attributes of root gets the path of a whiteout that another user made, if there is one:
+    /// who made that may have made directories opaque, too, which do not look so.
+    ///
+    /// What cannot be read now is an error when it is asked for.
+    ///
+    /// # Errors
+    /// [`LayerErrorKind::Unsupported`](crate::error::LayerErrorKind::Unsupported).
+    pub fn check_marks(&self) -> Result<Option<String>, LayerError> {
+        let us = rustix::process::geteuid();
+        let mut hint = None;
+        let mut pending: Vec<Vec<u8>> = vec![Vec::new()];
+        while let Some(dir) = pending.pop() {
+            let Ok(fd) = self.open_inside(&dir) else { continue };
+            self.check_attributes(&fd, b".", &dir)?;
+            let Ok(entries) = Dir::read_from(&fd) else { continue };
+            for entry in entries {
+                let Ok(entry) = entry else { break };
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." {
+                    continue;
+                }
+                let separator: &[u8] = if dir.is_empty() { b"" } else { b"/" };
+                let path = [&dir[..], separator, name].concat();
+                let mut kind = entry.file_type();
+                if matches!(kind, FileType::Unknown | FileType::CharacterDevice) {
+                    let Ok(stat) = rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                        continue;
+                    };
+                    kind = FileType::from_raw_mode(stat.st_mode);
+                    let is_whiteout = kind == FileType::CharacterDevice && stat.st_rdev == 0;
+                    if is_whiteout && !us.is_root() && stat.st_uid != us.as_raw() && hint.is_none()
+                    {
+                        hint = Some(String::from_utf8_lossy(&path).into_owned());
+                    }
+                }
+                match kind {
+                    FileType::RegularFile => self.check_attributes(&fd, name, &path)?,
+                    FileType::Directory if path.len() < PATH_MAX => pending.push(path),
+                    _ => {}
+                }
+            }
+        }
+        Ok(hint)
+    }
+
+    /// Opens a directory below this one; no link is followed on the way.
+    fn open_inside(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let path = if path.is_empty() { &b"."[..] } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
+    }
+
+    /// Refuses the object `name` of the directory `fd` if it has an attribute that is not followed.
+    fn check_attributes(&self, fd: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), LayerError> {
+        let mut place = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
+        place.extend_from_slice(name);
+        let Ok(names) = whole(|buf| rustix::fs::llistxattr(&place[..], buf)) else { return Ok(()) };
+        match names.split(|&byte| byte == 0).find(|name| overlayfs::is_unread(name)) {
+            Some(name) => Err(overlayfs::refusal(&self.name, &String::from_utf8_lossy(path), name)),
+            None => Ok(()),
+        }
+    }
+}

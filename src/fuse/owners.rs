@@ -1,0 +1,244 @@
+//! Owners that have no id in a mount's user namespace, and the ids that stand in for them.
+//!
+//! The kernel shows an owner that its user namespace does not map as 65534, and a program that
+//! copies such an owner back (`cp -a`, `sed -i`, `tar -xp`, dpkg with a configuration file) would
+//! make 65534 of it for good. So each of these owners gets an id that the namespace does map and
+//! that the image does not use, its *stand-in*. The tree and what is sealed from it keep the true
+//! owner.
+//!
+//! Invariants:
+//! - At any time true ids and shown ids correspond one to one: an owner that is shown as another id
+//!   is the only one that is shown so, and a stand-in that comes back is the owner it stands for.
+//! - An id never changes its meaning: one that was shown as itself is no stand-in later.
+//! - Where no stand-in is left, an owner is shown as 65534, and nothing is given to 65534 any more.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fs_model::{Ino, Tree};
+use parking_lot::Mutex;
+
+/// The kernel's own overflow id: the owner of what no id of the namespace owns.
+const OVERFLOW_ID: u32 = 65534;
+/// The ids between systemd's users of containers and its dynamic ones: unused, as its list of user
+/// and group ids says (<https://systemd.io/UIDS-GIDS>).
+const UNASSIGNED: Range<u32> = 60_578..61_184;
+
+/// The stand-ins of one mount.
+#[derive(Debug)]
+pub struct Owners {
+    max: u32,
+    /// Where stand-ins are taken from.
+    reserve: Range<u32>,
+    users: Mutex<Table>,
+    groups: Mutex<Table>,
+    /// A stand-in was given, and no path is known yet.
+    is_new: AtomicBool,
+    path: Mutex<Option<Vec<u8>>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    shown: HashMap<u32, u32>,
+    truth: HashMap<u32, u32>,
+    /// Ids of the reserve that are owners themselves.
+    used: HashSet<u32>,
+    /// How many owners have been shown as [`OVERFLOW_ID`], at least.
+    overflowed: bool,
+    first: Option<(u32, u32)>,
+    highest: u32,
+}
+
+/// What has to be said of a mount's stand-ins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignOwners {
+    /// The first object that has such an owner, from the root without a leading slash.
+    pub path: Option<Vec<u8>>,
+    /// The first user and what was shown for it.
+    pub user: Option<(u32, u32)>,
+    /// The first group and what was shown for it.
+    pub group: Option<(u32, u32)>,
+    /// The largest id that the namespace maps.
+    pub max: u32,
+    /// The largest user and the largest group that it does not.
+    pub highest: (u32, u32),
+    /// There were more than stand-ins.
+    pub overflowed: bool,
+}
+
+impl Owners {
+    /// For a mount in whose namespace the ids from 0 to `max` have names.
+    pub(super) fn new(max: u32) -> Self {
+        let reserve = match max {
+            _ if max >= UNASSIGNED.end => UNASSIGNED,
+            // `useradd` counts up from 1000, and system users are below.
+            2000.. => max - max / 8..max,
+            _ => max / 2..max / 2 + max / 8,
+        };
+        Owners {
+            max,
+            reserve,
+            users: Mutex::default(),
+            groups: Mutex::default(),
+            is_new: AtomicBool::new(false),
+            path: Mutex::new(None),
+        }
+    }
+
+    /// What the mount shows for the true user `id`.
+    pub(super) fn shown_user(&self, id: u32) -> u32 {
+        self.shown(&self.users, id)
+    }
+
+    /// What the mount shows for the true group `id`.
+    pub(super) fn shown_group(&self, id: u32) -> u32 {
+        self.shown(&self.groups, id)
+    }
+
+    /// The true user that `id` names inside; `None` where that cannot be known.
+    pub fn true_user(&self, id: u32) -> Option<u32> {
+        self.truth(&self.users, id)
+    }
+
+    /// The true group that `id` names inside; `None` where that cannot be known.
+    pub fn true_group(&self, id: u32) -> Option<u32> {
+        self.truth(&self.groups, id)
+    }
+
+    fn shown(&self, table: &Mutex<Table>, id: u32) -> u32 {
+        if id <= self.max && !self.reserve.contains(&id) {
+            return id;
+        }
+        let mut table = table.lock();
+        if let Some(&shown) = table.shown.get(&id) {
+            return shown;
+        }
+        if id <= self.max && !table.truth.contains_key(&id) {
+            table.used.insert(id);
+            return id;
+        }
+        let free = |id: &u32| !table.truth.contains_key(id) && !table.used.contains(id);
+        // Where it can be, the same owner has the same stand-in in each run: programs may write it
+        // into files.
+        let first = self.reserve.start + id % self.reserve.len().max(1) as u32;
+        let stand_in = (first..self.reserve.end).chain(self.reserve.start..first).find(free);
+        let shown = stand_in.unwrap_or(OVERFLOW_ID.min(self.max));
+        match stand_in {
+            Some(stand_in) => {
+                table.truth.insert(stand_in, id);
+                table.shown.insert(id, stand_in);
+            }
+            None => table.overflowed = true,
+        }
+        if table.first.is_none() {
+            table.first = Some((id, shown));
+            self.is_new.store(true, Ordering::Relaxed);
+        }
+        table.highest = table.highest.max(id);
+        shown
+    }
+
+    fn truth(&self, table: &Mutex<Table>, id: u32) -> Option<u32> {
+        let overflow = id == OVERFLOW_ID.min(self.max);
+        if !overflow && !self.reserve.contains(&id) {
+            return Some(id);
+        }
+        let mut table = table.lock();
+        if let Some(&truth) = table.truth.get(&id) {
+            return Some(truth);
+        }
+        if self.reserve.contains(&id) {
+            table.used.insert(id);
+        }
+        (!overflow || !table.overflowed).then_some(id)
+    }
+
+    /// Takes note of where the first stand-in was shown: at `ino`, or in it. Not to be called while
+    /// the tree is locked.
+    pub(super) fn note_path(&self, tree: &Tree, ino: Ino) {
+        if self.is_new.load(Ordering::Relaxed) && self.is_new.swap(false, Ordering::Relaxed) {
+            let path = tree.path_of(ino);
+            let mut noted = self.path.lock();
+            if noted.is_none() {
+                *noted = path;
+            }
+        }
+    }
+
+    /// What has to be said, if any owner was shown as another id.
+    pub fn foreign(&self) -> Option<ForeignOwners> {
+        let (users, groups) = (self.users.lock(), self.groups.lock());
+        if users.first.is_none() && groups.first.is_none() {
+            return None;
+        }
+        Some(ForeignOwners {
+            path: self.path.lock().clone(),
+            user: users.first,
+            group: groups.first,
+            max: self.max,
+            highest: (users.highest, groups.highest),
+            overflowed: users.overflowed || groups.overflowed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stand_in_that_comes_back_is_the_owner_it_stands_for() {
+        for max in [u32::MAX, 200_000, 65_536, 5_000, 1_000, 100] {
+            let owners = Owners::new(max);
+            // Owners that fit, some of them in the reserve, between some that do not.
+            let ids = [0, 7, 999, 60_578, 200_001, 60_579, 300_000, 4_000_000_000, 1_000, 65_534];
+            for id in ids.into_iter().chain(owners.reserve.clone().step_by(3)) {
+                let shown = owners.shown_user(id);
+                assert!(shown <= max, "{id} of {max} is shown as {shown}");
+                assert_eq!(owners.true_user(shown), Some(id), "{id} of {max}, shown as {shown}");
+                assert_eq!(owners.shown_user(id), shown);
+            }
+            let all: HashSet<u32> = ids.map(|id| owners.shown_user(id)).into();
+            assert_eq!(all.len(), ids.len(), "each has its own");
+        }
+    }
+
+    #[test]
+    fn an_owner_that_fits_is_shown_as_it_is_unless_it_stands_for_another() {
+        let owners = Owners::new(65_536);
+        assert_eq!(owners.shown_user(60_578), 60_578);
+        assert_eq!(owners.shown_user(99_990), 60_579, "the first is in use");
+        assert_eq!(owners.shown_user(60_579), 61_163, "and so is this one");
+        assert_eq!(owners.true_user(60_579), Some(99_990));
+        assert_eq!(owners.shown_group(99_990), 60_578, "groups are apart from users");
+        // A program that gives an id of the reserve to something means that id.
+        assert_eq!(owners.true_user(60_581), Some(60_581));
+        assert_eq!(owners.shown_user(99_990 + 3), 60_582);
+    }
+
+    #[test]
+    fn more_owners_than_stand_ins_are_given_to_none() {
+        let owners = Owners::new(65_536);
+        let count = UNASSIGNED.len() as u32;
+        for id in 100_000..100_000 + count {
+            assert_ne!(owners.shown_user(id), OVERFLOW_ID);
+        }
+        assert_eq!(owners.true_user(OVERFLOW_ID), Some(OVERFLOW_ID));
+        assert_eq!(owners.shown_user(300_000), OVERFLOW_ID);
+        assert_eq!(owners.true_user(OVERFLOW_ID), None, "which one is meant?");
+        assert_eq!(owners.true_group(OVERFLOW_ID), Some(OVERFLOW_ID));
+        let foreign = owners.foreign().unwrap();
+        assert!(foreign.overflowed);
+        assert_eq!((foreign.user, foreign.group), (Some((100_000, 60_588)), None));
+        assert_eq!(foreign.highest, (300_000, 0));
+    }
+
+    #[test]
+    fn nothing_is_said_where_all_owners_fit() {
+        let owners = Owners::new(65_536);
+        owners.shown_user(60_600);
+        owners.shown_group(65_536);
+        assert_eq!(owners.foreign(), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! What a format cannot hold of an object's extended attributes.
+//!
+//! Invariants:
+//! - A mode is never wider than the rights that the object's access list gives: where the list is
+//!   lost, the group has what the list gives to the owning group.
+//! - Each attribute that is lost is in a warning.
+
+use std::borrow::Cow;
+
+use fs_model::delta::{Contents, Delta, DeltaEntry, Object};
+use fs_model::{FileType, acl};
+
+use super::error::SealError;
+use super::path::escape;
+use super::{Format, Warning};
+
+/// `delta` with the modes that its objects have in an archive of this format.
+///
+/// # Errors
+/// An object that cannot be read.
+pub(super) fn with_modes<'d, C: Contents>(
+    delta: &'d Delta,
+    contents: &C,
+    format: Format,
+) -> Result<Cow<'d, Delta>, SealError> {
+    let mut delta = Cow::Borrowed(delta);
+    for index in 0..delta.entries.len() {
+        let DeltaEntry { path, object: Some(object), .. } = &delta.entries[index] else {
+            continue;
+        };
+        let Object { ino, attr } = object;
+        if attr.kind == FileType::Symlink {
+            continue;
+        }
+        let list = contents
+            .access_list(*ino)
+            .map_err(|source| SealError::Read { path: escape(path).into_owned(), source })?;
+        let Some(list) = list else { continue };
+        let mode = match format.xattrs().has(acl::ACCESS) {
+            true => list.mode(attr.mode),
+            false => list.plain_mode(attr.mode),
+        };
+        if mode != attr.mode
+            && let Some(object) = &mut delta.to_mut().entries[index].object
+        {
+            object.attr.mode = mode;
+        }
+    }
+    Ok(delta)
+}
+
+/// A warning for each object that is not in the archive, but had attributes set.
+pub(super) fn hidden(delta: &Delta) -> impl Iterator<Item = Warning> {
+    // The root is an entry of every archive, and is warned of there.
+    let hidden = delta.hidden.iter().filter(|hidden| !hidden.path.is_empty());
+    hidden.map(|hidden| Warning::XattrsLost {
+        path: escape(&hidden.path).into_owned(),
+        names: hidden.names.iter().map(|name| escape(name).into_owned()).collect(),
+    })
+}
+
+/// The formats that hold all attributes of these names.
+pub(super) fn formats_for(names: &[String]) -> &'static str {
+    match names.iter().any(|name| acl::is_acl(name.as_bytes())) {
+        true => ".tar keeps",
+        false => ".tar and .squashfs keep",
+    }
+}
