@@ -35,6 +35,14 @@ impl Block {
     }
 }
 
+/// The length of the part that all marks have in common, in bytes.
+pub(super) const LENGTH: usize = MARK.len();
+
+/// Whether there is a mark in `content`.
+pub(super) fn is_marked(content: &[u8]) -> bool {
+    memmem::find(content, MARK).is_some()
+}
+
 /// What became of a file from which lent lines were taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cleaned {
@@ -50,7 +58,7 @@ pub(super) enum Cleaned {
 
 /// Takes the lines of `blocks` out of `content`.
 pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
-    if memmem::find(content, MARK).is_none() {
+    if !is_marked(content) {
         return Cleaned::Untouched;
     }
     if content.contains(&0) {
@@ -65,11 +73,11 @@ pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
             from = at + block.own.len();
         }
     }
-    if memmem::find(&text, MARK).is_none() {
+    if !is_marked(&text) {
         return Cleaned::Text(text);
     }
     let is_lent = |line: &[u8]| {
-        memmem::find(line, MARK).is_some()
+        is_marked(line)
             || !line.is_empty()
                 && blocks.iter().any(|b| b.shown.split(|&c| c == b'\n').any(|l| l == line))
     };

@@ -22,7 +22,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use fs_model::tree::{Follow, SetAttr};
-use fs_model::{FileType, FsError, Ino};
+use fs_model::{FileType, FsError, Ino, Tree};
 
 use self::content::Lent;
 pub use self::host::Host;
@@ -43,6 +43,8 @@ const MAX_LINKS: usize = 40;
 const MAX_HOSTNAME: usize = 64;
 /// The largest file that is searched for lent lines, in bytes.
 const MAX_COPY: u64 = 32 << 20;
+/// Bytes of a large file that are searched at a time.
+const PIECE: usize = 256 << 10;
 
 /// A file that is lent.
 #[derive(Debug)]
@@ -248,6 +250,9 @@ impl Loans {
                 continue;
             }
             let fail = |e: FsError| at(&entry.path, e);
+            if size > traces::MAX_TEXT && !has_mark(tree, object.ino, size).map_err(fail)? {
+                continue;
+            }
             let mut content = vec![0; size as usize];
             let len = tree.read(object.ino, 0, &mut content).map_err(fail)?;
             content.truncate(len);
@@ -306,6 +311,24 @@ impl Loans {
         }
         Ok(warnings)
     }
+}
+
+/// Whether a file contains a mark, in pieces: most files are too large to be a copy.
+fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
+    let mut buffer = vec![0; PIECE];
+    let mut offset = 0;
+    while offset < size {
+        let len = tree.read(ino, offset, &mut buffer)?;
+        if marks::is_marked(&buffer[..len]) {
+            return Ok(true);
+        }
+        if len <= marks::LENGTH {
+            break;
+        }
+        // A mark may be cut by the end of the piece.
+        offset += (len - marks::LENGTH) as u64;
+    }
+    Ok(false)
 }
 
 impl File {

@@ -5,7 +5,7 @@ use memchr::memmem;
 use super::host::Host;
 
 /// The largest file that is searched for values, in bytes.
-const MAX_TEXT: usize = 1 << 20;
+pub(super) const MAX_TEXT: u64 = 1 << 20;
 /// Shorter values are words that a file may contain by chance.
 const MIN_LENGTH: usize = 6;
 
@@ -24,7 +24,7 @@ impl Trace {
 
     /// Whether a text file with this content contains the value as a whole.
     pub(super) fn is_in(&self, content: &[u8]) -> bool {
-        if content.len() > MAX_TEXT {
+        if content.len() as u64 > MAX_TEXT {
             return false;
         }
         let part_of_word = |byte: Option<&u8>| {
