@@ -7,11 +7,11 @@ use overcoat::root::lay_mount_points;
 use overcoat::sandbox::{Bind, Network, Plan, default_environment};
 use support::{Lab, Shown, at_both_privileges, plan, shell};
 
-fn lab(plan: Plan) -> Lab {
+fn lab(mut plan: Plan) -> Lab {
     let shown = Shown::base(plan.privilege.max_uid());
     lay_mount_points(&shown.live, &plan).unwrap();
     let mut loans = Loans::new(&shown.live, &plan, None).unwrap();
-    loans.refresh(&shown.live).unwrap();
+    plan.hostname = loans.refresh(&shown.live).unwrap().hostname;
     Lab::with(plan, shown)
 }
 
@@ -30,7 +30,7 @@ fn apt_reads_the_hosts_settings_and_services_stay_off() {
         let dump = ok(&lab, "apt-config dump APT::Sandbox::User");
         assert_eq!(dump, "APT::Sandbox::User \"root\";\n");
         assert_eq!(ok(&lab, "policy-rc.d x start; echo $?"), "101\n");
-        assert_eq!(ok(&lab, "getent hosts overcoat | tr -s ' '"), "127.0.1.1 overcoat\n");
+        assert!(ok(&lab, "getent hosts $(hostname)").starts_with("127.0.1.1 "));
         lab.end();
     });
 }

@@ -44,7 +44,12 @@ const ENVIRONMENT: [(&str, &str); 7] = [
         "http_proxy, https_proxy, ftp_proxy, all_proxy, no_proxy",
         "passed on inside, also in capitals",
     ),
-    ("SSL_CERT_FILE, CURL_CA_BUNDLE", "a bundle of certificates to show inside"),
+    (
+        "SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, PIP_CERT, NODE_EXTRA_CA_CERTS, \
+         GIT_SSL_CAINFO, CARGO_HTTP_CAINFO, AWS_CA_BUNDLE, HTTPLIB2_CA_CERTS, NIX_SSL_CERT_FILE",
+        "bundles of certificates that are trusted inside too",
+    ),
+    ("JAVA_TOOL_OPTIONS", "a trust store that it names is lent to Java programs inside"),
     ("TERM, COLORTERM", "passed on inside"),
     ("NO_COLOR", "no colours; passed on inside"),
     ("TMPDIR", "where mmdebstrap works; /dev/shm if it is not set"),

@@ -62,7 +62,7 @@ pub(super) fn of_host(host: &Host) -> Vec<Trace> {
     for proxy in proxies.chain(variables.iter().filter_map(|name| host.variable(name))) {
         let authority = proxy.split("://").last().unwrap_or("").trim_end_matches('/');
         let authority = authority.rsplit('@').next().unwrap_or("");
-        if !authority.starts_with('/') {
+        if !authority.starts_with('/') && !authority.eq_ignore_ascii_case("DIRECT") {
             traces.extend(Trace::new(authority, "the address of a proxy"));
         }
     }
