@@ -38,7 +38,7 @@ const EXIT: [(&str, &str); 5] = [
 ];
 
 /// As [`EXIT`].
-const ENVIRONMENT: [(&str, &str); 7] = [
+const ENVIRONMENT: [(&str, &str); 8] = [
     ("SOURCE_DATE_EPOCH", "no time in what is written is later; wins over the image file"),
     (
         "http_proxy, https_proxy, ftp_proxy, all_proxy, no_proxy",
