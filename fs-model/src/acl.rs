@@ -9,7 +9,11 @@
 //! a mode makes of a list. The text form is that of POSIX.1e (withdrawn draft 17), with numbers
 //! for users and groups.
 
+mod text;
+
 use std::fmt::Write as _;
+
+pub use text::TextAcl;
 
 /// The attribute of an object's access list.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
@@ -41,6 +45,28 @@ enum Tag {
     Mask,
     /// Everybody else.
     Other,
+}
+
+impl Tag {
+    /// The place among the tags of a list.
+    fn rank(self) -> u8 {
+        match self {
+            Tag::Owner => 0,
+            Tag::User(_) => 1,
+            Tag::OwningGroup => 2,
+            Tag::Group(_) => 3,
+            Tag::Mask => 4,
+            Tag::Other => 5,
+        }
+    }
+
+    /// The id of a named user or group.
+    fn id(self) -> Option<u32> {
+        match self {
+            Tag::User(id) | Tag::Group(id) => Some(id),
+            _ => None,
+        }
+    }
 }
 
 /// What somebody may do: the bits of a mode, `0o0` to `0o7`.
@@ -86,16 +112,8 @@ impl Acl {
 
     /// One owner, one owning group, one for others, in order; a mask if anybody is named.
     fn is_valid(&self) -> bool {
-        let rank = |grant: &Grant| match grant.tag {
-            Tag::Owner => 0,
-            Tag::User(_) => 1,
-            Tag::OwningGroup => 2,
-            Tag::Group(_) => 3,
-            Tag::Mask => 4,
-            Tag::Other => 5,
-        };
         let count = |tag: Tag| self.0.iter().filter(|grant| grant.tag == tag).count();
-        self.0.is_sorted_by_key(rank)
+        self.0.is_sorted_by_key(|grant| grant.tag.rank())
             && [Tag::Owner, Tag::OwningGroup, Tag::Other].iter().all(|&tag| count(tag) == 1)
             && count(Tag::Mask) <= 1
             && (count(Tag::Mask) == 1 || self.0.len() == 3)
@@ -154,10 +172,7 @@ impl Acl {
 
     /// The ids of those it names.
     pub fn ids(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().filter_map(|grant| match grant.tag {
-            Tag::User(id) | Tag::Group(id) => Some(id),
-            _ => None,
-        })
+        self.0.iter().filter_map(|grant| grant.tag.id())
     }
 
     /// Whether it says no more than permission bits can.
@@ -169,8 +184,19 @@ impl Acl {
     /// and sticky bits stay.
     pub fn mode(&self, mode: u16) -> u16 {
         let group = if self.has(Tag::Mask) { Tag::Mask } else { Tag::OwningGroup };
-        let may = |tag| self.0.iter().find(|grant| grant.tag == tag).map_or(0, |grant| grant.may);
-        mode & !0o777 | may(Tag::Owner) << 6 | may(group) << 3 | may(Tag::Other)
+        mode & !0o777 | self.bits(Tag::Owner) << 6 | self.bits(group) << 3 | self.bits(Tag::Other)
+    }
+
+    /// The permission bits of an object that cannot have this access list, `mode` being those it
+    /// had. The group gets the rights of the owning group, and not the mask, which also covers users
+    /// and groups by name.
+    pub fn mode_without(&self, mode: u16) -> u16 {
+        let mask = if self.has(Tag::Mask) { self.bits(Tag::Mask) } else { 7 };
+        self.mode(mode) & !0o070 | (self.bits(Tag::OwningGroup) & mask) << 3
+    }
+
+    fn bits(&self, tag: Tag) -> u16 {
+        self.0.iter().find(|grant| grant.tag == tag).map_or(0, |grant| grant.may)
     }
 
     /// The permission bits of an object that loses this access list, `mode` being those it had.
@@ -269,6 +295,7 @@ mod tests {
     #[test]
     fn the_group_bits_of_a_mode_are_the_mask() {
         assert_eq!(named().mode(0o4777), 0o4660);
+        assert_eq!(named().mode_without(0o4777), 0o4640);
         let mut list = named();
         list.set_mode(0o640);
         assert_eq!(list.to_text(), "user::rw-,user:7:rw-,group::r--,mask::r--,other::---");
