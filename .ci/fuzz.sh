@@ -8,7 +8,8 @@ cd "$(dirname "$0")/../fs-model/fuzz"
 export RUSTC_BOOTSTRAP=1
 ./seeds.sh
 ./seeds-cpio.sh
-for target in squashfs cpio; do
+./seeds-tar.sh
+for target in squashfs cpio tar; do
   cargo fuzz build --fuzz-dir . "$target"
   # A reader that takes more memory than this for images of at most 1 MiB has a fault.
   cargo fuzz run --fuzz-dir . "$target" -- -max_total_time="$seconds" -timeout=20 \

@@ -1,8 +1,9 @@
 //! The union file system of overcoat as a plain data structure.
 //!
 //! Read-only [layers](layer) and one writable upper are stacked into a [`Tree`];
-//! what the tree has that its layers have not is its [`Delta`](delta::Delta). Nothing in here
-//! mounts, forks, starts a thread or uses `unsafe`: the file system is tested without a kernel.
+//! what the tree has that its layers have not is its [`Delta`](delta::Delta). [`tar`] reads
+//! archives that fill an upper. Nothing in here mounts, forks, starts a thread or uses `unsafe`: the
+//! file system is tested without a kernel.
 #![forbid(unsafe_code)]
 
 pub mod acl;
@@ -11,6 +12,7 @@ pub mod delta;
 pub mod error;
 pub mod layer;
 pub mod stack;
+pub mod tar;
 pub mod tree;
 
 pub use attr::{Attr, Device, FileType, Time};

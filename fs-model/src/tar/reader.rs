@@ -1,0 +1,443 @@
+//! Members one after the other, from a stream.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::mem;
+
+use super::header::{BlockKind, Header, until_nul};
+use super::pax::Extended;
+use super::sparse::{self, Extent, MapLines, OldMap, Packing};
+use super::{
+    BLOCK_SIZE, MAX_GLOBAL_HEADER, MAX_LONG_NAME, MAX_PAX_HEADER, Member, MemberKind, TarError,
+    TarErrorKind,
+};
+use crate::attr::{Device, FileType};
+
+const BLOCK: u64 = BLOCK_SIZE as u64;
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
+
+/// How an archive ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With two blocks of zeros.
+    Marked,
+    /// With one block of zeros, at this offset. The rest is not read.
+    LoneZeroBlock(u64),
+    /// With the end of the stream: it may have been cut off between two members.
+    Unmarked,
+}
+
+/// Reads an archive.
+#[derive(Debug)]
+pub struct Reader<R> {
+    inner: BufReader<R>,
+    /// Bytes that were taken from `inner`.
+    offset: u64,
+    /// The offset of the current header.
+    header_offset: u64,
+    /// The name of the current member, for errors.
+    member: Option<Vec<u8>>,
+    /// The records of the last global pax header.
+    global: Extended,
+    data: Data,
+    is_first: bool,
+    end: Option<End>,
+}
+
+/// The data of the current member that is still to come.
+#[derive(Debug, Default)]
+struct Data {
+    /// Bytes in the archive up to the next header, padding included.
+    stored: u64,
+    /// Pieces, the next one last.
+    pieces: Vec<Extent>,
+    /// Whether each piece begins with a block.
+    packing: Option<Packing>,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the archive that `inner` begins with.
+    pub fn new(inner: R) -> Self {
+        Reader {
+            inner: BufReader::with_capacity(BUFFER, inner),
+            offset: 0,
+            header_offset: 0,
+            member: None,
+            global: Extended::default(),
+            data: Data::default(),
+            is_first: true,
+            end: None,
+        }
+    }
+
+    /// How the archive ended, once [`Reader::next_member`] gave `None`.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The next member; unread data of the last one is passed over. `None` at the end of the
+    /// archive.
+    ///
+    /// # Errors
+    /// When the archive is damaged, cut off, or beyond the limits. Reading cannot go on then.
+    pub fn next_member(&mut self) -> Result<Option<Member>, TarError> {
+        self.in_place(Self::member)
+    }
+
+    /// Reads some of the current member's data into `buffer`: gives the offset in the file and the
+    /// length. `None` at the end of the data.
+    ///
+    /// # Errors
+    /// As [`Reader::next_member`].
+    pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<Option<(u64, usize)>, TarError> {
+        self.in_place(|reader| reader.piece(buffer))
+    }
+
+    /// Reads the stream behind the archive to its end, so that its writer is not interrupted and a
+    /// checksum of compressed data is compared.
+    ///
+    /// # Errors
+    /// When the stream cannot be read.
+    pub fn drain(&mut self) -> Result<(), TarError> {
+        self.member = None;
+        self.in_place(|reader| {
+            loop {
+                match reader.fill()?.len() {
+                    0 => return Ok(()),
+                    length => reader.consume(length),
+                }
+            }
+        })
+    }
+
+    /// Adds to an error where it was found.
+    fn in_place<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, TarErrorKind>,
+    ) -> Result<T, TarError> {
+        read(self).map_err(|kind| TarError {
+            member: self.member.take(),
+            offset: self.header_offset,
+            kind,
+        })
+    }
+
+    fn member(&mut self) -> Result<Option<Member>, TarErrorKind> {
+        self.skip(self.data.stored)?;
+        self.data = Data::default();
+        self.member = None;
+        if self.end.is_some() {
+            return Ok(None);
+        }
+        let (mut long_name, mut long_link, mut records) = (None, None, None);
+        let header = loop {
+            self.header_offset = self.offset;
+            let Some(header) = self.header()? else {
+                // bsdtar leaves a name behind of a member that does not fit the format.
+                let has_extra = long_name.is_some() || long_link.is_some() || records.is_some();
+                return match self.end {
+                    Some(End::Unmarked) if has_extra => Err(TarErrorKind::Truncated),
+                    _ => Ok(None),
+                };
+            };
+            self.member = Some(header.path());
+            match header.type_flag() {
+                b'L' => long_name = Some(self.long_name(&header)?),
+                b'K' => long_link = Some(self.long_name(&header)?),
+                // `X` is what Solaris wrote before the type had a standard.
+                b'x' | b'X' => records = Some(self.extra(&header, "pax header", MAX_PAX_HEADER)?),
+                b'g' => {
+                    let records = self.extra(&header, "global pax header", MAX_GLOBAL_HEADER)?;
+                    self.global = Extended::default();
+                    self.global.read(&records)?;
+                }
+                // The label of a volume.
+                b'V' => {
+                    self.skip(padded(header.size()?)?)?;
+                    (long_name, long_link, records) = (None, None, None);
+                }
+                _ => break header,
+            }
+        };
+        let mut extended = self.global.clone();
+        extended.read(&records.unwrap_or_default())?;
+        let path = extended.take_path().or(long_name).unwrap_or_else(|| header.path());
+        let target = extended.link_name.take().or(long_link).unwrap_or_else(|| header.link_name());
+        self.member = Some(path.clone());
+        self.decode(&header, extended, path, target).map(Some)
+    }
+
+    /// The next header; `None` at the end of the archive.
+    fn header(&mut self) -> Result<Option<Header>, TarErrorKind> {
+        let Some(block) = self.block()? else {
+            self.end = Some(End::Unmarked);
+            return Ok(None);
+        };
+        let header = Header::new(block);
+        match header.block_kind() {
+            BlockKind::Header => {
+                self.is_first = false;
+                Ok(Some(header))
+            }
+            BlockKind::Zeros => {
+                let at = self.header_offset;
+                let second = self.block()?.map(|block| Header::new(block).block_kind());
+                let is_marked = second == Some(BlockKind::Zeros);
+                self.end = Some(if is_marked { End::Marked } else { End::LoneZeroBlock(at) });
+                Ok(None)
+            }
+            BlockKind::Invalid if self.is_first => Err(TarErrorKind::NotTar),
+            BlockKind::Invalid => Err(TarErrorKind::Checksum),
+        }
+    }
+
+    fn decode(
+        &mut self,
+        header: &Header,
+        mut extended: Extended,
+        mut path: Vec<u8>,
+        target: Vec<u8>,
+    ) -> Result<Member, TarErrorKind> {
+        if extended.continues_volume || header.type_flag() == b'M' {
+            return Err(TarErrorKind::Unsupported(
+                "it continues from another volume; join the volumes with `tar -xM` and pack the \
+                 files again",
+            ));
+        }
+        let has_slash = path.ends_with(b"/");
+        path.truncate(path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1));
+        // A name that is only slashes is the root's.
+        if path.is_empty() && has_slash {
+            path.push(b'/');
+        }
+        let mut unknown_type = None;
+        let kind = match header.type_flag() {
+            // v7 knows directories by the slash alone.
+            0 | b'0' | b'7' if has_slash => MemberKind::Object(FileType::Directory),
+            0 | b'0' | b'7' | b'S' => MemberKind::Object(FileType::Regular),
+            b'1' => MemberKind::HardLink,
+            b'2' => MemberKind::Object(FileType::Symlink),
+            b'3' => MemberKind::Object(FileType::CharDevice),
+            b'4' => MemberKind::Object(FileType::BlockDevice),
+            b'5' | b'D' => MemberKind::Object(FileType::Directory),
+            b'6' => MemberKind::Object(FileType::Fifo),
+            flag => {
+                unknown_type = Some(flag);
+                MemberKind::Object(FileType::Regular)
+            }
+        };
+        let rdev = match kind {
+            MemberKind::Object(kind) if kind.is_device() && !header.is_v7() => device(header)?,
+            _ => Device::default(),
+        };
+        let size = match kind {
+            MemberKind::Object(FileType::Regular) => self.plan_data(header, &mut extended)?,
+            // The list of names in the directory, for incremental backups.
+            _ if header.type_flag() == b'D' => {
+                self.data.stored = padded(header.size()?)?;
+                0
+            }
+            // No data follows the others, even if they have a size.
+            _ => 0,
+        };
+        Ok(Member {
+            path,
+            kind,
+            target,
+            mode: header.mode()?,
+            uid: extended.uid.map_or_else(|| header.uid(), Ok)?,
+            gid: extended.gid.map_or_else(|| header.gid(), Ok)?,
+            mtime: extended.mtime.map_or_else(|| header.mtime(), Ok)?,
+            rdev,
+            size,
+            xattrs: extended.take_xattrs(),
+            access_list: extended.access_list.take(),
+            default_list: extended.default_list.take(),
+            unknown_type,
+            offset: self.header_offset,
+        })
+    }
+
+    /// Sets which data of a regular file follows; gives the file's size.
+    fn plan_data(&mut self, header: &Header, extended: &mut Extended) -> Result<u64, TarErrorKind> {
+        let stored = extended.size.map_or_else(|| header.size(), Ok)?;
+        self.data.stored = padded(stored)?;
+        let sparse = mem::take(&mut extended.sparse);
+        let (mut map, real_size, stored) = match header.type_flag() {
+            b'S' if header.is_gnu() => {
+                let real_size = header.real_size().ok_or(TarErrorKind::Field("size with holes"))?;
+                (self.old_map(header)?, Some(real_size), stored)
+            }
+            b'S' => return Err(TarErrorKind::Unsupported("a sparse file in star's form")),
+            _ if sparse.major > 1 => {
+                return Err(TarErrorKind::Unsupported("a newer version of sparse files"));
+            }
+            _ if sparse.major == 1 => {
+                let map = self.map_lines()?;
+                let lines = padded(stored)? - self.data.stored;
+                (map, sparse.real_size, stored.saturating_sub(lines))
+            }
+            _ if sparse.is_sparse() => (sparse.map, sparse.real_size, stored),
+            _ => (vec![Extent { start: 0, len: stored }], Some(stored), stored),
+        };
+        let (size, packing) = sparse::check(&map, real_size, stored)?;
+        map.reverse();
+        self.data.pieces = map;
+        self.data.packing = Some(packing);
+        Ok(size)
+    }
+
+    /// The map of an old GNU sparse file, whose further blocks come before the data.
+    fn old_map(&mut self, header: &Header) -> Result<Vec<Extent>, TarErrorKind> {
+        let (mut map, mut continues) = sparse::old_header(header)?;
+        while continues {
+            let block = self.block()?.ok_or(TarErrorKind::Truncated)?;
+            let (entries, is_followed) = sparse::old_block(&block);
+            let ends = sparse::old_entries(entries, &mut map)?;
+            continues = ends == OldMap::MayContinue && is_followed;
+        }
+        Ok(map)
+    }
+
+    /// The map of a sparse file of version 1.0, which is the beginning of its data.
+    fn map_lines(&mut self) -> Result<Vec<Extent>, TarErrorKind> {
+        let mut lines = MapLines::default();
+        while self.data.stored > 0 {
+            let block = self.block()?.ok_or(TarErrorKind::Truncated)?;
+            self.data.stored -= BLOCK;
+            for byte in block {
+                if let Some(map) = lines.byte(byte)? {
+                    return Ok(map);
+                }
+            }
+        }
+        Err(TarErrorKind::Sparse("is longer than the data of the file"))
+    }
+
+    fn piece(&mut self, buffer: &mut [u8]) -> Result<Option<(u64, usize)>, TarErrorKind> {
+        loop {
+            let Some(piece) = self.data.pieces.last_mut() else { return Ok(None) };
+            if piece.len == 0 {
+                self.data.pieces.pop();
+                if self.data.packing == Some(Packing::Blocks) {
+                    let padding = self.data.stored % BLOCK;
+                    self.skip(padding)?;
+                    self.data.stored -= padding;
+                }
+                continue;
+            }
+            if buffer.is_empty() {
+                return Ok(None);
+            }
+            let most = usize::try_from(piece.len).unwrap_or(usize::MAX).min(buffer.len());
+            let start = piece.start;
+            let found = self.fill()?;
+            if found.is_empty() {
+                return Err(TarErrorKind::Truncated);
+            }
+            let length = most.min(found.len());
+            buffer[..length].copy_from_slice(&found[..length]);
+            self.consume(length);
+            self.data.stored -= length as u64;
+            if let Some(piece) = self.data.pieces.last_mut() {
+                piece.start += length as u64;
+                piece.len -= length as u64;
+            }
+            return Ok(Some((start, length)));
+        }
+    }
+
+    /// The name in a header of GNU tar that belongs to the next member.
+    fn long_name(&mut self, header: &Header) -> Result<Vec<u8>, TarErrorKind> {
+        let name = self.extra(header, "name", MAX_LONG_NAME)?;
+        Ok(until_nul(&name).to_vec())
+    }
+
+    /// The data of a header that describes the next member.
+    fn extra(
+        &mut self,
+        header: &Header,
+        what: &'static str,
+        limit: u64,
+    ) -> Result<Vec<u8>, TarErrorKind> {
+        let size = header.size()?;
+        if size > limit {
+            return Err(TarErrorKind::TooLong { what, limit });
+        }
+        // Grows with the data that is there, because the size may be wrong.
+        let mut data = Vec::new();
+        while (data.len() as u64) < size {
+            let found = self.fill()?;
+            if found.is_empty() {
+                return Err(TarErrorKind::Truncated);
+            }
+            let length = found.len().min(size as usize - data.len());
+            data.extend_from_slice(&found[..length]);
+            self.consume(length);
+        }
+        self.skip(padded(size)? - size)?;
+        Ok(data)
+    }
+
+    /// A whole block; `None` at the end of the stream.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK_SIZE]>, TarErrorKind> {
+        let mut block = [0; BLOCK_SIZE];
+        let mut have = 0;
+        while have < BLOCK_SIZE {
+            let found = self.fill()?;
+            match found.len().min(BLOCK_SIZE - have) {
+                0 if have == 0 => return Ok(None),
+                0 => return Err(TarErrorKind::Truncated),
+                length => {
+                    block[have..have + length].copy_from_slice(&found[..length]);
+                    have += length;
+                    self.consume(length);
+                }
+            }
+        }
+        Ok(Some(block))
+    }
+
+    fn skip(&mut self, mut bytes: u64) -> Result<(), TarErrorKind> {
+        while bytes > 0 {
+            let length = (self.fill()?.len() as u64).min(bytes);
+            if length == 0 {
+                return Err(TarErrorKind::Truncated);
+            }
+            self.consume(length as usize);
+            bytes -= length;
+        }
+        Ok(())
+    }
+
+    /// The buffered data; empty at the end of the stream.
+    fn fill(&mut self) -> Result<&[u8], TarErrorKind> {
+        loop {
+            match self.inner.fill_buf() {
+                Ok(_) => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(TarErrorKind::Read(error)),
+            }
+        }
+        Ok(self.inner.buffer())
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.inner.consume(length);
+        self.offset = self.offset.saturating_add(length as u64);
+    }
+}
+
+/// A size of data with the padding to a whole block.
+fn padded(size: u64) -> Result<u64, TarErrorKind> {
+    size.checked_next_multiple_of(BLOCK).ok_or(TarErrorKind::Field("size"))
+}
+
+/// The device number of a device, which Linux must be able to hold.
+fn device(header: &Header) -> Result<Device, TarErrorKind> {
+    let device = Device { major: header.major()?, minor: header.minor()? };
+    if Device::from_u32(device.to_u32()) != device {
+        return Err(TarErrorKind::Field("device number"));
+    }
+    Ok(device)
+}
