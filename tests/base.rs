@@ -153,6 +153,108 @@ fn a_tar_stream_becomes_a_base() {
     });
 }
 
+/// Archives of others: holes, values with newlines, headers without a magic, compressed or not.
+#[test]
+fn foreign_archives_become_bases() {
+    support::at_both_privileges("foreign_archives_become_bases", || {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let written = support::tools::sh(
+            dir,
+            r#"
+            mkdir -p r/srv r/dev
+            truncate -s 3M r/srv/disk && printf middle >>r/srv/disk && truncate -s 6M r/srv/disk
+            printf end >>r/srv/disk
+            ln -s srv r/link
+            for version in 0.0 0.1 1.0; do
+                tar -C r --format=posix -S --sparse-version=$version -cf posix-$version.tar .
+            done
+            tar -C r --format=gnu -S -cf - . | zstd -q >gnu.tar.zst
+            { tar -C r --format=v7 -cf - . | gzip; head -c 10000 /dev/zero; } >v7.tar.gz
+            bsdtar -C r --format=pax -cf - . | xz >bsdtar.tar.xz
+            python3 - <<'E'
+import io, tarfile
+with tarfile.open("python.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+    tar.add("r", ".")
+    entry = tarfile.TarInfo("srv/" + "n" * 120 + "\nx")
+    entry.size = 1
+    entry.pax_headers = {"comment": "two\nlines", "SCHILY.xattr.user.a": "1\n2"}
+    tar.addfile(entry, io.BytesIO(b"x"))
+E
+            ls *.tar*"#,
+        );
+        let archives = String::from_utf8(written.stdout).unwrap();
+        assert_eq!(archives.lines().count(), 7, "{archives}");
+        for archive in archives.lines() {
+            fs::write(dir.join("base.yml"), format!("kind: base\nfrom: {archive}\n")).unwrap();
+            let made = overcoat(dir, "base.squashfs");
+            let said = String::from_utf8_lossy(&made.stderr).into_owned();
+            assert!(made.status.success() && !said.contains("warning"), "{archive}: {said}");
+            let overcoat = env!("CARGO_BIN_EXE_overcoat");
+            let script = format!("{overcoat} cat base.squashfs :/srv/disk | cmp - r/srv/disk");
+            support::tools::sh(dir, &script);
+            if archive == "python.tar" {
+                let name = format!(":/srv/{}\nx", "n".repeat(120));
+                let mut stat = Command::new(overcoat);
+                let stat = stat.args(["stat", "base.squashfs", &name]).current_dir(dir).output();
+                let shown = String::from_utf8(stat.unwrap().stdout).unwrap();
+                assert!(shown.contains("user.a") && shown.contains("0x310a32"), "{shown}");
+            }
+        }
+    });
+}
+
+#[test]
+fn access_lists_that_squashfs_cannot_hold_are_reported_and_widen_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    support::tools::sh(
+        dir,
+        r#"python3 - <<'E'
+import tarfile
+with tarfile.open("lists.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+    entry = tarfile.TarInfo("srv/shared")
+    entry.mode = 0o660
+    entry.pax_headers = {"SCHILY.acl.access": "user::rw-\nuser:7:rw-\ngroup::r--\nmask::rw-\nother::---\n"}
+    tar.addfile(entry)
+E"#,
+    );
+    fs::write(dir.join("base.yml"), "kind: base\nfrom: lists.tar\n").unwrap();
+    let made = overcoat(dir, "base.squashfs");
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success() && said.contains("srv/shared"), "{said}");
+    let listed = support::tools::sh(dir, "unsquashfs -lln base.squashfs srv/shared");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("-rw-r----- 0/0"), "{listed}");
+}
+
+#[test]
+fn an_archive_that_cannot_be_read_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    support::tools::sh(
+        dir,
+        "mkdir -p r/srv && head -c 30000 /dev/urandom >r/srv/data
+        tar -C r -cf whole.tar . && head -c 20000 whole.tar >short.tar
+        gzip <whole.tar | head -c 20000 >short.tar.gz
+        { gzip <whole.tar; echo more; } >more.tar.gz
+        tar -P --transform 's,^r/srv/data,../data,' -cf up.tar r/srv/data",
+    );
+    for (archive, said) in [
+        ("short.tar", "short.tar: ./srv/data: the archive ends early"),
+        ("short.tar.gz", "short.tar.gz: ./srv/data: "),
+        ("more.tar.gz", "more.tar.gz: after the compressed data"),
+        ("up.tar", "cannot take in ../data: its name contains `..`"),
+    ] {
+        fs::write(dir.join("base.yml"), format!("kind: base\nfrom: {archive}\n")).unwrap();
+        let made = overcoat(dir, "base.squashfs");
+        let words = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert_eq!(made.status.code(), Some(2), "{archive}: {words}");
+        assert!(words.contains(said), "{archive}: {words}");
+        assert!(!dir.join("base.squashfs").exists());
+    }
+}
+
 #[test]
 fn a_bootstrap_that_fails_leaves_its_log_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();

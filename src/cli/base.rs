@@ -55,7 +55,7 @@ pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
         }
         Root::From(path) => {
             say(&format!("taking in {}", path.display()));
-            import::from(composed.tree(), path, is_left_out)?;
+            import::from(composed.tree(), path, is_left_out, &mut warn)?;
             let removed = import::marks::remove(composed.tree())?;
             report_removed(&removed);
         }
@@ -93,11 +93,11 @@ fn install(
     let mut mmdebstrap = Mmdebstrap::start(debootstrap, proxy, epoch)?;
     let stream =
         mmdebstrap.child.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
-    let imported = import::tar(tree, stream, is_left_out);
+    let imported = import::tar(tree, stream, is_left_out, &mut warn);
     match &imported {
         Ok(()) => mmdebstrap.finish(log, "")?,
         // As a rule mmdebstrap's own failure explains a stream that broke off.
-        Err(error @ ImportError::Read(_)) => {
+        Err(error @ ImportError::Tar(_)) => {
             mmdebstrap.finish(log, &format!(", or else: {error}"))?
         }
         // It had to end because of this.
@@ -135,6 +135,11 @@ fn is_copy(host: &Host, path: &str, content: &[u8]) -> bool {
             .collect()
     };
     host.read(path).is_some_and(|own| own == content || without_search(&own) == content)
+}
+
+/// Prints a difference between a base and its source.
+fn warn(note: String) {
+    say(&format!("warning: {note}"));
 }
 
 /// Where mmdebstrap leaves the options that apt was given.

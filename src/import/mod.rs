@@ -5,17 +5,20 @@ pub mod marks;
 mod tar;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use flate2::bufread::GzDecoder;
 use fs_model::layer::squashfs::CacheOptions;
+use fs_model::tar::{BLOCK_SIZE, TarError, is_header};
 use fs_model::{FsError, Tree};
 use provisioners::image::ImageLocation;
 
 use crate::below;
 use crate::layers::OpenError;
+use crate::seal::path::escape;
 
-pub use tar::tar;
+pub use tar::{MemberError, tar};
 
 /// Paths are shorter than this, in bytes.
 const PATH_MAX: usize = 4096;
@@ -26,16 +29,32 @@ const COPY_BUFFER: usize = 256 << 10;
 /// A root file system could not be taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// It cannot be read, or is no tar.
+    /// A tar stream cannot be read.
     #[error("cannot read the tar stream: {0}")]
-    Read(#[from] io::Error),
-    /// It is damaged, or cannot be read.
-    #[error("{}: damaged: {source}", path.display())]
+    Tar(#[from] TarError),
+    /// A tar archive cannot be read.
+    #[error("{}: {source}", path.display())]
     Archive {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
+        source: TarError,
+    },
+    /// A compressed file cannot be read.
+    #[error("{}: damaged: {source}", path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// The fault.
         source: io::Error,
+    },
+    /// A member of a tar archive cannot be made.
+    #[error("cannot take in {path}: {source}")]
+    Member {
+        /// The member's name.
+        path: String,
+        /// Why.
+        source: MemberError,
     },
     /// It cannot be opened.
     #[error("cannot open {}: {source}", path.display())]
@@ -81,21 +100,27 @@ pub enum ImportError {
 
 /// Takes the root file system at `path` into `tree`, which may not be mounted yet: a tar archive,
 /// plain or compressed by gzip, xz or zstd, or whatever can be a layer. Entries whose path `skip`
-/// says yes to are left out, with what is below them.
+/// says yes to are left out, with what is below them. `report` is called as by [`tar()`].
 ///
 /// # Errors
 /// When it is none of these or damaged, or the upper is full: the tree then holds part of it.
-pub fn from(tree: &Tree, path: &Path, skip: impl Fn(&[u8]) -> bool) -> Result<(), ImportError> {
+pub fn from(
+    tree: &Tree,
+    path: &Path,
+    skip: impl Fn(&[u8]) -> bool,
+    report: &mut dyn FnMut(String),
+) -> Result<(), ImportError> {
     let open = |source| ImportError::Open { path: path.to_owned(), source };
+    let damaged = |source| ImportError::Compressed { path: path.to_owned(), source };
     let location = ImageLocation::of(path);
     let mut file = File::open(&location.file).map_err(open)?;
     let mut head = Vec::new();
     // A tar archive begins at the first byte of its file.
     if location.offset == 0 && file.metadata().map_err(open)?.is_file() {
-        head = beginning(decoded(&mut file)?)?;
+        head = beginning(decoded(&mut file).map_err(damaged)?).map_err(damaged)?;
         file.rewind().map_err(open)?;
     }
-    if !is_tar(&head) {
+    if !is_header(&head) {
         let opened = crate::layers::open(&[path.to_owned()], CacheOptions::default());
         let opened = opened.map_err(|error| match error {
             OpenError::Unknown { path } => ImportError::Unknown { path },
@@ -105,19 +130,19 @@ pub fn from(tree: &Tree, path: &Path, skip: impl Fn(&[u8]) -> bool) -> Result<()
         return layers::tree(&from, tree, &skip);
     }
     let named = |error| match error {
-        ImportError::Read(source) => ImportError::Archive { path: path.to_owned(), source },
+        ImportError::Tar(source) => ImportError::Archive { path: path.to_owned(), source },
         error => error,
     };
-    decoded(file).map_err(ImportError::from).and_then(|file| tar(tree, file, skip)).map_err(named)
+    tar(tree, decoded(file).map_err(damaged)?, skip, report).map_err(named)
 }
 
-/// What a file holds, once it is no longer compressed.
+/// The content of a file, decompressed.
 fn decoded<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let head = beginning(&mut file)?;
     file.rewind()?;
     let file = BufReader::with_capacity(COPY_BUFFER, file);
     Ok(match head.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+        [0x1f, 0x8b, ..] => Box::new(Gzip(Some(GzDecoder::new(file)))),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
             Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(file))
         }
@@ -126,16 +151,45 @@ fn decoded<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>
     })
 }
 
-/// The first 512 bytes, or what there is.
-fn beginning(from: impl Read) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    from.take(512).read_to_end(&mut head)?;
-    Ok(head)
+/// The members of a gzip file, the current one first, as gzip itself reads them: zeros may follow
+/// the last one. `None` at the end.
+struct Gzip<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(mut member) = self.0.take() {
+            let read = member.read(buffer);
+            if !matches!(read, Ok(0)) || buffer.is_empty() {
+                self.0 = Some(member);
+                return read;
+            }
+            let mut rest = member.into_inner();
+            loop {
+                match rest.fill_buf() {
+                    Ok([]) => break,
+                    Ok([0x1f, ..]) => {
+                        self.0 = Some(GzDecoder::new(rest));
+                        break;
+                    }
+                    Ok([0, ..]) => rest.consume(1),
+                    Ok(_) => {
+                        let what = "after the compressed data there is something else";
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(0)
+    }
 }
 
-/// Whether a file that begins so is a tar archive: ustar and its kin say so themselves.
-fn is_tar(head: &[u8]) -> bool {
-    head.get(257..262) == Some(b"ustar")
+/// The first block of a tar archive, or what there is of it.
+fn beginning(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    from.take(BLOCK_SIZE as u64).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 /// Refuses a path that is longer than any that can be asked for, which bounds how deep it leads.
@@ -148,7 +202,7 @@ fn too_long(path: &[u8]) -> Result<(), ImportError> {
 }
 
 fn text(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
+    escape(path).into_owned()
 }
 
 fn at(path: &[u8]) -> impl FnOnce(FsError) -> ImportError + '_ {

@@ -30,6 +30,11 @@ impl Accounts {
         Ok(Accounts { users: names(view, b"etc/passwd")?, groups: names(view, b"etc/group")? })
     }
 
+    /// The accounts in the text of `passwd` and `group`; lines that make no sense are passed over.
+    pub fn parse(passwd: &[u8], group: &[u8]) -> Accounts {
+        Accounts { users: Names::parse(passwd), groups: Names::parse(group) }
+    }
+
     /// The user's name.
     pub fn user(&self, uid: u32) -> Option<&str> {
         self.users.by_number.get(&uid).map(String::as_str)
@@ -52,18 +57,24 @@ impl Accounts {
 }
 
 fn names(view: &View, path: &[u8]) -> Result<Names, LookError> {
-    let mut names = Names::default();
-    let Some(file) = view.sought(path)?.filter(Node::is_file) else { return Ok(names) };
-    for line in String::from_utf8_lossy(&view.head(&file, MOST)?).lines() {
-        let mut fields = line.split(':');
-        if let (Some(name), Some(_), Some(id)) = (fields.next(), fields.next(), fields.next())
-            && let Ok(id) = id.parse()
-            && !name.is_empty()
-        {
-            // Of two names for one number, the first is what getpwuid gives.
-            names.by_number.entry(id).or_insert_with(|| name.to_owned());
-            names.numbers.entry(name.to_owned()).or_insert(id);
+    let Some(file) = view.sought(path)?.filter(Node::is_file) else { return Ok(Names::default()) };
+    Ok(Names::parse(&view.head(&file, MOST)?))
+}
+
+impl Names {
+    fn parse(text: &[u8]) -> Names {
+        let mut names = Names::default();
+        for line in String::from_utf8_lossy(text).lines() {
+            let mut fields = line.split(':');
+            if let (Some(name), Some(_), Some(id)) = (fields.next(), fields.next(), fields.next())
+                && let Ok(id) = id.parse()
+                && !name.is_empty()
+            {
+                // Of two names for one number, the first is what getpwuid gives.
+                names.by_number.entry(id).or_insert_with(|| name.to_owned());
+                names.numbers.entry(name.to_owned()).or_insert(id);
+            }
         }
+        names
     }
-    Ok(names)
 }
