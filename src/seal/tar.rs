@@ -4,9 +4,10 @@
 //! - A path or a link target over 100 bytes stands before its entry as a GNU long name (type `L`
 //!   or `K`): bytes, where pax's `path` is UTF-8 by definition.
 //! - A number too large for its octal field is written in base 256, as GNU tar does.
-//! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers);
-//!   access lists are `SCHILY.acl.access` and `SCHILY.acl.default`, in words, as star, GNU tar and
-//!   libarchive write them.
+//! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers), with
+//!   `%25` and `%3D` for percent and equals signs in the name, as GNU tar has it; access lists are
+//!   `SCHILY.acl.access` and `SCHILY.acl.default`, in words, as star, GNU tar and libarchive write
+//!   them.
 //! - The root is `./`; directories end in a slash; every name but an object's first is a link
 //!   entry. What is deleted is an empty file `.wh.NAME` (OCI image layer specification), or a
 //!   character device 0:0 where the tar is to become an image that overlayfs reads ([`Deletion`]).
@@ -14,6 +15,7 @@
 //!   caller leaves them out.
 //! - Two blocks of zeros end it, and zeros fill it to a multiple of 10 KiB.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use fs_model::acl::{self, Acl};
@@ -156,11 +158,30 @@ impl<W: Write> Tar<W> {
             match list {
                 Some((key, list)) => pax_record(&mut records, key, list.to_text().as_bytes()),
                 None => {
-                    pax_record(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+                    let key = [b"SCHILY.xattr.", &self.xattr_name(name)[..]].concat();
+                    pax_record(&mut records, &key, value);
                 }
             }
         }
         self.extra(b'x', b"PaxHeaders/attributes", &records)
+    }
+
+    /// The name of an attribute within a key, which ends at an equals sign. mksquashfs takes names
+    /// as they are.
+    fn xattr_name<'a>(&self, name: &'a [u8]) -> Cow<'a, [u8]> {
+        let is_encoded = |byte: &u8| matches!(byte, b'%' | b'=');
+        if self.deletion == Deletion::Device || !name.iter().any(is_encoded) {
+            return name.into();
+        }
+        let mut encoded = Vec::with_capacity(name.len() + 2);
+        for &byte in name {
+            match byte {
+                b'%' => encoded.extend_from_slice(b"%25"),
+                b'=' => encoded.extend_from_slice(b"%3D"),
+                byte => encoded.push(byte),
+            }
+        }
+        encoded.into()
     }
 
     /// Writes the header, and before it the names that do not fit into it.
