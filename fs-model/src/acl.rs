@@ -187,14 +187,6 @@ impl Acl {
         mode & !0o777 | self.bits(Tag::Owner) << 6 | self.bits(group) << 3 | self.bits(Tag::Other)
     }
 
-    /// The permission bits of an object that cannot have this access list, `mode` being those it
-    /// had. The group gets the rights of the owning group, and not the mask, which also covers users
-    /// and groups by name.
-    pub fn mode_without(&self, mode: u16) -> u16 {
-        let mask = if self.has(Tag::Mask) { self.bits(Tag::Mask) } else { 7 };
-        self.mode(mode) & !0o070 | (self.bits(Tag::OwningGroup) & mask) << 3
-    }
-
     fn bits(&self, tag: Tag) -> u16 {
         self.0.iter().find(|grant| grant.tag == tag).map_or(0, |grant| grant.may)
     }
@@ -295,7 +287,6 @@ mod tests {
     #[test]
     fn the_group_bits_of_a_mode_are_the_mask() {
         assert_eq!(named().mode(0o4777), 0o4660);
-        assert_eq!(named().mode_without(0o4777), 0o4640);
         let mut list = named();
         list.set_mode(0o640);
         assert_eq!(list.to_text(), "user::rw-,user:7:rw-,group::r--,mask::r--,other::---");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use fs_model::acl::{self, Acl, TextAcl};
 use fs_model::tar::Member;
-use fs_model::tree::{Follow, SetAttr, XattrFlags, XattrSupport};
+use fs_model::tree::{Follow, XattrFlags};
 use fs_model::{FileType, FsError, Ino, Tree};
 
 use super::super::{ImportError, at, text};
@@ -99,7 +99,10 @@ impl Lists {
             for (name, list) in [(acl::ACCESS, access), (acl::DEFAULT, default)] {
                 let Some(list) = list else { continue };
                 match resolved(&list, &accounts, &path, report) {
-                    Some(acl) => set(tree, ino, name, &acl, &path, report)?,
+                    Some(acl) => {
+                        let set = tree.set_xattr(ino, name, &acl.to_value(), XattrFlags::Any);
+                        set.map_err(at(&path))?;
+                    }
                     None => report(format!(
                         "{}: its access list is left out, for it is not valid",
                         text(&path)
@@ -138,32 +141,6 @@ fn resolved(
             ));
         },
     )
-}
-
-fn set(
-    tree: &Tree,
-    ino: Ino,
-    name: &[u8],
-    acl: &Acl,
-    path: &[u8],
-    report: &mut dyn FnMut(String),
-) -> Result<(), ImportError> {
-    match tree.set_xattr(ino, name, &acl.to_value(), XattrFlags::Any) {
-        Err(FsError::NotSupported) if tree.xattr_support() != XattrSupport::All => {}
-        result => return result.map_err(at(path)),
-    }
-    if name == acl::ACCESS {
-        let mode = acl.mode_without(tree.attr(ino).map_err(at(path))?.mode);
-        let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
-        tree.set_attr(ino, &set).map_err(at(path))?;
-    }
-    if name == acl::DEFAULT || !acl.is_plain() {
-        report(format!(
-            "{}: its access list is left out, for the output has none; a tar output keeps it",
-            text(path)
-        ));
-    }
-    Ok(())
 }
 
 /// The accounts of the root that was read. One without any has those that Debian gives fixed
