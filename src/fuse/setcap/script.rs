@@ -157,7 +157,7 @@ fn word(token: Option<&Token>) -> Option<&str> {
     }
 }
 
-fn keyword<'t>(tokens: &'t [Token], at: usize) -> Option<&'t str> {
+fn keyword(tokens: &[Token], at: usize) -> Option<&str> {
     word(tokens.get(at)).filter(|word| KEYWORDS.contains(word) && begins_command(tokens, at))
 }
 
