@@ -84,7 +84,7 @@ fn at(tree: &Tree, path: &[u8]) -> Result<Option<Below>, FsError> {
     Ok(modes_at(tree, path)?.map(|(below, _)| below))
 }
 
-/// What is at `path`, and the mode that an archive without access lists gives it.
+/// The object at `path`, and its mode in an archive without access lists.
 fn modes_at(tree: &Tree, path: &[u8]) -> Result<Option<(Below, String)>, FsError> {
     let mut held = vec![];
     let found = walk(tree, path, &mut held).and_then(|found| {

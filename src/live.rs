@@ -204,14 +204,12 @@ impl Live {
         Ok(entry.ino)
     }
 
-    /// Makes or changes the directory at `path`. One that exists keeps its time.
+    /// Makes or changes the directory at `path`.
     pub fn put_directory(&self, path: &[u8], meta: &Meta, lay: Lay) -> Result<(), LiveError> {
-        let exists = self.stat(path, Follow::Yes)?.is_some();
         self.make_directories(path, lay)?;
         let resolved = self.tree.resolve(path, Follow::Yes).map_err(|e| at(path)(e.into()))?;
         let (ino, _) = resolved.existing().map_err(|e| at(path)(e.into()))?;
-        let mtime = meta.mtime.filter(|_| !exists);
-        self.set_meta(ino, &Meta { mtime, ..*meta }).map_err(|e| at(path)(e.into()))
+        self.set_meta(ino, meta).map_err(|e| at(path)(e.into()))
     }
 
     fn set_meta(&self, ino: Ino, meta: &Meta) -> Result<(), FsError> {

@@ -217,7 +217,7 @@ impl Root {
         self.serving.as_ref().map(Serving::faults)
     }
 
-    /// Which owners were shown inside as other ids, if there were any.
+    /// The owners that were shown inside as aliases, if there were any.
     pub fn foreign_owners(&self) -> Option<ForeignOwners> {
         self.serving.as_ref().and_then(|serving| serving.owners().foreign())
     }

@@ -68,7 +68,7 @@ impl SupervisedTree {
         SupervisedTree { report, ..self }
     }
 
-    /// With the owners that the mount shows: ids that processes name are of these.
+    /// Interprets the ids in calls as the mount shows them.
     #[must_use]
     pub fn with_owners(self, owners: Arc<Owners>) -> Self {
         SupervisedTree { owners: Some(owners), ..self }

@@ -173,7 +173,7 @@ fn owners_beyond_the_map_are_recorded() {
         assert_eq!(owner("srv/four"), (100_000, 7));
         let shown = if namespace { "60588:60598\n" } else { "100000:200000\n" };
         assert_eq!(lab.ok("cat /srv/shown"), shown);
-        // What copies an owner back gives the true one.
+        // Copying an owner back restores the true one.
         lab.ok("
             set -e
             cd /srv

@@ -69,8 +69,8 @@ pub struct HiddenXattrs {
 pub struct Delta {
     /// The entries, in tree order.
     pub entries: Vec<DeltaEntry>,
-    /// What was set of extended attributes that the tree does not show, where it is the only change
-    /// of an object: nothing that is made of the delta has it.
+    /// Attributes that were set although the tree does not show them, on objects without another
+    /// change. An archive of the delta does not hold them.
     pub hidden: Vec<HiddenXattrs>,
 }
 

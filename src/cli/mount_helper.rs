@@ -118,7 +118,7 @@ struct Request {
     options: MountOptions,
     upper_size: Option<u64>,
     offset: BaseOffset,
-    /// Something is mounted there, and gets other options.
+    /// Change the options of an existing mount.
     remount: bool,
     fake: bool,
 }
@@ -186,7 +186,7 @@ impl Request {
             ("ro", None) => self.options.read_only = true,
             ("rw", None) => self.options.read_only = false,
             ("remount", None) => self.remount = true,
-            // What the kernel tells of a mount, which mount(8) says again to change it.
+            // Options from /proc/mounts, which mount(8) repeats for a remount.
             ("user_id" | "group_id" | "max_read" | "blksize", Some(_)) => {}
             ("nosuid", None) => self.options.no_setuid = true,
             ("nodev", None) => self.options.no_devices = true,
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(images, ["base@32768", "over"].map(PathBuf::from));
         assert!(offset("here").unwrap_err().contains("32768"));
         assert!(parse(&["base"]).is_err());
-        // mount(8) says all options of the mount again.
+        // mount(8) repeats all options of the mount.
         let line = "rw,nosuid,relatime,user_id=0,group_id=0,allow_other,remount,ro";
         let request = parse(&["base", "/mnt", "-o", line]).unwrap();
         assert!(request.remount && request.options.read_only && request.options.no_setuid);

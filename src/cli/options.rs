@@ -258,7 +258,7 @@ pub(super) fn warn(warnings: &[Warning]) {
     }
 }
 
-/// Tells of owners that were shown inside as other ids.
+/// Warns of owners that were shown inside as aliases.
 pub(super) fn warn_of_owners(owners: Option<ForeignOwners>) {
     let Some(owners) = owners else { return };
     let pair = |of: fn((u32, u32)) -> u32| match (owners.user, owners.group) {
@@ -268,22 +268,23 @@ pub(super) fn warn_of_owners(owners: Option<ForeignOwners>) {
         (None, None) => String::new(),
     };
     let (truth, shown) = (pair(|(truth, _)| truth), pair(|(_, shown)| shown));
-    let path =
-        owners.path.as_deref().map_or("an object".into(), |path| format!("/{}", escape(path)));
+    let first = owners.path.as_deref();
+    let first = first.map_or(String::new(), |path| format!(" (first at /{})", escape(path)));
     let max = owners.max;
     let widen = match widening_command(max, owners.highest) {
-        Some(command) => format!("to show it truly, as root: {command}"),
-        None => "no range of subordinate ids is wide enough to show it truly".to_owned(),
+        Some(command) => format!("to map them, as root: {command}"),
+        None => "there is no free range of subordinate ids that is large enough".to_owned(),
     };
     say(&format!(
-        "warning: {path}: the owner {truth} is above {max}, the last id of your range, and was \
-         shown inside as {shown}; what is sealed has {truth}, but archives and lists that programs \
-         made inside have {shown}; {widen}"
+        "warning: owners such as {truth}{first} are above your subordinate range, which ends at \
+         {max}, so programs inside saw aliases such as {shown}; the archive has the true owners, \
+         but files that programs wrote with numbers of owners, such as tar archives, have the \
+         aliases; {widen}"
     ));
     if owners.overflowed {
         say(
-            "warning: more such owners than could be told apart were shown as 65534; giving files \
-             to 65534 failed with EOVERFLOW",
+            "warning: there were more such owners than aliases: the others were shown as 65534, and \
+             giving files to 65534 failed with EOVERFLOW",
         );
     }
 }

@@ -94,8 +94,8 @@ fn ids() -> Finding {
     let least = uids.max().min(gids.max());
     if least < ENOUGH {
         let says = format!(
-            "{least} ids: owners above {least} are shown inside as other ids, so programs with \
-             users of their own may fail"
+            "{least} ids: owners above {least} are shown inside as aliases, and processes cannot \
+             run as such users"
         );
         let note = Finding { state: State::Note, ..finding(Ok(says)) };
         let more = ENOUGH + 1;
@@ -106,8 +106,8 @@ fn ids() -> Finding {
             ));
     }
     finding(Ok(format!(
-        "{} users, {} groups, and they can be used; owners above {least} are shown inside as other \
-         ids",
+        "{} users, {} groups, and they can be used; owners above {least} are shown inside as \
+         aliases",
         uids.max(),
         gids.max()
     )))

@@ -247,7 +247,7 @@ impl Filesystem for Adapter {
         let true_uid = uid.map(|uid| self.view.true_user(uid));
         let true_gid = gid.map(|gid| self.view.true_group(gid));
         let (Some(true_uid), Some(true_gid)) = (transposed(true_uid), transposed(true_gid)) else {
-            // More owners do not fit than there are stand-ins: this is one of several.
+            // Several owners are shown as this id, because the aliases ran out.
             return reply.error(Errno::EOVERFLOW);
         };
         let set = SetAttr {
@@ -687,7 +687,7 @@ impl Filesystem for Adapter {
     }
 }
 
-/// What is to be set, unless it cannot be known.
+/// An optional id that may be ambiguous: `None` when it is.
 fn transposed(id: Option<Option<u32>>) -> Option<Option<u32>> {
     match id {
         Some(None) => None,

@@ -6,8 +6,8 @@
 //! - `allocator`: memory that goes back to the system.
 //! - `faults`: what went wrong, for whoever asks afterwards.
 //! - `idle`: how the thread that reads the device waits for the next request.
-//! - `owners`: ids for the owners that do not fit into the mount's user namespace.
-//! - `setcap`: capabilities that the output cannot hold, and scripts with a way out.
+//! - `owners`: aliases for the owners that the mount's user namespace does not map.
+//! - `setcap`: which capabilities that the output cannot hold are refused.
 //! - `workers`: threads for the reads that have to decode first.
 //!
 //! Invariants:

@@ -1,16 +1,15 @@
-//! Owners that have no id in a mount's user namespace, and the ids that stand in for them.
+//! Aliases: ids of a mount's user namespace for the owners that the namespace does not map.
 //!
-//! The kernel shows an owner that its user namespace does not map as 65534, and a program that
-//! copies such an owner back (`cp -a`, `sed -i`, `tar -xp`, dpkg with a configuration file) would
-//! make 65534 of it for good. So each of these owners gets an id that the namespace does map and
-//! that the image does not use, its *stand-in*. The tree and what is sealed from it keep the true
-//! owner.
+//! The kernel shows such an owner as 65534, and a program that copies it back (`cp -a`, `sed -i`,
+//! `tar -xp`, dpkg with a configuration file) makes the object belong to 65534 for good. So each of
+//! these owners gets an id that the namespace maps and that the image does not use. The tree and
+//! the archives keep the true owner.
 //!
 //! Invariants:
-//! - At any time true ids and shown ids correspond one to one: an owner that is shown as another id
-//!   is the only one that is shown so, and a stand-in that comes back is the owner it stands for.
-//! - An id never changes its meaning: one that was shown as itself is no stand-in later.
-//! - Where no stand-in is left, an owner is shown as 65534, and nothing is given to 65534 any more.
+//! - True ids and shown ids correspond one to one at any time, so an alias in a request always
+//!   means the owner that it was given to.
+//! - An id keeps its meaning: one that was shown for an owner of that id never becomes an alias.
+//! - When no alias is left, further owners are shown as 65534, and requests that name 65534 fail.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -19,21 +18,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fs_model::{Ino, Tree};
 use parking_lot::Mutex;
 
-/// The kernel's own overflow id: the owner of what no id of the namespace owns.
+/// The kernel's overflow id, which it shows for owners that a namespace does not map.
 const OVERFLOW_ID: u32 = 65534;
-/// The ids between systemd's users of containers and its dynamic ones: unused, as its list of user
-/// and group ids says (<https://systemd.io/UIDS-GIDS>).
+/// A range that systemd reserves for no purpose, between the users of containers and the dynamic
+/// users (<https://systemd.io/UIDS-GIDS>).
 const UNASSIGNED: Range<u32> = 60_578..61_184;
 
-/// The stand-ins of one mount.
+/// The aliases of one mount.
 #[derive(Debug)]
 pub struct Owners {
     max: u32,
-    /// Where stand-ins are taken from.
+    /// The ids that can become aliases.
     reserve: Range<u32>,
     users: Mutex<Table>,
     groups: Mutex<Table>,
-    /// A stand-in was given, and no path is known yet.
+    /// The first alias was given, and the path is not recorded yet.
     is_new: AtomicBool,
     path: Mutex<Option<Vec<u8>>>,
 }
@@ -42,28 +41,28 @@ pub struct Owners {
 struct Table {
     shown: HashMap<u32, u32>,
     truth: HashMap<u32, u32>,
-    /// Ids of the reserve that are owners themselves.
+    /// Ids of the reserve that own objects themselves.
     used: HashSet<u32>,
-    /// How many owners have been shown as [`OVERFLOW_ID`], at least.
+    /// An owner was shown as [`OVERFLOW_ID`].
     overflowed: bool,
     first: Option<(u32, u32)>,
     highest: u32,
 }
 
-/// What has to be said of a mount's stand-ins.
+/// A summary of the owners that a mount showed as other ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignOwners {
     /// The first object that has such an owner, from the root without a leading slash.
     pub path: Option<Vec<u8>>,
-    /// The first user and what was shown for it.
+    /// The first such user, and its alias.
     pub user: Option<(u32, u32)>,
-    /// The first group and what was shown for it.
+    /// The first such group, and its alias.
     pub group: Option<(u32, u32)>,
     /// The largest id that the namespace maps.
     pub max: u32,
-    /// The largest user and the largest group that it does not.
+    /// The largest such user and group.
     pub highest: (u32, u32),
-    /// There were more than stand-ins.
+    /// There were more owners than aliases.
     pub overflowed: bool,
 }
 
@@ -86,22 +85,22 @@ impl Owners {
         }
     }
 
-    /// What the mount shows for the true user `id`.
+    /// The id that the mount shows for the true user `id`.
     pub(super) fn shown_user(&self, id: u32) -> u32 {
         self.shown(&self.users, id)
     }
 
-    /// What the mount shows for the true group `id`.
+    /// The id that the mount shows for the true group `id`.
     pub(super) fn shown_group(&self, id: u32) -> u32 {
         self.shown(&self.groups, id)
     }
 
-    /// The true user that `id` names inside; `None` where that cannot be known.
+    /// The true user that `id` means inside; `None` when it is ambiguous.
     pub fn true_user(&self, id: u32) -> Option<u32> {
         self.truth(&self.users, id)
     }
 
-    /// The true group that `id` names inside; `None` where that cannot be known.
+    /// The true group that `id` means inside; `None` when it is ambiguous.
     pub fn true_group(&self, id: u32) -> Option<u32> {
         self.truth(&self.groups, id)
     }
@@ -119,15 +118,15 @@ impl Owners {
             return id;
         }
         let free = |id: &u32| !table.truth.contains_key(id) && !table.used.contains(id);
-        // Where it can be, the same owner has the same stand-in in each run: programs may write it
-        // into files.
+        // Programs may write an alias into files, so an owner has the same one in each run, unless
+        // that is in use.
         let first = self.reserve.start + id % self.reserve.len().max(1) as u32;
-        let stand_in = (first..self.reserve.end).chain(self.reserve.start..first).find(free);
-        let shown = stand_in.unwrap_or(OVERFLOW_ID.min(self.max));
-        match stand_in {
-            Some(stand_in) => {
-                table.truth.insert(stand_in, id);
-                table.shown.insert(id, stand_in);
+        let alias = (first..self.reserve.end).chain(self.reserve.start..first).find(free);
+        let shown = alias.unwrap_or(OVERFLOW_ID.min(self.max));
+        match alias {
+            Some(alias) => {
+                table.truth.insert(alias, id);
+                table.shown.insert(id, alias);
             }
             None => table.overflowed = true,
         }
@@ -154,8 +153,8 @@ impl Owners {
         (!overflow || !table.overflowed).then_some(id)
     }
 
-    /// Takes note of where the first stand-in was shown: at `ino`, or in it. Not to be called while
-    /// the tree is locked.
+    /// Records the path of `ino` if the first alias was just shown for it, or for an object in it.
+    /// Must not be called while the tree is locked.
     pub(super) fn note_path(&self, tree: &Tree, ino: Ino) {
         if self.is_new.load(Ordering::Relaxed) && self.is_new.swap(false, Ordering::Relaxed) {
             let path = tree.path_of(ino);
@@ -166,7 +165,7 @@ impl Owners {
         }
     }
 
-    /// What has to be said, if any owner was shown as another id.
+    /// The summary; `None` when all owners were shown as they are.
     pub fn foreign(&self) -> Option<ForeignOwners> {
         let (users, groups) = (self.users.lock(), self.groups.lock());
         if users.first.is_none() && groups.first.is_none() {
@@ -188,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stand_in_that_comes_back_is_the_owner_it_stands_for() {
+    fn an_alias_in_a_request_means_its_owner() {
         for max in [u32::MAX, 200_000, 65_536, 5_000, 1_000, 100] {
             let owners = Owners::new(max);
             // Owners that fit, some of them in the reserve, between some that do not.
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_fits_is_shown_as_it_is_unless_it_stands_for_another() {
+    fn an_owner_in_the_reserve_keeps_its_id_unless_that_is_an_alias() {
         let owners = Owners::new(65_536);
         assert_eq!(owners.shown_user(60_578), 60_578);
         assert_eq!(owners.shown_user(99_990), 60_579, "the first is in use");
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn more_owners_than_stand_ins_are_given_to_none() {
+    fn requests_that_name_65534_fail_when_aliases_run_out() {
         let owners = Owners::new(65_536);
         let count = UNASSIGNED.len() as u32;
         for id in 100_000..100_000 + count {
@@ -226,7 +225,7 @@ mod tests {
         }
         assert_eq!(owners.true_user(OVERFLOW_ID), Some(OVERFLOW_ID));
         assert_eq!(owners.shown_user(300_000), OVERFLOW_ID);
-        assert_eq!(owners.true_user(OVERFLOW_ID), None, "which one is meant?");
+        assert_eq!(owners.true_user(OVERFLOW_ID), None, "ambiguous");
         assert_eq!(owners.true_group(OVERFLOW_ID), Some(OVERFLOW_ID));
         let foreign = owners.foreign().unwrap();
         assert!(foreign.overflowed);
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_where_all_owners_fit() {
+    fn there_is_no_summary_when_all_owners_are_mapped() {
         let owners = Owners::new(65_536);
         owners.shown_user(60_600);
         owners.shown_group(65_536);

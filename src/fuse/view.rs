@@ -14,8 +14,8 @@ use super::owners::Owners;
 /// How a tree is shown through one mount.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    /// Ids above this one have no name in the mount's namespace, and are shown as
-    /// [others](super::owners). The tree and what is sealed from it keep the true ones.
+    /// The largest id that the mount's namespace maps. Owners above it are shown as
+    /// [aliases](super::owners); the tree keeps the true ones.
     pub max_id: u32,
     /// Show everything as owned by this user and group, and record what they own as root's: for a
     /// mount that has no id mapping and is theirs alone.
@@ -62,7 +62,7 @@ impl OwnedView {
         }
     }
 
-    /// The true user for the one that the kernel names; `None` where that cannot be known.
+    /// The true user for the id in a request; `None` when it is ambiguous.
     pub(super) fn true_user(&self, uid: u32) -> Option<u32> {
         match self.view.owner {
             Some((owner, _)) => Some(if uid == owner { 0 } else { uid }),
@@ -78,9 +78,9 @@ impl OwnedView {
         }
     }
 
-    /// The true owner of what a process makes that has these ids.
+    /// The true owner of a new object, from the ids of the process that creates it.
     pub(super) fn true_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
-        // A process with the overflow id is that user.
+        // A process can run as the overflow id itself.
         (self.true_user(uid).unwrap_or(uid), self.true_group(gid).unwrap_or(gid))
     }
 
@@ -94,9 +94,8 @@ impl OwnedView {
         list.with_ids(user, group).to_value().into()
     }
 
-    /// The true value of an extended attribute that the kernel sent. `None` for an access list that
-    /// names somebody who cannot be known, or the host's root in a mount in which its owner stands
-    /// for root.
+    /// The true value of an extended attribute that the kernel sent. `None` for an access list with
+    /// an ambiguous id, or with the host's root in a mount whose owner represents root.
     pub(super) fn true_value<'a>(&self, name: &[u8], value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let list = if acl::is_acl(name) { Acl::parse(value) } else { None };
         let Some(list) = list else { return Some(Cow::Borrowed(value)) };

@@ -118,7 +118,7 @@ impl HostMount {
         Ok(HostMount { fuse: fuse.into(), shared: true })
     }
 
-    /// Changes the options of what is mounted on `dir`, as `mount -i -o remount` does.
+    /// Changes the options of the mount on `dir`, as `mount -i -o remount` does.
     ///
     /// # Errors
     /// When nothing of overcoat is mounted there, or the caller is not root.

@@ -121,8 +121,8 @@ impl Privilege {
         !matches!(self, Privilege::Root)
     }
 
-    /// The largest user id that the kernel takes inside: larger ones can only be recorded, and are
-    /// to be shown as 65534.
+    /// The largest user id that the kernel accepts inside. Larger ones are recorded in the tree and
+    /// shown as aliases ([`Owners`](crate::fuse::Owners)).
     pub fn max_uid(&self) -> u32 {
         self.uids().max()
     }
@@ -177,9 +177,10 @@ pub(super) fn own_ids() -> Result<(IdMap, IdMap), Lack> {
     ))
 }
 
-/// The command that lets the calling user map the ids up to `user` and `group`, of which those up
-/// to `max` are mapped already. `None` where no range is free for so many.
-pub fn widening_command(max: u32, (user, group): (u32, u32)) -> Option<String> {
+/// The command that extends the calling user's subordinate ranges from the largest mapped id `max`
+/// to the user and the group `highest`. `None` when no free range is large enough.
+pub fn widening_command(max: u32, highest: (u32, u32)) -> Option<String> {
+    let (user, group) = highest;
     let uid = Uid::current();
     let name = User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);
     let mut command = "usermod".to_owned();

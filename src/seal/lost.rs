@@ -1,9 +1,9 @@
-//! What a format cannot hold of an object's extended attributes.
+//! Extended attributes that a format cannot hold.
 //!
 //! Invariants:
-//! - A mode is never wider than the rights that the object's access list gives: where the list is
-//!   lost, the group has what the list gives to the owning group.
-//! - Each attribute that is lost is in a warning.
+//! - A mode is never wider than the object's access list: when the list is lost, the group bits are
+//!   the rights of the owning group.
+//! - Each lost attribute is in a warning.
 
 use std::borrow::Cow;
 

@@ -226,8 +226,8 @@ fn on_the_same_terms(
     (truth, found)
 }
 
-/// A listing in which all owners are the same that do not fit into a namespace whose ids end at
-/// 65535, or that stand for such owners there.
+/// A listing with one owner for all that a namespace with ids up to 65535 does not map, and for
+/// their aliases.
 fn as_seen_by(who: Who, truth: &Listing) -> Listing {
     let mut seen = truth.clone();
     if who == Who::Unprivileged {

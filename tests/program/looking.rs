@@ -637,7 +637,7 @@ fn mount_and_fstab_know_the_type() {
     assert_eq!(fs::read(Path::new(mnt).join("etc/motd")).unwrap(), b"one\n2\nthree\n");
     fs::write(Path::new(mnt).join("new"), "x").unwrap();
     assert!(stage.sh("findmnt -no OPTIONS mnt").contains("nosuid"));
-    // Other options for what is mounted.
+    // A remount changes the options.
     mount(&["-o", "remount,ro", mnt]).ok();
     let refused = fs::write(Path::new(mnt).join("new"), "y").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));

@@ -12,7 +12,7 @@
 //! - Character devices 0:0 are whiteouts and `overlay.opaque` attributes make directories opaque,
 //!   as in an upper directory of overlayfs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -44,6 +44,8 @@ pub struct DirectoryLayer {
 struct State {
     nodes: Vec<Node>,
     by_identity: HashMap<Identity, u64>,
+    /// Objects that are known to have no extended attributes.
+    without_xattrs: HashSet<u64>,
     /// The last used is the last.
     open: Vec<(u64, bool, Arc<OwnedFd>)>,
 }
@@ -176,6 +178,9 @@ impl DirectoryLayer {
     }
 
     fn all_xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
+        if self.state.lock().without_xattrs.contains(&ino.0) {
+            return Ok(Vec::new());
+        }
         // A descriptor that only names the object works for all types, by way of /proc alone.
         let fd = self.object(ino, false)?;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -193,6 +198,9 @@ impl DirectoryLayer {
             Err(Errno::OPNOTSUPP) => Vec::new(),
             Err(errno) => return Err(self.failed(ino, errno)),
         };
+        if xattrs.is_empty() {
+            self.state.lock().without_xattrs.insert(ino.0);
+        }
         xattrs.sort();
         Ok(xattrs)
     }

@@ -1,18 +1,17 @@
-//! What kernel overlayfs writes into its upper directories besides files: attributes that say where
-//! an object's content or a directory's names really are.
+//! Attributes of kernel overlayfs that change the meaning of an object.
 //!
-//! [Opaque directories](super::Layer::is_opaque) are read. The others are not followed here, so a
-//! layer that has one is refused: without them a renamed directory would look empty, and a file
-//! whose mode changed would read as zeros.
+//! [Opaque directories](super::Layer::is_opaque) are supported. The other attributes refer to the
+//! layers below: without following them a renamed directory looks empty, and a file whose mode
+//! changed reads as zeros. A layer with one of them is refused.
 
 use std::sync::Arc;
 
 use crate::error::LayerError;
 
-/// Attributes, less the prefix, of which each says that an object is not what it looks like:
-/// `redirect_dir=on`, `metacopy=on`, and whiteouts that are files (Linux 6.7).
+/// The attributes that are not followed, without their prefix. The mount options `redirect_dir` and
+/// `metacopy` write the first two; Linux 6.7 and later write the third for whiteouts.
 const UNREAD: [&[u8]; 3] = [b"redirect", b"metacopy", b"whiteout"];
-/// Where overlayfs keeps its attributes, for root and for users.
+/// The prefixes of all attributes of overlayfs.
 pub(super) const PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Whether an attribute is one of those that are not followed.
@@ -47,7 +46,7 @@ mod tests {
             "trusted.overlay.origin",
             "trusted.overlay.impure",
             "user.redirect",
-            // As an overlayfs on an overlayfs stores another one's.
+            // The escaped attribute of a nested overlayfs.
             "trusted.overlay.overlay.redirect",
             "security.capability",
         ] {

@@ -178,7 +178,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Notes what was set of attributes that the tree does not show, on an object that is no entry.
+    /// Records the attributes that were set on an object without an entry, although the tree does
+    /// not show them.
     fn note_hidden(&mut self, path: &[u8], ino: Ino) -> Result<(), FsError> {
         let shown = self.tree.options.xattrs;
         let Some(inode) = self.state.inodes.get(&ino) else { return Ok(()) };

@@ -77,12 +77,12 @@ pub struct TreeOptions {
     pub xattrs: XattrSupport,
 }
 
-/// Which extended attributes a tree shows. They follow the output: what it cannot carry, the tree
-/// must not promise.
+/// Which extended attributes a tree shows: those that the output can hold, so that programs do not
+/// rely on others.
 ///
-/// Setting another one works, so that a program which insists on it does not fail: it is kept
-/// unseen, and [reported](crate::delta::Delta::hidden) as lost when the tree is sealed. An access
-/// list that is not shown makes a mode narrower, never wider: see [`Acl::plain_mode`].
+/// Setting another one succeeds, so that programs which insist on it do not fail. The tree keeps it
+/// to [report](crate::delta::Delta::hidden) the loss. An access list that is not shown makes a mode
+/// narrower, never wider: see [`Acl::plain_mode`].
 ///
 /// [`Acl::plain_mode`]: crate::acl::Acl::plain_mode
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,7 +123,7 @@ fn a_list_that_is_not_shown_makes_the_mode_narrower() {
 }
 
 #[test]
-fn what_was_set_and_is_not_shown_is_beside_the_delta() {
+fn an_attribute_that_is_not_shown_is_reported_beside_the_entries() {
     let layers = vec![Arc::new(base()) as Arc<dyn fs_model::layer::Layer>];
     let options = TreeOptions { upper_limit: Some(u64::MAX), xattrs: XattrSupport::None };
     let tree = Tree::new(layers, options).unwrap();

@@ -1,13 +1,11 @@
-//! Whether a capability that the output cannot hold is refused.
+//! Whether setting a capability that the output cannot hold is refused.
 //!
-//! A program that sets file capabilities in a root whose output has none is usually answered that it
-//! has done so, and the loss is reported when the root is sealed: a program that insists, such as rpm
-//! or a script of a package, does not end the build. But some scripts make a file set-user-id where
-//! `setcap` fails, and then the file works on the machine, which is worth more than a warning. Such a
-//! script has to see the failure.
+//! It usually succeeds, and the loss is reported when the root is sealed, so that rpm and scripts of
+//! packages which require it do not end the build. But some scripts make a file set-user-id when
+//! `setcap` fails, and that file works on the machine. For such a script `setcap` has to fail.
 //!
-//! So `setcap` is refused when the shell that runs it has a script with such a way out
-//! ([`script`]). Everything that cannot be found out counts as no way out.
+//! So the script of the shell that runs `setcap` is searched for such a fallback ([`script`]).
+//! Without a readable script, or for another program than `setcap`, there is none.
 
 mod script;
 
@@ -21,7 +19,7 @@ use fs_model::{Ino, Tree};
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 const SHELLS: [&str; 7] = ["sh", "dash", "bash", "ash", "busybox", "ksh", "zsh"];
 
-/// Whether the process `pid`, which is setting capabilities, has a way out where that fails.
+/// Whether the process `pid`, which sets capabilities, runs in a script with a fallback.
 pub(super) fn has_fallback(tree: &Tree, pid: u32) -> bool {
     if name(pid).as_deref() != Some("setcap") {
         return false;
@@ -44,7 +42,7 @@ fn name(pid: u32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
-/// Whether the process is a shell, by its program: the name of a process is that of its script.
+/// Whether the program of the process is a shell. (The process name is the name of the script.)
 fn is_shell(pid: u32) -> bool {
     let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { return false };
     let name = program.file_name().and_then(|name| name.to_str());
@@ -64,7 +62,7 @@ fn arguments(pid: u32) -> Option<Vec<String>> {
     Some(text.trim_end_matches('\0').split('\0').map(str::to_owned).collect())
 }
 
-/// Where a shell reads its commands.
+/// The source of a shell's commands.
 #[derive(Debug, PartialEq, Eq)]
 enum Source<'a> {
     Text(&'a str),
@@ -72,7 +70,7 @@ enum Source<'a> {
     Input,
 }
 
-/// Where a shell with these arguments reads its commands.
+/// The source of the commands of a shell with these arguments.
 fn source(argv: &[String]) -> Source<'_> {
     let mut arguments = argv.iter().skip(1).map(String::as_str);
     let mut is_text = false;
@@ -136,7 +134,7 @@ fn script_file(tree: &Tree, shell: u32, path: Option<&str>) -> Option<String> {
         text.truncate(length);
     } else {
         let path = format!("/proc/{shell}/fd/{fd}");
-        // Reading a pipe would take from the shell what it wants to read.
+        // Reading a pipe would consume the input of the shell.
         if !fs::metadata(&path).ok()?.is_file() {
             return None;
         }
@@ -146,7 +144,7 @@ fn script_file(tree: &Tree, shell: u32, path: Option<&str>) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Whether a mount of a process is one of FUSE, which is then taken for the root's.
+/// Whether a mount of a process is a FUSE mount, and so the root.
 fn is_fuse(mountinfo: &[u8], mount: u64) -> Option<bool> {
     let lines = mountinfo.split(|&byte| byte == b'\n');
     let line = lines

@@ -1,4 +1,4 @@
-//! Whether a shell script has a way out for a `setcap` that fails: a branch that sets the set-user-id
+//! Whether a shell script has a fallback for a failing `setcap`: a branch that sets the set-user-id
 //! bit instead.
 //!
 //! Debian's packages of `ping`, `arping`, `mtr`, `fping`, `dumpcap` and others do one of these:
@@ -9,12 +9,12 @@
 //! setcap cap_sys_ptrace+ep apps.plugin || chmod 4754 apps.plugin
 //! ```
 //!
-//! The script is only split into words and operators. A form that is not found here counts as none:
-//! the capability is then accepted, and its loss reported.
+//! The script is only split into words and operators. An unknown form counts as no fallback: the
+//! capability is then accepted, and its loss is reported.
 
-/// The longest script that is looked at, in bytes.
+/// The longest script that is read, in bytes.
 pub(super) const MAX_SCRIPT: usize = 256 << 10;
-/// How many commands `setcap` of a script are looked at.
+/// How many `setcap` commands of a script are examined.
 const MAX_CALLS: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ const KEYWORDS: [&str; 15] = [
 /// Programs that run the command which follows them.
 const WRAPPERS: [&str; 6] = ["command", "exec", "env", "sudo", "nice", "eatmydata"];
 
-/// Whether the `setcap` that was started with the arguments `argv` has a way out in `script`.
+/// Whether the `setcap` with the arguments `argv` has a fallback in `script`.
 pub(super) fn has_fallback(script: &str, argv: &[&str]) -> bool {
     let tokens = split(script);
     let calls = (0..tokens.len()).filter(|&at| is_setcap(&tokens, at)).take(MAX_CALLS);
@@ -73,7 +73,7 @@ fn split(script: &str) -> Vec<Token> {
                 }
             }
             '$' if rest.peek() == Some(&'(') => {
-                // A substitution is a part of the word, and nothing that is run is looked for in it.
+                // A substitution is a part of the word. Commands in it are not examined.
                 let quoted = word.get_or_insert_default();
                 quoted.push('$');
                 let mut depth = 0;
@@ -157,7 +157,7 @@ fn word(token: Option<&Token>) -> Option<&str> {
     }
 }
 
-fn keyword<'t>(tokens: &'t [Token], at: usize) -> Option<&'t str> {
+fn keyword(tokens: &[Token], at: usize) -> Option<&str> {
     word(tokens.get(at)).filter(|word| KEYWORDS.contains(word) && begins_command(tokens, at))
 }
 
@@ -194,8 +194,7 @@ fn is_setcap(tokens: &[Token], at: usize) -> bool {
     named && begins_command(tokens, at)
 }
 
-/// Whether a command may have been started with these arguments: what is not written out may be
-/// anything.
+/// Whether a command can have these arguments. A word with an expansion matches anything.
 fn may_be(command: &[Token], argv: &[&str]) -> bool {
     let words: Vec<&str> = command.iter().map_while(|token| word(Some(token))).collect();
     let is_open = |word: &str| word.contains(['$', '`', '*', '?', '[', '~']);
@@ -205,11 +204,11 @@ fn may_be(command: &[Token], argv: &[&str]) -> bool {
     words.get(1..) == argv.get(1..)
 }
 
-/// The tokens of what is run when the command at `at` fails and its caller asks about that.
+/// The tokens that run when the command at `at` fails, if the script tests its status.
 fn failing_branch(tokens: &[Token], at: usize) -> Option<&[Token]> {
     let end = (at..tokens.len()).find(|&i| matches!(tokens[i], Token::Operator(_)))?;
     let mut i = end;
-    // Of a list of commands that are run one if the other succeeds: the way out of all of them.
+    // `a && b || c`: the last command is for both.
     while tokens.get(i) == Some(&Token::Operator("&&")) {
         i = (i + 1..tokens.len()).find(|&i| matches!(tokens[i], Token::Operator(_)))?;
     }
@@ -220,7 +219,7 @@ fn failing_branch(tokens: &[Token], at: usize) -> Option<&[Token]> {
         let negated = (condition + 1..at).any(|i| keyword(tokens, i) == Some("!"));
         return branch(tokens, end, if negated { "then" } else { "else" });
     }
-    // The status of a command that nothing asks about by itself.
+    // `setcap …; if [ $? -ne 0 ]; …`
     let next = (end..tokens.len()).find(|&i| matches!(tokens[i], Token::Word(_)))?;
     let mut asked = tokens[next..].iter().map_while(|token| word(Some(token)));
     asked.any(|word| word.contains("$?")).then(|| match keyword(tokens, next) {
@@ -229,7 +228,7 @@ fn failing_branch(tokens: &[Token], at: usize) -> Option<&[Token]> {
     })
 }
 
-/// The `if` or `elif` whose condition the command at `at` is a part of.
+/// The `if` or `elif` with the command at `at` in its condition.
 fn condition(tokens: &[Token], at: usize) -> Option<usize> {
     let mut depth = 0;
     for i in (0..at).rev() {
@@ -244,7 +243,7 @@ fn condition(tokens: &[Token], at: usize) -> Option<usize> {
     None
 }
 
-/// How much deeper compound commands nest behind the token.
+/// The change of the nesting depth after the token.
 fn nesting(tokens: &[Token], at: usize) -> i32 {
     match (keyword(tokens, at), &tokens[at]) {
         (Some("if" | "while" | "until" | "for" | "case" | "{"), _) => 1,
@@ -255,7 +254,7 @@ fn nesting(tokens: &[Token], at: usize) -> i32 {
     }
 }
 
-/// Where the compound command that begins at `at` ends.
+/// The end of the compound command that begins at `at`.
 fn closing(tokens: &[Token], at: usize) -> Option<usize> {
     let mut depth = 0;
     (at..tokens.len()).find(|&i| {
@@ -264,7 +263,7 @@ fn closing(tokens: &[Token], at: usize) -> Option<usize> {
     })
 }
 
-/// The branch `which` of an `if` in whose condition `from` lies.
+/// The branch `which` of the `if` with `from` in its condition.
 fn branch<'t>(tokens: &'t [Token], from: usize, which: &str) -> Option<&'t [Token]> {
     let mut depth = 0;
     let mut begin = None;
@@ -274,7 +273,7 @@ fn branch<'t>(tokens: &'t [Token], from: usize, which: &str) -> Option<&'t [Toke
         {
             match begin {
                 Some(begin) => return Some(&tokens[begin..i]),
-                // `elif` is a branch for what fails, too.
+                // `elif` also runs when the condition fails.
                 None if keyword == which || keyword == "elif" && which == "else" => {
                     begin = Some(i + 1);
                 }
@@ -310,7 +309,7 @@ fn list(tokens: &[Token], at: usize) -> &[Token] {
     &tokens[begin..end.unwrap_or(tokens.len())]
 }
 
-/// Whether commands set the set-user-id or set-group-id bit of something, and go on.
+/// Whether commands set a set-user-id or set-group-id bit, and the script continues.
 fn sets_user_id(commands: &[Token]) -> bool {
     let mut sets = false;
     for (at, token) in commands.iter().enumerate() {
@@ -354,10 +353,9 @@ mod tests {
         has_fallback(script, &["setcap", "cap_net_raw+ep", "/usr/bin/tool"])
     }
 
-    /// As packages of Debian 12 have them: iputils-ping, mtr-tiny, wireshark-common, netdata-core
-    /// and fping.
+    /// From packages of Debian 12: iputils-ping, mtr-tiny, wireshark-common, netdata-core, fping.
     #[test]
-    fn maintainer_scripts_of_debian_have_a_way_out() {
+    fn fallbacks_of_debian_maintainer_scripts_are_found() {
         for script in [
             "set -e\nPROGRAM=$(dpkg-divert --truename /bin/ping)\nif [ \"$1\" = configure ]; then\n\
              # If we have setcap installed\nif command -v setcap > /dev/null; then\n\
@@ -384,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn ways_out_are_found_in_other_forms() {
+    fn fallbacks_in_other_forms_are_found() {
         for script in [
             "setcap cap_net_raw+ep /usr/bin/tool || chmod u+s /usr/bin/tool",
             "/sbin/setcap cap_net_raw+ep /usr/bin/tool 2>/dev/null || { echo no; chmod 04755 t; }",
@@ -403,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_insists_has_no_way_out() {
+    fn scripts_that_require_setcap_have_no_fallback() {
         for script in [
             "",
             "set -e\nsetcap cap_net_raw+ep /usr/bin/tool\n",
@@ -426,7 +424,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_looked_at_without_a_panic(text in "([a-z]{1,6}|if|then|else|fi|setcap|chmod|u\\+s|\\||&|;|\\(|\\)|\\{|\\}|!|'|\"|\\\\|\\$|<<E|\n| ){0,60}") {
+        fn any_text_is_examined_without_a_panic(text in "([a-z]{1,6}|if|then|else|fi|setcap|chmod|u\\+s|\\||&|;|\\(|\\)|\\{|\\}|!|'|\"|\\\\|\\$|<<E|\n| ){0,60}") {
             let _ = fallback(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! Looking through a directory for what kernel overlayfs wrote there.
+//! The search of a directory for marks of kernel overlayfs.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -9,15 +9,17 @@ use super::{DirectoryLayer, whole};
 use crate::error::LayerError;
 use crate::layer::overlayfs;
 
-/// The longest path that is looked at, in bytes.
+/// The longest path that is searched, in bytes.
 const PATH_MAX: usize = 4096;
 
 impl DirectoryLayer {
-    /// Refuses a directory with attributes of overlayfs that are not followed. Whoever cannot read
-    /// the attributes of root gets the path of a whiteout that another user made, if there is one:
-    /// who made that may have made directories opaque, too, which do not look so.
+    /// Refuses a directory with attributes of overlayfs that are not followed.
     ///
-    /// What cannot be read now is an error when it is asked for.
+    /// Returns the path of a whiteout that another user made, if the caller cannot read the
+    /// attributes of root: the same user may have made directories opaque, and the caller sees
+    /// these directories merged.
+    ///
+    /// Files that cannot be read are skipped. Reading them later reports the error.
     ///
     /// # Errors
     /// [`LayerErrorKind::Unsupported`](crate::error::LayerErrorKind::Unsupported).
@@ -59,7 +61,7 @@ impl DirectoryLayer {
         Ok(hint)
     }
 
-    /// Opens a directory below this one; no link is followed on the way.
+    /// Opens a directory below this one, without following symbolic links.
     fn open_inside(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = if path.is_empty() { &b"."[..] } else { path };

@@ -11,7 +11,6 @@
 use std::ops::Range;
 
 use super::SquashfsLayer;
-use super::image::most_metadata;
 use super::metadata::{Cursor, Place};
 use crate::attr::FileType;
 use crate::error::LayerError;
@@ -21,9 +20,9 @@ use crate::layer::{Layer, LayerEntry, LayerIno, Xattr, overlayfs};
 const OUT_OF_LINE: u16 = 0x100;
 /// The most bytes of a value (`XATTR_SIZE_MAX`).
 const VALUE_LIMIT: u32 = 65536;
-/// The fewest bytes of an attribute in the table: type, length of its name, a name, a length.
-const MIN_ENTRY_BYTES: u64 = 9;
-/// How many objects are looked at, at the most, to name the one that has an attribute.
+/// The most bytes of names and values that are searched for attributes of overlayfs.
+const MAX_SEARCHED_BYTES: usize = 64 << 20;
+/// The most objects that are examined to find the path of one with an attribute.
 const MAX_OBJECTS: u64 = 1 << 22;
 /// The longest path that is named, in bytes.
 const PATH_MAX: usize = 4096;
@@ -141,17 +140,12 @@ impl SquashfsLayer {
         if self.superblock.xattr_table.is_none() {
             return Ok(None);
         }
-        // In a sound image no attribute is in two sets. In another one they may all be in all.
-        let mut left = None;
+        // The sets of a damaged image may overlap.
+        let mut left = MAX_SEARCHED_BYTES;
         for index in 0..self.tables.xattrs(&self.metadata, &self.superblock)? {
             let (place, table) = self.tables.xattr(&self.metadata, &self.superblock, index)?;
-            let left = left.get_or_insert_with(|| most_metadata(&table) / MIN_ENTRY_BYTES);
             let mut cursor = self.xattr_cursor(&table, place.reference)?;
             for _ in 0..place.count {
-                *left = match left.checked_sub(1) {
-                    Some(left) => left,
-                    None => return Ok(None),
-                };
                 let (kind, len) = (cursor.u16()?, cursor.u16()?);
                 let prefix: &[u8] = if kind & 0xff == 0 { b"user." } else { b"trusted." };
                 let mut name = prefix.to_vec();
@@ -162,6 +156,10 @@ impl SquashfsLayer {
                 }
                 let len = self.value_len(self.root(), &mut cursor)?;
                 cursor.read(&mut vec![0; len as usize])?;
+                left = match left.checked_sub(name.len() + len as usize) {
+                    Some(left) => left,
+                    None => return Ok(None),
+                };
             }
         }
         Ok(None)
