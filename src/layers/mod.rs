@@ -160,9 +160,10 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
         let layer = DirectoryLayer::open(path)?;
         if let Some(whiteout) = layer.check_marks()? {
             tracing::warn!(
-                "{name}: {whiteout} is a deletion that another user made, maybe by overlayfs; \
-                 without root it cannot be read which directories hide those of the layers below \
-                 (trusted.overlay.opaque): they are shown merged; run this as root to be sure"
+                "{}: {whiteout} is a whiteout of another user, perhaps from overlayfs; only root can \
+                 read which directories are opaque (trusted.overlay.opaque), so they are shown \
+                 merged with those of the layers below; run this as root to be sure",
+                path.display()
             );
         }
         return Ok((Arc::new(layer), None));
