@@ -202,12 +202,12 @@ impl Root {
         Ok(self.sandbox()?.show(&shown.hostname, &shown.files)?)
     }
 
-    /// Variables for commands that say where lent files are.
+    /// Variables for commands, with the paths of lent files.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.loans.lock().environment().to_vec()
     }
 
-    /// What the user should know of the lent files before the first command runs.
+    /// Warnings about lent files for the user, before the first command runs.
     pub fn warnings(&self) -> Vec<String> {
         self.loans.lock().warnings().to_vec()
     }

@@ -149,7 +149,7 @@ impl SealArgs {
     }
 }
 
-/// Adds the variables that say where the root's lent files are.
+/// Adds the variables with the paths of the root's lent files.
 pub(super) fn add_environment(environment: &mut Vec<(OsString, OsString)>, root: &Root) {
     environment.extend(root.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
 }

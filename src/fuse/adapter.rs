@@ -80,7 +80,7 @@ impl Adapter {
         Adapter { tree, view, workers, watch, faults, held: HighWater::default(), bell }
     }
 
-    /// Runs the bell's action, and then answers that there is no such name. The answer is not
+    /// Runs the bell's action, and then answers with `ENOENT`. The answer is not
     /// remembered: the next look-up rings again.
     fn ring(&self, reply: ReplyEntry) {
         let bell = self.bell.clone();

@@ -48,7 +48,7 @@ use workers::Workers;
 /// [`Serving::on_bell`], and is answered when that has ended.
 pub const BELL: &str = ".overcoat-bell";
 
-/// What looking up [`BELL`] does.
+/// The action that a look-up of [`BELL`] runs.
 type BellAction = Box<dyn Fn() + Send + Sync>;
 
 /// A mount that is being served by threads of this process.

@@ -1,4 +1,4 @@
-//! What a lent file contains: the image's own lines and those of the host.
+//! The content of a lent file, made of the image's own lines and those of the host.
 
 use super::marks::Block;
 

@@ -34,7 +34,7 @@ pub(super) const BUNDLE_VARIABLES: [&str; 10] = [
     "NIX_SSL_CERT_FILE",
 ];
 
-/// Where Java programs are told which trust store to use.
+/// The variable that names the trust store of Java programs.
 pub(super) const JAVA_OPTIONS: &str = "JAVA_TOOL_OPTIONS";
 const JAVA_TRUST_STORE: &str = "-Djavax.net.ssl.trustStore=";
 
@@ -49,7 +49,7 @@ pub struct Host {
 /// The host's name servers and where it looks for short names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolver {
-    /// The lines of `resolv.conf` that say how to resolve a name.
+    /// The `nameserver` and `options` lines of `resolv.conf`.
     pub(super) lines: Vec<String>,
     /// The domains in which short names are looked up, separated by spaces.
     pub(super) search: Option<String>,
@@ -220,7 +220,7 @@ impl AptSetting {
         format!("{} \"{}\";", self.key, self.value)
     }
 
-    /// Whether the setting says which proxy is used, for one host or for all.
+    /// Whether the setting names a proxy, for one host or for all.
     pub(super) fn is_proxy(&self) -> bool {
         self.key.split("::").skip(1).any(|part| part.to_ascii_lowercase().starts_with("proxy"))
     }
@@ -236,7 +236,7 @@ impl AptSetting {
 /// Everything about a way to fetch is the host's: proxies, time-outs, certificates.
 const APT_METHODS: [&str; 4] = ["http", "https", "ftp", "socks"];
 
-/// And so is what it takes for a valid answer: a mirror's snapshot, a clock that is off.
+/// Settings that depend on the host's mirrors and clock.
 const APT_SINGLE: [&str; 11] = [
     "Retries",
     "ForceIPv4",

@@ -2,23 +2,23 @@
 //!
 //! A program may copy a lent file by its content (`cp`, `sed -i`, `resolvconf`'s backup). The copy
 //! belongs to the image, the lent lines do not: they differ from host to host. So each lent file
-//! has its lines between two marks, which are comments in its format, and in what was copied the
-//! lines are replaced by those that the image's own file had there. The marks are numbered, so that
+//! has its lines between two marks, which are comments in its format, and in copies the lines are
+//! replaced by those that the image's own file had there. The marks are numbered, so that
 //! each copy gets the lines that the file had when it was lent.
 
 use memchr::memmem;
 
 const BEGIN: &str = "overcoat: the following lines are shown during the build only";
 const END: &str = "overcoat: the lines above are shown during the build only";
-/// What both marks contain.
+/// The text that both marks contain.
 const MARK: &[u8] = b"shown during the build only";
 
 /// Lines that are lent, with their marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Block {
-    /// What a lent file contains.
+    /// The lines in the lent file, with their marks.
     pub(super) shown: Vec<u8>,
-    /// What the image's own file contains in its place.
+    /// The lines of the image's own file that they replace.
     pub(super) own: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn is_marked(content: &[u8]) -> bool {
     memmem::find(content, MARK).is_some()
 }
 
-/// What became of a file from which lent lines were taken.
+/// The result of taking lent lines out of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cleaned {
     /// It has none.

@@ -53,7 +53,7 @@ struct File {
     mode: u16,
     lines: Lines,
     laid: Option<Laid>,
-    /// What is lent in a file system of the sandbox's own, for this host name.
+    /// The content that is lent in one of the sandbox's own file systems, and the host name in it.
     mounted: Option<(String, Vec<u8>)>,
 }
 
@@ -64,7 +64,8 @@ enum Lines {
     Instead(&'static str, Vec<u8>),
     Policy,
     Hosts,
-    /// A bundle of certificates. Only where the image has a bundle, if `own` says so.
+    /// A bundle of certificates. It is lent only over a bundle of the image, or only where the image
+    /// does not have one.
     Bundle {
         host: Vec<u8>,
         only_existing: bool,
@@ -81,7 +82,7 @@ struct Laid {
     hostname: String,
 }
 
-/// What the sandbox itself has to show after the files were lent.
+/// The host name and the files that the sandbox itself shows, beside the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// The host name.
@@ -105,7 +106,8 @@ pub struct Loans {
 }
 
 impl Loans {
-    /// What this host lends a root of `plan`, whose packages may be fetched through `apt_proxy`.
+    /// Collects the files that this host lends to a root of `plan`. Packages are fetched through
+    /// `apt_proxy`, if there is one, instead of the host's proxies.
     ///
     /// # Errors
     /// A file of the sandbox's own that cannot be put into the tree.
@@ -193,7 +195,7 @@ impl Loans {
         &self.environment
     }
 
-    /// What the user should know before the first command runs.
+    /// Warnings for the user, before the first command runs.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -234,8 +236,7 @@ impl Loans {
     }
 
     /// Takes the lent lines out of the files that programs copied them into. Returns warnings about
-    /// files of which it could not restore what the image would have had, and about files that
-    /// contain a value of the host, such as the address of a name server.
+    /// files that it could not restore, and about files that contain a value of the host, such as the address of a name server.
     ///
     /// # Errors
     /// A layer that cannot be read.

@@ -2,7 +2,7 @@
 //!
 //! apt runs such a program for each host that it fetches from, with a URL as its argument. The
 //! program prints a proxy, or `DIRECT` (apt.conf(5), apt-transport-http(1)). It is not in the
-//! image, so it is run here and what it prints is passed on.
+//! image, so it runs here and its answer is passed on.
 
 use std::collections::BTreeMap;
 use std::io::Read;

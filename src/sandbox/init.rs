@@ -226,7 +226,7 @@ fn serve_request(
 }
 
 /// Changes the host name and writes the files that the daemon asks for. A file that cannot be
-/// written is left out: a program that needs it says so.
+/// written is left out.
 fn show(file: OwnedFd, root: BorrowedFd<'_>) {
     let mut bytes = Vec::new();
     if File::from(file).read_to_end(&mut bytes).is_err() {

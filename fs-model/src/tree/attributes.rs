@@ -38,7 +38,7 @@ pub struct SetAttr {
     pub atime: Option<Time>,
     /// Time of the last change of the content; a change of size sets it to now when it is absent.
     pub mtime: Option<Time>,
-    /// Whether the times are the time of the call: the caller says that it uses the file.
+    /// Whether the times are the time of the call, as `touch` without a time sets them.
     pub is_touch: bool,
 }
 

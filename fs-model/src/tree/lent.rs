@@ -35,7 +35,7 @@ pub(super) struct Loan {
 
 impl Tree {
     /// Lends a file with `content` at `name`, over a regular file or nothing. It has the attributes
-    /// of the file that it covers, and may be executed if `mode` says so.
+    /// of the file that it covers, and may be executed if `mode` has that bit.
     ///
     /// # Errors
     /// [`FsError::Busy`] when something else than a regular file with one name is there, or a scratch
@@ -82,7 +82,7 @@ impl Tree {
         Ok(entry.ino)
     }
 
-    /// Ends the loan at `name` if the lent file `ino` is still there: what it covers shows again.
+    /// Ends the loan at `name` if the lent file `ino` is still there: the covered file shows again.
     /// Returns whether it was there.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Tree {
         self.state.lock().loan(ino).is_some()
     }
 
-    /// What `name` is without scratch entries, with a reference: the image's own object.
+    /// The image's own object at `name`, which a scratch entry may cover, with a reference.
     ///
     /// # Errors
     /// A layer that cannot be read; a `parent` that is not a directory.

@@ -397,7 +397,7 @@ impl Model {
         Ok(id)
     }
 
-    /// Where an unchanged lent file is, and what it covers.
+    /// The place of an unchanged lent file, and the object that it covers.
     fn loan(&self, id: Id) -> Option<(Id, Vec<u8>, Option<Id>)> {
         self.lent.get(&id)?;
         self.objects.iter().enumerate().find_map(|(dir, object)| {
