@@ -160,7 +160,8 @@ impl Supervised for SupervisedTree {
         (self.report)(&format!(
             "warning: the device {path} is recorded for the image, but nothing can open it during a \
              build without root; if a program has to, run `mount --bind /dev/{name} {path}` before, \
-             and `umount {path}` after"
+             and `umount {path}` after; a program that makes and opens it itself (debootstrap) needs \
+             a build as root, mmdebstrap does not"
         ));
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use fs_model::Ino;
+use fs_model::delta::{Change, Delta, DeltaEntry};
 use fs_model::tree::XattrSupport;
 pub(super) use provisioners::image::manifest_path;
 use provisioners::image::{ImageLocation, parse_size};
@@ -15,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 use super::progress::SealProgress;
 use super::{Failure, print, say};
 use crate::below::{Beneath, beneath};
-use crate::fuse::ForeignOwners;
+use crate::fuse::{ForeignOwners, OVERFLOW_ID};
 use crate::root::{Finished, Root, RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network, widening_command};
 use crate::seal::manifest::hex;
@@ -226,6 +227,7 @@ impl Outputs {
         super::say_warnings(&finished.clean_copies()?);
         let Finished { tree, layers, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
+        warn_of_copied_owners(&delta);
         let wanted = self.0.iter().any(|sealing| sealing.manifest.is_some());
         let beneath = if wanted { beneath(&delta, tree.layers())? } else { Beneath::new() };
         let info = ManifestInfo { layers, beneath };
@@ -256,6 +258,30 @@ pub(super) fn warn(warnings: &[Warning]) {
     if warnings.len() > SHOWN {
         say(&format!("…and {} more warnings; -v shows all", warnings.len() - SHOWN));
     }
+}
+
+/// Warns about new files of the user 65534 in a build without root: a copy of a file of the host
+/// gets this owner.
+fn warn_of_copied_owners(delta: &Delta) {
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let is_copy = |entry: &&DeltaEntry| {
+        let object = entry.object.filter(|_| entry.change == Change::Added);
+        object.is_some_and(|object| object.attr.uid == OVERFLOW_ID)
+    };
+    let mut copies = delta.entries.iter().filter(is_copy);
+    let Some(first) = copies.next() else { return };
+    let others = match copies.count() {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    say(&format!(
+        "warning: /{}{others}: the owner is 65534 (nobody); without root, programs inside see this \
+         owner on files of the host (--bind, /proc, /sys) and give it to copies; if that is wrong, \
+         copy without the owner (cp without -a) or set it",
+        escape(&first.path)
+    ));
 }
 
 /// Warns of owners that were shown inside as aliases.

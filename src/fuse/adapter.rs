@@ -30,6 +30,7 @@ use super::allocator::{HighWater, give_back};
 use super::errno::errno_of;
 use super::faults::Faults;
 use super::idle::Watch;
+use super::owners::OVERFLOW_ID;
 use super::setcap;
 use super::view::{OwnedView, file_type, sent_time};
 use super::workers::Workers;
@@ -119,6 +120,22 @@ impl Adapter {
         if self.held.has_fallen(self.tree.usage().used) {
             self.workers.run(give_back);
         }
+    }
+
+    /// The owner that a device gets. The devices in the sandbox's `/dev` are the host's, and without
+    /// root their owner is shown as the overflow id: a copy of one is root's, as with root.
+    fn owner_of_copied_device(
+        &self,
+        ino: Ino,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> (Option<u32>, Option<u32>) {
+        let is_overflow = |id: Option<u32>| id == Some(OVERFLOW_ID);
+        let is_copy = self.view.view.unprivileged
+            && (is_overflow(uid) || is_overflow(gid))
+            && self.tree.attr(ino).is_ok_and(|attr| attr.kind.is_device());
+        let owner = |id: Option<u32>| if is_copy && is_overflow(id) { Some(0) } else { id };
+        (owner(uid), owner(gid))
     }
 
     /// Takes the setgid bit off a file whose group an unprivileged caller is not in, as setting a
@@ -244,6 +261,7 @@ impl Filesystem for Adapter {
         let truncated = size.is_some() && (self.view.view.unprivileged || req.uid() != 0);
         // Nor does it say whether the kernel means setgid where the group may not execute.
         let by_user = (size.is_some() || nothing) && req.uid() != 0;
+        let (uid, gid) = self.owner_of_copied_device(Ino(ino.0), uid, gid);
         let true_uid = uid.map(|uid| self.view.true_user(uid));
         let true_gid = gid.map(|gid| self.view.true_group(gid));
         let (Some(true_uid), Some(true_gid)) = (transposed(true_uid), transposed(true_gid)) else {

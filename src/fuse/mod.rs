@@ -36,7 +36,7 @@ use fuser::{Config, Notifier, Session, SessionACL};
 pub use allocator::settle_allocator;
 pub use errno::errno_of;
 pub use faults::Faults;
-pub use owners::{ForeignOwners, Owners};
+pub use owners::{ForeignOwners, OVERFLOW_ID, Owners};
 pub use view::View;
 
 use adapter::Adapter;

@@ -15,7 +15,7 @@ use super::owners::Owners;
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     /// The largest id that the mount's namespace maps. Owners above it are shown as
-    /// [aliases](super::owners); the tree keeps the true ones.
+    /// aliases; the tree keeps the true ones.
     pub max_id: u32,
     /// Show everything as owned by this user and group, and record what they own as root's: for a
     /// mount that has no id mapping and is theirs alone.

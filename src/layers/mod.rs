@@ -158,11 +158,12 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
     let name = path.to_string_lossy();
     if path.is_dir() {
         let layer = DirectoryLayer::open(path)?;
-        if let Some(whiteout) = layer.check_marks()? {
+        if let Some(found) = layer.check_marks()? {
             tracing::warn!(
-                "{}: {whiteout} is a whiteout of another user, perhaps from overlayfs; only root can \
-                 read which directories are opaque (trusted.overlay.opaque), so they are shown \
-                 merged with those of the layers below; run this as root to be sure",
+                "{}: {found} is a whiteout or a file without data of another user, perhaps from \
+                 overlayfs; only root can read the attributes by which overlayfs hides directories \
+                 and finds data (trusted.overlay.*), so this layer may be shown wrongly; run this \
+                 as root to be sure",
                 path.display()
             );
         }

@@ -36,10 +36,33 @@ fn behind(number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
     Lent { content, block }
 }
 
+/// The answer of systemd-detect-virt in a container. Hooks of kernels and boot loaders ask this
+/// program, and leave the hardware alone in a container.
+const DETECT_VIRT: &[u8] = b"quiet= vm=
+for option; do
+  case $option in
+  -q | --quiet) quiet=y ;;
+  -v | --vm) vm=y ;;
+  -r | --chroot) exit 0 ;;
+  --private-users) exit 1 ;;
+  esac
+done
+[ \"$vm\" ] && { [ \"$quiet\" ] || echo none; exit 1; }
+[ \"$quiet\" ] || echo container-other
+";
+
 /// A program that says that no service may be started, as `invoke-rc.d` asks it.
 pub(super) fn policy(number: usize, own: Option<&[u8]>) -> Lent {
-    const BODY: &[u8] = b"exit 101\n";
-    let mut lent = instead("#", number, BODY, own);
+    program(number, b"exit 101\n", own)
+}
+
+/// The program `systemd-detect-virt` for an image that does not have it.
+pub(super) fn detect_virt(number: usize) -> Lent {
+    program(number, DETECT_VIRT, None)
+}
+
+fn program(number: usize, body: &[u8], own: Option<&[u8]>) -> Lent {
+    let mut lent = instead("#", number, body, own);
     let shebang = b"#!/bin/sh\n";
     lent.block.shown.splice(..0, shebang.iter().copied());
     lent.content.splice(..0, shebang.iter().copied());

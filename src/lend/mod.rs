@@ -63,6 +63,8 @@ enum Lines {
     /// The whole file, whose comments begin so.
     Instead(&'static str, Vec<u8>),
     Policy,
+    /// A program that says that this is a container, where the image does not have it.
+    DetectVirt,
     Hosts,
     /// A bundle of certificates. It is lent only over a bundle of the image, or only where the image
     /// does not have one.
@@ -125,6 +127,7 @@ impl Loans {
             warnings: Vec::new(),
         };
         loans.add("/usr/sbin/policy-rc.d", 0o755, Lines::Policy);
+        loans.add("/usr/bin/systemd-detect-virt", 0o755, Lines::DetectVirt);
         loans.add("/etc/hosts", 0o644, Lines::Hosts);
         if plan.network == Network::Host {
             loans.warnings = host.resolve_proxies(&sources(live)?);
@@ -337,6 +340,8 @@ impl File {
         match &self.lines {
             Lines::Instead(comment, lines) => Some(content::instead(comment, number, lines, own)),
             Lines::Policy => Some(content::policy(number, own)),
+            Lines::DetectVirt if own.is_some() => None,
+            Lines::DetectVirt => Some(content::detect_virt(number)),
             Lines::Hosts => content::hosts(number, hostname, own),
             Lines::Bundle { only_existing: true, .. } if own.is_none() => None,
             Lines::Bundle { only_missing: true, .. } if own.is_some() => None,

@@ -368,6 +368,38 @@ fn each_task_of_a_role_finds_the_name_servers_of_the_host() {
 }
 
 #[test]
+fn an_image_without_systemd_is_a_container_to_those_who_ask() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let ask = "[ $(systemd-detect-virt) = container-other ] && systemd-detect-virt -q --container
+               ! systemd-detect-virt --vm >/dev/null && systemd-detect-virt -r";
+    let own = "echo '#!/bin/sh' >/usr/bin/systemd-detect-virt";
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "", &[ask, own, "systemd-detect-virt"]);
+        finished.ok();
+        assert_eq!(content(&stage, &overlay, "usr/bin/systemd-detect-virt"), "#!/bin/sh\n");
+    }
+}
+
+#[test]
+fn copies_of_the_devices_of_the_host_belong_to_root() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    for who in EVERYBODY {
+        let script = "cp -a /dev/null /srv/null; tar -C /dev -c zero | tar -C /srv -xp
+                      cp -a /proc/version /srv/version";
+        let (overlay, finished) = build(&stage, who, "", &[script]);
+        let list = stage.sh(&format!("gzip -dc '{}' | cpio -itvn --quiet", overlay.display()));
+        for name in ["null", "zero"] {
+            let line = list.lines().find(|line| line.ends_with(name)).unwrap();
+            let owner: Vec<&str> = line.split_whitespace().skip(2).take(2).collect();
+            assert_eq!(owner, ["0", "0"], "{list}");
+        }
+        let finished = finished.ok();
+        let warned = finished.stderr.contains("warning: /srv/version: the owner is 65534");
+        assert_eq!(warned, who == Who::Unprivileged, "{}", finished.stderr);
+    }
+}
+
+#[test]
 fn a_file_that_is_only_lent_is_in_no_overlay() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     for who in EVERYBODY {

@@ -12,7 +12,9 @@
 //!   nothing is covered, a change of mode or owner ends the loan as one of the content does; one of
 //!   the times alone does not, unless the file is touched: programs set the times of all files that
 //!   they find.
-//! - Removing, replacing or renaming a lent file does so to the covered file.
+//! - Removing, replacing or renaming a lent file does so to the covered file. A link to a lent file
+//!   ends the loan, or is a scratch entry if nothing is covered: dpkg links a file before it replaces
+//!   it.
 //! - A lent file covers a regular file with one name, or nothing.
 
 use std::sync::Arc;
@@ -165,7 +167,7 @@ impl State {
         let Some(Loan { dir, name }) = self.loan(ino) else { return Ok(()) };
         let covered = self.covered(tree, dir, &name)?;
         let lent = self.upper_always(tree, ino)?;
-        let body = match covered {
+        let mut body = match covered {
             Some(target) => {
                 let own = self.upper_always(tree, target.ino)?;
                 let body = own.body.read();
@@ -184,6 +186,8 @@ impl State {
         self.put(tree, dir, &name, Slot::Present(target))?;
         {
             let mut to = lent.body.write();
+            // Links to it are scratch entries.
+            body.nlink = to.nlink;
             to.release(&tree.space);
             tree.space.charge_always(body.charged());
             *to = body;
@@ -240,14 +244,27 @@ impl State {
         is_there.then_some(loan)
     }
 
-    /// Refuses a lent file that covers nothing: the image has no such file.
-    pub(super) fn check_covers(&mut self, tree: &Tree, ino: Ino) -> Result<(), FsError> {
-        match self.loan(ino) {
-            Some(loan) if self.covered(tree, loan.dir, &loan.name)?.is_none() => {
-                Err(FsError::NotPermitted)
-            }
-            _ => Ok(()),
+    /// Prepares a link at the free `name` to the object `ino`: takes over a lent file. If it covers
+    /// nothing, the link is made here, as a scratch entry.
+    pub(super) fn link_lent(
+        &mut self,
+        tree: &Tree,
+        ino: Ino,
+        dir: Ino,
+        name: &[u8],
+    ) -> Result<Option<Entry>, FsError> {
+        let Some(loan) = self.loan(ino) else { return Ok(None) };
+        if self.covered(tree, loan.dir, &loan.name)?.is_some() {
+            self.take_over(tree, ino)?;
+            return Ok(None);
         }
+        let shown = Target { ino, kind: FileType::Regular };
+        let is_whiteout = self.dir(&tree.stack, dir)?.changes.get(name).is_some();
+        let beneath = if is_whiteout { Beneath::Absent } else { Beneath::Layers };
+        let inode = self.upper_always(tree, ino)?;
+        self.put(tree, dir, name, Slot::Scratch(Box::new(Scratch { shown, beneath })))?;
+        inode.body.write().nlink += 1;
+        self.entry(&tree.stack, dir, shown).map(Some)
     }
 
     /// [Takes over](Self::take_over) a lent file that covers a file of the image.
@@ -261,9 +278,11 @@ impl State {
     }
 
     /// Keeps the place of a lent file that was renamed.
-    pub(super) fn loan_moved(&mut self, ino: Ino, dir: Ino, name: &[u8]) {
-        if let Some(loan) = self.loans.get_mut(&ino) {
-            *loan = Loan { dir, name: name.into() };
+    pub(super) fn loan_moved(&mut self, ino: Ino, from: (Ino, &[u8]), to: (Ino, &[u8])) {
+        if let Some(loan) = self.loans.get_mut(&ino)
+            && (loan.dir, &*loan.name) == from
+        {
+            *loan = Loan { dir: to.0, name: to.1.into() };
         }
     }
 }

@@ -155,15 +155,15 @@ impl Tree {
     /// Gives the object `ino` one more name.
     ///
     /// # Errors
-    /// [`FsError::NotPermitted`] for a directory, and for a lent file that covers nothing: the image
-    /// has no such file.
+    /// [`FsError::NotPermitted`] for a directory.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
         state.check_free(self, parent, name)?;
-        state.check_covers(self, ino)?;
-        state.take_over(self, ino)?;
+        if let Some(entry) = state.link_lent(self, ino, parent, name)? {
+            return Ok(entry);
+        }
         let inode = state.upper(self, ino)?;
         if inode.kind == FileType::Directory {
             return Err(FsError::NotPermitted);

@@ -83,8 +83,8 @@ pub(crate) struct Model {
     /// The objects as the layers have them.
     pub(crate) pristine: Vec<Object>,
     pub(crate) xattrs: bool,
-    /// Lent files that were not changed.
-    lent: BTreeSet<Id>,
+    /// Lent files that were not changed, and where they were lent.
+    lent: BTreeMap<Id, (Id, Vec<u8>)>,
 }
 
 impl Model {
@@ -92,7 +92,7 @@ impl Model {
     pub(crate) fn of_layers(layers: &[MemoryLayer], xattrs: bool) -> Model {
         let mut root = new_object(&NewNode::directory(0o755, 0, 0), ROOT);
         (root.mtime, root.atime) = (Some(Time::from_secs(0)), Some(Time::from_secs(0)));
-        let (pristine, lent) = (Vec::new(), BTreeSet::new());
+        let (pristine, lent) = (Vec::new(), BTreeMap::new());
         let mut model = Model { objects: vec![root], pristine, xattrs, lent };
         for (index, layer) in layers.iter().enumerate() {
             let mut links = HashMap::new();
@@ -245,7 +245,11 @@ impl Model {
     pub(crate) fn link(&mut self, id: Id, dir: Id, name: &[u8]) -> Result<Id, FsError> {
         self.check_free(dir, name)?;
         if self.loan(id).is_some_and(|(_, _, covered)| covered.is_none()) {
-            return Err(FsError::NotPermitted);
+            self.objects[id].nlink += 1;
+            let truth = self.truth(dir, name);
+            let link = Name { truth, scratch: Some(id) };
+            self.objects[dir].names.insert(name.to_vec(), link);
+            return Ok(id);
         }
         self.check_take_over(id)?;
         match &self.objects[id] {
@@ -362,6 +366,9 @@ impl Model {
             && [Some(id), beneath[0]].into_iter().flatten().all(|id| !self.objects[id].is_dir());
         self.set(dir, name, target.filter(|_| mode == RenameMode::Exchange));
         self.set(to_dir, to_name, Some(id));
+        if self.lent.get(&id).is_some_and(|place| *place == (dir, name.to_vec())) {
+            self.lent.insert(id, (to_dir, to_name.to_vec()));
+        }
         if along {
             let name = Name { truth: beneath[0], scratch: Some(id) };
             self.objects[to_dir].names.insert(to_name.to_vec(), name);
@@ -399,16 +406,14 @@ impl Model {
 
     /// The place of an unchanged lent file, and the object that it covers.
     fn loan(&self, id: Id) -> Option<(Id, Vec<u8>, Option<Id>)> {
-        self.lent.get(&id)?;
-        self.objects.iter().enumerate().find_map(|(dir, object)| {
-            let (name, n) = object.names.iter().find(|(_, n)| n.scratch == Some(id))?;
-            Some((dir, name.clone(), n.truth))
-        })
+        let (dir, name) = self.lent.get(&id)?;
+        let there = self.objects[*dir].names.get(name).filter(|n| n.scratch == Some(id))?;
+        Some((*dir, name.clone(), there.truth))
     }
 
     pub(crate) fn loans(&self) -> Vec<(Id, Id, Vec<u8>)> {
         let loan = |&id: &Id| self.loan(id).map(|(dir, name, _)| (id, dir, name));
-        self.lent.iter().filter_map(loan).collect()
+        self.lent.keys().filter_map(loan).collect()
     }
 
     /// A lent file whose covered file has other names cannot become that file.
@@ -425,12 +430,13 @@ impl Model {
         self.lent.remove(&id);
         let before = self.objects[id].clone();
         self.objects[id] = match covered {
-            Some(covered) => Object { nlink: 1, parent: dir, ..self.objects[covered].clone() },
+            Some(covered) => Object { parent: dir, ..self.objects[covered].clone() },
             None => {
                 let node = NewNode::file(before.mode, before.uid, before.gid);
                 new_object(&node, dir)
             }
         };
+        self.objects[id].nlink = before.nlink;
         self.objects[dir].names.insert(name, Name { truth: Some(id), scratch: None });
         match covered {
             Some(covered) => self.drop_name(covered),
@@ -461,7 +467,7 @@ impl Model {
         };
         let id = self.lay_scratch(dir, name, &node)?;
         self.objects[id].content = content.to_vec();
-        self.lent.insert(id);
+        self.lent.insert(id, (dir, name.to_vec()));
         Ok(id)
     }
 

@@ -373,8 +373,8 @@ fn what_a_build_recorded_is_not_computed_again() {
     std::fs::write(out.join("base.squashfs"), &content[..100_000]).unwrap();
     let etag = serving.get("/base.squashfs").header("etag").to_owned();
     assert_eq!(etag, format!("\"{}\"", hex(&content[..100_000])));
-    let log = serving.log();
-    assert!(log.contains("base.squashfs is not what the last finished build made"), "{log}");
+    let reported = "base.squashfs is not what the last finished build made";
+    crate::support::eventually(reported, || serving.log().contains(reported));
     serving.signal(Signal::SIGTERM);
     serving.end();
     let computed: Vec<&str> = built.lines().filter(|line| line.contains("its digest")).collect();

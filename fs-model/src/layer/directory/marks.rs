@@ -11,13 +11,15 @@ use crate::layer::overlayfs;
 
 /// The longest path that is searched, in bytes.
 const PATH_MAX: usize = 4096;
+/// Smaller files may be stored without a block of their own, in bytes.
+const MIN_WITHOUT_DATA: i64 = 4096;
 
 impl DirectoryLayer {
     /// Refuses a directory with attributes of overlayfs that are not followed.
     ///
-    /// Returns the path of a whiteout that another user made, if the caller cannot read the
-    /// attributes of root: the same user may have made directories opaque, and the caller sees
-    /// these directories merged.
+    /// Returns the path of a whiteout or of a large file without data that another user made, if the
+    /// caller cannot read the attributes of root: overlayfs may have written them, and the same user
+    /// may have made directories opaque.
     ///
     /// Files that cannot be read are skipped. Reading them later reports the error.
     ///
@@ -40,14 +42,20 @@ impl DirectoryLayer {
                 let separator: &[u8] = if dir.is_empty() { b"" } else { b"/" };
                 let path = [&dir[..], separator, name].concat();
                 let mut kind = entry.file_type();
-                if matches!(kind, FileType::Unknown | FileType::CharacterDevice) {
+                let unread = !us.is_root() && hint.is_none();
+                if matches!(kind, FileType::Unknown | FileType::CharacterDevice)
+                    || kind == FileType::RegularFile && unread
+                {
                     let Ok(stat) = rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) else {
                         continue;
                     };
                     kind = FileType::from_raw_mode(stat.st_mode);
                     let is_whiteout = kind == FileType::CharacterDevice && stat.st_rdev == 0;
-                    if is_whiteout && !us.is_root() && stat.st_uid != us.as_raw() && hint.is_none()
-                    {
+                    // A file whose attributes alone were copied up (metacopy).
+                    let is_empty = kind == FileType::RegularFile
+                        && stat.st_size >= MIN_WITHOUT_DATA
+                        && stat.st_blocks == 0;
+                    if (is_whiteout || is_empty) && unread && stat.st_uid != us.as_raw() {
                         hint = Some(String::from_utf8_lossy(&path).into_owned());
                     }
                 }

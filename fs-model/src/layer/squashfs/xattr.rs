@@ -104,14 +104,14 @@ impl SquashfsLayer {
         }
     }
 
-    /// See [`Layer::xattrs`](crate::layer::Layer::xattrs).
+    /// See [`Layer::xattrs`].
     pub(super) fn visible_xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
         let mut xattrs = self.all_xattrs(ino)?;
         xattrs.retain(|(name, _)| !overlayfs::PREFIXES.iter().any(|p| name.starts_with(p)));
         Ok(xattrs)
     }
 
-    /// See [`Layer::is_opaque`](crate::layer::Layer::is_opaque).
+    /// See [`Layer::is_opaque`].
     pub(super) fn has_opaque_mark(&self, ino: LayerIno) -> Result<bool, LayerError> {
         let xattrs = self.all_xattrs(ino)?;
         Ok(xattrs.iter().any(|(name, value)| OPAQUE.contains(&&**name) && **value == *b"y"))
