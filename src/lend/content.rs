@@ -14,26 +14,30 @@ pub(super) struct Lent {
 }
 
 /// `lines` in place of all that the image has.
-pub(super) fn instead(comment: &str, number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
-    let own = own.unwrap_or_default();
-    let block = Block::new(comment, number, lines, own);
-    let mut content = block.shown.clone();
+fn instead(number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
+    let mut block = Block::new("#", number, lines, own.is_some());
+    block.own = own.unwrap_or_default().to_vec();
     // The kernel notices that content is another one by its length.
-    if content.len() == own.len() {
-        content.push(b'\n');
+    if block.shown.len() == block.own.len() {
+        block = Block { own: block.own, ..Block::new("#", number, &[lines, b"\n"].concat(), true) };
     }
-    Lent { content, block }
+    Lent { content: block.shown.clone(), block }
 }
 
-/// `lines` behind what the image has.
-fn behind(number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
-    let block = Block::new("#", number, lines, b"");
-    let mut content = own.unwrap_or_default().to_vec();
-    if !content.is_empty() && !content.ends_with(b"\n") {
-        content.push(b'\n');
+/// `lines` in front of those that the image has.
+pub(super) fn in_front(number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
+    let block = Block::new("#", number, lines, own.is_some());
+    Lent { content: [&block.shown, own.unwrap_or_default()].concat(), block }
+}
+
+/// `lines` behind those that the image has. Comments begin with `comment`.
+pub(super) fn behind(comment: &str, number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
+    let mut block = Block::new(comment, number, lines, own.is_some());
+    let own = own.unwrap_or_default();
+    if !own.is_empty() && !own.ends_with(b"\n") {
+        block.shown.insert(0, b'\n');
     }
-    content.extend_from_slice(&block.shown);
-    Lent { content, block }
+    Lent { content: [own, &block.shown].concat(), block }
 }
 
 /// The answer of systemd-detect-virt in a container. Hooks of kernels and boot loaders ask this
@@ -62,7 +66,7 @@ pub(super) fn detect_virt(number: usize) -> Lent {
 }
 
 fn program(number: usize, body: &[u8], own: Option<&[u8]>) -> Lent {
-    let mut lent = instead("#", number, body, own);
+    let mut lent = instead(number, body, own);
     let shebang = b"#!/bin/sh\n";
     lent.block.shown.splice(..0, shebang.iter().copied());
     lent.content.splice(..0, shebang.iter().copied());
@@ -90,7 +94,7 @@ pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option
             None => lines.push_str(&format!("127.0.1.1\t{hostname}\n")),
         }
     }
-    (!lines.is_empty()).then(|| behind(number, lines.as_bytes(), own))
+    (!lines.is_empty()).then(|| behind("#", number, lines.as_bytes(), own))
 }
 
 /// A bundle with the certificates of `host` that the image does not have; `None` when it has all.
@@ -109,7 +113,7 @@ pub(super) fn bundle(number: usize, host: &[u8], own: Option<&[u8]>) -> Option<L
             seen.push(key);
         }
     }
-    (!lines.is_empty()).then(|| behind(number, lines.as_bytes(), own))
+    (!lines.is_empty()).then(|| behind("#", number, lines.as_bytes(), own))
 }
 
 /// The certificates in `text`, each with its first and last line.
@@ -166,8 +170,8 @@ mod tests {
 
     #[test]
     fn a_lent_file_never_has_the_length_of_the_own_one() {
-        let lent = instead("#", 0, b"x\n", None);
+        let lent = instead(0, b"x\n", None);
         let own = vec![b'y'; lent.content.len()];
-        assert_ne!(instead("#", 0, b"x\n", Some(&own)).content.len(), own.len());
+        assert_ne!(instead(0, b"x\n", Some(&own)).content.len(), own.len());
     }
 }

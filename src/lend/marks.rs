@@ -18,20 +18,24 @@ const MARK: &[u8] = b"shown during the build only";
 pub(super) struct Block {
     /// The lines in the lent file, with their marks.
     pub(super) shown: Vec<u8>,
-    /// The lines of the image's own file that they replace.
+    /// The lines between the marks.
+    pub(super) lines: Vec<u8>,
+    /// The content of the image's own file that they replace.
     pub(super) own: Vec<u8>,
+    /// Whether the image has a file of its own.
+    pub(super) is_over_file: bool,
 }
 
 impl Block {
-    /// The block of `lines`, whose marks are comments that begin with `comment`. It replaces `own`.
-    pub(super) fn new(comment: &str, number: usize, lines: &[u8], own: &[u8]) -> Self {
+    /// The block of `lines`, whose marks are comments that begin with `comment`.
+    pub(super) fn new(comment: &str, number: usize, lines: &[u8], is_over_file: bool) -> Self {
         let mut shown = format!("{comment} {BEGIN} ({number})\n").into_bytes();
         shown.extend_from_slice(lines);
         if !lines.is_empty() && !lines.ends_with(b"\n") {
             shown.push(b'\n');
         }
         shown.extend_from_slice(format!("{comment} {END} ({number})\n").as_bytes());
-        Block { shown, own: own.to_vec() }
+        Block { shown, lines: lines.to_vec(), own: Vec::new(), is_over_file }
     }
 }
 
@@ -50,6 +54,8 @@ pub(super) enum Cleaned {
     Untouched,
     /// It has this content without them.
     Text(Vec<u8>),
+    /// Nothing is left, and the image does not have the copied file.
+    Nothing,
     /// It has this content without them, but a program had changed them.
     Edited(Vec<u8>),
     /// It is not text, such as an archive: nothing can be taken out of it.
@@ -65,16 +71,22 @@ pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
         return Cleaned::Binary;
     }
     let mut text = content.to_vec();
+    let mut is_of_image = false;
     for block in blocks {
         let mut from = 0;
         while let Some(at) = memmem::find(&text[from..], &block.shown) {
             let at = from + at;
             text.splice(at..at + block.shown.len(), block.own.iter().copied());
             from = at + block.own.len();
+            is_of_image |= block.is_over_file;
         }
     }
     if !is_marked(&text) {
-        return Cleaned::Text(text);
+        return if text.is_empty() && !is_of_image {
+            Cleaned::Nothing
+        } else {
+            Cleaned::Text(text)
+        };
     }
     let is_lent = |line: &[u8]| {
         is_marked(line)
@@ -95,9 +107,10 @@ mod tests {
     use super::*;
 
     fn blocks() -> [Block; 2] {
+        let own = b"nameserver 10.0.0.1\n".to_vec();
         [
-            Block::new("#", 0, b"nameserver 192.0.2.1\n", b"nameserver 10.0.0.1\n"),
-            Block::new("#", 1, b"127.0.1.1\tnode", b""),
+            Block { own, ..Block::new("#", 0, b"nameserver 192.0.2.1\n", true) },
+            Block::new("#", 1, b"127.0.1.1\tnode", false),
         ]
     }
 
@@ -108,6 +121,7 @@ mod tests {
         let edited = [b"search lab\n", &resolv.shown[..], b"options edns0\n"].concat();
         let wanted = b"search lab\nnameserver 10.0.0.1\noptions edns0\n".to_vec();
         assert_eq!(clean(&edited, &blocks()), Cleaned::Text(wanted));
+        assert_eq!(clean(&hosts.shown, &blocks()), Cleaned::Nothing);
         let twice = [&hosts.shown[..], b"192.0.2.5 nfs\n", &hosts.shown].concat();
         assert_eq!(clean(&twice, &blocks()), Cleaned::Text(b"192.0.2.5 nfs\n".to_vec()));
     }

@@ -21,8 +21,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use fs_model::delta::Change;
 use fs_model::tree::{Follow, SetAttr};
 use fs_model::{FileType, FsError, Ino, Tree};
+use memchr::memmem;
 
 use self::content::Lent;
 pub use self::host::Host;
@@ -53,6 +55,8 @@ struct File {
     mode: u16,
     lines: Lines,
     laid: Option<Laid>,
+    /// The content of the image's own file when the file was lent last.
+    own: Vec<u8>,
     /// The content that is lent in one of the sandbox's own file systems, and the host name in it.
     mounted: Option<(String, Vec<u8>)>,
 }
@@ -60,8 +64,10 @@ struct File {
 /// The lines of a lent file.
 #[derive(Debug)]
 enum Lines {
-    /// The whole file, whose comments begin so.
-    Instead(&'static str, Vec<u8>),
+    /// The host's name servers, in front of those of the image.
+    Resolver(Vec<u8>),
+    /// The host's settings of apt, which win over those of the image.
+    Apt(Vec<u8>),
     Policy,
     /// A program that says that this is a container, where the image does not have it.
     DetectVirt,
@@ -133,20 +139,21 @@ impl Loans {
             loans.warnings = host.resolve_proxies(&sources(live)?);
             if let Some(resolver) = host.resolver() {
                 let lines = resolver.lines.join("\n").into_bytes();
-                loans.add("/etc/resolv.conf", 0o644, Lines::Instead("#", lines));
+                loans.add("/etc/resolv.conf", 0o644, Lines::Resolver(lines));
                 // A search domain in the file would become part of names that packages write down.
                 let search = resolver.search.map(|search| ("LOCALDOMAIN".to_owned(), search));
                 loans.environment.extend(search);
             }
             loans.lend_certificates(live, &host)?;
         }
+        // Of all settings apt reads those in this file last (apt.conf(5)).
         let conf = apt_conf(live, &host, plan.network)?;
-        loans.add("/etc/apt/apt.conf.d/zz-overcoat", 0o644, Lines::Instead("//", conf));
+        loans.add("/etc/apt/apt.conf", 0o644, Lines::Apt(conf));
         Ok(loans)
     }
 
     fn add(&mut self, path: &'static str, mode: u16, lines: Lines) {
-        self.files.push(File { path, mode, lines, laid: None, mounted: None });
+        self.files.push(File { path, mode, lines, laid: None, own: Vec::new(), mounted: None });
     }
 
     /// Lends the host's certificates: to all bundles of the image where the host trusts authorities
@@ -187,7 +194,9 @@ impl Loans {
                     break;
                 }
             }
-            let path = scratch(live, "ca-certificates.crt", &pem)?;
+            let block = Block::new("#", self.blocks.len(), &pem, false);
+            let path = scratch(live, "ca-certificates.crt", &block.shown)?;
+            self.blocks.push(block);
             self.environment.extend(named.into_iter().map(|n| (n.to_owned(), path.clone())));
         }
         Ok(())
@@ -211,7 +220,7 @@ impl Loans {
         let hostname = hostname(live)?;
         let mut shown = Shown { hostname: hostname.clone(), files: Vec::new() };
         for file in &mut self.files {
-            let path = match follow(live, file.path.as_bytes(), &self.mounts)? {
+            let path = match file.follow(live, &self.mounts)? {
                 Target::Tree(path) => path,
                 Target::Mount(path) => {
                     let known = file.mounted.take().filter(|(name, _)| *name == hostname);
@@ -250,31 +259,28 @@ impl Loans {
         for entry in &delta.entries {
             let Some(object) = entry.object else { continue };
             let size = object.attr.size;
-            if object.attr.kind != FileType::Regular || size == 0 || size > MAX_COPY {
+            if object.attr.kind != FileType::Regular || size == 0 {
                 continue;
             }
             let fail = |e: FsError| at(&entry.path, e);
+            let path = [b"/", &*entry.path].concat();
             if size > traces::MAX_TEXT && !has_mark(tree, object.ino, size).map_err(fail)? {
+                continue;
+            }
+            if size > MAX_COPY {
+                warnings.push(uncleaned(&entry.path));
                 continue;
             }
             let mut content = vec![0; size as usize];
             let len = tree.read(object.ino, 0, &mut content).map_err(fail)?;
             content.truncate(len);
-            let text = match marks::clean(&content, &self.blocks) {
-                Cleaned::Untouched => {
-                    let is_lent = self.files.iter().any(|f| f.path.as_bytes()[1..] == *entry.path);
-                    let found = self.traces.iter().filter(|_| !is_lent);
-                    warnings.extend(found.filter(|trace| trace.is_in(&content)).map(|trace| {
-                        format!(
-                            "/{}: it contains {}, {} of this host; another host would build \
-                             another image, unless a provisioner wrote it",
-                            escape(&entry.path),
-                            trace.value,
-                            trace.what
-                        )
-                    }));
+            let text = match self.clean_file(&path, &content, &mut warnings) {
+                Cleaned::Untouched => continue,
+                Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
+                    live.remove(&path)?;
                     continue;
                 }
+                Cleaned::Nothing => Vec::new(),
                 Cleaned::Text(text) => text,
                 Cleaned::Edited(text) => {
                     warnings.push(format!(
@@ -285,23 +291,10 @@ impl Loans {
                     text
                 }
                 Cleaned::Binary => {
-                    warnings.push(format!(
-                        "/{}: it contains a copy of a file that is shown during the build only, \
-                         with settings of this host; remove it, or make it in a way that leaves \
-                         out /etc/resolv.conf, /etc/hosts, /etc/apt/apt.conf.d/zz-overcoat and \
-                         the bundle of certificates",
-                        escape(&entry.path)
-                    ));
+                    warnings.push(uncleaned(&entry.path));
                     continue;
                 }
             };
-            let path = [b"/", &*entry.path].concat();
-            let is_new = entry.change == fs_model::delta::Change::Added;
-            if text.is_empty() && is_new && object.attr.nlink == 1 {
-                // A copy of a file that the image does not have.
-                live.remove(&path)?;
-                continue;
-            }
             let (mtime, atime) = (Some(object.attr.mtime), Some(object.attr.atime));
             let cut = SetAttr { size: Some(0), ..SetAttr::default() };
             tree.set_attr(object.ino, &cut).map_err(fail)?;
@@ -315,6 +308,16 @@ impl Loans {
         }
         Ok(warnings)
     }
+}
+
+/// The warning about a copy that cannot be cleaned.
+fn uncleaned(path: &[u8]) -> String {
+    format!(
+        "/{}: it contains a copy of a file that is shown during the build only, with settings of this \
+         host; remove it, or make it in a way that leaves out /etc/resolv.conf, /etc/hosts, \
+         /etc/apt/apt.conf and the bundle of certificates",
+        escape(path)
+    )
 }
 
 /// Whether a file contains a mark, in pieces: most files are too large to be a copy.
@@ -335,10 +338,61 @@ fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
     Ok(false)
 }
 
+impl Loans {
+    /// Cleans the content of the file at `path`, and reports values of the host in it.
+    fn clean_file(&self, path: &[u8], content: &[u8], warnings: &mut Vec<String>) -> Cleaned {
+        let cleaned = marks::clean(content, &self.blocks);
+        if cleaned != Cleaned::Untouched {
+            return cleaned;
+        }
+        if let Some(file) = self.files.iter().find(|file| file.path.as_bytes() == path) {
+            let Lines::Resolver(lines) = &file.lines else { return Cleaned::Untouched };
+            // All that was shown, without the marks.
+            let at = (!lines.is_empty()).then(|| memmem::find(content, lines)).flatten();
+            let Some(at) = at else { return Cleaned::Untouched };
+            if !file.own.is_empty() && memmem::find(content, file.own.trim_ascii_end()).is_some() {
+                let mut text = content.to_vec();
+                text.drain(at..(at + lines.len() + 1).min(content.len()));
+                return Cleaned::Text(text);
+            }
+            if content.trim_ascii() != lines.trim_ascii() || !file.own.is_empty() {
+                return Cleaned::Untouched;
+            }
+        }
+        let found = self.traces.iter().filter(|trace| trace.is_in(content));
+        warnings.extend(found.map(|trace| {
+            format!(
+                "{}: it contains {}, {} of this host; another host would build another image, \
+                 unless a provisioner wrote it",
+                escape(path),
+                trace.value,
+                trace.what
+            )
+        }));
+        Cleaned::Untouched
+    }
+}
+
 impl File {
+    /// Where the path leads. A link to what the sandbox shows of the host or the kernel, or in a
+    /// circle, is a place for the file itself.
+    fn follow(&self, live: &Live, mounts: &[PathBuf]) -> Result<Target, LiveError> {
+        let path = self.path.as_bytes();
+        let target = follow(live, path, mounts)?;
+        let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        match target {
+            Target::Nowhere => Ok(match follow(live, &path[..slash], mounts)? {
+                Target::Tree(dir) => Target::Tree([&dir, &path[slash..]].concat()),
+                target => target,
+            }),
+            target => Ok(target),
+        }
+    }
+
     fn lent(&self, number: usize, own: Option<&[u8]>, hostname: &str) -> Option<Lent> {
         match &self.lines {
-            Lines::Instead(comment, lines) => Some(content::instead(comment, number, lines, own)),
+            Lines::Resolver(lines) => Some(content::in_front(number, lines, own)),
+            Lines::Apt(lines) => Some(content::behind("//", number, lines, own)),
             Lines::Policy => Some(content::policy(number, own)),
             Lines::DetectVirt if own.is_some() => None,
             Lines::DetectVirt => Some(content::detect_virt(number)),
@@ -371,16 +425,21 @@ impl File {
         }
         let own = match live.stat(path, Follow::No)? {
             None => None,
-            Some((_, attr)) if attr.kind == FileType::Regular && attr.nlink == 1 => {
-                live.read(path)?
-            }
+            Some((_, attr)) if attr.kind == FileType::Regular => live.read(path)?,
+            // A link that leads to no place for the file.
+            Some((_, attr)) if attr.kind == FileType::Symlink => match self.lines {
+                Lines::DetectVirt => return Ok(None),
+                _ => None,
+            },
             Some(_) => return Ok(None),
         };
         // A step may have made the own file of the lent one, as `sed -i` does.
         let own = own.map(|own| match marks::clean(&own, blocks) {
             Cleaned::Text(text) | Cleaned::Edited(text) => text,
+            Cleaned::Nothing => Vec::new(),
             Cleaned::Untouched | Cleaned::Binary => own,
         });
+        self.own = own.clone().unwrap_or_default();
         let lent = self.lent(blocks.len(), own.as_deref(), hostname);
         let Some(lent) = lent else { return Ok(None) };
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);

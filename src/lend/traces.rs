@@ -57,7 +57,16 @@ pub(super) fn of_host(host: &Host) -> Vec<Trace> {
         let domains = resolver.search.iter().flat_map(|search| search.split_whitespace());
         traces.extend(domains.filter_map(|domain| Trace::new(domain, "a search domain")));
     }
-    let variables = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"];
+    let variables = [
+        "http_proxy",
+        "https_proxy",
+        "ftp_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "FTP_PROXY",
+        "ALL_PROXY",
+    ];
     let proxies = host.apt_settings().iter().filter(|s| s.is_proxy()).map(|s| s.value.as_str());
     for proxy in proxies.chain(variables.iter().filter_map(|name| host.variable(name))) {
         let authority = proxy.split("://").last().unwrap_or("").trim_end_matches('/');

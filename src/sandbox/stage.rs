@@ -58,6 +58,10 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
         sys::exit_now(1);
     }
     nix::unistd::sethostname(&plan.hostname).doing("setting the host name")?;
+    // The kernel's own value, instead of the host's NIS domain.
+    rustix::system::setdomainname(b"(none)")
+        .map_err(io::Error::from)
+        .doing("setting the domain name")?;
     if plan.network == Network::None {
         sys::loopback_up().doing("setting up the loopback interface")?;
     }

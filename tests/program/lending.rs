@@ -81,6 +81,7 @@ with open('/etc/hosts', 'r+') as file:
     file.write(text + '192.0.2.6 six\\n')
     file.truncate()
 \"",
+        "exec 3<>/etc/hosts; cat <&3 >/dev/null; echo '192.0.2.65 more' >&3",
         "exec 3>>/etc/hosts; echo '192.0.2.7 seven' >&3; grep -q seven /etc/hosts
          echo '192.0.2.8 eight' >&3; grep -q eight /etc/hosts",
         "chmod 640 /etc/hosts; chown 3:4 /etc/hosts",
@@ -88,7 +89,7 @@ with open('/etc/hosts', 'r+') as file:
         "echo 'nameserver 10.0.0.53' >>/etc/resolv.conf; touch -d '2001-02-03 UTC' /etc/resolv.conf",
         "echo '#!/bin/sh' >/usr/sbin/policy-rc.d",
         "truncate -s 9 /usr/sbin/policy-rc.d",
-        "echo '// site' >>/etc/apt/apt.conf.d/zz-overcoat",
+        "echo '// site' >>/etc/apt/apt.conf",
         "echo '# site' >>/etc/ssl/certs/ca-certificates.crt",
     ];
     for who in EVERYBODY {
@@ -96,12 +97,13 @@ with open('/etc/hosts', 'r+') as file:
         let finished = finished.ok();
         assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
         let hosts = "127.0.0.1 localhost\n192.0.2.1 uno\n192.0.2.2 two\n192.0.2.3 three\n\
-                     192.0.2.4 four\n192.0.2.5 five\n192.0.2.6 six\n192.0.2.7 seven\n\
+                     192.0.2.4 four\n192.0.2.5 five\n192.0.2.6 six\n192.0.2.65 more\n\
+                     192.0.2.7 seven\n\
                      192.0.2.8 eight\n";
         assert_eq!(content(&stage, &overlay, "etc/hosts"), hosts);
         assert_eq!(content(&stage, &overlay, "etc/resolv.conf"), "nameserver 10.0.0.53\n");
         assert_eq!(content(&stage, &overlay, "usr/sbin/policy-rc.d"), "#!/bin/sh");
-        assert_eq!(content(&stage, &overlay, "etc/apt/apt.conf.d/zz-overcoat"), "// site\n");
+        assert_eq!(content(&stage, &overlay, "etc/apt/apt.conf"), "// site\n");
         let bundle = content(&stage, &overlay, "etc/ssl/certs/ca-certificates.crt");
         assert!(bundle.ends_with("\n# site\n") && !bundle.contains("overcoat"));
         let list = format!("gzip -dc '{}' | cpio -itvn --quiet", overlay.display());
@@ -136,6 +138,61 @@ fn attributes_of_a_provisioner_and_scripts_outside_change_the_file_of_the_image(
 }
 
 #[test]
+fn the_lines_of_the_image_can_be_seen_and_edited_while_a_file_is_lent() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = [
+        "printf 'nameserver 10.0.0.1\\nnameserver 10.0.0.2\\n' >/etc/resolv.conf
+         : >/etc/hosts; echo 'Acquire::http::Proxy \"http://site:1\";' >/etc/apt/apt.conf",
+        "sed -i s/10.0.0.1/10.0.0.3/ /etc/resolv.conf; sed -i s/x/y/ /etc/hosts
+         grep -q '^nameserver 10.0.0.2' /etc/resolv.conf || exit 3
+         cp /etc/hosts /etc/hosts.orig; cp /etc/resolv.conf /etc/resolv.bak",
+        "grep -v '^#' /etc/resolv.conf >/n; cat /n >/etc/resolv.conf; rm /n",
+        "truncate -s +1 /etc/apt/apt.conf; rm -rf /etc/apt/sources.list.d",
+    ];
+    let look = "apt-config dump Acquire::http::Proxy | grep -q 192.0.2.80";
+    let scripts: Vec<&str> = scripts.into_iter().chain([look]).collect();
+    for who in EVERYBODY {
+        let proxy = "apt_proxy: http://192.0.2.80:3142\n";
+        let (overlay, finished) = build(&stage, who, proxy, &scripts);
+        let finished = finished.ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+        let resolv = "nameserver 10.0.0.3\nnameserver 10.0.0.2\n";
+        assert_eq!(content(&stage, &overlay, "etc/resolv.conf"), resolv);
+        assert_eq!(content(&stage, &overlay, "etc/resolv.bak"), resolv);
+        let conf = "Acquire::http::Proxy \"http://site:1\";\n\0";
+        assert_eq!(content(&stage, &overlay, "etc/apt/apt.conf"), conf);
+        let names = names(&stage, &overlay);
+        assert!(names.contains("etc/hosts ") && names.contains("etc/hosts.orig"), "{names}");
+    }
+}
+
+#[test]
+fn files_with_several_names_and_links_to_proc_are_lent_too() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let look = format!("grep -q '^nameserver {SERVER}$' /etc/resolv.conf");
+    let link = "echo 'nameserver 10.0.0.1' >/etc/resolv.conf; ln /etc/resolv.conf /etc/orig
+                ! echo x >>/etc/resolv.conf || grep -q ^x /etc/orig";
+    let busy = "! (echo lost >>/etc/resolv.conf) 2>/dev/null";
+    for who in EVERYBODY {
+        build(&stage, who, "", &[link, &look, busy]).1.ok();
+        let (overlay, finished) =
+            build(&stage, who, "", &["ln -sf /proc/net/pnp /etc/resolv.conf", &look, busy]);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". etc etc/resolv.conf");
+    }
+}
+
+#[test]
+fn a_removed_directory_with_a_lent_file_is_one_deletion() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "", &["rm -rf /etc/apt", "true"]);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". etc etc/apt");
+    }
+}
+
+#[test]
 fn attributes_of_whole_trees_end_no_loan_and_make_no_file() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let own = "echo 'nameserver 10.0.0.53' >/etc/resolv.conf; chmod 640 /etc/resolv.conf";
@@ -152,7 +209,7 @@ fn attributes_of_whole_trees_end_no_loan_and_make_no_file() {
         let list = stage.sh(&format!("gzip -dc '{}' | cpio -itvn --quiet", overlay.display()));
         let resolv = list.lines().find(|line| line.ends_with(" etc/resolv.conf")).unwrap();
         assert!(resolv.starts_with("-rw-r-----   1 3        4 "), "{list}");
-        for absent in ["etc/hosts", "policy-rc.d", "zz-overcoat"] {
+        for absent in ["etc/hosts", "policy-rc.d", "etc/apt/apt.conf\n"] {
             assert!(!list.contains(absent), "{list}");
         }
     }
@@ -190,7 +247,8 @@ fn lent_files_are_there_in_each_step_whatever_an_earlier_one_did() {
         let mut command = build_command(&stage, who, &image, &overlay);
         finish(command.env("SSL_CERT_FILE", &host)).ok();
         let names = names(&stage, &overlay);
-        for absent in ["zz-overcoat", "policy-rc.d", "srv/resolv", "srv/ssl", "stub-resolv.conf"] {
+        for absent in ["apt/apt.conf ", "policy-rc.d", "srv/resolv", "srv/ssl", "stub-resolv.conf"]
+        {
             assert!(!names.contains(absent), "{absent}: {names}");
         }
         assert_eq!(content(&stage, &overlay, "etc/hosts"), "\n");

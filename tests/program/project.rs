@@ -580,7 +580,7 @@ fn what_is_said_for_all_images_holds_for_each_that_says_nothing_else() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.provisioner("one", "variables: {greeting: hi, place: here}\nscripts: [do]\n");
-    site.write("one/do", "echo $OVERCOAT_VAR_greeting $OVERCOAT_VAR_place >/etc/said\ngrep Proxy /etc/apt/apt.conf.d/zz-overcoat >/etc/apt.conf || :\n");
+    site.write("one/do", "echo $OVERCOAT_VAR_greeting $OVERCOAT_VAR_place >/etc/said\ngrep Proxy /etc/apt/apt.conf >/etc/apt.conf || :\n");
     site.write("vars/three.yml", "provisioner: one\ngreeting: from the file\nplace: there\n");
     site.settings(
         "variables: {greeting: hello}\napt_proxy: http://cache.example.org:3142\n",

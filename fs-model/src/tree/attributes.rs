@@ -2,6 +2,7 @@
 
 use super::content::MAX_SIZE;
 use super::inode::{Body, Data, Inode, XattrMap, xattr_cost};
+use super::lent::Keep;
 use super::{Ino, State, Tree, XattrSupport, pristine_source};
 use crate::acl::{self, Acl};
 use crate::attr::{Attr, FileType, Time};
@@ -72,6 +73,7 @@ impl Tree {
     pub fn set_attr(&self, ino: Ino, set: &SetAttr) -> Result<Attr, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
+        let set = &mut set.clone();
         let (inode, covered) = {
             let mut state = self.state.lock();
             let covered = state.pass_attributes(self, ino, set)?;
@@ -240,7 +242,7 @@ impl Tree {
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
-            state.take_over(self, ino)?;
+            state.take_over(self, ino, Keep::Own)?;
             let inode = state.upper_always(self, ino)?;
             state.place(ino, &inode);
             inode

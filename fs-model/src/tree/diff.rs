@@ -151,6 +151,9 @@ impl<'a> Walk<'a> {
                 None => {
                     let entry = frame.entry;
                     frames.pop();
+                    if self.is_removed_passage(entry) {
+                        self.out.truncate(entry + 1);
+                    }
                     if self.out.len() == entry + 1 {
                         self.close_empty(entry)?;
                     }
@@ -160,19 +163,30 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Whether the entry is a directory that was made for the sake of scratch entries in the place of a
+    /// removed one, and has nothing else in it. Its own deletion says all of that.
+    fn is_removed_passage(&self, entry: usize) -> bool {
+        let DeltaEntry { change, object, .. } = &self.out[entry];
+        matches!(change, Change::Modified | Change::Unchanged)
+            && object.as_ref().is_some_and(|o| self.state.passages.contains(&o.ino))
+            && self.out[entry + 1..].iter().all(|below| below.change == Change::Deleted)
+    }
+
     /// The last entry is a directory in which nothing is different: one that is unchanged itself
     /// goes again, and so does one that was made for the sake of scratch entries.
     fn close_empty(&mut self, entry: usize) -> Result<(), FsError> {
         let DeltaEntry { change, object, .. } = &mut self.out[entry];
         let passage = object.as_ref().is_some_and(|o| self.state.passages.contains(&o.ino));
         match change {
+            Change::Modified | Change::Unchanged if passage => {
+                (*change, *object) = (Change::Deleted, None);
+            }
             Change::Unchanged => {
                 if let Some(DeltaEntry { path, object: Some(object), .. }) = self.out.pop() {
                     self.note_hidden(&path, object.ino)?;
                 }
             }
             Change::Added if passage => drop(self.out.pop()),
-            Change::Modified if passage => (*change, *object) = (Change::Deleted, None),
             _ => {}
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::content::MAX_SIZE;
 use super::inode::{Data, Inode};
+use super::lent::Keep;
 use super::{Ino, Tree, pristine_source};
 use crate::acl::{self, Acl};
 use crate::attr::{FileType, Time};
@@ -83,14 +84,14 @@ impl Tree {
     /// Writes `data` at `offset`. Returns how much was written, which is less than all of it when
     /// the upper is full.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize, FsError> {
-        self.change_content(ino, |content, tree| {
+        self.change_content(ino, Keep::Lent, |content, tree| {
             content.write(&tree.stack, &tree.space, offset, data)
         })
     }
 
     /// Appends `data` at the end of the file, wherever that is by now.
     pub fn append(&self, ino: Ino, data: &[u8]) -> Result<usize, FsError> {
-        self.change_content(ino, |content, tree| {
+        self.change_content(ino, Keep::Own, |content, tree| {
             content.write(&tree.stack, &tree.space, content.size(), data)
         })
     }
@@ -101,7 +102,7 @@ impl Tree {
         if range.end > MAX_SIZE {
             return Err(FsError::FileTooLarge);
         }
-        self.change_content(ino, |content, tree| {
+        self.change_content(ino, Keep::Own, |content, tree| {
             content.punch(&tree.stack, &tree.space, range.clone())?;
             if grow && range.end > content.size() {
                 content.truncate(&tree.space, range.end)?;
@@ -112,7 +113,7 @@ impl Tree {
 
     /// Makes the file at least `end` bytes long. Memory is taken when it is written to, not now.
     pub fn extend(&self, ino: Ino, end: u64) -> Result<(), FsError> {
-        self.change_content(ino, |content, tree| {
+        self.change_content(ino, Keep::Own, |content, tree| {
             if end > content.size() { content.truncate(&tree.space, end) } else { Ok(()) }
         })
     }
@@ -120,13 +121,14 @@ impl Tree {
     fn change_content<T>(
         &self,
         ino: Ino,
+        keep: Keep,
         change: impl FnOnce(&mut super::content::Content, &Tree) -> Result<T, FsError>,
     ) -> Result<T, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
-            state.take_over(self, ino)?;
+            state.take_over(self, ino, keep)?;
             match state.kind(&self.stack, ino)? {
                 FileType::Regular => state.upper(self, ino)?,
                 kind => return Err(wrong_type(kind)),
@@ -160,7 +162,7 @@ impl Tree {
         }
         let mut len = len;
         if from == to && len > 0 {
-            self.state.lock().take_over(self, to)?;
+            self.state.lock().take_over(self, to, Keep::Own)?;
             // What is there when it begins: not what it appends to the same file itself.
             let attr = self.attr(from)?;
             if attr.kind != FileType::Regular {

@@ -7,7 +7,8 @@
 //! - A lent file shows the sandbox's content and stays out of every delta, as a scratch entry does.
 //! - The first change of its content ends the loan: the inode becomes the image's own file, with the
 //!   content and attributes that were covered, and then changes. If nothing was covered, it becomes
-//!   an empty file with the attributes of the lent one.
+//!   an empty file with the attributes of the lent one. A write at an offset keeps the lent content
+//!   instead: the writer has read it, and the offset is one in it.
 //! - A change of mode, owner or times is also made to the covered file, and the loan goes on. If
 //!   nothing is covered, a change of mode or owner ends the loan as one of the content does; one of
 //!   the times alone does not, unless the file is touched: programs set the times of all files that
@@ -15,7 +16,8 @@
 //! - Removing, replacing or renaming a lent file does so to the covered file. A link to a lent file
 //!   ends the loan, or is a scratch entry if nothing is covered: dpkg links a file before it replaces
 //!   it.
-//! - A lent file covers a regular file with one name, or nothing.
+//! - A lent file covers a regular file, a symbolic link or nothing. What cannot be done to a link or to
+//!   a file with several names through the lent one is refused ([`FsError::Busy`]).
 
 use std::sync::Arc;
 
@@ -28,6 +30,15 @@ use crate::attr::{FileType, Time};
 use crate::error::FsError;
 use crate::stack::Pristine;
 
+/// The content with which a lent file becomes the image's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// That of the covered file.
+    Own,
+    /// That of the lent file.
+    Lent,
+}
+
 /// Where a lent file was last put. The name may have been removed or replaced since.
 #[derive(Clone, Debug)]
 pub(super) struct Loan {
@@ -36,12 +47,11 @@ pub(super) struct Loan {
 }
 
 impl Tree {
-    /// Lends a file with `content` at `name`, over a regular file or nothing. It has the attributes
-    /// of the file that it covers, and may be executed if `mode` has that bit.
+    /// Lends a file with `content` at `name`, over a regular file, a symbolic link or nothing. It has
+    /// the attributes of a file that it covers, and may be executed if `mode` has that bit.
     ///
     /// # Errors
-    /// [`FsError::Busy`] when something else than a regular file with one name is there, or a scratch
-    /// entry.
+    /// [`FsError::Busy`] when something else is there, or a scratch entry.
     pub fn lend(
         &self,
         parent: Ino,
@@ -60,10 +70,13 @@ impl Tree {
         if let Some(covered) = state.find(&self.stack, parent, name)? {
             let attr = state.attr(&self.stack, covered.ino)?;
             state.let_go(self, [covered]);
-            if attr.kind != FileType::Regular || attr.nlink > 1 {
-                return Err(FsError::Busy);
+            match attr.kind {
+                FileType::Regular => {
+                    node = NewNode::file(attr.mode | mode & 0o111, attr.uid, attr.gid);
+                }
+                FileType::Symlink => {}
+                _ => return Err(FsError::Busy),
             }
-            node = NewNode::file(attr.mode | mode & 0o111, attr.uid, attr.gid);
         }
         let entry = state.lay_scratch(self, parent, name, &node)?;
         let inode = state.upper(self, entry.ino)?;
@@ -106,10 +119,14 @@ impl Tree {
     /// A layer that cannot be read; a `parent` that is not a directory.
     pub fn own(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, FsError> {
         let mut state = self.state.lock();
-        let target = match state.scratch(parent, name) {
-            Some(_) => state.covered(self, parent, name)?,
-            None => state.find(&self.stack, parent, name)?,
-        };
+        let target = state.covered(self, parent, name)?;
+        if let Some(Target { kind: FileType::Directory, .. }) = target
+            && let Some(Pristine::Directory(sources)) =
+                state.find_pristine(&self.stack, parent, name)?
+        {
+            let ino = sources[0].to_ino();
+            state.know_dir(&self.stack, parent, name, ino, sources)?;
+        }
         target.map(|target| state.entry(&self.stack, parent, target)).transpose()
     }
 }
@@ -122,7 +139,8 @@ impl State {
         }
     }
 
-    /// The image's own object at `name`, below a scratch entry if there is one.
+    /// The image's own object at `name`, below a scratch entry if there is one. A directory of the
+    /// layers is not taken into memory.
     fn covered(&mut self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Option<Target>, FsError> {
         let Some(scratch) = self.scratch(dir, name) else {
             return self.find(&tree.stack, dir, name);
@@ -130,16 +148,10 @@ impl State {
         match scratch.beneath {
             Beneath::Absent => Ok(None),
             Beneath::Object(target) => Ok(Some(target)),
-            Beneath::Layers => match self.find_pristine(&tree.stack, dir, name)? {
-                None => Ok(None),
-                Some(pristine) => {
-                    let target = Target { ino: pristine.ino(), kind: pristine.kind() };
-                    if let Pristine::Directory(sources) = pristine {
-                        self.know_dir(&tree.stack, dir, name, target.ino, sources)?;
-                    }
-                    Ok(Some(target))
-                }
-            },
+            Beneath::Layers => {
+                let pristine = self.find_pristine(&tree.stack, dir, name)?;
+                Ok(pristine.map(|p| Target { ino: p.ino(), kind: p.kind() }))
+            }
         }
     }
 
@@ -162,8 +174,8 @@ impl State {
     /// file, nor to a lent file without a name.
     ///
     /// # Errors
-    /// [`FsError::Busy`] when the covered file got a second name meanwhile.
-    pub(super) fn take_over(&mut self, tree: &Tree, ino: Ino) -> Result<(), FsError> {
+    /// [`FsError::Busy`] when it covers a file with several names, or a link.
+    pub(super) fn take_over(&mut self, tree: &Tree, ino: Ino, keep: Keep) -> Result<(), FsError> {
         let Some(Loan { dir, name }) = self.loan(ino) else { return Ok(()) };
         let covered = self.covered(tree, dir, &name)?;
         let lent = self.upper_always(tree, ino)?;
@@ -188,6 +200,11 @@ impl State {
             let mut to = lent.body.write();
             // Links to it are scratch entries.
             body.nlink = to.nlink;
+            if keep == Keep::Lent
+                && let Data::File(content) = &to.data
+            {
+                body.data = Data::File(content.clone());
+            }
             to.release(&tree.space);
             tree.space.charge_always(body.charged());
             *to = body;
@@ -204,19 +221,28 @@ impl State {
     }
 
     /// Prepares a change of attributes of `ino`: takes over a lent file whose loan the change ends.
-    /// Returns the covered file that has to change too.
+    /// Returns the covered file that has to change too. A size beyond the end of the lent content
+    /// becomes one beyond the end of the covered content, by as much.
     pub(super) fn pass_attributes(
         &mut self,
         tree: &Tree,
         ino: Ino,
-        set: &SetAttr,
+        set: &mut SetAttr,
     ) -> Result<Option<Arc<Inode>>, FsError> {
         let Some(loan) = self.loan(ino) else { return Ok(None) };
-        let covered = match set.size {
-            None => self.covered(tree, loan.dir, &loan.name)?,
-            Some(_) => None,
-        };
-        match covered {
+        if let Some(size) = &mut set.size {
+            let lent = self.attr(&tree.stack, ino)?.size;
+            self.take_over(tree, ino, Keep::Own)?;
+            if let Some(beyond) = size.checked_sub(lent).filter(|beyond| *beyond > 0) {
+                *size = self.attr(&tree.stack, ino)?.size + beyond;
+            }
+            return Ok(None);
+        }
+        match self.covered(tree, loan.dir, &loan.name)? {
+            Some(own) if own.kind != FileType::Regular => {
+                let attr = self.attr(&tree.stack, ino)?;
+                if set.changes(&attr) { Err(FsError::Busy) } else { Ok(None) }
+            }
             Some(own) if set.changes(&self.attr(&tree.stack, own.ino)?) => {
                 let inode = self.upper(tree, own.ino)?;
                 self.touch(loan.dir);
@@ -227,7 +253,7 @@ impl State {
                 let attr = self.attr(&tree.stack, ino)?;
                 let times = SetAttr { mtime: None, atime: None, ..*set };
                 if set.is_touch || times.changes(&attr) {
-                    self.take_over(tree, ino)?;
+                    self.take_over(tree, ino, Keep::Own)?;
                 }
                 Ok(None)
             }
@@ -255,7 +281,7 @@ impl State {
     ) -> Result<Option<Entry>, FsError> {
         let Some(loan) = self.loan(ino) else { return Ok(None) };
         if self.covered(tree, loan.dir, &loan.name)?.is_some() {
-            self.take_over(tree, ino)?;
+            self.take_over(tree, ino, Keep::Own)?;
             return Ok(None);
         }
         let shown = Target { ino, kind: FileType::Regular };
@@ -271,7 +297,7 @@ impl State {
     pub(super) fn take_over_covering(&mut self, tree: &Tree, ino: Ino) -> Result<(), FsError> {
         match self.loan(ino) {
             Some(loan) if self.covered(tree, loan.dir, &loan.name)?.is_some() => {
-                self.take_over(tree, ino)
+                self.take_over(tree, ino, Keep::Own)
             }
             _ => Ok(()),
         }

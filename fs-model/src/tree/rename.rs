@@ -1,6 +1,7 @@
 //! Renames, as `renameat2` has them.
 
 use super::dir::{Beneath, Scratch, Slot, Target};
+use super::lent::Keep;
 use super::names::check_name;
 use super::{Ino, State, Tree};
 use crate::attr::{FileType, Time};
@@ -70,8 +71,8 @@ impl State {
             (RenameMode::NoReplace, Some(_)) => Err(FsError::Exists),
             (RenameMode::Exchange, None) => Err(FsError::NotFound),
             (RenameMode::Exchange, Some(target)) => self
-                .take_over(tree, target.ino)
-                .and_then(|()| self.take_over(tree, from.target.ino))
+                .take_over(tree, target.ino, Keep::Own)
+                .and_then(|()| self.take_over(tree, from.target.ino, Keep::Own))
                 .and_then(|()| {
                     self.exchange(tree, from, Place { dir: new_parent, name: new_name, target })
                 }),

@@ -31,6 +31,10 @@ pub(crate) struct Run {
     pub(crate) model: Model,
     pub(crate) layers: Vec<MemoryLayer>,
     numbers: Numbers,
+    /// The operation writes at an offset, which keeps the content of a lent file.
+    keeps_lent: bool,
+    /// Objects that the operation gives another name.
+    renamed: Vec<Id>,
     /// A directory that is listed in parts.
     listing: Option<Listing>,
     /// Each holds a reference, except for the root, which is the first.
@@ -57,6 +61,8 @@ impl Run {
             model: Model::of_layers(&layers, xattrs),
             layers,
             numbers: Numbers::default(),
+            keeps_lent: false,
+            renamed: Vec::new(),
             listing: None,
             held: vec![(ROOT, Ino::ROOT)],
         }
@@ -111,12 +117,17 @@ impl Run {
     /// Makes the lent files the image's own that an operation of the tree was about to change. The
     /// operation may have failed after that.
     fn follow_loans(&mut self) {
-        for (id, ..) in self.model.loans() {
-            if let Some(ino) = self.numbers.of(id)
-                && !self.tree.is_lent(ino)
-                && self.tree.attr(ino).is_ok_and(|attr| attr.nlink > 0)
-            {
-                self.model.take_over(id);
+        for (id, dir, name) in self.model.loans() {
+            let dir = if dir == ROOT { Some(Ino::ROOT) } else { self.numbers.of(dir) };
+            let (Some(ino), Some(dir)) = (self.numbers.of(id), dir) else { continue };
+            let there = self.tree.lookup(dir, &name).ok();
+            if let Some(entry) = there {
+                self.tree.forget(entry.ino, 1);
+            }
+            // A lent file that lost its place may still have links.
+            let is_there = there.is_some_and(|entry| entry.ino == ino);
+            if (is_there || self.renamed.contains(&id)) && !self.tree.is_lent(ino) {
+                self.model.take_over(id, self.keeps_lent);
             }
         }
     }
@@ -135,6 +146,7 @@ impl Run {
     fn write(&mut self, held: Held, offset: Option<u64>, len: u64, fill: u8) {
         let (id, ino) = self.held(held);
         let data = content(len as usize, fill);
+        self.keeps_lent = offset.is_some();
         let done = match offset {
             Some(offset) => self.tree.write(ino, offset, &data),
             None => self.tree.append(ino, &data),
@@ -151,6 +163,8 @@ impl Run {
     }
 
     pub(crate) fn step(&mut self, operation: &Operation) {
+        self.keeps_lent = false;
+        self.renamed.clear();
         use Operation::{
             Append, CheckDelta, Compare, Copy, EndLoan, Extend, Forget, LayScratch, Lend, Link,
             ListPart, Lookup, Make, NextData, OpenListing, Read, ReadLink, RemoveXattr, Rename,
@@ -226,6 +240,10 @@ impl Run {
             }
             Rename(dir, name, to_dir, to_name, mode) => {
                 let ((dir, ino), (to_dir, to_ino)) = (self.held(*dir), self.held(*to_dir));
+                self.renamed.extend(self.model.lookup(dir, &name.0).ok());
+                if *mode == RenameMode::Exchange {
+                    self.renamed.extend(self.model.lookup(to_dir, &to_name.0).ok());
+                }
                 let done = self.tree.rename(ino, &name.0, to_ino, &to_name.0, *mode);
                 self.agree(done, |model| model.rename(dir, &name.0, to_dir, &to_name.0, *mode));
             }
@@ -331,10 +349,22 @@ impl Run {
         assert!(self.model.end_loan(dir, name, id));
     }
 
-    fn set_attr(&mut self, object: Held, set: SetAttr) {
+    fn set_attr(&mut self, object: Held, mut set: SetAttr) {
         let (id, ino) = self.held(object);
+        let lent = self.model.loans().iter().any(|(lent, ..)| *lent == id);
+        let lent = lent.then(|| self.model.size(id));
         let done = self.tree.set_attr(ino, &set);
-        if self.agree(done, |model| model.set_attr(id, &set)).is_some() {
+        // The size is taken from the end of the lent content.
+        let set_of_model = |model: &mut Model| {
+            if let (Some(size), Some(lent)) = (&mut set.size, lent)
+                && *size > lent
+                && model.check_write(id).is_ok()
+            {
+                *size = model.size(id) + (*size - lent);
+            }
+            model.set_attr(id, &set)
+        };
+        if self.agree(done, set_of_model).is_some() {
             compare::object(&self.tree, &self.model, id, ino, "set");
         }
     }
@@ -371,6 +401,7 @@ impl Run {
 
     fn copy(&mut self, (from, at): (Held, u64), (to, to_at): (Held, u64), len: u64) {
         let ((from, from_ino), (to, to_ino)) = (self.held(from), self.held(to));
+        self.keeps_lent = from != to;
         let done = self.tree.copy_range(from_ino, at, to_ino, to_at, len);
         let copied = self.agree(done, |model| {
             if from == to && at.abs_diff(to_at) < len {

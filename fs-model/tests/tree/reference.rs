@@ -416,16 +416,18 @@ impl Model {
         self.lent.keys().filter_map(loan).collect()
     }
 
-    /// A lent file whose covered file has other names cannot become that file.
+    /// A lent file whose covered file has other names, or is a link, cannot become that file.
     fn check_take_over(&self, id: Id) -> Result<(), FsError> {
-        match self.loan(id) {
-            Some((_, _, Some(covered))) if self.objects[covered].nlink > 1 => Err(FsError::Busy),
-            _ => Ok(()),
+        let Some((_, _, Some(covered))) = self.loan(id) else { return Ok(()) };
+        let covered = &self.objects[covered];
+        if covered.nlink > 1 || covered.kind != FileType::Regular {
+            return Err(FsError::Busy);
         }
+        Ok(())
     }
 
     /// Makes a lent file the image's own.
-    pub(crate) fn take_over(&mut self, id: Id) {
+    pub(crate) fn take_over(&mut self, id: Id, keep_lent: bool) {
         let Some((dir, name, covered)) = self.loan(id) else { return };
         self.lent.remove(&id);
         let before = self.objects[id].clone();
@@ -437,6 +439,9 @@ impl Model {
             }
         };
         self.objects[id].nlink = before.nlink;
+        if keep_lent {
+            self.objects[id].content = before.content;
+        }
         self.objects[dir].names.insert(name, Name { truth: Some(id), scratch: None });
         match covered {
             Some(covered) => self.drop_name(covered),
@@ -457,13 +462,15 @@ impl Model {
             return Err(FsError::Busy);
         }
         if let Some(truth) = self.truth(dir, name)
-            && (self.objects[truth].kind != FileType::Regular || self.objects[truth].nlink > 1)
+            && !matches!(self.objects[truth].kind, FileType::Regular | FileType::Symlink)
         {
             return Err(FsError::Busy);
         }
         let node = match self.truth(dir, name).map(|truth| &self.objects[truth]) {
-            Some(own) => NewNode::file(own.mode | mode & 0o111, own.uid, own.gid),
-            None => NewNode::file(mode, 0, 0),
+            Some(own) if own.kind == FileType::Regular => {
+                NewNode::file(own.mode | mode & 0o111, own.uid, own.gid)
+            }
+            _ => NewNode::file(mode, 0, 0),
         };
         let id = self.lay_scratch(dir, name, &node)?;
         self.objects[id].content = content.to_vec();
@@ -544,6 +551,15 @@ impl Model {
             self.check_take_over(id)?;
             self.check_file(id)?;
         } else if let Some((_, _, Some(covered))) = self.loan(id) {
+            if self.objects[covered].kind != FileType::Regular {
+                let object = &self.objects[id];
+                let changes = set.mode.is_some_and(|mode| mode != object.mode)
+                    || set.uid.is_some_and(|uid| uid != object.uid)
+                    || set.gid.is_some_and(|gid| gid != object.gid)
+                    || set.mtime.is_some_and(|time| Some(time) != object.mtime)
+                    || set.atime.is_some_and(|time| Some(time) != object.atime);
+                return if changes { Err(FsError::Busy) } else { Ok(()) };
+            }
             self.set_attr(covered, set)?;
         }
         let object = &mut self.objects[id];
