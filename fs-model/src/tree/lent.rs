@@ -180,10 +180,11 @@ impl State {
         let covered = self.covered(tree, dir, &name)?;
         let lent = self.upper_always(tree, ino)?;
         let mut body = match covered {
+            Some(target) if target.kind != FileType::Regular => return Err(FsError::Busy),
             Some(target) => {
                 let own = self.upper_always(tree, target.ino)?;
                 let body = own.body.read();
-                if own.kind != FileType::Regular || body.nlink > 1 {
+                if body.nlink > 1 {
                     return Err(FsError::Busy);
                 }
                 body.copied(tree, &own)?
