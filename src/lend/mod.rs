@@ -256,6 +256,8 @@ impl Loans {
         let mut warnings = Vec::new();
         let tree = live.tree();
         let delta = tree.delta().map_err(|e| at(b"/", e))?;
+        // One buffer for all files: fresh memory for each would cost more than the search.
+        let mut buffer: Vec<u8> = Vec::new();
         for entry in &delta.entries {
             let Some(object) = entry.object else { continue };
             let size = object.attr.size;
@@ -271,10 +273,9 @@ impl Loans {
                 warnings.push(uncleaned(&entry.path));
                 continue;
             }
-            let mut content = vec![0; size as usize];
-            let len = tree.read(object.ino, 0, &mut content).map_err(fail)?;
-            content.truncate(len);
-            let text = match self.clean_file(&path, &content, &mut warnings) {
+            buffer.resize(buffer.len().max(size as usize), 0);
+            let len = tree.read(object.ino, 0, &mut buffer[..size as usize]).map_err(fail)?;
+            let text = match self.clean_file(&path, &buffer[..len], &mut warnings) {
                 Cleaned::Untouched => continue,
                 Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
                     live.remove(&path)?;
