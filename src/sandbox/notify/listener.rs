@@ -10,7 +10,7 @@
 //! - an execution that would start a service never runs a program: where its end cannot be arranged
 //!   ([`super::trace`]), it is refused;
 //! - the thread ends when all filtered processes have (`POLLHUP`), and it is not one of the FUSE
-//!   threads: it may wait for them. It has no children: it is the tracer of processes that end.
+//!   threads: it may wait for them.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -27,7 +27,7 @@ use super::caller::{Caller, Location, mounted_on};
 use super::filter::{self, Call};
 use super::resolve::{FoundKind, Place, Supervised, View, Walked};
 use super::services::{self, Change};
-use super::trace::{self, Intervention};
+use super::trace::{self, Intervention, Outcome};
 use crate::sandbox::error::{During, SandboxError};
 use crate::sandbox::privilege::IdMap;
 use crate::sandbox::{Sandbox, SandboxIdentity};
@@ -153,10 +153,14 @@ impl Answering {
             Answer::Intervene(intervention, execution) => {
                 let proceed = || self.proceed(call.id);
                 match trace::follow_execution(call.pid, intervention, proceed) {
-                    Ok(true) => self.tree.service_left_alone(&execution),
-                    Ok(false) => {}
+                    Ok(Outcome::NotExecuted) => {}
+                    Ok(Outcome::Changed) => self.tree.service_left_alone(&execution),
+                    Ok(Outcome::Ended(error)) => self.tree.service_refused(&execution, &error),
                     Err(error) => {
-                        self.tree.service_refused(&execution, &error);
+                        // A process that has been killed cannot be traced either.
+                        if self.still_waits(call.id).is_ok() {
+                            self.tree.service_refused(&execution, &error);
+                        }
                         self.respond(call.id, -libc::EPERM, 0);
                     }
                 }

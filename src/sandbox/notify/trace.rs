@@ -5,19 +5,19 @@
 //! instruction. Then its first system call becomes `exit_group(0)`, or one of its arguments is
 //! overwritten, in the memory that the kernel has just made for it.
 //!
-//! The thread that calls [`follow_execution`] is the tracer until the call returns. It must have no
-//! other children or tracees.
+//! Each call of [`follow_execution`] has a thread of its own, which is the tracer. So no status of
+//! another process can be taken for one of the tracee, and when the thread ends, on whatever path,
+//! the kernel releases what it still traces and reports a dead tracee to its parent.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use libc::pid_t;
 
 use crate::sandbox::sys;
 
-/// Bytes of a program's arguments that are looked through.
-const MAX_ARGUMENT_BYTES: usize = 128 << 10;
+/// Bytes of a program's arguments that are looked through. The kernel allows no more: three
+/// quarters of the default stack limit of 8 MiB.
+const MAX_ARGUMENT_BYTES: usize = 6 << 20;
 
 const PTRACE_SYSCALL: libc::c_uint = 24;
 const PTRACE_DETACH: libc::c_uint = 17;
@@ -49,21 +49,40 @@ pub(super) enum Intervention {
     Replace { from: &'static [u8], to: &'static [u8] },
 }
 
+/// The result of an execution that was followed.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The execution failed by itself, or another process killed this one meanwhile.
+    NotExecuted,
+    /// The intervention was made.
+    Changed,
+    /// The intervention failed with this error. The program ended before its first instruction had
+    /// an effect: with exit code 1, or by SIGKILL.
+    Ended(io::Error),
+}
+
 /// Lets the thread `tid`, which waits in an execution, go on by `proceed`, and intervenes in the
-/// program that it becomes. An execution that fails by itself fails as it would have: then the
-/// result is false.
+/// program that it becomes. An execution that fails by itself fails as it would have.
 ///
 /// # Errors
 /// When the thread cannot be traced; then `proceed` has not been called.
 pub(super) fn follow_execution(
     tid: u32,
     intervention: Intervention,
-    proceed: impl FnOnce(),
-) -> io::Result<bool> {
+    proceed: impl FnOnce() + Send,
+) -> io::Result<Outcome> {
     if !SUPPORTED {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
-    let tid = tid as pid_t;
+    std::thread::scope(|scope| {
+        let tracer = std::thread::Builder::new().name("tracer".to_owned());
+        let tracer = tracer.spawn_scoped(scope, move || trace(tid as pid_t, intervention, proceed));
+        tracer?.join().unwrap_or_else(|_| Ok(Outcome::NotExecuted))
+    })
+}
+
+/// [`follow_execution`] in the thread that is the tracer.
+fn trace(tid: pid_t, intervention: Intervention, proceed: impl FnOnce()) -> io::Result<Outcome> {
     let options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
     request(PTRACE_SEIZE, tid, 0, options)?;
     proceed();
@@ -71,44 +90,55 @@ pub(super) fn follow_execution(
     // has ended, which the wait reports.
     let _ = request(PTRACE_INTERRUPT, tid, 0, 0);
     let mut executed = false;
-    // A thread that is not its process's first one takes that one's number when it executes. An
-    // error means that there is nothing left to wait for.
+    let mut failure = None;
+    let mut killed_here = false;
+    // A thread that is not its process's first one takes that one's number when it executes, so the
+    // wait is for any tracee of this thread, and there is only this one. An error means that it is
+    // no longer a tracee.
     while let Ok((pid, status)) = wait() {
         if !libc::WIFSTOPPED(status) {
+            // Dead. The wait has passed the process on to its parent.
+            if !killed_here {
+                return Ok(Outcome::NotExecuted);
+            }
             break;
         }
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         let mut deliver = 0;
-        let done = match event {
+        let mut done = false;
+        match event {
             PTRACE_EVENT_EXEC => {
                 executed = true;
-                match intervention {
-                    Intervention::Exit => None,
-                    Intervention::Replace { from, to } => Some(replace_argument(pid, from, to)),
+                if let Intervention::Replace { from, to } = intervention {
+                    failure = replace_argument(pid, from, to).err();
+                    done = failure.is_none();
                 }
             }
-            PTRACE_EVENT_STOP if !executed => Some(Ok(())),
-            PTRACE_EVENT_STOP => None,
-            _ if signal == SYSCALL_STOP && executed && enters_call(pid) => Some(call_exit(pid)),
-            _ if signal == SYSCALL_STOP => None,
-            _ => {
-                deliver = signal as usize;
-                None
+            PTRACE_EVENT_STOP => done = !executed,
+            _ if signal == SYSCALL_STOP => {
+                if executed && enters_call(pid) {
+                    let code = i32::from(failure.is_some());
+                    if let Err(error) = call_exit(pid, code) {
+                        failure = Some(error);
+                        killed_here = sys::kill(pid, libc::SIGKILL).is_ok();
+                    }
+                    done = true;
+                }
             }
-        };
-        // What fails below fails because the process has been killed, which the next wait reports.
-        let Some(done) = done else {
-            let _ = request(PTRACE_SYSCALL, pid, 0, deliver);
-            continue;
-        };
-        if done.is_err() {
-            // Anything but its running.
-            let _ = sys::kill(pid, libc::SIGKILL);
+            _ => deliver = signal as usize,
         }
-        let _ = request(PTRACE_DETACH, pid, 0, 0);
-        break;
+        let next = if done { PTRACE_DETACH } else { PTRACE_SYSCALL };
+        // This fails when the process has been killed. Then it is still a tracee, which the next
+        // wait reports; without that wait its parent never sees its end.
+        if request(next, pid, 0, deliver).is_ok() && done {
+            break;
+        }
     }
-    Ok(executed)
+    Ok(match failure {
+        _ if !executed => Outcome::NotExecuted,
+        None => Outcome::Changed,
+        Some(error) => Outcome::Ended(error),
+    })
 }
 
 fn request(request: libc::c_uint, pid: pid_t, address: usize, data: usize) -> io::Result<usize> {
@@ -136,22 +166,53 @@ fn wait() -> io::Result<(pid_t, i32)> {
 
 /// Overwrites the arguments of a new program that are `from` with `to`.
 fn replace_argument(pid: pid_t, from: &[u8], to: &[u8]) -> io::Result<()> {
-    let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
     if from.len() != to.len() {
-        return Err(invalid());
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let (start, end) = sys::memory_of_arguments(pid)?;
     let mut arguments = vec![0; end.saturating_sub(start).min(MAX_ARGUMENT_BYTES)];
-    let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
-    memory.read_exact_at(&mut arguments, start as u64)?;
-    let mut offset = start as u64;
+    transfer_memory(pid, start, &mut arguments, libc::process_vm_readv)?;
+    let mut offset = 0;
     for argument in arguments.split(|&byte| byte == 0) {
         if argument == from {
-            memory.write_all_at(to, offset)?;
+            transfer_memory(pid, start + offset, &mut to.to_vec(), libc::process_vm_writev)?;
         }
-        offset += argument.len() as u64 + 1;
+        offset += argument.len() + 1;
     }
     Ok(())
+}
+
+/// The type of `process_vm_readv` and `process_vm_writev`.
+type Transfer = unsafe extern "C" fn(
+    pid_t,
+    *const libc::iovec,
+    libc::c_ulong,
+    *const libc::iovec,
+    libc::c_ulong,
+    libc::c_ulong,
+) -> isize;
+
+/// Reads or writes the memory of a tracee at `address`, all of `local` or nothing.
+///
+/// `/proc/PID/mem` is not for this: its permission bits keep a daemon that is not root from the
+/// processes of other users, although it may trace them.
+fn transfer_memory(
+    pid: pid_t,
+    address: usize,
+    local: &mut [u8],
+    transfer: Transfer,
+) -> io::Result<()> {
+    let length = local.len();
+    let here = libc::iovec { iov_base: local.as_mut_ptr().cast(), iov_len: length };
+    let there = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: length };
+    // SAFETY: `here` describes exactly `local`; the other address is used by the kernel alone, in
+    // the other process, and the kernel checks it.
+    let moved = unsafe { transfer(pid, &raw const here, 1, &raw const there, 1, 0) };
+    match usize::try_from(moved) {
+        Ok(moved) if moved == length => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether the process is stopped at the beginning of a system call.
@@ -196,9 +257,9 @@ impl Registers {
     }
 }
 
-/// Makes the system call that the process begins `exit_group(0)`.
+/// Makes the system call that the process begins `exit_group(code)`.
 #[cfg(target_arch = "x86_64")]
-fn call_exit(pid: pid_t) -> io::Result<()> {
+fn call_exit(pid: pid_t, code: i32) -> io::Result<()> {
     // struct user_regs_struct of either kind: the first argument, and the number of the call.
     const RDI: usize = 14;
     const ORIG_RAX: usize = 15;
@@ -207,20 +268,20 @@ fn call_exit(pid: pid_t) -> io::Result<()> {
     const I386_REGISTERS: usize = 17;
     let mut registers = Registers::read(pid, NT_PRSTATUS)?;
     if registers.bytes == I386_REGISTERS * 4 {
-        registers.set_half(EBX, 0);
+        registers.set_half(EBX, code as u32);
         registers.set_half(ORIG_EAX, 252);
     } else {
-        registers.words[RDI] = 0;
+        registers.words[RDI] = code as u64;
         registers.words[ORIG_RAX] = libc::SYS_exit_group as u64;
     }
     registers.write(pid, NT_PRSTATUS)
 }
 
-/// Makes the system call that the process begins `exit_group(0)`. Fails for a 32-bit program.
+/// Makes the system call that the process begins `exit_group(code)`. Fails for a 32-bit program.
 #[cfg(target_arch = "aarch64")]
-fn call_exit(pid: pid_t) -> io::Result<()> {
+fn call_exit(pid: pid_t, code: i32) -> io::Result<()> {
     let mut registers = Registers::read(pid, NT_PRSTATUS)?;
-    registers.words[0] = 0;
+    registers.words[0] = code as u64;
     registers.write(pid, NT_PRSTATUS)?;
     let mut call = Registers::read(pid, NT_ARM_SYSTEM_CALL)?;
     call.words[0] = libc::SYS_exit_group as u64;
@@ -228,6 +289,6 @@ fn call_exit(pid: pid_t) -> io::Result<()> {
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn call_exit(_: pid_t) -> io::Result<()> {
+fn call_exit(_: pid_t, _: i32) -> io::Result<()> {
     Err(io::Error::from_raw_os_error(libc::ENOSYS))
 }
