@@ -17,6 +17,8 @@ use crate::sandbox::mountinfo;
 use crate::sandbox::privilege::{Capabilities, IdMap};
 
 const PATH_MAX: usize = 4096;
+/// The kernel executes nothing with more bytes of arguments.
+const MAX_ARGUMENT_BYTES: usize = 6 << 20;
 /// Who owns what no id of the namespace owns.
 const OVERFLOW_ID: u32 = 65534;
 
@@ -83,6 +85,12 @@ impl Caller {
         Ok(fs::read_link(self.path(name))?.into_os_string().into_vec())
     }
 
+    /// Whether its root directory is the one of this process.
+    pub(super) fn has_root_of_this_process(self) -> bool {
+        let roots = (fs::metadata(self.path("root")), fs::metadata("/"));
+        matches!(roots, (Ok(its), Ok(own)) if (its.dev(), its.ino()) == (own.dev(), own.ino()))
+    }
+
     /// Where one of its descriptors is.
     pub(super) fn descriptor(self, fd: i32) -> Result<Location, Errno> {
         location(self.path(&format!("fdinfo/{fd}"))).map_err(|_| Errno::EBADF)
@@ -114,7 +122,8 @@ impl Caller {
     }
 
     /// The first `limit` arguments of an execution, from the array of pointers at `address`; pointers
-    /// have 64 bits if they are `wide`. An argument as long as a path or longer is left empty.
+    /// have 64 bits if they are `wide`. An argument as long as a path or longer is left empty, and
+    /// reading ends after as many bytes as the kernel allows.
     pub(super) fn read_arguments(
         self,
         address: u64,
@@ -123,7 +132,8 @@ impl Caller {
     ) -> Result<Vec<Vec<u8>>, Errno> {
         let size = if wide { 8 } else { 4 };
         let (mut arguments, mut pointers) = (Vec::new(), Vec::new());
-        while arguments.len() < limit {
+        let mut bytes = 0;
+        while arguments.len() < limit && bytes < MAX_ARGUMENT_BYTES {
             if pointers.is_empty() {
                 // To the end of the page: the next one need not exist.
                 let from = address.wrapping_add((arguments.len() * size) as u64);
@@ -141,7 +151,10 @@ impl Caller {
                 break;
             }
             match self.read_path(pointer) {
-                Ok(argument) => arguments.push(argument),
+                Ok(argument) => {
+                    bytes += argument.len() + 1;
+                    arguments.push(argument);
+                }
                 Err(Errno::ENAMETOOLONG) => arguments.push(Vec::new()),
                 Err(error) => return Err(error),
             }
@@ -198,19 +211,43 @@ fn parse_credentials(status: &str, uids: &IdMap, gids: &IdMap) -> Option<Credent
     })
 }
 
-/// What is mounted on the mount `id`, as paths from its root; `None` when `info` does not
-/// have it as a whole file system of the device `device`.
-pub(super) fn mounted_on(info: &[u8], id: u64, device: u64) -> Option<Vec<Vec<u8>>> {
+/// A mount of the sandbox's root file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RootMount {
+    /// The directory of the file system that is mounted: `/` for the whole file system.
+    pub(super) directory: Vec<u8>,
+    /// The mount points on it, as paths in the file system.
+    pub(super) points: Vec<Vec<u8>>,
+}
+
+/// The mount `id`; `None` when `info` does not have it as a mount of the device `device`.
+pub(super) fn root_mount(info: &[u8], id: u64, device: u64) -> Option<RootMount> {
     let (major, minor) = (libc::major(device), libc::minor(device));
     let own = mountinfo::lines(info).find(|line| line.id == id)?;
-    if own.device != format!("{major}:{minor}").as_bytes() || own.root != b"/" {
+    if own.device != format!("{major}:{minor}").as_bytes() {
         return None;
     }
     let base = own.point.strip_suffix(b"/").unwrap_or(&own.point);
-    let below = mountinfo::lines(info)
+    let directory = own.root.strip_suffix(b"/").unwrap_or(&own.root);
+    let points = mountinfo::lines(info)
         .filter(|line| line.parent == id)
-        .filter_map(|line| line.point.strip_prefix(base).map(<[u8]>::to_vec));
-    Some(below.collect())
+        .filter_map(|line| Some([directory, line.point.strip_prefix(base)?].concat()))
+        .collect();
+    Some(RootMount { directory: own.root, points })
+}
+
+/// The path, in the file system that it leads to, of the object at `path`, which is from the same
+/// root as the mount points of `info` and has no symbolic links.
+pub(super) fn path_in_file_system(info: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+    let rest_below = |point: &[u8]| {
+        let rest = path.strip_prefix(point.strip_suffix(b"/").unwrap_or(point))?;
+        matches!(rest, [] | [b'/', ..]).then(|| rest.to_vec())
+    };
+    // Of two mounts at one point the later one is seen.
+    let (line, rest) = mountinfo::lines(info)
+        .filter_map(|line| rest_below(&line.point).map(|rest| (line, rest)))
+        .reduce(|best, next| if next.1.len() <= best.1.len() { next } else { best })?;
+    Some([line.root.strip_suffix(b"/").unwrap_or(&line.root), &rest].concat())
 }
 
 #[cfg(test)]
@@ -224,13 +261,28 @@ mod tests {
 31 30 0:51 / /dev rw - tmpfs tmpfs rw\n\
 32 31 0:52 / /dev/pts rw - devpts devpts rw\n\
 33 30 8:1 /home /srv/with\\040space\\134 rw - ext4 /dev/sda1 rw\n\
-34 30 0:50 /etc /mnt rw - fuse overcoat rw\n";
+34 30 0:50 /etc /mnt rw - fuse overcoat rw\n\
+35 34 0:51 /hidden /mnt/x rw - tmpfs tmpfs rw\n\
+36 35 0:51 /j/etc/init.d /mnt/x rw - tmpfs tmpfs rw\n";
         let device = libc::makedev(0, 50);
-        let below = mounted_on(info, 30, device).unwrap();
-        assert_eq!(below, [b"/dev".to_vec(), b"/srv/with space\\".to_vec(), b"/mnt".to_vec()]);
-        assert_eq!(mounted_on(info, 31, device), None, "another file system");
-        assert_eq!(mounted_on(info, 34, device), None, "a part of it only");
-        assert_eq!(mounted_on(info, 99, device), None);
+        let whole = root_mount(info, 30, device).unwrap();
+        assert_eq!(whole.directory, b"/");
+        assert_eq!(whole.points, [&b"/dev"[..], b"/srv/with space\\", b"/mnt"]);
+        assert_eq!(root_mount(info, 31, device), None, "another file system");
+        let part = root_mount(info, 34, device).unwrap();
+        assert_eq!(part.directory, b"/etc");
+        assert_eq!(part.points, [&b"/etc/x"[..]]);
+        assert_eq!(root_mount(info, 99, device), None);
+        for (path, expected) in [
+            ("/srv/a", "/srv/a"),
+            ("/mnt/init.d/ssh", "/etc/init.d/ssh"),
+            ("/mntx", "/mntx"),
+            ("/mnt/x/ssh", "/j/etc/init.d/ssh"),
+            ("/dev/pts/0", "/0"),
+        ] {
+            let found = path_in_file_system(info, path.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(found).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::caller::{Caller, Location, mounted_on};
+use super::caller::{Caller, Location, RootMount, path_in_file_system, root_mount};
 use super::filter::{self, Call};
 use super::resolve::{FoundKind, Place, Supervised, View, Walked};
 use super::services::{self, Change};
@@ -306,35 +306,77 @@ impl Answering {
             }
             _ => Intervention::Exit,
         };
-        let (named, start) = match change {
-            None => return Ok(Answer::Continue),
-            Some(Change::Starter | Change::Now) => (None, start),
-            Some(Change::Script(script)) if script == path => (Some(script), start),
-            Some(Change::Script(script)) => (Some(script), libc::AT_FDCWD),
-        };
-        // From the root: a relative path may begin in another file system.
-        let target = absolute(caller, start, named.as_deref().unwrap_or(&path)).map_err(unknown)?;
-        let found = self.walk(caller, start, &target, |view, root| match named {
-            // It counts wherever the program is, a bind of the host's included.
-            None => Ok(Walked::Found(true)),
-            Some(_) => {
-                let dirs = services::INIT_SCRIPTS.iter().filter_map(|dir| {
-                    match view.object(root, dir, true) {
-                        Ok(Walked::Found(ino)) => Some(ino),
-                        _ => None,
-                    }
-                });
-                let dirs: Vec<u64> = dirs.collect();
-                view.leads_into(root, &target, &dirs).map(Walked::Found)
+        let intervenes = match change {
+            None => false,
+            Some(Change::Starter | Change::Now) => self.is_inside(caller),
+            Some(Change::Script(script)) => {
+                // A shell looks for its script from the working directory.
+                let start = if script == path { start } else { libc::AT_FDCWD };
+                self.is_init_script(caller, start, &script)?
             }
-        });
-        // What cannot be resolved is the kernel's to refuse.
-        if !matches!(found, Ok(Walked::Found(true))) {
+        };
+        if !intervenes {
             return Ok(Answer::Continue);
         }
         self.still_waits(notification.id)?;
-        let execution = services::description(&path, &arguments(services::ALL_ARGUMENTS));
+        let execution = services::description(&path, &arguments(services::SHELL_ARGUMENTS));
         Ok(Answer::Intervene(intervention, execution))
+    }
+
+    /// Whether the path of a program or script leads to an init script.
+    fn is_init_script(&self, caller: Caller, start: i32, path: &[u8]) -> Result<bool, Answer> {
+        // From the root: a relative path may begin in another file system.
+        let target = absolute(caller, start, path).map_err(unknown)?;
+        let found = self.walk_in(Part::Any, caller, start, &target, |view, root| {
+            let dirs = services::INIT_SCRIPTS.iter().filter_map(|dir| {
+                match view.object(root, dir, true) {
+                    Ok(Walked::Found(ino)) => Some(ino),
+                    _ => None,
+                }
+            });
+            let dirs: Vec<u64> = dirs.collect();
+            view.leads_into(root, &target, &dirs)
+        });
+        Ok(match found {
+            Ok(Walked::Found(found)) => found,
+            // The kernel refuses what cannot be resolved.
+            Err(Answer::Return(_)) => false,
+            _ => self.is_inside(caller) && self.is_named_as_init_script(caller, &target)?,
+        })
+    }
+
+    /// Whether a path from the caller's root, in a file system that is not the tree, has the name
+    /// of an init script there or in the directory that is mounted.
+    fn is_named_as_init_script(&self, caller: Caller, path: &[u8]) -> Result<bool, Answer> {
+        let path = without_dots(path);
+        if services::names_init_script(&path) {
+            return Ok(true);
+        }
+        let namespace = caller.namespace("mnt").map_err(unknown)?;
+        let path = match namespace == self.identity.mount_namespace {
+            true => from_root(&caller.link("root").map_err(unknown)?, &path),
+            // The caller's own mountinfo begins at its root.
+            false => path,
+        };
+        let path = path_in_file_system(&self.mountinfo(caller)?, &path);
+        Ok(path.is_some_and(|path| services::names_init_script(&path)))
+    }
+
+    /// Whether the caller works on the image: its root is in the sandbox's root, or is something
+    /// that a process inside has mounted. The root of a command outside is the host's.
+    fn is_inside(&self, caller: Caller) -> bool {
+        let Ok(namespace) = caller.namespace("mnt") else { return false };
+        if namespace == self.identity.mount_namespace {
+            return true;
+        }
+        let in_tree = caller.place("root").is_ok_and(|root| {
+            let info = self.mountinfo(caller);
+            info.is_ok_and(|info| self.root_mount(&info, root.mount).is_ok())
+        });
+        // The namespace of a command that has unshared it: inside or outside.
+        in_tree
+            || namespace != self.identity.outer_mount_namespace
+                && !caller.has_root_of_this_process()
     }
 
     fn chown_path(
@@ -359,7 +401,10 @@ impl Answering {
         object: Location,
         (uid, gid): (Option<u32>, Option<u32>),
     ) -> Answered {
-        self.mounted_on(&self.mountinfo(caller)?, object.mount)?;
+        let mount = self.root_mount(&self.mountinfo(caller)?, object.mount)?;
+        if mount.directory != b"/" {
+            return Err(Answer::Continue);
+        }
         self.still_waits(id)?;
         Ok(Answer::Return(self.tree.chown(object.ino, uid, gid)))
     }
@@ -372,9 +417,21 @@ impl Answering {
         }
     }
 
-    /// Resolves a path as the caller sees it.
+    /// Resolves a path as the caller sees it, if its root is in a mount of the whole tree.
     fn walk<T>(
         &self,
+        caller: Caller,
+        start: i32,
+        path: &[u8],
+        resolve: impl FnOnce(&View<'_>, u64) -> Result<Walked<T>, Errno>,
+    ) -> Result<Walked<T>, Answer> {
+        self.walk_in(Part::Whole, caller, start, path, resolve)
+    }
+
+    /// Resolves a path as the caller sees it, if its root is in such a mount of the tree.
+    fn walk_in<T>(
+        &self,
+        part: Part,
         caller: Caller,
         start: i32,
         path: &[u8],
@@ -386,7 +443,11 @@ impl Answering {
         if from.mount != root.mount {
             return Err(Answer::Continue);
         }
-        let mounted = self.mounted_on(&self.mountinfo(caller)?, root.mount)?;
+        let mount = self.root_mount(&self.mountinfo(caller)?, root.mount)?;
+        if part == Part::Whole && mount.directory != b"/" {
+            return Err(Answer::Continue);
+        }
+        let mounted = self.mounted_inodes(&mount);
         let view = View { tree: &*self.tree, root: root.ino, mounted: &mounted };
         Ok(resolve(&view, from.ino)?)
     }
@@ -404,10 +465,13 @@ impl Answering {
         if outside { self.stage } else { caller }.mountinfo().map_err(unknown)
     }
 
-    /// The inodes on which something is mounted according to `info`, if `mount` is the sandbox's
-    /// root there at all.
-    fn mounted_on(&self, info: &[u8], mount: u64) -> Result<HashSet<u64>, Answer> {
-        let points = mounted_on(info, mount, self.identity.device).ok_or(Answer::Continue)?;
+    /// The mount with this number according to `info`, if it is of the sandbox's root.
+    fn root_mount(&self, info: &[u8], mount: u64) -> Result<RootMount, Answer> {
+        root_mount(info, mount, self.identity.device).ok_or(Answer::Continue)
+    }
+
+    /// The inodes on which something is mounted.
+    fn mounted_inodes(&self, mount: &RootMount) -> HashSet<u64> {
         let find = |path: &Vec<u8>| {
             let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
             names.into_iter().try_fold(1, |dir, name| {
@@ -415,8 +479,17 @@ impl Answering {
                 (!matches!(found.kind, FoundKind::Symlink(_))).then_some(found.ino)
             })
         };
-        Ok(points.iter().filter_map(find).collect())
+        mount.points.iter().filter_map(find).collect()
     }
+}
+
+/// Which mounts of the tree a caller's root may be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Mounts of the whole tree.
+    Whole,
+    /// Mounts of one of its directories as well: bind mounts.
+    Any,
 }
 
 /// Where a path that is not absolute begins: a descriptor, or `AT_FDCWD`.
@@ -466,6 +539,19 @@ fn below(directory: &[u8], path: &[u8]) -> Vec<u8> {
     }
 }
 
+/// An absolute path without its components `.` and `..`, and with single slashes.
+fn without_dots(path: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    [b"/", names.join(&b'/').as_slice()].concat()
+}
+
 /// A path in a `chroot` as one from the sandbox's root.
 fn from_root(root: &[u8], path: &[u8]) -> Vec<u8> {
     [root.strip_suffix(b"/").unwrap_or(root), path].concat()
@@ -493,6 +579,8 @@ mod tests {
             let joined = below(directory.as_bytes(), path.as_bytes());
             assert_eq!(String::from_utf8(joined).unwrap(), expected);
         }
+        assert_eq!(without_dots(b"/a/.//b/../../../etc/init.d/ssh"), b"/etc/init.d/ssh");
+        assert_eq!(without_dots(b"/.."), b"/");
         assert_eq!(from_root(b"/srv/jail", b"/dev/null"), b"/srv/jail/dev/null");
         assert_eq!(from_root(b"/", b"/dev/null"), b"/dev/null");
     }

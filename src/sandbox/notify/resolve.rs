@@ -157,20 +157,25 @@ impl View<'_> {
         Ok(Walked::Found(walk.current))
     }
 
-    /// Whether `path`, or a symbolic link that it leads through, names something in one of `dirs`.
-    pub(super) fn leads_into(&self, start: u64, path: &[u8], dirs: &[u64]) -> Result<bool, Errno> {
+    /// Whether `path`, or a symbolic link at its end, names something in one of `dirs`.
+    pub(super) fn leads_into(
+        &self,
+        start: u64,
+        path: &[u8],
+        dirs: &[u64],
+    ) -> Result<Walked<bool>, Errno> {
         let (mut start, mut path) = (start, path.to_vec());
         for _ in 0..=MAX_LINKS {
             let Walked::Found(Place { dir, name }) = self.place(start, &path)? else {
-                return Ok(false);
+                return Ok(Walked::Leaves);
             };
             let found = self.tree.lookup(dir, &name)?;
             if dirs.contains(&dir) {
-                return Ok(true);
+                return Ok(Walked::Found(true));
             }
             match found.kind {
                 FoundKind::Symlink(target) => (start, path) = (dir, target),
-                _ => return Ok(false),
+                _ => return Ok(Walked::Found(false)),
             }
         }
         Err(Errno::ELOOP)
@@ -477,8 +482,9 @@ mod tests {
             ("/opt/vendor", "file"),
             ("/loop", "->loop"),
             ("/dir", "->init.d"),
+            ("/dev", "dir"),
         ]);
-        let mounted = HashSet::new();
+        let mounted = HashSet::from([tree.ino("/dev")]);
         let view = View { tree: &tree, root: ROOT, mounted: &mounted };
         let dirs = [tree.ino("/init.d")];
         let leads =
@@ -492,9 +498,10 @@ mod tests {
             ("", "/rc2.d/S02ssh"),
             ("", "/dir/ssh"),
         ] {
-            assert_eq!(leads(start, path), Ok(true), "{path}");
+            assert_eq!(leads(start, path), Ok(Walked::Found(true)), "{path}");
         }
-        assert_eq!(leads("", "/opt/vendor"), Ok(false));
+        assert_eq!(leads("", "/opt/vendor"), Ok(Walked::Found(false)));
+        assert_eq!(leads("", "/dev/ssh"), Ok(Walked::Leaves));
         assert_eq!(leads("", "/init.d/none"), Err(Errno::ENOENT));
         assert_eq!(leads("", "/loop"), Err(Errno::ELOOP));
     }

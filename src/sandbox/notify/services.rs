@@ -23,10 +23,13 @@ use std::borrow::Cow;
 /// Where init scripts are; the second one is Red Hat's.
 pub(super) const INIT_SCRIPTS: [&[u8]; 2] = [b"/etc/init.d", b"/etc/rc.d/init.d"];
 
-/// How many arguments of an execution are read, the name of the program among them: those of any
-/// program, where an init script has its action, and those of a program that is known here.
+/// How many arguments of an execution are read, the name of the program among them, if it is a
+/// program that is not known here. An init script has its action among them.
 const FIRST_ARGUMENTS: usize = 5;
-pub(super) const ALL_ARGUMENTS: usize = 64;
+/// The same for a shell, and for a message.
+pub(super) const SHELL_ARGUMENTS: usize = 64;
+/// The same for a program whose options may follow any number of names. `xargs` passes fewer.
+const MAX_ARGUMENTS: usize = 64 << 10;
 
 /// Programs that take an init script as their first argument.
 const SHELLS: [&[u8]; 12] = [
@@ -79,7 +82,7 @@ pub(super) fn change(path: &[u8], argv: impl Fn(usize) -> Vec<Vec<u8>>) -> Optio
         let action = argv.iter().skip(1).any(|word| is_action(word));
         return action.then(|| Change::Script(path.to_vec()));
     }
-    let argv = argv(ALL_ARGUMENTS);
+    let argv = argv(if SHELLS.contains(&name) { SHELL_ARGUMENTS } else { MAX_ARGUMENTS });
     let (called, arguments) = argv.split_first()?;
     if name == b"systemctl" {
         return arguments.iter().any(|word| word == NOW).then_some(Change::Now);
@@ -101,6 +104,20 @@ pub(super) fn change(path: &[u8], argv: impl Fn(usize) -> Vec<Vec<u8>>) -> Optio
     }
     let (script, rest) = script(arguments)?;
     rest.iter().any(|word| is_action(word)).then(|| Change::Script(script.to_vec()))
+}
+
+/// Whether a path without symbolic links names an init script by the usual names of directories:
+/// `/etc/init.d`, `/etc/rc2.d`, `/etc/rc.d/init.d` and `/etc/rc.d/rc2.d`, below any directory.
+///
+/// This is for a path that leads out of the tree.
+pub(super) fn names_init_script(path: &[u8]) -> bool {
+    let mut names = path.rsplit(|&byte| byte == b'/').filter(|name| !name.is_empty());
+    let (Some(_), Some(directory), Some(parent)) = (names.next(), names.next(), names.next())
+    else {
+        return false;
+    };
+    let of_scripts = directory == b"init.d" || matches!(directory, [b'r', b'c', _, b'.', b'd']);
+    of_scripts && (parent == b"etc" || parent == b"rc.d" && names.next() == Some(b"etc"))
 }
 
 /// The command line as text for a message.
@@ -165,11 +182,15 @@ fn script(arguments: &[Vec<u8>]) -> Option<(&[u8], &[Vec<u8>])> {
             b"--" | b"-" => break,
             b"--rcfile" | b"--init-file" => rest = rest.get(1..)?,
             [b'-', b'-', ..] => {}
-            [b'-' | b'+', cluster @ ..] => {
-                if cluster.contains(&b'c') {
+            [sign @ (b'-' | b'+'), cluster @ ..] => {
+                // With -n a shell checks the syntax and runs nothing.
+                if cluster.contains(&b'c') || *sign == b'-' && cluster.contains(&b'n') {
                     return None;
                 }
                 if matches!(cluster.last(), Some(b'o' | b'O')) {
+                    if *sign == b'-' && rest.first().is_some_and(|option| option == b"noexec") {
+                        return None;
+                    }
                     rest = rest.get(1..)?;
                 }
             }
@@ -217,6 +238,7 @@ mod tests {
             ("/bin/sh", &["-e", "--", ssh, "start"]),
             ("/bin/bash", &["-o", "pipefail", "-eu", ssh, "start"]),
             ("/bin/bash", &["--norc", "+o", "posix", ssh, "start"]),
+            ("/bin/bash", &["+n", "+o", "noexec", ssh, "start"]),
             ("/bin/busybox", &["sh", ssh, "start"]),
             ("/sbin/openrc-run", &[ssh, "start"]),
             ("/lib/init/init-d-script", &[ssh, "start"]),
@@ -226,7 +248,9 @@ mod tests {
         for (shell, words) in [
             ("/bin/sh", &["-c", "/etc/init.d/ssh start"][..]),
             ("/bin/bash", &["-ec", ssh, "start"]),
-            ("/bin/sh", &["-n", ssh]),
+            ("/bin/sh", &["-n", ssh, "start"]),
+            ("/bin/bash", &["-en", ssh, "start"]),
+            ("/bin/bash", &["-o", "noexec", ssh, "start"]),
             ("/bin/sh", &[]),
             ("/bin/bash", &["-o"]),
             ("/bin/busybox", &[]),
@@ -269,9 +293,42 @@ mod tests {
         for words in [&["enable", "--now", "cron"][..], &["--now", "mask", "cron"]] {
             assert_eq!(of(systemctl, words), Some(Change::Now), "{words:?}");
         }
+        let many: Vec<String> = (0..20_000).map(|n| format!("u{n}")).collect();
+        let mut words: Vec<&str> = many.iter().map(String::as_str).collect();
+        words.insert(0, "enable");
+        words.push("--now");
+        assert_eq!(of(systemctl, &words), Some(Change::Now));
         assert_eq!(of(systemctl, &["enable", "cron"]), None);
         assert_eq!(of("/bin/echo", &["enable", "--now"]), None);
         assert_eq!(NOW.len(), NOT_NOW.len());
+    }
+
+    #[test]
+    fn init_scripts_are_recognised_by_the_names_of_their_directories() {
+        for path in [
+            "/etc/init.d/ssh",
+            "/tmp/jail/etc/init.d/ssh",
+            "/etc/rc2.d/S01ssh",
+            "/etc/rcS.d/S01ssh",
+            "/etc/rc.d/init.d/sshd",
+            "/jail/etc/rc.d/rc3.d/S55sshd",
+        ] {
+            assert!(names_init_script(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "/etc/init.d",
+            "/etc/init.d/",
+            "/init.d/ssh",
+            "/srv/init.d/ssh",
+            "/etc/init.d/deeper/ssh",
+            "/etc/rc.local",
+            "/etc/rc.d/ssh",
+            "/srv/rc.d/init.d/ssh",
+            "/",
+            "",
+        ] {
+            assert!(!names_init_script(path.as_bytes()), "{path}");
+        }
     }
 
     #[test]

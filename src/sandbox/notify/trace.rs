@@ -91,17 +91,13 @@ fn trace(tid: pid_t, intervention: Intervention, proceed: impl FnOnce()) -> io::
     let _ = request(PTRACE_INTERRUPT, tid, 0, 0);
     let mut executed = false;
     let mut failure = None;
-    let mut killed_here = false;
     // A thread that is not its process's first one takes that one's number when it executes, so the
     // wait is for any tracee of this thread, and there is only this one. An error means that it is
     // no longer a tracee.
     while let Ok((pid, status)) = wait() {
         if !libc::WIFSTOPPED(status) {
             // Dead. The wait has passed the process on to its parent.
-            if !killed_here {
-                return Ok(Outcome::NotExecuted);
-            }
-            break;
+            return Ok(Outcome::NotExecuted);
         }
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         let mut deliver = 0;
@@ -119,8 +115,8 @@ fn trace(tid: pid_t, intervention: Intervention, proceed: impl FnOnce()) -> io::
                 if executed && enters_call(pid) {
                     let code = i32::from(failure.is_some());
                     if let Err(error) = call_exit(pid, code) {
-                        failure = Some(error);
-                        killed_here = sys::kill(pid, libc::SIGKILL).is_ok();
+                        // The end of this thread kills the process (`PTRACE_O_EXITKILL`).
+                        return Ok(Outcome::Ended(error));
                     }
                     done = true;
                 }
