@@ -171,6 +171,99 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), os.path.exists(\"/srv/st
     }
 }
 
+/// A directory with what the probe needs, at `$jail`.
+const JAIL: &str = "mkdir -p $jail/etc/init.d $jail/usr/local/bin; \
+    cp -a /bin /sbin /lib $(ls -d /lib64 /lib32 /libx32 2>/dev/null) $jail/; \
+    cp -a /usr/bin /usr/sbin /usr/lib $jail/usr/; cp -a /etc/init.d/probe $jail/etc/init.d/; \
+    ln -s ../../../etc/init.d/probe $jail/usr/local/bin/probe";
+
+/// The ways to the init script of a jail. Its daemon does not exist there: the script itself leaves
+/// the trace `/srv/started`.
+const IN_A_JAIL: [&str; 6] = [
+    "chroot $jail /etc/init.d/probe start",
+    "chroot $jail sh -e /etc/init.d/probe start",
+    "chroot $jail sh -c \"cd /etc/init.d; ./probe start\"",
+    "chroot $jail start-stop-daemon --start --exec /bin/touch -- /srv/started",
+    "unshare --mount chroot $jail /etc/init.d/probe start",
+    "$jail/etc/init.d/probe start",
+];
+
+#[test]
+fn init_scripts_below_other_mounts_start_nothing() {
+    let stage = Stage::new();
+    let ways = IN_A_JAIL.join("\n");
+    let script = format!(
+        "ways() {{ {ways}\n }}
+        jail=/srv/jail; {JAIL}; mkdir -p $jail/srv /mnt/jail /mnt/scripts
+        mount --bind $jail /mnt/jail; jail=/mnt/jail; ways; chroot $jail probe start
+        jail=/tmp/jail; {JAIL}; mkdir $jail/srv; ways
+        mount --bind /etc/init.d /mnt/scripts; /mnt/scripts/probe start
+        cd /mnt/scripts; ./probe start; sh probe start; cd /
+        mount --bind /tmp/jail/etc /mnt/scripts; /mnt/scripts/init.d/probe start
+        cat /srv/started /srv/jail/srv/started /tmp/jail/srv/started 2>/dev/null
+        mkdir /tmp/init.d; cp /etc/init.d/probe /tmp/init.d/; sed -i 's|/srv/daemon.*|:|' /tmp/init.d/probe
+        /tmp/init.d/probe start; cat /srv/started"
+    );
+    for who in EVERYBODY {
+        let said = run(&stage, who, Boot::Scripts, &script).ok().text();
+        assert_eq!(said, "/tmp/init.d/probe start\n", "{who:?}");
+    }
+}
+
+#[test]
+fn the_parent_of_a_process_that_is_killed_while_it_executes_learns_its_end() {
+    let stage = Stage::new();
+    let script = "timeout 60 python3 -c '
+import os, time
+for n in range(600):
+    pid = os.fork()
+    if pid == 0:
+        command = [[\"/etc/init.d/probe\", \"start\"], [\"/bin/systemctl\", \"enable\", \"--now\", \"cron\"]]
+        os.execv(command[n % 2][0], command[n % 2])
+    time.sleep(n % 29 / 10000)  # The kill meets another step of the execution each time.
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+print(\"all ended\", flush=True)
+os._exit(0)' 2>/dev/null; service probe start; systemctl enable --now unit-only 2>&1; cat /srv/started";
+    for who in EVERYBODY {
+        let finished = run(&stage, who, Boot::Systemd, script);
+        let said = String::from_utf8_lossy(&finished.stdout).into_owned();
+        assert!(said.starts_with("all ended\n") && !said.contains("probe"), "{who:?} {said}");
+        assert!(!finished.stderr.contains("was refused"), "{who:?} {}", finished.stderr);
+    }
+}
+
+#[test]
+fn programs_of_other_users_start_nothing_and_end() {
+    let stage = Stage::new();
+    let script = "useradd --create-home bob
+        as_bob() { timeout 60 su bob -s /bin/sh -c \"$1\" || echo \"failed: $?\"; }
+        mkdir -p /etc/systemd/user; cp /lib/systemd/system/unit-only.service /etc/systemd/user/
+        as_bob 'systemctl --user enable --now unit-only 2>/dev/null'
+        ls /home/bob/.config/systemd/user/multi-user.target.wants
+        timeout 60 runuser -u bob -- systemctl --user --now disable unit-only 2>/dev/null
+        ls /home/bob/.config/systemd/user/multi-user.target.wants 2>/dev/null
+        as_bob '/etc/init.d/probe start'
+        timeout 60 service probe start; timeout 60 systemctl enable --now unit-only 2>/dev/null
+        systemctl is-enabled unit-only; cat /srv/started 2>/dev/null; echo end";
+    for who in EVERYBODY {
+        let finished = run(&stage, who, Boot::Systemd, script).ok();
+        let wanted = "unit-only.service\nenabled\nend\n";
+        assert_eq!(finished.text(), wanted, "{who:?} {}", finished.stderr);
+        assert!(!finished.stderr.contains("was refused"), "{who:?} {}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_syntax_check_of_an_init_script_is_not_a_start() {
+    let stage = Stage::new();
+    let script = "sh -n /etc/init.d/probe start; echo $?; bash -en /etc/init.d/probe start; echo $?
+        echo 'if' >/etc/init.d/broken; sh -n /etc/init.d/broken start 2>/dev/null; echo $?";
+    let finished = run(&stage, Who::Unprivileged, Boot::Scripts, script).ok();
+    assert_eq!(finished.text(), "0\n0\n2\n");
+    assert!(!finished.stderr.contains("do not start"), "{}", finished.stderr);
+}
+
 const BY_SYSTEMCTL: &str = "
     systemctl start probe
     systemctl restart ssh
@@ -179,6 +272,7 @@ const BY_SYSTEMCTL: &str = "
     systemctl reload-or-restart probe
     systemctl try-reload-or-restart probe
     systemctl enable --now probe unit-only
+    systemctl enable $(yes unit-only | head -n 3000) --now
     systemctl --now mask cron
     systemctl unmask cron
     systemctl isolate multi-user.target
