@@ -77,7 +77,7 @@ pub(super) fn follow_execution(
     std::thread::scope(|scope| {
         let tracer = std::thread::Builder::new().name("tracer".to_owned());
         let tracer = tracer.spawn_scoped(scope, move || trace(tid as pid_t, intervention, proceed));
-        tracer?.join().unwrap_or_else(|_| Ok(Outcome::NotExecuted))
+        tracer?.join().unwrap_or(Ok(Outcome::NotExecuted))
     })
 }
 
@@ -114,9 +114,12 @@ fn trace(tid: pid_t, intervention: Intervention, proceed: impl FnOnce()) -> io::
             _ if signal == SYSCALL_STOP => {
                 if executed && enters_call(pid) {
                     let code = i32::from(failure.is_some());
-                    if let Err(error) = call_exit(pid, code) {
+                    match call_exit(pid, code) {
+                        Ok(()) => {}
+                        // Killed: the next wait reports it.
+                        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => continue,
                         // The end of this thread kills the process (`PTRACE_O_EXITKILL`).
-                        return Ok(Outcome::Ended(error));
+                        Err(error) => return Ok(Outcome::Ended(error)),
                     }
                     done = true;
                 }
