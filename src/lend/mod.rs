@@ -248,7 +248,8 @@ impl Loans {
     }
 
     /// Takes the lent lines out of the files that programs copied them into. Returns warnings about
-    /// files that it could not restore, and about files that contain a value of the host, such as the address of a name server.
+    /// files that it could not restore, and about files that contain a value of the host, such as the
+    /// address of a name server.
     ///
     /// # Errors
     /// A layer that cannot be read.
@@ -325,7 +326,11 @@ fn uncleaned(path: &[u8]) -> String {
 fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
     let mut buffer = vec![0; PIECE];
     let mut offset = 0;
-    while offset < size {
+    // Holes may be much larger than the memory.
+    while offset < size
+        && let Some(data) = tree.next_data(ino, offset)?
+    {
+        offset = offset.max(data.start);
         let len = tree.read(ino, offset, &mut buffer)?;
         if marks::is_marked(&buffer[..len]) {
             return Ok(true);
