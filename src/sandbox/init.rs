@@ -244,7 +244,8 @@ fn show(file: OwnedFd, root: BorrowedFd<'_>) {
     let _ = chdir("/");
 }
 
-/// Puts a file at `path`, which is relative, in a file system of the sandbox's own, in place of a file or link there.
+/// Puts a file at `path`, which is relative, in one of the sandbox's own file systems. A file or link
+/// that is there is replaced.
 fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
     let (parent, name) =
