@@ -20,9 +20,10 @@ use crate::layers::{self, Digests, Layers, OpenError};
 use crate::lend::Loans;
 use crate::live::{Lay, Live, LiveError, Meta};
 use crate::sandbox::{
-    Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
+    Bind, Leftovers, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };
 use crate::seal::BaseLayer;
+use crate::seal::path::{escape, plain};
 use crate::supervise::{Report, SupervisedTree};
 
 /// What a root is made of, and how it behaves.
@@ -87,16 +88,33 @@ pub struct Finished {
     pub layers: Vec<BaseLayer>,
     live: Arc<Live>,
     loans: Arc<Mutex<Loans>>,
+    leftovers: Leftovers,
 }
 
 impl Finished {
     /// Takes lent lines out of the files that programs copied them into; see
-    /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user.
+    /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user:
+    /// about such copies, and about mounts and processes that commands left behind.
     ///
     /// # Errors
     /// A layer that cannot be read.
     pub fn clean_copies(&self) -> Result<Vec<String>, RootError> {
-        Ok(self.loans.lock().clean_copies(&self.live)?)
+        let mut warnings = self.loans.lock().clean_copies(&self.live)?;
+        warnings.extend(self.leftovers.mount_points.iter().map(|path| {
+            format!(
+                "{}: a command left a file system mounted there, and what was written below it is \
+                 not in the image: unmount it in the step that mounts it",
+                escape(path)
+            )
+        }));
+        if !self.leftovers.programs.is_empty() {
+            warnings.push(format!(
+                "still running at the end, and killed: {}; a file that such a process had not \
+                 written yet is not in the image: end it, or wait for it, in the step that starts it",
+                plain(&self.leftovers.programs.join(", "))
+            ));
+        }
+        Ok(warnings)
     }
 }
 
@@ -228,7 +246,9 @@ impl Root {
     /// A layer that turned out to be damaged while it was used: what was made of it is not to be
     /// trusted.
     pub fn finish(mut self) -> Result<Finished, RootError> {
+        let mut leftovers = Leftovers::default();
         if let Some(sandbox) = self.sandbox.take() {
+            leftovers = sandbox.leftovers();
             sandbox.shutdown();
         }
         drop(self.supervisor.take());
@@ -244,6 +264,7 @@ impl Root {
             layers: self.digests.map_or_else(Vec::new, Digests::finish),
             live: self.live,
             loans: self.loans,
+            leftovers,
         })
     }
 }

@@ -5,46 +5,61 @@
 //! has its lines between two marks, which are comments in its format, and in copies the lines are
 //! replaced by those that the image's own file had there. The marks are numbered, so that
 //! each copy gets the lines that the file had when it was lent.
+//!
+//! A program may also edit a copy. Then only lines between the marks are taken out, and a line that
+//! it moved elsewhere. A line that the image's own file had stays.
+
+use std::collections::HashMap;
 
 use memchr::memmem;
 
 const BEGIN: &str = "overcoat: the following lines are shown during the build only";
 const END: &str = "overcoat: the lines above are shown during the build only";
 /// The text that both marks contain.
-const MARK: &[u8] = b"shown during the build only";
+const COMMON: &[u8] = b" shown during the build only (";
 
 /// Lines that are lent, with their marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Block {
+    /// The number in the marks.
+    number: usize,
     /// The lines in the lent file, with their marks.
     pub(super) shown: Vec<u8>,
     /// The lines between the marks.
-    pub(super) lines: Vec<u8>,
+    lines: Vec<u8>,
     /// The content of the image's own file that they replace.
-    pub(super) own: Vec<u8>,
-    /// Whether the image has a file of its own.
-    pub(super) is_over_file: bool,
+    pub(super) replaced: Vec<u8>,
+    /// The content of the image's own file, if it has one.
+    own: Option<Vec<u8>>,
 }
 
 impl Block {
-    /// The block of `lines`, whose marks are comments that begin with `comment`.
-    pub(super) fn new(comment: &str, number: usize, lines: &[u8], is_over_file: bool) -> Self {
+    /// The block of `lines`, whose marks are comments that begin with `comment`, in a file that covers
+    /// one of the image with the content `own`.
+    pub(super) fn new(comment: &str, number: usize, lines: &[u8], own: Option<&[u8]>) -> Self {
         let mut shown = format!("{comment} {BEGIN} ({number})\n").into_bytes();
         shown.extend_from_slice(lines);
         if !lines.is_empty() && !lines.ends_with(b"\n") {
             shown.push(b'\n');
         }
         shown.extend_from_slice(format!("{comment} {END} ({number})\n").as_bytes());
-        Block { shown, lines: lines.to_vec(), own: Vec::new(), is_over_file }
+        let (lines, own) = (lines.to_vec(), own.map(<[u8]>::to_vec));
+        Block { number, shown, lines, replaced: Vec::new(), own }
+    }
+
+    /// The number of lines of the image's own file that are `line`.
+    pub(super) fn own_count(&self, line: &[u8]) -> usize {
+        let own = self.own.as_deref().unwrap_or_default();
+        own.split(|&c| c == b'\n').filter(|own| own.trim_ascii() == line).count()
     }
 }
 
 /// The length of the part that all marks have in common, in bytes.
-pub(super) const LENGTH: usize = MARK.len();
+pub(super) const LENGTH: usize = COMMON.len();
 
-/// Whether there is a mark in `content`.
+/// Whether there may be a mark in `content`.
 pub(super) fn is_marked(content: &[u8]) -> bool {
-    memmem::find(content, MARK).is_some()
+    memmem::find(content, COMMON).is_some()
 }
 
 /// The result of taking lent lines out of a file.
@@ -58,8 +73,9 @@ pub(super) enum Cleaned {
     Nothing,
     /// It has this content without them, but a program had changed them.
     Edited(Vec<u8>),
-    /// It is not text, such as an archive: nothing can be taken out of it.
-    Binary,
+    /// Nothing can be taken out: the file is not text, such as an archive, or a mark is in the middle
+    /// of a line.
+    Unclear,
 }
 
 /// Takes the lines of `blocks` out of `content`.
@@ -68,7 +84,7 @@ pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
         return Cleaned::Untouched;
     }
     if content.contains(&0) {
-        return Cleaned::Binary;
+        return if has_mark_of(content, blocks) { Cleaned::Unclear } else { Cleaned::Untouched };
     }
     let mut text = content.to_vec();
     let mut is_of_image = false;
@@ -76,69 +92,181 @@ pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
         let mut from = 0;
         while let Some(at) = memmem::find(&text[from..], &block.shown) {
             let at = from + at;
-            text.splice(at..at + block.shown.len(), block.own.iter().copied());
-            from = at + block.own.len();
-            is_of_image |= block.is_over_file;
+            text.splice(at..at + block.shown.len(), block.replaced.iter().copied());
+            from = at + block.replaced.len();
+            is_of_image |= block.own.is_some();
         }
     }
-    if !is_marked(&text) {
-        return if text.is_empty() && !is_of_image {
-            Cleaned::Nothing
-        } else {
-            Cleaned::Text(text)
+    if !has_mark_of(&text, blocks) {
+        return match (text == content, text.is_empty() && !is_of_image) {
+            (true, _) => Cleaned::Untouched,
+            (_, true) => Cleaned::Nothing,
+            _ => Cleaned::Text(text),
         };
     }
-    let is_lent = |line: &[u8]| {
-        is_marked(line)
-            || !line.is_empty()
-                && blocks.iter().any(|b| b.shown.split(|&c| c == b'\n').any(|l| l == line))
-    };
-    let mut rest = Vec::with_capacity(text.len());
-    for line in text.split_inclusive(|&c| c == b'\n') {
-        if !is_lent(line.strip_suffix(b"\n").unwrap_or(line)) {
-            rest.extend_from_slice(line);
+    without_edited(&text, blocks).map_or(Cleaned::Unclear, Cleaned::Edited)
+}
+
+/// Whether a mark of `blocks` is in `content`, alone in a line or not.
+fn has_mark_of(content: &[u8], blocks: &[Block]) -> bool {
+    is_marked(content)
+        && blocks.iter().any(|block| {
+            [BEGIN, END].iter().any(|mark| {
+                memmem::find(content, format!("{mark} ({})", block.number).as_bytes()).is_some()
+            })
+        })
+}
+
+/// A mark that is alone in its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    is_begin: bool,
+    number: usize,
+}
+
+impl Mark {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?.trim();
+        let line = line.trim_start_matches(['#', '/']).trim_start();
+        let (is_begin, rest) = match (line.strip_prefix(BEGIN), line.strip_prefix(END)) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => return None,
+        };
+        let number = rest.strip_prefix(" (")?.strip_suffix(')')?.parse().ok()?;
+        Some(Mark { is_begin, number })
+    }
+}
+
+/// Takes out the marks and the lent lines that a program edited: those between the marks, and as
+/// many of those elsewhere as the image's own file did not have. `None` where a mark is in a line
+/// with other text.
+fn without_edited(text: &[u8], blocks: &[Block]) -> Option<Vec<u8>> {
+    let lines: Vec<&[u8]> = text.split_inclusive(|&c| c == b'\n').collect();
+    let marks: Vec<Option<Mark>> = lines.iter().map(|line| Mark::parse(line)).collect();
+    let mut taken: Vec<bool> = marks.iter().map(Option::is_some).collect();
+    if lines.iter().zip(&marks).any(|(line, mark)| mark.is_none() && has_mark_of(line, blocks)) {
+        return None;
+    }
+    for block in blocks {
+        let find = |is_begin, from: usize| {
+            let wanted = Some(Mark { is_begin, number: block.number });
+            marks.iter().skip(from).position(|mark| *mark == wanted).map(|at| from + at)
+        };
+        let (begin, end) = (find(true, 0), find(false, 0));
+        if begin.is_none() && end.is_none() {
+            continue;
+        }
+        let inside = begin.and_then(|begin| Some(begin..find(false, begin)?));
+        let inside = inside.unwrap_or_default();
+        let mut left: HashMap<&[u8], usize> = HashMap::new();
+        for line in block.lines.split(|&c| c == b'\n') {
+            *left.entry(line.trim_ascii()).or_default() += 1;
+        }
+        left.remove(&b""[..]);
+        let take = |at: usize, left: &mut HashMap<&[u8], usize>, taken: &mut [bool]| {
+            if let Some(count) = left.get_mut(lines[at].trim_ascii()).filter(|count| **count > 0)
+                && !taken[at]
+            {
+                *count -= 1;
+                taken[at] = true;
+            }
+        };
+        for at in inside {
+            take(at, &mut left, &mut taken);
+        }
+        for (line, count) in left.clone() {
+            let there: Vec<usize> = (0..lines.len())
+                .filter(|&at| !taken[at] && lines[at].trim_ascii() == line)
+                .collect();
+            let surplus = there.len().saturating_sub(block.own_count(line)).min(count);
+            for at in &there[..surplus] {
+                take(*at, &mut left, &mut taken);
+            }
         }
     }
-    Cleaned::Edited(rest)
+    let rest = lines.iter().zip(&taken).filter(|(_, taken)| !**taken);
+    Some(rest.flat_map(|(line, _)| line.iter().copied()).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const OWN: &[u8] = b"nameserver 10.0.0.1\nnameserver 192.0.2.1\n";
+
     fn blocks() -> [Block; 2] {
-        let own = b"nameserver 10.0.0.1\n".to_vec();
         [
-            Block { own, ..Block::new("#", 0, b"nameserver 192.0.2.1\n", true) },
-            Block::new("#", 1, b"127.0.1.1\tnode", false),
+            Block::new("#", 0, b"nameserver 192.0.2.1 \nnameserver 192.0.2.2 \n", Some(OWN)),
+            Block::new("#", 1, b"127.0.1.1\tnode", None),
         ]
+    }
+
+    fn cleaned(content: &[u8]) -> Cleaned {
+        clean(content, &blocks())
     }
 
     #[test]
     fn a_copy_becomes_a_copy_of_the_images_own_file() {
         let [resolv, hosts] = blocks();
-        assert_eq!(clean(&resolv.shown, &blocks()), Cleaned::Text(resolv.own.clone()));
+        assert_eq!(cleaned(&[&resolv.shown, OWN].concat()), Cleaned::Text(OWN.to_vec()));
         let edited = [b"search lab\n", &resolv.shown[..], b"options edns0\n"].concat();
-        let wanted = b"search lab\nnameserver 10.0.0.1\noptions edns0\n".to_vec();
-        assert_eq!(clean(&edited, &blocks()), Cleaned::Text(wanted));
-        assert_eq!(clean(&hosts.shown, &blocks()), Cleaned::Nothing);
+        assert_eq!(cleaned(&edited), Cleaned::Text(b"search lab\noptions edns0\n".to_vec()));
+        assert_eq!(cleaned(&hosts.shown), Cleaned::Nothing);
         let twice = [&hosts.shown[..], b"192.0.2.5 nfs\n", &hosts.shown].concat();
-        assert_eq!(clean(&twice, &blocks()), Cleaned::Text(b"192.0.2.5 nfs\n".to_vec()));
+        assert_eq!(cleaned(&twice), Cleaned::Text(b"192.0.2.5 nfs\n".to_vec()));
+        let over = Block { replaced: b"exit 0\n".to_vec(), ..resolv };
+        assert_eq!(clean(&over.shown, &[over.clone()]), Cleaned::Text(b"exit 0\n".to_vec()));
     }
 
     #[test]
-    fn lines_that_a_program_changed_leave_no_lent_line() {
+    fn lines_that_a_program_adds_between_the_lent_ones_stay() {
         let [resolv, _] = blocks();
-        let text = String::from_utf8(resolv.shown).unwrap();
-        let edited = text.replace("\n#", "\nnameserver 192.0.2.53\n#");
-        let wanted = b"nameserver 192.0.2.53\n".to_vec();
-        assert_eq!(clean(edited.as_bytes(), &blocks()), Cleaned::Edited(wanted));
+        let file = String::from_utf8([&resolv.shown, OWN].concat()).unwrap();
+        let edited = file.replacen(" \nname", " \nnameserver 192.0.2.53\nname", 1);
+        let wanted = [b"nameserver 192.0.2.53\n", OWN].concat();
+        assert_eq!(cleaned(edited.as_bytes()), Cleaned::Edited(wanted));
+    }
+
+    #[test]
+    fn lines_of_the_own_file_stay_however_a_program_sorts_them() {
+        let [resolv, _] = blocks();
+        let file = String::from_utf8([&resolv.shown, OWN].concat()).unwrap();
+        let mut lines: Vec<&str> = file.lines().map(str::trim_end).collect();
+        lines.sort_unstable();
+        let sorted = OWN.to_vec();
+        assert_eq!(cleaned((lines.join("\n") + "\n").as_bytes()), Cleaned::Edited(sorted.clone()));
+        // A line that is in both is left once (`sort -u`).
+        lines.dedup();
+        assert_eq!(cleaned((lines.join("\n") + "\n").as_bytes()), Cleaned::Edited(sorted));
+    }
+
+    #[test]
+    fn lent_lines_with_other_blanks_are_taken_out() {
+        let [resolv, _] = blocks();
+        let file = String::from_utf8([&resolv.shown, OWN].concat()).unwrap();
+        let indented: String = file.lines().map(|line| format!("  {line}\r\n")).collect();
+        let own = "  nameserver 10.0.0.1\r\n  nameserver 192.0.2.1\r\n";
+        assert_eq!(cleaned(indented.as_bytes()), Cleaned::Edited(own.into()));
+    }
+
+    #[test]
+    fn a_mark_in_the_middle_of_a_line_is_unclear() {
+        let [resolv, _] = blocks();
+        let joined = String::from_utf8([&resolv.shown, OWN].concat()).unwrap().replace('\n', " ");
+        assert_eq!(cleaned(joined.as_bytes()), Cleaned::Unclear);
+        let archive = [b"ustar\0", &resolv.shown[..]].concat();
+        assert_eq!(cleaned(&archive), Cleaned::Unclear);
     }
 
     #[test]
     fn other_files_stay_as_they_are() {
-        assert_eq!(clean(b"nameserver 192.0.2.1\n", &blocks()), Cleaned::Untouched);
-        let archive = [b"ustar\0", &blocks()[0].shown[..]].concat();
-        assert_eq!(clean(&archive, &blocks()), Cleaned::Binary);
+        for text in [
+            "nameserver 192.0.2.1\n",
+            "# this banner is shown during the build only (see below)\nnameserver 192.0.2.2\n",
+            "# overcoat: the following lines are shown during the build only (7)\n",
+        ] {
+            assert_eq!(cleaned(text.as_bytes()), Cleaned::Untouched, "{text}");
+        }
     }
 }

@@ -63,6 +63,7 @@ pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
 fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<ServiceManager> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
     marks::replace_command_line_and_environment();
+    marks::detach_standard_streams()?;
     let root = File::open(".").doing("entering the root")?;
     mounts::attach_proc(root.as_fd(), !plan.privilege.has_user_namespace())?;
     drop(root);

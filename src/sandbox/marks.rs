@@ -12,6 +12,7 @@
 //! All of it is in the sandbox's own `/run` and `/proc`: none of it is a file of the root.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -70,6 +71,16 @@ pub(super) fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
 /// This process must not read its arguments or its environment afterwards.
 pub(super) fn replace_command_line_and_environment() {
     let _ = sys::replace_arguments(COMMAND_LINE, ENVIRONMENT);
+}
+
+/// Closes the daemon's standard input, output and error output in this process: their names are in
+/// `/proc/PID/fd`. Nothing is to be written there.
+pub(super) fn detach_standard_streams() -> Step<()> {
+    let null = File::options().read(true).write(true).open("/dev/null").doing("opening /dev/null")?;
+    for target in 0..3 {
+        sys::dup_to(null.as_fd(), target).doing("closing standard input and output")?;
+    }
+    Ok(())
 }
 
 /// The service manager that the root boots by, as pid 1's name shows it.

@@ -35,6 +35,7 @@ mod host_mount;
 mod image;
 mod init;
 mod lack;
+mod leftovers;
 mod marks;
 mod mountinfo;
 mod mounts;
@@ -49,6 +50,7 @@ mod sys;
 mod wire;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -61,6 +63,7 @@ pub use error::SandboxError;
 pub use host_mount::{HostMount, MountOptions, mounted_at, unmount, users_may_share};
 pub use image::map_image;
 pub use lack::Lack;
+pub use leftovers::Leftovers;
 pub use notify::{Found, FoundKind, Supervised, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege, find_program, widening_command};
@@ -112,7 +115,7 @@ pub struct Sandbox {
     stage: Stage,
     listener: Option<OwnedFd>,
     /// The mountinfo of the commands' mount namespace.
-    mounts: Option<OwnedFd>,
+    mounts: Option<File>,
     identity: SandboxIdentity,
     outside: Option<Outside>,
     plan: Plan,
@@ -219,7 +222,7 @@ impl Starting {
             control: Some(self.control),
             stage: self.stage,
             listener,
-            mounts,
+            mounts: mounts.map(File::from),
             identity: SandboxIdentity::decode(ready.bytes.get(1..).unwrap_or_default()),
             outside: self.outside,
             plan: self.plan,

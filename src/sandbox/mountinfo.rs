@@ -1,5 +1,27 @@
 //! The text of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Reads an open mountinfo file from its start. The position of the descriptor, which others share, stays
+/// as it is.
+pub(super) fn read(file: &File) -> io::Result<Vec<u8>> {
+    let mut content = vec![0; 16 << 10];
+    let mut len = 0;
+    loop {
+        match file.read_at(&mut content[len..], len as u64)? {
+            0 => break,
+            read => len += read,
+        }
+        if len == content.len() {
+            content.resize(2 * len, 0);
+        }
+    }
+    content.truncate(len);
+    Ok(content)
+}
+
 /// A path as it is: space, tab, newline and backslash are written as a backslash and three octal
 /// digits.
 pub(super) fn unescape(field: &[u8]) -> Vec<u8> {

@@ -77,6 +77,7 @@ impl Tree {
         let (inode, covered) = {
             let mut state = self.state.lock();
             let covered = state.pass_attributes(self, ino, set)?;
+            state.keep_passage(ino);
             if let Some(size) = set.size {
                 match state.kind(&self.stack, ino)? {
                     FileType::Regular if size > MAX_SIZE => return Err(FsError::FileTooLarge),

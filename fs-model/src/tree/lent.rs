@@ -12,7 +12,7 @@
 //! - A change of mode, owner or times is also made to the covered file, and the loan goes on. If
 //!   nothing is covered, a change of mode or owner ends the loan as one of the content does; one of
 //!   the times alone does not, unless the file is touched: programs set the times of all files that
-//!   they find.
+//!   they find. All links to the file become names of the image's own file then.
 //! - Removing, replacing or renaming a lent file does so to the covered file. A link to a lent file
 //!   ends the loan, or is a scratch entry if nothing is covered: dpkg links a file before it replaces
 //!   it.
@@ -39,11 +39,14 @@ pub(super) enum Keep {
     Lent,
 }
 
-/// Where a lent file was last put. The name may have been removed or replaced since.
-#[derive(Clone, Debug)]
+/// A directory and a name in it.
+type Place = (Ino, Box<[u8]>);
+
+/// The names of a lent file: the one where it was lent, and the links that programs made to it where
+/// it covers nothing. All of them are scratch entries. Some may have been removed or replaced since.
+#[derive(Debug)]
 pub(super) struct Loan {
-    pub(super) dir: Ino,
-    pub(super) name: Box<[u8]>,
+    places: Vec<Place>,
 }
 
 impl Tree {
@@ -92,7 +95,7 @@ impl Tree {
                 return Err(result.err().unwrap_or(FsError::NoSpace { limit: self.space.limit() }));
             }
         }
-        state.loans.insert(entry.ino, Loan { dir: parent, name: name.into() });
+        state.loans.insert(entry.ino, Loan { places: vec![(parent, name.into())] });
         state.forget(&self.space, entry.ino, 1);
         Ok(entry.ino)
     }
@@ -156,8 +159,11 @@ impl State {
     }
 
     fn end_loan(&mut self, tree: &Tree, dir: Ino, name: &[u8], ino: Ino) -> Result<bool, FsError> {
-        self.loans.remove(&ino);
+        if let Some(loan) = self.loans.get_mut(&ino) {
+            loan.places.retain(|place| (place.0, &*place.1) != (dir, name));
+        }
         let Some(scratch) = self.scratch(dir, name).filter(|s| s.shown.ino == ino) else {
+            self.loan(ino);
             return Ok(false);
         };
         match scratch.beneath {
@@ -167,6 +173,7 @@ impl State {
         }
         self.drop_name(tree, scratch.shown, Time::now())?;
         self.recount(dir);
+        self.loan(ino);
         Ok(true)
     }
 
@@ -176,7 +183,7 @@ impl State {
     /// # Errors
     /// [`FsError::Busy`] when it covers a file with several names, or a link.
     pub(super) fn take_over(&mut self, tree: &Tree, ino: Ino, keep: Keep) -> Result<(), FsError> {
-        let Some(Loan { dir, name }) = self.loan(ino) else { return Ok(()) };
+        let Some((dir, name)) = self.loan(ino) else { return Ok(()) };
         let covered = self.covered(tree, dir, &name)?;
         let lent = self.upper_always(tree, ino)?;
         let mut body = match covered {
@@ -199,7 +206,7 @@ impl State {
         self.put(tree, dir, &name, Slot::Present(target))?;
         {
             let mut to = lent.body.write();
-            // Links to it are scratch entries.
+            // The links to it become names of the image's own file, too.
             body.nlink = to.nlink;
             if keep == Keep::Lent
                 && let Data::File(content) = &to.data
@@ -210,7 +217,13 @@ impl State {
             tree.space.charge_always(body.charged());
             *to = body;
         }
-        self.loans.remove(&ino);
+        let loan = self.loans.remove(&ino);
+        for (dir, name) in loan.into_iter().flat_map(|loan| loan.places) {
+            if self.is_place_of(ino, dir, &name) {
+                self.put(tree, dir, &name, Slot::Present(target))?;
+                self.changed_names(tree, dir, Time::now())?;
+            }
+        }
         match covered {
             Some(covered) => {
                 self.drop_name(tree, covered, Time::now())?;
@@ -230,7 +243,7 @@ impl State {
         ino: Ino,
         set: &mut SetAttr,
     ) -> Result<Option<Arc<Inode>>, FsError> {
-        let Some(loan) = self.loan(ino) else { return Ok(None) };
+        let Some((dir, name)) = self.loan(ino) else { return Ok(None) };
         if let Some(size) = &mut set.size {
             let lent = self.attr(&tree.stack, ino)?.size;
             self.take_over(tree, ino, Keep::Own)?;
@@ -239,14 +252,14 @@ impl State {
             }
             return Ok(None);
         }
-        match self.covered(tree, loan.dir, &loan.name)? {
+        match self.covered(tree, dir, &name)? {
             Some(own) if own.kind != FileType::Regular => {
                 let attr = self.attr(&tree.stack, ino)?;
                 if set.changes(&attr) { Err(FsError::Busy) } else { Ok(None) }
             }
             Some(own) if set.changes(&self.attr(&tree.stack, own.ino)?) => {
                 let inode = self.upper(tree, own.ino)?;
-                self.touch(loan.dir);
+                self.touch(dir);
                 Ok(Some(inode))
             }
             Some(_) => Ok(None),
@@ -261,14 +274,19 @@ impl State {
         }
     }
 
-    /// Where the lent file `ino` is; `None` for any other file, and for one that lost its name.
-    fn loan(&mut self, ino: Ino) -> Option<Loan> {
-        let loan = self.loans.get(&ino)?.clone();
-        let is_there = self.scratch(loan.dir, &loan.name).is_some_and(|s| s.shown.ino == ino);
-        if !is_there {
+    /// Where the lent file `ino` is; `None` for any other file, and for one that lost its names.
+    fn loan(&mut self, ino: Ino) -> Option<Place> {
+        let loan = self.loans.get(&ino)?;
+        let place = loan.places.iter().find(|(dir, name)| self.is_place_of(ino, *dir, name));
+        let place = place.cloned();
+        if place.is_none() {
             self.loans.remove(&ino);
         }
-        is_there.then_some(loan)
+        place
+    }
+
+    fn is_place_of(&self, ino: Ino, dir: Ino, name: &[u8]) -> bool {
+        self.scratch(dir, name).is_some_and(|scratch| scratch.shown.ino == ino)
     }
 
     /// Prepares a link at the free `name` to the object `ino`: takes over a lent file. If it covers
@@ -280,8 +298,8 @@ impl State {
         dir: Ino,
         name: &[u8],
     ) -> Result<Option<Entry>, FsError> {
-        let Some(loan) = self.loan(ino) else { return Ok(None) };
-        if self.covered(tree, loan.dir, &loan.name)?.is_some() {
+        let Some((loan_dir, loan_name)) = self.loan(ino) else { return Ok(None) };
+        if self.covered(tree, loan_dir, &loan_name)?.is_some() {
             self.take_over(tree, ino, Keep::Own)?;
             return Ok(None);
         }
@@ -291,13 +309,16 @@ impl State {
         let inode = self.upper_always(tree, ino)?;
         self.put(tree, dir, name, Slot::Scratch(Box::new(Scratch { shown, beneath })))?;
         inode.body.write().nlink += 1;
+        if let Some(loan) = self.loans.get_mut(&ino) {
+            loan.places.push((dir, name.into()));
+        }
         self.entry(&tree.stack, dir, shown).map(Some)
     }
 
     /// [Takes over](Self::take_over) a lent file that covers a file of the image.
     pub(super) fn take_over_covering(&mut self, tree: &Tree, ino: Ino) -> Result<(), FsError> {
         match self.loan(ino) {
-            Some(loan) if self.covered(tree, loan.dir, &loan.name)?.is_some() => {
+            Some((dir, name)) if self.covered(tree, dir, &name)?.is_some() => {
                 self.take_over(tree, ino, Keep::Own)
             }
             _ => Ok(()),
@@ -306,10 +327,9 @@ impl State {
 
     /// Keeps the place of a lent file that was renamed.
     pub(super) fn loan_moved(&mut self, ino: Ino, from: (Ino, &[u8]), to: (Ino, &[u8])) {
-        if let Some(loan) = self.loans.get_mut(&ino)
-            && (loan.dir, &*loan.name) == from
-        {
-            *loan = Loan { dir: to.0, name: to.1.into() };
+        let Some(loan) = self.loans.get_mut(&ino) else { return };
+        if let Some(place) = loan.places.iter_mut().find(|place| (place.0, &*place.1) == from) {
+            *place = (to.0, to.1.into());
         }
     }
 }

@@ -484,7 +484,9 @@ impl State {
     fn touch(&mut self, dir: Ino) {
         let mut at = dir;
         while let Some(d) = self.dirs.get_mut(&at) {
-            if d.touched {
+            // A passage is in the delta only when something else is in it, and its parent directory
+            // was not marked for it.
+            if d.touched && !self.passages.contains(&at) {
                 break;
             }
             d.touched = true;

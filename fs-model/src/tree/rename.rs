@@ -154,6 +154,7 @@ impl State {
         let slot = moves.map_or(Slot::Present(source), |scratch| Slot::Scratch(Box::new(scratch)));
         self.set(new_parent, new_name, slot, reserved);
         self.lose_name(tree, from.dir, from.name)?;
+        self.keep_passage(source.ino);
         self.loan_moved(source.ino, (from.dir, from.name), (new_parent, new_name));
         if let Some(along) = along {
             along.body.write().ctime = now;

@@ -11,7 +11,8 @@
 //! - Laying one leaves no trace in its directory's times.
 //!
 //! A *passage* is a directory that had to be made so that scratch entries can lie in it. It is in
-//! a delta when something else lies in it too, and not otherwise.
+//! a delta when something else lies in it too, or when it was renamed or its attributes were set, and
+//! not otherwise.
 
 use super::dir::{Beneath, Scratch, Slot, Target};
 use super::names::{NewNode, check_name};
@@ -60,6 +61,14 @@ impl Tree {
 }
 
 impl State {
+    /// Makes the directory `ino` one of the image's own, if it is a passage.
+    pub(super) fn keep_passage(&mut self, ino: Ino) {
+        if self.passages.contains(&ino) {
+            self.touch(ino);
+            self.passages.remove(&ino);
+        }
+    }
+
     pub(super) fn lay_scratch(
         &mut self,
         tree: &Tree,

@@ -662,6 +662,7 @@ fn what_is_written_over_the_base_is_counted_once() {
 fn a_directory_made_for_scratch_entries_is_in_the_delta_for_what_else_is_in_it() {
     let mut layer = MemoryLayer::default();
     layer.file(0, "file", b"x");
+    layer.directory(0, "etc");
     let tree = tree_of(&[layer], u64::MAX, false);
     let directory = NewNode::directory(0o755, 0, 0);
     let passage = tree.make_passage(Ino::ROOT, b"new", &directory).unwrap().ino;
@@ -676,6 +677,22 @@ fn a_directory_made_for_scratch_entries_is_in_the_delta_for_what_else_is_in_it()
     assert_eq!(paths(), ["", "new", "new/mine"]);
     tree.unlink(passage, b"mine").unwrap();
     assert!(paths().is_empty());
+
+    // Also in a directory of the layers without another change, and at any depth.
+    let etc = tree.lookup(Ino::ROOT, b"etc").unwrap().ino;
+    let outer = tree.make_passage(etc, b"ssl", &directory).unwrap().ino;
+    let inner = tree.make_passage(outer, b"certs", &directory).unwrap().ino;
+    tree.lay_scratch(inner, b"bundle", &NewNode::file(0o644, 0, 0)).unwrap();
+    assert!(paths().is_empty());
+    let mine = tree.make(inner, b"mine", &NewNode::file(0o644, 0, 0)).unwrap().ino;
+    assert_eq!(paths(), ["", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/mine"]);
+    tree.unlink(inner, b"mine").unwrap();
+    assert!(paths().is_empty());
+    tree.set_attr(inner, &SetAttr { mode: Some(0o700), ..SetAttr::default() }).unwrap();
+    assert_eq!(paths(), ["", "etc", "etc/ssl", "etc/ssl/certs"]);
+    for ino in [mine, inner, outer, etc] {
+        tree.forget(ino, 1);
+    }
 
     // Where the layers have something that was removed, that stays removed.
     tree.unlink(Ino::ROOT, b"file").unwrap();

@@ -83,8 +83,8 @@ pub(crate) struct Model {
     /// The objects as the layers have them.
     pub(crate) pristine: Vec<Object>,
     pub(crate) xattrs: bool,
-    /// Lent files that were not changed, and where they were lent.
-    lent: BTreeMap<Id, (Id, Vec<u8>)>,
+    /// Lent files that were not changed, where they were lent, and the links to them.
+    lent: BTreeMap<Id, Vec<(Id, Vec<u8>)>>,
 }
 
 impl Model {
@@ -249,6 +249,7 @@ impl Model {
             let truth = self.truth(dir, name);
             let link = Name { truth, scratch: Some(id) };
             self.objects[dir].names.insert(name.to_vec(), link);
+            self.lent.entry(id).or_default().push((dir, name.to_vec()));
             return Ok(id);
         }
         self.check_take_over(id)?;
@@ -366,8 +367,10 @@ impl Model {
             && [Some(id), beneath[0]].into_iter().flatten().all(|id| !self.objects[id].is_dir());
         self.set(dir, name, target.filter(|_| mode == RenameMode::Exchange));
         self.set(to_dir, to_name, Some(id));
-        if self.lent.get(&id).is_some_and(|place| *place == (dir, name.to_vec())) {
-            self.lent.insert(id, (to_dir, to_name.to_vec()));
+        let from = (dir, name.to_vec());
+        let mut places = self.lent.get_mut(&id).into_iter().flatten();
+        if let Some(place) = places.find(|place| **place == from) {
+            *place = (to_dir, to_name.to_vec());
         }
         if along {
             let name = Name { truth: beneath[0], scratch: Some(id) };
@@ -406,9 +409,10 @@ impl Model {
 
     /// The place of an unchanged lent file, and the object that it covers.
     fn loan(&self, id: Id) -> Option<(Id, Vec<u8>, Option<Id>)> {
-        let (dir, name) = self.lent.get(&id)?;
-        let there = self.objects[*dir].names.get(name).filter(|n| n.scratch == Some(id))?;
-        Some((*dir, name.clone(), there.truth))
+        self.lent.get(&id)?.iter().find_map(|(dir, name)| {
+            let there = self.objects[*dir].names.get(name).filter(|n| n.scratch == Some(id))?;
+            Some((*dir, name.clone(), there.truth))
+        })
     }
 
     pub(crate) fn loans(&self) -> Vec<(Id, Id, Vec<u8>)> {
@@ -429,7 +433,7 @@ impl Model {
     /// Makes a lent file the image's own.
     pub(crate) fn take_over(&mut self, id: Id, keep_lent: bool) {
         let Some((dir, name, covered)) = self.loan(id) else { return };
-        self.lent.remove(&id);
+        let places = self.lent.remove(&id).unwrap_or_default();
         let before = self.objects[id].clone();
         self.objects[id] = match covered {
             Some(covered) => Object { parent: dir, ..self.objects[covered].clone() },
@@ -443,6 +447,13 @@ impl Model {
             self.objects[id].content = before.content;
         }
         self.objects[dir].names.insert(name, Name { truth: Some(id), scratch: None });
+        for (dir, name) in places {
+            let there = self.objects[dir].names.get_mut(&name).filter(|n| n.scratch == Some(id));
+            if let Some(there) = there {
+                *there = Name { truth: Some(id), scratch: None };
+                self.objects[dir].mtime = None;
+            }
+        }
         match covered {
             Some(covered) => self.drop_name(covered),
             None => self.objects[dir].mtime = None,
@@ -474,13 +485,15 @@ impl Model {
         };
         let id = self.lay_scratch(dir, name, &node)?;
         self.objects[id].content = content.to_vec();
-        self.lent.insert(id, (dir, name.to_vec()));
+        self.lent.insert(id, vec![(dir, name.to_vec())]);
         Ok(id)
     }
 
     /// Ends a loan. Returns whether the lent file was there.
     pub(crate) fn end_loan(&mut self, dir: Id, name: &[u8], id: Id) -> bool {
-        self.lent.remove(&id);
+        if let Some(places) = self.lent.get_mut(&id) {
+            places.retain(|place| *place != (dir, name.to_vec()));
+        }
         let there = self.objects[dir].names.get_mut(name).filter(|n| n.scratch == Some(id));
         let Some(there) = there else { return false };
         there.scratch = None;

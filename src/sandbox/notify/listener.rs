@@ -14,7 +14,6 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,7 +29,7 @@ use super::services::{self, Change};
 use super::trace::{self, Intervention, Outcome};
 use crate::sandbox::error::{During, SandboxError};
 use crate::sandbox::privilege::IdMap;
-use crate::sandbox::{Sandbox, SandboxIdentity};
+use crate::sandbox::{Sandbox, SandboxIdentity, mountinfo};
 
 const CAP_CHOWN: u32 = 0;
 const CAP_MKNOD: u32 = 27;
@@ -48,10 +47,10 @@ impl Supervisor {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(sandbox: &mut Sandbox, tree: Arc<dyn Supervised>) -> Result<Self, SandboxError> {
-        let (Some(listener), Some(mounts)) = (sandbox.listener.take(), sandbox.mounts.take())
-        else {
+        let (Some(listener), Some(mounts)) = (sandbox.listener.take(), &sandbox.mounts) else {
             return Ok(Supervisor { thread: None });
         };
+        let mounts = mounts.try_clone().during("starting the supervisor")?;
         // Steadier, not needed: older kernels (before 6.6) do without.
         // SAFETY: SET_FLAGS takes the flags themselves as its argument.
         unsafe {
@@ -63,7 +62,7 @@ impl Supervisor {
             uids: sandbox.plan.privilege.uids(),
             gids: sandbox.plan.privilege.gids(),
             stage: Caller { tid: sandbox.stage.pid as u32 },
-            mounts: mounts.into(),
+            mounts,
             identity: sandbox.identity,
         };
         let thread = std::thread::Builder::new()
@@ -456,10 +455,7 @@ impl Answering {
     fn mountinfo(&self, caller: Caller) -> Result<Vec<u8>, Answer> {
         let namespace = caller.namespace("mnt").map_err(unknown)?;
         if namespace == self.identity.mount_namespace {
-            let (mut info, mut mounts) = (Vec::new(), &self.mounts);
-            mounts.rewind().map_err(unknown)?;
-            mounts.read_to_end(&mut info).map_err(unknown)?;
-            return Ok(info);
+            return mountinfo::read(&self.mounts).map_err(unknown);
         }
         let outside = namespace == self.identity.outer_mount_namespace;
         if outside { self.stage } else { caller }.mountinfo().map_err(unknown)
