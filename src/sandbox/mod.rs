@@ -1,5 +1,5 @@
-//! Namespaces, mounts and the processes in them: the only place for them, and (with the FUSE
-//! adapter) for `unsafe`.
+//! Namespaces, mounts and the processes in them. Only this module and the FUSE adapter use
+//! `unsafe`.
 //!
 //! # Processes
 //!
@@ -11,19 +11,19 @@
 //! ```
 //!
 //! The daemon never enters a namespace and never touches its own mount, so it cannot wait for
-//! itself. Everything below it dies with it, killed or not: the stage by its death signal, pid 1
-//! by its own, and the rest because the kernel ends a pid namespace with its pid 1. The mounts
-//! exist in the stage's mount namespace only and go with its last process.
+//! itself. Every process below it dies with it: the stage by its death signal, pid 1 by its own,
+//! and the rest because the kernel ends a pid namespace with its pid 1. The mounts exist in the
+//! stage's mount namespace only and end with its last process.
 //!
 //! # Order
 //!
 //! 1. [`Sandbox::fork`] forks the stage and returns when the root is mounted, but not yet served.
-//! 2. The daemon serves [`Starting::fuse_fd`] in threads of its own. The places of
+//! 2. The daemon serves [`Starting::fuse_fd`] in its own threads. The paths of
 //!    [`Plan::mount_points`] must exist in the tree.
-//! 3. [`Starting::enter`] mounts the rest, and starts pid 1.
-//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself, and every `execve`.
-//!    Without it, such a call waits until the sandbox ends.
-//! 5. [`Sandbox::spawn`], as often as wanted.
+//! 3. [`Starting::enter`] mounts the rest and starts pid 1.
+//! 4. [`Supervisor::start`] answers the calls that a user namespace cannot do itself, and every
+//!    `execve`. Without it, such a call waits until the sandbox ends.
+//! 5. [`Sandbox::spawn`], any number of times.
 //! 6. [`Sandbox::shutdown`], while the tree is still served: a process inside may be waiting for
 //!    it.
 
@@ -118,23 +118,23 @@ pub struct Sandbox {
     plan: Plan,
 }
 
-/// Where the root lies in the host's tree. It holds the mounts as long as it lives.
+/// The root as it is mounted in the host's tree. Keeps that mount namespace alive.
 #[derive(Debug)]
 struct Outside {
     mounts: OwnedFd,
     root: PathBuf,
 }
 
-/// What is only this sandbox's own.
+/// Device and inode numbers that identify this sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct SandboxIdentity {
-    /// The device number of the root's file system, as `stat` inside tells it.
+    /// The device number of the root's file system, as `stat` inside reports it.
     device: u64,
     /// The inode number of its user namespace.
     user_namespace: u64,
     /// The inode number of its mount namespace.
     mount_namespace: u64,
-    /// That of the mount namespace for commands outside.
+    /// The inode number of the mount namespace for commands outside the root.
     outer_mount_namespace: u64,
 }
 
@@ -164,12 +164,12 @@ impl SandboxIdentity {
 impl Sandbox {
     /// Makes the namespaces and mounts the root.
     ///
-    /// The calling thread must live as long as the sandbox: the kernel takes its end for the
-    /// daemon's and kills everything inside. Call it before starting other threads: what they
-    /// hold locked would stay locked in the stage.
+    /// The calling thread must live as long as the sandbox: the kernel takes the end of that thread
+    /// for the daemon's end and kills everything inside. Call this before starting other threads:
+    /// their locks would stay locked in the stage.
     ///
     /// # Errors
-    /// The step that failed, and what to do about it if that is known.
+    /// Returns the step that failed, with a hint if the cause is known.
     pub fn fork(plan: Plan) -> Result<Starting, SandboxError> {
         plan.mount_points()?;
         let (ours, theirs) = sys::message_pair().during("making a socket")?;
@@ -201,15 +201,15 @@ impl Starting {
     /// The FUSE descriptor of the root, to be served with `fuser::Session::from_fd`.
     ///
     /// # Panics
-    /// When it is asked for a second time.
+    /// Panics when called a second time.
     pub fn fuse_fd(&mut self) -> OwnedFd {
-        self.fuse.take().expect("the FUSE descriptor is asked for once")
+        self.fuse.take().expect("the FUSE descriptor can be taken only once")
     }
 
     /// Mounts everything else and starts pid 1. The root must be served by now.
     ///
     /// # Errors
-    /// The step that failed; a mount point that is missing in the tree is named.
+    /// Returns the step that failed. The error names a mount point that the tree lacks.
     pub fn enter(self) -> Result<Sandbox, SandboxError> {
         self.say(wire::ENTER)?;
         let ready = self.expect(wire::READY)?;
@@ -236,7 +236,7 @@ impl Starting {
     }
 }
 
-/// Waits for a message of this tag from a child that makes namespaces.
+/// Waits for a message with this tag from a child that makes namespaces.
 fn expect(
     control: BorrowedFd<'_>,
     tag: u8,
@@ -261,10 +261,10 @@ fn expect(
 }
 
 impl Sandbox {
-    /// Starts a command; it has been executed when this returns.
+    /// Starts a command. When this returns, the command has been executed.
     ///
     /// # Errors
-    /// Why it could not be executed, or that the sandbox has ended.
+    /// Fails when the command cannot be executed or the sandbox has ended.
     pub fn spawn(&self, spec: &CommandSpec) -> Result<Child, SandboxError> {
         match (&self.control, &self.outside) {
             (Some(control), Some(outside)) => {
@@ -274,12 +274,12 @@ impl Sandbox {
         }
     }
 
-    /// Gives the sandbox another host name, and puts `files` into its own file systems, in place of
-    /// the files that are there: absolute paths below `/run` and `/tmp`, and contents. Commands that
-    /// are started afterwards see all of it.
+    /// Changes the host name of the sandbox and writes `files` (absolute paths below `/run` and
+    /// `/tmp`, and their content) into the sandbox's own file systems. Existing files are replaced.
+    /// Commands started afterwards see all of it.
     ///
     /// # Errors
-    /// When the sandbox has ended.
+    /// Fails when the sandbox has ended.
     pub fn show(&self, hostname: &str, files: &[(PathBuf, Vec<u8>)]) -> Result<(), SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
@@ -292,7 +292,7 @@ impl Sandbox {
     /// Opens a pseudo terminal in the sandbox's `/dev/pts`.
     ///
     /// # Errors
-    /// When there is none to be had, or the sandbox has ended.
+    /// Fails when no terminal can be opened or the sandbox has ended.
     pub fn open_pty(&self) -> Result<Pty, SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
@@ -312,18 +312,19 @@ impl Sandbox {
         }
     }
 
-    /// Where commands that run outside find the root; `None` when it has ended.
+    /// Returns the path of the root for commands that run outside; `None` when the sandbox has
+    /// ended.
     pub fn root_outside(&self) -> Option<&Path> {
         self.outside.as_ref().map(|outside| outside.root.as_path())
     }
 
-    /// The plan it was made from.
+    /// Returns the plan that the sandbox was made from.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Ends every process inside and returns when they are gone, and the mounts with them. The
-    /// root must be served until then.
+    /// Ends every process inside and returns when the processes and the mounts are gone. The root
+    /// must be served until then.
     pub fn shutdown(mut self) {
         self.end();
     }

@@ -1,13 +1,13 @@
-//! What is mounted over the root: `/dev`, `/proc`, `/sys`, `/run`, `/tmp` and the binds.
+//! The mounts over the root: `/dev`, `/proc`, `/sys`, `/run`, `/tmp` and the binds.
 //!
-//! Runs in the sandbox's own mount namespace, where every mount is private: nothing of it is seen
-//! on the host, and all of it goes with the last process. Every place is found with
-//! `RESOLVE_IN_ROOT`, so a symbolic link in the image cannot lead to a directory of the host, and
-//! names are only ever created in file systems that were mounted here.
+//! Runs in the sandbox's own mount namespace, where every mount is private: the host sees none of
+//! them, and they end with the last process. Every path is resolved with `RESOLVE_IN_ROOT`, so a
+//! symbolic link in the image cannot lead to a directory of the host, and files are created only in
+//! file systems that were mounted here.
 //!
-//! Order: what comes from the host is cloned first ([`HostTrees::clone_all`]), because the root is
-//! mounted over one of the host's directories; then everything is attached
-//! ([`HostTrees::attach`]), `/proc` last and from the new pid namespace ([`attach_proc`]).
+//! Order: the host's trees are cloned first ([`HostTrees::clone_all`]), because the root is mounted
+//! over one of the host's directories; then everything is attached ([`HostTrees::attach`]); `/proc`
+//! comes last and from the new pid namespace ([`attach_proc`]).
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -24,7 +24,7 @@ use super::marks;
 use super::plan::{Bind, Plan, inside_path};
 use super::sys;
 
-/// The device nodes of `/dev`; they are the host's own, because a user namespace cannot make any.
+/// The device nodes in `/dev`. They are the host's, because a user namespace cannot make any.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 const LINKS: [(&str, &str); 5] = [
@@ -35,17 +35,17 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// File systems whose directories the sandbox makes itself: they are its own and empty.
+/// The sandbox's own file systems. They are empty, and the sandbox makes directories in them.
 const OWN: [&str; 3] = ["dev", "run", "tmp"];
 
-/// Detached copies of what is shown from the host.
+/// Detached copies of the host's mounts that are shown inside.
 pub(super) struct HostTrees {
     devices: Vec<(&'static str, OwnedFd)>,
     binds: Vec<(Bind, OwnedFd)>,
 }
 
 impl HostTrees {
-    /// Takes copies of the device nodes and of the binds.
+    /// Clones the device nodes and the binds.
     pub(super) fn clone_all(binds: &[Bind]) -> Step<Self> {
         let mut devices = Vec::with_capacity(DEVICES.len());
         for name in DEVICES {
@@ -113,7 +113,7 @@ fn mount(
 
 pub(super) fn make_directory(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
     mkdirat(dir, name, Mode::from_bits_truncate(mode))?;
-    // mkdir heeds the umask.
+    // mkdir applies the umask.
     fchmodat(dir, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
     Ok(())
 }
@@ -155,7 +155,7 @@ fn attach_dev(root: BorrowedFd<'_>, devices: &[(&'static str, OwnedFd)], max_gid
 
 const KERNEL_FILES: u64 = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
 
-/// `/sys`, read-only: a fresh one where the network namespace is ours, else the host's.
+/// Mounts `/sys` read-only: a new one if the sandbox owns the network namespace, else the host's.
 fn attach_sys(root: BorrowedFd<'_>) -> Step<()> {
     let options = [(c"source", Some(c"sysfs"))];
     let tree = match sys::new_mount(c"sysfs", &options, KERNEL_FILES | sys::MOUNT_ATTR_RDONLY) {
@@ -170,8 +170,8 @@ fn attach_sys(root: BorrowedFd<'_>) -> Step<()> {
     sys::attach(tree.as_fd(), place(root, c"sys")?.as_fd()).doing("mounting /sys")
 }
 
-/// `/proc` of the calling process's pid namespace. Where the host's own is partly masked (in a
-/// container) the kernel refuses a fresh one, and the host's is shown.
+/// Mounts `/proc` of the calling process's pid namespace. The kernel refuses a new one where parts
+/// of the host's are masked (in a container); then the host's is shown.
 pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> Step<()> {
     let options = [(c"source", Some(c"proc"))];
     let tree = match sys::new_mount(c"proc", &options, KERNEL_FILES) {
@@ -180,7 +180,7 @@ pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> Step<()> 
     };
     sys::attach(tree.as_fd(), place(root, c"proc")?.as_fd()).doing("mounting /proc")?;
     if protect_host {
-        // What real root would change here, it would change for the host.
+        // Changes by real root would affect the host.
         for path in [c"proc/sys", c"proc/sysrq-trigger"] {
             let target = match sys::open_in_root(root, path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -214,7 +214,7 @@ fn attach_bind(root: BorrowedFd<'_>, bind: &Bind, tree: BorrowedFd<'_>) -> Step<
     sys::attach(tree, target.as_fd()).doing(&what)
 }
 
-/// Makes a mount point, and the directories above it, in a file system of the sandbox's own.
+/// Makes a mount point and its parent directories in one of the sandbox's own file systems.
 fn make_place(root: BorrowedFd<'_>, path: &Path, directory: bool) -> io::Result<OwnedFd> {
     let mut dir = root.try_clone_to_owned()?;
     let names: Vec<CString> = path.iter().map(sys::c_string).collect::<io::Result<_>>()?;

@@ -1,16 +1,16 @@
 //! The stage: the process between the daemon and pid 1.
 //!
 //! It makes the namespaces, mounts the root, waits until the daemon serves it, mounts the rest,
-//! starts pid 1 in a new pid namespace and then only waits for it. It is a forked copy of the
-//! daemon that never executes another program, and it stays outside of the pid namespace, so that
-//! the process ids in FUSE requests are the host's.
+//! starts pid 1 in a new pid namespace and then waits for it. It is a forked copy of the daemon
+//! that never executes another program. It stays outside the pid namespace, so that the process ids
+//! in FUSE requests are the host's.
 //!
 //! Invariants:
 //! - it never returns to the daemon's code and runs none of its destructors;
-//! - it holds no descriptor of the daemon's but its control socket and the standard ones, and the
-//!   FUSE descriptor only until that is sent: a copy here would keep the mount from ending;
+//! - it holds no descriptor of the daemon except its control socket, the standard streams, and the
+//!   FUSE descriptor until that is sent: a copy here would keep the mount from ending;
 //! - it dies with the daemon: by end-of-file on the control socket until the death signal is set,
-//!   by that signal from then on. The kernel sends it when the *thread* that forked ends.
+//!   then by that signal. The kernel sends it when the *thread* that forked ends.
 
 use std::fs::File;
 use std::io;
@@ -28,11 +28,11 @@ use super::plan::{Network, Plan};
 use super::sys::{self, Forked};
 use super::{init, wire};
 
-/// Directories of which one always exists: the root is mounted over it, which only the sandbox's
-/// own mount namespaces see. The first ones are those that commands outside miss the least.
+/// Directories to mount the root on; the first that exists is used. Only the sandbox's own mount
+/// namespaces see that mount. Commands outside need the first ones least.
 const STANDS: [&str; 6] = ["/boot", "/media", "/mnt", "/srv", "/tmp", "/run"];
 
-/// The life of the stage. `daemon` is the daemon's process id.
+/// Runs the stage. `daemon` is the daemon's process id.
 pub(super) fn run(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> ! {
     let result = std::panic::catch_unwind(|| stage(plan, control, daemon));
     let failure = match result {
@@ -52,13 +52,13 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
 
     enter_namespaces(plan, control)?;
-    // Changing ids clears the death signal: only now.
+    // Not earlier: changing ids clears the death signal.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
     if sys::parent_pid() != daemon {
         sys::exit_now(1);
     }
     nix::unistd::sethostname(&plan.hostname).doing("setting the host name")?;
-    // The kernel's own value, instead of the host's NIS domain.
+    // The kernel's default, instead of the host's NIS domain.
     rustix::system::setdomainname(b"(none)")
         .map_err(io::Error::from)
         .doing("setting the domain name")?;
@@ -82,7 +82,7 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
     match unsafe { sys::fork() }.doing("starting pid 1")? {
         Forked::Child => init::run(plan, control),
         Forked::Parent(pid) => {
-            // Pid 1's end is the end of all; the control socket is pid 1's alone from now on.
+            // The sandbox ends with pid 1, which alone holds the control socket from now on.
             sys::close_all_but(&[]).doing("closing the control socket")?;
             close_standard_files();
             let status = sys::wait_for(pid).doing("waiting for pid 1")?;
@@ -106,7 +106,7 @@ fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
     become_root()
 }
 
-/// Root of the namespaces, and nothing else.
+/// Becomes root of the namespaces, without supplementary groups.
 pub(super) fn become_root() -> Step<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setgroups(&[]).doing("becoming root inside")?;
@@ -114,7 +114,7 @@ pub(super) fn become_root() -> Step<()> {
     setresuid(uid, uid, uid).doing("becoming root inside")
 }
 
-/// Mounts the root and sends its FUSE descriptor away; returns where it is mounted.
+/// Mounts the root, sends its FUSE descriptor to the daemon and returns the mount point.
 fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
     // The descriptor must be opened in the user namespace that mounts it.
     let fuse =
@@ -138,7 +138,7 @@ fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
     Ok(stand)
 }
 
-/// Waits for a message with nothing but this tag. The daemon's end is this process's end.
+/// Waits for a message that is only this tag. Exits if the daemon has ended.
 fn expect(control: BorrowedFd<'_>, tag: u8) -> Step<()> {
     let message = sys::receive(control).doing("waiting for the daemon")?;
     match message.bytes.as_slice() {
@@ -148,7 +148,7 @@ fn expect(control: BorrowedFd<'_>, tag: u8) -> Step<()> {
     }
 }
 
-/// Lets go of the terminal or the pipes that the daemon was given: only commands hold them.
+/// Closes the daemon's terminal or pipes: only commands hold them.
 fn close_standard_files() {
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         for fd in 0..3 {
