@@ -215,7 +215,7 @@ impl Machine for RootMachine<'_> {
 
     fn read_below(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
         let layers = self.live.tree().layers();
-        let tree = below::tree_of(layers).map_err(|e| MachineError::Path {
+        let tree = below::lower_tree(layers).map_err(|e| MachineError::Path {
             action: "read beneath",
             path: path.to_owned(),
             source: io::Error::other(e),

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::fuse::{Owners, errno_of};
 use crate::live::Live;
-use crate::sandbox::{Found, FoundKind, Supervised};
+use crate::sandbox::{Supervised, SupervisedInode, SupervisedKind};
 
 /// How many of the objects that were last looked at are kept alive, so that a walk can go on from
 /// each of them: more than a path can have components and links.
@@ -100,17 +100,17 @@ fn errno(error: FsError) -> Errno {
 }
 
 impl Supervised for SupervisedTree {
-    fn lookup(&self, dir: u64, name: &[u8]) -> Result<Found, Errno> {
+    fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno> {
         let entry = self.live.tree().lookup(Ino(dir), name).map_err(errno)?;
         self.hold(entry.ino);
         let kind = match entry.attr.kind {
-            FileType::Directory => FoundKind::Directory,
+            FileType::Directory => SupervisedKind::Directory,
             FileType::Symlink => {
-                FoundKind::Symlink(self.live.tree().read_link(entry.ino).map_err(errno)?)
+                SupervisedKind::Symlink(self.live.tree().read_link(entry.ino).map_err(errno)?)
             }
-            _ => FoundKind::Other,
+            _ => SupervisedKind::Other,
         };
-        Ok(Found { ino: entry.ino.0, kind })
+        Ok(SupervisedInode { ino: entry.ino.0, kind })
     }
 
     fn parent(&self, dir: u64) -> Result<u64, Errno> {
@@ -165,7 +165,7 @@ impl Supervised for SupervisedTree {
         ));
     }
 
-    fn service_left_alone(&self, execution: &str) {
+    fn service_skipped(&self, execution: &str) {
         let mut reported = self.reported.lock();
         if reported.executions.len() < MAX_REPORTED_EXECUTIONS
             && reported.executions.insert(execution.to_owned())
@@ -174,7 +174,7 @@ impl Supervised for SupervisedTree {
         }
     }
 
-    fn service_refused(&self, execution: &str, error: &std::io::Error) {
+    fn service_failed(&self, execution: &str, error: &std::io::Error) {
         (self.report)(&format!(
             "warning: `{execution}` was refused: services do not start or stop during a build, and its \
              process cannot be traced to leave it out quietly ({error}); allow ptrace \

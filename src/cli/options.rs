@@ -15,7 +15,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::progress::SealProgress;
 use super::{Failure, print, say};
-use crate::below::{Beneath, beneath};
+use crate::below::{LowerRecords, lower_records};
 use crate::fuse::{ForeignOwners, OVERFLOW_ID};
 use crate::root::{Finished, Root, RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network, widening_command};
@@ -229,8 +229,9 @@ impl Outputs {
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         warn_of_copied_owners(&delta);
         let wanted = self.0.iter().any(|sealing| sealing.manifest.is_some());
-        let beneath = if wanted { beneath(&delta, tree.layers())? } else { Beneath::new() };
-        let info = ManifestInfo { layers, beneath };
+        let lower =
+            if wanted { lower_records(&delta, tree.layers())? } else { LowerRecords::new() };
+        let info = ManifestInfo { layers, lower };
         for Sealing { path, format, archive, manifest } in self.0 {
             let options = args.options(format, epoch);
             let manifest = manifest.map(|output| (output, info.clone()));

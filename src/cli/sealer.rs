@@ -23,9 +23,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::control::{self, Answer, Request, SealRequest, Sealed};
 use super::options::{self, report_json};
 use super::{Failure, describe};
-use crate::below::beneath;
+use crate::below::lower_records;
 use crate::layers::Layers;
-use crate::seal::patient::{Patience, Patient};
+use crate::seal::patient::{PollLimits, PollWriter};
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, seal};
 
 /// How long a reader of a seal may take nothing.
@@ -116,7 +116,7 @@ impl Sealer {
         let archive = match (&request.output, fd) {
             (output, Some(fd)) => {
                 let ends = vec![self.ended.try_clone()?.into(), client.try_clone()?.into()];
-                let to = Patient::new(fd, Patience { bound: PATIENCE, ends })?;
+                let to = PollWriter::new(fd, PollLimits { bound: PATIENCE, ends })?;
                 let name = output.as_ref().map(|path| path.display().to_string());
                 Output::given(to, name.as_deref().unwrap_or("standard output"))
             }
@@ -135,8 +135,8 @@ impl Sealer {
         let delta = self.tree.delta()?.with_root(self.tree.attr(Ino::ROOT)?);
         let manifest = match manifest {
             Some((output, layers)) => {
-                let beneath = beneath(&delta, self.tree.layers())?;
-                Some((output, ManifestInfo { layers, beneath }))
+                let lower = lower_records(&delta, self.tree.layers())?;
+                Some((output, ManifestInfo { layers, lower }))
             }
             None => None,
         };

@@ -139,6 +139,6 @@ fn other(record: &Record, now: &[LayerRecord]) -> Vec<String> {
 pub fn older(manifest: &Path, layers: &[PathBuf]) -> Option<Vec<(String, Since)>> {
     let manifest = std::fs::read(manifest).ok()?;
     let layers = crate::layers::open(layers, CacheOptions::default()).ok()?;
-    let changed = below::changed(&manifest, &layers.layers).ok()?;
+    let changed = below::find_drift(&manifest, &layers.layers).ok()?;
     Some(changed.into_iter().map(|drift| (drift.path.clone(), drift.since())).collect())
 }

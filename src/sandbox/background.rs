@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::sys;
 
-/// The process that [`split`] returns in.
+/// The side of a fork that [`fork_process`] returns on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
+pub enum ForkSide {
     /// The child.
-    New,
+    Child,
     /// The parent.
-    Old,
+    Parent,
 }
 
 /// Forks this process. Both processes continue from here, each with its own copy of the descriptors
@@ -19,15 +19,15 @@ pub enum Half {
 ///
 /// # Errors
 /// Fails when this process has other threads, which the copy would lack, or when the fork fails.
-pub fn split() -> io::Result<Half> {
+pub fn fork_process() -> io::Result<ForkSide> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("cannot fork a process that has threads"));
     }
     // SAFETY: there is no other thread, so no lock is held in the child, and every owner of a
     // descriptor in it owns the child's copy of that descriptor: it may return.
     match unsafe { sys::fork() }? {
-        sys::Forked::Child => Ok(Half::New),
-        sys::Forked::Parent(_) => Ok(Half::Old),
+        sys::Forked::Child => Ok(ForkSide::Child),
+        sys::Forked::Parent(_) => Ok(ForkSide::Parent),
     }
 }
 

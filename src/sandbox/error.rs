@@ -117,22 +117,22 @@ impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
 
 /// A step that failed in a child process, as reported to the daemon.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct StepFailure {
     pub(super) doing: String,
     pub(super) errno: i32,
 }
 
 /// The result of a step in a child.
-pub(super) type Step<T> = Result<T, Failure>;
+pub(super) type StepResult<T> = Result<T, StepFailure>;
 
 /// Adds the failed step to an error in a child process.
 pub(super) trait Doing<T> {
-    fn doing(self, what: &str) -> Step<T>;
+    fn doing(self, what: &str) -> StepResult<T>;
 }
 
 impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
-    fn doing(self, what: &str) -> Step<T> {
-        self.map_err(|error| Failure {
+    fn doing(self, what: &str) -> StepResult<T> {
+        self.map_err(|error| StepFailure {
             doing: what.to_owned(),
             errno: error.into().raw_os_error().unwrap_or(libc::EINVAL),
         })

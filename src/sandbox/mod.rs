@@ -54,29 +54,29 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use background::{Half, end_with_parent, receive_message, send_message, split};
+pub use background::{ForkSide, end_with_parent, fork_process, receive_message, send_message};
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;
 pub use host_mount::{HostMount, MountOptions, mounted_at, unmount, users_may_share};
 pub use image::map_image;
 pub use lack::Lack;
-pub use notify::{Found, FoundKind, Supervised, Supervisor};
+pub use notify::{Supervised, SupervisedInode, SupervisedKind, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege, find_program, widening_command};
 pub use pty::{Pty, relay};
 pub use signals::{Ended, Signals};
 
-use error::{During, Failure};
+use error::{During, StepFailure};
 
 /// The stage's process. Dropping it kills it and waits for it.
 #[derive(Debug)]
-struct Stage {
+struct StageProcess {
     pid: libc::pid_t,
     waited: bool,
 }
 
-impl Stage {
+impl StageProcess {
     fn wait(&mut self) {
         if !self.waited {
             self.waited = true;
@@ -85,7 +85,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for StageProcess {
     fn drop(&mut self) {
         if !self.waited {
             let _ = sys::kill(self.pid, libc::SIGKILL);
@@ -99,7 +99,7 @@ impl Drop for Stage {
 pub struct Starting {
     // The order matters: the socket closes first, then the stage is waited for.
     control: OwnedFd,
-    stage: Stage,
+    stage: StageProcess,
     fuse: Option<OwnedFd>,
     outside: Option<Outside>,
     plan: Plan,
@@ -109,7 +109,7 @@ pub struct Starting {
 #[derive(Debug)]
 pub struct Sandbox {
     control: Option<OwnedFd>,
-    stage: Stage,
+    stage: StageProcess,
     listener: Option<OwnedFd>,
     /// The mountinfo of the commands' mount namespace.
     mounts: Option<OwnedFd>,
@@ -180,7 +180,7 @@ impl Sandbox {
             sys::Forked::Parent(pid) => pid,
         };
         drop(theirs);
-        let stage = Stage { pid, waited: false };
+        let stage = StageProcess { pid, waited: false };
         let mut starting = Starting { control: ours, stage, fuse: None, outside: None, plan };
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
             starting.expect(wire::UNSHARED)?;
@@ -188,8 +188,8 @@ impl Sandbox {
             starting.say(wire::MAPPED)?;
         }
         let mounted = starting.expect(wire::MOUNTED)?;
-        let stand = mounted.bytes.get(1..).unwrap_or_default();
-        let root = Path::new(OsStr::from_bytes(stand)).to_owned();
+        let mount_dir = mounted.bytes.get(1..).unwrap_or_default();
+        let root = Path::new(OsStr::from_bytes(mount_dir)).to_owned();
         let mut fds = mounted.fds.into_iter();
         starting.fuse = fds.next();
         starting.outside = fds.next().map(|mounts| Outside { mounts, root });
@@ -246,7 +246,7 @@ fn expect(
     match message.bytes.split_first() {
         Some((&found, _)) if found == tag => Ok(message),
         Some((&wire::FAILED, rest)) => {
-            let Failure { doing, errno } = wire::parse_failure(rest);
+            let StepFailure { doing, errno } = wire::parse_failure(rest);
             let hint = match user_namespace {
                 true => privilege::user_namespace_hint(errno),
                 false if errno == libc::ENOSYS => "; overcoat needs Linux 5.12 or newer".to_owned(),
@@ -304,7 +304,7 @@ impl Sandbox {
         match (answer.bytes.as_slice(), <[OwnedFd; 2]>::try_from(answer.fds)) {
             ([wire::PTY], Ok([master, slave])) => Ok(Pty { master, slave }),
             ([wire::FAILED, rest @ ..], _) => {
-                let Failure { doing, errno } = wire::parse_failure(rest);
+                let StepFailure { doing, errno } = wire::parse_failure(rest);
                 let source = io::Error::from_raw_os_error(errno);
                 Err(SandboxError::Setup { doing, source, hint: String::new() })
             }

@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::error::{Doing, Failure, Step};
+use super::error::{Doing, StepFailure, StepResult};
 use super::mounts::HostTrees;
 use super::plan::{Network, Plan};
 use super::sys::{self, Forked};
@@ -30,7 +30,7 @@ use super::{init, wire};
 
 /// Directories to mount the root on; the first that exists is used. Only the sandbox's own mount
 /// namespaces see that mount. Commands outside need the first ones least.
-const STANDS: [&str; 6] = ["/boot", "/media", "/mnt", "/srv", "/tmp", "/run"];
+const ROOT_MOUNT_DIRS: [&str; 6] = ["/boot", "/media", "/mnt", "/srv", "/tmp", "/run"];
 
 /// Runs the stage. `daemon` is the daemon's process id.
 pub(super) fn run(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> ! {
@@ -38,13 +38,13 @@ pub(super) fn run(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> ! {
     let failure = match result {
         Ok(Ok(code)) => sys::exit_now(code),
         Ok(Err(failure)) => failure,
-        Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
+        Err(_) => StepFailure { doing: "panicking".to_owned(), errno: libc::EFAULT },
     };
     let _ = sys::send(control.as_fd(), &wire::failure_message(&failure), &[]);
     sys::exit_now(1)
 }
 
-fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
+fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> StepResult<i32> {
     let control = control.as_fd();
     sys::close_all_but(&[control]).doing("closing the daemon's files")?;
     sys::reset_signals(true);
@@ -70,9 +70,9 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
         .doing("making the mounts private")?;
     let trees = HostTrees::clone_all(&plan.binds)?;
 
-    let stand = mount_root(plan, control)?;
+    let mount_dir = mount_root(plan, control)?;
     expect(control, wire::ENTER)?;
-    std::env::set_current_dir(stand).doing("entering the root")?;
+    std::env::set_current_dir(mount_dir).doing("entering the root")?;
     let root = File::open(".").doing("entering the root")?;
     trees.attach(root.as_fd(), plan)?;
     drop(root);
@@ -91,7 +91,7 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
     }
 }
 
-fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
+fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<()> {
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if plan.network == Network::None {
         flags |= CloneFlags::CLONE_NEWNET;
@@ -107,7 +107,7 @@ fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
 }
 
 /// Becomes root of the namespaces, without supplementary groups.
-pub(super) fn become_root() -> Step<()> {
+pub(super) fn become_root() -> StepResult<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setgroups(&[]).doing("becoming root inside")?;
     setresgid(gid, gid, gid).doing("becoming root inside")?;
@@ -115,7 +115,7 @@ pub(super) fn become_root() -> Step<()> {
 }
 
 /// Mounts the root, sends its FUSE descriptor to the daemon and returns the mount point.
-fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
+fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<&'static str> {
     // The descriptor must be opened in the user namespace that mounts it.
     let fuse =
         File::options().read(true).write(true).open("/dev/fuse").doing("opening /dev/fuse")?;
@@ -124,27 +124,27 @@ fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
         fuse.as_raw_fd()
     );
     let flags = if plan.read_only_root { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-    let stand = STANDS
+    let mount_dir = ROOT_MOUNT_DIRS
         .into_iter()
         .find(|dir| std::fs::metadata(dir).is_ok_and(|found| found.is_dir()))
         .ok_or(io::Error::from_raw_os_error(libc::ENOENT))
         .doing("finding a directory to mount the root on")?;
-    mount(Some("overcoat"), stand, Some("fuse"), flags, Some(options.as_str()))
+    mount(Some("overcoat"), mount_dir, Some("fuse"), flags, Some(options.as_str()))
         .doing("mounting the root through FUSE")?;
-    let message = [&[wire::MOUNTED], stand.as_bytes()].concat();
+    let message = [&[wire::MOUNTED], mount_dir.as_bytes()].concat();
     let namespace = File::open("/proc/thread-self/ns/mnt").doing("opening the mount namespace")?;
     sys::send(control, &message, &[fuse.as_fd(), namespace.as_fd()])
         .doing("handing over the root")?;
-    Ok(stand)
+    Ok(mount_dir)
 }
 
 /// Waits for a message that is only this tag. Exits if the daemon has ended.
-fn expect(control: BorrowedFd<'_>, tag: u8) -> Step<()> {
+fn expect(control: BorrowedFd<'_>, tag: u8) -> StepResult<()> {
     let message = sys::receive(control).doing("waiting for the daemon")?;
     match message.bytes.as_slice() {
         [] => sys::exit_now(1),
         [found] if *found == tag => Ok(()),
-        _ => Err(Failure { doing: "waiting for the daemon".to_owned(), errno: libc::EPROTO }),
+        _ => Err(StepFailure { doing: "waiting for the daemon".to_owned(), errno: libc::EPROTO }),
     }
 }
 
