@@ -2,9 +2,10 @@
 //!
 //! Invariants:
 //! - The sandbox is forked before any thread is started.
-//! - The tree is served until everything inside has ended, on every way out: a process that waits
-//!   for its answer cannot be ended.
-//! - What the sandbox needs in the tree is laid as scratch entries: none of it is in a delta.
+//! - The tree is served until all processes inside have ended, on every path: a process that waits
+//!   for a reply cannot be killed.
+//! - Files and directories that the sandbox requires in the tree are scratch entries: they are not
+//!   in a delta.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -25,51 +26,51 @@ use crate::sandbox::{
 use crate::seal::BaseLayer;
 use crate::supervise::{Report, SupervisedTree};
 
-/// What a root is made of, and how it behaves.
+/// Options for a root.
 #[derive(Clone, Debug)]
 pub struct RootOptions {
     /// The layers, lowest first.
     pub layers: Vec<PathBuf>,
-    /// How many bytes the upper may take.
+    /// Maximum size of the upper, in bytes.
     pub upper_limit: u64,
-    /// Which extended attributes exist inside: those that the output can carry.
+    /// The extended attributes available inside: those that the output can hold.
     pub xattrs: XattrSupport,
     /// The network inside.
     pub network: Network,
-    /// What is shown from the host.
+    /// The host's files and directories to show inside.
     pub binds: Vec<Bind>,
-    /// A proxy to fetch packages through, instead of the host's.
+    /// A proxy for packages, instead of the host's.
     pub apt_proxy: Option<String>,
-    /// Whether the layers' digests will be asked for: they are computed meanwhile.
+    /// Whether to compute the layers' digests, in the background.
     pub digests: bool,
-    /// Takes lines for the user while commands run.
+    /// Called with lines for the user while commands run.
     pub report: Report,
 }
 
-/// A root could not be made or kept.
+/// An error of a root.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// A layer.
+    /// A layer cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The tree.
+    /// The tree reports an error.
     #[error(transparent)]
     Tree(#[from] FsError),
-    /// Laying something into the tree.
+    /// The daemon cannot change the tree.
     #[error(transparent)]
     Live(#[from] LiveError),
-    /// The sandbox.
+    /// The sandbox reports an error.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// Serving it.
+    /// The tree cannot be served.
     #[error("cannot serve the root through FUSE: {0}")]
     Serve(#[source] std::io::Error),
 }
 
-/// A root that is being served, and the sandbox in it.
+/// A served root and its sandbox.
 #[derive(Debug)]
 pub struct Root {
-    // In this order they are dropped: everything inside ends before the serving does.
+    // Fields are dropped in this order: all processes inside end before serving does.
     sandbox: Option<Sandbox>,
     supervisor: Option<Supervisor>,
     serving: Option<Serving>,
@@ -78,23 +79,23 @@ pub struct Root {
     digests: Option<Digests>,
 }
 
-/// A root whose sandbox has ended: what is left is the tree.
+/// A root whose sandbox has ended, with its tree.
 #[derive(Debug)]
 pub struct Finished {
     /// The tree.
     pub tree: Arc<Tree>,
-    /// The layers with their digests, if they were asked for.
+    /// The layers with their digests, if those were requested.
     pub layers: Vec<BaseLayer>,
     live: Arc<Live>,
     loans: Arc<Mutex<Loans>>,
 }
 
 impl Finished {
-    /// Takes lent lines out of the files that programs copied them into; see
+    /// Removes lent lines from the files that programs copied them into; see
     /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails when a layer cannot be read.
     pub fn clean_copies(&self) -> Result<Vec<String>, RootError> {
         Ok(self.loans.lock().clean_copies(&self.live)?)
     }
@@ -112,7 +113,7 @@ impl Composed {
     /// Opens the layers.
     ///
     /// # Errors
-    /// A layer that cannot be opened.
+    /// Fails when a layer cannot be opened.
     pub fn new(options: RootOptions) -> Result<Composed, RootError> {
         let layers = layers::open(&options.layers, CacheOptions::default())?;
         let tree_options =
@@ -121,20 +122,20 @@ impl Composed {
         Ok(Composed { live: Arc::new(Live::new(tree)), layers, options })
     }
 
-    /// The tree.
+    /// Returns the tree.
     pub fn tree(&self) -> &Arc<Tree> {
         self.live.tree()
     }
 
-    /// The tree, for changes by path.
+    /// Returns the tree for changes by path.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
-    /// Makes a sandbox of the tree, and serves it. Call it before starting threads.
+    /// Makes a sandbox for the tree and serves it. Call it before starting threads.
     ///
     /// # Errors
-    /// What the system does not let us do.
+    /// Fails when the sandbox cannot be set up, or the tree cannot be served.
     pub fn start(self, privilege: Privilege) -> Result<Root, RootError> {
         let Composed { live, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
@@ -149,13 +150,13 @@ impl Composed {
         let mut starting = Sandbox::fork(plan)?;
         let serving =
             fuse::serve(live.tree().clone(), starting.fuse_fd(), view).map_err(RootError::Serve)?;
-        live.mounted(serving.notifier().clone());
+        live.set_notifier(serving.notifier().clone());
         let loans = Arc::new(Mutex::new(loans));
         serving.on_bell({
             let (loans, live) = (loans.clone(), live.clone());
             move || {
                 if let Err(error) = loans.lock().refresh(&live) {
-                    tracing::debug!(%error, "files were not lent again");
+                    tracing::debug!(%error, "cannot refresh lent files");
                 }
             }
         });
@@ -180,53 +181,52 @@ impl Composed {
 }
 
 impl Root {
-    /// The sandbox.
+    /// Returns the sandbox.
     ///
     /// # Errors
-    /// When it has been ended.
+    /// Fails when it has ended.
     pub fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
-        self.sandbox.as_ref().ok_or_else(|| SandboxError::Ended("it was ended".to_owned()))
+        self.sandbox.as_ref().ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))
     }
 
-    /// The tree, for changes from outside.
+    /// Returns the tree for changes by path.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
-    /// Lends again what an earlier command may have changed, for the next one.
+    /// Refreshes lent files that an earlier command may have changed, for the next one.
     ///
     /// # Errors
-    /// A layer that cannot be read, an upper without room, and a sandbox that has ended.
+    /// Fails when a layer cannot be read, the upper is full, or the sandbox has ended.
     pub fn refresh_loans(&self) -> Result<(), RootError> {
         let shown = self.loans.lock().refresh(&self.live)?;
         Ok(self.sandbox()?.show(&shown.hostname, &shown.files)?)
     }
 
-    /// Variables for commands, with the paths of lent files.
+    /// Returns variables for commands, with the paths of lent files.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.loans.lock().environment().to_vec()
     }
 
-    /// Warnings about lent files for the user, before the first command runs.
+    /// Returns warnings about lent files for the user, before the first command runs.
     pub fn warnings(&self) -> Vec<String> {
         self.loans.lock().warnings().to_vec()
     }
 
-    /// What went wrong behind the mount so far.
+    /// Returns the errors behind the mount so far.
     pub fn faults(&self) -> Option<&Arc<Faults>> {
         self.serving.as_ref().map(Serving::faults)
     }
 
-    /// The owners that were shown inside as aliases, if there were any.
+    /// Returns the owners that were shown inside as aliases, if any.
     pub fn foreign_owners(&self) -> Option<ForeignOwners> {
         self.serving.as_ref().and_then(|serving| serving.owners().foreign())
     }
 
-    /// Ends everything inside, and leaves the tree.
+    /// Ends all processes inside and returns the tree.
     ///
     /// # Errors
-    /// A layer that turned out to be damaged while it was used: what was made of it is not to be
-    /// trusted.
+    /// Fails when a layer turned out to be damaged while it was used: the tree may then be wrong.
     pub fn finish(mut self) -> Result<Finished, RootError> {
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.shutdown();
@@ -248,10 +248,10 @@ impl Root {
     }
 }
 
-/// Makes the places where the sandbox mounts something, where the layers have none.
+/// Creates the sandbox's mount points, where the layers lack them.
 ///
 /// # Errors
-/// What the tree refuses, and a plan whose places cannot be made.
+/// Fails when the tree rejects a change, or the plan has invalid mount points.
 pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
     for point in plan.mount_points()? {
         let path = [b"/", point.path.as_os_str().as_bytes()].concat();
@@ -269,7 +269,7 @@ pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
     Ok(())
 }
 
-/// Half of the machine's memory, in bytes: what an upper may take by default.
+/// Returns the default limit of an upper: half of the machine's memory, in bytes.
 pub fn default_upper_limit() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = info

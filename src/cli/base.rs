@@ -14,7 +14,7 @@ use provisioners::image::{Debootstrap, Image, Root, Source};
 
 use super::build::{Common, Job};
 use super::{Failure, Outcome, say};
-use crate::import::{self, ImportError};
+use crate::import::{self, RootImportError};
 use crate::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::live::Live;
 use crate::root::RootError;
@@ -55,7 +55,7 @@ pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
         }
         Root::From(path) => {
             say(&format!("taking in {}", path.display()));
-            import::from(composed.tree(), path, is_left_out, &mut warn)?;
+            import::import_path(composed.tree(), path, is_left_out, &mut warn)?;
             let removed = import::marks::remove(composed.tree())?;
             report_removed(&removed);
         }
@@ -97,7 +97,7 @@ fn install(
     match &imported {
         Ok(()) => mmdebstrap.finish(log, "")?,
         // As a rule mmdebstrap's own failure explains a stream that broke off.
-        Err(error @ ImportError::Tar(_)) => {
+        Err(error @ RootImportError::Tar(_)) => {
             mmdebstrap.finish(log, &format!(", or else: {error}"))?
         }
         // It had to end because of this.

@@ -160,7 +160,7 @@ failure_from!(
     provisioners::ConfigError,
     provisioners::PlanError,
     provisioners::on_imagebuilder::ImportError,
-    crate::import::ImportError,
+    crate::import::RootImportError,
     crate::layers::OpenError,
     crate::look::LookError,
     crate::project::RecordError,

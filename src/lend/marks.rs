@@ -1,10 +1,10 @@
-//! Marks around the lines that are lent, by which copies of them are found and taken out.
+//! Marks around lent lines, used to find and remove copies of the lines.
 //!
-//! A program may copy a lent file by its content (`cp`, `sed -i`, `resolvconf`'s backup). The copy
-//! belongs to the image, the lent lines do not: they differ from host to host. So each lent file
-//! has its lines between two marks, which are comments in its format, and in copies the lines are
-//! replaced by those that the image's own file had there. The marks are numbered, so that
-//! each copy gets the lines that the file had when it was lent.
+//! A program may copy the content of a lent file (`cp`, `sed -i`, `resolvconf`'s backup). The copy
+//! belongs to the image, but the lent lines do not: they differ between hosts. So the lines of each
+//! lent file are between two marks, which are comments in its format, and in copies they are
+//! replaced by those that the image's own file had there. The marks are numbered, so that each copy
+//! gets the lines that the file had when it was lent.
 
 use memchr::memmem;
 
@@ -13,21 +13,21 @@ const END: &str = "overcoat: the lines above are shown during the build only";
 /// The text that both marks contain.
 const MARK: &[u8] = b"shown during the build only";
 
-/// Lines that are lent, with their marks.
+/// Lent lines with their marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Block {
+pub(super) struct LentBlock {
     /// The lines in the lent file, with their marks.
     pub(super) shown: Vec<u8>,
     /// The lines between the marks.
     pub(super) lines: Vec<u8>,
     /// The content of the image's own file that they replace.
     pub(super) own: Vec<u8>,
-    /// Whether the image has a file of its own.
+    /// Whether the image has its own file.
     pub(super) is_over_file: bool,
 }
 
-impl Block {
-    /// The block of `lines`, whose marks are comments that begin with `comment`.
+impl LentBlock {
+    /// Creates a block of `lines` with marks that are comments beginning with `comment`.
     pub(super) fn new(comment: &str, number: usize, lines: &[u8], is_over_file: bool) -> Self {
         let mut shown = format!("{comment} {BEGIN} ({number})\n").into_bytes();
         shown.extend_from_slice(lines);
@@ -35,35 +35,35 @@ impl Block {
             shown.push(b'\n');
         }
         shown.extend_from_slice(format!("{comment} {END} ({number})\n").as_bytes());
-        Block { shown, lines: lines.to_vec(), own: Vec::new(), is_over_file }
+        LentBlock { shown, lines: lines.to_vec(), own: Vec::new(), is_over_file }
     }
 }
 
-/// The length of the part that all marks have in common, in bytes.
-pub(super) const LENGTH: usize = MARK.len();
+/// Length of the text that all marks contain, in bytes.
+pub(super) const MARK_BYTES: usize = MARK.len();
 
-/// Whether there is a mark in `content`.
+/// Whether `content` contains a mark.
 pub(super) fn is_marked(content: &[u8]) -> bool {
     memmem::find(content, MARK).is_some()
 }
 
-/// The result of taking lent lines out of a file.
+/// The result of removing lent lines from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cleaned {
-    /// It has none.
+    /// The file has no lent lines.
     Untouched,
-    /// It has this content without them.
+    /// The content without the lent lines.
     Text(Vec<u8>),
     /// Nothing is left, and the image does not have the copied file.
     Nothing,
-    /// It has this content without them, but a program had changed them.
+    /// The content without the lent lines, which a program had changed.
     Edited(Vec<u8>),
-    /// It is not text, such as an archive: nothing can be taken out of it.
+    /// The file is not text, such as an archive: nothing can be removed.
     Binary,
 }
 
-/// Takes the lines of `blocks` out of `content`.
-pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
+/// Removes the lines of `blocks` from `content`.
+pub(super) fn clean(content: &[u8], blocks: &[LentBlock]) -> Cleaned {
     if !is_marked(content) {
         return Cleaned::Untouched;
     }
@@ -106,16 +106,16 @@ pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
 mod tests {
     use super::*;
 
-    fn blocks() -> [Block; 2] {
+    fn blocks() -> [LentBlock; 2] {
         let own = b"nameserver 10.0.0.1\n".to_vec();
         [
-            Block { own, ..Block::new("#", 0, b"nameserver 192.0.2.1\n", true) },
-            Block::new("#", 1, b"127.0.1.1\tnode", false),
+            LentBlock { own, ..LentBlock::new("#", 0, b"nameserver 192.0.2.1\n", true) },
+            LentBlock::new("#", 1, b"127.0.1.1\tnode", false),
         ]
     }
 
     #[test]
-    fn a_copy_becomes_a_copy_of_the_images_own_file() {
+    fn copy_becomes_a_copy_of_the_images_own_file() {
         let [resolv, hosts] = blocks();
         assert_eq!(clean(&resolv.shown, &blocks()), Cleaned::Text(resolv.own.clone()));
         let edited = [b"search lab\n", &resolv.shown[..], b"options edns0\n"].concat();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_a_program_changed_leave_no_lent_line() {
+    fn changed_blocks_leave_no_lent_line() {
         let [resolv, _] = blocks();
         let text = String::from_utf8(resolv.shown).unwrap();
         let edited = text.replace("\n#", "\nnameserver 192.0.2.53\n#");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_stay_as_they_are() {
+    fn other_files_are_not_changed() {
         assert_eq!(clean(b"nameserver 192.0.2.1\n", &blocks()), Cleaned::Untouched);
         let archive = [b"ustar\0", &blocks()[0].shown[..]].concat();
         assert_eq!(clean(&archive, &blocks()), Cleaned::Binary);

@@ -122,7 +122,7 @@ impl Privilege {
     }
 
     /// Returns the largest user id that the kernel accepts inside. Larger ids are recorded in the
-    /// tree and shown as aliases ([`Owners`](crate::fuse::Owners)).
+    /// tree and shown as aliases ([`OwnerAliases`](crate::fuse::OwnerAliases)).
     pub fn max_uid(&self) -> u32 {
         self.uids().max()
     }

@@ -209,7 +209,7 @@ mod tests {
     fn change_by(path: &str, words: &[&str]) -> Option<ServiceChange> {
         let argv: Vec<Vec<u8>> =
             std::iter::once(&path).chain(words).map(|word| word.as_bytes().to_vec()).collect();
-        change(path.as_bytes(), |limit| argv[..argv.len().min(limit)].to_vec())
+        find_change(path.as_bytes(), |limit| argv[..argv.len().min(limit)].to_vec())
     }
 
     fn script_at(path: &str) -> Option<ServiceChange> {
