@@ -175,7 +175,7 @@ struct RecordedEntry {
 /// The change of a path in the layers since an overlay was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Since {
+pub enum DriftKind {
     /// The path is new.
     Added,
     /// The entry differs.
@@ -184,13 +184,13 @@ pub enum Since {
     Removed,
 }
 
-impl Since {
+impl DriftKind {
     /// Returns the change as a word.
     pub fn word(self) -> &'static str {
         match self {
-            Since::Added => "added",
-            Since::Changed => "changed",
-            Since::Removed => "removed",
+            DriftKind::Added => "added",
+            DriftKind::Changed => "changed",
+            DriftKind::Removed => "removed",
         }
     }
 }
@@ -232,11 +232,11 @@ pub struct Drift {
 
 impl Drift {
     /// Returns the change.
-    pub fn since(&self) -> Since {
+    pub fn kind(&self) -> DriftKind {
         match (&self.before, &self.now) {
-            (None, _) => Since::Added,
-            (_, None) => Since::Removed,
-            _ => Since::Changed,
+            (None, _) => DriftKind::Added,
+            (_, None) => DriftKind::Removed,
+            _ => DriftKind::Changed,
         }
     }
 }

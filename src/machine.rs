@@ -21,7 +21,7 @@ use provisioners::{Machine, machine};
 
 use crate::below;
 use crate::live::{self, Lay, Live, LiveError, LiveErrorKind};
-use crate::root::Root;
+use crate::root::ServedRoot;
 use crate::sandbox::{
     Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Signals, Stdio,
 };
@@ -32,7 +32,7 @@ const SCRATCH: &str = "/.overcoat";
 /// A root as a provisioner's machine.
 #[derive(Debug)]
 pub struct RootMachine<'a> {
-    root: &'a Root,
+    root: &'a ServedRoot,
     live: &'a Live,
     sandbox: &'a Sandbox,
     signals: &'a Signals,
@@ -47,7 +47,7 @@ impl<'a> RootMachine<'a> {
     /// # Errors
     /// Fails when the sandbox of `root` has ended.
     pub fn new(
-        root: &'a Root,
+        root: &'a ServedRoot,
         signals: &'a Signals,
         environment: Vec<(OsString, OsString)>,
     ) -> Result<Self, SandboxError> {

@@ -17,14 +17,14 @@ use fs_model::{FileType, FsError, Tree};
 use parking_lot::Mutex;
 
 use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
-use crate::layers::{self, Digests, Layers, OpenError};
+use crate::layers::{self, Digests, OpenError, OpenedLayers};
 use crate::lend::Loans;
 use crate::live::{Lay, Live, LiveError, Meta};
 use crate::sandbox::{
     Bind, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };
 use crate::seal::BaseLayer;
-use crate::supervise::{Report, SupervisedTree};
+use crate::supervise::{ReportFn, SupervisedTree};
 
 /// Options for a root.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct RootOptions {
     /// Whether to compute the layers' digests, in the background.
     pub digests: bool,
     /// Called with lines for the user while commands run.
-    pub report: Report,
+    pub report: ReportFn,
 }
 
 /// An error of a root.
@@ -69,7 +69,7 @@ pub enum RootError {
 
 /// A served root and its sandbox.
 #[derive(Debug)]
-pub struct Root {
+pub struct ServedRoot {
     // Fields are dropped in this order: all processes inside end before serving does.
     sandbox: Option<Sandbox>,
     supervisor: Option<Supervisor>,
@@ -81,7 +81,7 @@ pub struct Root {
 
 /// A root whose sandbox has ended, with its tree.
 #[derive(Debug)]
-pub struct Finished {
+pub struct FinishedRoot {
     /// The tree.
     pub tree: Arc<Tree>,
     /// The layers with their digests, if those were requested.
@@ -90,7 +90,7 @@ pub struct Finished {
     loans: Arc<Mutex<Loans>>,
 }
 
-impl Finished {
+impl FinishedRoot {
     /// Removes lent lines from the files that programs copied them into; see
     /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user.
     ///
@@ -103,23 +103,23 @@ impl Finished {
 
 /// Layers and an upper as one tree, before anything is mounted or forked.
 #[derive(Debug)]
-pub struct Composed {
+pub struct UnstartedRoot {
     live: Arc<Live>,
-    layers: Layers,
+    layers: OpenedLayers,
     options: RootOptions,
 }
 
-impl Composed {
+impl UnstartedRoot {
     /// Opens the layers.
     ///
     /// # Errors
     /// Fails when a layer cannot be opened.
-    pub fn new(options: RootOptions) -> Result<Composed, RootError> {
+    pub fn new(options: RootOptions) -> Result<UnstartedRoot, RootError> {
         let layers = layers::open(&options.layers, CacheOptions::default())?;
         let tree_options =
             TreeOptions { upper_limit: Some(options.upper_limit), xattrs: options.xattrs };
         let tree = Arc::new(Tree::new(layers.layers.clone(), tree_options)?);
-        Ok(Composed { live: Arc::new(Live::new(tree)), layers, options })
+        Ok(UnstartedRoot { live: Arc::new(Live::new(tree)), layers, options })
     }
 
     /// Returns the tree.
@@ -136,8 +136,8 @@ impl Composed {
     ///
     /// # Errors
     /// Fails when the sandbox cannot be set up, or the tree cannot be served.
-    pub fn start(self, privilege: Privilege) -> Result<Root, RootError> {
-        let Composed { live, layers, options } = self;
+    pub fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
+        let UnstartedRoot { live, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
         let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
         let mut plan =
@@ -169,7 +169,7 @@ impl Composed {
         sandbox.show(&shown.hostname, &shown.files)?;
         let digests =
             options.digests.then(|| layers.digest()).transpose().map_err(RootError::Serve)?;
-        Ok(Root {
+        Ok(ServedRoot {
             sandbox: Some(sandbox),
             supervisor: Some(supervisor),
             serving: Some(serving),
@@ -180,7 +180,7 @@ impl Composed {
     }
 }
 
-impl Root {
+impl ServedRoot {
     /// Returns the sandbox.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ impl Root {
     ///
     /// # Errors
     /// Fails when a layer turned out to be damaged while it was used: the tree may then be wrong.
-    pub fn finish(mut self) -> Result<Finished, RootError> {
+    pub fn finish(mut self) -> Result<FinishedRoot, RootError> {
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.shutdown();
         }
@@ -239,7 +239,7 @@ impl Root {
                 return Err(FsError::from(error).into());
             }
         }
-        Ok(Finished {
+        Ok(FinishedRoot {
             tree: self.live.tree().clone(),
             layers: self.digests.map_or_else(Vec::new, Digests::finish),
             live: self.live,

@@ -31,7 +31,7 @@ const USUAL_DEVICES: [(&str, (u32, u32)); 6] = [
 ];
 
 /// Prints a line for the user.
-pub type Report = fn(&str);
+pub type ReportFn = fn(&str);
 
 /// A tree as the supervisor uses it.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct SupervisedTree {
     live: Arc<Live>,
     owners: Option<Arc<OwnerAliases>>,
     held: Mutex<VecDeque<Ino>>,
-    report: Report,
+    report: ReportFn,
     reported: Mutex<Reported>,
 }
 
@@ -64,7 +64,7 @@ impl SupervisedTree {
 
     /// Reports devices that cannot be opened and services that do not start.
     #[must_use]
-    pub fn with_report(self, report: Report) -> Self {
+    pub fn with_report(self, report: ReportFn) -> Self {
         SupervisedTree { report, ..self }
     }
 

@@ -18,7 +18,7 @@ use crate::import::{self, RootImportError};
 use crate::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::live::Live;
 use crate::root::RootError;
-use crate::sandbox::{Lack, Privilege, Signals, find_program};
+use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -177,13 +177,13 @@ sed -i -e '/^[[:space:]]*search/d' -e '/^[[:space:]]*domain/d' "$f""#;
 
 impl Mmdebstrap {
     fn start(from: &Debootstrap, proxy: Option<&str>, epoch: Option<u64>) -> Result<Self, Failure> {
-        let program =
-            find_program("mmdebstrap").ok_or_else(|| Lack::program("mmdebstrap", "mmdebstrap"))?;
+        let program = find_program("mmdebstrap")
+            .ok_or_else(|| MissingRequirement::program("mmdebstrap", "mmdebstrap"))?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHED]).process_group(0);
         if rustix::process::geteuid().is_root() {
-            let unshare =
-                find_program("unshare").ok_or_else(|| Lack::program("unshare", "util-linux"))?;
+            let unshare = find_program("unshare")
+                .ok_or_else(|| MissingRequirement::program("unshare", "util-linux"))?;
             command.arg(unshare).arg("--uts").arg("--").arg(program);
         } else {
             // In this mode mmdebstrap makes namespaces of its own.

@@ -155,7 +155,7 @@ failure_from!(
     RootError,
     SandboxError,
     SealError,
-    crate::sandbox::Lack,
+    crate::sandbox::MissingRequirement,
     fs_model::FsError,
     provisioners::ConfigError,
     provisioners::PlanError,

@@ -23,7 +23,7 @@ use super::options::size_value;
 use super::sealer::Sealer;
 use super::{Failure, Outcome, describe, say};
 use crate::fuse::{self, Serving, View};
-use crate::layers::{self, Layers};
+use crate::layers::{self, OpenedLayers};
 use crate::root::default_upper_limit;
 use crate::sandbox::{ForkSide, HostMount, MountOptions, Signals, fork_process, unmount};
 
@@ -131,7 +131,7 @@ fn in_background(server: Server, mount: HostMount) -> Outcome {
 /// What a mount is served from.
 struct Server {
     tree: Arc<Tree>,
-    layers: Layers,
+    layers: OpenedLayers,
     dir: PathBuf,
 }
 

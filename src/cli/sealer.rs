@@ -24,7 +24,7 @@ use super::control::{self, Answer, Request, SealRequest, Sealed};
 use super::options::{self, report_json};
 use super::{Failure, describe};
 use crate::below::lower_records;
-use crate::layers::Layers;
+use crate::layers::OpenedLayers;
 use crate::seal::patient::{PollLimits, PollWriter};
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, seal};
 
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Seals the tree of a mount, when asked to.
 pub(super) struct Sealer {
     tree: Arc<Tree>,
-    layers: Layers,
+    layers: OpenedLayers,
     one_at_a_time: Mutex<()>,
     ended: PipeReader,
     /// Gone when all seals are to be given up, which the other end of the pipe tells.
@@ -42,7 +42,7 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new(tree: Arc<Tree>, layers: Layers) -> io::Result<Self> {
+    pub(super) fn new(tree: Arc<Tree>, layers: OpenedLayers) -> io::Result<Self> {
         let (ended, goes_on) = io::pipe()?;
         let goes_on = Mutex::new(Some(goes_on));
         Ok(Sealer { tree, layers, one_at_a_time: Mutex::new(()), ended, goes_on })

@@ -96,21 +96,21 @@ pub enum OpenError {
 
 /// The layers of a root, and the images that they were opened from.
 #[derive(Debug)]
-pub struct Layers {
+pub struct OpenedLayers {
     /// The layers, lowest first.
     pub layers: Vec<Arc<dyn Layer>>,
-    images: Vec<Image>,
+    images: Vec<OpenedImage>,
 }
 
 #[derive(Clone)]
-struct Image {
+struct OpenedImage {
     name: String,
-    bytes: Option<Bytes>,
+    bytes: Option<LayerBytes>,
 }
 
-impl std::fmt::Debug for Image {
+impl std::fmt::Debug for OpenedImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Image").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("OpenedImage").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -118,13 +118,13 @@ impl std::fmt::Debug for Image {
 ///
 /// # Errors
 /// Fails for a path that cannot be read, has an unsupported format, or is damaged.
-pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<Layers, OpenError> {
-    let mut opened = Layers { layers: Vec::new(), images: Vec::new() };
+pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<OpenedLayers, OpenError> {
+    let mut opened = OpenedLayers { layers: Vec::new(), images: Vec::new() };
     for path in paths {
         let (layer, bytes) = open_one(path, caches)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         opened.layers.push(layer);
-        opened.images.push(Image { name, bytes });
+        opened.images.push(OpenedImage { name, bytes });
     }
     Ok(opened)
 }
@@ -152,10 +152,10 @@ pub fn is_squashfs(path: &Path) -> bool {
     head.starts_with(SQUASHFS) || sif::is_sif(&head)
 }
 
-type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
-type Opened = (Arc<dyn Layer>, Option<Bytes>);
+type LayerBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+type OpenedLayer = (Arc<dyn Layer>, Option<LayerBytes>);
 
-fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
+fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError> {
     let name = path.to_string_lossy();
     if path.is_dir() {
         let layer = DirectoryLayer::open(path)?;
@@ -171,7 +171,7 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
         return Ok((Arc::new(layer), None));
     }
     let file = ImageFile::open(path)?;
-    let bytes: Bytes = Arc::new(file.clone());
+    let bytes: LayerBytes = Arc::new(file.clone());
     let head = file.as_ref();
     let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS) {
         let layer = SquashfsLayer::open(&name, bytes.clone(), caches)?;
@@ -195,7 +195,7 @@ pub struct Digests {
     thread: JoinHandle<Vec<BaseLayer>>,
 }
 
-impl Layers {
+impl OpenedLayers {
     /// Starts a thread that computes the SHA-256 of each image.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ pub(super) struct LentContent {
 }
 
 /// Replaces the image's content by `lines`.
-fn instead(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
+fn replacing(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
     let mut block = LentBlock::new("#", number, lines, own.is_some());
     block.own = own.unwrap_or_default().to_vec();
     // The kernel detects changed content by its length.
@@ -28,13 +28,13 @@ fn instead(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
 }
 
 /// Puts `lines` before those of the image.
-pub(super) fn in_front(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
+pub(super) fn prepended(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
     let block = LentBlock::new("#", number, lines, own.is_some());
     LentContent { content: [&block.shown, own.unwrap_or_default()].concat(), block }
 }
 
 /// Puts `lines` after those of the image. Comments begin with `comment`.
-pub(super) fn behind(
+pub(super) fn appended(
     comment: &str,
     number: usize,
     lines: &[u8],
@@ -74,7 +74,7 @@ pub(super) fn detect_virt(number: usize) -> LentContent {
 }
 
 fn program(number: usize, body: &[u8], own: Option<&[u8]>) -> LentContent {
-    let mut lent = instead(number, body, own);
+    let mut lent = replacing(number, body, own);
     let shebang = b"#!/bin/sh\n";
     lent.block.shown.splice(..0, shebang.iter().copied());
     lent.content.splice(..0, shebang.iter().copied());
@@ -102,7 +102,7 @@ pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option
             None => lines.push_str(&format!("127.0.1.1\t{hostname}\n")),
         }
     }
-    (!lines.is_empty()).then(|| behind("#", number, lines.as_bytes(), own))
+    (!lines.is_empty()).then(|| appended("#", number, lines.as_bytes(), own))
 }
 
 /// A bundle with the certificates of `host` that the image lacks; `None` if it lacks none.
@@ -121,7 +121,7 @@ pub(super) fn bundle(number: usize, host: &[u8], own: Option<&[u8]>) -> Option<L
             seen.push(key);
         }
     }
-    (!lines.is_empty()).then(|| behind("#", number, lines.as_bytes(), own))
+    (!lines.is_empty()).then(|| appended("#", number, lines.as_bytes(), own))
 }
 
 /// Returns the certificates in `text`, each with its first and last line.
@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn lent_file_never_has_the_length_of_the_images_own_file() {
-        let lent = instead(0, b"x\n", None);
+        let lent = replacing(0, b"x\n", None);
         let own = vec![b'y'; lent.content.len()];
-        assert_ne!(instead(0, b"x\n", Some(&own)).content.len(), own.len());
+        assert_ne!(replacing(0, b"x\n", Some(&own)).content.len(), own.len());
     }
 }

@@ -64,7 +64,7 @@ struct LentFile {
 /// The lines of a lent file.
 #[derive(Debug)]
 enum LentLines {
-    /// The host's name servers, in front of those of the image.
+    /// The host's name servers, before those of the image.
     Resolver(Vec<u8>),
     /// The host's settings of apt, which override those of the image.
     Apt(Vec<u8>),
@@ -405,8 +405,8 @@ impl LentFile {
 
     fn lent(&self, number: usize, own: Option<&[u8]>, hostname: &str) -> Option<LentContent> {
         match &self.lines {
-            LentLines::Resolver(lines) => Some(content::in_front(number, lines, own)),
-            LentLines::Apt(lines) => Some(content::behind("//", number, lines, own)),
+            LentLines::Resolver(lines) => Some(content::prepended(number, lines, own)),
+            LentLines::Apt(lines) => Some(content::appended("//", number, lines, own)),
             LentLines::Policy => Some(content::policy(number, own)),
             LentLines::DetectVirt if own.is_some() => None,
             LentLines::DetectVirt => Some(content::detect_virt(number)),

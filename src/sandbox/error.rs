@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use super::lack::Lack;
+use super::lack::MissingRequirement;
 use super::wire::EXECUTING;
 
 /// An error of a sandbox, a mount or a command in one.
@@ -13,7 +13,7 @@ use super::wire::EXECUTING;
 pub enum SandboxError {
     /// The machine lacks something.
     #[error(transparent)]
-    Lack(#[from] Lack),
+    MissingRequirement(#[from] MissingRequirement),
     /// This process is root, but lacks the capability to mount.
     #[error(
         "running as root, but without CAP_SYS_ADMIN: namespaces and mounts are not permitted; \

@@ -21,7 +21,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, getgid, getuid};
 
 use super::error::{During, SandboxError};
-use super::lack::Lack;
+use super::lack::MissingRequirement;
 use super::privilege::{find_program, open_fuse_device};
 use super::{mountinfo, sys};
 
@@ -226,10 +226,10 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
 /// # Errors
 /// Fails when `/proc` cannot be read.
 pub fn mounted_at(device: u64) -> io::Result<Option<PathBuf>> {
-    Ok(point_of(&fs::read("/proc/self/mountinfo")?, device))
+    Ok(mount_point_of_device(&fs::read("/proc/self/mountinfo")?, device))
 }
 
-fn point_of(info: &[u8], device: u64) -> Option<PathBuf> {
+fn mount_point_of_device(info: &[u8], device: u64) -> Option<PathBuf> {
     let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let line = mountinfo::lines(info).find(|l| l.device == device.as_bytes() && l.root == b"/")?;
     Some(OsString::from_vec(line.point).into())
@@ -244,7 +244,7 @@ fn mount_error(dir: &Path, message: String) -> SandboxError {
 }
 
 fn helper() -> Result<PathBuf, SandboxError> {
-    find_program(HELPER).ok_or_else(|| Lack::program(HELPER, "fuse3").into())
+    find_program(HELPER).ok_or_else(|| MissingRequirement::program(HELPER, "fuse3").into())
 }
 
 /// Returns the helper's error output without the program name.
@@ -278,11 +278,11 @@ fn absolute(dir: &Path) -> io::Result<PathBuf> {
 /// Returns whether the topmost mount at `path` is overcoat's.
 fn is_mounted(path: &Path) -> io::Result<bool> {
     let info = fs::read("/proc/self/mountinfo")?;
-    Ok(type_on_top(&info, path.as_os_str().as_bytes()).as_deref() == Some(TYPE.as_bytes()))
+    Ok(topmost_type(&info, path.as_os_str().as_bytes()).as_deref() == Some(TYPE.as_bytes()))
 }
 
 /// Returns the type of the topmost mount at `path`.
-fn type_on_top(info: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+fn topmost_type(info: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     mountinfo::lines(info).filter(|line| line.point == path).map(|line| line.kind.to_vec()).last()
 }
 
@@ -297,11 +297,14 @@ mod tests {
 31 30 0:50 / /mnt/a\\040b rw shared:2 master:3 - fuse.overcoat overcoat rw\n\
 32 31 0:51 / /mnt/a\\040b rw - tmpfs tmpfs rw\n\
 33 30 0:52 / /mnt/c rw - fuse.overcoat overcoat rw\n";
-        assert_eq!(type_on_top(info, b"/mnt/a b").unwrap(), b"tmpfs");
-        assert_eq!(type_on_top(info, b"/mnt/c").unwrap(), TYPE.as_bytes());
-        assert_eq!(type_on_top(info, b"/mnt"), None);
-        assert_eq!(point_of(info, rustix::fs::makedev(0, 50)).unwrap(), Path::new("/mnt/a b"));
-        assert_eq!(point_of(info, rustix::fs::makedev(0, 54)), None);
+        assert_eq!(topmost_type(info, b"/mnt/a b").unwrap(), b"tmpfs");
+        assert_eq!(topmost_type(info, b"/mnt/c").unwrap(), TYPE.as_bytes());
+        assert_eq!(topmost_type(info, b"/mnt"), None);
+        assert_eq!(
+            mount_point_of_device(info, rustix::fs::makedev(0, 50)).unwrap(),
+            Path::new("/mnt/a b")
+        );
+        assert_eq!(mount_point_of_device(info, rustix::fs::makedev(0, 54)), None);
     }
 
     #[test]

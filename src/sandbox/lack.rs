@@ -6,7 +6,7 @@ use std::io;
 
 /// A requirement that this machine does not meet, and how root fixes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
+pub struct MissingRequirement {
     /// The problem.
     pub problem: String,
     /// The command that fixes it, for root.
@@ -15,9 +15,9 @@ pub struct Lack {
     pub in_container: Option<&'static str>,
 }
 
-impl std::error::Error for Lack {}
+impl std::error::Error for MissingRequirement {}
 
-impl fmt::Display for Lack {
+impl fmt::Display for MissingRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; as root: `{}`", self.problem, self.remedy)?;
         match self.in_container {
@@ -29,31 +29,34 @@ impl fmt::Display for Lack {
 
 const WITH_FUSE: &str = "--device /dev/fuse";
 
-impl Lack {
+impl MissingRequirement {
     fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Lack { problem: problem.into(), remedy: remedy.into(), in_container: None }
+        MissingRequirement { problem: problem.into(), remedy: remedy.into(), in_container: None }
     }
 
     /// `/dev/fuse` or its kernel module is missing.
     pub(super) fn fuse_device() -> Self {
-        let lack = Lack::new("/dev/fuse is missing", "modprobe fuse");
-        Lack { in_container: Some(WITH_FUSE), ..lack }
+        let lack = MissingRequirement::new("/dev/fuse is missing", "modprobe fuse");
+        MissingRequirement { in_container: Some(WITH_FUSE), ..lack }
     }
 
     /// This user cannot open `/dev/fuse`.
     pub(super) fn fuse_access(error: &io::Error) -> Self {
         let problem = format!("cannot open /dev/fuse: {error}: it must have mode 0666");
-        Lack { in_container: Some(WITH_FUSE), ..Lack::new(problem, "chmod 666 /dev/fuse") }
+        MissingRequirement {
+            in_container: Some(WITH_FUSE),
+            ..MissingRequirement::new(problem, "chmod 666 /dev/fuse")
+        }
     }
 
     /// A setting forbids user namespaces for ordinary users.
     pub(super) fn user_namespaces(setting: &str, remedy: impl Into<String>) -> Self {
-        Lack::new(format!("unprivileged user namespaces are off ({setting})"), remedy)
+        MissingRequirement::new(format!("unprivileged user namespaces are off ({setting})"), remedy)
     }
 
     /// AppArmor restricts what ordinary users can do in their user namespaces.
     pub(super) fn apparmor() -> Self {
-        Lack::new(
+        MissingRequirement::new(
             "AppArmor restricts unprivileged user namespaces",
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         )
@@ -61,7 +64,10 @@ impl Lack {
 
     /// A program is not installed; `package` is its Debian package.
     pub fn program(program: &str, package: &str) -> Self {
-        Lack::new(format!("`{program}` is not installed"), format!("apt install {package}"))
+        MissingRequirement::new(
+            format!("`{program}` is not installed"),
+            format!("apt install {package}"),
+        )
     }
 
     /// The user has no subordinate ids in `file`; `first` is the first free id.
@@ -69,12 +75,12 @@ impl Lack {
         let last = first.saturating_add(65535);
         let remedy =
             format!("usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}");
-        Lack::new(format!("no subordinate ids for user {user} in {file}"), remedy)
+        MissingRequirement::new(format!("no subordinate ids for user {user} in {file}"), remedy)
     }
 
     /// `program` cannot write id maps: it lacks the rights that its package installs it with.
     pub(super) fn set_user_id(program: &str, problem: &str) -> Self {
         let remedy = "apt install --reinstall uidmap";
-        Lack::new(format!("{program} cannot map ids: {problem}"), remedy)
+        MissingRequirement::new(format!("{program} cannot map ids: {problem}"), remedy)
     }
 }

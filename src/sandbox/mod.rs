@@ -60,7 +60,7 @@ pub use environment::default_environment;
 pub use error::SandboxError;
 pub use host_mount::{HostMount, MountOptions, mounted_at, unmount, users_may_share};
 pub use image::map_image;
-pub use lack::Lack;
+pub use lack::MissingRequirement;
 pub use notify::{Supervised, SupervisedInode, SupervisedKind, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege, find_program, widening_command};

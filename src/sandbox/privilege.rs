@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Uid, User};
 
 use super::error::{During, SandboxError};
-use super::lack::Lack;
+use super::lack::MissingRequirement;
 
 /// A range of `count` ids, from `inside` in the namespace and from `outside` on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Privilege {
         for program in ID_MAP_PROGRAMS {
             id_map_program(program)?;
         }
-        let (uids, gids) = own_ids()?;
+        let (uids, gids) = subordinate_id_maps()?;
         Ok(Privilege::Subordinate { uids, gids })
     }
 
@@ -153,12 +153,12 @@ impl Privilege {
 pub(super) const ID_MAP_PROGRAMS: [&str; 2] = ["newuidmap", "newgidmap"];
 
 /// Returns the path of one of these programs.
-pub(super) fn id_map_program(program: &str) -> Result<PathBuf, Lack> {
-    find_program(program).ok_or_else(|| Lack::program(program, "uidmap"))
+pub(super) fn id_map_program(program: &str) -> Result<PathBuf, MissingRequirement> {
+    find_program(program).ok_or_else(|| MissingRequirement::program(program, "uidmap"))
 }
 
 /// Returns the id maps that a user namespace of the calling user can have.
-pub(super) fn own_ids() -> Result<(IdMap, IdMap), Lack> {
+pub(super) fn subordinate_id_maps() -> Result<(IdMap, IdMap), MissingRequirement> {
     let uid = Uid::current();
     let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
     let texts = SUBORDINATE_FILES.map(|file| fs::read_to_string(file).unwrap_or_default());
@@ -167,7 +167,11 @@ pub(super) fn own_ids() -> Result<(IdMap, IdMap), Lack> {
         if ranges.is_empty() {
             let user = name.clone().unwrap_or_else(|| uid.to_string());
             let first = texts.iter().map(|text| first_free(text)).max().unwrap_or_default();
-            return Err(Lack::subordinate_ids(&user, SUBORDINATE_FILES[which], first));
+            return Err(MissingRequirement::subordinate_ids(
+                &user,
+                SUBORDINATE_FILES[which],
+                first,
+            ));
         }
         Ok(ranges)
     };
@@ -225,7 +229,7 @@ pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), 
 /// Returns a hint for an error in a user namespace, or an empty text; begins with "; ".
 pub(super) fn user_namespace_hint(errno: i32) -> String {
     if apparmor_restricts() && matches!(errno, libc::EPERM | libc::EACCES) {
-        return format!("; {}", Lack::apparmor());
+        return format!("; {}", MissingRequirement::apparmor());
     }
     let hint = match errno {
         libc::ENOSPC => "; too many namespaces: see /proc/sys/user/max_*_namespaces",
@@ -278,9 +282,9 @@ pub(super) fn open_fuse_device() -> Result<fs::File, SandboxError> {
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) =>
         {
-            Err(Lack::fuse_device().into())
+            Err(MissingRequirement::fuse_device().into())
         }
-        Err(error) => Err(Lack::fuse_access(&error).into()),
+        Err(error) => Err(MissingRequirement::fuse_access(&error).into()),
     }
 }
 
@@ -289,9 +293,12 @@ fn sysctl(name: &str) -> Option<i64> {
 }
 
 /// Checks that no setting forbids user namespaces for this user.
-pub(super) fn user_namespaces_are_on() -> Result<(), Lack> {
+pub(super) fn user_namespaces_are_on() -> Result<(), MissingRequirement> {
     let off = |name: &str, remedy: &str| {
-        Lack::user_namespaces(&format!("{name} = 0"), format!("sysctl -w {name}={remedy}"))
+        MissingRequirement::user_namespaces(
+            &format!("{name} = 0"),
+            format!("sysctl -w {name}={remedy}"),
+        )
     };
     if sysctl("kernel/unprivileged_userns_clone") == Some(0) {
         return Err(off("kernel.unprivileged_userns_clone", "1"));
@@ -303,7 +310,10 @@ pub(super) fn user_namespaces_are_on() -> Result<(), Lack> {
         && error.kind() == io::ErrorKind::NotFound
     {
         let remedy = "boot a kernel with CONFIG_USER_NS";
-        return Err(Lack::user_namespaces("the kernel does not support them", remedy));
+        return Err(MissingRequirement::user_namespaces(
+            "the kernel does not support them",
+            remedy,
+        ));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::error::{Doing, SandboxError, StepFailure, StepResult};
-use super::lack::Lack;
+use super::lack::MissingRequirement;
 use super::privilege::{self, ID_MAP_PROGRAMS, IdMap};
 use super::sys::{self, Forked};
 use super::{During, StageProcess, expect, wire};
@@ -40,13 +40,13 @@ pub fn root() -> Result<(), SandboxError> {
 /// Returns the setting that forbids it, or the system call that failed.
 pub fn user_namespace() -> Result<(), SandboxError> {
     privilege::user_namespaces_are_on()?;
-    namespace(None).map_err(|error| match error {
+    try_namespace(None).map_err(|error| match error {
         // AppArmor allows making a user namespace, but restricts what can be done in it.
         SandboxError::Setup { source, .. }
             if privilege::apparmor_restricts()
                 && matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) =>
         {
-            Lack::apparmor().into()
+            MissingRequirement::apparmor().into()
         }
         error => error,
     })
@@ -58,7 +58,7 @@ pub fn user_namespace() -> Result<(), SandboxError> {
 /// # Errors
 /// Fails when the user has no subordinate ids.
 pub fn subordinate_ids() -> Result<(IdMap, IdMap), SandboxError> {
-    Ok(privilege::own_ids()?)
+    Ok(privilege::subordinate_id_maps()?)
 }
 
 /// Checks that the programs that write id maps are installed.
@@ -78,16 +78,16 @@ pub fn mappers() -> Result<(), SandboxError> {
 /// Returns the step that failed, or the missing requirement.
 pub fn map_ids(uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
     mappers()?;
-    namespace(Some((uids, gids))).map_err(|error| match error {
+    try_namespace(Some((uids, gids))).map_err(|error| match error {
         SandboxError::IdMap { program, message } => {
-            why_not_mapped(program).map_or(SandboxError::IdMap { program, message }, Into::into)
+            missing_rights(program).map_or(SandboxError::IdMap { program, message }, Into::into)
         }
         error => error,
     })
 }
 
 /// Returns the rights that `newuidmap` or `newgidmap` lacks, if that is the reason.
-fn why_not_mapped(program: &'static str) -> Option<Lack> {
+fn missing_rights(program: &'static str) -> Option<MissingRequirement> {
     let path = privilege::id_map_program(program).ok()?;
     let found = fs::metadata(&path).ok()?;
     let capable = || {
@@ -97,7 +97,7 @@ fn why_not_mapped(program: &'static str) -> Option<Lack> {
     let rights = found.permissions().mode() & 0o4000 != 0 || capable();
     (!rights).then(|| {
         let problem = format!("{} is not setuid and has no capabilities", path.display());
-        Lack::set_user_id(program, &problem)
+        MissingRequirement::set_user_id(program, &problem)
     })
 }
 
@@ -142,13 +142,13 @@ pub fn is_container() -> bool {
         || std::env::var_os("container").is_some()
 }
 
-fn namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
+fn try_namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
     let (ours, theirs) = sys::message_pair().during("making a socket")?;
     let daemon = std::process::id() as libc::pid_t;
     // SAFETY: the child ends in `exit_now`.
     let pid = match unsafe { sys::fork() }.during("forking")? {
         Forked::Child => {
-            if let Err(failure) = inside(&theirs, ids.is_some(), daemon) {
+            if let Err(failure) = run_child(&theirs, ids.is_some(), daemon) {
                 let _ = sys::send(theirs.as_fd(), &wire::failure_message(&failure), &[]);
             }
             sys::exit_now(0)
@@ -166,7 +166,7 @@ fn namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
 }
 
 /// Runs the child: the same steps as the stage.
-fn inside(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> StepResult<()> {
+fn run_child(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> StepResult<()> {
     let control = control.as_fd();
     sys::close_all_but(&[control]).doing("closing files")?;
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;

@@ -41,7 +41,7 @@ pub(super) fn c_string(text: impl AsRef<OsStr>) -> io::Result<CString> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a NUL byte in a path or name"))
 }
 
-/// What `fork(2)` returned.
+/// The result of `fork(2)`.
 pub(super) enum Forked {
     /// In the child.
     Child,

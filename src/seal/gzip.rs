@@ -12,7 +12,7 @@
 //!   run time, and finds the same matches with each).
 //! - Header: flags 0, modification time 0, operating system 255 (unknown). The only extra flags are
 //!   the two that RFC 1952 derives from the level.
-//! - At most `in_flight` chunks are in memory at a time.
+//! - At most `max_chunks` chunks are in memory at a time.
 //! - A failed worker is reported by the next `write` or by [`Gzip::finish`]; nothing waits for it
 //!   forever. Dropping a [`Gzip`] ends its workers.
 
@@ -35,7 +35,7 @@ const WINDOW_BYTES: usize = 32 * 1024;
 pub const DEFAULT_LEVEL: u32 = 6;
 
 /// Returns the maximum number of chunks in memory for `threads` workers.
-const fn in_flight(threads: usize) -> usize {
+const fn max_chunks(threads: usize) -> usize {
     threads * 4 + 2
 }
 
@@ -183,7 +183,7 @@ impl GzipWorkers {
         let queue = Arc::new(Mutex::new(queue));
         let zeros = Arc::new(OnceLock::new());
         let mut workers =
-            GzipWorkers { threads: Vec::new(), jobs: Some(jobs), limit: in_flight(count) };
+            GzipWorkers { threads: Vec::new(), jobs: Some(jobs), limit: max_chunks(count) };
         for _ in 0..count {
             let queue = queue.clone();
             let zeros = zeros.clone();

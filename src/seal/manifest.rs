@@ -121,11 +121,11 @@ impl WrittenArchive<'_> {
             counts: counts(self.plan),
         };
         writeln!(out, "{{\n\"schema\": {SCHEMA},")?;
-        line(&mut out, "overcoat", &env!("CARGO_PKG_VERSION"))?;
-        line(&mut out, "archive", &archive)?;
-        line(&mut out, "layers", &info.layers)?;
-        line(&mut out, "source_date_epoch", &self.epoch)?;
-        line(&mut out, "totals", &totals)?;
+        write_line(&mut out, "overcoat", &env!("CARGO_PKG_VERSION"))?;
+        write_line(&mut out, "archive", &archive)?;
+        write_line(&mut out, "layers", &info.layers)?;
+        write_line(&mut out, "source_date_epoch", &self.epoch)?;
+        write_line(&mut out, "totals", &totals)?;
         write!(out, "\"entries\": [")?;
         for (index, item) in self.plan.items.iter().enumerate() {
             out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
@@ -168,7 +168,7 @@ impl WrittenArchive<'_> {
     }
 }
 
-fn line(out: &mut impl Write, key: &str, value: &impl Serialize) -> io::Result<()> {
+fn write_line(out: &mut impl Write, key: &str, value: &impl Serialize) -> io::Result<()> {
     writeln!(out, "\"{key}\": {},", serde_json::to_string(value)?)
 }
 

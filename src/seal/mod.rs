@@ -388,8 +388,9 @@ struct SealJob<'p, C> {
 impl<'p, C: Contents> SealJob<'p, C> {
     fn new(plan: &'p ArchivePlan<'p>, contents: &'p C, format: Format, digest: bool) -> Self {
         let split = plan.split_links.iter();
-        let warnings =
-            split.map(|&index| Warning::LinkSplit { path: text(&plan.items[index]) }).collect();
+        let warnings = split
+            .map(|&index| Warning::LinkSplit { path: path_text(&plan.items[index]) })
+            .collect();
         let digests = vec![None; plan.items.len()];
         SealJob { plan, contents, format, digest, digests, targets: BTreeMap::new(), warnings }
     }
@@ -448,15 +449,15 @@ impl<'p, C: Contents> SealJob<'p, C> {
             archive.entry(item, b"", None, &[])?;
             return Ok(true);
         };
-        let failed = |source| SealError::Read { path: text(item), source };
+        let failed = |source| SealError::Read { path: path_text(item), source };
         let tar = self.format.is_tar();
         if tar && object.attr.kind == FileType::Socket {
-            self.warnings.push(Warning::SocketLeftOut { path: text(item) });
+            self.warnings.push(Warning::SocketLeftOut { path: path_text(item) });
             return Ok(false);
         }
         // squashfs images and our cpio archives use devices for deletions; the latter are marked.
         if self.format == Format::Tar && is_marker(item.path()) {
-            self.warnings.push(Warning::MeansDeletion { path: text(item) });
+            self.warnings.push(Warning::MeansDeletion { path: path_text(item) });
         }
         let mut xattrs: Vec<Xattr> = Vec::new();
         let mut target = Vec::new();
@@ -471,7 +472,7 @@ impl<'p, C: Contents> SealJob<'p, C> {
         let lost: Vec<Xattr> = xattrs.extract_if(.., |(name, _)| !carried.has(name)).collect();
         if !lost.is_empty() {
             let names = lost.iter().map(|(name, _)| escape(name).into_owned()).collect();
-            self.warnings.push(Warning::XattrsLost { path: text(item), names });
+            self.warnings.push(Warning::XattrsLost { path: path_text(item), names });
         }
         let first = item.first.map(|first| self.plan.items[first].path());
         archive.entry(item, &target, first, &xattrs)?;
@@ -505,7 +506,7 @@ impl<'p, C: Contents> SealJob<'p, C> {
                 None => {
                     let expected = item.content();
                     let short =
-                        SealError::Short { path: text(item), expected, got: expected - left };
+                        SealError::Short { path: path_text(item), expected, got: expected - left };
                     return Err(short.into());
                 }
             };
@@ -527,15 +528,15 @@ impl<'p, C: Contents> SealJob<'p, C> {
 fn check_target(item: &ArchiveItem<'_>, target: &[u8], size: u64) -> Result<(), SealError> {
     if target.is_empty() || target.len() > PATH_LIMIT {
         let length = target.len() as u64;
-        return Err(SealError::BadTarget { path: text(item), length, limit: PATH_LIMIT });
+        return Err(SealError::BadTarget { path: path_text(item), length, limit: PATH_LIMIT });
     }
     if target.len() as u64 != size {
         let got = target.len() as u64;
-        return Err(SealError::Short { path: text(item), expected: size, got });
+        return Err(SealError::Short { path: path_text(item), expected: size, got });
     }
     Ok(())
 }
 
-fn text(item: &ArchiveItem<'_>) -> String {
+fn path_text(item: &ArchiveItem<'_>) -> String {
     escape(item.path()).into_owned()
 }

@@ -21,7 +21,7 @@ use nix::unistd::{getgid, getuid};
 use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 
-use crate::sandbox::Lack;
+use crate::sandbox::MissingRequirement;
 
 /// The default level. That of squashfs-tools is 15, which takes six times as long and saves 6 %
 /// (measured on a Debian base).
@@ -31,15 +31,15 @@ pub(super) const DEFAULT_LEVEL: u32 = 9;
 const MESSAGE_LIMIT: u64 = 4096;
 
 /// Returns the error for a missing `mksquashfs`.
-fn missing() -> Lack {
-    Lack::program("mksquashfs", "squashfs-tools")
+fn missing() -> MissingRequirement {
+    MissingRequirement::program("mksquashfs", "squashfs-tools")
 }
 
 /// Checks that images can be written here, before any work is done.
 ///
 /// # Errors
 /// Returns the missing requirement, and how to meet it.
-pub fn available() -> Result<(), Lack> {
+pub fn available() -> Result<(), MissingRequirement> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join("mksquashfs").is_file());
     if found { Ok(()) } else { Err(missing()) }

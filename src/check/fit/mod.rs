@@ -9,7 +9,7 @@ use fs_model::FileType;
 
 use super::context::{self, Context, Image, Own};
 use super::{Finding, Findings, Pass, Severity, Stopped};
-use crate::below::{self, Drift, DriftError, LowerRecord, Since};
+use crate::below::{self, Drift, DriftError, DriftKind, LowerRecord};
 use crate::look::{LookError, View};
 use crate::seal::path::{escape, unescape};
 
@@ -156,17 +156,17 @@ fn three_way(drift: &Drift, whose: &str, known: bool) -> Option<(Severity, Strin
         (_, None) if known => format!("{whose} has it no more"),
         (_, None) => format!("{whose} takes it away"),
     };
-    let (severity, message) = match (drift.change.as_str(), drift.since()) {
+    let (severity, message) = match (drift.change.as_str(), drift.kind()) {
         // It is still gone, as the overlay would have it.
-        ("deleted", Since::Removed) => return None,
-        ("unchanged", Since::Removed) => {
+        ("deleted", DriftKind::Removed) => return None,
+        ("unchanged", DriftKind::Removed) => {
             (Severity::Note, format!("{base}; the overlay still has it, for what is in it"))
         }
         ("unchanged", _) => (
             Severity::Warning,
             format!("{base}; the overlay brings back what it was, for what is in it"),
         ),
-        (_, Since::Removed) => (Severity::Note, format!("the overlay changed it; {base}")),
+        (_, DriftKind::Removed) => (Severity::Note, format!("the overlay changed it; {base}")),
         ("added", _) => (Severity::Warning, format!("the overlay added it, and hides that {base}")),
         ("deleted", _) => {
             (Severity::Warning, format!("the overlay deleted it; {base}, which does not show"))

@@ -171,7 +171,7 @@ pub(super) struct MaxIds {
     pub(super) gid: u32,
 }
 
-/// Builds the filter for a user namespace with these largest ids, or for none.
+/// Builds the filter for a user namespace with these largest ids, or for root without one.
 pub(super) fn build(namespace: Option<MaxIds>) -> Vec<sock_filter> {
     let mut program = vec![op(LOAD, ARCH)];
     for arch in [X86_64, I386, AARCH64, ARM, RISCV64] {
