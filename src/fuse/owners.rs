@@ -191,7 +191,7 @@ mod tests {
     fn alias_in_a_request_means_its_owner() {
         for max in [u32::MAX, 200_000, 65_536, 5_000, 1_000, 100] {
             let owners = OwnerAliases::new(max);
-            // OwnerAliases that are mapped, some of them in the reserve, mixed with some that are not.
+            // Owners that are mapped, some of them in the reserve, mixed with some that are not.
             let ids = [0, 7, 999, 60_578, 200_001, 60_579, 300_000, 4_000_000_000, 1_000, 65_534];
             for id in ids.into_iter().chain(owners.reserve.clone().step_by(3)) {
                 let shown = owners.shown_user(id);

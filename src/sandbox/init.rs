@@ -5,8 +5,8 @@
 //!   process of the pid namespace, whatever its session or parent;
 //! - it ends only then: an error of one command is reported on that command's socket;
 //! - it handles no signals (all are blocked; SIGCHLD is read from a descriptor) and forwards none;
-//! - commands inherit nothing that is not in their [`SpawnSpec`]: no descriptor, no blocked or ignored
-//!   signal.
+//! - commands inherit nothing that is not in their [`SpawnSpec`]: no descriptor, no blocked or
+//!   ignored signal.
 //!
 //! Its own root is an empty directory, so that programs conclude from `/proc/1/root` that they are
 //! in a chroot ([`super::marks`]). Commands get the sandbox's root back before they are executed.

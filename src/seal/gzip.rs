@@ -2,9 +2,9 @@
 //!
 //! Linux's initramfs unpacker accepts one member with plain header flags and nothing after it, so
 //! the parallelism is inside the deflate stream (RFC 1951), as in pigz: the input is split into
-//! chunks of [`CHUNK_BYTES`] bytes, each is compressed separately with the 32 KiB before it as preset
-//! dictionary, and a sync flush (an empty stored block) ends each on a byte boundary, so that the
-//! results can be concatenated.
+//! chunks of [`CHUNK_BYTES`] bytes, each is compressed separately with the 32 KiB before it as
+//! preset dictionary, and a sync flush (an empty stored block) ends each on a byte boundary, so
+//! that the results can be concatenated.
 //!
 //! Invariants:
 //! - The bytes depend only on the input and the level: not on the number of threads, not on the

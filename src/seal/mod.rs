@@ -183,7 +183,7 @@ pub struct Progress {
     pub bytes_total: u64,
 }
 
-/// FileChunk that the archive lacks or represents differently. Paths are [escaped](path::escape).
+/// Content that the archive lacks or represents differently. Paths are [escaped](path::escape).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Warning {
     /// The format does not support sockets.
@@ -270,7 +270,7 @@ pub struct Summary {
     pub size: u64,
     /// SHA-256 of the archive.
     pub sha256: [u8; 32],
-    /// FileChunk that the archive lacks.
+    /// Content that the archive lacks.
     pub warnings: Vec<Warning>,
     /// Whether the reader of standard output closed it early, which is not an error. The size and
     /// the digest are then those of the bytes written, and no manifest was written.

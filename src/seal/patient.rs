@@ -1,7 +1,7 @@
 //! Writing to a pipe or a socket whose reader is another program and may stop reading.
 //!
 //! Invariants:
-//! - No call blocks in the kernel without a method to end it: `poll` waits until data can be written,
+//! - No call blocks in the kernel that cannot be ended: `poll` waits until data can be written,
 //!   and for the events that end the waiting.
 //! - A reader that reads a byte within each [`PollLimits::bound`] is waited for. When it reads
 //!   nothing for that time, writing fails, at the latest after twice that time.

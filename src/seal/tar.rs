@@ -4,13 +4,13 @@
 //! - A path or a link target over 100 bytes precedes its entry as a GNU long name (type `L` or
 //!   `K`), as bytes: pax's `path` is UTF-8 by definition.
 //! - A number too large for its octal field is written in base 256, as GNU tar does.
-//! - Extended attributes are pax records `SCHILY.xattr.NAME_BYTES` (POSIX.1-2001 extended headers), with
-//!   `%25` and `%3D` for percent and equals signs in the name, as in GNU tar. ACLs are the text
-//!   records `SCHILY.acl.access` and `SCHILY.acl.default`, as star, GNU tar and libarchive write
-//!   them.
+//! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers),
+//!   with `%25` and `%3D` for percent and equals signs in the name, as in GNU tar. ACLs are the
+//!   text records `SCHILY.acl.access` and `SCHILY.acl.default`, as star, GNU tar and libarchive
+//!   write them.
 //! - The root is `./`; directories end in a slash; every name of a file but the first is a link
-//!   entry. A deletion is an empty file `.wh.NAME_BYTES` (OCI image layer specification), or a character
-//!   device 0:0 where the tar becomes an image for overlayfs ([`Deletion`]).
+//!   entry. A deletion is an empty file `.wh.NAME` (OCI image layer specification), or a
+//!   character device 0:0 where the tar becomes an image for overlayfs ([`Deletion`]).
 //! - Times are whole seconds, clamped as in [`super::newc`]. tar does not support sockets: the
 //!   caller leaves them out.
 //! - Two blocks of zeros end it, and zeros pad it to a multiple of 10 KiB.
@@ -32,7 +32,7 @@ const NAME_BYTES: usize = 100;
 /// The representation of deletions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
-    /// An empty file `.wh.NAME_BYTES`.
+    /// An empty file `.wh.NAME`.
     Marker,
     /// A character device 0:0 with mode 0 at the path.
     Device,

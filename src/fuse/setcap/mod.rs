@@ -62,7 +62,7 @@ fn arguments(pid: u32) -> Option<Vec<String>> {
     Some(text.trim_end_matches('\0').split('\0').map(str::to_owned).collect())
 }
 
-/// The command_source of a shell's commands.
+/// The source of a shell's commands.
 #[derive(Debug, PartialEq, Eq)]
 enum CommandSource<'a> {
     Text(&'a str),
@@ -70,7 +70,7 @@ enum CommandSource<'a> {
     Input,
 }
 
-/// Returns the command_source of the commands of a shell with these arguments.
+/// Returns the source of the commands of a shell with these arguments.
 fn command_source(argv: &[String]) -> CommandSource<'_> {
     let mut arguments = argv.iter().skip(1).map(String::as_str);
     let mut is_text = false;

@@ -109,7 +109,7 @@ impl From<Errno> for CallAnswer {
     }
 }
 
-/// Allows `?` in answers: an leave_to_kernel state leaves the call to the kernel.
+/// Allows `?` in answers: an unknown state leaves the call to the kernel.
 type AnswerResult = Result<CallAnswer, CallAnswer>;
 
 fn leave_to_kernel<E>(_: E) -> CallAnswer {
