@@ -323,9 +323,9 @@ impl Loans {
 /// Returns the warning about a copy that cannot be cleaned.
 fn uncleaned(path: &[u8]) -> String {
     format!(
-        "/{}: it contains a copy of a file that is shown during the build only, with settings of this \
-         host; remove it, or make it in a way that leaves out /etc/resolv.conf, /etc/hosts, \
-         /etc/apt/apt.conf and the bundle of certificates",
+        "/{}: it contains a copy of a file that is shown during the build only, with settings of \
+         this host; remove it, or exclude /etc/resolv.conf, /etc/hosts, /etc/apt/apt.conf and the \
+         bundle of certificates when creating it",
         escape(path)
     )
 }
@@ -376,8 +376,8 @@ impl Loans {
         let found = self.traces.iter().filter(|trace| trace.is_in(content));
         warnings.extend(found.map(|trace| {
             format!(
-                "{}: it contains {}, {} of this host; another host would build another image, \
-                 unless a provisioner wrote it",
+                "{}: it contains {}, {} of this host; unless a provisioner wrote it, the image depends \
+                 on the host",
                 escape(path),
                 trace.value,
                 trace.what

@@ -36,8 +36,8 @@ impl MissingRequirement {
 
     /// `/dev/fuse` or its kernel module is missing.
     pub(super) fn fuse_device() -> Self {
-        let lack = MissingRequirement::new("/dev/fuse is missing", "modprobe fuse");
-        MissingRequirement { in_container: Some(WITH_FUSE), ..lack }
+        let missing = MissingRequirement::new("/dev/fuse is missing", "modprobe fuse");
+        MissingRequirement { in_container: Some(WITH_FUSE), ..missing }
     }
 
     /// This user cannot open `/dev/fuse`.
