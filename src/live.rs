@@ -15,7 +15,7 @@ use fs_model::{Attr, FileType, FsError, Ino, Time, Tree};
 use fuser::{INodeNo, Notifier};
 
 /// Bytes copied into the tree at a time.
-const COPY_BUFFER: usize = 256 << 10;
+const COPY_BUFFER_BYTES: usize = 256 << 10;
 
 /// A failed change, with its path.
 #[derive(Debug, thiserror::Error)]
@@ -259,7 +259,7 @@ impl Live {
     ) -> Result<(), LiveError> {
         let node = NewNode::file(meta.mode, meta.uid, meta.gid);
         let ino = self.put(path, &node, lay)?;
-        let mut buffer = vec![0; COPY_BUFFER];
+        let mut buffer = vec![0; COPY_BUFFER_BYTES];
         let mut offset = 0;
         loop {
             let len = match content.read(&mut buffer) {

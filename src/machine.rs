@@ -27,7 +27,7 @@ use crate::sandbox::{
 };
 
 /// The directory of scratch files, inside the root.
-const SCRATCH: &str = "/.overcoat";
+const SCRATCH_DIR: &str = "/.overcoat";
 
 /// A root as a provisioner's machine.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl Machine for RootMachine<'_> {
         content: &mut dyn Read,
         mode: u32,
     ) -> Result<PathBuf, MachineError> {
-        let path = Path::new(SCRATCH).join(name);
+        let path = Path::new(SCRATCH_DIR).join(name);
         let meta = live::Meta { mode: (mode & 0o7777) as u16, uid: 0, gid: 0, mtime: None };
         self.live.put_file(bytes(&path), content, &meta, Lay::Scratch).map_err(failed("write"))?;
         Ok(path)

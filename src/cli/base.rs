@@ -200,7 +200,7 @@ impl Mmdebstrap {
             command.arg(format!("--architectures={architecture}"));
         }
         // It does not look at the host's own apt configuration: proxies and the like.
-        let mut host = Host::current().through(proxy);
+        let mut host = Host::current().with_proxy(proxy);
         for warning in host.resolve_proxies(&from.mirrors) {
             say(&format!("warning: {warning}"));
         }

@@ -41,7 +41,7 @@ const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Inode numbers are never reused, so one generation suffices.
 const GENERATION: Generation = Generation(0);
 /// The largest write request, in bytes: the most that the kernel sends by default.
-const MAX_WRITE: u32 = 1 << 20;
+const MAX_WRITE_BYTES: u32 = 1 << 20;
 /// Reads of at least this many bytes are decoded by the workers, so that the kernel's readahead
 /// decodes several blocks at a time. For smaller ones, waking a worker costs more than it saves.
 const WORKER_READ_BYTES: u32 = 64 << 10;
@@ -116,7 +116,7 @@ impl Adapter {
 
     /// Returns freed memory to the system. Call this after requests that may allocate or free
     /// memory.
-    fn account(&self) {
+    fn trim_after_shrinking(&self) {
         if self.held.has_fallen(self.tree.usage().used) {
             self.workers.run(trim_heaps);
         }
@@ -202,7 +202,7 @@ impl Filesystem for Adapter {
                 tracing::debug!(?flag, "not supported by the kernel's FUSE");
             }
         }
-        if let Err(largest) = config.set_max_write(MAX_WRITE) {
+        if let Err(largest) = config.set_max_write(MAX_WRITE_BYTES) {
             let _ = config.set_max_write(largest);
         }
         Ok(())
@@ -226,7 +226,7 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _req: &Request, ino: INodeNo, count: u64) {
         self.tree.forget(Ino(ino.0), count);
-        self.account();
+        self.trim_after_shrinking();
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -283,7 +283,7 @@ impl Filesystem for Adapter {
         answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
             attr => self.reply_attr(reply, Ino(ino.0), &attr));
         if size.is_some() {
-            self.account();
+            self.trim_after_shrinking();
         }
     }
 
@@ -489,7 +489,7 @@ impl Filesystem for Adapter {
         };
         answer!(self, reply, written,
             written => reply.written(written as u32));
-        self.account();
+        self.trim_after_shrinking();
     }
 
     fn fallocate(
@@ -520,7 +520,7 @@ impl Filesystem for Adapter {
             _ => Err(FsError::NotSupported),
         };
         answer!(self, reply, result, () => reply.ok());
-        self.account();
+        self.trim_after_shrinking();
     }
 
     fn lseek(
@@ -564,7 +564,7 @@ impl Filesystem for Adapter {
         let copied =
             self.tree.copy_range(Ino(ino_in.0), offset_in, Ino(ino_out.0), offset_out, len);
         answer!(self, reply, copied, copied => reply.written(copied as u32));
-        self.account();
+        self.trim_after_shrinking();
     }
 
     fn readdir(

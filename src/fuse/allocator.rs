@@ -51,17 +51,17 @@ mod tests {
 
     #[test]
     fn large_decrease_is_reported_once() {
-        const LEAST: u64 = *MIN_DECREASE.start();
-        const MOST: u64 = *MIN_DECREASE.end();
+        const MIN: u64 = *MIN_DECREASE.start();
+        const MAX: u64 = *MIN_DECREASE.end();
         let water = HighWater::default();
-        assert!(!water.has_fallen(10 * MOST));
-        assert!(!water.has_fallen(9 * MOST + 1));
-        assert!(water.has_fallen(9 * MOST));
-        assert!(!water.has_fallen(9 * MOST));
-        assert!(!water.has_fallen(20 * MOST));
-        assert!(water.has_fallen(2 * LEAST));
-        assert!(!water.has_fallen(LEAST + 1));
-        assert!(water.has_fallen(LEAST));
+        assert!(!water.has_fallen(10 * MAX));
+        assert!(!water.has_fallen(9 * MAX + 1));
+        assert!(water.has_fallen(9 * MAX));
+        assert!(!water.has_fallen(9 * MAX));
+        assert!(!water.has_fallen(20 * MAX));
+        assert!(water.has_fallen(2 * MIN));
+        assert!(!water.has_fallen(MIN + 1));
+        assert!(water.has_fallen(MIN));
         assert!(!water.has_fallen(1), "too small a decrease");
         assert!(water.has_fallen(0));
         assert!(!water.has_fallen(0));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use fs_model::tree::{NewNode, SetAttr, XattrFlags};
 use fs_model::{Attr, FileType, FsError, Ino, Tree};
 
-use super::{COPY_BUFFER, RootImportError, at, check_path_length};
+use super::{COPY_BUFFER_BYTES, RootImportError, at, check_path_length};
 
 /// Copies `from` into `to`, without paths that satisfy `skip`.
 pub(super) fn tree(
@@ -16,7 +16,8 @@ pub(super) fn tree(
     to: &Tree,
     skip: &dyn Fn(&[u8]) -> bool,
 ) -> Result<(), RootImportError> {
-    let mut copy = Copy { from, to, skip, made: HashMap::new(), buffer: vec![0; COPY_BUFFER] };
+    let mut copy =
+        Copy { from, to, skip, made: HashMap::new(), buffer: vec![0; COPY_BUFFER_BYTES] };
     let root = from.attr(Ino::ROOT).map_err(RootImportError::Damaged)?;
     copy.directory(&mut Vec::new(), Ino::ROOT, Ino::ROOT)?;
     copy.attributes(b"", Ino::ROOT, Ino::ROOT, &root)

@@ -35,9 +35,9 @@ const MARKS: [Mark; 13] = [
 ];
 
 /// Directories whose content exists only on a running system.
-const VOLATILE: [&[u8]; 2] = [b"proc", b"sys"];
+const VOLATILE_DIRS: [&[u8]; 2] = [b"proc", b"sys"];
 /// The target prefix of links that Apptainer makes in the root.
-const SINGULARITY: &[u8] = b".singularity.d/";
+const SINGULARITY_PREFIX: &[u8] = b".singularity.d/";
 
 /// Returns the mark at a path.
 pub fn mark(path: &[u8]) -> Option<&'static Mark> {
@@ -111,10 +111,10 @@ impl Sweep<'_> {
         let is_volatile = path
             .iter()
             .rposition(|&byte| byte == b'/')
-            .is_some_and(|slash| VOLATILE.contains(&&path[..slash]));
+            .is_some_and(|slash| VOLATILE_DIRS.contains(&&path[..slash]));
         let is_link = kind == FileType::Symlink
             && dir == Ino::ROOT
-            && self.tree.read_link(ino).map_err(at(path))?.starts_with(SINGULARITY);
+            && self.tree.read_link(ino).map_err(at(path))?.starts_with(SINGULARITY_PREFIX);
         let found = is_volatile || is_link || kind == FileType::Socket || mark(path).is_some();
         let remove = all || found;
         if kind == FileType::Directory {

@@ -24,7 +24,7 @@ pub use tar::{MemberError, tar};
 const PATH_MAX: usize = 4096;
 
 /// Bytes copied at a time.
-const COPY_BUFFER: usize = 256 << 10;
+const COPY_BUFFER_BYTES: usize = 256 << 10;
 
 /// An error while importing a root file system.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +140,7 @@ pub fn import_path(
 fn decoder<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let head = first_block(&mut file)?;
     file.rewind()?;
-    let file = BufReader::with_capacity(COPY_BUFFER, file);
+    let file = BufReader::with_capacity(COPY_BUFFER_BYTES, file);
     Ok(match head.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(GzipMembers(Some(GzDecoder::new(file)))),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {

@@ -8,10 +8,10 @@ use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
 use memchr::memmem::Finder;
 use provisioners::image::ImageLocation;
 
-use super::{ImageFile, SQUASHFS};
+use super::{ImageFile, SQUASHFS_MAGIC};
 
 /// Bytes that are searched at every alignment.
-const SEARCHED: usize = 256 << 20;
+const SEARCHED_BYTES: usize = 256 << 20;
 /// After these bytes only offsets where partitions begin are searched: each MiB.
 const PARTITION_ALIGNMENT: usize = 1 << 20;
 /// Maximum number of such offsets: the first 64 GiB.
@@ -19,7 +19,7 @@ const MAX_PARTITIONS: usize = 64 << 10;
 /// Maximum number of magic numbers that are checked. They are rare in other data.
 const MAX_CANDIDATES: usize = 4096;
 /// Maximum number of images that are reported.
-const MAX_FOUND: usize = 4;
+const MAX_REPORTED_IMAGES: usize = 4;
 
 /// The first images found in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +33,10 @@ impl Embedded {
     /// superblock is valid, its tables are within the file, and its root is a directory.
     pub(super) fn find(file: &ImageFile) -> Option<Embedded> {
         let bytes = file.as_ref();
-        let finder = Finder::new(SQUASHFS);
-        let near = &bytes[..bytes.len().min(SEARCHED)];
-        let far = (SEARCHED..bytes.len()).step_by(PARTITION_ALIGNMENT).take(MAX_PARTITIONS);
-        let far = far.filter(|at| bytes[*at..].starts_with(SQUASHFS));
+        let finder = Finder::new(SQUASHFS_MAGIC);
+        let near = &bytes[..bytes.len().min(SEARCHED_BYTES)];
+        let far = (SEARCHED_BYTES..bytes.len()).step_by(PARTITION_ALIGNMENT).take(MAX_PARTITIONS);
+        let far = far.filter(|at| bytes[*at..].starts_with(SQUASHFS_MAGIC));
         let candidates = finder.find_iter(near).chain(far).take(MAX_CANDIDATES);
         let mut found: Vec<Range<usize>> = Vec::new();
         for at in candidates {
@@ -49,7 +49,7 @@ impl Embedded {
                 let used = usize::try_from(layer.superblock().bytes_used).unwrap_or(usize::MAX);
                 found.push(at..at.saturating_add(used));
             }
-            if found.len() == MAX_FOUND {
+            if found.len() == MAX_REPORTED_IMAGES {
                 break;
             }
         }

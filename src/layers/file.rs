@@ -91,7 +91,7 @@ pub(super) fn head(path: &Path) -> Vec<u8> {
         && file.seek(SeekFrom::Start(offset)).is_ok()
     {
         // After an error `head` has the bytes read before it.
-        let _ = file.take(sif::HEADER as u64).read_to_end(&mut head);
+        let _ = file.take(sif::HEADER_BYTES as u64).read_to_end(&mut head);
     }
     head
 }

@@ -130,9 +130,9 @@ pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<OpenedLayers, Ope
 }
 
 /// The magic number of a squashfs image.
-const SQUASHFS: &[u8] = b"hsqs";
+const SQUASHFS_MAGIC: &[u8] = b"hsqs";
 /// The magic numbers of archives: plain, gzip, zstd.
-const ARCHIVES: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
+const ARCHIVE_MAGICS: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 
 /// Returns whether this is a regular file with the magic number of a layer, or a SIF file. Block
 /// devices are not opened: the shell's completion checks all files of a directory, and opening a
@@ -142,14 +142,15 @@ pub fn is_image(path: &Path) -> bool {
         return false;
     }
     let head = file::head(path);
-    let is_layer = [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic));
+    let is_layer =
+        [SQUASHFS_MAGIC].iter().chain(&ARCHIVE_MAGICS).any(|magic| head.starts_with(magic));
     is_layer || sif::is_sif(&head)
 }
 
 /// Returns whether this is a file with the magic number of a squashfs image, or a SIF file.
 pub fn is_squashfs(path: &Path) -> bool {
     let head = file::head(path);
-    head.starts_with(SQUASHFS) || sif::is_sif(&head)
+    head.starts_with(SQUASHFS_MAGIC) || sif::is_sif(&head)
 }
 
 type LayerBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -173,11 +174,11 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError>
     let file = ImageFile::open(path)?;
     let bytes: LayerBytes = Arc::new(file.clone());
     let head = file.as_ref();
-    let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS) {
+    let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS_MAGIC) {
         let layer = SquashfsLayer::open(&name, bytes.clone(), caches)?;
         layer.check_marks()?;
         Arc::new(layer)
-    } else if ARCHIVES.iter().any(|magic| head.starts_with(magic)) {
+    } else if ARCHIVE_MAGICS.iter().any(|magic| head.starts_with(magic)) {
         Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else {
         let path = path.to_owned();

@@ -6,12 +6,12 @@
 
 use std::ops::Range;
 
-use super::SQUASHFS;
+use super::SQUASHFS_MAGIC;
 
 /// Size of the header, at the start of the file.
-pub(super) const HEADER: usize = 128;
+pub(super) const HEADER_BYTES: usize = 128;
 /// Size of a descriptor.
-const DESCRIPTOR: usize = 585;
+const DESCRIPTOR_BYTES: usize = 585;
 /// Maximum number of descriptors. Writers make a table of 48.
 const MAX_DESCRIPTORS: u64 = 4096;
 
@@ -87,7 +87,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// Returns the range of the root file system in a SIF file.
 pub(super) fn root_partition(file: &[u8]) -> Result<Range<usize>, SifError> {
-    let header = file.get(..HEADER).ok_or(SifError::BeyondEnd("header"))?;
+    let header = file.get(..HEADER_BYTES).ok_or(SifError::BeyondEnd("header"))?;
     let version = &header[42..44];
     if version != VERSION {
         return Err(SifError::Version(version.escape_ascii().to_string()));
@@ -95,20 +95,20 @@ pub(super) fn root_partition(file: &[u8]) -> Result<Range<usize>, SifError> {
     let (Some(count), Some(table)) = (u64_at(header, 88), u64_at(header, 96)) else {
         return Err(SifError::BeyondEnd("header"));
     };
-    let table = within(file.len(), table, count.saturating_mul(DESCRIPTOR as u64))
+    let table = within(file.len(), table, count.saturating_mul(DESCRIPTOR_BYTES as u64))
         .filter(|_| count <= MAX_DESCRIPTORS)
         .ok_or(SifError::BeyondEnd("table of descriptors"))?;
 
     let mut root = None;
     let (mut oci, mut overlay) = (false, false);
-    for descriptor in file[table].chunks_exact(DESCRIPTOR).filter(|raw| raw[4] != 0) {
+    for descriptor in file[table].chunks_exact(DESCRIPTOR_BYTES).filter(|raw| raw[4] != 0) {
         let kind = u32_at(descriptor, 0).unwrap_or_default();
         oci |= OCI.contains(&kind);
         if kind != PARTITION {
             continue;
         }
         // The types of the file system and of the partition, then the architecture.
-        let extra = DESCRIPTOR - 384;
+        let extra = DESCRIPTOR_BYTES - 384;
         match u32_at(descriptor, extra + 4) {
             Some(PRIMARY_SYSTEM) => root = root.or(Some(descriptor)),
             Some(OVERLAY) => overlay = true,
@@ -118,7 +118,7 @@ pub(super) fn root_partition(file: &[u8]) -> Result<Range<usize>, SifError> {
     let Some(root) = root else {
         return Err(if oci { SifError::Oci } else { SifError::NoRoot });
     };
-    match u32_at(root, DESCRIPTOR - 384) {
+    match u32_at(root, DESCRIPTOR_BYTES - 384) {
         Some(1) => {}
         Some(2) => return Err(SifError::FileSystem("ext3")),
         Some(3) => return Err(SifError::FileSystem("an archive")),
@@ -128,7 +128,7 @@ pub(super) fn root_partition(file: &[u8]) -> Result<Range<usize>, SifError> {
     let (offset, size) =
         (u64_at(root, 17).unwrap_or(u64::MAX), u64_at(root, 25).unwrap_or(u64::MAX));
     let root = within(file.len(), offset, size).ok_or(SifError::BeyondEnd("root file system"))?;
-    if !file[root.clone()].starts_with(SQUASHFS) {
+    if !file[root.clone()].starts_with(SQUASHFS_MAGIC) {
         return Err(SifError::NotSquashfs(root.start));
     }
     match overlay {
@@ -143,17 +143,17 @@ mod tests {
 
     /// Makes a SIF file with these partitions: type of file system, type of partition, content.
     fn file(partitions: &[(u32, u32, &[u8])]) -> Vec<u8> {
-        let mut file = vec![0; HEADER];
+        let mut file = vec![0; HEADER_BYTES];
         file[MAGIC_AT..MAGIC_AT + MAGIC.len()].copy_from_slice(MAGIC);
         file[42..44].copy_from_slice(VERSION);
         let slots = partitions.len() + 2;
         file[88..96].copy_from_slice(&(slots as u64).to_le_bytes());
-        file[96..104].copy_from_slice(&(HEADER as u64).to_le_bytes());
-        let mut data = HEADER + slots * DESCRIPTOR;
+        file[96..104].copy_from_slice(&(HEADER_BYTES as u64).to_le_bytes());
+        let mut data = HEADER_BYTES + slots * DESCRIPTOR_BYTES;
         file.resize(data, 0);
         for (index, (system, kind, content)) in partitions.iter().enumerate() {
             // The first slot is unused.
-            let at = HEADER + (index + 1) * DESCRIPTOR;
+            let at = HEADER_BYTES + (index + 1) * DESCRIPTOR_BYTES;
             file[at..at + 4].copy_from_slice(&PARTITION.to_le_bytes());
             file[at + 4] = 1;
             file[at + 17..at + 25].copy_from_slice(&(data as u64).to_le_bytes());

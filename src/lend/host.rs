@@ -10,7 +10,7 @@ use super::proxy;
 use crate::sandbox::find_program;
 
 /// Maximum size of a host file that is lent, in bytes.
-const MAX_FILE: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The certificate bundles of the distributions.
 pub(super) const BUNDLES: [&str; 4] = [
@@ -86,7 +86,7 @@ impl Host {
 
     /// Fetches packages through `proxy`, if given, instead of the host's proxies.
     #[must_use]
-    pub fn through(mut self, proxy: Option<&str>) -> Self {
+    pub fn with_proxy(mut self, proxy: Option<&str>) -> Self {
         if let Some(proxy) = proxy {
             self.apt_settings.retain(|setting| !setting.is_proxy());
             for method in ["http", "https"] {
@@ -122,7 +122,7 @@ impl Host {
     pub fn read(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let path = self.at(path);
         let metadata = fs::metadata(&path).ok()?;
-        (metadata.is_file() && metadata.len() <= MAX_FILE).then(|| fs::read(&path).ok())?
+        (metadata.is_file() && metadata.len() <= MAX_FILE_BYTES).then(|| fs::read(&path).ok())?
     }
 
     pub(super) fn resolver(&self) -> Option<Resolver> {
@@ -237,7 +237,7 @@ impl AptSetting {
 const APT_METHODS: [&str; 4] = ["http", "https", "ftp", "socks"];
 
 /// Settings that depend on the host's mirrors and clock.
-const APT_SINGLE: [&str; 11] = [
+const APT_SINGLE_SETTINGS: [&str; 11] = [
     "Retries",
     "ForceIPv4",
     "ForceIPv6",
@@ -262,7 +262,7 @@ fn parse_apt_settings(dump: &str) -> Vec<AptSetting> {
             }
             let second = parts.next()?;
             let is = |list: &[&str]| list.iter().any(|name| name.eq_ignore_ascii_case(second));
-            let wanted = is(&APT_METHODS) || is(&APT_SINGLE) && parts.next().is_none();
+            let wanted = is(&APT_METHODS) || is(&APT_SINGLE_SETTINGS) && parts.next().is_none();
             wanted.then(|| AptSetting { key: key.to_owned(), value: value.to_owned() })
         })
         .collect()
@@ -319,7 +319,8 @@ Acquire::IndexTargets::deb::Packages "x";
 
     #[test]
     fn given_proxy_replaces_all_proxies_of_the_host() {
-        let options = fake_host().host.through(Some("http://ours:3142")).apt_options().join("\n");
+        let options =
+            fake_host().host.with_proxy(Some("http://ours:3142")).apt_options().join("\n");
         assert!(options.contains("Acquire::http::Proxy \"http://ours:3142\";"), "{options}");
         assert!(options.contains("Acquire::https::Proxy \"http://ours:3142\";"), "{options}");
         assert!(!options.contains("cache:3142") && !options.contains("DIRECT"), "{options}");

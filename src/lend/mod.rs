@@ -38,11 +38,11 @@ use crate::seal::path::escape;
 pub const NEUTRAL_HOSTNAME: &str = "overcoat";
 
 /// The directory of scratch entries for files that programs of the image do not search for.
-const SCRATCH: &str = "/.overcoat";
+const SCRATCH_DIR: &str = "/.overcoat";
 /// Maximum number of links followed from the path of a lent file, as in the kernel.
 const MAX_LINKS: usize = 40;
 /// Maximum length of a host name, in bytes (`HOST_NAME_MAX`).
-const MAX_HOSTNAME: usize = 64;
+const MAX_HOSTNAME_BYTES: usize = 64;
 /// Maximum size of a file that is cleaned of lent lines, in bytes.
 const MAX_COPY_BYTES: u64 = 32 << 20;
 /// Bytes of a large file that are searched at a time.
@@ -120,7 +120,7 @@ impl Loans {
     /// # Errors
     /// Fails when a file of the sandbox's own cannot be put into the tree.
     pub fn new(live: &Live, plan: &Plan, apt_proxy: Option<&str>) -> Result<Loans, LiveError> {
-        Self::from_host(live, plan, Host::current().through(apt_proxy))
+        Self::from_host(live, plan, Host::current().with_proxy(apt_proxy))
     }
 
     fn from_host(live: &Live, plan: &Plan, mut host: Host) -> Result<Loans, LiveError> {
@@ -275,11 +275,11 @@ impl Loans {
             }
             let fail = |e: FsError| at(&entry.path, e);
             let path = [b"/", &*entry.path].concat();
-            if size > traces::MAX_TEXT && !has_mark(tree, object.ino, size).map_err(fail)? {
+            if size > traces::MAX_TEXT_BYTES && !has_mark(tree, object.ino, size).map_err(fail)? {
                 continue;
             }
             if size > MAX_COPY_BYTES {
-                warnings.push(uncleaned(&entry.path));
+                warnings.push(copy_warning(&entry.path));
                 continue;
             }
             buffer.resize(buffer.len().max(size as usize), 0);
@@ -301,7 +301,7 @@ impl Loans {
                     text
                 }
                 Cleaned::Binary => {
-                    warnings.push(uncleaned(&entry.path));
+                    warnings.push(copy_warning(&entry.path));
                     continue;
                 }
             };
@@ -321,7 +321,7 @@ impl Loans {
 }
 
 /// Returns the warning about a copy that cannot be cleaned.
-fn uncleaned(path: &[u8]) -> String {
+fn copy_warning(path: &[u8]) -> String {
     format!(
         "/{}: it contains a copy of a file that is shown during the build only, with settings of \
          this host; remove it, or exclude /etc/resolv.conf, /etc/hosts, /etc/apt/apt.conf and the \
@@ -436,7 +436,7 @@ impl LentFile {
                 self.entry = Some(entry);
                 return Ok(None);
             }
-            self.take_back(live, &entry);
+            self.end_loan(live, &entry);
         }
         let own = match live.stat(path, Follow::No)? {
             None => None,
@@ -479,7 +479,7 @@ impl LentFile {
         }
     }
 
-    fn take_back(&self, live: &Live, entry: &LentEntry) {
+    fn end_loan(&self, live: &Live, entry: &LentEntry) {
         // The directory may have been removed, and the loan with it.
         if live.tree().end_loan(entry.parent, &entry.name, entry.ino).unwrap_or(false) {
             live.forget_name(entry.parent, &entry.name);
@@ -504,7 +504,7 @@ enum LentTarget {
 /// Follows the links in `path`, including one at its end. Names that do not exist are kept.
 fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
     /// The sandbox's own file systems that programs write to.
-    const WRITABLE: [&[u8]; 2] = [b"run", b"tmp"];
+    const WRITABLE_MOUNTS: [&[u8]; 2] = [b"run", b"tmp"];
     let split = |path: &[u8]| -> Vec<Vec<u8>> {
         let names = path.split(|&b| b == b'/').filter(|n| !n.is_empty() && *n != b".");
         names.rev().map(<[u8]>::to_vec).collect()
@@ -524,7 +524,8 @@ fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<LentTarget, Li
         let here = join(&clean);
         let is_mount = mounts.iter().any(|mount| mount.as_os_str().as_bytes() == &here[1..]);
         if is_mount {
-            let is_writable = WRITABLE.iter().any(|own| *own == &here[1..]) && !rest.is_empty();
+            let is_writable =
+                WRITABLE_MOUNTS.iter().any(|own| *own == &here[1..]) && !rest.is_empty();
             let has_parent = rest.iter().any(|name| name == b"..");
             rest.reverse();
             clean.extend(rest);
@@ -557,7 +558,7 @@ fn hostname(live: &Live) -> Result<String, LiveError> {
     let text = String::from_utf8_lossy(&content);
     let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     let is_valid = |name: &&str| {
-        name.len() <= MAX_HOSTNAME
+        name.len() <= MAX_HOSTNAME_BYTES
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
             && !name.starts_with(['.', '-'])
     };
@@ -615,7 +616,7 @@ fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveE
 
 /// Puts a file into the scratch directory and returns its path.
 fn scratch(live: &Live, name: &str, content: &[u8]) -> Result<String, LiveError> {
-    let path = format!("{SCRATCH}/{name}");
+    let path = format!("{SCRATCH_DIR}/{name}");
     let meta = Meta { mode: 0o600, uid: 0, gid: 0, mtime: None };
     let meta = if name.starts_with("apt/") { meta } else { Meta { mode: 0o644, ..meta } };
     live.put_file(path.as_bytes(), &mut &*content, &meta, Lay::Scratch)?;

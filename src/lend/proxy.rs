@@ -17,7 +17,7 @@ const AUTO_DETECT: [&str; 2] = ["proxy-auto-detect", "proxyautodetect"];
 /// Time limit of a program.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Maximum output of a program, in bytes.
-const MAX_OUTPUT: u64 = 4096;
+const MAX_OUTPUT_BYTES: u64 = 4096;
 /// Maximum number of URLs for which one program runs.
 const MAX_SOURCES: usize = 16;
 
@@ -91,7 +91,7 @@ fn ask(program: &str, url: &str) -> Result<Option<String>, String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut text = String::new();
-        let read = stdout.take(MAX_OUTPUT).read_to_string(&mut text);
+        let read = stdout.take(MAX_OUTPUT_BYTES).read_to_string(&mut text);
         // The receiver may have stopped waiting.
         let _ = sender.send(read.map(|_| text));
     });

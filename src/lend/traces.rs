@@ -5,9 +5,9 @@ use memchr::memmem;
 use super::host::Host;
 
 /// Maximum size of a file that is searched for values, in bytes.
-pub(super) const MAX_TEXT: u64 = 1 << 20;
+pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// Minimum length of a value: a file may contain shorter words by chance.
-const MIN_LENGTH: usize = 6;
+const MIN_VALUE_BYTES: usize = 6;
 
 /// A value of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +19,12 @@ pub(super) struct Trace {
 
 impl Trace {
     fn new(value: &str, what: &'static str) -> Option<Self> {
-        (value.len() >= MIN_LENGTH).then(|| Trace { value: value.to_owned(), what })
+        (value.len() >= MIN_VALUE_BYTES).then(|| Trace { value: value.to_owned(), what })
     }
 
     /// Whether a text file with this content contains the value as a whole word.
     pub(super) fn is_in(&self, content: &[u8]) -> bool {
-        if content.len() as u64 > MAX_TEXT {
+        if content.len() as u64 > MAX_TEXT_BYTES {
             return false;
         }
         let part_of_word = |byte: Option<&u8>| {

@@ -185,7 +185,7 @@ impl Sandbox {
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
             starting.expect(wire::UNSHARED)?;
             privilege::write_id_maps(pid, uids, gids)?;
-            starting.say(wire::MAPPED)?;
+            starting.send_tag(wire::MAPPED)?;
         }
         let mounted = starting.expect(wire::MOUNTED)?;
         let mount_dir = mounted.bytes.get(1..).unwrap_or_default();
@@ -211,7 +211,7 @@ impl Starting {
     /// # Errors
     /// Returns the step that failed. The error names a mount point that the tree lacks.
     pub fn enter(self) -> Result<Sandbox, SandboxError> {
-        self.say(wire::ENTER)?;
+        self.send_tag(wire::ENTER)?;
         let ready = self.expect(wire::READY)?;
         let mut fds = ready.fds.into_iter();
         let (mounts, listener) = (fds.next(), fds.next());
@@ -226,7 +226,7 @@ impl Starting {
         })
     }
 
-    fn say(&self, tag: u8) -> Result<(), SandboxError> {
+    fn send_tag(&self, tag: u8) -> Result<(), SandboxError> {
         sys::send(self.control.as_fd(), &[tag], &[])
             .map_err(|error| SandboxError::Ended(error.to_string()))
     }

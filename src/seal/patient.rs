@@ -110,7 +110,10 @@ impl PollWriter {
                     // A slow reader of a pipe does not make room with every read.
                     let now = self.unread();
                     if now.is_none() || now == before {
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, stuck(bound)));
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            timeout_message(bound),
+                        ));
                     }
                     before = now;
                 }
@@ -134,7 +137,7 @@ impl PollWriter {
     }
 }
 
-fn stuck(bound: Duration) -> String {
+fn timeout_message(bound: Duration) -> String {
     format!(
         "its reader read nothing for {} seconds, and the root cannot change during the wait; write \
          to a file instead, or to a reader that keeps up",
@@ -167,19 +170,19 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(20);
 
     /// A pair of descriptors: closing the second ends a wait on the first.
-    fn an_end() -> (OwnedFd, UnixStream) {
+    fn cancel_pair() -> (OwnedFd, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (ours.into(), theirs)
     }
 
     fn poll_writer(file: impl Into<OwnedFd>, bound: Duration) -> (PollWriter, UnixStream) {
-        let (end, other) = an_end();
+        let (end, other) = cancel_pair();
         let file = File::from(file.into());
         (PollWriter::new(file, PollLimits { bound, ends: vec![end] }).unwrap(), other)
     }
 
     /// Returns a writer for each method that can block, with its reader.
-    fn kinds(bound: Duration) -> Vec<(PollWriter, UnixStream, Box<dyn Read + Send>)> {
+    fn writers(bound: Duration) -> Vec<(PollWriter, UnixStream, Box<dyn Read + Send>)> {
         let (reader, writer) = io::pipe().unwrap();
         let (plain, plain_end) = poll_writer(writer, bound);
         assert!(matches!(plain.method, WriteMethod::NonBlocking));
@@ -198,7 +201,7 @@ mod tests {
 
     #[test]
     fn stalled_reader_times_out() {
-        for (mut poll_writer, _end, _reader) in kinds(SHORT) {
+        for (mut poll_writer, _end, _reader) in writers(SHORT) {
             let error = poll_writer.write_all(&vec![1; 4 << 20]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{:?}", poll_writer.method);
             assert!(error.to_string().contains("read nothing for 0 seconds"), "{error}");
@@ -232,7 +235,7 @@ mod tests {
     #[test]
     fn hangup_of_an_end_ends_the_wait() {
         // Longer than any test runs.
-        for (mut poll_writer, end, _reader) in kinds(Duration::from_secs(3600)) {
+        for (mut poll_writer, end, _reader) in writers(Duration::from_secs(3600)) {
             let error = std::thread::scope(|scope| {
                 let writing = scope.spawn(|| poll_writer.write_all(&vec![1; 4 << 20]).unwrap_err());
                 drop(end);
@@ -244,7 +247,7 @@ mod tests {
 
     #[test]
     fn all_data_is_written_and_the_descriptor_stays_blocking() {
-        for (mut poll_writer, _end, mut reader) in kinds(Duration::from_secs(3600)) {
+        for (mut poll_writer, _end, mut reader) in writers(Duration::from_secs(3600)) {
             let data: Vec<u8> = (0..1_000_003u32).map(|n| (n / 7) as u8).collect();
             let expected = data.clone();
             let reading = std::thread::spawn(move || {
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn closed_reader_is_a_broken_pipe() {
-        for (mut poll_writer, _end, reader) in kinds(SHORT) {
+        for (mut poll_writer, _end, reader) in writers(SHORT) {
             drop(reader);
             let error = poll_writer.write_all(&vec![1; 4 << 20]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{:?}", poll_writer.method);

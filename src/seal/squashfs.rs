@@ -49,7 +49,7 @@ pub fn available() -> Result<(), MissingRequirement> {
 ///
 /// # Errors
 /// Returns why it cannot be written.
-pub fn try_out() -> io::Result<()> {
+pub fn write_empty_image() -> io::Result<()> {
     const END_OF_ARCHIVE: [u8; 1024] = [0; 1024];
     let mut squashfs = Mksquashfs::new(Vec::new(), DEFAULT_LEVEL, 1, Some(0), None)?;
     squashfs.write_all(&END_OF_ARCHIVE)?;

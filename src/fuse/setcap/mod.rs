@@ -57,7 +57,7 @@ fn parent(pid: u32) -> Option<u32> {
 fn arguments(pid: u32) -> Option<Vec<String>> {
     let mut text = Vec::new();
     let file = File::open(format!("/proc/{pid}/cmdline")).ok()?;
-    file.take(script::MAX_SCRIPT as u64).read_to_end(&mut text).ok()?;
+    file.take(script::MAX_SCRIPT_BYTES as u64).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text).into_owned();
     Some(text.trim_end_matches('\0').split('\0').map(str::to_owned).collect())
 }
@@ -129,7 +129,7 @@ fn script_file(tree: &Tree, shell: u32, path: Option<&str>) -> Option<String> {
     let mount: u64 = field("mnt_id:")?.parse().ok()?;
     let mut text = Vec::new();
     if is_fuse(&mounts, mount)? {
-        text.resize(script::MAX_SCRIPT, 0);
+        text.resize(script::MAX_SCRIPT_BYTES, 0);
         let length = tree.read(Ino(field("ino:")?.parse().ok()?), 0, &mut text).ok()?;
         text.truncate(length);
     } else {
@@ -139,7 +139,7 @@ fn script_file(tree: &Tree, shell: u32, path: Option<&str>) -> Option<String> {
             return None;
         }
         let file = File::open(path).ok()?;
-        file.take(script::MAX_SCRIPT as u64).read_to_end(&mut text).ok()?;
+        file.take(script::MAX_SCRIPT_BYTES as u64).read_to_end(&mut text).ok()?;
     }
     Some(String::from_utf8_lossy(&text).into_owned())
 }

@@ -13,7 +13,7 @@
 //! capability is accepted, and its loss is reported.
 
 /// Maximum size of a script, in bytes.
-pub(super) const MAX_SCRIPT: usize = 256 << 10;
+pub(super) const MAX_SCRIPT_BYTES: usize = 256 << 10;
 /// Maximum number of `setcap` commands examined in a script.
 const MAX_CALLS: usize = 64;
 

@@ -31,7 +31,7 @@ use fs_model::{Device, FileType, FsError, Ino, Time, Tree};
 
 use self::lists::PendingAcls;
 use self::place::LateHardLink;
-use super::{COPY_BUFFER, RootImportError, at, text};
+use super::{COPY_BUFFER_BYTES, RootImportError, at, text};
 
 pub use place::MemberError;
 
@@ -64,7 +64,7 @@ pub fn tar(
         late_hard_links: BTreeMap::new(),
         lists: PendingAcls::default(),
         notes: Notes { report, count: 0 },
-        buffer: vec![0; COPY_BUFFER],
+        buffer: vec![0; COPY_BUFFER_BYTES],
     };
     let mut reader = Reader::new(stream);
     while let Some(member) = reader.next_member()? {

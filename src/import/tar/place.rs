@@ -136,7 +136,7 @@ fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 
 /// Whether GNU tar creates a symbolic link with this target at the end, because it can lead out of
 /// the root.
-fn is_late(target: &[u8]) -> bool {
+fn is_deferred_link(target: &[u8]) -> bool {
     target.starts_with(b"/") || components(target).any(|name| name == b"..")
 }
 
@@ -232,7 +232,7 @@ impl Import<'_> {
                         return Err(MemberError::Loop.into());
                     }
                     let target = self.tree.read_link(entry.ino)?;
-                    if is_late(&target) {
+                    if is_deferred_link(&target) {
                         let (link, target) = (text(&path), text(&target));
                         return Err(MemberError::BelowLink { link, target }.into());
                     }
@@ -256,12 +256,12 @@ impl Import<'_> {
         if place.path.is_empty() {
             return if is_directory { Ok(Some(Ino::ROOT)) } else { Err(MemberError::Root.into()) };
         }
-        let is_late = node.kind == FileType::Symlink && is_late(node.target);
+        let is_deferred_link = node.kind == FileType::Symlink && is_deferred_link(node.target);
         match self.tree.lookup(place.parent, place.name()) {
             Ok(entry) if is_directory && entry.attr.kind == FileType::Directory => {
                 return Ok(Some(entry.ino));
             }
-            Ok(entry) if is_late && self.waits(place, entry.ino) => {
+            Ok(entry) if is_deferred_link && self.is_deferred(place, entry.ino) => {
                 self.tree.forget(entry.ino, 1);
                 return Ok(None);
             }
@@ -270,7 +270,7 @@ impl Import<'_> {
             Err(error) => return Err(error.into()),
         }
         let ino = self.tree.make(place.parent, place.name(), node)?.ino;
-        if is_late {
+        if is_deferred_link {
             self.late_links.insert(ino);
         }
         Ok(Some(ino))
@@ -278,16 +278,16 @@ impl Import<'_> {
 
     /// Whether GNU tar creates the entry at `place` at the end, and so treats a second link with
     /// this name as the same one.
-    fn waits(&mut self, place: &MemberPath, ino: Ino) -> bool {
-        let waits = self.late_links.contains(&ino);
-        if waits {
+    fn is_deferred(&mut self, place: &MemberPath, ino: Ino) -> bool {
+        let is_deferred = self.late_links.contains(&ino);
+        if is_deferred {
             self.notes.add(format!(
                 "{}: of two symbolic links of this name that are absolute or contain `..`, the \
                  first is used, as in GNU tar",
                 text(&place.path)
             ));
         }
-        waits
+        is_deferred
     }
 
     /// Removes the entry of an earlier member, and releases a reference to it.
@@ -368,7 +368,7 @@ impl Import<'_> {
         if let Some(entry) = existing {
             // It is the same inode, or GNU tar treats it as the same.
             if entry.ino == first
-                || self.late_links.contains(&first) && self.waits(place, entry.ino)
+                || self.late_links.contains(&first) && self.is_deferred(place, entry.ino)
             {
                 self.tree.forget(entry.ino, 1);
                 return Ok(());
