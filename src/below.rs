@@ -1,10 +1,10 @@
-//! What the layers have beneath an overlay, and what a newer base has changed there.
+//! The entries of the lower layers at an overlay's paths, and their changes in a newer base.
 //!
-//! An overlay hides what its layers have at its paths. Its manifest keeps what that was, so that
-//! later one can tell, without the old base, at which of these paths a newer base has something
-//! else: an overlay is then laid over a change that it has not seen.
+//! An overlay hides the entries of its layers at its paths. Its manifest records them, so that a
+//! later check can find, without the old base, the paths where a newer base differs: there the
+//! overlay hides a change that it was not built on.
 //!
-//! Times of modification are not compared: a base that is made anew has new ones everywhere.
+//! Modification times are not compared: in a rebuilt base they are all new.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,22 +20,22 @@ use sha2::{Digest, Sha256};
 use crate::seal::manifest::{hex, type_name};
 use crate::seal::path::{escape, unescape};
 
-/// Bytes that are read at a time.
-const BUFFER: usize = 256 << 10;
+/// Bytes read at a time.
+const BUFFER_BYTES: usize = 256 << 10;
 
-/// What is at a path of layers, in the words of the manifest.
+/// The entry at a path of the layers, in the manifest's terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Below {
+pub struct LowerRecord {
     /// Its type.
     #[serde(rename = "type")]
     pub kind: Cow<'static, str>,
-    /// Four or more octal digits.
+    /// The mode, in four or more octal digits.
     pub mode: String,
     /// Its owner.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// Bytes of a file's content.
+    /// A file's size in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// The SHA-256 of a file's content.
@@ -44,48 +44,50 @@ pub struct Below {
     /// The target of a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The numbers of a device.
+    /// A device's major and minor number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<[u32; 2]>,
 }
 
-/// What the layers of a delta have at those of its paths where the delta says something else, by
-/// path.
-pub type Beneath = BTreeMap<Box<[u8]>, Below>;
+/// The entries of a delta's layers at paths that the delta modifies or deletes, by path.
+pub type LowerRecords = BTreeMap<Box<[u8]>, LowerRecord>;
 
-/// The layers as a tree of their own, without an upper.
+/// Returns a tree of the layers alone.
 ///
 /// # Errors
-/// A damaged layer.
-pub fn tree_of(layers: &[Arc<dyn Layer>]) -> Result<Tree, FsError> {
+/// Fails for a damaged layer.
+pub fn lower_tree(layers: &[Arc<dyn Layer>]) -> Result<Tree, FsError> {
     let options = TreeOptions { upper_limit: None, xattrs: XattrSupport::All };
     Tree::new(layers.to_vec(), options)
 }
 
-/// What is beneath `delta`.
+/// Returns the entries of the layers that `delta` modifies or deletes.
 ///
 /// # Errors
-/// A damaged layer.
-pub fn beneath(delta: &Delta, layers: &[Arc<dyn Layer>]) -> Result<Beneath, FsError> {
-    let tree = tree_of(layers)?;
-    let mut beneath = Beneath::new();
+/// Fails for a damaged layer.
+pub fn lower_records(delta: &Delta, layers: &[Arc<dyn Layer>]) -> Result<LowerRecords, FsError> {
+    let tree = lower_tree(layers)?;
+    let mut records = LowerRecords::new();
     for entry in &delta.entries {
         if matches!(entry.change, Change::Modified | Change::Deleted)
-            && let Some(below) = at(&tree, &entry.path)?
+            && let Some(below) = record_at(&tree, &entry.path)?
         {
-            beneath.insert(entry.path.clone(), below);
+            records.insert(entry.path.clone(), below);
         }
     }
-    Ok(beneath)
+    Ok(records)
 }
 
-/// What is at `path`, if anything is. No symbolic link is followed.
-fn at(tree: &Tree, path: &[u8]) -> Result<Option<Below>, FsError> {
-    Ok(modes_at(tree, path)?.map(|(below, _)| below))
+/// Returns the entry at `path`. Symbolic links are not followed.
+fn record_at(tree: &Tree, path: &[u8]) -> Result<Option<LowerRecord>, FsError> {
+    Ok(record_and_plain_mode_at(tree, path)?.map(|(below, _)| below))
 }
 
-/// The object at `path`, and its mode in an archive without access lists.
-fn modes_at(tree: &Tree, path: &[u8]) -> Result<Option<(Below, String)>, FsError> {
+/// Returns the entry at `path`, and its mode in an archive without ACLs.
+fn record_and_plain_mode_at(
+    tree: &Tree,
+    path: &[u8],
+) -> Result<Option<(LowerRecord, String)>, FsError> {
     let mut held = vec![];
     let found = walk(tree, path, &mut held).and_then(|found| {
         let Some((ino, attr)) = found else { return Ok(None) };
@@ -117,13 +119,13 @@ fn walk(tree: &Tree, path: &[u8], held: &mut Vec<Ino>) -> Result<Option<(Ino, At
     Ok(Some(found))
 }
 
-fn describe(tree: &Tree, ino: Ino, attr: &Attr) -> Result<Below, FsError> {
+fn describe(tree: &Tree, ino: Ino, attr: &Attr) -> Result<LowerRecord, FsError> {
     let file = attr.kind == FileType::Regular;
     let target = match attr.kind {
         FileType::Symlink => Some(escape(&tree.read_link(ino)?).into_owned()),
         _ => None,
     };
-    Ok(Below {
+    Ok(LowerRecord {
         kind: type_name(attr.kind).into(),
         mode: mode_text(attr.mode),
         uid: attr.uid,
@@ -141,7 +143,7 @@ fn mode_text(mode: u16) -> String {
 
 fn digest(tree: &Tree, ino: Ino) -> Result<String, FsError> {
     let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_BYTES];
     let mut offset = 0;
     loop {
         let read = tree.read(ino, offset, &mut buffer)?;
@@ -153,115 +155,115 @@ fn digest(tree: &Tree, ino: Ino) -> Result<String, FsError> {
     }
 }
 
-/// A manifest, as far as it is read here.
+/// The part of a manifest that is read here.
 #[derive(Debug, Deserialize)]
 struct Manifest {
     schema: u32,
-    entries: Vec<Entry>,
+    entries: Vec<RecordedEntry>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Entry {
+struct RecordedEntry {
     path: String,
     change: String,
-    below: Option<Below>,
-    /// What it is itself. What stands with an unchanged entry is what is beneath it.
+    below: Option<LowerRecord>,
+    /// The overlay's own entry. For an unchanged one it is also the layers' entry.
     #[serde(flatten)]
-    own: Option<Below>,
+    own: Option<LowerRecord>,
 }
 
-/// How layers differ at a path from what an overlay was made on.
+/// The change of a path in the layers since an overlay was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Since {
-    /// They have something there that they had not.
+pub enum DriftKind {
+    /// The path is new.
     Added,
-    /// They have something else there.
+    /// The entry differs.
     Changed,
-    /// They no longer have anything there.
+    /// The path is gone.
     Removed,
 }
 
-impl Since {
-    /// The word for it.
+impl DriftKind {
+    /// Returns the change as a word.
     pub fn word(self) -> &'static str {
         match self {
-            Since::Added => "added",
-            Since::Changed => "changed",
-            Since::Removed => "removed",
+            DriftKind::Added => "added",
+            DriftKind::Changed => "changed",
+            DriftKind::Removed => "removed",
         }
     }
 }
 
 /// A manifest that cannot be used, or layers that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ChangedError {
-    /// The manifest is none, or none that this program knows.
+pub enum DriftError {
+    /// The manifest is invalid or has an unknown schema.
     #[error("{0}")]
     Manifest(String),
-    /// The layers.
+    /// The layers cannot be read.
     #[error(transparent)]
     Layers(#[from] FsError),
 }
 
-/// What was beneath an overlay at its paths, [escaped](crate::seal::path), when it was made, as its
-/// manifest says; nothing if it says nothing.
-pub fn recorded(manifest: &[u8]) -> BTreeMap<String, Below> {
+/// Returns the entries of the layers, by [escaped](crate::seal::path) path, that a manifest
+/// recorded when the overlay was built; empty for an invalid manifest.
+pub fn recorded_lower(manifest: &[u8]) -> BTreeMap<String, LowerRecord> {
     let Ok(manifest) = serde_json::from_slice::<Manifest>(manifest) else { return BTreeMap::new() };
     let below = manifest.entries.into_iter().map(|entry| (entry.path, entry.below));
     below.filter_map(|(path, below)| Some((path, below?))).collect()
 }
 
-/// A path of an overlay at which its layers have something else than those that it was made on.
+/// A path of an overlay where the layers differ from those that the overlay was built on.
 #[derive(Clone, Debug)]
 pub struct Drift {
     /// The path, [escaped](crate::seal::path).
     pub path: String,
-    /// What the overlay does there, in the manifest's words: `added`, `modified`, `unchanged` or
+    /// The overlay's change of the path, as in the manifest: `added`, `modified`, `unchanged` or
     /// `deleted`.
     pub change: String,
-    /// What was there when it was made.
-    pub before: Option<Below>,
-    /// What is there now.
-    pub now: Option<Below>,
-    /// The overlay has just that itself: it hides nothing.
+    /// The entry in the layers when the overlay was built.
+    pub before: Option<LowerRecord>,
+    /// The entry in the layers now.
+    pub now: Option<LowerRecord>,
+    /// Whether the overlay has the same entry, and so hides nothing.
     pub same: bool,
 }
 
 impl Drift {
-    /// How the layers differ.
-    pub fn since(&self) -> Since {
+    /// Returns the change.
+    pub fn kind(&self) -> DriftKind {
         match (&self.before, &self.now) {
-            (None, _) => Since::Added,
-            (_, None) => Since::Removed,
-            _ => Since::Changed,
+            (None, _) => DriftKind::Added,
+            (_, None) => DriftKind::Removed,
+            _ => DriftKind::Changed,
         }
     }
 }
 
-/// The paths of an overlay at which `layers` have something else than those that it was made on,
-/// as its manifest says, in the manifest's order.
+/// Returns the paths of an overlay where `layers` differ from those that it was built on, according
+/// to its manifest, in the manifest's order.
 ///
 /// # Errors
-/// A manifest that makes no sense, damaged layers.
-pub fn changed(manifest: &[u8], layers: &[Arc<dyn Layer>]) -> Result<Vec<Drift>, ChangedError> {
+/// Fails for an invalid manifest and for damaged layers.
+pub fn find_drift(manifest: &[u8], layers: &[Arc<dyn Layer>]) -> Result<Vec<Drift>, DriftError> {
     let manifest: Manifest = serde_json::from_slice(manifest)
-        .map_err(|e| ChangedError::Manifest(format!("it is no manifest: {e}")))?;
+        .map_err(|e| DriftError::Manifest(format!("not a valid manifest: {e}")))?;
     if manifest.schema != crate::seal::manifest::SCHEMA {
-        let what = format!("its schema {} is one that this program does not know", manifest.schema);
-        return Err(ChangedError::Manifest(what));
+        let what = format!("unknown manifest schema {}", manifest.schema);
+        return Err(DriftError::Manifest(what));
     }
-    let tree = tree_of(layers)?;
+    let tree = lower_tree(layers)?;
     let mut changed = Vec::new();
     for entry in manifest.entries {
         let path = unescape(&entry.path)
-            .ok_or_else(|| ChangedError::Manifest(format!("{:?} is no path", entry.path)))?;
-        let now = modes_at(&tree, &path)?;
-        // A mode that was recorded of an archive without access lists is the plain one.
-        let is_now = |before: &Option<Below>| match (before, &now) {
+            .ok_or_else(|| DriftError::Manifest(format!("{:?} is not a valid path", entry.path)))?;
+        let now = record_and_plain_mode_at(&tree, &path)?;
+        // In an archive without ACLs the recorded mode is the plain one.
+        let is_now = |before: &Option<LowerRecord>| match (before, &now) {
             (None, None) => true,
             (Some(before), Some((now, plain))) => {
-                before == now || *before == Below { mode: plain.clone(), ..now.clone() }
+                before == now || *before == LowerRecord { mode: plain.clone(), ..now.clone() }
             }
             _ => false,
         };

@@ -1,10 +1,11 @@
-//! Times as people write them, in UTC.
+//! Formatting of times in UTC.
 
-/// A time in seconds since 1970, to the minute: `2023-11-14 22:13` with a space between.
+/// Formats a time in seconds since 1970, to the minute: `2023-11-14 22:13`, with `between` instead
+/// of the space.
 pub fn minute(seconds: i64, between: &str) -> String {
     let (days, minutes) = (seconds.div_euclid(86400), seconds.rem_euclid(86400) / 60);
-    // Days are counted from 1 March of the year 0, so that a leap day is a year's last; an era is
-    // 400 years. 719,468 days later begins 1970.
+    // Days are counted from 1 March of the year 0, so that a leap day is the last of a year. An era
+    // has 400 years. 1970 begins 719,468 days later.
     let day = days + 719_468;
     let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
     let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -21,8 +22,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_by_the_calendar() {
-        for (seconds, told) in [
+    fn times_are_formatted() {
+        for (seconds, text) in [
             (-1, "1969-12-31 23:59"),
             (0, "1970-01-01 00:00"),
             (951_782_399, "2000-02-28 23:59"),
@@ -32,9 +33,9 @@ mod tests {
             (1_735_689_599, "2024-12-31 23:59"),
             (4_107_542_400, "2100-03-01 00:00"),
         ] {
-            assert_eq!(minute(seconds, " "), told);
+            assert_eq!(minute(seconds, " "), text);
         }
-        // Whatever an image says.
+        // Images can contain any time.
         minute(i64::MIN, " ");
         minute(i64::MAX, " ");
     }

@@ -1,9 +1,9 @@
-//! Changes that the daemon itself makes to a tree, by path, while the kernel may have it mounted.
+//! Changes to a tree by path, made by the daemon while the kernel may have it mounted.
 //!
 //! Invariants:
-//! - The kernel keeps what it was told, so whatever is changed here is taken back from it.
-//! - Paths are the root's own: symbolic links are followed inside it and `..` stops at its root.
-//! - A parent that is a symbolic link to a directory stays one (`/lib` of a merged `/usr`).
+//! - The kernel caches replies, so every change here invalidates its caches.
+//! - Paths are resolved in the root: symbolic links are followed inside it and `..` stops at it.
+//! - A parent that is a symbolic link to a directory stays one (`/lib` in a merged `/usr`).
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -14,38 +14,38 @@ use fs_model::tree::{Entry, Follow, NewNode, SetAttr};
 use fs_model::{Attr, FileType, FsError, Ino, Time, Tree};
 use fuser::{INodeNo, Notifier};
 
-/// Bytes that are moved into the tree at a time.
-const COPY_BUFFER: usize = 256 << 10;
+/// Bytes copied into the tree at a time.
+const COPY_BUFFER_BYTES: usize = 256 << 10;
 
-/// A change that was refused, with the path that it was about.
+/// A failed change, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", String::from_utf8_lossy(.path))]
 pub struct LiveError {
-    /// The path inside the root.
+    /// The path in the root.
     pub path: Vec<u8>,
-    /// Why.
+    /// The reason.
     pub source: LiveErrorKind,
 }
 
-/// Why a change was refused.
+/// The reason why a change failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveErrorKind {
-    /// By the tree.
+    /// The tree rejected it.
     #[error(transparent)]
     Tree(#[from] FsError),
-    /// What was to be copied in could not be read.
-    #[error("the content cannot be read: {0}")]
+    /// The content to copy cannot be read.
+    #[error("cannot read the content: {0}")]
     Content(#[from] std::io::Error),
 }
 
-/// A tree, and the kernel that may have it mounted.
+/// A tree that the kernel may have mounted.
 #[derive(Debug)]
 pub struct Live {
     tree: Arc<Tree>,
     notifier: OnceLock<Notifier>,
 }
 
-/// What is to be laid into a tree.
+/// Attributes of a file that the daemon creates.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
     /// Permission bits.
@@ -54,55 +54,58 @@ pub struct Meta {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Time of the last change; now when absent.
+    /// Modification time; `None` for the current time.
     pub mtime: Option<Time>,
 }
 
-/// Whether what is laid into a tree belongs to the image.
+/// Whether an entry that the daemon creates belongs to the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lay {
-    /// It does.
+    /// It belongs to the image.
     Captured,
-    /// It is for the sandbox alone, and stays out of every delta.
+    /// It is a scratch entry for the sandbox, and not in a delta.
     Scratch,
 }
 
 impl Live {
-    /// A tree that no kernel has mounted yet.
+    /// Creates a tree that is not mounted.
     pub fn new(tree: Arc<Tree>) -> Live {
         Live { tree, notifier: OnceLock::new() }
     }
 
-    /// The tree.
+    /// Returns the tree.
     pub fn tree(&self) -> &Arc<Tree> {
         &self.tree
     }
 
-    /// From now on the kernel is told of changes through `notifier`.
-    pub fn mounted(&self, notifier: Notifier) {
+    /// Sets the notifier that invalidates the kernel's caches, after the tree is mounted.
+    pub fn set_notifier(&self, notifier: Notifier) {
         // A tree is mounted once; a second notifier would be for the same kernel.
         let _ = self.notifier.set(notifier);
     }
 
-    /// The kernel forgets what it knows of `name` in `parent`, and of `parent` itself.
+    /// Invalidates the kernel's dentry of `name` in `parent`, and the inode `parent`.
     pub fn forget_name(&self, parent: Ino, name: &[u8]) {
         let Some(notifier) = self.notifier.get() else { return };
-        // Neither failing is a fault: what the kernel does not know it need not forget.
+        // Failures are harmless: the kernel had nothing cached.
         if let Err(error) = notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name)) {
-            tracing::debug!(%error, "the kernel did not forget a name");
+            tracing::debug!(%error, "cannot invalidate a dentry");
         }
         self.forget_inode(parent);
     }
 
-    /// The kernel forgets the attributes and the content of `ino`.
+    /// Invalidates the kernel's attributes and content of `ino`.
     pub fn forget_inode(&self, ino: Ino) {
         let Some(notifier) = self.notifier.get() else { return };
         if let Err(error) = notifier.inval_inode(INodeNo(ino.0), 0, 0) {
-            tracing::debug!(%error, "the kernel did not forget an inode");
+            tracing::debug!(%error, "cannot invalidate an inode");
         }
     }
 
-    /// The attributes at `path`, symbolic links followed or not.
+    /// Returns the inode and attributes at `path`.
+    ///
+    /// # Errors
+    /// Fails when a layer cannot be read.
     pub fn stat(&self, path: &[u8], follow: Follow) -> Result<Option<(Ino, Attr)>, LiveError> {
         let resolved = match self.tree.resolve(path, follow) {
             Ok(resolved) => resolved,
@@ -112,8 +115,10 @@ impl Live {
         Ok(resolved.object)
     }
 
-    /// The content of the image's file at `path`, which a lent file may cover; `None` when there is
-    /// no such file.
+    /// Reads the image's file at `path`, which a lent file may cover; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// Fails when a layer cannot be read.
     pub fn read(&self, path: &[u8]) -> Result<Option<Vec<u8>>, LiveError> {
         let resolved = match self.tree.resolve(path, Follow::Yes) {
             Ok(resolved) => resolved,
@@ -142,7 +147,10 @@ impl Live {
         Ok(Some(content))
     }
 
-    /// The names in the directory at `path`; none when there is no such directory.
+    /// Returns the entries of the directory at `path`, sorted; none if it does not exist.
+    ///
+    /// # Errors
+    /// Fails when a layer cannot be read.
     pub fn list(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, FileType)>, LiveError> {
         let resolved = match self.tree.resolve(path, Follow::Yes) {
             Ok(resolved) => resolved,
@@ -165,9 +173,12 @@ impl Live {
         Ok(names)
     }
 
-    /// Makes sure that `path` is a directory, and its parents too, which are made with mode 0755
-    /// and owned by root. An existing directory, or link to one, is left as it is. Those that are
-    /// made on the way to something scratch belong to the image once something of it is in them.
+    /// Creates the directory `path` and its parents, with mode 0755 and owned by root. An existing
+    /// directory, or link to one, is not changed. Parents of scratch entries become part of the
+    /// image when an entry of the image is created in them.
+    ///
+    /// # Errors
+    /// Fails when a component is not a directory, or the upper is full.
     pub fn make_directories(&self, path: &[u8], lay: Lay) -> Result<(), LiveError> {
         let mut partial = Vec::new();
         for name in path.split(|&b| b == b'/').filter(|n| !n.is_empty()) {
@@ -194,7 +205,13 @@ impl Live {
         Ok(())
     }
 
-    fn lay(&self, parent: Ino, name: &[u8], node: &NewNode<'_>, lay: Lay) -> Result<Ino, FsError> {
+    fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        node: &NewNode<'_>,
+        lay: Lay,
+    ) -> Result<Ino, FsError> {
         let entry = match lay {
             Lay::Captured => self.tree.make(parent, name, node)?,
             Lay::Scratch => self.tree.lay_scratch(parent, name, node)?,
@@ -204,7 +221,10 @@ impl Live {
         Ok(entry.ino)
     }
 
-    /// Makes or changes the directory at `path`.
+    /// Creates the directory at `path`, or changes its attributes.
+    ///
+    /// # Errors
+    /// Fails when the tree rejects the change.
     pub fn put_directory(&self, path: &[u8], meta: &Meta, lay: Lay) -> Result<(), LiveError> {
         self.make_directories(path, lay)?;
         let resolved = self.tree.resolve(path, Follow::Yes).map_err(|e| at(path)(e.into()))?;
@@ -225,7 +245,11 @@ impl Live {
         Ok(())
     }
 
-    /// Puts a file at `path`, in place of whatever is there but a directory; parents are made.
+    /// Creates a file at `path`, with parents. Replaces an existing entry, unless it is a
+    /// directory.
+    ///
+    /// # Errors
+    /// Fails when the tree rejects the change, or `content` cannot be read.
     pub fn put_file(
         &self,
         path: &[u8],
@@ -235,7 +259,7 @@ impl Live {
     ) -> Result<(), LiveError> {
         let node = NewNode::file(meta.mode, meta.uid, meta.gid);
         let ino = self.put(path, &node, lay)?;
-        let mut buffer = vec![0; COPY_BUFFER];
+        let mut buffer = vec![0; COPY_BUFFER_BYTES];
         let mut offset = 0;
         loop {
             let len = match content.read(&mut buffer) {
@@ -254,7 +278,10 @@ impl Live {
         self.set_meta(ino, meta).map_err(|e| at(path)(e.into()))
     }
 
-    /// Puts a symbolic link at `path`, in place of whatever is there but a directory.
+    /// Creates a symbolic link at `path`. Replaces an existing entry, unless it is a directory.
+    ///
+    /// # Errors
+    /// Fails when the tree rejects the change.
     pub fn put_symlink(
         &self,
         path: &[u8],
@@ -282,10 +309,13 @@ impl Live {
             }
             _ => {}
         }
-        self.lay(resolved.parent, &resolved.name, node, lay).map_err(fail)
+        self.create(resolved.parent, &resolved.name, node, lay).map_err(fail)
     }
 
-    /// Changes mode and owner of what is at `path`; a symbolic link is not followed.
+    /// Changes mode and owner of the entry at `path`. Symbolic links are not followed.
+    ///
+    /// # Errors
+    /// Fails when the entry does not exist, or the tree rejects the change.
     pub fn set_attributes(&self, path: &[u8], set: &SetAttr) -> Result<(), LiveError> {
         let fail = |e: FsError| at(path)(e.into());
         let resolved = self.tree.resolve(path, Follow::No).map_err(fail)?;
@@ -295,8 +325,11 @@ impl Live {
         Ok(())
     }
 
-    /// Takes back what was done to `path`: what the layers have there shows again, and what they
-    /// do not have is gone.
+    /// Reverts all changes at `path`: the layers' entry appears again, and an entry that they do
+    /// not have is removed.
+    ///
+    /// # Errors
+    /// Fails for the root directory, and when the tree rejects the change.
     pub fn revert(&self, path: &[u8]) -> Result<(), LiveError> {
         let fail = |e: FsError| at(path)(e.into());
         let resolved = match self.tree.resolve(path, Follow::No) {
@@ -317,7 +350,10 @@ impl Live {
         Ok(())
     }
 
-    /// Removes what is at `path`, with all that is below it. Nothing there is fine too.
+    /// Removes the entry at `path`, and everything below it. Does nothing if it does not exist.
+    ///
+    /// # Errors
+    /// Fails for the root directory, and when the tree rejects the change.
     pub fn remove(&self, path: &[u8]) -> Result<(), LiveError> {
         let fail = |e: FsError| at(path)(e.into());
         let resolved = match self.tree.resolve(path, Follow::No) {
@@ -342,7 +378,7 @@ impl Live {
         if kind != FileType::Directory {
             self.tree.unlink(parent, name)?;
         } else {
-            // Depth first, without recursion: what is left to look into, and what to remove then.
+            // Depth first, without recursion: the directories to visit, and then to remove.
             let mut stack = vec![(parent, name.to_vec(), ino, false)];
             while let Some((parent, name, dir, emptied)) = stack.pop() {
                 if emptied {
@@ -351,7 +387,7 @@ impl Live {
                     self.forget_name(parent, &name);
                     continue;
                 }
-                // Held while it is emptied.
+                // The lookup holds the directory while it is emptied.
                 let dir = self.tree.lookup(parent, &name)?.ino;
                 stack.push((parent, name, dir, true));
                 let mut names = Vec::new();

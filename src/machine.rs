@@ -1,4 +1,4 @@
-//! A root as the machine that provisioners act on: files are laid into the tree, commands run in
+//! A root as the machine that provisioners act on: files are written to the tree, commands run in
 //! the sandbox.
 
 use std::ffi::{OsStr, OsString};
@@ -21,18 +21,18 @@ use provisioners::{Machine, machine};
 
 use crate::below;
 use crate::live::{self, Lay, Live, LiveError, LiveErrorKind};
-use crate::root::Root;
+use crate::root::ServedRoot;
 use crate::sandbox::{
     Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Signals, Stdio,
 };
 
-/// Where scratch files lie, inside: a scratch directory at the root.
-const SCRATCH: &str = "/.overcoat";
+/// The directory of scratch files, inside the root.
+const SCRATCH_DIR: &str = "/.overcoat";
 
-/// A root, as a provisioner sees it.
+/// A root as a provisioner's machine.
 #[derive(Debug)]
 pub struct RootMachine<'a> {
-    root: &'a Root,
+    root: &'a ServedRoot,
     live: &'a Live,
     sandbox: &'a Sandbox,
     signals: &'a Signals,
@@ -41,13 +41,13 @@ pub struct RootMachine<'a> {
 }
 
 impl<'a> RootMachine<'a> {
-    /// A machine whose commands get `environment`, and are given up when a signal asks this
-    /// process to end.
+    /// Creates a machine whose commands get `environment`, and are abandoned when a signal asks
+    /// this process to end.
     ///
     /// # Errors
-    /// When the sandbox of `root` has been ended.
+    /// Fails when the sandbox of `root` has ended.
     pub fn new(
-        root: &'a Root,
+        root: &'a ServedRoot,
         signals: &'a Signals,
         environment: Vec<(OsString, OsString)>,
     ) -> Result<Self, SandboxError> {
@@ -55,7 +55,7 @@ impl<'a> RootMachine<'a> {
         Ok(RootMachine { root, live, sandbox, signals, environment, interrupted: None })
     }
 
-    /// The signal that asked this process to end while a command ran.
+    /// Returns the signal that asked this process to end while a command ran.
     pub fn interrupted(&self) -> Option<i32> {
         self.interrupted
     }
@@ -85,12 +85,12 @@ fn failed(action: &'static str) -> impl FnOnce(LiveError) -> MachineError {
     }
 }
 
-fn not_run(program: &OsStr, error: SandboxError) -> MachineError {
+fn spawn_failed(program: &OsStr, error: SandboxError) -> MachineError {
     MachineError::Run { program: program.to_owned(), source: io::Error::other(error) }
 }
 
-/// A file in memory with this content, to be read from its beginning.
-fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
+/// Returns an anonymous file with this content, positioned at its start.
+fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     let fd = nix::sys::memfd::memfd_create(c"stdin", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
     let mut file = File::from(fd);
     file.write_all(content)?;
@@ -98,9 +98,9 @@ fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Passes on what a command writes until it has ended, or until a signal asks this process to end,
-/// which is returned. What the command left running in the background may still hold the pipe:
-/// that is not waited for.
+/// Copies a command's output to `log` until the command has ended, or until a signal asks this
+/// process to end, which is returned. Processes that the command left running may still hold the
+/// pipe; they are not waited for.
 fn copy_output(
     mut output: File,
     child: &Child,
@@ -128,8 +128,8 @@ fn copy_output(
             return Ok(Some(signal as i32));
         }
         if written {
-            // What is in the pipe when the command has ended is all that it wrote: it is read
-            // before its end is looked at again.
+            // When the command has ended, the pipe contains all of its output: read it before
+            // checking for the end again.
             match output.read(&mut buffer) {
                 Ok(0) => closed = true,
                 Ok(len) => log.output(&buffer[..len]),
@@ -149,7 +149,7 @@ impl Machine for RootMachine<'_> {
         self.root.refresh_loans().map_err(|e| fail(io::Error::other(e)))?;
         let mut spec = CommandSpec::new(command.argv.iter().cloned());
         spec.env = self.environment.clone();
-        // Programs of the host are where the host says, and so are their settings.
+        // Programs outside use the host's paths and settings.
         let hosts = ["PATH", "HOME"].into_iter().filter(|_| command.outside);
         let hosts = hosts.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
         for (name, value) in hosts.chain(command.env.iter().cloned()) {
@@ -161,13 +161,13 @@ impl Machine for RootMachine<'_> {
         spec.session = Session::Own;
         spec.stdin = match command.stdin.as_slice() {
             [] => Stdio::Null,
-            content => Stdio::Fd(in_memory(content).map_err(fail)?),
+            content => Stdio::Fd(memory_file(content).map_err(fail)?),
         };
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(|e| fail(e.into()))?;
         spec.stdout = Stdio::Fd(theirs.try_clone().map_err(fail)?);
         spec.stderr = Stdio::Fd(theirs);
-        let mut child = self.sandbox.spawn(&spec).map_err(|e| not_run(&program, e))?;
-        // The pipe ends when the last process that writes to it has, so ours must be closed.
+        let mut child = self.sandbox.spawn(&spec).map_err(|e| spawn_failed(&program, e))?;
+        // The pipe ends when all writers have closed it, so close ours.
         drop(spec);
         if let Some(signal) =
             copy_output(File::from(ours), &child, self.signals, log).map_err(fail)?
@@ -175,7 +175,7 @@ impl Machine for RootMachine<'_> {
             self.interrupted = Some(signal);
             return Ok(Exit::Signal(signal));
         }
-        match child.wait().map_err(|e| not_run(&program, e))? {
+        match child.wait().map_err(|e| spawn_failed(&program, e))? {
             ExitStatus::Code(code) => Ok(Exit::Code(code)),
             ExitStatus::Signal(signal) => Ok(Exit::Signal(signal)),
         }
@@ -191,14 +191,14 @@ impl Machine for RootMachine<'_> {
         content: &mut dyn Read,
         mode: u32,
     ) -> Result<PathBuf, MachineError> {
-        let path = Path::new(SCRATCH).join(name);
+        let path = Path::new(SCRATCH_DIR).join(name);
         let meta = live::Meta { mode: (mode & 0o7777) as u16, uid: 0, gid: 0, mtime: None };
         self.live.put_file(bytes(&path), content, &meta, Lay::Scratch).map_err(failed("write"))?;
         Ok(path)
     }
 
     fn stat(&self, path: &Path) -> Result<Option<Stat>, MachineError> {
-        let found = self.live.stat(bytes(path), Follow::No).map_err(failed("look at"))?;
+        let found = self.live.stat(bytes(path), Follow::No).map_err(failed("stat"))?;
         Ok(found.map(|(_, attr)| Stat {
             kind: kind(attr.kind),
             mode: attr.mode.into(),
@@ -215,12 +215,12 @@ impl Machine for RootMachine<'_> {
 
     fn read_below(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
         let layers = self.live.tree().layers();
-        let tree = below::tree_of(layers).map_err(|e| MachineError::Path {
-            action: "read beneath",
+        let tree = below::lower_tree(layers).map_err(|e| MachineError::Path {
+            action: "read from the lower layers",
             path: path.to_owned(),
             source: io::Error::other(e),
         })?;
-        Live::new(Arc::new(tree)).read(bytes(path)).map_err(failed("read beneath"))
+        Live::new(Arc::new(tree)).read(bytes(path)).map_err(failed("read from the lower layers"))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<Entry>, MachineError> {
@@ -266,6 +266,6 @@ impl Machine for RootMachine<'_> {
     }
 
     fn revert(&mut self, path: &Path) -> Result<(), MachineError> {
-        self.live.revert(bytes(path)).map_err(failed("take back"))
+        self.live.revert(bytes(path)).map_err(failed("revert"))
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Invariants:
 //! - The sandbox is forked before any thread is started.
-//! - The tree is served until everything inside has ended, on every way out: a process that waits
-//!   for its answer cannot be ended.
-//! - What the sandbox needs in the tree is laid as scratch entries: none of it is in a delta.
+//! - The tree is served until all processes inside have ended, on every path: a process that waits
+//!   for a reply cannot be killed.
+//! - Files and directories that the sandbox requires in the tree are scratch entries: they are not
+//!   in a delta.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use fs_model::{FileType, FsError, Tree};
 use parking_lot::Mutex;
 
 use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
-use crate::layers::{self, Digests, Layers, OpenError};
+use crate::layers::{self, Digests, OpenError, OpenedLayers};
 use crate::lend::Loans;
 use crate::live::{Lay, Live, LiveError, Meta};
 use crate::sandbox::{
@@ -24,53 +25,53 @@ use crate::sandbox::{
 };
 use crate::seal::BaseLayer;
 use crate::seal::path::{escape, plain};
-use crate::supervise::{Report, SupervisedTree};
+use crate::supervise::{ReportFn, SupervisedTree};
 
-/// What a root is made of, and how it behaves.
+/// Options for a root.
 #[derive(Clone, Debug)]
 pub struct RootOptions {
     /// The layers, lowest first.
     pub layers: Vec<PathBuf>,
-    /// How many bytes the upper may take.
+    /// Maximum size of the upper, in bytes.
     pub upper_limit: u64,
-    /// Which extended attributes exist inside: those that the output can carry.
+    /// The extended attributes available inside: those that the output can hold.
     pub xattrs: XattrSupport,
     /// The network inside.
     pub network: Network,
-    /// What is shown from the host.
+    /// The host's files and directories to show inside.
     pub binds: Vec<Bind>,
-    /// A proxy to fetch packages through, instead of the host's.
+    /// A proxy for packages, instead of the host's.
     pub apt_proxy: Option<String>,
-    /// Whether the layers' digests will be asked for: they are computed meanwhile.
+    /// Whether to compute the layers' digests, in the background.
     pub digests: bool,
-    /// Takes lines for the user while commands run.
-    pub report: Report,
+    /// Called with lines for the user while commands run.
+    pub report: ReportFn,
 }
 
-/// A root could not be made or kept.
+/// An error of a root.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
-    /// A layer.
+    /// A layer cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The tree.
+    /// The tree reports an error.
     #[error(transparent)]
     Tree(#[from] FsError),
-    /// Laying something into the tree.
+    /// The daemon cannot change the tree.
     #[error(transparent)]
     Live(#[from] LiveError),
-    /// The sandbox.
+    /// The sandbox reports an error.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// Serving it.
+    /// The tree cannot be served.
     #[error("cannot serve the root through FUSE: {0}")]
     Serve(#[source] std::io::Error),
 }
 
-/// A root that is being served, and the sandbox in it.
+/// A served root and its sandbox.
 #[derive(Debug)]
-pub struct Root {
-    // In this order they are dropped: everything inside ends before the serving does.
+pub struct ServedRoot {
+    // Fields are dropped in this order: all processes inside end before serving does.
     sandbox: Option<Sandbox>,
     supervisor: Option<Supervisor>,
     serving: Option<Serving>,
@@ -79,25 +80,25 @@ pub struct Root {
     digests: Option<Digests>,
 }
 
-/// A root whose sandbox has ended: what is left is the tree.
+/// A root whose sandbox has ended, with its tree.
 #[derive(Debug)]
-pub struct Finished {
+pub struct FinishedRoot {
     /// The tree.
     pub tree: Arc<Tree>,
-    /// The layers with their digests, if they were asked for.
+    /// The layers with their digests, if those were requested.
     pub layers: Vec<BaseLayer>,
     live: Arc<Live>,
     loans: Arc<Mutex<Loans>>,
     leftovers: Leftovers,
 }
 
-impl Finished {
-    /// Takes lent lines out of the files that programs copied them into; see
+impl FinishedRoot {
+    /// Removes lent lines from the files that programs copied them into; see
     /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user:
     /// about such copies, and about mounts and processes that commands left behind.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails when a layer cannot be read.
     pub fn clean_copies(&self) -> Result<Vec<String>, RootError> {
         let mut warnings = self.loans.lock().clean_copies(&self.live)?;
         warnings.extend(self.leftovers.mount_points.iter().map(|path| {
@@ -120,41 +121,41 @@ impl Finished {
 
 /// Layers and an upper as one tree, before anything is mounted or forked.
 #[derive(Debug)]
-pub struct Composed {
+pub struct UnstartedRoot {
     live: Arc<Live>,
-    layers: Layers,
+    layers: OpenedLayers,
     options: RootOptions,
 }
 
-impl Composed {
+impl UnstartedRoot {
     /// Opens the layers.
     ///
     /// # Errors
-    /// A layer that cannot be opened.
-    pub fn new(options: RootOptions) -> Result<Composed, RootError> {
+    /// Fails when a layer cannot be opened.
+    pub fn new(options: RootOptions) -> Result<UnstartedRoot, RootError> {
         let layers = layers::open(&options.layers, CacheOptions::default())?;
         let tree_options =
             TreeOptions { upper_limit: Some(options.upper_limit), xattrs: options.xattrs };
         let tree = Arc::new(Tree::new(layers.layers.clone(), tree_options)?);
-        Ok(Composed { live: Arc::new(Live::new(tree)), layers, options })
+        Ok(UnstartedRoot { live: Arc::new(Live::new(tree)), layers, options })
     }
 
-    /// The tree.
+    /// Returns the tree.
     pub fn tree(&self) -> &Arc<Tree> {
         self.live.tree()
     }
 
-    /// The tree, for changes by path.
+    /// Returns the tree for changes by path.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
-    /// Makes a sandbox of the tree, and serves it. Call it before starting threads.
+    /// Makes a sandbox for the tree and serves it. Call it before starting threads.
     ///
     /// # Errors
-    /// What the system does not let us do.
-    pub fn start(self, privilege: Privilege) -> Result<Root, RootError> {
-        let Composed { live, layers, options } = self;
+    /// Fails when the sandbox cannot be set up, or the tree cannot be served.
+    pub fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
+        let UnstartedRoot { live, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
         let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
         let mut plan =
@@ -167,13 +168,13 @@ impl Composed {
         let mut starting = Sandbox::fork(plan)?;
         let serving =
             fuse::serve(live.tree().clone(), starting.fuse_fd(), view).map_err(RootError::Serve)?;
-        live.mounted(serving.notifier().clone());
+        live.set_notifier(serving.notifier().clone());
         let loans = Arc::new(Mutex::new(loans));
         serving.on_bell({
             let (loans, live) = (loans.clone(), live.clone());
             move || {
                 if let Err(error) = loans.lock().refresh(&live) {
-                    tracing::debug!(%error, "files were not lent again");
+                    tracing::debug!(%error, "cannot refresh lent files");
                 }
             }
         });
@@ -186,7 +187,7 @@ impl Composed {
         sandbox.show(&shown.hostname, &shown.files)?;
         let digests =
             options.digests.then(|| layers.digest()).transpose().map_err(RootError::Serve)?;
-        Ok(Root {
+        Ok(ServedRoot {
             sandbox: Some(sandbox),
             supervisor: Some(supervisor),
             serving: Some(serving),
@@ -197,55 +198,54 @@ impl Composed {
     }
 }
 
-impl Root {
-    /// The sandbox.
+impl ServedRoot {
+    /// Returns the sandbox.
     ///
     /// # Errors
-    /// When it has been ended.
+    /// Fails when it has ended.
     pub fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
-        self.sandbox.as_ref().ok_or_else(|| SandboxError::Ended("it was ended".to_owned()))
+        self.sandbox.as_ref().ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))
     }
 
-    /// The tree, for changes from outside.
+    /// Returns the tree for changes by path.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
-    /// Lends again what an earlier command may have changed, for the next one.
+    /// Refreshes lent files that an earlier command may have changed, for the next one.
     ///
     /// # Errors
-    /// A layer that cannot be read, an upper without room, and a sandbox that has ended.
+    /// Fails when a layer cannot be read, the upper is full, or the sandbox has ended.
     pub fn refresh_loans(&self) -> Result<(), RootError> {
         let shown = self.loans.lock().refresh(&self.live)?;
         Ok(self.sandbox()?.show(&shown.hostname, &shown.files)?)
     }
 
-    /// Variables for commands, with the paths of lent files.
+    /// Returns variables for commands, with the paths of lent files.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.loans.lock().environment().to_vec()
     }
 
-    /// Warnings about lent files for the user, before the first command runs.
+    /// Returns warnings about lent files for the user, before the first command runs.
     pub fn warnings(&self) -> Vec<String> {
         self.loans.lock().warnings().to_vec()
     }
 
-    /// What went wrong behind the mount so far.
+    /// Returns the errors behind the mount so far.
     pub fn faults(&self) -> Option<&Arc<Faults>> {
         self.serving.as_ref().map(Serving::faults)
     }
 
-    /// The owners that were shown inside as aliases, if there were any.
+    /// Returns the owners that were shown inside as aliases, if any.
     pub fn foreign_owners(&self) -> Option<ForeignOwners> {
         self.serving.as_ref().and_then(|serving| serving.owners().foreign())
     }
 
-    /// Ends everything inside, and leaves the tree.
+    /// Ends all processes inside and returns the tree.
     ///
     /// # Errors
-    /// A layer that turned out to be damaged while it was used: what was made of it is not to be
-    /// trusted.
-    pub fn finish(mut self) -> Result<Finished, RootError> {
+    /// Fails when a layer turned out to be damaged while it was used: the tree may then be wrong.
+    pub fn finish(mut self) -> Result<FinishedRoot, RootError> {
         let mut leftovers = Leftovers::default();
         if let Some(sandbox) = self.sandbox.take() {
             leftovers = sandbox.leftovers();
@@ -259,7 +259,7 @@ impl Root {
                 return Err(FsError::from(error).into());
             }
         }
-        Ok(Finished {
+        Ok(FinishedRoot {
             tree: self.live.tree().clone(),
             layers: self.digests.map_or_else(Vec::new, Digests::finish),
             live: self.live,
@@ -269,10 +269,10 @@ impl Root {
     }
 }
 
-/// Makes the places where the sandbox mounts something, where the layers have none.
+/// Creates the sandbox's mount points, where the layers lack them.
 ///
 /// # Errors
-/// What the tree refuses, and a plan whose places cannot be made.
+/// Fails when the tree rejects a change, or the plan has invalid mount points.
 pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
     for point in plan.mount_points()? {
         let path = [b"/", point.path.as_os_str().as_bytes()].concat();
@@ -290,7 +290,7 @@ pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
     Ok(())
 }
 
-/// Half of the machine's memory, in bytes: what an upper may take by default.
+/// Returns the default limit of an upper: half of the machine's memory, in bytes.
 pub fn default_upper_limit() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = info

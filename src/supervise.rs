@@ -1,4 +1,4 @@
-//! What the sandbox's supervisor does on behalf of a process inside, done to the tree.
+//! Applies the changes that the sandbox's supervisor makes for a process inside to the tree.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use fs_model::{Device, FileType, FsError, Ino};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use crate::fuse::{Owners, errno_of};
+use crate::fuse::{OwnerAliases, errno_of};
 use crate::live::Live;
-use crate::sandbox::{Found, FoundKind, Supervised};
+use crate::sandbox::{Supervised, SupervisedInode, SupervisedKind};
 
-/// How many of the objects that were last looked at are kept alive, so that a walk can go on from
-/// each of them: more than a path can have components and links.
-const HELD: usize = 16 << 10;
+/// Number of recently found inodes that are kept alive, so that a walk can continue from each of
+/// them: more than a path can have components and links.
+const MAX_HELD_INODES: usize = 16 << 10;
 
-/// Executions that were left alone and have been reported.
+/// Maximum number of suppressed executions that are reported.
 const MAX_REPORTED_EXECUTIONS: usize = 64;
 
-/// The devices that programs use themselves, instead of giving them to somebody: their names in
-/// `/dev`, which has them, and their numbers.
+/// Devices that programs open themselves, instead of creating them for the image: their names in
+/// `/dev`, where they exist, and their numbers.
 const USUAL_DEVICES: [(&str, (u32, u32)); 6] = [
     ("null", (1, 3)),
     ("zero", (1, 5)),
@@ -30,20 +30,20 @@ const USUAL_DEVICES: [(&str, (u32, u32)); 6] = [
     ("tty", (5, 0)),
 ];
 
-/// Takes a line for the user.
-pub type Report = fn(&str);
+/// Prints a line for the user.
+pub type ReportFn = fn(&str);
 
-/// A tree, as the supervisor sees it.
+/// A tree as the supervisor uses it.
 #[derive(Debug)]
 pub struct SupervisedTree {
     live: Arc<Live>,
-    owners: Option<Arc<Owners>>,
+    owners: Option<Arc<OwnerAliases>>,
     held: Mutex<VecDeque<Ino>>,
-    report: Report,
+    report: ReportFn,
     reported: Mutex<Reported>,
 }
 
-/// What has been reported, so that it is reported once.
+/// The reports made so far, to avoid duplicates.
 #[derive(Debug, Default)]
 struct Reported {
     device: bool,
@@ -51,7 +51,7 @@ struct Reported {
 }
 
 impl SupervisedTree {
-    /// The tree behind `live`, without reports.
+    /// Creates one for the tree of `live`, without reports.
     pub fn new(live: Arc<Live>) -> Self {
         SupervisedTree {
             live,
@@ -62,32 +62,32 @@ impl SupervisedTree {
         }
     }
 
-    /// This tree, with reports about devices that cannot be opened and services that do not start.
+    /// Reports devices that cannot be opened and services that do not start.
     #[must_use]
-    pub fn with_report(self, report: Report) -> Self {
+    pub fn with_report(self, report: ReportFn) -> Self {
         SupervisedTree { report, ..self }
     }
 
-    /// Interprets the ids in calls as the mount shows them.
+    /// Interprets ids in calls as the mount shows them.
     #[must_use]
-    pub fn with_owners(self, owners: Arc<Owners>) -> Self {
+    pub fn with_owners(self, owners: Arc<OwnerAliases>) -> Self {
         SupervisedTree { owners: Some(owners), ..self }
     }
 
-    fn true_user(&self, id: u32) -> Result<u32, Errno> {
+    fn real_user(&self, id: u32) -> Result<u32, Errno> {
         let Some(owners) = &self.owners else { return Ok(id) };
-        owners.true_user(id).ok_or(Errno::EOVERFLOW)
+        owners.real_user(id).ok_or(Errno::EOVERFLOW)
     }
 
-    fn true_group(&self, id: u32) -> Result<u32, Errno> {
+    fn real_group(&self, id: u32) -> Result<u32, Errno> {
         let Some(owners) = &self.owners else { return Ok(id) };
-        owners.true_group(id).ok_or(Errno::EOVERFLOW)
+        owners.real_group(id).ok_or(Errno::EOVERFLOW)
     }
 
     fn hold(&self, ino: Ino) {
         let mut held = self.held.lock();
         held.push_back(ino);
-        if held.len() > HELD
+        if held.len() > MAX_HELD_INODES
             && let Some(oldest) = held.pop_front()
         {
             self.live.tree().forget(oldest, 1);
@@ -100,17 +100,17 @@ fn errno(error: FsError) -> Errno {
 }
 
 impl Supervised for SupervisedTree {
-    fn lookup(&self, dir: u64, name: &[u8]) -> Result<Found, Errno> {
+    fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno> {
         let entry = self.live.tree().lookup(Ino(dir), name).map_err(errno)?;
         self.hold(entry.ino);
         let kind = match entry.attr.kind {
-            FileType::Directory => FoundKind::Directory,
+            FileType::Directory => SupervisedKind::Directory,
             FileType::Symlink => {
-                FoundKind::Symlink(self.live.tree().read_link(entry.ino).map_err(errno)?)
+                SupervisedKind::Symlink(self.live.tree().read_link(entry.ino).map_err(errno)?)
             }
-            _ => FoundKind::Other,
+            _ => SupervisedKind::Other,
         };
-        Ok(Found { ino: entry.ino.0, kind })
+        Ok(SupervisedInode { ino: entry.ino.0, kind })
     }
 
     fn parent(&self, dir: u64) -> Result<u64, Errno> {
@@ -129,7 +129,7 @@ impl Supervised for SupervisedTree {
         let kind = FileType::from_mode(mode).filter(|k| k.is_device()).ok_or(Errno::EINVAL)?;
         let rdev = Device { major, minor };
         let umask = (umask & 0o777) as u16;
-        let (uid, gid) = (self.true_user(uid).unwrap_or(uid), self.true_group(gid).unwrap_or(gid));
+        let (uid, gid) = (self.real_user(uid).unwrap_or(uid), self.real_group(gid).unwrap_or(gid));
         let node =
             NewNode { umask, ..NewNode::device(kind, (mode & 0o7777) as u16, uid, gid, rdev) };
         let entry = self.live.tree().make(Ino(dir), name, &node).map_err(errno)?;
@@ -140,8 +140,8 @@ impl Supervised for SupervisedTree {
 
     fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
         let ino = Ino(ino);
-        let uid = uid.map(|uid| self.true_user(uid)).transpose()?;
-        let gid = gid.map(|gid| self.true_group(gid)).transpose()?;
+        let uid = uid.map(|uid| self.real_user(uid)).transpose()?;
+        let gid = gid.map(|gid| self.real_group(gid)).transpose()?;
         let set = SetAttr { drop_setid: true, uid, gid, ..SetAttr::default() };
         self.live.tree().set_attr(ino, &set).map_err(errno)?;
         self.live.forget_inode(ino);
@@ -158,14 +158,14 @@ impl Supervised for SupervisedTree {
         }
         let path = String::from_utf8_lossy(path).escape_default().to_string();
         (self.report)(&format!(
-            "warning: the device {path} is recorded for the image, but nothing can open it during a \
-             build without root; if a program has to, run `mount --bind /dev/{name} {path}` before, \
-             and `umount {path}` after; a program that makes and opens it itself (debootstrap) needs \
-             a build as root, mmdebstrap does not"
+            "warning: the device {path} is recorded for the image, but cannot be opened during a \
+             build without root; if a program must open it, run `mount --bind /dev/{name} {path}` \
+             before and `umount {path}` after; a program that makes and opens it itself \
+             (debootstrap) requires a build as root, mmdebstrap does not"
         ));
     }
 
-    fn service_left_alone(&self, execution: &str) {
+    fn service_skipped(&self, execution: &str) {
         let mut reported = self.reported.lock();
         if reported.executions.len() < MAX_REPORTED_EXECUTIONS
             && reported.executions.insert(execution.to_owned())
@@ -174,10 +174,10 @@ impl Supervised for SupervisedTree {
         }
     }
 
-    fn service_refused(&self, execution: &str, error: &std::io::Error) {
+    fn service_failed(&self, execution: &str, error: &std::io::Error) {
         (self.report)(&format!(
-            "warning: `{execution}` was refused: services do not start or stop during a build, and its \
-             process cannot be traced to leave it out quietly ({error}); allow ptrace \
+            "warning: `{execution}` failed: services do not start or stop during a build, and its \
+             process cannot be traced to skip it ({error}); allow ptrace \
              (kernel.yama.ptrace_scope below 3), or remove the command"
         ));
     }
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_node_gets_the_rights_that_its_folder_hands_down() {
+    fn device_node_inherits_the_default_acl() {
         let options = TreeOptions { upper_limit: Some(1 << 20), xattrs: XattrSupport::All };
         let tree = Arc::new(Tree::new(Vec::new(), options).unwrap());
         let made = |name: &[u8]| {

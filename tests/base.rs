@@ -244,7 +244,7 @@ fn an_archive_that_cannot_be_read_is_refused_by_name() {
         ("short.tar", "short.tar: ./srv/data: the archive ends early"),
         ("short.tar.gz", "short.tar.gz: ./srv/data: "),
         ("more.tar.gz", "more.tar.gz: after the compressed data"),
-        ("up.tar", "cannot take in ../data: its name contains `..`"),
+        ("up.tar", "cannot import ../data: its name contains `..`"),
     ] {
         fs::write(dir.join("base.yml"), format!("kind: base\nfrom: {archive}\n")).unwrap();
         let made = overcoat(dir, "base.squashfs");

@@ -24,7 +24,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::BootError;
 use crate::live::{Lay, Live, Meta};
-use crate::root::{Composed, RootOptions};
+use crate::root::{RootOptions, UnstartedRoot};
 use crate::sandbox::Network;
 use crate::seal::{Format, Output, SealOptions, seal};
 
@@ -99,7 +99,7 @@ pub enum Purpose<'a> {
 /// # Errors
 /// When the layers cannot be read.
 pub fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, BootError> {
-    let composed = Composed::new(RootOptions {
+    let composed = UnstartedRoot::new(RootOptions {
         layers,
         upper_limit: UPPER_LIMIT,
         xattrs: XattrSupport::None,

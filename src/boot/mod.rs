@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::live::LiveError;
 use crate::root::RootError;
-use crate::sandbox::{Lack, Signals};
+use crate::sandbox::{MissingRequirement, Signals};
 use crate::seal::SealError;
 use crate::serve::{CatalogueError, Served};
 use agent::{Purpose, Talk};
@@ -104,7 +104,7 @@ pub struct Report {
 pub enum BootError {
     /// QEMU is not there.
     #[error(transparent)]
-    Lack(#[from] Lack),
+    MissingRequirement(#[from] MissingRequirement),
     /// An artifact cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Artifact {

@@ -14,7 +14,7 @@ use rustix::io::FdFlags;
 use rustix::process::{PidfdFlags, Signal};
 
 use super::BootError;
-use crate::sandbox::{Lack, end_with_parent, find_program};
+use crate::sandbox::{MissingRequirement, end_with_parent, find_program};
 
 /// How the host's loopback is called inside.
 pub const HOST: &str = "10.0.2.2";
@@ -24,8 +24,8 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// The network card that machines have.
 const CARD: &str = "virtio-net-pci";
 
-fn missing() -> Lack {
-    Lack::program(PROGRAM, "--no-install-recommends qemu-system-x86 ipxe-qemu")
+fn missing() -> MissingRequirement {
+    MissingRequirement::program(PROGRAM, "--no-install-recommends qemu-system-x86 ipxe-qemu")
 }
 
 /// Makes a machine on `accelerator`, with a network card that can boot, and never starts it.

@@ -293,7 +293,7 @@ impl<'a> Context<'a> {
     /// there is now, as its manifest says: then what it did to it, it did on purpose.
     pub(super) fn saw(&self, file: &Node, below: &View) -> Result<bool, Stopped> {
         let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
-        let then = crate::below::recorded(manifest).remove(&*escape(&file.path));
+        let then = crate::below::recorded_lower(manifest).remove(&*escape(&file.path));
         let Some(then) = then.and_then(|then| then.sha256) else { return Ok(false) };
         match reach(below, &file.path)?.filter(Node::is_file) {
             Some(now) => Ok(crate::seal::manifest::hex(&below.digest(&now)?) == then),

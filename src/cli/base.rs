@@ -14,11 +14,11 @@ use provisioners::image::{Debootstrap, Image, Root, Source};
 
 use super::build::{Common, Job};
 use super::{Failure, Outcome, say};
-use crate::import::{self, ImportError};
+use crate::import::{self, RootImportError};
 use crate::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::live::Live;
 use crate::root::RootError;
-use crate::sandbox::{Lack, Privilege, Signals, find_program};
+use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -55,7 +55,7 @@ pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
         }
         Root::From(path) => {
             say(&format!("taking in {}", path.display()));
-            import::from(composed.tree(), path, is_left_out, &mut warn)?;
+            import::import_path(composed.tree(), path, is_left_out, &mut warn)?;
             let removed = import::marks::remove(composed.tree())?;
             report_removed(&removed);
         }
@@ -97,7 +97,7 @@ fn install(
     match &imported {
         Ok(()) => mmdebstrap.finish(log, "")?,
         // As a rule mmdebstrap's own failure explains a stream that broke off.
-        Err(error @ ImportError::Tar(_)) => {
+        Err(error @ RootImportError::Tar(_)) => {
             mmdebstrap.finish(log, &format!(", or else: {error}"))?
         }
         // It had to end because of this.
@@ -177,13 +177,13 @@ sed -i -e '/^[[:space:]]*search/d' -e '/^[[:space:]]*domain/d' "$f""#;
 
 impl Mmdebstrap {
     fn start(from: &Debootstrap, proxy: Option<&str>, epoch: Option<u64>) -> Result<Self, Failure> {
-        let program =
-            find_program("mmdebstrap").ok_or_else(|| Lack::program("mmdebstrap", "mmdebstrap"))?;
+        let program = find_program("mmdebstrap")
+            .ok_or_else(|| MissingRequirement::program("mmdebstrap", "mmdebstrap"))?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHED]).process_group(0);
         if rustix::process::geteuid().is_root() {
-            let unshare =
-                find_program("unshare").ok_or_else(|| Lack::program("unshare", "util-linux"))?;
+            let unshare = find_program("unshare")
+                .ok_or_else(|| MissingRequirement::program("unshare", "util-linux"))?;
             command.arg(unshare).arg("--uts").arg("--").arg(program);
         } else {
             // In this mode mmdebstrap makes namespaces of its own.
@@ -200,7 +200,7 @@ impl Mmdebstrap {
             command.arg(format!("--architectures={architecture}"));
         }
         // It does not look at the host's own apt configuration: proxies and the like.
-        let mut host = Host::current().through(proxy);
+        let mut host = Host::current().with_proxy(proxy);
         for warning in host.resolve_proxies(&from.mirrors) {
             say(&format!("warning: {warning}"));
         }

@@ -515,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_terminal_that_takes_little_at_a_time_and_does_not_block_gets_all() {
-        let signals = Signals::of(&[]).unwrap();
+        let signals = Signals::take_set(&[]).unwrap();
         let terminal = nix::pty::openpty(None, None).unwrap();
         rustix::io::ioctl_fionbio(&terminal.slave, true).unwrap();
         let bytes: Vec<u8> = (0..200_000u32).map(|n| b'a' + (n % 23) as u8).collect();
@@ -533,7 +533,7 @@ mod tests {
 
     #[test]
     fn nobody_is_waited_for_who_does_not_read() {
-        let signals = Signals::of(&[]).unwrap();
+        let signals = Signals::take_set(&[]).unwrap();
         let (reader, writer) = pipe().unwrap();
         let end = Instant::now() + Duration::from_millis(50);
         assert_eq!(write_until(&writer, &[0; 1 << 20], &signals, Some(end)), Written::Late);

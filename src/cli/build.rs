@@ -16,7 +16,7 @@ use super::project::{self, ProjectArgs};
 use super::{Failure, Outcome, say};
 use crate::drivers;
 use crate::machine::RootMachine;
-use crate::root::{Composed, Root, RootOptions};
+use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
 use crate::seal::{Format, Output};
 
@@ -197,12 +197,12 @@ impl<'a> Job<'a> {
     }
 
     /// Opens the layers.
-    pub(super) fn compose(&self) -> Result<Composed, Failure> {
-        Ok(Composed::new(self.options.clone())?)
+    pub(super) fn compose(&self) -> Result<UnstartedRoot, Failure> {
+        Ok(UnstartedRoot::new(self.options.clone())?)
     }
 
     /// Runs the provisioners in `root`, and seals what they changed.
-    pub(super) fn finish(self, root: Root, signals: Signals) -> Outcome {
+    pub(super) fn finish(self, root: ServedRoot, signals: Signals) -> Outcome {
         let log_file = self.log.clone();
         let epoch = self.epoch.and_then(|epoch| i64::try_from(epoch).ok());
         let run = Options {
@@ -282,7 +282,7 @@ impl<'a> Job<'a> {
     fn failed(
         &self,
         failed: Box<StepFailed>,
-        root: Root,
+        root: ServedRoot,
         signals: &Signals,
         environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
     ) -> Failure {

@@ -23,9 +23,9 @@ use super::options::size_value;
 use super::sealer::Sealer;
 use super::{Failure, Outcome, describe, say};
 use crate::fuse::{self, Serving, View};
-use crate::layers::{self, Layers};
+use crate::layers::{self, OpenedLayers};
 use crate::root::default_upper_limit;
-use crate::sandbox::{Half, HostMount, MountOptions, Signals, split, unmount};
+use crate::sandbox::{ForkSide, HostMount, MountOptions, Signals, fork_process, unmount};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -102,8 +102,8 @@ fn lies_below(dir: &Path, layer: &Path) -> bool {
 /// Serves in a process of its own, and returns when the mount answers.
 fn in_background(server: Server, mount: HostMount) -> Outcome {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
-    match split()? {
-        Half::New => {
+    match fork_process()? {
+        ForkSide::Child => {
             drop(ours);
             let ready = File::from(theirs);
             let code = match server.serve(mount, Some(ready)) {
@@ -116,7 +116,7 @@ fn in_background(server: Server, mount: HostMount) -> Outcome {
             };
             Ok(code)
         }
-        Half::Old => {
+        ForkSide::Parent => {
             drop((theirs, mount));
             let mut answer = [0];
             match File::from(ours).read(&mut answer) {
@@ -131,7 +131,7 @@ fn in_background(server: Server, mount: HostMount) -> Outcome {
 /// What a mount is served from.
 struct Server {
     tree: Arc<Tree>,
-    layers: Layers,
+    layers: OpenedLayers,
     dir: PathBuf,
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::build::Common;
 use super::options::{self, manifest_path};
 use super::{Failure, Outcome, print, say};
-use crate::below::Since;
+use crate::below::DriftKind;
 use crate::project::{Children, Event, Judged, LayerRecord, Reason, Record, Records, judge, older};
 use crate::sandbox::Signals;
 
@@ -153,7 +153,7 @@ enum State {
 struct Older {
     layers: Vec<String>,
     /// At which of its paths; unknown without a manifest.
-    paths: Option<Vec<(String, Since)>>,
+    paths: Option<Vec<(String, DriftKind)>>,
 }
 
 /// Builds the images of a project that have these names, or all of them, and what they need.
@@ -522,7 +522,7 @@ impl Run<'_> {
                 if let Some(Older { layers, paths }) = older {
                     value["other_layers"] = json!(layers);
                     if let Some(paths) = paths {
-                        let each = |(path, since): &(String, Since)| json!({ "path": path, "since": since });
+                        let each = |(path, since): &(String, DriftKind)| json!({ "path": path, "since": since });
                         value["changed_below"] = paths.iter().map(each).collect();
                     }
                 }

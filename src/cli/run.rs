@@ -11,12 +11,12 @@ use fs_model::tree::XattrSupport;
 use super::images::BaseOffset;
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::{Failure, Outcome, say};
-use crate::root::{Composed, Root, RootOptions};
+use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{
     CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
     default_environment, relay,
 };
-use crate::supervise::Report;
+use crate::supervise::ReportFn;
 
 #[derive(Debug, Args)]
 struct Common {
@@ -99,12 +99,12 @@ struct Attempt<'a> {
     common: &'a Common,
     save: Option<(&'a Path, Outputs)>,
     signals: Signals,
-    root: Root,
+    root: ServedRoot,
     epoch: Option<u64>,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(layers: &[PathBuf], common: &'a Common, report: Report) -> Result<Self, Failure> {
+    fn new(layers: &[PathBuf], common: &'a Common, report: ReportFn) -> Result<Self, Failure> {
         let epoch = options::source_date_epoch(None)?;
         let mut layers = layers.to_vec();
         common.offset.apply(&mut layers);
@@ -123,7 +123,7 @@ impl<'a> Attempt<'a> {
         let root = common.root.root(layers, xattrs, Network::Host, None, digests);
         let options = RootOptions { report, ..root };
         let privilege = Privilege::detect()?;
-        let root = Composed::new(options)?.start(privilege)?;
+        let root = UnstartedRoot::new(options)?.start(privilege)?;
         Ok(Attempt { common, save, signals, root, epoch })
     }
 
@@ -131,7 +131,7 @@ impl<'a> Attempt<'a> {
     fn go(
         self,
         mut spec: CommandSpec,
-        run: impl FnOnce(&Root, CommandSpec, &Signals) -> Result<(Ended, bool), Failure>,
+        run: impl FnOnce(&ServedRoot, CommandSpec, &Signals) -> Result<(Ended, bool), Failure>,
     ) -> Outcome {
         let Attempt { common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());

@@ -23,9 +23,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::control::{self, Answer, Request, SealRequest, Sealed};
 use super::options::{self, report_json};
 use super::{Failure, describe};
-use crate::below::beneath;
-use crate::layers::Layers;
-use crate::seal::patient::{Patience, Patient};
+use crate::below::lower_records;
+use crate::layers::OpenedLayers;
+use crate::seal::patient::{PollLimits, PollWriter};
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, seal};
 
 /// How long a reader of a seal may take nothing.
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Seals the tree of a mount, when asked to.
 pub(super) struct Sealer {
     tree: Arc<Tree>,
-    layers: Layers,
+    layers: OpenedLayers,
     one_at_a_time: Mutex<()>,
     ended: PipeReader,
     /// Gone when all seals are to be given up, which the other end of the pipe tells.
@@ -42,7 +42,7 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new(tree: Arc<Tree>, layers: Layers) -> io::Result<Self> {
+    pub(super) fn new(tree: Arc<Tree>, layers: OpenedLayers) -> io::Result<Self> {
         let (ended, goes_on) = io::pipe()?;
         let goes_on = Mutex::new(Some(goes_on));
         Ok(Sealer { tree, layers, one_at_a_time: Mutex::new(()), ended, goes_on })
@@ -116,7 +116,7 @@ impl Sealer {
         let archive = match (&request.output, fd) {
             (output, Some(fd)) => {
                 let ends = vec![self.ended.try_clone()?.into(), client.try_clone()?.into()];
-                let to = Patient::new(fd, Patience { bound: PATIENCE, ends })?;
+                let to = PollWriter::new(fd, PollLimits { bound: PATIENCE, ends })?;
                 let name = output.as_ref().map(|path| path.display().to_string());
                 Output::given(to, name.as_deref().unwrap_or("standard output"))
             }
@@ -135,8 +135,8 @@ impl Sealer {
         let delta = self.tree.delta()?.with_root(self.tree.attr(Ino::ROOT)?);
         let manifest = match manifest {
             Some((output, layers)) => {
-                let beneath = beneath(&delta, self.tree.layers())?;
-                Some((output, ManifestInfo { layers, beneath }))
+                let lower = lower_records(&delta, self.tree.layers())?;
+                Some((output, ManifestInfo { layers, lower }))
             }
             None => None,
         };

@@ -12,7 +12,7 @@ mod tools;
 
 use serde::Serialize;
 
-use crate::sandbox::{Lack, SandboxError};
+use crate::sandbox::{MissingRequirement, SandboxError};
 
 /// How something stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -64,14 +64,14 @@ impl Finding {
     ) -> Self {
         match tried {
             Ok(says) => Finding::new(name, purpose, State::Works, says),
-            Err(SandboxError::Lack(lack)) => {
+            Err(SandboxError::MissingRequirement(lack)) => {
                 Finding::new(name, purpose, otherwise, String::new()).lacking(lack)
             }
             Err(error) => Finding::new(name, purpose, otherwise, error.to_string()),
         }
     }
 
-    fn lacking(self, lack: Lack) -> Self {
+    fn lacking(self, lack: MissingRequirement) -> Self {
         let advice = lack.in_container.map(|how| format!("in a container: start it with {how}"));
         Finding { says: lack.problem, command: Some(lack.remedy), advice, ..self }
     }

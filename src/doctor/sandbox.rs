@@ -3,7 +3,7 @@
 use nix::unistd::Uid;
 
 use super::{Finding, State};
-use crate::root::{Composed, RootOptions, default_upper_limit};
+use crate::root::{RootOptions, UnstartedRoot, default_upper_limit};
 use crate::sandbox::{Network, Privilege, SandboxError, probe, users_may_share};
 
 /// What all that runs something in a root is for.
@@ -145,7 +145,7 @@ fn sandbox(worth_trying: bool) -> Finding {
         report: |_| {},
     };
     let tried = Privilege::detect().map_err(crate::root::RootError::from).and_then(|privilege| {
-        Composed::new(options)?.start(privilege)?.finish()?;
+        UnstartedRoot::new(options)?.start(privilege)?.finish()?;
         Ok(())
     });
     match tried {

@@ -8,7 +8,7 @@ use super::{Finding, State};
 use crate::boot::BootError;
 use crate::boot::qemu::{self, Accelerator};
 use crate::lend::Host;
-use crate::sandbox::{Lack, find_program};
+use crate::sandbox::{MissingRequirement, find_program};
 use crate::seal::squashfs;
 
 const BASES: &str = "bases (build, base)";
@@ -38,7 +38,7 @@ fn mmdebstrap() -> Finding {
     let name = "mmdebstrap";
     let without = "other root file systems can be taken in (from:)";
     if find_program(name).is_none() {
-        let lack = Lack::program(name, name);
+        let lack = MissingRequirement::program(name, name);
         return Finding::new(name, BASES, State::Lacks, String::new())
             .lacking(lack)
             .without(without);
@@ -59,7 +59,7 @@ fn mksquashfs() -> Finding {
     }
     let version = version(name, "-version").unwrap_or_default();
     let version = version.split(" (").next().unwrap_or_default();
-    match squashfs::try_out() {
+    match squashfs::write_empty_image() {
         Ok(()) => {
             let says = format!("{version}, and it wrote an image");
             Finding::new(name, purpose, State::Works, says)
@@ -106,7 +106,8 @@ impl Ansible {
         let name = "ansible";
         let lacks = |says| Finding::new(name, ROLES, State::Lacks, says);
         let Some((playbook, chroot)) = self.0 else {
-            return lacks(String::new()).lacking(Lack::program("ansible-playbook", name));
+            return lacks(String::new())
+                .lacking(MissingRequirement::program("ansible-playbook", name));
         };
         let says = |child: io::Result<Child>| {
             let output = child?.wait_with_output()?;
@@ -141,7 +142,7 @@ fn machine() -> Finding {
             let says = "a machine with a network card that boots was made".to_owned();
             Finding::new(name, "boot", State::Works, says)
         }
-        Err(BootError::Lack(lack)) => {
+        Err(BootError::MissingRequirement(lack)) => {
             Finding::new(name, "boot", State::Lacks, String::new()).lacking(lack)
         }
         Err(error) => {
@@ -182,7 +183,7 @@ fn kvm() -> Finding {
             let says = "a machine was made; whether it runs, boot will see".to_owned();
             Finding::new(name, "boot", State::Works, says)
         }
-        Err(BootError::Lack(_)) => {
+        Err(BootError::MissingRequirement(_)) => {
             let says = "/dev/kvm opens; not tried without QEMU".to_owned();
             Finding::new(name, "boot", State::Untried, says)
         }

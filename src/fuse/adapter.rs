@@ -1,11 +1,11 @@
-//! From FUSE requests to calls of the tree, and back.
+//! Translates FUSE requests to calls of the tree, and results to replies.
 //!
-//! What is not asked costs nothing: names, attributes, listings and missing names are told to the
-//! kernel for a year; `open`, `opendir`, `flush`, `fsync` and `create` are answered with `ENOSYS`
-//! once, whereupon the kernel does without (`create` becomes `mknod`, which needs no release).
+//! To save requests, names, attributes, listings and negative lookups are valid in the kernel for a
+//! year, and `open`, `opendir`, `flush`, `fsync` and `create` are answered with `ENOSYS` once,
+//! after which the kernel does not send them (`create` becomes `mknod`, which needs no release).
 //!
-//! Protocol: `include/uapi/linux/fuse.h`. One implementation of one trait, with a method for each
-//! request: that is why it is long.
+//! Protocol: `include/uapi/linux/fuse.h`. This file is long because it implements one trait with a
+//! method for each request.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -26,30 +26,30 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 
-use super::allocator::{HighWater, give_back};
+use super::allocator::{HighWater, trim_heaps};
 use super::errno::errno_of;
 use super::faults::Faults;
-use super::idle::Watch;
+use super::idle::DevicePoller;
 use super::owners::OVERFLOW_ID;
 use super::setcap;
-use super::view::{OwnedView, file_type, sent_time};
-use super::workers::Workers;
+use super::view::{OwnedView, file_type, time_from_kernel};
+use super::workers::WorkerPool;
 use super::{BELL, BellAction};
 
-/// How long the kernel may keep what it was told: for good.
+/// How long the kernel may cache replies: in effect, forever.
 const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Inode numbers are never used again, so one generation does.
+/// Inode numbers are never reused, so one generation suffices.
 const GENERATION: Generation = Generation(0);
-/// The largest write that is taken at once, in bytes: the most the kernel sends by default.
-const MAX_WRITE: u32 = 1 << 20;
-/// Reads of this many bytes and more are decoded by the workers, so that the kernel's read-ahead
-/// has several blocks decoded at a time. For less, waking a worker costs more than it saves.
-const BULK: u32 = 64 << 10;
+/// The largest write request, in bytes: the most that the kernel sends by default.
+const MAX_WRITE_BYTES: u32 = 1 << 20;
+/// Reads of at least this many bytes are decoded by the workers, so that the kernel's readahead
+/// decodes several blocks at a time. For smaller ones, waking a worker costs more than it saves.
+const WORKER_READ_BYTES: u32 = 64 << 10;
 pub(super) struct Adapter {
     tree: Arc<Tree>,
     view: OwnedView,
-    workers: Workers,
-    watch: Watch,
+    workers: WorkerPool,
+    poller: DevicePoller,
     faults: Arc<Faults>,
     held: HighWater,
     bell: Arc<OnceLock<BellAction>>,
@@ -59,7 +59,7 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Answers a request with `$ok` of the value, or with the error's errno.
+/// Answers a request with `$ok` for the value, or with the error's errno.
 macro_rules! answer {
     ($self:ident, $reply:ident, $result:expr, $value:pat => $ok:expr) => {
         match $result {
@@ -73,16 +73,16 @@ impl Adapter {
     pub(super) fn new(
         tree: Arc<Tree>,
         view: OwnedView,
-        workers: Workers,
-        watch: Watch,
+        workers: WorkerPool,
+        poller: DevicePoller,
         faults: Arc<Faults>,
         bell: Arc<OnceLock<BellAction>>,
     ) -> Self {
-        Adapter { tree, view, workers, watch, faults, held: HighWater::default(), bell }
+        Adapter { tree, view, workers, poller, faults, held: HighWater::default(), bell }
     }
 
-    /// Runs the bell's action, and then answers with `ENOENT`. The answer is not
-    /// remembered: the next look-up rings again.
+    /// Runs the bell's action, then answers with `ENOENT`. The kernel does not cache this answer:
+    /// the next lookup rings again.
     fn ring(&self, reply: ReplyEntry) {
         let bell = self.bell.clone();
         std::thread::spawn(move || {
@@ -109,21 +109,22 @@ impl Adapter {
     }
 
     fn make(&self, parent: INodeNo, name: &OsStr, node: &NewNode<'_>, reply: ReplyEntry) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.make(Ino(parent.0), name.as_bytes(), node),
             entry => self.reply_entry(reply, &entry));
     }
 
-    /// To be called after what may have taken memory or freed it: what was freed becomes the
-    /// system's again.
-    fn account(&self) {
+    /// Returns freed memory to the system. Call this after requests that may allocate or free
+    /// memory.
+    fn trim_after_shrinking(&self) {
         if self.held.has_fallen(self.tree.usage().used) {
-            self.workers.run(give_back);
+            self.workers.run(trim_heaps);
         }
     }
 
-    /// The owner that a device gets. The devices in the sandbox's `/dev` are the host's, and without
-    /// root their owner is shown as the overflow id: a copy of one is root's, as with root.
+    /// Returns the owner to set on a device. The devices in the sandbox's `/dev` are the host's,
+    /// and without root their owner is shown as the overflow id: a copy gets root as owner, as with
+    /// root.
     fn owner_of_copied_device(
         &self,
         ino: Ino,
@@ -138,12 +139,12 @@ impl Adapter {
         (owner(uid), owner(gid))
     }
 
-    /// Takes the setgid bit off a file whose group an unprivileged caller is not in, as setting a
-    /// mode or an access list does. The kernel says so in a part of the request that the library
-    /// does not pass on; of the caller's groups it says the first alone.
+    /// Clears the set-group-id bit of a file whose group an unprivileged caller is not in, as
+    /// setting a mode or an ACL does. The kernel's flag for it is in a part of the request that
+    /// fuser does not pass on; of the caller's groups, the request has only the first.
     fn clear_setgid(&self, req: &Request, ino: Ino) {
         let Ok(attr) = self.tree.attr(ino) else { return };
-        let (_, group) = self.view.true_owner(req.uid(), req.gid());
+        let (_, group) = self.view.real_owner(req.uid(), req.gid());
         if attr.mode & 0o2000 != 0 && req.uid() != 0 && group != attr.gid {
             let set = SetAttr { mode: Some(attr.mode & !0o2000), ..SetAttr::default() };
             let _ = self.tree.set_attr(ino, &set);
@@ -162,7 +163,7 @@ impl Adapter {
     }
 }
 
-/// Reads into a buffer that the thread keeps, and answers.
+/// Reads into the thread's buffer, and replies.
 fn read(tree: &Tree, faults: &Faults, ino: Ino, offset: u64, size: u32, reply: ReplyData) {
     BUFFER.with_borrow_mut(|buffer| {
         let size = size as usize;
@@ -181,27 +182,27 @@ fn read(tree: &Tree, faults: &Faults, ino: Ino, offset: u64, size: u32, reply: R
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Not FUSE_ASYNC_DIO: with it nothing takes from the kernel's cache what somebody read
-        // there while an asynchronous direct write was on its way.
+        // Not FUSE_ASYNC_DIO: with it the kernel does not invalidate cached data that was read
+        // during an asynchronous direct write.
         let wanted = InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
-            // Only the tree knows whether a directory has a list that is obeyed instead.
+            // Only the tree knows whether a directory has a default ACL, which replaces the umask.
             | InitFlags::FUSE_DONT_MASK
-            // Otherwise each write asks for the file's capabilities, where there are extended
-            // attributes, and each change of owner for its attributes.
+            // Without it, if there are extended attributes, each write requests the file's
+            // capabilities, and each change of owner its attributes.
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
-            // Without it the kernel refuses access lists in a user namespace itself. Where none are
-            // shown they can be set all the same, and their loss is reported.
+            // Without it the kernel refuses ACLs in a user namespace. Where ACLs are not shown they
+            // can still be set, and their loss is reported.
             | InitFlags::FUSE_POSIX_ACL;
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
-                tracing::debug!(?flag, "the kernel's FUSE does not offer this");
+                tracing::debug!(?flag, "not supported by the kernel's FUSE");
             }
         }
-        if let Err(largest) = config.set_max_write(MAX_WRITE) {
+        if let Err(largest) = config.set_max_write(MAX_WRITE_BYTES) {
             let _ = config.set_max_write(largest);
         }
         Ok(())
@@ -211,11 +212,11 @@ impl Filesystem for Adapter {
         if parent.0 == Ino::ROOT.0 && name == BELL {
             return self.ring(reply);
         }
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         match self.tree.lookup(Ino(parent.0), name.as_bytes()) {
             Ok(entry) => self.reply_entry(reply, &entry),
             Err(FsError::NotFound) => {
-                // Inode number 0: there is no such name, and the kernel may remember that.
+                // Inode number 0 is a negative entry, which the kernel may cache.
                 let nothing = Attr::new(FileType::Regular, 0, Time::default());
                 reply.entry(&TTL, &self.view.attr(Ino(0), &nothing), GENERATION);
             }
@@ -225,11 +226,11 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _req: &Request, ino: INodeNo, count: u64) {
         self.tree.forget(Ino(ino.0), count);
-        self.account();
+        self.trim_after_shrinking();
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.attr(Ino(ino.0)),
             attr => self.reply_attr(reply, Ino(ino.0), &attr));
     }
@@ -252,42 +253,42 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         let times = atime.is_some() || mtime.is_some();
         let nothing = mode.is_none() && uid.is_none() && gid.is_none() && size.is_none() && !times;
-        // A request that changes nothing says that content is about to be changed by somebody
-        // without privileges. One that truncates says so in a flag that the library does not pass
-        // on: there it goes by who asks.
+        // A request without changes announces that an unprivileged process will change the content.
+        // One that truncates has a flag for it that fuser does not pass on, so the caller's
+        // privileges decide.
         let truncated = size.is_some() && (self.view.view.unprivileged || req.uid() != 0);
-        // Nor does it say whether the kernel means setgid where the group may not execute.
+        // Nor is there a flag for clearing setgid where the group may not execute.
         let by_user = (size.is_some() || nothing) && req.uid() != 0;
         let (uid, gid) = self.owner_of_copied_device(Ino(ino.0), uid, gid);
-        let true_uid = uid.map(|uid| self.view.true_user(uid));
-        let true_gid = gid.map(|gid| self.view.true_group(gid));
-        let (Some(true_uid), Some(true_gid)) = (transposed(true_uid), transposed(true_gid)) else {
-            // Several owners are shown as this id, because the aliases ran out.
+        let real_uid = uid.map(|uid| self.view.real_user(uid));
+        let real_gid = gid.map(|gid| self.view.real_group(gid));
+        let (Some(real_uid), Some(real_gid)) = (transposed(real_uid), transposed(real_gid)) else {
+            // Several owners are shown as this id, because there are no more aliases.
             return reply.error(Errno::EOVERFLOW);
         };
         let set = SetAttr {
             drop_setid: nothing || truncated || uid.is_some() || gid.is_some(),
-            changed_by_group: by_user.then(|| self.view.true_owner(0, req.gid()).1),
+            changed_by_group: by_user.then(|| self.view.real_owner(0, req.gid()).1),
             mode: mode.map(|mode| (mode & 0o7777) as u16),
-            uid: true_uid,
-            gid: true_gid,
+            uid: real_uid,
+            gid: real_gid,
             size,
-            atime: atime.map(sent_time),
-            mtime: mtime.map(sent_time),
+            atime: atime.map(time_from_kernel),
+            mtime: mtime.map(time_from_kernel),
             is_touch: mtime == Some(TimeOrNow::Now),
         };
         answer!(self, reply, self.tree.set_attr(Ino(ino.0), &set),
             attr => self.reply_attr(reply, Ino(ino.0), &attr));
         if size.is_some() {
-            self.account();
+            self.trim_after_shrinking();
         }
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.read_link(Ino(ino.0)), target => reply.data(&target));
     }
 
@@ -302,7 +303,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let Some(kind) = FileType::from_mode(mode) else { return reply.error(Errno::EINVAL) };
-        let (uid, gid) = self.view.true_owner(req.uid(), req.gid());
+        let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
         let rdev = Device::from_u32(rdev);
         let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
         let node = NewNode { rdev, umask, ..NewNode::plain(kind, mode, uid, gid) };
@@ -318,7 +319,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let (uid, gid) = self.view.true_owner(req.uid(), req.gid());
+        let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
         let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
         let node = NewNode { umask, ..NewNode::directory(mode, uid, gid) };
         self.make(parent, name, &node, reply);
@@ -333,17 +334,17 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let target = target.as_os_str().as_bytes();
-        let (uid, gid) = self.view.true_owner(req.uid(), req.gid());
+        let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
         self.make(parent, name, &NewNode::symlink(target, uid, gid), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.unlink(Ino(parent.0), name.as_bytes()), () => reply.ok());
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.rmdir(Ino(parent.0), name.as_bytes()), () => reply.ok());
     }
 
@@ -357,7 +358,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         let mode = if flags.is_empty() {
             RenameMode::Replace
         } else if flags == RenameFlags::RENAME_NOREPLACE {
@@ -365,7 +366,7 @@ impl Filesystem for Adapter {
         } else if flags == RenameFlags::RENAME_EXCHANGE {
             RenameMode::Exchange
         } else {
-            // RENAME_WHITEOUT would make a whiteout visible; kernel overlayfs refuses it too.
+            // RENAME_WHITEOUT would make a visible whiteout; kernel overlayfs refuses it too.
             return reply.error(Errno::EINVAL);
         };
         let renamed = self.tree.rename(
@@ -379,7 +380,7 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.link(Ino(ino.0), Ino(parent.0), name.as_bytes()),
             entry => self.reply_entry(reply, &entry));
     }
@@ -449,10 +450,10 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let request = self.watch.request();
+        let request = self.poller.request();
         let ino = Ino(ino.0);
         let ahead = self.tree.ahead(ino, offset, size as usize);
-        if size < BULK || self.tree.is_cached(ino, offset, size as usize) {
+        if size < WORKER_READ_BYTES || self.tree.is_cached(ino, offset, size as usize) {
             self.decode_ahead(ahead);
             return self.read_now(ino, offset, size, reply);
         }
@@ -474,21 +475,21 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         let ino = Ino(ino.0);
         if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            let (_, group) = self.view.true_owner(req.uid(), req.gid());
+            let (_, group) = self.view.real_owner(req.uid(), req.gid());
             let _ = self.tree.drop_setid(ino, group);
         }
-        // The kernel takes the end of the file from its cache. Of a lent file that became the
-        // image's own with this request, the end is elsewhere.
+        // The kernel computes the end of the file from its cache. If this request makes a lent file
+        // the image's own, its end is elsewhere.
         let written = match flags.0 & libc::O_APPEND {
             0 => self.tree.write(ino, offset, data),
             _ => self.tree.append(ino, data),
         };
         answer!(self, reply, written,
             written => reply.written(written as u32));
-        self.account();
+        self.trim_after_shrinking();
     }
 
     fn fallocate(
@@ -501,17 +502,17 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         let Some(end) = offset.checked_add(length) else { return reply.error(Errno::EFBIG) };
         let ino = Ino(ino.0);
         let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
         let usage = self.tree.usage();
         let result = match mode & !libc::FALLOC_FL_KEEP_SIZE {
-            // Memory is taken on writing. What could never be had is refused now.
+            // Memory is allocated by writes. Refuse only lengths that could never be allocated.
             0 if length > usage.limit.saturating_sub(usage.used) => {
                 Err(FsError::NoSpace { limit: usage.limit })
             }
-            // The file has changed all the same: so say its times.
+            // This still updates the file's times.
             0 if keep_size => self.tree.extend(ino, 0),
             0 => self.tree.extend(ino, end),
             libc::FALLOC_FL_PUNCH_HOLE if keep_size => self.tree.zero(ino, offset..end, false),
@@ -519,7 +520,7 @@ impl Filesystem for Adapter {
             _ => Err(FsError::NotSupported),
         };
         answer!(self, reply, result, () => reply.ok());
-        self.account();
+        self.trim_after_shrinking();
     }
 
     fn lseek(
@@ -531,7 +532,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
         let result =
             self.tree.next_data(Ino(ino.0), offset).and_then(|data| match (whence, data) {
@@ -557,13 +558,13 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _request = self.watch.request();
-        // The reply has 32 bits; a caller that wants more comes again.
+        let _request = self.poller.request();
+        // The reply has 32 bits; the caller repeats the request for more.
         let len = len.min(1 << 30);
         let copied =
             self.tree.copy_range(Ino(ino_in.0), offset_in, Ino(ino_out.0), offset_out, len);
         answer!(self, reply, copied, copied => reply.written(copied as u32));
-        self.account();
+        self.trim_after_shrinking();
     }
 
     fn readdir(
@@ -574,7 +575,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         let listed = self.tree.read_dir(Ino(ino.0), offset, |item| {
             let kind = file_type(item.kind);
             !reply.add(INodeNo(item.ino.0), item.next, kind, OsStr::from_bytes(item.name))
@@ -590,7 +591,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         let listed = self.tree.read_dir_plus(Ino(ino.0), offset, |item, entry| {
             let attr = self.view.attr(entry.ino, &entry.attr);
             let name = OsStr::from_bytes(item.name);
@@ -611,8 +612,8 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let _request = self.watch.request();
-        // Shells and interpreters ask of each script whether it is a terminal.
+        let _request = self.poller.request();
+        // Shells and interpreters ask for each script whether it is a terminal.
         reply.error(Errno::ENOTTY);
     }
 
@@ -626,16 +627,16 @@ impl Filesystem for Adapter {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        // Files are always ready: the kernel says so itself from now on.
+        // Files are always ready: after this the kernel does not ask.
         reply.error(Errno::ENOSYS);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         const BLOCK: u64 = 4096;
         let usage = self.tree.usage();
         let (blocks, free) = (usage.limit / BLOCK, usage.limit.saturating_sub(usage.used) / BLOCK);
-        // Inodes cost memory like everything else: as many are free as there is room for.
+        // Inodes use memory like file data: report as many as fit into the free memory.
         let free_inodes = free * 8;
         let inodes = free_inodes + usage.inodes;
         reply.statfs(blocks, free, free, inodes, free_inodes, BLOCK as u32, 255, BLOCK as u32);
@@ -651,7 +652,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         let flags = match flags {
             libc::XATTR_CREATE => XattrFlags::Create,
             libc::XATTR_REPLACE => XattrFlags::Replace,
@@ -664,7 +665,7 @@ impl Filesystem for Adapter {
         {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        let Some(value) = self.view.true_value(name, value) else {
+        let Some(value) = self.view.real_value(name, value) else {
             return reply.error(Errno::EINVAL);
         };
         let result = self.tree.set_xattr(ino, name, &value, flags);
@@ -678,7 +679,7 @@ impl Filesystem for Adapter {
         if self.tree.xattr_support() == XattrSupport::None {
             return reply.error(Errno::ENOSYS);
         }
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.xattr(Ino(ino.0), name.as_bytes()),
             value => reply_sized(reply, size, &self.view.shown_value(name.as_bytes(), value)));
     }
@@ -687,7 +688,7 @@ impl Filesystem for Adapter {
         if self.tree.xattr_support() == XattrSupport::None {
             return reply.error(Errno::ENOSYS);
         }
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.xattrs(Ino(ino.0)), xattrs => {
             let mut names = Vec::new();
             for (name, _) in xattrs {
@@ -699,13 +700,13 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _request = self.watch.request();
+        let _request = self.poller.request();
         answer!(self, reply, self.tree.remove_xattr(Ino(ino.0), name.as_bytes()),
             () => reply.ok());
     }
 }
 
-/// An optional id that may be ambiguous: `None` when it is.
+/// Transposes an optional id that may be ambiguous; `None` if it is.
 fn transposed(id: Option<Option<u32>>) -> Option<Option<u32>> {
     match id {
         Some(None) => None,
@@ -714,7 +715,7 @@ fn transposed(id: Option<Option<u32>>) -> Option<Option<u32>> {
     }
 }
 
-/// Answers a request for a value or, when `size` is 0, for its length.
+/// Replies with a value or, if `size` is 0, with its length.
 fn reply_sized(reply: ReplyXattr, size: u32, value: &[u8]) {
     if size == 0 {
         reply.size(value.len() as u32);

@@ -1,18 +1,18 @@
-//! The C library's allocator, told to hold on to no more than is needed.
+//! Settings of the C library's allocator that keep memory usage low.
 //!
-//! The upper lives in memory, so what is deleted in it should be the system's again. glibc keeps
-//! freed memory for the next one who asks, unless it lies at the end of a heap.
+//! The upper is in memory, so memory of deleted files should return to the system. glibc keeps
+//! freed memory for later allocations, unless it is at the end of a heap.
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How much less the upper must hold than it did before it is worth looking through the heaps, in
-/// bytes: an eighth of what it held, but within these bounds.
-const WORTH: RangeInclusive<u64> = 8 << 20..=32 << 20;
+/// Limits, in bytes, of the decrease in the upper's size that makes trimming the heaps worthwhile:
+/// an eighth of its former size, within these limits.
+const MIN_DECREASE: RangeInclusive<u64> = 8 << 20..=32 << 20;
 
-/// Has large buffers come from the kernel as zero pages and go back to it, whatever was freed
-/// before. glibc would raise its threshold once a large one is freed, and then take the next from
-/// its heap: fuser's buffers of 16 MiB would be zeroed by hand and stay resident.
+/// Makes large buffers come from the kernel as zero pages and return to it. By default glibc raises
+/// its threshold when a large buffer is freed, and takes the next one from its heap: fuser's
+/// buffers of 16 MiB would be zeroed by hand and stay resident.
 pub fn settle_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt changes a number in the allocator, under its own lock.
@@ -21,25 +21,25 @@ pub fn settle_allocator() {
     }
 }
 
-/// Gives the free pages of all heaps back to the system. Who allocates meanwhile may wait for it.
-pub(super) fn give_back() {
+/// Returns the free pages of all heaps to the system. Concurrent allocations may wait for it.
+pub(super) fn trim_heaps() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim touches free memory only, under the allocator's own locks.
+    // SAFETY: malloc_trim accesses only free memory, under the allocator's own locks.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Tells when giving back is worth it.
+/// Detects when trimming is worthwhile.
 #[derive(Debug, Default)]
 pub(super) struct HighWater(AtomicU64);
 
 impl HighWater {
-    /// The upper holds `used` bytes now. Whether that is so much less than it was that the
-    /// difference should be given back; said once for each difference.
+    /// Returns whether the upper's current size of `used` bytes is so much below its maximum that
+    /// the difference should be returned. Returns true once for each such decrease.
     pub(super) fn has_fallen(&self, used: u64) -> bool {
         let most = self.0.fetch_max(used, Ordering::Relaxed);
-        let worth = (most / 8).clamp(*WORTH.start(), *WORTH.end());
+        let worth = (most / 8).clamp(*MIN_DECREASE.start(), *MIN_DECREASE.end());
         used.saturating_add(worth) <= most
             && self.0.compare_exchange(most, used, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -50,19 +50,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_given_back_when_much_was_freed_and_once() {
-        const LEAST: u64 = *WORTH.start();
-        const MOST: u64 = *WORTH.end();
+    fn large_decrease_is_reported_once() {
+        const MIN: u64 = *MIN_DECREASE.start();
+        const MAX: u64 = *MIN_DECREASE.end();
         let water = HighWater::default();
-        assert!(!water.has_fallen(10 * MOST));
-        assert!(!water.has_fallen(9 * MOST + 1));
-        assert!(water.has_fallen(9 * MOST));
-        assert!(!water.has_fallen(9 * MOST));
-        assert!(!water.has_fallen(20 * MOST));
-        assert!(water.has_fallen(2 * LEAST));
-        assert!(!water.has_fallen(LEAST + 1));
-        assert!(water.has_fallen(LEAST));
-        assert!(!water.has_fallen(1), "too little to look for");
+        assert!(!water.has_fallen(10 * MAX));
+        assert!(!water.has_fallen(9 * MAX + 1));
+        assert!(water.has_fallen(9 * MAX));
+        assert!(!water.has_fallen(9 * MAX));
+        assert!(!water.has_fallen(20 * MAX));
+        assert!(water.has_fallen(2 * MIN));
+        assert!(!water.has_fallen(MIN + 1));
+        assert!(water.has_fallen(MIN));
+        assert!(!water.has_fallen(1), "too small a decrease");
         assert!(water.has_fallen(0));
         assert!(!water.has_fallen(0));
     }

@@ -1,9 +1,9 @@
-//! The errno for each error of a tree.
+//! The errno of each error of a tree.
 
 use fs_model::FsError;
 use fuser::Errno;
 
-/// The errno that a program sees for `error`.
+/// Returns the errno that a program sees for `error`.
 pub fn errno_of(error: &FsError) -> Errno {
     match error {
         FsError::NotFound => Errno::ENOENT,

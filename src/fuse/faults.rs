@@ -1,11 +1,11 @@
-//! What went wrong while a mount was served, for whoever asks afterwards.
+//! Errors that occurred while a mount was served, to report later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_model::{FsError, LayerError};
 use parking_lot::Mutex;
 
-/// What went wrong behind the mount, where a program in it saw a mere errno.
+/// The errors behind a mount, where programs saw only an errno.
 #[derive(Debug, Default)]
 pub struct Faults {
     layer: Mutex<Option<LayerError>>,
@@ -13,17 +13,17 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// The first layer error that was answered with `EIO`.
+    /// Returns the first layer error that was answered with `EIO`.
     pub fn layer(&self) -> Option<LayerError> {
         self.layer.lock().clone()
     }
 
-    /// Whether anything was refused because the upper was full.
+    /// Returns whether a request failed because the upper was full.
     pub fn full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Takes note of an error that a request was answered with.
+    /// Records an error that a request was answered with.
     pub(super) fn note(&self, error: &FsError) {
         match error {
             FsError::Layer(error) => {

@@ -1,14 +1,13 @@
 //! How the thread that reads the FUSE device waits for the next request.
 //!
-//! Waking a sleeping thread is most of what a FUSE request costs: 60 µs of 75 on an idle machine.
-//! So after an answer the device is watched for a while before the thread goes to sleep on it. How
-//! long is judged by how far apart the requests have been lately: somebody who walks over a tree
-//! comes again at once, and is waited for; where requests are far apart, because
-//! whoever asks has other things to do, watching would only take the processor from them. An idle
-//! mount costs nothing.
+//! Most of the cost of a FUSE request is waking a sleeping thread: 60 µs of 75 on an idle machine.
+//! So after a reply the thread polls the device for a while before it sleeps. The duration depends
+//! on the time between recent requests: a program that walks a tree sends the next one at once, and
+//! is waited for. If requests are far apart, because the programs do other work, polling would only
+//! take processor time from them. An idle mount costs nothing.
 //!
-//! On a machine with a single processor nothing is watched: it would only keep the others from
-//! running.
+//! On a machine with a single processor the thread does not poll: that would keep other processes
+//! from running.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,46 +16,46 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// The longest that the device is watched after an answer: what it costs in vain at most. Measured
-/// on the main job, on listing an image and on making files: more hardly helps the last two, and
-/// costs the first.
-const MOST_PATIENCE: Duration = Duration::from_micros(100);
+/// Maximum time to poll after a reply; bounds the processor time wasted when no request follows.
+/// Measured on builds, on listing an image and on creating files: more hardly helps the last two,
+/// and slows the first.
+const MAX_POLL_TIME: Duration = Duration::from_micros(100);
 
-/// Requests that are further apart than this on average are not waited for.
-const QUICK: Duration = Duration::from_micros(120);
+/// Mean time between requests above which the thread does not poll.
+const MAX_MEAN_GAP: Duration = Duration::from_micros(120);
 
-/// A pause counts as this long at most: one alone says little.
-const LONGEST_GAP: Duration = Duration::from_micros(300);
+/// Longer pauses are counted as this long, so that a single one has little effect.
+const MAX_GAP: Duration = Duration::from_micros(300);
 
-/// How far apart requests are: the mean time from an answer to the next request, in nanoseconds,
-/// of which the latest gap makes a quarter.
+/// The mean time from a reply to the next request, in nanoseconds. The latest gap has a weight of
+/// one quarter.
 #[derive(Debug)]
 struct Pace(AtomicU64);
 
 impl Pace {
     fn new() -> Pace {
-        Pace(AtomicU64::new(LONGEST_GAP.as_nanos() as u64))
+        Pace(AtomicU64::new(MAX_GAP.as_nanos() as u64))
     }
 
-    /// A request came this long after the last answer.
+    /// Records the time between the last reply and a request.
     fn note(&self, gap: Duration) {
-        let gap = gap.min(LONGEST_GAP).as_nanos() as u64;
+        let gap = gap.min(MAX_GAP).as_nanos() as u64;
         let mean = self.0.load(Ordering::Relaxed);
         self.0.store((mean * 3 + gap) / 4, Ordering::Relaxed);
     }
 
-    /// How long the next request is worth waiting for.
-    fn patience(&self) -> Option<Duration> {
+    /// Returns how long to poll for the next request, if at all.
+    fn poll_time(&self) -> Option<Duration> {
         let mean = Duration::from_nanos(self.0.load(Ordering::Relaxed));
-        (mean < QUICK).then(|| (mean * 2 + Duration::from_micros(20)).min(MOST_PATIENCE))
+        (mean < MAX_MEAN_GAP).then(|| (mean * 2 + Duration::from_micros(20)).min(MAX_POLL_TIME))
     }
 }
 
-/// Watches the device of a session whose requests one thread reads. More threads would do no harm
-/// but to its judgement.
+/// Polls the device of a session whose requests one thread reads. With more threads the measured
+/// gaps would be wrong, but nothing else.
 #[derive(Debug)]
-pub(super) struct Watch {
-    /// The same open device that the session reads; `None` where it is not watched.
+pub(super) struct DevicePoller {
+    /// The session's device; `None` if it is not polled.
     device: Option<OwnedFd>,
     pace: Pace,
     begun: Instant,
@@ -64,10 +63,10 @@ pub(super) struct Watch {
     answered: AtomicU64,
 }
 
-impl Watch {
-    pub(super) fn new(device: &OwnedFd) -> io::Result<Watch> {
+impl DevicePoller {
+    pub(super) fn new(device: &OwnedFd) -> io::Result<DevicePoller> {
         let parallel = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
-        Ok(Watch {
+        Ok(DevicePoller {
             device: parallel.then(|| device.try_clone()).transpose()?,
             pace: Pace::new(),
             begun: Instant::now(),
@@ -75,14 +74,14 @@ impl Watch {
         })
     }
 
-    /// A request came in. Keep what this gives until it is answered.
-    pub(super) fn request(&self) -> Request<'_> {
+    /// Records a request. Keep the returned guard until the request is answered.
+    pub(super) fn request(&self) -> ServedRequest<'_> {
         let answered = Duration::from_nanos(self.answered.load(Ordering::Relaxed));
         self.pace.note(self.begun.elapsed().saturating_sub(answered));
-        Request { watch: self }
+        ServedRequest { poller: self }
     }
 
-    /// The thread has done its part for a request. Gives the time.
+    /// Records that the thread has finished a request, and returns the time.
     fn done(&self) -> Duration {
         let now = self.begun.elapsed();
         self.answered.store(now.as_nanos() as u64, Ordering::Relaxed);
@@ -91,33 +90,33 @@ impl Watch {
 
     fn answered(&self) {
         let now = self.done();
-        let (Some(device), Some(patience)) = (&self.device, self.pace.patience()) else { return };
-        // Whatever poll has to say, reading the device says it too.
+        let (Some(device), Some(poll_time)) = (&self.device, self.pace.poll_time()) else { return };
+        // Reading the device reports any error of poll too.
         while poll(&mut [PollFd::new(device.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)
             == Ok(0)
-            && self.begun.elapsed() - now < patience
+            && self.begun.elapsed() - now < poll_time
         {}
     }
 }
 
-/// A request that is being answered by the thread that read it. Dropping it, which must come after
-/// the answer, watches for the next one.
+/// A request that the thread that read it is answering. Dropping this, which must happen after the
+/// reply, polls for the next request.
 #[derive(Debug)]
-pub(super) struct Request<'a> {
-    watch: &'a Watch,
+pub(super) struct ServedRequest<'a> {
+    poller: &'a DevicePoller,
 }
 
-impl Request<'_> {
-    /// Others answer it, and need the processor for that: nothing is watched.
+impl ServedRequest<'_> {
+    /// Leaves the reply to other threads, which need the processor: the device is not polled.
     pub(super) fn hand_over(self) {
-        self.watch.done();
+        self.poller.done();
         std::mem::forget(self);
     }
 }
 
-impl Drop for Request<'_> {
+impl Drop for ServedRequest<'_> {
     fn drop(&mut self) {
-        self.watch.answered();
+        self.poller.answered();
     }
 }
 
@@ -126,21 +125,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_again_soon_is_waited_for_and_nobody_else() {
+    fn device_is_polled_while_requests_come_quickly() {
         let (quick, slow) = (Duration::from_micros(20), Duration::from_millis(5));
         let pace = Pace::new();
-        assert_eq!(pace.patience(), None);
+        assert_eq!(pace.poll_time(), None);
         let quick_ones = |count| (0..count).for_each(|_| pace.note(quick));
         quick_ones(10);
-        let settled = pace.patience().unwrap();
-        assert!(settled >= quick * 2 && settled < MOST_PATIENCE, "{settled:?}");
+        let settled = pace.poll_time().unwrap();
+        assert!(settled >= quick * 2 && settled < MAX_POLL_TIME, "{settled:?}");
         pace.note(slow);
-        assert!(pace.patience().is_some(), "a single pause says little");
+        assert!(pace.poll_time().is_some(), "a single pause has little effect");
         pace.note(slow);
-        assert_eq!(pace.patience(), None);
+        assert_eq!(pace.poll_time(), None);
         quick_ones(1000);
         pace.note(slow);
         pace.note(slow);
-        assert_eq!(pace.patience(), None, "however long it went well before");
+        assert_eq!(pace.poll_time(), None, "regardless of earlier requests");
     }
 }

@@ -1,19 +1,18 @@
-//! The FUSE side of a root: a session that answers the kernel's requests from a
-//! [`Tree`].
+//! The FUSE session of a root: answers the kernel's requests from a [`Tree`].
 //!
-//! - `adapter`: requests to calls, errors to errno, nothing else.
-//! - `view`: how attributes look through one mount.
-//! - `allocator`: memory that goes back to the system.
-//! - `faults`: what went wrong, for whoever asks afterwards.
+//! - `adapter`: translates requests to calls and errors to errno.
+//! - `view`: attributes as one mount shows them.
+//! - `allocator`: returns freed memory to the system.
+//! - `faults`: errors of a served mount, to report later.
 //! - `idle`: how the thread that reads the device waits for the next request.
-//! - `owners`: aliases for the owners that the mount's user namespace does not map.
-//! - `setcap`: which capabilities that the output cannot hold are refused.
-//! - `workers`: threads for the reads that have to decode first.
+//! - `owners`: aliases for owners that the mount's user namespace does not map.
+//! - `setcap`: when to refuse a capability that the output cannot hold.
+//! - `workers`: threads for reads that have to decode.
 //!
 //! Invariants:
-//! - Every request is answered, and none panics.
-//! - Nobody but the kernel and [`Live`](crate::live::Live) changes the tree, so the kernel may keep
-//!   what it was told for as long as it likes.
+//! - Every request is answered, and no request panics.
+//! - Only the kernel and [`Live`](crate::live::Live) change the tree, so the kernel may cache
+//!   replies for any time.
 
 mod adapter;
 mod allocator;
@@ -36,28 +35,28 @@ use fuser::{Config, Notifier, Session, SessionACL};
 pub use allocator::settle_allocator;
 pub use errno::errno_of;
 pub use faults::Faults;
-pub use owners::{ForeignOwners, OVERFLOW_ID, Owners};
+pub use owners::{ForeignOwners, OVERFLOW_ID, OwnerAliases};
 pub use view::View;
 
 use adapter::Adapter;
-use idle::Watch;
+use idle::DevicePoller;
 use view::OwnedView;
-use workers::Workers;
+use workers::WorkerPool;
 
-/// A name in the root directory that does not exist. Looking it up runs the action of
-/// [`Serving::on_bell`], and is answered when that has ended.
+/// A name in the root directory that does not exist. A lookup of it runs the action of
+/// [`Serving::on_bell`], and is answered when the action has ended.
 pub const BELL: &str = ".overcoat-bell";
 
-/// The action that a look-up of [`BELL`] runs.
+/// The action that a lookup of [`BELL`] runs.
 type BellAction = Box<dyn Fn() + Send + Sync>;
 
-/// A mount that is being served by threads of this process.
+/// A mount that threads of this process serve.
 pub struct Serving {
     thread: JoinHandle<io::Result<()>>,
     notifier: Notifier,
     faults: Arc<Faults>,
     bell: Arc<OnceLock<BellAction>>,
-    owners: Arc<Owners>,
+    owners: Arc<OwnerAliases>,
 }
 
 impl std::fmt::Debug for Serving {
@@ -66,20 +65,21 @@ impl std::fmt::Debug for Serving {
     }
 }
 
-/// Begins to serve `tree` on a FUSE device that is mounted already, and returns once the kernel
-/// has agreed.
+/// Starts to serve `tree` on a mounted FUSE device, and returns when the kernel has accepted the
+/// session.
 ///
 /// # Errors
-/// When the kernel and this program do not come to terms, or a thread cannot be started.
+/// Fails when the protocol cannot be negotiated with the kernel, or a thread cannot be started.
 pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving> {
-    let watch = Watch::new(&device)?;
+    let poller = DevicePoller::new(&device)?;
     let faults = Arc::new(Faults::default());
     let bell = Arc::new(OnceLock::new());
     let view = OwnedView::new(view);
     let owners = view.owners.clone();
-    let adapter = Adapter::new(tree, view, Workers::start()?, watch, faults.clone(), bell.clone());
+    let adapter =
+        Adapter::new(tree, view, WorkerPool::start()?, poller, faults.clone(), bell.clone());
     // One thread reads the device: it answers most requests in a few microseconds, which is less
-    // than waking a second one would take. What takes long goes to the workers.
+    // than waking a second thread takes. Slow requests go to the workers.
     let session = Session::from_fd(adapter, device, SessionACL::All, Config::default())?;
     let notifier = session.notifier();
     let thread =
@@ -88,29 +88,29 @@ pub fn serve(tree: Arc<Tree>, device: OwnedFd, view: View) -> io::Result<Serving
 }
 
 impl Serving {
-    /// Tells the kernel what it must forget.
+    /// Returns the notifier, which invalidates the kernel's caches.
     pub fn notifier(&self) -> &Notifier {
         &self.notifier
     }
 
-    /// Runs `action` whenever a process looks up [`BELL`], in a thread of its own: the action may
-    /// have the kernel forget what it knows, which can wait for other requests.
+    /// Runs `action` in its own thread whenever a process looks up [`BELL`]: the action may
+    /// invalidate the kernel's caches, which can wait for other requests.
     pub fn on_bell(&self, action: impl Fn() + Send + Sync + 'static) {
-        // There is one root for one mount, and it sets this once.
+        // A mount has one root, which sets this once.
         let _ = self.bell.set(Box::new(action));
     }
 
-    /// Which owners are shown as other ids.
-    pub fn owners(&self) -> &Arc<Owners> {
+    /// Returns the owners that are shown as aliases.
+    pub fn owners(&self) -> &Arc<OwnerAliases> {
         &self.owners
     }
 
-    /// What went wrong while serving.
+    /// Returns the errors of serving.
     pub fn faults(&self) -> &Arc<Faults> {
         &self.faults
     }
 
-    /// Waits until the mount is gone.
+    /// Waits until the mount has ended.
     pub fn wait(self) -> io::Result<()> {
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("a FUSE thread panicked")))
     }

@@ -1,15 +1,16 @@
-//! Aliases: ids of a mount's user namespace for the owners that the namespace does not map.
+//! Aliases: ids of a mount's user namespace for owners that the namespace does not map.
 //!
-//! The kernel shows such an owner as 65534, and a program that copies it back (`cp -a`, `sed -i`,
-//! `tar -xp`, dpkg with a configuration file) makes the object belong to 65534 for good. So each of
-//! these owners gets an id that the namespace maps and that the image does not use. The tree and
-//! the archives keep the true owner.
+//! The kernel shows such an owner as 65534, and a program that copies the owner (`cp -a`, `sed -i`,
+//! `tar -xp`, dpkg with a configuration file) changes it to 65534. So each of these owners gets an
+//! id that the namespace maps and that the image does not use. The tree and the archives keep the
+//! real owner.
 //!
 //! Invariants:
-//! - True ids and shown ids correspond one to one at any time, so an alias in a request always
-//!   means the owner that it was given to.
-//! - An id keeps its meaning: one that was shown for an owner of that id never becomes an alias.
-//! - When no alias is left, further owners are shown as 65534, and requests that name 65534 fail.
+//! - At any time real ids and shown ids correspond one to one, so an alias in a request always
+//!   means the owner that it was assigned to.
+//! - An id keeps its meaning: an id that was shown for its real owner never becomes an alias.
+//! - When there are no more aliases, further owners are shown as 65534, and requests with 65534
+//!   fail.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -20,28 +21,28 @@ use parking_lot::Mutex;
 
 /// The kernel's overflow id, which it shows for owners that a namespace does not map.
 pub const OVERFLOW_ID: u32 = 65534;
-/// A range that systemd reserves for no purpose, between the users of containers and the dynamic
-/// users (<https://systemd.io/UIDS-GIDS>).
+/// A range that systemd leaves unassigned, between the users of containers and the dynamic users
+/// (<https://systemd.io/UIDS-GIDS>).
 const UNASSIGNED: Range<u32> = 60_578..61_184;
 
 /// The aliases of one mount.
 #[derive(Debug)]
-pub struct Owners {
+pub struct OwnerAliases {
     max: u32,
     /// The ids that can become aliases.
     reserve: Range<u32>,
-    users: Mutex<Table>,
-    groups: Mutex<Table>,
-    /// The first alias was given, and the path is not recorded yet.
+    users: Mutex<AliasTable>,
+    groups: Mutex<AliasTable>,
+    /// The first alias was assigned, and the path is not recorded yet.
     is_new: AtomicBool,
     path: Mutex<Option<Vec<u8>>>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct AliasTable {
     shown: HashMap<u32, u32>,
-    truth: HashMap<u32, u32>,
-    /// Ids of the reserve that own objects themselves.
+    real: HashMap<u32, u32>,
+    /// Ids of the reserve that are real owners.
     used: HashSet<u32>,
     /// An owner was shown as [`OVERFLOW_ID`].
     overflowed: bool,
@@ -49,10 +50,10 @@ struct Table {
     highest: u32,
 }
 
-/// A summary of the owners that a mount showed as other ids.
+/// A summary of the owners that a mount showed as aliases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignOwners {
-    /// The first object that has such an owner, from the root without a leading slash.
+    /// The first file with such an owner, from the root without a leading slash.
     pub path: Option<Vec<u8>>,
     /// The first such user, and its alias.
     pub user: Option<(u32, u32)>,
@@ -62,20 +63,20 @@ pub struct ForeignOwners {
     pub max: u32,
     /// The largest such user and group.
     pub highest: (u32, u32),
-    /// There were more owners than aliases.
+    /// Whether there were more owners than aliases.
     pub overflowed: bool,
 }
 
-impl Owners {
-    /// For a mount in whose namespace the ids from 0 to `max` have names.
+impl OwnerAliases {
+    /// Creates the aliases of a mount whose namespace maps the ids from 0 to `max`.
     pub(super) fn new(max: u32) -> Self {
         let reserve = match max {
             _ if max >= UNASSIGNED.end => UNASSIGNED,
-            // `useradd` counts up from 1000, and system users are below.
+            // `useradd` assigns ids from 1000 upwards, and system users are below.
             2000.. => max - max / 8..max,
             _ => max / 2..max / 2 + max / 8,
         };
-        Owners {
+        OwnerAliases {
             max,
             reserve,
             users: Mutex::default(),
@@ -85,27 +86,27 @@ impl Owners {
         }
     }
 
-    /// The id that the mount shows for the true user `id`.
+    /// Returns the id that the mount shows for the real user `id`.
     pub(super) fn shown_user(&self, id: u32) -> u32 {
         self.shown(&self.users, id)
     }
 
-    /// The id that the mount shows for the true group `id`.
+    /// Returns the id that the mount shows for the real group `id`.
     pub(super) fn shown_group(&self, id: u32) -> u32 {
         self.shown(&self.groups, id)
     }
 
-    /// The true user that `id` means inside; `None` when it is ambiguous.
-    pub fn true_user(&self, id: u32) -> Option<u32> {
-        self.truth(&self.users, id)
+    /// Returns the real user that `id` means inside; `None` when it is ambiguous.
+    pub fn real_user(&self, id: u32) -> Option<u32> {
+        self.real(&self.users, id)
     }
 
-    /// The true group that `id` means inside; `None` when it is ambiguous.
-    pub fn true_group(&self, id: u32) -> Option<u32> {
-        self.truth(&self.groups, id)
+    /// Returns the real group that `id` means inside; `None` when it is ambiguous.
+    pub fn real_group(&self, id: u32) -> Option<u32> {
+        self.real(&self.groups, id)
     }
 
-    fn shown(&self, table: &Mutex<Table>, id: u32) -> u32 {
+    fn shown(&self, table: &Mutex<AliasTable>, id: u32) -> u32 {
         if id <= self.max && !self.reserve.contains(&id) {
             return id;
         }
@@ -113,19 +114,19 @@ impl Owners {
         if let Some(&shown) = table.shown.get(&id) {
             return shown;
         }
-        if id <= self.max && !table.truth.contains_key(&id) {
+        if id <= self.max && !table.real.contains_key(&id) {
             table.used.insert(id);
             return id;
         }
-        let free = |id: &u32| !table.truth.contains_key(id) && !table.used.contains(id);
-        // Programs may write an alias into files, so an owner has the same one in each run, unless
-        // that is in use.
+        let free = |id: &u32| !table.real.contains_key(id) && !table.used.contains(id);
+        // Programs may write an alias into files, so an owner gets the same one in each run, unless
+        // it is in use.
         let first = self.reserve.start + id % self.reserve.len().max(1) as u32;
         let alias = (first..self.reserve.end).chain(self.reserve.start..first).find(free);
         let shown = alias.unwrap_or(OVERFLOW_ID.min(self.max));
         match alias {
             Some(alias) => {
-                table.truth.insert(alias, id);
+                table.real.insert(alias, id);
                 table.shown.insert(id, alias);
             }
             None => table.overflowed = true,
@@ -138,14 +139,14 @@ impl Owners {
         shown
     }
 
-    fn truth(&self, table: &Mutex<Table>, id: u32) -> Option<u32> {
+    fn real(&self, table: &Mutex<AliasTable>, id: u32) -> Option<u32> {
         let overflow = id == OVERFLOW_ID.min(self.max);
         if !overflow && !self.reserve.contains(&id) {
             return Some(id);
         }
         let mut table = table.lock();
-        if let Some(&truth) = table.truth.get(&id) {
-            return Some(truth);
+        if let Some(&real) = table.real.get(&id) {
+            return Some(real);
         }
         if self.reserve.contains(&id) {
             table.used.insert(id);
@@ -153,8 +154,8 @@ impl Owners {
         (!overflow || !table.overflowed).then_some(id)
     }
 
-    /// Records the path of `ino` if the first alias was just shown for it, or for an object in it.
-    /// Must not be called while the tree is locked.
+    /// Records the path of `ino` if the first alias was just shown for it or for one of its
+    /// entries. Must not be called while the tree is locked.
     pub(super) fn note_path(&self, tree: &Tree, ino: Ino) {
         if self.is_new.load(Ordering::Relaxed) && self.is_new.swap(false, Ordering::Relaxed) {
             let path = tree.path_of(ino);
@@ -165,7 +166,7 @@ impl Owners {
         }
     }
 
-    /// The summary; `None` when all owners were shown as they are.
+    /// Returns the summary; `None` when no owner was shown as an alias.
     pub fn foreign(&self) -> Option<ForeignOwners> {
         let (users, groups) = (self.users.lock(), self.groups.lock());
         if users.first.is_none() && groups.first.is_none() {
@@ -187,46 +188,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alias_in_a_request_means_its_owner() {
+    fn alias_in_a_request_means_its_owner() {
         for max in [u32::MAX, 200_000, 65_536, 5_000, 1_000, 100] {
-            let owners = Owners::new(max);
-            // Owners that fit, some of them in the reserve, between some that do not.
+            let owners = OwnerAliases::new(max);
+            // Owners that are mapped, some of them in the reserve, mixed with some that are not.
             let ids = [0, 7, 999, 60_578, 200_001, 60_579, 300_000, 4_000_000_000, 1_000, 65_534];
             for id in ids.into_iter().chain(owners.reserve.clone().step_by(3)) {
                 let shown = owners.shown_user(id);
                 assert!(shown <= max, "{id} of {max} is shown as {shown}");
-                assert_eq!(owners.true_user(shown), Some(id), "{id} of {max}, shown as {shown}");
+                assert_eq!(owners.real_user(shown), Some(id), "{id} of {max}, shown as {shown}");
                 assert_eq!(owners.shown_user(id), shown);
             }
             let all: HashSet<u32> = ids.map(|id| owners.shown_user(id)).into();
-            assert_eq!(all.len(), ids.len(), "each has its own");
+            assert_eq!(all.len(), ids.len(), "ids are distinct");
         }
     }
 
     #[test]
-    fn an_owner_in_the_reserve_keeps_its_id_unless_that_is_an_alias() {
-        let owners = Owners::new(65_536);
+    fn owner_in_the_reserve_keeps_its_id_unless_it_is_an_alias() {
+        let owners = OwnerAliases::new(65_536);
         assert_eq!(owners.shown_user(60_578), 60_578);
-        assert_eq!(owners.shown_user(99_990), 60_579, "the first is in use");
-        assert_eq!(owners.shown_user(60_579), 61_163, "and so is this one");
-        assert_eq!(owners.true_user(60_579), Some(99_990));
-        assert_eq!(owners.shown_group(99_990), 60_578, "groups are apart from users");
-        // A program that gives an id of the reserve to something means that id.
-        assert_eq!(owners.true_user(60_581), Some(60_581));
+        assert_eq!(owners.shown_user(99_990), 60_579, "the first alias is in use");
+        assert_eq!(owners.shown_user(60_579), 61_163, "this id is an alias");
+        assert_eq!(owners.real_user(60_579), Some(99_990));
+        assert_eq!(owners.shown_group(99_990), 60_578, "groups are separate from users");
+        // A program that sets an id of the reserve as owner means that id.
+        assert_eq!(owners.real_user(60_581), Some(60_581));
         assert_eq!(owners.shown_user(99_990 + 3), 60_582);
     }
 
     #[test]
     fn requests_that_name_65534_fail_when_aliases_run_out() {
-        let owners = Owners::new(65_536);
+        let owners = OwnerAliases::new(65_536);
         let count = UNASSIGNED.len() as u32;
         for id in 100_000..100_000 + count {
             assert_ne!(owners.shown_user(id), OVERFLOW_ID);
         }
-        assert_eq!(owners.true_user(OVERFLOW_ID), Some(OVERFLOW_ID));
+        assert_eq!(owners.real_user(OVERFLOW_ID), Some(OVERFLOW_ID));
         assert_eq!(owners.shown_user(300_000), OVERFLOW_ID);
-        assert_eq!(owners.true_user(OVERFLOW_ID), None, "ambiguous");
-        assert_eq!(owners.true_group(OVERFLOW_ID), Some(OVERFLOW_ID));
+        assert_eq!(owners.real_user(OVERFLOW_ID), None, "ambiguous");
+        assert_eq!(owners.real_group(OVERFLOW_ID), Some(OVERFLOW_ID));
         let foreign = owners.foreign().unwrap();
         assert!(foreign.overflowed);
         assert_eq!((foreign.user, foreign.group), (Some((100_000, 60_588)), None));
@@ -234,8 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_summary_when_all_owners_are_mapped() {
-        let owners = Owners::new(65_536);
+    fn no_summary_when_all_owners_are_mapped() {
+        let owners = OwnerAliases::new(65_536);
         owners.shown_user(60_600);
         owners.shown_group(65_536);
         assert_eq!(owners.foreign(), None);

@@ -1,4 +1,4 @@
-//! How attributes look through one mount: owners, times and types, in both directions.
+//! Converts owners, times and types between the tree and one mount, in both directions.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -9,19 +9,19 @@ use fs_model::acl::{self, Acl};
 use fs_model::{Attr, FileType, Ino, Time};
 use fuser::{FileAttr, INodeNo, TimeOrNow};
 
-use super::owners::Owners;
+use super::owners::OwnerAliases;
 
-/// How a tree is shown through one mount.
+/// The way one mount shows a tree.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    /// The largest id that the mount's namespace maps. Owners above it are shown as
-    /// aliases; the tree keeps the true ones.
+    /// The largest id that the mount's user namespace maps. Larger owners are shown as aliases; the
+    /// tree keeps the real ones.
     pub max_id: u32,
-    /// Show everything as owned by this user and group, and record what they own as root's: for a
-    /// mount that has no id mapping and is theirs alone.
+    /// Shows everything as owned by this user and group, and records their files as root's: for a
+    /// mount without an id map that belongs to one user.
     pub owner: Option<(u32, u32)>,
-    /// Nobody who uses the mount has privileges in the system's own user namespace, root included:
-    /// it is served for a user namespace, or for a user alone.
+    /// Whether no user of the mount has privileges in the initial user namespace, not even root:
+    /// the mount is for a user namespace, or for a single user.
     pub unprivileged: bool,
 }
 
@@ -29,15 +29,15 @@ pub struct View {
 #[derive(Clone, Debug)]
 pub(super) struct OwnedView {
     pub(super) view: View,
-    pub(super) owners: Arc<Owners>,
+    pub(super) owners: Arc<OwnerAliases>,
 }
 
 impl OwnedView {
     pub(super) fn new(view: View) -> Self {
-        OwnedView { view, owners: Arc::new(Owners::new(view.max_id)) }
+        OwnedView { view, owners: Arc::new(OwnerAliases::new(view.max_id)) }
     }
 
-    /// The attributes of `ino`, as the kernel is told them.
+    /// Returns the attributes of `ino` for the kernel.
     pub(super) fn attr(&self, ino: Ino, attr: &Attr) -> FileAttr {
         let (uid, gid) = match self.view.owner {
             Some(owner) => owner,
@@ -62,29 +62,29 @@ impl OwnedView {
         }
     }
 
-    /// The true user for the id in a request; `None` when it is ambiguous.
-    pub(super) fn true_user(&self, uid: u32) -> Option<u32> {
+    /// Returns the real user for the id in a request; `None` when it is ambiguous.
+    pub(super) fn real_user(&self, uid: u32) -> Option<u32> {
         match self.view.owner {
             Some((owner, _)) => Some(if uid == owner { 0 } else { uid }),
-            None => self.owners.true_user(uid),
+            None => self.owners.real_user(uid),
         }
     }
 
-    /// As [`OwnedView::true_user`], for a group.
-    pub(super) fn true_group(&self, gid: u32) -> Option<u32> {
+    /// Returns the real group for the id in a request; `None` when it is ambiguous.
+    pub(super) fn real_group(&self, gid: u32) -> Option<u32> {
         match self.view.owner {
             Some((_, group)) => Some(if gid == group { 0 } else { gid }),
-            None => self.owners.true_group(gid),
+            None => self.owners.real_group(gid),
         }
     }
 
-    /// The true owner of a new object, from the ids of the process that creates it.
-    pub(super) fn true_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
+    /// Returns the real owner of a new file, from the ids of the process that creates it.
+    pub(super) fn real_owner(&self, uid: u32, gid: u32) -> (u32, u32) {
         // A process can run as the overflow id itself.
-        (self.true_user(uid).unwrap_or(uid), self.true_group(gid).unwrap_or(gid))
+        (self.real_user(uid).unwrap_or(uid), self.real_group(gid).unwrap_or(gid))
     }
 
-    /// The value of an extended attribute, as the kernel is told it: access lists name users.
+    /// Returns the value of an extended attribute for the kernel: converts the ids in ACLs.
     pub(super) fn shown_value(&self, name: &[u8], value: Box<[u8]>) -> Box<[u8]> {
         let list = if acl::is_acl(name) { Acl::parse(&value) } else { None };
         let Some(list) = list else { return value };
@@ -94,9 +94,9 @@ impl OwnedView {
         list.with_ids(user, group).to_value().into()
     }
 
-    /// The true value of an extended attribute that the kernel sent. `None` for an access list with
-    /// an ambiguous id, or with the host's root in a mount whose owner represents root.
-    pub(super) fn true_value<'a>(&self, name: &[u8], value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    /// Returns the real value of an extended attribute from the kernel. `None` for an ACL with an
+    /// ambiguous id, or with the host's root in a mount whose owner represents root.
+    pub(super) fn real_value<'a>(&self, name: &[u8], value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let list = if acl::is_acl(name) { Acl::parse(value) } else { None };
         let Some(list) = list else { return Some(Cow::Borrowed(value)) };
         let own = self.view.owner.is_some_and(|(uid, gid)| uid != 0 && gid != 0);
@@ -108,7 +108,7 @@ impl OwnedView {
             unknown.set(unknown.get() || id.is_none());
             id.unwrap_or_default()
         };
-        let list = list.with_ids(|id| known(self.true_user(id)), |id| known(self.true_group(id)));
+        let list = list.with_ids(|id| known(self.real_user(id)), |id| known(self.real_group(id)));
         (!unknown.get()).then(|| Cow::Owned(list.to_value()))
     }
 }
@@ -124,9 +124,9 @@ fn system_time(time: Time) -> SystemTime {
     since.unwrap_or(UNIX_EPOCH)
 }
 
-/// What the kernel sent as a time. fuser 0.18 takes the nanoseconds of a time before 1970 off
-/// instead of adding them; this is its exact inverse, so the kernel's own values come out.
-pub(super) fn sent_time(time: TimeOrNow) -> Time {
+/// Converts a time from the kernel. For a time before 1970, fuser 0.18 subtracts the nanoseconds
+/// instead of adding them; this is the exact inverse, so the result is the kernel's value.
+pub(super) fn time_from_kernel(time: TimeOrNow) -> Time {
     match time {
         TimeOrNow::Now => Time::now(),
         TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
@@ -139,7 +139,7 @@ pub(super) fn sent_time(time: TimeOrNow) -> Time {
     }
 }
 
-/// The type of an object, in FUSE's terms.
+/// Converts a file type to FUSE's.
 pub(super) fn file_type(kind: FileType) -> fuser::FileType {
     match kind {
         FileType::Regular => fuser::FileType::RegularFile,
@@ -167,15 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn access_lists_name_whom_the_mount_shows() {
+    fn acl_ids_are_converted() {
         let view = |max_id, owner| OwnedView::new(View { max_id, owner, unprivileged: true });
         let own = view(u32::MAX, Some((1002, 1002)));
         let kept = |view: &OwnedView, sent: u32| {
-            view.true_value(acl::ACCESS, &naming(sent)).map(Cow::into_owned)
+            view.real_value(acl::ACCESS, &naming(sent)).map(Cow::into_owned)
         };
-        assert_eq!(kept(&own, 1002), Some(naming(0)), "the owner stands for root");
+        assert_eq!(kept(&own, 1002), Some(naming(0)), "the owner represents root");
         assert_eq!(kept(&own, 7), Some(naming(7)));
-        assert_eq!(kept(&own, 0), None, "two would be root");
+        assert_eq!(kept(&own, 0), None, "two ids would mean root");
         let shown =
             |view: &OwnedView, id| view.shown_value(acl::ACCESS, naming(id).into()).into_vec();
         assert_eq!(shown(&own, 0), naming(1002));

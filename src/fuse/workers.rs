@@ -1,23 +1,22 @@
-//! Threads for the reads that have to decode a block first, so that the thread that reads the
-//! device can go on with the requests that take microseconds, and so that all processors decode.
+//! Threads for reads that have to decode a block, so that the thread that reads the device can go
+//! on with fast requests, and all processors decode.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Job = Box<dyn FnOnce() + Send>;
+type WorkerJob = Box<dyn FnOnce() + Send>;
 
-/// A fixed set of threads that take jobs from one queue.
+/// A fixed number of threads that run jobs from one queue.
 #[derive(Debug)]
-pub(super) struct Workers {
-    queue: Sender<Job>,
+pub(super) struct WorkerPool {
+    queue: Sender<WorkerJob>,
 }
 
-impl Workers {
-    /// Starts as many threads as there are processors. They end when the set is dropped and their
-    /// jobs are done.
-    pub(super) fn start() -> io::Result<Workers> {
-        let (queue, jobs) = channel::<Job>();
+impl WorkerPool {
+    /// Starts one thread per processor. They end when this is dropped and their jobs are done.
+    pub(super) fn start() -> io::Result<WorkerPool> {
+        let (queue, jobs) = channel::<WorkerJob>();
         let jobs = Arc::new(Mutex::new(jobs));
         let count = std::thread::available_parallelism().map_or(1, |n| n.get());
         for n in 0..count {
@@ -26,21 +25,21 @@ impl Workers {
                 .name(format!("fuse-reader-{n}"))
                 .spawn(move || work(&jobs))?;
         }
-        Ok(Workers { queue })
+        Ok(WorkerPool { queue })
     }
 
-    /// Has `job` done by one of the threads.
+    /// Runs `job` on one of the threads.
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
-        // The threads live as long as the queue; were they gone, the job would be done here.
+        // The threads live as long as the queue. If they have ended, the job runs here.
         if let Err(unsent) = self.queue.send(Box::new(job)) {
             (unsent.0)();
         }
     }
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>) {
+fn work(jobs: &Mutex<Receiver<WorkerJob>>) {
     loop {
-        // The lock is held while waiting and let go before working.
+        // The lock is held while waiting, and released before working.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
             Ok(job) => job(),

@@ -1,23 +1,24 @@
-//! The root of layers, copied into a tree.
+//! Copies the merged root of layers into a tree.
 //!
-//! All is kept that the tree can hold: types, owners, modes, times, devices, hard links, holes,
-//! extended attributes where the output carries them.
+//! Keeps everything that the tree supports: types, owners, modes, times, devices, hard links,
+//! holes, and extended attributes if the output can hold them.
 
 use std::collections::HashMap;
 
 use fs_model::tree::{NewNode, SetAttr, XattrFlags};
 use fs_model::{Attr, FileType, FsError, Ino, Tree};
 
-use super::{COPY_BUFFER, ImportError, at, too_long};
+use super::{COPY_BUFFER_BYTES, RootImportError, at, check_path_length};
 
-/// Copies all of `from` into `to`, but what `skip` says yes to.
+/// Copies `from` into `to`, without paths that satisfy `skip`.
 pub(super) fn tree(
     from: &Tree,
     to: &Tree,
     skip: &dyn Fn(&[u8]) -> bool,
-) -> Result<(), ImportError> {
-    let mut copy = Copy { from, to, skip, made: HashMap::new(), buffer: vec![0; COPY_BUFFER] };
-    let root = from.attr(Ino::ROOT).map_err(ImportError::Damaged)?;
+) -> Result<(), RootImportError> {
+    let mut copy =
+        Copy { from, to, skip, made: HashMap::new(), buffer: vec![0; COPY_BUFFER_BYTES] };
+    let root = from.attr(Ino::ROOT).map_err(RootImportError::Damaged)?;
     copy.directory(&mut Vec::new(), Ino::ROOT, Ino::ROOT)?;
     copy.attributes(b"", Ino::ROOT, Ino::ROOT, &root)
 }
@@ -26,14 +27,19 @@ struct Copy<'a> {
     from: &'a Tree,
     to: &'a Tree,
     skip: &'a dyn Fn(&[u8]) -> bool,
-    /// Objects with several names, by their numbers there; each holds a reference here.
+    /// Copies of inodes with several names, by inode in `from`. Each holds a reference in `to`.
     made: HashMap<Ino, Ino>,
     buffer: Vec<u8>,
 }
 
 impl Copy<'_> {
-    /// Copies what is in a directory; `path` is its path, and is that again afterwards.
-    fn directory(&mut self, path: &mut Vec<u8>, there: Ino, here: Ino) -> Result<(), ImportError> {
+    /// Copies the entries of a directory. `path` is its path, and is restored afterwards.
+    fn directory(
+        &mut self,
+        path: &mut Vec<u8>,
+        there: Ino,
+        here: Ino,
+    ) -> Result<(), RootImportError> {
         let mut names = Vec::new();
         let listed = self.from.read_dir(there, 0, |item| {
             if item.name != b"." && item.name != b".." {
@@ -41,16 +47,16 @@ impl Copy<'_> {
             }
             true
         });
-        listed.map_err(ImportError::Damaged)?;
+        listed.map_err(RootImportError::Damaged)?;
         for name in names {
             let length = path.len();
             if !path.is_empty() {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
-            too_long(path)?;
+            check_path_length(path)?;
             if !(self.skip)(path) {
-                let entry = self.from.lookup(there, &name).map_err(ImportError::Damaged)?;
+                let entry = self.from.lookup(there, &name).map_err(RootImportError::Damaged)?;
                 let result = self.object(path, &name, entry.ino, &entry.attr, here);
                 self.from.forget(entry.ino, 1);
                 result?;
@@ -67,14 +73,14 @@ impl Copy<'_> {
         there: Ino,
         attr: &Attr,
         parent: Ino,
-    ) -> Result<(), ImportError> {
+    ) -> Result<(), RootImportError> {
         if let Some(&first) = self.made.get(&there) {
             let linked = self.to.link(first, parent, name).map_err(at(path))?;
             self.to.forget(linked.ino, 1);
             return Ok(());
         }
         let target = match attr.kind {
-            FileType::Symlink => self.from.read_link(there).map_err(ImportError::Damaged)?,
+            FileType::Symlink => self.from.read_link(there).map_err(RootImportError::Damaged)?,
             _ => Vec::new(),
         };
         let node = NewNode {
@@ -103,17 +109,18 @@ impl Copy<'_> {
         there: Ino,
         here: Ino,
         size: u64,
-    ) -> Result<(), ImportError> {
+    ) -> Result<(), RootImportError> {
         let mut offset = 0;
         while offset < size
-            && let Some(data) = self.from.next_data(there, offset).map_err(ImportError::Damaged)?
+            && let Some(data) =
+                self.from.next_data(there, offset).map_err(RootImportError::Damaged)?
         {
             offset = data.start;
             let end = data.end.min(size);
             while offset < end {
-                let most = (end - offset).min(self.buffer.len() as u64) as usize;
-                let read = self.from.read(there, offset, &mut self.buffer[..most]);
-                let mut rest = &self.buffer[..read.map_err(ImportError::Damaged)?];
+                let limit = (end - offset).min(self.buffer.len() as u64) as usize;
+                let read = self.from.read(there, offset, &mut self.buffer[..limit]);
+                let mut rest = &self.buffer[..read.map_err(RootImportError::Damaged)?];
                 while !rest.is_empty() {
                     let written = self.to.write(here, offset, rest).map_err(at(path))?;
                     rest = &rest[written..];
@@ -121,22 +128,22 @@ impl Copy<'_> {
                 }
             }
         }
-        // A hole at the end.
+        // Sets the size, for a hole at the end.
         let set = SetAttr { size: Some(size), ..SetAttr::default() };
         self.to.set_attr(here, &set).map(drop).map_err(at(path))
     }
 
-    /// What making an object and what is in it has changed of it, and what making did not give it.
+    /// Sets the attributes that creation could not set or that creating entries has changed.
     fn attributes(
         &self,
         path: &[u8],
         there: Ino,
         here: Ino,
         attr: &Attr,
-    ) -> Result<(), ImportError> {
-        for (name, value) in self.from.xattrs(there).map_err(ImportError::Damaged)? {
+    ) -> Result<(), RootImportError> {
+        for (name, value) in self.from.xattrs(there).map_err(RootImportError::Damaged)? {
             match self.to.set_xattr(here, &name, &value, XattrFlags::Any) {
-                // The output cannot carry them, so the tree has none.
+                // The output cannot hold them, so the tree does not have any.
                 Ok(()) | Err(FsError::NotSupported) => {}
                 Err(error) => return Err(at(path)(error)),
             }

@@ -1,55 +1,57 @@
-//! Files that a running container leaves in its root file system, and that a machine must not have.
+//! Files that a running container leaves in its root file system and that a machine must not have.
 
 use std::collections::BTreeSet;
 
 use fs_model::tree::SetAttr;
 use fs_model::{FileType, Ino, Tree};
 
-use super::{ImportError, at};
+use super::{RootImportError, at};
 
-/// A path by which programs know a container, or which only one has.
+/// A path that only a container has, or by which programs detect one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Without a leading slash.
+    /// The path, without a leading slash.
     path: &'static str,
-    /// The reason why programs see a container.
+    /// Why programs detect a container.
     pub meaning: &'static str,
 }
 
-/// The marks; systemd's `detect_container` (src/basic/virt.c) and virt-what know most of them.
+/// The known marks; most are checked by systemd's `detect_container` (src/basic/virt.c) and
+/// virt-what.
 const MARKS: [Mark; 13] = [
-    Mark { path: ".dockerenv", meaning: "by this file programs know a container of Docker" },
-    Mark { path: ".dockerinit", meaning: "by this file programs know a container of Docker" },
-    Mark { path: "run/.containerenv", meaning: "by this file programs know a container of Podman" },
-    Mark { path: "run/.toolboxenv", meaning: "by this file programs know a container of Toolbx" },
+    Mark { path: ".dockerenv", meaning: "programs detect Docker by it" },
+    Mark { path: ".dockerinit", meaning: "programs detect Docker by it" },
+    Mark { path: "run/.containerenv", meaning: "programs detect Podman by it" },
+    Mark { path: "run/.toolboxenv", meaning: "programs detect Toolbx by it" },
     Mark { path: "run/systemd/container", meaning: "systemd writes it in containers" },
-    Mark { path: "run/systemd/nspawn", meaning: "systemd-nspawn makes it in containers" },
-    Mark { path: "run/host", meaning: "container managers show the host here" },
-    Mark { path: "run/secrets", meaning: "container managers show secrets here" },
-    Mark { path: "run/container_type", meaning: "by this file programs know a container of LXC" },
-    Mark { path: "dev/.lxc", meaning: "LXC makes it in containers" },
-    Mark { path: "dev/.lxc-boot-id", meaning: "LXC makes it in containers" },
-    Mark { path: "dev/lxc", meaning: "LXC makes it in containers" },
-    Mark { path: ".singularity.d", meaning: "by this folder programs know an Apptainer container" },
+    Mark { path: "run/systemd/nspawn", meaning: "systemd-nspawn creates it in containers" },
+    Mark { path: "run/host", meaning: "container managers mount files of the host here" },
+    Mark { path: "run/secrets", meaning: "container managers mount secrets here" },
+    Mark { path: "run/container_type", meaning: "programs detect LXC by it" },
+    Mark { path: "dev/.lxc", meaning: "LXC creates it in containers" },
+    Mark { path: "dev/.lxc-boot-id", meaning: "LXC creates it in containers" },
+    Mark { path: "dev/lxc", meaning: "LXC creates it in containers" },
+    Mark { path: ".singularity.d", meaning: "programs detect Apptainer by it" },
 ];
 
-/// Directories in which only the running system has something.
-const VOLATILE: [&[u8]; 2] = [b"proc", b"sys"];
-/// The links at the root that Apptainer makes into its folder.
-const SINGULARITY: &[u8] = b".singularity.d/";
+/// Directories whose content exists only on a running system.
+const VOLATILE_DIRS: [&[u8]; 2] = [b"proc", b"sys"];
+/// The target prefix of links that Apptainer makes in the root.
+const SINGULARITY_PREFIX: &[u8] = b".singularity.d/";
 
-/// The mark at a path, if there is one.
+/// Returns the mark at a path.
 pub fn mark(path: &[u8]) -> Option<&'static Mark> {
     MARKS.iter().find(|mark| mark.path.as_bytes() == path)
 }
 
-/// Removes from an imported tree the files that only a running container or system has: the marks,
-/// sockets (no process listens to them), and the content of /proc and /sys. Returns the removed
+/// Removes the files that only a running container or system has from an imported tree: the marks,
+/// sockets (no process listens on them), and the content of /proc and /sys. Returns the removed
 /// paths in order, a directory without its content.
 ///
 /// # Errors
+/// Fails when the tree rejects a change.
 /// When the tree refuses a change.
-pub fn remove(tree: &Tree) -> Result<Vec<Vec<u8>>, ImportError> {
+pub fn remove(tree: &Tree) -> Result<Vec<Vec<u8>>, RootImportError> {
     let mut sweep = Sweep { tree, removed: BTreeSet::new() };
     sweep.directory(&mut Vec::new(), Ino::ROOT, false)?;
     Ok(sweep.removed.into_iter().collect())
@@ -61,8 +63,13 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// Removes entries of a directory: `all` of them, or those that only a running system has.
-    fn directory(&mut self, path: &mut Vec<u8>, dir: Ino, all: bool) -> Result<(), ImportError> {
+    /// Removes the entries of a directory: `all` of them, or those that only a running system has.
+    fn directory(
+        &mut self,
+        path: &mut Vec<u8>,
+        dir: Ino,
+        all: bool,
+    ) -> Result<(), RootImportError> {
         let mut names = Vec::new();
         let listed = self.tree.read_dir(dir, 0, |item| {
             if item.name != b"." && item.name != b".." {
@@ -85,7 +92,7 @@ impl Sweep<'_> {
             path.truncate(length);
         }
         if self.removed.len() > removed {
-            // Removing an entry has changed the time.
+            // Removing an entry has changed the directory's time.
             let set = SetAttr { mtime: Some(before.mtime), ..SetAttr::default() };
             self.tree.set_attr(dir, &set).map_err(at(path))?;
         }
@@ -100,14 +107,14 @@ impl Sweep<'_> {
         ino: Ino,
         kind: FileType,
         all: bool,
-    ) -> Result<(), ImportError> {
+    ) -> Result<(), RootImportError> {
         let is_volatile = path
             .iter()
             .rposition(|&byte| byte == b'/')
-            .is_some_and(|slash| VOLATILE.contains(&&path[..slash]));
+            .is_some_and(|slash| VOLATILE_DIRS.contains(&&path[..slash]));
         let is_link = kind == FileType::Symlink
             && dir == Ino::ROOT
-            && self.tree.read_link(ino).map_err(at(path))?.starts_with(SINGULARITY);
+            && self.tree.read_link(ino).map_err(at(path))?.starts_with(SINGULARITY_PREFIX);
         let found = is_volatile || is_link || kind == FileType::Socket || mark(path).is_some();
         let remove = all || found;
         if kind == FileType::Directory {

@@ -1,4 +1,4 @@
-//! Root file systems that others made, taken into a tree.
+//! Imports foreign root file systems into a tree.
 
 mod layers;
 pub mod marks;
@@ -20,15 +20,15 @@ use crate::seal::path::escape;
 
 pub use tar::{MemberError, tar};
 
-/// Paths are shorter than this, in bytes.
+/// Paths must be shorter than this, in bytes.
 const PATH_MAX: usize = 4096;
 
-/// Bytes that are moved at a time.
-const COPY_BUFFER: usize = 256 << 10;
+/// Bytes copied at a time.
+const COPY_BUFFER_BYTES: usize = 256 << 10;
 
-/// A root file system could not be taken in.
+/// An error while importing a root file system.
 #[derive(Debug, thiserror::Error)]
-pub enum ImportError {
+pub enum RootImportError {
     /// A tar stream cannot be read.
     #[error("cannot read the tar stream: {0}")]
     Tar(#[from] TarError),
@@ -37,7 +37,7 @@ pub enum ImportError {
     Archive {
         /// The file.
         path: PathBuf,
-        /// The fault.
+        /// The reason.
         source: TarError,
     },
     /// A compressed file cannot be read.
@@ -45,104 +45,104 @@ pub enum ImportError {
     Compressed {
         /// The file.
         path: PathBuf,
-        /// The fault.
+        /// The reason.
         source: io::Error,
     },
-    /// A member of a tar archive cannot be made.
-    #[error("cannot take in {path}: {source}")]
+    /// A member of a tar archive cannot be created.
+    #[error("cannot import {path}: {source}")]
     Member {
         /// The member's name.
         path: String,
-        /// Why.
+        /// The reason.
         source: MemberError,
     },
-    /// It cannot be opened.
+    /// The path cannot be opened.
     #[error("cannot open {}: {source}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// It is none of the formats.
+    /// The file has none of the supported formats.
     #[error(
-        "{}: neither a tar archive (plain, gzip, xz or zstd) nor a squashfs image nor a newc cpio \
-         archive nor a directory",
+        "{}: not a tar archive (plain, gzip, xz or zstd), a squashfs image, a newc cpio archive \
+         or a directory",
         path.display()
     )]
     Unknown {
         /// The file.
         path: PathBuf,
     },
-    /// A layer that is taken in cannot be opened.
+    /// A layer cannot be opened.
     #[error(transparent)]
     Layer(#[from] OpenError),
-    /// A layer that is taken in is damaged.
+    /// A layer is damaged.
     #[error(transparent)]
     Damaged(FsError),
-    /// An entry of it cannot be made.
-    #[error("cannot take in {path}: {source}")]
+    /// An entry of a layer cannot be created.
+    #[error("cannot import {path}: {source}")]
     Entry {
         /// The entry's name.
         path: String,
-        /// Why.
+        /// The reason.
         source: FsError,
     },
-    /// An entry of it makes no sense.
-    #[error("cannot take in {path}: {what}")]
-    Senseless {
+    /// An invalid entry.
+    #[error("cannot import {path}: {what}")]
+    Invalid {
         /// The entry's name.
         path: String,
-        /// What is wrong with it.
+        /// The reason.
         what: &'static str,
     },
 }
 
-/// Takes the root file system at `path` into `tree`, which may not be mounted yet: a tar archive,
-/// plain or compressed by gzip, xz or zstd, or whatever can be a layer. Entries whose path `skip`
-/// says yes to are left out, with what is below them. `report` is called as by [`tar()`].
+/// Imports the root file system at `path` into `tree`, which must not be mounted yet: a tar
+/// archive, plain or compressed by gzip, xz or zstd, or any kind of layer. Entries whose path
+/// satisfies `skip` are left out, with everything below them. `report` is called as by [`tar()`].
 ///
 /// # Errors
-/// When it is none of these or damaged, or the upper is full: the tree then holds part of it.
-pub fn from(
+/// Fails for an unsupported or damaged file, or a full upper: the tree then contains a part of it.
+pub fn import_path(
     tree: &Tree,
     path: &Path,
     skip: impl Fn(&[u8]) -> bool,
     report: &mut dyn FnMut(String),
-) -> Result<(), ImportError> {
-    let open = |source| ImportError::Open { path: path.to_owned(), source };
-    let damaged = |source| ImportError::Compressed { path: path.to_owned(), source };
+) -> Result<(), RootImportError> {
+    let open = |source| RootImportError::Open { path: path.to_owned(), source };
+    let damaged = |source| RootImportError::Compressed { path: path.to_owned(), source };
     let location = ImageLocation::of(path);
     let mut file = File::open(&location.file).map_err(open)?;
     let mut head = Vec::new();
     // A tar archive begins at the first byte of its file.
     if location.offset == 0 && file.metadata().map_err(open)?.is_file() {
-        head = beginning(decoded(&mut file).map_err(damaged)?).map_err(damaged)?;
+        head = first_block(decoder(&mut file).map_err(damaged)?).map_err(damaged)?;
         file.rewind().map_err(open)?;
     }
     if !is_header(&head) {
         let opened = crate::layers::open(&[path.to_owned()], CacheOptions::default());
         let opened = opened.map_err(|error| match error {
-            OpenError::Unknown { path } => ImportError::Unknown { path },
+            OpenError::Unknown { path } => RootImportError::Unknown { path },
             error => error.into(),
         })?;
-        let from = below::tree_of(&opened.layers).map_err(ImportError::Damaged)?;
+        let from = below::lower_tree(&opened.layers).map_err(RootImportError::Damaged)?;
         return layers::tree(&from, tree, &skip);
     }
     let named = |error| match error {
-        ImportError::Tar(source) => ImportError::Archive { path: path.to_owned(), source },
+        RootImportError::Tar(source) => RootImportError::Archive { path: path.to_owned(), source },
         error => error,
     };
-    tar(tree, decoded(file).map_err(damaged)?, skip, report).map_err(named)
+    tar(tree, decoder(file).map_err(damaged)?, skip, report).map_err(named)
 }
 
-/// The content of a file, decompressed.
-fn decoded<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let head = beginning(&mut file)?;
+/// Returns a reader of a file's decompressed content.
+fn decoder<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let head = first_block(&mut file)?;
     file.rewind()?;
-    let file = BufReader::with_capacity(COPY_BUFFER, file);
+    let file = BufReader::with_capacity(COPY_BUFFER_BYTES, file);
     Ok(match head.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(Gzip(Some(GzDecoder::new(file)))),
+        [0x1f, 0x8b, ..] => Box::new(GzipMembers(Some(GzDecoder::new(file)))),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
             Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(file))
         }
@@ -151,11 +151,11 @@ fn decoded<'a>(mut file: impl Read + Seek + 'a) -> io::Result<Box<dyn Read + 'a>
     })
 }
 
-/// The members of a gzip file, the current one first, as gzip itself reads them: zeros may follow
-/// the last one. `None` at the end.
-struct Gzip<R>(Option<GzDecoder<R>>);
+/// A reader of the members of a gzip file, as gzip itself reads them: zeros may follow the last
+/// one. Holds the current member; `None` at the end.
+struct GzipMembers<R>(Option<GzDecoder<R>>);
 
-impl<R: BufRead> Read for Gzip<R> {
+impl<R: BufRead> Read for GzipMembers<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while let Some(mut member) = self.0.take() {
             let read = member.read(buffer);
@@ -173,7 +173,7 @@ impl<R: BufRead> Read for Gzip<R> {
                     }
                     Ok([0, ..]) => rest.consume(1),
                     Ok(_) => {
-                        let what = "after the compressed data there is something else";
+                        let what = "trailing data after the compressed data";
                         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -185,26 +185,26 @@ impl<R: BufRead> Read for Gzip<R> {
     }
 }
 
-/// The first block of a tar archive, or what there is of it.
-fn beginning(from: impl Read) -> io::Result<Vec<u8>> {
+/// Reads the first block of a tar archive, or less at the end of the file.
+fn first_block(from: impl Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     from.take(BLOCK_SIZE as u64).read_to_end(&mut head)?;
     Ok(head)
 }
 
-/// Refuses a path that is longer than any that can be asked for, which bounds how deep it leads.
-fn too_long(path: &[u8]) -> Result<(), ImportError> {
+/// Rejects a path that is too long to be opened, which also bounds the depth.
+fn check_path_length(path: &[u8]) -> Result<(), RootImportError> {
     if path.len() < PATH_MAX {
         return Ok(());
     }
     let path = format!("{}…", text(&path[..80]));
-    Err(ImportError::Senseless { path, what: "its path is longer than 4,095 bytes" })
+    Err(RootImportError::Invalid { path, what: "its path is longer than 4,095 bytes" })
 }
 
 fn text(path: &[u8]) -> String {
     escape(path).into_owned()
 }
 
-fn at(path: &[u8]) -> impl FnOnce(FsError) -> ImportError + '_ {
-    move |source| ImportError::Entry { path: text(path), source }
+fn at(path: &[u8]) -> impl FnOnce(FsError) -> RootImportError + '_ {
+    move |source| RootImportError::Entry { path: text(path), source }
 }

@@ -1,4 +1,4 @@
-//! Squashfs images within other files: AppImages, firmware, images of disks with partitions.
+//! Squashfs images inside other files: AppImages, firmware, images of partitioned disks.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,20 +8,20 @@ use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
 use memchr::memmem::Finder;
 use provisioners::image::ImageLocation;
 
-use super::{ImageFile, SQUASHFS};
+use super::{ImageFile, SQUASHFS_MAGIC};
 
-/// So many bytes are searched at every alignment.
-const SEARCHED: usize = 256 << 20;
-/// After these bytes, images are looked for where partitions begin: at each MiB.
+/// Bytes that are searched at every alignment.
+const SEARCHED_BYTES: usize = 256 << 20;
+/// After these bytes only offsets where partitions begin are searched: each MiB.
 const PARTITION_ALIGNMENT: usize = 1 << 20;
-/// So many of these are looked at: the first 64 GiB.
+/// Maximum number of such offsets: the first 64 GiB.
 const MAX_PARTITIONS: usize = 64 << 10;
-/// So many magic numbers are looked at: in other data they are rare.
+/// Maximum number of magic numbers that are checked. They are rare in other data.
 const MAX_CANDIDATES: usize = 4096;
-/// So many images are named.
-const MAX_FOUND: usize = 4;
+/// Maximum number of images that are reported.
+const MAX_REPORTED_IMAGES: usize = 4;
 
-/// Images that were found in a file, the first ones.
+/// The first images found in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Embedded {
     is_app_image: bool,
@@ -29,18 +29,18 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Looks for squashfs images in a file that does not begin with one. An image must open:
-    /// its superblock makes sense, its tables are within the file, and its root is a directory.
+    /// Searches for squashfs images in a file that does not begin with one. An image must open: its
+    /// superblock is valid, its tables are within the file, and its root is a directory.
     pub(super) fn find(file: &ImageFile) -> Option<Embedded> {
         let bytes = file.as_ref();
-        let finder = Finder::new(SQUASHFS);
-        let near = &bytes[..bytes.len().min(SEARCHED)];
-        let far = (SEARCHED..bytes.len()).step_by(PARTITION_ALIGNMENT).take(MAX_PARTITIONS);
-        let far = far.filter(|at| bytes[*at..].starts_with(SQUASHFS));
+        let finder = Finder::new(SQUASHFS_MAGIC);
+        let near = &bytes[..bytes.len().min(SEARCHED_BYTES)];
+        let far = (SEARCHED_BYTES..bytes.len()).step_by(PARTITION_ALIGNMENT).take(MAX_PARTITIONS);
+        let far = far.filter(|at| bytes[*at..].starts_with(SQUASHFS_MAGIC));
         let candidates = finder.find_iter(near).chain(far).take(MAX_CANDIDATES);
         let mut found: Vec<Range<usize>> = Vec::new();
         for at in candidates {
-            // An image may hold others.
+            // An image may contain others.
             if found.last().is_some_and(|last| last.contains(&at)) {
                 continue;
             }
@@ -49,7 +49,7 @@ impl Embedded {
                 let used = usize::try_from(layer.superblock().bytes_used).unwrap_or(usize::MAX);
                 found.push(at..at.saturating_add(used));
             }
-            if found.len() == MAX_FOUND {
+            if found.len() == MAX_REPORTED_IMAGES {
                 break;
             }
         }
@@ -71,11 +71,11 @@ impl fmt::Display for Embedded {
         let Some(first) = self.images.first() else { return Ok(()) };
         let offsets: Vec<_> = self.images.iter().map(|image| image.offset.to_string()).collect();
         let path = first.path();
-        f.write_str("not an image from its first byte on, but ")?;
+        f.write_str("not an image at its first byte, but ")?;
         match self.images.len() {
             1 => write!(f, "a squashfs image begins at byte {}", first.offset)?,
             _ => write!(f, "squashfs images begin at the bytes {}", offsets.join(", "))?,
         }
-        write!(f, ": write {}", path.display())
+        write!(f, ": use {}", path.display())
     }
 }

@@ -1,4 +1,4 @@
-//! The bytes of an image: a file or a block device, from an offset on.
+//! The bytes of an image: a file or a block device, from an offset.
 
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use provisioners::image::ImageLocation;
 use super::{OpenError, sif};
 use crate::sandbox::map_image;
 
-/// The bytes of an image: all of a file, the part after an offset, or a partition of a SIF file.
+/// The bytes of an image: a whole file, the part after an offset, or a partition of a SIF file.
 #[derive(Clone, Debug)]
 pub struct ImageFile {
     map: Arc<Mmap>,
@@ -28,12 +28,12 @@ impl AsRef<[u8]> for ImageFile {
 }
 
 impl ImageFile {
-    /// Maps the image at `path`, which may end in an offset ([`ImageLocation`]). Of a SIF file, this is
-    /// its root file system.
+    /// Maps the image at `path`, which may end in an offset ([`ImageLocation`]). For a SIF file,
+    /// maps its root file system.
     ///
     /// # Errors
-    /// When the file cannot be mapped, the offset is beyond its end, or a SIF file has no root file
-    /// system that can be read.
+    /// Fails when the file cannot be mapped, the offset is beyond its end, or a SIF file has no
+    /// root file system that can be read.
     pub fn open(path: &Path) -> Result<ImageFile, OpenError> {
         let ImageLocation { file, offset } = ImageLocation::of(path);
         let map = map_image(&file).map_err(|source| {
@@ -57,29 +57,29 @@ impl ImageFile {
         Ok(image)
     }
 
-    /// Bytes of the image.
+    /// Returns the size in bytes.
     pub fn size(&self) -> u64 {
         self.as_ref().len() as u64
     }
 
-    /// The path of the file, without an offset.
+    /// Returns the path of the file, without an offset.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The place of the first byte in the file.
+    /// Returns the offset of the first byte in the file.
     pub(super) fn start(&self) -> usize {
         self.range.start
     }
 
-    /// A part of the image; of a range beyond its end, the part within it.
+    /// Returns a part of the image, truncated at its end.
     pub(super) fn part(&self, range: Range<usize>) -> ImageFile {
         let within = |at: usize| self.range.start.saturating_add(at).min(self.range.end);
         ImageFile { range: within(range.start)..within(range.end), ..self.clone() }
     }
 }
 
-/// The first bytes of an image; empty unless it is a file or block device that can be read.
+/// Returns the first bytes of an image; empty unless it is a readable file or block device.
 pub(super) fn head(path: &Path) -> Vec<u8> {
     let ImageLocation { file, offset } = ImageLocation::of(path);
     let mut head = Vec::new();
@@ -90,8 +90,8 @@ pub(super) fn head(path: &Path) -> Vec<u8> {
         && let Ok(mut file) = std::fs::File::open(&file)
         && file.seek(SeekFrom::Start(offset)).is_ok()
     {
-        // After an error the head has the bytes that were read before it.
-        let _ = file.take(sif::HEADER as u64).read_to_end(&mut head);
+        // After an error `head` has the bytes read before it.
+        let _ = file.take(sif::HEADER_BYTES as u64).read_to_end(&mut head);
     }
     head
 }

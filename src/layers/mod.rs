@@ -1,4 +1,4 @@
-//! Opening layers: what a path on the command line is, by its content.
+//! Opens layers. A path's type is determined by its content.
 
 mod embedded;
 mod file;
@@ -22,7 +22,7 @@ pub use embedded::Embedded;
 pub use file::ImageFile;
 pub use sif::SifError;
 
-/// A layer could not be opened.
+/// An error while opening a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file cannot be opened or mapped.
@@ -30,131 +30,133 @@ pub enum OpenError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// A block device that this user may not read.
+    /// This user may not read the block device.
     #[error(
-        "cannot open the block device {path}: {source}: run overcoat as root, or copy the device to \
-         a file: sudo dd if={path} of=FILE bs=1M",
+        "cannot open the block device {path}: {source}: run overcoat as root, or copy it to a \
+         file: sudo dd if={path} of=FILE bs=1M",
         path = path.display()
     )]
     Device {
         /// The device.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// The file is none of the formats.
+    /// The file has none of the supported formats.
     #[error(
-        "{}: neither a squashfs image nor a newc cpio archive (plain, gzip or zstd) nor a directory",
+        "{}: not a squashfs image, a newc cpio archive (plain, gzip or zstd) or a directory",
         path.display()
     )]
     Unknown {
         /// The file.
         path: PathBuf,
     },
-    /// The file begins as none of the formats, and has squashfs images in it.
+    /// The file has none of the supported formats, but contains squashfs images.
     #[error("{}: {embedded}", path.display())]
     Embedded {
         /// The file.
         path: PathBuf,
-        /// Where the images are, and how to name them.
+        /// The images, and how to name them.
         embedded: Embedded,
     },
-    /// The offset in the path is not within the file.
-    #[error("{}: byte {offset} is after the end of the file, which has {length} bytes", path.display())]
+    /// The offset in the path is beyond the file.
+    #[error("{}: offset {offset} is beyond the end of the file ({length} bytes)", path.display())]
     Offset {
         /// The file.
         path: PathBuf,
         /// The offset.
         offset: u64,
-        /// Bytes of the file.
+        /// The size of the file in bytes.
         length: u64,
     },
-    /// A SIF file without a root that can be read.
+    /// A SIF file without a readable root file system.
     #[error("{}: {source}", path.display())]
     Sif {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: SifError,
     },
-    /// The layer itself is at fault.
+    /// The layer is invalid.
     #[error(transparent)]
     Layer(#[from] LayerError),
     /// More layers than a root can have.
     #[error(
-        "{count} layers: a root has {} at the most; make one overlay of several",
+        "{count} layers: a root can have at most {}; merge several overlays into one",
         fs_model::stack::MAX_LAYERS
     )]
     TooMany {
-        /// How many.
+        /// The number of layers.
         count: usize,
     },
 }
 
-/// The layers of a root, and what they were opened from.
+/// The layers of a root, and the images that they were opened from.
 #[derive(Debug)]
-pub struct Layers {
-    /// Lowest first.
+pub struct OpenedLayers {
+    /// The layers, lowest first.
     pub layers: Vec<Arc<dyn Layer>>,
-    images: Vec<Image>,
+    images: Vec<OpenedImage>,
 }
 
 #[derive(Clone)]
-struct Image {
+struct OpenedImage {
     name: String,
-    bytes: Option<Bytes>,
+    bytes: Option<LayerBytes>,
 }
 
-impl std::fmt::Debug for Image {
+impl std::fmt::Debug for OpenedImage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Image").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("OpenedImage").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 /// Opens `paths`, lowest layer first.
 ///
 /// # Errors
-/// A path that cannot be read, is none of the known formats, or is damaged.
-pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<Layers, OpenError> {
-    let mut opened = Layers { layers: Vec::new(), images: Vec::new() };
+/// Fails for a path that cannot be read, has an unsupported format, or is damaged.
+pub fn open(paths: &[PathBuf], caches: CacheOptions) -> Result<OpenedLayers, OpenError> {
+    let mut opened = OpenedLayers { layers: Vec::new(), images: Vec::new() };
     for path in paths {
         let (layer, bytes) = open_one(path, caches)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         opened.layers.push(layer);
-        opened.images.push(Image { name, bytes });
+        opened.images.push(OpenedImage { name, bytes });
     }
     Ok(opened)
 }
 
 /// The magic number of a squashfs image.
-const SQUASHFS: &[u8] = b"hsqs";
+const SQUASHFS_MAGIC: &[u8] = b"hsqs";
 /// The magic numbers of archives: plain, gzip, zstd.
-const ARCHIVES: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
+const ARCHIVE_MAGICS: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 
-/// Whether this is a regular file that begins as a layer does, or a SIF file. Block devices are not
-/// opened: the shell's completion asks for all files of a folder, and opening one can take long.
+/// Returns whether this is a regular file with the magic number of a layer, or a SIF file. Block
+/// devices are not opened: the shell's completion checks all files of a directory, and opening a
+/// device can take long.
 pub fn is_image(path: &Path) -> bool {
     if !path.is_file() {
         return false;
     }
     let head = file::head(path);
-    let is_layer = [SQUASHFS].iter().chain(&ARCHIVES).any(|magic| head.starts_with(magic));
+    let is_layer =
+        [SQUASHFS_MAGIC].iter().chain(&ARCHIVE_MAGICS).any(|magic| head.starts_with(magic));
     is_layer || sif::is_sif(&head)
 }
 
-/// Whether this is a file that begins as a squashfs image does, or a SIF file.
+/// Returns whether this is a file with the magic number of a squashfs image, or a SIF file.
 pub fn is_squashfs(path: &Path) -> bool {
     let head = file::head(path);
-    head.starts_with(SQUASHFS) || sif::is_sif(&head)
+    head.starts_with(SQUASHFS_MAGIC) || sif::is_sif(&head)
 }
 
-type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
-type Opened = (Arc<dyn Layer>, Option<Bytes>);
+type LayerBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+type OpenedLayer = (Arc<dyn Layer>, Option<LayerBytes>);
 
-fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
+fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError> {
     let name = path.to_string_lossy();
     if path.is_dir() {
         let layer = DirectoryLayer::open(path)?;
@@ -162,21 +164,21 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
             tracing::warn!(
                 "{}: {found} is a whiteout or a file without data of another user, perhaps from \
                  overlayfs; only root can read the attributes by which overlayfs hides directories \
-                 and finds data (trusted.overlay.*), so this layer may be shown wrongly; run this \
-                 as root to be sure",
+                 and finds data (trusted.overlay.*), so this layer may be shown incorrectly; run \
+                 overcoat as root to avoid this",
                 path.display()
             );
         }
         return Ok((Arc::new(layer), None));
     }
     let file = ImageFile::open(path)?;
-    let bytes: Bytes = Arc::new(file.clone());
+    let bytes: LayerBytes = Arc::new(file.clone());
     let head = file.as_ref();
-    let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS) {
+    let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS_MAGIC) {
         let layer = SquashfsLayer::open(&name, bytes.clone(), caches)?;
         layer.check_marks()?;
         Arc::new(layer)
-    } else if ARCHIVES.iter().any(|magic| head.starts_with(magic)) {
+    } else if ARCHIVE_MAGICS.iter().any(|magic| head.starts_with(magic)) {
         Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)
     } else {
         let path = path.to_owned();
@@ -188,17 +190,17 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<Opened, OpenError> {
     Ok((layer, Some(bytes)))
 }
 
-/// Digests that are being computed.
+/// Digests being computed by a thread.
 #[derive(Debug)]
 pub struct Digests {
     thread: JoinHandle<Vec<BaseLayer>>,
 }
 
-impl Layers {
-    /// Begins to compute the SHA-256 of each image, in a thread of its own.
+impl OpenedLayers {
+    /// Starts a thread that computes the SHA-256 of each image.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// Fails when the thread cannot be started.
     pub fn digest(&self) -> std::io::Result<Digests> {
         let images = self.images.clone();
         let thread = std::thread::Builder::new().name("digest".into()).spawn(move || {
@@ -217,7 +219,7 @@ impl Layers {
 }
 
 impl Digests {
-    /// Waits for them.
+    /// Waits for the digests.
     pub fn finish(self) -> Vec<BaseLayer> {
         self.thread.join().unwrap_or_default()
     }

@@ -1,46 +1,54 @@
-//! The content of a lent file, made of the image's own lines and those of the host.
+//! The content of a lent file, made from the image's own lines and those of the host.
 
-use super::marks::Block;
+use super::marks::LentBlock;
 
-/// The certificate of one authority in PEM begins and ends so.
+/// The first and last line of a certificate in PEM.
 const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const PEM_END: &str = "-----END CERTIFICATE-----";
 
 /// The content of a lent file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lent {
+pub(super) struct LentContent {
     pub(super) content: Vec<u8>,
-    pub(super) block: Block,
+    pub(super) block: LentBlock,
 }
 
-/// `lines` in place of all that the image has.
-fn instead(number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
-    let mut block = Block::new("#", number, lines, own.is_some());
+/// Replaces the image's content by `lines`.
+fn replacing(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
+    let mut block = LentBlock::new("#", number, lines, own.is_some());
     block.own = own.unwrap_or_default().to_vec();
-    // The kernel notices that content is another one by its length.
+    // The kernel detects changed content by its length.
     if block.shown.len() == block.own.len() {
-        block = Block { own: block.own, ..Block::new("#", number, &[lines, b"\n"].concat(), true) };
+        block = LentBlock {
+            own: block.own,
+            ..LentBlock::new("#", number, &[lines, b"\n"].concat(), true)
+        };
     }
-    Lent { content: block.shown.clone(), block }
+    LentContent { content: block.shown.clone(), block }
 }
 
-/// `lines` in front of those that the image has.
-pub(super) fn in_front(number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
-    let block = Block::new("#", number, lines, own.is_some());
-    Lent { content: [&block.shown, own.unwrap_or_default()].concat(), block }
+/// Puts `lines` before those of the image.
+pub(super) fn prepended(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
+    let block = LentBlock::new("#", number, lines, own.is_some());
+    LentContent { content: [&block.shown, own.unwrap_or_default()].concat(), block }
 }
 
-/// `lines` behind those that the image has. Comments begin with `comment`.
-pub(super) fn behind(comment: &str, number: usize, lines: &[u8], own: Option<&[u8]>) -> Lent {
-    let mut block = Block::new(comment, number, lines, own.is_some());
+/// Puts `lines` after those of the image. Comments begin with `comment`.
+pub(super) fn appended(
+    comment: &str,
+    number: usize,
+    lines: &[u8],
+    own: Option<&[u8]>,
+) -> LentContent {
+    let mut block = LentBlock::new(comment, number, lines, own.is_some());
     let own = own.unwrap_or_default();
     if !own.is_empty() && !own.ends_with(b"\n") {
         block.shown.insert(0, b'\n');
     }
-    Lent { content: [own, &block.shown].concat(), block }
+    LentContent { content: [own, &block.shown].concat(), block }
 }
 
-/// The answer of systemd-detect-virt in a container. Hooks of kernels and boot loaders ask this
+/// A `systemd-detect-virt` that reports a container. Hooks of kernels and boot loaders run this
 /// program, and leave the hardware alone in a container.
 const DETECT_VIRT: &[u8] = b"quiet= vm=
 for option; do
@@ -55,26 +63,26 @@ done
 [ \"$quiet\" ] || echo container-other
 ";
 
-/// A program that says that no service may be started, as `invoke-rc.d` asks it.
-pub(super) fn policy(number: usize, own: Option<&[u8]>) -> Lent {
+/// A program that forbids starting services, as run by `invoke-rc.d`.
+pub(super) fn policy(number: usize, own: Option<&[u8]>) -> LentContent {
     program(number, b"exit 101\n", own)
 }
 
-/// The program `systemd-detect-virt` for an image that does not have it.
-pub(super) fn detect_virt(number: usize) -> Lent {
+/// The program `systemd-detect-virt`, for an image that lacks it.
+pub(super) fn detect_virt(number: usize) -> LentContent {
     program(number, DETECT_VIRT, None)
 }
 
-fn program(number: usize, body: &[u8], own: Option<&[u8]>) -> Lent {
-    let mut lent = instead(number, body, own);
+fn program(number: usize, body: &[u8], own: Option<&[u8]>) -> LentContent {
+    let mut lent = replacing(number, body, own);
     let shebang = b"#!/bin/sh\n";
     lent.block.shown.splice(..0, shebang.iter().copied());
     lent.content.splice(..0, shebang.iter().copied());
     lent
 }
 
-/// `/etc/hosts`, in which `hostname` resolves; `None` when it does already.
-pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option<Lent> {
+/// `/etc/hosts` in which `hostname` resolves; `None` if it already does.
+pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option<LentContent> {
     const LOOPBACK: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
     let text = own.map(String::from_utf8_lossy);
     let known = |name: &str| {
@@ -88,17 +96,17 @@ pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option
         lines.push_str(LOOPBACK);
     }
     if !known(hostname) && !hostname.eq_ignore_ascii_case("localhost") {
-        // A full name comes first, and the short one beside it, as Debian's installer has it.
+        // The full name is first and the short one second, as Debian's installer writes them.
         match hostname.split_once('.') {
             Some((short, _)) => lines.push_str(&format!("127.0.1.1\t{hostname} {short}\n")),
             None => lines.push_str(&format!("127.0.1.1\t{hostname}\n")),
         }
     }
-    (!lines.is_empty()).then(|| behind("#", number, lines.as_bytes(), own))
+    (!lines.is_empty()).then(|| appended("#", number, lines.as_bytes(), own))
 }
 
-/// A bundle with the certificates of `host` that the image does not have; `None` when it has all.
-pub(super) fn bundle(number: usize, host: &[u8], own: Option<&[u8]>) -> Option<Lent> {
+/// A bundle with the certificates of `host` that the image lacks; `None` if it lacks none.
+pub(super) fn bundle(number: usize, host: &[u8], own: Option<&[u8]>) -> Option<LentContent> {
     let own_text = own.map(String::from_utf8_lossy);
     let known: Vec<String> =
         own_text.iter().flat_map(|text| certificates(text)).map(|pem| key(&pem)).collect();
@@ -113,10 +121,10 @@ pub(super) fn bundle(number: usize, host: &[u8], own: Option<&[u8]>) -> Option<L
             seen.push(key);
         }
     }
-    (!lines.is_empty()).then(|| behind("#", number, lines.as_bytes(), own))
+    (!lines.is_empty()).then(|| appended("#", number, lines.as_bytes(), own))
 }
 
-/// The certificates in `text`, each with its first and last line.
+/// Returns the certificates in `text`, each with its first and last line.
 fn certificates(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -129,7 +137,7 @@ fn certificates(text: &str) -> Vec<String> {
     found
 }
 
-/// A certificate's encoded bytes, however they are broken into lines.
+/// Returns a certificate's encoded bytes without line breaks.
 fn key(pem: &str) -> String {
     let body = pem.trim_start_matches(PEM_BEGIN).trim_end_matches(PEM_END);
     body.split_whitespace().collect()
@@ -139,12 +147,12 @@ fn key(pem: &str) -> String {
 mod tests {
     use super::*;
 
-    fn text(lent: &Lent) -> &str {
+    fn text(lent: &LentContent) -> &str {
         std::str::from_utf8(&lent.content).unwrap()
     }
 
     #[test]
-    fn a_host_name_resolves_whatever_the_image_has() {
+    fn host_name_resolves() {
         assert!(text(&hosts(0, "node", None).unwrap()).contains("127.0.0.1\tlocalhost\n"));
         let own = b"127.0.0.1 localhost\n# 127.0.1.1 node";
         let lent = hosts(0, "node", Some(own)).unwrap();
@@ -157,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_gets_only_the_certificates_that_it_lacks() {
+    fn bundle_gets_only_missing_certificates() {
         let pem = |body: &str| format!("{PEM_BEGIN}\n{body}\n{PEM_END}\n");
         let own = format!("# Own\n{}", pem("AAAA\nBB"));
         let host = format!("{}\n{}{}", pem("AAAABB"), pem("CC"), pem("CC"));
@@ -169,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lent_file_never_has_the_length_of_the_own_one() {
-        let lent = instead(0, b"x\n", None);
+    fn lent_file_never_has_the_length_of_the_images_own_file() {
+        let lent = replacing(0, b"x\n", None);
         let own = vec![b'y'; lent.content.len()];
-        assert_ne!(instead(0, b"x\n", Some(&own)).content.len(), own.len());
+        assert_ne!(replacing(0, b"x\n", Some(&own)).content.len(), own.len());
     }
 }

@@ -1,4 +1,4 @@
-//! The host's way to the network: name servers, certificates, and how apt fetches packages.
+//! The host's network access: name servers, certificates, and how apt fetches packages.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use super::proxy;
 use crate::sandbox::find_program;
 
-/// The largest file of the host that is lent, in bytes.
-const MAX_FILE: u64 = 16 << 20;
+/// Maximum size of a host file that is lent, in bytes.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Where distributions keep the bundle of certificates that they trust.
+/// The certificate bundles of the distributions.
 pub(super) const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -38,7 +38,7 @@ pub(super) const BUNDLE_VARIABLES: [&str; 10] = [
 pub(super) const JAVA_OPTIONS: &str = "JAVA_TOOL_OPTIONS";
 const JAVA_TRUST_STORE: &str = "-Djavax.net.ssl.trustStore=";
 
-/// The host, as far as a root needs it.
+/// The parts of the host that a root needs.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
@@ -46,12 +46,12 @@ pub struct Host {
     apt_settings: Vec<AptSetting>,
 }
 
-/// The host's name servers and where it looks for short names.
+/// The host's name servers and search domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolver {
     /// The `nameserver` and `options` lines of `resolv.conf`.
     pub(super) lines: Vec<String>,
-    /// The domains in which short names are looked up, separated by spaces.
+    /// The search domains for short names, separated by spaces.
     pub(super) search: Option<String>,
 }
 
@@ -60,8 +60,8 @@ pub(super) struct Resolver {
 pub(super) struct Certificates {
     /// In PEM.
     pub(super) pem: Vec<u8>,
-    /// Whether the host trusts authorities of its own, such as that of a proxy that opens
-    /// connections. Then a root needs them even where it has certificates.
+    /// Whether the host trusts its own authorities, such as that of a proxy that decrypts
+    /// connections. Then a root needs them even if it has certificates.
     pub(super) are_own: bool,
 }
 
@@ -70,12 +70,12 @@ pub(super) struct Certificates {
 pub(super) struct JavaTrust {
     /// The content of the store.
     pub(super) store: Vec<u8>,
-    /// The other options of the variable that are about the store.
+    /// The variable's other options for the store.
     pub(super) options: Vec<String>,
 }
 
 impl Host {
-    /// This host. Takes about 10 ms where `apt-config` is installed, because it is run.
+    /// Returns this host. Runs `apt-config`, if installed, which takes about 10 ms.
     pub fn current() -> Self {
         Host {
             root: "/".into(),
@@ -84,9 +84,9 @@ impl Host {
         }
     }
 
-    /// Fetches packages through `proxy`, if there is one, instead of the host's proxies.
+    /// Fetches packages through `proxy`, if given, instead of the host's proxies.
     #[must_use]
-    pub fn through(mut self, proxy: Option<&str>) -> Self {
+    pub fn with_proxy(mut self, proxy: Option<&str>) -> Self {
         if let Some(proxy) = proxy {
             self.apt_settings.retain(|setting| !setting.is_proxy());
             for method in ["http", "https"] {
@@ -97,14 +97,14 @@ impl Host {
         self
     }
 
-    /// Replaces the programs that find apt's proxies by the proxies that they name for `sources`,
-    /// which are URLs. Returns a warning for each program that failed.
+    /// Replaces the programs that detect apt's proxies by the proxies that they print for
+    /// `sources`, which are URLs. Returns a warning for each program that failed.
     pub fn resolve_proxies(&mut self, sources: &[String]) -> Vec<String> {
         proxy::resolve(&mut self.apt_settings, sources)
     }
 
-    /// The host's settings of how packages are fetched, each as a line of an apt configuration:
-    /// for an apt that runs on this host, but does not read its configuration.
+    /// Returns the host's settings for fetching packages as lines of an apt configuration, for an
+    /// apt that runs on this host but does not read its configuration.
     pub fn apt_options(&self) -> Vec<String> {
         self.apt_settings.iter().map(AptSetting::line).collect()
     }
@@ -118,22 +118,22 @@ impl Host {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Reads a file of the host; nothing if it cannot be read or is too large.
+    /// Reads a file of the host; `None` if it cannot be read or is too large.
     pub fn read(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let path = self.at(path);
         let metadata = fs::metadata(&path).ok()?;
-        (metadata.is_file() && metadata.len() <= MAX_FILE).then(|| fs::read(&path).ok())?
+        (metadata.is_file() && metadata.len() <= MAX_FILE_BYTES).then(|| fs::read(&path).ok())?
     }
 
     pub(super) fn resolver(&self) -> Option<Resolver> {
-        // A symbolic link on the host (systemd-resolved) is followed.
+        // Follows a symbolic link on the host (systemd-resolved).
         let text = String::from_utf8_lossy(&self.read("etc/resolv.conf")?).into_owned();
         let mut resolver = Resolver { lines: Vec::new(), search: None };
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver" | "options") => resolver.lines.push(line.trim().to_owned()),
-                // Of several lines, the last one counts.
+                // The last of several lines counts.
                 Some("search" | "domain") => {
                     let domains = words.collect::<Vec<_>>().join(" ");
                     resolver.search = (!domains.is_empty()).then_some(domains);
@@ -188,7 +188,7 @@ impl Host {
 }
 
 impl JavaTrust {
-    /// The value of [`JAVA_OPTIONS`] for a store at `path`.
+    /// Returns the value of [`JAVA_OPTIONS`] for a store at `path`.
     pub(super) fn variable(&self, path: &str) -> String {
         let mut words = vec![format!("{JAVA_TRUST_STORE}{path}")];
         words.extend_from_slice(&self.options);
@@ -233,11 +233,11 @@ impl AptSetting {
     }
 }
 
-/// Everything about a way to fetch is the host's: proxies, time-outs, certificates.
+/// Fetch methods whose settings are passed on: proxies, time-outs, certificates.
 const APT_METHODS: [&str; 4] = ["http", "https", "ftp", "socks"];
 
 /// Settings that depend on the host's mirrors and clock.
-const APT_SINGLE: [&str; 11] = [
+const APT_SINGLE_SETTINGS: [&str; 11] = [
     "Retries",
     "ForceIPv4",
     "ForceIPv6",
@@ -251,7 +251,7 @@ const APT_SINGLE: [&str; 11] = [
     "AllowDowngradeToInsecureRepositories",
 ];
 
-/// The settings to pass on, from the output of `apt-config dump`: `Key "value";` a line.
+/// Parses the settings to pass on from the output of `apt-config dump`: lines of `Key "value";`.
 fn parse_apt_settings(dump: &str) -> Vec<AptSetting> {
     dump.lines()
         .filter_map(|line| {
@@ -262,7 +262,7 @@ fn parse_apt_settings(dump: &str) -> Vec<AptSetting> {
             }
             let second = parts.next()?;
             let is = |list: &[&str]| list.iter().any(|name| name.eq_ignore_ascii_case(second));
-            let wanted = is(&APT_METHODS) || is(&APT_SINGLE) && parts.next().is_none();
+            let wanted = is(&APT_METHODS) || is(&APT_SINGLE_SETTINGS) && parts.next().is_none();
             wanted.then(|| AptSetting { key: key.to_owned(), value: value.to_owned() })
         })
         .collect()
@@ -286,7 +286,7 @@ Acquire::Languages:: "none";
 Acquire::IndexTargets::deb::Packages "x";
 "#;
 
-    /// A host whose files are in a temporary folder.
+    /// A host with its files in a temporary directory.
     pub(crate) struct FakeHost {
         pub(crate) host: Host,
         _folder: tempfile::TempDir,
@@ -318,8 +318,9 @@ Acquire::IndexTargets::deb::Packages "x";
     }
 
     #[test]
-    fn a_given_proxy_replaces_all_of_the_host() {
-        let options = fake_host().host.through(Some("http://ours:3142")).apt_options().join("\n");
+    fn given_proxy_replaces_all_proxies_of_the_host() {
+        let options =
+            fake_host().host.with_proxy(Some("http://ours:3142")).apt_options().join("\n");
         assert!(options.contains("Acquire::http::Proxy \"http://ours:3142\";"), "{options}");
         assert!(options.contains("Acquire::https::Proxy \"http://ours:3142\";"), "{options}");
         assert!(!options.contains("cache:3142") && !options.contains("DIRECT"), "{options}");
@@ -356,7 +357,7 @@ Acquire::IndexTargets::deb::Packages "x";
     }
 
     #[test]
-    fn the_trust_store_of_java_is_found_in_its_options() {
+    fn trust_store_is_found_in_java_options() {
         let mut fake = fake_host();
         let options = "-Xmx1g -Djavax.net.ssl.trustStore=/etc/ours.pem \
                        -Djavax.net.ssl.trustStorePassword=x";

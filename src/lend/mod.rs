@@ -1,15 +1,15 @@
-//! Files that a sandbox lends a root for the time of a build: name servers, host names,
+//! Files that a sandbox lends to a root for the time of a build: name servers, host names,
 //! certificates, apt's settings, and the policy that no service starts.
 //!
 //! Invariants:
 //! - The files are lent at the beginning and again before each command, so that a step finds them
-//!   whatever an earlier step did to a file, its link or its directory.
+//!   regardless of what an earlier step did to a file, its link or its directory.
 //! - A change of a lent file by a program is a change of the image's own file
 //!   ([`fs_model::tree::Tree::lend`]). The program then sees its change until the next command.
 //! - A symbolic link at the path of a lent file stays. The file is lent at its target, which may be
 //!   in the sandbox's own `/run`.
-//! - Nothing of the host is in the image afterwards: lent files are in no delta, and copies of them
-//!   lose the lent lines ([`Loans::clean_copies`]).
+//! - The image contains nothing of the host afterwards: lent files are not in a delta, and lent
+//!   lines are removed from copies of them ([`Loans::clean_copies`]).
 
 mod content;
 mod host;
@@ -26,9 +26,9 @@ use fs_model::tree::{Follow, SetAttr};
 use fs_model::{FileType, FsError, Ino, Tree};
 use memchr::memmem;
 
-use self::content::Lent;
+use self::content::LentContent;
 pub use self::host::Host;
-use self::marks::{Block, Cleaned};
+use self::marks::{Cleaned, LentBlock};
 use self::traces::Trace;
 use crate::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
 use crate::sandbox::{Network, Plan};
@@ -37,43 +37,43 @@ use crate::seal::path::escape;
 /// The host name of an image that does not have one.
 pub const NEUTRAL_HOSTNAME: &str = "overcoat";
 
-/// A directory of scratch entries for files that no program of the image looks for.
-const SCRATCH: &str = "/.overcoat";
-/// The links that are followed from the path of a lent file, as in the kernel.
+/// The directory of scratch entries for files that programs of the image do not search for.
+const SCRATCH_DIR: &str = "/.overcoat";
+/// Maximum number of links followed from the path of a lent file, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// The longest host name, in bytes (`HOST_NAME_MAX`).
-const MAX_HOSTNAME: usize = 64;
-/// The largest file that is searched for lent lines, in bytes.
-const MAX_COPY: u64 = 32 << 20;
+/// Maximum length of a host name, in bytes (`HOST_NAME_MAX`).
+const MAX_HOSTNAME_BYTES: usize = 64;
+/// Maximum size of a file that is cleaned of lent lines, in bytes.
+const MAX_COPY_BYTES: u64 = 32 << 20;
 /// Bytes of a large file that are searched at a time.
-const PIECE: usize = 256 << 10;
+const SEARCH_BYTES: usize = 256 << 10;
 
-/// A file that is lent.
+/// A lent file.
 #[derive(Debug)]
-struct File {
+struct LentFile {
     path: &'static str,
     mode: u16,
-    lines: Lines,
-    laid: Option<Laid>,
-    /// The content of the image's own file when the file was lent last.
+    lines: LentLines,
+    entry: Option<LentEntry>,
+    /// The content of the image's own file when the file was last lent.
     own: Vec<u8>,
-    /// The content that is lent in one of the sandbox's own file systems, and the host name in it.
+    /// The content lent in one of the sandbox's own file systems, with the host name in it.
     mounted: Option<(String, Vec<u8>)>,
 }
 
 /// The lines of a lent file.
 #[derive(Debug)]
-enum Lines {
-    /// The host's name servers, in front of those of the image.
+enum LentLines {
+    /// The host's name servers, before those of the image.
     Resolver(Vec<u8>),
-    /// The host's settings of apt, which win over those of the image.
+    /// The host's settings of apt, which override those of the image.
     Apt(Vec<u8>),
     Policy,
-    /// A program that says that this is a container, where the image does not have it.
+    /// A program that reports a container, for an image without `systemd-detect-virt`.
     DetectVirt,
     Hosts,
-    /// A bundle of certificates. It is lent only over a bundle of the image, or only where the image
-    /// does not have one.
+    /// A bundle of certificates, possibly lent only over a bundle of the image, or only where the
+    /// image lacks one.
     Bundle {
         host: Vec<u8>,
         only_existing: bool,
@@ -81,33 +81,33 @@ enum Lines {
     },
 }
 
-/// A lent file in the tree.
+/// A lent file's entry in the tree.
 #[derive(Debug, PartialEq, Eq)]
-struct Laid {
+struct LentEntry {
     parent: Ino,
     name: Vec<u8>,
     ino: Ino,
     hostname: String,
 }
 
-/// The host name and the files that the sandbox itself shows, beside the tree.
+/// The host name and the files that the sandbox shows in addition to the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShownFiles {
     /// The host name.
     pub hostname: String,
-    /// Files in the sandbox's own file systems: absolute paths and contents.
+    /// Files in the sandbox's own file systems: absolute paths and content.
     pub files: Vec<(PathBuf, Vec<u8>)>,
 }
 
-/// The files that are lent to one root.
+/// The files lent to one root.
 #[derive(Debug)]
 pub struct Loans {
-    files: Vec<File>,
-    /// The sandbox's mounts, from the root without a leading slash: nothing of the tree shows there.
+    files: Vec<LentFile>,
+    /// The sandbox's mount points, from the root without a leading slash: they hide the tree.
     mounts: Vec<PathBuf>,
-    /// All lines that were lent so far.
-    blocks: Vec<Block>,
-    /// Values of the host that are not meant for an image.
+    /// All lines lent so far.
+    blocks: Vec<LentBlock>,
+    /// Values of the host that should not be in an image.
     traces: Vec<Trace>,
     environment: Vec<(String, String)>,
     warnings: Vec<String>,
@@ -115,12 +115,12 @@ pub struct Loans {
 
 impl Loans {
     /// Collects the files that this host lends to a root of `plan`. Packages are fetched through
-    /// `apt_proxy`, if there is one, instead of the host's proxies.
+    /// `apt_proxy`, if given, instead of the host's proxies.
     ///
     /// # Errors
-    /// A file of the sandbox's own that cannot be put into the tree.
+    /// Fails when a file of the sandbox's own cannot be put into the tree.
     pub fn new(live: &Live, plan: &Plan, apt_proxy: Option<&str>) -> Result<Loans, LiveError> {
-        Self::from_host(live, plan, Host::current().through(apt_proxy))
+        Self::from_host(live, plan, Host::current().with_proxy(apt_proxy))
     }
 
     fn from_host(live: &Live, plan: &Plan, mut host: Host) -> Result<Loans, LiveError> {
@@ -128,36 +128,43 @@ impl Loans {
             files: Vec::new(),
             mounts: plan.mounts(),
             blocks: Vec::new(),
-            traces: traces::of_host(&host),
+            traces: traces::from_host(&host),
             environment: Vec::new(),
             warnings: Vec::new(),
         };
-        loans.add("/usr/sbin/policy-rc.d", 0o755, Lines::Policy);
-        loans.add("/usr/bin/systemd-detect-virt", 0o755, Lines::DetectVirt);
-        loans.add("/etc/hosts", 0o644, Lines::Hosts);
+        loans.add("/usr/sbin/policy-rc.d", 0o755, LentLines::Policy);
+        loans.add("/usr/bin/systemd-detect-virt", 0o755, LentLines::DetectVirt);
+        loans.add("/etc/hosts", 0o644, LentLines::Hosts);
         if plan.network == Network::Host {
             loans.warnings = host.resolve_proxies(&sources(live)?);
             if let Some(resolver) = host.resolver() {
                 let lines = resolver.lines.join("\n").into_bytes();
-                loans.add("/etc/resolv.conf", 0o644, Lines::Resolver(lines));
-                // A search domain in the file would become part of names that packages write down.
+                loans.add("/etc/resolv.conf", 0o644, LentLines::Resolver(lines));
+                // Packages would record names with a search domain from the file.
                 let search = resolver.search.map(|search| ("LOCALDOMAIN".to_owned(), search));
                 loans.environment.extend(search);
             }
             loans.lend_certificates(live, &host)?;
         }
-        // Of all settings apt reads those in this file last (apt.conf(5)).
+        // apt reads the settings in this file last (apt.conf(5)).
         let conf = apt_conf(live, &host, plan.network)?;
-        loans.add("/etc/apt/apt.conf", 0o644, Lines::Apt(conf));
+        loans.add("/etc/apt/apt.conf", 0o644, LentLines::Apt(conf));
         Ok(loans)
     }
 
-    fn add(&mut self, path: &'static str, mode: u16, lines: Lines) {
-        self.files.push(File { path, mode, lines, laid: None, own: Vec::new(), mounted: None });
+    fn add(&mut self, path: &'static str, mode: u16, lines: LentLines) {
+        self.files.push(LentFile {
+            path,
+            mode,
+            lines,
+            entry: None,
+            own: Vec::new(),
+            mounted: None,
+        });
     }
 
-    /// Lends the host's certificates: to all bundles of the image where the host trusts authorities
-    /// of its own, and to an image without a bundle in any case.
+    /// Lends the host's certificates: to all bundles of the image if the host trusts its own
+    /// authorities, and always to an image without a bundle.
     fn lend_certificates(&mut self, live: &Live, host: &Host) -> Result<(), LiveError> {
         if let Some(java) = host.java_trust() {
             let path = scratch(live, "java-trust-store", &java.store)?;
@@ -171,12 +178,13 @@ impl Loans {
                 has_other = true;
                 if certificates.are_own {
                     let host = certificates.pem.clone();
-                    let lines = Lines::Bundle { host, only_existing: true, only_missing: false };
+                    let lines =
+                        LentLines::Bundle { host, only_existing: true, only_missing: false };
                     self.add(path, 0o644, lines);
                 }
             }
         }
-        let lines = Lines::Bundle {
+        let lines = LentLines::Bundle {
             host: certificates.pem.clone(),
             only_existing: has_other,
             only_missing: !certificates.are_own,
@@ -185,7 +193,7 @@ impl Loans {
         let named: Vec<&str> =
             host::BUNDLE_VARIABLES.into_iter().filter(|n| host.variable(n).is_some()).collect();
         if !named.is_empty() {
-            // Of the image's own bundles the last one is enough: they are all made of one list.
+            // One of the image's own bundles is enough: they are all made of one list.
             let mut pem = certificates.pem;
             for path in host::BUNDLES {
                 if let Some(own) = live.read(path.as_bytes())? {
@@ -194,7 +202,7 @@ impl Loans {
                     break;
                 }
             }
-            let block = Block::new("#", self.blocks.len(), &pem, false);
+            let block = LentBlock::new("#", self.blocks.len(), &pem, false);
             let path = scratch(live, "ca-certificates.crt", &block.shown)?;
             self.blocks.push(block);
             self.environment.extend(named.into_iter().map(|n| (n.to_owned(), path.clone())));
@@ -202,27 +210,27 @@ impl Loans {
         Ok(())
     }
 
-    /// Variables for the commands in the root.
+    /// Returns variables for the commands in the root.
     pub fn environment(&self) -> &[(String, String)] {
         &self.environment
     }
 
-    /// Warnings for the user, before the first command runs.
+    /// Returns warnings for the user, before the first command runs.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Lends the files that are not lent any more, and those that changed.
+    /// Lends the files that are no longer lent, and those that changed.
     ///
     /// # Errors
-    /// A layer that cannot be read, or an upper without room.
-    pub fn refresh(&mut self, live: &Live) -> Result<Shown, LiveError> {
+    /// Fails when a layer cannot be read, or the upper is full.
+    pub fn refresh(&mut self, live: &Live) -> Result<ShownFiles, LiveError> {
         let hostname = hostname(live)?;
-        let mut shown = Shown { hostname: hostname.clone(), files: Vec::new() };
+        let mut shown = ShownFiles { hostname: hostname.clone(), files: Vec::new() };
         for file in &mut self.files {
             let path = match file.follow(live, &self.mounts)? {
-                Target::Tree(path) => path,
-                Target::Mount(path) => {
+                LentTarget::Tree(path) => path,
+                LentTarget::Mount(path) => {
                     let known = file.mounted.take().filter(|(name, _)| *name == hostname);
                     let content = match known {
                         Some((_, content)) => content,
@@ -238,7 +246,7 @@ impl Loans {
                     shown.files.push((PathBuf::from(OsString::from_vec(path)), content));
                     continue;
                 }
-                Target::Nowhere => continue,
+                LentTarget::Nowhere => continue,
             };
             if let Some(lent) = file.lend(live, &path, &self.blocks, &hostname)? {
                 self.blocks.push(lent.block);
@@ -247,12 +255,12 @@ impl Loans {
         Ok(shown)
     }
 
-    /// Takes the lent lines out of the files that programs copied them into. Returns warnings about
-    /// files that it could not restore, and about files that contain a value of the host, such as the
-    /// address of a name server.
+    /// Removes the lent lines from the files that programs copied them into. Returns warnings about
+    /// files that it could not restore, and about files that contain a value of the host, such as
+    /// the address of a name server.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// Fails when a layer cannot be read.
     pub fn clean_copies(&self, live: &Live) -> Result<Vec<String>, LiveError> {
         let mut warnings = Vec::new();
         let tree = live.tree();
@@ -267,11 +275,11 @@ impl Loans {
             }
             let fail = |e: FsError| at(&entry.path, e);
             let path = [b"/", &*entry.path].concat();
-            if size > traces::MAX_TEXT && !has_mark(tree, object.ino, size).map_err(fail)? {
+            if size > traces::MAX_TEXT_BYTES && !has_mark(tree, object.ino, size).map_err(fail)? {
                 continue;
             }
-            if size > MAX_COPY {
-                warnings.push(uncleaned(&entry.path));
+            if size > MAX_COPY_BYTES {
+                warnings.push(copy_warning(&entry.path));
                 continue;
             }
             buffer.resize(buffer.len().max(size as usize), 0);
@@ -287,13 +295,13 @@ impl Loans {
                 Cleaned::Edited(text) => {
                     warnings.push(format!(
                         "/{}: a program changed lines that are shown during the build only; they \
-                         were taken out: look at what is left",
+                         were removed: check the rest of the file",
                         escape(&entry.path)
                     ));
                     text
                 }
                 Cleaned::Binary => {
-                    warnings.push(uncleaned(&entry.path));
+                    warnings.push(copy_warning(&entry.path));
                     continue;
                 }
             };
@@ -312,19 +320,19 @@ impl Loans {
     }
 }
 
-/// The warning about a copy that cannot be cleaned.
-fn uncleaned(path: &[u8]) -> String {
+/// Returns the warning about a copy that cannot be cleaned.
+fn copy_warning(path: &[u8]) -> String {
     format!(
-        "/{}: it contains a copy of a file that is shown during the build only, with settings of this \
-         host; remove it, or make it in a way that leaves out /etc/resolv.conf, /etc/hosts, \
-         /etc/apt/apt.conf and the bundle of certificates",
+        "/{}: it contains a copy of a file that is shown during the build only, with settings of \
+         this host; remove it, or exclude /etc/resolv.conf, /etc/hosts, /etc/apt/apt.conf and the \
+         bundle of certificates when creating it",
         escape(path)
     )
 }
 
-/// Whether a file contains a mark, in pieces: most files are too large to be a copy.
+/// Whether a file contains a mark. Reads in pieces: most files are too large to be a copy.
 fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; SEARCH_BYTES];
     let mut offset = 0;
     // Holes may be much larger than the memory.
     while offset < size
@@ -335,11 +343,11 @@ fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
         if marks::is_marked(&buffer[..len]) {
             return Ok(true);
         }
-        if len <= marks::LENGTH {
+        if len <= marks::MARK_BYTES {
             break;
         }
-        // A mark may be cut by the end of the piece.
-        offset += (len - marks::LENGTH) as u64;
+        // A piece may end within a mark.
+        offset += (len - marks::MARK_BYTES) as u64;
     }
     Ok(false)
 }
@@ -352,8 +360,8 @@ impl Loans {
             return cleaned;
         }
         if let Some(file) = self.files.iter().find(|file| file.path.as_bytes() == path) {
-            let Lines::Resolver(lines) = &file.lines else { return Cleaned::Untouched };
-            // All that was shown, without the marks.
+            let LentLines::Resolver(lines) = &file.lines else { return Cleaned::Untouched };
+            // All lent lines, without the marks.
             let at = (!lines.is_empty()).then(|| memmem::find(content, lines)).flatten();
             let Some(at) = at else { return Cleaned::Untouched };
             if !file.own.is_empty() && memmem::find(content, file.own.trim_ascii_end()).is_some() {
@@ -368,8 +376,8 @@ impl Loans {
         let found = self.traces.iter().filter(|trace| trace.is_in(content));
         warnings.extend(found.map(|trace| {
             format!(
-                "{}: it contains {}, {} of this host; another host would build another image, \
-                 unless a provisioner wrote it",
+                "{}: it contains {}, {} of this host; unless a provisioner wrote it, the image depends \
+                 on the host",
                 escape(path),
                 trace.value,
                 trace.what
@@ -379,67 +387,68 @@ impl Loans {
     }
 }
 
-impl File {
-    /// Where the path leads. A link to what the sandbox shows of the host or the kernel, or in a
-    /// circle, is a place for the file itself.
-    fn follow(&self, live: &Live, mounts: &[PathBuf]) -> Result<Target, LiveError> {
+impl LentFile {
+    /// Resolves the path. If it is a link into the host's or the kernel's mounts, or a loop, the
+    /// file itself is lent in place of the link.
+    fn follow(&self, live: &Live, mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
         let path = self.path.as_bytes();
         let target = follow(live, path, mounts)?;
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         match target {
-            Target::Nowhere => Ok(match follow(live, &path[..slash], mounts)? {
-                Target::Tree(dir) => Target::Tree([&dir, &path[slash..]].concat()),
+            LentTarget::Nowhere => Ok(match follow(live, &path[..slash], mounts)? {
+                LentTarget::Tree(dir) => LentTarget::Tree([&dir, &path[slash..]].concat()),
                 target => target,
             }),
             target => Ok(target),
         }
     }
 
-    fn lent(&self, number: usize, own: Option<&[u8]>, hostname: &str) -> Option<Lent> {
+    fn lent(&self, number: usize, own: Option<&[u8]>, hostname: &str) -> Option<LentContent> {
         match &self.lines {
-            Lines::Resolver(lines) => Some(content::in_front(number, lines, own)),
-            Lines::Apt(lines) => Some(content::behind("//", number, lines, own)),
-            Lines::Policy => Some(content::policy(number, own)),
-            Lines::DetectVirt if own.is_some() => None,
-            Lines::DetectVirt => Some(content::detect_virt(number)),
-            Lines::Hosts => content::hosts(number, hostname, own),
-            Lines::Bundle { only_existing: true, .. } if own.is_none() => None,
-            Lines::Bundle { only_missing: true, .. } if own.is_some() => None,
-            Lines::Bundle { host, .. } => content::bundle(number, host, own),
+            LentLines::Resolver(lines) => Some(content::prepended(number, lines, own)),
+            LentLines::Apt(lines) => Some(content::appended("//", number, lines, own)),
+            LentLines::Policy => Some(content::policy(number, own)),
+            LentLines::DetectVirt if own.is_some() => None,
+            LentLines::DetectVirt => Some(content::detect_virt(number)),
+            LentLines::Hosts => content::hosts(number, hostname, own),
+            LentLines::Bundle { only_existing: true, .. } if own.is_none() => None,
+            LentLines::Bundle { only_missing: true, .. } if own.is_some() => None,
+            LentLines::Bundle { host, .. } => content::bundle(number, host, own),
         }
     }
 
-    /// Lends the file at `path`, whose directories are no links, unless it is lent there already.
+    /// Lends the file at `path`, whose directories are not links, unless it is already lent there.
     fn lend(
         &mut self,
         live: &Live,
         path: &[u8],
-        blocks: &[Block],
+        blocks: &[LentBlock],
         hostname: &str,
-    ) -> Result<Option<Lent>, LiveError> {
+    ) -> Result<Option<LentContent>, LiveError> {
         let tree = live.tree();
-        if let Some(laid) = self.laid.take() {
+        if let Some(entry) = self.entry.take() {
             let resolved = tree.resolve(path, Follow::No);
             let is_there = resolved.is_ok_and(|found| {
-                found.object.is_some_and(|(ino, _)| ino == laid.ino) && found.parent == laid.parent
+                found.object.is_some_and(|(ino, _)| ino == entry.ino)
+                    && found.parent == entry.parent
             });
-            if is_there && tree.is_lent(laid.ino) && laid.hostname == hostname {
-                self.laid = Some(laid);
+            if is_there && tree.is_lent(entry.ino) && entry.hostname == hostname {
+                self.entry = Some(entry);
                 return Ok(None);
             }
-            self.take_back(live, &laid);
+            self.end_loan(live, &entry);
         }
         let own = match live.stat(path, Follow::No)? {
             None => None,
             Some((_, attr)) if attr.kind == FileType::Regular => live.read(path)?,
-            // A link that leads to no place for the file.
+            // A link that does not lead to a place for a file.
             Some((_, attr)) if attr.kind == FileType::Symlink => match self.lines {
-                Lines::DetectVirt => return Ok(None),
+                LentLines::DetectVirt => return Ok(None),
                 _ => None,
             },
             Some(_) => return Ok(None),
         };
-        // A step may have made the own file of the lent one, as `sed -i` does.
+        // A step may have made the lent file the image's own, as `sed -i` does.
         let own = own.map(|own| match marks::clean(&own, blocks) {
             Cleaned::Text(text) | Cleaned::Edited(text) => text,
             Cleaned::Nothing => Vec::new(),
@@ -461,7 +470,7 @@ impl File {
         match tree.lend(parent, &name, self.mode, &lent.content) {
             Ok(ino) => {
                 live.forget_name(parent, &name);
-                self.laid = Some(Laid { parent, name, ino, hostname: hostname.to_owned() });
+                self.entry = Some(LentEntry { parent, name, ino, hostname: hostname.to_owned() });
                 Ok(Some(lent))
             }
             // Another scratch entry is there, such as the mount point of a bind.
@@ -470,10 +479,10 @@ impl File {
         }
     }
 
-    fn take_back(&self, live: &Live, laid: &Laid) {
-        // The directory may be gone by now, and the loan with it.
-        if live.tree().end_loan(laid.parent, &laid.name, laid.ino).unwrap_or(false) {
-            live.forget_name(laid.parent, &laid.name);
+    fn end_loan(&self, live: &Live, entry: &LentEntry) {
+        // The directory may have been removed, and the loan with it.
+        if live.tree().end_loan(entry.parent, &entry.name, entry.ino).unwrap_or(false) {
+            live.forget_name(entry.parent, &entry.name);
         }
     }
 }
@@ -482,21 +491,20 @@ fn at(path: &[u8], error: FsError) -> LiveError {
     LiveError { path: path.to_vec(), source: error.into() }
 }
 
-/// Where the path of a lent file leads.
-enum Target {
-    /// To this path of the tree, without links.
+/// The target of a lent file's path.
+enum LentTarget {
+    /// This path of the tree, without links.
     Tree(Vec<u8>),
-    /// To this path in a file system that the sandbox mounts.
+    /// This path in a file system that the sandbox mounts.
     Mount(Vec<u8>),
-    /// To no place for a file: in a circle, or to what the sandbox shows of the host or the kernel.
+    /// No place for a file: a loop, or a mount of the host's or the kernel's files.
     Nowhere,
 }
 
-/// Follows the links on the way to `path` and at its end. Names that do not exist are taken as
-/// they are.
-fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<Target, LiveError> {
+/// Follows the links in `path`, including one at its end. Names that do not exist are kept.
+fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
     /// The sandbox's own file systems that programs write to.
-    const WRITABLE: [&[u8]; 2] = [b"run", b"tmp"];
+    const WRITABLE_MOUNTS: [&[u8]; 2] = [b"run", b"tmp"];
     let split = |path: &[u8]| -> Vec<Vec<u8>> {
         let names = path.split(|&b| b == b'/').filter(|n| !n.is_empty() && *n != b".");
         names.rev().map(<[u8]>::to_vec).collect()
@@ -516,13 +524,14 @@ fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<Target, LiveEr
         let here = join(&clean);
         let is_mount = mounts.iter().any(|mount| mount.as_os_str().as_bytes() == &here[1..]);
         if is_mount {
-            let is_writable = WRITABLE.iter().any(|own| *own == &here[1..]) && !rest.is_empty();
+            let is_writable =
+                WRITABLE_MOUNTS.iter().any(|own| *own == &here[1..]) && !rest.is_empty();
             let has_parent = rest.iter().any(|name| name == b"..");
             rest.reverse();
             clean.extend(rest);
             return Ok(match is_writable && !has_parent {
-                true => Target::Mount(join(&clean)),
-                false => Target::Nowhere,
+                true => LentTarget::Mount(join(&clean)),
+                false => LentTarget::Nowhere,
             });
         }
         if let Some((ino, attr)) = live.stat(&here, Follow::No)?
@@ -530,7 +539,7 @@ fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<Target, LiveEr
         {
             links += 1;
             if links > MAX_LINKS {
-                return Ok(Target::Nowhere);
+                return Ok(LentTarget::Nowhere);
             }
             let target = live.tree().read_link(ino).map_err(|e| at(&here, e))?;
             clean.pop();
@@ -540,23 +549,23 @@ fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<Target, LiveEr
             rest.extend(split(&target));
         }
     }
-    Ok(Target::Tree(join(&clean)))
+    Ok(LentTarget::Tree(join(&clean)))
 }
 
-/// The image's host name, or a neutral one: the first line of `/etc/hostname` that is a name.
+/// Returns the image's host name: the first valid name in `/etc/hostname`, or a neutral name.
 fn hostname(live: &Live) -> Result<String, LiveError> {
     let content = live.read(b"/etc/hostname")?.unwrap_or_default();
     let text = String::from_utf8_lossy(&content);
     let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     let is_valid = |name: &&str| {
-        name.len() <= MAX_HOSTNAME
+        name.len() <= MAX_HOSTNAME_BYTES
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
             && !name.starts_with(['.', '-'])
     };
     Ok(name.filter(is_valid).unwrap_or(NEUTRAL_HOSTNAME).to_owned())
 }
 
-/// The URLs that the image fetches packages from, each once, by scheme and host.
+/// Returns the URLs that the image fetches packages from, by scheme and host, without duplicates.
 fn sources(live: &Live) -> Result<Vec<String>, LiveError> {
     const FOLDER: &str = "/etc/apt/sources.list.d";
     let mut files = vec!["/etc/apt/sources.list".to_owned()];
@@ -582,12 +591,12 @@ fn sources(live: &Live) -> Result<Vec<String>, LiveError> {
     Ok(urls)
 }
 
-/// The settings of apt in the root. Certificates and keys that the host's settings name are put
-/// into the scratch directory.
+/// Returns the settings of apt in the root. Certificates and keys named in the host's settings are
+/// put into the scratch directory.
 fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveError> {
     let mut conf = String::from(
-        "// The host's way to its package sources.\n\
-         // One user fetches: another one need not exist, or reach the files.\n\
+        "// The host's settings for fetching packages.\n\
+         // Fetch as root: another user may not exist, or not be able to read the files.\n\
          APT::Sandbox::User \"root\";\n",
     );
     for (number, setting) in host.apt_settings().iter().enumerate() {
@@ -607,7 +616,7 @@ fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveE
 
 /// Puts a file into the scratch directory and returns its path.
 fn scratch(live: &Live, name: &str, content: &[u8]) -> Result<String, LiveError> {
-    let path = format!("{SCRATCH}/{name}");
+    let path = format!("{SCRATCH_DIR}/{name}");
     let meta = Meta { mode: 0o600, uid: 0, gid: 0, mtime: None };
     let meta = if name.starts_with("apt/") { meta } else { Meta { mode: 0o644, ..meta } };
     live.put_file(path.as_bytes(), &mut &*content, &meta, Lay::Scratch)?;

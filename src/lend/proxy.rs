@@ -1,8 +1,8 @@
-//! Programs that find apt's proxy (`Acquire::http::Proxy-Auto-Detect`), run on the host.
+//! Programs that detect apt's proxy (`Acquire::http::Proxy-Auto-Detect`), run on the host.
 //!
 //! apt runs such a program for each host that it fetches from, with a URL as its argument. The
-//! program prints a proxy, or `DIRECT` (apt.conf(5), apt-transport-http(1)). It is not in the
-//! image, so it runs here and its answer is passed on.
+//! program prints a proxy, or `DIRECT` (apt.conf(5), apt-transport-http(1)). The image does not
+//! have the program, so it runs here and its output is passed on.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,18 +12,18 @@ use std::time::Duration;
 
 use super::host::AptSetting;
 
-/// The name of the setting, and the older one, which apt accepts too.
+/// The name of the setting, and an older name that apt also accepts.
 const AUTO_DETECT: [&str; 2] = ["proxy-auto-detect", "proxyautodetect"];
-/// How long a program may take.
+/// Time limit of a program.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
-/// The longest output of a program, in bytes.
-const MAX_OUTPUT: u64 = 4096;
-/// URLs that one program is asked about at most.
+/// Maximum output of a program, in bytes.
+const MAX_OUTPUT_BYTES: u64 = 4096;
+/// Maximum number of URLs for which one program runs.
 const MAX_SOURCES: usize = 16;
 
 /// Replaces the programs among `settings`; see [`Host::resolve_proxies`](super::Host).
 pub(super) fn resolve(settings: &mut Vec<AptSetting>, sources: &[String]) -> Vec<String> {
-    // The newer name wins, wherever it is.
+    // The newer name takes precedence, in any order.
     let mut programs: BTreeMap<String, (usize, String)> = BTreeMap::new();
     settings.retain(|setting| {
         let Some((method, rank)) = auto_detect(&setting.key) else { return true };
@@ -38,15 +38,15 @@ pub(super) fn resolve(settings: &mut Vec<AptSetting>, sources: &[String]) -> Vec
         match ask_all(&method, &program, sources) {
             Ok(proxies) => settings.extend(proxies),
             Err(reason) => warnings.push(format!(
-                "apt on this host finds its {method} proxy with `{program}`, which {reason}: \
-                 packages are fetched without it; name the proxy with `apt_proxy`"
+                "apt on this host detects its {method} proxy with `{program}`, which {reason}: \
+                 packages are fetched without it; set the proxy with `apt_proxy`"
             )),
         }
     }
     warnings
 }
 
-/// The method that a setting names a program for, and the rank of the setting's name.
+/// Returns the method that a setting configures a program for, and the rank of the setting's name.
 fn auto_detect(key: &str) -> Option<(String, usize)> {
     let key = key.to_ascii_lowercase();
     let mut parts = key.split("::");
@@ -64,7 +64,7 @@ fn ask_all(method: &str, program: &str, sources: &[String]) -> Result<Vec<AptSet
     for url in urls {
         let proxy = ask(program, url)?;
         if proxy != general {
-            // Without a proxy of its own, the host would get the general one.
+            // Without its own setting, the host would get the general proxy.
             let value = proxy.unwrap_or_else(|| "DIRECT".to_owned());
             proxies.push(AptSetting {
                 key: format!("Acquire::{method}::Proxy::{}", host(url)),
@@ -78,7 +78,7 @@ fn ask_all(method: &str, program: &str, sources: &[String]) -> Result<Vec<AptSet
     Ok(proxies)
 }
 
-/// The proxy that `program` names for `url`; `None` for none.
+/// Returns the proxy that `program` prints for `url`, if any.
 fn ask(program: &str, url: &str) -> Result<Option<String>, String> {
     let mut child = Command::new(program)
         .arg(url)
@@ -91,7 +91,7 @@ fn ask(program: &str, url: &str) -> Result<Option<String>, String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut text = String::new();
-        let read = stdout.take(MAX_OUTPUT).read_to_string(&mut text);
+        let read = stdout.take(MAX_OUTPUT_BYTES).read_to_string(&mut text);
         // The receiver may have stopped waiting.
         let _ = sender.send(read.map(|_| text));
     });
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_replaced_by_its_answer_in_every_spelling() {
+    fn program_is_replaced_by_its_output_in_every_spelling() {
         let folder = tempfile::tempdir().unwrap();
         let detect = program(&folder, "detect", "echo http://cache:3142/");
         for key in [
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_is_left_out_with_a_warning() {
+    fn failing_program_is_left_out_with_a_warning() {
         let folder = tempfile::tempdir().unwrap();
         let fails = program(&folder, "fails", "exit 3");
         let odd = program(&folder, "odd", "echo 'x\"; DPkg::Pre-Invoke {\"id\";};'");

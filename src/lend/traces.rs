@@ -1,30 +1,30 @@
-//! Values of the host that a program may have read from a lent file and written elsewhere.
+//! Values of the host that a program may have read from a lent file and written to another file.
 
 use memchr::memmem;
 
 use super::host::Host;
 
-/// The largest file that is searched for values, in bytes.
-pub(super) const MAX_TEXT: u64 = 1 << 20;
-/// Shorter values are words that a file may contain by chance.
-const MIN_LENGTH: usize = 6;
+/// Maximum size of a file that is searched for values, in bytes.
+pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;
+/// Minimum length of a value: a file may contain shorter words by chance.
+const MIN_VALUE_BYTES: usize = 6;
 
 /// A value of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trace {
     pub(super) value: String,
-    /// The role of the value on the host, with its article.
+    /// The role of the value on the host, with an article.
     pub(super) what: &'static str,
 }
 
 impl Trace {
     fn new(value: &str, what: &'static str) -> Option<Self> {
-        (value.len() >= MIN_LENGTH).then(|| Trace { value: value.to_owned(), what })
+        (value.len() >= MIN_VALUE_BYTES).then(|| Trace { value: value.to_owned(), what })
     }
 
-    /// Whether a text file with this content contains the value as a whole.
+    /// Whether a text file with this content contains the value as a whole word.
     pub(super) fn is_in(&self, content: &[u8]) -> bool {
-        if content.len() as u64 > MAX_TEXT {
+        if content.len() as u64 > MAX_TEXT_BYTES {
             return false;
         }
         let part_of_word = |byte: Option<&u8>| {
@@ -35,7 +35,7 @@ impl Trace {
         let is_whole = |at: usize| {
             let before = at.checked_sub(1).and_then(|at| content.get(at));
             let after = content.get(at + self.value.len());
-            // A name in a longer one ends with a dot, and so does a sentence.
+            // A name within a longer one ends with a dot, and so does a sentence.
             !part_of_word(before.filter(|b| **b != b'.'))
                 && !part_of_word(after.filter(|b| !matches!(b, b'.' | b':')))
         };
@@ -43,13 +43,13 @@ impl Trace {
     }
 }
 
-/// The name servers, search domains and proxies of `host`.
-pub(super) fn of_host(host: &Host) -> Vec<Trace> {
+/// Returns the name servers, search domains and proxies of `host`.
+pub(super) fn from_host(host: &Host) -> Vec<Trace> {
     let mut traces = Vec::new();
     if let Some(resolver) = host.resolver() {
         for line in &resolver.lines {
             let address = line.strip_prefix("nameserver").map_or("", str::trim);
-            // A resolver on the machine itself has the same address everywhere.
+            // A resolver on the machine itself has the same address on all machines.
             if !address.starts_with("127.") {
                 traces.extend(Trace::new(address, "the address of a name server"));
             }
@@ -86,8 +86,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_found_as_a_whole_and_in_text_only() {
-        let traces = of_host(&fake_host().host);
+    fn values_are_found_as_whole_words_in_text() {
+        let traces = from_host(&fake_host().host);
         let values: Vec<&str> = traces.iter().map(|trace| trace.value.as_str()).collect();
         assert_eq!(values, ["192.0.2.1", "builder.example", "cache:3142"]);
         let found = |content: &[u8]| traces.iter().any(|trace| trace.is_in(content));

@@ -7,7 +7,7 @@ use fs_model::layer::squashfs::CacheOptions;
 use provisioners::image::Inputs;
 
 use super::record::{LayerRecord, Record, RecordError, Records};
-use crate::below::{self, Since};
+use crate::below::{self, DriftKind};
 
 /// Why an image is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,9 +136,9 @@ fn other(record: &Record, now: &[LayerRecord]) -> Vec<String> {
 
 /// The paths of an image at which its layers, which are not those it was made on, have something
 /// else now; nothing when its manifest is not there to tell.
-pub fn older(manifest: &Path, layers: &[PathBuf]) -> Option<Vec<(String, Since)>> {
+pub fn older(manifest: &Path, layers: &[PathBuf]) -> Option<Vec<(String, DriftKind)>> {
     let manifest = std::fs::read(manifest).ok()?;
     let layers = crate::layers::open(layers, CacheOptions::default()).ok()?;
-    let changed = below::changed(&manifest, &layers.layers).ok()?;
-    Some(changed.into_iter().map(|drift| (drift.path.clone(), drift.since())).collect())
+    let changed = below::find_drift(&manifest, &layers.layers).ok()?;
+    Some(changed.into_iter().map(|drift| (drift.path.clone(), drift.kind())).collect())
 }

@@ -1,40 +1,40 @@
-//! Going on in a process of its own, and the messages that other processes send to it.
+//! Forking a single-threaded process, and messages between processes.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::sys;
 
-/// Which of the two processes this is after [`split`].
+/// The side of a fork that [`fork_process`] returns on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
-    /// The new one.
-    New,
-    /// The one that was there.
-    Old,
+pub enum ForkSide {
+    /// The child.
+    Child,
+    /// The parent.
+    Parent,
 }
 
-/// Makes a copy of this process. Both go on from here with the same descriptors, files and memory,
-/// each with its own.
+/// Forks this process. Both processes continue from here, each with its own copy of the descriptors
+/// and the memory.
 ///
 /// # Errors
-/// When this process has other threads, which the copy would not have, or the system refuses.
-pub fn split() -> io::Result<Half> {
+/// Fails when this process has other threads, which the copy would lack, or when the fork fails.
+pub fn fork_process() -> io::Result<ForkSide> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("a process with threads cannot be split"));
+        return Err(io::Error::other("cannot fork a process that has threads"));
     }
-    // SAFETY: there is no other thread, so nothing is locked in the child and every owner of a
-    // descriptor in it is the only one of the child's own descriptor: it may return.
+    // SAFETY: there is no other thread, so no lock is held in the child, and every owner of a
+    // descriptor in it owns the child's copy of that descriptor: it may return.
     match unsafe { sys::fork() }? {
-        sys::Forked::Child => Ok(Half::New),
-        sys::Forked::Parent(_) => Ok(Half::Old),
+        sys::Forked::Child => Ok(ForkSide::Child),
+        sys::Forked::Parent(_) => Ok(ForkSide::Parent),
     }
 }
 
-/// Sends `bytes` over a socket, with a descriptor beside them.
+/// Sends `bytes` over a socket, with an optional descriptor.
 ///
 /// # Errors
-/// Those of the system.
+/// Returns the error of `sendmsg(2)`.
 pub fn send_message(
     socket: &impl AsFd,
     bytes: &[u8],
@@ -43,24 +43,23 @@ pub fn send_message(
     sys::send(socket.as_fd(), bytes, fd.as_slice())
 }
 
-/// Receives up to 4 KiB over a socket, with the descriptors beside them; nothing when the peer has
-/// closed.
+/// Receives up to 4 KiB and descriptors over a socket; empty when the peer has closed.
 ///
 /// # Errors
-/// Those of the system.
+/// Returns the error of `recvmsg(2)`.
 pub fn receive_message(socket: &impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     sys::receive(socket.as_fd()).map(|received| (received.bytes, received.fds))
 }
 
-/// Makes `command` one that is asked to end (SIGTERM) when this thread does, and that hears the
-/// signals that this thread has taken.
+/// Makes `command` get SIGTERM when this thread ends, and unblocks the signals that this thread
+/// blocks.
 pub fn end_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     let parent = std::process::id();
     let prepare = move || {
         nix::sys::signal::SigSet::empty().thread_set_mask()?;
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
-        // It may have ended before it was said what is to happen then.
+        // The parent may have ended before the death signal was set.
         if nix::unistd::getppid().as_raw() as u32 != parent {
             return Err(io::Error::other("the parent has ended"));
         }

@@ -1,4 +1,4 @@
-//! Commands in a sandbox: how one is described, watched and waited for.
+//! Commands in a sandbox: specification, exit status and waiting.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -8,51 +8,50 @@ use std::path::PathBuf;
 
 use super::error::{During, SandboxError};
 use super::sys;
-use super::wire::{self, EXECUTING, Order};
+use super::wire::{self, EXECUTING, SpawnSpec};
 
-/// Where a standard stream of a command goes.
+/// The source or destination of a command's standard stream.
 #[derive(Debug, Default)]
 pub enum Stdio {
-    /// To where the daemon's own goes.
+    /// The daemon's own stream.
     #[default]
     Inherit,
-    /// To nowhere, from nowhere.
+    /// `/dev/null`.
     Null,
-    /// To this file, pipe, socket or terminal. It is duplicated, and stays the caller's.
+    /// This file, pipe, socket or terminal. It is duplicated and stays the caller's.
     Fd(OwnedFd),
 }
 
-/// Which session and terminal a command has.
+/// The session and terminal of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Session {
-    /// The daemon's session and process group: keys like Ctrl-C reach it.
+    /// The daemon's session and process group: keys like Ctrl-C reach the command.
     Inherited,
-    /// A session of its own without a terminal: only the daemon decides what reaches it, and
+    /// Its own session without a terminal: only the daemon's signals reach it, and
     /// [`Child::signal`] reaches its whole process group.
     #[default]
     Own,
-    /// A session of its own, whose terminal is the one at its standard input.
+    /// Its own session, with its standard input as the controlling terminal.
     Terminal,
 }
 
 /// A command to run in a sandbox.
 #[derive(Debug)]
 pub struct CommandSpec {
-    /// The program and its arguments. A program without a slash is looked for in the `PATH` of
-    /// `env`.
+    /// The program and its arguments. A program without a slash is searched in the `PATH` of `env`.
     pub argv: Vec<OsString>,
     /// The complete environment.
     pub env: Vec<(OsString, OsString)>,
-    /// Runs in the host's tree, as root of the sandbox's namespaces, instead of in the root. That
-    /// is at [`Sandbox::root_outside`](super::Sandbox::root_outside) then.
+    /// Whether to run in the host's tree, as root of the sandbox's namespaces, instead of in the
+    /// root. The root is then at [`Sandbox::root_outside`](super::Sandbox::root_outside).
     pub outside: bool,
-    /// The working directory, inside (or outside, if it runs there).
+    /// The working directory, inside (or outside, if the command runs there).
     pub cwd: PathBuf,
-    /// The user, as inside.
+    /// The user id inside.
     pub uid: u32,
-    /// The group, as inside.
+    /// The group id inside.
     pub gid: u32,
-    /// The supplementary groups, as inside.
+    /// The supplementary group ids inside.
     pub groups: Vec<u32>,
     /// Standard input.
     pub stdin: Stdio,
@@ -65,8 +64,8 @@ pub struct CommandSpec {
 }
 
 impl CommandSpec {
-    /// A command that runs as root in `/`, with an empty environment, the daemon's standard
-    /// streams and a session of its own.
+    /// Creates a command that runs as root in `/`, with an empty environment, the daemon's standard
+    /// streams and its own session.
     pub fn new<S: Into<OsString>>(argv: impl IntoIterator<Item = S>) -> Self {
         CommandSpec {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -83,14 +82,14 @@ impl CommandSpec {
         }
     }
 
-    fn order(&self) -> Order {
+    fn spawn_spec(&self) -> SpawnSpec {
         let variable = |(name, value): &(OsString, OsString)| {
             let mut variable = name.clone();
             variable.push("=");
             variable.push(value);
             variable
         };
-        Order {
+        SpawnSpec {
             argv: self.argv.clone(),
             env: self.env.iter().map(variable).collect(),
             cwd: self.cwd.clone().into_os_string(),
@@ -98,9 +97,9 @@ impl CommandSpec {
             gid: self.gid,
             groups: self.groups.clone(),
             session: match self.session {
-                Session::Inherited => wire::Session::Inherited,
-                Session::Own => wire::Session::Own,
-                Session::Terminal => wire::Session::Terminal,
+                Session::Inherited => wire::SpawnSession::Inherited,
+                Session::Own => wire::SpawnSession::Own,
+                Session::Terminal => wire::SpawnSession::Terminal,
             },
         }
     }
@@ -109,9 +108,9 @@ impl CommandSpec {
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// It returned this code.
+    /// It exited with this code.
     Code(i32),
-    /// This signal ended it.
+    /// It was killed by this signal.
     Signal(i32),
 }
 
@@ -124,12 +123,12 @@ impl ExitStatus {
         }
     }
 
-    /// Whether it returned 0.
+    /// Returns whether the exit code is 0.
     pub fn success(self) -> bool {
         self == ExitStatus::Code(0)
     }
 
-    /// The code as a shell tells it: 128 and the signal's number for a signal.
+    /// Returns the exit code as a shell reports it: 128 plus the number for a signal.
     pub fn shell_code(self) -> i32 {
         match self {
             ExitStatus::Code(code) => code,
@@ -147,9 +146,9 @@ impl std::fmt::Display for ExitStatus {
     }
 }
 
-/// A running command. Dropping it leaves the command running, unwatched; it ends with the sandbox.
+/// A running command. If dropped, the command runs on, unwatched; it ends with the sandbox.
 ///
-/// As a descriptor it becomes readable when the command has ended (or the sandbox has).
+/// As a descriptor it becomes readable when the command or the sandbox has ended.
 #[derive(Debug)]
 pub struct Child {
     socket: OwnedFd,
@@ -160,7 +159,7 @@ impl Child {
     /// Waits until the command has ended.
     ///
     /// # Errors
-    /// When the sandbox itself ended before.
+    /// Fails when the sandbox ended before the command.
     pub fn wait(&mut self) -> Result<ExitStatus, SandboxError> {
         if let Some(status) = self.status {
             return Ok(status);
@@ -176,11 +175,11 @@ impl Child {
         }
     }
 
-    /// Sends a signal to the command: to its whole process group if it has a session of its own.
-    /// One that has ended is past all signals, which is no error.
+    /// Sends a signal to the command, or to its process group if it has its own session. Does
+    /// nothing if the command has ended.
     ///
     /// # Errors
-    /// When the message cannot be sent.
+    /// Fails when the message cannot be sent.
     pub fn signal(&self, signal: i32) -> Result<(), SandboxError> {
         let mut message = vec![wire::SIGNAL];
         message.extend_from_slice(&signal.to_ne_bytes());
@@ -197,8 +196,8 @@ impl AsFd for Child {
     }
 }
 
-/// Asks pid 1 behind `control` to start a command. `outside` is the mount namespace for one that
-/// runs there.
+/// Asks pid 1 behind `control` to start a command. `outside` is the mount namespace of commands
+/// that run outside.
 pub(super) fn spawn(
     control: BorrowedFd<'_>,
     outside: BorrowedFd<'_>,
@@ -209,8 +208,9 @@ pub(super) fn spawn(
         return Err(SandboxError::Invalid("no command was given".to_owned()));
     }
     let doing = "starting a command";
-    let order = sys::anonymous_file(c"overcoat-order", &spec.order().encode()).during(doing)?;
-    // Pid 1 reads from the start of the file that it shares with us; it was written by position.
+    let spec_file =
+        sys::anonymous_file(c"overcoat-spec", &spec.spawn_spec().encode()).during(doing)?;
+    // Pid 1 shares the file offset with us. It reads from the start, because we wrote by position.
     let (ours, theirs) = sys::message_pair().during(doing)?;
     let (exec_ours, exec_theirs) = sys::message_pair().during(doing)?;
     let null =
@@ -221,7 +221,7 @@ pub(super) fn spawn(
         stream(&spec.stderr, io::stderr(), &null).during(doing)?,
     ];
     let mut fds = vec![
-        order.as_fd(),
+        spec_file.as_fd(),
         exec_theirs.as_fd(),
         theirs.as_fd(),
         streams[0].as_fd(),
@@ -234,7 +234,7 @@ pub(super) fn spawn(
     sys::send(control, &[wire::SPAWN], &fds)
         .map_err(|error| SandboxError::Ended(error.to_string()))?;
     drop((theirs, exec_theirs, streams));
-    // The other end closes when the command is executed, or tells why it was not.
+    // The other end closes on exec, or reports why the command was not executed.
     let message = sys::receive(exec_ours.as_fd()).during(doing)?;
     match message.bytes.as_slice() {
         [wire::FAILED, rest @ ..] => {
@@ -262,9 +262,9 @@ fn exec_hint(doing: &str, errno: i32, program: &OsStr) -> &'static str {
     let is_path = program.as_encoded_bytes().contains(&b'/');
     match errno {
         libc::ENOENT if is_path => {
-            "; it, or the interpreter in its first line, is not in the image"
+            "; the file or the interpreter in its first line is missing in the image"
         }
-        libc::ENOENT => "; it is in no directory of the PATH inside the image",
+        libc::ENOENT => "; it is not in the PATH inside the image",
         libc::EACCES => "; it is not executable",
         libc::ENOEXEC => "; it is built for another architecture",
         _ => "",

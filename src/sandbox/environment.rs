@@ -1,26 +1,26 @@
-//! The environment of commands inside.
+//! The environment of commands in a sandbox.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What every command gets. `LC_ALL` is not set, so that a command can choose by `LANG`.
-const FIXED: [(&str, &str); 7] = [
+/// Variables of every command. `LC_ALL` is not set, so that a command can choose a locale by
+/// `LANG`.
+const DEFAULT_VARIABLES: [(&str, &str); 7] = [
     ("PATH", PATH),
     ("HOME", "/root"),
     ("USER", "root"),
     ("LOGNAME", "root"),
     ("LANG", "C.UTF-8"),
     ("DEBIAN_FRONTEND", "noninteractive"),
-    // systemctl changes files and talks to nobody. The Debian helpers around it look for
-    // /run/systemd/system, which is not there, and ask policy-rc.d.
+    // systemctl changes files and does not contact systemd. Debian's helpers for it check
+    // /run/systemd/system, which is missing, and ask policy-rc.d.
     ("SYSTEMD_OFFLINE", "1"),
 ];
 
-/// What is the host's business: how the terminal works, how the network is reached, which time a
-/// reproducible build has.
-const KEPT: [&str; 14] = [
+/// Variables kept from the host: terminal, proxies, and the time of a reproducible build.
+const KEPT_HOST_VARIABLES: [&str; 14] = [
     "TERM",
     "COLORTERM",
     "NO_COLOR",
@@ -37,16 +37,16 @@ const KEPT: [&str; 14] = [
     "NO_PROXY",
 ];
 
-/// The usual environment of a command inside, in the order of the names.
+/// Returns the default environment of a command inside, sorted by name.
 ///
-/// Of the host's environment only what is named above is kept: the rest would make the result
-/// depend on who builds it, and where.
+/// Only the variables listed above are kept from the host's environment: the others would make the
+/// result depend on the user and the machine.
 pub fn default_environment(
     host: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, OsString)> {
     let mut environment: BTreeMap<OsString, OsString> =
-        FIXED.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let kept = |name: &OsStr| KEPT.iter().any(|kept| name == *kept);
+        DEFAULT_VARIABLES.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let kept = |name: &OsStr| KEPT_HOST_VARIABLES.iter().any(|kept| name == *kept);
     environment.extend(host.into_iter().filter(|(name, _)| kept(name)));
     environment.into_iter().collect()
 }

@@ -1,53 +1,53 @@
-//! What can go wrong with a sandbox or a mount, each with what to do about it.
+//! Errors of sandboxes and mounts, with hints where the cause is known.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use super::lack::Lack;
+use super::lack::MissingRequirement;
 use super::wire::EXECUTING;
 
-/// A sandbox, a mount or a command in one could not be made.
+/// An error of a sandbox, a mount or a command in one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SandboxError {
     /// The machine lacks something.
     #[error(transparent)]
-    Lack(#[from] Lack),
-    /// Root, but without the capability to mount.
+    MissingRequirement(#[from] MissingRequirement),
+    /// This process is root, but lacks the capability to mount.
     #[error(
-        "root, but without CAP_SYS_ADMIN: namespaces and mounts are not allowed here; \
+        "running as root, but without CAP_SYS_ADMIN: namespaces and mounts are not permitted; \
          run as an ordinary user with subordinate ids, or start the container with \
          --cap-add SYS_ADMIN --device /dev/fuse"
     )]
     RootWithoutCapabilities,
-    /// `newuidmap` or `newgidmap` refused.
-    #[error("{program} refused to map the ids: {message}")]
+    /// `newuidmap` or `newgidmap` failed.
+    #[error("{program} cannot map the ids: {message}")]
     IdMap {
-        /// The program that refused.
+        /// The program that failed.
         program: &'static str,
-        /// What it printed.
+        /// The program's error output.
         message: String,
     },
     /// A step of the set-up failed.
     #[error("cannot set up the sandbox: {doing}: {source}{hint}")]
     Setup {
-        /// What was being done.
+        /// The step that failed.
         doing: String,
         /// Why it failed.
         source: io::Error,
-        /// What to do about it, if that is known; begins with "; ".
+        /// A hint, or empty; begins with "; ".
         hint: String,
     },
     /// The processes of the sandbox are gone.
-    #[error("the sandbox has ended unexpectedly ({0})")]
+    #[error("the sandbox ended unexpectedly ({0})")]
     Ended(String),
-    /// A host path to be shown inside is not there.
+    /// A host path to show inside cannot be opened.
     #[error("cannot show {} inside: {source}", path.display())]
     Bind {
         /// The path on the host.
         path: PathBuf,
-        /// Why it cannot be shown.
+        /// Why it cannot be opened.
         source: io::Error,
     },
     /// A command could not be started.
@@ -55,36 +55,36 @@ pub enum SandboxError {
     Command {
         /// The command's name.
         program: OsString,
-        /// What was being done.
+        /// The step that failed.
         doing: String,
         /// Why it failed.
         source: io::Error,
-        /// What to do about it, if that is known; begins with "; ".
+        /// A hint, or empty; begins with "; ".
         hint: &'static str,
     },
-    /// The user's request makes no sense.
+    /// An invalid request of the user.
     #[error("{0}")]
     Invalid(String),
-    /// A mount in the host's own namespace failed.
+    /// A mount in the host's namespace failed.
     #[error("cannot mount on {}: {message}", dir.display())]
     Mount {
         /// The mount point.
         dir: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and a hint where the cause is known.
         message: String,
     },
-    /// A mount could not be taken away.
+    /// A mount could not be unmounted.
     #[error("cannot unmount {}: {message}", dir.display())]
     Unmount {
         /// The mount point.
         dir: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and a hint where the cause is known.
         message: String,
     },
-    /// Anything else that the operating system refused.
+    /// Any other failed system call.
     #[error("{doing}: {source}")]
     System {
-        /// What was being done.
+        /// The step that failed.
         doing: &'static str,
         /// Why it failed.
         source: io::Error,
@@ -92,8 +92,8 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
-    /// The exit code that shells and `env` give for a command that cannot be executed: 127 when
-    /// there is none, 126 when there is one. `None` for everything that is no fault of the command.
+    /// Returns the exit code that shells and `env` use for a command that cannot be executed: 127
+    /// when it is missing, 126 otherwise. Returns `None` for all other errors.
     pub fn shell_code(&self) -> Option<u8> {
         match self {
             SandboxError::Command { doing, source, .. } if doing == EXECUTING => {
@@ -104,7 +104,7 @@ impl SandboxError {
     }
 }
 
-/// Names what was being done when the operating system refused.
+/// Adds the failed step to an error of the operating system.
 pub(super) trait During<T> {
     fn during(self, doing: &'static str) -> Result<T, SandboxError>;
 }
@@ -115,24 +115,24 @@ impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
     }
 }
 
-/// A step that failed in a child, on its way to the daemon.
+/// A step that failed in a child process, as reported to the daemon.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct StepFailure {
     pub(super) doing: String,
     pub(super) errno: i32,
 }
 
 /// The result of a step in a child.
-pub(super) type Step<T> = Result<T, Failure>;
+pub(super) type StepResult<T> = Result<T, StepFailure>;
 
-/// Names the step that failed.
+/// Adds the failed step to an error in a child process.
 pub(super) trait Doing<T> {
-    fn doing(self, what: &str) -> Step<T>;
+    fn doing(self, what: &str) -> StepResult<T>;
 }
 
 impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
-    fn doing(self, what: &str) -> Step<T> {
-        self.map_err(|error| Failure {
+    fn doing(self, what: &str) -> StepResult<T> {
+        self.map_err(|error| StepFailure {
             doing: what.to_owned(),
             errno: error.into().raw_os_error().unwrap_or(libc::EINVAL),
         })

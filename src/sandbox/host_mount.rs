@@ -1,11 +1,11 @@
-//! A mount that everybody on the host sees: what `overcoat mount` makes, without a sandbox.
+//! A mount that is visible on the host: `overcoat mount`, without a sandbox.
 //!
-//! Root mounts by itself and shows the tree to all users with its true owners. Anybody else goes
-//! through `fusermount3`, which mounts for them; the tree is then that user's alone, unless
-//! `/etc/fuse.conf` has `user_allow_other`.
+//! Root mounts by itself and shows the tree to all users with its real owners. Other users mount
+//! through `fusermount3`; only that user can access the tree then, unless `/etc/fuse.conf` has
+//! `user_allow_other`.
 //!
-//! Nothing here follows `DIR` into the mount: a mount whose daemon is gone can be found and taken
-//! away too.
+//! Nothing here looks inside the mount point, so a mount whose daemon has ended can be found and
+//! unmounted.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -21,34 +21,34 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, getgid, getuid};
 
 use super::error::{During, SandboxError};
-use super::lack::Lack;
+use super::lack::MissingRequirement;
 use super::privilege::{find_program, open_fuse_device};
 use super::{mountinfo, sys};
 
-/// The file system's type and source, as `findmnt` tells them.
+/// The file system's type and source, as `findmnt` shows them.
 const TYPE: &str = "fuse.overcoat";
 const SOURCE: &str = "overcoat";
 const HELPER: &str = "fusermount3";
 
-/// How the root is mounted.
+/// Mount options.
 #[derive(Clone, Debug, Default)]
 pub struct MountOptions {
-    /// Nothing can be written.
+    /// The mount is read-only (`ro`).
     pub read_only: bool,
-    /// Programs do not get the rights of their owner (`nosuid`).
+    /// Set-user-id and set-group-id bits have no effect (`nosuid`).
     pub no_setuid: bool,
-    /// Device nodes lead nowhere (`nodev`).
+    /// Device nodes cannot be opened (`nodev`).
     pub no_devices: bool,
-    /// No program can be executed (`noexec`).
+    /// Programs cannot be executed (`noexec`).
     pub no_programs: bool,
-    /// Reading changes no time (`noatime`).
+    /// Reading does not change access times (`noatime`).
     pub no_access_times: bool,
-    /// What `findmnt` tells as the source; `overcoat` if nothing is said.
+    /// The source that `findmnt` shows; `None` for `overcoat`.
     pub source: Option<OsString>,
 }
 
 impl MountOptions {
-    /// The flags that are set, with their names.
+    /// Returns the flags that are set, with their names.
     fn flags(&self) -> impl Iterator<Item = (MsFlags, &'static str)> {
         [
             (self.read_only, MsFlags::MS_RDONLY, "ro"),
@@ -62,7 +62,7 @@ impl MountOptions {
     }
 }
 
-/// A mount in the host's own namespace. Dropping it leaves it mounted: [`unmount`] ends it.
+/// A mount in the host's mount namespace. If dropped, it stays mounted until [`unmount`].
 #[derive(Debug)]
 pub struct HostMount {
     fuse: OwnedFd,
@@ -73,22 +73,22 @@ impl HostMount {
     /// Mounts on the directory `dir`.
     ///
     /// # Errors
-    /// Why not, and what to do about it.
+    /// Returns the reason, with a hint where the cause is known.
     pub fn new(dir: &Path, options: &MountOptions) -> Result<Self, SandboxError> {
         match fs::metadata(dir) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(mount_error(dir, "it is not a directory".to_owned())),
             Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-                let message = "a mount whose program is gone is there; `overcoat umount` takes it \
-                               away";
+                let message = "a mount whose process has ended is there; `overcoat umount` \
+                               removes it";
                 return Err(mount_error(dir, message.to_owned()));
             }
             Err(error) => return Err(mount_error(dir, error.to_string())),
         }
         let path = absolute(dir).map_err(|error| mount_error(dir, error.to_string()))?;
         if is_mounted(&path).during("reading /proc/self/mountinfo")? {
-            let message = "overcoat has something mounted there already; `overcoat umount` takes \
-                           it away";
+            let message = "overcoat has something mounted there already; `overcoat umount` \
+                           removes it";
             return Err(mount_error(dir, message.to_owned()));
         }
         if Uid::effective().is_root() {
@@ -110,7 +110,7 @@ impl HostMount {
         let source = how.source.as_deref().unwrap_or(OsStr::new(SOURCE));
         mount(Some(source), dir, Some(TYPE), flags, Some(options.as_str())).map_err(|error| {
             let hint = match error {
-                Errno::EPERM => "; it takes CAP_SYS_ADMIN, which this root does not have",
+                Errno::EPERM => "; mounting requires CAP_SYS_ADMIN, which this root lacks",
                 _ => "",
             };
             mount_error(dir, format!("{}{hint}", error.desc()))
@@ -121,7 +121,7 @@ impl HostMount {
     /// Changes the options of the mount on `dir`, as `mount -i -o remount` does.
     ///
     /// # Errors
-    /// When nothing of overcoat is mounted there, or the caller is not root.
+    /// Fails when overcoat has nothing mounted there, or the caller is not root.
     pub fn remount(dir: &Path, options: &MountOptions) -> Result<(), SandboxError> {
         let path = absolute(dir).map_err(|error| mount_error(dir, error.to_string()))?;
         if !is_mounted(&path).during("reading /proc/self/mountinfo")? {
@@ -136,7 +136,7 @@ impl HostMount {
         let program = helper()?;
         let shared = users_may_share();
         let source = how.source.as_deref().unwrap_or(OsStr::new(SOURCE));
-        // A comma would end the name.
+        // A comma would end the name, so it is escaped.
         let mut options = OsString::from("default_permissions,fsname=");
         for &byte in source.as_bytes() {
             if matches!(byte, b',' | b'\\') {
@@ -156,8 +156,8 @@ impl HostMount {
         }
         let doing = "starting fusermount3";
         let (ours, theirs) = UnixStream::pair().during(doing)?;
-        // The helper sends the descriptor over the socket whose number it is told: its standard
-        // input, which it has no other use for.
+        // The helper sends the descriptor over the socket whose number is in `_FUSE_COMMFD`: its
+        // standard input, which it does not use otherwise.
         let child = Command::new(program)
             .arg("-o")
             .arg(&options)
@@ -173,26 +173,26 @@ impl HostMount {
         let output = child.wait_with_output().during(doing)?;
         match answer.fds.into_iter().next() {
             Some(fuse) if output.status.success() => Ok(HostMount { fuse, shared }),
-            _ => Err(mount_error(dir, said(&output.stderr))),
+            _ => Err(mount_error(dir, helper_message(&output.stderr))),
         }
     }
 
-    /// Whether other users see the mount (and `SessionACL::All` is right for it).
+    /// Returns whether other users can access the mount (so that `SessionACL::All` applies).
     pub fn is_shared(&self) -> bool {
         self.shared
     }
 
-    /// The FUSE descriptor, to be served with `fuser::Session::from_fd`.
+    /// Returns the FUSE descriptor, to be served with `fuser::Session::from_fd`.
     pub fn into_fuse_fd(self) -> OwnedFd {
         self.fuse
     }
 }
 
-/// Takes the mount on `dir` away. With `lazily`, also when it is in use: it disappears at once,
-/// and ends with its last user.
+/// Unmounts `dir`. With `lazily`, also when it is in use: it disappears at once and ends with its
+/// last user.
 ///
 /// # Errors
-/// When overcoat has nothing mounted there, or it is in use.
+/// Fails when overcoat has nothing mounted there, or when the mount is in use.
 pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
     let error =
         |message: &str| SandboxError::Unmount { dir: dir.to_owned(), message: message.to_owned() };
@@ -203,7 +203,7 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
     if Uid::effective().is_root() {
         let lazy = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
         return umount2(&path, lazy | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| match errno {
-            Errno::EBUSY => error(&busy(&path)),
+            Errno::EBUSY => error(&busy_message(&path)),
             errno => error(errno.desc()),
         });
     }
@@ -217,26 +217,26 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
     if output.status.success() {
         return Ok(());
     }
-    let message = said(&output.stderr);
-    if message.contains("busy") { Err(error(&busy(&path))) } else { Err(error(&message)) }
+    let message = helper_message(&output.stderr);
+    if message.contains("busy") { Err(error(&busy_message(&path))) } else { Err(error(&message)) }
 }
 
-/// Where the root with this device number is mounted, if anything tells.
+/// Returns where the root with this device number is mounted.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// Fails when `/proc` cannot be read.
 pub fn mounted_at(device: u64) -> io::Result<Option<PathBuf>> {
-    Ok(point_of(&fs::read("/proc/self/mountinfo")?, device))
+    Ok(mount_point_of_device(&fs::read("/proc/self/mountinfo")?, device))
 }
 
-fn point_of(info: &[u8], device: u64) -> Option<PathBuf> {
+fn mount_point_of_device(info: &[u8], device: u64) -> Option<PathBuf> {
     let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     let line = mountinfo::lines(info).find(|l| l.device == device.as_bytes() && l.root == b"/")?;
     Some(OsString::from_vec(line.point).into())
 }
 
-fn busy(path: &Path) -> String {
-    format!("it is in use; `fuser -vm {}` tells by whom", path.display())
+fn busy_message(path: &Path) -> String {
+    format!("it is in use; `fuser -vm {}` lists the processes", path.display())
 }
 
 fn mount_error(dir: &Path, message: String) -> SandboxError {
@@ -244,24 +244,27 @@ fn mount_error(dir: &Path, message: String) -> SandboxError {
 }
 
 fn helper() -> Result<PathBuf, SandboxError> {
-    find_program(HELPER).ok_or_else(|| Lack::program(HELPER, "fuse3").into())
+    find_program(HELPER).ok_or_else(|| MissingRequirement::program(HELPER, "fuse3").into())
 }
 
-/// What the helper said, without its name before it.
-fn said(stderr: &[u8]) -> String {
+/// Returns the helper's error output without the program name.
+fn helper_message(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let text = text.trim();
     let plain = text.strip_prefix("fusermount3: ").unwrap_or(text);
-    if plain.is_empty() { "fusermount3 failed without a word".to_owned() } else { plain.to_owned() }
+    match plain {
+        "" => "fusermount3 failed without a message".to_owned(),
+        plain => plain.to_owned(),
+    }
 }
 
-/// Whether `/etc/fuse.conf` lets users show their mounts to others.
+/// Returns whether `/etc/fuse.conf` allows users to share their mounts with others.
 pub fn users_may_share() -> bool {
     fs::read_to_string("/etc/fuse.conf")
         .is_ok_and(|conf| conf.lines().any(|line| line.trim() == "user_allow_other"))
 }
 
-/// The absolute path of `dir`, with the links above it resolved, but not looked into.
+/// Returns the absolute path of `dir`, with links in its parents resolved, without looking inside.
 fn absolute(dir: &Path) -> io::Result<PathBuf> {
     match (dir.parent(), dir.file_name()) {
         (Some(parent), Some(name)) => {
@@ -272,14 +275,14 @@ fn absolute(dir: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Whether a mount of ours is on top at `path`.
+/// Returns whether the topmost mount at `path` is overcoat's.
 fn is_mounted(path: &Path) -> io::Result<bool> {
     let info = fs::read("/proc/self/mountinfo")?;
-    Ok(type_on_top(&info, path.as_os_str().as_bytes()).as_deref() == Some(TYPE.as_bytes()))
+    Ok(topmost_type(&info, path.as_os_str().as_bytes()).as_deref() == Some(TYPE.as_bytes()))
 }
 
-/// The type of the last mount on `path`.
-fn type_on_top(info: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+/// Returns the type of the topmost mount at `path`.
+fn topmost_type(info: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     mountinfo::lines(info).filter(|line| line.point == path).map(|line| line.kind.to_vec()).last()
 }
 
@@ -288,21 +291,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mount_on_top_counts() {
+    fn topmost_mount_is_found() {
         let info = b"\
 30 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
 31 30 0:50 / /mnt/a\\040b rw shared:2 master:3 - fuse.overcoat overcoat rw\n\
 32 31 0:51 / /mnt/a\\040b rw - tmpfs tmpfs rw\n\
 33 30 0:52 / /mnt/c rw - fuse.overcoat overcoat rw\n";
-        assert_eq!(type_on_top(info, b"/mnt/a b").unwrap(), b"tmpfs");
-        assert_eq!(type_on_top(info, b"/mnt/c").unwrap(), TYPE.as_bytes());
-        assert_eq!(type_on_top(info, b"/mnt"), None);
-        assert_eq!(point_of(info, rustix::fs::makedev(0, 50)).unwrap(), Path::new("/mnt/a b"));
-        assert_eq!(point_of(info, rustix::fs::makedev(0, 54)), None);
+        assert_eq!(topmost_type(info, b"/mnt/a b").unwrap(), b"tmpfs");
+        assert_eq!(topmost_type(info, b"/mnt/c").unwrap(), TYPE.as_bytes());
+        assert_eq!(topmost_type(info, b"/mnt"), None);
+        assert_eq!(
+            mount_point_of_device(info, rustix::fs::makedev(0, 50)).unwrap(),
+            Path::new("/mnt/a b")
+        );
+        assert_eq!(mount_point_of_device(info, rustix::fs::makedev(0, 54)), None);
     }
 
     #[test]
-    fn a_directory_is_named_without_looking_into_it() {
+    fn absolute_path_does_not_require_the_directory() {
         assert_eq!(absolute(Path::new("/tmp/../tmp/none")).unwrap(), Path::new("/tmp/none"));
         let here = std::env::current_dir().unwrap();
         assert_eq!(absolute(Path::new("none")).unwrap(), here.join("none"));

@@ -1,4 +1,4 @@
-//! Mapping images into memory. It lies here because this is the place for `unsafe`.
+//! Mapping images into memory. Here because only this module may use `unsafe`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Seek, SeekFrom};
@@ -9,14 +9,14 @@ use memmap2::{Mmap, MmapOptions};
 
 /// Maps the whole of the file or block device at `path`.
 ///
-/// The image must not be cut short by somebody else while it is mapped: reading behind its new end
-/// would end this process (`SIGBUS`), as it does any program that maps files. Replacing the file
-/// by renaming another one over it, as every tool that writes images does, is fine.
+/// The image must not be truncated while it is mapped: reading past its new end would kill this
+/// process (`SIGBUS`). Replacing the file by renaming another over it, as every tool that writes
+/// images does, is safe.
 ///
 /// # Errors
-/// When it cannot be opened, or is neither a regular file nor a block device.
+/// Fails when the file cannot be opened, or is neither a regular file nor a block device.
 pub fn map_image(path: &Path) -> io::Result<Mmap> {
-    // Opening a pipe would wait for who writes to it.
+    // Opening a pipe would wait for a writer.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     let meta = file.metadata()?;
@@ -30,9 +30,8 @@ pub fn map_image(path: &Path) -> io::Result<Mmap> {
         }
     };
     let length = usize::try_from(length).map_err(io::Error::other)?;
-    // SAFETY: the map is private to reading and is given out as bytes that may be read and nothing
-    // else. Should somebody write to the file meanwhile, the readers of images see changed bytes,
-    // which they take for damage: they hold nothing for true that they checked in an earlier read
-    // of the map without having copied it.
+    // SAFETY: the map is read-only and private. If another process writes to the file meanwhile,
+    // the image readers see changed bytes and report damage: they do not rely on checks from an
+    // earlier read of the map unless they copied the data.
     unsafe { MmapOptions::new().len(length).map(&file) }
 }

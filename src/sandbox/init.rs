@@ -1,23 +1,24 @@
-//! Pid 1 of the sandbox: finishes the root, starts commands, reaps.
+//! Pid 1 of the sandbox: finishes the root, starts commands, reaps children.
 //!
 //! Invariants:
-//! - it ends when the daemon closes the control socket or dies, and with it the kernel ends every
-//!   process of the pid namespace, whatever session or parent it has;
-//! - it ends only then: what goes wrong with one command is reported on that command's socket;
-//! - it takes no signals (all are blocked; SIGCHLD is read from a descriptor) and forwards none;
-//! - commands inherit nothing from it but what their order says: no descriptor, no blocked or
+//! - it ends when the daemon closes the control socket or dies, and then the kernel ends every
+//!   process of the pid namespace, whatever its session or parent;
+//! - it ends only then: an error of one command is reported on that command's socket;
+//! - it handles no signals (all are blocked; SIGCHLD is read from a descriptor) and forwards none;
+//! - commands inherit nothing that is not in their [`SpawnSpec`]: no descriptor, no blocked or
 //!   ignored signal.
 //!
-//! Its own root is an empty directory, so that programs find out by `/proc/1/root` that they are in
-//! a chroot ([`super::marks`]). Commands get the sandbox's root back before they are executed.
+//! Its own root is an empty directory, so that programs conclude from `/proc/1/root` that they are
+//! in a chroot ([`super::marks`]). Commands get the sandbox's root back before they are executed.
 //!
-//! There are two mount namespaces. In the one that the stage made, the root lies in the host's tree:
-//! commands that are to run outside are put there. Pid 1 and all others are in a copy of it, in
-//! which the root is all there is. The way back is a descriptor that comes with the order of such a
-//! command: the daemon has it, and nobody inside.
+//! There are two mount namespaces. In the stage's, the root is mounted in the host's tree: commands
+//! that run outside are moved there. Pid 1 and all other commands are in a copy of it that contains
+//! only the root. The descriptor of the stage's namespace comes with the request for such a
+//! command: the daemon holds it, no process inside does.
 //!
-//! Each command has a socket of its own, whose other end the daemon's `Child` holds: signals go
-//! in, the exit status comes out. When the daemon drops that end the command runs on, unwatched.
+//! Each command has its own socket, whose other end the daemon's `Child` holds: it carries signals
+//! to the command and the exit status back. If the daemon drops its end, the command runs on,
+//! unwatched.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -35,17 +36,18 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
 
-use super::error::{Doing, Failure, Step};
+use super::error::{Doing, StepFailure, StepResult};
 use super::marks::{self, ServiceManager};
 use super::plan::Plan;
 use super::sys::{self, Forked};
-use super::wire::{self, Order, Session};
+use super::wire::{self, SpawnSession, SpawnSpec};
 use super::{SandboxIdentity, mounts, notify};
 
-/// Real root has these against the host itself: loading modules, rebooting, setting the clock.
+/// Capabilities that real root would have over the host: CAP_SYS_MODULE, CAP_SYS_BOOT,
+/// CAP_SYS_TIME.
 const HOST_CAPABILITIES: [u32; 3] = [16, 22, 25];
 
-/// The life of pid 1.
+/// Runs pid 1.
 pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
     let result = std::panic::catch_unwind(|| {
         become_init(plan, control).map(|manager| serve(control, &manager))
@@ -60,7 +62,7 @@ pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
     }
 }
 
-fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> Step<ServiceManager> {
+fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<ServiceManager> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
     marks::replace_command_line_and_environment();
     marks::detach_standard_streams()?;
@@ -100,7 +102,7 @@ type Channels = HashMap<libc::pid_t, Channel>;
 
 struct Channel {
     socket: OwnedFd,
-    /// The command leads a process group: signals are for all of it.
+    /// The command leads a process group: signals go to the whole group.
     group: bool,
 }
 
@@ -137,7 +139,7 @@ fn serve(control: BorrowedFd<'_>, manager: &ServiceManager) {
             forward(&mut channels, *pid);
         }
         if busy[2..own].contains(&true) {
-            manager.take_name();
+            manager.update_name();
         }
         if busy[1] {
             while let Ok(Some(_)) = signals.read_signal() {}
@@ -159,7 +161,7 @@ fn reap(channels: &mut Channels) {
     }
 }
 
-/// Does what a command's socket asks for, or forgets the socket when its other end is closed.
+/// Forwards a signal from a command's socket, or drops the socket when its other end is closed.
 fn forward(channels: &mut Channels, pid: libc::pid_t) {
     let Some(channel) = channels.get(&pid) else { return };
     let message = sys::receive(channel.socket.as_fd());
@@ -177,7 +179,7 @@ fn forward(channels: &mut Channels, pid: libc::pid_t) {
     }
 }
 
-/// Serves one request; false when there will be no more.
+/// Serves one request. Returns false when the daemon has closed the socket.
 fn serve_request(
     control: BorrowedFd<'_>,
     manager: &ServiceManager,
@@ -189,11 +191,11 @@ fn serve_request(
         [wire::SPAWN] => {
             let mut fds = request.fds;
             let outside = fds.drain(fds.len().min(6)..).next();
-            if let Ok([order, exec, channel, stdin, stdout, stderr]) = <[OwnedFd; 6]>::try_from(fds)
+            if let Ok([spec, exec, channel, stdin, stdout, stderr]) = <[OwnedFd; 6]>::try_from(fds)
             {
                 let stdio = [stdin, stdout, stderr];
-                manager.take_name();
-                match spawn(order, &exec, &stdio, manager.root(), outside.as_ref()) {
+                manager.update_name();
+                match spawn(spec, &exec, &stdio, manager.root(), outside.as_ref()) {
                     Ok((pid, group)) => {
                         channels.insert(pid, Channel { socket: channel, group });
                     }
@@ -226,8 +228,8 @@ fn serve_request(
     true
 }
 
-/// Changes the host name and writes the files that the daemon asks for. A file that cannot be
-/// written is left out.
+/// Changes the host name and writes the files that the daemon sent. A file that cannot be written
+/// is left out.
 fn show(file: OwnedFd, root: BorrowedFd<'_>) {
     let mut bytes = Vec::new();
     if File::from(file).read_to_end(&mut bytes).is_err() {
@@ -235,7 +237,7 @@ fn show(file: OwnedFd, root: BorrowedFd<'_>) {
     }
     let Ok(wire::Show { hostname, files }) = wire::Show::decode(&bytes) else { return };
     let _ = nix::unistd::sethostname(hostname);
-    // The root of this process is another one.
+    // This process has another root.
     if nix::unistd::fchdir(root).is_err() {
         return;
     }
@@ -245,14 +247,14 @@ fn show(file: OwnedFd, root: BorrowedFd<'_>) {
     let _ = chdir("/");
 }
 
-/// Puts a file at `path`, which is relative, in one of the sandbox's own file systems. A file or link
-/// that is there is replaced.
+/// Writes a file at `path`, which is relative, in one of the sandbox's own file systems. Replaces
+/// an existing file or link.
 fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
     let (parent, name) =
         (path.parent().ok_or_else(invalid)?, path.file_name().ok_or_else(invalid)?);
     std::fs::create_dir_all(parent)?;
-    // A link on the way may lead back into the root, which is the daemon's to change.
+    // A link on the way may lead back into the root, which only the daemon changes.
     let own = path.iter().next().map(Path::new).ok_or_else(invalid)?;
     if std::fs::metadata(parent)?.dev() != std::fs::metadata(own)?.dev() {
         return Err(io::Error::from_raw_os_error(libc::EXDEV));
@@ -264,7 +266,7 @@ fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::rename(&temporary, path)
 }
 
-fn open_pty(root: BorrowedFd<'_>) -> Step<(OwnedFd, OwnedFd)> {
+fn open_pty(root: BorrowedFd<'_>) -> StepResult<(OwnedFd, OwnedFd)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = nix::fcntl::openat(root, "dev/ptmx", flags, nix::sys::stat::Mode::empty())
         .doing("opening /dev/ptmx")?;
@@ -273,23 +275,23 @@ fn open_pty(root: BorrowedFd<'_>) -> Step<(OwnedFd, OwnedFd)> {
 }
 
 fn spawn(
-    order: OwnedFd,
+    spec: OwnedFd,
     exec: &OwnedFd,
     stdio: &[OwnedFd; 3],
     root: BorrowedFd<'_>,
     outside: Option<&OwnedFd>,
-) -> Step<(libc::pid_t, bool)> {
+) -> StepResult<(libc::pid_t, bool)> {
     let mut bytes = Vec::new();
-    File::from(order).read_to_end(&mut bytes).doing("reading the order")?;
-    let order = Order::decode(&bytes).doing("reading the order")?;
+    File::from(spec).read_to_end(&mut bytes).doing("reading the command")?;
+    let spec = SpawnSpec::decode(&bytes).doing("reading the command")?;
     // SAFETY: the child executes the command or ends in `exit_now`; pid 1 has one thread.
     match unsafe { sys::fork() }.doing("forking")? {
-        Forked::Parent(pid) => Ok((pid, order.session != Session::Inherited)),
+        Forked::Parent(pid) => Ok((pid, spec.session != SpawnSession::Inherited)),
         Forked::Child => {
             let failure =
-                match std::panic::catch_unwind(|| become_command(&order, stdio, root, outside)) {
+                match std::panic::catch_unwind(|| become_command(&spec, stdio, root, outside)) {
                     Ok(failure) => failure,
-                    Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
+                    Err(_) => StepFailure { doing: "panicking".to_owned(), errno: libc::EFAULT },
                 };
             let _ = sys::send(exec.as_fd(), &wire::failure_message(&failure), &[]);
             sys::exit_now(127)
@@ -297,17 +299,17 @@ fn spawn(
     }
 }
 
-/// Turns this process into the command; returns only why it could not.
+/// Turns this process into the command. Returns only on failure.
 fn become_command(
-    order: &Order,
+    spec: &SpawnSpec,
     stdio: &[OwnedFd; 3],
     root: BorrowedFd<'_>,
     outside: Option<&OwnedFd>,
-) -> Failure {
-    match prepare_command(order, stdio, root, outside) {
+) -> StepFailure {
+    match prepare_command(spec, stdio, root, outside) {
         Ok((argv, env)) => {
             let error = execute(&argv, &env);
-            Failure {
+            StepFailure {
                 doing: wire::EXECUTING.to_owned(),
                 errno: error.raw_os_error().unwrap_or(libc::EINVAL),
             }
@@ -317,47 +319,47 @@ fn become_command(
 }
 
 fn prepare_command(
-    order: &Order,
+    spec: &SpawnSpec,
     stdio: &[OwnedFd; 3],
     root: BorrowedFd<'_>,
     outside: Option<&OwnedFd>,
-) -> Step<(Vec<CString>, Vec<CString>)> {
-    let strings = |texts: &[std::ffi::OsString]| -> Step<Vec<CString>> {
+) -> StepResult<(Vec<CString>, Vec<CString>)> {
+    let strings = |texts: &[std::ffi::OsString]| -> StepResult<Vec<CString>> {
         texts
             .iter()
             .map(sys::c_string)
             .collect::<io::Result<_>>()
             .doing("reading the arguments and the environment")
     };
-    let (argv, env) = (strings(&order.argv)?, strings(&order.env)?);
-    if order.session != Session::Inherited {
+    let (argv, env) = (strings(&spec.argv)?, strings(&spec.env)?);
+    if spec.session != SpawnSession::Inherited {
         setsid().doing("making a session")?;
     }
-    // Received descriptors are never 0, 1 or 2: those were open all the time.
+    // Received descriptors are never 0, 1 or 2, which were always open.
     for (fd, target) in stdio.iter().zip(0..) {
         sys::dup_to(fd.as_fd(), target).doing("connecting standard input and output")?;
     }
-    if order.session == Session::Terminal {
+    if spec.session == SpawnSession::Terminal {
         sys::take_terminal(io::stdin().as_fd()).doing("taking the terminal")?;
     }
     match outside {
-        // Root and working directory become those of the namespace.
+        // setns sets root and working directory to those of the namespace.
         Some(outside) => setns(outside, CloneFlags::CLONE_NEWNS).doing("going outside")?,
         None => marks::enter(root).doing("entering the root")?,
     }
-    let groups: Vec<Gid> = order.groups.iter().copied().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(order.uid), Gid::from_raw(order.gid));
+    let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
     setgroups(&groups).doing("setting the groups")?;
     setresgid(gid, gid, gid).doing("setting the group")?;
     setresuid(uid, uid, uid).doing("setting the user")?;
-    // As the user that it runs as: the directory may be closed to others.
-    chdir(order.cwd.as_os_str())
-        .doing(&format!("changing to the directory {}", order.cwd.to_string_lossy()))?;
+    // As the command's user: the directory may be inaccessible to others.
+    chdir(spec.cwd.as_os_str())
+        .doing(&format!("changing to the directory {}", spec.cwd.to_string_lossy()))?;
     sys::reset_signals(false);
     Ok((argv, env))
 }
 
-/// `execvpe(3)` with the command's own `PATH`.
+/// As `execvpe(3)`, with the command's own `PATH`.
 fn execute(argv: &[CString], env: &[CString]) -> io::Error {
     let Some(program) = argv.first() else {
         return io::Error::from_raw_os_error(libc::EINVAL);
@@ -383,7 +385,7 @@ fn execute(argv: &[CString], env: &[CString]) -> io::Error {
     worst
 }
 
-/// Executes a file; one without a format that the kernel knows is a shell script.
+/// Executes a file. A text file in a format unknown to the kernel is run as a shell script.
 fn execute_file(file: &CString, argv: &[CString], env: &[CString]) -> io::Error {
     let error = sys::execve(file, argv, env);
     let is_script = || {

@@ -1,23 +1,23 @@
-//! What a machine may lack, each with the command that mends it: for the errors of everything that
-//! needs it, and for `doctor`.
+//! Requirements that a machine may not meet, each with the command that fixes it. Used in the
+//! errors of everything that needs them, and by `doctor`.
 
 use std::fmt;
 use std::io;
 
-/// Something that this machine lacks, and how root mends it.
+/// A requirement that this machine does not meet, and how root fixes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
-    /// What is not as it should be.
+pub struct MissingRequirement {
+    /// The problem.
     pub problem: String,
-    /// The command that mends it, for root.
+    /// The command that fixes it, for root.
     pub remedy: String,
-    /// What to do in a container, where that command is of no use.
+    /// The options to start a container with, where that command does not help.
     pub in_container: Option<&'static str>,
 }
 
-impl std::error::Error for Lack {}
+impl std::error::Error for MissingRequirement {}
 
-impl fmt::Display for Lack {
+impl fmt::Display for MissingRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; as root: `{}`", self.problem, self.remedy)?;
         match self.in_container {
@@ -29,52 +29,58 @@ impl fmt::Display for Lack {
 
 const WITH_FUSE: &str = "--device /dev/fuse";
 
-impl Lack {
+impl MissingRequirement {
     fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Lack { problem: problem.into(), remedy: remedy.into(), in_container: None }
+        MissingRequirement { problem: problem.into(), remedy: remedy.into(), in_container: None }
     }
 
-    /// There is no `/dev/fuse`, or no module behind it.
+    /// `/dev/fuse` or its kernel module is missing.
     pub(super) fn fuse_device() -> Self {
-        let lack = Lack::new("/dev/fuse is missing", "modprobe fuse");
-        Lack { in_container: Some(WITH_FUSE), ..lack }
+        let missing = MissingRequirement::new("/dev/fuse is missing", "modprobe fuse");
+        MissingRequirement { in_container: Some(WITH_FUSE), ..missing }
     }
 
-    /// `/dev/fuse` is there, but not for this user.
+    /// This user cannot open `/dev/fuse`.
     pub(super) fn fuse_access(error: &io::Error) -> Self {
-        let problem = format!("cannot open /dev/fuse: {error}: it needs mode 0666");
-        Lack { in_container: Some(WITH_FUSE), ..Lack::new(problem, "chmod 666 /dev/fuse") }
+        let problem = format!("cannot open /dev/fuse: {error}: it must have mode 0666");
+        MissingRequirement {
+            in_container: Some(WITH_FUSE),
+            ..MissingRequirement::new(problem, "chmod 666 /dev/fuse")
+        }
     }
 
-    /// A setting keeps ordinary users from making user namespaces.
+    /// A setting forbids user namespaces for ordinary users.
     pub(super) fn user_namespaces(setting: &str, remedy: impl Into<String>) -> Self {
-        Lack::new(format!("unprivileged user namespaces are off ({setting})"), remedy)
+        MissingRequirement::new(format!("unprivileged user namespaces are off ({setting})"), remedy)
     }
 
-    /// AppArmor keeps them from being of use.
+    /// AppArmor restricts what ordinary users can do in their user namespaces.
     pub(super) fn apparmor() -> Self {
-        Lack::new(
-            "AppArmor restricts unprivileged user namespaces here",
+        MissingRequirement::new(
+            "AppArmor restricts unprivileged user namespaces",
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         )
     }
 
-    /// A program is not installed; `package` is the Debian package that has it.
+    /// A program is not installed; `package` is its Debian package.
     pub fn program(program: &str, package: &str) -> Self {
-        Lack::new(format!("`{program}` is not installed"), format!("apt install {package}"))
+        MissingRequirement::new(
+            format!("`{program}` is not installed"),
+            format!("apt install {package}"),
+        )
     }
 
-    /// The user has no subordinate ids in `file`; `first` is the first that nobody has.
+    /// The user has no subordinate ids in `file`; `first` is the first free id.
     pub(super) fn subordinate_ids(user: &str, file: &str, first: u32) -> Self {
         let last = first.saturating_add(65535);
         let remedy =
             format!("usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}");
-        Lack::new(format!("no subordinate ids for user {user} in {file}"), remedy)
+        MissingRequirement::new(format!("no subordinate ids for user {user} in {file}"), remedy)
     }
 
-    /// `program` cannot give a user namespace its ids: it is not what its package installed.
+    /// `program` cannot write id maps: it lacks the rights that its package installs it with.
     pub(super) fn set_user_id(program: &str, problem: &str) -> Self {
         let remedy = "apt install --reinstall uidmap";
-        Lack::new(format!("{program} cannot map ids: {problem}"), remedy)
+        MissingRequirement::new(format!("{program} cannot map ids: {problem}"), remedy)
     }
 }

@@ -1,5 +1,5 @@
-//! Namespaces, mounts and the processes in them: the only place for them, and (with the FUSE
-//! adapter) for `unsafe`.
+//! Namespaces, mounts and the processes in them. Only this module and the FUSE adapter use
+//! `unsafe`.
 //!
 //! # Processes
 //!
@@ -11,19 +11,19 @@
 //! ```
 //!
 //! The daemon never enters a namespace and never touches its own mount, so it cannot wait for
-//! itself. Everything below it dies with it, killed or not: the stage by its death signal, pid 1
-//! by its own, and the rest because the kernel ends a pid namespace with its pid 1. The mounts
-//! exist in the stage's mount namespace only and go with its last process.
+//! itself. Every process below it dies with it: the stage by its death signal, pid 1 by its own,
+//! and the rest because the kernel ends a pid namespace with its pid 1. The mounts exist in the
+//! stage's mount namespace only and end with its last process.
 //!
 //! # Order
 //!
 //! 1. [`Sandbox::fork`] forks the stage and returns when the root is mounted, but not yet served.
-//! 2. The daemon serves [`Starting::fuse_fd`] in threads of its own. The places of
+//! 2. The daemon serves [`Starting::fuse_fd`] in its own threads. The paths of
 //!    [`Plan::mount_points`] must exist in the tree.
-//! 3. [`Starting::enter`] mounts the rest, and starts pid 1.
-//! 4. [`Supervisor::start`] answers what a user namespace cannot do itself, and every `execve`.
-//!    Without it, such a call waits until the sandbox ends.
-//! 5. [`Sandbox::spawn`], as often as wanted.
+//! 3. [`Starting::enter`] mounts the rest and starts pid 1.
+//! 4. [`Supervisor::start`] answers the calls that a user namespace cannot do itself, and every
+//!    `execve`. Without it, such a call waits until the sandbox ends.
+//! 5. [`Sandbox::spawn`], any number of times.
 //! 6. [`Sandbox::shutdown`], while the tree is still served: a process inside may be waiting for
 //!    it.
 
@@ -56,30 +56,30 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use background::{Half, end_with_parent, receive_message, send_message, split};
+pub use background::{ForkSide, end_with_parent, fork_process, receive_message, send_message};
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;
 pub use host_mount::{HostMount, MountOptions, mounted_at, unmount, users_may_share};
 pub use image::map_image;
-pub use lack::Lack;
+pub use lack::MissingRequirement;
 pub use leftovers::Leftovers;
-pub use notify::{Found, FoundKind, Supervised, Supervisor};
+pub use notify::{Supervised, SupervisedInode, SupervisedKind, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
 pub use privilege::{IdMap, IdRange, Privilege, find_program, widening_command};
 pub use pty::{Pty, relay};
 pub use signals::{Ended, Signals};
 
-use error::{During, Failure};
+use error::{During, StepFailure};
 
 /// The stage's process. Dropping it kills it and waits for it.
 #[derive(Debug)]
-struct Stage {
+struct StageProcess {
     pid: libc::pid_t,
     waited: bool,
 }
 
-impl Stage {
+impl StageProcess {
     fn wait(&mut self) {
         if !self.waited {
             self.waited = true;
@@ -88,7 +88,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for StageProcess {
     fn drop(&mut self) {
         if !self.waited {
             let _ = sys::kill(self.pid, libc::SIGKILL);
@@ -102,7 +102,7 @@ impl Drop for Stage {
 pub struct Starting {
     // The order matters: the socket closes first, then the stage is waited for.
     control: OwnedFd,
-    stage: Stage,
+    stage: StageProcess,
     fuse: Option<OwnedFd>,
     outside: Option<Outside>,
     plan: Plan,
@@ -112,7 +112,7 @@ pub struct Starting {
 #[derive(Debug)]
 pub struct Sandbox {
     control: Option<OwnedFd>,
-    stage: Stage,
+    stage: StageProcess,
     listener: Option<OwnedFd>,
     /// The mountinfo of the commands' mount namespace.
     mounts: Option<File>,
@@ -121,23 +121,23 @@ pub struct Sandbox {
     plan: Plan,
 }
 
-/// Where the root lies in the host's tree. It holds the mounts as long as it lives.
+/// The root as it is mounted in the host's tree. Keeps that mount namespace alive.
 #[derive(Debug)]
 struct Outside {
     mounts: OwnedFd,
     root: PathBuf,
 }
 
-/// What is only this sandbox's own.
+/// Device and inode numbers that identify this sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct SandboxIdentity {
-    /// The device number of the root's file system, as `stat` inside tells it.
+    /// The device number of the root's file system, as `stat` inside reports it.
     device: u64,
     /// The inode number of its user namespace.
     user_namespace: u64,
     /// The inode number of its mount namespace.
     mount_namespace: u64,
-    /// That of the mount namespace for commands outside.
+    /// The inode number of the mount namespace for commands outside the root.
     outer_mount_namespace: u64,
 }
 
@@ -167,12 +167,12 @@ impl SandboxIdentity {
 impl Sandbox {
     /// Makes the namespaces and mounts the root.
     ///
-    /// The calling thread must live as long as the sandbox: the kernel takes its end for the
-    /// daemon's and kills everything inside. Call it before starting other threads: what they
-    /// hold locked would stay locked in the stage.
+    /// The calling thread must live as long as the sandbox: the kernel takes the end of that thread
+    /// for the daemon's end and kills everything inside. Call this before starting other threads:
+    /// their locks would stay locked in the stage.
     ///
     /// # Errors
-    /// The step that failed, and what to do about it if that is known.
+    /// Returns the step that failed, with a hint if the cause is known.
     pub fn fork(plan: Plan) -> Result<Starting, SandboxError> {
         plan.mount_points()?;
         let (ours, theirs) = sys::message_pair().during("making a socket")?;
@@ -183,16 +183,16 @@ impl Sandbox {
             sys::Forked::Parent(pid) => pid,
         };
         drop(theirs);
-        let stage = Stage { pid, waited: false };
+        let stage = StageProcess { pid, waited: false };
         let mut starting = Starting { control: ours, stage, fuse: None, outside: None, plan };
         if let Privilege::Subordinate { uids, gids } = &starting.plan.privilege {
             starting.expect(wire::UNSHARED)?;
             privilege::write_id_maps(pid, uids, gids)?;
-            starting.say(wire::MAPPED)?;
+            starting.send_tag(wire::MAPPED)?;
         }
         let mounted = starting.expect(wire::MOUNTED)?;
-        let stand = mounted.bytes.get(1..).unwrap_or_default();
-        let root = Path::new(OsStr::from_bytes(stand)).to_owned();
+        let mount_dir = mounted.bytes.get(1..).unwrap_or_default();
+        let root = Path::new(OsStr::from_bytes(mount_dir)).to_owned();
         let mut fds = mounted.fds.into_iter();
         starting.fuse = fds.next();
         starting.outside = fds.next().map(|mounts| Outside { mounts, root });
@@ -204,17 +204,17 @@ impl Starting {
     /// The FUSE descriptor of the root, to be served with `fuser::Session::from_fd`.
     ///
     /// # Panics
-    /// When it is asked for a second time.
+    /// Panics when called a second time.
     pub fn fuse_fd(&mut self) -> OwnedFd {
-        self.fuse.take().expect("the FUSE descriptor is asked for once")
+        self.fuse.take().expect("the FUSE descriptor can be taken only once")
     }
 
     /// Mounts everything else and starts pid 1. The root must be served by now.
     ///
     /// # Errors
-    /// The step that failed; a mount point that is missing in the tree is named.
+    /// Returns the step that failed. The error names a mount point that the tree lacks.
     pub fn enter(self) -> Result<Sandbox, SandboxError> {
-        self.say(wire::ENTER)?;
+        self.send_tag(wire::ENTER)?;
         let ready = self.expect(wire::READY)?;
         let mut fds = ready.fds.into_iter();
         let (mounts, listener) = (fds.next(), fds.next());
@@ -229,7 +229,7 @@ impl Starting {
         })
     }
 
-    fn say(&self, tag: u8) -> Result<(), SandboxError> {
+    fn send_tag(&self, tag: u8) -> Result<(), SandboxError> {
         sys::send(self.control.as_fd(), &[tag], &[])
             .map_err(|error| SandboxError::Ended(error.to_string()))
     }
@@ -239,7 +239,7 @@ impl Starting {
     }
 }
 
-/// Waits for a message of this tag from a child that makes namespaces.
+/// Waits for a message with this tag from a child that makes namespaces.
 fn expect(
     control: BorrowedFd<'_>,
     tag: u8,
@@ -249,7 +249,7 @@ fn expect(
     match message.bytes.split_first() {
         Some((&found, _)) if found == tag => Ok(message),
         Some((&wire::FAILED, rest)) => {
-            let Failure { doing, errno } = wire::parse_failure(rest);
+            let StepFailure { doing, errno } = wire::parse_failure(rest);
             let hint = match user_namespace {
                 true => privilege::user_namespace_hint(errno),
                 false if errno == libc::ENOSYS => "; overcoat needs Linux 5.12 or newer".to_owned(),
@@ -264,10 +264,10 @@ fn expect(
 }
 
 impl Sandbox {
-    /// Starts a command; it has been executed when this returns.
+    /// Starts a command. When this returns, the command has been executed.
     ///
     /// # Errors
-    /// Why it could not be executed, or that the sandbox has ended.
+    /// Fails when the command cannot be executed or the sandbox has ended.
     pub fn spawn(&self, spec: &CommandSpec) -> Result<Child, SandboxError> {
         match (&self.control, &self.outside) {
             (Some(control), Some(outside)) => {
@@ -277,12 +277,12 @@ impl Sandbox {
         }
     }
 
-    /// Gives the sandbox another host name, and puts `files` into its own file systems, in place of
-    /// the files that are there: absolute paths below `/run` and `/tmp`, and contents. Commands that
-    /// are started afterwards see all of it.
+    /// Changes the host name of the sandbox and writes `files` (absolute paths below `/run` and
+    /// `/tmp`, and their content) into the sandbox's own file systems. Existing files are replaced.
+    /// Commands started afterwards see all of it.
     ///
     /// # Errors
-    /// When the sandbox has ended.
+    /// Fails when the sandbox has ended.
     pub fn show(&self, hostname: &str, files: &[(PathBuf, Vec<u8>)]) -> Result<(), SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
@@ -295,7 +295,7 @@ impl Sandbox {
     /// Opens a pseudo terminal in the sandbox's `/dev/pts`.
     ///
     /// # Errors
-    /// When there is none to be had, or the sandbox has ended.
+    /// Fails when no terminal can be opened or the sandbox has ended.
     pub fn open_pty(&self) -> Result<Pty, SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
@@ -307,7 +307,7 @@ impl Sandbox {
         match (answer.bytes.as_slice(), <[OwnedFd; 2]>::try_from(answer.fds)) {
             ([wire::PTY], Ok([master, slave])) => Ok(Pty { master, slave }),
             ([wire::FAILED, rest @ ..], _) => {
-                let Failure { doing, errno } = wire::parse_failure(rest);
+                let StepFailure { doing, errno } = wire::parse_failure(rest);
                 let source = io::Error::from_raw_os_error(errno);
                 Err(SandboxError::Setup { doing, source, hint: String::new() })
             }
@@ -315,18 +315,19 @@ impl Sandbox {
         }
     }
 
-    /// Where commands that run outside find the root; `None` when it has ended.
+    /// Returns the path of the root for commands that run outside; `None` when the sandbox has
+    /// ended.
     pub fn root_outside(&self) -> Option<&Path> {
         self.outside.as_ref().map(|outside| outside.root.as_path())
     }
 
-    /// The plan it was made from.
+    /// Returns the plan that the sandbox was made from.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Ends every process inside and returns when they are gone, and the mounts with them. The
-    /// root must be served until then.
+    /// Ends every process inside and returns when the processes and the mounts are gone. The root
+    /// must be served until then.
     pub fn shutdown(mut self) {
         self.end();
     }

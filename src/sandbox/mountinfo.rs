@@ -1,4 +1,4 @@
-//! The text of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
+//! Parser for `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
 
 use std::fs::File;
 use std::io;
@@ -22,7 +22,7 @@ pub(super) fn read(file: &File) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// A path as it is: space, tab, newline and backslash are written as a backslash and three octal
+/// Decodes a path: space, tab, newline and backslash are written as a backslash and three octal
 /// digits.
 pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
@@ -43,15 +43,15 @@ pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// One line: one mount.
+/// A mount: one line of the file.
 pub(super) struct MountLine<'a> {
     pub(super) id: u64,
     pub(super) parent: u64,
-    /// Major and minor number, with a colon between.
+    /// Major and minor number, separated by a colon.
     pub(super) device: &'a [u8],
-    /// What of its file system is mounted.
+    /// The directory of the file system that is mounted.
     pub(super) root: Vec<u8>,
-    /// Where, from the root of the process.
+    /// The mount point, from the root of the process.
     pub(super) point: Vec<u8>,
     /// The file system's type.
     pub(super) kind: &'a [u8],
@@ -70,7 +70,7 @@ impl<'a> MountLine<'a> {
     }
 }
 
-/// All lines that are whole.
+/// Parses all complete lines.
 pub(super) fn lines(mountinfo: &[u8]) -> impl Iterator<Item = MountLine<'_>> {
     mountinfo.split(|&byte| byte == b'\n').filter_map(MountLine::parse)
 }

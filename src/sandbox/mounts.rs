@@ -1,13 +1,13 @@
-//! What is mounted over the root: `/dev`, `/proc`, `/sys`, `/run`, `/tmp` and the binds.
+//! The mounts over the root: `/dev`, `/proc`, `/sys`, `/run`, `/tmp` and the binds.
 //!
-//! Runs in the sandbox's own mount namespace, where every mount is private: nothing of it is seen
-//! on the host, and all of it goes with the last process. Every place is found with
-//! `RESOLVE_IN_ROOT`, so a symbolic link in the image cannot lead to a directory of the host, and
-//! names are only ever created in file systems that were mounted here.
+//! Runs in the sandbox's own mount namespace, where every mount is private: the host sees none of
+//! them, and they end with the last process. Every path is resolved with `RESOLVE_IN_ROOT`, so a
+//! symbolic link in the image cannot lead to a directory of the host, and files are created only in
+//! file systems that were mounted here.
 //!
-//! Order: what comes from the host is cloned first ([`HostTrees::clone_all`]), because the root is
-//! mounted over one of the host's directories; then everything is attached
-//! ([`HostTrees::attach`]), `/proc` last and from the new pid namespace ([`attach_proc`]).
+//! Order: the host's trees are cloned first ([`HostTrees::clone_all`]), because the root is mounted
+//! over one of the host's directories; then everything is attached ([`HostTrees::attach`]); `/proc`
+//! comes last and from the new pid namespace ([`attach_proc`]).
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -19,15 +19,15 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::symlinkat;
 
-use super::error::{Doing, Step};
+use super::error::{Doing, StepResult};
 use super::marks;
 use super::plan::{Bind, Plan, inside_path};
 use super::sys;
 
-/// The device nodes of `/dev`; they are the host's own, because a user namespace cannot make any.
+/// The device nodes in `/dev`. They are the host's, because a user namespace cannot make any.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-const LINKS: [(&str, &str); 5] = [
+const DEV_LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -35,27 +35,27 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// File systems whose directories the sandbox makes itself: they are its own and empty.
-const OWN: [&str; 3] = ["dev", "run", "tmp"];
+/// The sandbox's own file systems. They are empty, and the sandbox makes directories in them.
+const OWN_FILE_SYSTEMS: [&str; 3] = ["dev", "run", "tmp"];
 
-/// Detached copies of what is shown from the host.
+/// Detached copies of the host's mounts that are shown inside.
 pub(super) struct HostTrees {
     devices: Vec<(&'static str, OwnedFd)>,
     binds: Vec<(Bind, OwnedFd)>,
 }
 
 impl HostTrees {
-    /// Takes copies of the device nodes and of the binds.
-    pub(super) fn clone_all(binds: &[Bind]) -> Step<Self> {
+    /// Clones the device nodes and the binds.
+    pub(super) fn clone_all(binds: &[Bind]) -> StepResult<Self> {
         let mut devices = Vec::with_capacity(DEVICES.len());
         for name in DEVICES {
             let path = format!("/dev/{name}");
-            devices.push((name, clone(Path::new(&path))?));
+            devices.push((name, clone_host_tree(Path::new(&path))?));
         }
         let mut trees = Vec::with_capacity(binds.len());
         for bind in binds {
             let what = || format!("showing {} inside", bind.host.display());
-            let tree = clone(&bind.host)?;
+            let tree = clone_host_tree(&bind.host)?;
             if bind.read_only {
                 sys::set_mount_attributes(tree.as_fd(), sys::MOUNT_ATTR_RDONLY)
                     .doing(&format!("{} read-only", what()))?;
@@ -66,7 +66,7 @@ impl HostTrees {
     }
 
     /// Mounts everything but `/proc` in `root`.
-    pub(super) fn attach(self, root: BorrowedFd<'_>, plan: &Plan) -> Step<()> {
+    pub(super) fn attach(self, root: BorrowedFd<'_>, plan: &Plan) -> StepResult<()> {
         attach_dev(root, &self.devices, plan.privilege.max_gid())?;
         attach_sys(root)?;
         let run = tmpfs(root, c"run", c"0755", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
@@ -81,18 +81,18 @@ impl HostTrees {
     }
 }
 
-fn clone(path: &Path) -> Step<OwnedFd> {
+fn clone_host_tree(path: &Path) -> StepResult<OwnedFd> {
     sys::c_string(path)
         .and_then(|path| sys::clone_tree(&path))
         .doing(&format!("showing {} inside", path.display()))
 }
 
-fn place(root: BorrowedFd<'_>, path: &CStr) -> Step<OwnedFd> {
+fn find_mount_point(root: BorrowedFd<'_>, path: &CStr) -> StepResult<OwnedFd> {
     sys::open_in_root(root, path)
         .doing(&format!("finding the mount point /{}", path.to_string_lossy()))
 }
 
-fn tmpfs(root: BorrowedFd<'_>, path: &CStr, mode: &CStr, attributes: u64) -> Step<OwnedFd> {
+fn tmpfs(root: BorrowedFd<'_>, path: &CStr, mode: &CStr, attributes: u64) -> StepResult<OwnedFd> {
     let options = [(c"mode", Some(mode)), (c"source", Some(c"tmpfs"))];
     mount(root, path, c"tmpfs", &options, attributes)
 }
@@ -103,8 +103,8 @@ fn mount(
     kind: &CStr,
     options: &[(&CStr, Option<&CStr>)],
     attributes: u64,
-) -> Step<OwnedFd> {
-    let target = place(root, path)?;
+) -> StepResult<OwnedFd> {
+    let target = find_mount_point(root, path)?;
     let what = format!("mounting {} on /{}", kind.to_string_lossy(), path.to_string_lossy());
     let tree = sys::new_mount(kind, options, attributes).doing(&what)?;
     sys::attach(tree.as_fd(), target.as_fd()).doing(&what)?;
@@ -113,7 +113,7 @@ fn mount(
 
 pub(super) fn make_directory(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> io::Result<()> {
     mkdirat(dir, name, Mode::from_bits_truncate(mode))?;
-    // mkdir heeds the umask.
+    // mkdir applies the umask.
     fchmodat(dir, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)?;
     Ok(())
 }
@@ -123,7 +123,11 @@ pub(super) fn make_file(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd>
     Ok(openat(dir, name, flags, Mode::from_bits_truncate(0o644))?)
 }
 
-fn attach_dev(root: BorrowedFd<'_>, devices: &[(&'static str, OwnedFd)], max_gid: u32) -> Step<()> {
+fn attach_dev(
+    root: BorrowedFd<'_>,
+    devices: &[(&'static str, OwnedFd)],
+    max_gid: u32,
+) -> StepResult<()> {
     let dev = tmpfs(root, c"dev", c"0755", sys::MOUNT_ATTR_NOSUID)?;
     let dev = dev.as_fd();
     for (name, tree) in devices {
@@ -132,7 +136,7 @@ fn attach_dev(root: BorrowedFd<'_>, devices: &[(&'static str, OwnedFd)], max_gid
         let file = make_file(dev, &name).doing(&what)?;
         sys::attach(tree.as_fd(), file.as_fd()).doing(&what)?;
     }
-    for (name, target) in LINKS {
+    for (name, target) in DEV_LINKS {
         symlinkat(target, dev, name).doing(&format!("making /dev/{name}"))?;
     }
     for name in [c"pts", c"shm"] {
@@ -155,32 +159,32 @@ fn attach_dev(root: BorrowedFd<'_>, devices: &[(&'static str, OwnedFd)], max_gid
 
 const KERNEL_FILES: u64 = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
 
-/// `/sys`, read-only: a fresh one where the network namespace is ours, else the host's.
-fn attach_sys(root: BorrowedFd<'_>) -> Step<()> {
+/// Mounts `/sys` read-only: a new one if the sandbox owns the network namespace, else the host's.
+fn attach_sys(root: BorrowedFd<'_>) -> StepResult<()> {
     let options = [(c"source", Some(c"sysfs"))];
     let tree = match sys::new_mount(c"sysfs", &options, KERNEL_FILES | sys::MOUNT_ATTR_RDONLY) {
         Ok(tree) => tree,
         Err(_) => {
-            let tree = clone(Path::new("/sys"))?;
+            let tree = clone_host_tree(Path::new("/sys"))?;
             sys::set_mount_attributes(tree.as_fd(), sys::MOUNT_ATTR_RDONLY)
                 .doing("making /sys read-only")?;
             tree
         }
     };
-    sys::attach(tree.as_fd(), place(root, c"sys")?.as_fd()).doing("mounting /sys")
+    sys::attach(tree.as_fd(), find_mount_point(root, c"sys")?.as_fd()).doing("mounting /sys")
 }
 
-/// `/proc` of the calling process's pid namespace. Where the host's own is partly masked (in a
-/// container) the kernel refuses a fresh one, and the host's is shown.
-pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> Step<()> {
+/// Mounts `/proc` of the calling process's pid namespace. The kernel refuses a new one where parts
+/// of the host's are masked (in a container); then the host's is shown.
+pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> StepResult<()> {
     let options = [(c"source", Some(c"proc"))];
     let tree = match sys::new_mount(c"proc", &options, KERNEL_FILES) {
         Ok(tree) => tree,
-        Err(_) => clone(Path::new("/proc"))?,
+        Err(_) => clone_host_tree(Path::new("/proc"))?,
     };
-    sys::attach(tree.as_fd(), place(root, c"proc")?.as_fd()).doing("mounting /proc")?;
+    sys::attach(tree.as_fd(), find_mount_point(root, c"proc")?.as_fd()).doing("mounting /proc")?;
     if protect_host {
-        // What real root would change here, it would change for the host.
+        // Changes by real root would affect the host.
         for path in [c"proc/sys", c"proc/sysrq-trigger"] {
             let target = match sys::open_in_root(root, path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -197,7 +201,7 @@ pub(super) fn attach_proc(root: BorrowedFd<'_>, protect_host: bool) -> Step<()> 
     Ok(())
 }
 
-fn attach_bind(root: BorrowedFd<'_>, bind: &Bind, tree: BorrowedFd<'_>) -> Step<()> {
+fn attach_bind(root: BorrowedFd<'_>, bind: &Bind, tree: BorrowedFd<'_>) -> StepResult<()> {
     let what = format!("showing {} at {}", bind.host.display(), bind.inside.display());
     let path =
         inside_path(&bind.inside).map_err(|_| io::Error::from(Errno::EINVAL)).doing(&what)?;
@@ -205,17 +209,17 @@ fn attach_bind(root: BorrowedFd<'_>, bind: &Bind, tree: BorrowedFd<'_>) -> Step<
     let target = match sys::open_in_root(root, &name) {
         Err(error)
             if error.kind() == io::ErrorKind::NotFound
-                && OWN.iter().any(|own| path.starts_with(own)) =>
+                && OWN_FILE_SYSTEMS.iter().any(|own| path.starts_with(own)) =>
         {
-            make_place(root, &path, bind.host.is_dir()).doing(&what)?
+            make_mount_point(root, &path, bind.host.is_dir()).doing(&what)?
         }
         other => other.doing(&what)?,
     };
     sys::attach(tree, target.as_fd()).doing(&what)
 }
 
-/// Makes a mount point, and the directories above it, in a file system of the sandbox's own.
-fn make_place(root: BorrowedFd<'_>, path: &Path, directory: bool) -> io::Result<OwnedFd> {
+/// Makes a mount point and its parent directories in one of the sandbox's own file systems.
+fn make_mount_point(root: BorrowedFd<'_>, path: &Path, directory: bool) -> io::Result<OwnedFd> {
     let mut dir = root.try_clone_to_owned()?;
     let names: Vec<CString> = path.iter().map(sys::c_string).collect::<io::Result<_>>()?;
     for (index, name) in names.iter().enumerate() {

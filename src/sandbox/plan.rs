@@ -1,48 +1,48 @@
-//! What a sandbox is to be, decided before anything is forked.
+//! The configuration of a sandbox, decided before anything is forked.
 
 use std::path::{Path, PathBuf};
 
 use super::error::SandboxError;
 use super::privilege::Privilege;
 
-/// Which network the commands see.
+/// The network that commands see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// The host's.
+    /// The host's network.
     #[default]
     Host,
-    /// Only a loopback interface of their own.
+    /// Only a loopback interface.
     None,
 }
 
-/// A directory or a file of the host that is shown inside.
+/// A directory or file of the host that is shown inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
-    /// Where it is on the host; symbolic links are followed.
+    /// The path on the host; symbolic links are followed.
     pub host: PathBuf,
-    /// Where it shows inside: an absolute path.
+    /// The absolute path inside.
     pub inside: PathBuf,
-    /// Whether writing to it is refused, in everything mounted below it as well. It guards
-    /// against accidents: root inside may mount, and so may take the refusal away.
+    /// Whether the bind and all mounts below it are read-only. This guards against accidents: root
+    /// inside can mount, and so can make it writable again.
     pub read_only: bool,
 }
 
-/// All that [`Sandbox::fork`](super::Sandbox::fork) needs to know.
+/// The configuration for [`Sandbox::fork`](super::Sandbox::fork).
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The rights at hand.
+    /// The privilege to use.
     pub privilege: Privilege,
     /// The network that the commands see.
     pub network: Network,
-    /// What is shown from the host, in order: a later one may lie in an earlier one.
+    /// The host's files shown inside, in mount order: a later bind may be inside an earlier one.
     pub binds: Vec<Bind>,
     /// The host name inside.
     pub hostname: String,
-    /// Whether the root itself refuses writing.
+    /// Whether the root is mounted read-only.
     pub read_only_root: bool,
 }
 
-/// What must exist in the root before something can be mounted there.
+/// The type of a mount point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MountPointKind {
     /// A directory.
@@ -51,17 +51,17 @@ pub enum MountPointKind {
     File,
 }
 
-/// A place in the root where the sandbox mounts something.
+/// A path in the root where the sandbox mounts something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPoint {
     /// The path from the root, without a leading slash and without `.` and `..`.
     pub path: PathBuf,
-    /// What it must be.
+    /// The type it must have.
     pub kind: MountPointKind,
 }
 
 impl Plan {
-    /// A plan without binds, with the host's network and a writable root.
+    /// Creates a plan without binds, with the host's network and a writable root.
     pub fn new(privilege: Privilege) -> Self {
         Plan {
             privilege,
@@ -72,13 +72,14 @@ impl Plan {
         }
     }
 
-    /// The places that must exist in the root, with their parents, when
-    /// [`Starting::enter`](super::Starting::enter) is called: the owner of the tree makes them as
-    /// scratch entries. A place that another mount hides is not listed: the sandbox makes those in
-    /// its own `/dev`, `/run` and `/tmp`, and one in an earlier bind must exist there.
+    /// Returns the paths that must exist in the root, with their parents, when
+    /// [`Starting::enter`](super::Starting::enter) is called. The owner of the tree creates them as
+    /// scratch entries. A path that another mount hides is not listed: the sandbox creates those in
+    /// its own `/dev`, `/run` and `/tmp`; one in an earlier bind must exist there.
     ///
     /// # Errors
-    /// A bind whose host path is missing, or whose inside path is not absolute, is the root or
+    /// Fails for a bind whose host path is missing, or whose inside path is not absolute, is the
+    /// root, or contains `..`.
     /// has `..` in it.
     pub fn mount_points(&self) -> Result<Vec<MountPoint>, SandboxError> {
         let mut points: Vec<MountPoint> = SYSTEM_MOUNTS
@@ -104,17 +105,17 @@ impl Plan {
         Ok(points)
     }
 
-    /// The places in the root at which something is mounted, from the root without a leading slash.
+    /// Returns the mount points in the root, as paths without a leading slash.
     pub fn mounts(&self) -> Vec<PathBuf> {
         let binds = self.binds.iter().filter_map(|bind| inside_path(&bind.inside).ok());
         SYSTEM_MOUNTS.iter().map(PathBuf::from).chain(binds).collect()
     }
 }
 
-/// The directories that always get a mount of their own.
+/// Directories that always have their own mount.
 pub(super) const SYSTEM_MOUNTS: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
 
-/// An inside path as a clean path from the root.
+/// Returns an inside path as a clean relative path.
 pub(super) fn inside_path(inside: &Path) -> Result<PathBuf, SandboxError> {
     use std::path::Component;
     let mut clean = PathBuf::new();
@@ -128,7 +129,7 @@ pub(super) fn inside_path(inside: &Path) -> Result<PathBuf, SandboxError> {
     }
     if !good || clean.as_os_str().is_empty() {
         return Err(SandboxError::Invalid(format!(
-            "cannot show something at {}: it must be an absolute path below the root, without `..`",
+            "cannot show a file at {}: the path must be absolute, below the root and without `..`",
             inside.display()
         )));
     }
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn mount_points_name_files_and_directories() {
+    fn mount_points_have_the_type_of_the_host_path() {
         let mut plan = Plan::new(Privilege::Root);
         for (host, inside) in [("/etc", "/srv/etc"), ("/etc/passwd", "/srv/passwd")] {
             plan.binds.push(Bind { host: host.into(), inside: inside.into(), read_only: true });
@@ -168,7 +169,7 @@ mod tests {
         for inside in ["/srv/etc/apt", "/run/etc"] {
             plan.binds.push(Bind { host: "/etc".into(), inside: inside.into(), read_only: true });
         }
-        assert_eq!(plan.mount_points().unwrap(), points, "hidden ones are not listed");
+        assert_eq!(plan.mount_points().unwrap(), points, "hidden mount points are not listed");
         plan.binds.push(plan.binds[0].clone());
         assert!(plan.mount_points().unwrap_err().to_string().contains("something else"));
         plan.binds.pop();

@@ -1,7 +1,7 @@
-//! Which rights are at hand, and how ids inside and outside correspond.
+//! The available privilege, and how ids inside map to ids on the host.
 //!
 //! Invariants of an [`IdMap`]: ids inside run from 0 to [`IdMap::max`] without a gap; 0 is the
-//! user himself (the root namespace's root at [`Privilege::Root`]).
+//! calling user (the host's root at [`Privilege::Root`]).
 
 use std::fs;
 use std::io;
@@ -11,32 +11,32 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Uid, User};
 
 use super::error::{During, SandboxError};
-use super::lack::Lack;
+use super::lack::MissingRequirement;
 
-/// A range of ids: `count` of them, from `inside` within the namespace and `outside` on the host.
+/// A range of `count` ids, from `inside` in the namespace and from `outside` on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRange {
     /// The first id inside.
     pub inside: u32,
     /// The first id outside.
     pub outside: u32,
-    /// How many.
+    /// The number of ids.
     pub count: u32,
 }
 
-/// How the ids (of users, or of groups) inside correspond to those of the host.
+/// A map from the ids (of users or groups) inside to those of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdMap {
     ranges: Vec<IdRange>,
 }
 
 impl IdMap {
-    /// Every id is itself.
+    /// Creates a map of every id to itself.
     fn identity() -> Self {
         IdMap { ranges: vec![IdRange { inside: 0, outside: 0, count: u32::MAX }] }
     }
 
-    /// 0 is `own`, and from 1 up come the `(first, count)` ranges one after another.
+    /// Creates a map of 0 to `own`, and of 1 and up to the `(first, count)` ranges in order.
     fn subordinate(own: u32, subordinate: &[(u32, u32)]) -> Self {
         let mut ranges = vec![IdRange { inside: 0, outside: own, count: 1 }];
         let mut next = 1_u32;
@@ -50,12 +50,12 @@ impl IdMap {
         IdMap { ranges }
     }
 
-    /// The largest id that exists inside. The kernel refuses larger ones there.
+    /// Returns the largest id that exists inside. The kernel rejects larger ones there.
     pub fn max(&self) -> u32 {
         self.ranges.iter().map(|range| range.inside + (range.count - 1)).max().unwrap_or(0)
     }
 
-    /// The id inside that `outside` is, if it has one.
+    /// Returns the id inside of the host's id `outside`, if it is mapped.
     pub fn to_inside(&self, outside: u32) -> Option<u32> {
         self.ranges.iter().find_map(|range| {
             let offset = outside.checked_sub(range.outside)?;
@@ -63,36 +63,36 @@ impl IdMap {
         })
     }
 
-    /// The arguments of `newuidmap` and `newgidmap` after the process id.
+    /// Returns the arguments of `newuidmap` and `newgidmap` after the process id.
     fn arguments(&self) -> Vec<String> {
         let numbers = |range: &IdRange| [range.inside, range.outside, range.count];
         self.ranges.iter().flat_map(numbers).map(|number| number.to_string()).collect()
     }
 }
 
-/// The rights that a sandbox is made with.
+/// The privilege that a sandbox is made with.
 ///
-/// A third one, without any subordinate ids, is foreseen: it differs in its maps (one id each) and
-/// in what the supervisor answers, and nowhere else.
+/// A third one, without subordinate ids, is possible: it would differ only in its maps (one id
+/// each) and in the calls that the supervisor answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Privilege {
     /// Real root: no user namespace, and the kernel itself makes device nodes.
     Root,
-    /// A user namespace with the user's subordinate ids; device nodes and ids beyond the map are
-    /// recorded by the supervisor.
+    /// A user namespace with the user's subordinate ids. The supervisor records device nodes and
+    /// ids beyond the map.
     Subordinate {
-        /// The users.
+        /// The map of user ids.
         uids: IdMap,
-        /// The groups.
+        /// The map of group ids.
         gids: IdMap,
     },
 }
 
 impl Privilege {
-    /// The most that is possible for this process.
+    /// Returns the highest privilege that is available to this process.
     ///
     /// # Errors
-    /// What is missing, and how to get it.
+    /// Returns the missing requirement, and how to meet it.
     pub fn detect() -> Result<Self, SandboxError> {
         open_fuse_device()?;
         if Uid::effective().is_root() {
@@ -102,37 +102,37 @@ impl Privilege {
         Self::subordinate()
     }
 
-    /// A user namespace with the subordinate ids of the calling user.
+    /// Returns a user namespace with the subordinate ids of the calling user.
     ///
     /// # Errors
-    /// What is missing, and how to get it.
+    /// Returns the missing requirement, and how to meet it.
     pub fn subordinate() -> Result<Self, SandboxError> {
         open_fuse_device()?;
         user_namespaces_are_on()?;
-        for program in MAPPERS {
-            mapper(program)?;
+        for program in ID_MAP_PROGRAMS {
+            id_map_program(program)?;
         }
-        let (uids, gids) = own_ids()?;
+        let (uids, gids) = subordinate_id_maps()?;
         Ok(Privilege::Subordinate { uids, gids })
     }
 
-    /// Whether the sandbox is in a user namespace of its own.
+    /// Returns whether the sandbox has its own user namespace.
     pub fn has_user_namespace(&self) -> bool {
         !matches!(self, Privilege::Root)
     }
 
-    /// The largest user id that the kernel accepts inside. Larger ones are recorded in the tree and
-    /// shown as aliases ([`Owners`](crate::fuse::Owners)).
+    /// Returns the largest user id that the kernel accepts inside. Larger ids are recorded in the
+    /// tree and shown as aliases ([`OwnerAliases`](crate::fuse::OwnerAliases)).
     pub fn max_uid(&self) -> u32 {
         self.uids().max()
     }
 
-    /// As [`Privilege::max_uid`], for groups.
+    /// Returns the largest group id; see [`Privilege::max_uid`].
     pub fn max_gid(&self) -> u32 {
         self.gids().max()
     }
 
-    /// How user ids correspond.
+    /// Returns the map of user ids.
     pub fn uids(&self) -> IdMap {
         match self {
             Privilege::Root => IdMap::identity(),
@@ -140,7 +140,7 @@ impl Privilege {
         }
     }
 
-    /// How group ids correspond.
+    /// Returns the map of group ids.
     pub fn gids(&self) -> IdMap {
         match self {
             Privilege::Root => IdMap::identity(),
@@ -149,25 +149,29 @@ impl Privilege {
     }
 }
 
-/// The programs that give a user namespace its ids.
-pub(super) const MAPPERS: [&str; 2] = ["newuidmap", "newgidmap"];
+/// Programs that write the id maps of a user namespace.
+pub(super) const ID_MAP_PROGRAMS: [&str; 2] = ["newuidmap", "newgidmap"];
 
-/// Where one of them is.
-pub(super) fn mapper(program: &str) -> Result<PathBuf, Lack> {
-    find_program(program).ok_or_else(|| Lack::program(program, "uidmap"))
+/// Returns the path of one of these programs.
+pub(super) fn id_map_program(program: &str) -> Result<PathBuf, MissingRequirement> {
+    find_program(program).ok_or_else(|| MissingRequirement::program(program, "uidmap"))
 }
 
-/// The ids that a user namespace of the calling user can have.
-pub(super) fn own_ids() -> Result<(IdMap, IdMap), Lack> {
+/// Returns the id maps that a user namespace of the calling user can have.
+pub(super) fn subordinate_id_maps() -> Result<(IdMap, IdMap), MissingRequirement> {
     let uid = Uid::current();
     let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
-    let texts = SUBORDINATE.map(|file| fs::read_to_string(file).unwrap_or_default());
+    let texts = SUBORDINATE_FILES.map(|file| fs::read_to_string(file).unwrap_or_default());
     let ranges = |which: usize| {
         let ranges = subordinate_ranges(&texts[which], name.as_deref(), uid.as_raw());
         if ranges.is_empty() {
             let user = name.clone().unwrap_or_else(|| uid.to_string());
             let first = texts.iter().map(|text| first_free(text)).max().unwrap_or_default();
-            return Err(Lack::subordinate_ids(&user, SUBORDINATE[which], first));
+            return Err(MissingRequirement::subordinate_ids(
+                &user,
+                SUBORDINATE_FILES[which],
+                first,
+            ));
         }
         Ok(ranges)
     };
@@ -177,16 +181,17 @@ pub(super) fn own_ids() -> Result<(IdMap, IdMap), Lack> {
     ))
 }
 
-/// The command that extends the calling user's subordinate ranges from the largest mapped id `max`
-/// to the user and the group `highest`. `None` when no free range is large enough.
+/// Returns the command that extends the calling user's subordinate ranges from the largest mapped
+/// id `max` to the user and the group `highest`; `None` when no free range is large enough.
 pub fn widening_command(max: u32, highest: (u32, u32)) -> Option<String> {
     let (user, group) = highest;
     let uid = Uid::current();
     let name = User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);
     let mut command = "usermod".to_owned();
-    for (file, option, highest) in
-        [(SUBORDINATE[0], "--add-subuids", user), (SUBORDINATE[1], "--add-subgids", group)]
-    {
+    for (file, option, highest) in [
+        (SUBORDINATE_FILES[0], "--add-subuids", user),
+        (SUBORDINATE_FILES[1], "--add-subgids", group),
+    ] {
         let Some(more) = highest.checked_sub(max).filter(|more| *more > 0) else { continue };
         let first = first_free(&fs::read_to_string(file).unwrap_or_default());
         let last = first.checked_add(more - 1)?;
@@ -195,11 +200,11 @@ pub fn widening_command(max: u32, highest: (u32, u32)) -> Option<String> {
     Some(format!("{command} {name}"))
 }
 
-/// Gives the user namespace of `pid` its ids.
+/// Writes the id maps of the user namespace of `pid`.
 pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
-    // Both at once: most of what they cost is the start of a process.
+    // Both at once: most of the time is spent starting the processes.
     let start = |program: &'static str, map: &IdMap| {
-        Command::new(mapper(program)?)
+        Command::new(id_map_program(program)?)
             .arg(pid.to_string())
             .args(map.arguments())
             .stdin(Stdio::null())
@@ -221,10 +226,10 @@ pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), 
     result
 }
 
-/// What to do about a refusal to work in a user namespace, if the cause is known; begins with "; ".
+/// Returns a hint for an error in a user namespace, or an empty text; begins with "; ".
 pub(super) fn user_namespace_hint(errno: i32) -> String {
     if apparmor_restricts() && matches!(errno, libc::EPERM | libc::EACCES) {
-        return format!("; {}", Lack::apparmor());
+        return format!("; {}", MissingRequirement::apparmor());
     }
     let hint = match errno {
         libc::ENOSPC => "; too many namespaces: see /proc/sys/user/max_*_namespaces",
@@ -238,7 +243,7 @@ pub(super) fn user_namespace_hint(errno: i32) -> String {
     hint.to_owned()
 }
 
-/// Whether AppArmor keeps ordinary users' namespaces from being of use (Ubuntu 23.10 and later).
+/// Whether AppArmor restricts the user namespaces of ordinary users (Ubuntu 23.10 and later).
 pub(super) fn apparmor_restricts() -> bool {
     sysctl("kernel/apparmor_restrict_unprivileged_userns") == Some(1)
 }
@@ -255,7 +260,7 @@ impl Capabilities {
     }
 }
 
-/// Whether this root is allowed what root usually is.
+/// Checks that root has the capability to mount.
 pub(super) fn check_root() -> Result<(), SandboxError> {
     match effective_capabilities()?.has(CAP_SYS_ADMIN) {
         true => Ok(()),
@@ -269,17 +274,17 @@ fn effective_capabilities() -> Result<Capabilities, SandboxError> {
     Ok(Capabilities(u64::from_str_radix(hex.trim(), 16).unwrap_or(0)))
 }
 
-/// The FUSE device, opened for a mount.
+/// Opens the FUSE device for a mount.
 pub(super) fn open_fuse_device() -> Result<fs::File, SandboxError> {
     match fs::File::options().read(true).write(true).open("/dev/fuse") {
         Ok(file) => Ok(file),
-        // ENODEV and ENXIO: the node is there, the module is not.
+        // ENODEV and ENXIO: the node exists, but the module is missing.
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) =>
         {
-            Err(Lack::fuse_device().into())
+            Err(MissingRequirement::fuse_device().into())
         }
-        Err(error) => Err(Lack::fuse_access(&error).into()),
+        Err(error) => Err(MissingRequirement::fuse_access(&error).into()),
     }
 }
 
@@ -287,10 +292,13 @@ fn sysctl(name: &str) -> Option<i64> {
     fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?.trim().parse().ok()
 }
 
-/// Whether no setting keeps this user from making user namespaces.
-pub(super) fn user_namespaces_are_on() -> Result<(), Lack> {
+/// Checks that no setting forbids user namespaces for this user.
+pub(super) fn user_namespaces_are_on() -> Result<(), MissingRequirement> {
     let off = |name: &str, remedy: &str| {
-        Lack::user_namespaces(&format!("{name} = 0"), format!("sysctl -w {name}={remedy}"))
+        MissingRequirement::user_namespaces(
+            &format!("{name} = 0"),
+            format!("sysctl -w {name}={remedy}"),
+        )
     };
     if sysctl("kernel/unprivileged_userns_clone") == Some(0) {
         return Err(off("kernel.unprivileged_userns_clone", "1"));
@@ -302,12 +310,15 @@ pub(super) fn user_namespaces_are_on() -> Result<(), Lack> {
         && error.kind() == io::ErrorKind::NotFound
     {
         let remedy = "boot a kernel with CONFIG_USER_NS";
-        return Err(Lack::user_namespaces("the kernel has none", remedy));
+        return Err(MissingRequirement::user_namespaces(
+            "the kernel does not support them",
+            remedy,
+        ));
     }
     Ok(())
 }
 
-/// The program's path, from `PATH` and the usual places after it.
+/// Finds a program in `PATH`, then in the standard directories.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -316,11 +327,11 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Where the subordinate ids of users are, and of groups.
-const SUBORDINATE: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
+/// The files with the subordinate ids of users and of groups.
+const SUBORDINATE_FILES: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
 
-/// The first id that nobody has in the text of `/etc/subuid` or `/etc/subgid`, from where `useradd`
-/// begins.
+/// Returns the first free id in the text of `/etc/subuid` or `/etc/subgid`, searching from where
+/// `useradd` begins.
 fn first_free(text: &str) -> u32 {
     let end = |line: &str| {
         let mut numbers = line.trim().split(':').skip(1).map(|field| field.parse::<u32>().ok());
@@ -329,7 +340,7 @@ fn first_free(text: &str) -> u32 {
     text.lines().filter_map(end).fold(100_000, u32::max)
 }
 
-/// The ranges of a user in the text of `/etc/subuid` or `/etc/subgid`: (first, count).
+/// Returns a user's ranges in the text of `/etc/subuid` or `/etc/subgid`: (first, count).
 fn subordinate_ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)> {
     let mut ranges = Vec::new();
     for line in text.lines() {
@@ -356,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_belong_to_a_user_by_name_or_by_number() {
+    fn ranges_match_a_user_by_name_or_number() {
         let text = "# comment\nbob:1:2\nalice:100000:65536\n1001:300000:10\nalice:x:1\nalice:5:0\n";
         assert_eq!(
             subordinate_ranges(text, Some("alice"), 1001),
@@ -368,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_inside_run_without_a_gap() {
+    fn ids_inside_have_no_gap() {
         let map = IdMap::subordinate(1001, &[(100_000, 65536), (300_000, 10)]);
         assert_eq!(map.max(), 65546);
         assert_eq!(map.to_inside(1001), Some(0));

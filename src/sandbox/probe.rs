@@ -1,7 +1,7 @@
-//! Trying what a sandbox is made of, one thing at a time, so that it can be said which one fails.
+//! Checks of the features that a sandbox requires, one at a time, to report which one fails.
 //!
-//! Invariants: nothing that is tried is left behind; whatever is made lives in a child, which ends
-//! before the function returns. Call these before starting threads, as [`super::Sandbox::fork`].
+//! Invariants: nothing is left behind; everything is made in a child process that ends before the
+//! function returns. Call these before starting threads, like [`super::Sandbox::fork`].
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,24 +12,24 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
-use super::error::{Doing, Failure, SandboxError, Step};
-use super::lack::Lack;
-use super::privilege::{self, IdMap, MAPPERS};
+use super::error::{Doing, SandboxError, StepFailure, StepResult};
+use super::lack::MissingRequirement;
+use super::privilege::{self, ID_MAP_PROGRAMS, IdMap};
 use super::sys::{self, Forked};
-use super::{During, Stage, expect, wire};
+use super::{During, StageProcess, expect, wire};
 
 /// Opens `/dev/fuse`.
 ///
 /// # Errors
-/// What is in the way.
+/// Returns why it cannot be opened.
 pub fn fuse_device() -> Result<(), SandboxError> {
     privilege::open_fuse_device().map(drop)
 }
 
-/// Whether this process is root, with what root needs.
+/// Checks that this root has the capability that a sandbox requires.
 ///
 /// # Errors
-/// [`SandboxError::RootWithoutCapabilities`].
+/// Returns [`SandboxError::RootWithoutCapabilities`].
 pub fn root() -> Result<(), SandboxError> {
     privilege::check_root()
 }
@@ -37,56 +37,58 @@ pub fn root() -> Result<(), SandboxError> {
 /// Makes a user namespace, and mounts in it.
 ///
 /// # Errors
-/// The setting that forbids it, or what the kernel refused.
+/// Returns the setting that forbids it, or the system call that failed.
 pub fn user_namespace() -> Result<(), SandboxError> {
     privilege::user_namespaces_are_on()?;
-    namespace(None).map_err(|error| match error {
-        // Where it restricts them, it lets them be made, and nothing be done in them.
+    try_namespace(None).map_err(|error| match error {
+        // AppArmor allows making a user namespace, but restricts what can be done in it.
         SandboxError::Setup { source, .. }
             if privilege::apparmor_restricts()
                 && matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) =>
         {
-            Lack::apparmor().into()
+            MissingRequirement::apparmor().into()
         }
         error => error,
     })
 }
 
-/// The user and group ids that a user namespace of the calling user can have: 0, and the user's
+/// Returns the user and group id maps of a user namespace of the calling user: 0, and the user's
 /// subordinate ids.
 ///
 /// # Errors
-/// There are none.
+/// Fails when the user has no subordinate ids.
 pub fn subordinate_ids() -> Result<(IdMap, IdMap), SandboxError> {
-    Ok(privilege::own_ids()?)
+    Ok(privilege::subordinate_id_maps()?)
 }
 
-/// Whether the programs that give a user namespace its ids are there.
+/// Checks that the programs that write id maps are installed.
 ///
 /// # Errors
-/// One that is not.
+/// Returns the first missing program.
 pub fn mappers() -> Result<(), SandboxError> {
-    MAPPERS.into_iter().try_for_each(|program| privilege::mapper(program).map(drop))?;
+    ID_MAP_PROGRAMS
+        .into_iter()
+        .try_for_each(|program| privilege::id_map_program(program).map(drop))?;
     Ok(())
 }
 
 /// Makes a user namespace with these ids, and becomes root in it.
 ///
 /// # Errors
-/// What is in the way.
+/// Returns the step that failed, or the missing requirement.
 pub fn map_ids(uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
     mappers()?;
-    namespace(Some((uids, gids))).map_err(|error| match error {
+    try_namespace(Some((uids, gids))).map_err(|error| match error {
         SandboxError::IdMap { program, message } => {
-            why_not_mapped(program).map_or(SandboxError::IdMap { program, message }, Into::into)
+            missing_rights(program).map_or(SandboxError::IdMap { program, message }, Into::into)
         }
         error => error,
     })
 }
 
-/// Why `newuidmap` or `newgidmap` has not the rights that it needs, if that is the reason.
-fn why_not_mapped(program: &'static str) -> Option<Lack> {
-    let path = privilege::mapper(program).ok()?;
+/// Returns the rights that `newuidmap` or `newgidmap` lacks, if that is the reason.
+fn missing_rights(program: &'static str) -> Option<MissingRequirement> {
+    let path = privilege::id_map_program(program).ok()?;
     let found = fs::metadata(&path).ok()?;
     let capable = || {
         let mut buffer = [0_u8; 64];
@@ -95,16 +97,16 @@ fn why_not_mapped(program: &'static str) -> Option<Lack> {
     let rights = found.permissions().mode() & 0o4000 != 0 || capable();
     (!rights).then(|| {
         let problem = format!("{} is not setuid and has no capabilities", path.display());
-        Lack::set_user_id(program, &problem)
+        MissingRequirement::set_user_id(program, &problem)
     })
 }
 
-/// Whether privileges can be gained by executing a program, as `newuidmap` and `fusermount3` need it.
+/// Whether executing a program can gain privileges, which `newuidmap` and `fusermount3` require.
 pub fn may_gain_privileges() -> bool {
     nix::sys::prctl::get_no_new_privs().is_ok_and(|never| !never)
 }
 
-/// Whether the kernel can ask a supervisor about system calls.
+/// Whether the kernel supports seccomp user notification.
 pub fn seccomp_notification() -> bool {
     let action = libc::SECCOMP_RET_USER_NOTIF;
     // SAFETY: the kernel reads the action, which outlives the call.
@@ -114,39 +116,39 @@ pub fn seccomp_notification() -> bool {
     available == 0
 }
 
-/// Whether the kernel has the call that came last of those that a sandbox needs
-/// (`mount_setattr`, Linux 5.12).
+/// Whether the kernel has the newest system call that a sandbox requires (`mount_setattr`, Linux
+/// 5.12).
 pub fn is_new_enough() -> bool {
     let Ok(root) = fs::File::open("/") else { return false };
-    // Nothing is set. Only a kernel without the call answers that there is none.
+    // This changes nothing. Only a kernel without the call returns ENOSYS.
     sys::set_mount_attributes(root.as_fd(), 0)
         .err()
         .is_none_or(|error| error.raw_os_error() != Some(libc::ENOSYS))
 }
 
-/// Whether something is mounted below `/proc`, as containers mask parts of it: the kernel lets
-/// nobody mount a `/proc` of their own then.
+/// Whether something is mounted below `/proc`, as in containers, which mask parts of it. The kernel
+/// then refuses new mounts of `/proc`.
 pub fn proc_is_masked() -> bool {
     let info = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    // systemd's automount there hides nothing.
+    // systemd's automount there masks nothing.
     let harmless = |point: &[u8]| point == b"/proc/sys/fs/binfmt_misc";
     super::mountinfo::lines(&info)
         .any(|line| line.point.starts_with(b"/proc/") && !harmless(&line.point))
 }
 
-/// Whether this is a container, as far as anything tells.
+/// Whether this process runs in a container, by the known marks.
 pub fn is_container() -> bool {
     ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists())
         || std::env::var_os("container").is_some()
 }
 
-fn namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
+fn try_namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
     let (ours, theirs) = sys::message_pair().during("making a socket")?;
     let daemon = std::process::id() as libc::pid_t;
     // SAFETY: the child ends in `exit_now`.
     let pid = match unsafe { sys::fork() }.during("forking")? {
         Forked::Child => {
-            if let Err(failure) = inside(&theirs, ids.is_some(), daemon) {
+            if let Err(failure) = run_child(&theirs, ids.is_some(), daemon) {
                 let _ = sys::send(theirs.as_fd(), &wire::failure_message(&failure), &[]);
             }
             sys::exit_now(0)
@@ -154,17 +156,17 @@ fn namespace(ids: Option<(&IdMap, &IdMap)>) -> Result<(), SandboxError> {
         Forked::Parent(pid) => pid,
     };
     drop(theirs);
-    let _child = Stage { pid, waited: false };
+    let _child = StageProcess { pid, waited: false };
     expect(ours.as_fd(), wire::UNSHARED, true)?;
     if let Some((uids, gids)) = ids {
         privilege::write_id_maps(pid, uids, gids)?;
-        sys::send(ours.as_fd(), &[wire::MAPPED], &[]).during("telling of the ids")?;
+        sys::send(ours.as_fd(), &[wire::MAPPED], &[]).during("sending the id maps")?;
     }
     expect(ours.as_fd(), wire::READY, true).map(drop)
 }
 
-/// What the child does, in the order of the stage.
-fn inside(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> Step<()> {
+/// Runs the child: the same steps as the stage.
+fn run_child(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> StepResult<()> {
     let control = control.as_fd();
     sys::close_all_but(&[control]).doing("closing files")?;
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
@@ -174,7 +176,7 @@ fn inside(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> Step<()> {
         let message = sys::receive(control).doing("waiting for the id maps")?;
         if message.bytes != [wire::MAPPED] {
             let doing = "waiting for the id maps".to_owned();
-            return Err(Failure { doing, errno: libc::EPROTO });
+            return Err(StepFailure { doing, errno: libc::EPROTO });
         }
         super::stage::become_root()?;
     }
@@ -185,25 +187,25 @@ fn inside(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> Step<()> {
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .doing("making the mounts private")?;
-    sys::send(control, &[wire::READY], &[]).doing("telling that it works")
+    sys::send(control, &[wire::READY], &[]).doing("reporting success")
 }
 
-/// Tries to mount as `overcoat mount` does, in a new directory of its own, and unmounts.
+/// Mounts as `overcoat mount` does, on a new temporary directory, and unmounts.
 ///
 /// # Errors
-/// What is in the way.
+/// Returns the step that failed.
 pub fn host_mount() -> Result<(), SandboxError> {
-    // A mount that an interruption left would be there for good.
+    // A mount left by an interruption would stay.
     let _signals = super::Signals::take()?;
     let place = std::env::temp_dir();
     let dir = place.join(format!("overcoat-doctor.{}", std::process::id()));
     fs::create_dir(&dir).map_err(|error| SandboxError::Mount {
-        message: format!("no directory can be made there ({error}): TMPDIR names another place"),
+        message: format!("cannot make a directory there ({error}): set TMPDIR to another one"),
         dir: place,
     })?;
     let options = super::MountOptions { read_only: true, ..super::MountOptions::default() };
     let mounted = super::HostMount::new(&dir, &options).and_then(|mount| {
-        // Nobody serves it: the end of its descriptor is the end of whoever would wait for it.
+        // Nothing serves the mount. Closing the descriptor ends it, so no process waits for it.
         drop(mount);
         super::unmount(&dir, true)
     });

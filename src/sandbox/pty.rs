@@ -1,14 +1,14 @@
-//! A terminal inside, relayed to the daemon's own: what an interactive command needs.
+//! A pseudo terminal inside, relayed to the daemon's terminal, for interactive commands.
 //!
-//! The command gets a pseudo terminal of the sandbox's own devpts, so its name is right inside,
-//! and a session that it controls, so job control works. The daemon's terminal is raw meanwhile:
-//! keys like Ctrl-C are bytes for the terminal inside, which makes signals of them there.
+//! The pseudo terminal is in the sandbox's own devpts, so its name is valid inside. It controls the
+//! command's session, so job control works. The daemon's terminal is raw meanwhile: keys like
+//! Ctrl-C are sent as bytes to the terminal inside, which turns them into signals.
 //!
 //! Invariants:
-//! - the daemon's terminal is as it was when [`relay`] returns or unwinds, whatever ended it; the
-//!   signals that would end the daemon are events here (see [`Signals`]);
-//! - nothing blocks but `poll`: input is only read when there is room for it, and output is
-//!   written in pieces that a terminal takes at once.
+//! - the daemon's terminal is restored when [`relay`] returns or unwinds; signals that would end
+//!   the daemon are events here (see [`Signals`]);
+//! - only `poll` blocks: input is read only when there is room for it, and output is written in
+//!   chunks that a terminal accepts at once.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,20 +25,20 @@ use super::error::{During, SandboxError};
 use super::signals::{Ended, Signals};
 use super::{Sandbox, sys};
 
-/// A pseudo terminal of a sandbox.
+/// A pseudo terminal in a sandbox.
 #[derive(Debug)]
 pub struct Pty {
-    /// The end of whoever plays the terminal.
+    /// The end that the terminal emulator uses.
     pub master: OwnedFd,
-    /// The end of the command: its standard input, output and error.
+    /// The command's end: its standard input, output and error.
     pub slave: OwnedFd,
 }
 
 impl Pty {
-    /// Sets its size, in characters.
+    /// Sets the size, in characters.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Returns the error of `ioctl(2)`.
     pub fn set_size(&self, rows: u16, columns: u16) -> io::Result<()> {
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         sys::set_window_size(self.master.as_fd(), &size)
@@ -46,11 +46,11 @@ impl Pty {
 }
 
 /// Runs a command on a terminal inside, relayed to the daemon's standard input and output, until
-/// it ends or the daemon is asked to end. The standard streams and the session of `spec` are
-/// replaced.
+/// the command ends or the daemon is asked to end. The standard streams and the session in `spec`
+/// are replaced.
 ///
 /// # Errors
-/// When standard input is no terminal, or the command cannot be started.
+/// Fails when standard input is not a terminal, or the command cannot be started.
 pub fn relay(
     sandbox: &Sandbox,
     mut spec: CommandSpec,
@@ -60,7 +60,7 @@ pub fn relay(
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let own = tcgetattr(&stdin).map_err(|_| {
         SandboxError::Invalid(
-            "standard input is not a terminal: an interactive command needs one".to_owned(),
+            "standard input is not a terminal: an interactive command requires one".to_owned(),
         )
     })?;
     let Pty { master, slave } = sandbox.open_pty()?;
@@ -92,7 +92,7 @@ fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     }
 }
 
-/// The daemon's terminal in raw mode, until this is dropped.
+/// The daemon's terminal in raw mode, restored on drop.
 struct RawTerminal<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
@@ -102,7 +102,7 @@ impl<'a> RawTerminal<'a> {
     fn new(terminal: BorrowedFd<'a>, before: Termios) -> nix::Result<Self> {
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        // Made first: what is half done is undone.
+        // Made first, so that a failed change is undone.
         let guard = RawTerminal { terminal, before };
         tcsetattr(terminal, SetArg::TCSADRAIN, &raw)?;
         Ok(guard)
@@ -115,7 +115,7 @@ impl Drop for RawTerminal<'_> {
     }
 }
 
-/// One direction: where it comes from or goes to outside, and what is on its way.
+/// One direction of the relay: the descriptor outside, and the bytes not yet written.
 struct Stream<'a> {
     outside: BorrowedFd<'a>,
     waiting: Vec<u8>,
@@ -127,7 +127,7 @@ impl<'a> Stream<'a> {
         Stream { outside, waiting: Vec::new(), open: true }
     }
 
-    /// Reads what there is; the end of it closes the stream.
+    /// Reads the available bytes; end of file closes the stream.
     fn fill(&mut self, from: BorrowedFd<'_>) {
         let mut buffer = [0; 8192];
         match read(from, &mut buffer) {
@@ -138,7 +138,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Writes at most `limit` bytes of what waits; a destination that is gone takes all.
+    /// Writes at most `limit` of the waiting bytes. A closed destination discards them all.
     fn drain(&mut self, to: BorrowedFd<'_>, limit: usize) {
         let length = self.waiting.len().min(limit);
         match write(to, &self.waiting[..length]) {
@@ -149,8 +149,8 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// What a terminal that reports room surely takes without blocking.
-const PIECE: usize = 256;
+/// Bytes that a terminal reported as writable accepts without blocking.
+const MAX_WRITE_BYTES: usize = 256;
 
 struct Relay<'a> {
     master: BorrowedFd<'a>,
@@ -163,7 +163,7 @@ impl Relay<'_> {
     fn run(&mut self, child: &mut Child) -> Result<Ended, SandboxError> {
         let mut status: Option<ExitStatus> = None;
         loop {
-            // What the command wrote last is still in the terminal when it has ended.
+            // The command's last output is still in the terminal when the command has ended.
             if let Some(status) = status
                 && self.output.waiting.is_empty()
                 && !self.more_output()
@@ -183,14 +183,14 @@ impl Relay<'_> {
             if ready.input {
                 self.input.fill(self.input.outside);
             }
-            if ready.master_takes && !self.input.waiting.is_empty() {
+            if ready.master_writable && !self.input.waiting.is_empty() {
                 self.input.drain(self.master, usize::MAX);
             }
-            if ready.master_has {
+            if ready.master_readable {
                 self.output.fill(self.master);
             }
             if ready.output {
-                self.output.drain(self.output.outside, PIECE);
+                self.output.drain(self.output.outside, MAX_WRITE_BYTES);
             }
             if ready.exited && status.is_none() {
                 status = Some(child.wait()?);
@@ -198,7 +198,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Whether the terminal inside has output that was not read yet.
+    /// Whether the terminal inside has unread output.
     fn more_output(&mut self) -> bool {
         if self.output.open {
             let mut fds = [PollFd::new(self.master, PollFlags::POLLIN)];
@@ -218,7 +218,7 @@ impl Relay<'_> {
         let read_master = self.output.open && !write_output;
         let master = when(read_master, PollFlags::POLLIN)
             | when(!self.input.waiting.is_empty(), PollFlags::POLLOUT);
-        // A descriptor that nothing is asked of would still report its end, again and again.
+        // A descriptor polled without events would still report a hangup, again and again.
         let watched = [
             Some((self.signals.as_fd(), PollFlags::POLLIN)),
             running.then(|| (child.as_fd(), PollFlags::POLLIN)),
@@ -246,8 +246,8 @@ impl Relay<'_> {
             exited: !events[1].is_empty(),
             input: !events[2].is_empty(),
             output: !events[3].is_empty(),
-            master_has: read_master && events[4].contains(PollFlags::POLLIN),
-            master_takes: events[4].contains(PollFlags::POLLOUT),
+            master_readable: read_master && events[4].contains(PollFlags::POLLIN),
+            master_writable: events[4].contains(PollFlags::POLLOUT),
         })
     }
 }
@@ -258,6 +258,6 @@ struct Ready {
     exited: bool,
     input: bool,
     output: bool,
-    master_has: bool,
-    master_takes: bool,
+    master_readable: bool,
+    master_writable: bool,
 }

@@ -1,10 +1,10 @@
-//! Signals of the daemon as events, so that it can end a sandbox in order.
+//! The daemon's signals as events, so that it can shut a sandbox down in order.
 //!
 //! Invariants:
-//! - while a [`Signals`] lives, none of its signals interrupts or ends the daemon: they wait until
-//!   they are asked for;
-//! - threads inherit what is blocked: made before they are started, it holds for all of them, and
-//!   FUSE is served until the sandbox is gone;
+//! - while a [`Signals`] exists, none of its signals interrupts or ends the daemon: they stay
+//!   pending until they are read;
+//! - threads inherit the signal mask: created before other threads start, it applies to all of
+//!   them, and FUSE is served until the sandbox has ended;
 //! - a signal that was ignored when the daemon started (`nohup`) stays ignored.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,10 +18,11 @@ use super::command::{Child, ExitStatus};
 use super::error::{During, SandboxError};
 use super::sys;
 
-/// The signals that end the daemon.
-const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+/// The signals that ask the daemon to end.
+const ENDING_SIGNALS: [Signal; 4] =
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
-/// The daemon's signals, taken out of the kernel's hands until this is dropped.
+/// The daemon's signals, blocked and readable until this is dropped.
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
@@ -33,12 +34,12 @@ pub struct Signals {
 pub enum Ended {
     /// The command has ended.
     Exited(ExitStatus),
-    /// The daemon was asked to end, by this signal. The command still runs.
+    /// This signal asked the daemon to end. The command still runs.
     Interrupted(i32),
 }
 
 impl Ended {
-    /// The daemon's own exit code: the command's, or 128 and the signal's number.
+    /// Returns the daemon's exit code: the command's, or 128 plus the signal's number.
     pub fn shell_code(self) -> i32 {
         match self {
             Ended::Exited(status) => status.shell_code(),
@@ -48,24 +49,24 @@ impl Ended {
 }
 
 impl Signals {
-    /// Takes SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH. Call it before any thread is started.
+    /// Blocks SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH. Call it before any thread is started.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails when a system call fails.
     pub fn take() -> Result<Self, SandboxError> {
-        Signals::of(&[&ENDING[..], &[Signal::SIGWINCH]].concat())
+        Signals::take_set(&[&ENDING_SIGNALS[..], &[Signal::SIGWINCH]].concat())
     }
 
-    /// Takes these signals, but for those of them that end the daemon and are ignored. Call it
-    /// before any thread is started.
+    /// Blocks these signals, except ignored ones that would end the daemon. Call it before any
+    /// thread is started.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub fn of(signals: &[Signal]) -> Result<Self, SandboxError> {
+    /// Fails when a system call fails.
+    pub fn take_set(signals: &[Signal]) -> Result<Self, SandboxError> {
         let doing = "taking the signals";
         let mut set = SigSet::empty();
         for &signal in signals {
-            if !ENDING.contains(&signal) || !sys::is_ignored(signal as i32) {
+            if !ENDING_SIGNALS.contains(&signal) || !sys::is_ignored(signal as i32) {
                 set.add(signal);
             }
         }
@@ -76,21 +77,21 @@ impl Signals {
         Ok(Signals { fd, before })
     }
 
-    /// The next signal that came, if one did.
+    /// Returns the next pending signal.
     pub fn next(&self) -> Option<Signal> {
         let info = self.fd.read_signal().ok().flatten()?;
         Signal::try_from(info.ssi_signo as i32).ok()
     }
 
-    /// The next signal that asks the daemon to end, if one came; others are dropped.
+    /// Returns the next pending signal that asks the daemon to end; drops other signals.
     pub fn interruption(&self) -> Option<Signal> {
-        std::iter::from_fn(|| self.next()).find(|signal| ENDING.contains(signal))
+        std::iter::from_fn(|| self.next()).find(|signal| ENDING_SIGNALS.contains(signal))
     }
 
-    /// Waits until the command ends or the daemon is asked to.
+    /// Waits until the command ends or the daemon is asked to end.
     ///
     /// # Errors
-    /// When the sandbox itself ended.
+    /// Fails when the sandbox ended before the command.
     pub fn wait(&self, child: &mut Child) -> Result<Ended, SandboxError> {
         loop {
             let mut fds = [
@@ -114,7 +115,7 @@ impl Signals {
 }
 
 impl AsFd for Signals {
-    /// Readable when a signal has come.
+    /// Readable when a signal is pending.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

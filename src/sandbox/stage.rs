@@ -1,16 +1,16 @@
 //! The stage: the process between the daemon and pid 1.
 //!
 //! It makes the namespaces, mounts the root, waits until the daemon serves it, mounts the rest,
-//! starts pid 1 in a new pid namespace and then only waits for it. It is a forked copy of the
-//! daemon that never executes another program, and it stays outside of the pid namespace, so that
-//! the process ids in FUSE requests are the host's.
+//! starts pid 1 in a new pid namespace and then waits for it. It is a forked copy of the daemon
+//! that never executes another program. It stays outside the pid namespace, so that the process ids
+//! in FUSE requests are the host's.
 //!
 //! Invariants:
 //! - it never returns to the daemon's code and runs none of its destructors;
-//! - it holds no descriptor of the daemon's but its control socket and the standard ones, and the
-//!   FUSE descriptor only until that is sent: a copy here would keep the mount from ending;
+//! - it holds no descriptor of the daemon except its control socket, the standard streams, and the
+//!   FUSE descriptor until that is sent: a copy here would keep the mount from ending;
 //! - it dies with the daemon: by end-of-file on the control socket until the death signal is set,
-//!   by that signal from then on. The kernel sends it when the *thread* that forked ends.
+//!   then by that signal. The kernel sends it when the *thread* that forked ends.
 
 use std::fs::File;
 use std::io;
@@ -22,29 +22,29 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::error::{Doing, Failure, Step};
+use super::error::{Doing, StepFailure, StepResult};
 use super::mounts::HostTrees;
 use super::plan::{Network, Plan};
 use super::sys::{self, Forked};
 use super::{init, wire};
 
-/// Directories of which one always exists: the root is mounted over it, which only the sandbox's
-/// own mount namespaces see. The first ones are those that commands outside miss the least.
-const STANDS: [&str; 6] = ["/boot", "/media", "/mnt", "/srv", "/tmp", "/run"];
+/// Directories to mount the root on; the first that exists is used. Only the sandbox's own mount
+/// namespaces see that mount. Commands outside need the first ones least.
+const ROOT_MOUNT_DIRS: [&str; 6] = ["/boot", "/media", "/mnt", "/srv", "/tmp", "/run"];
 
-/// The life of the stage. `daemon` is the daemon's process id.
+/// Runs the stage. `daemon` is the daemon's process id.
 pub(super) fn run(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> ! {
     let result = std::panic::catch_unwind(|| stage(plan, control, daemon));
     let failure = match result {
         Ok(Ok(code)) => sys::exit_now(code),
         Ok(Err(failure)) => failure,
-        Err(_) => Failure { doing: "panicking".to_owned(), errno: libc::EFAULT },
+        Err(_) => StepFailure { doing: "panicking".to_owned(), errno: libc::EFAULT },
     };
     let _ = sys::send(control.as_fd(), &wire::failure_message(&failure), &[]);
     sys::exit_now(1)
 }
 
-fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
+fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> StepResult<i32> {
     let control = control.as_fd();
     sys::close_all_but(&[control]).doing("closing the daemon's files")?;
     sys::reset_signals(true);
@@ -52,13 +52,13 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
 
     enter_namespaces(plan, control)?;
-    // Changing ids clears the death signal: only now.
+    // Not earlier: changing ids clears the death signal.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
     if sys::parent_pid() != daemon {
         sys::exit_now(1);
     }
     nix::unistd::sethostname(&plan.hostname).doing("setting the host name")?;
-    // The kernel's own value, instead of the host's NIS domain.
+    // The kernel's default, instead of the host's NIS domain.
     rustix::system::setdomainname(b"(none)")
         .map_err(io::Error::from)
         .doing("setting the domain name")?;
@@ -70,9 +70,9 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
         .doing("making the mounts private")?;
     let trees = HostTrees::clone_all(&plan.binds)?;
 
-    let stand = mount_root(plan, control)?;
+    let mount_dir = mount_root(plan, control)?;
     expect(control, wire::ENTER)?;
-    std::env::set_current_dir(stand).doing("entering the root")?;
+    std::env::set_current_dir(mount_dir).doing("entering the root")?;
     let root = File::open(".").doing("entering the root")?;
     trees.attach(root.as_fd(), plan)?;
     drop(root);
@@ -82,7 +82,7 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
     match unsafe { sys::fork() }.doing("starting pid 1")? {
         Forked::Child => init::run(plan, control),
         Forked::Parent(pid) => {
-            // Pid 1's end is the end of all; the control socket is pid 1's alone from now on.
+            // The sandbox ends with pid 1, which alone holds the control socket from now on.
             sys::close_all_but(&[]).doing("closing the control socket")?;
             close_standard_files();
             let status = sys::wait_for(pid).doing("waiting for pid 1")?;
@@ -91,7 +91,7 @@ fn stage(plan: &Plan, control: &OwnedFd, daemon: libc::pid_t) -> Step<i32> {
     }
 }
 
-fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
+fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<()> {
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if plan.network == Network::None {
         flags |= CloneFlags::CLONE_NEWNET;
@@ -106,16 +106,16 @@ fn enter_namespaces(plan: &Plan, control: BorrowedFd<'_>) -> Step<()> {
     become_root()
 }
 
-/// Root of the namespaces, and nothing else.
-pub(super) fn become_root() -> Step<()> {
+/// Becomes root of the namespaces, without supplementary groups.
+pub(super) fn become_root() -> StepResult<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setgroups(&[]).doing("becoming root inside")?;
     setresgid(gid, gid, gid).doing("becoming root inside")?;
     setresuid(uid, uid, uid).doing("becoming root inside")
 }
 
-/// Mounts the root and sends its FUSE descriptor away; returns where it is mounted.
-fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
+/// Mounts the root, sends its FUSE descriptor to the daemon and returns the mount point.
+fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<&'static str> {
     // The descriptor must be opened in the user namespace that mounts it.
     let fuse =
         File::options().read(true).write(true).open("/dev/fuse").doing("opening /dev/fuse")?;
@@ -124,31 +124,31 @@ fn mount_root(plan: &Plan, control: BorrowedFd<'_>) -> Step<&'static str> {
         fuse.as_raw_fd()
     );
     let flags = if plan.read_only_root { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-    let stand = STANDS
+    let mount_dir = ROOT_MOUNT_DIRS
         .into_iter()
         .find(|dir| std::fs::metadata(dir).is_ok_and(|found| found.is_dir()))
         .ok_or(io::Error::from_raw_os_error(libc::ENOENT))
         .doing("finding a directory to mount the root on")?;
-    mount(Some("overcoat"), stand, Some("fuse"), flags, Some(options.as_str()))
+    mount(Some("overcoat"), mount_dir, Some("fuse"), flags, Some(options.as_str()))
         .doing("mounting the root through FUSE")?;
-    let message = [&[wire::MOUNTED], stand.as_bytes()].concat();
+    let message = [&[wire::MOUNTED], mount_dir.as_bytes()].concat();
     let namespace = File::open("/proc/thread-self/ns/mnt").doing("opening the mount namespace")?;
     sys::send(control, &message, &[fuse.as_fd(), namespace.as_fd()])
         .doing("handing over the root")?;
-    Ok(stand)
+    Ok(mount_dir)
 }
 
-/// Waits for a message with nothing but this tag. The daemon's end is this process's end.
-fn expect(control: BorrowedFd<'_>, tag: u8) -> Step<()> {
+/// Waits for a message that is only this tag. Exits if the daemon has ended.
+fn expect(control: BorrowedFd<'_>, tag: u8) -> StepResult<()> {
     let message = sys::receive(control).doing("waiting for the daemon")?;
     match message.bytes.as_slice() {
         [] => sys::exit_now(1),
         [found] if *found == tag => Ok(()),
-        _ => Err(Failure { doing: "waiting for the daemon".to_owned(), errno: libc::EPROTO }),
+        _ => Err(StepFailure { doing: "waiting for the daemon".to_owned(), errno: libc::EPROTO }),
     }
 }
 
-/// Lets go of the terminal or the pipes that the daemon was given: only commands hold them.
+/// Closes the daemon's terminal or pipes: only commands hold them.
 fn close_standard_files() {
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         for fd in 0..3 {

@@ -1,12 +1,12 @@
-//! System calls that `nix` does not wrap, and thin helpers around those that it does.
+//! System calls that `nix` does not wrap, and helpers for those that it does.
 //!
 //! Invariants:
-//! - every function is a plain, safe wrapper of one call: no policy, no state;
-//! - every file descriptor that is made here is close-on-exec and owned by an [`OwnedFd`];
+//! - every function is a safe wrapper of one call, without policy or state;
+//! - every file descriptor made here is close-on-exec and owned by an [`OwnedFd`];
 //! - an interrupted call is repeated.
 //!
-//! The mount calls are those of the descriptor-based interface (Linux 5.2): what is mounted is
-//! named by descriptors and never by a path that an image could have bent with a symbolic link.
+//! The mount calls are the descriptor-based ones (Linux 5.2): mounts are named by descriptors,
+//! never by a path that an image could redirect with a symbolic link.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -35,13 +35,13 @@ pub(super) const MOUNT_ATTR_NOSUID: u64 = 0x2;
 pub(super) const MOUNT_ATTR_NODEV: u64 = 0x4;
 pub(super) const MOUNT_ATTR_NOEXEC: u64 = 0x8;
 
-/// A path or a name as the kernel takes it; one with a NUL byte is refused.
+/// Converts a path or a name for the kernel; fails for one with a NUL byte.
 pub(super) fn c_string(text: impl AsRef<OsStr>) -> io::Result<CString> {
     CString::new(text.as_ref().as_bytes())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a NUL byte in a path or name"))
 }
 
-/// What `fork(2)` returned.
+/// The result of `fork(2)`.
 pub(super) enum Forked {
     /// In the child.
     Child,
@@ -49,13 +49,12 @@ pub(super) enum Forked {
     Parent(libc::pid_t),
 }
 
-/// Forks. The child holds a copy of everything, descriptors included.
+/// Forks. The child has a copy of everything, descriptors included.
 ///
 /// # Safety
-/// The child must never return into its caller's frames (they hold owners of descriptors and
-/// threads that exist only in the parent): it ends in `execve` or [`exit_now`]. If the parent has
-/// other threads, whatever lock they hold stays locked in the child, except the allocator's, which
-/// glibc takes care of.
+/// The child must never return into its caller's frames (they own descriptors and refer to threads
+/// that exist only in the parent): it ends in `execve` or [`exit_now`]. If the parent has other
+/// threads, their locks stay locked in the child, except the allocator's, which glibc handles.
 pub(super) unsafe fn fork() -> io::Result<Forked> {
     // SAFETY: fork has no memory preconditions; the caller keeps to the contract above.
     match unsafe { libc::fork() } {
@@ -75,7 +74,7 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor for us and nobody else knows of it.
+    // SAFETY: the kernel has just made this descriptor for us; it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(result as RawFd) })
 }
 
@@ -83,7 +82,7 @@ fn done(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A detached copy of the mounts at `path`, with everything mounted below.
+/// Returns a detached copy of the mounts at `path`, with everything mounted below.
 pub(super) fn clone_tree(path: &CStr) -> io::Result<OwnedFd> {
     clone_tree_at(None, path)
 }
@@ -114,7 +113,7 @@ pub(super) fn set_mount_attributes(tree: BorrowedFd<'_>, attributes: u64) -> io:
     })
 }
 
-/// A new file system of type `kind`, mounted nowhere yet. An option without a value is a flag.
+/// Makes a file system of type `kind` that is not mounted yet. An option without a value is a flag.
 pub(super) fn new_mount(
     kind: &CStr,
     options: &[(&CStr, Option<&CStr>)],
@@ -143,7 +142,7 @@ pub(super) fn new_mount(
     })
 }
 
-/// Attaches the detached mount `tree` at `target` (a descriptor of the mount point itself).
+/// Attaches the detached mount `tree` at `target`, a descriptor of the mount point itself.
 pub(super) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: both paths are static C strings.
@@ -159,8 +158,8 @@ pub(super) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result
     })
 }
 
-/// Opens `path` as a location (`O_PATH`), with `root` as the root directory: neither `..` nor a
-/// symbolic link of the image leads out of it.
+/// Opens `path` as a location (`O_PATH`), with `root` as the root directory: `..` and symbolic
+/// links of the image cannot leave it.
 pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &CStr) -> io::Result<OwnedFd> {
     use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
     let how = OpenHow::new()
@@ -169,18 +168,18 @@ pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &CStr) -> io::Result<Owne
     Ok(openat2(root, path, how)?)
 }
 
-/// Makes the current directory the root and puts the old root on top of it, where
-/// [`detach_current_directory`] takes it away (see pivot_root(2), "pivot_root(\".\", \".\")").
+/// Makes the current directory the root, with the old root mounted on top of it, where
+/// [`detach_current_directory`] unmounts it (see pivot_root(2), "pivot_root(\".\", \".\")").
 pub(super) fn pivot_to_current_directory() -> io::Result<()> {
     Ok(nix::unistd::pivot_root(c".", c".")?)
 }
 
-/// Unmounts what is mounted at the current directory, lazily.
+/// Unmounts lazily the mount at the current directory.
 pub(super) fn detach_current_directory() -> io::Result<()> {
     Ok(nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)?)
 }
 
-/// Closes every descriptor but standard input, output, error and those of `keep`.
+/// Closes every descriptor except standard input, output, error and those in `keep`.
 pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<libc::c_uint> = keep.iter().map(|fd| fd.as_raw_fd() as _).collect();
     kept.sort_unstable();
@@ -188,8 +187,8 @@ pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut first: libc::c_uint = 3;
     for fd in kept {
         if fd > first {
-            // SAFETY: the process owns what it closes: it is a forked copy whose other owners of
-            // descriptors are never used or dropped (see `fork`).
+            // SAFETY: the process owns the descriptors that it closes: it is a forked copy, whose
+            // other owners of descriptors are never used or dropped (see `fork`).
             done(unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) })?;
         }
         first = fd.saturating_add(1).max(first);
@@ -197,10 +196,10 @@ pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel's default action for every signal, and no signal blocked or all of them.
+/// Resets every signal to its default action, and blocks all signals or none.
 pub(super) fn reset_signals(block_all: bool) {
-    // By the call itself: glibc's wrapper refuses its own two signals (32 and 33), which a parent
-    // may have ignored all the same.
+    // By the system call itself: glibc's wrapper rejects its own two signals (32 and 33), which the
+    // parent may have ignored.
     let default = [0_u64; 8];
     let null = std::ptr::null::<u64>();
     for signal in 1..=64 {
@@ -213,7 +212,7 @@ pub(super) fn reset_signals(block_all: bool) {
     let _ = mask.thread_set_mask();
 }
 
-/// Whether `signal` is ignored by this process.
+/// Returns whether this process ignores `signal`.
 pub(super) fn is_ignored(signal: i32) -> bool {
     // SAFETY: an all-zero sigaction is a valid value of this plain C struct.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -222,7 +221,7 @@ pub(super) fn is_ignored(signal: i32) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Takes a capability out of the bounding set: no later `execve` can give it.
+/// Removes a capability from the bounding set: no later `execve` can gain it.
 pub(super) fn drop_from_bounding_set(capability: u32) -> io::Result<()> {
     // SAFETY: numbers only.
     done(
@@ -231,13 +230,13 @@ pub(super) fn drop_from_bounding_set(capability: u32) -> io::Result<()> {
     )
 }
 
-/// Makes the terminal behind `fd` the controlling terminal of this process, a session's leader.
+/// Makes the terminal `fd` the controlling terminal of this process, which is a session leader.
 pub(super) fn take_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: TIOCSCTTY takes a number.
     done(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }.into())
 }
 
-/// Unlocks the pseudo terminal of `master` and opens its other end.
+/// Unlocks the pseudo terminal of `master` and opens its slave.
 pub(super) fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let unlocked: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int, which outlives the call.
@@ -247,7 +246,7 @@ pub(super) fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> 
     owned(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())
 }
 
-/// The size of the terminal behind `fd`.
+/// Returns the size of the terminal `fd`.
 pub(super) fn window_size(fd: BorrowedFd<'_>) -> io::Result<libc::winsize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one winsize, which `size` is.
@@ -255,7 +254,7 @@ pub(super) fn window_size(fd: BorrowedFd<'_>) -> io::Result<libc::winsize> {
     Ok(size)
 }
 
-/// Sets the size of the terminal behind `fd`.
+/// Sets the size of the terminal `fd`.
 pub(super) fn set_window_size(fd: BorrowedFd<'_>, size: &libc::winsize) -> io::Result<()> {
     // SAFETY: TIOCSWINSZ reads one winsize, which `size` points to.
     done(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const *size) }.into())
@@ -274,7 +273,7 @@ pub(super) fn loopback_up() -> io::Result<()> {
     done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into())
 }
 
-/// Executes `program`; returns only the reason why it could not.
+/// Executes `program`. Returns only on failure.
 pub(super) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
     let array = |strings: &[CString]| {
         let mut array: Vec<*const libc::c_char> = strings.iter().map(|s| s.as_ptr()).collect();
@@ -287,17 +286,17 @@ pub(super) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::E
     io::Error::last_os_error()
 }
 
-/// Makes `target` (0, 1 or 2 as a rule) the same open file as `fd`, kept over `execve`.
+/// Duplicates `fd` to `target` (usually 0, 1 or 2), without close-on-exec.
 pub(super) fn dup_to(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
     if fd.as_raw_fd() == target {
         // SAFETY: numbers only.
         return done(unsafe { libc::fcntl(target, libc::F_SETFD, 0) }.into());
     }
-    // SAFETY: numbers only; `target` is one that this forked copy does not own otherwise.
+    // SAFETY: numbers only; nothing else in this forked copy owns `target`.
     done(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into())
 }
 
-/// An anonymous file that holds `bytes`.
+/// Makes an anonymous file that holds `bytes`.
 pub(super) fn anonymous_file(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     use std::os::unix::fs::FileExt;
     // SAFETY: `name` is a C string that outlives the call.
@@ -311,13 +310,13 @@ pub(super) fn anonymous_file(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// A connected pair of sockets that keep message boundaries.
+/// Makes a connected pair of sockets that keep message boundaries.
 pub(super) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let kind = SockType::SeqPacket;
     Ok(socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
-/// Sends one message with descriptors. A closed peer is an error (EPIPE), never a signal.
+/// Sends one message with descriptors. A closed peer is an error (EPIPE), not a signal.
 pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
@@ -332,13 +331,13 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
     }
 }
 
-/// One received message: empty when the peer has closed its end.
+/// A received message; empty when the peer has closed its end.
 pub(super) struct Received {
     pub(super) bytes: Vec<u8>,
     pub(super) fds: Vec<OwnedFd>,
 }
 
-/// Receives one message of at most 4 KiB with at most 8 descriptors; waits for it.
+/// Waits for one message of at most 4 KiB with at most 8 descriptors.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Received> {
     let mut bytes = vec![0; 4096];
     let mut control = nix::cmsg_space!([RawFd; 8]);
@@ -358,7 +357,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Received> {
                     (message.bytes, fds)
                 }
                 Err(nix::errno::Errno::EINTR) => continue,
-                // A peer that died with messages unread: the same to us as one that closed.
+                // The peer died with unread messages: treat it as a peer that closed.
                 Err(nix::errno::Errno::ECONNRESET) => (0, Vec::new()),
                 Err(error) => return Err(error.into()),
             };
@@ -367,7 +366,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Received> {
     }
 }
 
-/// Waits for the process `pid`; its raw wait status.
+/// Waits for the process `pid` and returns its raw wait status.
 pub(super) fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
     loop {
         let mut status = 0;
@@ -382,7 +381,7 @@ pub(super) fn wait_for(pid: libc::pid_t) -> io::Result<i32> {
     }
 }
 
-/// A child that has ended, and its raw wait status; `None` when none has.
+/// Reaps a child that has ended and returns its raw wait status; `None` if no child has ended.
 pub(super) fn reap_any() -> Option<(libc::pid_t, i32)> {
     let mut status = 0;
     // SAFETY: waitpid writes one int, which `status` is.
@@ -390,13 +389,13 @@ pub(super) fn reap_any() -> Option<(libc::pid_t, i32)> {
     (pid > 0).then_some((pid, status))
 }
 
-/// Where the arguments of a process begin and end in its memory.
+/// Returns the start and end of a process's arguments in its memory.
 pub(super) fn memory_of_arguments(pid: libc::pid_t) -> io::Result<(usize, usize)> {
     let [start, end, ..] = argument_addresses(&pid.to_string())?;
     Ok((start, end))
 }
 
-/// Where the arguments and the environment of a process begin and end in its memory.
+/// Returns the start and end of a process's arguments and of its environment in its memory.
 fn argument_addresses(process: &str) -> io::Result<[usize; 4]> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     // proc_pid_stat(5): the second field ends with the last parenthesis; arg_start is the 48th.
@@ -406,8 +405,8 @@ fn argument_addresses(process: &str) -> io::Result<[usize; 4]> {
     addresses.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-/// Overwrites the memory in which the kernel keeps this process's command line and environment for
-/// `/proc/PID/cmdline` and `/proc/PID/environ`. A text that does not fit is left out.
+/// Overwrites the memory from which the kernel serves `/proc/PID/cmdline` and `/proc/PID/environ`
+/// of this process. A text that does not fit is left out.
 ///
 /// The process must have one thread, and must not use its arguments or environment afterwards.
 pub(super) fn replace_arguments(command_line: &[u8], environment: &[u8]) -> io::Result<()> {
@@ -419,7 +418,7 @@ pub(super) fn replace_arguments(command_line: &[u8], environment: &[u8]) -> io::
             continue;
         }
         // SAFETY: the kernel put the strings between these addresses at the top of the writable
-        // stack; this thread has no reference into them, and the process has one thread.
+        // stack; this process has one thread, which has no reference into them.
         let memory = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
         memory.fill(0);
         if text.len() < memory.len() {
@@ -435,13 +434,13 @@ pub(super) fn kill(pid: libc::pid_t, signal: i32) -> io::Result<()> {
     done(unsafe { libc::kill(pid, signal) }.into())
 }
 
-/// The parent's process id: 0 when it is outside of this process's pid namespace.
+/// Returns the parent's process id; 0 when it is outside this process's pid namespace.
 pub(super) fn parent_pid() -> libc::pid_t {
-    // SAFETY: takes nothing and cannot fail.
+    // SAFETY: no arguments; cannot fail.
     unsafe { libc::getppid() }
 }
 
-/// A duplicate of `fd`, closed on exec.
+/// Duplicates `fd` with close-on-exec.
 pub(super) fn duplicate(fd: impl AsFd) -> io::Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned()
 }

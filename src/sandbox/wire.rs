@@ -1,51 +1,51 @@
 //! The messages between the daemon, the stage and pid 1.
 //!
-//! Each message is one packet of a SEQPACKET socket: a tag byte and what the tag says, with
-//! descriptors beside it. What can be large (a command's arguments and environment) travels in an
-//! anonymous file whose descriptor goes with the message. Decoding never panics: a malformed
-//! message is an error.
+//! Each message is one packet of a SEQPACKET socket: a tag byte and the tag's data, with
+//! descriptors. Data that can be large (a command's arguments and environment) is in an anonymous
+//! file whose descriptor is sent with the message. Decoding never panics: a malformed message is an
+//! error.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use super::error::Failure;
+use super::error::StepFailure;
 
 /// Stage to daemon: the namespaces are made; write the id maps.
 pub(super) const UNSHARED: u8 = b'u';
 /// Daemon to stage: the id maps are written.
 pub(super) const MAPPED: u8 = b'i';
 /// Stage to daemon: the root is mounted, at this path in the host's tree; with the FUSE descriptor
-/// and the mount namespace in which that is so.
+/// and the mount namespace of that path.
 pub(super) const MOUNTED: u8 = b'm';
-/// Daemon to stage: the root answers now; go on.
+/// Daemon to stage: the root is served; continue.
 pub(super) const ENTER: u8 = b'e';
 /// Pid 1 to daemon: ready for commands; with the sandbox's device and namespaces, the mountinfo of
 /// the commands' mount namespace, and the listener if any.
 pub(super) const READY: u8 = b'r';
 /// Either to daemon: a step failed; errno and what was being done.
 pub(super) const FAILED: u8 = b'f';
-/// Daemon to pid 1: start a command; with its order, the socket that closes at its exec, the
-/// command's socket, its standard input, output and error, and for one that runs outside the mount
-/// namespace for that.
+/// Daemon to pid 1: start a command; with its [`SpawnSpec`], the socket that closes on exec, the
+/// command's socket, its standard input, output and error, and, for a command that runs outside,
+/// the mount namespace to run in.
 pub(super) const SPAWN: u8 = b's';
 /// Daemon to pid 1: change the host name and write files; with a file that holds a [`Show`].
 pub(super) const SHOW: u8 = b'h';
-/// Daemon to pid 1: open a pseudo terminal; with the socket to answer on.
+/// Daemon to pid 1: open a pseudo terminal; with the socket for the reply.
 pub(super) const OPEN_PTY: u8 = b'p';
 /// Pid 1 to daemon, on that socket: the terminal's two ends.
 pub(super) const PTY: u8 = b't';
 /// Daemon to pid 1, on a command's socket: send a signal (i32).
 pub(super) const SIGNAL: u8 = b'k';
-/// Pid 1 to daemon, on a command's socket: it has ended, with this raw wait status (i32).
+/// Pid 1 to daemon, on a command's socket: the command ended with this raw wait status (i32).
 pub(super) const EXITED: u8 = b'x';
 
-/// What a command's [`FAILED`] says when all was ready and the kernel refused the program.
+/// The step in a command's [`FAILED`] message when everything was ready and `execve` failed.
 pub(super) const EXECUTING: &str = "executing it";
 
-/// A failed step as a message.
-pub(super) fn failure_message(failure: &Failure) -> Vec<u8> {
+/// Encodes a failed step as a message.
+pub(super) fn failure_message(failure: &StepFailure) -> Vec<u8> {
     let mut message = vec![FAILED];
     message.extend_from_slice(&failure.errno.to_ne_bytes());
     let doing = failure.doing.as_bytes();
@@ -53,31 +53,31 @@ pub(super) fn failure_message(failure: &Failure) -> Vec<u8> {
     message
 }
 
-/// The step that a message of tag [`FAILED`] tells of; `rest` is what follows the tag.
-pub(super) fn parse_failure(rest: &[u8]) -> Failure {
+/// Decodes the failed step of a [`FAILED`] message; `rest` follows the tag.
+pub(super) fn parse_failure(rest: &[u8]) -> StepFailure {
     let errno = parse_i32(rest).unwrap_or(libc::EPROTO);
     let doing = String::from_utf8_lossy(rest.get(4..).unwrap_or_default()).into_owned();
-    Failure { doing, errno }
+    StepFailure { doing, errno }
 }
 
-/// The number at the start of `bytes`.
+/// Returns the number at the start of `bytes`.
 pub(super) fn parse_i32(bytes: &[u8]) -> Option<i32> {
     Some(i32::from_ne_bytes(*bytes.first_chunk()?))
 }
 
-/// How the command's process is set up, as pid 1 is told it.
+/// The process of a command, as pid 1 sets it up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Order {
+pub(super) struct SpawnSpec {
     pub(super) argv: Vec<OsString>,
     pub(super) env: Vec<OsString>,
     pub(super) cwd: OsString,
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
-    pub(super) session: Session,
+    pub(super) session: SpawnSession,
 }
 
-/// What the sandbox shows beside the root.
+/// The host name and files that the sandbox shows in addition to the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Show {
     pub(super) hostname: OsString,
@@ -86,7 +86,7 @@ pub(super) struct Show {
 }
 
 impl Show {
-    /// The bytes that [`Show::decode`] takes.
+    /// Encodes this for [`Show::decode`].
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let text = |out: &mut Vec<u8>, text: &[u8]| {
@@ -101,7 +101,7 @@ impl Show {
         out
     }
 
-    /// What [`Show::encode`] made `bytes` of.
+    /// Decodes the bytes of [`Show::encode`].
     pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
         let mut rest = Rest(bytes);
         let hostname = rest.text()?;
@@ -113,16 +113,16 @@ impl Show {
     }
 }
 
-/// Which session the command's process is in.
+/// The session of the command's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Session {
+pub(super) enum SpawnSession {
     Inherited,
     Own,
     Terminal,
 }
 
-impl Order {
-    /// The bytes that [`Order::decode`] takes.
+impl SpawnSpec {
+    /// Encodes this for [`SpawnSpec::decode`].
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(4096);
         let number = |out: &mut Vec<u8>, number: u32| out.extend_from_slice(&number.to_ne_bytes());
@@ -144,18 +144,18 @@ impl Order {
         number(
             &mut out,
             match self.session {
-                Session::Inherited => 0,
-                Session::Own => 1,
-                Session::Terminal => 2,
+                SpawnSession::Inherited => 0,
+                SpawnSession::Own => 1,
+                SpawnSession::Terminal => 2,
             },
         );
         out
     }
 
-    /// The order in `bytes`, which [`Order::encode`] made.
+    /// Decodes the bytes of [`SpawnSpec::encode`].
     pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
         let mut rest = Rest(bytes);
-        let order = Order {
+        let spec = SpawnSpec {
             argv: rest.texts()?,
             env: rest.texts()?,
             cwd: rest.text()?,
@@ -166,13 +166,13 @@ impl Order {
                 (0..count).map(|_| rest.number()).collect::<io::Result<_>>()?
             },
             session: match rest.number()? {
-                0 => Session::Inherited,
-                1 => Session::Own,
-                2 => Session::Terminal,
+                0 => SpawnSession::Inherited,
+                1 => SpawnSession::Own,
+                2 => SpawnSession::Terminal,
                 _ => return Err(malformed()),
             },
         };
-        if rest.0.is_empty() { Ok(order) } else { Err(malformed()) }
+        if rest.0.is_empty() { Ok(spec) } else { Err(malformed()) }
     }
 }
 
@@ -206,25 +206,25 @@ fn malformed() -> io::Error {
 mod tests {
     use super::*;
 
-    fn order() -> Order {
-        Order {
+    fn spawn_spec() -> SpawnSpec {
+        SpawnSpec {
             argv: vec!["sh".into(), "-c".into(), OsString::from_vec(vec![0xff, b'x'])],
             env: vec!["A=b".into()],
             cwd: "/".into(),
             uid: 0,
             gid: 7,
             groups: vec![1, 2],
-            session: Session::Terminal,
+            session: SpawnSession::Terminal,
         }
     }
 
     #[test]
-    fn an_order_survives_the_wire() {
-        assert_eq!(Order::decode(&order().encode()).unwrap(), order());
+    fn spawn_spec_round_trips() {
+        assert_eq!(SpawnSpec::decode(&spawn_spec().encode()).unwrap(), spawn_spec());
     }
 
     #[test]
-    fn files_to_show_survive_the_wire() {
+    fn shown_files_round_trip() {
         let file = |path: &str, content: &[u8]| (PathBuf::from(path), content.to_vec());
         let show = Show {
             hostname: "node".into(),
@@ -235,11 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_order_is_an_error() {
-        let whole = order().encode();
+    fn truncated_spawn_spec_is_an_error() {
+        let whole = spawn_spec().encode();
         for length in 0..whole.len() {
-            assert!(Order::decode(&whole[..length]).is_err(), "{length}");
+            assert!(SpawnSpec::decode(&whole[..length]).is_err(), "{length}");
         }
-        assert!(Order::decode(&[0xff; 64]).is_err());
+        assert!(SpawnSpec::decode(&[0xff; 64]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The two stages between a delta's items and the output: archive format, then compression.
+//! The two stages between a delta's items and the output: the archive format and the compression.
 
 use std::io::{self, BufWriter, Write};
 
@@ -7,16 +7,16 @@ use fs_model::layer::Xattr;
 
 use super::Format;
 use super::gzip::Gzip;
-use super::newc::Newc;
-use super::plan::Item;
+use super::newc::NewcWriter;
+use super::plan::ArchiveItem;
 use super::squashfs::Mksquashfs;
-use super::tar::{Deletion, Tar};
+use super::tar::{Deletion, TarWriter};
 use super::zstd::Zstd;
 
-/// Bytes that are gathered before a call to zstd or to the system.
-const BUFFER: usize = 128 * 1024;
+/// Bytes buffered before a call to zstd or a system call.
+const BUFFER_BYTES: usize = 128 * 1024;
 
-/// A compressor, or none.
+/// The compressor.
 #[derive(Debug)]
 pub(super) enum Encoder<W: Write> {
     Plain(BufWriter<W>),
@@ -35,19 +35,22 @@ impl<W: Write> Encoder<W> {
         root: Option<&Attr>,
     ) -> io::Result<Self> {
         Ok(match format {
-            Format::Cpio | Format::Tar => Encoder::Plain(BufWriter::with_capacity(BUFFER, inner)),
-            Format::CpioGz => Encoder::Gzip(Gzip::new(inner, level, threads)?),
-            Format::CpioZst => {
-                Encoder::Zstd(BufWriter::with_capacity(BUFFER, Zstd::new(inner, level, threads)?))
+            Format::Cpio | Format::Tar => {
+                Encoder::Plain(BufWriter::with_capacity(BUFFER_BYTES, inner))
             }
+            Format::CpioGz => Encoder::Gzip(Gzip::new(inner, level, threads)?),
+            Format::CpioZst => Encoder::Zstd(BufWriter::with_capacity(
+                BUFFER_BYTES,
+                Zstd::new(inner, level, threads)?,
+            )),
             Format::Squashfs => {
                 let squashfs = Mksquashfs::new(inner, level, threads, epoch, root)?;
-                Encoder::Squashfs(BufWriter::with_capacity(BUFFER, squashfs))
+                Encoder::Squashfs(BufWriter::with_capacity(BUFFER_BYTES, squashfs))
             }
         })
     }
 
-    /// Ends the stream and gives the writer back.
+    /// Ends the stream and returns the writer.
     pub(super) fn finish(self) -> io::Result<W> {
         match self {
             Encoder::Plain(buffer) => Ok(buffer.into_inner()?),
@@ -80,50 +83,50 @@ impl<W: Write> Write for Encoder<W> {
     }
 }
 
-/// An archive format.
+/// The archive format.
 #[derive(Debug)]
-pub(super) enum Archive<W: Write> {
-    Newc(Newc<W>),
-    Tar(Tar<W>),
+pub(super) enum ArchiveWriter<W: Write> {
+    Newc(NewcWriter<W>),
+    Tar(TarWriter<W>),
 }
 
-impl<W: Write> Archive<W> {
-    /// `markers`: whether the archive holds names that begin with `.wh.`.
+impl<W: Write> ArchiveWriter<W> {
+    /// `markers`: whether the archive contains names that begin with `.wh.`.
     pub(super) fn new(inner: W, format: Format, epoch: Option<u32>, markers: bool) -> Self {
         match format {
-            Format::Tar => Archive::Tar(Tar::new(inner, epoch, Deletion::Marker)),
-            // A device is what overlayfs itself reads in an image.
-            Format::Squashfs => Archive::Tar(Tar::new(inner, epoch, Deletion::Device)),
+            Format::Tar => ArchiveWriter::Tar(TarWriter::new(inner, epoch, Deletion::Marker)),
+            // overlayfs itself treats a device 0:0 in an image as a whiteout.
+            Format::Squashfs => ArchiveWriter::Tar(TarWriter::new(inner, epoch, Deletion::Device)),
             Format::Cpio | Format::CpioGz | Format::CpioZst => {
-                Archive::Newc(Newc::new(inner, epoch, markers))
+                ArchiveWriter::Newc(NewcWriter::new(inner, epoch, markers))
             }
         }
     }
 
     pub(super) fn entry(
         &mut self,
-        item: &Item<'_>,
+        item: &ArchiveItem<'_>,
         target: &[u8],
         first: Option<&[u8]>,
         xattrs: &[Xattr],
     ) -> io::Result<()> {
         match self {
-            Archive::Newc(newc) => newc.entry(item, target),
-            Archive::Tar(tar) => tar.entry(item, target, first, xattrs),
+            ArchiveWriter::Newc(newc) => newc.entry(item, target),
+            ArchiveWriter::Tar(tar) => tar.entry(item, target, first, xattrs),
         }
     }
 
     pub(super) fn data(&mut self, data: &[u8]) -> io::Result<()> {
         match self {
-            Archive::Newc(newc) => newc.data(data),
-            Archive::Tar(tar) => tar.data(data),
+            ArchiveWriter::Newc(newc) => newc.data(data),
+            ArchiveWriter::Tar(tar) => tar.data(data),
         }
     }
 
     pub(super) fn finish(self) -> io::Result<W> {
         match self {
-            Archive::Newc(newc) => newc.finish(),
-            Archive::Tar(tar) => tar.finish(),
+            ArchiveWriter::Newc(newc) => newc.finish(),
+            ArchiveWriter::Tar(tar) => tar.finish(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong while sealing.
+//! Errors of sealing.
 
 use std::io;
 
@@ -7,14 +7,14 @@ use fs_model::error::shorten;
 
 use super::Format;
 
-/// Why a delta could not be sealed. Paths are as [`super::path::escape`] writes them.
+/// An error while sealing a delta. Paths are [escaped](super::path::escape).
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// A file of 4 GiB or more in a newc archive, whose size field has 32 bits. Found before
     /// anything is written.
     #[error(
-        "/{path}: {size} bytes do not fit into a cpio archive, whose limit is 4 GiB less one byte \
-         for each file; leave the file out, or write a tar (--format tar)"
+        "/{path}: {size} bytes do not fit into a cpio archive, which is limited to 4 GiB less one \
+         byte per file; leave the file out, or write a tar (--format tar)"
     )]
     FileTooLarge {
         /// The file.
@@ -22,11 +22,10 @@ pub enum SealError {
         /// Its size in bytes.
         size: u64,
     },
-    /// A path that the kernel's unpacker would drop without a word. Found before anything is
-    /// written.
+    /// A path that the kernel's unpacker would silently drop. Found before anything is written.
     #[error(
-        "/{}: the path has {length} bytes, and what unpacks an archive takes {limit} at most; give \
-         a directory on the way a shorter name, move it up, or remove it",
+        "/{}: the path has {length} bytes, but archives can be unpacked only with paths of at most \
+         {limit} bytes; give a parent directory a shorter name, move the file up, or remove it",
         shorten(path)
     )]
     PathTooLong {
@@ -34,73 +33,73 @@ pub enum SealError {
         path: String,
         /// Its length in bytes.
         length: usize,
-        /// The longest that is written.
+        /// The maximum length.
         limit: usize,
     },
-    /// A symbolic link whose target no Linux file system can hold, or is empty.
-    #[error("/{path}: the link's target has {length} bytes, and 1 to {limit} can be written")]
+    /// A symbolic link whose target is empty, or too long for any Linux file system.
+    #[error("/{path}: the link's target has {length} bytes, outside of 1 to {limit}")]
     BadTarget {
         /// The link.
         path: String,
-        /// Length of its target in bytes.
+        /// The length of its target in bytes.
         length: u64,
-        /// The longest that is written.
+        /// The maximum length.
         limit: usize,
     },
-    /// The delta breaks one of its own rules: a fault of this program.
-    #[error("/{path}: the list of changes is not in order: {what}")]
+    /// The delta violates its own invariants: a bug in this program.
+    #[error("/{path}: invalid list of changes (a bug in overcoat): {what}")]
     BadDelta {
-        /// Where.
+        /// The path.
         path: String,
-        /// What is wrong.
+        /// The violated invariant.
         what: &'static str,
     },
-    /// The content of an object could not be read.
-    #[error("/{path}: cannot be read")]
+    /// The content of a file could not be read.
+    #[error("cannot read /{path}")]
     Read {
-        /// The object.
+        /// The file.
         path: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: FsError,
     },
     /// A file ended before its size.
-    #[error("/{path}: ends after {got} of {expected} bytes; the archive was given up")]
+    #[error("/{path}: ends after {got} of {expected} bytes; the archive was discarded")]
     Short {
         /// The file.
         path: String,
         /// Its size in bytes.
         expected: u64,
-        /// How many came.
+        /// The bytes read.
         got: u64,
     },
-    /// A thread that read contents panicked.
-    #[error("a thread that read the files' contents panicked")]
+    /// A thread that reads file contents panicked.
+    #[error("a thread that reads file contents panicked")]
     ReaderPanicked,
-    /// A level that the format has not.
+    /// A level that the format does not have.
     #[error("{format} has no compression level {level}; its levels are {range}")]
     Level {
         /// The format.
         format: Format,
-        /// What was asked for.
+        /// The requested level.
         level: u32,
-        /// What there is.
+        /// The valid levels.
         range: &'static str,
     },
     /// The output could not be written.
-    #[error("{to}: cannot be written")]
+    #[error("cannot write {to}")]
     Write {
-        /// Where it goes.
+        /// The destination.
         to: String,
-        /// Why.
+        /// The reason.
         #[source]
         source: io::Error,
     },
-    /// The output would go to a terminal.
-    #[error("an archive would be written to the terminal; redirect it, or name a file with -o")]
+    /// The output is a terminal.
+    #[error("cannot write an archive to a terminal; redirect it, or name a file with -o")]
     Terminal,
-    /// The output is something that cannot be replaced by a file.
-    #[error("{path}: is a directory, not a file to write")]
+    /// The output is a directory.
+    #[error("cannot write {path}: it is a directory")]
     IsADirectory {
         /// The path as given.
         path: String,

@@ -1,20 +1,20 @@
-//! gzip on several threads, as one member (RFC 1952) that every reader understands.
+//! gzip on several threads, as one member (RFC 1952) that every reader accepts.
 //!
-//! Linux's initramfs unpacker takes one member with plain header flags and nothing after it, so
-//! the parallelism lies inside the deflate stream (RFC 1951), as in pigz: the input is cut into
-//! chunks of [`CHUNK`] bytes, each is compressed alone with the 32 KiB before it as preset
-//! dictionary, and a sync flush (an empty stored block) ends each on a byte boundary, so that the
-//! pieces can be joined.
+//! Linux's initramfs unpacker accepts one member with plain header flags and nothing after it, so
+//! the parallelism is inside the deflate stream (RFC 1951), as in pigz: the input is split into
+//! chunks of [`CHUNK_BYTES`] bytes, each is compressed separately with the 32 KiB before it as
+//! preset dictionary, and a sync flush (an empty stored block) ends each on a byte boundary, so
+//! that the results can be concatenated.
 //!
 //! Invariants:
-//! - The bytes depend on the input and the level alone: neither on the number of threads, nor on
-//!   how the input was cut into `write` calls, nor on the processor (zlib-rs chooses among
-//!   instruction sets by what is there, and finds the same matches with each).
-//! - Header: flags 0, modification time 0, operating system 255 (unknown). Of the extra flags only
-//!   the two that RFC 1952 derives from the level are used.
-//! - At most `in_flight` chunks are held at a time.
-//! - A worker that fails ends as an error of the next `write` or of [`Gzip::finish`]; nothing
-//!   waits for it for ever. Dropping a [`Gzip`] ends its workers.
+//! - The bytes depend only on the input and the level: not on the number of threads, not on the
+//!   sizes of the `write` calls, and not on the processor (zlib-rs chooses an instruction set at
+//!   run time, and finds the same matches with each).
+//! - Header: flags 0, modification time 0, operating system 255 (unknown). The only extra flags are
+//!   the two that RFC 1952 derives from the level.
+//! - At most `max_chunks` chunks are in memory at a time.
+//! - A failed worker is reported by the next `write` or by [`Gzip::finish`]; nothing waits for it
+//!   forever. Dropping a [`Gzip`] ends its workers.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -24,54 +24,54 @@ use std::thread::JoinHandle;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-/// Bytes of input to a chunk. Part of the format of what is written: another value gives other
-/// bytes. Measured on a Debian base: 128 KiB to 1 MiB differ by 0.1 % in size and not in speed.
-pub const CHUNK: usize = 256 * 1024;
+/// Bytes of input per chunk. It determines the output bytes. Measured on a Debian base, 128 KiB to
+/// 1 MiB differ by 0.1 % in size and not in speed.
+pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The reach of deflate, and so the size of the dictionary.
-const WINDOW: usize = 32 * 1024;
+/// The window of deflate, and so the size of the dictionary.
+const WINDOW_BYTES: usize = 32 * 1024;
 
-/// The level when none is asked for.
+/// The default level.
 pub const DEFAULT_LEVEL: u32 = 6;
 
-/// How many chunks are held at a time by `threads` workers.
-const fn in_flight(threads: usize) -> usize {
+/// Returns the maximum number of chunks in memory for `threads` workers.
+const fn max_chunks(threads: usize) -> usize {
     threads * 4 + 2
 }
 
-/// A gzip compressor in front of a writer.
+/// A gzip compressor that writes to another writer.
 pub struct Gzip<W: Write> {
     inner: W,
     /// The dictionary of the chunk being filled, then the chunk.
     chunk: Vec<u8>,
-    /// How much of `chunk` is dictionary.
+    /// The length of the dictionary in `chunk`.
     dictionary: usize,
-    /// Results in the order of the input.
-    pending: VecDeque<Receiver<io::Result<Done>>>,
+    /// Results in input order.
+    pending: VecDeque<Receiver<io::Result<DeflatedChunk>>>,
     spare: Vec<Vec<u8>>,
     crc: crc32fast::Hasher,
     length: u64,
-    workers: Workers,
+    workers: GzipWorkers,
 }
 
-struct Job {
+struct GzipJob {
     /// The dictionary, then the input.
     buffer: Vec<u8>,
     dictionary: usize,
     last: bool,
-    answer: SyncSender<io::Result<Done>>,
+    answer: SyncSender<io::Result<DeflatedChunk>>,
 }
 
-struct Done {
+struct DeflatedChunk {
     deflated: Arc<[u8]>,
     crc: crc32fast::Hasher,
     buffer: Vec<u8>,
 }
 
-struct Workers {
+struct GzipWorkers {
     threads: Vec<JoinHandle<()>>,
-    /// `None` once there is nothing more to do.
-    jobs: Option<Sender<Job>>,
+    /// `None` when all jobs are submitted.
+    jobs: Option<Sender<GzipJob>>,
     limit: usize,
 }
 
@@ -87,13 +87,13 @@ impl<W: Write> std::fmt::Debug for Gzip<W> {
 impl<W: Write> Gzip<W> {
     /// Starts a member on `inner` with `threads` workers (at least one).
     ///
-    /// `level` is 1 to 9; anything else is brought to the nearest of these.
+    /// `level` is clamped to 1 to 9.
     ///
     /// # Errors
-    /// When the header cannot be written or a thread cannot be started.
+    /// Fails when the header cannot be written or a thread cannot be started.
     pub fn new(mut inner: W, level: u32, threads: usize) -> io::Result<Self> {
         let level = level.clamp(1, 9);
-        let workers = Workers::start(level, threads.max(1))?;
+        let workers = GzipWorkers::start(level, threads.max(1))?;
         let extra_flags = match level {
             9 => 2,
             1 => 4,
@@ -102,7 +102,7 @@ impl<W: Write> Gzip<W> {
         inner.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, extra_flags, 255])?;
         Ok(Gzip {
             inner,
-            chunk: Vec::with_capacity(WINDOW + CHUNK),
+            chunk: Vec::with_capacity(WINDOW_BYTES + CHUNK_BYTES),
             dictionary: 0,
             pending: VecDeque::new(),
             spare: Vec::new(),
@@ -112,10 +112,10 @@ impl<W: Write> Gzip<W> {
         })
     }
 
-    /// Compresses what is left, writes the trailer and gives the writer back, unflushed.
+    /// Compresses the rest, writes the trailer and returns the writer, unflushed.
     ///
     /// # Errors
-    /// Those of the writer, and those of a worker.
+    /// Returns errors of the writer and of the workers.
     pub fn finish(mut self) -> io::Result<W> {
         self.submit(true)?;
         while !self.pending.is_empty() {
@@ -130,19 +130,20 @@ impl<W: Write> Gzip<W> {
         Ok(inner)
     }
 
-    /// Hands the chunk to the workers, and starts the next one with its dictionary.
+    /// Submits the chunk to the workers, and starts the next one with its dictionary.
     fn submit(&mut self, last: bool) -> io::Result<()> {
         while self.pending.len() >= self.workers.limit {
             self.drain_one()?;
         }
-        let mut next = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(WINDOW + CHUNK));
+        let mut next =
+            self.spare.pop().unwrap_or_else(|| Vec::with_capacity(WINDOW_BYTES + CHUNK_BYTES));
         next.clear();
-        next.extend_from_slice(&self.chunk[self.chunk.len().saturating_sub(WINDOW)..]);
+        next.extend_from_slice(&self.chunk[self.chunk.len().saturating_sub(WINDOW_BYTES)..]);
         let dictionary = std::mem::replace(&mut self.dictionary, next.len());
         let buffer = std::mem::replace(&mut self.chunk, next);
         self.length += (buffer.len() - dictionary) as u64;
         let (answer, result) = sync_channel(1);
-        self.workers.submit(Job { buffer, dictionary, last, answer })?;
+        self.workers.submit(GzipJob { buffer, dictionary, last, answer })?;
         self.pending.push_back(result);
         Ok(())
     }
@@ -161,7 +162,7 @@ impl<W: Write> Gzip<W> {
 
 impl<W: Write> Write for Gzip<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let room = self.dictionary + CHUNK - self.chunk.len();
+        let room = self.dictionary + CHUNK_BYTES - self.chunk.len();
         let taken = room.min(data.len());
         self.chunk.extend_from_slice(&data[..taken]);
         if taken == room {
@@ -170,31 +171,31 @@ impl<W: Write> Write for Gzip<W> {
         Ok(taken)
     }
 
-    /// Does not end a chunk: where the chunks lie must depend on the input alone.
+    /// Does not end a chunk: the chunk boundaries must depend only on the input.
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
 }
 
-impl Workers {
+impl GzipWorkers {
     fn start(level: u32, count: usize) -> io::Result<Self> {
-        let (jobs, queue) = channel::<Job>();
+        let (jobs, queue) = channel::<GzipJob>();
         let queue = Arc::new(Mutex::new(queue));
         let zeros = Arc::new(OnceLock::new());
         let mut workers =
-            Workers { threads: Vec::new(), jobs: Some(jobs), limit: in_flight(count) };
+            GzipWorkers { threads: Vec::new(), jobs: Some(jobs), limit: max_chunks(count) };
         for _ in 0..count {
             let queue = queue.clone();
             let zeros = zeros.clone();
             let worker = std::thread::Builder::new().name("gzip".into()).spawn(move || {
                 let mut deflater = Deflater::new(level, zeros);
                 loop {
-                    // The lock is held while waiting, which keeps the others waiting for it
-                    // instead of for the queue: the same thing.
+                    // The lock is held while waiting for a job. The others wait for the lock
+                    // instead of the queue, with the same effect.
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Job { buffer, dictionary, last, answer }) = job else { return };
+                    let Ok(GzipJob { buffer, dictionary, last, answer }) = job else { return };
                     let done = deflater.deflate(buffer, dictionary, last);
-                    // Nobody listens when the compressor was dropped.
+                    // Fails when the compressor was dropped.
                     let _ = answer.send(done);
                 }
             })?;
@@ -203,25 +204,25 @@ impl Workers {
         Ok(workers)
     }
 
-    fn submit(&self, job: Job) -> io::Result<()> {
+    fn submit(&self, job: GzipJob) -> io::Result<()> {
         self.jobs
             .as_ref()
             .and_then(|jobs| jobs.send(job).ok())
-            .ok_or_else(|| io::Error::other("the compression threads are gone"))
+            .ok_or_else(|| io::Error::other("the compression threads have ended"))
     }
 }
 
-impl Drop for Workers {
+impl Drop for GzipWorkers {
     fn drop(&mut self) {
         self.jobs = None;
         for thread in self.threads.drain(..) {
-            // A panic was reported where its answer was missing.
+            // The missing result has already reported a panic.
             let _ = thread.join();
         }
     }
 }
 
-/// What a full chunk of zeros after zeros becomes. Sparse files have thousands of them.
+/// The result for a full chunk of zeros after zeros, which sparse files have thousands of.
 type ZeroChunk = Arc<OnceLock<(Arc<[u8]>, crc32fast::Hasher)>>;
 
 struct Deflater {
@@ -232,20 +233,24 @@ struct Deflater {
 
 impl Deflater {
     fn new(level: u32, zeros: ZeroChunk) -> Self {
-        Deflater { level, output: Vec::with_capacity(CHUNK + CHUNK / 8), zeros }
+        Deflater { level, output: Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8), zeros }
     }
 
-    /// Compresses one chunk. The same input gives the same output, whatever came before.
-    fn deflate(&mut self, buffer: Vec<u8>, dictionary: usize, last: bool) -> io::Result<Done> {
-        let all_zeros = !last && buffer.len() == WINDOW + CHUNK && is_zero(&buffer);
+    /// Compresses one chunk. The same input gives the same output, regardless of earlier chunks.
+    fn deflate(
+        &mut self,
+        buffer: Vec<u8>,
+        dictionary: usize,
+        last: bool,
+    ) -> io::Result<DeflatedChunk> {
+        let all_zeros = !last && buffer.len() == WINDOW_BYTES + CHUNK_BYTES && is_zero(&buffer);
         if all_zeros && let Some((deflated, crc)) = self.zeros.get() {
-            return Ok(Done { deflated: deflated.clone(), crc: crc.clone(), buffer });
+            return Ok(DeflatedChunk { deflated: deflated.clone(), crc: crc.clone(), buffer });
         }
         let (dictionary, input) = buffer.split_at(dictionary);
-        // Never `reset()`: zlib-rs 0.6.8 leaves the window and the hash chains of the chunk
-        // before in place, and finds matches by them (valid ones, but others than a fresh state
-        // finds), so that the bytes would depend on which worker got which chunk. A new state
-        // costs a zeroed allocation of 300 KiB.
+        // Never `reset()`: zlib-rs 0.6.8 keeps the window and the hash chains of the previous chunk
+        // and finds other (valid) matches with them than a new state does, so that the bytes would
+        // depend on which worker got which chunk. A new state costs a zeroed allocation of 300 KiB.
         let mut compress = Compress::new(Compression::new(self.level), false);
         if !dictionary.is_empty() {
             compress.set_dictionary(dictionary).map_err(io::Error::other)?;
@@ -254,8 +259,8 @@ impl Deflater {
         let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
         loop {
             let rest = &input[compress.total_in() as usize..];
-            // Room for the worst case, so that one round does it; a flush is complete only when
-            // it left room in the output.
+            // Room for the worst case, so that one round suffices. A flush is complete only if it
+            // left room in the output.
             self.output.reserve(rest.len() + rest.len() / 8 + 64);
             let status =
                 compress.compress_vec(rest, &mut self.output, flush).map_err(io::Error::other)?;
@@ -273,14 +278,14 @@ impl Deflater {
         let mut crc = crc32fast::Hasher::new();
         crc.update(input);
         if all_zeros {
-            // Another thread may have been first; its result is the same.
+            // Another thread may have set it; its result is the same.
             let _ = self.zeros.set((deflated.clone(), crc.clone()));
         }
-        Ok(Done { deflated, crc, buffer })
+        Ok(DeflatedChunk { deflated, crc, buffer })
     }
 }
 
-/// Whether there are only zeros: at the speed of memory.
+/// Whether all bytes are zero. The loop is vectorised.
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(4096).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }

@@ -1,8 +1,8 @@
 //! Extended attributes that a format cannot hold.
 //!
 //! Invariants:
-//! - A mode is never wider than the object's access list: when the list is lost, the group bits are
-//!   the rights of the owning group.
+//! - A mode is never wider than the file's ACL: when the ACL is lost, the group bits are the rights
+//!   of the owning group.
 //! - Each lost attribute is in a warning.
 
 use std::borrow::Cow;
@@ -14,10 +14,10 @@ use super::error::SealError;
 use super::path::escape;
 use super::{Format, Warning};
 
-/// `delta` with the modes that its objects have in an archive of this format.
+/// Returns `delta` with the modes that its files have in an archive of this format.
 ///
 /// # Errors
-/// An object that cannot be read.
+/// Fails when a file's ACL cannot be read.
 pub(super) fn with_modes<'d, C: Contents>(
     delta: &'d Delta,
     contents: &C,
@@ -49,9 +49,9 @@ pub(super) fn with_modes<'d, C: Contents>(
     Ok(delta)
 }
 
-/// A warning for each object that is not in the archive, but had attributes set.
-pub(super) fn hidden(delta: &Delta) -> impl Iterator<Item = Warning> {
-    // The root is an entry of every archive, and is warned of there.
+/// Returns a warning for each file with attributes that is not in the archive.
+pub(super) fn hidden_warnings(delta: &Delta) -> impl Iterator<Item = Warning> {
+    // Every archive has an entry for the root, which gets its own warning.
     let hidden = delta.hidden.iter().filter(|hidden| !hidden.path.is_empty());
     hidden.map(|hidden| Warning::XattrsLost {
         path: escape(&hidden.path).into_owned(),
@@ -59,7 +59,7 @@ pub(super) fn hidden(delta: &Delta) -> impl Iterator<Item = Warning> {
     })
 }
 
-/// The formats that hold all attributes of these names.
+/// Returns the formats that hold all of these attributes, with a verb.
 pub(super) fn formats_for(names: &[String]) -> &'static str {
     match names.iter().any(|name| acl::is_acl(name.as_bytes())) {
         true => ".tar keeps",

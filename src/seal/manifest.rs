@@ -1,11 +1,11 @@
-//! The manifest beside an archive: what is in it, as JSON.
+//! The manifest of an archive: its entries, as JSON.
 //!
-//! It depends on the archive and on what it was made of alone: no time of the build, no host, no
-//! user. Keys stand in a fixed order, one entry to a line, so that manifests can be compared line
-//! by line. Paths and link targets are escaped as [`super::path`] says, then as JSON demands.
+//! It depends only on the archive and its sources: not on the time of the build, the host or the
+//! user. Keys are in a fixed order, one entry per line, so that manifests can be compared line by
+//! line. Paths and link targets are escaped as in [`super::path`], then as JSON requires.
 //!
-//! [`SCHEMA`] is raised when a reader of the old one could misunderstand the new one; new keys
-//! alone do not raise it.
+//! [`SCHEMA`] is incremented when a reader of the old schema could misread the new one; new keys
+//! alone do not increment it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -18,50 +18,50 @@ use sha2::{Digest, Sha256};
 use super::Format;
 use super::newc::clamp;
 use super::path::escape;
-use super::plan::{Item, Plan};
-use crate::below::{Below, Beneath};
+use super::plan::{ArchiveItem, ArchivePlan};
+use crate::below::{LowerRecord, LowerRecords};
 
-/// The version of the manifest's form.
+/// The version of the manifest's schema.
 pub const SCHEMA: u32 = 1;
 
-/// A layer that the archive is to lie over.
+/// A layer that the archive is made for.
 #[derive(Clone, Debug, Serialize)]
 pub struct BaseLayer {
-    /// Its file name, as the user knows it; without a path that is only this host's.
+    /// Its file name, without the path on this host.
     pub name: String,
     /// SHA-256 of the image in lower-case hexadecimal digits.
     pub sha256: String,
 }
 
-/// What the manifest says beside what is in the archive.
+/// The part of the manifest that is not derived from the archive's entries.
 #[derive(Clone, Debug, Default)]
 pub struct ManifestInfo {
     /// The layers, the lowest first.
     pub layers: Vec<BaseLayer>,
-    /// What they have at the paths where the archive says something else.
-    pub beneath: Beneath,
+    /// The entries of the layers at paths that the archive changes.
+    pub lower: LowerRecords,
 }
 
-/// Counts of entries, by how they came to be and by type ("deleted" has no type).
+/// Entries by change and by type ("deleted" has the type "any").
 pub type Counts = BTreeMap<&'static str, BTreeMap<&'static str, u64>>;
 
-/// What is known of the archive once it is written.
+/// The data of a written archive.
 #[derive(Debug)]
-pub(super) struct Written<'a> {
+pub(super) struct WrittenArchive<'a> {
     pub(super) format: Format,
     pub(super) level: Option<u32>,
     pub(super) size: u64,
     pub(super) sha256: [u8; 32],
     pub(super) epoch: Option<u32>,
-    pub(super) plan: &'a Plan<'a>,
-    /// For each item, where it has content.
+    pub(super) plan: &'a ArchivePlan<'a>,
+    /// One per item, if it has content.
     pub(super) digests: &'a [Option<[u8; 32]>],
-    /// For each item that is a symlink.
+    /// One per item that is a symlink.
     pub(super) targets: &'a BTreeMap<usize, Vec<u8>>,
 }
 
 #[derive(Serialize)]
-struct Archive {
+struct ManifestArchive {
     format: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     level: Option<u32>,
@@ -70,14 +70,14 @@ struct Archive {
 }
 
 #[derive(Serialize)]
-struct Totals {
+struct ManifestTotals {
     entries: usize,
     content: u64,
     counts: Counts,
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct ManifestEntry<'a> {
     path: &'a str,
     change: &'static str,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -103,29 +103,29 @@ struct Entry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hardlink_to: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    below: Option<&'a Below>,
+    below: Option<&'a LowerRecord>,
 }
 
-impl Written<'_> {
+impl WrittenArchive<'_> {
     /// Writes the manifest.
     pub(super) fn write(&self, info: &ManifestInfo, mut out: impl Write) -> io::Result<()> {
-        let archive = Archive {
+        let archive = ManifestArchive {
             format: self.format.name(),
             level: self.level,
             size: self.size,
             sha256: hex(&self.sha256),
         };
-        let totals = Totals {
+        let totals = ManifestTotals {
             entries: self.plan.items.len(),
             content: self.plan.content,
             counts: counts(self.plan),
         };
         writeln!(out, "{{\n\"schema\": {SCHEMA},")?;
-        line(&mut out, "overcoat", &env!("CARGO_PKG_VERSION"))?;
-        line(&mut out, "archive", &archive)?;
-        line(&mut out, "layers", &info.layers)?;
-        line(&mut out, "source_date_epoch", &self.epoch)?;
-        line(&mut out, "totals", &totals)?;
+        write_line(&mut out, "overcoat", &env!("CARGO_PKG_VERSION"))?;
+        write_line(&mut out, "archive", &archive)?;
+        write_line(&mut out, "layers", &info.layers)?;
+        write_line(&mut out, "source_date_epoch", &self.epoch)?;
+        write_line(&mut out, "totals", &totals)?;
         write!(out, "\"entries\": [")?;
         for (index, item) in self.plan.items.iter().enumerate() {
             out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
@@ -138,7 +138,7 @@ impl Written<'_> {
     fn entry(
         &self,
         index: usize,
-        item: &Item<'_>,
+        item: &ArchiveItem<'_>,
         info: &ManifestInfo,
         out: &mut impl Write,
     ) -> io::Result<()> {
@@ -148,7 +148,7 @@ impl Written<'_> {
         let is = |kind| attr.is_some_and(|attr| attr.kind == kind);
         let content = item.first.unwrap_or(index);
         let device = attr.filter(|attr| attr.kind.is_device());
-        let entry = Entry {
+        let entry = ManifestEntry {
             path: &path,
             change: change_name(item.entry.change),
             kind: attr.map(|attr| type_name(attr.kind)),
@@ -162,18 +162,18 @@ impl Written<'_> {
             device: device.map(|attr| [attr.rdev.major, attr.rdev.minor]),
             links: (item.links > 1).then_some(item.links),
             hardlink_to: item.first.map(|first| escape(self.plan.items[first].path()).into_owned()),
-            below: info.beneath.get(item.path()),
+            below: info.lower.get(item.path()),
         };
         Ok(serde_json::to_writer(out, &entry)?)
     }
 }
 
-fn line(out: &mut impl Write, key: &str, value: &impl Serialize) -> io::Result<()> {
+fn write_line(out: &mut impl Write, key: &str, value: &impl Serialize) -> io::Result<()> {
     writeln!(out, "\"{key}\": {},", serde_json::to_string(value)?)
 }
 
 /// Counts the entries of a plan.
-pub(super) fn counts(plan: &Plan<'_>) -> Counts {
+pub(super) fn counts(plan: &ArchivePlan<'_>) -> Counts {
     let mut counts = Counts::new();
     for item in &plan.items {
         let kind = item.object().map_or("any", |object| type_name(object.attr.kind));
@@ -191,7 +191,7 @@ fn change_name(change: Change) -> &'static str {
     }
 }
 
-/// The manifest's word for a type.
+/// Returns the manifest's name of a type.
 pub(crate) fn type_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "file",
@@ -204,32 +204,32 @@ pub(crate) fn type_name(kind: FileType) -> &'static str {
     }
 }
 
-/// Lower-case hexadecimal digits.
+/// Returns lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 15)]);
     bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte)]).collect()
 }
 
-/// A writer that counts and digests what goes through it.
+/// A writer that counts and digests the bytes written through it.
 #[derive(Debug)]
-pub(super) struct Digesting<W> {
+pub(super) struct DigestingWriter<W> {
     inner: W,
     size: u64,
     sha256: Sha256,
 }
 
-impl<W: Write> Digesting<W> {
+impl<W: Write> DigestingWriter<W> {
     pub(super) fn new(inner: W) -> Self {
-        Digesting { inner, size: 0, sha256: Sha256::new() }
+        DigestingWriter { inner, size: 0, sha256: Sha256::new() }
     }
 
-    /// How many bytes went through, and their SHA-256.
+    /// Returns the number of bytes and their SHA-256.
     pub(super) fn finish(self) -> (u64, [u8; 32]) {
         (self.size, self.sha256.finalize().into())
     }
 }
 
-impl<W: Write> Write for Digesting<W> {
+impl<W: Write> Write for DigestingWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(data)?;
         self.sha256.update(&data[..written]);

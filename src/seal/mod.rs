@@ -1,4 +1,4 @@
-//! Writers: a delta becomes an archive.
+//! Writes a delta to an archive.
 //!
 //! ```text
 //! delta ─► plan (numbered, checked) ─► newc | tar ─► gzip | zstd | nothing ─► SHA-256 ─► output
@@ -7,9 +7,9 @@
 //!
 //! Invariants:
 //! - The same delta, contents and options give the same bytes, with any number of threads.
-//! - Each file is read once: what is archived is what is digested.
-//! - What a format cannot hold is found before anything is written, or said in the summary.
-//! - An output gets its name when all of it is written, and not otherwise.
+//! - Each file is read once: the archived bytes are the digested bytes.
+//! - Files that a format cannot hold are errors before anything is written, or warnings.
+//! - An output gets its name only when all of it is written.
 
 mod encode;
 mod error;
@@ -40,34 +40,34 @@ pub use error::SealError;
 pub use manifest::{BaseLayer, ManifestInfo};
 pub use output::Output;
 
-use encode::{Archive, Encoder};
-use manifest::{Counts, Digesting, Written};
+use encode::{ArchiveWriter, Encoder};
+use manifest::{Counts, DigestingWriter, WrittenArchive};
 use newc::clamp;
 use path::escape;
-use plan::{Item, Limits, PATH_LIMIT, Plan, is_marker};
-use readahead::{BATCH, Content, Feed, ReadAhead};
+use plan::{ArchiveItem, ArchivePlan, FormatLimits, PATH_LIMIT, is_marker};
+use readahead::{BATCH_BYTES, Feed, FileChunk, ReadAhead};
 
-/// What an archive is written as.
+/// The format of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// newc cpio in gzip: what the kernel, busybox and everything else unpacks.
+    /// newc cpio in gzip, which the kernel, busybox and all other tools unpack.
     CpioGz,
     /// newc cpio in zstd.
     CpioZst,
     /// newc cpio.
     Cpio,
-    /// tar, with what is deleted as `.wh.` names.
+    /// tar, with deletions as `.wh.` names.
     Tar,
-    /// A squashfs image, zstd inside, with what is deleted as character devices 0:0.
+    /// A squashfs image compressed with zstd, with deletions as character devices 0:0.
     Squashfs,
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Format; 5] =
         [Format::CpioGz, Format::CpioZst, Format::Cpio, Format::Tar, Format::Squashfs];
 
-    /// As the user writes it: the ending of file names, without the dot.
+    /// Returns the name that the user writes: the extension of file names, without the dot.
     pub const fn name(self) -> &'static str {
         match self {
             Format::CpioGz => "cpio.gz",
@@ -78,7 +78,7 @@ impl Format {
         }
     }
 
-    /// The format that a file's name ends in.
+    /// Returns the format for a file name's extension.
     pub fn from_file_name(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|format| {
             let stem = name.strip_suffix(format.name().as_bytes());
@@ -86,11 +86,11 @@ impl Format {
         })
     }
 
-    /// Which extended attributes it carries.
+    /// Returns the extended attributes that the format can hold.
     pub const fn xattrs(self) -> XattrSupport {
         match self {
             Format::Tar => XattrSupport::All,
-            // The format knows `user`, `trusted` and `security`.
+            // squashfs has only the namespaces `user`, `trusted` and `security`.
             Format::Squashfs => XattrSupport::WithoutAcls,
             _ => XattrSupport::None,
         }
@@ -100,10 +100,11 @@ impl Format {
         matches!(self, Format::Tar | Format::Squashfs)
     }
 
-    /// The level that is used when `asked` was asked for, if the format has levels.
+    /// Returns the level to use for the requested level `asked`; `None` if the format has no
+    /// levels.
     ///
     /// # Errors
-    /// A level that the format has not.
+    /// Fails for a level that the format does not have.
     pub fn level(self, asked: Option<u32>) -> Result<Option<u32>, SealError> {
         let (default, max, range) = match self {
             Format::CpioGz => (gzip::DEFAULT_LEVEL, 9, "1 to 9"),
@@ -118,14 +119,16 @@ impl Format {
         }
     }
 
-    const fn limits(self) -> Limits {
+    const fn limits(self) -> FormatLimits {
         match self {
             Format::Tar | Format::Squashfs => {
-                Limits { file_size: u64::MAX, path: PATH_LIMIT, links_of_all: true }
+                FormatLimits { file_size: u64::MAX, path: PATH_LIMIT, links_of_all: true }
             }
-            Format::Cpio | Format::CpioGz | Format::CpioZst => {
-                Limits { file_size: newc::FILE_SIZE_LIMIT, path: PATH_LIMIT, links_of_all: false }
-            }
+            Format::Cpio | Format::CpioGz | Format::CpioZst => FormatLimits {
+                file_size: newc::FILE_SIZE_LIMIT,
+                path: PATH_LIMIT,
+                links_of_all: false,
+            },
         }
     }
 }
@@ -140,68 +143,67 @@ impl std::str::FromStr for Format {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|format| format.name() == text)
-            .ok_or_else(|| format!("no format is called {text:?}: cpio.gz, cpio.zst, cpio or tar"))
+        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
+            format!("unknown format {text:?}: use cpio.gz, cpio.zst, cpio, tar or squashfs")
+        })
     }
 }
 
-/// How to write an archive.
+/// Options for writing an archive.
 #[derive(Clone, Debug)]
 pub struct SealOptions {
-    /// As what.
+    /// The format.
     pub format: Format,
-    /// How hard to compress; the format's own default when not given.
+    /// The compression level; `None` for the format's default.
     pub level: Option<u32>,
-    /// On how many threads; at least one. The bytes do not depend on it.
+    /// The number of threads, at least one. The bytes do not depend on it.
     pub threads: usize,
-    /// `SOURCE_DATE_EPOCH`: times after it are brought down to it.
+    /// `SOURCE_DATE_EPOCH`: later times are clamped to it.
     pub source_date_epoch: Option<u64>,
 }
 
 impl SealOptions {
-    /// `format` with its default level, all processors, and times as they are.
+    /// Creates options for `format` with its default level, all processors and unchanged times.
     pub fn new(format: Format) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         SealOptions { format, level: None, threads, source_date_epoch: None }
     }
 }
 
-/// How far it is.
+/// Progress of a seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Entries written.
     pub entries: usize,
-    /// Entries in all.
+    /// Total entries.
     pub entries_total: usize,
     /// Bytes of file content written.
     pub bytes: u64,
-    /// Bytes of file content in all.
+    /// Total bytes of file content.
     pub bytes_total: u64,
 }
 
-/// What the archive lacks, or says in another way. Paths are as [`path::escape`] writes them.
+/// Content that the archive lacks or represents differently. Paths are [escaped](path::escape).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Warning {
-    /// The format has no sockets.
+    /// The format does not support sockets.
     SocketLeftOut {
         /// The socket.
         path: String,
     },
     /// Extended attributes that the format cannot hold.
     XattrsLost {
-        /// The object.
+        /// The file.
         path: String,
         /// The attributes.
         names: Vec<String>,
     },
-    /// The format cannot say that this is another name of an object that is no regular file.
+    /// The format cannot represent a hard link to a file that is not regular.
     LinkSplit {
-        /// The name.
+        /// The path of the link.
         path: String,
     },
-    /// A file whose name means, in this format, that another one is deleted.
+    /// A file whose name means in this format that another one is deleted.
     MeansDeletion {
         /// The file.
         path: String,
@@ -209,12 +211,12 @@ pub enum Warning {
 }
 
 impl Warning {
-    /// In a line that can be read: of a long list, the first few.
+    /// Returns one readable line; of a long list, only the first names.
     pub fn brief(&self) -> String {
-        const SHOWN: usize = 5;
+        const MAX_NAMES: usize = 5;
         match self {
-            Warning::XattrsLost { path, names } if names.len() > SHOWN => {
-                let (some, more) = (names[..SHOWN].join(", "), names.len() - SHOWN);
+            Warning::XattrsLost { path, names } if names.len() > MAX_NAMES => {
+                let (some, more) = (names[..MAX_NAMES].join(", "), names.len() - MAX_NAMES);
                 let keep = lost::formats_for(names);
                 format!(
                     "/{path}: the format cannot hold its attributes {some} …and {more} more: \
@@ -226,12 +228,12 @@ impl Warning {
     }
 }
 
-/// In full.
+/// Writes the warning in full.
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Warning::SocketLeftOut { path } => {
-                write!(f, "/{path}: left out: tar has no sockets")
+                write!(f, "/{path}: left out: tar does not support sockets")
             }
             Warning::XattrsLost { path, names } => {
                 let (keep, s, them) = match names.len() {
@@ -242,25 +244,25 @@ impl std::fmt::Display for Warning {
                 write!(f, "/{path}: the format cannot hold its attribute{s} {names}: {keep} {them}")
             }
             Warning::LinkSplit { path } => {
-                write!(f, "/{path}: unpacks as an object of its own, not as a hard link")
+                write!(f, "/{path}: unpacks as a separate file, not as a hard link")
             }
             Warning::MeansDeletion { path } => {
                 write!(
                     f,
-                    "/{path}: unpacked it is a file, but who reads the tar as a layer takes the \
-                     name for a deletion; a cpio or squashfs says which it is"
+                    "/{path}: unpacked it is a file, but a reader of the tar as a layer treats the \
+                     name as a deletion; a cpio or squashfs distinguishes the two"
                 )
             }
         }
     }
 }
 
-/// What was written.
+/// The result of a seal.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// Entries in the archive.
     pub entries: usize,
-    /// Them, by change and by type.
+    /// Entries by change and by type.
     pub counts: Counts,
     /// Bytes of file content.
     pub content: u64,
@@ -268,17 +270,17 @@ pub struct Summary {
     pub size: u64,
     /// SHA-256 of the archive.
     pub sha256: [u8; 32],
-    /// What the archive lacks.
+    /// Content that the archive lacks.
     pub warnings: Vec<Warning>,
-    /// The reader of standard output went away before the end, which is its right; the size and
-    /// the digest are then those of what it got, and no manifest was written.
+    /// Whether the reader of standard output closed it early, which is not an error. The size and
+    /// the digest are then those of the bytes written, and no manifest was written.
     pub reader_left: bool,
 }
 
-/// Writes `delta` as an archive to `archive`, and, when asked for, its manifest.
+/// Writes `delta` as an archive to `archive` and, if requested, its manifest.
 ///
 /// # Errors
-/// See [`SealError`]. Outputs that are files are then not there.
+/// Returns [`SealError`]. Outputs that are files then do not exist.
 pub fn seal<C: Contents>(
     delta: &Delta,
     contents: &C,
@@ -291,41 +293,51 @@ pub fn seal<C: Contents>(
     let level = format.level(options.level)?;
     let epoch = options.source_date_epoch.map(|epoch| u32::try_from(epoch).unwrap_or(u32::MAX));
     let delta = &*lost::with_modes(delta, contents, format)?;
-    let plan = Plan::new(delta, format.limits())?;
+    let plan = ArchivePlan::new(delta, format.limits())?;
     let threads = options.threads.max(1);
 
-    let mut job = Job::new(&plan, contents, format, manifest.is_some());
-    job.warnings.extend(lost::hidden(delta));
-    let mut sink = Digesting::new(&mut archive);
+    let mut job = SealJob::new(&plan, contents, format, manifest.is_some());
+    job.warnings.extend(lost::hidden_warnings(delta));
+    let mut sink = DigestingWriter::new(&mut archive);
     let root = plan.items.first().and_then(|item| Some(&item.object()?.attr));
-    // An image has a time of its own, which is not the build's: without an epoch the latest in it,
-    // or 1970 when nothing is in it.
-    let times = || plan.items.iter().filter_map(Item::object).map(|o| clamp(&o.attr, None));
+    // The time of a squashfs image: the epoch, else the latest time in it, else 1970. The time of
+    // the build would make the bytes differ.
+    let times = || plan.items.iter().filter_map(ArchiveItem::object).map(|o| clamp(&o.attr, None));
     let time = epoch.or_else(|| Some(times().max().unwrap_or(0)));
     let result = Encoder::new(&mut sink, format, level.unwrap_or(0), threads, time, root)
-        .map_err(Failure::Output)
+        .map_err(JobError::Output)
         .and_then(|encoder| {
-            let writer = Archive::new(encoder, format, epoch, plan.markers);
+            let writer = ArchiveWriter::new(encoder, format, epoch, plan.markers);
             job.run(writer, threads.min(4), progress)?.finish()?.finish()?.flush()?;
             Ok(())
         });
     let (size, sha256) = sink.finish();
     let reader_left = match result {
         Ok(()) => false,
-        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe && archive.may_break() => {
+        Err(JobError::Output(e))
+            if e.kind() == io::ErrorKind::BrokenPipe && archive.may_close_early() =>
+        {
             true
         }
-        Err(Failure::Output(source)) => return Err(archive.error(source)),
-        Err(Failure::Other(error)) => return Err(error),
+        Err(JobError::Output(source)) => return Err(archive.error(source)),
+        Err(JobError::Other(error)) => return Err(error),
     };
-    let Job { warnings, digests, targets, .. } = job;
+    let SealJob { warnings, digests, targets, .. } = job;
     let counts = manifest::counts(&plan);
     if !reader_left {
         let mut outputs = vec![archive];
         if let Some((mut out, info)) = manifest {
             let (digests, targets) = (&digests[..], &targets);
-            let written =
-                Written { format, level, size, sha256, epoch, plan: &plan, digests, targets };
+            let written = WrittenArchive {
+                format,
+                level,
+                size,
+                sha256,
+                epoch,
+                plan: &plan,
+                digests,
+                targets,
+            };
             let result = written.write(&info, BufWriter::new(&mut out));
             result.map_err(|source| out.error(source))?;
             outputs.push(out);
@@ -343,60 +355,61 @@ pub fn seal<C: Contents>(
     })
 }
 
-/// What stops a job.
-enum Failure {
+/// An error that stops a job.
+enum JobError {
     Output(io::Error),
     Other(SealError),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for JobError {
     fn from(error: io::Error) -> Self {
-        Failure::Output(error)
+        JobError::Output(error)
     }
 }
 
-impl From<SealError> for Failure {
+impl From<SealError> for JobError {
     fn from(error: SealError) -> Self {
-        Failure::Other(error)
+        JobError::Other(error)
     }
 }
 
-/// An archive being written, and what is learnt on the way.
-struct Job<'p, C> {
-    plan: &'p Plan<'p>,
+/// The state of writing an archive.
+struct SealJob<'p, C> {
+    plan: &'p ArchivePlan<'p>,
     contents: &'p C,
     format: Format,
-    /// Whether anybody wants to know the digests.
+    /// Whether to digest each file, for the manifest.
     digest: bool,
     digests: Vec<Option<[u8; 32]>>,
     targets: BTreeMap<usize, Vec<u8>>,
     warnings: Vec<Warning>,
 }
 
-impl<'p, C: Contents> Job<'p, C> {
-    fn new(plan: &'p Plan<'p>, contents: &'p C, format: Format, digest: bool) -> Self {
+impl<'p, C: Contents> SealJob<'p, C> {
+    fn new(plan: &'p ArchivePlan<'p>, contents: &'p C, format: Format, digest: bool) -> Self {
         let split = plan.split_links.iter();
-        let warnings =
-            split.map(|&index| Warning::LinkSplit { path: text(&plan.items[index]) }).collect();
+        let warnings = split
+            .map(|&index| Warning::LinkSplit { path: path_text(&plan.items[index]) })
+            .collect();
         let digests = vec![None; plan.items.len()];
-        Job { plan, contents, format, digest, digests, targets: BTreeMap::new(), warnings }
+        SealJob { plan, contents, format, digest, digests, targets: BTreeMap::new(), warnings }
     }
 
-    /// Writes all items to `archive`, up to its end.
+    /// Writes all items to `archive`, without the end of the archive.
     fn run<W: Write>(
         &mut self,
-        mut archive: Archive<W>,
+        mut archive: ArchiveWriter<W>,
         readers: usize,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Archive<W>, Failure> {
+    ) -> Result<ArchiveWriter<W>, JobError> {
         let ahead = ReadAhead::new(self.plan, self.contents, readers);
         std::thread::scope(|scope| {
             let mut feed = ahead.feed();
             let threads: Vec<_> = (0..readers).map(|_| scope.spawn(|| ahead.read())).collect();
-            let result = self.items(&mut archive, &mut feed, progress);
+            let result = self.write_items(&mut archive, &mut feed, progress);
             drop(feed);
             for thread in threads {
-                // A panic was already told by the feed.
+                // The feed has already reported a panic.
                 let _ = thread.join();
             }
             result
@@ -404,47 +417,47 @@ impl<'p, C: Contents> Job<'p, C> {
         Ok(archive)
     }
 
-    fn items<W: Write>(
+    fn write_items<W: Write>(
         &mut self,
-        archive: &mut Archive<W>,
+        archive: &mut ArchiveWriter<W>,
         feed: &mut Feed<'_, '_, C>,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<(), Failure> {
+    ) -> Result<(), JobError> {
         let (entries_total, bytes_total) = (self.plan.items.len(), self.plan.content);
         let mut bytes = 0;
         for (index, item) in self.plan.items.iter().enumerate() {
             let mut report =
                 |bytes| progress(Progress { entries: index, entries_total, bytes, bytes_total });
             report(bytes);
-            if !self.begin(index, item, archive)? {
+            if !self.write_header(index, item, archive)? {
                 continue;
             }
-            bytes = self.content(index, item, archive, feed, bytes, &mut report)?;
+            bytes = self.write_content(index, item, archive, feed, bytes, &mut report)?;
         }
         progress(Progress { entries: entries_total, entries_total, bytes, bytes_total });
         Ok(())
     }
 
-    /// Writes what stands before an item's content. Whether the item is in the archive at all.
-    fn begin<W: Write>(
+    /// Writes the header of an item. Returns whether the item is in the archive.
+    fn write_header<W: Write>(
         &mut self,
         index: usize,
-        item: &Item<'_>,
-        archive: &mut Archive<W>,
-    ) -> Result<bool, Failure> {
+        item: &ArchiveItem<'_>,
+        archive: &mut ArchiveWriter<W>,
+    ) -> Result<bool, JobError> {
         let Some(object) = item.object() else {
             archive.entry(item, b"", None, &[])?;
             return Ok(true);
         };
-        let failed = |source| SealError::Read { path: text(item), source };
+        let failed = |source| SealError::Read { path: path_text(item), source };
         let tar = self.format.is_tar();
         if tar && object.attr.kind == FileType::Socket {
-            self.warnings.push(Warning::SocketLeftOut { path: text(item) });
+            self.warnings.push(Warning::SocketLeftOut { path: path_text(item) });
             return Ok(false);
         }
-        // A squashfs image has devices for it, and so have our cpio archives, which say so.
+        // squashfs images and our cpio archives use devices for deletions; the latter are marked.
         if self.format == Format::Tar && is_marker(item.path()) {
-            self.warnings.push(Warning::MeansDeletion { path: text(item) });
+            self.warnings.push(Warning::MeansDeletion { path: path_text(item) });
         }
         let mut xattrs: Vec<Xattr> = Vec::new();
         let mut target = Vec::new();
@@ -459,7 +472,7 @@ impl<'p, C: Contents> Job<'p, C> {
         let lost: Vec<Xattr> = xattrs.extract_if(.., |(name, _)| !carried.has(name)).collect();
         if !lost.is_empty() {
             let names = lost.iter().map(|(name, _)| escape(name).into_owned()).collect();
-            self.warnings.push(Warning::XattrsLost { path: text(item), names });
+            self.warnings.push(Warning::XattrsLost { path: path_text(item), names });
         }
         let first = item.first.map(|first| self.plan.items[first].path());
         archive.entry(item, &target, first, &xattrs)?;
@@ -469,17 +482,17 @@ impl<'p, C: Contents> Job<'p, C> {
         Ok(true)
     }
 
-    /// Writes an item's content, and gives the sum of bytes after it.
-    fn content<W: Write>(
+    /// Writes an item's content and returns the updated total of bytes.
+    fn write_content<W: Write>(
         &mut self,
         index: usize,
-        item: &Item<'_>,
-        archive: &mut Archive<W>,
+        item: &ArchiveItem<'_>,
+        archive: &mut ArchiveWriter<W>,
         feed: &mut Feed<'_, '_, C>,
         mut bytes: u64,
         report: &mut dyn FnMut(u64),
-    ) -> Result<u64, Failure> {
-        static ZEROS: [u8; BATCH] = [0; BATCH];
+    ) -> Result<u64, JobError> {
+        static ZEROS: [u8; BATCH_BYTES] = [0; BATCH_BYTES];
         let regular = item.object().is_some_and(|object| object.attr.kind == FileType::Regular);
         if !regular || item.first.is_some() {
             return Ok(bytes);
@@ -488,12 +501,12 @@ impl<'p, C: Contents> Job<'p, C> {
         let mut digest = Sha256::new();
         while left > 0 {
             let data = match feed.next(index)? {
-                Some(Content::Data(data)) => data,
-                Some(Content::Zeros(length)) => &ZEROS[..length],
+                Some(FileChunk::Data(data)) => data,
+                Some(FileChunk::Zeros(length)) => &ZEROS[..length],
                 None => {
                     let expected = item.content();
                     let short =
-                        SealError::Short { path: text(item), expected, got: expected - left };
+                        SealError::Short { path: path_text(item), expected, got: expected - left };
                     return Err(short.into());
                 }
             };
@@ -512,18 +525,18 @@ impl<'p, C: Contents> Job<'p, C> {
     }
 }
 
-fn check_target(item: &Item<'_>, target: &[u8], size: u64) -> Result<(), SealError> {
+fn check_target(item: &ArchiveItem<'_>, target: &[u8], size: u64) -> Result<(), SealError> {
     if target.is_empty() || target.len() > PATH_LIMIT {
         let length = target.len() as u64;
-        return Err(SealError::BadTarget { path: text(item), length, limit: PATH_LIMIT });
+        return Err(SealError::BadTarget { path: path_text(item), length, limit: PATH_LIMIT });
     }
     if target.len() as u64 != size {
         let got = target.len() as u64;
-        return Err(SealError::Short { path: text(item), expected: size, got });
+        return Err(SealError::Short { path: path_text(item), expected: size, got });
     }
     Ok(())
 }
 
-fn text(item: &Item<'_>) -> String {
+fn path_text(item: &ArchiveItem<'_>) -> String {
     escape(item.path()).into_owned()
 }

@@ -1,46 +1,46 @@
 //! Writes newc cpio, the format of Linux's initramfs
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 //!
-//! What unpacks it is somebody else's code, with its own ideas, so:
-//! - The root is `.`; no name begins with a slash. A file called `TRAILER!!!` in the root, which
-//!   every reader would take for the end, is written `./TRAILER!!!`.
-//! - Inode numbers are the plan's, 1..n; the device that they are on is 0:0. The names of a file
-//!   share the number, and the first one has the data. Everything else has one link, directories
-//!   two.
-//! - What is deleted is a character device 0:0 of mode 0 (overlayfs's whiteout), of root, of 1970.
-//! - The checksum field, which nobody reads in this format, is 0, but for that of `.` where a name
-//!   begins with `.wh.`: such a name stands for a whiteout in archives of others, and this says
-//!   that it is none ([`WHITEOUTS_ARE_DEVICES`]).
+//! Many programs unpack it, each with its own interpretation, so:
+//! - The root is `.`; no name begins with a slash. A file `TRAILER!!!` in the root, which every
+//!   reader would treat as the end, is written `./TRAILER!!!`.
+//! - Inode numbers are the plan's, 1..n, on device 0:0. The names of a file share a number, and the
+//!   first one has the data. All other files have one link, directories two.
+//! - A deletion is a character device 0:0 with mode 0 (overlayfs's whiteout), owned by root, with
+//!   time 0.
+//! - The checksum field, which readers of this format ignore, is 0. The exception is the one of `.`
+//!   if a name begins with `.wh.`: other programs' archives use such names for whiteouts, and the
+//!   value marks them as ordinary names ([`WHITEOUTS_ARE_DEVICES`]).
 //! - Times are whole seconds from 0 to 2^32-1, clamped.
-//! - The trailer always stands, and zeros fill the archive to a multiple of 512 bytes.
-//! - The size that a header states is the size that is written, or the archive fails.
+//! - The trailer is always written, and zeros pad the archive to a multiple of 512 bytes.
+//! - The size in a header is the size written, or sealing fails.
 
 use std::io::{self, Write};
 
 use fs_model::attr::{Attr, Device, FileType};
 use fs_model::layer::cpio::WHITEOUTS_ARE_DEVICES;
 
-use super::plan::Item;
+use super::plan::ArchiveItem;
 
-/// The largest file that fits.
+/// The size of the largest file that the format can hold.
 pub(super) const FILE_SIZE_LIMIT: u64 = u32::MAX as u64;
 
 const TRAILER: &[u8] = b"TRAILER!!!";
-const BLOCK: u64 = 512;
+const BLOCK_BYTES: u64 = 512;
 
 /// A newc archive being written.
 #[derive(Debug)]
-pub(super) struct Newc<W: Write> {
+pub(super) struct NewcWriter<W: Write> {
     inner: W,
     written: u64,
-    /// Bytes of the current file that are still to come.
+    /// Bytes of the current file not yet written.
     open: u64,
     epoch: Option<u32>,
     marked: bool,
 }
 
 #[derive(Debug, Default)]
-struct Header {
+struct NewcHeader {
     ino: u32,
     mode: u32,
     uid: u32,
@@ -52,15 +52,15 @@ struct Header {
     check: u32,
 }
 
-impl<W: Write> Newc<W> {
-    /// Times after `epoch` are brought down to it. `marked` is an archive that holds names which
-    /// begin with `.wh.`.
+impl<W: Write> NewcWriter<W> {
+    /// Clamps times to `epoch`. `marked`: whether the archive contains names that begin with
+    /// `.wh.`.
     pub(super) fn new(inner: W, epoch: Option<u32>, marked: bool) -> Self {
-        Newc { inner, written: 0, open: 0, epoch, marked }
+        NewcWriter { inner, written: 0, open: 0, epoch, marked }
     }
 
-    /// Writes an entry, up to its content. `target` is that of a symlink.
-    pub(super) fn entry(&mut self, item: &Item<'_>, target: &[u8]) -> io::Result<()> {
+    /// Writes an entry without its content. `target` is a symbolic link's.
+    pub(super) fn entry(&mut self, item: &ArchiveItem<'_>, target: &[u8]) -> io::Result<()> {
         let path = item.path();
         let name: &[u8] = match path {
             b"" => b".",
@@ -69,7 +69,7 @@ impl<W: Write> Newc<W> {
         };
         let Some(object) = item.object() else {
             let mode = FileType::CharDevice.mode_bits();
-            let header = Header { ino: item.number, mode, nlink: 1, ..Header::default() };
+            let header = NewcHeader { ino: item.number, mode, nlink: 1, ..NewcHeader::default() };
             return self.header(&header, name);
         };
         let attr = &object.attr;
@@ -77,7 +77,7 @@ impl<W: Write> Newc<W> {
             FileType::Symlink => target.len() as u64,
             _ => item.content(),
         };
-        let header = Header {
+        let header = NewcHeader {
             ino: item.number,
             mode: attr.st_mode(),
             uid: attr.uid,
@@ -93,21 +93,21 @@ impl<W: Write> Newc<W> {
         if attr.kind == FileType::Symlink { self.data(target) } else { Ok(()) }
     }
 
-    /// Writes some of the current entry's content.
+    /// Writes a part of the current entry's content.
     pub(super) fn data(&mut self, data: &[u8]) -> io::Result<()> {
         self.open = self.open.checked_sub(data.len() as u64).ok_or_else(too_large)?;
         self.write(data)?;
         if self.open == 0 { self.pad(4) } else { Ok(()) }
     }
 
-    /// Writes the trailer and gives the writer back.
+    /// Writes the trailer and returns the writer.
     pub(super) fn finish(mut self) -> io::Result<W> {
-        self.header(&Header { nlink: 1, ..Header::default() }, TRAILER)?;
-        self.pad(BLOCK)?;
+        self.header(&NewcHeader { nlink: 1, ..NewcHeader::default() }, TRAILER)?;
+        self.pad(BLOCK_BYTES)?;
         Ok(self.inner)
     }
 
-    fn header(&mut self, header: &Header, name: &[u8]) -> io::Result<()> {
+    fn header(&mut self, header: &NewcHeader, name: &[u8]) -> io::Result<()> {
         if self.open != 0 {
             return Err(io::Error::other("a file's content is not complete"));
         }
@@ -141,7 +141,7 @@ impl<W: Write> Newc<W> {
 
     fn pad(&mut self, unit: u64) -> io::Result<()> {
         let padding = self.written.next_multiple_of(unit) - self.written;
-        self.write(&[0; BLOCK as usize][..padding as usize])
+        self.write(&[0; BLOCK_BYTES as usize][..padding as usize])
     }
 
     fn write(&mut self, data: &[u8]) -> io::Result<()> {
@@ -151,12 +151,12 @@ impl<W: Write> Newc<W> {
     }
 }
 
-/// The modification time as the archive states it.
+/// Returns the modification time as written in the archive.
 pub(super) fn clamp(attr: &Attr, epoch: Option<u32>) -> u32 {
     let secs = attr.mtime.secs.clamp(0, i64::from(u32::MAX)) as u32;
     epoch.map_or(secs, |epoch| secs.min(epoch))
 }
 
 fn too_large() -> io::Error {
-    io::Error::other("a file's content is longer than its header says")
+    io::Error::other("a file's content is longer than the size in its header")
 }

@@ -1,18 +1,18 @@
-//! Where an archive goes: a file that appears whole or not at all, or standard output.
+//! The destination of an archive: a file that appears whole or not at all, or standard output.
 //!
-//! A new file has no name until it is complete (`O_TMPFILE`): whatever ends the process, SIGKILL
-//! included, nothing is left of it. Committing it is
+//! A new file has no name until it is complete (`O_TMPFILE`): whatever ends the process, even
+//! SIGKILL, nothing of it is left. Committing it is
 //! 1. `fsync` of the file,
-//! 2. `linkat` to its name, or, when something is there already, `linkat` to a temporary name
-//!    `.NAME.XXXX.partial` beside it and `renameat` over it (only between these two calls could a
-//!    kill leave the temporary name),
+//! 2. `linkat` to its name, or, if the name exists, `linkat` to a temporary name
+//!    `.NAME.XXXX.partial` beside it and `renameat` over it (a kill leaves the temporary name only
+//!    between these two calls),
 //! 3. `fsync` of the directory.
 //!
-//! A file system without `O_TMPFILE` gets the temporary name from the start; it is removed unless
-//! the file is committed, but not after SIGKILL. A symbolic link is followed: the file that it
-//! names is replaced. A device or a fifo (`/dev/null`) is written as it is.
+//! On a file system without `O_TMPFILE` the file has the temporary name from the start. It is
+//! removed unless the file is committed, except after SIGKILL. A symbolic link is followed: the
+//! file that it names is replaced. A device or a fifo (`/dev/null`) is written directly.
 //!
-//! Several outputs of one job are committed together by [`commit`].
+//! The outputs of one job are committed together by [`commit`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,43 +26,43 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::SealError;
-use super::patient::Patient;
+use super::patient::PollWriter;
 
-/// Something to write to.
+/// A destination to write to.
 #[derive(Debug)]
 pub struct Output {
     name: String,
-    target: Target,
+    target: OutputTarget,
 }
 
 #[derive(Debug)]
-enum Target {
+enum OutputTarget {
     Stdout(io::Stdout),
     /// A device or a fifo.
     Special(File),
-    /// A descriptor of somebody else's.
-    Given(Patient),
-    Pending(Pending),
+    /// A descriptor of a client.
+    Given(PollWriter),
+    Pending(PendingFile),
 }
 
-/// A file that is not there yet.
+/// A file without its final name.
 #[derive(Debug)]
-struct Pending {
+struct PendingFile {
     file: File,
     directory: OwnedFd,
     name: OsString,
-    /// The name it has meanwhile, if it has one.
+    /// The temporary name, if it has one.
     temporary: Option<OsString>,
 }
 
 impl Output {
-    /// A file. Its directory must exist and be writable: that is found now, not at the end.
+    /// Creates a file. Its directory must exist and be writable, which is checked now.
     ///
     /// # Errors
-    /// When the directory cannot be written, or the path is a directory.
+    /// Fails when the directory cannot be written, or the path is a directory.
     pub fn file(path: &Path) -> Result<Self, SealError> {
         let name = path.display().to_string();
-        match Target::open(path) {
+        match OutputTarget::open(path) {
             Ok(target) => Ok(Output { name, target }),
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
                 Err(SealError::IsADirectory { path: name })
@@ -71,58 +71,57 @@ impl Output {
         }
     }
 
-    /// Standard output.
+    /// Writes to standard output.
     ///
     /// # Errors
-    /// When it is a terminal.
+    /// Fails when it is a terminal.
     pub fn stdout() -> Result<Self, SealError> {
         let stdout = io::stdout();
         if stdout.is_terminal() {
             return Err(SealError::Terminal);
         }
-        Ok(Output { name: "standard output".into(), target: Target::Stdout(stdout) })
+        Ok(Output { name: "standard output".into(), target: OutputTarget::Stdout(stdout) })
     }
 
-    /// A file that is open already, and never has to be waited for: what is written to it is there
-    /// at once.
+    /// Writes directly to an open file, whose writes do not block on a reader.
     pub fn opened(file: File, name: &str) -> Self {
-        Output { name: name.to_owned(), target: Target::Special(file) }
+        Output { name: name.to_owned(), target: OutputTarget::Special(file) }
     }
 
-    /// A descriptor that somebody else gave: what is written to it is there at once.
-    pub fn given(to: Patient, name: &str) -> Self {
-        Output { name: name.to_owned(), target: Target::Given(to) }
+    /// Writes directly to a descriptor that a client passed.
+    pub fn given(to: PollWriter, name: &str) -> Self {
+        Output { name: name.to_owned(), target: OutputTarget::Given(to) }
     }
 
-    /// Where it goes, for messages.
+    /// Returns the destination's name, for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether a reader that goes away early is no error.
-    pub(super) fn may_break(&self) -> bool {
-        !matches!(self.target, Target::Pending(_))
+    /// Whether a reader may close this output early without an error.
+    pub(super) fn may_close_early(&self) -> bool {
+        !matches!(self.target, OutputTarget::Pending(_))
     }
 
-    /// An error of this output.
+    /// Returns an error of this output.
     pub(super) fn error(&self, source: io::Error) -> SealError {
         SealError::Write { to: self.name.clone(), source }
     }
 }
 
-/// Gives all outputs their names: first everything is brought to the disk, so that a full disk
-/// stops all of them, then they are named in the order given (the archive, then its manifest,
-/// which states the archive's digest, so that a pair that does not match can be told).
+/// Gives all outputs their names. First all data is synced to disk, so that a full disk fails all
+/// of them. Then they are named in the given order: the archive, then its manifest, which has the
+/// archive's digest, so that a pair that does not match can be detected.
 ///
 /// # Errors
-/// The first that fails; those after it are not committed.
+/// Returns the first failure; later outputs are not committed.
 pub fn commit(outputs: Vec<Output>) -> Result<(), SealError> {
     let mut outputs = outputs;
     for output in &mut outputs {
-        output.settle().map_err(|source| output.error(source))?;
+        output.sync().map_err(|source| output.error(source))?;
     }
     for mut output in outputs {
-        if let Target::Pending(pending) = &mut output.target
+        if let OutputTarget::Pending(pending) = &mut output.target
             && let Err(source) = pending.publish()
         {
             return Err(output.error(source));
@@ -132,12 +131,12 @@ pub fn commit(outputs: Vec<Output>) -> Result<(), SealError> {
 }
 
 impl Output {
-    fn settle(&mut self) -> io::Result<()> {
+    fn sync(&mut self) -> io::Result<()> {
         match &mut self.target {
-            Target::Stdout(stdout) => stdout.flush(),
-            Target::Special(file) => file.flush(),
-            Target::Given(given) => given.flush(),
-            Target::Pending(pending) => pending.file.sync_all(),
+            OutputTarget::Stdout(stdout) => stdout.flush(),
+            OutputTarget::Special(file) => file.flush(),
+            OutputTarget::Given(given) => given.flush(),
+            OutputTarget::Pending(pending) => pending.file.sync_all(),
         }
     }
 }
@@ -145,24 +144,24 @@ impl Output {
 impl Write for Output {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         match &mut self.target {
-            Target::Stdout(stdout) => stdout.write(data),
-            Target::Special(file) => file.write(data),
-            Target::Given(given) => given.write(data),
-            Target::Pending(pending) => pending.file.write(data),
+            OutputTarget::Stdout(stdout) => stdout.write(data),
+            OutputTarget::Special(file) => file.write(data),
+            OutputTarget::Given(given) => given.write(data),
+            OutputTarget::Pending(pending) => pending.file.write(data),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.target {
-            Target::Stdout(stdout) => stdout.flush(),
-            Target::Special(file) => file.flush(),
-            Target::Given(given) => given.flush(),
-            Target::Pending(pending) => pending.file.flush(),
+            OutputTarget::Stdout(stdout) => stdout.flush(),
+            OutputTarget::Special(file) => file.flush(),
+            OutputTarget::Given(given) => given.flush(),
+            OutputTarget::Pending(pending) => pending.file.flush(),
         }
     }
 }
 
-impl Target {
+impl OutputTarget {
     fn open(path: &Path) -> io::Result<Self> {
         match std::fs::metadata(path) {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
@@ -171,15 +170,15 @@ impl Target {
                     || found.file_type().is_block_device()
                     || found.file_type().is_fifo() =>
             {
-                return Ok(Target::Special(File::options().write(true).open(path)?));
+                return Ok(OutputTarget::Special(File::options().write(true).open(path)?));
             }
             Ok(_) | Err(_) => {}
         }
-        Pending::create(&follow(path)?).map(Target::Pending)
+        PendingFile::create(&follow(path)?).map(OutputTarget::Pending)
     }
 }
 
-/// The path that a symbolic link at `path` leads to, itself when there is none.
+/// Resolves a symbolic link at `path`; returns `path` if it is not one.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..40 {
@@ -191,7 +190,7 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(Errno::LOOP.raw_os_error()))
 }
 
-impl Pending {
+impl PendingFile {
     fn create(path: &Path) -> io::Result<Self> {
         let name = match path.file_name() {
             Some(name) if !path.as_os_str().as_bytes().ends_with(b"/") => name.to_owned(),
@@ -203,12 +202,12 @@ impl Pending {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
-        // Less the umask, as any file.
+        // The umask applies, as for any file.
         let mode = Mode::from_raw_mode(0o666);
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(&directory, ".", flags | OFlags::TMPFILE, mode) {
             Ok(file) if can_be_named(file.as_fd()) => {
-                return Ok(Pending { file: file.into(), directory, name, temporary: None });
+                return Ok(PendingFile { file: file.into(), directory, name, temporary: None });
             }
             Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
@@ -217,7 +216,7 @@ impl Pending {
         let (temporary, file) = with_temporary_name(&name, |temporary| {
             rustix::fs::openat(&directory, temporary, flags, mode)
         })?;
-        Ok(Pending { file: file.into(), directory, name, temporary: Some(temporary) })
+        Ok(PendingFile { file: file.into(), directory, name, temporary: Some(temporary) })
     }
 
     /// Gives the file its name.
@@ -241,16 +240,16 @@ impl Pending {
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingFile {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            // Nothing can be done about a failure here; the name says what the file is.
+            // A failure here cannot be handled; the name marks the file as partial.
             let _ = rustix::fs::unlinkat(&self.directory, temporary, AtFlags::empty());
         }
     }
 }
 
-/// Whether an unnamed file can be given a name later: that takes /proc.
+/// Whether an unnamed file can be linked later, which requires /proc.
 fn can_be_named(file: impl AsFd) -> bool {
     rustix::fs::statat(CWD, proc_path(file), AtFlags::empty()).is_ok()
 }
@@ -263,12 +262,12 @@ fn proc_path(file: impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
-/// Calls `create` with names that nobody has, until it gets one.
+/// Calls `create` with temporary names until one is free.
 fn with_temporary_name<T>(
     name: &OsStr,
     mut create: impl FnMut(&OsStr) -> rustix::io::Result<T>,
 ) -> io::Result<(OsString, T)> {
-    // NAME_MAX less what is put around it.
+    // NAME_MAX without the prefix and the suffix.
     let stem = &name.as_bytes()[..name.len().min(200)];
     for attempt in 0..1000u32 {
         let ending = format!(".{:x}-{attempt:x}.partial", std::process::id());

@@ -1,15 +1,15 @@
-//! Paths as text. A path is bytes; text must show each one unambiguously.
+//! Paths as text. A path is a byte string; the text must represent it unambiguously.
 //!
-//! The rule, here and in the manifest: a byte that is not part of valid UTF-8, a control
-//! character, a character that turns the direction of text (U+202A to U+202E, U+2066 to U+2069: it
-//! makes one name look like another), and the backslash itself are written `\xHH`, byte by byte (two
-//! lower-case hexadecimal digits). Whatever else is written is itself. So a backslash always begins an escape, different paths
-//! have different texts, and [`unescape`] gives the bytes back.
+//! Here and in the manifest, bytes of the following are written `\xHH`, byte by byte (two
+//! lower-case hexadecimal digits): invalid UTF-8, control characters, characters that change the
+//! direction of text (U+202A to U+202E, U+2066 to U+2069: they make one name look like another),
+//! and the backslash itself. Everything else is unchanged. So a backslash always begins an escape,
+//! different paths have different texts, and [`unescape`] restores the bytes.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// `path` as text.
+/// Returns `path` as text.
 pub fn escape(path: &[u8]) -> Cow<'_, str> {
     let plain = |text: &str| !text.chars().any(must_escape);
     if let Ok(text) = std::str::from_utf8(path)
@@ -31,7 +31,7 @@ pub fn escape(path: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The path that [`escape`] made `text` of; `None` if it made it of none.
+/// Returns the path for which [`escape`] returns `text`; `None` if there is no such path.
 pub fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut path = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -48,8 +48,9 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     (escape(&path) == text).then_some(path)
 }
 
-/// Text that has come from elsewhere, such as a message with a name in it, with what would do something to a
-/// terminal, or make one name look like another, written as [`escape`] writes it; backslashes stay.
+/// Escapes foreign text, such as a message that contains a name: characters that could control a
+/// terminal, or make one name look like another, are written as [`escape`] writes them. Backslashes
+/// are unchanged.
 pub fn plain(text: &str) -> Cow<'_, str> {
     let escaped = |c: char| c.is_control() || misleads(c);
     if !text.contains(escaped) {
@@ -66,8 +67,8 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Whether a character has no width, or changes how others are laid out (Unicode's default
-/// ignorable and bidirectional format characters, and the separators of lines).
+/// Whether a character is invisible or changes the layout of others (Unicode's default ignorable
+/// and bidirectional format characters, and the line separators).
 fn misleads(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -82,7 +83,7 @@ fn must_escape(c: char) -> bool {
 
 fn escape_bytes(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "\\x{byte:02x}");
     }
 }
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_path_has_its_own_text_and_comes_back() {
+    fn escaped_paths_are_distinct_and_reversible() {
         let paths: [&[u8]; 9] = [
             "evil\u{202e}txt.exe".as_bytes(),
             b"",
@@ -114,6 +115,6 @@ mod tests {
         assert_eq!(escape("a\u{2066}\u{5d0}".as_bytes()), "a\\xe2\\x81\\xa6\u{5d0}");
         assert_eq!(unescape("\\q"), None);
         assert_eq!(unescape("\\x4"), None);
-        assert_eq!(unescape("\\x41"), None, "an escape that is not needed");
+        assert_eq!(unescape("\\x41"), None, "an unnecessary escape");
     }
 }

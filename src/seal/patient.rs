@@ -1,12 +1,12 @@
-//! Writing to whoever reads the other end of a pipe or a socket, which is somebody else's program:
-//! it may stop reading.
+//! Writing to a pipe or a socket whose reader is another program and may stop reading.
 //!
 //! Invariants:
-//! - No call waits in the kernel where nothing could end it: what cannot be written at once is
-//!   waited for by `poll`, together with what is to end the waiting.
-//! - A reader that takes a byte within each [`Patience::bound`] is waited for, one that takes
-//!   nothing for so long is not: the writing then fails, at the latest after twice that time.
-//! - The descriptor that was given is not made non-blocking: others have it too, and share that.
+//! - No call blocks in the kernel that cannot be ended: `poll` waits until data can be written,
+//!   and for the events that end the waiting.
+//! - A reader that reads a byte within each [`PollLimits::bound`] is waited for. When it reads
+//!   nothing for that time, writing fails, at the latest after twice that time.
+//! - The given descriptor is not made non-blocking: other processes share its open file
+//!   description.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,71 +20,71 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::Mode;
 
-/// What a pipe takes without waiting when it takes anything: its smallest unit.
+/// Bytes that a writable pipe accepts without blocking: its smallest unit.
 const PIPE_UNIT: usize = 4096;
 
-/// How long a reader is waited for.
+/// Limits for waiting for a reader.
 #[derive(Debug)]
-pub struct Patience {
-    /// How long it may take nothing.
+pub struct PollLimits {
+    /// The time after which a reader that reads nothing is given up.
     pub bound: Duration,
-    /// What ends the waiting by becoming readable, or by being closed at its other end.
+    /// Descriptors that end the waiting by becoming readable, or by a hangup.
     pub ends: Vec<OwnedFd>,
 }
 
-/// How a descriptor is written to without waiting.
+/// How to write to a descriptor without blocking.
 #[derive(Debug)]
-enum Way {
-    /// It is, or its file is opened once more so that it is, non-blocking.
+enum WriteMethod {
+    /// The descriptor is non-blocking; for a pipe it is opened again for that.
     NonBlocking,
-    /// It is not, but takes small pieces at once when it is ready.
+    /// The descriptor is blocking, but accepts small writes when it is ready.
     Pieces,
-    /// By `send`.
+    /// With `send`.
     Socket,
     /// A file or a device, which has no reader to wait for.
     Plain,
 }
 
-/// A writer that does not wait for ever.
+/// A writer that does not wait forever.
 #[derive(Debug)]
-pub struct Patient {
+pub struct PollWriter {
     file: File,
-    way: Way,
-    patience: Patience,
+    method: WriteMethod,
+    limits: PollLimits,
 }
 
-impl Patient {
-    /// Writes to `file`.
+impl PollWriter {
+    /// Creates a writer to `file`.
     ///
     /// # Errors
-    /// When it cannot be looked at.
-    pub fn new(file: File, patience: Patience) -> io::Result<Self> {
+    /// Fails when the file's type cannot be determined.
+    pub fn new(file: File, limits: PollLimits) -> io::Result<Self> {
         let kind = file.metadata()?.file_type();
-        let (file, way) = if kind.is_fifo() {
+        let (file, method) = if kind.is_fifo() {
             let path = format!("/proc/self/fd/{}", file.as_raw_fd());
             let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             match open(path.as_str(), flags, Mode::empty()) {
-                Ok(again) => (again.into(), Way::NonBlocking),
-                // Another user's pipe, or no /proc, or no reader, which writing will tell.
-                Err(_) => (file, Way::Pieces),
+                Ok(again) => (again.into(), WriteMethod::NonBlocking),
+                // Another user's pipe, no /proc, or no reader, which writing will report.
+                Err(_) => (file, WriteMethod::Pieces),
             }
         } else if kind.is_socket() {
-            (file, Way::Socket)
+            (file, WriteMethod::Socket)
         } else {
-            (file, Way::Plain)
+            (file, WriteMethod::Plain)
         };
-        Ok(Patient { file, way, patience })
+        Ok(PollWriter { file, method, limits })
     }
 
-    /// Writes what can be written at once; `WouldBlock` when that is nothing.
+    /// Writes as much as possible without blocking; `WouldBlock` if nothing can be written.
     fn try_write(&mut self, data: &[u8]) -> io::Result<usize> {
-        match self.way {
-            Way::NonBlocking | Way::Plain => self.file.write(data),
-            Way::Socket => {
+        match self.method {
+            WriteMethod::NonBlocking | WriteMethod::Plain => self.file.write(data),
+            WriteMethod::Socket => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 Ok(send(self.file.as_raw_fd(), data, flags)?)
             }
-            Way::Pieces => {
+            WriteMethod::Pieces => {
                 let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
                 match poll(&mut fds, PollTimeout::ZERO)? {
                     0 => Err(io::ErrorKind::WouldBlock.into()),
@@ -94,28 +94,31 @@ impl Patient {
         }
     }
 
-    /// Waits until something can be written.
+    /// Waits until data can be written.
     fn wait(&self) -> io::Result<()> {
-        let bound = self.patience.bound;
+        let bound = self.limits.bound;
         let timeout = PollTimeout::try_from(bound).unwrap_or(PollTimeout::MAX);
         let mut before = self.unread();
         loop {
             let mut fds = vec![PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
-            let ends = self.patience.ends.iter();
+            let ends = self.limits.ends.iter();
             fds.extend(ends.map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
             match poll(&mut fds, timeout) {
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
                 Ok(0) => {
-                    // Of a pipe, what a slow reader took does not make room at once.
+                    // A slow reader of a pipe does not make room with every read.
                     let now = self.unread();
                     if now.is_none() || now == before {
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, stuck(bound)));
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            timeout_message(bound),
+                        ));
                     }
                     before = now;
                 }
                 Ok(_) if fds[1..].iter().any(|fd| fd.any().unwrap_or(true)) => {
-                    let why = "it was given up while its reader was waited for";
+                    let why = "cancelled while waiting for the reader";
                     return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why));
                 }
                 Ok(_) => return Ok(()),
@@ -123,24 +126,26 @@ impl Patient {
         }
     }
 
-    /// How many bytes lie in a pipe.
+    /// Returns the number of unread bytes in a pipe.
     fn unread(&self) -> Option<u64> {
-        match self.way {
-            Way::NonBlocking | Way::Pieces => rustix::io::ioctl_fionread(&self.file).ok(),
-            Way::Socket | Way::Plain => None,
+        match self.method {
+            WriteMethod::NonBlocking | WriteMethod::Pieces => {
+                rustix::io::ioctl_fionread(&self.file).ok()
+            }
+            WriteMethod::Socket | WriteMethod::Plain => None,
         }
     }
 }
 
-fn stuck(bound: Duration) -> String {
+fn timeout_message(bound: Duration) -> String {
     format!(
-        "its reader took nothing for {} seconds, and nothing can change while it is waited for; \
-         write to a file instead, or to a reader that keeps up",
+        "its reader read nothing for {} seconds, and the root cannot change during the wait; write \
+         to a file instead, or to a reader that keeps up",
         bound.as_secs()
     )
 }
 
-impl Write for Patient {
+impl Write for PollWriter {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         loop {
             match self.try_write(data) {
@@ -164,29 +169,29 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(20);
 
-    /// Two ends, the first of which ends a waiting when the second goes.
-    fn an_end() -> (OwnedFd, UnixStream) {
+    /// A pair of descriptors: closing the second ends a wait on the first.
+    fn cancel_pair() -> (OwnedFd, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (ours.into(), theirs)
     }
 
-    fn patient(file: impl Into<OwnedFd>, bound: Duration) -> (Patient, UnixStream) {
-        let (end, other) = an_end();
+    fn poll_writer(file: impl Into<OwnedFd>, bound: Duration) -> (PollWriter, UnixStream) {
+        let (end, other) = cancel_pair();
         let file = File::from(file.into());
-        (Patient::new(file, Patience { bound, ends: vec![end] }).unwrap(), other)
+        (PollWriter::new(file, PollLimits { bound, ends: vec![end] }).unwrap(), other)
     }
 
-    /// One of each kind that may have a reader who stops, with that reader.
-    fn kinds(bound: Duration) -> Vec<(Patient, UnixStream, Box<dyn Read + Send>)> {
+    /// Returns a writer for each method that can block, with its reader.
+    fn writers(bound: Duration) -> Vec<(PollWriter, UnixStream, Box<dyn Read + Send>)> {
         let (reader, writer) = io::pipe().unwrap();
-        let (plain, plain_end) = patient(writer, bound);
-        assert!(matches!(plain.way, Way::NonBlocking));
+        let (plain, plain_end) = poll_writer(writer, bound);
+        assert!(matches!(plain.method, WriteMethod::NonBlocking));
         let (small_reader, writer) = io::pipe().unwrap();
-        let (mut small, small_end) = patient(writer.try_clone().unwrap(), bound);
-        (small.file, small.way) = (File::from(OwnedFd::from(writer)), Way::Pieces);
+        let (mut small, small_end) = poll_writer(writer.try_clone().unwrap(), bound);
+        (small.file, small.method) = (File::from(OwnedFd::from(writer)), WriteMethod::Pieces);
         let (socket_reader, writer) = UnixStream::pair().unwrap();
-        let (socket, socket_end) = patient(writer, bound);
-        assert!(matches!(socket.way, Way::Socket));
+        let (socket, socket_end) = poll_writer(writer, bound);
+        assert!(matches!(socket.method, WriteMethod::Socket));
         vec![
             (plain, plain_end, Box::new(reader)),
             (small, small_end, Box::new(small_reader)),
@@ -195,44 +200,44 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_takes_nothing_is_not_waited_for_for_ever() {
-        for (mut patient, _end, _reader) in kinds(SHORT) {
-            let error = patient.write_all(&vec![1; 4 << 20]).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{:?}", patient.way);
-            assert!(error.to_string().contains("took nothing for 0 seconds"), "{error}");
+    fn stalled_reader_times_out() {
+        for (mut poll_writer, _end, _reader) in writers(SHORT) {
+            let error = poll_writer.write_all(&vec![1; 4 << 20]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{:?}", poll_writer.method);
+            assert!(error.to_string().contains("read nothing for 0 seconds"), "{error}");
         }
     }
 
     #[test]
-    fn a_reader_that_takes_little_is_waited_for() {
+    fn slow_reader_is_waited_for() {
         let (mut reader, writer) = io::pipe().unwrap();
-        // Longer than bytes one by one take on any machine.
-        let (mut patient, _end) = patient(writer, Duration::from_secs(600));
-        while let Ok(written) = patient.try_write(&[1; 1 << 16]) {
+        // Longer than single-byte reads take on any machine.
+        let (mut poll_writer, _end) = poll_writer(writer, Duration::from_secs(600));
+        while let Ok(written) = poll_writer.try_write(&[1; 1 << 16]) {
             assert!(written > 0);
         }
-        // A byte makes no room in a pipe, but that it was taken would be seen in the end.
-        let full = patient.unread();
+        // Reading a byte makes no room in a pipe, but changes its count of unread bytes.
+        let full = poll_writer.unread();
         reader.read_exact(&mut [0]).unwrap();
-        assert_ne!(patient.unread(), full);
-        assert!(patient.try_write(&[1]).is_err());
+        assert_ne!(poll_writer.unread(), full);
+        assert!(poll_writer.try_write(&[1]).is_err());
         std::thread::scope(|scope| {
-            // Bytes one by one, until there is room.
+            // Single bytes, until there is room.
             scope.spawn(|| {
                 for _ in 0..PIPE_UNIT {
                     reader.read_exact(&mut [0]).unwrap();
                 }
             });
-            patient.write_all(&[1]).unwrap();
+            poll_writer.write_all(&[1]).unwrap();
         });
     }
 
     #[test]
-    fn waiting_ends_when_it_is_ended() {
+    fn hangup_of_an_end_ends_the_wait() {
         // Longer than any test runs.
-        for (mut patient, end, _reader) in kinds(Duration::from_secs(3600)) {
+        for (mut poll_writer, end, _reader) in writers(Duration::from_secs(3600)) {
             let error = std::thread::scope(|scope| {
-                let writing = scope.spawn(|| patient.write_all(&vec![1; 4 << 20]).unwrap_err());
+                let writing = scope.spawn(|| poll_writer.write_all(&vec![1; 4 << 20]).unwrap_err());
                 drop(end);
                 writing.join().unwrap()
             });
@@ -241,8 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn all_of_it_comes_through_and_the_given_descriptor_stays_as_it_was() {
-        for (mut patient, _end, mut reader) in kinds(Duration::from_secs(3600)) {
+    fn all_data_is_written_and_the_descriptor_stays_blocking() {
+        for (mut poll_writer, _end, mut reader) in writers(Duration::from_secs(3600)) {
             let data: Vec<u8> = (0..1_000_003u32).map(|n| (n / 7) as u8).collect();
             let expected = data.clone();
             let reading = std::thread::spawn(move || {
@@ -250,27 +255,27 @@ mod tests {
                 reader.read_to_end(&mut all).unwrap();
                 all
             });
-            patient.write_all(&data).unwrap();
-            drop(patient);
+            poll_writer.write_all(&data).unwrap();
+            drop(poll_writer);
             assert!(reading.join().unwrap() == expected);
         }
         let (_reader, writer) = io::pipe().unwrap();
         let ours = writer.try_clone().unwrap();
-        let _patient = patient(writer, SHORT);
+        let _patient = poll_writer(writer, SHORT);
         let flags = rustix::fs::fcntl_getfl(&ours).unwrap();
         assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
     }
 
     #[test]
-    fn a_reader_that_is_gone_breaks_the_pipe() {
-        for (mut patient, _end, reader) in kinds(SHORT) {
+    fn closed_reader_is_a_broken_pipe() {
+        for (mut poll_writer, _end, reader) in writers(SHORT) {
             drop(reader);
-            let error = patient.write_all(&vec![1; 4 << 20]).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{:?}", patient.way);
+            let error = poll_writer.write_all(&vec![1; 4 << 20]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{:?}", poll_writer.method);
         }
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let (mut patient, _end) = patient(writer, SHORT);
-        assert_eq!(patient.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        let (mut poll_writer, _end) = poll_writer(writer, SHORT);
+        assert_eq!(poll_writer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -1,10 +1,10 @@
-//! What an archive of a delta will hold: decided, numbered and checked before anything is written.
+//! The entries of an archive, determined, numbered and checked before anything is written.
 //!
 //! Invariants:
-//! - Items stand in the delta's order, one for each entry.
+//! - Items are in the delta's order, one per entry.
 //! - Archive inodes are numbered 1..n in order of their first appearance; each item has one.
-//! - Names of one regular file share the number and know how many they are. All else stands alone:
-//!   what unpacks cpio splits hard-linked symlinks, and busybox hard-linked devices.
+//! - The names of one regular file share the number and have its link count. All other files have
+//!   one link: cpio unpackers split hard-linked symlinks, and busybox splits hard-linked devices.
 
 use std::collections::HashMap;
 
@@ -15,23 +15,23 @@ use fs_model::tree::Ino;
 use super::error::SealError;
 use super::path::escape;
 
-/// Longest path and longest symlink target, in bytes: `PATH_MAX` less the final NUL. The kernel's
-/// initramfs unpacker skips what is longer.
+/// Maximum length of a path and of a symlink target, in bytes: `PATH_MAX` without the final NUL.
+/// The kernel's initramfs unpacker skips longer ones.
 pub(super) const PATH_LIMIT: usize = 4095;
 
 /// One entry of the archive.
 #[derive(Debug)]
-pub(super) struct Item<'d> {
+pub(super) struct ArchiveItem<'d> {
     pub(super) entry: &'d DeltaEntry,
     /// Its inode number in the archive.
     pub(super) number: u32,
-    /// How many names of this object the archive holds.
+    /// The number of names that the inode has in the archive.
     pub(super) links: u32,
-    /// The item that carries the content, when it is not this one.
+    /// The item that has the content, if it is another one.
     pub(super) first: Option<usize>,
 }
 
-impl<'d> Item<'d> {
+impl<'d> ArchiveItem<'d> {
     pub(super) fn path(&self) -> &'d [u8] {
         &self.entry.path
     }
@@ -40,7 +40,7 @@ impl<'d> Item<'d> {
         self.entry.object.as_ref()
     }
 
-    /// Bytes of file content that stand with this item.
+    /// Returns the size of the content that is written with this item, in bytes.
     pub(super) fn content(&self) -> u64 {
         match self.object() {
             Some(object) if object.attr.kind == FileType::Regular && self.first.is_none() => {
@@ -51,30 +51,30 @@ impl<'d> Item<'d> {
     }
 }
 
-/// What limits a format has.
+/// The limits of a format.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct FormatLimits {
     pub(super) file_size: u64,
     pub(super) path: usize,
-    /// Whether hard links of devices, fifos, sockets and symlinks can be expressed.
+    /// Whether the format supports hard links to devices, fifos, sockets and symlinks.
     pub(super) links_of_all: bool,
 }
 
 /// The whole archive.
 #[derive(Debug)]
-pub(super) struct Plan<'d> {
-    pub(super) items: Vec<Item<'d>>,
-    /// Bytes of file content in all.
+pub(super) struct ArchivePlan<'d> {
+    pub(super) items: Vec<ArchiveItem<'d>>,
+    /// Total bytes of file content.
     pub(super) content: u64,
-    /// Items whose hard links the format cannot express.
+    /// Items whose hard links the format cannot represent.
     pub(super) split_links: Vec<usize>,
-    /// Whether a name, also one that is deleted, looks like a whiteout ([`is_marker`]).
+    /// Whether any name, even a deleted one, looks like a whiteout ([`is_marker`]).
     pub(super) markers: bool,
 }
 
-impl<'d> Plan<'d> {
-    pub(super) fn new(delta: &'d Delta, limits: Limits) -> Result<Self, SealError> {
-        let mut plan = Plan {
+impl<'d> ArchivePlan<'d> {
+    pub(super) fn new(delta: &'d Delta, limits: FormatLimits) -> Result<Self, SealError> {
+        let mut plan = ArchivePlan {
             items: Vec::with_capacity(delta.entries.len()),
             content: 0,
             split_links: Vec::new(),
@@ -84,7 +84,7 @@ impl<'d> Plan<'d> {
         let mut numbers = 0u32;
         for (index, entry) in delta.entries.iter().enumerate() {
             check(entry, index, limits)?;
-            // The directories on the way to it are entries too.
+            // The path's parent directories are entries too.
             plan.markers |= is_marker(&entry.path);
             let mut first = None;
             if let Some(object) = &entry.object
@@ -104,12 +104,12 @@ impl<'d> Plan<'d> {
                 None => {
                     numbers = numbers.checked_add(1).ok_or(SealError::BadDelta {
                         path: escape(&entry.path).into_owned(),
-                        what: "more than 2^32 objects",
+                        what: "more than 2^32 inodes",
                     })?;
                     numbers
                 }
             };
-            plan.items.push(Item { entry, number, links: 1, first });
+            plan.items.push(ArchiveItem { entry, number, links: 1, first });
             plan.content += plan.items[index].content();
         }
         for names in groups.values() {
@@ -121,21 +121,21 @@ impl<'d> Plan<'d> {
     }
 }
 
-/// Whether a path's last name is one that stands for a deletion in some formats.
+/// Whether the last component of a path means a deletion in some formats.
 pub(super) fn is_marker(path: &[u8]) -> bool {
     path.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(b".wh."))
 }
 
-fn check(entry: &DeltaEntry, index: usize, limits: Limits) -> Result<(), SealError> {
+fn check(entry: &DeltaEntry, index: usize, limits: FormatLimits) -> Result<(), SealError> {
     let path = || escape(&entry.path).into_owned();
     let bad = |what| Err(SealError::BadDelta { path: path(), what });
     if entry.path.is_empty() != (index == 0) {
-        return bad("the root is not its first entry, and only that");
+        return bad("the root must be the first entry, exactly once");
     }
     if entry.path.is_empty()
         && entry.object.is_none_or(|root| root.attr.kind != FileType::Directory)
     {
-        return bad("the root is no directory");
+        return bad("the root is not a directory");
     }
     if entry.path.len() > limits.path {
         return Err(SealError::PathTooLong {

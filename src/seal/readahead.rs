@@ -1,14 +1,13 @@
-//! Reads the contents of files ahead of the one who writes them, on threads of its own.
+//! Reads file contents ahead of the writer, on its own threads.
 //!
-//! What is read comes in the order of the plan, whatever thread read it. Files are read in batches
-//! of about [`BATCH`] bytes: a large file in many, many small files in one.
+//! Data arrives in the order of the plan, whichever thread read it. Files are read in batches of
+//! about [`BATCH_BYTES`] bytes: a large file in many, many small files in one.
 //!
 //! Invariants:
-//! - The pieces of a file come in order, without gaps, and add up to its size: a file that ends
-//!   early is an error, in its place.
-//! - No more than [`WINDOW`] batches are held at a time.
-//! - A reader that panics ends as an error of [`Feed::next`]; a [`Feed`] that is dropped ends its
-//!   readers.
+//! - The pieces of a file are in order, without gaps, and add up to its size: a file that ends
+//!   early is an error at its position.
+//! - At most [`MAX_BATCHES_PER_READER`] batches per reader are in memory at a time.
+//! - A reader that panics is an error of [`Feed::next`]; dropping the [`Feed`] ends the readers.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,48 +17,48 @@ use fs_model::tree::Ino;
 
 use super::error::SealError;
 use super::path::escape;
-use super::plan::Plan;
+use super::plan::ArchivePlan;
 
-/// Bytes to a batch; no piece is longer.
-pub(super) const BATCH: usize = 256 * 1024;
+/// Bytes per batch, and maximum size of a piece.
+pub(super) const BATCH_BYTES: usize = 256 * 1024;
 
-/// Batches that are read or waiting at a time, for each reader.
-const WINDOW: usize = 6;
+/// Maximum number of batches being read or waiting, per reader.
+const MAX_BATCHES_PER_READER: usize = 6;
 
-/// What stands at one place of a file.
+/// A part of a file.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+struct FilePiece {
     item: usize,
     ino: Ino,
     offset: u64,
     length: usize,
-    /// Nothing but zeros, and not in the buffer.
+    /// Only zeros, which are not in the buffer.
     hole: bool,
 }
 
 #[derive(Debug, Default)]
 struct Batch {
-    pieces: Vec<Piece>,
+    pieces: Vec<FilePiece>,
     data: Vec<u8>,
 }
 
-/// Shared by the readers and the one who takes what they read.
+/// The state shared by the readers and the consumer.
 pub(super) struct ReadAhead<'p, C> {
-    plan: &'p Plan<'p>,
+    plan: &'p ArchivePlan<'p>,
     contents: &'p C,
     readers: usize,
-    state: Mutex<State>,
+    state: Mutex<ReadAheadState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    /// Where the next batch begins.
+struct ReadAheadState {
+    /// The start of the next batch.
     item: usize,
     offset: u64,
-    /// Where the data around `offset` ends, when it was asked for.
+    /// The end of the data around `offset`, when it was last queried.
     data_end: u64,
-    /// How many batches were begun, and how many taken.
+    /// Batches begun, and batches taken.
     begun: u64,
     taken: u64,
     ready: BTreeMap<u64, Result<Batch, SealError>>,
@@ -69,7 +68,7 @@ struct State {
     panicked: bool,
 }
 
-/// The taking end.
+/// The consumer.
 pub(super) struct Feed<'r, 'p, C: Contents> {
     shared: &'r ReadAhead<'p, C>,
     batch: Batch,
@@ -77,18 +76,18 @@ pub(super) struct Feed<'r, 'p, C: Contents> {
     start: usize,
 }
 
-/// What comes of a file, in order.
+/// A part of a file's content, in order.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Content<'a> {
+pub(super) enum FileChunk<'a> {
     /// Bytes.
     Data(&'a [u8]),
-    /// So many zeros, at most [`BATCH`].
+    /// This many zeros, at most [`BATCH_BYTES`].
     Zeros(usize),
 }
 
 impl<'p, C: Contents> ReadAhead<'p, C> {
-    pub(super) fn new(plan: &'p Plan<'p>, contents: &'p C, readers: usize) -> Self {
-        let state = Mutex::new(State::default());
+    pub(super) fn new(plan: &'p ArchivePlan<'p>, contents: &'p C, readers: usize) -> Self {
+        let state = Mutex::new(ReadAheadState::default());
         ReadAhead { plan, contents, readers, state, changed: Condvar::new() }
     }
 
@@ -96,14 +95,14 @@ impl<'p, C: Contents> ReadAhead<'p, C> {
         Feed { shared: self, batch: Batch::default(), next: 0, start: 0 }
     }
 
-    /// What each reader thread runs.
+    /// Runs a reader thread.
     pub(super) fn read(&self) {
-        let alarm = Alarm { shared: self };
+        let guard = PanicGuard { shared: self };
         loop {
             let mut state = self.lock();
             while !state.stopped
                 && !state.all_begun
-                && state.begun - state.taken >= (WINDOW * self.readers) as u64
+                && state.begun - state.taken >= (MAX_BATCHES_PER_READER * self.readers) as u64
             {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
@@ -111,7 +110,7 @@ impl<'p, C: Contents> ReadAhead<'p, C> {
                 break;
             }
             let mut batch = state.spare.pop().unwrap_or_default();
-            let cut = self.cut(&mut state, &mut batch);
+            let cut = self.assign_pieces(&mut state, &mut batch);
             if cut.is_ok() && batch.pieces.is_empty() {
                 state.all_begun = true;
                 break;
@@ -120,18 +119,22 @@ impl<'p, C: Contents> ReadAhead<'p, C> {
             state.begun += 1;
             state.all_begun |= cut.is_err();
             drop(state);
-            let result = cut.and_then(|()| self.fill(&mut batch)).map(|()| batch);
+            let result = cut.and_then(|()| self.read_pieces(&mut batch)).map(|()| batch);
             self.lock().ready.insert(number, result);
             self.changed.notify_all();
         }
         self.changed.notify_all();
-        alarm.defuse();
+        guard.disarm();
     }
 
-    /// Takes the next pieces of the plan for `batch`.
-    fn cut(&self, state: &mut State, batch: &mut Batch) -> Result<(), SealError> {
+    /// Assigns the next pieces of the plan to `batch`.
+    fn assign_pieces(
+        &self,
+        state: &mut ReadAheadState,
+        batch: &mut Batch,
+    ) -> Result<(), SealError> {
         batch.pieces.clear();
-        let mut room = BATCH;
+        let mut room = BATCH_BYTES;
         while room > 0 {
             let Some(item) = self.plan.items.get(state.item) else { break };
             let size = item.content();
@@ -153,14 +156,20 @@ impl<'p, C: Contents> ReadAhead<'p, C> {
             }
             let hole = hole_until > offset;
             let end = if hole { hole_until } else { state.data_end.min(size) };
-            let limit = if hole { BATCH } else { room };
+            let limit = if hole { BATCH_BYTES } else { room };
             let length = (end - offset).min(limit as u64) as usize;
-            batch.pieces.push(Piece { item: state.item, ino: object.ino, offset, length, hole });
+            batch.pieces.push(FilePiece {
+                item: state.item,
+                ino: object.ino,
+                offset,
+                length,
+                hole,
+            });
             if hole {
-                // Asked for again after it: a hole may be longer than a batch.
+                // Query again after it: a hole may be longer than a batch.
                 state.data_end = 0;
-                // A hole fills no buffer, but a batch of holes must end some time.
-                room -= room.min(BATCH / 64);
+                // A hole uses no buffer, but a batch of holes must have a limit.
+                room -= room.min(BATCH_BYTES / 64);
             } else {
                 room -= length;
             }
@@ -169,7 +178,7 @@ impl<'p, C: Contents> ReadAhead<'p, C> {
         Ok(())
     }
 
-    fn fill(&self, batch: &mut Batch) -> Result<(), SealError> {
+    fn read_pieces(&self, batch: &mut Batch) -> Result<(), SealError> {
         let total: usize = batch.pieces.iter().filter(|p| !p.hole).map(|p| p.length).sum();
         batch.data.resize(total, 0);
         let mut rest = &mut batch.data[..];
@@ -198,14 +207,14 @@ impl<'p, C: Contents> ReadAhead<'p, C> {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ReadAheadState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<C: Contents> Feed<'_, '_, C> {
-    /// The next piece, which is one of `item`; `None` when there is nothing more.
-    pub(super) fn next(&mut self, item: usize) -> Result<Option<Content<'_>>, SealError> {
+    /// Returns the next piece if it belongs to `item`; `None` when the item has no more.
+    pub(super) fn next(&mut self, item: usize) -> Result<Option<FileChunk<'_>>, SealError> {
         while self.next == self.batch.pieces.len() {
             if !self.next_batch()? {
                 return Ok(None);
@@ -217,11 +226,11 @@ impl<C: Contents> Feed<'_, '_, C> {
         }
         self.next += 1;
         if piece.hole {
-            return Ok(Some(Content::Zeros(piece.length)));
+            return Ok(Some(FileChunk::Zeros(piece.length)));
         }
         let data = &self.batch.data[self.start..self.start + piece.length];
         self.start += piece.length;
-        Ok(Some(Content::Data(data)))
+        Ok(Some(FileChunk::Data(data)))
     }
 
     fn next_batch(&mut self) -> Result<bool, SealError> {
@@ -255,18 +264,18 @@ impl<C: Contents> Drop for Feed<'_, '_, C> {
     }
 }
 
-/// Tells the taking end when a reader panics.
-struct Alarm<'r, 'p, C: Contents> {
+/// Notifies the consumer when a reader panics.
+struct PanicGuard<'r, 'p, C: Contents> {
     shared: &'r ReadAhead<'p, C>,
 }
 
-impl<C: Contents> Alarm<'_, '_, C> {
-    fn defuse(self) {
+impl<C: Contents> PanicGuard<'_, '_, C> {
+    fn disarm(self) {
         std::mem::forget(self);
     }
 }
 
-impl<C: Contents> Drop for Alarm<'_, '_, C> {
+impl<C: Contents> Drop for PanicGuard<'_, '_, C> {
     fn drop(&mut self) {
         self.shared.lock().panicked = true;
         self.shared.changed.notify_all();

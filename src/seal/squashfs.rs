@@ -1,15 +1,15 @@
-//! squashfs, by `mksquashfs -tar` of squashfs-tools 4.5 or later: it reads a tar stream on its
-//! standard input and uses all processors. (`sqfstar` is the same program, but that of 4.5 cannot
-//! be told a compression level.)
+//! squashfs, by `mksquashfs -tar` of squashfs-tools 4.5 or later: it reads a tar stream from
+//! standard input and uses all processors. (`sqfstar` is the same program, but version 4.5 of it
+//! has no option for the compression level.)
 //!
-//! It passes over the tar's own entry for the root. The root's mode is an option; its owner is
-//! whoever runs it (before 4.6 no option changes that), so it runs in a user namespace in which
-//! that is the right one; its time is that of the build, brought down to the image's own, so only
-//! an image that holds times of the future says when it was made.
+//! mksquashfs ignores the tar's entry for the root. The root's mode is an option. Its owner is the
+//! user who runs mksquashfs (before 4.6 no option changes that), so it runs in a user namespace
+//! that maps that user to the right owner. The root's time is that of the build, clamped to the
+//! image's own time, so only an image with times in the future shows when it was built.
 //!
-//! It writes into a file in memory that has no name, which is copied to the output when all of it
-//! is there: nothing is staged on disk, and a failure leaves nothing behind. It gets its input from
-//! this process alone, so it ends when this process does, however that ends.
+//! mksquashfs writes to an anonymous file in memory, which is copied to the output when it is
+//! complete: nothing is staged on disk, and a failure leaves nothing behind. Its only input is this
+//! process, so it ends when this process ends, for whatever reason.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -21,42 +21,42 @@ use nix::unistd::{getgid, getuid};
 use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 
-use crate::sandbox::Lack;
+use crate::sandbox::MissingRequirement;
 
-/// The level when none is asked for. squashfs-tools' own is 15, which takes six times as long and
-/// saves 6 % (measured on a Debian base).
+/// The default level. That of squashfs-tools is 15, which takes six times as long and saves 6 %
+/// (measured on a Debian base).
 pub(super) const DEFAULT_LEVEL: u32 = 9;
 
-/// How much of what mksquashfs says is kept for the message, in bytes.
+/// Bytes kept of mksquashfs's error output for the message.
 const MESSAGE_LIMIT: u64 = 4096;
 
-/// What to say when it is not there.
-fn missing() -> Lack {
-    Lack::program("mksquashfs", "squashfs-tools")
+/// Returns the error for a missing `mksquashfs`.
+fn missing() -> MissingRequirement {
+    MissingRequirement::program("mksquashfs", "squashfs-tools")
 }
 
-/// Whether images can be written here: asked before any work is done.
+/// Checks that images can be written here, before any work is done.
 ///
 /// # Errors
-/// What is missing, and how to get it.
-pub fn available() -> Result<(), Lack> {
+/// Returns the missing requirement, and how to meet it.
+pub fn available() -> Result<(), MissingRequirement> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join("mksquashfs").is_file());
     if found { Ok(()) } else { Err(missing()) }
 }
 
-/// Writes an image of nothing, as bases are written.
+/// Writes an empty image in the same way as bases are written.
 ///
 /// # Errors
-/// What is in the way.
-pub fn try_out() -> io::Result<()> {
+/// Returns why it cannot be written.
+pub fn write_empty_image() -> io::Result<()> {
     const END_OF_ARCHIVE: [u8; 1024] = [0; 1024];
     let mut squashfs = Mksquashfs::new(Vec::new(), DEFAULT_LEVEL, 1, Some(0), None)?;
     squashfs.write_all(&END_OF_ARCHIVE)?;
     squashfs.finish().map(drop)
 }
 
-/// `mksquashfs`, run by a user who is `uid` and `gid` to it.
+/// Returns a `mksquashfs` command whose user appears to it as `uid` and `gid`.
 fn program(uid: u32, gid: u32) -> Command {
     if (getuid().as_raw(), getgid().as_raw()) == (uid, gid) {
         return Command::new("mksquashfs");
@@ -70,7 +70,7 @@ fn program(uid: u32, gid: u32) -> Command {
     command
 }
 
-/// A `mksquashfs` in front of a writer.
+/// A writer that passes its input through `mksquashfs` to another writer.
 #[derive(Debug)]
 pub(super) struct Mksquashfs<W: Write> {
     /// Taken by `finish`.
@@ -81,12 +81,11 @@ pub(super) struct Mksquashfs<W: Write> {
 }
 
 impl<W: Write> Mksquashfs<W> {
-    /// Starts `mksquashfs`. `root` has the attributes of the image's root, if
-    /// anything is to be in it; `epoch` is the time that
-    /// the image states as its own, and no time in it is later.
+    /// Starts `mksquashfs`. `root` has the attributes of the image's root, or is `None` for an
+    /// empty image. `epoch` is the image's own time and the latest time in it.
     ///
     /// # Errors
-    /// When it is not installed.
+    /// Fails when `mksquashfs` is not installed.
     pub(super) fn new(
         inner: W,
         level: u32,
@@ -94,7 +93,8 @@ impl<W: Write> Mksquashfs<W> {
         epoch: Option<u32>,
         root: Option<&Attr>,
     ) -> io::Result<Self> {
-        // Inherited: from another user namespace this process's descriptors cannot be looked up.
+        // Inherited, because this process's descriptors are not accessible from another user
+        // namespace.
         let image = File::from(rustix::fs::memfd_create("squashfs", MemfdFlags::empty())?);
         let (mode, uid, gid) = root.map_or((0o755, 0, 0), |root| (root.mode, root.uid, root.gid));
         let mut command = program(uid, gid);
@@ -108,7 +108,7 @@ impl<W: Write> Mksquashfs<W> {
             .arg(threads.to_string())
             .arg("-root-mode")
             .arg(format!("{mode:o}"))
-            // Beside it no option may set a time.
+            // mksquashfs rejects SOURCE_DATE_EPOCH together with an option that sets a time.
             .env_remove("SOURCE_DATE_EPOCH");
         if let Some(epoch) = epoch {
             command.env("SOURCE_DATE_EPOCH", epoch.to_string());
@@ -123,32 +123,32 @@ impl<W: Write> Mksquashfs<W> {
         Ok(Mksquashfs { inner: Some(inner), child, input, image })
     }
 
-    /// Ends the image, copies it to the writer, and gives that back.
+    /// Ends the image, copies it to the writer and returns the writer.
     ///
     /// # Errors
-    /// What mksquashfs said, or those of the writer.
+    /// Returns mksquashfs's error output, or an error of the writer.
     pub(super) fn finish(mut self) -> io::Result<W> {
         drop(self.input.take());
         self.check()?;
-        // mksquashfs wrote through an open file of its own, so this one still stands at the beginning.
+        // mksquashfs wrote through its own open file, so this one's offset is still 0.
         self.image.seek(SeekFrom::Start(0))?;
         let mut inner = self.inner.take().ok_or(io::ErrorKind::Other)?;
         io::copy(&mut self.image, &mut inner)?;
         Ok(inner)
     }
 
-    /// Waits for mksquashfs and makes an error of what it says if it failed.
+    /// Waits for mksquashfs and returns its error output if it failed.
     fn check(&mut self) -> io::Result<()> {
-        let mut said = String::new();
+        let mut message = String::new();
         if let Some(stderr) = self.child.stderr.take() {
-            // More than a pipe holds it does not say before it ends.
-            let _ = stderr.take(MESSAGE_LIMIT).read_to_string(&mut said);
+            // It does not write more than a pipe holds before it ends.
+            let _ = stderr.take(MESSAGE_LIMIT).read_to_string(&mut message);
         }
         let status = self.child.wait()?;
         if status.success() {
             return Ok(());
         }
-        Err(io::Error::other(format!("mksquashfs failed ({status}): {}", said.trim())))
+        Err(io::Error::other(format!("mksquashfs failed ({status}): {}", message.trim())))
     }
 }
 
@@ -156,7 +156,7 @@ impl<W: Write> Write for Mksquashfs<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if let Some(input) = &mut self.input {
             match input.write(data) {
-                // It ended before its input did. If it failed, what it said is the reason.
+                // It ended before its input did. If it failed, its error output has the reason.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
                     self.input = None;
                     self.check()?;
@@ -164,7 +164,7 @@ impl<W: Write> Write for Mksquashfs<W> {
                 result => return result,
             }
         }
-        // It need not wait for the zeros behind the end of the archive.
+        // It may end before it reads the zeros after the end of the archive.
         match data.iter().all(|&byte| byte == 0) {
             true => Ok(data.len()),
             false => Err(io::Error::other("mksquashfs ended early")),
@@ -179,7 +179,7 @@ impl<W: Write> Write for Mksquashfs<W> {
 impl<W: Write> Drop for Mksquashfs<W> {
     fn drop(&mut self) {
         drop(self.input.take());
-        // Given up: it need not go on. Both fail only when it has ended already.
+        // Not finished: kill it. Both calls fail only when it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_may_end_at_the_end_of_the_archive() {
+    fn zeros_after_the_archive_may_stay_unread() {
         let mut squashfs = Mksquashfs::new(Vec::new(), DEFAULT_LEVEL, 1, Some(0), None).unwrap();
         squashfs.write_all(&[0; 1024]).unwrap();
         while squashfs.child.try_wait().unwrap().is_none() {

@@ -1,19 +1,19 @@
 //! Writes tar: ustar headers (POSIX.1-1988) with the extensions that GNU tar, bsdtar and
 //! mksquashfs all read.
 //!
-//! - A path or a link target over 100 bytes stands before its entry as a GNU long name (type `L`
-//!   or `K`): bytes, where pax's `path` is UTF-8 by definition.
+//! - A path or a link target over 100 bytes precedes its entry as a GNU long name (type `L` or
+//!   `K`), as bytes: pax's `path` is UTF-8 by definition.
 //! - A number too large for its octal field is written in base 256, as GNU tar does.
-//! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers), with
-//!   `%25` and `%3D` for percent and equals signs in the name, as GNU tar has it; access lists are
-//!   `SCHILY.acl.access` and `SCHILY.acl.default`, in words, as star, GNU tar and libarchive write
-//!   them.
-//! - The root is `./`; directories end in a slash; every name but an object's first is a link
-//!   entry. What is deleted is an empty file `.wh.NAME` (OCI image layer specification), or a
-//!   character device 0:0 where the tar is to become an image that overlayfs reads ([`Deletion`]).
-//! - Times are whole seconds, clamped as in [`super::newc`]. Sockets do not exist in tar: the
+//! - Extended attributes are pax records `SCHILY.xattr.NAME` (POSIX.1-2001 extended headers),
+//!   with `%25` and `%3D` for percent and equals signs in the name, as in GNU tar. ACLs are the
+//!   text records `SCHILY.acl.access` and `SCHILY.acl.default`, as star, GNU tar and libarchive
+//!   write them.
+//! - The root is `./`; directories end in a slash; every name of a file but the first is a link
+//!   entry. A deletion is an empty file `.wh.NAME` (OCI image layer specification), or a
+//!   character device 0:0 where the tar becomes an image for overlayfs ([`Deletion`]).
+//! - Times are whole seconds, clamped as in [`super::newc`]. tar does not support sockets: the
 //!   caller leaves them out.
-//! - Two blocks of zeros end it, and zeros fill it to a multiple of 10 KiB.
+//! - Two blocks of zeros end it, and zeros pad it to a multiple of 10 KiB.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -23,33 +23,33 @@ use fs_model::attr::{Attr, Device, FileType};
 use fs_model::layer::Xattr;
 
 use super::newc::clamp;
-use super::plan::Item;
+use super::plan::ArchiveItem;
 
-const BLOCK: u64 = 512;
-const RECORD: u64 = 20 * BLOCK;
-const NAME: usize = 100;
+const BLOCK_BYTES: u64 = 512;
+const RECORD_BYTES: u64 = 20 * BLOCK_BYTES;
+const NAME_BYTES: usize = 100;
 
-/// How an archive says that a name is deleted.
+/// The representation of deletions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deletion {
     /// An empty file `.wh.NAME`.
     Marker,
-    /// A character device 0:0 of mode 0 in its place.
+    /// A character device 0:0 with mode 0 at the path.
     Device,
 }
 
 /// A tar archive being written.
 #[derive(Debug)]
-pub(super) struct Tar<W: Write> {
+pub(super) struct TarWriter<W: Write> {
     inner: W,
     written: u64,
-    /// Bytes of the current file that are still to come.
+    /// Bytes of the current file not yet written.
     open: u64,
     epoch: Option<u32>,
     deletion: Deletion,
 }
 
-struct Header<'a> {
+struct TarHeader<'a> {
     name: &'a [u8],
     kind: u8,
     mode: u16,
@@ -61,17 +61,17 @@ struct Header<'a> {
     rdev: Device,
 }
 
-impl<W: Write> Tar<W> {
-    /// Times after `epoch` are brought down to it.
+impl<W: Write> TarWriter<W> {
+    /// Clamps times to `epoch`.
     pub(super) fn new(inner: W, epoch: Option<u32>, deletion: Deletion) -> Self {
-        Tar { inner, written: 0, open: 0, epoch, deletion }
+        TarWriter { inner, written: 0, open: 0, epoch, deletion }
     }
 
-    /// Writes an entry, up to its content. `target` is that of a symlink; `first` is the path of
-    /// the item that has the content, when that is another one.
+    /// Writes an entry without its content. `target` is a symbolic link's; `first` is the path of
+    /// the item with the content, if that is another one.
     pub(super) fn entry(
         &mut self,
-        item: &Item<'_>,
+        item: &ArchiveItem<'_>,
         target: &[u8],
         first: Option<&[u8]>,
         xattrs: &[Xattr],
@@ -92,13 +92,15 @@ impl<W: Write> Tar<W> {
             (None, FileType::BlockDevice) => (b'4', target),
             (None, FileType::Directory) => (b'5', target),
             (None, FileType::Fifo) => (b'6', target),
-            (None, FileType::Socket) => return Err(io::Error::other("tar has no sockets")),
+            (None, FileType::Socket) => {
+                return Err(io::Error::other("tar does not support sockets"));
+            }
         };
         if first.is_none() && !xattrs.is_empty() {
             self.pax(xattrs)?;
         }
         let size = item.content();
-        self.header(&Header {
+        self.header(&TarHeader {
             name: &name,
             kind,
             size,
@@ -110,46 +112,45 @@ impl<W: Write> Tar<W> {
         Ok(())
     }
 
-    /// Writes some of the current entry's content.
+    /// Writes a part of the current entry's content.
     pub(super) fn data(&mut self, data: &[u8]) -> io::Result<()> {
-        self.open = self
-            .open
-            .checked_sub(data.len() as u64)
-            .ok_or_else(|| io::Error::other("a file's content is longer than its header says"))?;
+        self.open = self.open.checked_sub(data.len() as u64).ok_or_else(|| {
+            io::Error::other("a file's content is longer than the size in its header")
+        })?;
         self.write(data)?;
-        if self.open == 0 { self.pad(BLOCK) } else { Ok(()) }
+        if self.open == 0 { self.pad(BLOCK_BYTES) } else { Ok(()) }
     }
 
-    /// Writes the end and gives the writer back.
+    /// Writes the end of the archive and returns the writer.
     pub(super) fn finish(mut self) -> io::Result<W> {
-        self.write(&[0; 2 * BLOCK as usize])?;
-        self.pad(RECORD)?;
+        self.write(&[0; 2 * BLOCK_BYTES as usize])?;
+        self.pad(RECORD_BYTES)?;
         Ok(self.inner)
     }
 
-    fn owned_by(&self, attr: &Attr) -> Header<'static> {
-        Header {
+    fn owned_by(&self, attr: &Attr) -> TarHeader<'static> {
+        TarHeader {
             mode: attr.mode,
             uid: attr.uid,
             gid: attr.gid,
             mtime: clamp(attr, self.epoch),
-            ..Header::EMPTY
+            ..TarHeader::EMPTY
         }
     }
 
     fn deletion(&mut self, path: &[u8]) -> io::Result<()> {
         if self.deletion == Deletion::Device {
-            return self.header(&Header { name: path, kind: b'3', ..Header::EMPTY });
+            return self.header(&TarHeader { name: path, kind: b'3', ..TarHeader::EMPTY });
         }
         let name_at = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let name = [&path[..name_at], b".wh.", &path[name_at..]].concat();
-        self.header(&Header { name: &name, kind: b'0', ..Header::EMPTY })
+        self.header(&TarHeader { name: &name, kind: b'0', ..TarHeader::EMPTY })
     }
 
     fn pax(&mut self, xattrs: &[Xattr]) -> io::Result<()> {
         let mut records = Vec::new();
         for (name, value) in xattrs {
-            // Readers expect access lists in words, and skip them among the attributes.
+            // Readers expect ACLs as text, and skip them among the attributes.
             let list = match &name[..] {
                 acl::ACCESS => Acl::parse(value).map(|list| (&b"SCHILY.acl.access"[..], list)),
                 acl::DEFAULT => Acl::parse(value).map(|list| (&b"SCHILY.acl.default"[..], list)),
@@ -166,8 +167,8 @@ impl<W: Write> Tar<W> {
         self.extra(b'x', b"PaxHeaders/attributes", &records)
     }
 
-    /// The name of an attribute within a key, which ends at an equals sign. mksquashfs takes names
-    /// as they are.
+    /// Encodes an attribute's name for a pax key, which ends at an equals sign. mksquashfs does not
+    /// decode names.
     fn xattr_name<'a>(&self, name: &'a [u8]) -> Cow<'a, [u8]> {
         let is_encoded = |byte: &u8| matches!(byte, b'%' | b'=');
         if self.deletion == Deletion::Device || !name.iter().any(is_encoded) {
@@ -184,13 +185,13 @@ impl<W: Write> Tar<W> {
         encoded.into()
     }
 
-    /// Writes the header, and before it the names that do not fit into it.
-    fn header(&mut self, header: &Header<'_>) -> io::Result<()> {
+    /// Writes the header, after the names that do not fit into it.
+    fn header(&mut self, header: &TarHeader<'_>) -> io::Result<()> {
         if self.open != 0 {
             return Err(io::Error::other("a file's content is not complete"));
         }
         for (kind, name) in [(b'K', header.target), (b'L', header.name)] {
-            if name.len() > NAME {
+            if name.len() > NAME_BYTES {
                 self.extra(kind, b"././@LongLink", &[name, b"\0"].concat())?;
             }
         }
@@ -200,13 +201,13 @@ impl<W: Write> Tar<W> {
     /// Writes an entry that describes the next one.
     fn extra(&mut self, kind: u8, name: &[u8], data: &[u8]) -> io::Result<()> {
         let size = data.len() as u64;
-        self.block(&Header { name, kind, mode: 0o644, size, ..Header::EMPTY })?;
+        self.block(&TarHeader { name, kind, mode: 0o644, size, ..TarHeader::EMPTY })?;
         self.write(data)?;
-        self.pad(BLOCK)
+        self.pad(BLOCK_BYTES)
     }
 
-    fn block(&mut self, header: &Header<'_>) -> io::Result<()> {
-        let mut block = [0u8; BLOCK as usize];
+    fn block(&mut self, header: &TarHeader<'_>) -> io::Result<()> {
+        let mut block = [0u8; BLOCK_BYTES as usize];
         put_name(&mut block[..100], header.name);
         put_number(&mut block[100..108], header.mode.into());
         put_number(&mut block[108..116], header.uid.into());
@@ -226,7 +227,7 @@ impl<W: Write> Tar<W> {
 
     fn pad(&mut self, unit: u64) -> io::Result<()> {
         let padding = self.written.next_multiple_of(unit) - self.written;
-        self.write(&[0; RECORD as usize][..padding as usize])
+        self.write(&[0; RECORD_BYTES as usize][..padding as usize])
     }
 
     fn write(&mut self, data: &[u8]) -> io::Result<()> {
@@ -236,8 +237,8 @@ impl<W: Write> Tar<W> {
     }
 }
 
-impl Header<'static> {
-    const EMPTY: Self = Header {
+impl TarHeader<'static> {
+    const EMPTY: Self = TarHeader {
         name: b"",
         kind: 0,
         mode: 0,
@@ -250,13 +251,13 @@ impl Header<'static> {
     };
 }
 
-/// What does not fit is cut off: a long name stands before the entry.
+/// Truncates a long name: a long name precedes the entry.
 fn put_name(field: &mut [u8], name: &[u8]) {
     let length = name.len().min(field.len());
     field[..length].copy_from_slice(&name[..length]);
 }
 
-/// Octal digits and a NUL, or base 256 with the high bit of the first byte set.
+/// Writes octal digits and a NUL, or base 256 with the high bit of the first byte set.
 fn put_number(field: &mut [u8], mut number: u64) {
     let digits = field.len() - 1;
     if number >> (3 * digits) == 0 {
@@ -273,7 +274,7 @@ fn put_number(field: &mut [u8], mut number: u64) {
     }
 }
 
-/// `LENGTH KEY=VALUE\n`, where the length counts itself.
+/// Appends `LENGTH KEY=VALUE\n`, where the length includes its own digits.
 fn pax_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -293,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pax_record_counts_its_own_digits() {
+    fn pax_record_length_includes_its_own_digits() {
         for size in [0, 1, 80, 81, 82, 83, 84, 85, 970, 976, 978, 980, 99_000] {
             let mut records = Vec::new();
             pax_record(&mut records, b"SCHILY.x", &vec![b'v'; size]);
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_too_large_for_octal_is_written_in_base_256() {
+    fn number_too_large_for_octal_is_written_in_base_256() {
         let mut field = [0; 8];
         put_number(&mut field, 0o7777777);
         assert_eq!(&field, b"7777777\0");

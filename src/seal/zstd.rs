@@ -1,15 +1,15 @@
 //! zstd, as one frame (RFC 8878) with a content checksum.
 //!
-//! Linux's initramfs unpacker takes one frame. zstd's own worker threads cut the input into jobs
-//! by the level alone, so that any number of workers gives the same bytes; compressing without
-//! workers gives others, and so there is always at least one.
+//! Linux's initramfs unpacker accepts one frame. zstd's worker threads split the input into jobs by
+//! the level alone, so any number of workers gives the same bytes. Compressing without workers
+//! gives other bytes, so there is always at least one.
 
 use std::io::{self, Write};
 
-/// The level when none is asked for.
+/// The default level.
 pub const DEFAULT_LEVEL: u32 = 3;
 
-/// A zstd compressor in front of a writer.
+/// A zstd compressor that writes to another writer.
 pub struct Zstd<W: Write> {
     encoder: zstd::stream::write::Encoder<'static, W>,
 }
@@ -24,7 +24,7 @@ impl<W: Write> Zstd<W> {
     /// Starts a frame on `inner` with `threads` workers (at least one). `level` is 1 to 19.
     ///
     /// # Errors
-    /// When zstd refuses a parameter.
+    /// Fails when zstd rejects a parameter.
     pub fn new(inner: W, level: u32, threads: usize) -> io::Result<Self> {
         let mut encoder = zstd::stream::write::Encoder::new(inner, level.clamp(1, 19) as i32)?;
         encoder.multithread(threads.clamp(1, 64) as u32)?;
@@ -32,10 +32,10 @@ impl<W: Write> Zstd<W> {
         Ok(Zstd { encoder })
     }
 
-    /// Ends the frame and gives the writer back, unflushed.
+    /// Ends the frame and returns the writer, unflushed.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Returns errors of the writer.
     pub fn finish(self) -> io::Result<W> {
         self.encoder.finish()
     }
@@ -46,7 +46,7 @@ impl<W: Write> Write for Zstd<W> {
         self.encoder.write(data)
     }
 
-    /// Does not end a block: the bytes must depend on the input alone.
+    /// Does not end a block: the bytes must depend only on the input.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

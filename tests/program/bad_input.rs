@@ -190,8 +190,8 @@ fn what_is_no_image_is_named() {
     stage.sh("chmod 600 secret.squashfs");
     for (path, part) in [
         (stage.path("missing.squashfs"), "No such file"),
-        (file("empty.squashfs", b""), "neither"),
-        (file("text.squashfs", b"This is no image.\n"), "neither"),
+        (file("empty.squashfs", b""), "not a squashfs image"),
+        (file("text.squashfs", b"This is no image.\n"), "not a squashfs image"),
         (file("short.squashfs", b"hsqs"), ""),
         (file("short.cpio", b"070701"), ""),
         (file("short.gz", b"\x1f\x8b"), ""),

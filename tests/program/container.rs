@@ -62,9 +62,10 @@ fn a_device_that_cannot_be_opened_is_reported_with_what_to_do_instead() {
         mknod -m 600 /srv/x/console c 5 1; mknod -m 666 dev/zero c 1 5; mknod -m 666 dev/tty c 5 0";
     let said = run(Who::Unprivileged, script);
     let wanted = "overcoat: warning: the device /srv/jail/dev/zero is recorded for the image, but \
-                  nothing can open it during a build without root; if a program has to, run `mount \
-                  --bind /dev/zero /srv/jail/dev/zero` before, and `umount /srv/jail/dev/zero` after; a program that makes and opens it \
-                  itself (debootstrap) needs a build as root, mmdebstrap does not\n";
+                  cannot be opened during a build without root; if a program must open it, run \
+                  `mount --bind /dev/zero /srv/jail/dev/zero` before and `umount \
+                  /srv/jail/dev/zero` after; a program that makes and opens it itself \
+                  (debootstrap) requires a build as root, mmdebstrap does not\n";
     assert_eq!(said, wanted);
     assert_eq!(run(Who::Root, script), "");
     // The advice works.

@@ -98,7 +98,7 @@ fn the_error_for_a_file_with_images_inside_names_them() {
 
     // A name that is taken by a file is not the one to use.
     stage.write("two@512", "another file");
-    list(&two).code(2).says(&[&format!("write {}@0512", two.display())]);
+    list(&two).code(2).says(&[&format!("use {}@0512", two.display())]);
     assert_eq!(list(&stage.path("two@0512")).ok().text(), "alpha\n");
 
     for (name, content) in [
@@ -107,10 +107,10 @@ fn the_error_for_a_file_with_images_inside_names_them() {
         ("magic", b"hsqs".repeat(100_000)),
     ] {
         let file = stage.write(name, [&b" "[..], &content].concat());
-        list(&file).code(2).says(&[name, "neither a squashfs image"]);
+        list(&file).code(2).says(&[name, "not a squashfs image"]);
     }
     let beyond = stage.path("app@100000000");
-    list(&beyond).code(2).says(&["app", "after the end of the file"]);
+    list(&beyond).code(2).says(&["app", "beyond the end of the file"]);
 }
 
 #[test]

@@ -280,8 +280,8 @@ fn a_tortured_base_is_the_same_under_every_unpacker() {
             command.arg("--save").arg(&archive);
         });
         let finished = finished.ok().says(&[
-            "/new/char-2: unpacks as an object of its own, not as a hard link",
-            "/new/link-2: unpacks as an object of its own, not as a hard link",
+            "/new/char-2: unpacks as a separate file, not as a hard link",
+            "/new/link-2: unpacks as a separate file, not as a hard link",
         ]);
         let truth = captured(&inside::listing_of(&finished), &listed);
         assert!(truth.len() > 200, "{}", truth.len());

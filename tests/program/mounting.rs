@@ -251,7 +251,9 @@ fn mistakes_with_mounts_are_named_and_leave_nothing() {
         let missing = stage.out(who).join("missing");
         mount(&stage, who, &[], &[&base], &missing).code(2).says(&["missing", "No such file"]);
         mount(&stage, who, &[], &[&missing], &dir).code(2).says(&["missing", "No such file"]);
-        mount(&stage, who, &[], &[&text], &dir).code(2).says(&["text.squashfs", "neither"]);
+        mount(&stage, who, &[], &[&text], &dir)
+            .code(2)
+            .says(&["text.squashfs", "not a squashfs image"]);
         mount(&stage, who, &[], &[&base], &base).code(2).says(&["torture.squashfs"]);
         let limited = ["--upper-size", "1G"];
         mount(&stage, who, &limited, &[&base], &dir).code(2).says(&["--upper-size", "--rw"]);

@@ -569,7 +569,7 @@ fn a_base_can_be_made_of_any_root_file_system() {
     }
     site.project("  b: {kind: base, from: ../tree.tar.bz2}\n");
     site.stage.sh("echo 'BZh91AY&SY' >tree.tar.bz2");
-    site.run(who, &[]).code(2).says(&["tree.tar.bz2: neither a tar archive"]);
+    site.run(who, &[]).code(2).says(&["tree.tar.bz2: not a tar archive"]);
     site.stage.sh("head -c 100000 tree.tar.gz >tree.tar.bz2");
     site.run(who, &[]).code(2).says(&["tree.tar.bz2"]);
     assert!(!site.files(who).iter().any(|name| name.starts_with("b.")));

@@ -36,7 +36,7 @@ impl Shown {
     /// Answers the kernel's requests on `device`.
     pub fn serve(&self, device: OwnedFd) -> Serving {
         let serving = fuse::serve(self.live.tree().clone(), device, self.view).unwrap();
-        self.live.mounted(serving.notifier().clone());
+        self.live.set_notifier(serving.notifier().clone());
         serving
     }
 

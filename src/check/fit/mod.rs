@@ -9,7 +9,7 @@ use fs_model::FileType;
 
 use super::context::{self, Context, Image, Own};
 use super::{Finding, Findings, Pass, Severity, Stopped};
-use crate::below::{self, Below, ChangedError, Drift, Since};
+use crate::below::{self, Drift, DriftError, DriftKind, LowerRecord};
 use crate::look::{LookError, View};
 use crate::seal::path::{escape, unescape};
 
@@ -100,11 +100,11 @@ fn changed_beneath(context: &Context<'_>, findings: &mut Findings<'_>) -> Result
         let lower = view.lowest(index).map_err(|error| Stopped::CannotRun(error.to_string()))?;
         let made_on = layers(manifest).unwrap_or_default();
         let changed =
-            below::changed(manifest, lower.stack().layers()).map_err(|error| match error {
-                ChangedError::Manifest(why) => {
+            below::find_drift(manifest, lower.stack().layers()).map_err(|error| match error {
+                DriftError::Manifest(why) => {
                     Stopped::CannotRun(format!("the manifest of {}: {why}", image.name))
                 }
-                ChangedError::Layers(error) => Stopped::CannotRun(error.to_string()),
+                DriftError::Layers(error) => Stopped::CannotRun(error.to_string()),
             })?;
         for drift in changed {
             if drift.same || JUDGED_ELSEWHERE.contains(&drift.path.as_str()) {
@@ -156,17 +156,17 @@ fn three_way(drift: &Drift, whose: &str, known: bool) -> Option<(Severity, Strin
         (_, None) if known => format!("{whose} has it no more"),
         (_, None) => format!("{whose} takes it away"),
     };
-    let (severity, message) = match (drift.change.as_str(), drift.since()) {
+    let (severity, message) = match (drift.change.as_str(), drift.kind()) {
         // It is still gone, as the overlay would have it.
-        ("deleted", Since::Removed) => return None,
-        ("unchanged", Since::Removed) => {
+        ("deleted", DriftKind::Removed) => return None,
+        ("unchanged", DriftKind::Removed) => {
             (Severity::Note, format!("{base}; the overlay still has it, for what is in it"))
         }
         ("unchanged", _) => (
             Severity::Warning,
             format!("{base}; the overlay brings back what it was, for what is in it"),
         ),
-        (_, Since::Removed) => (Severity::Note, format!("the overlay changed it; {base}")),
+        (_, DriftKind::Removed) => (Severity::Note, format!("the overlay changed it; {base}")),
         ("added", _) => (Severity::Warning, format!("the overlay added it, and hides that {base}")),
         ("deleted", _) => {
             (Severity::Warning, format!("the overlay deleted it; {base}, which does not show"))
@@ -177,7 +177,7 @@ fn three_way(drift: &Drift, whose: &str, known: bool) -> Option<(Severity, Strin
 }
 
 /// In what two objects differ.
-fn differ(before: &Below, now: &Below) -> String {
+fn differ(before: &LowerRecord, now: &LowerRecord) -> String {
     if before.kind != now.kind {
         return format!("type, from {} to {}", before.kind, now.kind);
     }
@@ -211,7 +211,7 @@ fn places(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
     for (index, image) in context.judged().filter(|(index, _)| *index > 0) {
         let own = context.own(index)?;
         let below = view.lowest(index).map_err(|error| Stopped::CannotRun(error.to_string()))?;
-        let recorded = image.manifest.as_deref().map(below::recorded).unwrap_or_default();
+        let recorded = image.manifest.as_deref().map(below::recorded_lower).unwrap_or_default();
         // What is in a directory that is found has nothing beneath it either: one finding is enough.
         let mut within: Option<Vec<u8>> = None;
         for own in &own {
@@ -235,7 +235,7 @@ fn places(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stop
 fn place(
     own: &Own,
     below: &View,
-    recorded: &BTreeMap<String, Below>,
+    recorded: &BTreeMap<String, LowerRecord>,
     layer: &str,
     findings: &mut Findings<'_>,
 ) -> Result<bool, LookError> {

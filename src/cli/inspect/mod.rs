@@ -24,7 +24,7 @@ use super::options::refuse_layers;
 use super::{Failure, Outcome, say};
 use crate::inspect::page::{self, Image};
 use crate::inspect::{self, model::Model};
-use crate::layers::{ImageFile, Layers};
+use crate::layers::{ImageFile, OpenedLayers};
 use crate::look::View;
 use crate::look::accounts::Accounts;
 use crate::seal::{Output, output};
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     write_page(args, &layers, &images, output)
 }
 
-fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) -> Outcome {
+fn write_page(args: &Args, layers: &OpenedLayers, images: &[PathBuf], output: Output) -> Outcome {
     let digests = layers.digest()?;
     let view = View::new(layers.layers.clone())?;
     let (model, report) = std::thread::scope(|scope| {

@@ -67,7 +67,7 @@ impl Drop for Taken {
 /// Shows the subject until the user, or a signal, has had enough.
 pub(super) fn run(subject: Subject, checks: bool, look: Look) -> Result<(), Failure> {
     // Before there are threads: they are not to have them.
-    let signals = Signals::of(&[
+    let signals = Signals::take_set(&[
         Signal::SIGINT,
         Signal::SIGTERM,
         Signal::SIGHUP,

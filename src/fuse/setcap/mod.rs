@@ -1,11 +1,11 @@
-//! Whether setting a capability that the output cannot hold is refused.
+//! Decides whether to refuse a capability that the output cannot hold.
 //!
-//! It usually succeeds, and the loss is reported when the root is sealed, so that rpm and scripts of
-//! packages which require it do not end the build. But some scripts make a file set-user-id when
-//! `setcap` fails, and that file works on the machine. For such a script `setcap` has to fail.
+//! Setting it usually succeeds, and the loss is reported when the root is sealed, so that rpm and
+//! package scripts that require it do not fail the build. But some scripts make a file set-user-id
+//! when `setcap` fails, and that works on the machine. For such a script `setcap` has to fail.
 //!
 //! So the script of the shell that runs `setcap` is searched for such a fallback ([`script`]).
-//! Without a readable script, or for another program than `setcap`, there is none.
+//! Without a readable script, or for a program other than `setcap`, the capability is accepted.
 
 mod script;
 
@@ -15,11 +15,11 @@ use std::path::Path;
 
 use fs_model::{Ino, Tree};
 
-/// The attribute of a file's capabilities.
+/// The attribute with a file's capabilities.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 const SHELLS: [&str; 7] = ["sh", "dash", "bash", "ash", "busybox", "ksh", "zsh"];
 
-/// Whether the process `pid`, which sets capabilities, runs in a script with a fallback.
+/// Whether the process `pid`, which sets capabilities, was started by a script with a fallback.
 pub(super) fn has_fallback(tree: &Tree, pid: u32) -> bool {
     if name(pid).as_deref() != Some("setcap") {
         return false;
@@ -30,10 +30,10 @@ pub(super) fn has_fallback(tree: &Tree, pid: u32) -> bool {
     }
     let (Some(argv), Some(shell_argv)) = (arguments(pid), arguments(shell)) else { return false };
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let script = match source(&shell_argv) {
-        Source::Text(text) => Some(text.to_owned()),
-        Source::File(path) => script_file(tree, shell, Some(path)),
-        Source::Input => script_file(tree, shell, None),
+    let script = match command_source(&shell_argv) {
+        CommandSource::Text(text) => Some(text.to_owned()),
+        CommandSource::File(path) => script_file(tree, shell, Some(path)),
+        CommandSource::Input => script_file(tree, shell, None),
     };
     script.is_some_and(|script| script::has_fallback(&script, &argv))
 }
@@ -42,7 +42,7 @@ fn name(pid: u32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
 }
 
-/// Whether the program of the process is a shell. (The process name is the name of the script.)
+/// Whether the process runs a shell. (The process name is the name of the script.)
 fn is_shell(pid: u32) -> bool {
     let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { return false };
     let name = program.file_name().and_then(|name| name.to_str());
@@ -57,21 +57,21 @@ fn parent(pid: u32) -> Option<u32> {
 fn arguments(pid: u32) -> Option<Vec<String>> {
     let mut text = Vec::new();
     let file = File::open(format!("/proc/{pid}/cmdline")).ok()?;
-    file.take(script::MAX_SCRIPT as u64).read_to_end(&mut text).ok()?;
+    file.take(script::MAX_SCRIPT_BYTES as u64).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text).into_owned();
     Some(text.trim_end_matches('\0').split('\0').map(str::to_owned).collect())
 }
 
 /// The source of a shell's commands.
 #[derive(Debug, PartialEq, Eq)]
-enum Source<'a> {
+enum CommandSource<'a> {
     Text(&'a str),
     File(&'a str),
     Input,
 }
 
-/// The source of the commands of a shell with these arguments.
-fn source(argv: &[String]) -> Source<'_> {
+/// Returns the source of the commands of a shell with these arguments.
+fn command_source(argv: &[String]) -> CommandSource<'_> {
     let mut arguments = argv.iter().skip(1).map(String::as_str);
     let mut is_text = false;
     // `busybox sh …`
@@ -88,24 +88,24 @@ fn source(argv: &[String]) -> Source<'_> {
                     arguments.next();
                 }
                 if letters.contains('s') {
-                    return Source::Input;
+                    return CommandSource::Input;
                 }
             }
-            None if is_text => return Source::Text(argument),
-            None => return Source::File(argument),
+            None if is_text => return CommandSource::Text(argument),
+            None => return CommandSource::File(argument),
         }
     }
     match arguments.next() {
-        Some(argument) if is_text => Source::Text(argument),
-        Some(argument) => Source::File(argument),
-        None => Source::Input,
+        Some(argument) if is_text => CommandSource::Text(argument),
+        Some(argument) => CommandSource::File(argument),
+        None => CommandSource::Input,
     }
 }
 
-/// The text of the script that a shell has open: the file of this name, or its standard input.
+/// Returns the script that a shell has open: the file with this name, or its standard input.
 ///
-/// A file in the root is read out of the tree. Opening it by a path would be a request of this
-/// program to itself.
+/// A file in the root is read from the tree. Opening it by a path would be a request of this
+/// process to itself.
 fn script_file(tree: &Tree, shell: u32, path: Option<&str>) -> Option<String> {
     let descriptors = match path {
         None => vec!["0".to_owned()],
@@ -121,7 +121,7 @@ fn script_file(tree: &Tree, shell: u32, path: Option<&str>) -> Option<String> {
             open.collect()
         }
     };
-    // Shells keep their script at a high number.
+    // Shells keep their script open at a high descriptor number.
     let fd = descriptors.iter().filter_map(|fd| fd.parse::<u32>().ok()).max()?;
     let info = fs::read_to_string(format!("/proc/{shell}/fdinfo/{fd}")).ok()?;
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -129,17 +129,17 @@ fn script_file(tree: &Tree, shell: u32, path: Option<&str>) -> Option<String> {
     let mount: u64 = field("mnt_id:")?.parse().ok()?;
     let mut text = Vec::new();
     if is_fuse(&mounts, mount)? {
-        text.resize(script::MAX_SCRIPT, 0);
+        text.resize(script::MAX_SCRIPT_BYTES, 0);
         let length = tree.read(Ino(field("ino:")?.parse().ok()?), 0, &mut text).ok()?;
         text.truncate(length);
     } else {
         let path = format!("/proc/{shell}/fd/{fd}");
-        // Reading a pipe would consume the input of the shell.
+        // Reading a pipe would consume the shell's input.
         if !fs::metadata(&path).ok()?.is_file() {
             return None;
         }
         let file = File::open(path).ok()?;
-        file.take(script::MAX_SCRIPT as u64).read_to_end(&mut text).ok()?;
+        file.take(script::MAX_SCRIPT_BYTES as u64).read_to_end(&mut text).ok()?;
     }
     Some(String::from_utf8_lossy(&text).into_owned())
 }
@@ -159,30 +159,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_script_of_a_shell_is_in_its_arguments() {
-        let of = |argv: &[&str]| {
+    fn script_is_found_in_a_shells_arguments() {
+        let describe = |argv: &[&str]| {
             let argv: Vec<String> = argv.iter().map(|&argument| argument.to_owned()).collect();
-            match source(&argv) {
-                Source::Text(text) => format!("text {text}"),
-                Source::File(path) => format!("file {path}"),
-                Source::Input => "input".to_owned(),
+            match command_source(&argv) {
+                CommandSource::Text(text) => format!("text {text}"),
+                CommandSource::File(path) => format!("file {path}"),
+                CommandSource::Input => "input".to_owned(),
             }
         };
         assert_eq!(
-            of(&["/bin/sh", "/var/lib/dpkg/info/x.postinst", "configure"]),
+            describe(&["/bin/sh", "/var/lib/dpkg/info/x.postinst", "configure"]),
             "file /var/lib/dpkg/info/x.postinst"
         );
-        assert_eq!(of(&["sh", "-c", "a || b", "name"]), "text a || b");
-        assert_eq!(of(&["bash", "-o", "pipefail", "-ec", "a"]), "text a");
-        assert_eq!(of(&["sh", "-eux", "./script"]), "file ./script");
-        assert_eq!(of(&["bash", "--norc", "-e", "--", "-c"]), "file -c");
-        assert_eq!(of(&["busybox", "sh", "-c", "a"]), "text a");
-        assert_eq!(of(&["sh", "-s", "a"]), "input");
-        assert_eq!(of(&["-bash"]), "input");
+        assert_eq!(describe(&["sh", "-c", "a || b", "name"]), "text a || b");
+        assert_eq!(describe(&["bash", "-o", "pipefail", "-ec", "a"]), "text a");
+        assert_eq!(describe(&["sh", "-eux", "./script"]), "file ./script");
+        assert_eq!(describe(&["bash", "--norc", "-e", "--", "-c"]), "file -c");
+        assert_eq!(describe(&["busybox", "sh", "-c", "a"]), "text a");
+        assert_eq!(describe(&["sh", "-s", "a"]), "input");
+        assert_eq!(describe(&["-bash"]), "input");
     }
 
     #[test]
-    fn a_mount_is_found_by_its_number() {
+    fn mount_is_found_by_its_id() {
         let info = b"30 1 0:50 / / rw shared:1 - fuse overcoat rw\n\
                      31 30 8:1 / /step ro - ext4 /dev/sda1 rw\n";
         assert_eq!(is_fuse(info, 30), Some(true));

@@ -1,7 +1,7 @@
-//! Whether a shell script has a fallback for a failing `setcap`: a branch that sets the set-user-id
+//! Detects a fallback for a failing `setcap` in a shell script: a branch that sets the set-user-id
 //! bit instead.
 //!
-//! Debian's packages of `ping`, `arping`, `mtr`, `fping`, `dumpcap` and others do one of these:
+//! Debian's packages of `ping`, `arping`, `mtr`, `fping`, `dumpcap` and others use one of these:
 //!
 //! ```sh
 //! if setcap cap_net_raw+ep $PROGRAM; then chmod u-s $PROGRAM; else chmod u+s $PROGRAM; fi
@@ -10,29 +10,29 @@
 //! ```
 //!
 //! The script is only split into words and operators. An unknown form counts as no fallback: the
-//! capability is then accepted, and its loss is reported.
+//! capability is accepted, and its loss is reported.
 
-/// The longest script that is read, in bytes.
-pub(super) const MAX_SCRIPT: usize = 256 << 10;
-/// How many `setcap` commands of a script are examined.
+/// Maximum size of a script, in bytes.
+pub(super) const MAX_SCRIPT_BYTES: usize = 256 << 10;
+/// Maximum number of `setcap` commands examined in a script.
 const MAX_CALLS: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     Word(String),
-    /// `;`, a line's end, `&&`, `||`, `|`, `&`, `(`, `)`, `;;`.
+    /// `;`, a newline, `&&`, `||`, `|`, `&`, `(`, `)`, `;;`.
     Operator(&'static str),
 }
 
-/// Words that begin or end a compound command where a command can begin.
+/// Words that begin or end a compound command at the position of a command.
 const KEYWORDS: [&str; 15] = [
     "if", "then", "elif", "else", "fi", "while", "until", "for", "do", "done", "case", "esac", "{",
     "}", "!",
 ];
-/// Programs that run the command which follows them.
+/// Programs that run the command in their arguments.
 const WRAPPERS: [&str; 6] = ["command", "exec", "env", "sudo", "nice", "eatmydata"];
 
-/// Whether the `setcap` with the arguments `argv` has a fallback in `script`.
+/// Returns whether the `setcap` with the arguments `argv` has a fallback in `script`.
 pub(super) fn has_fallback(script: &str, argv: &[&str]) -> bool {
     let tokens = split(script);
     let calls = (0..tokens.len()).filter(|&at| is_setcap(&tokens, at)).take(MAX_CALLS);
@@ -73,7 +73,7 @@ fn split(script: &str) -> Vec<Token> {
                 }
             }
             '$' if rest.peek() == Some(&'(') => {
-                // A substitution is a part of the word. Commands in it are not examined.
+                // A substitution is part of the word. Commands in it are not examined.
                 let quoted = word.get_or_insert_default();
                 quoted.push('$');
                 let mut depth = 0;
@@ -105,7 +105,7 @@ fn split(script: &str) -> Vec<Token> {
                 }
                 heredocs.push((delimiter, indented));
             }
-            // Redirections: the descriptor, if it is one, stays a part of the word after them.
+            // Redirections: a descriptor number before the operator is dropped.
             '<' | '>' => {
                 if word.as_ref().is_some_and(|word| word.chars().all(|c| c.is_ascii_digit())) {
                     word = None;
@@ -186,7 +186,7 @@ fn base_name(word: &str) -> &str {
     word.rsplit('/').next().unwrap_or(word)
 }
 
-/// Whether the token is the program `setcap` of a command, by name or by a variable called so.
+/// Whether the token is `setcap` as a command, by name or by a variable with such a name.
 fn is_setcap(tokens: &[Token], at: usize) -> bool {
     let Some(word) = word(tokens.get(at)) else { return false };
     let named = base_name(word) == "setcap"
@@ -194,7 +194,7 @@ fn is_setcap(tokens: &[Token], at: usize) -> bool {
     named && begins_command(tokens, at)
 }
 
-/// Whether a command can have these arguments. A word with an expansion matches anything.
+/// Whether a command can have these arguments. An expansion matches anything.
 fn may_be(command: &[Token], argv: &[&str]) -> bool {
     let words: Vec<&str> = command.iter().map_while(|token| word(Some(token))).collect();
     let is_open = |word: &str| word.contains(['$', '`', '*', '?', '[', '~']);
@@ -204,11 +204,11 @@ fn may_be(command: &[Token], argv: &[&str]) -> bool {
     words.get(1..) == argv.get(1..)
 }
 
-/// The tokens that run when the command at `at` fails, if the script tests its status.
+/// Returns the tokens that run when the command at `at` fails, if the script checks its status.
 fn failing_branch(tokens: &[Token], at: usize) -> Option<&[Token]> {
     let end = (at..tokens.len()).find(|&i| matches!(tokens[i], Token::Operator(_)))?;
     let mut i = end;
-    // `a && b || c`: the last command is for both.
+    // `a && b || c`: `c` runs when either fails.
     while tokens.get(i) == Some(&Token::Operator("&&")) {
         i = (i + 1..tokens.len()).find(|&i| matches!(tokens[i], Token::Operator(_)))?;
     }
@@ -228,7 +228,7 @@ fn failing_branch(tokens: &[Token], at: usize) -> Option<&[Token]> {
     })
 }
 
-/// The `if` or `elif` with the command at `at` in its condition.
+/// Finds the `if` or `elif` with the command at `at` in its condition.
 fn condition(tokens: &[Token], at: usize) -> Option<usize> {
     let mut depth = 0;
     for i in (0..at).rev() {
@@ -243,7 +243,7 @@ fn condition(tokens: &[Token], at: usize) -> Option<usize> {
     None
 }
 
-/// The change of the nesting depth after the token.
+/// Returns the change of the nesting depth at the token.
 fn nesting(tokens: &[Token], at: usize) -> i32 {
     match (keyword(tokens, at), &tokens[at]) {
         (Some("if" | "while" | "until" | "for" | "case" | "{"), _) => 1,
@@ -254,7 +254,7 @@ fn nesting(tokens: &[Token], at: usize) -> i32 {
     }
 }
 
-/// The end of the compound command that begins at `at`.
+/// Finds the end of the compound command that begins at `at`.
 fn closing(tokens: &[Token], at: usize) -> Option<usize> {
     let mut depth = 0;
     (at..tokens.len()).find(|&i| {
@@ -263,7 +263,7 @@ fn closing(tokens: &[Token], at: usize) -> Option<usize> {
     })
 }
 
-/// The branch `which` of the `if` with `from` in its condition.
+/// Returns the branch `which` of the `if` with `from` in its condition.
 fn branch<'t>(tokens: &'t [Token], from: usize, which: &str) -> Option<&'t [Token]> {
     let mut depth = 0;
     let mut begin = None;
@@ -281,7 +281,7 @@ fn branch<'t>(tokens: &'t [Token], from: usize, which: &str) -> Option<&'t [Toke
                 None => {}
             }
             if keyword == "elif" && which == "else" {
-                // Its own condition and branches, up to the end.
+                // Its condition and branches, up to the end.
                 let end = (i..tokens.len()).find(|&i| keyword_is_end(tokens, i));
                 return Some(&tokens[i + 1..end.unwrap_or(tokens.len())]);
             }
@@ -295,7 +295,7 @@ fn keyword_is_end(tokens: &[Token], at: usize) -> bool {
     keyword(tokens, at) == Some("fi")
 }
 
-/// The commands from `at` to the end of their list.
+/// Returns the commands from `at` to the end of their list.
 fn list(tokens: &[Token], at: usize) -> &[Token] {
     let begin = (at..tokens.len()).find(|&i| tokens[i] != Token::Operator("\n"));
     let begin = begin.unwrap_or(tokens.len());
@@ -309,7 +309,7 @@ fn list(tokens: &[Token], at: usize) -> &[Token] {
     &tokens[begin..end.unwrap_or(tokens.len())]
 }
 
-/// Whether commands set a set-user-id or set-group-id bit, and the script continues.
+/// Whether the commands set a set-user-id or set-group-id bit and the script continues.
 fn sets_user_id(commands: &[Token]) -> bool {
     let mut sets = false;
     for (at, token) in commands.iter().enumerate() {
@@ -331,7 +331,7 @@ fn sets_user_id(commands: &[Token]) -> bool {
     sets
 }
 
-/// Whether a mode, as `chmod` takes it, has a set-id bit: `u+s`, `u=rwxs,g=rx`, `4755`.
+/// Whether a mode in the syntax of `chmod` has a set-id bit: `u+s`, `u=rwxs,g=rx`, `4755`.
 fn is_set_id(mode: &str) -> bool {
     if mode.len() >= 4 && mode.chars().all(|c| c.is_digit(8)) {
         return u32::from_str_radix(mode, 8).is_ok_and(|mode| mode & 0o6000 != 0 && mode <= 0o7777);
@@ -424,7 +424,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_examined_without_a_panic(text in "([a-z]{1,6}|if|then|else|fi|setcap|chmod|u\\+s|\\||&|;|\\(|\\)|\\{|\\}|!|'|\"|\\\\|\\$|<<E|\n| ){0,60}") {
+        fn any_text_is_parsed_without_a_panic(text in "([a-z]{1,6}|if|then|else|fi|setcap|chmod|u\\+s|\\||&|;|\\(|\\)|\\{|\\}|!|'|\"|\\\\|\\$|<<E|\n| ){0,60}") {
             let _ = fallback(&text);
         }
     }

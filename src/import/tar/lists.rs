@@ -1,5 +1,5 @@
-//! Access lists, which objects get when the whole archive was read: until then members made
-//! in a directory would inherit its default list, and the names of users are not known yet.
+//! ACLs, which are set when the whole archive is read: until then members created in a directory
+//! would inherit its default ACL, and the names of users are not known.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,48 +8,48 @@ use fs_model::tar::Member;
 use fs_model::tree::{Follow, XattrFlags};
 use fs_model::{FileType, FsError, Ino, Tree};
 
-use super::super::{ImportError, at, text};
+use super::super::{RootImportError, at, text};
 use crate::look::accounts::Accounts;
 
-/// Bytes of access lists that are kept until the end.
-const MAX_KEPT: usize = 64 << 20;
-/// The most of an account file that is read, in bytes.
-const MAX_ACCOUNTS: u64 = 16 << 20;
+/// Maximum size of the ACLs that are kept until the end, in bytes.
+const MAX_ACL_BYTES: usize = 64 << 20;
+/// Maximum size of an account file, in bytes.
+const MAX_ACCOUNT_FILE_BYTES: u64 = 16 << 20;
 
-/// The access lists of an archive.
+/// The ACLs of an archive.
 #[derive(Default)]
-pub(super) struct Lists {
-    kept: HashMap<Ino, Kept>,
+pub(super) struct PendingAcls {
+    kept: HashMap<Ino, PendingAcl>,
     bytes: usize,
 }
 
-/// The lists of one object, which holds a reference of it.
-struct Kept {
+/// The ACLs of one file. Holds a reference to its inode.
+struct PendingAcl {
     path: Box<[u8]>,
-    access: Option<List>,
-    default: Option<List>,
+    access: Option<AclSource>,
+    default: Option<AclSource>,
 }
 
-enum List {
-    /// In words.
+enum AclSource {
+    /// The text form.
     Text(Vec<u8>),
-    /// As the value of an attribute.
+    /// The value of an extended attribute.
     Value(Box<[u8]>),
 }
 
-impl List {
+impl AclSource {
     fn len(&self) -> usize {
         match self {
-            List::Text(text) => text.len(),
-            List::Value(value) => value.len(),
+            AclSource::Text(text) => text.len(),
+            AclSource::Value(value) => value.len(),
         }
     }
 }
 
-impl Lists {
-    /// Keeps the lists of `member`, in place of those that an earlier member gave the object. Gives
-    /// whether it took over the caller's reference of the object, which keeps its number valid when
-    /// its name is removed.
+impl PendingAcls {
+    /// Keeps the ACLs of `member`, replacing those of an earlier member for the same inode. Returns
+    /// whether it keeps the caller's reference to the inode, which keeps the number valid when the
+    /// name is removed.
     pub(super) fn keep(
         &mut self,
         tree: &Tree,
@@ -57,11 +57,11 @@ impl Lists {
         kind: FileType,
         ino: Ino,
         path: &[u8],
-    ) -> Result<bool, ImportError> {
+    ) -> Result<bool, RootImportError> {
         let list = |words: &Option<Vec<u8>>, name: &[u8]| {
-            words.clone().map(List::Text).or_else(|| {
+            words.clone().map(AclSource::Text).or_else(|| {
                 let value = member.xattrs.iter().rfind(|(key, _)| **key == *name);
-                value.map(|(_, value)| List::Value(value.clone()))
+                value.map(|(_, value)| AclSource::Value(value.clone()))
             })
         };
         let access = list(&member.access_list, acl::ACCESS);
@@ -74,37 +74,38 @@ impl Lists {
             return Ok(false);
         }
         let lists = access.iter().chain(&default);
-        self.bytes += path.len() + lists.map(List::len).sum::<usize>() + size_of::<Kept>();
-        if self.bytes > MAX_KEPT {
-            let what = "it and the members before it have more than 64 MiB of access lists";
-            return Err(ImportError::Senseless { path: text(path), what });
+        self.bytes +=
+            path.len() + lists.map(AclSource::len).sum::<usize>() + size_of::<PendingAcl>();
+        if self.bytes > MAX_ACL_BYTES {
+            let what = "it and the members before it have more than 64 MiB of ACLs";
+            return Err(RootImportError::Invalid { path: text(path), what });
         }
-        let kept = Kept { path: path.into(), access, default };
+        let kept = PendingAcl { path: path.into(), access, default };
         Ok(self.kept.insert(ino, kept).is_none())
     }
 
-    /// Gives all objects their lists.
+    /// Sets all kept ACLs.
     pub(super) fn apply(
         self,
         tree: &Tree,
         report: &mut dyn FnMut(String),
-    ) -> Result<(), ImportError> {
+    ) -> Result<(), RootImportError> {
         if self.kept.is_empty() {
             return Ok(());
         }
         let accounts = accounts(tree)?;
         let mut kept: Vec<_> = self.kept.into_iter().collect();
         kept.sort_by(|(_, a), (_, b)| a.path.cmp(&b.path));
-        for (ino, Kept { path, access, default }) in kept {
+        for (ino, PendingAcl { path, access, default }) in kept {
             for (name, list) in [(acl::ACCESS, access), (acl::DEFAULT, default)] {
                 let Some(list) = list else { continue };
-                match resolved(&list, &accounts, &path, report) {
+                match resolve_acl(&list, &accounts, &path, report) {
                     Some(acl) => {
                         let set = tree.set_xattr(ino, name, &acl.to_value(), XattrFlags::Any);
                         set.map_err(at(&path))?;
                     }
                     None => report(format!(
-                        "{}: its access list is left out, for it is not valid",
+                        "{}: its ACL is left out, because it is not valid",
                         text(&path)
                     )),
                 }
@@ -115,16 +116,16 @@ impl Lists {
     }
 }
 
-/// A list with numbers for users and groups; `None` for what is not a valid list.
-fn resolved(
-    list: &List,
+/// Resolves the names of users and groups in an ACL; `None` for an invalid ACL.
+fn resolve_acl(
+    list: &AclSource,
     accounts: &Accounts,
     path: &[u8],
     report: &mut dyn FnMut(String),
 ) -> Option<Acl> {
     let list = match list {
-        List::Text(list) => TextAcl::parse(list)?,
-        List::Value(value) => return Acl::parse(value),
+        AclSource::Text(list) => TextAcl::parse(list)?,
+        AclSource::Value(value) => return Acl::parse(value),
     };
     let number = |numbers: &BTreeMap<String, u32>, name: &[u8]| {
         std::str::from_utf8(name).ok().and_then(|name| numbers.get(name)).copied()
@@ -134,8 +135,8 @@ fn resolved(
         |name| number(accounts.groups(), name),
         |name| {
             report(format!(
-                "{}: its access list names {}, which is not in the archive's /etc/passwd or \
-                 /etc/group; the entry is left out",
+                "{}: its ACL names {}, which is not in the archive's /etc/passwd or /etc/group; \
+                 the entry is left out",
                 text(path),
                 text(name)
             ));
@@ -143,9 +144,9 @@ fn resolved(
     )
 }
 
-/// The accounts of the root that was read. One without any has those that Debian gives fixed
-/// numbers: the host's are never asked, for the tree must not depend on it.
-fn accounts(tree: &Tree) -> Result<Accounts, ImportError> {
+/// Returns the accounts of the imported root. Without account files they are those with fixed
+/// numbers in Debian. The host's are never used, because the tree must not depend on the host.
+fn accounts(tree: &Tree) -> Result<Accounts, RootImportError> {
     let (passwd, group) = (file(tree, b"etc/passwd")?, file(tree, b"etc/group")?);
     Ok(Accounts::parse(
         passwd.as_deref().unwrap_or(FIXED_USERS.as_bytes()),
@@ -153,18 +154,18 @@ fn accounts(tree: &Tree) -> Result<Accounts, ImportError> {
     ))
 }
 
-/// The content of a regular file, as far as account files are read.
-fn file(tree: &Tree, path: &[u8]) -> Result<Option<Vec<u8>>, ImportError> {
-    let resolved = match tree.resolve(path, Follow::Yes) {
-        Ok(resolved) => resolved,
+/// Reads a regular file, up to the limit for account files.
+fn file(tree: &Tree, path: &[u8]) -> Result<Option<Vec<u8>>, RootImportError> {
+    let resolve_acl = match tree.resolve(path, Follow::Yes) {
+        Ok(resolve_acl) => resolve_acl,
         Err(FsError::NotFound | FsError::NotADirectory | FsError::Loop) => return Ok(None),
         Err(error) => return Err(at(path)(error)),
     };
-    let Some((ino, attr)) = resolved.object.filter(|(_, attr)| attr.kind == FileType::Regular)
+    let Some((ino, attr)) = resolve_acl.object.filter(|(_, attr)| attr.kind == FileType::Regular)
     else {
         return Ok(None);
     };
-    let mut content = vec![0; attr.size.min(MAX_ACCOUNTS) as usize];
+    let mut content = vec![0; attr.size.min(MAX_ACCOUNT_FILE_BYTES) as usize];
     let length = tree.read(ino, 0, &mut content).map_err(at(path))?;
     content.truncate(length);
     Ok(Some(content))

@@ -1,21 +1,22 @@
-//! A root file system's tar stream becomes the upper of a tree: nothing is unpacked on disk.
+//! Imports the tar stream of a root file system into the upper of a tree, without unpacking it to
+//! disk.
 //!
-//! The tree becomes the one that GNU tar makes of the archive in an empty directory, run by root as
-//! `tar -xp --numeric-owner --acls --xattrs --xattrs-include='*'`. Members that GNU tar reports an
-//! error for end the import with a [`MemberError`].
+//! The resulting tree is the one that GNU tar makes of the archive in an empty directory, run by
+//! root as `tar -xp --numeric-owner --acls --xattrs --xattrs-include='*'`. Members for which GNU
+//! tar reports an error end the import with a [`MemberError`].
 //!
-//! - Leading slashes are dropped; a name with `..` is refused.
-//! - A later member of the same name replaces the earlier one; a directory that is there stays and
-//!   gets the later attributes. A directory with something in it is not replaced.
-//! - Members are made below symbolic links that are relative and without `..`, as these cannot lead
-//!   out of the root. GNU tar makes the other links after everything else, so that nothing can be
-//!   made below them.
-//! - Directories get their attributes at the end, because members made in them change their times,
-//!   and setgid and default access lists would be handed down.
+//! - Leading slashes are dropped; a name with `..` is an error.
+//! - A later member with the same name replaces the earlier one; an existing directory stays and
+//!   gets the later attributes. A directory that is not empty is not replaced.
+//! - Members are created below symbolic links that are relative and without `..`, as these cannot
+//!   lead out of the root. GNU tar creates the other links last, so that nothing can be created
+//!   below them.
+//! - Directories get their attributes at the end, because members created in them change their
+//!   times, and would inherit setgid and default ACLs.
 //!
 //! Differences: directories that are missing in the archive get the time of the first member in
-//! them, users in access lists are those of the archive's own `/etc/passwd`, and access lists that
-//! are stored as plain attributes are kept without `SCHILY.acl` records.
+//! them, users in ACLs are those of the archive's own `/etc/passwd`, and ACLs that are stored as
+//! plain attributes are kept without `SCHILY.acl` records.
 
 mod lists;
 mod place;
@@ -28,42 +29,42 @@ use fs_model::tar::{End, Member, MemberKind, Reader};
 use fs_model::tree::{NewNode, SetAttr, XattrFlags};
 use fs_model::{Device, FileType, FsError, Ino, Time, Tree};
 
-use self::lists::Lists;
+use self::lists::PendingAcls;
 use self::place::LateHardLink;
-use super::{COPY_BUFFER, ImportError, at, text};
+use super::{COPY_BUFFER_BYTES, RootImportError, at, text};
 
 pub use place::MemberError;
 
-/// The longest name of an extended attribute, in bytes (`XATTR_NAME_MAX`).
+/// Maximum length of an extended attribute's name, in bytes (`XATTR_NAME_MAX`).
 const XATTR_NAME_MAX: usize = 255;
-/// The largest file, in bytes: that of ext4. Outputs but cpio can hold larger ones, but their holes
-/// are written as zeros, which a few bytes of an archive must not make endless.
+/// Maximum size of a file, in bytes: that of ext4. Outputs other than cpio can hold larger files,
+/// but holes are written as zeros, and a few bytes of an archive must not produce endless output.
 const MAX_FILE_SIZE: u64 = 16 << 40;
-/// The most notes that are reported of one archive.
+/// Maximum number of notes reported for one archive.
 const MAX_NOTES: usize = 20;
 
-/// Takes `stream` into `tree`, which may not be mounted yet. Entries whose path `skip` says yes to
-/// are left out, with those below them. `report` is called with a sentence for each difference
+/// Imports `stream` into `tree`, which must not be mounted yet. Entries whose path satisfies `skip`
+/// are left out, with everything below them. `report` is called with a sentence for each difference
 /// between the archive and the tree.
 ///
 /// # Errors
-/// When the stream is damaged or has a member that cannot be made, or the upper is full: the tree
-/// then holds part of it.
+/// Fails when the stream is damaged or has a member that cannot be created, or the upper is full:
+/// the tree then contains a part of it.
 pub fn tar(
     tree: &Tree,
     stream: impl Read,
     skip: impl Fn(&[u8]) -> bool,
     report: &mut dyn FnMut(String),
-) -> Result<(), ImportError> {
+) -> Result<(), RootImportError> {
     let mut import = Import {
         tree,
         skip: &skip,
         directories: HashMap::new(),
         late_links: HashSet::new(),
         late_hard_links: BTreeMap::new(),
-        lists: Lists::default(),
+        lists: PendingAcls::default(),
         notes: Notes { report, count: 0 },
-        buffer: vec![0; COPY_BUFFER],
+        buffer: vec![0; COPY_BUFFER_BYTES],
     };
     let mut reader = Reader::new(stream);
     while let Some(member) = reader.next_member()? {
@@ -73,9 +74,10 @@ pub fn tar(
         Some(End::LoneZeroBlock(offset)) => import.notes.add(format!(
             "the archive ends with a lone block of zeros at byte {offset}; the rest is left out"
         )),
-        Some(End::Unmarked) => import
-            .notes
-            .add("the archive does not end with two blocks of zeros; it may be cut off".to_owned()),
+        Some(End::Unmarked) => {
+            let note = "the archive does not end with two blocks of zeros; it may be truncated";
+            import.notes.add(note.to_owned());
+        }
         Some(End::Marked) | None => {}
     }
     reader.drain()?;
@@ -85,32 +87,32 @@ pub fn tar(
 struct Import<'a> {
     tree: &'a Tree,
     skip: &'a dyn Fn(&[u8]) -> bool,
-    /// Directories and the attributes that they get at the end.
-    directories: HashMap<Ino, Directory>,
-    /// Symbolic links that GNU tar makes at the end.
+    /// Directories, with the attributes that are set at the end.
+    directories: HashMap<Ino, PendingDirectory>,
+    /// Symbolic links that GNU tar creates at the end.
     late_links: HashSet<Ino>,
     /// Hard links to these, by path.
     late_hard_links: BTreeMap<Vec<u8>, LateHardLink>,
-    lists: Lists,
+    lists: PendingAcls,
     notes: Notes<'a>,
     buffer: Vec<u8>,
 }
 
-struct Directory {
+struct PendingDirectory {
     path: Box<[u8]>,
-    /// Mode and owner; the mode that it has when no member describes it.
-    owned: Option<Owned>,
+    /// Mode and owner; `None` for a directory without a member.
+    owned: Option<ModeAndOwner>,
     mtime: Time,
 }
 
 #[derive(Clone, Copy)]
-struct Owned {
+struct ModeAndOwner {
     mode: u16,
     uid: u32,
     gid: u32,
 }
 
-/// Reports things, the first ones of many.
+/// Reports the first notes.
 struct Notes<'a> {
     report: &'a mut dyn FnMut(String),
     count: usize,
@@ -136,23 +138,23 @@ impl Import<'_> {
         &mut self,
         reader: &mut Reader<R>,
         member: &Member,
-    ) -> Result<(), ImportError> {
-        let refused = |error| ImportError::Member { path: text(&member.path), source: error };
+    ) -> Result<(), RootImportError> {
+        let refused = |error| RootImportError::Member { path: text(&member.path), source: error };
         let Some(place) = self.place(member)? else { return Ok(()) };
         let path = place.path.as_slice();
         if let Some(flag) = member.unknown_type {
             self.notes.add(format!(
-                "{}: taken as a regular file, for its type '{}' is not known",
+                "{}: imported as a regular file, because its type '{}' is unknown",
                 text(path),
                 flag.escape_ascii()
             ));
         }
-        // chown(2) takes this number for "do not change", and a new object is root's.
+        // chown(2) treats this id as "do not change", and a new file is root's.
         let owner = |id: u32| if id == u32::MAX { 0 } else { id };
         let (uid, gid) = (owner(member.uid), owner(member.gid));
         let node = match member.kind {
             MemberKind::HardLink => return self.hard_link(&place, member),
-            // It gets its mode and owner at the end.
+            // Mode and owner are set at the end.
             MemberKind::Object(FileType::Directory) => NewNode::directory(0o700, 0, 0),
             MemberKind::Object(FileType::Symlink) if member.target.is_empty() => {
                 return Err(refused(MemberError::NoTarget));
@@ -168,7 +170,7 @@ impl Import<'_> {
         };
         let made = self.make(&place, &node).map_err(|error| error.at(&member.path))?;
         let Some(ino) = made else { return Ok(()) };
-        let owned = Owned { mode: member.mode, uid, gid };
+        let owned = ModeAndOwner { mode: member.mode, uid, gid };
         let result = self.fill(reader, member, ino, &place.path, owned);
         if !matches!(result, Ok(true)) {
             self.tree.forget(ino, 1);
@@ -176,7 +178,7 @@ impl Import<'_> {
         result.map(drop)
     }
 
-    /// Gives a new object its content and its attributes. Gives whether a reference of it is to be
+    /// Sets the content and the attributes of a new file. Returns whether a reference to it is
     /// kept.
     fn fill<R: Read>(
         &mut self,
@@ -184,8 +186,8 @@ impl Import<'_> {
         member: &Member,
         ino: Ino,
         path: &[u8],
-        owned: Owned,
-    ) -> Result<bool, ImportError> {
+        owned: ModeAndOwner,
+    ) -> Result<bool, RootImportError> {
         let kind = match member.kind {
             MemberKind::Object(kind) => kind,
             MemberKind::HardLink => return Ok(false),
@@ -196,7 +198,7 @@ impl Import<'_> {
         self.xattrs(member, kind, ino, path)?;
         if kind == FileType::Directory {
             let (path, owned, mtime) = (path.into(), Some(owned), member.mtime);
-            self.directories.insert(ino, Directory { path, owned, mtime });
+            self.directories.insert(ino, PendingDirectory { path, owned, mtime });
         } else {
             let set = SetAttr {
                 mode: (kind != FileType::Symlink).then_some(owned.mode),
@@ -219,10 +221,10 @@ impl Import<'_> {
         member: &Member,
         ino: Ino,
         path: &[u8],
-    ) -> Result<(), ImportError> {
+    ) -> Result<(), RootImportError> {
         if member.size > MAX_FILE_SIZE {
             let source = MemberError::TooLarge { size: member.size };
-            return Err(ImportError::Member { path: text(path), source });
+            return Err(RootImportError::Member { path: text(path), source });
         }
         while let Some((mut offset, length)) = reader.read_data(&mut self.buffer)? {
             let mut rest = &self.buffer[..length];
@@ -232,30 +234,30 @@ impl Import<'_> {
                 offset += written as u64;
             }
         }
-        // A hole at the end.
+        // Sets the size, for a hole at the end.
         let set = SetAttr { size: Some(member.size), ..SetAttr::default() };
         self.tree.set_attr(ino, &set).map(drop).map_err(at(path))
     }
 
-    /// Sets extended attributes, but access lists.
+    /// Sets extended attributes except ACLs.
     fn xattrs(
         &mut self,
         member: &Member,
         kind: FileType,
         ino: Ino,
         path: &[u8],
-    ) -> Result<(), ImportError> {
+    ) -> Result<(), RootImportError> {
         let holds_users = matches!(kind, FileType::Regular | FileType::Directory);
         for (name, value) in member.xattrs.iter().filter(|(name, _)| !acl::is_acl(name)) {
             let set = match &**name {
                 name if name.len() > XATTR_NAME_MAX => Err(FsError::Invalid),
-                // As the kernel has it.
+                // As in the kernel.
                 name if name.starts_with(b"user.") && !holds_users => Err(FsError::NotPermitted),
                 name => self.tree.set_xattr(ino, name, value, XattrFlags::Any),
             };
             match set {
                 Ok(()) => {}
-                // The output cannot carry it, so the tree has none.
+                // The output cannot hold it, so the tree does not have it.
                 Err(FsError::NotSupported) if !self.tree.xattr_support().has(name) => {}
                 Err(error @ (FsError::NotSupported | FsError::NotPermitted | FsError::Invalid)) => {
                     let name = &name[..name.len().min(XATTR_NAME_MAX)];
@@ -271,7 +273,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(), ImportError> {
+    fn finish(mut self) -> Result<(), RootImportError> {
         self.late_hard_links()?;
         for (&ino, directory) in &self.directories {
             let owned = directory.owned;

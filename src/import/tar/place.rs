@@ -1,17 +1,17 @@
-//! Where a member goes: the directory for its name, and what is replaced there.
+//! Resolves the path of a member: its directory, and the entry that it replaces.
 
 use fs_model::tar::Member;
 use fs_model::tree::NewNode;
 use fs_model::{FileType, FsError, Ino, Time};
 
-use super::super::{ImportError, PATH_MAX, at, text, too_long};
-use super::{Directory, Import};
+use super::super::{PATH_MAX, RootImportError, at, check_path_length, text};
+use super::{Import, PendingDirectory};
 
-/// How many symbolic links one name may follow, as in the kernel.
+/// Maximum number of symbolic links followed for one name, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// Why a member of an archive cannot be made. GNU tar reports an error for each of these, but for
-/// devices 0:0 and large files.
+/// The reason why a member of an archive cannot be created. GNU tar reports an error for each of
+/// these, except for devices 0:0 and large files.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
     /// Its name has a component `..`.
@@ -19,8 +19,8 @@ pub enum MemberError {
     DotDot,
     /// Its name is below a symbolic link that GNU tar would not follow.
     #[error(
-        "{link} is a symbolic link to {target}; members are not made below links that are absolute \
-         or contain `..`"
+        "{link} is a symbolic link to {target}; members cannot be created below links that are \
+         absolute or contain `..`"
     )]
     BelowLink {
         /// The link.
@@ -28,14 +28,14 @@ pub enum MemberError {
         /// Its target.
         target: String,
     },
-    /// Its name is below something else than a directory.
+    /// Its name is below an entry that is not a directory.
     #[error("{above} is not a directory")]
     BelowObject {
-        /// The object above it.
+        /// The entry above it.
         above: String,
     },
-    /// Its name is below a symbolic link without a directory at its target.
-    #[error("it is below a symbolic link to {missing}, which the archive does not have so far")]
+    /// Its name is below a symbolic link whose target is not a directory.
+    #[error("it is below a symbolic link to {missing}, which is not in the archive before it")]
     BelowMissing {
         /// The path that is missing.
         missing: String,
@@ -46,8 +46,8 @@ pub enum MemberError {
     /// It is not a directory, and its name is the root's.
     #[error("its name is that of the root directory")]
     Root,
-    /// It is not a directory, and a directory with something in it has its name.
-    #[error("an earlier member made it a directory, which has something in it")]
+    /// It is not a directory, and a directory that is not empty has its name.
+    #[error("an earlier member made it a directory, which is not empty")]
     NotEmpty,
     /// A symbolic link without a target.
     #[error("a symbolic link without a target")]
@@ -56,18 +56,18 @@ pub enum MemberError {
     #[error("a character device 0:0, which marks a deletion in overlays and cannot be in a root")]
     Whiteout,
     /// A file that is too large.
-    #[error("a file of {size} bytes with its holes; a base has files of up to 16 TiB")]
+    #[error("a file of {size} bytes including holes; files in a base can have up to 16 TiB")]
     TooLarge {
-        /// Its size in bytes, with holes.
+        /// Its size in bytes, including holes.
         size: u64,
     },
-    /// A hard link to something that is not there.
-    #[error("a hard link to {target}, which the archive does not have before it")]
+    /// A hard link to a missing entry.
+    #[error("a hard link to {target}, which is not in the archive before it")]
     LinkToMissing {
         /// The target's name.
         target: String,
     },
-    /// A hard link to something that is left out.
+    /// A hard link to an entry that is left out.
     #[error("a hard link to {target}, which is left out of a base")]
     LinkToLeftOut {
         /// The target's name.
@@ -100,47 +100,47 @@ impl From<FsError> for MakeError {
 }
 
 impl MakeError {
-    pub(super) fn at(self, path: &[u8]) -> ImportError {
+    pub(super) fn at(self, path: &[u8]) -> RootImportError {
         match self {
-            MakeError::Member(source) => ImportError::Member { path: text(path), source },
+            MakeError::Member(source) => RootImportError::Member { path: text(path), source },
             MakeError::Fs(source) => at(path)(source),
         }
     }
 }
 
 /// A name in a directory of the tree.
-pub(super) struct Place {
+pub(super) struct MemberPath {
     parent: Ino,
-    /// The path from the root, with links followed but at its end. Empty for the root itself.
+    /// The path from the root, with links followed except at its end. Empty for the root itself.
     pub(super) path: Vec<u8>,
 }
 
-impl Place {
+impl MemberPath {
     fn name(&self) -> &[u8] {
         let slash = self.path.iter().rposition(|&byte| byte == b'/');
         &self.path[slash.map_or(0, |slash| slash + 1)..]
     }
 }
 
-/// A hard link to a symbolic link that GNU tar makes at the end.
+/// A hard link to a symbolic link that GNU tar creates at the end.
 pub(super) struct LateHardLink {
     target: Vec<u8>,
     /// The symbolic link.
     first: Ino,
 }
 
-/// The components of a name, without `.` and slashes around them.
+/// Returns the components of a name, without `.` and repeated slashes.
 fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }
 
-/// Whether GNU tar makes a symbolic link with this target after everything else, because it can
-/// lead out of the root.
-fn is_late(target: &[u8]) -> bool {
+/// Whether GNU tar creates a symbolic link with this target at the end, because it can lead out of
+/// the root.
+fn is_deferred_link(target: &[u8]) -> bool {
     target.starts_with(b"/") || components(target).any(|name| name == b"..")
 }
 
-/// The part of a hard link's target after its last `..`: GNU tar drops the rest.
+/// Returns the part of a hard link's target after its last `..`: GNU tar drops the rest.
 fn after_dot_dot(target: &[u8]) -> &[u8] {
     let mut from = 0;
     let mut at = 0;
@@ -162,10 +162,10 @@ fn join(path: &mut Vec<u8>, name: &[u8]) {
 }
 
 impl Import<'_> {
-    /// The place of `member`; missing directories above it are made. `None` for a member that is
-    /// left out.
-    pub(super) fn place(&mut self, member: &Member) -> Result<Option<Place>, ImportError> {
-        too_long(&member.path)?;
+    /// Resolves the path of `member` and creates missing parent directories. `None` for a member
+    /// that is left out.
+    pub(super) fn place(&mut self, member: &Member) -> Result<Option<MemberPath>, RootImportError> {
+        check_path_length(&member.path)?;
         let mut path = Vec::new();
         for name in components(&member.path) {
             if name == b".." {
@@ -176,16 +176,20 @@ impl Import<'_> {
         if (self.skip)(&path) {
             return Ok(None);
         }
-        let root = Directory { path: Box::default(), owned: None, mtime: member.mtime };
+        let root = PendingDirectory { path: Box::default(), owned: None, mtime: member.mtime };
         self.directories.entry(Ino::ROOT).or_insert(root);
         let place = self.resolve(&path, Some(member.mtime));
         Ok(place.map_err(|error| error.at(&member.path))?.filter(|place| !(self.skip)(&place.path)))
     }
 
-    /// Finds the directory for a path without `..`. Missing directories are made if they are to
-    /// have a `time`; but not at the target of a link, where GNU tar makes none either. `None` when
-    /// one of them is left out.
-    fn resolve(&mut self, path: &[u8], time: Option<Time>) -> Result<Option<Place>, MakeError> {
+    /// Resolves the parent directory of a path without `..`. Creates missing directories with the
+    /// time `time`, if given; but not in the target of a link, as GNU tar. `None` when one of them
+    /// is left out.
+    fn resolve(
+        &mut self,
+        path: &[u8],
+        time: Option<Time>,
+    ) -> Result<Option<MemberPath>, MakeError> {
         let mut rest: Vec<(Vec<u8>, bool)> =
             components(path).rev().map(|name| (name.to_vec(), false)).collect();
         let mut links = 0;
@@ -193,12 +197,12 @@ impl Import<'_> {
         while let Some((name, is_of_link)) = rest.pop() {
             let above = path.len();
             join(&mut path, &name);
-            // Links can lead deeper than the member's name is long.
+            // Links can lead to longer paths than the member's.
             if path.len() >= PATH_MAX {
                 return Err(FsError::PathTooLong { path: path.into() }.into());
             }
             if rest.is_empty() {
-                return Ok(Some(Place { parent, path }));
+                return Ok(Some(MemberPath { parent, path }));
             }
             let entry = match self.tree.lookup(parent, &name) {
                 Ok(entry) => entry,
@@ -211,13 +215,14 @@ impl Import<'_> {
                         return Ok(None);
                     }
                     let entry = self.tree.make(parent, &name, &NewNode::directory(0o755, 0, 0))?;
-                    let made = Directory { path: path.as_slice().into(), owned: None, mtime };
+                    let made =
+                        PendingDirectory { path: path.as_slice().into(), owned: None, mtime };
                     self.directories.insert(entry.ino, made);
                     entry
                 }
                 Err(error) => return Err(error.into()),
             };
-            // It has a name, so it stays.
+            // It has a name, so the number stays valid.
             self.tree.forget(entry.ino, 1);
             match entry.attr.kind {
                 FileType::Directory => parent = entry.ino,
@@ -227,7 +232,7 @@ impl Import<'_> {
                         return Err(MemberError::Loop.into());
                     }
                     let target = self.tree.read_link(entry.ino)?;
-                    if is_late(&target) {
+                    if is_deferred_link(&target) {
                         let (link, target) = (text(&path), text(&target));
                         return Err(MemberError::BelowLink { link, target }.into());
                     }
@@ -237,26 +242,26 @@ impl Import<'_> {
                 _ => return Err(MemberError::BelowObject { above: text(&path) }.into()),
             }
         }
-        Ok(Some(Place { parent, path }))
+        Ok(Some(MemberPath { parent, path }))
     }
 
-    /// Makes an object, or finds the directory that is there already. Gives it with a reference;
-    /// `None` for a link that is left out.
+    /// Creates an entry, or finds the existing directory. Returns it with a reference; `None` for a
+    /// link that is left out.
     pub(super) fn make(
         &mut self,
-        place: &Place,
+        place: &MemberPath,
         node: &NewNode<'_>,
     ) -> Result<Option<Ino>, MakeError> {
         let is_directory = node.kind == FileType::Directory;
         if place.path.is_empty() {
             return if is_directory { Ok(Some(Ino::ROOT)) } else { Err(MemberError::Root.into()) };
         }
-        let is_late = node.kind == FileType::Symlink && is_late(node.target);
+        let is_deferred_link = node.kind == FileType::Symlink && is_deferred_link(node.target);
         match self.tree.lookup(place.parent, place.name()) {
             Ok(entry) if is_directory && entry.attr.kind == FileType::Directory => {
                 return Ok(Some(entry.ino));
             }
-            Ok(entry) if is_late && self.waits(place, entry.ino) => {
+            Ok(entry) if is_deferred_link && self.is_deferred(place, entry.ino) => {
                 self.tree.forget(entry.ino, 1);
                 return Ok(None);
             }
@@ -265,28 +270,28 @@ impl Import<'_> {
             Err(error) => return Err(error.into()),
         }
         let ino = self.tree.make(place.parent, place.name(), node)?.ino;
-        if is_late {
+        if is_deferred_link {
             self.late_links.insert(ino);
         }
         Ok(Some(ino))
     }
 
-    /// Whether GNU tar makes the object that is at `place` at the end, and so takes a second link
-    /// of this name for the same one.
-    fn waits(&mut self, place: &Place, ino: Ino) -> bool {
-        let waits = self.late_links.contains(&ino);
-        if waits {
+    /// Whether GNU tar creates the entry at `place` at the end, and so treats a second link with
+    /// this name as the same one.
+    fn is_deferred(&mut self, place: &MemberPath, ino: Ino) -> bool {
+        let is_deferred = self.late_links.contains(&ino);
+        if is_deferred {
             self.notes.add(format!(
                 "{}: of two symbolic links of this name that are absolute or contain `..`, the \
-                 first is taken, as by GNU tar",
+                 first is used, as in GNU tar",
                 text(&place.path)
             ));
         }
-        waits
+        is_deferred
     }
 
-    /// Takes away what an earlier member made, and lets go of a reference to it.
-    fn remove(&mut self, place: &Place, ino: Ino, kind: FileType) -> Result<(), MakeError> {
+    /// Removes the entry of an earlier member, and releases a reference to it.
+    fn remove(&mut self, place: &MemberPath, ino: Ino, kind: FileType) -> Result<(), MakeError> {
         let removed = if kind == FileType::Directory {
             match self.tree.rmdir(place.parent, place.name()) {
                 Ok(()) => {
@@ -306,12 +311,16 @@ impl Import<'_> {
         removed
     }
 
-    /// Makes `place` one more name of an earlier member.
-    pub(super) fn hard_link(&mut self, place: &Place, member: &Member) -> Result<(), ImportError> {
+    /// Creates `place` as a further name of an earlier member.
+    pub(super) fn hard_link(
+        &mut self,
+        place: &MemberPath,
+        member: &Member,
+    ) -> Result<(), RootImportError> {
         self.link(place, &member.target).map_err(|error| error.at(&member.path))
     }
 
-    fn link(&mut self, place: &Place, target: &[u8]) -> Result<(), MakeError> {
+    fn link(&mut self, place: &MemberPath, target: &[u8]) -> Result<(), MakeError> {
         if place.path.is_empty() {
             return Err(MemberError::Root.into());
         }
@@ -336,7 +345,7 @@ impl Import<'_> {
         };
         let kind = first.attr.kind;
         let result = match kind {
-            // With a slash at its end it would have to be a directory.
+            // A name with a slash at its end must be a directory.
             _ if target.ends_with(b"/") && kind != FileType::Directory => Err(missing()),
             _ => self.link_to(place, first.ino, kind, target),
         };
@@ -346,7 +355,7 @@ impl Import<'_> {
 
     fn link_to(
         &mut self,
-        place: &Place,
+        place: &MemberPath,
         first: Ino,
         kind: FileType,
         target: &[u8],
@@ -357,9 +366,9 @@ impl Import<'_> {
             Err(error) => return Err(error.into()),
         };
         if let Some(entry) = existing {
-            // It is that already, or GNU tar takes it for that.
+            // It is the same inode, or GNU tar treats it as the same.
             if entry.ino == first
-                || self.late_links.contains(&first) && self.waits(place, entry.ino)
+                || self.late_links.contains(&first) && self.is_deferred(place, entry.ino)
             {
                 self.tree.forget(entry.ino, 1);
                 return Ok(());
@@ -383,9 +392,9 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Makes hard links to symbolic links that GNU tar makes at the end: by then the name that they
-    /// link to may be another object's.
-    pub(super) fn late_hard_links(&mut self) -> Result<(), ImportError> {
+    /// Creates hard links to symbolic links that GNU tar creates at the end: by then their target's
+    /// name may belong to another inode.
+    pub(super) fn late_hard_links(&mut self) -> Result<(), RootImportError> {
         for (path, LateHardLink { target, first }) in std::mem::take(&mut self.late_hard_links) {
             let Ok(Some(place)) = self.resolve(&path, None) else { continue };
             let Ok(entry) = self.tree.lookup(place.parent, place.name()) else { continue };

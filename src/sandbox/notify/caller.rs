@@ -1,8 +1,8 @@
-//! What the daemon learns of a process that waits in a call: its memory, rights and places.
+//! Reads the state of a process that waits in a call: its memory, credentials and directories.
 //!
-//! Everything is read through `/proc/TID` and may be of another process by the time it is read, if
-//! the caller was killed and its number given away: whoever uses it asks the kernel afterwards
-//! whether the call still waits (`NOTIF_ID_VALID`), and only then acts.
+//! Everything is read through `/proc/TID`. If the caller was killed and its id reused, it may be
+//! another process's state, so before acting on it ask the kernel whether the call still waits
+//! (`NOTIF_ID_VALID`).
 
 use std::fs::{self, File};
 use std::io;
@@ -19,7 +19,7 @@ use crate::sandbox::privilege::{Capabilities, IdMap};
 const PATH_MAX: usize = 4096;
 /// The kernel executes nothing with more bytes of arguments.
 const MAX_ARGUMENT_BYTES: usize = 6 << 20;
-/// Who owns what no id of the namespace owns.
+/// The owner shown for ids that are not mapped.
 const OVERFLOW_ID: u32 = 65534;
 
 /// A thread that waits in a call.
@@ -28,12 +28,12 @@ pub(super) struct Caller {
     pub(super) tid: u32,
 }
 
-/// What the kernel would check and apply.
+/// The credentials that the kernel would check and apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Credentials {
-    /// As inside.
+    /// The user id inside.
     pub(super) uid: u32,
-    /// As inside.
+    /// The group id inside.
     pub(super) gid: u32,
     pub(super) umask: u32,
     effective: u64,
@@ -45,12 +45,12 @@ impl Credentials {
     }
 }
 
-/// Where a descriptor, a root or a working directory is.
+/// The mount and inode of a descriptor, a root or a working directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Location {
     pub(super) mount: u64,
     pub(super) ino: u64,
-    /// The descriptor names a place only (`O_PATH`).
+    /// The descriptor is only a location (`O_PATH`).
     pub(super) path_only: bool,
 }
 
@@ -59,7 +59,7 @@ impl Caller {
         PathBuf::from(format!("/proc/{}/{name}", self.tid))
     }
 
-    /// The inode number of one of its namespaces.
+    /// Returns the inode number of one of its namespaces.
     pub(super) fn namespace(self, kind: &str) -> io::Result<u64> {
         Ok(fs::metadata(self.path(&format!("ns/{kind}")))?.ino())
     }
@@ -70,7 +70,7 @@ impl Caller {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/TID/status"))
     }
 
-    /// Its root directory or working directory: `root` or `cwd`.
+    /// Returns its root or working directory: `root` or `cwd`.
     pub(super) fn place(self, name: &str) -> io::Result<Location> {
         let place = File::options()
             .read(true)
@@ -79,19 +79,19 @@ impl Caller {
         location(PathBuf::from(format!("/proc/self/fdinfo/{}", place.as_raw_fd())))
     }
 
-    /// The path of its `root`, its `cwd` or an open file (`fd/3`), from the root of its mount
-    /// namespace.
+    /// Returns the path of its `root`, its `cwd` or an open file (`fd/3`), from the root of its
+    /// mount namespace.
     pub(super) fn link(self, name: &str) -> io::Result<Vec<u8>> {
         Ok(fs::read_link(self.path(name))?.into_os_string().into_vec())
     }
 
-    /// Whether its root directory is the one of this process.
+    /// Returns whether its root directory is also this process's.
     pub(super) fn has_root_of_this_process(self) -> bool {
         let roots = (fs::metadata(self.path("root")), fs::metadata("/"));
         matches!(roots, (Ok(its), Ok(own)) if (its.dev(), its.ino()) == (own.dev(), own.ino()))
     }
 
-    /// Where one of its descriptors is.
+    /// Returns the location of one of its descriptors.
     pub(super) fn descriptor(self, fd: i32) -> Result<Location, Errno> {
         location(self.path(&format!("fdinfo/{fd}"))).map_err(|_| Errno::EBADF)
     }
@@ -100,11 +100,11 @@ impl Caller {
         fs::read(self.path("mountinfo"))
     }
 
-    /// The NUL-terminated path at `address` in its memory.
+    /// Reads the NUL-terminated path at `address` in its memory.
     pub(super) fn read_path(self, address: u64) -> Result<Vec<u8>, Errno> {
         let mut path = Vec::new();
         while path.len() < PATH_MAX {
-            // To the end of the page: the next one need not exist.
+            // Only to the end of the page: the next page may not exist.
             let from = address.wrapping_add(path.len() as u64);
             let length = (4096 - from as usize % 4096).min(PATH_MAX - path.len());
             let mut part = [0_u8; 4096];
@@ -121,9 +121,9 @@ impl Caller {
         Err(Errno::ENAMETOOLONG)
     }
 
-    /// The first `limit` arguments of an execution, from the array of pointers at `address`; pointers
-    /// have 64 bits if they are `wide`. An argument as long as a path or longer is left empty, and
-    /// reading ends after as many bytes as the kernel allows.
+    /// Reads the first `limit` arguments of an execution from the array of pointers at `address`;
+    /// `wide` pointers have 64 bits. An argument that is too long for a path is left empty. Reading
+    /// stops at the kernel's limit in bytes.
     pub(super) fn read_arguments(
         self,
         address: u64,
@@ -135,7 +135,7 @@ impl Caller {
         let mut bytes = 0;
         while arguments.len() < limit && bytes < MAX_ARGUMENT_BYTES {
             if pointers.is_empty() {
-                // To the end of the page: the next one need not exist.
+                // Only to the end of the page: the next page may not exist.
                 let from = address.wrapping_add((arguments.len() * size) as u64);
                 let length = (4096 - from as usize % 4096).min((limit - arguments.len()) * size);
                 let mut part = [0_u8; 4096];
@@ -165,8 +165,8 @@ impl Caller {
     fn read_memory(self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
         let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
         let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: into.len() };
-        // SAFETY: `local` describes exactly `into`; the remote address is only ever used in the
-        // other process, by the kernel, which checks it.
+        // SAFETY: `local` describes exactly `into`; only the kernel uses the remote address, in the
+        // other process, and checks it.
         let read = unsafe {
             libc::process_vm_readv(
                 self.tid as libc::pid_t,
@@ -220,7 +220,7 @@ pub(super) struct RootMount {
     pub(super) points: Vec<Vec<u8>>,
 }
 
-/// The mount `id`; `None` when `info` does not have it as a mount of the device `device`.
+/// Finds the mount `id`; `None` when it is missing in `info` or is not a mount of `device`.
 pub(super) fn root_mount(info: &[u8], id: u64, device: u64) -> Option<RootMount> {
     let (major, minor) = (libc::major(device), libc::minor(device));
     let own = mountinfo::lines(info).find(|line| line.id == id)?;
@@ -236,14 +236,14 @@ pub(super) fn root_mount(info: &[u8], id: u64, device: u64) -> Option<RootMount>
     Some(RootMount { directory: own.root, points })
 }
 
-/// The path, in the file system that it leads to, of the object at `path`, which is from the same
-/// root as the mount points of `info` and has no symbolic links.
+/// Converts `path` to a path in the file system that it leads to. `path` has no symbolic links and
+/// is from the same root as the mount points in `info`.
 pub(super) fn path_in_file_system(info: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     let rest_below = |point: &[u8]| {
         let rest = path.strip_prefix(point.strip_suffix(b"/").unwrap_or(point))?;
         matches!(rest, [] | [b'/', ..]).then(|| rest.to_vec())
     };
-    // Of two mounts at one point the later one is seen.
+    // Of two mounts at one mount point the later one is visible.
     let (line, rest) = mountinfo::lines(info)
         .filter_map(|line| rest_below(&line.point).map(|rest| (line, rest)))
         .reduce(|best, next| if next.1.len() <= best.1.len() { next } else { best })?;
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_below_are_paths_from_the_root() {
+    fn mount_points_are_paths_in_the_file_system() {
         let info = b"\
 30 1 0:50 / / rw - fuse overcoat rw\n\
 31 30 0:51 / /dev rw - tmpfs tmpfs rw\n\
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn fdinfo_tells_mount_and_inode() {
+    fn fdinfo_has_mount_and_inode() {
         let text = "pos:\t0\nflags:\t012000000\nmnt_id:\t28\nino:\t4711\n";
         let found = parse_location(text).unwrap();
         assert_eq!(found, Location { mount: 28, ino: 4711, path_only: true });
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_read_as_it_is() {
+    fn memory_and_directories_of_this_process_are_read() {
         let me = Caller { tid: std::process::id() };
         let path = c"/a/path/of/this/test";
         assert_eq!(me.read_path(path.as_ptr() as u64).unwrap(), path.to_bytes());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_told_as_inside() {
+    fn file_system_ids_are_mapped() {
         let status =
             "Umask:\t0027\nUid:\t0\t0\t0\t5\nGid:\t0\t0\t0\t7\nCapEff:\t0000000008000000\n";
         let identity = crate::sandbox::Privilege::Root.uids();

@@ -1,21 +1,20 @@
-//! The seccomp filter: which calls the kernel asks the daemon about.
+//! The seccomp filter: the calls that the kernel passes to the daemon.
 //!
 //! Invariants:
-//! - `execve` is asked about at every privilege, so that services do not start ([`super::services`]);
-//! - of the other calls only those that fail in a user namespace are asked about: `mknod` of a
-//!   device (other than the character device 0:0, which the kernel allows), and `chown` to an id
-//!   beyond the map. All others, `mknod` of a fifo and `chown` to a mapped id among them, run at
-//!   full speed;
-//! - every way into the kernel is covered: x86_64, its x32 variant and i386; aarch64 and 32-bit
-//!   arm; riscv64. A call of another architecture is let through: the kernel refuses it itself;
-//! - [`CALLS`] is the one table from which the filter is built and notifications are read, so the
-//!   two cannot disagree.
+//! - `execve` is passed at every privilege, so that services do not start ([`super::services`]);
+//! - of the other calls only those that fail in a user namespace are passed: `mknod` of a device
+//!   (except the character device 0:0, which the kernel allows), and `chown` to an id beyond the
+//!   map. All others, including `mknod` of a fifo and `chown` to a mapped id, run at full speed;
+//! - every entry into the kernel is covered: x86_64, its x32 variant and i386; aarch64 and 32-bit
+//!   arm; riscv64. Calls of other architectures are allowed: the kernel rejects them itself;
+//! - the filter is built, and notifications are read, from the one table [`CALLS`], so the two
+//!   cannot disagree.
 //!
-//! The mode and the ids are looked at in the low 32 bits of the arguments, as the kernel does.
+//! The filter checks the low 32 bits of the mode and the ids, as the kernel does.
 
 use libc::sock_filter;
 
-/// An architecture as `AUDIT_ARCH_*` numbers it.
+/// An architecture, as in `AUDIT_ARCH_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arch(u32);
 
@@ -25,52 +24,52 @@ pub(super) const AARCH64: Arch = Arch(0xc000_00b7);
 pub(super) const ARM: Arch = Arch(0x4000_0028);
 pub(super) const RISCV64: Arch = Arch(0xc000_00f3);
 
-/// The bit that marks a call of the x32 variant; its numbers below are those of x86_64.
+/// The bit that marks a call of the x32 variant. Other than that its numbers are those of x86_64.
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Where a call's path begins.
+/// The start of a call's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
-    /// At the working directory; the path is argument 0.
+pub(super) enum PathStart {
+    /// The working directory; the path is argument 0.
     WorkingDirectory,
-    /// At the descriptor of argument 0; the path is argument 1.
+    /// The descriptor in argument 0; the path is argument 1.
     Descriptor,
 }
 
-/// What a call does.
+/// A system call, and the layout of its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     /// `mknod`, `mknodat`: mode and device follow the path.
-    Mknod(From),
-    /// `chown`, `lchown`: the ids follow the path; `narrow` ones have 16 bits.
+    Mknod(PathStart),
+    /// `chown`, `lchown`: the ids follow the path; `narrow` ids have 16 bits.
     Chown { follow: bool, narrow: bool },
     /// `fchown`: argument 0 is a descriptor.
     Fchown { narrow: bool },
-    /// `fchownat`: the ids follow the path, then come flags.
+    /// `fchownat`: the ids follow the path, then the flags.
     Fchownat,
     /// `execve`, `execveat`: the arguments follow the path.
-    Execute(From),
+    Execute(PathStart),
 }
 
 const fn chown(follow: bool, narrow: bool) -> Call {
     Call::Chown { follow, narrow }
 }
 
-/// Every call that is asked about: architecture, number, meaning.
+/// Every call that is passed to the daemon: architecture, number, call.
 const CALLS: [(Arch, u32, Call); 41] = [
-    (X86_64, 133, Call::Mknod(From::WorkingDirectory)),
-    (X86_64, 259, Call::Mknod(From::Descriptor)),
+    (X86_64, 133, Call::Mknod(PathStart::WorkingDirectory)),
+    (X86_64, 259, Call::Mknod(PathStart::Descriptor)),
     (X86_64, 92, chown(true, false)),
     (X86_64, 93, Call::Fchown { narrow: false }),
     (X86_64, 94, chown(false, false)),
     (X86_64, 260, Call::Fchownat),
-    (X86_64, 59, Call::Execute(From::WorkingDirectory)),
-    (X86_64, 322, Call::Execute(From::Descriptor)),
-    // The x32 variant has numbers of its own for these two.
-    (X86_64, 520, Call::Execute(From::WorkingDirectory)),
-    (X86_64, 545, Call::Execute(From::Descriptor)),
-    (I386, 14, Call::Mknod(From::WorkingDirectory)),
-    (I386, 297, Call::Mknod(From::Descriptor)),
+    (X86_64, 59, Call::Execute(PathStart::WorkingDirectory)),
+    (X86_64, 322, Call::Execute(PathStart::Descriptor)),
+    // The x32 variant has its own numbers for these two.
+    (X86_64, 520, Call::Execute(PathStart::WorkingDirectory)),
+    (X86_64, 545, Call::Execute(PathStart::Descriptor)),
+    (I386, 14, Call::Mknod(PathStart::WorkingDirectory)),
+    (I386, 297, Call::Mknod(PathStart::Descriptor)),
     (I386, 16, chown(false, true)),
     (I386, 95, Call::Fchown { narrow: true }),
     (I386, 182, chown(true, true)),
@@ -78,32 +77,32 @@ const CALLS: [(Arch, u32, Call); 41] = [
     (I386, 207, Call::Fchown { narrow: false }),
     (I386, 212, chown(true, false)),
     (I386, 298, Call::Fchownat),
-    (I386, 11, Call::Execute(From::WorkingDirectory)),
-    (I386, 358, Call::Execute(From::Descriptor)),
-    (ARM, 14, Call::Mknod(From::WorkingDirectory)),
-    (ARM, 324, Call::Mknod(From::Descriptor)),
+    (I386, 11, Call::Execute(PathStart::WorkingDirectory)),
+    (I386, 358, Call::Execute(PathStart::Descriptor)),
+    (ARM, 14, Call::Mknod(PathStart::WorkingDirectory)),
+    (ARM, 324, Call::Mknod(PathStart::Descriptor)),
     (ARM, 16, chown(false, true)),
     (ARM, 95, Call::Fchown { narrow: true }),
     (ARM, 182, chown(true, true)),
     (ARM, 198, chown(false, false)),
     (ARM, 207, Call::Fchown { narrow: false }),
     (ARM, 212, chown(true, false)),
-    (ARM, 11, Call::Execute(From::WorkingDirectory)),
-    (ARM, 387, Call::Execute(From::Descriptor)),
-    (AARCH64, 33, Call::Mknod(From::Descriptor)),
+    (ARM, 11, Call::Execute(PathStart::WorkingDirectory)),
+    (ARM, 387, Call::Execute(PathStart::Descriptor)),
+    (AARCH64, 33, Call::Mknod(PathStart::Descriptor)),
     (AARCH64, 54, Call::Fchownat),
     (AARCH64, 55, Call::Fchown { narrow: false }),
-    (AARCH64, 221, Call::Execute(From::WorkingDirectory)),
-    (AARCH64, 281, Call::Execute(From::Descriptor)),
-    (RISCV64, 33, Call::Mknod(From::Descriptor)),
+    (AARCH64, 221, Call::Execute(PathStart::WorkingDirectory)),
+    (AARCH64, 281, Call::Execute(PathStart::Descriptor)),
+    (RISCV64, 33, Call::Mknod(PathStart::Descriptor)),
     (RISCV64, 54, Call::Fchownat),
     (RISCV64, 55, Call::Fchown { narrow: false }),
-    (RISCV64, 221, Call::Execute(From::WorkingDirectory)),
-    (RISCV64, 281, Call::Execute(From::Descriptor)),
+    (RISCV64, 221, Call::Execute(PathStart::WorkingDirectory)),
+    (RISCV64, 281, Call::Execute(PathStart::Descriptor)),
 ];
 
 impl Call {
-    /// The call behind an architecture and a number as a notification has them.
+    /// Finds the call for the architecture and number in a notification.
     pub(super) fn find(arch: u32, number: i32) -> Option<Self> {
         let mut number = number as u32;
         if arch == X86_64.0 {
@@ -112,14 +111,16 @@ impl Call {
         CALLS.iter().find(|(of, n, _)| of.0 == arch && *n == number).map(|(_, _, call)| *call)
     }
 
-    /// The index of the first argument after the path or the descriptor.
+    /// Returns the index of the first argument after the path or the descriptor.
     pub(super) fn first_after_path(self) -> usize {
         match self {
-            Call::Mknod(From::WorkingDirectory)
-            | Call::Execute(From::WorkingDirectory)
+            Call::Mknod(PathStart::WorkingDirectory)
+            | Call::Execute(PathStart::WorkingDirectory)
             | Call::Chown { .. }
             | Call::Fchown { .. } => 1,
-            Call::Mknod(From::Descriptor) | Call::Execute(From::Descriptor) | Call::Fchownat => 2,
+            Call::Mknod(PathStart::Descriptor)
+            | Call::Execute(PathStart::Descriptor)
+            | Call::Fchownat => 2,
         }
     }
 
@@ -128,7 +129,7 @@ impl Call {
     }
 }
 
-/// Whether the memory of a process that makes this call has pointers of 64 bits.
+/// Returns whether a process that makes this call has pointers of 64 bits.
 pub(super) fn has_wide_pointers(arch: u32, number: i32) -> bool {
     match Arch(arch) {
         X86_64 => number as u32 & X32_BIT == 0,
@@ -155,7 +156,7 @@ const fn op(code: u32, k: u32) -> sock_filter {
     branch(code, k, 0, 0)
 }
 
-/// An instruction that skips `yes` or `no` instructions after it.
+/// Makes an instruction that skips the next `yes` or `no` instructions.
 const fn branch(code: u32, k: u32, yes: u8, no: u8) -> sock_filter {
     sock_filter { code: code as u16, jt: yes, jf: no, k }
 }
@@ -170,7 +171,7 @@ pub(super) struct MaxIds {
     pub(super) gid: u32,
 }
 
-/// The filter for a user namespace with these largest ids, or for none.
+/// Builds the filter for a user namespace with these largest ids, or for root without one.
 pub(super) fn build(namespace: Option<MaxIds>) -> Vec<sock_filter> {
     let mut program = vec![op(LOAD, ARCH)];
     for arch in [X86_64, I386, AARCH64, ARM, RISCV64] {
@@ -200,7 +201,7 @@ fn arch_block(arch: Arch, namespace: Option<MaxIds>) -> Vec<sock_filter> {
     block
 }
 
-/// What decides on one call; it returns on every way.
+/// Returns the instructions that check one call; every path through them returns.
 fn check(call: Call, max: MaxIds) -> Vec<sock_filter> {
     let first = call.first_after_path();
     if let Call::Mknod(_) = call {
@@ -219,7 +220,7 @@ fn check(call: Call, max: MaxIds) -> Vec<sock_filter> {
     vec![
         op(LOAD, argument(first)),
         op(AND, mask),
-        branch(IF_EQUAL, mask, 1, 0), // -1: leave it
+        branch(IF_EQUAL, mask, 1, 0), // -1: keep the owner
         branch(IF_GREATER, max.uid, 5, 0),
         op(LOAD, argument(first + 1)),
         op(AND, mask),
@@ -234,7 +235,7 @@ fn check(call: Call, max: MaxIds) -> Vec<sock_filter> {
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel does; true when it asks.
+    /// Runs the program as the kernel does; returns whether it passes the call to the daemon.
     fn asks(program: &[sock_filter], arch: Arch, number: u32, args: [u64; 6]) -> bool {
         let mut data = Vec::new();
         data.extend_from_slice(&number.to_ne_bytes());
@@ -268,7 +269,7 @@ mod tests {
     const NONE: u64 = 0xffff_ffff;
 
     #[test]
-    fn only_device_nodes_are_asked_about() {
+    fn only_mknod_of_devices_is_passed() {
         let program = build(ids(MAX, MAX));
         for (arch, number, first) in [
             (X86_64, 133, 1),
@@ -281,7 +282,7 @@ mod tests {
         ] {
             let case = |mode: u32, dev: u64| {
                 let mut args = [7; 6];
-                // What the kernel does not look at must not matter.
+                // The kernel ignores these bits.
                 args[first] = u64::from(mode) | 0xdead_0000_0000;
                 args[first + 1] = dev | 0xdead_0000_0000;
                 asks(&program, arch, number, args)
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ids_beyond_the_map_are_asked_about() {
+    fn only_chown_beyond_the_map_is_passed() {
         let program = build(ids(MAX, MAX + 5));
         for (arch, number, first) in [
             (X86_64, 92, 1),
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_let_through() {
+    fn all_other_calls_are_allowed() {
         let program = build(ids(MAX, MAX));
         let as_root = build(None);
         let beyond = [100_000; 6];
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_execute_a_program_is_asked_about() {
+    fn all_execve_variants_are_passed() {
         for program in [build(ids(MAX, MAX)), build(None)] {
             for (arch, numbers) in [
                 (X86_64, &[59, 322, 520 | X32_BIT, 545 | X32_BIT][..]),

@@ -1,12 +1,13 @@
-//! Calls that the kernel asks the daemon about, by seccomp user notification.
+//! System calls that the kernel passes to the daemon, by seccomp user notification.
 //!
 //! At every privilege: `execve`, so that services do not start ([`services`], [`trace`]). In a user
-//! namespace also what that cannot do itself: device nodes, and owners beyond the id map.
+//! namespace also the calls that fail there: making device nodes, and changing owners to ids beyond
+//! the id map.
 //!
-//! [`filter`] has the calls, [`listener`] answers them, [`caller`] reads the waiting process, and
-//! [`resolve`] finds in the tree what its path names. A third privilege, without subordinate ids,
-//! adds calls to the filter's table (the `set*id` and `stat` families) and their answers to the
-//! listener.
+//! [`filter`] selects the calls, [`listener`] answers them, [`caller`] reads the waiting process,
+//! and [`resolve`] resolves its paths in the tree. A third privilege, without subordinate ids,
+//! would add calls to the filter's table (the `set*id` and `stat` families) and their answers to
+//! the listener.
 
 mod caller;
 mod filter;
@@ -18,17 +19,17 @@ mod trace;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 pub use listener::Supervisor;
-pub use resolve::{Found, FoundKind, Supervised};
+pub use resolve::{Supervised, SupervisedInode, SupervisedKind};
 
-use super::error::{Doing, Step};
+use super::error::{Doing, StepResult};
 use super::privilege::Privilege;
 use filter::MaxIds;
 
-/// Installs the filter in this process and in all that it starts; returns the listener.
+/// Installs the filter in this process and its descendants, and returns the listener.
 ///
 /// Returns `None` as root inside another sandbox of overcoat: the kernel allows one listener for a
-/// process and its ancestors, and the outer sandbox has it.
-pub(super) fn install(privilege: &Privilege) -> Step<Option<OwnedFd>> {
+/// process and its ancestors, which is the outer sandbox's.
+pub(super) fn install(privilege: &Privilege) -> StepResult<Option<OwnedFd>> {
     let max = MaxIds { uid: privilege.max_uid(), gid: privilege.max_gid() };
     let program = filter::build(privilege.has_user_namespace().then_some(max));
     let program =
@@ -50,8 +51,8 @@ pub(super) fn install(privilege: &Privilege) -> Step<Option<OwnedFd>> {
         Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
     };
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let installed =
-        set(listener | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).or_else(|_| set(listener)); // before Linux 5.19
+    let killable = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV; // since Linux 5.19
+    let installed = set(listener | killable).or_else(|_| set(listener));
     match installed {
         Err(error)
             if error.raw_os_error() == Some(libc::EBUSY) && !privilege.has_user_namespace() =>

@@ -1,39 +1,39 @@
-//! Paths of a process inside, resolved in the tree instead of in a mount.
+//! Resolves paths of a process inside in the tree, instead of through a mount.
 //!
-//! The daemon cannot look into its own mount, so it walks the tree as the kernel would
-//! (path_resolution(7)). Pure: it knows the tree through [`Supervised`] and nothing else.
+//! The daemon must not access its own mount, so it walks the tree as the kernel would
+//! (path_resolution(7)). It accesses the tree only through [`Supervised`].
 //!
 //! Invariants:
-//! - a walk that steps on a mount point ends there as [`Walked::Leaves`]: what lies behind is not
-//!   in the tree, and the kernel answers the call itself;
-//! - no walk gets above the process's root;
-//! - a walk ends: at most [`MAX_LINKS`] symbolic links are followed.
+//! - a walk ends at a mount point as [`Walked::Leaves`]: the files mounted there are not in the
+//!   tree, and the kernel handles the call itself;
+//! - a walk does not leave the process's root;
+//! - a walk ends: it follows at most [`MAX_LINKS`] symbolic links.
 
 use std::collections::HashSet;
 
 use nix::errno::Errno;
 
-/// The tree of the sandbox's root, by the inode numbers that the FUSE mount shows (they must be
-/// the same in `stat` and on the wire; the root is 1).
+/// The tree of the sandbox's root, by the inode numbers that the FUSE mount shows (the same in
+/// `stat` and in FUSE requests; the root is 1).
 ///
-/// Every method may be called while FUSE requests are being answered, from another thread.
+/// Methods are called from another thread, while FUSE requests are being answered.
 pub trait Supervised: Send + Sync {
-    /// The object `name` in `dir`.
+    /// Looks up `name` in `dir`.
     ///
     /// # Errors
-    /// `ENOENT` when there is none, `ENOTDIR` when `dir` is not a directory.
-    fn lookup(&self, dir: u64, name: &[u8]) -> Result<Found, Errno>;
+    /// `ENOENT` when `dir` has no such entry, `ENOTDIR` when `dir` is not a directory.
+    fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno>;
 
-    /// The directory that `dir` is in; the root is in itself.
+    /// Returns the parent of the directory `dir`; the root is its own parent.
     ///
     /// # Errors
     /// `ENOENT` when `dir` has been deleted.
     fn parent(&self, dir: u64) -> Result<u64, Errno>;
 
-    /// Makes a device node, and has the kernel forget that there was none. `mode` has type and
-    /// permission; the `umask` is taken off unless the directory says otherwise; `rdev` is (major, minor). A set-group-id directory, a
-    /// read-only or full tree are this method's business; the caller's right to make devices is
-    /// not.
+    /// Makes a device node and drops the kernel's negative dentry. `mode` has type and permissions;
+    /// `umask` is applied unless the directory has a default ACL; `rdev` is (major, minor). This
+    /// method handles set-group-id directories and read-only or full trees. It does not check the
+    /// caller's right to make devices.
     ///
     /// # Errors
     /// As `mknod(2)`: `EEXIST`, `ENOENT`, `ENOTDIR`, `EROFS`, `ENOSPC`…
@@ -47,45 +47,45 @@ pub trait Supervised: Send + Sync {
         owner: (u32, u32),
     ) -> Result<(), Errno>;
 
-    /// Changes owner and group of an object, and has the kernel forget the old ones. Taking the
-    /// set-id bits off is this method's business; the caller's right to change owners is not.
+    /// Changes owner and group of an inode and invalidates the kernel's cached attributes. This
+    /// method clears the set-id bits. It does not check the caller's right to change owners.
     ///
     /// # Errors
     /// As `chown(2)`: `ENOENT`, `EROFS`…
     fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno>;
 
-    /// Takes note that a device was made at `path`; `mode` and `rdev` are those of `mknod`.
+    /// Records that a device was made at `path`; `mode` and `rdev` are those of `mknod`.
     fn device_recorded(&self, path: &[u8], mode: u32, rdev: (u32, u32));
 
-    /// Takes note that the command line `execution` did nothing, because it would have changed a
-    /// service.
-    fn service_left_alone(&self, execution: &str);
+    /// Records that the command line `execution` was made to do nothing, because it would have
+    /// changed a service.
+    fn service_skipped(&self, execution: &str);
 
-    /// Takes note that it failed instead, because its process cannot be traced.
-    fn service_refused(&self, execution: &str, error: &std::io::Error);
+    /// Records that it was made to fail instead, because its process cannot be traced.
+    fn service_failed(&self, execution: &str, error: &std::io::Error);
 }
 
-/// What a name in a directory stands for.
+/// The inode that a name in a directory refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct SupervisedInode {
     /// Its inode number.
     pub ino: u64,
-    /// What it is.
-    pub kind: FoundKind,
+    /// Its type.
+    pub kind: SupervisedKind,
 }
 
-/// What kind of object was found.
+/// The type of an inode, as far as a walk needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FoundKind {
+pub enum SupervisedKind {
     /// A directory.
     Directory,
-    /// A symbolic link, and its target.
+    /// A symbolic link with its target.
     Symlink(Vec<u8>),
     /// Anything else.
     Other,
 }
 
-/// As `MAXSYMLINKS` of the kernel.
+/// Symbolic links followed in one walk, as the kernel's `MAXSYMLINKS`.
 const MAX_LINKS: usize = 40;
 const NAME_MAX: usize = 255;
 const ROOT: u64 = 1;
@@ -95,29 +95,29 @@ const ROOT: u64 = 1;
 pub(super) enum Walked<T> {
     /// In the tree.
     Found(T),
-    /// On a mount point: the rest is the kernel's.
+    /// On a mount point: the kernel resolves the rest.
     Leaves,
 }
 
-/// A directory and the name of something in it, there or not.
+/// A directory and the name of an entry in it, which may not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct NameInDir {
     pub(super) dir: u64,
     pub(super) name: Vec<u8>,
 }
 
-/// How one process sees the tree.
-pub(super) struct View<'a> {
+/// The tree as one process sees it.
+pub(super) struct ProcessView<'a> {
     pub(super) tree: &'a dyn Supervised,
-    /// Its root directory.
+    /// The process's root directory.
     pub(super) root: u64,
     /// The inodes on which something is mounted.
     pub(super) mounted: &'a HashSet<u64>,
 }
 
-impl View<'_> {
-    /// The place that `path` names for something new. The last component is not followed.
-    pub(super) fn place(&self, start: u64, path: &[u8]) -> Result<Walked<Place>, Errno> {
+impl ProcessView<'_> {
+    /// Resolves the parent directory of `path`. The last component is not followed.
+    pub(super) fn place(&self, start: u64, path: &[u8]) -> Result<Walked<NameInDir>, Errno> {
         let mut walk = self.begin(start, path)?;
         loop {
             let Some(step) = walk.next() else { return Err(Errno::EEXIST) }; // only slashes
@@ -129,11 +129,11 @@ impl View<'_> {
                     return Err(Errno::ENAMETOOLONG);
                 }
                 if step.slash {
-                    // Only a directory could be made with a slash at its end.
+                    // Only a directory can be made by a path that ends with a slash.
                     self.tree.lookup(walk.current, &step.name)?;
                     return Err(Errno::EEXIST);
                 }
-                return Ok(Walked::Found(Place { dir: walk.current, name: step.name }));
+                return Ok(Walked::Found(NameInDir { dir: walk.current, name: step.name }));
             }
             if self.enter(&mut walk, &step, true)? == Walked::Leaves {
                 return Ok(Walked::Leaves);
@@ -141,7 +141,7 @@ impl View<'_> {
         }
     }
 
-    /// The object that `path` names; a symbolic link at its end is followed if `follow`.
+    /// Resolves `path` to an inode; follows a symbolic link at its end if `follow`.
     pub(super) fn object(
         &self,
         start: u64,
@@ -157,7 +157,7 @@ impl View<'_> {
         Ok(Walked::Found(walk.current))
     }
 
-    /// Whether `path`, or a symbolic link at its end, names something in one of `dirs`.
+    /// Returns whether `path`, or a symbolic link at its end, names an entry of one of `dirs`.
     pub(super) fn leads_into(
         &self,
         start: u64,
@@ -166,7 +166,7 @@ impl View<'_> {
     ) -> Result<Walked<bool>, Errno> {
         let (mut start, mut path) = (start, path.to_vec());
         for _ in 0..=MAX_LINKS {
-            let Walked::Found(Place { dir, name }) = self.place(start, &path)? else {
+            let Walked::Found(NameInDir { dir, name }) = self.place(start, &path)? else {
                 return Ok(Walked::Leaves);
             };
             let found = self.tree.lookup(dir, &name)?;
@@ -174,23 +174,28 @@ impl View<'_> {
                 return Ok(Walked::Found(true));
             }
             match found.kind {
-                FoundKind::Symlink(target) => (start, path) = (dir, target),
+                SupervisedKind::Symlink(target) => (start, path) = (dir, target),
                 _ => return Ok(Walked::Found(false)),
             }
         }
         Err(Errno::ELOOP)
     }
 
-    fn begin(&self, start: u64, path: &[u8]) -> Result<Walk, Errno> {
+    fn begin(&self, start: u64, path: &[u8]) -> Result<PathWalk, Errno> {
         match path.first() {
             None => Err(Errno::ENOENT),
-            Some(b'/') => Ok(Walk::new(self.root, path)),
-            Some(_) => Ok(Walk::new(start, path)),
+            Some(b'/') => Ok(PathWalk::new(self.root, path)),
+            Some(_) => Ok(PathWalk::new(start, path)),
         }
     }
 
-    /// Takes one step.
-    fn enter(&self, walk: &mut Walk, step: &Step, follow: bool) -> Result<Walked<()>, Errno> {
+    /// Walks one component.
+    fn enter(
+        &self,
+        walk: &mut PathWalk,
+        step: &PathStep,
+        follow: bool,
+    ) -> Result<Walked<()>, Errno> {
         if !walk.directory {
             return Err(Errno::ENOTDIR);
         }
@@ -201,7 +206,7 @@ impl View<'_> {
                     return Ok(Walked::Found(()));
                 }
                 if walk.current == ROOT {
-                    // Above the mount, by a working directory outside of the process's root.
+                    // Above the mount, from a working directory outside the process's root.
                     return Ok(Walked::Leaves);
                 }
                 walk.current = self.tree.parent(walk.current)?;
@@ -217,14 +222,14 @@ impl View<'_> {
             return Ok(Walked::Leaves);
         }
         match found.kind {
-            FoundKind::Symlink(target) if follow => {
+            SupervisedKind::Symlink(target) if follow => {
                 walk.follow(&target, step.slash || !step.last)?;
                 if target.first() == Some(&b'/') {
                     walk.current = self.root;
                 }
             }
             kind => {
-                walk.directory = kind == FoundKind::Directory;
+                walk.directory = kind == SupervisedKind::Directory;
                 if step.slash && !walk.directory {
                     return Err(Errno::ENOTDIR);
                 }
@@ -235,37 +240,37 @@ impl View<'_> {
     }
 }
 
-struct Walk {
+struct PathWalk {
     current: u64,
     directory: bool,
     rest: Vec<u8>,
     links: usize,
 }
 
-struct Step {
+struct PathStep {
     name: Vec<u8>,
-    /// Nothing but slashes follows.
+    /// Only slashes follow.
     last: bool,
-    /// A slash follows the last one.
+    /// This is the last component, and a slash follows.
     slash: bool,
 }
 
-impl Walk {
+impl PathWalk {
     fn new(current: u64, path: &[u8]) -> Self {
-        Walk { current, directory: true, rest: path.to_vec(), links: 0 }
+        PathWalk { current, directory: true, rest: path.to_vec(), links: 0 }
     }
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<PathStep> {
         let start = self.rest.iter().position(|&byte| byte != b'/')?;
         let length = self.rest[start..].iter().position(|&byte| byte == b'/');
         let end = length.map_or(self.rest.len(), |length| start + length);
         let name = self.rest[start..end].to_vec();
         self.rest.drain(..end);
         let last = self.rest.iter().all(|&byte| byte == b'/');
-        Some(Step { name, last, slash: last && !self.rest.is_empty() })
+        Some(PathStep { name, last, slash: last && !self.rest.is_empty() })
     }
 
-    /// Puts a link's target before what is left of the path.
+    /// Inserts a link's target before the rest of the path.
     fn follow(&mut self, target: &[u8], more: bool) -> Result<(), Errno> {
         self.links += 1;
         if self.links > MAX_LINKS {
@@ -290,15 +295,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// A tree of paths; inode numbers are positions in the list of paths, from 2.
-    struct Paths(BTreeMap<&'static str, (u64, FoundKind)>);
+    struct Paths(BTreeMap<&'static str, (u64, SupervisedKind)>);
 
     fn tree(entries: &[(&'static str, &str)]) -> Paths {
-        let mut map = BTreeMap::from([("", (ROOT, FoundKind::Directory))]);
+        let mut map = BTreeMap::from([("", (ROOT, SupervisedKind::Directory))]);
         for (index, (path, what)) in entries.iter().enumerate() {
             let kind = match *what {
-                "dir" => FoundKind::Directory,
-                "file" => FoundKind::Other,
-                target => FoundKind::Symlink(target.strip_prefix("->").unwrap().into()),
+                "dir" => SupervisedKind::Directory,
+                "file" => SupervisedKind::Other,
+                target => SupervisedKind::Symlink(target.strip_prefix("->").unwrap().into()),
             };
             map.insert(path, (index as u64 + 2, kind));
         }
@@ -316,14 +321,14 @@ mod tests {
     }
 
     impl Supervised for Paths {
-        fn lookup(&self, dir: u64, name: &[u8]) -> Result<Found, Errno> {
+        fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno> {
             let dir = self.path(dir);
-            if self.0[dir].1 != FoundKind::Directory {
+            if self.0[dir].1 != SupervisedKind::Directory {
                 return Err(Errno::ENOTDIR);
             }
             let path = format!("{dir}/{}", str::from_utf8(name).unwrap());
             let (ino, kind) = self.0.get(path.as_str()).ok_or(Errno::ENOENT)?.clone();
-            Ok(Found { ino, kind })
+            Ok(SupervisedInode { ino, kind })
         }
 
         fn parent(&self, dir: u64) -> Result<u64, Errno> {
@@ -348,9 +353,9 @@ mod tests {
 
         fn device_recorded(&self, _: &[u8], _: u32, _: (u32, u32)) {}
 
-        fn service_left_alone(&self, _: &str) {}
+        fn service_skipped(&self, _: &str) {}
 
-        fn service_refused(&self, _: &str, _: &std::io::Error) {}
+        fn service_failed(&self, _: &str, _: &std::io::Error) {}
     }
 
     fn example() -> Paths {
@@ -376,7 +381,7 @@ mod tests {
     fn place_in(root: &str, start: &str, path: &str) -> Result<Option<String>, Errno> {
         let tree = example();
         let mounted = HashSet::from([tree.ino("/dev")]);
-        let view = View { tree: &tree, root: tree.ino(root), mounted: &mounted };
+        let view = ProcessView { tree: &tree, root: tree.ino(root), mounted: &mounted };
         Ok(match view.place(tree.ino(start), path.as_bytes())? {
             Walked::Leaves => None,
             Walked::Found(place) => {
@@ -388,7 +393,7 @@ mod tests {
     fn object(start: &str, path: &str, follow: bool) -> Result<Option<String>, Errno> {
         let tree = example();
         let mounted = HashSet::from([tree.ino("/dev")]);
-        let view = View { tree: &tree, root: ROOT, mounted: &mounted };
+        let view = ProcessView { tree: &tree, root: ROOT, mounted: &mounted };
         Ok(match view.object(tree.ino(start), path.as_bytes(), follow)? {
             Walked::Leaves => None,
             Walked::Found(ino) => Some(tree.path(ino).to_owned()),
@@ -396,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_name_is_found_by_every_way() {
+    fn parent_directories_are_resolved() {
         for (start, path, expected) in [
             ("", "/a/new", "/a/new"),
             ("/a", "new", "/a/new"),
@@ -415,19 +420,19 @@ mod tests {
     }
 
     #[test]
-    fn a_chroot_is_the_top() {
+    fn walks_do_not_leave_a_chroot() {
         for (path, expected) in
             [("/new", "/jail/new"), ("../../new", "/jail/new"), ("abs/new", "/jail/a/new")]
         {
             assert_eq!(place_in("/jail", "/jail", path), Ok(Some(expected.to_owned())), "{path}");
         }
-        // A working directory outside of the root climbs to the mount's own top and beyond.
+        // A working directory outside the root reaches the mount's root and leaves it.
         assert_eq!(place_in("/jail", "/a", "../new"), Ok(Some("/new".to_owned())));
         assert_eq!(place_in("/jail", "/a", "../../new"), Ok(None));
     }
 
     #[test]
-    fn mount_points_are_left_to_the_kernel() {
+    fn walks_end_at_mount_points() {
         assert_eq!(place_in("", "", "/dev/new"), Ok(None));
         assert_eq!(place_in("", "", "todev/shm/new"), Ok(None));
         assert_eq!(object("", "/dev", true), Ok(None));
@@ -435,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_made_has_the_kernels_errno() {
+    fn unresolvable_parents_have_the_kernels_errno() {
         let long = "x".repeat(256);
         for (path, errno) in [
             ("", Errno::ENOENT),
@@ -457,10 +462,10 @@ mod tests {
         ] {
             let tree = example();
             let mounted = HashSet::new();
-            let view = View { tree: &tree, root: ROOT, mounted: &mounted };
+            let view = ProcessView { tree: &tree, root: ROOT, mounted: &mounted };
             match view.place(ROOT, path.as_bytes()) {
                 Err(found) => assert_eq!(found, errno, "{path}"),
-                // The last component's own directory is checked by whoever makes the node.
+                // The caller checks the directory of the last component.
                 Ok(Walked::Found(place)) => {
                     assert_eq!(tree.lookup(place.dir, b"x"), Err(errno), "{path}");
                 }
@@ -470,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_leads_into_a_directory_by_itself_or_by_its_links() {
+    fn path_or_its_links_lead_into_a_directory() {
         let tree = tree(&[
             ("/init.d", "dir"),
             ("/init.d/ssh", "file"),
@@ -485,7 +490,7 @@ mod tests {
             ("/dev", "dir"),
         ]);
         let mounted = HashSet::from([tree.ino("/dev")]);
-        let view = View { tree: &tree, root: ROOT, mounted: &mounted };
+        let view = ProcessView { tree: &tree, root: ROOT, mounted: &mounted };
         let dirs = [tree.ino("/init.d")];
         let leads =
             |start: &str, path: &str| view.leads_into(tree.ino(start), path.as_bytes(), &dirs);
@@ -507,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_are_found_with_and_without_following() {
+    fn final_links_are_followed_on_request() {
         for (path, follow, expected) in [
             ("/", true, ""),
             ("/a/rel", true, "/a/b"),

@@ -1,13 +1,13 @@
-//! Changes what an `execve` that goes on in the kernel comes to.
+//! Changes the effect of an `execve` that continues in the kernel.
 //!
-//! The kernel cannot be asked to execute something else, and a refused call would fail the script
-//! that makes it. So the execution goes on, and `ptrace(2)` stops the new program before its first
-//! instruction. Then its first system call becomes `exit_group(0)`, or one of its arguments is
-//! overwritten, in the memory that the kernel has just made for it.
+//! The supervisor cannot make the kernel execute another program, and failing the call would fail
+//! the script that makes it. So the execution continues, and `ptrace(2)` stops the new program
+//! before its first instruction. Then its first system call is replaced by `exit_group(0)`, or one
+//! of its arguments is overwritten in its new memory.
 //!
-//! Each call of [`follow_execution`] has a thread of its own, which is the tracer. So no status of
-//! another process can be taken for one of the tracee, and when the thread ends, on whatever path,
-//! the kernel releases what it still traces and reports a dead tracee to its parent.
+//! Each call of [`follow_execution`] has its own thread, which is the tracer. So the status of
+//! another process cannot be mistaken for the tracee's, and when the thread ends, on any path, the
+//! kernel releases its tracees and reports a dead tracee to its parent.
 
 use std::io;
 
@@ -15,8 +15,8 @@ use libc::pid_t;
 
 use crate::sandbox::sys;
 
-/// Bytes of a program's arguments that are looked through. The kernel allows no more: three
-/// quarters of the default stack limit of 8 MiB.
+/// Bytes of a program's arguments that are searched. The kernel allows no more: three quarters of
+/// the default stack limit of 8 MiB.
 const MAX_ARGUMENT_BYTES: usize = 6 << 20;
 
 const PTRACE_SYSCALL: libc::c_uint = 24;
@@ -37,67 +37,71 @@ const NT_PRSTATUS: usize = 1;
 #[cfg(target_arch = "aarch64")]
 const NT_ARM_SYSTEM_CALL: usize = 0x404;
 
-/// Whether this module knows the registers of this processor.
+/// Whether this module supports the registers of this processor.
 const SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
-/// What is done to a new program.
+/// A change to a new program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Intervention {
-    /// It ends at once, with exit code 0.
+    /// It exits at once with code 0.
     Exit,
-    /// Its arguments that are `from` become `to`, which is as long.
+    /// Its arguments equal to `from` become `to`, which has the same length.
     Replace { from: &'static [u8], to: &'static [u8] },
 }
 
-/// The result of an execution that was followed.
+/// The result of a followed execution.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// The execution failed by itself, or another process killed this one meanwhile.
+pub(super) enum TraceOutcome {
+    /// The execution failed, or another process killed this one meanwhile.
     NotExecuted,
-    /// The intervention was made.
+    /// The program was changed.
     Changed,
-    /// The intervention failed with this error. The program ended before its first instruction had
-    /// an effect: with exit code 1, or by SIGKILL.
+    /// The change failed with this error. The program ended before its first instruction had an
+    /// effect: with exit code 1, or by SIGKILL.
     Ended(io::Error),
 }
 
-/// Lets the thread `tid`, which waits in an execution, go on by `proceed`, and intervenes in the
-/// program that it becomes. An execution that fails by itself fails as it would have.
+/// Continues the thread `tid`, which waits in an execution, by `proceed`, and changes the program
+/// that it executes. An execution that fails in the kernel fails as usual.
 ///
 /// # Errors
-/// When the thread cannot be traced; then `proceed` has not been called.
+/// Fails when the thread cannot be traced; then `proceed` has not been called.
 pub(super) fn follow_execution(
     tid: u32,
     intervention: Intervention,
     proceed: impl FnOnce() + Send,
-) -> io::Result<Outcome> {
+) -> io::Result<TraceOutcome> {
     if !SUPPORTED {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     std::thread::scope(|scope| {
         let tracer = std::thread::Builder::new().name("tracer".to_owned());
         let tracer = tracer.spawn_scoped(scope, move || trace(tid as pid_t, intervention, proceed));
-        tracer?.join().unwrap_or(Ok(Outcome::NotExecuted))
+        tracer?.join().unwrap_or(Ok(TraceOutcome::NotExecuted))
     })
 }
 
-/// [`follow_execution`] in the thread that is the tracer.
-fn trace(tid: pid_t, intervention: Intervention, proceed: impl FnOnce()) -> io::Result<Outcome> {
+/// Runs [`follow_execution`] in the tracer thread.
+fn trace(
+    tid: pid_t,
+    intervention: Intervention,
+    proceed: impl FnOnce(),
+) -> io::Result<TraceOutcome> {
     let options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
     request(PTRACE_SEIZE, tid, 0, options)?;
     proceed();
-    // A failed execution does not stop the thread; this request does then. It fails when the thread
-    // has ended, which the wait reports.
+    // A failed execution does not stop the thread; this request does. It fails when the thread has
+    // ended, which the wait reports.
     let _ = request(PTRACE_INTERRUPT, tid, 0, 0);
     let mut executed = false;
     let mut failure = None;
-    // A thread that is not its process's first one takes that one's number when it executes, so the
-    // wait is for any tracee of this thread, and there is only this one. An error means that it is
-    // no longer a tracee.
+    // A thread other than its process's first takes the process's id when it executes, so wait for
+    // any tracee of this thread: there is only this one. An error means that it is no longer
+    // traced.
     while let Ok((pid, status)) = wait() {
         if !libc::WIFSTOPPED(status) {
-            // Dead. The wait has passed the process on to its parent.
-            return Ok(Outcome::NotExecuted);
+            // It died. The wait has passed its status on to its parent.
+            return Ok(TraceOutcome::NotExecuted);
         }
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         let mut deliver = 0;
@@ -119,7 +123,7 @@ fn trace(tid: pid_t, intervention: Intervention, proceed: impl FnOnce()) -> io::
                         // Killed: the next wait reports it.
                         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => continue,
                         // The end of this thread kills the process (`PTRACE_O_EXITKILL`).
-                        Err(error) => return Ok(Outcome::Ended(error)),
+                        Err(error) => return Ok(TraceOutcome::Ended(error)),
                     }
                     done = true;
                 }
@@ -127,16 +131,16 @@ fn trace(tid: pid_t, intervention: Intervention, proceed: impl FnOnce()) -> io::
             _ => deliver = signal as usize,
         }
         let next = if done { PTRACE_DETACH } else { PTRACE_SYSCALL };
-        // This fails when the process has been killed. Then it is still a tracee, which the next
-        // wait reports; without that wait its parent never sees its end.
+        // This fails when the process has been killed. It is then still traced, and the next wait
+        // reports it; without that wait its parent would never see its end.
         if request(next, pid, 0, deliver).is_ok() && done {
             break;
         }
     }
     Ok(match failure {
-        _ if !executed => Outcome::NotExecuted,
-        None => Outcome::Changed,
-        Some(error) => Outcome::Ended(error),
+        _ if !executed => TraceOutcome::NotExecuted,
+        None => TraceOutcome::Changed,
+        Some(error) => TraceOutcome::Ended(error),
     })
 }
 
@@ -147,7 +151,7 @@ fn request(request: libc::c_uint, pid: pid_t, address: usize, data: usize) -> io
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// The next change of a tracee of this thread.
+/// Waits for the next status change of a tracee of this thread.
 fn wait() -> io::Result<(pid_t, i32)> {
     loop {
         let mut status = 0;
@@ -163,7 +167,7 @@ fn wait() -> io::Result<(pid_t, i32)> {
     }
 }
 
-/// Overwrites the arguments of a new program that are `from` with `to`.
+/// Overwrites the arguments of a new program that equal `from` with `to`.
 fn replace_argument(pid: pid_t, from: &[u8], to: &[u8]) -> io::Result<()> {
     if from.len() != to.len() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -191,9 +195,9 @@ type Transfer = unsafe extern "C" fn(
     libc::c_ulong,
 ) -> isize;
 
-/// Reads or writes the memory of a tracee at `address`, all of `local` or nothing.
+/// Reads or writes all of `local` at `address` in the memory of a tracee.
 ///
-/// `/proc/PID/mem` is not for this: its permission bits keep a daemon that is not root from the
+/// `/proc/PID/mem` does not work here: its permission bits deny a daemon that is not root the
 /// processes of other users, although it may trace them.
 fn transfer_memory(
     pid: pid_t,
@@ -204,8 +208,8 @@ fn transfer_memory(
     let length = local.len();
     let here = libc::iovec { iov_base: local.as_mut_ptr().cast(), iov_len: length };
     let there = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: length };
-    // SAFETY: `here` describes exactly `local`; the other address is used by the kernel alone, in
-    // the other process, and the kernel checks it.
+    // SAFETY: `here` describes exactly `local`; only the kernel uses the other address, in the
+    // other process, and checks it.
     let moved = unsafe { transfer(pid, &raw const here, 1, &raw const there, 1, 0) };
     match usize::try_from(moved) {
         Ok(moved) if moved == length => Ok(()),
@@ -214,7 +218,7 @@ fn transfer_memory(
     }
 }
 
-/// Whether the process is stopped at the beginning of a system call.
+/// Whether the process is stopped at the entry of a system call.
 fn enters_call(pid: pid_t) -> bool {
     // struct ptrace_syscall_info; its first byte is the kind of stop.
     let mut info = [0_u8; 88];
@@ -222,7 +226,7 @@ fn enters_call(pid: pid_t) -> bool {
         && info[0] == SYSCALL_INFO_ENTRY
 }
 
-/// A set of registers, and how many bytes of it there are.
+/// A set of registers, and its length in bytes.
 struct Registers {
     words: [u64; 64],
     bytes: usize,
@@ -247,7 +251,7 @@ impl Registers {
         self.transfer(PTRACE_SETREGSET, pid, set)
     }
 
-    /// Sets a register of 32 bits.
+    /// Sets a 32-bit register.
     #[cfg(target_arch = "x86_64")]
     fn set_half(&mut self, index: usize, value: u32) {
         let shift = 32 * (index % 2);
@@ -256,10 +260,10 @@ impl Registers {
     }
 }
 
-/// Makes the system call that the process begins `exit_group(code)`.
+/// Replaces the system call that the process enters by `exit_group(code)`.
 #[cfg(target_arch = "x86_64")]
 fn call_exit(pid: pid_t, code: i32) -> io::Result<()> {
-    // struct user_regs_struct of either kind: the first argument, and the number of the call.
+    // struct user_regs_struct of both kinds: the first argument, and the number of the call.
     const RDI: usize = 14;
     const ORIG_RAX: usize = 15;
     const EBX: usize = 0;
@@ -276,7 +280,8 @@ fn call_exit(pid: pid_t, code: i32) -> io::Result<()> {
     registers.write(pid, NT_PRSTATUS)
 }
 
-/// Makes the system call that the process begins `exit_group(code)`. Fails for a 32-bit program.
+/// Replaces the system call that the process enters by `exit_group(code)`. Fails for 32-bit
+/// programs.
 #[cfg(target_arch = "aarch64")]
 fn call_exit(pid: pid_t, code: i32) -> io::Result<()> {
     let mut registers = Registers::read(pid, NT_PRSTATUS)?;

@@ -1,4 +1,4 @@
-//! What goes in comes out, and what fails ends.
+//! Round trips, reproducible bytes, and failures of writers and workers.
 
 use std::io::Read;
 
@@ -33,11 +33,11 @@ fn sample(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_bytes_depend_on_the_input_and_the_level_alone() {
+fn bytes_depend_only_on_input_and_level() {
     let data = sample(5_000_000);
     for level in [1, 6, 9] {
         let expected = gzipped(&data, level, 1, data.len());
-        for (threads, step) in [(1, 1000), (2, 77_777), (7, CHUNK), (3, 1 << 20)] {
+        for (threads, step) in [(1, 1000), (2, 77_777), (7, CHUNK_BYTES), (3, 1 << 20)] {
             assert!(gzipped(&data, level, threads, step) == expected, "{level} {threads} {step}");
         }
         let mut back = Vec::new();
@@ -47,27 +47,37 @@ fn the_bytes_depend_on_the_input_and_the_level_alone() {
 }
 
 #[test]
-fn the_edges_of_chunks_are_right() {
-    let data = sample(3 * CHUNK + 1);
-    for length in [0, 1, WINDOW, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 1] {
+fn chunk_boundaries_round_trip() {
+    let data = sample(3 * CHUNK_BYTES + 1);
+    for length in [
+        0,
+        1,
+        WINDOW_BYTES,
+        CHUNK_BYTES - 1,
+        CHUNK_BYTES,
+        CHUNK_BYTES + 1,
+        2 * CHUNK_BYTES,
+        3 * CHUNK_BYTES + 1,
+    ] {
         let gzip = gzipped(&data[..length], 6, 2, 4096);
         assert_eq!(gzip[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
         let mut decoder = flate2::bufread::GzDecoder::new(&gzip[..]);
         let mut back = Vec::new();
         decoder.read_to_end(&mut back).unwrap();
         assert!(back == data[..length], "{length}");
-        assert!(decoder.into_inner().is_empty(), "one member, and nothing after it");
+        assert!(decoder.into_inner().is_empty(), "data after the member");
     }
 }
 
 #[test]
-fn long_zeros_are_the_same_bytes_as_without_the_short_cut() {
-    let data = vec![0; 10 * CHUNK];
+fn cached_zero_chunks_have_the_same_bytes() {
+    let data = vec![0; 10 * CHUNK_BYTES];
     let gzip = gzipped(&data, 6, 2, 1 << 20);
     let mut deflater = Deflater::new(6, ZeroChunk::default());
-    let zeros = || vec![0; WINDOW + CHUNK];
-    let first = deflater.deflate(zeros(), WINDOW, false).unwrap();
-    let again = Deflater::new(6, ZeroChunk::default()).deflate(zeros(), WINDOW, false).unwrap();
+    let zeros = || vec![0; WINDOW_BYTES + CHUNK_BYTES];
+    let first = deflater.deflate(zeros(), WINDOW_BYTES, false).unwrap();
+    let again =
+        Deflater::new(6, ZeroChunk::default()).deflate(zeros(), WINDOW_BYTES, false).unwrap();
     assert_eq!(first.deflated, again.deflated);
     let count = gzip.windows(first.deflated.len()).filter(|w| **w == *first.deflated).count();
     assert!(count >= 9, "{count}");
@@ -76,7 +86,7 @@ fn long_zeros_are_the_same_bytes_as_without_the_short_cut() {
     assert!(back == data);
 }
 
-/// Fails after so many bytes.
+/// Fails after this many bytes.
 struct Full(usize);
 
 impl Write for Full {
@@ -91,7 +101,7 @@ impl Write for Full {
 }
 
 #[test]
-fn a_writer_that_fails_ends_the_work() {
+fn writer_error_ends_compression() {
     let data = sample(20_000_000);
     let mut gzip = Gzip::new(Full(100_000), 1, 2).unwrap();
     let error = gzip.write_all(&data).unwrap_err();
@@ -99,24 +109,24 @@ fn a_writer_that_fails_ends_the_work() {
 }
 
 #[test]
-fn a_worker_that_panics_ends_as_an_error() {
+fn worker_panic_is_an_error() {
     let mut gzip = Gzip::new(Vec::new(), 6, 1).unwrap();
     // More dictionary than buffer: the worker's split panics.
     let (answer, result) = sync_channel(1);
-    let job = Job { buffer: Vec::new(), dictionary: 1, last: false, answer };
+    let job = GzipJob { buffer: Vec::new(), dictionary: 1, last: false, answer };
     gzip.workers.submit(job).unwrap();
     gzip.pending.push_back(result);
-    let error = gzip.write_all(&sample(50 * CHUNK)).and_then(|()| gzip.finish()).unwrap_err();
+    let error = gzip.write_all(&sample(50 * CHUNK_BYTES)).and_then(|()| gzip.finish()).unwrap_err();
     assert!(error.to_string().contains("thread"), "{error}");
 }
 
 #[test]
-fn what_is_held_at_a_time_is_bounded() {
+fn chunks_in_memory_are_bounded() {
     let mut gzip = Gzip::new(io::sink(), 1, 2).unwrap();
     for _ in 0..200 {
-        gzip.write_all(&[7; CHUNK]).unwrap();
-        assert!(gzip.pending.len() <= in_flight(2));
-        assert!(gzip.spare.len() <= in_flight(2) + 1);
+        gzip.write_all(&[7; CHUNK_BYTES]).unwrap();
+        assert!(gzip.pending.len() <= max_chunks(2));
+        assert!(gzip.spare.len() <= max_chunks(2) + 1);
     }
     gzip.finish().unwrap();
 }

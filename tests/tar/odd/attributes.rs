@@ -71,7 +71,7 @@ fn attributes_and_access_lists_are_restored() {
         (
             "an invalid list",
             new().pax(&[("SCHILY.acl.access", b"user::rw-")]).file("a", "x").end(),
-            Noted("a: its access list is left out, for it is not valid"),
+            Noted("a: its ACL is left out, because it is not valid"),
         ),
         (
             "a list as an attribute",

@@ -183,7 +183,7 @@ fn names_and_links_stay_in_the_root() {
         (
             "a link to something that comes later",
             new().hard_link("b", "a").file("a", "x").end(),
-            Refused("b: a hard link to a, which the archive does not have before it"),
+            Refused("b: a hard link to a, which is not in the archive before it"),
         ),
         (
             "a link to a directory",
