@@ -1,9 +1,12 @@
 //! The content of a lent file, made from the image's own lines and those of the host.
+//!
+//! Lent lines of `resolv.conf` and `hosts` end with a blank. Readers ignore it, and a tool that adds a
+//! line unless the file already has it (Ansible's `lineinfile`) finds that it does not.
 
 use super::marks::LentBlock;
 
 /// The first and last line of a certificate in PEM.
-const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+pub(super) const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const PEM_END: &str = "-----END CERTIFICATE-----";
 
 /// The content of a lent file.
@@ -15,21 +18,22 @@ pub(super) struct LentContent {
 
 /// Replaces the image's content by `lines`.
 fn replacing(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
-    let mut block = LentBlock::new("#", number, lines, own.is_some());
-    block.own = own.unwrap_or_default().to_vec();
-    // The kernel detects changed content by its length.
-    if block.shown.len() == block.own.len() {
-        block = LentBlock {
-            own: block.own,
-            ..LentBlock::new("#", number, &[lines, b"\n"].concat(), true)
-        };
+    let mut block = LentBlock::new("#", number, lines, own);
+    let replaced = own.unwrap_or_default().to_vec();
+    if !replaced.is_empty() && !replaced.ends_with(b"\n") {
+        block.shown.pop();
     }
+    // The kernel detects changed content by its length.
+    if block.shown.len() == replaced.len() {
+        block = LentBlock::new("#", number, &[lines, b"\n"].concat(), own);
+    }
+    block.replaced = replaced;
     LentContent { content: block.shown.clone(), block }
 }
 
 /// Puts `lines` before those of the image.
 pub(super) fn prepended(number: usize, lines: &[u8], own: Option<&[u8]>) -> LentContent {
-    let block = LentBlock::new("#", number, lines, own.is_some());
+    let block = LentBlock::new("#", number, lines, own);
     LentContent { content: [&block.shown, own.unwrap_or_default()].concat(), block }
 }
 
@@ -40,10 +44,13 @@ pub(super) fn appended(
     lines: &[u8],
     own: Option<&[u8]>,
 ) -> LentContent {
-    let mut block = LentBlock::new(comment, number, lines, own.is_some());
+    let mut block = LentBlock::new(comment, number, lines, own);
     let own = own.unwrap_or_default();
+    // The end of the lent file is like that of the own one: programs look whether a line ends there
+    // before they append one.
     if !own.is_empty() && !own.ends_with(b"\n") {
         block.shown.insert(0, b'\n');
+        block.shown.pop();
     }
     LentContent { content: [own, &block.shown].concat(), block }
 }
@@ -83,7 +90,7 @@ fn program(number: usize, body: &[u8], own: Option<&[u8]>) -> LentContent {
 
 /// `/etc/hosts` in which `hostname` resolves; `None` if it already does.
 pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option<LentContent> {
-    const LOOPBACK: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+    const LOOPBACK: &str = "127.0.0.1\tlocalhost \n::1\tlocalhost ip6-localhost ip6-loopback \n";
     let text = own.map(String::from_utf8_lossy);
     let known = |name: &str| {
         text.iter().flat_map(|text| text.lines()).any(|line| {
@@ -98,8 +105,8 @@ pub(super) fn hosts(number: usize, hostname: &str, own: Option<&[u8]>) -> Option
     if !known(hostname) && !hostname.eq_ignore_ascii_case("localhost") {
         // The full name is first and the short one second, as Debian's installer writes them.
         match hostname.split_once('.') {
-            Some((short, _)) => lines.push_str(&format!("127.0.1.1\t{hostname} {short}\n")),
-            None => lines.push_str(&format!("127.0.1.1\t{hostname}\n")),
+            Some((short, _)) => lines.push_str(&format!("127.0.1.1\t{hostname} {short} \n")),
+            None => lines.push_str(&format!("127.0.1.1\t{hostname} \n")),
         }
     }
     (!lines.is_empty()).then(|| appended("#", number, lines.as_bytes(), own))
@@ -125,7 +132,7 @@ pub(super) fn bundle(number: usize, host: &[u8], own: Option<&[u8]>) -> Option<L
 }
 
 /// Returns the certificates in `text`, each with its first and last line.
-fn certificates(text: &str) -> Vec<String> {
+pub(super) fn certificates(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(PEM_BEGIN) {
@@ -138,7 +145,7 @@ fn certificates(text: &str) -> Vec<String> {
 }
 
 /// Returns a certificate's encoded bytes without line breaks.
-fn key(pem: &str) -> String {
+pub(super) fn key(pem: &str) -> String {
     let body = pem.trim_start_matches(PEM_BEGIN).trim_end_matches(PEM_END);
     body.split_whitespace().collect()
 }
@@ -153,14 +160,14 @@ mod tests {
 
     #[test]
     fn host_name_resolves() {
-        assert!(text(&hosts(0, "node", None).unwrap()).contains("127.0.0.1\tlocalhost\n"));
+        assert!(text(&hosts(0, "node", None).unwrap()).contains("127.0.0.1\tlocalhost \n"));
         let own = b"127.0.0.1 localhost\n# 127.0.1.1 node";
         let lent = hosts(0, "node", Some(own)).unwrap();
         assert!(text(&lent).starts_with("127.0.0.1 localhost\n# 127.0.1.1 node\n"));
-        assert!(text(&lent).contains("127.0.1.1\tnode\n"));
+        assert!(text(&lent).contains("127.0.1.1\tnode \n"));
         assert!(!text(&lent).contains("::1"));
         let lent = hosts(0, "node.lab.example", Some(own)).unwrap();
-        assert!(text(&lent).contains("127.0.1.1\tnode.lab.example node\n"));
+        assert!(text(&lent).contains("127.0.1.1\tnode.lab.example node \n"));
         assert_eq!(hosts(0, "NODE", Some(b"127.0.0.1 localhost node\n")), None);
     }
 

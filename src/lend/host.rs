@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::content::PEM_BEGIN;
 use super::proxy;
 use crate::sandbox::find_program;
 
@@ -167,9 +168,25 @@ impl Host {
     }
 
     fn has_own_certificates(&self) -> bool {
+        self.own_certificate_files().next().is_some()
+    }
+
+    fn own_certificate_files(&self) -> impl Iterator<Item = PathBuf> {
         ["usr/local/share/ca-certificates", "etc/pki/ca-trust/source/anchors"]
             .iter()
-            .any(|dir| fs::read_dir(self.at(dir)).is_ok_and(|mut entries| entries.next().is_some()))
+            .filter_map(|dir| fs::read_dir(self.at(dir)).ok())
+            .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
+    }
+
+    /// Returns the files of certificates that the host trusts in addition to those of its
+    /// distribution. A variable may also name a bundle of them all, which is left out.
+    pub(super) fn own_certificates(&self) -> Vec<String> {
+        /// More certificates than a site has authorities.
+        const MAX_OWN: usize = 20;
+        let files = self.own_certificate_files().filter_map(|path| fs::read(path).ok());
+        let named = BUNDLE_VARIABLES.iter().filter_map(|name| self.read(self.variable(name)?));
+        let texts = files.chain(named).map(|pem| String::from_utf8_lossy(&pem).into_owned());
+        texts.filter(|text| text.matches(PEM_BEGIN).count() <= MAX_OWN).collect()
     }
 
     pub(super) fn java_trust(&self) -> Option<JavaTrust> {

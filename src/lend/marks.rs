@@ -20,7 +20,7 @@ const COMMON: &[u8] = b" shown during the build only (";
 
 /// Lines that are lent, with their marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Block {
+pub(super) struct LentBlock {
     /// The number in the marks.
     number: usize,
     /// The lines in the lent file, with their marks.
@@ -33,7 +33,7 @@ pub(super) struct Block {
     own: Option<Vec<u8>>,
 }
 
-impl Block {
+impl LentBlock {
     /// The block of `lines`, whose marks are comments that begin with `comment`, in a file that covers
     /// one of the image with the content `own`.
     pub(super) fn new(comment: &str, number: usize, lines: &[u8], own: Option<&[u8]>) -> Self {
@@ -44,18 +44,18 @@ impl Block {
         }
         shown.extend_from_slice(format!("{comment} {END} ({number})\n").as_bytes());
         let (lines, own) = (lines.to_vec(), own.map(<[u8]>::to_vec));
-        Block { number, shown, lines, replaced: Vec::new(), own }
+        LentBlock { number, shown, lines, replaced: Vec::new(), own }
     }
 
     /// The number of lines of the image's own file that are `line`.
-    pub(super) fn own_count(&self, line: &[u8]) -> usize {
+    fn own_count(&self, line: &[u8]) -> usize {
         let own = self.own.as_deref().unwrap_or_default();
         own.split(|&c| c == b'\n').filter(|own| own.trim_ascii() == line).count()
     }
 }
 
 /// The length of the part that all marks have in common, in bytes.
-pub(super) const LENGTH: usize = COMMON.len();
+pub(super) const MARK_BYTES: usize = COMMON.len();
 
 /// Whether there may be a mark in `content`.
 pub(super) fn is_marked(content: &[u8]) -> bool {
@@ -79,7 +79,7 @@ pub(super) enum Cleaned {
 }
 
 /// Takes the lines of `blocks` out of `content`.
-pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
+pub(super) fn clean(content: &[u8], blocks: &[LentBlock]) -> Cleaned {
     if !is_marked(content) {
         return Cleaned::Untouched;
     }
@@ -108,7 +108,7 @@ pub(super) fn clean(content: &[u8], blocks: &[Block]) -> Cleaned {
 }
 
 /// Whether a mark of `blocks` is in `content`, alone in a line or not.
-fn has_mark_of(content: &[u8], blocks: &[Block]) -> bool {
+fn has_mark_of(content: &[u8], blocks: &[LentBlock]) -> bool {
     is_marked(content)
         && blocks.iter().any(|block| {
             [BEGIN, END].iter().any(|mark| {
@@ -141,7 +141,7 @@ impl Mark {
 /// Takes out the marks and the lent lines that a program edited: those between the marks, and as
 /// many of those elsewhere as the image's own file did not have. `None` where a mark is in a line
 /// with other text.
-fn without_edited(text: &[u8], blocks: &[Block]) -> Option<Vec<u8>> {
+fn without_edited(text: &[u8], blocks: &[LentBlock]) -> Option<Vec<u8>> {
     let lines: Vec<&[u8]> = text.split_inclusive(|&c| c == b'\n').collect();
     let marks: Vec<Option<Mark>> = lines.iter().map(|line| Mark::parse(line)).collect();
     let mut taken: Vec<bool> = marks.iter().map(Option::is_some).collect();
@@ -195,10 +195,10 @@ mod tests {
 
     const OWN: &[u8] = b"nameserver 10.0.0.1\nnameserver 192.0.2.1\n";
 
-    fn blocks() -> [Block; 2] {
+    fn blocks() -> [LentBlock; 2] {
         [
-            Block::new("#", 0, b"nameserver 192.0.2.1 \nnameserver 192.0.2.2 \n", Some(OWN)),
-            Block::new("#", 1, b"127.0.1.1\tnode", None),
+            LentBlock::new("#", 0, b"nameserver 192.0.2.1 \nnameserver 192.0.2.2 \n", Some(OWN)),
+            LentBlock::new("#", 1, b"127.0.1.1\tnode", None),
         ]
     }
 
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(cleaned(&hosts.shown), Cleaned::Nothing);
         let twice = [&hosts.shown[..], b"192.0.2.5 nfs\n", &hosts.shown].concat();
         assert_eq!(cleaned(&twice), Cleaned::Text(b"192.0.2.5 nfs\n".to_vec()));
-        let over = Block { replaced: b"exit 0\n".to_vec(), ..resolv };
+        let over = LentBlock { replaced: b"exit 0\n".to_vec(), ..resolv };
         assert_eq!(clean(&over.shown, &[over.clone()]), Cleaned::Text(b"exit 0\n".to_vec()));
     }
 

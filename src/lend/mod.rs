@@ -7,7 +7,9 @@
 //! - A change of a lent file by a program is a change of the image's own file
 //!   ([`fs_model::tree::Tree::lend`]). The program then sees its change until the next command.
 //! - A symbolic link at the path of a lent file stays. The file is lent at its target, which may be
-//!   in the sandbox's own `/run`.
+//!   in the sandbox's own `/run`. A lent program covers the link: its target is another program.
+//! - No directory is made for a lent file but `/etc`: to a program that makes a directory, one that
+//!   exists already is no change.
 //! - The image contains nothing of the host afterwards: lent files are not in a delta, and lent
 //!   lines are removed from copies of them ([`Loans::clean_copies`]).
 
@@ -17,6 +19,7 @@ mod marks;
 mod proxy;
 mod traces;
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -24,12 +27,11 @@ use std::path::PathBuf;
 use fs_model::delta::Change;
 use fs_model::tree::{Follow, SetAttr};
 use fs_model::{FileType, FsError, Ino, Tree};
-use memchr::memmem;
 
 use self::content::LentContent;
 pub use self::host::Host;
 use self::marks::{Cleaned, LentBlock};
-use self::traces::Trace;
+use self::traces::Traces;
 use crate::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
 use crate::sandbox::{Network, Plan};
 use crate::seal::path::escape;
@@ -55,10 +57,8 @@ struct LentFile {
     mode: u16,
     lines: LentLines,
     entry: Option<LentEntry>,
-    /// The content of the image's own file when the file was last lent.
-    own: Vec<u8>,
-    /// The content lent in one of the sandbox's own file systems, with the host name in it.
-    mounted: Option<(String, Vec<u8>)>,
+    /// The content lent in one of the sandbox's own file systems.
+    mounted: Option<(RootState, Vec<u8>)>,
 }
 
 /// The lines of a lent file.
@@ -81,13 +81,21 @@ enum LentLines {
     },
 }
 
+/// The state of the root that the content of lent files depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RootState {
+    hostname: String,
+    /// The host's certificates for apt, where the image has no place for a bundle.
+    bundle: Option<String>,
+}
+
 /// A lent file's entry in the tree.
 #[derive(Debug, PartialEq, Eq)]
 struct LentEntry {
     parent: Ino,
     name: Vec<u8>,
     ino: Ino,
-    hostname: String,
+    made_for: RootState,
 }
 
 /// The host name and the files that the sandbox shows in addition to the tree.
@@ -108,7 +116,12 @@ pub struct Loans {
     /// All lines lent so far.
     blocks: Vec<LentBlock>,
     /// Values of the host that should not be in an image.
-    traces: Vec<Trace>,
+    traces: Traces,
+    /// Warnings about files that programs edited while they were lent.
+    edited: Vec<String>,
+    /// The certificates of the host in the scratch directory, for apt in an image that has no place
+    /// for a bundle.
+    bundle: Option<String>,
     environment: Vec<(String, String)>,
     warnings: Vec<String>,
 }
@@ -128,7 +141,9 @@ impl Loans {
             files: Vec::new(),
             mounts: plan.mounts(),
             blocks: Vec::new(),
-            traces: traces::from_host(&host),
+            traces: Traces::from_host(&host),
+            edited: Vec::new(),
+            bundle: None,
             environment: Vec::new(),
             warnings: Vec::new(),
         };
@@ -138,7 +153,8 @@ impl Loans {
         if plan.network == Network::Host {
             loans.warnings = host.resolve_proxies(&sources(live)?);
             if let Some(resolver) = host.resolver() {
-                let lines = resolver.lines.join("\n").into_bytes();
+                let lines: String = resolver.lines.iter().map(|line| format!("{line} \n")).collect();
+                let lines = lines.into_bytes();
                 loans.add("/etc/resolv.conf", 0o644, LentLines::Resolver(lines));
                 // Packages would record names with a search domain from the file.
                 let search = resolver.search.map(|search| ("LOCALDOMAIN".to_owned(), search));
@@ -158,7 +174,6 @@ impl Loans {
             mode,
             lines,
             entry: None,
-            own: Vec::new(),
             mounted: None,
         });
     }
@@ -192,7 +207,8 @@ impl Loans {
         self.add(debian, 0o644, lines);
         let named: Vec<&str> =
             host::BUNDLE_VARIABLES.into_iter().filter(|n| host.variable(n).is_some()).collect();
-        if !named.is_empty() {
+        let no_place = live.stat(bundle_dir(), Follow::Yes)?.is_none();
+        if !named.is_empty() || no_place {
             // One of the image's own bundles is enough: they are all made of one list.
             let mut pem = certificates.pem;
             for path in host::BUNDLES {
@@ -202,9 +218,10 @@ impl Loans {
                     break;
                 }
             }
-            let block = LentBlock::new("#", self.blocks.len(), &pem, false);
+            let block = LentBlock::new("#", self.blocks.len(), &pem, None);
             let path = scratch(live, "ca-certificates.crt", &block.shown)?;
             self.blocks.push(block);
+            self.bundle = Some(path.clone());
             self.environment.extend(named.into_iter().map(|n| (n.to_owned(), path.clone())));
         }
         Ok(())
@@ -227,14 +244,17 @@ impl Loans {
     pub fn refresh(&mut self, live: &Live) -> Result<ShownFiles, LiveError> {
         let hostname = hostname(live)?;
         let mut shown = ShownFiles { hostname: hostname.clone(), files: Vec::new() };
+        let has_place = live.stat(bundle_dir(), Follow::Yes)?.is_some();
+        let bundle = self.bundle.as_deref().filter(|_| !has_place);
+        let root = RootState { hostname, bundle: bundle.map(str::to_owned) };
         for file in &mut self.files {
             let path = match file.follow(live, &self.mounts)? {
                 LentTarget::Tree(path) => path,
                 LentTarget::Mount(path) => {
-                    let known = file.mounted.take().filter(|(name, _)| *name == hostname);
+                    let known = file.mounted.take().filter(|(made_for, _)| *made_for == root);
                     let content = match known {
                         Some((_, content)) => content,
-                        None => match file.lent(self.blocks.len(), None, &hostname) {
+                        None => match file.lent(self.blocks.len(), None, &root) {
                             Some(lent) => {
                                 self.blocks.push(lent.block);
                                 lent.content
@@ -242,15 +262,14 @@ impl Loans {
                             None => continue,
                         },
                     };
-                    file.mounted = Some((hostname.clone(), content.clone()));
+                    file.mounted = Some((root.clone(), content.clone()));
                     shown.files.push((PathBuf::from(OsString::from_vec(path)), content));
                     continue;
                 }
                 LentTarget::Nowhere => continue,
             };
-            if let Some(lent) = file.lend(live, &path, &self.blocks, &hostname)? {
-                self.blocks.push(lent.block);
-            }
+            let lent = file.lend(live, &path, &self.blocks, &root, &mut self.edited)?;
+            self.blocks.extend(lent.map(|lent| lent.block));
         }
         Ok(shown)
     }
@@ -262,7 +281,8 @@ impl Loans {
     /// # Errors
     /// Fails when a layer cannot be read.
     pub fn clean_copies(&self, live: &Live) -> Result<Vec<String>, LiveError> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.edited.clone();
+        let mut search = self.traces.search(live);
         let tree = live.tree();
         let delta = tree.delta().map_err(|e| at(b"/", e))?;
         // One buffer for all files: fresh memory for each would cost more than the search.
@@ -270,11 +290,15 @@ impl Loans {
         for entry in &delta.entries {
             let Some(object) = entry.object else { continue };
             let size = object.attr.size;
+            search.in_name(&entry.path, &mut warnings);
+            if object.attr.kind == FileType::Symlink {
+                let target = tree.read_link(object.ino).map_err(|e| at(&entry.path, e))?;
+                search.in_target(&entry.path, &target, &mut warnings);
+            }
             if object.attr.kind != FileType::Regular || size == 0 {
                 continue;
             }
             let fail = |e: FsError| at(&entry.path, e);
-            let path = [b"/", &*entry.path].concat();
             if size > traces::MAX_TEXT_BYTES && !has_mark(tree, object.ino, size).map_err(fail)? {
                 continue;
             }
@@ -284,27 +308,28 @@ impl Loans {
             }
             buffer.resize(buffer.len().max(size as usize), 0);
             let len = tree.read(object.ino, 0, &mut buffer[..size as usize]).map_err(fail)?;
-            let text = match self.clean_file(&path, &buffer[..len], &mut warnings) {
-                Cleaned::Untouched => continue,
+            let content = &buffer[..len];
+            let text = match marks::clean(content, &self.blocks) {
+                Cleaned::Untouched => {
+                    search.in_content(&entry.path, content, &mut warnings);
+                    continue;
+                }
                 Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
-                    live.remove(&path)?;
+                    live.remove(&[b"/", &*entry.path].concat())?;
                     continue;
                 }
                 Cleaned::Nothing => Vec::new(),
                 Cleaned::Text(text) => text,
                 Cleaned::Edited(text) => {
-                    warnings.push(format!(
-                        "/{}: a program changed lines that are shown during the build only; they \
-                         were removed: check the rest of the file",
-                        escape(&entry.path)
-                    ));
+                    warnings.push(edited_warning(&entry.path));
                     text
                 }
-                Cleaned::Binary => {
+                Cleaned::Unclear => {
                     warnings.push(copy_warning(&entry.path));
                     continue;
                 }
             };
+            search.in_content(&entry.path, &text, &mut warnings);
             let (mtime, atime) = (Some(object.attr.mtime), Some(object.attr.atime));
             let cut = SetAttr { size: Some(0), ..SetAttr::default() };
             tree.set_attr(object.ino, &cut).map_err(fail)?;
@@ -316,8 +341,19 @@ impl Loans {
             let times = SetAttr { mtime, atime, ..SetAttr::default() };
             tree.set_attr(object.ino, &times).map_err(fail)?;
         }
+        let mut seen = HashSet::new();
+        warnings.retain(|warning| seen.insert(warning.clone()));
         Ok(warnings)
     }
+}
+
+/// Returns the warning about lent lines that a program edited.
+fn edited_warning(path: &[u8]) -> String {
+    format!(
+        "/{}: a program edited lines that are shown during the build only; they were removed: check \
+         the rest of the file",
+        escape(path)
+    )
 }
 
 /// Returns the warning about a copy that cannot be cleaned.
@@ -352,47 +388,16 @@ fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
     Ok(false)
 }
 
-impl Loans {
-    /// Cleans the content of the file at `path`, and reports values of the host in it.
-    fn clean_file(&self, path: &[u8], content: &[u8], warnings: &mut Vec<String>) -> Cleaned {
-        let cleaned = marks::clean(content, &self.blocks);
-        if cleaned != Cleaned::Untouched {
-            return cleaned;
-        }
-        if let Some(file) = self.files.iter().find(|file| file.path.as_bytes() == path) {
-            let LentLines::Resolver(lines) = &file.lines else { return Cleaned::Untouched };
-            // All lent lines, without the marks.
-            let at = (!lines.is_empty()).then(|| memmem::find(content, lines)).flatten();
-            let Some(at) = at else { return Cleaned::Untouched };
-            if !file.own.is_empty() && memmem::find(content, file.own.trim_ascii_end()).is_some() {
-                let mut text = content.to_vec();
-                text.drain(at..(at + lines.len() + 1).min(content.len()));
-                return Cleaned::Text(text);
-            }
-            if content.trim_ascii() != lines.trim_ascii() || !file.own.is_empty() {
-                return Cleaned::Untouched;
-            }
-        }
-        let found = self.traces.iter().filter(|trace| trace.is_in(content));
-        warnings.extend(found.map(|trace| {
-            format!(
-                "{}: it contains {}, {} of this host; unless a provisioner wrote it, the image depends \
-                 on the host",
-                escape(path),
-                trace.value,
-                trace.what
-            )
-        }));
-        Cleaned::Untouched
-    }
-}
-
 impl LentFile {
     /// Resolves the path. If it is a link into the host's or the kernel's mounts, or a loop, the
     /// file itself is lent in place of the link.
     fn follow(&self, live: &Live, mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
         let path = self.path.as_bytes();
-        let target = follow(live, path, mounts)?;
+        let is_program = matches!(self.lines, LentLines::Policy | LentLines::DetectVirt);
+        let target = match is_program {
+            true => LentTarget::Nowhere,
+            false => follow(live, path, mounts)?,
+        };
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         match target {
             LentTarget::Nowhere => Ok(match follow(live, &path[..slash], mounts)? {
@@ -403,14 +408,20 @@ impl LentFile {
         }
     }
 
-    fn lent(&self, number: usize, own: Option<&[u8]>, hostname: &str) -> Option<LentContent> {
+    fn lent(&self, number: usize, own: Option<&[u8]>, root: &RootState) -> Option<LentContent> {
         match &self.lines {
             LentLines::Resolver(lines) => Some(content::prepended(number, lines, own)),
-            LentLines::Apt(lines) => Some(content::appended("//", number, lines, own)),
+            LentLines::Apt(lines) => {
+                let mut lines = lines.clone();
+                if let Some(bundle) = &root.bundle {
+                    lines.extend(format!("Acquire::https::CaInfo \"{bundle}\";\n").into_bytes());
+                }
+                Some(content::appended("//", number, &lines, own))
+            }
             LentLines::Policy => Some(content::policy(number, own)),
             LentLines::DetectVirt if own.is_some() => None,
             LentLines::DetectVirt => Some(content::detect_virt(number)),
-            LentLines::Hosts => content::hosts(number, hostname, own),
+            LentLines::Hosts => content::hosts(number, &root.hostname, own),
             LentLines::Bundle { only_existing: true, .. } if own.is_none() => None,
             LentLines::Bundle { only_missing: true, .. } if own.is_some() => None,
             LentLines::Bundle { host, .. } => content::bundle(number, host, own),
@@ -423,7 +434,8 @@ impl LentFile {
         live: &Live,
         path: &[u8],
         blocks: &[LentBlock],
-        hostname: &str,
+        root: &RootState,
+        edited: &mut Vec<String>,
     ) -> Result<Option<LentContent>, LiveError> {
         let tree = live.tree();
         if let Some(entry) = self.entry.take() {
@@ -432,7 +444,7 @@ impl LentFile {
                 found.object.is_some_and(|(ino, _)| ino == entry.ino)
                     && found.parent == entry.parent
             });
-            if is_there && tree.is_lent(entry.ino) && entry.hostname == hostname {
+            if is_there && tree.is_lent(entry.ino) && entry.made_for == *root {
                 self.entry = Some(entry);
                 return Ok(None);
             }
@@ -450,19 +462,25 @@ impl LentFile {
         };
         // A step may have made the lent file the image's own, as `sed -i` does.
         let own = own.map(|own| match marks::clean(&own, blocks) {
-            Cleaned::Text(text) | Cleaned::Edited(text) => text,
+            Cleaned::Text(text) => text,
+            Cleaned::Edited(text) => {
+                edited.push(edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
+                text
+            }
             Cleaned::Nothing => Vec::new(),
-            Cleaned::Untouched | Cleaned::Binary => own,
+            Cleaned::Untouched | Cleaned::Unclear => own,
         });
-        self.own = own.clone().unwrap_or_default();
-        let lent = self.lent(blocks.len(), own.as_deref(), hostname);
+        let lent = self.lent(blocks.len(), own.as_deref(), root);
         let Some(lent) = lent else { return Ok(None) };
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
-        match live.make_directories(&path[..slash], Lay::Scratch) {
-            Err(LiveError { source: LiveErrorKind::Tree(FsError::NotADirectory), .. }) => {
+        let dir = &path[..slash];
+        match live.stat(dir, Follow::Yes) {
+            Ok(Some((_, attr))) if attr.kind == FileType::Directory => {}
+            Ok(None) if dir == b"/etc" => live.make_directories(dir, Lay::Scratch)?,
+            Ok(_) | Err(LiveError { source: LiveErrorKind::Tree(FsError::NotADirectory), .. }) => {
                 return Ok(None);
             }
-            result => result?,
+            Err(error) => return Err(error),
         }
         let fail = |e: FsError| at(path, e);
         let resolved = tree.resolve(path, Follow::No).map_err(fail)?;
@@ -470,7 +488,7 @@ impl LentFile {
         match tree.lend(parent, &name, self.mode, &lent.content) {
             Ok(ino) => {
                 live.forget_name(parent, &name);
-                self.entry = Some(LentEntry { parent, name, ino, hostname: hostname.to_owned() });
+                self.entry = Some(LentEntry { parent, name, ino, made_for: root.clone() });
                 Ok(Some(lent))
             }
             // Another scratch entry is there, such as the mount point of a bind.
@@ -612,6 +630,12 @@ fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveE
         conf.push('\n');
     }
     Ok(conf.into_bytes())
+}
+
+/// The directory of the bundle that Debian's programs read.
+fn bundle_dir() -> &'static [u8] {
+    let [debian, ..] = host::BUNDLES;
+    debian.as_bytes().strip_suffix(b"/ca-certificates.crt").unwrap_or_default()
 }
 
 /// Puts a file into the scratch directory and returns its path.

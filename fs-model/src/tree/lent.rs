@@ -7,8 +7,8 @@
 //! - A lent file shows the sandbox's content and stays out of every delta, as a scratch entry does.
 //! - The first change of its content ends the loan: the inode becomes the image's own file, with the
 //!   content and attributes that were covered, and then changes. If nothing was covered, it becomes
-//!   an empty file with the attributes of the lent one. A write at an offset keeps the lent content
-//!   instead: the writer has read it, and the offset is one in it.
+//!   an empty file with the attributes of the lent one. A write at an offset, and a cut to a size
+//!   other than 0, keep the lent content instead: the program has read it, and the offset is one in it.
 //! - A change of mode, owner or times is also made to the covered file, and the loan goes on. If
 //!   nothing is covered, a change of mode or owner ends the loan as one of the content does; one of
 //!   the times alone does not, unless the file is touched: programs set the times of all files that
@@ -236,7 +236,8 @@ impl State {
 
     /// Prepares a change of attributes of `ino`: takes over a lent file whose loan the change ends.
     /// Returns the covered file that has to change too. A size beyond the end of the lent content
-    /// becomes one beyond the end of the covered content, by as much.
+    /// becomes one beyond the end of the covered content, by as much; a smaller one is one of the lent
+    /// content.
     pub(super) fn pass_attributes(
         &mut self,
         tree: &Tree,
@@ -246,7 +247,8 @@ impl State {
         let Some((dir, name)) = self.loan(ino) else { return Ok(None) };
         if let Some(size) = &mut set.size {
             let lent = self.attr(&tree.stack, ino)?.size;
-            self.take_over(tree, ino, Keep::Own)?;
+            let keep = if (1..=lent).contains(size) { Keep::Lent } else { Keep::Own };
+            self.take_over(tree, ino, keep)?;
             if let Some(beyond) = size.checked_sub(lent).filter(|beyond| *beyond > 0) {
                 *size = self.attr(&tree.stack, ino)?.size + beyond;
             }

@@ -698,7 +698,8 @@ fn a_directory_made_for_scratch_entries_is_in_the_delta_for_what_else_is_in_it()
     tree.unlink(Ino::ROOT, b"file").unwrap();
     let over = tree.make_passage(Ino::ROOT, b"file", &directory).unwrap().ino;
     let entries = tree.delta().unwrap().entries;
-    assert_eq!((entries.len(), entries[1].change), (2, Change::Deleted));
+    let removed: Vec<_> = entries.iter().filter(|e| e.path.starts_with(b"file")).collect();
+    assert_eq!((removed.len(), removed[0].change), (1, Change::Deleted));
     tree.forget(passage, 1);
     tree.forget(over, 1);
     tree.audit().unwrap();

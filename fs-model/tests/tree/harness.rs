@@ -353,6 +353,7 @@ impl Run {
         let (id, ino) = self.held(object);
         let lent = self.model.loans().iter().any(|(lent, ..)| *lent == id);
         let lent = lent.then(|| self.model.size(id));
+        self.keeps_lent = lent.zip(set.size).is_some_and(|(lent, size)| (1..=lent).contains(&size));
         let done = self.tree.set_attr(ino, &set);
         // The size is taken from the end of the lent content.
         let set_of_model = |model: &mut Model| {
@@ -364,7 +365,9 @@ impl Run {
             }
             model.set_attr(id, &set)
         };
-        if self.agree(done, set_of_model).is_some() {
+        let done = self.agree(done, set_of_model);
+        self.keeps_lent = false;
+        if done.is_some() {
             compare::object(&self.tree, &self.model, id, ino, "set");
         }
     }

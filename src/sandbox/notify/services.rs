@@ -31,7 +31,7 @@ pub(super) const SHELL_ARGUMENTS: usize = 64;
 const MAX_ARGUMENTS: usize = 64 << 10;
 
 /// Programs that read an init script given as their first argument.
-const SHELLS: [&[u8]; 12] = [
+const SHELLS: [&[u8]; 21] = [
     b"sh",
     b"bash",
     b"dash",
@@ -40,6 +40,15 @@ const SHELLS: [&[u8]; 12] = [
     b"mksh",
     b"zsh",
     b"rbash",
+    b"bash-static",
+    b"ksh93",
+    b"ksh93u+m",
+    b"lksh",
+    b"mksh-static",
+    b"oksh",
+    b"posh",
+    b"yash",
+    b"zsh5",
     b"openrc-run",
     b"openrc-run.sh",
     b"runscript",
@@ -78,6 +87,11 @@ pub(super) fn find_change(
     argv: impl Fn(usize) -> Vec<Vec<u8>>,
 ) -> Option<ServiceChange> {
     let name = base_name(path);
+    if is_loader(name) {
+        let argv = argv(SHELL_ARGUMENTS);
+        let loaded = loaded(argv.get(1..)?)?;
+        return find_change(loaded.first()?, |limit| loaded.iter().take(limit).cloned().collect());
+    }
     let known = STARTERS.contains(&name) || SHELLS.contains(&name);
     if !known && name != b"busybox" && name != b"systemctl" {
         let argv = argv(FIRST_ARGUMENTS);
@@ -149,9 +163,26 @@ fn base_name(path: &[u8]) -> &[u8] {
 fn is_action(word: &[u8]) -> bool {
     let contains = |part: &[u8]| word.windows(part.len()).any(|w| w == part);
     let option = word.first().is_none_or(|&first| first == b'-' || first == b'/');
-    let known: [&[u8]; 4] = [b"graceful", b"bootstrap", b"up", b"down"];
+    let known: [&[u8]; 7] =
+        [b"graceful", b"bootstrap", b"up", b"down", b"boot", b"begin", b"run"];
     !option
         && (contains(b"start") || contains(b"stop") || contains(b"reload") || known.contains(&word))
+}
+
+/// Whether a program is the dynamic loader, which runs the program in its arguments.
+fn is_loader(name: &[u8]) -> bool {
+    [b"ld-linux".as_slice(), b"ld-musl", b"ld64.so", b"ld.so"].iter().any(|l| name.starts_with(l))
+}
+
+/// Returns the command line that the dynamic loader with these arguments runs (ld.so(8)).
+fn loaded(arguments: &[Vec<u8>]) -> Option<&[Vec<u8>]> {
+    const WITH_VALUE: [&[u8]; 5] =
+        [b"--argv0", b"--audit", b"--inhibit-rpath", b"--library-path", b"--preload"];
+    let mut at = 0;
+    while arguments.get(at)?.starts_with(b"--") {
+        at += if WITH_VALUE.contains(&arguments[at].as_slice()) { 2 } else { 1 };
+    }
+    arguments.get(at..)
 }
 
 /// Whether `start-stop-daemon` starts a daemon with these arguments.
@@ -248,6 +279,8 @@ mod tests {
             ("/bin/busybox", &["sh", ssh, "start"]),
             ("/sbin/openrc-run", &[ssh, "start"]),
             ("/lib/init/init-d-script", &[ssh, "start"]),
+            ("/usr/bin/yash", &[ssh, "start"]),
+            ("/lib64/ld-linux-x86-64.so.2", &["--preload", "x.so", "/bin/sh", ssh, "start"]),
         ] {
             assert_eq!(change_by(shell, words), script_at(ssh), "{shell} {words:?}");
         }
