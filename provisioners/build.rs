@@ -1,5 +1,5 @@
-//! Puts the library into the program: every file below `library/`, with its executable bit, and
-//! every symbolic link, as a table in the order in which a folder is walked.
+//! Compiles the library into the program: generates a table of all files below `library/`, with
+//! their execute bits, and of all symbolic links, in the order of `Folder::walk`.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 fn main() {
-    let variable = |name: &str| PathBuf::from(env::var_os(name).expect("cargo sets it"));
+    let variable = |name: &str| PathBuf::from(env::var_os(name).expect("set by cargo"));
     let library = variable("CARGO_MANIFEST_DIR").join("library");
     println!("cargo::rerun-if-changed={}", library.display());
-    let table = table(&library).expect("library/ can be read and has names in UTF-8");
-    fs::write(variable("OUT_DIR").join("library.rs"), table).expect("OUT_DIR can be written");
+    let table = table(&library).expect("cannot read library/");
+    fs::write(variable("OUT_DIR").join("library.rs"), table).expect("cannot write to OUT_DIR");
 }
 
-/// The table of all folders in `library`, as an expression in Rust; an empty one without a library.
+/// Returns the table of all folders in `library` as a Rust expression. It is empty if `library`
+/// does not exist.
 pub(crate) fn table(library: &Path) -> io::Result<String> {
     let mut text = String::from("&[\n");
     for name in names(library)? {

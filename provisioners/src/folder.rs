@@ -1,6 +1,6 @@
-//! The folder of a provisioner: one of the host, or one of the library in the program itself.
+//! The folder of a provisioner: on the host, or in the library compiled into the program.
 //!
-//! Paths are relative to the folder. What names one in a message is [`Folder::at`]:
+//! Paths are relative to the folder. [`Folder::display_path`] returns the form for messages:
 //! `roles/discovery/files/etc/x`, or `library:discovery/files/etc/x`.
 
 use std::borrow::Cow;
@@ -19,8 +19,8 @@ use crate::machine::Time;
 use crate::provisioner::FILE_NAME;
 use crate::steps::{StepError, ansible};
 
-/// The time of the library's files, in seconds since 1970: the beginning of 2026. A program has no
-/// times of its parts that would be the same wherever it is compiled.
+/// Modification time of the library's files: 2026-01-01. The times of the source files differ
+/// between checkouts, so the program contains none of them.
 const LIBRARY_TIME: Time = Time { seconds: 1_767_225_600, nanoseconds: 0 };
 
 /// A folder that holds a provisioner.
@@ -33,10 +33,10 @@ enum Place {
     Library(&'static Book),
 }
 
-/// Something in a folder.
+/// An object in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
-    /// From the provisioner's folder.
+    /// Path relative to the provisioner's folder.
     pub(crate) path: PathBuf,
     pub(crate) kind: ItemKind,
     pub(crate) mtime: Time,
@@ -45,7 +45,7 @@ pub(crate) struct Item {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ItemKind {
     Directory,
-    /// A regular file, and whether its owner may execute it.
+    /// A regular file. `executable` is the owner's execute bit.
     File {
         executable: bool,
     },
@@ -55,7 +55,7 @@ pub(crate) enum ItemKind {
     Other,
 }
 
-/// A file of a provisioner can't be read.
+/// A file of a provisioner cannot be read.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     path: PathBuf,
@@ -74,13 +74,13 @@ impl From<Unreadable> for ConfigError {
     }
 }
 
-/// There is no such provisioner in the library.
+/// The library has no provisioner of this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}\nhelp: {help}")]
 pub struct NotInLibrary {
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// The nearest one, or all there are.
+    /// The most similar name, or all names.
     pub help: String,
 }
 
@@ -89,15 +89,15 @@ impl NotInLibrary {
         let names = || books.iter().map(|book| book.name);
         let all = names().map(|name| format!("{PREFIX}{name}")).collect::<Vec<_>>().join(", ");
         let help = match nearest(name, names()) {
-            Some(name) => format!("did you mean `{PREFIX}{name}`? There are {all}"),
+            Some(name) => format!("did you mean `{PREFIX}{name}`? The library has {all}"),
             None if books.is_empty() => "this program was built without a library".to_owned(),
-            None => format!("there are {all}"),
+            None => format!("the library has {all}"),
         };
-        Self { problem: format!("there is no provisioner `{name}` in the library"), help }
+        Self { problem: format!("the library has no provisioner `{name}`"), help }
     }
 }
 
-/// SHA-256 of something that goes into an image. Displayed, it is in hexadecimal.
+/// The SHA-256 of an input of an image. `Display` writes it in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
@@ -108,7 +108,7 @@ impl fmt::Display for Digest {
 }
 
 impl Folder {
-    /// A folder of the host.
+    /// Creates a folder of the host. Does not check that it exists.
     pub fn host(path: impl Into<PathBuf>) -> Self {
         Self(Place::Host(path.into()))
     }
@@ -117,11 +117,12 @@ impl Folder {
         Self(Place::Library(book))
     }
 
-    /// The folder that a configuration file calls `name`: `library:NAME`, or a path from the folder
-    /// the file is in.
+    /// Returns the folder for a `name` in a configuration file: `library:NAME`, or a path relative
+    /// to the folder of that file. Does not check that a folder of the host exists.
     ///
     /// # Errors
-    /// When the library has none of that name. That a folder of the host exists is not checked.
+    ///
+    /// Fails if the library has no provisioner of this name.
     pub fn named(name: &str, relative_to: &Path) -> Result<Self, NotInLibrary> {
         let Some(name) = name.strip_prefix(PREFIX) else {
             return Ok(Self::host(relative_to.join(name)));
@@ -132,20 +133,20 @@ impl Folder {
         }
     }
 
-    /// Where it is on the host; nowhere if it is one of the library.
-    pub fn on_host(&self) -> Option<&Path> {
+    /// Returns the path on the host; `None` for a folder of the library.
+    pub fn host_path(&self) -> Option<&Path> {
         match &self.0 {
             Place::Host(path) => Some(path),
             Place::Library(_) => None,
         }
     }
 
-    /// Whether there is a provisioner in it: an own one or an Ansible role.
+    /// Returns whether the folder is a provisioner: has a `provisioner.yml`, or is an Ansible role.
     pub fn is_provisioner(&self) -> bool {
-        self.is_file(Path::new(FILE_NAME)) || self.on_host().is_some_and(ansible::is_role)
+        self.is_file(Path::new(FILE_NAME)) || self.host_path().is_some_and(ansible::is_role)
     }
 
-    /// The name of the folder itself.
+    /// Returns the name of the folder, without its parents.
     pub fn name(&self) -> String {
         match &self.0 {
             Place::Host(path) => {
@@ -157,15 +158,17 @@ impl Folder {
         }
     }
 
-    /// What a reader calls `path`.
-    pub(crate) fn at(&self, path: &Path) -> PathBuf {
+    /// Returns `path` in the form for messages.
+    pub(crate) fn display_path(&self, path: &Path) -> PathBuf {
         match &self.0 {
             Place::Host(folder) => folder.join(path),
-            Place::Library(book) => Path::new(&format!("{PREFIX}{}", book.name)).join(plain(path)),
+            Place::Library(book) => {
+                Path::new(&format!("{PREFIX}{}", book.name)).join(without_dots(path))
+            }
         }
     }
 
-    /// Whether a regular file is at `path`; on the host also behind a link.
+    /// Returns whether `path` is a regular file. Follows links on the host.
     pub(crate) fn is_file(&self, path: &Path) -> bool {
         match &self.0 {
             Place::Host(folder) => folder.join(path).is_file(),
@@ -175,18 +178,18 @@ impl Folder {
         }
     }
 
-    /// Whether a directory is at `path`; on the host also behind a link.
+    /// Returns whether `path` is a directory. Follows links on the host.
     pub(crate) fn is_dir(&self, path: &Path) -> bool {
         match &self.0 {
             Place::Host(folder) => folder.join(path).is_dir(),
             Place::Library(book) => {
-                plain(path).as_os_str().is_empty()
+                without_dots(path).as_os_str().is_empty()
                     || find(book, path).is_some_and(|e| matches!(e.content, Content::Directory))
             }
         }
     }
 
-    /// The content of the file at `path`.
+    /// Reads the file at `path`.
     pub(crate) fn read(&self, path: &Path) -> Result<Cow<'static, [u8]>, Unreadable> {
         match &self.0 {
             Place::Host(folder) => fs::read(folder.join(path)).map(Cow::Owned),
@@ -195,7 +198,7 @@ impl Folder {
         .map_err(|source| self.unreadable(path, source))
     }
 
-    /// The file at `path`, to be read from its beginning.
+    /// Opens the file at `path`.
     pub(crate) fn open(&self, path: &Path) -> Result<Box<dyn Read>, Unreadable> {
         match &self.0 {
             Place::Host(folder) => {
@@ -206,7 +209,8 @@ impl Folder {
         .map_err(|source| self.unreadable(path, source))
     }
 
-    /// Everything below `path`: a directory before what is in it, by name. Links are not followed.
+    /// Returns all objects below `path`, ordered by name, each directory before its content. Does
+    /// not follow links.
     pub(crate) fn walk(&self, path: &Path) -> Result<Vec<Item>, Unreadable> {
         match &self.0 {
             Place::Host(folder) => {
@@ -215,7 +219,7 @@ impl Folder {
                 Ok(items)
             }
             Place::Library(book) => {
-                let above = plain(path);
+                let above = without_dots(path);
                 let below = |entry: &&Entry| {
                     Path::new(entry.path).strip_prefix(&above).is_ok_and(|p| p != Path::new(""))
                 };
@@ -224,7 +228,7 @@ impl Folder {
         }
     }
 
-    /// The digest of a file, for what depends on its content and on whether it can be executed.
+    /// Returns the digest of a file: its content and execute bit.
     pub(crate) fn digest_file(&self, path: &Path) -> Result<Digest, Unreadable> {
         let executable = match &self.0 {
             Place::Host(folder) => fs::metadata(folder.join(path))
@@ -236,7 +240,8 @@ impl Folder {
         self.digest(path, &ItemKind::File { executable })
     }
 
-    /// The digest of something found by [`walk`](Self::walk).
+    /// Returns the digest of an object found by [`walk`](Self::walk): its type, its content or
+    /// target, and its execute bit.
     pub(crate) fn digest(&self, path: &Path, kind: &ItemKind) -> Result<Digest, Unreadable> {
         let mut hash = Sha256::new();
         match kind {
@@ -256,7 +261,7 @@ impl Folder {
     }
 
     fn unreadable(&self, path: &Path, source: io::Error) -> Unreadable {
-        Unreadable { path: self.at(path), source }
+        Unreadable { path: self.display_path(path), source }
     }
 }
 
@@ -270,20 +275,20 @@ impl fmt::Display for Folder {
     }
 }
 
-/// The path without `.` in it; what is above a folder of the library is nothing.
-pub(crate) fn plain(path: &Path) -> PathBuf {
+/// Returns the path without `.` components.
+pub(crate) fn without_dots(path: &Path) -> PathBuf {
     path.components().filter(|c| *c != Component::CurDir).collect()
 }
 
 fn find(book: &'static Book, path: &Path) -> Option<&'static Entry> {
-    let path = plain(path);
+    let path = without_dots(path);
     book.entries.iter().find(|entry| Path::new(entry.path) == path)
 }
 
 fn bytes(book: &'static Book, path: &Path) -> io::Result<&'static [u8]> {
     match find(book, path).map(|entry| &entry.content) {
         Some(Content::File { bytes, .. }) => Ok(bytes),
-        Some(_) => Err(io::Error::other("it is no file")),
+        Some(_) => Err(io::Error::other("not a regular file")),
         None => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -361,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_the_library_is_read_as_one_of_the_host() {
+    fn library_folder_reads_like_host_folder() {
         let library = book!(
             "variables: {colour: red}\nfiles: ./files\nscripts: [scripts/a]\npackages: [x-y]"
         );
@@ -383,7 +388,7 @@ mod tests {
         let host = Folder::host(dir.path());
         for path in ["", "files", "./files", "files/etc"] {
             let walk = |folder: &Folder| {
-                let items = folder.walk(&plain(Path::new(path))).unwrap();
+                let items = folder.walk(&without_dots(Path::new(path))).unwrap();
                 items.into_iter().map(|item| (item.path, item.kind)).collect::<Vec<_>>()
             };
             assert_eq!(walk(&library), walk(&host), "{path}");
@@ -398,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_name_the_library() {
+    fn messages_contain_library_path() {
         let mistake = Provisioner::load_from(&book!("fils: files\n")).unwrap_err().to_string();
         assert!(
             mistake.starts_with("library:demo/provisioner.yml:1:1: fils: unknown key"),
@@ -416,27 +421,27 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_library_runs_outside() {
+    fn library_script_with_outside_is_rejected() {
         let yaml = "scripts: [{path: scripts/a, outside: true}]\n";
         let error = Provisioner::load_from(&book!("scripts: [{path: scripts/a, outside: true}]\n"));
         assert!(
-            error.unwrap_err().to_string().contains(crate::steps::scripts::NO_FOLDER),
+            error.unwrap_err().to_string().contains(crate::steps::scripts::LIBRARY_SCRIPT_OUTSIDE),
             "{yaml}"
         );
     }
 
     #[test]
-    fn a_name_that_is_not_in_the_library_is_told_with_the_nearest() {
+    fn unknown_library_name_suggests_the_nearest() {
         static BOOKS: [Book; 2] =
             [Book { name: "discovery", entries: &[] }, Book { name: "raid-tools", entries: &[] }];
         let help = |name| NotInLibrary::new(name, &BOOKS).help;
         assert_eq!(
             help("discvery"),
-            "did you mean `library:discovery`? There are library:discovery, library:raid-tools"
+            "did you mean `library:discovery`? The library has library:discovery, library:raid-tools"
         );
-        assert_eq!(help("x"), "there are library:discovery, library:raid-tools");
+        assert_eq!(help("x"), "the library has library:discovery, library:raid-tools");
         assert!(Folder::named("library:no such", Path::new("/")).is_err());
         let host = Folder::named("roles/x", Path::new("/a")).unwrap();
-        assert_eq!(host.on_host(), Some(Path::new("/a/roles/x")));
+        assert_eq!(host.host_path(), Some(Path::new("/a/roles/x")));
     }
 }

@@ -1,12 +1,12 @@
-//! What goes into an image by a provisioner: its files and their digests.
+//! The inputs of a provisioner: its files and their digests.
 //!
-//! Of an own provisioner these are the files that its steps name. A script that runs outside may
-//! use whatever is beside it, so with one all of the folder counts, and so it does with a name of
-//! files in which there are variables. Of an Ansible role it is all of its folder, and of those of
-//! the roles that it names, and that these name, with what they use from [beyond] them.
+//! - For a `provisioner.yml`: the files named by its steps. If a step names files by a template, or
+//!   a script runs outside and may use any file beside it: the whole folder.
+//! - For an Ansible role: its whole folder, the folders of roles that it names, recursively, and
+//!   files that these use from [outside their folders](beyond).
 //!
-//! A file has the same name however it is found, and a folder that holds something counts by that:
-//! what goes in is named alike before and after a step is added.
+//! Input names are canonical, and non-empty folders are represented by their files, so adding a
+//! step does not rename existing inputs.
 
 mod beyond;
 
@@ -15,42 +15,50 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigError, Document, Node, Value};
-use crate::folder::{Digest, Folder, ItemKind, plain};
+use crate::folder::{Digest, Folder, ItemKind, without_dots};
 use crate::provisioner::{FILE_NAME, Provisioner};
 use crate::steps::Action;
 use crate::steps::ansible::roles_path;
 use crate::steps::files::is_keep;
 
-type Found = BTreeMap<String, Digest>;
+/// Digests by name of the file.
+type FileDigests = BTreeMap<String, Digest>;
 
-pub(crate) fn of(provisioner: &Provisioner) -> Result<Vec<(String, Digest)>, ConfigError> {
+/// Returns all files that a provisioner uses, ordered by name.
+pub(crate) fn files_used_by(
+    provisioner: &Provisioner,
+) -> Result<Vec<(String, Digest)>, ConfigError> {
     let folder = provisioner.folder();
-    let mut found = Found::new();
+    let mut found = FileDigests::new();
     if folder.is_file(Path::new(FILE_NAME)) {
-        file(folder, Path::new(FILE_NAME), &mut found)?;
+        add_file(folder, Path::new(FILE_NAME), &mut found)?;
     }
-    for step in provisioner.written() {
+    for step in provisioner.definitions() {
         match step.action() {
-            None if step.may_name_files() => whole(folder, "", &mut found)?,
+            None if step.may_name_files() => add_folder(folder, "", &mut found)?,
             None => {}
-            Some(action) => of_action(action, folder, &mut found)?,
+            Some(action) => add_action(action, folder, &mut found)?,
         }
     }
     Ok(found.into_iter().collect())
 }
 
-fn of_action(action: &Action, folder: &Folder, found: &mut Found) -> Result<(), ConfigError> {
+fn add_action(
+    action: &Action,
+    folder: &Folder,
+    found: &mut FileDigests,
+) -> Result<(), ConfigError> {
     match action {
-        Action::Files(files) => tree(folder, files.path(), "", found)?,
+        Action::Files(files) => add_tree(folder, files.path(), "", found)?,
         Action::Script(script) if script.is_outside() => {
-            whole(folder, "", found)?;
-            file(folder, script.path(), found)?;
+            add_folder(folder, "", found)?;
+            add_file(folder, script.path(), found)?;
         }
-        Action::Script(script) => file(folder, script.path(), found)?,
+        Action::Script(script) => add_file(folder, script.path(), found)?,
         Action::Packages(packages) => {
-            packages.files().try_for_each(|path| file(folder, path, found))?;
+            packages.files().try_for_each(|path| add_file(folder, path, found))?;
         }
-        Action::Ansible(role) => roles(role.folder(), found)?,
+        Action::Ansible(role) => add_roles(role.folder(), found)?,
         Action::Removal(_)
         | Action::Groups(_)
         | Action::Users(_)
@@ -60,20 +68,24 @@ fn of_action(action: &Action, folder: &Folder, found: &mut Found) -> Result<(), 
     Ok(())
 }
 
-fn file(folder: &Folder, path: &Path, found: &mut Found) -> Result<(), ConfigError> {
-    let path = plain(path);
+fn add_file(folder: &Folder, path: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
+    let path = without_dots(path);
     let digest = folder.digest_file(&path)?;
     found.insert(path.to_string_lossy().into_owned(), digest);
     Ok(())
 }
 
-/// Everything below `path`, named from the folder and with `prefix` before it. The database of Git
-/// is none of it.
-fn tree(folder: &Folder, path: &Path, prefix: &str, found: &mut Found) -> Result<(), ConfigError> {
-    let mut items = folder.walk(&plain(path))?;
+/// Adds all objects below `path` except `.git`, by `prefix` and their path relative to the folder.
+fn add_tree(
+    folder: &Folder,
+    path: &Path,
+    prefix: &str,
+    found: &mut FileDigests,
+) -> Result<(), ConfigError> {
+    let mut items = folder.walk(&without_dots(path))?;
     items.retain(|item| {
         let in_git = item.path.components().any(|c| c.as_os_str() == ".git");
-        // Sockets and the like are nothing that could be copied or read.
+        // Devices, fifos and sockets cannot be copied.
         !in_git && !is_keep(&item.path) && item.kind != ItemKind::Other
     });
     let full: BTreeSet<_> =
@@ -88,22 +100,22 @@ fn tree(folder: &Folder, path: &Path, prefix: &str, found: &mut Found) -> Result
     Ok(())
 }
 
-/// All of a folder for somebody who opens its files: with what its links lead to, which may be
-/// files that several provisioners share.
-fn whole(folder: &Folder, prefix: &str, found: &mut Found) -> Result<(), ConfigError> {
+/// Adds all objects in a folder, and the targets of its relative links, which may be files that
+/// several provisioners share.
+fn add_folder(folder: &Folder, prefix: &str, found: &mut FileDigests) -> Result<(), ConfigError> {
     let mut todo = vec![PathBuf::new()];
     let mut seen = BTreeSet::new();
     while let Some(path) = todo.pop() {
-        // A link to a folder above it leads nowhere new.
-        let real = folder.on_host().map(|host| fs::canonicalize(host.join(&path)));
+        // A link may lead to a folder above it.
+        let real = folder.host_path().map(|host| fs::canonicalize(host.join(&path)));
         if let Some(Ok(real)) = real
             && !seen.insert(real)
         {
             continue;
         }
-        tree(folder, &path, prefix, found)?;
+        add_tree(folder, &path, prefix, found)?;
         for item in folder.walk(&path)? {
-            // An absolute one means a place in the image more often than one on the host.
+            // An absolute target is usually a path in the image, not on the host.
             if !matches!(item.kind, ItemKind::Symlink(target) if target.is_relative()) {
                 continue;
             }
@@ -118,27 +130,28 @@ fn whole(folder: &Folder, prefix: &str, found: &mut Found) -> Result<(), ConfigE
     Ok(())
 }
 
-/// The files of a role, and of those that it names; the names of theirs begin with `../`.
-fn roles(first: &Path, found: &mut Found) -> Result<(), ConfigError> {
+/// Adds the files of a role and of the roles that it names. The input names of the latter begin
+/// with `../`.
+fn add_roles(first: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
     let mut todo = vec![(first.to_owned(), String::new())];
     let mut seen = BTreeSet::new();
     while let Some((role, prefix)) = todo.pop() {
         if !seen.insert(fs::canonicalize(&role).unwrap_or_else(|_| role.clone())) {
             continue;
         }
-        whole(&Folder::host(&role), &prefix, found)?;
-        let mut names = names(&role)?;
+        add_folder(&Folder::host(&role), &prefix, found)?;
+        let mut names = roles_named_by(&role)?;
         let from = fs::canonicalize(first).unwrap_or_else(|_| first.to_owned());
-        for path in beyond::of(first, &role)? {
+        for path in beyond::files_used_by(first, &role)? {
             let name = beyond::relative(&from, &path).to_string_lossy().into_owned();
             if path.is_dir() {
-                whole(&Folder::host(&path), &format!("{name}/"), found)?;
+                add_folder(&Folder::host(&path), &format!("{name}/"), found)?;
                 continue;
             }
             let (folder, file) = (Folder::host(path.parent().unwrap_or(&path)), file_name(&path));
             found.insert(name, folder.digest_file(Path::new(&file))?);
-            if YAML.iter().any(|suffix| file.ends_with(suffix)) {
-                names_in(&folder, Path::new(&file), false, &mut names)?;
+            if YAML_SUFFIXES.iter().any(|suffix| file.ends_with(suffix)) {
+                roles_named_in(&folder, Path::new(&file), false, &mut names)?;
             }
         }
         for name in names {
@@ -148,32 +161,32 @@ fn roles(first: &Path, found: &mut Found) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// What the name of a file with tasks ends with.
-const YAML: [&str; 2] = [".yml", ".yaml"];
+/// Suffixes of files with tasks.
+const YAML_SUFFIXES: [&str; 2] = [".yml", ".yaml"];
 
-/// The name of a role in another's files.
+/// A reference to another role in the files of a role.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Name {
+enum RoleName {
     Literal(String),
-    /// One that is not known before it runs: any of the roles there.
+    /// A name that is only known at run time: it may be any role in the roles path.
     Any,
 }
 
-/// The folders of the roles that `by` calls `name`, each with what the names of its files begin
-/// with. Ansible looks in its path, then beside the role itself; a role that is nowhere there is
-/// one that is installed on the host.
-fn resolve(first: &Path, by: (&Path, &str), name: &Name) -> Vec<(PathBuf, String)> {
+/// Returns the folders of the roles that `by` refers to as `name`, each with the prefix for the
+/// input names of its files. Ansible searches its roles path, then the folder of the role itself.
+/// A role in neither is installed on the host and not an input.
+fn resolve(first: &Path, by: (&Path, &str), name: &RoleName) -> Vec<(PathBuf, String)> {
     let beside = by.1.trim_end_matches('/').rsplit_once('/').map_or("../", |(up, _)| up);
     let beside = (by.0.parent().unwrap_or(by.0), format!("{}/", beside.trim_end_matches('/')));
     let places = roles_path(first).zip(["../".to_owned(), "../../".to_owned()]);
     match name {
-        Name::Literal(name) => places
+        RoleName::Literal(name) => places
             .chain([beside])
             .map(|(place, up)| (place.join(name), format!("{up}{name}/")))
             .find(|(folder, _)| folder.is_dir())
             .into_iter()
             .collect(),
-        Name::Any => {
+        RoleName::Any => {
             let others = roles_path(first).nth(1).into_iter().flat_map(folders);
             let others = others.filter(|kind| Some(kind.as_path()) != first.parent());
             let above = others.flat_map(|kind| {
@@ -209,9 +222,9 @@ fn looks_like_role(folder: &Path) -> bool {
     })
 }
 
-/// The roles that a role names: the dependencies in `meta/`, and those that its tasks and handlers
-/// include or import.
-fn names(role: &Path) -> Result<BTreeSet<Name>, ConfigError> {
+/// Returns the roles that a role names: the dependencies in `meta/`, and the roles that its tasks
+/// and handlers include or import.
+fn roles_named_by(role: &Path) -> Result<BTreeSet<RoleName>, ConfigError> {
     let mut found = BTreeSet::new();
     let folder = Folder::host(role);
     for item in folder.walk(Path::new(""))? {
@@ -223,49 +236,52 @@ fn names(role: &Path) -> Result<BTreeSet<Name>, ConfigError> {
         if !(meta || part == "tasks" || part == "handlers") || !folder.is_file(&item.path) {
             continue;
         }
-        names_in(&folder, &item.path, meta, &mut found)?;
+        roles_named_in(&folder, &item.path, meta, &mut found)?;
     }
     Ok(found)
 }
 
-/// The roles that are named in one file: dependencies in one of `meta/`, tasks in any other.
-fn names_in(
+/// Adds the roles named in one file: by dependencies in a file of `meta/`, by tasks in any other.
+fn roles_named_in(
     folder: &Folder,
     path: &Path,
     meta: bool,
-    found: &mut BTreeSet<Name>,
+    found: &mut BTreeSet<RoleName>,
 ) -> Result<(), ConfigError> {
     let bytes = folder.read(path)?.into_owned();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    match Document::of(&folder.at(path), bytes) {
-        Ok(document) if meta => dependencies(&document.root, found),
+    match Document::from_bytes(&folder.display_path(path), bytes) {
+        Ok(document) if meta => add_dependencies(&document.root, found),
         Ok(document) => {
             let mut count = 0;
-            included(&document.root, found, &mut count);
-            // Written in a way that is not understood, as `action: include_role name=x`.
-            if count < mentions(&text) {
-                found.insert(Name::Any);
+            add_included(&document.root, found, &mut count);
+            // Some are in a form that is not parsed here, such as `action: include_role name=x`.
+            if count < count_includes(&text) {
+                found.insert(RoleName::Any);
             }
         }
-        // What Ansible may read and this crate does not, as tags of YAML.
-        Err(_) if meta && text.contains("dependencies") || mentions(&text) > 0 => {
-            found.insert(Name::Any);
+        // Ansible may be able to read the file, for example if it has YAML tags.
+        Err(_) if meta && text.contains("dependencies") || count_includes(&text) > 0 => {
+            found.insert(RoleName::Any);
         }
         Err(_) => {}
     }
     Ok(())
 }
 
-/// The words that a task includes or imports a role by.
-const KEYWORDS: [&str; 2] = ["include_role", "import_role"];
+/// Modules that include or import a role.
+const INCLUDE_MODULES: [&str; 2] = ["include_role", "import_role"];
 
-/// How often a role is included or imported in lines that are no comments.
-fn mentions(text: &str) -> usize {
+/// Counts the names of modules that include or import a role, outside of comments.
+fn count_includes(text: &str) -> usize {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    lines.map(|line| KEYWORDS.iter().map(|word| line.matches(word).count()).sum::<usize>()).sum()
+    let count = |line: &str| -> usize {
+        INCLUDE_MODULES.iter().map(|word| line.matches(word).count()).sum()
+    };
+    lines.map(count).sum()
 }
 
-fn dependencies(meta: &Node, found: &mut BTreeSet<Name>) {
+fn add_dependencies(meta: &Node, found: &mut BTreeSet<RoleName>) {
     let Some(Value::List(nodes)) = meta.at("dependencies").map(|node| &node.value) else { return };
     for node in nodes {
         let name = ["role", "name", "src"].iter().find_map(|key| node.at(key)).unwrap_or(node);
@@ -273,43 +289,43 @@ fn dependencies(meta: &Node, found: &mut BTreeSet<Name>) {
     }
 }
 
-fn included(node: &Node, found: &mut BTreeSet<Name>, count: &mut usize) {
+fn add_included(node: &Node, found: &mut BTreeSet<RoleName>, count: &mut usize) {
     match &node.value {
         Value::Scalar { .. } => {}
-        Value::List(nodes) => nodes.iter().for_each(|node| included(node, found, count)),
+        Value::List(nodes) => nodes.iter().for_each(|node| add_included(node, found, count)),
         Value::Map(entries) => {
             for (key, value) in entries {
-                // `ansible.builtin.include_role` too.
-                if key.name.rsplit('.').next().is_some_and(|word| KEYWORDS.contains(&word)) {
+                // The name may be qualified: `ansible.builtin.include_role`.
+                if key.name.rsplit('.').next().is_some_and(|word| INCLUDE_MODULES.contains(&word)) {
                     *count += 1;
                     found.insert(name_in_task(value));
                 } else {
-                    included(value, found, count);
+                    add_included(value, found, count);
                 }
             }
         }
     }
 }
 
-/// `{name: x}`, or `name=x tasks_from=y` in one line.
-fn name_in_task(node: &Node) -> Name {
+/// Returns the role of an include: `{name: x}`, or `name=x tasks_from=y` in one line.
+fn name_in_task(node: &Node) -> RoleName {
     if let Some(name) = node.at("name") {
         return name_of(name);
     }
-    let Value::Scalar { text, .. } = &node.value else { return Name::Any };
+    let Value::Scalar { text, .. } = &node.value else { return RoleName::Any };
     match text.split_whitespace().find_map(|word| word.strip_prefix("name=")) {
         Some(name) if !text.contains("{{") => {
-            Name::Literal(name.trim_matches(['"', '\'']).to_owned())
+            RoleName::Literal(name.trim_matches(['"', '\'']).to_owned())
         }
-        _ => Name::Any,
+        _ => RoleName::Any,
     }
 }
 
-fn name_of(node: &Node) -> Name {
+fn name_of(node: &Node) -> RoleName {
     match &node.value {
         Value::Scalar { text, .. } if !text.contains("{{") && !text.is_empty() => {
-            Name::Literal(text.clone())
+            RoleName::Literal(text.clone())
         }
-        _ => Name::Any,
+        _ => RoleName::Any,
     }
 }

@@ -1,33 +1,33 @@
-//! The ready-made provisioners, which are part of the program: a copy of it on another machine has
-//! them too, and none of their files is ever laid on disk.
+//! The library of ready-made provisioners. They are compiled into the program, so a copy of it on
+//! another machine has them too, and their files are never written to disk.
 //!
-//! `build.rs` makes the table from `library/`.
+//! `build.rs` generates the table from `library/`.
 
 use crate::folder::Folder;
 use crate::provisioner::Provisioner;
 
-/// What the name of a provisioner of the library begins with.
+/// Prefix of the name of a library provisioner.
 pub(crate) const PREFIX: &str = "library:";
 
 /// A provisioner of the library.
 #[derive(Debug)]
 pub(crate) struct Book {
-    /// The name of its folder.
+    /// Name of the folder.
     pub(crate) name: &'static str,
-    /// All that is in the folder: a directory before what is in it, by name.
+    /// All objects in the folder, ordered by name, each directory before its content.
     pub(crate) entries: &'static [Entry],
 }
 
-/// A file, directory or link of one.
+/// A file, directory or link of a library provisioner.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// From its folder.
+    /// Path relative to the provisioner's folder.
     pub(crate) path: &'static str,
     pub(crate) content: Content,
 }
 
 #[derive(Debug)]
-#[allow(dead_code, reason = "a library need not have all of them")]
+#[allow(dead_code, reason = "the library may lack some of the types")]
 pub(crate) enum Content {
     Directory,
     File { bytes: &'static [u8], executable: bool },
@@ -36,7 +36,7 @@ pub(crate) enum Content {
 
 static BOOKS: &[Book] = include!(concat!(env!("OUT_DIR"), "/library.rs"));
 
-/// The ready-made provisioners by name, each with what it does in a sentence.
+/// Returns name and description of the ready-made provisioners, ordered by name.
 pub fn library() -> impl Iterator<Item = (&'static str, Option<String>)> {
     BOOKS.iter().map(|book| {
         let loaded = Provisioner::load_from(&Folder::of_library(book)).ok();

@@ -1,4 +1,4 @@
-//! A provisioner: a folder whose `provisioner.yml` says what to change in an image.
+//! A provisioner: a folder whose `provisioner.yml` describes changes to an image.
 
 use std::path::Path;
 
@@ -10,19 +10,19 @@ use crate::inputs;
 use crate::steps::Action;
 use crate::steps::ansible::{self, Role};
 use crate::variables::Variables;
-use crate::written::{self, Written};
+use crate::written::{self, StepDefinition};
 
-/// The name of the file in a provisioner's folder.
+/// Name of the file that makes a folder a provisioner.
 pub const FILE_NAME: &str = "provisioner.yml";
 
-/// A provisioner, read and checked, but not yet given the variables of an image.
+/// A provisioner that was read and checked, with the defaults of its variables.
 #[derive(Debug, Clone)]
 pub struct Provisioner {
     folder: Folder,
     name: String,
     description: Option<String>,
     variables: Variables,
-    steps: Vec<Written>,
+    steps: Vec<StepDefinition>,
     cleanup: cleanup::Settings,
 }
 
@@ -30,8 +30,8 @@ impl Provisioner {
     /// Reads the provisioner in `folder`.
     ///
     /// # Errors
-    /// When there is no `provisioner.yml`, when it has a mistake, or when it names a file that does
-    /// not exist.
+    ///
+    /// Fails if `provisioner.yml` is missing, has a mistake, or names a file that does not exist.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
         Self::load_from(&Folder::host(folder))
     }
@@ -39,81 +39,85 @@ impl Provisioner {
     /// Reads the provisioner in a folder of the host or the library.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    ///
+    /// See [`load`](Self::load).
     pub fn load_from(folder: &Folder) -> Result<Self, ConfigError> {
         let file = Path::new(FILE_NAME);
-        if let Some(host) = folder.on_host()
+        if let Some(host) = folder.host_path()
             && ansible::is_role(host)
             && !host.join(file).exists()
         {
-            return Ok(Self::of_role(host));
+            return Ok(Self::from_role(host));
         }
-        let document = Document::of(&folder.at(file), folder.read(file)?.into_owned())?;
-        Ok(Self::of(&document, folder)?)
+        let bytes = folder.read(file)?.into_owned();
+        let document = Document::from_bytes(&folder.display_path(file), bytes)?;
+        Ok(Self::parse(&document, folder)?)
     }
 
-    /// An Ansible role. It says nowhere which variables it has.
-    fn of_role(folder: &Path) -> Self {
+    /// Creates the provisioner for an Ansible role, which accepts any variables because a role
+    /// does not declare its own.
+    fn from_role(folder: &Path) -> Self {
         Self {
             folder: Folder::host(folder),
             name: Folder::host(folder).name(),
             description: None,
-            variables: Variables::any(),
-            steps: vec![Written::new(Action::Ansible(Role::new(folder)))],
+            variables: Variables::accepting_any(),
+            steps: vec![StepDefinition::new(Action::Ansible(Role::new(folder)))],
             cleanup: cleanup::Settings::default(),
         }
     }
 
-    fn of(document: &Document, folder: &Folder) -> Result<Self, Box<Mistake>> {
-        let fields = Fields::of(&document.root, "a provisioner")?;
+    fn parse(document: &Document, folder: &Folder) -> Result<Self, Box<Mistake>> {
+        let fields = Fields::new(&document.root, "a provisioner")?;
         let provisioner = Self {
             folder: folder.clone(),
             name: folder.name(),
             description: fields.text("description")?,
-            variables: Variables::of(fields.get("variables"))?,
-            steps: written::all(&document.root, &fields, folder)?,
-            cleanup: cleanup::Settings::of(fields.get("cleanup"))?,
+            variables: Variables::parse(fields.get("variables"))?,
+            steps: written::parse_steps(&document.root, &fields, folder)?,
+            cleanup: cleanup::Settings::parse(fields.get("cleanup"))?,
         };
         fields.finish()?;
         Ok(provisioner)
     }
 
-    /// The folder it was read from.
+    /// Returns the folder it was read from.
     pub fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// The name of its folder.
+    /// Returns the name of its folder.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it does, in a sentence of its own.
+    /// Returns its one-sentence description.
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
 
-    /// Its variables and their defaults.
+    /// Returns its variables with their defaults.
     pub fn variables(&self) -> &Variables {
         &self.variables
     }
 
-    /// Every file that goes into an image by it: its name from the folder, and the digest of its
-    /// kind, its content or target, and whether it can be executed; by name. The files of an
-    /// Ansible role are all in its folder and in those of the roles that it names.
+    /// Returns all files that it uses, ordered by name: the path relative to the folder, and the
+    /// digest of type, content or target, and execute bit. For an Ansible role these are all files
+    /// in its folder and in the folders of roles that it names.
     ///
     /// # Errors
-    /// When one can't be read.
+    ///
+    /// Fails if one of the files cannot be read.
     pub fn inputs(&self) -> Result<Vec<(String, Digest)>, ConfigError> {
-        inputs::of(self)
+        inputs::files_used_by(self)
     }
 
-    /// The names of its steps, in the order in which they run.
+    /// Returns the names of its steps, in the order in which they run.
     pub fn steps(&self) -> impl Iterator<Item = String> {
-        self.steps.iter().map(Written::name)
+        self.steps.iter().map(StepDefinition::name)
     }
 
-    pub(crate) fn written(&self) -> &[Written] {
+    pub(crate) fn definitions(&self) -> &[StepDefinition] {
         &self.steps
     }
 

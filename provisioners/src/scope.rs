@@ -1,9 +1,9 @@
-//! Variables in `provisioner.yml`: what a step's conditions, loops and strings say with them.
+//! Evaluates the conditions, loops and templates of `provisioner.yml`.
 //!
-//! Everything here is known before a build starts: nothing depends on the root. A string is a
-//! template when it has `{{`, `{%` or `{#` in it. One that is a single `{{ expression }}` stands
-//! for the value itself, a list for one, so that a list of packages may be a variable; an empty
-//! text or nothing stands for a key that is not there.
+//! All of them depend on variables only, not on the root, so they are evaluated before a build
+//! starts. A string is a template if it contains `{{`, `{%` or `{#`. A string that is a single
+//! `{{ expression }}` is replaced by the value of the expression, which may be a list, so that a
+//! list of packages can be a variable. A key with an empty text or null is treated as missing.
 
 use minijinja::{Environment, Value as Jinja};
 
@@ -15,7 +15,7 @@ use crate::variables::{Variable, Variables};
 /// The key of a condition.
 pub(crate) const WHEN: &str = "when";
 
-/// What conditions, loops and strings are understood by.
+/// The variables and the template environment that expressions are evaluated with.
 #[derive(Debug)]
 pub(crate) struct Scope<'a> {
     variables: &'a Variables,
@@ -23,7 +23,7 @@ pub(crate) struct Scope<'a> {
     context: Jinja,
 }
 
-/// Finds mistakes in a condition, or in a list of them, that are there whatever the variables are.
+/// Checks the syntax of a condition or a list of conditions.
 pub(crate) fn check_condition(node: &Node) -> Result<(), Box<Mistake>> {
     for node in node.list()? {
         let text = condition(node)?;
@@ -34,7 +34,7 @@ pub(crate) fn check_condition(node: &Node) -> Result<(), Box<Mistake>> {
     Ok(())
 }
 
-/// Finds mistakes in the conditions of the entries of lists, however deep they are.
+/// Checks the syntax of the conditions in the entries of lists, at any depth.
 pub(crate) fn check_conditions_within(node: &Node) -> Result<(), Box<Mistake>> {
     match &node.value {
         Value::Scalar { .. } => Ok(()),
@@ -46,7 +46,7 @@ pub(crate) fn check_conditions_within(node: &Node) -> Result<(), Box<Mistake>> {
     }
 }
 
-/// Whether there is a template in any of the strings.
+/// Returns whether any string or key in `node` is a template.
 pub(crate) fn has_templates(node: &Node) -> bool {
     match &node.value {
         Value::Scalar { text, .. } => is_template(text),
@@ -61,7 +61,7 @@ fn is_template(text: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
 
-/// The expression, if the text is `{{ expression }}` and nothing else.
+/// Returns the expression if the text is `{{ expression }}` and nothing else.
 fn single_expression(text: &str) -> Option<&str> {
     let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
     let plain = !is_template(inner) && !inner.contains("}}") && !inner.contains("%}");
@@ -71,8 +71,10 @@ fn single_expression(text: &str) -> Option<&str> {
 fn condition(node: &Node) -> Result<&str, Box<Mistake>> {
     let text = node.text("a condition such as `serial_console`")?;
     match single_expression(text) {
-        Some(inner) => Err(node
-            .wrong_with("a condition is an expression already", format!("write `when: {inner}`"))),
+        Some(inner) => Err(node.wrong_with(
+            "a condition is an expression without braces",
+            format!("write `when: {inner}`"),
+        )),
         None => Ok(text),
     }
 }
@@ -89,7 +91,8 @@ impl<'a> Scope<'a> {
         Self { variables, environment: environment(), context: variables.context() }
     }
 
-    /// Which of the conditions, all of which have to hold, does not.
+    /// Returns the first condition of `node`, a condition or a list of them, that is false; `None`
+    /// if all are true.
     pub(crate) fn unmet<'n>(&self, node: &'n Node) -> Result<Option<&'n str>, Box<Mistake>> {
         for node in node.list()? {
             let text = condition(node)?;
@@ -100,25 +103,24 @@ impl<'a> Scope<'a> {
         Ok(None)
     }
 
-    /// The values of a loop.
+    /// Returns the values of a loop.
     pub(crate) fn values(&self, node: &Node) -> Result<Vec<Variable>, Box<Mistake>> {
         let found = match self.value(node)? {
             Variable::List(values) => return Ok(values),
             other => other,
         };
         let help = match (&node.value, &found) {
-            (_, Variable::Map(_)) => "`| items` makes a list of pairs of a mapping".to_owned(),
+            (_, Variable::Map(_)) => "`| items` turns a mapping into a list of pairs".to_owned(),
             (Value::Scalar { text, .. }, _) if self.variables.get(text).is_some() => {
                 format!("write `loop: \"{{{{ {text} }}}}\"`")
             }
-            _ => "write a list, or `\"{{ name }}\"` of a variable that is one".to_owned(),
+            _ => "write a list, or `\"{{ name }}\"` with the name of a list variable".to_owned(),
         };
         let found = found.kind().unwrap_or("nothing");
         Err(node.wrong_with(format!("expected a list, found {found}"), help))
     }
 
-    /// The step with its strings rendered, without the entries of lists whose conditions do not
-    /// hold.
+    /// Renders the strings of a step and drops list entries whose conditions are false.
     pub(crate) fn render(&self, node: &Node) -> Result<Node, Box<Mistake>> {
         Ok(match &node.value {
             Value::Scalar { text, .. } if is_template(text) => literal(node, self.value(node)?),
@@ -148,19 +150,19 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// The value that a node stands for.
+    /// Returns the value of a node, with its templates rendered.
     fn value(&self, node: &Node) -> Result<Variable, Box<Mistake>> {
         match &node.value {
             Value::Scalar { text, .. } if is_template(text) => match single_expression(text) {
                 Some(expression) => {
                     let value = self.evaluate(node, expression)?;
-                    Variable::of_value(&value).ok_or_else(|| {
-                        node.wrong(format!("`{expression}` is no value: {}", value.kind()))
+                    Variable::from_jinja(&value).ok_or_else(|| {
+                        node.wrong(format!("`{expression}` is not a value but {}", value.kind()))
                     })
                 }
                 None => self.text(node, text).map(Variable::Text),
             },
-            Value::Scalar { .. } => Variable::of(node),
+            Value::Scalar { .. } => Variable::parse(node),
             Value::List(nodes) => {
                 Ok(Variable::List(nodes.iter().map(|n| self.value(n)).collect::<Result<_, _>>()?))
             }
@@ -190,7 +192,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A node that says a value, at the place of the one that stood for it.
+/// Returns a node for a value, at the position of the template that it comes from.
 fn literal(node: &Node, value: Variable) -> Node {
     let scalar = |text: String, plain| Value::Scalar { text, plain };
     node.with(match value {

@@ -1,4 +1,4 @@
-//! Records of what happened during the build.
+//! Clean-up of logs, backups, histories and temporary files of the build.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +8,7 @@ use super::walk::{below, revert_all, revert_content, revert_matching};
 use crate::machine::{Kind, Machine, MachineError, Meta, Node, Stat};
 use crate::run::Options;
 
-/// Logs that are written by tools of the build and need not be there for anyone to write them.
+/// Logs of build tools. Unlike services, these tools create their logs themselves.
 const BUILD_LOGS: &[&str] = &[
     "/var/log/alternatives.log",
     "/var/log/apt",
@@ -46,8 +46,8 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
     Ok(())
 }
 
-/// Takes back what the build wrote to a log; one that only the build has stays as an empty file,
-/// since its daemon may not be allowed to create it.
+/// Reverts a log. A log that the base lacks becomes an empty file, since its service may not be
+/// allowed to create it.
 fn empty(machine: &mut dyn Machine, path: &Path, stat: &Stat) -> Result<(), MachineError> {
     machine.revert(path)?;
     if machine.stat(path)?.is_some() {

@@ -1,7 +1,7 @@
-//! A YAML file as nodes that know where they stand.
+//! Parses a YAML file into nodes with their positions.
 //!
-//! One document a file. Aliases are expanded, within a bound on the number of nodes; a key may
-//! stand once in a mapping; tags other than `!!str` are refused.
+//! A file has one document. Aliases are expanded, with a limit on the number of nodes. Duplicate
+//! keys and tags other than `!!str` are rejected.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,27 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput};
 
 use super::error::{ConfigError, Mistake};
 
-/// The most nodes a file may have once its aliases are expanded.
+/// Maximum number of nodes in a file after the expansion of aliases.
 const MAX_NODES: usize = 100_000;
-/// How deep lists and mappings may be nested.
+/// Maximum nesting depth of lists and mappings.
 const MAX_DEPTH: usize = 64;
 
-/// A file that was read.
+/// A parsed file.
 #[derive(Debug, Clone)]
 pub(crate) struct Document {
     source: Arc<Source>,
-    /// What the file holds; a null for an empty one.
+    /// The top node; null for an empty file.
     pub(crate) root: Node,
 }
 
-/// The text of a file, for showing the line of a mistake.
+/// The text of a file, to show the line of a mistake.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
     text: String,
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     /// From 1.
@@ -42,20 +42,20 @@ pub(crate) struct Place {
     pub(crate) width: usize,
 }
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     source: Arc<Source>,
-    /// The keys that lead here.
+    /// The path of keys to this value.
     key: Arc<str>,
     pub(crate) place: Place,
     pub(crate) value: Value,
 }
 
-/// What a node holds.
+/// The value of a node.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
-    /// A scalar as it is written; `plain` without quotes, so that it may be other than text.
+    /// A scalar. If `plain`, it has no quotes and may be a number, truth value or null.
     Scalar { text: String, plain: bool },
     /// A list.
     List(Vec<Node>),
@@ -73,11 +73,11 @@ pub(crate) struct Key {
 impl Document {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::of(path, std::fs::read(path).map_err(|e| ConfigError::read(path, e))?)
+        Self::from_bytes(path, std::fs::read(path).map_err(|e| ConfigError::read(path, e))?)
     }
 
-    /// Takes the content of the file that a reader calls `path`.
-    pub(crate) fn of(path: &Path, bytes: Vec<u8>) -> Result<Self, ConfigError> {
+    /// Parses the content of a file; messages name it `path`.
+    pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, ConfigError> {
         match String::from_utf8(bytes) {
             Ok(text) => Self::parse(path, text),
             Err(e) => {
@@ -100,7 +100,7 @@ impl Document {
         }
     }
 
-    /// Parses the text of the file at `path`.
+    /// Parses the text of a file; messages name it `path`.
     pub(crate) fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
         let source = Arc::new(Source { path: path.to_owned(), text });
         let mut builder = Builder {
@@ -113,7 +113,7 @@ impl Document {
         Ok(Self { source: Arc::clone(&source), root })
     }
 
-    /// The folder the file is in; what it names is relative to that.
+    /// Returns the folder of the file. Paths in the file are relative to it.
     pub(crate) fn folder(&self) -> &Path {
         match self.source.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -121,7 +121,7 @@ impl Document {
         }
     }
 
-    /// The path of the file.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.source.path
     }
@@ -149,12 +149,12 @@ impl Source {
 }
 
 impl Node {
-    /// A mistake in this value.
+    /// Returns a mistake in this value.
     pub(crate) fn wrong(&self, problem: impl Into<String>) -> Box<Mistake> {
         self.source.mistake(self.place, &self.key, problem.into(), None)
     }
 
-    /// A mistake in this value, and what to do.
+    /// Returns a mistake in this value, and how to fix it.
     pub(crate) fn wrong_with(
         &self,
         problem: impl Into<String>,
@@ -163,7 +163,7 @@ impl Node {
         self.source.mistake(self.place, &self.key, problem.into(), Some(help.into()))
     }
 
-    /// A mistake in a key of this mapping.
+    /// Returns a mistake in a key of this mapping.
     pub(crate) fn wrong_key(
         &self,
         key: &Key,
@@ -173,17 +173,17 @@ impl Node {
         self.source.mistake(key.place, &join(&self.key, &key.name), problem.into(), help)
     }
 
-    /// Whether this is a null: nothing, `~` or `null`.
+    /// Returns whether this is null: an empty scalar, `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// What kind of value this is, for a message.
+    /// Returns the kind of this value for messages.
     pub(crate) fn what(&self) -> &'static str {
         match &self.value {
             _ if self.is_null() => "nothing",
-            Value::Scalar { text, plain: true } if is_bool(text).is_some() => "true or false",
+            Value::Scalar { text, plain: true } if parse_bool(text).is_some() => "true or false",
             Value::Scalar { text, plain: true } if text.parse::<f64>().is_ok() => "a number",
             Value::Scalar { .. } => "text",
             Value::List(_) => "a list",
@@ -191,7 +191,7 @@ impl Node {
         }
     }
 
-    /// The value of a key of this mapping, and the mapping without it.
+    /// Returns the value of a key of this mapping, and the mapping without the key.
     pub(crate) fn without(&self, name: &str) -> (Option<Node>, Node) {
         let mut rest = self.clone();
         let mut taken = None;
@@ -203,7 +203,8 @@ impl Node {
         (taken, rest)
     }
 
-    /// The text of a scalar, whatever it looks like.
+    /// Returns the text of a scalar that is not empty, regardless of its type. `wanted` describes
+    /// the expected value in messages.
     pub(crate) fn text(&self, wanted: &str) -> Result<&str, Box<Mistake>> {
         match &self.value {
             Value::Scalar { text, .. } if !self.is_null() && !text.is_empty() => Ok(text),
@@ -211,12 +212,12 @@ impl Node {
         }
     }
 
-    /// A truth value.
+    /// Returns a truth value.
     pub(crate) fn bool(&self) -> Result<bool, Box<Mistake>> {
         let Value::Scalar { text, plain } = &self.value else {
             return Err(self.wrong(format!("expected true or false, found {}", self.what())));
         };
-        match (is_bool(text), text.to_lowercase().as_str()) {
+        match (parse_bool(text), text.to_lowercase().as_str()) {
             (Some(value), _) if *plain => Ok(value),
             (_, "yes" | "on") => Err(self.wrong_with("expected true or false", "write `true`")),
             (_, "no" | "off") => Err(self.wrong_with("expected true or false", "write `false`")),
@@ -224,18 +225,18 @@ impl Node {
         }
     }
 
-    /// Another value at the place of this one.
+    /// Returns another value with the position of this one.
     pub(crate) fn with(&self, value: Value) -> Self {
         Self { value, ..self.clone() }
     }
 
-    /// The value of a key, if this is a mapping that has it.
+    /// Returns the value of a key, if this is a mapping with that key.
     pub(crate) fn at(&self, name: &str) -> Option<&Node> {
         let Value::Map(entries) = &self.value else { return None };
         entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
-    /// The nodes of a list; one value that is not a list stands for a list of it.
+    /// Returns the nodes of a list. A scalar is treated as a list with one element.
     pub(crate) fn list(&self) -> Result<&[Node], Box<Mistake>> {
         match &self.value {
             Value::List(nodes) => Ok(nodes),
@@ -245,8 +246,8 @@ impl Node {
     }
 }
 
-/// The truth values of YAML 1.2; `yes` and `on` are text there.
-pub(crate) fn is_bool(text: &str) -> Option<bool> {
+/// Parses a truth value of YAML 1.2, in which `yes` and `on` are text.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" => Some(true),
         "false" | "False" | "FALSE" => Some(false),
@@ -281,7 +282,7 @@ impl<'a> Builder<'a> {
                     return Err(self.wrong(
                         place(span),
                         "",
-                        "a second document in the file; only one is read",
+                        "the file has a second document; only one is allowed",
                     ));
                 }
                 event => root = Some(self.node(event, span, "", 0)?),
@@ -320,11 +321,7 @@ impl<'a> Builder<'a> {
         let (value, anchor) = match event {
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
-                    return Err(self.wrong(
-                        place(span),
-                        key,
-                        "this alias is inside its own anchor",
-                    ));
+                    return Err(self.wrong(place(span), key, "the alias is inside its own anchor"));
                 };
                 self.nodes += count(&node);
                 return Ok(node);
@@ -333,11 +330,7 @@ impl<'a> Builder<'a> {
                 let mut plain = style == ScalarStyle::Plain;
                 if let Some(tag) = tag {
                     if !(tag.is_yaml_core_schema() && tag.suffix == "str") {
-                        return Err(self.wrong(
-                            place(span),
-                            key,
-                            format!("tag {tag} is not known"),
-                        ));
+                        return Err(self.wrong(place(span), key, format!("unknown tag {tag}")));
                     }
                     plain = false;
                 }
@@ -357,7 +350,7 @@ impl<'a> Builder<'a> {
             }
             Event::MappingStart(anchor, None) => (self.mapping(key, depth)?, anchor),
             Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => {
-                return Err(self.wrong(place(span), key, format!("tag {tag} is not known")));
+                return Err(self.wrong(place(span), key, format!("unknown tag {tag}")));
             }
             _ => return Err(self.wrong(place(span), key, "unexpected end of the file")),
         };
@@ -376,11 +369,11 @@ impl<'a> Builder<'a> {
             let name = match event {
                 Event::MappingEnd => return Ok(Value::Map(entries)),
                 Event::Scalar(text, ..) => text.into_owned(),
-                _ => return Err(self.wrong(place(span), key, "a key must be a word")),
+                _ => return Err(self.wrong(place(span), key, "a key must be a scalar")),
             };
             let here = join(key, &name);
             if let Some((first, _)) = entries.iter().find(|(k, _)| k.name == name) {
-                let problem = format!("this key is already on line {}", first.place.line);
+                let problem = format!("duplicate key; the first is on line {}", first.place.line);
                 return Err(self.wrong(place(span), &here, problem));
             }
             let (event, value_span) = self.next()?;
@@ -396,7 +389,7 @@ impl<'a> Builder<'a> {
         let problem = problem.into();
         let help = problem
             .contains("tab")
-            .then(|| "indent with spaces; YAML does not take tabs".to_owned());
+            .then(|| "indent with spaces; YAML does not allow tabs".to_owned());
         self.source.mistake(place, key, problem, help)
     }
 }

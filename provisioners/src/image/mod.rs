@@ -1,6 +1,7 @@
-//! The image file: what `overcoat build FILE` and `overcoat base` read, and each image of a project.
+//! Image files, which `overcoat build FILE` and `overcoat base` read, and the images of a project.
 //!
-//! Paths in it are relative to the folder it is in. What a command line says wins over it.
+//! Paths in an image file are relative to its folder. Options of the command line take precedence
+//! over its settings.
 
 mod check;
 mod inputs;
@@ -24,62 +25,63 @@ pub use location::{ImageLocation, parse_offset};
 pub(crate) use source::{Archive, Kind};
 pub use source::{Debootstrap, Layers, Root, Source, Yield};
 
-/// An image file, read and checked.
+/// An image that was read and checked.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The file it was read from.
     pub file: PathBuf,
-    /// What it is, for a reader.
+    /// A description for the user.
     pub description: Option<String>,
-    /// What is built, and from what.
+    /// The kind of image, and its layers or root file system.
     pub source: Source,
-    /// The files to write, if it is said where, each with its format. Nothing for an image that
-    /// yields files.
+    /// The files to write with their formats. Empty if the image file names none, and for initrd
+    /// images, which yield files instead.
     pub outputs: Vec<(PathBuf, Format)>,
-    /// What the build can reach.
+    /// Network access of the build.
     pub network: Network,
-    /// A proxy to fetch packages through, instead of the host's.
+    /// The proxy through which apt fetches packages, instead of the host's proxy.
     pub apt_proxy: Option<String>,
-    /// The most bytes that the changes may take in memory.
+    /// Maximum memory for the upper layer, in bytes.
     pub upper_size: Option<u64>,
-    /// The time, in seconds since 1970, that stands for that of the build. The environment's
-    /// `SOURCE_DATE_EPOCH` wins.
+    /// The time to use as the time of the build, in seconds since 1970. `SOURCE_DATE_EPOCH` of the
+    /// environment takes precedence.
     pub source_date_epoch: Option<i64>,
-    /// How what is built is judged.
+    /// Settings of `overcoat check`.
     pub check: Check,
     /// Folders of provisioners, in the order in which they run.
     pub provisioners: Vec<Folder>,
     variables: Declared,
     cleanup: cleanup::Settings,
-    /// That there is no `from`. In a project this is one image's matter, and no other's.
+    /// The mistake if the root file system of `from` does not exist. In a project it is reported
+    /// only when this image is built, so that other images can be built without the file.
     missing: Option<Box<Mistake>>,
 }
 
-/// Where an image stands: in a file of its own, or in a project.
+/// The file that an image is read from: its own, or a project file.
 pub(crate) struct Surroundings<'a> {
-    /// What paths are relative to.
+    /// The folder that paths are relative to.
     pub(crate) folder: &'a Path,
-    /// The file of a layer that is named.
+    /// Returns the file of the layer named by a node.
     pub(crate) layer: &'a dyn Fn(&Node) -> Result<PathBuf, Box<Mistake>>,
-    /// The project, if it is in one.
+    /// The project that the image is part of.
     pub(crate) project: Option<InProject<'a>>,
 }
 
-/// An image's place in a project.
+/// The name of an image in a project, and the settings of the project.
 #[derive(Clone, Copy)]
 pub(crate) struct InProject<'a> {
     pub(crate) name: &'a str,
     pub(crate) globals: &'a Globals,
 }
 
-/// How an image is written.
+/// The file format of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A newc archive, not compressed.
+    /// An uncompressed newc archive.
     Cpio,
-    /// A newc archive in one gzip member.
+    /// A newc archive, compressed as a single gzip member.
     CpioGz,
-    /// A newc archive in one zstd frame.
+    /// A newc archive, compressed as a single zstd frame.
     CpioZst,
     /// A tar archive.
     Tar,
@@ -88,7 +90,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All formats by their names in configuration files, which are the suffixes of files too.
+    /// All formats with their names in configuration files. The names are also file suffixes.
     pub const NAMES: [(&'static str, Self); 5] = [
         ("cpio.gz", Self::CpioGz),
         ("cpio.zst", Self::CpioZst),
@@ -97,12 +99,12 @@ impl Format {
         ("squashfs", Self::Squashfs),
     ];
 
-    /// Its name in configuration files.
+    /// Returns its name in configuration files.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
     }
 
-    /// The format that the name of a file says.
+    /// Returns the format for the suffix of a file name.
     pub fn of_path(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         Self::NAMES
@@ -112,44 +114,44 @@ impl Format {
     }
 }
 
-/// What can be reached from inside while an image is built.
+/// Network access of commands during a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// What the host can reach.
+    /// The host's network.
     #[default]
     Host,
-    /// Nothing.
+    /// No network.
     None,
 }
 
 impl Image {
-    /// Reads an image file.
+    /// Reads an image file. Does not check that the base exists, since it may be built later.
     ///
     /// # Errors
-    /// When it can't be read or has a mistake, or when there is no `from`. That the base exists is not checked: it may be
-    /// built later.
+    ///
+    /// Fails if the file cannot be read, has a mistake, or names a `from` that does not exist.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         let document = Document::read(file)?;
         let folder = document.folder();
         let layer = |node: &Node| Ok(join(folder, node.text("the path of an image")?));
         let around = Surroundings { folder, layer: &layer, project: None };
-        let image = Self::of(&document, &document.root, &around)?;
+        let image = Self::parse(&document, &document.root, &around)?;
         image.missing.clone().map_or(Ok(image), |mistake| Err(mistake.into()))
     }
 
     /// Reads the image at `node` of a file.
-    pub(crate) fn of(
+    pub(crate) fn parse(
         document: &Document,
         node: &Node,
         around: &Surroundings<'_>,
     ) -> Result<Self, Box<Mistake>> {
         let folder = around.folder;
-        let fields = Fields::of(node, "an image")?;
+        let fields = Fields::new(node, "an image")?;
         let defaults = Settings::default();
         let all = around.project.map_or(&defaults, |project| &project.globals.settings);
-        let own = Settings::of(&fields)?;
+        let own = Settings::parse(&fields)?;
         let mut named = provisioners(fields.get("provisioner"), folder)?;
-        let mut variables = Declared::of(fields.get("variables"))?;
+        let mut variables = Declared::parse(fields.get("variables"))?;
         if let Some(node) = fields.get("config_file") {
             let (given, provisioner) = config_file(node, folder)?;
             variables = given.overridden_by(variables);
@@ -160,14 +162,14 @@ impl Image {
         let image = Self {
             file: document.path().to_owned(),
             description: fields.text("description")?,
-            source: Source::of(&fields, around)?,
-            missing: source::missing(node, folder),
+            source: Source::parse(&fields, around)?,
+            missing: source::missing_from(node, folder),
             outputs: outputs(&fields, around)?,
             network: own.network.or(all.network).unwrap_or_default(),
             apt_proxy: own.apt_proxy.or(all.apt_proxy.clone()),
             upper_size: own.upper_size.or(all.upper_size),
             source_date_epoch: own.source_date_epoch.or(all.source_date_epoch),
-            check: own.check.beside(&all.check),
+            check: own.check.merged_with(&all.check),
             provisioners: named,
             variables,
             cleanup: all.cleanup.clone().overridden_by(&own.cleanup),
@@ -179,7 +181,8 @@ impl Image {
     /// Reads the provisioners.
     ///
     /// # Errors
-    /// When one has a mistake.
+    ///
+    /// Fails if one cannot be read or has a mistake.
     pub fn load_provisioners(&self) -> Result<Vec<Provisioner>, ConfigError> {
         self.provisioners.iter().map(Provisioner::load_from).collect()
     }
@@ -187,40 +190,36 @@ impl Image {
     /// Reads the provisioners and makes the plan for this image.
     ///
     /// # Errors
-    /// When a provisioner or a variable has a mistake, or a template can't be rendered.
+    ///
+    /// Fails if a provisioner or a variable has a mistake, or a template cannot be rendered.
     pub fn plan(&self) -> Result<Plan, PlanError> {
-        Plan::with(&self.load_provisioners()?, &self.variables, &self.cleanup)
+        Plan::for_image(&self.load_provisioners()?, &self.variables, &self.cleanup)
     }
 
-    /// Refuses variables of its own that none of its provisioners has.
+    /// Rejects variables of the image that none of its provisioners declares.
     pub(crate) fn check_variables(&self, provisioners: &[&Variables]) -> Result<(), Box<Mistake>> {
         self.variables.check_against(provisioners)
     }
 
-    /// Gives it variables that its own win over.
+    /// Adds variables. The image's own take precedence.
     pub(crate) fn add_variables(&mut self, below: Declared) {
         self.variables = below.overridden_by(std::mem::take(&mut self.variables));
     }
 
-    /// The clean-up settings, for a command line to change.
-    pub fn cleanup_mut(&mut self) -> &mut cleanup::Settings {
-        &mut self.cleanup
-    }
-
-    /// The clean-up settings.
+    /// Returns the clean-up settings.
     pub fn cleanup(&self) -> &cleanup::Settings {
         &self.cleanup
     }
 }
 
-/// The manifest of the archive `NAME.cpio.gz`: `NAME.cpio.gz.manifest.json` beside it.
+/// Returns the path of an archive's manifest: `NAME.cpio.gz.manifest.json` for `NAME.cpio.gz`.
 pub fn manifest_path(archive: &Path) -> PathBuf {
     let mut name = archive.as_os_str().to_owned();
     name.push(".manifest.json");
     name.into()
 }
 
-/// What an image and a whole project may both say.
+/// The settings that an image and a project have in common.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
     network: Option<Network>,
@@ -232,41 +231,41 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn of(fields: &Fields<'_>) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(fields: &Fields<'_>) -> Result<Self, Box<Mistake>> {
         let network = [("host", Network::Host), ("none", Network::None)];
         Ok(Self {
-            network: fields.get("network").map(|n| word(n, &network)).transpose()?,
+            network: fields.get("network").map(|n| keyword(n, &network)).transpose()?,
             apt_proxy: fields.get("apt_proxy").map(proxy).transpose()?,
             upper_size: fields.get("upper_size").map(size).transpose()?,
             source_date_epoch: fields.get("source_date_epoch").map(epoch).transpose()?,
-            cleanup: cleanup::Settings::of(fields.get("cleanup"))?,
-            check: Check::of(fields.get("check"))?,
+            cleanup: cleanup::Settings::parse(fields.get("cleanup"))?,
+            check: Check::parse(fields.get("check"))?,
         })
     }
 }
 
-/// The files that the fields of an image say, with their formats.
+/// Reads the output files of an image, with their formats.
 pub(crate) fn outputs(
     fields: &Fields<'_>,
     around: &Surroundings<'_>,
 ) -> Result<Vec<(PathBuf, Format)>, Box<Mistake>> {
-    let kind = Kind::of(fields)?;
+    let kind = Kind::parse(fields)?;
     let format_node = fields.get("format");
     if kind == Kind::Initrd {
         return match format_node {
             None => Ok(Vec::new()),
             Some(node) => Err(node.wrong_with(
                 "an initrd image has no format: it yields files",
-                "`yields` says which",
+                "list the files in `yields`",
             )),
         };
     }
     let mut formats = Vec::new();
     if let Some(node) = format_node {
         for node in node.list()? {
-            let format = word(node, &Format::NAMES)?;
+            let format = keyword(node, &Format::NAMES)?;
             if formats.contains(&format) {
-                return Err(node.wrong("this format is named twice"));
+                return Err(node.wrong("duplicate format"));
             }
             formats.push(format);
         }
@@ -294,19 +293,19 @@ pub(crate) fn outputs(
             let suffixes: Vec<String> =
                 Format::NAMES.iter().map(|(name, _)| format!(".{name}")).collect();
             Err(node.wrong_with(
-                "the suffix says no format",
+                "the suffix is not that of a format",
                 format!("use one of {}, or give a `format`", suffixes.join(", ")),
             ))
         }
         (several, None) => Ok(several.iter().map(|format| suffixed(&path, *format)).collect()),
         (_, Some(format)) => Err(node.wrong_with(
-            "several formats have several files",
+            "several formats need a path without suffix",
             format!("leave out `.{}`: each file gets the suffix of its format", format.name()),
         )),
     }
 }
 
-/// A config file: variables, and the provisioner that they are for, as on-imagebuilder has them.
+/// Reads a config file in the form of on-imagebuilder: variables, and the provisioner for them.
 fn config_file(node: &Node, folder: &Path) -> Result<(Declared, Vec<Folder>), Box<Mistake>> {
     let name = node.text("the path of a file")?;
     let document = Document::read(&folder.join(name)).map_err(|error| match error {
@@ -316,7 +315,7 @@ fn config_file(node: &Node, folder: &Path) -> Result<(Declared, Vec<Folder>), Bo
         }
     })?;
     let (provisioner, variables) = document.root.without("provisioner");
-    Ok((Declared::of(Some(&variables))?, provisioners(provisioner.as_ref(), folder)?))
+    Ok((Declared::parse(Some(&variables))?, provisioners(provisioner.as_ref(), folder)?))
 }
 
 fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<Mistake>> {
@@ -328,11 +327,11 @@ fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<M
             .map_err(|error| node.wrong_with(error.problem, error.help))?;
         if !named.is_provisioner() {
             let problem = if folder.join(name).is_dir() {
-                format!("the folder `{name}` has no {FILE_NAME}, nor the tasks of an Ansible role")
+                format!("the folder `{name}` has neither {FILE_NAME} nor tasks of an Ansible role")
             } else {
                 format!("there is no folder `{name}` in {}", folder.display())
             };
-            return Err(match near(folder, name) {
+            return Err(match nearest_provisioner(folder, name) {
                 Some(near) => node.wrong_with(problem, format!("did you mean `{near}`?")),
                 None => node.wrong(problem),
             });
@@ -342,8 +341,8 @@ fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<M
     Ok(found)
 }
 
-/// The provisioner beside a missing one that was most likely meant.
-fn near(folder: &Path, name: &str) -> Option<String> {
+/// Returns the provisioner with the most similar name in the folder of a missing one.
+fn nearest_provisioner(folder: &Path, name: &str) -> Option<String> {
     let (above, last) = name.rsplit_once('/').map_or(("", name), |(above, last)| (above, last));
     let names: Vec<String> = std::fs::read_dir(folder.join(above))
         .ok()?
@@ -365,8 +364,11 @@ pub(crate) fn paths(
     }
 }
 
-/// One of some words.
-pub(crate) fn word<T: Copy>(node: &Node, words: &[(&'static str, T)]) -> Result<T, Box<Mistake>> {
+/// Reads one of several keywords and returns its value.
+pub(crate) fn keyword<T: Copy>(
+    node: &Node,
+    words: &[(&'static str, T)],
+) -> Result<T, Box<Mistake>> {
     let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
     let wanted = format!("one of {}", names.join(", "));
     let text = node.text(&wanted)?;
@@ -381,14 +383,15 @@ pub(crate) fn word<T: Copy>(node: &Node, words: &[(&'static str, T)]) -> Result<
     }
 }
 
-/// A number of bytes: `2G`, `512M`; the units are powers of 1024.
+/// Reads a size in bytes, such as `2G`.
 fn size(node: &Node) -> Result<u64, Box<Mistake>> {
     let text = node.text("a size such as 2G")?;
     parse_size(text)
-        .ok_or_else(|| node.wrong_with(format!("`{text}` is no size"), "write `2G` or `512M`"))
+        .ok_or_else(|| node.wrong_with(format!("invalid size `{text}`"), "write `2G` or `512M`"))
 }
 
-/// A number of bytes with an optional unit of K, M, G or T, `iB` or `B` after it or not.
+/// Parses a size in bytes: a number with an optional unit K, M, G or T, which may be followed by
+/// `iB` or `B`. Units are powers of 1024.
 pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.strip_suffix("iB").or_else(|| text.strip_suffix('B')).unwrap_or(text);
     let (digits, shift) = match text.chars().last()?.to_ascii_uppercase() {
@@ -402,22 +405,22 @@ pub fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
-/// The URL of a proxy, as apt takes it.
+/// Reads the URL of a proxy that apt accepts.
 fn proxy(node: &Node) -> Result<String, Box<Mistake>> {
     let text = node.text("the URL of a proxy")?;
     let known = ["http://", "https://", "socks5h://"].iter().any(|scheme| text.starts_with(scheme));
     if known && !text.contains(|c: char| c == '"' || c.is_whitespace() || c.is_control()) {
         return Ok(text.to_owned());
     }
-    Err(node.wrong_with("this is no URL of a proxy", "write `http://cache.example.org:3142`"))
+    Err(node.wrong_with("invalid proxy URL", "write `http://cache.example.org:3142`"))
 }
 
 fn epoch(node: &Node) -> Result<i64, Box<Mistake>> {
     let text = node.text("seconds since 1970")?;
     text.parse().ok().filter(|seconds| *seconds >= 0).ok_or_else(|| {
         node.wrong_with(
-            format!("`{text}` is no time"),
-            "write seconds since 1970, as `date +%s` or `git log -1 --format=%ct` gives them",
+            format!("invalid time `{text}`"),
+            "write seconds since 1970, as printed by `date +%s` or `git log -1 --format=%ct`",
         )
     })
 }
@@ -427,7 +430,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_suffix_says_the_format() {
+    fn suffix_determines_format() {
         let of = |name| Format::of_path(Path::new(name));
         assert_eq!(of("a/discovery.cpio.gz"), Some(Format::CpioGz));
         assert_eq!(of("discovery.cpio"), Some(Format::Cpio));
@@ -437,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_units() {
+    fn parses_sizes_with_units() {
         assert_eq!(parse_size("2G"), Some(2 << 30));
         assert_eq!(parse_size("512MiB"), Some(512 << 20));
         assert_eq!(parse_size("10"), Some(10));

@@ -1,11 +1,11 @@
-//! Variables as lines of YAML.
+//! Writes variables as YAML.
 //!
-//! They were written for Ansible, which reads YAML 1.1. What that means by a word is written so
-//! that YAML 1.2 means it too: `yes` becomes `true`, `0644` the number 420.
+//! The variables were written for Ansible, which reads YAML 1.1. They are converted to words with
+//! the same meaning in YAML 1.2: `yes` becomes `true`, and `0644` becomes 420.
 
 use crate::config::{Node, Value};
 
-/// The line or lines of `name: value`, each with `indent` spaces before it.
+/// Returns the lines of `name: value`, indented by `indent` spaces.
 pub(super) fn entry(name: &str, value: &Node, indent: usize) -> String {
     let margin = " ".repeat(indent);
     let name = key(name);
@@ -39,7 +39,7 @@ fn item(value: &Node, indent: usize) -> String {
                 }
                 Value::Scalar { .. } => String::new(),
             };
-            // The first line begins the item.
+            // The first line follows the dash.
             format!("{margin}- {}", lines.trim_start_matches(' '))
         }
     }
@@ -71,14 +71,14 @@ fn scalar(node: &Node) -> String {
     if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
         return match i64::from_str_radix(digits, 8) {
             Ok(number) => format!("{sign}{number}"),
-            // `08` is a word to YAML 1.1.
+            // `08` is text in YAML 1.1.
             Err(_) => quoted(text),
         };
     }
     text.clone()
 }
 
-/// Text in double quotes.
+/// Returns text in double quotes.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
@@ -97,8 +97,8 @@ pub(super) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// Text as a value: plain where that says the same.
-pub(super) fn word(text: &str) -> String {
+/// Returns text as a value, with quotes only where they are needed.
+pub(super) fn plain_or_quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:+~".contains(c);
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || "./".contains(c));
     let other = ["true", "false", "null", "yes", "no", "on", "off"];
@@ -118,7 +118,7 @@ mod tests {
     use crate::config::Document;
 
     #[test]
-    fn what_is_written_means_what_ansible_read() {
+    fn converts_yaml_1_1_to_equal_yaml_1_2() {
         let text = r#"
 words: [yes, Off, "yes", 0644, 08, -010, 1.5, ~, "1", 'it''s', "a\tb\\"]
 deep:
@@ -160,18 +160,18 @@ deep:
 folded: one two
 "#
         );
-        // And what was written is read as it was meant.
+        // Converting the result again does not change it.
         assert_eq!(written(&parse(&once)), once);
     }
 
     #[test]
-    fn words_are_quoted_where_they_would_mean_something_else() {
+    fn text_is_quoted_where_needed() {
         for plain in ["bookworm", "http://cache:3142/debian", "/tmp/on-imagebuilder/builds", "a.b"]
         {
-            assert_eq!(word(plain), plain);
+            assert_eq!(plain_or_quoted(plain), plain);
         }
         for other in ["yes", "1.5", "a b", "a: b", "{{ x }}", "", "x:", "#x"] {
-            assert_eq!(word(other), quoted(other));
+            assert_eq!(plain_or_quoted(other), quoted(other));
         }
     }
 }
