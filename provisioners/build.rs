@@ -21,7 +21,7 @@ pub(crate) fn table(library: &Path) -> io::Result<String> {
     for name in names(library)? {
         let folder = library.join(&name);
         if folder.is_dir() {
-            let _ = writeln!(text, "Book {{ name: {name:?}, entries: &[");
+            let _ = writeln!(text, "LibraryFolder {{ name: {name:?}, entries: &[");
             walk(&folder, "", &mut text)?;
             text.push_str("] },\n");
         }
@@ -35,19 +35,19 @@ fn walk(folder: &Path, above: &str, text: &mut String) -> io::Result<()> {
         let path = folder.join(&name);
         let inside = if above.is_empty() { name } else { format!("{above}/{name}") };
         let meta = fs::symlink_metadata(&path)?;
-        let _ = write!(text, "Entry {{ path: {inside:?}, content: ");
+        let _ = write!(text, "LibraryEntry {{ path: {inside:?}, content: ");
         if meta.is_dir() {
-            text.push_str("Content::Directory },\n");
+            text.push_str("LibraryContent::Directory },\n");
             walk(&path, &inside, text)?;
         } else if meta.is_symlink() {
             let target = fs::read_link(&path)?;
-            let _ = writeln!(text, "Content::Symlink({:?}) }},", utf8(&target)?);
+            let _ = writeln!(text, "LibraryContent::Symlink({:?}) }},", utf8(&target)?);
         } else {
             let executable = meta.permissions().mode() & 0o100 != 0;
             let (path, bytes) = (utf8(&path)?, "bytes: include_bytes!");
             let _ = writeln!(
                 text,
-                "Content::File {{ {bytes}({path:?}), executable: {executable} }} }},"
+                "LibraryContent::File {{ {bytes}({path:?}), executable: {executable} }} }},"
             );
         }
     }

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConfigError, Document, Node, Value};
-use crate::folder::{Digest, Folder, ItemKind, without_dots};
+use crate::config::{ConfigError, YamlDocument, YamlNode, YamlValue};
+use crate::folder::{Digest, Folder, FolderItemKind, without_dots};
 use crate::provisioner::{FILE_NAME, Provisioner};
 use crate::steps::Action;
 use crate::steps::ansible::roles_path;
@@ -86,13 +86,13 @@ fn add_tree(
     items.retain(|item| {
         let in_git = item.path.components().any(|c| c.as_os_str() == ".git");
         // Devices, fifos and sockets cannot be copied.
-        !in_git && !is_keep(&item.path) && item.kind != ItemKind::Other
+        !in_git && !is_keep(&item.path) && item.kind != FolderItemKind::Other
     });
     let full: BTreeSet<_> =
         items.iter().filter_map(|item| item.path.parent().map(Path::to_owned)).collect();
     for item in items.iter().filter(|item| !full.contains(&item.path)) {
         let mut name = format!("{prefix}{}", item.path.to_string_lossy());
-        if item.kind == ItemKind::Directory {
+        if item.kind == FolderItemKind::Directory {
             name += " (an empty folder)";
         }
         found.insert(name, folder.digest(&item.path, &item.kind)?);
@@ -116,7 +116,7 @@ fn add_folder(folder: &Folder, prefix: &str, found: &mut FileDigests) -> Result<
         add_tree(folder, &path, prefix, found)?;
         for item in folder.walk(&path)? {
             // An absolute target is usually a path in the image, not on the host.
-            if !matches!(item.kind, ItemKind::Symlink(target) if target.is_relative()) {
+            if !matches!(item.kind, FolderItemKind::Symlink(target) if target.is_relative()) {
                 continue;
             }
             if folder.is_file(&item.path) {
@@ -229,7 +229,9 @@ fn roles_named_by(role: &Path) -> Result<BTreeSet<RoleName>, ConfigError> {
     let folder = Folder::host(role);
     for item in folder.walk(Path::new(""))? {
         let part = item.path.components().next().map(|c| c.as_os_str().to_owned());
-        let (Some(part), ItemKind::File { .. } | ItemKind::Symlink(_)) = (part, &item.kind) else {
+        let (Some(part), FolderItemKind::File { .. } | FolderItemKind::Symlink(_)) =
+            (part, &item.kind)
+        else {
             continue;
         };
         let meta = part == "meta";
@@ -250,7 +252,7 @@ fn roles_named_in(
 ) -> Result<(), ConfigError> {
     let bytes = folder.read(path)?.into_owned();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    match Document::from_bytes(&folder.display_path(path), bytes) {
+    match YamlDocument::from_bytes(&folder.display_path(path), bytes) {
         Ok(document) if meta => add_dependencies(&document.root, found),
         Ok(document) => {
             let mut count = 0;
@@ -281,19 +283,21 @@ fn count_includes(text: &str) -> usize {
     lines.map(count).sum()
 }
 
-fn add_dependencies(meta: &Node, found: &mut BTreeSet<RoleName>) {
-    let Some(Value::List(nodes)) = meta.at("dependencies").map(|node| &node.value) else { return };
+fn add_dependencies(meta: &YamlNode, found: &mut BTreeSet<RoleName>) {
+    let Some(YamlValue::List(nodes)) = meta.get("dependencies").map(|node| &node.value) else {
+        return;
+    };
     for node in nodes {
-        let name = ["role", "name", "src"].iter().find_map(|key| node.at(key)).unwrap_or(node);
+        let name = ["role", "name", "src"].iter().find_map(|key| node.get(key)).unwrap_or(node);
         found.insert(name_of(name));
     }
 }
 
-fn add_included(node: &Node, found: &mut BTreeSet<RoleName>, count: &mut usize) {
+fn add_included(node: &YamlNode, found: &mut BTreeSet<RoleName>, count: &mut usize) {
     match &node.value {
-        Value::Scalar { .. } => {}
-        Value::List(nodes) => nodes.iter().for_each(|node| add_included(node, found, count)),
-        Value::Map(entries) => {
+        YamlValue::Scalar { .. } => {}
+        YamlValue::List(nodes) => nodes.iter().for_each(|node| add_included(node, found, count)),
+        YamlValue::Map(entries) => {
             for (key, value) in entries {
                 // The name may be qualified: `ansible.builtin.include_role`.
                 if key.name.rsplit('.').next().is_some_and(|word| INCLUDE_MODULES.contains(&word)) {
@@ -308,11 +312,11 @@ fn add_included(node: &Node, found: &mut BTreeSet<RoleName>, count: &mut usize) 
 }
 
 /// Returns the role of an include: `{name: x}`, or `name=x tasks_from=y` in one line.
-fn name_in_task(node: &Node) -> RoleName {
-    if let Some(name) = node.at("name") {
+fn name_in_task(node: &YamlNode) -> RoleName {
+    if let Some(name) = node.get("name") {
         return name_of(name);
     }
-    let Value::Scalar { text, .. } = &node.value else { return RoleName::Any };
+    let YamlValue::Scalar { text, .. } = &node.value else { return RoleName::Any };
     match text.split_whitespace().find_map(|word| word.strip_prefix("name=")) {
         Some(name) if !text.contains("{{") => {
             RoleName::Literal(name.trim_matches(['"', '\'']).to_owned())
@@ -321,9 +325,9 @@ fn name_in_task(node: &Node) -> RoleName {
     }
 }
 
-fn name_of(node: &Node) -> RoleName {
+fn name_of(node: &YamlNode) -> RoleName {
     match &node.value {
-        Value::Scalar { text, .. } if !text.contains("{{") && !text.is_empty() => {
+        YamlValue::Scalar { text, .. } if !text.contains("{{") && !text.is_empty() => {
             RoleName::Literal(text.clone())
         }
         _ => RoleName::Any,

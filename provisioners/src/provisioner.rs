@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use crate::cleanup;
+use crate::cleanup::CleanupSettings;
 use crate::config::error::Mistake;
-use crate::config::{ConfigError, Document, Fields};
+use crate::config::{ConfigError, Fields, YamlDocument};
 use crate::folder::{Digest, Folder};
 use crate::inputs;
 use crate::steps::Action;
-use crate::steps::ansible::{self, Role};
+use crate::steps::ansible::{self, AnsibleRole};
 use crate::variables::Variables;
 use crate::written::{self, StepDefinition};
 
@@ -23,7 +23,7 @@ pub struct Provisioner {
     description: Option<String>,
     variables: Variables,
     steps: Vec<StepDefinition>,
-    cleanup: cleanup::Settings,
+    cleanup: CleanupSettings,
 }
 
 impl Provisioner {
@@ -50,7 +50,7 @@ impl Provisioner {
             return Ok(Self::from_role(host));
         }
         let bytes = folder.read(file)?.into_owned();
-        let document = Document::from_bytes(&folder.display_path(file), bytes)?;
+        let document = YamlDocument::from_bytes(&folder.display_path(file), bytes)?;
         Ok(Self::parse(&document, folder)?)
     }
 
@@ -62,12 +62,12 @@ impl Provisioner {
             name: Folder::host(folder).name(),
             description: None,
             variables: Variables::accepting_any(),
-            steps: vec![StepDefinition::new(Action::Ansible(Role::new(folder)))],
-            cleanup: cleanup::Settings::default(),
+            steps: vec![StepDefinition::new(Action::Ansible(AnsibleRole::new(folder)))],
+            cleanup: CleanupSettings::default(),
         }
     }
 
-    fn parse(document: &Document, folder: &Folder) -> Result<Self, Box<Mistake>> {
+    fn parse(document: &YamlDocument, folder: &Folder) -> Result<Self, Box<Mistake>> {
         let fields = Fields::new(&document.root, "a provisioner")?;
         let provisioner = Self {
             folder: folder.clone(),
@@ -75,7 +75,7 @@ impl Provisioner {
             description: fields.text("description")?,
             variables: Variables::parse(fields.get("variables"))?,
             steps: written::parse_steps(&document.root, &fields, folder)?,
-            cleanup: cleanup::Settings::parse(fields.get("cleanup"))?,
+            cleanup: CleanupSettings::parse(fields.get("cleanup"))?,
         };
         fields.finish()?;
         Ok(provisioner)
@@ -121,7 +121,7 @@ impl Provisioner {
         &self.steps
     }
 
-    pub(crate) fn cleanup(&self) -> &cleanup::Settings {
+    pub(crate) fn cleanup(&self) -> &CleanupSettings {
         &self.cleanup
     }
 }

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cleanup::{self, Cleanup};
+use crate::cleanup::{Cleanup, CleanupSettings};
 use crate::config::ConfigError;
 use crate::machine::{Log, Machine};
 use crate::provisioner::Provisioner;
 use crate::steps::packages::FetchedLists;
-use crate::steps::{Action, Context, StepError};
+use crate::steps::{Action, StepContext, StepError};
 use crate::tail::Tail;
 use crate::variables::{Declared, Variables};
 
@@ -134,11 +134,11 @@ pub enum PlanError {
 /// The steps of provisioners with the variables of an image, followed by the clean-up steps.
 #[derive(Debug)]
 pub struct Plan {
-    steps: Vec<(StepInfo, Step)>,
+    steps: Vec<(StepInfo, PlannedStep)>,
 }
 
 #[derive(Debug)]
-enum Step {
+enum PlannedStep {
     Action { action: Action, variables: Arc<Variables> },
     Skipped { reason: String },
     Cleanup(&'static Cleanup),
@@ -151,7 +151,7 @@ impl Plan {
     ///
     /// Fails if a template cannot be rendered or a file cannot be read.
     pub fn new(provisioners: &[Provisioner]) -> Result<Self, PlanError> {
-        Self::for_image(provisioners, &Declared::default(), &cleanup::Settings::default())
+        Self::for_image(provisioners, &Declared::default(), &CleanupSettings::default())
     }
 
     /// Makes the plan for an image. Each of its variables must be one of a provisioner. Its
@@ -159,12 +159,12 @@ impl Plan {
     pub(crate) fn for_image(
         provisioners: &[Provisioner],
         variables: &Declared,
-        cleanup: &cleanup::Settings,
+        cleanup: &CleanupSettings,
     ) -> Result<Self, PlanError> {
         let defaults: Vec<&Variables> = provisioners.iter().map(Provisioner::variables).collect();
         variables.check_against(&defaults).map_err(ConfigError::from)?;
         let mut steps = Vec::new();
-        let mut settings = cleanup::Settings::default();
+        let mut settings = CleanupSettings::default();
         let several = provisioners.len() > 1;
         for provisioner in provisioners {
             let variables = Arc::new(variables.over(provisioner.variables()));
@@ -186,9 +186,9 @@ impl Plan {
                             step: info.to_string(),
                             source,
                         })?;
-                        Step::Action { action, variables: expanded.variables }
+                        PlannedStep::Action { action, variables: expanded.variables }
                     }
-                    Err(reason) => Step::Skipped { reason },
+                    Err(reason) => PlannedStep::Skipped { reason },
                 };
                 steps.push((info, step));
             }
@@ -198,7 +198,7 @@ impl Plan {
             let name = format!("cleanup {}", cleanup.name);
             let index = steps.len();
             let info = StepInfo { provisioner: None, name, index, total: 0, cleanup: true };
-            steps.push((info, Step::Cleanup(cleanup)));
+            steps.push((info, PlannedStep::Cleanup(cleanup)));
         }
         let total = steps.len();
         steps.iter_mut().for_each(|(info, _)| info.total = total);
@@ -223,7 +223,7 @@ impl Plan {
     ) -> Result<(), Box<StepFailed>> {
         let mut apt = FetchedLists::default();
         for (info, step) in &self.steps {
-            if let Step::Skipped { reason } = step {
+            if let PlannedStep::Skipped { reason } = step {
                 observer.skipped(info, reason);
                 continue;
             }
@@ -231,15 +231,17 @@ impl Plan {
             let start = Instant::now();
             let mut log = Recorder { observer, tail: Tail::default() };
             let result = match step {
-                Step::Action { action, variables } => action.run(&mut Context {
+                PlannedStep::Action { action, variables } => action.run(&mut StepContext {
                     machine,
                     variables,
                     options,
                     log: &mut log,
                     apt: &mut apt,
                 }),
-                Step::Skipped { .. } => Ok(()),
-                Step::Cleanup(cleanup) => cleanup.run(machine, options).map_err(StepError::from),
+                PlannedStep::Skipped { .. } => Ok(()),
+                PlannedStep::Cleanup(cleanup) => {
+                    cleanup.run(machine, options).map_err(StepError::from)
+                }
             };
             let last_lines = log.tail.lines();
             match result {

@@ -8,7 +8,7 @@
 use minijinja::{Environment, Value as Jinja};
 
 use crate::config::error::Mistake;
-use crate::config::{Node, Value, yaml::Key};
+use crate::config::{YamlNode, YamlValue, yaml::YamlKey};
 use crate::templates::{environment, explain, undefined};
 use crate::variables::{Variable, Variables};
 
@@ -24,34 +24,34 @@ pub(crate) struct Scope<'a> {
 }
 
 /// Checks the syntax of a condition or a list of conditions.
-pub(crate) fn check_condition(node: &Node) -> Result<(), Box<Mistake>> {
+pub(crate) fn check_condition(node: &YamlNode) -> Result<(), Box<Mistake>> {
     for node in node.list()? {
         let text = condition(node)?;
         if let Err(error) = environment().compile_expression(text) {
-            return Err(wrong(node, explain(text, &Variables::default(), &error)));
+            return Err(mistake_in(node, explain(text, &Variables::default(), &error)));
         }
     }
     Ok(())
 }
 
 /// Checks the syntax of the conditions in the entries of lists, at any depth.
-pub(crate) fn check_conditions_within(node: &Node) -> Result<(), Box<Mistake>> {
+pub(crate) fn check_conditions_within(node: &YamlNode) -> Result<(), Box<Mistake>> {
     match &node.value {
-        Value::Scalar { .. } => Ok(()),
-        Value::Map(entries) => entries.iter().try_for_each(|(_, n)| check_conditions_within(n)),
-        Value::List(nodes) => nodes.iter().try_for_each(|node| {
-            node.at(WHEN).map_or(Ok(()), check_condition)?;
+        YamlValue::Scalar { .. } => Ok(()),
+        YamlValue::Map(entries) => entries.iter().try_for_each(|(_, n)| check_conditions_within(n)),
+        YamlValue::List(nodes) => nodes.iter().try_for_each(|node| {
+            node.get(WHEN).map_or(Ok(()), check_condition)?;
             check_conditions_within(node)
         }),
     }
 }
 
 /// Returns whether any string or key in `node` is a template.
-pub(crate) fn has_templates(node: &Node) -> bool {
+pub(crate) fn has_templates(node: &YamlNode) -> bool {
     match &node.value {
-        Value::Scalar { text, .. } => is_template(text),
-        Value::List(nodes) => nodes.iter().any(has_templates),
-        Value::Map(entries) => {
+        YamlValue::Scalar { text, .. } => is_template(text),
+        YamlValue::List(nodes) => nodes.iter().any(has_templates),
+        YamlValue::Map(entries) => {
             entries.iter().any(|(key, node)| is_template(&key.name) || has_templates(node))
         }
     }
@@ -68,10 +68,10 @@ fn single_expression(text: &str) -> Option<&str> {
     (plain && !inner.starts_with('-') && !inner.ends_with('-')).then_some(inner.trim())
 }
 
-fn condition(node: &Node) -> Result<&str, Box<Mistake>> {
+fn condition(node: &YamlNode) -> Result<&str, Box<Mistake>> {
     let text = node.text("a condition such as `serial_console`")?;
     match single_expression(text) {
-        Some(inner) => Err(node.wrong_with(
+        Some(inner) => Err(node.mistake_with_help(
             "a condition is an expression without braces",
             format!("write `when: {inner}`"),
         )),
@@ -79,10 +79,10 @@ fn condition(node: &Node) -> Result<&str, Box<Mistake>> {
     }
 }
 
-fn wrong(node: &Node, (problem, help): (String, Option<String>)) -> Box<Mistake> {
+fn mistake_in(node: &YamlNode, (problem, help): (String, Option<String>)) -> Box<Mistake> {
     match help {
-        Some(help) => node.wrong_with(problem, help),
-        None => node.wrong(problem),
+        Some(help) => node.mistake_with_help(problem, help),
+        None => node.mistake(problem),
     }
 }
 
@@ -93,7 +93,7 @@ impl<'a> Scope<'a> {
 
     /// Returns the first condition of `node`, a condition or a list of them, that is false; `None`
     /// if all are true.
-    pub(crate) fn unmet<'n>(&self, node: &'n Node) -> Result<Option<&'n str>, Box<Mistake>> {
+    pub(crate) fn unmet<'n>(&self, node: &'n YamlNode) -> Result<Option<&'n str>, Box<Mistake>> {
         for node in node.list()? {
             let text = condition(node)?;
             if !self.evaluate(node, text)?.is_true() {
@@ -104,38 +104,38 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns the values of a loop.
-    pub(crate) fn values(&self, node: &Node) -> Result<Vec<Variable>, Box<Mistake>> {
+    pub(crate) fn values(&self, node: &YamlNode) -> Result<Vec<Variable>, Box<Mistake>> {
         let found = match self.value(node)? {
             Variable::List(values) => return Ok(values),
             other => other,
         };
         let help = match (&node.value, &found) {
             (_, Variable::Map(_)) => "`| items` turns a mapping into a list of pairs".to_owned(),
-            (Value::Scalar { text, .. }, _) if self.variables.get(text).is_some() => {
+            (YamlValue::Scalar { text, .. }, _) if self.variables.get(text).is_some() => {
                 format!("write `loop: \"{{{{ {text} }}}}\"`")
             }
             _ => "write a list, or `\"{{ name }}\"` with the name of a list variable".to_owned(),
         };
         let found = found.kind().unwrap_or("nothing");
-        Err(node.wrong_with(format!("expected a list, found {found}"), help))
+        Err(node.mistake_with_help(format!("expected a list, found {found}"), help))
     }
 
     /// Renders the strings of a step and drops list entries whose conditions are false.
-    pub(crate) fn render(&self, node: &Node) -> Result<Node, Box<Mistake>> {
+    pub(crate) fn render(&self, node: &YamlNode) -> Result<YamlNode, Box<Mistake>> {
         Ok(match &node.value {
-            Value::Scalar { text, .. } if is_template(text) => literal(node, self.value(node)?),
-            Value::Scalar { .. } => node.clone(),
-            Value::List(nodes) => {
+            YamlValue::Scalar { text, .. } if is_template(text) => literal(node, self.value(node)?),
+            YamlValue::Scalar { .. } => node.clone(),
+            YamlValue::List(nodes) => {
                 let mut rendered = Vec::new();
                 for node in nodes {
-                    let unmet = node.at(WHEN).map(|when| self.unmet(when)).transpose()?;
+                    let unmet = node.get(WHEN).map(|when| self.unmet(when)).transpose()?;
                     if unmet.flatten().is_none() {
                         rendered.push(self.render(node)?);
                     }
                 }
-                node.with(Value::List(rendered))
+                node.with_value(YamlValue::List(rendered))
             }
-            Value::Map(entries) => {
+            YamlValue::Map(entries) => {
                 let mut rendered = Vec::new();
                 for (key, value) in entries.iter().filter(|(key, _)| key.name != WHEN) {
                     let name = if is_template(&key.name) {
@@ -143,59 +143,60 @@ impl<'a> Scope<'a> {
                     } else {
                         key.name.clone()
                     };
-                    rendered.push((Key { name, place: key.place }, self.render(value)?));
+                    rendered.push((YamlKey { name, span: key.span }, self.render(value)?));
                 }
-                node.with(Value::Map(rendered))
+                node.with_value(YamlValue::Map(rendered))
             }
         })
     }
 
     /// Returns the value of a node, with its templates rendered.
-    fn value(&self, node: &Node) -> Result<Variable, Box<Mistake>> {
+    fn value(&self, node: &YamlNode) -> Result<Variable, Box<Mistake>> {
         match &node.value {
-            Value::Scalar { text, .. } if is_template(text) => match single_expression(text) {
+            YamlValue::Scalar { text, .. } if is_template(text) => match single_expression(text) {
                 Some(expression) => {
                     let value = self.evaluate(node, expression)?;
                     Variable::from_jinja(&value).ok_or_else(|| {
-                        node.wrong(format!("`{expression}` is not a value but {}", value.kind()))
+                        node.mistake(format!("`{expression}` is not a value but {}", value.kind()))
                     })
                 }
                 None => self.text(node, text).map(Variable::Text),
             },
-            Value::Scalar { .. } => Variable::parse(node),
-            Value::List(nodes) => {
+            YamlValue::Scalar { .. } => Variable::parse(node),
+            YamlValue::List(nodes) => {
                 Ok(Variable::List(nodes.iter().map(|n| self.value(n)).collect::<Result<_, _>>()?))
             }
-            Value::Map(entries) => {
-                let entry = |(key, node): &(Key, Node)| Ok((key.name.clone(), self.value(node)?));
+            YamlValue::Map(entries) => {
+                let entry =
+                    |(key, node): &(YamlKey, YamlNode)| Ok((key.name.clone(), self.value(node)?));
                 Ok(Variable::Map(entries.iter().map(entry).collect::<Result<_, Box<Mistake>>>()?))
             }
         }
     }
 
-    fn evaluate(&self, node: &Node, expression: &str) -> Result<Jinja, Box<Mistake>> {
+    fn evaluate(&self, node: &YamlNode, expression: &str) -> Result<Jinja, Box<Mistake>> {
         let value = self
             .environment
             .compile_expression(expression)
             .and_then(|compiled| compiled.eval(&self.context))
-            .map_err(|error| wrong(node, explain(expression, self.variables, &error)))?;
+            .map_err(|error| mistake_in(node, explain(expression, self.variables, &error)))?;
         if value.is_undefined() {
-            return Err(wrong(node, undefined(expression, self.variables)));
+            return Err(mistake_in(node, undefined(expression, self.variables)));
         }
         Ok(value)
     }
 
-    fn text(&self, node: &Node, text: &str) -> Result<String, Box<Mistake>> {
+    fn text(&self, node: &YamlNode, text: &str) -> Result<String, Box<Mistake>> {
         self.environment
             .render_str(text, &self.context)
-            .map_err(|error| wrong(node, explain(text, self.variables, &error)))
+            .map_err(|error| mistake_in(node, explain(text, self.variables, &error)))
     }
 }
 
 /// Returns a node for a value, at the position of the template that it comes from.
-fn literal(node: &Node, value: Variable) -> Node {
-    let scalar = |text: String, plain| Value::Scalar { text, plain };
-    node.with(match value {
+fn literal(node: &YamlNode, value: Variable) -> YamlNode {
+    let scalar = |text: String, plain| YamlValue::Scalar { text, plain };
+    node.with_value(match value {
         Variable::Null => scalar(String::new(), true),
         Variable::Text(text) if text.is_empty() => scalar(text, true),
         Variable::Text(text) => scalar(text, false),
@@ -203,12 +204,12 @@ fn literal(node: &Node, value: Variable) -> Node {
             scalar(value.to_string(), true)
         }
         Variable::List(items) => {
-            Value::List(items.into_iter().map(|item| literal(node, item)).collect())
+            YamlValue::List(items.into_iter().map(|item| literal(node, item)).collect())
         }
-        Variable::Map(items) => Value::Map(
+        Variable::Map(items) => YamlValue::Map(
             items
                 .into_iter()
-                .map(|(name, item)| (Key { name, place: node.place }, literal(node, item)))
+                .map(|(name, item)| (YamlKey { name, span: node.span }, literal(node, item)))
                 .collect(),
         ),
     })

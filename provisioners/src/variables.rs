@@ -9,7 +9,7 @@ use std::fmt;
 use minijinja::value::ValueKind;
 
 use crate::config::error::Mistake;
-use crate::config::{Node, Value, nearest, yaml};
+use crate::config::{YamlNode, YamlValue, nearest, yaml};
 
 /// Prefix of the variables' names in the environment of scripts.
 pub const ENVIRONMENT_PREFIX: &str = "OVERCOAT_VAR_";
@@ -51,15 +51,15 @@ impl Variable {
     }
 
     /// Reads a value of a configuration file.
-    pub(crate) fn parse(node: &Node) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
         Ok(match &node.value {
             _ if node.is_null() => Self::Null,
-            Value::Scalar { text, plain: true } => parse_plain(node, text)?,
-            Value::Scalar { text, .. } => Self::Text(text.clone()),
-            Value::List(nodes) => {
+            YamlValue::Scalar { text, plain: true } => parse_plain(node, text)?,
+            YamlValue::Scalar { text, .. } => Self::Text(text.clone()),
+            YamlValue::List(nodes) => {
                 Self::List(nodes.iter().map(Self::parse).collect::<Result<_, _>>()?)
             }
-            Value::Map(entries) => Self::Map(
+            YamlValue::Map(entries) => Self::Map(
                 entries
                     .iter()
                     .map(|(key, node)| Ok((key.name.clone(), Self::parse(node)?)))
@@ -107,18 +107,18 @@ impl Variable {
 
 /// Parses an unquoted scalar by the rules of YAML 1.2. Rejects words with another meaning in YAML
 /// 1.1, such as `yes` and `0644`, because the author may mean either.
-fn parse_plain(node: &Node, text: &str) -> Result<Variable, Box<Mistake>> {
+fn parse_plain(node: &YamlNode, text: &str) -> Result<Variable, Box<Mistake>> {
     if let Some(value) = yaml::parse_bool(text) {
         return Ok(Variable::Bool(value));
     }
     if matches!(text.to_lowercase().as_str(), "yes" | "no" | "on" | "off") {
         let help = format!("write `true` or `false`, or \"{text}\" for text");
-        return Err(node.wrong_with("ambiguous: a truth value or text", help));
+        return Err(node.mistake_with_help("ambiguous: a truth value or text", help));
     }
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
         let help = format!("write \"{text}\" for text, or the number without its leading zero");
-        return Err(node.wrong_with("ambiguous: an octal number or text", help));
+        return Err(node.mistake_with_help("ambiguous: an octal number or text", help));
     }
     if let Ok(value) = text.parse() {
         return Ok(Variable::Integer(value));
@@ -208,7 +208,7 @@ pub struct Variables {
 
 impl Variables {
     /// Reads a mapping. Rejects names that are invalid in templates or in the environment.
-    pub(crate) fn parse(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
         let declared = Declared::parse(node)?.0;
         let values = declared.into_iter().map(|(name, d)| (name, d.value)).collect();
         Ok(Self { values, any: false })
@@ -252,17 +252,17 @@ pub(crate) struct Declared(BTreeMap<String, Declaration>);
 #[derive(Debug, Clone)]
 struct Declaration {
     value: Variable,
-    node: Node,
+    node: YamlNode,
 }
 
 impl Declared {
     /// Reads a mapping. Rejects names that are invalid in templates or in the environment.
-    pub(crate) fn parse(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
         let Some(node) = node else { return Ok(Self::default()) };
-        let Value::Map(entries) = &node.value else {
+        let YamlValue::Map(entries) = &node.value else {
             let problem =
-                format!("expected variables as `name: value` lines, found {}", node.what());
-            return Err(node.wrong(problem));
+                format!("expected variables as `name: value` lines, found {}", node.kind_name());
+            return Err(node.mistake(problem));
         };
         let mut variables = BTreeMap::new();
         for (key, node_of) in entries {
@@ -272,7 +272,7 @@ impl Declared {
             {
                 let help = "a name has letters, digits and underscores, and no digit at the start";
                 let problem = "invalid variable name";
-                return Err(node.wrong_key(key, problem, Some(help.to_owned())));
+                return Err(node.key_mistake(key, problem, Some(help.to_owned())));
             }
             let value = Variable::parse(node_of)?;
             variables.insert(name.clone(), Declaration { value, node: node_of.clone() });
@@ -322,7 +322,9 @@ impl Declared {
                             .join(", ")
                     ),
                 };
-                return Err(given.node.wrong_with("the provisioner has no such variable", help));
+                return Err(given
+                    .node
+                    .mistake_with_help("the provisioner has no such variable", help));
             }
             for default in known {
                 if let (Some(wanted), Some(found)) = (default.kind(), given.value.kind())
@@ -330,7 +332,7 @@ impl Declared {
                 {
                     let help = format!("its default is {default}");
                     let problem = format!("expected {wanted}, found {found}");
-                    return Err(given.node.wrong_with(problem, help));
+                    return Err(given.node.mistake_with_help(problem, help));
                 }
             }
         }

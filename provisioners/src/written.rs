@@ -8,14 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value, yaml::Key};
+use crate::config::{Fields, YamlNode, YamlValue, yaml::YamlKey};
 use crate::folder::Folder;
 use crate::scope::{Scope, WHEN, check_condition, check_conditions_within, has_templates};
 use crate::steps::Action;
 use crate::steps::accounts::{Groups, Users};
 use crate::steps::attributes::AttributeRules;
-use crate::steps::files::Files;
-use crate::steps::packages::Packages;
+use crate::steps::files::FileTree;
+use crate::steps::packages::PackageList;
 use crate::steps::removal::Removal;
 use crate::steps::scripts::{LIBRARY_SCRIPT_OUTSIDE, Script};
 use crate::steps::services::Services;
@@ -57,9 +57,9 @@ pub(crate) struct StepDefinition {
 struct StepSource {
     folder: Folder,
     /// The mapping of the step, without condition and loop.
-    node: Node,
-    when: Option<Node>,
-    over: Option<Node>,
+    node: YamlNode,
+    when: Option<YamlNode>,
+    over: Option<YamlNode>,
 }
 
 /// A step with the variables of an image, or one iteration of its loop.
@@ -74,16 +74,16 @@ pub(crate) struct ExpandedStep {
 /// Parses the steps of a provisioner: those of `steps`, or those of the keys at the top level in the
 /// order of [`STEP_KEYS`].
 pub(crate) fn parse_steps(
-    root: &Node,
+    root: &YamlNode,
     fields: &Fields<'_>,
     folder: &Folder,
 ) -> Result<Vec<StepDefinition>, Box<Mistake>> {
     let mut found = Vec::new();
     for (step_key, beside) in STEP_KEYS {
         if step_key == "script" {
-            for node in fields.get("scripts").map_or(Ok(&[][..]), Node::list)? {
-                let key = Key { name: step_key.to_owned(), place: node.place };
-                let node = root.with(Value::Map(vec![(key, node.clone())]));
+            for node in fields.get("scripts").map_or(Ok(&[][..]), YamlNode::list)? {
+                let key = YamlKey { name: step_key.to_owned(), span: node.span };
+                let node = root.with_value(YamlValue::Map(vec![(key, node.clone())]));
                 found.push(StepDefinition::parse(&node, folder)?);
             }
             continue;
@@ -93,21 +93,23 @@ pub(crate) fn parse_steps(
             // `update` is also a step without `packages`.
             present |= fields.get(key).is_some() && *key == "update";
         }
-        let (true, Value::Map(entries)) = (present, &root.value) else { continue };
-        let belongs = |key: &Key| key.name == step_key || beside.contains(&key.name.as_str());
+        let (true, YamlValue::Map(entries)) = (present, &root.value) else { continue };
+        let belongs = |key: &YamlKey| key.name == step_key || beside.contains(&key.name.as_str());
         let entries = entries.iter().filter(|(key, _)| belongs(key)).cloned().collect();
         found.extend(StepDefinition::parse_top_level(root, entries, folder)?);
     }
     let Some(steps) = fields.get("steps") else { return Ok(found) };
     if !found.is_empty() {
-        return Err(root.wrong_with(
+        return Err(root.mistake_with_help(
             "`steps` cannot be used together with steps at the top level",
             "move packages, files, scripts and so on into `steps`, in the order you want",
         ));
     }
-    let Value::List(nodes) = &steps.value else {
+    let YamlValue::List(nodes) = &steps.value else {
         let help = "write `- files: files` and so on, one line for each step";
-        return Err(steps.wrong_with(format!("expected a list, found {}", steps.what()), help));
+        return Err(
+            steps.mistake_with_help(format!("expected a list, found {}", steps.kind_name()), help)
+        );
     };
     nodes.iter().map(|node| StepDefinition::parse(node, folder)).collect()
 }
@@ -120,35 +122,37 @@ impl StepDefinition {
 
     /// Parses a step of keys at the top level; `None` if it has nothing to do.
     fn parse_top_level(
-        root: &Node,
-        entries: Vec<(Key, Node)>,
+        root: &YamlNode,
+        entries: Vec<(YamlKey, YamlNode)>,
         folder: &Folder,
     ) -> Result<Option<Self>, Box<Mistake>> {
-        let step = Self::parse(&root.with(Value::Map(entries)), folder)?;
+        let step = Self::parse(&root.with_value(YamlValue::Map(entries)), folder)?;
         Ok(step.action.as_ref().is_none_or(|action| !action.is_empty()).then_some(step))
     }
 
-    fn parse(node: &Node, folder: &Folder) -> Result<Self, Box<Mistake>> {
+    fn parse(node: &YamlNode, folder: &Folder) -> Result<Self, Box<Mistake>> {
         let fields = Fields::new(node, "a step")?;
-        let mut when: Option<Node> = fields.get(WHEN).cloned();
+        let mut when: Option<YamlNode> = fields.get(WHEN).cloned();
         let over = fields.get(LOOP).cloned();
-        let Value::Map(entries) = &node.value else {
-            return Err(node.wrong_with("the step is empty", "write `- files: files` and so on"));
+        let YamlValue::Map(entries) = &node.value else {
+            return Err(
+                node.mistake_with_help("the step is empty", "write `- files: files` and so on")
+            );
         };
         let mut entries = entries.clone();
         entries.retain(|(key, _)| key.name != WHEN && key.name != LOOP);
         // The condition of a script may be beside its path.
         if let Some((_, script)) = entries.iter_mut().find(|(key, _)| key.name == "script")
-            && let Some(condition) = script.at(WHEN).cloned()
-            && let Value::Map(keys) = &mut script.value
+            && let Some(condition) = script.get(WHEN).cloned()
+            && let YamlValue::Map(keys) = &mut script.value
         {
             if when.is_some() {
-                return Err(condition.wrong("the step already has a `when`"));
+                return Err(condition.mistake("the step already has a `when`"));
             }
             keys.retain(|(key, _)| key.name != WHEN);
             when = Some(condition);
         }
-        let node = node.with(Value::Map(entries));
+        let node = node.with_value(YamlValue::Map(entries));
         when.as_ref().map_or(Ok(()), check_condition)?;
         check_conditions_within(&node)?;
         let action = if has_templates(&node) { None } else { Some(parse_action(&node, folder)?) };
@@ -164,8 +168,9 @@ impl StepDefinition {
     /// Returns whether steps of this kind use files of the provisioner.
     pub(crate) fn may_name_files(&self) -> bool {
         let source = self.source.as_ref();
-        source
-            .is_some_and(|s| ["files", "script", "packages"].iter().any(|k| s.node.at(k).is_some()))
+        source.is_some_and(|s| {
+            ["files", "script", "packages"].iter().any(|k| s.node.get(k).is_some())
+        })
     }
 
     /// Returns its name, without variables applied.
@@ -174,9 +179,9 @@ impl StepDefinition {
             return action.name();
         }
         let node = self.source.as_ref().map(|source| &source.node);
-        let found = STEP_KEYS.iter().find_map(|(key, _)| Some((key, node?.at(key)?)));
+        let found = STEP_KEYS.iter().find_map(|(key, _)| Some((key, node?.get(key)?)));
         match found {
-            Some((key, Node { value: Value::Scalar { text, .. }, .. })) => {
+            Some((key, YamlNode { value: YamlValue::Scalar { text, .. }, .. })) => {
                 format!("{key} {text}")
             }
             Some((key, _)) => (*key).to_owned(),
@@ -259,7 +264,7 @@ fn summary(value: &Variable) -> String {
 }
 
 /// Parses the action of a step.
-fn parse_action(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
+fn parse_action(node: &YamlNode, folder: &Folder) -> Result<Action, Box<Mistake>> {
     let fields = Fields::new(node, "a step")?;
     let mut actions = Vec::new();
     actions.extend(packages(&fields, folder)?);
@@ -275,12 +280,12 @@ fn parse_action(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
     actions.extend(attributes.map(Action::Attributes));
     actions.extend(fields.get("script").map(|node| script(node, folder)).transpose()?);
     actions.extend(fields.get("services").map(Services::parse).transpose()?.map(Action::Services));
-    if let Value::Map(entries) = &node.value
+    if let YamlValue::Map(entries) = &node.value
         && let Some((key, _)) = entries.iter().find(|(key, _)| key.name == OUTSIDE)
         && let Some(path) = script_path(node)
     {
         let help = format!("write `script: {{path: {path}, {OUTSIDE}: true}}`");
-        return Err(node.wrong_key(key, "a key of the script, not of the step", Some(help)));
+        return Err(node.key_mistake(key, "a key of the script, not of the step", Some(help)));
     }
     // These were removed from the node before, but are valid keys in messages.
     fields.get(WHEN);
@@ -292,7 +297,7 @@ fn parse_action(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
         _ => {
             let names: Vec<&str> = STEP_KEYS.iter().map(|(key, _)| *key).collect();
             let help = format!("begin a line for each of {} with `- `", names.join(", "));
-            Err(node.wrong_with("a step must have exactly one action", help))
+            Err(node.mistake_with_help("a step must have exactly one action", help))
         }
     }
 }
@@ -301,8 +306,8 @@ fn packages(fields: &Fields<'_>, folder: &Folder) -> Result<Option<Action>, Box<
     let recommends = fields.bool("recommends")?;
     let update = fields.bool("update")?;
     let mut packages = match fields.get("packages") {
-        Some(node) => Packages::parse(node, folder)?,
-        None if update.is_some() => Packages::default(),
+        Some(node) => PackageList::parse(node, folder)?,
+        None if update.is_some() => PackageList::default(),
         None => return Ok(None),
     };
     packages.recommends = recommends.unwrap_or(false);
@@ -310,31 +315,31 @@ fn packages(fields: &Fields<'_>, folder: &Folder) -> Result<Option<Action>, Box<
     Ok(Some(Action::Packages(packages)))
 }
 
-fn files(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
+fn files(node: &YamlNode, folder: &Folder) -> Result<Action, Box<Mistake>> {
     let name = node.text("the path of a folder")?;
     if !folder.is_dir(Path::new(name)) {
-        return Err(node.wrong_with(
+        return Err(node.mistake_with_help(
             format!("there is no folder `{name}` in {folder}"),
             "`files` names a folder whose content is copied to /",
         ));
     }
-    Ok(Action::Files(Files::new(folder, name)))
+    Ok(Action::Files(FileTree::new(folder, name)))
 }
 
 /// Returns the path of the script of a step.
-fn script_path(node: &Node) -> Option<&str> {
-    let script = node.at("script")?;
-    match &script.at("path").unwrap_or(script).value {
-        Value::Scalar { text, .. } => Some(text),
+fn script_path(node: &YamlNode) -> Option<&str> {
+    let script = node.get("script")?;
+    match &script.get("path").unwrap_or(script).value {
+        YamlValue::Scalar { text, .. } => Some(text),
         _ => None,
     }
 }
 
 /// Reads a script: a path, or `{path: PATH, outside: true}`.
-fn script(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
+fn script(node: &YamlNode, folder: &Folder) -> Result<Action, Box<Mistake>> {
     let mut outside = false;
     let mut node = node;
-    if let Value::Map(_) = node.value {
+    if let YamlValue::Map(_) = node.value {
         let fields = Fields::new(node, "a script")?;
         outside = fields.bool(OUTSIDE)?.unwrap_or(false);
         fields.get(WHEN);
@@ -343,10 +348,10 @@ fn script(node: &Node, folder: &Folder) -> Result<Action, Box<Mistake>> {
     }
     let name = node.text("the path of a script")?;
     if !folder.is_file(Path::new(name)) {
-        return Err(node.wrong(format!("there is no file `{name}` in {folder}")));
+        return Err(node.mistake(format!("there is no file `{name}` in {folder}")));
     }
     if outside && folder.host_path().is_none() {
-        return Err(node.wrong(LIBRARY_SCRIPT_OUTSIDE));
+        return Err(node.mistake(LIBRARY_SCRIPT_OUTSIDE));
     }
     Ok(Action::Script(Script::new(folder, name, outside)))
 }

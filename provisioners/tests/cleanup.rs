@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::{Directory, write_files};
+use provisioners::cleanup::CleanupSettings;
 use provisioners::machine::{
     Attributes, Command, Entry, Exit, Log, Machine, MachineError, Meta, Node, Stat,
 };
@@ -77,7 +78,7 @@ fn clean(machine: &mut dyn Machine, names: &[&str]) {
 }
 
 fn on_by_default() -> Vec<&'static str> {
-    cleanup::Settings::default().enabled().map(|step| step.name).collect()
+    CleanupSettings::default().enabled().map(|step| step.name).collect()
 }
 
 /// Every path with what it holds: a file its text, a link its target, a directory nothing.
@@ -327,7 +328,7 @@ fn names_are_unique_and_say_what_they_do() {
         assert!(step.description.len() < 90, "{}", step.name);
     }
     assert!(!on_by_default().contains(&"docs"));
-    let mut settings = cleanup::Settings::default();
+    let mut settings = CleanupSettings::default();
     assert!(settings.set("docs", true) && settings.set("logs", false));
     assert!(!settings.set("nonsense", true));
     let on: Vec<&str> = settings.enabled().map(|step| step.name).collect();

@@ -17,7 +17,7 @@ mod walk;
 use std::collections::BTreeMap;
 
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node};
+use crate::config::{Fields, YamlNode};
 use crate::machine::{Machine, MachineError};
 use crate::run::Options;
 
@@ -155,14 +155,14 @@ static STEPS: [Cleanup; 16] = [
 
 /// The steps that are switched on or off.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct CleanupSettings {
     all: Option<bool>,
     each: BTreeMap<&'static str, bool>,
 }
 
-impl Settings {
+impl CleanupSettings {
     /// Reads a mapping from names to true or false.
-    pub(crate) fn parse(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
         let Some(node) = node else { return Ok(Self::default()) };
         let fields = Fields::new(node, "clean-up steps")?;
         let mut settings = Self { all: fields.bool("all")?, each: BTreeMap::new() };

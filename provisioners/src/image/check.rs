@@ -1,12 +1,12 @@
 //! Settings of `overcoat check` in image and project files: suppressions and budgets. The names of
 //! lints are not checked here.
 
-use super::{Fields, Mistake, Node, size};
+use super::{Fields, Mistake, YamlNode, size};
 use crate::glob::Pattern;
 
 /// Settings of `overcoat check` for an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Check {
+pub struct CheckSettings {
     /// Suppressed findings.
     pub skip: Vec<Skip>,
     /// Maximum size of the archive, in bytes.
@@ -26,8 +26,8 @@ pub struct Skip {
     pub reason: String,
 }
 
-impl Check {
-    pub(super) fn parse(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+impl CheckSettings {
+    pub(super) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
         let Some(node) = node else { return Ok(Self::default()) };
         let fields = Fields::new(node, "settings of checks")?;
         let skip = match fields.get("skip") {
@@ -46,25 +46,27 @@ impl Check {
     }
 
     /// Adds the settings for all images. Budgets of the image take precedence.
-    pub(super) fn merged_with(self, all: &Check) -> Check {
+    pub(super) fn merged_with(self, all: &CheckSettings) -> CheckSettings {
         let skip = self.skip.into_iter().chain(all.skip.iter().cloned()).collect();
-        Check { skip, size: self.size.or(all.size), ram: self.ram.or(all.ram) }
+        CheckSettings { skip, size: self.size.or(all.size), ram: self.ram.or(all.ram) }
     }
 }
 
 impl Skip {
-    fn parse(node: &Node) -> Result<Self, Box<Mistake>> {
+    fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
         const HELP: &str = "write `lint:`, and the reason for the suppression as `reason:`";
         let fields = Fields::new(node, "a lint and a reason")?;
         let lint = fields.require("lint", HELP)?.text("the name of a lint")?.to_owned();
         let reason = fields.require("reason", HELP)?;
         let text = reason.text("the reason for the suppression")?.trim().to_owned();
         if text.is_empty() {
-            return Err(reason.wrong_with("the reason is empty", "write why it is suppressed"));
+            return Err(
+                reason.mistake_with_help("the reason is empty", "write why it is suppressed")
+            );
         }
         let path = fields.get("path").map(|node| {
             let path = node.text("a path or a pattern")?;
-            Pattern::parse(path).map_err(|problem| node.wrong(problem))
+            Pattern::parse(path).map_err(|problem| node.mistake(problem))
         });
         let path = path.transpose()?;
         fields.finish()?;

@@ -17,6 +17,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::{Image, ImageLocation, Network, Root, Source};
+use crate::cleanup::CleanupSettings;
 use crate::config::ConfigError;
 use crate::folder::Digest;
 
@@ -46,7 +47,7 @@ impl Image {
         add("source_date_epoch", self.source_date_epoch.map_or(String::new(), |e| e.to_string()));
 
         let provisioners = self.load_provisioners()?;
-        let mut cleanup = crate::cleanup::Settings::default();
+        let mut cleanup = CleanupSettings::default();
         for provisioner in &provisioners {
             cleanup = cleanup.overridden_by(provisioner.cleanup());
         }

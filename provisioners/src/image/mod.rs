@@ -10,19 +10,19 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use crate::cleanup;
+use crate::cleanup::CleanupSettings;
 use crate::config::error::Mistake;
-use crate::config::{ConfigError, Document, Fields, Node, join, nearest};
+use crate::config::{ConfigError, Fields, YamlDocument, YamlNode, join, nearest};
 use crate::folder::Folder;
-use crate::project::Globals;
+use crate::project::ProjectSettings;
 use crate::provisioner::{FILE_NAME, Provisioner};
 use crate::run::{Plan, PlanError};
 use crate::variables::{Declared, Variables};
 
-pub use check::{Check, Skip};
+pub use check::{CheckSettings, Skip};
 pub use inputs::Inputs;
 pub use location::{ImageLocation, parse_offset};
-pub(crate) use source::{Archive, Kind};
+pub(crate) use source::{ArchiveSettings, ImageKind};
 pub use source::{Debootstrap, Layers, Root, Source, Yield};
 
 /// An image that was read and checked.
@@ -47,31 +47,31 @@ pub struct Image {
     /// environment takes precedence.
     pub source_date_epoch: Option<i64>,
     /// Settings of `overcoat check`.
-    pub check: Check,
+    pub check: CheckSettings,
     /// Folders of provisioners, in the order in which they run.
     pub provisioners: Vec<Folder>,
     variables: Declared,
-    cleanup: cleanup::Settings,
+    cleanup: CleanupSettings,
     /// The mistake if the root file system of `from` does not exist. In a project it is reported
     /// only when this image is built, so that other images can be built without the file.
     missing: Option<Box<Mistake>>,
 }
 
 /// The file that an image is read from: its own, or a project file.
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct ImageContext<'a> {
     /// The folder that paths are relative to.
     pub(crate) folder: &'a Path,
     /// Returns the file of the layer named by a node.
-    pub(crate) layer: &'a dyn Fn(&Node) -> Result<PathBuf, Box<Mistake>>,
+    pub(crate) layer: &'a dyn Fn(&YamlNode) -> Result<PathBuf, Box<Mistake>>,
     /// The project that the image is part of.
-    pub(crate) project: Option<InProject<'a>>,
+    pub(crate) project: Option<ProjectContext<'a>>,
 }
 
 /// The name of an image in a project, and the settings of the project.
 #[derive(Clone, Copy)]
-pub(crate) struct InProject<'a> {
+pub(crate) struct ProjectContext<'a> {
     pub(crate) name: &'a str,
-    pub(crate) globals: &'a Globals,
+    pub(crate) globals: &'a ProjectSettings,
 }
 
 /// The file format of an artifact.
@@ -131,25 +131,25 @@ impl Image {
     ///
     /// Fails if the file cannot be read, has a mistake, or names a `from` that does not exist.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let document = Document::read(file)?;
+        let document = YamlDocument::read(file)?;
         let folder = document.folder();
-        let layer = |node: &Node| Ok(join(folder, node.text("the path of an image")?));
-        let around = Surroundings { folder, layer: &layer, project: None };
-        let image = Self::parse(&document, &document.root, &around)?;
+        let layer = |node: &YamlNode| Ok(join(folder, node.text("the path of an image")?));
+        let context = ImageContext { folder, layer: &layer, project: None };
+        let image = Self::parse(&document, &document.root, &context)?;
         image.missing.clone().map_or(Ok(image), |mistake| Err(mistake.into()))
     }
 
     /// Reads the image at `node` of a file.
     pub(crate) fn parse(
-        document: &Document,
-        node: &Node,
-        around: &Surroundings<'_>,
+        document: &YamlDocument,
+        node: &YamlNode,
+        context: &ImageContext<'_>,
     ) -> Result<Self, Box<Mistake>> {
-        let folder = around.folder;
+        let folder = context.folder;
         let fields = Fields::new(node, "an image")?;
-        let defaults = Settings::default();
-        let all = around.project.map_or(&defaults, |project| &project.globals.settings);
-        let own = Settings::parse(&fields)?;
+        let defaults = CommonSettings::default();
+        let all = context.project.map_or(&defaults, |project| &project.globals.settings);
+        let own = CommonSettings::parse(&fields)?;
         let mut named = provisioners(fields.get("provisioner"), folder)?;
         let mut variables = Declared::parse(fields.get("variables"))?;
         if let Some(node) = fields.get("config_file") {
@@ -162,9 +162,9 @@ impl Image {
         let image = Self {
             file: document.path().to_owned(),
             description: fields.text("description")?,
-            source: Source::parse(&fields, around)?,
+            source: Source::parse(&fields, context)?,
             missing: source::missing_from(node, folder),
-            outputs: outputs(&fields, around)?,
+            outputs: outputs(&fields, context)?,
             network: own.network.or(all.network).unwrap_or_default(),
             apt_proxy: own.apt_proxy.or(all.apt_proxy.clone()),
             upper_size: own.upper_size.or(all.upper_size),
@@ -207,7 +207,7 @@ impl Image {
     }
 
     /// Returns the clean-up settings.
-    pub fn cleanup(&self) -> &cleanup::Settings {
+    pub fn cleanup(&self) -> &CleanupSettings {
         &self.cleanup
     }
 }
@@ -221,16 +221,16 @@ pub fn manifest_path(archive: &Path) -> PathBuf {
 
 /// The settings that an image and a project have in common.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Settings {
+pub(crate) struct CommonSettings {
     network: Option<Network>,
     apt_proxy: Option<String>,
     upper_size: Option<u64>,
     source_date_epoch: Option<i64>,
-    cleanup: cleanup::Settings,
-    check: Check,
+    cleanup: CleanupSettings,
+    check: CheckSettings,
 }
 
-impl Settings {
+impl CommonSettings {
     pub(crate) fn parse(fields: &Fields<'_>) -> Result<Self, Box<Mistake>> {
         let network = [("host", Network::Host), ("none", Network::None)];
         Ok(Self {
@@ -238,8 +238,8 @@ impl Settings {
             apt_proxy: fields.get("apt_proxy").map(proxy).transpose()?,
             upper_size: fields.get("upper_size").map(size).transpose()?,
             source_date_epoch: fields.get("source_date_epoch").map(epoch).transpose()?,
-            cleanup: cleanup::Settings::parse(fields.get("cleanup"))?,
-            check: Check::parse(fields.get("check"))?,
+            cleanup: CleanupSettings::parse(fields.get("cleanup"))?,
+            check: CheckSettings::parse(fields.get("check"))?,
         })
     }
 }
@@ -247,14 +247,14 @@ impl Settings {
 /// Reads the output files of an image, with their formats.
 pub(crate) fn outputs(
     fields: &Fields<'_>,
-    around: &Surroundings<'_>,
+    context: &ImageContext<'_>,
 ) -> Result<Vec<(PathBuf, Format)>, Box<Mistake>> {
-    let kind = Kind::parse(fields)?;
+    let kind = ImageKind::parse(fields)?;
     let format_node = fields.get("format");
-    if kind == Kind::Initrd {
+    if kind == ImageKind::Initrd {
         return match format_node {
             None => Ok(Vec::new()),
-            Some(node) => Err(node.wrong_with(
+            Some(node) => Err(node.mistake_with_help(
                 "an initrd image has no format: it yields files",
                 "list the files in `yields`",
             )),
@@ -265,12 +265,12 @@ pub(crate) fn outputs(
         for node in node.list()? {
             let format = keyword(node, &Format::NAMES)?;
             if formats.contains(&format) {
-                return Err(node.wrong("duplicate format"));
+                return Err(node.mistake("duplicate format"));
             }
             formats.push(format);
         }
     }
-    let folder = around.project.map_or(around.folder, |project| &project.globals.output);
+    let folder = context.project.map_or(context.folder, |project| &project.globals.output);
     let suffixed = |stem: &Path, format: Format| {
         let mut path = stem.as_os_str().to_owned();
         path.push(".");
@@ -278,9 +278,9 @@ pub(crate) fn outputs(
         (PathBuf::from(path), format)
     };
     let Some(node) = fields.get("output") else {
-        let Some(project) = around.project else { return Ok(Vec::new()) };
+        let Some(project) = context.project else { return Ok(Vec::new()) };
         if formats.is_empty() {
-            formats.push(if kind == Kind::Base { Format::Squashfs } else { Format::CpioGz });
+            formats.push(if kind == ImageKind::Base { Format::Squashfs } else { Format::CpioGz });
         }
         let stem = folder.join(project.name);
         return Ok(formats.into_iter().map(|format| suffixed(&stem, format)).collect());
@@ -292,13 +292,13 @@ pub(crate) fn outputs(
         ([], None) => {
             let suffixes: Vec<String> =
                 Format::NAMES.iter().map(|(name, _)| format!(".{name}")).collect();
-            Err(node.wrong_with(
+            Err(node.mistake_with_help(
                 "the suffix is not that of a format",
                 format!("use one of {}, or give a `format`", suffixes.join(", ")),
             ))
         }
         (several, None) => Ok(several.iter().map(|format| suffixed(&path, *format)).collect()),
-        (_, Some(format)) => Err(node.wrong_with(
+        (_, Some(format)) => Err(node.mistake_with_help(
             "several formats need a path without suffix",
             format!("leave out `.{}`: each file gets the suffix of its format", format.name()),
         )),
@@ -306,25 +306,25 @@ pub(crate) fn outputs(
 }
 
 /// Reads a config file in the form of on-imagebuilder: variables, and the provisioner for them.
-fn config_file(node: &Node, folder: &Path) -> Result<(Declared, Vec<Folder>), Box<Mistake>> {
+fn config_file(node: &YamlNode, folder: &Path) -> Result<(Declared, Vec<Folder>), Box<Mistake>> {
     let name = node.text("the path of a file")?;
-    let document = Document::read(&folder.join(name)).map_err(|error| match error {
+    let document = YamlDocument::read(&folder.join(name)).map_err(|error| match error {
         ConfigError::Mistake(mistake) => mistake,
         ConfigError::Read { path, source } => {
-            node.wrong(format!("cannot read {}: {source}", path.display()))
+            node.mistake(format!("cannot read {}: {source}", path.display()))
         }
     })?;
     let (provisioner, variables) = document.root.without("provisioner");
     Ok((Declared::parse(Some(&variables))?, provisioners(provisioner.as_ref(), folder)?))
 }
 
-fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<Mistake>> {
+fn provisioners(node: Option<&YamlNode>, folder: &Path) -> Result<Vec<Folder>, Box<Mistake>> {
     let Some(node) = node else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for node in node.list()? {
         let name = node.text("the path of a provisioner's folder")?;
         let named = Folder::named(name, folder)
-            .map_err(|error| node.wrong_with(error.problem, error.help))?;
+            .map_err(|error| node.mistake_with_help(error.problem, error.help))?;
         if !named.is_provisioner() {
             let problem = if folder.join(name).is_dir() {
                 format!("the folder `{name}` has neither {FILE_NAME} nor tasks of an Ansible role")
@@ -332,8 +332,8 @@ fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<M
                 format!("there is no folder `{name}` in {}", folder.display())
             };
             return Err(match nearest_provisioner(folder, name) {
-                Some(near) => node.wrong_with(problem, format!("did you mean `{near}`?")),
-                None => node.wrong(problem),
+                Some(near) => node.mistake_with_help(problem, format!("did you mean `{near}`?")),
+                None => node.mistake(problem),
             });
         }
         found.push(named);
@@ -354,7 +354,7 @@ fn nearest_provisioner(folder: &Path, name: &str) -> Option<String> {
 }
 
 pub(crate) fn paths(
-    node: Option<&Node>,
+    node: Option<&YamlNode>,
     folder: &Path,
     what: &str,
 ) -> Result<Vec<PathBuf>, Box<Mistake>> {
@@ -366,7 +366,7 @@ pub(crate) fn paths(
 
 /// Reads one of several keywords and returns its value.
 pub(crate) fn keyword<T: Copy>(
-    node: &Node,
+    node: &YamlNode,
     words: &[(&'static str, T)],
 ) -> Result<T, Box<Mistake>> {
     let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
@@ -375,19 +375,19 @@ pub(crate) fn keyword<T: Copy>(
     match words.iter().find(|(name, _)| *name == text) {
         Some((_, value)) => Ok(*value),
         None => Err(match nearest(text, names) {
-            Some(name) => {
-                node.wrong_with(format!("expected {wanted}"), format!("did you mean `{name}`?"))
-            }
-            None => node.wrong(format!("expected {wanted}")),
+            Some(name) => node
+                .mistake_with_help(format!("expected {wanted}"), format!("did you mean `{name}`?")),
+            None => node.mistake(format!("expected {wanted}")),
         }),
     }
 }
 
 /// Reads a size in bytes, such as `2G`.
-fn size(node: &Node) -> Result<u64, Box<Mistake>> {
+fn size(node: &YamlNode) -> Result<u64, Box<Mistake>> {
     let text = node.text("a size such as 2G")?;
-    parse_size(text)
-        .ok_or_else(|| node.wrong_with(format!("invalid size `{text}`"), "write `2G` or `512M`"))
+    parse_size(text).ok_or_else(|| {
+        node.mistake_with_help(format!("invalid size `{text}`"), "write `2G` or `512M`")
+    })
 }
 
 /// Parses a size in bytes: a number with an optional unit K, M, G or T, which may be followed by
@@ -406,19 +406,19 @@ pub fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Reads the URL of a proxy that apt accepts.
-fn proxy(node: &Node) -> Result<String, Box<Mistake>> {
+fn proxy(node: &YamlNode) -> Result<String, Box<Mistake>> {
     let text = node.text("the URL of a proxy")?;
     let known = ["http://", "https://", "socks5h://"].iter().any(|scheme| text.starts_with(scheme));
     if known && !text.contains(|c: char| c == '"' || c.is_whitespace() || c.is_control()) {
         return Ok(text.to_owned());
     }
-    Err(node.wrong_with("invalid proxy URL", "write `http://cache.example.org:3142`"))
+    Err(node.mistake_with_help("invalid proxy URL", "write `http://cache.example.org:3142`"))
 }
 
-fn epoch(node: &Node) -> Result<i64, Box<Mistake>> {
+fn epoch(node: &YamlNode) -> Result<i64, Box<Mistake>> {
     let text = node.text("seconds since 1970")?;
     text.parse().ok().filter(|seconds| *seconds >= 0).ok_or_else(|| {
-        node.wrong_with(
+        node.mistake_with_help(
             format!("invalid time `{text}`"),
             "write seconds since 1970, as printed by `date +%s` or `git log -1 --format=%ct`",
         )

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ImageLocation, Surroundings, keyword, paths};
+use super::{ImageContext, ImageLocation, keyword, paths};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value, join};
+use crate::config::{Fields, YamlNode, YamlValue, join};
 use crate::glob::Pattern;
 use crate::machine::{Kind as FileKind, Machine};
 use crate::steps::StepError;
-use crate::steps::packages::Packages;
+use crate::steps::packages::PackageList;
 
 /// The kind of an image, and what it is built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,13 +28,13 @@ pub enum Source {
 
 /// The kinds of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ImageKind {
     Overlay,
     Base,
     Initrd,
 }
 
-impl Kind {
+impl ImageKind {
     pub(crate) const NAMES: [(&'static str, Self); 3] =
         [("overlay", Self::Overlay), ("base", Self::Base), ("initrd", Self::Initrd)];
 
@@ -59,15 +59,15 @@ impl Layers {
         std::iter::once(&self.base).chain(&self.overlays).cloned().collect()
     }
 
-    fn parse(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Self, Box<Mistake>> {
+    fn parse(fields: &Fields<'_>, context: &ImageContext<'_>) -> Result<Self, Box<Mistake>> {
         let help = "write `base: build/base.squashfs`, the image to change";
-        let base = (around.layer)(fields.require("base", help)?)?;
+        let base = (context.layer)(fields.require("base", help)?)?;
         let overlays = match fields.get("overlays") {
             None => Vec::new(),
             Some(node) => node
                 .list()?
                 .iter()
-                .map(|node| (around.layer)(node))
+                .map(|node| (context.layer)(node))
                 .collect::<Result<_, Box<Mistake>>>()?,
         };
         Ok(Self { base, overlays })
@@ -148,14 +148,14 @@ impl Yield {
 impl Source {
     pub(super) fn parse(
         fields: &Fields<'_>,
-        around: &Surroundings<'_>,
+        context: &ImageContext<'_>,
     ) -> Result<Self, Box<Mistake>> {
-        Ok(match Kind::parse(fields)? {
-            Kind::Overlay => Self::Overlay(Layers::parse(fields, around)?),
-            Kind::Base => Self::Base(root(fields, around)?),
-            Kind::Initrd => Self::Initrd {
-                layers: Layers::parse(fields, around)?,
-                yields: yields(fields, around)?,
+        Ok(match ImageKind::parse(fields)? {
+            ImageKind::Overlay => Self::Overlay(Layers::parse(fields, context)?),
+            ImageKind::Base => Self::Base(root(fields, context)?),
+            ImageKind::Initrd => Self::Initrd {
+                layers: Layers::parse(fields, context)?,
+                yields: yields(fields, context)?,
             },
         })
     }
@@ -169,32 +169,32 @@ impl Source {
     }
 }
 
-fn root(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Root, Box<Mistake>> {
+fn root(fields: &Fields<'_>, context: &ImageContext<'_>) -> Result<Root, Box<Mistake>> {
     if let Some(node) = fields.get("from") {
         for word in ["release", "mirror", "variant", "components", "architecture", "packages"] {
             if let Some(other) = fields.get(word) {
                 let help = "install packages in an existing root with a provisioner";
                 let problem = format!("`{word}` is for a new root and cannot be used with `from`");
-                return Err(other.wrong_with(problem, help));
+                return Err(other.mistake_with_help(problem, help));
             }
         }
-        return Ok(Root::From(join(around.folder, node.text("the path of a root file system")?)));
+        return Ok(Root::From(join(context.folder, node.text("the path of a root file system")?)));
     }
-    Ok(Root::Debian(debootstrap(fields, around)?))
+    Ok(Root::Debian(debootstrap(fields, context)?))
 }
 
 /// Returns the mistake if the root file system of `from` does not exist.
-pub(super) fn missing_from(image: &Node, folder: &Path) -> Option<Box<Mistake>> {
-    let node = image.at("from")?;
+pub(super) fn missing_from(image: &YamlNode, folder: &Path) -> Option<Box<Mistake>> {
+    let node = image.get("from")?;
     let name = node.text("the path of a root file system").ok()?;
     let help = "write the path of a tar archive, folder or image, relative to this file";
-    let mistake = || node.wrong_with(format!("`{name}` does not exist"), help);
+    let mistake = || node.mistake_with_help(format!("`{name}` does not exist"), help);
     (!ImageLocation::of(&join(folder, name)).file.exists()).then(mistake)
 }
 
 /// The options of a [`Debootstrap`] that a project can set for all images.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Archive {
+pub(crate) struct ArchiveSettings {
     pub(crate) release: Option<String>,
     mirrors: Vec<String>,
     components: Vec<String>,
@@ -202,19 +202,19 @@ pub(crate) struct Archive {
     keyring: Option<PathBuf>,
 }
 
-impl Archive {
+impl ArchiveSettings {
     pub(crate) fn parse(fields: &Fields<'_>, folder: &Path) -> Result<Self, Box<Mistake>> {
         let mut mirrors = words(fields, "mirror", "a URL")?;
         if let Some(node) = fields.get("apt_server") {
             if !mirrors.is_empty() {
-                return Err(node.wrong_with(
+                return Err(node.mistake_with_help(
                     "`mirror` and `apt_server` cannot be used together",
                     "`apt_server: HOST` is short for `mirror: http://HOST/debian`",
                 ));
             }
             let host = node.text("a host name")?;
             if host.contains('/') {
-                return Err(node.wrong_with(
+                return Err(node.mistake_with_help(
                     "expected a host name",
                     "write `apt_server: cache.example.org:3142`, or use `mirror` for a URL",
                 ));
@@ -231,21 +231,21 @@ impl Archive {
     }
 }
 
-fn release(node: &Node) -> Result<String, Box<Mistake>> {
+fn release(node: &YamlNode) -> Result<String, Box<Mistake>> {
     let text = node.text("the name of a release")?;
     // It becomes an argument of mmdebstrap.
     if text.starts_with('-') || text.contains(char::is_whitespace) {
-        return Err(node.wrong_with("invalid release name", "write `release: bookworm`"));
+        return Err(node.mistake_with_help("invalid release name", "write `release: bookworm`"));
     }
     Ok(text.to_owned())
 }
 
 fn debootstrap(
     fields: &Fields<'_>,
-    around: &Surroundings<'_>,
+    context: &ImageContext<'_>,
 ) -> Result<Debootstrap, Box<Mistake>> {
-    let own = Archive::parse(fields, around.folder)?;
-    let all = around.project.map(|p| p.globals.archive.clone()).unwrap_or_default();
+    let own = ArchiveSettings::parse(fields, context.folder)?;
+    let all = context.project.map(|p| p.globals.archive.clone()).unwrap_or_default();
     let or = |own: Vec<String>, all| if own.is_empty() { all } else { own };
     let release = match own.release.or(all.release) {
         Some(release) => release,
@@ -259,7 +259,7 @@ fn debootstrap(
         architecture: own.architecture.or(all.architecture),
         keyring: own.keyring.or(all.keyring),
         packages: match fields.get("packages") {
-            Some(node) => Packages::parse_for_base(node, around.folder)?.names(),
+            Some(node) => PackageList::parse_for_base(node, context.folder)?.names(),
             None => Vec::new(),
         },
     })
@@ -274,16 +274,16 @@ fn words(fields: &Fields<'_>, name: &'static str, what: &str) -> Result<Vec<Stri
 const DEFAULT_YIELDS: [(&str, &str); 2] =
     [("vmlinuz", "/boot/vmlinuz-*"), ("initrd.img", "/boot/initrd.img-*")];
 
-fn yields(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Vec<Yield>, Box<Mistake>> {
-    let folder = match (around.project, fields.get("output")) {
+fn yields(fields: &Fields<'_>, context: &ImageContext<'_>) -> Result<Vec<Yield>, Box<Mistake>> {
+    let folder = match (context.project, fields.get("output")) {
         (Some(project), Some(node)) => {
             project.globals.output.join(node.text("the path of a folder")?)
         }
         (Some(project), None) => project.globals.output.clone(),
-        (None, Some(node)) => join(around.folder, node.text("the path of a folder")?),
+        (None, Some(node)) => join(context.folder, node.text("the path of a folder")?),
         (None, None) => {
             let help = "an initrd image yields files: name the folder for them";
-            join(around.folder, fields.require("output", help)?.text("the path of a folder")?)
+            join(context.folder, fields.require("output", help)?.text("the path of a folder")?)
         }
     };
     let file = |name: &str, pattern: &str| Yield {
@@ -295,20 +295,22 @@ fn yields(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Vec<Yield>, 
         return Ok(DEFAULT_YIELDS.iter().map(|(name, pattern)| file(name, pattern)).collect());
     };
     let help = "write `vmlinuz: /boot/vmlinuz-*`, one line for each file";
-    let Value::Map(entries) = &node.value else {
-        return Err(node.wrong_with(format!("expected files, found {}", node.what()), help));
+    let YamlValue::Map(entries) = &node.value else {
+        return Err(
+            node.mistake_with_help(format!("expected files, found {}", node.kind_name()), help)
+        );
     };
     if entries.is_empty() {
-        return Err(node.wrong_with("an initrd image must yield files", help));
+        return Err(node.mistake_with_help("an initrd image must yield files", help));
     }
     let mut yields = Vec::new();
     for (key, value) in entries {
         if key.name.contains('/') || matches!(key.name.as_str(), "" | "." | "..") {
             let problem = "invalid file name";
-            return Err(node.wrong_key(key, problem, Some(help.to_owned())));
+            return Err(node.key_mistake(key, problem, Some(help.to_owned())));
         }
         let pattern = value.text("a path in the root")?;
-        Pattern::parse(pattern).map_err(|problem| value.wrong(problem))?;
+        Pattern::parse(pattern).map_err(|problem| value.mistake(problem))?;
         yields.push(file(&key.name, pattern));
     }
     Ok(yields)

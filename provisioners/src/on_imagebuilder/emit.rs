@@ -3,21 +3,21 @@
 //! The variables were written for Ansible, which reads YAML 1.1. They are converted to words with
 //! the same meaning in YAML 1.2: `yes` becomes `true`, and `0644` becomes 420.
 
-use crate::config::{Node, Value};
+use crate::config::{YamlNode, YamlValue};
 
 /// Returns the lines of `name: value`, indented by `indent` spaces.
-pub(super) fn entry(name: &str, value: &Node, indent: usize) -> String {
+pub(super) fn entry(name: &str, value: &YamlNode, indent: usize) -> String {
     let margin = " ".repeat(indent);
     let name = key(name);
     match &value.value {
-        Value::Scalar { .. } => format!("{margin}{name}: {}\n", scalar(value)),
-        Value::List(nodes) if nodes.is_empty() => format!("{margin}{name}: []\n"),
-        Value::Map(entries) if entries.is_empty() => format!("{margin}{name}: {{}}\n"),
-        Value::List(nodes) => {
+        YamlValue::Scalar { .. } => format!("{margin}{name}: {}\n", scalar(value)),
+        YamlValue::List(nodes) if nodes.is_empty() => format!("{margin}{name}: []\n"),
+        YamlValue::Map(entries) if entries.is_empty() => format!("{margin}{name}: {{}}\n"),
+        YamlValue::List(nodes) => {
             let items: String = nodes.iter().map(|node| item(node, indent + 2)).collect();
             format!("{margin}{name}:\n{items}")
         }
-        Value::Map(entries) => {
+        YamlValue::Map(entries) => {
             let lines: String =
                 entries.iter().map(|(key, node)| entry(&key.name, node, indent + 2)).collect();
             format!("{margin}{name}:\n{lines}")
@@ -25,19 +25,19 @@ pub(super) fn entry(name: &str, value: &Node, indent: usize) -> String {
     }
 }
 
-fn item(value: &Node, indent: usize) -> String {
+fn item(value: &YamlNode, indent: usize) -> String {
     let margin = " ".repeat(indent);
     match &value.value {
-        Value::Scalar { .. } => format!("{margin}- {}\n", scalar(value)),
-        Value::List(nodes) if nodes.is_empty() => format!("{margin}- []\n"),
-        Value::Map(entries) if entries.is_empty() => format!("{margin}- {{}}\n"),
-        Value::List(_) | Value::Map(_) => {
+        YamlValue::Scalar { .. } => format!("{margin}- {}\n", scalar(value)),
+        YamlValue::List(nodes) if nodes.is_empty() => format!("{margin}- []\n"),
+        YamlValue::Map(entries) if entries.is_empty() => format!("{margin}- {{}}\n"),
+        YamlValue::List(_) | YamlValue::Map(_) => {
             let lines: String = match &value.value {
-                Value::List(nodes) => nodes.iter().map(|node| item(node, indent + 2)).collect(),
-                Value::Map(entries) => {
+                YamlValue::List(nodes) => nodes.iter().map(|node| item(node, indent + 2)).collect(),
+                YamlValue::Map(entries) => {
                     entries.iter().map(|(key, node)| entry(&key.name, node, indent + 2)).collect()
                 }
-                Value::Scalar { .. } => String::new(),
+                YamlValue::Scalar { .. } => String::new(),
             };
             // The first line follows the dash.
             format!("{margin}- {}", lines.trim_start_matches(' '))
@@ -51,8 +51,8 @@ fn key(name: &str) -> String {
     if begins && name.chars().all(plain) { name.to_owned() } else { quoted(name) }
 }
 
-fn scalar(node: &Node) -> String {
-    let Value::Scalar { text, plain } = &node.value else { return String::new() };
+fn scalar(node: &YamlNode) -> String {
+    let YamlValue::Scalar { text, plain } = &node.value else { return String::new() };
     if node.is_null() {
         return "null".to_owned();
     }
@@ -115,7 +115,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Document;
+    use crate::config::YamlDocument;
 
     #[test]
     fn converts_yaml_1_1_to_equal_yaml_1_2() {
@@ -128,9 +128,9 @@ deep:
 folded: one
   two
 "#;
-        let parse = |text: &str| Document::parse(Path::new("x.yml"), text.to_owned()).unwrap();
-        let written = |document: &Document| match &document.root.value {
-            Value::Map(entries) => entries.iter().map(|(k, v)| entry(&k.name, v, 0)).collect(),
+        let parse = |text: &str| YamlDocument::parse(Path::new("x.yml"), text.to_owned()).unwrap();
+        let written = |document: &YamlDocument| match &document.root.value {
+            YamlValue::Map(entries) => entries.iter().map(|(k, v)| entry(&k.name, v, 0)).collect(),
             _ => String::new(),
         };
         let once: String = written(&parse(text));

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::tree::{self, ImagebuilderTree};
 use super::{ImportError, Note};
-use crate::config::{Document, Node, Value};
+use crate::config::{YamlDocument, YamlNode, YamlValue};
 
 /// Removed keys, and what replaces them.
 const REMOVED_KEYS: [(&str, &str); 7] = [
@@ -55,7 +55,7 @@ pub(super) fn find_obsolete_syntax(
             continue;
         }
         let text = tree::text(&tree.folder, &file)?;
-        match Document::parse(&file, text.clone()) {
+        match YamlDocument::parse(&file, text.clone()) {
             Ok(document) => check_tasks(&document.root, &file, notes),
             Err(error) => {
                 notes.push(Note::from_error(&file, "not searched for obsolete syntax", &error));
@@ -73,8 +73,8 @@ fn note_overridden_variables(
     notes: &mut Vec<Note>,
 ) -> Result<(), ImportError> {
     let text = tree::text(&tree.folder, file)?;
-    let Ok(document) = Document::parse(file, text) else { return Ok(()) };
-    let Value::Map(entries) = &document.root.value else { return Ok(()) };
+    let Ok(document) = YamlDocument::parse(file, text) else { return Ok(()) };
+    let YamlValue::Map(entries) = &document.root.value else { return Ok(()) };
     for (key, _) in entries {
         let of_all = tree.globals.iter().find(|global| global.name == key.name);
         let of_all = of_all.map(|global| &global.file);
@@ -88,27 +88,27 @@ fn note_overridden_variables(
                 key.name,
                 other.display()
             );
-            notes.push(Note { file: file.to_owned(), line: Some(key.place.line), text });
+            notes.push(Note { file: file.to_owned(), line: Some(key.span.line), text });
         }
     }
     Ok(())
 }
 
-fn check_tasks(node: &Node, file: &Path, notes: &mut Vec<Note>) {
-    let Value::List(nodes) = &node.value else { return };
+fn check_tasks(node: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
+    let YamlValue::List(nodes) = &node.value else { return };
     nodes.iter().for_each(|node| check_task(node, file, notes));
 }
 
-fn check_task(node: &Node, file: &Path, notes: &mut Vec<Note>) {
-    let Value::Map(entries) = &node.value else { return };
+fn check_task(node: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
+    let YamlValue::Map(entries) = &node.value else { return };
     for (key, value) in entries {
         let mut note = |line: usize, text: String| {
             notes.push(Note { file: file.to_owned(), line: Some(line), text });
         };
         let name = key.name.as_str();
-        let line = key.place.line;
+        let line = key.span.line;
         let text = match &value.value {
-            Value::Scalar { text, .. } => Some(text.as_str()),
+            YamlValue::Scalar { text, .. } => Some(text.as_str()),
             _ => None,
         };
         if BLOCKS.contains(&name) {
@@ -126,21 +126,21 @@ fn check_task(node: &Node, file: &Path, notes: &mut Vec<Note>) {
         } else if matches!(name, "when" | "changed_when" | "failed_when" | "until") {
             let conditions = value.list().unwrap_or_default();
             for condition in conditions {
-                let Value::Scalar { text, .. } = &condition.value else { continue };
+                let YamlValue::Scalar { text, .. } = &condition.value else { continue };
                 if let Some((before, test)) = filter(text) {
                     let text = format!(
                         "the filter `{before} | {test}` was removed: write `{before} is {test}`"
                     );
-                    note(condition.place.line, text);
+                    note(condition.span.line, text);
                 }
             }
         }
         // Both `apt: name=x state=installed` and the form of a mapping.
-        let state = value.at("state");
+        let state = value.get("state");
         let installed = state.and_then(|s| s.text("").ok()).is_some_and(|s| s == "installed")
             || text.is_some_and(|text| text.split_whitespace().any(|w| w == "state=installed"));
         if installed && matches!(name.rsplit('.').next(), Some("apt" | "package" | "yum" | "dnf")) {
-            let line = state.map_or(value.place.line, |node| node.place.line);
+            let line = state.map_or(value.span.line, |node| node.span.line);
             notes.push(Note {
                 file: file.to_owned(),
                 line: Some(line),
@@ -191,7 +191,7 @@ mod tests {
     fn notes(text: &str) -> Vec<String> {
         let mut notes = Vec::new();
         let file = Path::new("roles/overlay/x/tasks/main.yml");
-        check_tasks(&Document::parse(file, text.to_owned()).unwrap().root, file, &mut notes);
+        check_tasks(&YamlDocument::parse(file, text.to_owned()).unwrap().root, file, &mut notes);
         check_lines(text, file, &mut notes);
         let texts = notes.iter().map(Note::to_string);
         texts.map(|text| text.replace("roles/overlay/x/tasks/", "")).collect()

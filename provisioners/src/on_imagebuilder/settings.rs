@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use minijinja::{Environment, UndefinedBehavior, Value as Jinja};
 
 use super::tree::Global;
-use crate::config::{Node, Value};
+use crate::config::{YamlNode, YamlValue};
 
 /// The values of variables by name, which may be templates. Variables of an image override those
 /// for all images.
@@ -21,11 +21,13 @@ const MAX_RENDERS: usize = 10;
 const MAX_TEMPLATE_BYTES: usize = 4096;
 
 impl<'a> TreeVariables<'a> {
-    pub(super) fn new(globals: &'a [Global], own: &'a [(String, Node)]) -> Self {
+    pub(super) fn new(globals: &'a [Global], own: &'a [(String, YamlNode)]) -> Self {
         let all = globals.iter().map(|global| (&global.name, &global.value));
         let own = own.iter().map(|(name, value)| (name, value));
-        let scalar = |(name, node): (&'a String, &'a Node)| match &node.value {
-            Value::Scalar { text, .. } if !node.is_null() => Some((name.as_str(), text.as_str())),
+        let scalar = |(name, node): (&'a String, &'a YamlNode)| match &node.value {
+            YamlValue::Scalar { text, .. } if !node.is_null() => {
+                Some((name.as_str(), text.as_str()))
+            }
             _ => None,
         };
         Self { values: all.chain(own).filter_map(scalar).collect() }

@@ -384,7 +384,7 @@ impl Writer<'_> {
     /// second provisioner and a variable for it.
     fn provisioner(&mut self, config: &Config, more: Option<(&str, &str)>) {
         let file = config.file.display().to_string();
-        let in_file = config.refused.is_none() && config.named_by == NamedBy::Key;
+        let in_file = config.refused.is_none() && config.named_by == NamedBy::YamlKey;
         let use_file = in_file || config.refused.is_none() && !config.variables.is_empty();
         if use_file {
             self.key("config_file", &plain_or_quoted(&file));
@@ -394,7 +394,7 @@ impl Writer<'_> {
                 self.comment(4, &format!("From {}.", script.display()));
             }
             NamedBy::Comment => self.comment(4, "Check: from a comment in the config file."),
-            NamedBy::Key => {}
+            NamedBy::YamlKey => {}
         }
         match more {
             Some((other, _)) => {
@@ -420,7 +420,7 @@ impl Writer<'_> {
                 if is_name(name) && !matches!(name.as_str(), "build_root" | "build_artifact_path") {
                     variables.push(entry(name, value, 6));
                 } else {
-                    let line = Some(value.place.line);
+                    let line = Some(value.span.line);
                     let text = format!("left out: the variable {name}");
                     self.notes.push(Note { file: config.file.clone(), line, text });
                 }

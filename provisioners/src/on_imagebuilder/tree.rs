@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::{ImportError, Note, settings};
-use crate::config::{Document, Node, Value};
+use crate::config::{YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
 use crate::provisioner::Provisioner;
 use crate::variables::Declared;
@@ -24,7 +24,7 @@ pub(super) struct ImagebuilderTree {
 #[derive(Debug, Clone)]
 pub(super) struct Global {
     pub(super) name: String,
-    pub(super) value: Node,
+    pub(super) value: YamlNode,
     /// The file that sets it, relative to the tree's folder.
     pub(super) file: PathBuf,
 }
@@ -41,7 +41,7 @@ pub(super) struct Config {
     pub(super) provisioner: String,
     /// Where the provisioner is named.
     pub(super) named_by: NamedBy,
-    pub(super) variables: Vec<(String, Node)>,
+    pub(super) variables: Vec<(String, YamlNode)>,
     /// Why the file cannot be used as a `config_file`; `None` if it can.
     pub(super) refused: Option<String>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NamedBy {
     /// In the key `provisioner` of the file.
-    Key,
+    YamlKey,
     /// In a script that runs a wrapper playbook with both.
     Script(PathBuf),
     /// In a comment in the file, as in the files that come with on-imagebuilder.
@@ -167,8 +167,8 @@ fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
         {
             let value = value.trim().trim_matches(['"', '\'']);
             let written = format!("value: {}\n", super::emit::quoted(value));
-            let document = Document::parse(file, written)?;
-            if let Some(value) = document.root.at("value") {
+            let document = YamlDocument::parse(file, written)?;
+            if let Some(value) = document.root.get("value") {
                 let name = name.trim().to_owned();
                 found.push(Global { name, value: value.clone(), file: file.to_owned() });
             }
@@ -212,7 +212,7 @@ fn config(
     notes: &mut Vec<Note>,
 ) -> Result<Option<Config>, ImportError> {
     let text = text(folder, file)?;
-    let document = match Document::parse(&folder.join(file), text.clone()) {
+    let document = match YamlDocument::parse(&folder.join(file), text.clone()) {
         Ok(document) => document,
         Err(error) => {
             notes.push(Note::from_error(file, "left out", &error));
@@ -223,10 +223,10 @@ fn config(
         notes.push(Note { file: file.to_owned(), line: None, text });
     };
     let (key, rest) = document.root.without("provisioner");
-    let variables: Vec<(String, Node)> = variables(&rest).collect();
+    let variables: Vec<(String, YamlNode)> = variables(&rest).collect();
     let of_key = key.as_ref().and_then(|node| node.text("a folder").ok()).and_then(|text| {
         let scope = settings::TreeVariables::new(globals, &variables);
-        scope.render(text).map(|text| (text, NamedBy::Key))
+        scope.render(text).map(|text| (text, NamedBy::YamlKey))
     });
     let of_script = pairs.get(file).map(|(p, script)| (p.clone(), NamedBy::Script(script.clone())));
     let Some((provisioner, named_by)) = of_key.or(of_script).or_else(|| of_comment(&text)) else {
@@ -248,7 +248,7 @@ fn config(
         Err(mistake) => Some(mistake.problem.clone()),
         // A project does not render templates in the name of a provisioner.
         Ok(_)
-            if named_by == NamedBy::Key
+            if named_by == NamedBy::YamlKey
                 && key
                     .as_ref()
                     .and_then(|k| k.text("").ok())
@@ -310,9 +310,9 @@ fn assign_names(configs: &mut [Config]) {
     configs.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
 }
 
-fn variables(node: &Node) -> impl Iterator<Item = (String, Node)> {
+fn variables(node: &YamlNode) -> impl Iterator<Item = (String, YamlNode)> {
     let entries = match &node.value {
-        Value::Map(entries) => entries.as_slice(),
+        YamlValue::Map(entries) => entries.as_slice(),
         _ => &[],
     };
     entries.iter().map(|(key, node)| (key.name.clone(), node.clone()))
@@ -323,7 +323,7 @@ fn read(
     folder: &Path,
     file: &Path,
     notes: &mut Vec<Note>,
-) -> Result<Option<Document>, ImportError> {
+) -> Result<Option<YamlDocument>, ImportError> {
     let text = text(folder, file)?;
     if text.starts_with("$ANSIBLE_VAULT") {
         let text = "left out: it is encrypted; copy its variables to `variables` of the project, \
@@ -331,7 +331,7 @@ fn read(
         notes.push(Note { file: file.to_owned(), line: None, text: text.to_owned() });
         return Ok(None);
     }
-    Ok(Some(Document::parse(&folder.join(file), text)?))
+    Ok(Some(YamlDocument::parse(&folder.join(file), text)?))
 }
 
 /// Returns the path with `..` resolved, without following links.

@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::error::Mistake;
-use crate::config::yaml::Key;
-use crate::config::{ConfigError, Document, Fields, Node, Value, join, nearest};
+use crate::config::yaml::YamlKey;
+use crate::config::{ConfigError, Fields, YamlDocument, YamlNode, YamlValue, join, nearest};
 use crate::image::{
-    self, Archive, Image, ImageLocation, InProject, Kind, Settings, Source, Surroundings,
+    self, ArchiveSettings, CommonSettings, Image, ImageContext, ImageKind, ImageLocation,
+    ProjectContext, Source,
 };
 use crate::variables::{Declared, Variables};
 
@@ -48,11 +49,11 @@ pub struct Member {
 
 /// The settings for all images.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Globals {
+pub(crate) struct ProjectSettings {
     /// The folder for artifacts.
     pub(crate) output: PathBuf,
-    pub(crate) archive: Archive,
-    pub(crate) settings: Settings,
+    pub(crate) archive: ArchiveSettings,
+    pub(crate) settings: CommonSettings,
 }
 
 impl Project {
@@ -62,7 +63,7 @@ impl Project {
     ///
     /// Fails if the file or one of its provisioners cannot be read or has a mistake.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::from_document(&Document::read(file)?)
+        Self::from_document(&YamlDocument::read(file)?)
     }
 
     /// Parses the text of a project file. Paths in it are relative to the folder of `file`, which
@@ -72,25 +73,25 @@ impl Project {
     ///
     /// See [`load`](Self::load).
     pub fn parse(file: &Path, text: String) -> Result<Self, ConfigError> {
-        Self::from_document(&Document::parse(file, text)?)
+        Self::from_document(&YamlDocument::parse(file, text)?)
     }
 
     /// Returns whether the file describes a project rather than one image; `false` for a file that
     /// cannot be read.
     pub fn is_one(file: &Path) -> bool {
-        Document::read(file).is_ok_and(|document| match &document.root.value {
-            Value::Map(entries) => entries.iter().any(|(key, _)| key.name == "images"),
+        YamlDocument::read(file).is_ok_and(|document| match &document.root.value {
+            YamlValue::Map(entries) => entries.iter().any(|(key, _)| key.name == "images"),
             _ => false,
         })
     }
 
-    fn from_document(document: &Document) -> Result<Self, ConfigError> {
+    fn from_document(document: &YamlDocument) -> Result<Self, ConfigError> {
         let fields = Fields::new(&document.root, "a project")?;
         let folder = document.folder();
-        let globals = Globals {
+        let globals = ProjectSettings {
             output: fields.path("output", folder)?.unwrap_or_else(|| join(folder, "build")),
-            archive: Archive::parse(&fields, folder)?,
-            settings: Settings::parse(&fields)?,
+            archive: ArchiveSettings::parse(&fields, folder)?,
+            settings: CommonSettings::parse(&fields)?,
         };
         let variables = Declared::parse(fields.get("variables"))?;
         let help = "write `images:`, and below it the name and keys of each image";
@@ -135,34 +136,35 @@ impl Project {
 }
 
 /// Returns key and definition of each image of the mapping `images`.
-fn definitions(images: &Node) -> Result<&[(Key, Node)], Box<Mistake>> {
+fn definitions(images: &YamlNode) -> Result<&[(YamlKey, YamlNode)], Box<Mistake>> {
     let help = "write `NAME:`, and below it the keys of the image";
     let entries = match &images.value {
-        Value::Map(entries) => entries,
+        YamlValue::Map(entries) => entries,
         _ => {
-            return Err(
-                images.wrong_with(format!("expected images, found {}", images.what()), help)
-            );
+            return Err(images.mistake_with_help(
+                format!("expected images, found {}", images.kind_name()),
+                help,
+            ));
         }
     };
     if entries.is_empty() {
-        return Err(images.wrong_with("the project has no images", help));
+        return Err(images.mistake_with_help("the project has no images", help));
     }
     for (key, _) in entries {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
         if !key.name.chars().all(plain) || key.name.starts_with(['.', '-']) || key.name.is_empty() {
             let help = "a name is also a file name: use letters, digits, `-`, `_`, `+` and `.`";
             let problem = "invalid image name";
-            return Err(images.wrong_key(key, problem, Some(help.to_owned())));
+            return Err(images.key_mistake(key, problem, Some(help.to_owned())));
         }
     }
     Ok(entries)
 }
 
 fn members(
-    document: &Document,
-    images: &Node,
-    globals: &Globals,
+    document: &YamlDocument,
+    images: &YamlNode,
+    globals: &ProjectSettings,
     variables: &Declared,
 ) -> Result<Vec<Member>, ConfigError> {
     let entries = definitions(images)?;
@@ -171,9 +173,9 @@ fn members(
     let mut files: BTreeMap<&str, (usize, Option<PathBuf>)> = BTreeMap::new();
     for (index, (key, node)) in entries.iter().enumerate() {
         let fields = Fields::new(node, "an image")?;
-        let project = Some(InProject { name: &key.name, globals });
-        let around = Surroundings { folder, layer: &|_| Ok(PathBuf::new()), project };
-        let outputs = image::outputs(&fields, &around)?;
+        let project = Some(ProjectContext { name: &key.name, globals });
+        let context = ImageContext { folder, layer: &|_| Ok(PathBuf::new()), project };
+        let outputs = image::outputs(&fields, &context)?;
         // All formats but tar can be layers.
         let layer = outputs.into_iter().find(|(_, format)| *format != image::Format::Tar);
         files.insert(&key.name, (index, layer.map(|(path, _)| path)));
@@ -181,14 +183,14 @@ fn members(
     let mut members = Vec::new();
     for (key, node) in entries {
         let needs = RefCell::new(Vec::new());
-        let layer = |node: &Node| {
+        let layer = |node: &YamlNode| {
             let named = node.text("the name or path of an image")?;
             match files.get(named) {
                 Some((index, Some(path))) => {
                     needs.borrow_mut().push(*index);
                     Ok(path.clone())
                 }
-                Some((_, None)) => Err(node.wrong_with(
+                Some((_, None)) => Err(node.mistake_with_help(
                     format!("`{named}` cannot be a layer: it has no artifact in a layer format"),
                     "layers are images in the formats squashfs, cpio.gz, cpio.zst or cpio",
                 )),
@@ -198,19 +200,19 @@ fn members(
                     Ok(join(folder, named))
                 }
                 None => Err(match nearest(named, files.keys().copied()) {
-                    Some(near) => node.wrong_with(
+                    Some(near) => node.mistake_with_help(
                         format!("there is no image `{named}`"),
                         format!("did you mean `{near}`?"),
                     ),
-                    None => node.wrong_with(
+                    None => node.mistake_with_help(
                         format!("there is no image `{named}`"),
                         "name an image of this project, or the path of one: `./base.squashfs`",
                     ),
                 }),
             }
         };
-        let project = Some(InProject { name: &key.name, globals });
-        let image = Image::parse(document, node, &Surroundings { folder, layer: &layer, project })?;
+        let project = Some(ProjectContext { name: &key.name, globals });
+        let image = Image::parse(document, node, &ImageContext { folder, layer: &layer, project })?;
         let mut needs = needs.into_inner();
         if let Source::Base(image::Root::From(from)) = &image.source {
             let made = files.values().find(|(_, made)| made.as_ref() == Some(from));
@@ -238,8 +240,8 @@ fn add_common_variables(members: &mut [Member], variables: &Declared) -> Result<
 }
 
 fn check_outputs_are_unique(
-    images: &Node,
-    entries: &[(Key, Node)],
+    images: &YamlNode,
+    entries: &[(YamlKey, YamlNode)],
     members: &[Member],
 ) -> Result<(), Box<Mistake>> {
     let mut writers: BTreeMap<PathBuf, &str> = BTreeMap::new();
@@ -259,7 +261,7 @@ fn check_outputs_are_unique(
                     Source::Initrd { .. } => "give the files in `yields` other names",
                     _ => "give it another `output`",
                 };
-                return Err(images.wrong_key(key, problem, Some(help.to_owned())));
+                return Err(images.key_mistake(key, problem, Some(help.to_owned())));
             }
         }
     }
@@ -278,10 +280,10 @@ impl Member {
     /// Returns its kind: `overlay`, `base` or `initrd`.
     pub fn kind(&self) -> &'static str {
         let kind = match &self.image.source {
-            Source::Overlay(_) => Kind::Overlay,
-            Source::Base(_) => Kind::Base,
-            Source::Initrd { .. } => Kind::Initrd,
+            Source::Overlay(_) => ImageKind::Overlay,
+            Source::Base(_) => ImageKind::Base,
+            Source::Initrd { .. } => ImageKind::Initrd,
         };
-        Kind::NAMES.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name)
+        ImageKind::NAMES.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name)
     }
 }

@@ -2,18 +2,18 @@
 
 use super::Member;
 use crate::config::error::Mistake;
-use crate::config::{Node, Value};
+use crate::config::{YamlNode, YamlValue};
 
 /// Rejects images that depend on themselves.
-pub(super) fn check(images: &Node, members: &[Member]) -> Result<(), Box<Mistake>> {
+pub(super) fn check(images: &YamlNode, members: &[Member]) -> Result<(), Box<Mistake>> {
     for start in 0..members.len() {
         let Some(path) = cycle(members, start) else { continue };
-        let Value::Map(entries) = &images.value else { continue };
+        let YamlValue::Map(entries) = &images.value else { continue };
         let needs: Vec<String> =
             path.iter().map(|index| format!("`{}`", members[*index].name)).collect();
         let problem = format!("{} needs itself: {}", needs[0], needs.join(" needs "));
         let help = "build one of them on another image".to_owned();
-        return Err(images.wrong_key(&entries[start].0, problem, Some(help)));
+        return Err(images.key_mistake(&entries[start].0, problem, Some(help)));
     }
     Ok(())
 }

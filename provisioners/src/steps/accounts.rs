@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::{Context, StepError, program};
+use super::{StepContext, StepError, program};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value, nearest};
+use crate::config::{Fields, YamlNode, YamlValue, nearest};
 use crate::machine::{Attributes, Command, Machine, MachineError, Meta, Node as Object, Time};
 use crate::scope::WHEN;
 
@@ -51,9 +51,9 @@ struct User {
 
 impl Groups {
     /// Reads a list of names, or of `{name: …, gid: …}`.
-    pub(crate) fn parse(node: &Node) -> Result<Self, Box<Mistake>> {
-        let group = |node: &Node| {
-            let Value::Map(_) = node.value else {
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
+        let group = |node: &YamlNode| {
+            let YamlValue::Map(_) = node.value else {
                 return Ok(Group { name: name(node, "group")?, gid: None, system: false });
             };
             let fields = Fields::new(node, "a group")?;
@@ -77,9 +77,9 @@ impl Groups {
         format!("groups ({})", self.0.len())
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         for group in &self.0 {
-            let known = Table::read(context.machine, GROUP)?;
+            let known = AccountTable::read(context.machine, GROUP)?;
             let mut arguments = Arguments::default();
             arguments.option("--gid", group.gid);
             match known.row(&group.name) {
@@ -99,7 +99,7 @@ impl Groups {
 
 impl Users {
     /// Reads a list of names, or of mappings with the keys of a user.
-    pub(crate) fn parse(node: &Node) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
         Ok(Self(node.list()?.iter().map(User::parse).collect::<Result<_, _>>()?))
     }
 
@@ -111,20 +111,20 @@ impl Users {
         format!("users ({})", self.0.len())
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         self.0.iter().try_for_each(|user| user.run(context))
     }
 }
 
 impl User {
-    fn parse(node: &Node) -> Result<Self, Box<Mistake>> {
+    fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
         // A name is short for a mapping with only a name.
         let alone;
-        let node = if let Value::Map(_) = node.value {
+        let node = if let YamlValue::Map(_) = node.value {
             node
         } else {
-            let key = crate::config::yaml::Key { name: "name".to_owned(), place: node.place };
-            alone = node.with(Value::Map(vec![(key, node.clone())]));
+            let key = crate::config::yaml::YamlKey { name: "name".to_owned(), span: node.span };
+            alone = node.with_value(YamlValue::Map(vec![(key, node.clone())]));
             &alone
         };
         let fields = Fields::new(node, "a user")?;
@@ -149,16 +149,16 @@ impl User {
         Ok(user)
     }
 
-    fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
-        let groups = Table::read(context.machine, GROUP)?;
+    fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
+        let groups = AccountTable::read(context.machine, GROUP)?;
         for group in self.group.iter().chain(self.groups.iter().flatten()) {
             groups.check(group, &self.name)?;
         }
-        match Table::read(context.machine, PASSWD)?.row(&self.name) {
+        match AccountTable::read(context.machine, PASSWD)?.row(&self.name) {
             None => self.create(context, &groups)?,
             Some(row) => self.change(context, row, &groups)?,
         }
-        let passwd = Table::read(context.machine, PASSWD)?;
+        let passwd = AccountTable::read(context.machine, PASSWD)?;
         let row = passwd.row(&self.name).unwrap_or_default();
         let id = |index: usize| row.get(index).and_then(|id| id.parse().ok());
         let (Some(uid), Some(gid), Some(home)) = (id(2), id(3), row.get(5)) else {
@@ -176,7 +176,11 @@ impl User {
         }
     }
 
-    fn create(&self, context: &mut Context<'_>, groups: &Table) -> Result<(), StepError> {
+    fn create(
+        &self,
+        context: &mut StepContext<'_>,
+        groups: &AccountTable,
+    ) -> Result<(), StepError> {
         // lastlog and faillog are not part of an image.
         let mut arguments = Arguments(vec!["--no-log-init".into()]);
         arguments.option("--uid", self.uid);
@@ -206,11 +210,11 @@ impl User {
     /// Runs usermod with the options that differ from the existing user, if there are any.
     fn change(
         &self,
-        context: &mut Context<'_>,
+        context: &mut StepContext<'_>,
         row: &[String],
-        groups: &Table,
+        groups: &AccountTable,
     ) -> Result<(), StepError> {
-        let shadow = Table::read(context.machine, SHADOW)?;
+        let shadow = AccountTable::read(context.machine, SHADOW)?;
         let hash = shadow.row(&self.name).and_then(|row| row.get(1)).map(String::as_str);
         let field = |index: usize| row.get(index).map(String::as_str);
         let path = |path: &Option<PathBuf>, index| {
@@ -297,7 +301,7 @@ impl Arguments {
         self.0.extend(on.then(|| name.into()));
     }
 
-    fn run(self, context: &mut Context<'_>, tool: &str, name: &str) -> Result<(), StepError> {
+    fn run(self, context: &mut StepContext<'_>, tool: &str, name: &str) -> Result<(), StepError> {
         let Some(path) = program(context.machine, tool)? else {
             return Err(StepError::Impossible(format!(
                 "the image has no {tool}: install the package passwd first"
@@ -332,9 +336,9 @@ impl ToArgument for String {
 }
 
 /// The lines of a file such as /etc/passwd, split at colons.
-struct Table(Vec<Vec<String>>);
+struct AccountTable(Vec<Vec<String>>);
 
-impl Table {
+impl AccountTable {
     fn read(machine: &dyn Machine, path: &str) -> Result<Self, MachineError> {
         let content = machine.read(Path::new(path))?.unwrap_or_default();
         let lines = String::from_utf8_lossy(&content).into_owned();
@@ -386,58 +390,64 @@ impl Table {
 }
 
 fn list<T>(
-    node: &Node,
-    parse: impl Fn(&Node) -> Result<T, Box<Mistake>>,
+    node: &YamlNode,
+    parse: impl Fn(&YamlNode) -> Result<T, Box<Mistake>>,
 ) -> Result<Vec<T>, Box<Mistake>> {
     node.list()?.iter().map(parse).collect()
 }
 
 /// Reads a name that useradd and groupadd accept.
-fn name(node: &Node, what: &str) -> Result<String, Box<Mistake>> {
+fn name(node: &YamlNode, what: &str) -> Result<String, Box<Mistake>> {
     let text = node.text(&format!("the name of a {what}"))?;
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     let other = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     if text.starts_with(first) && text.chars().all(other) && text.len() <= 32 {
         return Ok(text.to_owned());
     }
-    Err(node.wrong_with(
+    Err(node.mistake_with_help(
         format!("invalid {what} name `{text}`"),
         "a name begins with a letter and has up to 32 letters, digits, `-`, `_` and `.`",
     ))
 }
 
 /// Reads the number of a user or group. The maximum value is reserved and rejected.
-fn number(node: &Node, what: &str) -> Result<u32, Box<Mistake>> {
+fn number(node: &YamlNode, what: &str) -> Result<u32, Box<Mistake>> {
     let text = node.text(&format!("the number of a {what}"))?;
     text.parse().ok().filter(|number| *number < u32::MAX).ok_or_else(|| {
-        node.wrong_with(format!("invalid {what} number `{text}`"), "write a number such as `1000`")
+        node.mistake_with_help(
+            format!("invalid {what} number `{text}`"),
+            "write a number such as `1000`",
+        )
     })
 }
 
 /// Reads a group, by name or number.
-fn group(node: &Node) -> Result<String, Box<Mistake>> {
+fn group(node: &YamlNode) -> Result<String, Box<Mistake>> {
     let text = node.text("the name of a group")?;
     if text.parse::<u32>().is_ok() { Ok(text.to_owned()) } else { name(node, "group") }
 }
 
-fn absolute(node: &Node) -> Result<PathBuf, Box<Mistake>> {
+fn absolute(node: &YamlNode) -> Result<PathBuf, Box<Mistake>> {
     let text = node.text("a path")?;
     if text.starts_with('/') && !text.contains([':', '\n']) {
         return Ok(text.into());
     }
-    Err(node.wrong_with(format!("invalid path `{text}`"), "write an absolute path: `/home/alice`"))
+    Err(node.mistake_with_help(
+        format!("invalid path `{text}`"),
+        "write an absolute path: `/home/alice`",
+    ))
 }
 
-fn comment(node: &Node) -> Result<String, Box<Mistake>> {
+fn comment(node: &YamlNode) -> Result<String, Box<Mistake>> {
     let text = node.text("a comment")?;
     if text.contains([':', '\n']) {
-        return Err(node.wrong("a comment must be one line without colons"));
+        return Err(node.mistake("a comment must be one line without colons"));
     }
     Ok(text.to_owned())
 }
 
 /// Reads the hash of a password, or `*` or `!` for no valid password.
-fn hash(node: &Node) -> Result<String, Box<Mistake>> {
+fn hash(node: &YamlNode) -> Result<String, Box<Mistake>> {
     let text = node.text("the hash of a password")?;
     let hash = text.trim_start_matches('!');
     let valid = hash.is_empty() || hash == "*" || (hash.starts_with('$') && hash.len() > 12);
@@ -446,11 +456,11 @@ fn hash(node: &Node) -> Result<String, Box<Mistake>> {
     }
     let help = "create a hash with `openssl passwd -6` or `mkpasswd`; everyone who can read the \
                 image can read it";
-    Err(node.wrong_with("not the hash of a password", help))
+    Err(node.mistake_with_help("not the hash of a password", help))
 }
 
 /// Reads public keys, one per line.
-fn keys(node: &Node) -> Result<Vec<String>, Box<Mistake>> {
+fn keys(node: &YamlNode) -> Result<Vec<String>, Box<Mistake>> {
     let text = node.text("a public key")?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let key = |line: &str| {
@@ -460,7 +470,7 @@ fn keys(node: &Node) -> Result<Vec<String>, Box<Mistake>> {
             return Ok(line.to_owned());
         }
         let help = "write a line as in ~/.ssh/id_ed25519.pub: `ssh-ed25519 AAAA… name`";
-        Err(node.wrong_with("not a public key", help))
+        Err(node.mistake_with_help("not a public key", help))
     };
     lines.map(key).collect()
 }

@@ -14,7 +14,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{Context, StepError, below, packages};
+use super::{StepContext, StepError, below, packages};
 use crate::machine::{Command, Machine, MachineError};
 use crate::variables::Variable;
 
@@ -55,7 +55,7 @@ exec \"$chroot\" \"$@\"
 
 /// An Ansible role to run.
 #[derive(Debug, Clone)]
-pub(crate) struct Role {
+pub(crate) struct AnsibleRole {
     folder: PathBuf,
     name: String,
 }
@@ -65,7 +65,7 @@ pub(crate) fn is_role(folder: &Path) -> bool {
     TASKS.iter().any(|tasks| folder.join(tasks).is_file())
 }
 
-impl Role {
+impl AnsibleRole {
     /// Creates the step for the role in `folder`.
     pub(crate) fn new(folder: &Path) -> Self {
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
@@ -92,7 +92,7 @@ impl Role {
         }
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         self.check_python(context)?;
         let root = context.root_outside()?;
         let temporary = below(&root, Path::new(TEMPORARY));
@@ -135,7 +135,7 @@ impl Role {
 
     /// Checks that the root has the Python modules that Ansible needs. Without this check Ansible
     /// fails later, with a message that does not name the cause.
-    fn check_python(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    fn check_python(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         if context.variables.iter().any(|(name, _)| name == INTERPRETER) {
             return Ok(());
         }

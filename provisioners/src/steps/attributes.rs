@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use super::{Context, StepError};
+use super::{StepContext, StepError};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value};
+use crate::config::{Fields, YamlNode, YamlValue};
 use crate::glob::Pattern;
 use crate::machine::{self, Kind, Machine};
 
@@ -27,15 +27,17 @@ struct AttributeRule {
 
 impl AttributeRules {
     /// Reads a mapping from patterns to `owner`, `group`, `mode` and `directory_mode`.
-    pub(crate) fn parse(node: &Node) -> Result<Self, Box<Mistake>> {
-        let Value::Map(entries) = &node.value else {
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
+        let YamlValue::Map(entries) = &node.value else {
             let help = "write `/path: {owner: root, group: adm, mode: \"0640\"}`";
-            return Err(node.wrong_with(format!("expected paths, found {}", node.what()), help));
+            return Err(
+                node.mistake_with_help(format!("expected paths, found {}", node.kind_name()), help)
+            );
         };
         let mut rules = Vec::new();
         for (key, value) in entries {
-            let pattern =
-                Pattern::parse(&key.name).map_err(|problem| node.wrong_key(key, problem, None))?;
+            let pattern = Pattern::parse(&key.name)
+                .map_err(|problem| node.key_mistake(key, problem, None))?;
             let fields = Fields::new(value, "attributes")?;
             let rule = AttributeRule {
                 text: key.name.clone(),
@@ -55,7 +57,7 @@ impl AttributeRules {
         self.0.is_empty()
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         for rule in &self.0 {
             let uid = rule.owner.as_deref().map(|name| id(context.machine, name, &USERS));
             let gid = rule.group.as_deref().map(|name| id(context.machine, name, &GROUPS));
@@ -95,12 +97,12 @@ impl AttributeRule {
 }
 
 /// Reads an octal mode, with or without quotes and leading zero.
-fn mode(node: &Node) -> Result<u32, Box<Mistake>> {
+fn mode(node: &YamlNode) -> Result<u32, Box<Mistake>> {
     let text = node.text("a mode such as \"0640\"")?;
     let digits = text.strip_prefix("0o").unwrap_or(text);
     match u32::from_str_radix(digits, 8) {
         Ok(mode) if mode <= 0o7777 && (3..=5).contains(&digits.len()) => Ok(mode),
-        _ => Err(node.wrong_with(
+        _ => Err(node.mistake_with_help(
             format!("invalid mode `{text}`"),
             "write it in octal: \"0644\", or \"4755\" with setuid",
         )),

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{Context, StepError};
+use super::{StepContext, StepError};
 use crate::folder::{self, Folder};
 use crate::machine::{Meta, Node, Time};
 use crate::run::Options;
@@ -22,7 +22,7 @@ const KEEP: &str = ".gitkeep";
 
 /// A tree to copy.
 #[derive(Debug, Clone)]
-pub(crate) struct Files {
+pub(crate) struct FileTree {
     folder: Folder,
     /// The folder, relative to the provisioner's, whose content is copied to `/`.
     tree: PathBuf,
@@ -47,7 +47,7 @@ enum TreeItemKind {
     Symlink(PathBuf),
 }
 
-impl Files {
+impl FileTree {
     pub(crate) fn new(folder: &Folder, name: &str) -> Self {
         Self { folder: folder.clone(), tree: folder::without_dots(Path::new(name)) }
     }
@@ -76,7 +76,7 @@ impl Files {
         Ok(())
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         for item in self.items()? {
             let meta = meta(&item, context.options);
             match &item.kind {
@@ -117,13 +117,13 @@ impl Files {
         Ok(items)
     }
 
-    fn item(&self, found: folder::Item) -> Result<TreeItem, StepError> {
+    fn item(&self, found: folder::FolderItem) -> Result<TreeItem, StepError> {
         let from = found.path;
         let mut to = Path::new("/").join(from.strip_prefix(&self.tree).unwrap_or(&from));
         let kind = match found.kind {
-            folder::ItemKind::Directory => TreeItemKind::Directory,
-            folder::ItemKind::Symlink(target) => TreeItemKind::Symlink(target),
-            folder::ItemKind::File { executable } => {
+            folder::FolderItemKind::Directory => TreeItemKind::Directory,
+            folder::FolderItemKind::Symlink(target) => TreeItemKind::Symlink(target),
+            folder::FolderItemKind::File { executable } => {
                 let name = from.file_name().unwrap_or_default().as_bytes();
                 match name.strip_suffix(TEMPLATE_SUFFIX) {
                     Some(plain) if !plain.is_empty() => {
@@ -133,7 +133,7 @@ impl Files {
                     _ => TreeItemKind::File { executable },
                 }
             }
-            folder::ItemKind::Other => {
+            folder::FolderItemKind::Other => {
                 return Err(StepError::Impossible(format!(
                     "{} is neither a file, a directory nor a symbolic link",
                     self.folder.display_path(&from).display()

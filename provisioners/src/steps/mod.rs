@@ -21,7 +21,7 @@ use crate::variables::Variables;
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     /// Install packages.
-    Packages(packages::Packages),
+    Packages(packages::PackageList),
     /// Remove packages.
     Removal(removal::Removal),
     /// Create groups.
@@ -29,7 +29,7 @@ pub(crate) enum Action {
     /// Create users.
     Users(accounts::Users),
     /// Copy a tree of files.
-    Files(files::Files),
+    Files(files::FileTree),
     /// Set owners and modes.
     Attributes(attributes::AttributeRules),
     /// Run a script.
@@ -37,11 +37,11 @@ pub(crate) enum Action {
     /// Enable units of systemd.
     Services(services::Services),
     /// Run an Ansible role.
-    Ansible(ansible::Role),
+    Ansible(ansible::AnsibleRole),
 }
 
 /// The machine that a step runs on, and the state of the run.
-pub(crate) struct Context<'a> {
+pub(crate) struct StepContext<'a> {
     pub(crate) machine: &'a mut dyn Machine,
     pub(crate) variables: &'a Variables,
     pub(crate) options: &'a Options,
@@ -96,7 +96,7 @@ pub(crate) fn below(root: &Path, inside: &Path) -> PathBuf {
     root.join(inside.strip_prefix("/").unwrap_or(inside))
 }
 
-impl Context<'_> {
+impl StepContext<'_> {
     /// Returns the path of the root for commands outside.
     pub(crate) fn root_outside(&self) -> Result<PathBuf, StepError> {
         self.machine.root_outside().ok_or_else(|| {
@@ -160,7 +160,7 @@ impl Action {
     }
 
     /// Runs the action.
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         match self {
             Self::Packages(packages) => packages.run(context),
             Self::Removal(removal) => removal.run(context),

@@ -6,9 +6,9 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-use super::{Context, StepError};
+use super::{StepContext, StepError};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value};
+use crate::config::{Fields, YamlNode, YamlValue};
 use crate::folder::Folder;
 use crate::machine::{Command, Kind, Machine, MachineError};
 use crate::scope::WHEN;
@@ -49,16 +49,16 @@ pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
 /// Suffix of a local package.
 const DEB_SUFFIX: &str = ".deb";
 
-/// Packages to install.
+/// PackageList to install.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Packages {
-    wanted: Vec<Package>,
+pub(crate) struct PackageList {
+    wanted: Vec<RequestedPackage>,
     pub(crate) recommends: bool,
     pub(crate) update: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
-enum Package {
+enum RequestedPackage {
     /// A package of the repositories in apt's syntax: the name, with version or release.
     Named(String),
     /// A file of the provisioner.
@@ -69,18 +69,18 @@ enum Package {
 #[derive(Debug, Default)]
 pub(crate) struct FetchedLists(Option<u64>);
 
-impl Packages {
+impl PackageList {
     /// Reads the list of packages of a base, which mmdebstrap installs with the root.
-    pub(crate) fn parse_for_base(node: &Node, folder: &Path) -> Result<Self, Box<Mistake>> {
-        if let Some(when) = node.list()?.iter().find_map(|node| node.at(WHEN)) {
-            return Err(when.wrong("only packages of a provisioner can have conditions"));
+    pub(crate) fn parse_for_base(node: &YamlNode, folder: &Path) -> Result<Self, Box<Mistake>> {
+        if let Some(when) = node.list()?.iter().find_map(|node| node.get(WHEN)) {
+            return Err(when.mistake("only packages of a provisioner can have conditions"));
         }
-        let is_local = |node: &&Node| match &node.value {
-            Value::Scalar { text, .. } => text.ends_with(DEB_SUFFIX),
+        let is_local = |node: &&YamlNode| match &node.value {
+            YamlValue::Scalar { text, .. } => text.ends_with(DEB_SUFFIX),
             _ => false,
         };
         if let Some(node) = node.list()?.iter().find(is_local) {
-            return Err(node.wrong_with(
+            return Err(node.mistake_with_help(
                 "only a provisioner can install a local package",
                 "name it in the `packages` of a provisioner",
             ));
@@ -89,7 +89,7 @@ impl Packages {
     }
 
     /// Reads the list of packages of a provisioner.
-    pub(crate) fn parse(node: &Node, folder: &Folder) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: &YamlNode, folder: &Folder) -> Result<Self, Box<Mistake>> {
         let wanted = node.list()?.iter().map(|n| package(n, folder)).collect::<Result<_, _>>()?;
         Ok(Self { wanted, ..Self::default() })
     }
@@ -110,8 +110,8 @@ impl Packages {
         self.wanted
             .iter()
             .filter_map(|package| match package {
-                Package::Named(name) => Some(name.clone()),
-                Package::Local(..) => None,
+                RequestedPackage::Named(name) => Some(name.clone()),
+                RequestedPackage::Local(..) => None,
             })
             .collect()
     }
@@ -119,21 +119,21 @@ impl Packages {
     /// Returns the local packages, relative to the provisioner's folder.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.wanted.iter().filter_map(|package| match package {
-            Package::Named(_) => None,
-            Package::Local(_, path) => Some(path.as_path()),
+            RequestedPackage::Named(_) => None,
+            RequestedPackage::Local(_, path) => Some(path.as_path()),
         })
     }
 
     pub(crate) fn check(&self) -> Result<(), StepError> {
         for package in &self.wanted {
-            if let Package::Local(folder, path) = package {
+            if let RequestedPackage::Local(folder, path) = package {
                 folder.open(path)?;
             }
         }
         Ok(())
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         require_apt(context.machine)?;
         let mut install = apt("install");
         if !self.recommends {
@@ -141,8 +141,8 @@ impl Packages {
         }
         for package in &self.wanted {
             install = match package {
-                Package::Named(name) => install.arg(name),
-                Package::Local(folder, path) => {
+                RequestedPackage::Named(name) => install.arg(name),
+                RequestedPackage::Local(folder, path) => {
                     install.arg(copy_to_scratch(context.machine, folder, path)?)
                 }
             };
@@ -169,8 +169,8 @@ pub(super) fn require_apt(machine: &dyn Machine) -> Result<(), StepError> {
     ))
 }
 
-fn package(node: &Node, folder: &Folder) -> Result<Package, Box<Mistake>> {
-    if let Value::Map(_) = &node.value {
+fn package(node: &YamlNode, folder: &Folder) -> Result<RequestedPackage, Box<Mistake>> {
+    if let YamlValue::Map(_) = &node.value {
         let fields = Fields::new(node, "a package")?;
         let name = fields.require("name", "write `{name: ipmitool, version: \"1.8.19-4\"}`")?;
         let version = fields.get("version").map(|n| n.text("a version")).transpose()?;
@@ -180,26 +180,26 @@ fn package(node: &Node, folder: &Folder) -> Result<Package, Box<Mistake>> {
         let text = check_name(name, name.text("the name of a package")?)?;
         return match (version, release) {
             (Some(_), Some(_)) => {
-                Err(node.wrong("a package can have a version or a release, not both"))
+                Err(node.mistake("a package can have a version or a release, not both"))
             }
-            (Some(version), None) => Ok(Package::Named(format!("{text}={version}"))),
-            (None, Some(release)) => Ok(Package::Named(format!("{text}/{release}"))),
-            (None, None) => Ok(Package::Named(text.to_owned())),
+            (Some(version), None) => Ok(RequestedPackage::Named(format!("{text}={version}"))),
+            (None, Some(release)) => Ok(RequestedPackage::Named(format!("{text}/{release}"))),
+            (None, None) => Ok(RequestedPackage::Named(text.to_owned())),
         };
     }
     let text = node.text("the name of a package")?;
     if text.ends_with(DEB_SUFFIX) {
         if !folder.is_file(Path::new(text)) {
-            return Err(node.wrong(format!("there is no file `{text}` in {folder}")));
+            return Err(node.mistake(format!("there is no file `{text}` in {folder}")));
         }
-        return Ok(Package::Local(folder.clone(), text.into()));
+        return Ok(RequestedPackage::Local(folder.clone(), text.into()));
     }
-    Ok(Package::Named(check_name(node, text)?.to_owned()))
+    Ok(RequestedPackage::Named(check_name(node, text)?.to_owned()))
 }
 
 /// Rejects names that apt would interpret as something else: an option, a pattern, or a removal
 /// (`name-`).
-pub(super) fn check_name<'a>(node: &Node, text: &'a str) -> Result<&'a str, Box<Mistake>> {
+pub(super) fn check_name<'a>(node: &YamlNode, text: &'a str) -> Result<&'a str, Box<Mistake>> {
     let name = text.split(['=', '/']).next().unwrap_or_default();
     let bare = name.split(':').next().unwrap_or_default();
     let valid = bare.len() > 1
@@ -217,7 +217,7 @@ pub(super) fn check_name<'a>(node: &Node, text: &'a str) -> Result<&'a str, Box<
     } else {
         "a name has lower-case letters, digits, `+`, `-` and `.`; a local package ends in .deb"
     };
-    Err(node.wrong_with(format!("invalid package name `{text}`"), help))
+    Err(node.mistake_with_help(format!("invalid package name `{text}`"), help))
 }
 
 /// Returns an apt-get command with [`OPTIONS`] and [`ENVIRONMENT`].

@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use super::packages::{apt, check_name, require_apt};
-use super::{Context, StepError};
+use super::{StepContext, StepError};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value, nearest};
+use crate::config::{Fields, YamlNode, YamlValue, nearest};
 use crate::scope::WHEN;
 
 /// dpkg's database of packages.
@@ -22,10 +22,10 @@ pub(crate) struct Removal {
 
 impl Removal {
     /// Reads a list of names.
-    pub(crate) fn parse(node: &Node, purge: bool) -> Result<Self, Box<Mistake>> {
-        let name = |node: &Node| {
+    pub(crate) fn parse(node: &YamlNode, purge: bool) -> Result<Self, Box<Mistake>> {
+        let name = |node: &YamlNode| {
             let mut node = node;
-            if let Value::Map(_) = node.value {
+            if let YamlValue::Map(_) = node.value {
                 let fields = Fields::new(node, "a package")?;
                 fields.get(WHEN);
                 node = fields.require("name", "write `{name: nano, when: small}`")?;
@@ -33,9 +33,10 @@ impl Removal {
             }
             let text = check_name(node, node.text("the name of a package")?)?;
             if text.contains(['=', '/']) || text.ends_with(".deb") {
-                return Err(
-                    node.wrong_with("expected a package name only", "leave out version and suffix")
-                );
+                return Err(node.mistake_with_help(
+                    "expected a package name only",
+                    "leave out version and suffix",
+                ));
             }
             Ok(text.to_owned())
         };
@@ -54,7 +55,7 @@ impl Removal {
         if self.purge { "purge" } else { "remove" }
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         require_apt(context.machine)?;
         let status = context.machine.read(Path::new(STATUS))?.unwrap_or_default();
         let there = removable(&String::from_utf8_lossy(&status), self.purge);

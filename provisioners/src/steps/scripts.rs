@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::{Context, StepError, below, packages};
+use super::{StepContext, StepError, below, packages};
 use crate::folder::Folder;
 use crate::machine::Command;
 
@@ -53,7 +53,7 @@ impl Script {
     /// Runs the script by its `#!` line, or with `sh -e` if it has none, with the variables in its
     /// environment. Its working directory is `/` inside and the provisioner's folder outside. The
     /// script is a scratch file while it runs, and not part of the image.
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         let text = self.read()?;
         let name = self.path().file_name().unwrap_or(self.path().as_os_str());
         let path =

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{Context, StepError, program};
+use super::{StepContext, StepError, program};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, nearest};
+use crate::config::{Fields, YamlNode, nearest};
 use crate::machine::{Command, Machine, MachineError};
 
 /// Directories of unit files.
@@ -46,7 +46,7 @@ pub(crate) struct Services {
 
 impl Services {
     /// Reads `enable`, `disable`, `mask` and `default_target`.
-    pub(crate) fn parse(node: &Node) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
         let fields = Fields::new(node, "services")?;
         let units = |name| match fields.get(name) {
             Some(node) => node.list()?.iter().map(|n| unit(n, ".service")).collect(),
@@ -80,7 +80,7 @@ impl Services {
         .into_iter()
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         let Some(systemctl) = program(context.machine, "systemctl")? else {
             return Err(StepError::Impossible(
                 "the image has no systemctl: install the package systemd first".to_owned(),
@@ -102,11 +102,11 @@ impl Services {
 }
 
 /// Reads the name of a unit, and appends `suffix` if it has none.
-fn unit(node: &Node, suffix: &str) -> Result<String, Box<Mistake>> {
+fn unit(node: &YamlNode, suffix: &str) -> Result<String, Box<Mistake>> {
     let text = node.text("the name of a unit such as ssh.service")?;
     let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     if !text.chars().all(valid) || text.starts_with('-') {
-        return Err(node.wrong_with(
+        return Err(node.mistake_with_help(
             format!("invalid unit name `{text}`"),
             "write one unit per line, without its folder: ssh.service",
         ));
