@@ -91,8 +91,10 @@ fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
 
     let pair = site.urls(&["noinit.cpio.gz", "removes.cpio.zst"]);
     let console = site.boot(&format!("OVERLAYFS={pair}"), &[]);
-    let message =
-        format!("/sbin/init does not exist: {} removes /usr/sbin/init", site.url("removes.cpio.zst"));
+    let message = format!(
+        "/sbin/init does not exist: {} removes /usr/sbin/init",
+        site.url("removes.cpio.zst")
+    );
     console.failed("init", &[&message]);
     boot("noinit.cpio.gz", "init=/no/such", &[])
         .failed("init", &["/no/such does not exist: no layer"]);
