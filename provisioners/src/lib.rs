@@ -34,36 +34,39 @@
 
 #![forbid(unsafe_code)]
 
+mod ansible;
 pub mod cleanup;
 mod config;
+mod error;
+mod evaluate;
 mod folder;
 mod glob;
 pub mod image;
-mod inputs;
 mod library;
+mod library_files;
 pub mod machine;
 pub mod on_imagebuilder;
+mod options;
+mod plan;
 pub mod project;
 mod provisioner;
-mod run;
-mod scope;
 mod steps;
 mod tail;
 mod templates;
 mod variables;
-mod written;
 
 pub use config::ConfigError;
 pub use config::error::Mistake;
 pub use config::nearest;
-pub use folder::{Digest, Folder, NotInLibrary};
+pub use error::StepError;
+pub use folder::{Digest, FILE_NAME, Folder, NotInLibrary};
 pub use glob::Pattern;
 pub use image::Image;
 pub use library::library;
 pub use machine::Machine;
+pub use options::Options;
+pub use plan::{Observer, Plan, PlanError, StepFailed, StepInfo};
 pub use project::Project;
-pub use provisioner::{FILE_NAME, Provisioner};
-pub use run::{Observer, Options, Plan, PlanError, StepFailed, StepInfo};
-pub use steps::StepError;
+pub use provisioner::Provisioner;
 pub use templates::TemplateError;
 pub use variables::{ENVIRONMENT_PREFIX, Variable, Variables};

@@ -2,7 +2,7 @@
 
 use super::walk::{revert_all, revert_content, revert_files, revert_matching};
 use crate::machine::{Kind, Machine, MachineError};
-use crate::run::Options;
+use crate::options::Options;
 
 pub(super) fn apt_cache(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
     // apt requires its directories and locks.

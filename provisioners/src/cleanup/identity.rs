@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::walk::{entries, revert_all, revert_matching};
 use crate::machine::{Kind, Machine, MachineError, Meta, Node};
-use crate::run::Options;
+use crate::options::Options;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 

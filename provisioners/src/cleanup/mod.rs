@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode};
 use crate::machine::{Machine, MachineError};
-use crate::run::Options;
+use crate::options::Options;
 
 /// One clean-up step.
 pub struct Cleanup {

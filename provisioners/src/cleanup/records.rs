@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::walk::{below, revert_all, revert_content, revert_matching};
 use crate::machine::{Kind, Machine, MachineError, Meta, Node, Stat};
-use crate::run::Options;
+use crate::options::Options;
 
 /// Logs of build tools. Unlike services, these tools create their logs themselves.
 const BUILD_LOGS: &[&str] = &[

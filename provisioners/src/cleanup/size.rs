@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::walk::{below, entries, revert_content, revert_files, revert_matching};
 use crate::machine::{Kind, Machine, MachineError};
-use crate::run::Options;
+use crate::options::Options;
 
 /// Directories that are searched for modules of Python.
 const PYTHON_DIRS: &[&str] = &["/usr/lib", "/usr/share", "/usr/local/lib", "/opt"];

@@ -1,7 +1,9 @@
 //! Settings of `overcoat check` in image and project files: suppressions and budgets. The names of
 //! lints are not checked here.
 
-use super::{Fields, Mistake, YamlNode, size};
+use super::values::size;
+use crate::config::error::Mistake;
+use crate::config::{Fields, YamlNode};
 use crate::glob::Pattern;
 
 /// Settings of `overcoat check` for an image.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::parse_size;
+use super::values::parse_size;
 
 /// The location of an image: `FILE`, or `FILE@OFFSET` for an image inside a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ImageContext, ImageLocation, keyword, paths};
+use super::archive::{ArchiveSettings, release};
+use super::location::ImageLocation;
+use super::settings::ImageContext;
+use super::values::keyword;
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue, join};
+use crate::error::StepError;
 use crate::glob::Pattern;
 use crate::machine::{Kind as FileKind, Machine};
-use crate::steps::StepError;
 use crate::steps::packages::PackageList;
 
 /// The kind of an image, and what it is built from.
@@ -192,54 +195,6 @@ pub(super) fn missing_from(image: &YamlNode, folder: &Path) -> Option<Box<Mistak
     (!ImageLocation::of(&join(folder, name)).file.exists()).then(mistake)
 }
 
-/// The options of a [`Debootstrap`] that a project can set for all images.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ArchiveSettings {
-    pub(crate) release: Option<String>,
-    mirrors: Vec<String>,
-    components: Vec<String>,
-    architecture: Option<String>,
-    keyring: Option<PathBuf>,
-}
-
-impl ArchiveSettings {
-    pub(crate) fn parse(fields: &Fields<'_>, folder: &Path) -> Result<Self, Box<Mistake>> {
-        let mut mirrors = words(fields, "mirror", "a URL")?;
-        if let Some(node) = fields.get("apt_server") {
-            if !mirrors.is_empty() {
-                return Err(node.mistake_with_help(
-                    "`mirror` and `apt_server` cannot be used together",
-                    "`apt_server: HOST` is short for `mirror: http://HOST/debian`",
-                ));
-            }
-            let host = node.text("a host name")?;
-            if host.contains('/') {
-                return Err(node.mistake_with_help(
-                    "expected a host name",
-                    "write `apt_server: cache.example.org:3142`, or use `mirror` for a URL",
-                ));
-            }
-            mirrors = vec![format!("http://{host}/debian")];
-        }
-        Ok(Self {
-            release: fields.get("release").map(release).transpose()?,
-            mirrors,
-            components: words(fields, "components", "a component such as main")?,
-            architecture: fields.text("architecture")?,
-            keyring: fields.path("keyring", folder)?,
-        })
-    }
-}
-
-fn release(node: &YamlNode) -> Result<String, Box<Mistake>> {
-    let text = node.text("the name of a release")?;
-    // It becomes an argument of mmdebstrap.
-    if text.starts_with('-') || text.contains(char::is_whitespace) {
-        return Err(node.mistake_with_help("invalid release name", "write `release: bookworm`"));
-    }
-    Ok(text.to_owned())
-}
-
 fn debootstrap(
     fields: &Fields<'_>,
     context: &ImageContext<'_>,
@@ -263,11 +218,6 @@ fn debootstrap(
             None => Vec::new(),
         },
     })
-}
-
-fn words(fields: &Fields<'_>, name: &'static str, what: &str) -> Result<Vec<String>, Box<Mistake>> {
-    let found = paths(fields.get(name), Path::new(""), what)?;
-    Ok(found.into_iter().map(|word| word.to_string_lossy().into_owned()).collect())
 }
 
 /// Files that an initrd image yields by default: kernel and initrd, in their locations on Debian.

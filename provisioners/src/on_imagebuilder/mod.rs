@@ -7,14 +7,14 @@
 //! - A [`Note`] reports everything that is left out, and everything that current versions of Ansible
 //!   reject.
 //!
-//! `tree` reads the folder, `settings` converts variables to settings of a project, `text` writes
-//! the project file, and `old` searches the roles for obsolete syntax.
+//! `tree` reads the folder, `settings` converts variables to settings of a project, `project_writer` writes
+//! the project file, and `obsolete_syntax` searches the roles for obsolete syntax.
 
-mod emit;
-mod old;
+mod obsolete_syntax;
+mod project_writer;
 mod settings;
-mod text;
 mod tree;
+mod yaml_writer;
 
 use std::fmt;
 use std::io;
@@ -103,7 +103,7 @@ pub enum ImportError {
 pub fn import(folder: &Path, base: Option<&str>) -> Result<Imported, ImportError> {
     let mut notes = Vec::new();
     let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
-    let (text, images) = text::write(&tree, base, &mut notes);
+    let (text, images) = project_writer::write(&tree, base, &mut notes);
     if images.is_empty() {
         let problem = match notes.first() {
             Some(note) => format!("no image can be imported; {note}"),
@@ -111,7 +111,7 @@ pub fn import(folder: &Path, base: Option<&str>) -> Result<Imported, ImportError
         };
         return Err(ImportError::Nothing { path: folder.to_owned(), problem });
     }
-    old::find_obsolete_syntax(&tree, &mut notes)?;
+    obsolete_syntax::find_obsolete_syntax(&tree, &mut notes)?;
     notes.sort();
     notes.dedup();
     Project::parse(&folder.join(FILE_NAME), text.clone()).map_err(ImportError::Unreadable)?;

@@ -1,11 +1,20 @@
 //! Converts variables of an on-imagebuilder tree to settings of a project.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use minijinja::{Environment, UndefinedBehavior, Value as Jinja};
 
-use super::tree::Global;
 use crate::config::{YamlNode, YamlValue};
+
+/// A variable for all images.
+#[derive(Debug, Clone)]
+pub(super) struct Global {
+    pub(super) name: String,
+    pub(super) value: YamlNode,
+    /// The file that sets it, relative to the tree's folder.
+    pub(super) file: PathBuf,
+}
 
 /// The values of variables by name, which may be templates. Variables of an image override those
 /// for all images.

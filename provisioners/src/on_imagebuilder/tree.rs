@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::{ImportError, Note, settings};
+use super::settings::{self, Global};
+use super::{ImportError, Note};
 use crate::config::{YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
 use crate::provisioner::Provisioner;
@@ -18,15 +19,6 @@ pub(super) struct ImagebuilderTree {
     pub(super) globals: Vec<Global>,
     /// The config files that have a provisioner, ordered by kind and name.
     pub(super) configs: Vec<Config>,
-}
-
-/// A variable for all images.
-#[derive(Debug, Clone)]
-pub(super) struct Global {
-    pub(super) name: String,
-    pub(super) value: YamlNode,
-    /// The file that sets it, relative to the tree's folder.
-    pub(super) file: PathBuf,
 }
 
 /// A config file with its provisioner.
@@ -166,7 +158,7 @@ fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
             && let Some((name, value)) = line.split_once('=')
         {
             let value = value.trim().trim_matches(['"', '\'']);
-            let written = format!("value: {}\n", super::emit::quoted(value));
+            let written = format!("value: {}\n", super::yaml_writer::quoted(value));
             let document = YamlDocument::parse(file, written)?;
             if let Some(value) = document.root.get("value") {
                 let name = name.trim().to_owned();

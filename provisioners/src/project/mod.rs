@@ -18,7 +18,7 @@ use crate::config::yaml::YamlKey;
 use crate::config::{ConfigError, Fields, YamlDocument, YamlNode, YamlValue, join, nearest};
 use crate::image::{
     self, ArchiveSettings, CommonSettings, Image, ImageContext, ImageKind, ImageLocation,
-    ProjectContext, Source,
+    ProjectContext, ProjectSettings, Source,
 };
 use crate::variables::{Declared, Variables};
 
@@ -45,15 +45,6 @@ pub struct Member {
     pub image: Image,
     /// The images that it is built on, as indices into [`Project::images`], the lowest layer first.
     pub needs: Vec<usize>,
-}
-
-/// The settings for all images.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ProjectSettings {
-    /// The folder for artifacts.
-    pub(crate) output: PathBuf,
-    pub(crate) archive: ArchiveSettings,
-    pub(crate) settings: CommonSettings,
 }
 
 impl Project {

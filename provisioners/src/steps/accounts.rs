@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::{StepContext, StepError, program};
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue, nearest};
+use crate::evaluate::WHEN;
 use crate::machine::{Attributes, Command, Machine, MachineError, Meta, Node as Object, Time};
-use crate::scope::WHEN;
 
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";

@@ -15,11 +15,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{StepContext, StepError, below, packages};
+use crate::ansible::paths::roles_path;
 use crate::machine::{Command, Machine, MachineError};
 use crate::variables::Variable;
-
-/// Files of which one makes a folder an Ansible role.
-const TASKS: [&str; 3] = ["tasks/main.yml", "tasks/main.yaml", "tasks/main"];
 
 /// Directory for temporary files of Ansible, inside the root, where `/tmp` is the sandbox's own.
 const TEMPORARY: &str = "/tmp/.ansible";
@@ -58,11 +56,6 @@ exec \"$chroot\" \"$@\"
 pub(crate) struct AnsibleRole {
     folder: PathBuf,
     name: String,
-}
-
-/// Returns whether `folder` is an Ansible role.
-pub(crate) fn is_role(folder: &Path) -> bool {
-    TASKS.iter().any(|tasks| folder.join(tasks).is_file())
 }
 
 impl AnsibleRole {
@@ -184,14 +177,6 @@ impl AnsibleRole {
             ("PYTHONDONTWRITEBYTECODE", "1".into()),
         ]
     }
-}
-
-/// Returns the folders in which roles named by the role in `folder` are searched: its parent, and
-/// the parent of that, in which projects of on-imagebuilder name roles by kind and name
-/// (`basefs/common`).
-pub(crate) fn roles_path(folder: &Path) -> impl Iterator<Item = &Path> {
-    let beside = folder.parent().unwrap_or(folder);
-    [Some(beside), beside.parent()].into_iter().flatten()
 }
 
 /// Returns the inventory: the root, and localhost for delegated tasks.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::{StepContext, StepError};
 use crate::folder::{self, Folder};
 use crate::machine::{Meta, Node, Time};
-use crate::run::Options;
+use crate::options::Options;
 use crate::templates;
 use crate::variables::Variables;
 

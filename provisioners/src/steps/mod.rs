@@ -9,12 +9,11 @@ pub(crate) mod removal;
 pub(crate) mod scripts;
 pub(crate) mod services;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Command, Exit, Log, Machine, MachineError};
-use crate::run::Options;
-use crate::templates::TemplateError;
+use crate::error::StepError;
+use crate::machine::{Command, Log, Machine, MachineError};
+use crate::options::Options;
 use crate::variables::Variables;
 
 /// The action of a step.
@@ -48,36 +47,6 @@ pub(crate) struct StepContext<'a> {
     pub(crate) log: &'a mut dyn Log,
     /// The state of apt's package lists in this run.
     pub(crate) apt: &'a mut packages::FetchedLists,
-}
-
-/// A step failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// A command failed.
-    #[error("{command}: {exit}")]
-    Command {
-        /// The command in messages: `apt-get install`, `the script`.
-        command: String,
-        /// Its exit status.
-        exit: Exit,
-    },
-    /// The root could not be read or changed.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// A template cannot be rendered.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// A file of the provisioner cannot be read.
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The file on the host.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The provisioner's files or the root do not meet a requirement of the step.
-    #[error("{0}")]
-    Impossible(String),
 }
 
 /// Returns the path of a program in the root, searched in the directories of root's `PATH`.

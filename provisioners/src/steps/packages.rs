@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use super::{StepContext, StepError};
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue};
+use crate::evaluate::WHEN;
 use crate::folder::Folder;
 use crate::machine::{Command, Kind, Machine, MachineError};
-use crate::scope::WHEN;
 
 /// Options of every apt command.
 const OPTIONS: &[&str] = &[

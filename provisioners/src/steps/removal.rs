@@ -8,7 +8,7 @@ use super::packages::{apt, check_name, require_apt};
 use super::{StepContext, StepError};
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue, nearest};
-use crate::scope::WHEN;
+use crate::evaluate::WHEN;
 
 /// dpkg's database of packages.
 const STATUS: &str = "/var/lib/dpkg/status";

@@ -17,7 +17,7 @@ pub(crate) const WHEN: &str = "when";
 
 /// The variables and the template environment that expressions are evaluated with.
 #[derive(Debug)]
-pub(crate) struct Scope<'a> {
+pub(crate) struct Evaluator<'a> {
     variables: &'a Variables,
     environment: Environment<'static>,
     context: Jinja,
@@ -86,7 +86,7 @@ fn mistake_in(node: &YamlNode, (problem, help): (String, Option<String>)) -> Box
     }
 }
 
-impl<'a> Scope<'a> {
+impl<'a> Evaluator<'a> {
     pub(crate) fn new(variables: &'a Variables) -> Self {
         Self { variables, environment: environment(), context: variables.context() }
     }

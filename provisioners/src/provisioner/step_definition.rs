@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue, yaml::YamlKey};
+use crate::evaluate::{Evaluator, WHEN, check_condition, check_conditions_within, has_templates};
 use crate::folder::Folder;
-use crate::scope::{Scope, WHEN, check_condition, check_conditions_within, has_templates};
 use crate::steps::Action;
 use crate::steps::accounts::{Groups, Users};
 use crate::steps::attributes::AttributeRules;
@@ -197,7 +197,7 @@ impl StepDefinition {
         let Some(over) = self.source.as_ref().and_then(|source| source.over.as_ref()) else {
             return Ok(vec![self.expand_once(variables, "")?]);
         };
-        let values = Scope::new(variables).values(over)?;
+        let values = Evaluator::new(variables).values(over)?;
         if values.is_empty() {
             let action = Err("the loop is empty".to_owned());
             let variables = Arc::clone(variables);
@@ -232,7 +232,7 @@ impl StepDefinition {
             (None, Some(action)) => action.clone(),
             (None, None) => return Ok((self.name(), Err("the step is empty".to_owned()))),
             (Some(source), _) => {
-                let scope = Scope::new(variables);
+                let scope = Evaluator::new(variables);
                 let unmet = source.when.as_ref().map(|when| scope.unmet(when)).transpose()?;
                 if let Some(unmet) = unmet.flatten() {
                     return Ok((self.name(), Err(format!("{WHEN}: {unmet}"))));

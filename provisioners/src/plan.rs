@@ -1,6 +1,5 @@
 //! Runs provisioners: makes a plan of steps, and runs them one after the other on a machine.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,25 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::cleanup::{Cleanup, CleanupSettings};
 use crate::config::ConfigError;
+use crate::error::StepError;
 use crate::machine::{Log, Machine};
+use crate::options::Options;
 use crate::provisioner::Provisioner;
 use crate::steps::packages::FetchedLists;
-use crate::steps::{Action, StepContext, StepError};
+use crate::steps::{Action, StepContext};
 use crate::tail::Tail;
 use crate::variables::{Declared, Variables};
-
-/// Options of a run.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// `SOURCE_DATE_EPOCH`: the time to use as the time of the build, in seconds since 1970.
-    pub source_date_epoch: Option<i64>,
-    /// The file to which the caller writes the log. It is named in the message of a failed step.
-    pub log_file: Option<PathBuf>,
-    /// The folder of artifacts, for Ansible roles that write some themselves.
-    pub artifacts: Option<PathBuf>,
-    /// Additional arguments of `ansible-playbook`, such as `--tags` or `--check`.
-    pub ansible: Vec<OsString>,
-}
 
 /// Receives the events of a run.
 pub trait Observer {

@@ -23,7 +23,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Returns the files that `role` uses from outside its folder, and those that these use in turn, as
 /// canonical paths.
-pub(super) fn files_used_by(first: &Path, role: &Path) -> Result<BTreeSet<PathBuf>, ConfigError> {
+pub(crate) fn files_used_by(first: &Path, role: &Path) -> Result<BTreeSet<PathBuf>, ConfigError> {
     let canonical = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (first, own) = (canonical(first), canonical(role));
     let folder = Folder::host(&own);
@@ -82,7 +82,7 @@ fn paths_in(file: &Path, role: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// Returns the path of `to` relative to the folder `from`. Both must be canonical.
-pub(super) fn relative(from: &Path, to: &Path) -> PathBuf {
+pub(crate) fn relative(from: &Path, to: &Path) -> PathBuf {
     let same = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
     let up = from.components().skip(same).map(|_| Component::ParentDir);
     up.chain(to.components().skip(same)).collect()

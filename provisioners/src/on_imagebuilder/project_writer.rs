@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Note;
-use super::emit::{entry, plain_or_quoted};
-use super::settings::{self, DebianArchive, ImportedSettings, TreeVariables};
-use super::tree::{Config, ConfigKind, Global, ImagebuilderTree, NamedBy};
+use super::settings::{self, DebianArchive, Global, ImportedSettings, TreeVariables};
+use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
+use super::yaml_writer::{entry, plain_or_quoted};
 
 /// Release of a base if no variable names one.
 const DEFAULT_RELEASE: &str = "bookworm";

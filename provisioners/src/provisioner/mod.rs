@@ -1,19 +1,19 @@
 //! A provisioner: a folder whose `provisioner.yml` describes changes to an image.
 
+mod inputs;
+mod step_definition;
+
 use std::path::Path;
 
+use self::step_definition::{StepDefinition, parse_steps};
+use crate::ansible::role::is_role;
 use crate::cleanup::CleanupSettings;
 use crate::config::error::Mistake;
 use crate::config::{ConfigError, Fields, YamlDocument};
-use crate::folder::{Digest, Folder};
-use crate::inputs;
+use crate::folder::{Digest, FILE_NAME, Folder};
 use crate::steps::Action;
-use crate::steps::ansible::{self, AnsibleRole};
+use crate::steps::ansible::AnsibleRole;
 use crate::variables::Variables;
-use crate::written::{self, StepDefinition};
-
-/// Name of the file that makes a folder a provisioner.
-pub const FILE_NAME: &str = "provisioner.yml";
 
 /// A provisioner that was read and checked, with the defaults of its variables.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ impl Provisioner {
     pub fn load_from(folder: &Folder) -> Result<Self, ConfigError> {
         let file = Path::new(FILE_NAME);
         if let Some(host) = folder.host_path()
-            && ansible::is_role(host)
+            && is_role(host)
             && !host.join(file).exists()
         {
             return Ok(Self::from_role(host));
@@ -74,7 +74,7 @@ impl Provisioner {
             name: folder.name(),
             description: fields.text("description")?,
             variables: Variables::parse(fields.get("variables"))?,
-            steps: written::parse_steps(&document.root, &fields, folder)?,
+            steps: parse_steps(&document.root, &fields, folder)?,
             cleanup: CleanupSettings::parse(fields.get("cleanup"))?,
         };
         fields.finish()?;
@@ -109,7 +109,7 @@ impl Provisioner {
     ///
     /// Fails if one of the files cannot be read.
     pub fn inputs(&self) -> Result<Vec<(String, Digest)>, ConfigError> {
-        inputs::files_used_by(self)
+        inputs::files_used_by(&self.folder, &self.steps)
     }
 
     /// Returns the names of its steps, in the order in which they run.
