@@ -13,7 +13,7 @@ use crate::templates::{environment, explain, undefined};
 use crate::variables::{Variable, Variables};
 
 /// The key of a condition.
-pub(crate) const WHEN: &str = "when";
+pub(crate) const WHEN_KEY: &str = "when";
 
 /// The variables and the template environment that expressions are evaluated with.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(crate) fn check_conditions_within(node: &YamlNode) -> Result<(), Box<Mistake
         YamlValue::Scalar { .. } => Ok(()),
         YamlValue::Map(entries) => entries.iter().try_for_each(|(_, n)| check_conditions_within(n)),
         YamlValue::List(nodes) => nodes.iter().try_for_each(|node| {
-            node.get(WHEN).map_or(Ok(()), check_condition)?;
+            node.get(WHEN_KEY).map_or(Ok(()), check_condition)?;
             check_conditions_within(node)
         }),
     }
@@ -128,7 +128,7 @@ impl<'a> Evaluator<'a> {
             YamlValue::List(nodes) => {
                 let mut rendered = Vec::new();
                 for node in nodes {
-                    let unmet = node.get(WHEN).map(|when| self.unmet(when)).transpose()?;
+                    let unmet = node.get(WHEN_KEY).map(|when| self.unmet(when)).transpose()?;
                     if unmet.flatten().is_none() {
                         rendered.push(self.render(node)?);
                     }
@@ -137,7 +137,7 @@ impl<'a> Evaluator<'a> {
             }
             YamlValue::Map(entries) => {
                 let mut rendered = Vec::new();
-                for (key, value) in entries.iter().filter(|(key, _)| key.name != WHEN) {
+                for (key, value) in entries.iter().filter(|(key, _)| key.name != WHEN_KEY) {
                     let name = if is_template(&key.name) {
                         self.text(value, &key.name)?
                     } else {

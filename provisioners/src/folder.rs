@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::ansible::role::is_role;
 use crate::config::{ConfigError, nearest};
 use crate::error::StepError;
-use crate::library_files::{self, LibraryContent, LibraryEntry, LibraryFolder, PREFIX};
+use crate::library_files::{self, LIBRARY_PREFIX, LibraryContent, LibraryEntry, LibraryFolder};
 use crate::machine::Time;
 
 /// Name of the file that makes a folder a provisioner.
@@ -90,9 +90,10 @@ pub struct NotInLibrary {
 impl NotInLibrary {
     fn new(name: &str, folders: &[LibraryFolder]) -> Self {
         let names = || folders.iter().map(|folder| folder.name);
-        let all = names().map(|name| format!("{PREFIX}{name}")).collect::<Vec<_>>().join(", ");
+        let all =
+            names().map(|name| format!("{LIBRARY_PREFIX}{name}")).collect::<Vec<_>>().join(", ");
         let help = match nearest(name, names()) {
-            Some(name) => format!("did you mean `{PREFIX}{name}`? The library has {all}"),
+            Some(name) => format!("did you mean `{LIBRARY_PREFIX}{name}`? The library has {all}"),
             None if folders.is_empty() => "this program was built without a library".to_owned(),
             None => format!("the library has {all}"),
         };
@@ -112,7 +113,7 @@ impl fmt::Display for Digest {
 
 impl Folder {
     /// Creates a folder of the host. Does not check that it exists.
-    pub fn host(path: impl Into<PathBuf>) -> Self {
+    pub fn from_host(path: impl Into<PathBuf>) -> Self {
         Self(FolderLocation::Host(path.into()))
     }
 
@@ -127,8 +128,8 @@ impl Folder {
     ///
     /// Fails if the library has no provisioner of this name.
     pub fn named(name: &str, relative_to: &Path) -> Result<Self, NotInLibrary> {
-        let Some(name) = name.strip_prefix(PREFIX) else {
-            return Ok(Self::host(relative_to.join(name)));
+        let Some(name) = name.strip_prefix(LIBRARY_PREFIX) else {
+            return Ok(Self::from_host(relative_to.join(name)));
         };
         match library_files::folders().iter().find(|folder| folder.name == name) {
             Some(folder) => Ok(Self::from_library(folder)),
@@ -166,7 +167,7 @@ impl Folder {
         match &self.0 {
             FolderLocation::Host(folder) => folder.join(path),
             FolderLocation::Library(folder) => {
-                Path::new(&format!("{PREFIX}{}", folder.name)).join(without_dots(path))
+                Path::new(&format!("{LIBRARY_PREFIX}{}", folder.name)).join(without_dots(path))
             }
         }
     }
@@ -281,7 +282,7 @@ impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             FolderLocation::Host(path) => path.display().fmt(f),
-            FolderLocation::Library(folder) => write!(f, "{PREFIX}{}", folder.name),
+            FolderLocation::Library(folder) => write!(f, "{LIBRARY_PREFIX}{}", folder.name),
         }
     }
 }

@@ -69,7 +69,7 @@ mod tests {
                 FolderItemKind::Other => unreachable!(),
             }
         }
-        let host = Folder::host(dir.path());
+        let host = Folder::from_host(dir.path());
         for path in ["", "files", "./files", "files/etc"] {
             let walk = |folder: &Folder| {
                 let items = folder.walk(&without_dots(Path::new(path))).unwrap();

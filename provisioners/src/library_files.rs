@@ -3,7 +3,7 @@
 //! `build.rs` generates the table from `library/`.
 
 /// Prefix of the name of a library provisioner.
-pub(crate) const PREFIX: &str = "library:";
+pub(crate) const LIBRARY_PREFIX: &str = "library:";
 
 /// A provisioner of the library.
 #[derive(Debug)]

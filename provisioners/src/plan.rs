@@ -14,7 +14,7 @@ use crate::provisioner::Provisioner;
 use crate::steps::packages::FetchedLists;
 use crate::steps::{Action, StepContext};
 use crate::tail::Tail;
-use crate::variables::{Declared, Variables};
+use crate::variables::{DeclaredVariables, Variables};
 
 /// Receives the events of a run.
 pub trait Observer {
@@ -139,14 +139,14 @@ impl Plan {
     ///
     /// Fails if a template cannot be rendered or a file cannot be read.
     pub fn new(provisioners: &[Provisioner]) -> Result<Self, PlanError> {
-        Self::for_image(provisioners, &Declared::default(), &CleanupSettings::default())
+        Self::for_image(provisioners, &DeclaredVariables::default(), &CleanupSettings::default())
     }
 
     /// Makes the plan for an image. Each of its variables must be one of a provisioner. Its
     /// clean-up settings take precedence over those of the provisioners.
     pub(crate) fn for_image(
         provisioners: &[Provisioner],
-        variables: &Declared,
+        variables: &DeclaredVariables,
         cleanup: &CleanupSettings,
     ) -> Result<Self, PlanError> {
         let defaults: Vec<&Variables> = provisioners.iter().map(Provisioner::variables).collect();

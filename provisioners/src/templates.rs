@@ -9,7 +9,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
 use crate::config::nearest;
-use crate::variables::{ITEM, Variables};
+use crate::variables::{LOOP_VARIABLE, Variables};
 
 /// A template cannot be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ pub(crate) fn undefined(expression: &str, variables: &Variables) -> (String, Opt
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .find(|word| !word.is_empty() && variables.get(word).is_none());
     let help = match word {
-        Some(ITEM) => format!("`{ITEM}` is defined only in a step with a `loop`"),
+        Some(LOOP_VARIABLE) => format!("`{LOOP_VARIABLE}` is defined only in a step with a `loop`"),
         _ => match word.and_then(|word| nearest(word, variables.iter().map(|(name, _)| name))) {
             Some(name) => format!("did you mean `{name}`?"),
             None => "give the variable a default in provisioner.yml".to_owned(),

@@ -15,7 +15,7 @@ use crate::config::{YamlNode, YamlValue, nearest, yaml};
 pub const ENVIRONMENT_PREFIX: &str = "OVERCOAT_VAR_";
 
 /// Name of the variable with the current value of a `loop`.
-pub(crate) const ITEM: &str = "item";
+pub(crate) const LOOP_VARIABLE: &str = "item";
 
 /// The value of a variable.
 #[derive(Debug, Clone, PartialEq)]
@@ -209,7 +209,7 @@ pub struct Variables {
 impl Variables {
     /// Reads a mapping. Rejects names that are invalid in templates or in the environment.
     pub(crate) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
-        let declared = Declared::parse(node)?.0;
+        let declared = DeclaredVariables::parse(node)?.0;
         let values = declared.into_iter().map(|(name, d)| (name, d.value)).collect();
         Ok(Self { values, any: false })
     }
@@ -247,7 +247,7 @@ impl Variables {
 
 /// Variables with the position of each in its file, for error messages.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Declared(BTreeMap<String, Declaration>);
+pub(crate) struct DeclaredVariables(BTreeMap<String, Declaration>);
 
 #[derive(Debug, Clone)]
 struct Declaration {
@@ -255,7 +255,7 @@ struct Declaration {
     node: YamlNode,
 }
 
-impl Declared {
+impl DeclaredVariables {
     /// Reads a mapping. Rejects names that are invalid in templates or in the environment.
     pub(crate) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
         let Some(node) = node else { return Ok(Self::default()) };

@@ -13,7 +13,8 @@ use provisioners::{FILE_NAME, Project};
 
 const TASKS: &str = "- command: touch /srv/x\n";
 
-/// A tree like the original: two bases, overlays, an initrd, and variables of the wrapper playbooks.
+/// A tree like the original: two bases, overlays, an initrd, and variables of the wrapper
+/// playbooks.
 const TREE: &[(&str, &str)] = &[
     (
         "hosts",

@@ -1,7 +1,7 @@
 //! The JSON schemas in `docs/` agree with the parser.
 //!
-//! - Schema and parser have the same keys for each mapping. The keys of the parser are taken from its
-//!   message about an unknown key.
+//! - Schema and parser have the same keys for each mapping. The keys of the parser are taken from
+//!   its message about an unknown key.
 //! - The parser accepts all examples in a schema.
 //! - Values of other types that the parser accepts are valid in the schema.
 //! - The examples and the library are valid in the schemas.
@@ -373,7 +373,8 @@ fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// Validates `value` and adds the problems to `wrong`. Implements the keywords that the schemas use.
+/// Validates `value` and adds the problems to `wrong`. Implements the keywords that the schemas
+/// use.
 fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
     let keywords = match schema {
         Value::Bool(true) => return,

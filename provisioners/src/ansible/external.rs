@@ -13,10 +13,11 @@ use crate::config::ConfigError;
 use crate::folder::Folder;
 
 /// Folders of a role: their files are searched for paths, and paths may be relative to them.
-const PARTS: [&str; 7] = ["tasks", "handlers", "vars", "defaults", "meta", "templates", "files"];
+const ROLE_FOLDERS: [&str; 7] =
+    ["tasks", "handlers", "vars", "defaults", "meta", "templates", "files"];
 
 /// The folder whose files are only copied, and not searched.
-const DATA: &str = "files";
+const COPIED_FOLDER: &str = "files";
 
 /// Maximum size of a searched file, in bytes: hand-written files are smaller.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -26,16 +27,19 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub(crate) fn files_used_by(first: &Path, role: &Path) -> Result<BTreeSet<PathBuf>, ConfigError> {
     let canonical = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (first, own) = (canonical(first), canonical(role));
-    let folder = Folder::host(&own);
+    let folder = Folder::from_host(&own);
     let mut todo = Vec::new();
-    for part in PARTS.into_iter().filter(|part| *part != DATA && folder.is_dir(Path::new(part))) {
+    for part in ROLE_FOLDERS
+        .into_iter()
+        .filter(|part| *part != COPIED_FOLDER && folder.is_dir(Path::new(part)))
+    {
         todo.extend(folder.walk(Path::new(part))?.into_iter().map(|item| own.join(item.path)));
     }
     let mut found = BTreeSet::new();
     while let Some(file) = todo.pop() {
         for path in paths_in(&file, &own) {
             let beside = file.parent().unwrap_or(&own).to_owned();
-            let from = PARTS.iter().map(|part| own.join(part)).chain([beside, own.clone()]);
+            let from = ROLE_FOLDERS.iter().map(|part| own.join(part)).chain([beside, own.clone()]);
             for path in from.filter_map(|from| fs::canonicalize(from.join(&path)).ok()) {
                 if !path.starts_with(&own)
                     && may_be_used(&path, &first)

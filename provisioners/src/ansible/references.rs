@@ -11,7 +11,7 @@ use crate::folder::{Folder, FolderItemKind};
 /// and handlers include or import.
 pub(crate) fn roles_named_by(role: &Path) -> Result<BTreeSet<RoleName>, ConfigError> {
     let mut found = BTreeSet::new();
-    let folder = Folder::host(role);
+    let folder = Folder::from_host(role);
     for item in folder.walk(Path::new(""))? {
         let part = item.path.components().next().map(|c| c.as_os_str().to_owned());
         let (Some(part), FolderItemKind::File { .. } | FolderItemKind::Symlink(_)) =

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 /// A folder with one of these files is an Ansible role.
-const TASKS: [&str; 3] = ["tasks/main.yml", "tasks/main.yaml", "tasks/main"];
+const TASK_FILES: [&str; 3] = ["tasks/main.yml", "tasks/main.yaml", "tasks/main"];
 
 /// Returns whether `folder` is an Ansible role.
 pub(crate) fn is_role(folder: &Path) -> bool {
-    TASKS.iter().any(|tasks| folder.join(tasks).is_file())
+    TASK_FILES.iter().any(|tasks| folder.join(tasks).is_file())
 }
 
 /// Returns whether `folder` has the main file of any part of a role. A role that others include

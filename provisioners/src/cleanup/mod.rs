@@ -63,7 +63,7 @@ static STEPS: [Cleanup; 16] = [
     },
     Cleanup {
         name: "apt-lists",
-        description: "the lists of apt-get update",
+        description: "package lists of apt-get update",
         default: true,
         work: caches::apt_lists,
     },

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::walk::{below, revert_all, revert_content, revert_matching};
+use super::walk::{revert_all, revert_content, revert_matching, walk};
 use crate::machine::{Kind, Machine, MachineError, Meta, Node, Stat};
 use crate::options::Options;
 
@@ -22,7 +22,7 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
         let path = Path::new(path);
         match machine.stat(path)?.map(|stat| stat.kind) {
             Some(Kind::Directory) => {
-                for (path, _) in below(machine, path, &|_| false)? {
+                for (path, _) in walk(machine, path, &|_| false)? {
                     machine.revert(&path)?;
                 }
             }
@@ -30,7 +30,7 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
             None => {}
         }
     }
-    for (path, kind) in below(machine, Path::new("/var/log"), &|_| true)? {
+    for (path, kind) in walk(machine, Path::new("/var/log"), &|_| true)? {
         let Some(stat) = machine.stat(&path)? else { continue };
         let rotated = [".gz", ".xz", ".1", ".old"]
             .iter()
@@ -38,7 +38,7 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
         let journal = path.starts_with("/var/log/journal");
         match kind {
             Kind::File if rotated || journal => machine.revert(&path)?,
-            Kind::File if stat.size > 0 => empty(machine, &path, &stat)?,
+            Kind::File if stat.size > 0 => empty_log(machine, &path, &stat)?,
             Kind::Directory if journal => machine.revert(&path)?,
             _ => {}
         }
@@ -48,7 +48,7 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
 
 /// Reverts a log. A log that the base lacks becomes an empty file, since its service may not be
 /// allowed to create it.
-fn empty(machine: &mut dyn Machine, path: &Path, stat: &Stat) -> Result<(), MachineError> {
+fn empty_log(machine: &mut dyn Machine, path: &Path, stat: &Stat) -> Result<(), MachineError> {
     machine.revert(path)?;
     if machine.stat(path)?.is_some() {
         return Ok(());

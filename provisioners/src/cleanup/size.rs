@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::walk::{below, entries, revert_content, revert_files, revert_matching};
+use super::walk::{entries, revert_content, revert_files, revert_matching, walk};
 use crate::machine::{Kind, Machine, MachineError};
 use crate::options::Options;
 
@@ -12,7 +12,7 @@ const PYTHON_DIRS: &[&str] = &["/usr/lib", "/usr/share", "/usr/local/lib", "/opt
 
 pub(super) fn python_bytecode(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
     for dir in PYTHON_DIRS {
-        for (path, kind) in below(machine, Path::new(dir), &|p| !p.ends_with("__pycache__"))? {
+        for (path, kind) in walk(machine, Path::new(dir), &|p| !p.ends_with("__pycache__"))? {
             if kind == Kind::Directory && path.ends_with("__pycache__") {
                 machine.revert(&path)?;
             }
@@ -22,7 +22,7 @@ pub(super) fn python_bytecode(machine: &mut dyn Machine, _: &Options) -> Result<
 }
 
 pub(super) fn docs(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
-    for (path, kind) in below(machine, Path::new("/usr/share/doc"), &|_| true)? {
+    for (path, kind) in walk(machine, Path::new("/usr/share/doc"), &|_| true)? {
         let keep = path.file_name().is_some_and(|name| name == "copyright");
         match kind {
             // The copyright file of some packages is in the directory of another, behind a link.
@@ -33,7 +33,7 @@ pub(super) fn docs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
         }
     }
     // Scripts of some packages require the directories of manual sections.
-    for (path, kind) in below(machine, Path::new("/usr/share/man"), &|_| true)? {
+    for (path, kind) in walk(machine, Path::new("/usr/share/man"), &|_| true)? {
         let section = path.parent() == Some(Path::new("/usr/share/man"))
             && path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"man"));
         let in_use = kind == Kind::Directory && !entries(machine, &path)?.is_empty();

@@ -36,7 +36,7 @@ pub(super) fn revert_matching(
 
 /// Reverts all objects below a directory that are not directories.
 pub(super) fn revert_files(machine: &mut dyn Machine, dir: &str) -> Result<(), MachineError> {
-    for (path, kind) in below(machine, Path::new(dir), &|_| true)? {
+    for (path, kind) in walk(machine, Path::new(dir), &|_| true)? {
         if kind != Kind::Directory {
             machine.revert(&path)?;
         }
@@ -46,7 +46,7 @@ pub(super) fn revert_files(machine: &mut dyn Machine, dir: &str) -> Result<(), M
 
 /// Returns all objects below a directory, each directory after its content. Descends into the
 /// directories for which `descend` returns true; does not follow symbolic links.
-pub(super) fn below(
+pub(super) fn walk(
     machine: &dyn Machine,
     dir: &Path,
     descend: &dyn Fn(&Path) -> bool,
@@ -55,7 +55,7 @@ pub(super) fn below(
     for entry in entries(machine, dir)? {
         let path = dir.join(&entry.name);
         if entry.kind == Kind::Directory && descend(&path) {
-            found.extend(below(machine, &path, descend)?);
+            found.extend(walk(machine, &path, descend)?);
         }
         found.push((path, entry.kind));
     }

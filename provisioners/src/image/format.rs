@@ -39,7 +39,7 @@ impl Format {
     }
 
     /// Returns the format for the suffix of a file name.
-    pub fn of_path(path: &Path) -> Option<Self> {
+    pub fn from_path(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         Self::NAMES
             .iter()
@@ -97,7 +97,7 @@ pub(crate) fn outputs(
         return Ok(formats.into_iter().map(|format| suffixed(&stem, format)).collect());
     };
     let path = join(folder, node.text("the path of a file")?);
-    match (formats.as_slice(), Format::of_path(&path)) {
+    match (formats.as_slice(), Format::from_path(&path)) {
         (&[format], _) => Ok(vec![(path, format)]),
         ([], Some(format)) => Ok(vec![(path, format)]),
         ([], None) => {
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn suffix_determines_format() {
-        let of = |name| Format::of_path(Path::new(name));
+        let of = |name| Format::from_path(Path::new(name));
         assert_eq!(of("a/discovery.cpio.gz"), Some(Format::CpioGz));
         assert_eq!(of("discovery.cpio"), Some(Format::Cpio));
         assert_eq!(of("base.squashfs"), Some(Format::Squashfs));

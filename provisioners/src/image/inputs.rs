@@ -125,8 +125,8 @@ impl Image {
     }
 }
 
-/// Returns the value of a variable, or its digest if it may be a secret: inputs are written to files
-/// and logs.
+/// Returns the value of a variable, or its digest if it may be a secret: inputs are written to
+/// files and logs.
 fn without_secret(name: &str, value: String) -> String {
     let name = name.to_ascii_lowercase();
     let by_name = ["password", "passphrase", "secret", "token", "private"];

@@ -21,7 +21,7 @@ use crate::folder::FILE_NAME;
 use crate::folder::Folder;
 use crate::plan::{Plan, PlanError};
 use crate::provisioner::Provisioner;
-use crate::variables::{Declared, Variables};
+use crate::variables::{DeclaredVariables, Variables};
 
 pub(crate) use archive::ArchiveSettings;
 pub use check::{CheckSettings, Skip};
@@ -60,7 +60,7 @@ pub struct Image {
     pub check: CheckSettings,
     /// Folders of provisioners, in the order in which they run.
     pub provisioners: Vec<Folder>,
-    variables: Declared,
+    variables: DeclaredVariables,
     cleanup: CleanupSettings,
     /// The mistake if the root file system of `from` does not exist. In a project it is reported
     /// only when this image is built, so that other images can be built without the file.
@@ -94,7 +94,7 @@ impl Image {
         let all = context.project.map_or(&defaults, |project| &project.globals.settings);
         let own = CommonSettings::parse(&fields)?;
         let mut named = provisioners(fields.get("provisioner"), folder)?;
-        let mut variables = Declared::parse(fields.get("variables"))?;
+        let mut variables = DeclaredVariables::parse(fields.get("variables"))?;
         if let Some(node) = fields.get("config_file") {
             let (given, provisioner) = config_file(node, folder)?;
             variables = given.overridden_by(variables);
@@ -145,7 +145,7 @@ impl Image {
     }
 
     /// Adds variables. The image's own take precedence.
-    pub(crate) fn add_variables(&mut self, below: Declared) {
+    pub(crate) fn add_variables(&mut self, below: DeclaredVariables) {
         self.variables = below.overridden_by(std::mem::take(&mut self.variables));
     }
 
@@ -156,7 +156,10 @@ impl Image {
 }
 
 /// Reads a config file in the form of on-imagebuilder: variables, and the provisioner for them.
-fn config_file(node: &YamlNode, folder: &Path) -> Result<(Declared, Vec<Folder>), Box<Mistake>> {
+fn config_file(
+    node: &YamlNode,
+    folder: &Path,
+) -> Result<(DeclaredVariables, Vec<Folder>), Box<Mistake>> {
     let name = node.text("the path of a file")?;
     let document = YamlDocument::read(&folder.join(name)).map_err(|error| match error {
         ConfigError::Mistake(mistake) => mistake,
@@ -165,7 +168,7 @@ fn config_file(node: &YamlNode, folder: &Path) -> Result<(Declared, Vec<Folder>)
         }
     })?;
     let (provisioner, variables) = document.root.without("provisioner");
-    Ok((Declared::parse(Some(&variables))?, provisioners(provisioner.as_ref(), folder)?))
+    Ok((DeclaredVariables::parse(Some(&variables))?, provisioners(provisioner.as_ref(), folder)?))
 }
 
 fn provisioners(node: Option<&YamlNode>, folder: &Path) -> Result<Vec<Folder>, Box<Mistake>> {
@@ -197,7 +200,7 @@ fn nearest_provisioner(folder: &Path, name: &str) -> Option<String> {
     let names: Vec<String> = std::fs::read_dir(folder.join(above))
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| Folder::host(folder.join(above).join(name)).is_provisioner())
+        .filter(|name| Folder::from_host(folder.join(above).join(name)).is_provisioner())
         .collect();
     let near = nearest(last, names.iter().map(String::as_str))?;
     Some(if above.is_empty() { near.to_owned() } else { format!("{above}/{near}") })

@@ -4,11 +4,12 @@
 //! Invariants:
 //! - The tree is not changed: the result is the text of one file.
 //! - The text is a valid project file: [`import`] parses it before it returns it.
-//! - A [`Note`] reports everything that is left out, and everything that current versions of Ansible
-//!   reject.
+//! - A [`Note`] reports everything that is left out, and everything that current versions of
+//!   Ansible reject.
 //!
-//! `tree` reads the folder, `settings` converts variables to settings of a project, `project_writer` writes
-//! the project file, and `obsolete_syntax` searches the roles for obsolete syntax.
+//! `tree` reads the folder, `settings` converts variables to settings of a project,
+//! `project_writer` writes the project file, and `obsolete_syntax` searches the roles for obsolete
+//! syntax.
 
 mod obsolete_syntax;
 mod project_writer;
@@ -93,8 +94,8 @@ pub enum ImportError {
     Unreadable(ConfigError),
 }
 
-/// Generates the project file for the on-imagebuilder tree in `folder`. With `base`, an existing base
-/// image, the overlays are built on that image and the project builds no base.
+/// Generates the project file for the on-imagebuilder tree in `folder`. With `base`, an existing
+/// base image, the overlays are built on that image and the project builds no base.
 ///
 /// # Errors
 ///

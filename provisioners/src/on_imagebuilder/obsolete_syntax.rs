@@ -20,7 +20,7 @@ const REMOVED_KEYS: [(&str, &str); 7] = [
 ];
 
 /// Keys that loop over a single list or mapping.
-const LOOPS: [&str; 6] = [
+const LOOP_KEYS: [&str; 6] = [
     "with_items",
     "with_dict",
     "with_list",
@@ -30,7 +30,7 @@ const LOOPS: [&str; 6] = [
 ];
 
 /// Obsolete filters, and the tests that replace them.
-const FILTERS: [(&str, &str); 5] = [
+const REMOVED_FILTERS: [(&str, &str); 5] = [
     ("success", "success"),
     ("succeeded", "success"),
     ("failed", "failed"),
@@ -39,7 +39,7 @@ const FILTERS: [(&str, &str); 5] = [
 ];
 
 /// Keys with lists of tasks.
-const BLOCKS: [&str; 3] = ["block", "rescue", "always"];
+const BLOCK_KEYS: [&str; 3] = ["block", "rescue", "always"];
 
 /// Searches the roles of the images, and the roles that they may name.
 pub(super) fn find_obsolete_syntax(
@@ -111,14 +111,14 @@ fn check_task(node: &YamlNode, file: &Path, notes: &mut Vec<Note>) {
             YamlValue::Scalar { text, .. } => Some(text.as_str()),
             _ => None,
         };
-        if BLOCKS.contains(&name) {
+        if BLOCK_KEYS.contains(&name) {
             check_tasks(value, file, notes);
         } else if let Some((_, instead)) = REMOVED_KEYS.iter().find(|(old, _)| *old == name) {
             note(line, format!("`{name}` {instead}"));
         } else if name == "action" {
             let module = text.and_then(|text| text.split_whitespace().next()).unwrap_or("MODULE");
             note(line, format!("`action: {module} …` is obsolete: write `{module}: …`"));
-        } else if LOOPS.contains(&name)
+        } else if LOOP_KEYS.contains(&name)
             && let Some(bare) = text.filter(|text| is_bare(text))
         {
             let instead = format!("{name}: \"{{{{ {bare} }}}}\"");
@@ -181,7 +181,7 @@ fn filter(text: &str) -> Option<(&str, &'static str)> {
     let word: String =
         after.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     let before = before.trim().rsplit([' ', '(']).next().filter(|name| !name.is_empty())?;
-    FILTERS.iter().find(|(old, _)| *old == word).map(|(_, test)| (before, *test))
+    REMOVED_FILTERS.iter().find(|(old, _)| *old == word).map(|(_, test)| (before, *test))
 }
 
 #[cfg(test)]

@@ -473,7 +473,8 @@ fn conversion(global: &Global, used: &str) -> Conversion {
     if settings::is_build_root(name) {
         return if has_word(used, name) { Conversion::BuildRoot } else { Conversion::Omit };
     }
-    let special = settings::CONVERTED.contains(&name) || settings::OF_WRAPPERS.contains(&name);
+    let special = settings::CONVERTED_VARIABLES.contains(&name)
+        || settings::WRAPPER_VARIABLES.contains(&name);
     if special && !has_word(used, name) { Conversion::Omit } else { Conversion::Keep }
 }
 

@@ -95,7 +95,7 @@ pub(super) enum DebianArchive {
 }
 
 /// Variables that are converted to settings and names of files.
-pub(super) const CONVERTED: [&str; 11] = [
+pub(super) const CONVERTED_VARIABLES: [&str; 11] = [
     "apt_server",
     "debootstrap_apt_server",
     "debootstrap_release",
@@ -110,7 +110,7 @@ pub(super) const CONVERTED: [&str; 11] = [
 ];
 
 /// Variables that only the wrapper playbooks used.
-pub(super) const OF_WRAPPERS: [&str; 10] = [
+pub(super) const WRAPPER_VARIABLES: [&str; 10] = [
     "build_root_size",
     "build_root_build_size",
     "overlayfs_lower_dir",

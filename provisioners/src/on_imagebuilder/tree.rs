@@ -9,7 +9,7 @@ use super::{ImportError, Note};
 use crate::config::{YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
 use crate::provisioner::Provisioner;
-use crate::variables::Declared;
+use crate::variables::DeclaredVariables;
 
 /// An on-imagebuilder tree.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl ImagebuilderTree {
         let globals = globals(folder, notes)?;
         let pairs = pairs_in_scripts(folder)?;
         let mut configs = Vec::new();
-        for file in below(folder, Path::new("vars"))? {
+        for file in files_below(folder, Path::new("vars"))? {
             if is_yaml(&file) {
                 configs.extend(config(folder, &file, &globals, &pairs, notes)?);
             }
@@ -126,7 +126,7 @@ fn globals(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<Global>, ImportEr
         }
     }
     let mut files = if folder.join("group_vars").is_dir() {
-        below(folder, Path::new("group_vars"))?
+        files_below(folder, Path::new("group_vars"))?
     } else {
         Vec::new()
     };
@@ -169,8 +169,8 @@ fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
     Ok(found)
 }
 
-/// Returns the pairs of config file and provisioner that scripts pass to the wrapper playbooks, each
-/// with the script.
+/// Returns the pairs of config file and provisioner that scripts pass to the wrapper playbooks,
+/// each with the script.
 fn pairs_in_scripts(folder: &Path) -> Result<BTreeMap<PathBuf, (String, PathBuf)>, ImportError> {
     let mut found = BTreeMap::new();
     for entry in list(folder)? {
@@ -226,7 +226,7 @@ fn config(
         return Ok(None);
     };
     let provisioner = provisioner.trim_end_matches('/').to_owned();
-    if !Folder::host(folder.join(&provisioner)).is_provisioner() {
+    if !Folder::from_host(folder.join(&provisioner)).is_provisioner() {
         let problem = "has no tasks/main.yml";
         note(format!("left out: its provisioner {provisioner} {problem}"));
         return Ok(None);
@@ -236,7 +236,7 @@ fn config(
         note(format!("left out: {provisioner} is not below {known}, so its kind is unknown"));
         return Ok(None);
     };
-    let refused = match Declared::parse(Some(&rest)) {
+    let refused = match DeclaredVariables::parse(Some(&rest)) {
         Err(mistake) => Some(mistake.problem.clone()),
         // A project does not render templates in the name of a provisioner.
         Ok(_)
@@ -354,13 +354,13 @@ pub(super) fn is_yaml(file: &Path) -> bool {
 }
 
 /// Returns all files below a folder of the tree, ordered by name, relative to the tree's folder.
-pub(super) fn below(folder: &Path, inside: &Path) -> Result<Vec<PathBuf>, ImportError> {
+pub(super) fn files_below(folder: &Path, inside: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let mut found = Vec::new();
     for path in list(&folder.join(inside))? {
         let inside = inside.join(path.file_name().unwrap_or_default());
         // A link to a folder may be part of a cycle.
         if path.is_dir() && !path.is_symlink() {
-            found.extend(below(folder, &inside)?);
+            found.extend(files_below(folder, &inside)?);
         } else if path.is_file() {
             found.push(inside);
         }

@@ -20,7 +20,7 @@ use crate::image::{
     self, ArchiveSettings, CommonSettings, Image, ImageContext, ImageKind, ImageLocation,
     ProjectContext, ProjectSettings, Source,
 };
-use crate::variables::{Declared, Variables};
+use crate::variables::{DeclaredVariables, Variables};
 
 /// Name of the project file.
 pub const FILE_NAME: &str = "overcoat.yml";
@@ -84,7 +84,7 @@ impl Project {
             archive: ArchiveSettings::parse(&fields, folder)?,
             settings: CommonSettings::parse(&fields)?,
         };
-        let variables = Declared::parse(fields.get("variables"))?;
+        let variables = DeclaredVariables::parse(fields.get("variables"))?;
         let help = "write `images:`, and below it the name and keys of each image";
         let images = fields.require("images", help)?;
         fields.finish()?;
@@ -156,7 +156,7 @@ fn members(
     document: &YamlDocument,
     images: &YamlNode,
     globals: &ProjectSettings,
-    variables: &Declared,
+    variables: &DeclaredVariables,
 ) -> Result<Vec<Member>, ConfigError> {
     let entries = definitions(images)?;
     let folder = document.folder();
@@ -217,7 +217,10 @@ fn members(
 }
 
 /// Adds to each image those variables for all images that its provisioners declare.
-fn add_common_variables(members: &mut [Member], variables: &Declared) -> Result<(), ConfigError> {
+fn add_common_variables(
+    members: &mut [Member],
+    variables: &DeclaredVariables,
+) -> Result<(), ConfigError> {
     let mut known: Vec<Variables> = Vec::new();
     for member in &mut *members {
         let provisioners = member.image.load_provisioners()?;

@@ -11,7 +11,7 @@ pub(super) fn check(images: &YamlNode, members: &[Member]) -> Result<(), Box<Mis
         let YamlValue::Map(entries) = &images.value else { continue };
         let needs: Vec<String> =
             path.iter().map(|index| format!("`{}`", members[*index].name)).collect();
-        let problem = format!("{} needs itself: {}", needs[0], needs.join(" needs "));
+        let problem = format!("circular dependency: {}", needs.join(" needs "));
         let help = "build one of them on another image".to_owned();
         return Err(images.key_mistake(&entries[start].0, problem, Some(help)));
     }

@@ -139,16 +139,17 @@ fn add_roles(first: &Path, found: &mut FileDigests) -> Result<(), ConfigError> {
         if !seen.insert(fs::canonicalize(&role).unwrap_or_else(|_| role.clone())) {
             continue;
         }
-        add_folder(&Folder::host(&role), &prefix, found)?;
+        add_folder(&Folder::from_host(&role), &prefix, found)?;
         let mut names = roles_named_by(&role)?;
         let from = fs::canonicalize(first).unwrap_or_else(|_| first.to_owned());
         for path in external::files_used_by(first, &role)? {
             let name = external::relative(&from, &path).to_string_lossy().into_owned();
             if path.is_dir() {
-                add_folder(&Folder::host(&path), &format!("{name}/"), found)?;
+                add_folder(&Folder::from_host(&path), &format!("{name}/"), found)?;
                 continue;
             }
-            let (folder, file) = (Folder::host(path.parent().unwrap_or(&path)), file_name(&path));
+            let (folder, file) =
+                (Folder::from_host(path.parent().unwrap_or(&path)), file_name(&path));
             found.insert(name, folder.digest_file(Path::new(&file))?);
             if YAML_SUFFIXES.iter().any(|suffix| file.ends_with(suffix)) {
                 roles_named_in(&folder, Path::new(&file), false, &mut names)?;

@@ -33,7 +33,7 @@ impl Provisioner {
     ///
     /// Fails if `provisioner.yml` is missing, has a mistake, or names a file that does not exist.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
-        Self::load_from(&Folder::host(folder))
+        Self::load_from(&Folder::from_host(folder))
     }
 
     /// Reads the provisioner in a folder of the host or the library.
@@ -58,8 +58,8 @@ impl Provisioner {
     /// does not declare its own.
     fn from_role(folder: &Path) -> Self {
         Self {
-            folder: Folder::host(folder),
-            name: Folder::host(folder).name(),
+            folder: Folder::from_host(folder),
+            name: Folder::from_host(folder).name(),
             description: None,
             variables: Variables::accepting_any(),
             steps: vec![StepDefinition::new(Action::Ansible(AnsibleRole::new(folder)))],

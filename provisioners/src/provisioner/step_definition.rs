@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue, yaml::YamlKey};
-use crate::evaluate::{Evaluator, WHEN, check_condition, check_conditions_within, has_templates};
+use crate::evaluate::{
+    Evaluator, WHEN_KEY, check_condition, check_conditions_within, has_templates,
+};
 use crate::folder::Folder;
 use crate::steps::Action;
 use crate::steps::accounts::{Groups, Users};
@@ -19,13 +21,13 @@ use crate::steps::packages::PackageList;
 use crate::steps::removal::Removal;
 use crate::steps::scripts::{LIBRARY_SCRIPT_OUTSIDE, Script};
 use crate::steps::services::Services;
-use crate::variables::{ITEM, Variable, Variables};
+use crate::variables::{LOOP_VARIABLE, Variable, Variables};
 
 /// The key of a loop.
-const LOOP: &str = "loop";
+const LOOP_KEY: &str = "loop";
 
 /// The key for a script that runs with the host's programs.
-const OUTSIDE: &str = "outside";
+const OUTSIDE_KEY: &str = "outside";
 
 /// The keys of steps, in the order in which steps at the top level run, each with the keys that may
 /// be beside it.
@@ -71,8 +73,8 @@ pub(crate) struct ExpandedStep {
     pub(crate) variables: Arc<Variables>,
 }
 
-/// Parses the steps of a provisioner: those of `steps`, or those of the keys at the top level in the
-/// order of [`STEP_KEYS`].
+/// Parses the steps of a provisioner: those of `steps`, or those of the keys at the top level in
+/// the order of [`STEP_KEYS`].
 pub(crate) fn parse_steps(
     root: &YamlNode,
     fields: &Fields<'_>,
@@ -132,24 +134,24 @@ impl StepDefinition {
 
     fn parse(node: &YamlNode, folder: &Folder) -> Result<Self, Box<Mistake>> {
         let fields = Fields::new(node, "a step")?;
-        let mut when: Option<YamlNode> = fields.get(WHEN).cloned();
-        let over = fields.get(LOOP).cloned();
+        let mut when: Option<YamlNode> = fields.get(WHEN_KEY).cloned();
+        let over = fields.get(LOOP_KEY).cloned();
         let YamlValue::Map(entries) = &node.value else {
             return Err(
                 node.mistake_with_help("the step is empty", "write `- files: files` and so on")
             );
         };
         let mut entries = entries.clone();
-        entries.retain(|(key, _)| key.name != WHEN && key.name != LOOP);
+        entries.retain(|(key, _)| key.name != WHEN_KEY && key.name != LOOP_KEY);
         // The condition of a script may be beside its path.
         if let Some((_, script)) = entries.iter_mut().find(|(key, _)| key.name == "script")
-            && let Some(condition) = script.get(WHEN).cloned()
+            && let Some(condition) = script.get(WHEN_KEY).cloned()
             && let YamlValue::Map(keys) = &mut script.value
         {
             if when.is_some() {
                 return Err(condition.mistake("the step already has a `when`"));
             }
-            keys.retain(|(key, _)| key.name != WHEN);
+            keys.retain(|(key, _)| key.name != WHEN_KEY);
             when = Some(condition);
         }
         let node = node.with_value(YamlValue::Map(entries));
@@ -206,7 +208,7 @@ impl StepDefinition {
         let iteration = |value: Variable| {
             let suffix = format!(" (item={})", summary(&value));
             let mut variables = Variables::clone(variables);
-            variables.set(ITEM, value);
+            variables.set(LOOP_VARIABLE, value);
             self.expand_once(&Arc::new(variables), &suffix).map_err(|mut mistake| {
                 mistake.problem += &suffix;
                 mistake
@@ -235,7 +237,7 @@ impl StepDefinition {
                 let scope = Evaluator::new(variables);
                 let unmet = source.when.as_ref().map(|when| scope.unmet(when)).transpose()?;
                 if let Some(unmet) = unmet.flatten() {
-                    return Ok((self.name(), Err(format!("{WHEN}: {unmet}"))));
+                    return Ok((self.name(), Err(format!("{WHEN_KEY}: {unmet}"))));
                 }
                 parse_action(&scope.render(&source.node)?, &source.folder)?
             }
@@ -281,15 +283,15 @@ fn parse_action(node: &YamlNode, folder: &Folder) -> Result<Action, Box<Mistake>
     actions.extend(fields.get("script").map(|node| script(node, folder)).transpose()?);
     actions.extend(fields.get("services").map(Services::parse).transpose()?.map(Action::Services));
     if let YamlValue::Map(entries) = &node.value
-        && let Some((key, _)) = entries.iter().find(|(key, _)| key.name == OUTSIDE)
+        && let Some((key, _)) = entries.iter().find(|(key, _)| key.name == OUTSIDE_KEY)
         && let Some(path) = script_path(node)
     {
-        let help = format!("write `script: {{path: {path}, {OUTSIDE}: true}}`");
+        let help = format!("write `script: {{path: {path}, {OUTSIDE_KEY}: true}}`");
         return Err(node.key_mistake(key, "a key of the script, not of the step", Some(help)));
     }
     // These were removed from the node before, but are valid keys in messages.
-    fields.get(WHEN);
-    fields.get(LOOP);
+    fields.get(WHEN_KEY);
+    fields.get(LOOP_KEY);
     fields.finish()?;
     let only = actions.pop();
     match only {
@@ -341,8 +343,8 @@ fn script(node: &YamlNode, folder: &Folder) -> Result<Action, Box<Mistake>> {
     let mut node = node;
     if let YamlValue::Map(_) = node.value {
         let fields = Fields::new(node, "a script")?;
-        outside = fields.bool(OUTSIDE)?.unwrap_or(false);
-        fields.get(WHEN);
+        outside = fields.bool(OUTSIDE_KEY)?.unwrap_or(false);
+        fields.get(WHEN_KEY);
         node = fields.require("path", "write `path: scripts/10-pack.sh`")?;
         fields.finish()?;
     }

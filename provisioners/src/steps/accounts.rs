@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::{StepContext, StepError, program};
+use super::{StepContext, StepError, find_program};
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue, nearest};
-use crate::evaluate::WHEN;
+use crate::evaluate::WHEN_KEY;
 use crate::machine::{Attributes, Command, Machine, MachineError, Meta, Node as Object, Time};
 
 const PASSWD: &str = "/etc/passwd";
@@ -62,7 +62,7 @@ impl Groups {
                 gid: fields.get("gid").map(|node| number(node, "group")).transpose()?,
                 system: fields.bool("system")?.unwrap_or(false),
             };
-            fields.get(WHEN);
+            fields.get(WHEN_KEY);
             fields.finish()?;
             Ok(group)
         };
@@ -144,7 +144,7 @@ impl User {
                 .map(|node| Ok::<_, Box<Mistake>>(list(node, keys)?.concat()))
                 .transpose()?,
         };
-        fields.get(WHEN);
+        fields.get(WHEN_KEY);
         fields.finish()?;
         Ok(user)
     }
@@ -302,7 +302,7 @@ impl Arguments {
     }
 
     fn run(self, context: &mut StepContext<'_>, tool: &str, name: &str) -> Result<(), StepError> {
-        let Some(path) = program(context.machine, tool)? else {
+        let Some(path) = find_program(context.machine, tool)? else {
             return Err(StepError::Impossible(format!(
                 "the image has no {tool}: install the package passwd first"
             )));
@@ -432,10 +432,7 @@ fn absolute(node: &YamlNode) -> Result<PathBuf, Box<Mistake>> {
     if text.starts_with('/') && !text.contains([':', '\n']) {
         return Ok(text.into());
     }
-    Err(node.mistake_with_help(
-        format!("invalid path `{text}`"),
-        "write an absolute path: `/home/alice`",
-    ))
+    Err(node.mistake_with_help(format!("invalid path `{text}`"), "write an absolute path"))
 }
 
 fn comment(node: &YamlNode) -> Result<String, Box<Mistake>> {

@@ -14,13 +14,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{StepContext, StepError, below, packages};
+use super::{StepContext, StepError, packages, path_outside};
 use crate::ansible::paths::roles_path;
 use crate::machine::{Command, Machine, MachineError};
 use crate::variables::Variable;
 
 /// Directory for temporary files of Ansible, inside the root, where `/tmp` is the sandbox's own.
-const TEMPORARY: &str = "/tmp/.ansible";
+const ANSIBLE_TEMP_DIR: &str = "/tmp/.ansible";
 
 /// Message if the host has no Ansible.
 const NO_ANSIBLE: &str = "ansible-playbook is not installed; as root: `apt install ansible`";
@@ -29,19 +29,20 @@ const NO_ANSIBLE: &str = "ansible-playbook is not installed; as root: `apt insta
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Imports the standard modules that every module of Ansible needs. python3-minimal lacks some.
-const IMPORTS: &str = "import base64, json, platform, runpy, shutil, subprocess, tempfile, zipfile";
+const PYTHON_IMPORTS: &str =
+    "import base64, json, platform, runpy, shutil, subprocess, tempfile, zipfile";
 
 /// Message if the root has no complete Python.
 const NO_PYTHON: &str = "the root has no complete Python, which Ansible needs: add the package \
                          python3 to the base or to a provisioner before the role";
 
 /// The variable of Ansible with which a project selects another Python.
-const INTERPRETER: &str = "ansible_python_interpreter";
+const INTERPRETER_VARIABLE: &str = "ansible_python_interpreter";
 
 /// The program with which Ansible enters the root: chroot with the environment of commands inside.
 /// Without it, Ansible passes on its own environment, which contains the caller's `PATH` and `HOME`
 /// and the settings of Ansible.
-const CHROOT: &str = "#!/bin/sh
+const CHROOT_SCRIPT: &str = "#!/bin/sh
 chroot=$(PATH=$PATH:/usr/sbin:/sbin; command -v chroot) || chroot=chroot
 for name in $(env | sed -n 's/^\\(ANSIBLE_[A-Z_]*\\)=.*/\\1/p'); do unset \"$name\"; done
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
@@ -88,13 +89,17 @@ impl AnsibleRole {
     pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         self.check_python(context)?;
         let root = context.root_outside()?;
-        let temporary = below(&root, Path::new(TEMPORARY));
+        let temporary = path_outside(&root, Path::new(ANSIBLE_TEMP_DIR));
         let options = context.options;
-        let chroot =
-            context.machine.scratch(Path::new("ansible/chroot"), &mut CHROOT.as_bytes(), 0o755)?;
-        let chroot = below(&root, &chroot);
+        let chroot = context.machine.scratch(
+            Path::new("ansible/chroot"),
+            &mut CHROOT_SCRIPT.as_bytes(),
+            0o755,
+        )?;
+        let chroot = path_outside(&root, &chroot);
         let mut write = |name: &str, content: Variable| {
-            write_scratch(context.machine, name, &content).map(|inside| below(&root, &inside))
+            write_scratch(context.machine, name, &content)
+                .map(|inside| path_outside(&root, &inside))
         };
         let playbook = write("playbook.yml", self.play())?;
         let inventory = write("inventory.yml", inventory(&root, &chroot, &temporary))?;
@@ -117,7 +122,7 @@ impl AnsibleRole {
             .args(&options.ansible)
             .arg(playbook);
         command.cwd = self.folder.clone();
-        for (name, value) in packages::ENVIRONMENT {
+        for (name, value) in packages::APT_ENVIRONMENT {
             command = command.env(name, value);
         }
         for (name, value) in self.environment(&temporary) {
@@ -129,10 +134,10 @@ impl AnsibleRole {
     /// Checks that the root has the Python modules that Ansible needs. Without this check Ansible
     /// fails later, with a message that does not name the cause.
     fn check_python(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
-        if context.variables.iter().any(|(name, _)| name == INTERPRETER) {
+        if context.variables.iter().any(|(name, _)| name == INTERPRETER_VARIABLE) {
             return Ok(());
         }
-        let command = Command::new(PYTHON).arg("-c").arg(IMPORTS);
+        let command = Command::new(PYTHON).arg("-c").arg(PYTHON_IMPORTS);
         let whole = context.machine.stat(Path::new(PYTHON))?.is_some()
             && context.machine.run(&command, &mut ())?.success();
         if whole { Ok(()) } else { Err(StepError::Impossible(NO_PYTHON.to_owned())) }
@@ -167,7 +172,7 @@ impl AnsibleRole {
             ("ANSIBLE_ROLES_PATH", roles),
             ("ANSIBLE_HOME", temporary.into()),
             ("ANSIBLE_LOCAL_TEMP", temporary.join("local").into()),
-            ("ANSIBLE_REMOTE_TEMP", Path::new(TEMPORARY).join("remote").into()),
+            ("ANSIBLE_REMOTE_TEMP", Path::new(ANSIBLE_TEMP_DIR).join("remote").into()),
             ("ANSIBLE_PYTHON_INTERPRETER", "auto_silent".into()),
             ("ANSIBLE_RETRY_FILES_ENABLED", "false".into()),
             ("ANSIBLE_NOCOLOR", "true".into()),
@@ -196,7 +201,8 @@ fn inventory(root: &Path, chroot: &Path, temporary: &Path) -> Variable {
     map([("all", map([("hosts", hosts)]))])
 }
 
-/// Writes a scratch file for Ansible, as JSON, which is also YAML. Returns its path inside the root.
+/// Writes a scratch file for Ansible, as JSON, which is also YAML. Returns its path inside the
+/// root.
 fn write_scratch(
     machine: &mut dyn Machine,
     name: &str,

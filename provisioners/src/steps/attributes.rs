@@ -1,7 +1,7 @@
 //! The step that sets owners and modes by path or pattern.
 //!
-//! Rules are applied in the order of the file, so a later rule overrides an earlier one. A rule that
-//! matches nothing is an error, because it is usually a mistake.
+//! Rules are applied in the order of the file, so a later rule overrides an earlier one. A rule
+//! that matches nothing is an error, because it is usually a mistake.
 
 use std::path::Path;
 

@@ -18,7 +18,7 @@ use crate::templates;
 use crate::variables::Variables;
 
 const TEMPLATE_SUFFIX: &[u8] = b".j2";
-const KEEP: &str = ".gitkeep";
+const KEEP_FILE: &str = ".gitkeep";
 
 /// A tree to copy.
 #[derive(Debug, Clone)]
@@ -155,7 +155,7 @@ impl FileTree {
 
 /// Returns whether a file exists only to keep its directory in Git.
 pub(crate) fn is_keep(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == KEEP)
+    path.file_name().is_some_and(|name| name == KEEP_FILE)
 }
 
 fn meta(item: &TreeItem, options: &Options) -> Meta {

@@ -50,7 +50,10 @@ pub(crate) struct StepContext<'a> {
 }
 
 /// Returns the path of a program in the root, searched in the directories of root's `PATH`.
-pub(crate) fn program(machine: &dyn Machine, name: &str) -> Result<Option<PathBuf>, MachineError> {
+pub(crate) fn find_program(
+    machine: &dyn Machine,
+    name: &str,
+) -> Result<Option<PathBuf>, MachineError> {
     for folder in ["/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
         let path = Path::new(folder).join(name);
         if machine.stat(&path)?.is_some() {
@@ -61,7 +64,7 @@ pub(crate) fn program(machine: &dyn Machine, name: &str) -> Result<Option<PathBu
 }
 
 /// Returns the path outside for a path inside the root, with the root at `root`.
-pub(crate) fn below(root: &Path, inside: &Path) -> PathBuf {
+pub(crate) fn path_outside(root: &Path, inside: &Path) -> PathBuf {
     root.join(inside.strip_prefix("/").unwrap_or(inside))
 }
 

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use super::{StepContext, StepError};
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue};
-use crate::evaluate::WHEN;
+use crate::evaluate::WHEN_KEY;
 use crate::folder::Folder;
 use crate::machine::{Command, Kind, Machine, MachineError};
 
 /// Options of every apt command.
-const OPTIONS: &[&str] = &[
+const APT_OPTIONS: &[&str] = &[
     "-y",
     "-q",
     // Keep only one of the two binary caches, srcpkgcache: rebuilding pkgcache from it is faster
@@ -37,7 +37,7 @@ const OPTIONS: &[&str] = &[
 ];
 
 /// The environment of apt and of maintainer scripts.
-pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
+pub(crate) const APT_ENVIRONMENT: &[(&str, &str)] = &[
     ("DEBIAN_FRONTEND", "noninteractive"),
     ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
     ("APT_LISTCHANGES_FRONTEND", "none"),
@@ -72,7 +72,7 @@ pub(crate) struct FetchedLists(Option<u64>);
 impl PackageList {
     /// Reads the list of packages of a base, which mmdebstrap installs with the root.
     pub(crate) fn parse_for_base(node: &YamlNode, folder: &Path) -> Result<Self, Box<Mistake>> {
-        if let Some(when) = node.list()?.iter().find_map(|node| node.get(WHEN)) {
+        if let Some(when) = node.list()?.iter().find_map(|node| node.get(WHEN_KEY)) {
             return Err(when.mistake("only packages of a provisioner can have conditions"));
         }
         let is_local = |node: &&YamlNode| match &node.value {
@@ -85,7 +85,7 @@ impl PackageList {
                 "name it in the `packages` of a provisioner",
             ));
         }
-        Self::parse(node, &Folder::host(folder))
+        Self::parse(node, &Folder::from_host(folder))
     }
 
     /// Reads the list of packages of a provisioner.
@@ -175,7 +175,7 @@ fn package(node: &YamlNode, folder: &Folder) -> Result<RequestedPackage, Box<Mis
         let name = fields.require("name", "write `{name: ipmitool, version: \"1.8.19-4\"}`")?;
         let version = fields.get("version").map(|n| n.text("a version")).transpose()?;
         let release = fields.get("release").map(|n| n.text("a release")).transpose()?;
-        fields.get(WHEN);
+        fields.get(WHEN_KEY);
         fields.finish()?;
         let text = check_name(name, name.text("the name of a package")?)?;
         return match (version, release) {
@@ -220,10 +220,10 @@ pub(super) fn check_name<'a>(node: &YamlNode, text: &'a str) -> Result<&'a str, 
     Err(node.mistake_with_help(format!("invalid package name `{text}`"), help))
 }
 
-/// Returns an apt-get command with [`OPTIONS`] and [`ENVIRONMENT`].
+/// Returns an apt-get command with [`APT_OPTIONS`] and [`APT_ENVIRONMENT`].
 pub(super) fn apt(action: &str) -> Command {
-    let mut command = Command::new("apt-get").args(OPTIONS).arg(action);
-    for (name, value) in ENVIRONMENT {
+    let mut command = Command::new("apt-get").args(APT_OPTIONS).arg(action);
+    for (name, value) in APT_ENVIRONMENT {
         command = command.env(name, value);
     }
     command

@@ -8,10 +8,10 @@ use super::packages::{apt, check_name, require_apt};
 use super::{StepContext, StepError};
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, YamlValue, nearest};
-use crate::evaluate::WHEN;
+use crate::evaluate::WHEN_KEY;
 
 /// dpkg's database of packages.
-const STATUS: &str = "/var/lib/dpkg/status";
+const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 
 /// Packages to remove.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ impl Removal {
             let mut node = node;
             if let YamlValue::Map(_) = node.value {
                 let fields = Fields::new(node, "a package")?;
-                fields.get(WHEN);
+                fields.get(WHEN_KEY);
                 node = fields.require("name", "write `{name: nano, when: small}`")?;
                 fields.finish()?;
             }
@@ -57,7 +57,7 @@ impl Removal {
 
     pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         require_apt(context.machine)?;
-        let status = context.machine.read(Path::new(STATUS))?.unwrap_or_default();
+        let status = context.machine.read(Path::new(DPKG_STATUS))?.unwrap_or_default();
         let there = removable(&String::from_utf8_lossy(&status), self.purge);
         for name in &self.names {
             let bare = name.split(':').next().unwrap_or_default();

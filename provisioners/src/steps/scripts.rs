@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::{StepContext, StepError, below, packages};
+use super::{StepContext, StepError, packages, path_outside};
 use crate::folder::Folder;
 use crate::machine::Command;
 
@@ -59,7 +59,7 @@ impl Script {
         let path =
             context.machine.scratch(&Path::new("scripts").join(name), &mut &text[..], 0o755)?;
         let root = self.outside.then(|| context.root_outside()).transpose()?;
-        let path = root.as_ref().map_or(path.clone(), |root| below(root, &path));
+        let path = root.as_ref().map_or(path.clone(), |root| path_outside(root, &path));
         let mut command = if text.starts_with(b"#!") {
             Command::new(path)
         } else {
@@ -74,7 +74,7 @@ impl Script {
             };
             command.cwd = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         }
-        for (name, value) in packages::ENVIRONMENT {
+        for (name, value) in packages::APT_ENVIRONMENT {
             command = command.env(name, value);
         }
         for (name, value) in context.variables.environment() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{StepContext, StepError, program};
+use super::{StepContext, StepError, find_program};
 use crate::config::error::Mistake;
 use crate::config::{Fields, YamlNode, nearest};
 use crate::machine::{Command, Machine, MachineError};
@@ -81,7 +81,7 @@ impl Services {
     }
 
     pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
-        let Some(systemctl) = program(context.machine, "systemctl")? else {
+        let Some(systemctl) = find_program(context.machine, "systemctl")? else {
             return Err(StepError::Impossible(
                 "the image has no systemctl: install the package systemd first".to_owned(),
             ));

@@ -31,8 +31,8 @@ impl Directory {
         Self { root: root.to_owned(), owners: HashMap::new(), privileged }
     }
 
-    /// Returns the path on the host for a path inside. Follows links in its parents, and with `last`
-    /// also in its last component.
+    /// Returns the path on the host for a path inside. Follows links in its parents, and with
+    /// `last` also in its last component.
     fn host(&self, path: &Path, last: bool) -> io::Result<PathBuf> {
         let mut todo: Vec<Vec<u8>> = parts(path);
         let mut inside = PathBuf::from("/");
