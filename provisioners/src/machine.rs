@@ -49,14 +49,14 @@ pub trait Machine {
         mode: u32,
     ) -> Result<PathBuf, MachineError>;
 
-    /// Returns type and attributes of the object at `path`, or `None` if there is no object.
+    /// Returns type and attributes of the object at `path`, or `None` if it does not exist.
     ///
     /// # Errors
     ///
     /// Fails if the root cannot be read.
     fn stat(&self, path: &Path) -> Result<Option<Stat>, MachineError>;
 
-    /// Returns the content of the regular file at `path`, or `None` if there is no object.
+    /// Returns the content of the regular file at `path`, or `None` if it does not exist.
     ///
     /// # Errors
     ///
@@ -75,8 +75,7 @@ pub trait Machine {
         Ok(None)
     }
 
-    /// Returns the entries of the directory at `dir`, in any order; empty if there is no such
-    /// directory.
+    /// Returns the entries of the directory at `dir`, in any order; empty if it does not exist.
     ///
     /// # Errors
     ///
@@ -98,10 +97,10 @@ pub trait Machine {
     ///
     /// # Errors
     ///
-    /// Fails if there is no object, or if its attributes cannot be changed.
+    /// Fails if the object does not exist, or if its attributes cannot be changed.
     fn set_attributes(&mut self, path: &Path, to: &Attributes) -> Result<(), MachineError>;
 
-    /// Removes the object at `path`, a directory with its content. Succeeds if there is no object.
+    /// Removes the object at `path`, a directory with its content. Succeeds if it does not exist.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
-//! Walks directories of a root and reverts what is in them.
+//! Walks directories of a root and reverts their content.
 
 use std::path::{Path, PathBuf};
 
 use crate::machine::{Entry, Kind, Machine, MachineError};
 
-/// Returns the entries of a directory, ordered by name; empty if there is no such directory.
+/// Returns the entries of a directory, ordered by name; empty if it does not exist.
 pub(super) fn entries(machine: &dyn Machine, dir: &Path) -> Result<Vec<Entry>, MachineError> {
     let mut entries = machine.list(dir)?;
     entries.sort();
