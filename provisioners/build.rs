@@ -1,5 +1,5 @@
-//! Puts the library into the program: every file below `library/`, with its executable bit, and
-//! every symbolic link, as a table in the order in which a folder is walked.
+//! Compiles the library into the program: generates a table of all files below `library/`, with
+//! their execute bits, and of all symbolic links, in the order of `Folder::walk`.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
@@ -7,20 +7,21 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 fn main() {
-    let variable = |name: &str| PathBuf::from(env::var_os(name).expect("cargo sets it"));
+    let variable = |name: &str| PathBuf::from(env::var_os(name).expect("set by cargo"));
     let library = variable("CARGO_MANIFEST_DIR").join("library");
     println!("cargo::rerun-if-changed={}", library.display());
-    let table = table(&library).expect("library/ can be read and has names in UTF-8");
-    fs::write(variable("OUT_DIR").join("library.rs"), table).expect("OUT_DIR can be written");
+    let table = table(&library).expect("cannot read library/");
+    fs::write(variable("OUT_DIR").join("library.rs"), table).expect("cannot write to OUT_DIR");
 }
 
-/// The table of all folders in `library`, as an expression in Rust; an empty one without a library.
+/// Returns the table of all folders in `library` as a Rust expression. It is empty if `library`
+/// does not exist.
 pub(crate) fn table(library: &Path) -> io::Result<String> {
     let mut text = String::from("&[\n");
     for name in names(library)? {
         let folder = library.join(&name);
         if folder.is_dir() {
-            let _ = writeln!(text, "Book {{ name: {name:?}, entries: &[");
+            let _ = writeln!(text, "LibraryFolder {{ name: {name:?}, entries: &[");
             walk(&folder, "", &mut text)?;
             text.push_str("] },\n");
         }
@@ -34,19 +35,19 @@ fn walk(folder: &Path, above: &str, text: &mut String) -> io::Result<()> {
         let path = folder.join(&name);
         let inside = if above.is_empty() { name } else { format!("{above}/{name}") };
         let meta = fs::symlink_metadata(&path)?;
-        let _ = write!(text, "Entry {{ path: {inside:?}, content: ");
+        let _ = write!(text, "LibraryEntry {{ path: {inside:?}, content: ");
         if meta.is_dir() {
-            text.push_str("Content::Directory },\n");
+            text.push_str("LibraryContent::Directory },\n");
             walk(&path, &inside, text)?;
         } else if meta.is_symlink() {
             let target = fs::read_link(&path)?;
-            let _ = writeln!(text, "Content::Symlink({:?}) }},", utf8(&target)?);
+            let _ = writeln!(text, "LibraryContent::Symlink({:?}) }},", utf8(&target)?);
         } else {
             let executable = meta.permissions().mode() & 0o100 != 0;
             let (path, bytes) = (utf8(&path)?, "bytes: include_bytes!");
             let _ = writeln!(
                 text,
-                "Content::File {{ {bytes}({path:?}), executable: {executable} }} }},"
+                "LibraryContent::File {{ {bytes}({path:?}), executable: {executable} }} }},"
             );
         }
     }

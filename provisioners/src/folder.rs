@@ -1,6 +1,6 @@
-//! The folder of a provisioner: one of the host, or one of the library in the program itself.
+//! The folder of a provisioner: on the host, or in the library compiled into the program.
 //!
-//! Paths are relative to the folder. What names one in a message is [`Folder::at`]:
+//! Paths are relative to the folder. [`Folder::display_path`] returns the form for messages:
 //! `roles/discovery/files/etc/x`, or `library:discovery/files/etc/x`.
 
 use std::borrow::Cow;
@@ -13,39 +13,42 @@ use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::ansible::role::is_role;
 use crate::config::{ConfigError, nearest};
-use crate::library::{self, Book, Content, Entry, PREFIX};
+use crate::error::StepError;
+use crate::library_files::{self, LIBRARY_PREFIX, LibraryContent, LibraryEntry, LibraryFolder};
 use crate::machine::Time;
-use crate::provisioner::FILE_NAME;
-use crate::steps::{StepError, ansible};
 
-/// The time of the library's files, in seconds since 1970: the beginning of 2026. A program has no
-/// times of its parts that would be the same wherever it is compiled.
+/// Name of the file that makes a folder a provisioner.
+pub const FILE_NAME: &str = "provisioner.yml";
+
+/// Modification time of the library's files: 2026-01-01. The times of the source files differ
+/// between checkouts, so the program contains none of them.
 const LIBRARY_TIME: Time = Time { seconds: 1_767_225_600, nanoseconds: 0 };
 
 /// A folder that holds a provisioner.
 #[derive(Debug, Clone)]
-pub struct Folder(Place);
+pub struct Folder(FolderLocation);
 
 #[derive(Debug, Clone)]
-enum Place {
+enum FolderLocation {
     Host(PathBuf),
-    Library(&'static Book),
+    Library(&'static LibraryFolder),
 }
 
-/// Something in a folder.
+/// An object in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Item {
-    /// From the provisioner's folder.
+pub(crate) struct FolderItem {
+    /// Path relative to the provisioner's folder.
     pub(crate) path: PathBuf,
-    pub(crate) kind: ItemKind,
+    pub(crate) kind: FolderItemKind,
     pub(crate) mtime: Time,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ItemKind {
+pub(crate) enum FolderItemKind {
     Directory,
-    /// A regular file, and whether its owner may execute it.
+    /// A regular file. `executable` is the owner's execute bit.
     File {
         executable: bool,
     },
@@ -55,49 +58,50 @@ pub(crate) enum ItemKind {
     Other,
 }
 
-/// A file of a provisioner can't be read.
+/// A file of a provisioner cannot be read.
 #[derive(Debug)]
-pub(crate) struct Unreadable {
-    path: PathBuf,
+pub(crate) struct FolderReadError {
+    pub(crate) path: PathBuf,
     source: io::Error,
 }
 
-impl From<Unreadable> for StepError {
-    fn from(Unreadable { path, source }: Unreadable) -> Self {
+impl From<FolderReadError> for StepError {
+    fn from(FolderReadError { path, source }: FolderReadError) -> Self {
         Self::Read { path, source }
     }
 }
 
-impl From<Unreadable> for ConfigError {
-    fn from(Unreadable { path, source }: Unreadable) -> Self {
+impl From<FolderReadError> for ConfigError {
+    fn from(FolderReadError { path, source }: FolderReadError) -> Self {
         Self::Read { path, source }
     }
 }
 
-/// There is no such provisioner in the library.
+/// The library has no provisioner of this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}\nhelp: {help}")]
 pub struct NotInLibrary {
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// The nearest one, or all there are.
+    /// The most similar name, or all names.
     pub help: String,
 }
 
 impl NotInLibrary {
-    fn new(name: &str, books: &[Book]) -> Self {
-        let names = || books.iter().map(|book| book.name);
-        let all = names().map(|name| format!("{PREFIX}{name}")).collect::<Vec<_>>().join(", ");
+    fn new(name: &str, folders: &[LibraryFolder]) -> Self {
+        let names = || folders.iter().map(|folder| folder.name);
+        let all =
+            names().map(|name| format!("{LIBRARY_PREFIX}{name}")).collect::<Vec<_>>().join(", ");
         let help = match nearest(name, names()) {
-            Some(name) => format!("did you mean `{PREFIX}{name}`? There are {all}"),
-            None if books.is_empty() => "this program was built without a library".to_owned(),
-            None => format!("there are {all}"),
+            Some(name) => format!("did you mean `{LIBRARY_PREFIX}{name}`? The library has {all}"),
+            None if folders.is_empty() => "this program was built without a library".to_owned(),
+            None => format!("the library has {all}"),
         };
-        Self { problem: format!("there is no provisioner `{name}` in the library"), help }
+        Self { problem: format!("the library has no provisioner `{name}`"), help }
     }
 }
 
-/// SHA-256 of something that goes into an image. Displayed, it is in hexadecimal.
+/// The SHA-256 of an input of an image. `Display` writes it in hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
@@ -108,145 +112,158 @@ impl fmt::Display for Digest {
 }
 
 impl Folder {
-    /// A folder of the host.
-    pub fn host(path: impl Into<PathBuf>) -> Self {
-        Self(Place::Host(path.into()))
+    /// Creates a folder of the host. Does not check that it exists.
+    pub fn from_host(path: impl Into<PathBuf>) -> Self {
+        Self(FolderLocation::Host(path.into()))
     }
 
-    pub(crate) fn of_library(book: &'static Book) -> Self {
-        Self(Place::Library(book))
+    pub(crate) fn from_library(folder: &'static LibraryFolder) -> Self {
+        Self(FolderLocation::Library(folder))
     }
 
-    /// The folder that a configuration file calls `name`: `library:NAME`, or a path from the folder
-    /// the file is in.
+    /// Returns the folder for a `name` in a configuration file: `library:NAME`, or a path relative
+    /// to the folder of that file. Does not check that a folder of the host exists.
     ///
     /// # Errors
-    /// When the library has none of that name. That a folder of the host exists is not checked.
+    ///
+    /// Fails if the library has no provisioner of this name.
     pub fn named(name: &str, relative_to: &Path) -> Result<Self, NotInLibrary> {
-        let Some(name) = name.strip_prefix(PREFIX) else {
-            return Ok(Self::host(relative_to.join(name)));
+        let Some(name) = name.strip_prefix(LIBRARY_PREFIX) else {
+            return Ok(Self::from_host(relative_to.join(name)));
         };
-        match library::books().iter().find(|book| book.name == name) {
-            Some(book) => Ok(Self::of_library(book)),
-            None => Err(NotInLibrary::new(name, library::books())),
+        match library_files::folders().iter().find(|folder| folder.name == name) {
+            Some(folder) => Ok(Self::from_library(folder)),
+            None => Err(NotInLibrary::new(name, library_files::folders())),
         }
     }
 
-    /// Where it is on the host; nowhere if it is one of the library.
-    pub fn on_host(&self) -> Option<&Path> {
+    /// Returns the path on the host; `None` for a folder of the library.
+    pub fn host_path(&self) -> Option<&Path> {
         match &self.0 {
-            Place::Host(path) => Some(path),
-            Place::Library(_) => None,
+            FolderLocation::Host(path) => Some(path),
+            FolderLocation::Library(_) => None,
         }
     }
 
-    /// Whether there is a provisioner in it: an own one or an Ansible role.
+    /// Returns whether the folder is a provisioner: has a `provisioner.yml`, or is an Ansible role.
     pub fn is_provisioner(&self) -> bool {
-        self.is_file(Path::new(FILE_NAME)) || self.on_host().is_some_and(ansible::is_role)
+        self.is_file(Path::new(FILE_NAME)) || self.host_path().is_some_and(is_role)
     }
 
-    /// The name of the folder itself.
+    /// Returns the name of the folder, without its parents.
     pub fn name(&self) -> String {
         match &self.0 {
-            Place::Host(path) => {
+            FolderLocation::Host(path) => {
                 let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 let name = absolute.file_name().unwrap_or(path.as_os_str());
                 name.to_string_lossy().into_owned()
             }
-            Place::Library(book) => book.name.to_owned(),
+            FolderLocation::Library(folder) => folder.name.to_owned(),
         }
     }
 
-    /// What a reader calls `path`.
-    pub(crate) fn at(&self, path: &Path) -> PathBuf {
+    /// Returns `path` in the form for messages.
+    pub(crate) fn display_path(&self, path: &Path) -> PathBuf {
         match &self.0 {
-            Place::Host(folder) => folder.join(path),
-            Place::Library(book) => Path::new(&format!("{PREFIX}{}", book.name)).join(plain(path)),
+            FolderLocation::Host(folder) => folder.join(path),
+            FolderLocation::Library(folder) => {
+                Path::new(&format!("{LIBRARY_PREFIX}{}", folder.name)).join(without_dots(path))
+            }
         }
     }
 
-    /// Whether a regular file is at `path`; on the host also behind a link.
+    /// Returns whether `path` is a regular file. Follows links on the host.
     pub(crate) fn is_file(&self, path: &Path) -> bool {
         match &self.0 {
-            Place::Host(folder) => folder.join(path).is_file(),
-            Place::Library(book) => {
-                find(book, path).is_some_and(|e| matches!(e.content, Content::File { .. }))
+            FolderLocation::Host(folder) => folder.join(path).is_file(),
+            FolderLocation::Library(folder) => {
+                find(folder, path).is_some_and(|e| matches!(e.content, LibraryContent::File { .. }))
             }
         }
     }
 
-    /// Whether a directory is at `path`; on the host also behind a link.
+    /// Returns whether `path` is a directory. Follows links on the host.
     pub(crate) fn is_dir(&self, path: &Path) -> bool {
         match &self.0 {
-            Place::Host(folder) => folder.join(path).is_dir(),
-            Place::Library(book) => {
-                plain(path).as_os_str().is_empty()
-                    || find(book, path).is_some_and(|e| matches!(e.content, Content::Directory))
+            FolderLocation::Host(folder) => folder.join(path).is_dir(),
+            FolderLocation::Library(folder) => {
+                without_dots(path).as_os_str().is_empty()
+                    || find(folder, path)
+                        .is_some_and(|e| matches!(e.content, LibraryContent::Directory))
             }
         }
     }
 
-    /// The content of the file at `path`.
-    pub(crate) fn read(&self, path: &Path) -> Result<Cow<'static, [u8]>, Unreadable> {
+    /// Reads the file at `path`.
+    pub(crate) fn read(&self, path: &Path) -> Result<Cow<'static, [u8]>, FolderReadError> {
         match &self.0 {
-            Place::Host(folder) => fs::read(folder.join(path)).map(Cow::Owned),
-            Place::Library(book) => bytes(book, path).map(Cow::Borrowed),
+            FolderLocation::Host(folder) => fs::read(folder.join(path)).map(Cow::Owned),
+            FolderLocation::Library(folder) => bytes(folder, path).map(Cow::Borrowed),
         }
         .map_err(|source| self.unreadable(path, source))
     }
 
-    /// The file at `path`, to be read from its beginning.
-    pub(crate) fn open(&self, path: &Path) -> Result<Box<dyn Read>, Unreadable> {
+    /// Opens the file at `path`.
+    pub(crate) fn open(&self, path: &Path) -> Result<Box<dyn Read>, FolderReadError> {
         match &self.0 {
-            Place::Host(folder) => {
+            FolderLocation::Host(folder) => {
                 File::open(folder.join(path)).map(|file| Box::new(file) as Box<dyn Read>)
             }
-            Place::Library(book) => bytes(book, path).map(|bytes| Box::new(bytes) as Box<dyn Read>),
+            FolderLocation::Library(folder) => {
+                bytes(folder, path).map(|bytes| Box::new(bytes) as Box<dyn Read>)
+            }
         }
         .map_err(|source| self.unreadable(path, source))
     }
 
-    /// Everything below `path`: a directory before what is in it, by name. Links are not followed.
-    pub(crate) fn walk(&self, path: &Path) -> Result<Vec<Item>, Unreadable> {
+    /// Returns all objects below `path`, ordered by name, each directory before its content. Does
+    /// not follow links.
+    pub(crate) fn walk(&self, path: &Path) -> Result<Vec<FolderItem>, FolderReadError> {
         match &self.0 {
-            Place::Host(folder) => {
+            FolderLocation::Host(folder) => {
                 let mut items = Vec::new();
                 walk_host(folder, path, &mut items)?;
                 Ok(items)
             }
-            Place::Library(book) => {
-                let above = plain(path);
-                let below = |entry: &&Entry| {
+            FolderLocation::Library(folder) => {
+                let above = without_dots(path);
+                let below = |entry: &&LibraryEntry| {
                     Path::new(entry.path).strip_prefix(&above).is_ok_and(|p| p != Path::new(""))
                 };
-                Ok(book.entries.iter().filter(below).map(item).collect())
+                Ok(folder.entries.iter().filter(below).map(item).collect())
             }
         }
     }
 
-    /// The digest of a file, for what depends on its content and on whether it can be executed.
-    pub(crate) fn digest_file(&self, path: &Path) -> Result<Digest, Unreadable> {
+    /// Returns the digest of a file: its content and execute bit.
+    pub(crate) fn digest_file(&self, path: &Path) -> Result<Digest, FolderReadError> {
         let executable = match &self.0 {
-            Place::Host(folder) => fs::metadata(folder.join(path))
+            FolderLocation::Host(folder) => fs::metadata(folder.join(path))
                 .map(|meta| meta.permissions().mode() & 0o100 != 0)
                 .map_err(|source| self.unreadable(path, source))?,
-            Place::Library(book) => find(book, path)
-                .is_some_and(|e| matches!(e.content, Content::File { executable: true, .. })),
+            FolderLocation::Library(folder) => find(folder, path).is_some_and(|e| {
+                matches!(e.content, LibraryContent::File { executable: true, .. })
+            }),
         };
-        self.digest(path, &ItemKind::File { executable })
+        self.digest(path, &FolderItemKind::File { executable })
     }
 
-    /// The digest of something found by [`walk`](Self::walk).
-    pub(crate) fn digest(&self, path: &Path, kind: &ItemKind) -> Result<Digest, Unreadable> {
+    /// Returns the digest of an object found by [`walk`](Self::walk): its type, its content or
+    /// target, and its execute bit.
+    pub(crate) fn digest(
+        &self,
+        path: &Path,
+        kind: &FolderItemKind,
+    ) -> Result<Digest, FolderReadError> {
         let mut hash = Sha256::new();
         match kind {
-            ItemKind::Directory => hash.update(b"d"),
-            ItemKind::Other => hash.update(b"o"),
-            ItemKind::Symlink(target) => {
+            FolderItemKind::Directory => hash.update(b"d"),
+            FolderItemKind::Other => hash.update(b"o"),
+            FolderItemKind::Symlink(target) => {
                 hash.update(b"l");
                 hash.update(target.as_os_str().as_bytes());
             }
-            ItemKind::File { executable } => {
+            FolderItemKind::File { executable } => {
                 hash.update(if *executable { b"x" } else { b"f" });
                 io::copy(&mut self.open(path)?, &mut hash)
                     .map_err(|source| self.unreadable(path, source))?;
@@ -255,8 +272,8 @@ impl Folder {
         Ok(Digest(hash.finalize().into()))
     }
 
-    fn unreadable(&self, path: &Path, source: io::Error) -> Unreadable {
-        Unreadable { path: self.at(path), source }
+    fn unreadable(&self, path: &Path, source: io::Error) -> FolderReadError {
+        FolderReadError { path: self.display_path(path), source }
     }
 }
 
@@ -264,41 +281,45 @@ impl Folder {
 impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Host(path) => path.display().fmt(f),
-            Place::Library(book) => write!(f, "{PREFIX}{}", book.name),
+            FolderLocation::Host(path) => path.display().fmt(f),
+            FolderLocation::Library(folder) => write!(f, "{LIBRARY_PREFIX}{}", folder.name),
         }
     }
 }
 
-/// The path without `.` in it; what is above a folder of the library is nothing.
-pub(crate) fn plain(path: &Path) -> PathBuf {
+/// Returns the path without `.` components.
+pub(crate) fn without_dots(path: &Path) -> PathBuf {
     path.components().filter(|c| *c != Component::CurDir).collect()
 }
 
-fn find(book: &'static Book, path: &Path) -> Option<&'static Entry> {
-    let path = plain(path);
-    book.entries.iter().find(|entry| Path::new(entry.path) == path)
+fn find(folder: &'static LibraryFolder, path: &Path) -> Option<&'static LibraryEntry> {
+    let path = without_dots(path);
+    folder.entries.iter().find(|entry| Path::new(entry.path) == path)
 }
 
-fn bytes(book: &'static Book, path: &Path) -> io::Result<&'static [u8]> {
-    match find(book, path).map(|entry| &entry.content) {
-        Some(Content::File { bytes, .. }) => Ok(bytes),
-        Some(_) => Err(io::Error::other("it is no file")),
+fn bytes(folder: &'static LibraryFolder, path: &Path) -> io::Result<&'static [u8]> {
+    match find(folder, path).map(|entry| &entry.content) {
+        Some(LibraryContent::File { bytes, .. }) => Ok(bytes),
+        Some(_) => Err(io::Error::other("not a regular file")),
         None => Err(io::ErrorKind::NotFound.into()),
     }
 }
 
-fn item(entry: &Entry) -> Item {
+fn item(entry: &LibraryEntry) -> FolderItem {
     let kind = match entry.content {
-        Content::Directory => ItemKind::Directory,
-        Content::File { executable, .. } => ItemKind::File { executable },
-        Content::Symlink(target) => ItemKind::Symlink(target.into()),
+        LibraryContent::Directory => FolderItemKind::Directory,
+        LibraryContent::File { executable, .. } => FolderItemKind::File { executable },
+        LibraryContent::Symlink(target) => FolderItemKind::Symlink(target.into()),
     };
-    Item { path: entry.path.into(), kind, mtime: LIBRARY_TIME }
+    FolderItem { path: entry.path.into(), kind, mtime: LIBRARY_TIME }
 }
 
-fn walk_host(folder: &Path, path: &Path, items: &mut Vec<Item>) -> Result<(), Unreadable> {
-    let unreadable = |path: PathBuf| move |source| Unreadable { path, source };
+fn walk_host(
+    folder: &Path,
+    path: &Path,
+    items: &mut Vec<FolderItem>,
+) -> Result<(), FolderReadError> {
+    let unreadable = |path: PathBuf| move |source| FolderReadError { path, source };
     let mut names: Vec<_> = fs::read_dir(folder.join(path))
         .and_then(|entries| entries.map(|e| Ok(e?.file_name())).collect::<io::Result<_>>())
         .map_err(unreadable(folder.join(path)))?;
@@ -308,20 +329,20 @@ fn walk_host(folder: &Path, path: &Path, items: &mut Vec<Item>) -> Result<(), Un
         let host = folder.join(&path);
         let meta = fs::symlink_metadata(&host).map_err(unreadable(host.clone()))?;
         let kind = if meta.is_dir() {
-            ItemKind::Directory
+            FolderItemKind::Directory
         } else if meta.is_symlink() {
-            ItemKind::Symlink(fs::read_link(&host).map_err(unreadable(host))?)
+            FolderItemKind::Symlink(fs::read_link(&host).map_err(unreadable(host))?)
         } else if meta.is_file() {
-            ItemKind::File { executable: meta.permissions().mode() & 0o100 != 0 }
+            FolderItemKind::File { executable: meta.permissions().mode() & 0o100 != 0 }
         } else {
-            ItemKind::Other
+            FolderItemKind::Other
         };
         let mtime = Time {
             seconds: meta.mtime(),
             nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
         };
-        let descend = kind == ItemKind::Directory;
-        items.push(Item { path: path.clone(), kind, mtime });
+        let descend = kind == FolderItemKind::Directory;
+        items.push(FolderItem { path: path.clone(), kind, mtime });
         if descend {
             walk_host(folder, &path, items)?;
         }
@@ -331,112 +352,22 @@ fn walk_host(folder: &Path, path: &Path, items: &mut Vec<Item>) -> Result<(), Un
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error as _;
-
     use super::*;
-    use crate::Provisioner;
-
-    macro_rules! book {
-        ($yaml:expr) => {{
-            static BOOK: Book = Book {
-                name: "demo",
-                entries: &[
-                    Entry { path: "files", content: Content::Directory },
-                    Entry { path: "files/etc", content: Content::Directory },
-                    Entry { path: "files/etc/link", content: Content::Symlink("x") },
-                    file("files/etc/x.j2", "{{ colour }}\n", false),
-                    file("files/run", "#!/bin/sh\n", true),
-                    Entry { path: "files-more", content: Content::Directory },
-                    file("provisioner.yml", $yaml, false),
-                    Entry { path: "scripts", content: Content::Directory },
-                    file("scripts/a", "true\n", false),
-                ],
-            };
-            Folder::of_library(&BOOK)
-        }};
-    }
-
-    const fn file(path: &'static str, text: &'static str, executable: bool) -> Entry {
-        Entry { path, content: Content::File { bytes: text.as_bytes(), executable } }
-    }
 
     #[test]
-    fn a_folder_of_the_library_is_read_as_one_of_the_host() {
-        let library = book!(
-            "variables: {colour: red}\nfiles: ./files\nscripts: [scripts/a]\npackages: [x-y]"
-        );
-        let dir = tempfile::tempdir().unwrap();
-        for item in library.walk(Path::new("")).unwrap() {
-            let path = dir.path().join(&item.path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            match &item.kind {
-                ItemKind::Directory => fs::create_dir(&path).unwrap(),
-                ItemKind::Symlink(to) => std::os::unix::fs::symlink(to, &path).unwrap(),
-                ItemKind::File { executable } => {
-                    fs::write(&path, library.read(&item.path).unwrap()).unwrap();
-                    let mode = if *executable { 0o700 } else { 0o600 };
-                    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-                }
-                ItemKind::Other => unreachable!(),
-            }
-        }
-        let host = Folder::host(dir.path());
-        for path in ["", "files", "./files", "files/etc"] {
-            let walk = |folder: &Folder| {
-                let items = folder.walk(&plain(Path::new(path))).unwrap();
-                items.into_iter().map(|item| (item.path, item.kind)).collect::<Vec<_>>()
-            };
-            assert_eq!(walk(&library), walk(&host), "{path}");
-            assert!(library.is_dir(Path::new(path)) && host.is_dir(Path::new(path)));
-        }
-        let load = |folder| Provisioner::load_from(folder).unwrap();
-        let (library, host) = (load(&library), load(&host));
-        assert_eq!(library.name(), "demo");
-        assert!(library.steps().eq(host.steps()));
-        assert_eq!(library.inputs().unwrap(), host.inputs().unwrap());
-        assert_eq!(library.inputs().unwrap().len(), 5);
-    }
-
-    #[test]
-    fn messages_name_the_library() {
-        let mistake = Provisioner::load_from(&book!("fils: files\n")).unwrap_err().to_string();
-        assert!(
-            mistake.starts_with("library:demo/provisioner.yml:1:1: fils: unknown key"),
-            "{mistake}"
-        );
-        let template = Provisioner::load_from(&book!("files: files\n")).unwrap();
-        let error = crate::Plan::new(&[template]).unwrap_err();
-        let text = error.source().unwrap().to_string();
-        assert!(text.starts_with("library:demo/files/etc/x.j2:1: `colour` is undefined"), "{text}");
-        let missing = book!("x").read(Path::new("nothing")).unwrap_err();
-        assert_eq!(missing.path, Path::new("library:demo/nothing"));
-        for outside in ["../demo/provisioner.yml", "/etc/passwd", "files/../provisioner.yml"] {
-            assert!(!book!("x").is_file(Path::new(outside)), "{outside}");
-        }
-    }
-
-    #[test]
-    fn nothing_of_the_library_runs_outside() {
-        let yaml = "scripts: [{path: scripts/a, outside: true}]\n";
-        let error = Provisioner::load_from(&book!("scripts: [{path: scripts/a, outside: true}]\n"));
-        assert!(
-            error.unwrap_err().to_string().contains(crate::steps::scripts::NO_FOLDER),
-            "{yaml}"
-        );
-    }
-
-    #[test]
-    fn a_name_that_is_not_in_the_library_is_told_with_the_nearest() {
-        static BOOKS: [Book; 2] =
-            [Book { name: "discovery", entries: &[] }, Book { name: "raid-tools", entries: &[] }];
-        let help = |name| NotInLibrary::new(name, &BOOKS).help;
+    fn unknown_library_name_suggests_the_nearest() {
+        static FOLDERS: [LibraryFolder; 2] = [
+            LibraryFolder { name: "discovery", entries: &[] },
+            LibraryFolder { name: "raid-tools", entries: &[] },
+        ];
+        let help = |name| NotInLibrary::new(name, &FOLDERS).help;
         assert_eq!(
             help("discvery"),
-            "did you mean `library:discovery`? There are library:discovery, library:raid-tools"
+            "did you mean `library:discovery`? The library has library:discovery, library:raid-tools"
         );
-        assert_eq!(help("x"), "there are library:discovery, library:raid-tools");
+        assert_eq!(help("x"), "the library has library:discovery, library:raid-tools");
         assert!(Folder::named("library:no such", Path::new("/")).is_err());
         let host = Folder::named("roles/x", Path::new("/a")).unwrap();
-        assert_eq!(host.on_host(), Some(Path::new("/a/roles/x")));
+        assert_eq!(host.host_path(), Some(Path::new("/a/roles/x")));
     }
 }

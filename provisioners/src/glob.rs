@@ -1,27 +1,29 @@
-//! Patterns for paths inside a root.
+//! Glob patterns for paths inside a root.
 //!
-//! `*` and `?` stand for any bytes but `/`, `[a-z]` and `[!a-z]` for one of a set, `**` as a whole
-//! component for any number of components, none included. Everything else stands for itself.
+//! `*` matches any bytes except `/`, `?` one of them, `[a-z]` and `[!a-z]` one byte of a set, and
+//! `**` as a whole component any number of components, including zero. All other bytes match
+//! themselves.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::machine::{Kind, Machine, MachineError};
 
-/// A pattern for absolute paths.
+/// A glob pattern for absolute paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     components: Vec<Vec<u8>>,
 }
 
 impl Pattern {
-    /// Parses a pattern, which has to begin with `/`.
+    /// Parses a pattern, which must begin with `/`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    ///
+    /// Returns the problem if the pattern does not begin with `/` or contains `..`.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let Some(rest) = text.strip_prefix('/') else {
-            return Err("a path inside the image begins with `/`");
+            return Err("a path inside the image must begin with `/`");
         };
         let components: Vec<Vec<u8>> = rest
             .split('/')
@@ -29,12 +31,13 @@ impl Pattern {
             .map(|c| c.as_bytes().to_vec())
             .collect();
         if components.iter().any(|c| c == b"..") {
-            return Err("`..` is not taken here");
+            return Err("`..` is not allowed here");
         }
         Ok(Self { components })
     }
 
-    /// The longest folder above all that matches, or the path itself if the pattern is one.
+    /// Returns the deepest directory that contains all matches, or the path itself if the pattern
+    /// is literal.
     fn root(&self) -> PathBuf {
         let mut path = PathBuf::from("/");
         for component in self.components.iter().take_while(|c| !is_magic(c)) {
@@ -43,18 +46,18 @@ impl Pattern {
         path
     }
 
-    /// Whether the pattern is a plain path.
+    /// Returns whether the pattern is a path without wildcards.
     pub(crate) fn is_literal(&self) -> bool {
         !self.components.iter().any(|c| is_magic(c))
     }
 
-    /// How deep below [`root`](Self::root) a match can be; `None` for any depth.
+    /// Returns the maximum depth of a match below [`root`](Self::root); `None` if it is unlimited.
     fn depth(&self) -> Option<usize> {
         let magic: Vec<_> = self.components.iter().skip_while(|c| !is_magic(c)).collect();
         (!magic.iter().any(|c| c.as_slice() == b"**")).then_some(magic.len())
     }
 
-    /// Everything in a root that matches, by name, and what it is.
+    /// Returns path and type of all matching objects in a root, ordered by name.
     pub(crate) fn find(&self, machine: &dyn Machine) -> Result<Vec<(PathBuf, Kind)>, MachineError> {
         let root = self.root();
         let mut found = Vec::new();
@@ -75,9 +78,9 @@ impl Pattern {
         if self.matches(path) {
             found.push((path.to_owned(), kind));
         }
-        // The folder above all matches may be a link, as /lib is; links below are not followed.
+        // The starting directory may be a link, as /lib is. Links below it are not followed.
         let descend = kind == Kind::Directory || (depth == 0 && kind == Kind::Symlink);
-        if descend && self.depth().is_none_or(|most| depth < most) {
+        if descend && self.depth().is_none_or(|max| depth < max) {
             let mut entries = machine.list(path)?;
             entries.sort();
             for entry in entries {
@@ -87,7 +90,7 @@ impl Pattern {
         Ok(())
     }
 
-    /// Whether `path` matches.
+    /// Returns whether `path` matches.
     pub fn matches(&self, path: &Path) -> bool {
         let names: Vec<&[u8]> = path
             .components()
@@ -117,7 +120,7 @@ fn matches_components(pattern: &[Vec<u8>], names: &[&[u8]]) -> bool {
     }
 }
 
-/// Matches one component; on a mismatch goes back to the last `*` and lets it take one byte more.
+/// Matches one component. On a mismatch, backtracks to the last `*` and extends it by one byte.
 fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut star = None;
@@ -129,7 +132,7 @@ fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
                 continue;
             }
             Some(b'?') => Some(1),
-            Some(b'[') => set(&pattern[p..], name[n]),
+            Some(b'[') => matching_set_width(&pattern[p..], name[n]),
             Some(b) if *b == name[n] => Some(1),
             _ => None,
         };
@@ -149,9 +152,9 @@ fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|b| *b == b'*')
 }
 
-/// The width of the set at the front of `pattern` when it holds `byte`; a `[` without its `]`
-/// stands for itself.
-fn set(pattern: &[u8], byte: u8) -> Option<usize> {
+/// Returns the length of the set at the start of `pattern` if the set contains `byte`. A `[`
+/// without `]` matches itself.
+fn matching_set_width(pattern: &[u8], byte: u8) -> Option<usize> {
     let negated = matches!(pattern.get(1), Some(b'!' | b'^'));
     let start = if negated { 2 } else { 1 };
     let Some(length) = pattern.iter().skip(start + 1).position(|b| *b == b']') else {
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn stars_stay_within_a_component_and_double_stars_do_not() {
+    fn only_double_stars_match_across_components() {
         assert!(matches("/etc/*.conf", "/etc/a.conf"));
         assert!(!matches("/etc/*.conf", "/etc/b/a.conf"));
         assert!(matches("/etc/**/*.conf", "/etc/b/c/a.conf"));
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn single_bytes_sets_and_backtracking() {
+    fn matches_single_bytes_sets_and_backtracks() {
         assert!(matches("/a?c", "/abc"));
         assert!(!matches("/a?c", "/ac"));
         assert!(matches("/[a-c]x", "/bx"));
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_above_all_matches() {
+    fn root_and_depth_limit_the_search() {
         let root = |p| Pattern::parse(p).unwrap().root();
         assert_eq!(root("/etc/a/*.conf"), Path::new("/etc/a"));
         assert_eq!(root("/etc/a"), Path::new("/etc/a"));

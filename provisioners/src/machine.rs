@@ -1,40 +1,47 @@
-//! The root that a provisioner acts on, as a provisioner sees it.
+//! [`Machine`]: the interface through which provisioners change a root and run commands in it.
 //!
-//! Paths are absolute, inside the root, and bytes (a [`Path`] on Unix). Symbolic links are those of
-//! the root: an absolute target starts at the root again, never at the host's `/`.
+//! Paths are absolute, inside the root, and bytes (a [`Path`] on Unix). Symbolic links are resolved
+//! inside the root: an absolute target starts at the root, never at the host's `/`.
 //!
-//! - The **last** component of a path is never followed by [`stat`](Machine::stat),
-//!   [`put`](Machine::put), [`set_attributes`](Machine::set_attributes), [`remove`](Machine::remove)
-//!   and [`revert`](Machine::revert); [`read`](Machine::read), [`read_below`](Machine::read_below) and [`list`](Machine::list) follow
-//!   it.
-//! - **Parent** components are followed, so a file for `/lib/udev` lands in `/usr/lib/udev` where
-//!   `/lib` is a link to `usr/lib`.
+//! - A symbolic link in the **last** component of a path is not followed by
+//!   [`stat`](Machine::stat), [`put`](Machine::put), [`set_attributes`](Machine::set_attributes),
+//!   [`remove`](Machine::remove) and [`revert`](Machine::revert). [`read`](Machine::read),
+//!   [`read_below`](Machine::read_below) and [`list`](Machine::list) follow it.
+//! - Symbolic links in **parent** components are followed, so a file for `/lib/udev` is created in
+//!   `/usr/lib/udev` where `/lib` is a link to `usr/lib`.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// A root in which commands can be run and whose files can be changed.
+/// A root in which commands can run and whose files can be changed.
 pub trait Machine {
     /// Runs a command inside the root and waits for it. Its standard output and standard error go
-    /// to `log` as they come, byte by byte; its standard input is [`Command::stdin`].
+    /// to `log` as they arrive; its standard input is [`Command::stdin`].
     ///
-    /// The machine gives the command a sensible environment (`PATH`, `HOME`, `LC_ALL`, proxies,
-    /// `SOURCE_DATE_EPOCH`); [`Command::env`] is laid over it.
+    /// The machine sets `PATH`, `HOME`, `LC_ALL`, proxies and `SOURCE_DATE_EPOCH`. Variables of
+    /// [`Command::env`] override these.
     ///
     /// # Errors
-    /// When the command can't be started. A command that ran and failed is an [`Exit`].
+    ///
+    /// Fails if the command cannot be started or waited for. A command that ran and failed is not
+    /// an error but an [`Exit`].
     fn run(&mut self, command: &Command, log: &mut dyn Log) -> Result<Exit, MachineError>;
 
-    /// Where commands that run [outside](Command::outside) find the root; `None` when none can.
+    /// Returns the path of the root for commands that run [outside](Command::outside); `None` if
+    /// the machine cannot run commands outside.
     fn root_outside(&self) -> Option<PathBuf> {
         None
     }
 
-    /// Puts a file where commands inside can read and execute it, but which is no part of the
-    /// root and never captured. Returns its path inside. Parents are created; a file of the same
-    /// name is replaced.
+    /// Writes a file that commands inside can read and execute, but that is not part of the image.
+    /// Creates parent directories, replaces a file of the same name, and returns the path inside
+    /// the root.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `content` cannot be read or the file cannot be written.
     fn scratch(
         &mut self,
         name: &Path,
@@ -42,48 +49,83 @@ pub trait Machine {
         mode: u32,
     ) -> Result<PathBuf, MachineError>;
 
-    /// What is at `path`, or `None` when nothing is.
+    /// Returns type and attributes of the object at `path`, or `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the root cannot be read.
     fn stat(&self, path: &Path) -> Result<Option<Stat>, MachineError>;
 
-    /// The content of the regular file at `path`, or `None` when nothing is there.
+    /// Returns the content of the regular file at `path`, or `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the object is not a regular file or cannot be read.
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError>;
 
-    /// What the layers that the root was composed of have in the file at `path`, whatever was done
-    /// to it since; `None` when they have none. A machine without layers has nothing beneath.
+    /// Returns the content that the file at `path` has in the lower layers, regardless of changes
+    /// made since; `None` if they have no such file. The default implementation is for a machine
+    /// without layers.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the lower layers cannot be read.
     fn read_below(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
         let _ = path;
         Ok(None)
     }
 
-    /// The entries of the directory at `dir`, in any order; none when there is no such directory.
+    /// Returns the entries of the directory at `dir`, in any order; empty if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the directory cannot be read.
     fn list(&self, dir: &Path) -> Result<Vec<Entry>, MachineError>;
 
-    /// Creates `path`. Parents that do not exist are created (0755, owner 0:0). What is there is
-    /// replaced, a symbolic link included, with two exceptions: an existing directory, or a link
-    /// to one, stays as it is when a directory is put (its attributes too), and a directory is
-    /// never replaced by anything else.
+    /// Creates `path` and its missing parents (0755, owner 0:0). Replaces an existing object,
+    /// symbolic links included, with two exceptions: putting a directory leaves an existing
+    /// directory, or a link to one, unchanged (attributes included), and nothing else replaces a
+    /// directory.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the object cannot be created, or if anything but a directory is put where a
+    /// directory exists.
     fn put(&mut self, path: &Path, node: Node<'_>, meta: &Meta) -> Result<(), MachineError>;
 
-    /// Changes mode and owner of what is at `path`; a symbolic link keeps its mode.
+    /// Changes mode and owner of the object at `path`; a symbolic link keeps its mode.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the object does not exist, or if its attributes cannot be changed.
     fn set_attributes(&mut self, path: &Path, to: &Attributes) -> Result<(), MachineError>;
 
-    /// Removes what is at `path`, a directory with all it holds. Nothing there is no error.
+    /// Removes the object at `path`, a directory with its content. Succeeds if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the object cannot be removed.
     fn remove(&mut self, path: &Path) -> Result<(), MachineError>;
 
-    /// Takes back what was done to `path` since the root was composed: what the layers below had
-    /// there shows again, and what they did not have is gone. A machine without layers removes.
+    /// Reverts `path` to its state in the lower layers: restores the object that they have there,
+    /// and removes an object that they do not have. The default implementation, for a machine
+    /// without layers, removes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the object cannot be restored or removed.
     fn revert(&mut self, path: &Path) -> Result<(), MachineError> {
         self.remove(path)
     }
 }
 
-/// Where the output of a command goes.
+/// Receives the output of commands.
 pub trait Log {
-    /// The next bytes; not necessarily whole lines.
+    /// Receives the next bytes, not necessarily whole lines.
     fn output(&mut self, bytes: &[u8]);
 }
 
-/// Drops the output.
+/// Discards the output.
 impl Log for () {
     fn output(&mut self, _: &[u8]) {}
 }
@@ -100,19 +142,19 @@ impl Log for Vec<u8> {
 pub struct Command {
     /// The program, looked up in the root's `PATH`, and its arguments.
     pub argv: Vec<OsString>,
-    /// Variables laid over the machine's own environment.
+    /// Variables that override those of the machine's environment.
     pub env: Vec<(OsString, OsString)>,
-    /// The working directory inside the root.
+    /// The working directory, inside the root.
     pub cwd: PathBuf,
-    /// Runs in the host's tree instead: with the host's programs and files, but with no rights that
-    /// commands inside do not have.
+    /// Whether to run in the host's tree instead: with the host's programs and files, but with no
+    /// more rights than commands inside have.
     pub outside: bool,
-    /// What the command reads on its standard input; nothing at all when empty.
+    /// The standard input.
     pub stdin: Vec<u8>,
 }
 
 impl Command {
-    /// A command without arguments, in `/`.
+    /// Creates a command without arguments that runs in `/`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             argv: vec![program.as_ref().to_owned()],
@@ -123,7 +165,7 @@ impl Command {
         }
     }
 
-    /// A command that runs in the host's tree.
+    /// Creates a command that runs in the host's tree.
     pub fn outside(program: impl AsRef<OsStr>) -> Self {
         Self { outside: true, ..Self::new(program) }
     }
@@ -153,14 +195,14 @@ impl Command {
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It exited with this code.
+    /// The exit code.
     Code(i32),
-    /// It was ended by this signal.
+    /// The number of the signal that killed it.
     Signal(i32),
 }
 
 impl Exit {
-    /// Whether the code is 0.
+    /// Returns whether the exit code is 0.
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }
@@ -169,8 +211,8 @@ impl Exit {
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Code(127) => f.write_str("exit code 127 (a command was not found)"),
-            Self::Code(126) => f.write_str("exit code 126 (a command could not be executed)"),
+            Self::Code(127) => f.write_str("exit code 127 (command not found)"),
+            Self::Code(126) => f.write_str("exit code 126 (command cannot be executed)"),
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => match signal_name(*signal) {
                 Some(name) => write!(f, "signal {signal} ({name})"),
@@ -180,7 +222,7 @@ impl fmt::Display for Exit {
     }
 }
 
-/// The name of a signal whose number is the same on all of Linux's architectures.
+/// Returns the name of a signal whose number is the same on all architectures of Linux.
 fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
@@ -198,13 +240,13 @@ fn signal_name(signal: i32) -> Option<&'static str> {
     })
 }
 
-/// What to put at a path.
+/// A new object for [`Machine::put`].
 pub enum Node<'a> {
     /// A directory.
     Directory,
     /// A regular file with this content.
     File(&'a mut dyn Read),
-    /// A symbolic link to this target, kept as it is written.
+    /// A symbolic link with this target, which is not changed.
     Symlink(&'a Path),
 }
 
@@ -218,66 +260,67 @@ impl fmt::Debug for Node<'_> {
     }
 }
 
-/// The attributes of what is put.
+/// The attributes of a new object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meta {
-    /// Permission bits, setuid, setgid and sticky; by default 0755 for directories, 0644 for files.
+    /// Permission, setuid, setgid and sticky bits. The default is 0755 for directories and 0644
+    /// for files.
     pub mode: Option<u32>,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id.
     pub gid: u32,
-    /// Time of the last modification; by default now.
+    /// Modification time. The default is the current time.
     pub mtime: Option<Time>,
 }
 
-/// A point in time as file systems keep it.
+/// A timestamp of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {
-    /// Seconds since 1970, negative before.
+    /// Seconds since 1970-01-01T00:00:00Z, negative before.
     pub seconds: i64,
-    /// Nanoseconds after that, below a billion.
+    /// Nanoseconds within the second, less than 1,000,000,000.
     pub nanoseconds: u32,
 }
 
-/// A change of attributes; `None` leaves one as it is.
+/// A change of attributes. `None` leaves an attribute unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes {
-    /// Permission bits, setuid, setgid and sticky.
+    /// Permission, setuid, setgid and sticky bits.
     pub mode: Option<u32>,
-    /// Owner.
+    /// User id of the owner.
     pub uid: Option<u32>,
-    /// Group.
+    /// Group id.
     pub gid: Option<u32>,
 }
 
 /// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
-    /// Its name.
+    /// Name within the directory.
     pub name: OsString,
-    /// What it is.
+    /// File type.
     pub kind: Kind,
 }
 
-/// What is at a path.
+/// Type and attributes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is.
+    /// File type.
     pub kind: Kind,
-    /// Permission bits, setuid, setgid and sticky.
+    /// Permission, setuid, setgid and sticky bits.
     pub mode: u32,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id.
     pub gid: u32,
-    /// Bytes of content, of a regular file.
+    /// Size of a regular file, in bytes.
     pub size: u64,
-    /// Time of the last modification.
+    /// Modification time.
     pub mtime: Time,
 }
 
-/// The types of file that a provisioner tells apart.
+/// The file types that provisioners distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A directory.
@@ -290,34 +333,34 @@ pub enum Kind {
     Other,
 }
 
-/// A machine could not do what was asked.
+/// An operation of a [`Machine`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// An operation on a path failed.
     #[error("cannot {action} {path}", path = path.display())]
     Path {
-        /// What was tried, as a verb: `write`, `remove`.
+        /// The operation as a verb: `write`, `remove`.
         action: &'static str,
         /// The path inside the root.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A command could not be started, or waited for.
+    /// A command could not be started or waited for.
     #[error("cannot run {program}", program = program.to_string_lossy())]
     Run {
         /// The program.
         program: OsString,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Anything else, such as a sandbox that is gone.
+    /// Any other failure, such as a sandbox that has ended.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl MachineError {
-    /// An operation on a path failed.
+    /// Creates the error of a failed operation on a path.
     pub fn path(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Path { action, path: path.to_owned(), source }
     }

@@ -1,13 +1,13 @@
-//! The last lines of an output that may be long.
+//! Keeps the last lines of a long output.
 
 use std::collections::VecDeque;
 
-/// How many lines are remembered.
-const LINES: usize = 20;
-/// How many bytes of a line are.
-const WIDTH: usize = 400;
+/// Maximum lines kept.
+const MAX_LINES: usize = 20;
+/// Maximum bytes kept of each line.
+const MAX_LINE_BYTES: usize = 400;
 
-/// Remembers the last lines.
+/// Collects output and keeps its last lines.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     lines: VecDeque<Vec<u8>>,
@@ -15,12 +15,12 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// Takes the next bytes. A carriage return begins the line again, as on a terminal.
+    /// Appends bytes. A carriage return clears the current line, as on a terminal.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             match byte {
                 b'\n' => {
-                    if self.lines.len() == LINES {
+                    if self.lines.len() == MAX_LINES {
                         self.lines.pop_front();
                     }
                     let mut line = std::mem::take(&mut self.current);
@@ -33,7 +33,7 @@ impl Tail {
                     if self.current.last() == Some(&b'\r') {
                         self.current.clear();
                     }
-                    if self.current.len() < WIDTH || byte == b'\r' {
+                    if self.current.len() < MAX_LINE_BYTES || byte == b'\r' {
                         self.current.push(byte);
                     }
                 }
@@ -41,7 +41,7 @@ impl Tail {
         }
     }
 
-    /// The lines, as text and without control characters; empty ones at the end are left out.
+    /// Returns the lines as text, without control characters and without empty lines at the end.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self
             .lines
@@ -55,7 +55,7 @@ impl Tail {
         while lines.last().is_some_and(|line| line.trim().is_empty()) {
             lines.pop();
         }
-        lines.drain(..lines.len().saturating_sub(LINES));
+        lines.drain(..lines.len().saturating_sub(MAX_LINES));
         lines
     }
 }
@@ -65,29 +65,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_last_lines_are_kept() {
+    fn keeps_only_the_last_lines() {
         let mut tail = Tail::default();
         for i in 0..50 {
             tail.push(format!("line {i}\n").as_bytes());
         }
         tail.push(b"unfinished");
         let lines = tail.lines();
-        assert_eq!(lines.len(), LINES);
+        assert_eq!(lines.len(), MAX_LINES);
         assert_eq!(lines.first().unwrap(), "line 31");
         assert_eq!(lines.last().unwrap(), "unfinished");
     }
 
     #[test]
-    fn progress_lines_and_colours_do_not_pile_up() {
+    fn progress_lines_are_overwritten_and_colours_removed() {
         let mut tail = Tail::default();
         tail.push(b"10%\r50%\r100%\r\n\x1b[1mdone\x1b[0m\n\n");
         assert_eq!(tail.lines(), ["100%", "[1mdone[0m"]);
     }
 
     #[test]
-    fn a_line_without_end_takes_bounded_memory() {
+    fn long_line_uses_bounded_memory() {
         let mut tail = Tail::default();
         tail.push(&vec![b'x'; 1 << 20]);
-        assert_eq!(tail.lines()[0].len(), WIDTH);
+        assert_eq!(tail.lines()[0].len(), MAX_LINE_BYTES);
     }
 }

@@ -1,8 +1,7 @@
-//! Templates: `*.j2` files, rendered by minijinja from the variables.
+//! Templates: `*.j2` files that minijinja renders with the variables.
 //!
-//! What a template names has to exist: an undefined variable is an error with its file and line.
-//! The last newline of a file is kept, the one after a block (`{% endif %}`) is not, as in Ansible,
-//! and nothing is escaped.
+//! An undefined variable is an error, reported with file and line. As in Ansible, the last newline
+//! of a file is kept, the newline after a block (`{% endif %}`) is dropped, and nothing is escaped.
 
 use std::path::{Path, PathBuf};
 
@@ -10,9 +9,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
 use crate::config::nearest;
-use crate::variables::{ITEM, Variables};
+use crate::variables::{LOOP_VARIABLE, Variables};
 
-/// A template can't be rendered.
+/// A template cannot be rendered.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}{line}: {problem}{help}", file = file.display(),
     line = line.map(|l| format!(":{l}")).unwrap_or_default(),
@@ -22,9 +21,9 @@ pub struct TemplateError {
     pub file: PathBuf,
     /// The line, from 1.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What to do.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
@@ -43,7 +42,7 @@ pub(crate) fn render(
         })
 }
 
-/// How templates and expressions are read, in files and in `provisioner.yml`.
+/// Returns the minijinja environment for templates in files and expressions in `provisioner.yml`.
 pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -54,7 +53,7 @@ pub(crate) fn environment() -> Environment<'static> {
     environment
 }
 
-/// What is wrong in the template or expression `text`, and what to do.
+/// Returns the problem of the template or expression `text`, and how to fix it.
 pub(crate) fn explain(
     text: &str,
     variables: &Variables,
@@ -70,13 +69,13 @@ pub(crate) fn explain(
     }
 }
 
-/// That an expression names what is not there.
+/// Returns the problem of an expression with an undefined value, and how to fix it.
 pub(crate) fn undefined(expression: &str, variables: &Variables) -> (String, Option<String>) {
     let word = expression
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .find(|word| !word.is_empty() && variables.get(word).is_none());
     let help = match word {
-        Some(ITEM) => format!("`{ITEM}` is there in a step with a `loop`"),
+        Some(LOOP_VARIABLE) => format!("`{LOOP_VARIABLE}` is defined only in a step with a `loop`"),
         _ => match word.and_then(|word| nearest(word, variables.iter().map(|(name, _)| name))) {
             Some(name) => format!("did you mean `{name}`?"),
             None => "give the variable a default in provisioner.yml".to_owned(),
@@ -105,18 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn values_loops_and_the_last_newline() {
+    fn renders_values_and_loops_and_keeps_the_last_newline() {
         let text = "tx {{ lldp_interval }}\n{% for s in servers %}\n{{ s }}\n{% endfor %}\nend\n";
         assert_eq!(render(text).unwrap(), "tx 30\na\nb\nend\n");
     }
 
     #[test]
-    fn nothing_is_escaped_for_html() {
+    fn html_is_not_escaped() {
         assert_eq!(render("{{ '<&>' }}").unwrap(), "<&>");
     }
 
     #[test]
-    fn an_undefined_variable_names_file_line_and_the_nearest() {
+    fn undefined_variable_error_has_file_line_and_suggestion() {
         assert_eq!(
             render("one\n{{ lldp_intervall }}\n").unwrap_err(),
             "files/x.j2:2: `lldp_intervall` is undefined\nhelp: did you mean `lldp_interval`?"
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syntax_error_names_file_and_line() {
+    fn syntax_error_has_file_and_line() {
         let error = render("one\ntwo {{ lldp_interval }\n").unwrap_err();
         assert!(error.starts_with("files/x.j2:2: syntax error"), "{error}");
     }

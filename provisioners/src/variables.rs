@@ -1,6 +1,6 @@
-//! Variables: what a provisioner lets its images set.
+//! Variables of provisioners.
 //!
-//! A provisioner declares its variables with their defaults; an image overrides some. Templates see
+//! A provisioner declares its variables with defaults, and an image overrides some. Templates use
 //! them by name, scripts as `OVERCOAT_VAR_name` in their environment.
 
 use std::collections::BTreeMap;
@@ -9,18 +9,18 @@ use std::fmt;
 use minijinja::value::ValueKind;
 
 use crate::config::error::Mistake;
-use crate::config::{Node, Value, nearest, yaml};
+use crate::config::{YamlNode, YamlValue, nearest, yaml};
 
-/// What the name of a variable is preceded by in the environment of a script.
+/// Prefix of the variables' names in the environment of scripts.
 pub const ENVIRONMENT_PREFIX: &str = "OVERCOAT_VAR_";
 
-/// The variable that has the value of each round of a `loop`.
-pub(crate) const ITEM: &str = "item";
+/// Name of the variable with the current value of a `loop`.
+pub(crate) const LOOP_VARIABLE: &str = "item";
 
 /// The value of a variable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Variable {
-    /// Nothing: a variable without a default.
+    /// A variable without a default.
     Null,
     /// True or false.
     Bool(bool),
@@ -37,7 +37,8 @@ pub enum Variable {
 }
 
 impl Variable {
-    /// What kind of value this is; `None` for nothing, which takes any.
+    /// Returns the kind of this value for messages; `None` for null, which is compatible with any
+    /// kind.
     pub(crate) fn kind(&self) -> Option<&'static str> {
         Some(match self {
             Self::Null => return None,
@@ -49,23 +50,26 @@ impl Variable {
         })
     }
 
-    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
+    /// Reads a value of a configuration file.
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
         Ok(match &node.value {
             _ if node.is_null() => Self::Null,
-            Value::Scalar { text, plain: true } => plain(node, text)?,
-            Value::Scalar { text, .. } => Self::Text(text.clone()),
-            Value::List(nodes) => Self::List(nodes.iter().map(Self::of).collect::<Result<_, _>>()?),
-            Value::Map(entries) => Self::Map(
+            YamlValue::Scalar { text, plain: true } => parse_plain(node, text)?,
+            YamlValue::Scalar { text, .. } => Self::Text(text.clone()),
+            YamlValue::List(nodes) => {
+                Self::List(nodes.iter().map(Self::parse).collect::<Result<_, _>>()?)
+            }
+            YamlValue::Map(entries) => Self::Map(
                 entries
                     .iter()
-                    .map(|(key, node)| Ok((key.name.clone(), Self::of(node)?)))
+                    .map(|(key, node)| Ok((key.name.clone(), Self::parse(node)?)))
                     .collect::<Result<_, Box<Mistake>>>()?,
             ),
         })
     }
 
-    /// The value of an expression; `None` if it is none that a variable can have.
-    pub(crate) fn of_value(value: &minijinja::Value) -> Option<Self> {
+    /// Converts the value of an expression; `None` if a variable cannot have a value of its type.
+    pub(crate) fn from_jinja(value: &minijinja::Value) -> Option<Self> {
         Some(match value.kind() {
             ValueKind::None => Self::Null,
             ValueKind::Bool => Self::Bool(value.is_true()),
@@ -75,7 +79,7 @@ impl Variable {
             },
             ValueKind::String => Self::Text(value.as_str()?.to_owned()),
             ValueKind::Seq | ValueKind::Iterable => Self::List(
-                value.try_iter().ok()?.map(|v| Self::of_value(&v)).collect::<Option<_>>()?,
+                value.try_iter().ok()?.map(|v| Self::from_jinja(&v)).collect::<Option<_>>()?,
             ),
             ValueKind::Map => Self::Map(
                 value
@@ -83,7 +87,7 @@ impl Variable {
                     .ok()?
                     .map(|key| {
                         let item = value.get_item(&key).ok()?;
-                        Some((key.to_string(), Self::of_value(&item)?))
+                        Some((key.to_string(), Self::from_jinja(&item)?))
                     })
                     .collect::<Option<_>>()?,
             ),
@@ -91,7 +95,7 @@ impl Variable {
         })
     }
 
-    /// The value for the environment: text as it is, lists and mappings as JSON.
+    /// Returns the value for the environment: text unchanged, lists and mappings as JSON.
     fn environment(&self) -> String {
         match self {
             Self::Null => String::new(),
@@ -101,20 +105,20 @@ impl Variable {
     }
 }
 
-/// What an unquoted word means: that of YAML 1.2, but what YAML 1.1 would read otherwise is refused
-/// rather than guessed.
-fn plain(node: &Node, text: &str) -> Result<Variable, Box<Mistake>> {
-    if let Some(value) = yaml::is_bool(text) {
+/// Parses an unquoted scalar by the rules of YAML 1.2. Rejects words with another meaning in YAML
+/// 1.1, such as `yes` and `0644`, because the author may mean either.
+fn parse_plain(node: &YamlNode, text: &str) -> Result<Variable, Box<Mistake>> {
+    if let Some(value) = yaml::parse_bool(text) {
         return Ok(Variable::Bool(value));
     }
     if matches!(text.to_lowercase().as_str(), "yes" | "no" | "on" | "off") {
-        let help = format!("write `true` or `false`, or \"{text}\" for the word");
-        return Err(node.wrong_with("this may be a truth value or a word", help));
+        let help = format!("write `true` or `false`, or \"{text}\" for text");
+        return Err(node.mistake_with_help("ambiguous: a truth value or text", help));
     }
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
         let help = format!("write \"{text}\" for text, or the number without its leading zero");
-        return Err(node.wrong_with("this may be an octal number or text", help));
+        return Err(node.mistake_with_help("ambiguous: an octal number or text", help));
     }
     if let Ok(value) = text.parse() {
         return Ok(Variable::Integer(value));
@@ -134,7 +138,7 @@ fn plain(node: &Node, text: &str) -> Result<Variable, Box<Mistake>> {
     Ok(Variable::Text(text.to_owned()))
 }
 
-/// JSON, which is how lists and mappings reach a script.
+/// Writes the value as JSON, the form in which scripts receive lists and mappings.
 impl fmt::Display for Variable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -198,19 +202,20 @@ impl From<Variable> for minijinja::Value {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Variables {
     values: BTreeMap<String, Variable>,
-    /// Whether there may be others too: those of an Ansible role, which declares none.
+    /// Whether undeclared variables are accepted, as for an Ansible role.
     any: bool,
 }
 
 impl Variables {
-    /// Reads a mapping, whose keys have to be names that templates and scripts can say.
-    pub(crate) fn of(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
-        let values = Declared::of(node)?.0.into_iter().map(|(name, d)| (name, d.value)).collect();
+    /// Reads a mapping. Rejects names that are invalid in templates or in the environment.
+    pub(crate) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
+        let declared = DeclaredVariables::parse(node)?.0;
+        let values = declared.into_iter().map(|(name, d)| (name, d.value)).collect();
         Ok(Self { values, any: false })
     }
 
-    /// No variables with defaults, but any that an image gives.
-    pub(crate) fn any() -> Self {
+    /// Creates variables without defaults that accept any variable of an image.
+    pub(crate) fn accepting_any() -> Self {
         Self { values: BTreeMap::new(), any: true }
     }
 
@@ -219,44 +224,45 @@ impl Variables {
         self.values.insert(name.into(), value);
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&Variable> {
         self.values.get(name)
     }
 
-    /// All names and values, by name.
+    /// Returns all names and values, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Variable)> {
         self.values.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// The variables for the environment of a script.
+    /// Returns the variables for the environment of a script.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
         self.iter().map(|(name, v)| (format!("{ENVIRONMENT_PREFIX}{name}"), v.environment()))
     }
 
-    /// The variables as the context of a template.
+    /// Returns the variables as the context of a template.
     pub(crate) fn context(&self) -> minijinja::Value {
         Variable::Map(self.values.clone()).into()
     }
 }
 
-/// Variables with the place where each was set, so that a mistake can be shown there.
+/// Variables with the position of each in its file, for error messages.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Declared(BTreeMap<String, Declaration>);
+pub(crate) struct DeclaredVariables(BTreeMap<String, Declaration>);
 
 #[derive(Debug, Clone)]
 struct Declaration {
     value: Variable,
-    node: Node,
+    node: YamlNode,
 }
 
-impl Declared {
-    pub(crate) fn of(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+impl DeclaredVariables {
+    /// Reads a mapping. Rejects names that are invalid in templates or in the environment.
+    pub(crate) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
         let Some(node) = node else { return Ok(Self::default()) };
-        let Value::Map(entries) = &node.value else {
+        let YamlValue::Map(entries) = &node.value else {
             let problem =
-                format!("expected variables as `name: value` lines, found {}", node.what());
-            return Err(node.wrong(problem));
+                format!("expected variables as `name: value` lines, found {}", node.kind_name());
+            return Err(node.mistake(problem));
         };
         let mut variables = BTreeMap::new();
         for (key, node_of) in entries {
@@ -264,23 +270,23 @@ impl Declared {
             if name.starts_with(|c: char| c.is_ascii_digit())
                 || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
             {
-                let help = "a name has letters, digits and underscores, and no digit first";
-                let problem = "this is no name for a variable";
-                return Err(node.wrong_key(key, problem, Some(help.to_owned())));
+                let help = "a name has letters, digits and underscores, and no digit at the start";
+                let problem = "invalid variable name";
+                return Err(node.key_mistake(key, problem, Some(help.to_owned())));
             }
-            let value = Variable::of(node_of)?;
+            let value = Variable::parse(node_of)?;
             variables.insert(name.clone(), Declaration { value, node: node_of.clone() });
         }
         Ok(Self(variables))
     }
 
-    /// These, changed by others that win.
+    /// Adds `other`, whose values take precedence.
     pub(crate) fn overridden_by(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Those of them that one of some provisioners has.
+    /// Returns the variables that at least one of the provisioners declares or accepts.
     pub(crate) fn known_to(&self, provisioners: &[&Variables]) -> Self {
         let known = |name: &str| provisioners.iter().any(|v| v.any || v.get(name).is_some());
         Self(
@@ -292,13 +298,13 @@ impl Declared {
         )
     }
 
-    /// All names and values, by name.
+    /// Returns all names and values, ordered by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Variable)> {
         self.0.iter().map(|(name, given)| (name.as_str(), &given.value))
     }
 
-    /// The values an image gives, laid over the defaults of the provisioners it names: every one
-    /// has to be a variable of one of them, and of the same kind as its default.
+    /// Checks that each variable is declared by one of the provisioners and has the same kind as
+    /// its default.
     pub(crate) fn check_against(&self, defaults: &[&Variables]) -> Result<(), Box<Mistake>> {
         for (name, given) in &self.0 {
             let known: Vec<&Variable> = defaults.iter().filter_map(|d| d.get(name)).collect();
@@ -316,7 +322,9 @@ impl Declared {
                             .join(", ")
                     ),
                 };
-                return Err(given.node.wrong_with("the provisioner has no such variable", help));
+                return Err(given
+                    .node
+                    .mistake_with_help("the provisioner has no such variable", help));
             }
             for default in known {
                 if let (Some(wanted), Some(found)) = (default.kind(), given.value.kind())
@@ -324,14 +332,14 @@ impl Declared {
                 {
                     let help = format!("its default is {default}");
                     let problem = format!("expected {wanted}, found {found}");
-                    return Err(given.node.wrong_with(problem, help));
+                    return Err(given.node.mistake_with_help(problem, help));
                 }
             }
         }
         Ok(())
     }
 
-    /// The values, laid over the defaults of one provisioner.
+    /// Returns the variables of one provisioner: its defaults, overridden by these values.
     pub(crate) fn over(&self, defaults: &Variables) -> Variables {
         let value = |name: &str, default: &Variable| match self.0.get(name) {
             Some(given) => given.value.clone(),

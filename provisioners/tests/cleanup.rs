@@ -1,4 +1,4 @@
-//! The clean-up on a root as a build leaves it.
+//! Clean-up of a root after a build.
 
 mod common;
 
@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use common::{Directory, write_files};
+use provisioners::cleanup::CleanupSettings;
 use provisioners::machine::{
     Attributes, Command, Entry, Exit, Log, Machine, MachineError, Meta, Node, Stat,
 };
@@ -15,7 +16,7 @@ use provisioners::{Options, cleanup};
 
 const EPOCH: i64 = 1_700_000_000;
 
-/// A machine over a base: what is in the base folder shows again when a path is reverted.
+/// A machine with a base: reverting a path restores the object of the base.
 struct Layered {
     upper: Directory,
     base: PathBuf,
@@ -77,10 +78,11 @@ fn clean(machine: &mut dyn Machine, names: &[&str]) {
 }
 
 fn on_by_default() -> Vec<&'static str> {
-    cleanup::Settings::default().enabled().map(|step| step.name).collect()
+    CleanupSettings::default().enabled().map(|step| step.name).collect()
 }
 
-/// Every path with what it holds: a file its text, a link its target, a directory nothing.
+/// Returns all paths with their content: the text of a file, the target of a link, `/` for a
+/// directory.
 fn tree(root: &Path) -> BTreeMap<String, String> {
     fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -102,7 +104,7 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// What an installation leaves, with `stamp` wherever two builds differ.
+/// Writes the files that an installation leaves. `stamp` is the content where two builds differ.
 fn installed(root: &Path, stamp: &str) {
     let day = 20_000 + i64::try_from(stamp.len()).unwrap();
     let shadow = format!("root:*:19000:0:99999:7:::\nlldpd:!:{day}::::::\n");
@@ -153,7 +155,7 @@ fn installed(root: &Path, stamp: &str) {
 }
 
 #[test]
-fn two_builds_are_the_same_after_the_default_clean_up() {
+fn default_clean_up_makes_builds_reproducible() {
     let clean_tree = |stamp: &str| {
         let dir = tempfile::tempdir().unwrap();
         installed(dir.path(), stamp);
@@ -187,7 +189,7 @@ fn two_builds_are_the_same_after_the_default_clean_up() {
 }
 
 #[test]
-fn cleaning_twice_changes_nothing_more_and_an_empty_root_is_no_error() {
+fn clean_up_is_idempotent_and_accepts_an_empty_root() {
     let dir = tempfile::tempdir().unwrap();
     let mut machine = Directory::new(dir.path());
     let all: Vec<&str> = cleanup::list().iter().map(|step| step.name).collect();
@@ -201,7 +203,7 @@ fn cleaning_twice_changes_nothing_more_and_an_empty_root_is_no_error() {
 }
 
 #[test]
-fn what_the_base_brings_along_stays() {
+fn files_of_the_base_are_kept() {
     let (base, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     installed(base.path(), "base");
     installed(dir.path(), "build");
@@ -239,7 +241,7 @@ fn what_the_base_brings_along_stays() {
 }
 
 #[test]
-fn docs_and_locales_leave_what_others_need() {
+fn docs_and_locales_keep_files_that_others_need() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     write_files(
@@ -283,7 +285,7 @@ fn docs_and_locales_leave_what_others_need() {
 }
 
 #[test]
-fn the_snakeoil_certificate_goes_with_the_link_to_it() {
+fn snakeoil_certificate_is_removed_with_its_hash_link() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     write_files(
@@ -303,7 +305,7 @@ fn the_snakeoil_certificate_goes_with_the_link_to_it() {
 }
 
 #[test]
-fn an_emptied_log_keeps_its_owner_and_mode() {
+fn emptied_log_keeps_owner_and_mode() {
     let dir = tempfile::tempdir().unwrap();
     write_files(dir.path(), &[("var/log/app/app.log", "text")]);
     let path = dir.path().join("var/log/app/app.log");
@@ -317,7 +319,7 @@ fn an_emptied_log_keeps_its_owner_and_mode() {
 }
 
 #[test]
-fn names_are_unique_and_say_what_they_do() {
+fn step_names_are_unique_and_can_be_switched() {
     let names: Vec<&str> = cleanup::list().iter().map(|step| step.name).collect();
     let mut unique = names.clone();
     unique.sort_unstable();
@@ -327,7 +329,7 @@ fn names_are_unique_and_say_what_they_do() {
         assert!(step.description.len() < 90, "{}", step.name);
     }
     assert!(!on_by_default().contains(&"docs"));
-    let mut settings = cleanup::Settings::default();
+    let mut settings = CleanupSettings::default();
     assert!(settings.set("docs", true) && settings.set("logs", false));
     assert!(!settings.set("nonsense", true));
     let on: Vec<&str> = settings.enabled().map(|step| step.name).collect();
@@ -335,7 +337,7 @@ fn names_are_unique_and_say_what_they_do() {
 }
 
 #[test]
-fn the_documentation_lists_the_steps_as_they_are() {
+fn documentation_lists_all_steps() {
     let text = include_str!("../../docs/PROVISIONERS.md");
     let table: Vec<&str> = text
         .lines()

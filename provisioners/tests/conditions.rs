@@ -1,4 +1,4 @@
-//! Conditions, loops and templates in `provisioner.yml`, run in a root with a shell.
+//! Runs provisioners with conditions, loops and templates in a root with a shell.
 
 mod common;
 
@@ -8,116 +8,116 @@ use std::time::Duration;
 use common::{Directory, chain, root_with_shell, write_files};
 use provisioners::{Image, Observer, Options, Plan, Provisioner, StepInfo};
 
-/// What was told of steps, and what they printed.
+/// Records events and output of steps.
 #[derive(Default)]
-struct Told {
+struct Recorder {
     events: Vec<String>,
     output: String,
 }
 
-impl Observer for Told {
+impl Observer for Recorder {
     fn finished(&mut self, step: &StepInfo, _: Duration) {
         self.events.push(format!("[{}/{}] {}", step.index + 1, step.total, step.name));
     }
-    fn skipped(&mut self, step: &StepInfo, why: &str) {
-        let (place, total) = (step.index + 1, step.total);
-        self.events.push(format!("[{place}/{total}] {}: skipped ({why})", step.name));
+    fn skipped(&mut self, step: &StepInfo, reason: &str) {
+        let (number, total) = (step.index + 1, step.total);
+        self.events.push(format!("[{number}/{total}] {}: skipped ({reason})", step.name));
     }
     fn output(&mut self, bytes: &[u8]) {
         self.output += &String::from_utf8_lossy(bytes);
     }
 }
 
-/// Runs a provisioner of these files, without a clean-up.
-fn run(yaml: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Told) {
+/// Runs a provisioner with these files, without clean-up.
+fn run(yaml: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Recorder) {
     let root = root_with_shell();
     let dir = tempfile::tempdir().unwrap();
     write_files(dir.path(), &[("provisioner.yml", &format!("cleanup: {{all: false}}\n{yaml}"))]);
     write_files(dir.path(), files);
     let provisioner = Provisioner::load(dir.path()).unwrap_or_else(|e| panic!("{}", chain(&e)));
     let plan = Plan::new(&[provisioner]).unwrap_or_else(|e| panic!("{}", chain(&e)));
-    let mut told = Told::default();
-    plan.run(&mut Directory::new(root.path()), &Options::default(), &mut told)
+    let mut recorder = Recorder::default();
+    plan.run(&mut Directory::new(root.path()), &Options::default(), &mut recorder)
         .unwrap_or_else(|e| panic!("{}", chain(&*e)));
-    (root, told)
+    (root, recorder)
 }
 
 #[test]
-fn a_step_is_skipped_where_its_condition_does_not_hold_and_counts() {
+fn step_with_false_condition_is_skipped_and_counted() {
     let yaml = "
 variables: {serial: false, features: [efi, bios], level: 3}
 steps:
-  - script: say
+  - script: hello
     when: serial
-  - script: {path: say, when: \"'efi' in features\"}
-  - script: say
+  - script: {path: hello, when: \"'efi' in features\"}
+  - script: hello
     when: [level > 2, level < 3]
-  - script: say
+  - script: hello
     when: unknown is not defined
   - packages: [{name: lshw, when: serial}, {name: mdadm, when: level > 5}]
 ";
-    let (_root, told) = run(yaml, &[("say", "echo said\n")]);
+    let (_root, recorder) = run(yaml, &[("hello", "echo hello\n")]);
     let wanted = [
-        "[1/5] script say: skipped (when: serial)",
-        "[2/5] script say",
-        "[3/5] script say: skipped (when: level < 3)",
-        "[4/5] script say",
-        "[5/5] packages (0): skipped (nothing in it)",
+        "[1/5] script hello: skipped (when: serial)",
+        "[2/5] script hello",
+        "[3/5] script hello: skipped (when: level < 3)",
+        "[4/5] script hello",
+        "[5/5] packages (0): skipped (the step is empty)",
     ];
-    assert_eq!(told.events, wanted);
-    assert_eq!(told.output, "said\nsaid\n");
+    assert_eq!(recorder.events, wanted);
+    assert_eq!(recorder.output, "hello\nhello\n");
 }
 
 #[test]
-fn the_image_decides_conditions_and_loops() {
+fn conditions_and_loops_use_variables_of_the_image() {
     let dir = tempfile::tempdir().unwrap();
     let yaml = "
 variables: {serial: false, ports: [ttyS0]}
 steps:
-  - {script: say, when: serial, loop: \"{{ ports }}\"}
+  - {script: hello, when: serial, loop: \"{{ ports }}\"}
 ";
     let image = "base: x\nprovisioner: .\nvariables: {serial: true, ports: [ttyS1, ttyS2]}\n";
-    let files = [("provisioner.yml", yaml), ("say", ""), ("image.yml", image)];
+    let files = [("provisioner.yml", yaml), ("hello", ""), ("image.yml", image)];
     write_files(dir.path(), &files);
     let plan = Image::load(&dir.path().join("image.yml")).unwrap().plan().unwrap();
     let names: Vec<&str> = plan.steps().take(2).map(|step| step.name.as_str()).collect();
-    assert_eq!(names, ["script say (item=ttyS1)", "script say (item=ttyS2)"]);
+    assert_eq!(names, ["script hello (item=ttyS1)", "script hello (item=ttyS2)"]);
 }
 
 #[test]
-fn a_loop_runs_a_step_for_each_item_which_scripts_templates_and_strings_see() {
+fn loop_runs_step_for_each_item() {
     let yaml = "
 variables: {servers: [{name: a, port: 1}, {name: b, port: 2}], domain: lab}
 steps:
-  - script: \"{{ 'say' }}\"
+  - script: \"{{ 'hello' }}\"
     loop: [x, 7, \"{{ domain }}.example\"]
   - files: files-{{ item.name }}
     loop: \"{{ servers }}\"
     when: item.port > 1
   - attributes: {\"/etc/{{ item }}\": {mode: \"{{ '06' ~ '00' }}\"}}
     loop: [b.conf]
-  - {script: say, loop: []}
-  - {script: say, loop: \"{{ servers | map(attribute='port') }}\"}
+  - {script: hello, loop: []}
+  - {script: hello, loop: \"{{ servers | map(attribute='port') }}\"}
 ";
     let files = [
-        ("say", "echo \"$OVERCOAT_VAR_item\"\n"),
+        ("hello", "echo \"$OVERCOAT_VAR_item\"\n"),
         ("files-a/etc/a.conf", ""),
         ("files-b/etc/b.conf.j2", "{{ item.port }} {{ domain }}\n"),
     ];
-    let (root, told) = run(yaml, &files);
+    let (root, recorder) = run(yaml, &files);
     let wanted = [
-        "[1/9] script say (item=x)",
-        "[2/9] script say (item=7)",
-        "[3/9] script say (item=lab.example)",
+        "[1/9] script hello (item=x)",
+        "[2/9] script hello (item=7)",
+        "[3/9] script hello (item=lab.example)",
         "[4/9] files files-{{ item.name }} (item=a): skipped (when: item.port > 1)",
         "[5/9] files files-b (item=b)",
         "[6/9] attributes (item=b.conf)",
-        "[7/9] script say: skipped (nothing to loop over)",
-        "[8/9] script say (item=1)",
-        "[9/9] script say (item=2)",
+        "[7/9] script hello: skipped (the loop is empty)",
+        "[8/9] script hello (item=1)",
+        "[9/9] script hello (item=2)",
     ];
-    assert_eq!(told.events, wanted);
-    assert_eq!(told.output, "x\n7\nlab.example\n1\n2\n");
+    assert_eq!(recorder.events, wanted);
+    assert_eq!(recorder.output, "x\n7\nlab.example\n1\n2\n");
     assert_eq!(fs::read_to_string(root.path().join("etc/b.conf")).unwrap(), "2 lab\n");
     assert!(!root.path().join("etc/a.conf").exists());
     let mode = std::os::unix::fs::MetadataExt::mode(
@@ -126,9 +126,9 @@ steps:
     assert_eq!(mode & 0o7777, 0o600);
 }
 
-/// A list may come out of a variable, and what is empty is as if it were not said.
+/// A value may be a list. An empty value is treated as a missing key.
 #[test]
-fn a_string_that_is_one_expression_stands_for_its_value() {
+fn string_with_a_single_expression_is_replaced_by_its_value() {
     let dir = tempfile::tempdir().unwrap();
     let yaml = "
 variables: {tools: [lshw, ipmitool], more: [], nothing: }
@@ -145,7 +145,7 @@ users:
 }
 
 #[test]
-fn a_file_that_variables_name_makes_all_of_the_folder_count() {
+fn inputs_are_the_whole_folder_if_variables_name_files() {
     let dir = tempfile::tempdir().unwrap();
     let files = [
         ("provisioner.yml", "variables: {a: 1}\nsteps: [{files: \"files-{{ a }}\"}]\n"),
@@ -158,11 +158,11 @@ fn a_file_that_variables_name_makes_all_of_the_folder_count() {
 }
 
 #[test]
-fn the_order_of_steps_at_the_top_is_that_of_the_documentation() {
+fn steps_at_the_top_level_run_in_documented_order() {
     let dir = tempfile::tempdir().unwrap();
     let yaml = "
 services: {enable: [ssh]}
-scripts: [say]
+scripts: [hello]
 attributes: {/etc: {mode: \"0755\"}}
 files: files
 users: [alice]
@@ -171,7 +171,7 @@ purge: [nano]
 remove: [vim]
 packages: [lshw]
 ";
-    write_files(dir.path(), &[("provisioner.yml", yaml), ("say", ""), ("files/x", "")]);
+    write_files(dir.path(), &[("provisioner.yml", yaml), ("hello", ""), ("files/x", "")]);
     let names: Vec<String> = Provisioner::load(dir.path()).unwrap().steps().collect();
     let wanted = [
         "packages (1)",
@@ -181,15 +181,15 @@ packages: [lshw]
         "users (1)",
         "files",
         "attributes",
-        "script say",
+        "script hello",
         "services",
     ];
     assert_eq!(names, wanted);
 }
 
-/// Neither groups nor units are looked for before a root is there; what is missing is named.
+/// Groups, units and programs are searched in the root when the step runs.
 #[test]
-fn what_the_image_does_not_have_is_named_with_the_nearest() {
+fn missing_objects_of_the_image_are_reported_with_suggestions() {
     let cases = [
         (
             "users: [{name: alice, groups: [lldp]}]",
@@ -203,7 +203,7 @@ fn what_the_image_does_not_have_is_named_with_the_nearest() {
         ),
         (
             "remove: [nano]",
-            "the image has no /usr/bin/apt-get, so packages can't be installed or removed",
+            "the image has no /usr/bin/apt-get, which installs and removes packages",
         ),
     ];
     for (yaml, wanted) in cases {
@@ -223,9 +223,8 @@ fn what_the_image_does_not_have_is_named_with_the_nearest() {
     assert_eq!(error.unwrap_err().error.to_string(), wanted);
 }
 
-/// What the documentation writes is right, as long as its files are there.
 #[test]
-fn the_provisioners_of_the_documentation_have_no_mistakes() {
+fn documented_provisioners_have_no_mistakes() {
     let text = include_str!("../../docs/PROVISIONERS.md");
     let section = text.split("\n## ").find(|section| section.starts_with("A provisioner")).unwrap();
     let blocks: Vec<&str> = section.split("```yaml\n").skip(1).collect();

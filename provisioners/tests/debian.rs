@@ -1,7 +1,7 @@
-//! The discovery example on a real Debian base, with real packages.
+//! Builds the discovery example on a Debian base with packages of Debian.
 //!
-//! Needs root and the lab that `tests/set-up.sh` makes: `base.tar` and a package repository `repo` in
-//! `$OVERCOAT_LAB` (by default `build/lab`). Without them it says so and passes.
+//! Needs root and the lab of `tests/set-up.sh`: `base.tar` and a package repository `repo` in
+//! `$OVERCOAT_LAB` (by default `build/lab`). Without them the tests print a message and pass.
 
 mod common;
 
@@ -25,11 +25,11 @@ fn lab() -> Option<PathBuf> {
     if root && lab.join("base.tar").exists() && lab.join("repo/Packages").exists() {
         return Some(lab);
     }
-    eprintln!("not run: needs root, and base.tar and repo in {}", lab.display());
+    eprintln!("skipped: needs root, and base.tar and repo in {}", lab.display());
     None
 }
 
-/// A base with the lab's repository as its only source; `/tmp` is emptied by the clean-up.
+/// Returns a base with the lab's repository as its only source. The clean-up empties `/tmp`.
 fn base(lab: &Path) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let run = |process: &mut Process| assert!(process.status().unwrap().success(), "{process:?}");
@@ -73,7 +73,7 @@ fn build(lab: &Path) -> tempfile::TempDir {
     dir
 }
 
-/// Every path with its mode, owner and content.
+/// Returns all paths with mode, owner and content.
 fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, u32, u32, Vec<u8>)> {
     fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<PathBuf, (u32, u32, u32, Vec<u8>)>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -99,7 +99,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, u32, u32, Vec<u8>)> {
 }
 
 #[test]
-fn two_builds_of_the_discovery_example_are_the_same() {
+fn discovery_example_is_reproducible() {
     let Some(lab) = lab() else { return };
     let (one, two) = (build(&lab), build(&lab));
     let (a, b) = (tree(one.path()), tree(two.path()));
@@ -122,7 +122,7 @@ fn two_builds_of_the_discovery_example_are_the_same() {
     posts_facts(one.path());
 }
 
-/// The script of the example posts JSON to the URL of the kernel command line.
+/// Checks that `discover` posts JSON to the URL of the kernel command line.
 fn posts_facts(root: &Path) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -159,7 +159,7 @@ fn posts_facts(root: &Path) {
 }
 
 #[test]
-fn an_unknown_package_shows_what_apt_said() {
+fn unknown_package_error_has_output_of_apt() {
     let Some(lab) = lab() else { return };
     let root = base(&lab);
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What goes into an image by a provisioner, by which a build knows what has changed.
+//! The inputs of provisioners, which determine whether an image is out of date.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn inputs_are_the_files_that_steps_name() {
+fn inputs_are_the_files_named_by_steps() {
     let dir = tempfile::tempdir().unwrap();
     let yaml = "packages: [lshw, ./debs/a.deb]\nfiles: files\nscripts: [scripts/1]\n";
     let files = [
@@ -52,7 +52,7 @@ fn inputs_are_the_files_that_steps_name() {
 }
 
 #[test]
-fn an_input_changes_with_content_executable_bit_and_target_and_not_with_its_time() {
+fn digest_depends_on_type_content_execute_bit_and_target_only() {
     let dir = tempfile::tempdir().unwrap();
     write_files(dir.path(), &[("provisioner.yml", "files: files\n"), ("files/a", "1")]);
     let (file, link) = (dir.path().join("files/a"), dir.path().join("files/l"));
@@ -80,9 +80,9 @@ fn an_input_changes_with_content_executable_bit_and_target_and_not_with_its_time
     changes("kind", true);
 }
 
-/// Roles named in every way that Ansible knows, and one that is named by none.
+/// Tests every way in which a role can name others, and a role that is not named.
 #[test]
-fn a_role_has_the_files_of_all_the_roles_that_it_names() {
+fn inputs_of_a_role_include_roles_that_it_names() {
     let dir = tempfile::tempdir().unwrap();
     let task = "- block:\n  - ansible.builtin.include_role:\n      name: by_block\n- import_role: name=by_line tasks_from=x\n";
     let files = [
@@ -123,9 +123,9 @@ fn a_role_has_the_files_of_all_the_roles_that_it_names() {
     assert_eq!(found, wanted);
 }
 
-/// Roles share files by links; one that leads to a folder above does no harm.
+/// Roles share files by links. One of the links leads to a parent folder.
 #[test]
-fn what_links_of_a_role_lead_to_counts() {
+fn inputs_of_a_role_include_link_targets() {
     let dir = tempfile::tempdir().unwrap();
     let files = [("roles/main/tasks/main.yml", ""), ("shared/files/a", "1"), ("shared/b", "1")];
     write_files(dir.path(), &files);
@@ -143,10 +143,10 @@ fn what_links_of_a_role_lead_to_counts() {
     }
 }
 
-/// What can't be known, or can't be read here, takes all roles there: a build too many rather than
-/// one too few.
+/// If a name depends on variables or a file cannot be parsed, all roles count: a needless build is
+/// better than a missing one.
 #[test]
-fn a_role_that_is_not_known_by_name_may_be_any() {
+fn unknown_role_name_includes_all_roles() {
     for task in [
         "- include_role: {name: \"{{ kind }}\"}\n",
         "- include_role: {name: \"{{ item }}\"}\n  vars: {x: !unsafe y}\n",
@@ -170,9 +170,9 @@ fn a_role_that_is_not_known_by_name_may_be_any() {
     }
 }
 
-/// A file that is used in another way has the same name, and its folder is not told besides.
+/// A file has the same name for all kinds of steps, and non-empty folders are not inputs.
 #[test]
-fn a_file_is_named_alike_however_it_is_found() {
+fn input_names_do_not_depend_on_the_step() {
     let dir = tempfile::tempdir().unwrap();
     let files = [("debs/a.deb", ""), ("files/etc/a", ""), ("script", ""), ("files/b/.gitkeep", "")];
     write_files(dir.path(), &files);
@@ -189,9 +189,9 @@ fn a_file_is_named_alike_however_it_is_found() {
     assert_eq!(named, wanted);
 }
 
-/// Files outside of the role's folder, named in every way that Ansible resolves.
+/// Tests every way in which a role can name a file outside its folder.
 #[test]
-fn what_a_role_uses_from_beyond_its_folder_counts() {
+fn inputs_of_a_role_include_files_outside_its_folder() {
     let dir = tempfile::tempdir().unwrap();
     let tasks = r#"
 - include_tasks: ../../../common/tasks/x.yml
@@ -199,7 +199,7 @@ fn what_a_role_uses_from_beyond_its_folder_counts() {
 - copy: src=../../../shared/with_equals dest=/etc/x
 - copy: {src: ../../../shared/folder/, dest: /srv}
 - template: {src: '../../../shared/t.j2', dest: /etc/t}
-- vars: {x: !unsafe "tags are no hindrance"}
+- vars: {x: !unsafe "a file with tags"}
 # - copy: {src: ../../../shared/comment, dest: /srv}
 - shell: cd ../.. && ls ../../../shared/unread.d
   args: {chdir: ../..}

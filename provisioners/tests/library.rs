@@ -1,4 +1,4 @@
-//! The library in the program: that it is what lies in `library/`, and that all of it can be used.
+//! The compiled library: it equals `library/`, and all its provisioners are valid.
 
 #[path = "../build.rs"]
 #[allow(dead_code)]
@@ -13,7 +13,7 @@ use common::{chain, write_files};
 use provisioners::{Folder, Plan, Provisioner, library};
 
 #[test]
-fn the_table_has_content_executable_bits_and_links_in_the_order_of_a_walk() {
+fn table_has_content_execute_bits_and_links_in_walk_order() {
     let dir = tempfile::tempdir().unwrap();
     let files =
         [("b/files/x.y", "1"), ("b/files/x/run*", "2"), ("a/provisioner.yml", ""), ("R", "")];
@@ -23,24 +23,31 @@ fn the_table_has_content_executable_bits_and_links_in_the_order_of_a_walk() {
     let at = |name: &str| dir.path().join(name).display().to_string();
     let file = |path: &str, executable: bool| {
         format!(
-            "Content::File {{ bytes: include_bytes!({:?}), executable: {executable} }}",
+            "LibraryContent::File {{ bytes: include_bytes!({:?}), executable: {executable} }}",
             at(path)
         )
     };
     let wanted = [
         "&[".to_owned(),
-        r#"Book { name: "a", entries: &["#.to_owned(),
+        r#"LibraryFolder { name: "a", entries: &["#.to_owned(),
         format!(
-            r#"Entry {{ path: "provisioner.yml", content: {} }},"#,
+            r#"LibraryEntry {{ path: "provisioner.yml", content: {} }},"#,
             file("a/provisioner.yml", false)
         ),
         "] },".to_owned(),
-        r#"Book { name: "b", entries: &["#.to_owned(),
-        r#"Entry { path: "files", content: Content::Directory },"#.to_owned(),
-        r#"Entry { path: "files/link", content: Content::Symlink("../to") },"#.to_owned(),
-        r#"Entry { path: "files/x", content: Content::Directory },"#.to_owned(),
-        format!(r#"Entry {{ path: "files/x/run", content: {} }},"#, file("b/files/x/run", true)),
-        format!(r#"Entry {{ path: "files/x.y", content: {} }},"#, file("b/files/x.y", false)),
+        r#"LibraryFolder { name: "b", entries: &["#.to_owned(),
+        r#"LibraryEntry { path: "files", content: LibraryContent::Directory },"#.to_owned(),
+        r#"LibraryEntry { path: "files/link", content: LibraryContent::Symlink("../to") },"#
+            .to_owned(),
+        r#"LibraryEntry { path: "files/x", content: LibraryContent::Directory },"#.to_owned(),
+        format!(
+            r#"LibraryEntry {{ path: "files/x/run", content: {} }},"#,
+            file("b/files/x/run", true)
+        ),
+        format!(
+            r#"LibraryEntry {{ path: "files/x.y", content: {} }},"#,
+            file("b/files/x.y", false)
+        ),
         "] },".to_owned(),
         "]".to_owned(),
     ];
@@ -48,7 +55,7 @@ fn the_table_has_content_executable_bits_and_links_in_the_order_of_a_walk() {
 }
 
 #[test]
-fn the_program_has_what_lies_in_the_folder() {
+fn compiled_library_equals_the_folder() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("library");
     let mut names: Vec<String> = fs::read_dir(&folder)
         .map(|entries| entries.flatten().filter(|e| e.path().is_dir()).collect())
@@ -65,18 +72,18 @@ fn the_program_has_what_lies_in_the_folder() {
         assert_eq!(
             inside.inputs().unwrap(),
             beside.inputs().unwrap(),
-            "{name}: after a chmod, touch it"
+            "{name}: cargo does not notice a chmod: touch the file"
         );
     }
 }
 
-/// Loading one refuses what a provisioner of the library can't do: run outside.
+/// This includes that no script runs outside, which is not possible for library provisioners.
 #[test]
-fn all_of_the_library_can_be_used_as_it_is() {
+fn all_library_provisioners_are_valid() {
     for (name, description) in library() {
         let folder = Folder::named(&format!("library:{name}"), Path::new("/")).unwrap();
         let loaded = Provisioner::load_from(&folder).unwrap_or_else(|e| panic!("{}", chain(&e)));
-        assert!(description.is_some_and(|text| !text.is_empty()), "{name} says what it does");
+        assert!(description.is_some_and(|text| !text.is_empty()), "{name} has a description");
         Plan::new(&[loaded]).unwrap_or_else(|e| panic!("{name}: {}", chain(&e)));
     }
 }

@@ -1,5 +1,5 @@
-//! Each file in `tests/mistakes` holds one mistake, and beside it stands the message for it.
-//! `UPDATE_MISTAKES=1 cargo test -p provisioners --test mistakes` writes the messages anew.
+//! Each `.yml` file in `tests/mistakes` has one mistake, and the `.txt` file beside it the expected
+//! message. `UPDATE_MISTAKES=1 cargo test -p provisioners --test mistakes` updates the messages.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{chain, write_files};
 use provisioners::{Image, Plan, Project, Provisioner};
 
 #[test]
-fn every_mistake_is_shown_at_its_place_with_what_to_do() {
+fn mistakes_are_shown_with_position_and_help() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mistakes");
     let mut names: Vec<String> = fs::read_dir(&folder)
         .unwrap()
@@ -36,7 +36,7 @@ fn every_mistake_is_shown_at_its_place_with_what_to_do() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What a user sees for a file of this text.
+/// Returns the message that a user sees for a file with this text.
 fn message(name: &str, text: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let error = if name.starts_with("provisioner-") {
@@ -64,15 +64,14 @@ fn message(name: &str, text: &str) -> String {
     plain(dir.path(), &error)
 }
 
-/// A message without the folder that it was made in.
+/// Returns a message without the path of the temporary folder.
 fn plain(folder: &Path, message: &str) -> String {
     let folder = folder.display().to_string();
     message.replace(&format!("{folder}/"), "").replace(&folder, ".") + "\n"
 }
 
-/// The examples are part of the documentation: they have to be right.
 #[test]
-fn the_examples_have_no_mistakes() {
+fn examples_have_no_mistakes() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     for file in ["discovery/discovery.yml", "base/base.yml"] {
         let plan = Image::load(&examples.join(file))

@@ -1,4 +1,4 @@
-//! On-imagebuilder trees as projects.
+//! Imports of on-imagebuilder trees.
 
 mod common;
 
@@ -13,7 +13,8 @@ use provisioners::{FILE_NAME, Project};
 
 const TASKS: &str = "- command: touch /srv/x\n";
 
-/// A tree as the original is: two bases, overlays, an initrd, and what the wrappers have.
+/// A tree like the original: two bases, overlays, an initrd, and variables of the wrapper
+/// playbooks.
 const TREE: &[(&str, &str)] = &[
     (
         "hosts",
@@ -103,7 +104,7 @@ fn notes(imported: &Imported) -> Vec<String> {
 }
 
 #[test]
-fn a_tree_becomes_a_project_that_can_be_read() {
+fn tree_becomes_a_valid_project() {
     let dir = tree(&[]);
     let (imported, project) = imported(dir.path(), None);
     let kinds: Vec<_> = project.images().iter().map(|m| (m.name.as_str(), m.kind())).collect();
@@ -140,7 +141,7 @@ fn a_tree_becomes_a_project_that_can_be_read() {
         ("/srv/builds/discovery.overlay.cpio.gz", Format::CpioGz)
     );
     assert_eq!(output(member(&project, "flash")), ("/srv/builds/flash.cpio.gz", Format::CpioGz));
-    // The one whose image it names.
+    // The base is selected by the name of its image.
     for (name, base) in [("discovery", "basefs"), ("raid", "basefs-full"), ("initrd", "basefs")] {
         assert_eq!(names(&project, &member(&project, name).needs), [base], "{name}");
     }
@@ -159,7 +160,7 @@ fn a_tree_becomes_a_project_that_can_be_read() {
 }
 
 #[test]
-fn variables_mean_what_they_meant_to_ansible() {
+fn variables_have_the_same_values_as_in_ansible() {
     let dir = tree(&[]);
     let (imported, project) = imported(dir.path(), None);
     let inputs = member(&project, "raid").image.inputs().unwrap();
@@ -172,19 +173,19 @@ fn variables_mean_what_they_meant_to_ansible() {
     let line =
         r#"[{"dest":"/etc/apt/sources.list","line":"deb http://{{ apt_server }}/debian x main"}]"#;
     assert_eq!(value("repositories"), Some(line));
-    // It is overcoat's, but something names it.
+    // Converted to a setting, but also kept because a role uses it.
     assert_eq!(value("apt_server"), Some("cache:3142"));
     assert_eq!(value("overlayfs_build_root"), Some("{{ build_root }}"));
     for gone in ["overlayfs_lower_dir", "build_artifact_path", "ansible_dependencies"] {
         assert_eq!(value(gone), None, "{gone}");
         assert!(imported.text.contains(gone), "{gone}");
     }
-    // The image's own.
+    // A variable of the image.
     assert_eq!(value("basefs_image_name"), Some("full.squashfs.img"));
 }
 
 #[test]
-fn what_is_left_out_and_what_is_old_is_told() {
+fn omitted_files_and_obsolete_syntax_are_noted() {
     let dir = tree(&[
         ("group_vars/secret.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\n"),
         ("roles/overlay/flash/vars/main.yml", "own: 1\ndevice: 6\n"),
@@ -193,12 +194,12 @@ fn what_is_left_out_and_what_is_old_is_told() {
     assert_eq!(
         notes(&imported),
         [
-            "group_vars/secret.yml: left out: it is encrypted; write its variables into `variables` \
-             of the project, or have a role read it",
-            "roles/oem/overlay/raid/tasks/main.yml:1: `sudo` is no keyword any more: write \
+            "group_vars/secret.yml: left out: it is encrypted; copy its variables to `variables` of \
+             the project, or read it in a role",
+            "roles/oem/overlay/raid/tasks/main.yml:1: `sudo` was removed from Ansible: write \
              `become: true`",
-            "roles/overlay/flash/vars/main.yml:2: `device` is in vars/flash.yml too, which is stronger \
-             here: take it out of one of them",
+            "roles/overlay/flash/vars/main.yml:2: `device` is also in vars/flash.yml, which takes \
+             precedence here: remove it from one of them",
             "vars/lost.yml: left out: its provisioner roles/overlay/lost has no tasks/main.yml",
             "vars/syslinux.yml: left out: it names no provisioner; write `provisioner: \
              roles/overlay/NAME`",
@@ -207,7 +208,7 @@ fn what_is_left_out_and_what_is_old_is_told() {
 }
 
 #[test]
-fn a_base_that_is_there_takes_the_place_of_those_of_the_tree() {
+fn existing_base_replaces_bases_of_the_tree() {
     let dir = tree(&[]);
     let (imported, project) = imported(dir.path(), Some("../base.squashfs"));
     assert_eq!(imported.images, ["discovery", "flash", "raid", "initrd"]);
@@ -222,7 +223,7 @@ fn a_base_that_is_there_takes_the_place_of_those_of_the_tree() {
 }
 
 #[test]
-fn a_tree_without_a_base_says_what_is_missing() {
+fn tree_without_base_is_noted() {
     let dir = tempfile::tempdir().unwrap();
     write_files(
         dir.path(),
@@ -236,14 +237,14 @@ fn a_tree_without_a_base_says_what_is_missing() {
     let (imported, project) = imported(dir.path(), None);
     assert_eq!(imported.images, ["a", "a-2", "x-a"]);
     assert_eq!(project.output, dir.path().join("build"));
-    let told =
-        "nothing in the tree makes the base that it lies on: name it, or give --base to import";
+    let note = "the tree has no base for it: write its path as `base`, or use the option --base of \
+                import";
     let files = ["vars/a.yaml", "vars/a.yml", "vars/x/a.yml"];
-    assert_eq!(notes(&imported), files.map(|file| format!("{file}: {told}")));
+    assert_eq!(notes(&imported), files.map(|file| format!("{file}: {note}")));
 }
 
 #[test]
-fn files_that_two_images_would_write_get_names_of_their_own() {
+fn outputs_of_images_get_unique_names() {
     let dir = tempfile::tempdir().unwrap();
     let role = |name: &str| (format!("roles/{name}/r/tasks/main.yml"), "- command: mkinitramfs\n");
     let roles = [role("basefs"), role("overlay"), role("initrd")];
@@ -260,24 +261,27 @@ fn files_that_two_images_would_write_get_names_of_their_own() {
     write_files(dir.path(), &files);
     let (imported, project) = imported(dir.path(), None);
     assert_eq!(imported.images, ["b1", "b2", "o1", "o2", "i1", "i2"]);
-    // A role that makes its initrd itself is enough.
+    // No library:initrd is added to a role that creates an initrd.
     assert_eq!(member(&project, "i1").image.provisioners.len(), 1);
     assert!(imported.text.contains("release: bookworm"), "{}", imported.text);
 }
 
 #[test]
-fn what_is_no_tree_is_refused() {
+fn folder_that_is_not_a_tree_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = |folder: &Path| chain(&import(folder, None).expect_err("no tree"));
-    assert!(refused(dir.path()).contains("it has no folder roles/"), "{}", refused(dir.path()));
+    let error = |folder: &Path| chain(&import(folder, None).expect_err("not a tree"));
+    assert!(error(dir.path()).contains("it lacks the folder roles/"), "{}", error(dir.path()));
     write_files(dir.path(), &[("roles/overlay/a/tasks/main.yml", TASKS), ("vars/a.yml", "x: 1\n")]);
-    let told = refused(dir.path());
-    assert!(told.contains("vars/a.yml: left out: it names no provisioner"), "{told}");
+    let text = error(dir.path());
+    assert!(text.contains("vars/a.yml: left out: it names no provisioner"), "{text}");
     write_files(
         dir.path(),
         &[("vars/a.yml", "provisioner: roles/overlay/a\n"), ("group_vars/all", "a: 1\na: 2\n")],
     );
-    let told = refused(dir.path());
-    assert!(told.contains("group_vars/all:2:1: a: this key is already on line 1"), "{told}");
+    let text = error(dir.path());
+    assert!(
+        text.contains("group_vars/all:2:1: a: duplicate key; the first is on line 1"),
+        "{text}"
+    );
     assert!(!dir.path().join(FILE_NAME).exists());
 }

@@ -1,10 +1,10 @@
-//! The JSON schemas in `docs/` and the parser agree.
+//! The JSON schemas in `docs/` agree with the parser.
 //!
-//! - Each key that the parser takes at a place is one that the schema has there, and the other way
-//!   round: the parser is asked, by a key that it does not know.
-//! - Each value that a schema gives as an example, the parser takes.
-//! - Of some values of other shapes, those that the parser takes fit the schema.
-//! - The examples and the library fit the schemas.
+//! - Schema and parser have the same keys for each mapping. The keys of the parser are taken from
+//!   its message about an unknown key.
+//! - The parser accepts all examples in a schema.
+//! - Values of other types that the parser accepts are valid in the schema.
+//! - The examples and the library are valid in the schemas.
 
 mod common;
 
@@ -17,7 +17,7 @@ use provisioners::{Image, Project, Provisioner};
 use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value, json};
 
-/// A key that is near to no other.
+/// A key that is not similar to any other.
 const UNKNOWN: &str = "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq";
 
 fn schema(name: &str) -> Value {
@@ -25,7 +25,7 @@ fn schema(name: &str) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Which file is read.
+/// The kind of a file.
 #[derive(Clone, Copy, PartialEq)]
 enum File {
     Project,
@@ -41,7 +41,7 @@ impl File {
         })
     }
 
-    /// Reads it; what is wrong. JSON is YAML.
+    /// Reads a file with this content, which is written as JSON, a subset of YAML.
     fn read(self, folder: &Path, content: &Value) -> Result<(), String> {
         let file = |name: &str| {
             let path = folder.join(name);
@@ -60,86 +60,97 @@ impl File {
     }
 }
 
-/// A mapping with keys of its own: where the schema has it, and a file with it.
-struct Place {
-    /// The path in the schema.
+/// A mapping in a file, and its definition in a schema.
+struct Mapping {
+    /// The JSON pointer of its definition.
     at: &'static str,
     file: File,
-    /// The least that the mapping has.
+    /// The required keys.
     least: Value,
+    /// Returns the content of a file with the mapping.
     around: fn(Value) -> Value,
 }
 
-fn places() -> Vec<Place> {
+fn mappings() -> Vec<Mapping> {
     use File::*;
-    let place = |at, file, least, around| Place { at, file, least, around };
+    let mapping = |at, file, least, around| Mapping { at, file, least, around };
     vec![
-        place("/$defs/project", Project, json!({"images": {"a": {"base": "./b"}}}), |it| it),
-        place("/$defs/overlay", Project, json!({"base": "./b"}), |it| json!({"images": {"a": it}})),
-        place("/$defs/overlay", Image, json!({"base": "./b"}), |it| it),
-        place(
+        mapping("/$defs/project", Project, json!({"images": {"a": {"base": "./b"}}}), |it| it),
+        mapping(
+            "/$defs/overlay",
+            Project,
+            json!({"base": "./b"}),
+            |it| json!({"images": {"a": it}}),
+        ),
+        mapping("/$defs/overlay", Image, json!({"base": "./b"}), |it| it),
+        mapping(
             "/$defs/base",
             Project,
             json!({"kind": "base"}),
             |it| json!({"release": "x", "images": {"a": it}}),
         ),
-        place("/$defs/base", Image, json!({"kind": "base", "release": "x"}), |it| it),
-        place(
+        mapping("/$defs/base", Image, json!({"kind": "base", "release": "x"}), |it| it),
+        mapping(
             "/$defs/initrd",
             Project,
             json!({"kind": "initrd", "base": "./b"}),
             |it| json!({"images": {"a": it}}),
         ),
-        place(
+        mapping(
             "/$defs/initrd",
             Image,
             json!({"kind": "initrd", "base": "./b", "output": "x"}),
             |it| it,
         ),
-        place("/$defs/cleanup", Image, json!({}), |it| json!({"base": "./b", "cleanup": it})),
-        place("/$defs/check", Image, json!({}), |it| json!({"base": "./b", "check": it})),
-        place(
+        mapping("/$defs/cleanup", Image, json!({}), |it| json!({"base": "./b", "cleanup": it})),
+        mapping("/$defs/check", Image, json!({}), |it| json!({"base": "./b", "check": it})),
+        mapping(
             "/$defs/skip",
             Image,
             json!({"lint": "safe/setuid", "reason": "because"}),
             |it| json!({"base": "./b", "check": {"skip": [it]}}),
         ),
-        place(
+        mapping(
             "/$defs/budget",
             Image,
             json!({}),
             |it| json!({"base": "./b", "check": {"budget": it}}),
         ),
-        place(
+        mapping(
             "/$defs/package",
             Image,
             json!({"name": "lshw"}),
             |it| json!({"kind": "base", "release": "x", "packages": [it]}),
         ),
-        place("", Provisioner, json!({}), |it| it),
-        place("/$defs/step", Provisioner, json!({}), |it| json!({"steps": [it]})),
-        place("/$defs/package", Provisioner, json!({"name": "ab"}), |it| json!({"packages": [it]})),
-        place("/$defs/removal", Provisioner, json!({"name": "ab"}), |it| json!({"purge": [it]})),
-        place("/$defs/group", Provisioner, json!({"name": "ab"}), |it| json!({"groups": [it]})),
-        place("/$defs/user", Provisioner, json!({"name": "ab"}), |it| json!({"users": [it]})),
-        place(
+        mapping("", Provisioner, json!({}), |it| it),
+        mapping("/$defs/step", Provisioner, json!({}), |it| json!({"steps": [it]})),
+        mapping(
+            "/$defs/package",
+            Provisioner,
+            json!({"name": "ab"}),
+            |it| json!({"packages": [it]}),
+        ),
+        mapping("/$defs/removal", Provisioner, json!({"name": "ab"}), |it| json!({"purge": [it]})),
+        mapping("/$defs/group", Provisioner, json!({"name": "ab"}), |it| json!({"groups": [it]})),
+        mapping("/$defs/user", Provisioner, json!({"name": "ab"}), |it| json!({"users": [it]})),
+        mapping(
             "/$defs/attribute",
             Provisioner,
             json!({}),
             |it| json!({"attributes": {"/etc/x": it}}),
         ),
-        place(
+        mapping(
             "/$defs/script",
             Provisioner,
             json!({"path": "scripts/10-enable.sh"}),
             |it| json!({"scripts": [it]}),
         ),
-        place("/$defs/services", Provisioner, json!({}), |it| json!({"services": it})),
-        place("/$defs/cleanup", Provisioner, json!({}), |it| json!({"cleanup": it})),
+        mapping("/$defs/services", Provisioner, json!({}), |it| json!({"services": it})),
+        mapping("/$defs/cleanup", Provisioner, json!({}), |it| json!({"cleanup": it})),
     ]
 }
 
-/// A folder that has what the schemas' examples name.
+/// Creates a folder with the files that the examples in the schemas name.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let provisioner = "variables: {lldp_interval: 30, servers: []}\n";
@@ -155,7 +166,7 @@ fn folder() -> tempfile::TempDir {
     dir
 }
 
-/// `mapping` with one more entry.
+/// Returns `mapping` with another entry.
 fn with(mapping: &Value, key: &str, value: Value) -> Value {
     let mut mapping = mapping.clone();
     mapping.as_object_mut().unwrap().insert(key.to_owned(), value);
@@ -163,24 +174,24 @@ fn with(mapping: &Value, key: &str, value: Value) -> Value {
 }
 
 #[test]
-fn schema_and_parser_have_the_same_keys_at_each_place() {
+fn schema_and_parser_have_the_same_keys() {
     let dir = folder();
-    for place in places() {
-        let file = (place.around)(with(&place.least, UNKNOWN, json!(1)));
-        let told = place.file.read(dir.path(), &file).expect_err("an unknown key");
-        let (_, keys) = told
-            .split_once("help: the keys here are ")
-            .unwrap_or_else(|| panic!("{}: {told}", place.at));
+    for mapping in mappings() {
+        let file = (mapping.around)(with(&mapping.least, UNKNOWN, json!(1)));
+        let message = mapping.file.read(dir.path(), &file).expect_err("an unknown key");
+        let (_, keys) = message
+            .split_once("help: valid keys are ")
+            .unwrap_or_else(|| panic!("{}: {message}", mapping.at));
         let of_parser: BTreeSet<&str> = keys.trim().split(", ").collect();
-        let schema = place.file.schema();
-        let properties = schema.pointer(place.at).unwrap()["properties"].as_object().unwrap();
+        let schema = mapping.file.schema();
+        let properties = schema.pointer(mapping.at).unwrap()["properties"].as_object().unwrap();
         let of_schema: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
-        assert_eq!(of_parser, of_schema, "{}", place.at);
+        assert_eq!(of_parser, of_schema, "{}", mapping.at);
     }
 }
 
 #[test]
-fn no_place_of_the_schemas_is_forgotten_here() {
+fn all_mappings_of_the_schemas_are_tested() {
     for name in ["overcoat.schema.json", "provisioner.schema.json"] {
         let schema = schema(name);
         let mut closed = BTreeSet::new();
@@ -191,34 +202,34 @@ fn no_place_of_the_schemas_is_forgotten_here() {
                 closed.insert(if key.is_empty() { String::new() } else { format!("/$defs/{key}") });
             }
         }
-        let seen: BTreeSet<String> = places()
+        let seen: BTreeSet<String> = mappings()
             .iter()
-            .filter(|place| (place.file == File::Provisioner) == name.starts_with("prov"))
-            .map(|place| place.at.to_owned())
+            .filter(|mapping| (mapping.file == File::Provisioner) == name.starts_with("prov"))
+            .map(|mapping| mapping.at.to_owned())
             .collect();
         assert_eq!(seen, closed, "{name}");
     }
 }
 
 #[test]
-fn the_parser_takes_what_the_schemas_give_as_examples() {
+fn parser_accepts_examples_of_the_schemas() {
     let dir = folder();
     let mut tried = 0;
-    for place in places() {
-        let schema = place.file.schema();
-        let definition = schema.pointer(place.at).unwrap();
+    for mapping in mappings() {
+        let schema = mapping.file.schema();
+        let definition = schema.pointer(mapping.at).unwrap();
         for (key, property) in definition["properties"].as_object().unwrap() {
             if property == false {
                 continue;
             }
             let property = resolved(&schema, property);
             let examples = property["examples"].as_array();
-            let examples = examples.unwrap_or_else(|| panic!("{}: {key}: no examples", place.at));
+            let examples = examples.unwrap_or_else(|| panic!("{}: {key}: no examples", mapping.at));
             for example in examples {
-                let mapping = with(&least(&place, key), key, example.clone());
-                let file = (place.around)(mapping);
-                let read = place.file.read(dir.path(), &file);
-                assert_eq!(read, Ok(()), "{}: {key}: {example}", place.at);
+                let content = with(&least(&mapping, key), key, example.clone());
+                let file = (mapping.around)(content);
+                let read = mapping.file.read(dir.path(), &file);
+                assert_eq!(read, Ok(()), "{}: {key}: {example}", mapping.at);
                 let mut wrong = Vec::new();
                 check(&schema, &schema, &file, "", &mut wrong);
                 assert_eq!(wrong, [] as [String; 0], "{file}");
@@ -229,10 +240,10 @@ fn the_parser_takes_what_the_schemas_give_as_examples() {
     assert!(tried > 150, "{tried}");
 }
 
-/// What a mapping has beside `key`, so that this makes sense.
-fn least(place: &Place, key: &str) -> Value {
-    let mut least = place.least.clone();
-    match (place.at, key) {
+/// Returns the entries that a mapping needs so that `key` is valid.
+fn least(mapping: &Mapping, key: &str) -> Value {
+    let mut least = mapping.least.clone();
+    match (mapping.at, key) {
         ("/$defs/project", "variables") => {
             let image = json!({"base": "./b", "provisioner": "provisioners/site"});
             least = json!({"images": {"a": image}});
@@ -250,9 +261,9 @@ fn least(place: &Place, key: &str) -> Value {
 }
 
 #[test]
-fn what_the_parser_takes_fits_the_schemas() {
+fn values_accepted_by_the_parser_are_valid_in_the_schemas() {
     let dir = folder();
-    // Shapes that fit few keys.
+    // Values of types that few keys accept.
     let probes = [
         json!({"q": 1}),
         json!([["q"]]),
@@ -262,28 +273,28 @@ fn what_the_parser_takes_fits_the_schemas() {
         json!("{{ q }}"),
     ];
     let mut taken = 0;
-    for place in places() {
-        let schema = place.file.schema();
-        let properties = &schema.pointer(place.at).unwrap()["properties"];
+    for mapping in mappings() {
+        let schema = mapping.file.schema();
+        let properties = &schema.pointer(mapping.at).unwrap()["properties"];
         for key in properties.as_object().unwrap().keys() {
             let kind = &resolved(&schema, &properties[key])["type"];
             let text = *kind == json!("string") || *kind == json!(["string", "number"]);
             let switch = resolved(&schema, &properties[key]).to_string().contains("boolean");
             for probe in &probes {
-                // Text is whatever a word looks like.
+                // A key for text accepts any scalar.
                 let scalar = !probe.is_object() && !probe.is_array();
-                // What a loop is over, is seen when the plan is made.
+                // The value of a loop is checked when the plan is made.
                 let later = key == "loop" && !probe.is_array();
                 if later || scalar && (text || probe.is_boolean() && !switch) {
                     continue;
                 }
-                let file = (place.around)(with(&least(&place, key), key, probe.clone()));
-                if place.file.read(dir.path(), &file).is_err() {
+                let file = (mapping.around)(with(&least(&mapping, key), key, probe.clone()));
+                if mapping.file.read(dir.path(), &file).is_err() {
                     continue;
                 }
                 let mut wrong = Vec::new();
                 check(&schema, &schema, &file, "", &mut wrong);
-                assert_eq!(wrong, [] as [String; 0], "{}: {key}: {file}", place.at);
+                assert_eq!(wrong, [] as [String; 0], "{}: {key}: {file}", mapping.at);
                 taken += 1;
             }
         }
@@ -292,7 +303,7 @@ fn what_the_parser_takes_fits_the_schemas() {
 }
 
 #[test]
-fn the_examples_and_the_library_fit_the_schemas() {
+fn examples_and_library_are_valid_in_the_schemas() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     yaml_files(&here.join("../examples"), &mut files);
@@ -318,9 +329,9 @@ fn the_examples_and_the_library_fit_the_schemas() {
     assert!(provisioners >= 5 && others >= 2, "{provisioners} {others}");
 }
 
-/// Mistakes that the parser refuses, an editor shows too.
+/// Editors report these mistakes by the schema.
 #[test]
-fn mistakes_do_not_fit_the_schemas() {
+fn mistakes_are_invalid_in_the_schemas() {
     let overcoat = schema("overcoat.schema.json");
     let provisioner = schema("provisioner.schema.json");
     for (schema, text, wanted) in [
@@ -354,7 +365,7 @@ fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The schema that a `$ref` leads to.
+/// Resolves a `$ref`.
 fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     match schema["$ref"].as_str() {
         Some(reference) => root.pointer(reference.trim_start_matches('#')).expect(reference),
@@ -362,11 +373,12 @@ fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// What of `value` does not fit. A keyword that is not known here is no schema of ours.
+/// Validates `value` and adds the problems to `wrong`. Implements the keywords that the schemas
+/// use.
 fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
     let keywords = match schema {
         Value::Bool(true) => return,
-        Value::Bool(false) => return wrong.push(format!("{at}: not here")),
+        Value::Bool(false) => return wrong.push(format!("{at}: not allowed")),
         schema => schema.as_object().unwrap(),
     };
     let fits = |schema: &Value| {
@@ -450,7 +462,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<
             "pattern" => {
                 value.as_str().is_none_or(|text| matches(argument.as_str().unwrap(), text))
             }
-            other => panic!("{other} is not known"),
+            other => panic!("unknown keyword {other}"),
         };
         if !ok {
             wrong.push(format!("{at}: {keyword}: {value}"));
@@ -466,11 +478,11 @@ fn is(value: &Value, kind: &str) -> bool {
         "boolean" => value.is_boolean(),
         "integer" => value.is_i64(),
         "number" => value.is_number(),
-        other => panic!("{other} is not known"),
+        other => panic!("unknown type {other}"),
     }
 }
 
-/// The patterns that the schemas have.
+/// Matches the patterns that the schemas use.
 fn matches(pattern: &str, text: &str) -> bool {
     let all = |first: fn(char) -> bool, rest: fn(char) -> bool| {
         text.starts_with(first) && text.chars().all(rest)
@@ -485,11 +497,11 @@ fn matches(pattern: &str, text: &str) -> bool {
         ),
         "^/" => text.starts_with('/'),
         "\\{[{%#]" => ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark)),
-        other => panic!("{other} is not known"),
+        other => panic!("unknown pattern {other}"),
     }
 }
 
-/// YAML as JSON, with the words of YAML 1.2.
+/// Converts YAML 1.2 to JSON.
 fn yaml(text: &str) -> Value {
     let mut parser = Parser::new_from_str(text);
     let mut open: Vec<(Value, Option<String>)> = Vec::new();

@@ -1,4 +1,4 @@
-//! Provisioners run in a real root: what is copied, set, installed and run there.
+//! Runs steps in a root with a shell: files, attributes, packages and scripts.
 
 mod common;
 
@@ -13,7 +13,7 @@ use provisioners::{Observer, Options, Plan, Provisioner, StepFailed, StepInfo};
 
 const NO_CLEANUP: &str = "\ncleanup: {all: false}\n";
 
-/// Runs a provisioner of these files in a root.
+/// Runs a provisioner with these files in a root.
 fn provision(
     machine: &mut Directory,
     files: &[(&str, &str)],
@@ -55,7 +55,7 @@ impl Observer for Recorder {
 }
 
 #[test]
-fn files_come_out_the_same_from_any_checkout() {
+fn copied_files_do_not_depend_on_modes_of_the_checkout() {
     let root = root_with_shell();
     let mut machine = Directory::new(root.path());
     let yaml = "files: files\ncleanup: {all: false}";
@@ -93,13 +93,13 @@ fn files_come_out_the_same_from_any_checkout() {
     assert_eq!(stat("/etc/new/a.conf").mtime, Time { seconds: 1_700_000_000, nanoseconds: 0 });
     assert_eq!(fs::read_link(root.path().join("etc/new/link")).unwrap(), Path::new("a.conf"));
     assert!(machine.list(Path::new("/var/spool/empty")).unwrap().is_empty());
-    // /lib stays a link into /usr.
+    // /lib is still a link into /usr.
     assert_eq!(fs::read_link(root.path().join("lib")).unwrap(), Path::new("usr/lib"));
     assert_eq!(fs::read(root.path().join("usr/lib/udev/rules")).unwrap(), b"r");
 }
 
 #[test]
-fn without_an_epoch_a_file_keeps_its_own_time() {
+fn file_keeps_its_mtime_without_epoch() {
     let root = root_with_shell();
     let mut machine = Directory::new(root.path());
     let dir = tempfile::tempdir().unwrap();
@@ -149,7 +149,7 @@ fn templates_are_rendered_and_lose_their_suffix() {
 }
 
 #[test]
-fn a_wrong_template_is_found_before_anything_runs() {
+fn template_mistake_is_found_before_any_step_runs() {
     let dir = tempfile::tempdir().unwrap();
     write_files(
         dir.path(),
@@ -161,14 +161,15 @@ fn a_wrong_template_is_found_before_anything_runs() {
 }
 
 #[test]
-fn two_files_for_one_path_are_refused() {
+fn two_files_with_the_same_destination_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     write_files(
         dir.path(),
         &with_yaml("files: files", &[("files/etc/a", ""), ("files/etc/a.j2", "")]),
     );
     let error = Plan::new(&[Provisioner::load(dir.path()).unwrap()]).unwrap_err();
-    assert!(chain(&error).ends_with("are both for /etc/a"), "{}", chain(&error));
+    let text = chain(&error);
+    assert!(text.ends_with("have the same destination /etc/a"), "{text}");
 }
 
 #[test]
@@ -202,12 +203,12 @@ cleanup: {all: false}";
 }
 
 #[test]
-fn attributes_of_nothing_or_nobody_are_errors() {
+fn attributes_without_match_or_with_unknown_owner_are_errors() {
     for (rule, problem) in [
         ("/etc/nothing/*: {mode: \"0640\"}", "nothing in the image matches `/etc/nothing/*`"),
         (
             "/etc/passwd: {owner: nobody2}",
-            "the image has no user `nobody2` in /etc/passwd; a package or an earlier step has to create it",
+            "the image has no user `nobody2` in /etc/passwd; a package or an earlier step must create it",
         ),
     ] {
         let root = root_with_shell();
@@ -235,7 +236,7 @@ cleanup: {all: false}";
         ("two*", "#!/bin/sh\nfalse\necho two\nls / >/etc/listing\n"),
     ];
     let error = provision(&mut machine, &with_yaml(yaml, &files), &Options::default(), &mut ());
-    // Without an interpreter line a script is run by `sh -e`.
+    // A script without `#!` line runs with `sh -e`.
     assert_eq!(error.unwrap_err().error.to_string(), "the script: exit code 1");
     let env = fs::read_to_string(root.path().join("etc/env")).unwrap();
     for line in [
@@ -265,7 +266,7 @@ cleanup: {all: false}";
 }
 
 #[test]
-fn a_failing_script_shows_its_name_its_end_and_where_the_log_is() {
+fn script_failure_has_name_last_lines_and_log_file() {
     let root = root_with_shell();
     let mut machine = Directory::new(root.path());
     let script = "i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo line $i; done; exit 3";
@@ -285,7 +286,7 @@ fn a_failing_script_shows_its_name_its_end_and_where_the_log_is() {
 }
 
 #[test]
-fn a_signal_is_named() {
+fn signal_error_has_the_signal_name() {
     let root = root_with_shell();
     let files = with_yaml("scripts: [a.sh]", &[("a.sh", "kill -9 $$")]);
     let mut machine = Directory::new(root.path());
@@ -293,7 +294,7 @@ fn a_signal_is_named() {
     assert_eq!(error.error.to_string(), "the script: signal 9 (SIGKILL)");
 }
 
-/// An apt-get that writes down how it is called, and does not know the package `broken`.
+/// An apt-get that logs its arguments, and fails for the package `broken`.
 const APT: &str = r#"#!/bin/sh
 for a; do case $a in -*) ;; *) line="$line $a";; esac; done
 echo "$DEBIAN_FRONTEND$line" >>/apt.log
@@ -326,7 +327,7 @@ cleanup: {all: false}";
 }
 
 #[test]
-fn lists_are_fetched_again_only_when_the_sources_changed() {
+fn lists_are_fetched_again_only_after_sources_changed() {
     let root = root_with_shell();
     with_apt(root.path());
     let yaml = "steps:
@@ -344,7 +345,7 @@ cleanup: {all: false}";
 }
 
 #[test]
-fn a_failing_installation_shows_the_end_of_apts_output() {
+fn installation_failure_has_the_end_of_apt_output() {
     let root = root_with_shell();
     with_apt(root.path());
     let files = [("provisioner.yml", "packages: [broken]")];
@@ -359,7 +360,7 @@ fn a_failing_installation_shows_the_end_of_apts_output() {
 }
 
 #[test]
-fn an_image_without_apt_is_told_so() {
+fn packages_step_without_apt_is_an_error() {
     let root = root_with_shell();
     let files = [("provisioner.yml", "packages: [lshw]")];
     let mut machine = Directory::new(root.path());

@@ -84,7 +84,7 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     );
     site.stage.sh("head -c 60 public/noinit.cpio.gz >public/cut.cpio.gz");
     machine.boot(&["noinit.cpio.gz"], &["--until", "never"]).code(1).says(&[
-        "the machine did not come up: starting the system: init: /sbin/init is not there",
+        "the machine did not come up: starting the system: init: /sbin/init does not exist",
         "the last lines of the console:",
     ]);
     machine.boot(&["cut.cpio.gz"], &["--until", "never"]).code(1).says(&[

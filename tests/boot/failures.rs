@@ -27,14 +27,14 @@ fn what_cannot_be_fetched_or_is_not_what_it_should_be_is_told() {
 
     let line = format!("BASEFS_SHA256={wrong}");
     site.boot(&line, &[]).failed("verify", &[&base, &site.digest("base.squashfs"), &wrong]);
-    site.boot("BASEFS_SHA256=12", &[]).failed("verify", &["12 is no SHA-256"]);
+    site.boot("BASEFS_SHA256=12", &[]).failed("verify", &["invalid SHA-256 12"]);
     site.boot("BASEFS_SHA256=", &[]).failed("verify", &["BASEFS_SHA256= has no digest"]);
 
     fs::write(site.artifact("page"), "<html>").unwrap();
     site.boot(&format!("BASEFS={}", site.url("page")), &[]).failed("mount", &["not a squashfs"]);
 
     let console = site.boot("BASEFS= OVERCOAT_ON_FAILURE=poweroff", &[]);
-    console.failed("fetch", &["no BASEFS="]);
+    console.failed("fetch", &["has no BASEFS="]);
     assert!(console.0.contains("reboot: Power down"), "{}", console.0);
     site.boot("BOOTIF=01-52-54-00-00-00-99", &[]).failed(
         "network",
@@ -70,30 +70,32 @@ fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
         ("cut.cpio", "short read"),
         ("cut.cpio.gz", "damaged: gzip: unexpected end of file"),
         ("cut.cpio.zst", "damaged: zstd: Read error"),
-        ("noend.cpio", "cut off: it has no end"),
-        ("out.cpio.gz", "../evil: a name that leads out of the overlay"),
+        ("noend.cpio", "truncated: the archive has no trailer"),
+        ("out.cpio.gz", "../evil: a path outside of the overlay"),
         ("page", "neither gzip, zstd nor a newc cpio archive"),
-        ("page.gz", "no newc cpio archive in it"),
+        ("page.gz", "contains no newc cpio archive"),
     ] {
         boot(name, "", &[]).failed("unpack", &[&site.url(name), message]);
     }
     boot("large.cpio.gz", "", &["-m", "512M"])
-        .failed("unpack", &["no room: 382 MiB are needed", "more RAM"]);
-    boot("huge", "", &[]).failed("fetch", &["no room: 3072 MiB are needed", "more RAM"]);
+        .failed("unpack", &["not enough space: 382 MiB are needed", "add RAM"]);
+    boot("huge", "", &[]).failed("fetch", &["not enough space: 3072 MiB are needed", "add RAM"]);
     boot("large.cpio.gz", "OVERCOAT_SIZE=200M", &[])
-        .failed("unpack", &["no room: 382 MiB are needed", "OVERCOAT_SIZE="]);
+        .failed("unpack", &["not enough space: 382 MiB are needed", "OVERCOAT_SIZE="]);
 
     // Each of these takes a page.
     boot("small.cpio.gz", "OVERCOAT_SIZE=160M", &[])
-        .failed("unpack", &["no room: more than ", "MiB are needed"]);
+        .failed("unpack", &["not enough space: more than ", "MiB are needed"]);
     // The kernel has no more inodes than half of its pages.
-    boot("small.cpio.gz", "", &["-m", "256M"]).failed("unpack", &["no room: "]);
+    boot("small.cpio.gz", "", &["-m", "256M"]).failed("unpack", &["not enough space: "]);
 
     let pair = site.urls(&["noinit.cpio.gz", "removes.cpio.zst"]);
     let console = site.boot(&format!("OVERLAYFS={pair}"), &[]);
-    let message =
-        format!("/sbin/init is not there: {} removes /usr/sbin/init", site.url("removes.cpio.zst"));
+    let message = format!(
+        "/sbin/init does not exist: {} removes /usr/sbin/init",
+        site.url("removes.cpio.zst")
+    );
     console.failed("init", &[&message]);
     boot("noinit.cpio.gz", "init=/no/such", &[])
-        .failed("init", &["/no/such is not there: no layer"]);
+        .failed("init", &["/no/such does not exist: no layer"]);
 }

@@ -130,7 +130,7 @@ fn thirty_overlays_are_no_more_trouble_than_one() {
     let console = site.boot(&line, &TWO_CARDS);
     assert_eq!(console.probe().trim(), "7");
     // The server that said nothing any more, and the card that nobody answers on.
-    assert!(console.0.contains("again in 1 s: nothing came for 30 s\n"), "{}", console.0);
+    assert!(console.0.contains("again in 1 s: no data for 30 s\n"), "{}", console.0);
     assert!(site.requests().contains("/stuck/29.cpio 2 bytes="), "{}", site.requests());
     assert!(console.0.contains("overcoat: no answer to DHCP on "), "{}", console.0);
 }

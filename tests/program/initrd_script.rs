@@ -98,12 +98,12 @@ fn a_digest_that_was_lost_on_the_way_does_not_count_as_none() {
         ("N=".to_owned(), 0, "fine"),
         ("N=".to_owned(), 1, "N= has no digest"),
         ("N=,".to_owned(), 2, "N= has no digest"),
-        (format!("N={hex}"), 2, "N= has 1 digests, and there are 2 files"),
-        (format!("N={hex},{hex}"), 1, "N= has 2 digests, and there are 1 files"),
-        (format!("N={}", &hex[1..]), 1, "is no SHA-256"),
-        (format!("N={}g", &hex[1..]), 1, "is no SHA-256"),
+        (format!("N={hex}"), 2, "N= has 1 digests for 2 files"),
+        (format!("N={hex},{hex}"), 1, "N= has 2 digests for 1 files"),
+        (format!("N={}", &hex[1..]), 1, "invalid SHA-256"),
+        (format!("N={}g", &hex[1..]), 1, "invalid SHA-256"),
         (format!("quiet {full}"), 0, "fine"),
-        (format!("quiet {full}"), 1, "is cut off, and has no N="),
+        (format!("quiet {full}"), 1, "is truncated and lacks N="),
         (format!("N={hex} {full}"), 1, "fine"),
     ] {
         let text =

@@ -148,7 +148,7 @@ fn a_debian_base_boots_from_the_network_and_does_what_the_server_wants_if_it_is_
     built.ok();
     enabled(&stage, who, &[&system, &full, &off], &[("boot-hook.service", "disabled")]);
     let (built, _) = build(&stage, who, "wrong", &[&system], &["debian-base"], wrong);
-    built.code(1).says(&["serial_console is the name of a device"]);
+    built.code(1).says(&["serial_console must be a device name"]);
 }
 
 #[test]

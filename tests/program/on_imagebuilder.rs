@@ -254,5 +254,5 @@ fn a_project_file_that_is_there_is_kept() {
     let told = ["is not in", "relative to its file"];
     import(&stage, who, &folder, &["-o", elsewhere.to_str().unwrap()]).code(2).says(&told);
     assert!(!elsewhere.exists());
-    import(&stage, who, &stage.out(who), &[]).code(2).says(&["is no on-imagebuilder tree"]);
+    import(&stage, who, &stage.out(who), &[]).code(2).says(&["is not an on-imagebuilder tree"]);
 }

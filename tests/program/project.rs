@@ -424,7 +424,7 @@ fn a_dry_run_knows_what_a_build_would_do() {
     }
     site.run(who, &["-n", "b"]).code(2).says(&[
         "b: error: ",
-        "images.b.from: there is no `./nothing.tar`",
+        "images.b.from: `./nothing.tar` does not exist",
         "1 image: ",
     ]);
 }
@@ -516,13 +516,11 @@ fn what_an_image_yields_must_be_there_and_be_one_file() {
     let who = Who::Unprivileged;
     site.write("kernel/do", "echo k >/boot/vmlinuz-6.1; echo k >/boot/vmlinuz-6.5\n");
     site.run(who, &["boot"]).code(1).says(&[
-        "vmlinuz: /boot/vmlinuz-* stands for /boot/vmlinuz-6.1 and /boot/vmlinuz-6.5: say which one \
-         is meant",
+        "vmlinuz: /boot/vmlinuz-* matches /boot/vmlinuz-6.1 and /boot/vmlinuz-6.5: write a pattern \
+         that matches one file",
     ]);
     site.write("kernel/do", "echo k >/boot/vmlinuz-6.1\n");
-    site.run(who, &["boot"])
-        .code(1)
-        .says(&["initrd.img: nothing in the root is at /boot/initrd.img-*"]);
+    site.run(who, &["boot"]).code(1).says(&["initrd.img: the root has no /boot/initrd.img-*"]);
     assert!(!site.files(who).iter().any(|name| name == "vmlinuz"), "all of it or nothing");
 }
 

@@ -1,11 +1,11 @@
-//! Caches: what is made again from what stays.
+//! Clean-up of caches that programs can rebuild.
 
 use super::walk::{revert_all, revert_content, revert_files, revert_matching};
 use crate::machine::{Kind, Machine, MachineError};
-use crate::run::Options;
+use crate::options::Options;
 
 pub(super) fn apt_cache(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
-    // apt wants its folders and locks to be there.
+    // apt requires its directories and locks.
     revert_matching(machine, "/var/cache/apt", |e| e.kind == Kind::File)?;
     revert_matching(machine, "/var/cache/apt/archives", |e| {
         e.kind == Kind::File && e.name != "lock"
@@ -20,7 +20,7 @@ pub(super) fn apt_lists(machine: &mut dyn Machine, _: &Options) -> Result<(), Ma
 }
 
 pub(super) fn caches(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
-    // aux-cache holds inode numbers and times, man-db's index the times of its sources.
+    // ldconfig's aux-cache contains inode numbers and times, man-db's index the times of its files.
     revert_all(
         machine,
         &[

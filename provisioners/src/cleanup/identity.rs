@@ -1,4 +1,4 @@
-//! What should be different on every machine, and what dates a build.
+//! Clean-up of ids and keys that must be unique to a machine, and of dates of the build.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use super::walk::{entries, revert_all, revert_matching};
 use crate::machine::{Kind, Machine, MachineError, Meta, Node};
-use crate::run::Options;
+use crate::options::Options;
 
-const DAY: i64 = 86_400;
+const SECONDS_PER_DAY: i64 = 86_400;
 
-/// What tells open-iscsi to make a name.
-const GENERATE: &[u8] = b"GenerateName=yes\n";
+/// Content of initiatorname.iscsi with which open-iscsi generates a name at its start.
+const GENERATE_NAME: &[u8] = b"GenerateName=yes\n";
 
-/// The third field of a line of /etc/shadow is the day of the last change of the password. Tools
-/// that honour `SOURCE_DATE_EPOCH` write its day already; others write today's. Lines that the
-/// layers have stay as they are.
+/// Limits dates of password changes, the third field in /etc/shadow, to `SOURCE_DATE_EPOCH`. Some
+/// tools honour `SOURCE_DATE_EPOCH`, others write the current day. Lines of the lower layers are
+/// not changed.
 pub(super) fn account_dates(
     machine: &mut dyn Machine,
     options: &Options,
@@ -26,7 +26,7 @@ pub(super) fn account_dates(
         return Ok(());
     };
     let before = machine.read_below(path)?.unwrap_or_default();
-    let clamped = clamp_dates(&content, &before, epoch.div_euclid(DAY));
+    let clamped = clamp_dates(&content, &before, epoch.div_euclid(SECONDS_PER_DAY));
     if clamped == content || stat.kind != Kind::File {
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub(super) fn account_dates(
     machine.put(path, Node::File(&mut &clamped[..]), &meta)
 }
 
-/// Lines that are not in `before` get no later day than `day`.
+/// Replaces days after `day` by `day`, except in lines that are also in `before`.
 fn clamp_dates(content: &[u8], before: &[u8], day: i64) -> Vec<u8> {
     let end = |line: &[u8]| line.strip_suffix(b"\n").unwrap_or(line).to_vec();
     let before: BTreeSet<_> = before.split_inclusive(|b| *b == b'\n').map(end).collect();
@@ -55,8 +55,8 @@ fn clamp_dates(content: &[u8], before: &[u8], day: i64) -> Vec<u8> {
     lines.collect::<Vec<_>>().concat()
 }
 
-/// An id that the build made is taken back. Where the base has none, an empty file stays, which
-/// tells systemd to make one at start even if it can't write the file.
+/// Reverts a machine id that the build created. If the base has none, leaves an empty file: with
+/// that, systemd generates an id at boot even if it cannot write the file.
 pub(super) fn machine_id(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
     let path = Path::new("/etc/machine-id");
     if let Some(stat) = machine.stat(path)?
@@ -76,15 +76,15 @@ pub(super) fn machine_id(machine: &mut dyn Machine, _: &Options) -> Result<(), M
     }
 }
 
-/// Ids by which a machine is known to its storage. nvme-cli does without (it derives one from the
-/// firmware's UUID); open-iscsi wants its file, in which a word tells it to make one at its start.
+/// Reverts the ids by which storage identifies a host. nvme-cli needs no file, since it derives an
+/// id from the firmware's UUID. open-iscsi requires a file, so it gets one with `GenerateName`.
 pub(super) fn host_ids(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
     revert_all(machine, &["/etc/nvme/hostnqn", "/etc/nvme/hostid", "/etc/hostid"])?;
     let path = Path::new("/etc/iscsi/initiatorname.iscsi");
     let Some(stat) = machine.stat(path)?.filter(|stat| stat.kind == Kind::File) else {
         return Ok(());
     };
-    if machine.read(path)?.as_deref() == Some(GENERATE) {
+    if machine.read(path)?.as_deref() == Some(GENERATE_NAME) {
         return Ok(());
     }
     machine.revert(path)?;
@@ -93,7 +93,7 @@ pub(super) fn host_ids(machine: &mut dyn Machine, _: &Options) -> Result<(), Mac
     }
     let meta =
         Meta { mode: Some(stat.mode), uid: stat.uid, gid: stat.gid, mtime: Some(stat.mtime) };
-    machine.put(path, Node::File(&mut &GENERATE[..]), &meta)
+    machine.put(path, Node::File(&mut &GENERATE_NAME[..]), &meta)
 }
 
 pub(super) fn random_seeds(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
@@ -119,7 +119,7 @@ pub(super) fn ssh_host_keys(machine: &mut dyn Machine, _: &Options) -> Result<()
     })
 }
 
-/// The certificate has a second name, a link that is called by its hash.
+/// Reverts the certificate, its key, and the link to it that is named after its hash.
 pub(super) fn ssl_snakeoil(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
     let certificates = Path::new("/etc/ssl/certs");
     let certificate = Path::new("/etc/ssl/certs/ssl-cert-snakeoil.pem");
@@ -151,7 +151,7 @@ mod tests {
     use super::clamp_dates;
 
     #[test]
-    fn the_days_of_a_base_stay() {
+    fn lines_of_base_keep_their_days() {
         let base = b"root:*:20700:0:99999:7:::\nlldpd:!:20700::::::\n";
         let shadow = b"root:*:20700:0:99999:7:::\nlldpd:*:20800::::::\nnew:!:20800::::::\n";
         assert_eq!(
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_days_after_the_epoch_are_changed() {
+    fn only_days_after_epoch_are_changed() {
         let shadow =
             b"root:*:19000:0:99999:7:::\nlldpd:!:20779::::::\nx:!::::::\nno newline:!:20779";
         assert_eq!(

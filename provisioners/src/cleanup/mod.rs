@@ -1,12 +1,12 @@
-//! Clean-up: what a build leaves behind that no image should hold, as named steps.
+//! Clean-up steps, which remove leftovers of a build from an image.
 //!
-//! Steps that are on by default take away what is of no use on the target or differs from build to
-//! build; the others trade something for size or secrecy. Each can be switched by a provisioner or
-//! an image: `cleanup: {docs: true, logs: false}`; `all` switches those that are not named.
+//! The steps that are on by default remove files that are useless on the target or that differ
+//! between builds. The others trade function for size or secrecy. A provisioner or an image can
+//! switch each step: `cleanup: {docs: true, logs: false}`. `all` switches the steps that are not
+//! named.
 //!
-//! A step takes back what the build did rather than removing what is there
-//! ([`Machine::revert`]): what a base brings along stays, so cleaning an overlay makes it smaller,
-//! never larger.
+//! A step reverts changes of the build ([`Machine::revert`]) and does not remove files of the base,
+//! so clean-up never makes an overlay larger.
 
 mod caches;
 mod identity;
@@ -17,17 +17,17 @@ mod walk;
 use std::collections::BTreeMap;
 
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node};
+use crate::config::{Fields, YamlNode};
 use crate::machine::{Machine, MachineError};
-use crate::run::Options;
+use crate::options::Options;
 
 /// One clean-up step.
 pub struct Cleanup {
     /// Its name in configuration files.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// The files that it reverts, in one line.
     pub description: &'static str,
-    /// Whether it runs when nobody says otherwise.
+    /// Whether it is on by default.
     pub default: bool,
     work: fn(&mut dyn Machine, &Options) -> Result<(), MachineError>,
 }
@@ -39,16 +39,17 @@ impl std::fmt::Debug for Cleanup {
 }
 
 impl Cleanup {
-    /// Does it.
+    /// Runs the step. Files that do not exist are ignored.
     ///
     /// # Errors
-    /// When the root can't be read or changed. What is not there is no error.
+    ///
+    /// Fails if the root cannot be read or changed.
     pub fn run(&self, machine: &mut dyn Machine, options: &Options) -> Result<(), MachineError> {
         (self.work)(machine, options)
     }
 }
 
-/// All steps, in the order in which they run.
+/// Returns all steps in the order in which they run.
 pub fn list() -> &'static [Cleanup] {
     &STEPS
 }
@@ -62,19 +63,19 @@ static STEPS: [Cleanup; 16] = [
     },
     Cleanup {
         name: "apt-lists",
-        description: "the lists of apt-get update",
+        description: "package lists of apt-get update",
         default: true,
         work: caches::apt_lists,
     },
     Cleanup {
         name: "caches",
-        description: "caches of ldconfig, man-db, fontconfig and others that are rebuilt at need",
+        description: "caches of ldconfig, man-db, fontconfig and others that are rebuilt on demand",
         default: true,
         work: caches::caches,
     },
     Cleanup {
         name: "logs",
-        description: "what the build wrote below /var/log; a log with an owner of its own is emptied",
+        description: "changes below /var/log; new logs of services become empty files",
         default: true,
         work: records::logs,
     },
@@ -86,7 +87,7 @@ static STEPS: [Cleanup; 16] = [
     },
     Cleanup {
         name: "tmp",
-        description: "what is in /tmp and /var/tmp",
+        description: "the content of /tmp and /var/tmp",
         default: true,
         work: records::tmp,
     },
@@ -98,13 +99,13 @@ static STEPS: [Cleanup; 16] = [
     },
     Cleanup {
         name: "account-dates",
-        description: "with SOURCE_DATE_EPOCH: dates of password changes in /etc/shadow no later",
+        description: "dates of password changes in /etc/shadow that are after SOURCE_DATE_EPOCH",
         default: true,
         work: identity::account_dates,
     },
     Cleanup {
         name: "machine-id",
-        description: "the machine id, which every machine makes for itself at its first start",
+        description: "the machine id, which every machine generates at its first boot",
         default: true,
         work: identity::machine_id,
     },
@@ -122,7 +123,7 @@ static STEPS: [Cleanup; 16] = [
     },
     Cleanup {
         name: "ssh-host-keys",
-        description: "SSH host keys; the image has to make its own at start (ssh-keygen -A)",
+        description: "SSH host keys; the image must generate them at boot (ssh-keygen -A)",
         default: true,
         work: identity::ssh_host_keys,
     },
@@ -134,13 +135,13 @@ static STEPS: [Cleanup; 16] = [
     },
     Cleanup {
         name: "python-bytecode",
-        description: "compiled Python (__pycache__); programs start a little slower without",
+        description: "compiled Python (__pycache__); without it programs start slower",
         default: false,
         work: size::python_bytecode,
     },
     Cleanup {
         name: "docs",
-        description: "manuals, info pages and documentation but the copyright files",
+        description: "manuals, info pages and documentation except copyright files",
         default: false,
         work: size::docs,
     },
@@ -152,18 +153,18 @@ static STEPS: [Cleanup; 16] = [
     },
 ];
 
-/// Which steps were switched on or off.
+/// The steps that are switched on or off.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct CleanupSettings {
     all: Option<bool>,
     each: BTreeMap<&'static str, bool>,
 }
 
-impl Settings {
+impl CleanupSettings {
     /// Reads a mapping from names to true or false.
-    pub(crate) fn of(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
         let Some(node) = node else { return Ok(Self::default()) };
-        let fields = Fields::of(node, "clean-up steps")?;
+        let fields = Fields::new(node, "clean-up steps")?;
         let mut settings = Self { all: fields.bool("all")?, each: BTreeMap::new() };
         for step in list() {
             if let Some(on) = fields.bool(step.name)? {
@@ -174,7 +175,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Switches one step; `false` when there is none of that name.
+    /// Switches one step. Returns `false` if the name is unknown.
     pub fn set(&mut self, name: &str, on: bool) -> bool {
         let step = list().iter().find(|step| step.name == name);
         if let Some(step) = step {
@@ -183,7 +184,7 @@ impl Settings {
         step.is_some()
     }
 
-    /// These settings, changed by others that win.
+    /// Applies `other`, which takes precedence.
     pub(crate) fn overridden_by(mut self, other: &Self) -> Self {
         if other.all.is_some() {
             return other.clone();
@@ -192,7 +193,7 @@ impl Settings {
         self
     }
 
-    /// The steps that are on, in their order.
+    /// Returns the steps that are on, in the order in which they run.
     pub fn enabled(&self) -> impl Iterator<Item = &'static Cleanup> {
         list()
             .iter()

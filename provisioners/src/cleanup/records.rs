@@ -1,14 +1,14 @@
-//! Records of what happened during the build.
+//! Clean-up of logs, backups, histories and temporary files of the build.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::walk::{below, revert_all, revert_content, revert_matching};
+use super::walk::{revert_all, revert_content, revert_matching, walk};
 use crate::machine::{Kind, Machine, MachineError, Meta, Node, Stat};
-use crate::run::Options;
+use crate::options::Options;
 
-/// Logs that are written by tools of the build and need not be there for anyone to write them.
+/// Logs of build tools. Unlike services, these tools create their logs themselves.
 const BUILD_LOGS: &[&str] = &[
     "/var/log/alternatives.log",
     "/var/log/apt",
@@ -22,7 +22,7 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
         let path = Path::new(path);
         match machine.stat(path)?.map(|stat| stat.kind) {
             Some(Kind::Directory) => {
-                for (path, _) in below(machine, path, &|_| false)? {
+                for (path, _) in walk(machine, path, &|_| false)? {
                     machine.revert(&path)?;
                 }
             }
@@ -30,7 +30,7 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
             None => {}
         }
     }
-    for (path, kind) in below(machine, Path::new("/var/log"), &|_| true)? {
+    for (path, kind) in walk(machine, Path::new("/var/log"), &|_| true)? {
         let Some(stat) = machine.stat(&path)? else { continue };
         let rotated = [".gz", ".xz", ".1", ".old"]
             .iter()
@@ -38,7 +38,7 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
         let journal = path.starts_with("/var/log/journal");
         match kind {
             Kind::File if rotated || journal => machine.revert(&path)?,
-            Kind::File if stat.size > 0 => empty(machine, &path, &stat)?,
+            Kind::File if stat.size > 0 => empty_log(machine, &path, &stat)?,
             Kind::Directory if journal => machine.revert(&path)?,
             _ => {}
         }
@@ -46,9 +46,9 @@ pub(super) fn logs(machine: &mut dyn Machine, _: &Options) -> Result<(), Machine
     Ok(())
 }
 
-/// Takes back what the build wrote to a log; one that only the build has stays as an empty file,
-/// since its daemon may not be allowed to create it.
-fn empty(machine: &mut dyn Machine, path: &Path, stat: &Stat) -> Result<(), MachineError> {
+/// Reverts a log. A log that the base lacks becomes an empty file, since its service may not be
+/// allowed to create it.
+fn empty_log(machine: &mut dyn Machine, path: &Path, stat: &Stat) -> Result<(), MachineError> {
     machine.revert(path)?;
     if machine.stat(path)?.is_some() {
         return Ok(());

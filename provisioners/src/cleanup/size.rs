@@ -1,18 +1,18 @@
-//! What an image can do without when it has to be small.
+//! Clean-up of files that a small image does not need.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::walk::{below, entries, revert_content, revert_files, revert_matching};
+use super::walk::{entries, revert_content, revert_files, revert_matching, walk};
 use crate::machine::{Kind, Machine, MachineError};
-use crate::run::Options;
+use crate::options::Options;
 
-/// Places where Python's modules are.
-const PYTHON: &[&str] = &["/usr/lib", "/usr/share", "/usr/local/lib", "/opt"];
+/// Directories that are searched for modules of Python.
+const PYTHON_DIRS: &[&str] = &["/usr/lib", "/usr/share", "/usr/local/lib", "/opt"];
 
 pub(super) fn python_bytecode(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
-    for dir in PYTHON {
-        for (path, kind) in below(machine, Path::new(dir), &|p| !p.ends_with("__pycache__"))? {
+    for dir in PYTHON_DIRS {
+        for (path, kind) in walk(machine, Path::new(dir), &|p| !p.ends_with("__pycache__"))? {
             if kind == Kind::Directory && path.ends_with("__pycache__") {
                 machine.revert(&path)?;
             }
@@ -22,18 +22,18 @@ pub(super) fn python_bytecode(machine: &mut dyn Machine, _: &Options) -> Result<
 }
 
 pub(super) fn docs(machine: &mut dyn Machine, _: &Options) -> Result<(), MachineError> {
-    for (path, kind) in below(machine, Path::new("/usr/share/doc"), &|_| true)? {
+    for (path, kind) in walk(machine, Path::new("/usr/share/doc"), &|_| true)? {
         let keep = path.file_name().is_some_and(|name| name == "copyright");
         match kind {
-            // The copyright files of some packages are in the folder of another one.
+            // The copyright file of some packages is in the directory of another, behind a link.
             Kind::Symlink if path.parent() == Some(Path::new("/usr/share/doc")) => {}
             Kind::Directory if !entries(machine, &path)?.is_empty() => {}
             _ if keep => {}
             _ => machine.revert(&path)?,
         }
     }
-    // Scripts of some packages expect the folders for manuals to be there.
-    for (path, kind) in below(machine, Path::new("/usr/share/man"), &|_| true)? {
+    // Scripts of some packages require the directories of manual sections.
+    for (path, kind) in walk(machine, Path::new("/usr/share/man"), &|_| true)? {
         let section = path.parent() == Some(Path::new("/usr/share/man"))
             && path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"man"));
         let in_use = kind == Kind::Directory && !entries(machine, &path)?.is_empty();

@@ -1,27 +1,27 @@
-//! Going over folders of a root.
+//! Walks directories of a root and reverts their content.
 
 use std::path::{Path, PathBuf};
 
 use crate::machine::{Entry, Kind, Machine, MachineError};
 
-/// The entries of a folder by name; none when there is no such folder.
+/// Returns the entries of a directory, ordered by name; empty if it does not exist.
 pub(super) fn entries(machine: &dyn Machine, dir: &Path) -> Result<Vec<Entry>, MachineError> {
     let mut entries = machine.list(dir)?;
     entries.sort();
     Ok(entries)
 }
 
-/// Takes back what the build did to each of these paths.
+/// Reverts each of these paths.
 pub(super) fn revert_all(machine: &mut dyn Machine, paths: &[&str]) -> Result<(), MachineError> {
     paths.iter().try_for_each(|path| machine.revert(Path::new(path)))
 }
 
-/// Takes back what the build put into a folder, but not the folder.
+/// Reverts the entries of a directory, but not the directory.
 pub(super) fn revert_content(machine: &mut dyn Machine, dir: &str) -> Result<(), MachineError> {
     revert_matching(machine, dir, |_| true)
 }
 
-/// Takes back the entries of a folder that `wanted` picks by name and kind.
+/// Reverts the entries of a directory for which `wanted` returns true.
 pub(super) fn revert_matching(
     machine: &mut dyn Machine,
     dir: &str,
@@ -34,9 +34,9 @@ pub(super) fn revert_matching(
     Ok(())
 }
 
-/// Takes back what is not a directory in a folder and below.
+/// Reverts all objects below a directory that are not directories.
 pub(super) fn revert_files(machine: &mut dyn Machine, dir: &str) -> Result<(), MachineError> {
-    for (path, kind) in below(machine, Path::new(dir), &|_| true)? {
+    for (path, kind) in walk(machine, Path::new(dir), &|_| true)? {
         if kind != Kind::Directory {
             machine.revert(&path)?;
         }
@@ -44,9 +44,9 @@ pub(super) fn revert_files(machine: &mut dyn Machine, dir: &str) -> Result<(), M
     Ok(())
 }
 
-/// Everything below a folder, a directory after what is in it. `descend` says into which
-/// directories to go; symbolic links are not followed.
-pub(super) fn below(
+/// Returns all objects below a directory, each directory after its content. Descends into the
+/// directories for which `descend` returns true; does not follow symbolic links.
+pub(super) fn walk(
     machine: &dyn Machine,
     dir: &Path,
     descend: &dyn Fn(&Path) -> bool,
@@ -55,7 +55,7 @@ pub(super) fn below(
     for entry in entries(machine, dir)? {
         let path = dir.join(&entry.name);
         if entry.kind == Kind::Directory && descend(&path) {
-            found.extend(below(machine, &path, descend)?);
+            found.extend(walk(machine, &path, descend)?);
         }
         found.push((path, entry.kind));
     }

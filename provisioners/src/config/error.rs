@@ -1,21 +1,21 @@
-//! What is wrong in a configuration file, shown at its place.
+//! Errors in configuration files, with their positions.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A configuration file can't be used.
+/// A configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file, or one it names, can't be read.
+    /// The file, or one it names, cannot be read.
     #[error("cannot read {path}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Something in the file is wrong.
+    /// The file has a mistake.
     #[error(transparent)]
     Mistake(Box<Mistake>),
 }
@@ -32,8 +32,8 @@ impl From<Box<Mistake>> for ConfigError {
     }
 }
 
-/// A mistake in a configuration file. Displayed, it is the place and the problem, then the line
-/// with a mark under it, then what to do.
+/// A mistake in a configuration file. `Display` writes position and problem, then the line of the
+/// file with a mark below it, then the help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// The file.
@@ -42,15 +42,15 @@ pub struct Mistake {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// The key it is about, with those around it: `packages[2].version`. Empty at the top.
+    /// The path of keys to the value: `packages[2].version`. Empty at the top level.
     pub key: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What to do.
+    /// How to fix it.
     pub help: Option<String>,
     /// The text of the line.
     pub source_line: String,
-    /// How many characters the mark covers.
+    /// Length of the mark in characters.
     pub width: usize,
 }
 

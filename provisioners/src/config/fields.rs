@@ -1,66 +1,70 @@
-//! Takes the known keys out of a mapping; what is left is a mistake.
+//! Reads the known keys of a mapping and rejects all others.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use super::error::Mistake;
-use super::yaml::{Key, Node, Value};
+use super::yaml::{YamlKey, YamlNode, YamlValue};
 use super::{join, nearest};
 
-/// A mapping whose keys are being read. [`finish`](Fields::finish) refuses those nobody asked for,
-/// so the list of valid keys is the code that reads them.
+/// A mapping whose keys are being read. [`finish`](Fields::finish) rejects the keys that were not
+/// read, so the code that reads the keys defines which are valid.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
-    node: &'a Node,
-    entries: &'a [(Key, Node)],
+    node: &'a YamlNode,
+    entries: &'a [(YamlKey, YamlNode)],
     asked: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of a mapping; `what` names it in a message: "a provisioner".
-    pub(crate) fn of(node: &'a Node, what: &str) -> Result<Self, Box<Mistake>> {
-        let entries: &[(Key, Node)] = match &node.value {
-            Value::Map(entries) => entries,
+    /// Starts to read a mapping; `what` names it in messages: "a provisioner".
+    pub(crate) fn new(node: &'a YamlNode, what: &str) -> Result<Self, Box<Mistake>> {
+        let entries: &[(YamlKey, YamlNode)] = match &node.value {
+            YamlValue::Map(entries) => entries,
             _ if node.is_null() => &[],
             _ => {
                 let problem =
-                    format!("expected {what} as `key: value` lines, found {}", node.what());
-                return Err(node.wrong(problem));
+                    format!("expected {what} as `key: value` lines, found {}", node.kind_name());
+                return Err(node.mistake(problem));
             }
         };
         Ok(Self { node, entries, asked: RefCell::default() })
     }
 
-    /// The value of a key, if it is there and not null.
-    pub(crate) fn get(&self, name: &'static str) -> Option<&'a Node> {
+    /// Returns the value of a key, if it exists and is not null.
+    pub(crate) fn get(&self, name: &'static str) -> Option<&'a YamlNode> {
         self.asked.borrow_mut().push(name);
         self.entries.iter().find(|(k, _)| k.name == name).map(|(_, n)| n).filter(|n| !n.is_null())
     }
 
-    /// Like [`get`](Self::get), for a key that has to be there.
-    pub(crate) fn require(&self, name: &'static str, help: &str) -> Result<&'a Node, Box<Mistake>> {
+    /// Returns the value of a required key. `help` is shown if the key is missing.
+    pub(crate) fn require(
+        &self,
+        name: &'static str,
+        help: &str,
+    ) -> Result<&'a YamlNode, Box<Mistake>> {
         self.get(name).ok_or_else(|| {
             match self.entries.iter().find(|(k, _)| nearest(&k.name, [name]).is_some()) {
                 Some((key, _)) if key.name != name => {
                     let help = format!("did you mean `{name}`?");
-                    self.node.wrong_key(key, "unknown key", Some(help))
+                    self.node.key_mistake(key, "unknown key", Some(help))
                 }
-                _ => self.node.wrong_with(format!("the key `{name}` is missing"), help),
+                _ => self.node.mistake_with_help(format!("the key `{name}` is missing"), help),
             }
         })
     }
 
-    /// A truth value.
+    /// Reads a truth value.
     pub(crate) fn bool(&self, name: &'static str) -> Result<Option<bool>, Box<Mistake>> {
-        self.get(name).map(Node::bool).transpose()
+        self.get(name).map(YamlNode::bool).transpose()
     }
 
-    /// Text.
+    /// Reads text.
     pub(crate) fn text(&self, name: &'static str) -> Result<Option<String>, Box<Mistake>> {
         self.get(name).map(|n| n.text("text").map(str::to_owned)).transpose()
     }
 
-    /// A path, relative to `folder`.
+    /// Reads a path relative to `folder`.
     pub(crate) fn path(
         &self,
         name: &'static str,
@@ -69,7 +73,7 @@ impl<'a> Fields<'a> {
         self.get(name).map(|n| n.text("a path").map(|t| join(folder, t))).transpose()
     }
 
-    /// Refuses the keys that nobody asked for.
+    /// Rejects keys that were not read.
     pub(crate) fn finish(self) -> Result<(), Box<Mistake>> {
         let mut asked = self.asked.into_inner();
         asked.sort_unstable();
@@ -79,9 +83,9 @@ impl<'a> Fields<'a> {
             Some((key, _)) => {
                 let help = match nearest(&key.name, asked.iter().copied()) {
                     Some(name) => format!("did you mean `{name}`?"),
-                    None => format!("the keys here are {}", asked.join(", ")),
+                    None => format!("valid keys are {}", asked.join(", ")),
                 };
-                Err(self.node.wrong_key(key, "unknown key", Some(help)))
+                Err(self.node.key_mistake(key, "unknown key", Some(help)))
             }
         }
     }

@@ -1,8 +1,9 @@
-//! Configuration files: YAML read with its positions, so that every mistake is shown where it is.
+//! Configuration files: YAML with positions, so that every mistake is shown at its line and column.
 //!
-//! [`yaml`] turns a file into nodes that know their line and column, [`fields`] takes the known
-//! keys out of a mapping and refuses the others, [`error`] shows what was wrong. Scalars keep their
-//! text until someone asks for a type, so `mode: 0640` and `version: 1.10` mean what they say.
+//! [`yaml`] parses a file into nodes with their positions, [`fields`] reads the known keys of a
+//! mapping and rejects all others, and [`error`] formats mistakes. Scalars keep their text until a
+//! caller converts them, so `mode: 0640` and `version: 1.10` are not changed by a conversion to
+//! numbers.
 
 pub(crate) mod error;
 pub(crate) mod fields;
@@ -10,14 +11,15 @@ pub(crate) mod yaml;
 
 pub use error::ConfigError;
 pub(crate) use fields::Fields;
-pub(crate) use yaml::{Document, Node, Value};
+pub(crate) use yaml::{YamlDocument, YamlNode, YamlValue};
 
-/// The path that a file in `folder` calls `text`: without a needless `./` before it.
+/// Returns the path for `text` in a file of `folder`, without `./` at the start if `folder` is `.`.
 pub(crate) fn join(folder: &std::path::Path, text: &str) -> std::path::PathBuf {
     if folder == std::path::Path::new(".") { text.into() } else { folder.join(text) }
 }
 
-/// The name among `names` that was most likely meant by `given`, if one is near enough.
+/// Returns the name in `names` that is most similar to `given`, if one is similar enough for a
+/// suggestion.
 pub fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = given.to_lowercase().replace('-', "_");
     names
@@ -35,7 +37,7 @@ mod tests {
     use super::nearest;
 
     #[test]
-    fn nearest_forgives_a_slip_but_not_another_word() {
+    fn nearest_finds_misspelled_but_not_different_names() {
         let names = ["packages", "files", "scripts", "apt-cache"];
         assert_eq!(nearest("pakages", names), Some("packages"));
         assert_eq!(nearest("Files", names), Some("files"));

@@ -1,7 +1,7 @@
-//! A YAML file as nodes that know where they stand.
+//! Parses a YAML file into nodes with their positions.
 //!
-//! One document a file. Aliases are expanded, within a bound on the number of nodes; a key may
-//! stand once in a mapping; tags other than `!!str` are refused.
+//! A file has one document. Aliases are expanded, with a limit on the number of nodes. Duplicate
+//! keys and tags other than `!!str` are rejected.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,29 +11,29 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput};
 
 use super::error::{ConfigError, Mistake};
 
-/// The most nodes a file may have once its aliases are expanded.
+/// Maximum number of nodes in a file after the expansion of aliases.
 const MAX_NODES: usize = 100_000;
-/// How deep lists and mappings may be nested.
+/// Maximum nesting depth of lists and mappings.
 const MAX_DEPTH: usize = 64;
 
-/// A file that was read.
+/// A parsed file.
 #[derive(Debug, Clone)]
-pub(crate) struct Document {
-    source: Arc<Source>,
-    /// What the file holds; a null for an empty one.
-    pub(crate) root: Node,
+pub(crate) struct YamlDocument {
+    source: Arc<YamlSource>,
+    /// The top node; null for an empty file.
+    pub(crate) root: YamlNode,
 }
 
-/// The text of a file, for showing the line of a mistake.
+/// The text of a file, to show the line of a mistake.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct YamlSource {
     path: PathBuf,
     text: String,
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct YamlSpan {
     /// From 1.
     pub(crate) line: usize,
     /// From 1, in characters.
@@ -42,42 +42,42 @@ pub(crate) struct Place {
     pub(crate) width: usize,
 }
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
-    source: Arc<Source>,
-    /// The keys that lead here.
+pub(crate) struct YamlNode {
+    source: Arc<YamlSource>,
+    /// The path of keys to this value.
     key: Arc<str>,
-    pub(crate) place: Place,
-    pub(crate) value: Value,
+    pub(crate) span: YamlSpan,
+    pub(crate) value: YamlValue,
 }
 
-/// What a node holds.
+/// The value of a node.
 #[derive(Debug, Clone)]
-pub(crate) enum Value {
-    /// A scalar as it is written; `plain` without quotes, so that it may be other than text.
+pub(crate) enum YamlValue {
+    /// A scalar. If `plain`, it has no quotes and may be a number, truth value or null.
     Scalar { text: String, plain: bool },
     /// A list.
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     /// A mapping in the order of the file.
-    Map(Vec<(Key, Node)>),
+    Map(Vec<(YamlKey, YamlNode)>),
 }
 
 /// A key of a mapping.
 #[derive(Debug, Clone)]
-pub(crate) struct Key {
+pub(crate) struct YamlKey {
     pub(crate) name: String,
-    pub(crate) place: Place,
+    pub(crate) span: YamlSpan,
 }
 
-impl Document {
+impl YamlDocument {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        Self::of(path, std::fs::read(path).map_err(|e| ConfigError::read(path, e))?)
+        Self::from_bytes(path, std::fs::read(path).map_err(|e| ConfigError::read(path, e))?)
     }
 
-    /// Takes the content of the file that a reader calls `path`.
-    pub(crate) fn of(path: &Path, bytes: Vec<u8>) -> Result<Self, ConfigError> {
+    /// Parses the content of a file; messages name it `path`.
+    pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, ConfigError> {
         match String::from_utf8(bytes) {
             Ok(text) => Self::parse(path, text),
             Err(e) => {
@@ -100,10 +100,10 @@ impl Document {
         }
     }
 
-    /// Parses the text of the file at `path`.
+    /// Parses the text of a file; messages name it `path`.
     pub(crate) fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
-        let source = Arc::new(Source { path: path.to_owned(), text });
-        let mut builder = Builder {
+        let source = Arc::new(YamlSource { path: path.to_owned(), text });
+        let mut builder = YamlBuilder {
             source: Arc::clone(&source),
             parser: Parser::new_from_str(&source.text),
             anchors: HashMap::new(),
@@ -113,7 +113,7 @@ impl Document {
         Ok(Self { source: Arc::clone(&source), root })
     }
 
-    /// The folder the file is in; what it names is relative to that.
+    /// Returns the folder of the file. Paths in the file are relative to it.
     pub(crate) fn folder(&self) -> &Path {
         match self.source.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -121,81 +121,83 @@ impl Document {
         }
     }
 
-    /// The path of the file.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.source.path
     }
 }
 
-impl Source {
+impl YamlSource {
     fn mistake(
         &self,
-        place: Place,
+        span: YamlSpan,
         key: &str,
         problem: String,
         help: Option<String>,
     ) -> Box<Mistake> {
         Box::new(Mistake {
             file: self.path.clone(),
-            line: place.line,
-            column: place.column,
+            line: span.line,
+            column: span.column,
             key: key.to_owned(),
             problem,
             help,
-            source_line: self.text.lines().nth(place.line - 1).unwrap_or("").to_owned(),
-            width: place.width,
+            source_line: self.text.lines().nth(span.line - 1).unwrap_or("").to_owned(),
+            width: span.width,
         })
     }
 }
 
-impl Node {
-    /// A mistake in this value.
-    pub(crate) fn wrong(&self, problem: impl Into<String>) -> Box<Mistake> {
-        self.source.mistake(self.place, &self.key, problem.into(), None)
+impl YamlNode {
+    /// Returns a mistake in this value.
+    pub(crate) fn mistake(&self, problem: impl Into<String>) -> Box<Mistake> {
+        self.source.mistake(self.span, &self.key, problem.into(), None)
     }
 
-    /// A mistake in this value, and what to do.
-    pub(crate) fn wrong_with(
+    /// Returns a mistake in this value, and how to fix it.
+    pub(crate) fn mistake_with_help(
         &self,
         problem: impl Into<String>,
         help: impl Into<String>,
     ) -> Box<Mistake> {
-        self.source.mistake(self.place, &self.key, problem.into(), Some(help.into()))
+        self.source.mistake(self.span, &self.key, problem.into(), Some(help.into()))
     }
 
-    /// A mistake in a key of this mapping.
-    pub(crate) fn wrong_key(
+    /// Returns a mistake in a key of this mapping.
+    pub(crate) fn key_mistake(
         &self,
-        key: &Key,
+        key: &YamlKey,
         problem: impl Into<String>,
         help: Option<String>,
     ) -> Box<Mistake> {
-        self.source.mistake(key.place, &join(&self.key, &key.name), problem.into(), help)
+        self.source.mistake(key.span, &join(&self.key, &key.name), problem.into(), help)
     }
 
-    /// Whether this is a null: nothing, `~` or `null`.
+    /// Returns whether this is null: an empty scalar, `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
-        matches!(&self.value, Value::Scalar { text, plain: true }
+        matches!(&self.value, YamlValue::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// What kind of value this is, for a message.
-    pub(crate) fn what(&self) -> &'static str {
+    /// Returns the kind of this value for messages.
+    pub(crate) fn kind_name(&self) -> &'static str {
         match &self.value {
             _ if self.is_null() => "nothing",
-            Value::Scalar { text, plain: true } if is_bool(text).is_some() => "true or false",
-            Value::Scalar { text, plain: true } if text.parse::<f64>().is_ok() => "a number",
-            Value::Scalar { .. } => "text",
-            Value::List(_) => "a list",
-            Value::Map(_) => "a mapping",
+            YamlValue::Scalar { text, plain: true } if parse_bool(text).is_some() => {
+                "true or false"
+            }
+            YamlValue::Scalar { text, plain: true } if text.parse::<f64>().is_ok() => "a number",
+            YamlValue::Scalar { .. } => "text",
+            YamlValue::List(_) => "a list",
+            YamlValue::Map(_) => "a mapping",
         }
     }
 
-    /// The value of a key of this mapping, and the mapping without it.
-    pub(crate) fn without(&self, name: &str) -> (Option<Node>, Node) {
+    /// Returns the value of a key of this mapping, and the mapping without the key.
+    pub(crate) fn without(&self, name: &str) -> (Option<YamlNode>, YamlNode) {
         let mut rest = self.clone();
         let mut taken = None;
-        if let Value::Map(entries) = &mut rest.value
+        if let YamlValue::Map(entries) = &mut rest.value
             && let Some(at) = entries.iter().position(|(key, _)| key.name == name)
         {
             taken = Some(entries.remove(at).1).filter(|node| !node.is_null());
@@ -203,50 +205,55 @@ impl Node {
         (taken, rest)
     }
 
-    /// The text of a scalar, whatever it looks like.
+    /// Returns the text of a scalar that is not empty, regardless of its type. `wanted` describes
+    /// the expected value in messages.
     pub(crate) fn text(&self, wanted: &str) -> Result<&str, Box<Mistake>> {
         match &self.value {
-            Value::Scalar { text, .. } if !self.is_null() && !text.is_empty() => Ok(text),
-            _ => Err(self.wrong(format!("expected {wanted}, found {}", self.what()))),
+            YamlValue::Scalar { text, .. } if !self.is_null() && !text.is_empty() => Ok(text),
+            _ => Err(self.mistake(format!("expected {wanted}, found {}", self.kind_name()))),
         }
     }
 
-    /// A truth value.
+    /// Returns a truth value.
     pub(crate) fn bool(&self) -> Result<bool, Box<Mistake>> {
-        let Value::Scalar { text, plain } = &self.value else {
-            return Err(self.wrong(format!("expected true or false, found {}", self.what())));
+        let YamlValue::Scalar { text, plain } = &self.value else {
+            return Err(self.mistake(format!("expected true or false, found {}", self.kind_name())));
         };
-        match (is_bool(text), text.to_lowercase().as_str()) {
+        match (parse_bool(text), text.to_lowercase().as_str()) {
             (Some(value), _) if *plain => Ok(value),
-            (_, "yes" | "on") => Err(self.wrong_with("expected true or false", "write `true`")),
-            (_, "no" | "off") => Err(self.wrong_with("expected true or false", "write `false`")),
-            _ => Err(self.wrong(format!("expected true or false, found {}", self.what()))),
+            (_, "yes" | "on") => {
+                Err(self.mistake_with_help("expected true or false", "write `true`"))
+            }
+            (_, "no" | "off") => {
+                Err(self.mistake_with_help("expected true or false", "write `false`"))
+            }
+            _ => Err(self.mistake(format!("expected true or false, found {}", self.kind_name()))),
         }
     }
 
-    /// Another value at the place of this one.
-    pub(crate) fn with(&self, value: Value) -> Self {
+    /// Returns another value with the position of this one.
+    pub(crate) fn with_value(&self, value: YamlValue) -> Self {
         Self { value, ..self.clone() }
     }
 
-    /// The value of a key, if this is a mapping that has it.
-    pub(crate) fn at(&self, name: &str) -> Option<&Node> {
-        let Value::Map(entries) = &self.value else { return None };
+    /// Returns the value of a key, if this is a mapping with that key.
+    pub(crate) fn get(&self, name: &str) -> Option<&YamlNode> {
+        let YamlValue::Map(entries) = &self.value else { return None };
         entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
-    /// The nodes of a list; one value that is not a list stands for a list of it.
-    pub(crate) fn list(&self) -> Result<&[Node], Box<Mistake>> {
+    /// Returns the nodes of a list. A scalar is treated as a list with one element.
+    pub(crate) fn list(&self) -> Result<&[YamlNode], Box<Mistake>> {
         match &self.value {
-            Value::List(nodes) => Ok(nodes),
-            Value::Scalar { .. } if !self.is_null() => Ok(std::slice::from_ref(self)),
-            _ => Err(self.wrong(format!("expected a list, found {}", self.what()))),
+            YamlValue::List(nodes) => Ok(nodes),
+            YamlValue::Scalar { .. } if !self.is_null() => Ok(std::slice::from_ref(self)),
+            _ => Err(self.mistake(format!("expected a list, found {}", self.kind_name()))),
         }
     }
 }
 
-/// The truth values of YAML 1.2; `yes` and `on` are text there.
-pub(crate) fn is_bool(text: &str) -> Option<bool> {
+/// Parses a truth value of YAML 1.2, in which `yes` and `on` are text.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" => Some(true),
         "false" | "False" | "FALSE" => Some(false),
@@ -259,15 +266,15 @@ fn join(key: &str, name: &str) -> String {
 }
 
 /// Builds nodes from the parser's events.
-struct Builder<'a> {
-    source: Arc<Source>,
+struct YamlBuilder<'a> {
+    source: Arc<YamlSource>,
     parser: Parser<'a, StrInput<'a>>,
-    anchors: HashMap<usize, Node>,
+    anchors: HashMap<usize, YamlNode>,
     nodes: usize,
 }
 
-impl<'a> Builder<'a> {
-    fn document(&mut self) -> Result<Node, Box<Mistake>> {
+impl<'a> YamlBuilder<'a> {
+    fn document(&mut self) -> Result<YamlNode, Box<Mistake>> {
         let mut root = None;
         loop {
             let (event, span) = self.next()?;
@@ -278,20 +285,20 @@ impl<'a> Builder<'a> {
                 | Event::DocumentEnd
                 | Event::Nothing => {}
                 _ if root.is_some() => {
-                    return Err(self.wrong(
-                        place(span),
+                    return Err(self.mistake(
+                        yaml_span(span),
                         "",
-                        "a second document in the file; only one is read",
+                        "the file has a second document; only one is allowed",
                     ));
                 }
                 event => root = Some(self.node(event, span, "", 0)?),
             }
         }
-        Ok(root.unwrap_or_else(|| Node {
+        Ok(root.unwrap_or_else(|| YamlNode {
             source: Arc::clone(&self.source),
             key: "".into(),
-            place: Place { line: 1, column: 1, width: 1 },
-            value: Value::Scalar { text: String::new(), plain: true },
+            span: YamlSpan { line: 1, column: 1, width: 1 },
+            value: YamlValue::Scalar { text: String::new(), plain: true },
         }))
     }
 
@@ -299,7 +306,7 @@ impl<'a> Builder<'a> {
         match self.parser.next_event() {
             Some(Ok(next)) => Ok(next),
             None => Ok((Event::StreamEnd, Span::empty(Marker::new(0, 1, 0)))),
-            Some(Err(e)) => Err(self.wrong(place(Span::empty(*e.marker())), "", e.info())),
+            Some(Err(e)) => Err(self.mistake(yaml_span(Span::empty(*e.marker())), "", e.info())),
         }
     }
 
@@ -309,21 +316,21 @@ impl<'a> Builder<'a> {
         span: Span,
         key: &str,
         depth: usize,
-    ) -> Result<Node, Box<Mistake>> {
+    ) -> Result<YamlNode, Box<Mistake>> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return Err(self.wrong(place(span), key, "too many values in one file"));
+            return Err(self.mistake(yaml_span(span), key, "too many values in one file"));
         }
         if depth > MAX_DEPTH {
-            return Err(self.wrong(place(span), key, "nested too deeply"));
+            return Err(self.mistake(yaml_span(span), key, "nested too deeply"));
         }
         let (value, anchor) = match event {
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
-                    return Err(self.wrong(
-                        place(span),
+                    return Err(self.mistake(
+                        yaml_span(span),
                         key,
-                        "this alias is inside its own anchor",
+                        "the alias is inside its own anchor",
                     ));
                 };
                 self.nodes += count(&node);
@@ -333,21 +340,21 @@ impl<'a> Builder<'a> {
                 let mut plain = style == ScalarStyle::Plain;
                 if let Some(tag) = tag {
                     if !(tag.is_yaml_core_schema() && tag.suffix == "str") {
-                        return Err(self.wrong(
-                            place(span),
+                        return Err(self.mistake(
+                            yaml_span(span),
                             key,
-                            format!("tag {tag} is not known"),
+                            format!("unknown tag {tag}"),
                         ));
                     }
                     plain = false;
                 }
-                (Value::Scalar { text: text.into_owned(), plain }, anchor)
+                (YamlValue::Scalar { text: text.into_owned(), plain }, anchor)
             }
             Event::SequenceStart(anchor, None) => {
                 let mut nodes = Vec::new();
                 loop {
                     match self.next()? {
-                        (Event::SequenceEnd, _) => break (Value::List(nodes), anchor),
+                        (Event::SequenceEnd, _) => break (YamlValue::List(nodes), anchor),
                         (event, span) => {
                             let key = format!("{key}[{}]", nodes.len());
                             nodes.push(self.node(event, span, &key, depth + 1)?);
@@ -357,64 +364,68 @@ impl<'a> Builder<'a> {
             }
             Event::MappingStart(anchor, None) => (self.mapping(key, depth)?, anchor),
             Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => {
-                return Err(self.wrong(place(span), key, format!("tag {tag} is not known")));
+                return Err(self.mistake(yaml_span(span), key, format!("unknown tag {tag}")));
             }
-            _ => return Err(self.wrong(place(span), key, "unexpected end of the file")),
+            _ => return Err(self.mistake(yaml_span(span), key, "unexpected end of the file")),
         };
-        let node =
-            Node { source: Arc::clone(&self.source), key: key.into(), place: place(span), value };
+        let node = YamlNode {
+            source: Arc::clone(&self.source),
+            key: key.into(),
+            span: yaml_span(span),
+            value,
+        };
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
-    fn mapping(&mut self, key: &str, depth: usize) -> Result<Value, Box<Mistake>> {
-        let mut entries: Vec<(Key, Node)> = Vec::new();
+    fn mapping(&mut self, key: &str, depth: usize) -> Result<YamlValue, Box<Mistake>> {
+        let mut entries: Vec<(YamlKey, YamlNode)> = Vec::new();
         loop {
             let (event, span) = self.next()?;
             let name = match event {
-                Event::MappingEnd => return Ok(Value::Map(entries)),
+                Event::MappingEnd => return Ok(YamlValue::Map(entries)),
                 Event::Scalar(text, ..) => text.into_owned(),
-                _ => return Err(self.wrong(place(span), key, "a key must be a word")),
+                _ => return Err(self.mistake(yaml_span(span), key, "a key must be a scalar")),
             };
             let here = join(key, &name);
             if let Some((first, _)) = entries.iter().find(|(k, _)| k.name == name) {
-                let problem = format!("this key is already on line {}", first.place.line);
-                return Err(self.wrong(place(span), &here, problem));
+                let problem = format!("duplicate key; the first is on line {}", first.span.line);
+                return Err(self.mistake(yaml_span(span), &here, problem));
             }
             let (event, value_span) = self.next()?;
             let mut node = self.node(event, value_span, &here, depth + 1)?;
             if node.is_null() {
-                node.place = place(span);
+                node.span = yaml_span(span);
             }
-            entries.push((Key { name, place: place(span) }, node));
+            entries.push((YamlKey { name, span: yaml_span(span) }, node));
         }
     }
 
-    fn wrong(&self, place: Place, key: &str, problem: impl Into<String>) -> Box<Mistake> {
+    fn mistake(&self, span: YamlSpan, key: &str, problem: impl Into<String>) -> Box<Mistake> {
         let problem = problem.into();
         let help = problem
             .contains("tab")
-            .then(|| "indent with spaces; YAML does not take tabs".to_owned());
-        self.source.mistake(place, key, problem, help)
+            .then(|| "indent with spaces; YAML does not allow tabs".to_owned());
+        self.source.mistake(span, key, problem, help)
     }
 }
 
-fn count(node: &Node) -> usize {
+fn count(node: &YamlNode) -> usize {
     match &node.value {
-        Value::Scalar { .. } => 1,
-        Value::List(nodes) => 1 + nodes.iter().map(count).sum::<usize>(),
-        Value::Map(entries) => 1 + entries.iter().map(|(_, n)| count(n)).sum::<usize>(),
+        YamlValue::Scalar { .. } => 1,
+        YamlValue::List(nodes) => 1 + nodes.iter().map(count).sum::<usize>(),
+        YamlValue::Map(entries) => 1 + entries.iter().map(|(_, n)| count(n)).sum::<usize>(),
     }
 }
 
-fn place(span: Span) -> Place {
+fn yaml_span(span: Span) -> YamlSpan {
     let (line, column) = (span.start.line().max(1), span.start.col() + 1);
     let width = if span.end.line() == span.start.line() {
         span.end.col().saturating_sub(span.start.col()).max(1)
     } else {
         usize::MAX
     };
-    Place { line, column, width }
+    YamlSpan { line, column, width }
 }

@@ -1,42 +1,44 @@
-//! What a project says of how its images are judged (`overcoat check`): what is not to be told, and
-//! what they may take. The names of lints are not known here.
+//! Settings of `overcoat check` in image and project files: suppressions and budgets. The names of
+//! lints are not checked here.
 
-use super::{Fields, Mistake, Node, size};
+use super::values::size;
+use crate::config::error::Mistake;
+use crate::config::{Fields, YamlNode};
 use crate::glob::Pattern;
 
-/// How an image is judged.
+/// Settings of `overcoat check` for an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Check {
-    /// What is known, and not to be told.
+pub struct CheckSettings {
+    /// Suppressed findings.
     pub skip: Vec<Skip>,
-    /// The most bytes that the archive may have.
+    /// Maximum size of the archive, in bytes.
     pub size: Option<u64>,
-    /// The most bytes of memory that it may take, unpacked.
+    /// Maximum memory of the unpacked archive, in bytes.
     pub ram: Option<u64>,
 }
 
-/// A finding that is known, and why it is not to be told.
+/// A suppression of findings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skip {
-    /// The lint, or a group of them.
+    /// The lint or group of lints.
     pub lint: String,
-    /// Where; everywhere without it.
+    /// The paths it applies to; `None` for all.
     pub path: Option<Pattern>,
-    /// Why.
+    /// The reason for the suppression.
     pub reason: String,
 }
 
-impl Check {
-    pub(super) fn of(node: Option<&Node>) -> Result<Self, Box<Mistake>> {
+impl CheckSettings {
+    pub(super) fn parse(node: Option<&YamlNode>) -> Result<Self, Box<Mistake>> {
         let Some(node) = node else { return Ok(Self::default()) };
-        let fields = Fields::of(node, "how images are judged")?;
+        let fields = Fields::new(node, "settings of checks")?;
         let skip = match fields.get("skip") {
-            Some(node) => node.list()?.iter().map(Skip::of).collect::<Result<_, _>>()?,
+            Some(node) => node.list()?.iter().map(Skip::parse).collect::<Result<_, _>>()?,
             None => Vec::new(),
         };
         let mut check = Self { skip, size: None, ram: None };
         if let Some(node) = fields.get("budget") {
-            let budget = Fields::of(node, "a budget")?;
+            let budget = Fields::new(node, "a budget")?;
             check.size = budget.get("size").map(size).transpose()?;
             check.ram = budget.get("ram").map(size).transpose()?;
             budget.finish()?;
@@ -45,26 +47,28 @@ impl Check {
         Ok(check)
     }
 
-    /// What is said of one image, beside what is said of all.
-    pub(super) fn beside(self, all: &Check) -> Check {
+    /// Adds the settings for all images. Budgets of the image take precedence.
+    pub(super) fn merged_with(self, all: &CheckSettings) -> CheckSettings {
         let skip = self.skip.into_iter().chain(all.skip.iter().cloned()).collect();
-        Check { skip, size: self.size.or(all.size), ram: self.ram.or(all.ram) }
+        CheckSettings { skip, size: self.size.or(all.size), ram: self.ram.or(all.ram) }
     }
 }
 
 impl Skip {
-    fn of(node: &Node) -> Result<Self, Box<Mistake>> {
-        const HELP: &str = "write `lint:`, and why it is not to be told as `reason:`";
-        let fields = Fields::of(node, "a lint and a reason")?;
+    fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
+        const HELP: &str = "write `lint:`, and the reason for the suppression as `reason:`";
+        let fields = Fields::new(node, "a lint and a reason")?;
         let lint = fields.require("lint", HELP)?.text("the name of a lint")?.to_owned();
         let reason = fields.require("reason", HELP)?;
-        let text = reason.text("why it is not to be told")?.trim().to_owned();
+        let text = reason.text("the reason for the suppression")?.trim().to_owned();
         if text.is_empty() {
-            return Err(reason.wrong_with("there is no reason", "write why it is not to be told"));
+            return Err(
+                reason.mistake_with_help("the reason is empty", "write why it is suppressed")
+            );
         }
         let path = fields.get("path").map(|node| {
             let path = node.text("a path or a pattern")?;
-            Pattern::parse(path).map_err(|problem| node.wrong(problem))
+            Pattern::parse(path).map_err(|problem| node.mistake(problem))
         });
         let path = path.transpose()?;
         fields.finish()?;

@@ -1,11 +1,11 @@
-//! What goes into an image, so that one can tell whether it would come out otherwise today.
+//! The inputs of an image, which determine whether it is out of date.
 //!
 //! Invariants:
-//! - Equal inputs, equal image, as far as this program decides it: what a mirror serves under the
-//!   same names is not known before it is fetched, and layers are not part of it but their names:
-//!   they are judged by whoever has them.
-//! - Each part has a name that a reader understands, and a value: text, or a digest.
-//! - What only says how the build goes (proxies, the size of the upper) is not in it.
+//! - Equal inputs give an equal image, except for two things that the inputs do not contain: what
+//!   a mirror serves under the same names, which is only known after a download, and the content of
+//!   layers, which the caller compares. The names of layers are inputs.
+//! - Each input has a name that a user understands, and a value: text or a digest.
+//! - Settings that do not change the result (proxies, the size of the upper) are not inputs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,17 +17,19 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::{Image, ImageLocation, Network, Root, Source};
+use crate::cleanup::CleanupSettings;
 use crate::config::ConfigError;
 use crate::folder::Digest;
 
-/// The parts by name.
+/// Values of inputs by name.
 pub type Inputs = BTreeMap<String, String>;
 
 impl Image {
-    /// What goes into it, but the content of its layers.
+    /// Returns the inputs, except for the content of layers.
     ///
     /// # Errors
-    /// When a provisioner has a mistake or a file can't be read.
+    ///
+    /// Fails if a provisioner has a mistake or a file cannot be read.
     pub fn inputs(&self) -> Result<Inputs, ConfigError> {
         let mut parts = Inputs::new();
         let mut add = |name: &str, value: String| {
@@ -35,17 +37,17 @@ impl Image {
                 parts.insert(name.to_owned(), value);
             }
         };
-        self.of_source(&mut add)?;
+        self.add_source(&mut add)?;
         let outputs = self
             .outputs
             .iter()
-            .map(|(path, format)| format!("{} ({})", self.named(path), format.name()));
+            .map(|(path, format)| format!("{} ({})", self.relative(path), format.name()));
         add("outputs", outputs.collect::<Vec<_>>().join(", "));
         add("network", if self.network == Network::None { "none" } else { "" }.to_owned());
         add("source_date_epoch", self.source_date_epoch.map_or(String::new(), |e| e.to_string()));
 
         let provisioners = self.load_provisioners()?;
-        let mut cleanup = crate::cleanup::Settings::default();
+        let mut cleanup = CleanupSettings::default();
         for provisioner in &provisioners {
             cleanup = cleanup.overridden_by(provisioner.cleanup());
         }
@@ -55,11 +57,11 @@ impl Image {
         let named: Vec<String> = provisioners.iter().map(|p| p.name().to_owned()).collect();
         add("provisioners", named.join(", "));
         for (name, value) in self.variables.iter() {
-            add(&format!("variable {name}"), shown(name, value.to_string()));
+            add(&format!("variable {name}"), without_secret(name, value.to_string()));
         }
         for (index, provisioner) in provisioners.iter().enumerate() {
             let name = provisioner.name();
-            // `a/common` and `b/common` are two.
+            // Provisioners of different folders may have the same name: `a/common`, `b/common`.
             let before = provisioners[..index].iter().filter(|other| other.name() == name).count();
             let name = match before {
                 0 => name.to_owned(),
@@ -72,15 +74,16 @@ impl Image {
         Ok(parts)
     }
 
-    /// A path as the file that the image is in would write it.
-    fn named(&self, path: &Path) -> String {
+    /// Returns a path relative to the folder of the image's file, if it is below that.
+    fn relative(&self, path: &Path) -> String {
         let folder = self.file.parent().unwrap_or(Path::new(""));
         path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned()
     }
 
-    fn of_source(&self, add: &mut dyn FnMut(&str, String)) -> Result<(), ConfigError> {
+    fn add_source(&self, add: &mut dyn FnMut(&str, String)) -> Result<(), ConfigError> {
         if let Some(layers) = self.source.layers() {
-            let names: Vec<String> = layers.paths().iter().map(|path| self.named(path)).collect();
+            let names: Vec<String> =
+                layers.paths().iter().map(|path| self.relative(path)).collect();
             add("layers", names.join(", "));
         }
         match &self.source {
@@ -89,7 +92,7 @@ impl Image {
                 add("kind", "initrd".to_owned());
                 for wanted in yields {
                     add(&format!("yields {}", wanted.name), wanted.pattern.clone());
-                    add(&format!("output {}", wanted.name), self.named(&wanted.output));
+                    add(&format!("output {}", wanted.name), self.relative(&wanted.output));
                 }
             }
             Source::Base(Root::From(path)) => {
@@ -101,7 +104,7 @@ impl Image {
                 add("kind", "base".to_owned());
                 let digest = digest(&ImageLocation::of(path).file)
                     .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-                add(&format!("from {}", self.named(path)), digest.to_string());
+                add(&format!("from {}", self.relative(path)), digest.to_string());
             }
             Source::Base(Root::Debian(debian)) => {
                 add("kind", "base".to_owned());
@@ -122,9 +125,9 @@ impl Image {
     }
 }
 
-/// A variable's value, or a digest of one that nobody else should read: inputs are kept in files and
-/// told in logs.
-fn shown(name: &str, value: String) -> String {
+/// Returns the value of a variable, or its digest if it may be a secret: inputs are written to
+/// files and logs.
+fn without_secret(name: &str, value: String) -> String {
     let name = name.to_ascii_lowercase();
     let by_name = ["password", "passphrase", "secret", "token", "private"];
     let in_url = value
@@ -137,12 +140,12 @@ fn shown(name: &str, value: String) -> String {
     value
 }
 
-/// A digest of a file's content, or of all that is in a directory: of its files the sizes and times
-/// stand for the content, since there may be a whole root of them.
+/// Returns a digest of a file's content, or of all objects in a directory. Files in a directory are
+/// represented by size and times, since reading the content of a whole root takes long.
 fn digest(path: &Path) -> io::Result<Digest> {
     let mut sha256 = Sha256::new();
     if fs::metadata(path)?.is_dir() {
-        tree(path, &mut sha256)?;
+        hash_tree(path, &mut sha256)?;
     } else {
         let mut file = fs::File::open(path)?;
         let mut buffer = vec![0; 1 << 20];
@@ -156,17 +159,17 @@ fn digest(path: &Path) -> io::Result<Digest> {
     Ok(Digest(sha256.finalize().into()))
 }
 
-fn tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
-    attributes(&fs::metadata(folder)?, sha256);
+fn hash_tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
+    hash_attributes(&fs::metadata(folder)?, sha256);
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let meta = entry.metadata()?;
         sha256.update(entry.file_name().as_bytes());
         sha256.update([0]);
-        attributes(&meta, sha256);
+        hash_attributes(&meta, sha256);
         if meta.is_dir() {
-            tree(&entry.path(), sha256)?;
+            hash_tree(&entry.path(), sha256)?;
             sha256.update([1]);
         } else {
             sha256.update(meta.len().to_le_bytes());
@@ -177,8 +180,8 @@ fn tree(folder: &Path, sha256: &mut Sha256) -> io::Result<()> {
     Ok(())
 }
 
-/// The attributes of one object. Its time of change is among them: that of extended attributes too.
-fn attributes(meta: &fs::Metadata, sha256: &mut Sha256) {
+/// Hashes the attributes of one object. The change time stands for its extended attributes.
+fn hash_attributes(meta: &fs::Metadata, sha256: &mut Sha256) {
     for number in [u64::from(meta.mode()), u64::from(meta.uid()), u64::from(meta.gid())] {
         sha256.update(number.to_le_bytes());
     }

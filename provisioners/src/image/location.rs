@@ -1,26 +1,26 @@
-//! Where an image begins: a file, and an offset in it.
+//! The location of an image: a file and an offset in it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::parse_size;
+use super::values::parse_size;
 
-/// Where an image is: `FILE`, or `FILE@OFFSET` for one that begins at a later byte.
+/// The location of an image: `FILE`, or `FILE@OFFSET` for an image inside a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageLocation {
     /// The file.
     pub file: PathBuf,
-    /// The byte at which the image begins.
+    /// The offset of the image in the file, in bytes.
     pub offset: u64,
 }
 
 impl ImageLocation {
-    /// The place that a path names.
+    /// Returns the location for a path.
     ///
-    /// A path that exists is the whole file, also when it ends in `@` and digits. Otherwise
-    /// the text after the last `@` is an offset, if it is a number and the path before it exists:
-    /// decimal, hexadecimal (`0x8000`), or with a unit (`32K`).
+    /// An existing path is the whole file, even if it ends in `@` and digits. Otherwise the text
+    /// after the last `@` is the offset if [`parse_offset`] accepts it and the path before it
+    /// exists.
     pub fn of(path: &Path) -> ImageLocation {
         let whole = || ImageLocation { file: path.to_owned(), offset: 0 };
         if path.symlink_metadata().is_ok() {
@@ -36,7 +36,7 @@ impl ImageLocation {
         }
     }
 
-    /// The path that names this place.
+    /// Returns the path for this location, the inverse of [`of`](Self::of).
     pub fn path(&self) -> PathBuf {
         if self.offset == 0 {
             return self.file.clone();
@@ -47,7 +47,7 @@ impl ImageLocation {
             path.push("@");
             path.push(&digits);
             let path = PathBuf::from(path);
-            // A file that has this name takes precedence.
+            // An existing file of this name would take precedence.
             if path.symlink_metadata().is_err() {
                 return path;
             }
@@ -56,7 +56,7 @@ impl ImageLocation {
     }
 }
 
-/// An offset: a number of bytes, decimal, hexadecimal (`0x8000`) or with a unit (`32K`).
+/// Parses an offset in bytes: decimal, hexadecimal (`0x8000`) or with a unit (`32K`).
 pub fn parse_offset(text: &str) -> Option<u64> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) if digits.starts_with(|c: char| c.is_ascii_hexdigit()) => {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_after_the_last_at_sign_is_an_offset_unless_a_file_has_that_name() {
+    fn existing_file_takes_precedence_over_offset() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| {
             let ImageLocation { file, offset } = ImageLocation::of(&dir.path().join(name));

@@ -1,155 +1,100 @@
-//! The image file: what `overcoat build FILE` and `overcoat base` read, and each image of a project.
+//! Image files, which `overcoat build FILE` and `overcoat base` read, and the images of a project.
 //!
-//! Paths in it are relative to the folder it is in. What a command line says wins over it.
+//! Paths in an image file are relative to its folder. Options of the command line take precedence
+//! over its settings.
 
+mod archive;
 mod check;
+mod format;
 mod inputs;
 mod location;
+mod settings;
 mod source;
+mod values;
 
 use std::path::{Path, PathBuf};
 
-use crate::cleanup;
+use crate::cleanup::CleanupSettings;
 use crate::config::error::Mistake;
-use crate::config::{ConfigError, Document, Fields, Node, join, nearest};
+use crate::config::{ConfigError, Fields, YamlDocument, YamlNode, join, nearest};
+use crate::folder::FILE_NAME;
 use crate::folder::Folder;
-use crate::project::Globals;
-use crate::provisioner::{FILE_NAME, Provisioner};
-use crate::run::{Plan, PlanError};
-use crate::variables::{Declared, Variables};
+use crate::plan::{Plan, PlanError};
+use crate::provisioner::Provisioner;
+use crate::variables::{DeclaredVariables, Variables};
 
-pub use check::{Check, Skip};
+pub(crate) use archive::ArchiveSettings;
+pub use check::{CheckSettings, Skip};
+pub(crate) use format::outputs;
+pub use format::{Format, manifest_path};
 pub use inputs::Inputs;
 pub use location::{ImageLocation, parse_offset};
-pub(crate) use source::{Archive, Kind};
+pub use settings::Network;
+pub(crate) use settings::{CommonSettings, ImageContext, ProjectContext, ProjectSettings};
+pub(crate) use source::ImageKind;
 pub use source::{Debootstrap, Layers, Root, Source, Yield};
+pub use values::parse_size;
 
-/// An image file, read and checked.
+/// An image that was read and checked.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The file it was read from.
     pub file: PathBuf,
-    /// What it is, for a reader.
+    /// A description for the user.
     pub description: Option<String>,
-    /// What is built, and from what.
+    /// The kind of image, and its layers or root file system.
     pub source: Source,
-    /// The files to write, if it is said where, each with its format. Nothing for an image that
-    /// yields files.
+    /// The files to write with their formats. Empty if the image file names none, and for initrd
+    /// images, which yield files instead.
     pub outputs: Vec<(PathBuf, Format)>,
-    /// What the build can reach.
+    /// Network access of the build.
     pub network: Network,
-    /// A proxy to fetch packages through, instead of the host's.
+    /// The proxy through which apt fetches packages, instead of the host's proxy.
     pub apt_proxy: Option<String>,
-    /// The most bytes that the changes may take in memory.
+    /// Maximum memory for the upper layer, in bytes.
     pub upper_size: Option<u64>,
-    /// The time, in seconds since 1970, that stands for that of the build. The environment's
-    /// `SOURCE_DATE_EPOCH` wins.
+    /// The time to use as the time of the build, in seconds since 1970. `SOURCE_DATE_EPOCH` of the
+    /// environment takes precedence.
     pub source_date_epoch: Option<i64>,
-    /// How what is built is judged.
-    pub check: Check,
+    /// Settings of `overcoat check`.
+    pub check: CheckSettings,
     /// Folders of provisioners, in the order in which they run.
     pub provisioners: Vec<Folder>,
-    variables: Declared,
-    cleanup: cleanup::Settings,
-    /// That there is no `from`. In a project this is one image's matter, and no other's.
+    variables: DeclaredVariables,
+    cleanup: CleanupSettings,
+    /// The mistake if the root file system of `from` does not exist. In a project it is reported
+    /// only when this image is built, so that other images can be built without the file.
     missing: Option<Box<Mistake>>,
 }
 
-/// Where an image stands: in a file of its own, or in a project.
-pub(crate) struct Surroundings<'a> {
-    /// What paths are relative to.
-    pub(crate) folder: &'a Path,
-    /// The file of a layer that is named.
-    pub(crate) layer: &'a dyn Fn(&Node) -> Result<PathBuf, Box<Mistake>>,
-    /// The project, if it is in one.
-    pub(crate) project: Option<InProject<'a>>,
-}
-
-/// An image's place in a project.
-#[derive(Clone, Copy)]
-pub(crate) struct InProject<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) globals: &'a Globals,
-}
-
-/// How an image is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// A newc archive, not compressed.
-    Cpio,
-    /// A newc archive in one gzip member.
-    CpioGz,
-    /// A newc archive in one zstd frame.
-    CpioZst,
-    /// A tar archive.
-    Tar,
-    /// A squashfs image.
-    Squashfs,
-}
-
-impl Format {
-    /// All formats by their names in configuration files, which are the suffixes of files too.
-    pub const NAMES: [(&'static str, Self); 5] = [
-        ("cpio.gz", Self::CpioGz),
-        ("cpio.zst", Self::CpioZst),
-        ("cpio", Self::Cpio),
-        ("tar", Self::Tar),
-        ("squashfs", Self::Squashfs),
-    ];
-
-    /// Its name in configuration files.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
-    }
-
-    /// The format that the name of a file says.
-    pub fn of_path(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
-        Self::NAMES
-            .iter()
-            .find(|(suffix, _)| name.strip_suffix(suffix).is_some_and(|stem| stem.ends_with('.')))
-            .map(|(_, format)| *format)
-    }
-}
-
-/// What can be reached from inside while an image is built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Network {
-    /// What the host can reach.
-    #[default]
-    Host,
-    /// Nothing.
-    None,
-}
-
 impl Image {
-    /// Reads an image file.
+    /// Reads an image file. Does not check that the base exists, since it may be built later.
     ///
     /// # Errors
-    /// When it can't be read or has a mistake, or when there is no `from`. That the base exists is not checked: it may be
-    /// built later.
+    ///
+    /// Fails if the file cannot be read, has a mistake, or names a `from` that does not exist.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let document = Document::read(file)?;
+        let document = YamlDocument::read(file)?;
         let folder = document.folder();
-        let layer = |node: &Node| Ok(join(folder, node.text("the path of an image")?));
-        let around = Surroundings { folder, layer: &layer, project: None };
-        let image = Self::of(&document, &document.root, &around)?;
+        let layer = |node: &YamlNode| Ok(join(folder, node.text("the path of an image")?));
+        let context = ImageContext { folder, layer: &layer, project: None };
+        let image = Self::parse(&document, &document.root, &context)?;
         image.missing.clone().map_or(Ok(image), |mistake| Err(mistake.into()))
     }
 
     /// Reads the image at `node` of a file.
-    pub(crate) fn of(
-        document: &Document,
-        node: &Node,
-        around: &Surroundings<'_>,
+    pub(crate) fn parse(
+        document: &YamlDocument,
+        node: &YamlNode,
+        context: &ImageContext<'_>,
     ) -> Result<Self, Box<Mistake>> {
-        let folder = around.folder;
-        let fields = Fields::of(node, "an image")?;
-        let defaults = Settings::default();
-        let all = around.project.map_or(&defaults, |project| &project.globals.settings);
-        let own = Settings::of(&fields)?;
+        let folder = context.folder;
+        let fields = Fields::new(node, "an image")?;
+        let defaults = CommonSettings::default();
+        let all = context.project.map_or(&defaults, |project| &project.globals.settings);
+        let own = CommonSettings::parse(&fields)?;
         let mut named = provisioners(fields.get("provisioner"), folder)?;
-        let mut variables = Declared::of(fields.get("variables"))?;
+        let mut variables = DeclaredVariables::parse(fields.get("variables"))?;
         if let Some(node) = fields.get("config_file") {
             let (given, provisioner) = config_file(node, folder)?;
             variables = given.overridden_by(variables);
@@ -160,14 +105,14 @@ impl Image {
         let image = Self {
             file: document.path().to_owned(),
             description: fields.text("description")?,
-            source: Source::of(&fields, around)?,
-            missing: source::missing(node, folder),
-            outputs: outputs(&fields, around)?,
+            source: Source::parse(&fields, context)?,
+            missing: source::missing_from(node, folder),
+            outputs: outputs(&fields, context)?,
             network: own.network.or(all.network).unwrap_or_default(),
             apt_proxy: own.apt_proxy.or(all.apt_proxy.clone()),
             upper_size: own.upper_size.or(all.upper_size),
             source_date_epoch: own.source_date_epoch.or(all.source_date_epoch),
-            check: own.check.beside(&all.check),
+            check: own.check.merged_with(&all.check),
             provisioners: named,
             variables,
             cleanup: all.cleanup.clone().overridden_by(&own.cleanup),
@@ -179,7 +124,8 @@ impl Image {
     /// Reads the provisioners.
     ///
     /// # Errors
-    /// When one has a mistake.
+    ///
+    /// Fails if one cannot be read or has a mistake.
     pub fn load_provisioners(&self) -> Result<Vec<Provisioner>, ConfigError> {
         self.provisioners.iter().map(Provisioner::load_from).collect()
     }
@@ -187,154 +133,60 @@ impl Image {
     /// Reads the provisioners and makes the plan for this image.
     ///
     /// # Errors
-    /// When a provisioner or a variable has a mistake, or a template can't be rendered.
+    ///
+    /// Fails if a provisioner or a variable has a mistake, or a template cannot be rendered.
     pub fn plan(&self) -> Result<Plan, PlanError> {
-        Plan::with(&self.load_provisioners()?, &self.variables, &self.cleanup)
+        Plan::for_image(&self.load_provisioners()?, &self.variables, &self.cleanup)
     }
 
-    /// Refuses variables of its own that none of its provisioners has.
+    /// Rejects variables of the image that none of its provisioners declares.
     pub(crate) fn check_variables(&self, provisioners: &[&Variables]) -> Result<(), Box<Mistake>> {
         self.variables.check_against(provisioners)
     }
 
-    /// Gives it variables that its own win over.
-    pub(crate) fn add_variables(&mut self, below: Declared) {
+    /// Adds variables. The image's own take precedence.
+    pub(crate) fn add_variables(&mut self, below: DeclaredVariables) {
         self.variables = below.overridden_by(std::mem::take(&mut self.variables));
     }
 
-    /// The clean-up settings, for a command line to change.
-    pub fn cleanup_mut(&mut self) -> &mut cleanup::Settings {
-        &mut self.cleanup
-    }
-
-    /// The clean-up settings.
-    pub fn cleanup(&self) -> &cleanup::Settings {
+    /// Returns the clean-up settings.
+    pub fn cleanup(&self) -> &CleanupSettings {
         &self.cleanup
     }
 }
 
-/// The manifest of the archive `NAME.cpio.gz`: `NAME.cpio.gz.manifest.json` beside it.
-pub fn manifest_path(archive: &Path) -> PathBuf {
-    let mut name = archive.as_os_str().to_owned();
-    name.push(".manifest.json");
-    name.into()
-}
-
-/// What an image and a whole project may both say.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Settings {
-    network: Option<Network>,
-    apt_proxy: Option<String>,
-    upper_size: Option<u64>,
-    source_date_epoch: Option<i64>,
-    cleanup: cleanup::Settings,
-    check: Check,
-}
-
-impl Settings {
-    pub(crate) fn of(fields: &Fields<'_>) -> Result<Self, Box<Mistake>> {
-        let network = [("host", Network::Host), ("none", Network::None)];
-        Ok(Self {
-            network: fields.get("network").map(|n| word(n, &network)).transpose()?,
-            apt_proxy: fields.get("apt_proxy").map(proxy).transpose()?,
-            upper_size: fields.get("upper_size").map(size).transpose()?,
-            source_date_epoch: fields.get("source_date_epoch").map(epoch).transpose()?,
-            cleanup: cleanup::Settings::of(fields.get("cleanup"))?,
-            check: Check::of(fields.get("check"))?,
-        })
-    }
-}
-
-/// The files that the fields of an image say, with their formats.
-pub(crate) fn outputs(
-    fields: &Fields<'_>,
-    around: &Surroundings<'_>,
-) -> Result<Vec<(PathBuf, Format)>, Box<Mistake>> {
-    let kind = Kind::of(fields)?;
-    let format_node = fields.get("format");
-    if kind == Kind::Initrd {
-        return match format_node {
-            None => Ok(Vec::new()),
-            Some(node) => Err(node.wrong_with(
-                "an initrd image has no format: it yields files",
-                "`yields` says which",
-            )),
-        };
-    }
-    let mut formats = Vec::new();
-    if let Some(node) = format_node {
-        for node in node.list()? {
-            let format = word(node, &Format::NAMES)?;
-            if formats.contains(&format) {
-                return Err(node.wrong("this format is named twice"));
-            }
-            formats.push(format);
-        }
-    }
-    let folder = around.project.map_or(around.folder, |project| &project.globals.output);
-    let suffixed = |stem: &Path, format: Format| {
-        let mut path = stem.as_os_str().to_owned();
-        path.push(".");
-        path.push(format.name());
-        (PathBuf::from(path), format)
-    };
-    let Some(node) = fields.get("output") else {
-        let Some(project) = around.project else { return Ok(Vec::new()) };
-        if formats.is_empty() {
-            formats.push(if kind == Kind::Base { Format::Squashfs } else { Format::CpioGz });
-        }
-        let stem = folder.join(project.name);
-        return Ok(formats.into_iter().map(|format| suffixed(&stem, format)).collect());
-    };
-    let path = join(folder, node.text("the path of a file")?);
-    match (formats.as_slice(), Format::of_path(&path)) {
-        (&[format], _) => Ok(vec![(path, format)]),
-        ([], Some(format)) => Ok(vec![(path, format)]),
-        ([], None) => {
-            let suffixes: Vec<String> =
-                Format::NAMES.iter().map(|(name, _)| format!(".{name}")).collect();
-            Err(node.wrong_with(
-                "the suffix says no format",
-                format!("use one of {}, or give a `format`", suffixes.join(", ")),
-            ))
-        }
-        (several, None) => Ok(several.iter().map(|format| suffixed(&path, *format)).collect()),
-        (_, Some(format)) => Err(node.wrong_with(
-            "several formats have several files",
-            format!("leave out `.{}`: each file gets the suffix of its format", format.name()),
-        )),
-    }
-}
-
-/// A config file: variables, and the provisioner that they are for, as on-imagebuilder has them.
-fn config_file(node: &Node, folder: &Path) -> Result<(Declared, Vec<Folder>), Box<Mistake>> {
+/// Reads a config file in the form of on-imagebuilder: variables, and the provisioner for them.
+fn config_file(
+    node: &YamlNode,
+    folder: &Path,
+) -> Result<(DeclaredVariables, Vec<Folder>), Box<Mistake>> {
     let name = node.text("the path of a file")?;
-    let document = Document::read(&folder.join(name)).map_err(|error| match error {
+    let document = YamlDocument::read(&folder.join(name)).map_err(|error| match error {
         ConfigError::Mistake(mistake) => mistake,
         ConfigError::Read { path, source } => {
-            node.wrong(format!("cannot read {}: {source}", path.display()))
+            node.mistake(format!("cannot read {}: {source}", path.display()))
         }
     })?;
     let (provisioner, variables) = document.root.without("provisioner");
-    Ok((Declared::of(Some(&variables))?, provisioners(provisioner.as_ref(), folder)?))
+    Ok((DeclaredVariables::parse(Some(&variables))?, provisioners(provisioner.as_ref(), folder)?))
 }
 
-fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<Mistake>> {
+fn provisioners(node: Option<&YamlNode>, folder: &Path) -> Result<Vec<Folder>, Box<Mistake>> {
     let Some(node) = node else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for node in node.list()? {
         let name = node.text("the path of a provisioner's folder")?;
         let named = Folder::named(name, folder)
-            .map_err(|error| node.wrong_with(error.problem, error.help))?;
+            .map_err(|error| node.mistake_with_help(error.problem, error.help))?;
         if !named.is_provisioner() {
             let problem = if folder.join(name).is_dir() {
-                format!("the folder `{name}` has no {FILE_NAME}, nor the tasks of an Ansible role")
+                format!("the folder `{name}` has neither {FILE_NAME} nor tasks of an Ansible role")
             } else {
                 format!("there is no folder `{name}` in {}", folder.display())
             };
-            return Err(match near(folder, name) {
-                Some(near) => node.wrong_with(problem, format!("did you mean `{near}`?")),
-                None => node.wrong(problem),
+            return Err(match nearest_provisioner(folder, name) {
+                Some(near) => node.mistake_with_help(problem, format!("did you mean `{near}`?")),
+                None => node.mistake(problem),
             });
         }
         found.push(named);
@@ -342,107 +194,14 @@ fn provisioners(node: Option<&Node>, folder: &Path) -> Result<Vec<Folder>, Box<M
     Ok(found)
 }
 
-/// The provisioner beside a missing one that was most likely meant.
-fn near(folder: &Path, name: &str) -> Option<String> {
+/// Returns the provisioner with the most similar name in the folder of a missing one.
+fn nearest_provisioner(folder: &Path, name: &str) -> Option<String> {
     let (above, last) = name.rsplit_once('/').map_or(("", name), |(above, last)| (above, last));
     let names: Vec<String> = std::fs::read_dir(folder.join(above))
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| Folder::host(folder.join(above).join(name)).is_provisioner())
+        .filter(|name| Folder::from_host(folder.join(above).join(name)).is_provisioner())
         .collect();
     let near = nearest(last, names.iter().map(String::as_str))?;
     Some(if above.is_empty() { near.to_owned() } else { format!("{above}/{near}") })
-}
-
-pub(crate) fn paths(
-    node: Option<&Node>,
-    folder: &Path,
-    what: &str,
-) -> Result<Vec<PathBuf>, Box<Mistake>> {
-    match node {
-        None => Ok(Vec::new()),
-        Some(node) => node.list()?.iter().map(|n| Ok(join(folder, n.text(what)?))).collect(),
-    }
-}
-
-/// One of some words.
-pub(crate) fn word<T: Copy>(node: &Node, words: &[(&'static str, T)]) -> Result<T, Box<Mistake>> {
-    let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-    let wanted = format!("one of {}", names.join(", "));
-    let text = node.text(&wanted)?;
-    match words.iter().find(|(name, _)| *name == text) {
-        Some((_, value)) => Ok(*value),
-        None => Err(match nearest(text, names) {
-            Some(name) => {
-                node.wrong_with(format!("expected {wanted}"), format!("did you mean `{name}`?"))
-            }
-            None => node.wrong(format!("expected {wanted}")),
-        }),
-    }
-}
-
-/// A number of bytes: `2G`, `512M`; the units are powers of 1024.
-fn size(node: &Node) -> Result<u64, Box<Mistake>> {
-    let text = node.text("a size such as 2G")?;
-    parse_size(text)
-        .ok_or_else(|| node.wrong_with(format!("`{text}` is no size"), "write `2G` or `512M`"))
-}
-
-/// A number of bytes with an optional unit of K, M, G or T, `iB` or `B` after it or not.
-pub fn parse_size(text: &str) -> Option<u64> {
-    let text = text.strip_suffix("iB").or_else(|| text.strip_suffix('B')).unwrap_or(text);
-    let (digits, shift) = match text.chars().last()?.to_ascii_uppercase() {
-        'K' => (&text[..text.len() - 1], 10),
-        'M' => (&text[..text.len() - 1], 20),
-        'G' => (&text[..text.len() - 1], 30),
-        'T' => (&text[..text.len() - 1], 40),
-        _ => (text, 0),
-    };
-    let number: u64 = digits.trim().parse().ok()?;
-    number.checked_mul(1 << shift)
-}
-
-/// The URL of a proxy, as apt takes it.
-fn proxy(node: &Node) -> Result<String, Box<Mistake>> {
-    let text = node.text("the URL of a proxy")?;
-    let known = ["http://", "https://", "socks5h://"].iter().any(|scheme| text.starts_with(scheme));
-    if known && !text.contains(|c: char| c == '"' || c.is_whitespace() || c.is_control()) {
-        return Ok(text.to_owned());
-    }
-    Err(node.wrong_with("this is no URL of a proxy", "write `http://cache.example.org:3142`"))
-}
-
-fn epoch(node: &Node) -> Result<i64, Box<Mistake>> {
-    let text = node.text("seconds since 1970")?;
-    text.parse().ok().filter(|seconds| *seconds >= 0).ok_or_else(|| {
-        node.wrong_with(
-            format!("`{text}` is no time"),
-            "write seconds since 1970, as `date +%s` or `git log -1 --format=%ct` gives them",
-        )
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_suffix_says_the_format() {
-        let of = |name| Format::of_path(Path::new(name));
-        assert_eq!(of("a/discovery.cpio.gz"), Some(Format::CpioGz));
-        assert_eq!(of("discovery.cpio"), Some(Format::Cpio));
-        assert_eq!(of("base.squashfs"), Some(Format::Squashfs));
-        assert_eq!(of("discovery.gz"), None);
-        assert_eq!(of("cpio"), None);
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_size("2G"), Some(2 << 30));
-        assert_eq!(parse_size("512MiB"), Some(512 << 20));
-        assert_eq!(parse_size("10"), Some(10));
-        assert_eq!(parse_size("99999999999T"), None);
-        assert_eq!(parse_size("G"), None);
-        assert_eq!(parse_size(""), None);
-    }
 }

@@ -1,124 +1,128 @@
-//! What an image is built from: layers, a new Debian root, or somebody else's root file system.
+//! The source of an image: layers, a new Debian root, or an existing root file system.
 
 use std::path::{Path, PathBuf};
 
-use super::{ImageLocation, Surroundings, paths, word};
+use super::archive::{ArchiveSettings, release};
+use super::location::ImageLocation;
+use super::settings::ImageContext;
+use super::values::keyword;
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value, join};
+use crate::config::{Fields, YamlNode, YamlValue, join};
+use crate::error::StepError;
 use crate::glob::Pattern;
 use crate::machine::{Kind as FileKind, Machine};
-use crate::steps::StepError;
-use crate::steps::packages::Packages;
+use crate::steps::packages::PackageList;
 
-/// What an image is built from.
+/// The kind of an image, and what it is built from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// An overlay: the changes made to layers.
     Overlay(Layers),
-    /// A base: a new root file system.
+    /// A base: a root file system.
     Base(Root),
-    /// Files that are made in a root of layers and taken out of it: a kernel and its initrd.
+    /// Files that are created in a root of layers and copied out of it: a kernel and its initrd.
     Initrd {
         /// The layers.
         layers: Layers,
-        /// The files, in the order of the file.
+        /// The files, in the order of the image file.
         yields: Vec<Yield>,
     },
 }
 
-/// The kinds of image, by the words for them.
+/// The kinds of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ImageKind {
     Overlay,
     Base,
     Initrd,
 }
 
-impl Kind {
+impl ImageKind {
     pub(crate) const NAMES: [(&'static str, Self); 3] =
         [("overlay", Self::Overlay), ("base", Self::Base), ("initrd", Self::Initrd)];
 
-    /// The kind that the fields of an image say; an overlay if they say none.
-    pub(crate) fn of(fields: &Fields<'_>) -> Result<Self, Box<Mistake>> {
-        fields.get("kind").map_or(Ok(Self::Overlay), |node| word(node, &Self::NAMES))
+    /// Reads the kind of an image. The default is an overlay.
+    pub(crate) fn parse(fields: &Fields<'_>) -> Result<Self, Box<Mistake>> {
+        fields.get("kind").map_or(Ok(Self::Overlay), |node| keyword(node, &Self::NAMES))
     }
 }
 
-/// A base and what lies over it.
+/// A base and the overlays on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layers {
     /// The base image.
     pub base: PathBuf,
-    /// Overlays over it, the lowest first.
+    /// The overlays, the lowest first.
     pub overlays: Vec<PathBuf>,
 }
 
 impl Layers {
-    /// All of them, the lowest first.
+    /// Returns the files of all layers, the lowest first.
     pub fn paths(&self) -> Vec<PathBuf> {
         std::iter::once(&self.base).chain(&self.overlays).cloned().collect()
     }
 
-    fn of(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Self, Box<Mistake>> {
-        let help = "write `base: build/base.squashfs`, the image that is changed";
-        let base = (around.layer)(fields.require("base", help)?)?;
+    fn parse(fields: &Fields<'_>, context: &ImageContext<'_>) -> Result<Self, Box<Mistake>> {
+        let help = "write `base: build/base.squashfs`, the image to change";
+        let base = (context.layer)(fields.require("base", help)?)?;
         let overlays = match fields.get("overlays") {
             None => Vec::new(),
             Some(node) => node
                 .list()?
                 .iter()
-                .map(|node| (around.layer)(node))
+                .map(|node| (context.layer)(node))
                 .collect::<Result<_, Box<Mistake>>>()?,
         };
         Ok(Self { base, overlays })
     }
 }
 
-/// A new root file system.
+/// The root file system of a base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Root {
-    /// Debian, or what is made like it, installed by mmdebstrap.
+    /// A Debian, or a distribution based on it, that mmdebstrap installs.
     Debian(Debootstrap),
-    /// One that is there: a tar archive (plain, or compressed by gzip, xz or zstd), a directory, or
-    /// an image in one of the formats of layers.
+    /// An existing root file system: a tar archive (plain, gzip, xz or zstd), a directory, or an
+    /// image in one of the formats of layers.
     From(PathBuf),
 }
 
-/// What a new Debian root is made of; the words are mmdebstrap's.
+/// The options of mmdebstrap for a new Debian root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Debootstrap {
     /// The release: `bookworm`.
     pub release: String,
-    /// Mirrors as URLs or whole `deb` lines; those of mmdebstrap if none.
+    /// Mirrors as URLs or whole `deb` lines. If empty, mmdebstrap uses its defaults.
     pub mirrors: Vec<String>,
-    /// `minbase` unless said otherwise.
+    /// The variant, `minbase` by default.
     pub variant: String,
-    /// Parts of the archive: `main`, `contrib`; mmdebstrap's own if none.
+    /// Components of the archive: `main`, `contrib`. If empty, mmdebstrap uses its defaults.
     pub components: Vec<String>,
-    /// The architecture, if it isn't that of the host.
+    /// The architecture; `None` for that of the host.
     pub architecture: Option<String>,
-    /// The keys that sign the release, if they aren't the host's own.
+    /// The keyring that signs the release; `None` for the keys of the host.
     pub keyring: Option<PathBuf>,
-    /// Packages besides those of the variant, installed while the root is made.
+    /// Packages to install in addition to those of the variant.
     pub packages: Vec<String>,
 }
 
-/// A file that an image yields.
+/// A file that an initrd image yields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Yield {
     /// The name of the artifact.
     pub name: String,
     /// The file to write.
     pub output: PathBuf,
-    /// Where it is in the root: a path or a pattern that one file matches.
+    /// Its location in the root: a path, or a pattern that matches one file.
     pub pattern: String,
 }
 
 impl Yield {
-    /// Its content.
+    /// Reads its content from the root.
     ///
     /// # Errors
-    /// When no file of the root matches, or several do.
+    ///
+    /// Fails if the root has no matching file or several, or if the file cannot be read.
     pub fn read(&self, machine: &dyn Machine) -> Result<Vec<u8>, StepError> {
         let pattern = Pattern::parse(&self.pattern)
             .map_err(|problem| StepError::Impossible(format!("`{}`: {problem}", self.pattern)))?;
@@ -127,16 +131,16 @@ impl Yield {
         let (name, pattern) = (&self.name, &self.pattern);
         match found.as_slice() {
             [(path, _)] => machine.read(path)?.ok_or_else(|| {
-                StepError::Impossible(format!("{name}: {} leads nowhere", path.display()))
+                StepError::Impossible(format!("{name}: {} is a dangling link", path.display()))
             }),
             [] => Err(StepError::Impossible(format!(
-                "{name}: nothing in the root is at {pattern}: a provisioner has to make it"
+                "{name}: the root has no {pattern}: a provisioner must create it"
             ))),
             several => {
                 let names: Vec<String> =
                     several.iter().map(|(path, _)| path.display().to_string()).collect();
                 Err(StepError::Impossible(format!(
-                    "{name}: {pattern} stands for {}: say which one is meant",
+                    "{name}: {pattern} matches {}: write a pattern that matches one file",
                     names.join(" and ")
                 )))
             }
@@ -145,18 +149,21 @@ impl Yield {
 }
 
 impl Source {
-    pub(super) fn of(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Self, Box<Mistake>> {
-        Ok(match Kind::of(fields)? {
-            Kind::Overlay => Self::Overlay(Layers::of(fields, around)?),
-            Kind::Base => Self::Base(root(fields, around)?),
-            Kind::Initrd => Self::Initrd {
-                layers: Layers::of(fields, around)?,
-                yields: yields(fields, around)?,
+    pub(super) fn parse(
+        fields: &Fields<'_>,
+        context: &ImageContext<'_>,
+    ) -> Result<Self, Box<Mistake>> {
+        Ok(match ImageKind::parse(fields)? {
+            ImageKind::Overlay => Self::Overlay(Layers::parse(fields, context)?),
+            ImageKind::Base => Self::Base(root(fields, context)?),
+            ImageKind::Initrd => Self::Initrd {
+                layers: Layers::parse(fields, context)?,
+                yields: yields(fields, context)?,
             },
         })
     }
 
-    /// The layers, where it has some.
+    /// Returns the layers; `None` for a base.
     pub fn layers(&self) -> Option<&Layers> {
         match self {
             Self::Overlay(layers) | Self::Initrd { layers, .. } => Some(layers),
@@ -165,83 +172,35 @@ impl Source {
     }
 }
 
-fn root(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Root, Box<Mistake>> {
+fn root(fields: &Fields<'_>, context: &ImageContext<'_>) -> Result<Root, Box<Mistake>> {
     if let Some(node) = fields.get("from") {
         for word in ["release", "mirror", "variant", "components", "architecture", "packages"] {
             if let Some(other) = fields.get(word) {
-                let help = "a provisioner can install packages into what is there";
-                let problem = format!("`{word}` is for a new root, and `from` names one");
-                return Err(other.wrong_with(problem, help));
+                let help = "install packages in an existing root with a provisioner";
+                let problem = format!("`{word}` is for a new root and cannot be used with `from`");
+                return Err(other.mistake_with_help(problem, help));
             }
         }
-        return Ok(Root::From(join(around.folder, node.text("the path of a root file system")?)));
+        return Ok(Root::From(join(context.folder, node.text("the path of a root file system")?)));
     }
-    Ok(Root::Debian(debootstrap(fields, around)?))
+    Ok(Root::Debian(debootstrap(fields, context)?))
 }
 
-/// That the root file system of `from` is not there, said at its place.
-pub(super) fn missing(image: &Node, folder: &Path) -> Option<Box<Mistake>> {
-    let node = image.at("from")?;
+/// Returns the mistake if the root file system of `from` does not exist.
+pub(super) fn missing_from(image: &YamlNode, folder: &Path) -> Option<Box<Mistake>> {
+    let node = image.get("from")?;
     let name = node.text("the path of a root file system").ok()?;
-    let help = "it is a tar archive, a folder or an image, by its path from this file";
-    let mistake = || node.wrong_with(format!("there is no `{name}`"), help);
+    let help = "write the path of a tar archive, folder or image, relative to this file";
+    let mistake = || node.mistake_with_help(format!("`{name}` does not exist"), help);
     (!ImageLocation::of(&join(folder, name)).file.exists()).then(mistake)
-}
-
-/// The keys of a [`Debootstrap`] that a whole project may have too.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Archive {
-    pub(crate) release: Option<String>,
-    mirrors: Vec<String>,
-    components: Vec<String>,
-    architecture: Option<String>,
-    keyring: Option<PathBuf>,
-}
-
-impl Archive {
-    pub(crate) fn of(fields: &Fields<'_>, folder: &Path) -> Result<Self, Box<Mistake>> {
-        let mut mirrors = words(fields, "mirror", "a URL")?;
-        if let Some(node) = fields.get("apt_server") {
-            if !mirrors.is_empty() {
-                return Err(node.wrong_with(
-                    "both `mirror` and `apt_server`",
-                    "`apt_server: HOST` stands for `mirror: http://HOST/debian`",
-                ));
-            }
-            let host = node.text("the name of a host")?;
-            if host.contains('/') {
-                return Err(node.wrong_with(
-                    "expected the name of a host",
-                    "write `apt_server: cache.example.org:3142`, or a URL as `mirror`",
-                ));
-            }
-            mirrors = vec![format!("http://{host}/debian")];
-        }
-        Ok(Self {
-            release: fields.get("release").map(release).transpose()?,
-            mirrors,
-            components: words(fields, "components", "a component such as main")?,
-            architecture: fields.text("architecture")?,
-            keyring: fields.path("keyring", folder)?,
-        })
-    }
-}
-
-fn release(node: &Node) -> Result<String, Box<Mistake>> {
-    let text = node.text("the name of a release")?;
-    // It becomes an argument of mmdebstrap.
-    if text.starts_with('-') || text.contains(char::is_whitespace) {
-        return Err(node.wrong_with("this is no name of a release", "write `release: bookworm`"));
-    }
-    Ok(text.to_owned())
 }
 
 fn debootstrap(
     fields: &Fields<'_>,
-    around: &Surroundings<'_>,
+    context: &ImageContext<'_>,
 ) -> Result<Debootstrap, Box<Mistake>> {
-    let own = Archive::of(fields, around.folder)?;
-    let all = around.project.map(|p| p.globals.archive.clone()).unwrap_or_default();
+    let own = ArchiveSettings::parse(fields, context.folder)?;
+    let all = context.project.map(|p| p.globals.archive.clone()).unwrap_or_default();
     let or = |own: Vec<String>, all| if own.is_empty() { all } else { own };
     let release = match own.release.or(all.release) {
         Some(release) => release,
@@ -255,31 +214,26 @@ fn debootstrap(
         architecture: own.architecture.or(all.architecture),
         keyring: own.keyring.or(all.keyring),
         packages: match fields.get("packages") {
-            Some(node) => Packages::of(node, around.folder)?.names(),
+            Some(node) => PackageList::parse_for_base(node, context.folder)?.names(),
             None => Vec::new(),
         },
     })
 }
 
-fn words(fields: &Fields<'_>, name: &'static str, what: &str) -> Result<Vec<String>, Box<Mistake>> {
-    let found = paths(fields.get(name), Path::new(""), what)?;
-    Ok(found.into_iter().map(|word| word.to_string_lossy().into_owned()).collect())
-}
-
-/// What an initrd image yields when it does not say: a kernel and its initrd, where Debian has them.
-const KERNEL: [(&str, &str); 2] =
+/// Files that an initrd image yields by default: kernel and initrd, in their locations on Debian.
+const DEFAULT_YIELDS: [(&str, &str); 2] =
     [("vmlinuz", "/boot/vmlinuz-*"), ("initrd.img", "/boot/initrd.img-*")];
 
-fn yields(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Vec<Yield>, Box<Mistake>> {
-    let folder = match (around.project, fields.get("output")) {
+fn yields(fields: &Fields<'_>, context: &ImageContext<'_>) -> Result<Vec<Yield>, Box<Mistake>> {
+    let folder = match (context.project, fields.get("output")) {
         (Some(project), Some(node)) => {
             project.globals.output.join(node.text("the path of a folder")?)
         }
         (Some(project), None) => project.globals.output.clone(),
-        (None, Some(node)) => join(around.folder, node.text("the path of a folder")?),
+        (None, Some(node)) => join(context.folder, node.text("the path of a folder")?),
         (None, None) => {
-            let help = "an initrd image yields files: name the folder they go to";
-            join(around.folder, fields.require("output", help)?.text("the path of a folder")?)
+            let help = "an initrd image yields files: name the folder for them";
+            join(context.folder, fields.require("output", help)?.text("the path of a folder")?)
         }
     };
     let file = |name: &str, pattern: &str| Yield {
@@ -288,23 +242,25 @@ fn yields(fields: &Fields<'_>, around: &Surroundings<'_>) -> Result<Vec<Yield>, 
         pattern: pattern.to_owned(),
     };
     let Some(node) = fields.get("yields") else {
-        return Ok(KERNEL.iter().map(|(name, pattern)| file(name, pattern)).collect());
+        return Ok(DEFAULT_YIELDS.iter().map(|(name, pattern)| file(name, pattern)).collect());
     };
-    let help = "write `vmlinuz: /boot/vmlinuz-*`, a line for each file";
-    let Value::Map(entries) = &node.value else {
-        return Err(node.wrong_with(format!("expected files, found {}", node.what()), help));
+    let help = "write `vmlinuz: /boot/vmlinuz-*`, one line for each file";
+    let YamlValue::Map(entries) = &node.value else {
+        return Err(
+            node.mistake_with_help(format!("expected files, found {}", node.kind_name()), help)
+        );
     };
     if entries.is_empty() {
-        return Err(node.wrong_with("an initrd image yields files", help));
+        return Err(node.mistake_with_help("an initrd image must yield files", help));
     }
     let mut yields = Vec::new();
     for (key, value) in entries {
         if key.name.contains('/') || matches!(key.name.as_str(), "" | "." | "..") {
-            let problem = "this is no name for a file";
-            return Err(node.wrong_key(key, problem, Some(help.to_owned())));
+            let problem = "invalid file name";
+            return Err(node.key_mistake(key, problem, Some(help.to_owned())));
         }
         let pattern = value.text("a path in the root")?;
-        Pattern::parse(pattern).map_err(|problem| value.wrong(problem))?;
+        Pattern::parse(pattern).map_err(|problem| value.mistake(problem))?;
         yields.push(file(&key.name, pattern));
     }
     Ok(yields)

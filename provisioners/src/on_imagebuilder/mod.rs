@@ -1,19 +1,21 @@
-//! Makes a project of an on-imagebuilder tree: the folder of Ansible roles, config files and wrapper
-//! playbooks that RackHD's on-imagebuilder is.
+//! Converts a tree of RackHD's on-imagebuilder, a folder of Ansible roles, config files and wrapper
+//! playbooks, to a project file.
 //!
 //! Invariants:
-//! - Nothing of the tree is changed; what is made is the text of one file beside it.
-//! - What is made can be read: [`import`] reads it itself before it gives it away.
-//! - What is left out, and what Ansible will not take any more, is told in a [`Note`].
+//! - The tree is not changed: the result is the text of one file.
+//! - The text is a valid project file: [`import`] parses it before it returns it.
+//! - A [`Note`] reports everything that is left out, and everything that current versions of
+//!   Ansible reject.
 //!
-//! `tree` finds what is there, `settings` what the variables say to overcoat itself, `text`
-//! writes the project file, `old` looks for Ansible's syntax of former days.
+//! `tree` reads the folder, `settings` converts variables to settings of a project,
+//! `project_writer` writes the project file, and `obsolete_syntax` searches the roles for obsolete
+//! syntax.
 
-mod emit;
-mod old;
+mod obsolete_syntax;
+mod project_writer;
 mod settings;
-mod text;
 mod tree;
+mod yaml_writer;
 
 use std::fmt;
 use std::io;
@@ -22,31 +24,31 @@ use std::path::{Path, PathBuf};
 use crate::config::ConfigError;
 use crate::project::{FILE_NAME, Project};
 
-/// A project made of an on-imagebuilder tree.
+/// The result of an import.
 #[derive(Debug, Clone)]
 pub struct Imported {
-    /// The project file, to be written in the tree's folder.
+    /// The text of the project file, for the tree's folder.
     pub text: String,
     /// The names of its images.
     pub images: Vec<String>,
-    /// What there is to say of it, by file and line.
+    /// Notes for the user, ordered by file and line.
     pub notes: Vec<Note>,
 }
 
-/// Something that a reader has to know of a file of the tree.
+/// A note for the user about a file of the tree.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
-    /// The file, from the tree's folder.
+    /// The file, relative to the tree's folder.
     pub file: PathBuf,
-    /// The line, from 1, if it is about one.
+    /// The line, from 1.
     pub line: Option<usize>,
-    /// What is the matter, and what to write instead.
+    /// The problem, and what to write instead.
     pub text: String,
 }
 
 impl Note {
-    /// What is not done with a file, since it can't be read.
-    fn of_error(file: &Path, what: &str, error: &ConfigError) -> Self {
+    /// Creates the note for a file that cannot be read. `what` is the consequence: "left out".
+    fn from_error(file: &Path, what: &str, error: &ConfigError) -> Self {
         let (line, problem) = match error {
             ConfigError::Mistake(mistake) => (Some(mistake.line), mistake.problem.clone()),
             ConfigError::Read { source, .. } => (None, source.to_string()),
@@ -65,51 +67,52 @@ impl fmt::Display for Note {
     }
 }
 
-/// Why no project could be made.
+/// A tree cannot be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// A folder can't be listed, or a file in it can't be read.
+    /// A folder or file cannot be read.
     #[error("cannot read {path}", path = path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A file with variables for all images has a mistake.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is nothing to import.
-    #[error("{path} is no on-imagebuilder tree: {problem}", path = path.display())]
+    /// The tree has nothing to import.
+    #[error("{path} is not an on-imagebuilder tree: {problem}", path = path.display())]
     Nothing {
         /// The folder.
         path: PathBuf,
-        /// What is not there.
+        /// The missing part.
         problem: String,
     },
-    /// The project that was made has a mistake: of the tree, as a rule.
-    #[error("what would be written cannot be read: {0}")]
+    /// The generated project file has a mistake, usually because the tree has one.
+    #[error("the generated project file has a mistake: {0}")]
     Unreadable(ConfigError),
 }
 
-/// Makes the project file of the on-imagebuilder tree in `folder`. With `base`, a base image that is
-/// there, its overlays lie on that, and it builds none.
+/// Generates the project file for the on-imagebuilder tree in `folder`. With `base`, an existing
+/// base image, the overlays are built on that image and the project builds no base.
 ///
 /// # Errors
-/// When files can't be read, no config file names a provisioner that is there, or the variables
-/// for all have a mistake.
+///
+/// Fails if a file cannot be read, no config file names an existing provisioner, or the variables
+/// for all images have a mistake.
 pub fn import(folder: &Path, base: Option<&str>) -> Result<Imported, ImportError> {
     let mut notes = Vec::new();
-    let tree = tree::Tree::read(folder, &mut notes)?;
-    let (text, images) = text::write(&tree, base, &mut notes);
+    let tree = tree::ImagebuilderTree::read(folder, &mut notes)?;
+    let (text, images) = project_writer::write(&tree, base, &mut notes);
     if images.is_empty() {
         let problem = match notes.first() {
-            Some(note) => format!("nothing is left of it; {note}"),
+            Some(note) => format!("no image can be imported; {note}"),
             None => "no file in vars/ names a provisioner".to_owned(),
         };
         return Err(ImportError::Nothing { path: folder.to_owned(), problem });
     }
-    old::look(&tree, &mut notes)?;
+    obsolete_syntax::find_obsolete_syntax(&tree, &mut notes)?;
     notes.sort();
     notes.dedup();
     Project::parse(&folder.join(FILE_NAME), text.clone()).map_err(ImportError::Unreadable)?;

@@ -1,56 +1,70 @@
-//! What an on-imagebuilder tree's variables say that overcoat has words of its own for.
+//! Converts variables of an on-imagebuilder tree to settings of a project.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use minijinja::{Environment, UndefinedBehavior, Value as Jinja};
 
-use super::tree::Global;
-use crate::config::{Node, Value};
+use crate::config::{YamlNode, YamlValue};
 
-/// Variables by name, those of one image over those for all, as text that may have templates in it.
+/// A variable for all images.
+#[derive(Debug, Clone)]
+pub(super) struct Global {
+    pub(super) name: String,
+    pub(super) value: YamlNode,
+    /// The file that sets it, relative to the tree's folder.
+    pub(super) file: PathBuf,
+}
+
+/// The values of variables by name, which may be templates. Variables of an image override those
+/// for all images.
 #[derive(Debug)]
-pub(super) struct Scope<'a> {
+pub(super) struct TreeVariables<'a> {
     values: BTreeMap<&'a str, &'a str>,
 }
 
-/// How often templates are looked for in what templates gave.
-const MAX_ROUNDS: usize = 10;
+/// Maximum number of times that the result of a template is rendered again.
+const MAX_RENDERS: usize = 10;
+/// Maximum length of a text to render, in bytes. A variable that names itself twice doubles in size
+/// with each rendering.
+const MAX_TEMPLATE_BYTES: usize = 4096;
 
-impl<'a> Scope<'a> {
-    pub(super) fn new(globals: &'a [Global], own: &'a [(String, Node)]) -> Self {
+impl<'a> TreeVariables<'a> {
+    pub(super) fn new(globals: &'a [Global], own: &'a [(String, YamlNode)]) -> Self {
         let all = globals.iter().map(|global| (&global.name, &global.value));
         let own = own.iter().map(|(name, value)| (name, value));
-        let scalar = |(name, node): (&'a String, &'a Node)| match &node.value {
-            Value::Scalar { text, .. } if !node.is_null() => Some((name.as_str(), text.as_str())),
+        let scalar = |(name, node): (&'a String, &'a YamlNode)| match &node.value {
+            YamlValue::Scalar { text, .. } if !node.is_null() => {
+                Some((name.as_str(), text.as_str()))
+            }
             _ => None,
         };
         Self { values: all.chain(own).filter_map(scalar).collect() }
     }
 
-    /// A variable as it is written.
+    /// Returns the text of a variable, without rendering it.
     pub(super) fn raw(&self, name: &str) -> Option<&str> {
         self.values.get(name).copied()
     }
 
-    /// A variable's value, if all that it names is known here.
+    /// Returns the rendered value of a variable; `None` if it is empty or uses unknown variables.
     pub(super) fn get(&self, name: &str) -> Option<String> {
-        self.resolve(self.raw(name)?).filter(|value| !value.trim().is_empty())
+        self.render(self.raw(name)?).filter(|value| !value.trim().is_empty())
     }
 
-    /// A text with its templates rendered, if all that they name is known here.
-    pub(super) fn resolve(&self, text: &str) -> Option<String> {
+    /// Renders the templates in a text; returns `None` if they use unknown variables.
+    pub(super) fn render(&self, text: &str) -> Option<String> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let values =
             self.values.iter().map(|(name, value)| ((*name).to_owned(), Jinja::from(*value)));
         let context = Jinja::from(values.collect::<BTreeMap<String, Jinja>>());
         let mut text = text.to_owned();
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..MAX_RENDERS {
             if !text.contains("{{") && !text.contains("{%") {
                 return Some(text);
             }
-            // A variable that names itself doubles with each round.
-            if text.len() > 4096 {
+            if text.len() > MAX_TEMPLATE_BYTES {
                 return None;
             }
             text = environment.render_str(&text, &context).ok()?;
@@ -59,29 +73,29 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// What goes into the keys of a project, or of one of its images. Nothing where nothing is said.
+/// Settings of a project, or of one of its images, as far as the variables set them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Settings {
+pub(super) struct ImportedSettings {
     pub(super) release: Option<String>,
-    pub(super) archive: Option<Archive>,
+    pub(super) archive: Option<DebianArchive>,
     pub(super) components: Vec<String>,
     pub(super) architecture: Option<String>,
     pub(super) variant: Option<&'static str>,
-    /// Packages that the root is made with.
+    /// Packages to install with the root.
     pub(super) packages: Vec<String>,
 }
 
-/// Where packages come from.
+/// The archive that packages come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Archive {
-    /// The name of a host that has Debian at `/debian`.
+pub(super) enum DebianArchive {
+    /// The name of a host with Debian at `/debian`.
     Server(String),
     /// A URL.
     Mirror(String),
 }
 
-/// The variables that [`Settings`] and the names of files are taken from.
-pub(super) const TAKEN: [&str; 11] = [
+/// Variables that are converted to settings and names of files.
+pub(super) const CONVERTED_VARIABLES: [&str; 11] = [
     "apt_server",
     "debootstrap_apt_server",
     "debootstrap_release",
@@ -95,8 +109,8 @@ pub(super) const TAKEN: [&str; 11] = [
     "overlayfs_archive_name",
 ];
 
-/// Variables that the wrapper playbooks alone needed.
-pub(super) const OF_WRAPPERS: [&str; 10] = [
+/// Variables that only the wrapper playbooks used.
+pub(super) const WRAPPER_VARIABLES: [&str; 10] = [
     "build_root_size",
     "build_root_build_size",
     "overlayfs_lower_dir",
@@ -109,7 +123,8 @@ pub(super) const OF_WRAPPERS: [&str; 10] = [
     "initrd_build_env_exclude_packages",
 ];
 
-/// Where the original has the root of one kind of image: what `build_root` is here.
+/// Returns whether a variable is the path of the root of one kind of image, which is `build_root`
+/// here.
 pub(super) fn is_build_root(name: &str) -> bool {
     matches!(
         name,
@@ -120,8 +135,8 @@ pub(super) fn is_build_root(name: &str) -> bool {
     )
 }
 
-impl Settings {
-    pub(super) fn of(scope: &Scope<'_>) -> Self {
+impl ImportedSettings {
+    pub(super) fn new(scope: &TreeVariables<'_>) -> Self {
         let word = |name: &str| scope.get(name).filter(|word| !word.contains(char::is_whitespace));
         Self {
             release: word("debootstrap_release").filter(|word| !word.starts_with('-')),
@@ -134,26 +149,26 @@ impl Settings {
     }
 }
 
-fn archive(scope: &Scope<'_>) -> Option<Archive> {
+fn archive(scope: &TreeVariables<'_>) -> Option<DebianArchive> {
     let clean = |text: &String| !text.contains(char::is_whitespace);
     if let Some(url) = scope.get("debootstrap_apt_server").filter(clean) {
         let url = url.trim_end_matches('/');
         let host = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix("/debian"));
         return Some(match host.filter(|host| !host.contains('/')) {
-            Some(host) => Archive::Server(host.to_owned()),
-            None => Archive::Mirror(url.to_owned()),
+            Some(host) => DebianArchive::Server(host.to_owned()),
+            None => DebianArchive::Mirror(url.to_owned()),
         });
     }
     let server = scope.get("apt_server").filter(clean)?;
     Some(match server.split_once("://") {
-        Some(_) => Archive::Mirror(server),
-        None if server.contains('/') => Archive::Mirror(format!("http://{server}")),
-        None => Archive::Server(server),
+        Some(_) => DebianArchive::Mirror(server),
+        None if server.contains('/') => DebianArchive::Mirror(format!("http://{server}")),
+        None => DebianArchive::Server(server),
     })
 }
 
-/// debootstrap's variant in mmdebstrap's words. Without one, debootstrap installs what mmdebstrap
-/// calls `important`.
+/// Converts a variant of debootstrap to one of mmdebstrap. The default variant of debootstrap is
+/// mmdebstrap's `important`.
 fn variant(written: &str) -> Option<&'static str> {
     match written.trim().trim_start_matches("--variant=") {
         "" => Some("important"),
@@ -163,7 +178,7 @@ fn variant(written: &str) -> Option<&'static str> {
     }
 }
 
-/// What Ansible needs in a root, by today's names.
+/// Returns the packages with current names, and with those that Ansible needs in a root.
 fn packages(named: Vec<String>) -> Vec<String> {
     let mut found = Vec::new();
     for name in named.iter().map(String::as_str).chain(["python3", "python3-apt"]) {

@@ -1,32 +1,24 @@
-//! What an on-imagebuilder tree has: variables for all, config files, and their provisioners.
+//! Reads an on-imagebuilder tree: variables for all images, config files, and their provisioners.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::{ImportError, Note, settings};
-use crate::config::{Document, Node, Value};
+use super::settings::{self, Global};
+use super::{ImportError, Note};
+use crate::config::{YamlDocument, YamlNode, YamlValue};
 use crate::folder::Folder;
 use crate::provisioner::Provisioner;
-use crate::variables::Declared;
+use crate::variables::DeclaredVariables;
 
-/// What was found in the folder of a tree.
+/// An on-imagebuilder tree.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct ImagebuilderTree {
     pub(super) folder: PathBuf,
-    /// The variables for all, in the order of their files; the weaker first.
+    /// The variables for all images, in order of increasing precedence of their files.
     pub(super) globals: Vec<Global>,
-    /// The config files that have a provisioner, by name.
+    /// The config files that have a provisioner, ordered by kind and name.
     pub(super) configs: Vec<Config>,
-}
-
-/// A variable for all images.
-#[derive(Debug, Clone)]
-pub(super) struct Global {
-    pub(super) name: String,
-    pub(super) value: Node,
-    /// The file that says it, from the tree's folder.
-    pub(super) file: PathBuf,
 }
 
 /// A config file with its provisioner.
@@ -34,39 +26,39 @@ pub(super) struct Global {
 pub(super) struct Config {
     /// The name of the image.
     pub(super) name: String,
-    /// From the tree's folder.
+    /// Path relative to the tree's folder.
     pub(super) file: PathBuf,
-    pub(super) kind: Kind,
-    /// The folder of the provisioner, from the tree's.
+    pub(super) kind: ConfigKind,
+    /// The folder of the provisioner, relative to the tree's.
     pub(super) provisioner: String,
-    /// Who names the provisioner.
+    /// Where the provisioner is named.
     pub(super) named_by: NamedBy,
-    pub(super) variables: Vec<(String, Node)>,
-    /// Why a project can't name the file as it is.
+    pub(super) variables: Vec<(String, YamlNode)>,
+    /// Why the file cannot be used as a `config_file`; `None` if it can.
     pub(super) refused: Option<String>,
 }
 
-/// Who says which provisioner a config file has.
+/// Where the provisioner of a config file is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NamedBy {
-    /// The file's key `provisioner`.
-    Key,
-    /// A script that runs a wrapper playbook with both.
+    /// In the key `provisioner` of the file.
+    YamlKey,
+    /// In a script that runs a wrapper playbook with both.
     Script(PathBuf),
-    /// A comment in the file: the original's own files have it so.
+    /// In a comment in the file, as in the files that come with on-imagebuilder.
     Comment,
 }
 
-/// What an image is, by the folder of its provisioner.
+/// The kind of an image, determined from the folder of its provisioner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum ConfigKind {
     Base,
     Overlay,
     Initrd,
 }
 
-impl Kind {
-    fn of(provisioner: &str) -> Option<Self> {
+impl ConfigKind {
+    fn from_path(provisioner: &str) -> Option<Self> {
         Path::new(provisioner).iter().find_map(|part| match part.to_str()? {
             "basefs" | "base" | "rootfs" => Some(Self::Base),
             "overlay" | "overlays" => Some(Self::Overlay),
@@ -76,28 +68,29 @@ impl Kind {
     }
 }
 
-impl Tree {
+impl ImagebuilderTree {
     pub(super) fn read(folder: &Path, notes: &mut Vec<Note>) -> Result<Self, ImportError> {
         let nothing =
             |problem: &str| ImportError::Nothing { path: folder.into(), problem: problem.into() };
         for (name, what) in [("roles", "the roles"), ("vars", "the config files")] {
             if !folder.join(name).is_dir() {
-                return Err(nothing(&format!("it has no folder {name}/ with {what}")));
+                return Err(nothing(&format!("it lacks the folder {name}/ with {what}")));
             }
         }
         let globals = globals(folder, notes)?;
-        let pairs = pairs(folder)?;
+        let pairs = pairs_in_scripts(folder)?;
         let mut configs = Vec::new();
-        for file in below(folder, Path::new("vars"))? {
+        for file in files_below(folder, Path::new("vars"))? {
             if is_yaml(&file) {
                 configs.extend(config(folder, &file, &globals, &pairs, notes)?);
             }
         }
-        name(&mut configs);
+        assign_names(&mut configs);
         Ok(Self { folder: folder.to_owned(), globals, configs })
     }
 
-    /// The files of the roles of all images, and of those that they name; from the tree's folder.
+    /// Returns the files of the roles of all images and of the roles that these name, relative to
+    /// the tree's folder.
     pub(super) fn role_files(&self) -> Result<BTreeSet<PathBuf>, ImportError> {
         let mut found = BTreeSet::new();
         for config in &self.configs {
@@ -106,16 +99,18 @@ impl Tree {
         Ok(found)
     }
 
-    /// The files of one image's role, and of those that it names.
+    /// Returns the files of the role of one image and of the roles that it names, relative to the
+    /// tree's folder.
     pub(super) fn files_of(&self, config: &Config) -> Result<BTreeSet<PathBuf>, ImportError> {
         let role = Path::new(&config.provisioner);
         let provisioner = Provisioner::load(&self.folder.join(role))?;
         let inputs = provisioner.inputs()?;
-        Ok(inputs.iter().map(|(name, _)| plain(&role.join(name))).collect())
+        Ok(inputs.iter().map(|(name, _)| normalized(&role.join(name))).collect())
     }
 }
 
-/// The variables for all: of the inventory, then of `group_vars`, where `all` is the weakest.
+/// Reads the variables for all images, in order of increasing precedence: the inventory, then
+/// `group_vars/all`, then other files in `group_vars`.
 fn globals(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<Global>, ImportError> {
     let mut found: Vec<Global> = Vec::new();
     let mut add = |more: Vec<Global>| {
@@ -131,7 +126,7 @@ fn globals(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<Global>, ImportEr
         }
     }
     let mut files = if folder.join("group_vars").is_dir() {
-        below(folder, Path::new("group_vars"))?
+        files_below(folder, Path::new("group_vars"))?
     } else {
         Vec::new()
     };
@@ -150,7 +145,7 @@ fn globals(folder: &Path, notes: &mut Vec<Note>) -> Result<Vec<Global>, ImportEr
     Ok(found)
 }
 
-/// The variables of an inventory: in sections `[GROUP:vars]`, a line each.
+/// Reads the variables of an inventory, which are in sections `[GROUP:vars]`, one per line.
 fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
     let text = text(folder, file)?;
     let mut found = Vec::new();
@@ -163,9 +158,9 @@ fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
             && let Some((name, value)) = line.split_once('=')
         {
             let value = value.trim().trim_matches(['"', '\'']);
-            let written = format!("value: {}\n", super::emit::quoted(value));
-            let document = Document::parse(file, written)?;
-            if let Some(value) = document.root.at("value") {
+            let written = format!("value: {}\n", super::yaml_writer::quoted(value));
+            let document = YamlDocument::parse(file, written)?;
+            if let Some(value) = document.root.get("value") {
                 let name = name.trim().to_owned();
                 found.push(Global { name, value: value.clone(), file: file.to_owned() });
             }
@@ -174,8 +169,9 @@ fn inventory(folder: &Path, file: &Path) -> Result<Vec<Global>, ImportError> {
     Ok(found)
 }
 
-/// Config file and provisioner, as scripts hand them to the wrapper playbooks.
-fn pairs(folder: &Path) -> Result<BTreeMap<PathBuf, (String, PathBuf)>, ImportError> {
+/// Returns the pairs of config file and provisioner that scripts pass to the wrapper playbooks,
+/// each with the script.
+fn pairs_in_scripts(folder: &Path) -> Result<BTreeMap<PathBuf, (String, PathBuf)>, ImportError> {
     let mut found = BTreeMap::new();
     for entry in list(folder)? {
         let Some(name) = entry.file_name().map(PathBuf::from) else { continue };
@@ -208,10 +204,10 @@ fn config(
     notes: &mut Vec<Note>,
 ) -> Result<Option<Config>, ImportError> {
     let text = text(folder, file)?;
-    let document = match Document::parse(&folder.join(file), text.clone()) {
+    let document = match YamlDocument::parse(&folder.join(file), text.clone()) {
         Ok(document) => document,
         Err(error) => {
-            notes.push(Note::of_error(file, "left out", &error));
+            notes.push(Note::from_error(file, "left out", &error));
             return Ok(None);
         }
     };
@@ -219,10 +215,10 @@ fn config(
         notes.push(Note { file: file.to_owned(), line: None, text });
     };
     let (key, rest) = document.root.without("provisioner");
-    let variables: Vec<(String, Node)> = variables(&rest).collect();
+    let variables: Vec<(String, YamlNode)> = variables(&rest).collect();
     let of_key = key.as_ref().and_then(|node| node.text("a folder").ok()).and_then(|text| {
-        let scope = settings::Scope::new(globals, &variables);
-        scope.resolve(text).map(|text| (text, NamedBy::Key))
+        let scope = settings::TreeVariables::new(globals, &variables);
+        scope.render(text).map(|text| (text, NamedBy::YamlKey))
     });
     let of_script = pairs.get(file).map(|(p, script)| (p.clone(), NamedBy::Script(script.clone())));
     let Some((provisioner, named_by)) = of_key.or(of_script).or_else(|| of_comment(&text)) else {
@@ -230,23 +226,21 @@ fn config(
         return Ok(None);
     };
     let provisioner = provisioner.trim_end_matches('/').to_owned();
-    if !Folder::host(folder.join(&provisioner)).is_provisioner() {
+    if !Folder::from_host(folder.join(&provisioner)).is_provisioner() {
         let problem = "has no tasks/main.yml";
         note(format!("left out: its provisioner {provisioner} {problem}"));
         return Ok(None);
     }
-    let Some(kind) = Kind::of(&provisioner) else {
+    let Some(kind) = ConfigKind::from_path(&provisioner) else {
         let known = "roles/basefs, roles/overlay or roles/initrd";
-        note(format!(
-            "left out: {provisioner} is in none of {known}, so what it makes is not known"
-        ));
+        note(format!("left out: {provisioner} is not below {known}, so its kind is unknown"));
         return Ok(None);
     };
-    let refused = match Declared::of(Some(&rest)) {
+    let refused = match DeclaredVariables::parse(Some(&rest)) {
         Err(mistake) => Some(mistake.problem.clone()),
-        // A name with a template in it, which a project does not render.
+        // A project does not render templates in the name of a provisioner.
         Ok(_)
-            if named_by == NamedBy::Key
+            if named_by == NamedBy::YamlKey
                 && key
                     .as_ref()
                     .and_then(|k| k.text("").ok())
@@ -267,7 +261,7 @@ fn config(
     }))
 }
 
-/// `# provisioner: roles/overlay/x`
+/// Returns the provisioner named by a comment: `# provisioner: roles/overlay/x`.
 fn of_comment(text: &str) -> Option<(String, NamedBy)> {
     text.lines().find_map(|line| {
         let comment = line.trim_start().strip_prefix('#')?.trim();
@@ -276,9 +270,9 @@ fn of_comment(text: &str) -> Option<(String, NamedBy)> {
     })
 }
 
-/// Names the images after their config files: with the folder where two have one name. No two
-/// get one.
-fn name(configs: &mut [Config]) {
+/// Names the images after their config files, with the folder where names would be equal. All names
+/// are unique.
+fn assign_names(configs: &mut [Config]) {
     let plain = |text: &str| -> String {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
         let text: String = text.chars().map(|c| if allowed(c) { c } else { '-' }).collect();
@@ -295,7 +289,7 @@ fn name(configs: &mut [Config]) {
             config.name = "image".to_owned();
         }
     }
-    // Different files may come to one name still.
+    // Names of different files may still be equal.
     let mut taken = BTreeSet::new();
     for config in &mut *configs {
         let first = config.name.clone();
@@ -308,45 +302,45 @@ fn name(configs: &mut [Config]) {
     configs.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
 }
 
-fn variables(node: &Node) -> impl Iterator<Item = (String, Node)> {
+fn variables(node: &YamlNode) -> impl Iterator<Item = (String, YamlNode)> {
     let entries = match &node.value {
-        Value::Map(entries) => entries.as_slice(),
+        YamlValue::Map(entries) => entries.as_slice(),
         _ => &[],
     };
     entries.iter().map(|(key, node)| (key.name.clone(), node.clone()))
 }
 
-/// A file with variables for all; nothing, with a note, when it is encrypted.
+/// Reads a file with variables for all images. Adds a note and returns `None` if it is encrypted.
 fn read(
     folder: &Path,
     file: &Path,
     notes: &mut Vec<Note>,
-) -> Result<Option<Document>, ImportError> {
+) -> Result<Option<YamlDocument>, ImportError> {
     let text = text(folder, file)?;
     if text.starts_with("$ANSIBLE_VAULT") {
-        let text = "left out: it is encrypted; write its variables into `variables` of the project, \
-                    or have a role read it";
+        let text = "left out: it is encrypted; copy its variables to `variables` of the project, \
+                    or read it in a role";
         notes.push(Note { file: file.to_owned(), line: None, text: text.to_owned() });
         return Ok(None);
     }
-    Ok(Some(Document::parse(&folder.join(file), text)?))
+    Ok(Some(YamlDocument::parse(&folder.join(file), text)?))
 }
 
-/// A path without `..` in it.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
+/// Returns the path with `..` resolved, without following links.
+fn normalized(path: &Path) -> PathBuf {
+    let mut normalized = PathBuf::new();
     for part in path.components() {
         match part {
-            Component::ParentDir if plain.file_name().is_some() => {
-                plain.pop();
+            Component::ParentDir if normalized.file_name().is_some() => {
+                normalized.pop();
             }
-            other => plain.push(other),
+            other => normalized.push(other),
         }
     }
-    plain
+    normalized
 }
 
-/// The text of a file of the tree.
+/// Reads the text of a file of the tree.
 pub(super) fn text(folder: &Path, file: &Path) -> Result<String, ImportError> {
     let path = folder.join(file);
     match fs::read(&path) {
@@ -359,14 +353,14 @@ pub(super) fn is_yaml(file: &Path) -> bool {
     file.extension().is_some_and(|e| e == "yml" || e == "yaml")
 }
 
-/// All files below a folder of the tree, by name, and named from the tree's folder.
-pub(super) fn below(folder: &Path, inside: &Path) -> Result<Vec<PathBuf>, ImportError> {
+/// Returns all files below a folder of the tree, ordered by name, relative to the tree's folder.
+pub(super) fn files_below(folder: &Path, inside: &Path) -> Result<Vec<PathBuf>, ImportError> {
     let mut found = Vec::new();
     for path in list(&folder.join(inside))? {
         let inside = inside.join(path.file_name().unwrap_or_default());
-        // A link to a folder may lead in a circle.
+        // A link to a folder may be part of a cycle.
         if path.is_dir() && !path.is_symlink() {
-            found.extend(below(folder, &inside)?);
+            found.extend(files_below(folder, &inside)?);
         } else if path.is_file() {
             found.push(inside);
         }

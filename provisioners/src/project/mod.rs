@@ -1,11 +1,11 @@
-//! The project file: all images of a project, and what they have in common.
+//! Project files: the images of a project and their common settings.
 //!
-//! Invariants of a project that was read:
-//! - An image's layers are files: that of another image of the project where one is named, what is
-//!   at the path otherwise.
-//! - No image needs itself, by whatever way.
-//! - No two images write one file.
-//! - Every variable given to all images is one that some provisioner of the project has.
+//! Invariants of a [`Project`]:
+//! - The layers of an image are files: the artifact of another image where the file names one, a
+//!   path otherwise.
+//! - Images do not depend on each other in a cycle.
+//! - No file is written by two images.
+//! - Each variable for all images is declared by at least one provisioner of the project.
 
 mod order;
 
@@ -14,22 +14,23 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::error::Mistake;
-use crate::config::yaml::Key;
-use crate::config::{ConfigError, Document, Fields, Node, Value, join, nearest};
+use crate::config::yaml::YamlKey;
+use crate::config::{ConfigError, Fields, YamlDocument, YamlNode, YamlValue, join, nearest};
 use crate::image::{
-    self, Archive, Image, ImageLocation, InProject, Kind, Settings, Source, Surroundings,
+    self, ArchiveSettings, CommonSettings, Image, ImageContext, ImageKind, ImageLocation,
+    ProjectContext, ProjectSettings, Source,
 };
-use crate::variables::{Declared, Variables};
+use crate::variables::{DeclaredVariables, Variables};
 
-/// The name that a project file has.
+/// Name of the project file.
 pub const FILE_NAME: &str = "overcoat.yml";
 
-/// A project, read and checked.
+/// A project that was read and checked.
 #[derive(Debug, Clone)]
 pub struct Project {
     /// The file it was read from.
     pub file: PathBuf,
-    /// The folder of the artifacts.
+    /// The folder for artifacts.
     pub output: PathBuf,
     /// The images, in the order of the file.
     images: Vec<Member>,
@@ -40,57 +41,51 @@ pub struct Project {
 pub struct Member {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// The image.
     pub image: Image,
-    /// The images that are its layers, as places in [`Project::images`], the lowest first.
+    /// The images that it is built on, as indices into [`Project::images`], the lowest layer first.
     pub needs: Vec<usize>,
-}
-
-/// What is said once for all images.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Globals {
-    /// The folder of the artifacts.
-    pub(crate) output: PathBuf,
-    pub(crate) archive: Archive,
-    pub(crate) settings: Settings,
 }
 
 impl Project {
     /// Reads a project file.
     ///
     /// # Errors
-    /// When it can't be read or has a mistake, or a provisioner it names has.
+    ///
+    /// Fails if the file or one of its provisioners cannot be read or has a mistake.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::of(&Document::read(file)?)
+        Self::from_document(&YamlDocument::read(file)?)
     }
 
-    /// Reads the text of a project file, which stands or is to stand at `file`.
+    /// Parses the text of a project file. Paths in it are relative to the folder of `file`, which
+    /// need not exist.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    ///
+    /// See [`load`](Self::load).
     pub fn parse(file: &Path, text: String) -> Result<Self, ConfigError> {
-        Self::of(&Document::parse(file, text)?)
+        Self::from_document(&YamlDocument::parse(file, text)?)
     }
 
-    /// Whether the file describes a project rather than one image. A file that can't be read
-    /// does not.
+    /// Returns whether the file describes a project rather than one image; `false` for a file that
+    /// cannot be read.
     pub fn is_one(file: &Path) -> bool {
-        Document::read(file).is_ok_and(|document| match &document.root.value {
-            Value::Map(entries) => entries.iter().any(|(key, _)| key.name == "images"),
+        YamlDocument::read(file).is_ok_and(|document| match &document.root.value {
+            YamlValue::Map(entries) => entries.iter().any(|(key, _)| key.name == "images"),
             _ => false,
         })
     }
 
-    fn of(document: &Document) -> Result<Self, ConfigError> {
-        let fields = Fields::of(&document.root, "a project")?;
+    fn from_document(document: &YamlDocument) -> Result<Self, ConfigError> {
+        let fields = Fields::new(&document.root, "a project")?;
         let folder = document.folder();
-        let globals = Globals {
+        let globals = ProjectSettings {
             output: fields.path("output", folder)?.unwrap_or_else(|| join(folder, "build")),
-            archive: Archive::of(&fields, folder)?,
-            settings: Settings::of(&fields)?,
+            archive: ArchiveSettings::parse(&fields, folder)?,
+            settings: CommonSettings::parse(&fields)?,
         };
-        let variables = Declared::of(fields.get("variables"))?;
-        let help = "write `images:`, and below it a name and what it is for each image";
+        let variables = DeclaredVariables::parse(fields.get("variables"))?;
+        let help = "write `images:`, and below it the name and keys of each image";
         let images = fields.require("images", help)?;
         fields.finish()?;
 
@@ -103,15 +98,16 @@ impl Project {
         Ok(project)
     }
 
-    /// The images, in the order of the file.
+    /// Returns the images in the order of the file.
     pub fn images(&self) -> &[Member] {
         &self.images
     }
 
-    /// The place of the image of this name.
+    /// Returns the index of the image of this name.
     ///
     /// # Errors
-    /// What to say when there is none.
+    ///
+    /// Returns a message for the user if the project has no such image.
     pub fn find(&self, name: &str) -> Result<usize, String> {
         self.images.iter().position(|image| image.name == name).ok_or_else(|| {
             let names = || self.images.iter().map(|image| image.name.as_str());
@@ -123,68 +119,70 @@ impl Project {
         })
     }
 
-    /// The images at these places and all that they need, each after what it needs.
+    /// Returns the indices of these images and of all images that they need, in build order: each
+    /// after the images that it needs.
     pub fn with_needs(&self, wanted: &[usize]) -> Vec<usize> {
         order::with_needs(&self.images, wanted)
     }
 }
 
-/// The key and the definition of each image of the mapping `images`.
-fn definitions(images: &Node) -> Result<&[(Key, Node)], Box<Mistake>> {
-    let help = "write `NAME:`, and below it what the image is";
+/// Returns key and definition of each image of the mapping `images`.
+fn definitions(images: &YamlNode) -> Result<&[(YamlKey, YamlNode)], Box<Mistake>> {
+    let help = "write `NAME:`, and below it the keys of the image";
     let entries = match &images.value {
-        Value::Map(entries) => entries,
+        YamlValue::Map(entries) => entries,
         _ => {
-            return Err(
-                images.wrong_with(format!("expected images, found {}", images.what()), help)
-            );
+            return Err(images.mistake_with_help(
+                format!("expected images, found {}", images.kind_name()),
+                help,
+            ));
         }
     };
     if entries.is_empty() {
-        return Err(images.wrong_with("there is no image", help));
+        return Err(images.mistake_with_help("the project has no images", help));
     }
     for (key, _) in entries {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
         if !key.name.chars().all(plain) || key.name.starts_with(['.', '-']) || key.name.is_empty() {
-            let help = "a name has letters, digits, `-`, `_`, `+` and `.`: its files are named so";
-            let problem = "this is no name for an image";
-            return Err(images.wrong_key(key, problem, Some(help.to_owned())));
+            let help = "a name is also a file name: use letters, digits, `-`, `_`, `+` and `.`";
+            let problem = "invalid image name";
+            return Err(images.key_mistake(key, problem, Some(help.to_owned())));
         }
     }
     Ok(entries)
 }
 
 fn members(
-    document: &Document,
-    images: &Node,
-    globals: &Globals,
-    variables: &Declared,
+    document: &YamlDocument,
+    images: &YamlNode,
+    globals: &ProjectSettings,
+    variables: &DeclaredVariables,
 ) -> Result<Vec<Member>, ConfigError> {
     let entries = definitions(images)?;
     let folder = document.folder();
-    // Where each image's file for others to lie upon is.
+    // Index and layer of each image: the artifact that other images can be built on.
     let mut files: BTreeMap<&str, (usize, Option<PathBuf>)> = BTreeMap::new();
     for (index, (key, node)) in entries.iter().enumerate() {
-        let fields = Fields::of(node, "an image")?;
-        let project = Some(InProject { name: &key.name, globals });
-        let around = Surroundings { folder, layer: &|_| Ok(PathBuf::new()), project };
-        let outputs = image::outputs(&fields, &around)?;
-        // tar is the one format that is no layer.
+        let fields = Fields::new(node, "an image")?;
+        let project = Some(ProjectContext { name: &key.name, globals });
+        let context = ImageContext { folder, layer: &|_| Ok(PathBuf::new()), project };
+        let outputs = image::outputs(&fields, &context)?;
+        // All formats but tar can be layers.
         let layer = outputs.into_iter().find(|(_, format)| *format != image::Format::Tar);
         files.insert(&key.name, (index, layer.map(|(path, _)| path)));
     }
     let mut members = Vec::new();
     for (key, node) in entries {
         let needs = RefCell::new(Vec::new());
-        let layer = |node: &Node| {
+        let layer = |node: &YamlNode| {
             let named = node.text("the name or path of an image")?;
             match files.get(named) {
                 Some((index, Some(path))) => {
                     needs.borrow_mut().push(*index);
                     Ok(path.clone())
                 }
-                Some((_, None)) => Err(node.wrong_with(
-                    format!("`{named}` is no layer: it makes nothing that can be one"),
+                Some((_, None)) => Err(node.mistake_with_help(
+                    format!("`{named}` cannot be a layer: it has no artifact in a layer format"),
                     "layers are images in the formats squashfs, cpio.gz, cpio.zst or cpio",
                 )),
                 None if named.contains(['/', '.'])
@@ -193,19 +191,19 @@ fn members(
                     Ok(join(folder, named))
                 }
                 None => Err(match nearest(named, files.keys().copied()) {
-                    Some(near) => node.wrong_with(
+                    Some(near) => node.mistake_with_help(
                         format!("there is no image `{named}`"),
                         format!("did you mean `{near}`?"),
                     ),
-                    None => node.wrong_with(
+                    None => node.mistake_with_help(
                         format!("there is no image `{named}`"),
                         "name an image of this project, or the path of one: `./base.squashfs`",
                     ),
                 }),
             }
         };
-        let project = Some(InProject { name: &key.name, globals });
-        let image = Image::of(document, node, &Surroundings { folder, layer: &layer, project })?;
+        let project = Some(ProjectContext { name: &key.name, globals });
+        let image = Image::parse(document, node, &ImageContext { folder, layer: &layer, project })?;
         let mut needs = needs.into_inner();
         if let Source::Base(image::Root::From(from)) = &image.source {
             let made = files.values().find(|(_, made)| made.as_ref() == Some(from));
@@ -213,13 +211,16 @@ fn members(
         }
         members.push(Member { name: key.name.clone(), image, needs });
     }
-    give(&mut members, variables)?;
-    no_file_twice(images, entries, &members)?;
+    add_common_variables(&mut members, variables)?;
+    check_outputs_are_unique(images, entries, &members)?;
     Ok(members)
 }
 
-/// Gives every image those variables of all that its provisioners have.
-fn give(members: &mut [Member], variables: &Declared) -> Result<(), ConfigError> {
+/// Adds to each image those variables for all images that its provisioners declare.
+fn add_common_variables(
+    members: &mut [Member],
+    variables: &DeclaredVariables,
+) -> Result<(), ConfigError> {
     let mut known: Vec<Variables> = Vec::new();
     for member in &mut *members {
         let provisioners = member.image.load_provisioners()?;
@@ -232,9 +233,9 @@ fn give(members: &mut [Member], variables: &Declared) -> Result<(), ConfigError>
     Ok(variables.check_against(&known)?)
 }
 
-fn no_file_twice(
-    images: &Node,
-    entries: &[(Key, Node)],
+fn check_outputs_are_unique(
+    images: &YamlNode,
+    entries: &[(YamlKey, YamlNode)],
     members: &[Member],
 ) -> Result<(), Box<Mistake>> {
     let mut writers: BTreeMap<PathBuf, &str> = BTreeMap::new();
@@ -248,13 +249,13 @@ fn no_file_twice(
                 let problem = if other == member.name {
                     format!("`{name}` would be written twice")
                 } else {
-                    format!("`{name}` is written by `{other}` too")
+                    format!("`{other}` writes `{name}` too")
                 };
                 let help = match member.image.source {
-                    Source::Initrd { .. } => "give what it `yields` names of their own",
-                    _ => "give it an `output` of its own",
+                    Source::Initrd { .. } => "give the files in `yields` other names",
+                    _ => "give it another `output`",
                 };
-                return Err(images.wrong_key(key, problem, Some(help.to_owned())));
+                return Err(images.key_mistake(key, problem, Some(help.to_owned())));
             }
         }
     }
@@ -262,7 +263,7 @@ fn no_file_twice(
 }
 
 impl Member {
-    /// The files that it makes.
+    /// Returns the files that it writes.
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.image.source {
             Source::Initrd { yields, .. } => yields.iter().map(|y| y.output.clone()).collect(),
@@ -270,13 +271,13 @@ impl Member {
         }
     }
 
-    /// The word for what it is.
+    /// Returns its kind: `overlay`, `base` or `initrd`.
     pub fn kind(&self) -> &'static str {
         let kind = match &self.image.source {
-            Source::Overlay(_) => Kind::Overlay,
-            Source::Base(_) => Kind::Base,
-            Source::Initrd { .. } => Kind::Initrd,
+            Source::Overlay(_) => ImageKind::Overlay,
+            Source::Base(_) => ImageKind::Base,
+            Source::Initrd { .. } => ImageKind::Initrd,
         };
-        Kind::NAMES.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name)
+        ImageKind::NAMES.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name)
     }
 }

@@ -1,43 +1,43 @@
-//! Which image comes before which.
+//! Dependencies between images: build order and cycles.
 
 use super::Member;
 use crate::config::error::Mistake;
-use crate::config::{Node, Value};
+use crate::config::{YamlNode, YamlValue};
 
-/// Refuses images that need themselves.
-pub(super) fn check(images: &Node, members: &[Member]) -> Result<(), Box<Mistake>> {
+/// Rejects images that depend on themselves.
+pub(super) fn check(images: &YamlNode, members: &[Member]) -> Result<(), Box<Mistake>> {
     for start in 0..members.len() {
-        let Some(way) = cycle(members, start) else { continue };
-        let Value::Map(entries) = &images.value else { continue };
+        let Some(path) = cycle(members, start) else { continue };
+        let YamlValue::Map(entries) = &images.value else { continue };
         let needs: Vec<String> =
-            way.iter().map(|index| format!("`{}`", members[*index].name)).collect();
-        let problem = format!("{} needs itself: {}", needs[0], needs.join(" needs "));
-        let help = "one of them has to be made on something else".to_owned();
-        return Err(images.wrong_key(&entries[start].0, problem, Some(help)));
+            path.iter().map(|index| format!("`{}`", members[*index].name)).collect();
+        let problem = format!("circular dependency: {}", needs.join(" needs "));
+        let help = "build one of them on another image".to_owned();
+        return Err(images.key_mistake(&entries[start].0, problem, Some(help)));
     }
     Ok(())
 }
 
-/// A way from `start` to itself, both ends included.
+/// Returns a path in the dependency graph from `start` to itself, both ends included.
 fn cycle(members: &[Member], start: usize) -> Option<Vec<usize>> {
-    let mut ways = vec![vec![start]];
+    let mut paths = vec![vec![start]];
     let mut seen = vec![false; members.len()];
-    while let Some(way) = ways.pop() {
-        for &next in &members[way[way.len() - 1]].needs {
-            let longer = [way.as_slice(), &[next]].concat();
+    while let Some(path) = paths.pop() {
+        for &next in &members[path[path.len() - 1]].needs {
+            let longer = [path.as_slice(), &[next]].concat();
             if next == start {
                 return Some(longer);
             }
             if !std::mem::replace(&mut seen[next], true) {
-                ways.push(longer);
+                paths.push(longer);
             }
         }
     }
     None
 }
 
-/// `wanted` and all that they need, each after what it needs; where nothing else says so, in the
-/// order given. There are no cycles.
+/// Returns `wanted` and all images that these need, in an order in which each image follows those
+/// that it needs, and that otherwise keeps the order of `wanted`. There must be no cycles.
 pub(super) fn with_needs(members: &[Member], wanted: &[usize]) -> Vec<usize> {
     fn visit(members: &[Member], index: usize, order: &mut Vec<usize>) {
         if order.contains(&index) {

@@ -1,23 +1,23 @@
-//! The steps that make groups and users, by the root's own useradd, groupadd, usermod and groupmod.
+//! The steps that create groups and users with the root's useradd, groupadd, usermod and groupmod.
 //!
-//! What is there already is changed to what is said, and left alone where nothing is said, so that
-//! a step may be repeated. A user has no password unless a hash is given.
+//! Existing users and groups are changed where they differ from the step and otherwise left
+//! unchanged, so a step may be repeated. A new user without a hash has no valid password.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::{Context, StepError, program};
+use super::{StepContext, StepError, find_program};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value, nearest};
+use crate::config::{Fields, YamlNode, YamlValue, nearest};
+use crate::evaluate::WHEN_KEY;
 use crate::machine::{Attributes, Command, Machine, MachineError, Meta, Node as Object, Time};
-use crate::scope::WHEN;
 
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 const SHADOW: &str = "/etc/shadow";
 
-/// Groups to make.
+/// Groups to create.
 #[derive(Debug, Clone)]
 pub(crate) struct Groups(Vec<Group>);
 
@@ -28,7 +28,7 @@ struct Group {
     system: bool,
 }
 
-/// Users to make.
+/// Users to create.
 #[derive(Debug, Clone)]
 pub(crate) struct Users(Vec<User>);
 
@@ -36,9 +36,9 @@ pub(crate) struct Users(Vec<User>);
 struct User {
     name: String,
     uid: Option<u32>,
-    /// The first group, by name or number.
+    /// The primary group, by name or number.
     group: Option<String>,
-    /// All others.
+    /// The supplementary groups, by name or number.
     groups: Option<Vec<String>>,
     home: Option<PathBuf>,
     shell: Option<PathBuf>,
@@ -51,18 +51,18 @@ struct User {
 
 impl Groups {
     /// Reads a list of names, or of `{name: …, gid: …}`.
-    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
-        let group = |node: &Node| {
-            let Value::Map(_) = node.value else {
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
+        let group = |node: &YamlNode| {
+            let YamlValue::Map(_) = node.value else {
                 return Ok(Group { name: name(node, "group")?, gid: None, system: false });
             };
-            let fields = Fields::of(node, "a group")?;
+            let fields = Fields::new(node, "a group")?;
             let group = Group {
                 name: name(fields.require("name", "write `{name: staff, gid: 2000}`")?, "group")?,
                 gid: fields.get("gid").map(|node| number(node, "group")).transpose()?,
                 system: fields.bool("system")?.unwrap_or(false),
             };
-            fields.get(WHEN);
+            fields.get(WHEN_KEY);
             fields.finish()?;
             Ok(group)
         };
@@ -77,9 +77,9 @@ impl Groups {
         format!("groups ({})", self.0.len())
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         for group in &self.0 {
-            let known = Table::read(context.machine, GROUP)?;
+            let known = AccountTable::read(context.machine, GROUP)?;
             let mut arguments = Arguments::default();
             arguments.option("--gid", group.gid);
             match known.row(&group.name) {
@@ -98,9 +98,9 @@ impl Groups {
 }
 
 impl Users {
-    /// Reads a list of names, or of mappings with what is to be said of each.
-    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
-        Ok(Self(node.list()?.iter().map(User::of).collect::<Result<_, _>>()?))
+    /// Reads a list of names, or of mappings with the keys of a user.
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
+        Ok(Self(node.list()?.iter().map(User::parse).collect::<Result<_, _>>()?))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -111,23 +111,23 @@ impl Users {
         format!("users ({})", self.0.len())
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         self.0.iter().try_for_each(|user| user.run(context))
     }
 }
 
 impl User {
-    fn of(node: &Node) -> Result<Self, Box<Mistake>> {
-        // A name alone is a mapping of it.
+    fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
+        // A name is short for a mapping with only a name.
         let alone;
-        let node = if let Value::Map(_) = node.value {
+        let node = if let YamlValue::Map(_) = node.value {
             node
         } else {
-            let key = crate::config::yaml::Key { name: "name".to_owned(), place: node.place };
-            alone = node.with(Value::Map(vec![(key, node.clone())]));
+            let key = crate::config::yaml::YamlKey { name: "name".to_owned(), span: node.span };
+            alone = node.with_value(YamlValue::Map(vec![(key, node.clone())]));
             &alone
         };
-        let fields = Fields::of(node, "a user")?;
+        let fields = Fields::new(node, "a user")?;
         let user = Self {
             name: name(fields.require("name", "write `{name: alice, uid: 1000}`")?, "user")?,
             uid: fields.get("uid").map(|node| number(node, "user")).transpose()?,
@@ -144,25 +144,25 @@ impl User {
                 .map(|node| Ok::<_, Box<Mistake>>(list(node, keys)?.concat()))
                 .transpose()?,
         };
-        fields.get(WHEN);
+        fields.get(WHEN_KEY);
         fields.finish()?;
         Ok(user)
     }
 
-    fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
-        let groups = Table::read(context.machine, GROUP)?;
+    fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
+        let groups = AccountTable::read(context.machine, GROUP)?;
         for group in self.group.iter().chain(self.groups.iter().flatten()) {
             groups.check(group, &self.name)?;
         }
-        match Table::read(context.machine, PASSWD)?.row(&self.name) {
-            None => self.make(context, &groups)?,
+        match AccountTable::read(context.machine, PASSWD)?.row(&self.name) {
+            None => self.create(context, &groups)?,
             Some(row) => self.change(context, row, &groups)?,
         }
-        let passwd = Table::read(context.machine, PASSWD)?;
+        let passwd = AccountTable::read(context.machine, PASSWD)?;
         let row = passwd.row(&self.name).unwrap_or_default();
         let id = |index: usize| row.get(index).and_then(|id| id.parse().ok());
         let (Some(uid), Some(gid), Some(home)) = (id(2), id(3), row.get(5)) else {
-            let problem = format!("{PASSWD} has no user `{}` after it was made", self.name);
+            let problem = format!("{PASSWD} has no user `{}` after useradd", self.name);
             return Err(StepError::Impossible(problem));
         };
         let owner = Owner { uid, gid, time: context.options.source_date_epoch };
@@ -171,13 +171,17 @@ impl User {
             context.machine.put(home, Object::Directory, &owner.meta(0o755))?;
         }
         match &self.authorized_keys {
-            Some(keys) => self.authorize(context.machine, keys, home, &owner),
+            Some(keys) => self.write_authorized_keys(context.machine, keys, home, &owner),
             None => Ok(()),
         }
     }
 
-    fn make(&self, context: &mut Context<'_>, groups: &Table) -> Result<(), StepError> {
-        // Logs of logins are none of an image.
+    fn create(
+        &self,
+        context: &mut StepContext<'_>,
+        groups: &AccountTable,
+    ) -> Result<(), StepError> {
+        // lastlog and faillog are not part of an image.
         let mut arguments = Arguments(vec!["--no-log-init".into()]);
         arguments.option("--uid", self.uid);
         match &self.group {
@@ -187,7 +191,7 @@ impl User {
             }
             None => arguments.flag("--user-group", true),
         }
-        self.say_more(&mut arguments);
+        self.add_common_options(&mut arguments);
         arguments.option("--home-dir", self.home.as_deref());
         arguments.flag("--system", self.system);
         let create_home = self.create_home.unwrap_or(!self.system);
@@ -195,22 +199,22 @@ impl User {
         arguments.run(context, "useradd", &self.name)
     }
 
-    /// What useradd and usermod call the same.
-    fn say_more(&self, arguments: &mut Arguments) {
+    /// Adds the options that useradd and usermod have in common.
+    fn add_common_options(&self, arguments: &mut Arguments) {
         arguments.option("--groups", self.groups.as_ref().map(|groups| groups.join(",")));
         arguments.option("--shell", self.shell.as_deref());
         arguments.option("--comment", self.comment.as_deref());
         arguments.option("--password", self.password_hash.as_deref());
     }
 
-    /// Tells usermod what is not yet as it is said.
+    /// Runs usermod with the options that differ from the existing user, if there are any.
     fn change(
         &self,
-        context: &mut Context<'_>,
+        context: &mut StepContext<'_>,
         row: &[String],
-        groups: &Table,
+        groups: &AccountTable,
     ) -> Result<(), StepError> {
-        let shadow = Table::read(context.machine, SHADOW)?;
+        let shadow = AccountTable::read(context.machine, SHADOW)?;
         let hash = shadow.row(&self.name).and_then(|row| row.get(1)).map(String::as_str);
         let field = |index: usize| row.get(index).map(String::as_str);
         let path = |path: &Option<PathBuf>, index| {
@@ -235,15 +239,15 @@ impl User {
         arguments.option("--uid", changed.uid);
         arguments.option("--gid", changed.group.as_ref());
         arguments.option("--home", changed.home.as_deref());
-        changed.say_more(&mut arguments);
+        changed.add_common_options(&mut arguments);
         if arguments.0.is_empty() {
             return Ok(());
         }
         arguments.run(context, "usermod", &self.name)
     }
 
-    /// Writes the keys that may log in, and no others.
-    fn authorize(
+    /// Writes `authorized_keys`, replacing existing keys.
+    fn write_authorized_keys(
         &self,
         machine: &mut dyn Machine,
         keys: &[String],
@@ -267,7 +271,7 @@ impl User {
     }
 }
 
-/// Who owns what is made for a user, and its time.
+/// Owner and modification time of files that are created for a user.
 struct Owner {
     uid: u32,
     gid: u32,
@@ -281,7 +285,7 @@ impl Owner {
     }
 }
 
-/// Arguments of one of the tools.
+/// Arguments of useradd, usermod, groupadd or groupmod.
 #[derive(Default)]
 struct Arguments(Vec<std::ffi::OsString>);
 
@@ -297,8 +301,8 @@ impl Arguments {
         self.0.extend(on.then(|| name.into()));
     }
 
-    fn run(self, context: &mut Context<'_>, tool: &str, name: &str) -> Result<(), StepError> {
-        let Some(path) = program(context.machine, tool)? else {
+    fn run(self, context: &mut StepContext<'_>, tool: &str, name: &str) -> Result<(), StepError> {
+        let Some(path) = find_program(context.machine, tool)? else {
             return Err(StepError::Impossible(format!(
                 "the image has no {tool}: install the package passwd first"
             )));
@@ -308,7 +312,7 @@ impl Arguments {
     }
 }
 
-/// What may be an argument.
+/// A value that can be passed as an argument.
 trait ToArgument {
     fn to_argument(&self) -> std::ffi::OsString;
 }
@@ -331,10 +335,10 @@ impl ToArgument for String {
     }
 }
 
-/// A file of lines whose fields have colons between them.
-struct Table(Vec<Vec<String>>);
+/// The lines of a file such as /etc/passwd, split at colons.
+struct AccountTable(Vec<Vec<String>>);
 
-impl Table {
+impl AccountTable {
     fn read(machine: &dyn Machine, path: &str) -> Result<Self, MachineError> {
         let content = machine.read(Path::new(path))?.unwrap_or_default();
         let lines = String::from_utf8_lossy(&content).into_owned();
@@ -345,7 +349,7 @@ impl Table {
         self.0.iter().find(|row| row.first().is_some_and(|n| n == name)).map(Vec::as_slice)
     }
 
-    /// The number of a group that is said by name or number.
+    /// Returns the number of a group given by name or number.
     fn number(&self, group: &str) -> Option<String> {
         match self.row(group) {
             Some(row) => row.get(2).cloned(),
@@ -353,7 +357,7 @@ impl Table {
         }
     }
 
-    /// The name of a group that is said by name or number.
+    /// Returns the name of a group given by name or number.
     fn name_of<'a>(&'a self, group: &'a str) -> &'a str {
         if self.row(group).is_some() {
             return group;
@@ -362,13 +366,13 @@ impl Table {
         row.and_then(|row| row.first()).map_or(group, String::as_str)
     }
 
-    /// The groups in which a user is besides its first.
+    /// Returns the supplementary groups of a user.
     fn with_member(&self, user: &str) -> BTreeSet<&str> {
         let has = |row: &&Vec<String>| row.get(3).is_some_and(|m| m.split(',').any(|m| m == user));
         self.0.iter().filter(has).filter_map(|row| row.first()).map(String::as_str).collect()
     }
 
-    /// That a group exists which a user is to be in.
+    /// Checks that a group of a user exists.
     fn check(&self, group: &str, user: &str) -> Result<(), StepError> {
         let known = |row: &Vec<String>| row.iter().take(3).step_by(2).any(|field| field == group);
         if self.0.iter().any(known) {
@@ -377,7 +381,7 @@ impl Table {
         let names = self.0.iter().filter_map(|row| row.first()).map(String::as_str);
         let help = match nearest(group, names) {
             Some(name) => format!("did you mean `{name}`?"),
-            None => "make it by `groups` before".to_owned(),
+            None => "create it with `groups` first".to_owned(),
         };
         Err(StepError::Impossible(format!(
             "the image has no group `{group}` for the user `{user}`; {help}"
@@ -386,70 +390,74 @@ impl Table {
 }
 
 fn list<T>(
-    node: &Node,
-    of: impl Fn(&Node) -> Result<T, Box<Mistake>>,
+    node: &YamlNode,
+    parse: impl Fn(&YamlNode) -> Result<T, Box<Mistake>>,
 ) -> Result<Vec<T>, Box<Mistake>> {
-    node.list()?.iter().map(of).collect()
+    node.list()?.iter().map(parse).collect()
 }
 
-/// A name as useradd takes it.
-fn name(node: &Node, what: &str) -> Result<String, Box<Mistake>> {
+/// Reads a name that useradd and groupadd accept.
+fn name(node: &YamlNode, what: &str) -> Result<String, Box<Mistake>> {
     let text = node.text(&format!("the name of a {what}"))?;
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     let other = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     if text.starts_with(first) && text.chars().all(other) && text.len() <= 32 {
         return Ok(text.to_owned());
     }
-    Err(node.wrong_with(
-        format!("`{text}` is no name for a {what}"),
+    Err(node.mistake_with_help(
+        format!("invalid {what} name `{text}`"),
         "a name begins with a letter and has up to 32 letters, digits, `-`, `_` and `.`",
     ))
 }
 
-/// The number of a user or group; the greatest stands for none.
-fn number(node: &Node, what: &str) -> Result<u32, Box<Mistake>> {
+/// Reads the number of a user or group. The maximum value is reserved and rejected.
+fn number(node: &YamlNode, what: &str) -> Result<u32, Box<Mistake>> {
     let text = node.text(&format!("the number of a {what}"))?;
     text.parse().ok().filter(|number| *number < u32::MAX).ok_or_else(|| {
-        node.wrong_with(format!("`{text}` is no number of a {what}"), "write it as `1000`")
+        node.mistake_with_help(
+            format!("invalid {what} number `{text}`"),
+            "write a number such as `1000`",
+        )
     })
 }
 
-/// A group that may be said by its number.
-fn group(node: &Node) -> Result<String, Box<Mistake>> {
+/// Reads a group, by name or number.
+fn group(node: &YamlNode) -> Result<String, Box<Mistake>> {
     let text = node.text("the name of a group")?;
     if text.parse::<u32>().is_ok() { Ok(text.to_owned()) } else { name(node, "group") }
 }
 
-fn absolute(node: &Node) -> Result<PathBuf, Box<Mistake>> {
+fn absolute(node: &YamlNode) -> Result<PathBuf, Box<Mistake>> {
     let text = node.text("a path")?;
     if text.starts_with('/') && !text.contains([':', '\n']) {
         return Ok(text.into());
     }
-    Err(node.wrong_with(format!("`{text}` is no path in the image"), "begin it with `/`"))
+    Err(node.mistake_with_help(format!("invalid path `{text}`"), "write an absolute path"))
 }
 
-fn comment(node: &Node) -> Result<String, Box<Mistake>> {
+fn comment(node: &YamlNode) -> Result<String, Box<Mistake>> {
     let text = node.text("a comment")?;
     if text.contains([':', '\n']) {
-        return Err(node.wrong("a comment is one line without colons"));
+        return Err(node.mistake("a comment must be one line without colons"));
     }
     Ok(text.to_owned())
 }
 
-/// A password's hash, or what stands for none.
-fn hash(node: &Node) -> Result<String, Box<Mistake>> {
+/// Reads the hash of a password, or `*` or `!` for no valid password.
+fn hash(node: &YamlNode) -> Result<String, Box<Mistake>> {
     let text = node.text("the hash of a password")?;
     let hash = text.trim_start_matches('!');
     let valid = hash.is_empty() || hash == "*" || (hash.starts_with('$') && hash.len() > 12);
     if valid && !text.contains([':', '\n', ' ']) {
         return Ok(text.to_owned());
     }
-    let help = "make one with `openssl passwd -6` or `mkpasswd`; an image shows it to everybody";
-    Err(node.wrong_with("this is no hash of a password", help))
+    let help = "create a hash with `openssl passwd -6` or `mkpasswd`; everyone who can read the \
+                image can read it";
+    Err(node.mistake_with_help("not the hash of a password", help))
 }
 
-/// Public keys, a line each.
-fn keys(node: &Node) -> Result<Vec<String>, Box<Mistake>> {
+/// Reads public keys, one per line.
+fn keys(node: &YamlNode) -> Result<Vec<String>, Box<Mistake>> {
     let text = node.text("a public key")?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let key = |line: &str| {
@@ -458,8 +466,8 @@ fn keys(node: &Node) -> Result<Vec<String>, Box<Mistake>> {
         if kind.is_some() && words.next().is_some_and(|word| word.starts_with("AAAA")) {
             return Ok(line.to_owned());
         }
-        let help = "it is a line as in ~/.ssh/id_ed25519.pub: `ssh-ed25519 AAAA… name`";
-        Err(node.wrong_with("this is no public key", help))
+        let help = "write a line as in ~/.ssh/id_ed25519.pub: `ssh-ed25519 AAAA… name`";
+        Err(node.mistake_with_help("not a public key", help))
     };
     lines.map(key).collect()
 }

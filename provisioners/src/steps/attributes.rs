@@ -1,22 +1,22 @@
-//! The attributes step: owners and modes by path or pattern.
+//! The step that sets owners and modes by path or pattern.
 //!
-//! Rules are applied in the order they are written, so a later one refines an earlier. A rule that
-//! matches nothing is an error: it is a mistake more often than not.
+//! Rules are applied in the order of the file, so a later rule overrides an earlier one. A rule
+//! that matches nothing is an error, because it is usually a mistake.
 
 use std::path::Path;
 
-use super::{Context, StepError};
+use super::{StepContext, StepError};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value};
+use crate::config::{Fields, YamlNode, YamlValue};
 use crate::glob::Pattern;
 use crate::machine::{self, Kind, Machine};
 
 /// Rules in the order of the file.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Attributes(Vec<Rule>);
+pub(crate) struct AttributeRules(Vec<AttributeRule>);
 
 #[derive(Debug, Clone)]
-struct Rule {
+struct AttributeRule {
     text: String,
     pattern: Pattern,
     owner: Option<String>,
@@ -25,19 +25,21 @@ struct Rule {
     directory_mode: Option<u32>,
 }
 
-impl Attributes {
+impl AttributeRules {
     /// Reads a mapping from patterns to `owner`, `group`, `mode` and `directory_mode`.
-    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
-        let Value::Map(entries) = &node.value else {
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
+        let YamlValue::Map(entries) = &node.value else {
             let help = "write `/path: {owner: root, group: adm, mode: \"0640\"}`";
-            return Err(node.wrong_with(format!("expected paths, found {}", node.what()), help));
+            return Err(
+                node.mistake_with_help(format!("expected paths, found {}", node.kind_name()), help)
+            );
         };
         let mut rules = Vec::new();
         for (key, value) in entries {
-            let pattern =
-                Pattern::parse(&key.name).map_err(|problem| node.wrong_key(key, problem, None))?;
-            let fields = Fields::of(value, "attributes")?;
-            let rule = Rule {
+            let pattern = Pattern::parse(&key.name)
+                .map_err(|problem| node.key_mistake(key, problem, None))?;
+            let fields = Fields::new(value, "attributes")?;
+            let rule = AttributeRule {
                 text: key.name.clone(),
                 pattern,
                 owner: fields.text("owner")?,
@@ -55,7 +57,7 @@ impl Attributes {
         self.0.is_empty()
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         for rule in &self.0 {
             let uid = rule.owner.as_deref().map(|name| id(context.machine, name, &USERS));
             let gid = rule.group.as_deref().map(|name| id(context.machine, name, &GROUPS));
@@ -78,9 +80,10 @@ impl Attributes {
     }
 }
 
-impl Rule {
-    /// The mode is for files, or for a directory that is named itself. Of a pattern, directories
-    /// get the mode of their own if one is given, or the files' with `x` wherever there is `r`.
+impl AttributeRule {
+    /// Returns the mode for an object. `mode` is for files, and for a directory named by a literal
+    /// path. Directories matched by a pattern get `directory_mode` if it is set, or `mode` with `x`
+    /// for every `r`.
     fn mode_for(&self, kind: Kind) -> Option<u32> {
         match kind {
             Kind::Symlink => None,
@@ -93,34 +96,34 @@ impl Rule {
     }
 }
 
-/// A mode, in octal with or without quotes and leading zero.
-fn mode(node: &Node) -> Result<u32, Box<Mistake>> {
+/// Reads an octal mode, with or without quotes and leading zero.
+fn mode(node: &YamlNode) -> Result<u32, Box<Mistake>> {
     let text = node.text("a mode such as \"0640\"")?;
     let digits = text.strip_prefix("0o").unwrap_or(text);
     match u32::from_str_radix(digits, 8) {
         Ok(mode) if mode <= 0o7777 && (3..=5).contains(&digits.len()) => Ok(mode),
-        _ => Err(node.wrong_with(
-            format!("`{text}` is no mode"),
+        _ => Err(node.mistake_with_help(
+            format!("invalid mode `{text}`"),
             "write it in octal: \"0644\", or \"4755\" with setuid",
         )),
     }
 }
 
-/// A database of names and numbers.
-struct Names {
+/// A database of users or groups.
+struct AccountDatabase {
     file: &'static str,
     what: &'static str,
 }
 
-const USERS: Names = Names { file: "/etc/passwd", what: "user" };
-const GROUPS: Names = Names { file: "/etc/group", what: "group" };
+const USERS: AccountDatabase = AccountDatabase { file: "/etc/passwd", what: "user" };
+const GROUPS: AccountDatabase = AccountDatabase { file: "/etc/group", what: "group" };
 
-/// The number of a user or group of the image, by name or as it is.
-fn id(machine: &dyn Machine, name: &str, names: &Names) -> Result<u32, StepError> {
+/// Returns the number of a user or group of the image, given by name or number.
+fn id(machine: &dyn Machine, name: &str, database: &AccountDatabase) -> Result<u32, StepError> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    let content = machine.read(Path::new(names.file))?.unwrap_or_default();
+    let content = machine.read(Path::new(database.file))?.unwrap_or_default();
     let content = String::from_utf8_lossy(&content);
     for line in content.lines() {
         let mut fields = line.split(':');
@@ -131,7 +134,7 @@ fn id(machine: &dyn Machine, name: &str, names: &Names) -> Result<u32, StepError
         }
     }
     Err(StepError::Impossible(format!(
-        "the image has no {} `{name}` in {}; a package or an earlier step has to create it",
-        names.what, names.file
+        "the image has no {} `{name}` in {}; a package or an earlier step must create it",
+        database.what, database.file
     )))
 }

@@ -1,4 +1,4 @@
-//! What a provisioner does, one module a kind of step.
+//! The actions of steps, with one module for each kind.
 
 pub(crate) mod accounts;
 pub(crate) mod ansible;
@@ -9,79 +9,51 @@ pub(crate) mod removal;
 pub(crate) mod scripts;
 pub(crate) mod services;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Command, Exit, Log, Machine, MachineError};
-use crate::run::Options;
-use crate::templates::TemplateError;
+use crate::error::StepError;
+use crate::machine::{Command, Log, Machine, MachineError};
+use crate::options::Options;
 use crate::variables::Variables;
 
-/// One thing to do to the root.
+/// The action of a step.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
     /// Install packages.
-    Packages(packages::Packages),
+    Packages(packages::PackageList),
     /// Remove packages.
     Removal(removal::Removal),
-    /// Make groups.
+    /// Create groups.
     Groups(accounts::Groups),
-    /// Make users.
+    /// Create users.
     Users(accounts::Users),
-    /// Copy a tree of files in.
-    Files(files::Files),
+    /// Copy a tree of files.
+    Files(files::FileTree),
     /// Set owners and modes.
-    Attributes(attributes::Attributes),
+    Attributes(attributes::AttributeRules),
     /// Run a script.
     Script(scripts::Script),
     /// Enable units of systemd.
     Services(services::Services),
     /// Run an Ansible role.
-    Ansible(ansible::Role),
+    Ansible(ansible::AnsibleRole),
 }
 
-/// What a step acts on and with.
-pub(crate) struct Context<'a> {
+/// The machine that a step runs on, and the state of the run.
+pub(crate) struct StepContext<'a> {
     pub(crate) machine: &'a mut dyn Machine,
     pub(crate) variables: &'a Variables,
     pub(crate) options: &'a Options,
     pub(crate) log: &'a mut dyn Log,
-    /// What this run knows of apt's lists.
-    pub(crate) apt: &'a mut packages::Lists,
+    /// The state of apt's package lists in this run.
+    pub(crate) apt: &'a mut packages::FetchedLists,
 }
 
-/// Why a step failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// A command ended with something other than success.
-    #[error("{command}: {exit}")]
-    Command {
-        /// The command, for a reader: `apt-get install`, `the script`.
-        command: String,
-        /// How it ended.
-        exit: Exit,
-    },
-    /// The root could not be read or changed.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// A template can't be rendered.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// A file of the provisioner can't be read.
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The file, on the host.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Something about the provisioner's files or the root that makes the step impossible.
-    #[error("{0}")]
-    Impossible(String),
-}
-
-/// Where a program of the root is, which is looked for where root's `PATH` says.
-pub(crate) fn program(machine: &dyn Machine, name: &str) -> Result<Option<PathBuf>, MachineError> {
+/// Returns the path of a program in the root, searched in the directories of root's `PATH`.
+pub(crate) fn find_program(
+    machine: &dyn Machine,
+    name: &str,
+) -> Result<Option<PathBuf>, MachineError> {
     for folder in ["/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
         let path = Path::new(folder).join(name);
         if machine.stat(&path)?.is_some() {
@@ -91,20 +63,20 @@ pub(crate) fn program(machine: &dyn Machine, name: &str) -> Result<Option<PathBu
     Ok(None)
 }
 
-/// What a path inside is outside, where the root is at `root`.
-pub(crate) fn below(root: &Path, inside: &Path) -> PathBuf {
+/// Returns the path outside for a path inside the root, with the root at `root`.
+pub(crate) fn path_outside(root: &Path, inside: &Path) -> PathBuf {
     root.join(inside.strip_prefix("/").unwrap_or(inside))
 }
 
-impl Context<'_> {
-    /// Where commands outside find the root.
+impl StepContext<'_> {
+    /// Returns the path of the root for commands outside.
     pub(crate) fn root_outside(&self) -> Result<PathBuf, StepError> {
         self.machine.root_outside().ok_or_else(|| {
-            StepError::Impossible("commands cannot be run outside of this root".to_owned())
+            StepError::Impossible("commands cannot run outside of this root".to_owned())
         })
     }
 
-    /// Runs a command and takes anything but success for an error. `name` is for the reader.
+    /// Runs a command and returns an error unless it succeeds. `name` names it in messages.
     pub(crate) fn command(&mut self, name: &str, command: &Command) -> Result<(), StepError> {
         let exit = self.machine.run(command, self.log)?;
         if exit.success() {
@@ -116,7 +88,7 @@ impl Context<'_> {
 }
 
 impl Action {
-    /// What the step is called, unique enough within its provisioner.
+    /// Returns the name of the step for messages.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Packages(packages) => packages.name(),
@@ -131,7 +103,7 @@ impl Action {
         }
     }
 
-    /// Finds what can be found wrong without a root.
+    /// Performs the checks that do not need a root.
     pub(crate) fn check(&self, variables: &Variables) -> Result<(), StepError> {
         match self {
             Self::Packages(packages) => packages.check(),
@@ -146,7 +118,7 @@ impl Action {
         }
     }
 
-    /// Whether there is nothing to do, as when there are no packages in a list.
+    /// Returns whether there is nothing to do, such as for an empty list of packages.
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Packages(packages) => packages.is_empty(),
@@ -159,8 +131,8 @@ impl Action {
         }
     }
 
-    /// Does it.
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    /// Runs the action.
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         match self {
             Self::Packages(packages) => packages.run(context),
             Self::Removal(removal) => removal.run(context),

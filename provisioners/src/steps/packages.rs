@@ -1,44 +1,43 @@
-//! The packages step: apt, told to ask nothing and to leave out what only costs time.
+//! The step that installs packages with apt, without prompts and with options that save time.
 //!
-//! Every option here leaves the resulting tree as it would be without it; what the options change
-//! is how apt works and the caches that the clean-up removes anyway.
+//! The options do not change the resulting tree, except for caches that the clean-up removes.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-use super::{Context, StepError};
+use super::{StepContext, StepError};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value};
+use crate::config::{Fields, YamlNode, YamlValue};
+use crate::evaluate::WHEN_KEY;
 use crate::folder::Folder;
 use crate::machine::{Command, Kind, Machine, MachineError};
-use crate::scope::WHEN;
 
 /// Options of every apt command.
-const OPTIONS: &[&str] = &[
+const APT_OPTIONS: &[&str] = &[
     "-y",
     "-q",
-    // Of the two binary caches the one of the sources saves parsing the lists again; the other is
-    // made from it faster than it is written and read: update and install on Debian's own lists
-    // take 2.7 s of CPU with both caches, 2.1 s so, 2.5 s without any.
+    // Keep only one of the two binary caches, srcpkgcache: rebuilding pkgcache from it is faster
+    // than writing and reading it. Update and install on Debian's lists take 2.7 s of CPU with
+    // both caches, 2.1 s with srcpkgcache alone, and 2.5 s with neither.
     "-oDir::Cache::pkgcache=",
-    // Descriptions of packages are a third of the lists, and nobody reads them here.
+    // Descriptions of packages are a third of the lists and unused here.
     "-oAcquire::Languages=none",
     "-oAcquire::Retries=3",
-    // Without this a mirror that does not answer is a warning, and old lists are used.
+    // Without this, an unreachable mirror only causes a warning, and apt uses the old lists.
     "-oAPT::Update::Error-Mode=any",
-    // apt's own user can read neither scratch files nor bound folders.
+    // The user _apt can read neither scratch files nor bind-mounted folders.
     "-oAPT::Sandbox::User=root",
     "-oDPkg::Use-Pty=0",
-    // A configuration file that is there, from the base or the provisioner, stays.
+    // Keep existing configuration files, of the base or the provisioner.
     "-oDpkg::Options::=--force-confdef",
     "-oDpkg::Options::=--force-confold",
-    // The root is in memory: there is nothing to wait for.
+    // The root is in memory, so syncing is useless.
     "-oDpkg::Options::=--force-unsafe-io",
 ];
 
-/// The environment of apt and of the packages' own scripts.
-pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
+/// The environment of apt and of maintainer scripts.
+pub(crate) const APT_ENVIRONMENT: &[(&str, &str)] = &[
     ("DEBIAN_FRONTEND", "noninteractive"),
     ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
     ("APT_LISTCHANGES_FRONTEND", "none"),
@@ -47,47 +46,50 @@ pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
     ("LC_ALL", "C.UTF-8"),
 ];
 
-/// What the path of a package that is a file ends with.
-const LOCAL: &str = ".deb";
+/// Suffix of a local package.
+const DEB_SUFFIX: &str = ".deb";
 
-/// Packages to install.
+/// PackageList to install.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Packages {
-    wanted: Vec<Package>,
+pub(crate) struct PackageList {
+    wanted: Vec<RequestedPackage>,
     pub(crate) recommends: bool,
     pub(crate) update: Option<bool>,
 }
 
 #[derive(Debug, Clone)]
-enum Package {
-    /// From the repositories; the version or release is part of the text, as apt takes it.
+enum RequestedPackage {
+    /// A package of the repositories in apt's syntax: the name, with version or release.
     Named(String),
     /// A file of the provisioner.
     Local(Folder, PathBuf),
 }
 
-/// Which sources apt's lists were made from in this run.
+/// The hash of the sources for which this run fetched package lists.
 #[derive(Debug, Default)]
-pub(crate) struct Lists(Option<u64>);
+pub(crate) struct FetchedLists(Option<u64>);
 
-impl Packages {
-    /// Reads the list of packages of an image, which are installed while its root is made.
-    pub(crate) fn of(node: &Node, folder: &Path) -> Result<Self, Box<Mistake>> {
-        if let Some(when) = node.list()?.iter().find_map(|node| node.at(WHEN)) {
-            return Err(when.wrong("conditions are for the packages of a provisioner"));
+impl PackageList {
+    /// Reads the list of packages of a base, which mmdebstrap installs with the root.
+    pub(crate) fn parse_for_base(node: &YamlNode, folder: &Path) -> Result<Self, Box<Mistake>> {
+        if let Some(when) = node.list()?.iter().find_map(|node| node.get(WHEN_KEY)) {
+            return Err(when.mistake("only packages of a provisioner can have conditions"));
         }
-        let local = |node: &&Node| matches!(&node.value, Value::Scalar { text, .. } if text.ends_with(LOCAL));
-        if let Some(node) = node.list()?.iter().find(local) {
-            return Err(node.wrong_with(
-                "a package that is a file can't be installed while a root is made",
+        let is_local = |node: &&YamlNode| match &node.value {
+            YamlValue::Scalar { text, .. } => text.ends_with(DEB_SUFFIX),
+            _ => false,
+        };
+        if let Some(node) = node.list()?.iter().find(is_local) {
+            return Err(node.mistake_with_help(
+                "only a provisioner can install a local package",
                 "name it in the `packages` of a provisioner",
             ));
         }
-        Self::of_provisioner(node, &Folder::host(folder))
+        Self::parse(node, &Folder::from_host(folder))
     }
 
     /// Reads the list of packages of a provisioner.
-    pub(crate) fn of_provisioner(node: &Node, folder: &Folder) -> Result<Self, Box<Mistake>> {
+    pub(crate) fn parse(node: &YamlNode, folder: &Folder) -> Result<Self, Box<Mistake>> {
         let wanted = node.list()?.iter().map(|n| package(n, folder)).collect::<Result<_, _>>()?;
         Ok(Self { wanted, ..Self::default() })
     }
@@ -103,45 +105,45 @@ impl Packages {
         }
     }
 
-    /// The names for another tool that installs them, such as mmdebstrap; local files are left out.
+    /// Returns the packages of the repositories, in apt's syntax.
     pub(crate) fn names(&self) -> Vec<String> {
         self.wanted
             .iter()
             .filter_map(|package| match package {
-                Package::Named(name) => Some(name.clone()),
-                Package::Local(..) => None,
+                RequestedPackage::Named(name) => Some(name.clone()),
+                RequestedPackage::Local(..) => None,
             })
             .collect()
     }
 
-    /// The files among them, from the provisioner's folder.
+    /// Returns the local packages, relative to the provisioner's folder.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.wanted.iter().filter_map(|package| match package {
-            Package::Named(_) => None,
-            Package::Local(_, path) => Some(path.as_path()),
+            RequestedPackage::Named(_) => None,
+            RequestedPackage::Local(_, path) => Some(path.as_path()),
         })
     }
 
     pub(crate) fn check(&self) -> Result<(), StepError> {
         for package in &self.wanted {
-            if let Package::Local(folder, path) = package {
+            if let RequestedPackage::Local(folder, path) = package {
                 folder.open(path)?;
             }
         }
         Ok(())
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
-        need_apt(context.machine)?;
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
+        require_apt(context.machine)?;
         let mut install = apt("install");
         if !self.recommends {
             install = install.arg("--no-install-recommends");
         }
         for package in &self.wanted {
             install = match package {
-                Package::Named(name) => install.arg(name),
-                Package::Local(folder, path) => {
-                    install.arg(bring_in(context.machine, folder, path)?)
+                RequestedPackage::Named(name) => install.arg(name),
+                RequestedPackage::Local(folder, path) => {
+                    install.arg(copy_to_scratch(context.machine, folder, path)?)
                 }
             };
         }
@@ -157,45 +159,47 @@ impl Packages {
     }
 }
 
-/// That the image has an apt to work with.
-pub(super) fn need_apt(machine: &dyn Machine) -> Result<(), StepError> {
+/// Checks that the image has apt.
+pub(super) fn require_apt(machine: &dyn Machine) -> Result<(), StepError> {
     if machine.stat(Path::new("/usr/bin/apt-get"))?.is_some() {
         return Ok(());
     }
     Err(StepError::Impossible(
-        "the image has no /usr/bin/apt-get, so packages can't be installed or removed".into(),
+        "the image has no /usr/bin/apt-get, which installs and removes packages".into(),
     ))
 }
 
-fn package(node: &Node, folder: &Folder) -> Result<Package, Box<Mistake>> {
-    if let Value::Map(_) = &node.value {
-        let fields = Fields::of(node, "a package")?;
+fn package(node: &YamlNode, folder: &Folder) -> Result<RequestedPackage, Box<Mistake>> {
+    if let YamlValue::Map(_) = &node.value {
+        let fields = Fields::new(node, "a package")?;
         let name = fields.require("name", "write `{name: ipmitool, version: \"1.8.19-4\"}`")?;
         let version = fields.get("version").map(|n| n.text("a version")).transpose()?;
         let release = fields.get("release").map(|n| n.text("a release")).transpose()?;
-        fields.get(WHEN);
+        fields.get(WHEN_KEY);
         fields.finish()?;
         let text = check_name(name, name.text("the name of a package")?)?;
         return match (version, release) {
-            (Some(_), Some(_)) => Err(node.wrong("a package has a version or a release, not both")),
-            (Some(version), None) => Ok(Package::Named(format!("{text}={version}"))),
-            (None, Some(release)) => Ok(Package::Named(format!("{text}/{release}"))),
-            (None, None) => Ok(Package::Named(text.to_owned())),
+            (Some(_), Some(_)) => {
+                Err(node.mistake("a package can have a version or a release, not both"))
+            }
+            (Some(version), None) => Ok(RequestedPackage::Named(format!("{text}={version}"))),
+            (None, Some(release)) => Ok(RequestedPackage::Named(format!("{text}/{release}"))),
+            (None, None) => Ok(RequestedPackage::Named(text.to_owned())),
         };
     }
     let text = node.text("the name of a package")?;
-    if text.ends_with(LOCAL) {
+    if text.ends_with(DEB_SUFFIX) {
         if !folder.is_file(Path::new(text)) {
-            return Err(node.wrong(format!("there is no file `{text}` in {folder}")));
+            return Err(node.mistake(format!("there is no file `{text}` in {folder}")));
         }
-        return Ok(Package::Local(folder.clone(), text.into()));
+        return Ok(RequestedPackage::Local(folder.clone(), text.into()));
     }
-    Ok(Package::Named(check_name(node, text)?.to_owned()))
+    Ok(RequestedPackage::Named(check_name(node, text)?.to_owned()))
 }
 
-/// Refuses what apt would take for something other than a package to install: an option, a
-/// pattern, a removal (`name-`).
-pub(super) fn check_name<'a>(node: &Node, text: &'a str) -> Result<&'a str, Box<Mistake>> {
+/// Rejects names that apt would interpret as something else: an option, a pattern, or a removal
+/// (`name-`).
+pub(super) fn check_name<'a>(node: &YamlNode, text: &'a str) -> Result<&'a str, Box<Mistake>> {
     let name = text.split(['=', '/']).next().unwrap_or_default();
     let bare = name.split(':').next().unwrap_or_default();
     let valid = bare.len() > 1
@@ -209,30 +213,34 @@ pub(super) fn check_name<'a>(node: &Node, text: &'a str) -> Result<&'a str, Box<
         return Ok(text);
     }
     let help = if text.contains(char::is_whitespace) {
-        "write one package a line"
+        "write one package per line"
     } else {
-        "a name has lower-case letters, digits, `+`, `-` and `.`; a local package ends with .deb"
+        "a name has lower-case letters, digits, `+`, `-` and `.`; a local package ends in .deb"
     };
-    Err(node.wrong_with(format!("`{text}` is no name of a package"), help))
+    Err(node.mistake_with_help(format!("invalid package name `{text}`"), help))
 }
 
-/// An apt-get command with the options and environment of all.
+/// Returns an apt-get command with [`APT_OPTIONS`] and [`APT_ENVIRONMENT`].
 pub(super) fn apt(action: &str) -> Command {
-    let mut command = Command::new("apt-get").args(OPTIONS).arg(action);
-    for (name, value) in ENVIRONMENT {
+    let mut command = Command::new("apt-get").args(APT_OPTIONS).arg(action);
+    for (name, value) in APT_ENVIRONMENT {
         command = command.env(name, value);
     }
     command
 }
 
-/// Shows a package of the provisioner inside.
-fn bring_in(machine: &mut dyn Machine, folder: &Folder, path: &Path) -> Result<PathBuf, StepError> {
+/// Copies a local package to a scratch file and returns its path inside the root.
+fn copy_to_scratch(
+    machine: &mut dyn Machine,
+    folder: &Folder,
+    path: &Path,
+) -> Result<PathBuf, StepError> {
     let mut file = folder.open(path)?;
     let name = path.file_name().unwrap_or(path.as_os_str());
     Ok(machine.scratch(&Path::new("debs").join(name), &mut file, 0o644)?)
 }
 
-/// A hash over the files that say where packages come from.
+/// Returns a hash of apt's source lists.
 fn sources(machine: &dyn Machine) -> Result<u64, MachineError> {
     let mut hasher = DefaultHasher::new();
     machine.read(Path::new("/etc/apt/sources.list"))?.hash(&mut hasher);

@@ -1,17 +1,17 @@
-//! The steps that remove packages, their configuration files too or not.
+//! The steps that remove or purge packages.
 //!
-//! What is removed has to be there: a name that is not is a mistake more often than not.
+//! Removing a package that is not installed is an error, because it is usually a mistake.
 
 use std::path::Path;
 
-use super::packages::{apt, check_name, need_apt};
-use super::{Context, StepError};
+use super::packages::{apt, check_name, require_apt};
+use super::{StepContext, StepError};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, Value, nearest};
-use crate::scope::WHEN;
+use crate::config::{Fields, YamlNode, YamlValue, nearest};
+use crate::evaluate::WHEN_KEY;
 
-/// What dpkg knows of packages.
-const STATUS: &str = "/var/lib/dpkg/status";
+/// dpkg's database of packages.
+const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 
 /// Packages to remove.
 #[derive(Debug, Clone)]
@@ -22,20 +22,21 @@ pub(crate) struct Removal {
 
 impl Removal {
     /// Reads a list of names.
-    pub(crate) fn of(node: &Node, purge: bool) -> Result<Self, Box<Mistake>> {
-        let name = |node: &Node| {
+    pub(crate) fn parse(node: &YamlNode, purge: bool) -> Result<Self, Box<Mistake>> {
+        let name = |node: &YamlNode| {
             let mut node = node;
-            if let Value::Map(_) = node.value {
-                let fields = Fields::of(node, "a package")?;
-                fields.get(WHEN);
+            if let YamlValue::Map(_) = node.value {
+                let fields = Fields::new(node, "a package")?;
+                fields.get(WHEN_KEY);
                 node = fields.require("name", "write `{name: nano, when: small}`")?;
                 fields.finish()?;
             }
             let text = check_name(node, node.text("the name of a package")?)?;
             if text.contains(['=', '/']) || text.ends_with(".deb") {
-                return Err(
-                    node.wrong_with("what is removed is a name alone", "leave the version out")
-                );
+                return Err(node.mistake_with_help(
+                    "expected a package name only",
+                    "leave out version and suffix",
+                ));
             }
             Ok(text.to_owned())
         };
@@ -54,9 +55,9 @@ impl Removal {
         if self.purge { "purge" } else { "remove" }
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
-        need_apt(context.machine)?;
-        let status = context.machine.read(Path::new(STATUS))?.unwrap_or_default();
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
+        require_apt(context.machine)?;
+        let status = context.machine.read(Path::new(DPKG_STATUS))?.unwrap_or_default();
         let there = removable(&String::from_utf8_lossy(&status), self.purge);
         for name in &self.names {
             let bare = name.split(':').next().unwrap_or_default();
@@ -73,8 +74,8 @@ impl Removal {
     }
 }
 
-/// The packages that can be removed: those that are installed, or whose configuration files are
-/// still there for a purge.
+/// Returns the packages that can be removed: those that are installed, and for a purge also those
+/// of which only configuration files are left.
 fn removable(status: &str, purge: bool) -> Vec<String> {
     let mut found = Vec::new();
     let mut name = "";

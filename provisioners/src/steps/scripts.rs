@@ -1,9 +1,9 @@
-//! The script step: a file of the provisioner, run inside the root, or outside with the root's path.
+//! The step that runs a script of the provisioner, inside the root or outside.
 
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::{Context, StepError, below, packages};
+use super::{StepContext, StepError, packages, path_outside};
 use crate::folder::Folder;
 use crate::machine::Command;
 
@@ -12,24 +12,24 @@ use crate::machine::Command;
 pub(crate) struct Script {
     /// The provisioner's folder.
     folder: Folder,
-    /// Its file, as the provisioner names it.
+    /// Its path, relative to the provisioner's folder.
     name: String,
     outside: bool,
 }
 
-/// Why a script of the library can't run outside.
-pub(crate) const NO_FOLDER: &str =
-    "a provisioner of the library has no folder on the host to run in";
+/// Message for a library script with `outside`.
+pub(crate) const LIBRARY_SCRIPT_OUTSIDE: &str =
+    "a library script cannot run outside, because it has no folder on the host";
 
-/// Where a script that runs outside finds the root.
-const ROOT: &str = "OVERCOAT_ROOT";
+/// Environment variable with the path of the root, for scripts that run outside.
+const ROOT_VARIABLE: &str = "OVERCOAT_ROOT";
 
 impl Script {
     pub(crate) fn new(folder: &Folder, name: &str, outside: bool) -> Self {
         Self { folder: folder.clone(), name: name.to_owned(), outside }
     }
 
-    /// Its file, from the provisioner's folder.
+    /// Returns its path, relative to the provisioner's folder.
     pub(crate) fn path(&self) -> &Path {
         Path::new(&self.name)
     }
@@ -50,30 +50,31 @@ impl Script {
         self.read().map(drop)
     }
 
-    /// Runs it by its `#!` line, or by `sh -e` when it has none, with the variables in its
-    /// environment: inside in `/`, outside in the provisioner's folder. It stands in a scratch place while it runs and is never captured.
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
+    /// Runs the script by its `#!` line, or with `sh -e` if it has none, with the variables in its
+    /// environment. Its working directory is `/` inside and the provisioner's folder outside. The
+    /// script is a scratch file while it runs, and not part of the image.
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
         let text = self.read()?;
         let name = self.path().file_name().unwrap_or(self.path().as_os_str());
         let path =
             context.machine.scratch(&Path::new("scripts").join(name), &mut &text[..], 0o755)?;
         let root = self.outside.then(|| context.root_outside()).transpose()?;
-        let path = root.as_ref().map_or(path.clone(), |root| below(root, &path));
+        let path = root.as_ref().map_or(path.clone(), |root| path_outside(root, &path));
         let mut command = if text.starts_with(b"#!") {
             Command::new(path)
         } else {
             Command::new("/bin/sh").arg("-e").arg(path)
         };
         if let Some(root) = root {
-            command = command.env(ROOT, root);
+            command = command.env(ROOT_VARIABLE, root);
             command.outside = true;
-            // Files of the provisioner are beside it.
-            let Some(folder) = self.folder.on_host() else {
-                return Err(StepError::Impossible(format!("{}: {NO_FOLDER}", self.folder)));
+            let Some(folder) = self.folder.host_path() else {
+                let problem = format!("{}: {LIBRARY_SCRIPT_OUTSIDE}", self.folder);
+                return Err(StepError::Impossible(problem));
             };
             command.cwd = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         }
-        for (name, value) in packages::ENVIRONMENT {
+        for (name, value) in packages::APT_ENVIRONMENT {
             command = command.env(name, value);
         }
         for (name, value) in context.variables.environment() {

@@ -1,27 +1,27 @@
-//! The services step: units of systemd are enabled, disabled and masked, by the root's own
-//! systemctl, which works on files alone where no systemd runs.
+//! The step that enables, disables and masks systemd units with the root's systemctl, which only
+//! changes files where systemd does not run.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{Context, StepError, program};
+use super::{StepContext, StepError, find_program};
 use crate::config::error::Mistake;
-use crate::config::{Fields, Node, nearest};
+use crate::config::{Fields, YamlNode, nearest};
 use crate::machine::{Command, Machine, MachineError};
 
-/// Where units are.
-const FOLDERS: [&str; 4] = [
+/// Directories of unit files.
+const UNIT_DIRS: [&str; 4] = [
     "/etc/systemd/system",
     "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 ];
 
-/// Where scripts are that systemd takes for services.
-const SCRIPTS: &str = "/etc/init.d";
+/// Directory of init scripts, which systemd treats as services.
+const INIT_DIR: &str = "/etc/init.d";
 
-/// What a name of a unit ends with.
-const SUFFIXES: [&str; 11] = [
+/// Suffixes of unit names.
+const UNIT_SUFFIXES: [&str; 11] = [
     ".service",
     ".socket",
     ".target",
@@ -35,7 +35,7 @@ const SUFFIXES: [&str; 11] = [
     ".device",
 ];
 
-/// Units, by what is done with them.
+/// Units by action.
 #[derive(Debug, Clone)]
 pub(crate) struct Services {
     enable: Vec<String>,
@@ -46,8 +46,8 @@ pub(crate) struct Services {
 
 impl Services {
     /// Reads `enable`, `disable`, `mask` and `default_target`.
-    pub(crate) fn of(node: &Node) -> Result<Self, Box<Mistake>> {
-        let fields = Fields::of(node, "services")?;
+    pub(crate) fn parse(node: &YamlNode) -> Result<Self, Box<Mistake>> {
+        let fields = Fields::new(node, "services")?;
         let units = |name| match fields.get(name) {
             Some(node) => node.list()?.iter().map(|n| unit(n, ".service")).collect(),
             None => Ok(Vec::new()),
@@ -69,7 +69,7 @@ impl Services {
         self.actions().all(|(_, units)| units.is_empty())
     }
 
-    /// What systemctl is told, in this order.
+    /// Returns the commands of systemctl with their units, in the order in which they run.
     fn actions(&self) -> impl Iterator<Item = (&'static str, &[String])> {
         [
             ("mask", self.mask.as_slice()),
@@ -80,8 +80,8 @@ impl Services {
         .into_iter()
     }
 
-    pub(crate) fn run(&self, context: &mut Context<'_>) -> Result<(), StepError> {
-        let Some(systemctl) = program(context.machine, "systemctl")? else {
+    pub(crate) fn run(&self, context: &mut StepContext<'_>) -> Result<(), StepError> {
+        let Some(systemctl) = find_program(context.machine, "systemctl")? else {
             return Err(StepError::Impossible(
                 "the image has no systemctl: install the package systemd first".to_owned(),
             ));
@@ -101,39 +101,39 @@ impl Services {
     }
 }
 
-/// The name of a unit, with the suffix that it has if it says none.
-fn unit(node: &Node, suffix: &str) -> Result<String, Box<Mistake>> {
+/// Reads the name of a unit, and appends `suffix` if it has none.
+fn unit(node: &YamlNode, suffix: &str) -> Result<String, Box<Mistake>> {
     let text = node.text("the name of a unit such as ssh.service")?;
     let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     if !text.chars().all(valid) || text.starts_with('-') {
-        return Err(node.wrong_with(
-            format!("`{text}` is no name of a unit"),
-            "write one unit a line, without its folder: ssh.service",
+        return Err(node.mistake_with_help(
+            format!("invalid unit name `{text}`"),
+            "write one unit per line, without its folder: ssh.service",
         ));
     }
-    let whole = SUFFIXES.iter().any(|suffix| text.ends_with(suffix));
+    let whole = UNIT_SUFFIXES.iter().any(|suffix| text.ends_with(suffix));
     Ok(if whole { text.to_owned() } else { format!("{text}{suffix}") })
 }
 
-/// The names of all units in the root, those that are scripts too.
+/// Returns the names of all units in the root, including init scripts.
 fn units(machine: &dyn Machine) -> Result<BTreeSet<String>, MachineError> {
     let mut found = BTreeSet::new();
     let name = |name: &std::ffi::OsStr| name.to_string_lossy().into_owned();
-    for folder in FOLDERS {
+    for folder in UNIT_DIRS {
         for entry in machine.list(Path::new(folder))? {
             let name = name(&entry.name);
-            if SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
+            if UNIT_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
                 found.insert(name);
             }
         }
     }
-    for entry in machine.list(Path::new(SCRIPTS))? {
+    for entry in machine.list(Path::new(INIT_DIR))? {
         found.insert(name(&entry.name) + ".service");
     }
     Ok(found)
 }
 
-/// That a unit exists, or the template that it is an instance of.
+/// Checks that a unit exists, or the template of which it is an instance.
 fn check(unit: &str, there: &BTreeSet<String>) -> Result<(), StepError> {
     let template = || {
         let (name, instance) = unit.split_once('@')?;
@@ -142,13 +142,13 @@ fn check(unit: &str, there: &BTreeSet<String>) -> Result<(), StepError> {
     if there.contains(unit) || template().is_some_and(|template| there.contains(&template)) {
         return Ok(());
     }
-    // What units end with is no likeness.
+    // Compare names without the suffix, which would make all services similar.
     let (stem, suffix) = unit.rsplit_once('.').unwrap_or((unit, ""));
     let others = there.iter().filter_map(|other| other.rsplit_once('.'));
     let alike = others.filter(|(_, end)| *end == suffix).map(|(other, _)| other);
     let help = match nearest(stem, alike) {
         Some(name) => format!("did you mean `{name}.{suffix}`?"),
-        None => "a package or an earlier step has to bring it".to_owned(),
+        None => "a package or an earlier step must add it".to_owned(),
     };
     Err(StepError::Impossible(format!("the image has no unit `{unit}`; {help}")))
 }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_there_by_its_name_or_its_template() {
+    fn unit_exists_by_name_or_template() {
         let there = ["ssh.service", "dbus.service", "getty@.service", "multi-user.target"]
             .map(str::to_owned);
         let there = BTreeSet::from(there);
@@ -172,11 +172,11 @@ mod tests {
         );
         assert_eq!(
             error("nope.service").unwrap(),
-            "the image has no unit `nope.service`; a package or an earlier step has to bring it"
+            "the image has no unit `nope.service`; a package or an earlier step must add it"
         );
         assert_eq!(
             error("lldpd@x.socket").unwrap(),
-            "the image has no unit `lldpd@x.socket`; a package or an earlier step has to bring it"
+            "the image has no unit `lldpd@x.socket`; a package or an earlier step must add it"
         );
     }
 }

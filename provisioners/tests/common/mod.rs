@@ -1,4 +1,4 @@
-//! A machine over a plain directory, in which commands really run, and roots for it.
+//! A [`Machine`] for a directory of the host, in which commands run, and roots for it.
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
@@ -17,7 +17,7 @@ use provisioners::machine::{
     Attributes, Command, Entry, Exit, Kind, Log, Machine, MachineError, Meta, Node, Stat, Time,
 };
 
-/// A root that is a directory of the host. Owners are real for root and remembered for others.
+/// A root in a directory of the host. Without root rights, owners are only recorded.
 #[derive(Debug)]
 pub struct Directory {
     pub root: PathBuf,
@@ -31,7 +31,8 @@ impl Directory {
         Self { root: root.to_owned(), owners: HashMap::new(), privileged }
     }
 
-    /// The path on the host of a path inside, its parents followed and, with `last`, itself.
+    /// Returns the path on the host for a path inside. Follows links in its parents, and with
+    /// `last` also in its last component.
     fn host(&self, path: &Path, last: bool) -> io::Result<PathBuf> {
         let mut todo: Vec<Vec<u8>> = parts(path);
         let mut inside = PathBuf::from("/");
@@ -180,7 +181,7 @@ impl Machine for Directory {
     }
 
     fn stat(&self, path: &Path) -> Result<Option<Stat>, MachineError> {
-        let fail = |e| MachineError::path("look at", path, e);
+        let fail = |e| MachineError::path("stat", path, e);
         let host = self.host(path, false).map_err(fail)?;
         let Some(meta) = missing(fs::symlink_metadata(&host)).map_err(fail)? else {
             return Ok(None);
@@ -263,7 +264,7 @@ impl Machine for Directory {
     }
 }
 
-/// A small root with a shell, its `/bin` and `/lib` links into `/usr` as Debian has them.
+/// Creates a small root with a shell. As on Debian, `/bin` and `/lib` are links into `/usr`.
 pub fn root_with_shell() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
@@ -277,7 +278,7 @@ pub fn root_with_shell() -> tempfile::TempDir {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"]
         .iter()
         .find(|path| Path::new(path).exists())
-        .expect("these tests run commands in a root: install busybox-static");
+        .expect("busybox, which runs commands in the root: install busybox-static");
     fs::copy(busybox, root.join("usr/bin/busybox")).unwrap();
     for name in ["sh", "cat", "ls", "env", "stat", "echo", "rm", "kill", "sort", "test"] {
         symlink("busybox", root.join("usr/bin").join(name)).unwrap();
@@ -288,7 +289,7 @@ pub fn root_with_shell() -> tempfile::TempDir {
     dir
 }
 
-/// Writes files into a folder: a name and a text each; a name that ends with `*` is executable.
+/// Writes files with these names and texts. A name that ends in `*` is executable.
 pub fn write_files(folder: &Path, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = folder.join(name.trim_end_matches('*'));
@@ -299,7 +300,7 @@ pub fn write_files(folder: &Path, files: &[(&str, &str)]) {
     }
 }
 
-/// An error with all its causes, one a line, as a program shows it.
+/// Returns an error with all its causes, one per line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

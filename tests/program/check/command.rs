@@ -126,7 +126,7 @@ fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
         ("    check: {skip: [{lint: safe/setuid, reason: ' '}]}\n", "there is no reason"),
         ("    check: {skip: [{lint: setuid, reason: x}]}\n", "did you mean `safe/setuid`?"),
         ("    check: {skip: [{lint: safe/x, path: x, reason: x}]}\n", "begins with `/`"),
-        ("    check: {budget: {size: much}}\n", "`much` is no size"),
+        ("    check: {budget: {size: much}}\n", "invalid size `much`"),
     ] {
         let said = project(check).check(&["o"]);
         assert_eq!(said.code, 2, "{check}: {}", said.stdout);

@@ -217,7 +217,7 @@ assert code == 0 and found["method"] == "nvme-sanitize-block" and found["verifie
 assert ran.count("nvme sanitize-log " + path) == 3
 path = nvme(status=("0x2", "0x3", "0x3"))
 code, (found,), ran = erase("--yes-erase", path)
-assert found["method"] == "nvme-format-crypto" and "says status 3" in found["failed"][0]
+assert found["method"] == "nvme-format-crypto" and "reports status 3" in found["failed"][0]
 nothing = {"sanicap": "0", "oacs": "0x15"}
 assert erase(nvme(**nothing))[1][0]["methods"] == ["discard", "overwrite"]
 assert erase(nvme(sanicap="0", fna="0"))[1][0]["methods"][0] == "nvme-format-user-data"
@@ -256,12 +256,12 @@ for why, file, text in (
         assert why in found["refused"] and found["methods"] == [], why
         assert ran == [] and code == (len(arguments) == 2), why
 path = ata()
-for device, why in (path + "1", "a partition"), (content, "no block device"), ("/nope/x", "no such"):
+for device, why in (path + "1", "a partition"), (content, "not a block device"), ("/nope/x", "no such"):
     code, (found,), ran = erase("--yes-erase", device)
     assert code == 1 and why in found["refused"] and ran == [], device
 tool("wipefs", "echo busy; exit 1\n")
 code, (found,), ran = erase("--yes-erase", path)
-assert code == 1 and "somebody uses it" in found["refused"] and untouched(ran)
+assert code == 1 and "in use" in found["refused"] and untouched(ran)
 
 # --- One bad device does not hide another's fate.
 path = ata()
@@ -274,7 +274,7 @@ code, (found,), ran = erase("--method", "overwrite", "--yes-erase", path)
 assert code == 0 and found["method"] == "overwrite"
 assert not [line for line in ran if "security-" in line or "blkdiscard" in line]
 code, (found,), ran = erase("--method", "nvme-format-crypto", "--yes-erase", path)
-assert code == 1 and "does not have it" in found["failed"][0] and untouched(ran)
+assert code == 1 and "not supported" in found["failed"][0] and untouched(ran)
 
 # --- Wrong words erase nothing.
 for arguments in (

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fails the build rather than the machine: says which packages the image lacks.
+# Reports the packages that the image lacks, so that the build fails and not the machine.
 set -eu
 missing=
 need() { test -e "$1" || missing="$missing $2"; }
@@ -14,11 +14,11 @@ if [ "$OVERCOAT_VAR_boot_hook" = true ]; then
   command -v curl >/dev/null || command -v wget >/dev/null || missing="$missing curl"
 fi
 if [ -n "$missing" ]; then
-  echo "the image lacks what this provisioner sets up: add to its packages:$missing" >&2
+  echo "the image lacks packages that this provisioner configures: add to its packages:$missing" >&2
   exit 1
 fi
 case $OVERCOAT_VAR_serial_console in
   *[!A-Za-z0-9]*)
-    echo "serial_console is the name of a device, such as ttyS0, not $OVERCOAT_VAR_serial_console" >&2
+    echo "serial_console must be a device name such as ttyS0, not $OVERCOAT_VAR_serial_console" >&2
     exit 1 ;;
 esac

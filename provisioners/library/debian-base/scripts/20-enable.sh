@@ -1,12 +1,12 @@
-# Runs inside the image by `sh -e`.
+# Runs inside the image with `sh -e`.
 enable() { systemctl --root=/ --quiet enable "$@"; }
 
 enable systemd-networkd.service systemd-resolved.service ssh.service ssh-host-keys.service
-# Nothing on a machine without disks keeps time for timers that look after packages and disks.
+# A machine that runs from RAM needs no maintenance of packages and disks.
 systemctl --root=/ --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
   e2scrub_all.timer fstrim.timer
 
-# What systemd-resolved found in its place while it was installed: that of the machine that builds.
+# The backup that systemd-resolved made at its installation: the resolv.conf of the build host.
 rm -f /etc/.resolv.conf.systemd-resolved.bak
 
 if [ -n "$OVERCOAT_VAR_serial_console" ]; then

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fails the build rather than the machine: what the unit needs has to be there.
+# Checks that the image has what the unit needs, so that the build fails and not the machine.
 set -eu
 for tool in dmidecode lshw lsscsi lspci ethtool smartctl lldpcli hdparm ipmitool bash; do
   command -v "$tool" >/dev/null || { echo "the image has no $tool" >&2; exit 1; }

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes an initrd for each kernel of the root: /boot/initrd.img-VERSION for /boot/vmlinuz-VERSION.
+# Creates an initrd for each kernel of the root: /boot/initrd.img-VERSION for /boot/vmlinuz-VERSION.
 #
-# The same files give the same bytes: initramfs-tools takes no time later than SOURCE_DATE_EPOCH,
-# compresses by one thread and numbers inodes anew. Where nobody says an epoch, it is the kernel's.
+# The same files give the same bytes: initramfs-tools limits times to SOURCE_DATE_EPOCH, compresses
+# with one thread and renumbers inodes. The default of SOURCE_DATE_EPOCH is the time of the kernel.
 set -eu
 umask 022
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -24,11 +24,11 @@ for kernel in /boot/vmlinuz-*; do
     mkinitramfs -o "$initrd" "$version"
   chmod 644 "$initrd"
   touch --reference="$kernel" "$initrd"
-  # What is not there is left out without a word: look.
+  # mkinitramfs omits missing files without an error, so check the result.
   lsinitramfs "$initrd" >/tmp/initrd.list
   for wanted in '^init$' 'bin/busybox$'; do
     if ! grep -q "$wanted" /tmp/initrd.list; then
-      echo "$initrd: nothing in it is called $wanted" >&2
+      echo "$initrd: no file matches $wanted" >&2
       exit 1
     fi
   done
@@ -37,6 +37,6 @@ for kernel in /boot/vmlinuz-*; do
   made=$((made + 1))
 done
 if [ "$made" = 0 ]; then
-  echo 'there is no kernel in /boot: give the variable `kernel` the name of a package' >&2
+  echo 'there is no kernel in /boot: set the variable `kernel` to the name of a package' >&2
   exit 1
 fi

@@ -1,3 +1,3 @@
-# Runs inside the image by `sh -e`. Disks of the network are not this machine's: nvme-cli would have
-# them connected at boot.
+# Runs inside the image with `sh -e`. Disables nvme-cli's automatic connections to network disks,
+# which must not be erased.
 rm -f /etc/systemd/system/default.target.wants/nvm*.service

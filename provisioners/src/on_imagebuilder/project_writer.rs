@@ -1,25 +1,25 @@
-//! The text of the project file.
+//! Writes the text of the project file.
 
 use std::collections::BTreeSet;
 
 use super::Note;
-use super::emit::{entry, word};
-use super::settings::{self, Archive, Scope, Settings};
-use super::tree::{Config, Global, Kind, NamedBy, Tree};
+use super::settings::{self, DebianArchive, Global, ImportedSettings, TreeVariables};
+use super::tree::{Config, ConfigKind, ImagebuilderTree, NamedBy};
+use super::yaml_writer::{entry, plain_or_quoted};
 
-/// The release of a base where nothing says one.
-const RELEASE: &str = "bookworm";
+/// Release of a base if no variable names one.
+const DEFAULT_RELEASE: &str = "bookworm";
 
-/// Writes the project file; the names of its images.
+/// Returns the text of the project file, and the names of its images.
 pub(super) fn write(
-    tree: &Tree,
+    tree: &ImagebuilderTree,
     base: Option<&str>,
     notes: &mut Vec<Note>,
 ) -> (String, Vec<String>) {
     let mut images: Vec<&Config> = Vec::new();
     for config in &tree.configs {
         match base {
-            Some(base) if config.kind == Kind::Base => {
+            Some(base) if config.kind == ConfigKind::Base => {
                 let text = format!("left out: {base} is the base");
                 notes.push(Note { file: config.file.clone(), line: None, text });
             }
@@ -29,8 +29,8 @@ pub(super) fn write(
     let mut writer = Writer {
         tree,
         base,
-        bases: images.iter().copied().filter(|config| config.kind == Kind::Base).collect(),
-        all: Settings::of(&Scope::new(&tree.globals, &[])),
+        bases: images.iter().copied().filter(|config| config.kind == ConfigKind::Base).collect(),
+        all: ImportedSettings::new(&TreeVariables::new(&tree.globals, &[])),
         outputs: BTreeSet::new(),
         text: String::new(),
         notes,
@@ -39,7 +39,7 @@ pub(super) fn write(
     writer.settings();
     writer.variables(&images);
     writer.text.push_str("\nimages:\n");
-    let initrds = images.iter().filter(|config| config.kind == Kind::Initrd).count();
+    let initrds = images.iter().filter(|config| config.kind == ConfigKind::Initrd).count();
     for (index, config) in images.iter().enumerate() {
         if index > 0 {
             writer.text.push('\n');
@@ -50,11 +50,11 @@ pub(super) fn write(
 }
 
 struct Writer<'a> {
-    tree: &'a Tree,
+    tree: &'a ImagebuilderTree,
     base: Option<&'a str>,
     bases: Vec<&'a Config>,
-    all: Settings,
-    /// The files that are written, so that no two images write one.
+    all: ImportedSettings,
+    /// The output files of all images so far, to give each image a unique one.
     outputs: BTreeSet<String>,
     text: String,
     notes: &'a mut Vec<Note>,
@@ -66,7 +66,7 @@ impl Writer<'_> {
         self.text.push('\n');
     }
 
-    /// A key of an image, and why it is so.
+    /// Writes a key of an image.
     fn key(&mut self, key: &str, value: &str) {
         self.line(&format!("    {key}: {value}"));
     }
@@ -80,67 +80,73 @@ impl Writer<'_> {
     fn head(&mut self) {
         self.comment(
             0,
-            "The images of this tree, as `overcoat import` read roles/, vars/, group_vars/ and the \
-             inventory. The roles and config files are used as they are. Look at each line that \
-             says \"check\".",
+            "Written by `overcoat import` from roles/, vars/, group_vars/ and the inventory. Roles \
+             and config files are used unchanged. Review each line with \"check\".",
         );
         self.line("#");
-        self.line("#     overcoat build            what is out of date");
-        self.line("#     overcoat build NAME…      some of it, and what that needs");
+        self.line("#     overcoat build            builds all images that are out of date");
+        self.line("#     overcoat build NAME…      builds some images, and the images they need");
         self.line("");
     }
 
-    /// Where a variable for all is from.
+    /// Returns a comment that names the file of a variable for all images.
     fn origin(&self, name: &str) -> String {
         let global = self.tree.globals.iter().find(|global| global.name == name);
         let file = global.map(|global| global.file.display().to_string());
-        format!("{name} of {}", file.unwrap_or_default())
+        format!("{name} in {}", file.unwrap_or_default())
     }
 
-    /// What is overcoat's own.
+    /// Writes the settings for all images.
     fn settings(&mut self) {
         let all = self.all.clone();
-        let mut said: Vec<(String, String)> = Vec::new();
+        let mut settings: Vec<(String, String)> = Vec::new();
         match &all.release {
-            Some(release) => said
-                .push((format!("release: {}", word(release)), self.origin("debootstrap_release"))),
-            None if !self.bases.is_empty() => said.push((
-                format!("release: {RELEASE}"),
-                "check: no debootstrap_release says it".to_owned(),
+            Some(release) => settings.push((
+                format!("release: {}", plain_or_quoted(release)),
+                self.origin("debootstrap_release"),
+            )),
+            None if !self.bases.is_empty() => settings.push((
+                format!("release: {DEFAULT_RELEASE}"),
+                "check: there is no debootstrap_release".to_owned(),
             )),
             None => {}
         }
         let from = ["debootstrap_apt_server", "apt_server"];
         let from = from.into_iter().find(|name| self.tree.globals.iter().any(|g| g.name == *name));
         if let Some(archive) = &all.archive {
-            said.push((written(archive), self.origin(from.unwrap_or("apt_server"))));
+            settings.push((archive_key(archive), self.origin(from.unwrap_or("apt_server"))));
         }
         if !all.components.is_empty() {
-            said.push((
+            settings.push((
                 format!("components: {}", flow(&all.components)),
                 self.origin("debootstrap_components"),
             ));
         }
         if let Some(architecture) = &all.architecture {
-            said.push((
-                format!("architecture: {}", word(architecture)),
+            settings.push((
+                format!("architecture: {}", plain_or_quoted(architecture)),
                 self.origin("debootstrap_arch"),
             ));
         }
-        let scope = Scope::new(&self.tree.globals, &[]);
+        let scope = TreeVariables::new(&self.tree.globals, &[]);
         match scope.get("build_artifact_path") {
             Some(path) => {
-                said.push((format!("output: {}", word(&path)), self.origin("build_artifact_path")));
+                settings.push((
+                    format!("output: {}", plain_or_quoted(&path)),
+                    self.origin("build_artifact_path"),
+                ));
             }
-            None => said.push(("output: build".to_owned(), "the folder of the images".to_owned())),
+            None => {
+                settings.push(("output: build".to_owned(), "the folder for artifacts".to_owned()));
+            }
         }
-        for (line, from) in said {
+        for (line, from) in settings {
             self.line(&format!("{line:<39} # {from}"));
         }
-        if matches!(&all.archive, Some(Archive::Mirror(url)) if url.contains("ubuntu")) {
+        if matches!(&all.archive, Some(DebianArchive::Mirror(url)) if url.contains("ubuntu")) {
             self.comment(
                 0,
-                "Where the host is no Ubuntu: its keys, from the package ubuntu-keyring",
+                "Needed if the host is not Ubuntu: the keys of the package ubuntu-keyring",
             );
             self.line("#keyring: /usr/share/keyrings/ubuntu-archive-keyring.gpg");
         }
@@ -148,24 +154,26 @@ impl Writer<'_> {
             self.line("");
             self.comment(
                 0,
-                "What common/tasks/clean_fs.yml took out, besides caches, lists and logs.",
+                "common/tasks/clean_fs.yml removed these in addition to caches, lists and logs.",
             );
             self.line("cleanup: {docs: true, locales: true}");
         }
     }
 
-    /// The variables for all that roles may want.
+    /// Writes the variables for all images that roles may use.
     fn variables(&mut self, images: &[&Config]) {
-        let used = self.mentioned(images);
+        let used = self.texts_with_variables(images);
         let mut lines = String::new();
         let mut file = None;
-        let mut left = Vec::new();
+        let mut omitted = Vec::new();
         for global in &self.tree.globals {
-            let value = match fate(global, &used) {
-                Fate::Kept => entry(&global.name, &global.value, 2),
-                Fate::Root => format!("  {}: \"{{{{ build_root }}}}\"\n", global.name),
-                Fate::Left => {
-                    left.push(global.name.as_str());
+            let value = match conversion(global, &used) {
+                Conversion::Keep => entry(&global.name, &global.value, 2),
+                Conversion::BuildRoot => {
+                    format!("  {}: \"{{{{ build_root }}}}\"\n", global.name)
+                }
+                Conversion::Omit => {
+                    omitted.push(global.name.as_str());
                     continue;
                 }
             };
@@ -178,13 +186,13 @@ impl Writer<'_> {
         self.line("");
         self.comment(
             0,
-            "Variables for all roles. `build_root` and `build_artifact_path` are set for each image \
-             by overcoat.",
+            "Variables for all roles. overcoat sets `build_root` and `build_artifact_path` for each \
+             image.",
         );
-        if !left.is_empty() {
+        if !omitted.is_empty() {
             self.comment(
                 0,
-                &format!("Left out, since no role asks for them: {}.", left.join(", ")),
+                &format!("Left out because no role uses them: {}.", omitted.join(", ")),
             );
         }
         if lines.is_empty() {
@@ -195,20 +203,21 @@ impl Writer<'_> {
         }
     }
 
-    /// All that is written in the roles of these images and in their config files, and in what of
-    /// the variables for all is kept by that.
-    fn mentioned(&self, images: &[&Config]) -> String {
+    /// Returns all texts that may use a variable: the roles of these images, their config files,
+    /// and the variables for all images that are kept.
+    fn texts_with_variables(&self, images: &[&Config]) -> String {
         let mut text = String::new();
         let roles = self.tree.role_files().unwrap_or_default();
         for file in roles.iter().chain(images.iter().map(|config| &config.file)) {
             text.push_str(&super::tree::text(&self.tree.folder, file).unwrap_or_default());
             text.push('\n');
         }
-        // What is kept may name others, which are kept then.
+        // A kept variable may use others, which must be kept too.
         let mut kept = BTreeSet::new();
         loop {
             let more = self.tree.globals.iter().filter(|global| {
-                !kept.contains(&global.name) && matches!(fate(global, &text), Fate::Kept)
+                !kept.contains(&global.name)
+                    && matches!(conversion(global, &text), Conversion::Keep)
             });
             let more: Vec<&Global> = more.collect();
             if more.is_empty() {
@@ -223,12 +232,12 @@ impl Writer<'_> {
 
     fn image(&mut self, config: &Config, initrds: usize) {
         self.line(&format!("  {}:", config.name));
-        let scope = Scope::new(&self.tree.globals, &config.variables);
+        let scope = TreeVariables::new(&self.tree.globals, &config.variables);
         match config.kind {
-            Kind::Base => self.of_base(config, &scope),
-            Kind::Overlay => {
+            ConfigKind::Base => self.base(config, &scope),
+            ConfigKind::Overlay => {
                 self.key("kind", "overlay");
-                self.lies_on(config, &scope);
+                self.layers(config, &scope);
                 self.provisioner(config, None);
                 let name = scope.get("overlayfs_archive_name").map(|name| match name {
                     name if name.ends_with(".gz") => name,
@@ -236,31 +245,31 @@ impl Writer<'_> {
                 });
                 self.output(config, name, "cpio.gz");
             }
-            Kind::Initrd => self.of_initrd(config, &scope, initrds),
+            ConfigKind::Initrd => self.initrd(config, &scope, initrds),
         }
     }
 
-    fn of_base(&mut self, config: &Config, scope: &Scope<'_>) {
+    fn base(&mut self, config: &Config, scope: &TreeVariables<'_>) {
         self.key("kind", "base");
-        let own = Settings::of(scope);
+        let own = ImportedSettings::new(scope);
         if own.release != self.all.release
             && let Some(release) = &own.release
         {
-            self.key("release", &word(release));
+            self.key("release", &plain_or_quoted(release));
         }
         if own.archive != self.all.archive
             && let Some(archive) = &own.archive
         {
-            self.line(&format!("    {}", written(archive)));
+            self.line(&format!("    {}", archive_key(archive)));
         }
         if own.architecture != self.all.architecture
             && let Some(architecture) = &own.architecture
         {
-            self.key("architecture", &word(architecture));
+            self.key("architecture", &plain_or_quoted(architecture));
         }
         match (own.variant, scope.raw("debootstrap_variant")) {
             (Some("important"), _) => {
-                self.key("variant", "important  # what debootstrap installs without a variant");
+                self.key("variant", "important  # the default variant of debootstrap");
             }
             (Some(variant), _) => self.key("variant", variant),
             (None, Some(other)) => {
@@ -269,27 +278,27 @@ impl Writer<'_> {
             }
             (None, None) => self.key("variant", "minbase"),
         }
-        self.comment(4, "Ansible needs a Python in the root that it works on.");
+        self.comment(4, "Ansible needs Python in the root.");
         self.key("packages", &flow(&own.packages));
         if scope.raw("basefs_exclude_packages").is_some() {
             self.comment(
                 4,
-                "Check: basefs_exclude_packages has no equal here. Should one of those packages \
-                 come along, have the role take it away.",
+                "Check: basefs_exclude_packages is not supported. If one of these packages gets \
+                 installed, remove it in the role.",
             );
         }
         self.provisioner(config, None);
         self.output(config, scope.get("basefs_image_name"), "squashfs");
     }
 
-    fn of_initrd(&mut self, config: &Config, scope: &Scope<'_>, initrds: usize) {
+    fn initrd(&mut self, config: &Config, scope: &TreeVariables<'_>, initrds: usize) {
         self.key("kind", "initrd");
         self.comment(
             4,
-            "The original makes a root for it. Here it is made in that of the base, which stays as \
-             it is.",
+            "on-imagebuilder creates the initrd in a root of its own. Here it is created in the \
+             root of the base, whose image is not changed.",
         );
-        self.lies_on(config, scope);
+        self.layers(config, scope);
         let files = self.tree.files_of(config).unwrap_or_default();
         let makes = ["mkinitramfs", "update-initramfs", "dracut"];
         let made = files.iter().any(|file| {
@@ -301,9 +310,9 @@ impl Writer<'_> {
         } else {
             self.comment(
                 4,
-                "Check: after the role, library:initrd makes the initrd of each kernel that is in \
-                 /boot. Its /etc/initramfs-tools/modules takes the place of the role's: name the \
-                 modules in `variables`.",
+                "Check: after the role, library:initrd creates the initrd of each kernel in /boot. \
+                 Its /etc/initramfs-tools/modules replaces the role's: list the modules in \
+                 `variables`.",
             );
             self.provisioner(config, Some(("library:initrd", "kernel: \"\"")));
         }
@@ -315,10 +324,7 @@ impl Writer<'_> {
             (None, 1) => (String::new(), "*"),
             (None, _) => (format!("-{}", config.name), "*"),
         };
-        self.comment(
-            4,
-            "The files that are taken out of the root, so the role has to leave them there.",
-        );
+        self.comment(4, "The files that are copied out of the root. The role must create them.");
         self.line("    yields:");
         for file in ["vmlinuz", "initrd.img"] {
             let mut name = format!("{file}{name}");
@@ -330,14 +336,14 @@ impl Writer<'_> {
         }
     }
 
-    /// What an image lies on.
-    fn lies_on(&mut self, config: &Config, scope: &Scope<'_>) {
+    /// Writes the base of an image.
+    fn layers(&mut self, config: &Config, scope: &TreeVariables<'_>) {
         if let Some(base) = self.base {
             self.key("base", &layer(base));
             return;
         }
         let same = |base: &&&Config| {
-            let of_base = Scope::new(&self.tree.globals, &base.variables);
+            let of_base = TreeVariables::new(&self.tree.globals, &base.variables);
             ["basefs_image_name", "squashfs_image_path"]
                 .iter()
                 .all(|name| scope.raw(name) == of_base.raw(name))
@@ -346,14 +352,14 @@ impl Writer<'_> {
         let names: Vec<String> = self.bases.iter().map(|base| base.name.clone()).collect();
         let base = match (names.as_slice(), fitting.as_slice()) {
             ([], _) => {
-                let text = "nothing in the tree makes the base that it lies on: name it, or give \
-                            --base to import";
+                let text = "the tree has no base for it: write its path as `base`, or use the \
+                            option --base of import";
                 self.notes.push(Note {
                     file: config.file.clone(),
                     line: None,
                     text: text.to_owned(),
                 });
-                self.comment(4, "Check: nothing in the tree makes a base. Name the image.");
+                self.comment(4, "Check: the tree has no base. Write the path of an image.");
                 self.key("base", "./base.squashfs");
                 return;
             }
@@ -361,12 +367,12 @@ impl Writer<'_> {
             (_, [one]) => {
                 self.comment(
                     4,
-                    &format!("Check: basefs_image_name says so; there are {}.", names.join(", ")),
+                    &format!("Check: selected by basefs_image_name from {}.", names.join(", ")),
                 );
                 one.clone()
             }
             _ => {
-                let text = format!("Check: nothing says on which of {} it lies.", names.join(", "));
+                let text = format!("Check: the base may be any of {}.", names.join(", "));
                 self.comment(4, &text);
                 names[0].clone()
             }
@@ -374,27 +380,28 @@ impl Writer<'_> {
         self.key("base", &base);
     }
 
-    /// The provisioner and the variables, by the config file where that can be named. With `more`,
-    /// another provisioner after it, and a variable for that.
+    /// Writes provisioner and variables, by naming the config file where possible. `more` is a
+    /// second provisioner and a variable for it.
     fn provisioner(&mut self, config: &Config, more: Option<(&str, &str)>) {
         let file = config.file.display().to_string();
-        let is_said = config.refused.is_none() && config.named_by == NamedBy::Key;
-        let by_file = is_said || config.refused.is_none() && !config.variables.is_empty();
-        if by_file {
-            self.key("config_file", &word(&file));
+        let in_file = config.refused.is_none() && config.named_by == NamedBy::YamlKey;
+        let use_file = in_file || config.refused.is_none() && !config.variables.is_empty();
+        if use_file {
+            self.key("config_file", &plain_or_quoted(&file));
         }
         match &config.named_by {
             NamedBy::Script(script) => {
-                self.comment(4, &format!("As {} says.", script.display()));
+                self.comment(4, &format!("From {}.", script.display()));
             }
-            NamedBy::Comment => self.comment(4, "Check: a comment in the config file says so."),
-            NamedBy::Key => {}
+            NamedBy::Comment => self.comment(4, "Check: from a comment in the config file."),
+            NamedBy::YamlKey => {}
         }
         match more {
             Some((other, _)) => {
-                self.key("provisioner", &format!("[{}, {other}]", word(&config.provisioner)));
+                let role = plain_or_quoted(&config.provisioner);
+                self.key("provisioner", &format!("[{role}, {other}]"));
             }
-            None if !is_said => self.key("provisioner", &word(&config.provisioner)),
+            None if !in_file => self.key("provisioner", &plain_or_quoted(&config.provisioner)),
             None => {}
         }
         let mut variables: Vec<String> =
@@ -404,8 +411,8 @@ impl Writer<'_> {
                 self.comment(
                     4,
                     &format!(
-                        "The variables of {file}, which a project can't name as it is ({problem}). \
-                         The file itself is not read any more."
+                        "A copy of the variables in {file}, which cannot be used as a config_file \
+                         ({problem}). The file itself is not read."
                     ),
                 );
             }
@@ -413,7 +420,7 @@ impl Writer<'_> {
                 if is_name(name) && !matches!(name.as_str(), "build_root" | "build_artifact_path") {
                     variables.push(entry(name, value, 6));
                 } else {
-                    let line = Some(value.place.line);
+                    let line = Some(value.span.line);
                     let text = format!("left out: the variable {name}");
                     self.notes.push(Note { file: config.file.clone(), line, text });
                 }
@@ -425,7 +432,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The file that is written, if it has a name other than the image's.
+    /// Writes the name of the output file, if it differs from that of the image.
     fn output(&mut self, config: &Config, name: Option<String>, format: &str) {
         let own = format!("{}.{format}", config.name);
         let plain = |name: &String| {
@@ -434,7 +441,7 @@ impl Writer<'_> {
         match name.filter(plain).filter(|name| self.outputs.insert(name.clone())) {
             Some(name) if name == own => {}
             Some(name) => {
-                self.key("output", &word(&name));
+                self.key("output", &plain_or_quoted(&name));
                 if !name.ends_with(&format!(".{format}")) {
                     self.key("format", format);
                 }
@@ -446,31 +453,32 @@ impl Writer<'_> {
     }
 }
 
-/// What becomes of a variable for all.
-enum Fate {
-    /// It is one of the project.
-    Kept,
-    /// It is another name of `build_root`.
-    Root,
-    /// It is no more.
-    Left,
+/// How a variable for all images is converted.
+enum Conversion {
+    /// It becomes a variable of the project.
+    Keep,
+    /// It becomes another name of `build_root`.
+    BuildRoot,
+    /// It is left out.
+    Omit,
 }
 
-fn fate(global: &Global, used: &str) -> Fate {
+fn conversion(global: &Global, used: &str) -> Conversion {
     let name = global.name.as_str();
-    // How Ansible reaches the root, overcoat says.
+    // overcoat sets the variables of the connection to the root.
     let of_ansible = name.starts_with("ansible_") && name != "ansible_dependencies";
     if matches!(name, "build_root" | "build_artifact_path") || of_ansible || !is_name(name) {
-        return Fate::Left;
+        return Conversion::Omit;
     }
     if settings::is_build_root(name) {
-        return if has_word(used, name) { Fate::Root } else { Fate::Left };
+        return if has_word(used, name) { Conversion::BuildRoot } else { Conversion::Omit };
     }
-    let special = settings::TAKEN.contains(&name) || settings::OF_WRAPPERS.contains(&name);
-    if special && !has_word(used, name) { Fate::Left } else { Fate::Kept }
+    let special = settings::CONVERTED_VARIABLES.contains(&name)
+        || settings::WRAPPER_VARIABLES.contains(&name);
+    if special && !has_word(used, name) { Conversion::Omit } else { Conversion::Keep }
 }
 
-/// Whether a text has this word, and not only longer ones that have it in them.
+/// Returns whether a text contains a word, not only as part of longer words.
 fn has_word(text: &str, word: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices(word)
@@ -482,28 +490,34 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-fn written(archive: &Archive) -> String {
+fn archive_key(archive: &DebianArchive) -> String {
     match archive {
-        Archive::Server(host) => format!("apt_server: {}", word(host)),
-        Archive::Mirror(url) => format!("mirror: {}", word(url)),
+        DebianArchive::Server(host) => format!("apt_server: {}", plain_or_quoted(host)),
+        DebianArchive::Mirror(url) => format!("mirror: {}", plain_or_quoted(url)),
     }
 }
 
+/// Returns a list in flow style.
 fn flow(words: &[String]) -> String {
-    format!("[{}]", words.iter().map(|w| word(w)).collect::<Vec<_>>().join(", "))
+    format!("[{}]", words.iter().map(|w| plain_or_quoted(w)).collect::<Vec<_>>().join(", "))
 }
 
-/// The path of a layer, so that it is none of an image's name.
+/// Returns the path of a layer, with `./` where it could be the name of an image.
 fn layer(path: &str) -> String {
-    if path.contains(['/', '.']) { word(path) } else { word(&format!("./{path}")) }
+    if path.contains(['/', '.']) {
+        plain_or_quoted(path)
+    } else {
+        plain_or_quoted(&format!("./{path}"))
+    }
 }
 
-/// A path with a pattern in it; a star at the beginning of a word would be something else.
+/// Returns a path or pattern as a value. A pattern needs no quotes unless it begins with `*`, and
+/// these begin with `/`.
 fn glob(path: &str) -> String {
-    if path.contains('*') { path.to_owned() } else { word(path) }
+    if path.contains('*') { path.to_owned() } else { plain_or_quoted(path) }
 }
 
-/// Breaks a text into lines of at most `width` characters, where that is possible.
+/// Wraps a text into lines of at most `width` characters, except for longer words.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -1,76 +1,64 @@
-//! Running provisioners: a plan of steps, run one after the other on a machine.
+//! Runs provisioners: makes a plan of steps, and runs them one after the other on a machine.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cleanup::{self, Cleanup};
+use crate::cleanup::{Cleanup, CleanupSettings};
 use crate::config::ConfigError;
+use crate::error::StepError;
 use crate::machine::{Log, Machine};
+use crate::options::Options;
 use crate::provisioner::Provisioner;
-use crate::steps::packages::Lists;
-use crate::steps::{Action, Context, StepError};
+use crate::steps::packages::FetchedLists;
+use crate::steps::{Action, StepContext};
 use crate::tail::Tail;
-use crate::variables::{Declared, Variables};
+use crate::variables::{DeclaredVariables, Variables};
 
-/// What a run is told from outside.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// `SOURCE_DATE_EPOCH`: the time, in seconds since 1970, that stands for that of the build.
-    pub source_date_epoch: Option<i64>,
-    /// Where the caller keeps the whole log, for the message of a failing step.
-    pub log_file: Option<PathBuf>,
-    /// The folder in which artifacts are put, for Ansible roles that put some there themselves.
-    pub artifacts: Option<PathBuf>,
-    /// What `ansible-playbook` is told besides: tags, `--check`.
-    pub ansible: Vec<OsString>,
-}
-
-/// Who is told what a run does.
+/// Receives the events of a run.
 pub trait Observer {
-    /// A step begins.
+    /// A step starts.
     fn started(&mut self, step: &StepInfo) {
         let _ = step;
     }
 
-    /// A step ended well.
+    /// A step succeeded.
     fn finished(&mut self, step: &StepInfo, took: Duration) {
         let _ = (step, took);
     }
 
-    /// A step is not run; `why` is for a reader: `when: serial_console`.
-    fn skipped(&mut self, step: &StepInfo, why: &str) {
-        let _ = (step, why);
+    /// A step is skipped. `reason` is text for the user: `when: serial_console`.
+    fn skipped(&mut self, step: &StepInfo, reason: &str) {
+        let _ = (step, reason);
     }
 
-    /// A step ended badly; the error follows from [`Plan::run`].
+    /// A step failed. [`Plan::run`] returns the error.
     fn failed(&mut self, step: &StepInfo, took: Duration) {
         let _ = (step, took);
     }
 
-    /// Output of a step, every byte of it.
+    /// A step wrote output. All bytes are passed on.
     fn output(&mut self, bytes: &[u8]) {
         let _ = bytes;
     }
 }
 
-/// Observes nothing.
+/// Ignores all events.
 impl Observer for () {}
 
 /// A step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepInfo {
-    /// The provisioner it belongs to, where there are several; the clean-up belongs to none.
+    /// Name of its provisioner, if the plan has several; `None` for clean-up.
     pub provisioner: Option<String>,
-    /// What it is called: `packages (9)`, `script scripts/10-configure.sh`, `cleanup logs`.
+    /// Name: `packages (9)`, `script scripts/10-configure.sh`, `cleanup logs`.
     pub name: String,
-    /// Its place in the plan, from 0.
+    /// Position in the plan, from 0.
     pub index: usize,
-    /// How many steps the plan has.
+    /// Number of steps in the plan.
     pub total: usize,
-    /// Whether it is a step of the clean-up.
+    /// Whether this is a clean-up step.
     pub cleanup: bool,
 }
 
@@ -89,12 +77,12 @@ impl fmt::Display for StepInfo {
 pub struct StepFailed {
     /// The step.
     pub step: StepInfo,
-    /// Why.
+    /// The cause.
     #[source]
     pub error: StepError,
     /// The last lines of its output.
     pub last_lines: Vec<String>,
-    /// Where the whole output is.
+    /// The file with the complete output.
     pub log_file: Option<PathBuf>,
 }
 
@@ -115,77 +103,80 @@ fn describe(
     text
 }
 
-/// A plan can't be made or run.
+/// A plan cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// A configuration file has a mistake.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Something a step needs is wrong, found before anything was run.
-    #[error("the step \"{step}\" can't work")]
+    /// A step cannot succeed. This is found before any step runs.
+    #[error("the step \"{step}\" cannot run")]
     Check {
         /// The step.
         step: String,
-        /// Why.
+        /// The cause.
         source: StepError,
     },
 }
 
-/// Provisioners with the variables of an image, and the clean-up after them.
+/// The steps of provisioners with the variables of an image, followed by the clean-up steps.
 #[derive(Debug)]
 pub struct Plan {
-    steps: Vec<(StepInfo, Step)>,
+    steps: Vec<(StepInfo, PlannedStep)>,
 }
 
 #[derive(Debug)]
-enum Step {
+enum PlannedStep {
     Action { action: Action, variables: Arc<Variables> },
-    Skipped { why: String },
+    Skipped { reason: String },
     Cleanup(&'static Cleanup),
 }
 
 impl Plan {
-    /// The plan for provisioners as they are, with the defaults of their variables.
+    /// Makes the plan for provisioners with the defaults of their variables.
     ///
     /// # Errors
-    /// When a template can't be rendered or a file can't be read.
+    ///
+    /// Fails if a template cannot be rendered or a file cannot be read.
     pub fn new(provisioners: &[Provisioner]) -> Result<Self, PlanError> {
-        Self::with(provisioners, &Declared::default(), &cleanup::Settings::default())
+        Self::for_image(provisioners, &DeclaredVariables::default(), &CleanupSettings::default())
     }
 
-    /// The plan for an image: its variables have to be those of a provisioner, and its clean-up
-    /// settings win over theirs.
-    pub(crate) fn with(
+    /// Makes the plan for an image. Each of its variables must be one of a provisioner. Its
+    /// clean-up settings take precedence over those of the provisioners.
+    pub(crate) fn for_image(
         provisioners: &[Provisioner],
-        variables: &Declared,
-        cleanup: &cleanup::Settings,
+        variables: &DeclaredVariables,
+        cleanup: &CleanupSettings,
     ) -> Result<Self, PlanError> {
         let defaults: Vec<&Variables> = provisioners.iter().map(Provisioner::variables).collect();
         variables.check_against(&defaults).map_err(ConfigError::from)?;
         let mut steps = Vec::new();
-        let mut settings = cleanup::Settings::default();
+        let mut settings = CleanupSettings::default();
         let several = provisioners.len() > 1;
         for provisioner in provisioners {
             let variables = Arc::new(variables.over(provisioner.variables()));
-            let written = provisioner.written().iter();
-            let rounds = written.map(|step| step.rounds(&variables)).collect::<Result<Vec<_>, _>>();
-            for round in rounds.map_err(ConfigError::from)?.into_iter().flatten() {
+            let definitions = provisioner.definitions().iter();
+            let steps_of_each = definitions.map(|step| step.expand(&variables));
+            let expanded =
+                steps_of_each.collect::<Result<Vec<_>, _>>().map_err(ConfigError::from)?;
+            for expanded in expanded.into_iter().flatten() {
                 let info = StepInfo {
                     provisioner: several.then(|| provisioner.name().to_owned()),
-                    name: round.name,
+                    name: expanded.name,
                     index: steps.len(),
                     total: 0,
                     cleanup: false,
                 };
-                let step = match round.action {
+                let step = match expanded.action {
                     Ok(action) => {
-                        action.check(&round.variables).map_err(|source| PlanError::Check {
+                        action.check(&expanded.variables).map_err(|source| PlanError::Check {
                             step: info.to_string(),
                             source,
                         })?;
-                        Step::Action { action, variables: round.variables }
+                        PlannedStep::Action { action, variables: expanded.variables }
                     }
-                    Err(why) => Step::Skipped { why },
+                    Err(reason) => PlannedStep::Skipped { reason },
                 };
                 steps.push((info, step));
             }
@@ -195,14 +186,14 @@ impl Plan {
             let name = format!("cleanup {}", cleanup.name);
             let index = steps.len();
             let info = StepInfo { provisioner: None, name, index, total: 0, cleanup: true };
-            steps.push((info, Step::Cleanup(cleanup)));
+            steps.push((info, PlannedStep::Cleanup(cleanup)));
         }
         let total = steps.len();
         steps.iter_mut().for_each(|(info, _)| info.total = total);
         Ok(Self { steps })
     }
 
-    /// The steps in the order in which they run.
+    /// Returns the steps in the order in which they run.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = &StepInfo> {
         self.steps.iter().map(|(info, _)| info)
     }
@@ -210,32 +201,35 @@ impl Plan {
     /// Runs the steps.
     ///
     /// # Errors
-    /// At the first step that fails; the root is left as it is then.
+    ///
+    /// Returns the error of the first step that fails. Changes made up to then stay in the root.
     pub fn run(
         &self,
         machine: &mut dyn Machine,
         options: &Options,
         observer: &mut dyn Observer,
     ) -> Result<(), Box<StepFailed>> {
-        let mut apt = Lists::default();
+        let mut apt = FetchedLists::default();
         for (info, step) in &self.steps {
-            if let Step::Skipped { why } = step {
-                observer.skipped(info, why);
+            if let PlannedStep::Skipped { reason } = step {
+                observer.skipped(info, reason);
                 continue;
             }
             observer.started(info);
             let start = Instant::now();
             let mut log = Recorder { observer, tail: Tail::default() };
             let result = match step {
-                Step::Action { action, variables } => action.run(&mut Context {
+                PlannedStep::Action { action, variables } => action.run(&mut StepContext {
                     machine,
                     variables,
                     options,
                     log: &mut log,
                     apt: &mut apt,
                 }),
-                Step::Skipped { .. } => Ok(()),
-                Step::Cleanup(cleanup) => cleanup.run(machine, options).map_err(StepError::from),
+                PlannedStep::Skipped { .. } => Ok(()),
+                PlannedStep::Cleanup(cleanup) => {
+                    cleanup.run(machine, options).map_err(StepError::from)
+                }
             };
             let last_lines = log.tail.lines();
             match result {
@@ -255,7 +249,7 @@ impl Plan {
     }
 }
 
-/// Passes output on and remembers its end.
+/// Forwards output to the observer and keeps its last lines.
 struct Recorder<'a> {
     observer: &'a mut dyn Observer,
     tail: Tail,

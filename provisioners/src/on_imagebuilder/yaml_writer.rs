@@ -1,23 +1,23 @@
-//! Variables as lines of YAML.
+//! Writes variables as YAML.
 //!
-//! They were written for Ansible, which reads YAML 1.1. What that means by a word is written so
-//! that YAML 1.2 means it too: `yes` becomes `true`, `0644` the number 420.
+//! The variables were written for Ansible, which reads YAML 1.1. They are converted to words with
+//! the same meaning in YAML 1.2: `yes` becomes `true`, and `0644` becomes 420.
 
-use crate::config::{Node, Value};
+use crate::config::{YamlNode, YamlValue};
 
-/// The line or lines of `name: value`, each with `indent` spaces before it.
-pub(super) fn entry(name: &str, value: &Node, indent: usize) -> String {
+/// Returns the lines of `name: value`, indented by `indent` spaces.
+pub(super) fn entry(name: &str, value: &YamlNode, indent: usize) -> String {
     let margin = " ".repeat(indent);
     let name = key(name);
     match &value.value {
-        Value::Scalar { .. } => format!("{margin}{name}: {}\n", scalar(value)),
-        Value::List(nodes) if nodes.is_empty() => format!("{margin}{name}: []\n"),
-        Value::Map(entries) if entries.is_empty() => format!("{margin}{name}: {{}}\n"),
-        Value::List(nodes) => {
+        YamlValue::Scalar { .. } => format!("{margin}{name}: {}\n", scalar(value)),
+        YamlValue::List(nodes) if nodes.is_empty() => format!("{margin}{name}: []\n"),
+        YamlValue::Map(entries) if entries.is_empty() => format!("{margin}{name}: {{}}\n"),
+        YamlValue::List(nodes) => {
             let items: String = nodes.iter().map(|node| item(node, indent + 2)).collect();
             format!("{margin}{name}:\n{items}")
         }
-        Value::Map(entries) => {
+        YamlValue::Map(entries) => {
             let lines: String =
                 entries.iter().map(|(key, node)| entry(&key.name, node, indent + 2)).collect();
             format!("{margin}{name}:\n{lines}")
@@ -25,21 +25,21 @@ pub(super) fn entry(name: &str, value: &Node, indent: usize) -> String {
     }
 }
 
-fn item(value: &Node, indent: usize) -> String {
+fn item(value: &YamlNode, indent: usize) -> String {
     let margin = " ".repeat(indent);
     match &value.value {
-        Value::Scalar { .. } => format!("{margin}- {}\n", scalar(value)),
-        Value::List(nodes) if nodes.is_empty() => format!("{margin}- []\n"),
-        Value::Map(entries) if entries.is_empty() => format!("{margin}- {{}}\n"),
-        Value::List(_) | Value::Map(_) => {
+        YamlValue::Scalar { .. } => format!("{margin}- {}\n", scalar(value)),
+        YamlValue::List(nodes) if nodes.is_empty() => format!("{margin}- []\n"),
+        YamlValue::Map(entries) if entries.is_empty() => format!("{margin}- {{}}\n"),
+        YamlValue::List(_) | YamlValue::Map(_) => {
             let lines: String = match &value.value {
-                Value::List(nodes) => nodes.iter().map(|node| item(node, indent + 2)).collect(),
-                Value::Map(entries) => {
+                YamlValue::List(nodes) => nodes.iter().map(|node| item(node, indent + 2)).collect(),
+                YamlValue::Map(entries) => {
                     entries.iter().map(|(key, node)| entry(&key.name, node, indent + 2)).collect()
                 }
-                Value::Scalar { .. } => String::new(),
+                YamlValue::Scalar { .. } => String::new(),
             };
-            // The first line begins the item.
+            // The first line follows the dash.
             format!("{margin}- {}", lines.trim_start_matches(' '))
         }
     }
@@ -51,8 +51,8 @@ fn key(name: &str) -> String {
     if begins && name.chars().all(plain) { name.to_owned() } else { quoted(name) }
 }
 
-fn scalar(node: &Node) -> String {
-    let Value::Scalar { text, plain } = &node.value else { return String::new() };
+fn scalar(node: &YamlNode) -> String {
+    let YamlValue::Scalar { text, plain } = &node.value else { return String::new() };
     if node.is_null() {
         return "null".to_owned();
     }
@@ -71,14 +71,14 @@ fn scalar(node: &Node) -> String {
     if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
         return match i64::from_str_radix(digits, 8) {
             Ok(number) => format!("{sign}{number}"),
-            // `08` is a word to YAML 1.1.
+            // `08` is text in YAML 1.1.
             Err(_) => quoted(text),
         };
     }
     text.clone()
 }
 
-/// Text in double quotes.
+/// Returns text in double quotes.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
@@ -97,8 +97,8 @@ pub(super) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// Text as a value: plain where that says the same.
-pub(super) fn word(text: &str) -> String {
+/// Returns text as a value, with quotes only where they are needed.
+pub(super) fn plain_or_quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:+~".contains(c);
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || "./".contains(c));
     let other = ["true", "false", "null", "yes", "no", "on", "off"];
@@ -115,10 +115,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Document;
+    use crate::config::YamlDocument;
 
     #[test]
-    fn what_is_written_means_what_ansible_read() {
+    fn converts_yaml_1_1_to_equal_yaml_1_2() {
         let text = r#"
 words: [yes, Off, "yes", 0644, 08, -010, 1.5, ~, "1", 'it''s', "a\tb\\"]
 deep:
@@ -128,9 +128,9 @@ deep:
 folded: one
   two
 "#;
-        let parse = |text: &str| Document::parse(Path::new("x.yml"), text.to_owned()).unwrap();
-        let written = |document: &Document| match &document.root.value {
-            Value::Map(entries) => entries.iter().map(|(k, v)| entry(&k.name, v, 0)).collect(),
+        let parse = |text: &str| YamlDocument::parse(Path::new("x.yml"), text.to_owned()).unwrap();
+        let written = |document: &YamlDocument| match &document.root.value {
+            YamlValue::Map(entries) => entries.iter().map(|(k, v)| entry(&k.name, v, 0)).collect(),
             _ => String::new(),
         };
         let once: String = written(&parse(text));
@@ -160,18 +160,18 @@ deep:
 folded: one two
 "#
         );
-        // And what was written is read as it was meant.
+        // Converting the result again does not change it.
         assert_eq!(written(&parse(&once)), once);
     }
 
     #[test]
-    fn words_are_quoted_where_they_would_mean_something_else() {
+    fn text_is_quoted_where_needed() {
         for plain in ["bookworm", "http://cache:3142/debian", "/tmp/on-imagebuilder/builds", "a.b"]
         {
-            assert_eq!(word(plain), plain);
+            assert_eq!(plain_or_quoted(plain), plain);
         }
         for other in ["yes", "1.5", "a b", "a: b", "{{ x }}", "", "x:", "#x"] {
-            assert_eq!(word(other), quoted(other));
+            assert_eq!(plain_or_quoted(other), quoted(other));
         }
     }
 }

@@ -1,0 +1,8 @@
+//! The layout of Ansible roles: which folders are roles, which other roles and files a role uses.
+//!
+//! The step that runs a role is [`crate::steps::ansible`].
+
+pub(crate) mod external;
+pub(crate) mod paths;
+pub(crate) mod references;
+pub(crate) mod role;
