@@ -15,8 +15,8 @@ use fs_model::tree::Follow;
 use provisioners::image::manifest_path;
 
 use super::archive::UNREADABLE;
-use super::works::kernel_version;
-use super::{CheckError, Finding, Request, Stopped};
+use super::runtime::kernel_version;
+use super::{CheckError, Finding, Request, PassError};
 use crate::diff::compare::contents;
 use crate::layers::{ImageFile, OpenError};
 use crate::look::accounts::Accounts;
@@ -60,13 +60,13 @@ pub(super) struct Roots {
 }
 
 /// A name that the judged layers bring, also to a place where there was something before.
-pub(super) struct Brought {
+pub(super) struct OverlayEntry {
     pub(super) node: Node,
     /// What was there, in the layers beneath.
     pub(super) before: Option<Node>,
 }
 
-impl Brought {
+impl OverlayEntry {
     /// Whether it is there already, with the same type, mode and owner.
     pub(super) fn same_attributes(&self) -> bool {
         let of = |attr: &Attr| (attr.kind, attr.mode, attr.uid, attr.gid);
@@ -86,13 +86,13 @@ impl Brought {
 #[derive(Default)]
 pub(super) struct Difference {
     /// In tree order; also the directories on the way, which stand in overlays as they were.
-    pub(super) brought: Vec<Brought>,
+    pub(super) brought: Vec<OverlayEntry>,
     /// What is beneath and no longer there: of a directory, it alone.
     pub(super) gone: Vec<Node>,
 }
 
 /// What one layer has itself at a path.
-pub(super) struct Own {
+pub(super) struct OwnEntry {
     pub(super) path: Vec<u8>,
     /// Nothing for a whiteout.
     pub(super) attr: Option<Attr>,
@@ -100,7 +100,7 @@ pub(super) struct Own {
     pub(super) under: Option<Node>,
 }
 
-pub(super) struct Context<'a> {
+pub(super) struct CheckContext<'a> {
     pub(super) request: &'a Request,
     pub(super) images: Vec<Image>,
     names: Vec<String>,
@@ -113,7 +113,7 @@ pub(super) struct Context<'a> {
     pub(super) kernel: Option<Option<String>>,
 }
 
-impl<'a> Context<'a> {
+impl<'a> CheckContext<'a> {
     pub(super) fn open(request: &'a Request) -> Result<Self, CheckError> {
         let mut images = Vec::new();
         let mut layers = Vec::new();
@@ -145,7 +145,7 @@ impl<'a> Context<'a> {
             let fail = |source| CheckError::Kernel { path: path.clone(), source };
             map_image(path).map_err(fail).map(|image| kernel_version(&image))
         });
-        Ok(Context {
+        Ok(CheckContext {
             request,
             images,
             names,
@@ -167,8 +167,8 @@ impl<'a> Context<'a> {
         }
         if let (Ok(Roots { view, .. }), [image]) = (&self.roots, &self.images[..]) {
             let name = &image.name;
-            let shell = reach(view, b"bin/sh").and_then(|shell| match shell {
-                None => reach(view, b"usr/bin/sh"),
+            let shell = resolve(view, b"bin/sh").and_then(|shell| match shell {
+                None => resolve(view, b"usr/bin/sh"),
                 there => Ok(there),
             });
             match shell {
@@ -190,7 +190,7 @@ impl<'a> Context<'a> {
             return None;
         };
         let layer = self.names.iter().position(|name| **name == **image)?;
-        let of_layer = layer >= self.first() && !matches!(kind, LayerErrorKind::Io(_));
+        let of_layer = layer >= self.first_checked() && !matches!(kind, LayerErrorKind::Io(_));
         // Names of the image may stand in it.
         let message = plain(&kind.to_string()).into_owned();
         (of_layer && self.request.selection.wants(&UNREADABLE))
@@ -203,65 +203,65 @@ impl<'a> Context<'a> {
     }
 
     /// The lowest layer that is judged.
-    pub(super) fn first(&self) -> usize {
+    pub(super) fn first_checked(&self) -> usize {
         self.request.beneath
     }
 
     /// The judged images, each with its place in the stack.
-    pub(super) fn judged(&self) -> impl Iterator<Item = (usize, &Image)> {
-        self.images.iter().enumerate().skip(self.first())
+    pub(super) fn checked(&self) -> impl Iterator<Item = (usize, &Image)> {
+        self.images.iter().enumerate().skip(self.first_checked())
     }
 
     /// The image that a node comes from.
-    pub(super) fn layer(&self, node: &Node) -> &str {
+    pub(super) fn layer_name(&self, node: &Node) -> &str {
         &self.names[node.layer()]
     }
 
     /// The judged images, the topmost first, for what is of all of them.
-    pub(super) fn judged_names(&self) -> Vec<String> {
-        self.names[self.first()..].iter().rev().cloned().collect()
+    pub(super) fn checked_names(&self) -> Vec<String> {
+        self.names[self.first_checked()..].iter().rev().cloned().collect()
     }
 
     /// The judged image that took away or replaced one of these paths; all of them where none did.
-    pub(super) fn culprits(&self, paths: &[Vec<u8>]) -> Result<Vec<String>, Stopped> {
+    pub(super) fn responsible_layers(&self, paths: &[Vec<u8>]) -> Result<Vec<String>, PassError> {
         let Roots { view, below } = self.roots()?;
-        if self.judged().count() > 1 {
+        if self.checked().count() > 1 {
             for path in paths {
                 let mut real = Vec::new();
                 if let Some(below) = below {
                     real.extend(way(below, path)?);
                 }
                 for path in real.iter().chain([path]) {
-                    if let Some(layer) = touched(view, path, self.first())? {
+                    if let Some(layer) = topmost_changing(view, path, self.first_checked())? {
                         return Ok(vec![self.names[layer].clone()]);
                     }
                 }
             }
         }
-        Ok(self.judged_names())
+        Ok(self.checked_names())
     }
 
-    pub(super) fn roots(&self) -> Result<&Roots, Stopped> {
+    pub(super) fn roots(&self) -> Result<&Roots, PassError> {
         let refused =
-            |reason: &String| Stopped::CannotRun(format!("a layer cannot be read: {reason}"));
+            |reason: &String| PassError::CannotRun(format!("a layer cannot be read: {reason}"));
         self.roots.as_ref().map_err(refused)
     }
 
-    pub(super) fn difference(&self) -> Result<&Difference, Stopped> {
+    pub(super) fn difference(&self) -> Result<&Difference, PassError> {
         let roots = self.roots()?;
-        let difference = self.difference.get_or_init(|| difference(roots, self.first()));
-        difference.as_ref().map_err(|error| Stopped::Failed(error.clone()))
+        let difference = self.difference.get_or_init(|| difference(roots, self.first_checked()));
+        difference.as_ref().map_err(|error| PassError::Layer(error.clone()))
     }
 
     /// The users and groups of the merged root.
-    pub(super) fn accounts(&self) -> Result<&Accounts, Stopped> {
+    pub(super) fn accounts(&self) -> Result<&Accounts, PassError> {
         let view = &self.roots()?.view;
         let accounts = self.accounts.get_or_init(|| Accounts::read(view));
-        accounts.as_ref().map_err(|error| Stopped::Failed(error.clone()))
+        accounts.as_ref().map_err(|error| PassError::Layer(error.clone()))
     }
 
     /// The package that brought a path, as the merged root's database has it.
-    pub(super) fn package(&self, path: &[u8]) -> Result<Option<&Package>, Stopped> {
+    pub(super) fn owning_package(&self, path: &[u8]) -> Result<Option<&Package>, PassError> {
         let view = &self.roots()?.view;
         let read = || {
             let packages = Packages::read(view)?;
@@ -270,12 +270,12 @@ impl<'a> Context<'a> {
         };
         match self.packages.get_or_init(read) {
             Ok((packages, owners)) => Ok(owners.of(path).and_then(|name| packages.get(name))),
-            Err(error) => Err(Stopped::Failed(error.clone())),
+            Err(error) => Err(PassError::Layer(error.clone())),
         }
     }
 
     /// Whether the layers beneath have a package in the very same version.
-    pub(super) fn has_below(&self, package: &Package) -> Result<bool, Stopped> {
+    pub(super) fn lower_has_package(&self, package: &Package) -> Result<bool, PassError> {
         let Some(below) = &self.roots()?.below else { return Ok(false) };
         match self.packages_below.get_or_init(|| Packages::read(below)) {
             Ok(packages) => Ok(packages.iter().any(|(_, other)| {
@@ -285,29 +285,29 @@ impl<'a> Context<'a> {
                 };
                 other.is_installed() && of(other) == of(package)
             })),
-            Err(error) => Err(Stopped::Failed(error.clone())),
+            Err(error) => Err(PassError::Layer(error.clone())),
         }
     }
 
     /// Whether the overlay that a file comes from was made with the very same one beneath it as
     /// there is now, as its manifest says: then what it did to it, it did on purpose.
-    pub(super) fn saw(&self, file: &Node, below: &View) -> Result<bool, Stopped> {
+    pub(super) fn was_built_over(&self, file: &Node, below: &View) -> Result<bool, PassError> {
         let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
         let then = crate::below::recorded(manifest).remove(&*escape(&file.path));
         let Some(then) = then.and_then(|then| then.sha256) else { return Ok(false) };
-        match reach(below, &file.path)?.filter(Node::is_file) {
+        match resolve(below, &file.path)?.filter(Node::is_file) {
             Some(now) => Ok(crate::seal::manifest::hex(&below.digest(&now)?) == then),
             None => Ok(false),
         }
     }
 
     /// What the layer at this place has itself, beside what is beneath it, in tree order.
-    pub(super) fn own(&self, layer: usize) -> Result<Vec<Own>, Stopped> {
+    pub(super) fn own_entries(&self, layer: usize) -> Result<Vec<OwnEntry>, PassError> {
         let view = &self.roots()?.view;
         let below = match layer {
             0 => None,
             count => {
-                Some(view.lowest(count).map_err(|error| Stopped::CannotRun(error.to_string()))?)
+                Some(view.lowest(count).map_err(|error| PassError::CannotRun(error.to_string()))?)
             }
         };
         Ok(own(&view.stack().layers()[layer], below.as_ref())?)
@@ -348,42 +348,42 @@ fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
         return Ok(difference);
     }
     // A stack of listings, so that no depth of the tree can be too much.
-    let mut pending = vec![vec![Brought { node: root, before }].into_iter()];
+    let mut pending = vec![vec![OverlayEntry { node: root, before }].into_iter()];
     let mut visited = Visited::default();
     while let Some(listing) = pending.last_mut() {
         let Some(brought) = listing.next() else {
             pending.pop();
             continue;
         };
-        if brought.node.is_dir() {
-            visited.enter(&roots.view, &brought.node)?;
-            let mut under = match (&brought.before, below) {
+        if entry.node.is_dir() {
+            visited.enter(&roots.view, &entry.node)?;
+            let mut under = match (&entry.lower, below) {
                 (Some(before), Some(below)) => below.children(before)?,
                 _ => Vec::new(),
             }
             .into_iter()
             .peekable();
             let mut children = Vec::new();
-            for node in roots.view.children(&brought.node)? {
+            for node in roots.view.children(&entry.node)? {
                 while let Some(gone) = under.next_if(|other| other.name() < node.name()) {
-                    difference.gone.push(gone);
+                    difference.removed.push(gone);
                 }
                 let before = under.next_if(|other| other.name() == node.name());
                 if node.layer() >= first {
-                    children.push(Brought { node, before });
+                    children.push(OverlayEntry { node, before });
                 }
             }
-            difference.gone.extend(under);
+            difference.removed.extend(under);
             pending.push(children.into_iter());
         }
-        difference.brought.push(brought);
+        difference.overlaid.push(brought);
     }
     Ok(difference)
 }
 
-fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookError> {
+fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<OwnEntry>, LookError> {
     let mut all = Vec::new();
-    let root = Own { path: Vec::new(), attr: None, under: below.map(View::root).transpose()? };
+    let root = OwnEntry { path: Vec::new(), attr: None, under: below.map(View::root).transpose()? };
     let mut pending = vec![vec![(root, Some(layer.root()))].into_iter()];
     let mut seen = HashSet::new();
     while let Some(listing) = pending.last_mut() {
@@ -406,7 +406,7 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
                 let path = own.path[..64].into();
                 return Err(LookError::Damaged { path, error: LayerError::corrupt(&image, what) });
             }
-            let mut children: Vec<(Own, Option<LayerIno>)> = Vec::new();
+            let mut children: Vec<(OwnEntry, Option<LayerIno>)> = Vec::new();
             for entry in layer.read_dir(ino).map_err(damaged)? {
                 let under = match (&own.under, below) {
                     (Some(under), Some(below)) => below.child(under, &entry.name)?,
@@ -416,7 +416,7 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
                     LayerEntry::Object { ino, .. } => Some(ino),
                     LayerEntry::Whiteout => None,
                 };
-                children.push((Own { path: join(&own.path, &entry.name), attr: None, under }, ino));
+                children.push((OwnEntry { path: join(&own.path, &entry.name), attr: None, under }, ino));
             }
             pending.push(children.into_iter());
         }
@@ -430,8 +430,8 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
 const MOST: usize = 16 << 20;
 
 /// A file of lines; empty where there is none.
-pub(super) fn text(view: &View, path: &str) -> Result<String, LookError> {
-    let file = reach(view, path.as_bytes())?.filter(Node::is_file);
+pub(super) fn read_text(view: &View, path: &str) -> Result<String, LookError> {
+    let file = resolve(view, path.as_bytes())?.filter(Node::is_file);
     let bytes = file.map(|file| view.head(&file, MOST)).transpose()?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -450,7 +450,7 @@ pub(super) fn same_content(
 }
 
 /// What a path leads to in a root, if it leads anywhere: links in a circle lead nowhere.
-pub(super) fn reach(view: &View, path: &[u8]) -> Result<Option<Node>, LookError> {
+pub(super) fn resolve(view: &View, path: &[u8]) -> Result<Option<Node>, LookError> {
     match view.find(path, Follow::Yes) {
         Err(LookError::Path { .. }) => Ok(None),
         found => found,
@@ -473,13 +473,13 @@ fn way(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
         if !node.is_link() {
             break;
         }
-        at = absolute(&node.path, &view.link(&node)?);
+        at = link_target_path(&node.path, &view.link(&node)?);
     }
     Ok(way)
 }
 
 /// The topmost layer from `first` on that has something at a path, or that hides what is there.
-pub(super) fn touched(view: &View, path: &[u8], first: usize) -> Result<Option<usize>, LookError> {
+pub(super) fn topmost_changing(view: &View, path: &[u8], first: usize) -> Result<Option<usize>, LookError> {
     let mut at = path;
     loop {
         let places = view.places(at)?;
@@ -500,7 +500,7 @@ pub(super) fn touched(view: &View, path: &[u8], first: usize) -> Result<Option<u
 }
 
 /// Where a link at `path` leads to, from the root, by its text alone.
-pub(super) fn absolute(path: &[u8], target: &[u8]) -> Vec<u8> {
+pub(super) fn link_target_path(path: &[u8], target: &[u8]) -> Vec<u8> {
     let mut names: Vec<&[u8]> = Vec::new();
     if target.first() != Some(&b'/') {
         names.extend(path.split(|&byte| byte == b'/'));

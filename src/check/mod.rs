@@ -16,12 +16,12 @@
 
 mod archive;
 mod context;
-mod fit;
-mod lean;
-mod safe;
+mod base;
+mod bloat;
+mod security;
 pub mod sarif;
 mod select;
-mod works;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,8 +34,8 @@ use crate::layers::OpenError;
 use crate::look::LookError;
 use crate::seal::path::{escape, plain};
 
-use context::Context;
-pub use select::{Budget, Selection, Silence, UnknownLint};
+use context::CheckContext;
+pub use select::{Budget, Selection, Suppression, UnknownLint};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -75,7 +75,7 @@ pub struct Lint {
     /// What it means on a machine that boots.
     pub why: &'static str,
     /// How to mend it.
-    pub mend: &'static str,
+    pub fix: &'static str,
 }
 
 impl Lint {
@@ -88,7 +88,7 @@ impl Lint {
 /// Looks for one or several lints.
 struct Pass {
     lints: &'static [&'static Lint],
-    run: fn(&Context<'_>, &mut Findings) -> Result<(), Stopped>,
+    run: fn(&CheckContext<'_>, &mut Findings) -> Result<(), PassError>,
 }
 
 /// The groups, in the order in which they are told, and what each asks.
@@ -101,7 +101,7 @@ pub const GROUPS: [(&str, &str); 5] = [
 ];
 
 fn passes() -> impl Iterator<Item = &'static Pass> {
-    [archive::PASSES, fit::PASSES, works::PASSES, safe::PASSES, lean::PASSES].into_iter().flatten()
+    [archive::PASSES, base::PASSES, runtime::PASSES, security::PASSES, bloat::PASSES].into_iter().flatten()
 }
 
 /// All lints, group by group.
@@ -214,7 +214,7 @@ impl Finding {
             layer: layer.to_owned(),
             others: Vec::new(),
             message: message.into(),
-            fix: lint.mend.to_owned(),
+            fix: lint.fix.to_owned(),
             saves: None,
         }
     }
@@ -228,7 +228,7 @@ impl Finding {
     }
 
     /// A finding of the layers that did it, which are one at least.
-    fn blames(self, layers: Vec<String>) -> Finding {
+    fn attributed_to(self, layers: Vec<String>) -> Finding {
         let mut layers = layers.into_iter();
         match layers.next() {
             Some(layer) => Finding { layer, others: layers.collect(), ..self },
@@ -243,16 +243,16 @@ impl Finding {
 
 /// Why a pass did not come to its end.
 #[derive(Debug)]
-enum Stopped {
+enum PassError {
     /// It has not what it takes.
     CannotRun(String),
     /// A layer is damaged.
     Failed(LookError),
 }
 
-impl From<LookError> for Stopped {
+impl From<LookError> for PassError {
     fn from(error: LookError) -> Self {
-        Stopped::Failed(error)
+        PassError::Layer(error)
     }
 }
 
@@ -279,7 +279,7 @@ pub struct Request {
 
 /// A finding that nobody wants to be told of.
 #[derive(Clone, Debug, Serialize)]
-pub struct Silenced {
+pub struct Suppressed {
     /// What was found.
     #[serde(flatten)]
     pub finding: Finding,
@@ -308,11 +308,11 @@ pub struct Report {
     /// The findings, the worst first.
     pub findings: Vec<Finding>,
     /// Those that are silenced.
-    pub silenced: Vec<Silenced>,
+    pub suppressed: Vec<Suppressed>,
     /// Lints that could not run.
     pub not_run: Vec<NotRun>,
     /// Silences that silenced nothing, by their lints.
-    pub idle_silences: Vec<String>,
+    pub unused_suppressions: Vec<String>,
     /// What was asked for and is probably not what was meant.
     pub hints: Vec<String>,
 }
@@ -366,18 +366,18 @@ pub enum CheckError {
 /// # Errors
 /// What is beneath cannot be read, or nothing can.
 pub fn check(request: &Request) -> Result<Report, CheckError> {
-    let context = Context::open(request)?;
+    let context = CheckContext::open(request)?;
     let selection = &request.selection;
     let wanted: Vec<&Pass> =
         passes().filter(|pass| pass.lints.iter().any(|lint| selection.wants(lint))).collect();
     let mut report = Report {
         name: request.name.clone(),
         layers: context.names().to_vec(),
-        judged: context.names().len() - context.first(),
+        judged: context.names().len() - context.first_checked(),
         findings: Vec::new(),
-        silenced: Vec::new(),
+        suppressed: Vec::new(),
         not_run: Vec::new(),
-        idle_silences: Vec::new(),
+        unused_suppressions: Vec::new(),
         hints: context.hints()?,
     };
     let mut found = Vec::new();
@@ -385,7 +385,7 @@ pub fn check(request: &Request) -> Result<Report, CheckError> {
         found.extend(of_pass);
         match result {
             Ok(()) => {}
-            Err(Stopped::Failed(error)) => {
+            Err(PassError::Layer(error)) => {
                 let Some(damage) = context.damage(&error) else { return Err(error.into()) };
                 // Passes meet the same damage at the paths that they look at first.
                 let is_same = |other: &Finding| {
@@ -398,7 +398,7 @@ pub fn check(request: &Request) -> Result<Report, CheckError> {
                 let reason = format!("a layer cannot be read: {error}");
                 report.could_not_run(pass, selection, reason);
             }
-            Err(Stopped::CannotRun(reason)) => report.could_not_run(pass, selection, reason),
+            Err(PassError::CannotRun(reason)) => report.could_not_run(pass, selection, reason),
         }
     }
     report.take(found, selection);
@@ -427,30 +427,30 @@ impl Report {
             place(a.lint) == place(b.lint)
                 && (&a.path, &a.layer, &a.message) == (&b.path, &b.layer, &b.message)
         });
-        let mut idle = vec![true; selection.silences().len()];
+        let mut idle = vec![true; selection.suppressions().len()];
         for finding in found {
-            match selection.silence(&finding) {
-                Some((index, silence)) => {
+            match selection.suppression(&finding) {
+                Some((index, suppression)) => {
                     idle[index] = false;
-                    self.silenced.push(Silenced { finding, reason: silence.reason.clone() });
+                    self.suppressed.push(Suppressed { finding, reason: suppression.reason.clone() });
                 }
                 None => self.findings.push(finding),
             }
         }
-        let silences = selection.silences().iter().zip(idle);
+        let suppressions = selection.suppressions().iter().zip(idle);
         let not_run: Vec<&str> =
             self.not_run.iter().flat_map(|n| n.lints.iter().copied()).collect();
-        let looks_for = |silence| selection.looks_for(silence, &not_run);
-        let idle = silences.filter(|(silence, idle)| *idle && looks_for(silence));
-        self.idle_silences = idle.map(|(silence, _)| silence.lint.clone()).collect();
+        let looks_for = |suppression| selection.looks_for(suppression, &not_run);
+        let idle = suppressions.filter(|(suppression, idle)| *idle && looks_for(suppression));
+        self.unused_suppressions = idle.map(|(suppression, _)| suppression.lint.clone()).collect();
     }
 }
 
 /// What a pass found, and whether it came to its end.
-type Ran = (Vec<Finding>, Result<(), Stopped>);
+type Ran = (Vec<Finding>, Result<(), PassError>);
 
 /// Runs passes on as many threads as there are processors; what each found, in their order.
-fn run(passes: &[&Pass], context: &Context<'_>, selection: &Selection) -> Vec<Ran> {
+fn run(passes: &[&Pass], context: &CheckContext<'_>, selection: &Selection) -> Vec<Ran> {
     let next = AtomicUsize::new(0);
     let ran: Mutex<BTreeMap<usize, Ran>> = Mutex::default();
     let work = || {
@@ -477,6 +477,6 @@ fn run(passes: &[&Pass], context: &Context<'_>, selection: &Selection) -> Vec<Ra
 /// The file names of the images that an overlay was made on, as its manifest says; none without one.
 pub fn made_on(overlay: &std::path::Path) -> Vec<String> {
     let manifest = std::fs::read(provisioners::image::manifest_path(overlay)).unwrap_or_default();
-    let layers = fit::layers(&manifest).unwrap_or_default();
+    let layers = base::layers(&manifest).unwrap_or_default();
     layers.into_iter().map(|(name, _)| name).collect()
 }

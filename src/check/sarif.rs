@@ -18,7 +18,7 @@ pub fn log(reports: &[Report]) -> Value {
                 "name": camel(lint.name),
                 "shortDescription": { "text": lint.summary },
                 "fullDescription": { "text": lint.why },
-                "help": { "text": format!("{}\n\nTo mend it: {}.", lint.why, lint.mend) },
+                "help": { "text": format!("{}\n\nTo mend it: {}.", lint.why, lint.fix) },
                 "defaultConfiguration": { "level": level(lint.severity) },
                 "properties": { "tags": [lint.group()] },
             })
@@ -28,8 +28,8 @@ pub fn log(reports: &[Report]) -> Value {
     let mut seen: HashMap<String, usize> = HashMap::new();
     for report in reports {
         let findings = report.findings.iter().map(|finding| (finding, None));
-        let silenced = report.silenced.iter().map(|s| (&s.finding, Some(s.reason.as_str())));
-        for (finding, reason) in findings.chain(silenced) {
+        let suppressed = report.suppressed.iter().map(|s| (&s.finding, Some(s.reason.as_str())));
+        for (finding, reason) in findings.chain(suppressed) {
             // Of several findings of a lint at a path, which one it is.
             let fingerprint = fingerprint(report, finding);
             let count = seen.entry(fingerprint.clone()).or_default();

@@ -17,7 +17,7 @@ pub struct UnknownLint {
 
 /// A finding that is known, and is to be told no more.
 #[derive(Clone, Debug)]
-pub struct Silence {
+pub struct Suppression {
     /// The lint, or a group of them.
     pub lint: String,
     /// Where; everywhere without it.
@@ -31,7 +31,7 @@ pub struct Silence {
 pub struct Selection {
     only: Vec<String>,
     skip: Vec<String>,
-    silences: Vec<Silence>,
+    suppressions: Vec<Suppression>,
 }
 
 /// What a judged overlay may take, in bytes.
@@ -52,12 +52,12 @@ impl Selection {
     pub fn new(
         only: Vec<String>,
         skip: Vec<String>,
-        silences: Vec<Silence>,
+        suppressions: Vec<Suppression>,
     ) -> Result<Selection, UnknownLint> {
         let mut named =
-            only.iter().chain(&skip).chain(silences.iter().map(|silence| &silence.lint));
+            only.iter().chain(&skip).chain(suppressions.iter().map(|suppression| &suppression.lint));
         named.try_for_each(|name| known(name))?;
-        Ok(Selection { only, skip, silences })
+        Ok(Selection { only, skip, suppressions })
     }
 
     /// Whether a lint is asked for.
@@ -66,31 +66,31 @@ impl Selection {
         (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 
-    pub(super) fn silences(&self) -> &[Silence] {
-        &self.silences
+    pub(super) fn suppressions(&self) -> &[Suppression] {
+        &self.suppressions
     }
 
     /// Whether there could have been something to silence: not where a lint of it could not run.
-    pub(super) fn looks_for(&self, silence: &Silence, not_run: &[&str]) -> bool {
-        let mut silenced =
-            lints().filter(|lint| is(&silence.lint, lint) && self.wants(lint)).peekable();
-        silenced.peek().is_some() && silenced.all(|lint| !not_run.contains(&lint.name))
+    pub(super) fn looks_for(&self, suppression: &Suppression, not_run: &[&str]) -> bool {
+        let mut suppressed =
+            lints().filter(|lint| is(&suppression.lint, lint) && self.wants(lint)).peekable();
+        suppressed.peek().is_some() && suppressed.all(|lint| !not_run.contains(&lint.name))
     }
 
     /// What silences a finding, and its place.
-    pub(super) fn silence(&self, finding: &Finding) -> Option<(usize, &Silence)> {
-        let matches = |silence: &&Silence| {
-            let here = match (&silence.path, &finding.path) {
+    pub(super) fn suppression(&self, finding: &Finding) -> Option<(usize, &Suppression)> {
+        let matches = |suppression: &&Suppression| {
+            let here = match (&suppression.path, &finding.path) {
                 (None, _) => true,
                 (Some(pattern), Some(path)) => {
                     pattern.matches(Path::new(std::ffi::OsStr::from_bytes(path)))
                 }
                 (Some(_), None) => false,
             };
-            here && is(&silence.lint, finding.lint)
+            here && is(&suppression.lint, finding.lint)
         };
-        let index = self.silences.iter().position(|silence| matches(&silence))?;
-        Some((index, &self.silences[index]))
+        let index = self.suppressions.iter().position(|suppression| matches(&suppression))?;
+        Some((index, &self.suppressions[index]))
     }
 }
 

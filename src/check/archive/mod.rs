@@ -10,8 +10,8 @@ mod stream;
 
 use fs_model::FileType;
 
-use super::context::{Context, Image};
-use super::{Finding, Findings, Lint, Pass, Severity, Stopped};
+use super::context::{CheckContext, Image};
+use super::{Finding, Findings, Lint, Pass, Severity, PassError};
 use crate::seal::manifest::hex;
 use crate::seal::path::escape;
 
@@ -59,8 +59,8 @@ pub(super) static PASSES: &[Pass] = &[
 ];
 
 /// Reads the judged archives from their first byte to their last.
-fn archives(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    for (_, image) in context.judged() {
+fn archives(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+    for (_, image) in context.checked() {
         let Some(bytes) = &image.bytes else {
             if let Some(error) = &image.refused {
                 findings.push(Finding::new(&UNREADABLE, &image.name, None, error.kind.to_string()));
@@ -237,9 +237,9 @@ impl Sink for Scan {
 }
 
 /// Files of overlays that are directories, which are still to be archived.
-fn sizes(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    for (layer, image) in context.judged().filter(|(_, image)| image.bytes.is_none()) {
-        for own in context.own(layer)? {
+fn sizes(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+    for (layer, image) in context.checked().filter(|(_, image)| image.bytes.is_none()) {
+        for own in context.own_entries(layer)? {
             if let Some(attr) = own.attr.filter(|attr| attr.kind == FileType::Regular)
                 && attr.size >= NEWC_LIMIT
             {
@@ -253,8 +253,8 @@ fn sizes(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopp
 }
 
 /// Whether the manifest beside an archive is that of this archive.
-fn manifests(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    for (_, image) in context.judged() {
+fn manifests(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+    for (_, image) in context.checked() {
         let (Some(bytes), Some(manifest)) = (&image.bytes, &image.manifest) else { continue };
         if let Some(message) = other_archive(image, (**bytes).as_ref(), manifest) {
             findings.push(Finding::new(&MANIFEST, &image.name, None, message));

@@ -1,0 +1,41 @@
+//! Owners of files: whether the merged root knows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::lints::OWNER;
+use crate::check::context::CheckContext;
+use crate::check::{Findings, PassError};
+
+pub(super) fn owners(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+    let accounts = context.accounts()?;
+    // A root without accounts is no root of a machine: a part of one, or one for a container.
+    if accounts.users().is_empty() {
+        return Ok(());
+    }
+    let of = |ids: &BTreeMap<String, u32>| ids.values().copied().collect::<BTreeSet<u32>>();
+    let (users, groups) = (of(accounts.users()), of(accounts.groups()));
+    // By layer and owner: the first path, and how many there are.
+    let mut unknown: BTreeMap<(&str, &str, u32), (&[u8], usize)> = BTreeMap::new();
+    for entry in &context.difference()?.overlaid {
+        let (node, attr) = (&entry.node, &entry.node.attr);
+        let before = entry.lower.as_ref().map(|before| (before.attr.uid, before.attr.gid));
+        if before == Some((attr.uid, attr.gid)) {
+            continue;
+        }
+        let layer = context.layer_name(node);
+        for (what, id, known) in [("user", attr.uid, &users), ("group", attr.gid, &groups)] {
+            if id != 0 && !known.contains(&id) {
+                unknown.entry((layer, what, id)).or_insert((&node.path, 0)).1 += 1;
+            }
+        }
+    }
+    for ((layer, what, id), (path, count)) in unknown {
+        let more = match count - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more paths"),
+        };
+        let message = format!("its {what} is {id}, which has no name{more}");
+        findings.add(&OWNER, layer, path, message);
+    }
+    Ok(())
+}
