@@ -1,13 +1,13 @@
-//! Lints of what could be left out of an overlay, with the bytes that each would save.
+//! Lints (`lean/…`) of files that could be left out of an overlay, with the bytes that this saves.
 //!
-//! Bytes are of memory on the machine: an overlay lies unpacked in a tmpfs, in pages of 4 KiB.
+//! Sizes are memory on the machine: an overlay is unpacked to a tmpfs, in pages of 4 KiB.
 
 use std::collections::{BTreeMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
 use super::context::CheckContext;
-use super::{Finding, Findings, Lint, Pass, Severity, PassError};
+use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::look::usage::{self, PAGE};
 use crate::look::{LookError, Node, View};
 
@@ -107,7 +107,7 @@ pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&SIZE_BUDGET, &RAM_BUDGET], run: budgets },
 ];
 
-/// What a directory is, of which everything could be left out.
+/// Directories whose whole contents could be left out.
 const PLACES: [(&str, &Lint); 18] = [
     ("var/cache/", &CACHE),
     ("var/lib/apt/lists/", &CACHE),
@@ -128,8 +128,8 @@ const PLACES: [(&str, &Lint); 18] = [
     ("var/tmp/", &LEFTOVER),
     ("var/crash/", &LEFTOVER),
 ];
-/// What the names of files end in that somebody left.
-const LEFT: [&[u8]; 9] = [
+/// Suffixes of backup and temporary files.
+const BACKUP_SUFFIXES: [&[u8]; 9] = [
     b"~",
     b".bak",
     b".orig",
@@ -140,8 +140,8 @@ const LEFT: [&[u8]; 9] = [
     b".dpkg-dist",
     b".dpkg-tmp",
 ];
-/// The copies that the tools for accounts and packages keep.
-const COPIES: [&str; 9] = [
+/// Backups of the account and package tools.
+const BACKUPS: [&str; 9] = [
     "etc/passwd-",
     "etc/group-",
     "etc/shadow-",
@@ -153,16 +153,17 @@ const COPIES: [&str; 9] = [
     "var/lib/dpkg/diversions-old",
 ];
 
-/// What belongs to one finding.
+/// Total of the files of one finding.
 #[derive(Default)]
-struct Heap {
+struct FileTotal {
     files: usize,
     bytes: u64,
 }
 
-/// What could be left out by where it is.
+/// Finds files that could be left out because of their path.
 fn places(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
-    let mut heaps: BTreeMap<(&'static str, &str, Vec<u8>), (&'static Lint, Heap)> = BTreeMap::new();
+    let mut totals: BTreeMap<(&'static str, &str, Vec<u8>), (&'static Lint, FileTotal)> =
+        BTreeMap::new();
     for entry in &context.difference()?.overlaid {
         let node = &entry.node;
         if !node.is_file() || node.attr.size == 0 {
@@ -170,27 +171,26 @@ fn places(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
         }
         let Some((lint, place)) = place(&node.path) else { continue };
         let key = (lint.name, context.layer_name(node), place);
-        let (_, heap) = heaps.entry(key).or_insert((lint, Heap::default()));
-        heap.files += 1;
-        heap.bytes += memory(node.attr.size);
+        let (_, total) = totals.entry(key).or_insert((lint, FileTotal::default()));
+        total.files += 1;
+        total.bytes += memory(node.attr.size);
     }
-    for ((_, layer, place), (lint, heap)) in heaps {
-        let files = match heap.files {
-            1 => "a file".to_owned(),
+    for ((_, layer, place), (lint, total)) in totals {
+        let message = match total.files {
+            1 => "1 file".to_owned(),
             n => format!("{n} files"),
         };
-        let message = format!("{files} of {}", lint.summary);
-        findings.push(Finding::new(lint, layer, Some(&place), message).saves(heap.bytes));
+        findings.push(Finding::new(lint, layer, Some(&place), message).saves(total.bytes));
     }
     Ok(())
 }
 
-/// What lint a file belongs to, and the place that is told.
+/// Returns the lint that a file belongs to, and the path of the finding.
 fn place(path: &[u8]) -> Option<(&'static Lint, Vec<u8>)> {
     let found = PLACES.iter().find(|(dir, _)| path.starts_with(dir.as_bytes()));
     if let Some((dir, lint)) = found {
-        // Licences are to stay: they are few, and some ask for it. debconf keeps its answers in a
-        // cache that is none.
+        // Licences stay: they are small, and some must be distributed. debconf's "cache" contains
+        // its only copy of the answers.
         let stays = path.ends_with(b"/copyright")
             || path.starts_with(b"var/cache/debconf/") && path.ends_with(b".dat");
         return (!stays).then(|| (*lint, dir.trim_end_matches('/').into()));
@@ -198,24 +198,24 @@ fn place(path: &[u8]) -> Option<(&'static Lint, Vec<u8>)> {
     if path.ends_with(b".pyc") {
         let cut = path.windows(12).position(|window| window == b"/__pycache__");
         let dir = &path[..cut.or(path.iter().rposition(|&byte| byte == b'/')).unwrap_or(0)];
-        // /usr/lib/python3 and the like: one finding for all of its packages.
+        // One finding for all packages below a path such as /usr/lib/python3.
         let names: Vec<&[u8]> = dir.split(|&byte| byte == b'/').take(3).collect();
         return Some((&PYTHON, names.join(&b'/')));
     }
-    let copy = COPIES.iter().any(|copy| path == copy.as_bytes());
-    let left = LEFT.iter().any(|end| path.ends_with(end));
-    (copy || left).then(|| (&LEFTOVER, path.to_vec()))
+    let backup = BACKUPS.iter().any(|backup| path == backup.as_bytes());
+    let suffix = BACKUP_SUFFIXES.iter().any(|end| path.ends_with(end));
+    (backup || suffix).then(|| (&LEFTOVER, path.to_vec()))
 }
 
-/// What the content of a file takes in a tmpfs.
+/// Returns the memory of a file's content in a tmpfs, in bytes.
 fn memory(size: u64) -> u64 {
     size.next_multiple_of(PAGE)
 }
 
-/// Files that are the same as others: those of the base at their paths, or each other.
+/// Finds files that are identical to the base's file at the same path, or to each other.
 fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
-    /// To save less than this, nobody makes a link.
-    const LEAST: u64 = 64 << 10;
+    /// Minimum bytes saved: smaller savings are not worth a link.
+    const MIN_SAVED: u64 = 64 << 10;
     let roots = context.roots()?;
     let mut by_size: BTreeMap<u64, Vec<&Node>> = BTreeMap::new();
     for entry in &context.difference()?.overlaid {
@@ -225,7 +225,7 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
         }
         if let Some(before) = &entry.lower
             && entry.same_attributes()
-            && (same_time(before, node) || !of_programs(node))
+            && (same_time(before, node) || !is_database(node))
             && entry.same_content(roots)?
         {
             let of = |message| {
@@ -233,25 +233,27 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
                     .saves(memory(node.attr.size))
             };
             findings.push(match same_time(before, node) {
-                true => of("content, mode, owner and time are those of the base's"),
-                // Somebody may need the other time.
-                false => of("only its time is not that of the base's: content, mode and owner are")
-                    .severity(Severity::Note)
-                    .fix("copy it with its time (`cp -p`), or nothing, where the time is meant"),
+                true => of("content, mode, owner and time are equal to the base's"),
+                // The time may be intended.
+                false => {
+                    of("only the time differs; content, mode and owner are equal to the base's")
+                        .severity(Severity::Note)
+                        .fix("copy the file with its time (`cp -p`); none if the time is intended")
+                }
             });
             continue;
         }
-        // What could be left out as a whole needs no links.
+        // Files that could be left out need no links.
         let left_out = place(&node.path).is_some() || node.path.ends_with(b"/copyright");
-        let left_out = left_out || of_programs(node);
+        let left_out = left_out || is_database(node);
         if node.attr.size >= PAGE && !left_out {
             by_size.entry(node.attr.size).or_default().push(node);
         }
     }
-    // By the directory of the first one.
+    // By the directory of the first copy.
     let mut by_dir: BTreeMap<Vec<u8>, Vec<Finding>> = BTreeMap::new();
     for (size, mut nodes) in by_size {
-        // Names of one file take its room once.
+        // Hard links share their memory.
         let mut seen = HashSet::new();
         nodes.retain(|node| seen.insert(node.found.source()));
         if nodes.len() < 2 {
@@ -262,7 +264,7 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
             by_digest.entry(digest(&roots.view, node)?).or_default().push(node);
         }
         let saves = |count: usize| memory(size) * (count as u64 - 1);
-        for same in by_digest.into_values().filter(|same| saves(same.len()) >= LEAST) {
+        for same in by_digest.into_values().filter(|same| saves(same.len()) >= MIN_SAVED) {
             let others: Vec<String> = same[1..]
                 .iter()
                 .take(3)
@@ -272,7 +274,7 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
                 0 => String::new(),
                 more => format!(", and {more} more"),
             };
-            let message = format!("the same content as {}{more}", others.join(", "));
+            let message = format!("same content as {}{more}", others.join(", "));
             let layer = context.layer_name(same[0]);
             let path = &same[0].path;
             let dir = &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)];
@@ -290,7 +292,7 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
             _ => {
                 let path = first.shown_path().unwrap_or_default();
                 let of = &first.message;
-                let message = format!("{count} files have copies: {path} has {of}, and so on");
+                let message = format!("{count} files have copies, such as {path}: {of}");
                 Finding { path: Some(dir), message, ..first }.saves(all)
             }
         });
@@ -302,18 +304,18 @@ fn same_time(before: &Node, now: &Node) -> bool {
     before.attr.mtime.secs == now.attr.mtime.secs
 }
 
-/// Whether it is of the databases of programs, which write them anew as they please: nobody makes
-/// links there, or gives old times back.
-fn of_programs(node: &Node) -> bool {
+/// Returns whether a file belongs to a program's database. Programs rewrite these, so links and
+/// preserved times are useless there.
+fn is_database(node: &Node) -> bool {
     node.path.starts_with(b"var/lib/")
 }
 
-/// What tells contents apart: each page that is not all zeros, and where it is. Holes are not read,
-/// for a small image can have files with no end of them.
+/// Returns a digest of a file: of each page that is not all zeros, with its offset. Holes are not
+/// read, because a small image can contain huge sparse files.
 fn digest(view: &View, file: &Node) -> Result<[u8; 32], LookError> {
-    const PIECE: usize = 64 * PAGE as usize;
+    const CHUNK_SIZE: usize = 64 * PAGE as usize;
     let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; CHUNK_SIZE];
     let (mut at, mut data) = (0, 0..0);
     loop {
         if at >= data.end {
@@ -325,11 +327,11 @@ fn digest(view: &View, file: &Node) -> Result<[u8; 32], LookError> {
         if read == 0 {
             break;
         }
-        for (place, page) in
+        for (offset, page) in
             (start..).step_by(PAGE as usize).zip(buffer[..read].chunks(PAGE as usize))
         {
             if page.iter().any(|&byte| byte != 0) {
-                sha256.update(place.to_le_bytes());
+                sha256.update(offset.to_le_bytes());
                 sha256.update(page);
             }
         }
@@ -338,34 +340,35 @@ fn digest(view: &View, file: &Node) -> Result<[u8; 32], LookError> {
     Ok(sha256.finalize().into())
 }
 
-/// What the project says that an overlay may take.
+/// Compares the overlays with the project's size limits.
 fn budgets(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
     let budget = context.request.budget;
-    // In the units that budgets are written in.
+    // Budgets use powers of 1024.
     let shown = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
-    // The base stays the image that it is, and is none of them.
+    // The lowest layer is the base, which has no limit.
     let judged: Vec<_> = context.checked().filter(|(index, _)| *index > 0).collect();
-    if let Some(most) = budget.size {
+    if let Some(limit) = budget.size {
         for (_, image) in &judged {
             let size = image.bytes.as_ref().map_or(0, |bytes| (**bytes).as_ref().len() as u64);
-            if size > most {
-                let message = format!("{}, and {} are allowed", shown(size), shown(most));
+            if size > limit {
+                let message = format!("{} exceeds the limit of {}", shown(size), shown(limit));
                 let finding = Finding::new(&SIZE_BUDGET, &image.name, None, message);
-                findings.push(finding.saves(size - most));
+                findings.push(finding.saves(size - limit));
             }
         }
     }
-    if let Some(most) = budget.ram {
+    if let Some(limit) = budget.ram {
         let view = &context.roots()?.view;
-        let mut takes = 0;
+        let mut total = 0;
         for (index, _) in &judged {
-            takes += usage::memory(view, *index)?.tmpfs();
+            total += usage::memory(view, *index)?.tmpfs();
         }
-        if takes > most {
-            let message = format!("{} of memory, and {} are allowed", shown(takes), shown(most));
+        if total > limit {
+            let message =
+                format!("{} of memory exceeds the limit of {}", shown(total), shown(limit));
             let finding = Finding::new(&RAM_BUDGET, "", None, message);
             let names = judged.iter().rev().map(|(_, image)| image.name.clone()).collect();
-            findings.push(finding.attributed_to(names).saves(takes - most));
+            findings.push(finding.attributed_to(names).saves(total - limit));
         }
     }
     Ok(())

@@ -1,5 +1,4 @@
-//! Databases that an overlay brings whole, and that hide those of the base: of packages, and of
-//! accounts.
+//! Package and account databases of an overlay, which hide those of the base.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,31 +14,34 @@ use crate::look::version::compare;
 use crate::look::{LookError, Node, View, Walk};
 use crate::seal::path::escape;
 
-/// The most of a list of files that is read.
-const MOST: usize = 16 << 20;
+/// Maximum bytes that are read of a package's file list.
+const MAX_LIST: usize = 16 << 20;
 const STATUS: &[u8] = b"var/lib/dpkg/status";
 
-/// A judged layer over others. A database hides the one beneath it, also that of another judged one.
-struct Step {
-    /// Its place in the stack.
+/// A checked layer and the layers below it, which may be checked too.
+struct LayerStep {
+    /// Its index in the stack.
     index: usize,
-    /// What the stack shows up to it.
+    /// The layers up to this one.
     view: View,
-    /// What it shows without it.
-    below: View,
+    /// The layers below this one.
+    lower: View,
 }
 
-fn steps(context: &CheckContext<'_>) -> Result<Vec<Step>, PassError> {
+fn steps(context: &CheckContext<'_>) -> Result<Vec<LayerStep>, PassError> {
     let all = &context.roots()?.view;
     let lowest = |count| all.lowest(count).map_err(|e| PassError::CannotRun(e.to_string()));
     let judged = context.checked().map(|(index, _)| index).filter(|index| *index > 0);
     judged
-        .map(|index| Ok(Step { index, view: lowest(index + 1)?, below: lowest(index)? }))
+        .map(|index| Ok(LayerStep { index, view: lowest(index + 1)?, lower: lowest(index)? }))
         .collect()
 }
 
-/// Whether the overlays' dpkg databases are true of the packages beneath them.
-pub(super) fn packages(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+/// Compares the overlays' dpkg databases with the packages in the lower layers.
+pub(super) fn packages(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     for step in steps(context)? {
         packages_of(context, &step, findings)?;
     }
@@ -48,55 +50,60 @@ pub(super) fn packages(context: &CheckContext<'_>, findings: &mut Findings<'_>) 
 
 fn packages_of(
     context: &CheckContext<'_>,
-    Step { index, view, below }: &Step,
+    LayerStep { index, view, lower }: &LayerStep,
     findings: &mut Findings<'_>,
 ) -> Result<(), PassError> {
     let Some(status) = resolve(view, STATUS)?.filter(|status| status.layer() == *index) else {
         return Ok(());
     };
-    if context.was_built_over(&status, below)? {
+    if context.was_built_over(&status, lower)? {
         return Ok(());
     }
     let layer = context.layer_name(&status);
-    let (says, has) = (Packages::read(view)?, Packages::read(below)?);
-    for (name, package) in has.iter().filter(|(_, package)| package.is_installed()) {
+    let (recorded, actual) = (Packages::read(view)?, Packages::read(lower)?);
+    for (name, package) in actual.iter().filter(|(_, package)| package.is_installed()) {
         let Some(record) = record(view, package)? else {
-            // What the overlay removed, its database has a right not to know.
+            // The overlay removed the package.
             continue;
         };
         let own = record.layer() == *index;
-        if own && says.get(name).is_some_and(Package::is_removed) {
-            // Of what it removed, dpkg keeps the list while configuration files are left.
+        if own && recorded.get(name).is_some_and(Package::is_removed) {
+            // dpkg keeps the list of a removed package while configuration files are left.
             continue;
         }
         let version = &package.version;
-        let message = match says.get(name).filter(|package| package.is_installed()) {
-            None => format!("{name} {version} is installed beneath it, and not in it"),
-            Some(said) if said.version == *version => continue,
-            Some(said) if !own => {
-                format!("{name} is said to be {}, and {version} is beneath it", said.version)
+        let message = match recorded.get(name).filter(|package| package.is_installed()) {
+            None => {
+                format!("{name} {version} is installed in the lower layers but not in the database")
             }
-            Some(said) if compare(&said.version, version) == Ordering::Less => format!(
-                "{name} {} of the overlay lies over the newer {version} beneath it: files of both \
-                 are mixed",
-                said.version
+            Some(record) if record.version == *version => continue,
+            Some(record) if !own => format!(
+                "{name} has version {} in the database but {version} in the lower layers",
+                record.version
+            ),
+            Some(record) if compare(&record.version, version) == Ordering::Less => format!(
+                "{name} {} in the overlay hides the newer {version} in the lower layers: files of \
+                 both are mixed",
+                record.version
             ),
             Some(_) => continue,
         };
         findings.add(&PACKAGE_DATABASE, layer, STATUS, message);
     }
-    for (name, package) in says.iter().filter(|(_, package)| package.is_installed()) {
-        let known = has.get(name).is_some_and(Package::is_installed);
-        if !known && !is_there(view, package)? {
-            let message = format!("{name} {} is said to be installed, and is not", package.version);
+    for (name, package) in recorded.iter().filter(|(_, package)| package.is_installed()) {
+        let known = actual.get(name).is_some_and(Package::is_installed);
+        if !known && !is_installed(view, package)? {
+            let version = &package.version;
+            let message =
+                format!("{name} {version} is installed according to the database, but is not");
             findings.add(&PACKAGE_DATABASE, layer, STATUS, message);
         }
     }
     Ok(())
 }
 
-/// What dpkg wrote when it unpacked a package: of its files, the sums, which nobody changes later,
-/// or else their list, from which clean-up takes what it takes away.
+/// Returns the file that dpkg wrote when it unpacked a package: the checksums, which do not change
+/// later, or else the file list, from which clean-up removes deleted files.
 fn record(view: &View, package: &Package) -> Result<Option<Node>, LookError> {
     Ok(match package.info(view, "md5sums")? {
         Some(sums) => Some(sums),
@@ -104,13 +111,13 @@ fn record(view: &View, package: &Package) -> Result<Option<Node>, LookError> {
     })
 }
 
-/// Whether anything of a package is there. One that has no files, has no sums either.
-fn is_there(view: &View, package: &Package) -> Result<bool, LookError> {
+/// Returns whether files of a package exist. A package without files has no checksums.
+fn is_installed(view: &View, package: &Package) -> Result<bool, LookError> {
     if package.info(view, "md5sums")?.is_some() {
         return Ok(true);
     }
     let Some(list) = package.info(view, "list")?.filter(Node::is_file) else { return Ok(false) };
-    let list = view.head(&list, MOST)?;
+    let list = view.head(&list, MAX_LIST)?;
     let mut nothing = true;
     for path in list.split(|&byte| byte == b'\n').filter(|path| path.len() > 2) {
         match resolve(view, path)? {
@@ -122,17 +129,22 @@ fn is_there(view: &View, package: &Package) -> Result<bool, LookError> {
     Ok(nothing)
 }
 
-/// Configuration files of the packages beneath that the overlays have their own versions of.
-pub(super) fn conffiles(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
-    for Step { index, view, below } in steps(context)? {
-        for (name, package) in Packages::read(&below)?.iter() {
+/// Finds configuration files of lower packages that the overlays replace.
+pub(super) fn conffiles(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
+    for LayerStep { index, view, lower } in steps(context)? {
+        for (name, package) in Packages::read(&lower)?.iter() {
             for (path, _) in &package.conffiles {
-                let Some(now) = view.find(path, Follow::No).or_else(no_way)? else { continue };
+                let Some(now) = view.find(path, Follow::No).or_else(not_found)? else { continue };
                 if now.layer() != index || !now.is_file() {
                     continue;
                 }
-                let Some(before) = below.find(path, Follow::No).or_else(no_way)? else { continue };
-                if !same_content(&below, &before, &view, &now)? {
+                let Some(before) = lower.find(path, Follow::No).or_else(not_found)? else {
+                    continue;
+                };
+                if !same_content(&lower, &before, &view, &now)? {
                     let message = format!("a configuration file of {name} {}", package.version);
                     findings.add(&CONFFILE, context.layer_name(&now), &now.path, message);
                 }
@@ -142,16 +154,19 @@ pub(super) fn conffiles(context: &CheckContext<'_>, findings: &mut Findings<'_>)
     Ok(())
 }
 
-/// A path that leads in a circle leads nowhere.
-fn no_way(error: LookError) -> Result<Option<Node>, LookError> {
+/// Treats a link loop as a missing path.
+fn not_found(error: LookError) -> Result<Option<Node>, LookError> {
     match error {
         LookError::Path { .. } => Ok(None),
         error => Err(error),
     }
 }
 
-/// Whether the accounts of what is beneath are still there.
-pub(super) fn accounts(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+/// Compares the overlays' accounts with those of the lower layers.
+pub(super) fn accounts(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     for step in steps(context)? {
         for (path, what) in [("etc/passwd", "user"), ("etc/group", "group")] {
             accounts_of(context, &step, path, what, findings)?;
@@ -162,12 +177,12 @@ pub(super) fn accounts(context: &CheckContext<'_>, findings: &mut Findings<'_>) 
 
 fn accounts_of(
     context: &CheckContext<'_>,
-    step: &Step,
+    step: &LayerStep,
     path: &str,
     what: &str,
     findings: &mut Findings<'_>,
 ) -> Result<(), PassError> {
-    let Step { index, view, below } = step;
+    let LayerStep { index, view, lower } = step;
     let Some(file) = resolve(view, path.as_bytes())?.filter(|file| file.layer() == *index) else {
         return Ok(());
     };
@@ -175,7 +190,7 @@ fn accounts_of(
         "user" => accounts.users().clone(),
         _ => accounts.groups().clone(),
     };
-    let (before, now) = (of(Accounts::read(below)?), of(Accounts::read(view)?));
+    let (before, now) = (of(Accounts::read(lower)?), of(Accounts::read(view)?));
     let mut names: BTreeMap<u32, &str> = BTreeMap::new();
     for (name, id) in &now {
         names.entry(*id).or_insert(name);
@@ -183,9 +198,9 @@ fn accounts_of(
     let mut changed: Vec<_> =
         before.iter().filter(|(name, id)| now.get(*name) != Some(id)).collect();
     let mut owned = BTreeMap::new();
-    let on_purpose = context.was_built_over(&file, below)?;
+    let on_purpose = context.was_built_over(&file, lower)?;
     if on_purpose {
-        // A name may change, and what nothing belongs to may go.
+        // Renamed accounts, and removed ones that own no files, are intended.
         changed.retain(|(name, id)| now.contains_key(*name) || !names.contains_key(id));
         owned = owned_by(step, what, changed.iter().map(|(_, id)| **id).collect())?;
         changed.retain(|(_, id)| owned.contains_key(*id));
@@ -193,23 +208,23 @@ fn accounts_of(
     for (name, id) in changed {
         let message = match (now.get(name), names.get(id)) {
             (Some(other), _) => {
-                format!("the {what} {name} is number {id} beneath it, and {other} here")
+                format!("the {what} {name} has id {id} in the lower layers, and {other} here")
             }
-            (None, Some(taken)) => {
-                format!("the {what} {name} from beneath it is missing: {id} is {taken} here")
-            }
-            (None, None) => format!("the {what} {name} (number {id}) from beneath it is missing"),
+            (None, Some(taken)) => format!(
+                "the {what} {name} of the lower layers is missing: its id {id} is {taken} here"
+            ),
+            (None, None) => format!("the {what} {name} (id {id}) of the lower layers is missing"),
         };
-        let owns = owned.get(id).map(|path| format!(": /{} belongs to {id}", escape(path)));
+        let owns = owned.get(id).map(|path| format!("; id {id} owns /{}", escape(path)));
         let message = message + &owns.unwrap_or_default();
         findings.add(&ACCOUNTS, context.layer_name(&file), path.as_bytes(), message);
     }
     Ok(())
 }
 
-/// Of users or groups by number, those that files from beneath a layer belong to, and a path of each.
+/// Returns those of the ids that own a file of a layer below this one, each with such a path.
 fn owned_by(
-    Step { index, view, .. }: &Step,
+    LayerStep { index, view, .. }: &LayerStep,
     what: &str,
     mut ids: BTreeSet<u32>,
 ) -> Result<BTreeMap<u32, Vec<u8>>, LookError> {

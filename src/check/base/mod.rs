@@ -1,4 +1,5 @@
-//! Lints of how an overlay lies over what is beneath it: that what it was made on, or a newer one.
+//! Lints (`fit/…`) of an overlay against the layers below it: those that it was built on, or newer
+//! ones.
 
 mod databases;
 mod lints;
@@ -7,8 +8,8 @@ use std::collections::BTreeMap;
 
 use fs_model::FileType;
 
-use super::context::{self, CheckContext, Image, OwnEntry};
-use super::{Finding, Findings, Pass, Severity, PassError};
+use super::context::{self, CheckContext, OwnEntry, StackImage};
+use super::{Finding, Findings, Pass, PassError, Severity};
 use crate::below::{self, Below, ChangedError, Drift, Since};
 use crate::look::{LookError, View};
 use crate::seal::path::{escape, unescape};
@@ -25,15 +26,15 @@ pub(super) static PASSES: &[Pass] = &[
             &DIRECTORY_OVER_FILE,
             &WHITEOUT_OF_NOTHING,
         ],
-        run: places,
+        run: types,
     },
     Pass { lints: &[&PACKAGE_DATABASE], run: databases::packages },
     Pass { lints: &[&CONFFILE], run: databases::conffiles },
     Pass { lints: &[&ACCOUNTS], run: databases::accounts },
 ];
 
-/// What has a lint of its own, which says more than that it changed.
-const JUDGED_ELSEWHERE: [&str; 7] = [
+/// Paths that more specific lints check.
+const CHECKED_ELSEWHERE: [&str; 7] = [
     "var/lib/dpkg/status",
     "var/lib/dpkg/status-old",
     "etc/ld.so.cache",
@@ -43,31 +44,34 @@ const JUDGED_ELSEWHERE: [&str; 7] = [
     "etc/gshadow",
 ];
 
-/// Whether the overlays were made on the layers that they lie over.
+/// Checks that the overlays were built on the layers below them.
 fn base_digest(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
     if context.request.other_base {
         return Ok(());
     }
     for (index, image) in context.checked().filter(|(index, _)| *index > 0) {
-        let Some(made_on) = image.manifest.as_ref().and_then(|manifest| layers(manifest)) else {
+        let Some(built_on) = image.manifest.as_ref().and_then(|manifest| manifest_layers(manifest))
+        else {
             continue;
         };
-        let beneath: Vec<(String, &str)> = context.images[..index]
+        let lower: Vec<(String, &str)> = context.images[..index]
             .iter()
             .map(|image| (file_name(image), image.digest()))
             .collect();
-        for (name, sha256) in made_on {
+        for (name, sha256) in built_on {
             // A directory has no digest.
-            if sha256.is_empty() || beneath.iter().any(|(_, other)| *other == sha256) {
+            if sha256.is_empty() || lower.iter().any(|(_, other)| *other == sha256) {
                 continue;
             }
             let short = sha256.get(..16).unwrap_or(&sha256);
-            let message = match beneath.iter().find(|(other, _)| *other == name) {
+            let message = match lower.iter().find(|(other, _)| *other == name) {
                 Some((_, now)) => {
                     let now = now.get(..16).unwrap_or("none");
-                    format!("it was made on another {name}: sha256 {short}…, and this is {now}…")
+                    format!("it was built on another {name}: sha256 {short}… instead of {now}…")
                 }
-                None => format!("it was made on {name} (sha256 {short}…), which is not beneath it"),
+                None => {
+                    format!("it was built on {name} (sha256 {short}…), which is not a lower layer")
+                }
             };
             findings.push(Finding::new(&BASE_DIGEST, &image.name, None, message));
         }
@@ -75,12 +79,12 @@ fn base_digest(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Resul
     Ok(())
 }
 
-fn file_name(image: &Image) -> String {
+fn file_name(image: &StackImage) -> String {
     image.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The layers that a manifest names, with their digests.
-pub(super) fn layers(manifest: &[u8]) -> Option<Vec<(String, String)>> {
+/// Returns the names and digests of the layers that a manifest records.
+pub(super) fn manifest_layers(manifest: &[u8]) -> Option<Vec<(String, String)>> {
     let manifest: serde_json::Value = serde_json::from_slice(manifest).ok()?;
     let layer = |layer: &serde_json::Value| {
         Some((layer["name"].as_str()?.to_owned(), layer["sha256"].as_str()?.to_owned()))
@@ -88,8 +92,11 @@ pub(super) fn layers(manifest: &[u8]) -> Option<Vec<(String, String)>> {
     manifest["layers"].as_array()?.iter().map(layer).collect()
 }
 
-/// What has changed beneath an overlay since it was made, at its paths.
-fn changed_beneath(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+/// Finds changes of the lower layers since the overlay was built, at paths of the overlay.
+fn changed_beneath(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     let view = &context.roots()?.view;
     let mut without = Vec::new();
     for (index, image) in context.checked().filter(|(index, _)| *index > 0) {
@@ -98,37 +105,38 @@ fn changed_beneath(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> R
             continue;
         };
         let lower = view.lowest(index).map_err(|error| PassError::CannotRun(error.to_string()))?;
-        let made_on = layers(manifest).unwrap_or_default();
+        let built_on = manifest_layers(manifest).unwrap_or_default();
         let changed =
             below::changed(manifest, lower.stack().layers()).map_err(|error| match error {
-                ChangedError::Manifest(why) => {
-                    PassError::CannotRun(format!("the manifest of {}: {why}", image.name))
-                }
+                ChangedError::Manifest(why) => PassError::CannotRun(format!(
+                    "cannot read the manifest of {}: {why}",
+                    image.name
+                )),
                 ChangedError::Layers(error) => PassError::CannotRun(error.to_string()),
             })?;
         for drift in changed {
-            if drift.same || JUDGED_ELSEWHERE.contains(&drift.path.as_str()) {
+            if drift.same || CHECKED_ELSEWHERE.contains(&drift.path.as_str()) {
                 continue;
             }
             let Some(path) = unescape(&drift.path) else { continue };
-            // Who has it: the base, or another overlay between them.
-            let between = context::topmost_changing(&lower, &path, 1)?.map(|layer| &context.images[layer]);
+            // The image that has the path: the base, or another overlay above it.
+            let between =
+                context::topmost_changing(&lower, &path, 1)?.map(|layer| &context.images[layer]);
             let (whose, known) = match between {
                 Some(other) => {
                     let name = file_name(other);
-                    let known = made_on.iter().any(|(made_on, _)| *made_on == name);
+                    let known = built_on.iter().any(|(other, _)| *other == name);
                     (name, known)
                 }
                 None => ("the base".to_owned(), true),
             };
-            if let Some((severity, message)) = three_way(&drift, &whose, known) {
+            if let Some((severity, message)) = describe_conflict(&drift, &whose, known) {
                 let finding = Finding::new(&CHANGED_BENEATH, &image.name, Some(&path), message);
                 let finding = finding.severity(severity);
                 findings.push(match known {
                     true => finding,
-                    false => finding.fix(format!(
-                        "if both are to boot together, make the overlay over {whose} too"
-                    )),
+                    false => finding
+                        .fix(format!("if both boot together, build the overlay on {whose} too")),
                 });
             }
         }
@@ -136,48 +144,51 @@ fn changed_beneath(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> R
     match without.join(", ") {
         names if names.is_empty() => Ok(()),
         names => Err(PassError::CannotRun(format!(
-            "{names} has no manifest beside it that says what was beneath it when it was made"
+            "no manifest of {names} that records the lower layers at build time"
         ))),
     }
 }
 
-/// What each side did at a path, if that matters; `known` where the overlay was made on `whose`
-/// image, as it then was, so that what it has there now came later.
-fn three_way(drift: &Drift, whose: &str, known: bool) -> Option<(Severity, String)> {
+/// Describes the changes of both sides at a path; `None` if they do not conflict. `known` means that
+/// the overlay was built on an earlier version of the image `whose`, so its present state is newer.
+fn describe_conflict(drift: &Drift, whose: &str, known: bool) -> Option<(Severity, String)> {
     let base = match (&drift.before, &drift.now) {
         (Some(before), Some(now)) => {
             let changed = if known { "has since changed" } else { "changes" };
-            format!("{whose} {changed} its {}", differ(before, now))
+            format!("{whose} {changed} its {}", describe_differences(before, now))
         }
         (None, Some(now)) => {
-            let got = if known { "has since got" } else { "has" };
-            format!("{whose} {got} a {} there", now.kind)
+            let added = if known { "has since added" } else { "has" };
+            format!("{whose} {added} a {} there", now.kind)
         }
-        (_, None) if known => format!("{whose} has it no more"),
-        (_, None) => format!("{whose} takes it away"),
+        (_, None) if known => format!("{whose} has since removed it"),
+        (_, None) => format!("{whose} deletes it"),
     };
     let (severity, message) = match (drift.change.as_str(), drift.since()) {
-        // It is still gone, as the overlay would have it.
+        // Both deleted it.
         ("deleted", Since::Removed) => return None,
+        // An unchanged directory is in the overlay only as a parent.
         ("unchanged", Since::Removed) => {
-            (Severity::Note, format!("{base}; the overlay still has it, for what is in it"))
+            (Severity::Note, format!("{base}; the overlay keeps it as a parent directory"))
         }
         ("unchanged", _) => (
             Severity::Warning,
-            format!("{base}; the overlay brings back what it was, for what is in it"),
+            format!("{base}; the overlay restores its old state as a parent directory"),
         ),
         (_, Since::Removed) => (Severity::Note, format!("the overlay changed it; {base}")),
-        ("added", _) => (Severity::Warning, format!("the overlay added it, and hides that {base}")),
-        ("deleted", _) => {
-            (Severity::Warning, format!("the overlay deleted it; {base}, which does not show"))
+        ("added", _) => {
+            (Severity::Warning, format!("the overlay added it; {base}, which is hidden"))
         }
-        _ => (Severity::Warning, format!("the overlay changed it, and hides that {base}")),
+        ("deleted", _) => {
+            (Severity::Warning, format!("the overlay deleted it; {base}, which is hidden"))
+        }
+        _ => (Severity::Warning, format!("the overlay changed it; {base}, which is hidden")),
     };
     Some((severity, message))
 }
 
-/// In what two objects differ.
-fn differ(before: &Below, now: &Below) -> String {
+/// Describes the differences between two objects.
+fn describe_differences(before: &Below, now: &Below) -> String {
     if before.kind != now.kind {
         return format!("type, from {} to {}", before.kind, now.kind);
     }
@@ -205,14 +216,14 @@ fn differ(before: &Below, now: &Below) -> String {
     parts.join(", ")
 }
 
-/// What an overlay has where something of another kind is beneath it.
-fn places(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+/// Finds entries of an overlay that replace an object of another type.
+fn types(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
     let view = &context.roots()?.view;
     for (index, image) in context.checked().filter(|(index, _)| *index > 0) {
         let own = context.own_entries(index)?;
-        let below = view.lowest(index).map_err(|error| PassError::CannotRun(error.to_string()))?;
+        let lower = view.lowest(index).map_err(|error| PassError::CannotRun(error.to_string()))?;
         let recorded = image.manifest.as_deref().map(below::recorded).unwrap_or_default();
-        // What is in a directory that is found has nothing beneath it either: one finding is enough.
+        // The contents of a reported directory are not checked: one finding is enough.
         let mut within: Option<Vec<u8>> = None;
         for own in &own {
             if let Some(dir) = &within {
@@ -221,7 +232,7 @@ fn places(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
                 }
                 within = None;
             }
-            if place(own, &below, &recorded, &image.name, findings)? {
+            if check_type(own, &lower, &recorded, &image.name, findings)? {
                 let mut dir = own.path.clone();
                 dir.push(b'/');
                 within = Some(dir);
@@ -231,59 +242,61 @@ fn places(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
     Ok(())
 }
 
-/// Whether something was found at a directory.
-fn place(
+/// Checks the type of one entry, and returns whether a directory was reported.
+fn check_type(
     own: &OwnEntry,
-    below: &View,
+    lower: &View,
     recorded: &BTreeMap<String, Below>,
     layer: &str,
     findings: &mut Findings<'_>,
 ) -> Result<bool, LookError> {
     let Some(attr) = own.attr else {
-        if own.under.is_none() && !own.path.is_empty() {
-            let message = "a deletion of something that is not there";
+        if own.lower.is_none() && !own.path.is_empty() {
+            let message = "the lower layers have nothing there to delete";
             findings.add(&WHITEOUT_OF_NOTHING, layer, &own.path, message);
         }
         return Ok(false);
     };
-    let Some(under) = &own.under else { return Ok(false) };
+    let Some(under) = &own.lower else { return Ok(false) };
     match (attr.kind, under.attr.kind) {
         (FileType::Directory, FileType::Directory) => {}
         (FileType::Directory, FileType::Symlink) => {
-            let target = below.link(under)?;
-            let leads = match context::resolve(below, &own.path)? {
+            let target = lower.link(under)?;
+            let hidden = match context::resolve(lower, &own.path)? {
                 Some(node) if node.is_dir() => {
-                    let count = below.children(&node)?.len();
-                    format!(", where {count} entries are then out of reach by this path")
+                    let count = lower.children(&node)?.len();
+                    format!(", which hides {count} entries under this path")
                 }
                 _ => String::new(),
             };
             let message =
-                format!("a directory over the symbolic link to {}{leads}", escape(&target));
+                format!("a directory replaces the symbolic link to {}{hidden}", escape(&target));
             let finding = Finding::new(&DIRECTORY_OVER_LINK, layer, Some(&own.path), message);
             let place = context::link_target_path(&own.path, &target);
-            let fix = format!("put the files where the link leads to: /{}/…", escape(&place));
-            let then = recorded.get(&*escape(&own.path)).and_then(|then| then.target.as_deref());
-            findings.push(match then == Some(&*escape(&target)) && !is_of_programs(&own.path) {
-                // Who made it had the link before them, as with a package that replaces its own.
+            let fix = format!("put the files where the link points: /{}/…", escape(&place));
+            let old = recorded.get(&*escape(&own.path)).and_then(|then| then.target.as_deref());
+            findings.push(match old == Some(&*escape(&target)) && !is_program_dir(&own.path) {
+                // The overlay was built over this link, as when a package replaces its own link.
                 true => finding
                     .severity(Severity::Note)
-                    .fix(format!("nothing, where it was meant to be so; otherwise {fix}")),
+                    .fix(format!("none if this is intended; otherwise {fix}")),
                 false => finding.fix(fix),
             });
             return Ok(true);
         }
         (FileType::Directory, _) => {
-            let message =
-                format!("a directory over what is a {} beneath it", word(under.attr.kind));
+            let message = format!(
+                "a directory replaces a {} of the lower layers",
+                type_word(under.attr.kind)
+            );
             findings.add(&DIRECTORY_OVER_FILE, layer, &own.path, message);
             return Ok(true);
         }
         (kind, FileType::Directory) => {
-            let count = below.children(under)?.len();
+            let count = lower.children(under)?.len();
             if count > 0 {
                 let message =
-                    format!("a {} over a directory, whose {count} entries it hides", word(kind));
+                    format!("a {} replaces a directory and hides {count} entries", type_word(kind));
                 findings.add(&FILE_OVER_DIRECTORY, layer, &own.path, message);
             }
         }
@@ -292,12 +305,12 @@ fn place(
     Ok(false)
 }
 
-/// Whether it is a directory by which programs and their libraries are found.
-fn is_of_programs(path: &[u8]) -> bool {
+/// Returns whether programs or libraries are found by this path: /bin, /sbin, /lib….
+fn is_program_dir(path: &[u8]) -> bool {
     matches!(path, b"bin" | b"sbin") || path.starts_with(b"lib") && !path.contains(&b'/')
 }
 
-fn word(kind: FileType) -> &'static str {
+fn type_word(kind: FileType) -> &'static str {
     match kind {
         FileType::Symlink => "symbolic link",
         kind => crate::seal::manifest::type_name(kind),

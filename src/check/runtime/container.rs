@@ -1,11 +1,14 @@
-//! Marks of containers in a root that is to boot on a machine.
+//! Lint of container marker files.
 
 use super::lints::CONTAINER;
 use crate::check::context::CheckContext;
 use crate::check::{Findings, PassError};
 use crate::import::marks::mark;
 
-pub(super) fn marks(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+pub(super) fn marks(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     for entry in &context.difference()?.overlaid {
         let node = &entry.node;
         if entry.lower.is_none()

@@ -1,5 +1,5 @@
-//! Lints of whether what an overlay brings will work in the merged root, and whether what was there
-//! still does.
+//! Lints (`works/…`) of the merged root: whether the overlay's files work in it, and whether the
+//! base's files still do.
 
 mod container;
 mod drivers;
@@ -17,7 +17,6 @@ mod units;
 use super::Pass;
 
 use lints::*;
-pub(super) use modules::kernel_version;
 
 pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&DANGLING_LINK, &ESCAPING_LINK, &ALTERNATIVE], run: links::links },
@@ -57,7 +56,8 @@ pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&PAM_MODULE], run: pam::modules },
 ];
 
-/// Whether a path belongs to another root within this one: what is in it works there, if at all.
+/// Returns whether a path belongs to another root inside this one, such as a container, or to test
+/// data.
 fn is_elsewhere(path: &[u8]) -> bool {
     const ROOTS: [&[u8]; 9] = [
         b"snap/",
@@ -70,12 +70,12 @@ fn is_elsewhere(path: &[u8]) -> bool {
         b"var/lib/machines/",
         b"var/lib/snapd/",
     ];
-    let of_tests = || path.split(|&byte| byte == b'/').any(|name| name == b"testdata");
-    ROOTS.iter().any(|root| path.starts_with(root)) || is_of_other_machine(path) || of_tests()
+    let is_test_data = || path.split(|&byte| byte == b'/').any(|name| name == b"testdata");
+    ROOTS.iter().any(|root| path.starts_with(root)) || is_cross_toolchain(path) || is_test_data()
 }
 
-/// Whether it belongs to what programs for another machine are made with: usr/aarch64-linux-gnu/.
-fn is_of_other_machine(path: &[u8]) -> bool {
+/// Returns whether a path belongs to a cross-compilation toolchain: usr/aarch64-linux-gnu/.
+fn is_cross_toolchain(path: &[u8]) -> bool {
     let dir = path.strip_prefix(b"usr/").and_then(|rest| rest.split(|&byte| byte == b'/').next());
     dir.is_some_and(|dir| memchr::memmem::find(dir, b"-linux-").is_some())
 }

@@ -1,4 +1,4 @@
-//! Owners of files: whether the merged root knows them.
+//! Lint of files whose owner has no account in the merged root.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,15 +6,18 @@ use super::lints::OWNER;
 use crate::check::context::CheckContext;
 use crate::check::{Findings, PassError};
 
-pub(super) fn owners(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+pub(super) fn owners(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     let accounts = context.accounts()?;
-    // A root without accounts is no root of a machine: a part of one, or one for a container.
+    // A root without accounts is not that of a machine: it is incomplete, or for a container.
     if accounts.users().is_empty() {
         return Ok(());
     }
     let of = |ids: &BTreeMap<String, u32>| ids.values().copied().collect::<BTreeSet<u32>>();
     let (users, groups) = (of(accounts.users()), of(accounts.groups()));
-    // By layer and owner: the first path, and how many there are.
+    // By layer and owner: the first path, and the number of paths.
     let mut unknown: BTreeMap<(&str, &str, u32), (&[u8], usize)> = BTreeMap::new();
     for entry in &context.difference()?.overlaid {
         let (node, attr) = (&entry.node, &entry.node.attr);
@@ -34,7 +37,7 @@ pub(super) fn owners(context: &CheckContext<'_>, findings: &mut Findings<'_>) ->
             0 => String::new(),
             more => format!(", and {more} more paths"),
         };
-        let message = format!("its {what} is {id}, which has no name{more}");
+        let message = format!("{what} id {id} has no account{more}");
         findings.add(&OWNER, layer, path, message);
     }
     Ok(())

@@ -1,41 +1,44 @@
-//! Rules of PAM: whether the modules are there that they name (pam.conf(5)).
+//! Lint of PAM rules that name missing modules (pam.conf(5)).
 
 use std::collections::BTreeSet;
 
 use super::lints::PAM_MODULE;
-use crate::check::context::{CheckContext, Roots, resolve, text};
-use crate::check::{Finding, Findings, Severity, PassError};
+use crate::check::context::{CheckContext, Roots, read_text, resolve};
+use crate::check::{Finding, Findings, PassError, Severity};
 use crate::look::{LookError, Node, View, join};
 use crate::seal::path::escape;
 
 const LIBRARIES: [&[u8]; 6] = [b"lib", b"lib32", b"lib64", b"usr/lib", b"usr/lib32", b"usr/lib64"];
 
-pub(super) fn modules(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
-    let Roots { view, below } = context.roots()?;
-    let rules = context.difference()?.overlaid.iter().map(|brought| &entry.node);
-    let mut rules = rules.filter(|node| node.is_file() && is_of_rules(&node.path)).peekable();
+pub(super) fn modules(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
+    let Roots { view, lower } = context.roots()?;
+    let rules = context.difference()?.overlaid.iter().map(|entry| &entry.node);
+    let mut rules = rules.filter(|node| node.is_file() && is_rules_file(&node.path)).peekable();
     if rules.peek().is_none() {
         return Ok(());
     }
-    let Some(there) = known(view)? else { return Ok(()) };
-    let before = below.as_ref().map(known).transpose()?.flatten().unwrap_or_default();
+    let Some(installed) = installed_modules(view)? else { return Ok(()) };
+    let before = lower.as_ref().map(installed_modules).transpose()?.flatten().unwrap_or_default();
     for node in rules {
         let path = String::from_utf8_lossy(&node.path);
-        // What the base's own rules name in vain is none of the overlay's doing.
-        let old = match below {
-            Some(below) => read_text(below, &path)?,
+        // Modules that the lower file names too, and that are missing there, are not reported.
+        let old = match lower {
+            Some(lower) => read_text(lower, &path)?,
             None => String::new(),
         };
         let old: BTreeSet<&str> = old.lines().filter_map(rule).map(|(name, _)| name).collect();
         for (name, severity) in read_text(view, &path)?.lines().filter_map(rule) {
             let is_there = match name.strip_prefix('/') {
                 Some(path) => resolve(view, path.as_bytes())?.is_some(),
-                None => there.contains(name.as_bytes()),
+                None => installed.contains(name.as_bytes()),
             };
             if is_there || old.contains(name) && !before.contains(name.as_bytes()) {
                 continue;
             }
-            let message = format!("it names {}, which is not there", escape(name.as_bytes()));
+            let message = format!("module {} is not installed", escape(name.as_bytes()));
             let layer = context.layer_name(node);
             let finding = Finding::new(&PAM_MODULE, layer, Some(&node.path), message);
             findings.push(finding.severity(severity));
@@ -44,15 +47,15 @@ pub(super) fn modules(context: &CheckContext<'_>, findings: &mut Findings<'_>) -
     Ok(())
 }
 
-fn is_of_rules(path: &[u8]) -> bool {
+fn is_rules_file(path: &[u8]) -> bool {
     [&b"etc/pam.d/"[..], b"usr/lib/pam.d/"].iter().any(|dir| {
         let name = path.strip_prefix(*dir);
-        // What dpkg has put aside is read by nobody.
+        // PAM does not read names with a dot, such as dpkg's backups.
         name.is_some_and(|name| !name.is_empty() && !name.contains(&b'/') && !name.contains(&b'.'))
     })
 }
 
-/// The module of a rule that is held against somebody when it is not there.
+/// Returns the module of a rule whose absence can prevent a login, and the severity of that.
 fn rule(line: &str) -> Option<(&str, Severity)> {
     let line = line.split('#').next()?.trim();
     let (kind, rest) = line.split_once(char::is_whitespace)?;
@@ -74,9 +77,9 @@ fn rule(line: &str) -> Option<(&str, Severity)> {
     module.ends_with(".so").then_some((module, severity))
 }
 
-/// The modules that a root has; nothing where it has none, and so no PAM.
-fn known(view: &View) -> Result<Option<BTreeSet<Vec<u8>>>, LookError> {
-    let mut known = BTreeSet::new();
+/// Returns the installed modules; `None` if there are none, because the root does not use PAM.
+fn installed_modules(view: &View) -> Result<Option<BTreeSet<Vec<u8>>>, LookError> {
+    let mut modules = BTreeSet::new();
     for dir in LIBRARIES {
         let Some(dir) = resolve(view, dir)?.filter(Node::is_dir) else { continue };
         let own = view.children(&dir)?.into_iter();
@@ -85,8 +88,8 @@ fn known(view: &View) -> Result<Option<BTreeSet<Vec<u8>>>, LookError> {
             let Some(dir) = resolve(view, &join(&dir, b"security"))?.filter(Node::is_dir) else {
                 continue;
             };
-            known.extend(view.children(&dir)?.iter().map(|node| node.name().to_vec()));
+            modules.extend(view.children(&dir)?.iter().map(|node| node.name().to_vec()));
         }
     }
-    Ok((!known.is_empty()).then_some(known))
+    Ok((!modules.is_empty()).then_some(modules))
 }

@@ -1,4 +1,4 @@
-//! Host keys of SSH: whether a server that is started has some, or something makes them.
+//! Lint of SSH servers without host keys: neither in the image nor generated at boot.
 
 use super::lints::SSH_HOST_KEYS;
 use super::units::started_units;
@@ -6,35 +6,38 @@ use crate::check::context::{CheckContext, resolve};
 use crate::check::{Finding, Findings, PassError};
 use crate::look::{Node, View};
 
-/// Units of the server, by the names that distributions use.
+/// Unit names of the server in different distributions.
 const UNITS: [&str; 4] = ["ssh.service", "sshd.service", "ssh.socket", "sshd.socket"];
-/// Words in the text of units and scripts that make host keys.
-const MAKERS: [&[u8]; 5] =
+/// Words in units and scripts that generate host keys.
+const GENERATORS: [&[u8]; 5] =
     [b"ssh-keygen", b"sshd-keygen", b"ssh_host_", b"reconfigure openssh-server", b"cloud-init"];
-/// The most bytes of a program or configuration file that are read.
+/// Maximum bytes that are read of a script or configuration file.
 const MAX_TEXT: usize = 256 << 10;
-/// The most programs of units that are looked into.
+/// Maximum programs of units that are searched.
 const MAX_PROGRAMS: usize = 1000;
-/// Directories that the machine fills while it boots.
-const LATER: [&str; 3] = ["/run/", "/var/run/", "/tmp/"];
+/// Directories whose contents exist only on a running machine.
+const RUNTIME_DIRS: [&str; 3] = ["/run/", "/var/run/", "/tmp/"];
 
-pub(super) fn host_keys(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+pub(super) fn host_keys(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     let roots = context.roots()?;
     let Some(unit) = keyless(&roots.view)? else { return Ok(()) };
-    if let Some(below) = &roots.below
-        && keyless(below)?.is_some()
+    if let Some(lower) = &roots.lower
+        && keyless(lower)?.is_some()
     {
         return Ok(());
     }
-    let message = "it is started, and has no host keys: no /etc/ssh/ssh_host_*_key is there, and no \
-                   unit that is started makes them";
+    let message = "it is started without host keys: there is no /etc/ssh/ssh_host_*_key, and no \
+                   started unit generates one";
     let finding = Finding::new(&SSH_HOST_KEYS, "", Some(&unit), message);
     let paths = [unit.clone(), b"etc/ssh".to_vec()];
     findings.push(finding.attributed_to(context.responsible_layers(&paths)?));
     Ok(())
 }
 
-/// The unit of a server that is started without host keys.
+/// Returns the unit of a server that is started without host keys.
 fn keyless(view: &View) -> Result<Option<Vec<u8>>, PassError> {
     if resolve(view, b"usr/sbin/sshd")?.is_none() {
         return Ok(None);
@@ -48,13 +51,13 @@ fn keyless(view: &View) -> Result<Option<Vec<u8>>, PassError> {
     }
     let mut programs = vec![b"etc/rc.local".to_vec()];
     for unit in &started {
-        if unit.texts.iter().any(|text| is_maker(text.as_bytes())) {
+        if unit.commands.iter().any(|command| generates_keys(command.as_bytes())) {
             return Ok(None);
         }
         programs.extend(unit.programs.iter().map(|path| path.trim_start_matches('/').into()));
     }
     if let Some(scripts) = resolve(view, b"etc/init.d")?.filter(Node::is_dir) {
-        // The script of the server makes no keys.
+        // The server's own script generates no keys.
         let scripts = view.children(&scripts)?;
         programs.extend(scripts.into_iter().filter(|node| node.name() != b"ssh").map(|n| n.path));
     }
@@ -62,19 +65,19 @@ fn keyless(view: &View) -> Result<Option<Vec<u8>>, PassError> {
     programs.dedup();
     for path in programs.iter().take(MAX_PROGRAMS) {
         let Some(file) = resolve(view, path)?.filter(Node::is_file) else { continue };
-        if view.head(&file, 2)? == b"#!" && is_maker(&view.head(&file, MAX_TEXT)?) {
+        if view.head(&file, 2)? == b"#!" && generates_keys(&view.head(&file, MAX_TEXT)?) {
             return Ok(None);
         }
     }
     Ok(Some(server.path.clone()))
 }
 
-fn is_maker(text: &[u8]) -> bool {
-    MAKERS.iter().any(|maker| memchr::memmem::find(text, maker).is_some())
+fn generates_keys(text: &[u8]) -> bool {
+    GENERATORS.iter().any(|word| memchr::memmem::find(text, word).is_some())
 }
 
-/// Whether the server finds a key: one of those that its configuration names, or else one of its
-/// own. Keys in /run may be there when the machine is up.
+/// Returns whether the server finds a key: one that its configuration names, or else a default one.
+/// Keys in /run may exist on a running machine.
 fn has_keys(view: &View) -> Result<bool, PassError> {
     let mut files = vec![b"etc/ssh/sshd_config".to_vec()];
     if let Some(more) = resolve(view, b"etc/ssh/sshd_config.d")?.filter(Node::is_dir) {
@@ -92,7 +95,7 @@ fn has_keys(view: &View) -> Result<bool, PassError> {
         }
     }
     for path in &named {
-        if LATER.iter().any(|dir| path.starts_with(dir))
+        if RUNTIME_DIRS.iter().any(|dir| path.starts_with(dir))
             || resolve(view, path.trim_start_matches('/').as_bytes())?.is_some()
         {
             return Ok(true);

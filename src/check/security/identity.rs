@@ -1,20 +1,20 @@
-//! What a machine should have for itself, and what comes from the host on which an overlay was made.
+//! Lints of data that must differ between machines, of settings of the build host, and of access
+//! rules.
 
 use std::collections::BTreeMap;
 
 use super::lints::{
     AUTHORIZED_KEYS, MACHINE_ID, PAM, PASSWORD, PROXY, RANDOM_SEED, RESOLV_CONF, SUDOERS,
 };
-use super::of_package;
-use crate::check::context::{OverlayEntry, CheckContext, resolve, text};
-use crate::check::{Finding, Findings, Severity, PassError};
+use crate::check::context::{CheckContext, OverlayEntry, read_text, resolve};
+use crate::check::{Finding, Findings, PassError, Severity};
 use crate::look::packages::{Package, Packages};
 use crate::look::{LookError, View};
 
-/// The most of a configuration file that is read.
-const MOST: usize = 1 << 20;
+/// Maximum bytes that are read of a configuration file.
+const MAX_CONFIG: usize = 1 << 20;
 
-/// Who may do what.
+/// Files and directories of privilege rules.
 const SUDO: [&[u8]; 6] = [
     b"etc/sudoers",
     b"etc/sudoers.d/",
@@ -24,9 +24,12 @@ const SUDO: [&[u8]; 6] = [
     b"usr/share/polkit-1/rules.d/",
 ];
 
-pub(super) fn identity(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+pub(super) fn identity(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     let roots = context.roots()?;
-    let (view, below) = (&roots.view, roots.below.as_ref());
+    let (view, lower) = (&roots.view, roots.lower.as_ref());
     for entry in &context.difference()?.overlaid {
         let node = &entry.node;
         let (layer, path) = (context.layer_name(node), &node.path[..]);
@@ -36,9 +39,9 @@ pub(super) fn identity(context: &CheckContext<'_>, findings: &mut Findings<'_>) 
         if entry.same_content(roots)? {
             continue;
         }
-        let content = view.head(node, MOST)?;
+        let content = view.head(node, MAX_CONFIG)?;
         let lines = || content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-        let says = |is: fn(&[u8]) -> bool| lines().find(|line| is(line)).map(<[u8]>::to_vec);
+        let find = |is: fn(&[u8]) -> bool| lines().find(|line| is(line)).map(<[u8]>::to_vec);
         let shown = |line: &[u8]| String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
         let found = match path {
             b"etc/machine-id" | b"var/lib/dbus/machine-id" => {
@@ -47,96 +50,100 @@ pub(super) fn identity(context: &CheckContext<'_>, findings: &mut Findings<'_>) 
                     .then(|| (&MACHINE_ID, "a machine id, the same on every machine".to_owned()))
             }
             b"etc/iscsi/initiatorname.iscsi" => {
-                // Debian makes a name of its own where the file asks for one.
-                says(|line| line.starts_with(b"InitiatorName=")).map(|_| {
-                    (&MACHINE_ID, "the name of an iSCSI initiator, the same everywhere".into())
+                // `GenerateName=yes` instead generates a name on each machine.
+                find(|line| line.starts_with(b"InitiatorName=")).map(|_| {
+                    (&MACHINE_ID, "an iSCSI initiator name, the same on every machine".into())
                 })
             }
-            b"etc/nvme/hostnqn" | b"etc/nvme/hostid" => says(is_rule)
-                .map(|_| (&MACHINE_ID, "the name of an NVMe host, the same everywhere".into())),
-            b"etc/resolv.conf" => says(is_name_server).map(|line| (&RESOLV_CONF, shown(&line))),
+            b"etc/nvme/hostnqn" | b"etc/nvme/hostid" => find(is_rule)
+                .map(|_| (&MACHINE_ID, "an NVMe host name, the same on every machine".into())),
+            b"etc/resolv.conf" => find(is_name_server).map(|line| (&RESOLV_CONF, shown(&line))),
             b"var/lib/systemd/random-seed" | b"var/lib/urandom/random-seed" => {
                 Some((&RANDOM_SEED, "the same on every machine".to_owned()))
             }
-            // pam-auth-update makes them of what packages say, when one is installed.
+            // pam-auth-update generates these files from the packages' profiles.
             _ if path.starts_with(b"etc/pam.d/common-") => {
-                let message = change(brought) + ", as pam-auth-update makes it";
+                let message = change(entry) + ", a file that pam-auth-update generates";
                 let finding = Finding::new(&PAM, layer, Some(path), message);
-                findings.push(match below {
+                findings.push(match lower {
                     Some(_) => finding,
                     None => finding.severity(Severity::Note),
                 });
                 None
             }
-            _ if is_pam(path) => Some((&PAM, change(brought))),
+            _ if is_pam(path) => Some((&PAM, change(entry))),
             _ if SUDO.iter().any(|place| path.starts_with(place)) => {
-                let free = says(|line| line.windows(8).any(|w| w == b"NOPASSWD"));
+                let free = find(|line| line.windows(8).any(|w| w == b"NOPASSWD"));
                 let free = free.map(|line| format!(": {}", shown(&line))).unwrap_or_default();
-                says(is_rule).map(|_| (&SUDOERS, change(brought) + &free))
+                find(is_rule).map(|_| (&SUDOERS, change(entry) + &free))
             }
             _ if path.ends_with(b"/.ssh/authorized_keys")
                 || path.ends_with(b"/.ssh/authorized_keys2")
                 || path.starts_with(b"etc/ssh/authorized_keys") =>
             {
                 let count = lines().filter(|line| is_rule(line)).count();
-                (count > 0).then(|| (&AUTHORIZED_KEYS, format!("{count} of them")))
+                let keys = if count == 1 { "key" } else { "keys" };
+                (count > 0).then(|| (&AUTHORIZED_KEYS, format!("{count} {keys}")))
             }
-            // What a program does with a proxy is not for a proxy to be set.
+            // Program code and data that mention a proxy do not configure one.
             _ if path.starts_with(b"var/") || path.ends_with(b".py") => None,
-            _ => says(is_proxy).map(|line| (&PROXY, shown(&without_password(&line)))),
+            _ => find(is_proxy).map(|line| (&PROXY, shown(&without_password(&line)))),
         };
         match found {
             Some((lint, message)) if lint.name == PAM.name || lint.name == SUDOERS.name => {
-                of_package(context, lint, node, message, findings)?;
+                context.add_unless_packaged(lint, node, message, findings)?;
             }
             Some((lint, message)) => findings.add(lint, layer, path, message),
             None => {}
         }
     }
-    gone(context, findings)?;
+    removed_rules(context, findings)?;
     passwords(context, findings)
 }
 
-/// Rules of PAM and of sudo that were taken away, but for those of packages that went with them.
-fn gone(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+/// Finds PAM and sudo rules that were deleted, except those of packages that were removed as well.
+fn removed_rules(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
     let roots = context.roots()?;
-    let Some(below) = &roots.below else { return Ok(()) };
-    let is = |path: &[u8], place: &[u8]| {
+    let Some(lower) = &roots.lower else { return Ok(()) };
+    let is_at = |path: &[u8], place: &[u8]| {
         path.starts_with(place) || Some(path) == place.strip_suffix(b"/")
     };
     let lint = |path: &[u8]| {
-        if is_pam(path) || is(path, b"etc/pam.d/") {
+        if is_pam(path) || is_at(path, b"etc/pam.d/") {
             Some(&PAM)
         } else {
-            SUDO.iter().any(|place| is(path, place)).then_some(&SUDOERS)
+            SUDO.iter().any(|place| is_at(path, place)).then_some(&SUDOERS)
         }
     };
-    let gone = context.difference()?.removed.iter();
-    let gone: Vec<_> = gone.filter_map(|node| Some((&node.path, lint(&node.path)?))).collect();
-    if gone.is_empty() {
+    let removed = context.difference()?.removed.iter();
+    let removed: Vec<_> =
+        removed.filter_map(|node| Some((&node.path, lint(&node.path)?))).collect();
+    if removed.is_empty() {
         return Ok(());
     }
-    let (before, now) = (Packages::read(below)?, Packages::read(&roots.view)?);
-    for (path, lint) in gone {
-        let went = before.iter().any(|(name, package)| {
+    let (before, now) = (Packages::read(lower)?, Packages::read(&roots.view)?);
+    for (path, lint) in removed {
+        let with_package = before.iter().any(|(name, package)| {
             package.conffiles.iter().any(|(conffile, _)| conffile == path)
                 && !now.get(name).is_some_and(Package::is_installed)
         });
-        if !went {
+        if !with_package {
             let finding = Finding::new(lint, "", Some(path), "deleted");
-            findings.push(finding.attributed_to(context.responsible_layers(std::slice::from_ref(path))?));
+            findings.push(
+                finding.attributed_to(context.responsible_layers(std::slice::from_ref(path))?),
+            );
         }
     }
     Ok(())
 }
 
-/// Whether a file can be found to be anything here.
+/// Returns whether a lint of this pass applies to the path.
 fn is_of_interest(path: &[u8]) -> bool {
     let named = [&b"etc/"[..], b"root/", b"home/", b"var/lib/", b"usr/share/polkit-1/"];
     named.iter().any(|dir| path.starts_with(dir)) || path.windows(6).any(|w| w == b"/.ssh/")
 }
 
-fn change(brought: &OverlayEntry) -> String {
+fn change(entry: &OverlayEntry) -> String {
     match entry.lower {
         Some(_) => "changed".to_owned(),
         None => "new".to_owned(),
@@ -144,7 +151,7 @@ fn change(brought: &OverlayEntry) -> String {
 }
 
 fn is_name_server(line: &[u8]) -> bool {
-    // The machine's own stub is the same everywhere.
+    // A local stub resolver is valid on every machine.
     let address = line.strip_prefix(b"nameserver").map(<[u8]>::trim_ascii);
     address.is_some_and(|address| !address.starts_with(b"127.") && address != b"::1")
 }
@@ -157,8 +164,8 @@ fn is_pam(path: &[u8]) -> bool {
     path.starts_with(b"etc/pam.d/") || path == b"etc/pam.conf" || path.starts_with(b"etc/security/")
 }
 
-/// A line of a configuration file that names a proxy: of apt, of the environment, of wget or of curl,
-/// or of systemd, which has several variables in one.
+/// Returns whether a line sets a proxy, in the syntax of apt, the environment, wget, curl, or
+/// systemd, which has several variables on one line.
 fn is_proxy(line: &[u8]) -> bool {
     let keys = [&b"Environment="[..], b"DefaultEnvironment=", b"ManagerEnvironment="];
     match keys.iter().find_map(|key| line.strip_prefix(*key)) {
@@ -182,7 +189,7 @@ fn is_proxy_variable(line: &[u8]) -> bool {
         .filter_map(|key| line.strip_prefix(key))
         .find_map(|rest| rest.trim_start().strip_prefix(['=', ':']));
     let set = value.is_some_and(|value| {
-        // A URL, and no expression in which there is one somewhere.
+        // The value must begin with a URL: an expression may contain one without setting a proxy.
         let value = value.trim_start().trim_start_matches(['"', '\'']);
         value.split_once("://").is_some_and(|(scheme, _)| {
             !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -192,7 +199,7 @@ fn is_proxy_variable(line: &[u8]) -> bool {
     set || apt
 }
 
-/// A URL's password is not to stand in reports either.
+/// Removes the user name and password of a URL, so that reports do not contain them.
 fn without_password(line: &[u8]) -> Vec<u8> {
     let at = line.iter().rposition(|&byte| byte == b'@');
     match (memchr::memmem::find(line, b"://"), at) {
@@ -203,7 +210,7 @@ fn without_password(line: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Accounts that somebody can log in to by a password, or without one (shadow(5), passwd(5)).
+/// Finds accounts with a password or an empty password (shadow(5), passwd(5)).
 fn passwords(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
     let roots = context.roots()?;
     for path in ["etc/shadow", "etc/passwd"] {
@@ -219,14 +226,15 @@ fn passwords(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<
             };
             Ok(text.lines().filter_map(account).collect())
         };
-        let before = roots.below.as_ref().map(fields).transpose()?.unwrap_or_default();
+        let before = roots.lower.as_ref().map(fields).transpose()?.unwrap_or_default();
         for (name, password) in fields(&roots.view)? {
             if before.get(&name) == Some(&password) {
                 continue;
             }
             let layer = context.layer_name(&file);
             if password.is_empty() {
-                let message = format!("{name} has an empty password: anybody can log in");
+                let message =
+                    format!("{name} has an empty password: everyone can log in as {name}");
                 findings.add(&PASSWORD, layer, path.as_bytes(), message);
             } else if password.starts_with('$')
                 || password.len() == 13 && !password.contains(['!', '*'])
@@ -245,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_is_known_in_the_forms_that_it_is_written_in() {
+    fn proxy_settings_are_recognised() {
         for line in [
             "Acquire::http::Proxy \"http://proxy:3142\";",
             "http_proxy=http://proxy:3128",

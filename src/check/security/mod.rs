@@ -1,14 +1,11 @@
-//! Lints of what an overlay should not carry to every machine that boots it, or what deserves a
-//! second look there.
+//! Lints (`safe/…`) of secrets, permissions and access rules that an overlay puts on every machine.
 
 mod identity;
 mod lints;
 mod rights;
 mod secrets;
 
-use super::context::CheckContext;
-use super::{Finding, Findings, Lint, Pass, Severity, PassError};
-use crate::look::Node;
+use super::Pass;
 
 use lints::*;
 
@@ -32,24 +29,3 @@ pub(super) static PASSES: &[Pass] = &[
         run: identity::identity,
     },
 ];
-
-/// A finding that deserves a look, less of it where a package has brought what is found, just as it
-/// is: then its maintainers have thought of it, and it is there because the package was asked for.
-pub(super) fn of_package(
-    context: &CheckContext<'_>,
-    lint: &'static Lint,
-    node: &Node,
-    message: String,
-    findings: &mut Findings<'_>,
-) -> Result<(), PassError> {
-    let view = &context.roots()?.view;
-    let finding = |message| Finding::new(lint, context.layer_name(node), Some(&node.path), message);
-    findings.push(match context.owning_package(&node.path)? {
-        Some(package) if package.brought(view, node)? => {
-            let message = format!("{message}; the package {} brings it", package.name);
-            finding(message).severity(Severity::Note)
-        }
-        _ => finding(message),
-    });
-    Ok(())
-}

@@ -1,21 +1,23 @@
-//! Rights that modes, capabilities and devices give.
+//! Lints of permissions: setuid bits, capabilities, world-writable files, devices.
 
 use fs_model::{Attr, FileType};
 
 use super::lints::{CAPABILITY, DEVICE, SETUID, WORLD_WRITABLE};
-use crate::check::context::{OverlayEntry, CheckContext, Roots};
-use crate::check::{Finding, Findings, Lint, Severity, PassError};
+use crate::check::context::{CheckContext, OverlayEntry, Roots};
+use crate::check::{Finding, Findings, Lint, PassError, Severity};
 use crate::look::packages::Package;
 use crate::look::{LookError, Node, View};
 
-/// What modes, capabilities and devices give to whom.
-pub(super) fn rights(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+pub(super) fn rights(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     for entry in &context.difference()?.overlaid {
         let node = &entry.node;
         let (layer, path, attr) = (context.layer_name(node), &node.path[..], &node.attr);
         if attr.kind == FileType::Regular {
-            setuid(context, brought, findings)?;
-            capability(context, brought, findings)?;
+            setuid(context, entry, findings)?;
+            capability(context, entry, findings)?;
         }
         if entry.same_attributes() {
             continue;
@@ -23,17 +25,15 @@ pub(super) fn rights(context: &CheckContext<'_>, findings: &mut Findings<'_>) ->
         let writable = attr.mode & 0o002 != 0;
         match attr.kind {
             FileType::Directory if writable && attr.mode & 0o1000 == 0 => {
-                let message = format!(
-                    "everybody may delete and replace what is in it (mode {:04o})",
-                    attr.mode
-                );
+                let message =
+                    format!("every user may delete and replace its files (mode {:04o})", attr.mode);
                 findings.add(&WORLD_WRITABLE, layer, path, message);
             }
             FileType::Regular if writable => {
-                let message = format!("everybody may change it (mode {:04o})", attr.mode);
+                let message = format!("every user may change it (mode {:04o})", attr.mode);
                 findings.add(&WORLD_WRITABLE, layer, path, message);
             }
-            // A base has some for the moment before devtmpfs is mounted.
+            // A base needs device nodes in /dev until devtmpfs is mounted.
             FileType::CharDevice | FileType::BlockDevice
                 if node.layer() > 0 || !path.starts_with(b"dev/") =>
             {
@@ -47,117 +47,123 @@ pub(super) fn rights(context: &CheckContext<'_>, findings: &mut Findings<'_>) ->
     Ok(())
 }
 
-/// The setuid bit, and the setgid bit, which without execution is a lock and not a right.
-fn rights_of(mode: u16) -> u16 {
+/// Returns the setuid bit, and the setgid bit if the group may execute the file; without that it
+/// means mandatory locking.
+fn setid_bits(mode: u16) -> u16 {
     (mode & 0o4000) | if mode & 0o010 != 0 { mode & 0o2000 } else { 0 }
 }
 
 fn setuid(
     context: &CheckContext<'_>,
-    brought: &OverlayEntry,
+    entry: &OverlayEntry,
     findings: &mut Findings<'_>,
 ) -> Result<(), PassError> {
     let attr = &entry.node.attr;
-    if rights_of(attr.mode) == 0 {
+    if setid_bits(attr.mode) == 0 {
         return Ok(());
     }
     let accounts = context.accounts()?;
-    let (whose, id, name) = match rights_of(attr.mode) & 0o4000 {
+    let (whose, id, name) = match setid_bits(attr.mode) & 0o4000 {
         0 => ("group", attr.gid, accounts.group(attr.gid)),
         _ => ("user", attr.uid, accounts.user(attr.uid)),
     };
     let id = name.map_or_else(|| id.to_string(), str::to_owned);
     let message = match &entry.lower {
-        Some(before) if rights_of(before.attr.mode) == rights_of(attr.mode) => {
+        Some(before) if setid_bits(before.attr.mode) == setid_bits(attr.mode) => {
             if (before.attr.uid, before.attr.gid) == (attr.uid, attr.gid)
                 && entry.same_content(context.roots()?)?
             {
                 return Ok(());
             }
-            format!("it replaces the base's, and runs as {whose} {id} too (mode {:04o})", attr.mode)
+            format!(
+                "a changed version of the base's, runs as {whose} {id} (mode {:04o})",
+                attr.mode
+            )
         }
-        _ => format!("it runs as {whose} {id}, whoever runs it (mode {:04o})", attr.mode),
+        _ => format!("always runs as {whose} {id} (mode {:04o})", attr.mode),
     };
     let owner = |attr: &Attr| (attr.uid, attr.gid);
-    let had = match &entry.lower {
-        Some(before) if rights_of(before.attr.mode) != rights_of(attr.mode) => Had::No,
-        Some(before) if owner(&before.attr) != owner(attr) => Had::No,
-        Some(_) => Had::Yes,
-        None if is_known(&entry.node) => Had::Yes,
-        None => Had::Unknown,
+    let prior = match &entry.lower {
+        Some(before) if setid_bits(before.attr.mode) != setid_bits(attr.mode) => PriorRights::No,
+        Some(before) if owner(&before.attr) != owner(attr) => PriorRights::No,
+        Some(_) => PriorRights::Yes,
+        None if is_known(&entry.node) => PriorRights::Yes,
+        None => PriorRights::Unknown,
     };
-    let finding = of_rights(context, &SETUID, &entry.node, had, message)?;
+    let finding = permission_finding(context, &SETUID, &entry.node, prior, message)?;
     findings.push(finding);
     Ok(())
 }
 
-/// Whether a file of a package's is known to have had rights that it has now.
+/// Whether a packaged file is known to have had its permissions before the provisioner ran.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Had {
+enum PriorRights {
     Yes,
     No,
     Unknown,
 }
 
-/// A finding of rights, less of it where they are a package's own doing. dpkg keeps sums of contents
-/// and nothing of modes, so of a file that is just what a package brought, somebody else may have
-/// made more: it is the package's doing where the file had these rights beneath, where packages of
-/// Debian are known to bring it so, or where the package's postinst gives rights to it.
-fn of_rights(
+/// Returns a finding of permissions; a note if the package set them. dpkg records checksums but no
+/// modes, so a provisioner may have changed the mode of an unchanged file. The package set them if
+/// the lower file has them, if Debian is known to ship the file with them, or if the package's
+/// postinst sets permissions of the file.
+fn permission_finding(
     context: &CheckContext<'_>,
     lint: &'static Lint,
     node: &Node,
-    had: Had,
+    prior: PriorRights,
     message: String,
 ) -> Result<Finding, PassError> {
     let view = &context.roots()?.view;
     let finding = |message| Finding::new(lint, context.layer_name(node), Some(&node.path), message);
     let Some(package) = context.owning_package(&node.path)? else { return Ok(finding(message)) };
-    if !package.brought(view, node)? || had == Had::No && context.lower_has_package(package)? {
+    if !package.brought(view, node)?
+        || prior == PriorRights::No && context.lower_has_package(package)?
+    {
         return Ok(finding(message));
     }
     let name = &package.name;
-    Ok(if had == Had::Yes {
-        finding(format!("{message}; the package {name} has it so")).severity(Severity::Note)
-    } else if postinst_names(view, package, &node.path)? {
-        let message = format!(
-            "{message}; it is of the package {name}, whose postinst names it and sets rights"
-        );
+    Ok(if prior == PriorRights::Yes {
+        finding(format!("{message}; the package {name} ships it this way")).severity(Severity::Note)
+    } else if postinst_sets_mode(view, package, &node.path)? {
+        let message =
+            format!("{message}; the postinst of its package {name} names it and sets permissions");
         finding(message).severity(Severity::Note)
     } else {
         let message =
-            format!("{message}; it is of the package {name}, which may not have made it so");
+            format!("{message}; its package {name} is not known to set these permissions");
         finding(message)
     })
 }
 
-/// Whether what a package does when it is installed has the path in it, and gives rights.
-fn postinst_names(view: &View, package: &Package, path: &[u8]) -> Result<bool, LookError> {
-    const MOST: usize = 1 << 20;
+/// Returns whether the postinst of a package contains the path and a command that sets permissions.
+fn postinst_sets_mode(view: &View, package: &Package, path: &[u8]) -> Result<bool, LookError> {
+    const MAX_SCRIPT: usize = 1 << 20;
     let Some(script) = package.info(view, "postinst")?.filter(Node::is_file) else {
         return Ok(false);
     };
-    let script = view.head(&script, MOST)?;
+    let script = view.head(&script, MAX_SCRIPT)?;
     let has = |what: &[u8]| memchr::memmem::find(&script, what).is_some();
-    let gives = ["chmod", "dpkg-statoverride", "setcap"].iter().any(|what| has(what.as_bytes()));
-    Ok(gives && has(&[b"/", without_usr(path)].concat()))
+    let sets_mode =
+        ["chmod", "dpkg-statoverride", "setcap"].iter().any(|what| has(what.as_bytes()));
+    Ok(sets_mode && has(&[b"/", without_usr(path)].concat()))
 }
 
-/// Whether packages of Debian are known to bring this file with the rights that it has.
+/// Returns whether Debian is known to ship this file with its setuid and setgid bits.
 fn is_known(node: &Node) -> bool {
     let is_of =
         |known: &[&str]| known.iter().any(|path| path.as_bytes() == without_usr(&node.path));
-    let rights = rights_of(node.attr.mode);
-    (rights & 0o4000 == 0 || node.attr.uid == 0 && is_of(&SETUID_ROOT))
-        && (rights & 0o2000 == 0 || is_of(&SETGID))
+    let bits = setid_bits(node.attr.mode);
+    (bits & 0o4000 == 0 || node.attr.uid == 0 && is_of(&SETUID_ROOT))
+        && (bits & 0o2000 == 0 || is_of(&SETGID))
 }
 
-/// A path as in a root without merged /usr, and as packages and scripts may name it there.
+/// Removes `usr/`: packages and scripts may name a path as in a root without merged /usr.
 fn without_usr(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"usr/").unwrap_or(path)
 }
 
-/// What packages of Debian 12 and 13 bring as setuid root in themselves, without /usr.
+/// Files that packages of Debian 12 and 13 ship as setuid root, without `usr/`.
 const SETUID_ROOT: [&str; 24] = [
     "bin/chfn",
     "bin/chsh",
@@ -184,7 +190,7 @@ const SETUID_ROOT: [&str; 24] = [
     "sbin/mount.nfs",
     "sbin/pppd",
 ];
-/// What they bring as setgid.
+/// Files that they ship as setgid.
 const SETGID: [&str; 13] = [
     "bin/bsd-write",
     "bin/chage",
@@ -203,43 +209,44 @@ const SETGID: [&str; 13] = [
 
 fn capability(
     context: &CheckContext<'_>,
-    brought: &OverlayEntry,
+    entry: &OverlayEntry,
     findings: &mut Findings<'_>,
 ) -> Result<(), PassError> {
-    let Roots { view, below } = context.roots()?;
+    let Roots { view, lower } = context.roots()?;
     const NAME: &[u8] = b"security.capability";
     let of = |xattrs: Vec<fs_model::layer::Xattr>| {
         xattrs.into_iter().find(|(name, _)| &name[..] == NAME).map(|(_, value)| value)
     };
     let Some(value) = of(view.xattrs(&entry.node)?) else { return Ok(()) };
-    if let (Some(before), Some(below)) = (&entry.lower, below)
-        && of(below.xattrs(before)?).as_ref() == Some(&value)
+    if let (Some(before), Some(lower)) = (&entry.lower, lower)
+        && of(lower.xattrs(before)?).as_ref() == Some(&value)
     {
         return Ok(());
     }
-    let message = format!("it has capabilities: {}", capabilities(&value));
-    let had = if entry.lower.is_some() { Had::No } else { Had::Unknown };
-    let finding = of_rights(context, &CAPABILITY, &entry.node, had, message)?;
+    let message = format!("capabilities: {}", capabilities(&value));
+    let prior = if entry.lower.is_some() { PriorRights::No } else { PriorRights::Unknown };
+    let finding = permission_finding(context, &CAPABILITY, &entry.node, prior, message)?;
     findings.push(finding);
     Ok(())
 }
 
-/// The permitted capabilities (`vfs_cap_data` in linux/capability.h), as numbers in a mask.
+/// Returns the names of the permitted capabilities (`vfs_cap_data` in linux/capability.h).
 fn capabilities(value: &[u8]) -> String {
     let word = |at: usize| {
         let bytes = value.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(0, u32::from_le_bytes)
     };
     let mask = u64::from(word(4)) | u64::from(word(12)) << 32;
-    let names = (0..NAMES.len()).filter(|bit| mask & 1 << bit != 0).map(|bit| NAMES[bit]);
+    let bits = (0..CAPABILITY_NAMES.len()).filter(|bit| mask & 1 << bit != 0);
+    let names = bits.map(|bit| CAPABILITY_NAMES[bit]);
     match names.collect::<Vec<_>>().join(", ") {
         names if names.is_empty() => format!("{mask:#x}"),
         names => names,
     }
 }
 
-/// By their numbers (capabilities(7)).
-const NAMES: [&str; 41] = [
+/// Capability names by number (capabilities(7)).
+const CAPABILITY_NAMES: [&str; 41] = [
     "chown",
     "dac_override",
     "dac_read_search",

@@ -1,24 +1,22 @@
-//! Secrets: by the names of the files that hold them, and by what they look like.
+//! Lints of secrets, which are recognised by file names and by their form.
 //!
-//! Only what is brought is read, and of each file no more than [`MOST`]: secrets are short, and stand
-//! in small files.
+//! Only files of checked layers are read, and only files up to [`MAX_FILE_SIZE`]: secrets are in
+//! small files.
 
 use memchr::memmem;
 
 use super::lints::{CREDENTIALS, HISTORY, HOST_KEY, PRIVATE_KEY, TOKEN};
-use super::of_package;
 use crate::check::context::CheckContext;
-use crate::check::{Finding, Findings, Severity, PassError};
+use crate::check::{Finding, Findings, PassError, Severity};
 
-/// Larger files are no configuration files.
-const MOST: u64 = 256 << 10;
+/// Maximum size of a file that is read: configuration files are smaller.
+const MAX_FILE_SIZE: u64 = 256 << 10;
 
-/// Whether content holds credentials.
-type Holds = fn(&[u8]) -> bool;
+/// Returns whether the content of a file has credentials.
+type HasCredentials = fn(&[u8]) -> bool;
 
-/// Files that are there to hold credentials, in somebody's home or elsewhere, by the ends of their
-/// paths, and what of their content says that they do.
-const CREDENTIAL_FILES: [(&[u8], Holds); 24] = [
+/// Credentials files by the end of their path, with a check of the content.
+const CREDENTIAL_FILES: [(&[u8], HasCredentials); 24] = [
     (b"/.netrc", is_netrc),
     (b"/.docker/config.json", |content| has(content, b"\"auth\"")),
     (b"/.aws/credentials", |content| is_set(content, &[b"aws_secret_access_key"])),
@@ -45,8 +43,8 @@ const CREDENTIAL_FILES: [(&[u8], Holds); 24] = [
     (b"/etc/ppp/pap-secrets", is_ppp),
 ];
 
-/// The same, by how their paths begin.
-const CREDENTIAL_DIRS: [(&[u8], Holds); 8] = [
+/// Credentials files by a part of their path, with a check of the content.
+const CREDENTIAL_DIRS: [(&[u8], HasCredentials); 8] = [
     (b"/etc/NetworkManager/system-connections/", |content| {
         is_set(content, &[b"psk", b"password", b"private-key-password"])
     }),
@@ -59,11 +57,11 @@ const CREDENTIAL_DIRS: [(&[u8], Holds); 8] = [
     (b"/etc/apt/sources.list", has_url_password),
 ];
 
-/// The keys of rclone's configuration that are secret, of its many backends.
+/// Keys of rclone's configuration that are secret, for all of its backends.
 const RCLONE: &[&[u8]] =
     &[b"pass", b"password", b"secret_access_key", b"client_secret", b"token", b"key"];
 
-const HISTORIES: [&[u8]; 12] = [
+const HISTORY_FILES: [&[u8]; 12] = [
     b".bash_history",
     b".zsh_history",
     b".ash_history",
@@ -78,9 +76,8 @@ const HISTORIES: [&[u8]; 12] = [
     b".node_repl_history",
 ];
 
-/// What the headers of private keys say between the dashes (RFC 7468; OpenSSH and PGP have their
-/// own).
-const KEYS: [&[u8]; 8] = [
+/// Labels of private keys in PEM headers (RFC 7468; OpenSSH and PGP define their own).
+const KEY_LABELS: [&[u8]; 8] = [
     b"PRIVATE KEY",
     b"RSA PRIVATE KEY",
     b"EC PRIVATE KEY",
@@ -91,12 +88,12 @@ const KEYS: [&[u8]; 8] = [
     b"SSH2 ENCRYPTED PRIVATE KEY",
 ];
 
-/// Tokens: whose they are, how they begin, and how many characters of what kind follow.
-struct Form {
-    whose: &'static str,
-    begins: &'static [u8],
-    follow: std::ops::RangeInclusive<usize>,
-    of: fn(u8) -> bool,
+/// Form of the tokens of a service: a prefix, and a number of characters of a class.
+struct TokenForm {
+    service: &'static str,
+    prefix: &'static [u8],
+    length: std::ops::RangeInclusive<usize>,
+    class: fn(u8) -> bool,
 }
 
 const fn word(byte: u8) -> bool {
@@ -111,23 +108,31 @@ const fn upper(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte.is_ascii_digit()
 }
 
-const FORMS: [Form; 13] = [
-    Form { whose: "AWS", begins: b"AKIA", follow: 16..=16, of: upper },
-    Form { whose: "AWS", begins: b"ASIA", follow: 16..=16, of: upper },
-    Form { whose: "GitHub", begins: b"ghp_", follow: 36..=36, of: word },
-    Form { whose: "GitHub", begins: b"gho_", follow: 36..=36, of: word },
-    Form { whose: "GitHub", begins: b"ghu_", follow: 36..=36, of: word },
-    Form { whose: "GitHub", begins: b"ghs_", follow: 36..=36, of: word },
-    Form { whose: "GitHub", begins: b"github_pat_", follow: 82..=82, of: word },
-    Form { whose: "GitLab", begins: b"glpat-", follow: 20..=60, of: word_or_dash },
-    Form { whose: "Slack", begins: b"xoxb-", follow: 30..=100, of: word_or_dash },
-    Form { whose: "Slack", begins: b"xoxp-", follow: 30..=100, of: word_or_dash },
-    Form { whose: "Stripe", begins: b"sk_live_", follow: 24..=99, of: word },
-    Form { whose: "npm", begins: b"npm_", follow: 36..=36, of: word },
-    Form { whose: "PyPI", begins: b"pypi-AgEIcHlwaS5vcmc", follow: 50..=250, of: word_or_dash },
+const TOKEN_FORMS: [TokenForm; 13] = [
+    TokenForm { service: "AWS", prefix: b"AKIA", length: 16..=16, class: upper },
+    TokenForm { service: "AWS", prefix: b"ASIA", length: 16..=16, class: upper },
+    TokenForm { service: "GitHub", prefix: b"ghp_", length: 36..=36, class: word },
+    TokenForm { service: "GitHub", prefix: b"gho_", length: 36..=36, class: word },
+    TokenForm { service: "GitHub", prefix: b"ghu_", length: 36..=36, class: word },
+    TokenForm { service: "GitHub", prefix: b"ghs_", length: 36..=36, class: word },
+    TokenForm { service: "GitHub", prefix: b"github_pat_", length: 82..=82, class: word },
+    TokenForm { service: "GitLab", prefix: b"glpat-", length: 20..=60, class: word_or_dash },
+    TokenForm { service: "Slack", prefix: b"xoxb-", length: 30..=100, class: word_or_dash },
+    TokenForm { service: "Slack", prefix: b"xoxp-", length: 30..=100, class: word_or_dash },
+    TokenForm { service: "Stripe", prefix: b"sk_live_", length: 24..=99, class: word },
+    TokenForm { service: "npm", prefix: b"npm_", length: 36..=36, class: word },
+    TokenForm {
+        service: "PyPI",
+        prefix: b"pypi-AgEIcHlwaS5vcmc",
+        length: 50..=250,
+        class: word_or_dash,
+    },
 ];
 
-pub(super) fn secrets(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+pub(super) fn secrets(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     let view = &context.roots()?.view;
     for entry in &context.difference()?.overlaid {
         let node = &entry.node;
@@ -136,39 +141,39 @@ pub(super) fn secrets(context: &CheckContext<'_>, findings: &mut Findings<'_>) -
         }
         let (layer, path, name) = (context.layer_name(node), &node.path[..], node.name());
         if is_host_key(path) {
-            findings.add(&HOST_KEY, layer, path, "a host key, the same on every machine");
+            findings.add(&HOST_KEY, layer, path, "the same host key on every machine");
             continue;
         }
-        if HISTORIES.contains(&name) {
-            findings.add(&HISTORY, layer, path, format!("{} bytes of it", node.attr.size));
+        if HISTORY_FILES.contains(&name) {
+            findings.add(&HISTORY, layer, path, format!("{} bytes", node.attr.size));
         }
-        if node.attr.size > MOST {
+        if node.attr.size > MAX_FILE_SIZE {
             continue;
         }
-        let content = view.head(node, MOST as usize)?;
-        // What is compiled has its source, and of scripts many hold what they need.
+        let content = view.head(node, MAX_FILE_SIZE as usize)?;
+        // Matches in ELF files are mostly false positives.
         if content.starts_with(b"\x7fELF") {
             continue;
         }
         if credentials(path, &content) {
-            findings.add(&CREDENTIALS, layer, path, "credentials stand in it");
+            findings.add(&CREDENTIALS, layer, path, "it contains credentials");
         }
-        // What others ship to be tried with is no secret, and what is compiled has its source.
+        // Keys in documentation and tests are examples; byte code has a source file.
         if path.starts_with(b"usr/share/doc/") || path.ends_with(b".pyc") || is_test(path) {
             continue;
         }
         if let Some(kind) = private_key(&content) {
-            let message = format!("it holds one ({kind})");
-            of_package(context, &PRIVATE_KEY, node, message, findings)?;
+            let message = format!("it contains a private key ({kind})");
+            context.add_unless_packaged(&PRIVATE_KEY, node, message, findings)?;
         }
         if [&b".p12"[..], b".pfx"].iter().any(|end| name.ends_with(end)) {
             let finding =
-                Finding::new(&PRIVATE_KEY, layer, Some(path), "it may hold one (PKCS #12)");
+                Finding::new(&PRIVATE_KEY, layer, Some(path), "it may contain one (PKCS #12)");
             findings.push(finding.severity(Severity::Warning));
         }
-        if let Some(whose) = token(&content) {
-            let message = format!("it holds what looks like a token of {whose}");
-            of_package(context, &TOKEN, node, message, findings)?;
+        if let Some(service) = token(&content) {
+            let message = format!("it contains what looks like a token of {service}");
+            context.add_unless_packaged(&TOKEN, node, message, findings)?;
         }
     }
     Ok(())
@@ -187,15 +192,15 @@ fn is_test(path: &[u8]) -> bool {
         .any(|name| matches!(name, b"test" | b"tests" | b"testdata" | b"examples"))
 }
 
-/// Whether this is a file that is there to hold credentials, and holds some.
+/// Returns whether this is a credentials file that has credentials.
 fn credentials(path: &[u8], content: &[u8]) -> bool {
     let rooted = [b"/", path].concat();
     let mut files = CREDENTIAL_FILES.iter().filter(|(file, _)| rooted.ends_with(file));
     let mut dirs = CREDENTIAL_DIRS.iter().filter(|(dir, _)| has(&rooted, dir));
-    files.any(|(_, holds)| holds(content)) || dirs.any(|(_, holds)| holds(content))
+    files.any(|(_, check)| check(content)) || dirs.any(|(_, check)| check(content))
 }
 
-/// The lines that are no comments.
+/// Returns the lines without comments.
 fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     let lines = content.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     lines.filter(|line| !line.starts_with(b"#") && !line.starts_with(b";"))
@@ -205,7 +210,7 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
-/// Whether a line gives one of the keys a value: `key = value`, `key value`, `key=value`.
+/// Returns whether a line sets one of the keys: `key = value`, `key value`, `key=value`.
 fn is_set(content: &[u8], keys: &[&[u8]]) -> bool {
     lines(content).any(|line| keys.iter().any(|key| value(line, key).is_some_and(is_secret)))
 }
@@ -217,30 +222,31 @@ fn value<'a>(line: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     (start.eq_ignore_ascii_case(key) && value.len() < rest.len()).then_some(value)
 }
 
-/// Whether a value is one, and not left empty or for somebody to fill in: `<password>`, `${SECRET}`,
-/// `{{ secret }}`, `@SECRET@`, `***`.
+/// Returns whether a value is a secret, and neither empty nor a placeholder: `<password>`,
+/// `${SECRET}`, `{{ secret }}`, `@SECRET@`, `***`.
 fn is_secret(value: &[u8]) -> bool {
     let quotes = |byte: &u8| b"\"';".contains(byte) || byte.is_ascii_whitespace();
     let start = value.iter().position(|byte| !quotes(byte)).unwrap_or(value.len());
     let end = value.iter().rposition(|byte| !quotes(byte)).map_or(start, |last| last + 1);
     let value = &value[start..end];
     let within = |open: &[u8], close: &[u8]| value.starts_with(open) && value.ends_with(close);
-    let left_open = within(b"<", b">")
+    let is_placeholder = within(b"<", b">")
         || within(b"${", b"}")
         || within(b"$(", b")")
         || within(b"{{", b"}}")
         || within(b"@", b"@");
-    !left_open && value.iter().any(|byte| !b"*.-xX".contains(byte))
+    !is_placeholder && value.iter().any(|byte| !b"*.-xX".contains(byte))
 }
 
-/// `machine HOST login NAME password SECRET`, over one or several lines (netrc(5), apt_auth.conf(5)).
+/// Recognises `machine HOST login NAME password SECRET`, on one or several lines (netrc(5),
+/// apt_auth.conf(5)).
 fn is_netrc(content: &[u8]) -> bool {
     let mut words = lines(content).flat_map(words);
     let mut of_password = || words.find(|word| *word == b"password").and_then(|_| words.next());
     std::iter::from_fn(&mut of_password).any(is_secret)
 }
 
-/// Whether a URL has a password: `https://name:password@host`.
+/// Returns whether a URL has a password: `https://name:password@host`.
 fn has_url_password(content: &[u8]) -> bool {
     const SCHEME: &[u8] = b"://";
     lines(content).any(|line| {
@@ -257,7 +263,7 @@ fn has_url_password(content: &[u8]) -> bool {
     })
 }
 
-/// `user = name:password`, `-u name:password` (curl(1)).
+/// Recognises `user = name:password`, `-u name:password` (curl(1)).
 fn is_curlrc(content: &[u8]) -> bool {
     const KEYS: [&[u8]; 6] = [b"user", b"--user", b"-u", b"proxy-user", b"--proxy-user", b"-U"];
     let password = |value: &[u8]| {
@@ -267,12 +273,12 @@ fn is_curlrc(content: &[u8]) -> bool {
     lines(content).any(|line| KEYS.iter().any(|key| value(line, key).is_some_and(password)))
 }
 
-/// `client server secret` (pppd(8)).
+/// Recognises `client server secret` (pppd(8)).
 fn is_ppp(content: &[u8]) -> bool {
     lines(content).any(|line| words(line).nth(2).is_some_and(is_secret))
 }
 
-/// A password among the options of a mount (mount.cifs(8)).
+/// Recognises a password in mount options (mount.cifs(8)).
 fn is_fstab(content: &[u8]) -> bool {
     const KEYS: [&[u8]; 2] = [b"password", b"pass"];
     lines(content).filter_map(|line| words(line).nth(3)).any(|options| {
@@ -286,8 +292,8 @@ fn has(content: &[u8], what: &[u8]) -> bool {
     memmem::find(content, what).is_some()
 }
 
-/// What kind of private key stands in the content: with its body and its end, not as words in a
-/// program.
+/// Returns the kind of private key in the content. The key must have a body and an end line, so that
+/// a program that mentions the header does not match.
 fn private_key(content: &[u8]) -> Option<String> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     if content.starts_with(b"PuTTY-User-Key-File-") && has(content, b"\nPrivate-Lines:") {
@@ -296,7 +302,8 @@ fn private_key(content: &[u8]) -> Option<String> {
     let mut rest = content;
     while let Some(at) = memmem::find(rest, BEGIN) {
         rest = &rest[at + BEGIN.len()..];
-        let Some(kind) = KEYS.iter().find(|kind| rest.starts_with(&[kind, &b"-----"[..]].concat()))
+        let Some(kind) =
+            KEY_LABELS.iter().find(|kind| rest.starts_with(&[kind, &b"-----"[..]].concat()))
         else {
             continue;
         };
@@ -310,10 +317,10 @@ fn private_key(content: &[u8]) -> Option<String> {
     None
 }
 
-/// Whether lines are those of a key: base64, and what headers there are before it.
+/// Returns whether the lines are the body of a key: base64 after optional headers.
 fn is_body(body: &[u8]) -> bool {
     let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
-    // Within JSON the ends of lines are written with a backslash.
+    // JSON escapes line breaks.
     let text = String::from_utf8_lossy(body).replace("\\n", "\n");
     let mut lines = text.lines().map(|line| line.trim().as_bytes()).filter(|line| !line.is_empty());
     let mut long = false;
@@ -326,7 +333,8 @@ fn is_body(body: &[u8]) -> bool {
     fits && long
 }
 
-/// Whether the secret half of a key of AWS stands in the content, which has no form of its own.
+/// Returns whether the content has an AWS secret access key, which is recognised by the variable's
+/// name.
 fn has_aws_secret(content: &[u8]) -> bool {
     const NAME: &[u8] = b"AWS_SECRET_ACCESS_KEY";
     memmem::find_iter(content, NAME).any(|at| {
@@ -334,39 +342,39 @@ fn has_aws_secret(content: &[u8]) -> bool {
         let Some(value) = rest.strip_prefix(b"=").or(rest.strip_prefix(b":")) else { return false };
         let value = value.trim_ascii_start();
         let value = value.strip_prefix(b"\"").or(value.strip_prefix(b"'")).unwrap_or(value);
-        let of = |byte: &u8| byte.is_ascii_alphanumeric() || b"/+".contains(byte);
-        let length = value.iter().take(41).take_while(|byte| of(byte)).count();
+        let in_class = |byte: &u8| byte.is_ascii_alphanumeric() || b"/+".contains(byte);
+        let length = value.iter().take(41).take_while(|byte| in_class(byte)).count();
         length == 40 && !has(&value[..40], b"EXAMPLE")
     })
 }
 
-/// Whose token stands in the content.
+/// Returns the service of a token in the content.
 fn token(content: &[u8]) -> Option<&'static str> {
     if has_aws_secret(content) {
         return Some("AWS");
     }
     let boundary = |byte: Option<&u8>| byte.is_none_or(|byte| !word_or_dash(*byte));
-    for form in &FORMS {
+    for form in &TOKEN_FORMS {
         let mut at = 0;
-        let begins = form.begins;
-        while let Some(found) = memmem::find(&content[at..], begins) {
+        let prefix = form.prefix;
+        while let Some(found) = memmem::find(&content[at..], prefix) {
             let start = at + found;
-            let rest = &content[start + begins.len()..];
-            // No further than it takes to see that it is too long.
-            let most = rest.len().min(form.follow.end() + 1);
-            let length = rest[..most].iter().take_while(|byte| (form.of)(**byte)).count();
+            let rest = &content[start + prefix.len()..];
+            // One character too many is enough; reading on would be quadratic.
+            let limit = rest.len().min(form.length.end() + 1);
+            let length = rest[..limit].iter().take_while(|byte| (form.class)(**byte)).count();
             let before = start.checked_sub(1).and_then(|before| content.get(before));
             let random =
                 || rest[..length].iter().collect::<std::collections::BTreeSet<_>>().len() > 7;
-            if form.follow.contains(&length)
+            if form.length.contains(&length)
                 && boundary(before)
                 && boundary(rest.get(length))
                 && random()
                 && !has(&rest[..length], b"EXAMPLE")
             {
-                return Some(form.whose);
+                return Some(form.service);
             }
-            at = start + begins.len();
+            at = start + prefix.len();
         }
     }
     None
@@ -377,17 +385,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_known_by_their_form_and_words_are_not() {
+    fn tokens_are_recognised_by_their_form() {
         assert_eq!(token(b"key = AKIAIOSFODNN7ABCDEFG\n"), Some("AWS"));
-        assert_eq!(token(b"AKIAIOSFODNN7EXAMPLE"), None, "of the documentation");
+        assert_eq!(token(b"AKIAIOSFODNN7EXAMPLE"), None, "the documentation's example");
         assert_eq!(token(b"AKIAXXXXXXXXXXXXXXXX"), None, "a placeholder");
         assert_eq!(token(b"xAKIAIOSFODNN7ABCDEFG"), None, "within a word");
-        assert_eq!(token(b"AKIAIOSFODNN7ABCDEFGH"), None, "longer");
+        assert_eq!(token(b"AKIAIOSFODNN7ABCDEFGH"), None, "too long");
         assert_eq!(token(b"t=ghp_abcdefghijklmnopqrstuvwxyz0123456789"), Some("GitHub"));
     }
 
     #[test]
-    fn a_private_key_has_a_body() {
+    fn private_key_needs_a_body() {
         let body = "MIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi9o5dtLyOuHgYkvHS8xYoxhzLr\n".repeat(3);
         let key =
             format!("x\n-----BEGIN RSA PRIVATE KEY-----\n{body}-----END RSA PRIVATE KEY-----");

@@ -1,8 +1,8 @@
-//! Where ld.so finds libraries: ld.so(8), ldconfig(8).
+//! Searches libraries as ld.so does: ld.so(8), ldconfig(8).
 //!
-//! In the order: what `DT_RPATH` says, if there is no `DT_RUNPATH`; `DT_RUNPATH`; the directories of
-//! /etc/ld.so.conf, which are known to ld.so by its cache alone; the directories that it has built
-//! in. A library for another machine is passed over.
+//! The order is: `DT_RPATH` if there is no `DT_RUNPATH`; `DT_RUNPATH`; the directories of
+//! /etc/ld.so.conf, which ld.so knows only through its cache; its built-in directories. A library for
+//! another machine is skipped.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,64 +10,66 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fs_model::tree::Follow;
 use provisioners::Pattern;
 
-use super::object::{Object, read};
+use super::object::{ElfObject, read};
 use crate::check::context::resolve;
 use crate::look::{LookError, Node, View, join};
 
-/// The most of a configuration file or of the cache that is read.
-const MOST: usize = 16 << 20;
-/// How deep files of ld.so.conf include others.
-const DEPTH: u32 = 8;
-/// How many paths are remembered at which nothing is.
-const REACHED: usize = 1 << 16;
-/// The most directories that are configured: each of them is looked into for each library.
-const CONFIGURED: usize = 1024;
+/// Maximum bytes that are read of a configuration file or of the cache.
+const MAX_FILE: usize = 16 << 20;
+/// Maximum depth of includes in ld.so.conf.
+const MAX_INCLUDE_DEPTH: u32 = 8;
+/// Maximum missing paths that are cached.
+const MAX_MISSING_PATHS: usize = 1 << 16;
+/// Maximum configured directories. Each of them is searched for each library.
+const MAX_CONFIGURED_DIRS: usize = 1024;
 
-/// The loader of a root.
+/// The dynamic loader of a root.
 pub(super) struct Loader<'a> {
     pub(super) view: &'a View,
     /// The directories of ld.so.conf.
     pub(super) configured: Vec<Vec<u8>>,
-    /// The paths in ld.so.cache; nothing without one.
+    /// The paths in ld.so.cache, if it exists.
     cache: Option<BTreeSet<Vec<u8>>>,
-    objects: Mutex<HashMap<Vec<u8>, Parsed>>,
-    /// What paths lead to.
-    reached: Mutex<HashMap<Vec<u8>, Reached>>,
+    /// Parsed files by path; `None` for files that are not ELF files.
+    objects: Mutex<HashMap<Vec<u8>, MaybeObject>>,
+    /// Resolved libraries by path.
+    libraries: Mutex<HashMap<Vec<u8>, LibraryAt>>,
 }
 
-type Parsed = Option<Arc<Object>>;
-type Reached = Option<(Node, Arc<Object>)>;
+type MaybeObject = Option<Arc<ElfObject>>;
+type LibraryAt = Option<(Node, Arc<ElfObject>)>;
 
 /// A library that was found.
 #[derive(Clone, Debug)]
 pub(super) struct Library {
     pub(super) node: Node,
-    pub(super) object: Arc<Object>,
-    /// In a directory of ld.so.conf, but not in the cache: ld.so does not find it.
+    pub(super) object: Arc<ElfObject>,
+    /// Whether it is in a directory of ld.so.conf but not in the cache: ld.so does not find it.
     pub(super) uncached: bool,
 }
 
-/// What came of a search.
+/// Result of a search.
 pub(super) enum Search {
     Found(Library),
-    /// There is one for another machine only.
-    OtherMachine(Node, Arc<Object>),
+    /// Only a library for another machine was found.
+    OtherMachine(Node, Arc<ElfObject>),
     Nowhere,
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn of(view: &'a View) -> Result<Self, LookError> {
+    pub(super) fn open(view: &'a View) -> Result<Self, LookError> {
         let mut configured = Vec::new();
-        configuration(view, b"etc/ld.so.conf", DEPTH, &mut configured)?;
+        read_configuration(view, b"etc/ld.so.conf", MAX_INCLUDE_DEPTH, &mut configured)?;
         let cache = match resolve(view, b"etc/ld.so.cache")?.filter(Node::is_file) {
-            Some(file) => paths_of_cache(&view.head(&file, MOST)?),
+            Some(file) => parse_cache(&view.head(&file, MAX_FILE)?),
             None => None,
         };
-        Ok(Loader { view, configured, cache, objects: Mutex::default(), reached: Mutex::default() })
+        let (objects, libraries) = (Mutex::default(), Mutex::default());
+        Ok(Loader { view, configured, cache, objects, libraries })
     }
 
-    /// What an ELF file holds; nothing for anything else.
-    pub(super) fn object(&self, node: &Node) -> Result<Parsed, LookError> {
+    /// Parses an ELF file; `None` for any other file.
+    pub(super) fn object(&self, node: &Node) -> Result<MaybeObject, LookError> {
         let objects = || self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parsed) = objects().get(&node.path) {
             return Ok(parsed.clone());
@@ -80,19 +82,19 @@ impl<'a> Loader<'a> {
         Ok(parsed)
     }
 
-    /// Looks for the library `name` that the object at `path` needs; `more` are directories that
-    /// those who load it add to its own.
+    /// Searches the library `name` that the object at `path` needs; `more` are directories that the
+    /// object's own loaders add.
     pub(super) fn search(
         &self,
         name: &[u8],
         path: &[u8],
-        object: &Object,
+        object: &ElfObject,
         more: &[Vec<u8>],
     ) -> Result<Search, LookError> {
         let mut other = None;
         if name.contains(&b'/') {
-            let Some(place) = expand(name, path, object) else { return Ok(Search::Nowhere) };
-            return Ok(self.try_at(&place, object, &mut other)?.map_or_else(|| end(other), found));
+            let Some(file) = expand(name, path, object) else { return Ok(Search::Nowhere) };
+            return Ok(self.try_at(&file, object, &mut other)?.map_or_else(|| end(other), found));
         }
         let own = if object.runpath.is_empty() { &object.rpath } else { &object.runpath };
         for dir in own {
@@ -116,7 +118,7 @@ impl<'a> Loader<'a> {
                 {
                     return Ok(found(library));
                 }
-                // ld.so passes over it, and takes the next one.
+                // ld.so skips it and continues.
                 uncached.get_or_insert(Library { uncached: true, ..library });
             }
         }
@@ -128,22 +130,21 @@ impl<'a> Loader<'a> {
         Ok(uncached.map_or_else(|| end(other), found))
     }
 
-    /// The paths at which what is found under a name may be, the first one as good as any: a library
-    /// of an object's, or its loader.
-    pub(super) fn places(
+    /// Returns the possible paths of an object's library or loader; first the path where it is found.
+    pub(super) fn possible_paths(
         &self,
         name: &[u8],
         node: &Node,
-        object: &Object,
+        object: &ElfObject,
     ) -> Result<Vec<Vec<u8>>, LookError> {
         if name.contains(&b'/') {
             return Ok(vec![name.to_vec()]);
         }
-        let mut places = Vec::new();
+        let mut paths = Vec::new();
         if let Search::Found(library) = self.search(name, &node.path, object, &[])? {
             let dir = library.node.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-            places.push(join(&library.node.path[..dir], name));
-            places.push(library.node.path);
+            paths.push(join(&library.node.path[..dir], name));
+            paths.push(library.node.path);
         }
         for dir in own_dirs(&object.rpath, &node.path, object)
             .into_iter()
@@ -151,13 +152,13 @@ impl<'a> Loader<'a> {
             .chain(self.configured.iter().cloned())
             .chain(built_in(object).iter().map(|dir| dir.as_bytes().to_vec()))
         {
-            places.push(join(&dir, name));
+            paths.push(join(&dir, name));
         }
-        Ok(places)
+        Ok(paths)
     }
 
-    /// Whether ld.so looks for libraries in the directory of a path.
-    pub(super) fn looks_into(&self, path: &[u8], object: &Object) -> bool {
+    /// Returns whether ld.so searches the directory of a path.
+    pub(super) fn searches_dir_of(&self, path: &[u8], object: &ElfObject) -> bool {
         let at = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
         let dir = &path[..at];
         let is = |known: &[u8]| known == dir || dir.strip_prefix(b"usr/") == Some(known);
@@ -165,7 +166,7 @@ impl<'a> Loader<'a> {
             || built_in(object).iter().any(|known| is(known.as_bytes()))
     }
 
-    /// The names of libraries that the cache of another root has, and this one's has not there.
+    /// Returns the names of libraries that another root's cache lists and this one's lacks.
     pub(super) fn not_cached<'b>(
         &'b self,
         other: &'b Loader<'_>,
@@ -176,24 +177,24 @@ impl<'a> Loader<'a> {
     }
 
     fn is_cached(&self, dir: &[u8], name: &[u8]) -> bool {
-        // Without a cache somebody runs ldconfig, or nobody: that cannot be known here.
+        // Without a cache, ldconfig may run at boot.
         self.cache.as_ref().is_none_or(|paths| paths.contains(&join(dir, name)))
     }
 
-    /// The library that a path leads to.
-    fn resolve(&self, path: &[u8]) -> Result<Reached, LookError> {
-        let reached = || self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = reached().get(path) {
+    /// Returns the library at a path, following links.
+    fn library_at(&self, path: &[u8]) -> Result<LibraryAt, LookError> {
+        let libraries = || self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = libraries().get(path) {
             return Ok(known.clone());
         }
         let found = match resolve(self.view, path)? {
             Some(node) => self.object(&node)?.map(|object| (node, object)),
             None => None,
         };
-        let mut reached = reached();
-        // What is there is bounded by the images, what is not is bounded by nothing.
-        if found.is_some() || path.len() <= 256 && reached.len() < REACHED {
-            reached.insert(path.to_vec(), found.clone());
+        let mut libraries = libraries();
+        // The image bounds the number of libraries; missing paths need a limit.
+        if found.is_some() || path.len() <= 256 && libraries.len() < MAX_MISSING_PATHS {
+            libraries.insert(path.to_vec(), found.clone());
         }
         Ok(found)
     }
@@ -201,11 +202,11 @@ impl<'a> Loader<'a> {
     fn try_at(
         &self,
         path: &[u8],
-        object: &Object,
-        other: &mut Option<(Node, Arc<Object>)>,
+        object: &ElfObject,
+        other: &mut Option<(Node, Arc<ElfObject>)>,
     ) -> Result<Option<Library>, LookError> {
-        let Some((node, found)) = self.reach(path)? else { return Ok(None) };
-        if found.is_like(object) {
+        let Some((node, found)) = self.library_at(path)? else { return Ok(None) };
+        if found.is_compatible(object) {
             return Ok(Some(Library { node, object: found, uncached: false }));
         }
         other.get_or_insert((node, found));
@@ -217,18 +218,18 @@ fn found(library: Library) -> Search {
     Search::Found(library)
 }
 
-fn end(other: Option<(Node, Arc<Object>)>) -> Search {
+fn end(other: Option<(Node, Arc<ElfObject>)>) -> Search {
     other.map_or(Search::Nowhere, |(node, object)| Search::OtherMachine(node, object))
 }
 
-/// The directories of an object's own list, from the root.
-pub(super) fn own_dirs(list: &[Vec<u8>], path: &[u8], object: &Object) -> Vec<Vec<u8>> {
+/// Returns the expanded directories of an object's search path, as paths from the root.
+pub(super) fn own_dirs(list: &[Vec<u8>], path: &[u8], object: &ElfObject) -> Vec<Vec<u8>> {
     list.iter().filter_map(|dir| expand(dir, path, object)).collect()
 }
 
-/// A directory of a list, from the root, with what stands for something put in; nothing for one that
-/// is relative to wherever the program runs.
-fn expand(dir: &[u8], path: &[u8], object: &Object) -> Option<Vec<u8>> {
+/// Expands `$ORIGIN` and `$LIB` in a directory, and returns it as a path from the root; `None` if it
+/// is relative to the current directory.
+fn expand(dir: &[u8], path: &[u8], object: &ElfObject) -> Option<Vec<u8>> {
     let origin = path.rsplitn(2, |&byte| byte == b'/').nth(1).unwrap_or_default();
     let mut origin_path = vec![b'/'];
     origin_path.extend_from_slice(origin);
@@ -237,7 +238,7 @@ fn expand(dir: &[u8], path: &[u8], object: &Object) -> Option<Vec<u8>> {
     for (name, value) in [(&b"ORIGIN"[..], &origin_path[..]), (b"LIB", lib)] {
         for form in [[b"${", name, b"}"].concat(), [b"$", name].concat()] {
             while let Some(at) = text.windows(form.len()).position(|window| window == form) {
-                // What stands for itself would be put in for ever.
+                // A value that contains its own name would expand for ever.
                 if value.windows(form.len()).any(|window| window == form) || text.len() > 4096 {
                     return None;
                 }
@@ -249,8 +250,8 @@ fn expand(dir: &[u8], path: &[u8], object: &Object) -> Option<Vec<u8>> {
     Some(dir.to_vec())
 }
 
-/// The directories that a loader has built in, as Debian and others do.
-fn built_in(object: &Object) -> Vec<String> {
+/// Returns the built-in directories of the loader, in Debian's and the traditional layout.
+fn built_in(object: &ElfObject) -> Vec<String> {
     use ::object::elf::{self, Machine};
     if object.interpreter.as_ref().is_some_and(|path| path.windows(8).any(|w| w == b"/ld-musl")) {
         return ["lib", "usr/local/lib", "usr/lib"].map(str::to_owned).to_vec();
@@ -284,8 +285,8 @@ fn built_in(object: &Object) -> Vec<String> {
     dirs
 }
 
-/// The directories of a configuration file, and of those that it includes.
-fn configuration(
+/// Reads the directories of a configuration file and of the files it includes.
+fn read_configuration(
     view: &View,
     path: &[u8],
     depth: u32,
@@ -295,7 +296,7 @@ fn configuration(
     if depth == 0 {
         return Ok(());
     }
-    let text = view.head(&file, MOST)?;
+    let text = view.head(&file, MAX_FILE)?;
     for line in text.split(|&byte| byte == b'\n') {
         let line = line.split(|&byte| byte == b'#').next().unwrap_or_default().trim_ascii();
         if let Some(pattern) = line.strip_prefix(b"include") {
@@ -303,11 +304,11 @@ fn configuration(
             let absolute =
                 if pattern.starts_with('/') { pattern } else { format!("/etc/{pattern}") };
             for path in matching(view, &absolute)? {
-                configuration(view, &path, depth - 1, dirs)?;
+                read_configuration(view, &path, depth - 1, dirs)?;
             }
         } else if let Some(dir) = line.strip_prefix(b"/") {
             let dir = dir.trim_ascii_end().to_vec();
-            if dirs.len() < CONFIGURED && !dirs.contains(&dir) {
+            if dirs.len() < MAX_CONFIGURED_DIRS && !dirs.contains(&dir) {
                 dirs.push(dir);
             }
         }
@@ -315,7 +316,7 @@ fn configuration(
     Ok(())
 }
 
-/// The files that a pattern with stars in its last name matches, by name.
+/// Returns the files that match a pattern with wildcards in its last component.
 fn matching(view: &View, pattern: &str) -> Result<Vec<Vec<u8>>, LookError> {
     use std::os::unix::ffi::OsStrExt;
     let Ok(glob) = Pattern::parse(pattern) else { return Ok(Vec::new()) };
@@ -330,13 +331,13 @@ fn matching(view: &View, pattern: &str) -> Result<Vec<Vec<u8>>, LookError> {
     Ok(paths.filter(matches).collect())
 }
 
-/// The paths in a cache of the form that glibc has written since 2.2 (`sysdeps/generic/dl-cache.h`,
-/// `struct cache_file_new`), from the root; nothing for another form.
-fn paths_of_cache(bytes: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
+/// Returns the paths of a cache, from the root, in the format of glibc since 2.2
+/// (`sysdeps/generic/dl-cache.h`, `struct cache_file_new`); `None` for another format.
+fn parse_cache(bytes: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
     const MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
     const HEADER: usize = 48;
     const ENTRY: usize = 24;
-    // It may stand after one of the old form.
+    // It may follow a cache in the old format.
     let start = bytes.windows(MAGIC.len()).step_by(4).position(|window| window == MAGIC)? * 4;
     let bytes = &bytes[start..];
     let number = |at: usize| {

@@ -1,9 +1,9 @@
-//! Programs and libraries: whether what they need is there, in the version that they need, and for
-//! their machine.
+//! Lints of ELF programs and libraries: whether their libraries exist, in the needed version and for
+//! the right machine.
 //!
-//! All that the overlays bring is judged in the merged root. Of what is beneath, those files are
-//! judged that need a library which the overlays took away or replaced, and only what is worse than
-//! before is found.
+//! All files of checked layers are checked in the merged root. Files of the lower layers are checked
+//! if they need a library that a checked layer removed or replaced, and only new faults are
+//! reported.
 
 mod judge;
 mod loader;
@@ -15,79 +15,85 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::is_elsewhere;
 use super::lints::{ELF_LIBRARY, LINKER_CACHE};
-use crate::check::context::{CheckContext, Difference, resolve, text};
-use crate::check::{Finding, Findings, Severity, PassError};
+use crate::check::context::{CheckContext, Difference, read_text, resolve};
+use crate::check::{Finding, Findings, PassError, Severity};
 use crate::look::{LookError, Node, View, Walk};
 
-use judge::Judge;
+use judge::ElfChecker;
 use loader::{Loader, Search};
-use object::Object;
+use object::ElfObject;
 
-pub(super) fn closure(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+pub(super) fn closure(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     let roots = context.roots()?;
     let difference = context.difference()?;
-    let loader = Loader::of(&roots.view)?;
-    let machine = machine(&loader)?;
-    let brought: Vec<&Node> = difference
-        .brought
+    let loader = Loader::open(&roots.view)?;
+    let machine = native_object(&loader)?;
+    let candidates: Vec<&Node> = difference
+        .overlaid
         .iter()
-        .map(|brought| &entry.node)
-        .filter(|node| may_be(node))
+        .map(|entry| &entry.node)
+        .filter(|node| may_be_elf(node))
         .collect();
-    let judged = parse(&loader, &brought)?;
-    let judge = Judge::new(&loader, machine.as_deref(), &judged, Some(context.first_checked()));
-    for (node, object) in &judged {
-        for fault in judge.file(node, object)? {
-            findings.push(finding(fault, node).attributed_to(vec![context.layer_name(node).to_owned()]));
+    let overlaid = parse(&loader, &candidates)?;
+    let checker =
+        ElfChecker::new(&loader, machine.as_deref(), &overlaid, Some(context.first_checked()));
+    for (node, object) in &overlaid {
+        for fault in checker.check_file(node, object)? {
+            findings.push(
+                finding(fault, node).attributed_to(vec![context.layer_name(node).to_owned()]),
+            );
         }
     }
     preloaded(context, &loader, machine.as_deref(), findings)?;
-    let Some(below) = &roots.below else { return Ok(()) };
-    let before = Loader::of(below)?;
-    let affected = affected(&loader, &before, difference, machine.as_deref())?;
+    let Some(lower) = &roots.lower else { return Ok(()) };
+    let before = Loader::open(lower)?;
+    let affected = affected_libraries(&loader, &before, difference, machine.as_deref())?;
     if affected.is_empty() {
         return Ok(());
     }
-    let files = needing(below, &before, &affected)?;
-    let was = Judge::new(&before, machine.as_deref(), &files, None);
-    let now = Judge::new(&loader, machine.as_deref(), &files, None);
+    let files = needing(lower, &before, &affected)?;
+    let checker_before = ElfChecker::new(&before, machine.as_deref(), &files, None);
+    let checker_now = ElfChecker::new(&loader, machine.as_deref(), &files, None);
     for (node, object) in &files {
-        // What the overlays replaced was judged above.
+        // Replaced files were checked above.
         let Some(here) = resolve(&roots.view, &node.path)? else { continue };
         if here.layer() >= context.first_checked() {
             continue;
         }
         let old: BTreeSet<String> =
-            was.file(node, object)?.into_iter().map(|fault| fault.message).collect();
-        for mut fault in now.file(&here, object)? {
+            checker_before.check_file(node, object)?.into_iter().map(|f| f.message).collect();
+        for mut fault in checker_now.check_file(&here, object)? {
             if !old.contains(&fault.message) {
-                let paths = before.places(&fault.about, node, object)?;
-                let responsible_layers = match fault.lint.name == LINKER_CACHE.name {
+                let paths = before.possible_paths(&fault.about, node, object)?;
+                let layers = match fault.lint.name == LINKER_CACHE.name {
                     true => context.responsible_layers(&[b"etc/ld.so.cache".to_vec()])?,
                     false => context.responsible_layers(&paths)?,
                 };
-                fault.message = format!("of the base, {}; the overlay changed that", fault.message);
-                findings.push(finding(fault, node).attributed_to(responsible_layers));
+                fault.message = format!("base file broken by the overlay: {}", fault.message);
+                findings.push(finding(fault, node).attributed_to(layers));
             }
         }
     }
     Ok(())
 }
 
-/// What ld.so is to load before all libraries of any program: it complains of each that is missing
-/// whenever a program is started.
+/// Checks the libraries that ld.so loads into each program. It prints an error for each missing one
+/// at every start.
 fn preloaded(
     context: &CheckContext<'_>,
     loader: &Loader<'_>,
-    machine: Option<&Object>,
+    machine: Option<&ElfObject>,
     findings: &mut Findings<'_>,
 ) -> Result<(), PassError> {
     const PATH: &str = "etc/ld.so.preload";
     let Some(file) = resolve(loader.view, PATH.as_bytes())?.filter(Node::is_file) else {
         return Ok(());
     };
-    let below = context.roots()?.below.as_ref();
-    let before = below.map(Loader::of).transpose()?;
+    let lower = context.roots()?.lower.as_ref();
+    let before = lower.map(Loader::open).transpose()?;
     let has = |loader: &Loader<'_>, name: &str| -> Result<bool, LookError> {
         Ok(match machine {
             _ if name.contains('/') => resolve(loader.view, name.as_bytes())?.is_some(),
@@ -104,13 +110,14 @@ fn preloaded(
             if has(loader, name)? {
                 continue;
             }
-            let brought = file.layer() >= context.first_checked();
+            let is_overlaid = file.layer() >= context.first_checked();
             let layers = match &before {
-                _ if brought => vec![context.layer_name(&file).to_owned()],
+                _ if is_overlaid => vec![context.layer_name(&file).to_owned()],
                 Some(before) if has(before, name)? => context.responsible_layers(&[name.into()])?,
                 _ => continue,
             };
-            let message = format!("it is to load {name} into each program, which is not there");
+            let message =
+                format!("the library {name}, which is loaded into each program, is missing");
             let finding = Finding::new(&ELF_LIBRARY, "", Some(PATH.as_bytes()), message);
             findings.push(finding.severity(Severity::Warning).attributed_to(layers));
         }
@@ -118,26 +125,27 @@ fn preloaded(
     Ok(())
 }
 
-fn finding(fault: judge::Fault, node: &Node) -> Finding {
+fn finding(fault: judge::ElfFault, node: &Node) -> Finding {
     let finding = Finding::new(fault.lint, "", Some(&node.path), fault.message);
     finding.severity(fault.severity)
 }
 
-/// Whether a file may be a program or a library, by its name and mode.
-fn may_be(node: &Node) -> bool {
+/// Returns whether a file may be a program or a library, by its name and mode.
+fn may_be_elf(node: &Node) -> bool {
     let named = node.attr.mode & 0o111 != 0 || is_library(node.name());
     node.is_file() && node.attr.size >= 52 && named && !is_elsewhere(&node.path)
 }
 
-type Files = Vec<(Node, Arc<Object>)>;
+/// ELF files, parsed.
+type ElfFiles = Vec<(Node, Arc<ElfObject>)>;
 
-/// Reads files, on as many threads as there are processors; in their order.
-fn parse(loader: &Loader<'_>, nodes: &[&Node]) -> Result<Files, LookError> {
-    // Names of one file are one file.
+/// Parses files on one thread per processor, and returns those that are ELF files in their order.
+fn parse(loader: &Loader<'_>, nodes: &[&Node]) -> Result<ElfFiles, LookError> {
+    // Hard links are parsed once.
     let mut seen = std::collections::HashSet::new();
     let nodes: Vec<&&Node> = nodes.iter().filter(|n| seen.insert(n.found.source())).collect();
     let next = AtomicUsize::new(0);
-    let parsed: Mutex<BTreeMap<usize, (Node, Arc<Object>)>> = Mutex::default();
+    let parsed: Mutex<BTreeMap<usize, (Node, Arc<ElfObject>)>> = Mutex::default();
     let failed: Mutex<Option<LookError>> = Mutex::default();
     let work = || {
         loop {
@@ -172,8 +180,8 @@ fn parse(loader: &Loader<'_>, nodes: &[&Node]) -> Result<Files, LookError> {
     }
 }
 
-/// A program that is of the root's own machine.
-fn machine(loader: &Loader<'_>) -> Result<Option<Arc<Object>>, LookError> {
+/// Returns a program that has the root's own architecture.
+fn native_object(loader: &Loader<'_>) -> Result<Option<Arc<ElfObject>>, LookError> {
     for path in ["bin/sh", "sbin/init", "usr/bin/env", "bin/busybox", "usr/bin/dpkg"] {
         if let Some(node) = resolve(loader.view, path.as_bytes())?
             && let Some(object) = loader.object(&node)?
@@ -184,17 +192,18 @@ fn machine(loader: &Loader<'_>) -> Result<Option<Arc<Object>>, LookError> {
     Ok(None)
 }
 
-/// The names of libraries of which another file may be found than before, or none.
-fn affected(
+/// Returns the names of libraries for which the merged root may find another file than the lower
+/// layers, or none.
+fn affected_libraries(
     now: &Loader<'_>,
     before: &Loader<'_>,
     difference: &Difference,
-    machine: Option<&Object>,
+    machine: Option<&ElfObject>,
 ) -> Result<BTreeSet<Vec<u8>>, LookError> {
     let mut changed: Vec<Node> = Vec::new();
-    // A cache that hides another one may not name what that does.
+    // A cache that hides another one may lack its libraries.
     let mut affected: BTreeSet<Vec<u8>> = now.not_cached(before).map(<[u8]>::to_vec).collect();
-    for entry in difference.overlaid.iter().filter(|brought| !entry.node.is_dir()) {
+    for entry in difference.overlaid.iter().filter(|entry| !entry.node.is_dir()) {
         match &entry.lower {
             Some(hidden) => libraries(before.view, hidden, &mut changed)?,
             None => {
@@ -219,7 +228,7 @@ fn affected(
         affected.insert(node.name().to_vec());
         dirs.insert(node.path[..node.path.len() - node.name().len()].to_vec());
     }
-    // Links that lead to one of them: what needs a library names the link.
+    // Links to these libraries: programs name the link.
     for dir in dirs {
         let Some(dir) = resolve(before.view, &dir)? else { continue };
         for link in before.view.children(&dir)?.iter().filter(|node| node.is_link()) {
@@ -247,15 +256,15 @@ fn libraries(view: &View, node: &Node, into: &mut Vec<Node>) -> Result<(), LookE
     })
 }
 
-/// The files of a root that need one of these libraries.
+/// Returns the files of a root that need one of these libraries.
 fn needing(
     view: &View,
     loader: &Loader<'_>,
     names: &BTreeSet<Vec<u8>>,
-) -> Result<Files, LookError> {
+) -> Result<ElfFiles, LookError> {
     let mut nodes = Vec::new();
     view.walk::<LookError>(&view.root()?, &mut |node| {
-        if may_be(node) {
+        if may_be_elf(node) {
             nodes.push(node.clone());
         }
         Ok(Walk::Into)

@@ -1,8 +1,8 @@
-//! What the loader wants to know of an ELF file: elf(5), and the "symbol versioning" chapter of the
-//! Linux Standard Base for versions.
+//! Reads the data of an ELF file that the dynamic loader uses: elf(5), and the "symbol versioning"
+//! chapter of the Linux Standard Base.
 //!
-//! Only the ranges that tell it are read: the headers, the dynamic section, and its tables, each
-//! bounded. A file that makes no sense is none, as the kernel has it.
+//! Only the headers, the dynamic section and its tables are read, each with a limit. Malformed files
+//! are treated as non-ELF, as the kernel does.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -14,56 +14,57 @@ use ::object::{Endianness, pod};
 
 use crate::look::{LookError, Node, View};
 
-/// Where the headers are.
-const HEAD: usize = 4096;
-/// The most of one table that is read: no library has one of half the size.
-const TABLE: u64 = 8 << 20;
-/// The most entries of one table.
-const ENTRIES: usize = 1 << 16;
-/// The most libraries that a file needs.
-const NEEDED: usize = 4096;
-/// The most directories of one list.
-const DIRS: usize = 64;
-/// The most bytes of names that are kept of a file, and not many times what it has itself: tables
-/// that name one long string again and again would make much of little.
-const KEPT: usize = 1 << 20;
+/// Bytes at the start of a file that contain the headers.
+const HEADER_SIZE: usize = 4096;
+/// Maximum bytes that are read of a table; the largest known tables are half this size.
+const MAX_TABLE: u64 = 8 << 20;
+/// Maximum entries that are read of a table.
+const MAX_ENTRIES: usize = 1 << 16;
+/// Maximum needed libraries of a file.
+const MAX_NEEDED: usize = 4096;
+/// Maximum directories of a search path.
+const MAX_DIRS: usize = 64;
+/// Maximum bytes of strings that are copied from a file. The limit is also four times the file size,
+/// because entries of a table may refer to one long string repeatedly.
+const MAX_STRINGS: usize = 1 << 20;
 
-/// What a loader finds in a file.
+/// The data of an ELF file that the dynamic loader uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Object {
+pub(super) struct ElfObject {
     pub(super) machine: u16,
     pub(super) is_64: bool,
     pub(super) little: bool,
-    /// Where the last of what is loaded of it ends, in the file.
+    /// File offset of the end of the last loaded segment.
     pub(super) end: u64,
-    /// The program that loads it (`PT_INTERP`).
+    /// The loader (`PT_INTERP`).
     pub(super) interpreter: Option<Vec<u8>>,
-    /// The libraries that it needs (`DT_NEEDED`).
+    /// The needed libraries (`DT_NEEDED`).
     pub(super) needed: Vec<Vec<u8>>,
     pub(super) rpath: Vec<Vec<u8>>,
     pub(super) runpath: Vec<Vec<u8>>,
-    /// Versions that it needs, and of which library.
-    pub(super) versions: Vec<Version>,
-    /// The versions that it has.
+    /// The needed versions of libraries.
+    pub(super) versions: Vec<NeededVersion>,
+    /// The versions that it defines.
     pub(super) defines: BTreeSet<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Version {
-    pub(super) of: Arc<[u8]>,
+pub(super) struct NeededVersion {
+    /// The library.
+    pub(super) library: Arc<[u8]>,
     pub(super) name: Vec<u8>,
-    /// It may be missing.
+    /// Whether the version is optional.
     pub(super) weak: bool,
 }
 
-impl Object {
-    /// Whether code of both can be in one process.
-    pub(super) fn is_like(&self, other: &Object) -> bool {
-        let of = |object: &Object| (object.machine, object.is_64, object.little);
+impl ElfObject {
+    /// Returns whether both can be loaded into one process.
+    pub(super) fn is_compatible(&self, other: &ElfObject) -> bool {
+        let of = |object: &ElfObject| (object.machine, object.is_64, object.little);
         of(self) == of(other)
     }
 
-    /// The name of its machine.
+    /// Returns the name of its architecture.
     pub(super) fn machine_name(&self) -> String {
         let name = match Machine(self.machine) {
             elf::EM_386 => "i386",
@@ -83,13 +84,13 @@ impl Object {
     }
 }
 
-/// Reads a file; nothing if it is no program or library.
-pub(super) fn read(view: &View, node: &Node) -> Result<Option<Object>, LookError> {
-    let head = view.head(node, HEAD)?;
+/// Reads a file; `None` if it is not a program or library.
+pub(super) fn read(view: &View, node: &Node) -> Result<Option<ElfObject>, LookError> {
+    let head = view.head(node, HEADER_SIZE)?;
     if !head.starts_with(b"\x7fELF") {
         return Ok(None);
     }
-    let file = File { view, node };
+    let file = ElfFile { view, node };
     match head.get(4) {
         Some(1) => parse::<elf::FileHeader32<Endianness>>(&file, &head),
         Some(2) => parse::<elf::FileHeader64<Endianness>>(&file, &head),
@@ -97,15 +98,15 @@ pub(super) fn read(view: &View, node: &Node) -> Result<Option<Object>, LookError
     }
 }
 
-struct File<'a> {
+struct ElfFile<'a> {
     view: &'a View,
     node: &'a Node,
 }
 
-impl File<'_> {
-    /// A range of the file, or what there is of it.
+impl ElfFile<'_> {
+    /// Reads a range of the file, truncated at the end of the file and at [`MAX_TABLE`].
     fn range(&self, offset: u64, size: u64) -> Result<Vec<u8>, LookError> {
-        let size = size.min(self.node.attr.size.saturating_sub(offset)).min(TABLE);
+        let size = size.min(self.node.attr.size.saturating_sub(offset)).min(MAX_TABLE);
         let mut bytes = vec![0; size as usize];
         let read = self.view.read_at(self.node, offset, &mut bytes)?;
         bytes.truncate(read);
@@ -114,19 +115,19 @@ impl File<'_> {
 }
 
 fn parse<Elf: FileHeader<Endian = Endianness>>(
-    file: &File<'_>,
+    file: &ElfFile<'_>,
     head: &[u8],
-) -> Result<Option<Object>, LookError> {
+) -> Result<Option<ElfObject>, LookError> {
     let Some((header, endian, programs)) = headers::<Elf>(head) else { return Ok(None) };
     let kind = header.e_type(endian);
     if kind != elf::ET_EXEC && kind != elf::ET_DYN {
         return Ok(None);
     }
-    let mut object = Object {
+    let mut object = ElfObject {
         machine: header.e_machine(endian).0,
         is_64: header.is_type_64(),
         little: endian == Endianness::Little,
-        ..Object::default()
+        ..ElfObject::default()
     };
     let mut dynamic = None;
     let mut loads = Vec::new();
@@ -159,35 +160,36 @@ fn parse<Elf: FileHeader<Endian = Endianness>>(
     let value = |tag: elf::DynamicTag| {
         entries.iter().find(|(other, _)| *other == tag.0).map(|(_, value)| *value)
     };
-    // Where an address of the loaded file is in the file, and how much of it there is.
-    let place = |address: u64| {
+    // Translates an address to a file offset and the size of the rest of its segment.
+    let file_range = |address: u64| {
         loads.iter().find_map(|&(start, offset, size): &(u64, u64, u64)| {
             let within = address.checked_sub(start).filter(|within| *within < size)?;
             Some((offset.checked_add(within)?, size - within))
         })
     };
-    let table = |tag: elf::DynamicTag, size: Option<u64>| match value(tag).and_then(place) {
-        Some((offset, most)) => file.range(offset, size.map_or(most, |size| size.min(most))),
+    let table = |tag: elf::DynamicTag, size: Option<u64>| match value(tag).and_then(file_range) {
+        Some((offset, rest)) => file.range(offset, size.map_or(rest, |size| size.min(rest))),
         None => Ok(Vec::new()),
     };
-    let strings = Strings::new(table(elf::DT_STRTAB, value(elf::DT_STRSZ))?, file.node.attr.size);
+    let strings =
+        StringTable::new(table(elf::DT_STRTAB, value(elf::DT_STRSZ))?, file.node.attr.size);
     for &(tag, value) in &entries {
         match elf::DynamicTag(tag) {
-            elf::DT_NEEDED if object.needed.len() >= NEEDED => {}
+            elf::DT_NEEDED if object.needed.len() >= MAX_NEEDED => {}
             elf::DT_NEEDED => object.needed.extend(strings.at(value)),
             elf::DT_RPATH => object.rpath = dirs(strings.at(value)),
             elf::DT_RUNPATH => object.runpath = dirs(strings.at(value)),
             _ => {}
         }
     }
-    // Neither says how long it is; both stand in front of the code, and are short.
-    const VERSIONS: u64 = 1 << 20;
+    // The file does not state the size of these tables. They are small.
+    const MAX_VERSION_TABLE: u64 = 1 << 20;
     if value(elf::DT_VERNEED).is_some() {
-        let needs = table(elf::DT_VERNEED, Some(VERSIONS))?;
+        let needs = table(elf::DT_VERNEED, Some(MAX_VERSION_TABLE))?;
         object.versions = needed_versions(&needs, endian, &strings);
     }
     if value(elf::DT_VERDEF).is_some() {
-        let defines = table(elf::DT_VERDEF, Some(VERSIONS))?;
+        let defines = table(elf::DT_VERDEF, Some(MAX_VERSION_TABLE))?;
         object.defines = defined_versions(&defines, endian, &strings);
     }
     Ok(Some(object))
@@ -201,42 +203,42 @@ fn headers<Elf: FileHeader<Endian = Endianness>>(
     Some((header, endian, header.program_headers(endian, head).ok()?))
 }
 
-/// As many whole items as there are.
+/// Returns the complete items of a table.
 fn array<T: pod::Pod>(bytes: &[u8]) -> &[T] {
     let count = bytes.len() / size_of::<T>();
     pod::slice_from_bytes(bytes, count).map_or(&[], |(items, _)| items)
 }
 
-/// The item at an offset.
+/// Returns the item at an offset.
 fn item<T: pod::Pod>(bytes: &[u8], offset: usize) -> Option<&T> {
     pod::from_bytes(bytes.get(offset..)?).ok().map(|(item, _)| item)
 }
 
-/// A table of strings that end with NUL.
-struct Strings {
+/// A table of NUL-terminated strings.
+struct StringTable {
     bytes: Vec<u8>,
-    /// How many bytes may still be kept of it.
+    /// Bytes that may still be copied.
     left: Cell<usize>,
 }
 
-impl Strings {
-    /// The table of a file of this size.
-    fn new(bytes: Vec<u8>, size: u64) -> Self {
-        let most = usize::try_from(size.saturating_mul(4)).unwrap_or(KEPT);
-        Strings { bytes, left: Cell::new(KEPT.min(most)) }
+impl StringTable {
+    /// Creates the table of a file of `file_size` bytes.
+    fn new(bytes: Vec<u8>, file_size: u64) -> Self {
+        let limit = usize::try_from(file_size.saturating_mul(4)).unwrap_or(MAX_STRINGS);
+        StringTable { bytes, left: Cell::new(MAX_STRINGS.min(limit)) }
     }
 
-    /// The string at an offset; nothing once too many bytes have been handed out.
+    /// Returns the string at an offset; `None` after the limit of copied bytes is exceeded.
     fn at(&self, offset: u64) -> Option<Vec<u8>> {
         let rest = self.bytes.get(usize::try_from(offset).ok()?..)?;
-        // The longest path that the loader takes.
+        // PATH_MAX, the loader's limit.
         let rest = &rest[..rest.len().min(4096)];
         let left = self.left.replace(0);
         if left == 0 {
             return None;
         }
         let string = &rest[..memchr::memchr(0, rest).unwrap_or(rest.len())];
-        // With what it takes to keep it.
+        // A string has about 32 bytes of overhead.
         let left = left.checked_sub(string.len() + 32)?;
         self.left.set(left);
         (string.len() < rest.len()).then(|| string.to_vec())
@@ -246,23 +248,26 @@ impl Strings {
 fn dirs(list: Option<Vec<u8>>) -> Vec<Vec<u8>> {
     let list = list.unwrap_or_default();
     let dirs = list.split(|&byte| byte == b':').filter(|dir| !dir.is_empty());
-    dirs.take(DIRS).map(<[u8]>::to_vec).collect()
+    dirs.take(MAX_DIRS).map(<[u8]>::to_vec).collect()
 }
 
-fn needed_versions(bytes: &[u8], endian: Endianness, strings: &Strings) -> Vec<Version> {
+fn needed_versions(bytes: &[u8], endian: Endianness, strings: &StringTable) -> Vec<NeededVersion> {
     let mut versions = Vec::new();
     let mut at = 0usize;
     while let Some(need) = item::<elf::Verneed<Endianness>>(bytes, at) {
-        let of: Option<Arc<[u8]>> = strings.at(need.vn_file.get(endian).into()).map(Into::into);
+        let library: Option<Arc<[u8]>> =
+            strings.at(need.vn_file.get(endian).into()).map(Into::into);
         let mut aux_at = at.saturating_add(need.vn_aux.get(endian) as usize);
         for _ in 0..need.vn_cnt.get(endian) {
             let Some(aux) = item::<elf::Vernaux<Endianness>>(bytes, aux_at) else { break };
-            if versions.len() >= ENTRIES {
+            if versions.len() >= MAX_ENTRIES {
                 return versions;
             }
-            if let (Some(of), Some(name)) = (&of, strings.at(aux.vna_name.get(endian).into())) {
+            if let (Some(library), Some(name)) =
+                (&library, strings.at(aux.vna_name.get(endian).into()))
+            {
                 let weak = aux.vna_flags.get(endian).0 & elf::VER_FLG_WEAK.0 != 0;
-                versions.push(Version { of: of.clone(), name, weak });
+                versions.push(NeededVersion { library: library.clone(), name, weak });
             }
             match aux.vna_next.get(endian) {
                 0 => break,
@@ -277,7 +282,7 @@ fn needed_versions(bytes: &[u8], endian: Endianness, strings: &Strings) -> Vec<V
     versions
 }
 
-fn defined_versions(bytes: &[u8], endian: Endianness, strings: &Strings) -> BTreeSet<Vec<u8>> {
+fn defined_versions(bytes: &[u8], endian: Endianness, strings: &StringTable) -> BTreeSet<Vec<u8>> {
     let mut versions = BTreeSet::new();
     let mut at = 0usize;
     while let Some(define) = item::<elf::Verdef<Endianness>>(bytes, at) {
@@ -287,7 +292,7 @@ fn defined_versions(bytes: &[u8], endian: Endianness, strings: &Strings) -> BTre
             versions.extend(strings.at(aux.vda_name.get(endian).into()));
         }
         match define.vd_next.get(endian) {
-            next if next == 0 || versions.len() >= ENTRIES => break,
+            next if next == 0 || versions.len() >= MAX_ENTRIES => break,
             next => at = at.saturating_add(next as usize),
         }
     }

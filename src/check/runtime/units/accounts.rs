@@ -2,52 +2,52 @@
 
 use std::collections::BTreeSet;
 
-use super::allowance::{Allowance, LINE};
+use super::allowance::{LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
-use crate::check::context::{resolve, text};
+use crate::check::context::{read_text, resolve};
 use crate::look::accounts::Accounts;
 use crate::look::{Node, View};
 
-/// The names of users and of groups that there are, or will be.
-pub(super) struct Known {
+/// Names of users and groups that exist or that systemd-sysusers creates.
+pub(super) struct KnownAccounts {
     users: BTreeSet<String>,
     groups: BTreeSet<String>,
 }
 
-impl Known {
-    pub(super) fn of(
+impl KnownAccounts {
+    pub(super) fn read(
         view: &View,
         accounts: &Accounts,
-        allowed: &mut Allowance,
+        budget: &mut UnitMemoryBudget,
     ) -> Result<Self, PassError> {
-        let mut known = Known {
+        let mut known = KnownAccounts {
             users: accounts.users().keys().cloned().collect(),
             groups: accounts.groups().keys().cloned().collect(),
         };
-        // What systemd-sysusers makes at the start: sysusers.d(5).
+        // systemd-sysusers creates these at boot: sysusers.d(5).
         for dir in ["etc/sysusers.d", "usr/lib/sysusers.d", "usr/local/lib/sysusers.d"] {
             let Some(dir) = resolve(view, dir.as_bytes())?.filter(Node::is_dir) else { continue };
             for node in view.children(&dir)? {
                 let path = String::from_utf8_lossy(&node.path).into_owned();
                 let text = read_text(view, &path)?;
                 for line in text.lines() {
-                    allowed.take(LINE + line.len())?;
-                    known.made(line);
+                    budget.take(LINE_OVERHEAD + line.len())?;
+                    known.add_sysusers_line(line);
                 }
             }
         }
         Ok(known)
     }
 
-    /// Notes what a line of sysusers.d makes.
-    fn made(&mut self, line: &str) {
+    /// Records the accounts that a line of sysusers.d creates.
+    fn add_sysusers_line(&mut self, line: &str) {
         let mut words = line.split_whitespace();
         let (kind, name, group) = (words.next(), words.next(), words.next());
         let (user, group) = match kind {
-            // With a group of the same name.
+            // A user with a group of the same name.
             Some("u" | "u!") => (name, name),
             Some("g") => (None, name),
-            // A member that there is not is made, and so is the group.
+            // A group member; both are created if missing.
             Some("m") => (name, group),
             _ => return,
         };
@@ -55,8 +55,7 @@ impl Known {
         self.groups.extend(group.map(str::to_owned));
     }
 
-    /// Whether nobody knows the name that a key has; nothing is unknown where there are no accounts
-    /// at all.
+    /// Returns whether the name in a key is unknown. Without any accounts no name is unknown.
     pub(super) fn lacks(&self, key: &str, name: &str) -> bool {
         let known = if key == "User" { &self.users } else { &self.groups };
         !known.is_empty() && !known.contains(name)
@@ -68,10 +67,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_sysusers_makes_is_a_user_a_group_or_both() {
-        let mut known = Known { users: BTreeSet::new(), groups: BTreeSet::new() };
+    fn sysusers_lines_create_users_groups_or_both() {
+        let mut known = KnownAccounts { users: BTreeSet::new(), groups: BTreeSet::new() };
         for line in ["u tool 5 \"A tool\"", "g many -", "m member crew", "# u none", "r - 5-9"] {
-            known.made(line);
+            known.add_sysusers_line(line);
         }
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         assert_eq!(known.users, names(&["member", "tool"]));

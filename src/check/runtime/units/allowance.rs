@@ -1,39 +1,36 @@
-//! How much of the units of a root is read: images can have a few bytes stand for any number of them,
-//! by hard links, by links to directories and by compression.
+//! A limit for the memory of a root's units: hard links, links to directories and compression allow
+//! a small image to contain any number of them.
 
 use crate::check::PassError;
 
-/// What all units of a root may take together, in bytes of memory: several times what a
-/// desktop with all that a distribution has needs.
-const ALL: usize = 32 << 20;
-/// What a file takes beside its text, or the name of one.
-pub(super) const FILE: usize = 512;
-/// What a line takes beside its text.
-pub(super) const LINE: usize = 128;
+/// Maximum memory of all units of a root, in bytes: several times the units of a full desktop.
+const MAX_UNIT_MEMORY: usize = 32 << 20;
+/// Memory of a file, or of a file name, in addition to its text.
+pub(super) const FILE_OVERHEAD: usize = 512;
+/// Memory of a line in addition to its text.
+pub(super) const LINE_OVERHEAD: usize = 128;
 
-/// What may still be read of the units of a root.
-pub(super) struct Allowance(usize);
+/// Remaining memory for the units of a root.
+pub(super) struct UnitMemoryBudget(usize);
 
-impl Allowance {
+impl UnitMemoryBudget {
     pub(super) fn new() -> Self {
-        Allowance(ALL)
+        UnitMemoryBudget(MAX_UNIT_MEMORY)
     }
 
-    /// Takes so many bytes of it.
+    /// Reserves `bytes`.
     ///
     /// # Errors
-    /// There is no more.
+    /// The limit is exceeded.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), PassError> {
         match self.0.checked_sub(bytes) {
             Some(left) => self.0 = left,
-            None => return Err(too_many()),
+            None => {
+                let limit = MAX_UNIT_MEMORY >> 20;
+                let reason = format!("the units of the root take more than {limit} MiB of memory");
+                return Err(PassError::CannotRun(reason));
+            }
         }
         Ok(())
     }
-}
-
-/// Why units are not judged.
-pub(super) fn too_many() -> PassError {
-    let most = ALL >> 20;
-    PassError::CannotRun(format!("the units of the root take more than {most} MiB together"))
 }

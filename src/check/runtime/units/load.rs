@@ -1,22 +1,22 @@
-//! The systemd units of a root, as systemd finds and reads them: systemd.unit(5), systemd.syntax(7).
+//! Reads the systemd units of a root: systemd.unit(5), systemd.syntax(7).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::allowance::{Allowance, FILE, LINE};
+use super::allowance::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::resolve;
 use crate::look::{Node, View, join};
 
-/// Where units are, the first one winning; what is in /run is not there yet.
+/// Directories of units by precedence. /run is empty until boot.
 pub(super) const DIRS: [&[u8]; 4] = [
     b"etc/systemd/system",
     b"usr/local/lib/systemd/system",
     b"usr/lib/systemd/system",
     b"lib/systemd/system",
 ];
-/// The most of a unit file that is read.
-const MOST: usize = 1 << 20;
+/// Maximum bytes that are read of a unit file.
+const MAX_FILE: usize = 1 << 20;
 /// The kinds of units.
 const KINDS: [&str; 11] = [
     "service",
@@ -31,69 +31,68 @@ const KINDS: [&str; 11] = [
     "scope",
     "device",
 ];
-/// What others than unit files make units of.
-const MADE: [&str; 6] = ["device", "mount", "automount", "swap", "slice", "scope"];
+/// Kinds of units that generators or the kernel create without a unit file.
+const GENERATED_KINDS: [&str; 6] = ["device", "mount", "automount", "swap", "slice", "scope"];
 
 /// The units of a root.
 pub(super) struct Units {
-    /// By name, aliases too.
-    found: BTreeMap<String, Found>,
-    /// Links in directories of dependencies: their path, and the name of the unit that they stand
-    /// for.
+    /// Units, aliases and masks by name.
+    found: BTreeMap<String, UnitEntry>,
+    /// Links in directories of dependencies, each with the name of the wanted unit.
     pub(super) wanted: Vec<(Node, String)>,
-    /// Names of scripts that units are made of.
+    /// Names of init scripts, for which systemd generates units.
     scripts: BTreeSet<String>,
-    /// Units that units or links start, and the topmost layer in which one does.
+    /// Units that are started by links or other units, with the topmost layer that does so.
     started: HashMap<String, usize>,
-    /// Sockets, timers and paths by what stands before the dot, each with its layer: they start a unit
-    /// that is called so.
+    /// Sockets, timers and paths with their layers, by the name before the dot: by default they
+    /// start the service of that name.
     activators: HashMap<String, Vec<(String, usize)>>,
 }
 
-/// What stands under a name.
-enum Found {
+/// An entry of a unit directory.
+enum UnitEntry {
     Unit(Unit),
     Masked,
-    /// Another unit, under its alias.
+    /// An alias of another unit.
     Alias,
 }
 
-/// A unit, with its drop-ins.
+/// A unit with its drop-ins.
 pub(super) struct Unit {
     pub(super) name: String,
-    pub(super) files: Vec<File>,
+    pub(super) files: Vec<UnitFile>,
 }
 
 /// A unit file or a drop-in.
-pub(super) struct File {
+pub(super) struct UnitFile {
     pub(super) node: Node,
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<UnitLine>,
 }
 
-/// A line that says something.
+/// A line that is neither empty nor a comment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
-    /// The name of a section, and the number of the line.
+pub(super) enum UnitLine {
+    /// Name of a section, line number.
     Section(Arc<str>, usize),
-    /// In which section, key, value, number.
+    /// Section, key, value, line number.
     Entry(Option<Arc<str>>, String, String, usize),
-    /// Neither.
+    /// Line number of another line.
     Odd(usize),
 }
 
 impl Unit {
-    /// The kind: `service`.
+    /// Returns the kind, such as `service`.
     pub(super) fn kind(&self) -> &str {
         kind(&self.name)
     }
 
-    /// The values of a key, in order; an empty one takes back those before it.
-    pub(super) fn values(&self, section: &str, key: &str) -> Vec<(&File, &str)> {
+    /// Returns the values of a key in order; an empty value removes those before it.
+    pub(super) fn values(&self, section: &str, key: &str) -> Vec<(&UnitFile, &str)> {
         let mut values = Vec::new();
         for file in &self.files {
             for line in &file.lines {
                 match line {
-                    Line::Entry(Some(in_section), name, value, _)
+                    UnitLine::Entry(Some(in_section), name, value, _)
                         if **in_section == *section && name == key =>
                     {
                         if value.is_empty() {
@@ -109,20 +108,20 @@ impl Unit {
         values
     }
 
-    /// The last value of a key.
+    /// Returns the last value of a key.
     pub(super) fn value(&self, section: &str, key: &str) -> Option<&str> {
         self.values(section, key).last().map(|(_, value)| *value)
     }
 
-    /// Whether a key says yes.
-    pub(super) fn says_yes(&self, section: &str, key: &str) -> bool {
+    /// Returns whether a boolean key is true.
+    pub(super) fn is_true(&self, section: &str, key: &str) -> bool {
         matches!(self.value(section, key), Some("yes" | "true" | "on" | "1" | "y" | "t"))
     }
 }
 
 impl Units {
-    /// The units of a root, as far as they are `allowed`.
-    pub(super) fn of(view: &View, allowed: &mut Allowance) -> Result<Self, PassError> {
+    /// Reads the units of a root, within `budget`.
+    pub(super) fn read(view: &View, budget: &mut UnitMemoryBudget) -> Result<Self, PassError> {
         let mut units = Units {
             found: BTreeMap::new(),
             wanted: Vec::new(),
@@ -134,7 +133,7 @@ impl Units {
         let mut seen = BTreeSet::new();
         for dir in DIRS {
             let Some(dir) = resolve(view, dir)?.filter(Node::is_dir) else { continue };
-            // /lib may be /usr/lib.
+            // /lib may be a link to /usr/lib.
             if !seen.insert(dir.path.clone()) {
                 continue;
             }
@@ -144,15 +143,15 @@ impl Units {
                 let folder = || resolve(view, &node.path);
                 if let Some(unit) = name.strip_suffix(".d") {
                     let Some(dir) = folder()?.filter(Node::is_dir) else { continue };
-                    for file in listed(view, &dir, allowed)? {
+                    for file in list(view, &dir, budget)? {
                         if file.name().ends_with(b".conf") {
                             let of_unit = drop_ins.entry(unit.to_owned()).or_default();
                             of_unit.entry(file.name().to_vec()).or_insert(file);
                         }
                     }
-                } else if is_of_dependencies(&name) {
+                } else if is_dependency_dir(&name) {
                     let Some(dir) = folder()?.filter(Node::is_dir) else { continue };
-                    for link in listed(view, &dir, allowed)? {
+                    for link in list(view, &dir, budget)? {
                         if let Ok(unit) = std::str::from_utf8(link.name())
                             && KINDS.contains(&kind(unit))
                         {
@@ -162,17 +161,17 @@ impl Units {
                     }
                 } else if KINDS.contains(&kind(&name))
                     && !units.found.contains_key(&name)
-                    && let Some(found) = found(view, &name, &node, allowed)?
+                    && let Some(found) = read_entry(view, &name, &node, budget)?
                 {
                     units.found.insert(name, found);
                 }
             }
         }
         for (name, found) in &mut units.found {
-            if let Found::Unit(unit) = found {
+            if let UnitEntry::Unit(unit) = found {
                 for of in drop_ins_of(name) {
                     for node in drop_ins.get(&of).into_iter().flat_map(BTreeMap::values) {
-                        if let Some(file) = read(view, node, allowed)? {
+                        if let Some(file) = read_file(view, node, budget)? {
                             unit.files.push(file);
                         }
                     }
@@ -188,15 +187,15 @@ impl Units {
         Ok(units)
     }
 
-    /// All units that are not masked, by name.
+    /// Returns all units that are not masked, by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Unit> {
         self.found.values().filter_map(|found| match found {
-            Found::Unit(unit) => Some(unit),
-            Found::Masked | Found::Alias => None,
+            UnitEntry::Unit(unit) => Some(unit),
+            UnitEntry::Masked | UnitEntry::Alias => None,
         })
     }
 
-    /// Notes what is started by links that enable it and by other units.
+    /// Records the units that are started by links or by other units.
     fn note_started(&mut self) {
         const KEYS: [&str; 9] = [
             "Requires",
@@ -211,7 +210,7 @@ impl Units {
         ];
         let mut started: HashMap<String, usize> = HashMap::new();
         let mut activators: HashMap<String, Vec<(String, usize)>> = HashMap::new();
-        // Of names without a unit nobody will ask, and there may be any number of them.
+        // Names without a unit are not recorded: their number is unlimited.
         let mut start = |name: &str, layer: usize| {
             for name in [Some(name), template(name).as_deref()].into_iter().flatten() {
                 if self.found.contains_key(name) {
@@ -230,7 +229,7 @@ impl Units {
             }
             for file in &unit.files {
                 for line in &file.lines {
-                    if let Line::Entry(_, key, value, _) = line
+                    if let UnitLine::Entry(_, key, value, _) = line
                         && KEYS.contains(&key.as_str())
                     {
                         value.split_whitespace().for_each(|name| start(name, file.node.layer()));
@@ -241,8 +240,7 @@ impl Units {
         (self.started, self.activators) = (started, activators);
     }
 
-    /// The topmost layer in which something starts this unit, if anything does: a link that enables
-    /// it, or another unit.
+    /// Returns the topmost layer with a link or unit that starts this unit, if there is one.
     pub(super) fn started(&self, unit: &Unit) -> Option<usize> {
         let stem = unit.name.rsplit_once('.').map_or("", |(stem, _)| stem);
         let activators = self.activators.get(stem).into_iter().flatten();
@@ -250,20 +248,20 @@ impl Units {
         self.started.get(&unit.name).into_iter().chain(others).max().copied()
     }
 
-    /// Whether a unit of this name is masked.
+    /// Returns whether a unit of this name is masked.
     pub(super) fn is_masked(&self, name: &str) -> bool {
-        matches!(self.found.get(name), Some(Found::Masked))
+        matches!(self.found.get(name), Some(UnitEntry::Masked))
     }
 
-    /// Whether there is a unit file, an alias or a mask of this name.
+    /// Returns whether there is a unit file, an alias or a mask of this name.
     pub(super) fn has_file(&self, name: &str) -> bool {
         self.found.contains_key(name)
     }
 
-    /// Whether systemd finds a unit of this name, masked or not, or something makes one.
+    /// Returns whether a unit of this name exists, masked or not, or may be generated.
     pub(super) fn has(&self, name: &str) -> bool {
         let name = name.trim();
-        if MADE.contains(&kind(name)) || name.contains('%') {
+        if GENERATED_KINDS.contains(&kind(name)) || name.contains('%') {
             return true;
         }
         if self.found.contains_key(name) {
@@ -283,18 +281,18 @@ pub(super) fn kind(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(_, kind)| kind)
 }
 
-/// `getty@.service` of `getty@tty1.service`.
+/// Returns `getty@.service` for `getty@tty1.service`.
 pub(super) fn template(name: &str) -> Option<String> {
     let (stem, kind) = name.rsplit_once('.')?;
     let (stem, _) = stem.split_once('@')?;
     Some(format!("{stem}@.{kind}"))
 }
 
-pub(super) fn is_of_dependencies(name: &str) -> bool {
+fn is_dependency_dir(name: &str) -> bool {
     [".wants", ".requires", ".upholds"].iter().any(|end| name.ends_with(end))
 }
 
-/// The names of the directories of drop-ins of a unit, without `.d`, the most general one first.
+/// Returns the names of a unit's drop-in directories, without `.d`, the most general one first.
 fn drop_ins_of(name: &str) -> Vec<String> {
     let mut names = vec![kind(name).to_owned()];
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
@@ -306,59 +304,63 @@ fn drop_ins_of(name: &str) -> Vec<String> {
     names
 }
 
-/// What is in a directory that somebody may have linked to many times.
-fn listed(view: &View, dir: &Node, allowed: &mut Allowance) -> Result<Vec<Node>, PassError> {
+/// Lists a directory, within `budget`: many links may lead to one directory.
+fn list(view: &View, dir: &Node, budget: &mut UnitMemoryBudget) -> Result<Vec<Node>, PassError> {
     let nodes = view.children(dir)?;
-    allowed.take(FILE.saturating_mul(nodes.len() + 1))?;
+    budget.take(FILE_OVERHEAD.saturating_mul(nodes.len() + 1))?;
     Ok(nodes)
 }
 
-fn found(
+fn read_entry(
     view: &View,
     name: &str,
     node: &Node,
-    allowed: &mut Allowance,
-) -> Result<Option<Found>, PassError> {
-    let unit = |file| Found::Unit(Unit { name: name.to_owned(), files: vec![file] });
+    budget: &mut UnitMemoryBudget,
+) -> Result<Option<UnitEntry>, PassError> {
+    let unit = |file| UnitEntry::Unit(Unit { name: name.to_owned(), files: vec![file] });
     if node.is_link() {
         let target = view.link(node)?;
         if target.ends_with(b"/dev/null") {
-            return Ok(Some(Found::Masked));
+            return Ok(Some(UnitEntry::Masked));
         }
         let Some(file) = resolve(view, &node.path)? else {
-            // By its name alone it may still be found, in a directory further down.
+            // systemd continues with the next directory.
             return Ok(None);
         };
         let of = String::from_utf8_lossy(file.name()).into_owned();
         if of != name && KINDS.contains(&kind(&of)) {
-            return Ok(Some(Found::Alias));
+            return Ok(Some(UnitEntry::Alias));
         }
         let file = Node { path: node.path.clone(), ..file };
-        return Ok(read(view, &file, allowed)?.map(unit));
+        return Ok(read_file(view, &file, budget)?.map(unit));
     }
-    // An empty file masks too.
+    // An empty file also masks the unit.
     if node.is_file() && node.attr.size == 0 {
-        return Ok(Some(Found::Masked));
+        return Ok(Some(UnitEntry::Masked));
     }
-    Ok(read(view, node, allowed)?.map(unit))
+    Ok(read_file(view, node, budget)?.map(unit))
 }
 
-fn read(view: &View, node: &Node, allowed: &mut Allowance) -> Result<Option<File>, PassError> {
-    allowed.take(FILE)?;
+fn read_file(
+    view: &View,
+    node: &Node,
+    budget: &mut UnitMemoryBudget,
+) -> Result<Option<UnitFile>, PassError> {
+    budget.take(FILE_OVERHEAD)?;
     let target = match node.is_link() {
         true => resolve(view, &node.path)?,
         false => Some(node.clone()),
     };
     let Some(target) = target.filter(Node::is_file) else { return Ok(None) };
-    let bytes = view.head(&target, MOST)?;
-    allowed.take(bytes.len())?;
+    let bytes = view.head(&target, MAX_FILE)?;
+    budget.take(bytes.len())?;
     let lines = parse(&String::from_utf8_lossy(&bytes));
-    allowed.take(LINE.saturating_mul(lines.len()))?;
-    Ok(Some(File { node: node.clone(), lines }))
+    budget.take(LINE_OVERHEAD.saturating_mul(lines.len()))?;
+    Ok(Some(UnitFile { node: node.clone(), lines }))
 }
 
-/// The lines of a unit file.
-fn parse(text: &str) -> Vec<Line> {
+/// Parses the lines of a unit file.
+fn parse(text: &str) -> Vec<UnitLine> {
     let mut lines = Vec::new();
     let mut section: Option<Arc<str>> = None;
     let mut numbered = text.lines().enumerate();
@@ -371,7 +373,7 @@ fn parse(text: &str) -> Vec<Line> {
             line.pop();
             line.push(' ');
             match numbered.next() {
-                // A comment within is passed over.
+                // A comment inside a continued line is skipped.
                 Some((_, next)) if next.trim_start().starts_with(['#', ';']) => line.push('\\'),
                 Some((_, next)) => line.push_str(next.trim()),
                 None => break,
@@ -381,27 +383,27 @@ fn parse(text: &str) -> Vec<Line> {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             let name: Arc<str> = name.into();
             section = Some(name.clone());
-            lines.push(Line::Section(name, number));
+            lines.push(UnitLine::Section(name, number));
         } else if let Some((key, value)) = line.split_once('=') {
             let value = value.trim().to_owned();
-            lines.push(Line::Entry(section.clone(), key.trim().to_owned(), value, number));
+            lines.push(UnitLine::Entry(section.clone(), key.trim().to_owned(), value, number));
         } else {
-            lines.push(Line::Odd(number));
+            lines.push(UnitLine::Odd(number));
         }
     }
     lines
 }
 
-/// Where units may stand that enable others: for what looks at links.
-pub(in crate::check::runtime) fn is_dependency(path: &[u8]) -> bool {
+/// Returns whether a path is a link in a dependency directory, which enables a unit.
+pub(in crate::check::runtime) fn is_dependency_link(path: &[u8]) -> bool {
     let is_in = DIRS
         .iter()
         .any(|dir| path.strip_prefix(*dir).is_some_and(|rest| rest.first() == Some(&b'/')));
     let dir = path.rsplit(|&byte| byte == b'/').nth(1).unwrap_or_default();
-    is_in && std::str::from_utf8(dir).is_ok_and(is_of_dependencies)
+    is_in && std::str::from_utf8(dir).is_ok_and(is_dependency_dir)
 }
 
-/// A path of a unit's, from the root.
+/// Converts an absolute path in a unit to a path from the root.
 pub(super) fn from_root(path: &str) -> Vec<u8> {
     join(b"", path.trim_start_matches('/').as_bytes())
 }
@@ -411,9 +413,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_file_is_read_as_systemd_reads_it() {
+    fn unit_file_syntax_follows_systemd() {
         let entry = |section: &str, key: &str, value: &str, line| {
-            Line::Entry(Some(section.into()), key.to_owned(), value.to_owned(), line)
+            UnitLine::Entry(Some(section.into()), key.to_owned(), value.to_owned(), line)
         };
         let lines = parse(
             "stray=1\n[Unit]\n# no\nDescription = a \\\n  b\n[Service]\nExecStart=/bin/x \\\n\
@@ -422,18 +424,18 @@ mod tests {
         assert_eq!(
             lines,
             [
-                Line::Entry(None, "stray".into(), "1".into(), 1),
-                Line::Section("Unit".into(), 2),
+                UnitLine::Entry(None, "stray".into(), "1".into(), 1),
+                UnitLine::Section("Unit".into(), 2),
                 entry("Unit", "Description", "a  b", 4),
-                Line::Section("Service".into(), 6),
+                UnitLine::Section("Service".into(), 6),
                 entry("Service", "ExecStart", "/bin/x   --y", 7),
-                Line::Odd(10),
+                UnitLine::Odd(10),
             ]
         );
     }
 
     #[test]
-    fn drop_ins_are_those_of_kind_prefixes_template_and_unit() {
+    fn drop_ins_come_from_kind_prefixes_template_and_unit() {
         assert_eq!(
             drop_ins_of("a-b@c.service"),
             ["service", "a-.service", "a-b@.service", "a-b@c.service"]

@@ -1,9 +1,8 @@
-//! systemd units: those that do not start as they were meant to.
+//! Lints of systemd units that do not start as intended.
 //!
-//! The rules are those of systemd itself (`systemd-analyze verify`, and what a start fails with), as
-//! far as they can be known without running it. All units of the merged root are judged; those
-//! faults are found that are not there beneath the overlays, or do no harm there because nothing
-//! starts the unit.
+//! The rules are those of systemd itself (`systemd-analyze verify`, and the errors at start), as far
+//! as they apply without running it. All units of the merged root are checked. A fault is reported
+//! if the lower layers do not have it, or if nothing starts the unit there.
 
 mod accounts;
 mod allowance;
@@ -21,61 +20,68 @@ use super::lints::{
     UNIT_CYCLE, UNIT_EXEC, UNIT_MISSING, UNIT_NEEDS, UNIT_REFUSED, UNIT_SYNTAX, UNIT_USER,
 };
 use crate::check::context::{CheckContext, resolve};
-use crate::check::{Finding, Findings, Lint, Severity, PassError};
+use crate::check::{Finding, Findings, Lint, PassError, Severity};
 use crate::look::accounts::Accounts;
 use crate::look::{LookError, Node, View, join};
 
-use accounts::Known;
-use allowance::Allowance;
-pub(super) use load::is_dependency;
-use load::{DIRS, File, Line, Unit, Units, from_root, template};
+use accounts::KnownAccounts;
+use allowance::UnitMemoryBudget;
+pub(super) use load::is_dependency_link;
+use load::{DIRS, Unit, UnitFile, UnitLine, Units, from_root, template};
 pub(super) use presets::first_boot;
 pub(super) use started::started_units;
 
-/// The keys of all sections, as `systemd --dump-configuration-items` has them.
+/// Keys of all sections, as printed by `systemd --dump-configuration-items`.
 const KEYS: &str = include_str!("keys.txt");
-/// What is there only when the machine is up.
-const LATER: [&str; 6] = ["/run/", "/tmp/", "/dev/", "/proc/", "/sys/", "/var/run/"];
-/// How many faults of one unit are told: who has not understood by then, will not.
-const FAULTS: usize = 200;
-/// How many there may be of all units.
-const ALL_FAULTS: usize = 20_000;
-/// How many circles of units are told.
-const CIRCLES: usize = 100;
-/// How many keys that there are not are looked into, and how long they may be.
-const UNKNOWN: usize = 1000;
-const LONGEST: usize = 64;
-/// Where a program without a path is looked for.
+/// Directories whose contents exist only on a running machine.
+const RUNTIME_DIRS: [&str; 6] = ["/run/", "/tmp/", "/dev/", "/proc/", "/sys/", "/var/run/"];
+/// Maximum findings reported per unit.
+const MAX_UNIT_FAULTS: usize = 200;
+/// Maximum findings of all units together; more are an error.
+const MAX_ALL_FAULTS: usize = 20_000;
+/// Maximum ordering cycles reported.
+const MAX_CYCLES: usize = 100;
+/// Maximum number of unknown keys for which a similar key is searched.
+const MAX_UNKNOWN_KEYS: usize = 1000;
+/// Maximum length of such a key.
+const MAX_KEY_LEN: usize = 64;
+/// Directories that are searched for a program without a path.
 const PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// Something wrong with a unit.
-struct Fault {
+/// A problem of a unit.
+struct UnitFault {
     lint: &'static Lint,
     node: Node,
     message: String,
-    /// The topmost layer in which something starts the unit, where this keeps it from running.
+    /// The topmost layer that starts the unit; `None` if nothing does or if the unit runs
+    /// nevertheless.
     started: Option<usize>,
-    /// Where something is missing or not as it should be.
-    about: Vec<Vec<u8>>,
+    /// Paths that are missing or wrong.
+    paths: Vec<Vec<u8>>,
 }
 
-pub(super) fn units(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+pub(super) fn units(
+    context: &CheckContext<'_>,
+    findings: &mut Findings<'_>,
+) -> Result<(), PassError> {
     let roots = context.roots()?;
     if resolve(&roots.view, b"lib/systemd/systemd")?.is_none() {
         return Ok(());
     }
     let now = faults(&roots.view, context.accounts()?)?;
-    // What was wrong already, and whether anything started it.
+    // Faults of the lower layers, and whether anything starts the unit there.
     let mut old: HashMap<_, bool> = HashMap::new();
-    if let Some(below) = &roots.below
+    if let Some(lower) = &roots.lower
         && !now.is_empty()
     {
-        for Fault { lint, node, message, started, .. } in faults(below, &Accounts::read(below)?)? {
+        for UnitFault { lint, node, message, started, .. } in
+            faults(lower, &Accounts::read(lower)?)?
+        {
             *old.entry((lint.name, node.path, message)).or_default() |= started.is_some();
         }
     }
-    for Fault { lint, node, message, started, about } in now {
+    for UnitFault { lint, node, message, started, paths } in now {
         let key = (lint.name, node.path.clone(), message);
         let before = old.get(&key);
         let by_overlay = started.filter(|layer| *layer >= context.first_checked());
@@ -88,7 +94,7 @@ pub(super) fn units(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> 
             (None, _) if node.layer() >= context.first_checked() => {
                 (key.2, vec![context.layer_name(&node).to_owned()])
             }
-            (None, _) => (key.2, context.responsible_layers(&about)?),
+            (None, _) => (key.2, context.responsible_layers(&paths)?),
         };
         let finding = Finding::new(lint, "", Some(&node.path), message).attributed_to(layers);
         findings.push(match started {
@@ -99,145 +105,145 @@ pub(super) fn units(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> 
     Ok(())
 }
 
-/// What is wrong with the units of a root.
-fn faults(view: &View, accounts: &Accounts) -> Result<Vec<Fault>, PassError> {
-    let mut allowed = Allowance::new();
-    let units = Units::of(view, &mut allowed)?;
-    let mut judge = Judge {
+/// Returns the faults of the units of a root.
+fn faults(view: &View, accounts: &Accounts) -> Result<Vec<UnitFault>, PassError> {
+    let mut budget = UnitMemoryBudget::new();
+    let units = Units::read(view, &mut budget)?;
+    let mut checker = UnitChecker {
         view,
         units: &units,
-        known: Known::of(view, accounts, &mut allowed)?,
+        known: KnownAccounts::read(view, accounts, &mut budget)?,
         keys: Keys::default(),
         faults: Vec::new(),
         started: None,
         empty: HashMap::new(),
-        most: usize::MAX,
+        max_faults: usize::MAX,
     };
     for (link, name) in &units.wanted {
         if !units.has(name) {
-            judge.started = Some(link.layer());
-            let message = format!("it enables {name}, which is not there");
-            judge.add(&UNIT_MISSING, link, message, places_of(name));
+            checker.started = Some(link.layer());
+            let message = format!("it enables {name}, which does not exist");
+            checker.add(&UNIT_MISSING, link, message, unit_paths(name));
         }
     }
-    for circle in order::circles(&units) {
-        judge.circle(&circle);
+    for cycle in order::cycles(&units) {
+        checker.cycle(&cycle);
     }
     for unit in units.iter() {
-        if judge.faults.len() > ALL_FAULTS {
-            let message = format!("the units of the root have more than {ALL_FAULTS} faults");
+        if checker.faults.len() > MAX_ALL_FAULTS {
+            let message = format!("the units of the root have more than {MAX_ALL_FAULTS} faults");
             return Err(PassError::CannotRun(message));
         }
-        judge.most = judge.faults.len() + FAULTS;
-        judge.started = units.started(unit);
-        judge.refused(unit);
-        judge.mount(unit);
-        judge.needs(unit);
-        judge.programs(unit)?;
-        judge.accounts(unit);
-        unit.files.iter().for_each(|file| judge.syntax(unit, file));
+        checker.max_faults = checker.faults.len() + MAX_UNIT_FAULTS;
+        checker.started = units.started(unit);
+        checker.check_rejected(unit);
+        checker.check_mount_name(unit);
+        checker.check_required_units(unit);
+        checker.check_programs(unit)?;
+        checker.check_accounts(unit);
+        unit.files.iter().for_each(|file| checker.check_syntax(unit, file));
     }
-    Ok(judge.faults)
+    Ok(checker.faults)
 }
 
-struct Judge<'a> {
+struct UnitChecker<'a> {
     view: &'a View,
     units: &'a Units,
-    known: Known,
+    known: KnownAccounts,
     keys: Keys,
-    faults: Vec<Fault>,
-    /// The layer in which this unit is started, if it is.
+    faults: Vec<UnitFault>,
+    /// The topmost layer that starts the current unit, if any does.
     started: Option<usize>,
-    /// Whether directories that conditions name are empty.
+    /// Whether directories that conditions name are empty, by path.
     empty: HashMap<Vec<u8>, bool>,
-    /// How many there may be at this unit's end.
-    most: usize,
+    /// Maximum length of `faults` at the end of the current unit.
+    max_faults: usize,
 }
 
-/// The paths at which a unit may be.
-fn places_of(name: &str) -> Vec<Vec<u8>> {
+/// Returns the possible paths of a unit.
+fn unit_paths(name: &str) -> Vec<Vec<u8>> {
     let names = [Some(name.to_owned()), template(name)];
     let at = |name: String| DIRS.map(|dir| join(dir, name.as_bytes()));
     names.into_iter().flatten().flat_map(at).collect()
 }
 
-fn paths_of(unit: &Unit) -> Vec<Vec<u8>> {
+/// Returns the paths of a unit's files, the last drop-in first.
+fn file_paths(unit: &Unit) -> Vec<Vec<u8>> {
     unit.files.iter().rev().map(|file| file.node.path.clone()).collect()
 }
 
-impl Judge<'_> {
+impl UnitChecker<'_> {
     fn add(
         &mut self,
         lint: &'static Lint,
         node: &Node,
         message: impl Into<String>,
-        about: Vec<Vec<u8>>,
-    ) -> Option<&mut Fault> {
-        if self.faults.len() >= self.most {
+        paths: Vec<Vec<u8>>,
+    ) -> Option<&mut UnitFault> {
+        if self.faults.len() >= self.max_faults {
             return None;
         }
         let (node, message, started) = (node.clone(), message.into(), self.started);
-        self.faults.push(Fault { lint, node, message, started, about });
+        self.faults.push(UnitFault { lint, node, message, started, paths });
         self.faults.last_mut()
     }
 
-    /// Units that wait for each other.
-    fn circle(&mut self, circle: &[&Unit]) {
-        let about = circle.iter().flat_map(|unit| paths_of(unit)).collect();
-        let files = circle.iter().flat_map(|unit| &unit.files);
+    /// Reports an ordering cycle.
+    fn cycle(&mut self, cycle: &[&Unit]) {
+        let paths = cycle.iter().flat_map(|unit| file_paths(unit)).collect();
+        let files = cycle.iter().flat_map(|unit| &unit.files);
         let Some(file) = files.max_by_key(|file| file.node.layer()) else { return };
-        // Some of them say enough.
-        let names: Vec<&str> = circle.iter().chain(circle.first()).map(|u| &*u.name).collect();
+        let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|u| &*u.name).collect();
         let more = if names.len() > 10 { " after … and so on" } else { "" };
         let names = names[..names.len().min(10)].join(" after ");
-        self.started = circle.iter().filter_map(|unit| self.units.started(unit)).max();
-        let message = format!("units are to be started in a circle: {names}{more}");
-        self.add(&UNIT_CYCLE, &file.node.clone(), message, about);
+        self.started = cycle.iter().filter_map(|unit| self.units.started(unit)).max();
+        let message = format!("ordering cycle: {names}{more}");
+        self.add(&UNIT_CYCLE, &file.node.clone(), message, paths);
     }
 
-    /// Lines that systemd passes over with a warning.
-    fn syntax(&mut self, unit: &Unit, file: &File) {
+    /// Reports lines that systemd ignores with a warning.
+    fn check_syntax(&mut self, unit: &Unit, file: &UnitFile) {
         let section = section(unit.kind());
         for line in &file.lines {
-            if self.faults.len() >= self.most {
+            if self.faults.len() >= self.max_faults {
                 return;
             }
             let message = match line {
-                Line::Odd(number) => format!("line {number} has no `=`"),
-                Line::Entry(None, key, _, number) => {
-                    format!("line {number}: {key}= stands before any section")
+                UnitLine::Odd(number) => format!("line {number} has no `=`"),
+                UnitLine::Entry(None, key, _, number) => {
+                    format!("line {number}: {key}= is outside of any section")
                 }
-                Line::Section(name, number) => {
+                UnitLine::Section(name, number) => {
                     let known = ["Unit", "Install"].contains(&&**name)
                         || Some(&**name) == section
                         || name.starts_with("X-");
                     if known {
                         continue;
                     }
-                    format!("line {number}: a unit of this kind has no section [{name}]")
+                    format!("line {number}: section [{name}] is not valid in this kind of unit")
                 }
-                Line::Entry(Some(in_section), key, value, number) => {
+                UnitLine::Entry(Some(in_section), key, value, number) => {
                     if in_section.starts_with("X-") || key.starts_with("X-") {
                         continue;
                     }
                     if !values::is_possible(in_section, key, value) {
-                        format!("line {number}: {key}={value} is no value of it")
-                    } else if let Some(near) = self.keys.meant(key) {
-                        format!("line {number}: there is no {key}=; is {near}= meant?")
+                        format!("line {number}: invalid value {key}={value}")
+                    } else if let Some(near) = self.keys.similar(key) {
+                        format!("line {number}: unknown key {key}=; did you mean {near}=?")
                     } else {
                         continue;
                     }
                 }
             };
             if let Some(fault) = self.add(&UNIT_SYNTAX, &file.node, message, Vec::new()) {
-                // It runs, without that line.
+                // The unit runs without the line.
                 fault.started = None;
             }
         }
     }
 
-    /// Units that systemd refuses to load.
-    fn refused(&mut self, unit: &Unit) {
+    /// Reports units that systemd rejects.
+    fn check_rejected(&mut self, unit: &Unit) {
         let Some(file) = unit.files.first() else { return };
         let mut node = file.node.clone();
         let has = |section: &str, key: &str| {
@@ -247,12 +253,12 @@ impl Judge<'_> {
         };
         let message = match unit.kind() {
             "service" => {
-                // A drop-in that adds one to those that there are.
+                // The drop-in with the last of several commands is the cause.
                 let starts = unit.values("Service", "ExecStart");
                 if let Some((last, _)) = starts.get(1..).and_then(<[_]>::last) {
                     node = last.node.clone();
                 }
-                service(unit)
+                service_error(unit)
             }
             "socket" => {
                 let keys = [
@@ -266,7 +272,7 @@ impl Judge<'_> {
                     "ListenUSBFunction",
                 ];
                 let listens = keys.iter().any(|key| has("Socket", key));
-                (!listens).then_some("it listens to nothing: there is no Listen…=")
+                (!listens).then_some("it has no Listen…=")
             }
             "timer" => {
                 let keys = [
@@ -279,8 +285,8 @@ impl Judge<'_> {
                     "OnClockChange",
                     "OnTimezoneChange",
                 ];
-                let goes_off = keys.iter().any(|key| has("Timer", key));
-                (!goes_off).then_some("it never goes off: there is no On…=")
+                let triggers = keys.iter().any(|key| has("Timer", key));
+                (!triggers).then_some("it has no On…=")
             }
             "path" => {
                 let keys = [
@@ -291,49 +297,49 @@ impl Judge<'_> {
                     "DirectoryNotEmpty",
                 ];
                 let watches = keys.iter().any(|key| has("Path", key));
-                (!watches).then_some("it watches nothing: there is no Path…=")
+                (!watches).then_some("it has no Path…= or DirectoryNotEmpty=")
             }
-            "mount" => (!has("Mount", "What")).then_some("it says no What= to mount"),
+            "mount" => (!has("Mount", "What")).then_some("it has no What="),
             _ => None,
         };
         if let Some(message) = message {
-            self.add(&UNIT_REFUSED, &node, message, paths_of(unit));
+            self.add(&UNIT_REFUSED, &node, message, file_paths(unit));
         }
     }
 
-    /// A mount has the name of the place that it mounts.
-    fn mount(&mut self, unit: &Unit) {
+    /// Checks that a mount unit is named after its mount point.
+    fn check_mount_name(&mut self, unit: &Unit) {
         let section = match unit.kind() {
             "mount" => "Mount",
             "automount" => "Automount",
             _ => return,
         };
-        let Some((file, place)) = unit.values(section, "Where").pop() else { return };
-        if place.starts_with('/') && !place.contains('%') {
-            let name = format!("{}.{}", values::path_as_name(place), unit.kind());
+        let Some((file, path)) = unit.values(section, "Where").pop() else { return };
+        if path.starts_with('/') && !path.contains('%') {
+            let name = format!("{}.{}", values::path_as_name(path), unit.kind());
             if name != unit.name {
                 let node = file.node.clone();
-                let message = format!("Where={place}, whose unit is to be called {name}");
-                self.add(&UNIT_REFUSED, &node, message, paths_of(unit));
+                let message = format!("the unit for Where={path} must be named {name}");
+                self.add(&UNIT_REFUSED, &node, message, file_paths(unit));
             }
         }
     }
 
-    /// Other units, without which a unit does not start.
-    fn needs(&mut self, unit: &Unit) {
+    /// Reports missing units without which a unit does not start.
+    fn check_required_units(&mut self, unit: &Unit) {
         for key in ["Requires", "Requisite", "BindsTo"] {
             for (file, value) in unit.values("Unit", key) {
                 for name in value.split_whitespace() {
-                    if self.faults.len() >= self.most {
+                    if self.faults.len() >= self.max_faults {
                         return;
                     }
                     let what = match self.units.has(name) {
-                        false => "not there",
+                        false => "missing",
                         true if self.units.is_masked(name) => "masked",
                         true => continue,
                     };
-                    let message = format!("{key}={name}, which is {what}");
-                    self.add(&UNIT_NEEDS, &file.node.clone(), message, places_of(name));
+                    let message = format!("the unit in {key}={name} is {what}");
+                    self.add(&UNIT_NEEDS, &file.node.clone(), message, unit_paths(name));
                 }
             }
         }
@@ -346,22 +352,22 @@ impl Judge<'_> {
         };
         let started = match unit.value(section, key) {
             Some(name) => name.to_owned(),
-            None if unit.says_yes("Socket", "Accept") => format!("{stem}@.service"),
+            None if unit.is_true("Socket", "Accept") => format!("{stem}@.service"),
             None => format!("{stem}.service"),
         };
         if !self.units.has(&started)
             && let Some(file) = unit.files.first()
         {
             let node = file.node.clone();
-            let message = format!("it is to start {started}, which is not there");
-            self.add(&UNIT_NEEDS, &node, message, places_of(&started));
+            let message = format!("it starts {started}, which does not exist");
+            self.add(&UNIT_NEEDS, &node, message, unit_paths(&started));
         }
     }
 
-    /// Programs and files that are not there.
-    fn programs(&mut self, unit: &Unit) -> Result<(), LookError> {
+    /// Reports missing programs, files and directories.
+    fn check_programs(&mut self, unit: &Unit) -> Result<(), LookError> {
         let Some(section) = section(unit.kind()) else { return Ok(()) };
-        // Another root than this one.
+        // Keys with which the paths are in another root.
         let elsewhere =
             ["RootDirectory", "RootImage", "ExecSearchPath", "BindPaths", "ExtensionImages"];
         if elsewhere.iter().any(|key| unit.value(section, key).is_some())
@@ -370,17 +376,17 @@ impl Judge<'_> {
             return Ok(());
         }
         let starts = ["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost"];
-        // It runs without them, until it is to end.
+        // The unit starts without these.
         let later = ["ExecReload", "ExecStop", "ExecStopPost"];
         for key in starts.iter().chain(&later) {
             for (file, value) in unit.values(section, key) {
                 let Some(program) = program(value) else { continue };
-                if let Some(what) = self.program(&program)? {
+                if let Some(what) = self.program_error(&program)? {
                     let paths = match program.starts_with('/') {
                         true => vec![from_root(&program)],
                         false => PATH.map(|dir| from_root(&format!("{dir}/{program}"))).to_vec(),
                     };
-                    let message = format!("{key}={program}, which {what}");
+                    let message = format!("the program in {key}={program} {what}");
                     if let Some(fault) = self.add(&UNIT_EXEC, &file.node, message, paths)
                         && later.contains(key)
                     {
@@ -393,19 +399,19 @@ impl Judge<'_> {
             for (file, value) in unit.values(section, key) {
                 let value = value.trim_matches('"');
                 let odd = value.contains(['%', '*', '?', '[']) || !value.starts_with('/');
-                let made = is_made_later(value);
+                let made = is_runtime_path(value);
                 let state = key == "WorkingDirectory" && value.starts_with("/var/");
                 if odd || made || state || resolve(self.view, &from_root(value))?.is_some() {
                     continue;
                 }
-                let message = format!("{key}={value}, which is not there");
+                let message = format!("the path in {key}={value} does not exist");
                 self.add(&UNIT_EXEC, &file.node.clone(), message, vec![from_root(value)]);
             }
         }
         Ok(())
     }
 
-    /// Whether a condition keeps the unit from ever being started in this root.
+    /// Returns whether a condition prevents every start of the unit in this root.
     fn is_skipped(&mut self, unit: &Unit) -> Result<bool, LookError> {
         let keys = [
             "ConditionPathExists",
@@ -416,10 +422,10 @@ impl Judge<'_> {
         ];
         for key in keys {
             for (_, value) in unit.values("Unit", key) {
-                if !value.starts_with('/') || is_made_later(value) {
+                if !value.starts_with('/') || is_runtime_path(value) {
                     continue;
                 }
-                // What stands for a specifier is not known; in an empty directory, nothing does.
+                // The value of a specifier is unknown, but in an empty directory no value matches.
                 let dir = value.split_once('%').and_then(|(known, _)| known.rsplit_once('/'));
                 let there = resolve(self.view, &from_root(dir.map_or(value, |(dir, _)| dir)))?;
                 let met = match (dir, there) {
@@ -434,7 +440,7 @@ impl Judge<'_> {
         Ok(false)
     }
 
-    /// Whether nothing is in a directory; each is listed once, however many conditions name it.
+    /// Returns whether a directory is empty. Results are cached, since many conditions may name one.
     fn is_empty(&mut self, dir: &Node) -> Result<bool, LookError> {
         if let Some(empty) = self.empty.get(&dir.path) {
             return Ok(*empty);
@@ -444,14 +450,14 @@ impl Judge<'_> {
         Ok(empty)
     }
 
-    /// What is wrong with a program.
-    fn program(&self, program: &str) -> Result<Option<&'static str>, LookError> {
+    /// Describes the fault of a program, if any.
+    fn program_error(&self, program: &str) -> Result<Option<&'static str>, LookError> {
         let paths: Vec<String> = match program.contains('/') {
-            true if !program.starts_with('/') => return Ok(Some("is no absolute path")),
+            true if !program.starts_with('/') => return Ok(Some("is not an absolute path")),
             true => vec![program.to_owned()],
             false => PATH.iter().map(|dir| format!("{dir}/{program}")).collect(),
         };
-        if is_made_later(program) {
+        if is_runtime_path(program) {
             return Ok(None);
         }
         for path in paths {
@@ -462,13 +468,13 @@ impl Judge<'_> {
                 });
             }
         }
-        Ok(Some("is not there"))
+        Ok(Some("does not exist"))
     }
 
-    /// Users and groups that nobody knows.
-    fn accounts(&mut self, unit: &Unit) {
+    /// Reports unknown users and groups.
+    fn check_accounts(&mut self, unit: &Unit) {
         let Some(section) = section(unit.kind()) else { return };
-        if unit.says_yes(section, "DynamicUser") {
+        if unit.is_true(section, "DynamicUser") {
             return;
         }
         for key in ["User", "Group", "SupplementaryGroups"] {
@@ -476,25 +482,26 @@ impl Judge<'_> {
             for name in value.split_whitespace() {
                 let number = name.bytes().all(|byte| byte.is_ascii_digit());
                 if !number && !name.contains('%') && self.known.lacks(key, name) {
-                    let (message, file_of) = match key {
-                        "User" => (format!("{key}={name}, whom nobody knows"), &b"etc/passwd"[..]),
-                        _ => (format!("{key}={name}, which nobody knows"), &b"etc/group"[..]),
+                    let (what, database) = match key {
+                        "User" => ("user", &b"etc/passwd"[..]),
+                        _ => ("group", &b"etc/group"[..]),
                     };
-                    self.add(&UNIT_USER, &file.node.clone(), message, vec![file_of.to_vec()]);
+                    let message = format!("unknown {what} in {key}={name}");
+                    self.add(&UNIT_USER, &file.node.clone(), message, vec![database.to_vec()]);
                 }
             }
         }
     }
 }
 
-/// Whether a path leads to what is there only when the machine is up.
-fn is_made_later(path: &str) -> bool {
-    LATER.iter().any(|dir| path.starts_with(dir) || Some(path) == dir.strip_suffix('/'))
+/// Returns whether a path exists only on a running machine.
+fn is_runtime_path(path: &str) -> bool {
+    RUNTIME_DIRS.iter().any(|dir| path.starts_with(dir) || Some(path) == dir.strip_suffix('/'))
 }
 
-/// Why a service is refused (`service_verify` in `src/core/service.c`).
-fn service(unit: &Unit) -> Option<&'static str> {
-    // A line of which a quote is not closed is passed over.
+/// Returns the reason why systemd rejects a service (`service_verify` in `src/core/service.c`).
+fn service_error(unit: &Unit) -> Option<&'static str> {
+    // systemd ignores a line with an unclosed quote.
     let values = |key| {
         let mut lines = unit.values("Service", key);
         lines.retain(|(_, value)| values::is_possible("Service", key, value));
@@ -503,8 +510,8 @@ fn service(unit: &Unit) -> Option<&'static str> {
     let (start, stop) = (values("ExecStart"), values("ExecStop"));
     let ends = unit.value("Unit", "SuccessAction").is_some_and(|action| action != "none");
     let bus = unit.value("Service", "BusName").is_some();
-    let said = unit.value("Service", "Type");
-    let kind = match said.filter(|kind| values::is_possible("Service", "Type", kind)) {
+    let stated = unit.value("Service", "Type");
+    let kind = match stated.filter(|kind| values::is_possible("Service", "Type", kind)) {
         Some(kind) => kind,
         None if bus => "dbus",
         None if start.is_empty() => "oneshot",
@@ -512,23 +519,23 @@ fn service(unit: &Unit) -> Option<&'static str> {
     };
     let once = kind == "oneshot";
     if start.is_empty() && stop.is_empty() && !ends {
-        Some("it has nothing to run: there is no ExecStart=")
+        Some("it has neither ExecStart= nor ExecStop=")
     } else if start.is_empty() && !ends && !once {
-        Some("it has no ExecStart=, and is not of Type=oneshot")
-    } else if start.is_empty() && !ends && !unit.says_yes("Service", "RemainAfterExit") {
-        Some("it has no ExecStart=, and no RemainAfterExit=yes")
+        Some("it has no ExecStart= and is not Type=oneshot")
+    } else if start.is_empty() && !ends && !unit.is_true("Service", "RemainAfterExit") {
+        Some("it has neither ExecStart= nor RemainAfterExit=yes")
     } else if start.len() > 1 && !once {
-        Some("it has more than one ExecStart=, and is not of Type=oneshot")
+        Some("it has several ExecStart= but is not Type=oneshot")
     } else if once && matches!(unit.value("Service", "Restart"), Some("always" | "on-success")) {
-        Some("it is of Type=oneshot, and to be started again when it has succeeded")
+        Some("it has Type=oneshot, which excludes Restart=always and Restart=on-success")
     } else if kind == "dbus" && !bus {
-        Some("it is of Type=dbus, and has no BusName=")
+        Some("it has Type=dbus but no BusName=")
     } else {
         None
     }
 }
 
-/// The section that a kind of units has for itself.
+/// Returns the name of the section that is specific to a kind of unit.
 fn section(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "service" => "Service",
@@ -544,10 +551,10 @@ fn section(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// What is known of keys.
+/// The known keys, and a cache of similar ones.
 struct Keys {
     all: HashSet<&'static str>,
-    /// Those that there are not, and which ones are meant: to find that out takes its time.
+    /// Unknown keys with a similar known key; the search is expensive.
     unknown: HashMap<String, Option<&'static str>>,
 }
 
@@ -558,31 +565,31 @@ impl Default for Keys {
 }
 
 impl Keys {
-    /// Which key is meant by one that there is not. Later versions of systemd have more: only slips
-    /// are told.
-    fn meant(&mut self, key: &str) -> Option<&'static str> {
-        if self.all.contains(key) || key.len() > LONGEST {
+    /// Returns the known key that an unknown key is probably a misspelling of. Other unknown keys
+    /// are not reported: newer versions of systemd have more keys.
+    fn similar(&mut self, key: &str) -> Option<&'static str> {
+        if self.all.contains(key) || key.len() > MAX_KEY_LEN {
             return None;
         }
-        if let Some(meant) = self.unknown.get(key) {
-            return *meant;
+        if let Some(similar) = self.unknown.get(key) {
+            return *similar;
         }
-        if self.unknown.len() >= UNKNOWN {
+        if self.unknown.len() >= MAX_UNKNOWN_KEYS {
             return None;
         }
-        let meant = nearest(key, self.all.iter().copied()).filter(|near| is_slip(near, key));
-        self.unknown.insert(key.to_owned(), meant);
-        meant
+        let similar = nearest(key, self.all.iter().copied()).filter(|near| is_typo(near, key));
+        self.unknown.insert(key.to_owned(), similar);
+        similar
     }
 }
 
-/// Whether one is the other with a slip of the fingers: two letters at the most.
-fn is_slip(near: &str, key: &str) -> bool {
+/// Returns whether the lengths of two similar keys differ by at most one, as after a typing error.
+fn is_typo(near: &str, key: &str) -> bool {
     near.len().abs_diff(key.len()) <= 1
 }
 
-/// The program of a command line; nothing where it is not known before it is run, or where its
-/// failure does not matter.
+/// Returns the program of a command line; `None` if it depends on a specifier or variable, or if its
+/// failure is ignored.
 fn program(command: &str) -> Option<String> {
     let rest = command.trim_start_matches(['@', ':', '+', '!', '|']);
     if rest.starts_with('-')

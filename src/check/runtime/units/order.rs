@@ -1,27 +1,28 @@
-//! Units that are to be started one after the other, in a circle: systemd leaves one of them out, or
-//! refuses them all (`src/core/transaction.c`).
+//! Ordering cycles: systemd drops one of the units, or rejects all of them
+//! (`src/core/transaction.c`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::{Unit, Units};
 
-/// What a machine starts at boot, with all that these start.
-const TARGETS: [&str; 5] =
+/// Targets that are started at boot.
+const BOOT_TARGETS: [&str; 5] =
     ["default.target", "graphical.target", "multi-user.target", "basic.target", "sysinit.target"];
-/// What starts other units with itself.
-const STARTS: [&str; 5] = ["Wants", "Requires", "BindsTo", "Requisite", "Upholds"];
-/// The most pairs of which one comes after the other: a desktop has some thousands.
-const MOST: usize = 1 << 18;
+/// Keys that start other units together with the unit.
+const STARTING_KEYS: [&str; 5] = ["Wants", "Requires", "BindsTo", "Requisite", "Upholds"];
+/// Maximum ordering relations that are examined; a desktop has some thousands.
+const MAX_RELATIONS: usize = 1 << 18;
 
-/// The circles among the units that are started at boot, each from its first name on.
-pub(super) fn circles(units: &Units) -> Vec<Vec<&Unit>> {
+/// Returns the ordering cycles among the units that are started at boot, each beginning with the
+/// unit whose name sorts first.
+pub(super) fn cycles(units: &Units) -> Vec<Vec<&Unit>> {
     let all: Vec<&Unit> = units.iter().collect();
-    let places: BTreeMap<&str, usize> =
+    let indices: BTreeMap<&str, usize> =
         all.iter().enumerate().map(|(at, unit)| (&*unit.name, at)).collect();
-    let mut after = order(&all, &places, &at_boot(units, &all, &places));
-    let mut circles = Vec::new();
+    let mut after = order(&all, &indices, &started_at_boot(units, &all, &indices));
+    let mut cycles = Vec::new();
     loop {
-        // Whoever comes after nobody is in no circle, and so on.
+        // Repeatedly remove units that are ordered after no other one: they are in no cycle.
         let mut before: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (&one, others) in &after {
             others.iter().for_each(|&other| before.entry(other).or_default().push(one));
@@ -39,29 +40,34 @@ pub(super) fn circles(units: &Units) -> Vec<Vec<&Unit>> {
                 }
             }
         }
-        // Each of those that are left comes after another one of them.
-        let Some(mut at) = after.keys().next().copied() else { return circles };
-        let mut way = Vec::new();
+        // Each remaining unit is ordered after another remaining one: following these relations
+        // ends in a cycle.
+        let Some(mut at) = after.keys().next().copied() else { return cycles };
+        let mut chain = Vec::new();
         let mut seen = BTreeSet::new();
         while seen.insert(at) {
-            way.push(at);
+            chain.push(at);
             let Some(next) = after.get(&at).and_then(|others| others.first()) else { break };
             at = *next;
         }
-        let begin = way.iter().position(|one| *one == at).unwrap_or_default();
-        let mut circle = way.split_off(begin);
-        let least = circle.iter().enumerate().min_by_key(|(_, one)| **one).map_or(0, |(at, _)| at);
-        circle.rotate_left(least);
-        circle.iter().for_each(|one| drop(after.remove(one)));
-        circles.push(circle.into_iter().map(|one| all[one]).collect());
-        if circles.len() >= super::CIRCLES {
-            return circles;
+        let begin = chain.iter().position(|one| *one == at).unwrap_or_default();
+        let mut cycle = chain.split_off(begin);
+        let least = cycle.iter().enumerate().min_by_key(|(_, one)| **one).map_or(0, |(at, _)| at);
+        cycle.rotate_left(least);
+        cycle.iter().for_each(|one| drop(after.remove(one)));
+        cycles.push(cycle.into_iter().map(|one| all[one]).collect());
+        if cycles.len() >= super::MAX_CYCLES {
+            return cycles;
         }
     }
 }
 
-/// The places of the units that are started at boot.
-fn at_boot(units: &Units, all: &[&Unit], places: &BTreeMap<&str, usize>) -> BTreeSet<usize> {
+/// Returns the indices of the units that are started at boot.
+fn started_at_boot(
+    units: &Units,
+    all: &[&Unit],
+    indices: &BTreeMap<&str, usize>,
+) -> BTreeSet<usize> {
     let mut links: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
     for (link, name) in &units.wanted {
         let dir = link.path.rsplit(|&byte| byte == b'/').nth(1).unwrap_or_default();
@@ -69,26 +75,27 @@ fn at_boot(units: &Units, all: &[&Unit], places: &BTreeMap<&str, usize>) -> BTre
         links.entry(of.unwrap_or_default()).or_default().push(name);
     }
     let mut started = BTreeSet::new();
-    let mut pending: Vec<&str> = TARGETS.to_vec();
+    let mut pending: Vec<&str> = BOOT_TARGETS.to_vec();
     while let Some(name) = pending.pop() {
-        let Some(&at) = places.get(name) else { continue };
+        let Some(&at) = indices.get(name) else { continue };
         if !started.insert(at) {
             continue;
         }
         pending.extend(links.get(name.as_bytes()).into_iter().flatten());
-        for key in STARTS {
+        for key in STARTING_KEYS {
             let values = all[at].values("Unit", key).into_iter();
             let names = values.flat_map(|(_, value)| value.split_whitespace());
-            pending.extend(names.filter(|name| places.contains_key(name)));
+            pending.extend(names.filter(|name| indices.contains_key(name)));
         }
     }
     started
 }
 
-/// Which of them come after which others; nothing where that is too much.
+/// Returns the started units that each started unit is ordered after; empty if there are more than
+/// [`MAX_RELATIONS`].
 fn order(
     all: &[&Unit],
-    places: &BTreeMap<&str, usize>,
+    indices: &BTreeMap<&str, usize>,
     started: &BTreeSet<usize>,
 ) -> BTreeMap<usize, BTreeSet<usize>> {
     let mut after: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
@@ -105,14 +112,14 @@ fn order(
         let later = of("After").chain([implied]).map(|value| (value, true));
         for (value, is_later) in later.chain(of("Before").map(|value| (value, false))) {
             for name in value.split_whitespace() {
-                let Some(other) = places.get(name).filter(|other| started.contains(other)) else {
+                let Some(other) = indices.get(name).filter(|other| started.contains(other)) else {
                     continue;
                 };
                 let (late, early) = if is_later { (one, *other) } else { (*other, one) };
                 if late != early && after.entry(late).or_default().insert(early) {
                     count += 1;
                 }
-                if count > MOST {
+                if count > MAX_RELATIONS {
                     return BTreeMap::new();
                 }
             }

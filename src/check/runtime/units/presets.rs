@@ -1,40 +1,40 @@
-//! First boots: what systemd's presets change at one.
+//! Lint of units that systemd's presets enable or disable at a first boot.
 //!
 //! The rules are those of machine-id(5), "First Boot Semantics", and of systemd.preset(5). A machine
-//! that boots an image from the network writes nothing back, so that each of its boots is a first
-//! boot if the image makes it one: systemd then applies the presets to all units. Debian's enables
-//! units only; Fedora and its relatives build systemd with `first-boot-full-preset`, which disables
-//! some as well.
+//! that boots an image from the network writes nothing back, so each of its boots is a first boot if
+//! the image makes it one: systemd then applies the presets to all units. Debian's systemd only
+//! enables units; Fedora and its relatives build systemd with `first-boot-full-preset`, which also
+//! disables units.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::allowance::{Allowance, FILE, LINE};
+use super::allowance::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
 use super::load::{Unit, Units};
-use crate::check::context::{CheckContext, resolve, text};
+use crate::check::context::{CheckContext, read_text, resolve};
 use crate::check::runtime::lints::FIRST_BOOT;
 use crate::check::{Finding, Findings, PassError};
 use crate::look::{Node, View, join};
 use crate::seal::path::escape;
 
 const MACHINE_ID: &[u8] = b"etc/machine-id";
-/// Directories of preset files: of two files of one name, the first one counts.
+/// Directories of preset files; the first file of a name counts.
 const DIRS: [&[u8]; 4] = [
     b"etc/systemd/system-preset",
     b"usr/local/lib/systemd/system-preset",
     b"usr/lib/systemd/system-preset",
     b"lib/systemd/system-preset",
 ];
-/// The most bytes of a preset file that are read.
+/// Maximum bytes that are read of a preset file.
 const MAX_FILE: usize = 1 << 20;
-/// The most rules of a root: each is compared with the name of each unit.
+/// Maximum rules of a root: each is compared with the name of each unit.
 const MAX_RULES: usize = 2000;
-/// How many units a finding names.
-const NAMED: usize = 8;
+/// Maximum units that a finding names.
+const MAX_NAMED_UNITS: usize = 8;
 
 /// Units that a first boot enables or disables.
 #[derive(Default)]
-struct Changes {
-    /// By name, with the paths at which the image would enable the unit.
+struct PresetChanges {
+    /// Unit names, with the paths of the links that would enable the unit.
     enables: BTreeMap<String, Vec<Vec<u8>>>,
     disables: BTreeMap<String, Vec<Vec<u8>>>,
 }
@@ -44,20 +44,20 @@ pub(in crate::check::runtime) fn first_boot(
     findings: &mut Findings<'_>,
 ) -> Result<(), PassError> {
     let roots = context.roots()?;
-    // A root without systemd, to which an overlay may add it, has a machine id if it is for one.
+    // A root without systemd, which an overlay may add, is for a machine if it has a machine id.
     let has_id = |view: &View| resolve(view, MACHINE_ID).map(|id| id.is_some());
     let is_used = resolve(&roots.view, b"lib/systemd/systemd")?.is_some()
         || has_id(&roots.view)?
-        || roots.below.as_ref().map(has_id).transpose()?.unwrap_or(false);
+        || roots.lower.as_ref().map(has_id).transpose()?.unwrap_or(false);
     if !is_used {
         return Ok(());
     }
     let Some(cause) = cause(&roots.view)? else { return Ok(()) };
-    let (now, mut before) = (Changes::of(&roots.view)?, None);
-    if let Some(below) = &roots.below
-        && self::cause(below)?.is_some()
+    let (now, mut before) = (PresetChanges::read(&roots.view)?, None);
+    if let Some(lower) = &roots.lower
+        && self::cause(lower)?.is_some()
     {
-        before = Some(Changes::of(below)?);
+        before = Some(PresetChanges::read(lower)?);
     }
     let by_base = before.is_some();
     let before = before.unwrap_or_default();
@@ -69,14 +69,14 @@ pub(in crate::check::runtime) fn first_boot(
     let mut changes = Vec::new();
     for (what, units) in [("enable", &enables), ("disable", &disables)] {
         if !units.is_empty() {
-            changes.push(format!("{what} {}", listed(units.keys())));
+            changes.push(format!("{what} {}", name_list(units.keys())));
         }
     }
     if changes.is_empty() {
         return Ok(());
     }
     let message = format!(
-        "{cause}, so each boot is a first boot, at which systemd's presets {}",
+        "{cause}, so each boot is a first boot: systemd's presets {}",
         changes.join(" and ")
     );
     let paths: Vec<Vec<u8>> = match by_base {
@@ -88,8 +88,8 @@ pub(in crate::check::runtime) fn first_boot(
     Ok(())
 }
 
-/// The reason why systemd takes a boot of this root for a first boot, if it does. With an empty
-/// file it does not.
+/// Returns the reason why systemd treats a boot of this root as a first boot, if it does. With an
+/// empty file it does not.
 fn cause(view: &View) -> Result<Option<&'static str>, PassError> {
     let Some(file) = resolve(view, MACHINE_ID)? else { return Ok(Some("it is missing")) };
     if !file.is_file() {
@@ -100,42 +100,42 @@ fn cause(view: &View) -> Result<Option<&'static str>, PassError> {
     Ok((line.trim_ascii() == b"uninitialized").then_some("it is `uninitialized`"))
 }
 
-/// Names, the first ones of many.
-fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
-    let more = names.len().saturating_sub(NAMED);
+/// Joins up to [`MAX_NAMED_UNITS`] names, and states how many more there are.
+fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    let more = names.len().saturating_sub(MAX_NAMED_UNITS);
     let mut text: Vec<String> =
-        names.take(NAMED).map(|name| escape(name.as_bytes()).into()).collect();
+        names.take(MAX_NAMED_UNITS).map(|name| escape(name.as_bytes()).into()).collect();
     if more > 0 {
         text.push(format!("{more} more"));
     }
     text.join(", ")
 }
 
-impl Changes {
-    fn of(view: &View) -> Result<Self, PassError> {
-        let mut allowed = Allowance::new();
-        let units = Units::of(view, &mut allowed)?;
-        let rules = rules(view, &mut allowed)?;
+impl PresetChanges {
+    fn read(view: &View) -> Result<Self, PassError> {
+        let mut budget = UnitMemoryBudget::new();
+        let units = Units::read(view, &mut budget)?;
+        let rules = rules(view, &mut budget)?;
         let release = read_text(view, "etc/os-release")?;
         let is_full = release
             .lines()
             .filter(|line| line.starts_with("ID=") || line.starts_with("ID_LIKE="))
             .any(|line| ["fedora", "rhel", "centos"].iter().any(|name| line.contains(name)));
-        // By the directory and the name of the link: `multi-user.target.wants/cron.service`.
+        // Directory and name of each link: `multi-user.target.wants/cron.service`.
         let enabled: BTreeSet<&[u8]> =
             units.wanted.iter().filter_map(|(link, _)| last_two(&link.path)).collect();
-        let mut changes = Changes::default();
+        let mut changes = PresetChanges::default();
         for unit in units.iter() {
-            let Some(install) = Install::of(unit) else { continue };
+            let Some(install) = InstallSection::parse(unit) else { continue };
             let is_enabled =
                 install.paths.iter().filter_map(|path| last_two(path)).any(|l| enabled.contains(l))
                     || install.aliases.iter().any(|alias| units.has_file(alias));
             let policy = rules.iter().find(|rule| matches(&rule.pattern, &unit.name));
-            match policy.map_or(Policy::Enable, |rule| rule.policy) {
-                Policy::Enable if !is_enabled => {
+            match policy.map_or(PresetPolicy::Enable, |rule| rule.policy) {
+                PresetPolicy::Enable if !is_enabled => {
                     changes.enables.insert(unit.name.clone(), install.paths);
                 }
-                Policy::Disable if is_enabled && is_full => {
+                PresetPolicy::Disable if is_enabled && is_full => {
                     changes.disables.insert(unit.name.clone(), install.paths);
                 }
                 _ => {}
@@ -145,29 +145,28 @@ impl Changes {
     }
 }
 
-/// The last two names of a path.
+/// Returns the last two components of a path.
 fn last_two(path: &[u8]) -> Option<&[u8]> {
     let mut slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
     slashes.nth(1).map(|(at, _)| &path[at + 1..])
 }
 
 /// The links that enabling a unit creates.
-struct Install {
-    /// The links.
+struct InstallSection {
     paths: Vec<Vec<u8>>,
     aliases: Vec<String>,
 }
 
-impl Install {
-    /// Nothing for a unit that cannot be enabled.
-    fn of(unit: &Unit) -> Option<Install> {
+impl InstallSection {
+    /// Returns `None` for a unit that cannot be enabled.
+    fn parse(unit: &Unit) -> Option<InstallSection> {
         const DIR: &[u8] = b"etc/systemd/system";
         let words = |key| {
             let values = unit.values("Install", key);
             values.into_iter().flat_map(|(_, value)| value.split_whitespace()).collect::<Vec<_>>()
         };
         let name = match unit.name.split_once("@.") {
-            // Without an instance there is nothing to start.
+            // A template without a default instance is not started.
             Some((stem, kind)) => {
                 words("DefaultInstance").last().map(|instance| format!("{stem}@{instance}.{kind}"))
             }
@@ -184,29 +183,29 @@ impl Install {
         }
         let aliases: Vec<String> = words("Alias").into_iter().map(str::to_owned).collect();
         paths.extend(aliases.iter().map(|alias| join(DIR, alias.as_bytes())));
-        (!paths.is_empty()).then_some(Install { paths, aliases })
+        (!paths.is_empty()).then_some(InstallSection { paths, aliases })
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Policy {
+enum PresetPolicy {
     Enable,
     Disable,
     Ignore,
 }
 
-struct Rule {
-    policy: Policy,
+struct PresetRule {
+    policy: PresetPolicy,
     pattern: String,
 }
 
-/// The rules of a root, in the order in which systemd looks at them; the first that matches counts.
-fn rules(view: &View, allowed: &mut Allowance) -> Result<Vec<Rule>, PassError> {
+/// Reads the rules of a root in systemd's order; the first that matches counts.
+fn rules(view: &View, budget: &mut UnitMemoryBudget) -> Result<Vec<PresetRule>, PassError> {
     let mut files: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
     for dir in DIRS {
         let Some(dir) = resolve(view, dir)?.filter(Node::is_dir) else { continue };
         for node in view.children(&dir)? {
-            allowed.take(FILE)?;
+            budget.take(FILE_OVERHEAD)?;
             if node.name().ends_with(b".preset") {
                 files.entry(node.name().to_vec()).or_insert(node);
             }
@@ -217,32 +216,32 @@ fn rules(view: &View, allowed: &mut Allowance) -> Result<Vec<Rule>, PassError> {
         // A link to /dev/null masks the file of that name.
         let Some(file) = resolve(view, &node.path)?.filter(Node::is_file) else { continue };
         let content = view.head(&file, MAX_FILE)?;
-        allowed.take(content.len())?;
+        budget.take(content.len())?;
         for line in String::from_utf8_lossy(&content).lines() {
             let mut words = line.split_whitespace();
             let policy = match words.next() {
-                Some("enable") => Policy::Enable,
-                Some("disable") => Policy::Disable,
-                Some("ignore") => Policy::Ignore,
+                Some("enable") => PresetPolicy::Enable,
+                Some("disable") => PresetPolicy::Disable,
+                Some("ignore") => PresetPolicy::Ignore,
                 _ => continue,
             };
             let Some(pattern) = words.next() else { continue };
-            allowed.take(LINE)?;
+            budget.take(LINE_OVERHEAD)?;
             if rules.len() >= MAX_RULES {
-                let message = format!("the root has more than {MAX_RULES} rules of presets");
+                let message = format!("the root has more than {MAX_RULES} preset rules");
                 return Err(PassError::CannotRun(message));
             }
-            rules.push(Rule { policy, pattern: pattern.to_owned() });
+            rules.push(PresetRule { policy, pattern: pattern.to_owned() });
         }
     }
     Ok(rules)
 }
 
-/// Whether a name matches a pattern of fnmatch(3): `*`, `?` and `[…]`.
+/// Returns whether a name matches a pattern of fnmatch(3): `*`, `?` and `[…]`.
 fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut at, mut in_name) = (0, 0);
-    // Where to go on when what follows the last star does not match.
+    // Where to continue after the last star if the rest does not match.
     let mut star: Option<(usize, usize)> = None;
     while in_name < name.len() {
         let one = match pattern.get(at) {
@@ -273,7 +272,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     pattern[at..].iter().all(|&byte| byte == b'*')
 }
 
-/// Whether a byte is in the set that begins after a bracket, and the length of the set.
+/// Returns whether a byte is in the set that begins after a bracket, and the length of the set.
 fn set(pattern: &[u8], byte: u8) -> Option<(bool, usize)> {
     let negated = matches!(pattern.first(), Some(b'!' | b'^'));
     let mut at = usize::from(negated);
@@ -300,7 +299,7 @@ mod tests {
     use super::matches;
 
     #[test]
-    fn patterns_match_as_those_of_fnmatch() {
+    fn patterns_match_like_fnmatch() {
         for (pattern, name) in [
             ("*", "a.service"),
             ("a*.service", "a.service"),

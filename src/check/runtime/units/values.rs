@@ -1,7 +1,7 @@
-//! What may stand as the value of a key, as far as it is a matter of words: systemd.service(5),
-//! systemd.kill(5), systemd.time(7).
+//! Validates values of keys with a fixed set of words, command lines and calendar events:
+//! systemd.service(5), systemd.kill(5), systemd.time(7).
 
-/// Sections, keys, and the words that there are for them.
+/// Sections, keys, and their possible values.
 const WORDS: [(&str, &str, &[&str]); 3] = [
     (
         "Service",
@@ -17,7 +17,7 @@ const WORDS: [(&str, &str, &[&str]); 3] = [
 ];
 
 /// Keys with a command line.
-const COMMANDS: [&str; 7] = [
+const COMMAND_KEYS: [&str; 7] = [
     "ExecCondition",
     "ExecReload",
     "ExecStart",
@@ -27,9 +27,9 @@ const COMMANDS: [&str; 7] = [
     "ExecStopPost",
 ];
 
-/// Whether systemd understands a value; of most keys that is not known.
+/// Returns false if systemd rejects a value. The values of most keys are not checked.
 pub(super) fn is_possible(section: &str, key: &str, value: &str) -> bool {
-    if COMMANDS.contains(&key) {
+    if COMMAND_KEYS.contains(&key) {
         return is_closed(value);
     }
     if value.is_empty() || value.contains('%') {
@@ -44,7 +44,8 @@ pub(super) fn is_possible(section: &str, key: &str, value: &str) -> bool {
     WORDS.iter().find(of_key).is_none_or(|(_, _, words)| words.contains(&value))
 }
 
-/// Whether each quote of a command line is closed (`src/basic/extract-word.c`): one opens anywhere.
+/// Returns whether each quote of a command line is closed (`src/basic/extract-word.c`). A quote may
+/// open inside a word.
 fn is_closed(command: &str) -> bool {
     let mut open = None;
     let mut characters = command.chars();
@@ -60,8 +61,8 @@ fn is_closed(command: &str) -> bool {
     open.is_none()
 }
 
-/// Whether it may be a calendar event: a word for one, or days of the week, a date and a time, and a
-/// time zone. What the numbers say is not looked at.
+/// Returns whether the text may be a calendar event: a keyword, or days of the week, a date and a
+/// time, and a time zone. Numbers are not checked.
 fn is_calendar(event: &str) -> bool {
     const EVENTS: [&str; 13] = [
         "minutely",
@@ -103,7 +104,7 @@ fn is_calendar(event: &str) -> bool {
     !words.is_empty() && words.iter().enumerate().all(known)
 }
 
-/// A path as the name of a unit, without its kind (`systemd-escape --path`).
+/// Returns the unit name of a path, without the kind (`systemd-escape --path`).
 pub(super) fn path_as_name(path: &str) -> String {
     let names: Vec<&str> =
         path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calendar_events_are_known_as_in_the_manual() {
+    fn calendar_events_follow_the_manual() {
         for event in [
             "daily",
             "Mon..Fri 10:00",
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_s_name_is_its_place_s() {
+    fn mount_unit_is_named_after_its_path() {
         assert_eq!(path_as_name("/mnt/data-disk/"), "mnt-data\\x2ddisk");
         assert_eq!(path_as_name("/"), "-");
         assert_eq!(path_as_name("/.a/b.c"), "\\x2ea-b.c");
