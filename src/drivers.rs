@@ -40,9 +40,9 @@ const VIRTUAL_DRIVERS: [&str; 4] = ["virtio_net", "virtio_blk", "virtio_pci", "v
 const MAX_LIST: usize = 4 << 20;
 
 /// Predicate of a message about a kernel for virtual machines.
-pub const VIRTUAL_ONLY: &str = "has no driver for the usual physical network cards and disks (e1000e, \
-                                igb, ixgbe, tg3, r8169; ahci, megaraid_sas, mpt3sas): it is for \
-                                virtual machines";
+pub const VIRTUAL_ONLY: &str = "has no driver for the usual physical network cards and disks \
+                                (e1000e, igb, ixgbe, tg3, r8169; ahci, megaraid_sas, mpt3sas): it \
+                                is for virtual machines";
 
 /// The kinds of drivers among the modules of a kernel.
 #[derive(Clone, Copy, Debug, Default)]

@@ -17,8 +17,8 @@ static CACHE: Lint = Lint {
     name: "lean/cache",
     severity: Severity::Warning,
     summary: "caches",
-    why: "Package lists, downloaded packages and other caches are useless on a machine that runs from \
-          memory, and they occupy memory until it shuts down.",
+    why: "Package lists, downloaded packages and other caches are useless on a machine that runs \
+          from memory, and they occupy memory until it shuts down.",
     fix: CLEAN,
 };
 
@@ -42,7 +42,8 @@ static LOGS: Lint = Lint {
     name: "lean/logs",
     severity: Severity::Warning,
     summary: "logs of the build",
-    why: "They are about the machine on which the overlay was built, not about the one that boots it.",
+    why: "They are about the machine on which the overlay was built, not about the one that boots \
+          it.",
     fix: CLEAN,
 };
 
@@ -50,9 +51,9 @@ static PYTHON: Lint = Lint {
     name: "lean/python-bytecode",
     severity: Severity::Note,
     summary: "compiled Python modules",
-    why: "Python compiles them again from the sources. They save a tenth of a second at the first start \
-          of a program, and are as large as the sources; they also contain times, which may make two \
-          builds differ.",
+    why: "Python compiles them again from the sources. They save a tenth of a second at the first \
+          start of a program, and are as large as the sources; they also contain times, which may \
+          make two builds differ.",
     fix: CLEAN,
 };
 
@@ -60,8 +61,8 @@ static LEFTOVER: Lint = Lint {
     name: "lean/leftover",
     severity: Severity::Warning,
     summary: "temporary and backup files",
-    why: "Temporary files, and backups that package tools and editors keep of changed files. The machine \
-          does not use them; some contain old passwords.",
+    why: "Temporary files, and backups that package tools and editors keep of changed files. The \
+          machine does not use them; some contain old passwords.",
     fix: CLEAN,
 };
 
@@ -69,8 +70,8 @@ static SAME_AS_BASE: Lint = Lint {
     name: "lean/same-as-base",
     severity: Severity::Warning,
     summary: "files that are identical to the base's",
-    why: "They take space twice, and hide a newer base's version. A file that differs only in its time, \
-          such as a copy, is a note: the time may be intended.",
+    why: "They take space twice, and hide a newer base's version. A file that differs only in its \
+          time, such as a copy, is a note: the time may be intended.",
     fix: "build the overlay with overcoat, which leaves out unchanged files",
 };
 
@@ -86,8 +87,8 @@ static SIZE_BUDGET: Lint = Lint {
     name: "lean/size-budget",
     severity: Severity::Error,
     summary: "the archive exceeds its size limit",
-    why: "The project limits the size of an overlay, which each machine downloads before it boots. The \
-          limit does not apply to a base.",
+    why: "The project limits the size of an overlay, which each machine downloads before it boots. \
+          The limit does not apply to a base.",
     fix: "remove files (`overcoat du` shows the sizes), or raise `budget:`",
 };
 
@@ -95,9 +96,9 @@ static RAM_BUDGET: Lint = Lint {
     name: "lean/ram-budget",
     severity: Severity::Error,
     summary: "the overlay exceeds its memory limit",
-    why: "The project limits the memory of an overlay, which is unpacked in the machine's memory until \
-          it shuts down. The size is the one that `overcoat du --ram` prints. The limit does not apply \
-          to a base, which is not unpacked.",
+    why: "The project limits the memory of an overlay, which is unpacked in the machine's memory \
+          until it shuts down. The size is the one that `overcoat du --ram` prints. The limit does \
+          not apply to a base, which is not unpacked.",
     fix: "remove files (`overcoat du` shows the sizes), or raise `budget:`",
 };
 

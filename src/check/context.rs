@@ -29,11 +29,11 @@ pub(super) static UNREADABLE: Lint = Lint {
     name: "archive/unreadable",
     severity: Severity::Error,
     summary: "the archive cannot be read",
-    why: "Nothing of the archive reaches the machine, or only the part before the damage: the kernel \
-          and unpackers print a message on the console at best, and the boot continues. Files in \
-          a damaged block of a squashfs image fail with \"input/output error\".",
-    fix: "copy or build the archive again; supported are newc cpio archives, plain or compressed with \
-          gzip or zstd",
+    why: "Nothing of the archive reaches the machine, or only the part before the damage: the \
+          kernel and unpackers print a message on the console at best, and the boot continues. \
+          Files in a damaged block of a squashfs image fail with \"input/output error\".",
+    fix: "copy or build the archive again; supported are newc cpio archives, plain or compressed \
+          with gzip or zstd",
 };
 
 /// One image of the stack.
@@ -42,7 +42,7 @@ pub(super) struct StackImage {
     /// Its name as given by the user.
     pub(super) name: String,
     /// The whole content; `None` for a directory.
-    pub(super) bytes: Option<ImageBytes>,
+    pub(super) bytes: Option<ImageContent>,
     /// The error, if it cannot be opened as a layer.
     pub(super) open_error: Option<LayerError>,
     /// The content of the manifest next to it.
@@ -54,14 +54,14 @@ impl StackImage {
     /// Returns the SHA-256 of the whole content in hexadecimal; empty for a directory.
     pub(super) fn digest(&self) -> &str {
         use sha2::Digest;
-        let digest = |bytes: &ImageBytes| {
+        let digest = |bytes: &ImageContent| {
             crate::seal::manifest::hex(&sha2::Sha256::digest((**bytes).as_ref()))
         };
         self.digest.get_or_init(|| self.bytes.as_ref().map(digest).unwrap_or_default())
     }
 }
 
-pub(super) type ImageBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub(super) type ImageContent = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// The merged root with and without the checked layers.
 pub(super) struct Roots {
@@ -363,7 +363,7 @@ fn open(path: &std::path::Path) -> Result<(StackImage, Option<Arc<dyn Layer>>), 
         }
         Err(error) => return Err(error),
     };
-    let bytes: Option<ImageBytes> = match path.is_dir() {
+    let bytes: Option<ImageContent> = match path.is_dir() {
         true => None,
         false => Some(Arc::new(ImageFile::open(path)?)),
     };

@@ -5,8 +5,8 @@
 //! lints. The topmost layers of a stack, the overlays, are *checked*; the layers below them are
 //! taken as they are.
 //!
-//! Modules by lint group: `archive`, `base` (`fit/…`), `runtime` (`works/…`), `security` (`safe/…`),
-//! `bloat` (`lean/…`).
+//! Modules by lint group: `archive`, `base` (`fit/…`), `runtime` (`works/…`), `security`
+//! (`safe/…`), `bloat` (`lean/…`).
 //!
 //! Invariants:
 //! - A finding is about something that a checked layer adds or breaks. Existing problems of the
@@ -461,7 +461,8 @@ impl CheckReport {
 /// The findings of a pass, and whether it completed.
 type PassOutcome = (Vec<Finding>, Result<(), PassError>);
 
-/// Runs the passes on one thread per processor, and returns their outcomes in the order of `passes`.
+/// Runs the passes on one thread per processor, and returns their outcomes in the order of
+/// `passes`.
 fn run(
     passes: &[&Pass],
     context: &CheckContext<'_>,

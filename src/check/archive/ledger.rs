@@ -1,7 +1,7 @@
 //! Relations between the entries of an archive: parents, names, hard links.
 //!
-//! Memory is bounded: after [`MAX_NAME_BYTES`] of names or [`MAX_FAULTS`] faults of a lint, the rest
-//! of the archive is read but not recorded.
+//! Memory is bounded: after [`MAX_NAME_BYTES`] of names or [`MAX_FAULTS`] faults of a lint, the
+//! rest of the archive is read but not recorded.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! Splits an image as the kernel's initramfs unpacker does (`init/initramfs.c`): a sequence of
 //! archives and compressed members, with zeros between them.
 //!
-//! Input that the kernel would reject is passed to the [`Sink`] where reading can continue after it.
-//! Memory is bounded: the content is processed in chunks.
+//! Input that the kernel would reject is passed to the [`Sink`] where reading can continue after
+//! it. Memory is bounded: the content is processed in chunks.
 
 use std::io::{BufRead, Read};
 

@@ -86,8 +86,12 @@ proptest! {
     }
 
     #[test]
-    fn scan_accepts_arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..600), magic in 0..5) {
-        let magics: [&[u8]; 5] = [b"", b"070701", b"\x1f\x8b\x08\x04", b"\x28\xb5\x2f\xfd", b"\0\0"];
+    fn scan_accepts_arbitrary_bytes(
+        bytes in prop::collection::vec(any::<u8>(), 0..600),
+        magic in 0..5,
+    ) {
+        let magics: [&[u8]; 5] =
+            [b"", b"070701", b"\x1f\x8b\x08\x04", b"\x28\xb5\x2f\xfd", b"\0\0"];
         let image = [magics[magic as usize], &bytes].concat();
         scan(&image);
     }

@@ -149,8 +149,9 @@ fn changed_beneath(
     }
 }
 
-/// Describes the changes of both sides at a path; `None` if they do not conflict. `known` means that
-/// the overlay was built on an earlier version of the image `whose`, so its present state is newer.
+/// Describes the changes of both sides at a path; `None` if they do not conflict. `known` means
+/// that the overlay was built on an earlier version of the image `whose`, so its present state is
+/// newer.
 fn describe_conflict(drift: &Drift, whose: &str, known: bool) -> Option<(Severity, String)> {
     let base = match (&drift.before, &drift.now) {
         (Some(before), Some(now)) => {

@@ -292,8 +292,8 @@ fn has(content: &[u8], what: &[u8]) -> bool {
     memmem::find(content, what).is_some()
 }
 
-/// Returns the kind of private key in the content. The key must have a body and an end line, so that
-/// a program that mentions the header does not match.
+/// Returns the kind of private key in the content. The key must have a body and an end line, so
+/// that a program that mentions the header does not match.
 fn private_key(content: &[u8]) -> Option<String> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     if content.starts_with(b"PuTTY-User-Key-File-") && has(content, b"\nPrivate-Lines:") {

@@ -121,7 +121,8 @@ impl<'a> ElfChecker<'a> {
         Ok(Some(ElfFault::new(&ELF_INTERPRETER, interpreter, message)))
     }
 
-    /// Loads the libraries of a file as ld.so does, breadth first and each once, and returns faults.
+    /// Loads the libraries of a file as ld.so does, breadth first and each once, and returns
+    /// faults.
     fn check_libraries(
         &self,
         node: &Node,
@@ -247,9 +248,9 @@ impl<'a> ElfChecker<'a> {
         Ok(true)
     }
 
-    /// Returns the directories that other files add to a file's own. The programs that load a library
-    /// are unknown, so it gets the directories of all files. A program gets none, unless it is
-    /// a library that can be run, for example to print its version.
+    /// Returns the directories that other files add to a file's own. The programs that load a
+    /// library are unknown, so it gets the directories of all files. A program gets none, unless it
+    /// is a library that can be run, for example to print its version.
     fn added_dirs(&self, node: &Node, object: &ElfObject) -> &[Vec<u8>] {
         match object.interpreter.is_some() && !is_library(node.name()) {
             true => &[],

@@ -1,8 +1,8 @@
 //! Searches libraries as ld.so does: ld.so(8), ldconfig(8).
 //!
 //! The order is: `DT_RPATH` if there is no `DT_RUNPATH`; `DT_RUNPATH`; the directories of
-//! /etc/ld.so.conf, which ld.so knows only through its cache; its built-in directories. A library for
-//! another machine is skipped.
+//! /etc/ld.so.conf, which ld.so knows only through its cache; its built-in directories. A library
+//! for another machine is skipped.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -130,7 +130,8 @@ impl<'a> Loader<'a> {
         Ok(uncached.map_or_else(|| end(other), found))
     }
 
-    /// Returns the possible paths of an object's library or loader; first the path where it is found.
+    /// Returns the possible paths of an object's library or loader; first the path where it is
+    /// found.
     pub(super) fn possible_paths(
         &self,
         name: &[u8],
@@ -227,8 +228,8 @@ pub(super) fn own_dirs(list: &[Vec<u8>], path: &[u8], object: &ElfObject) -> Vec
     list.iter().filter_map(|dir| expand(dir, path, object)).collect()
 }
 
-/// Expands `$ORIGIN` and `$LIB` in a directory, and returns it as a path from the root; `None` if it
-/// is relative to the current directory.
+/// Expands `$ORIGIN` and `$LIB` in a directory, and returns it as a path from the root; `None` if
+/// it is relative to the current directory.
 fn expand(dir: &[u8], path: &[u8], object: &ElfObject) -> Option<Vec<u8>> {
     let origin = path.rsplitn(2, |&byte| byte == b'/').nth(1).unwrap_or_default();
     let mut origin_path = vec![b'/'];

@@ -1,8 +1,8 @@
-//! Lints of ELF programs and libraries: whether their libraries exist, in the needed version and for
-//! the right machine.
+//! Lints of ELF programs and libraries: whether their libraries exist, in the needed version and
+//! for the right machine.
 //!
-//! All files of checked layers are checked in the merged root. Files of the lower layers are checked
-//! if they need a library that a checked layer removed or replaced, and only new faults are
+//! All files of checked layers are checked in the merged root. Files of the lower layers are
+//! checked if they need a library that a checked layer removed or replaced, and only new faults are
 //! reported.
 
 mod judge;

@@ -1,8 +1,8 @@
 //! Reads the data of an ELF file that the dynamic loader uses: elf(5), and the "symbol versioning"
 //! chapter of the Linux Standard Base.
 //!
-//! Only the headers, the dynamic section and its tables are read, each with a limit. Malformed files
-//! are treated as non-ELF, as the kernel does.
+//! Only the headers, the dynamic section and its tables are read, each with a limit. Malformed
+//! files are treated as non-ELF, as the kernel does.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -24,8 +24,8 @@ const MAX_ENTRIES: usize = 1 << 16;
 const MAX_NEEDED: usize = 4096;
 /// Maximum directories of a search path.
 const MAX_DIRS: usize = 64;
-/// Maximum bytes of strings that are copied from a file. The limit is also four times the file size,
-/// because entries of a table may refer to one long string repeatedly.
+/// Maximum bytes of strings that are copied from a file. The limit is also four times the file
+/// size, because entries of a table may refer to one long string repeatedly.
 const MAX_STRINGS: usize = 1 << 20;
 
 /// The data of an ELF file that the dynamic loader uses.

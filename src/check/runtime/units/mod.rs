@@ -1,8 +1,8 @@
 //! Lints of systemd units that do not start as intended.
 //!
-//! The rules are those of systemd itself (`systemd-analyze verify`, and the errors at start), as far
-//! as they apply without running it. All units of the merged root are checked. A fault is reported
-//! if the lower layers do not have it, or if nothing starts the unit there.
+//! The rules are those of systemd itself (`systemd-analyze verify`, and the errors at start), as
+//! far as they apply without running it. All units of the merged root are checked. A fault is
+//! reported if the lower layers do not have it, or if nothing starts the unit there.
 
 mod accounts;
 mod allowance;
@@ -440,7 +440,8 @@ impl UnitChecker<'_> {
         Ok(false)
     }
 
-    /// Returns whether a directory is empty. Results are cached, since many conditions may name one.
+    /// Returns whether a directory is empty. Results are cached, since many conditions may name
+    /// one.
     fn is_empty(&mut self, dir: &Node) -> Result<bool, LookError> {
         if let Some(empty) = self.empty.get(&dir.path) {
             return Ok(*empty);
@@ -588,8 +589,8 @@ fn is_typo(near: &str, key: &str) -> bool {
     near.len().abs_diff(key.len()) <= 1
 }
 
-/// Returns the program of a command line; `None` if it depends on a specifier or variable, or if its
-/// failure is ignored.
+/// Returns the program of a command line; `None` if it depends on a specifier or variable, or if
+/// its failure is ignored.
 fn program(command: &str) -> Option<String> {
     let rest = command.trim_start_matches(['@', ':', '+', '!', '|']);
     if rest.starts_with('-')

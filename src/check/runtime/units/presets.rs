@@ -1,10 +1,10 @@
 //! Lint of units that systemd's presets enable or disable at a first boot.
 //!
-//! The rules are those of machine-id(5), "First Boot Semantics", and of systemd.preset(5). A machine
-//! that boots an image from the network writes nothing back, so each of its boots is a first boot if
-//! the image makes it one: systemd then applies the presets to all units. Debian's systemd only
-//! enables units; Fedora and its relatives build systemd with `first-boot-full-preset`, which also
-//! disables units.
+//! The rules are those of machine-id(5), "First Boot Semantics", and of systemd.preset(5). A
+//! machine that boots an image from the network writes nothing back, so each of its boots is a
+//! first boot if the image makes it one: systemd then applies the presets to all units. Debian's
+//! systemd only enables units; Fedora and its relatives build systemd with
+//! `first-boot-full-preset`, which also disables units.
 
 use std::collections::{BTreeMap, BTreeSet};
 
