@@ -330,7 +330,8 @@ impl<'a> CheckContext<'a> {
             |message| Finding::new(lint, self.layer_name(node), Some(&node.path), message);
         findings.push(match self.owning_package(&node.path)? {
             Some(package) if package.brought(view, node)? => {
-                let message = format!("{message}; it is part of the package {}", package.name);
+                let message =
+                    format!("{message}; the file is part of the package {}", package.name);
                 finding(message).severity(Severity::Note)
             }
             _ => finding(message),

@@ -1,5 +1,5 @@
-//! What `check` says of rights, secrets and hostile text: what is a package's own is told apart from
-//! what somebody made of it.
+//! Permissions, secrets and control characters: the state that a package ships is distinguished
+//! from changes by the provisioner.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::{Pair, base, findings};
 const PAM: &str = "auth required pam_unix.so\n";
 const SETUID: u32 = 0o104755;
 
-/// The base, with a package that has a program, a setuid program and a file of PAM's.
+/// The base, with a package that has a program, a setuid program and a PAM file.
 fn packaged(version: &str) -> Archive {
     let mut base = base();
     package(&mut base, version);
@@ -40,7 +40,7 @@ fn md5(content: &str) -> md5::digest::Output<md5::Md5> {
     md5::Md5::digest(content)
 }
 
-/// Lint, severity and path of what is found in an overlay.
+/// Returns lint, severity and path of the findings in an overlay.
 fn found(base: &Archive, make: impl FnOnce(&mut Archive)) -> Vec<String> {
     let mut overlay = Archive::new();
     make(&mut overlay);
@@ -53,7 +53,7 @@ fn found(base: &Archive, make: impl FnOnce(&mut Archive)) -> Vec<String> {
 }
 
 #[test]
-fn what_somebody_made_of_a_package_s_file_is_not_taken_for_the_package_s() {
+fn changed_files_of_a_package_are_warnings() {
     let base = packaged("1");
     let of = |make: &dyn Fn(&mut Archive)| found(&base, make);
     assert_eq!(
@@ -68,7 +68,7 @@ fn what_somebody_made_of_a_package_s_file_is_not_taken_for_the_package_s() {
         }),
         ["safe/pam warning /etc/pam.d/login"]
     );
-    // Of the same size.
+    // With the same size.
     assert_eq!(
         of(&|overlay| {
             overlay.put("usr/bin/mount", SETUID, "other");
@@ -88,13 +88,13 @@ fn what_somebody_made_of_a_package_s_file_is_not_taken_for_the_package_s() {
         }),
         ["safe/token error /etc/pam.d/login", "safe/pam warning /etc/pam.d/login"]
     );
-    // What a package brings that is installed deserves a look, no more.
+    // Files that a new package ships are notes.
     let brought = found(&super::base(), |overlay| package(overlay, "2"));
     assert_eq!(brought, ["safe/setuid note /usr/bin/mount", "safe/pam note /etc/pam.d/login"]);
 }
 
 #[test]
-fn rights_that_a_package_s_file_got_from_nobody_known_are_not_told_as_the_package_s() {
+fn setuid_of_a_package_file_needs_evidence_to_be_a_note() {
     let of = |base: &Archive, make: &dyn Fn(&mut Archive)| {
         let mut overlay = Archive::new();
         package(&mut overlay, "2");
@@ -107,11 +107,12 @@ fn rights_that_a_package_s_file_got_from_nobody_known_are_not_told_as_the_packag
     let setuid = |overlay: &mut Archive| {
         overlay.put("usr/bin/login", SETUID, "login of 2");
     };
-    // The provisioner may have said `chmod u+s`.
+    // The provisioner may have run `chmod u+s`.
     let [severity, message] = of(&super::base(), &setuid);
     assert_eq!(severity, "warning");
-    assert!(message.ends_with("it is of the package login, which may not have made it so"));
-    // A script that does not give rights, and one that does, to something else.
+    let text = "its package login is not known to set these permissions";
+    assert!(message.ends_with(text), "{message}");
+    // A script that sets no permissions, and one that sets those of another file.
     for script in ["update-alternatives --install /bin/login", "chmod 4755 /bin/su"] {
         let [severity, _] = of(&super::base(), &|overlay| {
             setuid(overlay);
@@ -119,44 +120,45 @@ fn rights_that_a_package_s_file_got_from_nobody_known_are_not_told_as_the_packag
         });
         assert_eq!(severity, "warning");
     }
-    // As lldpd's does.
+    // Like lldpd's.
     let [severity, message] = of(&super::base(), &|overlay| {
         setuid(overlay);
         let script = "for i in /usr/bin/login; do dpkg-statoverride --add a b 4750 $i; done";
         overlay.file("var/lib/dpkg/info/login.postinst", script);
     });
     assert_eq!(severity, "note");
-    assert!(message.ends_with("package login, whose postinst names it and sets rights"));
-    // The base has it so already, in an older version; or with less.
+    let text = "the postinst of its package login names it and sets permissions";
+    assert!(message.ends_with(text), "{message}");
+    // The base has the bit in an older version, or lacks it.
     let mut base = packaged("1");
     assert_eq!(of(&base, &setuid)[0], "warning");
     base.put("usr/bin/login", SETUID, "login of 1");
     let [severity, message] = of(&base, &setuid);
     assert_eq!(severity, "note");
-    assert!(message.ends_with("the package login has it so"), "{message}");
+    assert!(message.ends_with("the package login ships it this way"), "{message}");
 }
 
 #[test]
-fn rules_that_are_taken_away_are_found_but_not_those_of_a_package_that_went() {
+fn deleted_rules_are_reported_unless_their_package_was_removed() {
     let mut base = packaged("1");
     base.file("etc/sudoers.d/site", "a ALL=(ALL) ALL\n");
     let all = ["safe/sudoers warning /etc/sudoers.d/site", "safe/pam warning /etc/pam.d"];
     let gone = found(&base, |overlay| {
-        overlay.gone("etc/pam.d");
-        overlay.gone("etc/sudoers.d/site");
+        overlay.whiteout("etc/pam.d");
+        overlay.whiteout("etc/sudoers.d/site");
     });
     assert_eq!(gone, all);
-    let one = found(&base, |overlay| overlay.gone("etc/pam.d/login"));
+    let one = found(&base, |overlay| overlay.whiteout("etc/pam.d/login"));
     assert_eq!(one, ["safe/pam warning /etc/pam.d/login"]);
     let purged = found(&base, |overlay| {
-        overlay.gone("etc/pam.d/login");
+        overlay.whiteout("etc/pam.d/login");
         overlay.file("var/lib/dpkg/status", super::STATUS);
     });
     assert!(purged.is_empty(), "{purged:?}");
 }
 
 #[test]
-fn what_stands_in_an_image_does_nothing_to_a_terminal() {
+fn control_characters_of_an_image_are_escaped() {
     let evil = "\u{1b}]0;owned\u{7}\u{202e}x";
     let mut overlay = Archive::new();
     overlay.file("etc/resolv.conf", format!("nameserver {evil}\n"));
@@ -168,8 +170,8 @@ fn what_stands_in_an_image_does_nothing_to_a_terminal() {
     overlay.link(&format!("etc/{evil}"), evil);
     let pair = Pair::new(&base(), &overlay.gzip());
     for form in [&[][..], &["--json"], &["--sarif"]] {
-        let said = pair.check(&[&["base.cpio", "o.cpio.gz"], form].concat());
-        let all = said.stdout + &said.stderr;
+        let output = pair.check(&[&["base.cpio", "o.cpio.gz"], form].concat());
+        let all = output.stdout + &output.stderr;
         assert!(all.contains("owned"), "{all}");
         let bad = |c: char| c == '\u{202e}' || c.is_control() && c != '\n';
         assert!(!all.contains(bad) && !all.contains("\\u001b"), "{all}");
@@ -177,40 +179,40 @@ fn what_stands_in_an_image_does_nothing_to_a_terminal() {
 }
 
 #[test]
-fn a_proxy_s_password_is_not_told_however_long_it_is() {
+fn proxy_password_is_not_printed() {
     let password = "secret".repeat(20);
     let mut overlay = Archive::new();
     overlay.file("etc/environment", format!("http_proxy=http://user:{password}@proxy:3128\n"));
     overlay.file("etc/nginx/site.conf", "proxy_pass http://backend:80;\n");
     overlay.file("etc/tool/x.py", "proxy = 'http://example.org'\n");
     let pair = Pair::new(&base(), &overlay.gzip());
-    let said = pair.check(&["base.cpio", "o.cpio.gz", "--json", "--only", "safe"]);
-    assert!(!said.stdout.contains("secret"), "{}", said.stdout);
-    let found = findings(&said);
+    let output = pair.check(&["base.cpio", "o.cpio.gz", "--json", "--only", "safe"]);
+    assert!(!output.stdout.contains("secret"), "{}", output.stdout);
+    let found = findings(&output);
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0]["lint"], "safe/proxy");
 }
 
 #[test]
-fn secrets_are_found_in_scripts_and_soon() {
+fn secrets_in_scripts_are_found_in_linear_time() {
     let body = "MIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi9o5dtLyOuHgYkvHS8xYoxhzLr\n".repeat(3);
     let key = format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n");
     let token = "ghp_abcdefghijklmnopqrstuvwxyz0123456789";
     let found = found(&base(), |overlay| {
         overlay.program("usr/local/bin/key", format!("#!/bin/sh\ncat <<E\n{key}E\n"));
         overlay.program("usr/local/bin/token", format!("#!/bin/sh\nexport T={token}\n"));
-        // Takes hours where each beginning is followed to its end.
+        // Takes hours if each prefix is read to the end of the file.
         for number in 0..8 {
             overlay.file(&format!("opt/{number}"), "ghp_".repeat((256 << 10) / 4));
         }
     });
-    let told =
+    let reported =
         ["safe/private-key error /usr/local/bin/key", "safe/token error /usr/local/bin/token"];
-    assert_eq!(found, told);
+    assert_eq!(found, reported);
 }
 
 #[test]
-fn files_that_could_hold_credentials_and_hold_none_are_passed_over() {
+fn credentials_files_without_credentials_are_not_reported() {
     let found = found(&base(), |overlay| {
         for (path, content) in [
             ("root/.my.cnf", "[client]\nuser=root\npassword=\n"),
@@ -238,7 +240,7 @@ fn files_that_could_hold_credentials_and_hold_none_are_passed_over() {
 }
 
 #[test]
-fn a_password_may_be_meant_and_an_empty_one_is_an_error() {
+fn password_hash_is_a_warning_and_empty_password_an_error() {
     for (password, severity) in [("$y$j9T$salt$hash", "warning"), ("", "error")] {
         let found = found(&base(), |overlay| {
             overlay.file("etc/shadow", format!("root:{password}:1::::::\ngames:*:1::::::\n"));

@@ -1,4 +1,4 @@
-//! What an overlay did on purpose to its own base is no fault of it, on that base and on newer ones.
+//! Intended changes of an overlay to its base are not reported, on that base and on newer ones.
 
 use serde_json::{Value, json};
 
@@ -20,17 +20,17 @@ fn status(version: &str, state: &str) -> String {
 }
 
 #[test]
-fn a_package_that_the_overlay_removed_is_not_missed_where_its_configuration_stayed() {
+fn removed_package_with_remaining_conffiles_is_not_reported() {
     let mut overlay = Archive::new();
     overlay.file("var/lib/dpkg/status", status("1", "deinstall ok config-files"));
     overlay.file("var/lib/dpkg/info/ntpd.list", "/.\n/etc\n/etc/ntpd.conf\n");
-    overlay.gone("var/lib/dpkg/info/ntpd.md5sums");
-    overlay.gone("usr/bin/ntpd");
+    overlay.whiteout("var/lib/dpkg/info/ntpd.md5sums");
+    overlay.whiteout("usr/bin/ntpd");
     for version in ["1", "2"] {
         let found = Pair::new(&packaged(version), &overlay.gzip()).findings(&["--only", "fit"]);
         assert_eq!(found, [] as [Value; 0]);
     }
-    // One that a newer base has installed since is.
+    // A package that a newer base has installed since is reported.
     let mut overlay = Archive::new();
     overlay.file("var/lib/dpkg/status", status("1", "deinstall ok config-files"));
     let found = Pair::new(&packaged("2"), &overlay.gzip()).findings(&["--only", "fit"]);
@@ -38,7 +38,7 @@ fn a_package_that_the_overlay_removed_is_not_missed_where_its_configuration_stay
 }
 
 #[test]
-fn a_directory_in_the_place_of_a_link_is_no_error_where_the_overlay_was_made_over_that_link() {
+fn directory_over_a_recorded_link_is_a_note() {
     let base = |target: &str| {
         let mut base = base();
         base.file("usr/share/doc/libtool-common/copyright", "free\n");
@@ -65,13 +65,13 @@ fn a_directory_in_the_place_of_a_link_is_no_error_where_the_overlay_was_made_ove
     };
     let errors = ["error /bin", "error /usr/share/doc/libtool"];
     assert_eq!(found("libtool-common", false), errors);
-    // Without what the base has in /bin nothing works, whatever was meant.
+    // Without the base's files in /bin nothing works, so that stays an error.
     assert_eq!(found("libtool-common", true), ["error /bin", "note /usr/share/doc/libtool"]);
     assert_eq!(found("libtool-other", true), errors);
 }
 
 #[test]
-fn of_two_overlays_that_were_made_apart_only_what_differs_is_told_and_of_which() {
+fn conflicting_paths_of_independent_overlays_are_reported() {
     let overlay = |own: &str| {
         let mut overlay = Archive::new();
         overlay.file("etc/both.conf", "both\n");
@@ -100,23 +100,23 @@ fn of_two_overlays_that_were_made_apart_only_what_differs_is_told_and_of_which()
     ]));
     std::fs::write(pair.path("under.cpio.gz"), overlay("under\n").gzip()).unwrap();
     let only = ["--only", "fit/changed-beneath", "--json"];
-    let said = pair.check(&[&["base.cpio", "under.cpio.gz", "o.cpio.gz"][..], &only].concat());
-    let found = findings(&said);
-    let told: Vec<_> = found.iter().map(|found| (&found["path"], &found["message"])).collect();
+    let output = pair.check(&[&["base.cpio", "under.cpio.gz", "o.cpio.gz"][..], &only].concat());
+    let found = findings(&output);
+    let messages: Vec<_> = found.iter().map(|found| (&found["path"], &found["message"])).collect();
     let wanted = [
-        ("/etc/own.conf", "the overlay added it, and hides that under.cpio.gz has a file there"),
+        ("/etc/own.conf", "the overlay added it; under.cpio.gz has a file there, which is hidden"),
         (
             "/etc/plain.conf",
-            "the overlay changed it, and hides that under.cpio.gz changes its content (10 to 6 \
-             bytes)",
+            "the overlay changed it; under.cpio.gz changes its content (10 to 6 bytes), which is \
+             hidden",
         ),
     ]
     .map(|(path, message)| (json!(path), json!(message)));
-    assert_eq!(told, wanted.each_ref().map(|(path, message)| (path, message)));
+    assert_eq!(messages, wanted.each_ref().map(|(path, message)| (path, message)));
 }
 
 #[test]
-fn accounts_that_files_of_the_base_belong_to_are_missed_whoever_took_them_away() {
+fn removed_accounts_that_own_files_of_the_base_are_reported() {
     let mut base = base();
     base.file("etc/passwd", format!("{PASSWD}files:x:700:0::/:/bin/sh\nfree:x:701:0::/:/bin/sh\n"));
     base.file("etc/group", "root:x:0:\nshadow:x:42:\ngames:x:60:\nsetgid:x:702:\n");
@@ -139,24 +139,24 @@ fn accounts_that_files_of_the_base_belong_to_are_missed_whoever_took_them_away()
         let found = pair.findings(&["--only", "fit/accounts"]);
         found.iter().map(|found| found["message"].as_str().unwrap().to_owned()).collect()
     };
-    // What nothing belongs to may go, and names may change.
+    // Accounts without files may be removed, and accounts may be renamed.
     let free = |overlay: &mut Archive| {
         overlay.file("etc/passwd", format!("{PASSWD}named:x:700:0::/:/bin/sh\n"));
     };
     assert_eq!(found(&free), [] as [&str; 0]);
-    // So may what belongs to somebody else since.
+    // So may accounts whose files have another owner now.
     let given = |overlay: &mut Archive| {
         overlay.file("etc/passwd", PASSWD);
         overlay.put("opt/files", 0o100600, "");
     };
     assert_eq!(found(&given), [] as [&str; 0]);
-    let gone = |overlay: &mut Archive| {
+    let removed = |overlay: &mut Archive| {
         overlay.file("etc/passwd", PASSWD);
         overlay.file("etc/group", "root:x:0:\nshadow:x:42:\ngames:x:60:\nsetgid:x:777:\n");
     };
-    let told = [
-        "the group setgid is number 702 beneath it, and 777 here: /opt/setgid belongs to 702",
-        "the user files (number 700) from beneath it is missing: /opt/files belongs to 700",
+    let messages = [
+        "the group setgid has id 702 in the lower layers, and 777 here; id 702 owns /opt/setgid",
+        "the user files (id 700) of the lower layers is missing; id 700 owns /opt/files",
     ];
-    assert_eq!(found(&gone), told);
+    assert_eq!(found(&removed), messages);
 }

@@ -1,4 +1,4 @@
-//! Links that lead elsewhere, and scripts with what runs them.
+//! Links, scripts, needed files and PAM modules.
 
 use std::fs;
 
@@ -7,15 +7,16 @@ use serde_json::Value;
 use super::archive::Archive;
 use super::{Pair, STATUS, base, findings};
 
-/// Severity, path, layer and message of each finding.
-fn told(findings: &[Value]) -> Vec<String> {
+/// Returns severity, path and message of each finding.
+fn reported(findings: &[Value]) -> Vec<String> {
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
-    let told = |f| format!("{} {}: {}", text(f, "severity"), text(f, "path"), text(f, "message"));
-    findings.iter().map(told).collect()
+    let reported =
+        |f| format!("{} {}: {}", text(f, "severity"), text(f, "path"), text(f, "message"));
+    findings.iter().map(reported).collect()
 }
 
 #[test]
-fn links_of_the_base_are_cut_off_where_another_link_leads_elsewhere() {
+fn base_links_that_a_changed_link_breaks_are_reported() {
     let mut base = base();
     base.program("opt/v1/bin/app", "#!/bin/sh\n");
     base.link("opt/app", "v1");
@@ -26,47 +27,47 @@ fn links_of_the_base_are_cut_off_where_another_link_leads_elsewhere() {
     overlay.file("opt/v2/bin/other", "");
     overlay.link("opt/app", "v2");
     let pair = Pair::new(&base, &overlay.gzip());
-    let cut_off = "warning /usr/bin/app: it leads to /opt/app/bin/app, which the overlay took away";
-    assert_eq!(told(&pair.findings(&["--only", "works"])), [cut_off]);
-    // Of several overlays, the one that has the other link is blamed.
+    let broken = "warning /usr/bin/app: the overlay removes its target /opt/app/bin/app";
+    assert_eq!(reported(&pair.findings(&["--only", "works"])), [broken]);
+    // With several overlays, the one with the new link is responsible.
     fs::write(pair.path("more.cpio"), Archive::new().bytes()).unwrap();
     let images = ["base.cpio", "o.cpio.gz", "more.cpio", "--only", "works", "--json"];
     let found = findings(&pair.check(&images));
     assert_eq!((found.len(), &found[0]["layer"]), (1, &Value::from("o.cpio.gz")), "{found:#?}");
     assert!(found[0].get("others").is_none(), "{found:#?}");
 
-    // A file in the place of a link to a directory, and a link in that of a file.
+    // A file replaces a link to a directory; a link replaces a file.
     let mut overlay = Archive::new();
     overlay.file("opt/app", "");
     let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
-    assert_eq!(told(&found), [cut_off]);
+    assert_eq!(reported(&found), [broken]);
     let mut overlay = Archive::new();
     overlay.link("opt/conf.d/app", "none");
     let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0]["path"], "/opt/conf.d/app");
 
-    // It may lead elsewhere, as long as all is there.
+    // A changed link is no fault if all targets exist.
     let mut overlay = Archive::new();
     overlay.program("opt/v2/bin/app", "#!/bin/sh\n");
     overlay.link("opt/app", "v2");
     let pair = Pair::new(&base, &overlay.gzip());
-    assert_eq!(told(&pair.findings(&["--only", "works"])), [] as [&str; 0]);
+    assert_eq!(reported(&pair.findings(&["--only", "works"])), [] as [&str; 0]);
 }
 
 #[test]
-fn links_in_a_circle_where_scripts_are_looked_for_stop_nothing() {
+fn link_loop_in_a_program_directory_is_not_an_error() {
     let mut overlay = Archive::new();
-    overlay.gone("usr/share/obsolete");
+    overlay.whiteout("usr/share/obsolete");
     overlay.link("opt", "opt");
     let pair = Pair::new(&base(), &overlay.gzip());
     let found = pair.findings(&["--only", "works"]);
-    let circle = "warning /opt: it leads to opt, which is not there";
-    assert_eq!(told(&found), [circle]);
+    let dangling = "warning /opt: its target opt does not exist";
+    assert_eq!(reported(&found), [dangling]);
 }
 
 #[test]
-fn a_script_that_a_package_ships_without_its_interpreter_is_good_to_know() {
+fn packaged_script_without_interpreter_is_a_note() {
     let script = "#! /usr/bin/env python3\nprint()\n";
     let package = |archive: &mut Archive| {
         use md5::Digest;
@@ -78,43 +79,43 @@ fn a_script_that_a_package_ships_without_its_interpreter_is_good_to_know() {
         archive.file("var/lib/dpkg/info/iproute2.md5sums", sums);
         archive.program("usr/bin/routel", script);
     };
-    let what = "/usr/bin/routel: its interpreter python3 is not there";
-    let note = format!("note {what}; the package iproute2 brings it");
+    let what = "/usr/bin/routel: its interpreter python3 does not exist";
+    let note = format!("note {what}; the file is part of the package iproute2");
     let mut overlay = Archive::new();
     package(&mut overlay);
     let pair = Pair::new(&base(), &overlay.gzip());
-    assert_eq!(told(&pair.findings(&["--only", "works"])), std::slice::from_ref(&note));
+    assert_eq!(reported(&pair.findings(&["--only", "works"])), std::slice::from_ref(&note));
     let mut whole = base();
     package(&mut whole);
     fs::write(pair.path("whole.cpio"), whole.bytes()).unwrap();
-    let said = pair.check(&["whole.cpio", "--only", "works", "--json"]);
-    assert_eq!((said.code, told(&findings(&said))), (0, vec![note]));
+    let output = pair.check(&["whole.cpio", "--only", "works", "--json"]);
+    assert_eq!((output.code, reported(&findings(&output))), (0, vec![note]));
 
-    // Not where somebody has changed it, nor where the overlay has taken the interpreter away.
+    // An error if the script was changed, or if the overlay removes the interpreter.
     let error = format!("error {what}");
     let mut changed = overlay.clone();
     changed.program("usr/bin/routel", script.replace("print", "exit"));
     let found = Pair::new(&base(), &changed.gzip()).findings(&["--only", "works"]);
-    assert_eq!(told(&found), std::slice::from_ref(&error));
+    assert_eq!(reported(&found), std::slice::from_ref(&error));
     let mut base = base();
     base.program("usr/bin/python3", "#!/bin/sh\n");
-    overlay.gone("usr/bin/python3");
+    overlay.whiteout("usr/bin/python3");
     let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
-    assert_eq!(told(&found), [error]);
+    assert_eq!(reported(&found), [error]);
 }
 
-/// What is found of the overlay that `make` makes, by lint.
+/// Returns the lint's findings for the overlay that `make` builds.
 fn of(base: &Archive, lint: &str, make: impl FnOnce(&mut Archive)) -> Vec<String> {
     let mut overlay = Archive::new();
     make(&mut overlay);
-    told(&Pair::new(base, &overlay.gzip()).findings(&["--only", lint]))
+    reported(&Pair::new(base, &overlay.gzip()).findings(&["--only", lint]))
 }
 
 #[test]
-fn what_every_system_needs_is_missed() {
+fn removed_needed_files_are_reported() {
     let base = base();
-    let gone = |path: &str| of(&base, "works/needed", |overlay| overlay.gone(path));
-    let what = "the base has it, and the overlay takes it away";
+    let gone = |path: &str| of(&base, "works/needed", |overlay| overlay.whiteout(path));
+    let what = "the overlay removes this file of the base";
     for path in ["usr/sbin/init", "usr/bin/sh", "etc/group", "var/lib/dpkg/status"] {
         assert_eq!(gone(path), [format!("error /{path}: {what}")]);
     }
@@ -122,18 +123,18 @@ fn what_every_system_needs_is_missed() {
     assert_eq!(gone("var/lib/dpkg"), status);
     assert_eq!(gone("sbin"), [format!("error /sbin/init: {what}")]);
     assert_eq!(gone("etc/plain.conf"), [] as [&str; 0]);
-    // Of a directory in its place.
+    // A directory replaces the file.
     let found = of(&base, "works/needed", |overlay| {
         overlay.put("etc/group", 0o040755, "");
     });
     assert_eq!(found, [format!("error /etc/group: {what}")]);
-    // It may lie elsewhere, or never have been there.
+    // The file may be elsewhere, or the base may lack it.
     let found = of(&base, "works/needed", |overlay| {
         overlay.program("opt/init", "#!/bin/sh\n");
         overlay.link("usr/sbin/init", "/opt/init");
     });
     assert_eq!(found, [] as [&str; 0]);
-    let found = of(&Archive::new(), "works/needed", |overlay| overlay.gone("etc/passwd"));
+    let found = of(&Archive::new(), "works/needed", |overlay| overlay.whiteout("etc/passwd"));
     assert_eq!(found, [] as [&str; 0]);
     let target = "etc/systemd/system/default.target";
     let found = of(&base, "works/dangling-link", |overlay| {
@@ -143,7 +144,7 @@ fn what_every_system_needs_is_missed() {
 }
 
 #[test]
-fn what_everybody_needs_is_shut() {
+fn inaccessible_needed_paths_are_reported() {
     let base = base();
     let shut = |path: &str, mode: u32| {
         of(&base, "works/shut", |overlay| {
@@ -156,7 +157,7 @@ fn what_everybody_needs_is_shut() {
         })
     };
     let only = |severity: &str, path: &str, what: &str, mode: &str, was: &str| {
-        [format!("{severity} /{path}: only some can {what}: its mode is {mode}, {was} in the base")]
+        [format!("{severity} /{path}: not every user can {what}: mode {mode}, {was} in the base")]
     };
     assert_eq!(shut(".", 0o700), only("error", "", "enter it", "0700", "0755"));
     assert_eq!(shut("usr", 0), only("error", "usr", "enter it", "0000", "0755"));
@@ -166,7 +167,7 @@ fn what_everybody_needs_is_shut() {
     assert_eq!(shut("usr/bin/sh", 0o700), only("error", "usr/bin/sh", "run it", "0700", "0755"));
     let demo = "usr/bin/demo";
     assert_eq!(shut(demo, 0o750), only("warning", demo, "run it", "0750", "0755"));
-    // Some may be kept out elsewhere, and of the root not all may be listed.
+    // Other paths may be restricted, and the root need not be listable.
     let none = [] as [&str; 0];
     assert_eq!(shut(".", 0o711), none);
     assert_eq!(shut("usr/share/things", 0o700), none);
@@ -175,19 +176,20 @@ fn what_everybody_needs_is_shut() {
         overlay.put(demo, 0o100750, &super::programs().program).gid = 60;
     });
     assert_eq!(of_group, none);
-    // Alone, what can be told of no base.
+    // Without a base only directories are checked.
     let mut alone = Archive::new();
     alone.file("etc/passwd", "").mode = 0o100600;
     let pair = Pair::new(&alone, b"");
-    let said = || told(&findings(&pair.check(&["base.cpio", "--only", "works/shut", "--json"])));
-    assert_eq!(said(), none);
+    let check =
+        || reported(&findings(&pair.check(&["base.cpio", "--only", "works/shut", "--json"])));
+    assert_eq!(check(), none);
     alone.entries[0].mode = 0o040700;
     fs::write(pair.path("base.cpio"), alone.bytes()).unwrap();
-    assert_eq!(said(), ["error /: only some can enter it: its mode is 0700"]);
+    assert_eq!(check(), ["error /: not every user can enter it: mode 0700"]);
 }
 
 #[test]
-fn modules_of_pam_are_held_against_the_root() {
+fn missing_pam_modules_are_reported() {
     let mut base = base();
     let dir = "usr/lib/x86_64-linux-gnu/security";
     base.file(&format!("{dir}/pam_unix.so"), "");
@@ -203,10 +205,10 @@ fn modules_of_pam_are_held_against_the_root() {
         overlay.file("etc/pam.d/old", "auth required pam_old.so\n# more\n");
     };
     let named = |severity: &str, module: &str| {
-        format!("{severity} /etc/pam.d/sshd: it names {module}, which is not there")
+        format!("{severity} /etc/pam.d/sshd: module {module} is not installed")
     };
     let found = of(&base, "works/pam-module", put);
     assert_eq!(found, [named("error", "pam_sss.so"), named("warning", "pam_ldap.so")]);
-    // A root without any is a part of one.
+    // A root without PAM modules is incomplete.
     assert_eq!(of(&super::base(), "works/pam-module", put), [] as [&str; 0]);
 }

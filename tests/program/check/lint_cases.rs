@@ -1,4 +1,4 @@
-//! One overlay for each lint, in which it is found and no other.
+//! One overlay for each lint, which has findings of that lint only.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,15 +9,15 @@ use super::archive::{Archive, DIR, FILE, LINK, gzip, gzip_with_extra};
 use super::programs::{for_another_machine, programs};
 use super::{PASSWD, Pair, STATUS, base, findings, names, run, sha256};
 
-/// What is found, where, and in what.
+/// An overlay and its finding.
 struct Case {
     lint: &'static str,
-    /// The path; nothing for the whole layer.
+    /// The path; `None` for the whole layer.
     path: Option<&'static str>,
     overlay: Vec<u8>,
 }
 
-/// An overlay that `make` puts something into.
+/// A case whose overlay `make` builds.
 fn with(lint: &'static str, path: &'static str, make: impl FnOnce(&mut Archive)) -> Case {
     let mut overlay = Archive::new();
     make(&mut overlay);
@@ -33,7 +33,7 @@ fn archives() -> Vec<Case> {
     plain.file("etc/one", "1").mtime = 1;
     plain.file("etc/two", "2");
     let (whole, compressed) = (plain.bytes(), plain.gzip());
-    // Its numbers are its own.
+    // With inode numbers of its own.
     let mut other = Archive::new();
     (other.file("etc/three", "3").ino, other.file("etc/four", "4").ino) = (700, 701);
     let mut first = plain.clone();
@@ -139,7 +139,7 @@ fn fits() -> Vec<Case> {
             overlay.file("etc/plain.conf/one", "1");
         }),
         with("fit/whiteout-of-nothing", "/usr/share/none", |overlay| {
-            overlay.gone("usr/share/none");
+            overlay.whiteout("usr/share/none");
         }),
         with("fit/package-database", "/var/lib/dpkg/status", |overlay| {
             overlay.file("var/lib/dpkg/status", STATUS.replace("Version: 1.0", "Version: 0.9"));
@@ -169,8 +169,8 @@ fn works() -> Vec<Case> {
         with("works/dangling-link", "/etc/way", |overlay| {
             overlay.link("etc/way", "none");
         }),
-        with("works/needed", "/usr/sbin/init", |overlay| overlay.gone("usr/sbin/init")),
-        with("works/needed", "/etc/passwd", |overlay| overlay.gone("etc/passwd")),
+        with("works/needed", "/usr/sbin/init", |overlay| overlay.whiteout("usr/sbin/init")),
+        with("works/needed", "/etc/passwd", |overlay| overlay.whiteout("etc/passwd")),
         with("works/shut", "/", |overlay| overlay.entries[0].mode = 0o040700),
         with("works/shut", "/usr/lib", |overlay| {
             overlay.put("usr/lib", 0o040700, "");
@@ -181,7 +181,7 @@ fn works() -> Vec<Case> {
         with("works/alternative", "/etc/alternatives/editor", |overlay| {
             overlay.link("etc/alternatives/editor", "/usr/bin/none");
         }),
-        // Of a chain of links, the one that has nothing behind it.
+        // In a chain of links the last one is reported.
         with("works/alternative", "/etc/alternatives/editor", |overlay| {
             overlay.link("usr/bin/editor", "/etc/alternatives/editor");
             overlay.link("etc/alternatives/editor", "/usr/bin/none");
@@ -245,7 +245,7 @@ fn works() -> Vec<Case> {
             );
         }),
         with("works/module-files", "/usr/lib/modules/6.1.0-1", |overlay| {
-            overlay.gone("usr/lib/modules/6.1.0-1/kernel/one.ko");
+            overlay.whiteout("usr/lib/modules/6.1.0-1/kernel/one.ko");
         }),
         with("works/drivers", "/usr/lib/modules/6.1.0-2", |overlay| {
             let dir = "usr/lib/modules/6.1.0-2";
@@ -423,11 +423,11 @@ fn lean() -> Vec<Case> {
             overlay.file("opt/one", [7; 70_000]);
             overlay.file("opt/two", [7; 70_000]);
         }),
-        // With a time of its own, as a copy has it.
+        // With another time, as a copy has.
         with("lean/same-as-base", "/usr/share/things/one", |overlay| {
             overlay.file("usr/share/things/one", "1").mtime = 1;
         }),
-        // Of many in one directory, that.
+        // Many copies in one directory are reported at the directory.
         with("lean/duplicate", "/opt/dir", |overlay| {
             for number in 0..6 {
                 overlay.file(&format!("opt/dir/{number}"), [number % 3; 70_000]);
@@ -439,8 +439,8 @@ fn lean() -> Vec<Case> {
     ]
 }
 
-/// What each of the findings says, beside its lint.
-fn says_all(finding: &Value, layer: &str) {
+/// Checks that a finding has all fields.
+fn assert_complete(finding: &Value, layer: &str) {
     for key in ["lint", "severity", "layer", "message", "fix"] {
         assert!(finding[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {finding}");
     }
@@ -450,8 +450,8 @@ fn says_all(finding: &Value, layer: &str) {
     }
 }
 
-/// The lints that need more than an overlay over the base, each with a test of its own below.
-const BY_THEMSELVES: [&str; 8] = [
+/// Lints that need more than an overlay on a base; each has a test of its own.
+const OTHER_LINTS: [&str; 8] = [
     "archive/manifest",
     "archive/size-limit",
     "fit/base-digest",
@@ -463,15 +463,15 @@ const BY_THEMSELVES: [&str; 8] = [
 ];
 
 #[test]
-fn each_lint_is_found_where_it_is_and_no_other_with_it() {
+fn each_lint_is_found_alone_in_its_fixture() {
     let base = base();
-    let mut seen: BTreeSet<String> = BY_THEMSELVES.map(str::to_owned).into();
+    let mut seen: BTreeSet<String> = OTHER_LINTS.map(str::to_owned).into();
     for case in [archives(), fits(), works(), safe(), lean()].into_iter().flatten() {
         let pair = Pair::new(&base, &case.overlay);
         let findings = pair.findings(&[]);
         assert_eq!(names(&findings), [case.lint.to_owned()].into(), "{}: {findings:#?}", case.lint);
         for finding in &findings {
-            says_all(finding, "o.cpio.gz");
+            assert_complete(finding, "o.cpio.gz");
         }
         let paths: Vec<_> = findings.iter().map(|finding| finding["path"].as_str()).collect();
         assert_eq!(paths, [case.path], "{findings:#?}");
@@ -479,7 +479,7 @@ fn each_lint_is_found_where_it_is_and_no_other_with_it() {
     }
     let all = run(std::path::Path::new("/"), &["--list", "--json"]);
     let all: Value = serde_json::from_str(&all.stdout).unwrap();
-    assert_eq!(names_of(&all["lints"]), seen, "each lint has its fixture");
+    assert_eq!(names_of(&all["lints"]), seen, "each lint has a fixture");
 }
 
 fn names_of(lints: &Value) -> BTreeSet<String> {
@@ -488,7 +488,7 @@ fn names_of(lints: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_manifest_of_another_archive_is_found() {
+fn manifest_of_another_archive_is_reported() {
     let pair = Pair::new(&base(), &super::clean().gzip());
     pair.manifest(&json!([]));
     let mut other = super::clean();
@@ -498,7 +498,7 @@ fn a_manifest_of_another_archive_is_found() {
 }
 
 #[test]
-fn an_overlay_of_another_base_is_found_and_what_has_changed_there() {
+fn other_base_and_changes_since_the_build_are_reported() {
     let pair = Pair::new(&base(), &super::clean().gzip());
     pair.manifest(&json!([]));
     let mut newer = base();
@@ -506,9 +506,9 @@ fn an_overlay_of_another_base_is_found_and_what_has_changed_there() {
     fs::write(pair.path("base.cpio"), newer.bytes()).unwrap();
     assert_eq!(names(&pair.findings(&[])), ["fit/base-digest".to_owned()].into());
 
-    // That it is another base goes without saying where that is the question.
-    let said = pair.check(&["--base", "base.cpio", "o.cpio.gz", "--json"]);
-    assert_eq!(findings(&said), [] as [Value; 0]);
+    // `--base` does not report that it is another base.
+    let output = pair.check(&["--base", "base.cpio", "o.cpio.gz", "--json"]);
+    assert_eq!(findings(&output), [] as [Value; 0]);
 
     let mut overlay = super::clean();
     overlay.file("etc/plain.conf", "plain = 3\n");
@@ -526,7 +526,7 @@ fn an_overlay_of_another_base_is_found_and_what_has_changed_there() {
     pair.manifest(&entry("plain = 1 and so on\n"));
     let findings = pair.findings(&[]);
     assert_eq!(names(&findings), ["fit/changed-beneath".to_owned()].into());
-    says_all(&findings[0], "o.cpio.gz");
+    assert_complete(&findings[0], "o.cpio.gz");
     assert_eq!(findings[0]["path"], "/etc/plain.conf");
     let message = findings[0]["message"].as_str().unwrap();
     assert!(
@@ -536,19 +536,19 @@ fn an_overlay_of_another_base_is_found_and_what_has_changed_there() {
 }
 
 #[test]
-fn what_no_archive_can_carry_is_found_in_a_folder_that_is_to_be_one() {
+fn file_that_is_too_large_for_an_archive_is_reported_in_a_folder() {
     let pair = Pair::new(&base(), b"");
     fs::create_dir_all(pair.path("folder/opt")).unwrap();
     let large = fs::File::create(pair.path("folder/opt/large")).unwrap();
     large.set_len(4 << 30).unwrap();
-    let said = pair.check(&["base.cpio", "folder", "--json", "--skip", "works/owner"]);
-    let findings = findings(&said);
+    let output = pair.check(&["base.cpio", "folder", "--json", "--skip", "works/owner"]);
+    let findings = findings(&output);
     assert_eq!(names(&findings), ["archive/size-limit".to_owned()].into(), "{findings:#?}");
     assert_eq!(findings[0]["path"], "/opt/large");
 }
 
 #[test]
-fn capabilities_are_found_where_an_image_can_have_them() {
+fn capabilities_are_reported_in_a_folder() {
     let pair = Pair::new(&base(), b"");
     fs::create_dir_all(pair.path("folder/usr/bin")).unwrap();
     fs::write(pair.path("folder/usr/bin/one"), "1").unwrap();
@@ -557,14 +557,14 @@ fn capabilities_are_found_where_an_image_can_have_them() {
     let set =
         rustix::fs::setxattr(&file, "security.capability", &value, rustix::fs::XattrFlags::empty());
     set.expect("this test runs as root, on a file system with extended attributes");
-    let said = pair.check(&["base.cpio", "folder", "--json", "--skip", "works/owner"]);
-    let findings = findings(&said);
+    let output = pair.check(&["base.cpio", "folder", "--json", "--skip", "works/owner"]);
+    let findings = findings(&output);
     assert_eq!(names(&findings), ["safe/capability".to_owned()].into(), "{findings:#?}");
     assert!(findings[0]["message"].as_str().unwrap().contains("net_raw"), "{findings:#?}");
 }
 
 #[test]
-fn an_overlay_that_takes_more_than_the_project_allows_is_found() {
+fn overlay_over_its_budget_is_reported() {
     let mut overlay = super::clean();
     overlay.file("opt/large", (0..100_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
     let pair = Pair::new(&base(), &overlay.gzip());
@@ -573,49 +573,49 @@ fn an_overlay_that_takes_more_than_the_project_allows_is_found() {
             "output: .\nimages:\n  o:\n    base: ./base.cpio\n    check: {{budget: {budget}}}\n"
         );
         fs::write(pair.path("overcoat.yml"), project).unwrap();
-        let said = pair.check(&["o", "--json"]);
-        let findings = findings(&said);
+        let output = pair.check(&["o", "--json"]);
+        let findings = findings(&output);
         for finding in &findings {
-            says_all(finding, "./o.cpio.gz");
+            assert_complete(finding, "./o.cpio.gz");
         }
-        (said.code, names(&findings))
+        (output.code, names(&findings))
     };
     assert_eq!(found("{size: 10M, ram: 10M}"), (0, BTreeSet::new()));
     assert_eq!(found("{size: 10k}"), (1, ["lean/size-budget".to_owned()].into()));
     assert_eq!(found("{ram: 300k}"), (1, ["lean/ram-budget".to_owned()].into()));
-    // Of what is beneath nothing is unpacked, whether it is judged or not.
+    // The budget does not apply to the base, even if it is checked.
     let (root, overlay) = (base(), Archive::new());
     let pair = Pair::new(&root, &overlay.gzip());
     let image = "{base: ./base.cpio, check: {budget: {size: 2k, ram: 20k}}}";
     let project = format!("output: .\nimages:\n  o: {image}\n");
     fs::write(pair.path("overcoat.yml"), project).unwrap();
-    let said =
+    let output =
         pair.check(&["o", "--whole", "--json", "--only", "lean/size-budget,lean/ram-budget"]);
-    assert_eq!(names(&findings(&said)), BTreeSet::new(), "{}", said.stdout);
+    assert_eq!(names(&findings(&output)), BTreeSet::new(), "{}", output.stdout);
 }
 
 #[test]
-fn what_is_as_it_should_be_in_its_place_is_not_found() {
+fn intended_files_are_not_reported() {
     let foreign = for_another_machine(&programs().program);
     let mut overlay = Archive::new();
-    // What programs for other machines are made with, and what others are tested with.
+    // Cross-compilation toolchains and test data.
     overlay.program("usr/aarch64-linux-gnu/lib/libc.so.6", &foreign);
     overlay.program("usr/lib/go/debug/elf/testdata/one", &foreign);
     overlay.file("usr/lib/go/testdata/env", "T=ghp_abcdefghijklmnopqrstuvwxyz0123456789\n");
     overlay.file("etc/iscsi/initiatorname.iscsi", "GenerateName=yes\n");
     overlay.file("etc/wpa_supplicant/one.conf", "#psk=secret\nnetwork={\n}\n");
-    // Programs write their own files anew as they please.
+    // A database that a program rewrote with the same content.
     overlay.file("var/lib/dpkg/status", STATUS).mtime = 1;
-    // It is told that it is there, no more: it may be firmware.
+    // A note, because it may be firmware.
     overlay.file("usr/lib/firmware/one.so", &foreign);
     overlay.file("usr/lib/firmware/sh", &foreign);
     let found = Pair::new(&base(), &overlay.gzip()).findings(&[]);
-    let said: Vec<_> = found.iter().map(|f| (&f["path"], &f["severity"])).collect();
-    assert_eq!(said, [(&json!("/usr/lib/firmware/one.so"), &json!("note"))], "{found:#?}");
+    let summary: Vec<_> = found.iter().map(|f| (&f["path"], &f["severity"])).collect();
+    assert_eq!(summary, [(&json!("/usr/lib/firmware/one.so"), &json!("note"))], "{found:#?}");
 }
 
 #[test]
-fn a_file_that_differs_from_the_base_s_by_its_time_alone_is_good_to_know() {
+fn file_that_differs_only_in_its_time_is_a_note() {
     let mut overlay = Archive::new();
     overlay.program("usr/bin/demo", &programs().program).mtime = 1;
     let found = Pair::new(&base(), &overlay.gzip()).findings(&[]);
@@ -624,18 +624,18 @@ fn a_file_that_differs_from_the_base_s_by_its_time_alone_is_good_to_know() {
     let pages = programs().program.len().next_multiple_of(4096);
     assert_eq!(found["saves"], pages, "{found:#?}");
     let message = found["message"].as_str().unwrap();
-    assert!(message.starts_with("only its time is not that of the base's"), "{message}");
+    assert!(message.starts_with("only the time differs"), "{message}");
 }
 
 #[test]
-fn names_of_whiteouts_are_files_where_the_archive_says_so() {
+fn whiteout_names_are_files_in_a_marked_archive() {
     let found = |marked: bool| {
         let mut overlay = Archive::new();
         overlay.file("opt/.wh.one", "");
         if marked {
             overlay.entries[0].check = u32::from_be_bytes(*b"ovc1");
         }
-        // Of another archive that follows, it is not said.
+        // The mark does not apply to an archive that follows.
         let mut other = Archive::new();
         other.file("etc/.wh.two", "");
         let both = gzip(&[overlay.bytes(), other.bytes()].concat());

@@ -1,6 +1,6 @@
-//! Real overlays on real bases, and on those bases as they might become.
+//! Real overlays on real bases, and on simulated newer bases.
 //!
-//! Newer bases are mounts of the lab's base with a change over it: a folder is a base like any other.
+//! Newer bases are mounts of the lab's base with a change on top: a folder is a valid base.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::{findings, names};
 use crate::discovery;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
-/// The discovery overlay, with a configuration file of the base's changed by it.
+/// The discovery overlay, which changes a configuration file of the base.
 struct Pair {
     stage: Stage,
     overlay: PathBuf,
@@ -33,7 +33,7 @@ impl Pair {
         finish(self.stage.overcoat(Who::Root).arg("check").args(arguments))
     }
 
-    /// The file of the base at a path.
+    /// Returns the content of a file of the base.
     fn cat(&self, path: &str) -> Vec<u8> {
         let debian = self.stage.debian();
         finish(self.stage.overcoat(Who::Root).arg("cat").arg(debian).arg(format!(":{path}")))
@@ -41,7 +41,7 @@ impl Pair {
             .stdout
     }
 
-    /// A base that is the lab's with `change` over it.
+    /// Mounts the lab's base with `change` on top.
     fn newer(&self, name: &str, change: &Archive) -> PathBuf {
         let over = self.stage.write(format!("{name}.cpio"), change.bytes());
         let root = self.stage.path(name);
@@ -51,17 +51,17 @@ impl Pair {
         root
     }
 
-    /// What is found when the overlay lies over this base, by lint and path, and what it says.
+    /// Returns the exit code and the findings on this base.
     fn over(&self, base: &Path) -> (i32, Vec<Value>) {
         let overlay = self.overlay.to_str().unwrap();
-        let said = self.check(&["--base", base.to_str().unwrap(), overlay, "--json"]);
-        let report = super::Said {
-            code: said.code,
-            stdout: String::from_utf8(said.stdout).unwrap(),
-            stderr: said.stderr,
+        let output = self.check(&["--base", base.to_str().unwrap(), overlay, "--json"]);
+        let report = super::CheckOutput {
+            code: output.code,
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: output.stderr,
         };
         let findings = findings(&report).into_iter();
-        // What is so over its own base too, is of another test.
+        // Findings that also occur on its own base are tested elsewhere.
         let own = |finding: &Value| {
             ["lean/duplicate", "safe/setuid", "fit/conffile-shadowed"]
                 .iter()
@@ -76,7 +76,7 @@ impl Drop for Pair {
         for name in ["libc", "library", "conffile", "untouched"] {
             let root = self.stage.path(name);
             if root.exists() {
-                // Where the mount failed, there is none.
+                // There is no mount if mounting failed.
                 let _ = self.stage.overcoat(Who::Root).arg("umount").arg(root).output();
             }
         }
@@ -88,11 +88,11 @@ fn text<'a>(finding: &'a Value, key: &str) -> &'a str {
 }
 
 #[test]
-fn the_discovery_overlay_fits_its_base_and_newer_ones_as_far_as_they_let_it() {
+fn discovery_overlay_is_checked_on_its_own_and_newer_bases() {
     let pair = Pair::new();
     let status = String::from_utf8(pair.cat("/var/lib/dpkg/status")).unwrap();
 
-    // On its own base: nothing that is wrong, whoever looks.
+    // On its own base there are no findings, with and without root.
     let debian = pair.stage.debian();
     let both: Vec<Vec<u8>> = EVERYBODY
         .map(|who| {
@@ -103,7 +103,7 @@ fn the_discovery_overlay_fits_its_base_and_newer_ones_as_far_as_they_let_it() {
         .to_vec();
     assert_eq!(both[0], both[1]);
 
-    // libc has been upgraded.
+    // libc was upgraded.
     let mut change = Archive::default();
     let version = version_of(&status, "libc6");
     let paragraph = paragraph(&status, "libc6");
@@ -115,21 +115,23 @@ fn the_discovery_overlay_fits_its_base_and_newer_ones_as_far_as_they_let_it() {
     change.program("usr/lib/x86_64-linux-gnu/libc.so.6", libc);
     let (code, found) = pair.over(&pair.newer("libc", &change));
     assert_eq!(code, 1);
-    let said: Vec<_> = found.iter().map(|f| (text(f, "lint"), text(f, "path"))).collect();
-    assert_eq!(said, [("fit/package-database", "/var/lib/dpkg/status")], "{found:#?}");
-    let message = format!("libc6 is said to be {version}, and 2.36-9+deb12u99 is beneath it");
+    let summary: Vec<_> = found.iter().map(|f| (text(f, "lint"), text(f, "path"))).collect();
+    assert_eq!(summary, [("fit/package-database", "/var/lib/dpkg/status")], "{found:#?}");
+    let message = format!(
+        "libc6 has version {version} in the database but 2.36-9+deb12u99 in the lower layers"
+    );
     assert_eq!(text(&found[0], "message"), message);
 
-    // A library is gone, with its package.
+    // A library and its package were removed.
     let mut change = Archive::default();
     let list = String::from_utf8(pair.cat("/var/lib/dpkg/info/libssl3:amd64.list")).unwrap();
     for path in list.lines().filter(|path| *path != "/." && !list.contains(&format!("{path}/"))) {
-        change.gone(&path[1..]);
+        change.whiteout(&path[1..]);
     }
     let libssl = self::paragraph(&status, "libssl3");
     change.file("var/lib/dpkg/status", status.replace(&libssl, ""));
     for kind in ["list", "md5sums", "shlibs", "symbols", "triggers"] {
-        change.gone(&format!("var/lib/dpkg/info/libssl3:amd64.{kind}"));
+        change.whiteout(&format!("var/lib/dpkg/info/libssl3:amd64.{kind}"));
     }
     let root = pair.newer("library", &change);
     let (code, found) = pair.over(&root);
@@ -148,21 +150,21 @@ fn the_discovery_overlay_fits_its_base_and_newer_ones_as_far_as_they_let_it() {
     assert!(broken.contains("/usr/bin/ipmitool"), "{broken:?}");
     pair.same_as_ldd(&root, &broken);
 
-    // A configuration file has changed: one that the overlay has a version of, and one that it has
-    // not.
+    // Configuration files of the base were changed: one that the overlay replaces, and one that it
+    // does not.
     let mut change = Archive::default();
     change.file("etc/issue", "theirs, and newer\n");
     let (code, found) = pair.over(&pair.newer("conffile", &change));
     assert_eq!(code, 0);
-    let said: Vec<_> = found.iter().map(|f| (text(f, "lint"), text(f, "path"))).collect();
-    assert_eq!(said, [("fit/changed-beneath", "/etc/issue")], "{found:#?}");
+    let summary: Vec<_> = found.iter().map(|f| (text(f, "lint"), text(f, "path"))).collect();
+    assert_eq!(summary, [("fit/changed-beneath", "/etc/issue")], "{found:#?}");
     let mut change = Archive::default();
     change.file("etc/profile", "# newer\n");
     let (code, found) = pair.over(&pair.newer("untouched", &change));
     assert_eq!((code, found), (0, Vec::new()));
 }
 
-/// The paragraph of a package.
+/// Returns the paragraph of a package.
 fn paragraph(status: &str, package: &str) -> String {
     let begin = format!("Package: {package}\n");
     let paragraph = status.split_inclusive("\n\n").find(|text| text.starts_with(&begin));
@@ -176,7 +178,7 @@ fn version_of(status: &str, package: &str) -> String {
 }
 
 impl Pair {
-    /// ldd, in the root itself, misses a library of just those programs that are found, and of
+    /// Checks that ldd, run in the root, misses libraries of exactly the reported programs and of
     /// those that load one of them.
     fn same_as_ldd(&self, base: &Path, found: &BTreeSet<String>) {
         let own = self.own_paths();
@@ -186,10 +188,10 @@ impl Pair {
             format!("for file in {programs}; do echo $file; ldd $file 2>/dev/null || true; done");
         let mut run = self.stage.overcoat(Who::Root);
         run.arg("run").arg(base).arg(&self.overlay).args(["--", "sh", "-c", &script]);
-        let said = String::from_utf8(finish(&mut run).ok().stdout).unwrap();
+        let output = String::from_utf8(finish(&mut run).ok().stdout).unwrap();
         let mut file = "";
         let (mut missing, mut loads): (BTreeSet<&str>, BTreeSet<(&str, &str)>) = Default::default();
-        for line in said.lines() {
+        for line in output.lines() {
             if line.starts_with('/') {
                 file = line;
             } else if line.contains("not found") {
@@ -199,27 +201,27 @@ impl Pair {
             }
         }
         let broken = |file: &str| {
-            // A library is found under its own name, and named by that of a link.
+            // Findings have the real name of a library, ldd prints that of a link.
             let is_found = |path: &str| found.iter().any(|other| other.starts_with(&real(path)));
             let mut loaded = loads.iter().filter(|(by, _)| *by == file);
             is_found(file) || loaded.any(|(_, path)| is_found(path))
         };
         for file in &missing {
-            assert!(broken(file), "ldd misses a library of {file}, which was not found");
+            assert!(broken(file), "ldd misses a library of {file}, which is not reported");
         }
         for file in found {
-            assert!(missing.contains(file.as_str()), "{file} was found, and ldd misses nothing");
+            assert!(missing.contains(file.as_str()), "{file} is reported, but ldd misses nothing");
         }
     }
 
-    /// The paths of the overlay.
+    /// Returns the paths of the overlay.
     fn own_paths(&self) -> BTreeSet<String> {
         let script = format!("gzip -dc {} | cpio -it --quiet", self.overlay.display());
         self.stage.sh(&script).lines().map(|path| format!("/{path}")).collect()
     }
 }
 
-/// A path in a root with merged /usr.
+/// Returns a path in a root with merged /usr.
 fn real(path: &str) -> String {
     match path.starts_with("/lib") {
         true => format!("/usr{path}"),
