@@ -229,18 +229,18 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
             && (same_time(before, node) || !is_database(node))
             && entry.same_content(roots)?
         {
-            let of = |message| {
+            let finding = |message| {
                 Finding::new(&SAME_AS_BASE, context.layer_name(node), Some(&node.path), message)
                     .saves(memory(node.attr.size))
             };
             findings.push(match same_time(before, node) {
-                true => of("content, mode, owner and time are equal to the base's"),
+                true => finding("content, mode, owner and time are equal to the base's"),
                 // The time may be intended.
-                false => {
-                    of("only the time differs; content, mode and owner are equal to the base's")
-                        .severity(Severity::Note)
-                        .fix("copy the file with its time (`cp -p`); none if the time is intended")
-                }
+                false => finding(
+                    "only the time differs; content, mode and owner are equal to the base's",
+                )
+                .severity(Severity::Note)
+                .fix("copy the file with its time (`cp -p`); none if the time is intended"),
             });
             continue;
         }
@@ -292,8 +292,8 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
             1 => first,
             _ => {
                 let path = first.shown_path().unwrap_or_default();
-                let of = &first.message;
-                let message = format!("{count} files have copies, such as {path}: {of}");
+                let what = &first.message;
+                let message = format!("{count} files have copies, such as {path}: {what}");
                 Finding { path: Some(dir), message, ..first }.saves(all)
             }
         });
@@ -347,9 +347,9 @@ fn budgets(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<()
     // Budgets use powers of 1024.
     let shown = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
     // The lowest layer is the base, which has no limit.
-    let judged: Vec<_> = context.checked().filter(|(index, _)| *index > 0).collect();
+    let overlays: Vec<_> = context.checked().filter(|(index, _)| *index > 0).collect();
     if let Some(limit) = budget.size {
-        for (_, image) in &judged {
+        for (_, image) in &overlays {
             let size = image.bytes.as_ref().map_or(0, |bytes| (**bytes).as_ref().len() as u64);
             if size > limit {
                 let message = format!("{} exceeds the limit of {}", shown(size), shown(limit));
@@ -361,14 +361,14 @@ fn budgets(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<()
     if let Some(limit) = budget.ram {
         let view = &context.roots()?.view;
         let mut total = 0;
-        for (index, _) in &judged {
+        for (index, _) in &overlays {
             total += usage::memory(view, *index)?.tmpfs();
         }
         if total > limit {
             let message =
                 format!("{} of memory exceeds the limit of {}", shown(total), shown(limit));
             let finding = Finding::new(&RAM_BUDGET, "", None, message);
-            let names = judged.iter().rev().map(|(_, image)| image.name.clone()).collect();
+            let names = overlays.iter().rev().map(|(_, image)| image.name.clone()).collect();
             findings.push(finding.attributed_to(names).saves(total - limit));
         }
     }

@@ -81,8 +81,10 @@ pub(super) struct OverlayEntry {
 impl OverlayEntry {
     /// Returns whether the lower entry has the same type, mode and owner.
     pub(super) fn same_attributes(&self) -> bool {
-        let of = |attr: &Attr| (attr.kind, attr.mode, attr.uid, attr.gid);
-        self.lower.as_ref().is_some_and(|before| of(&before.attr) == of(&self.node.attr))
+        let attributes = |attr: &Attr| (attr.kind, attr.mode, attr.uid, attr.gid);
+        self.lower
+            .as_ref()
+            .is_some_and(|before| attributes(&before.attr) == attributes(&self.node.attr))
     }
 
     /// Returns whether it and the lower entry are files with the same content.
@@ -294,11 +296,11 @@ impl<'a> CheckContext<'a> {
         let Some(lower) = &self.roots()?.lower else { return Ok(false) };
         match self.lower_packages.get_or_init(|| Packages::read(lower)) {
             Ok(packages) => Ok(packages.iter().any(|(_, other)| {
-                let of = |package: &Package| {
+                let identity = |package: &Package| {
                     let Package { name, architecture, version, .. } = package;
                     (name.clone(), architecture.clone(), version.clone())
                 };
-                other.is_installed() && of(other) == of(package)
+                other.is_installed() && identity(other) == identity(package)
             })),
             Err(error) => Err(PassError::Layer(error.clone())),
         }

@@ -17,7 +17,7 @@ pub(super) static NO_TRAILER: Lint = Lint {
 pub(super) static JUNK: Lint = Lint {
     name: "archive/junk",
     severity: Severity::Error,
-    summary: "data follows the archive that is not an archive",
+    summary: "unknown data after the archive",
     why: "The kernel stops with an error at the first unknown byte and drops the rest; cpio \
           programs ignore it.",
     fix: "remove the data, or seal the overlay again; only zeros and further archives may follow \

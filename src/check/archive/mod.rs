@@ -150,8 +150,8 @@ impl ArchiveScan {
     /// Reports an archive that has not ended when the next part of the image begins.
     fn begin_part(&mut self, next: &str) {
         if self.parser.within() {
-            let of = if self.zstd { "zstd frame" } else { "gzip member" };
-            let message = format!("a {of} ends inside an archive, and {next} follows");
+            let part = if self.zstd { "zstd frame" } else { "gzip member" };
+            let message = format!("a {part} ends inside an archive, and {next} follows");
             self.ledger.fault(&SEVERAL_MEMBERS, None, message);
         }
     }

@@ -31,8 +31,8 @@ struct LayerStep {
 fn steps(context: &CheckContext<'_>) -> Result<Vec<LayerStep>, PassError> {
     let all = &context.roots()?.view;
     let lowest = |count| all.lowest(count).map_err(|e| PassError::CannotRun(e.to_string()));
-    let judged = context.checked().map(|(index, _)| index).filter(|index| *index > 0);
-    judged
+    let checked = context.checked().map(|(index, _)| index).filter(|index| *index > 0);
+    checked
         .map(|index| Ok(LayerStep { index, view: lowest(index + 1)?, lower: lowest(index)? }))
         .collect()
 }
@@ -186,11 +186,11 @@ fn accounts_of(
     let Some(file) = resolve(view, path.as_bytes())?.filter(|file| file.layer() == *index) else {
         return Ok(());
     };
-    let of = |accounts: Accounts| match what {
+    let ids = |accounts: Accounts| match what {
         "user" => accounts.users().clone(),
         _ => accounts.groups().clone(),
     };
-    let (before, now) = (of(Accounts::read(lower)?), of(Accounts::read(view)?));
+    let (before, now) = (ids(Accounts::read(lower)?), ids(Accounts::read(view)?));
     let mut names: BTreeMap<u32, &str> = BTreeMap::new();
     for (name, id) in &now {
         names.entry(*id).or_insert(name);

@@ -67,7 +67,7 @@ fn base_digest(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Resul
             let message = match lower.iter().find(|(other, _)| *other == name) {
                 Some((_, now)) => {
                     let now = now.get(..16).unwrap_or("none");
-                    format!("it was built on another {name}: sha256 {short}… instead of {now}…")
+                    format!("it was built on another {name} (sha256 {short}…); this one is {now}…")
                 }
                 None => {
                     format!("it was built on {name} (sha256 {short}…), which is not a lower layer")
@@ -122,7 +122,7 @@ fn changed_beneath(
             // The image that has the path: the base, or another overlay above it.
             let between =
                 context::topmost_changing(&lower, &path, 1)?.map(|layer| &context.images[layer]);
-            let (whose, known) = match between {
+            let (image_name, known) = match between {
                 Some(other) => {
                     let name = file_name(other);
                     let known = built_on.iter().any(|(other, _)| *other == name);
@@ -130,13 +130,14 @@ fn changed_beneath(
                 }
                 None => ("the base".to_owned(), true),
             };
-            if let Some((severity, message)) = describe_conflict(&drift, &whose, known) {
+            if let Some((severity, message)) = describe_conflict(&drift, &image_name, known) {
                 let finding = Finding::new(&CHANGED_BENEATH, &image.name, Some(&path), message);
                 let finding = finding.severity(severity);
                 findings.push(match known {
                     true => finding,
-                    false => finding
-                        .fix(format!("if both boot together, build the overlay on {whose} too")),
+                    false => finding.fix(format!(
+                        "if both boot together, build the overlay on {image_name} too"
+                    )),
                 });
             }
         }
@@ -150,20 +151,20 @@ fn changed_beneath(
 }
 
 /// Describes the changes of both sides at a path; `None` if they do not conflict. `known` means
-/// that the overlay was built on an earlier version of the image `whose`, so its present state is
+/// that the overlay was built on an earlier version of the image, so the image's present state is
 /// newer.
-fn describe_conflict(drift: &Drift, whose: &str, known: bool) -> Option<(Severity, String)> {
+fn describe_conflict(drift: &Drift, image_name: &str, known: bool) -> Option<(Severity, String)> {
     let base = match (&drift.before, &drift.now) {
         (Some(before), Some(now)) => {
             let changed = if known { "has since changed" } else { "changes" };
-            format!("{whose} {changed} its {}", describe_differences(before, now))
+            format!("{image_name} {changed} its {}", describe_differences(before, now))
         }
         (None, Some(now)) => {
             let added = if known { "has since added" } else { "has" };
-            format!("{whose} {added} a {} there", now.kind)
+            format!("{image_name} {added} a {} there", now.kind)
         }
-        (_, None) if known => format!("{whose} has since removed it"),
-        (_, None) => format!("{whose} deletes it"),
+        (_, None) if known => format!("{image_name} has since removed it"),
+        (_, None) => format!("{image_name} deletes it"),
     };
     let (severity, message) = match (drift.change.as_str(), drift.since()) {
         // Both deleted it.

@@ -15,8 +15,8 @@ pub(super) fn owners(
     if accounts.users().is_empty() {
         return Ok(());
     }
-    let of = |ids: &BTreeMap<String, u32>| ids.values().copied().collect::<BTreeSet<u32>>();
-    let (users, groups) = (of(accounts.users()), of(accounts.groups()));
+    let id_set = |ids: &BTreeMap<String, u32>| ids.values().copied().collect::<BTreeSet<u32>>();
+    let (users, groups) = (id_set(accounts.users()), id_set(accounts.groups()));
     // By layer and owner: the first path, and the number of paths.
     let mut unknown: BTreeMap<(&str, &str, u32), (&[u8], usize)> = BTreeMap::new();
     for entry in &context.difference()?.overlaid {

@@ -63,7 +63,7 @@ fn setuid(
         return Ok(());
     }
     let accounts = context.accounts()?;
-    let (whose, id, name) = match setid_bits(attr.mode) & 0o4000 {
+    let (id_kind, id, name) = match setid_bits(attr.mode) & 0o4000 {
         0 => ("group", attr.gid, accounts.group(attr.gid)),
         _ => ("user", attr.uid, accounts.user(attr.uid)),
     };
@@ -76,11 +76,11 @@ fn setuid(
                 return Ok(());
             }
             format!(
-                "a changed version of the base's, runs as {whose} {id} (mode {:04o})",
+                "a changed version of the base's, runs as {id_kind} {id} (mode {:04o})",
                 attr.mode
             )
         }
-        _ => format!("always runs as {whose} {id} (mode {:04o})", attr.mode),
+        _ => format!("always runs as {id_kind} {id} (mode {:04o})", attr.mode),
     };
     let owner = |attr: &Attr| (attr.uid, attr.gid);
     let prior = match &entry.lower {
@@ -214,12 +214,12 @@ fn capability(
 ) -> Result<(), PassError> {
     let Roots { view, lower } = context.roots()?;
     const NAME: &[u8] = b"security.capability";
-    let of = |xattrs: Vec<fs_model::layer::Xattr>| {
+    let capability_of = |xattrs: Vec<fs_model::layer::Xattr>| {
         xattrs.into_iter().find(|(name, _)| &name[..] == NAME).map(|(_, value)| value)
     };
-    let Some(value) = of(view.xattrs(&entry.node)?) else { return Ok(()) };
+    let Some(value) = capability_of(view.xattrs(&entry.node)?) else { return Ok(()) };
     if let (Some(before), Some(lower)) = (&entry.lower, lower)
-        && of(lower.xattrs(before)?).as_ref() == Some(&value)
+        && capability_of(lower.xattrs(before)?).as_ref() == Some(&value)
     {
         return Ok(());
     }

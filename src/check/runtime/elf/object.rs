@@ -60,8 +60,8 @@ pub(super) struct NeededVersion {
 impl ElfObject {
     /// Returns whether both can be loaded into one process.
     pub(super) fn is_compatible(&self, other: &ElfObject) -> bool {
-        let of = |object: &ElfObject| (object.machine, object.is_64, object.little);
-        of(self) == of(other)
+        let abi = |object: &ElfObject| (object.machine, object.is_64, object.little);
+        abi(self) == abi(other)
     }
 
     /// Returns the name of its architecture.

@@ -327,8 +327,8 @@ fn read_entry(
             // systemd continues with the next directory.
             return Ok(None);
         };
-        let of = String::from_utf8_lossy(file.name()).into_owned();
-        if of != name && KINDS.contains(&kind(&of)) {
+        let target_name = String::from_utf8_lossy(file.name()).into_owned();
+        if target_name != name && KINDS.contains(&kind(&target_name)) {
             return Ok(Some(UnitEntry::Alias));
         }
         let file = Node { path: node.path.clone(), ..file };

@@ -29,10 +29,10 @@ pub(super) fn cycles(units: &Units) -> Vec<Vec<&Unit>> {
         }
         let mut first: Vec<usize> =
             before.keys().copied().filter(|one| !after.contains_key(one)).collect();
-        while let Some(gone) = first.pop() {
-            for one in before.remove(&gone).unwrap_or_default() {
+        while let Some(unordered) = first.pop() {
+            for one in before.remove(&unordered).unwrap_or_default() {
                 if let Some(others) = after.get_mut(&one) {
-                    others.remove(&gone);
+                    others.remove(&unordered);
                     if others.is_empty() {
                         after.remove(&one);
                         first.push(one);
@@ -71,8 +71,8 @@ fn started_at_boot(
     let mut links: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
     for (link, name) in &units.wanted {
         let dir = link.path.rsplit(|&byte| byte == b'/').nth(1).unwrap_or_default();
-        let of = dir.strip_suffix(b".wants").or(dir.strip_suffix(b".requires"));
-        links.entry(of.unwrap_or_default()).or_default().push(name);
+        let unit = dir.strip_suffix(b".wants").or(dir.strip_suffix(b".requires"));
+        links.entry(unit.unwrap_or_default()).or_default().push(name);
     }
     let mut started = BTreeSet::new();
     let mut pending: Vec<&str> = BOOT_TARGETS.to_vec();
@@ -108,9 +108,9 @@ fn order(
                 Some("no" | "false" | "off" | "0" | "n" | "f")
             );
         let implied = if implied { "sysinit.target basic.target" } else { "" };
-        let of = |key| unit.values("Unit", key).into_iter().map(|(_, value)| value);
-        let later = of("After").chain([implied]).map(|value| (value, true));
-        for (value, is_later) in later.chain(of("Before").map(|value| (value, false))) {
+        let values = |key| unit.values("Unit", key).into_iter().map(|(_, value)| value);
+        let later = values("After").chain([implied]).map(|value| (value, true));
+        for (value, is_later) in later.chain(values("Before").map(|value| (value, false))) {
             for name in value.split_whitespace() {
                 let Some(other) = indices.get(name).filter(|other| started.contains(other)) else {
                     continue;
