@@ -8,11 +8,11 @@ use super::archive::Archive;
 use super::{Pair, STATUS, base, findings};
 
 /// Returns severity, path and message of each finding.
-fn reported(findings: &[Value]) -> Vec<String> {
+fn describe(findings: &[Value]) -> Vec<String> {
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
     let reported =
         |f| format!("{} {}: {}", text(f, "severity"), text(f, "path"), text(f, "message"));
-    findings.iter().map(reported).collect()
+    findings.iter().map(line).collect()
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn base_links_that_a_changed_link_breaks_are_reported() {
     overlay.link("opt/app", "v2");
     let pair = Pair::new(&base, &overlay.gzip());
     let broken = "warning /usr/bin/app: the overlay removes its target /opt/app/bin/app";
-    assert_eq!(reported(&pair.findings(&["--only", "works"])), [broken]);
+    assert_eq!(describe(&pair.findings(&["--only", "works"])), [broken]);
     // With several overlays, the one with the new link is responsible.
     fs::write(pair.path("more.cpio"), Archive::new().bytes()).unwrap();
     let images = ["base.cpio", "o.cpio.gz", "more.cpio", "--only", "works", "--json"];
@@ -40,7 +40,7 @@ fn base_links_that_a_changed_link_breaks_are_reported() {
     let mut overlay = Archive::new();
     overlay.file("opt/app", "");
     let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
-    assert_eq!(reported(&found), [broken]);
+    assert_eq!(describe(&found), [broken]);
     let mut overlay = Archive::new();
     overlay.link("opt/conf.d/app", "none");
     let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
@@ -52,7 +52,7 @@ fn base_links_that_a_changed_link_breaks_are_reported() {
     overlay.program("opt/v2/bin/app", "#!/bin/sh\n");
     overlay.link("opt/app", "v2");
     let pair = Pair::new(&base, &overlay.gzip());
-    assert_eq!(reported(&pair.findings(&["--only", "works"])), [] as [&str; 0]);
+    assert_eq!(describe(&pair.findings(&["--only", "works"])), [] as [&str; 0]);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn link_loop_in_a_program_directory_is_not_an_error() {
     let pair = Pair::new(&base(), &overlay.gzip());
     let found = pair.findings(&["--only", "works"]);
     let dangling = "warning /opt: its target opt does not exist";
-    assert_eq!(reported(&found), [dangling]);
+    assert_eq!(describe(&found), [dangling]);
 }
 
 #[test]
@@ -84,31 +84,31 @@ fn packaged_script_without_interpreter_is_a_note() {
     let mut overlay = Archive::new();
     package(&mut overlay);
     let pair = Pair::new(&base(), &overlay.gzip());
-    assert_eq!(reported(&pair.findings(&["--only", "works"])), std::slice::from_ref(&note));
+    assert_eq!(describe(&pair.findings(&["--only", "works"])), std::slice::from_ref(&note));
     let mut whole = base();
     package(&mut whole);
     fs::write(pair.path("whole.cpio"), whole.bytes()).unwrap();
     let output = pair.check(&["whole.cpio", "--only", "works", "--json"]);
-    assert_eq!((output.code, reported(&findings(&output))), (0, vec![note]));
+    assert_eq!((output.code, describe(&findings(&output))), (0, vec![note]));
 
     // An error if the script was changed, or if the overlay removes the interpreter.
     let error = format!("error {what}");
     let mut changed = overlay.clone();
     changed.program("usr/bin/routel", script.replace("print", "exit"));
     let found = Pair::new(&base(), &changed.gzip()).findings(&["--only", "works"]);
-    assert_eq!(reported(&found), std::slice::from_ref(&error));
+    assert_eq!(describe(&found), std::slice::from_ref(&error));
     let mut base = base();
     base.program("usr/bin/python3", "#!/bin/sh\n");
     overlay.whiteout("usr/bin/python3");
     let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works"]);
-    assert_eq!(reported(&found), [error]);
+    assert_eq!(describe(&found), [error]);
 }
 
 /// Returns the lint's findings for the overlay that `make` builds.
 fn of(base: &Archive, lint: &str, make: impl FnOnce(&mut Archive)) -> Vec<String> {
     let mut overlay = Archive::new();
     make(&mut overlay);
-    reported(&Pair::new(base, &overlay.gzip()).findings(&["--only", lint]))
+    describe(&Pair::new(base, &overlay.gzip()).findings(&["--only", lint]))
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn inaccessible_needed_paths_are_reported() {
     alone.file("etc/passwd", "").mode = 0o100600;
     let pair = Pair::new(&alone, b"");
     let check =
-        || reported(&findings(&pair.check(&["base.cpio", "--only", "works/shut", "--json"])));
+        || describe(&findings(&pair.check(&["base.cpio", "--only", "works/shut", "--json"])));
     assert_eq!(check(), none);
     alone.entries[0].mode = 0o040700;
     fs::write(pair.path("base.cpio"), alone.bytes()).unwrap();
