@@ -107,7 +107,7 @@ impl Ledger {
 
     pub(super) fn entry(&mut self, entry: NewcEntry) {
         if !std::mem::replace(&mut self.begun, true) {
-            self.marked = entry.header.marked && normal(&entry.name).is_empty();
+            self.marked = entry.header.marked && normalise(&entry.name).is_empty();
         }
         if let Some(path) = self.check_name(&entry) {
             self.check_links(&entry, &path);
@@ -118,7 +118,7 @@ impl Ledger {
     /// Checks the header and the name of an entry, and returns its path; `None` if an unpacker
     /// drops it or writes it outside the target directory.
     fn check_name(&mut self, entry: &NewcEntry) -> Option<Vec<u8>> {
-        let path = normal(&entry.name);
+        let path = normalise(&entry.name);
         let shown = &path[..];
         if entry.header.name_size as usize > PATH_MAX {
             let message = format!(
@@ -311,7 +311,7 @@ impl Ledger {
 }
 
 /// Normalises an entry name to a path from the root.
-fn normal(name: &[u8]) -> Vec<u8> {
+fn normalise(name: &[u8]) -> Vec<u8> {
     let names = name.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".");
     names.collect::<Vec<_>>().join(&b'/')
 }

@@ -10,8 +10,7 @@ use super::{Pair, STATUS, base, findings};
 /// Returns severity, path and message of each finding.
 fn describe(findings: &[Value]) -> Vec<String> {
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
-    let reported =
-        |f| format!("{} {}: {}", text(f, "severity"), text(f, "path"), text(f, "message"));
+    let line = |f| format!("{} {}: {}", text(f, "severity"), text(f, "path"), text(f, "message"));
     findings.iter().map(line).collect()
 }
 
