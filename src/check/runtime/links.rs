@@ -82,7 +82,7 @@ pub(super) fn links(
     Ok(())
 }
 
-/// Dangling links by path, each with the path of its target if that is a link too.
+/// Dangling links by path, each with the path of its immediate target if that exists.
 type DanglingLinks = BTreeMap<Vec<u8>, (Option<Vec<u8>>, Finding)>;
 
 /// Finds links of the lower layers whose target an overlay removed.

@@ -153,8 +153,8 @@ fn inaccessible(
     if (library || FILES.contains(&path)) && lost(0o004) {
         return Some((Severity::Error, "not every user can read it"));
     }
-    // A new group with execute permission, or a setuid or setgid bit, shows that the restriction is
-    // intended.
+    // A new group with execute permission, or a setuid or setgid bit in the base, shows that the
+    // restriction is intended.
     let before = lower.as_ref()?;
     let for_group = node.attr.gid != before.attr.gid && node.attr.mode & 0o010 != 0;
     let for_few = for_group || before.attr.mode & 0o6000 != 0;

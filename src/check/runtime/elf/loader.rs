@@ -83,7 +83,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Searches the library `name` that the object at `path` needs; `more` are directories that the
-    /// object's own loaders add.
+    /// files which load the object add.
     pub(super) fn search(
         &self,
         name: &[u8],

@@ -2,7 +2,7 @@
 //!
 //! The rules are those of systemd itself (`systemd-analyze verify`, and the errors at start), as
 //! far as they apply without running it. All units of the merged root are checked. A fault is
-//! reported if the lower layers do not have it, or if nothing starts the unit there.
+//! reported if the lower layers lack it, or if an overlay starts a unit that nothing starts there.
 
 mod accounts;
 mod allowance;
