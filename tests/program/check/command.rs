@@ -129,10 +129,10 @@ fn project_suppresses_findings_and_unused_suppressions_are_reported() {
     assert_eq!(pair.check(&["o"]).code, 1);
     for (check, wanted) in [
         ("    check: {skip: [{lint: safe/setuid}]}\n", "the key `reason` is missing"),
-        ("    check: {skip: [{lint: safe/setuid, reason: ' '}]}\n", "there is no reason"),
+        ("    check: {skip: [{lint: safe/setuid, reason: ' '}]}\n", "the reason is empty"),
         ("    check: {skip: [{lint: setuid, reason: x}]}\n", "did you mean `safe/setuid`?"),
-        ("    check: {skip: [{lint: safe/x, path: x, reason: x}]}\n", "begins with `/`"),
-        ("    check: {budget: {size: much}}\n", "`much` is no size"),
+        ("    check: {skip: [{lint: safe/x, path: x, reason: x}]}\n", "with `/`"),
+        ("    check: {budget: {size: much}}\n", "invalid size `much`"),
     ] {
         let output = project(check).check(&["o"]);
         assert_eq!(output.code, 2, "{check}: {}", output.stdout);
