@@ -1,8 +1,8 @@
-//! Whether a kernel has drivers of physical machines, by its modules.
+//! Detects kernels that have drivers for virtual machines only, by their modules.
 //!
-//! Kernels for virtual machines (Debian's `linux-image-cloud-amd64`) have none of the drivers that
-//! nearly every physical machine needs for its network card and disks. Some of their drivers are
-//! for hardware that clouds hand to virtual machines (mlx5_core, nvme): those do not count.
+//! Such kernels (Debian's `linux-image-cloud-amd64`) lack the drivers that nearly every physical
+//! machine needs for its network card and disks. Drivers of hardware that clouds pass through to
+//! virtual machines (mlx5_core, nvme) do not count.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use provisioners::machine::{Kind, Machine, MachineError};
 
 use crate::look::{LookError, View, Walk};
 
-/// Directories of modules, one of them for each kernel.
-const MODULES: [&str; 2] = ["usr/lib/modules", "lib/modules"];
-/// Drivers of network cards that are not handed to virtual machines.
-const NETWORK: [&str; 16] = [
+/// Directories with a subdirectory of modules for each kernel.
+const MODULE_DIRS: [&str; 2] = ["usr/lib/modules", "lib/modules"];
+/// Drivers of network cards that are not passed through to virtual machines.
+const NETWORK_DRIVERS: [&str; 16] = [
     "atlantic",
     "be2net",
     "bnx2",
@@ -31,19 +31,20 @@ const NETWORK: [&str; 16] = [
     "tg3",
     "forcedeth",
 ];
-/// Drivers of disks and their controllers, likewise.
-const DISKS: [&str; 8] =
+/// Drivers of such disk controllers.
+const DISK_DRIVERS: [&str; 8] =
     ["aacraid", "ahci", "arcmsr", "hpsa", "isci", "megaraid_sas", "mpt3sas", "smartpqi"];
-/// Drivers of virtual machines.
-const VIRTUAL: [&str; 4] = ["virtio_net", "virtio_blk", "virtio_pci", "virtio_scsi"];
-/// The most of a list of built-in modules that is read.
+/// Drivers of virtual devices.
+const VIRTUAL_DRIVERS: [&str; 4] = ["virtio_net", "virtio_blk", "virtio_pci", "virtio_scsi"];
+/// Maximum bytes that are read of a list of built-in modules.
 const MAX_LIST: usize = 4 << 20;
 
-/// The predicate of a message about a kernel for virtual machines.
-pub const LACK: &str = "has no driver of the usual physical network cards and disks (e1000e, igb, \
-                        ixgbe, tg3, r8169; ahci, megaraid_sas, mpt3sas): it is for virtual machines";
+/// Predicate of a message about a kernel for virtual machines.
+pub const VIRTUAL_ONLY: &str = "has no driver for the usual physical network cards and disks \
+                                (e1000e, igb, ixgbe, tg3, r8169; ahci, megaraid_sas, mpt3sas): it \
+                                is for virtual machines";
 
-/// The kinds of drivers that were seen among the modules of a kernel.
+/// The kinds of drivers among the modules of a kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Drivers {
     physical: bool,
@@ -51,8 +52,8 @@ pub struct Drivers {
 }
 
 impl Drivers {
-    /// Notes a module, by the path of its file.
-    fn note(&mut self, path: &str) {
+    /// Records a module by the path of its file.
+    fn add_module(&mut self, path: &str) {
         let name = path.rsplit('/').next().unwrap_or_default();
         let Some((name, end)) = name.split_once(".ko") else { return };
         if !matches!(end, "" | ".xz" | ".zst" | ".gz") {
@@ -60,44 +61,44 @@ impl Drivers {
         }
         let name = name.replace('-', "_");
         let is_in = |drivers: &[&str]| drivers.contains(&name.as_str());
-        self.physical |= is_in(&NETWORK) || is_in(&DISKS);
-        self.is_virtual |= is_in(&VIRTUAL);
+        self.physical |= is_in(&NETWORK_DRIVERS) || is_in(&DISK_DRIVERS);
+        self.is_virtual |= is_in(&VIRTUAL_DRIVERS);
     }
 
-    /// Notes the modules that are built in, by `modules.builtin`.
-    fn note_built_in(&mut self, list: &[u8]) {
-        String::from_utf8_lossy(list).lines().for_each(|line| self.note(line));
+    /// Records the built-in modules that `modules.builtin` lists.
+    fn add_built_in(&mut self, list: &[u8]) {
+        String::from_utf8_lossy(list).lines().for_each(|line| self.add_module(line));
     }
 
-    /// Whether it drives virtual machines, and no physical ones.
+    /// Returns whether there are drivers for virtual machines and none for physical ones.
     pub fn are_virtual_only(self) -> bool {
         self.is_virtual && !self.physical
     }
 }
 
-/// The kernels of a view, by the directories of their modules.
+/// Returns the kernels of a view, each with its module directory.
 ///
 /// # Errors
-/// A damaged layer.
-pub fn of_view(view: &View) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
+/// A layer cannot be read.
+pub fn kernels_in_view(view: &View) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
     let mut kernels = Vec::new();
-    for place in MODULES {
-        let found = match view.find(place.as_bytes(), fs_model::tree::Follow::Yes) {
+    for dir in MODULE_DIRS {
+        let found = match view.find(dir.as_bytes(), fs_model::tree::Follow::Yes) {
             Err(LookError::Path { .. }) => None,
             found => found?,
         };
-        // /lib is a link to usr/lib, or else the only one of the two.
-        let Some(place) = found.filter(|node| node.is_dir() && kernels.is_empty()) else {
+        // /lib may be a link to usr/lib.
+        let Some(dir) = found.filter(|node| node.is_dir() && kernels.is_empty()) else {
             continue;
         };
-        for kernel in view.children(&place)?.into_iter().filter(|node| node.is_dir()) {
+        for kernel in view.children(&dir)?.into_iter().filter(|node| node.is_dir()) {
             let mut drivers = Drivers::default();
             view.walk::<LookError>(&kernel, &mut |node| {
                 if node.is_file() {
-                    drivers.note(&String::from_utf8_lossy(node.name()));
+                    drivers.add_module(&String::from_utf8_lossy(node.name()));
                 }
                 if node.name() == b"modules.builtin" && node.is_file() {
-                    drivers.note_built_in(&view.head(node, MAX_LIST)?);
+                    drivers.add_built_in(&view.head(node, MAX_LIST)?);
                 }
                 Ok(Walk::Into)
             })?;
@@ -107,16 +108,16 @@ pub fn of_view(view: &View) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
     Ok(kernels)
 }
 
-/// The versions of kernels that drive virtual machines only, in a root during provisioning; `new`
-/// leaves out those that the layers below have already.
+/// Returns the versions of kernels with drivers for virtual machines only, in a root during
+/// provisioning. `new` excludes those of the lower layers.
 ///
 /// # Errors
-/// When a file or directory cannot be read.
+/// A file or directory cannot be read.
 pub fn virtual_only(machine: &dyn Machine, new: bool) -> Result<Vec<String>, MachineError> {
-    let Some(place) = place(machine)? else { return Ok(Vec::new()) };
+    let Some(modules) = module_dir(machine)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
-    for kernel in machine.list(&place)? {
-        let dir = place.join(&kernel.name);
+    for kernel in machine.list(&modules)? {
+        let dir = modules.join(&kernel.name);
         let is_below = |path: &Path| machine.read_below(path).map(|content| content.is_some());
         if kernel.kind != Kind::Directory || new && is_below(&dir.join("modules.builtin"))? {
             continue;
@@ -130,7 +131,7 @@ pub fn virtual_only(machine: &dyn Machine, new: bool) -> Result<Vec<String>, Mac
                 match entry.kind {
                     Kind::Directory => pending.push(dir.join(&entry.name)),
                     Kind::File if name.contains(".ko") => {
-                        drivers.note(&name);
+                        drivers.add_module(&name);
                         a_module = a_module.or_else(|| Some(dir.join(&entry.name)));
                     }
                     _ => {}
@@ -138,7 +139,7 @@ pub fn virtual_only(machine: &dyn Machine, new: bool) -> Result<Vec<String>, Mac
             }
         }
         if let Some(list) = machine.read(&dir.join("modules.builtin"))? {
-            drivers.note_built_in(&list);
+            drivers.add_built_in(&list);
         }
         let is_known = match a_module {
             Some(module) if new => is_below(&module)?,
@@ -152,12 +153,12 @@ pub fn virtual_only(machine: &dyn Machine, new: bool) -> Result<Vec<String>, Mac
     Ok(found)
 }
 
-/// The directory of modules of a root.
-fn place(machine: &dyn Machine) -> Result<Option<PathBuf>, MachineError> {
-    for place in MODULES {
-        let place = Path::new("/").join(place);
-        if machine.stat(&place)?.is_some() {
-            return Ok(Some(place));
+/// Returns the directory of modules of a root.
+fn module_dir(machine: &dyn Machine) -> Result<Option<PathBuf>, MachineError> {
+    for dir in MODULE_DIRS {
+        let dir = Path::new("/").join(dir);
+        if machine.stat(&dir)?.is_some() {
+            return Ok(Some(dir));
         }
     }
     Ok(None)
@@ -168,21 +169,21 @@ mod tests {
     use super::Drivers;
 
     #[test]
-    fn a_kernel_is_judged_by_its_modules() {
+    fn kernel_without_physical_drivers_is_virtual_only() {
         let is_virtual = |modules: &[&str], built_in: &str| {
             let mut drivers = Drivers::default();
-            modules.iter().for_each(|module| drivers.note(module));
-            drivers.note_built_in(built_in.as_bytes());
+            modules.iter().for_each(|module| drivers.add_module(module));
+            drivers.add_built_in(built_in.as_bytes());
             drivers.are_virtual_only()
         };
-        // Of Debian's cloud kernel.
+        // Modules of Debian's cloud kernel.
         let cloud = ["virtio_net.ko", "ena.ko", "mlx5_core.ko", "ata_piix.ko", "mpi3mr.ko"];
         assert!(is_virtual(&cloud, "kernel/drivers/nvme/host/nvme.ko\n"));
         assert!(is_virtual(&["virtio-blk.ko.xz"], ""));
         assert!(!is_virtual(&["virtio_net.ko.zst", "e1000e.ko.zst"], ""));
         assert!(!is_virtual(&["virtio_net.ko", "megaraid_sas.ko.xz"], ""));
         assert!(!is_virtual(&["virtio_net.ko"], "kernel/drivers/ata/ahci.ko\n"));
-        assert!(!is_virtual(&["mlx5_core.ko"], ""), "a kernel of few modules");
+        assert!(!is_virtual(&["mlx5_core.ko"], ""), "a kernel with few modules");
         assert!(!is_virtual(&[], ""));
     }
 }

@@ -1,6 +1,5 @@
-//! What passes look at: the stack, what lies beneath the judged layers, and how the two differ.
-//!
-//! All of it is made when it is first asked for, and once.
+//! The data that passes share: the stack, the layers below the checked ones, and the difference
+//! between the two. Each item is computed on first use.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -14,9 +13,8 @@ use fs_model::layer::{Layer, LayerEntry, LayerIno};
 use fs_model::tree::Follow;
 use provisioners::image::manifest_path;
 
-use super::archive::UNREADABLE;
-use super::works::kernel_version;
-use super::{CheckError, Finding, Request, Stopped};
+use super::kernel::kernel_version;
+use super::{CheckError, CheckRequest, Finding, Findings, Lint, PassError, Severity};
 use crate::diff::compare::contents;
 use crate::layers::{ImageFile, OpenError};
 use crate::look::accounts::Accounts;
@@ -25,119 +23,136 @@ use crate::look::{LookError, MAX_PATH, Node, Place, View, Visited, join};
 use crate::sandbox::map_image;
 use crate::seal::path::{escape, plain};
 
+/// Any pass can detect damage, and the context turns it into this finding, so the lint is defined
+/// here. `archive` lists it.
+pub(super) static UNREADABLE: Lint = Lint {
+    name: "archive/unreadable",
+    severity: Severity::Error,
+    summary: "the archive cannot be read",
+    why: "Nothing of the archive reaches the machine, or only the part before the damage: the \
+          kernel and unpackers print a message on the console at best, and the boot continues. \
+          Files in a damaged block of a squashfs image fail with \"input/output error\".",
+    fix: "copy or build the archive again; supported are newc cpio archives, plain or compressed \
+          with gzip or zstd",
+};
+
 /// One image of the stack.
-pub(super) struct Image {
+pub(super) struct StackImage {
     pub(super) path: PathBuf,
-    /// As the user named it.
+    /// Its name as given by the user.
     pub(super) name: String,
-    /// The whole of it, unless it is a directory.
-    pub(super) bytes: Option<Bytes>,
-    /// Why it is no layer.
-    pub(super) refused: Option<LayerError>,
-    /// What stands in the manifest beside it.
+    /// The whole content; `None` for a directory.
+    pub(super) bytes: Option<ImageContent>,
+    /// The error, if it cannot be opened as a layer.
+    pub(super) open_error: Option<LayerError>,
+    /// The content of the manifest next to it.
     pub(super) manifest: Option<Vec<u8>>,
     digest: OnceLock<String>,
 }
 
-impl Image {
-    /// The SHA-256 of the whole of it; empty for a directory.
+impl StackImage {
+    /// Returns the SHA-256 of the whole content in hexadecimal; empty for a directory.
     pub(super) fn digest(&self) -> &str {
         use sha2::Digest;
-        let digest =
-            |bytes: &Bytes| crate::seal::manifest::hex(&sha2::Sha256::digest((**bytes).as_ref()));
+        let digest = |bytes: &ImageContent| {
+            crate::seal::manifest::hex(&sha2::Sha256::digest((**bytes).as_ref()))
+        };
         self.digest.get_or_init(|| self.bytes.as_ref().map(digest).unwrap_or_default())
     }
 }
 
-pub(super) type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub(super) type ImageContent = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// The stack, and what is beneath the judged layers.
+/// The merged root with and without the checked layers.
 pub(super) struct Roots {
     /// All layers.
     pub(super) view: View,
-    /// Those beneath; none when all are judged.
-    pub(super) below: Option<View>,
+    /// The layers below the checked ones; `None` if all layers are checked.
+    pub(super) lower: Option<View>,
 }
 
-/// A name that the judged layers bring, also to a place where there was something before.
-pub(super) struct Brought {
+/// An entry of the merged root that comes from a checked layer.
+pub(super) struct OverlayEntry {
     pub(super) node: Node,
-    /// What was there, in the layers beneath.
-    pub(super) before: Option<Node>,
+    /// The entry at the same path in the lower layers.
+    pub(super) lower: Option<Node>,
 }
 
-impl Brought {
-    /// Whether it is there already, with the same type, mode and owner.
+impl OverlayEntry {
+    /// Returns whether the lower entry has the same type, mode and owner.
     pub(super) fn same_attributes(&self) -> bool {
-        let of = |attr: &Attr| (attr.kind, attr.mode, attr.uid, attr.gid);
-        self.before.as_ref().is_some_and(|before| of(&before.attr) == of(&self.node.attr))
+        let attributes = |attr: &Attr| (attr.kind, attr.mode, attr.uid, attr.gid);
+        self.lower
+            .as_ref()
+            .is_some_and(|before| attributes(&before.attr) == attributes(&self.node.attr))
     }
 
-    /// Whether it is a file as before, with the same content.
-    pub(super) fn same_content(&self, Roots { view, below }: &Roots) -> Result<bool, LookError> {
-        match (&self.before, below) {
-            (Some(before), Some(below)) => same_content(below, before, view, &self.node),
+    /// Returns whether it and the lower entry are files with the same content.
+    pub(super) fn same_content(&self, Roots { view, lower }: &Roots) -> Result<bool, LookError> {
+        match (&self.lower, lower) {
+            (Some(before), Some(lower)) => same_content(lower, before, view, &self.node),
             _ => Ok(false),
         }
     }
 }
 
-/// How the whole stack differs from what is beneath the judged layers.
+/// The difference between the whole stack and the lower layers.
 #[derive(Default)]
 pub(super) struct Difference {
-    /// In tree order; also the directories on the way, which stand in overlays as they were.
-    pub(super) brought: Vec<Brought>,
-    /// What is beneath and no longer there: of a directory, it alone.
-    pub(super) gone: Vec<Node>,
+    /// In tree order; includes unchanged parent directories, which overlays contain too.
+    pub(super) overlaid: Vec<OverlayEntry>,
+    /// Entries of the lower layers that are hidden; of a directory only its topmost entry.
+    pub(super) removed: Vec<Node>,
 }
 
-/// What one layer has itself at a path.
-pub(super) struct Own {
+/// An entry of one layer.
+pub(super) struct OwnEntry {
     pub(super) path: Vec<u8>,
-    /// Nothing for a whiteout.
+    /// `None` for a whiteout.
     pub(super) attr: Option<Attr>,
-    /// What the layers beneath it have there.
-    pub(super) under: Option<Node>,
+    /// The entry at the same path in the layers below it.
+    pub(super) lower: Option<Node>,
 }
 
-pub(super) struct Context<'a> {
-    pub(super) request: &'a Request,
-    pub(super) images: Vec<Image>,
+pub(super) struct CheckContext<'a> {
+    pub(super) request: &'a CheckRequest,
+    pub(super) images: Vec<StackImage>,
     names: Vec<String>,
     roots: Result<Roots, String>,
     difference: OnceLock<Result<Difference, LookError>>,
     accounts: OnceLock<Result<Accounts, LookError>>,
     packages: OnceLock<Result<(Packages, Owners), LookError>>,
-    packages_below: OnceLock<Result<Packages, LookError>>,
-    /// The kernel that boots, if one was named: its version, if it says one.
+    lower_packages: OnceLock<Result<Packages, LookError>>,
+    /// The version of the named kernel: `None` without a named kernel, `Some(None)` if its version
+    /// is unknown.
     pub(super) kernel: Option<Option<String>>,
 }
 
-impl<'a> Context<'a> {
-    pub(super) fn open(request: &'a Request) -> Result<Self, CheckError> {
+impl<'a> CheckContext<'a> {
+    pub(super) fn open(request: &'a CheckRequest) -> Result<Self, CheckError> {
         let mut images = Vec::new();
         let mut layers = Vec::new();
         for (index, path) in request.images.iter().enumerate() {
-            let judged = index >= request.beneath;
+            let checked = index >= request.lower_layers;
             let (image, layer) = open(path)?;
-            match (&image.refused, layer) {
-                (Some(error), _) if !judged || !request.selection.wants(&UNREADABLE) => {
+            match (&image.open_error, layer) {
+                (Some(error), _) if !checked || !request.selection.wants(&UNREADABLE) => {
                     return Err(OpenError::Layer(error.clone()).into());
                 }
                 (_, layer) => layers.extend(layer),
             }
             images.push(image);
         }
-        let refused = images.iter().find_map(|image| image.refused.as_ref());
-        let roots = match refused {
+        let open_error = images.iter().find_map(|image| image.open_error.as_ref());
+        let roots = match open_error {
             Some(error) => Err(error.to_string()),
             None => {
                 let view = View::new(layers)?;
-                let below = match request.beneath {
+                let lower = match request.lower_layers {
                     0 => None,
                     count => Some(view.lowest(count)?),
                 };
-                Ok(Roots { view, below })
+                Ok(Roots { view, lower })
             }
         };
         let names = images.iter().map(|image| image.name.clone()).collect();
@@ -145,7 +160,7 @@ impl<'a> Context<'a> {
             let fail = |source| CheckError::Kernel { path: path.clone(), source };
             map_image(path).map_err(fail).map(|image| kernel_version(&image))
         });
-        Ok(Context {
+        Ok(CheckContext {
             request,
             images,
             names,
@@ -153,29 +168,30 @@ impl<'a> Context<'a> {
             difference: OnceLock::new(),
             accounts: OnceLock::new(),
             packages: OnceLock::new(),
-            packages_below: OnceLock::new(),
+            lower_packages: OnceLock::new(),
             kernel: kernel.transpose()?,
         })
     }
 
-    /// What was asked for and is probably not what was meant.
+    /// Returns hints that the request is probably a mistake.
     pub(super) fn hints(&self) -> Result<Vec<String>, LookError> {
         let mut hints = Vec::new();
         if let (Some(None), Some(path)) = (&self.kernel, &self.request.kernel) {
             let path = path.display();
-            hints.push(format!("{path} does not say the version of a kernel: is it one?"));
+            hints.push(format!("{path} has no kernel version; is it a kernel image?"));
         }
         if let (Ok(Roots { view, .. }), [image]) = (&self.roots, &self.images[..]) {
             let name = &image.name;
-            let shell = reach(view, b"bin/sh").and_then(|shell| match shell {
-                None => reach(view, b"usr/bin/sh"),
+            let shell = resolve(view, b"bin/sh").and_then(|shell| match shell {
+                None => resolve(view, b"usr/bin/sh"),
                 there => Ok(there),
             });
             match shell {
                 Ok(Some(_)) => {}
-                Ok(None) => hints
-                    .push(format!("{name} is judged as a root by itself: name its base before it")),
-                // It is found.
+                Ok(None) => hints.push(format!(
+                    "{name} is checked as a complete root; name its base first if it is an overlay"
+                )),
+                // Reported as a finding.
                 Err(error) if self.damage(&error).is_some() => {}
                 Err(error) => return Err(error),
             }
@@ -183,85 +199,86 @@ impl<'a> Context<'a> {
         Ok(hints)
     }
 
-    /// What a layer that turns out to be damaged is: a finding if it is judged, and nothing where that
-    /// is not looked for, or where it is no fault of the layer's.
+    /// Returns the finding for damage in a checked layer; `None` for a lower layer, for an I/O
+    /// error, and if the lint is disabled.
     pub(super) fn damage(&self, error: &LookError) -> Option<Finding> {
         let LookError::Damaged { path, error: LayerError { image, kind } } = error else {
             return None;
         };
         let layer = self.names.iter().position(|name| **name == **image)?;
-        let of_layer = layer >= self.first() && !matches!(kind, LayerErrorKind::Io(_));
-        // Names of the image may stand in it.
+        let of_layer = layer >= self.first_checked() && !matches!(kind, LayerErrorKind::Io(_));
+        // The text may contain names from the image.
         let message = plain(&kind.to_string()).into_owned();
         (of_layer && self.request.selection.wants(&UNREADABLE))
             .then(|| Finding::new(&UNREADABLE, image, Some(path), message))
     }
 
-    /// The images, as the user named them, the lowest first.
+    /// Returns the names of the images, the lowest first.
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// The lowest layer that is judged.
-    pub(super) fn first(&self) -> usize {
-        self.request.beneath
+    /// Returns the index of the lowest checked layer.
+    pub(super) fn first_checked(&self) -> usize {
+        self.request.lower_layers
     }
 
-    /// The judged images, each with its place in the stack.
-    pub(super) fn judged(&self) -> impl Iterator<Item = (usize, &Image)> {
-        self.images.iter().enumerate().skip(self.first())
+    /// Returns the checked images, each with its index in the stack.
+    pub(super) fn checked(&self) -> impl Iterator<Item = (usize, &StackImage)> {
+        self.images.iter().enumerate().skip(self.first_checked())
     }
 
-    /// The image that a node comes from.
-    pub(super) fn layer(&self, node: &Node) -> &str {
+    /// Returns the name of the image that a node comes from.
+    pub(super) fn layer_name(&self, node: &Node) -> &str {
         &self.names[node.layer()]
     }
 
-    /// The judged images, the topmost first, for what is of all of them.
-    pub(super) fn judged_names(&self) -> Vec<String> {
-        self.names[self.first()..].iter().rev().cloned().collect()
+    /// Returns the names of the checked images, the topmost first.
+    pub(super) fn checked_names(&self) -> Vec<String> {
+        self.names[self.first_checked()..].iter().rev().cloned().collect()
     }
 
-    /// The judged image that took away or replaced one of these paths; all of them where none did.
-    pub(super) fn culprits(&self, paths: &[Vec<u8>]) -> Result<Vec<String>, Stopped> {
-        let Roots { view, below } = self.roots()?;
-        if self.judged().count() > 1 {
+    /// Returns the checked image that removed or replaced one of these paths; all checked images if
+    /// none did.
+    pub(super) fn responsible_layers(&self, paths: &[Vec<u8>]) -> Result<Vec<String>, PassError> {
+        let Roots { view, lower } = self.roots()?;
+        if self.checked().count() > 1 {
             for path in paths {
                 let mut real = Vec::new();
-                if let Some(below) = below {
-                    real.extend(way(below, path)?);
+                if let Some(lower) = lower {
+                    real.extend(link_chain(lower, path)?);
                 }
                 for path in real.iter().chain([path]) {
-                    if let Some(layer) = touched(view, path, self.first())? {
+                    if let Some(layer) = topmost_changing(view, path, self.first_checked())? {
                         return Ok(vec![self.names[layer].clone()]);
                     }
                 }
             }
         }
-        Ok(self.judged_names())
+        Ok(self.checked_names())
     }
 
-    pub(super) fn roots(&self) -> Result<&Roots, Stopped> {
-        let refused =
-            |reason: &String| Stopped::CannotRun(format!("a layer cannot be read: {reason}"));
-        self.roots.as_ref().map_err(refused)
+    pub(super) fn roots(&self) -> Result<&Roots, PassError> {
+        let unreadable =
+            |reason: &String| PassError::CannotRun(format!("a layer cannot be read: {reason}"));
+        self.roots.as_ref().map_err(unreadable)
     }
 
-    pub(super) fn difference(&self) -> Result<&Difference, Stopped> {
+    pub(super) fn difference(&self) -> Result<&Difference, PassError> {
         let roots = self.roots()?;
-        let difference = self.difference.get_or_init(|| difference(roots, self.first()));
-        difference.as_ref().map_err(|error| Stopped::Failed(error.clone()))
+        let difference = self.difference.get_or_init(|| difference(roots, self.first_checked()));
+        difference.as_ref().map_err(|error| PassError::Layer(error.clone()))
     }
 
-    /// The users and groups of the merged root.
-    pub(super) fn accounts(&self) -> Result<&Accounts, Stopped> {
+    /// Returns the users and groups of the merged root.
+    pub(super) fn accounts(&self) -> Result<&Accounts, PassError> {
         let view = &self.roots()?.view;
         let accounts = self.accounts.get_or_init(|| Accounts::read(view));
-        accounts.as_ref().map_err(|error| Stopped::Failed(error.clone()))
+        accounts.as_ref().map_err(|error| PassError::Layer(error.clone()))
     }
 
-    /// The package that brought a path, as the merged root's database has it.
-    pub(super) fn package(&self, path: &[u8]) -> Result<Option<&Package>, Stopped> {
+    /// Returns the package that contains a path, according to the database of the merged root.
+    pub(super) fn owning_package(&self, path: &[u8]) -> Result<Option<&Package>, PassError> {
         let view = &self.roots()?.view;
         let read = || {
             let packages = Packages::read(view)?;
@@ -270,62 +287,86 @@ impl<'a> Context<'a> {
         };
         match self.packages.get_or_init(read) {
             Ok((packages, owners)) => Ok(owners.of(path).and_then(|name| packages.get(name))),
-            Err(error) => Err(Stopped::Failed(error.clone())),
+            Err(error) => Err(PassError::Layer(error.clone())),
         }
     }
 
-    /// Whether the layers beneath have a package in the very same version.
-    pub(super) fn has_below(&self, package: &Package) -> Result<bool, Stopped> {
-        let Some(below) = &self.roots()?.below else { return Ok(false) };
-        match self.packages_below.get_or_init(|| Packages::read(below)) {
+    /// Returns whether the lower layers have the package in the same version.
+    pub(super) fn lower_has_package(&self, package: &Package) -> Result<bool, PassError> {
+        let Some(lower) = &self.roots()?.lower else { return Ok(false) };
+        match self.lower_packages.get_or_init(|| Packages::read(lower)) {
             Ok(packages) => Ok(packages.iter().any(|(_, other)| {
-                let of = |package: &Package| {
+                let identity = |package: &Package| {
                     let Package { name, architecture, version, .. } = package;
                     (name.clone(), architecture.clone(), version.clone())
                 };
-                other.is_installed() && of(other) == of(package)
+                other.is_installed() && identity(other) == identity(package)
             })),
-            Err(error) => Err(Stopped::Failed(error.clone())),
+            Err(error) => Err(PassError::Layer(error.clone())),
         }
     }
 
-    /// Whether the overlay that a file comes from was made with the very same one beneath it as
-    /// there is now, as its manifest says: then what it did to it, it did on purpose.
-    pub(super) fn saw(&self, file: &Node, below: &View) -> Result<bool, Stopped> {
+    /// Returns whether the manifest of a file's overlay records the lower file that is there now:
+    /// then the overlay changed the file knowing its content.
+    pub(super) fn was_built_over(&self, file: &Node, lower: &View) -> Result<bool, PassError> {
         let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
-        let then = crate::below::recorded_lower(manifest).remove(&*escape(&file.path));
-        let Some(then) = then.and_then(|then| then.sha256) else { return Ok(false) };
-        match reach(below, &file.path)?.filter(Node::is_file) {
-            Some(now) => Ok(crate::seal::manifest::hex(&below.digest(&now)?) == then),
+        let then = crate::below::recorded(manifest).remove(&*escape(&file.path));
+        let Some(recorded) = then.and_then(|then| then.sha256) else { return Ok(false) };
+        match resolve(lower, &file.path)?.filter(Node::is_file) {
+            Some(now) => Ok(crate::seal::manifest::hex(&lower.digest(&now)?) == recorded),
             None => Ok(false),
         }
     }
 
-    /// What the layer at this place has itself, beside what is beneath it, in tree order.
-    pub(super) fn own(&self, layer: usize) -> Result<Vec<Own>, Stopped> {
+    /// Adds a finding to review; a note if a package contains the file unchanged: its maintainers
+    /// intended it, and the user installed the package.
+    pub(super) fn add_unless_packaged(
+        &self,
+        lint: &'static Lint,
+        node: &Node,
+        message: String,
+        findings: &mut Findings<'_>,
+    ) -> Result<(), PassError> {
         let view = &self.roots()?.view;
-        let below = match layer {
+        let finding =
+            |message| Finding::new(lint, self.layer_name(node), Some(&node.path), message);
+        findings.push(match self.owning_package(&node.path)? {
+            Some(package) if package.brought(view, node)? => {
+                let message =
+                    format!("{message}; the file is part of the package {}", package.name);
+                finding(message).severity(Severity::Note)
+            }
+            _ => finding(message),
+        });
+        Ok(())
+    }
+
+    /// Returns the entries of the layer with this index, in tree order.
+    pub(super) fn own_entries(&self, layer: usize) -> Result<Vec<OwnEntry>, PassError> {
+        let view = &self.roots()?.view;
+        let lower = match layer {
             0 => None,
             count => {
-                Some(view.lowest(count).map_err(|error| Stopped::CannotRun(error.to_string()))?)
+                Some(view.lowest(count).map_err(|error| PassError::CannotRun(error.to_string()))?)
             }
         };
-        Ok(own(&view.stack().layers()[layer], below.as_ref())?)
+        Ok(own(&view.stack().layers()[layer], lower.as_ref())?)
     }
 }
 
-fn open(path: &std::path::Path) -> Result<(Image, Option<Arc<dyn Layer>>), OpenError> {
-    let (layer, refused) = match crate::layers::open(&[path.to_owned()], CacheOptions::default()) {
+fn open(path: &std::path::Path) -> Result<(StackImage, Option<Arc<dyn Layer>>), OpenError> {
+    let (layer, open_error) = match crate::layers::open(&[path.to_owned()], CacheOptions::default())
+    {
         Ok(layers) => (layers.layers.into_iter().next(), None),
         Err(OpenError::Layer(error)) => (None, Some(error)),
-        // It may still be an archive, of another kind than those that are read.
+        // It may be an archive in an unsupported format.
         Err(OpenError::Unknown { .. }) => {
             let image = Arc::from(path.to_string_lossy());
-            (None, Some(LayerError::unsupported(&image, "it is of none of the formats of layers")))
+            (None, Some(LayerError::unsupported(&image, "unknown image format")))
         }
         Err(error) => return Err(error),
     };
-    let bytes: Option<Bytes> = match path.is_dir() {
+    let bytes: Option<ImageContent> = match path.is_dir() {
         true => None,
         false => Some(Arc::new(ImageFile::open(path)?)),
     };
@@ -336,54 +377,54 @@ fn open(path: &std::path::Path) -> Result<(Image, Option<Arc<dyn Layer>>), OpenE
     };
     let name = path.to_string_lossy().into_owned();
     let digest = OnceLock::new();
-    Ok((Image { path: path.to_owned(), name, bytes, refused, manifest, digest }, layer))
+    Ok((StackImage { path: path.to_owned(), name, bytes, open_error, manifest, digest }, layer))
 }
 
 fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
     let mut difference = Difference::default();
     let root = roots.view.root()?;
-    let below = roots.below.as_ref();
-    let before = below.map(View::root).transpose()?;
+    let lower = roots.lower.as_ref();
+    let before = lower.map(View::root).transpose()?;
     if root.layer() < first {
         return Ok(difference);
     }
-    // A stack of listings, so that no depth of the tree can be too much.
-    let mut pending = vec![vec![Brought { node: root, before }].into_iter()];
+    // An explicit stack, so that a deep tree cannot overflow the call stack.
+    let mut pending = vec![vec![OverlayEntry { node: root, lower: before }].into_iter()];
     let mut visited = Visited::default();
     while let Some(listing) = pending.last_mut() {
-        let Some(brought) = listing.next() else {
+        let Some(entry) = listing.next() else {
             pending.pop();
             continue;
         };
-        if brought.node.is_dir() {
-            visited.enter(&roots.view, &brought.node)?;
-            let mut under = match (&brought.before, below) {
-                (Some(before), Some(below)) => below.children(before)?,
+        if entry.node.is_dir() {
+            visited.enter(&roots.view, &entry.node)?;
+            let mut lower_nodes = match (&entry.lower, lower) {
+                (Some(before), Some(lower)) => lower.children(before)?,
                 _ => Vec::new(),
             }
             .into_iter()
             .peekable();
             let mut children = Vec::new();
-            for node in roots.view.children(&brought.node)? {
-                while let Some(gone) = under.next_if(|other| other.name() < node.name()) {
-                    difference.gone.push(gone);
+            for node in roots.view.children(&entry.node)? {
+                while let Some(gone) = lower_nodes.next_if(|other| other.name() < node.name()) {
+                    difference.removed.push(gone);
                 }
-                let before = under.next_if(|other| other.name() == node.name());
+                let lower = lower_nodes.next_if(|other| other.name() == node.name());
                 if node.layer() >= first {
-                    children.push(Brought { node, before });
+                    children.push(OverlayEntry { node, lower });
                 }
             }
-            difference.gone.extend(under);
+            difference.removed.extend(lower_nodes);
             pending.push(children.into_iter());
         }
-        difference.brought.push(brought);
+        difference.overlaid.push(entry);
     }
     Ok(difference)
 }
 
-fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookError> {
+fn own(layer: &Arc<dyn Layer>, lower: Option<&View>) -> Result<Vec<OwnEntry>, LookError> {
     let mut all = Vec::new();
-    let root = Own { path: Vec::new(), attr: None, under: below.map(View::root).transpose()? };
+    let root = OwnEntry { path: Vec::new(), attr: None, lower: lower.map(View::root).transpose()? };
     let mut pending = vec![vec![(root, Some(layer.root()))].into_iter()];
     let mut seen = HashSet::new();
     while let Some(listing) = pending.last_mut() {
@@ -394,29 +435,30 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
         let damaged = |error| LookError::Damaged { path: own.path.clone().into(), error };
         let attr = ino.map(|ino| layer.attr(ino)).transpose().map_err(damaged)?;
         if let (Some(ino), Some(FileType::Directory)) = (ino, attr.map(|attr| attr.kind)) {
-            // Each directory has one place; see `Visited`.
+            // Each directory has exactly one path; see `Visited`.
             if layer.has_single_places() && !seen.insert(ino) {
                 let image = Arc::from(layer.name());
-                let what = "this directory lies in itself, or in two places";
+                let what = "directory is its own ancestor, or has two parents";
                 return Err(damaged(LayerError::corrupt(&image, what)));
             }
             if own.path.len() >= MAX_PATH {
                 let image = Arc::from(layer.name());
-                let what = "directories are nested deeper than a path can be long";
+                let what = "directories are nested deeper than the maximum path length";
                 let path = own.path[..64].into();
                 return Err(LookError::Damaged { path, error: LayerError::corrupt(&image, what) });
             }
-            let mut children: Vec<(Own, Option<LayerIno>)> = Vec::new();
+            let mut children: Vec<(OwnEntry, Option<LayerIno>)> = Vec::new();
             for entry in layer.read_dir(ino).map_err(damaged)? {
-                let under = match (&own.under, below) {
-                    (Some(under), Some(below)) => below.child(under, &entry.name)?,
+                let under = match (&own.lower, lower) {
+                    (Some(under), Some(lower)) => lower.child(under, &entry.name)?,
                     _ => None,
                 };
                 let ino = match entry.entry {
                     LayerEntry::Object { ino, .. } => Some(ino),
                     LayerEntry::Whiteout => None,
                 };
-                children.push((Own { path: join(&own.path, &entry.name), attr: None, under }, ino));
+                let path = join(&own.path, &entry.name);
+                children.push((OwnEntry { path, attr: None, lower: under }, ino));
             }
             pending.push(children.into_iter());
         }
@@ -426,17 +468,17 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
     Ok(all)
 }
 
-/// The most of a file of lines that is read.
-const MOST: usize = 16 << 20;
+/// Maximum bytes that are read of a text file.
+const MAX_TEXT_FILE: usize = 16 << 20;
 
-/// A file of lines; empty where there is none.
-pub(super) fn text(view: &View, path: &str) -> Result<String, LookError> {
-    let file = reach(view, path.as_bytes())?.filter(Node::is_file);
-    let bytes = file.map(|file| view.head(&file, MOST)).transpose()?.unwrap_or_default();
+/// Reads a text file; empty if it does not exist.
+pub(super) fn read_text(view: &View, path: &str) -> Result<String, LookError> {
+    let file = resolve(view, path.as_bytes())?.filter(Node::is_file);
+    let bytes = file.map(|file| view.head(&file, MAX_TEXT_FILE)).transpose()?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether two nodes are files with the same content. Holes of terabytes take no time.
+/// Returns whether two nodes are files with the same content. Holes are not read.
 pub(super) fn same_content(
     old_view: &View,
     old: &Node,
@@ -449,37 +491,44 @@ pub(super) fn same_content(
         && contents(old_view, old, new_view, new)?)
 }
 
-/// What a path leads to in a root, if it leads anywhere: links in a circle lead nowhere.
-pub(super) fn reach(view: &View, path: &[u8]) -> Result<Option<Node>, LookError> {
+/// Maximum links that are followed, as in the kernel (`MAXSYMLINKS`).
+pub(super) const MAX_LINKS: u32 = 40;
+
+/// Resolves a path in a root, following links; `None` if it does not exist or is a link loop.
+pub(super) fn resolve(view: &View, path: &[u8]) -> Result<Option<Node>, LookError> {
     match view.find(path, Follow::Yes) {
         Err(LookError::Path { .. }) => Ok(None),
         found => found,
     }
 }
 
-/// What is at a path and what it leads to, link by link, each by its path without links before it and
-/// by the one that leads through them.
-fn way(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
+/// Returns the paths on the chain of symbolic links that starts at `path`, each both with resolved
+/// parent directories and as the link names it.
+fn link_chain(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
     let mut at = path.to_vec();
-    let mut way = Vec::new();
-    for _ in 0..40 {
+    let mut chain = Vec::new();
+    for _ in 0..MAX_LINKS {
         let node = match view.find(&at, Follow::No) {
             Err(LookError::Path { .. }) | Ok(None) => break,
             Ok(Some(node)) => node,
             Err(error) => return Err(error),
         };
-        way.push(node.path.clone());
-        way.push(at);
+        chain.push(node.path.clone());
+        chain.push(at);
         if !node.is_link() {
             break;
         }
-        at = absolute(&node.path, &view.link(&node)?);
+        at = link_target_path(&node.path, &view.link(&node)?);
     }
-    Ok(way)
+    Ok(chain)
 }
 
-/// The topmost layer from `first` on that has something at a path, or that hides what is there.
-pub(super) fn touched(view: &View, path: &[u8], first: usize) -> Result<Option<usize>, LookError> {
+/// Returns the topmost layer, from index `first` on, that has an entry at a path or hides it.
+pub(super) fn topmost_changing(
+    view: &View,
+    path: &[u8],
+    first: usize,
+) -> Result<Option<usize>, LookError> {
     let mut at = path;
     loop {
         let places = view.places(at)?;
@@ -499,8 +548,8 @@ pub(super) fn touched(view: &View, path: &[u8], first: usize) -> Result<Option<u
     }
 }
 
-/// Where a link at `path` leads to, from the root, by its text alone.
-pub(super) fn absolute(path: &[u8], target: &[u8]) -> Vec<u8> {
+/// Returns the target of a link at `path` as a path from the root, without resolving other links.
+pub(super) fn link_target_path(path: &[u8], target: &[u8]) -> Vec<u8> {
     let mut names: Vec<&[u8]> = Vec::new();
     if target.first() != Some(&b'/') {
         names.extend(path.split(|&byte| byte == b'/'));

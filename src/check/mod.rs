@@ -1,27 +1,32 @@
-//! Judging overlays over a base: will they unpack, do they fit, will what is in them work, is
-//! something in them that should not be, and what could be left out.
+//! Checks overlays with lints: whether they unpack, fit their base and work on it, what is a
+//! security risk, and what could be left out.
 //!
-//! A *lint* is a name (`works/elf-library`), a severity and what there is to say about it; a *pass*
-//! looks for one or several of them in one go. What is *judged* are the topmost layers of a stack,
-//! the overlays; what lies beneath is taken as it is.
+//! A *lint* has a name (`works/elf-library`), a severity and texts; a *pass* evaluates one or more
+//! lints. The topmost layers of a stack, the overlays, are *checked*; the layers below them are
+//! taken as they are.
+//!
+//! Modules by lint group: `archive`, `base` (`fit/…`), `runtime` (`works/…`), `security`
+//! (`safe/…`), `bloat` (`lean/…`).
 //!
 //! Invariants:
-//! - A finding is about what the judged layers bring or break. What the layers beneath have always
-//!   had is found only when they are judged themselves.
-//! - Each finding has a lint, a path (or the whole layer), the layer, and how to mend it. Findings
-//!   are in one order, whatever the number of threads.
-//! - A lint that could not run is told, with the reason: its silence would mean nothing.
-//! - What is wrong in an image that is judged is a finding, wherever it is met; what is wrong in one
-//!   beneath it is an error.
+//! - A finding is about something that a checked layer adds or breaks. Existing problems of the
+//!   lower layers are reported only when those layers are checked themselves.
+//! - Each finding has a lint, a path (or the whole layer), a layer and a fix. Their order does not
+//!   depend on the number of threads.
+//! - A lint that could not run is reported with the reason, so that it does not pass for one that
+//!   found nothing.
+//! - Damage in a checked image is a finding, whichever pass detects it; damage in a lower image is
+//!   an error.
 
 mod archive;
+mod base;
+mod bloat;
 mod context;
-mod fit;
-mod lean;
-mod safe;
+mod kernel;
+mod runtime;
 pub mod sarif;
+mod security;
 mod select;
-mod works;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,26 +39,26 @@ use crate::layers::OpenError;
 use crate::look::LookError;
 use crate::seal::path::{escape, plain};
 
-use context::Context;
-pub use select::{Budget, Selection, Silence, UnknownLint};
+use context::CheckContext;
+pub use select::{LintSelection, OverlayBudget, Suppression, UnknownLint};
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Good to know.
+    /// For information.
     Note,
-    /// Probably not what was meant.
+    /// Probably unintended.
     Warning,
-    /// A machine will lack or do something that it should not.
+    /// Something will be missing or wrong on a machine that boots the image.
     Error,
 }
 
 impl Severity {
-    /// All of them, the worst first.
+    /// All severities, the worst first.
     pub const ALL: [Severity; 3] = [Severity::Error, Severity::Warning, Severity::Note];
 
-    /// The word for it.
+    /// The severity as a lowercase word.
     pub fn word(self) -> &'static str {
         match self {
             Severity::Note => "note",
@@ -63,82 +68,84 @@ impl Severity {
     }
 }
 
-/// Something that is looked for.
+/// A kind of problem that is checked for.
 #[derive(Debug)]
 pub struct Lint {
     /// `group/name`.
     pub name: &'static str,
-    /// How bad it is, at the worst.
+    /// Maximum severity of its findings.
     pub severity: Severity,
-    /// What is found, in a line.
+    /// One-line description of the problem.
     pub summary: &'static str,
-    /// What it means on a machine that boots.
+    /// Consequences on a machine that boots the image.
     pub why: &'static str,
-    /// How to mend it.
-    pub mend: &'static str,
+    /// How to fix it.
+    pub fix: &'static str,
 }
 
 impl Lint {
-    /// The group that it belongs to: what stands before the slash.
+    /// Returns its group: the part of the name before the slash.
     pub fn group(&self) -> &'static str {
         self.name.split('/').next().unwrap_or_default()
     }
 }
 
-/// Looks for one or several lints.
+/// A function that evaluates one or more lints.
 struct Pass {
     lints: &'static [&'static Lint],
-    run: fn(&Context<'_>, &mut Findings) -> Result<(), Stopped>,
+    run: fn(&CheckContext<'_>, &mut Findings) -> Result<(), PassError>,
 }
 
-/// The groups, in the order in which they are told, and what each asks.
+/// The groups in output order, each with the question that it answers.
 pub const GROUPS: [(&str, &str); 5] = [
-    ("archive", "will the archive be unpacked as it was meant"),
-    ("fit", "does it fit what it lies over"),
-    ("works", "will what it brings work there"),
-    ("safe", "is there something in it that should not be on every machine"),
+    ("archive", "does every unpacker read the archive as intended"),
+    ("fit", "does the overlay fit the layers below it"),
+    ("works", "do its programs, units, links and kernels work"),
+    ("safe", "does it contain secrets or risky permissions"),
     ("lean", "what could be left out"),
 ];
 
 fn passes() -> impl Iterator<Item = &'static Pass> {
-    [archive::PASSES, fit::PASSES, works::PASSES, safe::PASSES, lean::PASSES].into_iter().flatten()
+    [archive::PASSES, base::PASSES, runtime::PASSES, security::PASSES, bloat::PASSES]
+        .into_iter()
+        .flatten()
 }
 
-/// All lints, group by group.
+/// Returns all lints, group by group.
 pub fn lints() -> impl Iterator<Item = &'static Lint> {
     passes().flat_map(|pass| pass.lints).copied()
 }
 
-/// The lint of this name.
+/// Returns the lint with this name.
 pub fn lint(name: &str) -> Option<&'static Lint> {
     lints().find(|lint| lint.name == name)
 }
 
-/// Something that was found.
+/// A problem that was found.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// What it is.
+    /// The lint that found it.
     pub lint: &'static Lint,
-    /// How bad it is here: the lint's own severity, or less.
+    /// Its severity: that of the lint, or a lower one.
     pub severity: Severity,
-    /// The path from the root, without a leading slash; none where it is about the whole layer.
+    /// Path from the root, without a leading slash; `None` for the whole layer.
     pub path: Option<Vec<u8>>,
-    /// The image, as the user named it.
+    /// The image that causes it, as the user named it.
     pub layer: String,
-    /// Where it cannot be told which one did it: the others that may have.
+    /// Further images that may have caused it, if the cause is ambiguous.
     pub others: Vec<String>,
-    /// What is the matter.
+    /// Description of the problem.
     pub message: String,
-    /// How to mend it.
+    /// How to fix it.
     pub fix: String,
-    /// Bytes that mending it would save.
+    /// Bytes that the fix would save.
     pub saves: Option<u64>,
 }
 
 impl Serialize for Finding {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Shown<'a> {
+        struct FindingJson<'a> {
             lint: &'a str,
             severity: Severity,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,7 +158,7 @@ impl Serialize for Finding {
             #[serde(skip_serializing_if = "Option::is_none")]
             saves: Option<u64>,
         }
-        Shown {
+        FindingJson {
             lint: self.lint.name,
             severity: self.severity,
             path: self.shown_path(),
@@ -166,27 +173,28 @@ impl Serialize for Finding {
 }
 
 impl Finding {
-    /// The path as people write it, `/etc/passwd`.
+    /// Returns the path for display, such as `/etc/passwd`.
     pub fn shown_path(&self) -> Option<String> {
         self.path.as_ref().map(|path| format!("/{}", plain(&escape(path))))
     }
 }
 
-/// Where a pass puts what it finds.
+/// The findings of a pass.
 struct Findings<'a> {
     found: Vec<Finding>,
-    selection: &'a Selection,
+    selection: &'a LintSelection,
 }
 
 impl Findings<'_> {
-    /// Whether anybody wants to know of it: what takes long is not done for nobody.
+    /// Returns whether the lint is enabled; passes use it to skip expensive work.
     fn wants(&self, lint: &'static Lint) -> bool {
         self.selection.wants(lint)
     }
 
     fn push(&mut self, mut finding: Finding) {
         if self.wants(finding.lint) {
-            // Names and lines of an image stand in it: they are not to reach a terminal as they are.
+            // The texts contain names and lines of an image: control characters must not reach
+            // a terminal.
             for text in [&mut finding.message, &mut finding.fix] {
                 *text = plain(text).into_owned();
             }
@@ -194,7 +202,7 @@ impl Findings<'_> {
         }
     }
 
-    /// A finding at a path of a layer.
+    /// Adds a finding at a path of a layer.
     fn add(&mut self, lint: &'static Lint, layer: &str, path: &[u8], message: impl Into<String>) {
         self.push(Finding::new(lint, layer, Some(path), message));
     }
@@ -214,7 +222,7 @@ impl Finding {
             layer: layer.to_owned(),
             others: Vec::new(),
             message: message.into(),
-            fix: lint.mend.to_owned(),
+            fix: lint.fix.to_owned(),
             saves: None,
         }
     }
@@ -227,8 +235,8 @@ impl Finding {
         Finding { fix: fix.into(), ..self }
     }
 
-    /// A finding of the layers that did it, which are one at least.
-    fn blames(self, layers: Vec<String>) -> Finding {
+    /// Sets the layers that cause it; no change if `layers` is empty.
+    fn attributed_to(self, layers: Vec<String>) -> Finding {
         let mut layers = layers.into_iter();
         match layers.next() {
             Some(layer) => Finding { layer, others: layers.collect(), ..self },
@@ -241,153 +249,154 @@ impl Finding {
     }
 }
 
-/// Why a pass did not come to its end.
+/// Reason why a pass did not complete.
 #[derive(Debug)]
-enum Stopped {
-    /// It has not what it takes.
+enum PassError {
+    /// Required information is missing.
     CannotRun(String),
-    /// A layer is damaged.
-    Failed(LookError),
+    /// A layer cannot be read.
+    Layer(LookError),
 }
 
-impl From<LookError> for Stopped {
+impl From<LookError> for PassError {
     fn from(error: LookError) -> Self {
-        Stopped::Failed(error)
+        PassError::Layer(error)
     }
 }
 
-/// What is to be judged.
+/// A stack of images to check.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// What it is called.
+pub struct CheckRequest {
+    /// Name in reports.
     pub name: String,
     /// The images, the lowest first.
     pub images: Vec<PathBuf>,
-    /// How many of them, from below, are taken as they are.
-    pub beneath: usize,
-    /// The lowest image is not the one that the overlays were made on, and that is known.
+    /// Number of images at the bottom that are not checked.
+    pub lower_layers: usize,
+    /// The user requested a base other than the one that the overlays were built on.
     pub other_base: bool,
-    /// The kernel that boots with it.
+    /// The kernel that boots with the images.
     pub kernel: Option<PathBuf>,
-    /// The initrd that boots with it, of a base of a project.
+    /// The initrd that boots with the images; set for a base of a project.
     pub initrd: Option<PathBuf>,
-    /// Which lints are asked for, and what is not to be told.
-    pub selection: Selection,
-    /// What it may take.
-    pub budget: Budget,
+    /// The enabled lints and the suppressions.
+    pub selection: LintSelection,
+    /// Size limits of the overlays.
+    pub budget: OverlayBudget,
 }
 
-/// A finding that nobody wants to be told of.
+/// A finding that matches a suppression.
 #[derive(Clone, Debug, Serialize)]
-pub struct Silenced {
-    /// What was found.
+pub struct Suppressed {
+    /// The finding.
     #[serde(flatten)]
     pub finding: Finding,
-    /// Why it is silenced.
+    /// The reason that the suppression states.
     pub reason: String,
 }
 
-/// Lints that could not run.
+/// Lints that could not run, with a common reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct NotRun {
-    /// Their names.
+    /// Names of the lints.
     pub lints: Vec<&'static str>,
-    /// Why.
+    /// Reason for display.
     pub reason: String,
 }
 
-/// What was found.
+/// Result of checking one stack of images.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// What was judged.
+pub struct CheckReport {
+    /// Name from the request.
     pub name: String,
-    /// Its images, the lowest first.
+    /// The images, the lowest first.
     pub layers: Vec<String>,
-    /// How many of them were judged, from above.
-    pub judged: usize,
+    /// Number of images at the top that were checked.
+    pub checked: usize,
     /// The findings, the worst first.
     pub findings: Vec<Finding>,
-    /// Those that are silenced.
-    pub silenced: Vec<Silenced>,
+    /// The suppressed findings.
+    pub suppressed: Vec<Suppressed>,
     /// Lints that could not run.
     pub not_run: Vec<NotRun>,
-    /// Silences that silenced nothing, by their lints.
-    pub idle_silences: Vec<String>,
-    /// What was asked for and is probably not what was meant.
+    /// Lint or group names of the suppressions that matched nothing.
+    pub unused_suppressions: Vec<String>,
+    /// Hints that the request is probably a mistake.
     pub hints: Vec<String>,
 }
 
-impl Report {
-    /// How many findings of a severity there are.
+impl CheckReport {
+    /// Returns the number of findings with this severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 
-    /// The findings by lint, the worst lints first.
+    /// Returns the findings grouped by severity and lint, the worst first.
     pub fn by_lint(&self) -> Vec<(Severity, &'static Lint, Vec<&Finding>)> {
         let mut by_lint: BTreeMap<_, Vec<&Finding>> = BTreeMap::new();
         for finding in &self.findings {
-            let key = (std::cmp::Reverse(finding.severity), place(finding.lint));
+            let key = (std::cmp::Reverse(finding.severity), lint_index(finding.lint));
             by_lint.entry(key).or_default().push(finding);
         }
-        let told = by_lint.into_iter().filter_map(|((severity, _), findings)| {
+        let groups = by_lint.into_iter().filter_map(|((severity, _), findings)| {
             Some((severity.0, findings.first()?.lint, findings))
         });
-        told.collect()
+        groups.collect()
     }
 }
 
-/// A lint's place in the list of all.
-fn place(lint: &Lint) -> usize {
+/// Returns the index of a lint in [`lints`].
+fn lint_index(lint: &Lint) -> usize {
     lints().position(|other| other.name == lint.name).unwrap_or(usize::MAX)
 }
 
-/// Nothing could be judged.
+/// Error that prevents any check.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// A layer cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A layer is damaged.
+    /// A layer cannot be read.
     #[error(transparent)]
     Look(#[from] LookError),
     /// The kernel cannot be read.
     #[error("cannot read the kernel {}: {source}", path.display())]
     Kernel {
-        /// The file.
+        /// Path of the kernel image.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         source: std::io::Error,
     },
 }
 
-/// Judges.
+/// Runs the enabled lints on a stack of images.
 ///
 /// # Errors
-/// What is beneath cannot be read, or nothing can.
-pub fn check(request: &Request) -> Result<Report, CheckError> {
-    let context = Context::open(request)?;
+/// An image cannot be opened, a lower image is damaged, or the kernel cannot be read. Damage in a
+/// checked image is a finding, unless `archive/unreadable` is disabled.
+pub fn check(request: &CheckRequest) -> Result<CheckReport, CheckError> {
+    let context = CheckContext::open(request)?;
     let selection = &request.selection;
-    let wanted: Vec<&Pass> =
+    let enabled: Vec<&Pass> =
         passes().filter(|pass| pass.lints.iter().any(|lint| selection.wants(lint))).collect();
-    let mut report = Report {
+    let mut report = CheckReport {
         name: request.name.clone(),
         layers: context.names().to_vec(),
-        judged: context.names().len() - context.first(),
+        checked: context.names().len() - context.first_checked(),
         findings: Vec::new(),
-        silenced: Vec::new(),
+        suppressed: Vec::new(),
         not_run: Vec::new(),
-        idle_silences: Vec::new(),
+        unused_suppressions: Vec::new(),
         hints: context.hints()?,
     };
     let mut found = Vec::new();
-    for (pass, (of_pass, result)) in wanted.iter().zip(run(&wanted, &context, selection)) {
-        found.extend(of_pass);
+    for (pass, (findings, result)) in enabled.iter().zip(run(&enabled, &context, selection)) {
+        found.extend(findings);
         match result {
             Ok(()) => {}
-            Err(Stopped::Failed(error)) => {
+            Err(PassError::Layer(error)) => {
                 let Some(damage) = context.damage(&error) else { return Err(error.into()) };
-                // Passes meet the same damage at the paths that they look at first.
+                // Several passes may detect the same damage, at different paths.
                 let is_same = |other: &Finding| {
                     other.lint.name == damage.lint.name
                         && (&other.layer, &other.message) == (&damage.layer, &damage.message)
@@ -398,15 +407,15 @@ pub fn check(request: &Request) -> Result<Report, CheckError> {
                 let reason = format!("a layer cannot be read: {error}");
                 report.could_not_run(pass, selection, reason);
             }
-            Err(Stopped::CannotRun(reason)) => report.could_not_run(pass, selection, reason),
+            Err(PassError::CannotRun(reason)) => report.could_not_run(pass, selection, reason),
         }
     }
-    report.take(found, selection);
+    report.add_findings(found, selection);
     Ok(report)
 }
 
-impl Report {
-    fn could_not_run(&mut self, pass: &Pass, selection: &Selection, reason: String) {
+impl CheckReport {
+    fn could_not_run(&mut self, pass: &Pass, selection: &LintSelection, reason: String) {
         let lints = pass.lints.iter().filter(|lint| selection.wants(lint)).map(|lint| lint.name);
         let reason = plain(&reason).into_owned();
         match self.not_run.iter_mut().find(|other| other.reason == reason) {
@@ -415,51 +424,60 @@ impl Report {
         }
     }
 
-    /// Sorts what was found, and keeps apart what is silenced.
-    fn take(&mut self, mut found: Vec<Finding>, selection: &Selection) {
+    /// Sorts and deduplicates the findings, and separates the suppressed ones.
+    fn add_findings(&mut self, mut found: Vec<Finding>, selection: &LintSelection) {
         found.sort_by_cached_key(|finding| {
             let severity = std::cmp::Reverse(finding.severity);
-            let place = place(finding.lint);
+            let index = lint_index(finding.lint);
             let Finding { path, layer, message, .. } = finding.clone();
-            (severity, place, path, layer, message)
+            (severity, index, path, layer, message)
         });
         found.dedup_by(|a, b| {
-            place(a.lint) == place(b.lint)
+            lint_index(a.lint) == lint_index(b.lint)
                 && (&a.path, &a.layer, &a.message) == (&b.path, &b.layer, &b.message)
         });
-        let mut idle = vec![true; selection.silences().len()];
+        let mut unused = vec![true; selection.suppressions().len()];
         for finding in found {
-            match selection.silence(&finding) {
-                Some((index, silence)) => {
-                    idle[index] = false;
-                    self.silenced.push(Silenced { finding, reason: silence.reason.clone() });
+            match selection.suppression(&finding) {
+                Some((index, suppression)) => {
+                    unused[index] = false;
+                    self.suppressed
+                        .push(Suppressed { finding, reason: suppression.reason.clone() });
                 }
                 None => self.findings.push(finding),
             }
         }
-        let silences = selection.silences().iter().zip(idle);
+        let suppressions = selection.suppressions().iter().zip(unused);
         let not_run: Vec<&str> =
             self.not_run.iter().flat_map(|n| n.lints.iter().copied()).collect();
-        let looks_for = |silence| selection.looks_for(silence, &not_run);
-        let idle = silences.filter(|(silence, idle)| *idle && looks_for(silence));
-        self.idle_silences = idle.map(|(silence, _)| silence.lint.clone()).collect();
+        let could_match = |suppression| selection.could_match(suppression, &not_run);
+        let unused =
+            suppressions.filter(|(suppression, unused)| *unused && could_match(suppression));
+        self.unused_suppressions =
+            unused.map(|(suppression, _)| suppression.lint.clone()).collect();
     }
 }
 
-/// What a pass found, and whether it came to its end.
-type Ran = (Vec<Finding>, Result<(), Stopped>);
+/// The findings of a pass, and whether it completed.
+type PassOutcome = (Vec<Finding>, Result<(), PassError>);
 
-/// Runs passes on as many threads as there are processors; what each found, in their order.
-fn run(passes: &[&Pass], context: &Context<'_>, selection: &Selection) -> Vec<Ran> {
+/// Runs the passes on one thread per processor, and returns their outcomes in the order of
+/// `passes`.
+fn run(
+    passes: &[&Pass],
+    context: &CheckContext<'_>,
+    selection: &LintSelection,
+) -> Vec<PassOutcome> {
     let next = AtomicUsize::new(0);
-    let ran: Mutex<BTreeMap<usize, Ran>> = Mutex::default();
+    let outcomes: Mutex<BTreeMap<usize, PassOutcome>> = Mutex::default();
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(pass) = passes.get(index) else { return };
             let mut findings = Findings { found: Vec::new(), selection };
             let result = (pass.run)(context, &mut findings);
-            ran.lock()
+            outcomes
+                .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(index, (findings.found, result));
         }
@@ -471,12 +489,13 @@ fn run(passes: &[&Pass], context: &Context<'_>, selection: &Selection) -> Vec<Ra
         }
         work();
     });
-    ran.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+    outcomes.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
-/// The file names of the images that an overlay was made on, as its manifest says; none without one.
-pub fn made_on(overlay: &std::path::Path) -> Vec<String> {
+/// Returns the file names of the images that an overlay was built on, according to its manifest;
+/// empty without a manifest.
+pub fn recorded_layers(overlay: &std::path::Path) -> Vec<String> {
     let manifest = std::fs::read(provisioners::image::manifest_path(overlay)).unwrap_or_default();
-    let layers = fit::layers(&manifest).unwrap_or_default();
+    let layers = base::manifest_layers(&manifest).unwrap_or_default();
     layers.into_iter().map(|(name, _)| name).collect()
 }

@@ -1,16 +1,16 @@
-//! Reports in SARIF 2.1.0, for the code scanning of forges.
+//! Reports in SARIF 2.1.0, the format of code scanning services.
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{Finding, Report, Severity, lints, place};
+use super::{CheckReport, Finding, Severity, lint_index, lints};
 
-/// Where the form is defined.
+/// URL of the SARIF schema.
 pub const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
-/// Reports as one log with one run.
-pub fn log(reports: &[Report]) -> Value {
+/// Returns the reports as a SARIF log with one run.
+pub fn log(reports: &[CheckReport]) -> Value {
     let rules: Vec<Value> = lints()
         .map(|lint| {
             json!({
@@ -18,7 +18,7 @@ pub fn log(reports: &[Report]) -> Value {
                 "name": camel(lint.name),
                 "shortDescription": { "text": lint.summary },
                 "fullDescription": { "text": lint.why },
-                "help": { "text": format!("{}\n\nTo mend it: {}.", lint.why, lint.mend) },
+                "help": { "text": format!("{}\n\nFix: {}.", lint.why, lint.fix) },
                 "defaultConfiguration": { "level": level(lint.severity) },
                 "properties": { "tags": [lint.group()] },
             })
@@ -28,16 +28,16 @@ pub fn log(reports: &[Report]) -> Value {
     let mut seen: HashMap<String, usize> = HashMap::new();
     for report in reports {
         let findings = report.findings.iter().map(|finding| (finding, None));
-        let silenced = report.silenced.iter().map(|s| (&s.finding, Some(s.reason.as_str())));
-        for (finding, reason) in findings.chain(silenced) {
-            // Of several findings of a lint at a path, which one it is.
+        let suppressed = report.suppressed.iter().map(|s| (&s.finding, Some(s.reason.as_str())));
+        for (finding, reason) in findings.chain(suppressed) {
+            // A number distinguishes several findings of a lint at one path.
             let fingerprint = fingerprint(report, finding);
             let count = seen.entry(fingerprint.clone()).or_default();
             *count += 1;
             results.push(result(report, finding, reason, &format!("{fingerprint}:{count}")));
         }
     }
-    let told: Vec<Value> = reports
+    let notifications: Vec<Value> = reports
         .iter()
         .flat_map(|report| &report.not_run)
         .map(|not_run| {
@@ -56,31 +56,39 @@ pub fn log(reports: &[Report]) -> Value {
                 "informationUri": "https://github.com/overcoat/overcoat",
                 "rules": rules,
             } },
-            "invocations": [{ "executionSuccessful": true, "toolExecutionNotifications": told }],
+            "invocations": [{
+                "executionSuccessful": true,
+                "toolExecutionNotifications": notifications,
+            }],
             "results": results,
             "columnKind": "utf16CodeUnits",
         }],
     })
 }
 
-fn result(report: &Report, finding: &Finding, reason: Option<&str>, fingerprint: &str) -> Value {
+fn result(
+    report: &CheckReport,
+    finding: &Finding,
+    reason: Option<&str>,
+    fingerprint: &str,
+) -> Value {
     let location = |layer: &String| {
         let mut location = json!({
             "physicalLocation": { "artifactLocation": { "uri": uri(layer) } },
         });
         if let Some(path) = finding.shown_path() {
-            let place = json!([{ "fullyQualifiedName": path, "kind": "resource" }]);
-            location["logicalLocations"] = place;
+            let logical = json!([{ "fullyQualifiedName": path, "kind": "resource" }]);
+            location["logicalLocations"] = logical;
         }
         location
     };
     let locations: Vec<Value> =
         [&finding.layer].into_iter().chain(&finding.others).map(location).collect();
     let at = finding.shown_path().map(|path| format!("{path}: ")).unwrap_or_default();
-    let text = format!("{at}{}. To mend it: {}.", finding.message, finding.fix);
+    let text = format!("{at}{}. Fix: {}.", finding.message, finding.fix);
     let mut result = json!({
         "ruleId": finding.lint.name,
-        "ruleIndex": place(finding.lint),
+        "ruleIndex": lint_index(finding.lint),
         "level": level(finding.severity),
         "message": { "text": text },
         "locations": locations,
@@ -100,16 +108,16 @@ fn level(severity: Severity) -> &'static str {
     severity.word()
 }
 
-/// What makes a finding the same one in the next run: not what it says, where numbers may stand that
-/// change.
-fn fingerprint(report: &Report, finding: &Finding) -> String {
+/// Returns an identifier of a finding that is stable between runs. It excludes the message, which
+/// may contain numbers that change.
+fn fingerprint(report: &CheckReport, finding: &Finding) -> String {
     use sha2::Digest;
     let path = finding.shown_path().unwrap_or_default();
     let text = format!("{}\n{}\n{path}", report.name, finding.lint.name);
     crate::seal::manifest::hex(&sha2::Sha256::digest(text.as_bytes()))
 }
 
-/// A path as a relative or absolute reference (RFC 3986).
+/// Returns a path as a relative or absolute URI reference (RFC 3986).
 fn uri(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/+,@".contains(&byte);
     path.bytes()
@@ -117,7 +125,7 @@ fn uri(path: &str) -> String {
         .collect()
 }
 
-/// `works/elf-library` as `WorksElfLibrary`.
+/// Returns `works/elf-library` as `WorksElfLibrary`.
 fn camel(name: &str) -> String {
     let word = |word: &str| {
         let mut letters = word.chars();

@@ -1,4 +1,4 @@
-//! Which lints are asked for, and which findings are silenced.
+//! The enabled lints and the suppressions.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,109 +7,112 @@ use provisioners::{Pattern, nearest};
 
 use super::{Finding, GROUPS, Lint, lints};
 
-/// A name that is neither a lint's nor a group's.
+/// Error for a name that is neither a lint nor a group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no lint `{name}`: {help}")]
+#[error("unknown lint `{name}`: {help}")]
 pub struct UnknownLint {
     name: String,
     help: String,
 }
 
-/// A finding that is known, and is to be told no more.
+/// A rule that suppresses known findings.
 #[derive(Clone, Debug)]
-pub struct Silence {
-    /// The lint, or a group of them.
+pub struct Suppression {
+    /// Name of a lint or a group.
     pub lint: String,
-    /// Where; everywhere without it.
+    /// Paths that it applies to; `None` for all findings.
     pub path: Option<Pattern>,
-    /// Why.
+    /// Reason that the user states.
     pub reason: String,
 }
 
-/// Which lints are asked for, and what is not to be told. By default all are.
+/// The enabled lints and the suppressions. By default all lints are enabled.
 #[derive(Clone, Debug, Default)]
-pub struct Selection {
+pub struct LintSelection {
     only: Vec<String>,
     skip: Vec<String>,
-    silences: Vec<Silence>,
+    suppressions: Vec<Suppression>,
 }
 
-/// What a judged overlay may take, in bytes.
+/// Size limits of a checked overlay, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Budget {
-    /// Of the archive.
+pub struct OverlayBudget {
+    /// Maximum size of the archive.
     pub size: Option<u64>,
-    /// Of memory, once it is unpacked.
+    /// Maximum memory of the unpacked overlay.
     pub ram: Option<u64>,
 }
 
-impl Selection {
-    /// Those of `only`, or all if it is empty, without those of `skip`; each is the name of a lint
-    /// or of a group.
+impl LintSelection {
+    /// Selects the lints in `only`, or all lints if it is empty, without those in `skip`. Each name
+    /// is that of a lint or a group.
     ///
     /// # Errors
-    /// A name that there is not.
+    /// A name is unknown.
     pub fn new(
         only: Vec<String>,
         skip: Vec<String>,
-        silences: Vec<Silence>,
-    ) -> Result<Selection, UnknownLint> {
-        let mut named =
-            only.iter().chain(&skip).chain(silences.iter().map(|silence| &silence.lint));
-        named.try_for_each(|name| known(name))?;
-        Ok(Selection { only, skip, silences })
+        suppressions: Vec<Suppression>,
+    ) -> Result<LintSelection, UnknownLint> {
+        let mut named = only
+            .iter()
+            .chain(&skip)
+            .chain(suppressions.iter().map(|suppression| &suppression.lint));
+        named.try_for_each(|name| check_name(name))?;
+        Ok(LintSelection { only, skip, suppressions })
     }
 
-    /// Whether a lint is asked for.
+    /// Returns whether a lint is enabled.
     pub fn wants(&self, lint: &Lint) -> bool {
         let named = |names: &[String]| names.iter().any(|name| is(name, lint));
         (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 
-    pub(super) fn silences(&self) -> &[Silence] {
-        &self.silences
+    pub(super) fn suppressions(&self) -> &[Suppression] {
+        &self.suppressions
     }
 
-    /// Whether there could have been something to silence: not where a lint of it could not run.
-    pub(super) fn looks_for(&self, silence: &Silence, not_run: &[&str]) -> bool {
-        let mut silenced =
-            lints().filter(|lint| is(&silence.lint, lint) && self.wants(lint)).peekable();
-        silenced.peek().is_some() && silenced.all(|lint| !not_run.contains(&lint.name))
+    /// Returns whether the suppression could have matched: some of its lints are enabled, and all
+    /// of these ran.
+    pub(super) fn could_match(&self, suppression: &Suppression, not_run: &[&str]) -> bool {
+        let mut lints =
+            lints().filter(|lint| is(&suppression.lint, lint) && self.wants(lint)).peekable();
+        lints.peek().is_some() && lints.all(|lint| !not_run.contains(&lint.name))
     }
 
-    /// What silences a finding, and its place.
-    pub(super) fn silence(&self, finding: &Finding) -> Option<(usize, &Silence)> {
-        let matches = |silence: &&Silence| {
-            let here = match (&silence.path, &finding.path) {
+    /// Returns the first suppression that matches a finding, with its index.
+    pub(super) fn suppression(&self, finding: &Finding) -> Option<(usize, &Suppression)> {
+        let matches = |suppression: &&Suppression| {
+            let here = match (&suppression.path, &finding.path) {
                 (None, _) => true,
                 (Some(pattern), Some(path)) => {
                     pattern.matches(Path::new(std::ffi::OsStr::from_bytes(path)))
                 }
                 (Some(_), None) => false,
             };
-            here && is(&silence.lint, finding.lint)
+            here && is(&suppression.lint, finding.lint)
         };
-        let index = self.silences.iter().position(|silence| matches(&silence))?;
-        Some((index, &self.silences[index]))
+        let index = self.suppressions.iter().position(|suppression| matches(&suppression))?;
+        Some((index, &self.suppressions[index]))
     }
 }
 
-/// Whether `name` is that of the lint or of its group.
+/// Returns whether `name` names the lint or its group.
 fn is(name: &str, lint: &Lint) -> bool {
     name == lint.name || name == lint.group()
 }
 
-fn known(name: &str) -> Result<(), UnknownLint> {
+fn check_name(name: &str) -> Result<(), UnknownLint> {
     let names = || lints().map(|lint| lint.name).chain(GROUPS.iter().map(|(group, _)| *group));
     if names().any(|known| known == name) {
         return Ok(());
     }
-    // Who leaves out the group, or takes it for another, means that lint.
+    // The right lint with a missing or a wrong group.
     fn last(name: &str) -> &str {
         name.rsplit('/').next().unwrap_or_default()
     }
     let lint = |lint: &str| names().find(|known| last(known) == lint);
-    // Or writes no more of it than the beginning.
+    // A prefix of a lint's name.
     let begins = |known: &&str| name.len() > 2 && last(known).starts_with(name);
     let near = names()
         .find(begins)
@@ -117,7 +120,7 @@ fn known(name: &str) -> Result<(), UnknownLint> {
         .or_else(|| nearest(last(name), names().map(last)).and_then(lint));
     let help = match lint(last(name)).or(near) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => "`overcoat check --list` shows all".to_owned(),
+        None => "run `overcoat check --list` for a list".to_owned(),
     };
     Err(UnknownLint { name: name.to_owned(), help })
 }

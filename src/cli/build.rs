@@ -273,7 +273,7 @@ impl<'a> Job<'a> {
             say(&format!(
                 "warning: the kernel {} {}; linux-image-amd64 drives both",
                 kernels.join(", "),
-                drivers::LACK
+                drivers::VIRTUAL_ONLY
             ));
         }
         Ok(())

@@ -15,7 +15,10 @@ use super::options::size_text;
 use super::out::{Colour, Out};
 use super::{Failure, Outcome, images, print, project, say};
 use crate::check::UnknownLint;
-use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
+use crate::check::{
+    CheckReport, CheckRequest, Finding, GROUPS, Lint, LintSelection, OverlayBudget, Severity,
+    Suppression,
+};
 use crate::check::{check, lint, lints, sarif};
 use crate::seal::path::plain;
 use crate::serve::Catalogue;
@@ -92,12 +95,12 @@ pub(super) struct Args {
 impl Args {
     /// What is looked for. What is in an overlay whatever it lies over, is no answer to whether it
     /// fits.
-    fn selection(&self, silences: Vec<Silence>) -> Result<Selection, UnknownLint> {
+    fn selection(&self, suppressions: Vec<Suppression>) -> Result<LintSelection, UnknownLint> {
         let mut only = self.only.clone();
         if self.base.is_some() && only.is_empty() {
             only.extend(["archive", "fit", "works"].map(str::to_owned));
         }
-        Selection::new(only, self.skip.clone(), silences)
+        LintSelection::new(only, self.skip.clone(), suppressions)
     }
 }
 
@@ -135,7 +138,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     } else if args.json {
         let count = |severity| reports.iter().map(|report| report.count(severity)).sum::<usize>();
         let value = json!({
-            "schema": 1,
+            "schema": 2,
             "errors": count(Severity::Error),
             "warnings": count(Severity::Warning),
             "notes": count(Severity::Note),
@@ -154,7 +157,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 fn list(args: &Args) -> Outcome {
-    let selection = Selection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
+    let selection = LintSelection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
     let wanted: Vec<&Lint> = lints().filter(|lint| selection.wants(lint)).collect();
     if args.json {
         let each = wanted.iter().map(|lint| {
@@ -163,10 +166,10 @@ fn list(args: &Args) -> Outcome {
                 "severity": lint.severity,
                 "summary": lint.summary,
                 "why": lint.why,
-                "mend": lint.mend,
+                "fix": lint.fix,
             })
         });
-        let value = json!({ "schema": 1, "lints": each.collect::<Vec<_>>() });
+        let value = json!({ "schema": 2, "lints": each.collect::<Vec<_>>() });
         print(&value.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -185,7 +188,7 @@ fn list(args: &Args) -> Outcome {
 
 fn explain(name: &str) -> Outcome {
     // It says what was meant, if there is no such lint.
-    Selection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
+    LintSelection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
     let Some(lint) = lint(name) else {
         return Err(Failure::message(format!("`{name}` is a group: name one of its lints")));
     };
@@ -195,13 +198,13 @@ fn explain(name: &str) -> Outcome {
         lint.severity.word(),
         lint.summary,
         lint.why,
-        lint.mend
+        lint.fix
     ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// What is to be judged, each for itself.
-fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
+fn requests(args: &Args) -> Result<Vec<CheckRequest>, Failure> {
     let is_image = |what: &String| {
         let path = Path::new(what);
         let project = path.join(provisioners::project::FILE_NAME).is_file();
@@ -211,7 +214,8 @@ fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
     };
     let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
     let selection = args.selection(Vec::new())?;
-    let request = Request { kernel: args.kernel.clone(), selection, ..Request::default() };
+    let request =
+        CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
     if paths {
         let mut images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
         if let Some(base) = &args.base {
@@ -224,9 +228,9 @@ fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
                 .collect());
         }
         args.offset.apply(&mut images);
-        let beneath = usize::from(!args.whole && images.len() > 1);
+        let lower_layers = usize::from(!args.whole && images.len() > 1);
         let name = args.what.last().cloned().unwrap_or_default();
-        return Ok(vec![Request { name, images, beneath, ..request }]);
+        return Ok(vec![CheckRequest { name, images, lower_layers, ..request }]);
     }
     args.offset.refuse("in a project")?;
     let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
@@ -255,24 +259,24 @@ fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
 }
 
 /// An overlay over another base; of the other overlays, those beneath it that it was made on.
-fn over(base: &Path, overlay: &Path, all: &[PathBuf], request: &Request) -> Request {
+fn over(base: &Path, overlay: &Path, all: &[PathBuf], request: &CheckRequest) -> CheckRequest {
     let mut images = vec![base.to_owned()];
-    images.extend(crate::check::made_on(overlay).into_iter().filter_map(|name| {
+    images.extend(crate::check::recorded_layers(overlay).into_iter().filter_map(|name| {
         let named = |path: &&PathBuf| path.file_name() == Some(name.as_ref());
         all.iter().find(named).filter(|path| *path != overlay).cloned()
     }));
-    let beneath = images.len();
+    let lower_layers = images.len();
     images.push(overlay.to_owned());
     let name = overlay.to_string_lossy().into_owned();
-    Request { name, images, beneath, other_base: true, ..request.clone() }
+    CheckRequest { name, images, lower_layers, other_base: true, ..request.clone() }
 }
 
 fn of_project(
     args: &Args,
     member: &Member,
     catalogue: Option<&Catalogue>,
-    request: &Request,
-) -> Result<Request, Failure> {
+    request: &CheckRequest,
+) -> Result<CheckRequest, Failure> {
     let name = &member.name;
     let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
     let Some((output, _)) = output else {
@@ -286,7 +290,7 @@ fn of_project(
     if let (Some(base), Some(lowest)) = (&args.base, images.first_mut()) {
         lowest.clone_from(base);
     }
-    let beneath = if args.whole { 0 } else { images.len() };
+    let lower_layers = if args.whole { 0 } else { images.len() };
     images.push(output.clone());
     let parts = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
     let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
@@ -294,27 +298,27 @@ fn of_project(
     // Once for all that boots with it.
     let initrd = initrd.filter(|initrd| member.kind() == "base" && initrd.exists());
     let check = &member.image.check;
-    let silences = check.skip.iter().map(|skip| Silence {
+    let suppressions = check.skip.iter().map(|skip| Suppression {
         lint: skip.lint.clone(),
         path: skip.path.clone(),
         reason: skip.reason.clone(),
     });
-    let selection = args.selection(silences.collect()).map_err(|error| {
+    let selection = args.selection(suppressions.collect()).map_err(|error| {
         Failure::message(format!("{}: {name}: {error}", member.image.file.display()))
     })?;
-    Ok(Request {
+    Ok(CheckRequest {
         name: name.clone(),
         images,
-        beneath,
+        lower_layers,
         other_base: args.base.is_some(),
         kernel: request.kernel.clone().or(kernel),
         initrd,
-        budget: Budget { size: check.size, ram: check.ram },
+        budget: OverlayBudget { size: check.size, ram: check.ram },
         selection,
     })
 }
 
-fn tell_all(reports: &[Report], args: &Args) -> Result<(), Failure> {
+fn tell_all(reports: &[CheckReport], args: &Args) -> Result<(), Failure> {
     let mut out = Out::new();
     for report in reports {
         tell(&mut out, report, reports, args)?;
@@ -330,7 +334,12 @@ fn tell_all(reports: &[Report], args: &Args) -> Result<(), Failure> {
 }
 
 /// Tells what was found, in one of the reports: findings are data, the rest is not.
-fn tell(out: &mut Out, report: &Report, all: &[Report], args: &Args) -> Result<(), Failure> {
+fn tell(
+    out: &mut Out,
+    report: &CheckReport,
+    all: &[CheckReport],
+    args: &Args,
+) -> Result<(), Failure> {
     let most = match args.all || LevelFilter::current() >= LevelFilter::INFO {
         true => usize::MAX,
         false => TOLD,
@@ -343,14 +352,14 @@ fn tell(out: &mut Out, report: &Report, all: &[Report], args: &Args) -> Result<(
         out.line(&format!("{word}: {}: {}", lint.name, lint.summary))?;
         for finding in findings.iter().take(most) {
             out.line(&format!("  {}", line(finding)))?;
-            if finding.fix != lint.mend {
+            if finding.fix != lint.fix {
                 out.line(&format!("    mend: {}", finding.fix))?;
             }
         }
         if findings.len() > most {
             out.line(&format!("  …and {} more (--all shows them)", findings.len() - most))?;
         }
-        out.line(&format!("  mend: {}", lint.mend))?;
+        out.line(&format!("  mend: {}", lint.fix))?;
     }
     out.flush()?;
     for hint in &report.hints {
@@ -365,11 +374,11 @@ fn tell(out: &mut Out, report: &Report, all: &[Report], args: &Args) -> Result<(
     }
     // A silence of several images is in vain if it is for all of them.
     let is_used = |name: &str| {
-        let mut silenced = all.iter().flat_map(|report| &report.silenced);
+        let mut silenced = all.iter().flat_map(|report| &report.suppressed);
         silenced.any(|silenced| silenced.finding.lint.name == name)
     };
-    for lint in report.idle_silences.iter().filter(|lint| !is_used(lint)) {
-        let idle = all.iter().filter(|other| other.idle_silences.contains(lint));
+    for lint in report.unused_suppressions.iter().filter(|lint| !is_used(lint)) {
+        let idle = all.iter().filter(|other| other.unused_suppressions.contains(lint));
         let names: Vec<&str> = idle.map(|other| other.name.as_str()).collect();
         // It is told once, of all of them.
         if names.first() == Some(&report.name.as_str()) {
@@ -399,7 +408,7 @@ fn line(finding: &Finding) -> String {
     format!("{layer}{path}: {}{saves}", finding.message)
 }
 
-fn summary(report: &Report) -> String {
+fn summary(report: &CheckReport) -> String {
     let mut parts = Vec::new();
     for severity in Severity::ALL {
         match report.count(severity) {
@@ -411,8 +420,8 @@ fn summary(report: &Report) -> String {
     if parts.is_empty() {
         parts.push("nothing found".to_owned());
     }
-    if !report.silenced.is_empty() {
-        parts.push(format!("{} silenced", report.silenced.len()));
+    if !report.suppressed.is_empty() {
+        parts.push(format!("{} silenced", report.suppressed.len()));
     }
     parts.join(", ")
 }

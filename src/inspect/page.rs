@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::model::{Item, Model};
 use super::{plain, shown};
-use crate::check::Report;
+use crate::check::CheckReport;
 use crate::diff::{Aspect, Kind};
 
 /// How many unchanged names a page has at the most.
@@ -81,8 +81,8 @@ struct Check<'a> {
     not_run: Vec<(String, Cow<'a, str>)>,
 }
 
-impl<'a> From<&'a Report> for Check<'a> {
-    fn from(report: &'a Report) -> Self {
+impl<'a> From<&'a CheckReport> for Check<'a> {
+    fn from(report: &'a CheckReport) -> Self {
         let mut lints: Vec<Lint> = Vec::new();
         let mut places: BTreeMap<&'static str, usize> = BTreeMap::new();
         let mut findings = Vec::new();
@@ -165,7 +165,7 @@ pub fn write(
     out: &mut dyn Write,
     model: &Model,
     images: &[Image],
-    report: Option<&Report>,
+    report: Option<&CheckReport>,
 ) -> io::Result<()> {
     let (nodes, changes) = columns(model, MOST_SAME);
     let data = Data {

@@ -1,50 +1,52 @@
-//! What the entries of an archive are to each other: parents, names, links.
+//! Relations between the entries of an archive: parents, names, hard links.
 //!
-//! Memory is bounded: an archive with more than [`MOST_NAMES`] bytes of names, or an endless number
-//! of faults, is read on, but no more is kept of it.
+//! Memory is bounded: after [`MAX_NAME_BYTES`] of names or [`MAX_FAULTS`] faults of a lint, the
+//! rest of the archive is read but not recorded.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 
 use fs_model::FileType;
 
-use super::parse::{Entry, PATH_MAX};
+use super::parse::{NewcEntry, PATH_MAX};
 use super::*;
 use crate::seal::path::escape;
 
-/// The most that is kept of names, in bytes.
-const MOST_NAMES: usize = 1 << 30;
-/// The most faults of one lint that are kept.
-const MOST_FAULTS: usize = 10_000;
+/// Maximum memory for names, in bytes.
+const MAX_NAME_BYTES: usize = 1 << 30;
+/// Maximum faults of one lint that are recorded.
+const MAX_FAULTS: usize = 10_000;
 
-/// Something wrong.
+/// A problem of an archive.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct ArchiveFault {
     pub(super) lint: &'static Lint,
     pub(super) severity: Severity,
     pub(super) path: Option<Vec<u8>>,
     pub(super) message: String,
 }
 
-/// What is known of the entries so far.
+/// The entries read so far, and their faults.
 pub(super) struct Ledger {
-    faults: BTreeMap<&'static str, Vec<Fault>>,
-    names: HashMap<Box<[u8]>, Seen>,
-    links: HashMap<([u32; 2], u32, FileType), First>,
-    /// Directories that were not there when something in them came: the first such thing, and how
-    /// many there are.
+    faults: BTreeMap<&'static str, Vec<ArchiveFault>>,
+    names: HashMap<Box<[u8]>, SeenName>,
+    links: HashMap<([u32; 2], u32, FileType), FirstLink>,
+    /// Parent directories that had no entry when a child was read: the path of the first such
+    /// child, and the number of such children.
     missing: BTreeMap<Box<[u8]>, (Vec<u8>, usize)>,
-    kept: usize,
+    /// Bytes of recorded names.
+    name_bytes: usize,
+    /// Number of archives that have ended.
     archive: usize,
-    root: bool,
-    /// Whether an entry of this archive has been met.
+    has_root: bool,
+    /// Whether an entry of the current archive has been read.
     begun: bool,
-    /// Whether this archive says that names of whiteouts are those of files.
+    /// Whether the current archive is marked: its `.wh.` names are regular files.
     marked: bool,
-    pub(super) last: Option<Entry>,
+    pub(super) last: Option<NewcEntry>,
 }
 
-struct Seen {
+struct SeenName {
     archive: usize,
     kind: FileType,
     mode: u32,
@@ -52,12 +54,12 @@ struct Seen {
 }
 
 /// The first name of an inode that has several.
-struct First {
+struct FirstLink {
     path: Vec<u8>,
     mode: u32,
     owner: [u32; 2],
     mtime: u32,
-    /// Size and CRC of the content, where there was any.
+    /// Size and CRC-32 of the content, if it has any.
     content: Option<(u32, u32)>,
 }
 
@@ -68,9 +70,9 @@ impl Ledger {
             names: HashMap::new(),
             links: HashMap::new(),
             missing: BTreeMap::new(),
-            kept: 0,
+            name_bytes: 0,
             archive: 0,
-            root: false,
+            has_root: false,
             begun: false,
             marked: false,
             last: None,
@@ -83,67 +85,62 @@ impl Ledger {
         path: Option<&[u8]>,
         message: impl Into<String>,
     ) {
-        self.lesser(lint, lint.severity, path, message);
-    }
-
-    fn lesser(
-        &mut self,
-        lint: &'static Lint,
-        severity: Severity,
-        path: Option<&[u8]>,
-        message: impl Into<String>,
-    ) {
+        let severity = lint.severity;
         let faults = self.faults.entry(lint.name).or_default();
-        if faults.len() < MOST_FAULTS {
+        if faults.len() < MAX_FAULTS {
             let path = path.map(<[u8]>::to_vec);
-            faults.push(Fault { lint, severity, path, message: message.into() });
+            faults.push(ArchiveFault { lint, severity, path, message: message.into() });
         }
     }
 
-    /// The archive is at its end: inode numbers mean other objects from now on.
+    /// Ends an archive: inode numbers are per archive.
     pub(super) fn end_of_archive(&mut self) {
         self.links.clear();
         self.archive += 1;
         (self.begun, self.marked) = (false, false);
     }
 
-    /// How many archives have ended.
+    /// Returns the number of archives that have ended.
     pub(super) fn archives(&self) -> usize {
         self.archive
     }
 
-    pub(super) fn entry(&mut self, entry: Entry) {
+    pub(super) fn entry(&mut self, entry: NewcEntry) {
         if !std::mem::replace(&mut self.begun, true) {
-            self.marked = entry.header.marked && normal(&entry.name).is_empty();
+            self.marked = entry.header.marked && normalise(&entry.name).is_empty();
         }
-        let path = self.place(&entry);
-        if let Some(path) = path {
-            self.links(&entry, &path);
+        if let Some(path) = self.check_name(&entry) {
+            self.check_links(&entry, &path);
         }
         self.last = Some(entry);
     }
 
-    /// Where an entry is put, if anywhere; and what is wrong with its name.
-    fn place(&mut self, entry: &Entry) -> Option<Vec<u8>> {
-        let path = normal(&entry.name);
+    /// Checks the header and the name of an entry, and returns its path; `None` if an unpacker
+    /// drops it or writes it outside the target directory.
+    fn check_name(&mut self, entry: &NewcEntry) -> Option<Vec<u8>> {
+        let path = normalise(&entry.name);
         let shown = &path[..];
         if entry.header.name_size as usize > PATH_MAX {
             let message = format!(
-                "its name takes {} bytes; the kernel drops what has more than {PATH_MAX}",
+                "its name has {} bytes; the kernel drops entries with more than {PATH_MAX}",
                 entry.header.name_size
             );
             self.fault(&DROPPED, Some(shown), message);
             return None;
         }
         if !entry.name_ends {
-            self.fault(&DROPPED, Some(shown), "its name does not end where its header says");
+            self.fault(
+                &DROPPED,
+                Some(shown),
+                "its name does not end with a NUL at the stated size",
+            );
             return None;
         }
         let Some(kind) = entry.kind() else {
             self.fault(
                 &DROPPED,
                 Some(shown),
-                format!("mode {:o} is of no type that there is", entry.header.mode),
+                format!("mode {:o} has an unknown file type", entry.header.mode),
             );
             return None;
         };
@@ -160,44 +157,47 @@ impl Ledger {
             return None;
         }
         if !entry.sum {
-            self.fault(&CHECKSUM, Some(shown), "the sum of its bytes is not what its header says");
+            self.fault(&CHECKSUM, Some(shown), "the content does not match the header's checksum");
         }
         if entry.name.starts_with(b"/") {
-            let message = format!("it is called {}, from the root on", escape(&entry.name));
+            let message = format!("its name is {}", escape(&entry.name));
             self.fault(&ABSOLUTE_NAME, Some(shown), message);
         }
         if entry.name.split(|&byte| byte == b'/').any(|name| name == b"..") {
-            let message = format!("it is called {}", escape(&entry.name));
+            let message = format!("its name is {}", escape(&entry.name));
             self.fault(&DOTDOT_NAME, Some(shown), message);
             return None;
         }
         if path.is_empty() {
-            self.root = true;
+            self.has_root = true;
             return Some(path);
         }
-        self.parent(&path);
-        self.name(entry, kind, &path);
+        self.check_parent(&path);
+        self.record_name(entry, kind, &path);
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
         if !self.marked && name.starts_with(b".wh.") && kind == FileType::Regular {
-            self.fault(&WHITEOUT_NAME, Some(&path), "a file whose name makes it a deletion");
+            self.fault(&WHITEOUT_NAME, Some(&path), "a regular file with the name of a whiteout");
         }
         Some(path)
     }
 
-    fn parent(&mut self, path: &[u8]) {
+    fn check_parent(&mut self, path: &[u8]) {
         let Some(slash) = path.iter().rposition(|&byte| byte == b'/') else { return };
         let parent = &path[..slash];
         match self.names.get(parent).map(|seen| seen.kind) {
             Some(FileType::Directory) => {}
             Some(FileType::Symlink) => {
-                let message = format!("/{} is a symbolic link of the same archive", escape(parent));
+                let message =
+                    format!("its parent /{} is a symbolic link in the archive", escape(parent));
                 self.fault(&THROUGH_LINK, Some(path), message);
             }
             Some(_) => {
-                let message = format!("/{}, which it is in, is no directory", escape(parent));
+                let message = format!("its parent /{} is not a directory", escape(parent));
                 self.fault(&MISSING_PARENT, Some(path), message);
             }
-            None if self.missing.contains_key(parent) || self.room(parent.len() + path.len()) => {
+            None if self.missing.contains_key(parent)
+                || self.reserve(parent.len() + path.len()) =>
+            {
                 let first = self.missing.entry(parent.into()).or_insert_with(|| (path.to_vec(), 0));
                 first.1 += 1;
             }
@@ -205,15 +205,15 @@ impl Ledger {
         }
     }
 
-    fn name(&mut self, entry: &Entry, kind: FileType, path: &[u8]) {
-        let seen = Seen {
+    fn record_name(&mut self, entry: &NewcEntry, kind: FileType, path: &[u8]) {
+        let seen = SeenName {
             archive: self.archive,
             kind,
             mode: entry.header.mode,
             owner: [entry.header.uid, entry.header.gid],
         };
         let Some(before) = self.names.get_mut(path) else {
-            if self.room(path.len()) {
+            if self.reserve(path.len()) {
                 self.names.insert(path.into(), seen);
             }
             return;
@@ -227,19 +227,19 @@ impl Ledger {
             self.fault(
                 &DUPLICATE_NAME,
                 Some(path),
-                "it is in the archive more than once, and not the same",
+                "the archive has several different entries for it",
             );
         }
     }
 
-    /// Whether there is room for so many more bytes of names.
-    fn room(&mut self, bytes: usize) -> bool {
-        // And what the tables take for each.
-        self.kept = self.kept.saturating_add(bytes + 128);
-        self.kept < MOST_NAMES
+    /// Accounts for `bytes` more of names; returns false if the limit is exceeded.
+    fn reserve(&mut self, bytes: usize) -> bool {
+        // An entry of the tables takes about 128 bytes.
+        self.name_bytes = self.name_bytes.saturating_add(bytes + 128);
+        self.name_bytes < MAX_NAME_BYTES
     }
 
-    fn links(&mut self, entry: &Entry, path: &[u8]) {
+    fn check_links(&mut self, entry: &NewcEntry, path: &[u8]) {
         let Some(kind) = entry.kind() else { return };
         if entry.header.nlink < 2 || kind == FileType::Directory {
             return;
@@ -247,9 +247,9 @@ impl Ledger {
         let content = (entry.header.size > 0).then_some((entry.header.size, entry.crc));
         let owner = [entry.header.uid, entry.header.gid];
         let Some(first) = self.links.get_mut(&(entry.header.dev, entry.header.ino, kind)) else {
-            if self.room(path.len()) {
+            if self.reserve(path.len()) {
                 let (mode, mtime) = (entry.header.mode, entry.header.mtime);
-                let first = First { path: path.to_vec(), mode, owner, mtime, content };
+                let first = FirstLink { path: path.to_vec(), mode, owner, mtime, content };
                 self.links.insert((entry.header.dev, entry.header.ino, kind), first);
             }
             return;
@@ -269,53 +269,49 @@ impl Ledger {
         match (kind, differ) {
             (_, Some(what)) => {
                 let message = format!(
-                    "it has the inode number of {other} and another of its {what}: {} of device {}:{}",
+                    "same inode number as {other}, but different {what}: inode {} of device {}:{}",
                     entry.header.ino, entry.header.dev[0], entry.header.dev[1]
                 );
                 self.fault(&SHARED_INODE, Some(path), message);
             }
             (FileType::Regular, None) => {}
-            (_, None) => {
-                self.fault(&SPLIT_LINK, Some(path), format!("it is a hard link of {other}"))
-            }
+            (_, None) => self.fault(&SPLIT_LINK, Some(path), format!("a hard link to {other}")),
         }
     }
 
-    /// What was wrong, once all of it was read.
-    pub(super) fn finish(mut self) -> Vec<Fault> {
+    /// Returns the faults after the whole archive was read.
+    pub(super) fn finish(mut self) -> Vec<ArchiveFault> {
         for (parent, (first, count)) in std::mem::take(&mut self.missing) {
-            let others = match count - 1 {
-                0 => String::new(),
-                more => format!(" and {more} more entries in it"),
-            };
+            let more = count - 1;
             let here = escape(&parent).into_owned();
             match self.names.get(&parent) {
                 Some(_) => {
-                    let message = format!(
-                        "it comes before its directory /{here}{}",
-                        if count > 1 {
-                            format!(", as do {} more", count - 1)
-                        } else {
-                            String::new()
-                        }
-                    );
+                    let others = match more {
+                        0 => String::new(),
+                        _ => format!(", as do {more} more entries"),
+                    };
+                    let message = format!("it precedes its directory /{here}{others}");
                     self.fault(&ORDER, Some(&first), message);
                 }
                 None => {
-                    let message = format!("there is no entry for its directory /{here}{others}");
+                    let others = match more {
+                        0 => String::new(),
+                        _ => format!(", which has {more} more entries"),
+                    };
+                    let message = format!("no entry for its directory /{here}{others}");
                     self.fault(&MISSING_PARENT, Some(&first), message);
                 }
             }
         }
-        if !self.root && !self.names.is_empty() {
-            self.fault(&NO_ROOT, None, "there is no entry `.`");
+        if !self.has_root && !self.names.is_empty() {
+            self.fault(&NO_ROOT, None, "no entry `.`");
         }
         self.faults.into_values().flatten().collect()
     }
 }
 
-/// A name as a path from the root.
-fn normal(name: &[u8]) -> Vec<u8> {
+/// Normalises an entry name to a path from the root.
+fn normalise(name: &[u8]) -> Vec<u8> {
     let names = name.split(|&byte| byte == b'/').filter(|name| !name.is_empty() && *name != b".");
     names.collect::<Vec<_>>().join(&b'/')
 }

@@ -1,194 +1,186 @@
-//! What is looked for in an archive. What each unpacker does was tried with each of them.
+//! Lints of archives. The behaviour stated for each unpacker was tested with that unpacker.
 
 use super::super::{Lint, Severity};
 
-const SEAL: &str = "seal it anew with overcoat, which writes what all unpackers take";
-
-pub(in super::super) static UNREADABLE: Lint = Lint {
-    name: "archive/unreadable",
-    severity: Severity::Error,
-    summary: "the archive cannot be read",
-    why: "Nothing of it reaches the machine, or only what stands before the damage: the kernel and \
-          the programs that unpack say so on the console at best, and boot on. What lies in \
-          a damaged block of a squashfs image cannot be read: \"input/output error\".",
-    mend: "copy or build it again; newc cpio, plain or in gzip or zstd, is what is read",
-};
+const SEAL: &str = "seal the overlay with overcoat, which writes archives that all unpackers read";
 
 pub(super) static NO_TRAILER: Lint = Lint {
     name: "archive/no-trailer",
     severity: Severity::Error,
-    summary: "the archive does not end as archives do",
-    why: "Without its last entry, TRAILER!!!, nobody can tell whether the archive is whole. GNU cpio \
-          and bsdtar end with an error, and a start-up script that looks at that stops.",
-    mend: SEAL,
+    summary: "the archive has no trailer",
+    why: "Without the last entry, TRAILER!!!, an unpacker cannot detect a truncated archive. GNU \
+          cpio and bsdtar exit with an error, and a start-up script that checks the exit code \
+          stops.",
+    fix: SEAL,
 };
 
 pub(super) static JUNK: Lint = Lint {
     name: "archive/junk",
     severity: Severity::Error,
-    summary: "something follows the archive that is none",
-    why: "The kernel stops with an error at the first byte that it does not know, and what stands \
-          after it is lost; cpio programs do not look at it at all.",
-    mend: "cut it off, or seal the overlay anew; only zeros and archives may follow an archive",
+    summary: "unknown data after the archive",
+    why: "The kernel stops with an error at the first unknown byte and drops the rest; cpio \
+          programs ignore it.",
+    fix: "remove the data, or seal the overlay again; only zeros and further archives may follow \
+          an archive",
 };
 
 pub(super) static SEVERAL_MEMBERS: Lint = Lint {
     name: "archive/several-members",
     severity: Severity::Error,
-    summary: "one archive is spread over several compressed members",
-    why: "The kernel takes the end of the first gzip member or zstd frame for the end of the \
-          archive: \"junk at the end of compressed archive\". The file that was being written stays \
-          cut off, all later ones are missing, and the machine boots on. gzip and zstd themselves do \
-          not mind, so it looks well everywhere else. Tools that compress in parallel write such \
-          streams (bgzip, mgzip, pzstd); pigz does not.",
-    mend: "compress it as one member: overcoat does, also in parallel, and so do gzip, pigz and zstd",
+    summary: "one archive is split over several compressed members",
+    why: "The kernel treats the end of the first gzip member or zstd frame as the end of the \
+          archive: \"junk at the end of compressed archive\". The file being written is truncated, \
+          all later files are missing, and the machine continues to boot. gzip and zstd read such \
+          a stream without an error. Some parallel compressors write it (bgzip, mgzip, pzstd); \
+          pigz does not.",
+    fix: "compress the archive as one member: gzip, pigz, zstd and overcoat do",
 };
 
 pub(super) static SEVERAL_ARCHIVES: Lint = Lint {
     name: "archive/several-archives",
     severity: Severity::Warning,
-    summary: "several archives follow each other",
-    why: "The kernel reads all of them, as those of an initrd. A cpio program, and a start-up script \
-          that calls one, ends at the first trailer: the later archives are missing there.",
-    mend: "make one archive of them, or give them to the machine one by one, as overlays",
+    summary: "the file contains several archives",
+    why: "The kernel unpacks all of them, as in an initrd. A cpio program, or a start-up script \
+          that calls one, stops at the first trailer: the later archives are missing.",
+    fix: "merge them into one archive, or give them to the machine as separate overlays",
 };
 
 pub(super) static GZIP_HEADER: Lint = Lint {
     name: "archive/gzip-header",
     severity: Severity::Error,
-    summary: "a gzip header that the kernel does not take",
-    why: "The kernel's gunzip knows a header with a file name or with nothing in it. With any other \
-          field (FEXTRA, FCOMMENT, FHCRC) it takes the field for compressed data, and nothing is \
-          unpacked. gzip, busybox and libarchive do not mind.",
-    mend: "compress it with gzip or pigz, or seal it with overcoat: bgzip and mgzip write FEXTRA",
+    summary: "a gzip header that the kernel does not support",
+    why: "The kernel's gunzip supports a header with a file name or without fields. It reads any \
+          other field (FEXTRA, FCOMMENT, FHCRC) as compressed data and unpacks nothing. gzip, \
+          busybox and libarchive accept these fields.",
+    fix: "compress with gzip or pigz, or seal with overcoat; bgzip and mgzip write FEXTRA",
 };
 
 pub(super) static MISSING_PARENT: Lint = Lint {
     name: "archive/missing-parent",
     severity: Severity::Error,
-    summary: "something is in a directory that the archive does not have",
-    why: "The kernel drops it without a word; GNU cpio fails, unless it is told to make directories \
-          (-d), and busybox cpio ends there. Whoever makes the directory does not know its mode and \
-          owner: it is the base's no more.",
-    mend: "archive every parent directory too, before what is in it: `find . | cpio -o -H newc`, or \
-           overcoat",
+    summary: "an entry whose parent directory is not in the archive",
+    why: "The kernel drops the entry without a message; GNU cpio fails unless it may create \
+          directories (-d), and busybox cpio stops. An unpacker that creates the directory does \
+          not use the base's mode and owner.",
+    fix: "archive every parent directory before its contents, as `find . | cpio -o -H newc` and \
+          overcoat do",
 };
 
 pub(super) static ORDER: Lint = Lint {
     name: "archive/order",
     severity: Severity::Error,
-    summary: "something comes before the directory that it is in",
-    why: "When it is unpacked its directory is not there yet: the kernel drops it without a word, \
-          GNU cpio fails, and busybox cpio ends there.",
-    mend: "archive a directory before what is in it: without `find -depth`",
+    summary: "an entry precedes its parent directory",
+    why: "The directory does not exist when the entry is unpacked: the kernel drops the entry \
+          without a message, GNU cpio fails, and busybox cpio stops.",
+    fix: "archive a directory before its contents; do not use `find -depth`",
 };
 
 pub(super) static DUPLICATE_NAME: Lint = Lint {
     name: "archive/duplicate-name",
     severity: Severity::Error,
-    summary: "a path stands in the archive more than once",
-    why: "Which one a machine has depends on who unpacks: for the kernel and bsdtar the last one \
-          wins, for GNU cpio and busybox the first.",
-    mend: SEAL,
+    summary: "a path occurs more than once in the archive",
+    why: "The result depends on the unpacker: the kernel and bsdtar keep the last entry, GNU cpio \
+          and busybox the first.",
+    fix: SEAL,
 };
 
 pub(super) static ABSOLUTE_NAME: Lint = Lint {
     name: "archive/absolute-name",
     severity: Severity::Error,
-    summary: "a name that begins at the root",
-    why: "GNU cpio writes it to the root of the system that it runs in, not to the directory that \
-          the overlay is unpacked to: on a machine that boots, into its initrd. On the host of \
-          somebody who looks into it, over the host's own files.",
-    mend: "archive from within the directory: `cd DIR && find . | cpio -o -H newc`",
+    summary: "an absolute entry name",
+    why: "GNU cpio writes the entry relative to the root of the running system instead of the \
+          target directory: on a booting machine into its initrd, on a workstation over the host's \
+          own files.",
+    fix: "archive from inside the directory: `cd DIR && find . | cpio -o -H newc`",
 };
 
 pub(super) static DOTDOT_NAME: Lint = Lint {
     name: "archive/dotdot-name",
     severity: Severity::Error,
-    summary: "a name that leads upwards",
-    why: "It is written outside of the directory that the overlay is unpacked to, or refused.",
-    mend: "archive from within the directory: `cd DIR && find . | cpio -o -H newc`",
+    summary: "an entry name with `..`",
+    why: "Unpackers write the entry outside the target directory, or reject it.",
+    fix: "archive from inside the directory: `cd DIR && find . | cpio -o -H newc`",
 };
 
 pub(super) static DROPPED: Lint = Lint {
     name: "archive/dropped-entry",
     severity: Severity::Error,
     summary: "an entry that the kernel drops",
-    why: "It passes over it without a word, and so the machine lacks it: a name or a target of more \
-          than PATH_MAX bytes, a name that does not end where it should, a type that there is not, a \
-          symbolic link without a target.",
-    mend: SEAL,
+    why: "The kernel skips the entry without a message, and it is missing on the machine: a name \
+          or a link target longer than PATH_MAX, a name without its terminating NUL, an unknown \
+          file type, or a symbolic link without a target.",
+    fix: SEAL,
 };
 
 pub(super) static CHECKSUM: Lint = Lint {
     name: "archive/checksum",
     severity: Severity::Error,
-    summary: "content that is not what its checksum says",
-    why: "The archive is of the kind that has sums (070702), and this one does not fit: the content \
-          was damaged. The kernel says \"bad data checksum\" and stops: what comes after it is missing.",
-    mend: "copy or build it again",
+    summary: "content that does not match its checksum",
+    why: "The archive has checksums (070702), and this one does not match: the content is damaged. \
+          The kernel prints \"bad data checksum\" and stops: all later entries are missing.",
+    fix: "copy or build the archive again",
 };
 
 pub(super) static SHARED_INODE: Lint = Lint {
     name: "archive/shared-inode",
     severity: Severity::Error,
-    summary: "different files with one inode number",
-    why: "Entries with the same number and more than one link are names of one file: the kernel, GNU \
-          cpio and bsdtar make one of them, with the content of whichever came last or first. That \
-          happens when numbers of 64 bits are cut to the 32 that newc has.",
-    mend: "seal it with overcoat, which numbers anew, or with GNU cpio's --renumber-inodes",
+    summary: "different files with the same inode number",
+    why: "Entries with the same inode number and a link count above one are names of one file: the \
+          kernel, GNU cpio and bsdtar create one file, with the content of the first or the last \
+          entry. It happens when 64-bit inode numbers are truncated to the 32 bits of newc.",
+    fix: "seal with overcoat, or use GNU cpio's --renumber-inodes; both renumber the inodes",
 };
 
 pub(super) static SPLIT_LINK: Lint = Lint {
     name: "archive/split-link",
     severity: Severity::Note,
-    summary: "a hard link of something that is no file",
-    why: "No unpacker but bsdtar makes one object of two names of a symbolic link, and busybox none \
-          of those of a device either: they come out as two, which is mostly as good.",
-    mend: "make two of them, if it matters",
+    summary: "a hard link to an object that is not a regular file",
+    why: "Only bsdtar unpacks two names of a symbolic link as one object, and busybox does not for \
+          devices either: other unpackers create two objects, which is usually equivalent.",
+    fix: "create two separate objects if it matters",
 };
 
 pub(super) static THROUGH_LINK: Lint = Lint {
     name: "archive/through-link",
     severity: Severity::Warning,
-    summary: "something is put through a symbolic link of the archive",
-    why: "The kernel and cpio follow the link, also when it leads out of where the overlay is \
-          unpacked to: an absolute one into the initrd. Careful unpackers refuse it.",
-    mend: "archive it under the path where it is to be",
+    summary: "an entry whose parent is a symbolic link of the archive",
+    why: "The kernel and cpio follow the link, even out of the target directory: an absolute link \
+          leads into the initrd. Some unpackers reject such an entry.",
+    fix: "archive the entry under its real path",
 };
 
 pub(super) static WHITEOUT_NAME: Lint = Lint {
     name: "archive/whiteout-name",
     severity: Severity::Warning,
-    summary: "a deletion that only aufs knows",
-    why: "A file .wh.NAME deletes NAME for aufs, and for overcoat. For overlayfs it is a file of that \
-          name: NAME is still there, and so is the file.",
-    mend: "seal it with overcoat, which deletes by character devices 0:0, as overlayfs does",
+    summary: "a whiteout in aufs format",
+    why: "A file .wh.NAME deletes NAME in aufs and in overcoat. In overlayfs it is a regular file: \
+          NAME stays visible, and so does the file.",
+    fix: "seal with overcoat, which writes overlayfs whiteouts (character devices 0:0)",
 };
 
 pub(super) static NO_ROOT: Lint = Lint {
     name: "archive/no-root",
     severity: Severity::Warning,
-    summary: "the archive does not say what the root directory is like",
-    why: "The merged root has the mode of the directory that the overlay was unpacked to: of a tmpfs \
-          that is 1777, and everybody may create files in /.",
-    mend: "archive `.` too: `find . | cpio -o -H newc` does",
+    summary: "the archive has no entry for the root directory",
+    why: "The merged root gets the mode of the directory that the overlay is unpacked to: for a \
+          tmpfs 1777, with which every user may create files in /.",
+    fix: "archive `.` too, as `find . | cpio -o -H newc` does",
 };
 
 pub(super) static SIZE_LIMIT: Lint = Lint {
     name: "archive/size-limit",
     severity: Severity::Error,
-    summary: "a file that is too large for an archive",
-    why: "newc has 32 bits for a size. Writers refuse a file of 4 GiB or more, or cut its size and \
-          write an archive of which nothing after it can be read.",
-    mend: "put it into the base, which is a squashfs image, or fetch it when the machine is up",
+    summary: "a file that is too large for a newc archive",
+    why: "newc stores sizes in 32 bits. Writers reject a file of 4 GiB or more, or truncate its \
+          size and write an archive that cannot be read past that file.",
+    fix: "put the file into the base, which is a squashfs image, or download it after boot",
 };
 
 pub(super) static MANIFEST: Lint = Lint {
     name: "archive/manifest",
     severity: Severity::Warning,
-    summary: "the manifest is not that of the archive",
-    why: "What is said of the archive, and what is found out by the manifest (what its base had, what \
-          has changed there), is true of another one. One of the two was copied without the other.",
-    mend: "copy archive and manifest together, or build both again",
+    summary: "the manifest belongs to another archive",
+    why: "All results that depend on the manifest (the base's files at build time, and changes \
+          since) apply to another archive. One of the two files was copied without the other.",
+    fix: "copy the archive and its manifest together, or build both again",
 };

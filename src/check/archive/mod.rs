@@ -1,7 +1,6 @@
-//! Lints of the archive itself: what of it will be unpacked, by whom, and as what.
+//! Lints (`archive/…`) of the archive: which unpackers read it, and with which result.
 //!
-//! They look at the image's own bytes, for the reader of layers refuses or sets right what is wrong
-//! with them.
+//! They read the bytes of the image, because the layer reader rejects or corrects faulty archives.
 
 mod ledger;
 mod lints;
@@ -10,25 +9,24 @@ mod stream;
 
 use fs_model::FileType;
 
-use super::context::{Context, Image};
-use super::{Finding, Findings, Lint, Pass, Severity, Stopped};
+use super::context::{CheckContext, UNREADABLE};
+use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::seal::manifest::hex;
 use crate::seal::path::escape;
 
-use ledger::{Fault, Ledger};
-pub(super) use lints::UNREADABLE;
+use ledger::{ArchiveFault, Ledger};
 use lints::*;
-use parse::{Met, Parser};
-use stream::{Compression, Sink, Trouble};
+use parse::{NewcEvent, NewcParser};
+use stream::{Compression, Sink, StreamError};
 
-/// What a newc header can say of a size.
-const NEWC_LIMIT: u64 = 1 << 32;
+/// The first file size that a newc header cannot express.
+const NEWC_SIZE_LIMIT: u64 = 1 << 32;
 
-/// What is said of something else.
-const NO_ARCHIVE: &str = "what it begins with is no header of a newc archive (a tar is none)";
+/// Message for input that does not begin with a newc header.
+const NOT_NEWC: &str = "it does not begin with a newc header (a tar archive does not either)";
 
-/// The fields of a gzip header that the kernel does not pass over (RFC 1952, 2.3.1).
-const FIELDS: [(u8, &str); 3] = [(2, "FHCRC"), (4, "FEXTRA"), (16, "FCOMMENT")];
+/// Flags and names of the gzip header fields that the kernel does not skip (RFC 1952, 2.3.1).
+const GZIP_FIELDS: [(u8, &str); 3] = [(2, "FHCRC"), (4, "FEXTRA"), (16, "FCOMMENT")];
 
 pub(super) static PASSES: &[Pass] = &[
     Pass {
@@ -58,32 +56,37 @@ pub(super) static PASSES: &[Pass] = &[
     Pass { lints: &[&MANIFEST], run: manifests },
 ];
 
-/// Reads the judged archives from their first byte to their last.
-fn archives(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    for (_, image) in context.judged() {
+/// Reads the checked archives completely.
+fn archives(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+    for (_, image) in context.checked() {
         let Some(bytes) = &image.bytes else {
-            if let Some(error) = &image.refused {
+            if let Some(error) = &image.open_error {
                 findings.push(Finding::new(&UNREADABLE, &image.name, None, error.kind.to_string()));
             }
             continue;
         };
         let bytes = (**bytes).as_ref();
         if bytes.starts_with(b"hsqs") {
-            if let Some(error) = &image.refused {
+            if let Some(error) = &image.open_error {
                 findings.push(Finding::new(&UNREADABLE, &image.name, None, error.kind.to_string()));
             }
             continue;
         }
         let mut faults = scan(bytes);
-        // Whatever the reader does not take is told, if not by what was found above.
-        let told = faults.iter().any(|fault| fault.severity == Severity::Error);
-        if let Some(error) = &image.refused
-            && !told
+        // An image that the layer reader rejects always has an error.
+        let has_error = faults.iter().any(|fault| fault.severity == Severity::Error);
+        if let Some(error) = &image.open_error
+            && !has_error
         {
             let (path, message) = (None, error.kind.to_string());
-            faults.push(Fault { lint: &UNREADABLE, severity: Severity::Error, path, message });
+            faults.push(ArchiveFault {
+                lint: &UNREADABLE,
+                severity: Severity::Error,
+                path,
+                message,
+            });
         }
-        for Fault { lint, severity, path, message } in faults {
+        for ArchiveFault { lint, severity, path, message } in faults {
             let finding = Finding::new(lint, &image.name, path.as_deref(), message);
             findings.push(finding.severity(severity));
         }
@@ -91,44 +94,52 @@ fn archives(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), St
     Ok(())
 }
 
-/// What is wrong with an archive.
-fn scan(image: &[u8]) -> Vec<Fault> {
-    let mut scan =
-        Scan { parser: Parser::new(), ledger: Ledger::new(), member: false, zstd: false };
+/// Returns the faults of an archive.
+fn scan(image: &[u8]) -> Vec<ArchiveFault> {
+    let mut scan = ArchiveScan {
+        parser: NewcParser::new(),
+        ledger: Ledger::new(),
+        member: false,
+        zstd: false,
+    };
     let result = stream::read(image, &mut scan);
     scan.finish(result)
 }
 
-struct Scan {
-    parser: Parser,
+struct ArchiveScan {
+    parser: NewcParser,
     ledger: Ledger,
     /// Whether a compressed member has been read.
     member: bool,
+    /// Whether the last member was a zstd frame.
     zstd: bool,
 }
 
-impl Scan {
-    fn met(ledger: &mut Ledger, met: Met) {
-        match met {
-            Met::Entry(entry) => ledger.entry(entry),
-            Met::Trailer => ledger.end_of_archive(),
-            Met::Junk if ledger.last.is_none() && ledger.archives() == 0 => {
-                ledger.fault(&UNREADABLE, None, NO_ARCHIVE);
+impl ArchiveScan {
+    fn on_event(ledger: &mut Ledger, event: NewcEvent) {
+        match event {
+            NewcEvent::Entry(entry) => ledger.entry(entry),
+            NewcEvent::Trailer => ledger.end_of_archive(),
+            NewcEvent::Junk if ledger.last.is_none() && ledger.archives() == 0 => {
+                ledger.fault(&UNREADABLE, None, NOT_NEWC);
             }
-            Met::Junk => ledger.fault(
+            NewcEvent::Junk => ledger.fault(
                 &JUNK,
                 None,
-                "within the compressed data, after an archive's end, stands something that is none",
+                "unknown data after the cpio trailer, inside the compressed stream",
             ),
-            Met::NoHeader(magic) => {
+            NewcEvent::NoHeader(magic) => {
                 let what = match &magic {
-                    b"070707" => "it is of the old portable cpio format (odc)".to_owned(),
+                    b"070707" => {
+                        "it is in the old portable cpio format (odc), which is not supported"
+                            .to_owned()
+                    }
                     _ => match &ledger.last {
                         Some(last) => format!(
-                            "there is no header after /{}: was that a file of 4 GiB or more?",
+                            "no header after /{}; this happens after a file of 4 GiB or more",
                             escape(&last.name)
                         ),
-                        None => NO_ARCHIVE.to_owned(),
+                        None => NOT_NEWC.to_owned(),
                     },
                 };
                 ledger.fault(&UNREADABLE, None, what);
@@ -136,16 +147,16 @@ impl Scan {
         }
     }
 
-    /// What there is to say at the end of a member in which an archive has not ended.
-    fn next_begins(&mut self, what: &str) {
+    /// Reports an archive that has not ended when the next part of the image begins.
+    fn begin_part(&mut self, next: &str) {
         if self.parser.within() {
-            let of = if self.zstd { "zstd frame" } else { "gzip member" };
-            let message = format!("its {of} ends in the middle of an archive, and {what} follows");
+            let part = if self.zstd { "zstd frame" } else { "gzip member" };
+            let message = format!("a {part} ends inside an archive, and {next} follows");
             self.ledger.fault(&SEVERAL_MEMBERS, None, message);
         }
     }
 
-    fn finish(mut self, result: Result<(), Trouble>) -> Vec<Fault> {
+    fn finish(mut self, result: Result<(), StreamError>) -> Vec<ArchiveFault> {
         let within_entry = self.parser.within_entry();
         let (lost, within) = (self.parser.is_lost(), self.parser.within());
         let after = match &self.ledger.last {
@@ -154,55 +165,56 @@ impl Scan {
         };
         match result {
             Ok(()) if within_entry => {
-                let message = format!("it is cut off in the middle of an entry{after}");
+                let message = format!("it is truncated inside an entry{after}");
                 self.ledger.fault(&UNREADABLE, None, message);
             }
             Ok(()) if within => {
                 self.ledger.fault(&NO_TRAILER, None, format!("it ends without a trailer{after}"));
             }
             Ok(()) if !lost && self.ledger.archives() == 0 => {
-                self.ledger.fault(&UNREADABLE, None, "there is no archive in it");
+                self.ledger.fault(&UNREADABLE, None, "it contains no archive");
             }
             Ok(()) => {}
-            Err(Trouble::Unknown(what)) => {
+            Err(StreamError::Unknown(what)) => {
                 self.ledger.fault(
                     &UNREADABLE,
                     None,
-                    format!("it is {what}, which is not read here"),
+                    format!("it is {what}, which is not supported"),
                 );
             }
-            Err(Trouble::Damaged(what, why)) => {
-                let message = format!("the {what} stream is damaged or cut off{after}: {why}");
+            Err(StreamError::Damaged(what, why)) => {
+                let message = format!("the {what} stream is damaged or truncated{after}: {why}");
                 self.ledger.fault(&UNREADABLE, None, message);
             }
-            Err(Trouble::Junk(at)) => {
-                let message = format!("from byte {at} on it is nothing that is known{after}");
+            Err(StreamError::Junk(at)) => {
+                let message = format!("unknown data from byte {at} on{after}");
                 self.ledger.fault(&JUNK, None, message);
             }
-            Err(Trouble::TooMuch) if lost => {}
-            Err(Trouble::TooMuch) => {
-                self.ledger.fault(&UNREADABLE, None, "it holds more than 16 GiB");
+            Err(StreamError::TooMuch) if lost => {}
+            Err(StreamError::TooMuch) => {
+                self.ledger.fault(&UNREADABLE, None, "it unpacks to more than 16 GiB");
             }
         }
         if self.ledger.archives() > 1 {
-            let message = format!("{} archives follow each other in it", self.ledger.archives());
+            let message = format!("it contains {} archives", self.ledger.archives());
             self.ledger.fault(&SEVERAL_ARCHIVES, None, message);
         }
         self.ledger.finish()
     }
 }
 
-impl Sink for Scan {
+impl Sink for ArchiveScan {
     fn member(&mut self, compression: Compression) {
         if self.member {
-            self.next_begins("another one");
+            self.begin_part("another one");
         }
         self.member = true;
         self.zstd = compression == Compression::Zstd;
         if let Compression::Gzip { flags } = compression
-            && FIELDS.iter().any(|(flag, _)| flags & flag != 0)
+            && GZIP_FIELDS.iter().any(|(flag, _)| flags & flag != 0)
         {
-            let fields = FIELDS.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name);
+            let fields =
+                GZIP_FIELDS.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name);
             let message =
                 format!("its gzip header has {}", fields.collect::<Vec<_>>().join(" and "));
             self.ledger.fault(&GZIP_HEADER, None, message);
@@ -210,8 +222,8 @@ impl Sink for Scan {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> bool {
-        let Scan { parser, ledger, .. } = self;
-        parser.feed(bytes, false, &mut |met| Scan::met(ledger, met));
+        let ArchiveScan { parser, ledger, .. } = self;
+        parser.feed(bytes, false, &mut |event| ArchiveScan::on_event(ledger, event));
         !parser.is_lost()
     }
 
@@ -219,16 +231,16 @@ impl Sink for Scan {
 
     fn plain(&mut self, bytes: &[u8]) -> usize {
         if self.member {
-            self.next_begins("a part that is not compressed");
+            self.begin_part("an uncompressed part");
         }
-        let Scan { parser, ledger, .. } = self;
-        let taken = parser.feed(bytes, true, &mut |met| Scan::met(ledger, met));
-        if taken == 0 && parser.within() && !parser.within_entry() {
-            ledger.fault(&NO_TRAILER, None, "something else follows without a trailer before it");
+        let ArchiveScan { parser, ledger, .. } = self;
+        let consumed = parser.feed(bytes, true, &mut |event| ArchiveScan::on_event(ledger, event));
+        if consumed == 0 && parser.within() && !parser.within_entry() {
+            ledger.fault(&NO_TRAILER, None, "other data follows without a trailer before it");
             ledger.end_of_archive();
             parser.reset();
         }
-        taken
+        consumed
     }
 
     fn within(&self) -> bool {
@@ -236,15 +248,15 @@ impl Sink for Scan {
     }
 }
 
-/// Files of overlays that are directories, which are still to be archived.
-fn sizes(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    for (layer, image) in context.judged().filter(|(_, image)| image.bytes.is_none()) {
-        for own in context.own(layer)? {
+/// Finds files that are too large for an archive in overlays that are directories.
+fn sizes(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+    for (layer, image) in context.checked().filter(|(_, image)| image.bytes.is_none()) {
+        for own in context.own_entries(layer)? {
             if let Some(attr) = own.attr.filter(|attr| attr.kind == FileType::Regular)
-                && attr.size >= NEWC_LIMIT
+                && attr.size >= NEWC_SIZE_LIMIT
             {
                 let message =
-                    format!("a file of {} bytes; newc has no room for 4 GiB or more", attr.size);
+                    format!("the file has {} bytes; newc supports less than 4 GiB", attr.size);
                 findings.add(&SIZE_LIMIT, &image.name, &own.path, message);
             }
         }
@@ -252,22 +264,22 @@ fn sizes(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopp
     Ok(())
 }
 
-/// Whether the manifest beside an archive is that of this archive.
-fn manifests(context: &Context<'_>, findings: &mut Findings<'_>) -> Result<(), Stopped> {
-    for (_, image) in context.judged() {
+/// Checks that the manifest next to an archive belongs to it.
+fn manifests(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), PassError> {
+    for (_, image) in context.checked() {
         let (Some(bytes), Some(manifest)) = (&image.bytes, &image.manifest) else { continue };
-        if let Some(message) = other_archive(image, (**bytes).as_ref(), manifest) {
+        if let Some(message) = manifest_mismatch((**bytes).as_ref(), manifest) {
             findings.push(Finding::new(&MANIFEST, &image.name, None, message));
         }
     }
     Ok(())
 }
 
-fn other_archive(_: &Image, bytes: &[u8], manifest: &[u8]) -> Option<String> {
+fn manifest_mismatch(bytes: &[u8], manifest: &[u8]) -> Option<String> {
     use sha2::Digest;
     let manifest: serde_json::Value = match serde_json::from_slice(manifest) {
         Ok(manifest) => manifest,
-        Err(error) => return Some(format!("the manifest beside it is none: {error}")),
+        Err(error) => return Some(format!("cannot parse its manifest: {error}")),
     };
     let archive = &manifest["archive"];
     if archive["size"].as_u64() == Some(bytes.len() as u64)
@@ -275,7 +287,7 @@ fn other_archive(_: &Image, bytes: &[u8], manifest: &[u8]) -> Option<String> {
     {
         return None;
     }
-    Some("the manifest beside it is that of another archive".to_owned())
+    Some("its manifest has the size or digest of another archive".to_owned())
 }
 
 #[cfg(test)]

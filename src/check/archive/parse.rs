@@ -1,113 +1,117 @@
-//! The entries of newc archives out of a stream of pieces, as the kernel's unpacker reads them
-//! (`Documentation/driver-api/early-userspace/buffer-format.rst`), but telling of what it finds odd.
+//! A push parser of newc archives, which reads them as the kernel's unpacker does
+//! (`Documentation/driver-api/early-userspace/buffer-format.rst`) and reports anomalies.
 
 use crc32fast::Hasher;
 use fs_model::FileType;
 use fs_model::layer::cpio::header::{Header, LENGTH, TRAILER};
 
-/// The longest name with its NUL, and the longest target: the kernel drops what has a longer one.
+/// Maximum bytes of a name with its NUL, and of a link target; the kernel drops longer ones.
 pub(super) const PATH_MAX: usize = 4096;
 
-/// An entry, whole.
+/// A complete entry.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
-    /// As it stands there, up to [`PATH_MAX`] bytes of it, without the NUL.
+pub(super) struct NewcEntry {
+    /// The unmodified name without its NUL, at most [`PATH_MAX`] bytes.
     pub(super) name: Vec<u8>,
-    /// Whether a NUL stood at its end, and nowhere else.
+    /// Whether the only NUL of the name is its last byte.
     pub(super) name_ends: bool,
-    /// What its header says.
     pub(super) header: Header,
-    /// The CRC-32 of the content.
+    /// CRC-32 of the content.
     pub(super) crc: u32,
-    /// Whether the sum of its bytes is the one that it should be, where there is one.
+    /// Whether the content matches the checksum of the header; true without a checksum.
     pub(super) sum: bool,
 }
 
-impl Entry {
-    /// The type, if it is one.
+impl NewcEntry {
+    /// Returns the file type; `None` if it is unknown.
     pub(super) fn kind(&self) -> Option<FileType> {
         self.header.kind().ok()
     }
 }
 
-/// What the parser meets.
+/// An event of the parser.
 #[derive(Debug)]
-pub(super) enum Met {
-    Entry(Entry),
+pub(super) enum NewcEvent {
+    Entry(NewcEntry),
     Trailer,
-    /// No header where one must be, after this entry if any: the archive cannot be read on.
+    /// Invalid header with this magic; the rest of the archive cannot be read.
     NoHeader([u8; 6]),
-    /// Between two archives, or after the last, there is something else.
+    /// Unknown data between two archives or after the last one.
     Junk,
 }
 
-enum State {
+enum NewcState {
     /// Before an archive.
     Idle,
-    /// So much of a header.
+    /// The bytes of a header read so far.
     Header(Vec<u8>),
-    /// So many bytes of a name are to come.
-    Name(Begun, usize),
-    /// So many bytes are to be passed over before the content.
-    Gap(Begun, usize),
-    /// So many bytes of content are to come.
-    Body(Begun, u64),
-    /// So many bytes are to be passed over before the next header.
+    /// Remaining bytes of the name.
+    Name(PartialEntry, usize),
+    /// Remaining bytes of padding before the content.
+    Gap(PartialEntry, usize),
+    /// Remaining bytes of the content.
+    Body(PartialEntry, u64),
+    /// Remaining bytes of padding before the next header.
     Pad(usize),
-    /// Nothing can be made of the rest.
+    /// The rest cannot be parsed.
     Lost,
 }
 
-/// An entry of which not all was read.
-struct Begun {
-    entry: Entry,
+/// An entry that is being read.
+struct PartialEntry {
+    entry: NewcEntry,
     sum: u32,
     hasher: Hasher,
 }
 
-/// Reads entries.
-pub(super) struct Parser {
-    state: State,
+/// Parses a stream of newc archives.
+pub(super) struct NewcParser {
+    state: NewcState,
 }
 
-impl Parser {
+impl NewcParser {
     pub(super) fn new() -> Self {
-        Parser { state: State::Idle }
+        NewcParser { state: NewcState::Idle }
     }
 
-    /// Whether an archive has begun and not ended.
+    /// Returns whether an archive has begun and not ended.
     pub(super) fn within(&self) -> bool {
-        !matches!(self.state, State::Idle | State::Lost)
+        !matches!(self.state, NewcState::Idle | NewcState::Lost)
     }
 
-    /// Whether it is in the middle of an entry.
+    /// Returns whether an entry has begun and not ended.
     pub(super) fn within_entry(&self) -> bool {
         match &self.state {
-            State::Idle | State::Lost | State::Pad(_) => false,
-            State::Header(bytes) => !bytes.is_empty(),
-            State::Name(..) | State::Gap(..) | State::Body(..) => true,
+            NewcState::Idle | NewcState::Lost | NewcState::Pad(_) => false,
+            NewcState::Header(bytes) => !bytes.is_empty(),
+            NewcState::Name(..) | NewcState::Gap(..) | NewcState::Body(..) => true,
         }
     }
 
-    /// Whether nothing can be made of the rest.
+    /// Returns whether the rest cannot be parsed.
     pub(super) fn is_lost(&self) -> bool {
-        matches!(self.state, State::Lost)
+        matches!(self.state, NewcState::Lost)
     }
 
-    /// Forgets that an archive has begun.
+    /// Discards an archive that has begun.
     pub(super) fn reset(&mut self) {
-        self.state = State::Idle;
+        self.state = NewcState::Idle;
     }
 
-    /// Reads on, to the end of `bytes`, or no further than to the end of one archive; how much was
-    /// read.
-    pub(super) fn feed(&mut self, bytes: &[u8], one: bool, meet: &mut dyn FnMut(Met)) -> usize {
+    /// Parses `bytes` to their end, or with `one` at most to the end of an archive. Returns the
+    /// number of bytes consumed.
+    pub(super) fn feed(
+        &mut self,
+        bytes: &[u8],
+        one: bool,
+        emit: &mut dyn FnMut(NewcEvent),
+    ) -> usize {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
-            let state = std::mem::replace(&mut self.state, State::Lost);
-            // What follows an archive without a trailer may be something else.
-            if let State::Header(header) = &state
+            let state = std::mem::replace(&mut self.state, NewcState::Lost);
+            // After an archive without a trailer other data may follow.
+            if let NewcState::Header(header) = &state
                 && one
                 && header.is_empty()
                 && !rest.starts_with(&b"07070"[..rest.len().min(5)])
@@ -116,64 +120,64 @@ impl Parser {
                 return at;
             }
             let (state, step) = match state {
-                State::Lost => return bytes.len(),
-                State::Idle => match rest[0] {
-                    0 => (State::Idle, rest.iter().take_while(|&&byte| byte == 0).count()),
-                    b'0' => (State::Header(Vec::with_capacity(LENGTH)), 0),
+                NewcState::Lost => return bytes.len(),
+                NewcState::Idle => match rest[0] {
+                    0 => (NewcState::Idle, rest.iter().take_while(|&&byte| byte == 0).count()),
+                    b'0' => (NewcState::Header(Vec::with_capacity(LENGTH)), 0),
                     _ => {
-                        meet(Met::Junk);
-                        (State::Lost, 0)
+                        emit(NewcEvent::Junk);
+                        (NewcState::Lost, 0)
                     }
                 },
-                State::Header(mut header) => {
+                NewcState::Header(mut header) => {
                     let step = (LENGTH - header.len()).min(rest.len());
                     header.extend_from_slice(&rest[..step]);
                     (
                         if header.len() < LENGTH {
-                            State::Header(header)
+                            NewcState::Header(header)
                         } else {
-                            begin(&header, meet)
+                            begin(&header, emit)
                         },
                         step,
                     )
                 }
-                State::Name(mut begun, left) => {
+                NewcState::Name(mut begun, left) => {
                     let step = left.min(rest.len());
                     let name = &mut begun.entry.name;
                     let kept = step.min(PATH_MAX.saturating_sub(name.len()));
                     name.extend_from_slice(&rest[..kept]);
                     let state = match left - step {
                         0 if begun.entry.name.strip_suffix(b"\0") == Some(TRAILER) => {
-                            meet(Met::Trailer);
-                            State::Idle
+                            emit(NewcEvent::Trailer);
+                            NewcState::Idle
                         }
-                        0 => after_name(begun, meet),
-                        left => State::Name(begun, left),
+                        0 => after_name(begun, emit),
+                        left => NewcState::Name(begun, left),
                     };
-                    if one && matches!(state, State::Idle) {
+                    if one && matches!(state, NewcState::Idle) {
                         self.state = state;
                         return at + step;
                     }
                     (state, step)
                 }
-                State::Gap(begun, left) => {
+                NewcState::Gap(begun, left) => {
                     let step = left.min(rest.len());
                     let state = match left - step {
-                        0 => content(begun, meet),
-                        left => State::Gap(begun, left),
+                        0 => content(begun, emit),
+                        left => NewcState::Gap(begun, left),
                     };
                     (state, step)
                 }
-                State::Body(mut begun, left) => {
+                NewcState::Body(mut begun, left) => {
                     let step = left.min(rest.len() as u64) as usize;
                     begun.add(&rest[..step]);
                     let state = match left - step as u64 {
-                        0 => end(begun, meet),
-                        left => State::Body(begun, left),
+                        0 => end(begun, emit),
+                        left => NewcState::Body(begun, left),
                     };
                     (state, step)
                 }
-                State::Pad(left) => {
+                NewcState::Pad(left) => {
                     let step = left.min(rest.len());
                     (pad(left - step), step)
                 }
@@ -185,7 +189,7 @@ impl Parser {
     }
 }
 
-impl Begun {
+impl PartialEntry {
     fn add(&mut self, content: &[u8]) {
         self.hasher.update(content);
         if self.entry.header.checksum.is_some() {
@@ -195,52 +199,52 @@ impl Begun {
     }
 }
 
-fn begin(header: &[u8], meet: &mut dyn FnMut(Met)) -> State {
+fn begin(header: &[u8], emit: &mut dyn FnMut(NewcEvent)) -> NewcState {
     match parse(header) {
         Some(begun) if begun.entry.header.name_size > 0 => {
             let left = begun.entry.header.name_size as usize;
-            State::Name(begun, left)
+            NewcState::Name(begun, left)
         }
         _ => {
             let mut magic = [0; 6];
             magic.copy_from_slice(&header[..6]);
-            meet(Met::NoHeader(magic));
-            State::Lost
+            emit(NewcEvent::NoHeader(magic));
+            NewcState::Lost
         }
     }
 }
 
-fn after_name(mut begun: Begun, meet: &mut dyn FnMut(Met)) -> State {
+fn after_name(mut begun: PartialEntry, emit: &mut dyn FnMut(NewcEvent)) -> NewcState {
     let entry = &mut begun.entry;
     let end = entry.name.iter().position(|&byte| byte == 0);
     entry.name_ends = end == Some(entry.header.name_size as usize - 1);
     entry.name.truncate(end.unwrap_or(entry.name.len()));
     match padding(LENGTH as u64 + u64::from(entry.header.name_size)) {
-        0 => content(begun, meet),
-        gap => State::Gap(begun, gap),
+        0 => content(begun, emit),
+        gap => NewcState::Gap(begun, gap),
     }
 }
 
-fn content(begun: Begun, meet: &mut dyn FnMut(Met)) -> State {
+fn content(begun: PartialEntry, emit: &mut dyn FnMut(NewcEvent)) -> NewcState {
     match begun.entry.header.size {
-        0 => end(begun, meet),
-        size => State::Body(begun, size.into()),
+        0 => end(begun, emit),
+        size => NewcState::Body(begun, size.into()),
     }
 }
 
-fn end(begun: Begun, meet: &mut dyn FnMut(Met)) -> State {
-    let Begun { mut entry, sum, hasher } = begun;
+fn end(begun: PartialEntry, emit: &mut dyn FnMut(NewcEvent)) -> NewcState {
+    let PartialEntry { mut entry, sum, hasher } = begun;
     entry.crc = hasher.finalize();
     let size = entry.header.size;
     entry.sum = entry.header.checksum.is_none_or(|stated| stated == sum || size == 0);
-    meet(Met::Entry(entry));
+    emit(NewcEvent::Entry(entry));
     pad(padding(size.into()))
 }
 
-fn pad(left: usize) -> State {
+fn pad(left: usize) -> NewcState {
     match left {
-        0 => State::Header(Vec::with_capacity(LENGTH)),
-        left => State::Pad(left),
+        0 => NewcState::Header(Vec::with_capacity(LENGTH)),
+        left => NewcState::Pad(left),
     }
 }
 
@@ -248,7 +252,11 @@ fn padding(length: u64) -> usize {
     (length.next_multiple_of(4) - length) as usize
 }
 
-fn parse(header: &[u8]) -> Option<Begun> {
+fn parse(header: &[u8]) -> Option<PartialEntry> {
     let header = Header::read(header.try_into().ok()?).ok()?;
-    Some(Begun { entry: Entry { header, ..Entry::default() }, sum: 0, hasher: Hasher::new() })
+    Some(PartialEntry {
+        entry: NewcEntry { header, ..NewcEntry::default() },
+        sum: 0,
+        hasher: Hasher::new(),
+    })
 }

@@ -1,20 +1,19 @@
-//! The bytes of an image, as the kernel's initramfs unpacker takes them apart
-//! (`init/initramfs.c`): archives and compressed members one after the other, with zeros between
-//! them.
+//! Splits an image as the kernel's initramfs unpacker does (`init/initramfs.c`): a sequence of
+//! archives and compressed members, with zeros between them.
 //!
-//! Nothing is refused here that can be gone on from: what the kernel would not take is told to the
-//! [`Sink`], and the next byte is looked at. Memory is bounded: content passes through in pieces.
+//! Input that the kernel would reject is passed to the [`Sink`] where reading can continue after
+//! it. Memory is bounded: the content is processed in chunks.
 
 use std::io::{BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 
-/// Bytes that are decoded at a time.
-const PIECE: usize = 64 << 10;
-/// More than any machine unpacks: an image that claims more is there to cost time.
-const MOST: u64 = 16 << 30;
+/// Bytes decoded at a time.
+const CHUNK_SIZE: usize = 64 << 10;
+/// Maximum unpacked bytes. Real images are smaller; the limit bounds the time for malicious ones.
+const MAX_UNPACKED: u64 = 16 << 30;
 
-/// A compression by which images are known.
+/// Compression of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
     Gzip {
@@ -24,37 +23,37 @@ pub(super) enum Compression {
     Zstd,
 }
 
-/// What an image consists of, piece by piece.
+/// Receives the parts of an image.
 pub(super) trait Sink {
-    /// A compressed member begins.
+    /// Begins a compressed member.
     fn member(&mut self, compression: Compression);
-    /// Some of what is in it. Nothing more is wanted when `false` comes back.
+    /// Receives decoded bytes of the member; returns false to stop.
     fn bytes(&mut self, bytes: &[u8]) -> bool;
-    /// It is at its end.
+    /// Ends the member.
     fn end_of_member(&mut self);
-    /// Takes of a plain archive what belongs to it: how many bytes.
+    /// Receives uncompressed bytes, and returns how many belong to the archive.
     fn plain(&mut self, bytes: &[u8]) -> usize;
-    /// Whether an archive has begun and not ended.
+    /// Returns whether an archive has begun and not ended.
     fn within(&self) -> bool;
 }
 
-/// Why an image was not read to its end.
+/// Reason why an image was not read completely.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// It is not one at all, or compressed in a way that is not read here.
+pub(super) enum StreamError {
+    /// Unsupported format, with its description.
     Unknown(&'static str),
-    /// A compressed member is damaged or cut off: what it is, and what the decoder says.
+    /// A compressed member is damaged or truncated: the format and the decoder's error.
     Damaged(&'static str, String),
-    /// What follows at this byte of the image is nothing that is known.
+    /// Unknown data at this byte offset of the image.
     Junk(usize),
-    /// It would take more than anybody has.
+    /// The content exceeds [`MAX_UNPACKED`], or the sink stopped.
     TooMuch,
 }
 
-/// Takes an image apart.
-pub(super) fn read(image: &[u8], sink: &mut dyn Sink) -> Result<(), Trouble> {
+/// Reads an image and passes its parts to `sink`.
+pub(super) fn read(image: &[u8], sink: &mut dyn Sink) -> Result<(), StreamError> {
     let mut at = 0;
-    let mut budget = MOST;
+    let mut budget = MAX_UNPACKED;
     while at < image.len() {
         let rest = &image[at..];
         let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
@@ -71,25 +70,24 @@ pub(super) fn read(image: &[u8], sink: &mut dyn Sink) -> Result<(), Trouble> {
             }
             [0x28, 0xb5, 0x2f, 0xfd, ..] => {
                 sink.member(Compression::Zstd);
-                let damaged = |e: std::io::Error| Trouble::Damaged("zstd", e.to_string());
+                let damaged = |e: std::io::Error| StreamError::Damaged("zstd", e.to_string());
                 let decoder = zstd::stream::read::Decoder::with_buffer(rest).map_err(damaged)?;
                 let mut decoder = decoder.single_frame();
                 pump(&mut decoder, "zstd", &mut budget, sink)?;
                 rest.len() - decoder.finish().fill_buf().map_or(0, <[u8]>::len)
             }
             _ if rest.starts_with(b"07070") || sink.within() => {
-                let taken = sink.plain(rest);
-                // Something that it does not want.
-                if taken == 0 {
-                    return Err(Trouble::Junk(at));
+                let consumed = sink.plain(rest);
+                if consumed == 0 {
+                    return Err(StreamError::Junk(at));
                 }
-                taken
+                consumed
             }
             _ => {
-                return Err(match known(rest) {
-                    Some(what) => Trouble::Unknown(what),
-                    None if at == 0 => Trouble::Unknown("something else"),
-                    None => Trouble::Junk(at),
+                return Err(match unsupported_format(rest) {
+                    Some(what) => StreamError::Unknown(what),
+                    None if at == 0 => StreamError::Unknown("in an unknown format"),
+                    None => StreamError::Junk(at),
                 });
             }
         };
@@ -102,26 +100,26 @@ fn pump(
     what: &'static str,
     budget: &mut u64,
     sink: &mut dyn Sink,
-) -> Result<(), Trouble> {
-    let mut buffer = vec![0; PIECE];
+) -> Result<(), StreamError> {
+    let mut buffer = vec![0; CHUNK_SIZE];
     loop {
         match decoder.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => {
-                *budget = budget.checked_sub(length as u64).ok_or(Trouble::TooMuch)?;
+                *budget = budget.checked_sub(length as u64).ok_or(StreamError::TooMuch)?;
                 if !sink.bytes(&buffer[..length]) {
-                    return Err(Trouble::TooMuch);
+                    return Err(StreamError::TooMuch);
                 }
             }
-            Err(error) => return Err(Trouble::Damaged(what, error.to_string())),
+            Err(error) => return Err(StreamError::Damaged(what, error.to_string())),
         }
     }
     sink.end_of_member();
     Ok(())
 }
 
-/// What begins with these bytes, of what is not read here.
-fn known(bytes: &[u8]) -> Option<&'static str> {
+/// Recognises unsupported formats by their first bytes.
+fn unsupported_format(bytes: &[u8]) -> Option<&'static str> {
     let magics: [(&[u8], &str); 10] = [
         (b"\xfd7zXZ", "compressed with xz"),
         (b"BZh", "compressed with bzip2"),
@@ -130,9 +128,9 @@ fn known(bytes: &[u8]) -> Option<&'static str> {
         (b"\x89LZO", "compressed with lzo"),
         (b"\x5d\0\0", "compressed with lzma"),
         (b"\x1f\x9d", "compressed with LZW"),
-        (b"\xc7\x71", "an archive of the old binary cpio format"),
-        (b"\x71\xc7", "an archive of the old binary cpio format"),
-        (b"\x7fELF", "a program"),
+        (b"\xc7\x71", "an archive in the old binary cpio format"),
+        (b"\x71\xc7", "an archive in the old binary cpio format"),
+        (b"\x7fELF", "an ELF file"),
     ];
     if bytes.get(257..262) == Some(b"ustar") {
         return Some("a tar archive");

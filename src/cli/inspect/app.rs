@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::gather::{Changes, Job, News, Subject, Sums, names};
 use super::tree::{Entry, Sort, Tree};
-use crate::check::{Finding, Report, Severity};
+use crate::check::{CheckReport, Finding, Severity};
 use crate::diff::Kind;
 use crate::inspect::shown;
 use crate::look::LookError;
@@ -85,7 +85,7 @@ pub(super) struct App {
     pub(super) finding: usize,
     pub(super) changes: Option<Changes>,
     pub(super) owners: Option<Owners>,
-    pub(super) report: Option<Report>,
+    pub(super) report: Option<CheckReport>,
     /// Whether a check goes on or has been; else there is none.
     pub(super) checks: bool,
     pub(super) big: Option<Vec<Vec<u8>>>,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fs_model::stack::Source;
 use fs_model::tree::Follow;
 
-use crate::check::Report;
+use crate::check::CheckReport;
 use crate::diff::text::{self, Text};
 use crate::diff::{Change, Diff, Kind, Options};
 use crate::inspect::{judge, plain, shown};
@@ -109,7 +109,7 @@ pub(super) enum News {
     /// All is counted; the big files.
     Counted(Vec<Vec<u8>>),
     Owners(Owners),
-    Checked(Box<Report>),
+    Checked(Box<CheckReport>),
     /// What was searched for, and where it is.
     Found(String, Vec<Vec<u8>>),
     /// A path, and lines of its text.

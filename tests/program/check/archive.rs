@@ -1,4 +1,4 @@
-//! Archives as anybody could write them, right or wrong: newc, entry by entry.
+//! A builder of newc archives, which can write invalid ones.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ pub(super) const PROGRAM: u32 = 0o100755;
 pub(super) const LINK: u32 = 0o120777;
 pub(super) const CHAR: u32 = 0o020600;
 
-/// An entry, with all that a header says.
+/// An entry with all header fields.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -23,27 +23,27 @@ pub(super) struct Entry {
     pub(super) mtime: u32,
     pub(super) rdev: [u32; 2],
     pub(super) data: Vec<u8>,
-    /// The sum that it claims, in an archive of the kind that has some.
+    /// The checksum of the header; makes the entry one of the format with checksums (070702).
     pub(super) sum: Option<u32>,
-    /// What stands in the place of that sum in the other kind.
+    /// The value of the checksum field in the other format.
     pub(super) check: u32,
 }
 
-/// An archive in the making.
+/// An archive that is being built.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Archive {
     pub(super) entries: Vec<Entry>,
 }
 
 impl Archive {
-    /// One that has the root.
+    /// Creates an archive with an entry for the root.
     pub(super) fn new() -> Self {
         let mut archive = Archive::default();
         archive.raw(".", DIR, "");
         archive
     }
 
-    /// An entry as it is, without its parents.
+    /// Appends an entry without its parents.
     pub(super) fn raw(&mut self, name: &str, mode: u32, data: impl AsRef<[u8]>) -> &mut Entry {
         self.entries.push(Entry {
             name: name.to_owned(),
@@ -61,7 +61,7 @@ impl Archive {
         self.entries.last_mut().unwrap()
     }
 
-    /// An entry after its parents, in the place of one of this name.
+    /// Appends missing parents and an entry; replaces an entry with the same name.
     pub(super) fn put(&mut self, name: &str, mode: u32, data: impl AsRef<[u8]>) -> &mut Entry {
         for (at, _) in name.match_indices('/') {
             if !self.entries.iter().any(|entry| entry.name == name[..at]) {
@@ -84,12 +84,12 @@ impl Archive {
         self.put(name, LINK, target)
     }
 
-    /// A whiteout.
-    pub(super) fn gone(&mut self, name: &str) {
+    /// Appends a whiteout.
+    pub(super) fn whiteout(&mut self, name: &str) {
         self.put(name, CHAR, "");
     }
 
-    /// Its bytes, without a trailer.
+    /// Returns the bytes without a trailer.
     pub(super) fn open_end(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for entry in &self.entries {
@@ -106,7 +106,7 @@ impl Archive {
         bytes
     }
 
-    /// In one gzip member.
+    /// Returns the archive in one gzip member.
     pub(super) fn gzip(&self) -> Vec<u8> {
         gzip(&self.bytes())
     }
@@ -147,7 +147,7 @@ pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// With a field that the kernel does not know.
+/// Compresses with a header field that the kernel does not support.
 pub(super) fn gzip_with_extra(bytes: &[u8]) -> Vec<u8> {
     let builder = GzBuilder::new().extra(&b"BC\x02\0\0\0"[..]);
     let mut encoder = builder.write(Vec::new(), Compression::fast());

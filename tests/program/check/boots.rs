@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::archive::Archive;
 use super::{Pair, base, findings, programs::programs};
 
-/// The message of a lint's finding, if there is one.
+/// Returns the message of the lint's finding, if any.
 fn message(base: &Archive, overlay: &Archive, lint: &str) -> Option<String> {
     let found = Pair::new(base, &overlay.clone().gzip()).findings(&["--only", lint]);
     assert!(found.len() < 2, "{found:#?}");
@@ -21,7 +21,7 @@ fn message(base: &Archive, overlay: &Archive, lint: &str) -> Option<String> {
 const LINK: &str = "etc/systemd/system/multi-user.target.wants/toy.service";
 const INSTALL: &str = "[Install]\nWantedBy=multi-user.target\n";
 
-/// A base with the unit `toy.service`, enabled, and a machine id.
+/// A base with the enabled unit `toy.service` and a machine id.
 fn toy(id: Option<&str>) -> Archive {
     let mut base = base();
     let unit = format!("[Service]\nExecStart=/usr/bin/demo\n{INSTALL}");
@@ -34,26 +34,26 @@ fn toy(id: Option<&str>) -> Archive {
 }
 
 #[test]
-fn a_unit_that_a_first_boot_enables_is_found_by_the_rules_of_machine_id_and_presets() {
+fn unit_that_a_first_boot_enables_is_reported() {
     let found = |base: &Archive, make: &dyn Fn(&mut Archive)| {
         let mut overlay = Archive::new();
         make(&mut overlay);
         message(base, &overlay, "works/first-boot")
     };
-    let off = |overlay: &mut Archive| overlay.gone(LINK);
+    let off = |overlay: &mut Archive| overlay.whiteout(LINK);
     for first in [None, Some("uninitialized\n"), Some("uninitialized")] {
-        let said = found(&toy(first), &off).unwrap();
-        assert!(said.contains("enable toy.service"), "{said}");
-        // It is enabled, as presets have it.
+        let output = found(&toy(first), &off).unwrap();
+        assert!(output.contains("enable toy.service"), "{output}");
+        // It is already enabled.
         assert_eq!(found(&toy(first), &|_| {}), None, "{first:?}");
     }
     for other in ["", "0123456789abcdef0123456789abcdef\n"] {
         assert_eq!(found(&toy(Some(other)), &off), None, "{other:?}");
-        let said = found(&toy(Some(other)), &|overlay| {
+        let output = found(&toy(Some(other)), &|overlay| {
             off(overlay);
-            overlay.gone("etc/machine-id");
+            overlay.whiteout("etc/machine-id");
         });
-        assert!(said.unwrap().contains("enable toy.service"), "{other:?}");
+        assert!(output.unwrap().contains("enable toy.service"), "{other:?}");
     }
     let first = toy(None);
     let rule = |file: &'static str, rule: &'static str| {
@@ -72,7 +72,7 @@ fn a_unit_that_a_first_boot_enables_is_found_by_the_rules_of_machine_id_and_pres
         overlay.link("etc/systemd/system/toy.service", "/dev/null");
     };
     assert_eq!(found(&first, &masked), None);
-    // An alias is how it is enabled, too.
+    // A unit is also enabled by its alias.
     let alias = |overlay: &mut Archive| {
         overlay.file(
             "usr/lib/systemd/system/one.service",
@@ -81,7 +81,7 @@ fn a_unit_that_a_first_boot_enables_is_found_by_the_rules_of_machine_id_and_pres
         overlay.link("etc/systemd/system/two.service", "/usr/lib/systemd/system/one.service");
     };
     assert_eq!(found(&first, &alias), None);
-    // Without a default instance nothing is made of a template.
+    // A template without a default instance is not enabled.
     let template = |overlay: &mut Archive| {
         let unit = format!("[Service]\nExecStart=/usr/bin/demo\n{INSTALL}");
         overlay.file("usr/lib/systemd/system/one@.service", unit);
@@ -90,7 +90,7 @@ fn a_unit_that_a_first_boot_enables_is_found_by_the_rules_of_machine_id_and_pres
 }
 
 #[test]
-fn a_first_boot_disables_units_where_the_distribution_has_full_presets() {
+fn full_presets_disable_units() {
     let found = |release: &str| {
         let mut overlay = Archive::new();
         overlay.file("etc/os-release", release);
@@ -106,7 +106,7 @@ fn a_first_boot_disables_units_where_the_distribution_has_full_presets() {
 }
 
 #[test]
-fn host_keys_are_asked_for_where_a_server_is_started_and_nothing_makes_them() {
+fn started_ssh_server_needs_host_keys_or_a_generator() {
     let server = |make: &dyn Fn(&mut Archive)| {
         let mut overlay = Archive::new();
         overlay.program("usr/sbin/sshd", &programs().program);
@@ -130,7 +130,7 @@ fn host_keys_are_asked_for_where_a_server_is_started_and_nothing_makes_them() {
         started(overlay, "/usr/local/bin/keys");
         overlay.program("usr/local/bin/keys", "#!/bin/sh\nssh-keygen -A\n");
     }));
-    // A unit that nothing starts makes none.
+    // A unit that is not started generates no keys.
     assert!(server(&|overlay| {
         overlay.file(
             "etc/systemd/system/keys.service",
@@ -148,13 +148,13 @@ fn host_keys_are_asked_for_where_a_server_is_started_and_nothing_makes_them() {
         overlay.file("etc/ssh/ssh_host_rsa_key", "key");
     }));
     assert!(!server(&|overlay| {
-        overlay.gone("etc/systemd/system/multi-user.target.wants/ssh.service");
+        overlay.whiteout("etc/systemd/system/multi-user.target.wants/ssh.service");
         overlay.entries.retain(|entry| !entry.name.ends_with("wants/ssh.service"));
     }));
 }
 
 #[test]
-fn an_index_with_some_missing_modules_is_a_note() {
+fn partly_missing_modules_are_a_note() {
     let mut overlay = Archive::new();
     let dir = "usr/lib/modules/6.1.0-1";
     overlay.file(&format!("{dir}/modules.dep"), "kernel/one.ko:\nkernel/two.ko: kernel/one.ko\n");
@@ -168,15 +168,15 @@ fn an_index_with_some_missing_modules_is_a_note() {
 }
 
 #[test]
-fn a_whole_root_without_init_is_found_and_an_overlay_may_bring_it() {
+fn complete_root_without_init_is_reported() {
     let mut bare = base();
     bare.entries.retain(|entry| entry.name != "usr/sbin/init");
     let mut overlay = Archive::new();
     overlay.program("usr/sbin/init", &programs().program);
     let pair = Pair::new(&bare, &overlay.gzip());
     let found = |arguments: &[&str]| {
-        let said = pair.check(&[&["--json", "--only", "works/needed"], arguments].concat());
-        let found = findings(&said);
+        let output = pair.check(&[&["--json", "--only", "works/needed"], arguments].concat());
+        let found = findings(&output);
         let paths = found.iter().map(|finding| finding["path"].as_str().unwrap().to_owned());
         paths.collect::<Vec<_>>()
     };
@@ -186,7 +186,7 @@ fn a_whole_root_without_init_is_found_and_an_overlay_may_bring_it() {
     assert_eq!(found(&["base.cpio", "o.cpio.gz"]), [""; 0]);
 }
 
-/// A small generator (splitmix64): a seed gives the same root everywhere.
+/// A small random generator (splitmix64), reproducible by its seed.
 struct Random(u64);
 
 impl Random {
@@ -206,7 +206,7 @@ impl Random {
 const UNITS: [&str; 6] =
     ["a.service", "b.service", "ab.socket", "c@.service", "d.timer", "e-x.service"];
 
-/// A root with a few units, some of them enabled or masked, and rules of presets.
+/// Creates a root with a few units, some of them enabled or masked, and preset rules.
 fn random_root(random: &mut Random, root: &Path) {
     let (ours, theirs) = (root.join("etc/systemd/system"), root.join("usr/lib/systemd/system"));
     for dir in [&ours, &theirs] {
@@ -261,7 +261,7 @@ fn random_root(random: &mut Random, root: &Path) {
     }
 }
 
-/// The links in /etc: directory and name, `multi-user.target.wants/a.service`.
+/// Returns the links in /etc: directory and name, `multi-user.target.wants/a.service`.
 fn links(root: &Path) -> BTreeSet<String> {
     let ours = root.join("etc/systemd/system");
     let mut found = BTreeSet::new();
@@ -278,16 +278,16 @@ fn links(root: &Path) -> BTreeSet<String> {
 /// `systemctl preset-all` applies the presets as a first boot does. A unit that is enabled in part
 /// or by a link in /usr/lib counts as enabled.
 #[test]
-fn a_first_boot_enables_what_systemctl_does_by_presets() {
+fn first_boot_enables_the_units_of_systemctl_preset_all() {
     let mut random = Random(3);
     let mut changed = 0;
     for round in 0..150 {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         random_root(&mut random, &root);
-        let said =
+        let output =
             super::run(folder.path(), &["--whole", "--json", "--only", "works/first-boot", "root"]);
-        let found = findings(&said);
+        let found = findings(&output);
         let message = found.first().map_or("", |finding| finding["message"].as_str().unwrap());
         let ours: BTreeSet<&str> = message
             .rsplit_once("presets enable ")
@@ -311,7 +311,7 @@ fn a_first_boot_enables_what_systemctl_does_by_presets() {
                 .iter()
                 .filter(|link| names.iter().any(|name| link.rsplit('/').next() == Some(name)))
                 .collect();
-            // One that was enabled in part stays so for us.
+            // `check` does not complete a partly enabled unit.
             let was_enabled = of_unit.iter().any(|link| {
                 before.contains(*link) && text.contains(link.split(".wants").next().unwrap())
             }) || of_unit.iter().any(|link| is_static(link));
@@ -320,8 +320,8 @@ fn a_first_boot_enables_what_systemctl_does_by_presets() {
             }
         }
         changed += theirs.len();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(ours, theirs, "round {round}: {message}\n{new:?}\n{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(ours, theirs, "round {round}: {message}\n{new:?}\n{stderr}");
     }
     assert!(changed > 100, "only {changed} units were enabled in all rounds");
 }

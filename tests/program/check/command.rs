@@ -1,4 +1,4 @@
-//! The command line of `check`: what is judged, what is told, exit codes, JSON and SARIF.
+//! The command line of `check`: selection of images, output, exit codes, JSON and SARIF.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use super::archive::Archive;
 use super::programs::programs;
 use super::{Pair, base, clean, findings, names, run};
 
-/// A project with an overlay in which a note, a warning and an error are found.
+/// A project with an overlay that has a note, a warning and an error.
 fn project(check: &str) -> Pair {
     let mut overlay = clean();
     overlay.file("usr/share/man/man1/tool.1.gz", "manual");
@@ -24,7 +24,7 @@ fn project(check: &str) -> Pair {
 }
 
 #[test]
-fn the_exit_code_says_whether_something_denied_was_found() {
+fn exit_code_depends_on_severity_and_deny() {
     let pair = project("");
     let code =
         |arguments: &[&str]| pair.check(&[&["base.cpio", "o.cpio.gz"], arguments].concat()).code;
@@ -35,53 +35,58 @@ fn the_exit_code_says_whether_something_denied_was_found() {
     assert_eq!(code(&["--only", "lean", "--deny", "note"]), 1);
     assert_eq!(code(&["--only", "works", "--deny", "note"]), 0);
     assert_eq!(pair.check(&["base.cpio", "none.cpio.gz"]).code, 2);
-    // What is beneath is not judged: it is needed.
+    // A lower layer that cannot be read is an error.
     fs::write(pair.path("broken.cpio"), "070701 and so on").unwrap();
     assert_eq!(pair.check(&["broken.cpio", "o.cpio.gz"]).code, 2);
-    // Nor can it be told of an archive that nobody looks into.
+    // So is an unreadable archive if its lint is disabled.
     assert_eq!(pair.check(&["base.cpio", "broken.cpio", "--only", "works"]).code, 2);
     assert_eq!(pair.check(&["base.cpio", "broken.cpio"]).code, 1);
 }
 
 #[test]
-fn a_finding_names_layer_path_and_how_to_mend_it() {
+fn output_names_layer_path_and_fix() {
     let pair = project("");
-    let said = pair.check(&["base.cpio", "o.cpio.gz"]);
-    let told = "\
-error: safe/credentials: a file that is there to hold credentials
-  o.cpio.gz:/root/.netrc: credentials stand in it
-  mend: leave it out, and change what is in it
-warning: safe/world-writable: something that everybody may change
-  o.cpio.gz:/opt/all: everybody may delete and replace what is in it (mode 0777)
-  mend: take the right away (chmod o-w), or set the sticky bit on a directory (chmod +t)
+    let output = pair.check(&["base.cpio", "o.cpio.gz"]);
+    let expected = "\
+error: safe/credentials: a credentials file
+  o.cpio.gz:/root/.netrc: it contains credentials
+  fix: remove the file from the image, and change the credentials
+warning: safe/world-writable: a world-writable file or directory
+  o.cpio.gz:/opt/all: every user may delete and replace its files (mode 0777)
+  fix: remove the permission (chmod o-w), or set the sticky bit of a directory (chmod +t)
 note: lean/docs: documentation
-  o.cpio.gz:/usr/share/man: a file of documentation (saves 4.1 kB)
-  mend: let overcoat's clean-up take it away (`cleanup:`), or delete it as the last step
+  o.cpio.gz:/usr/share/man: 1 file (saves 4.1 kB)
+  fix: let overcoat's clean-up delete it (`cleanup:`), or delete it in the last step
 ";
-    assert_eq!(said.stdout, told);
-    let without_manifest = "could not look for fit/changed-beneath: o.cpio.gz has no manifest";
-    assert!(said.stderr.contains(without_manifest), "{}", said.stderr);
-    assert!(said.stderr.ends_with("o.cpio.gz: 1 error, 1 warning, 1 note\n"), "{}", said.stderr);
+    assert_eq!(output.stdout, expected);
+    let without_manifest =
+        "could not run fit/changed-beneath: no manifest of o.cpio.gz that records";
+    assert!(output.stderr.contains(without_manifest), "{}", output.stderr);
+    assert!(
+        output.stderr.ends_with("o.cpio.gz: 1 error, 1 warning, 1 note\n"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]
-fn of_many_findings_some_are_told_and_how_many_more_there_are() {
+fn many_findings_are_abbreviated() {
     let mut overlay = Archive::new();
     for number in 0..25 {
         overlay.put(&format!("opt/{number:02}"), 0o040777, "");
     }
     let pair = Pair::new(&base(), &overlay.gzip());
-    let said = pair.check(&["base.cpio", "o.cpio.gz"]);
-    assert_eq!(said.stdout.matches("o.cpio.gz:/opt/").count(), 10);
-    assert!(said.stdout.contains("  …and 15 more (--all shows them)\n"), "{}", said.stdout);
+    let output = pair.check(&["base.cpio", "o.cpio.gz"]);
+    assert_eq!(output.stdout.matches("o.cpio.gz:/opt/").count(), 10);
+    assert!(output.stdout.contains("  …and 15 more (--all shows them)\n"), "{}", output.stdout);
     for all in ["--all", "-v"] {
-        let said = pair.check(&["base.cpio", "o.cpio.gz", all]);
-        assert_eq!(said.stdout.matches("o.cpio.gz:/opt/").count(), 25);
+        let output = pair.check(&["base.cpio", "o.cpio.gz", all]);
+        assert_eq!(output.stdout.matches("o.cpio.gz:/opt/").count(), 25);
     }
 }
 
 #[test]
-fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
+fn project_suppresses_findings_and_unused_suppressions_are_reported() {
     let pair = project(
         "    check:\n      skip:\n\
          \x20       - {lint: safe/credentials, path: /root/.netrc, reason: a public account}\n\
@@ -89,53 +94,54 @@ fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
          \x20       - {lint: fit/changed-beneath, reason: could not run}\n\
          \x20       - {lint: safe/setuid, path: /opt/**, reason: not there any more}\n",
     );
-    let said = pair.check(&[]);
-    assert_eq!(said.code, 0, "{}", said.stderr);
-    let vain = "o: the project silences safe/setuid, which was not found";
-    assert!(said.stderr.contains(vain), "{}", said.stderr);
-    assert!(!said.stderr.contains("silences fit/changed-beneath"), "{}", said.stderr);
-    assert!(said.stderr.ends_with("o: 1 warning, 2 silenced\n"), "{}", said.stderr);
-    let said = pair.check(&["o", "--json"]);
-    assert_eq!(names(&findings(&said)), ["safe/world-writable".to_owned()].into());
-    let report: Value = serde_json::from_str(&said.stdout).unwrap();
-    let silenced = report["checks"][0]["silenced"].as_array().unwrap();
-    let reasons: Vec<_> = silenced.iter().map(|found| (&found["lint"], &found["reason"])).collect();
+    let output = pair.check(&[]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let unused = "o: unused suppression of safe/setuid in the project";
+    assert!(output.stderr.contains(unused), "{}", output.stderr);
+    assert!(!output.stderr.contains("suppression of fit/changed-beneath"), "{}", output.stderr);
+    assert!(output.stderr.ends_with("o: 1 warning, 2 suppressed\n"), "{}", output.stderr);
+    let output = pair.check(&["o", "--json"]);
+    assert_eq!(names(&findings(&output)), ["safe/world-writable".to_owned()].into());
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let suppressed = report["checks"][0]["suppressed"].as_array().unwrap();
+    let reasons: Vec<_> =
+        suppressed.iter().map(|found| (&found["lint"], &found["reason"])).collect();
     let wanted = [
         (&json!("safe/credentials"), &json!("a public account")),
         (&json!("lean/docs"), &json!("we like manuals")),
     ];
     assert_eq!(reasons, wanted);
 
-    // One that is in vain everywhere is told once.
+    // A suppression that no image uses is reported once.
     let skip = "{skip: [{lint: safe/setuid, reason: not there any more}]}";
     let pair = project(&format!(
         "    check: {skip}\n  p: {{base: ./base.cpio, overlays: [o], check: {skip}}}\n"
     ));
     fs::write(pair.path("p.cpio.gz"), Archive::new().gzip()).unwrap();
-    let said = pair.check(&[]).stderr;
-    assert_eq!(said.matches("the project silences").count(), 1, "{said}");
-    assert!(said.contains("o, p: the project silences safe/setuid, which was not found"), "{said}");
+    let output = pair.check(&[]).stderr;
+    assert_eq!(output.matches("unused suppression").count(), 1, "{output}");
+    assert!(output.contains("o, p: unused suppression of safe/setuid in the project"), "{output}");
 
-    // Everywhere but there it is told.
+    // It applies to its paths only.
     let pair = project(
         "    check:\n      skip: [{lint: safe/credentials, path: /home/*/.netrc, reason: ours}]\n",
     );
     assert_eq!(pair.check(&["o"]).code, 1);
     for (check, wanted) in [
         ("    check: {skip: [{lint: safe/setuid}]}\n", "the key `reason` is missing"),
-        ("    check: {skip: [{lint: safe/setuid, reason: ' '}]}\n", "there is no reason"),
+        ("    check: {skip: [{lint: safe/setuid, reason: ' '}]}\n", "the reason is empty"),
         ("    check: {skip: [{lint: setuid, reason: x}]}\n", "did you mean `safe/setuid`?"),
-        ("    check: {skip: [{lint: safe/x, path: x, reason: x}]}\n", "begins with `/`"),
+        ("    check: {skip: [{lint: safe/x, path: x, reason: x}]}\n", "with `/`"),
         ("    check: {budget: {size: much}}\n", "invalid size `much`"),
     ] {
-        let said = project(check).check(&["o"]);
-        assert_eq!(said.code, 2, "{check}: {}", said.stdout);
-        assert!(said.stderr.contains(wanted), "{check}: {}", said.stderr);
+        let output = project(check).check(&["o"]);
+        assert_eq!(output.code, 2, "{check}: {}", output.stdout);
+        assert!(output.stderr.contains(wanted), "{check}: {}", output.stderr);
     }
 }
 
 #[test]
-fn all_overlays_of_a_project_are_tried_on_the_next_base() {
+fn base_option_checks_all_overlays_of_a_project() {
     let pair = project("  p:\n    base: ./base.cpio\n    overlays: [o]\n");
     let mut over = Archive::new();
     over.program("usr/bin/more", &programs().program);
@@ -145,29 +151,29 @@ fn all_overlays_of_a_project_are_tried_on_the_next_base() {
     next.file("usr/lib/libchain.so.1", &programs().chain_library);
     next.entries.retain(|entry| !entry.name.starts_with("usr/lib/libdemo.so.1"));
     fs::write(pair.path("next.cpio"), next.bytes()).unwrap();
-    let said = pair.check(&["--base", "next.cpio", "--only", "works"]);
-    assert_eq!(said.code, 1, "{}", said.stderr);
-    let verdicts: Vec<_> = said.stdout.lines().filter(|line| line.contains("fit")).collect();
+    let output = pair.check(&["--base", "next.cpio", "--only", "works"]);
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    let verdicts: Vec<_> = output.stdout.lines().filter(|line| line.contains("fit")).collect();
     assert_eq!(
         verdicts,
         ["o: does not fit: 1 error", "p: does not fit: 2 errors"],
         "{}",
-        said.stdout
+        output.stdout
     );
-    assert!(said.stdout.contains("o.cpio.gz:/usr/bin/demo-tool: it needs libdemo.so.1"));
-    assert!(said.stdout.contains("p.cpio.gz:/usr/bin/more: it needs libdemo.so.1"));
-    // What a library of the base lacks, the program lacks.
+    assert!(output.stdout.contains("o.cpio.gz:/usr/bin/demo-tool: it needs libdemo.so.1"));
+    assert!(output.stdout.contains("p.cpio.gz:/usr/bin/more: it needs libdemo.so.1"));
+    // A program fails if a library of the base lacks a library.
     let lacks =
         "p.cpio.gz:/usr/bin/chain: it loads /usr/lib/libchain.so.1, which needs libdemo.so.1";
-    assert!(said.stdout.contains(lacks), "{}", said.stdout);
-    // By their paths, each for itself.
-    let said = pair.check(&["--base", "next.cpio", "--only", "fit", "o.cpio.gz", "p.cpio.gz"]);
-    let verdicts: Vec<_> = said.stdout.lines().filter(|line| line.contains("fits")).collect();
-    assert_eq!(verdicts, ["o.cpio.gz: fits: nothing found", "p.cpio.gz: fits: nothing found"]);
+    assert!(output.stdout.contains(lacks), "{}", output.stdout);
+    // By path, each overlay separately.
+    let output = pair.check(&["--base", "next.cpio", "--only", "fit", "o.cpio.gz", "p.cpio.gz"]);
+    let verdicts: Vec<_> = output.stdout.lines().filter(|line| line.contains("fits")).collect();
+    assert_eq!(verdicts, ["o.cpio.gz: fits: no findings", "p.cpio.gz: fits: no findings"]);
 }
 
 #[test]
-fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
+fn only_new_faults_of_the_base_are_reported() {
     let mut base = base();
     base.link("etc/broken", "none");
     base.program("usr/bin/broken", &programs().other_program);
@@ -176,12 +182,12 @@ fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
     let wants = "etc/systemd/system/multi-user.target.wants/broken.service";
     base.link(wants, "../broken.service");
     let mut overlay = Archive::new();
-    overlay.gone("usr/lib/libdemo.so.1.0");
-    overlay.gone("etc/plain.conf");
-    overlay.gone("usr/lib/systemd/system/demo.service");
+    overlay.whiteout("usr/lib/libdemo.so.1.0");
+    overlay.whiteout("etc/plain.conf");
+    overlay.whiteout("usr/lib/systemd/system/demo.service");
     let pair = Pair::new(&base, &overlay.gzip());
     let found = pair.findings(&[]);
-    let said: Vec<_> = found
+    let output: Vec<_> = found
         .iter()
         .map(|finding| (finding["lint"].as_str().unwrap(), finding["path"].as_str().unwrap()))
         .collect();
@@ -191,12 +197,12 @@ fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
     wanted.push(("works/unit-missing", "/etc/systemd/system/multi-user.target.wants/demo.service"));
     wanted.push(("works/dangling-link", "/etc/way"));
     wanted.push(("works/dangling-link", "/usr/lib/libdemo.so.1"));
-    assert_eq!(said, wanted, "{found:#?}");
-    // All of it, where all is judged.
+    assert_eq!(output, wanted, "{found:#?}");
+    // Existing faults are reported if the base is checked.
     let whole = names(&pair.findings(&["--whole", "--only", "works"]));
     assert!(whole.contains("works/elf-library") && whole.contains("works/dangling-link"));
-    let said = pair.check(&["base.cpio", "--only", "works", "--json"]);
-    let found = findings(&said);
+    let output = pair.check(&["base.cpio", "--only", "works", "--json"]);
+    let found = findings(&output);
     let paths: Vec<_> = found.iter().map(|finding| finding["path"].as_str().unwrap()).collect();
     let broken = ["/etc/systemd/system/broken.service", "/usr/bin/broken", "/etc/broken"];
     let (paths, broken) = (BTreeSet::from_iter(paths), BTreeSet::from(broken));
@@ -204,14 +210,14 @@ fn what_an_overlay_breaks_in_its_base_is_found_and_what_was_broken_is_not() {
 }
 
 #[test]
-fn scripts_and_an_init_that_lose_what_runs_them_are_found() {
+fn removed_interpreter_and_init_are_reported() {
     let mut base = base();
     base.program("usr/bin/lang", &programs().program);
     base.program("usr/bin/report", "#!/usr/bin/lang\n");
     base.program("usr/bin/found", "#!/usr/bin/env lang\n");
     base.program("usr/bin/never", "#!/usr/bin/none\n");
     let mut overlay = Archive::new();
-    overlay.gone("usr/bin/lang");
+    overlay.whiteout("usr/bin/lang");
     let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works/interpreter"]);
     let paths: Vec<_> = found.iter().map(|finding| finding["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["/usr/bin/found", "/usr/bin/report"], "{found:#?}");
@@ -220,22 +226,22 @@ fn scripts_and_an_init_that_lose_what_runs_them_are_found() {
     base.program("usr/lib/systemd/systemd", &programs().program);
     base.link("usr/sbin/init", "../lib/systemd/systemd");
     let mut overlay = Archive::new();
-    overlay.gone("usr/lib/systemd/systemd");
+    overlay.whiteout("usr/lib/systemd/systemd");
     let pair = Pair::new(&base, &overlay.gzip());
-    let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works/dangling-link"]);
+    let output = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works/dangling-link"]);
     assert!(
-        said.code == 1 && said.stdout.contains("error: works/dangling-link"),
+        output.code == 1 && output.stdout.contains("error: works/dangling-link"),
         "{}",
-        said.stdout
+        output.stdout
     );
 }
 
 #[test]
-fn of_several_overlays_the_one_that_did_it_is_blamed() {
+fn responsible_overlay_is_named() {
     let pair = Pair::new(&base(), b"");
     let [mut one, mut two] = [Archive::new(), Archive::new()];
-    one.gone("usr/lib/libdemo.so.1.0");
-    one.gone("etc/plain.conf");
+    one.whiteout("usr/lib/libdemo.so.1.0");
+    one.whiteout("etc/plain.conf");
     two.file("opt/two", "2");
     let mut base = base();
     base.link("etc/way", "plain.conf");
@@ -250,8 +256,8 @@ fn of_several_overlays_the_one_that_did_it_is_blamed() {
     for finding in &found {
         assert_eq!(finding["layer"], "d1/o.cpio.gz", "{finding:#?}");
     }
-    let said = pair.check(&[&images[..], &["--sarif"]].concat());
-    let log: Value = serde_json::from_str(&said.stdout).unwrap();
+    let output = pair.check(&[&images[..], &["--sarif"]].concat());
+    let log: Value = serde_json::from_str(&output.stdout).unwrap();
     let results = log["runs"][0]["results"].as_array().unwrap();
     let uri = |location: &Value| {
         let uri = &location["physicalLocation"]["artifactLocation"]["uri"];
@@ -267,7 +273,7 @@ fn of_several_overlays_the_one_that_did_it_is_blamed() {
 }
 
 #[test]
-fn an_overlay_is_held_against_another_beneath_it() {
+fn overlay_is_checked_against_a_lower_overlay() {
     let with = |line: &str| {
         let mut overlay = Archive::new();
         overlay.file("etc/passwd", format!("{}{line}", super::PASSWD));
@@ -279,20 +285,21 @@ fn an_overlay_is_held_against_another_beneath_it() {
     let alone = pair.check(&[&["base.cpio", "b.cpio.gz"][..], &only].concat());
     assert_eq!(alone.code, 0, "{}", alone.stdout);
     let both = pair.check(&[&["base.cpio", "o.cpio.gz", "b.cpio.gz"][..], &only].concat());
-    let text = "b.cpio.gz:/etc/passwd: the user a from beneath it is missing: 999 is b here";
+    let text =
+        "b.cpio.gz:/etc/passwd: the user a of the lower layers is missing: its id 999 is b here";
     assert!(both.code == 1 && both.stdout.contains(text), "{}", both.stdout);
 }
 
 #[test]
-fn what_is_probably_not_what_was_meant_is_said() {
+fn probable_mistakes_get_hints() {
     let pair = project("");
     let alone = pair.check(&["o.cpio.gz"]).stderr;
-    let hint = "o.cpio.gz is judged as a root by itself: name its base before it";
+    let hint = "o.cpio.gz is checked as a complete root; name its base first if it is an overlay";
     assert!(alone.contains(hint), "{alone}");
-    let said = pair.check(&["base.cpio", "--kernel", "/etc/passwd"]).stderr;
-    assert!(!said.contains("by itself"), "{said}");
-    assert!(said.contains("/etc/passwd does not say the version of a kernel"), "{said}");
-    // A base by itself has files of PAM's, as each has.
+    let output = pair.check(&["base.cpio", "--kernel", "/etc/passwd"]).stderr;
+    assert!(!output.contains("complete root"), "{output}");
+    assert!(output.contains("/etc/passwd has no kernel version"), "{output}");
+    // PAM files of a base are notes.
     let mut base = base();
     base.file("etc/pam.d/common-auth", "auth required pam_unix.so\n");
     fs::write(pair.path("pam.cpio"), base.bytes()).unwrap();
@@ -301,25 +308,25 @@ fn what_is_probably_not_what_was_meant_is_said() {
 }
 
 #[test]
-fn modules_are_not_held_against_a_kernel_that_nobody_knows_and_that_is_said() {
+fn module_check_without_a_kernel_is_reported_as_not_run() {
     let mut bare = base();
     bare.entries.retain(|entry| !entry.name.contains("lib/modules"));
     let mut overlay = Archive::new();
     overlay.file("usr/lib/modules/6.1.0-1/modules.dep", "kernel/one.ko:\n");
     overlay.file("usr/lib/modules/6.1.0-1/kernel/one.ko", &programs().module);
     let pair = Pair::new(&bare, &overlay.gzip());
-    let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
-    let reason = "o.cpio.gz: could not look for works/kernel-modules: which kernel boots with them \
-                  is not known: --kernel names it\n";
-    assert!(said.code == 0 && said.stderr.contains(reason), "{}", said.stderr);
-    // Where the base has modules too, that is known well enough.
+    let output = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
+    let reason = "o.cpio.gz: could not run works/kernel-modules: the kernel that boots is unknown; \
+                  name it with --kernel\n";
+    assert!(output.code == 0 && output.stderr.contains(reason), "{}", output.stderr);
+    // The base's modules name the kernel.
     fs::write(pair.path("base.cpio"), base().bytes()).unwrap();
-    let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
-    assert!(!said.stderr.contains("could not look"), "{}", said.stderr);
+    let output = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
+    assert!(!output.stderr.contains("could not run"), "{}", output.stderr);
 }
 
 #[test]
-fn findings_are_the_same_and_in_one_order_each_time() {
+fn output_is_deterministic() {
     let pair = project("");
     let once = pair.check(&["base.cpio", "o.cpio.gz", "--whole", "--json"]).stdout;
     for _ in 0..5 {
@@ -336,33 +343,33 @@ fn lints_are_listed_and_explained() {
     assert!(names.len() > 60, "{}", list.stdout);
     for line in &names {
         let name = line.split(' ').next().unwrap();
-        let said = run(here, &["--explain", name]);
-        assert_eq!(said.code, 0, "{name}");
-        assert!(said.stdout.starts_with(&format!("{name} (")), "{}", said.stdout);
-        assert!(said.stdout.contains("\n\nTo mend it: "), "{}", said.stdout);
+        let output = run(here, &["--explain", name]);
+        assert_eq!(output.code, 0, "{name}");
+        assert!(output.stdout.starts_with(&format!("{name} (")), "{}", output.stdout);
+        assert!(output.stdout.contains("\n\nTo fix it: "), "{}", output.stdout);
     }
     let some = run(here, &["--list", "--only", "fit"]).stdout;
     assert!(some.starts_with("fit: ") && !some.contains("works/"), "{some}");
-    let said = run(here, &["--explain", "elf-libary"]);
-    assert_eq!(said.code, 2);
-    assert!(said.stderr.contains("did you mean `works/elf-library`?"), "{}", said.stderr);
-    let said = run(here, &["--explain", "dangling"]);
-    assert!(said.stderr.contains("did you mean `works/dangling-link`?"), "{}", said.stderr);
+    let output = run(here, &["--explain", "elf-libary"]);
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("did you mean `works/elf-library`?"), "{}", output.stderr);
+    let output = run(here, &["--explain", "dangling"]);
+    assert!(output.stderr.contains("did you mean `works/dangling-link`?"), "{}", output.stderr);
     let some = run(here, &["--list", "--only", "fit,lean"]).stdout;
     assert!(
         some.contains("fit: ") && some.contains("lean: ") && !some.contains("works: "),
         "{some}"
     );
-    let said = run(here, &["base.cpio", "--skip", "save/setuid"]);
-    assert!(said.stderr.contains("did you mean `safe/setuid`?"), "{}", said.stderr);
+    let output = run(here, &["base.cpio", "--skip", "save/setuid"]);
+    assert!(output.stderr.contains("did you mean `safe/setuid`?"), "{}", output.stderr);
 }
 
 #[test]
-fn sarif_has_what_the_standard_asks_for() {
+fn sarif_has_the_required_properties() {
     let pair = project("    check: {skip: [{lint: lean/docs, reason: we like manuals}]}\n");
-    let said = pair.check(&["o", "--sarif"]);
-    assert_eq!(said.code, 1);
-    let log: Value = serde_json::from_str(&said.stdout).unwrap();
+    let output = pair.check(&["o", "--sarif"]);
+    assert_eq!(output.code, 1);
+    let log: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(log["version"], "2.1.0");
     assert!(log["$schema"].as_str().unwrap().contains("sarif"));
     let run = &log["runs"][0];

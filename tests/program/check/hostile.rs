@@ -1,9 +1,9 @@
-//! Images that are made to do harm: whatever is in them, there is an answer, and soon.
+//! Malicious images: `check` always answers, within limits of time and memory.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use overcoat::check::{Request, check};
+use overcoat::check::{CheckRequest, check};
 
 use super::archive::{Archive, gzip};
 use super::programs::programs;
@@ -20,7 +20,7 @@ impl Random {
     }
 }
 
-/// An archive in which each pass finds something to read.
+/// An archive with input for each pass.
 fn rich() -> Archive {
     let made = programs();
     let mut archive = clean();
@@ -35,25 +35,25 @@ fn rich() -> Archive {
 }
 
 #[test]
-fn damaged_overlays_get_an_answer() {
+fn damaged_overlays_get_a_report() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("base.cpio"), base().bytes()).unwrap();
-    let request = |images: Vec<PathBuf>| Request {
+    let request = |images: Vec<PathBuf>| CheckRequest {
         name: "damaged".to_owned(),
         images,
-        beneath: 1,
-        ..Request::default()
+        lower_layers: 1,
+        ..CheckRequest::default()
     };
     let whole = rich().bytes();
     let mut random = Random(0x2545_f491_4f6c_dd1d);
-    let mut judged = 0;
+    let mut readable = 0;
     for round in 0..400 {
         let mut bytes = whole.clone();
         for _ in 0..1 + random.next() % 12 {
             let at = random.next() as usize % bytes.len();
             match random.next() % 4 {
-                // A digit of a header stays one, so that it is read on.
+                // A header digit stays a digit, so that reading continues.
                 0 => bytes[at] = b"0123456789abcdef"[random.next() as usize % 16],
                 1 => bytes[at] = 0xff,
                 2 => bytes[at] = 0,
@@ -71,15 +71,16 @@ fn damaged_overlays_get_an_answer() {
         }
         std::fs::write(path("damaged.cpio"), bytes).unwrap();
         let request = request(vec![path("base.cpio"), path("damaged.cpio")]);
-        // That it is damaged is a finding; an error would mean the base.
+        // Damage of the overlay is a finding; an error would concern the base.
         let report = check(&request).unwrap();
-        judged += usize::from(report.not_run.iter().all(|n| !n.reason.contains("cannot be read")));
+        let is_readable = report.not_run.iter().all(|n| !n.reason.contains("cannot be read"));
+        readable += usize::from(is_readable);
     }
-    assert!(judged > 100, "only {judged} were read on");
+    assert!(readable > 100, "only {readable} overlays were readable");
 }
 
 #[test]
-fn what_leads_in_circles_or_claims_too_much_is_no_way_to_keep_it_busy() {
+fn loops_and_huge_sizes_do_not_hang_the_check() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("base.cpio"), base().bytes()).unwrap();
@@ -101,7 +102,7 @@ fn what_leads_in_circles_or_claims_too_much_is_no_way_to_keep_it_busy() {
     archive.file(&format!("{depth}x"), "deep");
     archive.file("etc/ld.so.conf.d/x.conf", "include /etc/ld.so.conf.d/*.conf\n/etc/a\n");
     archive.program("usr/bin/loop", "#!/usr/bin/loop\n");
-    // An interpreter, a table and a note as large as a file can claim to be.
+    // Program headers with the largest possible sizes.
     let mut program = programs().program.clone();
     for at in (64..program.len().min(800)).step_by(8) {
         program[at + 4..at + 7].fill(0x7f);
@@ -109,11 +110,11 @@ fn what_leads_in_circles_or_claims_too_much_is_no_way_to_keep_it_busy() {
     archive.program("usr/bin/large", program);
     archive.file("etc/systemd/system/many.service", "[Service]\nExecStart=\\\n".repeat(20_000));
     std::fs::write(path("o.cpio"), archive.bytes()).unwrap();
-    let request = Request {
+    let request = CheckRequest {
         name: "o".to_owned(),
         images: vec![path("base.cpio"), path("o.cpio")],
-        beneath: 1,
-        ..Request::default()
+        lower_layers: 1,
+        ..CheckRequest::default()
     };
     let report = check(&request).unwrap();
     let found = |lint: &str| report.findings.iter().filter(|f| f.lint.name == lint).count();
@@ -121,9 +122,9 @@ fn what_leads_in_circles_or_claims_too_much_is_no_way_to_keep_it_busy() {
     assert_eq!(found("works/alternative"), 1);
 }
 
-/// Takes days where all of it is read.
+/// Takes days if holes are read.
 #[test]
-fn files_of_terabytes_of_holes_take_no_time() {
+fn huge_sparse_files_are_checked_quickly() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = tempfile::tempdir().unwrap();
@@ -150,24 +151,25 @@ fn files_of_terabytes_of_holes_take_no_time() {
     std::fs::write(info.join("large.md5sums"), sums).unwrap();
     let setuid = std::fs::Permissions::from_mode(0o4755);
     std::fs::set_permissions(path("over/opt/setuid"), setuid).unwrap();
-    for (beneath, images) in [(1, &["base", "over"][..]), (0, &["over"][..])] {
+    for (lower_layers, images) in [(1, &["base", "over"][..]), (0, &["over"][..])] {
         let images: Vec<PathBuf> = images.iter().map(|name| path(name)).collect();
-        let request = Request { name: "o".to_owned(), images, beneath, ..Request::default() };
+        let name = "o".to_owned();
+        let request = CheckRequest { name, images, lower_layers, ..CheckRequest::default() };
         let report = check(&request).unwrap();
         let found = |lint: &str| -> Vec<String> {
             let found = report.findings.iter().filter(|finding| finding.lint.name == lint);
             found.filter_map(|finding| finding.shown_path()).collect()
         };
         assert_eq!(found("safe/setuid"), ["/opt/setuid"]);
-        match beneath {
+        match lower_layers {
             0 => assert_eq!(found("lean/duplicate"), ["/etc/sudoers.d/large", "/srv/hole"]),
             _ => assert!(found("lean/same-as-base").contains(&"/opt/one".to_owned())),
         }
     }
 }
 
-/// A program whose dynamic section says `count` times that it needs one library with a long name, and
-/// looks for it in many directories.
+/// A program whose dynamic section names one library with a long name `count` times, and many
+/// search directories.
 fn needy(count: usize) -> Vec<u8> {
     let string = [vec![b'x'; 4000], b"\0".to_vec()].concat();
     let dirs = [b"/a:".repeat(1200), b"\0".to_vec()].concat();
@@ -196,7 +198,7 @@ fn needy(count: usize) -> Vec<u8> {
     file
 }
 
-/// Runs `check` with as much memory as it may take.
+/// Runs `check` with a limit of memory.
 fn within(kilobytes: u32, folder: &std::path::Path, arguments: &[&str]) -> (Option<i32>, String) {
     let program = env!("CARGO_BIN_EXE_overcoat");
     let output = std::process::Command::new("sh")
@@ -210,7 +212,7 @@ fn within(kilobytes: u32, folder: &std::path::Path, arguments: &[&str]) -> (Opti
 }
 
 #[test]
-fn a_small_image_takes_no_large_memory() {
+fn small_malicious_image_needs_little_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("base.cpio"), base().bytes()).unwrap();
@@ -218,16 +220,16 @@ fn a_small_image_takes_no_large_memory() {
     for number in 0..2 {
         archive.program(&format!("usr/bin/{number}"), needy(500_000));
     }
-    // Keys that there are not, each of them another one.
+    // Unknown keys, all different.
     let keys: String = (0..20_000).map(|number| format!("Exec{number}=1\n")).collect();
     archive.file("etc/systemd/system/keys.service", format!("[Service]\n{keys}"));
     std::fs::write(path("o.cpio.gz"), archive.gzip()).unwrap();
-    let (code, said) = within(1_500_000, folder.path(), &["base.cpio", "o.cpio.gz"]);
-    let start: String = said.chars().take(1000).collect();
+    let (code, output) = within(1_500_000, folder.path(), &["base.cpio", "o.cpio.gz"]);
+    let start: String = output.chars().take(1000).collect();
     assert_eq!(code, Some(1), "{start}");
-    assert!(said.contains("usr/bin/0: it needs xxx"), "{start}");
+    assert!(output.contains("usr/bin/0: it needs xxx"), "{start}");
 
-    // Directories in each other, deeper than the kernel can name.
+    // Directories that are nested deeper than PATH_MAX.
     let mut nested = String::new();
     let mut name = String::new();
     for _ in 0..2100 {
@@ -242,23 +244,23 @@ fn a_small_image_takes_no_large_memory() {
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let (code, said) = within(1_500_000, folder.path(), &["base.cpio", "deep.squashfs"]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("nested deeper than a path can be long"), "{said}");
-    // Nobody would be told of it: then it is no answer that nothing was found.
+    let (code, output) = within(1_500_000, folder.path(), &["base.cpio", "deep.squashfs"]);
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("nested deeper than"), "{output}");
+    // With `archive/unreadable` disabled it is an error.
     let arguments = ["base.cpio", "deep.squashfs", "--only", "works"];
     assert_eq!(within(1_500_000, folder.path(), &arguments).0, Some(2));
 }
 
 #[test]
-fn units_take_no_large_memory_however_many_names_they_have() {
+fn memory_of_units_is_limited() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("base.cpio"), base().bytes()).unwrap();
     let text = "[Service]\n".to_owned() + &"a=\n".repeat(340_000);
     let dir = "etc/systemd/system";
 
-    // One file under many names.
+    // One file with many names.
     let mut names = Archive::new();
     names.file(&format!("{dir}/0.service"), &text);
     let first = names.entries.last().unwrap().ino;
@@ -268,23 +270,23 @@ fn units_take_no_large_memory_however_many_names_they_have() {
     for entry in names.entries.iter_mut().filter(|entry| entry.name.ends_with(".service")) {
         (entry.ino, entry.nlink) = (first, 200);
     }
-    // A drop-in of all services.
+    // A drop-in for all services.
     let mut drop_in = Archive::new();
     drop_in.file(&format!("{dir}/service.d/all.conf"), &text);
     for number in 0..200 {
         drop_in.file(&format!("{dir}/{number}.service"), "[Service]\nExecStart=/usr/bin/demo\n");
     }
-    // A section with a long name, which each of its lines is in.
+    // A section with a long name and many lines.
     let mut section = Archive::new();
     let name = "x".repeat(500_000);
     section.file(&format!("{dir}/x.service"), format!("[{name}]\n{}", "a=\n".repeat(80_000)));
-    // A directory of many drop-ins under many names.
+    // A directory of many drop-ins with many names.
     let mut links = Archive::new();
     for number in 0..1500 {
         links.file(&format!("opt/{number}.conf"), "");
         links.link(&format!("{dir}/{number}.service.d"), "/opt");
     }
-    // Accounts without end.
+    // Many accounts.
     let mut accounts = Archive::new();
     for number in 0..5 {
         let names: String = (0..800_000).map(|name| format!("g {number}{name}\n")).collect();
@@ -295,15 +297,15 @@ fn units_take_no_large_memory_however_many_names_they_have() {
     {
         std::fs::write(path("o.cpio.gz"), archive.gzip()).unwrap();
         let arguments = ["base.cpio", "o.cpio.gz", "--only", "works/unit-exec"];
-        let (code, said) = within(600_000, folder.path(), &arguments);
-        let start: String = said.chars().take(1000).collect();
+        let (code, output) = within(600_000, folder.path(), &arguments);
+        let start: String = output.chars().take(1000).collect();
         assert_eq!(code, Some(0), "{start}");
-        let not_run = "the units of the root take more than 32 MiB together";
-        assert_eq!(said.contains(not_run), !runs, "{start}");
+        let not_run = "the units of the root take more than 32 MiB of memory";
+        assert_eq!(output.contains(not_run), !runs, "{start}");
     }
 }
 
-/// Makes a squashfs image of a folder in which nothing is in fragments.
+/// Builds a squashfs image without fragments.
 fn squashed(folder: &std::path::Path, root: &str, image: &str) -> Vec<u8> {
     let made = std::process::Command::new("mksquashfs")
         .args([root, image, "-quiet", "-no-progress", "-no-fragments", "-all-root"])
@@ -315,25 +317,25 @@ fn squashed(folder: &std::path::Path, root: &str, image: &str) -> Vec<u8> {
 }
 
 #[test]
-fn damage_in_what_is_judged_is_one_finding_among_the_others() {
+fn damage_is_one_finding_among_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("base.cpio"), base().bytes()).unwrap();
     std::fs::create_dir_all(path("root/opt")).unwrap();
-    // It is the first file, and so what lies behind the superblock is its.
+    // The first file: its blocks follow the superblock.
     std::fs::write(path("root/opt/a"), "A=1 and so on\n".repeat(2000)).unwrap();
     let all = path("root/opt/all");
     std::fs::create_dir(&all).unwrap();
     std::fs::set_permissions(&all, std::fs::Permissions::from_mode(0o777)).unwrap();
     let whole = squashed(folder.path(), "root", "o.squashfs");
     let lints = |arguments: &[&str]| {
-        let said = super::run(folder.path(), &[arguments, &["--json"]].concat());
-        assert!(said.code < 2, "{}", said.stderr);
-        let findings = super::findings(&said);
-        let said = |finding: &serde_json::Value| {
+        let output = super::run(folder.path(), &[arguments, &["--json"]].concat());
+        assert!(output.code < 2, "{}", output.stderr);
+        let findings = super::findings(&output);
+        let line = |finding: &serde_json::Value| {
             ["lint", "path", "layer"].map(|key| finding[key].as_str().unwrap().to_owned()).join(" ")
         };
-        findings.iter().map(said).collect::<Vec<_>>()
+        findings.iter().map(line).collect::<Vec<_>>()
     };
     let all = "safe/world-writable /opt/all o.squashfs".to_owned();
     assert_eq!(lints(&["base.cpio", "o.squashfs"]), std::slice::from_ref(&all));
@@ -344,14 +346,14 @@ fn damage_in_what_is_judged_is_one_finding_among_the_others() {
     let damage = "archive/unreadable /opt/a o.squashfs".to_owned();
     assert_eq!(lints(&["base.cpio", "o.squashfs"]), [damage.clone(), all.clone()]);
     assert_eq!(lints(&["o.squashfs"]), [damage, all]);
-    let said = super::run(folder.path(), &["base.cpio", "o.squashfs"]);
+    let output = super::run(folder.path(), &["base.cpio", "o.squashfs"]);
     let reason = "a layer cannot be read: /opt/a: o.squashfs: damaged";
-    assert!(said.stderr.contains(reason), "{}", said.stderr);
-    // Beneath what is judged, it is needed.
-    let said = super::run(folder.path(), &["o.squashfs", "base.cpio", "--only", "works,safe"]);
-    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(output.stderr.contains(reason), "{}", output.stderr);
+    // In a lower layer the damage does not matter unless the file is read.
+    let output = super::run(folder.path(), &["o.squashfs", "base.cpio", "--only", "works,safe"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
 
-    // All of its directories.
+    // Damage to all directories.
     let mut directories = whole;
     let at = u64::from_le_bytes(directories[72..80].try_into().unwrap()) as usize;
     directories[at + 2..at + 20].fill(0xff);
@@ -359,6 +361,6 @@ fn damage_in_what_is_judged_is_one_finding_among_the_others() {
     for arguments in [&["base.cpio", "o.squashfs"][..], &["o.squashfs"]] {
         assert_eq!(lints(arguments), ["archive/unreadable / o.squashfs"]);
     }
-    let said = super::run(folder.path(), &["o.squashfs", "base.cpio"]);
-    assert_eq!(said.code, 2, "{}", said.stderr);
+    let output = super::run(folder.path(), &["o.squashfs", "base.cpio"]);
+    assert_eq!(output.code, 2, "{}", output.stderr);
 }

@@ -1,19 +1,19 @@
-//! `check`: a fixture for each lint that is found, and nothing else with it; an overlay in which
-//! nothing is; real pairs of overlay and base.
+//! Tests of `check`: a fixture for each lint, an overlay without findings, and real overlays on real
+//! bases.
 
 mod archive;
+mod base;
 mod boots;
-mod cases;
 mod command;
 mod documents;
-mod fits;
 mod hostile;
 mod libraries;
-mod pairs;
+mod lint_cases;
 mod programs;
-mod safe;
+mod real_images;
+mod runtime;
+mod security;
 mod units;
-mod ways;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,8 +31,8 @@ struct Pair {
     folder: tempfile::TempDir,
 }
 
-/// How the program ended, and what it printed.
-struct Said {
+/// Exit code and output of `overcoat check`.
+struct CheckOutput {
     code: i32,
     stdout: String,
     stderr: String,
@@ -51,18 +51,18 @@ impl Pair {
     }
 
     /// Runs `overcoat check` in the folder.
-    fn check(&self, arguments: &[&str]) -> Said {
+    fn check(&self, arguments: &[&str]) -> CheckOutput {
         run(self.folder.path(), arguments)
     }
 
-    /// What is found in the overlay.
+    /// Returns the findings of the overlay.
     fn findings(&self, more: &[&str]) -> Vec<Value> {
-        let said = self.check(&[&["base.cpio", "o.cpio.gz", "--json"], more].concat());
-        assert!(said.code < 2, "{}", said.stderr);
-        findings(&said)
+        let output = self.check(&[&["base.cpio", "o.cpio.gz", "--json"], more].concat());
+        assert!(output.code < 2, "{}", output.stderr);
+        findings(&output)
     }
 
-    /// A manifest beside the overlay that says what was beneath it when it was made.
+    /// Writes a manifest of the overlay with these entries.
     fn manifest(&self, entries: &Value) {
         let overlay = fs::read(self.path("o.cpio.gz")).unwrap();
         let base = fs::read(self.path("base.cpio")).unwrap();
@@ -76,21 +76,21 @@ impl Pair {
     }
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> Said {
+fn run(folder: &Path, arguments: &[&str]) -> CheckOutput {
     let mut command = Command::new(env!("CARGO_BIN_EXE_overcoat"));
     command.arg("check").args(arguments).current_dir(folder).env("NO_COLOR", "1");
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
     assert!(!stderr.contains("panicked"), "{stderr}");
-    Said { code: output.status.code().unwrap(), stdout, stderr }
+    CheckOutput { code: output.status.code().unwrap(), stdout, stderr }
 }
 
-/// The findings of all that was judged.
-fn findings(said: &Said) -> Vec<Value> {
-    let report: Value = serde_json::from_str(&said.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}\n{}", said.stdout, said.stderr));
-    assert_eq!(report["schema"], 1);
+/// Returns the findings of all checked images.
+fn findings(output: &CheckOutput) -> Vec<Value> {
+    let report: Value = serde_json::from_str(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", output.stdout, output.stderr));
+    assert_eq!(report["schema"], 2);
     let checks = report["checks"].as_array().unwrap();
     checks.iter().flat_map(|check| check["findings"].as_array().unwrap()).cloned().collect()
 }
@@ -103,7 +103,7 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A root of a machine, small.
+/// A small root of a machine.
 fn base() -> Archive {
     let made = programs();
     let mut base = Archive::new();
@@ -148,14 +148,14 @@ const STATUS: &str = "Package: demo\nStatus: install ok installed\nArchitecture:
     Conffiles:\n /etc/demo.conf 0123456789abcdef0123456789abcdef\n\n\
     Package: tool\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2.0\n";
 
-/// A linker's cache in which nothing is.
+/// An empty linker's cache.
 fn empty_cache() -> Vec<u8> {
     let mut cache = b"glibc-ld.so.cache1.1".to_vec();
     cache.resize(48, 0);
     cache
 }
 
-/// An overlay as a provisioner would make it.
+/// An overlay as a provisioner would build it, without findings.
 fn clean() -> Archive {
     let made = programs();
     let mut overlay = Archive::new();
@@ -168,10 +168,10 @@ fn clean() -> Archive {
     overlay.file("opt/tool/lib/private/libprivate.so.1", &made.other_library);
     overlay.put("var/lib/tool", 0o040750, "").uid = 990;
     overlay.put("var/spool/all", 0o041777, "");
-    // What is in a directory brings it along, as it is.
+    // The unchanged parent of a new file.
     overlay.put("var/odd", 0o040777, "");
     overlay.file("var/odd/one", "1");
-    overlay.gone("usr/share/obsolete");
+    overlay.whiteout("usr/share/obsolete");
     overlay.link("usr/bin/tool", "../local/bin/tool");
     overlay.link("etc/tool-log", "/run/tool/log");
     overlay.file(
@@ -189,20 +189,20 @@ fn clean() -> Archive {
 }
 
 #[test]
-fn in_an_overlay_that_is_as_it_should_be_nothing_is_found() {
+fn clean_overlay_has_no_findings() {
     let pair = Pair::new(&base(), &clean().gzip());
     pair.manifest(&json!([]));
-    let said = pair.check(&["base.cpio", "o.cpio.gz"]);
-    assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{}", said.stderr);
-    assert_eq!(said.stderr, "overcoat: o.cpio.gz: nothing found\n");
+    let output = pair.check(&["base.cpio", "o.cpio.gz"]);
+    assert_eq!((output.code, output.stdout.as_str()), (0, ""), "{}", output.stderr);
+    assert_eq!(output.stderr, "overcoat: o.cpio.gz: no findings\n");
     assert_eq!(pair.findings(&[]), [] as [Value; 0]);
-    // Whichever way it is compressed.
+    // With each compression.
     for (name, bytes) in [
         ("plain.cpio", clean().bytes()),
         ("o.cpio.zst", zstd::encode_all(&clean().bytes()[..], 3).unwrap()),
     ] {
         fs::write(pair.path(name), bytes).unwrap();
-        let said = pair.check(&["base.cpio", name]);
-        assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{}", said.stderr);
+        let output = pair.check(&["base.cpio", name]);
+        assert_eq!((output.code, output.stdout.as_str()), (0, ""), "{}", output.stderr);
     }
 }

@@ -1,4 +1,4 @@
-//! Programs, libraries and a kernel module, as the host's compiler and linker make them.
+//! Programs, libraries and a kernel module, built by the host's compiler and linker.
 
 use std::sync::OnceLock;
 
@@ -6,11 +6,11 @@ use crate::support::tools::sh;
 
 #[derive(Debug)]
 pub(super) struct Programs {
-    /// Any ELF file at the place of a loader.
+    /// An ELF file for the path of the loader.
     pub(super) loader: Vec<u8>,
     /// `libdemo.so.1`, with the version DEMO_1.
     pub(super) library: Vec<u8>,
-    /// The same with DEMO_2 as well.
+    /// The same with DEMO_2 too.
     pub(super) newer_library: Vec<u8>,
     /// Needs DEMO_1 of `libdemo.so.1`.
     pub(super) program: Vec<u8>,
@@ -21,24 +21,24 @@ pub(super) struct Programs {
     pub(super) other_library: Vec<u8>,
     /// Names another loader.
     pub(super) foreign_program: Vec<u8>,
-    /// Needs `libprivate.so.1` and looks for it in `$ORIGIN/../lib/private`.
+    /// Needs `libprivate.so.1`, with the search path `$ORIGIN/../lib/private`.
     pub(super) private_program: Vec<u8>,
     /// `libchain.so.1`, which needs `libdemo.so.1`.
     pub(super) chain_library: Vec<u8>,
     /// Needs `libchain.so.1`.
     pub(super) chain_program: Vec<u8>,
-    /// Needs `libother.so.1` and looks for it in `$ORIGIN/../lib`, as do the libraries that it loads
-    /// (`DT_RPATH`).
+    /// Needs `libother.so.1`, with the search path `$ORIGIN/../lib`, which also applies to the
+    /// libraries that it loads (`DT_RPATH`).
     pub(super) vendor_program: Vec<u8>,
     /// `libmore.so.1`, which needs `libother.so.1`.
     pub(super) more_library: Vec<u8>,
-    /// The same, with a loader.
+    /// The same with a loader.
     pub(super) more_library_that_runs: Vec<u8>,
     /// Needs `libmore.so.1`.
     pub(super) more_program: Vec<u8>,
-    /// The same, with the `DT_RPATH` of the vendor's.
+    /// The same with the `DT_RPATH` of the vendor's program.
     pub(super) vendor_more_program: Vec<u8>,
-    /// Of OpenJDK: all but libjvm.so have the `DT_RPATH` `$ORIGIN`.
+    /// From OpenJDK: all but libjvm.so have the `DT_RPATH` `$ORIGIN`.
     pub(super) java: Vec<u8>,
     pub(super) libjli: Vec<u8>,
     /// Needs libjvm.so.
@@ -51,7 +51,7 @@ pub(super) struct Programs {
     pub(super) module: Vec<u8>,
 }
 
-/// Each is made once.
+/// Builds each program once.
 pub(super) fn programs() -> &'static Programs {
     static PROGRAMS: OnceLock<Programs> = OnceLock::new();
     PROGRAMS.get_or_init(|| {
@@ -133,7 +133,7 @@ END
     })
 }
 
-/// A program with another machine in its header.
+/// Changes the machine in the header of a program.
 pub(super) fn for_another_machine(program: &[u8]) -> Vec<u8> {
     const EM_S390: [u8; 2] = [22, 0];
     let mut program = program.to_vec();

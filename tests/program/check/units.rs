@@ -1,4 +1,4 @@
-//! Units, judged as systemd itself judges them.
+//! Units, checked as systemd does.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::archive::Archive;
 use super::{Pair, base};
 
-/// Units, each by its own.
+/// Names and contents of units.
 const UNITS: [(&str, &str); 51] = [
     ("plain.service", "[Service]\nExecStart=/usr/bin/demo\n"),
     (
@@ -76,7 +76,7 @@ const UNITS: [(&str, &str); 51] = [
 ];
 
 #[test]
-fn units_are_held_against_an_overlay_as_by_systemd() {
+fn unit_faults_agree_with_systemd_analyze() {
     let mut overlay = Archive::new();
     for (name, text) in UNITS {
         overlay.file(&format!("etc/systemd/system/{name}"), text);
@@ -100,13 +100,13 @@ fn units_are_held_against_an_overlay_as_by_systemd() {
         verify.args(["verify", "--man=no", "--generators=no", "--recursive-errors=no"]);
         let verified = verify.arg("--root").arg(&root).arg(name).output();
         let verified = verified.expect("tests/set-up.sh installs systemd-analyze");
-        let said = String::from_utf8_lossy(&verified.stderr);
-        assert_eq!(is_found(name), !verified.status.success(), "{name}: {said}\n{found:#?}");
+        let stderr = String::from_utf8_lossy(&verified.stderr);
+        assert_eq!(is_found(name), !verified.status.success(), "{name}: {stderr}\n{found:#?}");
     }
 }
 
 #[test]
-fn what_is_masked_or_added_by_a_drop_in_is_found_where_it_is_said() {
+fn masked_units_and_drop_ins_are_reported_at_their_file() {
     let mut overlay = Archive::new();
     let service = "[Service]\nExecStart=/usr/bin/demo\n";
     overlay.link("etc/systemd/system/gone.service", "/dev/null");
@@ -117,33 +117,33 @@ fn what_is_masked_or_added_by_a_drop_in_is_found_where_it_is_said() {
     overlay.file("etc/systemd/system/demo.service.d/more.conf", service);
     let pair = Pair::new(&base(), &overlay.gzip());
     let found = pair.findings(&["--only", "works"]);
-    let said: Vec<_> = found
+    let summary: Vec<_> = found
         .iter()
         .map(|f| [&f["lint"], &f["path"]].map(|text| text.as_str().unwrap()).join(" "))
         .collect();
     assert_eq!(
-        said,
+        summary,
         [
             "works/unit-refused /etc/systemd/system/demo.service.d/more.conf",
             "works/unit-needs /etc/systemd/system/needs.service",
         ],
         "{found:#?}"
     );
-    assert!(found[1]["message"].as_str().unwrap().ends_with("which is masked"));
+    assert!(found[1]["message"].as_str().unwrap().ends_with("is masked"));
 }
 
-/// Lints, paths, layers and messages of what is wrong with the units of an overlay.
+/// Returns severity, path and message of the findings.
 fn found(pair: &Pair) -> Vec<String> {
     let found = pair.findings(&["--only", "works"]);
-    let said = |finding: &Value| {
+    let line = |finding: &Value| {
         let text = |key: &str| finding[key].as_str().unwrap().to_owned();
         format!("{} {}: {}", text("severity"), text("path"), text("message"))
     };
-    found.iter().map(said).collect()
+    found.iter().map(line).collect()
 }
 
 #[test]
-fn a_unit_of_the_base_that_cannot_run_is_found_when_an_overlay_starts_it() {
+fn broken_base_unit_is_reported_when_an_overlay_starts_it() {
     let mut base = base();
     let dir = "usr/lib/systemd/system";
     for name in ["idle", "busy", "timed"] {
@@ -156,22 +156,22 @@ fn a_unit_of_the_base_that_cannot_run_is_found_when_an_overlay_starts_it() {
     overlay.link(&format!("{wants}/busy.service"), "/usr/lib/systemd/system/busy.service");
     overlay.file(&format!("{dir}/timed.timer"), "[Timer]\nOnBootSec=1\n");
     let pair = Pair::new(&base, &overlay.gzip());
-    let what = "ExecStart=/usr/bin/none, which is not there; the overlay starts it";
+    let what = "the program in ExecStart=/usr/bin/none does not exist; the overlay starts it";
     let wanted = ["idle", "timed"].map(|name| format!("error /{dir}/{name}.service: {what}"));
     assert_eq!(found(&pair), wanted);
 
-    // Of several, the one that starts it is blamed.
+    // With several overlays, the one that starts the unit is responsible.
     fs::write(pair.path("more.cpio"), Archive::new().bytes()).unwrap();
-    let said = pair.check(&["base.cpio", "o.cpio.gz", "more.cpio", "--only", "works", "--json"]);
-    let layers: Vec<_> = super::findings(&said).iter().map(|f| f["layer"].clone()).collect();
+    let output = pair.check(&["base.cpio", "o.cpio.gz", "more.cpio", "--only", "works", "--json"]);
+    let layers: Vec<_> = super::findings(&output).iter().map(|f| f["layer"].clone()).collect();
     assert_eq!(layers, ["o.cpio.gz", "o.cpio.gz"]);
-    // What does not start is no worse for its being there.
+    // Units that are not started have no new fault.
     let pair = Pair::new(&base, &Archive::new().gzip());
     assert_eq!(found(&pair), [] as [String; 0]);
 }
 
 #[test]
-fn a_user_is_none_of_the_groups_and_a_group_none_of_the_users() {
+fn users_and_groups_are_separate() {
     let mut base = base();
     base.file("etc/passwd", format!("{}alone:x:7:60::/:/bin/sh\n", super::PASSWD));
     let mut overlay = Archive::new();
@@ -191,16 +191,16 @@ fn a_user_is_none_of_the_groups_and_a_group_none_of_the_users() {
     let pair = Pair::new(&base, &overlay.gzip());
     let at = |name: &str| format!("warning /etc/systemd/system/{name}.service: ");
     let wanted = [
-        at("no-group") + "Group=alone, which nobody knows",
-        at("no-made-user") + "User=crew, whom nobody knows",
-        at("no-more-groups") + "SupplementaryGroups=alone, which nobody knows",
-        at("no-user") + "User=shadow, whom nobody knows",
+        at("no-group") + "unknown group in Group=alone",
+        at("no-made-user") + "unknown user in User=crew",
+        at("no-more-groups") + "unknown group in SupplementaryGroups=alone",
+        at("no-user") + "unknown user in User=shadow",
     ];
     assert_eq!(found(&pair), wanted);
 }
 
 #[test]
-fn a_unit_is_passed_over_where_a_condition_is_never_met_and_not_where_it_may_be() {
+fn unit_with_an_impossible_condition_is_skipped() {
     let mut overlay = Archive::new();
     let mut unit = |name: &str, condition: &str| {
         let text = format!("[Unit]\n{condition}\n[Service]\nExecStart=/opt/none\n");
@@ -216,13 +216,13 @@ fn a_unit_is_passed_over_where_a_condition_is_never_met_and_not_where_it_may_be(
     overlay.put("opt/empty", 0o040755, "");
     let pair = Pair::new(&base(), &overlay.gzip());
     let at = |name: &str| format!("warning /etc/systemd/system/{name}.service: ");
-    let what = "ExecStart=/opt/none, which is not there";
+    let what = "the program in ExecStart=/opt/none does not exist";
     let wanted = ["device", "kernel", "modules"].map(|name| at(name) + what);
     assert_eq!(found(&pair), wanted);
 }
 
 #[test]
-fn units_that_wait_for_each_other_are_found() {
+fn ordering_cycles_are_reported() {
     let mut base = base();
     base.file("usr/lib/systemd/system/sysinit.target", "[Unit]\nDescription=a\n");
     let found = |units: &[(&str, &str)]| -> Vec<String> {
@@ -236,18 +236,18 @@ fn units_that_wait_for_each_other_are_found() {
         let found = Pair::new(&base, &overlay.gzip()).findings(&["--only", "works/unit-cycle"]);
         found.iter().map(|f| f["message"].as_str().unwrap().to_owned()).collect()
     };
-    let circle = |names: &str| [format!("units are to be started in a circle: {names}")];
+    let cycle = |names: &str| [format!("ordering cycle: {names}")];
     let both = [("a", "After=b.service\nRequires=b.service"), ("b", "After=a.service")];
-    assert_eq!(found(&both), circle("a.service after b.service after a.service"));
+    assert_eq!(found(&both), cycle("a.service after b.service after a.service"));
     let three = [
         ("a", "After=b.service\nWants=b.service c.service"),
         ("b", "Before=c.service\n"),
         ("c", "Before=b.service"),
     ];
-    assert_eq!(found(&three), circle("b.service after c.service after b.service"));
+    assert_eq!(found(&three), cycle("b.service after c.service after b.service"));
     let early = [("a", "Before=sysinit.target")];
-    assert_eq!(found(&early), circle("a.service after sysinit.target after a.service"));
-    // Not where one of them is not started, or only one way is said.
+    assert_eq!(found(&early), cycle("a.service after sysinit.target after a.service"));
+    // No cycle if one of them is not started, or only one of the relations exists.
     let none = [] as [&str; 0];
     assert_eq!(found(&[("a", "After=b.service"), ("b", "After=a.service")]), none);
     assert_eq!(found(&[("a", "DefaultDependencies=no\nBefore=sysinit.target")]), none);
