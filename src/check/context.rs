@@ -286,7 +286,7 @@ impl<'a> CheckContext<'a> {
             Ok((packages, owners))
         };
         match self.packages.get_or_init(read) {
-            Ok((packages, owners)) => Ok(owners.of(path).and_then(|name| packages.get(name))),
+            Ok((packages, owners)) => Ok(owners.get(path).and_then(|name| packages.get(name))),
             Err(error) => Err(PassError::Layer(error.clone())),
         }
     }
@@ -310,7 +310,7 @@ impl<'a> CheckContext<'a> {
     /// then the overlay changed the file knowing its content.
     pub(super) fn was_built_over(&self, file: &Node, lower: &View) -> Result<bool, PassError> {
         let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
-        let then = crate::below::recorded(manifest).remove(&*escape(&file.path));
+        let then = crate::below::recorded_lower(manifest).remove(&*escape(&file.path));
         let Some(recorded) = then.and_then(|then| then.sha256) else { return Ok(false) };
         match resolve(lower, &file.path)?.filter(Node::is_file) {
             Some(now) => Ok(crate::seal::manifest::hex(&lower.digest(&now)?) == recorded),

@@ -10,7 +10,7 @@ use fs_model::FileType;
 
 use super::context::{self, CheckContext, OwnEntry, StackImage};
 use super::{Finding, Findings, Pass, PassError, Severity};
-use crate::below::{self, Below, ChangedError, Drift, Since};
+use crate::below::{self, Drift, DriftError, DriftKind, LowerRecord};
 use crate::look::{LookError, View};
 use crate::seal::path::{escape, unescape};
 
@@ -107,12 +107,12 @@ fn changed_beneath(
         let lower = view.lowest(index).map_err(|error| PassError::CannotRun(error.to_string()))?;
         let built_on = manifest_layers(manifest).unwrap_or_default();
         let changed =
-            below::changed(manifest, lower.stack().layers()).map_err(|error| match error {
-                ChangedError::Manifest(why) => PassError::CannotRun(format!(
+            below::find_drift(manifest, lower.stack().layers()).map_err(|error| match error {
+                DriftError::Manifest(why) => PassError::CannotRun(format!(
                     "cannot read the manifest of {}: {why}",
                     image.name
                 )),
-                ChangedError::Layers(error) => PassError::CannotRun(error.to_string()),
+                DriftError::Layers(error) => PassError::CannotRun(error.to_string()),
             })?;
         for drift in changed {
             if drift.same || CHECKED_ELSEWHERE.contains(&drift.path.as_str()) {
@@ -166,18 +166,18 @@ fn describe_conflict(drift: &Drift, image_name: &str, known: bool) -> Option<(Se
         (_, None) if known => format!("{image_name} has since removed it"),
         (_, None) => format!("{image_name} deletes it"),
     };
-    let (severity, message) = match (drift.change.as_str(), drift.since()) {
+    let (severity, message) = match (drift.change.as_str(), drift.kind()) {
         // Both deleted it.
-        ("deleted", Since::Removed) => return None,
+        ("deleted", DriftKind::Removed) => return None,
         // An unchanged directory is in the overlay only as a parent.
-        ("unchanged", Since::Removed) => {
+        ("unchanged", DriftKind::Removed) => {
             (Severity::Note, format!("{base}; the overlay keeps it as a parent directory"))
         }
         ("unchanged", _) => (
             Severity::Warning,
             format!("{base}; the overlay restores its old state as a parent directory"),
         ),
-        (_, Since::Removed) => (Severity::Note, format!("the overlay changed it; {base}")),
+        (_, DriftKind::Removed) => (Severity::Note, format!("the overlay changed it; {base}")),
         ("added", _) => {
             (Severity::Warning, format!("the overlay added it; {base}, which is hidden"))
         }
@@ -190,7 +190,7 @@ fn describe_conflict(drift: &Drift, image_name: &str, known: bool) -> Option<(Se
 }
 
 /// Describes the differences between two objects.
-fn describe_differences(before: &Below, now: &Below) -> String {
+fn describe_differences(before: &LowerRecord, now: &LowerRecord) -> String {
     if before.kind != now.kind {
         return format!("type, from {} to {}", before.kind, now.kind);
     }
@@ -224,7 +224,7 @@ fn types(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), 
     for (index, image) in context.checked().filter(|(index, _)| *index > 0) {
         let own = context.own_entries(index)?;
         let lower = view.lowest(index).map_err(|error| PassError::CannotRun(error.to_string()))?;
-        let recorded = image.manifest.as_deref().map(below::recorded).unwrap_or_default();
+        let recorded = image.manifest.as_deref().map(below::recorded_lower).unwrap_or_default();
         // The contents of a reported directory are not checked: one finding is enough.
         let mut within: Option<Vec<u8>> = None;
         for own in &own {
@@ -248,7 +248,7 @@ fn types(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), 
 fn check_type(
     own: &OwnEntry,
     lower: &View,
-    recorded: &BTreeMap<String, Below>,
+    recorded: &BTreeMap<String, LowerRecord>,
     layer: &str,
     findings: &mut Findings<'_>,
 ) -> Result<bool, LookError> {
