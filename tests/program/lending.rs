@@ -340,7 +340,103 @@ fn a_copy_that_cannot_be_cleaned_and_a_value_of_the_host_are_reported() {
         finished.ok().says(&[
             "warning: /srv/etc.tar: it contains a copy of a file that is shown during the build",
             "warning: /etc/dns.conf: it contains 192.0.2.11, the address of a name server",
-            "warning: /etc/resolv.conf: a program changed lines that are shown during the build",
+            "warning: /etc/resolv.conf: a program edited lines that are shown during the build",
+        ]);
+    }
+}
+
+#[test]
+fn lines_that_equal_those_of_the_host_belong_to_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\nnameserver 192.0.2.12\n"));
+    let add = |line: &str, file: &str| {
+        format!("grep -qxF \"$(printf '{line}')\" {file} || printf '{line}\\n' >>{file}")
+    };
+    let scripts = [
+        &format!("printf 'nameserver {SERVER}\\nnameserver 192.0.2.10\\n' >/etc/resolv.conf"),
+        &add("nameserver 192.0.2.12", "/etc/resolv.conf"),
+        "sort -o /etc/resolv.conf /etc/resolv.conf",
+        "sed -i s/no/matter/ /etc/resolv.conf",
+        &add("127.0.0.1\\tlocalhost", "/etc/hosts"),
+        "printf '192.0.2.1 no-newline' >/etc/hosts",
+        "[ -z \"$(tail -c 1 /etc/hosts)\" ] || echo >>/etc/hosts; echo '192.0.2.2 two' >>/etc/hosts",
+        "printf '192.0.2.3 three' >>/etc/hosts",
+        "sed -i '$a 192.0.2.4 four' /etc/hosts",
+    ];
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok().says(&["warning: /etc/resolv.conf: a program edited lines"]);
+        let resolv =
+            format!("nameserver 192.0.2.10\nnameserver {SERVER}\nnameserver 192.0.2.12\n");
+        assert_eq!(content(&stage, &overlay, "etc/resolv.conf"), resolv);
+        let hosts = "192.0.2.1 no-newline\n192.0.2.2 two\n192.0.2.3 three\n192.0.2.4 four\n";
+        assert_eq!(content(&stage, &overlay, "etc/hosts"), hosts);
+    }
+}
+
+#[test]
+fn directories_that_a_base_lacks_are_in_the_overlay_when_a_step_makes_them() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    stage.sh("mkdir -p base/bin base/etc base/opt base/usr; cp /bin/busybox base/bin
+              ln -s busybox base/bin/sh; chmod -R a+rX base");
+    let base = stage.path("base");
+    let script = "/bin/busybox mkdir -p /etc/ssl/certs /usr/sbin; /bin/busybox mkdir /etc/apt
+                  echo x >/etc/apt/sources.list; echo y >/opt/app/config";
+    for who in EVERYBODY {
+        let overlay = stage.out(who).join("lacks.cpio.gz");
+        let mut command = stage.overcoat(who);
+        command.arg("run").arg(&base).args(["--bind", "/srv:/opt/app/src", "--save"]);
+        finish(command.arg(&overlay).args(["--", "/bin/sh", "-euc", script])).ok();
+        assert_eq!(
+            names(&stage, &overlay),
+            ". etc etc/apt etc/apt/sources.list etc/ssl etc/ssl/certs opt opt/app opt/app/config \
+             usr usr/sbin"
+        );
+    }
+}
+
+#[test]
+fn a_link_to_a_program_does_not_make_that_program_a_lent_one() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = ["ln -sf /bin/true /usr/sbin/policy-rc.d", "/bin/true && invoke-rc.d x start || :"];
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". usr usr/sbin usr/sbin/policy-rc.d");
+    }
+}
+
+#[test]
+fn a_hard_link_to_a_lent_file_is_written_as_one_file() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = ["ln /etc/hosts /etc/hosts2", "echo '192.0.2.1 one' >>/etc/hosts2"];
+    for who in EVERYBODY {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". etc etc/hosts etc/hosts2");
+        assert_eq!(content(&stage, &overlay, "etc/hosts2"), "192.0.2.1 one\n");
+    }
+}
+
+#[test]
+fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
+    let stage = stage_with("nameserver 2001:db8::53%eth0\noptions ndots:7\n");
+    let own = stage.write("own.pem", certificate("OWNOWNOWN"));
+    let scripts = [
+        "ln -s 2001:db8::53 /srv/target; : >/srv/internal.corp.example",
+        "grep -v '^#' $SSL_CERT_FILE >/srv/own.pem; grep ^options /etc/resolv.conf >/srv/options",
+        "echo $no_proxy >/srv/excluded",
+    ];
+    let image = image(&stage, "", &scripts);
+    for who in EVERYBODY {
+        let overlay = stage.out(who).join("values.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        command.env("SSL_CERT_FILE", &own).env("no_proxy", "localhost,.internal.corp.example");
+        finish(&mut command).ok().says(&[
+            "/srv/target: its target contains 2001:db8::53, the address of a name server",
+            "/srv/internal.corp.example: its name contains internal.corp.example, an entry of no_proxy",
+            "/srv/own.pem: it contains a certificate that this host added",
+            "/srv/options: it contains options ndots:7, the options of the resolver",
+            "/srv/excluded: it contains internal.corp.example",
         ]);
     }
 }
