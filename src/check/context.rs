@@ -395,7 +395,7 @@ fn own(layer: &Arc<dyn Layer>, below: Option<&View>) -> Result<Vec<Own>, LookErr
         let attr = ino.map(|ino| layer.attr(ino)).transpose().map_err(damaged)?;
         if let (Some(ino), Some(FileType::Directory)) = (ino, attr.map(|attr| attr.kind)) {
             // Each directory has one place; see `Visited`.
-            if layer.has_single_places() && !seen.insert(ino) {
+            if layer.dirs_are_unique() && !seen.insert(ino) {
                 let image = Arc::from(layer.name());
                 let what = "this directory lies in itself, or in two places";
                 return Err(damaged(LayerError::corrupt(&image, what)));

@@ -3,7 +3,7 @@
 
 use crc32fast::Hasher;
 use fs_model::FileType;
-use fs_model::layer::cpio::header::{Header, LENGTH, TRAILER};
+use fs_model::layer::cpio::header::{HEADER_SIZE, Header, TRAILER};
 
 /// The longest name with its NUL, and the longest target: the kernel drops what has a longer one.
 pub(super) const PATH_MAX: usize = 4096;
@@ -119,17 +119,17 @@ impl Parser {
                 State::Lost => return bytes.len(),
                 State::Idle => match rest[0] {
                     0 => (State::Idle, rest.iter().take_while(|&&byte| byte == 0).count()),
-                    b'0' => (State::Header(Vec::with_capacity(LENGTH)), 0),
+                    b'0' => (State::Header(Vec::with_capacity(HEADER_SIZE)), 0),
                     _ => {
                         meet(Met::Junk);
                         (State::Lost, 0)
                     }
                 },
                 State::Header(mut header) => {
-                    let step = (LENGTH - header.len()).min(rest.len());
+                    let step = (HEADER_SIZE - header.len()).min(rest.len());
                     header.extend_from_slice(&rest[..step]);
                     (
-                        if header.len() < LENGTH {
+                        if header.len() < HEADER_SIZE {
                             State::Header(header)
                         } else {
                             begin(&header, meet)
@@ -215,7 +215,7 @@ fn after_name(mut begun: Begun, meet: &mut dyn FnMut(Met)) -> State {
     let end = entry.name.iter().position(|&byte| byte == 0);
     entry.name_ends = end == Some(entry.header.name_size as usize - 1);
     entry.name.truncate(end.unwrap_or(entry.name.len()));
-    match padding(LENGTH as u64 + u64::from(entry.header.name_size)) {
+    match padding(HEADER_SIZE as u64 + u64::from(entry.header.name_size)) {
         0 => content(begun, meet),
         gap => State::Gap(begun, gap),
     }
@@ -239,7 +239,7 @@ fn end(begun: Begun, meet: &mut dyn FnMut(Met)) -> State {
 
 fn pad(left: usize) -> State {
     match left {
-        0 => State::Header(Vec::with_capacity(LENGTH)),
+        0 => State::Header(Vec::with_capacity(HEADER_SIZE)),
         left => State::Pad(left),
     }
 }

@@ -107,7 +107,7 @@ proptest! {
             // A root that is no directory, a directory that is replaced, and what stands in the target
             // of a link, the scanner leaves to it: that it is refused is then what is found.
             let left =
-                ["the root is no directory", "not empty", "parent", "without a name", "target with NUL"];
+                ["the root is not a directory", "not empty", "parent", "without a name", "target that contains a NUL"];
             let said = refused.to_string();
             prop_assert!(error || left.iter().any(|left| said.contains(left)), "{}", said);
         }

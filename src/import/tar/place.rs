@@ -1,7 +1,7 @@
 //! Where a member goes: the directory for its name, and what is replaced there.
 
 use fs_model::tar::Member;
-use fs_model::tree::NewNode;
+use fs_model::tree::MknodArgs;
 use fs_model::{FileType, FsError, Ino, Time};
 
 use super::super::{ImportError, PATH_MAX, at, text, too_long};
@@ -210,7 +210,8 @@ impl Import<'_> {
                     if (self.skip)(&path) {
                         return Ok(None);
                     }
-                    let entry = self.tree.make(parent, &name, &NewNode::directory(0o755, 0, 0))?;
+                    let entry =
+                        self.tree.mknod(parent, &name, &MknodArgs::directory(0o755, 0, 0))?;
                     let made = Directory { path: path.as_slice().into(), owned: None, mtime };
                     self.directories.insert(entry.ino, made);
                     entry
@@ -245,7 +246,7 @@ impl Import<'_> {
     pub(super) fn make(
         &mut self,
         place: &Place,
-        node: &NewNode<'_>,
+        node: &MknodArgs<'_>,
     ) -> Result<Option<Ino>, MakeError> {
         let is_directory = node.kind == FileType::Directory;
         if place.path.is_empty() {
@@ -264,7 +265,7 @@ impl Import<'_> {
             Err(FsError::NotFound) => {}
             Err(error) => return Err(error.into()),
         }
-        let ino = self.tree.make(place.parent, place.name(), node)?.ino;
+        let ino = self.tree.mknod(place.parent, place.name(), node)?.ino;
         if is_late {
             self.late_links.insert(ino);
         }
