@@ -1,8 +1,8 @@
 //! Computing the [`Delta`] of a tree.
 //!
 //! The walk starts at the root and compares each directory with the layers' directory at the same
-//! path. It prunes where both are the same directory and it is not dirty. All of a directory of the
-//! layers that was moved is new at its new path.
+//! path. It prunes where both are the same directory and it is not dirty. If a directory of the
+//! layers was moved, everything in it is new at its new path.
 //!
 //! The delta has all names of an object or none. If the walk missed names of an object in the
 //! delta, or objects that were copied up, it is repeated without pruning. This lists every

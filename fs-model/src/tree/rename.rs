@@ -182,8 +182,8 @@ impl TreeState {
         self.update_after_name_change(tree, new_parent, now)
     }
 
-    /// Returns the scratch slot for the new name, if a scratch file is moved. The covered object,
-    /// which a machine without the scratch file would have moved, goes along.
+    /// Returns the scratch slot for the new name, if a scratch file is moved. The covered object is
+    /// moved with it, because it would have been moved if there were no scratch file.
     fn scratch_at(
         &self,
         tree: &Tree,

@@ -210,8 +210,8 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
         "the tree of the unpacked delta has no changes"
     );
 
-    let pristine = Model::of_layers(layers, model.xattrs);
-    let before = with_known_times(snapshot(&pristine), &truth);
+    let lower = Model::of_layers(layers, model.xattrs);
+    let before = with_known_times(snapshot(&lower), &truth);
     for entry in &all {
         let path = show(&entry.path);
         match (entry.change, before.get(&*entry.path), whole.get(&*entry.path)) {
@@ -220,7 +220,7 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
             (Change::Modified, Some(was), Some(is)) => {
                 // A copy of an object with several names is not that object.
                 let is_linked = entry.object.is_some_and(|o| o.attr.nlink > 1)
-                    || links_at(&pristine, &entry.path) > 1
+                    || links_at(&lower, &entry.path) > 1
                     || links_at(model, &entry.path) > 1;
                 assert!(!was.is_alike(is) || is_linked, "{path} did not change");
             }
