@@ -118,7 +118,7 @@ fn concurrent_changes_cause_errors_that_name_the_file() {
     let error = layer.read_at(file, 0, &mut [0; 10]).unwrap_err().to_string();
     assert!(error.contains("was replaced") && error.contains("sub/file"), "{error}");
     let missing = DirectoryLayer::open(&dir.path().join("missing")).unwrap_err().to_string();
-    assert!(missing.contains("cannot read"), "{missing}");
+    assert!(missing.contains("cannot be read"), "{missing}");
 }
 
 #[test]
