@@ -1,7 +1,8 @@
 //! The content of a regular file of the upper: chunks over a base file.
 //!
 //! Invariants:
-//! - A chunk that is present decides all of its [`CHUNK_SIZE`] bytes: bytes beyond its length are zero.
+//! - A chunk that is present decides all of its [`CHUNK_SIZE`] bytes: bytes beyond its length are
+//!   zero.
 //!   An empty chunk is a hole that hides the base.
 //! - An absent chunk has the bytes of the base up to `base_len`, and zeros beyond.
 //! - No chunk begins at or beyond `size` or has bytes beyond `size`.

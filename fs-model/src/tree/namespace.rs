@@ -146,8 +146,8 @@ impl Tree {
     /// Creates an object of any type at `name` in `parent`.
     ///
     /// # Errors
-    /// [`FsError::Exists`] if the name exists; [`FsError::NotPermitted`] for a character device 0:0,
-    /// which means a whiteout in every layer and which the kernel's overlayfs rejects too;
+    /// [`FsError::Exists`] if the name exists; [`FsError::NotPermitted`] for a character device
+    /// 0:0, which means a whiteout in every layer and which the kernel's overlayfs rejects too;
     /// [`FsError::NoSpace`] if the upper is full. Also [`FsError::Invalid`] and
     /// [`FsError::NameTooLong`] for names and targets, [`FsError::NotADirectory`],
     /// [`FsError::NotFound`] for a removed directory or an empty target, [`FsError::ReadOnly`],

@@ -5,8 +5,8 @@
 //! entries have an 8-byte reference to it ("out of line").
 //!
 //! Invariants: names and values are within the kernel's limits (255 bytes and 64 KiB), and all
-//! attributes of an object within [`MAX_XATTR_BYTES`]; names are unique; an out-of-line value is found
-//! with one step, never a chain.
+//! attributes of an object within [`MAX_XATTR_BYTES`]; names are unique; an out-of-line value is
+//! found with one step, never a chain.
 
 use std::ops::Range;
 
