@@ -2,8 +2,7 @@
 //!
 //! Invariants:
 //! - A chunk that is present decides all of its [`CHUNK_SIZE`] bytes: bytes beyond its length are
-//!   zero.
-//!   An empty chunk is a hole that hides the base.
+//!   zero. An empty chunk is a hole that hides the base.
 //! - An absent chunk has the bytes of the base up to `base_len`, and zeros beyond.
 //! - No chunk begins at or beyond `size` or has bytes beyond `size`.
 //! - Zeros written to a hole use no memory.
