@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
 
-use fs_model::tree::{Entry, Follow, NewNode, SetAttr};
+use fs_model::tree::{Entry, Follow, MknodArgs, SetAttr};
 use fs_model::{Attr, FileType, FsError, Ino, Time, Tree};
 use fuser::{INodeNo, Notifier};
 
@@ -129,7 +129,7 @@ impl Live {
             return Ok(None);
         }
         let fail = |e: FsError| at(path)(e.into());
-        let own = self.tree.own(resolved.parent, &resolved.name).map_err(fail)?;
+        let own = self.tree.lookup_own(resolved.parent, &resolved.name).map_err(fail)?;
         let Some(Entry { ino, attr }) = own else { return Ok(None) };
         let content = self.read_file(ino, &attr);
         self.tree.forget(ino, 1);
@@ -190,11 +190,11 @@ impl Live {
                 Some((_, attr)) if attr.kind == FileType::Directory => {}
                 Some(_) => return Err(at(&partial)(FsError::NotADirectory.into())),
                 None => {
-                    let node = NewNode::directory(0o755, 0, 0);
+                    let node = MknodArgs::directory(0o755, 0, 0);
                     let (parent, name) = (resolved.parent, &resolved.name);
                     let made = match lay {
-                        Lay::Captured => self.tree.make(parent, name, &node),
-                        Lay::Scratch => self.tree.make_passage(parent, name, &node),
+                        Lay::Captured => self.tree.mknod(parent, name, &node),
+                        Lay::Scratch => self.tree.add_scratch_parent(parent, name, &node),
                     };
                     let entry = made.map_err(|e| at(&partial)(e.into()))?;
                     self.tree.forget(entry.ino, 1);
@@ -209,12 +209,12 @@ impl Live {
         &self,
         parent: Ino,
         name: &[u8],
-        node: &NewNode<'_>,
+        node: &MknodArgs<'_>,
         lay: Lay,
     ) -> Result<Ino, FsError> {
         let entry = match lay {
-            Lay::Captured => self.tree.make(parent, name, node)?,
-            Lay::Scratch => self.tree.lay_scratch(parent, name, node)?,
+            Lay::Captured => self.tree.mknod(parent, name, node)?,
+            Lay::Scratch => self.tree.add_scratch(parent, name, node)?,
         };
         self.tree.forget(entry.ino, 1);
         self.forget_name(parent, name);
@@ -257,7 +257,7 @@ impl Live {
         meta: &Meta,
         lay: Lay,
     ) -> Result<(), LiveError> {
-        let node = NewNode::file(meta.mode, meta.uid, meta.gid);
+        let node = MknodArgs::file(meta.mode, meta.uid, meta.gid);
         let ino = self.put(path, &node, lay)?;
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
         let mut offset = 0;
@@ -289,12 +289,12 @@ impl Live {
         meta: &Meta,
         lay: Lay,
     ) -> Result<(), LiveError> {
-        let ino = self.put(path, &NewNode::symlink(target, meta.uid, meta.gid), lay)?;
+        let ino = self.put(path, &MknodArgs::symlink(target, meta.uid, meta.gid), lay)?;
         let meta = Meta { mode: 0o777, ..*meta };
         self.set_meta(ino, &meta).map_err(|e| at(path)(e.into()))
     }
 
-    fn put(&self, path: &[u8], node: &NewNode<'_>, lay: Lay) -> Result<Ino, LiveError> {
+    fn put(&self, path: &[u8], node: &MknodArgs<'_>, lay: Lay) -> Result<Ino, LiveError> {
         if let Some(slash) = path.iter().rposition(|&b| b == b'/') {
             self.make_directories(&path[..slash], lay)?;
         }

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use fs_model::tree::{NewNode, SetAttr};
+use fs_model::tree::{MknodArgs, SetAttr};
 use fs_model::{Device, FileType, FsError, Ino};
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -131,8 +131,8 @@ impl Supervised for SupervisedTree {
         let umask = (umask & 0o777) as u16;
         let (uid, gid) = (self.real_user(uid).unwrap_or(uid), self.real_group(gid).unwrap_or(gid));
         let node =
-            NewNode { umask, ..NewNode::device(kind, (mode & 0o7777) as u16, uid, gid, rdev) };
-        let entry = self.live.tree().make(Ino(dir), name, &node).map_err(errno)?;
+            MknodArgs { umask, ..MknodArgs::device(kind, (mode & 0o7777) as u16, uid, gid, rdev) };
+        let entry = self.live.tree().mknod(Ino(dir), name, &node).map_err(errno)?;
         self.live.tree().forget(entry.ino, 1);
         self.live.forget_name(Ino(dir), name);
         Ok(())

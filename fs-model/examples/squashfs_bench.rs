@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("lookup     {each:>9.3} µs, in {} entries, {round}", names.len());
     }
 
-    // The order of the image, which is about that of a directory walk.
+    // In the order of the image, which is similar to that of a directory walk.
     files.sort();
     let start = Instant::now();
     let mut buf = vec![0; read_size];

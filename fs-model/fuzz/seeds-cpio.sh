@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fills corpus/cpio with small archives: every type of object, links, checksums, each compression.
+# Fills corpus/cpio with small archives: all types of objects, links, checksums and compressions.
 set -eu
 cd "$(dirname "$0")"
 mkdir -p corpus/cpio

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fills corpus/tar with small archives: each format, every type of object, holes, attributes.
+# Fills corpus/tar with small archives: all formats, types of objects, holes and attributes.
 set -eu
 cd "$(dirname "$0")"
 mkdir -p corpus/tar
@@ -20,7 +20,7 @@ mkdir "$long"
 : >"$long/$long"
 ln -s "$long/$long" long
 for format in v7 oldgnu gnu ustar posix; do
-    # v7 and ustar have no room for the long names, which is an error.
+    # v7 and ustar do not support the long names, so tar fails.
     tar --format="$format" -cf "$corpus/$format" . 2>../log || case $format in v7 | ustar) ;; *) exit 1 ;; esac
 done
 tar --format=gnu -Scf "$corpus/gnu-sparse" dir

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the seeds of the squashfs target: small images of each compressor, in
-# corpus/squashfs beside this script. Needs mksquashfs (package squashfs-tools).
+# Creates the seed corpus of the squashfs target: small images for each compressor, in
+# corpus/squashfs next to this script. Needs mksquashfs (package squashfs-tools).
 set -eu
 cd "$(dirname "$0")"
 mkdir -p corpus/squashfs
@@ -21,7 +21,7 @@ for compressor in gzip xz zstd lz4 lzo; do
         -noappend -no-progress -nopad -quiet \
         -p "null c 666 0 0 1 3" -p "whiteout c 600 0 0 0 0" -p "fifo i 644 1 2 f" >/dev/null
 done
-# Uncompressed tables, and without the many names: most of what a fuzzer changes then matters.
+# Uncompressed tables without the many names, so that most mutations have an effect.
 rm -r "$tree/many"
 mksquashfs "$tree" corpus/squashfs/plain -b 4096 -all-root -noappend -no-progress -nopad -quiet \
     -noI -noX -noId -noF -noD >/dev/null

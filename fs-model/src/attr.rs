@@ -1,6 +1,6 @@
-//! What every object of a file system has: its type, mode, owner, device and times.
+//! Attributes of file system objects: type, mode, owner, device and times.
 
-/// The type of an object, as `S_IFMT` has it.
+/// The type of an object (`S_IFMT`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileType {
     /// A regular file.
@@ -20,8 +20,8 @@ pub enum FileType {
 }
 
 impl FileType {
-    /// The `S_IFMT` bits of `st_mode` for this type (POSIX `<sys/stat.h>`, the Linux values,
-    /// which newc cpio, tar and squashfs use too).
+    /// Returns the `S_IFMT` bits of `st_mode` for this type: the Linux values of POSIX
+    /// `<sys/stat.h>`, which newc cpio, tar and squashfs use too.
     pub const fn mode_bits(self) -> u32 {
         match self {
             FileType::Fifo => 0o010000,
@@ -34,7 +34,7 @@ impl FileType {
         }
     }
 
-    /// The type in the `S_IFMT` bits of `mode`; `None` for bits that name no type.
+    /// Returns the type in the `S_IFMT` bits of `mode`; `None` if they are not valid.
     pub const fn from_mode(mode: u32) -> Option<Self> {
         Some(match mode & 0o170000 {
             0o010000 => FileType::Fifo,
@@ -48,29 +48,29 @@ impl FileType {
         })
     }
 
-    /// Whether objects of this type have a device number.
+    /// Returns whether objects of this type have a device number.
     pub const fn is_device(self) -> bool {
         matches!(self, FileType::CharDevice | FileType::BlockDevice)
     }
 }
 
-/// A device number. Linux has 12 bits of major and 20 bits of minor.
+/// A device number. On Linux the major number has 12 bits and the minor number 20.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device {
-    /// The driver.
+    /// The major number, which selects the driver.
     pub major: u32,
-    /// The device of that driver.
+    /// The minor number.
     pub minor: u32,
 }
 
 impl Device {
-    /// From the 32-bit encoding that the kernel uses between file systems and user space
-    /// (`new_encode_dev`; FUSE's `rdev` and squashfs's device inodes carry it).
+    /// Decodes the 32-bit encoding of the kernel's ABI (`new_encode_dev`), which FUSE's `rdev` and
+    /// the device inodes of squashfs use.
     pub const fn from_u32(dev: u32) -> Self {
         Device { major: (dev >> 8) & 0xfff, minor: (dev & 0xff) | ((dev >> 12) & 0xfff00) }
     }
 
-    /// The kernel's 32-bit encoding (`new_encode_dev`).
+    /// Returns the 32-bit encoding of the kernel's ABI (`new_encode_dev`).
     pub const fn to_u32(self) -> u32 {
         (self.minor & 0xff) | ((self.major & 0xfff) << 8) | ((self.minor & 0xfff00) << 12)
     }
@@ -86,12 +86,12 @@ pub struct Time {
 }
 
 impl Time {
-    /// A whole second.
+    /// Creates a time of a whole second.
     pub const fn from_secs(secs: i64) -> Self {
         Time { secs, nanos: 0 }
     }
 
-    /// The system clock.
+    /// Returns the time of the system clock.
     pub fn now() -> Self {
         match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
             Ok(d) => Time { secs: d.as_secs() as i64, nanos: d.subsec_nanos() },
@@ -108,27 +108,27 @@ impl Time {
     }
 }
 
-/// The attributes of an object as a tree or a layer knows them: always the true ones, whatever
-/// the privilege at which the tree is shown.
+/// The attributes of an object in a tree or a layer. They are always the true ones, regardless of
+/// the privilege at which the tree is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
     /// The object's type.
     pub kind: FileType,
-    /// Permission bits with setuid, setgid and sticky: `0o7777` at the most.
+    /// Permission bits with setuid, setgid and sticky: at most `0o7777`.
     pub mode: u16,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bytes of a regular file; length of a symlink's target. Of a directory, a layer may report
-    /// what is stored of it, and a tree says 4096; of the rest, 0.
+    /// Bytes of a regular file; length of a symlink's target; 0 for devices, pipes and sockets. For
+    /// a directory, a layer may report the stored size; a tree reports 4096.
     pub size: u64,
-    /// Bytes of memory or of the image that the content takes, as far as known.
+    /// Bytes of memory or of the image used by the content, as far as known.
     pub allocated: u64,
-    /// The device number of a device node, else 0:0.
+    /// The device number of a device node; otherwise 0:0.
     pub rdev: Device,
-    /// How many names the object has. Of a directory, 2 and the number of its subdirectories; a
-    /// layer that has not counted them says less than 2.
+    /// Number of names; for a directory, 2 plus the number of subdirectories. A layer that does not
+    /// count subdirectories reports less than 2.
     pub nlink: u32,
     /// Time of the last access.
     pub atime: Time,
@@ -139,7 +139,8 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// Those of an empty object of root's without a name, all of whose times are `time`.
+    /// Creates the attributes of an empty object owned by root, without a name, with all times set
+    /// to `time`.
     pub const fn new(kind: FileType, mode: u16, time: Time) -> Self {
         Attr {
             kind,
@@ -156,7 +157,7 @@ impl Attr {
         }
     }
 
-    /// `st_mode`: type and permissions.
+    /// Returns `st_mode`: type and permission bits.
     pub const fn st_mode(&self) -> u32 {
         self.kind.mode_bits() | self.mode as u32
     }

@@ -1,61 +1,62 @@
-//! The difference of a tree to its layers: in path order, minimal, and complete.
+//! The difference between a tree and its layers: in path order, minimal, and complete.
 //!
-//! Every viewer and every writer reads the same delta:
-//! - Its entries are in tree order: names compared bytewise, a directory before what is in it,
-//!   each path once. The root is the first entry (path empty) of a delta that is not empty.
+//! Invariants, on which all readers of a delta rely:
+//! - Entries are in tree order: names compared bytewise, a directory before its contents, each path
+//!   once. A delta that is not empty begins with the root (empty path).
 //! - Every parent of an entry is an entry.
-//! - What ended as it began is not in it, except as a parent or as a link of a changed object.
-//!   (A file that has several names in the layers did not end as it began when an equal one is in
-//!   its place: whether the other names are still the same file is not asked.)
-//! - The time of a directory is a change where it was set explicitly, after the last change of the
-//!   names in it, to another one than the layers have at its path. The time that a directory gets
-//!   because names in it come and go is not: an entry that is there for another reason has it.
-//! - All names of an object stand in it, or none.
-//! - A name of the layers that is gone is [`Change::Deleted`]; nothing below it is listed. A
-//!   directory of the layers that was replaced by another one has each of its own names deleted.
-//! - Scratch entries are not in it.
+//! - An unchanged object is not an entry, except as a parent or as another name of a changed
+//!   object. (A file with several names in the layers counts as changed if a separate, equal file
+//!   replaces it, even if the other names were replaced too.)
+//! - The modification time of a directory is a change only if it was set explicitly, after the last
+//!   change of the names in it, to another time than the layers have at its path. A time that
+//!   results from a change of names is not a change by itself, but is in an entry that exists for
+//!   another reason.
+//! - All names of an object are entries, or none.
+//! - A removed name of the layers is [`Change::Deleted`]; nothing below it is listed. If a
+//!   directory of the layers was replaced by another one, each of its names is deleted.
+//! - Scratch entries are not included.
 
 use crate::acl::{self, Acl};
 use crate::attr::Attr;
 use crate::error::FsError;
+use crate::ino::Ino;
 use crate::layer::Xattr;
-use crate::tree::Ino;
 
-/// How an entry of a delta came to be there.
+/// How a path changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Change {
     /// The layers have nothing at this path.
     Added,
     /// The layers have something else at this path.
     Modified,
-    /// The layers have the same object: it is listed as the parent, or as another name, of one
-    /// that changed.
+    /// The layers have the same object: it is listed as the parent, or as another name, of a
+    /// changed object.
     Unchanged,
-    /// The layers have something at this path, the tree has not.
+    /// The layers have something at this path, and the tree does not.
     Deleted,
 }
 
-/// One path of a delta.
+/// A path of a delta.
 #[derive(Clone, Debug)]
 pub struct DeltaEntry {
     /// The path from the root, without a leading slash; empty for the root itself.
     pub path: Box<[u8]>,
-    /// How it came to be there.
+    /// How the path changed.
     pub change: Change,
-    /// The object at this path; `None` when it is deleted.
+    /// The object at this path; `None` if it was deleted.
     pub object: Option<Object>,
 }
 
 /// An object of a delta.
 #[derive(Clone, Copy, Debug)]
 pub struct Object {
-    /// Its number in the tree; the same for all its names.
+    /// The number in the tree; the same for all names.
     pub ino: Ino,
-    /// Its attributes. `nlink` of anything but a directory is the number of its names in the delta.
+    /// The attributes. `nlink` is the number of names in the delta, except for directories.
     pub attr: Attr,
 }
 
-/// Extended attributes that were set on an object which is not an entry of the delta.
+/// Extended attributes that were set, but on an object that is not an entry of the delta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HiddenXattrs {
     /// A path of the object.
@@ -64,20 +65,20 @@ pub struct HiddenXattrs {
     pub names: Vec<Box<[u8]>>,
 }
 
-/// The difference of a tree to its layers. See the [module](self) for its invariants.
+/// The difference between a tree and its layers. See the [module](self) for its invariants.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
     /// The entries, in tree order.
     pub entries: Vec<DeltaEntry>,
-    /// Attributes that were set although the tree does not show them, on objects without another
-    /// change. An archive of the delta does not hold them.
+    /// Attributes that were set but that the tree does not show, on otherwise unchanged objects. An
+    /// archive of the delta does not contain them.
     pub hidden: Vec<HiddenXattrs>,
 }
 
 impl Delta {
-    /// With the root, whose attributes are `root`, even where nothing changed: an archive that says
-    /// nothing of the root is unpacked into one of the unpacker's making (a tmpfs's has mode 1777),
-    /// which would then hide that of the layers.
+    /// Adds the root, with the attributes `root`, to an empty delta. Without it, an unpacker would
+    /// create the root with its own attributes (a tmpfs root has mode 1777), which would then hide
+    /// those of the layers.
     #[must_use]
     pub fn with_root(mut self, root: Attr) -> Delta {
         if self.entries.is_empty() {
@@ -89,20 +90,36 @@ impl Delta {
     }
 }
 
-/// Where the content of a delta's objects is read from: the tree it was taken of.
+/// Source of the content of a delta's objects: usually the tree itself.
 pub trait Contents: Sync {
-    /// Fills `buf` from `offset` on; less than `buf.len()` comes back only at the end of the file.
+    /// Reads from `offset` into `buf`. Returns less than `buf.len()` only at the end of the file.
+    ///
+    /// # Errors
+    /// An object that is not a regular file, or a layer that cannot be read.
     fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError>;
-    /// Where the next data at or after `offset` lies; `None` when only a hole follows. The range
-    /// may reach past the end of the file, and may hold zeros.
+    /// Returns the next data at or after `offset`; `None` if only a hole follows. The range may
+    /// extend beyond the end of the file and may contain zeros.
+    ///
+    /// # Errors
+    /// An object that is not a regular file, or a layer that cannot be read.
     fn next_data(&self, _ino: Ino, offset: u64) -> Result<Option<std::ops::Range<u64>>, FsError> {
         Ok(Some(offset..u64::MAX))
     }
-    /// The target of a symbolic link.
+    /// Returns the target of a symbolic link.
+    ///
+    /// # Errors
+    /// An object that is not a symbolic link, or a layer that cannot be read.
     fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError>;
-    /// All extended attributes, sorted by name, also those that the tree does not show.
+    /// Returns all extended attributes, sorted by name, including those that the tree does not
+    /// show.
+    ///
+    /// # Errors
+    /// A layer that cannot be read.
     fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError>;
-    /// The access list, if there is one.
+    /// Returns the access list, if there is one.
+    ///
+    /// # Errors
+    /// A layer that cannot be read.
     fn access_list(&self, ino: Ino) -> Result<Option<Acl>, FsError> {
         let xattrs = self.xattrs(ino)?;
         let list = xattrs.iter().find(|(name, _)| **name == *acl::ACCESS);

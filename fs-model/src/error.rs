@@ -1,59 +1,58 @@
-//! What can go wrong. A tree's errors are the file system's own ([`FsError`], one for each errno
-//! that a caller may have to see); a layer's errors ([`LayerError`]) say which image is at fault.
+//! Error types: [`FsError`] for operations on a tree, with one variant for each errno, and
+//! [`LayerError`] for a layer that cannot be read, which names the image.
 
 use std::sync::Arc;
 
-/// A layer that cannot be read.
+/// An error while reading a layer.
 ///
-/// Cheap to clone, so that a damaged block can be remembered and reported each time it is asked
-/// for.
+/// Cheap to clone, so that the error for a damaged block can be cached and returned for every read.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{image}: {kind}")]
 pub struct LayerError {
-    /// The image, archive or directory, as the user named it.
+    /// The image, archive or directory, as named by the caller.
     pub image: Arc<str>,
-    /// What is wrong with it.
+    /// The kind of the error.
     pub kind: LayerErrorKind,
 }
 
-/// What is wrong with a layer.
+/// The kind of a [`LayerError`].
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LayerErrorKind {
-    /// The image is not of this format at all.
+    /// The data is not in the expected format at all.
     #[error("not {expected}")]
     NotThisFormat {
-        /// What was expected, with its article: "a squashfs image".
+        /// The expected format with its article: "a squashfs image".
         expected: &'static str,
     },
-    /// The image is of this format, but damaged or cut off.
+    /// The data is in the expected format, but damaged or truncated.
     #[error("damaged: {0}")]
     Corrupt(String),
-    /// The image uses something that this program does not read.
+    /// The image uses a feature that this crate does not support.
     #[error("not supported: {0}")]
     Unsupported(String),
-    /// Reading the image failed.
+    /// An I/O error.
     #[error("cannot be read: {0}")]
     Io(#[source] Arc<std::io::Error>),
 }
 
 impl LayerError {
-    /// A damaged image.
+    /// Returns an error for a damaged image.
     pub fn corrupt(image: &Arc<str>, what: impl Into<String>) -> Self {
         LayerError { image: image.clone(), kind: LayerErrorKind::Corrupt(what.into()) }
     }
 
-    /// An image with a feature that is not read here.
+    /// Returns an error for an unsupported feature.
     pub fn unsupported(image: &Arc<str>, what: impl Into<String>) -> Self {
         LayerError { image: image.clone(), kind: LayerErrorKind::Unsupported(what.into()) }
     }
 
-    /// An image that the system could not read.
+    /// Returns an error for a failed read.
     pub fn io(image: &Arc<str>, error: std::io::Error) -> Self {
         LayerError { image: image.clone(), kind: LayerErrorKind::Io(Arc::new(error)) }
     }
 }
 
-/// Why an operation on a tree was refused. Each variant is one errno.
+/// An error of an operation on a tree. Each variant corresponds to one errno.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FsError {
     /// `ENOENT`
@@ -77,16 +76,15 @@ pub enum FsError {
     /// `EPERM`
     #[error("operation not permitted")]
     NotPermitted,
-    /// `EBUSY`
-    #[error("in use by overcoat itself")]
+    /// `EBUSY`: a scratch entry, a lent file or a moved directory is in the way.
+    #[error("in use")]
     Busy,
     /// `ENAMETOOLONG`
     #[error("name too long")]
     NameTooLong,
-    /// `ENAMETOOLONG`, for a whole path: the changes hold one that no archive can.
+    /// `ENAMETOOLONG`, for a whole path: archive readers accept at most 4095 bytes.
     #[error(
-        "/{}: the path has {} bytes, and what unpacks an archive takes 4095 at most; give a \
-         directory on the way a shorter name, move it up, or remove it",
+        "/{}: the path has {} bytes, more than the maximum of 4095",
         shorten(&String::from_utf8_lossy(path)),
         path.len()
     )]
@@ -100,8 +98,8 @@ pub enum FsError {
     /// `EFBIG`
     #[error("file too large")]
     FileTooLarge,
-    /// `ENOSPC`: the upper's size limit is reached.
-    #[error("the upper layer is full ({limit} bytes); give it more with --upper-size")]
+    /// `ENOSPC`: the size limit of the upper is reached.
+    #[error("the upper layer is full (limit: {limit} bytes)")]
     NoSpace {
         /// The limit, in bytes.
         limit: u64,
@@ -112,7 +110,7 @@ pub enum FsError {
     /// `EOPNOTSUPP`
     #[error("not supported")]
     NotSupported,
-    /// `ELOOP`: too many symbolic links on the way.
+    /// `ELOOP`
     #[error("too many levels of symbolic links")]
     Loop,
     /// `ENXIO`: no data or hole at or after an offset.
@@ -121,18 +119,18 @@ pub enum FsError {
     /// `EROFS`: the tree has no upper.
     #[error("read-only file system")]
     ReadOnly,
-    /// `ESTALE`: an inode number that this tree never gave out, or that was forgotten.
+    /// `ESTALE`: an inode number that this tree never returned, or that was forgotten.
     #[error("stale inode number")]
     Stale,
-    /// `EINTR`: nobody waits for the answer any more.
+    /// `EINTR`: the caller no longer waits for the result.
     #[error("interrupted")]
     Interrupted,
-    /// `EIO`: a layer is damaged.
+    /// `EIO`: a layer cannot be read.
     #[error(transparent)]
     Layer(#[from] LayerError),
 }
 
-/// `path` as a message can show it: of a very long one, the beginning and the end.
+/// Returns `path` for use in a message: a very long path is reduced to its start and end.
 pub fn shorten(path: &str) -> std::borrow::Cow<'_, str> {
     const SHOWN: usize = 120;
     if path.len() <= 2 * SHOWN {
@@ -148,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_path_is_shown_by_its_beginning_and_end() {
+    fn long_paths_are_shortened_in_the_middle() {
         assert_eq!(shorten("etc/hostname"), "etc/hostname");
         let path = format!("first/{}/last", "\u{e9}/".repeat(1000));
         let shown = shorten(&path);

@@ -1,5 +1,5 @@
-//! What the squashfs layer promises beyond reading right: laziness, one decode per block, bounded
-//! caches, holes.
+//! Tests of the squashfs layer's behaviour beyond correct content: laziness, one decode per block,
+//! bounded caches, holes.
 
 mod squashfs_support;
 
@@ -12,7 +12,7 @@ use fs_model::layer::squashfs::{CacheOptions, Compressor, SquashfsLayer};
 use fs_model::layer::{Layer, LayerEntry};
 use squashfs_support::{COMPRESSORS, Random, find, mksquashfs, open};
 
-/// An image of one file, `file`.
+/// Creates an image of one file, `file`.
 fn image_of(content: &[u8], options: &[&str]) -> SquashfsLayer {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -36,7 +36,7 @@ fn concurrent_readers_of_a_block_share_one_decode() {
                     let mut buf = [0; 5000];
                     for block in 0..21 {
                         barrier.wait();
-                        // Never a whole block: those are not kept.
+                        // Never a whole block, which would not be cached.
                         let at = block * 131_072 + 1 + thread % 7 * 100;
                         let n = layer.read_at(ino, at as u64, &mut buf).unwrap();
                         assert!(buf[..n] == content[at..(at + 5000).min(content.len())]);
@@ -49,15 +49,15 @@ fn concurrent_readers_of_a_block_share_one_decode() {
 }
 
 #[test]
-fn the_index_of_a_large_directory_is_read_once() {
-    // With names so long the index itself is several blocks.
+fn index_of_a_large_directory_is_read_once() {
+    // With long names, the index has several blocks.
     let name = |n: usize| format!("{n:0200}");
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     (0..6_000).for_each(|n| fs::write(tree.join(name(n)), "").unwrap());
     let image = fs::read(mksquashfs(&tree, dir.path().join("image"), &[])).unwrap();
-    // Room for a single block: what is read again is decoded again.
+    // A cache of one block, so that everything read again is decoded again.
     let options = CacheOptions { metadata_bytes: 9_000, ..CacheOptions::default() };
     let layer = SquashfsLayer::open("image", Arc::new(image), options).unwrap();
     let decodes = || layer.cache_stats().metadata_decodes;
@@ -66,13 +66,13 @@ fn the_index_of_a_large_directory_is_read_once() {
         let before = decodes();
         assert!(layer.lookup(layer.root(), name(n).as_bytes()).unwrap().is_some());
         assert_eq!(layer.lookup(layer.root(), format!("{}x", name(n)).as_bytes()).unwrap(), None);
-        // The directory's inode, the listing's block, and the next one at its end.
+        // The inode of the directory, the block of the listing, and the next one at its end.
         assert!(decodes() - before <= 2 * 4, "{n}: {}", decodes() - before);
     }
 }
 
 #[test]
-fn concurrent_readers_of_whole_blocks_get_the_right_content() {
+fn concurrent_reads_of_whole_blocks_are_correct() {
     let content = Random(2).text(8 * 131_072);
     let layer = image_of(&content, &[]);
     let ino = find(&layer, "file");
@@ -95,7 +95,7 @@ fn concurrent_readers_of_whole_blocks_get_the_right_content() {
 }
 
 #[test]
-fn an_error_is_reported_to_all_who_wait() {
+fn decode_error_is_returned_to_all_waiters() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
@@ -118,7 +118,7 @@ fn an_error_is_reported_to_all_who_wait() {
     });
 }
 
-/// A sparse file of about `size` bytes, as content and as it lies in `at`.
+/// Creates a sparse file of about `size` bytes at `at`, and returns its content.
 fn sparse_file(random: &mut Random, at: &Path, size: usize) -> Vec<u8> {
     let file = fs::File::create(at).unwrap();
     file.set_len(size as u64).unwrap();
@@ -134,7 +134,7 @@ fn sparse_file(random: &mut Random, at: &Path, size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn reads_at_any_offset_and_length_agree_with_the_content() {
+fn reads_at_random_offsets_and_lengths_are_correct() {
     let mut random = Random(4);
     let dir = tempfile::tempdir().unwrap();
     for (round, compressor) in COMPRESSORS.iter().cycle().take(10).enumerate() {
@@ -151,7 +151,7 @@ fn reads_at_any_offset_and_length_agree_with_the_content() {
             options.push("-always-use-fragments");
         }
         let image = mksquashfs(&tree, dir.path().join("image"), &options);
-        // Caches of a few blocks, so that they are emptied all the time.
+        // Caches of a few blocks, so that blocks are evicted often.
         let options =
             CacheOptions { metadata_bytes: 20_000, data_bytes: 300_000, layout_bytes: 1000 };
         let bytes = Arc::new(fs::read(image).unwrap());
@@ -172,7 +172,7 @@ fn reads_at_any_offset_and_length_agree_with_the_content() {
             let start = content.len().min(offset as usize);
             let end = content.len().min(start + len);
             assert!(buf[..n] == content[start..end], "f{i} at {offset}, {len} bytes");
-            assert!(buf[n..].iter().all(|&b| b == 0xee), "bytes beyond the end were touched");
+            assert!(buf[n..].iter().all(|&b| b == 0xee), "bytes beyond the end were written");
         }
         let stats = layer.cache_stats();
         assert!(stats.data_bytes <= 300_000 && stats.metadata_bytes <= 20_000, "{stats:?}");
@@ -180,7 +180,7 @@ fn reads_at_any_offset_and_length_agree_with_the_content() {
 }
 
 #[test]
-fn what_next_data_leaves_out_is_zeros() {
+fn next_data_skips_only_zeros() {
     let mut random = Random(5);
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -201,10 +201,10 @@ fn what_next_data_leaves_out_is_zeros() {
             let data = layer.next_data(ino, at).unwrap().unwrap_or(size..size);
             assert!(data.start >= at && data.end <= size);
             let hole = &content[at as usize..data.start as usize];
-            assert!(hole.iter().all(|&b| b == 0), "f{i}: a hole with data from {at} on");
+            assert!(hole.iter().all(|&b| b == 0), "f{i}: data in a hole from {at}");
             holes += hole.len();
             if !data.is_empty() {
-                // From within the data, the same end.
+                // From within the data, the end is the same.
                 let middle = data.start.midpoint(data.end);
                 assert_eq!(layer.next_data(ino, middle).unwrap(), Some(middle..data.end));
             }
@@ -217,7 +217,7 @@ fn what_next_data_leaves_out_is_zeros() {
 }
 
 #[test]
-fn a_block_is_cached_once_a_part_of_it_was_read() {
+fn partly_read_block_is_cached() {
     let content = Random(6).text(3 * 131_072 + 10);
     let layer = image_of(&content, &[]);
     let ino = find(&layer, "file");
@@ -226,8 +226,8 @@ fn a_block_is_cached_once_a_part_of_it_was_read() {
     assert!(layer.is_cached(ino, 131_072, 131_072));
     assert!(!layer.is_cached(ino, 0, 131_073));
     assert!(!layer.is_cached(ino, 2 * 131_072 - 1, 2));
-    assert!(layer.is_cached(ino, content.len() as u64, 10), "beyond the end is nothing to decode");
-    // What is stored as it is needs no decoding.
+    assert!(layer.is_cached(ino, content.len() as u64, 10), "nothing to decode beyond the end");
+    // Uncompressed blocks need no decoding.
     let plain = image_of(&content, &["-noD", "-noF"]);
     let ino = find(&plain, "file");
     plain.read_at(ino, 0, &mut [0; 1]).unwrap();
@@ -236,13 +236,13 @@ fn a_block_is_cached_once_a_part_of_it_was_read() {
 }
 
 #[test]
-fn a_lookup_in_a_large_directory_reads_a_small_part_of_it() {
+fn lookup_in_a_large_directory_reads_a_small_part_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir_all(tree.join("large")).unwrap();
     let target = tree.join("target");
     fs::write(&target, b"").unwrap();
-    // Hard links: a large directory without as many inodes.
+    // Hard links: a large directory with few inodes.
     for i in 0..50_000 {
         fs::hard_link(&target, tree.join(format!("large/{i:06}-entry-of-a-large-directory")))
             .unwrap();
@@ -269,7 +269,7 @@ fn a_lookup_in_a_large_directory_reads_a_small_part_of_it() {
 }
 
 #[test]
-fn a_lookup_in_a_directory_of_exact_size_finds_the_last_name_and_no_other() {
+fn lookup_in_a_directory_with_exact_size_finds_the_last_name() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
     for (folder, names) in [("one", 1), ("several-runs", 600), ("with-an-index", 3000)] {
@@ -285,10 +285,13 @@ fn a_lookup_in_a_directory_of_exact_size_finds_the_last_name_and_no_other() {
         for (folder, names) in [("one", 1), ("several-runs", 600), ("with-an-index", 3000)] {
             let folder = find(&layer, folder);
             let found = |name: &str| layer.lookup(folder, name.as_bytes()).unwrap().is_some();
-            assert_eq!(layer.read_dir(folder).unwrap().len(), names, "size less {cut}");
-            assert!(found("000000") && found(&format!("{:06}", names - 1)), "size less {cut}");
-            // After the last name the listing of another directory begins.
-            assert!(!found("empty") && !found("zzz") && !found("0"), "size less {cut}");
+            assert_eq!(layer.read_dir(folder).unwrap().len(), names, "size reduced by {cut}");
+            assert!(
+                found("000000") && found(&format!("{:06}", names - 1)),
+                "size reduced by {cut}"
+            );
+            // After the last name begins the listing of another directory.
+            assert!(!found("empty") && !found("zzz") && !found("0"), "size reduced by {cut}");
         }
         let empty = find(&layer, "empty");
         assert_eq!(layer.read_dir(empty).unwrap(), []);
@@ -297,7 +300,7 @@ fn a_lookup_in_a_directory_of_exact_size_finds_the_last_name_and_no_other() {
 }
 
 #[test]
-fn opening_reads_the_superblock_and_one_metadata_block() {
+fn opening_decodes_one_metadata_block() {
     let (_, image) = squashfs_support::small_images().swap_remove(2);
     let layer = squashfs_support::open_bytes(image).unwrap();
     let stats = layer.cache_stats();
@@ -309,7 +312,7 @@ fn opening_reads_the_superblock_and_one_metadata_block() {
 }
 
 #[test]
-fn whiteouts_and_opaque_directories_are_told() {
+fn whiteouts_and_opaque_directories_are_recognised() {
     let (_, image) = squashfs_support::small_images().swap_remove(0);
     let layer = squashfs_support::open_bytes(image).unwrap();
     let root = layer.root();
@@ -330,18 +333,18 @@ fn whiteouts_and_opaque_directories_are_told() {
     assert!(!layer.is_opaque(layer.root()).unwrap());
     let xattrs = layer.xattrs(opaque).unwrap();
     assert_eq!(xattrs, [(Box::from(*b"user.kept"), Box::from(*b"1"))]);
-    layer.check_marks().unwrap();
+    layer.check_overlayfs_attributes().unwrap();
 
     fs::create_dir_all(tree.join("opaque/below")).unwrap();
     xattr::set(tree.join("opaque/below"), "user.overlay.redirect", b"/x").unwrap();
     fs::remove_file(dir.path().join("image")).unwrap();
     let layer = open(&mksquashfs(&tree, dir.path().join("image"), &[]));
-    let refused = layer.check_marks().unwrap_err().to_string();
+    let refused = layer.check_overlayfs_attributes().unwrap_err().to_string();
     assert!(refused.contains("/opaque/below has the attribute user.overlay.redirect"), "{refused}");
 }
 
 #[test]
-fn values_out_of_line_are_read() {
+fn out_of_line_values_are_read() {
     for (name, image) in squashfs_support::small_images() {
         let layer = squashfs_support::open_bytes(image).unwrap();
         for (file, own) in [("a", b"1"), ("b", b"2"), ("c", b"3")] {

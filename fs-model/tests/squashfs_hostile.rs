@@ -1,5 +1,5 @@
-//! Damaged and crafted squashfs images: each is read as far as it can be, or refused with an
-//! error that names it; never a panic, never an unbounded allocation, never a short file.
+//! Tests with damaged and crafted squashfs images: each can be read, or fails with an error that
+//! names it, without panics, unbounded allocations or short reads.
 
 mod squashfs_support;
 
@@ -14,24 +14,24 @@ use squashfs_support::{
     NAME, Random, SMALL, change_directory_sizes, mksquashfs, open_bytes, small_images, walk,
 };
 
-/// Counts what Rust code allocates, and remembers the peak.
+/// An allocator that records current and peak memory use.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: passes everything on to the system's allocator.
+// SAFETY: forwards to the system allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
@@ -39,8 +39,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What reading an image of less than 1 MiB may take. Two tests may run side by side, each with
-/// its fixtures.
+/// Maximum memory for reading an image of less than 1 MiB. Two tests, each with its fixtures, may
+/// run concurrently.
 const MEMORY_LIMIT: usize = 64 << 20;
 
 fn assert_memory_stayed_bounded() {
@@ -48,8 +48,8 @@ fn assert_memory_stayed_bounded() {
     assert!(peak < MEMORY_LIMIT, "{peak} bytes at the peak");
 }
 
-/// Reads all of an image, and checks that what it ends in is right; says whether it was well.
-fn survives(image: Vec<u8>) -> bool {
+/// Reads all of an image and checks the error, if any. Returns whether there was none.
+fn is_readable(image: Vec<u8>) -> bool {
     match open_bytes(image).and_then(|layer| walk(&layer, &SMALL)) {
         Ok(_) => true,
         Err(error) => {
@@ -71,14 +71,14 @@ fn u64_in(image: &[u8], at: usize) -> u64 {
 }
 
 #[test]
-fn sound_images_are_read_whole() {
+fn valid_images_are_readable() {
     for (name, image) in small_images() {
-        assert!(survives(image), "{name}");
+        assert!(is_readable(image), "{name}");
     }
 }
 
 #[test]
-fn a_truncated_image_is_refused_at_open() {
+fn truncated_images_are_rejected_on_open() {
     for (name, image) in small_images() {
         let used = u64_in(&image, 40) as usize;
         let step = (used / 97).max(1);
@@ -86,27 +86,30 @@ fn a_truncated_image_is_refused_at_open() {
             let error = open_bytes(image[..len].to_vec()).unwrap_err();
             assert_names_the_image(&error);
             let message = error.to_string();
-            assert!(len < 4 || message.contains("truncated"), "{name} cut at {len}: {message}");
+            assert!(
+                len < 4 || message.contains("truncated"),
+                "{name} truncated to {len}: {message}"
+            );
         }
-        assert!(survives(image[..used].to_vec()), "{name}: the padding is not needed");
+        assert!(is_readable(image[..used].to_vec()), "{name}: the padding may be missing");
     }
 }
 
 #[test]
-fn an_image_cut_off_that_denies_it_is_an_error_and_no_short_file() {
+fn truncated_image_with_a_matching_superblock_is_an_error() {
     for (name, image) in small_images() {
         let used = u64_in(&image, 40) as usize;
         for len in (96..used).step_by(211) {
             let mut cut = image[..len].to_vec();
             cut[40..48].copy_from_slice(&(len as u64).to_le_bytes());
-            assert!(!survives(cut), "{name}, cut at {len}");
+            assert!(!is_readable(cut), "{name}, truncated to {len}");
         }
     }
     assert_memory_stayed_bounded();
 }
 
 #[test]
-fn flipped_bits_never_panic_nor_take_unbounded_memory() {
+fn flipped_bits_cause_no_panic_or_unbounded_allocation() {
     let mut random = Random(2);
     for (_, image) in small_images() {
         let used = u64_in(&image, 40);
@@ -116,20 +119,20 @@ fn flipped_bits_never_panic_nor_take_unbounded_memory() {
                 let at = random.below(used) as usize;
                 damaged[at] ^= 1 << random.below(8);
             }
-            survives(damaged);
+            is_readable(damaged);
         }
     }
     assert_memory_stayed_bounded();
 }
 
 #[test]
-fn overwritten_bytes_in_the_tables_never_panic_nor_take_unbounded_memory() {
+fn overwritten_tables_cause_no_panic_or_unbounded_allocation() {
     let mut random = Random(3);
     for (_, image) in small_images() {
         let (used, tables) = (u64_in(&image, 40), u64_in(&image, 64));
         for _ in 0..350 {
             let mut damaged = image.clone();
-            // The superblock is small and decides much: a third of the damage is there.
+            // A third of the damage is in the superblock, because it is small but important.
             let at = match random.below(3) {
                 0 => 4 + random.below(92),
                 _ => tables + random.below(used - tables),
@@ -137,14 +140,14 @@ fn overwritten_bytes_in_the_tables_never_panic_nor_take_unbounded_memory() {
             let len = (1 + random.below(8) as usize).min(damaged.len() - at);
             let new = if random.below(2) == 0 { vec![0xff; len] } else { random.bytes(len) };
             damaged[at..at + len].copy_from_slice(&new);
-            survives(damaged);
+            is_readable(damaged);
         }
     }
     assert_memory_stayed_bounded();
 }
 
 #[test]
-fn damage_of_data_is_an_error_or_leaves_the_length_right() {
+fn damaged_data_is_an_error_or_has_the_right_length() {
     let mut random = Random(4);
     let rounds = 150;
     for (name, image) in small_images() {
@@ -153,7 +156,7 @@ fn damage_of_data_is_an_error_or_leaves_the_length_right() {
             .into_iter()
             .filter(|seen| seen.attr.is_some_and(|attr| attr.kind == FileType::Regular))
             .filter(|seen| !seen.content.is_empty())
-            // Blocks that do not compress are stored as they are: nothing vouches for them.
+            // Incompressible blocks are stored as they are, without a checksum.
             .filter(|seen| !seen.path.ends_with(b"/random"))
             .collect();
         let tables = u64_in(&image, 64);
@@ -179,20 +182,21 @@ fn damage_of_data_is_an_error_or_leaves_the_length_right() {
             refused += usize::from(errors > 0);
             silent += usize::from(differences > 0);
         }
-        // mksquashfs has xz add CRC-32, which finds every single bit. gzip's Adler-32 is weaker:
-        // a match moved among digits can leave it the same. The others' blocks have no checksum.
+        // mksquashfs stores a CRC-32 with xz, which detects every single flipped bit. The Adler-32
+        // of gzip is weaker: a match moved among digits may not change it. The other compressors
+        // store no checksum.
         let allowed = match name.as_str() {
             "xz" => 0,
             "gzip" => rounds / 50,
             _ => rounds,
         };
-        assert!(silent <= allowed, "{name}: {silent} times silently different");
-        assert!(refused > 0 || name == "plain", "{name}: the damage hit nothing");
+        assert!(silent <= allowed, "{name}: {silent} undetected changes");
+        assert!(refused > 0 || name == "plain", "{name}: no damage was detected");
     }
 }
 
 #[test]
-fn superblocks_that_cannot_be_are_refused() {
+fn invalid_superblocks_are_rejected() {
     let (_, image) = small_images().swap_remove(0);
     let with = |at: usize, bytes: &[u8]| {
         let mut image = image.clone();
@@ -223,7 +227,7 @@ fn superblocks_that_cannot_be_are_refused() {
     }
 }
 
-/// An image with nothing compressed, so that its tables can be changed with a search.
+/// An uncompressed image, whose tables can be changed by search and replace.
 fn plain_image() -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -239,7 +243,7 @@ fn plain_image() -> Vec<u8> {
 }
 
 fn replaced(image: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
-    // From behind: the directory table comes after the files' content.
+    // From the end: the directory table is after the content of files.
     let at = image.windows(from.len()).rposition(|window| window == from).unwrap();
     let mut image = image.to_vec();
     image[at..at + to.len()].copy_from_slice(to);
@@ -247,16 +251,16 @@ fn replaced(image: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_name_that_stands_twice_is_an_error() {
+fn duplicate_names_are_an_error() {
     let image = replaced(&plain_image(), b"name-b", b"name-a");
     let layer = open_bytes(image).unwrap();
     let sub = squashfs_support::find(&layer, "sub");
     let message = layer.read_dir(sub).unwrap_err().to_string();
-    assert!(message.contains("\"name-a\" stands twice"), "{message}");
+    assert!(message.contains("duplicate name \"name-a\""), "{message}");
 }
 
 #[test]
-fn a_directory_out_of_order_is_listed_in_order_and_searched_right() {
+fn unsorted_directory_is_listed_sorted_and_searched_correctly() {
     let image = replaced(&plain_image(), b"name-a", b"name-x");
     let layer = open_bytes(image).unwrap();
     let sub = squashfs_support::find(&layer, "sub");
@@ -269,7 +273,7 @@ fn a_directory_out_of_order_is_listed_in_order_and_searched_right() {
 }
 
 #[test]
-fn names_that_would_leave_their_directory_are_errors() {
+fn names_with_slashes_or_nul_are_errors() {
     for bad in [&b"../n-b"[..], b"/etc/p", b"a\0b\0c\0"] {
         let image = replaced(&plain_image(), b"name-b", bad);
         let layer = open_bytes(image).unwrap();
@@ -280,7 +284,7 @@ fn names_that_would_leave_their_directory_are_errors() {
 }
 
 #[test]
-fn a_directory_that_contains_itself_is_just_a_directory() {
+fn directory_that_contains_itself_is_readable() {
     let image = plain_image();
     let layer = open_bytes(image.clone()).unwrap();
     let sub = squashfs_support::find(&layer, "sub");
@@ -306,7 +310,7 @@ fn a_directory_that_contains_itself_is_just_a_directory() {
 }
 
 #[test]
-fn directory_sizes_of_any_value_give_whole_runs_or_an_error() {
+fn any_directory_size_returns_whole_runs_or_an_error() {
     let (_, image) = small_images().pop().unwrap();
     let paths = |image: Vec<u8>| {
         walk(&open_bytes(image).unwrap(), &SMALL)
@@ -316,7 +320,7 @@ fn directory_sizes_of_any_value_give_whole_runs_or_an_error() {
     for cut in 0..=20 {
         let mut exact = image.clone();
         change_directory_sizes(&mut exact, |size| size.saturating_sub(cut));
-        assert_eq!(paths(exact).unwrap(), all, "sizes less {cut}");
+        assert_eq!(paths(exact).unwrap(), all, "sizes reduced by {cut}");
     }
     let mut random = Random(9);
     for _ in 0..300 {
@@ -327,13 +331,13 @@ fn directory_sizes_of_any_value_give_whole_runs_or_an_error() {
             1 => size.saturating_add(random.below(1 << bits) as u32),
             _ => random.below(1 << bits) as u32,
         });
-        survives(any);
+        is_readable(any);
     }
     assert_memory_stayed_bounded();
 }
 
 #[test]
-fn an_attribute_that_stands_twice_is_an_error() {
+fn duplicate_attributes_are_an_error() {
     let image = replaced(&plain_image(), b"other", b"first");
     let layer = open_bytes(image).unwrap();
     let sub = squashfs_support::find(&layer, "sub");
@@ -342,7 +346,7 @@ fn an_attribute_that_stands_twice_is_an_error() {
 }
 
 #[test]
-fn a_symlink_target_with_a_nul_or_without_end_is_an_error() {
+fn invalid_symlink_targets_are_errors() {
     let layer = open_bytes(replaced(&plain_image(), b"target/path", b"target\0")).unwrap();
     let link = squashfs_support::find(&layer, "link");
     assert_names_the_image(&layer.read_link(link).unwrap_err());
@@ -358,11 +362,11 @@ fn a_symlink_target_with_a_nul_or_without_end_is_an_error() {
 }
 
 #[test]
-fn a_file_of_exabytes_is_an_error_before_it_is_an_allocation() {
+fn file_size_beyond_the_image_is_an_error_without_allocation() {
     let image = plain_image();
     let layer = open_bytes(image.clone()).unwrap();
     let file = squashfs_support::find(&layer, "sub/name-a");
-    // A basic file inode: 16 bytes of head, then start, fragment, offset, size.
+    // A basic file inode: 16 bytes of common fields, then start, fragment, offset, size.
     let block = u64_in(&image, 64) as usize + 2 + (file.0 & 0xffff) as usize;
     let mut huge = image;
     assert_eq!(huge[block + 28..block + 32], 10u32.to_le_bytes());
@@ -373,7 +377,7 @@ fn a_file_of_exabytes_is_an_error_before_it_is_an_allocation() {
 }
 
 #[test]
-fn numbers_that_no_directory_gave_out_do_no_harm() {
+fn invalid_inode_numbers_cause_no_panic() {
     let mut random = Random(5);
     for (_, image) in small_images() {
         let layer = open_bytes(image).unwrap();

@@ -1,7 +1,7 @@
-//! The squashfs layer against other readers of the same images: the kernel's (object by object,
-//! each compressor and block size; needs root for the mount), and backhand.
+//! Compares the squashfs layer with other readers: the kernel's (each object, compressor and block
+//! size; needs root to mount), and backhand.
 //!
-//! `OVERCOAT_BASE=IMAGE` compares a real base image too.
+//! `OVERCOAT_BASE=IMAGE` also compares a real base image.
 
 mod squashfs_support;
 
@@ -21,7 +21,7 @@ use fs_model::{Device, FileType};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use squashfs_support::{COMPRESSORS, Random, change_directory_sizes, mksquashfs, open};
 
-/// Whether mounting is possible. CI runs as root, where this is always so.
+/// Returns whether mounting is possible. Tests in CI run as root.
 fn may_mount() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -30,10 +30,10 @@ fn may_mount() -> bool {
     root
 }
 
-/// A kernel mount of an image, until it is dropped.
+/// A kernel mount of an image, unmounted on drop.
 ///
-/// Each image must be a file of its own: a loop device that outlives its mount for a moment is
-/// taken up again by the next mount of the same file, with the pages that it had.
+/// Each image must be a separate file: a loop device may outlive its mount for a moment, and the
+/// next mount of the same file would reuse it with its cached pages.
 struct KernelMount(PathBuf);
 
 impl KernelMount {
@@ -59,7 +59,7 @@ impl Drop for KernelMount {
     }
 }
 
-/// Every kind of object that a squashfs image can hold.
+/// Creates a tree with every kind of object that squashfs supports.
 fn full_tree(root: &Path) {
     let mut random = Random(1);
     fs::create_dir_all(root.join("dir/nested/deeper")).unwrap();
@@ -124,7 +124,7 @@ fn full_tree(root: &Path) {
         xattr::set(root.join("dir"), name, value).unwrap();
     }
     for (name, own) in [("fifo", "1"), ("null", "2"), ("symlink", "3"), ("socket", "4")] {
-        // The kernel has user attributes on files and directories only.
+        // The kernel supports user attributes only on files and directories.
         xattr::set(root.join(name), "trusted.own", own.as_bytes()).unwrap();
         xattr::set(root.join(name), "trusted.shared-and-long", &[b'v'; 3000]).unwrap();
     }
@@ -153,7 +153,7 @@ fn full_tree(root: &Path) {
     }
 }
 
-/// What both sides say of one object. The type stands as in `st_mode`.
+/// The attributes of an object that are compared. The type is encoded as in `st_mode`.
 #[derive(Debug, PartialEq, Eq)]
 struct Object {
     mode: u32,
@@ -196,7 +196,7 @@ fn kernel_side(mount: &Path) -> Side {
         by_ino.entry(meta.ino()).or_default().push(name.clone());
         let names = match xattr::list(&path) {
             Ok(names) => Some(names),
-            // An image without any attribute has no table for them.
+            // An image without attributes has no table for them.
             Err(error) if error.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => None,
             Err(error) => panic!("{}: {error}", path.display()),
         };
@@ -234,8 +234,8 @@ fn kernel_side(mount: &Path) -> Side {
     Side { objects, links: links_of(by_ino) }
 }
 
-/// The layer's objects. Whiteouts come out as what they are to the kernel, with what only their
-/// inode knows taken from `kernel`, once it is clear that they are devices 0:0 there.
+/// Returns the layer's objects. The attributes of whiteouts, which a layer does not have, are
+/// copied from `kernel`, after checking that they are devices 0:0 there.
 fn layer_side(layer: &SquashfsLayer, kernel: &mut Side) -> Side {
     let (mut objects, mut by_ino) = (BTreeMap::new(), BTreeMap::<u64, Vec<_>>::new());
     let mut left = vec![(Vec::new(), layer.root(), FileType::Directory)];
@@ -256,7 +256,7 @@ fn layer_side(layer: &SquashfsLayer, kernel: &mut Side) -> Side {
                     LayerEntry::Whiteout => {
                         let object = kernel.objects.remove(&path).unwrap_or_else(|| {
                             let (path, known) = (path.escape_ascii(), kernel.objects.len());
-                            panic!("{layer:?}: {path} is none of the kernel's {known} objects")
+                            panic!("{layer:?}: {path} is not one of the kernel's {known} objects")
                         });
                         assert_eq!(object.mode & 0o170000, 0o020000);
                         assert_eq!(object.device, Device::default());
@@ -295,7 +295,7 @@ fn lookup_path(layer: &SquashfsLayer, path: &[u8]) -> LayerIno {
     })
 }
 
-/// Compares an image as the layer reads it with what the kernel makes of it.
+/// Compares an image as read by the layer and by the kernel.
 fn assert_agrees_with_the_kernel(image: &Path, mount_at: PathBuf) {
     let layer = open(image);
     let mount = KernelMount::new(image, mount_at);
@@ -331,7 +331,7 @@ fn assert_agrees_with_the_kernel(image: &Path, mount_at: PathBuf) {
 }
 
 #[test]
-fn every_compressor_and_block_size_reads_as_the_kernel_does() {
+fn all_compressors_and_block_sizes_agree_with_the_kernel() {
     if !may_mount() {
         return;
     }
@@ -351,7 +351,7 @@ fn every_compressor_and_block_size_reads_as_the_kernel_does() {
 }
 
 #[test]
-fn fragments_everywhere_or_nowhere_and_uncompressed_tables_read_as_the_kernel_does() {
+fn fragment_and_table_options_agree_with_the_kernel() {
     if !may_mount() {
         return;
     }
@@ -377,10 +377,10 @@ fn fragments_everywhere_or_nowhere_and_uncompressed_tables_read_as_the_kernel_do
     }
 }
 
-/// tar2sqfs before 1.1.3 and go-diskfs state the exact size of a listing, mksquashfs 3 bytes more.
-/// The kernel compares the size at the head of each run only, and the shortest run is 21 bytes.
+/// tar2sqfs before 1.1.3 and go-diskfs store the exact size of a listing; mksquashfs adds 3 bytes.
+/// The kernel checks the size only at the start of a run, and the shortest run has 21 bytes.
 #[test]
-fn directory_sizes_smaller_than_usual_read_as_the_kernel_does() {
+fn smaller_directory_sizes_agree_with_the_kernel() {
     if !may_mount() {
         return;
     }
@@ -388,7 +388,7 @@ fn directory_sizes_smaller_than_usual_read_as_the_kernel_does() {
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     full_tree(&tree);
-    // A single entry with a name of one byte: the shortest listing.
+    // A single entry with a name of one byte: the shortest possible listing.
     fs::create_dir_all(tree.join("s/s/s")).unwrap();
     let image = mksquashfs(&tree, dir.path().join("image"), &["-noI"]);
     let original = fs::read(&image).unwrap();
@@ -413,7 +413,7 @@ fn directory_sizes_smaller_than_usual_read_as_the_kernel_does() {
 }
 
 #[test]
-fn a_file_beyond_4_gib_reads_as_the_kernel_does() {
+fn file_beyond_4_gib_agrees_with_the_kernel() {
     if !may_mount() {
         return;
     }
@@ -435,7 +435,7 @@ fn a_file_beyond_4_gib_reads_as_the_kernel_does() {
     let ino = squashfs_support::find(&layer, "huge");
     assert_eq!(layer.attr(ino).unwrap().size, size);
     let (mut ours, mut theirs) = (vec![0; 300_000], vec![0; 300_000]);
-    // Backwards, so that the first look needs all the positions before it.
+    // Backwards, so that the first read needs all previous positions.
     for at in marks.into_iter().rev().chain([size - 1, size]) {
         let at = at.saturating_sub(50_000);
         let n = layer.read_at(ino, at, &mut ours).unwrap();
@@ -443,7 +443,7 @@ fn a_file_beyond_4_gib_reads_as_the_kernel_does() {
         kernel.read_exact_at(&mut theirs[..n], at).unwrap();
         assert!(ours[..n] == theirs[..n], "at {at}");
     }
-    // Data lies where it was written, to the block, and nowhere else.
+    // Data is at the written positions, rounded to blocks, and nowhere else.
     let mut at = 0;
     let mut data = 0;
     while let Some(range) = layer.next_data(ino, at).unwrap() {
@@ -454,9 +454,9 @@ fn a_file_beyond_4_gib_reads_as_the_kernel_does() {
 }
 
 #[test]
-fn a_real_base_reads_as_the_kernel_does() {
+fn real_base_agrees_with_the_kernel() {
     let Some(image) = std::env::var_os("OVERCOAT_BASE") else {
-        eprintln!("skipped: OVERCOAT_BASE names no image");
+        eprintln!("skipped: OVERCOAT_BASE is not set");
         return;
     };
     if may_mount() {
@@ -466,12 +466,12 @@ fn a_real_base_reads_as_the_kernel_does() {
 }
 
 #[test]
-fn backhand_reads_the_same() {
+fn backhand_agrees() {
     use backhand::{FilesystemReader, InnerNode};
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    // Without what backhand cannot do: long targets, hard links, attributes.
+    // Without features that backhand does not support: long targets, hard links, attributes.
     squashfs_support::small_tree(&tree);
     fs::remove_file(tree.join("long-link")).unwrap();
     fs::remove_file(tree.join("etc/passwd-")).unwrap();

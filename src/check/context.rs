@@ -436,7 +436,7 @@ fn own(layer: &Arc<dyn Layer>, lower: Option<&View>) -> Result<Vec<OwnEntry>, Lo
         let attr = ino.map(|ino| layer.attr(ino)).transpose().map_err(damaged)?;
         if let (Some(ino), Some(FileType::Directory)) = (ino, attr.map(|attr| attr.kind)) {
             // Each directory has exactly one path; see `Visited`.
-            if layer.has_single_places() && !seen.insert(ino) {
+            if layer.dirs_are_unique() && !seen.insert(ino) {
                 let image = Arc::from(layer.name());
                 let what = "directory is its own ancestor, or has two parents";
                 return Err(damaged(LayerError::corrupt(&image, what)));

@@ -1,7 +1,7 @@
 //! `stat`: all that is known of an object in images.
 
 use clap::Args as ClapArgs;
-use fs_model::stack::{Pristine, Source};
+use fs_model::stack::{LowerEntry, LowerInode};
 use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
@@ -203,10 +203,10 @@ impl Facts {
 
 /// All names of an object, in tree order.
 fn names(view: &View, node: &Node) -> Result<Vec<String>, LookError> {
-    let source: Source = node.found.source();
+    let source: LowerInode = node.found.source();
     let mut names = Vec::new();
     view.walk::<LookError>(&view.root()?, &mut |other| {
-        if matches!(&other.found, Pristine::Object { source: same, .. } if *same == source) {
+        if matches!(&other.found, LowerEntry::Object { source: same, .. } if *same == source) {
             names.push(escape(&other.path).into_owned());
         }
         Ok(Walk::Into)

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use fs_model::FileType;
 use fs_model::layer::Layer;
 use fs_model::layer::squashfs::CacheOptions;
-use fs_model::stack::{Pristine, Source};
+use fs_model::stack::{LowerEntry, LowerInode};
 
 pub use self::change::{Aspect, Aspects, Beneath, Change, Kind, Totals};
 use provisioners::image::ImageLocation;
@@ -78,14 +78,14 @@ pub struct Diff<'a> {
 }
 
 /// What the old and the new view have at a name.
-type Both = (Option<Pristine>, Option<Pristine>);
+type Both = (Option<LowerEntry>, Option<LowerEntry>);
 
 /// A name that may have changed.
 #[derive(Debug)]
 struct Pair {
     path: Vec<u8>,
-    old: Option<Pristine>,
-    new: Option<Pristine>,
+    old: Option<LowerEntry>,
+    new: Option<LowerEntry>,
     /// The layer that deletes it, if one does.
     deleter: Option<u16>,
     within_deleted: bool,
@@ -94,8 +94,8 @@ struct Pair {
 /// Hard links that were met: of which object the other view has what at its first name.
 #[derive(Debug, Default)]
 struct Links {
-    old: HashMap<Source, Option<Source>>,
-    new: HashMap<Source, (Option<Source>, Vec<u8>)>,
+    old: HashMap<LowerInode, Option<LowerInode>>,
+    new: HashMap<LowerInode, (Option<LowerInode>, Vec<u8>)>,
 }
 
 impl<'a> Diff<'a> {
@@ -187,21 +187,21 @@ impl<'a> Diff<'a> {
     /// The name `name` in the directories of `pair`.
     fn step(&self, pair: &Pair, name: &[u8]) -> Result<Pair, LookError> {
         let path = join(&pair.path, name);
-        let find = |view: &View, found: &Option<Pristine>| match found {
-            Some(Pristine::Directory(dir)) => look_up(view, dir, name, &path),
+        let find = |view: &View, found: &Option<LowerEntry>| match found {
+            Some(LowerEntry::Directory(dir)) => look_up(view, dir, name, &path),
             _ => Ok(None),
         };
         let (old, new) = (find(self.old, &pair.old)?, find(self.new, &pair.new)?);
         let deleter = match (&old, &new, &pair.new) {
-            (Some(_), None, Some(Pristine::Directory(dir))) => self.deleter(dir, name, &path)?,
-            (Some(_), None, Some(Pristine::Object { source, .. })) => Some(source.layer),
+            (Some(_), None, Some(LowerEntry::Directory(dir))) => self.deleter(dir, name, &path)?,
+            (Some(_), None, Some(LowerEntry::Object { source, .. })) => Some(source.layer),
             _ => pair.deleter,
         };
         Ok(Pair { path, old, new, deleter, within_deleted: false })
     }
 
     fn nodes(&self, pair: &Pair) -> Result<(Option<Node>, Option<Node>), LookError> {
-        let node = |view: &View, found: &Option<Pristine>| -> Result<Option<Node>, LookError> {
+        let node = |view: &View, found: &Option<LowerEntry>| -> Result<Option<Node>, LookError> {
             let Some(found) = found.clone() else { return Ok(None) };
             let path = pair.path.clone();
             match view.stack().attr(found.source()) {
@@ -282,13 +282,13 @@ impl<'a> Diff<'a> {
     }
 
     /// Whether both are the same object of the same layer.
-    fn same(&self, old: Source, new: Source) -> bool {
+    fn same(&self, old: LowerInode, new: LowerInode) -> bool {
         old.ino == new.ino
             && self.shared.get(usize::from(new.layer)).copied().flatten() == Some(old.layer)
     }
 
     /// How many of the lowest directories that two are merged from are the same.
-    fn common(&self, old: &[Source], new: &[Source]) -> usize {
+    fn common(&self, old: &[LowerInode], new: &[LowerInode]) -> usize {
         old.iter()
             .rev()
             .zip(new.iter().rev())
@@ -308,7 +308,7 @@ impl<'a> Diff<'a> {
         new: Option<&Node>,
         pair: &Pair,
     ) -> Result<Vec<Pair>, LookError> {
-        const NONE: &[Source] = &[];
+        const NONE: &[LowerInode] = &[];
         let old_dir = old.map_or(NONE, |old| sources(old));
         let new_dir = new.map_or(NONE, |new| sources(new));
         let common = self.common(old_dir, new_dir);
@@ -356,22 +356,27 @@ impl<'a> Diff<'a> {
     }
 
     /// Whether nothing can have changed at and below a name.
-    fn is_same(&self, old: Option<&Pristine>, new: Option<&Pristine>) -> bool {
+    fn is_same(&self, old: Option<&LowerEntry>, new: Option<&LowerEntry>) -> bool {
         match (old, new) {
             (None, None) => true,
-            (Some(Pristine::Directory(old)), Some(Pristine::Directory(new))) => {
+            (Some(LowerEntry::Directory(old)), Some(LowerEntry::Directory(new))) => {
                 old.len() == new.len() && self.common(old, new) == old.len()
             }
             (
-                Some(Pristine::Object { source: old, .. }),
-                Some(Pristine::Object { source: new, .. }),
+                Some(LowerEntry::Object { source: old, .. }),
+                Some(LowerEntry::Object { source: new, .. }),
             ) => self.same(*old, *new),
             _ => false,
         }
     }
 
     /// The layer of the new view that hides `name` in the directory merged from `dir`.
-    fn deleter(&self, dir: &[Source], name: &[u8], path: &[u8]) -> Result<Option<u16>, LookError> {
+    fn deleter(
+        &self,
+        dir: &[LowerInode],
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<Option<u16>, LookError> {
         // Only where all layers are still there, a directory itself hides what was in it.
         let hider = self.new.hider(dir, name, path)?;
         Ok(hider.filter(|hider| hider.whiteout || self.grown).map(|hider| hider.layer))
@@ -460,18 +465,18 @@ fn count(view: &View, dir: &Node) -> Result<Beneath, LookError> {
 
 fn look_up(
     view: &View,
-    dir: &[Source],
+    dir: &[LowerInode],
     name: &[u8],
     path: &[u8],
-) -> Result<Option<Pristine>, LookError> {
+) -> Result<Option<LowerEntry>, LookError> {
     view.stack().lookup(dir, name).map_err(damaged(path))
 }
 
 fn entries(
     view: &View,
-    dir: &[Source],
+    dir: &[LowerInode],
     path: &[u8],
-) -> Result<fs_model::stack::Entries, LookError> {
+) -> Result<fs_model::stack::LowerEntries, LookError> {
     match dir {
         [] => Ok(Vec::new()),
         dir => view.stack().entries(dir).map_err(damaged(path)),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use fs_model::acl::Acl;
 use fs_model::delta::{Change, Contents, Delta, DeltaEntry, Object};
 use fs_model::layer::Xattr;
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 use fs_model::{FsError, Ino};
 
 use super::Selection;
@@ -18,7 +18,7 @@ pub struct Taken<'a> {
     pub delta: Delta,
     view: &'a View,
     /// By inode number.
-    sources: Vec<Source>,
+    sources: Vec<LowerInode>,
 }
 
 impl<'a> Taken<'a> {
@@ -28,7 +28,7 @@ impl<'a> Taken<'a> {
     /// A damaged layer.
     pub fn new(view: &'a View, selection: &Selection) -> Result<Taken<'a>, LookError> {
         let mut taken = Taken { delta: Delta::default(), view, sources: Vec::new() };
-        let mut numbers: HashMap<Source, (usize, u32)> = HashMap::new();
+        let mut numbers: HashMap<LowerInode, (usize, u32)> = HashMap::new();
         view.walk::<LookError>(&view.root()?, &mut |node| {
             if !selection.has(&node.path) {
                 return Ok(Walk::Past);
@@ -62,7 +62,7 @@ impl<'a> Taken<'a> {
         Ok(taken)
     }
 
-    fn source(&self, ino: Ino) -> Result<Source, FsError> {
+    fn source(&self, ino: Ino) -> Result<LowerInode, FsError> {
         let index = usize::try_from(ino.0).map_err(|_| FsError::Stale)?;
         self.sources.get(index).copied().ok_or(FsError::Stale)
     }

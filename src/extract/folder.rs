@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use fs_model::FileType;
 use fs_model::acl::{self, Acl};
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, linkat,
     lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, utimensat,
@@ -171,7 +171,7 @@ struct Extraction<'a> {
     root: bool,
     stop: &'a dyn Fn() -> bool,
     /// Where the first name of a file with several is.
-    links: HashMap<Source, Vec<u8>>,
+    links: HashMap<LowerInode, Vec<u8>>,
     done: Extracted,
     buffer: Vec<u8>,
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fs_model::acl;
-use fs_model::tree::{Entry, NewNode, NextRead, RenameMode, SetAttr, XattrFlags, XattrSupport};
+use fs_model::tree::{Entry, MknodArgs, TreeReadahead, RenameMode, SetAttr, XattrFlags, XattrSupport};
 use fs_model::{Attr, Device, FileType, FsError, Ino, Time, Tree};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
@@ -108,9 +108,9 @@ impl Adapter {
         self.view.owners.note_path(&self.tree, ino);
     }
 
-    fn make(&self, parent: INodeNo, name: &OsStr, node: &NewNode<'_>, reply: ReplyEntry) {
+    fn make(&self, parent: INodeNo, name: &OsStr, node: &MknodArgs<'_>, reply: ReplyEntry) {
         let _request = self.poller.request();
-        answer!(self, reply, self.tree.make(Ino(parent.0), name.as_bytes(), node),
+        answer!(self, reply, self.tree.mknod(Ino(parent.0), name.as_bytes(), node),
             entry => self.reply_entry(reply, &entry));
     }
 
@@ -151,10 +151,10 @@ impl Adapter {
         }
     }
 
-    fn decode_ahead(&self, next: Option<NextRead>) {
+    fn decode_ahead(&self, next: Option<TreeReadahead>) {
         if let Some(next) = next {
             let tree = self.tree.clone();
-            self.workers.run(move || tree.decode_ahead(next));
+            self.workers.run(move || tree.prefetch(next));
         }
     }
 
@@ -306,7 +306,7 @@ impl Filesystem for Adapter {
         let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
         let rdev = Device::from_u32(rdev);
         let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
-        let node = NewNode { rdev, umask, ..NewNode::plain(kind, mode, uid, gid) };
+        let node = MknodArgs { rdev, umask, ..MknodArgs::plain(kind, mode, uid, gid) };
         self.make(parent, name, &node, reply);
     }
 
@@ -321,7 +321,7 @@ impl Filesystem for Adapter {
     ) {
         let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
         let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
-        let node = NewNode { umask, ..NewNode::directory(mode, uid, gid) };
+        let node = MknodArgs { umask, ..MknodArgs::directory(mode, uid, gid) };
         self.make(parent, name, &node, reply);
     }
 
@@ -335,7 +335,7 @@ impl Filesystem for Adapter {
     ) {
         let target = target.as_os_str().as_bytes();
         let (uid, gid) = self.view.real_owner(req.uid(), req.gid());
-        self.make(parent, name, &NewNode::symlink(target, uid, gid), reply);
+        self.make(parent, name, &MknodArgs::symlink(target, uid, gid), reply);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -452,7 +452,7 @@ impl Filesystem for Adapter {
     ) {
         let request = self.poller.request();
         let ino = Ino(ino.0);
-        let ahead = self.tree.ahead(ino, offset, size as usize);
+        let ahead = self.tree.readahead(ino, offset, size as usize);
         if size < WORKER_READ_BYTES || self.tree.is_cached(ino, offset, size as usize) {
             self.decode_ahead(ahead);
             return self.read_now(ino, offset, size, reply);

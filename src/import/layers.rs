@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use fs_model::tree::{NewNode, SetAttr, XattrFlags};
+use fs_model::tree::{MknodArgs, SetAttr, XattrFlags};
 use fs_model::{Attr, FileType, FsError, Ino, Tree};
 
 use super::{COPY_BUFFER_BYTES, RootImportError, at, check_path_length};
@@ -83,12 +83,12 @@ impl Copy<'_> {
             FileType::Symlink => self.from.read_link(there).map_err(RootImportError::Damaged)?,
             _ => Vec::new(),
         };
-        let node = NewNode {
+        let node = MknodArgs {
             rdev: attr.rdev,
             target: &target,
-            ..NewNode::plain(attr.kind, attr.mode, attr.uid, attr.gid)
+            ..MknodArgs::plain(attr.kind, attr.mode, attr.uid, attr.gid)
         };
-        let here = self.to.make(parent, name, &node).map_err(at(path))?.ino;
+        let here = self.to.mknod(parent, name, &node).map_err(at(path))?.ino;
         match attr.kind {
             FileType::Directory => self.directory(path, there, here)?,
             FileType::Regular => self.content(path, there, here, attr.size)?,

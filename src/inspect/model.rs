@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 use fs_model::{Attr, FileType};
 
 use crate::diff::text::{Text, unified};
@@ -201,7 +201,7 @@ impl Way {
 struct Pending {
     depth: usize,
     /// Which object it is, and whether the base alone has it.
-    source: (Source, bool),
+    source: (LowerInode, bool),
     item: Item,
 }
 
@@ -235,7 +235,7 @@ struct Building<'a> {
     /// The items on the way from the root to the last one.
     way: Vec<u32>,
     /// The files of several names that have been met.
-    links: HashSet<(Source, bool)>,
+    links: HashSet<(LowerInode, bool)>,
 }
 
 impl<'a> Building<'a> {

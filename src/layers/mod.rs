@@ -160,7 +160,7 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError>
     let name = path.to_string_lossy();
     if path.is_dir() {
         let layer = DirectoryLayer::open(path)?;
-        if let Some(found) = layer.check_marks()? {
+        if let Some(found) = layer.check_overlayfs_attributes()? {
             tracing::warn!(
                 "{}: {found} is a whiteout or a file without data of another user, perhaps from \
                  overlayfs; only root can read the attributes by which overlayfs hides directories \
@@ -176,7 +176,7 @@ fn open_one(path: &Path, caches: CacheOptions) -> Result<OpenedLayer, OpenError>
     let head = file.as_ref();
     let layer: Arc<dyn Layer> = if head.starts_with(SQUASHFS_MAGIC) {
         let layer = SquashfsLayer::open(&name, bytes.clone(), caches)?;
-        layer.check_marks()?;
+        layer.check_overlayfs_attributes()?;
         Arc::new(layer)
     } else if ARCHIVE_MAGICS.iter().any(|magic| head.starts_with(magic)) {
         Arc::new(CpioLayer::open(&*name, bytes.clone(), Limits::default())?)

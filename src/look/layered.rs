@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fs_model::FileType;
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 
 use super::{LookError, Node, Place, View, Visited, Walk, components, join, sources};
 
@@ -139,11 +139,11 @@ impl View {
     /// A damaged layer.
     pub(crate) fn hider(
         &self,
-        dir: &[Source],
+        dir: &[LowerInode],
         name: &[u8],
         path: &[u8],
     ) -> Result<Option<Hider>, LookError> {
-        for &Source { layer, ino } in dir {
+        for &LowerInode { layer, ino } in dir {
             let entry = self.stack().layers()[usize::from(layer)].lookup(ino, name);
             let entry = entry.map_err(|error| LookError::Damaged { path: path.into(), error })?;
             if entry == Some(LayerEntry::Whiteout) {

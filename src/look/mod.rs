@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::layer::{LayerEntry, Xattr};
-use fs_model::stack::{Pristine, Source, Sources};
+use fs_model::stack::{LowerDirs, LowerEntry, LowerInode};
 use fs_model::tree::Follow;
 use fs_model::{Attr, FileType, FsError, LayerError, Stack};
 use sha2::{Digest, Sha256};
@@ -71,7 +71,7 @@ pub struct Node {
     /// The path from the root.
     pub path: Vec<u8>,
     /// The object, and where it comes from.
-    pub found: Pristine,
+    pub found: LowerEntry,
     /// Its attributes. A directory's `nlink` may be below 2: then nobody has counted.
     pub attr: Attr,
 }
@@ -176,7 +176,7 @@ impl View {
     /// A damaged layer.
     pub fn root(&self) -> Result<Node, LookError> {
         let damaged = |error| LookError::Damaged { path: Box::default(), error };
-        let found = Pristine::Directory(self.stack.root().map_err(damaged)?);
+        let found = LowerEntry::Directory(self.stack.root().map_err(damaged)?);
         let attr = self.stack.attr(found.source()).map_err(damaged)?;
         Ok(Node { path: Vec::new(), found, attr })
     }
@@ -257,7 +257,7 @@ impl View {
     /// # Errors
     /// A damaged layer.
     pub fn child(&self, dir: &Node, name: &[u8]) -> Result<Option<Node>, LookError> {
-        let Pristine::Directory(sources) = &dir.found else { return Ok(None) };
+        let LowerEntry::Directory(sources) = &dir.found else { return Ok(None) };
         let path = join(&dir.path, name);
         let damaged = |error| LookError::Damaged { path: path.clone().into(), error };
         let Some(found) = self.stack.lookup(sources, name).map_err(damaged)? else {
@@ -272,7 +272,7 @@ impl View {
     /// # Errors
     /// A damaged layer.
     pub fn children(&self, dir: &Node) -> Result<Vec<Node>, LookError> {
-        let Pristine::Directory(sources) = &dir.found else { return Ok(Vec::new()) };
+        let LowerEntry::Directory(sources) = &dir.found else { return Ok(Vec::new()) };
         let entries = self.stack.entries(sources).map_err(|error| self.at(dir, error))?;
         let mut children = Vec::with_capacity(entries.len());
         for (name, found) in entries {
@@ -449,7 +449,7 @@ impl View {
 /// themselves, and others twice in one another to any power of two; each has one parent, so none is
 /// gone into again.
 #[derive(Debug, Default)]
-pub(crate) struct Visited(HashSet<Source>);
+pub(crate) struct Visited(HashSet<LowerInode>);
 
 impl Visited {
     /// Notes that the walk goes into `dir`.
@@ -460,7 +460,7 @@ impl Visited {
         view.refuse_too_deep(dir)?;
         for &source in sources(dir) {
             let layer = &view.stack.layers()[usize::from(source.layer)];
-            if layer.has_single_places() && !self.0.insert(source) {
+            if layer.dirs_are_unique() && !self.0.insert(source) {
                 return Err(view.within_itself(dir));
             }
         }
@@ -474,14 +474,14 @@ pub fn is_same(a: &Node, b: &Node) -> bool {
 }
 
 /// The directories that a directory node is merged from; nothing for anything else.
-pub fn sources(node: &Node) -> &[Source] {
-    const NONE: &[Source] = &[];
+pub fn sources(node: &Node) -> &[LowerInode] {
+    const NONE: &[LowerInode] = &[];
     match &node.found {
-        Pristine::Directory(sources) => {
-            let sources: &Sources = sources;
+        LowerEntry::Directory(sources) => {
+            let sources: &LowerDirs = sources;
             sources
         }
-        Pristine::Object { .. } => NONE,
+        LowerEntry::Object { .. } => NONE,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use fs_model::FileType;
 use fs_model::layer::{LayerEntry, LayerIno};
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 
 use super::packages::Owners;
 use super::{LookError, Node, View, Walk, join};
@@ -40,7 +40,7 @@ impl Usage {
 
 /// Files that were counted already.
 #[derive(Debug, Default)]
-struct Counted(HashSet<Source>);
+struct Counted(HashSet<LowerInode>);
 
 impl Counted {
     /// The bytes that a node adds.

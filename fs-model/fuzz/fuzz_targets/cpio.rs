@@ -1,7 +1,6 @@
-//! Defends: whatever bytes are taken for a cpio archive, opening it ends as a layer or as an
-//! error, and a layer that was opened answers every question about every object: names sorted,
-//! valid and found again, content as long as its attributes say. No panic, no hang, no more memory
-//! than allowed.
+//! Checks that opening any bytes as a cpio archive results in a layer or an error, and that all
+//! methods of the layer work for all objects: names are sorted, valid and can be looked up, and
+//! content has the size in the attributes. No panic, no hang, and no more memory than allowed.
 #![no_main]
 
 use std::sync::Arc;

@@ -1,13 +1,14 @@
-//! Invariant defended: whatever the bytes, a `SquashfsLayer` made of them answers every question
-//! with what the trait `Layer` promises or with an error that names the image. It does not panic,
-//! does not loop, does not read short, and does not allocate beyond `-rss_limit_mb=256`.
+//! Checks that for any bytes, all methods of a `SquashfsLayer` return what the trait `Layer`
+//! guarantees, or an error that names the image. No panic, no loop, no short read, and no
+//! allocation beyond `-rss_limit_mb=256`.
 //!
 //! ```text
 //! ./seeds.sh
 //! ASAN_OPTIONS=quarantine_size_mb=8 \
 //!     cargo fuzz run squashfs -- -rss_limit_mb=256 -malloc_limit_mb=64 -max_len=65536 -timeout=10
 //! ```
-//! (The address sanitizer's quarantine of freed memory, 256 MB by itself, would hide the limit.)
+//! (The address sanitizer's quarantine of freed memory has 256 MB by default, which would exceed
+//! the limit.)
 
 #![no_main]
 
@@ -20,20 +21,20 @@ use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
 use fs_model::layer::{Layer, LayerEntry};
 use libfuzzer_sys::fuzz_target;
 
-/// Work for one input. A small image may legally promise terabytes of holes.
-const OBJECTS: usize = 2_000;
-const BYTES_PER_FILE: u64 = 256 << 10;
-const BYTES: u64 = 4 << 20;
+/// Limits of the work for one input. A small image may legally contain terabytes of holes.
+const MAX_OBJECTS: usize = 2_000;
+const MAX_BYTES_PER_FILE: u64 = 256 << 10;
+const MAX_BYTES: u64 = 4 << 20;
 
 const NAME: &str = "fuzzed image";
 
-/// Looks at everything, and lets no error end it: what is damaged in one place is asked for in
-/// the next all the same.
+/// Calls all methods for all objects and ignores errors, so that damage in one place does not hide
+/// that in others.
 fn explore(layer: &SquashfsLayer) {
     let check = |error: LayerError| assert_eq!(&*error.image, NAME);
     let mut known = HashSet::new();
     let mut objects = 0;
-    let mut bytes_left = BYTES;
+    let mut bytes_left = MAX_BYTES;
     let mut buf = vec![0; 16 << 10];
     let mut directories = vec![layer.root()];
     while let Some(directory) = directories.pop() {
@@ -42,7 +43,7 @@ fn explore(layer: &SquashfsLayer) {
         assert!(entries.is_sorted_by(|a, b| a.name < b.name));
         for entry in entries {
             objects += 1;
-            if objects > OBJECTS {
+            if objects > MAX_OBJECTS {
                 return;
             }
             let name = &*entry.name;
@@ -70,7 +71,7 @@ fn explore(layer: &SquashfsLayer) {
                         assert!(data.start < data.end);
                     }
                     layer.read_at(ino, attr.size.saturating_sub(5), &mut buf).map_err(check).ok();
-                    let end = attr.size.min(BYTES_PER_FILE).min(bytes_left);
+                    let end = attr.size.min(MAX_BYTES_PER_FILE).min(bytes_left);
                     let mut at = 0;
                     while at < end {
                         let want = buf.len().min((end - at) as usize);

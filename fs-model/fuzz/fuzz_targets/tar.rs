@@ -1,9 +1,9 @@
-//! Defends: reading any bytes as a tar archive ends with the end of the archive or with an error.
-//! Each member has a path, attributes and a map without NULs, and its data comes in order, within
-//! the size of the file, and all data together is at most as long as the archive. No panic, no
-//! hang, no more memory than allowed.
+//! Checks that reading any bytes as a tar archive results in the end of the archive or in an error.
+//! Paths, attributes and maps of members contain no NUL; the data of a member is in order and
+//! within the size of the file; all data together is at most as long as the archive. No panic, no
+//! hang, and no more memory than allowed.
 //!
-//! Blocks that look like headers get a valid checksum first, since no mutation would find one.
+//! Blocks that look like headers get a valid checksum first, because mutations would not find one.
 #![no_main]
 
 use fs_model::FileType;
@@ -24,7 +24,7 @@ libfuzzer_sys::fuzz_target!(|bytes: Vec<u8>| {
     let mut total = 0;
     let mut last = None;
     while let Ok(Some(member)) = reader.next_member() {
-        assert!(last < Some(member.offset), "members do not come in order");
+        assert!(last < Some(member.offset), "members are not in order");
         last = Some(member.offset);
         assert!(!member.path.contains(&0) && !member.target.contains(&0));
         assert!(member.mode <= 0o7777 && member.mtime.nanos < 1_000_000_000);
@@ -37,7 +37,7 @@ libfuzzer_sys::fuzz_target!(|bytes: Vec<u8>| {
         let is_file = member.kind == MemberKind::Object(FileType::Regular);
         assert!(is_file || member.size == 0);
         let mut end = 0;
-        // Every other file is passed over.
+        // Skip the data of every other file.
         while member.offset / 512 % 2 == 0
             && let Ok(Some((offset, length))) = reader.read_data(&mut buffer)
         {

@@ -1,74 +1,73 @@
-//! Access lists in text form, whose users and groups may be given by name.
+//! Access lists in text form, with users and groups by name or id.
 //!
-//! Both forms of acl(5) are read: entries separated by commas or by lines, with comments, long or
-//! one-letter tags, and the fourth field that star and libarchive add, the id of the named user or
+//! Both forms of acl(5) are accepted: entries separated by commas or by lines, with comments, long
+//! or one-letter tags, and the fourth field of star and libarchive, the id of the named user or
 //! group.
 
-use super::{Acl, Grant, Tag};
+use super::{Acl, AclEntry, AclTag};
 
-/// A list as its text has it.
+/// A list in text form, with unresolved names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextAcl(Vec<TextGrant>);
+pub struct TextAcl(Vec<TextAclEntry>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct TextGrant {
-    kind: Kind,
-    name: Option<Name>,
-    may: u16,
+struct TextAclEntry {
+    kind: TextAclTag,
+    name: Option<TextQualifier>,
+    perms: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum TextAclTag {
     User,
     Group,
     Mask,
     Other,
 }
 
-/// A user or a group.
+/// The user or group of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Name {
+enum TextQualifier {
     Id(u32),
     Text(Box<[u8]>),
 }
 
 impl TextAcl {
-    /// Reads a list; `None` for text that is not one.
+    /// Parses a list; `None` if the text is malformed.
     pub fn parse(text: &[u8]) -> Option<TextAcl> {
-        let mut grants = Vec::new();
+        let mut entries = Vec::new();
         for line in text.split(|&byte| byte == b'\n') {
             let line = line.split(|&byte| byte == b'#').next().unwrap_or_default();
             for entry in line.split(|&byte| byte == b',') {
                 let entry = entry.trim_ascii();
                 if !entry.is_empty() {
-                    grants.push(TextGrant::parse(entry)?);
+                    entries.push(TextAclEntry::parse(entry)?);
                 }
             }
         }
-        Some(TextAcl(grants))
+        Some(TextAcl(entries))
     }
 
-    /// Whether the list names users or groups without their ids.
+    /// Returns whether the list has names of users or groups without an id.
     pub fn has_names(&self) -> bool {
-        self.0.iter().any(|grant| matches!(grant.name, Some(Name::Text(_))))
+        self.0.iter().any(|entry| matches!(entry.name, Some(TextQualifier::Text(_))))
     }
 
-    /// The list with ids, which `user` and `group` give for names. Entries with a name that they do
-    /// not know are left out, and `unknown` is called with the name. `None` when the rest is not a
-    /// valid list.
+    /// Resolves names with `user` and `group`. Entries with unknown names are omitted, and
+    /// `unknown` is called with each such name. Returns `None` if the result is not a valid list.
     pub fn resolve(
         &self,
         user: impl Fn(&[u8]) -> Option<u32>,
         group: impl Fn(&[u8]) -> Option<u32>,
         mut unknown: impl FnMut(&[u8]),
     ) -> Option<Acl> {
-        let mut grants = Vec::new();
-        for grant in &self.0 {
-            let id = match (&grant.name, grant.kind) {
+        let mut entries = Vec::new();
+        for entry in &self.0 {
+            let id = match (&entry.name, entry.kind) {
                 (None, _) => None,
-                (Some(Name::Id(id)), _) => Some(*id),
-                (Some(Name::Text(name)), kind) => {
-                    let id = if kind == Kind::User { user(name) } else { group(name) };
+                (Some(TextQualifier::Id(id)), _) => Some(*id),
+                (Some(TextQualifier::Text(name)), kind) => {
+                    let id = if kind == TextAclTag::User { user(name) } else { group(name) };
                     if id.is_none() {
                         unknown(name);
                         continue;
@@ -76,49 +75,49 @@ impl TextAcl {
                     id
                 }
             };
-            let tag = match (grant.kind, id) {
-                (Kind::User, None) => Tag::Owner,
-                (Kind::User, Some(id)) => Tag::User(id),
-                (Kind::Group, None) => Tag::OwningGroup,
-                (Kind::Group, Some(id)) => Tag::Group(id),
-                (Kind::Mask, _) => Tag::Mask,
-                (Kind::Other, _) => Tag::Other,
+            let tag = match (entry.kind, id) {
+                (TextAclTag::User, None) => AclTag::UserObj,
+                (TextAclTag::User, Some(id)) => AclTag::User(id),
+                (TextAclTag::Group, None) => AclTag::GroupObj,
+                (TextAclTag::Group, Some(id)) => AclTag::Group(id),
+                (TextAclTag::Mask, _) => AclTag::Mask,
+                (TextAclTag::Other, _) => AclTag::Other,
             };
-            grants.push(Grant { tag, may: grant.may });
+            entries.push(AclEntry { tag, perms: entry.perms });
         }
-        grants.sort_by_key(|grant| (grant.tag.rank(), grant.tag.id()));
-        let acl = Acl(grants);
+        entries.sort_by_key(|entry| (entry.tag.rank(), entry.tag.id()));
+        let acl = Acl(entries);
         acl.is_valid().then_some(acl)
     }
 }
 
-impl TextGrant {
-    /// `TAG:NAME:PERMISSIONS`, perhaps with `:ID` after it. Mask and others may be without the
-    /// empty name.
-    fn parse(entry: &[u8]) -> Option<TextGrant> {
+impl TextAclEntry {
+    /// Parses `TAG:NAME:PERMISSIONS`, optionally followed by `:ID`. The empty name of mask and
+    /// other may be omitted.
+    fn parse(entry: &[u8]) -> Option<TextAclEntry> {
         let mut fields = entry.split(|&byte| byte == b':').map(<[u8]>::trim_ascii);
         let kind = match fields.next()? {
-            b"user" | b"u" => Kind::User,
-            b"group" | b"g" => Kind::Group,
-            b"mask" | b"m" => Kind::Mask,
-            b"other" | b"o" => Kind::Other,
+            b"user" | b"u" => TextAclTag::User,
+            b"group" | b"g" => TextAclTag::Group,
+            b"mask" | b"m" => TextAclTag::Mask,
+            b"other" | b"o" => TextAclTag::Other,
             _ => return None,
         };
         let (second, third) = (fields.next()?, fields.next());
         let (name, permissions) = match (kind, third) {
-            (Kind::Mask | Kind::Other, None) => (&b""[..], second),
+            (TextAclTag::Mask | TextAclTag::Other, None) => (&b""[..], second),
             (_, third) => (second, third?),
         };
         let given_id = fields.next().and_then(id);
         let name = match (name, id(name), given_id) {
             (b"", ..) => None,
-            (_, Some(id), _) | (_, None, Some(id)) => Some(Name::Id(id)),
-            (name, None, None) => Some(Name::Text(name.into())),
+            (_, Some(id), _) | (_, None, Some(id)) => Some(TextQualifier::Id(id)),
+            (name, None, None) => Some(TextQualifier::Text(name.into())),
         };
-        if matches!(kind, Kind::Mask | Kind::Other) && name.is_some() {
+        if matches!(kind, TextAclTag::Mask | TextAclTag::Other) && name.is_some() {
             return None;
         }
-        Some(TextGrant { kind, name, may: permission_bits(permissions)? })
+        Some(TextAclEntry { kind, name, perms: permission_bits(permissions)? })
     }
 }
 
@@ -126,7 +125,7 @@ fn id(text: &[u8]) -> Option<u32> {
     std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
-/// Letters in any order, each at most once, with dashes for those that are missing.
+/// Parses letters in any order, each at most once, and dashes.
 fn permission_bits(text: &[u8]) -> Option<u16> {
     if text.is_empty() || text.len() > 3 {
         return None;
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_a_list_is_refused() {
+    fn text_that_is_not_a_list_is_rejected() {
         for bad in [
             "",
             "user::rwx",

@@ -1,16 +1,17 @@
 //! A directory of the host as a layer.
 //!
-//! Invariants, beside those of every layer:
-//! - Nothing outside the directory is reached: every object is opened name by name from the
-//!   directory's own descriptor, and no symbolic link is followed on the way, so that nobody who
-//!   can write into it can lead out of it.
-//! - An object is known by its device and inode number, so that hard links are one. It is opened
-//!   by the first name it was found under; if something else is there by then, that is an error.
-//! - Attributes are those of the first time they were asked for; a file that got shorter since is
-//!   an error, one that got longer is read up to its first size. Whoever changes the directory
-//!   while it is open gets errors, not mixtures.
-//! - Character devices 0:0 are whiteouts and `overlay.opaque` attributes make directories opaque,
-//!   as in an upper directory of overlayfs.
+//! Invariants in addition to those of every layer:
+//! - Nothing outside the directory is accessed: every object is opened component by component from
+//!   the directory's descriptor, without following symbolic links. So writers in the directory
+//!   cannot redirect accesses elsewhere.
+//! - An object is identified by device and inode number, so hard links are one object. It is opened
+//!   by the name under which it was found first; if another object is there by then, that is an
+//!   error.
+//! - Attributes are those of the first access. A file that has become shorter since is an error;
+//!   one that has become longer is read up to its first size. So concurrent changes cause errors,
+//!   not inconsistent data.
+//! - Character devices 0:0 are whiteouts, and `overlay.opaque` attributes make directories opaque,
+//!   as in the upper directory of an overlayfs.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -27,8 +28,8 @@ use crate::error::LayerError;
 use crate::layer::overlayfs;
 use crate::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
 
-/// How many objects are kept open for the next question about them.
-const KEPT_OPEN: usize = 32;
+/// Maximum number of cached file descriptors.
+const MAX_CACHED_FDS: usize = 32;
 
 const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
 
@@ -37,26 +38,26 @@ const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
 pub struct DirectoryLayer {
     name: Arc<str>,
     root: OwnedFd,
-    state: Mutex<State>,
+    state: Mutex<DirectoryState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    nodes: Vec<Node>,
+struct DirectoryState {
+    nodes: Vec<DirectoryNode>,
     by_identity: HashMap<Identity, u64>,
-    /// Objects that are known to have no extended attributes.
+    /// Objects without extended attributes.
     without_xattrs: HashSet<u64>,
-    /// The last used is the last.
+    /// Cached descriptors, least recently used first.
     open: Vec<(u64, bool, Arc<OwnedFd>)>,
 }
 
 type Identity = (u64, u64);
 
 #[derive(Clone, Debug)]
-struct Node {
+struct DirectoryNode {
     identity: Identity,
     attr: Attr,
-    /// The directory it was found in, and its name there; the root's own name is empty.
+    /// The directory in which it was found, and its name there; empty for the root.
     parent: u64,
     name: Box<[u8]>,
 }
@@ -65,32 +66,32 @@ impl DirectoryLayer {
     /// Opens a directory.
     ///
     /// # Errors
-    /// When it cannot be opened, or is none.
+    /// Fails if `path` cannot be opened or is not a directory.
     pub fn open(path: &Path) -> Result<Self, LayerError> {
         let name: Arc<str> = path.display().to_string().into();
         let failed = |errno: Errno| LayerError::io(&name, errno.into());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(failed)?;
         let stat = rustix::fs::fstat(&root).map_err(failed)?;
-        let mut state = State::default();
-        state.know(&stat, 0, b"").ok_or_else(|| failed(Errno::NOTDIR))?;
+        let mut state = DirectoryState::default();
+        state.add(&stat, 0, b"").ok_or_else(|| failed(Errno::NOTDIR))?;
         Ok(DirectoryLayer { name, root, state: Mutex::new(state) })
     }
 
-    fn node(&self, ino: LayerIno) -> Result<Node, LayerError> {
+    fn node(&self, ino: LayerIno) -> Result<DirectoryNode, LayerError> {
         let state = self.state.lock();
         let node = usize::try_from(ino.0).ok().and_then(|index| state.nodes.get(index));
-        node.cloned().ok_or_else(|| self.corrupt(format!("there is no object {}", ino.0)))
+        node.cloned().ok_or_else(|| self.corrupt(format!("no object {}", ino.0)))
     }
 
-    /// The path of an object within the directory, for messages.
+    /// Returns the path of an object within the directory, for messages.
     fn path(&self, ino: LayerIno) -> String {
         let names = self.names(ino);
         let names: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name)).collect();
         names.join("/")
     }
 
-    /// The names that lead to an object.
+    /// Returns the components of an object's path.
     fn names(&self, ino: LayerIno) -> Vec<Box<[u8]>> {
         let state = self.state.lock();
         let mut names = Vec::new();
@@ -105,9 +106,9 @@ impl DirectoryLayer {
         names
     }
 
-    /// A descriptor of an object: one to read from, or one that only names it.
+    /// Returns a descriptor of an object: for reading, or with `O_PATH`.
     fn object(&self, ino: LayerIno, readable: bool) -> Result<Arc<OwnedFd>, LayerError> {
-        if let Some(fd) = self.state.lock().kept(ino.0, readable) {
+        if let Some(fd) = self.state.lock().cached_fd(ino.0, readable) {
             return Ok(fd);
         }
         let node = self.node(ino)?;
@@ -115,10 +116,10 @@ impl DirectoryLayer {
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(ino, errno))?;
         if identity(&stat) != node.identity {
             let path = self.path(ino);
-            return Err(self.corrupt(format!("{path}: was replaced while it was in use")));
+            return Err(self.corrupt(format!("{path} was replaced while in use")));
         }
         let fd = Arc::new(fd);
-        self.state.lock().keep(ino.0, readable, fd.clone());
+        self.state.lock().cache_fd(ino.0, readable, fd.clone());
         Ok(fd)
     }
 
@@ -167,9 +168,9 @@ impl DirectoryLayer {
             Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
             Err(errno) => return Err(self.failed(dir, errno)),
         };
-        let known = self.state.lock().know(&stat, dir.0, name);
+        let known = self.state.lock().add(&stat, dir.0, name);
         let (ino, attr) = known.ok_or_else(|| {
-            self.corrupt(format!("{}: is of no known type", String::from_utf8_lossy(name)))
+            self.corrupt(format!("{} has an unknown type", String::from_utf8_lossy(name)))
         })?;
         if attr.kind == FileType::CharDevice && attr.rdev == Device::default() {
             return Ok(Some(LayerEntry::Whiteout));
@@ -181,18 +182,20 @@ impl DirectoryLayer {
         if self.state.lock().without_xattrs.contains(&ino.0) {
             return Ok(Vec::new());
         }
-        // A descriptor that only names the object works for all types, by way of /proc alone.
+        // An `O_PATH` descriptor works for all types, but only through /proc.
         let fd = self.object(ino, false)?;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let result = whole(|buf| rustix::fs::listxattr(&path, buf)).and_then(|names| {
-            let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
-            names
-                .map(|name| {
-                    let value = whole(|buf| rustix::fs::getxattr(&path, name, buf))?;
-                    Ok((Box::from(name), value.into_boxed_slice()))
-                })
-                .collect::<Result<Vec<Xattr>, Errno>>()
-        });
+        let result =
+            with_growing_buffer(|buf| rustix::fs::listxattr(&path, buf)).and_then(|names| {
+                let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+                names
+                    .map(|name| {
+                        let value =
+                            with_growing_buffer(|buf| rustix::fs::getxattr(&path, name, buf))?;
+                        Ok((Box::from(name), value.into_boxed_slice()))
+                    })
+                    .collect::<Result<Vec<Xattr>, Errno>>()
+            });
         let mut xattrs = match result {
             Ok(xattrs) => xattrs,
             Err(Errno::OPNOTSUPP) => Vec::new(),
@@ -228,7 +231,7 @@ impl Layer for DirectoryLayer {
         LayerIno(0)
     }
 
-    fn has_single_places(&self) -> bool {
+    fn dirs_are_unique(&self) -> bool {
         false
     }
 
@@ -252,7 +255,7 @@ impl Layer for DirectoryLayer {
     fn read_at(&self, ino: LayerIno, offset: u64, buf: &mut [u8]) -> Result<usize, LayerError> {
         let node = self.node(ino)?;
         if node.attr.kind != FileType::Regular {
-            return Err(self.corrupt(format!("{}: is not a regular file", self.path(ino))));
+            return Err(self.corrupt(format!("{} is not a regular file", self.path(ino))));
         }
         let size = node.attr.size;
         let length = size.saturating_sub(offset).min(buf.len() as u64) as usize;
@@ -265,7 +268,7 @@ impl Layer for DirectoryLayer {
             match rustix::io::pread(&*fd, &mut buf[got..length], offset + got as u64) {
                 Ok(0) => {
                     let path = self.path(ino);
-                    return Err(self.corrupt(format!("{path}: got shorter while it was in use")));
+                    return Err(self.corrupt(format!("{path} became shorter while in use")));
                 }
                 Ok(more) => got += more,
                 Err(Errno::INTR) => {}
@@ -286,7 +289,7 @@ impl Layer for DirectoryLayer {
             return Ok(None);
         }
         let fd = self.object(ino, true)?;
-        // The position is shared, but nobody reads by it: pread has its own.
+        // This changes the shared file position, which pread does not use.
         let start = match rustix::fs::seek(&*fd, SeekFrom::Data(offset)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return Ok(None),
@@ -315,21 +318,22 @@ impl Layer for DirectoryLayer {
     }
 }
 
-impl State {
-    /// The number and the attributes of an object that was found; `None` when its type is unknown.
-    fn know(&mut self, stat: &Stat, parent: u64, name: &[u8]) -> Option<(u64, Attr)> {
+impl DirectoryState {
+    /// Returns the number and the attributes of an object, after adding it if it is new; `None` if
+    /// its type is unknown.
+    fn add(&mut self, stat: &Stat, parent: u64, name: &[u8]) -> Option<(u64, Attr)> {
         let identity = identity(stat);
         if let Some(&ino) = self.by_identity.get(&identity) {
             return self.nodes.get(ino as usize).map(|node| (ino, node.attr));
         }
         let attr = attr(stat)?;
         let ino = self.nodes.len() as u64;
-        self.nodes.push(Node { identity, attr, parent, name: name.into() });
+        self.nodes.push(DirectoryNode { identity, attr, parent, name: name.into() });
         self.by_identity.insert(identity, ino);
         Some((ino, attr))
     }
 
-    fn kept(&mut self, ino: u64, readable: bool) -> Option<Arc<OwnedFd>> {
+    fn cached_fd(&mut self, ino: u64, readable: bool) -> Option<Arc<OwnedFd>> {
         let place = self.open.iter().position(|(kept, r, _)| (*kept, *r) == (ino, readable))?;
         let kept = self.open.remove(place);
         let fd = kept.2.clone();
@@ -337,8 +341,8 @@ impl State {
         Some(fd)
     }
 
-    fn keep(&mut self, ino: u64, readable: bool, fd: Arc<OwnedFd>) {
-        if self.open.len() >= KEPT_OPEN {
+    fn cache_fd(&mut self, ino: u64, readable: bool, fd: Arc<OwnedFd>) {
+        if self.open.len() >= MAX_CACHED_FDS {
             self.open.remove(0);
         }
         self.open.push((ino, readable, fd));
@@ -370,8 +374,8 @@ fn attr(stat: &Stat) -> Option<Attr> {
     })
 }
 
-/// What a call that fills a buffer gives, however long it is.
-fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+/// Calls a function that fills a buffer, with a buffer that is large enough.
+fn with_growing_buffer(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut buf = vec![0; 1024];
     loop {
         match call(&mut buf) {
@@ -379,7 +383,7 @@ fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Er
                 buf.truncate(length);
                 return Ok(buf);
             }
-            // 64 KiB is Linux's limit for names and for values.
+            // Linux limits names and values to 64 KiB.
             Err(Errno::RANGE) if buf.len() < 1 << 17 => {
                 let length = buf.len() * 4;
                 buf.resize(length, 0);
@@ -389,6 +393,6 @@ fn whole(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Er
     }
 }
 
-mod marks;
+mod overlayfs_check;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,14 @@
-//! A layer: a read-only source of inodes.
+//! Layers: read-only sources of inodes.
 //!
-//! Invariants every layer keeps:
-//! - It never changes while it is open: the same question has the same answer.
-//! - It is lazy: opening one costs about a millisecond, whatever its size (a compressed archive,
-//!   which must be read once to be indexed, is the exception).
-//! - A [`LayerIno`] names one object: all hard links of a file have the same one. It is below
-//!   2^48. [`Layer::root`] is a directory.
-//! - Names are bytes, never empty, `.`, `..`, nor with `/` or NUL in them, at most 255 bytes, and
-//!   each stands once in its directory.
-//! - Damage is an error that names the image: never a panic, a short read or an unbounded
+//! Invariants of every layer:
+//! - It never changes while it is open: repeated calls return the same result.
+//! - It is lazy: opening one takes about a millisecond regardless of its size. The exception is a
+//!   compressed archive, which is read completely to index it.
+//! - A [`LayerIno`] identifies one object: all hard links of a file have the same number. It is
+//!   below 2^48. [`Layer::root`] is a directory.
+//! - Names are bytes: at most 255, not empty, not `.` or `..`, without `/` and NUL, and unique in
+//!   their directory.
+//! - Damage causes an error that names the image: never a panic, a short read or an unbounded
 //!   allocation.
 
 use std::ops::Range;
@@ -21,16 +21,16 @@ pub mod directory;
 mod overlayfs;
 pub mod squashfs;
 
-/// The number of an object within its layer: meaningful to that layer alone, below 2^48.
+/// The number of an object within its layer, below 2^48.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerIno(pub u64);
 
-/// What a name of a layer's directory stands for.
+/// The object or whiteout at a name in a layer's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerEntry {
     /// An object.
     Object {
-        /// Its number.
+        /// Its number in the layer.
         ino: LayerIno,
         /// Its type, so that a listing needs no inodes.
         kind: FileType,
@@ -39,7 +39,7 @@ pub enum LayerEntry {
     Whiteout,
 }
 
-/// A name and what it stands for.
+/// A directory entry of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerDirEntry {
     /// The name.
@@ -48,89 +48,114 @@ pub struct LayerDirEntry {
     pub entry: LayerEntry,
 }
 
-/// An extended attribute's full name (`user.x`, `security.capability`) and value.
+/// Full name (`user.x`, `security.capability`) and value of an extended attribute.
 pub type Xattr = (Box<[u8]>, Box<[u8]>);
 
-/// What will probably be read next: [`Layer::ahead`].
+/// Data that will probably be read next, from [`Layer::readahead`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ahead {
-    /// These bytes of a file.
+pub enum Readahead {
+    /// A range of bytes of a file.
     File(LayerIno, Range<u64>),
-    /// Something that several files share, by a number that the layer knows it by.
+    /// Data that several files share, identified by a number with a meaning to the layer only.
     Shared(u64),
 }
 
-/// A read-only source of inodes. See the [module](self) for what each keeps.
+/// A read-only source of inodes. See the [module](self) for the invariants.
 pub trait Layer: Send + Sync + std::fmt::Debug {
-    /// The image, archive or directory, as the user named it.
+    /// Returns the image, archive or directory, as named by the caller.
     fn name(&self) -> &str;
 
-    /// The root directory.
+    /// Returns the number of the root directory.
     fn root(&self) -> LayerIno;
 
-    /// Whether the layer says what its root directory is like. One that does not (an archive
-    /// without an entry for it) leaves the root of the layers below as it is.
+    /// Returns whether the layer has attributes for its root directory. Otherwise (an archive
+    /// without an entry for it), the root of the layers below is used.
     fn describes_root(&self) -> bool {
         true
     }
 
-    /// Whether a directory has but one place, so that one which is met twice is damage. Folders of
-    /// the host can be mounted twice.
-    fn has_single_places(&self) -> bool {
+    /// Returns whether each directory has exactly one path; if so, reaching it twice means that the
+    /// image is corrupt. Directories of the host can be mounted twice.
+    fn dirs_are_unique(&self) -> bool {
         true
     }
 
-    /// The attributes of an object. A directory's `nlink` is below 2 where the layer has not
-    /// counted its subdirectories: then the tree does. Of anything else it is the number of names
-    /// in this layer, also when other layers hide some of them.
+    /// Returns the attributes of an object.
+    ///
+    /// A directory's `nlink` is below 2 if the layer does not count subdirectories, and the tree
+    /// counts them. For other objects, `nlink` is the number of names in this layer, including
+    /// those hidden by other layers.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
     fn attr(&self, ino: LayerIno) -> Result<Attr, LayerError>;
 
-    /// The entry `name` of the directory `dir`.
+    /// Looks up `name` in the directory `dir`.
+    ///
+    /// # Errors
+    /// An image that cannot be read, or an object that is not a directory.
     fn lookup(&self, dir: LayerIno, name: &[u8]) -> Result<Option<LayerEntry>, LayerError>;
 
-    /// All entries of the directory `dir`, sorted by name (bytewise, unsigned).
+    /// Returns all entries of the directory `dir`, sorted by name (bytewise, unsigned).
+    ///
+    /// # Errors
+    /// An image that cannot be read, or an object that is not a directory.
     fn read_dir(&self, dir: LayerIno) -> Result<Vec<LayerDirEntry>, LayerError>;
 
-    /// Fills `buf` from `offset` on; what comes back is less than `buf.len()` only at the end of
-    /// the file.
+    /// Reads from `offset` into `buf`. Returns less than `buf.len()` only at the end of the file.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
     fn read_at(&self, ino: LayerIno, offset: u64, buf: &mut [u8]) -> Result<usize, LayerError>;
 
-    /// Where the next data at or after `offset` lies, as `start..end`; `None` when only a hole
-    /// follows. A layer that knows no holes has data to the end.
+    /// Returns the next data at or after `offset`, as `start..end`; `None` if only a hole follows.
+    /// The default implementation reports no holes.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
     fn next_data(&self, ino: LayerIno, offset: u64) -> Result<Option<Range<u64>>, LayerError> {
         let size = self.attr(ino)?.size;
         Ok((offset < size).then_some(offset..size))
     }
 
-    /// Whether `read_at` of this range would be answered without decoding anything: a hint, by
-    /// which a caller chooses between answering at once and using another thread.
+    /// Returns whether `read_at` would read this range without decoding. A hint, used to choose
+    /// between an immediate answer and another thread.
     fn is_cached(&self, _ino: LayerIno, _offset: u64, _len: usize) -> bool {
         false
     }
 
-    /// What would be worth decoding before it is asked for, now that these bytes of this file are
-    /// being read. To be asked at each read; costs next to nothing.
-    fn ahead(&self, _ino: LayerIno, _offset: u64, _len: usize) -> Option<Ahead> {
+    /// Returns the data to decode in advance, if any, when this range of a file is read. Called for
+    /// each read, so it must be cheap.
+    fn readahead(&self, _ino: LayerIno, _offset: u64, _len: usize) -> Option<Readahead> {
         None
     }
 
-    /// Decodes what [`Layer::ahead`] spoke of, into the layer's cache. For a thread that has
-    /// nothing better to do. Damage is reported when it is read.
-    fn decode_ahead(&self, _ahead: Ahead) {}
+    /// Decodes the result of [`Layer::readahead`] into the layer's cache. Meant for an idle thread.
+    /// Damage is reported when the data is read.
+    fn prefetch(&self, _range: Readahead) {}
 
-    /// The target of a symbolic link.
+    /// Returns the target of a symbolic link.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
     fn read_link(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError>;
 
-    /// All extended attributes, sorted by name, overlayfs's own left out.
+    /// Returns all extended attributes except those of overlayfs, sorted by name.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
     fn xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError>;
 
-    /// Whether an object may have an [access list](crate::acl). A format that cannot hold any saves
-    /// its callers from looking for one.
+    /// Returns whether objects may have an [access list](crate::acl). `false` for formats without
+    /// access lists saves the search for one.
     fn may_have_acls(&self) -> bool {
         true
     }
 
-    /// Whether the directory hides what the layers below have at its place.
+    /// Returns whether the directory hides the directories of lower layers at its path.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
     fn is_opaque(&self, _dir: LayerIno) -> Result<bool, LayerError> {
         Ok(false)
     }

@@ -3,16 +3,16 @@
 use super::{BLOCK_SIZE, TarErrorKind};
 use crate::attr::Time;
 
-/// The magic of POSIX.1-1988 and pax headers.
+/// Magic of POSIX.1-1988 and pax headers.
 const USTAR: &[u8] = b"ustar\0";
-/// The magic and version of GNU headers, which are adjacent.
+/// Magic and version of GNU headers, which are adjacent.
 const GNU: &[u8] = b"ustar  \0";
 
 /// A header block.
 #[derive(Clone)]
-pub(super) struct Header([u8; BLOCK_SIZE]);
+pub(super) struct TarHeader([u8; BLOCK_SIZE]);
 
-/// The kind of a block at the place of a header.
+/// The kind of a block where a header is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockKind {
     Header,
@@ -20,21 +20,21 @@ pub(super) enum BlockKind {
     Invalid,
 }
 
-/// Whether `block`, the first bytes of a file, is a tar header with a valid checksum. Headers of
-/// v7 have nothing else by which to know them.
+/// Returns whether `block`, the start of a file, is a tar header with a valid checksum. The
+/// checksum is the only way to identify v7 headers.
 pub fn is_header(block: &[u8]) -> bool {
     block
         .first_chunk::<BLOCK_SIZE>()
-        .is_some_and(|block| Header(*block).block_kind() == BlockKind::Header)
+        .is_some_and(|block| TarHeader(*block).block_kind() == BlockKind::Header)
 }
 
-impl Header {
+impl TarHeader {
     pub(super) fn new(block: [u8; BLOCK_SIZE]) -> Self {
-        Header(block)
+        TarHeader(block)
     }
 
-    /// Compares the checksum with the sum of the bytes, its own counting as spaces. Some old
-    /// writers summed signed bytes.
+    /// Compares the checksum field with the sum of the header's bytes, where the field itself
+    /// counts as spaces. Some old writers summed signed bytes.
     pub(super) fn block_kind(&self) -> BlockKind {
         if self.0.iter().all(|&byte| byte == 0) {
             return BlockKind::Zeros;
@@ -46,7 +46,7 @@ impl Header {
             signed += i128::from(byte as i8);
         }
         let field = &self.0[148..156];
-        // Octal alone: no known writer uses base 256 here.
+        // Only octal: no known writer uses base 256 here.
         let is_octal = field.iter().all(|b| matches!(b, b'0'..=b'7' | b' ' | 0 | b'\t'..=b'\r'));
         match number(field) {
             Some(sum) if is_octal && (sum == unsigned || sum == signed) => BlockKind::Header,
@@ -58,7 +58,7 @@ impl Header {
         self.0[156]
     }
 
-    /// Whether the header is neither POSIX nor GNU: it has no device numbers.
+    /// Returns whether the header is neither POSIX nor GNU, so that it has no device numbers.
     pub(super) fn is_v7(&self) -> bool {
         !self.is_ustar() && !self.is_gnu()
     }
@@ -71,7 +71,7 @@ impl Header {
         self.0[257..263] == *USTAR
     }
 
-    /// The name, with the prefix of ustar.
+    /// Returns the name, including the prefix of ustar.
     pub(super) fn path(&self) -> Vec<u8> {
         let prefix = until_nul(&self.0[345..500]);
         let mut path = Vec::new();
@@ -101,7 +101,7 @@ impl Header {
         self.within(116..124, "group")
     }
 
-    /// The size of the data that follows, in bytes: an offset of a file, so at most `i64::MAX`.
+    /// Returns the size of the following data in bytes: a file offset, so at most `i64::MAX`.
     pub(super) fn size(&self) -> Result<u64, TarErrorKind> {
         offset(&self.0[124..136]).ok_or(TarErrorKind::Field("size"))
     }
@@ -118,17 +118,17 @@ impl Header {
         self.within(337..345, "minor device number")
     }
 
-    /// The map entries of an old GNU sparse header, 24 bytes each.
+    /// Returns the map entries of an old GNU sparse header, 24 bytes each.
     pub(super) fn sparse_entries(&self) -> &[u8] {
         &self.0[386..482]
     }
 
-    /// Whether more map entries follow an old GNU sparse header.
+    /// Returns whether more map entries follow an old GNU sparse header.
     pub(super) fn sparse_continues(&self) -> bool {
         self.0[482] != 0
     }
 
-    /// The size with holes in an old GNU sparse header.
+    /// Returns the size including holes in an old GNU sparse header.
     pub(super) fn real_size(&self) -> Option<u64> {
         offset(&self.0[483..495])
     }
@@ -144,25 +144,24 @@ impl Header {
     }
 }
 
-/// The bytes before the first NUL.
+/// Returns the bytes before the first NUL.
 pub(super) fn until_nul(field: &[u8]) -> &[u8] {
     let end = field.iter().position(|&byte| byte == 0);
     &field[..end.unwrap_or(field.len())]
 }
 
-/// A field that is a file offset: at most `i64::MAX`.
+/// Parses a file offset: at most `i64::MAX`.
 pub(super) fn offset(field: &[u8]) -> Option<u64> {
     number(field).and_then(|number| i64::try_from(number).ok()).and_then(|n| u64::try_from(n).ok())
 }
 
-/// Reads a numeric field of up to 12 bytes: octal digits after blanks, ended by a NUL or a blank,
-/// or base 256 in two's complement when the first byte is `0x80` or `0xff`. NULs alone are 0.
-/// `None` where GNU tar reports an
-/// error.
+/// Parses a numeric field of up to 12 bytes: octal digits after blanks, ended by a NUL or a blank,
+/// or base 256 in two's complement if the first byte is `0x80` or `0xff`. Only NULs mean 0. Returns
+/// `None` where GNU tar reports an error.
 fn number(field: &[u8]) -> Option<i128> {
     debug_assert!(field.len() <= 12);
     let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
-    // Some writer overflowed the field before it by its terminator.
+    // The terminator of the preceding field may have overflowed into this one.
     let field = field.strip_prefix(b"\0").unwrap_or(field);
     let start = field.iter().position(|byte| !is_blank(byte))?;
     let field = &field[start..];
@@ -182,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_as_gnu_tar_reads_them() {
+    fn numbers_are_parsed_as_by_gnu_tar() {
         for (field, value) in [
             (&b"0000644\0"[..], Some(0o644)),
             (b"644     ", Some(0o644)),

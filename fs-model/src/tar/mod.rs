@@ -1,24 +1,24 @@
-//! A streaming reader of tar archives: members with their attributes, and their data as pieces with
-//! an offset.
+//! A streaming reader of tar archives. It returns members with their attributes, and their data as
+//! pieces with an offset.
 //!
-//! It reads what GNU tar, bsdtar, busybox, Python's `tarfile` and dpkg-deb write, and takes it as
-//! GNU tar does on extraction:
+//! It supports the archives of GNU tar, bsdtar, busybox, Python's `tarfile` and dpkg-deb, with the
+//! semantics of an extraction by GNU tar:
 //!
 //! - v7, ustar (POSIX.1-1988), pax (POSIX.1-2001) and GNU headers; numbers in octal and in base
 //!   256; checksums over unsigned or signed bytes.
-//! - Long names and link targets of GNU tar (types `L` and `K`), pax records by their length, with
-//!   any bytes in them, global ones too.
+//! - Long names and link targets of GNU tar (types `L` and `K`), and pax records, including global
+//!   ones and values with arbitrary bytes.
 //! - Sparse files of GNU tar (type `S`) and the pax versions 0.0, 0.1 and 1.0.
 //! - Extended attributes (`SCHILY.xattr.*`, `LIBARCHIVE.xattr.*`) and access lists
 //!   (`SCHILY.acl.*`).
-//! - Volume labels and the directory lists of incremental archives are passed over. The later
-//!   volumes of a multi-volume archive are refused.
-//! - Two blocks of zeros end the archive, and so do a lone one and the end of the stream:
-//!   [`Reader::end`] tells them apart.
+//! - Volume labels and the directory lists of incremental archives are skipped. Later volumes of a
+//!   multi-volume archive are rejected.
+//! - The end of an archive is marked by two blocks of zeros. A single one or the end of the stream
+//!   is accepted too: [`Reader::end`] distinguishes them.
 //!
-//! An archive that GNU tar extracts with exit code 0 is read to the same effect. One at which it
-//! reports an error is refused with a [`TarError`]. Memory is bounded by the `MAX_` constants,
-//! whatever an archive claims.
+//! An archive that GNU tar extracts with exit code 0 is read with the same result. One for which it
+//! reports an error is rejected with a [`TarError`]. Memory is bounded by the `MAX_` constants,
+//! regardless of sizes in the archive.
 //!
 //! Follows POSIX.1-2017 `pax`, and GNU tar's `tar.h`, `list.c`, `xheader.c` and `sparse.c`.
 
@@ -36,28 +36,29 @@ use crate::layer::Xattr;
 pub use header::is_header;
 pub use reader::{End, Reader};
 
-/// Bytes of a block: headers are one, and data is padded to whole ones.
+/// Size of a block in bytes. A header is a block, and data is padded to a multiple of it.
 pub const BLOCK_SIZE: usize = 512;
-/// The longest name or link target in a header of type `L` or `K`, in bytes. Paths are limited to
-/// 4,095 bytes on Linux; an archive's spelling of one may have more slashes.
+/// Maximum length of a name or link target in a header of type `L` or `K`, in bytes. Linux limits
+/// paths to 4,095 bytes, but in an archive they may contain redundant slashes.
 const MAX_LONG_NAME: u64 = 64 << 10;
-/// The longest pax header of a member, in bytes: its extended attributes and its sparse map.
+/// Maximum size of a member's pax header in bytes: it contains extended attributes and the sparse
+/// map.
 const MAX_PAX_HEADER: u64 = 16 << 20;
-/// The longest global pax header, in bytes.
+/// Maximum size of a global pax header in bytes.
 const MAX_GLOBAL_HEADER: u64 = 1 << 20;
-/// The most pieces of data in a sparse file.
+/// Maximum number of pieces of data in a sparse file.
 const MAX_EXTENTS: usize = 1 << 22;
 
-/// One member of an archive.
+/// A member of an archive.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Its name as the archive spells it, without slashes at its end.
+    /// The name as stored, without trailing slashes.
     pub path: Vec<u8>,
-    /// Its type.
+    /// The type.
     pub kind: MemberKind,
-    /// The target of a symbolic link; of a hard link, the name of the member that it links to.
+    /// The target of a symbolic link; for a hard link, the name of the member that it refers to.
     pub target: Vec<u8>,
-    /// Permission bits with setuid, setgid and sticky: `0o7777` at the most.
+    /// Permission bits with setuid, setgid and sticky: at most `0o7777`.
     pub mode: u16,
     /// Owner.
     pub uid: u32,
@@ -65,9 +66,9 @@ pub struct Member {
     pub gid: u32,
     /// Time of the last change.
     pub mtime: Time,
-    /// Device number of a device.
+    /// Device number of a device node.
     pub rdev: Device,
-    /// Size of a regular file as extracted, with its holes.
+    /// Size of a regular file in bytes, including holes.
     pub size: u64,
     /// Extended attributes, in the archive's order.
     pub xattrs: Vec<Xattr>,
@@ -77,33 +78,33 @@ pub struct Member {
     pub default_list: Option<Vec<u8>>,
     /// The type flag of a member of unknown type, which counts as a regular file.
     pub unknown_type: Option<u8>,
-    /// Where its header begins, in bytes from the archive's beginning.
+    /// Offset of the header in the archive, in bytes.
     pub offset: u64,
 }
 
 /// The type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberKind {
-    /// An object of its own.
+    /// A new object.
     Object(FileType),
-    /// One more name of an earlier member.
+    /// Another name of an earlier member.
     HardLink,
 }
 
-/// An archive that cannot be read.
+/// An error while reading an archive.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{kind} (at byte {offset} of the archive)", prefix(member.as_deref()))]
 pub struct TarError {
-    /// The name of the member at fault, where it is known.
+    /// The name of the member, if known.
     pub member: Option<Vec<u8>>,
-    /// Where its header begins, in bytes from the archive's beginning.
+    /// Offset of the member's header in the archive, in bytes.
     pub offset: u64,
-    /// The fault.
+    /// The kind of the error.
     pub kind: TarErrorKind,
 }
 
-/// A name as a message can show it, with a colon: control characters and bytes that are not UTF-8
-/// as `\xHH`.
+/// Returns a name for use in a message, followed by a colon. Control characters and bytes that are
+/// not UTF-8 are escaped as `\xHH`.
 fn prefix(member: Option<&[u8]>) -> String {
     let Some(path) = member else { return String::new() };
     let mut text = String::with_capacity(path.len());
@@ -120,14 +121,14 @@ fn prefix(member: Option<&[u8]>) -> String {
     format!("{}: ", shorten(&text))
 }
 
-/// A fault of an archive.
+/// The kind of a [`TarError`].
 #[derive(Debug, thiserror::Error)]
 pub enum TarErrorKind {
-    /// The stream could not be read.
+    /// An I/O error.
     #[error("{0}")]
     Read(#[source] io::Error),
     /// The stream ends within a member.
-    #[error("the archive ends early: it is cut off, or continues on another volume")]
+    #[error("the archive ends early: it is truncated, or continues on another volume")]
     Truncated,
     /// The first block is not a tar header.
     #[error("not a tar archive")]
@@ -141,18 +142,18 @@ pub enum TarErrorKind {
     /// A pax header is malformed.
     #[error("damaged: its pax header {0}")]
     Pax(String),
-    /// Something is larger than this reader accepts.
+    /// A size exceeds a limit of this reader.
     #[error("its {what} has more than {limit} bytes")]
     TooLong {
-        /// The header.
+        /// The header that is too large.
         what: &'static str,
         /// The limit, in bytes.
         limit: u64,
     },
-    /// The map of a sparse file is malformed.
+    /// The map of a sparse file is invalid.
     #[error("damaged: the map of its holes {0}")]
     Sparse(&'static str),
-    /// The archive uses something that this reader does not know.
+    /// The archive uses an unsupported feature.
     #[error("not supported: {0}")]
     Unsupported(&'static str),
 }

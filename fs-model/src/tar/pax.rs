@@ -1,5 +1,5 @@
-//! Pax headers: records `LENGTH KEY=VALUE\n`, taken by their length, so that a value may hold any
-//! bytes.
+//! Pax headers: records `LENGTH KEY=VALUE\n`. They are split by length, because values may contain
+//! any bytes.
 
 use super::TarErrorKind;
 use super::header::until_nul;
@@ -21,13 +21,13 @@ pub(super) struct Extended {
     pub(super) access_list: Option<Vec<u8>>,
     pub(super) default_list: Option<Vec<u8>>,
     xattrs: Vec<XattrRecord>,
-    /// Whether a later volume of a multi-volume archive begins with the next member.
+    /// Whether the next member is the start of a later volume of a multi-volume archive.
     pub(super) continues_volume: bool,
 }
 
 #[derive(Clone, Debug)]
 struct XattrRecord {
-    /// The name as the key spells it.
+    /// The name as encoded in the key.
     key: Vec<u8>,
     value: Vec<u8>,
     writer: XattrWriter,
@@ -35,15 +35,15 @@ struct XattrRecord {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum XattrWriter {
-    /// `SCHILY.xattr.`: star's form, the value as it is.
+    /// `SCHILY.xattr.`: the format of star, with the raw value.
     Schily,
-    /// `LIBARCHIVE.xattr.`: bsdtar's form, the value in base 64.
+    /// `LIBARCHIVE.xattr.`: the format of bsdtar, with the value in Base64.
     Libarchive,
 }
 
 impl Extended {
-    /// Adds the records of a header. A later record of the same key wins, and an empty value takes
-    /// an earlier one away.
+    /// Adds the records of a header. A later record replaces an earlier one with the same key, and
+    /// an empty value removes it.
     pub(super) fn read(&mut self, header: &[u8]) -> Result<(), TarErrorKind> {
         let mut rest = header;
         while let Some((key, value)) = next_record(&mut rest)? {
@@ -52,8 +52,8 @@ impl Extended {
         Ok(())
     }
 
-    /// The name of the member. That of a sparse file wins: `path` is then the name for readers
-    /// that do not know sparse files.
+    /// Returns the name of the member. That of a sparse file takes precedence: `path` is then a
+    /// name for readers without support for sparse files.
     pub(super) fn take_path(&mut self) -> Option<Vec<u8>> {
         self.sparse_path.take().or_else(|| self.path.take())
     }
@@ -103,7 +103,7 @@ impl Extended {
         } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
             let value = base64(value).ok_or_else(|| {
                 let name = name[..name.len().min(40)].escape_ascii();
-                TarErrorKind::Pax(format!("has an attribute {name} that is not in base 64"))
+                TarErrorKind::Pax(format!("has an attribute {name} that is not valid Base64"))
             })?;
             (name, value, XattrWriter::Libarchive)
         } else {
@@ -113,8 +113,8 @@ impl Extended {
         Ok(())
     }
 
-    /// The extended attributes. bsdtar writes each of them in both forms, with the same encoding
-    /// of the name; GNU tar encodes names differently.
+    /// Returns the extended attributes. bsdtar writes each of them in both formats, with the same
+    /// encoding of the name; GNU tar encodes names differently.
     pub(super) fn take_xattrs(&mut self) -> Vec<Xattr> {
         let records = std::mem::take(&mut self.xattrs);
         let keys = |writer| {
@@ -131,14 +131,14 @@ impl Extended {
                 }
                 _ => percent_decoded(key, |_| true),
             };
-            // A name ends at a NUL, as for setxattr(2).
+            // A NUL ends the name, as for setxattr(2).
             xattrs.push((until_nul(&name).into(), value.as_slice().into()));
         }
         xattrs
     }
 }
 
-/// The next record of a header, which is taken off it; `None` at its end or at padding.
+/// Removes the next record from a header; `None` at the end or at padding.
 #[expect(clippy::type_complexity, reason = "key and value")]
 fn next_record<'a>(rest: &mut &'a [u8]) -> Result<Option<(&'a [u8], &'a [u8])>, TarErrorKind> {
     let malformed = |what: &str| TarErrorKind::Pax(what.to_owned());
@@ -173,7 +173,7 @@ fn next_record<'a>(rest: &mut &'a [u8]) -> Result<Option<(&'a [u8], &'a [u8])>, 
     Ok(Some((&fields[..equals], &fields[equals + 1..])))
 }
 
-/// Decimal digits and nothing else.
+/// Parses decimal digits, without a sign or blanks.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -184,8 +184,8 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Seconds since 1970, perhaps negative, perhaps with a fraction. Digits after the ninth are
-/// cut off towards the past.
+/// Parses seconds since 1970 with an optional sign and fraction. Digits after the ninth are rounded
+/// down.
 fn time(value: &[u8]) -> Option<Time> {
     let (negative, value) = match value.strip_prefix(b"-") {
         Some(value) => (true, value),
@@ -204,14 +204,14 @@ fn time(value: &[u8]) -> Option<Time> {
     });
     let mut total = whole * 1_000_000_000 + nanos;
     if negative {
-        let is_cut = fraction.iter().skip(9).any(|&digit| digit != b'0');
-        total = -total - i128::from(is_cut);
+        let is_inexact = fraction.iter().skip(9).any(|&digit| digit != b'0');
+        total = -total - i128::from(is_inexact);
     }
     let secs = i64::try_from(total.div_euclid(1_000_000_000)).ok()?;
     Some(Time { secs, nanos: total.rem_euclid(1_000_000_000) as u32 })
 }
 
-/// `OFFSET,SIZE` repeated, separated by commas: the map of version 0.1.
+/// Parses the map of version 0.1: repeated `OFFSET,SIZE`, separated by commas.
 fn sparse_map(value: &[u8]) -> Result<Vec<Extent>, TarErrorKind> {
     let malformed = TarErrorKind::Sparse("is malformed");
     let mut map = Vec::new();
@@ -225,12 +225,12 @@ fn sparse_map(value: &[u8]) -> Result<Vec<Extent>, TarErrorKind> {
     Ok(map)
 }
 
-/// An access list; `None` for an empty value.
+/// Returns an access list; `None` for an empty value.
 fn list(value: &[u8]) -> Option<Vec<u8>> {
     (!value.is_empty()).then(|| value.to_vec())
 }
 
-/// Replaces `%XX` for bytes that `is_encoded` names; the rest stays.
+/// Decodes `%XX` where `is_encoded` returns `true` for the byte. Other bytes are kept.
 fn percent_decoded(name: &[u8], is_encoded: impl Fn(u8) -> bool) -> Vec<u8> {
     let digit = |byte: Option<&u8>| (*byte? as char).to_digit(16).map(|digit| digit as u8);
     let mut decoded = Vec::with_capacity(name.len());
@@ -250,7 +250,7 @@ fn percent_decoded(name: &[u8], is_encoded: impl Fn(u8) -> bool) -> Vec<u8> {
     decoded
 }
 
-/// Base 64 with or without padding; `None` for other bytes.
+/// Decodes Base64 with or without padding; `None` if it is malformed.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let end = text.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
     let mut bytes = Vec::with_capacity(end / 4 * 3 + 2);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_taken_by_their_length() {
+    fn records_are_split_by_length() {
         let of = |pairs: &[(&[u8], &[u8])]| {
             Ok(pairs.iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect::<Vec<_>>())
         };
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_cut_off_towards_the_past() {
+    fn times_are_rounded_down() {
         for (text, secs, nanos) in [
             ("0", 0, 0),
             ("1700000000.5", 1_700_000_000, 500_000_000),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn attribute_names_are_decoded_as_their_writer_encoded_them() {
+    fn attribute_names_are_decoded_depending_on_the_writer() {
         let xattrs = |records: &[(&str, &[u8])]| {
             let mut extended = Extended::default();
             for (key, value) in records {

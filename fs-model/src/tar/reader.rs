@@ -1,9 +1,9 @@
-//! Members one after the other, from a stream.
+//! Reads the members of an archive from a stream.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::mem;
 
-use super::header::{BlockKind, Header, until_nul};
+use super::header::{BlockKind, TarHeader, until_nul};
 use super::pax::Extended;
 use super::sparse::{self, Extent, MapLines, OldMap, Packing};
 use super::{
@@ -13,94 +13,95 @@ use super::{
 use crate::attr::{Device, FileType};
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
-/// Bytes that are read at a time.
-const BUFFER: usize = 256 << 10;
+/// Size of the read buffer in bytes.
+const BUFFER_SIZE: usize = 256 << 10;
 
-/// How an archive ended.
+/// How the end of an archive is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With two blocks of zeros.
+    /// By two blocks of zeros.
     Marked,
-    /// With one block of zeros, at this offset. The rest is not read.
+    /// By one block of zeros, at this offset. The rest is not read.
     LoneZeroBlock(u64),
-    /// With the end of the stream: it may have been cut off between two members.
+    /// By the end of the stream only, which may be truncated between two members.
     Unmarked,
 }
 
-/// Reads an archive.
+/// A reader of an archive.
 #[derive(Debug)]
 pub struct Reader<R> {
     inner: BufReader<R>,
-    /// Bytes that were taken from `inner`.
+    /// Number of bytes consumed from `inner`.
     offset: u64,
     /// The offset of the current header.
     header_offset: u64,
     /// The name of the current member, for errors.
     member: Option<Vec<u8>>,
-    /// The records of the last global pax header.
+    /// The records of the latest global pax header.
     global: Extended,
-    data: Data,
+    data: MemberData,
     is_first: bool,
     end: Option<End>,
 }
 
-/// The data of the current member that is still to come.
+/// The remaining data of the current member.
 #[derive(Debug, Default)]
-struct Data {
-    /// Bytes in the archive up to the next header, padding included.
+struct MemberData {
+    /// Bytes up to the next header, including padding.
     stored: u64,
-    /// Pieces, the next one last.
+    /// Pieces in reverse order.
     pieces: Vec<Extent>,
-    /// Whether each piece begins with a block.
+    /// How the pieces are packed.
     packing: Option<Packing>,
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the archive that `inner` begins with.
+    /// Creates a reader for the archive at the start of `inner`.
     pub fn new(inner: R) -> Self {
         Reader {
-            inner: BufReader::with_capacity(BUFFER, inner),
+            inner: BufReader::with_capacity(BUFFER_SIZE, inner),
             offset: 0,
             header_offset: 0,
             member: None,
             global: Extended::default(),
-            data: Data::default(),
+            data: MemberData::default(),
             is_first: true,
             end: None,
         }
     }
 
-    /// How the archive ended, once [`Reader::next_member`] gave `None`.
+    /// Returns how the end is marked, after [`Reader::next_member`] has returned `None`.
     pub fn end(&self) -> Option<End> {
         self.end
     }
 
-    /// The next member; unread data of the last one is passed over. `None` at the end of the
-    /// archive.
+    /// Returns the next member, or `None` at the end of the archive. Skips unread data of the
+    /// current member.
     ///
     /// # Errors
-    /// When the archive is damaged, cut off, or beyond the limits. Reading cannot go on then.
+    /// Fails if the archive is damaged, is truncated or exceeds a limit. No more members can be
+    /// read then.
     pub fn next_member(&mut self) -> Result<Option<Member>, TarError> {
-        self.in_place(Self::member)
+        self.with_context(Self::member)
     }
 
-    /// Reads some of the current member's data into `buffer`: gives the offset in the file and the
-    /// length. `None` at the end of the data.
+    /// Reads some of the current member's data into `buffer`. Returns the offset in the file and
+    /// the length, or `None` at the end of the data.
     ///
     /// # Errors
     /// As [`Reader::next_member`].
     pub fn read_data(&mut self, buffer: &mut [u8]) -> Result<Option<(u64, usize)>, TarError> {
-        self.in_place(|reader| reader.piece(buffer))
+        self.with_context(|reader| reader.piece(buffer))
     }
 
-    /// Reads the stream behind the archive to its end, so that its writer is not interrupted and a
-    /// checksum of compressed data is compared.
+    /// Reads the rest of the stream after the archive, so that its writer does not receive an error
+    /// and a decompressor verifies its checksum.
     ///
     /// # Errors
-    /// When the stream cannot be read.
+    /// Fails if the stream cannot be read.
     pub fn drain(&mut self) -> Result<(), TarError> {
         self.member = None;
-        self.in_place(|reader| {
+        self.with_context(|reader| {
             loop {
                 match reader.fill()?.len() {
                     0 => return Ok(()),
@@ -110,8 +111,8 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// Adds to an error where it was found.
-    fn in_place<T>(
+    /// Adds the current member and offset to an error.
+    fn with_context<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, TarErrorKind>,
     ) -> Result<T, TarError> {
@@ -124,7 +125,7 @@ impl<R: Read> Reader<R> {
 
     fn member(&mut self) -> Result<Option<Member>, TarErrorKind> {
         self.skip(self.data.stored)?;
-        self.data = Data::default();
+        self.data = MemberData::default();
         self.member = None;
         if self.end.is_some() {
             return Ok(None);
@@ -133,7 +134,7 @@ impl<R: Read> Reader<R> {
         let header = loop {
             self.header_offset = self.offset;
             let Some(header) = self.header()? else {
-                // bsdtar leaves a name behind of a member that does not fit the format.
+                // bsdtar writes only the extra header of a member that the format cannot represent.
                 let has_extra = long_name.is_some() || long_link.is_some() || records.is_some();
                 return match self.end {
                     Some(End::Unmarked) if has_extra => Err(TarErrorKind::Truncated),
@@ -144,7 +145,7 @@ impl<R: Read> Reader<R> {
             match header.type_flag() {
                 b'L' => long_name = Some(self.long_name(&header)?),
                 b'K' => long_link = Some(self.long_name(&header)?),
-                // `X` is what Solaris wrote before the type had a standard.
+                // `X` was used by Solaris before the type was standardised.
                 b'x' | b'X' => records = Some(self.extra(&header, "pax header", MAX_PAX_HEADER)?),
                 b'g' => {
                     let records = self.extra(&header, "global pax header", MAX_GLOBAL_HEADER)?;
@@ -167,13 +168,13 @@ impl<R: Read> Reader<R> {
         self.decode(&header, extended, path, target).map(Some)
     }
 
-    /// The next header; `None` at the end of the archive.
-    fn header(&mut self) -> Result<Option<Header>, TarErrorKind> {
+    /// Reads the next header; `None` at the end of the archive.
+    fn header(&mut self) -> Result<Option<TarHeader>, TarErrorKind> {
         let Some(block) = self.block()? else {
             self.end = Some(End::Unmarked);
             return Ok(None);
         };
-        let header = Header::new(block);
+        let header = TarHeader::new(block);
         match header.block_kind() {
             BlockKind::Header => {
                 self.is_first = false;
@@ -181,7 +182,7 @@ impl<R: Read> Reader<R> {
             }
             BlockKind::Zeros => {
                 let at = self.header_offset;
-                let second = self.block()?.map(|block| Header::new(block).block_kind());
+                let second = self.block()?.map(|block| TarHeader::new(block).block_kind());
                 let is_marked = second == Some(BlockKind::Zeros);
                 self.end = Some(if is_marked { End::Marked } else { End::LoneZeroBlock(at) });
                 Ok(None)
@@ -193,7 +194,7 @@ impl<R: Read> Reader<R> {
 
     fn decode(
         &mut self,
-        header: &Header,
+        header: &TarHeader,
         mut extended: Extended,
         mut path: Vec<u8>,
         target: Vec<u8>,
@@ -206,13 +207,13 @@ impl<R: Read> Reader<R> {
         }
         let has_slash = path.ends_with(b"/");
         path.truncate(path.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1));
-        // A name that is only slashes is the root's.
+        // A name of slashes only is the root.
         if path.is_empty() && has_slash {
             path.push(b'/');
         }
         let mut unknown_type = None;
         let kind = match header.type_flag() {
-            // v7 knows directories by the slash alone.
+            // v7 marks directories only by the slash.
             0 | b'0' | b'7' if has_slash => MemberKind::Object(FileType::Directory),
             0 | b'0' | b'7' | b'S' => MemberKind::Object(FileType::Regular),
             b'1' => MemberKind::HardLink,
@@ -232,12 +233,12 @@ impl<R: Read> Reader<R> {
         };
         let size = match kind {
             MemberKind::Object(FileType::Regular) => self.plan_data(header, &mut extended)?,
-            // The list of names in the directory, for incremental backups.
+            // A list of the directory's names, for incremental backups.
             _ if header.type_flag() == b'D' => {
                 self.data.stored = padded(header.size()?)?;
                 0
             }
-            // No data follows the others, even if they have a size.
+            // Other types have no data, even if their size is not 0.
             _ => 0,
         };
         Ok(Member {
@@ -258,8 +259,12 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// Sets which data of a regular file follows; gives the file's size.
-    fn plan_data(&mut self, header: &Header, extended: &mut Extended) -> Result<u64, TarErrorKind> {
+    /// Prepares reading the data of a regular file. Returns the file's size.
+    fn plan_data(
+        &mut self,
+        header: &TarHeader,
+        extended: &mut Extended,
+    ) -> Result<u64, TarErrorKind> {
         let stored = extended.size.map_or_else(|| header.size(), Ok)?;
         self.data.stored = padded(stored)?;
         let sparse = mem::take(&mut extended.sparse);
@@ -287,8 +292,8 @@ impl<R: Read> Reader<R> {
         Ok(size)
     }
 
-    /// The map of an old GNU sparse file, whose further blocks come before the data.
-    fn old_map(&mut self, header: &Header) -> Result<Vec<Extent>, TarErrorKind> {
+    /// Reads the map of an old GNU sparse file. Its additional blocks precede the data.
+    fn old_map(&mut self, header: &TarHeader) -> Result<Vec<Extent>, TarErrorKind> {
         let (mut map, mut continues) = sparse::old_header(header)?;
         while continues {
             let block = self.block()?.ok_or(TarErrorKind::Truncated)?;
@@ -299,7 +304,7 @@ impl<R: Read> Reader<R> {
         Ok(map)
     }
 
-    /// The map of a sparse file of version 1.0, which is the beginning of its data.
+    /// Reads the map of a sparse file of version 1.0, which precedes the data.
     fn map_lines(&mut self) -> Result<Vec<Extent>, TarErrorKind> {
         let mut lines = MapLines::default();
         while self.data.stored > 0 {
@@ -347,16 +352,16 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The name in a header of GNU tar that belongs to the next member.
-    fn long_name(&mut self, header: &Header) -> Result<Vec<u8>, TarErrorKind> {
+    /// Reads the name in a header of GNU tar that applies to the next member.
+    fn long_name(&mut self, header: &TarHeader) -> Result<Vec<u8>, TarErrorKind> {
         let name = self.extra(header, "name", MAX_LONG_NAME)?;
         Ok(until_nul(&name).to_vec())
     }
 
-    /// The data of a header that describes the next member.
+    /// Reads the data of a header that describes the next member.
     fn extra(
         &mut self,
-        header: &Header,
+        header: &TarHeader,
         what: &'static str,
         limit: u64,
     ) -> Result<Vec<u8>, TarErrorKind> {
@@ -364,7 +369,7 @@ impl<R: Read> Reader<R> {
         if size > limit {
             return Err(TarErrorKind::TooLong { what, limit });
         }
-        // Grows with the data that is there, because the size may be wrong.
+        // Grows with the available data, because the stored size may be wrong.
         let mut data = Vec::new();
         while (data.len() as u64) < size {
             let found = self.fill()?;
@@ -379,7 +384,7 @@ impl<R: Read> Reader<R> {
         Ok(data)
     }
 
-    /// A whole block; `None` at the end of the stream.
+    /// Reads a block; `None` at the end of the stream.
     fn block(&mut self) -> Result<Option<[u8; BLOCK_SIZE]>, TarErrorKind> {
         let mut block = [0; BLOCK_SIZE];
         let mut have = 0;
@@ -410,7 +415,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// The buffered data; empty at the end of the stream.
+    /// Returns the buffered data, which is empty only at the end of the stream.
     fn fill(&mut self) -> Result<&[u8], TarErrorKind> {
         loop {
             match self.inner.fill_buf() {
@@ -428,13 +433,13 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// A size of data with the padding to a whole block.
+/// Returns a size of data including the padding to a whole block.
 fn padded(size: u64) -> Result<u64, TarErrorKind> {
     size.checked_next_multiple_of(BLOCK).ok_or(TarErrorKind::Field("size"))
 }
 
-/// The device number of a device, which Linux must be able to hold.
-fn device(header: &Header) -> Result<Device, TarErrorKind> {
+/// Returns the device number of a device node, which must fit into that of Linux.
+fn device(header: &TarHeader) -> Result<Device, TarErrorKind> {
     let device = Device { major: header.major()?, minor: header.minor()? };
     if Device::from_u32(device.to_u32()) != device {
         return Err(TarErrorKind::Field("device number"));

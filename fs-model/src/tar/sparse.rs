@@ -1,42 +1,42 @@
-//! The maps of sparse files: which pieces of a file are in the archive.
+//! Maps of sparse files: the pieces of a file that are in the archive.
 //!
-//! All versions list pieces of data in order, with their places in the file: the old GNU form in
-//! the header and in blocks after it, pax 0.0 and 0.1 in records, and pax 1.0 in decimal lines at
-//! the beginning of the data.
+//! All versions list the pieces of data in order, with their offsets in the file: the old GNU
+//! format in the header and additional blocks, pax 0.0 and 0.1 in records, and pax 1.0 in decimal
+//! lines at the start of the data.
 
-use super::header::{Header, offset};
+use super::header::{TarHeader, offset};
 use super::{BLOCK_SIZE, MAX_EXTENTS, TarErrorKind};
 
-/// A piece of data of a file.
+/// A piece of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// Its offset in the file.
+    /// Offset in the file.
     pub(super) start: u64,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub(super) len: u64,
 }
 
 /// The pax records of a member that describe its holes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PaxSparse {
-    /// The version; 0 in both old versions, which may leave it out.
+    /// The version; 0 for versions 0.0 and 0.1, in which the record may be missing.
     pub(super) major: u64,
-    /// The size with holes.
+    /// The size including holes.
     pub(super) real_size: Option<u64>,
-    /// The offset of a version 0.0, which waits for its length.
+    /// An offset of version 0.0 whose length is in the next record.
     pub(super) offset: Option<u64>,
     /// The map of versions 0.0 and 0.1.
     pub(super) map: Vec<Extent>,
 }
 
 impl PaxSparse {
-    /// Whether the member is sparse.
+    /// Returns whether the member is sparse.
     pub(super) fn is_sparse(&self) -> bool {
         self.major > 0 || self.real_size.is_some() || !self.map.is_empty()
     }
 }
 
-/// Adds to a map, which may not grow beyond [`MAX_EXTENTS`].
+/// Adds an extent to a map, up to [`MAX_EXTENTS`].
 pub(super) fn push_extent(map: &mut Vec<Extent>, extent: Extent) -> Result<(), TarErrorKind> {
     if map.len() >= MAX_EXTENTS {
         return Err(TarErrorKind::Sparse("has more than 4,194,304 pieces"));
@@ -45,16 +45,16 @@ pub(super) fn push_extent(map: &mut Vec<Extent>, extent: Extent) -> Result<(), T
     Ok(())
 }
 
-/// How an old GNU map continues after a header or a block of it.
+/// Whether an old GNU map is complete after a header or block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OldMap {
-    /// All of it was read.
+    /// It is complete.
     Ends,
-    /// It continues in the next block, if one follows.
+    /// It continues in the next block, if there is one.
     MayContinue,
 }
 
-/// Adds the entries of an old GNU header, or of a block after it, to `map`: offset and length in
+/// Adds the entries of an old GNU header or of an additional block to `map`: offset and length of
 /// 12 bytes each. An entry without a length ends the map.
 pub(super) fn old_entries(entries: &[u8], map: &mut Vec<Extent>) -> Result<OldMap, TarErrorKind> {
     for entry in entries.chunks_exact(24) {
@@ -70,22 +70,22 @@ pub(super) fn old_entries(entries: &[u8], map: &mut Vec<Extent>) -> Result<OldMa
     Ok(OldMap::MayContinue)
 }
 
-/// A block of an old GNU map: its entries, and whether another block follows.
+/// Returns the entries of an additional block of an old GNU map, and whether another block follows.
 pub(super) fn old_block(block: &[u8; BLOCK_SIZE]) -> (&[u8], bool) {
     (&block[..504], block[504] != 0)
 }
 
-/// The beginning of an old GNU map, and whether a block of it follows.
-pub(super) fn old_header(header: &Header) -> Result<(Vec<Extent>, bool), TarErrorKind> {
+/// Returns the first part of an old GNU map, and whether an additional block follows.
+pub(super) fn old_header(header: &TarHeader) -> Result<(Vec<Extent>, bool), TarErrorKind> {
     let mut map = Vec::new();
     let ends = old_entries(header.sparse_entries(), &mut map)?;
     Ok((map, ends == OldMap::MayContinue && header.sparse_continues()))
 }
 
-/// Reads the map of version 1.0, byte by byte.
+/// Parser of the map of version 1.0, fed byte by byte.
 #[derive(Debug, Default)]
 pub(super) struct MapLines {
-    /// Numbers that are still to come; `None` before the first, which is the count of pairs.
+    /// Remaining numbers; `None` before the first one, which is the count of pairs.
     left: Option<u64>,
     digits: Vec<u8>,
     start: Option<u64>,
@@ -93,9 +93,9 @@ pub(super) struct MapLines {
 }
 
 impl MapLines {
-    /// Takes the next byte. Gives the map with the last one of it.
+    /// Consumes a byte. Returns the map after its last byte.
     pub(super) fn byte(&mut self, byte: u8) -> Result<Option<Vec<Extent>>, TarErrorKind> {
-        /// Digits of the largest number.
+        /// Number of digits of the largest number.
         const MAX_DIGITS: usize = 20;
         const MALFORMED: TarErrorKind = TarErrorKind::Sparse("is malformed");
         if byte != b'\n' {
@@ -123,18 +123,18 @@ impl MapLines {
     }
 }
 
-/// How the pieces of a file follow each other in the archive.
+/// How the pieces of a file are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
-    /// Each begins with a block, as GNU tar has it.
+    /// Each begins with a block, as by GNU tar.
     Blocks,
-    /// Each begins where the last one ends, as libarchive has it. The difference only shows after
-    /// a piece that does not end with a block.
+    /// Each begins where the previous one ends, as by libarchive. The difference exists only after
+    /// a piece that does not end at a block boundary.
     Bytes,
 }
 
-/// Checks a map: pieces in order, none over another, none beyond the end of the file, all in
-/// `stored` bytes of the archive. Gives the size of the file and the packing.
+/// Checks that the pieces of a map are in order, do not overlap, are within the file and fit into
+/// `stored` bytes. Returns the size of the file and the packing.
 pub(super) fn check(
     map: &[Extent],
     real_size: Option<u64>,
@@ -151,7 +151,7 @@ pub(super) fn check(
             .checked_add(extent.len)
             .filter(|&end| i64::try_from(end).is_ok())
             .ok_or(TarErrorKind::Sparse("has a piece beyond the largest file"))?;
-        // All pieces together are not longer than the last one's end.
+        // The sum is at most the end of the last piece, so it cannot overflow.
         bytes += extent.len;
         blocks += extent.len.div_ceil(BLOCK_SIZE as u64);
     }
@@ -160,7 +160,7 @@ pub(super) fn check(
         return Err(TarErrorKind::Sparse("has a piece beyond the end of the file"));
     }
     if blocks <= stored.div_ceil(BLOCK_SIZE as u64) {
-        // Data without a place would be lost.
+        // The data would be lost.
         return if map.is_empty() && stored > 0 {
             Err(TarErrorKind::Sparse("is missing"))
         } else {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_must_fit_the_file_and_the_archive() {
+    fn maps_must_fit_the_file_and_the_archive() {
         let of = |pieces, real_size, stored| check(&map(pieces), real_size, stored).ok();
         assert_eq!(of(&[(512, 512), (4096, 0)], Some(4096), 512), Some((4096, Packing::Blocks)));
         assert_eq!(of(&[(512, 512), (4096, 0)], None, 512), Some((4096, Packing::Blocks)));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn map_lines_are_decimal_pairs_after_their_count() {
+    fn version_1_0_maps_are_a_count_and_decimal_pairs() {
         let read = |text: &[u8]| {
             let mut lines = MapLines::default();
             for (at, &byte) in text.iter().enumerate() {
@@ -211,7 +211,7 @@ mod tests {
                     return Ok((map, at + 1));
                 }
             }
-            Err("cut off".to_owned())
+            Err("truncated".to_owned())
         };
         assert_eq!(read(b"2\n0\n512\n4096\n0\n\0\0"), Ok((map(&[(0, 512), (4096, 0)]), 15)));
         assert_eq!(read(b"0\n\0"), Ok((map(&[]), 2)));

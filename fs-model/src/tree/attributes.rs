@@ -1,24 +1,24 @@
 //! Attributes and extended attributes.
 
-use super::content::MAX_SIZE;
-use super::inode::{Body, Data, Inode, XattrMap, xattr_cost};
-use super::lent::Keep;
-use super::{Ino, State, Tree, XattrSupport, pristine_source};
+use super::content::MAX_FILE_SIZE;
+use super::inode::{UpperBody, UpperData, UpperInode, XattrMap, xattr_cost};
+use super::lent::ContentFrom;
+use super::{Ino, Tree, TreeState, XattrSupport, lower_inode};
 use crate::acl::{self, Acl};
 use crate::attr::{Attr, FileType, Time};
 use crate::error::FsError;
 use crate::layer::Xattr;
 
-/// The longest value of an extended attribute, in bytes (`XATTR_SIZE_MAX`).
+/// Maximum size of an extended attribute's value in bytes (`XATTR_SIZE_MAX` in `<linux/limits.h>`).
 const XATTR_SIZE_MAX: usize = 65536;
-/// Which extended attributes there are beside access lists. The kernel checks names against what a
-/// file system knows, but cannot know it of this one.
+/// Namespaces that are accepted, besides access lists. For FUSE, the kernel leaves this check to
+/// the file system.
 const XATTR_NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
-/// What overlayfs keeps for itself. In an overlay it would not be an attribute but have an effect:
-/// that a directory hides what is below it, for one.
+/// Attributes that overlayfs interprets. They are rejected, because in an overlay they would take
+/// effect: for example, make a directory hide the one below it.
 const XATTRS_OF_OVERLAYFS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// Which attributes to set, and to what.
+/// Attributes to set; `None` keeps the present value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SetAttr {
     /// Permission bits.
@@ -27,24 +27,25 @@ pub struct SetAttr {
     pub uid: Option<u32>,
     /// Group.
     pub gid: Option<u32>,
-    /// Take off setuid, and setgid where the group may execute: as a new owner does, or content
-    /// that changes by somebody without privileges. Directories keep them.
+    /// Clear setuid, and setgid if the group may execute, as the kernel does when the owner changes
+    /// or when an unprivileged process changes the content. Ignored for directories.
     pub drop_setid: bool,
-    /// Beside [`SetAttr::drop_setid`], setgid also where the group may not execute, unless this is the
-    /// file's group: that of who changes the content.
+    /// With [`SetAttr::drop_setid`], the group of the process that changes the content. If this is
+    /// not the file's group, setgid is cleared even if the group may not execute.
     pub changed_by_group: Option<u32>,
     /// Size of a regular file.
     pub size: Option<u64>,
-    /// Time of access.
+    /// Time of the last access.
     pub atime: Option<Time>,
-    /// Time of the last change of the content; a change of size sets it to now when it is absent.
+    /// Time of the last change of the content. If absent, a change of the size sets it to now.
     pub mtime: Option<Time>,
-    /// Whether the times are the time of the call, as `touch` without a time sets them.
+    /// Whether `atime` and `mtime` are the current time (`UTIME_NOW`), as set by `touch` without a
+    /// time.
     pub is_touch: bool,
 }
 
 impl SetAttr {
-    /// Whether setting this changes an object with the attributes `attr`.
+    /// Returns whether setting these attributes changes an object with the attributes `attr`.
     pub(super) fn changes(&self, attr: &Attr) -> bool {
         let differs = |set: Option<u32>, is: u32| set.is_some_and(|set| set != is);
         self.size.is_some()
@@ -56,59 +57,64 @@ impl SetAttr {
     }
 }
 
-/// What setting an extended attribute requires of the old one.
+/// Condition on the old value when an extended attribute is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XattrFlags {
-    /// Nothing.
+    /// No condition.
     Any,
-    /// It must not exist (`XATTR_CREATE`).
+    /// The attribute must not exist (`XATTR_CREATE`).
     Create,
-    /// It must exist (`XATTR_REPLACE`).
+    /// The attribute must exist (`XATTR_REPLACE`).
     Replace,
 }
 
 impl Tree {
-    /// Sets attributes, and returns them all. Attributes alone copy no data up. Those of a lent file
-    /// are also set for the file that it covers.
+    /// Sets attributes and returns all attributes of the object. Copies no file data. For a lent
+    /// file, the file that it covers is changed too.
+    ///
+    /// # Errors
+    /// [`FsError::FileTooLarge`], [`FsError::IsADirectory`] or [`FsError::Invalid`] for a size;
+    /// [`FsError::NoSpace`], [`FsError::ReadOnly`], [`FsError::Stale`] or [`FsError::Layer`];
+    /// [`FsError::Busy`] for a lent file that covers something other than a regular file.
     pub fn set_attr(&self, ino: Ino, set: &SetAttr) -> Result<Attr, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let set = &mut set.clone();
         let (inode, covered) = {
             let mut state = self.state.lock();
-            let covered = state.pass_attributes(self, ino, set)?;
-            state.keep_passage(ino);
+            let covered = state.prepare_set_attr(self, ino, set)?;
+            state.keep_scratch_parent(ino);
             if let Some(size) = set.size {
                 match state.kind(&self.stack, ino)? {
-                    FileType::Regular if size > MAX_SIZE => return Err(FsError::FileTooLarge),
+                    FileType::Regular if size > MAX_FILE_SIZE => return Err(FsError::FileTooLarge),
                     FileType::Regular => {}
                     FileType::Directory => return Err(FsError::IsADirectory),
                     _ => return Err(FsError::Invalid),
                 }
             }
-            (state.upper(self, ino)?, covered)
+            (state.upper_inode(self, ino)?, covered)
         };
         if let Some(covered) = covered {
-            self.set_attr_of(&covered, set)?;
+            self.set_inode_attr(&covered, set)?;
         }
-        self.set_attr_of(&inode, set)?;
+        self.set_inode_attr(&inode, set)?;
         match inode.kind {
             FileType::Directory => self.attr(ino),
             _ => Ok(inode.attr(&self.stack)?),
         }
     }
 
-    fn set_attr_of(&self, inode: &Inode, set: &SetAttr) -> Result<(), FsError> {
+    fn set_inode_attr(&self, inode: &UpperInode, set: &SetAttr) -> Result<(), FsError> {
         let now = Time::now();
         let mut body = inode.body.write();
         if let Some(size) = set.size
-            && let Data::File(content) = &mut body.data
+            && let UpperData::File(content) = &mut body.data
         {
             content.truncate(&self.space, size)?;
             body.mtime = now;
         }
         if let Some(mode) = set.mode {
-            self.follow_mode(inode, &mut body, mode)?;
+            self.update_acl_to_mode(inode, &mut body, mode)?;
             body.mode = mode & 0o7777;
         }
         if set.drop_setid && inode.kind != FileType::Directory {
@@ -124,8 +130,11 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes off what [`SetAttr::drop_setid`] does when somebody of the group `group` changes the
-    /// content, where there is any of it.
+    /// Clears the bits of [`SetAttr::drop_setid`], if any are set, before a process of the group
+    /// `group` changes the content.
+    ///
+    /// # Errors
+    /// As [`Tree::set_attr`].
     pub fn drop_setid(&self, ino: Ino, group: u32) -> Result<(), FsError> {
         let attr = self.attr(ino)?;
         let changed_by_group = Some(group);
@@ -137,10 +146,11 @@ impl Tree {
         Ok(())
     }
 
-    /// All extended attributes of `ino`, sorted by name.
+    /// Returns the extended attributes of `ino` that the tree shows, sorted by name.
     ///
     /// # Errors
-    /// [`FsError::NotSupported`] in a tree whose output cannot carry them.
+    /// [`FsError::NotSupported`] in a tree with [`XattrSupport::None`], [`FsError::Stale`] or
+    /// [`FsError::Layer`].
     pub fn xattrs(&self, ino: Ino) -> Result<Vec<Xattr>, FsError> {
         if self.options.xattrs == XattrSupport::None {
             return Err(FsError::NotSupported);
@@ -165,7 +175,7 @@ impl Tree {
             }
             None => Some(match dir_source {
                 Some(source) => source,
-                None => pristine_source(&self.stack, ino)?,
+                None => lower_inode(&self.stack, ino)?,
             }),
         };
         match origin {
@@ -174,21 +184,23 @@ impl Tree {
         }
     }
 
-    /// The value of one extended attribute.
+    /// Returns the value of an extended attribute.
     ///
     /// # Errors
-    /// [`FsError::NoData`] when there is none of this name.
+    /// [`FsError::NoData`] if the attribute does not exist, and those of [`Tree::xattrs`].
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>, FsError> {
         value_of(self.xattrs(ino)?, name).ok_or(FsError::NoData)
     }
 
-    /// Sets an extended attribute, also one that the tree does [not show](XattrSupport). An access
-    /// list sets the mode too, and is only kept if it says more than that.
+    /// Sets an extended attribute, even one that the tree does [not show](XattrSupport). An access
+    /// list also sets the mode, and is stored only if the mode cannot express it.
     ///
     /// # Errors
-    /// [`FsError::NotSupported`] for a name that is neither a user's nor `trusted` nor `security`
-    /// nor an access list's, or is overlayfs's own.
-    /// [`FsError::Invalid`] for what is no access list, and for `user.` and the like alone.
+    /// [`FsError::NotSupported`] for a name outside of the namespaces `user`, `trusted` and
+    /// `security` that is not an access list, and for attributes of overlayfs; [`FsError::Invalid`]
+    /// for a malformed access list, a value of more than 64 KiB or a namespace without a name;
+    /// [`FsError::Exists`] or [`FsError::NoData`] for `flags`; [`FsError::NoSpace`],
+    /// [`FsError::ReadOnly`], [`FsError::Stale`] or [`FsError::Layer`].
     pub fn set_xattr(
         &self,
         ino: Ino,
@@ -226,7 +238,12 @@ impl Tree {
         })
     }
 
-    /// Removes an extended attribute, or an access list if there is one. Never needs room.
+    /// Removes an extended attribute. Removing an access list that does not exist succeeds. Never
+    /// fails for lack of space.
+    ///
+    /// # Errors
+    /// [`FsError::NoData`] if the attribute does not exist, [`FsError::ReadOnly`],
+    /// [`FsError::Stale`] or [`FsError::Layer`].
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         self.change_xattrs(ino, |map, _| match map.remove(name) {
             None if !acl::is_acl(name) => Err(FsError::NoData),
@@ -243,9 +260,9 @@ impl Tree {
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
-            state.take_over(self, ino, Keep::Own)?;
-            let inode = state.upper_always(self, ino)?;
-            state.place(ino, &inode);
+            state.take_over(self, ino, ContentFrom::Covered)?;
+            let inode = state.upper_inode_unlimited(self, ino)?;
+            state.mark_parent_dirty(ino, &inode);
             inode
         };
         let mut body = inode.body.write();
@@ -256,11 +273,11 @@ impl Tree {
         Ok(())
     }
 
-    /// Changes the extended attributes of an object of the upper, and keeps the books.
+    /// Changes the extended attributes of an inode of the upper and updates the memory charged.
     fn change_map(
         &self,
-        inode: &Inode,
-        body: &mut Body,
+        inode: &UpperInode,
+        body: &mut UpperBody,
         change: impl FnOnce(&mut XattrMap) -> Result<(), FsError>,
     ) -> Result<(), FsError> {
         let mut map = match (&body.xattrs, inode.origin) {
@@ -268,23 +285,28 @@ impl Tree {
             (None, Some(source)) => self.stack.xattrs(source)?.into_iter().collect(),
             (None, None) => XattrMap::new(),
         };
-        // What the layer has takes no room until it is copied up: removing must not be refused
-        // because the rest has to be.
+        // The layer's attributes are charged only once they are copied up. A removal must not fail
+        // because the remaining ones have to be copied.
         let (before, old) = (xattr_cost(&map), body.xattrs.as_deref().map_or(0, xattr_cost));
         change(&mut map)?;
         let new = xattr_cost(&map);
         if new > before {
             self.space.charge(new - old)?;
         } else {
-            self.space.charge_always(new);
+            self.space.charge_unlimited(new);
             self.space.release(old);
         }
         body.xattrs = Some(Box::new(map));
         Ok(())
     }
 
-    /// Makes the access list of an object, if it has one, say what its new mode says.
-    fn follow_mode(&self, inode: &Inode, body: &mut Body, mode: u16) -> Result<(), FsError> {
+    /// Updates the access list of an object, if it has one, to a new mode.
+    fn update_acl_to_mode(
+        &self,
+        inode: &UpperInode,
+        body: &mut UpperBody,
+        mode: u16,
+    ) -> Result<(), FsError> {
         let list = body.acl(&self.stack, inode.origin, acl::ACCESS)?;
         let Some(mut list) = list else { return Ok(()) };
         list.set_mode(mode);
@@ -294,8 +316,12 @@ impl Tree {
         })
     }
 
-    /// What objects made in the directory `parent` begin with, if it says so.
-    pub(super) fn default_acl(&self, state: &State, parent: Ino) -> Result<Option<Acl>, FsError> {
+    /// Returns the default access list of the directory `parent`, which new entries inherit.
+    pub(super) fn default_acl(
+        &self,
+        state: &TreeState,
+        parent: Ino,
+    ) -> Result<Option<Acl>, FsError> {
         match state.inodes.get(&parent) {
             Some(inode) => Ok(inode.acl(&self.stack, acl::DEFAULT)?),
             None => match state.dirs.get(&parent).and_then(|dir| dir.sources.first().copied()) {
@@ -305,7 +331,7 @@ impl Tree {
         }
     }
 
-    /// The access list `name` of an object, whether the tree shows it or not.
+    /// Returns the access list `name` of an object, even if the tree does not show it.
     pub(super) fn stored_acl(&self, ino: Ino, name: &[u8]) -> Result<Option<Acl>, FsError> {
         let (inode, source) = {
             let state = self.state.lock();
@@ -315,14 +341,14 @@ impl Tree {
         match (inode, source) {
             (Some(inode), _) => Ok(inode.acl(&self.stack, name)?),
             (None, Some(source)) => Ok(self.stack.acl(source, name)?),
-            (None, None) => Ok(self.stack.acl(pristine_source(&self.stack, ino)?, name)?),
+            (None, None) => Ok(self.stack.acl(lower_inode(&self.stack, ino)?, name)?),
         }
     }
 }
 
-/// What a mode becomes when its object, of the group `gid`, must not lend its owner's rights any
-/// more. Setgid without execution by the group is no such right (once it marked files for mandatory
-/// locking), but the kernel takes it off too where content is changed by who is not in the group.
+/// Returns `mode` without setuid, and without setgid if it grants the group `gid` of the object.
+/// Setgid without group execute grants nothing (it once enabled mandatory locking), but the kernel
+/// clears it too when a process outside of the group changes the content.
 fn without_setid(mode: u16, changed_by_group: Option<u32>, gid: u32) -> u16 {
     let lends_group = mode & 0o0010 != 0 || changed_by_group.is_some_and(|group| group != gid);
     mode & !0o4000 & !(if lends_group { 0o2000 } else { 0 })

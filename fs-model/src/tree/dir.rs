@@ -1,15 +1,15 @@
-//! A directory of the tree, as far as it differs from what the layers have.
+//! Directories of the tree and their differences from the layers.
 //!
 //! Invariants:
-//! - A directory is in memory from when it is first looked up until it is forgotten, unless it, or
-//!   something below it, has changed: then it stays (`touched`, and so are all above it).
-//! - [`Changes`] holds the names that the upper decides. A name that the layers do not have is in
-//!   it only while it exists: made and removed again, it leaves no trace. A name that the layers
-//!   have stays in it, as [`Slot::Absent`] once it is gone.
-//! - The place of a name in a listing never changes while it exists: the layers' names stand where
-//!   their sorted listing has them, the others behind them, the newest first. So an offset stays
-//!   good whatever is made or removed between two reads, and who renames or makes anew what it
-//!   finds comes to an end: nothing new is ever in front of it.
+//! - A directory is in memory from its first lookup until it is forgotten. One that is `dirty`,
+//!   because it or something below it changed, is never forgotten; its ancestors are dirty too.
+//! - [`DirChanges`] holds the names that the upper decides. A name that the layers lack is in it
+//!   only while it exists. A name that the layers have stays in it after its removal, as
+//!   [`Slot::Whiteout`].
+//! - The position of a name in a listing is fixed while the name exists: names of the layers come
+//!   first, in the order of the sorted listing, then the others, newest first. So an offset stays
+//!   valid across changes, and a program that renames or recreates what it lists terminates,
+//!   because new names never appear after its position.
 
 use std::hash::BuildHasher;
 
@@ -18,88 +18,87 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::Ino;
 use super::space::entry_cost;
 use crate::attr::FileType;
-use crate::stack::Sources;
+use crate::stack::LowerDirs;
 
-/// An object and its type, as a directory entry names it.
+/// An object and its type, as a directory entry refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct EntryTarget {
     pub(crate) ino: Ino,
     pub(crate) kind: FileType,
 }
 
-/// What the upper says of a name.
+/// The state of a name that the upper decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
-    Present(Target),
-    /// The name exists in the layers and is gone here.
-    Absent,
-    /// What the sandbox put here for itself. Boxed, because there are few of them.
+    Present(EntryTarget),
+    /// The name exists in the layers and was removed.
+    Whiteout,
+    /// An entry of the sandbox. Boxed, because there are few of them.
     Scratch(Box<Scratch>),
 }
 
 impl Slot {
-    /// What the view shows.
-    pub(crate) fn shown(&self) -> Option<Target> {
+    /// Returns the object that the tree shows.
+    pub(crate) fn shown(&self) -> Option<EntryTarget> {
         match self {
             Slot::Present(target) => Some(*target),
             Slot::Scratch(scratch) => Some(scratch.shown),
-            Slot::Absent => None,
+            Slot::Whiteout => None,
         }
     }
 }
 
-/// A scratch entry: the view shows `shown`, the delta takes what is `beneath` for the truth.
+/// A scratch entry: the tree shows `shown`, the delta uses `covered`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scratch {
-    pub(crate) shown: Target,
-    pub(crate) beneath: Beneath,
+    pub(crate) shown: EntryTarget,
+    pub(crate) covered: Covered,
 }
 
-/// What a name was before a scratch entry was laid over it.
+/// The state of a name before a scratch entry covered it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Beneath {
-    /// As in the layers, be that something or nothing.
+pub(crate) enum Covered {
+    /// As in the layers, where the name may exist or not.
     Layers,
-    /// An object that the upper had decided on.
-    Object(Target),
-    /// Removed.
-    Absent,
+    /// An object of the upper.
+    Object(EntryTarget),
+    /// The name was removed, or never existed.
+    Nothing,
 }
 
 /// A name that the upper decides.
 #[derive(Clone, Debug)]
-pub(crate) struct Item {
+pub(crate) struct NamedSlot {
     pub(crate) name: Box<[u8]>,
     /// Whether the layers have this name.
     pub(crate) in_layers: bool,
     pub(crate) slot: Slot,
 }
 
-/// Where an item lies: its number in the order in which names were made, and the item unless it
-/// was removed.
+/// A slot and its number in creation order; `slot` is `None` after removal.
 #[derive(Clone, Debug)]
-struct Place {
+struct SequencedSlot {
     seq: u64,
-    item: Option<Item>,
+    slot: Option<NamedSlot>,
 }
 
 /// The names of a directory that the upper decides.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct DirChanges {
     /// Sorted by `seq`.
-    places: Vec<Place>,
-    /// From a name's hash to its place.
+    slots: Vec<SequencedSlot>,
+    /// Maps the hash of a name to its index in `slots`.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
     next_seq: u64,
     removed: usize,
 }
 
-/// More names than this the upper of one directory does not take.
+/// Maximum number of names in one directory's changes.
 const MAX_NAMES: usize = u32::MAX as usize;
 
-impl Changes {
-    /// What its names are charged with.
+impl DirChanges {
+    /// Memory charged for the names.
     pub(crate) fn cost(&self) -> u64 {
         self.iter().map(|i| entry_cost(&i.name)).sum()
     }
@@ -108,106 +107,106 @@ impl Changes {
         self.index.is_empty()
     }
 
-    /// Whether there is room for one more name.
+    /// Returns whether one more name fits.
     pub(crate) fn has_room(&self) -> bool {
-        self.places.len() < MAX_NAMES
+        self.slots.len() < MAX_NAMES
     }
 
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
-        self.places.capacity().max(self.index.capacity())
+        self.slots.capacity().max(self.index.capacity())
     }
 
-    fn is_named(places: &[Place], at: u32, name: &[u8]) -> bool {
-        places[at as usize].item.as_ref().is_some_and(|i| *i.name == *name)
+    fn is_named(slots: &[SequencedSlot], at: u32, name: &[u8]) -> bool {
+        slots[at as usize].slot.as_ref().is_some_and(|i| *i.name == *name)
     }
 
     fn position(&self, name: &[u8]) -> Option<usize> {
         let hash = self.hasher.hash_one(name);
-        self.index.find(hash, |&at| Self::is_named(&self.places, at, name)).map(|&at| at as usize)
+        self.index.find(hash, |&at| Self::is_named(&self.slots, at, name)).map(|&at| at as usize)
     }
 
-    pub(crate) fn get(&self, name: &[u8]) -> Option<&Item> {
-        self.places[self.position(name)?].item.as_ref()
+    pub(crate) fn get(&self, name: &[u8]) -> Option<&NamedSlot> {
+        self.slots[self.position(name)?].slot.as_ref()
     }
 
     fn index_insert(&mut self, at: u32) {
-        let (places, hasher) = (&self.places, &self.hasher);
+        let (slots, hasher) = (&self.slots, &self.hasher);
         let hash_at =
-            |at: u32| places[at as usize].item.as_ref().map_or(0, |i| hasher.hash_one(&*i.name));
+            |at: u32| slots[at as usize].slot.as_ref().map_or(0, |i| hasher.hash_one(&*i.name));
         self.index.insert_unique(hash_at(at), at, |&at| hash_at(at));
     }
 
-    /// Sets what `name` is. Returns whether the name is new here.
+    /// Sets the state of `name`. Returns whether `name` is new here.
     pub(crate) fn set(&mut self, name: &[u8], slot: Slot, in_layers: bool) -> bool {
         if let Some(at) = self.position(name) {
-            if let Some(item) = &mut self.places[at].item {
+            if let Some(item) = &mut self.slots[at].slot {
                 item.slot = slot;
             }
             return false;
         }
-        let at = self.places.len() as u32;
-        let item = Item { name: name.into(), in_layers, slot };
-        self.places.push(Place { seq: self.next_seq, item: Some(item) });
+        let at = self.slots.len() as u32;
+        let item = NamedSlot { name: name.into(), in_layers, slot };
+        self.slots.push(SequencedSlot { seq: self.next_seq, slot: Some(item) });
         self.next_seq += 1;
         self.index_insert(at);
         true
     }
 
-    /// Forgets `name`: from now on it is as the layers have it. Returns whether it was here.
+    /// Removes `name`, so that the layers' state applies. Returns whether it was here.
     pub(crate) fn unset(&mut self, name: &[u8]) -> bool {
         let hash = self.hasher.hash_one(name);
-        let places = &self.places;
-        let found = self.index.find_entry(hash, |&at| Self::is_named(places, at, name));
+        let slots = &self.slots;
+        let found = self.index.find_entry(hash, |&at| Self::is_named(slots, at, name));
         let Ok(entry) = found else { return false };
         let (at, _) = entry.remove();
-        self.places[at as usize].item = None;
+        self.slots[at as usize].slot = None;
         self.removed += 1;
-        if self.removed > 32 && self.removed * 2 > self.places.len() {
+        if self.removed > 32 && self.removed * 2 > self.slots.len() {
             self.compact();
         }
         true
     }
 
     fn compact(&mut self) {
-        self.places.retain(|p| p.item.is_some());
-        self.places.shrink_to_fit();
+        self.slots.retain(|p| p.slot.is_some());
+        self.slots.shrink_to_fit();
         self.removed = 0;
-        self.index = HashTable::with_capacity(self.places.len());
-        for at in 0..self.places.len() as u32 {
+        self.index = HashTable::with_capacity(self.slots.len());
+        for at in 0..self.slots.len() as u32 {
             self.index_insert(at);
         }
     }
 
-    /// All names, in the order in which they were made.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Item> {
-        self.places.iter().filter_map(|p| p.item.as_ref())
+    /// Iterates over all names, in creation order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &NamedSlot> {
+        self.slots.iter().filter_map(|p| p.slot.as_ref())
     }
 
-    /// The names that the layers do not have and that were made before number `seq`, with their
-    /// numbers, the newest first.
-    pub(crate) fn own_before(&self, seq: u64) -> impl Iterator<Item = (u64, &Item)> {
-        let behind = self.places.partition_point(|p| p.seq < seq);
-        self.places[..behind]
+    /// Iterates over the names that the layers lack and that were created before number `seq`,
+    /// newest first, with their numbers.
+    pub(crate) fn own_before(&self, seq: u64) -> impl Iterator<Item = (u64, &NamedSlot)> {
+        let behind = self.slots.partition_point(|p| p.seq < seq);
+        self.slots[..behind]
             .iter()
             .rev()
-            .filter_map(|p| p.item.as_ref().filter(|i| !i.in_layers).map(|i| (p.seq, i)))
+            .filter_map(|p| p.slot.as_ref().filter(|i| !i.in_layers).map(|i| (p.seq, i)))
     }
 }
 
 /// A directory in memory.
 #[derive(Debug)]
 pub(crate) struct Dir {
-    /// Where it lies; of a removed directory, where it lay. The root is its own parent.
+    /// The parent; for a removed directory, the last one. The root is its own parent.
     pub(crate) parent: Ino,
     pub(crate) name: Box<[u8]>,
-    /// The layers' directories that show through; none for a directory made here.
-    pub(crate) sources: Sources,
-    pub(crate) changes: Changes,
-    /// This or something below it changed: it is not forgotten.
-    pub(crate) touched: bool,
-    /// How many directories in memory have this one as their parent.
+    /// The directories of layers that are merged into this one; empty for a new directory.
+    pub(crate) sources: LowerDirs,
+    pub(crate) changes: DirChanges,
+    /// This directory or something below it changed, so it must not be forgotten.
+    pub(crate) dirty: bool,
+    /// Number of directories in memory whose parent is this one.
     pub(crate) children: u32,
-    /// Subdirectories as the view has them, once counted.
+    /// Number of visible subdirectories, once counted.
     pub(crate) subdirs: Option<u32>,
 }

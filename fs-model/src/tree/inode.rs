@@ -1,78 +1,78 @@
-//! An object of the upper: one that was made here, or one of a layer whose attributes or content
+//! Objects of the upper: newly created ones, and objects of layers whose attributes or content
 //! changed.
 //!
 //! Invariants:
-//! - It has the number that it had as an object of a layer, so all its names in the layers' own
-//!   directories mean it from then on.
-//! - Attributes alone are copied up without any data; [`Content`] takes data chunk by chunk.
-//! - Its body has its own lock, taken after the tree's and never two at a time, so that reading
-//!   or writing a file holds up nobody but its other users.
+//! - A copied-up object keeps the inode number that it has as an object of a layer, so that all its
+//!   names in the layers' directories refer to the copy.
+//! - Copying up attributes copies no data; [`FileContent`] copies data chunk by chunk.
+//! - The body has its own lock, taken after the tree's and never two at a time, so that reading or
+//!   writing a file blocks only other users of the same file.
 
 use std::collections::BTreeMap;
 
 use parking_lot::RwLock;
 
-use super::content::Content;
+use super::content::FileContent;
 use super::space::{INODE_COST, Space};
 use crate::acl::{self, Acl};
 use crate::attr::{Attr, Device, FileType, Time};
 use crate::error::{FsError, LayerError};
-use crate::stack::{Source, Stack};
+use crate::stack::{LowerInode, Stack};
 
 /// Extended attributes by name.
 pub(crate) type XattrMap = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 #[derive(Debug)]
-pub(crate) struct Inode {
+pub(crate) struct UpperInode {
     pub(crate) kind: FileType,
     pub(crate) rdev: Device,
-    /// The object of a layer that this was; `None` for one made here.
-    pub(crate) origin: Option<Source>,
-    pub(crate) body: RwLock<Body>,
+    /// The object of a layer that was copied up; `None` for a new object.
+    pub(crate) origin: Option<LowerInode>,
+    pub(crate) body: RwLock<UpperBody>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Body {
+pub(crate) struct UpperBody {
     pub(crate) mode: u16,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Of a directory: 0 once it is removed; otherwise not used, the tree counts.
+    /// For a directory: 0 once it is removed; otherwise unused, as the tree counts subdirectories.
     pub(crate) nlink: u32,
     pub(crate) atime: Time,
     pub(crate) mtime: Time,
-    /// Whether the time of modification is the layer's or was set explicitly. That of a directory is
-    /// otherwise the time at which a name in it changed, and no change by itself: see
-    /// [`crate::delta`].
+    /// Whether the modification time comes from the layer or was set explicitly. Otherwise, the
+    /// time of a directory is that of the last change of a name in it, which is not a change by
+    /// itself: see [`crate::delta`].
     pub(crate) mtime_counts: bool,
     pub(crate) ctime: Time,
-    pub(crate) data: Data,
-    /// `None` while they are the layer's.
+    pub(crate) data: UpperData,
+    /// `None` while the layer's attributes apply.
     pub(crate) xattrs: Option<Box<XattrMap>>,
 }
 
 #[derive(Debug)]
-pub(crate) enum Data {
-    /// Directories, devices, pipes and sockets have none.
+pub(crate) enum UpperData {
+    /// Directories, devices, pipes and sockets.
     None,
-    File(Content),
-    /// A symlink's target.
-    Target(Box<[u8]>),
+    File(FileContent),
+    /// The target of a symbolic link.
+    Symlink(Box<[u8]>),
 }
 
-impl Inode {
+impl UpperInode {
     /// Copies up the attributes of `origin`.
-    pub(crate) fn copy_up(stack: &Stack, origin: Source) -> Result<Inode, FsError> {
+    pub(crate) fn copy_up(stack: &Stack, origin: LowerInode) -> Result<UpperInode, FsError> {
         let attr = stack.stored_attr(origin)?;
         let data = match attr.kind {
-            FileType::Regular => Data::File(Content::over(origin, attr.size)),
-            FileType::Symlink => Data::Target(stack.read_link(origin)?.into()),
-            _ => Data::None,
+            FileType::Regular => UpperData::File(FileContent::over(origin, attr.size)),
+            FileType::Symlink => UpperData::Symlink(stack.read_link(origin)?.into()),
+            _ => UpperData::None,
         };
-        Ok(Inode {
+        Ok(UpperInode {
             kind: attr.kind,
             rdev: attr.rdev,
             origin: Some(origin),
-            body: RwLock::new(Body {
+            body: RwLock::new(UpperBody {
                 mode: attr.mode,
                 uid: attr.uid,
                 gid: attr.gid,
@@ -87,26 +87,26 @@ impl Inode {
         })
     }
 
-    /// What the record itself is charged with, its data excepted.
+    /// Memory charged for the inode, without its data.
     pub(crate) fn cost(&self) -> u64 {
         self.body.read().cost()
     }
 
-    /// Gives all its memory back. Whoever still holds it finds no data in it.
+    /// Releases all its memory. Callers that still hold it find no data.
     pub(crate) fn release(&self, space: &Space) {
         let mut body = self.body.write();
         body.release(space);
-        body.data = Data::None;
+        body.data = UpperData::None;
         body.xattrs = None;
     }
 
-    /// The access list `name`, if the object has one.
+    /// Returns the access list `name`, if there is one.
     pub(crate) fn acl(&self, stack: &Stack, name: &[u8]) -> Result<Option<Acl>, LayerError> {
         self.body.read().acl(stack, self.origin, name)
     }
 
-    /// The attributes; a directory's `nlink` is the tree's to fill in. The mode is what `stack`
-    /// makes of an object's mode and access list.
+    /// Returns the attributes, without a directory's `nlink`, which the tree fills in. Where
+    /// `stack` hides access lists, the mode is [`Acl::plain_mode`].
     pub(crate) fn attr(&self, stack: &Stack) -> Result<Attr, LayerError> {
         let body = self.body.read();
         let mut attr = self.stored_attr(&body);
@@ -118,11 +118,11 @@ impl Inode {
         Ok(attr)
     }
 
-    fn stored_attr(&self, body: &Body) -> Attr {
+    fn stored_attr(&self, body: &UpperBody) -> Attr {
         let (size, allocated) = match &body.data {
-            Data::None => (0, 0),
-            Data::File(content) => (content.size(), content.allocated()),
-            Data::Target(target) => (target.len() as u64, 0),
+            UpperData::None => (0, 0),
+            UpperData::File(content) => (content.size(), content.allocated()),
+            UpperData::Symlink(target) => (target.len() as u64, 0),
         };
         Attr {
             kind: self.kind,
@@ -140,12 +140,12 @@ impl Inode {
     }
 }
 
-impl Body {
-    /// The access list `name` of an object that was `origin` in a layer.
+impl UpperBody {
+    /// Returns the access list `name`. `origin` is the copied-up object.
     pub(crate) fn acl(
         &self,
         stack: &Stack,
-        origin: Option<Source>,
+        origin: Option<LowerInode>,
         name: &[u8],
     ) -> Result<Option<Acl>, LayerError> {
         match (&self.xattrs, origin) {
@@ -155,35 +155,35 @@ impl Body {
         }
     }
 
-    /// What the record itself is charged with, its data excepted.
+    /// Memory charged for the inode, without its data.
     pub(crate) fn cost(&self) -> u64 {
         let target = match &self.data {
-            Data::Target(t) => t.len() as u64,
+            UpperData::Symlink(t) => t.len() as u64,
             _ => 0,
         };
         let xattrs = self.xattrs.as_deref().map_or(0, xattr_cost);
         INODE_COST + target + xattrs
     }
 
-    /// Takes all that this is charged with off the account.
+    /// Releases all memory that is charged for this inode.
     pub(crate) fn release(&mut self, space: &Space) {
         space.release(self.cost());
-        if let Data::File(content) = &mut self.data {
+        if let UpperData::File(content) = &mut self.data {
             content.release(space);
         }
     }
 
-    /// All that this is charged with.
+    /// All memory that is charged for this inode.
     pub(crate) fn charged(&self) -> u64 {
         let data = match &self.data {
-            Data::File(content) => content.charged(),
+            UpperData::File(content) => content.charged(),
             _ => 0,
         };
         self.cost() + data
     }
 }
 
-/// What a map of extended attributes is charged with.
+/// Memory charged for a map of extended attributes.
 pub(crate) fn xattr_cost(map: &XattrMap) -> u64 {
     map.iter().map(|(name, value)| (name.len() + value.len()) as u64 + 64).sum()
 }

@@ -1,32 +1,32 @@
-//! Reading and writing files, and reading links.
+//! Reading and writing files, and reading symbolic links.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::content::MAX_SIZE;
-use super::inode::{Data, Inode};
-use super::lent::Keep;
-use super::{Ino, Tree, pristine_source};
+use super::content::MAX_FILE_SIZE;
+use super::inode::{UpperData, UpperInode};
+use super::lent::ContentFrom;
+use super::{Ino, Tree, lower_inode};
 use crate::acl::{self, Acl};
 use crate::attr::{FileType, Time};
 use crate::delta::Contents;
 use crate::error::FsError;
-use crate::layer::{Ahead, Xattr};
-use crate::stack::Source;
+use crate::layer::{Readahead, Xattr};
+use crate::stack::LowerInode;
 
-/// Bytes that a copy within the tree moves at a time.
+/// Buffer size for copies within the tree, in bytes.
 const COPY_BUFFER: usize = 256 << 10;
 
-/// Something of a layer that will probably be read next.
+/// A range of a layer that will probably be read next.
 #[derive(Clone, Debug)]
-pub struct NextRead {
-    source: Source,
-    ahead: Ahead,
+pub struct TreeReadahead {
+    lower: LowerInode,
+    range: Readahead,
 }
 
 enum Readable {
-    Upper(Arc<Inode>),
-    Pristine(Source),
+    Upper(Arc<UpperInode>),
+    Lower(LowerInode),
 }
 
 impl Tree {
@@ -35,20 +35,25 @@ impl Tree {
         if let Some(inode) = state.inodes.get(&ino) {
             return Ok(Readable::Upper(inode.clone()));
         }
-        // The root's number is its own.
+        // The root's number does not encode an inode of a layer.
         let dir = state.dirs.get(&ino).and_then(|d| d.sources.first().copied());
-        dir.map_or_else(|| pristine_source(&self.stack, ino), Ok).map(Readable::Pristine)
+        dir.map_or_else(|| lower_inode(&self.stack, ino), Ok).map(Readable::Lower)
     }
 
-    /// Fills `buf` with the file's bytes from `offset` on; fewer only at the end of the file.
+    /// Reads bytes of a file from `offset` into `buf`. Returns their number, which is less than
+    /// `buf.len()` only at the end of the file.
+    ///
+    /// # Errors
+    /// [`FsError::IsADirectory`] or [`FsError::Invalid`] for other objects than regular files;
+    /// [`FsError::Stale`] or [`FsError::Layer`].
     pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
         match self.readable(ino)? {
             Readable::Upper(inode) => match &inode.body.read().data {
-                Data::File(content) => content.read(&self.stack, offset, buf),
+                UpperData::File(content) => content.read(&self.stack, offset, buf),
                 _ => Err(wrong_type(inode.kind)),
             },
-            Readable::Pristine(source) => match self.stack.read_at(source, offset, buf) {
-                // A layer need not know what can be read at all.
+            Readable::Lower(source) => match self.stack.read_at(source, offset, buf) {
+                // Layers need not check the type.
                 Ok(0) | Err(_) if self.stack.attr(source)?.kind != FileType::Regular => {
                     Err(wrong_type(self.stack.attr(source)?.kind))
                 }
@@ -57,52 +62,65 @@ impl Tree {
         }
     }
 
-    /// Whether reading this range needs no decoding, so that it may be answered at once.
+    /// Returns whether reading this range needs no decoding, so that it can be answered without
+    /// delay.
     pub fn is_cached(&self, ino: Ino, offset: u64, len: usize) -> bool {
         match self.readable(ino) {
             Ok(Readable::Upper(inode)) => match &inode.body.read().data {
-                Data::File(content) => content.is_cached(&self.stack, offset, len),
+                UpperData::File(content) => content.is_cached(&self.stack, offset, len),
                 _ => true,
             },
-            Ok(Readable::Pristine(source)) => self.stack.is_cached(source, offset, len),
+            Ok(Readable::Lower(source)) => self.stack.is_cached(source, offset, len),
             Err(_) => true,
         }
     }
 
-    /// What would be worth decoding before it is asked for, now that these bytes of `ino` are being
-    /// read.
-    pub fn ahead(&self, ino: Ino, offset: u64, len: usize) -> Option<NextRead> {
-        let Ok(Readable::Pristine(source)) = self.readable(ino) else { return None };
-        self.stack.ahead(source, offset, len).map(|ahead| NextRead { source, ahead })
+    /// Returns the range to decode in advance, if any, when these bytes of `ino` are read.
+    pub fn readahead(&self, ino: Ino, offset: u64, len: usize) -> Option<TreeReadahead> {
+        let Ok(Readable::Lower(source)) = self.readable(ino) else { return None };
+        self.stack
+            .readahead(source, offset, len)
+            .map(|range| TreeReadahead { lower: source, range })
     }
 
-    /// Decodes it, into the layer's cache: for a thread that has nothing better to do.
-    pub fn decode_ahead(&self, next: NextRead) {
-        self.stack.decode_ahead(next.source, next.ahead);
+    /// Decodes a range into the layer's cache. Meant for an idle thread.
+    pub fn prefetch(&self, next: TreeReadahead) {
+        self.stack.prefetch(next.lower, next.range);
     }
 
-    /// Writes `data` at `offset`. Returns how much was written, which is less than all of it when
-    /// the upper is full.
+    /// Writes `data` at `offset`. Returns the number of bytes written, which is less than
+    /// `data.len()` when the upper becomes full.
+    ///
+    /// # Errors
+    /// [`FsError::NoSpace`] if nothing could be written, [`FsError::FileTooLarge`],
+    /// [`FsError::ReadOnly`], [`FsError::IsADirectory`] or [`FsError::Invalid`] for other objects
+    /// than regular files, [`FsError::Stale`] or [`FsError::Layer`].
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<usize, FsError> {
-        self.change_content(ino, Keep::Lent, |content, tree| {
+        self.change_content(ino, ContentFrom::Lent, |content, tree| {
             content.write(&tree.stack, &tree.space, offset, data)
         })
     }
 
-    /// Appends `data` at the end of the file, wherever that is by now.
+    /// Appends `data` at the current end of the file. Returns the number of bytes written.
+    ///
+    /// # Errors
+    /// As [`Tree::write`].
     pub fn append(&self, ino: Ino, data: &[u8]) -> Result<usize, FsError> {
-        self.change_content(ino, Keep::Own, |content, tree| {
+        self.change_content(ino, ContentFrom::Covered, |content, tree| {
             content.write(&tree.stack, &tree.space, content.size(), data)
         })
     }
 
-    /// Makes the bytes of `range` zero and gives their memory back. The size stays, unless `grow`
-    /// is set and the range ends behind it.
+    /// Zeroes the bytes of `range` and releases their memory. The size does not change, unless
+    /// `grow` is set and the range ends beyond it.
+    ///
+    /// # Errors
+    /// As [`Tree::write`].
     pub fn zero(&self, ino: Ino, range: Range<u64>, grow: bool) -> Result<(), FsError> {
-        if range.end > MAX_SIZE {
+        if range.end > MAX_FILE_SIZE {
             return Err(FsError::FileTooLarge);
         }
-        self.change_content(ino, Keep::Own, |content, tree| {
+        self.change_content(ino, ContentFrom::Covered, |content, tree| {
             content.punch(&tree.stack, &tree.space, range.clone())?;
             if grow && range.end > content.size() {
                 content.truncate(&tree.space, range.end)?;
@@ -111,9 +129,12 @@ impl Tree {
         })
     }
 
-    /// Makes the file at least `end` bytes long. Memory is taken when it is written to, not now.
+    /// Makes the file at least `end` bytes long, without allocating memory.
+    ///
+    /// # Errors
+    /// As [`Tree::write`].
     pub fn extend(&self, ino: Ino, end: u64) -> Result<(), FsError> {
-        self.change_content(ino, Keep::Own, |content, tree| {
+        self.change_content(ino, ContentFrom::Covered, |content, tree| {
             if end > content.size() { content.truncate(&tree.space, end) } else { Ok(()) }
         })
     }
@@ -121,33 +142,35 @@ impl Tree {
     fn change_content<T>(
         &self,
         ino: Ino,
-        keep: Keep,
-        change: impl FnOnce(&mut super::content::Content, &Tree) -> Result<T, FsError>,
+        content_from: ContentFrom,
+        change: impl FnOnce(&mut super::content::FileContent, &Tree) -> Result<T, FsError>,
     ) -> Result<T, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let inode = {
             let mut state = self.state.lock();
-            state.take_over(self, ino, keep)?;
+            state.take_over(self, ino, content_from)?;
             match state.kind(&self.stack, ino)? {
-                FileType::Regular => state.upper(self, ino)?,
+                FileType::Regular => state.upper_inode(self, ino)?,
                 kind => return Err(wrong_type(kind)),
             }
         };
         let mut body = inode.body.write();
         let now = Time::now();
-        // Without content it was forgotten meanwhile.
-        let Data::File(content) = &mut body.data else { return Err(FsError::Stale) };
+        // The inode was forgotten in the meantime and has no content.
+        let UpperData::File(content) = &mut body.data else { return Err(FsError::Stale) };
         let done = change(content, self)?;
         body.mtime = now;
         body.ctime = now;
         Ok(done)
     }
 
-    /// Copies up to `len` bytes from one file to another (or within one). Returns how many.
+    /// Copies up to `len` bytes from one file to another, or within one. Returns the number of
+    /// bytes copied.
     ///
     /// # Errors
-    /// [`FsError::Invalid`] for ranges of one file that overlap.
+    /// [`FsError::Invalid`] for overlapping ranges of one file, and those of [`Tree::read`] and
+    /// [`Tree::write`].
     pub fn copy_range(
         &self,
         from: Ino,
@@ -162,8 +185,8 @@ impl Tree {
         }
         let mut len = len;
         if from == to && len > 0 {
-            self.state.lock().take_over(self, to, Keep::Own)?;
-            // What is there when it begins: not what it appends to the same file itself.
+            self.state.lock().take_over(self, to, ContentFrom::Covered)?;
+            // Limit the copy to the present size, so that it does not read its own output.
             let attr = self.attr(from)?;
             if attr.kind != FileType::Regular {
                 return Err(wrong_type(attr.kind));
@@ -191,20 +214,20 @@ impl Tree {
         Ok(done)
     }
 
-    /// The next data at or after `offset`; `None` when only a hole follows.
+    /// Returns the next data at or after `offset`; `None` if only a hole follows.
     ///
     /// # Errors
-    /// [`FsError::NoSuchOffset`] at or behind the end of the file.
+    /// [`FsError::NoSuchOffset`] at or beyond the end of the file, and those of [`Tree::read`].
     pub fn next_data(&self, ino: Ino, offset: u64) -> Result<Option<Range<u64>>, FsError> {
         match self.readable(ino)? {
             Readable::Upper(inode) => match &inode.body.read().data {
-                Data::File(content) if offset < content.size() => {
+                UpperData::File(content) if offset < content.size() => {
                     content.next_data(&self.stack, offset)
                 }
-                Data::File(_) => Err(FsError::NoSuchOffset),
+                UpperData::File(_) => Err(FsError::NoSuchOffset),
                 _ => Err(wrong_type(inode.kind)),
             },
-            Readable::Pristine(source) => {
+            Readable::Lower(source) => {
                 let attr = self.stack.attr(source)?;
                 match attr.kind {
                     FileType::Regular if offset >= attr.size => Err(FsError::NoSuchOffset),
@@ -215,14 +238,17 @@ impl Tree {
         }
     }
 
-    /// The target of a symbolic link.
+    /// Returns the target of a symbolic link.
+    ///
+    /// # Errors
+    /// [`FsError::Invalid`] for other objects, [`FsError::Stale`] or [`FsError::Layer`].
     pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
         match self.readable(ino)? {
             Readable::Upper(inode) => match &inode.body.read().data {
-                Data::Target(target) => Ok(target.to_vec()),
+                UpperData::Symlink(target) => Ok(target.to_vec()),
                 _ => Err(FsError::Invalid),
             },
-            Readable::Pristine(source) => match self.stack.attr(source)?.kind {
+            Readable::Lower(source) => match self.stack.attr(source)?.kind {
                 FileType::Symlink => Ok(self.stack.read_link(source)?),
                 _ => Err(FsError::Invalid),
             },

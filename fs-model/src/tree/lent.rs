@@ -1,60 +1,63 @@
-//! Lent files: scratch files whose changes go to the image.
+//! Lent files: scratch files whose changes apply to the image.
 //!
-//! A sandbox lends a root files of its host, such as `resolv.conf`. Programs read them, and programs
-//! also change them, as they would on a machine. Such a change is meant for the image.
+//! A sandbox lends a root files of its host, such as `resolv.conf`. Programs read and also change
+//! them, as they would on a machine. Such a change is meant for the image.
 //!
 //! Invariants:
-//! - A lent file shows the sandbox's content and stays out of every delta, as a scratch entry does.
-//! - The first change of its content ends the loan: the inode becomes the image's own file, with the
-//!   content and attributes that were covered, and then changes. If nothing was covered, it becomes
-//!   an empty file with the attributes of the lent one. A write at an offset, and a cut to a size
-//!   other than 0, keep the lent content instead: the program has read it, and the offset is one in it.
-//! - A change of mode, owner or times is also made to the covered file, and the loan goes on. If
-//!   nothing is covered, a change of mode or owner ends the loan as one of the content does; one of
-//!   the times alone does not, unless the file is touched: programs set the times of all files that
-//!   they find. All links to the file become names of the image's own file then.
-//! - Removing, replacing or renaming a lent file does so to the covered file. A link to a lent file
-//!   ends the loan, or is a scratch entry if nothing is covered: dpkg links a file before it replaces
-//!   it.
-//! - A lent file covers a regular file, a symbolic link or nothing. What cannot be done to a link or to
-//!   a file with several names through the lent one is refused ([`FsError::Busy`]).
+//! - A lent file shows the sandbox's content and is in no delta, like any scratch entry.
+//! - The first change of its content ends the loan: the inode becomes the image's own file, with
+//!   the content and attributes that were covered, before the change is made. If nothing was
+//!   covered, it becomes an empty file with the attributes of the lent file. A write at an offset,
+//!   and a cut to a size other than 0, keep the lent content instead, because the program has read
+//!   that content and the offset refers to it. All links to a lent file become names of the image's
+//!   own file.
+//! - A change of mode, owner or times is also made to the covered file, and the loan continues. If
+//!   nothing is covered, a change of mode or owner ends the loan, but a change of times does so
+//!   only if they are set to the current time: programs set the times of all files that they find.
+//! - Removing, replacing or renaming a lent file applies to the covered file. Linking to a lent
+//!   file ends the loan; if nothing is covered, the link is a scratch entry instead, because dpkg
+//!   links a file before it replaces it.
+//! - A lent file covers a regular file, a symbolic link or nothing. Operations that cannot be
+//!   passed on to a symbolic link or to a file with several names fail with [`FsError::Busy`].
 
 use std::sync::Arc;
 
 use super::SetAttr;
-use super::dir::{Beneath, Scratch, Slot, Target};
-use super::inode::{Body, Data, Inode, XattrMap};
-use super::names::{NewNode, check_name, new_inode};
-use super::{Entry, Ino, State, Tree};
+use super::dir::{Covered, EntryTarget, Scratch, Slot};
+use super::inode::{UpperBody, UpperData, UpperInode, XattrMap};
+use super::namespace::{MknodArgs, check_name, new_inode};
+use super::{Entry, Ino, Tree, TreeState};
 use crate::attr::{FileType, Time};
 use crate::error::FsError;
-use crate::stack::Pristine;
+use crate::stack::LowerEntry;
 
-/// The content with which a lent file becomes the image's own.
+/// The content that a lent file has after it becomes the image's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// That of the covered file.
-    Own,
-    /// That of the lent file.
+pub(super) enum ContentFrom {
+    /// The content of the covered file.
+    Covered,
+    /// The content of the lent file.
     Lent,
 }
 
 /// A directory and a name in it.
-type Place = (Ino, Box<[u8]>);
+type LentPosition = (Ino, Box<[u8]>);
 
-/// The names of a lent file: the one where it was lent, and the links that programs made to it where
-/// it covers nothing. All of them are scratch entries. Some may have been removed or replaced since.
+/// The last known positions of a lent file: where it was lent, and the links that programs made to
+/// it where it covers nothing. All of them are scratch entries. Some may have been removed or
+/// replaced since.
 #[derive(Debug)]
 pub(super) struct Loan {
-    places: Vec<Place>,
+    positions: Vec<LentPosition>,
 }
 
 impl Tree {
-    /// Lends a file with `content` at `name`, over a regular file, a symbolic link or nothing. It has
-    /// the attributes of a file that it covers, and may be executed if `mode` has that bit.
+    /// Lends a file with `content` at `name`, over a regular file, a symbolic link or nothing. It
+    /// takes the attributes of a covered file, and is executable if `mode` is.
     ///
     /// # Errors
-    /// [`FsError::Busy`] when something else is there, or a scratch entry.
+    /// [`FsError::Busy`] over any other object or over a scratch entry, and those of
+    /// [`Tree::mknod`] except [`FsError::Exists`].
     pub fn lend(
         &self,
         parent: Ino,
@@ -62,7 +65,7 @@ impl Tree {
         mode: u16,
         content: &[u8],
     ) -> Result<Ino, FsError> {
-        let mut node = NewNode::file(mode, 0, 0);
+        let mut node = MknodArgs::file(mode, 0, 0);
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
@@ -72,19 +75,19 @@ impl Tree {
         }
         if let Some(covered) = state.find(&self.stack, parent, name)? {
             let attr = state.attr(&self.stack, covered.ino)?;
-            state.let_go(self, [covered]);
+            state.drop_unused(self, [covered]);
             match attr.kind {
                 FileType::Regular => {
-                    node = NewNode::file(attr.mode | mode & 0o111, attr.uid, attr.gid);
+                    node = MknodArgs::file(attr.mode | mode & 0o111, attr.uid, attr.gid);
                 }
                 FileType::Symlink => {}
                 _ => return Err(FsError::Busy),
             }
         }
-        let entry = state.lay_scratch(self, parent, name, &node)?;
-        let inode = state.upper(self, entry.ino)?;
+        let entry = state.add_scratch(self, parent, name, &node)?;
+        let inode = state.upper_inode(self, entry.ino)?;
         let written = match &mut inode.body.write().data {
-            Data::File(file) => file.write(&self.stack, &self.space, 0, content),
+            UpperData::File(file) => file.write(&self.stack, &self.space, 0, content),
             _ => Err(FsError::Stale),
         };
         match written {
@@ -95,46 +98,46 @@ impl Tree {
                 return Err(result.err().unwrap_or(FsError::NoSpace { limit: self.space.limit() }));
             }
         }
-        state.loans.insert(entry.ino, Loan { places: vec![(parent, name.into())] });
+        state.loans.insert(entry.ino, Loan { positions: vec![(parent, name.into())] });
         state.forget(&self.space, entry.ino, 1);
         Ok(entry.ino)
     }
 
-    /// Ends the loan at `name` if the lent file `ino` is still there: the covered file shows again.
-    /// Returns whether it was there.
+    /// Ends the loan at `name` if the lent file `ino` is still there, so that the covered file is
+    /// visible again. Returns whether it was there.
     ///
     /// # Errors
-    /// A layer that cannot be read.
+    /// [`FsError::Layer`].
     pub fn end_loan(&self, parent: Ino, name: &[u8], ino: Ino) -> Result<bool, FsError> {
         let _gate = self.gate.read();
         let mut state = self.state.lock();
         state.end_loan(self, parent, name, ino)
     }
 
-    /// Whether `ino` is a lent file that has a name and was not changed.
+    /// Returns whether `ino` is a lent file that was not changed and has a name.
     pub fn is_lent(&self, ino: Ino) -> bool {
         self.state.lock().loan(ino).is_some()
     }
 
-    /// The image's own object at `name`, which a scratch entry may cover, with a reference.
+    /// Looks up the image's own object at `name`, ignoring scratch entries, and adds a reference.
     ///
     /// # Errors
-    /// A layer that cannot be read; a `parent` that is not a directory.
-    pub fn own(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, FsError> {
+    /// [`FsError::NotADirectory`], [`FsError::Stale`] or [`FsError::Layer`].
+    pub fn lookup_own(&self, parent: Ino, name: &[u8]) -> Result<Option<Entry>, FsError> {
         let mut state = self.state.lock();
-        let target = state.covered(self, parent, name)?;
-        if let Some(Target { kind: FileType::Directory, .. }) = target
-            && let Some(Pristine::Directory(sources)) =
-                state.find_pristine(&self.stack, parent, name)?
+        let target = state.image_target(self, parent, name)?;
+        if let Some(EntryTarget { kind: FileType::Directory, .. }) = target
+            && let Some(LowerEntry::Directory(sources)) =
+                state.find_lower(&self.stack, parent, name)?
         {
             let ino = sources[0].to_ino();
-            state.know_dir(&self.stack, parent, name, ino, sources)?;
+            state.cache_dir(&self.stack, parent, name, ino, sources)?;
         }
         target.map(|target| state.entry(&self.stack, parent, target)).transpose()
     }
 }
 
-impl State {
+impl TreeState {
     fn scratch(&self, dir: Ino, name: &[u8]) -> Option<Scratch> {
         match self.dirs.get(&dir)?.changes.get(name).map(|item| &item.slot) {
             Some(Slot::Scratch(scratch)) => Some(**scratch),
@@ -142,54 +145,64 @@ impl State {
         }
     }
 
-    /// The image's own object at `name`, below a scratch entry if there is one. A directory of the
-    /// layers is not taken into memory.
-    fn covered(&mut self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Option<Target>, FsError> {
+    /// Returns the image's own object at `name`, ignoring scratch entries. Does not load a
+    /// directory of the layers into memory.
+    fn image_target(
+        &mut self,
+        tree: &Tree,
+        dir: Ino,
+        name: &[u8],
+    ) -> Result<Option<EntryTarget>, FsError> {
         let Some(scratch) = self.scratch(dir, name) else {
             return self.find(&tree.stack, dir, name);
         };
-        match scratch.beneath {
-            Beneath::Absent => Ok(None),
-            Beneath::Object(target) => Ok(Some(target)),
-            Beneath::Layers => {
-                let pristine = self.find_pristine(&tree.stack, dir, name)?;
-                Ok(pristine.map(|p| Target { ino: p.ino(), kind: p.kind() }))
+        match scratch.covered {
+            Covered::Nothing => Ok(None),
+            Covered::Object(target) => Ok(Some(target)),
+            Covered::Layers => {
+                let lower = self.find_lower(&tree.stack, dir, name)?;
+                Ok(lower.map(|p| EntryTarget { ino: p.ino(), kind: p.kind() }))
             }
         }
     }
 
     fn end_loan(&mut self, tree: &Tree, dir: Ino, name: &[u8], ino: Ino) -> Result<bool, FsError> {
         if let Some(loan) = self.loans.get_mut(&ino) {
-            loan.places.retain(|place| (place.0, &*place.1) != (dir, name));
+            loan.positions.retain(|position| (position.0, &*position.1) != (dir, name));
         }
         let Some(scratch) = self.scratch(dir, name).filter(|s| s.shown.ino == ino) else {
             self.loan(ino);
             return Ok(false);
         };
-        match scratch.beneath {
-            Beneath::Layers => self.unset(tree, dir, name)?,
-            Beneath::Object(target) => self.put(tree, dir, name, Slot::Present(target))?,
-            Beneath::Absent => self.lose_name(tree, dir, name)?,
+        match scratch.covered {
+            Covered::Layers => self.unset(tree, dir, name)?,
+            Covered::Object(target) => self.set_slot(tree, dir, name, Slot::Present(target))?,
+            Covered::Nothing => self.remove_slot(tree, dir, name)?,
         }
-        self.drop_name(tree, scratch.shown, Time::now())?;
-        self.recount(dir);
+        self.drop_link(tree, scratch.shown, Time::now())?;
+        self.invalidate_subdir_count(dir);
         self.loan(ino);
         Ok(true)
     }
 
-    /// Makes the lent file `ino` the image's own, before it is changed. Does nothing to any other
-    /// file, nor to a lent file without a name.
+    /// Turns the lent file `ino` into the image's own before it is changed. Does nothing for other
+    /// files and for a lent file without a name.
     ///
     /// # Errors
-    /// [`FsError::Busy`] when it covers a file with several names, or a link.
-    pub(super) fn take_over(&mut self, tree: &Tree, ino: Ino, keep: Keep) -> Result<(), FsError> {
+    /// [`FsError::Busy`] if it covers a symbolic link or a file with several names.
+    pub(super) fn take_over(
+        &mut self,
+        tree: &Tree,
+        ino: Ino,
+        content_from: ContentFrom,
+    ) -> Result<(), FsError> {
         let Some((dir, name)) = self.loan(ino) else { return Ok(()) };
-        let covered = self.covered(tree, dir, &name)?;
-        let lent = self.upper_always(tree, ino)?;
+        let covered = self.image_target(tree, dir, &name)?;
+        let lent = self.upper_inode_unlimited(tree, ino)?;
         let mut body = match covered {
             Some(target) if target.kind != FileType::Regular => return Err(FsError::Busy),
             Some(target) => {
-                let own = self.upper_always(tree, target.ino)?;
+                let own = self.upper_inode_unlimited(tree, target.ino)?;
                 let body = own.body.read();
                 if body.nlink > 1 {
                     return Err(FsError::Busy);
@@ -198,70 +211,71 @@ impl State {
             }
             None => {
                 let body = lent.body.read();
-                let node = NewNode::file(body.mode, body.uid, body.gid);
+                let node = MknodArgs::file(body.mode, body.uid, body.gid);
                 new_inode(&node, XattrMap::new(), Time::now()).body.into_inner()
             }
         };
-        let target = Target { ino, kind: FileType::Regular };
-        self.put(tree, dir, &name, Slot::Present(target))?;
+        let target = EntryTarget { ino, kind: FileType::Regular };
+        self.set_slot(tree, dir, &name, Slot::Present(target))?;
         {
             let mut to = lent.body.write();
             // The links to it become names of the image's own file, too.
             body.nlink = to.nlink;
-            if keep == Keep::Lent
-                && let Data::File(content) = &to.data
+            if content_from == ContentFrom::Lent
+                && let UpperData::File(content) = &to.data
             {
-                body.data = Data::File(content.clone());
+                body.data = UpperData::File(content.clone());
             }
             to.release(&tree.space);
-            tree.space.charge_always(body.charged());
+            tree.space.charge_unlimited(body.charged());
             *to = body;
         }
         let loan = self.loans.remove(&ino);
-        for (dir, name) in loan.into_iter().flat_map(|loan| loan.places) {
-            if self.is_place_of(ino, dir, &name) {
-                self.put(tree, dir, &name, Slot::Present(target))?;
-                self.changed_names(tree, dir, Time::now())?;
+        for (dir, name) in loan.into_iter().flat_map(|loan| loan.positions) {
+            if self.is_at(ino, dir, &name) {
+                self.set_slot(tree, dir, &name, Slot::Present(target))?;
+                self.update_after_name_change(tree, dir, Time::now())?;
             }
         }
         match covered {
             Some(covered) => {
-                self.drop_name(tree, covered, Time::now())?;
-                self.touch(dir);
+                self.drop_link(tree, covered, Time::now())?;
+                self.mark_dirty(dir);
                 Ok(())
             }
-            None => self.changed_names(tree, dir, Time::now()),
+            None => self.update_after_name_change(tree, dir, Time::now()),
         }
     }
 
-    /// Prepares a change of attributes of `ino`: takes over a lent file whose loan the change ends.
-    /// Returns the covered file that has to change too. A size beyond the end of the lent content
-    /// becomes one beyond the end of the covered content, by as much; a smaller one is one of the lent
-    /// content.
-    pub(super) fn pass_attributes(
+    /// Prepares a change of the attributes of `ino`. Takes over a lent file if the change ends the
+    /// loan. Returns the covered file if it must be changed too. A new size beyond the end of the
+    /// lent content is adjusted to extend the covered content by the same number of bytes; a smaller
+    /// one other than 0 is a size of the lent content.
+    pub(super) fn prepare_set_attr(
         &mut self,
         tree: &Tree,
         ino: Ino,
         set: &mut SetAttr,
-    ) -> Result<Option<Arc<Inode>>, FsError> {
+    ) -> Result<Option<Arc<UpperInode>>, FsError> {
         let Some((dir, name)) = self.loan(ino) else { return Ok(None) };
         if let Some(size) = &mut set.size {
             let lent = self.attr(&tree.stack, ino)?.size;
-            let keep = if (1..=lent).contains(size) { Keep::Lent } else { Keep::Own };
-            self.take_over(tree, ino, keep)?;
+            let is_cut = (1..=lent).contains(size);
+            let content_from = if is_cut { ContentFrom::Lent } else { ContentFrom::Covered };
+            self.take_over(tree, ino, content_from)?;
             if let Some(beyond) = size.checked_sub(lent).filter(|beyond| *beyond > 0) {
                 *size = self.attr(&tree.stack, ino)?.size + beyond;
             }
             return Ok(None);
         }
-        match self.covered(tree, dir, &name)? {
+        match self.image_target(tree, dir, &name)? {
             Some(own) if own.kind != FileType::Regular => {
                 let attr = self.attr(&tree.stack, ino)?;
                 if set.changes(&attr) { Err(FsError::Busy) } else { Ok(None) }
             }
             Some(own) if set.changes(&self.attr(&tree.stack, own.ino)?) => {
-                let inode = self.upper(tree, own.ino)?;
-                self.touch(dir);
+                let inode = self.upper_inode(tree, own.ino)?;
+                self.mark_dirty(dir);
                 Ok(Some(inode))
             }
             Some(_) => Ok(None),
@@ -269,30 +283,31 @@ impl State {
                 let attr = self.attr(&tree.stack, ino)?;
                 let times = SetAttr { mtime: None, atime: None, ..*set };
                 if set.is_touch || times.changes(&attr) {
-                    self.take_over(tree, ino, Keep::Own)?;
+                    self.take_over(tree, ino, ContentFrom::Covered)?;
                 }
                 Ok(None)
             }
         }
     }
 
-    /// Where the lent file `ino` is; `None` for any other file, and for one that lost its names.
-    fn loan(&mut self, ino: Ino) -> Option<Place> {
+    /// Returns a position of the lent file `ino`; `None` for other files and for a lent file that lost
+    /// its names.
+    fn loan(&mut self, ino: Ino) -> Option<LentPosition> {
         let loan = self.loans.get(&ino)?;
-        let place = loan.places.iter().find(|(dir, name)| self.is_place_of(ino, *dir, name));
-        let place = place.cloned();
-        if place.is_none() {
+        let mut positions = loan.positions.iter();
+        let position = positions.find(|(dir, name)| self.is_at(ino, *dir, name)).cloned();
+        if position.is_none() {
             self.loans.remove(&ino);
         }
-        place
+        position
     }
 
-    fn is_place_of(&self, ino: Ino, dir: Ino, name: &[u8]) -> bool {
+    fn is_at(&self, ino: Ino, dir: Ino, name: &[u8]) -> bool {
         self.scratch(dir, name).is_some_and(|scratch| scratch.shown.ino == ino)
     }
 
-    /// Prepares a link at the free `name` to the object `ino`: takes over a lent file. If it covers
-    /// nothing, the link is made here, as a scratch entry.
+    /// Prepares a link to the object `ino` at the free `name`. Takes over a lent file that covers
+    /// something; if it covers nothing, creates the link as a scratch entry.
     pub(super) fn link_lent(
         &mut self,
         tree: &Tree,
@@ -300,55 +315,61 @@ impl State {
         dir: Ino,
         name: &[u8],
     ) -> Result<Option<Entry>, FsError> {
-        let Some((loan_dir, loan_name)) = self.loan(ino) else { return Ok(None) };
-        if self.covered(tree, loan_dir, &loan_name)?.is_some() {
-            self.take_over(tree, ino, Keep::Own)?;
+        let Some((lent_dir, lent_name)) = self.loan(ino) else { return Ok(None) };
+        if self.image_target(tree, lent_dir, &lent_name)?.is_some() {
+            self.take_over(tree, ino, ContentFrom::Covered)?;
             return Ok(None);
         }
-        let shown = Target { ino, kind: FileType::Regular };
+        let shown = EntryTarget { ino, kind: FileType::Regular };
         let is_whiteout = self.dir(&tree.stack, dir)?.changes.get(name).is_some();
-        let beneath = if is_whiteout { Beneath::Absent } else { Beneath::Layers };
-        let inode = self.upper_always(tree, ino)?;
-        self.put(tree, dir, name, Slot::Scratch(Box::new(Scratch { shown, beneath })))?;
+        let covered = if is_whiteout { Covered::Nothing } else { Covered::Layers };
+        let inode = self.upper_inode_unlimited(tree, ino)?;
+        self.set_slot(tree, dir, name, Slot::Scratch(Box::new(Scratch { shown, covered })))?;
         inode.body.write().nlink += 1;
         if let Some(loan) = self.loans.get_mut(&ino) {
-            loan.places.push((dir, name.into()));
+            loan.positions.push((dir, name.into()));
         }
         self.entry(&tree.stack, dir, shown).map(Some)
     }
 
-    /// [Takes over](Self::take_over) a lent file that covers a file of the image.
+    /// [Takes over](Self::take_over) a lent file that covers something.
     pub(super) fn take_over_covering(&mut self, tree: &Tree, ino: Ino) -> Result<(), FsError> {
         match self.loan(ino) {
-            Some((dir, name)) if self.covered(tree, dir, &name)?.is_some() => {
-                self.take_over(tree, ino, Keep::Own)
+            Some((dir, name)) if self.image_target(tree, dir, &name)?.is_some() => {
+                self.take_over(tree, ino, ContentFrom::Covered)
             }
             _ => Ok(()),
         }
     }
 
-    /// Keeps the place of a lent file that was renamed.
-    pub(super) fn loan_moved(&mut self, ino: Ino, from: (Ino, &[u8]), to: (Ino, &[u8])) {
+    /// Updates the position of a lent file after a rename.
+    pub(super) fn update_loan_after_rename(
+        &mut self,
+        ino: Ino,
+        from: (Ino, &[u8]),
+        to: (Ino, &[u8]),
+    ) {
         let Some(loan) = self.loans.get_mut(&ino) else { return };
-        if let Some(place) = loan.places.iter_mut().find(|place| (place.0, &*place.1) == from) {
-            *place = (to.0, to.1.into());
+        if let Some(position) = loan.positions.iter_mut().find(|p| (p.0, &*p.1) == from) {
+            *position = (to.0, to.1.into());
         }
     }
 }
 
-impl Body {
-    /// A copy of the body of the regular file `inode`, with one name. It is not charged.
-    fn copied(&self, tree: &Tree, inode: &Inode) -> Result<Body, FsError> {
+impl UpperBody {
+    /// Returns a copy of the body of the regular file `inode`, with one name. Memory is not
+    /// charged.
+    fn copied(&self, tree: &Tree, inode: &UpperInode) -> Result<UpperBody, FsError> {
         let xattrs = match (&self.xattrs, inode.origin) {
             (Some(map), _) => XattrMap::clone(map),
             (None, Some(source)) => tree.stack.xattrs(source)?.into_iter().collect(),
             (None, None) => XattrMap::new(),
         };
         let data = match &self.data {
-            Data::File(content) => Data::File(content.clone()),
+            UpperData::File(content) => UpperData::File(content.clone()),
             _ => return Err(FsError::Stale),
         };
-        Ok(Body {
+        Ok(UpperBody {
             mode: self.mode,
             uid: self.uid,
             gid: self.gid,

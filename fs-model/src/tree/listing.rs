@@ -1,36 +1,35 @@
 //! Listing directories.
 //!
-//! A listing is `.`, `..`, the layers' names in sorted order, then the upper's own, the newest
-//! first. The offset behind an entry names its place in that order, so it stays good whatever is
-//! made or removed meanwhile, and needs no open handle. What is made while somebody lists the
-//! upper's own stands behind the reader, who thus comes to an end.
+//! A listing contains `.`, `..`, the layers' names in sorted order, then the names that only the
+//! upper has, newest first. The offset after an entry is a position in that order. So it stays
+//! valid across changes and needs no open handle, and a reader terminates while others add names,
+//! because new names are positioned before it.
 
 use std::sync::Arc;
 
 use lru::LruCache;
 
-use super::dir::Target;
-use super::{Entry, Ino, State, Tree};
+use super::dir::EntryTarget;
+use super::{Entry, Ino, Tree, TreeState};
 use crate::attr::FileType;
 use crate::error::FsError;
-use crate::stack::{Listed, Stack};
+use crate::stack::{LowerDirEntry, Stack};
 
-/// How many bytes of the layers' listings are kept.
-const LISTINGS_BYTES: usize = 8 << 20;
-/// How many of the newest listings are kept whatever their size until they were read to their end:
-/// as many as go on listing large directories at once, a page in turn, do not have them made anew
-/// for each page.
-const LISTINGS_IN_USE: usize = 8;
-/// Offsets: 1 stands behind `.`, 2 behind `..`, and place `n` of the rest is `n + 3` behind it.
-const FIRST_PLACE: u64 = 2;
-/// The places of the upper's names, behind those of the layers, are counted down from here: more
-/// names than that are never made.
-const OWN_PLACES: u64 = 1 << 48;
+/// Maximum size of the cached listings of layers, in bytes.
+const MAX_CACHED_LISTING_BYTES: usize = 8 << 20;
+/// Number of listings that are cached regardless of size until they were read to the end, so that
+/// several readers that alternate between large directories do not list them again for each page.
+const MIN_CACHED_LISTINGS: usize = 8;
+/// Offsets: 1 is after `.`, 2 after `..`, and `n + 3` after entry `n` of the rest.
+const FIRST_POSITION: u64 = 2;
+/// Positions of the upper's names, after those of the layers, are counted down from here. There are
+/// never more names than this.
+const UPPER_POSITIONS: u64 = 1 << 48;
 
-/// Recently used listings of the layers' part of directories.
+/// Cache of the layers' listings of directories.
 #[derive(Debug)]
 pub(super) struct Listings {
-    cache: LruCache<Ino, (Arc<[Listed]>, usize)>,
+    cache: LruCache<Ino, (Arc<[LowerDirEntry]>, usize)>,
     bytes: usize,
 }
 
@@ -41,26 +40,27 @@ impl Default for Listings {
 }
 
 impl Listings {
-    fn get(&mut self, dir: Ino) -> Option<Arc<[Listed]>> {
+    fn get(&mut self, dir: Ino) -> Option<Arc<[LowerDirEntry]>> {
         self.cache.get(&dir).map(|(listing, _)| listing.clone())
     }
 
-    fn insert(&mut self, dir: Ino, listing: Arc<[Listed]>) {
-        let size = listing.iter().map(|l| l.name.len() + size_of::<Listed>() + 16).sum::<usize>();
+    fn insert(&mut self, dir: Ino, listing: Arc<[LowerDirEntry]>) {
+        let size =
+            listing.iter().map(|l| l.name.len() + size_of::<LowerDirEntry>() + 16).sum::<usize>();
         self.bytes += size;
         if let Some((_, (_, old))) = self.cache.push(dir, (listing, size)) {
             self.bytes -= old;
         }
-        while self.bytes > LISTINGS_BYTES && self.cache.len() > LISTINGS_IN_USE {
+        while self.bytes > MAX_CACHED_LISTING_BYTES && self.cache.len() > MIN_CACHED_LISTINGS {
             if let Some((_, (_, old))) = self.cache.pop_lru() {
                 self.bytes -= old;
             }
         }
     }
 
-    /// The listing of `dir` was read to its end: it may go if there is too much.
-    fn read_to_its_end(&mut self, dir: Ino) {
-        if self.bytes > LISTINGS_BYTES {
+    /// Removes the listing of `dir`, which was read to its end, if the cache is too large.
+    fn remove_after_last_page(&mut self, dir: Ino) {
+        if self.bytes > MAX_CACHED_LISTING_BYTES {
             self.remove(dir);
         }
     }
@@ -72,22 +72,25 @@ impl Listings {
     }
 }
 
-/// An entry of a listing.
+/// An entry of a directory listing.
 #[derive(Clone, Copy, Debug)]
 pub struct DirItem<'a> {
-    /// Its name.
+    /// The name.
     pub name: &'a [u8],
-    /// The object's number.
+    /// The inode number of the object.
     pub ino: Ino,
-    /// The object's type.
+    /// The type of the object.
     pub kind: FileType,
-    /// Where the next read has to begin to go on behind this entry.
+    /// The offset at which to continue after this entry.
     pub next: u64,
 }
 
 impl Tree {
-    /// Lists `dir` from `offset` on (0 is the beginning), until `take` returns `false`: it has no
-    /// room for the entry that it was given.
+    /// Lists `dir` from `offset` (0 for the start) until `take` returns `false` because it has no
+    /// room for the entry.
+    ///
+    /// # Errors
+    /// [`FsError::NotADirectory`], [`FsError::Stale`] or [`FsError::Layer`].
     pub fn read_dir(
         &self,
         dir: Ino,
@@ -98,8 +101,11 @@ impl Tree {
         state.list(&self.stack, dir, offset, &mut |_, item| Ok(take(item)))
     }
 
-    /// Like [`Tree::read_dir`], with each object's attributes. Every entry that is taken, `.` and
-    /// `..` excepted, holds a reference.
+    /// Like [`Tree::read_dir`], with the attributes of each object. Adds a reference for every
+    /// entry that is taken, except `.` and `..`.
+    ///
+    /// # Errors
+    /// As [`Tree::read_dir`].
     pub fn read_dir_plus(
         &self,
         dir: Ino,
@@ -109,15 +115,15 @@ impl Tree {
         let mut state = self.state.lock();
         let stack = &self.stack;
         state.list(stack, dir, offset, &mut |state, item| {
-            // A directory has to be in memory before anybody can ask for it.
-            if item.next > FIRST_PLACE && item.kind == FileType::Directory {
+            // A directory must be in memory before it is used.
+            if item.next > FIRST_POSITION && item.kind == FileType::Directory {
                 state.find(stack, dir, item.name)?;
             }
             let attr = state.attr(stack, item.ino)?;
             let taken = take(item, &Entry { ino: item.ino, attr });
-            if taken && item.next > FIRST_PLACE {
+            if taken && item.next > FIRST_POSITION {
                 state.retain(item.ino, dir);
-            } else if !taken && item.next > FIRST_PLACE {
+            } else if !taken && item.next > FIRST_POSITION {
                 state.drop_if_unused(&self.space, item.ino);
             }
             Ok(taken)
@@ -125,11 +131,15 @@ impl Tree {
     }
 }
 
-type Take<'a> = dyn FnMut(&mut State, DirItem<'_>) -> Result<bool, FsError> + 'a;
+type Take<'a> = dyn FnMut(&mut TreeState, DirItem<'_>) -> Result<bool, FsError> + 'a;
 
-impl State {
-    /// The layers' names of `dir`.
-    pub(super) fn listing(&mut self, stack: &Stack, dir: Ino) -> Result<Arc<[Listed]>, FsError> {
+impl TreeState {
+    /// Returns the layers' part of the listing of `dir`.
+    pub(super) fn listing(
+        &mut self,
+        stack: &Stack,
+        dir: Ino,
+    ) -> Result<Arc<[LowerDirEntry]>, FsError> {
         let sources = &self.dir(stack, dir)?.sources;
         if sources.is_empty() {
             return Ok(Arc::default());
@@ -138,7 +148,7 @@ impl State {
         if let Some(listing) = self.listings.get(dir) {
             return Ok(listing);
         }
-        let listing: Arc<[Listed]> = stack.list(&sources)?.into();
+        let listing: Arc<[LowerDirEntry]> = stack.list(&sources)?.into();
         self.listings.insert(dir, listing.clone());
         Ok(listing)
     }
@@ -168,16 +178,16 @@ impl State {
             }
         }
         let listing = self.listing(stack, dir)?;
-        let mut taken_any = offset < FIRST_PLACE;
-        let mut place = offset.saturating_sub(FIRST_PLACE);
+        let mut taken_any = offset < FIRST_POSITION;
+        let mut place = offset.saturating_sub(FIRST_POSITION);
         while let Some(listed) = usize::try_from(place).ok().and_then(|at| listing.get(at)) {
             let target = match self.dir(stack, dir)?.changes.get(&listed.name) {
                 Some(item) => item.slot.shown(),
-                None => Some(Target { ino: listed.ino, kind: listed.kind }),
+                None => Some(EntryTarget { ino: listed.ino, kind: listed.kind }),
             };
             place += 1;
             let Some(target) = target else { continue };
-            let next = FIRST_PLACE + place;
+            let next = FIRST_POSITION + place;
             let item = DirItem { name: &listed.name, ino: target.ino, kind: target.kind, next };
             if !take(self, item)? {
                 return Ok(());
@@ -185,10 +195,10 @@ impl State {
             taken_any = true;
         }
         let below = listing.len() as u64;
-        let mut before = OWN_PLACES - (place - below.min(place)).min(OWN_PLACES);
-        // In batches, because `take` needs the state that the names lie in.
+        let mut before = UPPER_POSITIONS - (place - below.min(place)).min(UPPER_POSITIONS);
+        // In batches, because `take` needs the state that owns the names.
         loop {
-            let batch: Vec<(u64, Box<[u8]>, Target)> = self
+            let batch: Vec<(u64, Box<[u8]>, EntryTarget)> = self
                 .dir(stack, dir)?
                 .changes
                 .own_before(before)
@@ -196,15 +206,15 @@ impl State {
                 .take(64)
                 .collect();
             let Some(last) = batch.last() else {
-                // The page behind the last one is asked for too, and is empty.
+                // An empty page at the end: the reader is done.
                 if !taken_any {
-                    self.listings.read_to_its_end(dir);
+                    self.listings.remove_after_last_page(dir);
                 }
                 return Ok(());
             };
             before = last.0;
             for (seq, name, target) in batch {
-                let next = FIRST_PLACE + below + OWN_PLACES - seq;
+                let next = FIRST_POSITION + below + UPPER_POSITIONS - seq;
                 let item = DirItem { name: &name, ino: target.ino, kind: target.kind, next };
                 if !take(self, item)? {
                     return Ok(());

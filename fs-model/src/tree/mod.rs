@@ -1,26 +1,27 @@
-//! The union of layers and one writable upper, as a file system: what a kernel would ask of it.
+//! The union of layers and one writable upper, with the operations that a kernel needs from a file
+//! system.
 //!
 //! Invariants:
 //! - An object keeps its [`Ino`] for life: across copy-up, rename and hard links. The number of an
-//!   object of a layer is made from its place there, so an untouched object costs no memory.
-//! - Whiteouts are never visible, and cannot be made.
-//! - Each entry that a call returns counts as one reference of its inode, as FUSE counts lookups,
-//!   until [`Tree::forget`]. A removed object lives as long as it has one.
-//! - Locks are taken in this order: the gate (mutations shared, [`Tree::freeze`] alone), the state,
-//!   one inode's body. Layers' own locks are taken under any of them and take none of these. No
-//!   file data is read or written under the state's lock, except to take a delta.
+//!   object of a layer is computed from its position there, so an untouched object costs no memory.
+//! - Whiteouts are never visible and cannot be created.
+//! - Each entry that a call returns counts as one reference to its inode, as FUSE counts lookups,
+//!   until [`Tree::forget`]. A removed object exists until its last reference is gone.
+//! - Lock order: the gate (shared for mutations, exclusive for [`Tree::freeze`]), the state, one
+//!   inode's body. Locks of layers may be taken while holding any of these and take none of them.
+//!   No file data is read or written under the state's lock, except to compute a delta.
 //! - Reading does not change access times, as on a file system mounted `noatime`.
 
 mod attributes;
-mod audit;
 mod content;
-mod diff;
+mod delta_walk;
 mod dir;
 mod inode;
+mod invariants;
 mod io;
 mod lent;
 mod listing;
-mod names;
+mod namespace;
 mod path;
 mod rename;
 mod revert;
@@ -32,57 +33,49 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
+pub use crate::ino::Ino;
 pub use attributes::{SetAttr, XattrFlags};
-pub use io::NextRead;
+pub use io::TreeReadahead;
 pub use listing::DirItem;
-pub use names::NewNode;
+pub use namespace::MknodArgs;
 pub use path::{Follow, Resolved};
 pub use rename::RenameMode;
 pub use revert::Reverted;
 
-use self::dir::{Dir, Target};
-use self::inode::Inode;
+use self::dir::{Dir, EntryTarget};
+use self::inode::UpperInode;
 use self::listing::Listings;
 use self::space::Space;
 use crate::attr::{Attr, FileType, Time};
 use crate::error::{FsError, LayerError};
 use crate::layer::Layer;
-use crate::stack::{Pristine, Source, Sources, Stack};
+use crate::stack::{LowerDirs, LowerEntry, LowerInode, Stack};
 
-/// An inode number of a tree: an object's own for life, across copy-up, rename and hard links.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ino(pub u64);
-
-impl Ino {
-    /// The root directory.
-    pub const ROOT: Ino = Ino(1);
-}
-
-/// An entry that was found or made. It holds one reference of its inode.
+/// An entry that was found or created. It holds one reference to its inode.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// The object's number.
+    /// The inode number.
     pub ino: Ino,
-    /// Its attributes.
+    /// The attributes.
     pub attr: Attr,
 }
 
-/// How a tree behaves.
+/// Options of a [`Tree`].
 #[derive(Clone, Copy, Debug)]
 pub struct TreeOptions {
-    /// How many bytes of memory the upper may take; `None` for a tree without an upper, in which
-    /// every change is refused.
+    /// Maximum memory of the upper in bytes; `None` for a tree without an upper, which rejects
+    /// every change.
     pub upper_limit: Option<u64>,
-    /// Which extended attributes exist.
+    /// Which extended attributes are shown.
     pub xattrs: XattrSupport,
 }
 
-/// Which extended attributes a tree shows: those that the output can hold, so that programs do not
-/// rely on others.
+/// Which extended attributes a tree shows: those that the output format can store, so that programs
+/// do not rely on others.
 ///
-/// Setting another one succeeds, so that programs which insist on it do not fail. The tree keeps it
-/// to [report](crate::delta::Delta::hidden) the loss. An access list that is not shown makes a mode
-/// narrower, never wider: see [`Acl::plain_mode`].
+/// Setting any other attribute succeeds, so that programs that require them do not fail. The tree
+/// keeps it to [report](crate::delta::Delta::hidden) the loss. An access list that is not shown can
+/// only remove permissions from the mode: see [`Acl::plain_mode`].
 ///
 /// [`Acl::plain_mode`]: crate::acl::Acl::plain_mode
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +84,12 @@ pub enum XattrSupport {
     None,
     /// All but access lists, as in squashfs images.
     WithoutAcls,
-    /// All, as in tar archives. [Access lists](crate::acl) and permission bits follow each other.
+    /// All, as in tar archives. [Access lists](crate::acl) and permission bits are kept consistent.
     All,
 }
 
 impl XattrSupport {
-    /// Whether an attribute of this name is shown.
+    /// Returns whether the attribute `name` is shown.
     pub fn has(self, name: &[u8]) -> bool {
         match self {
             XattrSupport::None => false,
@@ -106,66 +99,66 @@ impl XattrSupport {
     }
 }
 
-/// What a tree holds and may hold.
+/// Memory use and size limit of the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes that the upper may take.
+    /// Maximum memory in bytes.
     pub limit: u64,
-    /// Bytes that it takes.
+    /// Memory in use, in bytes.
     pub used: u64,
-    /// Inodes of the upper.
+    /// Number of inodes in the upper.
     pub inodes: u64,
 }
 
 /// The mode of the root of a tree without layers.
 const ROOT_MODE: u16 = 0o755;
 
-/// The union. See the [module](self) for its invariants.
+/// A union file system. See the [module](self) for its invariants.
 #[derive(Debug)]
 pub struct Tree {
     stack: Stack,
     space: Space,
     options: TreeOptions,
     gate: RwLock<()>,
-    state: Mutex<State>,
+    state: Mutex<TreeState>,
 }
 
-/// What is known of an inode that somebody holds.
+/// The references to an inode that callers hold.
 #[derive(Clone, Copy, Debug)]
 struct Reference {
     count: u64,
-    /// The directory in which it was last found: where to look for a file's name when the file
-    /// changes.
+    /// The directory of the latest lookup: the one to mark when the object changes.
     parent: Ino,
 }
 
 #[derive(Debug)]
-struct State {
-    inodes: HashMap<Ino, Arc<Inode>>,
+struct TreeState {
+    inodes: HashMap<Ino, Arc<UpperInode>>,
     dirs: HashMap<Ino, Dir>,
     refs: HashMap<Ino, Reference>,
     listings: Listings,
-    next: u64,
-    /// Something changed of which nobody could say in which directory it lies: who looks for
-    /// changes has to look everywhere.
-    unplaced: bool,
-    /// Directories that are in a delta only for the sake of what is in them.
-    passages: HashSet<Ino>,
-    /// Lent files that have not been changed, and those that lost their names.
+    next_ino: u64,
+    /// Whether an inode with unknown parent changed; the delta walk must then visit every
+    /// directory.
+    dirty_parent_unknown: bool,
+    /// Directories that exist only as parents of scratch entries.
+    scratch_parents: HashSet<Ino>,
+    /// Lent files that were not changed, and those that lost their names.
     loans: HashMap<Ino, lent::Loan>,
 }
 
-/// A frozen tree: no change is made until this is dropped; those who try wait.
+/// Guard of a frozen tree: changes block until it is dropped.
 #[derive(Debug)]
 pub struct Frozen<'a> {
     _gate: RwLockWriteGuard<'a, ()>,
 }
 
 impl Tree {
-    /// A tree of `layers`, lowest first.
+    /// Creates a tree of `layers`, lowest first.
     ///
     /// # Errors
-    /// A layer whose root cannot be read; [`FsError::Invalid`] for more than 500 layers.
+    /// Fails if the root of a layer cannot be read, and with [`FsError::Invalid`] for more than
+    /// [`MAX_LAYERS`](crate::stack::MAX_LAYERS) layers.
     pub fn new(layers: Vec<Arc<dyn Layer>>, options: TreeOptions) -> Result<Tree, FsError> {
         let mut stack = Stack::new(layers)?;
         if options.xattrs != XattrSupport::All {
@@ -175,8 +168,8 @@ impl Tree {
         let mut inodes = HashMap::new();
         let mut dirs = HashMap::new();
         if sources.is_empty() {
-            let root = NewNode::directory(ROOT_MODE, 0, 0);
-            let root = names::new_inode(&root, inode::XattrMap::new(), Time::from_secs(0));
+            let root = MknodArgs::directory(ROOT_MODE, 0, 0);
+            let root = namespace::new_inode(&root, inode::XattrMap::new(), Time::from_secs(0));
             inodes.insert(Ino::ROOT, Arc::new(root));
         }
         dirs.insert(
@@ -185,8 +178,8 @@ impl Tree {
                 parent: Ino::ROOT,
                 name: Box::default(),
                 sources,
-                changes: dir::Changes::default(),
-                touched: false,
+                changes: dir::DirChanges::default(),
+                dirty: false,
                 children: 0,
                 subdirs: None,
             },
@@ -196,36 +189,36 @@ impl Tree {
             stack,
             options,
             gate: RwLock::new(()),
-            state: Mutex::new(State {
+            state: Mutex::new(TreeState {
                 inodes,
                 dirs,
                 refs: HashMap::new(),
                 listings: Listings::default(),
-                // 1 is the root; the numbers of the layers begin at 2^48.
-                next: 2,
-                unplaced: false,
-                passages: HashSet::new(),
+                // 1 is the root; inode numbers of layers begin at 2^48.
+                next_ino: 2,
+                dirty_parent_unknown: false,
+                scratch_parents: HashSet::new(),
                 loans: HashMap::new(),
             }),
         })
     }
 
-    /// Stops all changes until the returned guard is dropped.
+    /// Blocks all changes until the returned guard is dropped.
     pub fn freeze(&self) -> Frozen<'_> {
         Frozen { _gate: self.gate.write() }
     }
 
-    /// Which extended attributes there are.
+    /// Returns which extended attributes are shown.
     pub fn xattr_support(&self) -> XattrSupport {
         self.options.xattrs
     }
 
-    /// The layers, lowest first.
+    /// Returns the layers, lowest first.
     pub fn layers(&self) -> &[Arc<dyn Layer>] {
         self.stack.layers()
     }
 
-    /// What the upper takes.
+    /// Returns the memory use of the upper.
     pub fn usage(&self) -> Usage {
         Usage {
             limit: self.space.limit(),
@@ -234,37 +227,47 @@ impl Tree {
         }
     }
 
-    /// Whether changes are possible at all.
+    /// Fails if the tree has no upper.
     fn check_writable(&self) -> Result<(), FsError> {
         if self.options.upper_limit.is_some() { Ok(()) } else { Err(FsError::ReadOnly) }
     }
 
-    /// The entry `name` of the directory `parent`, with a reference.
+    /// Looks up `name` in the directory `parent` and adds a reference to the object.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] if there is no such name; see also [`FsError::NotADirectory`],
+    /// [`FsError::Stale`] and [`FsError::Layer`].
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry, FsError> {
         let mut state = self.state.lock();
         let target = state.find(&self.stack, parent, name)?.ok_or(FsError::NotFound)?;
         state.entry(&self.stack, parent, target)
     }
 
-    /// The attributes of `ino`.
+    /// Returns the attributes of `ino`.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] for an unknown number, or [`FsError::Layer`].
     pub fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
         self.state.lock().attr(&self.stack, ino)
     }
 
-    /// The directory in which the directory `dir` lies; the root's is the root.
+    /// Returns the parent of the directory `dir`. The root is its own parent.
+    ///
+    /// # Errors
+    /// [`FsError::NotADirectory`] for any other object, [`FsError::Stale`] for an unknown number.
     pub fn parent(&self, dir: Ino) -> Result<Ino, FsError> {
         Ok(self.state.lock().dir(&self.stack, dir)?.parent)
     }
 
-    /// Gives back `count` references of `ino`. An object without a name and without references
-    /// ceases to be.
+    /// Drops `count` references to `ino`. An object without a name is deleted with its last
+    /// reference.
     pub fn forget(&self, ino: Ino, count: u64) {
         self.state.lock().forget(&self.space, ino, count);
     }
 }
 
-impl State {
-    /// The directory `ino`, which somebody must have looked up before.
+impl TreeState {
+    /// Returns the directory `ino`, which must have been looked up before.
     fn dir(&self, stack: &Stack, ino: Ino) -> Result<&Dir, FsError> {
         match self.dirs.get(&ino) {
             Some(dir) => Ok(dir),
@@ -290,55 +293,60 @@ impl State {
     fn kind(&self, stack: &Stack, ino: Ino) -> Result<FileType, FsError> {
         match self.inodes.get(&ino) {
             Some(inode) => Ok(inode.kind),
-            // The root's number is its own.
+            // The root's number does not encode an inode of a layer.
             None if self.dirs.contains_key(&ino) => Ok(FileType::Directory),
-            None => Ok(stack.attr(pristine_source(stack, ino)?)?.kind),
+            None => Ok(stack.attr(lower_inode(stack, ino)?)?.kind),
         }
     }
 
-    /// What `name` is in the layers' part of `dir`.
-    fn find_pristine(
+    /// Looks up `name` in the lower directories of `dir`.
+    fn find_lower(
         &self,
         stack: &Stack,
         dir: Ino,
         name: &[u8],
-    ) -> Result<Option<Pristine>, FsError> {
+    ) -> Result<Option<LowerEntry>, FsError> {
         Ok(stack.lookup(&self.dir(stack, dir)?.sources, name)?)
     }
 
-    /// What `name` is in `parent`. A directory that is found is in memory afterwards.
-    fn find(&mut self, stack: &Stack, parent: Ino, name: &[u8]) -> Result<Option<Target>, FsError> {
+    /// Looks up `name` in `parent`. A directory that is found is cached.
+    fn find(
+        &mut self,
+        stack: &Stack,
+        parent: Ino,
+        name: &[u8],
+    ) -> Result<Option<EntryTarget>, FsError> {
         let dir = self.dir(stack, parent)?;
-        names::check_name(name)?;
+        namespace::check_name(name)?;
         if let Some(item) = dir.changes.get(name) {
             return Ok(item.slot.shown());
         }
-        let Some(pristine) = stack.lookup(&dir.sources, name)? else { return Ok(None) };
-        let target = Target { ino: pristine.ino(), kind: pristine.kind() };
-        if let Pristine::Directory(sources) = pristine {
-            self.know_dir(stack, parent, name, target.ino, sources)?;
+        let Some(lower) = stack.lookup(&dir.sources, name)? else { return Ok(None) };
+        let target = EntryTarget { ino: lower.ino(), kind: lower.kind() };
+        if let LowerEntry::Directory(sources) = lower {
+            self.cache_dir(stack, parent, name, target.ino, sources)?;
         }
         Ok(Some(target))
     }
 
-    /// Takes a directory of the layers into memory.
-    fn know_dir(
+    /// Adds a directory of the layers to `dirs`.
+    fn cache_dir(
         &mut self,
         stack: &Stack,
         parent: Ino,
         name: &[u8],
         ino: Ino,
-        sources: Sources,
+        sources: LowerDirs,
     ) -> Result<(), FsError> {
         if let Some(known) = self.dirs.get(&ino) {
             if known.parent == parent && *known.name == *name {
                 return Ok(());
             }
-            // Only a made-up image has a directory with two names, which could also be a loop.
+            // Only a crafted image has a directory with two names, which may also form a loop.
             let layer = &stack.layers()[usize::from(sources[0].layer)];
             return Err(LayerError::corrupt(
                 &layer.name().into(),
-                format!("the directory {:?} stands in two places", String::from_utf8_lossy(name)),
+                format!("the directory {:?} has two paths", String::from_utf8_lossy(name)),
             )
             .into());
         }
@@ -351,8 +359,8 @@ impl State {
                 parent,
                 name: name.into(),
                 sources,
-                changes: dir::Changes::default(),
-                touched: false,
+                changes: dir::DirChanges::default(),
+                dirty: false,
                 children: 0,
                 subdirs: None,
             },
@@ -360,8 +368,8 @@ impl State {
         Ok(())
     }
 
-    /// Makes an entry of what was found in `parent`, and counts the reference.
-    fn entry(&mut self, stack: &Stack, parent: Ino, target: Target) -> Result<Entry, FsError> {
+    /// Returns `target`, which was found in `parent`, as an entry, and adds a reference.
+    fn entry(&mut self, stack: &Stack, parent: Ino, target: EntryTarget) -> Result<Entry, FsError> {
         let attr = self.attr(stack, target.ino)?;
         self.retain(target.ino, parent);
         Ok(Entry { ino: target.ino, attr })
@@ -384,8 +392,8 @@ impl State {
         self.drop_if_unused(space, ino);
     }
 
-    /// Lets go of what nobody holds and nothing names, and of the directories above it that were
-    /// in memory for its sake alone.
+    /// Removes `ino` from memory if it has neither references nor changes to keep, then each parent
+    /// that was cached only because of it.
     fn drop_if_unused(&mut self, space: &Space, ino: Ino) {
         let mut next = Some(ino);
         while let Some(ino) = next.take() {
@@ -394,11 +402,11 @@ impl State {
             }
             let dead = self.inodes.get(&ino).is_some_and(|inode| inode.body.read().nlink == 0);
             if let Some(dir) = self.dirs.get(&ino) {
-                if dir.children > 0 || !dead && (dir.touched || !dir.changes.is_empty()) {
+                if dir.children > 0 || !dead && (dir.dirty || !dir.changes.is_empty()) {
                     return;
                 }
                 let parent = dir.parent;
-                // A removed directory may still say which names of the layers are gone.
+                // The changes of a removed directory may still hold whiteouts.
                 space.release(dir.changes.cost());
                 self.dirs.remove(&ino);
                 shrink(&mut self.dirs);
@@ -410,86 +418,86 @@ impl State {
             }
             if dead && let Some(inode) = self.inodes.remove(&ino) {
                 shrink(&mut self.inodes);
-                self.passages.remove(&ino);
+                self.scratch_parents.remove(&ino);
                 self.loans.remove(&ino);
                 inode.release(space);
             }
         }
     }
 
-    /// Lets go of what was found for an operation, if that did not come to hold it.
-    fn let_go(&mut self, tree: &Tree, found: impl IntoIterator<Item = Target>) {
+    /// Drops objects that were found for an operation but not kept by it.
+    fn drop_unused(&mut self, tree: &Tree, found: impl IntoIterator<Item = EntryTarget>) {
         for target in found {
             self.drop_if_unused(&tree.space, target.ino);
         }
     }
 
-    /// The object `ino` as one of the upper, copied up if need be. What changes stays findable: the
-    /// directory it was found in counts as touched.
-    fn upper(&mut self, tree: &Tree, ino: Ino) -> Result<Arc<Inode>, FsError> {
-        let inode = self.upper_charged(tree, ino, false)?;
-        self.place(ino, &inode);
+    /// Returns the object `ino` as an inode of the upper, after a copy-up if necessary, and marks
+    /// the directory where it was last found as dirty.
+    fn upper_inode(&mut self, tree: &Tree, ino: Ino) -> Result<Arc<UpperInode>, FsError> {
+        let inode = self.upper_inode_charged(tree, ino, false)?;
+        self.mark_parent_dirty(ino, &inode);
         Ok(inode)
     }
 
-    /// Like [`upper`](Self::upper), but never refused for want of room: for what removes.
-    fn upper_always(&mut self, tree: &Tree, ino: Ino) -> Result<Arc<Inode>, FsError> {
-        self.upper_charged(tree, ino, true)
+    /// Like [`upper_inode`](Self::upper_inode), but ignores the size limit: for removals.
+    fn upper_inode_unlimited(&mut self, tree: &Tree, ino: Ino) -> Result<Arc<UpperInode>, FsError> {
+        self.upper_inode_charged(tree, ino, true)
     }
 
-    fn upper_charged(
+    fn upper_inode_charged(
         &mut self,
         tree: &Tree,
         ino: Ino,
         always: bool,
-    ) -> Result<Arc<Inode>, FsError> {
+    ) -> Result<Arc<UpperInode>, FsError> {
         if let Some(inode) = self.inodes.get(&ino) {
             return Ok(inode.clone());
         }
         let source = match self.dirs.get(&ino) {
-            // The root's number is its own.
+            // The root's number does not encode an inode of a layer.
             Some(dir) => *dir.sources.first().ok_or(FsError::Stale)?,
-            None => pristine_source(&tree.stack, ino)?,
+            None => lower_inode(&tree.stack, ino)?,
         };
-        let inode = Inode::copy_up(&tree.stack, source)?;
+        let inode = UpperInode::copy_up(&tree.stack, source)?;
         if inode.kind == FileType::Directory && !self.dirs.contains_key(&ino) {
             return Err(FsError::Stale);
         }
         let cost = inode.cost();
         if always {
-            tree.space.charge_always(cost);
+            tree.space.charge_unlimited(cost);
         } else {
             tree.space.charge(cost)?;
         }
         let inode = Arc::new(inode);
         self.inodes.insert(ino, inode.clone());
         if inode.kind == FileType::Directory {
-            self.touch(ino);
+            self.mark_dirty(ino);
         }
         Ok(inode)
     }
 
-    /// Notes where a change of the object `ino` is to be looked for.
-    fn place(&mut self, ino: Ino, inode: &Inode) {
+    /// Marks the directory in which the delta walk will find the changed object `ino`.
+    fn mark_parent_dirty(&mut self, ino: Ino, inode: &UpperInode) {
         if inode.kind == FileType::Directory || inode.origin.is_none() {
             return;
         }
         match self.refs.get(&ino).map(|reference| reference.parent) {
-            Some(parent) if self.dirs.contains_key(&parent) => self.touch(parent),
-            _ => self.unplaced = true,
+            Some(parent) if self.dirs.contains_key(&parent) => self.mark_dirty(parent),
+            _ => self.dirty_parent_unknown = true,
         }
     }
 
-    /// Marks `dir` and all above it as holding a change.
-    fn touch(&mut self, dir: Ino) {
+    /// Marks `dir` and all its ancestors as containing a change.
+    fn mark_dirty(&mut self, dir: Ino) {
         let mut at = dir;
         while let Some(d) = self.dirs.get_mut(&at) {
-            // A passage is in the delta only when something else is in it, and its parent directory
+            // A scratch parent is in the delta only if it also contains something else. Its own parent
             // was not marked for it.
-            if d.touched && !self.passages.contains(&at) {
+            if d.dirty && !self.scratch_parents.contains(&at) {
                 break;
             }
-            d.touched = true;
+            d.dirty = true;
             if at == Ino::ROOT {
                 break;
             }
@@ -502,13 +510,14 @@ impl State {
         let mut attr = match (&inode, self.dirs.get(&ino)) {
             (Some(inode), _) => inode.attr(stack)?,
             (None, Some(dir)) => stack.attr(*dir.sources.first().ok_or(FsError::Stale)?)?,
-            (None, None) => stack.attr(pristine_source(stack, ino)?)?,
+            (None, None) => stack.attr(lower_inode(stack, ino)?)?,
         };
         if attr.kind == FileType::Directory {
-            // Block-sized like any disk file system's: the number says nothing in a union.
+            // One block, as on a disk file system. The sizes that layers store mean nothing in a
+            // union.
             attr.size = 4096;
             attr.allocated = 0;
-            // What an inode of the upper has is no count, only whether it was removed.
+            // `nlink` of a directory in the upper only shows whether it was removed.
             let stored = if inode.is_none() { attr.nlink } else { 0 };
             if inode.is_none_or(|i| i.body.read().nlink > 0) {
                 attr.nlink = 2 + self.subdirs(stack, ino, stored)?;
@@ -517,7 +526,7 @@ impl State {
         Ok(attr)
     }
 
-    /// How many subdirectories the view shows in `dir`. `stored` is what its layer says of it.
+    /// Returns the number of visible subdirectories of `dir`. `stored` is the layer's link count.
     fn subdirs(&mut self, stack: &Stack, ino: Ino, stored: u32) -> Result<u32, FsError> {
         let dir = self.dir(stack, ino)?;
         if let Some(count) = dir.subdirs {
@@ -526,8 +535,8 @@ impl State {
         let count = if dir.sources.len() == 1 && dir.changes.is_empty() && stored >= 2 {
             stored - 2
         } else {
-            // Where no layer has any, which is the rule for the largest directories, none of them
-            // need be listed.
+            // If no layer has a subdirectory here, which is common for very large directories, the
+            // listing is not needed.
             let mut none_below = true;
             for source in &dir.sources {
                 none_below = none_below && stack.attr(*source)?.nlink == 2;
@@ -546,14 +555,14 @@ impl State {
         Ok(count)
     }
 
-    /// The subdirectories of `dir` are counted anew when they are asked for.
-    fn recount(&mut self, dir: Ino) {
+    /// Invalidates the cached number of subdirectories of `dir`.
+    fn invalidate_subdir_count(&mut self, dir: Ino) {
         if let Some(dir) = self.dirs.get_mut(&dir) {
             dir.subdirs = None;
         }
     }
 
-    /// Counts a subdirectory more or less, where they have been counted.
+    /// Adjusts the cached number of subdirectories, if there is one.
     fn add_subdirs(&mut self, dir: Ino, by: i32) {
         if let Some(count) = self.dirs.get_mut(&dir).and_then(|d| d.subdirs.as_mut()) {
             *count = count.saturating_add_signed(by);
@@ -561,17 +570,17 @@ impl State {
     }
 }
 
-/// Gives back the room of a table that has become much too large, so that what a million objects
-/// took is free again once they are forgotten. Seldom enough that each removal pays a little of it.
+/// Shrinks a table that is mostly empty, so that memory for a million objects is freed once they
+/// are forgotten. The thresholds keep the amortised cost of a removal small.
 fn shrink<V>(table: &mut HashMap<Ino, V>) {
     if table.capacity() > 1024 && table.len() < table.capacity() / 8 {
         table.shrink_to(table.len() * 2);
     }
 }
 
-/// The object of a layer that `ino` stands for.
-fn pristine_source(stack: &Stack, ino: Ino) -> Result<Source, FsError> {
-    Source::from_ino(ino).filter(|source| stack.has(*source)).ok_or(FsError::Stale)
+/// Returns the object of a layer whose number in the tree is `ino`.
+fn lower_inode(stack: &Stack, ino: Ino) -> Result<LowerInode, FsError> {
+    LowerInode::from_ino(ino).filter(|source| stack.has(*source)).ok_or(FsError::Stale)
 }
 
 #[cfg(test)]
@@ -579,15 +588,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_as_large_as_what_is_in_them() {
+    fn tables_shrink_after_removals() {
         let options = TreeOptions { upper_limit: Some(u64::MAX), xattrs: XattrSupport::None };
         let tree = Tree::new(Vec::new(), options).unwrap();
         let name = |n: u32| n.to_string().into_bytes();
-        let top = tree.make(Ino::ROOT, b"top", &NewNode::directory(0o755, 0, 0)).unwrap().ino;
+        let top = tree.mknod(Ino::ROOT, b"top", &MknodArgs::directory(0o755, 0, 0)).unwrap().ino;
         for n in 0..20_000 {
             let node =
-                [NewNode::file(0o644, 0, 0), NewNode::directory(0o755, 0, 0)][n as usize % 2];
-            tree.make(top, &name(n), &node).unwrap();
+                [MknodArgs::file(0o644, 0, 0), MknodArgs::directory(0o755, 0, 0)][n as usize % 2];
+            tree.mknod(top, &name(n), &node).unwrap();
         }
         let capacities = || {
             let state = tree.state.lock();

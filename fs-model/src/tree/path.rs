@@ -1,33 +1,33 @@
-//! Paths within the tree: symbolic links are followed inside it, and `..` stops at its root.
+//! Paths within the tree: symbolic links are resolved inside the tree, and `..` stops at its root.
 
 use super::{Ino, Tree};
 use crate::attr::{Attr, FileType};
 use crate::error::FsError;
 
-/// How many symbolic links one path may follow, as in the kernel.
+/// Maximum number of symbolic links followed for one path (`MAXSYMLINKS` in the kernel).
 const MAX_LINKS: u32 = 40;
-/// The longest path that is named, in bytes.
+/// Maximum length of a path returned by [`Tree::path_of`], in bytes.
 const PATH_MAX: usize = 4096;
 
-/// Whether a symbolic link at the end of a path is followed.
+/// Whether a symbolic link in the last component of a path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// The link's target is meant.
+    /// Follow the link.
     Yes,
-    /// The link itself is meant.
+    /// Return the link itself.
     No,
 }
 
-/// Where a path leads. It holds references, so that the numbers in it stay good.
+/// A resolved path. It holds references, so that its inode numbers stay valid.
 #[derive(Debug)]
 pub struct Resolved<'a> {
     tree: &'a Tree,
     held: Vec<Ino>,
-    /// The directory that holds the last name.
+    /// The directory that contains the last name.
     pub parent: Ino,
-    /// The last name; empty when the path leads to the root or ends in `..`.
+    /// The last name; empty if the path is the root or ends in `..`.
     pub name: Vec<u8>,
-    /// The object, if there is one.
+    /// The object, if it exists.
     pub object: Option<(Ino, Attr)>,
 }
 
@@ -47,15 +47,18 @@ impl Resolved<'_> {
         Ok(())
     }
 
-    /// The object, which must exist.
+    /// Returns the object.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] if it does not exist.
     pub fn existing(&self) -> Result<(Ino, Attr), FsError> {
         self.object.ok_or(FsError::NotFound)
     }
 }
 
 impl Tree {
-    /// The path of an object that is held, without a leading slash, for messages: of its names the
-    /// one in the directory where it was last found. `None` when it has none there any more.
+    /// Returns a path of a referenced object for messages, without a leading slash: the one in the
+    /// directory where the object was last found. `None` if it has no name there any more.
     pub fn path_of(&self, ino: Ino) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
         let mut names: Vec<Box<[u8]>> = Vec::new();
@@ -85,10 +88,11 @@ impl Tree {
         Some(names.join(&b'/'))
     }
 
-    /// Resolves `path` from the root; its last name need not exist.
+    /// Resolves `path` from the root. The last component need not exist.
     ///
     /// # Errors
-    /// [`FsError::NotFound`] or [`FsError::NotADirectory`] for what comes before the last name.
+    /// [`FsError::NotFound`] or [`FsError::NotADirectory`] for components before the last one,
+    /// [`FsError::Loop`] for too many symbolic links, or [`FsError::Layer`].
     pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<Resolved<'_>, FsError> {
         let mut rest: Vec<Vec<u8>> = components(path);
         let mut links = 0;
@@ -144,7 +148,7 @@ impl Tree {
     }
 }
 
-/// The names of a path, last first, without the empty ones and `.`.
+/// Returns the components of a path, last first, without empty ones and `.`.
 fn components(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|&b| b == b'/')
         .rev()

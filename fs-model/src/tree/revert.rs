@@ -1,178 +1,180 @@
-//! Taking changes back.
+//! Reverting changes.
 //!
 //! Invariants:
-//! - After a name was reverted, the delta says nothing of it, as if it had never been touched,
-//!   unless an object that it names was also changed through another name.
-//! - Scratch entries stay; what is beneath them is taken back.
-//! - What can be refused is refused before anything is changed.
+//! - After a revert, the delta does not contain the name, as if it had never changed, unless its
+//!   object was also changed through another name.
+//! - Scratch entries stay; the objects that they cover are reverted.
+//! - All errors are detected before anything changes.
 
 use hashbrown::HashSet;
 
-use super::dir::{Beneath, Slot, Target};
-use super::inode::Inode;
-use super::names::check_name;
-use super::{Ino, State, Tree};
+use super::dir::{Covered, EntryTarget, Slot};
+use super::inode::UpperInode;
+use super::namespace::check_name;
+use super::{Ino, Tree, TreeState};
 use crate::attr::{FileType, Time};
 use crate::error::FsError;
-use crate::stack::{Pristine, Source, Sources};
+use crate::stack::{LowerDirs, LowerEntry, LowerInode};
 
-type Name = Box<[u8]>;
+type EntryName = Box<[u8]>;
 
-/// A name at which something was taken back: who keeps copies of what was there has to forget them.
+/// A name that was reverted. Copies of the entry, such as those in the kernel's caches, must be
+/// invalidated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reverted {
     /// The directory.
     pub parent: Ino,
     /// The name in it.
     pub name: Box<[u8]>,
-    /// What the layers have there, if they have anything: its attributes and its content are
-    /// theirs again.
+    /// The object of the layers, if there is one. It has its original attributes and content again.
     pub ino: Option<Ino>,
 }
 
 impl Tree {
-    /// Takes back what was done to `name` of `parent`: what the layers have there shows again, and
-    /// what they do not have is gone, with all that is in it. A directory of the layers is taken
-    /// back with all that is in it. A scratch entry stays; what is beneath it is taken back.
+    /// Reverts `name` in `parent` to the layers' state. An object that the layers lack is removed,
+    /// and a directory is reverted or removed with everything in it. A scratch entry stays; the
+    /// object that it covers is reverted.
     ///
-    /// Gives every name at which something may look different now; what was below a name that is
-    /// gone is not among them.
+    /// Returns every name that may have changed, except those below a removed name.
     ///
     /// # Errors
-    /// [`FsError::Busy`] when a directory that the layers have there, or below, lies elsewhere now,
-    /// or when a scratch entry lies in something that would have to go.
+    /// [`FsError::Busy`] if a directory of the layers that would return was moved elsewhere, or if
+    /// something that would be removed contains a scratch entry; [`FsError::NotFound`] if `parent`
+    /// was removed. Also those of [`Tree::lookup`], and [`FsError::ReadOnly`].
     pub fn revert(&self, parent: Ino, name: &[u8]) -> Result<Vec<Reverted>, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
         check_name(name)?;
-        state.check_alive(self, parent)?;
-        let mut taken_up = Vec::new();
-        let done = state.revert(self, parent, name, &mut taken_up);
-        for dir in taken_up.into_iter().rev() {
+        state.check_not_removed(self, parent)?;
+        let mut loaded = Vec::new();
+        let done = state.revert(self, parent, name, &mut loaded);
+        for dir in loaded.into_iter().rev() {
             state.drop_if_unused(&self.space, dir);
         }
         done
     }
 }
 
-/// What a name truly is, scratch entries aside, and what it was.
-struct Found {
-    pristine: Option<Pristine>,
-    /// What is there now.
-    truth: Option<Target>,
+/// The state of a name, now and in the layers, ignoring scratch entries.
+struct NameState {
+    lower: Option<LowerEntry>,
+    /// The present object.
+    present: Option<EntryTarget>,
     slot: Option<Slot>,
 }
 
-impl Found {
-    /// What is there, if that is not what the layers have there.
-    fn stranger(&self) -> Option<Target> {
-        self.truth.filter(|t| self.pristine.as_ref().is_none_or(|p| p.ino() != t.ino))
+impl NameState {
+    /// Returns the present object, if it is not the layers' object.
+    fn foreign_target(&self) -> Option<EntryTarget> {
+        self.present.filter(|t| self.lower.as_ref().is_none_or(|p| p.ino() != t.ino))
     }
 
-    /// Whether the layers' own object is not at this name.
+    /// Returns whether the layers' object is missing at this name.
     fn lost(&self) -> bool {
-        let pristine = self.pristine.as_ref().map(Pristine::ino);
-        pristine.is_some() && pristine != self.truth.map(|t| t.ino)
+        let lower = self.lower.as_ref().map(LowerEntry::ino);
+        lower.is_some() && lower != self.present.map(|t| t.ino)
     }
 }
 
-impl State {
-    /// Reverts `name` of `parent`. Directories that had to be in memory for this are in `taken_up`.
+impl TreeState {
+    /// Reverts `name` in `parent`. Adds directories that had to be loaded into memory to
+    /// `loaded`.
     fn revert(
         &mut self,
         tree: &Tree,
         parent: Ino,
         name: &[u8],
-        taken_up: &mut Vec<Ino>,
+        loaded: &mut Vec<Ino>,
     ) -> Result<Vec<Reverted>, FsError> {
         let mut reverted = Vec::new();
-        for (dir, name, target) in self.plan_revert(tree, parent, name, taken_up)? {
+        for (dir, name, target) in self.plan_revert(tree, parent, name, loaded)? {
             reverted.push(Reverted { parent: dir, name: name.clone(), ino: None });
-            self.remove_whole(tree, dir, name, target)?;
+            self.remove_recursively(tree, dir, name, target)?;
         }
-        self.show_layers(tree, parent, name, taken_up, &mut reverted)?;
+        self.restore_layers(tree, parent, name, loaded, &mut reverted)?;
         Ok(reverted)
     }
 
-    fn found(&self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Found, FsError> {
-        let pristine = self.find_pristine(&tree.stack, dir, name)?;
+    fn found(&self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<NameState, FsError> {
+        let lower = self.find_lower(&tree.stack, dir, name)?;
         let slot = self.dir(&tree.stack, dir)?.changes.get(name).map(|i| i.slot.clone());
-        let of_layers = || pristine.as_ref().map(|p| Target { ino: p.ino(), kind: p.kind() });
-        let truth = match &slot {
+        let of_layers = || lower.as_ref().map(|p| EntryTarget { ino: p.ino(), kind: p.kind() });
+        let present = match &slot {
             None => of_layers(),
             Some(Slot::Present(target)) => Some(*target),
-            Some(Slot::Absent) => None,
-            Some(Slot::Scratch(scratch)) => match scratch.beneath {
-                Beneath::Layers => of_layers(),
-                Beneath::Object(target) => Some(target),
-                Beneath::Absent => None,
+            Some(Slot::Whiteout) => None,
+            Some(Slot::Scratch(scratch)) => match scratch.covered {
+                Covered::Layers => of_layers(),
+                Covered::Object(target) => Some(target),
+                Covered::Nothing => None,
             },
         };
-        Ok(Found { pristine, truth, slot })
+        Ok(NameState { lower, present, slot })
     }
 
-    /// The names of the layers' directory at `name` of `parent` at which something may have
-    /// changed. The directory is in memory then, if there are any.
+    /// Returns the names in the layers' directory at `name` in `parent` that may have changed. If
+    /// there are any, the directory is in memory afterwards.
     fn changed_names_in(
         &mut self,
         tree: &Tree,
         parent: Ino,
         name: &[u8],
-        sources: Sources,
-        taken_up: &mut Vec<Ino>,
-    ) -> Result<Vec<Name>, FsError> {
+        sources: LowerDirs,
+        loaded: &mut Vec<Ino>,
+    ) -> Result<Vec<EntryName>, FsError> {
         let dir = sources[0].to_ino();
         if !self.dirs.contains_key(&dir) {
-            if !self.unplaced {
+            if !self.dirty_parent_unknown {
                 return Ok(Vec::new());
             }
-            self.know_dir(&tree.stack, parent, name, dir, sources)?;
-            taken_up.push(dir);
+            self.cache_dir(&tree.stack, parent, name, dir, sources)?;
+            loaded.push(dir);
         }
         let listing = self.listing(&tree.stack, dir)?;
         let changes = &self.dir(&tree.stack, dir)?.changes;
-        let mut names: Vec<Name> = changes.iter().map(|i| i.name.clone()).collect();
-        let untold = listing.iter().filter(|l| {
+        let mut names: Vec<EntryName> = changes.iter().map(|i| i.name.clone()).collect();
+        let changed_in_place = listing.iter().filter(|l| {
             let may_have_changed = || {
                 self.inodes.contains_key(&l.ino)
-                    || self.dirs.get(&l.ino).is_some_and(|d| d.touched)
-                    || self.unplaced && l.kind == FileType::Directory
+                    || self.dirs.get(&l.ino).is_some_and(|d| d.dirty)
+                    || self.dirty_parent_unknown && l.kind == FileType::Directory
             };
             changes.get(&l.name).is_none() && may_have_changed()
         });
-        names.extend(untold.map(|l| l.name.clone()));
+        names.extend(changed_in_place.map(|l| l.name.clone()));
         Ok(names)
     }
 
-    /// What has to go for `name` of `parent` to be as the layers have it. Refuses what cannot be.
+    /// Returns the objects to remove before `name` in `parent` can be reverted, or fails if that is
+    /// impossible.
     fn plan_revert(
         &mut self,
         tree: &Tree,
         parent: Ino,
         name: &[u8],
-        taken_up: &mut Vec<Ino>,
-    ) -> Result<Vec<(Ino, Name, Target)>, FsError> {
-        let mut strangers = Vec::new();
-        let mut returning: Vec<Sources> = Vec::new();
-        let mut pending = vec![(parent, Name::from(name))];
+        loaded: &mut Vec<Ino>,
+    ) -> Result<Vec<(Ino, EntryName, EntryTarget)>, FsError> {
+        let mut foreign = Vec::new();
+        let mut returning: Vec<LowerDirs> = Vec::new();
+        let mut pending = vec![(parent, EntryName::from(name))];
         while let Some((dir, name)) = pending.pop() {
             let found = self.found(tree, dir, &name)?;
-            if let Some(stranger) = found.stranger() {
-                strangers.push((dir, name.clone(), stranger));
+            if let Some(foreign_target) = found.foreign_target() {
+                foreign.push((dir, name.clone(), foreign_target));
             }
             let lost = found.lost();
-            match found.pristine {
-                Some(Pristine::Directory(sources)) if lost => returning.push(sources),
-                Some(Pristine::Directory(sources)) => {
+            match found.lower {
+                Some(LowerEntry::Directory(sources)) if lost => returning.push(sources),
+                Some(LowerEntry::Directory(sources)) => {
                     let below = sources[0].to_ino();
-                    let names = self.changed_names_in(tree, dir, &name, sources, taken_up)?;
+                    let names = self.changed_names_in(tree, dir, &name, sources, loaded)?;
                     pending.extend(names.into_iter().map(|name| (below, name)));
                 }
-                Some(Pristine::Object { .. }) | None => {}
+                Some(LowerEntry::Object { .. }) | None => {}
             }
         }
-        let leaving = self.directories_in(tree, &strangers)?;
+        let leaving = self.directories_in(tree, &foreign)?;
         while let Some(sources) = returning.pop() {
             let ino = sources[0].to_ino();
             let dead = self.inodes.get(&ino).is_some_and(|i| i.body.read().nlink == 0);
@@ -181,26 +183,26 @@ impl State {
             }
             for listed in tree.stack.list(&sources)? {
                 if listed.kind == FileType::Directory
-                    && let Some(Pristine::Directory(below)) =
+                    && let Some(LowerEntry::Directory(below)) =
                         tree.stack.lookup(&sources, &listed.name)?
                 {
                     returning.push(below);
                 }
             }
         }
-        Ok(strangers)
+        Ok(foreign)
     }
 
-    /// The directories in memory that go when `strangers` go.
+    /// Returns the directories in memory that are removed together with `foreign`.
     fn directories_in(
         &mut self,
         tree: &Tree,
-        strangers: &[(Ino, Name, Target)],
+        foreign: &[(Ino, EntryName, EntryTarget)],
     ) -> Result<HashSet<Ino>, FsError> {
         let mut all = HashSet::new();
-        let is_dir = |t: &Target| t.kind == FileType::Directory;
+        let is_dir = |t: &EntryTarget| t.kind == FileType::Directory;
         let mut pending: Vec<Ino> =
-            strangers.iter().map(|(_, _, t)| *t).filter(is_dir).map(|t| t.ino).collect();
+            foreign.iter().map(|(_, _, t)| *t).filter(is_dir).map(|t| t.ino).collect();
         while let Some(dir) = pending.pop() {
             all.insert(dir);
             let listing = self.listing(&tree.stack, dir)?;
@@ -209,7 +211,7 @@ impl State {
                 match &item.slot {
                     Slot::Scratch(_) => return Err(FsError::Busy),
                     Slot::Present(target) if is_dir(target) => pending.push(target.ino),
-                    Slot::Present(_) | Slot::Absent => {}
+                    Slot::Present(_) | Slot::Whiteout => {}
                 }
             }
             let known = listing
@@ -221,13 +223,13 @@ impl State {
         Ok(all)
     }
 
-    /// Removes what `name` of `dir` truly is, with all that is in it.
-    fn remove_whole(
+    /// Removes the object at `name` in `dir`, ignoring scratch entries, with everything in it.
+    fn remove_recursively(
         &mut self,
         tree: &Tree,
         dir: Ino,
-        name: Name,
-        target: Target,
+        name: EntryName,
+        target: EntryTarget,
     ) -> Result<(), FsError> {
         let now = Time::now();
         let mut pending = vec![(dir, name, target, false)];
@@ -236,7 +238,7 @@ impl State {
                 pending.push((dir, name, target, true));
                 let listing = self.listing(&tree.stack, target.ino)?;
                 let changes = &self.dir(&tree.stack, target.ino)?.changes;
-                let mut names: Vec<Name> = changes.iter().map(|i| i.name.clone()).collect();
+                let mut names: Vec<EntryName> = changes.iter().map(|i| i.name.clone()).collect();
                 let of_layers = listing.iter().filter(|l| changes.get(&l.name).is_none());
                 names.extend(of_layers.map(|l| l.name.clone()));
                 for name in names {
@@ -248,63 +250,62 @@ impl State {
             }
             match self.found(tree, dir, &name)?.slot {
                 Some(Slot::Scratch(mut scratch)) => {
-                    scratch.beneath = Beneath::Absent;
-                    self.put(tree, dir, &name, Slot::Scratch(scratch))?;
+                    scratch.covered = Covered::Nothing;
+                    self.set_slot(tree, dir, &name, Slot::Scratch(scratch))?;
                 }
-                _ => self.lose_name(tree, dir, &name)?,
+                _ => self.remove_slot(tree, dir, &name)?,
             }
-            self.recount(dir);
-            self.drop_name(tree, target, now)?;
+            self.invalidate_subdir_count(dir);
+            self.drop_link(tree, target, now)?;
         }
         Ok(())
     }
 
-    /// Lets `name` of `parent`, at which there is nothing that the layers do not have there, be as
-    /// the layers have it, with all that is below.
-    fn show_layers(
+    /// Restores the layers' state at `name` in `parent` and below. No other object may be there.
+    fn restore_layers(
         &mut self,
         tree: &Tree,
         parent: Ino,
         name: &[u8],
-        taken_up: &mut Vec<Ino>,
+        loaded: &mut Vec<Ino>,
         reverted: &mut Vec<Reverted>,
     ) -> Result<(), FsError> {
-        // With each name, whether it lies in a directory that was removed and forgotten, so that
-        // none of what the layers have in it had a name there.
-        let mut pending = vec![(parent, Name::from(name), false)];
+        // The flag is set for names in a directory that was removed and forgotten: none of its
+        // entries had a name then.
+        let mut pending = vec![(parent, EntryName::from(name), false)];
         while let Some((dir, name, forgotten)) = pending.pop() {
             let found = self.found(tree, dir, &name)?;
             let lost = found.lost() || forgotten && found.slot.is_none();
             match found.slot {
                 Some(Slot::Scratch(mut scratch)) => {
-                    scratch.beneath = Beneath::Layers;
-                    self.put(tree, dir, &name, Slot::Scratch(scratch))?;
+                    scratch.covered = Covered::Layers;
+                    self.set_slot(tree, dir, &name, Slot::Scratch(scratch))?;
                 }
                 Some(_) => self.unset(tree, dir, &name)?,
                 None => {}
             }
-            self.recount(dir);
-            let ino = found.pristine.as_ref().map(Pristine::ino);
+            self.invalidate_subdir_count(dir);
+            let ino = found.lower.as_ref().map(LowerEntry::ino);
             reverted.push(Reverted { parent: dir, name: name.clone(), ino });
-            match found.pristine {
+            match found.lower {
                 None => {}
-                Some(Pristine::Object { source, .. }) => {
+                Some(LowerEntry::Object { source, .. }) => {
                     if lost {
-                        self.name_again(tree, source)?;
+                        self.regain_name(tree, source)?;
                     }
                     self.reset(tree, source.to_ino(), source)?;
                 }
-                Some(Pristine::Directory(sources)) => {
+                Some(LowerEntry::Directory(sources)) => {
                     let (source, below) = (sources[0], sources[0].to_ino());
                     let names = if lost {
                         let was_known = self.dirs.contains_key(&below);
-                        self.settle_again(tree, dir, &name, sources)?;
-                        taken_up.push(below);
+                        self.restore_dir(tree, dir, &name, sources)?;
+                        loaded.push(below);
                         let listing = self.listing(&tree.stack, below)?;
                         let of_layers = listing.iter().map(|l| l.name.clone());
                         of_layers.map(|name| (below, name, !was_known)).collect::<Vec<_>>()
                     } else {
-                        let names = self.changed_names_in(tree, dir, &name, sources, taken_up)?;
+                        let names = self.changed_names_in(tree, dir, &name, sources, loaded)?;
                         names.into_iter().map(|name| (below, name, false)).collect()
                     };
                     self.reset(tree, below, source)?;
@@ -315,34 +316,34 @@ impl State {
         Ok(())
     }
 
-    /// An object of the layers has a name again that it had lost.
-    fn name_again(&mut self, tree: &Tree, source: Source) -> Result<(), FsError> {
+    /// Accounts for an object of the layers that has regained a name.
+    fn regain_name(&mut self, tree: &Tree, source: LowerInode) -> Result<(), FsError> {
         if let Some(inode) = self.inodes.get(&source.to_ino()) {
             let mut body = inode.body.write();
             body.nlink = body.nlink.saturating_add(1);
         } else if tree.stack.attr(source)?.nlink > 1 {
-            // It had lost all of them.
-            self.upper_always(tree, source.to_ino())?.body.write().nlink = 1;
+            // It had lost all of its names.
+            self.upper_inode_unlimited(tree, source.to_ino())?.body.write().nlink = 1;
         }
         Ok(())
     }
 
-    /// A directory of the layers that was removed is at its place again.
-    fn settle_again(
+    /// Restores a removed directory of the layers to its original position.
+    fn restore_dir(
         &mut self,
         tree: &Tree,
         parent: Ino,
         name: &[u8],
-        sources: Sources,
+        sources: LowerDirs,
     ) -> Result<(), FsError> {
         let ino = sources[0].to_ino();
         let Some(dir) = self.dirs.get_mut(&ino) else {
-            return self.know_dir(&tree.stack, parent, name, ino, sources);
+            return self.cache_dir(&tree.stack, parent, name, ino, sources);
         };
-        // Somebody still holds it. It may have been moved before it was removed.
+        // It is still referenced, and may have been moved before its removal.
         let was_in = std::mem::replace(&mut dir.parent, parent);
         dir.name = name.into();
-        dir.touched = false;
+        dir.dirty = false;
         if let Some(inode) = self.inodes.get(&ino) {
             inode.body.write().nlink = 2;
         }
@@ -352,19 +353,20 @@ impl State {
         if let Some(dir) = self.dirs.get_mut(&was_in) {
             dir.children -= 1;
         }
-        self.touch(ino);
+        self.mark_dirty(ino);
         self.drop_if_unused(&tree.space, was_in);
         Ok(())
     }
 
-    /// Makes an object of the layers what it was there; the number of its names stays.
-    fn reset(&mut self, tree: &Tree, ino: Ino, source: Source) -> Result<(), FsError> {
+    /// Restores the attributes and content of an object of the layers. The link count does not
+    /// change.
+    fn reset(&mut self, tree: &Tree, ino: Ino, source: LowerInode) -> Result<(), FsError> {
         if let Some(inode) = self.inodes.get(&ino) {
-            let mut fresh = Inode::copy_up(&tree.stack, source)?.body.into_inner();
+            let mut fresh = UpperInode::copy_up(&tree.stack, source)?.body.into_inner();
             let mut body = inode.body.write();
             body.release(&tree.space);
             fresh.nlink = body.nlink;
-            tree.space.charge_always(fresh.cost());
+            tree.space.charge_unlimited(fresh.cost());
             *body = fresh;
         }
         Ok(())

@@ -1,24 +1,24 @@
-//! How much memory the upper may take, and how much it takes.
+//! Accounting of the upper's memory.
 //!
-//! Invariant: what is charged is what the upper holds: capacities of chunks, names, and a fixed
-//! price for each inode and directory entry. Deleting never needs room.
+//! Invariant: the charge equals what the upper holds: capacities of chunks, names, and a fixed
+//! amount for each inode and directory entry. Deleting never fails for lack of space.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::FsError;
 
-/// What an inode of the upper costs beside its data: the record, its place in the table, and the
-/// allocator's share, in bytes.
+/// Charge for an inode beside its data, in bytes: the inode, its slot in the table, and the
+/// allocator's overhead.
 pub(crate) const INODE_COST: u64 = 320;
-/// What an entry of a changed directory costs beside its name, in bytes.
+/// Charge for an entry of a changed directory beside its name, in bytes.
 const ENTRY_COST: u64 = 72;
 
-/// What a changed directory is charged with for an entry called `name`.
+/// Returns the charge for the entry `name` of a changed directory.
 pub(crate) fn entry_cost(name: &[u8]) -> u64 {
     ENTRY_COST + name.len() as u64
 }
 
-/// The account of the upper's memory.
+/// The memory charged to the upper, and its limit.
 #[derive(Debug)]
 pub(crate) struct Space {
     limit: u64,
@@ -38,7 +38,7 @@ impl Space {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Takes `bytes`, or says that there is no room and takes nothing.
+    /// Charges `bytes`, or fails without charging anything.
     pub(crate) fn charge(&self, bytes: u64) -> Result<(), FsError> {
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -48,8 +48,8 @@ impl Space {
             .map_err(|_| FsError::NoSpace { limit: self.limit })
     }
 
-    /// Takes `bytes` even beyond the limit: for what a deletion has to remember.
-    pub(crate) fn charge_always(&self, bytes: u64) {
+    /// Charges `bytes` even beyond the limit: for removals, which have to store whiteouts.
+    pub(crate) fn charge_unlimited(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -1,5 +1,5 @@
-//! What the squashfs tests share: seeded random numbers, fixture trees, images made from them by
-//! `mksquashfs`, and a walk that asks a layer everything.
+//! Common parts of the squashfs tests: seeded random numbers, fixture trees, images made from them
+//! by `mksquashfs`, and a walk that calls all methods of a layer.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses its part")]
 
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use fs_model::{Attr, FileType};
 
 pub const COMPRESSORS: [&str; 5] = ["gzip", "xz", "zstd", "lz4", "lzo"];
 
-/// A small generator (splitmix64), so that a seed gives the same test anywhere and for ever.
+/// A small random number generator (splitmix64), so that a seed always has the same results.
 pub struct Random(pub u64);
 
 impl Random {
@@ -37,7 +37,7 @@ impl Random {
         (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(len).collect()
     }
 
-    /// Text that compresses, and differs everywhere.
+    /// Returns compressible text without repetitions.
     pub fn text(&mut self, len: usize) -> Vec<u8> {
         let mut text = Vec::with_capacity(len + 32);
         while text.len() < len {
@@ -48,7 +48,7 @@ impl Random {
     }
 }
 
-/// Runs `mksquashfs`, and says where the image is.
+/// Runs `mksquashfs`, and returns the path of the image.
 pub fn mksquashfs(tree: &Path, image: PathBuf, options: &[&str]) -> PathBuf {
     let output = Command::new("mksquashfs")
         .args([tree, &image])
@@ -92,11 +92,11 @@ pub fn read_all(layer: &SquashfsLayer, ino: LayerIno, step: usize) -> Result<Vec
         done += n;
     }
     let mut beyond = [1; 16];
-    assert_eq!(layer.read_at(ino, size, &mut beyond)?, 0, "data beyond the end");
+    assert_eq!(layer.read_at(ino, size, &mut beyond)?, 0, "read beyond the end of the file");
     Ok(content)
 }
 
-/// A tree without anything that needs privilege: small enough to damage a thousand times.
+/// Creates a tree that needs no privilege, and is small enough for thousands of damaged copies.
 pub fn small_tree(root: &Path) {
     let mut random = Random(7);
     fs::create_dir_all(root.join("etc/deep/deeper")).unwrap();
@@ -116,7 +116,7 @@ pub fn small_tree(root: &Path) {
     for i in 0..400 {
         fs::write(root.join(format!("many/a-rather-long-name-{i:04}")), format!("{i}")).unwrap();
     }
-    // Values long enough, and shared by files with different sets, so that they go out of line.
+    // Long values that are shared by files with different sets are stored out of line.
     for (name, extra) in [("a", "1"), ("b", "2"), ("c", "3")] {
         let path = root.join(name);
         fs::write(&path, name).unwrap();
@@ -125,7 +125,7 @@ pub fn small_tree(root: &Path) {
     }
 }
 
-/// Devices, a fifo and a socket without being root: `mksquashfs`'s pseudo files.
+/// Pseudo files of `mksquashfs`: devices, a fifo and a socket without root privileges.
 pub const SPECIAL_FILES: [&str; 8] = [
     "-p",
     "null c 666 0 0 1 3",
@@ -137,7 +137,7 @@ pub const SPECIAL_FILES: [&str; 8] = [
     "socket i 644 3 4 s",
 ];
 
-/// Small images of each compressor, and one with nothing compressed.
+/// Returns small images for each compressor, and an uncompressed one.
 pub fn small_images() -> Vec<(String, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
@@ -159,10 +159,10 @@ pub fn small_images() -> Vec<(String, Vec<u8>)> {
     images
 }
 
-/// Changes the size that each directory's inode states: `new` maps the stored size to another.
+/// Changes the stored size of each directory: `new` maps the stored size to another one.
 ///
-/// The inode table must not be compressed (`-noI`): all of its metadata blocks but the last are
-/// then 8 KiB after a header of 2 bytes.
+/// The inode table must not be compressed (`-noI`): then all of its metadata blocks except the last
+/// have 8 KiB after a header of 2 bytes.
 pub fn change_directory_sizes(image: &mut [u8], mut new: impl FnMut(u32) -> u32) {
     let layer = open_bytes(image.to_vec()).unwrap();
     let mut directories = vec![layer.root()];
@@ -182,11 +182,11 @@ pub fn change_directory_sizes(image: &mut [u8], mut new: impl FnMut(u32) -> u32)
             let offset = (reference & 0xffff) + at;
             (table + (reference >> 16) + offset / 8192 * 8194 + 2 + offset % 8192) as usize
         };
-        // The basic type has 16 bits for the size, the extended one 32.
+        // The size has 16 bits in the basic type, and 32 bits in the extended one.
         let (field, len) = match image[byte(0)] {
             1 => (24, 2),
             8 => (20, 4),
-            kind => panic!("a directory of type {kind}"),
+            kind => panic!("unexpected type {kind}"),
         };
         let mut size = [0; 4];
         (0..len).for_each(|i| size[i] = image[byte(field + i as u64)]);
@@ -195,7 +195,7 @@ pub fn change_directory_sizes(image: &mut [u8], mut new: impl FnMut(u32) -> u32)
     }
 }
 
-/// One object of a layer, as [`walk`] saw it.
+/// An object of a layer, as visited by [`walk`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     pub path: Vec<u8>,
@@ -204,7 +204,7 @@ pub struct Seen {
     pub content: Vec<u8>,
 }
 
-/// Bounds of a [`walk`], because a damaged image may promise anything.
+/// Limits of a [`walk`], because sizes in a damaged image may be arbitrary.
 pub struct Bounds {
     pub objects: usize,
     pub bytes_per_file: u64,
@@ -213,7 +213,7 @@ pub struct Bounds {
 
 pub const SMALL: Bounds = Bounds { objects: 5_000, bytes_per_file: 1 << 20, bytes: 8 << 20 };
 
-/// Asks a layer everything there is to ask, each object once. The first error ends it.
+/// Calls all methods of a layer, for each object once. Returns the first error.
 pub fn walk(layer: &SquashfsLayer, bounds: &Bounds) -> Result<Vec<Seen>, LayerError> {
     let mut seen = Vec::new();
     let mut known = HashSet::new();
@@ -229,7 +229,7 @@ pub fn walk(layer: &SquashfsLayer, bounds: &Bounds) -> Result<Vec<Seen>, LayerEr
         layer.xattrs(directory)?;
         layer.lookup(directory, b"no such name")?;
         let entries = layer.read_dir(directory)?;
-        assert!(entries.is_sorted_by(|a, b| a.name < b.name), "unsorted, or a name twice");
+        assert!(entries.is_sorted_by(|a, b| a.name < b.name), "unsorted or duplicate names");
         for entry in entries {
             if seen.len() >= bounds.objects {
                 return Ok(seen);

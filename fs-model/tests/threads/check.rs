@@ -1,4 +1,4 @@
-//! What must hold while the tree stands still, and what must hold in the end.
+//! Checks of a frozen tree, and of the tree after all threads have ended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::world::{BLOCK, BLOCKS, RECORD, STAYING, World, generation};
 
 type View = BTreeMap<Vec<u8>, (Ino, Attr)>;
 
-/// Everything below the root, by path.
+/// Returns all objects below the root by path.
 fn view(tree: &Tree) -> View {
     let mut view = View::new();
     let mut pending = vec![(Vec::new(), Ino::ROOT)];
@@ -37,29 +37,29 @@ fn view(tree: &Tree) -> View {
             if entry.attr.kind == FileType::Directory {
                 pending.push((path.clone(), entry.ino));
             }
-            assert!(view.insert(path, (entry.ino, entry.attr)).is_none(), "a name stands twice");
+            assert!(view.insert(path, (entry.ino, entry.attr)).is_none(), "a duplicate name");
         }
     }
     view
 }
 
-/// Gives back what [`view`] looked up.
+/// Drops the references that [`view`] added.
 fn forget(tree: &Tree, view: &View) {
     view.values().for_each(|(ino, _)| tree.forget(*ino, 1));
 }
 
-/// Checks a tree in which others are at work: it stands still meanwhile.
+/// Checks a frozen tree while other threads wait to change it.
 pub(crate) fn frozen(world: &World) {
     let guard = world.tree.freeze();
     let seen = view(&world.tree);
     let (delta, again) = (world.tree.delta().unwrap(), world.tree.delta().unwrap());
-    assert_eq!(listed(&delta), listed(&again), "what stands still has one delta");
+    assert_eq!(listed(&delta), listed(&again), "the delta of a frozen tree does not change");
     is_delta(world, &delta, &seen);
     nothing_is_lost(world, &seen);
     drop(guard);
     forget(&world.tree, &seen);
-    // Freezes it once more.
-    world.tree.audit().unwrap();
+    // Freezes the tree again.
+    world.tree.check_invariants().unwrap();
 }
 
 fn listed(delta: &Delta) -> Vec<String> {
@@ -70,14 +70,14 @@ fn nothing_is_lost(world: &World, seen: &View) {
     let mut names: HashMap<Ino, u32> = HashMap::new();
     seen.values().for_each(|(ino, _)| *names.entry(*ino).or_default() += 1);
     for token in &world.tokens {
-        assert_eq!(names.get(token), Some(&1), "{token:?} is moved around");
+        assert_eq!(names.get(token), Some(&1), "{token:?} has one name");
     }
     for ino in &world.linked {
         assert_eq!(world.tree.attr(*ino).unwrap().nlink, names[ino], "names of {ino:?}");
     }
     let staying = seen.keys().filter(|path| path[1..].starts_with(b"/staying-")).count();
     assert_eq!(staying, STAYING * world.dirs.len());
-    // Directories say how many directories are in them.
+    // Link counts of directories include their subdirectories.
     let mut subdirs: HashMap<&[u8], u32> = HashMap::new();
     for (path, _) in seen.iter().filter(|(_, (_, attr))| attr.kind == FileType::Directory) {
         let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
@@ -91,12 +91,12 @@ fn nothing_is_lost(world: &World, seen: &View) {
         let mut bytes = vec![0xee; BLOCK * BLOCKS];
         let len = world.tree.read(*ino, 0, &mut bytes).unwrap();
         for block in bytes[..len].chunks(BLOCK) {
-            generation(block, "a block that stands still");
+            generation(block, "a block of a frozen tree");
         }
     }
 }
 
-/// The delta, laid over what the layers have, gives what the tree shows.
+/// Checks that the delta over the layers results in the visible tree.
 fn is_delta(world: &World, delta: &Delta, seen: &View) {
     let mut laid = View::new();
     if let Some(layer) = &world.layer {
@@ -122,7 +122,7 @@ fn is_delta(world: &World, delta: &Delta, seen: &View) {
                 let size = if a.kind == FileType::Directory { 0 } else { a.size };
                 let path = String::from_utf8_lossy(path);
                 let what = (a.kind, a.mode, a.uid, a.gid, size);
-                // In a directory of a layer names may have come and gone without a trace.
+                // In a directory of a layer, names may have been added and removed without a trace.
                 let mtime = (a.kind != FileType::Directory).then_some(a.mtime);
                 format!("{path} {ino:?} {what:?} {mtime:?}")
             })
@@ -135,7 +135,7 @@ fn is_delta(world: &World, delta: &Delta, seen: &View) {
     assert_eq!(laid.len(), seen.len());
 }
 
-/// Checks a tree on which nobody works any more against what the threads say to have done.
+/// Checks the final tree against the records of the threads.
 pub(crate) fn at_rest(world: &World) {
     frozen(world);
     for (dir, ino) in world.dirs.iter().enumerate() {
@@ -162,7 +162,7 @@ pub(crate) fn at_rest(world: &World) {
             next[thread as usize] += 1;
         }
         let appended: Vec<_> = appended.iter().map(|n| n.load(Ordering::Relaxed)).collect();
-        assert_eq!(next[..], appended, "records that were appended");
+        assert_eq!(next[..], appended, "appended records");
     }
     if world.is_limited() {
         return;
@@ -173,16 +173,16 @@ pub(crate) fn at_rest(world: &World) {
             let len = world.tree.read(*ino, (block * BLOCK) as u64, &mut bytes).unwrap();
             let last = generation(&bytes[..len.max(8)], "a block");
             let one_of = written.iter().any(|w| w.load(Ordering::Relaxed) == last);
-            assert!(one_of, "what a block holds was overwritten by its own writer");
+            assert!(one_of, "a block has an older generation than its writer recorded");
         }
     }
 }
 
-/// Removes and forgets everything: then the upper holds nothing any more.
+/// Removes and forgets everything, and checks that the upper is empty.
 pub(crate) fn nothing_is_left(world: World) {
     let tree = &world.tree;
     let seen = view(tree);
-    // What is below comes behind what it is in.
+    // Contents of a directory are after the directory.
     for (path, (_, attr)) in seen.iter().rev() {
         let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (seen[&path[..slash]].0, &path[slash + 1..]),
@@ -196,7 +196,7 @@ pub(crate) fn nothing_is_left(world: World) {
     let held = world.dirs.iter().chain(&world.tokens).chain(&world.blocks).chain(&world.logs);
     held.chain(&world.linked).chain(&world.changing).for_each(|ino| tree.forget(*ino, 1));
     forget(tree, &seen);
-    tree.audit().unwrap();
+    tree.check_invariants().unwrap();
     assert!(view(tree).is_empty());
     if world.layer.is_some() {
         for name in [&b"a"[..], b"far"] {
@@ -204,8 +204,8 @@ pub(crate) fn nothing_is_left(world: World) {
         }
         assert!(tree.delta().unwrap().entries.is_empty());
     }
-    tree.audit().unwrap();
-    // The root of a tree without layers was there from the beginning; a layer's was changed.
+    tree.check_invariants().unwrap();
+    // The root of a tree without layers is not charged; that of a layer was changed.
     let usage = tree.usage();
     assert_eq!(usage.inodes, 1, "{usage:?}");
     assert!(usage.used < if world.layer.is_some() { 400 } else { 1 }, "{usage:?}");

@@ -1,9 +1,10 @@
-//! Many threads on one tree, in the same directories: nothing is lost, torn, doubled or stuck.
+//! Many threads on one tree, in the same directories: no change is lost, torn or duplicated, and no
+//! thread hangs.
 //!
-//! Every thread does the same amount of work, which its number and the round decide; what the
-//! threads do to each other is up to the scheduler. So nothing here depends on speed, and the
-//! same tests run under ThreadSanitizer (`make tsan`). `THREADS_STEPS` is how many steps a thread
-//! does in a round, `THREADS_ROUNDS` how many rounds there are.
+//! Every thread does a fixed amount of work that depends on its number and the round. Only the
+//! interleaving depends on the scheduler. So the tests do not depend on speed, and also run under
+//! ThreadSanitizer (`make tsan`). `THREADS_STEPS` is the number of steps of a thread per round,
+//! `THREADS_ROUNDS` the number of rounds.
 
 mod check;
 #[path = "../tree/layer.rs"]
@@ -19,16 +20,16 @@ use std::time::Duration;
 use crate::work::Worker;
 use crate::world::World;
 
-/// How many threads there are, however few processors.
+/// Number of threads, regardless of the number of processors.
 const THREADS: u64 = 8;
-/// Without a step of any thread for this long, they wait for each other for good.
+/// Time without progress of any thread after which a deadlock is assumed.
 const STUCK: Duration = Duration::from_secs(120);
 
 fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
-/// Ends the process if what runs meanwhile stops making progress.
+/// Ends the process if `run` stops making progress.
 fn watched<T>(world: &World, run: impl FnOnce() -> T) -> T {
     let (done, waits) = channel::<()>();
     thread::scope(|scope| {
@@ -37,7 +38,7 @@ fn watched<T>(world: &World, run: impl FnOnce() -> T) -> T {
             while waits.recv_timeout(STUCK) == Err(RecvTimeoutError::Timeout) {
                 let now = world.progress();
                 if now == seen {
-                    eprintln!("no thread has made a step for {STUCK:?}: a deadlock");
+                    eprintln!("no thread made progress for {STUCK:?}: deadlock");
                     std::process::abort();
                 }
                 seen = now;
@@ -49,7 +50,7 @@ fn watched<T>(world: &World, run: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Lets all threads work on `world`, and checks it after each round.
+/// Runs all threads on `world`, and checks it after each round.
 fn run(world: &World, steps: u64) {
     let steps = from_env("THREADS_STEPS", steps);
     watched(world, || {
@@ -65,24 +66,24 @@ fn run(world: &World, steps: u64) {
 }
 
 #[test]
-fn eight_threads_in_the_same_directories_of_a_layer() {
+fn eight_threads_share_directories_of_a_layer() {
     let world = World::new(true, u64::MAX);
     run(&world, 5_000);
     check::nothing_is_left(world);
 }
 
 #[test]
-fn eight_threads_in_the_same_directories_without_a_layer() {
+fn eight_threads_share_directories_without_layers() {
     let world = World::new(false, u64::MAX);
     run(&world, 5_000);
     check::nothing_is_left(world);
 }
 
-/// What is refused for want of room has changed nothing, and what removes is never refused.
+/// An operation that fails for lack of space changes nothing, and removals never fail for it.
 #[test]
-fn eight_threads_in_an_upper_that_is_full() {
+fn eight_threads_share_a_full_upper() {
     let world = World::new(true, 40 << 10);
     run(&world, 5_000);
-    assert!(world.was_full(), "there was room for everything");
+    assert!(world.was_full(), "the upper was never full");
     check::nothing_is_left(world);
 }

@@ -1,22 +1,22 @@
-//! What each thread does, step by step.
+//! The work of each thread.
 
 use std::sync::atomic::Ordering;
 
-use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, XattrFlags};
+use fs_model::tree::{Entry, MknodArgs, RenameMode, SetAttr, XattrFlags};
 use fs_model::{FileType, FsError, Ino};
 
 use crate::check;
 use crate::world::{
-    BLOCK, BLOCKS, DIR, FILE, FILES, LINKS, MADE, PLACES, RECORD, STAYING, World, generation, link,
-    made, place, words,
+    BLOCK, BLOCKS, DIR, FILE, FILES, LINKS, MOVE_NAMES, RECORD, STAYING, TEMPORARY_NAMES, World,
+    generation, link, made, place, words,
 };
 
-/// One thread's work.
+/// The state of a thread.
 pub(crate) struct Worker<'a> {
     world: &'a World,
     thread: u64,
     random: u64,
-    /// Counts what it writes: no two threads write the same number.
+    /// Counter of its writes: no two threads write the same number.
     written: u64,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Worker<'a> {
         Worker { world, thread, random, written: (round * 64 + thread) << 40 }
     }
 
-    /// A number below `below` (xorshift: the same in each run).
+    /// Returns a number below `below` (xorshift: the same in each run).
     fn pick(&mut self, below: usize) -> usize {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -41,7 +41,7 @@ impl<'a> Worker<'a> {
 
     pub(crate) fn work(mut self, steps: u64) {
         for step in 0..steps {
-            // Frozen trees are rare, and so is looking at everything.
+            // Freezing the tree and comparing everything are rare.
             if step % 250 == self.thread * 30 {
                 check::frozen(self.world);
             }
@@ -67,7 +67,7 @@ impl<'a> Worker<'a> {
         let (file, block) = (self.pick(FILES), self.pick(BLOCKS));
         let (ino, offset) = (self.world.blocks[file], (block * BLOCK) as u64);
         if self.world.is_limited() {
-            // What has no room may be written in part.
+            // Without enough space, a part may be written.
             let punched = self.world.tree.zero(ino, offset..offset + BLOCK as u64, false);
             self.world.may(punched, |_| false);
             return;
@@ -94,7 +94,7 @@ impl<'a> Worker<'a> {
         let count = &self.world.appended[log][self.thread as usize];
         let record = record(self.thread, count.load(Ordering::Relaxed));
         let appended = self.world.tree.append(self.world.logs[log], &record);
-        // Room for a part of a record is none: chunks grow by more than a record at a time.
+        // A record is written completely or not at all, because chunks grow by more than a record.
         if let Some(appended) = self.world.may(appended, |_| false) {
             assert_eq!(appended, RECORD);
             count.fetch_add(1, Ordering::Relaxed);
@@ -108,13 +108,16 @@ impl<'a> Worker<'a> {
         let from = size.saturating_sub(64 * RECORD as u64);
         let mut bytes = vec![0xee; 128 * RECORD];
         let len = self.world.tree.read(log, from, &mut bytes).unwrap();
-        assert!(len as u64 >= size - from && len.is_multiple_of(RECORD), "what was there is gone");
+        assert!(
+            len as u64 >= size - from && len.is_multiple_of(RECORD),
+            "appended records are missing"
+        );
         for bytes in bytes[..len].as_chunks::<RECORD>().0 {
             parse(bytes);
         }
     }
 
-    /// A directory in which objects are moved around: one of the two, or one that is moved itself.
+    /// Returns a directory in which objects are moved: one of the two, or a moved one.
     fn somewhere(&mut self) -> Ino {
         let world = self.world;
         match self.pick(4) {
@@ -125,22 +128,23 @@ impl<'a> Worker<'a> {
 
     fn rename(&mut self) {
         let (from, to) = (self.somewhere(), self.somewhere());
-        let (name, new_name) = (place(self.pick(PLACES)), place(self.pick(PLACES)));
+        let (name, new_name) = (place(self.pick(MOVE_NAMES)), place(self.pick(MOVE_NAMES)));
         let mode = [RenameMode::NoReplace, RenameMode::Exchange][self.pick(2)];
         let renamed = self.world.tree.rename(from, &name, to, &new_name, mode);
-        // There is nothing at the name, something in the way, or it would contain itself.
+        // The name may not exist, the target may be in the way, or the directory would contain
+        // itself.
         self.world
             .may(renamed, |e| matches!(e, FsError::NotFound | FsError::Exists | FsError::Invalid));
     }
 
     fn make(&mut self) {
-        let (dir, name) = (self.pick(2), made(self.pick(MADE)));
-        let node = [FILE, DIR, NewNode::symlink(b"to", 1, 1)][self.pick(3)];
-        let made = self.world.tree.make(self.world.dirs[dir], &name, &node);
+        let (dir, name) = (self.pick(2), made(self.pick(TEMPORARY_NAMES)));
+        let node = [FILE, DIR, MknodArgs::symlink(b"to", 1, 1)][self.pick(3)];
+        let made = self.world.tree.mknod(self.world.dirs[dir], &name, &node);
         let Some(entry) = self.world.may(made, |e| matches!(e, FsError::Exists)) else { return };
         self.world.count(dir, &name, 1);
         match entry.attr.kind {
-            // It may have been removed by now, but it is held.
+            // It may be removed by now, but is still referenced.
             FileType::Directory => self.fill(&entry),
             FileType::Regular => {
                 let written = self.world.tree.write(entry.ino, 0, &words(7, 8));
@@ -151,9 +155,9 @@ impl<'a> Worker<'a> {
         self.world.tree.forget(entry.ino, 1);
     }
 
-    /// Something comes and goes in a directory that others may remove.
+    /// Creates and removes entries in a directory that other threads may remove.
     fn fill(&mut self, dir: &Entry) {
-        let made = self.world.tree.make(dir.ino, b"inside", &FILE);
+        let made = self.world.tree.mknod(dir.ino, b"inside", &FILE);
         let Some(made) = self.world.may(made, |e| matches!(e, FsError::NotFound)) else { return };
         self.world.tree.unlink(dir.ino, b"inside").unwrap();
         assert_eq!(self.world.tree.attr(made.ino).unwrap().nlink, 0);
@@ -161,13 +165,13 @@ impl<'a> Worker<'a> {
     }
 
     fn remove(&mut self) {
-        let (dir, name) = (self.pick(2), made(self.pick(MADE)));
+        let (dir, name) = (self.pick(2), made(self.pick(TEMPORARY_NAMES)));
         let parent = self.world.dirs[dir];
         let removed = match self.pick(2) {
             0 => self.world.tree.unlink(parent, &name),
             _ => self.world.tree.rmdir(parent, &name),
         };
-        // Removing is refused for all kinds of reasons, but never for want of room.
+        // Removals fail for several reasons, but never for lack of space.
         match removed {
             Ok(()) => self.world.count(dir, &name, -1),
             Err(FsError::NotFound | FsError::IsADirectory | FsError::NotADirectory) => {}
@@ -195,7 +199,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// What stays is in every listing once, whatever comes and goes around it.
+    /// Checks that names that stay are listed exactly once while others come and go.
     fn list(&mut self) {
         let (dir, step) = (self.world.dirs[self.pick(2)], 1 + self.pick(9));
         let plus = self.pick(2) == 0;
@@ -228,10 +232,10 @@ impl<'a> Worker<'a> {
             }
         }
         held.iter().for_each(|ino| self.world.tree.forget(*ino, 1));
-        assert_eq!(staying, STAYING, "names that nobody touched");
+        assert_eq!(staying, STAYING, "names that no thread changes");
     }
 
-    /// Looks things up and forgets them, so that what the layer has comes into memory and goes.
+    /// Looks up and forgets objects, so that directories of the layer are loaded and dropped.
     fn look(&mut self) {
         let tree = &self.world.tree;
         if let Ok(far) = tree.lookup(Ino::ROOT, b"far") {
@@ -244,14 +248,14 @@ impl<'a> Worker<'a> {
             assert_eq!(&bytes, b"far away");
             tree.forget(file.ino, 1);
         }
-        let (somewhere, name) = (self.somewhere(), place(self.pick(PLACES)));
+        let (somewhere, name) = (self.somewhere(), place(self.pick(MOVE_NAMES)));
         if let Ok(entry) = self.world.tree.lookup(somewhere, &name) {
             assert!(self.world.tokens.contains(&entry.ino), "{entry:?}");
             self.world.tree.forget(entry.ino, 1);
         }
     }
 
-    /// Mode, owner and group, changed at once, are seen at once.
+    /// Checks that mode, owner and group, which are changed together, are seen together.
     fn change_attributes(&mut self) {
         let ino = self.world.changing[self.pick(FILES)];
         let tree = &self.world.tree;
@@ -263,7 +267,7 @@ impl<'a> Worker<'a> {
             self.world.may(set, |_| false);
         } else {
             let attr = tree.attr(ino).unwrap();
-            // As it was in the beginning, 0600 of root, it may still be.
+            // It may still have its initial attributes, 0600 of root.
             if attr.mode != 0o600 && attr.mode != 0o644 {
                 let mode = u32::from(attr.mode);
                 assert_eq!((attr.uid, attr.gid), (mode, mode), "torn");
@@ -284,13 +288,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Replaces a file by a new one under the same name, at which there always is one.
+    /// Replaces a file by a new one under the same name, which always exists.
     fn replace(&mut self) {
         let dir = self.pick(2);
         let (tree, parent) = (&self.world.tree, self.world.dirs[dir]);
         if self.pick(2) == 0 {
             let name = format!("new-{}", self.thread).into_bytes();
-            let Some(new) = self.world.may(tree.make(parent, &name, &FILE), |_| false) else {
+            let Some(new) = self.world.may(tree.mknod(parent, &name, &FILE), |_| false) else {
                 return;
             };
             let content = words(self.next_generation(), 64);
@@ -308,8 +312,8 @@ impl<'a> Worker<'a> {
             }
             tree.forget(new.ino, 1);
         } else {
-            let current = tree.lookup(parent, b"current").expect("it is always there");
-            // Replaced by now, perhaps, but held.
+            let current = tree.lookup(parent, b"current").expect("the name always exists");
+            // It may be replaced by now, but is still referenced.
             let mut bytes = vec![0xee; 64 * 8];
             let len = tree.read(current.ino, 0, &mut bytes).unwrap();
             if len > 0 {
@@ -321,7 +325,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The record `number` of `thread`, with a check sum of a kind.
+/// Returns the record `number` of `thread`, with a checksum.
 fn record(thread: u64, number: u64) -> [u8; RECORD] {
     let mut bytes = [0; RECORD];
     bytes[..8].copy_from_slice(&(thread << 48 | number).to_ne_bytes());
@@ -329,7 +333,7 @@ fn record(thread: u64, number: u64) -> [u8; RECORD] {
     bytes
 }
 
-/// Which thread's record this is, and which number.
+/// Returns the thread and the number of a record.
 #[track_caller]
 pub(crate) fn parse(bytes: &[u8; RECORD]) -> (u64, u64) {
     let words = bytes.as_chunks::<8>().0;

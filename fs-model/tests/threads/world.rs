@@ -1,57 +1,57 @@
-//! The tree that the threads share, and what they have agreed to find in it.
+//! The tree that the threads share, and the state that they expect in it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use fs_model::layer::Layer;
-use fs_model::tree::{NewNode, Tree, TreeOptions, XattrSupport};
+use fs_model::tree::{MknodArgs, Tree, TreeOptions, XattrSupport};
 use fs_model::{FsError, Ino};
 
 use crate::THREADS;
 use crate::layer::MemoryLayer;
 
-/// Bytes of a block that is written at once. Blocks lie across the edges of chunks.
+/// Size of a block that is written at once, in bytes. Blocks cross chunk boundaries.
 pub(crate) const BLOCK: usize = 24 << 10;
 pub(crate) const BLOCKS: usize = 8;
-/// Bytes of a record of the logs: who wrote it, and its number.
+/// Size of a log record in bytes: the writer and the number.
 pub(crate) const RECORD: usize = 16;
-/// Names in each of the directories in which objects are moved around.
-pub(crate) const PLACES: usize = 8;
-/// Names that are made and removed in each of them.
-pub(crate) const MADE: usize = 2;
-/// Names that one file is given.
+/// Number of names in each of the directories in which objects are moved.
+pub(crate) const MOVE_NAMES: usize = 8;
+/// Number of names that are created and removed in each of them.
+pub(crate) const TEMPORARY_NAMES: usize = 2;
+/// Number of names of a linked file.
 pub(crate) const LINKS: usize = 6;
-/// Names that nobody touches.
+/// Number of names that no thread changes.
 pub(crate) const STAYING: usize = 12;
-/// Files of each kind: the first is a layer's, if there is one, the second was made.
+/// Number of files of each kind: the first is from the layer, if there is one, the second is new.
 pub(crate) const FILES: usize = 2;
 
 pub(crate) struct World {
     pub(crate) tree: Tree,
     pub(crate) layer: Option<MemoryLayer>,
-    /// Where everything happens. One reference of each is held.
+    /// The directories of all work. One reference of each is held.
     pub(crate) dirs: Vec<Ino>,
-    /// What is moved around: files and directories. One reference of each is held.
+    /// The objects that are moved: files and directories. One reference of each is held.
     pub(crate) tokens: Vec<Ino>,
     pub(crate) token_dirs: Vec<Ino>,
     pub(crate) blocks: Vec<Ino>,
     pub(crate) logs: Vec<Ino>,
     pub(crate) linked: Vec<Ino>,
     pub(crate) changing: Vec<Ino>,
-    /// The last generation that each thread wrote into each block, and 0 for nothing.
+    /// The latest generation that each thread wrote to each block; 0 for none.
     pub(crate) written: Vec<Vec<Vec<AtomicU64>>>,
-    /// Records that each thread has appended to each log.
+    /// Number of records that each thread appended to each log.
     pub(crate) appended: Vec<Vec<AtomicU64>>,
-    /// How often each name was made, less how often it was removed.
+    /// Number of creations minus removals of each name.
     pub(crate) balance: BTreeMap<(usize, Vec<u8>), AtomicI64>,
     steps: AtomicU64,
     full: AtomicBool,
     limited: bool,
 }
 
-pub(crate) const FILE: NewNode<'static> = NewNode::file(0o600, 0, 0);
-pub(crate) const DIR: NewNode<'static> = NewNode::directory(0o700, 0, 0);
+pub(crate) const FILE: MknodArgs<'static> = MknodArgs::file(0o600, 0, 0);
+pub(crate) const DIR: MknodArgs<'static> = MknodArgs::directory(0o700, 0, 0);
 
 /// The two directories.
 const NAMES: [&str; 2] = ["a", "b"];
@@ -72,15 +72,15 @@ pub(crate) fn staying(n: usize) -> Vec<u8> {
     format!("staying-{n}").into_bytes()
 }
 
-/// `count` words of the generation `generation`.
+/// Returns `count` words of a generation.
 pub(crate) fn words(generation: u64, count: usize) -> Vec<u8> {
     generation.to_ne_bytes().repeat(count)
 }
 
-/// The generation of which all of `bytes` are.
+/// Returns the generation of `bytes`.
 ///
 /// # Panics
-/// When they are of several.
+/// If they contain several generations.
 #[track_caller]
 pub(crate) fn generation(bytes: &[u8], what: &str) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -103,11 +103,11 @@ impl World {
         };
         let (blocks, logs, linked, changing) =
             (files("blocks"), files("log"), files("linked"), files("changing"));
-        // Every other place is taken, half of those by directories.
+        // Every other name is in use, half of them by directories.
         let mut tokens = Vec::new();
         let mut token_dirs = Vec::new();
         for (n, dir) in dirs.iter().enumerate() {
-            for at in (0..PLACES).step_by(2) {
+            for at in (0..MOVE_NAMES).step_by(2) {
                 let is_dir = at % 4 == 0;
                 let node = if is_dir { &DIR } else { &FILE };
                 let ino = find_or_make(&tree, *dir, &place(at + n), node);
@@ -123,7 +123,8 @@ impl World {
                 tree.forget(ino, 1);
             }
         }
-        let names = (0..dirs.len()).flat_map(|dir| (0..MADE).map(move |n| (dir, made(n))));
+        let names =
+            (0..dirs.len()).flat_map(|dir| (0..TEMPORARY_NAMES).map(move |n| (dir, made(n))));
         let links = (0..dirs.len()).flat_map(|dir| (0..LINKS).map(move |n| (dir, link(n))));
         World {
             dirs,
@@ -155,7 +156,7 @@ impl World {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether there is room for less than all.
+    /// Returns whether the size limit is too small for all operations.
     pub(crate) fn is_limited(&self) -> bool {
         self.limited
     }
@@ -164,8 +165,8 @@ impl World {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// What came of a call that may be refused as `refused` says, or for want of room where there
-    /// is not enough.
+    /// Returns the successful result of a call; `None` if it failed with an error that `refused`
+    /// accepts, or for lack of space where space is limited.
     #[track_caller]
     pub(crate) fn may<T>(
         &self,
@@ -185,7 +186,7 @@ impl World {
         }
     }
 
-    /// Counts a name of directory `dir` that came (1) or went (-1).
+    /// Counts a name in directory `dir` that was created (1) or removed (-1).
     pub(crate) fn count(&self, dir: usize, name: &[u8], by: i64) {
         self.balance[&(dir, name.to_vec())].fetch_add(by, Ordering::Relaxed);
     }
@@ -195,15 +196,15 @@ fn counters(count: u64) -> impl Iterator<Item = AtomicU64> {
     (0..count).map(|_| AtomicU64::new(0))
 }
 
-fn find_or_make(tree: &Tree, dir: Ino, name: &[u8], node: &NewNode<'_>) -> Ino {
+fn find_or_make(tree: &Tree, dir: Ino, name: &[u8], node: &MknodArgs<'_>) -> Ino {
     match tree.lookup(dir, name) {
         Ok(entry) => entry.ino,
-        Err(FsError::NotFound) => tree.make(dir, name, node).unwrap().ino,
+        Err(FsError::NotFound) => tree.mknod(dir, name, node).unwrap().ino,
         Err(error) => panic!("{error}"),
     }
 }
 
-/// A layer with a part of everything, so that the rest is made over it.
+/// Creates a layer with some of the objects, so that the others are new.
 fn base() -> MemoryLayer {
     let mut layer = MemoryLayer::default();
     let a = layer.directory(0, "a");

@@ -1,17 +1,17 @@
-//! Behaviours that were wrong once, or that no random walk is likely to come by.
+//! Tests of single behaviours: regressions, and cases that random operations are unlikely to reach.
 
 use fs_model::delta::Change;
-use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, Tree, XattrFlags};
+use fs_model::tree::{Entry, MknodArgs, RenameMode, SetAttr, Tree, XattrFlags};
 use fs_model::{Device, FileType, FsError, Ino, Time};
 
 use crate::compare::{list, read_all};
 use crate::harness::tree_of;
 use crate::layer::MemoryLayer;
 
-pub(crate) const DIR: NewNode<'static> = NewNode::directory(0o755, 0, 0);
-pub(crate) const FILE: NewNode<'static> = NewNode::file(0o644, 0, 0);
+pub(crate) const DIR: MknodArgs<'static> = MknodArgs::directory(0o755, 0, 0);
+pub(crate) const FILE: MknodArgs<'static> = MknodArgs::file(0o644, 0, 0);
 
-/// `dir/sub/deep`, `dir/file` of 100,000 bytes, `one` and `two`, which are one file.
+/// A layer with `dir/sub/deep`, `dir/file` of 100,000 bytes, and the hard links `one` and `two`.
 pub(crate) fn base() -> MemoryLayer {
     let mut layer = MemoryLayer::default();
     let dir = layer.directory(0, "dir");
@@ -32,13 +32,13 @@ fn at(tree: &Tree, path: &str) -> Ino {
     tree.resolve(path.as_bytes(), fs_model::tree::Follow::No).unwrap().existing().unwrap().0
 }
 
-/// Looks `path` up for good.
+/// Looks `path` up and keeps the reference.
 pub(crate) fn hold(tree: &Tree, path: &str) -> Ino {
     path.split('/').fold(Ino::ROOT, |dir, name| tree.lookup(dir, name.as_bytes()).unwrap().ino)
 }
 
 fn changes(tree: &Tree) -> Vec<String> {
-    tree.audit().unwrap();
+    tree.check_invariants().unwrap();
     let entries = tree.delta().unwrap().entries;
     let entries = entries.iter().filter(|e| e.change != Change::Unchanged);
     entries.map(|e| format!("{:?} {}", e.change, String::from_utf8_lossy(&e.path))).collect()
@@ -60,13 +60,13 @@ fn mv(tree: &Tree, from: &str, to: &str) {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(result: Result<T, FsError>, with: &FsError) {
+fn assert_error<T: std::fmt::Debug>(result: Result<T, FsError>, with: &FsError) {
     let error = result.unwrap_err();
     assert!(crate::compare::same_variant(&error, with), "{error:?} instead of {with:?}");
 }
 
 #[test]
-fn a_layer_that_says_nothing_of_its_root_leaves_it_as_it_was() {
+fn root_attributes_come_from_the_next_layer_that_has_them() {
     let mut lower = base();
     let root = &mut lower.nodes[0];
     (root.attr.mode, root.attr.uid) = (0o711, 3);
@@ -82,7 +82,7 @@ fn a_layer_that_says_nothing_of_its_root_leaves_it_as_it_was() {
     assert_eq!((attr.mode, attr.uid, attr.mtime), (0o711, 3, Time::from_secs(1_000)));
     assert_eq!(attr.nlink, 2 + 4, "dir, empty and the two");
     assert_eq!(tree.xattrs(Ino::ROOT).unwrap().len(), 1);
-    // Changed and changed back: nothing is left of it.
+    // Changed and changed back: no difference is left.
     let mode = |mode| {
         let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
         tree.set_attr(Ino::ROOT, &set).unwrap();
@@ -91,14 +91,14 @@ fn a_layer_that_says_nothing_of_its_root_leaves_it_as_it_was() {
     assert_eq!(mode(0o700), ["Modified "]);
     assert!(mode(0o711).is_empty());
 
-    // Nobody says anything: the lowest layer's own root, whatever it is.
+    // No layer describes its root: the defaults of the lowest layer apply.
     let tree = tree_of(&[silent("one"), silent("two")], u64::MAX, true);
     let attr = tree.attr(Ino::ROOT).unwrap();
     assert_eq!((attr.mode, attr.uid, attr.mtime), (0o755, 0, Time::from_secs(0)));
 }
 
 #[test]
-fn a_removed_directory_gives_back_what_it_remembered() {
+fn memory_of_a_removed_directory_is_released() {
     let tree = tree();
     let (dir, sub) = (hold(&tree, "dir"), hold(&tree, "dir/sub"));
     tree.unlink(sub, b"deep").unwrap();
@@ -113,18 +113,18 @@ fn a_removed_directory_gives_back_what_it_remembered() {
 }
 
 #[test]
-fn everything_undone_takes_nothing() {
+fn undone_changes_use_no_memory() {
     let tree = tree_of(&[], u64::MAX, true);
-    let dir = drop_entry(&tree, tree.make(Ino::ROOT, b"dir", &DIR).unwrap());
-    let file = tree.make(dir, b"file", &FILE).unwrap().ino;
+    let dir = drop_entry(&tree, tree.mknod(Ino::ROOT, b"dir", &DIR).unwrap());
+    let file = tree.mknod(dir, b"file", &FILE).unwrap().ino;
     tree.write(file, 0, &[1; 300_000]).unwrap();
     tree.write(file, 1 << 30, &[1; 10]).unwrap();
     tree.set_xattr(file, b"user.x", b"value", XattrFlags::Any).unwrap();
     drop_entry(&tree, tree.link(file, Ino::ROOT, b"link").unwrap());
-    drop_entry(&tree, tree.lay_scratch(dir, b"file", &FILE).unwrap());
+    drop_entry(&tree, tree.add_scratch(dir, b"file", &FILE).unwrap());
     tree.unlink(dir, b"file").unwrap();
     tree.unlink(Ino::ROOT, b"link").unwrap();
-    assert_eq!(read_all(&tree, file, 5).len(), 15, "what is open can be read");
+    assert_eq!(read_all(&tree, file, 5).len(), 15, "open files stay readable");
     tree.rmdir(Ino::ROOT, b"dir").unwrap();
     tree.forget(file, 1);
     assert_eq!(tree.usage().used, 0);
@@ -133,30 +133,30 @@ fn everything_undone_takes_nothing() {
 }
 
 #[test]
-fn impossible_names_are_never_looked_for() {
+fn invalid_names_never_reach_a_layer() {
     let tree = tree();
     for name in [&b""[..], b".", b"..", b"a/b", b"a\0"] {
-        refused(tree.lookup(Ino::ROOT, name), &FsError::Invalid);
-        refused(tree.make(Ino::ROOT, name, &FILE), &FsError::Invalid);
-        refused(tree.unlink(Ino::ROOT, name), &FsError::Invalid);
-        refused(tree.rmdir(Ino::ROOT, name), &FsError::Invalid);
-        refused(tree.revert(Ino::ROOT, name), &FsError::Invalid);
+        assert_error(tree.lookup(Ino::ROOT, name), &FsError::Invalid);
+        assert_error(tree.mknod(Ino::ROOT, name, &FILE), &FsError::Invalid);
+        assert_error(tree.unlink(Ino::ROOT, name), &FsError::Invalid);
+        assert_error(tree.rmdir(Ino::ROOT, name), &FsError::Invalid);
+        assert_error(tree.revert(Ino::ROOT, name), &FsError::Invalid);
         let renamed = tree.rename(Ino::ROOT, name, Ino::ROOT, b"x", RenameMode::Replace);
-        refused(renamed, &FsError::Invalid);
+        assert_error(renamed, &FsError::Invalid);
     }
-    refused(tree.lookup(Ino::ROOT, &[b'n'; 256]), &FsError::NameTooLong);
+    assert_error(tree.lookup(Ino::ROOT, &[b'n'; 256]), &FsError::NameTooLong);
 }
 
 #[test]
-fn the_root_answers_before_it_was_changed() {
+fn unchanged_root_has_attributes() {
     let tree = tree();
-    refused(tree.read_link(Ino::ROOT), &FsError::Invalid);
-    refused(tree.read(Ino::ROOT, 0, &mut [0; 4]), &FsError::IsADirectory);
-    refused(tree.write(Ino::ROOT, 0, b"x"), &FsError::IsADirectory);
+    assert_error(tree.read_link(Ino::ROOT), &FsError::Invalid);
+    assert_error(tree.read(Ino::ROOT, 0, &mut [0; 4]), &FsError::IsADirectory);
+    assert_error(tree.write(Ino::ROOT, 0, b"x"), &FsError::IsADirectory);
 }
 
 #[test]
-fn a_write_of_nothing_changes_no_size() {
+fn empty_write_does_not_change_the_size() {
     let tree = tree();
     let file = hold(&tree, "one");
     assert_eq!(tree.write(file, 1_000, b"").unwrap(), 0);
@@ -164,16 +164,16 @@ fn a_write_of_nothing_changes_no_size() {
 }
 
 #[test]
-fn a_hole_is_punched_whole_or_not_at_all() {
-    // Room for one chunk of the base, where the edges of the hole need two.
+fn punching_a_hole_is_atomic() {
+    // The limit allows one chunk, but the edges of the hole need two.
     let mut layer = MemoryLayer::default();
     layer.file(0, "file", &[7; 300_000]);
     let tree = tree_of(&[layer], 80_000, false);
     let file = hold(&tree, "file");
-    refused(tree.zero(file, 10..299_000, false), &FsError::NoSpace { limit: 0 });
+    assert_error(tree.zero(file, 10..299_000, false), &FsError::NoSpace { limit: 0 });
     assert!(read_all(&tree, file, 300_000) == [7; 300_000]);
-    tree.audit().unwrap();
-    // To the end there is but one edge.
+    tree.check_invariants().unwrap();
+    // A hole up to the end of the file has only one edge.
     tree.zero(file, 10..300_000, false).unwrap();
     let mut should = vec![7; 10];
     should.resize(300_000, 0);
@@ -182,15 +182,15 @@ fn a_hole_is_punched_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_hole_is_seen_by_the_page() {
+fn holes_have_page_granularity() {
     // Found by xfstests' generic/436 and generic/490, which seek near holes within a chunk.
     const PAGE: u64 = 4096;
     let tree = tree_of(&[], 1 << 20, false);
-    let file = tree.make(Ino::ROOT, b"file", &FILE).unwrap().ino;
+    let file = tree.mknod(Ino::ROOT, b"file", &FILE).unwrap().ino;
     let next = |offset| tree.next_data(file, offset).unwrap();
     tree.write(file, 5 * PAGE + 10, &[7; 30_000]).unwrap();
     assert_eq!(next(0), Some(5 * PAGE..20_490 + 30_000));
-    // Rounded up where the file goes on.
+    // The end of data is rounded up, except at the end of the file.
     tree.extend(file, 1 << 20).unwrap();
     assert_eq!(next(0), Some(5 * PAGE..13 * PAGE));
     tree.zero(file, 7 * PAGE..9 * PAGE, false).unwrap();
@@ -198,32 +198,32 @@ fn a_hole_is_seen_by_the_page() {
     assert_eq!(next(6 * PAGE + 1), Some(6 * PAGE + 1..7 * PAGE));
     assert_eq!(next(8 * PAGE - 1), Some(9 * PAGE..13 * PAGE));
     assert_eq!(next(13 * PAGE), None);
-    // Over the edge of a chunk.
+    // Across the boundary of a chunk.
     tree.write(file, 15 * PAGE + 1, &[7; 4096]).unwrap();
     assert_eq!(next(13 * PAGE), Some(15 * PAGE..17 * PAGE));
 }
 
 #[test]
-fn ranges_of_one_file_that_overlap_are_not_copied() {
+fn overlapping_ranges_of_one_file_are_not_copied() {
     let tree = tree();
     let file = hold(&tree, "dir/file");
-    refused(tree.copy_range(file, 0, file, 10, 11), &FsError::Invalid);
+    assert_error(tree.copy_range(file, 0, file, 10, 11), &FsError::Invalid);
     assert_eq!(tree.copy_range(file, 0, file, 100_000, 100_000).unwrap(), 100_000);
     assert!(read_all(&tree, file, 200_000) == [7; 200_000]);
-    // What the copy itself appends is not copied too.
+    // The copy does not read its own output.
     let one = hold(&tree, "one");
     assert_eq!(tree.copy_range(one, 0, one, 10, 10).unwrap(), 6);
     assert_eq!(read_all(&tree, one, 16), b"linked\0\0\0\0linked");
 }
 
 #[test]
-fn subdirectories_are_counted_through_scratch_entries() {
+fn link_count_of_a_directory_includes_scratch_directories() {
     let tree = tree();
     let links = || tree.attr(Ino::ROOT).unwrap().nlink;
     assert_eq!(links(), 4);
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"dir", &DIR).unwrap());
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"dir", &DIR).unwrap());
     assert_eq!(links(), 4);
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"empty", &FILE).unwrap());
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"empty", &FILE).unwrap());
     assert_eq!(links(), 3);
     tree.unlink(Ino::ROOT, b"empty").unwrap();
     assert_eq!(links(), 3);
@@ -234,98 +234,98 @@ fn subdirectories_are_counted_through_scratch_entries() {
 }
 
 #[test]
-fn a_scratch_entry_over_a_full_directory_is_busy() {
+fn scratch_entry_over_a_directory_with_entries_is_busy() {
     let tree = tree();
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"dir", &DIR).unwrap());
-    refused(tree.rmdir(Ino::ROOT, b"dir"), &FsError::Busy);
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"dir", &DIR).unwrap());
+    assert_error(tree.rmdir(Ino::ROOT, b"dir"), &FsError::Busy);
     let moved = tree.rename(Ino::ROOT, b"dir", Ino::ROOT, b"away", RenameMode::Replace);
-    refused(moved, &FsError::Busy);
+    assert_error(moved, &FsError::Busy);
     let moved = tree.rename(Ino::ROOT, b"empty", Ino::ROOT, b"dir", RenameMode::Replace);
-    refused(moved, &FsError::Busy);
-    // Nor is anything kept in memory for what was refused.
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"empty", &DIR).unwrap());
+    assert_error(moved, &FsError::Busy);
+    // A rejected operation leaves nothing in memory.
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"empty", &DIR).unwrap());
     let moved = tree.rename(Ino::ROOT, b"empty", Ino::ROOT, b"dir", RenameMode::Exchange);
-    refused(moved, &FsError::Busy);
+    assert_error(moved, &FsError::Busy);
     assert!(changes(&tree).is_empty());
 }
 
 #[test]
-fn a_scratch_file_that_is_moved_stays_out_of_the_delta_and_takes_along_what_it_covers() {
+fn moved_scratch_file_stays_out_of_the_delta_and_moves_the_covered_file() {
     let tree = tree();
-    // Over nothing: nothing has happened.
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"host", &FILE).unwrap());
+    // If it covers nothing, the delta does not change.
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"host", &FILE).unwrap());
     tree.rename(Ino::ROOT, b"host", Ino::ROOT, b"host.bak", RenameMode::Replace).unwrap();
     assert!(tree.lookup(Ino::ROOT, b"host.bak").is_ok());
     assert!(changes(&tree).is_empty(), "{:?}", changes(&tree));
-    // Over a file of the layers: that is what was moved.
+    // If it covers a file of the layers, the delta contains the move of that file.
     let one = read_all(&tree, hold(&tree, "one"), 6);
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"one", &FILE).unwrap());
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"one", &FILE).unwrap());
     tree.rename(Ino::ROOT, b"one", Ino::ROOT, b"moved", RenameMode::Replace).unwrap();
     assert_eq!(changes(&tree), ["Added moved", "Deleted one"]);
     let delta = tree.delta().unwrap();
     let moved = delta.entries.iter().find(|entry| *entry.path == *b"moved").unwrap();
     assert_eq!(read_all(&tree, moved.object.unwrap().ino, 6), one);
-    // And it can be moved back.
+    // It can be moved back.
     tree.rename(Ino::ROOT, b"moved", Ino::ROOT, b"one", RenameMode::Replace).unwrap();
     assert!(changes(&tree).is_empty(), "{:?}", changes(&tree));
-    tree.audit().unwrap();
+    tree.check_invariants().unwrap();
 }
 
 #[test]
-fn a_scratch_entry_is_not_moved_into_what_it_covers() {
+fn scratch_entry_cannot_be_moved_into_the_directory_it_covers() {
     let tree = tree();
     let empty = hold(&tree, "empty");
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"empty", &DIR).unwrap());
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"empty", &DIR).unwrap());
     let moved = tree.rename(Ino::ROOT, b"empty", empty, b"in", RenameMode::Replace);
-    refused(moved, &FsError::Busy);
+    assert_error(moved, &FsError::Busy);
     assert!(changes(&tree).is_empty());
 }
 
 #[test]
-fn a_scratch_entry_replaces_another_and_leaves_nothing_of_it() {
+fn replaced_scratch_entry_leaves_no_trace() {
     let tree = tree_of(&[], u64::MAX, false);
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"s", &FILE).unwrap());
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"s", &FILE).unwrap());
     let used = tree.usage();
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"s", &FILE).unwrap());
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"s", &FILE).unwrap());
     assert_eq!(tree.usage(), used);
-    let dir = drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"d", &DIR).unwrap());
-    drop_entry(&tree, tree.make(dir, b"in it", &FILE).unwrap());
-    refused(tree.lay_scratch(Ino::ROOT, b"d", &FILE), &FsError::NotEmpty);
+    let dir = drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"d", &DIR).unwrap());
+    drop_entry(&tree, tree.mknod(dir, b"in it", &FILE).unwrap());
+    assert_error(tree.add_scratch(Ino::ROOT, b"d", &FILE), &FsError::NotEmpty);
     assert!(changes(&tree).is_empty());
 }
 
 #[test]
-fn a_link_beneath_a_removed_scratch_entry_is_gone() {
+fn covered_link_is_removed_with_its_scratch_entry() {
     let tree = tree();
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"one", &FILE).unwrap());
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"one", &FILE).unwrap());
     tree.unlink(Ino::ROOT, b"one").unwrap();
     let two = hold(&tree, "two");
     assert_eq!(tree.attr(two).unwrap().nlink, 1);
     assert_eq!(changes(&tree), ["Deleted one"]);
     tree.unlink(Ino::ROOT, b"two").unwrap();
     tree.forget(two, 1);
-    assert_eq!(tree.usage().inodes, 1, "only the root was changed and is still there");
+    assert_eq!(tree.usage().inodes, 1, "only the root is in the upper");
 }
 
 #[test]
-fn an_exchange_without_room_leaves_scratch_entries_alone() {
+fn failed_exchange_does_not_change_scratch_entries() {
     let tree = tree_of(&[base()], 3_000, false);
-    drop_entry(&tree, tree.lay_scratch(Ino::ROOT, b"one", &FILE).unwrap());
+    drop_entry(&tree, tree.add_scratch(Ino::ROOT, b"one", &FILE).unwrap());
     let mut fill = 0;
-    while tree.make(Ino::ROOT, format!("{fill}").as_bytes(), &FILE).is_ok() {
+    while tree.mknod(Ino::ROOT, format!("{fill}").as_bytes(), &FILE).is_ok() {
         fill += 1;
     }
     let done = tree.rename(Ino::ROOT, b"one", Ino::ROOT, b"two", RenameMode::Exchange);
-    refused(done, &FsError::NoSpace { limit: 0 });
-    tree.audit().unwrap();
+    assert_error(done, &FsError::NoSpace { limit: 0 });
+    tree.check_invariants().unwrap();
     assert!(!changes(&tree).iter().any(|c| c.ends_with("one") || c.ends_with("two")));
 }
 
 #[test]
-fn a_base_directory_moved_away_and_back_is_taken_back() {
+fn directory_moved_away_and_back_can_be_reverted() {
     let tree = tree();
     mv(&tree, "dir", "elsewhere");
-    refused(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
+    assert_error(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
     mv(&tree, "elsewhere", "dir");
     let file = hold(&tree, "dir/file");
     tree.write(file, 0, b"new").unwrap();
@@ -334,13 +334,13 @@ fn a_base_directory_moved_away_and_back_is_taken_back() {
 }
 
 #[test]
-fn a_removed_directory_is_not_taken_back_while_a_part_of_it_lies_elsewhere() {
+fn removed_directory_cannot_be_reverted_while_a_part_of_it_is_elsewhere() {
     let tree = tree();
     mv(&tree, "dir/sub", "sub");
     let dir = at(&tree, "dir");
     tree.unlink(dir, b"file").unwrap();
     tree.rmdir(Ino::ROOT, b"dir").unwrap();
-    refused(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
+    assert_error(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
     assert_eq!(changes(&tree), ["Deleted dir", "Added sub", "Added sub/deep"]);
     tree.revert(Ino::ROOT, b"sub").unwrap();
     tree.revert(Ino::ROOT, b"dir").unwrap();
@@ -349,7 +349,7 @@ fn a_removed_directory_is_not_taken_back_while_a_part_of_it_lies_elsewhere() {
 }
 
 #[test]
-fn a_file_moved_out_of_a_removed_directory_has_two_names_after_its_return() {
+fn reverting_a_directory_adds_a_name_to_files_moved_out_of_it() {
     let tree = tree();
     mv(&tree, "dir/file", "file");
     let dir = at(&tree, "dir");
@@ -367,7 +367,7 @@ fn a_file_moved_out_of_a_removed_directory_has_two_names_after_its_return() {
 }
 
 #[test]
-fn links_taken_back_one_by_one_are_counted() {
+fn link_count_is_restored_when_links_are_reverted() {
     let tree = tree();
     tree.unlink(Ino::ROOT, b"one").unwrap();
     tree.unlink(Ino::ROOT, b"two").unwrap();
@@ -380,7 +380,7 @@ fn links_taken_back_one_by_one_are_counted() {
 }
 
 #[test]
-fn a_directory_that_returns_has_its_subdirectories_counted() {
+fn link_count_of_a_reverted_directory_is_correct() {
     let tree = tree();
     let dir = hold(&tree, "dir");
     mv(&tree, "dir", "empty");
@@ -392,30 +392,30 @@ fn a_directory_that_returns_has_its_subdirectories_counted() {
 }
 
 #[test]
-fn taking_back_removes_new_directories_with_all_in_them() {
+fn reverting_removes_new_directories_recursively() {
     let tree = tree();
     let dir = hold(&tree, "dir");
-    let new = drop_entry(&tree, tree.make(dir, b"new", &DIR).unwrap());
-    drop_entry(&tree, tree.make(new, b"file", &FILE).unwrap());
+    let new = drop_entry(&tree, tree.mknod(dir, b"new", &DIR).unwrap());
+    drop_entry(&tree, tree.mknod(new, b"file", &FILE).unwrap());
     mv(&tree, "dir/sub", "dir/new/sub");
     tree.revert(Ino::ROOT, b"dir").unwrap();
     assert!(changes(&tree).is_empty());
     assert_eq!(read_all(&tree, at(&tree, "dir/sub/deep"), 4), b"deep");
-    // What the sandbox has put there is not removed on the way.
-    let new = drop_entry(&tree, tree.make(dir, b"new", &DIR).unwrap());
-    drop_entry(&tree, tree.lay_scratch(new, b"mine", &FILE).unwrap());
-    refused(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
+    // Scratch entries are not removed by a revert.
+    let new = drop_entry(&tree, tree.mknod(dir, b"new", &DIR).unwrap());
+    drop_entry(&tree, tree.add_scratch(new, b"mine", &FILE).unwrap());
+    assert_error(tree.revert(Ino::ROOT, b"dir"), &FsError::Busy);
     assert_eq!(changes(&tree), ["Added dir/new"]);
 }
 
 #[test]
-fn a_full_upper_still_removes_attributes_and_names() {
+fn removals_succeed_in_a_full_upper() {
     let mut layer = base();
     layer.nodes[1].xattrs =
         vec![(b"user.a"[..].into(), vec![1; 500].into()), (b"user.b"[..].into(), b"2"[..].into())];
     let tree = tree_of(&[layer], 100, true);
     let dir = hold(&tree, "dir");
-    refused(tree.make(dir, b"x", &FILE), &FsError::NoSpace { limit: 0 });
+    assert_error(tree.mknod(dir, b"x", &FILE), &FsError::NoSpace { limit: 0 });
     tree.remove_xattr(dir, b"user.b").unwrap();
     assert_eq!(tree.xattrs(dir).unwrap().len(), 1);
     tree.unlink(dir, b"file").unwrap();
@@ -423,10 +423,10 @@ fn a_full_upper_still_removes_attributes_and_names() {
 }
 
 #[test]
-fn what_ended_as_it_began_is_not_in_the_delta() {
+fn delta_omits_changes_that_were_undone() {
     let tree = tree();
     let dir = hold(&tree, "dir");
-    drop_entry(&tree, tree.make(dir, b"file.new", &FILE).unwrap());
+    drop_entry(&tree, tree.mknod(dir, b"file.new", &FILE).unwrap());
     tree.unlink(dir, b"file.new").unwrap();
     let file = hold(&tree, "dir/file");
     let before = tree.attr(file).unwrap();
@@ -442,8 +442,8 @@ fn what_ended_as_it_began_is_not_in_the_delta() {
     };
     tree.set_attr(file, &back).unwrap();
     assert!(changes(&tree).is_empty());
-    // A copy in the place of the original is as good as the original.
-    let copy = tree.make(dir, b"copy", &FILE).unwrap().ino;
+    // An equal copy that replaces the original is not a change.
+    let copy = tree.mknod(dir, b"copy", &FILE).unwrap().ino;
     tree.copy_range(file, 0, copy, 0, 100_000).unwrap();
     tree.set_attr(copy, &SetAttr { mtime: Some(before.mtime), ..SetAttr::default() }).unwrap();
     mv(&tree, "dir/copy", "dir/file");
@@ -451,7 +451,7 @@ fn what_ended_as_it_began_is_not_in_the_delta() {
 }
 
 #[test]
-fn the_root_of_a_tree_without_layers_is_part_of_its_delta() {
+fn root_of_a_tree_without_layers_can_be_in_the_delta() {
     let tree = tree_of(&[], u64::MAX, false);
     assert!(tree.delta().unwrap().entries.is_empty());
     tree.set_attr(Ino::ROOT, &SetAttr { mode: Some(0o700), ..SetAttr::default() }).unwrap();
@@ -459,7 +459,7 @@ fn the_root_of_a_tree_without_layers_is_part_of_its_delta() {
 }
 
 #[test]
-fn a_change_whose_directory_was_forgotten_is_found() {
+fn change_in_a_forgotten_directory_is_in_the_delta() {
     let tree = tree();
     let dir = hold(&tree, "dir");
     let file = tree.lookup(dir, b"file").unwrap().ino;
@@ -476,14 +476,17 @@ fn a_change_whose_directory_was_forgotten_is_found() {
     tree.write(deep, 0, b"D").unwrap();
     tree.revert(Ino::ROOT, b"dir").unwrap();
     assert!(changes(&tree).is_empty());
-    // A directory that nobody holds is not changed by its number.
+    // A directory without references cannot be changed by its number.
     let sub = hold(&tree, "dir/sub");
     tree.forget(sub, 1);
-    refused(tree.set_attr(sub, &SetAttr { mode: Some(0), ..SetAttr::default() }), &FsError::Stale);
+    assert_error(
+        tree.set_attr(sub, &SetAttr { mode: Some(0), ..SetAttr::default() }),
+        &FsError::Stale,
+    );
 }
 
 #[test]
-fn directories_merge_down_to_a_whiteout_an_opaque_one_or_a_file() {
+fn directories_merge_down_to_a_whiteout_an_opaque_directory_or_a_file() {
     let names = |layers: &[MemoryLayer], path: &str| -> String {
         let tree = tree_of(layers, u64::MAX, false);
         let listed = list(&tree, hold(&tree, path), 2);
@@ -512,19 +515,19 @@ fn directories_merge_down_to_a_whiteout_an_opaque_one_or_a_file() {
 }
 
 #[test]
-fn a_directory_that_replaced_another_hides_each_of_its_names() {
+fn replaced_directory_has_each_name_deleted() {
     let tree = tree();
     for name in ["dir/sub/deep", "dir/sub", "dir/file", "dir"] {
         mv(&tree, name, "gone");
         tree.revert(Ino::ROOT, b"gone").unwrap();
     }
-    let new = drop_entry(&tree, tree.make(Ino::ROOT, b"dir", &DIR).unwrap());
-    drop_entry(&tree, tree.make(new, b"other", &FILE).unwrap());
+    let new = drop_entry(&tree, tree.mknod(Ino::ROOT, b"dir", &DIR).unwrap());
+    drop_entry(&tree, tree.mknod(new, b"other", &FILE).unwrap());
     assert_eq!(changes(&tree), ["Deleted dir/file", "Added dir/other", "Deleted dir/sub"]);
 }
 
 #[test]
-fn links_are_in_the_delta_all_or_none() {
+fn delta_contains_all_hard_links_of_an_object_or_none() {
     let tree = tree();
     mv(&tree, "one", "dir/one");
     let paths = || -> Vec<_> {
@@ -539,17 +542,17 @@ fn links_are_in_the_delta_all_or_none() {
 }
 
 #[test]
-fn whiteouts_cannot_be_made() {
+fn whiteouts_cannot_be_created() {
     let tree = tree();
-    let node = NewNode::device(FileType::CharDevice, 0, 0, 0, Device::default());
-    refused(tree.make(Ino::ROOT, b"w", &node), &FsError::NotPermitted);
+    let node = MknodArgs::device(FileType::CharDevice, 0, 0, 0, Device::default());
+    assert_error(tree.mknod(Ino::ROOT, b"w", &node), &FsError::NotPermitted);
 }
 
 #[test]
-fn an_offset_in_a_listing_stays_good_whatever_happens() {
+fn listing_offsets_stay_valid_across_changes() {
     let tree = tree();
     let make = |name: String| {
-        drop_entry(&tree, tree.make(Ino::ROOT, name.as_bytes(), &FILE).unwrap());
+        drop_entry(&tree, tree.mknod(Ino::ROOT, name.as_bytes(), &FILE).unwrap());
     };
     (0..300).for_each(|n| make(format!("old{n}")));
     for stop in [0, 1, 2, 3, 5, 8, 40, 290] {
@@ -568,7 +571,7 @@ fn an_offset_in_a_listing_stays_good_whatever_happens() {
             seen.clone()
         };
         read(stop, &mut offset);
-        // Others come and go, enough of them for the places to be packed anew.
+        // Create and remove other names, enough to compact the slots.
         (0..200).for_each(|n| make(format!("new{stop}.{n}")));
         (0..200).for_each(|n| tree.unlink(Ino::ROOT, format!("new{stop}.{n}").as_bytes()).unwrap());
         tree.unlink(Ino::ROOT, b"two").unwrap();
@@ -583,7 +586,7 @@ fn an_offset_in_a_listing_stays_good_whatever_happens() {
 }
 
 #[test]
-fn who_changes_names_while_listing_comes_to_an_end() {
+fn listing_terminates_while_the_reader_renames_entries() {
     // Found by xfstests' generic/736.
     let renamed = |tree: &Tree, name: &[u8]| {
         let new = [name, b"x"].concat();
@@ -592,12 +595,12 @@ fn who_changes_names_while_listing_comes_to_an_end() {
     let made_anew = |tree: &Tree, name: &[u8]| {
         if name.starts_with(b"own") {
             tree.unlink(Ino::ROOT, name).unwrap();
-            drop_entry(tree, tree.make(Ino::ROOT, name, &FILE).unwrap());
+            drop_entry(tree, tree.mknod(Ino::ROOT, name, &FILE).unwrap());
         }
     };
     let tree = tree();
     for n in 0..200 {
-        drop_entry(&tree, tree.make(Ino::ROOT, format!("own{n}").as_bytes(), &FILE).unwrap());
+        drop_entry(&tree, tree.mknod(Ino::ROOT, format!("own{n}").as_bytes(), &FILE).unwrap());
     }
     let names = list(&tree, Ino::ROOT, 1_000).len();
     for change in [&renamed as &dyn Fn(&Tree, &[u8]), &made_anew] {
@@ -613,7 +616,7 @@ fn who_changes_names_while_listing_comes_to_an_end() {
             let Some((name, next)) = found else { break };
             offset = next;
             seen += 1;
-            assert!(seen <= 2 * names, "it goes on for ever");
+            assert!(seen <= 2 * names, "the listing does not terminate");
             if !matches!(&*name, b"." | b"..") {
                 change(&tree, &name);
             }
@@ -623,14 +626,14 @@ fn who_changes_names_while_listing_comes_to_an_end() {
 }
 
 #[test]
-fn extended_attributes_that_nobody_would_obey_are_refused() {
+fn unsupported_extended_attributes_are_rejected() {
     let tree = tree();
     let file = hold(&tree, "dir/file");
     let set = |name: &str| tree.set_xattr(file, name.as_bytes(), b"value", XattrFlags::Any);
     for name in ["system.posix_acl", "system.other", "unknown.name", "user", ""] {
         assert!(matches!(set(name), Err(FsError::NotSupported)), "{name:?}");
     }
-    // These would be obeyed, by whoever unpacks the overlay: an opaque directory hides another.
+    // These would take effect where the overlay is unpacked: an opaque directory hides another one.
     for name in ["trusted.overlay.opaque", "user.overlay.redirect"] {
         assert!(matches!(set(name), Err(FsError::NotSupported)), "{name:?}");
     }
@@ -642,14 +645,14 @@ fn extended_attributes_that_nobody_would_obey_are_refused() {
 }
 
 #[test]
-fn what_is_written_over_the_base_is_counted_once() {
+fn allocated_size_counts_overwritten_parts_once() {
     let tree = tree();
     let file = hold(&tree, "dir/file");
     let blocks = || tree.attr(file).unwrap().allocated;
     let small = SetAttr { mode: Some(0o600), ..SetAttr::default() };
     tree.set_attr(file, &small).unwrap();
     assert_eq!(blocks(), 100_000, "nothing is copied up");
-    // The first chunk alone, then all of it.
+    // Copy up the first chunk, then the rest.
     tree.write(file, 0, &[1; 10]).unwrap();
     assert!((100_000..110_000).contains(&blocks()), "{}", blocks());
     tree.write(file, 0, &[1; 100_000]).unwrap();
@@ -659,32 +662,32 @@ fn what_is_written_over_the_base_is_counted_once() {
 }
 
 #[test]
-fn a_directory_made_for_scratch_entries_is_in_the_delta_for_what_else_is_in_it() {
+fn scratch_parent_is_in_the_delta_only_with_another_entry_or_change() {
     let mut layer = MemoryLayer::default();
     layer.file(0, "file", b"x");
     layer.directory(0, "etc");
     let tree = tree_of(&[layer], u64::MAX, false);
-    let directory = NewNode::directory(0o755, 0, 0);
-    let passage = tree.make_passage(Ino::ROOT, b"new", &directory).unwrap().ino;
-    tree.lay_scratch(passage, b"mount", &directory).unwrap();
-    refused(tree.make_passage(Ino::ROOT, b"new", &directory), &FsError::Exists);
+    let directory = MknodArgs::directory(0o755, 0, 0);
+    let scratch_parent = tree.add_scratch_parent(Ino::ROOT, b"new", &directory).unwrap().ino;
+    tree.add_scratch(scratch_parent, b"mount", &directory).unwrap();
+    assert_error(tree.add_scratch_parent(Ino::ROOT, b"new", &directory), &FsError::Exists);
     let paths = || -> Vec<String> {
         let entries = tree.delta().unwrap().entries;
         entries.iter().map(|e| String::from_utf8_lossy(&e.path).into_owned()).collect()
     };
     assert!(paths().is_empty());
-    tree.make(passage, b"mine", &NewNode::file(0o644, 0, 0)).unwrap();
+    tree.mknod(scratch_parent, b"mine", &MknodArgs::file(0o644, 0, 0)).unwrap();
     assert_eq!(paths(), ["", "new", "new/mine"]);
-    tree.unlink(passage, b"mine").unwrap();
+    tree.unlink(scratch_parent, b"mine").unwrap();
     assert!(paths().is_empty());
 
     // Also in a directory of the layers without another change, and at any depth.
     let etc = tree.lookup(Ino::ROOT, b"etc").unwrap().ino;
-    let outer = tree.make_passage(etc, b"ssl", &directory).unwrap().ino;
-    let inner = tree.make_passage(outer, b"certs", &directory).unwrap().ino;
-    tree.lay_scratch(inner, b"bundle", &NewNode::file(0o644, 0, 0)).unwrap();
+    let outer = tree.add_scratch_parent(etc, b"ssl", &directory).unwrap().ino;
+    let inner = tree.add_scratch_parent(outer, b"certs", &directory).unwrap().ino;
+    tree.add_scratch(inner, b"bundle", &MknodArgs::file(0o644, 0, 0)).unwrap();
     assert!(paths().is_empty());
-    let mine = tree.make(inner, b"mine", &NewNode::file(0o644, 0, 0)).unwrap().ino;
+    let mine = tree.mknod(inner, b"mine", &MknodArgs::file(0o644, 0, 0)).unwrap().ino;
     assert_eq!(paths(), ["", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/mine"]);
     tree.unlink(inner, b"mine").unwrap();
     assert!(paths().is_empty());
@@ -694,13 +697,13 @@ fn a_directory_made_for_scratch_entries_is_in_the_delta_for_what_else_is_in_it()
         tree.forget(ino, 1);
     }
 
-    // Where the layers have something that was removed, that stays removed.
+    // A name of the layers that was removed stays removed.
     tree.unlink(Ino::ROOT, b"file").unwrap();
-    let over = tree.make_passage(Ino::ROOT, b"file", &directory).unwrap().ino;
+    let over = tree.add_scratch_parent(Ino::ROOT, b"file", &directory).unwrap().ino;
     let entries = tree.delta().unwrap().entries;
     let removed: Vec<_> = entries.iter().filter(|e| e.path.starts_with(b"file")).collect();
     assert_eq!((removed.len(), removed[0].change), (1, Change::Deleted));
-    tree.forget(passage, 1);
+    tree.forget(scratch_parent, 1);
     tree.forget(over, 1);
-    tree.audit().unwrap();
+    tree.check_invariants().unwrap();
 }

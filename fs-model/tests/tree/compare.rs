@@ -1,4 +1,4 @@
-//! Comparing all that a tree shows with the model.
+//! Compares everything that a tree shows with the model.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +7,7 @@ use fs_model::{FileType, FsError, Ino};
 
 use crate::reference::{Id, Model, ROOT};
 
-/// Which number each object turned out to have.
+/// Maps objects of the model to inode numbers of the tree.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     by_id: HashMap<Id, Ino>,
@@ -15,18 +15,18 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// An object was seen under a number: the same as ever, and its own.
+    /// Checks that an object keeps its number and shares it with no other object.
     pub(crate) fn see(&mut self, id: Id, ino: Ino) {
-        assert_eq!(*self.by_id.entry(id).or_insert(ino), ino, "object {id} changed its number");
-        assert_eq!(*self.by_ino.entry(ino).or_insert(id), id, "{ino:?} is of two objects");
+        assert_eq!(*self.by_id.entry(id).or_insert(ino), ino, "object {id} has another number");
+        assert_eq!(*self.by_ino.entry(ino).or_insert(id), id, "{ino:?} has two objects");
     }
 
-    pub(crate) fn of(&self, id: Id) -> Option<Ino> {
+    pub(crate) fn ino_of(&self, id: Id) -> Option<Ino> {
         self.by_id.get(&id).copied()
     }
 }
 
-/// All times in layers, and all that are set, are before this one.
+/// All times in layers, and all that operations set, are before this one.
 const LONG_AGO: i64 = 1_000_000;
 
 pub(crate) fn same_variant(a: &FsError, b: &FsError) -> bool {
@@ -40,7 +40,7 @@ pub(crate) fn read_all(tree: &Tree, ino: Ino, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// All names of a directory, listed `step` at a time.
+/// Returns all names of a directory, listed in pages of `step`.
 pub(crate) fn list(tree: &Tree, dir: Ino, step: usize) -> Vec<(Vec<u8>, Ino, FileType)> {
     let (mut names, mut offset) = (Vec::new(), 0);
     loop {

@@ -1,4 +1,4 @@
-//! What a delta must be: the difference of a tree to its layers, and nothing else.
+//! Checks of a delta: it is exactly the difference between a tree and its layers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use crate::harness::tree_of;
 use crate::layer::{Data, MemoryLayer, Node};
 use crate::reference::{Id, Model, ROOT};
 
-/// Unpacks a delta, as a reader of archives would.
+/// Unpacks a delta like an archive.
 pub(crate) fn unpack(tree: &Tree, entries: &[&DeltaEntry]) -> MemoryLayer {
     let mut layer = MemoryLayer::default();
     let mut dirs: HashMap<&[u8], usize> = HashMap::new();
@@ -59,7 +59,7 @@ pub(crate) fn unpack(tree: &Tree, entries: &[&DeltaEntry]) -> MemoryLayer {
     layer
 }
 
-/// What a path is, scratch entries aside.
+/// The object at a path, without scratch entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     what: (FileType, u16, u32, u32, Device),
@@ -72,7 +72,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether they are the same, links aside.
+    /// Returns whether both are equal, except for links.
     fn is_alike(&self, other: &Seen) -> bool {
         (self.what, self.mtime, &self.target, &self.xattrs)
             == (other.what, other.mtime, &other.target, &other.xattrs)
@@ -89,8 +89,8 @@ fn snapshot(model: &Model) -> Snapshot {
     all
 }
 
-/// A snapshot without the times of directories that `truth` does not know: those at which names in
-/// them came and went.
+/// Removes the times of directories that are unknown in `truth`, because they result from changes
+/// of names.
 fn with_known_times(mut snapshot: Snapshot, truth: &Snapshot) -> Snapshot {
     for (path, seen) in &mut snapshot {
         if truth.get(path).is_some_and(|truth| truth.mtime.is_none())
@@ -112,7 +112,7 @@ fn see(model: &Model, id: Id, path: Vec<u8>, all: &mut Snapshot, first: &mut Has
         xattrs: if model.xattrs { object.xattrs.clone() } else { BTreeMap::new() },
         first: first.entry(id).or_insert_with(|| path.clone()).clone(),
     };
-    for (name, below) in object.names.iter().filter_map(|(n, name)| Some((n, name.truth?))) {
+    for (name, below) in object.names.iter().filter_map(|(n, name)| Some((n, name.present?))) {
         let mut path = path.clone();
         if !path.is_empty() {
             path.push(b'/');
@@ -125,7 +125,7 @@ fn see(model: &Model, id: Id, path: Vec<u8>, all: &mut Snapshot, first: &mut Has
 
 fn assert_same(is: &Snapshot, should: &Snapshot) {
     let paths = |s: &Snapshot| s.keys().map(|p| show(p)).collect::<Vec<_>>();
-    assert_eq!(paths(is), paths(should), "the paths of layers and delta");
+    assert_eq!(paths(is), paths(should), "the paths of the delta over the layers");
     for ((path, a), (_, b)) in is.iter().zip(should) {
         let path = show(path);
         assert_eq!((a.what, &a.target, &a.xattrs), (b.what, &b.target, &b.xattrs), "{path}");
@@ -141,14 +141,14 @@ fn show(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
-/// How many names the object at a path has, with those that other layers hide.
+/// Returns the number of names of the object at a path, including those hidden by other layers.
 fn links_at(model: &Model, path: &[u8]) -> u32 {
     let names = path.split(|&b| b == b'/').filter(|name| !name.is_empty());
-    let id = names.fold(ROOT, |dir, name| model.objects[dir].names[name].truth.unwrap());
+    let id = names.fold(ROOT, |dir, name| model.objects[dir].names[name].present.unwrap());
     if model.objects[id].is_dir() { 1 } else { model.nlink(id) }
 }
 
-/// The invariants of [`fs_model::delta`].
+/// Checks the invariants of [`fs_model::delta`].
 pub(crate) fn check_form(delta: &Delta) {
     let names = |path: &[u8]| -> Vec<Vec<u8>> {
         path.split(|&b| b == b'/').filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect()
@@ -158,7 +158,7 @@ pub(crate) fn check_form(delta: &Delta) {
     for (at, entry) in delta.entries.iter().enumerate() {
         let path = names(&entry.path);
         match at {
-            0 => assert!(entry.path.is_empty(), "the root comes first"),
+            0 => assert!(entry.path.is_empty(), "the root is the first entry"),
             _ => {
                 assert!(
                     names(&delta.entries[at - 1].path) < path,
@@ -178,10 +178,10 @@ pub(crate) fn check_form(delta: &Delta) {
             assert_eq!(counted.1, object.attr.nlink);
         }
     }
-    assert!(links.values().all(|(names, nlink)| names == nlink), "links are counted");
+    assert!(links.values().all(|(names, nlink)| names == nlink), "link counts are correct");
 }
 
-/// All that must be true of the delta of `tree`, whose model is `model`.
+/// Checks the delta of `tree`, whose model is `model`.
 pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal: bool) {
     let delta = tree.delta().unwrap();
     check_form(&delta);
@@ -205,10 +205,13 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
 
     let other = tree_of(&stacked, u64::MAX, model.xattrs);
     compare::everything(&other, &again, &mut Numbers::default(), 3);
-    assert!(other.delta().unwrap().entries.is_empty(), "nothing changed since");
+    assert!(
+        other.delta().unwrap().entries.is_empty(),
+        "the tree of the unpacked delta has no changes"
+    );
 
-    let pristine = Model::of_layers(layers, model.xattrs);
-    let before = with_known_times(snapshot(&pristine), &truth);
+    let lower = Model::of_layers(layers, model.xattrs);
+    let before = with_known_times(snapshot(&lower), &truth);
     for entry in &all {
         let path = show(&entry.path);
         match (entry.change, before.get(&*entry.path), whole.get(&*entry.path)) {
@@ -217,7 +220,7 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
             (Change::Modified, Some(was), Some(is)) => {
                 // A copy of an object with several names is not that object.
                 let is_linked = entry.object.is_some_and(|o| o.attr.nlink > 1)
-                    || links_at(&pristine, &entry.path) > 1
+                    || links_at(&lower, &entry.path) > 1
                     || links_at(model, &entry.path) > 1;
                 assert!(!was.is_alike(is) || is_linked, "{path} did not change");
             }
@@ -245,8 +248,8 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
             assert!(all.iter().any(|e| changed(&e)), "{} is a needed link", show(&entry.path));
             continue;
         }
-        // An equal copy in the place of an object that has several names in the layers is kept, even
-        // when all the others are gone.
+        // An equal copy that replaces an object with several names in the layers is a change, even
+        // if all other names are gone.
         if let (Some(was), Some(is)) = (before.get(&*entry.path), whole.get(&*entry.path))
             && was.is_alike(is)
         {
@@ -259,14 +262,14 @@ pub(crate) fn check(tree: &Tree, model: &Model, layers: &[MemoryLayer], minimal:
     }
 }
 
-/// Each object with attributes that were set but are not shown is an entry of the delta, or is
-/// named beside the entries with all of them.
+/// Checks that each object with hidden attributes is an entry of the delta or is reported
+/// separately with all of them.
 fn check_hidden(delta: &Delta, model: &Model) {
     let mut paths: BTreeMap<Id, Vec<Vec<u8>>> = BTreeMap::new();
     let mut pending = vec![(ROOT, Vec::new())];
     while let Some((id, path)) = pending.pop() {
         for (name, below) in &model.objects[id].names {
-            let Some(below) = below.truth else { continue };
+            let Some(below) = below.present else { continue };
             let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
             pending.push((below, [&path[..], separator, name].concat()));
         }
@@ -278,14 +281,14 @@ fn check_hidden(delta: &Delta, model: &Model) {
         .map(|h| (&*h.path, h.names.iter().map(|name| &**name).collect()))
         .collect();
     for (id, paths) in paths {
-        let before = model.pristine.get(id).map(|object| &object.xattrs);
+        let before = model.lower.get(id).map(|object| &object.xattrs);
         let set = model.objects[id].xattrs.iter();
         let set: Vec<&[u8]> = set
             .filter(|(name, value)| before.and_then(|b| b.get(*name)) != Some(value))
             .map(|(name, _)| &name[..])
             .collect();
         let listed = |path: &Vec<u8>| delta.entries.iter().any(|e| *e.path == **path);
-        // Of an object with several names, those that the walk did not meet are not there.
+        // The walk does not visit all names of an object.
         let named: Vec<_> = paths.iter().filter_map(|path| hidden.get(&path[..])).collect();
         match set.is_empty() || paths.iter().any(listed) {
             true => assert!(named.is_empty(), "{}", show(&paths[0])),
@@ -297,10 +300,10 @@ fn check_hidden(delta: &Delta, model: &Model) {
     }
 }
 
-/// Path, change, and the object's number, type, mode, size and links.
+/// Path, change, and the object's number, type, mode, size and link count.
 type Timeless = (String, Change, Option<(Ino, FileType, u16, u64, u32)>);
 
-/// A delta without what differs from run to run: the times.
+/// Returns a delta without times, which differ between runs.
 pub(crate) fn timeless(delta: &Delta) -> Vec<Timeless> {
     let entries = delta.entries.iter();
     entries

@@ -1,4 +1,4 @@
-//! Random layers: few names, so that layers meet in the same places.
+//! Random layers with few names, so that layers overlap.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use proptest::prelude::*;
 
 use crate::layer::{Data, MemoryLayer, Node, attr};
 
-/// The names that exist.
+/// The names in use.
 pub(crate) const NAMES: [&[u8]; 5] = [b"a", b"b", b"c", b"\xff\xfe", b"dd"];
 
 #[derive(Clone, Debug)]
-enum What {
+enum NodeKind {
     File { size: usize, fill: u8, sparse: bool },
     Directory { opaque: bool },
     Symlink(u8),
@@ -23,26 +23,26 @@ enum What {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Item {
+pub(crate) struct PlannedEntry {
     dir: usize,
     name: usize,
-    what: What,
+    what: NodeKind,
     mode: u16,
     owner: u32,
     mtime: i64,
     xattr: Option<u8>,
 }
 
-/// A layer that is still to be built.
+/// A description of a layer to build.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    items: Vec<Item>,
+pub(crate) struct LayerPlan {
+    items: Vec<PlannedEntry>,
     counts_subdirs: bool,
-    /// Mode, owner, time and an attribute of the root, of a layer that says what it is like.
+    /// Mode, owner, time and an attribute of the root, if the layer describes it.
     root: Option<(u16, u32, i64, Option<u8>)>,
 }
 
-/// Sizes and offsets around the ends of chunks.
+/// Sizes and offsets near chunk boundaries.
 pub(crate) fn offset() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => 0u64..20,
@@ -54,35 +54,35 @@ pub(crate) fn offset() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn what() -> impl Strategy<Value = What> {
+fn node_kind() -> impl Strategy<Value = NodeKind> {
     prop_oneof![
         4 => (offset(), any::<u8>(), any::<bool>())
-            .prop_map(|(size, fill, sparse)| What::File { size: size as usize, fill, sparse }),
-        5 => prop::bool::weighted(0.15).prop_map(|opaque| What::Directory { opaque }),
-        1 => any::<u8>().prop_map(What::Symlink),
+            .prop_map(|(size, fill, sparse)| NodeKind::File { size: size as usize, fill, sparse }),
+        5 => prop::bool::weighted(0.15).prop_map(|opaque| NodeKind::Directory { opaque }),
+        1 => any::<u8>().prop_map(NodeKind::Symlink),
         1 => prop_oneof![
             Just(FileType::CharDevice),
             Just(FileType::BlockDevice),
             Just(FileType::Fifo),
             Just(FileType::Socket)
         ]
-        .prop_map(What::Special),
-        2 => any::<usize>().prop_map(What::Link),
-        2 => Just(What::Whiteout),
+        .prop_map(NodeKind::Special),
+        2 => any::<usize>().prop_map(NodeKind::Link),
+        2 => Just(NodeKind::Whiteout),
     ]
 }
 
-fn item() -> impl Strategy<Value = Item> {
+fn item() -> impl Strategy<Value = PlannedEntry> {
     (
         any::<usize>(),
         any::<usize>(),
-        what(),
+        node_kind(),
         prop_oneof![Just(0o755u16), Just(0o644), Just(0o2775), Just(0o4711)],
         0u32..3,
         0i64..3,
         prop::option::weighted(0.2, 0u8..3),
     )
-        .prop_map(|(dir, name, what, mode, owner, mtime, xattr)| Item {
+        .prop_map(|(dir, name, what, mode, owner, mtime, xattr)| PlannedEntry {
             dir,
             name,
             what,
@@ -93,15 +93,15 @@ fn item() -> impl Strategy<Value = Item> {
         })
 }
 
-pub(crate) fn layers() -> impl Strategy<Value = Vec<Plan>> {
+pub(crate) fn layers() -> impl Strategy<Value = Vec<LayerPlan>> {
     let mode = prop_oneof![Just(0o755u16), Just(0o700)];
     let root = (mode, 0u32..3, 0i64..3, prop::option::weighted(0.2, 0u8..3));
     let plan = (vec(item(), 0..20), any::<bool>(), prop::option::weighted(0.7, root))
-        .prop_map(|(items, counts_subdirs, root)| Plan { items, counts_subdirs, root });
+        .prop_map(|(items, counts_subdirs, root)| LayerPlan { items, counts_subdirs, root });
     vec(plan, 0..=4)
 }
 
-/// Content in which neighbouring blocks differ, some of which are zero.
+/// Content in which adjacent blocks differ and some are zero.
 pub(crate) fn content(size: usize, fill: u8) -> Vec<u8> {
     let mut bytes = vec![0; size];
     for (index, block) in bytes.chunks_mut(4096).enumerate() {
@@ -110,7 +110,7 @@ pub(crate) fn content(size: usize, fill: u8) -> Vec<u8> {
     bytes
 }
 
-impl Plan {
+impl LayerPlan {
     pub(crate) fn build(&self) -> MemoryLayer {
         let mut layer = MemoryLayer { counts_subdirs: self.counts_subdirs, ..Default::default() };
         layer.describes_root = self.root.is_some();
@@ -131,23 +131,25 @@ impl Plan {
                 continue;
             }
             let (kind, mut data) = match &item.what {
-                What::File { size, fill, sparse } => {
+                NodeKind::File { size, fill, sparse } => {
                     let bytes = Arc::new(content(*size, *fill));
                     (FileType::Regular, Data::File { bytes, sparse: *sparse })
                 }
-                What::Directory { opaque } => {
+                NodeKind::Directory { opaque } => {
                     let entries = Default::default();
                     (FileType::Directory, Data::Directory { entries, opaque: *opaque })
                 }
-                What::Symlink(n) => (FileType::Symlink, Data::Target(vec![b'x'; 1 + *n as usize])),
-                What::Special(kind) => (*kind, Data::None),
-                What::Link(_) if linkable.is_empty() => continue,
-                What::Link(to) => {
+                NodeKind::Symlink(n) => {
+                    (FileType::Symlink, Data::Target(vec![b'x'; 1 + *n as usize]))
+                }
+                NodeKind::Special(kind) => (*kind, Data::None),
+                NodeKind::Link(_) if linkable.is_empty() => continue,
+                NodeKind::Link(to) => {
                     let (at, kind) = linkable[to % linkable.len()];
                     layer.link(dir, name, at, kind);
                     continue;
                 }
-                What::Whiteout => {
+                NodeKind::Whiteout => {
                     layer.set(dir, name, LayerEntry::Whiteout);
                     continue;
                 }

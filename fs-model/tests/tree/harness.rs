@@ -1,11 +1,11 @@
-//! Runs operations on a tree and on the model of it, side by side.
+//! Runs operations on a tree and on the reference model side by side.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use fs_model::delta::Contents;
 use fs_model::layer::Layer;
-use fs_model::tree::{Entry, NewNode, RenameMode, SetAttr, Tree, TreeOptions, XattrSupport};
+use fs_model::tree::{Entry, MknodArgs, RenameMode, SetAttr, Tree, TreeOptions, XattrSupport};
 use fs_model::{Device, FileType, FsError, Ino};
 
 use crate::compare::{self, Numbers, read_all, same_variant};
@@ -17,7 +17,7 @@ use crate::operations::{Held, Node, Operation};
 use crate::reference::{Id, Model, ROOT};
 use crate::replay;
 
-/// How many objects are held at the most.
+/// Maximum number of referenced objects.
 const MAX_HELD: usize = 16;
 
 pub(crate) fn tree_of(layers: &[MemoryLayer], limit: u64, xattrs: bool) -> Tree {
@@ -31,26 +31,26 @@ pub(crate) struct Run {
     pub(crate) model: Model,
     pub(crate) layers: Vec<MemoryLayer>,
     numbers: Numbers,
-    /// The operation writes at an offset, which keeps the content of a lent file.
+    /// Whether the operation writes at an offset, which keeps the content of a lent file.
     keeps_lent: bool,
-    /// Objects that the operation gives another name.
+    /// Objects to which the operation adds a name.
     renamed: Vec<Id>,
-    /// A directory that is listed in parts.
+    /// A directory that is listed in several parts.
     listing: Option<Listing>,
-    /// Each holds a reference, except for the root, which is the first.
+    /// Referenced objects. The first one is the root, without a reference.
     held: Vec<(Id, Ino)>,
 }
 
-fn new_node(node: &Node) -> NewNode<'static> {
+fn new_node(node: &Node) -> MknodArgs<'static> {
     let Node { kind, mode, owner, .. } = *node;
     match kind {
-        FileType::Symlink => NewNode::symlink(b"where/to", owner, owner),
+        FileType::Symlink => MknodArgs::symlink(b"where/to", owner, owner),
         FileType::CharDevice | FileType::BlockDevice => {
-            // Number 0 of character devices means a whiteout, and is refused.
+            // Character device 0:0 means a whiteout and is rejected.
             let rdev = Device { major: 0, minor: owner };
-            NewNode::device(kind, mode, owner, owner, rdev)
+            MknodArgs::device(kind, mode, owner, owner, rdev)
         }
-        _ => NewNode::plain(kind, mode, owner, owner),
+        _ => MknodArgs::plain(kind, mode, owner, owner),
     }
 }
 
@@ -79,12 +79,12 @@ impl Run {
         delta::check(&self.tree, &self.model, &self.layers, minimal);
     }
 
-    /// What makes the same tree of the same layers has the same delta.
+    /// Checks that replaying the changes on the same layers results in the same delta.
     pub(crate) fn check_replay(&self) {
         replay::check(&self.tree, &tree_of(&self.layers, u64::MAX, self.model.xattrs));
     }
 
-    /// Gives all references back.
+    /// Drops all references.
     pub(crate) fn forget_all(&mut self) {
         for (_, ino) in self.held.drain(1..) {
             self.tree.forget(ino, 1);
@@ -95,8 +95,8 @@ impl Run {
         self.held[held % self.held.len()]
     }
 
-    /// Both did the same: worked, or failed in the same way. There may always be no space, and
-    /// then nothing changed; returns what came out if it worked.
+    /// Checks that both results agree: success, or the same error. The tree may also run out of
+    /// space, and then the model does not change. Returns the successful results.
     fn agree<T: Debug, U: Debug>(
         &mut self,
         tree: Result<T, FsError>,
@@ -110,21 +110,21 @@ impl Run {
         match (tree, model(&mut self.model)) {
             (Ok(tree), Ok(model)) => Some((tree, model)),
             (Err(a), Err(b)) if same_variant(&a, &b) => None,
-            (tree, model) => panic!("the tree says {tree:?}, the model {model:?}"),
+            (tree, model) => panic!("the tree returned {tree:?}, the model {model:?}"),
         }
     }
 
-    /// Makes the lent files the image's own that an operation of the tree was about to change. The
-    /// operation may have failed after that.
+    /// Takes over the lent files that the operation was about to change, even if it failed
+    /// afterwards.
     fn follow_loans(&mut self) {
         for (id, dir, name) in self.model.loans() {
-            let dir = if dir == ROOT { Some(Ino::ROOT) } else { self.numbers.of(dir) };
-            let (Some(ino), Some(dir)) = (self.numbers.of(id), dir) else { continue };
+            let dir = if dir == ROOT { Some(Ino::ROOT) } else { self.numbers.ino_of(dir) };
+            let (Some(ino), Some(dir)) = (self.numbers.ino_of(id), dir) else { continue };
             let there = self.tree.lookup(dir, &name).ok();
             if let Some(entry) = there {
                 self.tree.forget(entry.ino, 1);
             }
-            // A lent file that lost its place may still have links.
+            // A lent file that lost its name may still have links.
             let is_there = there.is_some_and(|entry| entry.ino == ino);
             if (is_there || self.renamed.contains(&id)) && !self.tree.is_lent(ino) {
                 self.model.take_over(id, self.keeps_lent);
@@ -181,7 +181,7 @@ impl Run {
                 let at = held % self.held.len();
                 if at > 0 {
                     let (id, ino) = self.held.swap_remove(at);
-                    // Who has it open holds it.
+                    // Open files are referenced.
                     self.listing.take_if(|listing| listing.is_of(id));
                     self.tree.forget(ino, 1);
                 }
@@ -189,16 +189,16 @@ impl Run {
             Make(dir, name, node) => {
                 let (dir, ino) = self.held(*dir);
                 let node = new_node(node);
-                let made = self.tree.make(ino, &name.0, &node);
-                let made = self.agree(made, |model| model.make(dir, &name.0, &node));
+                let made = self.tree.mknod(ino, &name.0, &node);
+                let made = self.agree(made, |model| model.mknod(dir, &name.0, &node));
                 self.hold(made);
             }
             LayScratch(dir, name, node) => {
                 let (dir, ino) = self.held(*dir);
                 let node = new_node(node);
                 self.end_loan_at((dir, ino), &name.0);
-                let made = self.tree.lay_scratch(ino, &name.0, &node);
-                let made = self.agree(made, |model| model.lay_scratch(dir, &name.0, &node));
+                let made = self.tree.add_scratch(ino, &name.0, &node);
+                let made = self.agree(made, |model| model.add_scratch(dir, &name.0, &node));
                 self.hold(made);
             }
             Lend(dir, name, len, fill) => {
@@ -253,7 +253,7 @@ impl Run {
                 assert!(!matches!(done, Err(FsError::NoSpace { .. })));
                 let several = self.agree(done, |model| model.revert(dir, &name.0));
                 for id in several.into_iter().flat_map(|(_, several)| several) {
-                    self.believe(id);
+                    self.accept_from_tree(id);
                 }
             }
             Read(object, offset, len) => {
@@ -335,16 +335,16 @@ impl Run {
         if let Some(listing) = &mut self.listing {
             listing.notice(&self.model);
         }
-        if let Err(wrong) = self.tree.audit() {
+        if let Err(wrong) = self.tree.check_invariants() {
             panic!("{wrong}");
         }
     }
 
-    /// Ends the loan at a name that another scratch entry is about to take.
+    /// Ends the loan at a name where another scratch entry is about to be added.
     fn end_loan_at(&mut self, (dir, dir_ino): (Id, Ino), name: &[u8]) {
         let loan = self.model.loans().into_iter().find(|(_, d, n)| *d == dir && n == name);
         let Some((id, ..)) = loan else { return };
-        let ino = self.numbers.of(id).unwrap();
+        let ino = self.numbers.ino_of(id).unwrap();
         assert!(self.tree.end_loan(dir_ino, name, ino).unwrap());
         assert!(self.model.end_loan(dir, name, id));
     }
@@ -355,7 +355,7 @@ impl Run {
         let lent = lent.then(|| self.model.size(id));
         self.keeps_lent = lent.zip(set.size).is_some_and(|(lent, size)| (1..=lent).contains(&size));
         let done = self.tree.set_attr(ino, &set);
-        // The size is taken from the end of the lent content.
+        // The size is relative to the lent content.
         let set_of_model = |model: &mut Model| {
             if let (Some(size), Some(lent)) = (&mut set.size, lent)
                 && *size > lent
@@ -372,7 +372,7 @@ impl Run {
         }
     }
 
-    /// Where there is room, replaces a file by an equal one.
+    /// Replaces a file by an equal one, if there is enough space.
     fn rewrite(&mut self, dir: Held, name: &[u8]) {
         const NEW: &[u8] = b"new";
         let (dir, ino) = self.held(dir);
@@ -389,9 +389,9 @@ impl Run {
             ..SetAttr::default()
         };
         let content = object.content.clone();
-        let node = NewNode::file(0o600, 0, 0);
-        let made = self.tree.make(ino, NEW, &node);
-        let made = self.agree(made, |model| model.make(dir, NEW, &node));
+        let node = MknodArgs::file(0o600, 0, 0);
+        let made = self.tree.mknod(ino, NEW, &node);
+        let made = self.agree(made, |model| model.mknod(dir, NEW, &node));
         let Some((entry, id)) = made else { return };
         self.tree.write(entry.ino, 0, &content).unwrap();
         self.model.write(id, 0, &content);
@@ -430,7 +430,7 @@ impl Run {
         }
     }
 
-    /// Where there is no data, there are zeros; all data of the file is found.
+    /// Checks that holes contain only zeros and that all data is found.
     fn next_data(&mut self, object: Held, offset: u64) {
         let (id, ino) = self.held(object);
         let size = self.model.size(id);
@@ -459,9 +459,9 @@ impl Run {
         }
     }
 
-    /// Takes what the tree has for the truth.
-    fn believe(&mut self, id: Id) {
-        let Some(ino) = self.numbers.of(id) else { return };
+    /// Copies the tree's state of an object to the model.
+    fn accept_from_tree(&mut self, id: Id) {
+        let Some(ino) = self.numbers.ino_of(id) else { return };
         let attr = self.tree.attr(ino).unwrap();
         let object = &mut self.model.objects[id];
         (object.mode, object.uid, object.gid) = (attr.mode, attr.uid, attr.gid);

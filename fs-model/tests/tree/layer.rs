@@ -1,4 +1,4 @@
-//! A layer in memory, with everything that a layer can hold.
+//! An in-memory layer with all features of a layer.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use fs_model::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
 use fs_model::{Attr, FileType, LayerError, Time};
 
-/// The unit in which a sparse file has holes.
+/// Granularity of holes.
 const BLOCK: usize = 4096;
 
 #[derive(Clone, Debug)]
@@ -26,15 +26,15 @@ pub(crate) struct Node {
     pub(crate) xattrs: Vec<Xattr>,
 }
 
-/// A layer of which everything is known. Node 0 is the root.
+/// An in-memory layer. Node 0 is the root.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryLayer {
     pub(crate) nodes: Vec<Node>,
-    /// Whether directories say how many subdirectories they have.
+    /// Whether directories have correct link counts.
     pub(crate) counts_subdirs: bool,
-    /// Whether it says what its root is like.
+    /// Whether the root has attributes.
     pub(crate) describes_root: bool,
-    /// How often a directory was listed.
+    /// Number of directory listings so far.
     pub(crate) listings: Arc<AtomicUsize>,
 }
 
@@ -70,7 +70,7 @@ impl MemoryLayer {
         };
     }
 
-    /// Adds an object at `name` of `dir`, and returns its number.
+    /// Adds an object at `name` in `dir`, and returns its number.
     pub(crate) fn add(&mut self, dir: usize, name: &[u8], node: Node) -> usize {
         let (at, kind) = (self.nodes.len(), node.attr.kind);
         self.nodes.push(node);
@@ -106,7 +106,7 @@ impl MemoryLayer {
     }
 
     pub(crate) fn index(ino: LayerIno) -> usize {
-        // Numbers begin at 2, so that none is that of a tree's root by accident.
+        // Numbers begin at 2, so that none equals that of a tree's root.
         (ino.0 - 2) as usize
     }
 
@@ -155,7 +155,7 @@ impl Layer for MemoryLayer {
     }
 
     fn lookup(&self, dir: LayerIno, name: &[u8]) -> Result<Option<LayerEntry>, LayerError> {
-        assert!(!matches!(name, b"" | b"." | b".."), "a layer is asked for names only");
+        assert!(!matches!(name, b"" | b"." | b".."), "a layer is called with valid names only");
         Ok(self.entries(Self::index(dir)).get(name).copied())
     }
 

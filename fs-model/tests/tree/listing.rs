@@ -1,5 +1,5 @@
-//! A directory that is listed in parts while names come and go: a name that is there all the time
-//! is given once, and no name twice unless it was gone in between.
+//! A directory listing in parts while names come and go: a name that exists throughout is returned
+//! once, and no name is returned twice unless it was removed in between.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use fs_model::tree::Tree;
 
 use crate::reference::{Id, Model};
 
-/// What was given: the name, the offset behind it, and whether it has been there ever since.
+/// A returned entry: the name, the offset after it, and whether the name has existed since.
 type Given = (Vec<u8>, u64, bool);
 
 pub(crate) struct Listing {
     id: Id,
     ino: Ino,
     given: Vec<Given>,
-    /// The names that were there all the time.
+    /// The names that existed throughout.
     always: BTreeSet<Vec<u8>>,
 }
 
@@ -34,7 +34,7 @@ impl Listing {
         self.id == id
     }
 
-    /// To be called after anything was done.
+    /// Updates the names that existed throughout. Called after each operation.
     pub(crate) fn notice(&mut self, model: &Model) {
         let now = names(model, self.id);
         self.always.retain(|name| now.contains(name));
@@ -43,7 +43,7 @@ impl Listing {
         }
     }
 
-    /// Takes that many names more; at the end it starts anew.
+    /// Reads `count` more names. Starts again after the end.
     pub(crate) fn read(&mut self, tree: &Tree, model: &Model, count: usize) {
         let from = self.given.last().map_or(0, |(_, behind, _)| *behind);
         let mut more: Vec<Given> = Vec::new();

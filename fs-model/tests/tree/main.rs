@@ -1,5 +1,5 @@
-//! The tree against a model of it: random operations on random layers, with the same results,
-//! the same view, and a delta that is the difference and nothing else.
+//! Tests of the tree against a reference model: random operations on random layers must have the
+//! same results, show the same tree, and result in a minimal and complete delta.
 
 mod acl;
 mod behaviour;

@@ -1,4 +1,4 @@
-//! Random operations. Numbers mean one of what exists, modulo how much there is.
+//! Random operations. Numbers select one of the existing objects, modulo their count.
 
 use fs_model::tree::{RenameMode, XattrFlags};
 use fs_model::{FileType, Time};
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::generate::{NAMES, offset};
 
-/// One of the objects that the harness holds.
+/// Index of an object that the harness references.
 pub(crate) type Held = usize;
 
 #[derive(Clone, Debug)]
@@ -34,16 +34,16 @@ pub(crate) enum Operation {
     Lend(Held, Name, u64, u8),
     EndLoan(Held, Name, Held),
     Revert(Held, Name),
-    /// Compares everything, listing directories in pieces of that many names.
+    /// Compare everything, listing directories in pages of this many names.
     Compare(usize),
     CheckDelta,
-    /// Puts a copy in the place of a file, as editors do.
+    /// Replace a file by a copy, like editors do.
     Rewrite(Held, Name),
-    /// Begins to list a directory in parts.
+    /// Start listing a directory in parts.
     OpenListing(Held),
-    /// Lists that many names more.
+    /// List this many more names.
     ListPart(usize),
-    /// Goes back to behind one of the names that were listed.
+    /// Continue listing after a name that was listed before.
     SeekListing(usize),
 }
 
@@ -86,7 +86,7 @@ fn node() -> impl Strategy<Value = Node> {
 }
 
 fn held() -> impl Strategy<Value = Held> {
-    // The root is often meant.
+    // Select the root often.
     prop_oneof![1 => Just(0usize), 3 => any::<usize>()]
 }
 

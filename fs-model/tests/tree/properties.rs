@@ -4,13 +4,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::delta::timeless;
-use crate::generate::{Plan, layers};
+use crate::generate::{LayerPlan, layers};
 use crate::harness::Run;
 use crate::layer::MemoryLayer;
 use crate::operations::{Operation, operation};
 
-fn build(plans: &[Plan]) -> Vec<MemoryLayer> {
-    plans.iter().map(Plan::build).collect()
+fn build(plans: &[LayerPlan]) -> Vec<MemoryLayer> {
+    plans.iter().map(LayerPlan::build).collect()
 }
 
 fn run(layers: &[MemoryLayer], operations: &[Operation], limit: u64, xattrs: bool) -> Run {
@@ -23,7 +23,7 @@ fn run(layers: &[MemoryLayer], operations: &[Operation], limit: u64, xattrs: boo
 }
 
 fn config() -> ProptestConfig {
-    // PROPTEST_CASES overrides it.
+    // `PROPTEST_CASES` overrides this.
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
     ProptestConfig {
         cases,
@@ -37,7 +37,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_tree_does_what_the_model_does(
+    fn tree_behaves_as_the_model(
         plans in layers(),
         operations in vec(operation(), 0..80),
         xattrs in any::<bool>(),
@@ -48,11 +48,11 @@ proptest! {
         run.forget_all();
         run.compare(2);
         run.check_delta(false);
-        prop_assert_eq!(run.tree.audit(), Ok(()));
+        prop_assert_eq!(run.tree.check_invariants(), Ok(()));
     }
 
     #[test]
-    fn a_full_upper_loses_nothing(
+    fn full_upper_loses_no_data(
         plans in layers(),
         operations in vec(operation(), 0..80),
         limit in prop_oneof![0u64..5_000, 0u64..400_000],
@@ -62,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_operations_give_the_same_delta(
+    fn delta_is_deterministic(
         plans in layers(),
         operations in vec(operation(), 0..40),
     ) {
@@ -72,13 +72,13 @@ proptest! {
     }
 
     #[test]
-    fn looking_changes_nothing(plans in layers(), step in 1usize..4) {
+    fn reading_changes_nothing(plans in layers(), step in 1usize..4) {
         let mut run = Run::new(build(&plans), 0, true);
         let before = run.tree.usage();
         run.compare(step);
         run.check_delta(true);
         prop_assert!(run.tree.delta().unwrap().entries.is_empty());
         prop_assert_eq!(run.tree.usage(), before);
-        prop_assert_eq!(run.tree.audit(), Ok(()));
+        prop_assert_eq!(run.tree.check_invariants(), Ok(()));
     }
 }

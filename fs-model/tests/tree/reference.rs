@@ -1,28 +1,28 @@
-//! What a tree must look like, in the plainest way: objects, and names of objects. No layers, no
-//! copy-on-write. Made from layers by laying one over the other, as `overlayfs.rst` describes it.
+//! The reference model of a tree: objects and their names, without layers and copy-on-write. It is
+//! built by merging layers as described in `overlayfs.rst`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
-use fs_model::tree::{NewNode, RenameMode, SetAttr, XattrFlags};
+use fs_model::tree::{MknodArgs, RenameMode, SetAttr, XattrFlags};
 use fs_model::{Device, FileType, FsError, Time};
 
 use crate::layer::{Data, MemoryLayer};
 
-/// An object of the model.
+/// Number of an object in the model.
 pub(crate) type Id = usize;
 pub(crate) const ROOT: Id = 0;
 
-/// What a name stands for: what is truly there, and what a scratch entry shows instead.
+/// The object at a name, and the scratch entry that covers it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Name {
-    pub(crate) truth: Option<Id>,
+    pub(crate) present: Option<Id>,
     pub(crate) scratch: Option<Id>,
 }
 
 impl Name {
     pub(crate) fn shown(self) -> Option<Id> {
-        self.scratch.or(self.truth)
+        self.scratch.or(self.present)
     }
 }
 
@@ -33,10 +33,10 @@ pub(crate) struct Object {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) rdev: Device,
-    /// Names of anything but a directory, with those in the layers that other layers hide.
+    /// Number of names, including those in layers that other layers hide; not for directories.
     pub(crate) nlink: u32,
-    /// Both are `None` for a time at which an operation ran. (So a directory has one if it was set
-    /// explicitly, or if nothing happened to it since it was in a layer.)
+    /// `None` for the time of an operation. (The time of a directory is thus known if it was set
+    /// explicitly or if the directory was not changed.)
     pub(crate) mtime: Option<Time>,
     pub(crate) atime: Option<Time>,
     pub(crate) content: Vec<u8>,
@@ -44,7 +44,7 @@ pub(crate) struct Object {
     pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(crate) names: BTreeMap<Vec<u8>, Name>,
     pub(crate) parent: Id,
-    /// Of a directory: not removed.
+    /// Whether a directory was not removed.
     pub(crate) alive: bool,
 }
 
@@ -58,7 +58,7 @@ impl Object {
     }
 }
 
-fn new_object(node: &NewNode<'_>, parent: Id) -> Object {
+fn new_object(node: &MknodArgs<'_>, parent: Id) -> Object {
     Object {
         kind: node.kind,
         mode: node.mode,
@@ -80,29 +80,29 @@ fn new_object(node: &NewNode<'_>, parent: Id) -> Object {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     pub(crate) objects: Vec<Object>,
-    /// The objects as the layers have them.
-    pub(crate) pristine: Vec<Object>,
+    /// The objects in the state of the layers.
+    pub(crate) lower: Vec<Object>,
     pub(crate) xattrs: bool,
-    /// Lent files that were not changed, where they were lent, and the links to them.
+    /// Lent files that were not changed, their positions and the links to them.
     lent: BTreeMap<Id, Vec<(Id, Vec<u8>)>>,
 }
 
 impl Model {
-    /// Lays `layers`, lowest first, over each other.
+    /// Merges `layers`, lowest first.
     pub(crate) fn of_layers(layers: &[MemoryLayer], xattrs: bool) -> Model {
-        let mut root = new_object(&NewNode::directory(0o755, 0, 0), ROOT);
+        let mut root = new_object(&MknodArgs::directory(0o755, 0, 0), ROOT);
         (root.mtime, root.atime) = (Some(Time::from_secs(0)), Some(Time::from_secs(0)));
-        let (pristine, lent) = (Vec::new(), BTreeMap::new());
-        let mut model = Model { objects: vec![root], pristine, xattrs, lent };
+        let (lower, lent) = (Vec::new(), BTreeMap::new());
+        let mut model = Model { objects: vec![root], lower, xattrs, lent };
         for (index, layer) in layers.iter().enumerate() {
             let mut links = HashMap::new();
-            // Only the lowest layer is believed what it does not really say.
+            // Of layers that do not describe their root, only the lowest one counts.
             if layer.describes_root || index == 0 {
                 model.describe(ROOT, layer, layer.root());
             }
             model.lay(layer, layer.root(), ROOT, &mut links);
         }
-        model.pristine.clone_from(&model.objects);
+        model.lower.clone_from(&model.objects);
         model
     }
 
@@ -136,18 +136,18 @@ impl Model {
                 self.objects[dir].names.remove(name);
                 continue;
             };
-            let there = self.objects[dir].names.get(name).and_then(|n| n.truth);
+            let there = self.objects[dir].names.get(name).and_then(|n| n.present);
             let id = match (there, links.get(&ino)) {
                 (_, Some(&id)) => id,
                 (Some(id), _) if kind == FileType::Directory && self.objects[id].is_dir() => id,
                 _ => {
-                    self.objects.push(new_object(&NewNode::plain(kind, 0, 0, 0), dir));
+                    self.objects.push(new_object(&MknodArgs::plain(kind, 0, 0, 0), dir));
                     self.objects.len() - 1
                 }
             };
             links.insert(ino, id);
             self.describe(id, layer, ino);
-            self.objects[dir].names.insert(name.clone(), Name { truth: Some(id), scratch: None });
+            self.objects[dir].names.insert(name.clone(), Name { present: Some(id), scratch: None });
             if kind == FileType::Directory {
                 self.lay(layer, ino, id, links);
             }
@@ -208,7 +208,7 @@ impl Model {
         if self.find(dir, name)?.is_some() { Err(FsError::Exists) } else { Ok(()) }
     }
 
-    fn create(&mut self, dir: Id, node: &NewNode<'_>) -> Result<Id, FsError> {
+    fn create(&mut self, dir: Id, node: &MknodArgs<'_>) -> Result<Id, FsError> {
         match node.kind {
             FileType::CharDevice if node.rdev == Device::default() => {
                 return Err(FsError::NotPermitted);
@@ -227,15 +227,22 @@ impl Model {
         Ok(self.objects.len() - 1)
     }
 
-    fn set(&mut self, dir: Id, name: &[u8], truth: Option<Id>) {
-        match truth {
-            Some(_) => self.objects[dir].names.insert(name.to_vec(), Name { truth, scratch: None }),
+    fn set(&mut self, dir: Id, name: &[u8], present: Option<Id>) {
+        match present {
+            Some(_) => {
+                self.objects[dir].names.insert(name.to_vec(), Name { present, scratch: None })
+            }
             None => self.objects[dir].names.remove(name),
         };
         self.objects[dir].mtime = None;
     }
 
-    pub(crate) fn make(&mut self, dir: Id, name: &[u8], node: &NewNode<'_>) -> Result<Id, FsError> {
+    pub(crate) fn mknod(
+        &mut self,
+        dir: Id,
+        name: &[u8],
+        node: &MknodArgs<'_>,
+    ) -> Result<Id, FsError> {
         self.check_free(dir, name)?;
         let id = self.create(dir, node)?;
         self.set(dir, name, Some(id));
@@ -246,8 +253,8 @@ impl Model {
         self.check_free(dir, name)?;
         if self.loan(id).is_some_and(|(_, _, covered)| covered.is_none()) {
             self.objects[id].nlink += 1;
-            let truth = self.truth(dir, name);
-            let link = Name { truth, scratch: Some(id) };
+            let present = self.present(dir, name);
+            let link = Name { present, scratch: Some(id) };
             self.objects[dir].names.insert(name.to_vec(), link);
             self.lent.entry(id).or_default().push((dir, name.to_vec()));
             return Ok(id);
@@ -277,10 +284,10 @@ impl Model {
         self.objects[id].shown().next().is_none()
     }
 
-    /// What lies beneath a scratch entry.
-    fn beneath(&self, dir: Id, name: &[u8]) -> Result<Option<Id>, FsError> {
+    /// Returns the object that a scratch entry covers.
+    fn covered(&self, dir: Id, name: &[u8]) -> Result<Option<Id>, FsError> {
         match self.objects[dir].names.get(name) {
-            Some(Name { truth: Some(id), scratch: Some(_) }) => {
+            Some(Name { present: Some(id), scratch: Some(_) }) => {
                 if self.objects[*id].is_dir() && !self.is_empty(*id) {
                     return Err(FsError::Busy);
                 }
@@ -298,9 +305,9 @@ impl Model {
             (true, true) if !self.is_empty(id) => return Err(FsError::NotEmpty),
             _ => {}
         }
-        let beneath = self.beneath(dir, name)?;
+        let covered = self.covered(dir, name)?;
         self.set(dir, name, None);
-        [Some(id), beneath].into_iter().flatten().for_each(|id| self.drop_name(id));
+        [Some(id), covered].into_iter().flatten().for_each(|id| self.drop_name(id));
         Ok(())
     }
 
@@ -356,24 +363,24 @@ impl Model {
                 }
             }
         }
-        let beneath = [self.beneath(dir, name)?, self.beneath(to_dir, to_name)?];
-        if mode != RenameMode::Exchange && beneath[0] == Some(to_dir) {
+        let covered = [self.covered(dir, name)?, self.covered(to_dir, to_name)?];
+        if mode != RenameMode::Exchange && covered[0] == Some(to_dir) {
             return Err(FsError::Busy);
         }
         let is_scratch = self.objects[dir].names.get(name).is_some_and(|n| n.scratch.is_some());
-        // What is beneath a scratch file goes along with it.
+        // The object that a scratch file covers is moved with it.
         let along = is_scratch
             && mode != RenameMode::Exchange
-            && [Some(id), beneath[0]].into_iter().flatten().all(|id| !self.objects[id].is_dir());
+            && [Some(id), covered[0]].into_iter().flatten().all(|id| !self.objects[id].is_dir());
         self.set(dir, name, target.filter(|_| mode == RenameMode::Exchange));
         self.set(to_dir, to_name, Some(id));
         let from = (dir, name.to_vec());
-        let mut places = self.lent.get_mut(&id).into_iter().flatten();
-        if let Some(place) = places.find(|place| **place == from) {
-            *place = (to_dir, to_name.to_vec());
+        let mut positions = self.lent.get_mut(&id).into_iter().flatten();
+        if let Some(position) = positions.find(|position| **position == from) {
+            *position = (to_dir, to_name.to_vec());
         }
         if along {
-            let name = Name { truth: beneath[0], scratch: Some(id) };
+            let name = Name { present: covered[0], scratch: Some(id) };
             self.objects[to_dir].names.insert(to_name.to_vec(), name);
         }
         self.objects[id].parent = to_dir;
@@ -382,16 +389,16 @@ impl Model {
             Some(target) => self.drop_name(target),
             None => {}
         }
-        let gone = if along { &beneath[1..] } else { &beneath[..] };
+        let gone = if along { &covered[1..] } else { &covered[..] };
         gone.iter().flatten().for_each(|id| self.drop_name(*id));
         Ok(())
     }
 
-    pub(crate) fn lay_scratch(
+    pub(crate) fn add_scratch(
         &mut self,
         dir: Id,
         name: &[u8],
-        node: &NewNode<'_>,
+        node: &MknodArgs<'_>,
     ) -> Result<Id, FsError> {
         Self::check_name(name)?;
         self.check_alive(dir)?;
@@ -407,11 +414,11 @@ impl Model {
         Ok(id)
     }
 
-    /// The place of an unchanged lent file, and the object that it covers.
+    /// Returns the position of an unchanged lent file, and the object that it covers.
     fn loan(&self, id: Id) -> Option<(Id, Vec<u8>, Option<Id>)> {
         self.lent.get(&id)?.iter().find_map(|(dir, name)| {
             let there = self.objects[*dir].names.get(name).filter(|n| n.scratch == Some(id))?;
-            Some((*dir, name.clone(), there.truth))
+            Some((*dir, name.clone(), there.present))
         })
     }
 
@@ -420,7 +427,7 @@ impl Model {
         self.lent.keys().filter_map(loan).collect()
     }
 
-    /// A lent file whose covered file has other names, or is a link, cannot become that file.
+    /// Fails if the covered file has other names or is a symbolic link.
     fn check_take_over(&self, id: Id) -> Result<(), FsError> {
         let Some((_, _, Some(covered))) = self.loan(id) else { return Ok(()) };
         let covered = &self.objects[covered];
@@ -430,15 +437,15 @@ impl Model {
         Ok(())
     }
 
-    /// Makes a lent file the image's own.
+    /// Turns a lent file into the image's own.
     pub(crate) fn take_over(&mut self, id: Id, keep_lent: bool) {
         let Some((dir, name, covered)) = self.loan(id) else { return };
-        let places = self.lent.remove(&id).unwrap_or_default();
+        let positions = self.lent.remove(&id).unwrap_or_default();
         let before = self.objects[id].clone();
         self.objects[id] = match covered {
             Some(covered) => Object { parent: dir, ..self.objects[covered].clone() },
             None => {
-                let node = NewNode::file(before.mode, before.uid, before.gid);
+                let node = MknodArgs::file(before.mode, before.uid, before.gid);
                 new_object(&node, dir)
             }
         };
@@ -446,11 +453,11 @@ impl Model {
         if keep_lent {
             self.objects[id].content = before.content;
         }
-        self.objects[dir].names.insert(name, Name { truth: Some(id), scratch: None });
-        for (dir, name) in places {
+        self.objects[dir].names.insert(name, Name { present: Some(id), scratch: None });
+        for (dir, name) in positions {
             let there = self.objects[dir].names.get_mut(&name).filter(|n| n.scratch == Some(id));
             if let Some(there) = there {
-                *there = Name { truth: Some(id), scratch: None };
+                *there = Name { present: Some(id), scratch: None };
                 self.objects[dir].mtime = None;
             }
         }
@@ -472,27 +479,27 @@ impl Model {
         if self.objects[dir].names.get(name).is_some_and(|n| n.scratch.is_some()) {
             return Err(FsError::Busy);
         }
-        if let Some(truth) = self.truth(dir, name)
-            && !matches!(self.objects[truth].kind, FileType::Regular | FileType::Symlink)
+        if let Some(present) = self.present(dir, name)
+            && !matches!(self.objects[present].kind, FileType::Regular | FileType::Symlink)
         {
             return Err(FsError::Busy);
         }
-        let node = match self.truth(dir, name).map(|truth| &self.objects[truth]) {
+        let node = match self.present(dir, name).map(|present| &self.objects[present]) {
             Some(own) if own.kind == FileType::Regular => {
-                NewNode::file(own.mode | mode & 0o111, own.uid, own.gid)
+                MknodArgs::file(own.mode | mode & 0o111, own.uid, own.gid)
             }
-            _ => NewNode::file(mode, 0, 0),
+            _ => MknodArgs::file(mode, 0, 0),
         };
-        let id = self.lay_scratch(dir, name, &node)?;
+        let id = self.add_scratch(dir, name, &node)?;
         self.objects[id].content = content.to_vec();
         self.lent.insert(id, vec![(dir, name.to_vec())]);
         Ok(id)
     }
 
-    /// Ends a loan. Returns whether the lent file was there.
+    /// Ends a loan. Returns whether the lent file was still there.
     pub(crate) fn end_loan(&mut self, dir: Id, name: &[u8], id: Id) -> bool {
-        if let Some(places) = self.lent.get_mut(&id) {
-            places.retain(|place| *place != (dir, name.to_vec()));
+        if let Some(positions) = self.lent.get_mut(&id) {
+            positions.retain(|position| *position != (dir, name.to_vec()));
         }
         let there = self.objects[dir].names.get_mut(name).filter(|n| n.scratch == Some(id));
         let Some(there) = there else { return false };
@@ -519,7 +526,7 @@ impl Model {
         Ok(&content[from..content.len().min(from + len)])
     }
 
-    /// Checks a write before it is known how much of it there is room for.
+    /// Checks a write whose length may still be limited by the available memory.
     pub(crate) fn check_write(&self, id: Id) -> Result<(), FsError> {
         self.check_take_over(id)?;
         self.check_file(id)
@@ -610,28 +617,28 @@ impl Model {
         self.objects[id].xattrs.remove(name).map(|_| ()).ok_or(FsError::NoData)
     }
 
-    // ---- taking back
+    // ---- revert
 
-    fn pristine_truth(&self, dir: Id, name: &[u8]) -> Option<Id> {
-        self.pristine.get(dir)?.names.get(name)?.truth
+    fn lower_present(&self, dir: Id, name: &[u8]) -> Option<Id> {
+        self.lower.get(dir)?.names.get(name)?.present
     }
 
-    fn truth(&self, dir: Id, name: &[u8]) -> Option<Id> {
-        self.objects[dir].names.get(name)?.truth
+    fn present(&self, dir: Id, name: &[u8]) -> Option<Id> {
+        self.objects[dir].names.get(name)?.present
     }
 
     fn was_dir(&self, id: Option<Id>) -> Option<Id> {
-        id.filter(|&id| self.pristine[id].is_dir())
+        id.filter(|&id| self.lower[id].is_dir())
     }
 
-    /// All names that a directory has or had.
+    /// Returns all present and former names of a directory.
     fn all_names(&self, dir: Id) -> BTreeSet<Vec<u8>> {
-        let pristine = self.pristine.get(dir).into_iter().flat_map(|d| d.names.keys());
-        self.objects[dir].names.keys().chain(pristine).cloned().collect()
+        let lower = self.lower.get(dir).into_iter().flat_map(|d| d.names.keys());
+        self.objects[dir].names.keys().chain(lower).cloned().collect()
     }
 
-    /// Takes a name back. Returns the objects with several names that it could have changed, of
-    /// which it depends on how they were changed whether they were taken back too.
+    /// Reverts a name. Returns the objects with several names that the revert may have changed:
+    /// whether they are reverted depends on the order of the changes.
     pub(crate) fn revert(&mut self, dir: Id, name: &[u8]) -> Result<BTreeSet<Id>, FsError> {
         Self::check_name(name)?;
         self.check_alive(dir)?;
@@ -639,7 +646,7 @@ impl Model {
         let mut returning = Vec::new();
         let mut pending = vec![(dir, name.to_vec())];
         while let Some((dir, name)) = pending.pop() {
-            let (is, was) = (self.truth(dir, &name), self.pristine_truth(dir, &name));
+            let (is, was) = (self.present(dir, &name), self.lower_present(dir, &name));
             match (is, self.was_dir(was)) {
                 (_, Some(below)) if is == was => {
                     pending.extend(self.all_names(below).into_iter().map(|n| (below, n)));
@@ -659,20 +666,20 @@ impl Model {
                 if name.scratch.is_some() {
                     return Err(FsError::Busy);
                 }
-                pending.extend(name.truth);
+                pending.extend(name.present);
             }
         }
         while let Some(id) = returning.pop() {
             if self.objects[id].alive && !leaving.contains(&id) {
                 return Err(FsError::Busy);
             }
-            let below = self.pristine[id].names.values();
-            returning.extend(below.filter_map(|n| self.was_dir(n.truth)));
+            let below = self.lower[id].names.values();
+            returning.extend(below.filter_map(|n| self.was_dir(n.present)));
         }
         for (dir, name, id) in strangers {
             self.remove_whole(id);
             if let Some(name) = self.objects[dir].names.get_mut(&name) {
-                name.truth = None;
+                name.present = None;
             }
         }
         let mut several = BTreeSet::new();
@@ -681,34 +688,34 @@ impl Model {
     }
 
     fn remove_whole(&mut self, id: Id) {
-        let below: Vec<Id> = self.objects[id].names.values().filter_map(|n| n.truth).collect();
+        let below: Vec<Id> = self.objects[id].names.values().filter_map(|n| n.present).collect();
         below.into_iter().for_each(|id| self.remove_whole(id));
         self.drop_name(id);
     }
 
     fn show_layers(&mut self, dir: Id, name: &[u8], several: &mut BTreeSet<Id>) {
-        let (is, was) = (self.truth(dir, name), self.pristine_truth(dir, name));
-        assert!(is.is_none() || is == was, "strangers are gone");
+        let (is, was) = (self.present(dir, name), self.lower_present(dir, name));
+        assert!(is.is_none() || is == was, "foreign objects were removed");
         let there = self.objects[dir].names.entry(name.to_vec()).or_default();
-        there.truth = was;
+        there.present = was;
         if *there == Name::default() {
             self.objects[dir].names.remove(name);
         }
         let Some(was) = was else { return };
-        let pristine = self.pristine[was].clone();
+        let lower = self.lower[was].clone();
         let object = &mut self.objects[was];
-        if pristine.is_dir() {
+        if lower.is_dir() {
             let names = std::mem::take(&mut object.names);
-            *object = Object { names, parent: dir, alive: true, ..pristine };
+            *object = Object { names, parent: dir, alive: true, ..lower };
             for name in self.all_names(was) {
                 self.show_layers(was, &name, several);
             }
         } else {
             let nlink = object.nlink + u32::from(is.is_none());
-            if pristine.nlink > 1 {
+            if lower.nlink > 1 {
                 several.insert(was);
             }
-            *object = Object { nlink, ..pristine };
+            *object = Object { nlink, ..lower };
         }
     }
 }

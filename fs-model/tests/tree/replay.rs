@@ -1,14 +1,14 @@
-//! A delta is enough to make the same tree once more, and then the delta of that is the same.
+//! A delta is sufficient to recreate the tree, and the recreated tree has the same delta.
 
 use std::collections::HashMap;
 
 use fs_model::delta::{Change, Contents, Delta, DeltaEntry};
-use fs_model::tree::{Follow, NewNode, SetAttr, Tree, XattrFlags};
+use fs_model::tree::{Follow, MknodArgs, SetAttr, Tree, XattrFlags};
 use fs_model::{FileType, Ino};
 
 use crate::compare::{list, read_all};
 
-/// Does to the tree `to`, of the same layers, what the delta of `from` says.
+/// Applies `delta`, that of the tree `from`, to `to`, a tree of the same layers.
 fn replay(from: &Tree, delta: &Delta, to: &Tree) {
     let mut dirs: HashMap<&[u8], Ino> = HashMap::new();
     let mut made: HashMap<Ino, Ino> = HashMap::new();
@@ -44,10 +44,10 @@ fn replay(from: &Tree, delta: &Delta, to: &Tree) {
         }
         let target = from.read_link(object.ino).unwrap_or_default();
         let node = match kind {
-            FileType::Symlink => NewNode::symlink(&target, 0, 0),
-            kind => NewNode { rdev: object.attr.rdev, ..NewNode::plain(kind, 0, 0, 0) },
+            FileType::Symlink => MknodArgs::symlink(&target, 0, 0),
+            kind => MknodArgs { rdev: object.attr.rdev, ..MknodArgs::plain(kind, 0, 0, 0) },
         };
-        let ino = to.make(dir, name, &node).unwrap().ino;
+        let ino = to.mknod(dir, name, &node).unwrap().ino;
         if kind == FileType::Directory {
             dirs.insert(path, ino);
         } else {
@@ -59,11 +59,11 @@ fn replay(from: &Tree, delta: &Delta, to: &Tree) {
         }
     }
     for entry in &delta.entries {
-        give(from, entry, to);
+        set_attributes(from, entry, to);
     }
 }
 
-/// Removes a name with all that is below it.
+/// Removes a name recursively.
 fn remove(tree: &Tree, dir: Ino, name: &[u8], (ino, kind): (Ino, FileType)) {
     if kind != FileType::Directory {
         return tree.unlink(dir, name).unwrap();
@@ -75,13 +75,14 @@ fn remove(tree: &Tree, dir: Ino, name: &[u8], (ino, kind): (Ino, FileType)) {
     tree.rmdir(dir, name).unwrap();
 }
 
-/// Gives an object of `to` the attributes that the entry has.
-fn give(from: &Tree, entry: &DeltaEntry, to: &Tree) {
+/// Sets the attributes of the entry on an object of `to`.
+fn set_attributes(from: &Tree, entry: &DeltaEntry, to: &Tree) {
     let Some(object) = entry.object else { return };
     let found = to.resolve(&entry.path, Follow::No).unwrap();
     let (ino, _) = found.existing().unwrap();
     let attr = object.attr;
-    // A time that is set explicitly is a change of a directory; one that names gave it is not.
+    // A directory time that was set explicitly is a change; one that results from a change of names
+    // is not.
     let timeless = attr.kind == FileType::Directory && entry.change == Change::Unchanged;
     let set = SetAttr {
         mode: Some(attr.mode),
@@ -100,7 +101,7 @@ fn give(from: &Tree, entry: &DeltaEntry, to: &Tree) {
     }
 }
 
-/// All that an archive of the delta would hold.
+/// Describes everything that an archive of the delta would contain.
 fn described(tree: &Tree, delta: &Delta) -> Vec<String> {
     let mut firsts: HashMap<Ino, &[u8]> = HashMap::new();
     let mut lines = Vec::new();
@@ -111,7 +112,7 @@ fn described(tree: &Tree, delta: &Delta) -> Vec<String> {
             continue;
         };
         let (ino, attr) = (object.ino, object.attr);
-        // A copy of an object with several names is never taken for that object.
+        // A copy of an object with several names never counts as that object.
         let is_linked = attr.nlink > 1 && attr.kind != FileType::Directory;
         let change = match entry.change {
             Change::Unchanged | Change::Modified if is_linked => "there before".to_owned(),
@@ -135,7 +136,7 @@ fn described(tree: &Tree, delta: &Delta) -> Vec<String> {
     lines
 }
 
-/// The delta of `from`, done to `to`, is the delta of `to`.
+/// Checks that `to`, after the delta of `from` is applied, has the same delta.
 pub(crate) fn check(from: &Tree, to: &Tree) {
     let delta = from.delta().unwrap();
     replay(from, &delta, to);

@@ -3,7 +3,7 @@
 
 use crc32fast::Hasher;
 use fs_model::FileType;
-use fs_model::layer::cpio::header::{Header, LENGTH, TRAILER};
+use fs_model::layer::cpio::header::{Header, HEADER_SIZE, TRAILER};
 
 /// Maximum bytes of a name with its NUL, and of a link target; the kernel drops longer ones.
 pub(super) const PATH_MAX: usize = 4096;
@@ -123,17 +123,17 @@ impl NewcParser {
                 NewcState::Lost => return bytes.len(),
                 NewcState::Idle => match rest[0] {
                     0 => (NewcState::Idle, rest.iter().take_while(|&&byte| byte == 0).count()),
-                    b'0' => (NewcState::Header(Vec::with_capacity(LENGTH)), 0),
+                    b'0' => (NewcState::Header(Vec::with_capacity(HEADER_SIZE)), 0),
                     _ => {
                         emit(NewcEvent::Junk);
                         (NewcState::Lost, 0)
                     }
                 },
                 NewcState::Header(mut header) => {
-                    let step = (LENGTH - header.len()).min(rest.len());
+                    let step = (HEADER_SIZE - header.len()).min(rest.len());
                     header.extend_from_slice(&rest[..step]);
                     (
-                        if header.len() < LENGTH {
+                        if header.len() < HEADER_SIZE {
                             NewcState::Header(header)
                         } else {
                             begin(&header, emit)
@@ -219,7 +219,7 @@ fn after_name(mut begun: PartialEntry, emit: &mut dyn FnMut(NewcEvent)) -> NewcS
     let end = entry.name.iter().position(|&byte| byte == 0);
     entry.name_ends = end == Some(entry.header.name_size as usize - 1);
     entry.name.truncate(end.unwrap_or(entry.name.len()));
-    match padding(LENGTH as u64 + u64::from(entry.header.name_size)) {
+    match padding(HEADER_SIZE as u64 + u64::from(entry.header.name_size)) {
         0 => content(begun, emit),
         gap => NewcState::Gap(begun, gap),
     }
@@ -243,7 +243,7 @@ fn end(begun: PartialEntry, emit: &mut dyn FnMut(NewcEvent)) -> NewcState {
 
 fn pad(left: usize) -> NewcState {
     match left {
-        0 => NewcState::Header(Vec::with_capacity(LENGTH)),
+        0 => NewcState::Header(Vec::with_capacity(HEADER_SIZE)),
         left => NewcState::Pad(left),
     }
 }

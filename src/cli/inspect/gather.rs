@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 use fs_model::tree::Follow;
 
 use crate::check::CheckReport;
@@ -204,7 +204,7 @@ pub(super) fn parent(path: &[u8]) -> &[u8] {
 /// Sums up all directories; the big files.
 fn count(subject: &Subject, sums: &Sums, send: &dyn Fn(News)) -> Result<Vec<Vec<u8>>, LookError> {
     let mut big = Vec::new();
-    let mut links: HashSet<Source> = HashSet::new();
+    let mut links: HashSet<LowerInode> = HashSet::new();
     // The directories on the way, and what has been counted of them.
     let mut way: Vec<(Vec<u8>, Sum)> = Vec::new();
     let mut told = Instant::now();

@@ -26,7 +26,7 @@ use std::io::Read;
 
 use fs_model::acl;
 use fs_model::tar::{End, Member, MemberKind, Reader};
-use fs_model::tree::{NewNode, SetAttr, XattrFlags};
+use fs_model::tree::{MknodArgs, SetAttr, XattrFlags};
 use fs_model::{Device, FileType, FsError, Ino, Time, Tree};
 
 use self::lists::PendingAcls;
@@ -155,18 +155,18 @@ impl Import<'_> {
         let node = match member.kind {
             MemberKind::HardLink => return self.hard_link(&place, member),
             // Mode and owner are set at the end.
-            MemberKind::Object(FileType::Directory) => NewNode::directory(0o700, 0, 0),
+            MemberKind::Object(FileType::Directory) => MknodArgs::directory(0o700, 0, 0),
             MemberKind::Object(FileType::Symlink) if member.target.is_empty() => {
                 return Err(refused(MemberError::NoTarget));
             }
-            MemberKind::Object(FileType::Symlink) => NewNode::symlink(&member.target, uid, gid),
+            MemberKind::Object(FileType::Symlink) => MknodArgs::symlink(&member.target, uid, gid),
             MemberKind::Object(FileType::CharDevice) if member.rdev == Device::default() => {
                 return Err(refused(MemberError::Whiteout));
             }
             MemberKind::Object(kind) if kind.is_device() => {
-                NewNode::device(kind, member.mode, uid, gid, member.rdev)
+                MknodArgs::device(kind, member.mode, uid, gid, member.rdev)
             }
-            MemberKind::Object(kind) => NewNode::plain(kind, member.mode, uid, gid),
+            MemberKind::Object(kind) => MknodArgs::plain(kind, member.mode, uid, gid),
         };
         let made = self.make(&place, &node).map_err(|error| error.at(&member.path))?;
         let Some(ino) = made else { return Ok(()) };

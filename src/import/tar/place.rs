@@ -1,7 +1,7 @@
 //! Resolves the path of a member: its directory, and the entry that it replaces.
 
 use fs_model::tar::Member;
-use fs_model::tree::NewNode;
+use fs_model::tree::MknodArgs;
 use fs_model::{FileType, FsError, Ino, Time};
 
 use super::super::{PATH_MAX, RootImportError, at, check_path_length, text};
@@ -214,7 +214,7 @@ impl Import<'_> {
                     if (self.skip)(&path) {
                         return Ok(None);
                     }
-                    let entry = self.tree.make(parent, &name, &NewNode::directory(0o755, 0, 0))?;
+                    let entry = self.tree.mknod(parent, &name, &MknodArgs::directory(0o755, 0, 0))?;
                     let made =
                         PendingDirectory { path: path.as_slice().into(), owned: None, mtime };
                     self.directories.insert(entry.ino, made);
@@ -250,7 +250,7 @@ impl Import<'_> {
     pub(super) fn make(
         &mut self,
         place: &MemberPath,
-        node: &NewNode<'_>,
+        node: &MknodArgs<'_>,
     ) -> Result<Option<Ino>, MakeError> {
         let is_directory = node.kind == FileType::Directory;
         if place.path.is_empty() {
@@ -269,7 +269,7 @@ impl Import<'_> {
             Err(FsError::NotFound) => {}
             Err(error) => return Err(error.into()),
         }
-        let ino = self.tree.make(place.parent, place.name(), node)?.ino;
+        let ino = self.tree.mknod(place.parent, place.name(), node)?.ino;
         if is_deferred_link {
             self.late_links.insert(ino);
         }

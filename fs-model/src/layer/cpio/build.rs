@@ -1,18 +1,19 @@
-//! The tree that the entries of an archive make, one after the other, as the kernel's initramfs
-//! unpacker (`init/initramfs.c`) would make it in an empty directory.
+//! Builds the tree that the entries of an archive create when the kernel's initramfs unpacker
+//! (`init/initramfs.c`) unpacks them into an empty directory.
 //!
-//! - An entry on a path that is taken replaces what is there; a directory's attributes, and a
-//!   regular file's content and attributes, are replaced in place, so that other names of that
-//!   file have them too.
-//! - Names of one inode (same device, number and type, more than one link) become one object,
-//!   except for symlinks; content that comes with a later name replaces the earlier one. The
-//!   trailer ends an archive's numbers.
-//! - A symlink on the way to an entry is followed, within the archive.
-//! - Whether a name `.wh.NAME` is a whiteout or a file is said by the archive that brought it last.
+//! - An entry at an existing path replaces the object there. The attributes of a directory, and the
+//!   content and attributes of a regular file, are replaced in place, so that other names of the
+//!   file refer to the new content too.
+//! - Names of the same inode (same device, number and type, more than one link) become one object,
+//!   except for symlinks. Content of a later name replaces earlier content. Inode numbers are valid
+//!   until the trailer of the archive.
+//! - A symlink in the path of an entry is followed within the archive.
+//! - For each name `.wh.NAME`, the last archive that contains it determines whether it is a
+//!   whiteout or a file.
 //!
-//! Where the kernel drops an entry without a word, this is an error instead, because a machine
-//! would lack that file: a parent that is not in the archive, and a directory with something in it
-//! that would be replaced by something else.
+//! Where the kernel silently drops an entry, this is an error, because the file would be missing on
+//! a machine: if a parent is not in the archive, or if a directory with entries would be replaced
+//! by another type.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,25 +21,26 @@ use crate::attr::{Attr, Device, FileType, Time};
 use crate::layer::{LayerDirEntry, LayerEntry, LayerIno};
 
 use super::header::Header;
-use super::source::Body;
+use super::source::ContentBytes;
 
 const NAME_MAX: usize = 255;
 
-/// What the names of whiteouts begin with, in archives that have them as files.
+/// Prefix of whiteouts in archives that store them as files.
 const MARKER: &[u8] = b".wh.";
 
-/// How many symlinks are followed for one entry, as in Linux.
-const LINKS_TO_FOLLOW: u32 = 40;
+/// Maximum number of symlinks followed for one entry, as in Linux.
+const MAX_LINKS: u32 = 40;
 
-/// How many steps are made by way of symlinks in all: an archive that is made to cost time.
-const DETOUR_LIMIT: u32 = 2_000_000;
+/// Maximum number of path components resolved after symlinks in all. Bounds the time for a crafted
+/// archive.
+const MAX_STEPS_BEHIND_LINKS: u32 = 2_000_000;
 
-/// The root's place in the list of nodes.
+/// Index of the root in the list of nodes.
 pub(super) const ROOT: usize = 0;
 
 /// An object.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct CpioNode {
     pub(super) kind: FileType,
     pub(super) mode: u16,
     pub(super) uid: u32,
@@ -46,67 +48,68 @@ pub(super) struct Node {
     pub(super) mtime: u32,
     pub(super) rdev: Device,
     pub(super) nlink: u32,
-    pub(super) data: Data,
+    pub(super) data: CpioData,
 }
 
-/// What an object holds.
+/// The part of a node that depends on its type.
 #[derive(Debug)]
-pub(super) enum Data {
+pub(super) enum CpioData {
     None,
     File {
         size: u32,
-        body: Body,
+        body: ContentBytes,
     },
     Target(Box<[u8]>),
-    /// A directory while the tree is being built.
+    /// A directory during construction.
     Growing {
         parent: usize,
         children: BTreeMap<Box<[u8]>, usize>,
     },
-    /// A directory of a finished tree.
+    /// A directory of the finished tree.
     Directory {
         opaque: bool,
         entries: Vec<LayerDirEntry>,
     },
 }
 
-/// What came with an entry.
+/// The content of an entry.
 #[derive(Debug)]
 pub(super) enum Payload {
     None,
-    File(Body),
+    File(ContentBytes),
     Target(Box<[u8]>),
 }
 
-/// A tree being built.
+/// A tree under construction.
 #[derive(Debug)]
-pub(super) struct Builder {
-    nodes: Vec<Node>,
+pub(super) struct CpioTreeBuilder {
+    nodes: Vec<CpioNode>,
     /// Inodes with several names, by device, number and type.
     links: HashMap<([u32; 2], u32, FileType), usize>,
-    /// The parent of the entry before, and its path: mostly that of the next one too.
+    /// The parent of the previous entry and its path, because most consecutive entries have the
+    /// same parent.
     recent: Option<(Box<[u8]>, usize)>,
     detours: u32,
-    place: Place,
-    /// Names that look like whiteouts and are files, with the directories that they are in.
+    pos: ArchivePos,
+    /// Names with the prefix of whiteouts that are files, with their directories.
     literal: HashSet<(usize, Box<[u8]>)>,
     describes_root: bool,
 }
 
-/// How far the archive is.
+/// The state of the current archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Before its first entry.
-    Beginning,
-    /// In an archive whose whiteouts may be `.wh.` names.
+enum ArchivePos {
+    /// Before the first entry.
+    Start,
+    /// In an archive in which `.wh.` names are whiteouts.
     Within,
-    /// In one in which they are files.
+    /// In an archive in which `.wh.` names are files.
     WithinMarked,
 }
 
-impl Builder {
+impl CpioTreeBuilder {
     pub(super) fn new() -> Self {
-        let root = Node {
+        let root = CpioNode {
             kind: FileType::Directory,
             mode: 0o755,
             uid: 0,
@@ -114,31 +117,31 @@ impl Builder {
             mtime: 0,
             rdev: Device::default(),
             nlink: 1,
-            data: Data::Growing { parent: ROOT, children: BTreeMap::new() },
+            data: CpioData::Growing { parent: ROOT, children: BTreeMap::new() },
         };
-        Builder {
+        CpioTreeBuilder {
             nodes: vec![root],
             links: HashMap::new(),
             recent: None,
             detours: 0,
-            place: Place::Beginning,
+            pos: ArchivePos::Start,
             literal: HashSet::new(),
             describes_root: false,
         }
     }
 
-    /// The archive is at its end: inode numbers mean other objects from now on.
+    /// Ends an archive: inode numbers refer to other objects from now on.
     pub(super) fn end_of_archive(&mut self) {
         self.links.clear();
-        self.place = Place::Beginning;
+        self.pos = ArchivePos::Start;
     }
 
-    /// Whether any archive had an entry for the root.
+    /// Returns whether an archive contains an entry for the root.
     pub(super) fn describes_root(&self) -> bool {
         self.describes_root
     }
 
-    /// Puts an entry into the tree.
+    /// Adds an entry to the tree.
     pub(super) fn insert(
         &mut self,
         path: &[u8],
@@ -147,16 +150,16 @@ impl Builder {
         payload: Payload,
     ) -> Result<(), String> {
         let components = components(path)?;
-        let first = self.place == Place::Beginning;
+        let first = self.pos == ArchivePos::Start;
         if first {
-            self.place = Place::Within;
+            self.pos = ArchivePos::Within;
         }
         let Some((name, parents)) = components.split_last() else {
             if kind != FileType::Directory {
-                return Err("the root is no directory".into());
+                return Err("the root is not a directory".into());
             }
             if first && header.marked {
-                self.place = Place::WithinMarked;
+                self.pos = ArchivePos::WithinMarked;
             }
             self.describes_root = true;
             self.nodes[ROOT].describe(header);
@@ -165,8 +168,8 @@ impl Builder {
         let parent = self.parent(path, name, parents)?;
         if name.starts_with(MARKER) {
             let named = (parent, Box::from(*name));
-            match self.place {
-                Place::WithinMarked => self.literal.insert(named),
+            match self.pos {
+                ArchivePos::WithinMarked => self.literal.insert(named),
                 _ => self.literal.remove(&named),
             };
         }
@@ -195,12 +198,12 @@ impl Builder {
             _ => {
                 self.remove(parent, name, existing)?;
                 let data = if kind == FileType::Directory {
-                    Data::Growing { parent, children: BTreeMap::new() }
+                    CpioData::Growing { parent, children: BTreeMap::new() }
                 } else {
-                    Data::None
+                    CpioData::None
                 };
                 let (mode, uid, gid, mtime) = (0, 0, 0, 0);
-                let mut node = Node { kind, mode, uid, gid, mtime, rdev, nlink: 1, data };
+                let mut node = CpioNode { kind, mode, uid, gid, mtime, rdev, nlink: 1, data };
                 node.describe(header);
                 node.fill(header, payload);
                 self.nodes.push(node);
@@ -214,19 +217,19 @@ impl Builder {
         Ok(())
     }
 
-    /// The finished tree: whiteouts by name are resolved, links counted, entries sorted.
-    pub(super) fn finish(mut self) -> Result<Vec<Node>, String> {
+    /// Returns the finished tree: resolves whiteouts by name, counts links, and sorts entries.
+    pub(super) fn finish(mut self) -> Result<Vec<CpioNode>, String> {
         let mut opaque = vec![false; self.nodes.len()];
         let mut links = vec![0u32; self.nodes.len()];
         for index in 0..self.nodes.len() {
-            let Data::Growing { children, .. } = &mut self.nodes[index].data else { continue };
+            let CpioData::Growing { children, .. } = &mut self.nodes[index].data else { continue };
             let children = std::mem::take(children);
             let entries = self.entries(index, children, &mut opaque, &mut links)?;
-            self.nodes[index].data = Data::Directory { opaque: false, entries };
+            self.nodes[index].data = CpioData::Directory { opaque: false, entries };
         }
         for (node, (is_opaque, count)) in self.nodes.iter_mut().zip(opaque.iter().zip(links)) {
             node.nlink = count.max(1);
-            if let Data::Directory { opaque, entries } = &mut node.data {
+            if let CpioData::Directory { opaque, entries } = &mut node.data {
                 *opaque = *is_opaque;
                 let is_dir = |e: &&LayerDirEntry| {
                     matches!(e.entry, LayerEntry::Object { kind: FileType::Directory, .. })
@@ -256,7 +259,7 @@ impl Builder {
                     opaque[directory] = true;
                     continue;
                 }
-                // aufs's own: .wh..wh.aufs, .wh..wh.plnk, .wh..wh.orph.
+                // Names of aufs itself: .wh..wh.aufs, .wh..wh.plnk, .wh..wh.orph.
                 Some(own) if own.starts_with(b".wh.") => continue,
                 Some(b"" | b"." | b"..") => return Err(".wh. without a name".into()),
                 Some(hides) if node.kind != FileType::Directory => {
@@ -277,10 +280,10 @@ impl Builder {
         let own = entries.len();
         for name in hidden {
             match entries[..own].binary_search_by(|entry| entry.name.cmp(&name)) {
-                // It hides what is below, not what this layer has: a directory here starts empty.
-                Ok(place) => {
+                // A whiteout applies to lower layers, not to this one: a directory here is opaque.
+                Ok(pos) => {
                     if let LayerEntry::Object { ino, kind: FileType::Directory } =
-                        entries[place].entry
+                        entries[pos].entry
                     {
                         opaque[ino.0 as usize] = true;
                     }
@@ -294,7 +297,7 @@ impl Builder {
     }
 
     fn parent(&mut self, path: &[u8], name: &[u8], parents: &[&[u8]]) -> Result<usize, String> {
-        // The same bytes before the last name lead to the same directory.
+        // Equal bytes before the last component mean the same directory.
         let literal = path.strip_suffix(name);
         if let (Some(literal), Some((recent, parent))) = (literal, &self.recent)
             && literal == &recent[..]
@@ -306,7 +309,7 @@ impl Builder {
         Ok(parent)
     }
 
-    /// The directory that the names lead to.
+    /// Resolves the path of a directory.
     fn walk(&mut self, names: &[&[u8]]) -> Result<usize, String> {
         let mut ahead: Vec<Box<[u8]>> = names.iter().rev().map(|&name| name.into()).collect();
         let mut at = ROOT;
@@ -314,12 +317,12 @@ impl Builder {
         while let Some(name) = ahead.pop() {
             if followed > 0 {
                 self.detours += 1;
-                if self.detours > DETOUR_LIMIT {
-                    return Err("too many entries lie behind symbolic links".into());
+                if self.detours > MAX_STEPS_BEHIND_LINKS {
+                    return Err("too many entries behind symbolic links".into());
                 }
             }
-            let Data::Growing { parent, children } = &self.nodes[at].data else {
-                return Err("its parent is no directory".into());
+            let CpioData::Growing { parent, children } = &self.nodes[at].data else {
+                return Err("its parent is not a directory".into());
             };
             match &name[..] {
                 b"" | b"." => continue,
@@ -331,15 +334,15 @@ impl Builder {
             }
             let Some(&next) = children.get(&name) else {
                 return Err(format!(
-                    "its parent directory {:?} is not in the archive before it, and the kernel \
-                     would drop it",
+                    "its parent directory {:?} is not in the archive before it; the kernel would \
+                     drop the entry",
                     String::from_utf8_lossy(&name)
                 ));
             };
-            if let Data::Target(target) = &self.nodes[next].data {
+            if let CpioData::Target(target) = &self.nodes[next].data {
                 followed += 1;
-                if followed > LINKS_TO_FOLLOW {
-                    return Err("too many symbolic links on the way to it".into());
+                if followed > MAX_LINKS {
+                    return Err("too many symbolic links in its path".into());
                 }
                 if target.starts_with(b"/") {
                     at = ROOT;
@@ -350,29 +353,29 @@ impl Builder {
             }
         }
         match self.nodes[at].data {
-            Data::Growing { .. } => Ok(at),
-            _ => Err("its parent is no directory".into()),
+            CpioData::Growing { .. } => Ok(at),
+            _ => Err("its parent is not a directory".into()),
         }
     }
 
     fn child(&self, directory: usize, name: &[u8]) -> Result<Option<usize>, String> {
         match &self.nodes[directory].data {
-            Data::Growing { children, .. } => Ok(children.get(name).copied()),
-            _ => Err("its parent is no directory".into()),
+            CpioData::Growing { children, .. } => Ok(children.get(name).copied()),
+            _ => Err("its parent is not a directory".into()),
         }
     }
 
     fn add(&mut self, directory: usize, name: &[u8], node: usize) -> Result<(), String> {
         match &mut self.nodes[directory].data {
-            Data::Growing { children, .. } => {
+            CpioData::Growing { children, .. } => {
                 children.insert(name.into(), node);
                 Ok(())
             }
-            _ => Err("its parent is no directory".into()),
+            _ => Err("its parent is not a directory".into()),
         }
     }
 
-    /// Removes what is at `name`, to make room for something else.
+    /// Removes the object at `name` before it is replaced.
     fn remove(
         &mut self,
         directory: usize,
@@ -380,20 +383,20 @@ impl Builder {
         existing: Option<usize>,
     ) -> Result<(), String> {
         let Some(existing) = existing else { return Ok(()) };
-        if let Data::Growing { children, .. } = &self.nodes[existing].data {
+        if let CpioData::Growing { children, .. } = &self.nodes[existing].data {
             if !children.is_empty() {
                 return Err(
-                    "it would replace a directory that is not empty, and the kernel would \
-                            drop it"
+                    "it would replace a directory that is not empty; the kernel would drop \
+                            the entry"
                         .into(),
                 );
             }
             self.recent = None;
         }
-        if let Data::Growing { children, .. } = &mut self.nodes[directory].data {
+        if let CpioData::Growing { children, .. } = &mut self.nodes[directory].data {
             children.remove(name);
         }
-        // A symlink may have been on the way to the recent parent.
+        // The symlink may be in the path of the recent parent.
         if self.nodes[existing].kind == FileType::Symlink {
             self.recent = None;
         }
@@ -401,7 +404,7 @@ impl Builder {
     }
 }
 
-impl Node {
+impl CpioNode {
     fn describe(&mut self, header: &Header) {
         self.mode = (header.mode & 0o7777) as u16;
         self.uid = header.uid;
@@ -412,20 +415,22 @@ impl Node {
     fn fill(&mut self, header: &Header, payload: Payload) {
         match payload {
             Payload::None => {}
-            Payload::File(body) => self.data = Data::File { size: header.size, body },
-            Payload::Target(target) => self.data = Data::Target(target),
+            Payload::File(body) => self.data = CpioData::File { size: header.size, body },
+            Payload::Target(target) => self.data = CpioData::Target(target),
         }
     }
 
     pub(super) fn attr(&self) -> Attr {
         let time = Time::from_secs(self.mtime.into());
         let (size, allocated) = match &self.data {
-            Data::File { size, body: Body::Image(_) } => (u64::from(*size), u64::from(*size)),
-            Data::File { size, body: Body::Memory(pieces) } => {
+            CpioData::File { size, body: ContentBytes::Image(_) } => {
+                (u64::from(*size), u64::from(*size))
+            }
+            CpioData::File { size, body: ContentBytes::Memory(pieces) } => {
                 let kept = pieces.iter().flatten().map(|piece| piece.len() as u64).sum();
                 (u64::from(*size), kept)
             }
-            Data::Target(target) => (target.len() as u64, 0),
+            CpioData::Target(target) => (target.len() as u64, 0),
             _ => (0, 0),
         };
         Attr {
@@ -444,15 +449,15 @@ impl Node {
     }
 }
 
-/// The names of a path. A leading slash, `.` and doubled slashes mean nothing.
+/// Splits a path into its components. A leading slash, `.` and repeated slashes are ignored.
 fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     let mut names = Vec::new();
     for name in path.split(|&byte| byte == b'/') {
         match name {
             b"" | b"." => {}
-            b".." => return Err("a name with .. in it".into()),
+            b".." => return Err("a name with the component ..".into()),
             _ if name.len() > NAME_MAX => {
-                return Err(format!("a name of {} bytes ({NAME_MAX} are possible)", name.len()));
+                return Err(format!("a name of {} bytes (maximum: {NAME_MAX})", name.len()));
             }
             _ => names.push(name),
         }

@@ -1,33 +1,33 @@
-//! One header of a newc archive
-//! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
+//! Headers of newc archives (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 
 use crate::attr::{Device, FileType};
 
-/// Bytes of a header.
-pub const LENGTH: usize = 110;
+/// Size of a header in bytes.
+pub const HEADER_SIZE: usize = 110;
 
-/// The longest name, its final NUL included: `PATH_MAX`, as in the kernel's own unpacker.
-pub(super) const NAME_LIMIT: u32 = 4096;
+/// Maximum length of a name with its terminating NUL: `PATH_MAX`, as in the kernel's unpacker.
+pub(super) const MAX_NAME_SIZE: u32 = 4096;
 
-/// The longest target of a symlink.
-pub(super) const TARGET_LIMIT: u32 = 4095;
+/// Maximum length of a symlink's target.
+pub(super) const MAX_TARGET_LEN: u32 = 4095;
 
-/// What stands in the checksum field of the first entry, `.`, of a 070701 archive whose deletions
-/// are character devices 0:0 and nothing else: names that begin with `.wh.` are names like any
-/// others in it. Nobody else looks at that field in this format, and all write zeros there; only
-/// an archive that holds such a name is marked, so that all others are as plain as can be. (The
-/// letters `ovc1`.)
+/// Marker in the checksum field of the first entry, `.`, of a 070701 archive: whiteouts are
+/// character devices 0:0 only, and names that begin with `.wh.` are ordinary names.
+///
+/// In this format, other programs write zeros to this field and do not read it. Only an archive
+/// with such a name is marked, so that all others have no special bytes. (The bytes are the letters
+/// `ovc1`.)
 pub const WHITEOUTS_ARE_DEVICES: u32 = u32::from_be_bytes(*b"ovc1");
 
-/// The name of the last entry.
+/// Name of the last entry.
 pub const TRAILER: &[u8] = b"TRAILER!!!";
 
-/// A header's fields, as they stand in it.
+/// The fields of a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// By which links are told, with `dev`.
+    /// Identifies hard links, together with `dev`.
     pub ino: u32,
-    /// Type and permissions, as `st_mode` has them.
+    /// Type and permissions, encoded as `st_mode`.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
@@ -37,44 +37,44 @@ pub struct Header {
     pub nlink: u32,
     /// Seconds since 1970.
     pub mtime: u32,
-    /// Bytes of content.
+    /// Size of the content in bytes.
     pub size: u32,
-    /// The device that it lay on, major and minor.
+    /// Major and minor number of the device that contained the file.
     pub dev: [u32; 2],
-    /// The device that it is.
+    /// Major and minor number of a device node.
     pub rdev: [u32; 2],
-    /// Bytes of the name, its final NUL included.
+    /// Length of the name in bytes, including its terminating NUL.
     pub name_size: u32,
-    /// The sum of the content's bytes, in an archive that has it.
+    /// Sum of the bytes of the content, in a 070702 archive.
     pub checksum: Option<u32>,
-    /// Whether the field that is for a checksum holds [`WHITEOUTS_ARE_DEVICES`] instead.
+    /// Whether the checksum field contains [`WHITEOUTS_ARE_DEVICES`] instead.
     pub marked: bool,
 }
 
 impl Header {
-    /// Reads a header whose fields are within the bounds that they can have.
-    pub(super) fn parse(bytes: &[u8; LENGTH]) -> Result<Self, String> {
+    /// Parses a header and checks the range of its fields.
+    pub(super) fn parse(bytes: &[u8; HEADER_SIZE]) -> Result<Self, String> {
         let header = Header::read(bytes)?;
         match header.name_size {
-            1..=NAME_LIMIT => Ok(header),
-            size => Err(format!("a name of {size} bytes (1 to {NAME_LIMIT} are possible)")),
+            1..=MAX_NAME_SIZE => Ok(header),
+            size => Err(format!("a name of {size} bytes (valid: 1 to {MAX_NAME_SIZE})")),
         }
     }
 
-    /// Reads a header, whatever stands in its fields.
+    /// Parses a header without checking the values of its fields.
     ///
     /// # Errors
-    /// What makes it none.
-    pub fn read(bytes: &[u8; LENGTH]) -> Result<Self, String> {
+    /// A description of the malformed field.
+    pub fn read(bytes: &[u8; HEADER_SIZE]) -> Result<Self, String> {
         let checked = match &bytes[..6] {
             b"070701" => false,
             b"070702" => true,
-            _ => return Err("no header where one must be".into()),
+            _ => return Err("missing header".into()),
         };
         let mut fields = [0u32; 13];
         for (number, (field, digits)) in fields.iter_mut().zip(bytes[6..].chunks(8)).enumerate() {
             *field = hexadecimal(digits)
-                .ok_or_else(|| format!("field {} is no hexadecimal number", number + 1))?;
+                .ok_or_else(|| format!("field {} is not a hexadecimal number", number + 1))?;
         }
         let [ino, mode, uid, gid, nlink, mtime, size, dev0, dev1, rdev0, rdev1, name_size, sum] =
             fields;
@@ -94,24 +94,24 @@ impl Header {
         })
     }
 
-    /// The type of the object.
+    /// Returns the type of the object.
     ///
     /// # Errors
-    /// When there is no such type.
+    /// A message if the type is unknown.
     pub fn kind(&self) -> Result<FileType, String> {
         match FileType::from_mode(self.mode) {
             Some(kind) if self.mode <= 0o177777 => Ok(kind),
-            _ => Err(format!("mode {:o} is of no known type", self.mode)),
+            _ => Err(format!("mode {:o} has an unknown type", self.mode)),
         }
     }
 
-    /// The device number of a device node, 0:0 for all else.
+    /// Returns the device number of a device node; 0:0 for other types.
     pub(super) fn device(&self, kind: FileType) -> Result<Device, String> {
         let [major, minor] = self.rdev;
         if !kind.is_device() {
             Ok(Device::default())
         } else if major > 0xfff || minor > 0xf_ffff {
-            Err(format!("there is no device {major}:{minor}"))
+            Err(format!("invalid device number {major}:{minor}"))
         } else {
             Ok(Device { major, minor })
         }

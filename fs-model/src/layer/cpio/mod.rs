@@ -1,21 +1,21 @@
-//! An overlay as a layer: newc cpio, plain or compressed
+//! newc cpio archives as layers, uncompressed or compressed
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 //!
-//! The image is what the kernel's initramfs unpacker takes: archives one after the other, plain,
-//! gzip or zstd, with zeros between them, the later one winning. What they make together is
-//! described in `build`. More lenient than the kernel is one thing alone: several gzip members
-//! or zstd frames may make one archive.
+//! An image has the format of the kernel's initramfs unpacker: concatenated archives, uncompressed
+//! or as gzip or zstd, with zeros between them; later entries replace earlier ones. `build`
+//! describes the resulting tree. There is one extension to the kernel's format: several gzip
+//! members or zstd frames may form one archive.
 //!
-//! Invariants, beside those of every layer:
-//! - The content of plain archives is read in place. What is compressed is decoded once, when the
-//!   layer is opened; of it, only the files' content is kept, without stretches of zeros.
-//! - The memory that the layer takes (content that was decoded, and the index) is within
-//!   [`Limits`], and that is checked as it grows: an archive cannot take more by claiming or by
-//!   compressing much.
-//! - An archive without its trailer is truncated, whatever else it holds.
-//! - `.wh.NAME` and character devices 0:0 are whiteouts, `.wh..wh..opq` makes a directory opaque;
-//!   aufs's other `.wh..wh.` names are left out. An archive that is marked
-//!   ([`WHITEOUTS_ARE_DEVICES`]) means files by such names.
+//! Invariants in addition to those of every layer:
+//! - The content of an uncompressed archive is read in place. A compressed archive is decoded once,
+//!   when the layer is opened. Only the content of its files is kept in memory, without pieces of
+//!   zeros.
+//! - The layer's memory (decoded content and the index) is limited by [`Limits`]. This is checked
+//!   as it grows, so stated sizes and compression ratios cannot exceed it.
+//! - An archive without trailer is truncated, regardless of its contents.
+//! - `.wh.NAME` and character devices 0:0 are whiteouts, and `.wh..wh..opq` makes a directory
+//!   opaque; other `.wh..wh.` names of aufs are ignored. In an archive with the marker
+//!   [`WHITEOUTS_ARE_DEVICES`], such names are ordinary files.
 
 mod build;
 pub mod header;
@@ -28,24 +28,24 @@ use crate::attr::{Attr, FileType};
 use crate::error::{LayerError, LayerErrorKind};
 use crate::layer::{Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
 
-use build::{Builder, Data, Node, Payload, ROOT};
+use build::{CpioData, CpioNode, CpioTreeBuilder, Payload, ROOT};
 pub use header::WHITEOUTS_ARE_DEVICES;
-use header::{Header, TARGET_LIMIT, TRAILER};
-use source::{Body, Budget, PIECE, Source, SourceError, is_compressed};
+use header::{Header, MAX_TARGET_LEN, TRAILER};
+use source::{ArchiveSource, ContentBytes, MemoryBudget, PIECE_SIZE, SourceError, is_compressed};
 
-/// The bytes of an archive; the caller maps the file.
-pub type Image = Arc<dyn AsRef<[u8]> + Send + Sync>;
+/// The bytes of an archive, for example a memory map of the file.
+pub type CpioImage = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// What a layer may cost.
+/// Limits on a layer's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of memory for the decoded content and the index.
+    /// Maximum memory for decoded content and the index, in bytes.
     pub memory: u64,
 }
 
 impl Default for Limits {
-    /// 4 GiB: more than any machine unpacks that runs from RAM, and less than it takes to bring a
-    /// build machine down. A caller that knows the machine can do better.
+    /// Returns a limit of 4 GiB: more than the overlay of any machine that runs from RAM, and less
+    /// than the memory of most build machines. Callers that know the machine can set a better one.
     fn default() -> Self {
         Limits { memory: 4 << 30 }
     }
@@ -54,8 +54,8 @@ impl Default for Limits {
 /// A cpio archive as a layer.
 pub struct CpioLayer {
     name: Arc<str>,
-    image: Image,
-    nodes: Vec<Node>,
+    image: CpioImage,
+    nodes: Vec<CpioNode>,
     describes_root: bool,
 }
 
@@ -72,16 +72,19 @@ impl CpioLayer {
     /// Reads and indexes an archive.
     ///
     /// # Errors
-    /// When it is no cpio archive, or is damaged, or takes more than `limits`.
+    /// Fails if the image is not a cpio archive, is damaged, or exceeds `limits`.
     pub fn open(
         name: impl Into<Arc<str>>,
-        image: Image,
+        image: CpioImage,
         limits: Limits,
     ) -> Result<Self, LayerError> {
         let name = name.into();
         let bytes = image.as_ref().as_ref();
-        let mut reading =
-            Reading { name: &name, budget: Budget::new(limits.memory), builder: Builder::new() };
+        let mut reading = Reading {
+            name: &name,
+            budget: MemoryBudget::new(limits.memory),
+            builder: CpioTreeBuilder::new(),
+        };
         let mut rest = bytes;
         loop {
             let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
@@ -91,9 +94,9 @@ impl CpioLayer {
                 break;
             }
             rest = if is_compressed(rest) {
-                reading.archives(Source::compressed(rest), at)?
+                reading.archives(ArchiveSource::compressed(rest), at)?
             } else if rest.starts_with(b"07070") && !rest.starts_with(b"070707") {
-                reading.archives(Source::plain(bytes, at), at)?
+                reading.archives(ArchiveSource::plain(bytes, at), at)?
             } else {
                 return Err(reading.unknown(rest, at > zeros, at));
             };
@@ -104,7 +107,7 @@ impl CpioLayer {
         Ok(CpioLayer { name, image, nodes, describes_root })
     }
 
-    fn node(&self, ino: LayerIno) -> Result<&Node, LayerError> {
+    fn node(&self, ino: LayerIno) -> Result<&CpioNode, LayerError> {
         usize::try_from(ino.0)
             .ok()
             .and_then(|index| self.nodes.get(index))
@@ -113,14 +116,14 @@ impl CpioLayer {
 
     fn directory(&self, ino: LayerIno) -> Result<(&[LayerDirEntry], bool), LayerError> {
         match &self.node(ino)?.data {
-            Data::Directory { entries, opaque } => Ok((entries, *opaque)),
+            CpioData::Directory { entries, opaque } => Ok((entries, *opaque)),
             _ => Err(self.not(ino, "a directory")),
         }
     }
 
-    fn file(&self, ino: LayerIno) -> Result<(u64, &Body), LayerError> {
+    fn file(&self, ino: LayerIno) -> Result<(u64, &ContentBytes), LayerError> {
         match &self.node(ino)?.data {
-            Data::File { size, body } => Ok((u64::from(*size), body)),
+            CpioData::File { size, body } => Ok((u64::from(*size), body)),
             _ => Err(self.not(ino, "a regular file")),
         }
     }
@@ -149,8 +152,8 @@ impl Layer for CpioLayer {
 
     fn lookup(&self, dir: LayerIno, name: &[u8]) -> Result<Option<LayerEntry>, LayerError> {
         let (entries, _) = self.directory(dir)?;
-        let place = entries.binary_search_by(|entry| entry.name[..].cmp(name));
-        Ok(place.ok().map(|place| entries[place].entry))
+        let pos = entries.binary_search_by(|entry| entry.name[..].cmp(name));
+        Ok(pos.ok().map(|pos| entries[pos].entry))
     }
 
     fn read_dir(&self, dir: LayerIno) -> Result<Vec<LayerDirEntry>, LayerError> {
@@ -163,22 +166,22 @@ impl Layer for CpioLayer {
         let buf = &mut buf[..length];
         match body {
             _ if length == 0 => {}
-            Body::Image(start) => {
+            ContentBytes::Image(start) => {
                 let bytes = self.image.as_ref().as_ref();
                 let start = start + offset as usize;
                 let content = bytes.get(start..start + length);
-                // A mapped file that was cut off since.
+                // The mapped file was truncated since.
                 let content = content.ok_or_else(|| truncated(&self.name, bytes.len() as u64))?;
                 buf.copy_from_slice(content);
             }
-            Body::Memory(pieces) => {
+            ContentBytes::Memory(pieces) => {
                 let mut at = offset as usize;
                 let mut rest = buf;
                 while !rest.is_empty() {
-                    let within = at % PIECE;
-                    let step = rest.len().min(PIECE - within);
+                    let within = at % PIECE_SIZE;
+                    let step = rest.len().min(PIECE_SIZE - within);
                     let (here, after) = rest.split_at_mut(step);
-                    match &pieces[at / PIECE] {
+                    match &pieces[at / PIECE_SIZE] {
                         Some(piece) => here.copy_from_slice(&piece[within..within + step]),
                         None => here.fill(0),
                     }
@@ -195,13 +198,13 @@ impl Layer for CpioLayer {
         if offset >= size {
             return Ok(None);
         }
-        let Body::Memory(pieces) = body else { return Ok(Some(offset..size)) };
-        let first = offset as usize / PIECE;
+        let ContentBytes::Memory(pieces) = body else { return Ok(Some(offset..size)) };
+        let first = offset as usize / PIECE_SIZE;
         let Some(data) = pieces[first..].iter().position(Option::is_some) else { return Ok(None) };
         let data = first + data;
         let end = pieces[data..].iter().position(Option::is_none).map(|length| data + length);
-        let start = offset.max((data * PIECE) as u64);
-        Ok(Some(start..end.map_or(size, |end| (end * PIECE) as u64)))
+        let start = offset.max((data * PIECE_SIZE) as u64);
+        Ok(Some(start..end.map_or(size, |end| (end * PIECE_SIZE) as u64)))
     }
 
     fn is_cached(&self, _ino: LayerIno, _offset: u64, _len: usize) -> bool {
@@ -210,7 +213,7 @@ impl Layer for CpioLayer {
 
     fn read_link(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError> {
         match &self.node(ino)?.data {
-            Data::Target(target) => Ok(target.to_vec()),
+            CpioData::Target(target) => Ok(target.to_vec()),
             _ => Err(self.not(ino, "a symbolic link")),
         }
     }
@@ -229,20 +232,24 @@ impl Layer for CpioLayer {
 }
 
 fn truncated(name: &Arc<str>, at: u64) -> LayerError {
-    LayerError::corrupt(name, format!("truncated: it ends at byte {at}, without its trailer"))
+    LayerError::corrupt(name, format!("truncated: ends at byte {at} without a trailer"))
 }
 
-/// An image being read.
+/// State while reading an image.
 struct Reading<'n> {
     name: &'n Arc<str>,
-    budget: Budget,
-    builder: Builder,
+    budget: MemoryBudget,
+    builder: CpioTreeBuilder,
 }
 
 impl Reading<'_> {
-    /// Reads the archives of a source; gives what is left of the image.
-    fn archives<'a>(&mut self, mut source: Source<'a>, at: usize) -> Result<&'a [u8], LayerError> {
-        let failed = |reading: &Self, source: &Source<'_>, error| {
+    /// Reads the archives of a source. Returns the rest of the image.
+    fn archives<'a>(
+        &mut self,
+        mut source: ArchiveSource<'a>,
+        at: usize,
+    ) -> Result<&'a [u8], LayerError> {
+        let failed = |reading: &Self, source: &ArchiveSource<'_>, error| {
             let base = if source.is_plain() { at as u64 } else { 0 };
             reading.failure(error, base + source.position())
         };
@@ -253,7 +260,7 @@ impl Reading<'_> {
             }
             first = false;
             self.builder.end_of_archive();
-            // What follows a plain archive may be compressed: that is for the caller to see.
+            // A plain archive may be followed by a compressed one, which the caller handles.
             if source.is_plain() {
                 break;
             }
@@ -266,31 +273,30 @@ impl Reading<'_> {
         Ok(source.rest())
     }
 
-    /// Reads one entry; `false` when it was the trailer.
-    fn entry(&mut self, source: &mut Source<'_>, first: bool) -> Result<bool, Fault> {
-        let mut bytes = [0u8; header::LENGTH];
+    /// Reads an entry. Returns `false` for the trailer.
+    fn entry(&mut self, source: &mut ArchiveSource<'_>, first: bool) -> Result<bool, ArchiveFault> {
+        let mut bytes = [0u8; header::HEADER_SIZE];
         source.read(&mut bytes)?;
         if first && !bytes.starts_with(b"07070") {
-            return Err(Fault::NotCpio);
+            return Err(ArchiveFault::NotCpio);
         }
         let header = Header::parse(&bytes)?;
         let mut name = vec![0; header.name_size as usize];
         source.read(&mut name)?;
         if name.pop() != Some(0) || name.contains(&0) {
-            return Err("a name that does not end where its header says".to_string().into());
+            return Err("a name whose length differs from its header".to_string().into());
         }
         let of_this = |what: String| format!("{:?}: {what}", String::from_utf8_lossy(&name));
         if name == TRAILER {
-            // The kernel knows the trailer by its name alone; so does this. Nothing of it needs to
-            // follow: not even its padding.
+            // Like the kernel, identify the trailer by its name alone. Its padding may be missing.
             return Ok(false);
         }
         source.align()?;
         let kind = header.kind().map_err(of_this)?;
-        // What an entry costs at most in the index: its node, its names and their tables.
+        // Maximum memory of an entry in the index: node, names and table slots.
         self.budget.take(384 + 2 * u64::from(header.name_size))?;
         let payload = self.payload(source, &header, kind).map_err(|fault| match fault {
-            Fault::Wrong(what) => Fault::Wrong(of_this(what)),
+            ArchiveFault::Wrong(what) => ArchiveFault::Wrong(of_this(what)),
             other => other,
         })?;
         source.align()?;
@@ -300,30 +306,28 @@ impl Reading<'_> {
 
     fn payload(
         &mut self,
-        source: &mut Source<'_>,
+        source: &mut ArchiveSource<'_>,
         header: &Header,
         kind: FileType,
-    ) -> Result<Payload, Fault> {
+    ) -> Result<Payload, ArchiveFault> {
         match kind {
             FileType::Regular => {
                 let checked = header.checksum.filter(|_| header.size > 0);
                 let (body, sum) = source.body(header.size, checked.is_some(), &mut self.budget)?;
                 match checked {
-                    Some(stated) if stated != sum => {
-                        Err("its checksum is wrong".to_string().into())
-                    }
+                    Some(stated) if stated != sum => Err("checksum mismatch".to_string().into()),
                     _ => Ok(Payload::File(body)),
                 }
             }
             FileType::Symlink => {
-                if header.size == 0 || header.size > TARGET_LIMIT {
+                if header.size == 0 || header.size > MAX_TARGET_LEN {
                     return Err(format!("a link target of {} bytes", header.size).into());
                 }
                 let mut target = vec![0; header.size as usize];
                 self.budget.take(header.size.into())?;
                 source.read(&mut target)?;
                 if target.contains(&0) {
-                    return Err("a link target with NUL in it".to_string().into());
+                    return Err("a link target that contains a NUL".to_string().into());
                 }
                 Ok(Payload::Target(target.into()))
             }
@@ -334,26 +338,24 @@ impl Reading<'_> {
         }
     }
 
-    fn failure(&self, fault: Fault, at: u64) -> LayerError {
+    fn failure(&self, fault: ArchiveFault, at: u64) -> LayerError {
         match fault {
-            Fault::Wrong(what) => {
+            ArchiveFault::Wrong(what) => {
                 LayerError::corrupt(self.name, format!("{what} (near byte {at} of the archive)"))
             }
-            Fault::NotCpio => self.not_cpio(),
-            Fault::Source(SourceError::End) => truncated(self.name, at),
-            Fault::Source(SourceError::Damaged(error)) => {
+            ArchiveFault::NotCpio => self.not_cpio(),
+            ArchiveFault::ReadFailed(SourceError::End) => truncated(self.name, at),
+            ArchiveFault::ReadFailed(SourceError::Damaged(error)) => {
                 let what = if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                    format!(
-                        "truncated: the compressed stream ends early, after {at} bytes were unpacked"
-                    )
+                    format!("truncated: the compressed stream ends after {at} decoded bytes")
                 } else {
-                    format!("the compressed stream is damaged after byte {at}: {error}")
+                    format!("the compressed stream is damaged after {at} decoded bytes: {error}")
                 };
                 LayerError::corrupt(self.name, what)
             }
-            Fault::Source(SourceError::TooMuch { limit }) => LayerError::unsupported(
+            ArchiveFault::ReadFailed(SourceError::TooMuch { limit }) => LayerError::unsupported(
                 self.name,
-                format!("unpacked it takes more than the {limit} bytes of memory it may have"),
+                format!("it needs more than {limit} bytes of memory when unpacked"),
             ),
         }
     }
@@ -363,47 +365,47 @@ impl Reading<'_> {
         LayerError { image: self.name.clone(), kind }
     }
 
-    /// Says what the image is, when it is not read here.
+    /// Returns an error that describes an image in an unsupported format.
     fn unknown(&self, bytes: &[u8], after_an_archive: bool, at: usize) -> LayerError {
         let known: [(&[u8], &str); 10] = [
-            (b"070707", "the old portable cpio format (odc); newc is read"),
-            (b"\xc7\x71", "the old binary cpio format; newc is read"),
-            (b"\x71\xc7", "the old binary cpio format; newc is read"),
-            (b"\xfd7zXZ", "xz compression; gzip and zstd are read"),
-            (b"BZh", "bzip2 compression; gzip and zstd are read"),
-            (b"\x02\x21\x4c\x18", "lz4 compression; gzip and zstd are read"),
-            (b"\x04\x22\x4d\x18", "lz4 compression; gzip and zstd are read"),
-            (b"\x89LZO", "lzo compression; gzip and zstd are read"),
-            (b"\x5d\0\0", "lzma compression; gzip and zstd are read"),
-            (b"\x1f\x9d", "LZW compression; gzip and zstd are read"),
+            (b"070707", "the old portable cpio format (odc); use newc"),
+            (b"\xc7\x71", "the old binary cpio format; use newc"),
+            (b"\x71\xc7", "the old binary cpio format; use newc"),
+            (b"\xfd7zXZ", "xz compression; use gzip or zstd"),
+            (b"BZh", "bzip2 compression; use gzip or zstd"),
+            (b"\x02\x21\x4c\x18", "lz4 compression; use gzip or zstd"),
+            (b"\x04\x22\x4d\x18", "lz4 compression; use gzip or zstd"),
+            (b"\x89LZO", "lzo compression; use gzip or zstd"),
+            (b"\x5d\0\0", "lzma compression; use gzip or zstd"),
+            (b"\x1f\x9d", "LZW compression; use gzip or zstd"),
         ];
         match known.iter().find(|(magic, _)| bytes.starts_with(magic)) {
             Some((_, what)) => LayerError::unsupported(self.name, *what),
             None if after_an_archive => LayerError::corrupt(
                 self.name,
-                format!("junk after the archive, from byte {at} of the file on"),
+                format!("trailing data after the archive, from byte {at} of the file"),
             ),
             None => self.not_cpio(),
         }
     }
 }
 
-/// Why an entry could not be read.
-enum Fault {
+/// The reason why an entry cannot be read.
+enum ArchiveFault {
     Wrong(String),
     NotCpio,
-    Source(SourceError),
+    ReadFailed(SourceError),
 }
 
-impl From<String> for Fault {
+impl From<String> for ArchiveFault {
     fn from(what: String) -> Self {
-        Fault::Wrong(what)
+        ArchiveFault::Wrong(what)
     }
 }
 
-impl From<SourceError> for Fault {
+impl From<SourceError> for ArchiveFault {
     fn from(error: SourceError) -> Self {
-        Fault::Source(error)
+        ArchiveFault::ReadFailed(error)
     }
 }
 

@@ -1,45 +1,45 @@
-//! The bytes of an archive, from the image itself or out of a compressed stream.
+//! The bytes of an archive, read from the image directly or from a compressed stream.
 
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 
-/// Bytes to a piece of decoded content.
-pub(super) const PIECE: usize = 128 * 1024;
+/// Size of a piece of decoded content in bytes.
+pub(super) const PIECE_SIZE: usize = 128 * 1024;
 
 /// The content of a file.
 #[derive(Clone, Debug)]
-pub(super) enum Body {
-    /// In the image, from this offset on.
+pub(super) enum ContentBytes {
+    /// In the image, at this offset.
     Image(usize),
-    /// In memory, in pieces of [`PIECE`] bytes; one that has only zeros is not kept.
+    /// In memory, in pieces of [`PIECE_SIZE`] bytes; `None` for a piece of zeros.
     Memory(Vec<Option<Box<[u8]>>>),
 }
 
-/// How much memory a layer may take.
+/// Accounting of a layer's memory.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct MemoryBudget {
     limit: u64,
     used: u64,
 }
 
-/// Why bytes could not be had.
+/// The reason why bytes cannot be read.
 #[derive(Debug)]
 pub(super) enum SourceError {
-    /// There are no more.
+    /// The archive ends here.
     End,
     /// The compressed stream is damaged.
     Damaged(io::Error),
-    /// They would take more memory than allowed.
+    /// The layer would exceed its memory limit.
     TooMuch {
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
 }
 
-impl Budget {
+impl MemoryBudget {
     pub(super) fn new(limit: u64) -> Self {
-        Budget { limit, used: 0 }
+        MemoryBudget { limit, used: 0 }
     }
 
     pub(super) fn take(&mut self, bytes: u64) -> Result<(), SourceError> {
@@ -52,8 +52,8 @@ impl Budget {
     }
 }
 
-/// Reads an archive from its beginning.
-pub(super) struct Source<'a> {
+/// Reads an archive from its start.
+pub(super) struct ArchiveSource<'a> {
     input: Input<'a>,
     position: u64,
 }
@@ -63,34 +63,34 @@ enum Input<'a> {
     Compressed(Box<BufReader<Decoder<'a>>>),
 }
 
-impl<'a> Source<'a> {
-    /// An archive that lies in `image` at `at`.
+impl<'a> ArchiveSource<'a> {
+    /// Creates a source for an uncompressed archive at offset `at` of `image`.
     pub(super) fn plain(image: &'a [u8], at: usize) -> Self {
-        Source { input: Input::Plain { image, at }, position: 0 }
+        ArchiveSource { input: Input::Plain { image, at }, position: 0 }
     }
 
-    /// An archive in a compressed stream at the beginning of `rest`.
+    /// Creates a source for an archive in a compressed stream at the start of `rest`.
     pub(super) fn compressed(rest: &'a [u8]) -> Self {
         let decoder = Decoder { rest, member: None };
         let input = Input::Compressed(Box::new(BufReader::with_capacity(64 * 1024, decoder)));
-        Source { input, position: 0 }
+        ArchiveSource { input, position: 0 }
     }
 
     pub(super) fn is_plain(&self) -> bool {
         matches!(self.input, Input::Plain { .. })
     }
 
-    /// How many bytes were read since the archive began.
+    /// Returns the number of bytes read since the start of the archive.
     pub(super) fn position(&self) -> u64 {
         self.position
     }
 
-    /// Counts from here: a new archive begins.
+    /// Resets the position, at the start of another archive.
     pub(super) fn restart(&mut self) {
         self.position = 0;
     }
 
-    /// What is left of the image once the source has ended.
+    /// Returns the rest of the image after the end of the source.
     pub(super) fn rest(self) -> &'a [u8] {
         match self.input {
             Input::Plain { image, at } => &image[at..],
@@ -113,7 +113,7 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Passes over `length` bytes.
+    /// Skips `length` bytes.
     pub(super) fn skip(&mut self, mut length: u64) -> Result<(), SourceError> {
         while length > 0 {
             let available = self.available()?.len();
@@ -127,7 +127,7 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Passes over zeros. Whether anything else follows.
+    /// Skips zeros. Returns whether other bytes follow.
     pub(super) fn skip_zeros(&mut self) -> Result<bool, SourceError> {
         loop {
             let available = self.available()?;
@@ -147,29 +147,29 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Passes over the padding after `length` bytes of this archive.
+    /// Skips the padding after the current position.
     pub(super) fn align(&mut self) -> Result<(), SourceError> {
         self.skip(self.position.next_multiple_of(4) - self.position)
     }
 
-    /// The next `length` bytes as the content of a file, and their sum.
+    /// Returns the next `length` bytes as the content of a file, and their sum if requested.
     pub(super) fn body(
         &mut self,
         length: u32,
         sum: bool,
-        budget: &mut Budget,
-    ) -> Result<(Body, u32), SourceError> {
+        budget: &mut MemoryBudget,
+    ) -> Result<(ContentBytes, u32), SourceError> {
         if let Input::Plain { image, at } = self.input {
             let content = image[at..].get(..length as usize).ok_or(SourceError::End)?;
             self.consume(content.len());
-            return Ok((Body::Image(at), if sum { byte_sum(content) } else { 0 }));
+            return Ok((ContentBytes::Image(at), if sum { byte_sum(content) } else { 0 }));
         }
         let mut pieces = Vec::new();
         let mut total = 0u32;
         let mut left = length as usize;
         let mut piece = Vec::new();
         while left > 0 {
-            let size = left.min(PIECE);
+            let size = left.min(PIECE_SIZE);
             budget.take(std::mem::size_of::<Option<Box<[u8]>>>() as u64)?;
             piece.resize(size, 0);
             self.read(&mut piece)?;
@@ -184,7 +184,7 @@ impl<'a> Source<'a> {
             }
             left -= size;
         }
-        Ok((Body::Memory(pieces), total))
+        Ok((ContentBytes::Memory(pieces), total))
     }
 
     fn available(&mut self) -> Result<&[u8], SourceError> {
@@ -207,7 +207,7 @@ fn byte_sum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |sum: u32, &byte| sum.wrapping_add(byte.into()))
 }
 
-/// Whether a gzip member or a zstd frame begins here.
+/// Returns whether `bytes` begins with a gzip member or a zstd frame.
 pub(super) fn is_compressed(bytes: &[u8]) -> bool {
     is_gzip(bytes) || is_zstd(bytes)
 }
@@ -216,7 +216,7 @@ fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
 }
 
-/// A frame, or a skippable frame (RFC 8878, 3.1).
+/// Returns whether `bytes` begins with a frame or a skippable frame (RFC 8878, 3.1).
 fn is_zstd(bytes: &[u8]) -> bool {
     match bytes {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => true,
@@ -225,14 +225,14 @@ fn is_zstd(bytes: &[u8]) -> bool {
     }
 }
 
-/// All gzip members and zstd frames that follow each other, as one stream; zeros between them are
-/// passed over.
+/// Concatenates consecutive gzip members and zstd frames to one stream. Zeros between them are
+/// skipped.
 struct Decoder<'a> {
     rest: &'a [u8],
-    member: Option<Member<'a>>,
+    member: Option<CompressedMember<'a>>,
 }
 
-enum Member<'a> {
+enum CompressedMember<'a> {
     Gzip(Box<GzDecoder<&'a [u8]>>),
     Zstd(zstd::stream::read::Decoder<'static, &'a [u8]>),
 }
@@ -241,25 +241,25 @@ impl Read for Decoder<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             let length = match &mut self.member {
-                Some(Member::Gzip(gzip)) => gzip.read(buf)?,
-                Some(Member::Zstd(zstd)) => zstd.read(buf)?,
+                Some(CompressedMember::Gzip(gzip)) => gzip.read(buf)?,
+                Some(CompressedMember::Zstd(zstd)) => zstd.read(buf)?,
                 None => 0,
             };
             if length > 0 || buf.is_empty() {
                 return Ok(length);
             }
             match self.member.take() {
-                Some(Member::Gzip(gzip)) => self.rest = gzip.into_inner(),
-                Some(Member::Zstd(zstd)) => self.rest = zstd.finish(),
+                Some(CompressedMember::Gzip(gzip)) => self.rest = gzip.into_inner(),
+                Some(CompressedMember::Zstd(zstd)) => self.rest = zstd.finish(),
                 None => {}
             }
             let zeros = self.rest.iter().take_while(|&&byte| byte == 0).count();
             let rest = &self.rest[zeros..];
             self.member = if is_gzip(rest) {
-                Some(Member::Gzip(Box::new(GzDecoder::new(rest))))
+                Some(CompressedMember::Gzip(Box::new(GzDecoder::new(rest))))
             } else if is_zstd(rest) {
                 let zstd = zstd::stream::read::Decoder::with_buffer(rest)?;
-                Some(Member::Zstd(zstd.single_frame()))
+                Some(CompressedMember::Zstd(zstd.single_frame()))
             } else {
                 return Ok(0);
             };

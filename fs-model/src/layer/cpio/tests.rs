@@ -1,4 +1,4 @@
-//! Archives made by hand: what they become, and what damage does.
+//! Tests with hand-made archives, valid and damaged.
 
 use std::io::Write;
 
@@ -10,13 +10,13 @@ const FILE: u32 = 0o100644;
 const LINK: u32 = 0o120777;
 const CHAR: u32 = 0o020600;
 
-/// An archive being made; nothing is checked.
+/// Builds an archive without checking anything.
 #[derive(Default)]
-struct Maker {
+struct ArchiveBuilder {
     bytes: Vec<u8>,
     start: usize,
     checksum: bool,
-    /// What stands for the checksum where there is none.
+    /// The value of the checksum field in a 070701 archive.
     field: u32,
     ino: u32,
 }
@@ -29,7 +29,7 @@ struct Fields {
     uid: u32,
 }
 
-impl Maker {
+impl ArchiveBuilder {
     fn entry(&mut self, name: &str, mode: u32, data: &[u8]) -> &mut Self {
         self.ino += 1;
         self.full(name, mode, data, Fields { ino: self.ino, nlink: 1, rdev: [0, 0], uid: 0 })
@@ -83,11 +83,11 @@ impl Maker {
     }
 }
 
-fn made(make: impl FnOnce(&mut Maker)) -> Vec<u8> {
-    let mut maker = Maker::default();
-    make(&mut maker);
-    maker.end();
-    maker.bytes
+fn made(make: impl FnOnce(&mut ArchiveBuilder)) -> Vec<u8> {
+    let mut archive = ArchiveBuilder::default();
+    make(&mut archive);
+    archive.end();
+    archive.bytes
 }
 
 fn open(bytes: Vec<u8>) -> Result<CpioLayer, LayerError> {
@@ -124,7 +124,7 @@ fn content(layer: &CpioLayer, path: &str) -> Vec<u8> {
     buf
 }
 
-/// Asks a layer everything, and gives the number of objects.
+/// Calls all methods of a layer for all objects. Returns the number of objects.
 fn walk(layer: &dyn Layer) -> usize {
     let mut ahead = vec![layer.root()];
     let mut count = 0;
@@ -156,12 +156,12 @@ fn walk(layer: &dyn Layer) -> usize {
     count
 }
 
-fn sample(maker: &mut Maker) {
-    maker.entry(".", 0o040700, b"").entry("a", DIR, b"").entry("a/file", FILE, b"content");
-    maker.entry("a/link", LINK, b"file").linked("a/one", FILE, b"two names", 99);
-    maker.linked("two", FILE, b"", 99).entry("a/gone", CHAR, b"").entry(".wh.lost", FILE, b"");
+fn sample(archive: &mut ArchiveBuilder) {
+    archive.entry(".", 0o040700, b"").entry("a", DIR, b"").entry("a/file", FILE, b"content");
+    archive.entry("a/link", LINK, b"file").linked("a/one", FILE, b"two names", 99);
+    archive.linked("two", FILE, b"", 99).entry("a/gone", CHAR, b"").entry(".wh.lost", FILE, b"");
     let device = Fields { ino: 50, nlink: 1, rdev: [5, 1], uid: 3 };
-    maker.full("console", CHAR, b"", device).entry("pipe", 0o010600, b"");
+    archive.full("console", CHAR, b"", device).entry("pipe", 0o010600, b"");
 }
 
 fn check_sample(layer: &CpioLayer) {
@@ -181,7 +181,7 @@ fn check_sample(layer: &CpioLayer) {
 }
 
 #[test]
-fn an_archive_is_read_plain_and_compressed() {
+fn plain_and_compressed_archives_are_equal() {
     let bytes = made(sample);
     check_sample(&open(gzip(&bytes)).unwrap());
     check_sample(&open(zstd::encode_all(&bytes[..], 3).unwrap()).unwrap());
@@ -189,7 +189,7 @@ fn an_archive_is_read_plain_and_compressed() {
 }
 
 #[test]
-fn several_members_make_one_archive() {
+fn compressed_members_form_one_archive() {
     let bytes = made(sample);
     let (one, two) = bytes.split_at(301);
     check_sample(&open([gzip(one), gzip(two)].concat()).unwrap());
@@ -198,10 +198,10 @@ fn several_members_make_one_archive() {
 }
 
 #[test]
-fn archives_follow_each_other_as_in_an_initrd() {
-    let early = made(|maker| {
-        maker.entry("kernel", DIR, b"").entry("a", FILE, b"a file at first");
-        maker.linked("kernel/x", FILE, b"early", 99);
+fn concatenated_archives_are_merged_as_by_the_kernel() {
+    let early = made(|archive| {
+        archive.entry("kernel", DIR, b"").entry("a", FILE, b"a file at first");
+        archive.linked("kernel/x", FILE, b"early", 99);
     });
     let main = made(sample);
     for image in [
@@ -219,10 +219,10 @@ fn archives_follow_each_other_as_in_an_initrd() {
 }
 
 #[test]
-fn the_content_of_a_link_may_come_first_or_last_or_each_time() {
+fn content_may_be_with_any_name_of_a_hard_link() {
     for [one, two] in [["data", ""], ["", "data"], ["data", "data"], ["old!", "data"]] {
-        let layer = open(made(|maker| {
-            maker.linked("one", FILE, one.as_bytes(), 5).linked("two", FILE, two.as_bytes(), 5);
+        let layer = open(made(|archive| {
+            archive.linked("one", FILE, one.as_bytes(), 5).linked("two", FILE, two.as_bytes(), 5);
         }));
         let layer = layer.unwrap();
         assert_eq!(content(&layer, "one"), b"data");
@@ -231,10 +231,10 @@ fn the_content_of_a_link_may_come_first_or_last_or_each_time() {
 }
 
 #[test]
-fn files_of_one_number_with_one_link_each_are_different() {
+fn equal_inode_numbers_with_one_link_are_separate_files() {
     let fields = Fields { ino: 5, nlink: 1, rdev: [0, 0], uid: 0 };
-    let layer = open(made(|maker| {
-        maker.full("one", FILE, b"1", fields).full("two", FILE, b"2", fields);
+    let layer = open(made(|archive| {
+        archive.full("one", FILE, b"1", fields).full("two", FILE, b"2", fields);
     }));
     let layer = layer.unwrap();
     assert_ne!(ino(&layer, "one"), ino(&layer, "two"));
@@ -242,33 +242,29 @@ fn files_of_one_number_with_one_link_each_are_different() {
 }
 
 #[test]
-fn a_later_entry_replaces_an_earlier_one() {
-    let layer = open(made(|maker| {
-        maker.entry("f", FILE, b"long content").entry("f", FILE, b"short");
-        maker.entry("f2d", FILE, b"x").entry("f2d", DIR, b"").entry("f2d/in", FILE, b"in");
-        maker.entry("d2f", DIR, b"").entry("d2f", FILE, b"now a file");
-        maker.entry("l2f", LINK, b"f").entry("l2f", FILE, b"not through the link");
-        maker.linked("h1", FILE, b"both", 77).linked("h2", FILE, b"", 77);
-        maker.entry("h1", FILE, b"both again");
+fn later_entries_replace_earlier_ones() {
+    let layer = open(made(|archive| {
+        archive.entry("f", FILE, b"long content").entry("f", FILE, b"short");
+        archive.entry("f2d", FILE, b"x").entry("f2d", DIR, b"").entry("f2d/in", FILE, b"in");
+        archive.entry("d2f", DIR, b"").entry("d2f", FILE, b"a file");
+        archive.entry("l2f", LINK, b"f").entry("l2f", FILE, b"not through the link");
+        archive.linked("h1", FILE, b"both", 77).linked("h2", FILE, b"", 77);
+        archive.entry("h1", FILE, b"both again");
     }));
     let layer = layer.unwrap();
     assert_eq!(content(&layer, "f"), b"short");
     assert_eq!(content(&layer, "f2d/in"), b"in");
-    assert_eq!(content(&layer, "d2f"), b"now a file");
+    assert_eq!(content(&layer, "d2f"), b"a file");
     assert_eq!(content(&layer, "l2f"), b"not through the link");
-    assert_eq!(
-        content(&layer, "h2"),
-        b"both again",
-        "the kernel writes into the file that is there"
-    );
+    assert_eq!(content(&layer, "h2"), b"both again", "the kernel writes to the existing file");
 }
 
 #[test]
-fn odd_names_are_understood() {
-    let layer = open(made(|maker| {
-        maker.entry("./a/", DIR, b"").entry("/a//b", FILE, b"1").entry("a/./c", FILE, b"2");
-        maker.entry("s", LINK, b"/a/../a").entry("s/d", FILE, b"by a link");
-        maker.entry("./TRAILER!!!", FILE, b"a file");
+fn unnormalised_names_are_resolved() {
+    let layer = open(made(|archive| {
+        archive.entry("./a/", DIR, b"").entry("/a//b", FILE, b"1").entry("a/./c", FILE, b"2");
+        archive.entry("s", LINK, b"/a/../a").entry("s/d", FILE, b"by a link");
+        archive.entry("./TRAILER!!!", FILE, b"a file");
     }));
     let layer = layer.unwrap();
     assert_eq!(content(&layer, "a/b"), b"1");
@@ -279,108 +275,112 @@ fn odd_names_are_understood() {
 }
 
 #[test]
-fn whiteouts_by_name_hide_and_make_opaque() {
-    let layer = open(made(|maker| {
-        maker.entry("d", DIR, b"").entry("d/.wh..wh..opq", FILE, b"").entry("d/f", FILE, b"");
-        maker.entry("e", DIR, b"").entry(".wh.e", FILE, b"").entry("f", FILE, b"");
-        maker.entry(".wh.f", FILE, b"").entry(".wh..wh.plnk", DIR, b"");
-        maker.entry(".wh..wh.plnk/x", FILE, b"").entry(".wh..wh.aufs", FILE, b"");
-        maker.entry("n", DIR, b"");
+fn whiteouts_by_name_hide_names_and_make_directories_opaque() {
+    let layer = open(made(|archive| {
+        archive.entry("d", DIR, b"").entry("d/.wh..wh..opq", FILE, b"").entry("d/f", FILE, b"");
+        archive.entry("e", DIR, b"").entry(".wh.e", FILE, b"").entry("f", FILE, b"");
+        archive.entry(".wh.f", FILE, b"").entry(".wh..wh.plnk", DIR, b"");
+        archive.entry(".wh..wh.plnk/x", FILE, b"").entry(".wh..wh.aufs", FILE, b"");
+        archive.entry("n", DIR, b"");
     }));
     let layer = layer.unwrap();
     assert_eq!(layer.is_opaque(ino(&layer, "d")).ok(), Some(true));
-    assert_eq!(layer.is_opaque(ino(&layer, "e")).ok(), Some(true), "removed and made again");
+    assert_eq!(layer.is_opaque(ino(&layer, "e")).ok(), Some(true), "removed and recreated");
     assert_eq!(layer.is_opaque(ino(&layer, "n")).ok(), Some(false));
     assert_eq!(content(&layer, "f"), b"");
     let names: Vec<_> = layer.read_dir(layer.root()).unwrap().into_iter().map(|e| e.name).collect();
     assert_eq!(names, [b"d", b"e", b"f", b"n"].map(|name| Box::from(&name[..])));
 }
 
-/// An archive of one file `.wh.NAME`, marked or not.
-fn odd_name(maker: &mut Maker, name: &str, content: &[u8], field: u32) {
-    maker.field = field;
-    maker.entry(".", DIR, b"");
-    maker.field = 0;
-    maker.entry(name, FILE, content);
+/// Adds the file `name` after a root entry with the given checksum field.
+fn odd_name(archive: &mut ArchiveBuilder, name: &str, content: &[u8], field: u32) {
+    archive.field = field;
+    archive.entry(".", DIR, b"");
+    archive.field = 0;
+    archive.entry(name, FILE, content);
 }
 
 #[test]
-fn an_archive_that_is_marked_means_files_by_names_of_whiteouts() {
+fn marked_archives_contain_files_with_names_of_whiteouts() {
     let names = |layer: &CpioLayer| -> Vec<String> {
         let entries = layer.read_dir(layer.root()).unwrap().into_iter();
-        let told = |e: LayerDirEntry| {
+        let shown = |e: LayerDirEntry| {
             let what = if e.entry == LayerEntry::Whiteout { "-" } else { "" };
             format!("{what}{}", String::from_utf8_lossy(&e.name))
         };
-        entries.map(told).collect()
+        entries.map(shown).collect()
     };
-    let layer = open(made(|maker| {
-        odd_name(maker, ".wh.x", b"content", WHITEOUTS_ARE_DEVICES);
-        maker.entry(".wh..wh..opq", FILE, b"").entry(".wh.", FILE, b"");
-        maker.entry(".wh.gone", CHAR, b"").entry("gone", CHAR, b"");
+    let layer = open(made(|archive| {
+        odd_name(archive, ".wh.x", b"content", WHITEOUTS_ARE_DEVICES);
+        archive.entry(".wh..wh..opq", FILE, b"").entry(".wh.", FILE, b"");
+        archive.entry(".wh.gone", CHAR, b"").entry("gone", CHAR, b"");
     }));
     let layer = layer.unwrap();
     assert_eq!(content(&layer, ".wh.x"), b"content");
     assert_eq!(names(&layer), [".wh.", ".wh..wh..opq", "-.wh.gone", ".wh.x", "-gone"]);
     assert_eq!(layer.is_opaque(layer.root()).ok(), Some(false));
 
-    // It is the first entry's alone to say, that being the root, in this format, in these letters.
-    let told = |make: &dyn Fn(&mut Maker)| names(&open(made(make)).unwrap());
-    assert_eq!(told(&|maker| odd_name(maker, ".wh.x", b"", 0)), ["-x"]);
-    assert_eq!(told(&|maker| odd_name(maker, ".wh.x", b"", WHITEOUTS_ARE_DEVICES + 1)), ["-x"]);
-    let late = |maker: &mut Maker| {
-        maker.entry("a", DIR, b"");
-        odd_name(maker, ".wh.x", b"", WHITEOUTS_ARE_DEVICES);
+    // The marker is valid only in the checksum field of the root, as the first entry of a 070701
+    // archive.
+    let shown = |make: &dyn Fn(&mut ArchiveBuilder)| names(&open(made(make)).unwrap());
+    assert_eq!(shown(&|archive| odd_name(archive, ".wh.x", b"", 0)), ["-x"]);
+    assert_eq!(
+        shown(&|archive| odd_name(archive, ".wh.x", b"", WHITEOUTS_ARE_DEVICES + 1)),
+        ["-x"]
+    );
+    let late = |archive: &mut ArchiveBuilder| {
+        archive.entry("a", DIR, b"");
+        odd_name(archive, ".wh.x", b"", WHITEOUTS_ARE_DEVICES);
     };
-    assert_eq!(told(&late), ["a", "-x"]);
-    let elsewhere = |maker: &mut Maker| {
-        maker.field = WHITEOUTS_ARE_DEVICES;
-        maker.entry("a", DIR, b"").entry(".wh.x", FILE, b"");
+    assert_eq!(shown(&late), ["a", "-x"]);
+    let elsewhere = |archive: &mut ArchiveBuilder| {
+        archive.field = WHITEOUTS_ARE_DEVICES;
+        archive.entry("a", DIR, b"").entry(".wh.x", FILE, b"");
     };
-    assert_eq!(told(&elsewhere), ["a", "-x"]);
+    assert_eq!(shown(&elsewhere), ["a", "-x"]);
 }
 
 #[test]
-fn each_of_several_archives_says_for_itself_what_names_of_whiteouts_are() {
+fn marker_applies_to_each_archive_separately() {
     let marked = WHITEOUTS_ARE_DEVICES;
     let both = |first: (&str, u32), second: (&str, u32)| {
-        let layer = open(made(|maker| {
-            odd_name(maker, first.0, b"1", first.1);
-            odd_name(maker.end(), second.0, b"2", second.1);
+        let layer = open(made(|archive| {
+            odd_name(archive, first.0, b"1", first.1);
+            odd_name(archive.end(), second.0, b"2", second.1);
         }));
         let layer = layer.unwrap();
         [".wh.x", "x", ".wh.y", "y"].map(|name| find(&layer, name).is_some())
     };
     assert_eq!(both((".wh.x", marked), (".wh.y", 0)), [true, false, false, true]);
     assert_eq!(both((".wh.x", 0), (".wh.y", marked)), [false, true, true, false]);
-    // Of a name that both have, the later one says what it is.
+    // For a name in both archives, the later one decides.
     assert_eq!(both((".wh.x", marked), (".wh.x", 0)), [false, true, false, false]);
     assert_eq!(both((".wh.x", 0), (".wh.x", marked)), [true, false, false, false]);
 }
 
 #[test]
-fn a_layer_knows_whether_it_describes_its_root() {
+fn root_is_described_only_with_an_entry_for_it() {
     assert!(open(made(sample)).unwrap().describes_root());
-    let none = made(|maker| {
-        maker.entry("a", DIR, b"");
+    let none = made(|archive| {
+        archive.entry("a", DIR, b"");
     });
     assert!(!open(none).unwrap().describes_root());
 }
 
 #[test]
-fn a_sparse_file_of_a_compressed_archive_takes_no_memory() {
+fn zeros_in_a_compressed_archive_use_no_memory() {
     let mut data = vec![0; 40 << 20];
     data[20 << 20] = 1;
-    let bytes = gzip(&made(|maker| {
-        maker.entry("sparse", FILE, &data);
+    let bytes = gzip(&made(|archive| {
+        archive.entry("sparse", FILE, &data);
     }));
     let limits = Limits { memory: 1 << 20 };
     let layer = CpioLayer::open("sparse", Arc::new(bytes), limits).unwrap();
     let ino = ino(&layer, "sparse");
-    let island = (20 << 20)..(20 << 20) + PIECE as u64;
+    let island = (20 << 20)..(20 << 20) + PIECE_SIZE as u64;
     assert_eq!(layer.next_data(ino, 0).unwrap(), Some(island.clone()));
     assert_eq!(layer.next_data(ino, island.end).unwrap(), None);
-    assert_eq!(layer.attr(ino).unwrap().allocated, PIECE as u64);
+    assert_eq!(layer.attr(ino).unwrap().allocated, PIECE_SIZE as u64);
     assert!(content(&layer, "sparse") == data);
 }
 
@@ -389,10 +389,10 @@ fn error(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn what_cannot_be_right_is_an_error_that_names_the_image() {
+fn invalid_archives_are_errors_that_name_the_image() {
     let one = |name: &str, mode, data: &[u8]| {
-        error(made(|maker| {
-            maker.entry(name, mode, data);
+        error(made(|archive| {
+            archive.entry(name, mode, data);
         }))
     };
     assert_eq!(error(vec![]), "test.cpio: not a cpio archive");
@@ -401,65 +401,65 @@ fn what_cannot_be_right_is_an_error_that_names_the_image() {
     assert!(error(b"\xfd7zXZ\0".to_vec()).contains("not supported: xz"));
     assert!(one("../up", FILE, b"").contains(".."));
     assert!(one("a/b", FILE, b"").contains("its parent directory \"a\" is not in the archive"));
-    assert!(one(".", FILE, b"").contains("the root is no directory"));
-    assert!(one("x", 0o170000, b"").contains("no known type"));
+    assert!(one(".", FILE, b"").contains("the root is not a directory"));
+    assert!(one("x", 0o170000, b"").contains("unknown type"));
     assert!(one("x", LINK, b"").contains("target of 0 bytes"));
     assert!(one("x", LINK, b"a\0b").contains("NUL"));
-    assert!(one("x\0y", FILE, b"").contains("does not end"));
+    assert!(one("x\0y", FILE, b"").contains("differs from its header"));
     assert!(one(&"n".repeat(256), FILE, b"").contains("256 bytes"));
     assert!(one(&"n/".repeat(2100), FILE, b"").contains("4201 bytes"));
     assert!(one(".wh.", FILE, b"").contains("without a name"));
-    let full = error(made(|maker| {
-        maker.entry("d", DIR, b"").entry("d/f", FILE, b"").entry("d", FILE, b"");
+    let full = error(made(|archive| {
+        archive.entry("d", DIR, b"").entry("d/f", FILE, b"").entry("d", FILE, b"");
     }));
     assert!(full.contains("not empty"), "{full}");
-    let circle = error(made(|maker| {
-        maker.entry("a", LINK, b"b").entry("b", LINK, b"a").entry("a/x", FILE, b"");
+    let circle = error(made(|archive| {
+        archive.entry("a", LINK, b"b").entry("b", LINK, b"a").entry("a/x", FILE, b"");
     }));
     assert!(circle.contains("too many symbolic links"), "{circle}");
     let device = Fields { ino: 1, nlink: 1, rdev: [1 << 12, 0], uid: 0 };
-    let device = error(made(|maker| {
-        maker.full("x", CHAR, b"", device);
+    let device = error(made(|archive| {
+        archive.full("x", CHAR, b"", device);
     }));
-    assert!(device.contains("no device 4096:0"), "{device}");
+    assert!(device.contains("invalid device number 4096:0"), "{device}");
     let junk = error([made(sample), b"junk".to_vec()].concat());
-    assert!(junk.contains("junk after the archive"), "{junk}");
+    assert!(junk.contains("trailing data after the archive"), "{junk}");
 }
 
 #[test]
-fn a_checksum_is_verified() {
-    let mut maker = Maker { checksum: true, ..Maker::default() };
-    sample(&mut maker);
-    maker.end();
-    let mut bytes = maker.bytes;
+fn checksums_are_verified() {
+    let mut archive = ArchiveBuilder { checksum: true, ..ArchiveBuilder::default() };
+    sample(&mut archive);
+    archive.end();
+    let mut bytes = archive.bytes;
     check_sample(&open(bytes.clone()).unwrap());
     check_sample(&open(gzip(&bytes)).unwrap());
     let at = bytes.windows(7).position(|window| window == b"content").unwrap();
     bytes[at] ^= 1;
-    assert!(error(gzip(&bytes)).contains("\"a/file\": its checksum is wrong"));
-    assert!(error(bytes).contains("its checksum is wrong"));
+    assert!(error(gzip(&bytes)).contains("\"a/file\": checksum mismatch"));
+    assert!(error(bytes).contains("checksum mismatch"));
 }
 
 #[test]
-fn an_archive_cut_off_anywhere_is_truncated() {
+fn archives_truncated_anywhere_are_errors() {
     let mut bytes = made(sample);
     let trailer = bytes.windows(10).rposition(|window| window == TRAILER).unwrap();
     bytes.truncate(trailer + 11);
     for length in 0..bytes.len() {
-        let said = error(bytes[..length].to_vec());
-        assert!(said.contains("truncated") || length < 6, "{length}: {said}");
+        let message = error(bytes[..length].to_vec());
+        assert!(message.contains("truncated") || length < 6, "{length}: {message}");
     }
     for compressed in [gzip(&bytes), zstd::encode_all(&bytes[..], 3).unwrap()] {
         for length in 0..compressed.len() {
-            let said = error(compressed[..length].to_vec());
-            assert!(said.contains("truncated") || length < 4, "{length}: {said}");
+            let message = error(compressed[..length].to_vec());
+            assert!(message.contains("truncated") || length < 4, "{length}: {message}");
         }
         open(compressed).unwrap();
     }
 }
 
 #[test]
-fn bit_flips_end_as_errors_or_as_another_archive() {
+fn bit_flips_cause_errors_or_another_valid_archive() {
     let mut bytes = made(sample);
     bytes.truncate(bytes.windows(10).rposition(|window| window == TRAILER).unwrap() + 11);
     for image in [gzip(&bytes), zstd::encode_all(&bytes[..], 3).unwrap(), bytes] {
@@ -483,20 +483,20 @@ fn bit_flips_end_as_errors_or_as_another_archive() {
 }
 
 #[test]
-fn a_bomb_is_refused() {
-    // Megabytes of zeros cost nothing; what is not zeros is counted.
-    let content = gzip(&made(|maker| {
-        maker.entry("bomb", FILE, &vec![b'x'; 4 << 20]);
+fn decompression_bombs_are_rejected() {
+    // Zeros use no memory. Other bytes are counted.
+    let content = gzip(&made(|archive| {
+        archive.entry("bomb", FILE, &vec![b'x'; 4 << 20]);
     }));
-    let entries = gzip(&made(|maker| {
+    let entries = gzip(&made(|archive| {
         for _ in 0..5000 {
-            maker.entry("same", DIR, b"");
+            archive.entry("same", DIR, b"");
         }
     }));
     for bytes in [content, entries] {
         assert!(bytes.len() < 64 << 10);
         let limits = Limits { memory: 1 << 20 };
         let error = CpioLayer::open("bomb", Arc::new(bytes), limits).unwrap_err().to_string();
-        assert!(error.contains("more than the 1048576 bytes"), "{error}");
+        assert!(error.contains("more than 1048576 bytes"), "{error}");
     }
 }

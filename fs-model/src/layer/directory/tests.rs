@@ -1,4 +1,4 @@
-//! A directory as a layer, compared with the directory.
+//! Tests that compare a directory layer with the directory.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ fn setup() -> (tempfile::TempDir, DirectoryLayer) {
     let name = std::ffi::OsStr::from_bytes(b"bytes \xff");
     fs::write(dir.path().join(name), b"").unwrap();
     rustix::fs::mknodat(CWD, at("fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
-    // Whiteouts can be made by anybody.
+    // Unprivileged users can create whiteouts.
     let whiteout = rustix::fs::FileType::CharacterDevice;
     rustix::fs::mknodat(CWD, at("gone"), whiteout, Mode::empty(), 0).unwrap();
     let layer = DirectoryLayer::open(dir.path()).unwrap();
@@ -44,7 +44,7 @@ fn ino(layer: &DirectoryLayer, path: &str) -> LayerIno {
 }
 
 #[test]
-fn everything_is_as_the_directory_has_it() {
+fn layer_equals_the_directory() {
     let (dir, layer) = setup();
     let file = ino(&layer, "sub/file");
     assert_eq!(file, ino(&layer, "other"), "hard links are one object");
@@ -71,7 +71,7 @@ fn everything_is_as_the_directory_has_it() {
 }
 
 #[test]
-fn attributes_are_read_and_those_of_overlayfs_are_understood() {
+fn attributes_are_returned_without_those_of_overlayfs() {
     let (dir, layer) = setup();
     let at = dir.path().join("sub");
     let none = rustix::fs::XattrFlags::empty();
@@ -88,7 +88,7 @@ fn attributes_are_read_and_those_of_overlayfs_are_understood() {
 }
 
 #[test]
-fn no_link_leads_out() {
+fn symbolic_links_are_never_followed() {
     let (dir, layer) = setup();
     assert!(layer.lookup(ino(&layer, "out"), b"hostname").is_err());
     assert_eq!(layer.lookup(layer.root(), b"..").unwrap(), None);
@@ -104,13 +104,13 @@ fn no_link_leads_out() {
 }
 
 #[test]
-fn what_changes_meanwhile_is_an_error_that_names_it() {
+fn concurrent_changes_cause_errors_that_name_the_file() {
     let (dir, layer) = setup();
     let file = ino(&layer, "sub/file");
     let other = dir.path().join("other");
     fs::File::options().write(true).open(&other).unwrap().set_len(3).unwrap();
     let error = layer.read_at(file, 0, &mut [0; 10]).unwrap_err().to_string();
-    assert!(error.contains("got shorter"), "{error}");
+    assert!(error.contains("became shorter"), "{error}");
     assert!(error.contains(&*dir.path().to_string_lossy()), "{error}");
     layer.state.lock().open.clear();
     fs::remove_file(dir.path().join("sub/file")).unwrap();
@@ -122,7 +122,7 @@ fn what_changes_meanwhile_is_an_error_that_names_it() {
 }
 
 #[test]
-fn attributes_of_overlayfs_that_are_not_followed_are_refused() {
+fn unsupported_attributes_of_overlayfs_are_rejected() {
     for name in ["user.overlay.redirect", "user.overlay.metacopy", "user.overlay.whiteout"] {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("some/dir");
@@ -131,7 +131,7 @@ fn attributes_of_overlayfs_that_are_not_followed_are_refused() {
         let marked = if name.ends_with("redirect") { inner.clone() } else { inner.join("file") };
         rustix::fs::setxattr(&marked, name, b"/x", rustix::fs::XattrFlags::empty()).unwrap();
         let layer = DirectoryLayer::open(dir.path()).unwrap();
-        let refused = layer.check_marks().unwrap_err().to_string();
+        let refused = layer.check_overlayfs_attributes().unwrap_err().to_string();
         let path = if name.ends_with("redirect") { "/some/dir " } else { "/some/dir/file " };
         assert!(refused.contains(path) && refused.contains(name), "{refused}");
     }
@@ -140,5 +140,8 @@ fn attributes_of_overlayfs_that_are_not_followed_are_refused() {
     rustix::fs::setxattr(dir.path(), "user.overlay.opaque", b"y", flags).unwrap();
     rustix::fs::setxattr(dir.path(), "user.overlay.origin", b"x", flags).unwrap();
     std::os::unix::fs::symlink("/", dir.path().join("out")).unwrap();
-    assert_eq!(DirectoryLayer::open(dir.path()).unwrap().check_marks().unwrap(), None);
+    assert_eq!(
+        DirectoryLayer::open(dir.path()).unwrap().check_overlayfs_attributes().unwrap(),
+        None
+    );
 }

@@ -1,12 +1,13 @@
-//! Caches that are bounded in bytes, and the rule that a block is decoded by one thread at a time.
+//! Caches with limits in bytes, in which a block is decoded by only one thread at a time.
 //!
 //! Invariants:
-//! - The weights of what a cache holds never sum to more than its limit; what alone is heavier
-//!   than the limit is not kept.
-//! - For each key at most one decode is under way. Who asks meanwhile waits for its outcome, and
-//!   gets it, error or not. Errors are not kept: the next asker tries again.
+//! - The total weight of a cache never exceeds its limit. A value that exceeds it alone is not
+//!   cached.
+//! - For each key at most one decode is in progress. Callers that ask for the key meanwhile wait
+//!   for its outcome and share it, including an error. Errors are not cached: the next caller tries
+//!   again.
 //! - No lock is held while decoding.
-//! - A decoder that unwinds leaves nobody waiting: one of the waiters takes over.
+//! - If a decoder unwinds, one of the waiters takes over.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,25 +20,25 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::LayerError;
 
-/// What a cached value costs.
+/// Values with a weight, for caches.
 pub(super) trait Weigh {
-    /// Bytes of memory, about.
+    /// Returns the approximate memory use in bytes.
     fn weight(&self) -> usize;
 }
 
 /// A decoded block.
-pub(super) type Block = Arc<Vec<u8>>;
+pub(super) type DecodedBlock = Arc<Vec<u8>>;
 
-impl Weigh for Block {
+impl Weigh for DecodedBlock {
     fn weight(&self) -> usize {
         self.capacity() + ENTRY_COST
     }
 }
 
-/// What an entry costs beside its content: the list node, the hash table's slot, the Arc.
+/// Weight of an entry beside its content, in bytes: list node, hash table slot and `Arc`.
 pub(super) const ENTRY_COST: usize = 128;
 
-/// A least-recently-used cache of values that weigh no more than a limit together.
+/// A least-recently-used cache with a limit on the total weight.
 pub(super) struct ByteLru<K: Hash + Eq, V> {
     entries: LruCache<K, V>,
     bytes: usize,
@@ -49,17 +50,17 @@ impl<K: Hash + Eq, V: Weigh + Clone> ByteLru<K, V> {
         ByteLru { entries: LruCache::unbounded(), bytes: 0, limit }
     }
 
-    /// The value, marked as used.
+    /// Returns the value and marks it as used.
     pub(super) fn get(&mut self, key: &K) -> Option<V> {
         self.entries.get(key).cloned()
     }
 
-    /// Whether the value is there, unmarked.
+    /// Returns whether the value is cached, without marking it as used.
     pub(super) fn contains(&self, key: &K) -> bool {
         self.entries.contains(key)
     }
 
-    /// Keeps the value, at the cost of those used longest ago.
+    /// Inserts a value, and evicts those that were not used for longest.
     pub(super) fn insert(&mut self, key: K, value: V) {
         let weight = value.weight();
         if weight > self.limit {
@@ -76,80 +77,83 @@ impl<K: Hash + Eq, V: Weigh + Clone> ByteLru<K, V> {
         }
     }
 
-    /// Gives the value up.
+    /// Removes the value.
     pub(super) fn remove(&mut self, key: &K) {
         if let Some(old) = self.entries.pop(key) {
             self.bytes -= old.weight();
         }
     }
 
-    /// What the values weigh together.
+    /// Returns the total weight.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-/// A cache of blocks that decodes what it does not have.
+/// A cache of blocks that are decoded on demand.
 pub(super) struct BlockCache<K: Hash + Eq, V> {
-    state: Mutex<State<K, V>>,
+    state: Mutex<CacheState<K, V>>,
     decodes: AtomicU64,
 }
 
-struct State<K: Hash + Eq, V> {
+struct CacheState<K: Hash + Eq, V> {
     ready: ByteLru<K, V>,
-    under_way: HashMap<K, Pending<V>>,
+    in_progress: HashMap<K, PendingDecode<V>>,
 }
 
-/// A decode under way, as the cache knows it.
-struct Pending<V> {
+/// A decode in progress, as seen by the cache.
+struct PendingDecode<V> {
     flight: Arc<Flight<V>>,
     waiters: usize,
 }
 
-/// A decode under way, as its waiters know it.
+/// A decode in progress, as seen by its waiters.
 struct Flight<V> {
-    outcome: Mutex<Option<Outcome<V>>>,
+    outcome: Mutex<Option<DecodeOutcome<V>>>,
     landed: Condvar,
 }
 
-enum Outcome<V> {
+enum DecodeOutcome<V> {
     Decoded(Result<V, LayerError>),
-    /// The decoder unwound: try again.
+    /// The decoder unwound: the waiters have to try again.
     Abandoned,
 }
 
-/// What the cache can say at once.
-enum Found<V> {
+/// Result of looking up a block.
+enum CacheLookup<V> {
     Ready(V),
     Wait(Arc<Flight<V>>),
-    /// Nobody has it: the asker decodes it, and says so through this flight.
+    /// The caller has to decode the block and to complete this flight.
     Decode(Arc<Flight<V>>),
 }
 
 impl<K: Hash + Eq + Copy, V: Weigh + Clone> BlockCache<K, V> {
     pub(super) fn new(limit: usize) -> Self {
         BlockCache {
-            state: Mutex::new(State { ready: ByteLru::new(limit), under_way: HashMap::new() }),
+            state: Mutex::new(CacheState {
+                ready: ByteLru::new(limit),
+                in_progress: HashMap::new(),
+            }),
             decodes: AtomicU64::new(0),
         }
     }
 
-    /// How many blocks were decoded since the cache was made.
+    /// Returns the number of blocks decoded since the cache was created.
     pub(super) fn decodes(&self) -> u64 {
         self.decodes.load(Ordering::Relaxed)
     }
 
-    /// What the cached blocks weigh.
+    /// Returns the total weight of the cached blocks.
     pub(super) fn bytes(&self) -> usize {
         self.state.lock().ready.bytes()
     }
 
-    /// Whether the block is in the cache.
+    /// Returns whether the block is cached.
     pub(super) fn contains(&self, key: &K) -> bool {
         self.state.lock().ready.contains(key)
     }
 
-    /// The block, from the cache or from `decode`.
+    /// Returns the block, from the cache or from `decode`.
     pub(super) fn get_or_decode(
         &self,
         key: K,
@@ -157,12 +161,12 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> BlockCache<K, V> {
     ) -> Result<V, LayerError> {
         loop {
             let flight = match self.find(key) {
-                Found::Ready(value) => return Ok(value),
-                Found::Wait(flight) => match flight.wait() {
+                CacheLookup::Ready(value) => return Ok(value),
+                CacheLookup::Wait(flight) => match flight.wait() {
                     Some(result) => return result,
                     None => continue,
                 },
-                Found::Decode(flight) => flight,
+                CacheLookup::Decode(flight) => flight,
             };
             let landing = Landing { cache: self, key, flight: Some(flight) };
             self.decodes.fetch_add(1, Ordering::Relaxed);
@@ -172,8 +176,9 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> BlockCache<K, V> {
         }
     }
 
-    /// The block in `out`: copied from the cache, which gives it up, or decoded right into it by
-    /// `decode`; then it is kept only if somebody waited for it, in the form that `keep` gives it.
+    /// Fills `out` with the block. A cached block is copied and removed from the cache. Otherwise
+    /// `decode` writes directly to `out`, and the block is cached, as converted by `keep`, only if
+    /// other threads wait for it.
     pub(super) fn take_or_decode(
         &self,
         key: K,
@@ -184,12 +189,12 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> BlockCache<K, V> {
     ) -> Result<(), LayerError> {
         loop {
             let flight = match self.find(key) {
-                Found::Ready(value) => {
+                CacheLookup::Ready(value) => {
                     self.state.lock().ready.remove(&key);
                     copy(&value, out);
                     return Ok(());
                 }
-                Found::Wait(flight) => match flight.wait() {
+                CacheLookup::Wait(flight) => match flight.wait() {
                     Some(result) => {
                         self.state.lock().ready.remove(&key);
                         copy(&result?, out);
@@ -197,7 +202,7 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> BlockCache<K, V> {
                     }
                     None => continue,
                 },
-                Found::Decode(flight) => flight,
+                CacheLookup::Decode(flight) => flight,
             };
             let landing = Landing { cache: self, key, flight: Some(flight) };
             self.decodes.fetch_add(1, Ordering::Relaxed);
@@ -216,45 +221,45 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> BlockCache<K, V> {
         }
     }
 
-    fn find(&self, key: K) -> Found<V> {
+    fn find(&self, key: K) -> CacheLookup<V> {
         let mut state = self.state.lock();
         if let Some(value) = state.ready.get(&key) {
-            return Found::Ready(value);
+            return CacheLookup::Ready(value);
         }
-        match state.under_way.entry(key) {
+        match state.in_progress.entry(key) {
             Entry::Occupied(mut pending) => {
                 pending.get_mut().waiters += 1;
-                Found::Wait(pending.get().flight.clone())
+                CacheLookup::Wait(pending.get().flight.clone())
             }
             Entry::Vacant(vacant) => {
                 let flight = Arc::new(Flight { outcome: Mutex::new(None), landed: Condvar::new() });
-                vacant.insert(Pending { flight: flight.clone(), waiters: 0 });
-                Found::Decode(flight)
+                vacant.insert(PendingDecode { flight: flight.clone(), waiters: 0 });
+                CacheLookup::Decode(flight)
             }
         }
     }
 }
 
 impl<V: Clone> Flight<V> {
-    /// The outcome, once there is one; `None` when the decoder gave up.
+    /// Waits for the outcome; `None` if the decoder unwound.
     fn wait(&self) -> Option<Result<V, LayerError>> {
         let mut outcome = self.outcome.lock();
         loop {
             match &*outcome {
-                Some(Outcome::Decoded(result)) => return Some(result.clone()),
-                Some(Outcome::Abandoned) => return None,
+                Some(DecodeOutcome::Decoded(result)) => return Some(result.clone()),
+                Some(DecodeOutcome::Abandoned) => return None,
                 None => self.landed.wait(&mut outcome),
             }
         }
     }
 
-    fn land(&self, outcome: Outcome<V>) {
+    fn land(&self, outcome: DecodeOutcome<V>) {
         *self.outcome.lock() = Some(outcome);
         self.landed.notify_all();
     }
 }
 
-/// The duty to end a decode that is under way. Dropped without having landed, it is abandoned.
+/// Guard of a decode in progress. If dropped without a result, the decode is abandoned.
 struct Landing<'a, K: Hash + Eq + Copy, V: Weigh + Clone> {
     cache: &'a BlockCache<K, V>,
     key: K,
@@ -266,22 +271,22 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> Landing<'_, K, V> {
         let Some(flight) = self.flight.take() else { return };
         {
             let mut state = self.cache.state.lock();
-            state.under_way.remove(&self.key);
+            state.in_progress.remove(&self.key);
             if let Ok(value) = &result {
                 state.ready.insert(self.key, value.clone());
             }
         }
-        flight.land(Outcome::Decoded(result));
+        flight.land(DecodeOutcome::Decoded(result));
     }
 
-    /// Ends the decode if nobody waits for it, else gives the duty back.
+    /// Ends the decode if no thread waits for it; otherwise returns the guard.
     fn land_unless_awaited(mut self) -> Option<Self> {
         let mut state = self.cache.state.lock();
-        if state.under_way.get(&self.key).is_some_and(|pending| pending.waiters > 0) {
+        if state.in_progress.get(&self.key).is_some_and(|pending| pending.waiters > 0) {
             drop(state);
             return Some(self);
         }
-        state.under_way.remove(&self.key);
+        state.in_progress.remove(&self.key);
         drop(state);
         self.flight = None;
         None
@@ -291,8 +296,8 @@ impl<K: Hash + Eq + Copy, V: Weigh + Clone> Landing<'_, K, V> {
 impl<K: Hash + Eq + Copy, V: Weigh + Clone> Drop for Landing<'_, K, V> {
     fn drop(&mut self) {
         if let Some(flight) = self.flight.take() {
-            self.cache.state.lock().under_way.remove(&self.key);
-            flight.land(Outcome::Abandoned);
+            self.cache.state.lock().in_progress.remove(&self.key);
+            flight.land(DecodeOutcome::Abandoned);
         }
     }
 }
@@ -302,9 +307,9 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
 
-    type Cache = BlockCache<u32, Block>;
+    type Cache = BlockCache<u32, DecodedBlock>;
 
-    fn block(len: usize) -> Block {
+    fn block(len: usize) -> DecodedBlock {
         Arc::new(vec![7; len])
     }
 
@@ -312,15 +317,15 @@ mod tests {
         LayerError::corrupt(&"image".into(), "damaged")
     }
 
-    /// Returns once `count` threads wait for the decode of `key`.
+    /// Waits until `count` threads wait for the decode of `key`.
     fn until_awaited(cache: &Cache, key: u32, count: usize) {
-        while cache.state.lock().under_way.get(&key).is_none_or(|p| p.waiters < count) {
+        while cache.state.lock().in_progress.get(&key).is_none_or(|p| p.waiters < count) {
             std::thread::yield_now();
         }
     }
 
     #[test]
-    fn a_cache_never_holds_more_than_its_limit() {
+    fn cache_never_exceeds_its_limit() {
         let limit = 10 * (1000 + ENTRY_COST);
         let cache = Cache::new(limit);
         for key in 0..100 {
@@ -334,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_last_stays_longest() {
+    fn least_recently_used_block_is_evicted_first() {
         let cache = Cache::new(3 * (100 + ENTRY_COST));
         for key in [1, 2, 3, 1, 4] {
             cache.get_or_decode(key, || Ok(block(100))).unwrap();
@@ -343,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_during_a_decode_gets_its_outcome_and_errors_are_not_kept() {
+    fn concurrent_readers_share_one_decode_and_errors_are_not_cached() {
         let cache = Cache::new(1 << 20);
         std::thread::scope(|scope| {
             let (decoder, waiter) = (&cache, &cache);
@@ -354,7 +359,7 @@ mod tests {
                 });
                 assert!(result.is_err());
             });
-            while !cache.state.lock().under_way.contains_key(&1) {
+            while !cache.state.lock().in_progress.contains_key(&1) {
                 std::thread::yield_now();
             }
             for _ in 0..3 {
@@ -369,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decode_into_a_buffer_is_shared_with_who_waits_and_else_not_kept() {
+    fn block_decoded_into_a_buffer_is_cached_only_for_waiters() {
         let cache = Cache::new(1 << 20);
         let read = |out: &mut [u8], waiters| {
             cache.take_or_decode(
@@ -391,7 +396,7 @@ mod tests {
         assert!(!cache.contains(&1) && out == [9; 10]);
         std::thread::scope(|scope| {
             scope.spawn(|| read(&mut [0; 10], 2).unwrap());
-            while !cache.state.lock().under_way.contains_key(&1) {
+            while !cache.state.lock().in_progress.contains_key(&1) {
                 std::thread::yield_now();
             }
             scope.spawn(|| {
@@ -404,12 +409,12 @@ mod tests {
             });
         });
         assert_eq!(cache.decodes(), 2);
-        // Who waited for the whole block has taken it.
+        // The waiter for the whole block has removed it.
         assert!(!cache.contains(&1));
     }
 
     #[test]
-    fn a_block_that_was_decoded_ahead_leaves_when_it_is_read_whole() {
+    fn prefetched_block_is_removed_when_read_whole() {
         let cache = Cache::new(1 << 20);
         cache.get_or_decode(1, || Ok(block(10))).unwrap();
         let mut out = [0; 10];
@@ -418,7 +423,7 @@ mod tests {
                 1,
                 &mut out,
                 |block, out| out.copy_from_slice(block),
-                |_| unreachable!("it is there"),
+                |_| unreachable!("it is cached"),
                 |_| unreachable!(),
             )
             .unwrap();
@@ -427,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_that_panics_leaves_nobody_waiting() {
+    fn waiter_takes_over_from_a_panicking_decoder() {
         let cache = Cache::new(1 << 20);
         let panicked = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -438,7 +443,7 @@ mod tests {
                     std::panic::resume_unwind(Box::new("unwinds"));
                 });
             });
-            while !cache.state.lock().under_way.contains_key(&1) {
+            while !cache.state.lock().in_progress.contains_key(&1) {
                 std::thread::yield_now();
             }
             let block = cache.get_or_decode(1, || {

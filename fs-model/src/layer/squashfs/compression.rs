@@ -1,20 +1,20 @@
-//! The compressors of squashfs 4.0, each as one function from a block to a buffer.
+//! The compressors of squashfs 4.0: each is a function that decodes a block into a buffer.
 //!
-//! Invariants: the output never grows beyond the buffer it is given; no decoder allocates in
-//! proportion to what the block claims (xz is held to a memory limit, the others need none); the
-//! decoder's own state is kept per thread, because setting one up costs as much as a small block.
+//! Invariants: output never exceeds the given buffer. No decoder allocates in proportion to sizes
+//! stated in the block (xz has a memory limit, the others do not need one). The state of a decoder
+//! is kept per thread, because creating one takes as long as decoding a small block.
 //!
-//! The ids are those of `fs/squashfs/squashfs_fs.h`. A block is a zlib stream for gzip, a raw
-//! LZO1X or LZ4 block, an `.xz` stream, a zstd frame.
+//! Ids are those of `fs/squashfs/squashfs_fs.h`. A block is a zlib stream for gzip, a raw LZO1X or
+//! LZ4 block, an `.xz` stream or a zstd frame.
 
 use std::cell::RefCell;
 use std::fmt;
 
-/// The most that an xz decoder may allocate. A dictionary is no larger than a block (1 MiB) by
-/// `mksquashfs`, 8 MiB by preset 6 of other writers.
+/// Maximum memory of an xz decoder in bytes. `mksquashfs` uses dictionaries up to the block size (1
+/// MiB), other writers 8 MiB (preset 6).
 const XZ_MEMORY_LIMIT: u64 = 16 << 20;
 
-/// How the blocks of an image are compressed.
+/// The compression of an image's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compressor {
     /// zlib streams.
@@ -41,19 +41,19 @@ impl fmt::Display for Compressor {
     }
 }
 
-/// Why a block did not decode.
+/// The reason why a block cannot be decoded.
 #[derive(Debug)]
 pub(super) enum DecodeError {
-    /// It holds more than its place can.
+    /// It decodes to more bytes than expected.
     TooLong,
-    /// It is not a block of this compressor; what the decoder says.
+    /// It is invalid; the message of the decoder.
     Invalid(String),
 }
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DecodeError::TooLong => f.write_str("it decodes to more than there should be"),
+            DecodeError::TooLong => f.write_str("it decodes to more bytes than expected"),
             DecodeError::Invalid(why) => f.write_str(why),
         }
     }
@@ -66,7 +66,7 @@ thread_local! {
 }
 
 impl Compressor {
-    /// The compressor of an id, or what to say of one that is not read.
+    /// Returns the compressor with the number `id`, or a description of an unsupported one.
     pub(super) fn from_id(id: u16) -> Result<Self, String> {
         match id {
             1 => Ok(Compressor::Gzip),
@@ -79,7 +79,7 @@ impl Compressor {
         }
     }
 
-    /// Decodes the block `input` into `output`, and says how much of it was filled.
+    /// Decodes the block `input` into `output`. Returns the number of bytes written.
     pub(super) fn decode(self, input: &[u8], output: &mut [u8]) -> Result<usize, DecodeError> {
         match self {
             Compressor::Gzip => gzip(input, output),
@@ -119,8 +119,8 @@ fn zstd(input: &[u8], output: &mut [u8]) -> Result<usize, DecodeError> {
 fn xz(input: &[u8], output: &mut [u8]) -> Result<usize, DecodeError> {
     use liblzma::stream::{Action, Status, Stream};
     let mut stream = Stream::new_stream_decoder(XZ_MEMORY_LIMIT, 0).map_err(invalid)?;
-    // With the output full, the decoder still has to see the end of the stream: so go on for as
-    // long as it gets ahead in either.
+    // Even with the output full, the decoder must reach the end of the stream: continue as long as
+    // it consumes input or produces output.
     loop {
         let (read, written) = (stream.total_in(), stream.total_out());
         let rest = input.get(read as usize..).unwrap_or_default();
@@ -129,7 +129,7 @@ fn xz(input: &[u8], output: &mut [u8]) -> Result<usize, DecodeError> {
         match stream.process(rest, room, Action::Finish).map_err(invalid)? {
             Status::StreamEnd => return Ok(stream.total_out() as usize),
             _ if (stream.total_in(), stream.total_out()) != (read, written) => {}
-            _ if room_left => return Err(invalid("cut off xz stream")),
+            _ if room_left => return Err(invalid("truncated xz stream")),
             _ => return Err(DecodeError::TooLong),
         }
     }

@@ -1,15 +1,16 @@
 //! File content: lists of data blocks, fragments and holes.
 //!
-//! Follows `fs/squashfs/file.c`. A file's blocks lie one after another in the image; the list in
-//! its inode has their lengths as 32-bit words: 0 is a hole, bit 24 says "not compressed". The end
-//! of a file may be a part of a fragment block that many files share.
+//! Follows `fs/squashfs/file.c`. The blocks of a file are contiguous in the image. A list in the
+//! inode has their stored lengths as 32-bit words: 0 is a hole, bit 24 means "not compressed". The
+//! end of a file may be in a fragment block that several files share.
 //!
 //! Invariants:
-//! - Each block holds exactly what the file's size leaves for it: no more, no less. A short one is
-//!   an error, never an end of file.
-//! - A position in the image is a sum of lengths, checked; content is taken from within the image.
-//! - Finding a block costs no walk over the whole list: a [`FileLayout`] remembers where every
-//!   `stride`-th block is, as far as it has been asked for.
+//! - Each block has exactly the length that results from the file's size. A short block is an
+//!   error, never an end of file.
+//! - A position in the image is a checked sum of lengths, and content is read only within the
+//!   image.
+//! - Finding a block does not iterate over the whole list: a [`FileLayout`] caches the position of
+//!   every `stride`-th block, as far as needed so far.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,68 +18,68 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::SquashfsLayer;
-use super::cache::{Block, ENTRY_COST, Weigh};
-use super::inode::Body;
-use super::metadata::{Cursor, Place};
+use super::cache::{DecodedBlock, ENTRY_COST, Weigh};
+use super::inode::SquashfsBody;
+use super::metadata::{Cursor, MetadataPos};
 use crate::error::LayerError;
-use crate::layer::{Ahead, LayerIno};
+use crate::layer::{LayerIno, Readahead};
 
-/// In a data block's word: it is stored as it is.
+/// Flag in the word of a data block: not compressed.
 const UNCOMPRESSED: u32 = 1 << 24;
-/// The fewest blocks between two remembered points, and the most points of one file: 64 GiB at
-/// 128 KiB before the stride grows.
+/// Minimum number of blocks between two cached positions, and maximum number of cached positions of
+/// a file: up to 64 GiB with 128 KiB blocks before the stride grows.
 const MIN_STRIDE: u64 = 512;
-const MOST_POINTS: u64 = 1024;
+const MAX_POINTS: u64 = 1024;
 
-/// What identifies a decoded block. The position alone would do for a sound image; in a damaged
-/// one, two files may disagree about the same position.
+/// Identifies a decoded block. In a valid image the position is sufficient; in a damaged one, two
+/// files may have different lengths for the same position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct BlockKey {
     start: u64,
     word: u32,
-    /// Bytes of content; 0 for a fragment block, whose length nothing states.
+    /// Length of the content; 0 for a fragment block, whose length is not stored.
     len: u32,
 }
 
-/// How a file lies in the image.
+/// Positions of a file's blocks in the image.
 pub(super) struct FileLayout {
     size: u64,
     start: u64,
     blocks: u64,
-    list: Place,
-    /// The fragment block that has what follows the blocks, and the offset in it.
+    list: MetadataPos,
+    /// The fragment block with the end of the file, and the offset in it.
     tail: Option<(BlockKey, u32)>,
-    /// That fragment block's place in the table.
+    /// Index of that fragment block.
     fragment: Option<u32>,
     stride: u64,
-    /// Where block `stride * i` is: its word in the list, its content in the image.
-    points: Mutex<Vec<Point>>,
+    /// Positions of block `stride * i`: its word in the list, and its content in the image.
+    points: Mutex<Vec<ListPoint>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Point {
-    word: Place,
+struct ListPoint {
+    word: MetadataPos,
     start: u64,
 }
 
 impl Weigh for Arc<FileLayout> {
     fn weight(&self) -> usize {
-        // Counted with all its points, although they are found one by one.
+        // All points are counted, although they are added one by one.
         size_of::<FileLayout>()
             + ENTRY_COST
-            + (self.blocks / self.stride) as usize * size_of::<Point>()
+            + (self.blocks / self.stride) as usize * size_of::<ListPoint>()
     }
 }
 
-/// A stretch of a file: one block, one hole of a block's size, or the tail.
-enum Piece {
+/// A part of a file: a block, a hole of a block's size, or the tail.
+enum FilePiece {
     Hole,
     Block(BlockKey),
     Tail(BlockKey, u32),
 }
 
-/// A walk over a file's pieces in order.
-struct Pieces<'a> {
+/// An iterator over the pieces of a file.
+struct FilePieces<'a> {
     layer: &'a SquashfsLayer,
     layout: &'a FileLayout,
     cursor: Cursor<'a>,
@@ -86,7 +87,7 @@ struct Pieces<'a> {
     start: u64,
 }
 
-impl Pieces<'_> {
+impl FilePieces<'_> {
     fn word(&mut self) -> Result<u32, LayerError> {
         let word = self.cursor.u32()?;
         let stored = stored_len(word);
@@ -105,10 +106,10 @@ impl Pieces<'_> {
         Ok(())
     }
 
-    /// The next piece and the bytes of the file that it stands for.
-    fn next(&mut self) -> Result<Option<(Piece, Range<u64>)>, LayerError> {
+    /// Returns the next piece and its range in the file.
+    fn next(&mut self) -> Result<Option<(FilePiece, Range<u64>)>, LayerError> {
         let block_size = u64::from(self.layer.superblock.block_size);
-        // At most the list's length, which is bounded, times the block size: no overflow.
+        // At most the bounded length of the list times the block size: cannot overflow.
         let from = self.index * block_size;
         if from >= self.layout.size {
             return Ok(None);
@@ -116,15 +117,18 @@ impl Pieces<'_> {
         let to = self.layout.size.min(from.saturating_add(block_size));
         if self.index >= self.layout.blocks {
             self.index += 1;
-            return Ok(self.layout.tail.map(|(key, offset)| (Piece::Tail(key, offset), from..to)));
+            return Ok(self
+                .layout
+                .tail
+                .map(|(key, offset)| (FilePiece::Tail(key, offset), from..to)));
         }
         let start = self.start;
         let word = self.word()?;
         self.start = start.saturating_add(stored_len(word).into());
         let piece = if word == 0 {
-            Piece::Hole
+            FilePiece::Hole
         } else {
-            Piece::Block(BlockKey { start, word, len: (to - from) as u32 })
+            FilePiece::Block(BlockKey { start, word, len: (to - from) as u32 })
         };
         Ok(Some((piece, from..to)))
     }
@@ -135,12 +139,12 @@ fn stored_len(word: u32) -> u32 {
 }
 
 impl SquashfsLayer {
-    /// How the file `ino` lies in the image.
+    /// Returns the layout of the file `ino`.
     fn layout(&self, ino: LayerIno) -> Result<Arc<FileLayout>, LayerError> {
         if let Some(layout) = self.layouts.lock().get(&ino) {
             return Ok(layout);
         }
-        let Body::File(file) = self.inode(ino)?.body else {
+        let SquashfsBody::File(file) = self.inode(ino)?.body else {
             return Err(self.bad_inode(ino, "not a regular file"));
         };
         let block_size = u64::from(self.superblock.block_size);
@@ -156,7 +160,7 @@ impl SquashfsLayer {
             list: file.list,
             tail,
             fragment: fragment.map(|(index, _)| index),
-            stride: MIN_STRIDE.max(file.blocks.div_ceil(MOST_POINTS)),
+            stride: MIN_STRIDE.max(file.blocks.div_ceil(MAX_POINTS)),
             points: Mutex::new(Vec::new()),
         });
         self.layouts.lock().insert(ino, layout.clone());
@@ -177,36 +181,43 @@ impl SquashfsLayer {
         Ok(BlockKey { start: fragment.start, word: fragment.word, len: 0 })
     }
 
-    /// See [`Layer::ahead`](crate::layer::Layer::ahead).
-    pub(super) fn next_wanted(&self, ino: LayerIno, offset: u64, len: usize) -> Option<Ahead> {
+    /// See [`Layer::readahead`](crate::layer::Layer::readahead).
+    pub(super) fn next_readahead(
+        &self,
+        ino: LayerIno,
+        offset: u64,
+        len: usize,
+    ) -> Option<Readahead> {
         let layout = self.layout(ino).ok()?;
         let end = layout.size.min(offset.saturating_add(len as u64));
         let read = offset.min(end)..end;
         let mut scan = self.scan.lock();
         let block_size = self.superblock.block_size.into();
         if let Some(range) = scan.step_file(ino, &read, layout.size, block_size) {
-            return Some(Ahead::File(ino, range));
+            return Some(Readahead::File(ino, range));
         }
         let next = scan.step_fragment(layout.fragment?)?;
-        (next < self.superblock.fragments).then_some(Ahead::Shared(next.into()))
+        (next < self.superblock.fragments).then_some(Readahead::Shared(next.into()))
     }
 
-    /// See [`Layer::decode_ahead`](crate::layer::Layer::decode_ahead).
-    pub(super) fn decode_wanted(&self, ahead: Ahead) -> Result<(), LayerError> {
-        match ahead {
-            Ahead::Shared(index) => match u32::try_from(index) {
+    /// See [`Layer::prefetch`](crate::layer::Layer::prefetch).
+    pub(super) fn prefetch_into_cache(&self, range: Readahead) -> Result<(), LayerError> {
+        match range {
+            Readahead::Shared(index) => match u32::try_from(index) {
                 Ok(index) => self.decode_into_cache(self.fragment_key(index)?),
                 Err(_) => Ok(()),
             },
-            Ahead::File(ino, wanted) => {
+            Readahead::File(ino, wanted) => {
                 let layout = self.layout(ino)?;
                 let mut pieces = self.pieces(&layout, wanted.start)?;
                 while let Some((piece, range)) = pieces.next()?
                     && range.start < wanted.end
                 {
                     match piece {
-                        Piece::Hole => {}
-                        Piece::Block(key) | Piece::Tail(key, _) => self.decode_into_cache(key)?,
+                        FilePiece::Hole => {}
+                        FilePiece::Block(key) | FilePiece::Tail(key, _) => {
+                            self.decode_into_cache(key)?
+                        }
                     }
                 }
                 Ok(())
@@ -225,8 +236,12 @@ impl SquashfsLayer {
         .map(drop)
     }
 
-    /// A walk over the pieces of a file from the one on that has the byte `offset`.
-    fn pieces<'a>(&'a self, layout: &'a FileLayout, offset: u64) -> Result<Pieces<'a>, LayerError> {
+    /// Returns an iterator over the pieces of a file that begins with the piece of byte `offset`.
+    fn pieces<'a>(
+        &'a self,
+        layout: &'a FileLayout,
+        offset: u64,
+    ) -> Result<FilePieces<'a>, LayerError> {
         let wanted = (offset / u64::from(self.superblock.block_size)).min(layout.blocks);
         let stride_of_wanted = wanted / layout.stride;
         let (known, mut point) = {
@@ -234,23 +249,23 @@ impl SquashfsLayer {
             let known = stride_of_wanted.min(points.len() as u64);
             let point = match known.checked_sub(1) {
                 Some(last) => points[last as usize],
-                None => Point { word: layout.list, start: layout.start },
+                None => ListPoint { word: layout.list, start: layout.start },
             };
             (known, point)
         };
-        let at = |point: Point, index| Pieces {
+        let at = |point: ListPoint, index| FilePieces {
             layer: self,
             layout,
             cursor: self.inode_table_cursor(point.word),
             index,
             start: point.start,
         };
-        // Points beyond the known ones are found without the lock, and kept if nobody was faster.
+        // Unknown points are searched without the lock, and added unless another thread was faster.
         let mut found = Vec::new();
         for stride in known..stride_of_wanted {
             let mut pieces = at(point, stride * layout.stride);
             pieces.skip(layout.stride)?;
-            point = Point { word: pieces.cursor.place(), start: pieces.start };
+            point = ListPoint { word: pieces.cursor.pos(), start: pieces.start };
             found.push(point);
         }
         if !found.is_empty() {
@@ -285,9 +300,9 @@ impl SquashfsLayer {
             let n = ((range.end - range.start) as usize - within).min(len - done);
             let out = &mut buf[done..done + n];
             match piece {
-                Piece::Hole => out.fill(0),
-                Piece::Block(key) => self.read_block(key, within, out)?,
-                Piece::Tail(key, at) => {
+                FilePiece::Hole => out.fill(0),
+                FilePiece::Block(key) => self.read_block(key, within, out)?,
+                FilePiece::Tail(key, at) => {
                     self.read_tail(key, (at as usize).saturating_add(within), out)?
                 }
             }
@@ -296,18 +311,21 @@ impl SquashfsLayer {
         Ok(len)
     }
 
-    /// The bytes from `within` on of a data block.
+    /// Reads a part of a data block, from `within`.
     fn read_block(&self, key: BlockKey, within: usize, out: &mut [u8]) -> Result<(), LayerError> {
         if key.word & UNCOMPRESSED != 0 {
             let stored = self.stored(key)?;
             if stored.len() != key.len as usize {
-                return Err(self.bad_block(key, format!("{} bytes, not compressed", stored.len())));
+                return Err(self.bad_block(
+                    key,
+                    format!("{} uncompressed bytes instead of {}", stored.len(), key.len),
+                ));
             }
             return self.copy_part(key, stored, within, out);
         }
         if out.len() == key.len as usize {
-            // The whole block: decoded where it is wanted. The kernel keeps what it read, so that
-            // keeping it here as well would only cost memory.
+            // A whole block is decoded directly into `out` and not cached: the kernel caches what
+            // it reads.
             return self.blocks.take_or_decode(
                 key,
                 out,
@@ -319,7 +337,7 @@ impl SquashfsLayer {
         self.copy_part(key, &self.data_block(key)?, within, out)
     }
 
-    fn data_block(&self, key: BlockKey) -> Result<Block, LayerError> {
+    fn data_block(&self, key: BlockKey) -> Result<DecodedBlock, LayerError> {
         self.blocks.get_or_decode(key, || {
             let mut decoded = vec![0; key.len as usize];
             self.decode_exactly(key, &mut decoded)?;
@@ -327,7 +345,7 @@ impl SquashfsLayer {
         })
     }
 
-    /// The bytes from `at` on of a fragment block.
+    /// Reads a part of a fragment block, from `at`.
     fn read_tail(&self, key: BlockKey, at: usize, out: &mut [u8]) -> Result<(), LayerError> {
         if key.word & UNCOMPRESSED != 0 {
             return self.copy_part(key, self.stored(key)?, at, out);
@@ -336,7 +354,7 @@ impl SquashfsLayer {
         self.copy_part(key, &block, at, out)
     }
 
-    fn fragment_block(&self, key: BlockKey) -> Result<Block, LayerError> {
+    fn fragment_block(&self, key: BlockKey) -> Result<DecodedBlock, LayerError> {
         self.blocks.get_or_decode(key, || {
             let mut decoded = vec![0; self.superblock.block_size as usize];
             let len = self.decode(key, &mut decoded)?;
@@ -354,17 +372,20 @@ impl SquashfsLayer {
     ) -> Result<(), LayerError> {
         let part = at.checked_add(out.len()).and_then(|end| block.get(at..end));
         let part = part.ok_or_else(|| {
-            self.bad_block(key, format!("{} bytes, and a file's end beyond them", block.len()))
+            self.bad_block(
+                key,
+                format!("{} bytes, but the end of a file extends beyond them", block.len()),
+            )
         })?;
         out.copy_from_slice(part);
         Ok(())
     }
 
-    /// A block as it is in the image.
+    /// Returns the stored bytes of a block.
     fn stored(&self, key: BlockKey) -> Result<&[u8], LayerError> {
         self.image()
             .get(key.start, stored_len(key.word).into())
-            .ok_or_else(|| self.bad_block(key, "it goes beyond the image"))
+            .ok_or_else(|| self.bad_block(key, "it extends beyond the image"))
     }
 
     fn decode(&self, key: BlockKey, out: &mut [u8]) -> Result<usize, LayerError> {
@@ -401,17 +422,17 @@ impl SquashfsLayer {
         let mut data: Option<Range<u64>> = None;
         while let Some((piece, range)) = pieces.next()? {
             match (&mut data, piece) {
-                (Some(data), Piece::Hole) => return Ok(Some(data.clone())),
+                (Some(data), FilePiece::Hole) => return Ok(Some(data.clone())),
                 (Some(data), _) => data.end = range.end,
-                (None, Piece::Hole) => {}
+                (None, FilePiece::Hole) => {}
                 (None, _) => data = Some(range.start.max(offset)..range.end),
             }
         }
         Ok(data)
     }
 
-    /// See [`Layer::is_cached`](crate::layer::Layer::is_cached). The walk over the block list may
-    /// decode a metadata block that was given up meanwhile; no data.
+    /// See [`Layer::is_cached`](crate::layer::Layer::is_cached). The iteration over the block list
+    /// may decode a metadata block that is no longer cached, but no data.
     pub(super) fn has_decoded(&self, ino: LayerIno, offset: u64, len: usize) -> bool {
         let Ok(layout) = self.layout(ino) else { return false };
         let end = layout.size.min(offset.saturating_add(len as u64));
@@ -421,8 +442,8 @@ impl SquashfsLayer {
         let Ok(mut pieces) = self.pieces(&layout, offset) else { return false };
         while let Ok(Some((piece, range))) = pieces.next() {
             let ready = match piece {
-                Piece::Hole => true,
-                Piece::Block(key) | Piece::Tail(key, _) => {
+                FilePiece::Hole => true,
+                FilePiece::Block(key) | FilePiece::Tail(key, _) => {
                     key.word & UNCOMPRESSED != 0 || self.blocks.contains(&key)
                 }
             };

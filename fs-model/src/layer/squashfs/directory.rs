@@ -1,21 +1,22 @@
-//! Directories: listings in the directory table, found and shortened by an index.
+//! Directories: listings in the directory table, with an index for lookups.
 //!
-//! Follows `fs/squashfs/dir.c` and `namei.c`. A listing is a sequence of runs: a header (how many
-//! entries, and the inode metadata block that they have in common), then its entries, sorted by
-//! name over the whole directory. An extended directory inode ends in an index: for every
-//! metadata block of the listing the name that its first run begins with, so that a lookup reads
-//! one block of the listing and not all of it.
+//! Follows `fs/squashfs/dir.c` and `namei.c`. A listing is a sequence of runs: a header (number of
+//! entries, and their common inode metadata block), followed by the entries. Entries are sorted by
+//! name over the whole directory. An extended directory inode ends with an index: for every
+//! metadata block of the listing, the first name of its first run. So a lookup reads one block of
+//! the listing instead of all.
 //!
-//! An inode states the size of its listing plus 3, for the kernel's `.` and `..`; some writers
-//! (tar2sqfs before 1.1.3, go-diskfs) leave out these 3 bytes. The kernel compares the size only at
-//! the head of a run, so that it lists both kinds of image whole, and so does [`Walk`].
+//! An inode stores the size of its listing plus 3, for the kernel's `.` and `..`. Some writers
+//! (tar2sqfs before 1.1.3, go-diskfs) omit these 3 bytes. The kernel checks the size only at the
+//! start of a run, so it lists both kinds of images completely, and [`DirectoryWalk`] does the
+//! same.
 //!
 //! Invariants:
-//! - A walk reads a run when the run begins within the size that the inode states, and then reads
-//!   all of it. Each run is at most 256 entries, so a walk ends at most one run after that size.
-//! - Every name that comes out is legal, and stands once. An image with an unsorted directory
-//!   (no writer makes them) is still listed right, if it is of moderate size.
-//! - Entries that hide (character devices 0:0) come out as [`LayerEntry::Whiteout`].
+//! - A run that begins within the stored size is read completely. A run has at most 256 entries, so
+//!   a walk ends at most one run after the stored size.
+//! - Every returned name is valid and unique. An unsorted directory, which no known writer
+//!   produces, is listed correctly up to a limit.
+//! - Whiteouts (character devices 0:0) are returned as [`LayerEntry::Whiteout`].
 
 use std::sync::Arc;
 
@@ -23,45 +24,46 @@ use super::METADATA_SIZE;
 use super::SquashfsLayer;
 use super::cache::{ENTRY_COST, Weigh};
 use super::image::{u16_at, u32_at};
-use super::inode::{Body, DirectoryBody};
-use super::metadata::{Cursor, Place};
+use super::inode::{DirectoryBody, SquashfsBody};
+use super::metadata::{Cursor, MetadataPos};
 use crate::attr::{Device, FileType};
 use crate::error::LayerError;
 use crate::layer::{LayerDirEntry, LayerEntry, LayerIno};
 
-/// The most entries of one run (`SQUASHFS_DIR_COUNT`).
-const RUN_LIMIT: u32 = 256;
-/// The most entries of an unsorted directory. Names in order cannot repeat, so that what a
-/// damaged image makes us hold is in proportion to it; without order this bounds it.
-const UNSORTED_LIMIT: usize = 1 << 16;
+/// Maximum number of entries in a run (`SQUASHFS_DIR_COUNT`).
+const MAX_RUN_ENTRIES: u32 = 256;
+/// Maximum number of entries in an unsorted directory. Sorted names cannot repeat, so memory is
+/// bounded by the image's size; without order, this limit bounds it.
+const MAX_UNSORTED_ENTRIES: usize = 1 << 16;
 
-/// One entry as it is stored; its name is in the walk's buffer.
+/// A stored entry. Its name is in the buffer of the walk.
 struct RawEntry {
     ino: LayerIno,
     kind: u16,
     name_len: usize,
 }
 
-/// The index of a directory, decoded, so that a lookup in a large directory need not go through all
-/// of it: at 500,000 names it has 1,300 entries.
+/// The decoded index of a directory, so that a lookup in a large directory does not read all of it:
+/// for 500,000 names it has 1,300 entries.
 #[derive(Default)]
 pub(super) struct DirectoryIndex {
-    /// The first names of all runs in it, one behind the other.
+    /// The first names of all runs, concatenated.
     names: Vec<u8>,
-    runs: Vec<Run>,
+    runs: Vec<EntryRun>,
 }
 
-/// A run that the index knows.
-struct Run {
+/// A run with an entry in the index.
+struct EntryRun {
     name_end: u32,
     name_len: u32,
-    /// Its metadata block relative to the directory table, and the bytes of the listing before it.
+    /// Its metadata block relative to the directory table, and the number of bytes of the listing
+    /// before it.
     block: u32,
     before: u32,
 }
 
 impl DirectoryIndex {
-    fn name(&self, run: &Run) -> &[u8] {
+    fn name(&self, run: &EntryRun) -> &[u8] {
         let end = run.name_end as usize;
         &self.names[end - run.name_len as usize..end]
     }
@@ -69,25 +71,25 @@ impl DirectoryIndex {
 
 impl Weigh for Arc<DirectoryIndex> {
     fn weight(&self) -> usize {
-        self.names.capacity() + self.runs.capacity() * size_of::<Run>() + ENTRY_COST
+        self.names.capacity() + self.runs.capacity() * size_of::<EntryRun>() + ENTRY_COST
     }
 }
 
-/// A walk over a listing.
-struct Walk<'a> {
+/// An iterator over a listing.
+struct DirectoryWalk<'a> {
     layer: &'a SquashfsLayer,
     cursor: Cursor<'a>,
     directory: LayerIno,
-    /// Bytes of the listing after the cursor, by the size that the inode states; 0 in the rest of a
-    /// run that goes beyond it.
+    /// Bytes of the listing after the cursor, by the stored size; 0 in a run that extends beyond
+    /// it.
     left: u64,
-    /// Entries of the run that are still to come, and the inode block they share.
+    /// Remaining entries of the run, and their common inode block.
     run: u32,
     inode_block: u32,
     name: [u8; 256],
 }
 
-impl Walk<'_> {
+impl DirectoryWalk<'_> {
     fn bad(&self, what: impl std::fmt::Display) -> LayerError {
         self.layer.image().corrupt(format!("directory {:#x}: {what}", self.directory.0))
     }
@@ -100,7 +102,7 @@ impl Walk<'_> {
             let header: [u8; 12] = self.cursor.array()?;
             self.left = self.left.saturating_sub(12);
             let count = u32_at(&header, 0);
-            if count >= RUN_LIMIT {
+            if count >= MAX_RUN_ENTRIES {
                 return Err(self.bad(format!("a run of {count} entries")));
             }
             self.run = count + 1;
@@ -125,7 +127,7 @@ impl Walk<'_> {
         }))
     }
 
-    /// What a stored entry stands for.
+    /// Returns the object or whiteout of a stored entry.
     fn resolve(&self, entry: &RawEntry) -> Result<LayerEntry, LayerError> {
         let kind = match entry.kind {
             1 => FileType::Directory,
@@ -133,13 +135,15 @@ impl Walk<'_> {
             3 => FileType::Symlink,
             4 => FileType::BlockDevice,
             5 => {
-                // Only the inode tells a whiteout from a device.
+                // Only the inode distinguishes a whiteout from a device.
                 return match self.layer.inode(entry.ino)?.body {
-                    Body::Device(device) if device == Device::default() => Ok(LayerEntry::Whiteout),
-                    Body::Device(_) => {
+                    SquashfsBody::Device(device) if device == Device::default() => {
+                        Ok(LayerEntry::Whiteout)
+                    }
+                    SquashfsBody::Device(_) => {
                         Ok(LayerEntry::Object { ino: entry.ino, kind: FileType::CharDevice })
                     }
-                    _ => Err(self.bad("a device's entry, and an inode of another type")),
+                    _ => Err(self.bad("a device entry for an inode of another type")),
                 };
             }
             6 => FileType::Fifo,
@@ -153,30 +157,30 @@ impl Walk<'_> {
 impl SquashfsLayer {
     fn directory(&self, ino: LayerIno) -> Result<DirectoryBody, LayerError> {
         match self.inode(ino)?.body {
-            Body::Directory(directory) => Ok(directory),
+            SquashfsBody::Directory(directory) => Ok(directory),
             _ => Err(self.bad_inode(ino, "not a directory")),
         }
     }
 
-    /// A walk over the listing of `body`, from the metadata block at `block` (relative to the
-    /// directory table) on, where `skipped` bytes of it have gone by.
+    /// Returns an iterator over the listing of `body` that begins at the metadata block `block`
+    /// (relative to the directory table), after `skipped` bytes of the listing.
     fn walk(
         &self,
         directory: LayerIno,
         body: &DirectoryBody,
         block: u32,
         skipped: u32,
-    ) -> Result<Walk<'_>, LayerError> {
+    ) -> Result<DirectoryWalk<'_>, LayerError> {
         let table = &self.superblock.directory_table;
         let offset = (u64::from(body.offset) + u64::from(skipped)) % METADATA_SIZE as u64;
-        let place = Place {
+        let pos = MetadataPos {
             block: table.start.saturating_add(block.into()),
-            // The start of a listing may be anywhere in its block, never beyond it.
+            // The start of a listing may be anywhere in its block, but not beyond it.
             offset: if skipped == 0 { body.offset.into() } else { offset as usize },
         };
-        Ok(Walk {
+        Ok(DirectoryWalk {
             layer: self,
-            cursor: self.metadata.cursor(table, "directory table", place),
+            cursor: self.metadata.cursor(table, "directory table", pos),
             directory,
             left: u64::from(body.listing - skipped.min(body.listing)),
             run: 0,
@@ -185,7 +189,7 @@ impl SquashfsLayer {
         })
     }
 
-    /// The index of a directory, as it was read once.
+    /// Returns the index of a directory, from the cache if possible.
     fn index(
         &self,
         ino: LayerIno,
@@ -202,16 +206,16 @@ impl SquashfsLayer {
             let (before, block) = (u32_at(&raw, 0), u32_at(&raw, 4));
             let len = u32_at(&raw, 8);
             if len >= 255 || before > body.listing {
-                return Err(self.bad_inode(ino, "a directory index beyond its bounds"));
+                return Err(self.bad_inode(ino, "a directory index out of bounds"));
             }
             let first = &mut first[..len as usize + 1];
             cursor.read(first)?;
             if index.runs.last().is_some_and(|last| *index.name(last) > *first) {
-                // What is out of order is of no use: lookups go on from what is in order.
+                // Ignore the rest of an unsorted index: lookups continue from the sorted part.
                 break;
             }
             index.names.extend_from_slice(first);
-            index.runs.push(Run {
+            index.runs.push(EntryRun {
                 name_end: index.names.len() as u32,
                 name_len: len + 1,
                 block,
@@ -223,8 +227,8 @@ impl SquashfsLayer {
         Ok(index)
     }
 
-    /// Where in the listing the run begins that would hold `name`: a metadata block relative to
-    /// the directory table, and the bytes of the listing before it.
+    /// Returns the position of the run that would contain `name`: a metadata block relative to the
+    /// directory table, and the number of bytes of the listing before it.
     fn find_run(
         &self,
         ino: LayerIno,
@@ -239,7 +243,7 @@ impl SquashfsLayer {
         })
     }
 
-    /// The entry `name` of the directory `ino`.
+    /// Looks up `name` in the directory `ino`.
     pub(super) fn find_entry(
         &self,
         ino: LayerIno,
@@ -258,8 +262,8 @@ impl SquashfsLayer {
             if at == name {
                 return walk.resolve(&entry).map(Some);
             }
-            // An index is only of use where names are in order, so it vouches for the order. A
-            // short listing is read to its end, and found right even if unsorted.
+            // Directories with an index are sorted. A short listing without an index is read to its
+            // end, which also finds names in unsorted ones.
             if indexed && at > name {
                 break;
             }
@@ -267,7 +271,7 @@ impl SquashfsLayer {
         Ok(None)
     }
 
-    /// All entries of the directory `ino`, in order.
+    /// Returns all entries of the directory `ino`, sorted.
     pub(super) fn list(&self, ino: LayerIno) -> Result<Vec<LayerDirEntry>, LayerError> {
         let body = self.directory(ino)?;
         let mut entries: Vec<LayerDirEntry> = Vec::new();
@@ -279,8 +283,8 @@ impl SquashfsLayer {
         while let Some(raw) = walk.next()? {
             let name = &walk.name[..raw.name_len];
             sorted = sorted && entries.last().is_none_or(|last| *last.name < *name);
-            if !sorted && entries.len() >= UNSORTED_LIMIT {
-                return Err(walk.bad("its names are not in order"));
+            if !sorted && entries.len() >= MAX_UNSORTED_ENTRIES {
+                return Err(walk.bad("too many unsorted names"));
             }
             entries.push(LayerDirEntry { name: name.into(), entry: walk.resolve(&raw)? });
         }
@@ -288,7 +292,7 @@ impl SquashfsLayer {
             entries.sort_by(|a, b| a.name.cmp(&b.name));
             if let Some(twice) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
                 let name = twice[0].name.escape_ascii();
-                return Err(walk.bad(format!("the name \"{name}\" stands twice")));
+                return Err(walk.bad(format!("duplicate name \"{name}\"")));
             }
         }
         Ok(entries)

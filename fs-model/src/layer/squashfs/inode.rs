@@ -1,111 +1,111 @@
-//! Inodes: what the inode table holds of each object.
+//! Inodes: the inode table's records of objects.
 //!
-//! Follows `fs/squashfs/squashfs_fs.h` (the `squashfs_*_inode` structures) and `inode.c`. An
-//! inode is named by its *reference*: the position of its metadata block relative to the inode
-//! table, shifted by 16, and its offset in there. All hard links of an object have the same
-//! reference, which is why it serves as the [`LayerIno`].
+//! Follows `fs/squashfs/squashfs_fs.h` (the `squashfs_*_inode` structures) and `inode.c`. An inode
+//! is identified by its *reference*: the position of its metadata block relative to the inode
+//! table, shifted by 16, plus its offset in the block. All hard links of an object have the same
+//! reference, so it serves as the [`LayerIno`].
 //!
-//! Invariants of an [`Inode`] that was accepted: its kind is one of the seven; a symlink's length
-//! is 1 to 65,535; a file's block list can be as long as its size says; a directory's size can be
-//! held by the directory table. Nothing has been allocated in proportion to any of these.
+//! Invariants of an accepted [`SquashfsInode`]: its kind is one of seven; a symlink's length is 1
+//! to 65,535; the inode table can hold a block list for a file's size; the directory table can hold
+//! a directory's size. Nothing is allocated in proportion to these values.
 
 use super::SquashfsLayer;
-use super::image::{most_metadata, u16_at, u32_at, u64_at};
-use super::metadata::{Cursor, Place};
+use super::image::{max_metadata, u16_at, u32_at, u64_at};
+use super::metadata::{Cursor, MetadataPos};
 use crate::attr::{Attr, Device, FileType, Time};
 use crate::error::LayerError;
 use crate::layer::LayerIno;
 
-/// The length from which on a symlink's target is refused: no system takes more than a page.
-const SYMLINK_LIMIT: u32 = 65536;
-/// In a file's inode: all of it is in blocks of its own.
+/// The length from which a symlink's target is rejected: all systems limit it to a page or less.
+const SYMLINK_LEN_LIMIT: u32 = 65536;
+/// In the inode of a file: no fragment.
 const NO_FRAGMENT: u32 = u32::MAX;
 /// In an extended inode: no attributes.
 const NO_XATTR: u32 = u32::MAX;
-/// What the kernel subtracts from the size that a directory's inode states, for `.` and `..`.
+/// Bytes of a directory's stored size that are not part of its listing, for `.` and `..`.
 const DIRECTORY_EXTRA: u32 = 3;
 
 /// An inode.
 #[derive(Clone, Debug)]
-pub(super) struct Inode {
+pub(super) struct SquashfsInode {
     pub(super) kind: FileType,
     pub(super) mode: u16,
     pub(super) uid_index: u16,
     pub(super) gid_index: u16,
     pub(super) mtime: u32,
     pub(super) nlink: u32,
-    /// The number of its attributes in the xattr table.
+    /// The index of its attributes in the xattr table.
     pub(super) xattr: Option<u32>,
-    pub(super) body: Body,
+    pub(super) body: SquashfsBody,
 }
 
-/// What an inode holds by its type.
+/// The part of an inode that depends on its type.
 #[derive(Clone, Debug)]
-pub(super) enum Body {
+pub(super) enum SquashfsBody {
     Directory(DirectoryBody),
     File(FileBody),
     Symlink {
         len: u32,
-        target: Place,
+        target: MetadataPos,
     },
     Device(Device),
     /// A fifo or a socket.
     Nothing,
 }
 
-/// Where a directory's entries are.
+/// The position of a directory's entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DirectoryBody {
     /// The size as stored.
     pub(super) size: u32,
-    /// Runs of its listing begin in this many bytes.
+    /// Size of the listing: runs begin within this many bytes.
     pub(super) listing: u32,
-    /// The listing's metadata block relative to the directory table, and the offset in it.
+    /// The metadata block of the listing, relative to the directory table, and the offset in it.
     pub(super) start_block: u32,
     pub(super) offset: u16,
-    /// Entries of its index, and where in the inode table that is.
+    /// Number of entries of its index, and their position in the inode table.
     pub(super) indexes: u16,
-    pub(super) index: Place,
+    pub(super) index: MetadataPos,
 }
 
-/// Where a file's content is.
+/// The position of a file's content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FileBody {
     pub(super) size: u64,
-    /// Bytes of holes, as stored.
+    /// Number of bytes in holes, as stored.
     pub(super) sparse: u64,
-    /// Where its first block is in the image.
+    /// The position of the first block in the image.
     pub(super) start: u64,
-    /// How many blocks its list has.
+    /// Number of entries of the block list.
     pub(super) blocks: u64,
-    /// The fragment with its end: index and offset.
+    /// The index of the fragment block with the end of the file, and the offset in it.
     pub(super) fragment: Option<(u32, u32)>,
-    /// Where in the inode table the block list is.
-    pub(super) list: Place,
+    /// The position of the block list in the inode table.
+    pub(super) list: MetadataPos,
 }
 
 impl SquashfsLayer {
-    /// A cursor at an inode.
+    /// Returns a cursor at an inode.
     fn inode_cursor(&self, ino: LayerIno) -> Result<Cursor<'_>, LayerError> {
         let table = &self.superblock.inode_table;
         let block = (ino.0 >> 16).checked_add(table.start).filter(|_| ino.0 >> 48 == 0);
         let block = block.ok_or_else(|| {
             self.image().corrupt(format!("inode reference {:#x} beyond 48 bits", ino.0))
         })?;
-        Ok(self.inode_table_cursor(Place { block, offset: (ino.0 & 0xffff) as usize }))
+        Ok(self.inode_table_cursor(MetadataPos { block, offset: (ino.0 & 0xffff) as usize }))
     }
 
-    /// A cursor within the inode table.
-    pub(super) fn inode_table_cursor(&self, place: Place) -> Cursor<'_> {
-        self.metadata.cursor(&self.superblock.inode_table, "inode table", place)
+    /// Returns a cursor in the inode table.
+    pub(super) fn inode_table_cursor(&self, pos: MetadataPos) -> Cursor<'_> {
+        self.metadata.cursor(&self.superblock.inode_table, "inode table", pos)
     }
 
     /// Reads and checks an inode.
-    pub(super) fn inode(&self, ino: LayerIno) -> Result<Inode, LayerError> {
+    pub(super) fn inode(&self, ino: LayerIno) -> Result<SquashfsInode, LayerError> {
         let mut cursor = self.inode_cursor(ino)?;
         let head: [u8; 16] = cursor.array()?;
         let kind = u16_at(&head, 0);
-        let mut inode = Inode {
+        let mut inode = SquashfsInode {
             kind: FileType::Regular,
             mode: u16_at(&head, 2) & 0o7777,
             uid_index: u16_at(&head, 4),
@@ -113,14 +113,14 @@ impl SquashfsLayer {
             mtime: u32_at(&head, 8),
             nlink: 1,
             xattr: None,
-            body: Body::Nothing,
+            body: SquashfsBody::Nothing,
         };
         let extended = kind > 7;
         // Extended types are the basic ones plus 7.
         match if extended { kind - 7 } else { kind } {
             1 => {
                 inode.kind = FileType::Directory;
-                inode.body = Body::Directory(if extended {
+                inode.body = SquashfsBody::Directory(if extended {
                     let raw: [u8; 24] = cursor.array()?;
                     inode.nlink = u32_at(&raw, 0);
                     inode.xattr = xattr_index(u32_at(&raw, 20));
@@ -128,7 +128,7 @@ impl SquashfsLayer {
                         ino,
                         u32_at(&raw, 4),
                         (u32_at(&raw, 8), u16_at(&raw, 18)),
-                        (u16_at(&raw, 16), cursor.place()),
+                        (u16_at(&raw, 16), cursor.pos()),
                     )?
                 } else {
                     let raw: [u8; 16] = cursor.array()?;
@@ -137,7 +137,7 @@ impl SquashfsLayer {
                         ino,
                         u16_at(&raw, 8).into(),
                         (u32_at(&raw, 0), u16_at(&raw, 10)),
-                        (0, cursor.place()),
+                        (0, cursor.pos()),
                     )?
                 });
             }
@@ -155,9 +155,9 @@ impl SquashfsLayer {
                     (fragment, offset) = (u32_at(&raw, 4), u32_at(&raw, 8));
                 }
                 let fragment = (fragment != NO_FRAGMENT).then_some((fragment, offset));
-                inode.body = Body::File(self.file_body(
+                inode.body = SquashfsBody::File(self.file_body(
                     ino,
-                    FileBody { size, sparse, start, blocks: 0, fragment, list: cursor.place() },
+                    FileBody { size, sparse, start, blocks: 0, fragment, list: cursor.pos() },
                 )?);
             }
             3 => {
@@ -165,10 +165,10 @@ impl SquashfsLayer {
                 let raw: [u8; 8] = cursor.array()?;
                 inode.nlink = u32_at(&raw, 0);
                 let len = u32_at(&raw, 4);
-                if len == 0 || len >= SYMLINK_LIMIT {
+                if len == 0 || len >= SYMLINK_LEN_LIMIT {
                     return Err(self.bad_inode(ino, format!("a symlink target of {len} bytes")));
                 }
-                inode.body = Body::Symlink { len, target: cursor.place() };
+                inode.body = SquashfsBody::Symlink { len, target: cursor.pos() };
                 if extended {
                     cursor.skip(len.into())?;
                     inode.xattr = xattr_index(cursor.u32()?);
@@ -178,7 +178,7 @@ impl SquashfsLayer {
                 inode.kind = if basic == 4 { FileType::BlockDevice } else { FileType::CharDevice };
                 let raw: [u8; 8] = cursor.array()?;
                 inode.nlink = u32_at(&raw, 0);
-                inode.body = Body::Device(Device::from_u32(u32_at(&raw, 4)));
+                inode.body = SquashfsBody::Device(Device::from_u32(u32_at(&raw, 4)));
                 if extended {
                     inode.xattr = xattr_index(cursor.u32()?);
                 }
@@ -200,10 +200,10 @@ impl SquashfsLayer {
         ino: LayerIno,
         size: u32,
         (start_block, offset): (u32, u16),
-        (indexes, index): (u16, Place),
+        (indexes, index): (u16, MetadataPos),
     ) -> Result<DirectoryBody, LayerError> {
         let listing = size.saturating_sub(DIRECTORY_EXTRA);
-        if u64::from(listing) > self.most_directory_bytes {
+        if u64::from(listing) > self.max_directory_bytes {
             return Err(self.bad_inode(ino, format!("a directory of {size} bytes")));
         }
         Ok(DirectoryBody { size, listing, start_block, offset, indexes, index })
@@ -217,28 +217,28 @@ impl SquashfsLayer {
             body.size.div_ceil(block_size)
         };
         let list = body.blocks.saturating_mul(4);
-        if list > most_metadata(&self.superblock.inode_table) || body.size > i64::MAX as u64 {
+        if list > max_metadata(&self.superblock.inode_table) || body.size > i64::MAX as u64 {
             return Err(self.bad_inode(ino, format!("a file of {} bytes", body.size)));
         }
         Ok(body)
     }
 
-    /// An error about one inode.
+    /// Returns an error for an inode.
     pub(super) fn bad_inode(&self, ino: LayerIno, what: impl std::fmt::Display) -> LayerError {
         self.image().corrupt(format!("inode {:#x}: {what}", ino.0))
     }
 
-    /// The attributes of an inode.
-    pub(super) fn inode_attr(&self, inode: &Inode) -> Result<Attr, LayerError> {
+    /// Returns the attributes of an inode.
+    pub(super) fn inode_attr(&self, inode: &SquashfsInode) -> Result<Attr, LayerError> {
         let (size, allocated, rdev) = match &inode.body {
-            // What the blocks take in the image would need a walk over their list.
-            Body::File(file) => {
+            // The stored size of the blocks would require an iteration over their list.
+            SquashfsBody::File(file) => {
                 (file.size, file.size.saturating_sub(file.sparse), Device::default())
             }
-            Body::Directory(directory) => (directory.size.into(), 0, Device::default()),
-            Body::Symlink { len, .. } => ((*len).into(), 0, Device::default()),
-            Body::Device(device) => (0, 0, *device),
-            Body::Nothing => (0, 0, Device::default()),
+            SquashfsBody::Directory(directory) => (directory.size.into(), 0, Device::default()),
+            SquashfsBody::Symlink { len, .. } => ((*len).into(), 0, Device::default()),
+            SquashfsBody::Device(device) => (0, 0, *device),
+            SquashfsBody::Nothing => (0, 0, Device::default()),
         };
         let time = Time::from_secs(inode.mtime.into());
         Ok(Attr {
@@ -256,15 +256,15 @@ impl SquashfsLayer {
         })
     }
 
-    /// The target of the symlink `ino`.
+    /// Returns the target of the symlink `ino`.
     pub(super) fn symlink_target(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError> {
-        let Body::Symlink { len, target } = self.inode(ino)?.body else {
+        let SquashfsBody::Symlink { len, target } = self.inode(ino)?.body else {
             return Err(self.bad_inode(ino, "not a symbolic link"));
         };
         let mut bytes = vec![0; len as usize];
         self.inode_table_cursor(target).read(&mut bytes)?;
         if bytes.contains(&0) {
-            return Err(self.bad_inode(ino, "a symlink target with a NUL in it"));
+            return Err(self.bad_inode(ino, "a symlink target that contains a NUL"));
         }
         Ok(bytes)
     }

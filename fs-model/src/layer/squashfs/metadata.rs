@@ -1,27 +1,27 @@
-//! Metadata: chains of blocks of 8 KiB at most, decoded on demand.
+//! Metadata: chains of blocks of at most 8 KiB, decoded on demand.
 //!
-//! A metadata block is a 16-bit header (length in the image; the top bit means "not compressed")
-//! and its content. The inode and directory tables are chains of such blocks, read here through a
-//! [`Cursor`] as the kernel's `squashfs_read_metadata` does.
+//! A metadata block is a 16-bit header (stored length; the top bit means "not compressed") followed
+//! by its content. The inode and directory tables are chains of such blocks, read through a
+//! [`Cursor`] like the kernel's `squashfs_read_metadata`.
 //!
 //! Invariants:
-//! - A cursor stays within the bytes of its table, and only moves forward: each block ends after
-//!   it begins, so no chain loops.
-//! - A cursor reads all that it was asked for, or fails.
+//! - A cursor stays within its table and only moves forward, because each block ends after its
+//!   start. So no chain loops.
+//! - A read returns all requested bytes or fails.
 
 use std::ops::Range;
 
 use super::METADATA_SIZE;
 use super::cache::{BlockCache, ENTRY_COST, Weigh};
 use super::compression::Compressor;
-use super::image::{Image, u16_at};
+use super::image::{SquashfsImage, u16_at};
 use crate::error::LayerError;
 use std::sync::Arc;
 
-/// The header's bit for a block that is stored as it is.
+/// Header bit of a block that is not compressed.
 const UNCOMPRESSED: u16 = 0x8000;
 
-/// A decoded metadata block, and where the next one begins.
+/// A decoded metadata block, and the position of the next one.
 #[derive(Clone)]
 pub(super) struct MetadataBlock {
     data: Arc<[u8]>,
@@ -34,47 +34,47 @@ impl Weigh for MetadataBlock {
     }
 }
 
-/// A place in a table: the position of a metadata block in the image, and an offset in its
-/// decoded content.
+/// A position in a table: that of a metadata block in the image, and an offset in its decoded
+/// content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct MetadataPos {
     pub(super) block: u64,
     pub(super) offset: usize,
 }
 
 /// The metadata blocks of an image.
 pub(super) struct Metadata {
-    pub(super) image: Image,
+    pub(super) image: SquashfsImage,
     compressor: Compressor,
     cache: BlockCache<u64, MetadataBlock>,
 }
 
 impl Metadata {
-    pub(super) fn new(image: Image, compressor: Compressor, cache_bytes: usize) -> Self {
+    pub(super) fn new(image: SquashfsImage, compressor: Compressor, cache_bytes: usize) -> Self {
         Metadata { image, compressor, cache: BlockCache::new(cache_bytes) }
     }
 
-    /// How many metadata blocks were decoded.
+    /// Returns the number of metadata blocks decoded so far.
     pub(super) fn decodes(&self) -> u64 {
         self.cache.decodes()
     }
 
-    /// What the cached blocks weigh.
+    /// Returns the memory used by cached blocks, in bytes.
     pub(super) fn cached_bytes(&self) -> usize {
         self.cache.bytes()
     }
 
-    /// A cursor at `place` of `table`, which errors call `what`.
+    /// Returns a cursor at `pos` of `table`. Errors refer to the table as `what`.
     pub(super) fn cursor(
         &self,
         table: &Range<u64>,
         what: &'static str,
-        place: Place,
+        pos: MetadataPos,
     ) -> Cursor<'_> {
-        Cursor { metadata: self, table: table.clone(), what, place, block: None }
+        Cursor { metadata: self, table: table.clone(), what, pos, block: None }
     }
 
-    /// The block at `pos`, which must lie within `table` as a whole.
+    /// Returns the block at `pos`, which must be entirely within `table`.
     fn block(
         &self,
         table: &Range<u64>,
@@ -86,7 +86,7 @@ impl Metadata {
         }
         let block = self.cache.get_or_decode(pos, || self.decode(what, pos))?;
         if block.next > table.end {
-            return Err(self.damaged(what, pos, "it goes beyond the table"));
+            return Err(self.damaged(what, pos, "it extends beyond the table"));
         }
         Ok(block)
     }
@@ -94,15 +94,15 @@ impl Metadata {
     fn decode(&self, what: &'static str, pos: u64) -> Result<MetadataBlock, LayerError> {
         let header = self.image.get(pos, 2).map(|bytes| u16_at(bytes, 0));
         let header = header.ok_or_else(|| self.damaged(what, pos, "beyond the image"))?;
-        // A length of 0 stands for 32 KiB, which no metadata block has: refused with the rest.
+        // A length of 0 means 32 KiB, which is invalid for metadata.
         let len = usize::from(header & !UNCOMPRESSED);
         if len == 0 || len > METADATA_SIZE {
-            return Err(self.damaged(what, pos, format!("a length of {len}")));
+            return Err(self.damaged(what, pos, format!("invalid length {len}")));
         }
         let stored = self
             .image
             .get(pos + 2, len as u64)
-            .ok_or_else(|| self.damaged(what, pos, "it goes beyond the image"))?;
+            .ok_or_else(|| self.damaged(what, pos, "it extends beyond the image"))?;
         let next = pos + 2 + len as u64;
         let data: Arc<[u8]> = if header & UNCOMPRESSED != 0 {
             stored.into()
@@ -127,15 +127,15 @@ pub(super) struct Cursor<'a> {
     metadata: &'a Metadata,
     table: Range<u64>,
     what: &'static str,
-    place: Place,
-    /// The block at `place`, once it was needed.
+    pos: MetadataPos,
+    /// The block at `pos`, once it has been needed.
     block: Option<MetadataBlock>,
 }
 
 impl Cursor<'_> {
-    /// Where the next byte is read from.
-    pub(super) fn place(&self) -> Place {
-        self.place
+    /// Returns the position of the next byte.
+    pub(super) fn pos(&self) -> MetadataPos {
+        self.pos
     }
 
     /// Fills `out`.
@@ -151,24 +151,24 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// The next `N` bytes.
+    /// Reads `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], LayerError> {
         let mut bytes = [0; N];
         self.read(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// The next number of 16 bits.
+    /// Reads a 16-bit number.
     pub(super) fn u16(&mut self) -> Result<u16, LayerError> {
         self.array().map(u16::from_le_bytes)
     }
 
-    /// The next number of 32 bits.
+    /// Reads a 32-bit number.
     pub(super) fn u32(&mut self) -> Result<u32, LayerError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// Goes on by `len` bytes, which must be there.
+    /// Skips `len` bytes, which must exist.
     pub(super) fn skip(&mut self, mut len: u64) -> Result<(), LayerError> {
         while len > 0 {
             let n = usize::try_from(len).unwrap_or(usize::MAX).min(self.available()?.len());
@@ -178,29 +178,33 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// What is left of the block at hand; never empty.
+    /// Returns the rest of the current block, which is not empty.
     fn available(&mut self) -> Result<&[u8], LayerError> {
         let block = match &mut self.block {
             Some(block) => block,
-            slot => slot.insert(self.metadata.block(&self.table, self.what, self.place.block)?),
+            slot => slot.insert(self.metadata.block(&self.table, self.what, self.pos.block)?),
         };
-        match block.data.get(self.place.offset..) {
+        match block.data.get(self.pos.offset..) {
             Some(bytes) if !bytes.is_empty() => Ok(bytes),
             _ => Err(self.metadata.damaged(
                 self.what,
-                self.place.block,
-                format!("{} bytes, where {} is needed", block.data.len(), self.place.offset),
+                self.pos.block,
+                format!(
+                    "it has {} bytes, but a reference to offset {}",
+                    block.data.len(),
+                    self.pos.offset
+                ),
             )),
         }
     }
 
     fn advance(&mut self, n: usize) {
-        self.place.offset += n;
+        self.pos.offset += n;
         if let Some(block) = &self.block
-            && self.place.offset >= block.data.len()
+            && self.pos.offset >= block.data.len()
         {
-            // The next one is loaded when it is needed: there may be none.
-            self.place = Place { block: block.next, offset: 0 };
+            // The next block is loaded on demand: there may be none.
+            self.pos = MetadataPos { block: block.next, offset: 0 };
             self.block = None;
         }
     }

@@ -1,38 +1,36 @@
 //! A lazy squashfs reader.
 //!
-//! Reads squashfs 4.0 as the kernel does (`Documentation/filesystems/squashfs.rst`,
-//! `fs/squashfs/`), from an image that the caller has mapped or holds in memory. Opening costs the
-//! superblock and the root's inode; everything else is read when it is asked for, and kept in
-//! caches that are bounded in bytes.
+//! Reads squashfs 4.0 like the kernel (`Documentation/filesystems/squashfs.rst`, `fs/squashfs/`),
+//! from an image that the caller has mapped or holds in memory. Opening reads the superblock and
+//! the root's inode. Everything else is read on demand and kept in caches with limits in bytes.
 //!
 //! Invariants:
-//! - Every count, offset and size of the image is held against the image's length before anything
-//!   is allocated or walked for it.
-//! - Nothing in an image makes this code panic, loop, or answer with less than there should be:
-//!   damage is a [`LayerError`] that names the image and the structure.
-//! - A [`LayerIno`] is an inode reference, 48 bits. One that no directory gave out is answered by
-//!   an error or by some object, without harm.
-//! - A directory's entry states a type, and the inode states it again: in a sound image they are
-//!   the same, in a damaged one `attr` is right.
+//! - Every count, offset and size in the image is checked against the image's length before
+//!   anything is allocated or iterated because of it.
+//! - No image makes this code panic, loop or return incomplete data: damage is a [`LayerError`]
+//!   that names the image and the structure.
+//! - A [`LayerIno`] is an inode reference of 48 bits. For a number that no directory contains, the
+//!   result is an error or some object, without harm.
+//! - A directory entry and the inode both store the type. They are equal in a valid image; in a
+//!   damaged one, `attr` returns the inode's type.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use self::ahead::Scan;
-use self::cache::{Block, BlockCache, ByteLru};
+use self::cache::{BlockCache, ByteLru, DecodedBlock};
 use self::data::{BlockKey, FileLayout};
 use self::directory::DirectoryIndex;
-use self::image::{Image, most_metadata};
-use self::inode::Body;
+use self::image::{SquashfsImage, max_metadata};
+use self::inode::SquashfsBody;
 use self::metadata::Metadata;
+use self::readahead::ReadScan;
 use self::tables::Tables;
-use super::{Ahead, Layer, LayerDirEntry, LayerEntry, LayerIno, Xattr};
+use super::{Layer, LayerDirEntry, LayerEntry, LayerIno, Readahead, Xattr};
 use crate::attr::{Attr, FileType};
 use crate::error::LayerError;
 
-mod ahead;
 mod cache;
 mod compression;
 mod data;
@@ -40,6 +38,7 @@ mod directory;
 mod image;
 mod inode;
 mod metadata;
+mod readahead;
 mod superblock;
 mod tables;
 mod xattr;
@@ -48,19 +47,19 @@ pub use self::compression::Compressor;
 pub use self::image::ImageBytes;
 pub use self::superblock::Superblock;
 
-/// The most bytes that a metadata block decodes to (`SQUASHFS_METADATA_SIZE`).
+/// Maximum size of a decoded metadata block in bytes (`SQUASHFS_METADATA_SIZE`).
 const METADATA_SIZE: usize = 8192;
 
-/// How much memory a layer may keep for what it has decoded, in bytes. What is being decoded or
-/// handed out comes on top.
+/// Limits on the memory of a layer's caches, in bytes. Memory for data that is being decoded or is
+/// in use by a caller is not included.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheOptions {
-    /// Inodes, directories and tables. A Debian base has about 1 MB of them.
+    /// Inodes, directories and tables. They take about 1 MB in a Debian base.
     pub metadata_bytes: usize,
     /// Blocks of file content, and fragment blocks.
     pub data_bytes: usize,
-    /// Where the blocks of recently read files are; as much again for where the names of recently
-    /// used directories are.
+    /// Block positions of recently read files. The same limit applies separately to the indexes of
+    /// recently used directories.
     pub layout_bytes: usize,
 }
 
@@ -70,7 +69,7 @@ impl Default for CacheOptions {
     }
 }
 
-/// What a layer's caches have done and hold.
+/// Statistics of a layer's caches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
     /// Data and fragment blocks decoded since the layer was opened.
@@ -88,13 +87,13 @@ pub struct SquashfsLayer {
     superblock: Superblock,
     metadata: Metadata,
     tables: Tables,
-    blocks: BlockCache<BlockKey, Block>,
+    blocks: BlockCache<BlockKey, DecodedBlock>,
     layouts: Mutex<ByteLru<LayerIno, Arc<FileLayout>>>,
-    /// The indexes of recently used directories.
+    /// Indexes of recently used directories.
     indexes: Mutex<ByteLru<LayerIno, Arc<DirectoryIndex>>>,
-    scan: Mutex<Scan>,
-    /// What the directory table can hold at the most.
-    most_directory_bytes: u64,
+    scan: Mutex<ReadScan>,
+    /// Maximum size that the directory table can decode to.
+    max_directory_bytes: u64,
 }
 
 impl std::fmt::Debug for SquashfsLayer {
@@ -107,16 +106,17 @@ impl std::fmt::Debug for SquashfsLayer {
 }
 
 impl SquashfsLayer {
-    /// Opens the image that `bytes` holds and that errors call `name`.
+    /// Opens the image in `bytes`. Errors refer to it as `name`.
     ///
     /// # Errors
-    /// When `bytes` is not squashfs, is cut off, or uses a version or compressor that is not read.
+    /// Fails if `bytes` is not a squashfs image, is truncated, or has an unsupported version or
+    /// compressor.
     pub fn open(
         name: &str,
         bytes: Arc<ImageBytes>,
         options: CacheOptions,
     ) -> Result<Self, LayerError> {
-        let mut image = Image::new(name, bytes);
+        let mut image = SquashfsImage::new(name, bytes);
         let superblock = Superblock::read(&mut image)?;
         let layer = SquashfsLayer {
             metadata: Metadata::new(image, superblock.compressor, options.metadata_bytes),
@@ -124,8 +124,8 @@ impl SquashfsLayer {
             blocks: BlockCache::new(options.data_bytes),
             layouts: Mutex::new(ByteLru::new(options.layout_bytes)),
             indexes: Mutex::new(ByteLru::new(options.layout_bytes)),
-            scan: Mutex::new(Scan::default()),
-            most_directory_bytes: most_metadata(&superblock.directory_table),
+            scan: Mutex::new(ReadScan::default()),
+            max_directory_bytes: max_metadata(&superblock.directory_table),
             superblock,
         };
         if layer.inode(layer.root())?.kind != FileType::Directory {
@@ -134,12 +134,12 @@ impl SquashfsLayer {
         Ok(layer)
     }
 
-    /// What the image says about itself.
+    /// Returns the superblock.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
     }
 
-    /// What the caches have done and hold.
+    /// Returns statistics of the caches.
     pub fn cache_stats(&self) -> CacheStats {
         CacheStats {
             data_decodes: self.blocks.decodes(),
@@ -149,7 +149,7 @@ impl SquashfsLayer {
         }
     }
 
-    fn image(&self) -> &Image {
+    fn image(&self) -> &SquashfsImage {
         &self.metadata.image
     }
 }
@@ -187,13 +187,13 @@ impl Layer for SquashfsLayer {
         self.has_decoded(ino, offset, len)
     }
 
-    fn ahead(&self, ino: LayerIno, offset: u64, len: usize) -> Option<Ahead> {
-        self.next_wanted(ino, offset, len)
+    fn readahead(&self, ino: LayerIno, offset: u64, len: usize) -> Option<Readahead> {
+        self.next_readahead(ino, offset, len)
     }
 
-    fn decode_ahead(&self, ahead: Ahead) {
-        // Whoever reads it gets the error, if there is one.
-        let _ = self.decode_wanted(ahead);
+    fn prefetch(&self, range: Readahead) {
+        // The error, if any, is returned when the data is read.
+        let _ = self.prefetch_into_cache(range);
     }
 
     fn read_link(&self, ino: LayerIno) -> Result<Vec<u8>, LayerError> {
@@ -201,7 +201,7 @@ impl Layer for SquashfsLayer {
     }
 
     fn may_have_acls(&self) -> bool {
-        // The format has no number for the prefix `system.`.
+        // The format has no prefix for `system.`.
         false
     }
 
@@ -211,9 +211,9 @@ impl Layer for SquashfsLayer {
 
     fn is_opaque(&self, dir: LayerIno) -> Result<bool, LayerError> {
         match self.inode(dir)? {
-            inode if !matches!(inode.body, Body::Directory(_)) => Ok(false),
+            inode if !matches!(inode.body, SquashfsBody::Directory(_)) => Ok(false),
             inode if inode.xattr.is_none() => Ok(false),
-            _ => self.has_opaque_mark(dir),
+            _ => self.has_opaque_attribute(dir),
         }
     }
 }

@@ -1,43 +1,43 @@
-//! The superblock: the first 96 bytes of an image, where everything else is found.
+//! The superblock: the first 96 bytes of an image, with the positions of all tables.
 //!
 //! Follows the kernel's `fs/squashfs/squashfs_fs.h` (`struct squashfs_super_block`) and the
 //! checks of `fs/squashfs/super.c`.
 //!
-//! Invariants of a [`Superblock`] that was accepted: version 4.0; the block size is a power of two
-//! from 4 KiB to 1 MiB; `bytes_used` is within the file; every table begins within `bytes_used`,
-//! and the lists of table locations lie within it as a whole.
+//! Invariants of an accepted [`Superblock`]: version 4.0; the block size is a power of two from 4
+//! KiB to 1 MiB; `bytes_used` is within the file; every table begins within `bytes_used`, and the
+//! lists of block positions are entirely within it.
 
 use std::ops::Range;
 
 use super::METADATA_SIZE;
 use super::compression::Compressor;
-use super::image::{Image, u16_at, u32_at, u64_at};
+use super::image::{SquashfsImage, u16_at, u32_at, u64_at};
 use crate::error::{LayerError, LayerErrorKind};
 
-/// Bytes of a superblock.
+/// Size of a superblock in bytes.
 pub(super) const SUPERBLOCK_SIZE: u64 = 96;
 
-/// A table that the image does not have.
+/// The position stored for a table that does not exist.
 const NO_TABLE: u64 = u64::MAX;
 
-/// What an image says about itself.
+/// The superblock of an image.
 #[derive(Clone, Debug)]
 pub struct Superblock {
-    /// How many inodes the image has, by its own account.
+    /// Number of inodes, as stored.
     pub inodes: u32,
-    /// When the image was made: seconds since 1970.
+    /// Creation time of the image in seconds since 1970.
     pub mkfs_time: u32,
-    /// Bytes of a data block: a power of two from 4 KiB to 1 MiB.
+    /// Size of a data block in bytes: a power of two from 4 KiB to 1 MiB.
     pub block_size: u32,
     /// The compressor of all blocks.
     pub compressor: Compressor,
-    /// How many fragment blocks the image has.
+    /// Number of fragment blocks.
     pub fragments: u32,
-    /// How many different owners and groups.
+    /// Number of distinct user and group ids.
     pub ids: u16,
-    /// The flags as stored (`SQUASHFS_NOI` and the others).
+    /// Flags as stored (`SQUASHFS_NOI` and others).
     pub flags: u16,
-    /// Bytes of the image without its padding.
+    /// Size of the image in bytes without padding.
     pub bytes_used: u64,
     pub(super) root: u64,
     pub(super) id_table: u64,
@@ -48,9 +48,9 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    /// Reads and checks the superblock, and limits the image to what it claims.
-    pub(super) fn read(image: &mut Image) -> Result<Self, LayerError> {
-        let not_squashfs = |image: &Image| LayerError {
+    /// Reads and checks the superblock, and limits `image` to `bytes_used`.
+    pub(super) fn read(image: &mut SquashfsImage) -> Result<Self, LayerError> {
+        let not_squashfs = |image: &SquashfsImage| LayerError {
             image: image.name().clone(),
             kind: LayerErrorKind::NotThisFormat { expected: "a squashfs image" },
         };
@@ -82,10 +82,7 @@ impl Superblock {
         }
         let bytes_used = u64_at(&raw, 40);
         if bytes_used > image.used() {
-            return Err(image.corrupt(format!(
-                "truncated: it should have {bytes_used} bytes and has {}",
-                image.used()
-            )));
+            return Err(image.corrupt(format!("truncated: {} bytes of {bytes_used}", image.used())));
         }
         if bytes_used < SUPERBLOCK_SIZE {
             return Err(image.corrupt(format!("superblock: {bytes_used} bytes used")));
@@ -113,7 +110,7 @@ impl Superblock {
             )));
         }
         if ids == 0 {
-            return Err(image.corrupt("superblock: no owners"));
+            return Err(image.corrupt("superblock: no user and group ids"));
         }
         let locations = |entries: u64, entry_size: u64| {
             entries.saturating_mul(entry_size).div_ceil(METADATA_SIZE as u64).saturating_mul(8)
@@ -133,8 +130,7 @@ impl Superblock {
         if let Some(start) = xattr_table {
             check("xattr", start, 16)?;
         }
-        // The directory table ends before whatever table comes next; not where its own last block
-        // ends, which nothing says.
+        // The directory table ends at the next table. The end of its last block is not stored.
         let directory_end = [Some(id_table), Some(fragment_table), xattr_table]
             .into_iter()
             .flatten()

@@ -1,38 +1,38 @@
-//! The lookup tables: owners, fragments, and the places of extended attributes.
+//! Lookup tables: user and group ids, fragments, and positions of extended attributes.
 //!
-//! Each is an array of entries of one size in metadata blocks of 8 KiB; where these blocks begin
-//! says a list of 64-bit positions, which stands right after them, uncompressed. So an entry is
-//! found by two reads, and nothing is loaded at open.
+//! Each table is an array of fixed-size entries in metadata blocks of 8 KiB. A list of the blocks'
+//! 64-bit positions follows the table, uncompressed. So an entry is found with two reads, and
+//! opening an image loads nothing.
 //!
-//! Invariant: an index is below the table's count, or an error.
+//! Invariant: an index that is not below the table's count is an error.
 
 use std::sync::OnceLock;
 
 use super::METADATA_SIZE;
 use super::image::{u32_at, u64_at};
-use super::metadata::{Metadata, Place};
+use super::metadata::{Metadata, MetadataPos};
 use super::superblock::{SUPERBLOCK_SIZE, Superblock};
 use crate::error::LayerError;
 
-/// Where a fragment block lies.
+/// Position of a fragment block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fragment {
     pub(super) start: u64,
-    /// Its length in the image, in the encoding of data blocks.
+    /// Stored length, encoded as for data blocks.
     pub(super) word: u32,
 }
 
-/// Where the attributes of an inode lie, and how many there are.
+/// Position and number of the attributes of an inode.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct XattrPlace {
-    /// Block (relative to the xattr table) and offset, as an inode reference has them.
+pub(super) struct XattrPos {
+    /// Block (relative to the xattr table) and offset, encoded like an inode reference.
     pub(super) reference: u64,
     pub(super) count: u32,
 }
 
 /// The lookup tables of an image.
 pub(super) struct Tables {
-    /// All owners: at most 256 KiB, and in practice a few bytes, asked for with each attribute.
+    /// All user and group ids: at most 256 KiB, usually a few bytes. Needed for every `attr`.
     ids: OnceLock<Result<Box<[u32]>, LayerError>>,
 }
 
@@ -41,7 +41,7 @@ impl Tables {
         Tables { ids: OnceLock::new() }
     }
 
-    /// The uid or gid of an index.
+    /// Returns the uid or gid with the number `index`.
     pub(super) fn id(
         &self,
         metadata: &Metadata,
@@ -49,7 +49,7 @@ impl Tables {
         index: u16,
     ) -> Result<u32, LayerError> {
         let ids = self.ids.get_or_init(|| {
-            // Filled block by block, so that memory follows what the image really holds.
+            // Filled block by block, so that memory is bounded by the image's real content.
             let mut ids = Vec::new();
             for index in 0..superblock.ids {
                 let entry = entry::<4>(
@@ -66,13 +66,13 @@ impl Tables {
             Ok(ids) => ids.get(usize::from(index)).copied().ok_or_else(|| {
                 metadata
                     .image
-                    .corrupt(format!("inode with owner number {index} of {}", superblock.ids))
+                    .corrupt(format!("inode with id number {index} of {}", superblock.ids))
             }),
             Err(error) => Err(error.clone()),
         }
     }
 
-    /// The fragment block of an index.
+    /// Returns the position of the fragment block `index`.
     pub(super) fn fragment(
         &self,
         metadata: &Metadata,
@@ -88,7 +88,7 @@ impl Tables {
         Ok(Fragment { start: u64_at(&raw, 0), word: u32_at(&raw, 8) })
     }
 
-    /// How many sets of attributes there are.
+    /// Returns the number of attribute sets.
     pub(super) fn xattrs(
         &self,
         metadata: &Metadata,
@@ -101,16 +101,16 @@ impl Tables {
         Ok(u32_at(header, 8))
     }
 
-    /// Where the attributes of an xattr index lie, and the position of the xattr table.
+    /// Returns the position of the attribute set `index`, and the range of the xattr table.
     pub(super) fn xattr(
         &self,
         metadata: &Metadata,
         superblock: &Superblock,
         index: u32,
-    ) -> Result<(XattrPlace, std::ops::Range<u64>), LayerError> {
+    ) -> Result<(XattrPos, std::ops::Range<u64>), LayerError> {
         let image = &metadata.image;
         let header_at = superblock.xattr_table.ok_or_else(|| {
-            image.corrupt(format!("inode with xattr number {index}, and no xattr table"))
+            image.corrupt(format!("inode with xattr number {index}, but no xattr table"))
         })?;
         let header = image
             .get(header_at, 16)
@@ -119,7 +119,7 @@ impl Tables {
         if start < SUPERBLOCK_SIZE || start > header_at {
             return Err(image.corrupt(format!("xattr table header: a table at {start:#x}")));
         }
-        // The positions follow the header, so the blocks end before the header.
+        // The list of positions follows the header, so the blocks end before the header.
         let raw = entry_at::<16>(
             metadata,
             "xattr id table",
@@ -128,8 +128,8 @@ impl Tables {
             count,
             index,
         )?;
-        let place = XattrPlace { reference: u64_at(&raw, 0), count: u32_at(&raw, 8) };
-        Ok((place, start..header_at))
+        let pos = XattrPos { reference: u64_at(&raw, 0), count: u32_at(&raw, 8) };
+        Ok((pos, start..header_at))
     }
 }
 
@@ -142,8 +142,8 @@ fn entry<const N: usize>(
     entry_at(metadata, what, start, start, count, index)
 }
 
-/// The entry `index` of `count` of the table whose list of positions is at `list`, and whose
-/// blocks end before `end`.
+/// Reads entry `index` of the `count` entries of a table whose list of block positions is at `list`
+/// and whose blocks end before `end`.
 fn entry_at<const N: usize>(
     metadata: &Metadata,
     what: &'static str,
@@ -161,7 +161,7 @@ fn entry_at<const N: usize>(
     let position = list
         .checked_add(block * 8)
         .and_then(|at| image.u64_at(at))
-        .ok_or_else(|| image.corrupt(format!("{what}: its list of blocks is cut off")))?;
-    let place = Place { block: position, offset: (byte % METADATA_SIZE as u64) as usize };
-    metadata.cursor(&(SUPERBLOCK_SIZE..end), what, place).array()
+        .ok_or_else(|| image.corrupt(format!("{what}: its list of blocks is truncated")))?;
+    let pos = MetadataPos { block: position, offset: (byte % METADATA_SIZE as u64) as usize };
+    metadata.cursor(&(SUPERBLOCK_SIZE..end), what, pos).array()
 }

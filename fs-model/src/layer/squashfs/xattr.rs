@@ -1,33 +1,34 @@
 //! Extended attributes.
 //!
-//! Follows `fs/squashfs/xattr.c`. The attributes of an inode are a sequence of entries in the
-//! xattr table: type and name, then the value; values that several inodes share are stored once,
-//! and the others have an 8-byte reference to them ("out of line").
+//! Follows `fs/squashfs/xattr.c`. The attributes of an inode are a sequence of entries in the xattr
+//! table: type, name and value. A value that several inodes share may be stored once; the other
+//! entries have an 8-byte reference to it ("out of line").
 //!
-//! Invariants: names and values are within the kernel's own limits (255 bytes and 64 KiB), and an
-//! object's attributes together within [`TOTAL_LIMIT`]; a name stands once; an out-of-line value
-//! is one step away, never a chain.
+//! Invariants: names and values are within the kernel's limits (255 bytes and 64 KiB), and all
+//! attributes of an object within [`MAX_XATTR_BYTES`]; names are unique; an out-of-line value is
+//! found with one step, never a chain.
 
 use std::ops::Range;
 
 use super::SquashfsLayer;
-use super::metadata::{Cursor, Place};
+use super::metadata::{Cursor, MetadataPos};
 use crate::attr::FileType;
 use crate::error::LayerError;
 use crate::layer::{Layer, LayerEntry, LayerIno, Xattr, overlayfs};
 
-/// In an entry's type: the value is a reference.
+/// Flag in an entry's type: the value is a reference.
 const OUT_OF_LINE: u16 = 0x100;
-/// The most bytes of a value (`XATTR_SIZE_MAX`).
-const VALUE_LIMIT: u32 = 65536;
-/// The most bytes of names and values that are searched for attributes of overlayfs.
+/// Maximum size of a value in bytes (`XATTR_SIZE_MAX`).
+const MAX_VALUE_LEN: u32 = 65536;
+/// Maximum number of bytes searched for attributes of overlayfs.
 const MAX_SEARCHED_BYTES: usize = 64 << 20;
-/// The most objects that are examined to find the path of one with an attribute.
+/// Maximum number of objects visited to find the path of an object with an attribute.
 const MAX_OBJECTS: u64 = 1 << 22;
-/// The longest path that is named, in bytes.
+/// Maximum length of a reported path in bytes.
 const PATH_MAX: usize = 4096;
-/// The most bytes of all names and values of an object. The kernel lists at most 64 KiB of names.
-const TOTAL_LIMIT: usize = 4 << 20;
+/// Maximum size of all names and values of an object in bytes. The kernel lists at most 64 KiB of
+/// names.
+const MAX_XATTR_BYTES: usize = 4 << 20;
 
 const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
 
@@ -36,22 +37,22 @@ impl SquashfsLayer {
         let block = table.start.checked_add(reference >> 16).ok_or_else(|| {
             self.image().corrupt(format!("xattr table: reference {reference:#x}"))
         })?;
-        let place = Place { block, offset: (reference & 0xffff) as usize };
-        Ok(self.metadata.cursor(table, "xattr table", place))
+        let pos = MetadataPos { block, offset: (reference & 0xffff) as usize };
+        Ok(self.metadata.cursor(table, "xattr table", pos))
     }
 
-    /// All attributes, overlayfs's own included, sorted by name.
+    /// Returns all attributes, including those of overlayfs, sorted by name.
     fn all_xattrs(&self, ino: LayerIno) -> Result<Vec<Xattr>, LayerError> {
         let Some(index) = self.inode(ino)?.xattr else { return Ok(Vec::new()) };
-        // As the kernel: without the table nothing has attributes, whatever the inodes say.
+        // Like the kernel: without the table, the indexes in inodes are ignored.
         if self.superblock.xattr_table.is_none() {
             return Ok(Vec::new());
         }
-        let (place, table) = self.tables.xattr(&self.metadata, &self.superblock, index)?;
-        let mut cursor = self.xattr_cursor(&table, place.reference)?;
+        let (pos, table) = self.tables.xattr(&self.metadata, &self.superblock, index)?;
+        let mut cursor = self.xattr_cursor(&table, pos.reference)?;
         let mut xattrs: Vec<Xattr> = Vec::new();
         let mut total = 0;
-        for _ in 0..place.count {
+        for _ in 0..pos.count {
             let (kind, len) = (cursor.u16()?, cursor.u16()?);
             let prefix: &[u8] = match kind & 0xff {
                 0 => b"user.",
@@ -65,11 +66,11 @@ impl SquashfsLayer {
             let mut name = prefix.to_vec();
             name.resize(prefix.len() + usize::from(len), 0);
             if len == 0 || name.len() > 255 {
-                return Err(self.bad_inode(ino, format!("an attribute's name of {len} bytes")));
+                return Err(self.bad_inode(ino, format!("an attribute name of {len} bytes")));
             }
             cursor.read(&mut name[prefix.len()..])?;
             if name.contains(&0) {
-                return Err(self.bad_inode(ino, "an attribute's name with a NUL in it"));
+                return Err(self.bad_inode(ino, "an attribute name that contains a NUL"));
             }
             let inline = self.value_len(ino, &mut cursor)?;
             let value = if kind & OUT_OF_LINE == 0 {
@@ -80,11 +81,13 @@ impl SquashfsLayer {
                 let len = self.value_len(ino, &mut elsewhere)?;
                 read_value(&mut elsewhere, len)?
             } else {
-                return Err(self.bad_inode(ino, "an attribute's reference is not 8 bytes long"));
+                return Err(
+                    self.bad_inode(ino, format!("an attribute with a reference of {inline} bytes"))
+                );
             };
             total += name.len() + value.len() + size_of::<Xattr>();
-            if total > TOTAL_LIMIT {
-                let what = format!("more than {TOTAL_LIMIT} bytes of attributes");
+            if total > MAX_XATTR_BYTES {
+                let what = format!("more than {MAX_XATTR_BYTES} bytes of attributes");
                 return Err(self.bad_inode(ino, what));
             }
             xattrs.push((name.into(), value));
@@ -92,15 +95,15 @@ impl SquashfsLayer {
         xattrs.sort();
         if let Some(twice) = xattrs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let name = twice[0].0.escape_ascii();
-            return Err(self.bad_inode(ino, format!("the attribute \"{name}\" stands twice")));
+            return Err(self.bad_inode(ino, format!("duplicate attribute \"{name}\"")));
         }
         Ok(xattrs)
     }
 
     fn value_len(&self, ino: LayerIno, cursor: &mut Cursor<'_>) -> Result<u32, LayerError> {
         match cursor.u32()? {
-            len if len <= VALUE_LIMIT => Ok(len),
-            len => Err(self.bad_inode(ino, format!("an attribute's value of {len} bytes"))),
+            len if len <= MAX_VALUE_LEN => Ok(len),
+            len => Err(self.bad_inode(ino, format!("an attribute value of {len} bytes"))),
         }
     }
 
@@ -112,46 +115,50 @@ impl SquashfsLayer {
     }
 
     /// See [`Layer::is_opaque`].
-    pub(super) fn has_opaque_mark(&self, ino: LayerIno) -> Result<bool, LayerError> {
+    pub(super) fn has_opaque_attribute(&self, ino: LayerIno) -> Result<bool, LayerError> {
         let xattrs = self.all_xattrs(ino)?;
         Ok(xattrs.iter().any(|(name, value)| OPAQUE.contains(&&**name) && **value == *b"y"))
     }
 }
 
 impl SquashfsLayer {
-    /// Refuses an image with attributes of overlayfs that are not followed. Costs the reading of the
-    /// xattr table, where there is one. Damage is reported when it is read, not here.
+    /// Rejects an image with attributes of overlayfs that this crate does not support. Reads the
+    /// xattr table, if there is one. Ignores damage, which is reported when the data is read.
     ///
     /// # Errors
     /// [`LayerErrorKind::Unsupported`](crate::error::LayerErrorKind::Unsupported).
-    pub fn check_marks(&self) -> Result<(), LayerError> {
-        match self.unread_mark() {
+    pub fn check_overlayfs_attributes(&self) -> Result<(), LayerError> {
+        match self.find_unsupported_attribute() {
             Ok(Some(name)) => {
-                let path = self.marked_path(&name).ok().flatten();
+                let path = self.find_path_with_attribute(&name).ok().flatten();
                 let path = path.unwrap_or_else(|| b"(an object)".to_vec());
-                Err(overlayfs::refusal(self.image().name(), &String::from_utf8_lossy(&path), &name))
+                Err(overlayfs::unsupported(
+                    self.image().name(),
+                    &String::from_utf8_lossy(&path),
+                    &name,
+                ))
             }
             Ok(None) | Err(_) => Ok(()),
         }
     }
 
-    /// The first attribute in the table that is not followed.
-    fn unread_mark(&self) -> Result<Option<Vec<u8>>, LayerError> {
+    /// Returns the first unsupported attribute in the table.
+    fn find_unsupported_attribute(&self) -> Result<Option<Vec<u8>>, LayerError> {
         if self.superblock.xattr_table.is_none() {
             return Ok(None);
         }
-        // The sets of a damaged image may overlap.
+        // Attribute sets of a damaged image may overlap.
         let mut left = MAX_SEARCHED_BYTES;
         for index in 0..self.tables.xattrs(&self.metadata, &self.superblock)? {
-            let (place, table) = self.tables.xattr(&self.metadata, &self.superblock, index)?;
-            let mut cursor = self.xattr_cursor(&table, place.reference)?;
-            for _ in 0..place.count {
+            let (pos, table) = self.tables.xattr(&self.metadata, &self.superblock, index)?;
+            let mut cursor = self.xattr_cursor(&table, pos.reference)?;
+            for _ in 0..pos.count {
                 let (kind, len) = (cursor.u16()?, cursor.u16()?);
                 let prefix: &[u8] = if kind & 0xff == 0 { b"user." } else { b"trusted." };
                 let mut name = prefix.to_vec();
                 name.resize(prefix.len() + usize::from(len), 0);
                 cursor.read(&mut name[prefix.len()..])?;
-                if kind & 0xff < 2 && overlayfs::is_unread(&name) {
+                if kind & 0xff < 2 && overlayfs::is_unsupported(&name) {
                     return Ok(Some(name));
                 }
                 let len = self.value_len(self.root(), &mut cursor)?;
@@ -165,8 +172,8 @@ impl SquashfsLayer {
         Ok(None)
     }
 
-    /// The path of an object with the attribute `name`.
-    fn marked_path(&self, name: &[u8]) -> Result<Option<Vec<u8>>, LayerError> {
+    /// Returns the path of an object with the attribute `name`.
+    fn find_path_with_attribute(&self, name: &[u8]) -> Result<Option<Vec<u8>>, LayerError> {
         // Directories of a damaged image may contain each other.
         let mut left = u64::from(self.superblock.inodes).min(MAX_OBJECTS) + 1;
         let mut pending = vec![(self.root(), Vec::new())];

@@ -1,24 +1,26 @@
-//! Checking a tree's own books, for tests and for fuzzing.
+//! Consistency checks of a tree, for tests and fuzzing.
 
 use hashbrown::HashMap;
 
-use super::dir::{Beneath, Dir, Slot};
+use super::dir::{Covered, Dir, Slot};
 use super::space::INODE_COST;
-use super::{Ino, State, Tree};
+use super::{Ino, Tree, TreeState};
 use crate::attr::FileType;
 use crate::error::FsError;
 
 impl Tree {
-    /// Compares what the tree has counted along the way (memory, references between directories,
-    /// subdirectories, names of its objects) with what is there now, and says what differs.
+    /// Recomputes what the tree counts incrementally (memory charged, references between
+    /// directories, subdirectories, link counts) and compares the results. For tests: it visits
+    /// everything in memory.
     ///
-    /// This looks at everything in memory: it is for tests.
-    pub fn audit(&self) -> Result<(), String> {
+    /// # Errors
+    /// A description of the first difference.
+    pub fn check_invariants(&self) -> Result<(), String> {
         let _frozen = self.freeze();
         let mut state = self.state.lock();
         let layers = |e: FsError| format!("a layer cannot be read: {e}");
-        state.audit_memory(self)?;
-        state.audit_names()?;
+        state.check_memory(self)?;
+        state.check_names()?;
         let counted: Vec<(Ino, u32)> =
             state.dirs.iter().filter_map(|(ino, dir)| Some((*ino, dir.subdirs?))).collect();
         for (ino, count) in counted {
@@ -36,14 +38,14 @@ impl Tree {
     }
 }
 
-impl State {
+impl TreeState {
     fn is_dead(&self, ino: Ino) -> bool {
         self.inodes.get(&ino).is_some_and(|inode| inode.body.read().nlink == 0)
     }
 
-    fn audit_memory(&self, tree: &Tree) -> Result<(), String> {
+    fn check_memory(&self, tree: &Tree) -> Result<(), String> {
         let inodes: u64 = self.inodes.values().map(|inode| inode.body.read().charged()).sum();
-        // The root of a tree without layers was there from the beginning.
+        // The initial root of a tree without layers is not charged.
         let given = if tree.stack.layers().is_empty() { INODE_COST } else { 0 };
         let inodes = inodes - given;
         let names: u64 = self.dirs.values().map(|dir| dir.changes.cost()).sum();
@@ -57,7 +59,7 @@ impl State {
             let held = self.refs.contains_key(&ino)
                 || self.dirs.get(&ino).is_some_and(|dir| dir.children > 0);
             if self.is_dead(ino) && !held {
-                return Err(format!("{ino:?} was removed and nobody holds it"));
+                return Err(format!("{ino:?} was removed and has no references, but is in memory"));
             }
         }
         let mut children: HashMap<Ino, u32> = HashMap::new();
@@ -65,17 +67,17 @@ impl State {
             *children.entry(dir.parent).or_default() += 1;
             let parent = self.dirs.get(&dir.parent);
             let Some(parent) = parent else {
-                return Err(format!("the directory above {ino:?} is not in memory"));
+                return Err(format!("the parent of directory {ino:?} is not in memory"));
             };
-            let idle = dir.children == 0 && !dir.touched && dir.changes.is_empty();
+            let idle = dir.children == 0 && !dir.dirty && dir.changes.is_empty();
             if idle && !self.refs.contains_key(ino) {
-                return Err(format!("the directory {ino:?} is in memory for nobody"));
+                return Err(format!("the unused directory {ino:?} is in memory"));
             }
             if self.is_dead(*ino) {
                 continue;
             }
-            if dir.touched && !parent.touched && !parent.is_made_for_scratch(dir, *ino) {
-                return Err(format!("{ino:?} is touched and what is above it is not"));
+            if dir.dirty && !parent.dirty && !parent.is_made_for_scratch(dir, *ino) {
+                return Err(format!("{ino:?} is dirty but its parent is not"));
             }
         }
         for (ino, dir) in &self.dirs {
@@ -87,19 +89,22 @@ impl State {
         Ok(())
     }
 
-    fn audit_names(&self) -> Result<(), String> {
+    fn check_names(&self) -> Result<(), String> {
         let mut names: HashMap<Ino, u32> = HashMap::new();
         for dir in self.dirs.values() {
             for item in dir.changes.iter() {
                 match &item.slot {
                     Slot::Present(target) => *names.entry(target.ino).or_default() += 1,
-                    Slot::Absent if !item.in_layers => {
-                        return Err(format!("{:?} left a trace", item.name));
+                    Slot::Whiteout if !item.in_layers => {
+                        return Err(format!(
+                            "the removed name {:?} is kept, although no layer has it",
+                            item.name
+                        ));
                     }
-                    Slot::Absent => {}
+                    Slot::Whiteout => {}
                     Slot::Scratch(scratch) => {
                         *names.entry(scratch.shown.ino).or_default() += 1;
-                        if let Beneath::Object(target) = scratch.beneath {
+                        if let Covered::Object(target) = scratch.covered {
                             *names.entry(target.ino).or_default() += 1;
                         }
                     }
@@ -123,21 +128,21 @@ impl State {
         for (ino, dir) in self.dirs.iter().filter(|(ino, _)| **ino != Ino::ROOT) {
             let Some(parent) = self.dirs.get(&dir.parent) else { continue };
             if self.is_dead(*ino) {
-                // Another one may be there by now.
+                // Another object may have its name now.
                 continue;
             }
             let there = match parent.changes.get(&dir.name).map(|i| &i.slot) {
                 None => true,
-                Some(Slot::Absent) => false,
+                Some(Slot::Whiteout) => false,
                 Some(Slot::Present(target)) => target.ino == *ino,
                 Some(Slot::Scratch(scratch)) => {
                     scratch.shown.ino == *ino
-                        || scratch.beneath == Beneath::Layers
-                        || matches!(scratch.beneath, Beneath::Object(t) if t.ino == *ino)
+                        || scratch.covered == Covered::Layers
+                        || matches!(scratch.covered, Covered::Object(t) if t.ino == *ino)
                 }
             };
             if !there {
-                return Err(format!("{ino:?} is not where it says to be, in {:?}", dir.parent));
+                return Err(format!("{ino:?} is not in its parent {:?}", dir.parent));
             }
         }
         Ok(())
@@ -145,7 +150,7 @@ impl State {
 }
 
 impl Dir {
-    /// Whether `child` stands here as a scratch entry, which is not a change.
+    /// Returns whether `child` is a scratch entry here, which is not a change.
     fn is_made_for_scratch(&self, child: &Dir, ino: Ino) -> bool {
         let slot = self.changes.get(&child.name).map(|i| &i.slot);
         matches!(slot, Some(Slot::Scratch(scratch)) if scratch.shown.ino == ino)

@@ -1,49 +1,48 @@
-//! Taking the [`Delta`] of a tree.
+//! Computing the [`Delta`] of a tree.
 //!
-//! The walk goes down from the root through the directories that are marked as touched, with what
-//! the tree has at a path beside what the layers have there, and prunes where both are the same
-//! directory and nothing in it was touched. Where a directory of the layers was moved, all of it
-//! is new at its new path.
+//! The walk starts at the root and compares each directory with the layers' directory at the same
+//! path. It prunes where both are the same directory and it is not dirty. If a directory of the
+//! layers was moved, everything in it is new at its new path.
 //!
-//! An object with several names needs all of them in the delta or none. When the walk did not meet
-//! all names of an object it lists, or not all objects that were copied up, it is repeated without
-//! pruning: that costs a listing of every directory, and is needed for hard links only.
+//! The delta has all names of an object or none. If the walk missed names of an object in the
+//! delta, or objects that were copied up, it is repeated without pruning. This lists every
+//! directory, and happens only with hard links.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::dir::{Beneath, Item, Slot, Target};
-use super::inode::Data;
-use super::{Ino, ROOT_MODE, State, Tree, XattrSupport, pristine_source};
+use super::dir::{Covered, EntryTarget, NamedSlot, Slot};
+use super::inode::UpperData;
+use super::{Ino, ROOT_MODE, Tree, TreeState, XattrSupport, lower_inode};
 use crate::attr::{Attr, FileType};
 use crate::delta::{Change, Delta, DeltaEntry, HiddenXattrs, Object};
 use crate::error::{FsError, LayerError};
 use crate::layer::Xattr;
-use crate::stack::{Listed, Pristine, Source, Sources};
+use crate::stack::{LowerDirEntry, LowerDirs, LowerEntry, LowerInode};
 
-/// The longest path of a delta, in bytes: no archive reader takes a longer one.
+/// Maximum length of a path in bytes, including the terminating zero: the limit of archive readers.
 const PATH_MAX: usize = 4096;
-/// Bytes that are compared at a time.
+/// Buffer size for comparing contents, in bytes.
 const COMPARE_BUFFER: usize = 128 << 10;
 
 impl Tree {
-    /// The difference of the tree to its layers. The tree does not change meanwhile, but it may
-    /// change before what the delta names is read: [`Tree::freeze`] it first where that matters.
+    /// Returns the difference between the tree and its layers. The tree can change before the
+    /// objects in the delta are read; [`Tree::freeze`] it to prevent this.
     ///
     /// # Errors
-    /// A layer that cannot be read; [`FsError::PathTooLong`] for a path of 4096 bytes or more.
+    /// [`FsError::Layer`], or [`FsError::PathTooLong`] for a path of 4096 bytes or more.
     pub fn delta(&self) -> Result<Delta, FsError> {
         let mut state = self.state.lock();
-        let mut walk = Walk::new(self, &mut state, None);
+        let mut walk = DeltaWalk::new(self, &mut state, None);
         walk.run()?;
         let mut entries = std::mem::take(&mut walk.out);
         let mut names = std::mem::take(&mut walk.names);
         let mut hidden = std::mem::take(&mut walk.hidden);
         if walk.missed_names(&entries, &names) {
             let listed = entries.iter().filter_map(|e| e.object).map(|o| o.ino).collect();
-            let mut walk = Walk::new(self, &mut state, Some(listed));
+            let mut walk = DeltaWalk::new(self, &mut state, Some(listed));
             walk.run()?;
             (entries, names, hidden) = (walk.out, walk.names, walk.hidden);
         }
@@ -56,56 +55,56 @@ impl Tree {
     }
 }
 
-/// Reads the content of a file from an offset on.
+/// Reads the content of a file from an offset.
 type ReadAt<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<usize, FsError>;
 
-/// A directory of the tree: one in memory, or one that only the layers know.
+/// A directory of the tree: in memory, or untouched and only in the layers.
 #[derive(Clone)]
-enum Now {
-    Known(Ino),
-    Pristine(Sources),
+enum CurrentDir {
+    Cached(Ino),
+    Lower(LowerDirs),
 }
 
-/// A name, with what the tree and what the layers have there.
-struct Pair {
+/// A name with its object in the tree and in the layers.
+struct NamePair {
     name: Box<[u8]>,
-    now: Option<Target>,
-    was: Option<Target>,
+    now: Option<EntryTarget>,
+    was: Option<EntryTarget>,
 }
 
 struct Frame {
-    pairs: std::vec::IntoIter<Pair>,
-    now: Now,
-    was: Option<Sources>,
-    /// Where the directory's own entry stands.
+    pairs: std::vec::IntoIter<NamePair>,
+    now: CurrentDir,
+    was: Option<LowerDirs>,
+    /// Index of the directory's own entry.
     entry: usize,
     path_len: usize,
 }
 
-struct Walk<'a> {
+struct DeltaWalk<'a> {
     tree: &'a Tree,
-    state: &'a mut State,
-    /// Set in a walk without pruning: the objects of which all names are wanted.
+    state: &'a mut TreeState,
+    /// Set in a walk without pruning: the objects whose names are all needed.
     listed: Option<HashSet<Ino>>,
     out: Vec<DeltaEntry>,
     hidden: Vec<HiddenXattrs>,
-    /// How many names each object other than a directory has in `out`.
+    /// Number of names in `out` of each object other than a directory.
     names: HashMap<Ino, u32>,
-    /// Objects of the upper that the walk came by.
-    met: HashSet<Ino>,
+    /// Objects of the upper that the walk visited.
+    visited: HashSet<Ino>,
     path: Vec<u8>,
 }
 
-impl<'a> Walk<'a> {
-    fn new(tree: &'a Tree, state: &'a mut State, listed: Option<HashSet<Ino>>) -> Self {
-        Walk {
+impl<'a> DeltaWalk<'a> {
+    fn new(tree: &'a Tree, state: &'a mut TreeState, listed: Option<HashSet<Ino>>) -> Self {
+        DeltaWalk {
             tree,
             state,
             listed,
             out: Vec::new(),
             hidden: Vec::new(),
             names: HashMap::new(),
-            met: HashSet::new(),
+            visited: HashSet::new(),
             path: Vec::new(),
         }
     }
@@ -116,7 +115,7 @@ impl<'a> Walk<'a> {
         let change = match &was {
             Some(sources) if !self.same_directory(Ino::ROOT, sources[0])? => Change::Modified,
             Some(_) => Change::Unchanged,
-            // The root of a tree without layers begins with the attributes of a new one.
+            // A tree without layers starts with a default root.
             None if self.is_fresh_root() => Change::Unchanged,
             None => Change::Modified,
         };
@@ -126,7 +125,7 @@ impl<'a> Walk<'a> {
             change,
             object: Some(Object { ino: Ino::ROOT, attr }),
         });
-        let mut frames = vec![self.open(Now::Known(Ino::ROOT), was, 0)?];
+        let mut frames = vec![self.open(CurrentDir::Cached(Ino::ROOT), was, 0)?];
         while let Some(frame) = frames.last_mut() {
             match frame.pairs.next() {
                 Some(pair) => {
@@ -143,7 +142,7 @@ impl<'a> Walk<'a> {
                             .iter()
                             .any(|f| f.entry_ino(&self.out) == below.entry_ino(&self.out))
                         {
-                            return Err(self.looped());
+                            return Err(self.loop_error());
                         }
                         frames.push(below);
                     }
@@ -151,11 +150,11 @@ impl<'a> Walk<'a> {
                 None => {
                     let entry = frame.entry;
                     frames.pop();
-                    if self.is_removed_passage(entry) {
+                    if self.is_removed_scratch_parent(entry) {
                         self.out.truncate(entry + 1);
                     }
                     if self.out.len() == entry + 1 {
-                        self.close_empty(entry)?;
+                        self.remove_if_unchanged(entry)?;
                     }
                 }
             }
@@ -163,38 +162,38 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Whether the entry is a directory that was made for the sake of scratch entries in the place of a
-    /// removed one, and has nothing else in it. Its own deletion says all of that.
-    fn is_removed_passage(&self, entry: usize) -> bool {
+    /// Returns whether the entry is a directory that replaced a removed one to hold scratch
+    /// entries, and contains nothing else. Then its own deletion covers everything.
+    fn is_removed_scratch_parent(&self, entry: usize) -> bool {
         let DeltaEntry { change, object, .. } = &self.out[entry];
         matches!(change, Change::Modified | Change::Unchanged)
-            && object.as_ref().is_some_and(|o| self.state.passages.contains(&o.ino))
+            && object.as_ref().is_some_and(|o| self.state.scratch_parents.contains(&o.ino))
             && self.out[entry + 1..].iter().all(|below| below.change == Change::Deleted)
     }
 
-    /// The last entry is a directory in which nothing is different: one that is unchanged itself
-    /// goes again, and so does one that was made for the sake of scratch entries.
-    fn close_empty(&mut self, entry: usize) -> Result<(), FsError> {
+    /// Removes the last entry, a directory without differences below it, if it is itself unchanged
+    /// or exists only for scratch entries.
+    fn remove_if_unchanged(&mut self, entry: usize) -> Result<(), FsError> {
         let DeltaEntry { change, object, .. } = &mut self.out[entry];
-        let passage = object.as_ref().is_some_and(|o| self.state.passages.contains(&o.ino));
+        let for_scratch =
+            object.as_ref().is_some_and(|o| self.state.scratch_parents.contains(&o.ino));
         match change {
-            Change::Modified | Change::Unchanged if passage => {
+            Change::Modified | Change::Unchanged if for_scratch => {
                 (*change, *object) = (Change::Deleted, None);
             }
             Change::Unchanged => {
                 if let Some(DeltaEntry { path, object: Some(object), .. }) = self.out.pop() {
-                    self.note_hidden(&path, object.ino)?;
+                    self.record_hidden(&path, object.ino)?;
                 }
             }
-            Change::Added if passage => drop(self.out.pop()),
+            Change::Added if for_scratch => drop(self.out.pop()),
             _ => {}
         }
         Ok(())
     }
 
-    /// Records the attributes that were set on an object without an entry, although the tree does
-    /// not show them.
-    fn note_hidden(&mut self, path: &[u8], ino: Ino) -> Result<(), FsError> {
+    /// Records attributes of an object without an entry that were set but are not shown.
+    fn record_hidden(&mut self, path: &[u8], ino: Ino) -> Result<(), FsError> {
         let shown = self.tree.options.xattrs;
         let Some(inode) = self.state.inodes.get(&ino) else { return Ok(()) };
         let body = inode.body.read();
@@ -222,14 +221,14 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn looped(&self) -> FsError {
+    fn loop_error(&self) -> FsError {
         let image = self.tree.layers().first().map_or("", |l| l.name());
         let path = String::from_utf8_lossy(&self.path);
         LayerError::corrupt(&image.into(), format!("the directory {path} contains itself")).into()
     }
 
-    /// Judges one name, and returns the frame to go on with when it is a directory to look into.
-    fn visit(&mut self, frame: &Frame, pair: &Pair) -> Result<Option<Frame>, FsError> {
+    /// Compares one name. Returns a frame if it is a directory to descend into.
+    fn visit(&mut self, frame: &Frame, pair: &NamePair) -> Result<Option<Frame>, FsError> {
         let Some(now) = pair.now else {
             self.push(Change::Deleted, None);
             return Ok(None);
@@ -238,7 +237,7 @@ impl<'a> Walk<'a> {
             return self.visit_directory(frame, pair, now);
         }
         if self.state.inodes.contains_key(&now.ino) {
-            self.met.insert(now.ino);
+            self.visited.insert(now.ino);
         }
         let change = match pair.was {
             None => Change::Added,
@@ -253,7 +252,7 @@ impl<'a> Walk<'a> {
             self.push(change, Some(Object { ino: now.ino, attr }));
         } else {
             let path = std::mem::take(&mut self.path);
-            self.note_hidden(&path, now.ino)?;
+            self.record_hidden(&path, now.ino)?;
             self.path = path;
         }
         Ok(None)
@@ -262,14 +261,14 @@ impl<'a> Walk<'a> {
     fn visit_directory(
         &mut self,
         frame: &Frame,
-        pair: &Pair,
-        now: Target,
+        pair: &NamePair,
+        now: EntryTarget,
     ) -> Result<Option<Frame>, FsError> {
         let stack = &self.tree.stack;
         let was = match (pair.was, &frame.was) {
             (Some(was), Some(parent)) if was.kind == FileType::Directory => {
                 match stack.lookup(parent, &pair.name)? {
-                    Some(Pristine::Directory(sources)) => Some(sources),
+                    Some(LowerEntry::Directory(sources)) => Some(sources),
                     _ => None,
                 }
             }
@@ -277,18 +276,18 @@ impl<'a> Walk<'a> {
         };
         let known = self.state.dirs.get(&now.ino);
         let same_place = was.as_ref().is_some_and(|was| was[0].to_ino() == now.ino);
-        if same_place && self.listed.is_none() && !known.is_some_and(|d| d.touched) {
+        if same_place && self.listed.is_none() && !known.is_some_and(|d| d.dirty) {
             return Ok(None);
         }
         let here = match known {
-            Some(_) => Now::Known(now.ino),
+            Some(_) => CurrentDir::Cached(now.ino),
             None => {
                 let parent = match &frame.now {
-                    Now::Known(dir) => &self.state.dir(stack, *dir)?.sources,
-                    Now::Pristine(sources) => sources,
+                    CurrentDir::Cached(dir) => &self.state.dir(stack, *dir)?.sources,
+                    CurrentDir::Lower(sources) => sources,
                 };
                 match stack.lookup(parent, &pair.name)? {
-                    Some(Pristine::Directory(sources)) => Now::Pristine(sources),
+                    Some(LowerEntry::Directory(sources)) => CurrentDir::Lower(sources),
                     _ => return Err(FsError::Stale),
                 }
             }
@@ -304,10 +303,10 @@ impl<'a> Walk<'a> {
         self.open(here, was, entry).map(Some)
     }
 
-    fn attr(&mut self, dir: &Now, ino: Ino) -> Result<Attr, FsError> {
+    fn attr(&mut self, dir: &CurrentDir, ino: Ino) -> Result<Attr, FsError> {
         match dir {
-            Now::Known(_) => self.state.attr(&self.tree.stack, ino),
-            Now::Pristine(sources) => {
+            CurrentDir::Cached(_) => self.state.attr(&self.tree.stack, ino),
+            CurrentDir::Lower(sources) => {
                 let attr = self.tree.stack.attr(sources[0])?;
                 Ok(Attr { size: 4096, allocated: 0, ..attr })
             }
@@ -318,28 +317,36 @@ impl<'a> Walk<'a> {
         self.out.push(DeltaEntry { path: self.path.as_slice().into(), change, object });
     }
 
-    /// Pairs the names of a directory with what the layers have at its path.
-    fn open(&mut self, now: Now, was: Option<Sources>, entry: usize) -> Result<Frame, FsError> {
+    /// Pairs the names of a directory with those of the layers' directory at its path.
+    fn open(
+        &mut self,
+        now: CurrentDir,
+        was: Option<LowerDirs>,
+        entry: usize,
+    ) -> Result<Frame, FsError> {
         let stack = &self.tree.stack;
-        let as_target = |l: &Listed| (l.name.clone(), Target { ino: l.ino, kind: l.kind });
-        let mut here: Vec<(Box<[u8]>, Target)> = match &now {
-            Now::Known(ino) => {
+        let as_target =
+            |l: &LowerDirEntry| (l.name.clone(), EntryTarget { ino: l.ino, kind: l.kind });
+        let mut here: Vec<(Box<[u8]>, EntryTarget)> = match &now {
+            CurrentDir::Cached(ino) => {
                 let listing = self.state.listing(stack, *ino)?;
                 let dir = self.state.dir(stack, *ino)?;
                 let below = listing.iter().filter_map(|l| match dir.changes.get(&l.name) {
                     None => Some(as_target(l)),
-                    Some(item) => truth(item, Some(l)).map(|t| (l.name.clone(), t)),
+                    Some(item) => delta_target(item, Some(l)).map(|t| (l.name.clone(), t)),
                 });
                 let own = dir.changes.iter().filter(|i| !i.in_layers);
-                let own = own.filter_map(|i| truth(i, None).map(|t| (i.name.clone(), t)));
+                let own = own.filter_map(|i| delta_target(i, None).map(|t| (i.name.clone(), t)));
                 below.chain(own).collect()
             }
-            Now::Pristine(sources) => stack.list(sources)?.iter().map(as_target).collect(),
+            CurrentDir::Lower(sources) => stack.list(sources)?.iter().map(as_target).collect(),
         };
         here.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let there: Arc<[Listed]> = match (&was, &now) {
+        let there: Arc<[LowerDirEntry]> = match (&was, &now) {
             (None, _) => Arc::default(),
-            (Some(was), Now::Known(ino)) if self.state.dir(stack, *ino)?.sources == *was => {
+            (Some(was), CurrentDir::Cached(ino))
+                if self.state.dir(stack, *ino)?.sources == *was =>
+            {
                 self.state.listing(stack, *ino)?
             }
             (Some(was), _) => stack.list(was)?.into(),
@@ -356,22 +363,22 @@ impl<'a> Walk<'a> {
             };
             let now = if order.is_le() { here.next() } else { None };
             let was = if order.is_ge() { there.next() } else { None };
-            let was_target = was.map(|l| Target { ino: l.ino, kind: l.kind });
+            let was_target = was.map(|l| EntryTarget { ino: l.ino, kind: l.kind });
             let (name, now) = match (now, was) {
                 (Some((name, now)), _) => (name, Some(now)),
                 (None, Some(was)) => (was.name.clone(), None),
                 (None, None) => break,
             };
-            if !self.is_settled(now, was_target) {
-                pairs.push(Pair { name, now, was: was_target });
+            if !self.is_certainly_unchanged(now, was_target) {
+                pairs.push(NamePair { name, now, was: was_target });
             }
         }
         Ok(Frame { pairs: pairs.into_iter(), now, was, entry, path_len: self.path.len() })
     }
 
-    /// Whether a name needs no look at all: the same object of the layers on both sides, not copied
-    /// up and, if a directory, not in memory.
-    fn is_settled(&self, now: Option<Target>, was: Option<Target>) -> bool {
+    /// Returns whether a name can be skipped without a comparison: it refers to the same object of
+    /// the layers, which was neither copied up nor, if a directory, loaded into memory.
+    fn is_certainly_unchanged(&self, now: Option<EntryTarget>, was: Option<EntryTarget>) -> bool {
         match (now, was) {
             (Some(now), Some(was)) => {
                 self.listed.is_none()
@@ -383,12 +390,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether the directory `now` has the attributes of the layers' `was`, its time excepted where
-    /// it is that of a change of the names in it.
-    fn same_directory(&mut self, now: Ino, was: Source) -> Result<bool, FsError> {
+    /// Returns whether the directory `now` has the attributes of the layers' `was`. The
+    /// modification time is compared only if it counts as a change.
+    fn same_directory(&mut self, now: Ino, was: LowerInode) -> Result<bool, FsError> {
         let stack = &self.tree.stack;
         let Some(inode) = self.state.inodes.get(&now).cloned() else {
-            return match Source::from_ino(now) {
+            return match LowerInode::from_ino(now) {
                 Some(source) if source != was => {
                     let (a, b) = (stack.attr(source)?, stack.attr(was)?);
                     let same = same_owner(&a, &b) && a.mtime == b.mtime;
@@ -402,21 +409,21 @@ impl<'a> Walk<'a> {
         Ok(same_owner(&attr, &before) && same_time && self.same_xattrs(now, was)?)
     }
 
-    /// Whether the object `now`, not a directory, is what the layers have as `was`.
+    /// Returns whether `now`, which is not a directory, equals the layers' `was`.
     fn same_object(&mut self, now: Ino, was: Ino) -> Result<bool, FsError> {
         let stack = &self.tree.stack;
-        let was_source = pristine_source(stack, was)?;
+        let was_source = lower_inode(stack, was)?;
         let Some(inode) = self.state.inodes.get(&now).cloned() else {
             if now == was {
                 return Ok(true);
             }
             // An object of the layers that was moved over another one.
-            let source = pristine_source(stack, now)?;
+            let source = lower_inode(stack, now)?;
             let (a, b) = (stack.attr(source)?, stack.attr(was_source)?);
             return Ok(same_attributes(&a, &b)
                 && a.nlink == 1
                 && b.nlink == 1
-                && self.same_content(now, source, was_source, &b)?
+                && self.same_content(source, was_source, &b)?
                 && self.same_xattrs(now, was_source)?);
         };
         let (a, b) = (inode.attr(stack)?, stack.attr(was_source)?);
@@ -425,10 +432,10 @@ impl<'a> Walk<'a> {
         }
         let body = inode.body.read();
         let same = match &body.data {
-            Data::None => true,
-            Data::Target(target) => **target == *stack.read_link(was_source)?,
-            Data::File(content) => {
-                content.untouched() == Some(was_source)
+            UpperData::None => true,
+            UpperData::Symlink(target) => **target == *stack.read_link(was_source)?,
+            UpperData::File(content) => {
+                content.unchanged_base() == Some(was_source)
                     || self.same_bytes(b.size, was_source, &mut |offset, buf| {
                         content.read(stack, offset, buf)
                     })?
@@ -438,8 +445,8 @@ impl<'a> Walk<'a> {
         Ok(same && self.same_xattrs(now, was_source)?)
     }
 
-    /// Whether two objects of the layers with the same attributes hold the same.
-    fn same_content(&self, _now: Ino, a: Source, b: Source, attr: &Attr) -> Result<bool, FsError> {
+    /// Returns whether two objects of the layers with equal attributes have equal content.
+    fn same_content(&self, a: LowerInode, b: LowerInode, attr: &Attr) -> Result<bool, FsError> {
         let stack = &self.tree.stack;
         match attr.kind {
             FileType::Regular => {
@@ -450,7 +457,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn same_bytes(&self, size: u64, was: Source, read: ReadAt<'_>) -> Result<bool, FsError> {
+    fn same_bytes(&self, size: u64, was: LowerInode, read: ReadAt<'_>) -> Result<bool, FsError> {
         let len = COMPARE_BUFFER.min(usize::try_from(size).unwrap_or(COMPARE_BUFFER));
         let (mut a, mut b) = (vec![0; len], vec![0; len]);
         let mut offset = 0;
@@ -465,8 +472,8 @@ impl<'a> Walk<'a> {
         Ok(true)
     }
 
-    /// Whether the object `now` has the attributes of the layers' `was`, as far as they are shown.
-    fn same_xattrs(&self, now: Ino, was: Source) -> Result<bool, FsError> {
+    /// Returns whether the shown extended attributes of `now` equal those of the layers' `was`.
+    fn same_xattrs(&self, now: Ino, was: LowerInode) -> Result<bool, FsError> {
         let shown = self.tree.options.xattrs;
         if shown == XattrSupport::None {
             return Ok(true);
@@ -477,7 +484,7 @@ impl<'a> Walk<'a> {
             Ok(xattrs)
         };
         let Some(inode) = self.state.inodes.get(&now) else {
-            return Ok(match Source::from_ino(now) {
+            return Ok(match LowerInode::from_ino(now) {
                 Some(source) if source != was => of_layers(source)? == of_layers(was)?,
                 _ => true,
             });
@@ -494,19 +501,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether there are names that this pruned walk cannot have seen.
+    /// Returns whether there are names that a walk with pruning cannot have visited.
     fn missed_names(&self, entries: &[DeltaEntry], names: &HashMap<Ino, u32>) -> bool {
         let more_links = entries.iter().filter_map(|e| e.object).any(|o| {
             o.attr.kind != FileType::Directory
-                && names.get(&o.ino).is_some_and(|&met| met < o.attr.nlink)
+                && names.get(&o.ino).is_some_and(|&found| found < o.attr.nlink)
         });
-        let unmet = self.state.inodes.iter().any(|(ino, inode)| {
+        let unvisited = self.state.inodes.iter().any(|(ino, inode)| {
             inode.origin.is_some()
                 && inode.kind != FileType::Directory
-                && !self.met.contains(ino)
+                && !self.visited.contains(ino)
                 && inode.body.read().nlink > 0
         });
-        more_links || unmet
+        more_links || unvisited
     }
 }
 
@@ -516,15 +523,15 @@ impl Frame {
     }
 }
 
-/// What a name of the upper really is, scratch entries aside.
-fn truth(item: &Item, pristine: Option<&Listed>) -> Option<Target> {
+/// Returns the object at a name for the delta: scratch entries are replaced by what they cover.
+fn delta_target(item: &NamedSlot, lower: Option<&LowerDirEntry>) -> Option<EntryTarget> {
     match &item.slot {
         Slot::Present(target) => Some(*target),
-        Slot::Absent => None,
-        Slot::Scratch(scratch) => match scratch.beneath {
-            Beneath::Layers => pristine.map(|l| Target { ino: l.ino, kind: l.kind }),
-            Beneath::Object(target) => Some(target),
-            Beneath::Absent => None,
+        Slot::Whiteout => None,
+        Slot::Scratch(scratch) => match scratch.covered {
+            Covered::Layers => lower.map(|l| EntryTarget { ino: l.ino, kind: l.kind }),
+            Covered::Object(target) => Some(target),
+            Covered::Nothing => None,
         },
     }
 }

@@ -1,31 +1,31 @@
-//! The search of a directory for marks of kernel overlayfs.
+//! Search for unsupported attributes of the kernel's overlayfs in a directory.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{DirectoryLayer, whole};
+use super::{DirectoryLayer, with_growing_buffer};
 use crate::error::LayerError;
 use crate::layer::overlayfs;
 
-/// The longest path that is searched, in bytes.
+/// Maximum length of a path that is searched, in bytes.
 const PATH_MAX: usize = 4096;
-/// Smaller files may be stored without a block of their own, in bytes.
+/// Size below which a file system may store a file without data blocks, in bytes.
 const MIN_WITHOUT_DATA: i64 = 4096;
 
 impl DirectoryLayer {
-    /// Refuses a directory with attributes of overlayfs that are not followed.
+    /// Rejects a directory with unsupported attributes of overlayfs.
     ///
-    /// Returns the path of a whiteout or of a large file without data that another user made, if the
-    /// caller cannot read the attributes of root: overlayfs may have written them, and the same user
-    /// may have made directories opaque.
+    /// If the caller cannot read the attributes of root, returns the path of a whiteout or of a
+    /// large file without data that another user created: this indicates that overlayfs wrote the
+    /// directory and that directories may be marked opaque.
     ///
-    /// Files that cannot be read are skipped. Reading them later reports the error.
+    /// Skips files that cannot be read. The error is reported when they are read later.
     ///
     /// # Errors
     /// [`LayerErrorKind::Unsupported`](crate::error::LayerErrorKind::Unsupported).
-    pub fn check_marks(&self) -> Result<Option<String>, LayerError> {
+    pub fn check_overlayfs_attributes(&self) -> Result<Option<String>, LayerError> {
         let us = rustix::process::geteuid();
         let mut hint = None;
         let mut pending: Vec<Vec<u8>> = vec![Vec::new()];
@@ -51,7 +51,7 @@ impl DirectoryLayer {
                     };
                     kind = FileType::from_raw_mode(stat.st_mode);
                     let is_whiteout = kind == FileType::CharacterDevice && stat.st_rdev == 0;
-                    // A file whose attributes alone were copied up (metacopy).
+                    // A file of which only the attributes were copied up (metacopy).
                     let is_empty = kind == FileType::RegularFile
                         && stat.st_size >= MIN_WITHOUT_DATA
                         && stat.st_blocks == 0;
@@ -69,7 +69,7 @@ impl DirectoryLayer {
         Ok(hint)
     }
 
-    /// Opens a directory below this one, without following symbolic links.
+    /// Opens a directory below this one without following symbolic links.
     fn open_inside(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = if path.is_empty() { &b"."[..] } else { path };
@@ -77,13 +77,18 @@ impl DirectoryLayer {
         rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
     }
 
-    /// Refuses the object `name` of the directory `fd` if it has an attribute that is not followed.
+    /// Rejects the object `name` of the directory `fd` if it has an unsupported attribute.
     fn check_attributes(&self, fd: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), LayerError> {
-        let mut place = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
-        place.extend_from_slice(name);
-        let Ok(names) = whole(|buf| rustix::fs::llistxattr(&place[..], buf)) else { return Ok(()) };
-        match names.split(|&byte| byte == 0).find(|name| overlayfs::is_unread(name)) {
-            Some(name) => Err(overlayfs::refusal(&self.name, &String::from_utf8_lossy(path), name)),
+        let mut path_in_proc = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
+        path_in_proc.extend_from_slice(name);
+        let Ok(names) = with_growing_buffer(|buf| rustix::fs::llistxattr(&path_in_proc[..], buf))
+        else {
+            return Ok(());
+        };
+        match names.split(|&byte| byte == 0).find(|name| overlayfs::is_unsupported(name)) {
+            Some(name) => {
+                Err(overlayfs::unsupported(&self.name, &String::from_utf8_lossy(path), name))
+            }
             None => Ok(()),
         }
     }

@@ -1,76 +1,83 @@
-//! Names made and removed: create, link, unlink, rmdir.
+//! Creating and removing names: mknod, link, unlink, rmdir.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::content::Content;
-use super::dir::{Beneath, Changes, Dir, Slot, Target};
-use super::inode::{Body, Data, Inode, XattrMap};
+use super::content::FileContent;
+use super::dir::{Covered, Dir, DirChanges, EntryTarget, Slot};
+use super::inode::{UpperBody, UpperData, UpperInode, XattrMap};
 use super::space::entry_cost;
-use super::{Entry, Ino, State, Tree};
+use super::{Entry, Ino, Tree, TreeState};
 use crate::acl::{self, Acl};
 use crate::attr::{Device, FileType, Time};
 use crate::error::FsError;
-use crate::stack::{Pristine, Sources};
+use crate::stack::{LowerDirs, LowerEntry};
 
-/// The longest name of a directory entry, in bytes, as everywhere on Linux.
+/// Maximum length of a name in bytes (`NAME_MAX` in `<linux/limits.h>`).
 const NAME_MAX: usize = 255;
-/// The longest symlink target, in bytes: `PATH_MAX` without its terminator.
+/// Maximum length of a symlink target in bytes: `PATH_MAX` without the terminating zero.
 const TARGET_MAX: usize = 4095;
 
-/// What is to be made.
+/// Arguments of [`Tree::mknod`].
 #[derive(Clone, Copy, Debug)]
-pub struct NewNode<'a> {
-    /// Its type.
+pub struct MknodArgs<'a> {
+    /// The type of the object.
     pub kind: FileType,
-    /// The permission bits it is asked to have.
+    /// Permission bits.
     pub mode: u16,
-    /// Bits that it does not get, unless the directory it is made in has a default access list,
-    /// which is obeyed instead.
+    /// Bits to clear in `mode`. Ignored where the parent directory has a default access list.
     pub umask: u16,
-    /// Its owner.
+    /// The owner.
     pub uid: u32,
-    /// Its group, unless the directory it is made in has setgid and hands down its own.
+    /// The group; in a setgid directory, the directory's group is used instead.
     pub gid: u32,
-    /// The device of a device node.
+    /// The device number of a device node.
     pub rdev: Device,
-    /// The target of a symlink.
+    /// The target of a symbolic link.
     pub target: &'a [u8],
 }
 
-impl NewNode<'static> {
-    /// A directory.
+impl MknodArgs<'static> {
+    /// Arguments for a directory.
     pub const fn directory(mode: u16, uid: u32, gid: u32) -> Self {
         Self::plain(FileType::Directory, mode, uid, gid)
     }
 
-    /// An empty regular file.
+    /// Arguments for an empty regular file.
     pub const fn file(mode: u16, uid: u32, gid: u32) -> Self {
         Self::plain(FileType::Regular, mode, uid, gid)
     }
 
-    /// Something without device number or target.
+    /// Arguments for an object without device number and target.
     pub const fn plain(kind: FileType, mode: u16, uid: u32, gid: u32) -> Self {
-        NewNode { kind, mode, umask: 0, uid, gid, rdev: Device { major: 0, minor: 0 }, target: b"" }
+        MknodArgs {
+            kind,
+            mode,
+            umask: 0,
+            uid,
+            gid,
+            rdev: Device { major: 0, minor: 0 },
+            target: b"",
+        }
     }
 }
 
-impl<'a> NewNode<'a> {
-    /// A symbolic link.
+impl<'a> MknodArgs<'a> {
+    /// Arguments for a symbolic link.
     pub const fn symlink(target: &'a [u8], uid: u32, gid: u32) -> Self {
         let rdev = Device { major: 0, minor: 0 };
-        NewNode { kind: FileType::Symlink, mode: 0o777, umask: 0, uid, gid, rdev, target }
+        MknodArgs { kind: FileType::Symlink, mode: 0o777, umask: 0, uid, gid, rdev, target }
     }
 
-    /// A device node.
+    /// Arguments for a device node.
     pub const fn device(kind: FileType, mode: u16, uid: u32, gid: u32, rdev: Device) -> Self {
-        NewNode { kind, mode, umask: 0, uid, gid, rdev, target: b"" }
+        MknodArgs { kind, mode, umask: 0, uid, gid, rdev, target: b"" }
     }
 }
 
-/// Refuses what can never be a name of a directory entry. `.` and `..` are for whoever resolves
-/// paths: a layer must not be asked for them.
+/// Rejects names that a directory entry cannot have. `.` and `..` are left to path resolution and
+/// never reach a layer.
 pub(super) fn check_name(name: &[u8]) -> Result<(), FsError> {
     if name.len() > NAME_MAX {
         return Err(FsError::NameTooLong);
@@ -82,7 +89,7 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), FsError> {
     Ok(())
 }
 
-/// Room for a name in what the upper knows of a directory.
+/// Memory reserved for a name in a directory's changes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserved {
     in_layers: bool,
@@ -90,19 +97,19 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
-    /// Gives the room back, the name not having been set.
+    /// Returns the memory, if the name is not set after all.
     pub(super) fn release(self, tree: &Tree) {
         tree.space.release(self.charged);
     }
 }
 
-/// A new inode of the upper, with one name (a directory: two).
-pub(super) fn new_inode(node: &NewNode<'_>, xattrs: XattrMap, now: Time) -> Inode {
-    Inode {
+/// Creates an inode of the upper with one name (a directory: two links).
+pub(super) fn new_inode(node: &MknodArgs<'_>, xattrs: XattrMap, now: Time) -> UpperInode {
+    UpperInode {
         kind: node.kind,
         rdev: if node.kind.is_device() { node.rdev } else { Device::default() },
         origin: None,
-        body: RwLock::new(Body {
+        body: RwLock::new(UpperBody {
             mode: node.mode & 0o7777,
             uid: node.uid,
             gid: node.gid,
@@ -112,17 +119,17 @@ pub(super) fn new_inode(node: &NewNode<'_>, xattrs: XattrMap, now: Time) -> Inod
             mtime_counts: false,
             ctime: now,
             data: match node.kind {
-                FileType::Regular => Data::File(Content::default()),
-                FileType::Symlink => Data::Target(node.target.into()),
-                _ => Data::None,
+                FileType::Regular => UpperData::File(FileContent::default()),
+                FileType::Symlink => UpperData::Symlink(node.target.into()),
+                _ => UpperData::None,
             },
             xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs)),
         }),
     }
 }
 
-/// Puts what a new object gets from the default access list of its directory into `xattrs`, and
-/// gives the mode it gets.
+/// Applies the default access list of the parent directory to a new object: adds the object's own
+/// lists to `xattrs` and returns its mode.
 fn inherit(list: Acl, kind: FileType, mode: u16, xattrs: &mut XattrMap) -> u16 {
     if kind == FileType::Directory {
         xattrs.insert(acl::DEFAULT.into(), list.to_value().into());
@@ -136,26 +143,31 @@ fn inherit(list: Acl, kind: FileType, mode: u16, xattrs: &mut XattrMap) -> u16 {
 }
 
 impl Tree {
-    /// Makes `name` in `parent`.
+    /// Creates an object of any type at `name` in `parent`.
     ///
     /// # Errors
-    /// [`FsError::NotPermitted`] for a character device 0:0, which means a whiteout in every layer,
-    /// as kernel overlayfs refuses it.
-    pub fn make(&self, parent: Ino, name: &[u8], node: &NewNode<'_>) -> Result<Entry, FsError> {
+    /// [`FsError::Exists`] if the name exists; [`FsError::NotPermitted`] for a character device
+    /// 0:0, which means a whiteout in every layer and which the kernel's overlayfs rejects too;
+    /// [`FsError::NoSpace`] if the upper is full. Also [`FsError::Invalid`] and
+    /// [`FsError::NameTooLong`] for names and targets, [`FsError::NotADirectory`],
+    /// [`FsError::NotFound`] for a removed directory or an empty target, [`FsError::ReadOnly`],
+    /// [`FsError::Stale`] and [`FsError::Layer`].
+    pub fn mknod(&self, parent: Ino, name: &[u8], node: &MknodArgs<'_>) -> Result<Entry, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
         state.check_free(self, parent, name)?;
-        let entry = state.make(self, parent, name, node, Slot::Present)?;
-        state.add_name(parent, entry.attr.kind);
-        state.changed_names(self, parent, Time::now())?;
+        let entry = state.mknod(self, parent, name, node, Slot::Present)?;
+        state.count_added_name(parent, entry.attr.kind);
+        state.update_after_name_change(self, parent, Time::now())?;
         Ok(entry)
     }
 
-    /// Gives the object `ino` one more name.
+    /// Adds a name to the object `ino`.
     ///
     /// # Errors
-    /// [`FsError::NotPermitted`] for a directory.
+    /// [`FsError::NotPermitted`] for a directory, [`FsError::NotFound`] for a removed object,
+    /// [`FsError::TooManyLinks`], and those of [`Tree::mknod`] for the name.
     pub fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry, FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
@@ -164,7 +176,7 @@ impl Tree {
         if let Some(entry) = state.link_lent(self, ino, parent, name)? {
             return Ok(entry);
         }
-        let inode = state.upper(self, ino)?;
+        let inode = state.upper_inode(self, ino)?;
         if inode.kind == FileType::Directory {
             return Err(FsError::NotPermitted);
         }
@@ -173,25 +185,28 @@ impl Tree {
             nlink => nlink.checked_add(1).ok_or(FsError::TooManyLinks)?,
         };
         let now = Time::now();
-        let target = Target { ino, kind: inode.kind };
-        state.put(self, parent, name, Slot::Present(target))?;
+        let target = EntryTarget { ino, kind: inode.kind };
+        state.set_slot(self, parent, name, Slot::Present(target))?;
         {
             let mut body = inode.body.write();
             body.nlink = nlink;
             body.ctime = now;
         }
-        state.changed_names(self, parent, now)?;
+        state.update_after_name_change(self, parent, now)?;
         state.entry(&self.stack, parent, target)
     }
 
-    /// Removes the name of anything but a directory.
+    /// Removes the name of anything but a directory. The object is deleted with its last name and
+    /// reference.
     ///
     /// # Errors
-    /// [`FsError::Busy`] for a scratch entry that lies over a directory with something in it.
+    /// [`FsError::NotFound`], [`FsError::IsADirectory`], or [`FsError::Busy`] for a scratch entry
+    /// that covers a directory with entries. Also [`FsError::ReadOnly`], [`FsError::Stale`] and
+    /// [`FsError::Layer`].
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<(), FsError> {
         self.remove(parent, name, |state, target| {
             if target.kind == FileType::Directory {
-                state.let_go(self, [target]);
+                state.drop_unused(self, [target]);
                 return Err(FsError::IsADirectory);
             }
             Ok(())
@@ -201,14 +216,14 @@ impl Tree {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// As [`Tree::unlink`].
+    /// [`FsError::NotADirectory`], [`FsError::NotEmpty`], and those of [`Tree::unlink`].
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<(), FsError> {
         self.remove(parent, name, |state, target| {
             if target.kind != FileType::Directory {
                 return Err(FsError::NotADirectory);
             }
             if !state.is_empty(&self.stack, target.ino)? {
-                state.let_go(self, [target]);
+                state.drop_unused(self, [target]);
                 return Err(FsError::NotEmpty);
             }
             Ok(())
@@ -219,29 +234,29 @@ impl Tree {
         &self,
         parent: Ino,
         name: &[u8],
-        check: impl FnOnce(&mut State, Target) -> Result<(), FsError>,
+        check: impl FnOnce(&mut TreeState, EntryTarget) -> Result<(), FsError>,
     ) -> Result<(), FsError> {
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
         let target = state.find(&self.stack, parent, name)?.ok_or(FsError::NotFound)?;
         check(&mut state, target)?;
-        let beneath = state.beneath(self, parent, name)?;
+        let covered = state.covered_by_scratch(self, parent, name)?;
         let now = Time::now();
-        let gone = [Some(target), beneath].into_iter().flatten();
-        state.copy_up_always(self, [parent].into_iter().chain(gone.clone().map(|t| t.ino)))?;
-        state.lose_name(self, parent, name)?;
-        state.remove_name(parent, target.kind);
+        let gone = [Some(target), covered].into_iter().flatten();
+        state.copy_up_unlimited(self, [parent].into_iter().chain(gone.clone().map(|t| t.ino)))?;
+        state.remove_slot(self, parent, name)?;
+        state.count_removed_name(parent, target.kind);
         for target in gone {
-            state.drop_name(self, target, now)?;
+            state.drop_link(self, target, now)?;
         }
-        state.changed_names(self, parent, now)
+        state.update_after_name_change(self, parent, now)
     }
 }
 
-impl State {
-    /// Refuses to put anything into a directory that was removed.
-    pub(super) fn check_alive(&self, tree: &Tree, dir: Ino) -> Result<(), FsError> {
+impl TreeState {
+    /// Fails if the directory `dir` was removed.
+    pub(super) fn check_not_removed(&self, tree: &Tree, dir: Ino) -> Result<(), FsError> {
         self.dir(&tree.stack, dir)?;
         match self.inodes.get(&dir) {
             Some(inode) if inode.body.read().nlink == 0 => Err(FsError::NotFound),
@@ -249,7 +264,7 @@ impl State {
         }
     }
 
-    /// Refuses a name at which nothing can be made.
+    /// Fails unless a new `name` can be added to `parent`.
     pub(super) fn check_free(
         &mut self,
         tree: &Tree,
@@ -257,23 +272,23 @@ impl State {
         name: &[u8],
     ) -> Result<(), FsError> {
         check_name(name)?;
-        self.check_alive(tree, parent)?;
+        self.check_not_removed(tree, parent)?;
         if let Some(found) = self.find(&tree.stack, parent, name)? {
-            self.let_go(tree, [found]);
+            self.drop_unused(tree, [found]);
             return Err(FsError::Exists);
         }
         Ok(())
     }
 
-    /// Makes a new object and puts it at `name`, in the slot that `slot` makes of it. The caller
-    /// counts the name.
-    pub(super) fn make(
+    /// Creates an object and sets `name` to the slot that `slot` returns for it. The caller updates
+    /// the number of subdirectories of `parent`.
+    pub(super) fn mknod(
         &mut self,
         tree: &Tree,
         parent: Ino,
         name: &[u8],
-        node: &NewNode<'_>,
-        slot: impl FnOnce(Target) -> Slot,
+        node: &MknodArgs<'_>,
+        slot: impl FnOnce(EntryTarget) -> Slot,
     ) -> Result<Entry, FsError> {
         if node.kind == FileType::CharDevice && node.rdev == Device::default() {
             return Err(FsError::NotPermitted);
@@ -303,21 +318,21 @@ impl State {
         let inode = new_inode(&node, xattrs, Time::now());
         let cost = inode.cost();
         tree.space.charge(cost)?;
-        let ino = Ino(self.next);
-        let target = Target { ino, kind: node.kind };
-        if let Err(e) = self.put(tree, parent, name, slot(target)) {
+        let ino = Ino(self.next_ino);
+        let target = EntryTarget { ino, kind: node.kind };
+        if let Err(e) = self.set_slot(tree, parent, name, slot(target)) {
             tree.space.release(cost);
             return Err(e);
         }
-        self.next += 1;
+        self.next_ino += 1;
         self.inodes.insert(ino, Arc::new(inode));
         if node.kind == FileType::Directory {
             let dir = Dir {
                 parent,
                 name: name.into(),
-                sources: Sources::new(),
-                changes: Changes::default(),
-                touched: true,
+                sources: LowerDirs::new(),
+                changes: DirChanges::default(),
+                dirty: true,
                 children: 0,
                 subdirs: Some(0),
             };
@@ -327,8 +342,8 @@ impl State {
         self.entry(&tree.stack, parent, target)
     }
 
-    /// Sets what `name` of `dir` is. The caller keeps the books of what it was.
-    pub(super) fn put(
+    /// Sets the slot of `name` in `dir`. The caller accounts for the previous object.
+    pub(super) fn set_slot(
         &mut self,
         tree: &Tree,
         dir: Ino,
@@ -336,11 +351,11 @@ impl State {
         slot: Slot,
     ) -> Result<(), FsError> {
         let reserved = self.reserve(tree, dir, name)?;
-        self.set(dir, name, slot, reserved);
+        self.set_reserved(dir, name, slot, reserved);
         Ok(())
     }
 
-    /// Makes sure that there is room for `name` in what the upper knows of `dir`.
+    /// Reserves memory for `name` in the changes of `dir`.
     pub(super) fn reserve(&self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<Reserved, FsError> {
         let changes = &self.dir(&tree.stack, dir)?.changes;
         if let Some(item) = changes.get(name) {
@@ -349,93 +364,98 @@ impl State {
         if !changes.has_room() {
             return Err(FsError::NoSpace { limit: tree.space.limit() });
         }
-        let in_layers = self.find_pristine(&tree.stack, dir, name)?.is_some();
+        let in_layers = self.find_lower(&tree.stack, dir, name)?.is_some();
         tree.space.charge(entry_cost(name))?;
         Ok(Reserved { in_layers, charged: entry_cost(name) })
     }
 
-    /// Sets what `name` of `dir` is, for which room was [reserved](Self::reserve).
-    pub(super) fn set(&mut self, dir: Ino, name: &[u8], slot: Slot, reserved: Reserved) {
+    /// Sets the slot of `name` in `dir`, for which memory was [reserved](Self::reserve).
+    pub(super) fn set_reserved(&mut self, dir: Ino, name: &[u8], slot: Slot, reserved: Reserved) {
         if let Some(dir) = self.dirs.get_mut(&dir) {
             dir.changes.set(name, slot, reserved.in_layers);
         }
     }
 
-    /// What a scratch entry at `name` lies over: whoever replaces or removes the scratch entry has
-    /// done so to this object.
+    /// Returns the object covered by a scratch entry at `name`. Replacing or removing the scratch
+    /// entry applies to this object too.
     ///
     /// # Errors
-    /// [`FsError::Busy`] for a directory with something in it, which nobody can mean to remove who
-    /// does not even see it.
-    pub(super) fn beneath(
+    /// [`FsError::Busy`] for a directory with entries: the caller does not see it, so it cannot
+    /// mean to remove it.
+    pub(super) fn covered_by_scratch(
         &mut self,
         tree: &Tree,
         dir: Ino,
         name: &[u8],
-    ) -> Result<Option<Target>, FsError> {
-        let beneath = match self.dir(&tree.stack, dir)?.changes.get(name).map(|i| &i.slot) {
-            Some(Slot::Scratch(scratch)) => scratch.beneath,
-            Some(Slot::Present(_) | Slot::Absent) | None => return Ok(None),
+    ) -> Result<Option<EntryTarget>, FsError> {
+        let covered = match self.dir(&tree.stack, dir)?.changes.get(name).map(|i| &i.slot) {
+            Some(Slot::Scratch(scratch)) => scratch.covered,
+            Some(Slot::Present(_) | Slot::Whiteout) | None => return Ok(None),
         };
-        let target = match beneath {
-            Beneath::Absent => return Ok(None),
-            Beneath::Object(target) => target,
-            Beneath::Layers => match self.find_pristine(&tree.stack, dir, name)? {
+        let target = match covered {
+            Covered::Nothing => return Ok(None),
+            Covered::Object(target) => target,
+            Covered::Layers => match self.find_lower(&tree.stack, dir, name)? {
                 None => return Ok(None),
-                Some(pristine) => {
-                    let target = Target { ino: pristine.ino(), kind: pristine.kind() };
-                    if let Pristine::Directory(sources) = pristine {
-                        self.know_dir(&tree.stack, dir, name, target.ino, sources)?;
+                Some(lower) => {
+                    let target = EntryTarget { ino: lower.ino(), kind: lower.kind() };
+                    if let LowerEntry::Directory(sources) = lower {
+                        self.cache_dir(&tree.stack, dir, name, target.ino, sources)?;
                     }
                     target
                 }
             },
         };
         if target.kind == FileType::Directory && !self.is_empty(&tree.stack, target.ino)? {
-            self.let_go(tree, [target]);
+            self.drop_unused(tree, [target]);
             return Err(FsError::Busy);
         }
         Ok(Some(target))
     }
 
-    /// Lets go of what was found beneath a scratch entry that is still there.
-    pub(super) fn let_go_beneath(&mut self, tree: &Tree, dir: Ino, name: &[u8]) {
+    /// Drops the object that a lookup found under a scratch entry which still exists.
+    pub(super) fn drop_unused_covered(&mut self, tree: &Tree, dir: Ino, name: &[u8]) {
         let item = self.dirs.get(&dir).and_then(|d| d.changes.get(name));
         let Some(Slot::Scratch(scratch)) = item.map(|i| &i.slot) else { return };
-        if scratch.beneath == Beneath::Layers
-            && let Ok(Some(pristine)) = self.find_pristine(&tree.stack, dir, name)
+        if scratch.covered == Covered::Layers
+            && let Ok(Some(lower)) = self.find_lower(&tree.stack, dir, name)
         {
-            self.drop_if_unused(&tree.space, pristine.ino());
+            self.drop_if_unused(&tree.space, lower.ino());
         }
     }
 
-    /// Takes the objects `inos` into the upper before anything is changed, so that a damaged layer
-    /// cannot stop the change halfway.
-    pub(super) fn copy_up_always(
+    /// Copies up the objects `inos` before anything changes, so that a damaged layer cannot
+    /// interrupt the change halfway. Ignores the size limit.
+    pub(super) fn copy_up_unlimited(
         &mut self,
         tree: &Tree,
         inos: impl IntoIterator<Item = Ino>,
     ) -> Result<(), FsError> {
-        inos.into_iter().try_for_each(|ino| self.upper_always(tree, ino).map(drop))
+        inos.into_iter().try_for_each(|ino| self.upper_inode_unlimited(tree, ino).map(drop))
     }
 
-    /// Takes `name` out of `dir`: the layers' own stays hidden, the upper's leaves no trace. The
-    /// caller keeps the books of what it was.
-    pub(super) fn lose_name(&mut self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<(), FsError> {
+    /// Removes `name` from `dir`: a name of the layers becomes a whiteout, any other leaves no
+    /// trace. The caller accounts for the object.
+    pub(super) fn remove_slot(
+        &mut self,
+        tree: &Tree,
+        dir: Ino,
+        name: &[u8],
+    ) -> Result<(), FsError> {
         let in_layers = match self.dir(&tree.stack, dir)?.changes.get(name) {
             Some(item) => item.in_layers,
-            None => self.find_pristine(&tree.stack, dir, name)?.is_some(),
+            None => self.find_lower(&tree.stack, dir, name)?.is_some(),
         };
         if !in_layers {
             return self.unset(tree, dir, name);
         }
-        if self.dir_mut(&tree.stack, dir)?.changes.set(name, Slot::Absent, true) {
-            tree.space.charge_always(entry_cost(name));
+        if self.dir_mut(&tree.stack, dir)?.changes.set(name, Slot::Whiteout, true) {
+            tree.space.charge_unlimited(entry_cost(name));
         }
         Ok(())
     }
 
-    /// Lets `name` of `dir` be as the layers have it.
+    /// Removes `name` from the changes of `dir`, so that the layers' state applies.
     pub(super) fn unset(&mut self, tree: &Tree, dir: Ino, name: &[u8]) -> Result<(), FsError> {
         if self.dir_mut(&tree.stack, dir)?.changes.unset(name) {
             tree.space.release(entry_cost(name));
@@ -443,28 +463,28 @@ impl State {
         Ok(())
     }
 
-    /// The view of `dir` has one name more, of something of this kind.
-    pub(super) fn add_name(&mut self, dir: Ino, kind: FileType) {
+    /// Counts a new visible name in `dir`, of an object of type `kind`.
+    pub(super) fn count_added_name(&mut self, dir: Ino, kind: FileType) {
         if kind == FileType::Directory {
             self.add_subdirs(dir, 1);
         }
     }
 
-    /// The view of `dir` has one name less, of something of this kind.
-    pub(super) fn remove_name(&mut self, dir: Ino, kind: FileType) {
+    /// Counts the removal of a visible name from `dir`, of an object of type `kind`.
+    pub(super) fn count_removed_name(&mut self, dir: Ino, kind: FileType) {
         if kind == FileType::Directory {
             self.add_subdirs(dir, -1);
         }
     }
 
-    /// Takes one name off the object `target`, whose directory entry is gone already.
-    pub(super) fn drop_name(
+    /// Decrements the link count of `target`, whose directory entry is already removed.
+    pub(super) fn drop_link(
         &mut self,
         tree: &Tree,
-        target: Target,
+        target: EntryTarget,
         now: Time,
     ) -> Result<(), FsError> {
-        let inode = self.upper_always(tree, target.ino)?;
+        let inode = self.upper_inode_unlimited(tree, target.ino)?;
         {
             let mut body = inode.body.write();
             body.ctime = now;
@@ -477,15 +497,15 @@ impl State {
         Ok(())
     }
 
-    /// The names in `dir` changed: its times say so, and the delta will look at it.
-    pub(super) fn changed_names(
+    /// Updates the times of `dir` after a change of its names and marks it as dirty.
+    pub(super) fn update_after_name_change(
         &mut self,
         tree: &Tree,
         dir: Ino,
         now: Time,
     ) -> Result<(), FsError> {
-        self.touch(dir);
-        let inode = self.upper_always(tree, dir)?;
+        self.mark_dirty(dir);
+        let inode = self.upper_inode_unlimited(tree, dir)?;
         let mut body = inode.body.write();
         body.mtime = now;
         body.mtime_counts = false;
