@@ -1,4 +1,4 @@
-//! `cat`: files of images, byte for byte.
+//! `cat`: prints files from images, byte for byte.
 
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let opened = args.images.open()?;
     if opened.paths.is_empty() {
         return Err(Failure::message(
-            "no file is named: write its path after the images, with a colon before it, such as \
+            "no file given: write its path after the images, with a colon before it, such as \
              :/etc/passwd",
         ));
     }
@@ -30,20 +30,17 @@ pub(super) fn run(args: &Args) -> Outcome {
     let code = opened.each(Follow::Yes, &mut |node| {
         if node.is_link() {
             let (path, target) = (inside(&node.path), opened.view.link(&node)?);
-            say(&format!("error: {path}: is a link to {}, which is not there", escape(&target)));
+            say(&format!("error: {path}: broken symbolic link to {}", escape(&target)));
             missing = true;
             return Ok(());
         }
         if !node.is_file() {
             let what = words(node.attr.kind);
-            return Err(Failure::message(format!(
-                "{}: is a {what}, which has no content",
-                inside(&node.path)
-            )));
+            return Err(Failure::message(format!("{}: cannot print a {what}", inside(&node.path))));
         }
         opened.view.read::<Failure>(&node, &mut |piece| out.bytes(piece))
     });
-    // What was read before something went wrong is written too.
+    // Print the files before the failed one too.
     out.finish()?;
     if missing { Ok(ExitCode::from(1)) } else { code }
 }

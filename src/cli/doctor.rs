@@ -1,4 +1,4 @@
-//! `doctor`: what works on this machine, what does not, and the commands that mend it.
+//! `doctor`: checks the requirements on this machine and prints the commands that fix failures.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -12,7 +12,7 @@ use crate::doctor::{Finding, State, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// Print what was found as JSON
+    /// Print the results as JSON
     #[arg(long)]
     json: bool,
 }
@@ -26,12 +26,12 @@ pub(super) fn run(args: &Args) -> Outcome {
         print(&report.to_string())?;
     } else {
         let colour = std::io::stdout().is_terminal() && super::out::are_colours_wanted();
-        print(&tell(&findings, colour))?;
+        print(&report_text(&findings, colour))?;
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn tell(findings: &[Finding], colour: bool) -> String {
+fn report_text(findings: &[Finding], colour: bool) -> String {
     let mut text = String::new();
     for finding in findings {
         let (word, code) = match finding.state {
@@ -49,33 +49,33 @@ fn tell(findings: &[Finding], colour: bool) -> String {
         if matches!(finding.state, State::Works | State::Untried) {
             continue;
         }
-        let mut more = |word: &str, what: &str| {
-            let _ = writeln!(text, "         {word}: {what}");
+        let mut detail = |label: &str, value: &str| {
+            let _ = writeln!(text, "         {label}: {value}");
         };
-        more("for", finding.purpose);
+        detail("needed for", finding.purpose);
         if let Some(without) = finding.without {
-            more("without it", without);
+            detail("without it", without);
         }
         if let Some(command) = &finding.command {
-            more("as root", command);
+            detail("as root", command);
         }
         if let Some(advice) = &finding.advice {
-            more("hint", advice);
+            detail("hint", advice);
         }
     }
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
-    let rest = match count(State::Lacks) {
-        0 => "nothing is lacking".to_owned(),
-        1 => "one thing is lacking that only some commands need".to_owned(),
-        n => format!("{n} things are lacking that only some commands need"),
+    let missing = match count(State::Lacks) {
+        0 => "no optional requirement is missing".to_owned(),
+        1 => "1 requirement of some commands is missing".to_owned(),
+        n => format!("{n} requirements of some commands are missing"),
     };
-    let who = match nix::unistd::geteuid().is_root() {
-        true => "by root: others see by `overcoat doctor` of their own whether they can",
-        false => "without root rights",
+    let user = match nix::unistd::geteuid().is_root() {
+        true => "as root (other users: run `overcoat doctor` as that user)",
+        false => "without root privileges",
     };
     let _ = match count(State::Fault) {
-        0 => write!(text, "\nimages can be built here {who}; {rest}"),
-        _ => write!(text, "\nimages cannot be built here until what says FAULT is mended; {rest}"),
+        0 => write!(text, "\nimages can be built here {user}; {missing}"),
+        _ => write!(text, "\nfix the items marked FAULT before building images; {missing}"),
     };
     text
 }

@@ -1,4 +1,4 @@
-//! `ls`: what is in images, without mounting them.
+//! `ls`: lists files in images, without mounting them.
 
 use std::process::ExitCode;
 
@@ -22,27 +22,27 @@ pub(super) struct Args {
     #[command(flatten)]
     images: Images,
 
-    /// With mode, owner, size, time (in UTC) and, of several, the layer it comes from
+    /// Show mode, owner, size, time (in UTC) and layer
     #[arg(short, long)]
     long: bool,
 
-    /// All below too, each by its path
+    /// List subdirectories recursively
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// Directories and links themselves, not what they lead to
+    /// List directories and links themselves, not their content or target
     #[arg(short, long, conflicts_with = "recursive")]
     directory: bool,
 
-    /// Which layer each comes from, what it hides there, and what is deleted
+    /// Show each file's layer, the files it hides in lower layers, and deleted files
     #[arg(long)]
     layers: bool,
 
-    /// Sizes as people read them
+    /// Print human-readable sizes
     #[arg(short = 'H', long, requires = "long")]
     human: bool,
 
-    /// Names as they are, each ended by a NUL
+    /// Print unescaped names, each terminated by a NUL byte
     #[arg(short = '0', long, conflicts_with_all = ["long", "layers", "json"])]
     null: bool,
 
@@ -71,7 +71,7 @@ struct List<'a> {
     out: Out,
 }
 
-/// A line: what is aligned, and the name.
+/// A line of output: aligned cells, the name, and a note after it.
 struct Row {
     cells: Vec<String>,
     name: String,
@@ -91,14 +91,14 @@ impl List<'_> {
                 self.out.line(&format!("{blank}{}:", inside(&node.path)))?;
             }
             first = false;
-            if alone { self.alone(node) } else { self.directory(&node, node.path.len()) }
+            if alone { self.single(node) } else { self.directory(&node, node.path.len()) }
         })
     }
 
-    /// One object, by its path.
-    fn alone(&mut self, node: Node) -> Result<(), Failure> {
+    /// Lists a single node by its path.
+    fn single(&mut self, node: Node) -> Result<(), Failure> {
         if self.args.null {
-            return self.ended(&[b"/", &node.path[..]].concat());
+            return self.null_terminated(&[b"/", &node.path[..]].concat());
         }
         let name = inside(&node.path);
         let layered = match self.args.layers {
@@ -109,20 +109,19 @@ impl List<'_> {
         self.rows(vec![row])
     }
 
-    /// What is in a directory, and below it if that is asked for. Paths are shown without their
-    /// first `above` bytes.
+    /// Lists a directory, recursively if requested. The first `above` bytes of paths are omitted.
     fn directory(&mut self, top: &Node, above: usize) -> Result<(), Failure> {
         let view = &self.opened.view;
         if !self.args.recursive {
             return self.names(top, above);
         }
         if !self.args.layers {
-            // In tree order, a directory before what is in it.
+            // In tree order: each directory precedes its content.
             return view.walk::<Failure>(top, &mut |node| {
                 if node.path.len() > top.path.len() {
                     let name = below(&node.path, above);
                     if self.args.null {
-                        self.ended(name)?;
+                        self.null_terminated(name)?;
                     } else if self.args.long {
                         let row =
                             self.row(&Layered::alone(node.clone()), escape(name).into_owned())?;
@@ -140,18 +139,18 @@ impl List<'_> {
         })
     }
 
-    /// The names in one directory.
+    /// Lists the names in one directory.
     fn names(&mut self, dir: &Node, above: usize) -> Result<(), Failure> {
         let view = &self.opened.view;
         if !self.args.long && !self.args.layers {
-            // No inode is read for a list of names.
+            // A plain list of names needs no inodes.
             let sources = crate::look::sources(dir);
             let entries = view.stack().entries(sources);
             let damaged =
                 |error| crate::look::LookError::Damaged { path: dir.path.clone().into(), error };
             for (name, _) in entries.map_err(damaged)? {
                 match self.args.null {
-                    true => self.ended(&name)?,
+                    true => self.null_terminated(&name)?,
                     false => self.out.line(&escape(&name))?,
                 }
             }
@@ -198,9 +197,9 @@ impl List<'_> {
             }
         }
         if self.args.layers {
-            let told = told(layered, &self.labels);
-            if !told.is_empty() {
-                row.note = format!("{}  ({told})", row.note);
+            let note = layer_note(layered, &self.labels);
+            if !note.is_empty() {
+                row.note = format!("{}  ({note})", row.note);
             }
         }
         Ok(row)
@@ -224,8 +223,8 @@ impl List<'_> {
     }
 
     fn rows(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
-        /// The cell with the sizes.
-        const SIZE: usize = 3;
+        /// Index of the cell with the size, which is right-aligned.
+        const SIZE_CELL: usize = 3;
         let mut widths: Vec<usize> = Vec::new();
         for row in &rows {
             widths.resize(row.cells.len().max(widths.len()), 0);
@@ -236,7 +235,7 @@ impl List<'_> {
         for row in rows {
             let mut line = String::new();
             for (index, (cell, &width)) in row.cells.iter().zip(&widths).enumerate() {
-                line += &match self.args.long && index == SIZE {
+                line += &match self.args.long && index == SIZE_CELL {
                     true => format!("{cell:>width$} "),
                     false => format!("{cell:width$} "),
                 };
@@ -250,7 +249,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn ended(&mut self, name: &[u8]) -> Result<(), Failure> {
+    fn null_terminated(&mut self, name: &[u8]) -> Result<(), Failure> {
         self.out.bytes(name)?;
         self.out.bytes(b"\0")
     }
@@ -278,16 +277,16 @@ impl List<'_> {
         Ok(code)
     }
 
-    fn item(&self, layered: &Layered, path: &[u8]) -> Result<Item, Failure> {
+    fn item(&self, layered: &Layered, path: &[u8]) -> Result<LsEntryJson, Failure> {
         let object = match &layered.node {
             Some(node) => Some(Shown::new(&self.opened.view, node)?),
             None => None,
         };
         let hidden = |(layer, place): (usize, &Place)| match place {
-            Place::Object(attr) => Some(Hidden { layer, object: Shown::of(attr) }),
+            Place::Object(attr) => Some(HiddenJson { layer, object: Shown::from_attr(attr) }),
             Place::Whiteout => None,
         };
-        Ok(Item {
+        Ok(LsEntryJson {
             path: escape(path).into_owned(),
             deleted: object.is_none(),
             object,
@@ -297,37 +296,37 @@ impl List<'_> {
     }
 }
 
-/// What a name hides or adds to, in words; nothing where it has nothing to do with other layers.
-pub(super) fn told(layered: &Layered, labels: &[String]) -> String {
+/// Describes what a name hides in lower layers or is merged with. Empty if only one layer has it.
+pub(super) fn layer_note(layered: &Layered, labels: &[String]) -> String {
     let label = |layer: usize| labels.get(layer).map_or("?", String::as_str);
-    let mut told = Vec::new();
-    let adds: Vec<_> = layered.adds_to().map(label).collect();
-    if !adds.is_empty() {
-        told.push(format!("adds to {}", adds.join(", ")));
+    let mut notes = Vec::new();
+    let merged: Vec<_> = layered.adds_to().map(label).collect();
+    if !merged.is_empty() {
+        notes.push(format!("merged with {}", merged.join(", ")));
     }
     let hidden = |(layer, place): (usize, &Place)| match place {
-        Place::Object(attr) => Some(format!("{} of {}", brief(attr), label(layer))),
+        Place::Object(attr) => Some(format!("{} in {}", brief(attr), label(layer))),
         Place::Whiteout => None,
     };
     let hidden: Vec<_> = layered.hidden().filter_map(hidden).collect();
     match (&layered.node, hidden.is_empty()) {
         (Some(_), true) => {}
-        (Some(_), false) => told.push(format!("hides {}", hidden.join(", "))),
-        (None, true) => told.push("deletes nothing".to_owned()),
-        (None, false) => told.push(format!("deleted: {}", hidden.join(", "))),
+        (Some(_), false) => notes.push(format!("hides {}", hidden.join(", "))),
+        (None, true) => notes.push("whiteout without a file to delete".to_owned()),
+        (None, false) => notes.push(format!("deleted: {}", hidden.join(", "))),
     }
-    told.join("; ")
+    notes.join("; ")
 }
 
-/// A path without its first `above` bytes, and without the slash after them.
+/// Returns a path without its first `above` bytes and the slash after them.
 fn below(path: &[u8], above: usize) -> &[u8] {
     let rest = &path[above.min(path.len())..];
     rest.strip_prefix(b"/").unwrap_or(rest)
 }
 
-/// A name, for programs.
+/// JSON form of a name.
 #[derive(Debug, Serialize)]
-struct Item {
+struct LsEntryJson {
     path: String,
     #[serde(flatten)]
     object: Option<Shown>,
@@ -336,11 +335,12 @@ struct Item {
     /// Index into the layers.
     layer: Option<usize>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    hides: Vec<Hidden>,
+    hides: Vec<HiddenJson>,
 }
 
+/// JSON form of a file that a higher layer hides.
 #[derive(Debug, Serialize)]
-struct Hidden {
+struct HiddenJson {
     layer: usize,
     #[serde(flatten)]
     object: Shown,

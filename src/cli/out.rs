@@ -1,4 +1,4 @@
-//! Much data on standard output: lines, one JSON document, bytes.
+//! Buffered standard output: lines, bytes and JSON documents.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Failure;
 
-/// Standard output, in large pieces. A reader that went away is [`Failure::Enough`].
+/// Buffered standard output. A closed pipe is reported as [`Failure::Enough`].
 #[derive(Debug)]
 pub(super) struct Out {
     to: BufWriter<StdoutLock<'static>>,
@@ -14,7 +14,7 @@ pub(super) struct Out {
     colour: bool,
 }
 
-/// Colours of terminals: the parameter of SGR (ECMA-48).
+/// Foreground colours of terminals, as SGR parameters (ECMA-48).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
     Red = 31,
@@ -24,8 +24,7 @@ pub(super) enum Colour {
     Cyan = 36,
 }
 
-/// Whether the user has not forbidden colours: by `NO_COLOR`, which says nothing when it is empty
-/// (no-color.org).
+/// Returns whether colours are allowed: `NO_COLOR` is not set, or empty (no-color.org).
 pub(super) fn are_colours_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
@@ -37,7 +36,7 @@ impl Out {
         Out { to: BufWriter::with_capacity(64 << 10, io::stdout().lock()), terminal, colour }
     }
 
-    /// Whether a person reads it.
+    /// Returns whether standard output is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
@@ -51,7 +50,7 @@ impl Out {
         self.to.write_all(bytes).map_err(failed)
     }
 
-    /// `text` in a colour, where there are any.
+    /// Returns `text` in a colour, if standard output is a terminal and colours are allowed.
     pub(super) fn paint(&self, colour: Colour, text: &str) -> String {
         match self.colour {
             true => format!("\x1b[{}m{text}\x1b[m", colour as u8),
@@ -59,12 +58,12 @@ impl Out {
         }
     }
 
-    /// Has what was written come before what is said next on standard error.
+    /// Flushes, so that the data precedes the next message on standard error.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         self.to.flush().map_err(failed)
     }
 
-    /// What was written is really written.
+    /// Flushes and reports write errors.
     pub(super) fn finish(mut self) -> Result<(), Failure> {
         self.flush()
     }
@@ -77,14 +76,14 @@ fn failed(error: io::Error) -> Failure {
     }
 }
 
-/// One JSON document, with a list that is written as it comes, an item a line.
+/// A JSON document with a list whose items are written one by one, each on a line.
 #[derive(Debug)]
 pub(super) struct Document {
     first: bool,
 }
 
 impl Document {
-    /// Begins the document with `head`, an object, and the list `name` after it.
+    /// Begins the document with the members of the object `head`, and a list called `name`.
     pub(super) fn begin(
         out: &mut Out,
         head: &serde_json::Value,
@@ -102,7 +101,7 @@ impl Document {
         out.bytes(json(item)?.as_bytes())
     }
 
-    /// Ends the list and the document, with what is known only now.
+    /// Ends the list and the document. `rest` are further members, with values in JSON.
     pub(super) fn end(self, out: &mut Out, rest: &[(&str, String)]) -> Result<(), Failure> {
         let rest: String = rest.iter().map(|(key, json)| format!(",\n\"{key}\":{json}")).collect();
         let end = if self.first { "]" } else { "\n]" };

@@ -1,4 +1,4 @@
-//! `schema`: the JSON schemas of the files that people write.
+//! `schema`: prints the JSON schemas of project, image and provisioner files.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ pub(super) const PROVISIONER: &str = include_str!("../../docs/provisioner.schema
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The files that the schema is for
+    /// Kind of files that the schema describes
     #[arg(value_name = "WHICH", value_enum)]
     which: Which,
 }
@@ -22,7 +22,7 @@ pub(super) struct Args {
 enum Which {
     /// Project files (overcoat.yml) and image files
     Project,
-    /// A provisioner's provisioner.yml
+    /// Provisioners (provisioner.yml)
     Provisioner,
 }
 

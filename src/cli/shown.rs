@@ -1,4 +1,4 @@
-//! Objects of a root as text and as JSON: the same words in all commands.
+//! Attributes of files as text and as JSON, in the same format for all commands.
 
 use fs_model::{Attr, FileType};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::look::{LookError, Node, View};
 use crate::seal::manifest::type_name;
 use crate::seal::path::escape;
 
-/// An object, for programs.
+/// JSON form of a file's attributes.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
     #[serde(rename = "type")]
@@ -33,11 +33,11 @@ impl Shown {
             true => Some(escape(&view.link(node)?).into_owned()),
             false => None,
         };
-        Ok(Shown { target, ..Shown::of(&node.attr) })
+        Ok(Shown { target, ..Shown::from_attr(&node.attr) })
     }
 
-    /// Without a link's target.
-    pub(super) fn of(attr: &Attr) -> Shown {
+    /// Creates the form without the target of a symbolic link.
+    pub(super) fn from_attr(attr: &Attr) -> Shown {
         Shown {
             kind: type_name(attr.kind),
             mode: format!("{:04o}", attr.mode),
@@ -51,12 +51,12 @@ impl Shown {
     }
 }
 
-/// The path as it is inside: with its slash.
+/// Formats a path inside images, with a leading slash.
 pub(super) fn inside(path: &[u8]) -> String {
     format!("/{}", escape(path))
 }
 
-/// What an object is, in a few words: `file, 286 bytes`.
+/// Describes a file in a few words, such as `file, 286 bytes`.
 pub(super) fn brief(attr: &Attr) -> String {
     match attr.kind {
         FileType::Regular => format!("file, {}", size_text(attr.size)),
@@ -67,7 +67,7 @@ pub(super) fn brief(attr: &Attr) -> String {
     }
 }
 
-/// A type in words.
+/// Returns the name of a file type.
 pub(super) fn words(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "file",
@@ -80,7 +80,7 @@ pub(super) fn words(kind: FileType) -> &'static str {
     }
 }
 
-/// Type and permissions as `ls -l` writes them: `drwxr-xr-x`.
+/// Formats type and permissions as `ls -l` does: `drwxr-xr-x`.
 pub(super) fn mode_text(attr: &Attr) -> String {
     let kind = match attr.kind {
         FileType::Regular => '-',
@@ -106,17 +106,17 @@ pub(super) fn mode_text(attr: &Attr) -> String {
     text
 }
 
-/// The owner's name, or the number.
+/// Returns the user's name, or the id if it has none.
 pub(super) fn user(accounts: &Accounts, uid: u32) -> String {
     accounts.user(uid).map_or_else(|| uid.to_string(), |name| escape(name.as_bytes()).into_owned())
 }
 
-/// The group's name, or the number.
+/// Returns the group's name, or the id if it has none.
 pub(super) fn group(accounts: &Accounts, gid: u32) -> String {
     accounts.group(gid).map_or_else(|| gid.to_string(), |name| escape(name.as_bytes()).into_owned())
 }
 
-/// The time of the last change, in UTC, to the minute.
+/// Formats the modification time in UTC, to the minute.
 pub(super) fn time(attr: &Attr) -> String {
     calendar::minute(attr.mtime.secs, " ")
 }

@@ -1,4 +1,4 @@
-//! `tree`: what is in images, drawn as a tree.
+//! `tree`: shows the files in images as a tree.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
 use super::images::{Images, labels};
-use super::ls::told;
+use super::ls::layer_note;
 use super::options::size_text;
 use super::out::{Colour, Out};
 use super::shown::inside;
@@ -20,24 +20,24 @@ pub(super) struct Args {
     #[command(flatten)]
     images: Images,
 
-    /// How many names deep
+    /// Maximum depth (default: no limit)
     #[arg(short = 'L', long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     depth: usize,
 
-    /// Sizes: of files, and of directories with all that is in them
+    /// Show the sizes of files, and of directories including their content
     #[arg(short, long)]
     sizes: bool,
 
-    /// Directories alone
+    /// Show only directories
     #[arg(short, long)]
     directories: bool,
 
-    /// Which layer each comes from, what it hides there, and what is deleted
+    /// Show each file's layer, the files it hides in lower layers, and deleted files
     #[arg(long)]
     layers: bool,
 }
 
-/// How branches are drawn.
+/// Strings that draw the branches of the tree.
 struct Branches {
     between: &'static str,
     last: &'static str,
@@ -52,7 +52,7 @@ const ASCII: Branches = Branches { between: "|-- ", last: "`-- ", past: "|   ", 
 pub(super) fn run(args: &Args) -> Outcome {
     let opened = args.images.open()?;
     let branches = if is_utf8() { &LINES } else { &ASCII };
-    let mut tree = Tree {
+    let mut tree = TreePrinter {
         view: &opened.view,
         labels: labels(&opened.view),
         args,
@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(code)
 }
 
-/// Whether the terminal, or who reads it, has more than ASCII: setlocale(3).
+/// Returns whether the locale is UTF-8, by the variables of setlocale(3).
 fn is_utf8() -> bool {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
@@ -86,19 +86,20 @@ fn is_utf8() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-struct Tree<'a> {
+/// Prints the tree and counts its nodes.
+struct TreePrinter<'a> {
     view: &'a View,
     labels: Vec<String>,
     args: &'a Args,
     branches: &'static Branches,
-    /// Of directories, if sizes are asked for.
+    /// Sizes of directories by path, if sizes are requested.
     sums: HashMap<Vec<u8>, u64>,
     out: Out,
     directories: u64,
     others: u64,
 }
 
-impl Tree<'_> {
+impl TreePrinter<'_> {
     fn draw(&mut self, top: Node) -> Result<(), Failure> {
         if self.args.sizes {
             let sums = usage::by_directory(self.view, &top, self.args.depth)?;
@@ -110,8 +111,8 @@ impl Tree<'_> {
         if !is_dir {
             return Ok(());
         }
-        // A stack, so that no depth of the tree can be too much; with how much of `before` stands
-        // before each line.
+        // An explicit stack, so that deep trees cannot overflow the call stack. Each element has the
+        // length of the prefix of `before` that belongs to its lines.
         let mut before = String::new();
         let mut pending = vec![(0, self.inside(&top)?.into_iter().peekable())];
         let mut visited = Visited::default();
@@ -182,9 +183,9 @@ impl Tree<'_> {
         if self.args.layers && !one.has.is_empty() {
             let label = one.layer.and_then(|layer| self.labels.get(layer));
             line += &format!("  [{}]", label.map_or("-", String::as_str));
-            let told = told(one, &self.labels);
-            if !told.is_empty() {
-                line += &format!("  ({told})");
+            let note = layer_note(one, &self.labels);
+            if !note.is_empty() {
+                line += &format!("  ({note})");
             }
         }
         self.out.line(&line)

@@ -20,7 +20,7 @@ use fs_model::layer::squashfs::CacheOptions;
 
 use self::draw::Look;
 use self::gather::Subject;
-use super::options::refuse_layers;
+use super::options::reject_layers;
 use super::{Failure, Outcome, say};
 use crate::inspect::page::{self, Image};
 use crate::inspect::{self, model::Model};
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let mut images: Vec<PathBuf> = images.cloned().collect();
     args.offset.apply(&mut images);
     let Some(file) = &args.html else { return show(args, images) };
-    refuse_layers([file].into_iter(), &images)?;
+    reject_layers([file].into_iter(), &images)?;
     // What cannot be written is to be found before the work.
     let output = match file.as_os_str() == "-" {
         true => Output::stdout()?,
