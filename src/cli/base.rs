@@ -254,7 +254,7 @@ impl Mmdebstrap {
         }
         if let Some(log) = log {
             super::build::write_log(log, stderr.as_bytes())?;
-            text.push_str(&format!("\nfull log: {}", log.display()));
+            text.push_str(&format!("\nthe whole log is in {}", log.display()));
         }
         Err(Failure::message(text))
     }

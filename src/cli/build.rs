@@ -139,7 +139,8 @@ impl Common {
     }
 }
 
-/// A prepared build: plan, options and opened outputs, so that mistakes are reported before any work.
+/// A prepared build: plan, options and opened outputs, so that mistakes are reported before any
+/// work.
 pub(super) struct BuildJob<'a> {
     pub(super) common: &'a Common,
     plan: Plan,
@@ -305,10 +306,8 @@ impl<'a> BuildJob<'a> {
             }
         }
         if full {
-            say(
-                "the upper layer was full: raise its limit with --upper-size, or `upper_size` in the \
-                 image file",
-            );
+            say("the upper layer was full: raise its limit with --upper-size, or `upper_size` in \
+                 the image file");
         }
         match layer {
             // The step failed because a layer could not be read.
@@ -335,7 +334,8 @@ pub(super) fn build(image: &Image, common: &Common) -> Outcome {
     job.finish(root, signals)
 }
 
-/// Returns the files to write and their formats: from the command line, or else from the image file.
+/// Returns the files to write and their formats: from the command line, or else from the image
+/// file.
 fn files(image: &Image, common: &Common) -> Result<Vec<(PathBuf, Format)>, Failure> {
     let Some(output) = &common.output else {
         if image.outputs.is_empty() {

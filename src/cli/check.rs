@@ -28,8 +28,8 @@ const MAX_LISTED_LINTS: usize = 4;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Exit code: 0 if no errors were found, 1 if there were errors (with --deny, also warnings or notes),
-2 if the check itself failed. In the project file, `check: skip:` suppresses findings, with a reason,
-and `check: budget:` sets size limits.")]
+2 if the check itself failed. In the project file, `check: skip:` suppresses findings, with a
+reason, and `check: budget:` sets size limits.")]
 pub(super) struct Args {
     /// A base and its overlays, the lowest first, or names of images of the project
     ///

@@ -7,9 +7,10 @@
 //! `Cargo.lock` pins the version, and only this module uses it.
 //!
 //! Invariants:
-//! - Completion prints no messages and does not block. Files that cannot be read have no candidates.
-//! - Names in images and directories cannot inject shell code: candidates are quoted here for shells
-//!   that insert them unquoted, and names with control characters are omitted.
+//! - Completion prints no messages and does not block. Files that cannot be read have no
+//!   candidates.
+//! - Names in images and directories cannot inject shell code: candidates are quoted here for
+//!   shells that insert them unquoted, and names with control characters are omitted.
 
 mod line;
 
@@ -30,8 +31,8 @@ use super::{Failure, Outcome, command, print, project};
 use crate::layers::is_image;
 use crate::look::{Node, View};
 
-/// Environment variable that requests completions and names the shell. The default of clap_complete,
-/// `COMPLETE`, could collide with other programs.
+/// Environment variable that requests completions and names the shell. The default of
+/// clap_complete, `COMPLETE`, could collide with other programs.
 const VARIABLE: &str = "OVERCOAT_COMPLETE";
 
 /// Maximum number of candidates of one kind.
@@ -211,7 +212,8 @@ fn images_and_paths(line: &Line) -> Vec<Candidate> {
     found.into_iter().map(|path| ([b":", &path[..]].concat(), None)).collect()
 }
 
-/// Returns the paths inside the stack `layers` that begin with `current`; directories end in a slash.
+/// Returns the paths inside the stack `layers` that begin with `current`; directories end in a
+/// slash.
 fn inside(layers: &[PathBuf], current: &[u8]) -> Vec<Vec<u8>> {
     let (folder, start) = split(current);
     if layers.is_empty() {

@@ -1,10 +1,10 @@
 //! Control protocol between `seal` or `umount` and the server of a mount.
 //!
-//! The server listens on a Unix socket in the abstract namespace, so no file is left behind. Its name
-//! contains the mount's device number, which any user can get by `stat`. Both sides check the peer's
-//! user id: it must be their own or root's, unless they run as root. A client sends one request
-//! and receives one reply, each a line of JSON. A descriptor accompanies the request when the archive
-//! goes to the client's standard output or to a FIFO. [`Request::GiveUp`] has no reply.
+//! The server listens on a Unix socket in the abstract namespace, so no file is left behind. Its
+//! name contains the mount's device number, which any user can get by `stat`. Both sides check the
+//! peer's user id: it must be their own or root's, unless they run as root. A client sends one
+//! request and receives one reply, each a line of JSON. A descriptor accompanies the request when
+//! the archive goes to the client's standard output or to a FIFO. [`Request::GiveUp`] has no reply.
 
 use std::io;
 use std::net::Shutdown;
@@ -89,8 +89,8 @@ fn address(device: u64) -> io::Result<SocketAddr> {
 
 /// Binds the control socket of the mount with this device number.
 ///
-/// The kernel reuses a device number as soon as a mount is gone, shortly before its server exits, so
-/// binding is retried for three seconds while the name is in use.
+/// The kernel reuses a device number as soon as a mount is gone, shortly before its server exits,
+/// so binding is retried for three seconds while the name is in use.
 pub(super) fn listen(device: u64) -> io::Result<UnixListener> {
     let give_up = Instant::now() + Duration::from_secs(3);
     loop {

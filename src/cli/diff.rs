@@ -93,8 +93,8 @@ impl Args {
                 return Err(match common.first() {
                     None => images::no_image_error(&paths),
                     Some(base) => Failure::message(format!(
-                        "{}: nothing to compare with: give overlays after it, or another stack with \
-                         --to",
+                        "{}: nothing to compare with: give overlays after it, or another stack \
+                         with --to",
                         base.display()
                     )),
                 });

@@ -5,9 +5,9 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Outcome, print};
+use super::{Failure, Outcome, print};
 use crate::doctor::{Finding, State, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]
@@ -22,13 +22,23 @@ pub(super) fn run(args: &Args) -> Outcome {
     let ready = is_ready(&findings);
     if args.json {
         let root = nix::unistd::geteuid().is_root();
-        let report = json!({ "schema": 1, "ready": ready, "root": root, "findings": findings });
+        let findings =
+            findings.iter().map(finding_json).collect::<Result<Vec<_>, serde_json::Error>>();
+        let findings = findings.map_err(|error| Failure::message(error.to_string()))?;
+        let report = json!({ "schema": 2, "ready": ready, "root": root, "findings": findings });
         print(&report.to_string())?;
     } else {
         let colour = std::io::stdout().is_terminal() && super::out::are_colours_wanted();
         print(&report_text(&findings, colour))?;
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Returns the JSON form of a finding, with an identifier as its name, such as `user_namespaces`.
+fn finding_json(finding: &Finding) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(finding)?;
+    value["name"] = finding.name.replace(' ', "_").into();
+    Ok(value)
 }
 
 fn report_text(findings: &[Finding], colour: bool) -> String {

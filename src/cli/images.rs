@@ -1,8 +1,8 @@
 //! Images and paths inside them as command line arguments.
 //!
 //! All commands that read images follow one rule: an argument that begins with a colon is a path
-//! inside (`:/etc/passwd` or `:etc/passwd`), everything else is an image, the lowest first. Ambiguous
-//! arguments are rejected.
+//! inside (`:/etc/passwd` or `:etc/passwd`), everything else is an image, the lowest first.
+//! Ambiguous arguments are rejected.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -94,8 +94,8 @@ impl Images {
 }
 
 impl Opened {
-    /// Calls `each` with the node at each path, or with the root if there are no paths. For a broken
-    /// symbolic link, the node is the link.
+    /// Calls `each` with the node at each path, or with the root if there are no paths. For a
+    /// broken symbolic link, the node is the link.
     ///
     /// Prints an error for a path that does not exist, continues, and returns exit code 1.
     pub(super) fn each(
@@ -211,8 +211,8 @@ pub(super) fn reject_host_paths(view: &View, images: &[PathBuf]) -> Result<(), F
         let path = image.as_os_str().as_bytes();
         if matches!(base.find(path, Follow::Yes), Ok(Some(_))) {
             return Err(Failure::message(format!(
-                "{path}: is a directory of both this machine and {base}: write :{path} for the path \
-                 inside, or /.{path} to use this machine's directory as a layer",
+                "{path}: is a directory of both this machine and {base}: write :{path} for the \
+                 path inside, or /.{path} to use this machine's directory as a layer",
                 path = image.display(),
                 base = images[0].display()
             )));

@@ -33,8 +33,8 @@ const EXIT: [(&str, &str); 5] = [
     ("128 + n", "overcoat was terminated by signal n"),
     (
         "the command's",
-        "run and shell exit with the code of their command; 126 if it cannot be executed, 127 if it \
-         is not found",
+        "run and shell exit with the code of their command; 126 if it cannot be executed, 127 if \
+         it is not found",
     ),
 ];
 

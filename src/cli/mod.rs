@@ -295,8 +295,8 @@ static REPORT: OnceLock<File> = OnceLock::new();
 
 /// Turns this process into a child that builds `image` for its parent.
 ///
-/// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1 becomes
-/// a copy of standard error, so that the output of steps reaches the user.
+/// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1
+/// becomes a copy of standard error, so that the output of steps reaches the user.
 fn work_for_another(image: &str) -> Result<(), Failure> {
     let pipe = std::io::stdout().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdout(std::io::stderr()).map_err(std::io::Error::from)?;
@@ -306,7 +306,8 @@ fn work_for_another(image: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints a line of data to standard output, or to the parent process. A closed pipe is not an error.
+/// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
+/// error.
 fn print(text: &str) -> Result<(), Failure> {
     let written = match REPORT.get() {
         Some(mut report) => writeln!(report, "{text}"),

@@ -91,8 +91,8 @@ pub(super) fn mount(args: &Args, how: &MountOptions) -> Outcome {
 }
 
 /// Returns whether `dir` is below the directory `layer`. Reading the layer would then send requests
-/// to the mount, and its server would wait for itself. Mounting on `layer` itself is fine, because it
-/// is already open.
+/// to the mount, and its server would wait for itself. Mounting on `layer` itself is fine, because
+/// it is already open.
 fn is_inside(dir: &Path, layer: &Path) -> bool {
     match (dir.canonicalize(), layer.canonicalize()) {
         (Ok(dir), Ok(layer)) => layer.is_dir() && dir != layer && dir.starts_with(&layer),
@@ -141,7 +141,8 @@ impl MountServer {
     /// moves to the background.
     fn serve(self, mount: HostMount, ready: Option<File>) -> Outcome {
         let signals = Signals::take()?;
-        // Without root privileges, only this user has access to the mount and is shown as the owner.
+        // Without root privileges, only this user has access to the mount and is shown as the
+        // owner.
         let owner = (!Uid::effective().is_root()).then(|| (getuid().as_raw(), getgid().as_raw()));
         let view = View { max_id: u32::MAX, owner, unprivileged: owner.is_some() };
         let serving = fuse::serve(self.tree.clone(), mount.into_fuse_fd(), view)?;

@@ -282,9 +282,9 @@ fn warn_about_copied_owners(delta: &Delta) {
         others => format!(" and {others} more"),
     };
     say(&format!(
-        "warning: /{}{others}: owned by 65534 (nobody): without root privileges, host files (--bind, \
-         /proc, /sys) have this owner in the root, and so have copies that preserve the owner; if \
-         that is wrong, copy without the owner (cp without -a) or set it",
+        "warning: /{}{others}: owned by 65534 (nobody): without root privileges, host files \
+         (--bind, /proc, /sys) have this owner in the root, and so have copies that preserve the \
+         owner; if that is wrong, copy without the owner (cp without -a) or set it",
         escape(&first.path)
     ));
 }
@@ -307,10 +307,10 @@ pub(super) fn warn_about_owners(owners: Option<ForeignOwners>) {
         None => "no free range of subordinate ids is large enough to map them".to_owned(),
     };
     say(&format!(
-        "warning: owners such as {actual}{first} are above your range of subordinate ids, which ends \
-         at {max}, so programs in the root saw aliases such as {alias}; the artifact has the actual \
-         owners, but ids that programs wrote into files, such as tar archives, are the aliases; \
-         {widen}"
+        "warning: owners such as {actual}{first} are above your range of subordinate ids, which \
+         ends at {max}, so programs in the root saw aliases such as {alias}; the artifact has the \
+         actual owners, but ids that programs wrote into files, such as tar archives, are the \
+         aliases; {widen}"
     ));
     if owners.overflowed {
         say(

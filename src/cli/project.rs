@@ -69,8 +69,8 @@ const MAX_LISTED_PATHS: usize = 8;
 
 /// Finds the project and the names of its images that the arguments `what` select.
 ///
-/// The project is that of `file`, or of the first argument, or of the current directory or the nearest
-/// parent. Returns `None` if the first argument is an image file.
+/// The project is that of `file`, or of the first argument, or of the current directory or the
+/// nearest parent. Returns `None` if the first argument is an image file.
 pub(super) fn find(
     what: &[String],
     file: Option<&Path>,
@@ -107,8 +107,8 @@ pub(super) fn find(
     let name = provisioners::project::FILE_NAME;
     Err(Failure::message(match what.first() {
         Some(word) => format!(
-            "no file {word}, and no {name} in this directory or its parents that could have an image \
-             of that name"
+            "no file {word}, and no {name} in this directory or its parents that could have an \
+             image of that name"
         ),
         None => format!(
             "no {name} in this directory or its parents: give a project's directory or file, or \
@@ -176,8 +176,8 @@ pub(super) fn build(
             .collect::<Result<_, _>>()
             .map_err(Failure::message)?,
     };
-    // Plan all images first, so that errors such as missing files and invalid templates are reported
-    // before any work.
+    // Plan all images first, so that errors such as missing files and invalid templates are
+    // reported before any work.
     let order = project.with_needs(&wanted);
     for &index in &order {
         project.images()[index].image.plan()?;

@@ -129,8 +129,8 @@ impl<'a> CommandRoot<'a> {
         Ok(CommandRoot { common, save, signals, root, epoch })
     }
 
-    /// Runs the command by calling `run`, which also returns whether to save the changes of a failed
-    /// command.
+    /// Runs the command by calling `run`, which also returns whether to save the changes of a
+    /// failed command.
     fn run(
         self,
         mut spec: CommandSpec,

@@ -1,9 +1,9 @@
 //! The server's side of `overcoat seal`: seals a mounted tree while it stays mounted.
 //!
 //! Invariants:
-//! - The tree cannot change during a seal, so a seal must not block for ever: it is aborted when its
-//!   client disconnects, when the reader of its output reads nothing for [`READER_TIMEOUT`], and when
-//!   the mount shuts down.
+//! - The tree cannot change during a seal, so a seal must not block for ever: it is aborted when
+//!   its client disconnects, when the reader of its output reads nothing for [`READER_TIMEOUT`],
+//!   and when the mount shuts down.
 //! - Only one seal runs at a time. Other requests are handled meanwhile.
 
 use std::fs::File;

@@ -111,8 +111,8 @@ impl TreePrinter<'_> {
         if !is_dir {
             return Ok(());
         }
-        // An explicit stack, so that deep trees cannot overflow the call stack. Each element has the
-        // length of the prefix of `before` that belongs to its lines.
+        // An explicit stack, so that deep trees cannot overflow the call stack. Each element has
+        // the length of the prefix of `before` that belongs to its lines.
         let mut before = String::new();
         let mut pending = vec![(0, self.inside(&top)?.into_iter().peekable())];
         let mut visited = Visited::default();

@@ -39,8 +39,8 @@ impl Line {
         if let Some(line) = std::env::var_os(LINE) {
             return Line::from_bash(line.as_bytes(), current);
         }
-        // `PROGRAM -- overcoat SUBCOMMAND WORD…`. The variable has the index of the current word; it
-        // is the last one if the variable is not set.
+        // `PROGRAM -- overcoat SUBCOMMAND WORD…`. The variable has the index of the current word;
+        // it is the last one if the variable is not set.
         let words = std::env::args_os().skip_while(|arg| arg != "--").skip(1);
         let mut words: Vec<OsString> = words.collect();
         let index = std::env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|text| text.parse().ok());
@@ -115,8 +115,8 @@ pub(super) fn expand_tilde(path: &[u8]) -> PathBuf {
     }
 }
 
-/// Splits a line of bash into unquoted words, and returns them with the byte offset of the last one,
-/// which is empty if the line ends in a blank. Returns `None` if a quote is unclosed.
+/// Splits a line of bash into unquoted words, and returns them with the byte offset of the last
+/// one, which is empty if the line ends in a blank. Returns `None` if a quote is unclosed.
 fn words(line: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
     let mut words = Vec::new();
     let mut word = Vec::new();

@@ -1,7 +1,7 @@
-//! The screens, drawn: any size of terminal, with and without colours.
+//! Draws the screens, for any size of terminal, with and without colours.
 //!
-//! Colours only repeat what letters say: the mark of a change, the number of a layer. They are the
-//! terminal's own sixteen, so that they fit its background.
+//! Colours only repeat information that is also shown as text, such as the letter of a change or
+//! the number of a layer. They are the 16 colours of the terminal, so that they fit its background.
 
 use fs_model::FileType;
 use ratatui::Frame;
@@ -19,7 +19,7 @@ use crate::cli::options::size_text;
 use crate::diff::Kind;
 use crate::inspect::{plain, shown};
 
-/// What is drawn with.
+/// Capabilities of the terminal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     pub(super) colour: bool,
@@ -27,27 +27,27 @@ pub(super) struct Look {
     pub(super) unicode: bool,
 }
 
-/// Of layers: the base's own, then six in turn, told apart with any eyes.
+/// Colours of overlays, repeated after the sixth. They are distinguishable with colour blindness.
 const LAYERS: [Color; 6] =
     [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::LightBlue, Color::LightRed];
 
 const HELP: &[(&str, &str)] = &[
-    ("up down, j k", "move; PgUp PgDn Home End, g G: far"),
+    ("up down, j k", "move by a row; PgUp PgDn: by a page; Home End, g G: to the start or end"),
     ("right, l, Enter", "open a directory"),
-    ("left, h", "close it, or go to the directory that it is in"),
-    ("Enter on a file, i", "details: what each layer has, attributes, findings"),
-    ("v", "what the file has, or how it differs from the base's"),
-    ("x", "its SHA-256"),
-    ("a m d", "only what is added, modified, deleted; together, or again for all"),
-    ("b", "only files of 1 MB or more"),
-    ("0, Esc", "all again"),
+    ("left, h", "close a directory, or go to the parent"),
+    ("Enter on a file, i", "details: layers, attributes, findings"),
+    ("v", "view a file, or its difference from the base's"),
+    ("x", "compute the SHA-256 of a file"),
+    ("a m d", "filter: added, modified, deleted; can be combined; again: off"),
+    ("b", "filter: files of 1 MB or more"),
+    ("0, Esc", "remove all filters"),
     ("s", "sort by name or by size"),
-    ("/", "find in names, or in paths if there is a / in it; n N: the next, the one before"),
-    ("c", "what check finds; Enter: go there"),
-    ("q", "back, and out; Ctrl-C: out at once; Ctrl-Z: to the shell"),
+    ("/", "search in names, or in paths if the text has a /; n N: next, previous"),
+    ("c", "findings of check; Enter: go to the file"),
+    ("q", "back, or quit; Ctrl-C: quit; Ctrl-Z: suspend"),
     ("", ""),
-    ("A M D", "added, modified, deleted; * something beneath is"),
-    ("0 1 2 …", "the layer that it comes from: 0 is the base"),
+    ("A M D", "added, modified, deleted; *: changes inside the directory"),
+    ("0 1 2 …", "layer that provides the file: 0 is the base"),
 ];
 
 impl Look {
@@ -86,7 +86,7 @@ impl Look {
     }
 }
 
-/// Draws all of it.
+/// Draws the whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)])
@@ -152,7 +152,7 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
         }
         (None, Page::Tree) => "? help  / find  v view  c check  q quit".into(),
         (None, Page::Details(_)) => "v view  x digest  q back".into(),
-        (None, Page::Findings) => "Enter go there  q back".into(),
+        (None, Page::Findings) => "Enter go to file  q back".into(),
         (None, _) => "q back".into(),
     };
     let mut right = Vec::new();
@@ -169,7 +169,7 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
         }
         if app.checks {
             right.push(match app.report {
-                Some(_) => app.findings_words(),
+                Some(_) => app.findings_summary(),
                 None => "checking…".to_owned(),
             });
         }
@@ -177,7 +177,7 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
     bar(frame, area, &format!(" {left}"), &format!("  {} ", right.join("  ")), look);
 }
 
-/// A line in reverse, with something at its left and its right end; the left gives way.
+/// Draws a line in reverse video with a left and a right text. The left one is cut if necessary.
 fn bar(frame: &mut Frame<'_>, area: Rect, left: &str, right: &str, look: Look) {
     let right = Line::raw(right);
     let width = (right.width() as u16).min(area.width);
@@ -187,7 +187,7 @@ fn bar(frame: &mut Frame<'_>, area: Rect, left: &str, right: &str, look: Look) {
 }
 
 fn tree(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
-    // Beside one another where there is room, else one above the other, else the tree alone.
+    // Tree and details side by side if there is room, else one above the other, else only the tree.
     let (list, pane, borders) = if area.width >= 110 {
         let [list, pane] =
             Layout::horizontal([Constraint::Min(60), Constraint::Percentage(40)]).areas(area);
@@ -246,7 +246,7 @@ fn row_line(app: &App, entry: &Entry, digits: usize, width: usize, look: Look) -
         (true, true, false) => '-',
         (true, false, false) => '+',
     };
-    // However deep it is, there is room for its name.
+    // Limit the indentation, so that there is room for the name.
     let indent = (2 * entry.depth).min(width / 3);
     let name = match entry.node.name() {
         b"" => "/".to_owned(),
@@ -276,7 +276,7 @@ fn row_line(app: &App, entry: &Entry, digits: usize, width: usize, look: Look) -
     ])
 }
 
-/// Bytes in nine columns.
+/// Formats a size in at most nine columns.
 fn short(bytes: u64) -> String {
     match bytes {
         0..1000 => format!("{bytes} B"),
@@ -286,7 +286,7 @@ fn short(bytes: u64) -> String {
     }
 }
 
-/// Lines to scroll through.
+/// Draws lines that can be scrolled.
 fn lines_page(frame: &mut Frame<'_>, area: Rect, app: &mut App, lines: Vec<Line<'static>>) {
     app.height = usize::from(area.height).max(1);
     app.scroll = app.scroll.min(lines.len().saturating_sub(app.height));
@@ -310,15 +310,15 @@ fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
     app.height = usize::from(area.height).max(1);
     if app.findings().is_empty() {
         let text = match (&app.report, app.checks) {
-            (Some(_), _) => "Nothing.",
-            (None, true) => "Still looking…",
-            (None, false) => "Nothing was checked.",
+            (Some(_), _) => "No findings.",
+            (None, true) => "Checking…",
+            (None, false) => "Not checked (--no-check).",
         };
         frame.render_widget(Paragraph::new(text), area);
         return;
     }
     let width = usize::from(area.width);
-    // Each has as many lines as it needs; the chosen one is in sight.
+    // Findings have different numbers of lines. Start so that the selected one is visible.
     let first = app.finding.saturating_sub(app.height / 8);
     let mut lines = Vec::new();
     for (index, finding) in app.findings().iter().enumerate().skip(first) {
@@ -347,6 +347,6 @@ fn card(finding: &Finding, width: usize, look: Look) -> Vec<Line<'static>> {
     let dim = Style::new().add_modifier(Modifier::DIM);
     let in_ = || Span::raw("   ");
     lines.extend(hang(in_(), &text, Style::new(), 5, width));
-    lines.extend(hang(in_(), &format!("mend: {}", plain(&finding.fix)), dim, 5, width));
+    lines.extend(hang(in_(), &format!("fix: {}", plain(&finding.fix)), dim, 5, width));
     lines
 }

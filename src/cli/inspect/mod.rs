@@ -1,4 +1,4 @@
-//! `inspect`: a picture of a stack of images, on the terminal or as a page.
+//! `inspect`: browses a stack of images in the terminal, or writes an HTML page about it.
 
 mod app;
 mod details;
@@ -31,22 +31,22 @@ use crate::seal::{Output, output};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The base: a squashfs image, a cpio archive or a directory
+    /// Base: a squashfs image, a cpio archive or a directory
     #[arg(value_name = "BASE")]
     base: PathBuf,
 
-    /// Overlays to lie over it, the lowest first
+    /// Overlays, the lowest first
     #[arg(value_name = "OVERLAY")]
     overlays: Vec<PathBuf>,
 
     #[command(flatten)]
     offset: super::images::BaseOffset,
 
-    /// Write a page for a browser instead; `-` is standard output
+    /// Write an HTML page to this file instead; `-` is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// Do not look for what `overcoat check` finds
+    /// Do not run the lints of `overcoat check`
     #[arg(long)]
     no_check: bool,
 }
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     args.offset.apply(&mut images);
     let Some(file) = &args.html else { return show(args, images) };
     reject_layers([file].into_iter(), &images)?;
-    // What cannot be written is to be found before the work.
+    // Open the output first, so that errors are reported before any work.
     let output = match file.as_os_str() == "-" {
         true => Output::stdout()?,
         false => Output::file(file)?,
@@ -98,12 +98,12 @@ fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows the stack on the terminal.
+/// Shows the stack in the terminal.
 fn show(args: &Args, images: Vec<PathBuf>) -> Outcome {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
         return Err(Failure::message(
-            "inspect shows itself on a terminal, and this is none: write a page with --html FILE, \
-             or have the changes listed by `overcoat diff`",
+            "not a terminal: write an HTML page with --html FILE, or list the changes with \
+             `overcoat diff`",
         ));
     }
     let view = View::open(&images)?;
@@ -114,14 +114,14 @@ fn show(args: &Args, images: Vec<PathBuf>) -> Outcome {
         inspect::plain(&name.to_string_lossy()).into_owned()
     };
     let names = images.iter().map(name).collect();
-    let look = Look { colour: super::out::are_colours_wanted(), unicode: speaks_unicode() };
+    let look = Look { colour: super::out::are_colours_wanted(), unicode: is_utf8_locale() };
     let subject = Subject { view, base, images, names, accounts };
     screen::run(subject, !args.no_check, look)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether the locale is one of UTF-8 (POSIX: the first of these that is set counts).
-fn speaks_unicode() -> bool {
+/// Returns whether the locale is UTF-8. Of the variables, the first one that is set counts (POSIX).
+fn is_utf8_locale() -> bool {
     let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let name = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(set);
     let value = name.and_then(std::env::var_os).unwrap_or_default();

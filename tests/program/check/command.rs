@@ -50,16 +50,16 @@ fn a_finding_names_layer_path_and_how_to_mend_it() {
     let told = "\
 error: safe/credentials: a file that is there to hold credentials
   o.cpio.gz:/root/.netrc: credentials stand in it
-  mend: leave it out, and change what is in it
+  fix: leave it out, and change what is in it
 warning: safe/world-writable: something that everybody may change
   o.cpio.gz:/opt/all: everybody may delete and replace what is in it (mode 0777)
-  mend: take the right away (chmod o-w), or set the sticky bit on a directory (chmod +t)
+  fix: take the right away (chmod o-w), or set the sticky bit on a directory (chmod +t)
 note: lean/docs: documentation
   o.cpio.gz:/usr/share/man: a file of documentation (saves 4.1 kB)
-  mend: let overcoat's clean-up take it away (`cleanup:`), or delete it as the last step
+  fix: let overcoat's clean-up take it away (`cleanup:`), or delete it as the last step
 ";
     assert_eq!(said.stdout, told);
-    let without_manifest = "could not look for fit/changed-beneath: o.cpio.gz has no manifest";
+    let without_manifest = "could not run fit/changed-beneath: o.cpio.gz has no manifest";
     assert!(said.stderr.contains(without_manifest), "{}", said.stderr);
     assert!(said.stderr.ends_with("o.cpio.gz: 1 error, 1 warning, 1 note\n"), "{}", said.stderr);
 }
@@ -91,10 +91,10 @@ fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
     );
     let said = pair.check(&[]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    let vain = "o: the project silences safe/setuid, which was not found";
+    let vain = "o: unused suppression of safe/setuid in the project";
     assert!(said.stderr.contains(vain), "{}", said.stderr);
-    assert!(!said.stderr.contains("silences fit/changed-beneath"), "{}", said.stderr);
-    assert!(said.stderr.ends_with("o: 1 warning, 2 silenced\n"), "{}", said.stderr);
+    assert!(!said.stderr.contains("suppression of fit/changed-beneath"), "{}", said.stderr);
+    assert!(said.stderr.ends_with("o: 1 warning, 2 suppressed\n"), "{}", said.stderr);
     let said = pair.check(&["o", "--json"]);
     assert_eq!(names(&findings(&said)), ["safe/world-writable".to_owned()].into());
     let report: Value = serde_json::from_str(&said.stdout).unwrap();
@@ -113,8 +113,8 @@ fn a_project_silences_findings_with_a_reason_and_hears_of_silences_in_vain() {
     ));
     fs::write(pair.path("p.cpio.gz"), Archive::new().gzip()).unwrap();
     let said = pair.check(&[]).stderr;
-    assert_eq!(said.matches("the project silences").count(), 1, "{said}");
-    assert!(said.contains("o, p: the project silences safe/setuid, which was not found"), "{said}");
+    assert_eq!(said.matches("unused suppression").count(), 1, "{said}");
+    assert!(said.contains("o, p: unused suppression of safe/setuid in the project"), "{said}");
 
     // Everywhere but there it is told.
     let pair = project(
@@ -163,7 +163,7 @@ fn all_overlays_of_a_project_are_tried_on_the_next_base() {
     // By their paths, each for itself.
     let said = pair.check(&["--base", "next.cpio", "--only", "fit", "o.cpio.gz", "p.cpio.gz"]);
     let verdicts: Vec<_> = said.stdout.lines().filter(|line| line.contains("fits")).collect();
-    assert_eq!(verdicts, ["o.cpio.gz: fits: nothing found", "p.cpio.gz: fits: nothing found"]);
+    assert_eq!(verdicts, ["o.cpio.gz: fits: no findings", "p.cpio.gz: fits: no findings"]);
 }
 
 #[test]
@@ -309,13 +309,13 @@ fn modules_are_not_held_against_a_kernel_that_nobody_knows_and_that_is_said() {
     overlay.file("usr/lib/modules/6.1.0-1/kernel/one.ko", &programs().module);
     let pair = Pair::new(&bare, &overlay.gzip());
     let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
-    let reason = "o.cpio.gz: could not look for works/kernel-modules: which kernel boots with them \
+    let reason = "o.cpio.gz: could not run works/kernel-modules: which kernel boots with them \
                   is not known: --kernel names it\n";
     assert!(said.code == 0 && said.stderr.contains(reason), "{}", said.stderr);
     // Where the base has modules too, that is known well enough.
     fs::write(pair.path("base.cpio"), base().bytes()).unwrap();
     let said = pair.check(&["base.cpio", "o.cpio.gz", "--only", "works"]);
-    assert!(!said.stderr.contains("could not look"), "{}", said.stderr);
+    assert!(!said.stderr.contains("could not run"), "{}", said.stderr);
 }
 
 #[test]

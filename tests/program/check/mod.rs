@@ -194,7 +194,7 @@ fn in_an_overlay_that_is_as_it_should_be_nothing_is_found() {
     pair.manifest(&json!([]));
     let said = pair.check(&["base.cpio", "o.cpio.gz"]);
     assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{}", said.stderr);
-    assert_eq!(said.stderr, "overcoat: o.cpio.gz: nothing found\n");
+    assert_eq!(said.stderr, "overcoat: o.cpio.gz: no findings\n");
     assert_eq!(pair.findings(&[]), [] as [Value; 0]);
     // Whichever way it is compressed.
     for (name, bytes) in [
