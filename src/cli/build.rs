@@ -296,9 +296,7 @@ impl<'a> BuildJob<'a> {
         let layer = root.faults().and_then(|faults| faults.layer());
         if self.common.shell_on_failure {
             say(&super::describe(&*failed));
-            say(
-                "opening a shell in the root after the failed step; the build ends when you exit it",
-            );
+            say("opening a shell in the root as the failed step left it; exit it to end the build");
             let mut spec = CommandSpec::new(["/bin/sh"]);
             spec.env = environment;
             if let Err(error) = root.sandbox().and_then(|s| relay(s, spec, signals)) {
