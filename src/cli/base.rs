@@ -12,8 +12,8 @@ use fs_model::tree::Follow;
 use fs_model::{FileType, Tree};
 use provisioners::image::{Debootstrap, Image, Root, Source};
 
-use super::build::{BuildJob, Common};
-use super::{Failure, Outcome, say};
+use super::build::{BuildJob, CommonBuildArgs};
+use super::{CommandError, CommandResult, eprint_status};
 use crate::import::{self, ImportError};
 use crate::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::live::Live;
@@ -28,14 +28,14 @@ pub(super) struct Args {
     file: PathBuf,
 
     #[command(flatten)]
-    common: Common,
+    common: CommonBuildArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let image = Image::load(&args.file)?;
     let Source::Base(root) = &image.source else {
         let file = image.file.display();
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "{file} is not of `kind: base`: build it with `overcoat build {file}`"
         )));
     };
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// Builds a base image and seals it.
-pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
+pub(super) fn build(image: &Image, root: &Root, common: &CommonBuildArgs) -> CommandResult {
     let job = BuildJob::new(image, common)?;
     let privilege = Privilege::detect()?;
     let composed = job.compose()?;
@@ -54,7 +54,7 @@ pub(super) fn build(image: &Image, root: &Root, common: &Common) -> Outcome {
             remove_copies(composed.live())?;
         }
         Root::From(path) => {
-            say(&format!("importing {}", path.display()));
+            eprint_status(&format!("importing {}", path.display()));
             import::from(composed.tree(), path, is_excluded, &mut warn)?;
             let removed = import::marks::remove(composed.tree())?;
             report_removed(&removed);
@@ -78,7 +78,10 @@ fn report_removed(paths: &[Vec<u8>]) {
     if let more @ 1.. = paths.len() - listed.len() {
         listed.push(format!("and {more} more"));
     }
-    say(&format!("removed files of a running container or system: {}", listed.join(", ")));
+    eprint_status(&format!(
+        "removed files of a running container or system: {}",
+        listed.join(", ")
+    ));
 }
 
 /// Installs a new Debian root into `tree`.
@@ -88,11 +91,14 @@ fn install(
     epoch: Option<u64>,
     log: Option<&Path>,
     tree: &Tree,
-) -> Result<(), Failure> {
-    say(&format!("installing {} ({}) with mmdebstrap", debootstrap.release, debootstrap.variant));
+) -> Result<(), CommandError> {
+    eprint_status(&format!(
+        "installing {} ({}) with mmdebstrap",
+        debootstrap.release, debootstrap.variant
+    ));
     let mut mmdebstrap = Mmdebstrap::start(debootstrap, proxy, epoch)?;
     let stream =
-        mmdebstrap.child.stdout.take().ok_or_else(|| Failure::message("no output pipe"))?;
+        mmdebstrap.child.stdout.take().ok_or_else(|| CommandError::message("no output pipe"))?;
     let imported = import::tar(tree, stream, is_excluded, &mut warn);
     match &imported {
         Ok(()) => mmdebstrap.finish(log, "")?,
@@ -105,7 +111,7 @@ fn install(
 }
 
 /// Removes the files that mmdebstrap copies from the host, unless a package replaced them.
-fn remove_copies(live: &Live) -> Result<(), Failure> {
+fn remove_copies(live: &Live) -> Result<(), CommandError> {
     let host = Host::current();
     for path in ["/etc/hostname", "/etc/resolv.conf"] {
         let content = live.read(path.as_bytes()).map_err(RootError::from)?;
@@ -137,7 +143,7 @@ fn is_copy(host: &Host, path: &str, content: &[u8]) -> bool {
 
 /// Prints a warning about a difference between the base and its source.
 fn warn(note: String) {
-    say(&format!("warning: {note}"));
+    eprint_status(&format!("warning: {note}"));
 }
 
 /// File in which mmdebstrap stores the apt options of its command line.
@@ -175,7 +181,11 @@ const REMOVE_SEARCH_HOOK: &str = r#"f=$1/etc/resolv.conf; [ ! -f "$f" ] || [ -L 
 sed -i -e '/^[[:space:]]*search/d' -e '/^[[:space:]]*domain/d' "$f""#;
 
 impl Mmdebstrap {
-    fn start(from: &Debootstrap, proxy: Option<&str>, epoch: Option<u64>) -> Result<Self, Failure> {
+    fn start(
+        from: &Debootstrap,
+        proxy: Option<&str>,
+        epoch: Option<u64>,
+    ) -> Result<Self, CommandError> {
         let program =
             find_program("mmdebstrap").ok_or_else(|| Lack::program("mmdebstrap", "mmdebstrap"))?;
         let mut command = Command::new("/bin/sh");
@@ -201,7 +211,7 @@ impl Mmdebstrap {
         // mmdebstrap does not read the host's apt configuration, such as proxies.
         let mut host = Host::current().through(proxy);
         for warning in host.resolve_proxies(&from.mirrors) {
-            say(&format!("warning: {warning}"));
+            eprint_status(&format!("warning: {warning}"));
         }
         for option in host.apt_options() {
             command.arg(format!("--aptopt={option}"));
@@ -224,8 +234,9 @@ impl Mmdebstrap {
         }
         command.arg(&from.release).arg("-").args(&from.mirrors);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child =
-            command.spawn().map_err(|e| Failure::message(format!("cannot run mmdebstrap: {e}")))?;
+        let mut child = command
+            .spawn()
+            .map_err(|e| CommandError::message(format!("cannot run mmdebstrap: {e}")))?;
         let shown = tracing::enabled!(tracing::Level::INFO);
         let stderr = child
             .stderr
@@ -236,7 +247,7 @@ impl Mmdebstrap {
 
     /// Waits for mmdebstrap. On failure, writes its standard error to the file `log` and returns an
     /// error that ends with `more` and the last lines.
-    fn finish(mut self, log: Option<&Path>, more: &str) -> Result<(), Failure> {
+    fn finish(mut self, log: Option<&Path>, more: &str) -> Result<(), CommandError> {
         // `wait` closes the child's stdin, on which the watcher would terminate mmdebstrap.
         let watched = self.child.stdin.take();
         let status = self.child.wait()?;
@@ -256,7 +267,7 @@ impl Mmdebstrap {
             super::build::write_log(log, stderr.as_bytes())?;
             text.push_str(&format!("\nthe whole log is in {}", log.display()));
         }
-        Err(Failure::message(text))
+        Err(CommandError::message(text))
     }
 }
 

@@ -16,7 +16,7 @@ use provisioners::Project;
 use serde_json::{Value, json};
 
 use super::options::{size_text, size_value};
-use super::{Failure, Outcome, print, project, say};
+use super::{CommandError, CommandResult, eprint_status, print, project};
 use crate::boot::phase::Phase;
 use crate::boot::qemu::Accelerator;
 use crate::boot::{Options, Parts, Report, Watcher, boot, time_out};
@@ -117,7 +117,7 @@ enum AcceleratorArg {
     Tcg,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let parts = parts(args)?;
     let signals = Signals::take()?;
     let options = Options {
@@ -144,11 +144,13 @@ pub(super) fn run(args: &Args) -> Outcome {
         interrupted: Cell::new(None),
     };
     if args.shell {
-        say("machine console; Ctrl-A X switches the machine off");
+        eprint_status("machine console; Ctrl-A X switches the machine off");
     }
     if options.accelerator.is_none() && Accelerator::is_denied() {
-        say("no permission for /dev/kvm: emulating the processor, about ten times slower; to use \
-             KVM, run `usermod -aG kvm USER` as root, then log in again");
+        eprint_status(
+            "no permission for /dev/kvm: emulating the processor, about ten times slower; to use \
+             KVM, run `usermod -aG kvm USER` as root, then log in again",
+        );
     }
     let terminal = TerminalGuard::new(args.shell, args.console);
     let report = boot(&parts, &options, &signals, &mut reporter)?;
@@ -156,7 +158,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     match report.interrupted {
         // The reader of the command's output closed the pipe.
         Some(signal) if signal == Signal::SIGPIPE as i32 => return Ok(ExitCode::SUCCESS),
-        Some(signal) => return Err(Failure::Signal(signal)),
+        Some(signal) => return Err(CommandError::Signal(signal)),
         None => {}
     }
     if args.json {
@@ -167,21 +169,21 @@ pub(super) fn run(args: &Args) -> Outcome {
     if let Some((phase, reason)) = &report.failed {
         if !args.console && !args.shell {
             let from = report.console.len().saturating_sub(CONSOLE_TAIL_LINES);
-            say("last lines of the console:");
+            eprint_status("last lines of the console:");
             report.console[from..].iter().for_each(|line| eprint_line(&format!("  | {line}")));
         }
         let text = match phase {
             Phase::Command => format!("the machine came up, but {reason}"),
             _ => format!("the machine did not come up: {}: {reason}", phase.describe()),
         };
-        return Err(Failure::Error(1, text.into()));
+        return Err(CommandError::Error(1, text.into()));
     }
     let code = report.code.unwrap_or(0);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
 }
 
 /// Determines the files to boot from the command line and the project.
-fn parts(args: &Args) -> Result<Parts, Failure> {
+fn parts(args: &Args) -> Result<Parts, CommandError> {
     let is_file = |what: &String| what.contains('/') || Path::new(what).is_file();
     let is_project = |what: &String| {
         let path = Path::new(what);
@@ -210,13 +212,13 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
         Ok(Some(found)) => found,
         // Some of the files were given, and no project has the rest.
         Err(_) | Ok(None) if some && args.project.is_none() => {
-            return Err(Failure::message(
+            return Err(CommandError::message(
                 "no project found: give all of --base, --kernel and --initrd",
             ));
         }
         Err(error) => return Err(error),
         Ok(None) => {
-            return Err(Failure::message(
+            return Err(CommandError::message(
                 "not a project: name images of a project, or give --base, --kernel and --initrd",
             ));
         }
@@ -236,7 +238,7 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
             _ => {
                 let all = project.images().iter().filter(|image| image.kind() != "initrd");
                 let all = all.map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(Failure::message(format!("name the images to boot: {all}")));
+                return Err(CommandError::message(format!("name the images to boot: {all}")));
             }
         },
     };
@@ -250,11 +252,11 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
     for name in &names {
         match project.find(name) {
             Ok(_) => {
-                let of = catalogue.parts(name).map_err(Failure::message)?;
+                let of = catalogue.parts(name).map_err(CommandError::message)?;
                 if let Some(before) = &parts
                     && before.base != of.base
                 {
-                    return Err(Failure::message(format!(
+                    return Err(CommandError::message(format!(
                         "{} and {name} have different bases",
                         names[0]
                     )));
@@ -263,7 +265,7 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
                 parts.get_or_insert(of);
             }
             Err(_) if is_file(name) => add(vec![PathBuf::from(name)]),
-            Err(why) => return Err(Failure::message(why)),
+            Err(why) => return Err(CommandError::message(why)),
         }
     }
     let parts = match parts {
@@ -281,7 +283,7 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
         if let Some(image) = made.filter(|_| !path.exists()) {
             let path = path.display();
             let name = &image.name;
-            return Err(Failure::message(format!(
+            return Err(CommandError::message(format!(
                 "{path} is not built yet: run `overcoat build {name}`"
             )));
         }
@@ -290,11 +292,11 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
 }
 
 /// Returns the files of the project's only base.
-fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<Parts, Failure> {
+fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<Parts, CommandError> {
     let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
     match bases[..] {
-        [base] => catalogue.parts(&base.name).map_err(Failure::message),
-        _ => Err(Failure::message(match args.base {
+        [base] => catalogue.parts(&base.name).map_err(CommandError::message),
+        _ => Err(CommandError::message(match args.base {
             Some(_) => "the project has several bases: give --kernel and --initrd too",
             None => "the project has several bases: give --base, --kernel and --initrd",
         })),
@@ -325,12 +327,14 @@ impl Watcher for BootReporter<'_> {
                 eprint_line("");
             }
             let (name, what) = (phase.name(), phase.describe());
-            say(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
+            eprint_status(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
         }
     }
 
     fn slow(&mut self) {
-        say("KVM does not work on this host: restarting with emulation, about ten times slower");
+        eprint_status(
+            "KVM does not work on this host: restarting with emulation, about ten times slower",
+        );
     }
 
     fn console(&mut self, bytes: &[u8], end: Option<Instant>) {
@@ -432,7 +436,7 @@ fn print_summary(report: &Report, until: Option<&str>) {
     let total: Duration = report.phases.iter().map(|(_, took)| *took).sum();
     let each =
         report.phases.iter().map(|(phase, took)| format!("{phase} {:.1}", took.as_secs_f64()));
-    say(&format!(
+    eprint_status(&format!(
         "{:.1} s: {}; {} fetched, {} of memory touched",
         total.as_secs_f64(),
         each.collect::<Vec<_>>().join(", "),
@@ -440,7 +444,7 @@ fn print_summary(report: &Report, until: Option<&str>) {
         size_text(report.peak_memory),
     ));
     if let Some((all, available)) = report.memory {
-        say(&format!(
+        eprint_status(&format!(
             "the system is up, state: {}; {} of {} memory available",
             report.state.as_deref().unwrap_or("unknown"),
             size_text(available),
@@ -448,10 +452,10 @@ fn print_summary(report: &Report, until: Option<&str>) {
         ));
     }
     if let Some(text) = until.filter(|_| report.failed.is_none()) {
-        say(&format!("the system is up: found `{text}` on the console"));
+        eprint_status(&format!("the system is up: found `{text}` on the console"));
     }
     if !report.failed_units.is_empty() {
-        say(&format!("warning: failed units: {}", report.failed_units.join(", ")));
+        eprint_status(&format!("warning: failed units: {}", report.failed_units.join(", ")));
     }
 }
 

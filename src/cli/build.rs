@@ -13,7 +13,7 @@ use serde_json::json;
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::progress::Steps;
 use super::project::{self, ProjectArgs};
-use super::{Failure, Outcome, say};
+use super::{CommandError, CommandResult, eprint_status};
 use crate::drivers;
 use crate::machine::RootMachine;
 use crate::root::{Composed, Root, RootOptions};
@@ -33,12 +33,12 @@ pub(super) struct Args {
     project: ProjectArgs,
 
     #[command(flatten)]
-    common: Common,
+    common: CommonBuildArgs,
 }
 
 /// Options that `build` and `base` share.
 #[derive(Debug, ClapArgs)]
-pub(super) struct Common {
+pub(super) struct CommonBuildArgs {
     /// Write the image to this file; `-` is standard output (default: the file's `output`)
     #[arg(short, long, value_name = "OUT")]
     pub(super) output: Option<PathBuf>,
@@ -64,21 +64,21 @@ pub(super) struct Common {
     pub(super) ansible: Vec<OsString>,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     if args.project.only.is_none()
         && let Some(option) = args.project.project_only_option()
         && let [file] = args.what.as_slice()
         && Path::new(file).is_file()
         && !provisioners::Project::is_one(Path::new(file))
     {
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "{option} is for projects, but {file} is an image file, which is always built"
         )));
     }
     let Some((project, names)) = project::find(&args.what, args.project.project.as_deref())? else {
         return match args.what.as_slice() {
             [file] => build(&Image::load(Path::new(file))?, &args.common),
-            files => Err(Failure::message(format!(
+            files => Err(CommandError::message(format!(
                 "cannot build {} image files at once: build one at a time, or name images of a \
                  project",
                 files.len()
@@ -87,10 +87,10 @@ pub(super) fn run(args: &Args) -> Outcome {
     };
     match &args.project.only {
         Some(name) => {
-            let index = project.find(name).map_err(Failure::message)?;
-            super::work_for_another(name)?;
+            let index = project.find(name).map_err(CommandError::message)?;
+            super::run_as_child(name)?;
             let outcome = build(&project.images()[index].image, &args.common);
-            if let Err(Failure::Error(_, error)) = &outcome {
+            if let Err(CommandError::Error(_, error)) = &outcome {
                 // The parent process puts the error into its own report.
                 super::print(&json!({ "error": super::describe(&**error) }).to_string())?;
             }
@@ -100,16 +100,16 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
 }
 
-impl Common {
+impl CommonBuildArgs {
     /// Rejects options that are only valid for a single image file.
-    pub(super) fn check_for_project(&self) -> Result<(), Failure> {
+    pub(super) fn check_for_project(&self) -> Result<(), CommandError> {
         let given = [
             (self.output.is_some(), "--output"),
             (self.seal.format.is_some(), "--format"),
             (self.log.is_some(), "--log"),
         ];
         match given.iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(Failure::message(format!(
+            Some((_, option)) => Err(CommandError::message(format!(
                 "{option} is for a single image file: in a project, set it in the project file"
             ))),
             None => Ok(()),
@@ -142,7 +142,7 @@ impl Common {
 /// A prepared build: plan, options and opened outputs, so that mistakes are reported before any
 /// work.
 pub(super) struct BuildJob<'a> {
-    pub(super) common: &'a Common,
+    pub(super) common: &'a CommonBuildArgs,
     plan: Plan,
     /// Directory of the artifacts; `None` when the artifact goes to standard output.
     folder: Option<PathBuf>,
@@ -158,7 +158,7 @@ pub(super) struct BuildJob<'a> {
 }
 
 impl<'a> BuildJob<'a> {
-    pub(super) fn new(image: &Image, common: &'a Common) -> Result<Self, Failure> {
+    pub(super) fn new(image: &Image, common: &'a CommonBuildArgs) -> Result<Self, CommandError> {
         let plan = image.plan()?;
         let yields = match &image.source {
             Source::Initrd { yields, .. } => yields.as_slice(),
@@ -171,7 +171,7 @@ impl<'a> BuildJob<'a> {
         let folder = folder.and_then(|path| path.parent().map(Path::to_owned));
         if let Some(folder) = &folder {
             std::fs::create_dir_all(folder).map_err(|e| {
-                Failure::message(format!("cannot create directory {}: {e}", folder.display()))
+                CommandError::message(format!("cannot create directory {}: {e}", folder.display()))
             })?;
         }
         let default_log = || {
@@ -185,7 +185,7 @@ impl<'a> BuildJob<'a> {
         options::reject_layers(written, &layers)?;
         let outputs = Outputs::open(files, &common.seal)?;
         let yields = yields.iter().map(|y| Ok((y.clone(), Output::file(&y.output)?)));
-        let yields = yields.collect::<Result<_, Failure>>()?;
+        let yields = yields.collect::<Result<_, CommandError>>()?;
         let epoch = options::source_date_epoch(image.source_date_epoch)?;
         let options = RootOptions {
             apt_proxy: image.apt_proxy.clone(),
@@ -202,12 +202,12 @@ impl<'a> BuildJob<'a> {
     }
 
     /// Opens the layers and composes the root.
-    pub(super) fn compose(&self) -> Result<Composed, Failure> {
+    pub(super) fn compose(&self) -> Result<Composed, CommandError> {
         Ok(Composed::new(self.options.clone())?)
     }
 
     /// Runs the provisioners in `root` and seals the changes.
-    pub(super) fn finish(self, root: Root, signals: Signals) -> Outcome {
+    pub(super) fn finish(self, root: Root, signals: Signals) -> CommandResult {
         let log_file = self.log.clone();
         let epoch = self.epoch.and_then(|epoch| i64::try_from(epoch).ok());
         let run = Options {
@@ -231,7 +231,8 @@ impl<'a> BuildJob<'a> {
         let mut yielded = Vec::new();
         if result.is_ok() {
             for (wanted, _) in &self.yields {
-                yielded.push(wanted.read(&machine).map_err(|e| Failure::Error(1, Box::new(e)))?);
+                yielded
+                    .push(wanted.read(&machine).map_err(|e| CommandError::Error(1, Box::new(e)))?);
             }
         }
         if let Some(file) =
@@ -245,18 +246,20 @@ impl<'a> BuildJob<'a> {
         }
         drop(steps);
         if let Some(signal) = interrupted {
-            return Err(Failure::Signal(signal));
+            return Err(CommandError::Signal(signal));
         }
         if let Err(failed) = result {
             return Err(self.failed(failed, root, &signals, environment));
         }
         if root.faults().is_some_and(|faults| faults.full()) {
-            say("warning: the upper layer was full at some point; --upper-size raises its limit");
+            eprint_status(
+                "warning: the upper layer was full at some point; --upper-size raises its limit",
+            );
         }
         options::warn_about_owners(root.foreign_owners());
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
-            return Err(Failure::Signal(signal as i32));
+            return Err(CommandError::Signal(signal as i32));
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
@@ -271,11 +274,11 @@ impl<'a> BuildJob<'a> {
 
     /// Warns about kernels that only support virtual machines, if they are new in the root or are
     /// used by an initrd image.
-    fn warn_about_drivers(&self, machine: &RootMachine<'_>) -> Result<(), Failure> {
+    fn warn_about_drivers(&self, machine: &RootMachine<'_>) -> Result<(), CommandError> {
         let kernels = drivers::virtual_only(machine, !self.is_initrd)
-            .map_err(|e| Failure::Error(1, Box::new(e)))?;
+            .map_err(|e| CommandError::Error(1, Box::new(e)))?;
         if !kernels.is_empty() {
-            say(&format!(
+            eprint_status(&format!(
                 "warning: the kernel {} {}; linux-image-amd64 supports both",
                 kernels.join(", "),
                 drivers::LACK
@@ -291,37 +294,41 @@ impl<'a> BuildJob<'a> {
         root: Root,
         signals: &Signals,
         environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
-    ) -> Failure {
+    ) -> CommandError {
         let full = root.faults().is_some_and(|faults| faults.full());
         let layer = root.faults().and_then(|faults| faults.layer());
         if self.common.shell_on_failure {
-            say(&super::describe(&*failed));
-            say("opening a shell in the root as the failed step left it; exit it to end the build");
+            eprint_status(&super::describe(&*failed));
+            eprint_status(
+                "opening a shell in the root as the failed step left it; exit it to end the build",
+            );
             let mut spec = CommandSpec::new(["/bin/sh"]);
             spec.env = environment;
             if let Err(error) = root.sandbox().and_then(|s| relay(s, spec, signals)) {
-                say(&format!("cannot open a shell: {error}"));
+                eprint_status(&format!("cannot open a shell: {error}"));
             }
         }
         if full {
-            say("the upper layer was full: raise its limit with --upper-size, or `upper_size` in \
-                 the image file");
+            eprint_status(
+                "the upper layer was full: raise its limit with --upper-size, or `upper_size` in \
+                 the image file",
+            );
         }
         match layer {
             // The step failed because a layer could not be read.
-            Some(layer) => Failure::Error(2, Box::new(layer)),
-            None => Failure::Error(1, failed),
+            Some(layer) => CommandError::Error(2, Box::new(layer)),
+            None => CommandError::Error(1, failed),
         }
     }
 }
 
-pub(super) fn write_log(file: &Path, log: &[u8]) -> Result<(), Failure> {
+pub(super) fn write_log(file: &Path, log: &[u8]) -> Result<(), CommandError> {
     let written = std::fs::File::create(file).and_then(|mut f| f.write_all(log));
-    written.map_err(|e| Failure::message(format!("cannot write log {}: {e}", file.display())))
+    written.map_err(|e| CommandError::message(format!("cannot write log {}: {e}", file.display())))
 }
 
 /// Builds an image of any kind.
-pub(super) fn build(image: &Image, common: &Common) -> Outcome {
+pub(super) fn build(image: &Image, common: &CommonBuildArgs) -> CommandResult {
     if let Source::Base(root) = &image.source {
         return super::base::build(image, root, common);
     }
@@ -334,11 +341,11 @@ pub(super) fn build(image: &Image, common: &Common) -> Outcome {
 
 /// Returns the files to write and their formats: from the command line, or else from the image
 /// file.
-fn files(image: &Image, common: &Common) -> Result<Vec<(PathBuf, Format)>, Failure> {
+fn files(image: &Image, common: &CommonBuildArgs) -> Result<Vec<(PathBuf, Format)>, CommandError> {
     let Some(output) = &common.output else {
         if image.outputs.is_empty() {
             let file = image.file.display();
-            return Err(Failure::message(format!("{file} has no `output`: give one with -o")));
+            return Err(CommandError::message(format!("{file} has no `output`: give one with -o")));
         }
         let format = |(path, format): &(PathBuf, image::Format)| {
             let stated = Some(match format {
@@ -361,12 +368,12 @@ fn write_yields(
     yields: Vec<(Yield, Output)>,
     contents: &[Vec<u8>],
     json: bool,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let mut outputs = Vec::new();
     let mut reports = Vec::new();
     for ((wanted, mut output), content) in yields.into_iter().zip(contents) {
         output.write_all(content).map_err(|e| {
-            Failure::message(format!("cannot write {}: {e}", wanted.output.display()))
+            CommandError::message(format!("cannot write {}: {e}", wanted.output.display()))
         })?;
         outputs.push(output);
         reports.push(options::report_file(&wanted.output, content));

@@ -12,8 +12,8 @@ use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
 use super::options::size_text;
-use super::out::{Colour, Out};
-use super::{Failure, Outcome, images, print, project, say};
+use super::out::{Colour, StdoutWriter};
+use super::{CommandError, CommandResult, eprint_status, images, print, project};
 use crate::check::UnknownLint;
 use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
 use crate::check::{check, lint, lints, sarif};
@@ -124,7 +124,7 @@ impl Deny {
     }
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     if args.list {
         return list(args);
     }
@@ -150,7 +150,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     } else {
         match print_reports(&reports, args) {
             // The exit code still reports the result if the reader closed the pipe.
-            Ok(()) | Err(Failure::Enough) => {}
+            Ok(()) | Err(CommandError::OutputClosed) => {}
             Err(failure) => return Err(failure),
         }
     }
@@ -158,7 +158,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(ExitCode::from(u8::from(worst >= Some(args.deny.min_severity()))))
 }
 
-fn list(args: &Args) -> Outcome {
+fn list(args: &Args) -> CommandResult {
     let selection = Selection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
     let wanted: Vec<&Lint> = lints().filter(|lint| selection.wants(lint)).collect();
     if args.json {
@@ -188,11 +188,11 @@ fn list(args: &Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain(name: &str) -> Outcome {
+fn explain(name: &str) -> CommandResult {
     // Fails with a suggestion if there is no such lint.
     Selection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
     let Some(lint) = lint(name) else {
-        return Err(Failure::message(format!("`{name}` is a group: give one of its lints")));
+        return Err(CommandError::message(format!("`{name}` is a group: give one of its lints")));
     };
     print(&format!(
         "{} ({}): {}\n\n{}\n\nTo fix it: {}.",
@@ -206,7 +206,7 @@ fn explain(name: &str) -> Outcome {
 }
 
 /// Returns the checks to run, one for each report.
-fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
+fn requests(args: &Args) -> Result<Vec<Request>, CommandError> {
     let is_image = |what: &String| {
         let path = Path::new(what);
         let project = path.join(provisioners::project::FILE_NAME).is_file();
@@ -235,14 +235,14 @@ fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
     }
     args.offset.reject("in a project")?;
     let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
-        return Err(Failure::message("give a base and overlays, or images of a project"));
+        return Err(CommandError::message("give a base and overlays, or images of a project"));
     };
     let members: Vec<&Member> = match names.is_empty() {
         false => names
             .iter()
             .map(|name| project.find(name).map(|index| &project.images()[index]))
             .collect::<Result<_, _>>()
-            .map_err(Failure::message)?,
+            .map_err(CommandError::message)?,
         true => {
             let wanted = |member: &&Member| match args.base {
                 Some(_) => member.kind() == "overlay",
@@ -279,14 +279,14 @@ fn project_request(
     member: &Member,
     catalogue: Option<&Catalogue>,
     request: &Request,
-) -> Result<Request, Failure> {
+) -> Result<Request, CommandError> {
     let name = &member.name;
     let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
     let Some((output, _)) = output else {
-        return Err(Failure::message(format!("{name}: none of its formats can be checked")));
+        return Err(CommandError::message(format!("{name}: none of its formats can be checked")));
     };
     if !output.exists() {
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "{name} is not built yet: run `overcoat build {name}`"
         )));
     }
@@ -309,7 +309,7 @@ fn project_request(
         reason: skip.reason.clone(),
     });
     let selection = args.selection(silences.collect()).map_err(|error| {
-        Failure::message(format!("{}: {name}: {error}", member.image.file.display()))
+        CommandError::message(format!("{}: {name}: {error}", member.image.file.display()))
     })?;
     Ok(Request {
         name: name.clone(),
@@ -323,8 +323,8 @@ fn project_request(
     })
 }
 
-fn print_reports(reports: &[Report], args: &Args) -> Result<(), Failure> {
-    let mut out = Out::new();
+fn print_reports(reports: &[Report], args: &Args) -> Result<(), CommandError> {
+    let mut out = StdoutWriter::new();
     for report in reports {
         print_report(&mut out, report, reports, args)?;
     }
@@ -340,11 +340,11 @@ fn print_reports(reports: &[Report], args: &Args) -> Result<(), Failure> {
 
 /// Prints one of the reports: findings to standard output, the rest to standard error.
 fn print_report(
-    out: &mut Out,
+    out: &mut StdoutWriter,
     report: &Report,
     all: &[Report],
     args: &Args,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let most = match args.all || LevelFilter::current() >= LevelFilter::INFO {
         true => usize::MAX,
         false => MAX_FINDINGS_PER_LINT,
@@ -368,14 +368,14 @@ fn print_report(
     }
     out.flush()?;
     for hint in &report.hints {
-        say(&format!("{}: {}", report.name, plain(hint)));
+        eprint_status(&format!("{}: {}", report.name, plain(hint)));
     }
     for not_run in &report.not_run {
         let lints = match not_run.lints.len() {
             0..=MAX_LISTED_LINTS => not_run.lints.join(", "),
             count => format!("{count} lints (listed by --json)"),
         };
-        say(&format!("{}: could not run {lints}: {}", report.name, not_run.reason));
+        eprint_status(&format!("{}: could not run {lints}: {}", report.name, not_run.reason));
     }
     // A suppression that several images share is unused only if no image uses it.
     let is_used = |name: &str| {
@@ -388,11 +388,11 @@ fn print_report(
         // Print it once, with the names of all images.
         if names.first() == Some(&report.name.as_str()) {
             let names = names.join(", ");
-            say(&format!("{names}: unused suppression of {lint} in the project"));
+            eprint_status(&format!("{names}: unused suppression of {lint} in the project"));
         }
     }
     if args.base.is_none() {
-        say(&format!("{}: {}", report.name, summary(report)));
+        eprint_status(&format!("{}: {}", report.name, summary(report)));
     }
     Ok(())
 }

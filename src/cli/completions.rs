@@ -26,8 +26,8 @@ use clap_complete::env::{CompleteEnv, Shells};
 use fs_model::tree::Follow;
 use provisioners::Project;
 
-use self::line::{LINE, Line, expand_tilde};
-use super::{Failure, Outcome, command, print, project};
+use self::line::{CompletionLine, LINE, expand_tilde};
+use super::{CommandError, CommandResult, command, print, project};
 use crate::layers::is_image;
 use crate::look::{Node, View};
 
@@ -54,11 +54,11 @@ enum Shell {
     Powershell,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let name = args.shell.to_possible_value();
     let name = name.as_ref().map_or("bash", |value| value.get_name());
     let shells = Shells::builtins();
-    let shell = shells.completer(name).ok_or_else(|| Failure::message("unknown shell"))?;
+    let shell = shells.completer(name).ok_or_else(|| CommandError::message("unknown shell"))?;
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, "overcoat", "overcoat", "overcoat", &mut script)?;
     print(patch_script(args.shell, &String::from_utf8_lossy(&script)).trim())?;
@@ -129,9 +129,11 @@ fn completer(value_name: &str) -> Option<ArgValueCompleter> {
 type Candidate = (Vec<u8>, Option<&'static str>);
 
 /// Returns a completer that calls `candidates` with the line.
-fn with(candidates: impl Fn(&Line) -> Vec<Candidate> + Send + Sync + 'static) -> ArgValueCompleter {
+fn with(
+    candidates: impl Fn(&CompletionLine) -> Vec<Candidate> + Send + Sync + 'static,
+) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
-        let Some(line) = Line::from_process(current) else { return Vec::new() };
+        let Some(line) = CompletionLine::from_process(current) else { return Vec::new() };
         let shown = |(word, help): Candidate| {
             let candidate = CompletionCandidate::new(line.replacement(&word)?);
             Some(candidate.help(help.map(Into::into)))
@@ -142,7 +144,7 @@ fn with(candidates: impl Fn(&Line) -> Vec<Candidate> + Send + Sync + 'static) ->
 
 /// Completes names of images, with their kinds, from the project that the line names or the one of
 /// the current directory.
-fn names(line: &Line, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
+fn names(line: &CompletionLine, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
     let found = match line.value_of(&["-p", "--project"]) {
         Some(file) => Project::load(&file).ok(),
         None => {
@@ -162,7 +164,7 @@ fn names(line: &Line, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
 }
 
 /// Completes lints and groups of lints, with their summaries.
-fn lints(line: &Line) -> Vec<Candidate> {
+fn lints(line: &CompletionLine) -> Vec<Candidate> {
     let lints = crate::check::lints().map(|lint| (lint.name, lint.summary));
     let all = crate::check::GROUPS.into_iter().chain(lints);
     all.filter(|(name, _)| name.as_bytes().starts_with(&line.current))
@@ -171,7 +173,7 @@ fn lints(line: &Line) -> Vec<Candidate> {
 }
 
 /// Completes directories, and files accepted by `wanted`.
-fn files(line: &Line, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate> {
+fn files(line: &CompletionLine, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate> {
     let (folder, start) = split(&line.current);
     let dir = if folder.is_empty() { PathBuf::from(".") } else { expand_tilde(folder) };
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
@@ -197,7 +199,7 @@ fn files(line: &Line, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate> {
 }
 
 /// Completes images, and paths inside the images given before.
-fn images_and_paths(line: &Line) -> Vec<Candidate> {
+fn images_and_paths(line: &CompletionLine) -> Vec<Candidate> {
     let images = || -> Vec<PathBuf> {
         line.paths().filter(|path| path.is_dir() || is_image(path)).collect()
     };

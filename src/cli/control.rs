@@ -4,7 +4,8 @@
 //! name contains the mount's device number, which any user can get by `stat`. Both sides check the
 //! peer's user id: it must be their own or root's, unless they run as root. A client sends one
 //! request and receives one reply, each a line of JSON. A descriptor accompanies the request when
-//! the archive goes to the client's standard output or to a FIFO. [`Request::GiveUp`] has no reply.
+//! the archive goes to the client's standard output or to a FIFO. [`ControlRequest::GiveUp`] has no
+//! reply.
 
 use std::io;
 use std::net::Shutdown;
@@ -27,7 +28,7 @@ const MAX_MESSAGE_BYTES: usize = 256 << 20;
 /// A request of a client.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Request {
+pub(super) enum ControlRequest {
     /// Seal the changes.
     Seal(SealRequest),
     /// Abort running seals, because the root was unmounted.
@@ -49,7 +50,7 @@ pub(super) struct SealRequest {
 
 /// The reply to a seal request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(super) enum ControlReply {
     /// The archive is written.
     Sealed(Sealed),
     /// The seal failed with this error message.
@@ -65,7 +66,7 @@ pub(super) struct Sealed {
 
 /// The mount that a path is in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct MountPath {
     /// Device number of the file system.
     pub(super) device: u64,
     /// Whether the path is the root of the mount.
@@ -74,10 +75,10 @@ pub(super) struct Place {
 
 /// Returns the mount that `dir` is in, without a request to its server, which may be blocked by a
 /// seal.
-pub(super) fn find_mount(dir: &Path) -> io::Result<Place> {
+pub(super) fn find_mount(dir: &Path) -> io::Result<MountPath> {
     let flags = AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(CWD, dir, flags, StatxFlags::TYPE)?;
-    Ok(Place {
+    Ok(MountPath {
         device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
         is_mount_point: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
     })

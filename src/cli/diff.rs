@@ -12,9 +12,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::options::size_text;
-use super::out::{Colour, Document, Out, json as to_json};
-use super::shown::{Shown, brief, inside, words};
-use super::{Failure, Outcome, images, say};
+use super::out::{Colour, JsonDocument, StdoutWriter, json as to_json};
+use super::shown::{AttrJson, brief, display_path, file_type_name};
+use super::{CommandError, CommandResult, eprint_status, images};
 use crate::diff::packages::{How, PackageChange};
 use crate::diff::text::{MOST, Text, unified};
 use crate::diff::{Aspect, Change, Diff, Kind, Options, Totals};
@@ -78,7 +78,7 @@ struct Sides {
 }
 
 impl Args {
-    fn sides(&self) -> Result<Sides, Failure> {
+    fn sides(&self) -> Result<Sides, CommandError> {
         let (mut common, mut paths) = images::split(&self.arguments);
         match common.is_empty() {
             true => self.offset.reject("with --from and --to alone")?,
@@ -92,7 +92,7 @@ impl Args {
             if common.len() < 2 {
                 return Err(match common.first() {
                     None => images::no_image_error(&paths),
-                    Some(base) => Failure::message(format!(
+                    Some(base) => CommandError::message(format!(
                         "{}: nothing to compare with: give overlays after it, or another stack \
                          with --to",
                         base.display()
@@ -101,7 +101,7 @@ impl Args {
             }
             to = common.split_off(1);
             if let Some(other) = to.iter().find(|path| is_root(path)) {
-                return Err(Failure::message(format!(
+                return Err(CommandError::message(format!(
                     "{other}: not an archive, so it could be another base or an overlay: write \
                      `--from {base} --to {other}` to compare it with {base}, or \
                      `{base} --to {other}` to stack it on {base}",
@@ -110,7 +110,7 @@ impl Args {
                 )));
             }
             if to.len() > 1 && std::io::stderr().is_terminal() {
-                say(&format!(
+                eprint_status(&format!(
                     "comparing {base} with the stack of all {} overlays; to compare the overlays \
                      with each other: {base} --from {} --to {}",
                     to.len(),
@@ -125,7 +125,7 @@ impl Args {
         let stack = |over: Vec<PathBuf>| common.iter().cloned().chain(over).collect::<Vec<_>>();
         let sides = Sides { old: stack(from), new: stack(to), paths };
         match sides.old.is_empty() {
-            true => Err(Failure::message(
+            true => Err(CommandError::message(
                 "--to has nothing to compare with: give a base before it, or a stack with --from",
             )),
             false => Ok(sides),
@@ -139,7 +139,7 @@ fn is_root(path: &Path) -> bool {
     path.is_dir() || crate::layers::is_squashfs(path)
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let Sides { old, new, paths } = args.sides()?;
     let (old_view, new_view) =
         crate::diff::open(&old, &new).map_err(|error| images::add_hint(error, &new))?;
@@ -157,19 +157,19 @@ pub(super) fn run(args: &Args) -> Outcome {
         new: &new_view,
         labels: images::labels(&new_view),
         args,
-        out: Out::new(),
+        out: StdoutWriter::new(),
         totals: Totals::default(),
         found: false,
     };
     match printer.write(&diff, everything) {
         Ok(()) => {}
         // The pipe was closed after some output, so there are differences.
-        Err(Failure::Enough) => return Ok(ExitCode::from(1)),
+        Err(CommandError::OutputClosed) => return Ok(ExitCode::from(1)),
         Err(failure) => return Err(failure),
     }
     let found = printer.found;
     match printer.out.finish() {
-        Err(Failure::Enough) | Ok(()) => Ok(ExitCode::from(u8::from(found))),
+        Err(CommandError::OutputClosed) | Ok(()) => Ok(ExitCode::from(u8::from(found))),
         Err(failure) => Err(failure),
     }
 }
@@ -192,7 +192,7 @@ struct DiffPrinter<'a> {
     new: &'a View,
     labels: Vec<String>,
     args: &'a Args,
-    out: Out,
+    out: StdoutWriter,
     totals: Totals,
     /// Whether there are any differences.
     found: bool,
@@ -200,7 +200,7 @@ struct DiffPrinter<'a> {
 
 impl DiffPrinter<'_> {
     /// Writes all differences; those of packages only if `packages`.
-    fn write(&mut self, diff: &Diff<'_>, packages: bool) -> Result<(), Failure> {
+    fn write(&mut self, diff: &Diff<'_>, packages: bool) -> Result<(), CommandError> {
         let packages = || if packages { diff.packages() } else { Ok(Vec::new()) };
         if self.args.json {
             self.document(diff, packages)
@@ -209,7 +209,7 @@ impl DiffPrinter<'_> {
             self.table(&sums)?;
             self.end(&packages()?)
         } else {
-            diff.changes::<Failure>(&mut |change| {
+            diff.changes::<CommandError>(&mut |change| {
                 self.totals.add(change);
                 self.found = true;
                 self.change(change)?;
@@ -219,7 +219,7 @@ impl DiffPrinter<'_> {
         }
     }
 
-    fn change(&mut self, change: &Change) -> Result<(), Failure> {
+    fn change(&mut self, change: &Change) -> Result<(), CommandError> {
         let (letter, colour) = match change.kind {
             Kind::Added => ("A", Colour::Green),
             Kind::Changed => ("C", Colour::Yellow),
@@ -236,7 +236,7 @@ impl DiffPrinter<'_> {
         {
             details.push(format!("in {}", self.labels[layer]));
         }
-        let line = format!("{letter} {}{slash}", inside(change.path()));
+        let line = format!("{letter} {}{slash}", display_path(change.path()));
         let line = self.out.paint(colour, &line);
         self.out.line(&format!("{line}  ({})", details.join("; ")))?;
         if self.args.content
@@ -257,7 +257,7 @@ impl DiffPrinter<'_> {
     }
 
     /// Returns the details of a change, such as old and new values.
-    fn details(&self, change: &Change) -> Result<Vec<String>, Failure> {
+    fn details(&self, change: &Change) -> Result<Vec<String>, CommandError> {
         let mut details = Vec::new();
         match (&change.old, &change.new) {
             (Some(old), Some(new)) => {
@@ -298,7 +298,7 @@ impl DiffPrinter<'_> {
             }
             (None, Some(node)) if node.is_link() => {
                 let target = escape(&self.new.link(node)?).into_owned();
-                details.push(format!("{} -> {target}", words(node.attr.kind)));
+                details.push(format!("{} -> {target}", file_type_name(node.attr.kind)));
             }
             (Some(node), None) | (None, Some(node)) => details.push(brief(&node.attr)),
             (None, None) => {}
@@ -314,7 +314,7 @@ impl DiffPrinter<'_> {
             ));
         }
         if let Some(link) = &change.link {
-            details.push(format!("the same file as {}", inside(link)));
+            details.push(format!("the same file as {}", display_path(link)));
         }
         Ok(details)
     }
@@ -336,7 +336,7 @@ impl DiffPrinter<'_> {
     }
 
     /// Writes a unified diff. For a terminal, it escapes control characters and adds colours.
-    fn unified(&mut self, text: &[u8]) -> Result<(), Failure> {
+    fn unified(&mut self, text: &[u8]) -> Result<(), CommandError> {
         if !self.out.is_terminal() {
             return self.out.bytes(text);
         }
@@ -356,9 +356,9 @@ impl DiffPrinter<'_> {
     }
 
     /// Returns the totals by directory, at most `--depth` levels deep.
-    fn sums(&mut self, diff: &Diff<'_>) -> Result<BTreeMap<Vec<u8>, Totals>, Failure> {
+    fn sums(&mut self, diff: &Diff<'_>) -> Result<BTreeMap<Vec<u8>, Totals>, CommandError> {
         let mut sums: BTreeMap<Vec<u8>, Totals> = BTreeMap::new();
-        diff.changes::<Failure>(&mut |change| {
+        diff.changes::<CommandError>(&mut |change| {
             self.totals.add(change);
             self.found = true;
             let path = change.path();
@@ -372,7 +372,7 @@ impl DiffPrinter<'_> {
         Ok(sums)
     }
 
-    fn table(&mut self, sums: &BTreeMap<Vec<u8>, Totals>) -> Result<(), Failure> {
+    fn table(&mut self, sums: &BTreeMap<Vec<u8>, Totals>) -> Result<(), CommandError> {
         if sums.is_empty() {
             return Ok(());
         }
@@ -385,14 +385,14 @@ impl DiffPrinter<'_> {
                 sum.deleted,
                 size_text(sum.new_bytes),
                 size_text(sum.old_bytes),
-                inside(dir)
+                display_path(dir)
             ))?;
         }
         Ok(())
     }
 
     /// Writes the package changes and the total.
-    fn end(&mut self, packages: &[PackageChange]) -> Result<(), Failure> {
+    fn end(&mut self, packages: &[PackageChange]) -> Result<(), CommandError> {
         for package in packages {
             let version = |package: &Option<_>| {
                 let package: &Option<crate::look::packages::Package> = package;
@@ -435,13 +435,13 @@ impl DiffPrinter<'_> {
         &mut self,
         diff: &Diff<'_>,
         packages: impl Fn() -> Result<Vec<PackageChange>, LookError>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let head = json!({
             "schema": 1,
             "layers": { "old": self.old.names(), "new": self.new.names() },
         });
-        let mut document = Document::begin(&mut self.out, &head, "changes")?;
-        diff.changes::<Failure>(&mut |change| {
+        let mut document = JsonDocument::begin(&mut self.out, &head, "changes")?;
+        diff.changes::<CommandError>(&mut |change| {
             self.totals.add(change);
             self.found = true;
             let change = self.change_json(change)?;
@@ -475,9 +475,9 @@ impl DiffPrinter<'_> {
         document.end(&mut self.out, &rest)
     }
 
-    fn change_json(&self, change: &Change) -> Result<ChangeJson, Failure> {
+    fn change_json(&self, change: &Change) -> Result<ChangeJson, CommandError> {
         let shown = |view: &View, node: &Option<_>| match node {
-            Some(node) => Shown::new(view, node).map(Some),
+            Some(node) => AttrJson::new(view, node).map(Some),
             None => Ok(None),
         };
         let text = match self.args.content.then(|| self.text(change)).transpose()?.flatten() {
@@ -511,9 +511,9 @@ struct ChangeJson {
     /// Index into the new stack's layers.
     layer: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    old: Option<Shown>,
+    old: Option<AttrJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    new: Option<Shown>,
+    new: Option<AttrJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     beneath: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]

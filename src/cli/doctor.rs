@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome, print};
+use super::{CommandError, CommandResult, print};
 use crate::doctor::{Finding, State, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]
@@ -17,18 +17,18 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let findings = examine();
     let ready = is_ready(&findings);
     if args.json {
         let root = nix::unistd::geteuid().is_root();
         let findings =
             findings.iter().map(finding_json).collect::<Result<Vec<_>, serde_json::Error>>();
-        let findings = findings.map_err(|error| Failure::message(error.to_string()))?;
+        let findings = findings.map_err(|error| CommandError::message(error.to_string()))?;
         let report = json!({ "schema": 2, "ready": ready, "root": root, "findings": findings });
         print(&report.to_string())?;
     } else {
-        let colour = std::io::stdout().is_terminal() && super::out::are_colours_wanted();
+        let colour = std::io::stdout().is_terminal() && super::out::colours_allowed();
         print(&report_text(&findings, colour))?;
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })

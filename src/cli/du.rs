@@ -4,11 +4,11 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::{Value, json};
 
-use super::images::{Images, Opened, labels};
+use super::images::{ImageArgs, OpenedImages, labels};
 use super::options::size_text;
-use super::out::Out;
-use super::shown::inside;
-use super::{Failure, Outcome, print};
+use super::out::StdoutWriter;
+use super::shown::display_path;
+use super::{CommandError, CommandResult, print};
 use crate::look::packages::Packages;
 use crate::look::usage::{self, Usage};
 use crate::seal::path::escape;
@@ -16,7 +16,7 @@ use crate::seal::path::escape;
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
     /// Depth of the directories to show below each path
     #[arg(short = 'L', long, value_name = "N", default_value_t = 1)]
@@ -39,7 +39,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     if args.ram {
         return ram(args, &opened);
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         true => Some(Packages::read(view)?.owners(view)?),
         false => None,
     };
-    let mut out = Out::new();
+    let mut out = StdoutWriter::new();
     let mut items: Vec<Value> = Vec::new();
     let code = opened.each(Follow::Yes, &mut |top| {
         let mut lines: Vec<(String, Usage)> = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> Outcome {
                     items.push(json!({
                         "path": escape(&path), "bytes": usage.bytes, "entries": usage.entries,
                     }));
-                    lines.push((inside(&path), usage));
+                    lines.push((display_path(&path), usage));
                 }
             }
             Some(owners) => {
@@ -99,9 +99,11 @@ fn amount(args: &Args, bytes: u64) -> String {
 }
 
 /// Prints the RAM that booting needs. See docs/BOOT.md for the memory layout.
-fn ram(args: &Args, opened: &Opened) -> Outcome {
+fn ram(args: &Args, opened: &OpenedImages) -> CommandResult {
     if !opened.paths.is_empty() {
-        return Err(Failure::message("--ram applies to whole images: remove the paths inside"));
+        return Err(CommandError::message(
+            "--ram applies to whole images: remove the paths inside",
+        ));
     }
     let view = &opened.view;
     let mut layers = Vec::new();
@@ -147,7 +149,7 @@ fn ram(args: &Args, opened: &Opened) -> Outcome {
         print(&document.to_string())?;
         return Ok(std::process::ExitCode::SUCCESS);
     }
-    let mut out = Out::new();
+    let mut out = StdoutWriter::new();
     for (takes, line) in lines {
         out.line(&format!("{:>11}  {line}", amount(args, takes)))?;
     }

@@ -8,9 +8,9 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::json;
 
-use super::images::Images;
+use super::images::ImageArgs;
 use super::options::{reject_layers, report, report_json, size_text, source_date_epoch, warn};
-use super::{Failure, Outcome, print, say};
+use super::{CommandError, CommandResult, eprint_status, print};
 use crate::extract::Selection;
 use crate::extract::archive::Taken;
 use crate::extract::folder::{ExtractError, Extracted, extract};
@@ -22,7 +22,7 @@ use crate::seal::{Format, Output, SealOptions, seal};
 #[command(group(clap::ArgGroup::new("where").required(true)))]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
     /// Extract into this directory, which is created if necessary
     #[arg(short = 'C', long, value_name = "DIR", group = "where")]
@@ -44,7 +44,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     let mut nodes: Vec<Node> = Vec::new();
     let mut missing = false;
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         return archive(args, output, format, &taken);
     }
     let Some(directory) = &args.directory else {
-        return Err(Failure::message("give a directory with -C, or an archive with -o"));
+        return Err(CommandError::message("give a directory with -C, or an archive with -o"));
     };
     reject_inside_layer(directory, &opened.images)?;
     let signals = Signals::take()?;
@@ -81,15 +81,15 @@ pub(super) fn run(args: &Args) -> Outcome {
     match extract(&opened.view, &selection, directory, args.force, &stop) {
         Ok(done) => print_result(args, directory, &done)?,
         Err(ExtractError::Stopped) => {
-            return Err(Failure::Signal(signal.get().map_or(2, |signal| signal as i32)));
+            return Err(CommandError::Signal(signal.get().map_or(2, |signal| signal as i32)));
         }
-        Err(error) => return Err(Failure::Error(2, Box::new(error))),
+        Err(error) => return Err(CommandError::Error(2, Box::new(error))),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Rejects a target directory inside a layer, which would be copied into itself.
-fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), Failure> {
+fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), CommandError> {
     // If the directory does not exist, its parent must, or the extraction fails.
     let parent = directory.parent().filter(|parent| *parent != Path::new(""));
     let real = |path: &Path| std::fs::canonicalize(path).ok();
@@ -99,7 +99,7 @@ fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), Failu
             && real(image).zip(to.as_ref()).is_some_and(|(image, to)| to.starts_with(image))
     };
     match images.iter().find(contains_target) {
-        Some(image) => Err(Failure::message(format!(
+        Some(image) => Err(CommandError::message(format!(
             "{}: is inside the layer {}, which cannot be extracted into itself: give another \
              directory",
             directory.display(),
@@ -110,18 +110,18 @@ fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), Failu
 }
 
 /// Determines the archive's format from its name.
-fn format(args: &Args, output: &Path) -> Result<Format, Failure> {
+fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
     use std::os::unix::ffi::OsStrExt;
     let stdout = output == Path::new("-");
     if stdout && args.json {
-        return Err(Failure::message(
+        return Err(CommandError::message(
             "--json and the archive cannot both go to standard output: give a file",
         ));
     }
     let format = output.file_name().and_then(|name| Format::from_file_name(name.as_bytes()));
     match format {
         None if stdout => Ok(Format::Tar),
-        None => Err(Failure::message(format!(
+        None => Err(CommandError::message(format!(
             "{}: unknown format: use a name that ends in .tar or .cpio.gz, or write -C {0} for a \
              directory",
             output.display()
@@ -134,7 +134,7 @@ fn format(args: &Args, output: &Path) -> Result<Format, Failure> {
     }
 }
 
-fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> Outcome {
+fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> CommandResult {
     let stdout = output == Path::new("-");
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
@@ -147,7 +147,7 @@ fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> Out
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), Failure> {
+fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), CommandError> {
     if args.json {
         return print(
             &json!({
@@ -166,7 +166,7 @@ fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), F
         );
     }
     let size = size_text(done.bytes);
-    say(&format!("{}: {} entries, {size}", directory.display(), done.entries));
+    eprint_status(&format!("{}: {} entries, {size}", directory.display(), done.entries));
     let lost = [
         (done.owners, "owners", "only root can set them"),
         (done.setuid, "setuid or setgid bits", "the files belong to this user instead"),
@@ -174,7 +174,7 @@ fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), F
         (done.xattrs, "extended attributes", "this user or file system does not support them"),
     ];
     for (count, what, why) in lost.into_iter().filter(|(count, ..)| *count > 0) {
-        say(&format!("skipped {count} {what}: {why}"));
+        eprint_status(&format!("skipped {count} {what}: {why}"));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use clap::Args;
 use fs_model::tree::Follow;
 use provisioners::image::{ImageLocation, parse_offset};
 
-use super::{Failure, say};
+use super::{CommandError, eprint_status};
 use crate::layers::OpenError;
 use crate::look::{Node, Place, View};
 
@@ -35,10 +35,10 @@ impl BaseOffset {
     }
 
     /// Returns an error if an offset was given for a command line without a base.
-    pub(super) fn reject(&self, place: &str) -> Result<(), Failure> {
+    pub(super) fn reject(&self, place: &str) -> Result<(), CommandError> {
         match self.offset {
             None => Ok(()),
-            Some(offset) => Err(Failure::message(format!(
+            Some(offset) => Err(CommandError::message(format!(
                 "--offset applies to a base on the command line: {place}, write FILE@{offset}"
             ))),
         }
@@ -61,7 +61,7 @@ fn offset(text: &str) -> Result<u64, String> {
 
 /// Arguments that are images or paths inside them.
 #[derive(Debug, Args)]
-pub(super) struct Images {
+pub(super) struct ImageArgs {
     /// The base, its overlays, and paths inside, which begin with a colon
     #[arg(required = true, value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
@@ -72,7 +72,7 @@ pub(super) struct Images {
 
 /// Opened images, and paths inside them.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedImages {
     pub(super) view: View,
     /// Paths of the images. The view's names are text and may differ from a path that is not UTF-8.
     pub(super) images: Vec<PathBuf>,
@@ -80,8 +80,8 @@ pub(super) struct Opened {
     pub(super) paths: Vec<Vec<u8>>,
 }
 
-impl Images {
-    pub(super) fn open(&self) -> Result<Opened, Failure> {
+impl ImageArgs {
+    pub(super) fn open(&self) -> Result<OpenedImages, CommandError> {
         let (mut images, paths) = split(&self.arguments);
         if images.is_empty() {
             return Err(no_image_error(&paths));
@@ -89,11 +89,11 @@ impl Images {
         self.offset.apply(&mut images);
         let view = View::open(&images).map_err(|error| add_hint(error, &images))?;
         reject_host_paths(&view, &images)?;
-        Ok(Opened { view, images, paths })
+        Ok(OpenedImages { view, images, paths })
     }
 }
 
-impl Opened {
+impl OpenedImages {
     /// Calls `each` with the node at each path, or with the root if there are no paths. For a
     /// broken symbolic link, the node is the link.
     ///
@@ -101,8 +101,8 @@ impl Opened {
     pub(super) fn each(
         &self,
         follow: Follow,
-        each: &mut dyn FnMut(Node) -> Result<(), Failure>,
-    ) -> Result<ExitCode, Failure> {
+        each: &mut dyn FnMut(Node) -> Result<(), CommandError>,
+    ) -> Result<ExitCode, CommandError> {
         if self.paths.is_empty() {
             each(self.view.root()?)?;
         }
@@ -115,7 +115,7 @@ impl Opened {
                         each(link)?;
                         continue;
                     }
-                    say(&format!("error: {error}{}", self.absence_reason(path)?));
+                    eprint_status(&format!("error: {error}{}", self.absence_reason(path)?));
                     code = ExitCode::from(1);
                 }
                 Err(error) => return Err(error.into()),
@@ -126,7 +126,7 @@ impl Opened {
 
     /// Explains why a path does not exist in the merged root, if a layer has it: which layer, and
     /// which one deletes or hides it. Begins with a colon unless empty.
-    fn absence_reason(&self, path: &[u8]) -> Result<String, Failure> {
+    fn absence_reason(&self, path: &[u8]) -> Result<String, CommandError> {
         let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |at| at + 1);
         if self.view.find(&path[..end], Follow::No)?.is_some() {
             // A broken link, given with a trailing slash.
@@ -174,12 +174,12 @@ pub(super) fn split(arguments: &[OsString]) -> (Vec<PathBuf>, Vec<Vec<u8>>) {
 }
 
 /// Returns the error for a command line without an image.
-pub(super) fn no_image_error(paths: &[Vec<u8>]) -> Failure {
+pub(super) fn no_image_error(paths: &[Vec<u8>]) -> CommandError {
     if paths.is_empty() {
-        return Failure::message("no image given: write the base first, then overlays");
+        return CommandError::message("no image given: write the base first, then overlays");
     }
     let path = paths.first().map_or_else(Vec::new, |path| [b":", &path[..]].concat());
-    Failure::message(format!(
+    CommandError::message(format!(
         "no image given: {} begins with a colon, so it is a path inside; for an image of that name \
          write ./{}",
         OsString::from_vec(path.clone()).display(),
@@ -188,29 +188,29 @@ pub(super) fn no_image_error(paths: &[Vec<u8>]) -> Failure {
 }
 
 /// Adds a hint to the error for a missing image, which may have been meant as a path inside.
-pub(super) fn add_hint(error: OpenError, images: &[PathBuf]) -> Failure {
+pub(super) fn add_hint(error: OpenError, images: &[PathBuf]) -> CommandError {
     match &error {
         OpenError::Io { path, .. } | OpenError::Unknown { path }
             if images.first() != Some(path) =>
         {
-            Failure::message(format!("{error}; for a path inside, write :{}", path.display()))
+            CommandError::message(format!("{error}; for a path inside, write :{}", path.display()))
         }
-        _ => Failure::Error(2, Box::new(error)),
+        _ => CommandError::Error(2, Box::new(error)),
     }
 }
 
 /// Rejects an absolute path of a host directory that also exists in the base: with `ls BASE /etc`,
 /// the user probably means `:/etc`.
-pub(super) fn reject_host_paths(view: &View, images: &[PathBuf]) -> Result<(), Failure> {
+pub(super) fn reject_host_paths(view: &View, images: &[PathBuf]) -> Result<(), CommandError> {
     // `/./etc` is the form that the error message suggests for the host's directory.
     let confirmed = |image: &Path| image.as_os_str().as_bytes().starts_with(b"/./");
     let is_ambiguous =
         |image: &&PathBuf| image.is_absolute() && image.is_dir() && !confirmed(image);
     for image in images.iter().skip(1).filter(is_ambiguous) {
-        let base = view.lowest(1).map_err(|error| Failure::Error(2, Box::new(error)))?;
+        let base = view.lowest(1).map_err(|error| CommandError::Error(2, Box::new(error)))?;
         let path = image.as_os_str().as_bytes();
         if matches!(base.find(path, Follow::Yes), Ok(Some(_))) {
-            return Err(Failure::message(format!(
+            return Err(CommandError::message(format!(
                 "{path}: is a directory of both this machine and {base}: write :{path} for the \
                  path inside, or /.{path} to use this machine's directory as a layer",
                 path = image.display(),

@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use provisioners::on_imagebuilder;
 use provisioners::project::FILE_NAME;
 
-use super::{Failure, Outcome, print, say};
+use super::{CommandError, CommandResult, eprint_status, print};
 use crate::seal::Output;
 use crate::seal::output::commit;
 
@@ -35,7 +35,7 @@ pub(super) struct Args {
     force: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let file = args.output.clone().unwrap_or_else(|| args.folder.join(FILE_NAME));
     let to_stdout = file == Path::new("-");
     if !to_stdout {
@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         && !args.folder.join(base).exists()
     {
         let folder = args.folder.display();
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "{base} not found: the path of --base is relative to {folder}"
         )));
     }
@@ -58,17 +58,17 @@ pub(super) fn run(args: &Args) -> Outcome {
         commit(vec![output])?;
     }
     for note in &imported.notes {
-        say(&format!("warning: {note}"));
+        eprint_status(&format!("warning: {note}"));
     }
     if !to_stdout {
         let images = imported.images.join(", ");
-        say(&format!("{}: {} images: {images}", file.display(), imported.images.len()));
+        eprint_status(&format!("{}: {} images: {images}", file.display(), imported.images.len()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Rejects a path outside of the tree, or of an existing file without `--force`.
-fn check(args: &Args, file: &Path) -> Result<(), Failure> {
+fn check(args: &Args, file: &Path) -> Result<(), CommandError> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     let same = match (parent.canonicalize(), args.folder.canonicalize()) {
@@ -79,13 +79,15 @@ fn check(args: &Args, file: &Path) -> Result<(), Failure> {
     let shown = file.display();
     if !same {
         let folder = args.folder.display();
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "{shown} is not in {folder}, but paths in a project are relative to its file: write it \
              there, or to standard output with `-o -`"
         )));
     }
     if !args.force && file.symlink_metadata().is_ok() {
-        return Err(Failure::message(format!("{shown} already exists; --force overwrites it")));
+        return Err(CommandError::message(format!(
+            "{shown} already exists; --force overwrites it"
+        )));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use clap::Args as ClapArgs;
 use provisioners::Project;
 use provisioners::project::FILE_NAME;
 
-use super::{Failure, Outcome, say, schema};
+use super::{CommandError, CommandResult, eprint_status, schema};
 use crate::seal::Output;
 use crate::seal::output::commit;
 
@@ -40,13 +40,13 @@ const FILES: [ProjectFile; 7] = [
     (FILE_NAME, include_str!("init/overcoat.yml"), false),
 ];
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let files =
         FILES.map(|(path, content, executable)| (args.folder.join(path), content, executable));
     // If any file exists, write none, so that the directory never has a mixture of two projects.
     for (path, ..) in &files {
         if path.symlink_metadata().is_ok() {
-            return Err(Failure::message(format!(
+            return Err(CommandError::message(format!(
                 "{} already exists; no files were written",
                 path.display()
             )));
@@ -76,10 +76,14 @@ pub(super) fn run(args: &Args) -> Outcome {
     let file = args.folder.join(FILE_NAME);
     let project = Project::load(&file)?;
     let names: Vec<&str> = project.images().iter().map(|image| image.name.as_str()).collect();
-    say(&format!("{}: created a project with the images {}", file.display(), names.join(", ")));
+    eprint_status(&format!(
+        "{}: created a project with the images {}",
+        file.display(),
+        names.join(", ")
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
-fn io_error(action: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::message(format!("cannot {action} {}: {error}", path.display()))
+fn io_error(action: &str, path: &Path, error: &io::Error) -> CommandError {
+    CommandError::message(format!("cannot {action} {}: {error}", path.display()))
 }

@@ -7,11 +7,11 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use super::images::{Images, Opened, labels};
+use super::images::{ImageArgs, OpenedImages, labels};
 use super::options::size_text;
-use super::out::{Colour, Document, Out};
-use super::shown::{Shown, brief, group, inside, mode_text, time, user};
-use super::{Failure, Outcome};
+use super::out::{Colour, JsonDocument, StdoutWriter};
+use super::shown::{AttrJson, brief, display_path, group, mode_text, time, user};
+use super::{CommandError, CommandResult};
 use crate::look::accounts::Accounts;
 use crate::look::layered::Layered;
 use crate::look::{Node, Place, Walk};
@@ -20,7 +20,7 @@ use crate::seal::path::escape;
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
     /// Show mode, owner, size, time (in UTC) and layer
     #[arg(short, long)]
@@ -51,24 +51,24 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     let accounts = if args.long { Accounts::read(&opened.view)? } else { Accounts::default() };
-    let out = Out::new();
+    let out = StdoutWriter::new();
     let labels = labels(&opened.view);
-    let mut list = List { opened: &opened, args, accounts, labels, out };
+    let mut list = Lister { opened: &opened, args, accounts, labels, out };
     let follow = if args.directory { Follow::No } else { Follow::Yes };
     let code = if args.json { list.document(follow)? } else { list.lists(follow)? };
     list.out.finish()?;
     Ok(code)
 }
 
-struct List<'a> {
-    opened: &'a Opened,
+struct Lister<'a> {
+    opened: &'a OpenedImages,
     args: &'a Args,
     accounts: Accounts,
     labels: Vec<String>,
-    out: Out,
+    out: StdoutWriter,
 }
 
 /// A line of output: aligned cells, the name, and a note after it.
@@ -79,8 +79,8 @@ struct Row {
     note: String,
 }
 
-impl List<'_> {
-    fn lists(&mut self, follow: Follow) -> Result<ExitCode, Failure> {
+impl Lister<'_> {
+    fn lists(&mut self, follow: Follow) -> Result<ExitCode, CommandError> {
         let opened = self.opened;
         let several = opened.paths.len() > 1;
         let mut first = true;
@@ -88,7 +88,7 @@ impl List<'_> {
             let alone = self.args.directory || !node.is_dir();
             if several && !self.args.null && !alone {
                 let blank = if first { "" } else { "\n" };
-                self.out.line(&format!("{blank}{}:", inside(&node.path)))?;
+                self.out.line(&format!("{blank}{}:", display_path(&node.path)))?;
             }
             first = false;
             if alone { self.single(node) } else { self.directory(&node, node.path.len()) }
@@ -96,11 +96,11 @@ impl List<'_> {
     }
 
     /// Lists a single node by its path.
-    fn single(&mut self, node: Node) -> Result<(), Failure> {
+    fn single(&mut self, node: Node) -> Result<(), CommandError> {
         if self.args.null {
             return self.null_terminated(&[b"/", &node.path[..]].concat());
         }
-        let name = inside(&node.path);
+        let name = display_path(&node.path);
         let layered = match self.args.layers {
             true => self.opened.view.layers_at(node)?,
             false => Layered::alone(node),
@@ -110,14 +110,14 @@ impl List<'_> {
     }
 
     /// Lists a directory, recursively if requested. The first `above` bytes of paths are omitted.
-    fn directory(&mut self, top: &Node, above: usize) -> Result<(), Failure> {
+    fn directory(&mut self, top: &Node, above: usize) -> Result<(), CommandError> {
         let view = &self.opened.view;
         if !self.args.recursive {
             return self.names(top, above);
         }
         if !self.args.layers {
             // In tree order: each directory precedes its content.
-            return view.walk::<Failure>(top, &mut |node| {
+            return view.walk::<CommandError>(top, &mut |node| {
                 if node.path.len() > top.path.len() {
                     let name = below(&node.path, above);
                     if self.args.null {
@@ -140,7 +140,7 @@ impl List<'_> {
     }
 
     /// Lists the names in one directory.
-    fn names(&mut self, dir: &Node, above: usize) -> Result<(), Failure> {
+    fn names(&mut self, dir: &Node, above: usize) -> Result<(), CommandError> {
         let view = &self.opened.view;
         if !self.args.long && !self.args.layers {
             // A plain list of names needs no inodes.
@@ -163,7 +163,7 @@ impl List<'_> {
         self.table(dir, &layered, above)
     }
 
-    fn table(&mut self, dir: &Node, inside: &[Layered], above: usize) -> Result<(), Failure> {
+    fn table(&mut self, dir: &Node, inside: &[Layered], above: usize) -> Result<(), CommandError> {
         let row = |one: &Layered| {
             let path = crate::look::join(&dir.path, &one.name);
             self.row(one, escape(below(&path, above)).into_owned())
@@ -172,7 +172,7 @@ impl List<'_> {
         self.rows(rows)
     }
 
-    fn row(&self, layered: &Layered, name: String) -> Result<Row, Failure> {
+    fn row(&self, layered: &Layered, name: String) -> Result<Row, CommandError> {
         let node = layered.node.as_ref();
         let mut row = Row { cells: Vec::new(), name, kind: None, note: String::new() };
         if self.args.long {
@@ -222,7 +222,7 @@ impl List<'_> {
         ]
     }
 
-    fn rows(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
+    fn rows(&mut self, rows: Vec<Row>) -> Result<(), CommandError> {
         /// Index of the cell with the size, which is right-aligned.
         const SIZE_CELL: usize = 3;
         let mut widths: Vec<usize> = Vec::new();
@@ -249,15 +249,15 @@ impl List<'_> {
         Ok(())
     }
 
-    fn null_terminated(&mut self, name: &[u8]) -> Result<(), Failure> {
+    fn null_terminated(&mut self, name: &[u8]) -> Result<(), CommandError> {
         self.out.bytes(name)?;
         self.out.bytes(b"\0")
     }
 
-    fn document(&mut self, follow: Follow) -> Result<ExitCode, Failure> {
+    fn document(&mut self, follow: Follow) -> Result<ExitCode, CommandError> {
         let opened = self.opened;
         let head = json!({ "schema": 1, "layers": opened.view.names() });
-        let mut document = Document::begin(&mut self.out, &head, "entries")?;
+        let mut document = JsonDocument::begin(&mut self.out, &head, "entries")?;
         let code = opened.each(follow, &mut |top| {
             if self.args.directory || !top.is_dir() {
                 let path = top.path.clone();
@@ -277,13 +277,13 @@ impl List<'_> {
         Ok(code)
     }
 
-    fn item(&self, layered: &Layered, path: &[u8]) -> Result<LsEntryJson, Failure> {
+    fn item(&self, layered: &Layered, path: &[u8]) -> Result<LsEntryJson, CommandError> {
         let object = match &layered.node {
-            Some(node) => Some(Shown::new(&self.opened.view, node)?),
+            Some(node) => Some(AttrJson::new(&self.opened.view, node)?),
             None => None,
         };
         let hidden = |(layer, place): (usize, &Place)| match place {
-            Place::Object(attr) => Some(HiddenJson { layer, object: Shown::from_attr(attr) }),
+            Place::Object(attr) => Some(HiddenJson { layer, object: AttrJson::from_attr(attr) }),
             Place::Whiteout => None,
         };
         Ok(LsEntryJson {
@@ -329,7 +329,7 @@ fn below(path: &[u8], above: usize) -> &[u8] {
 struct LsEntryJson {
     path: String,
     #[serde(flatten)]
-    object: Option<Shown>,
+    object: Option<AttrJson>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
     /// Index into the layers.
@@ -343,5 +343,5 @@ struct LsEntryJson {
 struct HiddenJson {
     layer: usize,
     #[serde(flatten)]
-    object: Shown,
+    object: AttrJson,
 }

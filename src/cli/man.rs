@@ -9,7 +9,7 @@ use clap::{Args as ClapArgs, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Cli, Failure, Outcome, examples, print};
+use super::{Cli, CommandError, CommandResult, examples, print};
 use crate::sandbox::find_program;
 use crate::seal::Output;
 use crate::seal::output::commit;
@@ -68,11 +68,11 @@ const FILES: [(&str, &str); 5] = [
     ("/etc/fuse.conf", "user_allow_other lets other users access a user's mounts"),
 ];
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let pages = pages()?;
     if let Some(dir) = &args.dir {
         let failed =
-            |error| Failure::message(format!("cannot write to {}: {error}", dir.display()));
+            |error| CommandError::message(format!("cannot write to {}: {error}", dir.display()));
         std::fs::create_dir_all(dir).map_err(failed)?;
         let mut outputs = Vec::new();
         for (name, page) in &pages {
@@ -89,7 +89,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     };
     let Some(page) = pages.get(&name) else {
         let all: Vec<_> = pages.keys().filter_map(|name| name.strip_prefix("overcoat-")).collect();
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "unknown command {}; the commands are {}",
             args.command.as_deref().unwrap_or_default(),
             all.join(", ")
@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// Shows a page with man(1).
-fn show(program: &std::path::Path, page: &[u8]) -> Outcome {
+fn show(program: &std::path::Path, page: &[u8]) -> CommandResult {
     let mut man = Process::new(program).args(["-l", "-"]).stdin(Stdio::piped()).spawn()?;
     if let Some(mut input) = man.stdin.take() {
         // If man exited early, it printed an error itself.
@@ -113,12 +113,12 @@ fn show(program: &std::path::Path, page: &[u8]) -> Outcome {
     }
     match man.wait()?.success() {
         true => Ok(ExitCode::SUCCESS),
-        false => Err(Failure::message("man cannot show the page")),
+        false => Err(CommandError::message("man cannot show the page")),
     }
 }
 
 /// Returns all pages by name.
-fn pages() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+fn pages() -> Result<BTreeMap<String, Vec<u8>>, CommandError> {
     let mut all = Cli::command().disable_help_subcommand(true);
     all.build();
     let mut pages = BTreeMap::new();

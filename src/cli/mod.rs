@@ -72,11 +72,11 @@ struct Cli {
     verbose: u8,
 
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Build the outdated images of a project, or a single image file
     ///
     /// An image is outdated when its inputs differ from those of its last build, or when a file
@@ -152,27 +152,27 @@ enum Command {
 
 /// The reason why a subcommand ended early.
 #[derive(Debug)]
-enum Failure {
+enum CommandError {
     /// An error, with the exit code to use.
     Error(u8, Box<dyn Error>),
     /// A signal that requested termination.
     Signal(i32),
     /// The reader of standard output closed it, which counts as success.
-    Enough,
+    OutputClosed,
 }
 
-impl Failure {
+impl CommandError {
     /// Creates an error with exit code 2 from a message.
     fn message(text: impl Into<String>) -> Self {
-        Failure::Error(2, text.into().into())
+        CommandError::Error(2, text.into().into())
     }
 }
 
 macro_rules! failure_from {
     ($($error:ty),* $(,)?) => {
-        $(impl From<$error> for Failure {
+        $(impl From<$error> for CommandError {
             fn from(error: $error) -> Self {
-                Failure::Error(2, Box::new(error))
+                CommandError::Error(2, Box::new(error))
             }
         })*
     };
@@ -199,7 +199,7 @@ failure_from!(
     std::io::Error,
 );
 
-type Outcome = Result<ExitCode, Failure>;
+type CommandResult = Result<ExitCode, CommandError>;
 
 /// Returns the command line definition, with examples in the help and completers attached.
 fn command() -> clap::Command {
@@ -221,37 +221,37 @@ pub fn main() -> ExitCode {
     };
     start_tracing(cli.verbose);
     let outcome = match cli.command {
-        Command::Build(args) => build::run(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Shell(args) => run::shell(&args),
-        Command::Mount(args) => mount::run(&args),
-        Command::Seal(args) => seal::run(&args),
-        Command::Umount(args) => umount::run(&args),
-        Command::Base(args) => base::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Init(args) => init::run(&args),
-        Command::Import(args) => import::run(&args),
-        Command::Schema(args) => schema::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Boot(args) => boot::run(&args),
-        Command::Serve(args) => serve::run(&args),
-        Command::Ls(args) => ls::run(&args),
-        Command::Tree(args) => tree::run(&args),
-        Command::Cat(args) => cat::run(&args),
-        Command::Extract(args) => extract::run(&args),
-        Command::Stat(args) => stat::run(&args),
-        Command::Du(args) => du::run(&args),
-        Command::Diff(args) => diff::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        CliCommand::Build(args) => build::run(&args),
+        CliCommand::Run(args) => run::run(&args),
+        CliCommand::Shell(args) => run::shell(&args),
+        CliCommand::Mount(args) => mount::run(&args),
+        CliCommand::Seal(args) => seal::run(&args),
+        CliCommand::Umount(args) => umount::run(&args),
+        CliCommand::Base(args) => base::run(&args),
+        CliCommand::Inspect(args) => inspect::run(&args),
+        CliCommand::Init(args) => init::run(&args),
+        CliCommand::Import(args) => import::run(&args),
+        CliCommand::Schema(args) => schema::run(&args),
+        CliCommand::Check(args) => check::run(&args),
+        CliCommand::Boot(args) => boot::run(&args),
+        CliCommand::Serve(args) => serve::run(&args),
+        CliCommand::Ls(args) => ls::run(&args),
+        CliCommand::Tree(args) => tree::run(&args),
+        CliCommand::Cat(args) => cat::run(&args),
+        CliCommand::Extract(args) => extract::run(&args),
+        CliCommand::Stat(args) => stat::run(&args),
+        CliCommand::Du(args) => du::run(&args),
+        CliCommand::Diff(args) => diff::run(&args),
+        CliCommand::Doctor(args) => doctor::run(&args),
+        CliCommand::Completions(args) => completions::run(&args),
+        CliCommand::Man(args) => man::run(&args),
     };
     match outcome {
         Ok(code) => code,
-        Err(Failure::Enough) => ExitCode::SUCCESS,
-        Err(Failure::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
-        Err(Failure::Error(code, error)) => {
-            say(&format!("error: {}", describe(&*error)));
+        Err(CommandError::OutputClosed) => ExitCode::SUCCESS,
+        Err(CommandError::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
+        Err(CommandError::Error(code, error)) => {
+            eprint_status(&format!("error: {}", describe(&*error)));
             ExitCode::from(code)
         }
     }
@@ -274,11 +274,11 @@ fn describe(error: &dyn Error) -> String {
 }
 
 /// Name of the image that this child process builds; the prefix of its status lines.
-static IMAGE: OnceLock<String> = OnceLock::new();
+static CHILD_IMAGE: OnceLock<String> = OnceLock::new();
 
 /// Prints a status line to standard error. Write errors are ignored.
-fn say(text: &str) {
-    let _ = match IMAGE.get() {
+fn eprint_status(text: &str) {
+    let _ = match CHILD_IMAGE.get() {
         Some(image) => writeln!(std::io::stderr(), "overcoat: {image}: {text}"),
         None => writeln!(std::io::stderr(), "overcoat: {text}"),
     };
@@ -286,30 +286,30 @@ fn say(text: &str) {
 
 fn eprint_warnings(warnings: &[String]) {
     for warning in warnings {
-        say(&format!("warning: {warning}"));
+        eprint_status(&format!("warning: {warning}"));
     }
 }
 
 /// Pipe to the parent process, which a child process writes its data to instead of standard output.
-static REPORT: OnceLock<File> = OnceLock::new();
+static PARENT_PIPE: OnceLock<File> = OnceLock::new();
 
 /// Turns this process into a child that builds `image` for its parent.
 ///
 /// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1
 /// becomes a copy of standard error, so that the output of steps reaches the user.
-fn work_for_another(image: &str) -> Result<(), Failure> {
+fn run_as_child(image: &str) -> Result<(), CommandError> {
     let pipe = std::io::stdout().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdout(std::io::stderr()).map_err(std::io::Error::from)?;
     // Called once, so the cells are empty.
-    let _ = REPORT.set(File::from(pipe));
-    let _ = IMAGE.set(image.to_owned());
+    let _ = PARENT_PIPE.set(File::from(pipe));
+    let _ = CHILD_IMAGE.set(image.to_owned());
     Ok(())
 }
 
 /// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
 /// error.
-fn print(text: &str) -> Result<(), Failure> {
-    let written = match REPORT.get() {
+fn print(text: &str) -> Result<(), CommandError> {
+    let written = match PARENT_PIPE.get() {
         Some(mut report) => writeln!(report, "{text}"),
         None => writeln!(std::io::stdout(), "{text}"),
     };
@@ -326,7 +326,7 @@ fn start_tracing(verbose: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let colour = std::io::stderr().is_terminal() && out::are_colours_wanted();
+    let colour = std::io::stderr().is_terminal() && out::colours_allowed();
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)

@@ -22,7 +22,7 @@ use super::control;
 use super::images::BaseOffset;
 use super::options::size_value;
 use super::sealer::Sealer;
-use super::{Failure, Outcome, describe, say};
+use super::{CommandError, CommandResult, describe, eprint_status};
 use crate::fuse::{self, Serving, View};
 use crate::layers::{self, Layers};
 use crate::root::default_upper_limit;
@@ -50,30 +50,30 @@ pub(super) struct Args {
     pub(super) foreground: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     mount(args, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
 }
 
 /// Mounts with the given mount options.
-pub(super) fn mount(args: &Args, how: &MountOptions) -> Outcome {
+pub(super) fn mount(args: &Args, how: &MountOptions) -> CommandResult {
     let Some((dir, paths)) = args.paths.split_last() else {
-        return Err(Failure::message("nothing to mount"));
+        return Err(CommandError::message("nothing to mount"));
     };
     if args.upper_size.is_some() && !args.rw {
-        return Err(Failure::message(
+        return Err(CommandError::message(
             "--upper-size limits the size of changes, but the mount is read-only: give --rw too",
         ));
     }
     let mut paths = paths.to_vec();
     args.offset.apply(&mut paths);
     let layers = layers::open(&paths, CacheOptions::default())
-        .map_err(|error| Failure::Error(2, Box::new(error)))?;
+        .map_err(|error| CommandError::Error(2, Box::new(error)))?;
     let upper_limit = args.rw.then(|| args.upper_size.unwrap_or_else(default_upper_limit));
     let options = TreeOptions { upper_limit, xattrs: XattrSupport::All };
     let tree = Arc::new(Tree::new(layers.layers.clone(), options)?);
     let dir = std::path::absolute(dir)?;
     if let Some(layer) = paths.iter().find(|layer| is_inside(&dir, layer)) {
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "{}: is inside the layer {}, so the root would contain itself: give another directory",
             dir.display(),
             layer.display()
@@ -101,7 +101,7 @@ fn is_inside(dir: &Path, layer: &Path) -> bool {
 }
 
 /// Serves in a child process and returns when the mount responds.
-fn in_background(server: MountServer, mount: HostMount) -> Outcome {
+fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
     match split()? {
         Half::New => {
@@ -109,11 +109,11 @@ fn in_background(server: MountServer, mount: HostMount) -> Outcome {
             let ready = File::from(theirs);
             let code = match server.serve(mount, Some(ready)) {
                 Ok(code) => code,
-                Err(Failure::Error(code, error)) => {
-                    say(&format!("error: {}", describe(&*error)));
+                Err(CommandError::Error(code, error)) => {
+                    eprint_status(&format!("error: {}", describe(&*error)));
                     ExitCode::from(code)
                 }
-                Err(Failure::Signal(_) | Failure::Enough) => ExitCode::SUCCESS,
+                Err(CommandError::Signal(_) | CommandError::OutputClosed) => ExitCode::SUCCESS,
             };
             Ok(code)
         }
@@ -123,7 +123,7 @@ fn in_background(server: MountServer, mount: HostMount) -> Outcome {
             match File::from(ours).read(&mut answer) {
                 Ok(1) => Ok(ExitCode::SUCCESS),
                 // The server has printed the reason.
-                _ => Err(Failure::message("the mount's server did not start")),
+                _ => Err(CommandError::message("the mount's server did not start")),
             }
         }
     }
@@ -139,7 +139,7 @@ struct MountServer {
 impl MountServer {
     /// Serves until the root is unmounted. Once the mount responds, writes a byte to `ready` and
     /// moves to the background.
-    fn serve(self, mount: HostMount, ready: Option<File>) -> Outcome {
+    fn serve(self, mount: HostMount, ready: Option<File>) -> CommandResult {
         let signals = Signals::take()?;
         // Without root privileges, only this user has access to the mount and is shown as the
         // owner.
@@ -164,17 +164,17 @@ impl MountServer {
     }
 }
 
-fn finish(serving: Serving) -> Outcome {
+fn finish(serving: Serving) -> CommandResult {
     let faults = serving.faults().clone();
     serving.wait()?;
     match faults.layer() {
-        Some(error) => Err(Failure::Error(2, Box::new(error))),
+        Some(error) => Err(CommandError::Error(2, Box::new(error))),
         None => Ok(ExitCode::SUCCESS),
     }
 }
 
 /// Detaches from the session, the terminal and the working directory.
-fn detach() -> Result<(), Failure> {
+fn detach() -> Result<(), CommandError> {
     setsid().map_err(std::io::Error::from)?;
     std::env::set_current_dir("/")?;
     let null = File::options().read(true).write(true).open("/dev/null")?;

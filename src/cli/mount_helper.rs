@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use super::images::BaseOffset;
 use super::options::size_value;
-use super::{Failure, command, describe, mount, say};
+use super::{CommandError, command, describe, eprint_status, mount};
 use crate::sandbox::{HostMount, MountOptions};
 
 /// Program names that make this program a helper of mount(8).
@@ -77,7 +77,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let request = match MountRequest::parse(arguments) {
         Ok(request) => request,
         Err(message) => {
-            say(&format!("error: {message}"));
+            eprint_status(&format!("error: {message}"));
             return ExitCode::from(1);
         }
     };
@@ -88,7 +88,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         return match HostMount::remount(&request.dir, &request.options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                say(&format!("error: {}", describe(&error)));
+                eprint_status(&format!("error: {}", describe(&error)));
                 ExitCode::from(32)
             }
         };
@@ -102,11 +102,11 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match mount::mount(&args, &request.options) {
         Ok(code) => code,
-        Err(Failure::Error(_, error)) => {
-            say(&format!("error: {}", describe(&*error)));
+        Err(CommandError::Error(_, error)) => {
+            eprint_status(&format!("error: {}", describe(&*error)));
             ExitCode::from(32)
         }
-        Err(Failure::Signal(_) | Failure::Enough) => ExitCode::from(32),
+        Err(CommandError::Signal(_) | CommandError::OutputClosed) => ExitCode::from(32),
     }
 }
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tracing::level_filters::LevelFilter;
 
 use super::progress::SealProgress;
-use super::{Failure, print, say};
+use super::{CommandError, eprint_status, print};
 use crate::below::{Beneath, beneath};
 use crate::fuse::{ForeignOwners, OVERFLOW_ID};
 use crate::root::{Finished, Root, RootOptions, default_upper_limit};
@@ -71,7 +71,7 @@ impl RootArgs {
             binds: self.bind.clone(),
             apt_proxy: None,
             digests,
-            report: super::say,
+            report: super::eprint_status,
         }
     }
 }
@@ -104,9 +104,9 @@ pub(super) struct SealArgs {
 
 impl SealArgs {
     /// Rejects `--json` for an archive on standard output.
-    pub(super) fn check_stdout(&self) -> Result<(), Failure> {
+    pub(super) fn check_stdout(&self) -> Result<(), CommandError> {
         match self.json {
-            true => Err(Failure::message(
+            true => Err(CommandError::message(
                 "--json and the archive cannot both go to standard output: give a file",
             )),
             false => Ok(()),
@@ -122,7 +122,7 @@ impl SealArgs {
         &self,
         output: &Path,
         configured: Option<Format>,
-    ) -> Result<Format, Failure> {
+    ) -> Result<Format, CommandError> {
         use std::os::unix::ffi::OsStrExt;
         let format = self
             .format
@@ -131,7 +131,7 @@ impl SealArgs {
             .or((output == Path::new("-")).then_some(Format::CpioGz))
             .ok_or_else(|| {
                 let names: Vec<_> = Format::ALL.iter().map(|f| format!(".{f}")).collect();
-                Failure::message(format!(
+                CommandError::message(format!(
                     "{}: unknown format: use a name that ends in one of {}, or give --format",
                     output.display(),
                     names.join(", ")
@@ -161,11 +161,11 @@ pub(super) fn add_environment(environment: &mut Vec<(OsString, OsString)>, root:
 }
 
 /// Returns `SOURCE_DATE_EPOCH` from the environment, or else the value of an image file.
-pub(super) fn source_date_epoch(configured: Option<i64>) -> Result<Option<u64>, Failure> {
+pub(super) fn source_date_epoch(configured: Option<i64>) -> Result<Option<u64>, CommandError> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) if !text.is_empty() => match text.parse() {
             Ok(epoch) => Ok(Some(epoch)),
-            Err(_) => Err(Failure::message(format!(
+            Err(_) => Err(CommandError::message(format!(
                 "invalid SOURCE_DATE_EPOCH `{text}`: it must be seconds since 1970, as printed by \
                  `git log -1 --format=%ct`"
             ))),
@@ -174,7 +174,7 @@ pub(super) fn source_date_epoch(configured: Option<i64>) -> Result<Option<u64>, 
             Ok(configured.and_then(|epoch| u64::try_from(epoch).ok()))
         }
         Err(std::env::VarError::NotUnicode(_)) => {
-            Err(Failure::message("invalid SOURCE_DATE_EPOCH: it must be seconds since 1970"))
+            Err(CommandError::message("invalid SOURCE_DATE_EPOCH: it must be seconds since 1970"))
         }
     }
 }
@@ -196,7 +196,7 @@ impl Outputs {
     pub(super) fn open(
         files: impl IntoIterator<Item = (PathBuf, Format)>,
         args: &SealArgs,
-    ) -> Result<Outputs, Failure> {
+    ) -> Result<Outputs, CommandError> {
         let open = |(path, format): (PathBuf, Format)| {
             if path == Path::new("-") {
                 args.check_stdout()?;
@@ -209,7 +209,7 @@ impl Outputs {
             };
             Ok(SealTarget { path, format, archive, manifest })
         };
-        files.into_iter().map(open).collect::<Result<_, Failure>>().map(Outputs)
+        files.into_iter().map(open).collect::<Result<_, CommandError>>().map(Outputs)
     }
 
     /// Returns the extended attributes that all formats support.
@@ -228,7 +228,7 @@ impl Outputs {
         finished: Finished,
         args: &SealArgs,
         epoch: Option<u64>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         super::eprint_warnings(&finished.clean_copies()?);
         let Finished { tree, layers, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
@@ -254,14 +254,14 @@ impl Outputs {
 pub(super) fn warn(warnings: &[Warning]) {
     const MAX_SHOWN: usize = 10;
     if LevelFilter::current() >= LevelFilter::INFO {
-        warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+        warnings.iter().for_each(|warning| eprint_status(&format!("warning: {warning}")));
         return;
     }
     for warning in warnings.iter().take(MAX_SHOWN) {
-        say(&format!("warning: {}", warning.brief()));
+        eprint_status(&format!("warning: {}", warning.brief()));
     }
     if warnings.len() > MAX_SHOWN {
-        say(&format!("…and {} more warnings; -v shows all", warnings.len() - MAX_SHOWN));
+        eprint_status(&format!("…and {} more warnings; -v shows all", warnings.len() - MAX_SHOWN));
     }
 }
 
@@ -281,7 +281,7 @@ fn warn_about_copied_owners(delta: &Delta) {
         0 => String::new(),
         others => format!(" and {others} more"),
     };
-    say(&format!(
+    eprint_status(&format!(
         "warning: /{}{others}: owned by 65534 (nobody): without root privileges, host files \
          (--bind, /proc, /sys) have this owner in the root, and so have copies that preserve the \
          owner; if that is wrong, copy without the owner (cp without -a) or set it",
@@ -306,14 +306,14 @@ pub(super) fn warn_about_owners(owners: Option<ForeignOwners>) {
         Some(command) => format!("to map them, as root: {command}"),
         None => "no free range of subordinate ids is large enough to map them".to_owned(),
     };
-    say(&format!(
+    eprint_status(&format!(
         "warning: owners such as {actual}{first} are above your range of subordinate ids, which \
          ends at {max}, so programs in the root saw aliases such as {alias}; the artifact has the \
          actual owners, but ids that programs wrote into files, such as tar archives, are the \
          aliases; {widen}"
     ));
     if owners.overflowed {
-        say(
+        eprint_status(
             "warning: there were more such owners than aliases: the rest were shown as 65534, and \
              changing an owner to 65534 failed with EOVERFLOW",
         );
@@ -324,14 +324,14 @@ pub(super) fn warn_about_owners(owners: Option<ForeignOwners>) {
 pub(super) fn reject_layers<'a>(
     files: impl Iterator<Item = &'a PathBuf>,
     layers: &[PathBuf],
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let same = |a: &Path, b: &Path| match (std::fs::metadata(a), std::fs::metadata(b)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,
     };
     for file in files {
         if layers.iter().any(|layer| same(&ImageLocation::of(layer).file, file)) {
-            return Err(Failure::message(format!(
+            return Err(CommandError::message(format!(
                 "{}: cannot overwrite a layer of the image itself: give another file",
                 file.display()
             )));
@@ -365,7 +365,7 @@ pub(super) fn report_file(path: &Path, content: &[u8]) -> serde_json::Value {
 }
 
 /// Prints a report, as JSON or as a status line.
-pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), Failure> {
+pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), CommandError> {
     if json {
         return print(&report.to_string());
     }
@@ -375,7 +375,7 @@ pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), Failu
         "-" => "standard output",
         name => name,
     };
-    say(&format!(
+    eprint_status(&format!(
         "{name}: {}{}, sha256 {}",
         size_text(number("size")),
         report["entries"].as_u64().map_or(String::new(), |n| format!(" in {n} entries")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use provisioners::{Observer, StepInfo};
 
-use super::say;
+use super::eprint_status;
 use crate::seal::Progress;
 
 fn can_show_bars() -> bool {
@@ -68,8 +68,8 @@ impl Steps {
     fn print_status(&self, step: &StepInfo, status: &str) -> String {
         let line = format!("[{}/{}] {step}: {status}", step.index + 1, step.total);
         match &self.bar {
-            Some(bar) => bar.suspend(|| say(&line)),
-            None => say(&line),
+            Some(bar) => bar.suspend(|| eprint_status(&line)),
+            None => eprint_status(&line),
         }
         line
     }

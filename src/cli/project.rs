@@ -11,9 +11,9 @@ use provisioners::Project;
 use provisioners::image::{ImageLocation, Inputs, Layers};
 use serde_json::{Value, json};
 
-use super::build::Common;
+use super::build::CommonBuildArgs;
 use super::options::{self, manifest_path};
-use super::{Failure, Outcome, print, say};
+use super::{CommandError, CommandResult, eprint_status, print};
 use crate::below::Since;
 use crate::project::{Children, Event, Judged, LayerRecord, Reason, Record, Records, judge, older};
 use crate::sandbox::Signals;
@@ -74,7 +74,7 @@ const MAX_LISTED_PATHS: usize = 8;
 pub(super) fn find(
     what: &[String],
     file: Option<&Path>,
-) -> Result<Option<(Project, Vec<String>)>, Failure> {
+) -> Result<Option<(Project, Vec<String>)>, CommandError> {
     if let Some(file) = file {
         // A directory selects the project in it.
         let within = file.join(provisioners::project::FILE_NAME);
@@ -105,7 +105,7 @@ pub(super) fn find(
         }
     }
     let name = provisioners::project::FILE_NAME;
-    Err(Failure::message(match what.first() {
+    Err(CommandError::message(match what.first() {
         Some(word) => format!(
             "no file {word}, and no {name} in this directory or its parents that could have an \
              image of that name"
@@ -165,8 +165,8 @@ pub(super) fn build(
     project: &Project,
     names: &[String],
     args: &ProjectArgs,
-    common: &Common,
-) -> Outcome {
+    common: &CommonBuildArgs,
+) -> CommandResult {
     common.check_for_project()?;
     let wanted: Vec<usize> = match names {
         [] => (0..project.images().len()).collect(),
@@ -174,7 +174,7 @@ pub(super) fn build(
             .iter()
             .map(|name| project.find(name))
             .collect::<Result<_, _>>()
-            .map_err(Failure::message)?,
+            .map_err(CommandError::message)?,
     };
     // Plan all images first, so that errors such as missing files and invalid templates are
     // reported before any work.
@@ -210,7 +210,7 @@ fn eprintln_ignoring_errors(line: &str) {
 struct ProjectBuild<'a> {
     project: &'a Project,
     args: &'a ProjectArgs,
-    common: &'a Common,
+    common: &'a CommonBuildArgs,
     /// Indices of the requested images.
     wanted: Vec<usize>,
     /// Indices of the requested images and of those they need, in dependency order.
@@ -222,7 +222,7 @@ struct ProjectBuild<'a> {
 
 impl ProjectBuild<'_> {
     /// Builds until no image is left, or one has failed.
-    fn run(&mut self) -> Result<(), Failure> {
+    fn run(&mut self) -> Result<(), CommandError> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = match self.args.jobs {
             _ if self.common.shell_on_failure => 1,
@@ -234,7 +234,7 @@ impl ProjectBuild<'_> {
                 return Ok(());
             }
             match self.children.wait()? {
-                Event::Interrupted(signal) => return Err(Failure::Signal(signal)),
+                Event::Interrupted(signal) => return Err(CommandError::Signal(signal)),
                 Event::Ended { number, status, report, took } => {
                     let state = std::mem::replace(&mut self.states[number], ImageState::Waiting);
                     let ImageState::Running { inputs, layers, reasons } = state else { continue };
@@ -253,7 +253,7 @@ impl ProjectBuild<'_> {
     }
 
     /// Starts the builds of outdated images whose needs are met, up to `jobs` at a time.
-    fn start(&mut self, jobs: usize) -> Result<(), Failure> {
+    fn start(&mut self, jobs: usize) -> Result<(), CommandError> {
         for index in self.order.clone() {
             if !matches!(self.states[index], ImageState::Waiting) {
                 continue;
@@ -283,10 +283,10 @@ impl ProjectBuild<'_> {
             }
             let (inputs, judged, layers) = match self.prepare(index) {
                 Ok(prepared) => prepared,
-                Err(Failure::Error(code, error)) => {
+                Err(CommandError::Error(code, error)) => {
                     let name = &self.project.images()[index].name;
                     let error = super::describe(&*error);
-                    say(&format!("{name}: error: {error}"));
+                    eprint_status(&format!("{name}: error: {error}"));
                     self.states[index] = ImageState::Failed { reasons: Vec::new(), code, error };
                     continue;
                 }
@@ -306,7 +306,10 @@ impl ProjectBuild<'_> {
     }
 
     /// Returns an image's inputs, whether it is up to date, and its layers if it must be built.
-    fn prepare(&mut self, index: usize) -> Result<(Inputs, Judged, Vec<LayerRecord>), Failure> {
+    fn prepare(
+        &mut self,
+        index: usize,
+    ) -> Result<(Inputs, Judged, Vec<LayerRecord>), CommandError> {
         let inputs = self.inputs(index)?;
         let judged = self.judge(index, &inputs)?;
         // Fails for a missing layer before the build starts.
@@ -317,7 +320,7 @@ impl ProjectBuild<'_> {
         Ok((inputs, judged, layers))
     }
 
-    fn inputs(&self, index: usize) -> Result<Inputs, Failure> {
+    fn inputs(&self, index: usize) -> Result<Inputs, CommandError> {
         let image = &self.project.images()[index].image;
         let mut inputs = image.inputs()?;
         if let Some(epoch) = options::source_date_epoch(image.source_date_epoch)? {
@@ -330,7 +333,7 @@ impl ProjectBuild<'_> {
         Ok(inputs)
     }
 
-    fn judge(&mut self, index: usize, inputs: &Inputs) -> Result<Judged, Failure> {
+    fn judge(&mut self, index: usize, inputs: &Inputs) -> Result<Judged, CommandError> {
         let member = &self.project.images()[index];
         let mut layers = self.layers(index);
         let mut due = Vec::new();
@@ -345,7 +348,7 @@ impl ProjectBuild<'_> {
                 layers.iter().find(|l| !due.contains(l) && !ImageLocation::of(l).file.exists())
             {
                 let missing = missing.display();
-                return Err(Failure::message(format!("layer {missing} not found")));
+                return Err(CommandError::message(format!("layer {missing} not found")));
             }
             due.retain(|file| layers.contains(file));
             if due.iter().any(|file| !file.exists()) {
@@ -378,7 +381,7 @@ impl ProjectBuild<'_> {
             let paths = manifest.and_then(|manifest| older(&manifest, &self.layers(index)));
             let layers = judged.other_layers;
             let built = format!("{name}: up to date, but built on another {}", layers.join(", "));
-            say(&match &paths {
+            eprint_status(&match &paths {
                 None => built,
                 Some(paths) if paths.is_empty() => {
                     format!("{built}; none of its paths changed there")
@@ -391,7 +394,7 @@ impl ProjectBuild<'_> {
             });
             outdated = Some(OutdatedLayers { layers, paths });
         } else if self.args.explain {
-            say(&format!("{name}: up to date"));
+            eprint_status(&format!("{name}: up to date"));
         }
         self.states[index] = ImageState::Current { older: outdated };
     }
@@ -400,7 +403,7 @@ impl ProjectBuild<'_> {
     fn announce(&self, index: usize, reasons: &[Reason], action: &str) {
         let name = &self.project.images()[index].name;
         if self.args.explain {
-            say(&format!("{name}: {action}, because"));
+            eprint_status(&format!("{name}: {action}, because"));
             reasons.iter().for_each(|reason| eprintln_ignoring_errors(&format!("  {reason}")));
             return;
         }
@@ -409,7 +412,7 @@ impl ProjectBuild<'_> {
             1 => ", and one more reason".to_owned(),
             more => format!(", and {more} more reasons"),
         };
-        say(&format!("{name}: {action}: {}{more}", reasons[0]));
+        eprint_status(&format!("{name}: {action}: {}{more}", reasons[0]));
     }
 
     fn start_child(
@@ -419,7 +422,7 @@ impl ProjectBuild<'_> {
         layers: Vec<LayerRecord>,
         reasons: Vec<Reason>,
         jobs: usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let others = self.order.iter().filter(|other| {
             matches!(self.states[**other], ImageState::Waiting | ImageState::Running { .. })
         });
@@ -437,12 +440,14 @@ impl ProjectBuild<'_> {
         inputs: Inputs,
         layers: Vec<LayerRecord>,
         report: &[u8],
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, CommandError> {
         let name = &self.project.images()[index].name;
         let reports = serde_json::Deserializer::from_slice(report)
             .into_iter::<Value>()
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| Failure::message(format!("{name}: invalid report of its process: {e}")))?;
+            .map_err(|e| {
+                CommandError::message(format!("{name}: invalid report of its process: {e}"))
+            })?;
         let before = self.records.read(name).map(|record| record.outputs).unwrap_or_default();
         let mut made = Vec::new();
         for report in &reports {
@@ -458,7 +463,7 @@ impl ProjectBuild<'_> {
         let stale = before.into_iter().map(|old| old.file);
         let stale = stale.filter(|file| made.iter().all(|new| new.file != *file));
         for file in stale.map(|file| self.project.output.join(file)).filter(|file| file.exists()) {
-            say(&format!("{name}: {} is a leftover of an earlier build", file.display()));
+            eprint_status(&format!("{name}: {} is a leftover of an earlier build", file.display()));
         }
         self.records.write(name, &Record::new(inputs, layers, made))?;
         Ok(reports)
@@ -472,18 +477,18 @@ impl ProjectBuild<'_> {
                 for report in reports {
                     let _ = options::report(report, false);
                 }
-                say(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
+                eprint_status(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
             }
             ImageState::Failed { error, .. } if error.starts_with(KILLED) => {
-                say(&format!("{name}: not built: {error}"));
+                eprint_status(&format!("{name}: not built: {error}"));
             }
-            ImageState::Failed { .. } => say(&format!("{name}: not built")),
+            ImageState::Failed { .. } => eprint_status(&format!("{name}: not built")),
             _ => {}
         }
     }
 
     /// Prints the summary and the JSON report.
-    fn finish(self, took: Duration) -> Outcome {
+    fn finish(self, took: Duration) -> CommandResult {
         let states = || self.order.iter().map(|&index| (index, &self.states[index]));
         let count = |is: fn(&ImageState) -> bool| states().filter(|(_, state)| is(state)).count();
         let built = count(|state| matches!(state, ImageState::Built { .. }));
@@ -502,12 +507,14 @@ impl ProjectBuild<'_> {
             1 => "1 image".to_owned(),
             n => format!("{n} images"),
         };
-        say(&format!("{images}: {} ({:.1} s)", parts.join(", "), took.as_secs_f64()));
+        eprint_status(&format!("{images}: {} ({:.1} s)", parts.join(", "), took.as_secs_f64()));
         for (index, state) in states() {
             let name = &self.project.images()[index].name;
             match state {
-                ImageState::Skipped { need } => say(&format!("{name}: not built: it needs {need}")),
-                ImageState::Waiting => say(&format!("{name}: not started")),
+                ImageState::Skipped { need } => {
+                    eprint_status(&format!("{name}: not built: it needs {need}"))
+                }
+                ImageState::Waiting => eprint_status(&format!("{name}: not started")),
                 _ => {}
             }
         }

@@ -10,7 +10,7 @@ use fs_model::tree::XattrSupport;
 
 use super::images::BaseOffset;
 use super::options::{self, Outputs, RootArgs, SealArgs};
-use super::{Failure, Outcome, say};
+use super::{CommandError, CommandResult, eprint_status};
 use crate::root::{Composed, Root, RootOptions};
 use crate::sandbox::{
     CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
@@ -65,8 +65,8 @@ pub(super) struct ShellArgs {
     common: CommonRunArgs,
 }
 
-pub(super) fn run(args: &RunArgs) -> Outcome {
-    let root = CommandRoot::new(&args.layers, &args.common, say)?;
+pub(super) fn run(args: &RunArgs) -> CommandResult {
+    let root = CommandRoot::new(&args.layers, &args.common, eprint_status)?;
     let mut spec = CommandSpec::new(args.command.iter().cloned());
     spec.session = Session::Inherited;
     let archive = args.common.save.as_deref() == Some(Path::new("-"));
@@ -81,9 +81,9 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     })
 }
 
-pub(super) fn shell(args: &ShellArgs) -> Outcome {
+pub(super) fn shell(args: &ShellArgs) -> CommandResult {
     // The terminal may be in raw mode, in which a newline does not return the cursor.
-    let report = |text: &str| say(&format!("{text}\r"));
+    let report = |text: &str| eprint_status(&format!("{text}\r"));
     let root = CommandRoot::new(&args.layers, &args.common, report)?;
     // A shell's exit code is that of its last command, so the changes are saved regardless of it.
     root.run(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
@@ -106,7 +106,11 @@ struct CommandRoot<'a> {
 }
 
 impl<'a> CommandRoot<'a> {
-    fn new(layers: &[PathBuf], common: &'a CommonRunArgs, report: Report) -> Result<Self, Failure> {
+    fn new(
+        layers: &[PathBuf],
+        common: &'a CommonRunArgs,
+        report: Report,
+    ) -> Result<Self, CommandError> {
         let epoch = options::source_date_epoch(None)?;
         let mut layers = layers.to_vec();
         common.offset.apply(&mut layers);
@@ -134,8 +138,8 @@ impl<'a> CommandRoot<'a> {
     fn run(
         self,
         mut spec: CommandSpec,
-        run: impl FnOnce(&Root, CommandSpec, &Signals) -> Result<(Ended, bool), Failure>,
-    ) -> Outcome {
+        run: impl FnOnce(&Root, CommandSpec, &Signals) -> Result<(Ended, bool), CommandError>,
+    ) -> CommandResult {
         let CommandRoot { common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());
         super::eprint_warnings(&root.warnings());
@@ -147,15 +151,15 @@ impl<'a> CommandRoot<'a> {
         let (ended, keep) = match run(&root, spec, &signals) {
             Ok(ended) => ended,
             // If a layer is damaged, that is the cause of the failure.
-            Err(failure) => return Err(root.finish().err().map_or(failure, Failure::from)),
+            Err(failure) => return Err(root.finish().err().map_or(failure, CommandError::from)),
         };
         if root.faults().is_some_and(|faults| faults.full()) {
-            say("warning: the upper layer was full: raise its limit with --upper-size");
+            eprint_status("warning: the upper layer was full: raise its limit with --upper-size");
         }
         options::warn_about_owners(root.foreign_owners());
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
-            return Err(Failure::Signal(signal as i32));
+            return Err(CommandError::Signal(signal as i32));
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
@@ -165,9 +169,12 @@ impl<'a> CommandRoot<'a> {
                 outputs.seal(finished, &common.seal, epoch)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {
-                say(&format!("the command failed ({status}): {} is not written", path.display()));
+                eprint_status(&format!(
+                    "the command failed ({status}): {} is not written",
+                    path.display()
+                ));
             }
-            (_, Ended::Interrupted(signal)) => return Err(Failure::Signal(signal)),
+            (_, Ended::Interrupted(signal)) => return Err(CommandError::Signal(signal)),
             (None, _) => {}
         }
         Ok(ExitCode::from(code as u8))
@@ -175,9 +182,9 @@ impl<'a> CommandRoot<'a> {
 }
 
 /// Converts the error of a command that could not be executed.
-fn spawn_error(error: SandboxError) -> Failure {
+fn spawn_error(error: SandboxError) -> CommandError {
     match error.shell_code() {
-        Some(code) => Failure::Error(code, Box::new(error)),
+        Some(code) => CommandError::Error(code, Box::new(error)),
         None => error.into(),
     }
 }

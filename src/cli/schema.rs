@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{Outcome, print};
+use super::{CommandResult, print};
 
 /// The schema of project and image files.
 pub(super) const PROJECT: &str = include_str!("../../docs/overcoat.schema.json");
@@ -26,7 +26,7 @@ enum Which {
     Provisioner,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let schema = match args.which {
         Which::Project => PROJECT,
         Which::Provisioner => PROVISIONER,

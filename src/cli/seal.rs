@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::control::{self, Answer, Request, SealRequest};
+use super::control::{self, ControlReply, ControlRequest, SealRequest};
 use super::options::{self, SealArgs};
-use super::{Failure, Outcome};
+use super::{CommandError, CommandResult};
 use crate::sandbox::mounted_at;
 use crate::seal::Output;
 
@@ -27,14 +27,14 @@ pub(super) struct Args {
     seal: SealArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let dir = args.dir.display();
     let format = args.seal.format_for(&args.output, None)?;
     let mount =
-        control::find_mount(&args.dir).map_err(|e| Failure::message(format!("{dir}: {e}")))?;
+        control::find_mount(&args.dir).map_err(|e| CommandError::message(format!("{dir}: {e}")))?;
     let device = mount.device;
     let stream = control::connect(device).map_err(|e| {
-        Failure::message(format!(
+        CommandError::message(format!(
             "{dir}: cannot connect to the mount's server: {e}; is it mounted by `overcoat mount`, \
              by this user?"
         ))
@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             || "give the directory that it is mounted on".to_owned(),
             |root| format!("give {}", root.display()),
         );
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "{dir}: is inside a mounted root, which can only be sealed as a whole: {root}"
         )));
     }
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     };
     if inside {
         let output = if to_stdout { Path::new("standard output") } else { &args.output };
-        return Err(Failure::message(format!(
+        return Err(CommandError::message(format!(
             "{}: is inside the mount itself, which cannot be written to while it is sealed",
             output.display()
         )));
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     // Writes through memory maps must reach the tree first.
     let handle = std::fs::File::open(&args.dir)?;
     nix::unistd::syncfs(&handle).map_err(std::io::Error::from)?;
-    let request = Request::Seal(SealRequest {
+    let request = ControlRequest::Seal(SealRequest {
         output: if to_stdout { None } else { Some(std::path::absolute(&args.output)?) },
         format: format.name().to_owned(),
         level: args.seal.level,
@@ -83,19 +83,21 @@ pub(super) fn run(args: &Args) -> Outcome {
         // the server cannot.
         Ok(found) if found.file_type().is_fifo() && !to_stdout => {
             let pipe = std::fs::File::options().write(true).open(&args.output);
-            Some(pipe.map_err(|e| Failure::message(format!("{}: {e}", args.output.display())))?)
+            Some(
+                pipe.map_err(|e| CommandError::message(format!("{}: {e}", args.output.display())))?,
+            )
         }
         _ => None,
     };
     let fd = pipe.as_ref().map(AsFd::as_fd).or(to_stdout.then(|| stdout.as_fd()));
     control::send(&stream, &request, fd)?;
     drop(pipe);
-    let (answer, _) = control::receive::<Answer>(&stream).map_err(|e| {
-        Failure::message(format!("{dir}: lost the connection to the mount's server: {e}"))
+    let (answer, _) = control::receive::<ControlReply>(&stream).map_err(|e| {
+        CommandError::message(format!("{dir}: lost the connection to the mount's server: {e}"))
     })?;
     match answer {
-        Answer::Failed(error) => Err(Failure::message(error)),
-        Answer::Sealed(sealed) => {
+        ControlReply::Failed(error) => Err(CommandError::message(error)),
+        ControlReply::Sealed(sealed) => {
             options::warn(&sealed.warnings);
             options::report(&sealed.report, args.seal.json)?;
             Ok(ExitCode::SUCCESS)

@@ -20,9 +20,9 @@ use fs_model::layer::Xattr;
 use fs_model::{FsError, Ino, Tree};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::control::{self, Answer, Request, SealRequest, Sealed};
+use super::control::{self, ControlReply, ControlRequest, SealRequest, Sealed};
 use super::options::{self, report_json};
-use super::{Failure, describe};
+use super::{CommandError, describe};
 use crate::below::beneath;
 use crate::layers::Layers;
 use crate::seal::patient::{Patience, Patient};
@@ -77,22 +77,24 @@ impl Sealer {
 
     fn handle_client(&self, stream: &UnixStream) -> io::Result<()> {
         control::check_peer(stream)?;
-        let (request, fd) = control::receive::<Request>(stream)?;
+        let (request, fd) = control::receive::<ControlRequest>(stream)?;
         let request = match request {
-            Request::GiveUp => {
+            ControlRequest::GiveUp => {
                 self.abort();
                 return Ok(());
             }
-            Request::Seal(request) => request,
+            ControlRequest::Seal(request) => request,
         };
         let answer = match self.seal(&request, fd.map(File::from), stream) {
-            Ok(sealed) => Answer::Sealed(sealed),
+            Ok(sealed) => ControlReply::Sealed(sealed),
             Err(_) if any_readable([self.abort_reader.as_fd()]) => {
-                Answer::Failed("seal aborted: the root was unmounted".to_owned())
+                ControlReply::Failed("seal aborted: the root was unmounted".to_owned())
             }
-            Err(Failure::Error(_, error)) => Answer::Failed(describe(&*error)),
-            Err(Failure::Signal(signal)) => Answer::Failed(format!("signal {signal}")),
-            Err(Failure::Enough) => Answer::Failed("the output was closed".to_owned()),
+            Err(CommandError::Error(_, error)) => ControlReply::Failed(describe(&*error)),
+            Err(CommandError::Signal(signal)) => ControlReply::Failed(format!("signal {signal}")),
+            Err(CommandError::OutputClosed) => {
+                ControlReply::Failed("the output was closed".to_owned())
+            }
         };
         control::send(stream, &answer, None)
     }
@@ -102,11 +104,11 @@ impl Sealer {
         request: &SealRequest,
         fd: Option<File>,
         client: &UnixStream,
-    ) -> Result<Sealed, Failure> {
+    ) -> Result<Sealed, CommandError> {
         let format = Format::ALL
             .into_iter()
             .find(|format| format.name() == request.format)
-            .ok_or_else(|| Failure::message("the server does not support this format"))?;
+            .ok_or_else(|| CommandError::message("the server does not support this format"))?;
         let defaults = SealOptions::new(format);
         let settings = SealOptions {
             level: request.level,
@@ -123,7 +125,7 @@ impl Sealer {
                 Output::given(to, name.as_deref().unwrap_or("standard output"))
             }
             (Some(path), None) => Output::file(path)?,
-            (None, None) => return Err(Failure::message("the request names no output")),
+            (None, None) => return Err(CommandError::message("the request names no output")),
         };
         let manifest = match &request.output {
             Some(path) if request.manifest => {

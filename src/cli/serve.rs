@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use provisioners::Project;
 
-use super::{Failure, Outcome, project, say};
+use super::{CommandError, CommandResult, eprint_status, project};
 use crate::sandbox::Signals;
 use crate::serve::{Catalogue, CatalogueError, Limits, Server};
 
@@ -76,18 +76,18 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| "the name has no address".to_owned())
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let named: Vec<String> =
         args.project.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let project = match (project::find(&named, None)?, &args.project) {
         (Some((project, rest)), _) if rest.is_empty() => project,
         (_, Some(path)) => {
-            return Err(Failure::message(format!(
+            return Err(CommandError::message(format!(
                 "{} is not a project: give a file with `images:`, or a directory with overcoat.yml",
                 path.display()
             )));
         }
-        (_, None) => return Err(Failure::message("no project found")),
+        (_, None) => return Err(CommandError::message("no project found")),
     };
     let settings = ServeSettings {
         default: args.default.clone(),
@@ -110,21 +110,25 @@ pub(super) fn run(args: &Args) -> Outcome {
     // Before threads are created, so that they inherit the blocked signals.
     let signals = Signals::take()?;
     let server = Server::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
-        .map_err(|error| Failure::message(format!("cannot listen on {}: {error}", args.listen)))?;
+        .map_err(|error| {
+            CommandError::message(format!("cannot listen on {}: {error}", args.listen))
+        })?;
     let images = project.images();
     let files = project.output.display();
     let built = images.iter().filter(|image| image.files().iter().all(|f| f.exists())).count();
-    say(&format!(
+    eprint_status(&format!(
         "listening on http://{}/ ({built} of {} images are built in {files})",
         server.address(),
         images.len(),
     ));
     if built == 0 {
-        say("no image is built yet: run `overcoat build`");
+        eprint_status("no image is built yet: run `overcoat build`");
     }
     if args.url.as_ref().is_some_and(|url| url.starts_with("https:")) {
-        say("https requires an iPXE with https support, and initrds built with the variable \
-             https: true");
+        eprint_status(
+            "https requires an iPXE with https support, and initrds built with the variable \
+             https: true",
+        );
     }
     wait(&signals)?;
     let again = std::cell::Cell::new(None);
@@ -134,17 +138,17 @@ pub(super) fn run(args: &Args) -> Outcome {
     });
     if cut > 0 {
         let connections = if cut == 1 { "connection" } else { "connections" };
-        say(&format!("closed {cut} unfinished {connections}"));
+        eprint_status(&format!("closed {cut} unfinished {connections}"));
     }
     match again.get() {
-        Some(signal) => Err(Failure::Signal(signal as i32)),
+        Some(signal) => Err(CommandError::Signal(signal as i32)),
         // A signal is the normal way to stop the server.
         None => Ok(ExitCode::SUCCESS),
     }
 }
 
 /// Waits for a signal that requests termination.
-fn wait(signals: &Signals) -> Result<(), Failure> {
+fn wait(signals: &Signals) -> Result<(), CommandError> {
     loop {
         match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
             Ok(_) if signals.interruption().is_some() => return Ok(()),

@@ -12,7 +12,7 @@ use crate::seal::path::escape;
 
 /// JSON form of a file's attributes.
 #[derive(Debug, Serialize)]
-pub(super) struct Shown {
+pub(super) struct AttrJson {
     #[serde(rename = "type")]
     pub(super) kind: &'static str,
     pub(super) mode: String,
@@ -27,18 +27,18 @@ pub(super) struct Shown {
     pub(super) device: Option<[u32; 2]>,
 }
 
-impl Shown {
-    pub(super) fn new(view: &View, node: &Node) -> Result<Shown, LookError> {
+impl AttrJson {
+    pub(super) fn new(view: &View, node: &Node) -> Result<AttrJson, LookError> {
         let target = match node.is_link() {
             true => Some(escape(&view.link(node)?).into_owned()),
             false => None,
         };
-        Ok(Shown { target, ..Shown::from_attr(&node.attr) })
+        Ok(AttrJson { target, ..AttrJson::from_attr(&node.attr) })
     }
 
     /// Creates the form without the target of a symbolic link.
-    pub(super) fn from_attr(attr: &Attr) -> Shown {
-        Shown {
+    pub(super) fn from_attr(attr: &Attr) -> AttrJson {
+        AttrJson {
             kind: type_name(attr.kind),
             mode: format!("{:04o}", attr.mode),
             uid: attr.uid,
@@ -52,7 +52,7 @@ impl Shown {
 }
 
 /// Formats a path inside images, with a leading slash.
-pub(super) fn inside(path: &[u8]) -> String {
+pub(super) fn display_path(path: &[u8]) -> String {
     format!("/{}", escape(path))
 }
 
@@ -61,14 +61,14 @@ pub(super) fn brief(attr: &Attr) -> String {
     match attr.kind {
         FileType::Regular => format!("file, {}", size_text(attr.size)),
         FileType::CharDevice | FileType::BlockDevice => {
-            format!("{} {}:{}", words(attr.kind), attr.rdev.major, attr.rdev.minor)
+            format!("{} {}:{}", file_type_name(attr.kind), attr.rdev.major, attr.rdev.minor)
         }
-        kind => words(kind).to_owned(),
+        kind => file_type_name(kind).to_owned(),
     }
 }
 
 /// Returns the name of a file type.
-pub(super) fn words(kind: FileType) -> &'static str {
+pub(super) fn file_type_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "file",
         FileType::Directory => "directory",

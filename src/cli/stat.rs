@@ -6,11 +6,11 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use super::images::{Images, Opened, labels};
+use super::images::{ImageArgs, OpenedImages, labels};
 use super::options::size_text;
-use super::out::{Document, Out};
-use super::shown::{Shown, brief, group, inside, mode_text, time, user, words};
-use super::{Failure, Outcome};
+use super::out::{JsonDocument, StdoutWriter};
+use super::shown::{AttrJson, brief, display_path, file_type_name, group, mode_text, time, user};
+use super::{CommandError, CommandResult};
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Packages};
 use crate::look::{LookError, Node, Place, View, Walk};
@@ -20,14 +20,14 @@ use crate::seal::path::escape;
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
     /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     let view = &opened.view;
     let context = StatContext {
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         owners: Packages::read(view)?.owners(view)?,
         labels: labels(view),
     };
-    let mut out = Out::new();
+    let mut out = StdoutWriter::new();
     let code = match args.json {
         false => {
             let mut first = true;
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         }
         true => {
             let head = json!({ "schema": 1, "layers": view.names() });
-            let mut document = Document::begin(&mut out, &head, "objects")?;
+            let mut document = JsonDocument::begin(&mut out, &head, "objects")?;
             let code = opened.each(Follow::No, &mut |node| {
                 document.item(&mut out, &StatRecord::new(&opened, &context, &node)?)
             })?;
@@ -73,7 +73,7 @@ struct StatContext {
 struct StatRecord {
     path: String,
     #[serde(flatten)]
-    object: Shown,
+    object: AttrJson,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,12 +104,16 @@ struct StatRecord {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum LayerEntryJson {
-    Object(Shown),
+    Object(AttrJson),
     Whiteout,
 }
 
 impl StatRecord {
-    fn new(opened: &Opened, context: &StatContext, node: &Node) -> Result<StatRecord, Failure> {
+    fn new(
+        opened: &OpenedImages,
+        context: &StatContext,
+        node: &Node,
+    ) -> Result<StatRecord, CommandError> {
         let view = &opened.view;
         let attr = &node.attr;
         let layered = view.layers_at(node.clone())?;
@@ -119,7 +123,7 @@ impl StatRecord {
         }
         let entry = |place: &Option<Place>| {
             place.as_ref().map(|place| match place {
-                Place::Object(attr) => LayerEntryJson::Object(Shown::from_attr(attr)),
+                Place::Object(attr) => LayerEntryJson::Object(AttrJson::from_attr(attr)),
                 Place::Whiteout => LayerEntryJson::Whiteout,
             })
         };
@@ -127,7 +131,7 @@ impl StatRecord {
         let xattrs = view.xattrs(node)?;
         Ok(StatRecord {
             path: escape(&node.path).into_owned(),
-            object: Shown::new(view, node)?,
+            object: AttrJson::new(view, node)?,
             owner: context.accounts.user(attr.uid).map(str::to_owned),
             group: context.accounts.group(attr.gid).map(str::to_owned),
             sha256: if node.is_file() { Some(hex(&view.digest(node)?)) } else { None },
@@ -146,11 +150,16 @@ impl StatRecord {
         })
     }
 
-    fn write(&self, node: &Node, context: &StatContext, out: &mut Out) -> Result<(), Failure> {
+    fn write(
+        &self,
+        node: &Node,
+        context: &StatContext,
+        out: &mut StdoutWriter,
+    ) -> Result<(), CommandError> {
         let attr = &node.attr;
-        out.line(&inside(&node.path))?;
+        out.line(&display_path(&node.path))?;
         let mut line = |name: &str, value: &str| out.line(&format!("  {name:9} {value}"));
-        line("type", words(attr.kind))?;
+        line("type", file_type_name(attr.kind))?;
         if let Some(target) = &self.object.target {
             line("target", target)?;
         }

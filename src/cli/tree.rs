@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
-use super::images::{Images, labels};
+use super::images::{ImageArgs, labels};
 use super::ls::layer_note;
 use super::options::size_text;
-use super::out::{Colour, Out};
-use super::shown::inside;
-use super::{Failure, Outcome};
+use super::out::{Colour, StdoutWriter};
+use super::shown::display_path;
+use super::{CommandError, CommandResult};
 use crate::look::layered::Layered;
 use crate::look::{Node, View, Visited, usage};
 use crate::seal::path::escape;
@@ -18,7 +18,7 @@ use crate::seal::path::escape;
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
     /// Maximum depth (default: no limit)
     #[arg(short = 'L', long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
@@ -49,7 +49,7 @@ const LINES: Branches =
     Branches { between: "├── ", last: "└── ", past: "│   ", after: "    " };
 const ASCII: Branches = Branches { between: "|-- ", last: "`-- ", past: "|   ", after: "    " };
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     let branches = if is_utf8() { &LINES } else { &ASCII };
     let mut tree = TreePrinter {
@@ -58,7 +58,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         args,
         branches,
         sums: HashMap::new(),
-        out: Out::new(),
+        out: StdoutWriter::new(),
         directories: 0,
         others: 0,
     };
@@ -94,20 +94,20 @@ struct TreePrinter<'a> {
     branches: &'static Branches,
     /// Sizes of directories by path, if sizes are requested.
     sums: HashMap<Vec<u8>, u64>,
-    out: Out,
+    out: StdoutWriter,
     directories: u64,
     others: u64,
 }
 
 impl TreePrinter<'_> {
-    fn draw(&mut self, top: Node) -> Result<(), Failure> {
+    fn draw(&mut self, top: Node) -> Result<(), CommandError> {
         if self.args.sizes {
             let sums = usage::by_directory(self.view, &top, self.args.depth)?;
             self.sums = sums.into_iter().map(|(path, sum)| (path, sum.bytes)).collect();
         }
         let path = top.path.clone();
         let is_dir = top.is_dir();
-        self.line(&Layered::alone(top.clone()), "", &inside(&path))?;
+        self.line(&Layered::alone(top.clone()), "", &display_path(&path))?;
         if !is_dir {
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl TreePrinter<'_> {
         Ok(())
     }
 
-    fn inside(&self, dir: &Node) -> Result<Vec<Layered>, Failure> {
+    fn inside(&self, dir: &Node) -> Result<Vec<Layered>, CommandError> {
         if self.args.depth == 0 {
             return Ok(Vec::new());
         }
@@ -154,7 +154,7 @@ impl TreePrinter<'_> {
         Ok(inside)
     }
 
-    fn line(&mut self, one: &Layered, before: &str, name: &str) -> Result<(), Failure> {
+    fn line(&mut self, one: &Layered, before: &str, name: &str) -> Result<(), CommandError> {
         let mut line = before.to_owned();
         if let Some(node) = &one.node {
             match node.is_dir() {

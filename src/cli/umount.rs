@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::Outcome;
-use super::control::{self, Request};
+use super::CommandResult;
+use super::control::{self, ControlRequest};
 use crate::sandbox::unmount;
 
 #[derive(Debug, ClapArgs)]
@@ -22,7 +22,7 @@ pub(super) struct Args {
     lazy: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     // If the server is gone, there is nothing to connect to or to wait for.
     let server =
         control::find_mount(&args.dir).and_then(|mount| control::connect(mount.device)).ok();
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     match server {
         // A process that waits for a running seal would keep the root in use. Errors are ignored:
         // the server may have exited already.
-        Some(server) if args.lazy => drop(control::send(&server, &Request::GiveUp, None)),
+        Some(server) if args.lazy => drop(control::send(&server, &ControlRequest::GiveUp, None)),
         Some(server) => control::wait_for_exit(&server),
         None => {}
     }

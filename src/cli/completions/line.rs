@@ -20,7 +20,7 @@ pub(super) fn set_shell(shell: OsString) {
 
 /// The line to complete, up to the cursor.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct CompletionLine {
     /// Words after the subcommand, without the current one.
     words: Vec<OsString>,
     /// The word to complete, without quotes.
@@ -31,13 +31,13 @@ pub(super) struct Line {
     literal: bool,
 }
 
-impl Line {
+impl CompletionLine {
     /// Creates the line from this process's arguments and environment; `current` is the word to
     /// complete, as split by the shell. Returns `None` if the line cannot be completed.
     pub(super) fn from_process(current: &OsStr) -> Option<Self> {
         let current = current.as_bytes();
         if let Some(line) = std::env::var_os(LINE) {
-            return Line::from_bash(line.as_bytes(), current);
+            return CompletionLine::from_bash(line.as_bytes(), current);
         }
         // `PROGRAM -- overcoat SUBCOMMAND WORD…`. The variable has the index of the current word;
         // it is the last one if the variable is not set.
@@ -49,7 +49,7 @@ impl Line {
         let colon = SHELL.get().is_some_and(|shell| shell == "zsh") && current.starts_with(b":");
         let kept = if colon { b":".to_vec() } else { Vec::new() };
         let words = after_subcommand(words);
-        Some(Line { words, current: current.to_vec(), kept, literal: false })
+        Some(CompletionLine { words, current: current.to_vec(), kept, literal: false })
     }
 
     fn from_bash(line: &[u8], replaced: &[u8]) -> Option<Self> {
@@ -65,10 +65,10 @@ impl Line {
             let name = kept.iter().position(|&byte| byte == b'=').map_or(0, |at| at + 1);
             let kept = kept.get(name..).unwrap_or_default().to_vec();
             let words = after_subcommand(words.into_iter().map(OsString::from_vec).collect());
-            return Some(Line { words, current, kept, literal: true });
+            return Some(CompletionLine { words, current, kept, literal: true });
         }
         let words = after_subcommand(words.into_iter().map(OsString::from_vec).collect());
-        Some(Line { words, current, kept, literal: true })
+        Some(CompletionLine { words, current, kept, literal: true })
     }
 
     /// Returns the text for the shell to insert so that `word` replaces the current word; `None` if
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(text("/etc/a b;$(x)`y`&'\"!*"), r#"/etc/a\ b\;\$\(x\)\`y\`\&\'\"\!\*"#);
         assert_eq!(text("~/é"), "~/é");
         assert_eq!(text("~root"), "\\~root");
-        let line = Line::from_bash(b"overcoat ls x.cpio :/a", b"/a").unwrap();
+        let line = CompletionLine::from_bash(b"overcoat ls x.cpio :/a", b"/a").unwrap();
         assert_eq!(line.replacement(b":/a;b").unwrap(), "/a\\;b");
         assert_eq!(line.replacement(b":/a\nb"), None);
         assert_eq!(line.replacement(b":/a\xff"), None);

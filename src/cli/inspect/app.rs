@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::gather::{Changes, Job, News, Subject, Sums, names};
-use super::tree::{Entry, Sort, Tree};
+use super::gather::{InspectJob, InspectedStack, JobResult, StackChanges, UsageCounts, names};
+use super::tree::{Sort, TreeEntry, TreeView};
 use crate::check::{Finding, Report, Severity};
 use crate::diff::Kind;
 use crate::inspect::shown;
@@ -14,7 +14,7 @@ use crate::look::packages::Owners;
 
 /// The action that the main loop takes after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum KeyAction {
     Go,
     Quit,
     Suspend,
@@ -71,9 +71,9 @@ pub(super) enum Page {
 /// The state of the program.
 #[derive(Debug)]
 pub(super) struct App {
-    pub(super) subject: Arc<Subject>,
-    pub(super) sums: Arc<Sums>,
-    pub(super) tree: Tree,
+    pub(super) subject: Arc<InspectedStack>,
+    pub(super) sums: Arc<UsageCounts>,
+    pub(super) tree: TreeView,
     pub(super) filter: Filter,
     pub(super) sort: Sort,
     pub(super) page: Page,
@@ -85,7 +85,7 @@ pub(super) struct App {
     pub(super) offset: usize,
     /// Index of the selected finding.
     pub(super) finding: usize,
-    pub(super) changes: Option<Changes>,
+    pub(super) changes: Option<StackChanges>,
     pub(super) owners: Option<Owners>,
     pub(super) report: Option<Report>,
     /// Whether the stack is checked.
@@ -101,12 +101,12 @@ pub(super) struct App {
     pub(super) digest: Option<(Vec<u8>, String)>,
     pub(super) message: Option<String>,
     /// Jobs for the main loop to start.
-    pub(super) jobs: Vec<Job>,
+    pub(super) jobs: Vec<InspectJob>,
 }
 
 impl App {
-    pub(super) fn new(subject: Arc<Subject>, checks: bool) -> Result<App, LookError> {
-        let tree = Tree::new(&subject, None)?;
+    pub(super) fn new(subject: Arc<InspectedStack>, checks: bool) -> Result<App, LookError> {
+        let tree = TreeView::new(&subject, None)?;
         Ok(App {
             subject,
             sums: Arc::default(),
@@ -133,19 +133,19 @@ impl App {
     }
 
     /// Handles the result of a job.
-    pub(super) fn handle(&mut self, news: News) {
+    pub(super) fn handle(&mut self, news: JobResult) {
         let result = self.apply(news);
         self.show_error(result);
     }
 
-    fn apply(&mut self, news: News) -> Result<(), LookError> {
+    fn apply(&mut self, news: JobResult) -> Result<(), LookError> {
         match news {
-            News::Changes(changes) => {
+            JobResult::Changes(changes) => {
                 self.changes = Some(changes);
                 self.rebuild()?;
             }
-            News::Counting => {}
-            News::Counted(big) => {
+            JobResult::Counting => {}
+            JobResult::Counted(big) => {
                 self.big = Some(big);
                 if self.filter.big {
                     self.rebuild()?;
@@ -153,9 +153,9 @@ impl App {
                     self.resort_if_by_size();
                 }
             }
-            News::Owners(owners) => self.owners = Some(owners),
-            News::Checked(report) => self.report = Some(*report),
-            News::Found(needle, found) => {
+            JobResult::Owners(owners) => self.owners = Some(owners),
+            JobResult::Checked(report) => self.report = Some(*report),
+            JobResult::Found(needle, found) => {
                 // Results of an earlier search are ignored.
                 if needle == self.needle {
                     self.message = None;
@@ -163,13 +163,13 @@ impl App {
                     self.go_to_found(true, true)?;
                 }
             }
-            News::Text(path, lines) => {
+            JobResult::Text(path, lines) => {
                 if matches!(&self.page, Page::Text(of, _) if *of == path) {
                     self.page = Page::Text(path, Some(lines));
                 }
             }
-            News::Digest(path, digest) => self.digest = Some((path, digest)),
-            News::Failed(error) => self.message = Some(error),
+            JobResult::Digest(path, digest) => self.digest = Some((path, digest)),
+            JobResult::Failed(error) => self.message = Some(error),
         }
         Ok(())
     }
@@ -186,7 +186,7 @@ impl App {
         let place = self.tree.save();
         let (subject, changes) = (&*self.subject, self.changes.as_ref());
         if self.filter.is_none() {
-            self.tree = Tree::new(subject, changes)?;
+            self.tree = TreeView::new(subject, changes)?;
             self.tree.restore(&place, subject, changes)?;
         } else {
             let mut paths: Vec<&Vec<u8>> = Vec::new();
@@ -202,7 +202,7 @@ impl App {
                 paths.sort_by(|a, b| names(a).cmp(names(b)));
                 paths.dedup();
             }
-            self.tree = Tree::only(subject, changes, paths.into_iter())?;
+            self.tree = TreeView::only(subject, changes, paths.into_iter())?;
             let (_, cursor) = place;
             let found = self.tree.reveal(&cursor, subject, changes)?;
             if !found {
@@ -219,12 +219,12 @@ impl App {
     }
 
     /// Returns the size of an entry including its content, in bytes; `None` while it is counted.
-    pub(super) fn size(&self, entry: &Entry) -> Option<u64> {
+    pub(super) fn size(&self, entry: &TreeEntry) -> Option<u64> {
         size_of(&self.sums, self.changes.as_ref(), entry)
     }
 
     /// Returns the letter that marks an entry's change, and the kind of the change.
-    pub(super) fn mark(&self, entry: &Entry) -> (char, Option<Kind>) {
+    pub(super) fn mark(&self, entry: &TreeEntry) -> (char, Option<Kind>) {
         let Some(changes) = &self.changes else { return (' ', None) };
         match changes.by_path.get(&entry.node.path).map(|change| change.kind) {
             Some(Kind::Added) => ('A', Some(Kind::Added)),
@@ -236,7 +236,7 @@ impl App {
     }
 
     /// Returns the layer that provides an entry, or that deletes it.
-    pub(super) fn layer(&self, entry: &Entry) -> usize {
+    pub(super) fn layer(&self, entry: &TreeEntry) -> usize {
         let change =
             self.changes.as_ref().and_then(|changes| changes.by_path.get(&entry.node.path));
         match change {
@@ -270,22 +270,22 @@ impl App {
     }
 
     /// Handles a key.
-    pub(super) fn key(&mut self, key: KeyEvent) -> Next {
+    pub(super) fn key(&mut self, key: KeyEvent) -> KeyAction {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Char('c') if control => return Next::Quit,
-            KeyCode::Char('z') if control => return Next::Suspend,
-            KeyCode::Char('l') if control => return Next::Redraw,
-            _ if control || key.modifiers.contains(KeyModifiers::ALT) => return Next::Go,
+            KeyCode::Char('c') if control => return KeyAction::Quit,
+            KeyCode::Char('z') if control => return KeyAction::Suspend,
+            KeyCode::Char('l') if control => return KeyAction::Redraw,
+            _ if control || key.modifiers.contains(KeyModifiers::ALT) => return KeyAction::Go,
             _ => {}
         }
         if self.prompt.is_some() {
             self.type_in(key.code);
-            return Next::Go;
+            return KeyAction::Go;
         }
         self.message = None;
         match (&self.page, key.code) {
-            (Page::Tree, KeyCode::Char('q')) => return Next::Quit,
+            (Page::Tree, KeyCode::Char('q')) => return KeyAction::Quit,
             (Page::Tree, code) => {
                 let result = self.tree_key(code);
                 self.show_error(result);
@@ -298,14 +298,16 @@ impl App {
                 let result = self.findings_key(code);
                 self.show_error(result);
             }
-            (Page::Details(path), KeyCode::Char('x')) => self.jobs.push(Job::Digest(path.clone())),
+            (Page::Details(path), KeyCode::Char('x')) => {
+                self.jobs.push(InspectJob::Digest(path.clone()))
+            }
             (Page::Details(path), KeyCode::Char('v') | KeyCode::Enter) => {
                 let path = path.clone();
                 self.read(path);
             }
             (_, code) => self.scroll = move_index(self.scroll, code, self.height, usize::MAX),
         }
-        Next::Go
+        KeyAction::Go
     }
 
     fn open_page(&mut self, page: Page) {
@@ -314,7 +316,7 @@ impl App {
     }
 
     fn read(&mut self, path: Vec<u8>) {
-        self.jobs.push(Job::Text(path.clone()));
+        self.jobs.push(InspectJob::Text(path.clone()));
         self.open_page(Page::Text(path, None));
     }
 
@@ -344,7 +346,7 @@ impl App {
             KeyCode::Char('i') => self.open_page(Page::Details(path)),
             KeyCode::Char('v') => self.read(path),
             KeyCode::Char('x') => {
-                self.jobs.push(Job::Digest(path.clone()));
+                self.jobs.push(InspectJob::Digest(path.clone()));
                 self.open_page(Page::Details(path));
             }
             KeyCode::Char('c') => {
@@ -417,7 +419,7 @@ impl App {
                     self.message = Some(format!("searching for {needle}…"));
                     self.found = None;
                     self.needle.clone_from(&needle);
-                    self.jobs.push(Job::Find(needle));
+                    self.jobs.push(InspectJob::Find(needle));
                 }
             }
             _ => {}
@@ -476,7 +478,7 @@ impl App {
     }
 }
 
-fn size_of(sums: &Sums, changes: Option<&Changes>, entry: &Entry) -> Option<u64> {
+fn size_of(sums: &UsageCounts, changes: Option<&StackChanges>, entry: &TreeEntry) -> Option<u64> {
     let path = &entry.node.path;
     match entry.node.is_dir() {
         true if entry.gone => Some(changes?.by_path.get(path)?.beneath.bytes),

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use super::app::App;
 use super::wrap::hang;
 use crate::cli::options::size_text;
-use crate::cli::shown::{brief, group, mode_text, time, user, words};
+use crate::cli::shown::{brief, file_type_name, group, mode_text, time, user};
 use crate::diff::Kind;
 use crate::inspect::{plain, shown};
 use crate::look::Place;
@@ -112,8 +112,8 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
     add(
         "links",
         match attr.nlink {
-            0 | 1 => format!("{}, 1 link", words(attr.kind)),
-            links => format!("{}, {links} links", words(attr.kind)),
+            0 | 1 => format!("{}, 1 link", file_type_name(attr.kind)),
+            links => format!("{}, {links} links", file_type_name(attr.kind)),
         },
     );
     match view.xattrs(&node) {

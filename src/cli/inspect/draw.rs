@@ -12,7 +12,7 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph};
 
 use super::app::{App, Page};
 use super::details::details;
-use super::tree::{Entry, Sort};
+use super::tree::{Sort, TreeEntry};
 use super::wrap::hang;
 use crate::check::{Finding, Severity};
 use crate::cli::options::size_text;
@@ -21,7 +21,7 @@ use crate::inspect::{plain, shown};
 
 /// Capabilities of the terminal.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct TerminalStyle {
     pub(super) colour: bool,
     /// Whether the terminal has more than ASCII.
     pub(super) unicode: bool,
@@ -50,7 +50,7 @@ const HELP: &[(&str, &str)] = &[
     ("0 1 2 …", "layer that provides the file: 0 is the base"),
 ];
 
-impl Look {
+impl TerminalStyle {
     fn colour(self, style: Style, colour: Color) -> Style {
         if self.colour { style.fg(colour) } else { style }
     }
@@ -87,7 +87,7 @@ impl Look {
 }
 
 /// Draws the whole screen.
-pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
+pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: TerminalStyle) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)])
             .areas(frame.area());
@@ -118,7 +118,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     foot_line(frame, foot, app, look);
 }
 
-fn head_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
+fn head_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: TerminalStyle) {
     let names = &app.subject.names;
     let stack = match names.split_first() {
         Some((base, [])) => base.clone(),
@@ -136,7 +136,7 @@ fn head_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
     bar(frame, area, &format!(" {left}"), &format!("{right} "), look);
 }
 
-fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
+fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: TerminalStyle) {
     if let Some(prompt) = &app.prompt {
         let text = format!("/{}", plain(prompt));
         let end = (Line::raw(text.as_str()).width() as u16).min(area.width.saturating_sub(1));
@@ -178,7 +178,7 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
 }
 
 /// Draws a line in reverse video with a left and a right text. The left one is cut if necessary.
-fn bar(frame: &mut Frame<'_>, area: Rect, left: &str, right: &str, look: Look) {
+fn bar(frame: &mut Frame<'_>, area: Rect, left: &str, right: &str, look: TerminalStyle) {
     let right = Line::raw(right);
     let width = (right.width() as u16).min(area.width);
     let [a, b] = Layout::horizontal([Constraint::Min(0), Constraint::Length(width)]).areas(area);
@@ -186,7 +186,7 @@ fn bar(frame: &mut Frame<'_>, area: Rect, left: &str, right: &str, look: Look) {
     frame.render_widget(Paragraph::new(right).style(look.bar()), b);
 }
 
-fn tree(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
+fn tree(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: TerminalStyle) {
     // Tree and details side by side if there is room, else one above the other, else only the tree.
     let (list, pane, borders) = if area.width >= 110 {
         let [list, pane] =
@@ -231,7 +231,13 @@ const ASCII: ratatui::symbols::border::Set<'static> = ratatui::symbols::border::
     horizontal_bottom: "-",
 };
 
-fn row_line(app: &App, entry: &Entry, digits: usize, width: usize, look: Look) -> Line<'static> {
+fn row_line(
+    app: &App,
+    entry: &TreeEntry,
+    digits: usize,
+    width: usize,
+    look: TerminalStyle,
+) -> Line<'static> {
     let (mark, kind) = app.mark(entry);
     let layer = app.layer(entry);
     let size = match entry.node.attr.kind {
@@ -294,7 +300,7 @@ fn lines_page(frame: &mut Frame<'_>, area: Rect, app: &mut App, lines: Vec<Line<
     frame.render_widget(Paragraph::new(seen), area);
 }
 
-fn text_line(line: &str, look: Look) -> Line<'static> {
+fn text_line(line: &str, look: TerminalStyle) -> Line<'static> {
     let style = match line.as_bytes() {
         [b'@', b'@', ..] | [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] => {
             Style::new().add_modifier(Modifier::DIM)
@@ -306,7 +312,7 @@ fn text_line(line: &str, look: Look) -> Line<'static> {
     Line::styled(line.to_owned(), style)
 }
 
-fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
+fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: TerminalStyle) {
     app.height = usize::from(area.height).max(1);
     if app.findings().is_empty() {
         let text = match (&app.report, app.checks) {
@@ -334,7 +340,7 @@ fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn card(finding: &Finding, width: usize, look: Look) -> Vec<Line<'static>> {
+fn card(finding: &Finding, width: usize, look: TerminalStyle) -> Vec<Line<'static>> {
     let place = match &finding.path {
         Some(path) => format!("/{}", shown(path)),
         None => plain(&finding.layer).into_owned(),

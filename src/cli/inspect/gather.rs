@@ -1,7 +1,7 @@
 //! Jobs that take time: threads that read the images and send results to the main loop.
 //!
-//! All threads share one [`Subject`], which never changes. A thread runs until its job is done or
-//! the process exits.
+//! All threads share one [`InspectedStack`], which never changes. A thread runs until its job is
+//! done or the process exits.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ const MAX_LINES: usize = 50_000;
 
 /// The inspected stack.
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(super) struct InspectedStack {
     pub(super) view: View,
     /// The lowest layer alone.
     pub(super) base: View,
@@ -42,7 +42,7 @@ pub(super) struct Subject {
     pub(super) accounts: Accounts,
 }
 
-impl Subject {
+impl InspectedStack {
     /// Finds a node in the merged root, or in the base alone if `gone`.
     pub(super) fn find(&self, path: &[u8], gone: bool) -> Option<Node> {
         let view = if gone { &self.base } else { &self.view };
@@ -52,7 +52,7 @@ impl Subject {
 
 /// Differences between the base and the merged root.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(super) struct StackChanges {
     pub(super) by_path: HashMap<Vec<u8>, Change>,
     /// The changed paths in tree order.
     pub(super) order: Vec<Vec<u8>>,
@@ -66,29 +66,29 @@ pub(super) struct Changes {
 
 /// Usage of a directory, recursively.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum {
+pub(super) struct DirUsage {
     pub(super) bytes: u64,
     pub(super) files: u64,
 }
 
 /// Results of the count so far.
 #[derive(Debug, Default)]
-pub(super) struct Sums {
+pub(super) struct UsageCounts {
     /// Usage of the directories that are completely counted.
-    done: Mutex<HashMap<Vec<u8>, Sum>>,
+    done: Mutex<HashMap<Vec<u8>, DirUsage>>,
     /// Number of names counted.
     pub(super) names: AtomicU64,
 }
 
-impl Sums {
-    pub(super) fn of(&self, dir: &[u8]) -> Option<Sum> {
+impl UsageCounts {
+    pub(super) fn of(&self, dir: &[u8]) -> Option<DirUsage> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).get(dir).copied()
     }
 }
 
 /// A job for a background thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Job {
+pub(super) enum InspectJob {
     Changes,
     Sums,
     Owners,
@@ -103,8 +103,8 @@ pub(super) enum Job {
 
 /// The result of a job, or its progress.
 #[derive(Debug)]
-pub(super) enum News {
-    Changes(Changes),
+pub(super) enum JobResult {
+    Changes(StackChanges),
     /// Progress of the count.
     Counting,
     /// The count is complete; paths of the big files.
@@ -120,35 +120,42 @@ pub(super) enum News {
     Failed(String),
 }
 
-impl Job {
+impl InspectJob {
     /// Runs the job in this thread.
-    pub(super) fn run(&self, subject: &Subject, sums: &Sums, send: &dyn Fn(News)) {
+    pub(super) fn run(
+        &self,
+        subject: &InspectedStack,
+        sums: &UsageCounts,
+        send: &dyn Fn(JobResult),
+    ) {
         let failed = |action: &str, error: &dyn std::fmt::Display| {
-            News::Failed(format!("cannot {action}: {}", plain(&error.to_string())))
+            JobResult::Failed(format!("cannot {action}: {}", plain(&error.to_string())))
         };
         let news = match self {
-            Job::Changes => {
-                changes(subject).map_or_else(|error| failed("compare", &error), News::Changes)
+            InspectJob::Changes => {
+                changes(subject).map_or_else(|error| failed("compare", &error), JobResult::Changes)
             }
-            Job::Sums => count(subject, sums, send)
-                .map_or_else(|error| failed("count sizes", &error), News::Counted),
-            Job::Owners => owners(subject)
-                .map_or_else(|error| failed("read the package database", &error), News::Owners),
-            Job::Check => match judge(&subject.images) {
-                Ok(report) => News::Checked(Box::new(report)),
+            InspectJob::Sums => count(subject, sums, send)
+                .map_or_else(|error| failed("count sizes", &error), JobResult::Counted),
+            InspectJob::Owners => owners(subject).map_or_else(
+                |error| failed("read the package database", &error),
+                JobResult::Owners,
+            ),
+            InspectJob::Check => match judge(&subject.images) {
+                Ok(report) => JobResult::Checked(Box::new(report)),
                 Err(error) => failed("check", &error),
             },
-            Job::Find(needle) => match find(subject, needle) {
-                Ok(found) => News::Found(needle.clone(), found),
+            InspectJob::Find(needle) => match find(subject, needle) {
+                Ok(found) => JobResult::Found(needle.clone(), found),
                 Err(error) => failed("search", &error),
             },
-            Job::Text(path) => match read(subject, path) {
-                Ok(lines) => News::Text(path.clone(), lines),
+            InspectJob::Text(path) => match read(subject, path) {
+                Ok(lines) => JobResult::Text(path.clone(), lines),
                 Err(error) => failed("read", &error),
             },
-            Job::Digest(path) => {
+            InspectJob::Digest(path) => {
                 match subject.find(path, false).map(|node| subject.view.digest(&node)) {
-                    Some(Ok(digest)) => News::Digest(path.clone(), hex(&digest)),
+                    Some(Ok(digest)) => JobResult::Digest(path.clone(), hex(&digest)),
                     Some(Err(error)) => failed("read", &error),
                     None => return,
                 }
@@ -160,17 +167,17 @@ impl Job {
     /// Runs the job in a new thread.
     pub(super) fn start(
         self,
-        subject: &Arc<Subject>,
-        sums: &Arc<Sums>,
-        send: impl Fn(News) + Send + 'static,
+        subject: &Arc<InspectedStack>,
+        sums: &Arc<UsageCounts>,
+        send: impl Fn(JobResult) + Send + 'static,
     ) {
         let (subject, sums) = (subject.clone(), sums.clone());
         std::thread::spawn(move || self.run(&subject, &sums, &send));
     }
 }
 
-fn changes(subject: &Subject) -> Result<Changes, LookError> {
-    let mut changes = Changes::default();
+fn changes(subject: &InspectedStack) -> Result<StackChanges, LookError> {
+    let mut changes = StackChanges::default();
     if subject.names.len() == 1 {
         return Ok(changes);
     }
@@ -204,13 +211,17 @@ pub(super) fn parent(path: &[u8]) -> &[u8] {
 }
 
 /// Counts the usage of all directories into `sums`, and returns the paths of big files.
-fn count(subject: &Subject, sums: &Sums, send: &dyn Fn(News)) -> Result<Vec<Vec<u8>>, LookError> {
+fn count(
+    subject: &InspectedStack,
+    sums: &UsageCounts,
+    send: &dyn Fn(JobResult),
+) -> Result<Vec<Vec<u8>>, LookError> {
     let mut big = Vec::new();
     let mut links: HashSet<Source> = HashSet::new();
     // The current directory and its parents, with their usage so far.
-    let mut open: Vec<(Vec<u8>, Sum)> = Vec::new();
+    let mut open: Vec<(Vec<u8>, DirUsage)> = Vec::new();
     let mut last_progress = Instant::now();
-    let close = |open: &mut Vec<(Vec<u8>, Sum)>| {
+    let close = |open: &mut Vec<(Vec<u8>, DirUsage)>| {
         let Some((path, sum)) = open.pop() else { return };
         if let Some((_, parent)) = open.last_mut() {
             parent.bytes = parent.bytes.saturating_add(sum.bytes);
@@ -222,13 +233,13 @@ fn count(subject: &Subject, sums: &Sums, send: &dyn Fn(News)) -> Result<Vec<Vec<
         let names = sums.names.fetch_add(1, Ordering::Relaxed);
         if names.is_multiple_of(256) && last_progress.elapsed() > PROGRESS_INTERVAL {
             last_progress = Instant::now();
-            send(News::Counting);
+            send(JobResult::Counting);
         }
         while open.last().is_some_and(|(dir, _)| !dir.is_empty() && parent(&node.path) != dir) {
             close(&mut open);
         }
         if node.is_dir() {
-            open.push((node.path.clone(), Sum::default()));
+            open.push((node.path.clone(), DirUsage::default()));
         } else if let Some((_, sum)) = open.last_mut() {
             sum.files += 1;
             if node.is_file() && (node.attr.nlink < 2 || links.insert(node.found.source())) {
@@ -246,11 +257,11 @@ fn count(subject: &Subject, sums: &Sums, send: &dyn Fn(News)) -> Result<Vec<Vec<
     Ok(big)
 }
 
-fn owners(subject: &Subject) -> Result<Owners, LookError> {
+fn owners(subject: &InspectedStack) -> Result<Owners, LookError> {
     Packages::read(&subject.view)?.owners(&subject.view)
 }
 
-fn find(subject: &Subject, needle: &str) -> Result<Vec<Vec<u8>>, LookError> {
+fn find(subject: &InspectedStack, needle: &str) -> Result<Vec<Vec<u8>>, LookError> {
     // Smart case, as in vim and less: a search text with upper-case letters is case-sensitive.
     let exact = needle.chars().any(char::is_uppercase);
     let matches = |path: &[u8]| {
@@ -289,7 +300,7 @@ pub(super) fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Reads the lines of a file, or of its difference from the base's file.
-fn read(subject: &Subject, path: &[u8]) -> Result<Vec<String>, LookError> {
+fn read(subject: &InspectedStack, path: &[u8]) -> Result<Vec<String>, LookError> {
     let old = subject.base.find(path, Follow::No)?.filter(Node::is_file);
     let new = subject.view.find(path, Follow::No)?.filter(Node::is_file);
     let (mut old, new) =
@@ -348,10 +359,10 @@ fn line(bytes: &[u8]) -> String {
 }
 
 /// Returns the jobs to start with.
-pub(super) fn initial_jobs(check: bool) -> Vec<Job> {
-    let mut jobs = vec![Job::Changes, Job::Sums, Job::Owners];
+pub(super) fn initial_jobs(check: bool) -> Vec<InspectJob> {
+    let mut jobs = vec![InspectJob::Changes, InspectJob::Sums, InspectJob::Owners];
     if check {
-        jobs.push(Job::Check);
+        jobs.push(InspectJob::Check);
     }
     jobs
 }

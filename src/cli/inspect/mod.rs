@@ -18,10 +18,10 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use fs_model::layer::squashfs::CacheOptions;
 
-use self::draw::Look;
-use self::gather::Subject;
+use self::draw::TerminalStyle;
+use self::gather::InspectedStack;
 use super::options::reject_layers;
-use super::{Failure, Outcome, say};
+use super::{CommandError, CommandResult, eprint_status};
 use crate::inspect::page::{self, Image};
 use crate::inspect::{self, model::Model};
 use crate::layers::{ImageFile, Layers};
@@ -51,7 +51,7 @@ pub(super) struct Args {
     no_check: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let images = std::iter::once(&args.base).chain(&args.overlays);
     let mut images: Vec<PathBuf> = images.cloned().collect();
     args.offset.apply(&mut images);
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     write_page(args, &layers, &images, output)
 }
 
-fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) -> Outcome {
+fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) -> CommandResult {
     let digests = layers.digest()?;
     let view = View::new(layers.layers.clone())?;
     let (model, report) = std::thread::scope(|scope| {
@@ -94,14 +94,14 @@ fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) 
         result => result?,
     }
     output::commit(vec![out.into_inner().map_err(std::io::IntoInnerError::into_error)?])?;
-    say(&format!("{name}: open it in a browser"));
+    eprint_status(&format!("{name}: open it in a browser"));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Shows the stack in the terminal.
-fn show(args: &Args, images: Vec<PathBuf>) -> Outcome {
+fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        return Err(Failure::message(
+        return Err(CommandError::message(
             "not a terminal: write an HTML page with --html FILE, or list the changes with \
              `overcoat diff`",
         ));
@@ -114,8 +114,8 @@ fn show(args: &Args, images: Vec<PathBuf>) -> Outcome {
         inspect::plain(&name.to_string_lossy()).into_owned()
     };
     let names = images.iter().map(name).collect();
-    let look = Look { colour: super::out::are_colours_wanted(), unicode: is_utf8_locale() };
-    let subject = Subject { view, base, images, names, accounts };
+    let look = TerminalStyle { colour: super::out::colours_allowed(), unicode: is_utf8_locale() };
+    let subject = InspectedStack { view, base, images, names, accounts };
     screen::run(subject, !args.no_check, look)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,17 +21,17 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::crossterm::{cursor, execute};
 
-use super::app::{App, Next};
-use super::draw::{Look, draw};
-use super::gather::{News, Subject};
-use crate::cli::Failure;
+use super::app::{App, KeyAction};
+use super::draw::{TerminalStyle, draw};
+use super::gather::{InspectedStack, JobResult};
+use crate::cli::CommandError;
 use crate::sandbox::Signals;
 
 /// An event for the main loop.
 enum Message {
     Event(Event),
     Signal(Signal),
-    News(News),
+    JobResult(JobResult),
     /// A thread panicked; the panic hook has printed the message.
     Panic,
 }
@@ -64,7 +64,11 @@ impl Drop for RestoreGuard {
 }
 
 /// Shows the stack until the user quits or a signal requests termination.
-pub(super) fn run(subject: Subject, checks: bool, look: Look) -> Result<(), Failure> {
+pub(super) fn run(
+    subject: InspectedStack,
+    checks: bool,
+    look: TerminalStyle,
+) -> Result<(), CommandError> {
     // Before threads are created, so that they inherit the blocked signals.
     let signals = Signals::of(&[
         Signal::SIGINT,
@@ -128,16 +132,16 @@ fn start_listeners(sender: Sender<Message>, signals: Signals) {
 fn main_loop(
     app: &mut App,
     terminal: &mut Terminal<CrosstermBackend<Stdout>>,
-    look: Look,
+    look: TerminalStyle,
     sender: &Sender<Message>,
     messages: &Receiver<Message>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     loop {
         for job in std::mem::take(&mut app.jobs) {
             let sender = sender.clone();
             job.start(&app.subject, &app.sums, move |news| {
                 // Fails after the main loop has ended.
-                let _ = sender.send(Message::News(news));
+                let _ = sender.send(Message::JobResult(news));
             });
         }
         // A panicking thread restores the terminal before its message arrives.
@@ -151,22 +155,22 @@ fn main_loop(
                 Message::Event(Event::Key(key)) if key.kind != KeyEventKind::Release => {
                     app.key(key)
                 }
-                Message::Event(_) => Next::Go,
-                Message::News(news) => {
+                Message::Event(_) => KeyAction::Go,
+                Message::JobResult(news) => {
                     app.handle(news);
-                    Next::Go
+                    KeyAction::Go
                 }
-                Message::Signal(Signal::SIGTSTP) => Next::Suspend,
-                Message::Signal(signal) => return Err(Failure::Signal(signal as i32)),
+                Message::Signal(Signal::SIGTSTP) => KeyAction::Suspend,
+                Message::Signal(signal) => return Err(CommandError::Signal(signal as i32)),
                 Message::Panic => {
-                    return Err(Failure::message("internal error: a thread panicked"));
+                    return Err(CommandError::message("internal error: a thread panicked"));
                 }
             };
             match next {
-                Next::Go => {}
-                Next::Quit => return Ok(()),
-                Next::Redraw => *terminal = clear_terminal()?,
-                Next::Suspend => {
+                KeyAction::Go => {}
+                KeyAction::Quit => return Ok(()),
+                KeyAction::Redraw => *terminal = clear_terminal()?,
+                KeyAction::Suspend => {
                     restore();
                     // Returns when the shell continues this process.
                     raise(Signal::SIGSTOP).map_err(io::Error::from)?;

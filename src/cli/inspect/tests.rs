@@ -8,13 +8,13 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::app::{App, Next, Page};
-use super::draw::{Look, draw};
-use super::gather::Subject;
+use super::app::{App, KeyAction, Page};
+use super::draw::{TerminalStyle, draw};
+use super::gather::InspectedStack;
 use crate::look::View;
 use crate::look::accounts::Accounts;
 
-const LOOK: Look = Look { colour: false, unicode: true };
+const LOOK: TerminalStyle = TerminalStyle { colour: false, unicode: true };
 
 fn write(folder: &Path, name: &str, content: &str) {
     let path = folder.join(name);
@@ -42,7 +42,7 @@ impl Screens {
         let base = view.lowest(1).unwrap();
         let accounts = Accounts::read(&view).unwrap();
         let names = vec!["base".to_owned(), "over".to_owned()];
-        let subject = Subject { view, base, images: images.to_vec(), names, accounts };
+        let subject = InspectedStack { view, base, images: images.to_vec(), names, accounts };
         let app = App::new(Arc::new(subject), false).unwrap();
         Screens { _folder: folder, app }
     }
@@ -56,7 +56,7 @@ impl Screens {
         }
     }
 
-    fn press(&mut self, code: KeyCode) -> Next {
+    fn press(&mut self, code: KeyCode) -> KeyAction {
         let next = self.app.key(KeyEvent::new(code, KeyModifiers::NONE));
         self.run_jobs();
         next
@@ -161,7 +161,7 @@ fn every_page_can_be_drawn_at_every_size() {
             }
         }
     }
-    assert_eq!(screens.press(KeyCode::Esc), Next::Go);
+    assert_eq!(screens.press(KeyCode::Esc), KeyAction::Go);
     assert_eq!(screens.app.page, Page::Tree);
-    assert_eq!(screens.press(KeyCode::Char('q')), Next::Quit);
+    assert_eq!(screens.press(KeyCode::Char('q')), KeyAction::Quit);
 }

@@ -9,11 +9,11 @@ use std::collections::{HashMap, HashSet};
 
 use crate::look::{LookError, Node};
 
-use super::gather::{Changes, Subject, ancestors, names};
+use super::gather::{InspectedStack, StackChanges, ancestors, names};
 
 /// An entry of the tree.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct TreeEntry {
     pub(super) node: Node,
     /// Whether the entry is deleted: in the base, but not in the merged root.
     pub(super) gone: bool,
@@ -34,19 +34,22 @@ pub(super) enum Sort {
 
 /// The tree.
 #[derive(Debug)]
-pub(super) struct Tree {
-    entries: Vec<Entry>,
+pub(super) struct TreeView {
+    entries: Vec<TreeEntry>,
     rows: Vec<usize>,
     cursor: usize,
     /// Whether the tree has only selected paths, all of which are listed already.
     fixed: bool,
 }
 
-impl Tree {
+impl TreeView {
     /// Creates a tree of the whole root, with only the root directory open.
-    pub(super) fn new(subject: &Subject, changes: Option<&Changes>) -> Result<Tree, LookError> {
-        let mut tree = Tree { entries: Vec::new(), rows: Vec::new(), cursor: 0, fixed: false };
-        tree.entries.push(Entry::new(subject.view.root()?, false, 0, 0));
+    pub(super) fn new(
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
+    ) -> Result<TreeView, LookError> {
+        let mut tree = TreeView { entries: Vec::new(), rows: Vec::new(), cursor: 0, fixed: false };
+        tree.entries.push(TreeEntry::new(subject.view.root()?, false, 0, 0));
         tree.list(0, subject, changes)?;
         tree.entries[0].open = true;
         tree.update_rows();
@@ -55,12 +58,12 @@ impl Tree {
 
     /// Creates a tree of `paths`, given in tree order, and their parent directories, all open.
     pub(super) fn only<'a>(
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
         paths: impl Iterator<Item = &'a Vec<u8>>,
-    ) -> Result<Tree, LookError> {
-        let mut tree = Tree { entries: Vec::new(), rows: Vec::new(), cursor: 0, fixed: true };
-        tree.entries.push(Entry::new(subject.view.root()?, false, 0, 0));
+    ) -> Result<TreeView, LookError> {
+        let mut tree = TreeView { entries: Vec::new(), rows: Vec::new(), cursor: 0, fixed: true };
+        tree.entries.push(TreeEntry::new(subject.view.root()?, false, 0, 0));
         let mut known: HashMap<Vec<u8>, usize> = HashMap::from([(Vec::new(), 0)]);
         for path in paths {
             let mut above = 0;
@@ -78,7 +81,7 @@ impl Tree {
                 let Some(node) = node else { break };
                 let depth = tree.entries[above].depth + 1;
                 let index = tree.entries.len();
-                tree.entries.push(Entry::new(node, gone, depth, above));
+                tree.entries.push(TreeEntry::new(node, gone, depth, above));
                 tree.entries[above].children.get_or_insert_default().push(index);
                 tree.entries[above].open = true;
                 known.insert(part, index);
@@ -98,7 +101,7 @@ impl Tree {
     }
 
     /// Returns the entry in a row.
-    pub(super) fn row(&self, row: usize) -> Option<&Entry> {
+    pub(super) fn row(&self, row: usize) -> Option<&TreeEntry> {
         self.rows.get(row).map(|&entry| &self.entries[entry])
     }
 
@@ -108,7 +111,7 @@ impl Tree {
     }
 
     /// Returns the entry under the cursor.
-    pub(super) fn current(&self) -> &Entry {
+    pub(super) fn current(&self) -> &TreeEntry {
         &self.entries[self.rows.get(self.cursor).copied().unwrap_or(0)]
     }
 
@@ -118,7 +121,7 @@ impl Tree {
     }
 
     /// Returns whether an entry can be opened.
-    pub(super) fn is_branch(&self, entry: &Entry, changes: Option<&Changes>) -> bool {
+    pub(super) fn is_branch(&self, entry: &TreeEntry, changes: Option<&StackChanges>) -> bool {
         match self.fixed {
             true => entry.children.as_ref().is_some_and(|children| !children.is_empty()),
             false => entry.node.is_dir() || has_gone(changes, &entry.node.path),
@@ -128,8 +131,8 @@ impl Tree {
     /// Opens the directory under the cursor. Returns `false` if it cannot be opened or is open.
     pub(super) fn open(
         &mut self,
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
     ) -> Result<bool, LookError> {
         let Some(&index) = self.rows.get(self.cursor) else { return Ok(false) };
         if self.entries[index].open || !self.is_branch(&self.entries[index], changes) {
@@ -160,8 +163,8 @@ impl Tree {
     pub(super) fn reveal(
         &mut self,
         path: &[u8],
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
     ) -> Result<bool, LookError> {
         let mut at = 0;
         for name in names(path).filter(|name| !name.is_empty()) {
@@ -181,7 +184,7 @@ impl Tree {
     }
 
     /// Sorts the entries of all directories.
-    pub(super) fn sort(&mut self, sort: Sort, size: &dyn Fn(&Entry) -> u64) {
+    pub(super) fn sort(&mut self, sort: Sort, size: &dyn Fn(&TreeEntry) -> u64) {
         let current = self.rows.get(self.cursor).copied();
         for index in 0..self.entries.len() {
             let Some(mut children) = self.entries[index].children.take() else { continue };
@@ -192,7 +195,7 @@ impl Tree {
         self.cursor = self.rows.iter().position(|&row| Some(row) == current).unwrap_or(0);
     }
 
-    fn order(&self, children: &mut [usize], sort: Sort, size: &dyn Fn(&Entry) -> u64) {
+    fn order(&self, children: &mut [usize], sort: Sort, size: &dyn Fn(&TreeEntry) -> u64) {
         children.sort_by(|&a, &b| self.entries[a].node.name().cmp(self.entries[b].node.name()));
         if sort == Sort::Size {
             children.sort_by_key(|&child| std::cmp::Reverse(size(&self.entries[child])));
@@ -209,8 +212,8 @@ impl Tree {
     pub(super) fn restore(
         &mut self,
         (open, cursor): &(HashSet<Vec<u8>>, Vec<u8>),
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
     ) -> Result<(), LookError> {
         // Children have higher indices than their parents, so this also visits the entries that it
         // lists.
@@ -232,8 +235,8 @@ impl Tree {
     fn list(
         &mut self,
         index: usize,
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
     ) -> Result<(), LookError> {
         let entry = &self.entries[index];
         if entry.children.is_some() {
@@ -252,7 +255,7 @@ impl Tree {
         }
         let first = self.entries.len();
         self.entries
-            .extend(nodes.into_iter().map(|(node, gone)| Entry::new(node, gone, depth, index)));
+            .extend(nodes.into_iter().map(|(node, gone)| TreeEntry::new(node, gone, depth, index)));
         self.entries[index].children = Some((first..self.entries.len()).collect());
         Ok(())
     }
@@ -275,12 +278,12 @@ impl Tree {
     }
 }
 
-impl Entry {
-    fn new(node: Node, gone: bool, depth: usize, parent: usize) -> Entry {
-        Entry { node, gone, depth, open: false, parent, children: None }
+impl TreeEntry {
+    fn new(node: Node, gone: bool, depth: usize, parent: usize) -> TreeEntry {
+        TreeEntry { node, gone, depth, open: false, parent, children: None }
     }
 }
 
-fn has_gone(changes: Option<&Changes>, path: &[u8]) -> bool {
+fn has_gone(changes: Option<&StackChanges>, path: &[u8]) -> bool {
     changes.is_some_and(|changes| changes.gone.contains_key(path))
 }
