@@ -109,18 +109,20 @@ fn completer(value_name: &str) -> Option<ArgValueCompleter> {
         |path: &Path| path.extension().is_some_and(|end| end == "yml" || end == "yaml");
     let any = |_: &Path| true;
     Some(match value_name {
-        name if name.contains("[:PATH") => with(images_and_paths),
+        name if name.contains("[:PATH") => completer_from(images_and_paths),
         name if name.starts_with("BASE") || name == "OVERLAY" || name == "IMAGE" => {
-            with(|line| files(line, is_image))
+            completer_from(|line| files(line, is_image))
         }
-        "FILE|NAME" => with(move |line| [names(line, |_| true), files(line, is_project)].concat()),
-        "NAME|OVERLAY" | "IMAGE|NAME" => {
-            with(|line| [names(line, |kind| kind != "initrd"), files(line, is_image)].concat())
+        "FILE|NAME" => {
+            completer_from(move |line| [names(line, |_| true), files(line, is_project)].concat())
         }
-        "NAME" => with(|line| names(line, |_| true)),
-        "LINT" => with(lints),
-        "FILE" | "OUT" | "PROJECT" | "PATH" => with(move |line| files(line, any)),
-        "DIR" => with(move |line| files(line, |_| false)),
+        "NAME|OVERLAY" | "IMAGE|NAME" => completer_from(|line| {
+            [names(line, |kind| kind != "initrd"), files(line, is_image)].concat()
+        }),
+        "NAME" => completer_from(|line| names(line, |_| true)),
+        "LINT" => completer_from(lints),
+        "FILE" | "OUT" | "PROJECT" | "PATH" => completer_from(move |line| files(line, any)),
+        "DIR" => completer_from(move |line| files(line, |_| false)),
         _ => return None,
     })
 }
@@ -129,7 +131,7 @@ fn completer(value_name: &str) -> Option<ArgValueCompleter> {
 type Candidate = (Vec<u8>, Option<&'static str>);
 
 /// Returns a completer that calls `candidates` with the line.
-fn with(
+fn completer_from(
     candidates: impl Fn(&CompletionLine) -> Vec<Candidate> + Send + Sync + 'static,
 ) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {

@@ -147,7 +147,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
     images::reject_host_paths(&old_view, &old)?;
     let paths = paths
         .iter()
-        .map(|path| real(&old_view, &new_view, path))
+        .map(|path| resolve_parents(&old_view, &new_view, path))
         .collect::<Result<Vec<_>, LookError>>()?;
     let everything = paths.is_empty();
     let options = Options { mtime: args.mtime, within_deleted: args.all, paths };
@@ -175,7 +175,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
 }
 
 /// Resolves the symbolic links in a path's directories, in the new stack or else in the old one.
-fn real(old: &View, new: &View, path: &[u8]) -> Result<Vec<u8>, LookError> {
+fn resolve_parents(old: &View, new: &View, path: &[u8]) -> Result<Vec<u8>, LookError> {
     match new.resolve(path, Follow::No) {
         Ok(node) => Ok(node.path),
         Err(error) if error.is_absence() => match old.find(path, Follow::No)? {

@@ -102,11 +102,11 @@ fn is_inside(dir: &Path, layer: &Path) -> bool {
 
 /// Serves in a child process and returns when the mount responds.
 fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
-    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
     match split()? {
         Half::New => {
-            drop(ours);
-            let ready = File::from(theirs);
+            drop(reader);
+            let ready = File::from(writer);
             let code = match server.serve(mount, Some(ready)) {
                 Ok(code) => code,
                 Err(CommandError::Error(code, error)) => {
@@ -118,9 +118,9 @@ fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
             Ok(code)
         }
         Half::Old => {
-            drop((theirs, mount));
+            drop((writer, mount));
             let mut answer = [0];
-            match File::from(ours).read(&mut answer) {
+            match File::from(reader).read(&mut answer) {
                 Ok(1) => Ok(ExitCode::SUCCESS),
                 // The server has printed the reason.
                 _ => Err(CommandError::message("the mount's server did not start")),
@@ -195,11 +195,11 @@ impl ShutdownHandler {
     /// Unmounts lazily on the first signal, so serving ends with the last user of the mount. On the
     /// second signal, aborts the connection and exits.
     fn run(&self, signals: &Signals) {
-        let _ = next(signals);
+        let _ = wait_for_signal(signals);
         // Writers wait for a running seal, which may wait for a reader that has stopped reading.
         self.sealer.abort();
         let _ = unmount(&self.dir, true);
-        let signal = next(signals);
+        let signal = wait_for_signal(signals);
         // All processes and threads that wait for the mount get an error.
         let connection = rustix::fs::minor(self.device);
         let _ = std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
@@ -208,7 +208,7 @@ impl ShutdownHandler {
 }
 
 /// Waits for a signal that requests termination.
-fn next(signals: &Signals) -> Signal {
+fn wait_for_signal(signals: &Signals) -> Signal {
     loop {
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::NONE);

@@ -202,7 +202,7 @@ impl App {
                 paths.sort_by(|a, b| names(a).cmp(names(b)));
                 paths.dedup();
             }
-            self.tree = TreeView::only(subject, changes, paths.into_iter())?;
+            self.tree = TreeView::from_paths(subject, changes, paths.into_iter())?;
             let (_, cursor) = place;
             let found = self.tree.reveal(&cursor, subject, changes)?;
             if !found {
@@ -482,7 +482,7 @@ fn size_of(sums: &UsageCounts, changes: Option<&StackChanges>, entry: &TreeEntry
     let path = &entry.node.path;
     match entry.node.is_dir() {
         true if entry.gone => Some(changes?.by_path.get(path)?.beneath.bytes),
-        true => sums.of(path).map(|sum| sum.bytes),
+        true => sums.get(path).map(|sum| sum.bytes),
         false if entry.node.is_file() => Some(entry.node.attr.size),
         false => Some(0),
     }

@@ -4,7 +4,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::app::App;
-use super::wrap::hang;
+use super::wrap::wrap_hanging;
 use crate::cli::options::size_text;
 use crate::cli::shown::{brief, file_type_name, group, mode_text, time, user};
 use crate::diff::Kind;
@@ -19,10 +19,10 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
     let view = if gone { &subject.base } else { &subject.view };
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let dim = Style::new().add_modifier(Modifier::DIM);
-    let mut lines = hang(Span::raw(" "), &format!("/{}", shown(path)), bold, 1, width);
+    let mut lines = wrap_hanging(Span::raw(" "), &format!("/{}", shown(path)), bold, 1, width);
     let mut add = |key: &str, value: String| {
         let key = Span::styled(format!(" {key:<10}"), dim);
-        lines.extend(hang(key, &value, Style::new(), 11, width));
+        lines.extend(wrap_hanging(key, &value, Style::new(), 11, width));
     };
     let node = match view.find(path, fs_model::tree::Follow::No) {
         Ok(Some(node)) => node,
@@ -61,7 +61,7 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
         }
     }
     if node.is_dir() && !gone {
-        let sum = app.sums.of(path);
+        let sum = app.sums.get(path);
         let count = app.changes.as_ref().and_then(|changes| changes.counts_below.get(path));
         add(
             "content",

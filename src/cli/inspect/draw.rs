@@ -13,7 +13,7 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph};
 use super::app::{App, Page};
 use super::details::details;
 use super::tree::{Sort, TreeEntry};
-use super::wrap::hang;
+use super::wrap::wrap_hanging;
 use crate::check::{Finding, Severity};
 use crate::cli::options::size_text;
 use crate::diff::Kind;
@@ -110,7 +110,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: TerminalStyle) {
             let key = Style::new().add_modifier(Modifier::BOLD);
             let line = |(keys, what): &(&'static str, &'static str)| {
                 let keys = Span::styled(format!("  {keys:<20}"), key);
-                hang(keys, what, Style::new(), 22, usize::from(body.width))
+                wrap_hanging(keys, what, Style::new(), 22, usize::from(body.width))
             };
             lines_page(frame, body, app, HELP.iter().flat_map(line).collect());
         }
@@ -129,7 +129,7 @@ fn head_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: TerminalStyle) 
         Page::Tree => stack,
         _ => app.title(),
     };
-    let right = match app.sums.of(b"") {
+    let right = match app.sums.get(b"") {
         Some(sum) => format!("{} in {} files", size_text(sum.bytes), sum.files),
         None => format!("counting… {}", app.sums.names.load(std::sync::atomic::Ordering::Relaxed)),
     };
@@ -329,7 +329,7 @@ fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: TerminalStyl
     let mut lines = Vec::new();
     for (index, finding) in app.findings().iter().enumerate().skip(first) {
         let from = lines.len();
-        lines.extend(card(finding, width, look));
+        lines.extend(finding_lines(finding, width, look));
         if index == app.finding {
             lines[from] = std::mem::take(&mut lines[from]).style(look.bar());
         }
@@ -340,7 +340,7 @@ fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: TerminalStyl
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn card(finding: &Finding, width: usize, look: TerminalStyle) -> Vec<Line<'static>> {
+fn finding_lines(finding: &Finding, width: usize, look: TerminalStyle) -> Vec<Line<'static>> {
     let place = match &finding.path {
         Some(path) => format!("/{}", shown(path)),
         None => plain(&finding.layer).into_owned(),
@@ -352,7 +352,7 @@ fn card(finding: &Finding, width: usize, look: TerminalStyle) -> Vec<Line<'stati
     let text = format!("{}: {}", finding.lint.summary, plain(&finding.message));
     let dim = Style::new().add_modifier(Modifier::DIM);
     let in_ = || Span::raw("   ");
-    lines.extend(hang(in_(), &text, Style::new(), 5, width));
-    lines.extend(hang(in_(), &format!("fix: {}", plain(&finding.fix)), dim, 5, width));
+    lines.extend(wrap_hanging(in_(), &text, Style::new(), 5, width));
+    lines.extend(wrap_hanging(in_(), &format!("fix: {}", plain(&finding.fix)), dim, 5, width));
     lines
 }

@@ -81,7 +81,7 @@ pub(super) struct UsageCounts {
 }
 
 impl UsageCounts {
-    pub(super) fn of(&self, dir: &[u8]) -> Option<DirUsage> {
+    pub(super) fn get(&self, dir: &[u8]) -> Option<DirUsage> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).get(dir).copied()
     }
 }

@@ -57,7 +57,7 @@ impl TreeView {
     }
 
     /// Creates a tree of `paths`, given in tree order, and their parent directories, all open.
-    pub(super) fn only<'a>(
+    pub(super) fn from_paths<'a>(
         subject: &InspectedStack,
         changes: Option<&StackChanges>,
         paths: impl Iterator<Item = &'a Vec<u8>>,

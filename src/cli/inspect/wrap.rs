@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 /// Wraps `text` after `first` into lines of `width` columns. Lines after the first are indented by
 /// `indent` columns.
-pub(super) fn hang(
+pub(super) fn wrap_hanging(
     first: Span<'static>,
     text: &str,
     style: Style,
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str, width: usize) -> Vec<String> {
-        let lines = hang(Span::raw("key "), text, Style::new(), 4, width);
+        let lines = wrap_hanging(Span::raw("key "), text, Style::new(), 4, width);
         lines.iter().map(|line| line.spans.iter().map(|span| &*span.content).collect()).collect()
     }
 
