@@ -23,7 +23,7 @@ use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-overcoat diff BASE OVERLAY…               compare the base with the base and its overlays
+overcoat diff BASE OVERLAY…               show the changes that the overlays make to the base
 overcoat diff BASE --from A… --to B…      compare overlays on the same base
 overcoat diff --from BASE A… --to BASE B… compare two stacks
 overcoat diff BASE OVERLAY… :/etc         compare only this path
@@ -65,7 +65,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 2, requires = "stat")]
     depth: usize,
 
-    /// Print one JSON document
+    /// Print the differences as JSON
     #[arg(long, conflicts_with = "stat")]
     json: bool,
 }

@@ -34,7 +34,7 @@ pub(super) struct Args {
     #[arg(short, long)]
     bytes: bool,
 
-    /// Print one JSON document
+    /// Print the usage as JSON
     #[arg(long)]
     json: bool,
 }

@@ -19,7 +19,7 @@ pub(super) fn examples(subcommand: &str) -> &'static [Example] {
             ("run base.squashfs discovery.cpio.gz -- lsscsi --version", "discard all changes"),
             (
                 "run base.squashfs --save motd.cpio.gz -- sh -c 'echo welcome >/etc/motd'",
-                "save the changes as an overlay",
+                "save the changes",
             ),
         ],
         "shell" => &[
@@ -65,7 +65,7 @@ pub(super) fn examples(subcommand: &str) -> &'static [Example] {
         }
         "check" => &[
             ("check base.squashfs discovery.cpio.gz", "check an overlay over its base"),
-            ("check --base new.squashfs", "check whether all overlays of the project fit a base"),
+            ("check --base new.squashfs", "check all overlays of the project on a new base"),
         ],
         "inspect" => &[("inspect base.squashfs discovery.cpio.gz", "browse in the terminal")],
         _ => &NONE,

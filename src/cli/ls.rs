@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(short, long)]
     long: bool,
 
-    /// List subdirectories recursively
+    /// List directories recursively
     #[arg(short = 'R', long)]
     recursive: bool,
 
@@ -46,7 +46,7 @@ pub(super) struct Args {
     #[arg(short = '0', long, conflicts_with_all = ["long", "layers", "json"])]
     null: bool,
 
-    /// Print one JSON document
+    /// Print the list as JSON
     #[arg(long, conflicts_with_all = ["long", "layers"])]
     json: bool,
 }

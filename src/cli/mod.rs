@@ -67,7 +67,10 @@ use crate::seal::SealError;
     max_term_width = 100
 )]
 struct Cli {
-    /// Print more messages and the output of build steps; repeat for debug messages
+    /// Print more messages; repeat for debug messages
+    ///
+    /// The first -v also prints the output of build steps and complete lists of warnings and
+    /// findings.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 

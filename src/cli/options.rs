@@ -35,7 +35,7 @@ pub(super) enum NetworkArg {
 /// Options of a root.
 #[derive(Debug, Args)]
 pub(super) struct RootArgs {
-    /// Network in the root (default: the image file's `network`, or host)
+    /// Network in the root (default: host, or the image file's setting)
     #[arg(long, value_name = "WHICH", value_enum)]
     pub(super) network: Option<NetworkArg>,
 

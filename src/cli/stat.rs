@@ -22,7 +22,7 @@ pub(super) struct Args {
     #[command(flatten)]
     images: ImageArgs,
 
-    /// Print one JSON document
+    /// Print the details as JSON
     #[arg(long)]
     json: bool,
 }
