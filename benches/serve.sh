@@ -43,7 +43,7 @@ head -c 64M /dev/urandom >"$work/build/base.squashfs"
 "$program" serve "$work" --listen 127.0.0.1:0 2>"$work/serve.log" &
 ours=$!
 pids+=("$ours")
-until url=$(sed -n 's/.*listening at \(http:[^ ]*\)\/ .*/\1/p' "$work/serve.log") && [[ $url ]]; do
+until url=$(sed -n 's/.*listening on \(http:[^ ]*\)\/ .*/\1/p' "$work/serve.log") && [[ $url ]]; do
   kill -0 "$ours" || { cat "$work/serve.log" >&2; exit 1; }
 done
 port=$((20000 + RANDOM % 10000))

@@ -1,4 +1,5 @@
-//! overcoat: compose a root, provision it without root rights, seal what changed.
+//! overcoat: composes a root from layers, provisions it without root privileges and seals the
+//! changes.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod below;

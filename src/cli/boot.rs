@@ -1,4 +1,4 @@
-//! `boot`: artifacts in a machine of QEMU's, from the firmware on.
+//! `boot`: boots artifacts in a QEMU machine, starting with the firmware.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
@@ -16,97 +16,108 @@ use provisioners::Project;
 use serde_json::{Value, json};
 
 use super::options::{size_text, size_value};
-use super::{Failure, Outcome, print, project, say};
+use super::{CommandError, CommandResult, eprint_status, print, project};
 use crate::boot::phase::Phase;
 use crate::boot::qemu::Accelerator;
 use crate::boot::{Options, Parts, Report, Watcher, boot, time_out};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 
-/// How much of what a command prints stands in JSON, in bytes.
-const MOST_OUTPUT: usize = 64 << 20;
-/// As much as a pipe that takes anything takes at once.
+/// Maximum length of a command's output in the JSON report, in bytes.
+const MAX_JSON_OUTPUT_BYTES: usize = 64 << 20;
+/// PIPE_BUF of Linux, in bytes: a pipe that is ready for writing accepts this much without blocking
+/// (pipe(7)).
 const PIPE_BUF: usize = 4096;
-/// How many of the console's last lines are told.
-const TOLD: usize = 20;
+/// Number of last console lines that are printed after a failure.
+const CONSOLE_TAIL_LINES: usize = 20;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// What to boot: images of the project by name, or overlays by path, the lowest first; with a
-    /// project's file or folder before the names, those of that project
+    /// Images of the project by name, or overlays by path
+    ///
+    /// Overlays are stacked in this order, the lowest first. A project file or directory before the
+    /// names selects the project.
     #[arg(value_name = "NAME|OVERLAY")]
     what: Vec<String>,
 
-    /// The base, if there is no project that says which
+    /// Use this base instead of the project's
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
 
-    /// The kernel, instead of the project's
+    /// Use this kernel instead of the project's
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
 
-    /// The initrd, instead of the project's
+    /// Use this initrd instead of the project's
     #[arg(long, value_name = "FILE")]
     initrd: Option<PathBuf>,
 
-    /// The project file; by default the overcoat.yml of this folder or of the nearest one above
+    /// Project file (default: overcoat.yml in this directory or the nearest parent)
     #[arg(short, long, value_name = "FILE")]
     project: Option<PathBuf>,
 
-    /// Run a command in the machine, by `sh`, once it is up; overcoat ends with its exit code
+    /// Run a shell command in the machine once it is up
+    ///
+    /// overcoat exits with the command's exit code.
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["shell", "until"])]
     run: Option<String>,
 
-    /// Wait for this text on the console, instead of for the system in the machine to say that it is
-    /// up; the only way with an initrd that takes one overlay
+    /// Wait for this text on the console instead of the boot agent
+    ///
+    /// By default, an agent in an extra overlay reports that the system is up. An initrd that
+    /// accepts only one overlay cannot load the agent, so it needs this option.
     #[arg(long, value_name = "TEXT", conflicts_with = "shell", value_parser = NonEmptyStringValueParser::new())]
     until: Option<String>,
 
-    /// Use the console by hand, logged in as root, until the machine is switched off (or Ctrl-A X)
+    /// Use the console interactively, logged in as root
+    ///
+    /// Ends when the machine is switched off; Ctrl-A X switches it off at once.
     #[arg(long)]
     shell: bool,
 
-    /// The machine's memory
+    /// Memory of the machine
     #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = size_value)]
     memory: u64,
 
-    /// The machine's processors
+    /// Number of processors of the machine
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
 
-    /// What the machine runs on: KVM where it works, by default, or else a program in its place
+    /// How QEMU runs the processor (default: KVM if available, else TCG)
     #[arg(long, value_name = "WHICH", value_enum)]
     accelerator: Option<AcceleratorArg>,
 
-    /// Seconds that it may take to come up
+    /// Seconds to wait for the system to come up
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     time_out: u64,
 
-    /// Seconds that the command of --run may take after that; as many as it likes, by default
+    /// Seconds to wait for the command of --run (default: no limit)
     #[arg(long, value_name = "SECONDS", requires = "run", value_parser = clap::value_parser!(u64).range(1..))]
     run_time_out: Option<u64>,
 
-    /// More kernel parameters, in one string
+    /// Additional kernel parameters, as one string
     #[arg(long, value_name = "PARAMETERS", default_value = "", allow_hyphen_values = true)]
     append: String,
 
-    /// Show the console as it comes
+    /// Print the machine's console while it boots
     #[arg(long)]
     console: bool,
 
-    /// Print what came of it as JSON; what a command prints is in it
+    /// Print the result as JSON, including the output of --run
     #[arg(long)]
     json: bool,
 }
 
-/// What a machine runs on.
+/// The QEMU accelerators that can be chosen.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum AcceleratorArg {
+    /// Hardware virtualization
     Kvm,
+    /// Emulation in software
     Tcg,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let parts = parts(args)?;
     let signals = Signals::take()?;
     let options = Options {
@@ -121,56 +132,58 @@ pub(super) fn run(args: &Args) -> Outcome {
         until: args.until.clone(),
         command: args.run.clone(),
         keyboard: args.shell,
-        // Another initrd than the project's may take no more overlays than it is given.
+        // An initrd of the user may not accept the extra overlay of the agent, which logs in.
         log_in: args.shell && args.initrd.is_none(),
         parameters: args.append.clone(),
     };
-    let mut told = Told {
+    let mut reporter = BootReporter {
         args,
         signals: &signals,
         output: Vec::new(),
-        cut: false,
+        truncated: false,
         interrupted: Cell::new(None),
     };
     if args.shell {
-        say("the machine's console; Ctrl-A X switches the machine off");
+        eprint_status("machine console; Ctrl-A X switches the machine off");
     }
     if options.accelerator.is_none() && Accelerator::is_denied() {
-        say("emulating the processor, some ten times as slow: you may not use /dev/kvm; as root: \
-             `usermod -aG kvm USER`, then log in again");
+        eprint_status(
+            "no permission for /dev/kvm: emulating the processor, about ten times slower; to use \
+             KVM, run `usermod -aG kvm USER` as root, then log in again",
+        );
     }
-    let terminal = Terminal::keep(args.shell, args.console);
-    let report = boot(&parts, &options, &signals, &mut told)?;
+    let terminal = TerminalGuard::new(args.shell, args.console);
+    let report = boot(&parts, &options, &signals, &mut reporter)?;
     drop(terminal);
     match report.interrupted {
-        // Whoever read what the command prints has had enough.
+        // The reader of the command's output closed the pipe.
         Some(signal) if signal == Signal::SIGPIPE as i32 => return Ok(ExitCode::SUCCESS),
-        Some(signal) => return Err(Failure::Signal(signal)),
+        Some(signal) => return Err(CommandError::Signal(signal)),
         None => {}
     }
     if args.json {
-        print(&to_json(&report, args.run.is_some().then_some(&told)).to_string())?;
+        print(&to_json(&report, args.run.is_some().then_some(&reporter)).to_string())?;
     } else if !args.shell || report.failed.is_some() {
-        tell(&report, args.until.as_deref());
+        print_summary(&report, args.until.as_deref());
     }
     if let Some((phase, reason)) = &report.failed {
         if !args.console && !args.shell {
-            let from = report.console.len().saturating_sub(TOLD);
-            say("the last lines of the console:");
-            report.console[from..].iter().for_each(|line| plain(&format!("  | {line}")));
+            let from = report.console.len().saturating_sub(CONSOLE_TAIL_LINES);
+            eprint_status("last lines of the console:");
+            report.console[from..].iter().for_each(|line| eprint_line(&format!("  | {line}")));
         }
         let text = match phase {
-            Phase::Command => format!("the machine was up, but {reason}"),
+            Phase::Command => format!("the machine came up, but {reason}"),
             _ => format!("the machine did not come up: {}: {reason}", phase.describe()),
         };
-        return Err(Failure::Error(1, text.into()));
+        return Err(CommandError::Error(1, text.into()));
     }
     let code = report.code.unwrap_or(0);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
 }
 
-/// What is to be booted, from the command line and the project.
-fn parts(args: &Args) -> Result<Parts, Failure> {
+/// Determines the files to boot from the command line and the project.
+fn parts(args: &Args) -> Result<Parts, CommandError> {
     let is_file = |what: &String| what.contains('/') || Path::new(what).is_file();
     let is_project = |what: &String| {
         let path = Path::new(what);
@@ -197,16 +210,16 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
     };
     let (project, names) = match found {
         Ok(Some(found)) => found,
-        // What was given is not all that is needed without a project.
+        // Some of the files were given, and no project has the rest.
         Err(_) | Ok(None) if some && args.project.is_none() => {
-            return Err(Failure::message(
-                "there is no project to say the rest: give --base, --kernel and --initrd",
+            return Err(CommandError::message(
+                "no project found: give all of --base, --kernel and --initrd",
             ));
         }
         Err(error) => return Err(error),
         Ok(None) => {
-            return Err(Failure::message(
-                "name images of a project, or give --base, --kernel and --initrd",
+            return Err(CommandError::message(
+                "not a project: name images of a project, or give --base, --kernel and --initrd",
             ));
         }
     };
@@ -225,7 +238,7 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
             _ => {
                 let all = project.images().iter().filter(|image| image.kind() != "initrd");
                 let all = all.map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(Failure::message(format!("say what to boot: {all}")));
+                return Err(CommandError::message(format!("name the images to boot: {all}")));
             }
         },
     };
@@ -239,12 +252,12 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
     for name in &names {
         match project.find(name) {
             Ok(_) => {
-                let of = catalogue.parts(name).map_err(Failure::message)?;
+                let of = catalogue.parts(name).map_err(CommandError::message)?;
                 if let Some(before) = &parts
                     && before.base != of.base
                 {
-                    return Err(Failure::message(format!(
-                        "{} and {name} are made on different bases",
+                    return Err(CommandError::message(format!(
+                        "{} and {name} have different bases",
                         names[0]
                     )));
                 }
@@ -252,7 +265,7 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
                 parts.get_or_insert(of);
             }
             Err(_) if is_file(name) => add(vec![PathBuf::from(name)]),
-            Err(why) => return Err(Failure::message(why)),
+            Err(why) => return Err(CommandError::message(why)),
         }
     }
     let parts = match parts {
@@ -270,38 +283,39 @@ fn parts(args: &Args) -> Result<Parts, Failure> {
         if let Some(image) = made.filter(|_| !path.exists()) {
             let path = path.display();
             let name = &image.name;
-            return Err(Failure::message(format!(
-                "{path} was not built yet: `overcoat build {name}`"
+            return Err(CommandError::message(format!(
+                "{path} is not built yet: run `overcoat build {name}`"
             )));
         }
     }
     Ok(parts)
 }
 
-/// The project's only base, with its kernel.
-fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<Parts, Failure> {
+/// Returns the files of the project's only base.
+fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<Parts, CommandError> {
     let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
     match bases[..] {
-        [base] => catalogue.parts(&base.name).map_err(Failure::message),
-        _ => Err(Failure::message(match args.base {
-            Some(_) => "give --kernel and --initrd too: the project has several",
-            None => "the project has several bases: say which with --base, --kernel and --initrd",
+        [base] => catalogue.parts(&base.name).map_err(CommandError::message),
+        _ => Err(CommandError::message(match args.base {
+            Some(_) => "the project has several bases: give --kernel and --initrd too",
+            None => "the project has several bases: give --base, --kernel and --initrd",
         })),
     }
 }
 
-/// Tells what happens, as it happens.
-struct Told<'a> {
+/// Prints the progress of a boot and collects the command's output.
+struct BootReporter<'a> {
     args: &'a Args,
     signals: &'a Signals,
-    /// What the command printed, for JSON, and whether that is not all of it.
+    /// Output of the command, for JSON.
     output: Vec<u8>,
-    cut: bool,
-    /// The signal that asked to end while nobody read.
+    /// Whether `output` is incomplete because it exceeded [`MAX_JSON_OUTPUT_BYTES`].
+    truncated: bool,
+    /// The signal that interrupted blocked output, if any; SIGPIPE if the pipe was closed.
     interrupted: Cell<Option<Signal>>,
 }
 
-impl Watcher for Told<'_> {
+impl Watcher for BootReporter<'_> {
     fn interrupted(&self) -> Option<i32> {
         self.interrupted.get().map(|signal| signal as i32)
     }
@@ -309,16 +323,18 @@ impl Watcher for Told<'_> {
     fn phase(&mut self, phase: Phase, after: Duration) {
         if !self.args.shell {
             if self.args.console {
-                // It may stand in the middle of a line.
-                plain("");
+                // The console may be in the middle of a line.
+                eprint_line("");
             }
             let (name, what) = (phase.name(), phase.describe());
-            say(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
+            eprint_status(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
         }
     }
 
     fn slow(&mut self) {
-        say("KVM does not work on this host: beginning again without, some ten times as slow");
+        eprint_status(
+            "KVM does not work on this host: restarting with emulation, about ten times slower",
+        );
     }
 
     fn console(&mut self, bytes: &[u8], end: Option<Instant>) {
@@ -332,50 +348,52 @@ impl Watcher for Told<'_> {
     fn output(&mut self, bytes: &[u8], end: Option<Instant>) {
         if !self.args.json {
             self.write(std::io::stdout(), bytes, true, end);
-        } else if self.output.len() + bytes.len() <= MOST_OUTPUT {
+        } else if self.output.len() + bytes.len() <= MAX_JSON_OUTPUT_BYTES {
             self.output.extend_from_slice(bytes);
         } else {
-            self.cut = true;
+            self.truncated = true;
         }
     }
 }
 
-impl Told<'_> {
-    /// Writes. When nobody ever will read a `result`, there is nothing left to do.
+impl BootReporter<'_> {
+    /// Writes `bytes` until `end`. A closed pipe interrupts the boot if the bytes are its `result`;
+    /// a closed standard error is ignored.
     fn write(&self, to: impl AsFd, bytes: &[u8], result: bool, end: Option<Instant>) {
         if self.interrupted.get().is_some() {
             return;
         }
         match write_until(to, bytes, self.signals, end) {
-            Written::Interrupted(signal) => self.interrupted.set(Some(signal)),
-            // Of standard error it is no matter.
-            Written::Gone if result => self.interrupted.set(Some(Signal::SIGPIPE)),
-            Written::All | Written::Late | Written::Gone => {}
+            WriteOutcome::Interrupted(signal) => self.interrupted.set(Some(signal)),
+            WriteOutcome::Closed if result => self.interrupted.set(Some(Signal::SIGPIPE)),
+            WriteOutcome::Complete | WriteOutcome::TimedOut | WriteOutcome::Closed => {}
         }
     }
 }
 
-/// What became of something that was to be written.
+/// The result of [`write_until`].
 #[derive(Debug, PartialEq, Eq)]
-enum Written {
-    All,
-    /// The time is over, and nobody has read the rest.
-    Late,
-    /// Nobody will ever read it.
-    Gone,
-    /// A signal came while nobody read.
+enum WriteOutcome {
+    /// All bytes were written, or the descriptor cannot be written to at all.
+    Complete,
+    /// The reader did not accept all bytes in time.
+    TimedOut,
+    /// The reader closed the pipe.
+    Closed,
+    /// A signal arrived while the write was blocked.
     Interrupted(Signal),
 }
 
-/// Writes to what may be in non-blocking mode: QEMU sets that of a terminal that is its keyboard.
+/// Writes to a descriptor that may be in non-blocking mode: QEMU sets O_NONBLOCK on a terminal that
+/// it reads the keyboard from.
 fn write_until(
     to: impl AsFd,
     mut bytes: &[u8],
     signals: &Signals,
     end: Option<Instant>,
-) -> Written {
+) -> WriteOutcome {
     while !bytes.is_empty() {
-        let Some(time_out) = time_out(end) else { return Written::Late };
+        let Some(time_out) = time_out(end) else { return WriteOutcome::TimedOut };
         let mut fds = [
             PollFd::new(to.as_fd(), PollFlags::POLLOUT),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -386,38 +404,39 @@ fn write_until(
             && signalled
             && let Some(signal) = signals.interruption()
         {
-            return Written::Interrupted(signal);
+            return WriteOutcome::Interrupted(signal);
         }
-        // What cannot be waited for is written.
+        // If `poll` fails for another reason than a signal, write without waiting.
         if waited == Err(Errno::EINTR) || (waited.is_ok() && !writable) {
             continue;
         }
         match rustix::io::write(to.as_fd(), &bytes[..bytes.len().min(PIPE_BUF)]) {
             Ok(written) => bytes = &bytes[written..],
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::PIPE) => return Written::Gone,
-            // There is none, or it is full: what comes next is not to be told either.
-            Err(_) => return Written::All,
+            Err(rustix::io::Errno::PIPE) => return WriteOutcome::Closed,
+            // The descriptor is closed or its disk is full, which does not stop the boot.
+            Err(_) => return WriteOutcome::Complete,
         }
     }
-    Written::All
+    WriteOutcome::Complete
 }
 
-/// Nobody may be there to read it.
+/// Writes and flushes, ignoring errors.
 fn write(mut to: impl Write, bytes: &[u8]) {
     let _ = to.write_all(bytes).and_then(|()| to.flush());
 }
 
-/// A line as it is.
-fn plain(line: &str) {
+/// Prints a line to standard error without a prefix.
+fn eprint_line(line: &str) {
     write(std::io::stderr(), format!("{line}\n").as_bytes());
 }
 
-fn tell(report: &Report, until: Option<&str>) {
+/// Prints the times and sizes of a boot.
+fn print_summary(report: &Report, until: Option<&str>) {
     let total: Duration = report.phases.iter().map(|(_, took)| *took).sum();
     let each =
         report.phases.iter().map(|(phase, took)| format!("{phase} {:.1}", took.as_secs_f64()));
-    say(&format!(
+    eprint_status(&format!(
         "{:.1} s: {}; {} fetched, {} of memory touched",
         total.as_secs_f64(),
         each.collect::<Vec<_>>().join(", "),
@@ -425,22 +444,22 @@ fn tell(report: &Report, until: Option<&str>) {
         size_text(report.peak_memory),
     ));
     if let Some((all, available)) = report.memory {
-        say(&format!(
-            "it is up and says `{}`; {} of its {} are available",
-            report.state.as_deref().unwrap_or("nothing"),
+        eprint_status(&format!(
+            "the system is up, state: {}; {} of {} memory available",
+            report.state.as_deref().unwrap_or("unknown"),
             size_text(available),
             size_text(all)
         ));
     }
     if let Some(text) = until.filter(|_| report.failed.is_none()) {
-        say(&format!("it is up: its console says `{text}`"));
+        eprint_status(&format!("the system is up: found `{text}` on the console"));
     }
     if !report.failed_units.is_empty() {
-        say(&format!("warning: units that failed: {}", report.failed_units.join(", ")));
+        eprint_status(&format!("warning: failed units: {}", report.failed_units.join(", ")));
     }
 }
 
-fn to_json(report: &Report, command: Option<&Told<'_>>) -> Value {
+fn to_json(report: &Report, command: Option<&BootReporter<'_>>) -> Value {
     let phases = report
         .phases
         .iter()
@@ -461,47 +480,49 @@ fn to_json(report: &Report, command: Option<&Told<'_>>) -> Value {
     }
     if let Some((phase, reason)) = &report.failed {
         value["failed"] = json!({ "phase": phase.name(), "reason": reason });
-        // What the initrd says begins with its own word for what it did.
+        // A message of the initrd begins with the name of its failed step.
         if let Some((step, _)) = reason.split_once(": ")
             && ["network", "fetch", "verify", "unpack", "mount", "init"].contains(&step)
         {
             value["failed"]["initrd"] = json!(step);
         }
     }
-    if let Some(Told { output, cut, .. }) = command {
+    if let Some(BootReporter { output, truncated, .. }) = command {
         value["command"] = json!({
             "output": String::from_utf8_lossy(output),
-            "complete": !cut && report.code.is_some(),
+            "complete": !truncated && report.code.is_some(),
             "code": report.code,
         });
     }
     value
 }
 
-/// The terminal's settings, which a machine whose console it is changes; put back when dropped.
-struct Terminal {
+/// Saves the terminal's settings, which QEMU and the machine's console change, and restores them on
+/// drop.
+struct TerminalGuard {
     settings: Option<nix::sys::termios::Termios>,
-    /// Whether the machine's console is shown on it.
-    shown: bool,
+    /// Whether the machine's console is printed on the terminal.
+    console_shown: bool,
 }
 
-impl Terminal {
-    fn keep(used: bool, shown: bool) -> Self {
+impl TerminalGuard {
+    fn new(interactive: bool, console: bool) -> Self {
         let stdin = std::io::stdin();
-        let keep = used && stdin.is_terminal();
-        let kept = keep.then(|| nix::sys::termios::tcgetattr(&stdin).ok()).flatten();
-        Terminal { settings: kept, shown: (used || shown) && std::io::stderr().is_terminal() }
+        let save = interactive && stdin.is_terminal();
+        let settings = save.then(|| nix::sys::termios::tcgetattr(&stdin).ok()).flatten();
+        let console_shown = (interactive || console) && std::io::stderr().is_terminal();
+        TerminalGuard { settings, console_shown }
     }
 }
 
-impl Drop for Terminal {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
         if let Some(settings) = &self.settings {
             let when = nix::sys::termios::SetArg::TCSADRAIN;
             let _ = nix::sys::termios::tcsetattr(std::io::stdin(), when, settings);
         }
-        // Firmware has lines cut at the edge.
-        if self.shown {
+        // Turn line wrap (DECAWM) on again, which the firmware turns off.
+        if self.console_shown {
             write(std::io::stderr(), b"\x1b[?7h");
         }
     }
@@ -514,8 +535,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_that_takes_little_at_a_time_and_does_not_block_gets_all() {
-        let signals = Signals::take_set(&[]).unwrap();
+    fn write_until_completes_on_a_slow_nonblocking_terminal() {
+        let signals = Signals::of(&[]).unwrap();
         let terminal = nix::pty::openpty(None, None).unwrap();
         rustix::io::ioctl_fionbio(&terminal.slave, true).unwrap();
         let bytes: Vec<u8> = (0..200_000u32).map(|n| b'a' + (n % 23) as u8).collect();
@@ -525,19 +546,20 @@ mod tests {
             all.chunks_mut(1000).for_each(|some| reader.read_exact(some).unwrap());
             all
         });
-        assert_eq!(write_until(&terminal.slave, &bytes, &signals, None), Written::All);
-        // What was lost would be waited for: its other end says that there is no more.
+        assert_eq!(write_until(&terminal.slave, &bytes, &signals, None), WriteOutcome::Complete);
+        // Without this, the reader would block for ever if bytes were lost.
         drop(terminal.slave);
         assert!(read.join().unwrap() == bytes);
     }
 
     #[test]
-    fn nobody_is_waited_for_who_does_not_read() {
-        let signals = Signals::take_set(&[]).unwrap();
+    fn write_until_times_out_on_a_blocked_pipe_and_detects_a_closed_one() {
+        let signals = Signals::of(&[]).unwrap();
         let (reader, writer) = pipe().unwrap();
         let end = Instant::now() + Duration::from_millis(50);
-        assert_eq!(write_until(&writer, &[0; 1 << 20], &signals, Some(end)), Written::Late);
+        let outcome = write_until(&writer, &[0; 1 << 20], &signals, Some(end));
+        assert_eq!(outcome, WriteOutcome::TimedOut);
         drop(reader);
-        assert_eq!(write_until(&writer, &[0; 10], &signals, None), Written::Gone);
+        assert_eq!(write_until(&writer, &[0; 10], &signals, None), WriteOutcome::Closed);
     }
 }

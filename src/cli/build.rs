@@ -1,4 +1,4 @@
-//! `build`: the image that an image file describes.
+//! `build`: builds the image of an image file, or a project's images.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -13,17 +13,19 @@ use serde_json::json;
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::progress::Steps;
 use super::project::{self, ProjectArgs};
-use super::{Failure, Outcome, say};
+use super::{CommandError, CommandResult, eprint_status};
 use crate::drivers;
 use crate::machine::RootMachine;
-use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
+use crate::root::{Composed, Root, RootOptions};
 use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
 use crate::seal::{Format, Output};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// An image file; or a project's file or folder, and names of its images; names alone are
-    /// those of the project here; all images by default
+    /// Image file, or a project and names of its images
+    ///
+    /// A project is given by its file or directory; without one, the project of the current
+    /// directory or the nearest parent is used. Without names, all images of the project are built.
     #[arg(value_name = "FILE|NAME")]
     what: Vec<String>,
 
@@ -31,13 +33,13 @@ pub(super) struct Args {
     project: ProjectArgs,
 
     #[command(flatten)]
-    common: Common,
+    common: CommonBuildArgs,
 }
 
-/// What `build` and `base` have in common.
+/// Options that `build` and `base` share.
 #[derive(Debug, ClapArgs)]
-pub(super) struct Common {
-    /// Where to write the image (`-` is standard output); by default where the image file says
+pub(super) struct CommonBuildArgs {
+    /// Write the image to this file; `-` is standard output (default: the file's `output`)
     #[arg(short, long, value_name = "OUT")]
     pub(super) output: Option<PathBuf>,
 
@@ -47,7 +49,7 @@ pub(super) struct Common {
     #[command(flatten)]
     pub(super) seal: SealArgs,
 
-    /// Keep the whole output of the steps in this file; a failed build keeps it in OUT.log anyway
+    /// Write the output of all steps to this file (default: OUT.log, if the build fails)
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
 
@@ -55,39 +57,41 @@ pub(super) struct Common {
     #[arg(long)]
     pub(super) shell_on_failure: bool,
 
-    /// Pass an argument to ansible-playbook, for provisioners that are Ansible roles; may be given
-    /// several times: --ansible=--tags=extra --ansible=--check
+    /// Pass an argument to ansible-playbook, for provisioners that are Ansible roles
+    ///
+    /// Can be repeated: --ansible=--tags=extra --ansible=--check
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub(super) ansible: Vec<OsString>,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     if args.project.only.is_none()
-        && let Some(option) = args.project.given()
+        && let Some(option) = args.project.project_only_option()
         && let [file] = args.what.as_slice()
         && Path::new(file).is_file()
         && !provisioners::Project::is_one(Path::new(file))
     {
-        return Err(Failure::message(format!(
-            "{option} is for projects, and {file} is an image file: it is always built"
+        return Err(CommandError::message(format!(
+            "{option} is for projects, but {file} is an image file, which is always built"
         )));
     }
     let Some((project, names)) = project::find(&args.what, args.project.project.as_deref())? else {
         return match args.what.as_slice() {
             [file] => build(&Image::load(Path::new(file))?, &args.common),
-            files => Err(Failure::message(format!(
-                "{} image files: they are built one at a time, or as images of a project",
+            files => Err(CommandError::message(format!(
+                "cannot build {} image files at once: build one at a time, or name images of a \
+                 project",
                 files.len()
             ))),
         };
     };
     match &args.project.only {
         Some(name) => {
-            let index = project.find(name).map_err(Failure::message)?;
-            super::work_for_another(name)?;
+            let index = project.find(name).map_err(CommandError::message)?;
+            super::run_as_child(name)?;
             let outcome = build(&project.images()[index].image, &args.common);
-            if let Err(Failure::Error(_, error)) = &outcome {
-                // For the process that wants it built.
+            if let Err(CommandError::Error(_, error)) = &outcome {
+                // The parent process puts the error into its own report.
                 super::print(&json!({ "error": super::describe(&**error) }).to_string())?;
             }
             outcome
@@ -96,24 +100,24 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
 }
 
-impl Common {
-    /// Refuses what is for one image.
-    pub(super) fn check_for_project(&self) -> Result<(), Failure> {
+impl CommonBuildArgs {
+    /// Rejects options that are only valid for a single image file.
+    pub(super) fn check_for_project(&self) -> Result<(), CommandError> {
         let given = [
             (self.output.is_some(), "--output"),
             (self.seal.format.is_some(), "--format"),
             (self.log.is_some(), "--log"),
         ];
         match given.iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(Failure::message(format!(
-                "{option} is for one image file; a project says itself what is written where"
+            Some((_, option)) => Err(CommandError::message(format!(
+                "{option} is for a single image file: in a project, set it in the project file"
             ))),
             None => Ok(()),
         }
     }
 
-    /// The options by which an image would come out otherwise, as text.
-    pub(super) fn that_matter(&self) -> String {
+    /// Returns the options that affect the content of an image, as command line text.
+    pub(super) fn content_options(&self) -> String {
         let mut options = Vec::new();
         if let Some(network) = self.root.network {
             options.push(format!("--network {network:?}").to_lowercase());
@@ -135,25 +139,26 @@ impl Common {
     }
 }
 
-/// What is decided before anything is done.
-pub(super) struct Job<'a> {
-    pub(super) common: &'a Common,
+/// A prepared build: plan, options and opened outputs, so that mistakes are reported before any
+/// work.
+pub(super) struct BuildJob<'a> {
+    pub(super) common: &'a CommonBuildArgs,
     plan: Plan,
-    /// The folder of what is made; none when that goes to standard output.
+    /// Directory of the artifacts; `None` when the artifact goes to standard output.
     folder: Option<PathBuf>,
-    /// Where the log is kept if the build fails.
+    /// File that the log is written to if the build fails.
     pub(super) log: Option<PathBuf>,
     pub(super) epoch: Option<u64>,
     outputs: Outputs,
-    /// What is taken out of the root, and where it goes.
+    /// Files to copy out of the root, with their outputs.
     yields: Vec<(Yield, Output)>,
     options: RootOptions,
-    /// Whether kernels of the layers count too: those that an initrd image yields.
+    /// Whether this is an initrd image, which may yield kernels of its layers.
     is_initrd: bool,
 }
 
-impl<'a> Job<'a> {
-    pub(super) fn new(image: &Image, common: &'a Common) -> Result<Self, Failure> {
+impl<'a> BuildJob<'a> {
+    pub(super) fn new(image: &Image, common: &'a CommonBuildArgs) -> Result<Self, CommandError> {
         let plan = image.plan()?;
         let yields = match &image.source {
             Source::Initrd { yields, .. } => yields.as_slice(),
@@ -166,21 +171,21 @@ impl<'a> Job<'a> {
         let folder = folder.and_then(|path| path.parent().map(Path::to_owned));
         if let Some(folder) = &folder {
             std::fs::create_dir_all(folder).map_err(|e| {
-                Failure::message(format!("cannot make the folder {}: {e}", folder.display()))
+                CommandError::message(format!("cannot create directory {}: {e}", folder.display()))
             })?;
         }
-        let beside = || {
+        let default_log = || {
             let mut name = first?.clone().into_os_string();
             name.push(".log");
             Some(PathBuf::from(name))
         };
-        let log = common.log.clone().or_else(beside);
+        let log = common.log.clone().or_else(default_log);
         let layers = image.source.layers().map(image::Layers::paths).unwrap_or_default();
         let written = files.iter().map(|(path, _)| path).chain(yields.iter().map(|y| &y.output));
-        options::refuse_layers(written, &layers)?;
+        options::reject_layers(written, &layers)?;
         let outputs = Outputs::open(files, &common.seal)?;
         let yields = yields.iter().map(|y| Ok((y.clone(), Output::file(&y.output)?)));
-        let yields = yields.collect::<Result<_, Failure>>()?;
+        let yields = yields.collect::<Result<_, CommandError>>()?;
         let epoch = options::source_date_epoch(image.source_date_epoch)?;
         let options = RootOptions {
             apt_proxy: image.apt_proxy.clone(),
@@ -193,16 +198,16 @@ impl<'a> Job<'a> {
             )
         };
         let is_initrd = matches!(image.source, Source::Initrd { .. });
-        Ok(Job { common, plan, folder, log, epoch, outputs, yields, options, is_initrd })
+        Ok(BuildJob { common, plan, folder, log, epoch, outputs, yields, options, is_initrd })
     }
 
-    /// Opens the layers.
-    pub(super) fn compose(&self) -> Result<UnstartedRoot, Failure> {
-        Ok(UnstartedRoot::new(self.options.clone())?)
+    /// Opens the layers and composes the root.
+    pub(super) fn compose(&self) -> Result<Composed, CommandError> {
+        Ok(Composed::new(self.options.clone())?)
     }
 
-    /// Runs the provisioners in `root`, and seals what they changed.
-    pub(super) fn finish(self, root: ServedRoot, signals: Signals) -> Outcome {
+    /// Runs the provisioners in `root` and seals the changes.
+    pub(super) fn finish(self, root: Root, signals: Signals) -> CommandResult {
         let log_file = self.log.clone();
         let epoch = self.epoch.and_then(|epoch| i64::try_from(epoch).ok());
         let run = Options {
@@ -218,121 +223,129 @@ impl<'a> Job<'a> {
             environment.retain(|(n, _)| n != name);
             environment.push((name.into(), epoch.to_string().into()));
         }
-        super::say_warnings(&root.warnings());
+        super::eprint_warnings(&root.warnings());
         options::add_environment(&mut environment, &root);
         let mut machine = RootMachine::new(&root, &signals, environment.clone())?;
         let result = self.plan.run(&mut machine, &run, &mut steps);
         let interrupted = machine.interrupted();
-        let mut taken = Vec::new();
+        let mut yielded = Vec::new();
         if result.is_ok() {
             for (wanted, _) in &self.yields {
-                taken.push(wanted.read(&machine).map_err(|e| Failure::Error(1, Box::new(e)))?);
+                yielded
+                    .push(wanted.read(&machine).map_err(|e| CommandError::Error(1, Box::new(e)))?);
             }
         }
         if let Some(file) =
             self.common.log.as_ref().or(log_file.as_ref().filter(|_| result.is_err()))
             && interrupted.is_none()
         {
-            keep_log(file, steps.log())?;
+            write_log(file, steps.log())?;
         }
         if result.is_ok() && interrupted.is_none() {
-            self.warn_of_drivers(&machine)?;
+            self.warn_about_drivers(&machine)?;
         }
         drop(steps);
         if let Some(signal) = interrupted {
-            return Err(Failure::Signal(signal));
+            return Err(CommandError::Signal(signal));
         }
         if let Err(failed) = result {
             return Err(self.failed(failed, root, &signals, environment));
         }
         if root.faults().is_some_and(|faults| faults.full()) {
-            say("warning: the upper layer was full at some point: see --upper-size");
+            eprint_status(
+                "warning: the upper layer was full at some point; --upper-size raises its limit",
+            );
         }
-        options::warn_of_owners(root.foreign_owners());
+        options::warn_about_owners(root.foreign_owners());
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
-            return Err(Failure::Signal(signal as i32));
+            return Err(CommandError::Signal(signal as i32));
         }
-        // From here on a signal ends this process at once: there is nothing to put in order.
+        // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
         self.outputs.seal(finished, &self.common.seal, self.epoch)?;
-        write_yields(self.yields, &taken, self.common.seal.json)?;
+        write_yields(self.yields, &yielded, self.common.seal.json)?;
         if let (Some(log), None) = (&self.log, &self.common.log) {
-            // Of an earlier build that failed, if it is there.
+            // Remove the log of an earlier, failed build.
             let _ = std::fs::remove_file(log);
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Warns of kernels that are new in the root, or go into an initrd, and that drive virtual
-    /// machines only.
-    fn warn_of_drivers(&self, machine: &RootMachine<'_>) -> Result<(), Failure> {
+    /// Warns about kernels that only support virtual machines, if they are new in the root or are
+    /// used by an initrd image.
+    fn warn_about_drivers(&self, machine: &RootMachine<'_>) -> Result<(), CommandError> {
         let kernels = drivers::virtual_only(machine, !self.is_initrd)
-            .map_err(|e| Failure::Error(1, Box::new(e)))?;
+            .map_err(|e| CommandError::Error(1, Box::new(e)))?;
         if !kernels.is_empty() {
-            say(&format!(
-                "warning: the kernel {} {}; linux-image-amd64 drives both",
+            eprint_status(&format!(
+                "warning: the kernel {} {}; linux-image-amd64 supports both",
                 kernels.join(", "),
-                drivers::VIRTUAL_ONLY
+                drivers::LACK
             ));
         }
         Ok(())
     }
 
+    /// Reports a failed step, opens a shell if requested, and returns the error.
     fn failed(
         &self,
         failed: Box<StepFailed>,
-        root: ServedRoot,
+        root: Root,
         signals: &Signals,
         environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
-    ) -> Failure {
+    ) -> CommandError {
         let full = root.faults().is_some_and(|faults| faults.full());
         let layer = root.faults().and_then(|faults| faults.layer());
         if self.common.shell_on_failure {
-            say(&super::describe(&*failed));
-            say("this is a shell in the root as the step left it; the build ends when it does");
+            eprint_status(&super::describe(&*failed));
+            eprint_status(
+                "opening a shell in the root as the failed step left it; exit it to end the build",
+            );
             let mut spec = CommandSpec::new(["/bin/sh"]);
             spec.env = environment;
             if let Err(error) = root.sandbox().and_then(|s| relay(s, spec, signals)) {
-                say(&format!("no shell: {error}"));
+                eprint_status(&format!("cannot open a shell: {error}"));
             }
         }
         if full {
-            say(
-                "the upper layer was full: give it more with --upper-size, or `upper_size` in the file",
+            eprint_status(
+                "the upper layer was full: raise its limit with --upper-size, or `upper_size` in \
+                 the image file",
             );
         }
         match layer {
-            // The step failed because of it.
-            Some(layer) => Failure::Error(2, Box::new(layer)),
-            None => Failure::Error(1, failed),
+            // The step failed because a layer could not be read.
+            Some(layer) => CommandError::Error(2, Box::new(layer)),
+            None => CommandError::Error(1, failed),
         }
     }
 }
 
-pub(super) fn keep_log(file: &Path, log: &[u8]) -> Result<(), Failure> {
+pub(super) fn write_log(file: &Path, log: &[u8]) -> Result<(), CommandError> {
     let written = std::fs::File::create(file).and_then(|mut f| f.write_all(log));
-    written.map_err(|e| Failure::message(format!("cannot write the log {}: {e}", file.display())))
+    written.map_err(|e| CommandError::message(format!("cannot write log {}: {e}", file.display())))
 }
 
-/// Builds the image, whatever it is.
-pub(super) fn build(image: &Image, common: &Common) -> Outcome {
+/// Builds an image of any kind.
+pub(super) fn build(image: &Image, common: &CommonBuildArgs) -> CommandResult {
     if let Source::Base(root) = &image.source {
         return super::base::build(image, root, common);
     }
-    let job = Job::new(image, common)?;
+    let job = BuildJob::new(image, common)?;
     let signals = Signals::take()?;
     let privilege = Privilege::detect()?;
     let root = job.compose()?.start(privilege)?;
     job.finish(root, signals)
 }
 
-/// The files to write, with their formats: those of the command line, or else of the image.
-fn files(image: &Image, common: &Common) -> Result<Vec<(PathBuf, Format)>, Failure> {
+/// Returns the files to write and their formats: from the command line, or else from the image
+/// file.
+fn files(image: &Image, common: &CommonBuildArgs) -> Result<Vec<(PathBuf, Format)>, CommandError> {
     let Some(output) = &common.output else {
         if image.outputs.is_empty() {
             let file = image.file.display();
-            return Err(Failure::message(format!("{file} names no output: give one with -o")));
+            return Err(CommandError::message(format!("{file} has no `output`: give one with -o")));
         }
         let format = |(path, format): &(PathBuf, image::Format)| {
             let stated = Some(match format {
@@ -346,21 +359,21 @@ fn files(image: &Image, common: &Common) -> Result<Vec<(PathBuf, Format)>, Failu
         };
         return image.outputs.iter().map(format).collect();
     };
-    // The file's format is that of the file's output; another name speaks for itself.
+    // The `format` of the image file belongs to its own output; here the file name decides.
     Ok(vec![(output.clone(), common.seal.format_for(output, None)?)])
 }
 
-/// Writes what was taken out of the root. All of it appears, or nothing.
+/// Writes the files copied out of the root, all or none of them.
 fn write_yields(
     yields: Vec<(Yield, Output)>,
     contents: &[Vec<u8>],
     json: bool,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let mut outputs = Vec::new();
     let mut reports = Vec::new();
     for ((wanted, mut output), content) in yields.into_iter().zip(contents) {
         output.write_all(content).map_err(|e| {
-            Failure::message(format!("cannot write {}: {e}", wanted.output.display()))
+            CommandError::message(format!("cannot write {}: {e}", wanted.output.display()))
         })?;
         outputs.push(output);
         reports.push(options::report_file(&wanted.output, content));
@@ -369,7 +382,7 @@ fn write_yields(
     reports.iter().try_for_each(|report| options::report(report, json))
 }
 
-/// The network that the image file asks for.
+/// Returns the network that the image file requests.
 fn network(image: &Image) -> Network {
     match image.network {
         image::Network::Host => Network::Host,

@@ -1,49 +1,49 @@
-//! `cat`: files of images, byte for byte.
+//! `cat`: prints files from images, byte for byte.
 
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
-use super::images::Images;
-use super::out::Out;
-use super::shown::{inside, words};
-use super::{Failure, Outcome, say};
+use super::images::ImageArgs;
+use super::out::StdoutWriter;
+use super::shown::{display_path, file_type_name};
+use super::{CommandError, CommandResult, eprint_status};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     if opened.paths.is_empty() {
-        return Err(Failure::message(
-            "no file is named: write its path after the images, with a colon before it, such as \
+        return Err(CommandError::message(
+            "no file given: write its path after the images, with a colon before it, such as \
              :/etc/passwd",
         ));
     }
-    let mut out = Out::new();
+    let mut out = StdoutWriter::new();
     let mut missing = false;
     let code = opened.each(Follow::Yes, &mut |node| {
         if node.is_link() {
-            let (path, target) = (inside(&node.path), opened.view.link(&node)?);
-            say(&format!("error: {path}: is a link to {}, which is not there", escape(&target)));
+            let (path, target) = (display_path(&node.path), opened.view.link(&node)?);
+            eprint_status(&format!("error: {path}: broken symbolic link to {}", escape(&target)));
             missing = true;
             return Ok(());
         }
         if !node.is_file() {
-            let what = words(node.attr.kind);
-            return Err(Failure::message(format!(
-                "{}: is a {what}, which has no content",
-                inside(&node.path)
+            let what = file_type_name(node.attr.kind);
+            return Err(CommandError::message(format!(
+                "{}: cannot print a {what}",
+                display_path(&node.path)
             )));
         }
-        opened.view.read::<Failure>(&node, &mut |piece| out.bytes(piece))
+        opened.view.read::<CommandError>(&node, &mut |piece| out.bytes(piece))
     });
-    // What was read before something went wrong is written too.
+    // Print the files before the failed one too.
     out.finish()?;
     if missing { Ok(ExitCode::from(1)) } else { code }
 }

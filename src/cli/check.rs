@@ -1,4 +1,4 @@
-//! `check`: judging overlays over a base.
+//! `check`: lints overlays over their base.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,74 +12,73 @@ use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
 use super::options::size_text;
-use super::out::{Colour, Out};
-use super::{Failure, Outcome, images, print, project, say};
+use super::out::{Colour, StdoutWriter};
+use super::{CommandError, CommandResult, eprint_status, images, print, project};
 use crate::check::UnknownLint;
-use crate::check::{
-    CheckReport, CheckRequest, Finding, GROUPS, Lint, LintSelection, OverlayBudget, Severity,
-    Suppression,
-};
+use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
 use crate::check::{check, lint, lints, sarif};
 use crate::seal::path::plain;
 use crate::serve::Catalogue;
 
-/// How many findings of a lint are told.
-const TOLD: usize = 10;
-/// How many lints are named that could not look.
-const NAMED: usize = 4;
+/// Maximum number of findings printed per lint without `--all`.
+const MAX_FINDINGS_PER_LINT: usize = 10;
+/// Maximum number of lints listed by name that could not run.
+const MAX_LISTED_LINTS: usize = 4;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Exit code: 0 when nothing is wrong, 1 when an error was found (with --deny, a warning or a note), 2 when
-it cannot be told. What is known and meant is silenced in the project file, by `check: skip:`, with a
-reason; `check: budget:` sets limits.")]
+Exit code: 0 if no errors were found, 1 if there were errors (with --deny, also warnings or notes),
+2 if the check itself failed. In the project file, `check: skip:` suppresses findings, with a
+reason, and `check: budget:` sets size limits.")]
 pub(super) struct Args {
-    /// What to judge: a base and the overlays over it, the lowest first; or images of the project by
-    /// name, or all of them
+    /// A base and its overlays, the lowest first, or names of images of the project
+    ///
+    /// Without arguments, all images of the project are checked.
     #[arg(value_name = "IMAGE|NAME")]
     what: Vec<String>,
 
-    /// Say whether the overlays fit this base, each for itself: those that are named, or all of the
-    /// project
+    /// Check whether each overlay fits this base instead of its own
+    ///
+    /// Checks the given overlays, or all overlays of the project.
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
 
     #[command(flatten)]
     offset: images::BaseOffset,
 
-    /// Judge what the base has itself, too
+    /// Check the files of the base too
     #[arg(long, conflicts_with = "base")]
     whole: bool,
 
-    /// Look only for this lint, or this group of them (several times: for each)
+    /// Run only this lint or group of lints; can be repeated
     #[arg(long, value_name = "LINT", value_delimiter = ',')]
     only: Vec<String>,
 
-    /// Do not look for this lint, or this group of them
+    /// Do not run this lint or group of lints; can be repeated
     #[arg(long, value_name = "LINT", value_delimiter = ',')]
     skip: Vec<String>,
 
-    /// The kernel that boots with it, instead of the project's
+    /// Kernel that the images boot with, instead of the project's
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
 
-    /// What ends with exit code 1
+    /// Lowest severity that results in exit code 1
     #[arg(long, value_name = "SEVERITY", value_enum, default_value = "error")]
     deny: Deny,
 
-    /// Tell all findings, however many there are
+    /// Print all findings of each lint
     #[arg(long)]
     all: bool,
 
-    /// The project file; by default the overcoat.yml of this folder or of the nearest one above
+    /// Project file (default: overcoat.yml in this directory or the nearest parent)
     #[arg(short, long, value_name = "FILE")]
     project: Option<PathBuf>,
 
-    /// Print what was found as JSON
+    /// Print the findings as JSON
     #[arg(long, conflicts_with = "sarif")]
     json: bool,
 
-    /// Print what was found as SARIF, for the code scanning of forges
+    /// Print the findings as SARIF, for code scanning services
     #[arg(long)]
     sarif: bool,
 
@@ -87,33 +86,36 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["what", "base", "whole"])]
     list: bool,
 
-    /// Explain a lint: what it means on a machine, and how to mend it
+    /// Explain a lint: its effect on a machine, and how to fix it
     #[arg(long, value_name = "LINT", conflicts_with_all = ["what", "base", "whole", "list"])]
     explain: Option<String>,
 }
 
 impl Args {
-    /// What is looked for. What is in an overlay whatever it lies over, is no answer to whether it
-    /// fits.
-    fn selection(&self, suppressions: Vec<Suppression>) -> Result<LintSelection, UnknownLint> {
+    /// Returns the selected lints. With `--base`, the default is the groups whose result depends on
+    /// the base.
+    fn selection(&self, silences: Vec<Silence>) -> Result<Selection, UnknownLint> {
         let mut only = self.only.clone();
         if self.base.is_some() && only.is_empty() {
             only.extend(["archive", "fit", "works"].map(str::to_owned));
         }
-        LintSelection::new(only, self.skip.clone(), suppressions)
+        Selection::new(only, self.skip.clone(), silences)
     }
 }
 
-/// What is held against an image.
+/// Values of `--deny`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Deny {
+    /// Errors
     Error,
+    /// Errors and warnings
     Warning,
+    /// All findings
     Note,
 }
 
 impl Deny {
-    fn least(self) -> Severity {
+    fn min_severity(self) -> Severity {
         match self {
             Deny::Error => Severity::Error,
             Deny::Warning => Severity::Warning,
@@ -122,7 +124,7 @@ impl Deny {
     }
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     if args.list {
         return list(args);
     }
@@ -138,7 +140,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     } else if args.json {
         let count = |severity| reports.iter().map(|report| report.count(severity)).sum::<usize>();
         let value = json!({
-            "schema": 2,
+            "schema": 1,
             "errors": count(Severity::Error),
             "warnings": count(Severity::Warning),
             "notes": count(Severity::Note),
@@ -146,18 +148,18 @@ pub(super) fn run(args: &Args) -> Outcome {
         });
         print(&value.to_string())?;
     } else {
-        match tell_all(&reports, args) {
-            // Who reads no further still wants to know how it ended.
-            Ok(()) | Err(Failure::Enough) => {}
+        match print_reports(&reports, args) {
+            // The exit code still reports the result if the reader closed the pipe.
+            Ok(()) | Err(CommandError::OutputClosed) => {}
             Err(failure) => return Err(failure),
         }
     }
     let worst = reports.iter().flat_map(|report| &report.findings).map(|f| f.severity).max();
-    Ok(ExitCode::from(u8::from(worst >= Some(args.deny.least()))))
+    Ok(ExitCode::from(u8::from(worst >= Some(args.deny.min_severity()))))
 }
 
-fn list(args: &Args) -> Outcome {
-    let selection = LintSelection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
+fn list(args: &Args) -> CommandResult {
+    let selection = Selection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
     let wanted: Vec<&Lint> = lints().filter(|lint| selection.wants(lint)).collect();
     if args.json {
         let each = wanted.iter().map(|lint| {
@@ -166,10 +168,10 @@ fn list(args: &Args) -> Outcome {
                 "severity": lint.severity,
                 "summary": lint.summary,
                 "why": lint.why,
-                "fix": lint.fix,
+                "mend": lint.mend,
             })
         });
-        let value = json!({ "schema": 2, "lints": each.collect::<Vec<_>>() });
+        let value = json!({ "schema": 1, "lints": each.collect::<Vec<_>>() });
         print(&value.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -186,25 +188,25 @@ fn list(args: &Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain(name: &str) -> Outcome {
-    // It says what was meant, if there is no such lint.
-    LintSelection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
+fn explain(name: &str) -> CommandResult {
+    // Fails with a suggestion if there is no such lint.
+    Selection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
     let Some(lint) = lint(name) else {
-        return Err(Failure::message(format!("`{name}` is a group: name one of its lints")));
+        return Err(CommandError::message(format!("`{name}` is a group: give one of its lints")));
     };
     print(&format!(
-        "{} ({}): {}\n\n{}\n\nTo mend it: {}.",
+        "{} ({}): {}\n\n{}\n\nTo fix it: {}.",
         lint.name,
         lint.severity.word(),
         lint.summary,
         lint.why,
-        lint.fix
+        lint.mend
     ))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is to be judged, each for itself.
-fn requests(args: &Args) -> Result<Vec<CheckRequest>, Failure> {
+/// Returns the checks to run, one for each report.
+fn requests(args: &Args) -> Result<Vec<Request>, CommandError> {
     let is_image = |what: &String| {
         let path = Path::new(what);
         let project = path.join(provisioners::project::FILE_NAME).is_file();
@@ -214,8 +216,7 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, Failure> {
     };
     let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
     let selection = args.selection(Vec::new())?;
-    let request =
-        CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
+    let request = Request { kernel: args.kernel.clone(), selection, ..Request::default() };
     if paths {
         let mut images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
         if let Some(base) = &args.base {
@@ -224,24 +225,24 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, Failure> {
             let [base] = &base;
             return Ok(images
                 .iter()
-                .map(|overlay| over(base, overlay, &images, &request))
+                .map(|overlay| on_other_base(base, overlay, &images, &request))
                 .collect());
         }
         args.offset.apply(&mut images);
-        let lower_layers = usize::from(!args.whole && images.len() > 1);
+        let beneath = usize::from(!args.whole && images.len() > 1);
         let name = args.what.last().cloned().unwrap_or_default();
-        return Ok(vec![CheckRequest { name, images, lower_layers, ..request }]);
+        return Ok(vec![Request { name, images, beneath, ..request }]);
     }
-    args.offset.refuse("in a project")?;
+    args.offset.reject("in a project")?;
     let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
-        return Err(Failure::message("name a base and overlays, or images of a project"));
+        return Err(CommandError::message("give a base and overlays, or images of a project"));
     };
     let members: Vec<&Member> = match names.is_empty() {
         false => names
             .iter()
             .map(|name| project.find(name).map(|index| &project.images()[index]))
             .collect::<Result<_, _>>()
-            .map_err(Failure::message)?,
+            .map_err(CommandError::message)?,
         true => {
             let wanted = |member: &&Member| match args.base {
                 Some(_) => member.kind() == "overlay",
@@ -253,75 +254,79 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, Failure> {
     let catalogue = Catalogue::of(&project, None, None).ok();
     let mut requests = Vec::new();
     for member in members {
-        requests.push(of_project(args, member, catalogue.as_ref(), &request)?);
+        requests.push(project_request(args, member, catalogue.as_ref(), &request)?);
     }
     Ok(requests)
 }
 
-/// An overlay over another base; of the other overlays, those beneath it that it was made on.
-fn over(base: &Path, overlay: &Path, all: &[PathBuf], request: &CheckRequest) -> CheckRequest {
+/// Returns the check of an overlay over another base. From `all`, it includes the lower overlays
+/// that `overlay` was built on.
+fn on_other_base(base: &Path, overlay: &Path, all: &[PathBuf], request: &Request) -> Request {
     let mut images = vec![base.to_owned()];
-    images.extend(crate::check::recorded_layers(overlay).into_iter().filter_map(|name| {
+    images.extend(crate::check::made_on(overlay).into_iter().filter_map(|name| {
         let named = |path: &&PathBuf| path.file_name() == Some(name.as_ref());
         all.iter().find(named).filter(|path| *path != overlay).cloned()
     }));
-    let lower_layers = images.len();
+    let beneath = images.len();
     images.push(overlay.to_owned());
     let name = overlay.to_string_lossy().into_owned();
-    CheckRequest { name, images, lower_layers, other_base: true, ..request.clone() }
+    Request { name, images, beneath, other_base: true, ..request.clone() }
 }
 
-fn of_project(
+/// Returns the check of an image of a project.
+fn project_request(
     args: &Args,
     member: &Member,
     catalogue: Option<&Catalogue>,
-    request: &CheckRequest,
-) -> Result<CheckRequest, Failure> {
+    request: &Request,
+) -> Result<Request, CommandError> {
     let name = &member.name;
     let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
     let Some((output, _)) = output else {
-        return Err(Failure::message(format!("{name}: it makes nothing that can be judged")));
+        return Err(CommandError::message(format!("{name}: none of its formats can be checked")));
     };
     if !output.exists() {
-        return Err(Failure::message(format!("{name} is not built yet: `overcoat build {name}`")));
+        return Err(CommandError::message(format!(
+            "{name} is not built yet: run `overcoat build {name}`"
+        )));
     }
     let source = &member.image.source;
     let mut images = source.layers().map(|layers| layers.paths()).unwrap_or_default();
     if let (Some(base), Some(lowest)) = (&args.base, images.first_mut()) {
         lowest.clone_from(base);
     }
-    let lower_layers = if args.whole { 0 } else { images.len() };
+    let beneath = if args.whole { 0 } else { images.len() };
     images.push(output.clone());
     let parts = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
     let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
     let kernel = kernel.filter(|kernel| kernel.exists());
-    // Once for all that boots with it.
+    // The initrd is checked once, with the base, for all images that boot with it.
     let initrd = initrd.filter(|initrd| member.kind() == "base" && initrd.exists());
     let check = &member.image.check;
-    let suppressions = check.skip.iter().map(|skip| Suppression {
+    let silences = check.skip.iter().map(|skip| Silence {
         lint: skip.lint.clone(),
         path: skip.path.clone(),
         reason: skip.reason.clone(),
     });
-    let selection = args.selection(suppressions.collect()).map_err(|error| {
-        Failure::message(format!("{}: {name}: {error}", member.image.file.display()))
+    let selection = args.selection(silences.collect()).map_err(|error| {
+        CommandError::message(format!("{}: {name}: {error}", member.image.file.display()))
     })?;
-    Ok(CheckRequest {
+    Ok(Request {
         name: name.clone(),
         images,
-        lower_layers,
+        beneath,
         other_base: args.base.is_some(),
         kernel: request.kernel.clone().or(kernel),
         initrd,
-        budget: OverlayBudget { size: check.size, ram: check.ram },
+        budget: Budget { size: check.size, ram: check.ram },
         selection,
     })
 }
 
-fn tell_all(reports: &[CheckReport], args: &Args) -> Result<(), Failure> {
-    let mut out = Out::new();
+fn print_reports(reports: &[Report], args: &Args) -> Result<(), CommandError> {
+    let mut out = StdoutWriter::new();
     for report in reports {
-        tell(&mut out, report, reports, args)?;
+        print_report(&mut out, report, reports, args)?;
     }
     for report in reports.iter().filter(|_| args.base.is_some()) {
         let verdict = match report.count(Severity::Error) {
@@ -333,16 +338,16 @@ fn tell_all(reports: &[CheckReport], args: &Args) -> Result<(), Failure> {
     out.finish()
 }
 
-/// Tells what was found, in one of the reports: findings are data, the rest is not.
-fn tell(
-    out: &mut Out,
-    report: &CheckReport,
-    all: &[CheckReport],
+/// Prints one of the reports: findings to standard output, the rest to standard error.
+fn print_report(
+    out: &mut StdoutWriter,
+    report: &Report,
+    all: &[Report],
     args: &Args,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let most = match args.all || LevelFilter::current() >= LevelFilter::INFO {
         true => usize::MAX,
-        false => TOLD,
+        false => MAX_FINDINGS_PER_LINT,
     };
     if all.len() > 1 && args.base.is_none() && !report.findings.is_empty() {
         out.line(&format!("{}:", report.name))?;
@@ -352,42 +357,42 @@ fn tell(
         out.line(&format!("{word}: {}: {}", lint.name, lint.summary))?;
         for finding in findings.iter().take(most) {
             out.line(&format!("  {}", line(finding)))?;
-            if finding.fix != lint.fix {
-                out.line(&format!("    mend: {}", finding.fix))?;
+            if finding.fix != lint.mend {
+                out.line(&format!("    fix: {}", finding.fix))?;
             }
         }
         if findings.len() > most {
             out.line(&format!("  …and {} more (--all shows them)", findings.len() - most))?;
         }
-        out.line(&format!("  mend: {}", lint.fix))?;
+        out.line(&format!("  fix: {}", lint.mend))?;
     }
     out.flush()?;
     for hint in &report.hints {
-        say(&format!("{}: {}", report.name, plain(hint)));
+        eprint_status(&format!("{}: {}", report.name, plain(hint)));
     }
     for not_run in &report.not_run {
         let lints = match not_run.lints.len() {
-            0..=NAMED => not_run.lints.join(", "),
-            count => format!("{count} lints (--json names them)"),
+            0..=MAX_LISTED_LINTS => not_run.lints.join(", "),
+            count => format!("{count} lints (listed by --json)"),
         };
-        say(&format!("{}: could not look for {lints}: {}", report.name, not_run.reason));
+        eprint_status(&format!("{}: could not run {lints}: {}", report.name, not_run.reason));
     }
-    // A silence of several images is in vain if it is for all of them.
+    // A suppression that several images share is unused only if no image uses it.
     let is_used = |name: &str| {
-        let mut silenced = all.iter().flat_map(|report| &report.suppressed);
+        let mut silenced = all.iter().flat_map(|report| &report.silenced);
         silenced.any(|silenced| silenced.finding.lint.name == name)
     };
-    for lint in report.unused_suppressions.iter().filter(|lint| !is_used(lint)) {
-        let idle = all.iter().filter(|other| other.unused_suppressions.contains(lint));
+    for lint in report.idle_silences.iter().filter(|lint| !is_used(lint)) {
+        let idle = all.iter().filter(|other| other.idle_silences.contains(lint));
         let names: Vec<&str> = idle.map(|other| other.name.as_str()).collect();
-        // It is told once, of all of them.
+        // Print it once, with the names of all images.
         if names.first() == Some(&report.name.as_str()) {
             let names = names.join(", ");
-            say(&format!("{names}: the project silences {lint}, which was not found"));
+            eprint_status(&format!("{names}: unused suppression of {lint} in the project"));
         }
     }
     if args.base.is_none() {
-        say(&format!("{}: {}", report.name, summary(report)));
+        eprint_status(&format!("{}: {}", report.name, summary(report)));
     }
     Ok(())
 }
@@ -408,7 +413,7 @@ fn line(finding: &Finding) -> String {
     format!("{layer}{path}: {}{saves}", finding.message)
 }
 
-fn summary(report: &CheckReport) -> String {
+fn summary(report: &Report) -> String {
     let mut parts = Vec::new();
     for severity in Severity::ALL {
         match report.count(severity) {
@@ -418,10 +423,10 @@ fn summary(report: &CheckReport) -> String {
         }
     }
     if parts.is_empty() {
-        parts.push("nothing found".to_owned());
+        parts.push("no findings".to_owned());
     }
-    if !report.suppressed.is_empty() {
-        parts.push(format!("{} silenced", report.suppressed.len()));
+    if !report.silenced.is_empty() {
+        parts.push(format!("{} suppressed", report.silenced.len()));
     }
     parts.join(", ")
 }

@@ -1,15 +1,16 @@
-//! `completions`: shell completion of commands and options, and of what they name: images of the
-//! project, image files, paths inside images.
+//! `completions`: shell completion of commands, options, images of the project, image files and
+//! paths inside images.
 //!
-//! The script that `completions SHELL` prints has the shell ask this program, with the line so far,
-//! each time (the environment variable [`VARIABLE`] says that it is asked, and by which shell). The
-//! engine is clap_complete's dynamic one. Its interface is not settled yet, and `Cargo.lock` holds
-//! the version; this module alone knows it.
+//! The script that `completions SHELL` prints makes the shell run this program for each completion,
+//! with the current line as arguments. The environment variable [`VARIABLE`] marks such a run and
+//! names the shell. The engine is the dynamic one of clap_complete, whose interface is unstable:
+//! `Cargo.lock` pins the version, and only this module uses it.
 //!
 //! Invariants:
-//! - Whoever presses a key wants no message and no wait. What cannot be read completes to nothing.
-//! - A name that an image or a folder has cannot make the shell do anything: where the shell does not
-//!   quote what it is given, it is quoted here, and names with control characters are left out.
+//! - Completion prints no messages and does not block. Files that cannot be read have no
+//!   candidates.
+//! - Names in images and directories cannot inject shell code: candidates are quoted here for
+//!   shells that insert them unquoted, and names with control characters are omitted.
 
 mod line;
 
@@ -25,20 +26,21 @@ use clap_complete::env::{CompleteEnv, Shells};
 use fs_model::tree::Follow;
 use provisioners::Project;
 
-use self::line::{LINE, Line, at_home};
-use super::{Failure, Outcome, command, print, project};
+use self::line::{CompletionLine, LINE, expand_tilde};
+use super::{CommandError, CommandResult, command, print, project};
 use crate::layers::is_image;
 use crate::look::{Node, View};
 
-/// What asks for completions, by its name; not `COMPLETE`, which others may have for something else.
+/// Environment variable that requests completions and names the shell. The default of
+/// clap_complete, `COMPLETE`, could collide with other programs.
 const VARIABLE: &str = "OVERCOAT_COMPLETE";
 
-/// The most candidates of one kind: nobody reads more.
-const MOST: usize = 10_000;
+/// Maximum number of candidates of one kind.
+const MAX_CANDIDATES: usize = 10_000;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The shell
+    /// Shell to generate the script for
     #[arg(value_name = "SHELL", value_enum)]
     shell: Shell,
 }
@@ -52,41 +54,42 @@ enum Shell {
     Powershell,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let name = args.shell.to_possible_value();
     let name = name.as_ref().map_or("bash", |value| value.get_name());
     let shells = Shells::builtins();
-    let shell = shells.completer(name).ok_or_else(|| Failure::message("no such shell"))?;
+    let shell = shells.completer(name).ok_or_else(|| CommandError::message("unknown shell"))?;
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, "overcoat", "overcoat", "overcoat", &mut script)?;
-    print(adapted(args.shell, &String::from_utf8_lossy(&script)).trim())?;
+    print(patch_script(args.shell, &String::from_utf8_lossy(&script)).trim())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The script, so that a path inside an image can be completed, which begins with a colon.
-fn adapted(shell: Shell, script: &str) -> String {
+/// Patches a generated script to support paths inside images, which begin with a colon.
+fn patch_script(shell: Shell, script: &str) -> String {
     match shell {
-        // It takes a colon for the end of a word. Only the line itself has the words as they are.
+        // Bash splits words at colons, so the script also passes the unsplit line.
         Shell::Bash => script.replacen(
             "_CLAP_IFS=",
             &format!("{LINE}=\"${{COMP_LINE:0:COMP_POINT}}\" \\\n        _CLAP_IFS="),
             1,
         ),
-        // It has a colon stand before what a candidate means: the one before the path is set aside.
+        // Zsh separates a candidate from its description with a colon; `compset -P :` excludes the
+        // leading colon of a path from the completed word.
         Shell::Zsh => script.replacen("() {\n", "() {\n    compset -P :\n", 1),
         _ => script.to_owned(),
     }
 }
 
-/// Answers a shell that asks for completions, and ends then.
+/// Prints completions and exits if a shell requested them by [`VARIABLE`]; else does nothing.
 pub(super) fn answer() {
     if let Some(shell) = std::env::var_os(VARIABLE) {
-        line::asked_by(shell);
+        line::set_shell(shell);
     }
     CompleteEnv::with_factory(command).var(VARIABLE).complete();
 }
 
-/// Completes each value as what its name in the help says it is.
+/// Attaches a completer to each argument, chosen by the argument's value name in the help.
 pub(super) fn attach(command: Command) -> Command {
     command.mut_subcommands(|subcommand| {
         subcommand.mut_args(|argument| {
@@ -100,45 +103,50 @@ pub(super) fn attach(command: Command) -> Command {
     })
 }
 
-/// What completes a value of this name.
+/// Returns the completer for arguments with this value name.
 fn completer(value_name: &str) -> Option<ArgValueCompleter> {
     let is_project =
         |path: &Path| path.extension().is_some_and(|end| end == "yml" || end == "yaml");
     let any = |_: &Path| true;
     Some(match value_name {
-        name if name.contains("[:PATH") => with(images_and_paths),
+        name if name.contains("[:PATH") => completer_from(images_and_paths),
         name if name.starts_with("BASE") || name == "OVERLAY" || name == "IMAGE" => {
-            with(|line| files(line, is_image))
+            completer_from(|line| files(line, is_image))
         }
-        "FILE|NAME" => with(move |line| [names(line, |_| true), files(line, is_project)].concat()),
-        "NAME|OVERLAY" | "IMAGE|NAME" => {
-            with(|line| [names(line, |kind| kind != "initrd"), files(line, is_image)].concat())
+        "FILE|NAME" => {
+            completer_from(move |line| [names(line, |_| true), files(line, is_project)].concat())
         }
-        "NAME" => with(|line| names(line, |_| true)),
-        "LINT" => with(lints),
-        "FILE" | "OUT" | "PROJECT" | "PATH" => with(move |line| files(line, any)),
-        "DIR" => with(move |line| files(line, |_| false)),
+        "NAME|OVERLAY" | "IMAGE|NAME" => completer_from(|line| {
+            [names(line, |kind| kind != "initrd"), files(line, is_image)].concat()
+        }),
+        "NAME" => completer_from(|line| names(line, |_| true)),
+        "LINT" => completer_from(lints),
+        "FILE" | "OUT" | "PROJECT" | "PATH" => completer_from(move |line| files(line, any)),
+        "DIR" => completer_from(move |line| files(line, |_| false)),
         _ => return None,
     })
 }
 
-/// What may stand in the place of the word that is written, and what it is.
+/// A word that can replace the current one, and its description.
 type Candidate = (Vec<u8>, Option<&'static str>);
 
-/// Completes by what `candidates` finds for the line.
-fn with(candidates: impl Fn(&Line) -> Vec<Candidate> + Send + Sync + 'static) -> ArgValueCompleter {
+/// Returns a completer that calls `candidates` with the line.
+fn completer_from(
+    candidates: impl Fn(&CompletionLine) -> Vec<Candidate> + Send + Sync + 'static,
+) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
-        let Some(line) = Line::of_process(current) else { return Vec::new() };
-        let shown = |(word, what): Candidate| {
-            let candidate = CompletionCandidate::new(line.written(&word)?);
-            Some(candidate.help(what.map(Into::into)))
+        let Some(line) = CompletionLine::from_process(current) else { return Vec::new() };
+        let shown = |(word, help): Candidate| {
+            let candidate = CompletionCandidate::new(line.replacement(&word)?);
+            Some(candidate.help(help.map(Into::into)))
         };
         candidates(&line).into_iter().filter_map(shown).collect()
     })
 }
 
-/// The images of the project that the line names, or that is here, each with its kind.
-fn names(line: &Line, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
+/// Completes names of images, with their kinds, from the project that the line names or the one of
+/// the current directory.
+fn names(line: &CompletionLine, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
     let found = match line.value_of(&["-p", "--project"]) {
         Some(file) => Project::load(&file).ok(),
         None => {
@@ -151,11 +159,14 @@ fn names(line: &Line, wanted: impl Fn(&str) -> bool) -> Vec<Candidate> {
     let Some(project) = found else { return Vec::new() };
     let images = project.images().iter().filter(|image| wanted(image.kind()));
     let images = images.filter(|image| image.name.as_bytes().starts_with(&line.current));
-    images.take(MOST).map(|image| (image.name.as_bytes().to_vec(), Some(image.kind()))).collect()
+    images
+        .take(MAX_CANDIDATES)
+        .map(|image| (image.name.as_bytes().to_vec(), Some(image.kind())))
+        .collect()
 }
 
-/// Lints, and groups of them.
-fn lints(line: &Line) -> Vec<Candidate> {
+/// Completes lints and groups of lints, with their summaries.
+fn lints(line: &CompletionLine) -> Vec<Candidate> {
     let lints = crate::check::lints().map(|lint| (lint.name, lint.summary));
     let all = crate::check::GROUPS.into_iter().chain(lints);
     all.filter(|(name, _)| name.as_bytes().starts_with(&line.current))
@@ -163,11 +174,11 @@ fn lints(line: &Line) -> Vec<Candidate> {
         .collect()
 }
 
-/// Files that `wanted` takes, and directories, whose names begin as the word does.
-fn files(line: &Line, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate> {
+/// Completes directories, and files accepted by `wanted`.
+fn files(line: &CompletionLine, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate> {
     let (folder, start) = split(&line.current);
-    let place = if folder.is_empty() { PathBuf::from(".") } else { at_home(folder) };
-    let Ok(entries) = std::fs::read_dir(place) else { return Vec::new() };
+    let dir = if folder.is_empty() { PathBuf::from(".") } else { expand_tilde(folder) };
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let mut found = BTreeSet::new();
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -182,15 +193,15 @@ fn files(line: &Line, wanted: impl Fn(&Path) -> bool) -> Vec<Candidate> {
         } else if wanted(&path) {
             found.insert([folder, bytes].concat());
         }
-        if found.len() >= MOST {
+        if found.len() >= MAX_CANDIDATES {
             break;
         }
     }
     found.into_iter().map(|path| (path, None)).collect()
 }
 
-/// Images, and paths inside those that are named before.
-fn images_and_paths(line: &Line) -> Vec<Candidate> {
+/// Completes images, and paths inside the images given before.
+fn images_and_paths(line: &CompletionLine) -> Vec<Candidate> {
     let images = || -> Vec<PathBuf> {
         line.paths().filter(|path| path.is_dir() || is_image(path)).collect()
     };
@@ -205,7 +216,8 @@ fn images_and_paths(line: &Line) -> Vec<Candidate> {
     found.into_iter().map(|path| ([b":", &path[..]].concat(), None)).collect()
 }
 
-/// What is in the images `layers` whose path begins as `current` does; directories end in a slash.
+/// Returns the paths inside the stack `layers` that begin with `current`; directories end in a
+/// slash.
 fn inside(layers: &[PathBuf], current: &[u8]) -> Vec<Vec<u8>> {
     let (folder, start) = split(current);
     if layers.is_empty() {
@@ -214,18 +226,19 @@ fn inside(layers: &[PathBuf], current: &[u8]) -> Vec<Vec<u8>> {
     let entries = || {
         let view = View::open(layers).ok()?;
         let children = view.children(&view.resolve(folder, Follow::Yes).ok()?).ok()?;
-        let leads_in = |node: &Node| match node.is_link() {
+        let is_dir = |node: &Node| match node.is_link() {
             true => view.resolve(&node.path, Follow::Yes).is_ok_and(|node| node.is_dir()),
             false => node.is_dir(),
         };
-        let end = |node: &Node| if leads_in(node) { &b"/"[..] } else { b"" };
-        let fitting = children.iter().filter(|node| node.name().starts_with(start)).take(MOST);
-        Some(fitting.map(|node| [folder, node.name(), end(node)].concat()).collect())
+        let end = |node: &Node| if is_dir(node) { &b"/"[..] } else { b"" };
+        let matching = children.iter().filter(|node| node.name().starts_with(start));
+        let paths = matching.map(|node| [folder, node.name(), end(node)].concat());
+        Some(paths.take(MAX_CANDIDATES).collect())
     };
     entries().unwrap_or_default()
 }
 
-/// A path as its folder, with the slash at its end, and the name in that.
+/// Splits a path after its last slash, into directory and name.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     path.split_at(path.iter().rposition(|&byte| byte == b'/').map_or(0, |at| at + 1))
 }

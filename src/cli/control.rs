@@ -1,11 +1,11 @@
-//! How `seal` talks to the server of a mount.
+//! Control protocol between `seal` or `umount` and the server of a mount.
 //!
-//! The server listens on a socket in the abstract namespace (so nothing lies in the file system and
-//! nothing is left there), named after the mount's device number, which `stat` tells everybody.
-//! Who may talk is decided by the peer's user id: the server's own or root's, and the client wants
-//! the same of the server. A conversation is one JSON line each way, the request with a descriptor
-//! beside it when the archive goes to the client's standard output or into a pipe. One that only says that seals
-//! are to be given up has no answer.
+//! The server listens on a Unix socket in the abstract namespace, so no file is left behind. Its
+//! name contains the mount's device number, which any user can get by `stat`. Both sides check the
+//! peer's user id: it must be their own or root's, unless they run as root. A client sends one
+//! request and receives one reply, each a line of JSON. A descriptor accompanies the request when
+//! the archive goes to the client's standard output or to a FIFO. [`ControlRequest::GiveUp`] has no
+//! reply.
 
 use std::io;
 use std::net::Shutdown;
@@ -22,24 +22,24 @@ use serde::{Deserialize, Serialize};
 use crate::sandbox::{receive_message, send_message};
 use crate::seal::Warning;
 
-/// The longest request or answer, in bytes: an answer has all warnings in it.
-const MESSAGE_LIMIT: usize = 256 << 20;
+/// Maximum length of a message in bytes. A reply contains all warnings.
+const MAX_MESSAGE_BYTES: usize = 256 << 20;
 
-/// What a client wants.
+/// A request of a client.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Request {
-    /// Seal what changed.
+pub(super) enum ControlRequest {
+    /// Seal the changes.
     Seal(SealRequest),
-    /// The mount was taken away: nobody is to wait for a seal any more.
+    /// Abort running seals, because the root was unmounted.
     GiveUp,
 }
 
-/// How to seal what changed.
+/// Parameters of a seal.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SealRequest {
-    /// Where to, as an absolute path, and `None` for standard output. What is to be written is the
-    /// descriptor that comes along, if one does.
+    /// Absolute path of the archive, or `None` for standard output. If a descriptor accompanies the
+    /// request, the archive is written to it, and the path is only a name.
     pub(super) output: Option<PathBuf>,
     pub(super) format: String,
     pub(super) level: Option<u32>,
@@ -48,36 +48,37 @@ pub(super) struct SealRequest {
     pub(super) source_date_epoch: Option<u64>,
 }
 
-/// What came of it.
+/// The reply to a seal request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
-    /// It is written.
+pub(super) enum ControlReply {
+    /// The archive is written.
     Sealed(Sealed),
-    /// It is not; this is why.
+    /// The seal failed with this error message.
     Failed(String),
 }
 
-/// What was written.
+/// Report about a written archive.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Sealed {
     pub(super) report: serde_json::Value,
     pub(super) warnings: Vec<Warning>,
 }
 
-/// What a path leads to.
+/// The mount that a path is in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// The device number of its file system.
+pub(super) struct MountPath {
+    /// Device number of the file system.
     pub(super) device: u64,
-    /// Whether it is what is mounted, and not something in it.
+    /// Whether the path is the root of the mount.
     pub(super) is_mount_point: bool,
 }
 
-/// Where `dir` leads, without asking its server, which may stand still.
-pub(super) fn place(dir: &Path) -> io::Result<Place> {
+/// Returns the mount that `dir` is in, without a request to its server, which may be blocked by a
+/// seal.
+pub(super) fn find_mount(dir: &Path) -> io::Result<MountPath> {
     let flags = AtFlags::STATX_DONT_SYNC;
     let found = rustix::fs::statx(CWD, dir, flags, StatxFlags::TYPE)?;
-    Ok(Place {
+    Ok(MountPath {
         device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
         is_mount_point: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
     })
@@ -87,10 +88,10 @@ fn address(device: u64) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("overcoat/mount/{device:x}"))
 }
 
-/// Listens for those who want something of the mount with this device number.
+/// Binds the control socket of the mount with this device number.
 ///
-/// The kernel gives a number out again as soon as a mount is gone, which is a little before its
-/// server is: so a name that is taken is tried for a while.
+/// The kernel reuses a device number as soon as a mount is gone, shortly before its server exits,
+/// so binding is retried for three seconds while the name is in use.
 pub(super) fn listen(device: u64) -> io::Result<UnixListener> {
     let give_up = Instant::now() + Duration::from_secs(3);
     loop {
@@ -103,9 +104,9 @@ pub(super) fn listen(device: u64) -> io::Result<UnixListener> {
     }
 }
 
-/// Waits until the server behind `stream` has ended, for a while at least.
-pub(super) fn wait_for_end(stream: &UnixStream) {
-    // Either way there is nothing more to do: the mount is gone.
+/// Waits up to five seconds for the server to exit.
+pub(super) fn wait_for_exit(stream: &UnixStream) {
+    // Errors are ignored: the root is unmounted already.
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let _ = stream.shutdown(Shutdown::Write);
     let _ = receive_message(stream);
@@ -118,17 +119,17 @@ pub(super) fn connect(device: u64) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Refuses to talk to anybody but root and the own user.
+/// Returns an error unless the peer is root or the own user, or this process is root.
 pub(super) fn check_peer(stream: &UnixStream) -> io::Result<()> {
     let peer = getsockopt(stream, sockopt::PeerCredentials)?.uid();
     let own = nix::unistd::geteuid().as_raw();
     if peer == 0 || peer == own || own == 0 {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user's process answers"))
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "the peer is a process of another user"))
 }
 
-/// Sends a message, with a descriptor beside it.
+/// Sends a message with an optional descriptor.
 pub(super) fn send<T: Serialize>(
     stream: &UnixStream,
     message: &T,
@@ -139,7 +140,7 @@ pub(super) fn send<T: Serialize>(
     send_message(stream, &line, fd)
 }
 
-/// Receives a message, and the descriptor beside it.
+/// Receives a message and the descriptor that accompanies it.
 pub(super) fn receive<T: for<'a> Deserialize<'a>>(
     stream: &UnixStream,
 ) -> io::Result<(T, Option<OwnedFd>)> {
@@ -147,7 +148,7 @@ pub(super) fn receive<T: for<'a> Deserialize<'a>>(
     let mut fd = None;
     while line.last() != Some(&b'\n') {
         let (bytes, fds) = receive_message(stream)?;
-        if bytes.is_empty() || line.len() + bytes.len() > MESSAGE_LIMIT {
+        if bytes.is_empty() || line.len() + bytes.len() > MAX_MESSAGE_BYTES {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         line.extend_from_slice(&bytes);

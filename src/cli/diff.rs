@@ -1,4 +1,4 @@
-//! `diff`: what overlays change in their base, or in what two stacks differ.
+//! `diff`: compares overlays with their base, or two image stacks.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,9 +12,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::options::size_text;
-use super::out::{Colour, Document, Out, json as to_json};
-use super::shown::{Shown, brief, inside, words};
-use super::{Failure, Outcome, images, say};
+use super::out::{Colour, JsonDocument, StdoutWriter, json as to_json};
+use super::shown::{AttrJson, brief, display_path, file_type_name};
+use super::{CommandError, CommandResult, eprint_status, images};
 use crate::diff::packages::{How, PackageChange};
 use crate::diff::text::{MOST, Text, unified};
 use crate::diff::{Aspect, Change, Diff, Kind, Options, Totals};
@@ -23,54 +23,54 @@ use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-overcoat diff BASE OVERLAY…               what the overlays change in the base
-overcoat diff BASE --from A… --to B…      overlays against others on the same base
-overcoat diff --from BASE A… --to BASE B… one stack against another
-overcoat diff BASE OVERLAY… :/etc         only there
+overcoat diff BASE OVERLAY…               show the changes that the overlays make to the base
+overcoat diff BASE --from A… --to B…      compare overlays on the same base
+overcoat diff --from BASE A… --to BASE B… compare two stacks
+overcoat diff BASE OVERLAY… :/etc         compare only this path
 
-Exit code: 0 when nothing differs, 1 when something does, 2 when it cannot be told.")]
+Exit code: 0 if there are no differences, 1 if there are, 2 if the images cannot be compared.")]
 pub(super) struct Args {
-    /// The base, overlays over it, and paths to look at, which begin with a colon
+    /// The base, its overlays, and paths to compare, which begin with a colon
     #[arg(value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
 
     #[command(flatten)]
     offset: images::BaseOffset,
 
-    /// The old stack: overlays over BASE, or all of its images where no BASE is named
+    /// Old stack: overlays over BASE, or all images if there is no BASE
     #[arg(long, value_name = "IMAGE", num_args = 1.., requires = "to")]
     from: Vec<OsString>,
 
-    /// The new stack, likewise
+    /// New stack: overlays over BASE, or all images if there is no BASE
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     to: Vec<OsString>,
 
-    /// Show what changed in text files, as `diff -u` does
+    /// Show the differences in text files, as `diff -u` does
     #[arg(short = 'u', long)]
     content: bool,
 
-    /// Name each path beneath deleted directories too
+    /// List the paths in deleted directories too
     #[arg(long)]
     all: bool,
 
-    /// Compare times of modification too
+    /// Compare modification times too
     #[arg(long)]
     mtime: bool,
 
-    /// Sum up by directory instead of naming each path
+    /// Print totals by directory instead of paths
     #[arg(long, conflicts_with = "content")]
     stat: bool,
 
-    /// How many names deep --stat sums up
+    /// Depth of the directories of --stat
     #[arg(long, value_name = "N", default_value_t = 2, requires = "stat")]
     depth: usize,
 
-    /// Print one JSON document
+    /// Print the differences as JSON
     #[arg(long, conflicts_with = "stat")]
     json: bool,
 }
 
-/// The images of both sides, and the paths.
+/// The images of both stacks, and the paths to compare.
 struct Sides {
     old: Vec<PathBuf>,
     new: Vec<PathBuf>,
@@ -78,10 +78,10 @@ struct Sides {
 }
 
 impl Args {
-    fn sides(&self) -> Result<Sides, Failure> {
+    fn sides(&self) -> Result<Sides, CommandError> {
         let (mut common, mut paths) = images::split(&self.arguments);
         match common.is_empty() {
-            true => self.offset.refuse("with --from and --to alone")?,
+            true => self.offset.reject("with --from and --to alone")?,
             false => self.offset.apply(&mut common),
         }
         let (from, mut more) = images::split(&self.from);
@@ -91,27 +91,28 @@ impl Args {
         if self.to.is_empty() {
             if common.len() < 2 {
                 return Err(match common.first() {
-                    None => images::no_image(&paths),
-                    Some(base) => Failure::message(format!(
-                        "{}: compared with what? Name overlays after it, or another stack with --to",
+                    None => images::no_image_error(&paths),
+                    Some(base) => CommandError::message(format!(
+                        "{}: nothing to compare with: give overlays after it, or another stack \
+                         with --to",
                         base.display()
                     )),
                 });
             }
             to = common.split_off(1);
             if let Some(other) = to.iter().find(|path| is_root(path)) {
-                return Err(Failure::message(format!(
-                    "{other}: is no archive, so it may be meant as another base or as an overlay: \
-                     write `--from {base} --to {other}` to compare it with {base}, or \
-                     `{base} --to {other}` to lay it over {base}",
+                return Err(CommandError::message(format!(
+                    "{other}: not an archive, so it could be another base or an overlay: write \
+                     `--from {base} --to {other}` to compare it with {base}, or \
+                     `{base} --to {other}` to stack it on {base}",
                     other = other.display(),
                     base = common[0].display()
                 )));
             }
             if to.len() > 1 && std::io::stderr().is_terminal() {
-                say(&format!(
-                    "all {} overlays together against {base}; for one against the other: \
-                     {base} --from {} --to {}",
+                eprint_status(&format!(
+                    "comparing {base} with the stack of all {} overlays; to compare the overlays \
+                     with each other: {base} --from {} --to {}",
                     to.len(),
                     to[0].display(),
                     to[1].display(),
@@ -119,61 +120,62 @@ impl Args {
                 ));
             }
         } else if to.is_empty() {
-            return Err(images::no_image(&paths));
+            return Err(images::no_image_error(&paths));
         }
         let stack = |over: Vec<PathBuf>| common.iter().cloned().chain(over).collect::<Vec<_>>();
         let sides = Sides { old: stack(from), new: stack(to), paths };
         match sides.old.is_empty() {
-            true => Err(Failure::message(
-                "--to alone is compared with nothing: name a base before it, or a stack with --from",
+            true => Err(CommandError::message(
+                "--to has nothing to compare with: give a base before it, or a stack with --from",
             )),
             false => Ok(sides),
         }
     }
 }
 
-/// Whether an image can be a whole root as well as an overlay: a squashfs image or a folder.
+/// Returns whether an image can be a whole root as well as an overlay: a squashfs image or a
+/// directory.
 fn is_root(path: &Path) -> bool {
     path.is_dir() || crate::layers::is_squashfs(path)
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let Sides { old, new, paths } = args.sides()?;
     let (old_view, new_view) =
-        crate::diff::open(&old, &new).map_err(|error| images::hint(error, &new))?;
-    images::refuse_paths(&new_view, &new)?;
-    images::refuse_paths(&old_view, &old)?;
+        crate::diff::open(&old, &new).map_err(|error| images::add_hint(error, &new))?;
+    images::reject_host_paths(&new_view, &new)?;
+    images::reject_host_paths(&old_view, &old)?;
     let paths = paths
         .iter()
-        .map(|path| real(&old_view, &new_view, path))
+        .map(|path| resolve_parents(&old_view, &new_view, path))
         .collect::<Result<Vec<_>, LookError>>()?;
     let everything = paths.is_empty();
     let options = Options { mtime: args.mtime, within_deleted: args.all, paths };
     let diff = Diff::new(&old_view, &new_view, options);
-    let mut report = Report {
+    let mut printer = DiffPrinter {
         old: &old_view,
         new: &new_view,
         labels: images::labels(&new_view),
         args,
-        out: Out::new(),
+        out: StdoutWriter::new(),
         totals: Totals::default(),
         found: false,
     };
-    match report.write(&diff, everything) {
+    match printer.write(&diff, everything) {
         Ok(()) => {}
-        // What it has read are differences.
-        Err(Failure::Enough) => return Ok(ExitCode::from(1)),
+        // The pipe was closed after some output, so there are differences.
+        Err(CommandError::OutputClosed) => return Ok(ExitCode::from(1)),
         Err(failure) => return Err(failure),
     }
-    let found = report.found;
-    match report.out.finish() {
-        Err(Failure::Enough) | Ok(()) => Ok(ExitCode::from(u8::from(found))),
+    let found = printer.found;
+    match printer.out.finish() {
+        Err(CommandError::OutputClosed) | Ok(()) => Ok(ExitCode::from(u8::from(found))),
         Err(failure) => Err(failure),
     }
 }
 
-/// The path without links on its way, in the new stack or else in the old one.
-fn real(old: &View, new: &View, path: &[u8]) -> Result<Vec<u8>, LookError> {
+/// Resolves the symbolic links in a path's directories, in the new stack or else in the old one.
+fn resolve_parents(old: &View, new: &View, path: &[u8]) -> Result<Vec<u8>, LookError> {
     match new.resolve(path, Follow::No) {
         Ok(node) => Ok(node.path),
         Err(error) if error.is_absence() => match old.find(path, Follow::No)? {
@@ -184,19 +186,21 @@ fn real(old: &View, new: &View, path: &[u8]) -> Result<Vec<u8>, LookError> {
     }
 }
 
-struct Report<'a> {
+/// Prints differences in one of the output formats.
+struct DiffPrinter<'a> {
     old: &'a View,
     new: &'a View,
     labels: Vec<String>,
     args: &'a Args,
-    out: Out,
+    out: StdoutWriter,
     totals: Totals,
+    /// Whether there are any differences.
     found: bool,
 }
 
-impl Report<'_> {
-    /// Writes everything; packages only where no paths were asked for.
-    fn write(&mut self, diff: &Diff<'_>, packages: bool) -> Result<(), Failure> {
+impl DiffPrinter<'_> {
+    /// Writes all differences; those of packages only if `packages`.
+    fn write(&mut self, diff: &Diff<'_>, packages: bool) -> Result<(), CommandError> {
         let packages = || if packages { diff.packages() } else { Ok(Vec::new()) };
         if self.args.json {
             self.document(diff, packages)
@@ -205,7 +209,7 @@ impl Report<'_> {
             self.table(&sums)?;
             self.end(&packages()?)
         } else {
-            diff.changes::<Failure>(&mut |change| {
+            diff.changes::<CommandError>(&mut |change| {
                 self.totals.add(change);
                 self.found = true;
                 self.change(change)?;
@@ -215,7 +219,7 @@ impl Report<'_> {
         }
     }
 
-    fn change(&mut self, change: &Change) -> Result<(), Failure> {
+    fn change(&mut self, change: &Change) -> Result<(), CommandError> {
         let (letter, colour) = match change.kind {
             Kind::Added => ("A", Colour::Green),
             Kind::Changed => ("C", Colour::Yellow),
@@ -232,7 +236,7 @@ impl Report<'_> {
         {
             details.push(format!("in {}", self.labels[layer]));
         }
-        let line = format!("{letter} {}{slash}", inside(change.path()));
+        let line = format!("{letter} {}{slash}", display_path(change.path()));
         let line = self.out.paint(colour, &line);
         self.out.line(&format!("{line}  ({})", details.join("; ")))?;
         if self.args.content
@@ -243,7 +247,7 @@ impl Report<'_> {
                 Text::Binary => self.out.line("  (binary)")?,
                 Text::Large => {
                     self.out.line(&format!(
-                        "  (larger than {}: not compared by lines)",
+                        "  (larger than {}, so lines are not compared)",
                         size_text(MOST)
                     ))?;
                 }
@@ -252,8 +256,8 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// What changed, and from what to what.
-    fn details(&self, change: &Change) -> Result<Vec<String>, Failure> {
+    /// Returns the details of a change, such as old and new values.
+    fn details(&self, change: &Change) -> Result<Vec<String>, CommandError> {
         let mut details = Vec::new();
         match (&change.old, &change.new) {
             (Some(old), Some(new)) => {
@@ -294,7 +298,7 @@ impl Report<'_> {
             }
             (None, Some(node)) if node.is_link() => {
                 let target = escape(&self.new.link(node)?).into_owned();
-                details.push(format!("{} -> {target}", words(node.attr.kind)));
+                details.push(format!("{} -> {target}", file_type_name(node.attr.kind)));
             }
             (Some(node), None) | (None, Some(node)) => details.push(brief(&node.attr)),
             (None, None) => {}
@@ -310,19 +314,19 @@ impl Report<'_> {
             ));
         }
         if let Some(link) = &change.link {
-            details.push(format!("the same file as {}", inside(link)));
+            details.push(format!("the same file as {}", display_path(link)));
         }
         Ok(details)
     }
 
-    /// The difference as text, where there can be one.
+    /// Returns the textual difference, if the content of a file changed.
     fn text(&self, change: &Change) -> Result<Option<Text>, LookError> {
         let files =
             [&change.old, &change.new].iter().any(|n| n.as_ref().is_some_and(|n| n.is_file()));
         let same = change.kind == Kind::Changed
             && !change.what.contains(Aspect::Content)
             && !change.what.contains(Aspect::Type);
-        // The content of another name of a file is told at the first.
+        // The content of a hard-linked file is shown at its first path only.
         if !files || same || (change.kind == Kind::Added && change.link.is_some()) {
             return Ok(None);
         }
@@ -331,8 +335,8 @@ impl Report<'_> {
         unified(old, new).map(Some)
     }
 
-    /// What goes to a terminal has no control characters of an image in it.
-    fn unified(&mut self, text: &[u8]) -> Result<(), Failure> {
+    /// Writes a unified diff. For a terminal, it escapes control characters and adds colours.
+    fn unified(&mut self, text: &[u8]) -> Result<(), CommandError> {
         if !self.out.is_terminal() {
             return self.out.bytes(text);
         }
@@ -351,15 +355,15 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// The sums by directory.
-    fn sums(&mut self, diff: &Diff<'_>) -> Result<BTreeMap<Vec<u8>, Totals>, Failure> {
+    /// Returns the totals by directory, at most `--depth` levels deep.
+    fn sums(&mut self, diff: &Diff<'_>) -> Result<BTreeMap<Vec<u8>, Totals>, CommandError> {
         let mut sums: BTreeMap<Vec<u8>, Totals> = BTreeMap::new();
-        diff.changes::<Failure>(&mut |change| {
+        diff.changes::<CommandError>(&mut |change| {
             self.totals.add(change);
             self.found = true;
             let path = change.path();
             let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
-            // What is in the directory itself, if it is less deep.
+            // A path with fewer levels counts for its own directory.
             let dir = names[..names.len() - 1].iter().take(self.args.depth);
             let dir = dir.copied().collect::<Vec<_>>().join(&b'/');
             sums.entry(dir).or_default().add(change);
@@ -368,7 +372,7 @@ impl Report<'_> {
         Ok(sums)
     }
 
-    fn table(&mut self, sums: &BTreeMap<Vec<u8>, Totals>) -> Result<(), Failure> {
+    fn table(&mut self, sums: &BTreeMap<Vec<u8>, Totals>) -> Result<(), CommandError> {
         if sums.is_empty() {
             return Ok(());
         }
@@ -381,14 +385,14 @@ impl Report<'_> {
                 sum.deleted,
                 size_text(sum.new_bytes),
                 size_text(sum.old_bytes),
-                inside(dir)
+                display_path(dir)
             ))?;
         }
         Ok(())
     }
 
-    /// Packages and sums.
-    fn end(&mut self, packages: &[PackageChange]) -> Result<(), Failure> {
+    /// Writes the package changes and the total.
+    fn end(&mut self, packages: &[PackageChange]) -> Result<(), CommandError> {
         for package in packages {
             let version = |package: &Option<_>| {
                 let package: &Option<crate::look::packages::Package> = package;
@@ -431,17 +435,17 @@ impl Report<'_> {
         &mut self,
         diff: &Diff<'_>,
         packages: impl Fn() -> Result<Vec<PackageChange>, LookError>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let head = json!({
             "schema": 1,
             "layers": { "old": self.old.names(), "new": self.new.names() },
         });
-        let mut document = Document::begin(&mut self.out, &head, "changes")?;
-        diff.changes::<Failure>(&mut |change| {
+        let mut document = JsonDocument::begin(&mut self.out, &head, "changes")?;
+        diff.changes::<CommandError>(&mut |change| {
             self.totals.add(change);
             self.found = true;
-            let told = self.told(change)?;
-            document.item(&mut self.out, &told)?;
+            let change = self.change_json(change)?;
+            document.item(&mut self.out, &change)?;
             Ok(Walk::Into)
         })?;
         let packages: Vec<_> = packages()?
@@ -471,9 +475,9 @@ impl Report<'_> {
         document.end(&mut self.out, &rest)
     }
 
-    fn told(&self, change: &Change) -> Result<Told, Failure> {
+    fn change_json(&self, change: &Change) -> Result<ChangeJson, CommandError> {
         let shown = |view: &View, node: &Option<_>| match node {
-            Some(node) => Shown::new(view, node).map(Some),
+            Some(node) => AttrJson::new(view, node).map(Some),
             None => Ok(None),
         };
         let text = match self.args.content.then(|| self.text(change)).transpose()?.flatten() {
@@ -481,7 +485,7 @@ impl Report<'_> {
             _ => None,
         };
         let beneath = change.beneath;
-        Ok(Told {
+        Ok(ChangeJson {
             path: escape(change.path()).into_owned(),
             change: change.kind.word(),
             what: change.what.iter().map(Aspect::word).collect(),
@@ -497,9 +501,9 @@ impl Report<'_> {
     }
 }
 
-/// A change, for programs.
+/// JSON form of a change.
 #[derive(Debug, Serialize)]
-struct Told {
+struct ChangeJson {
     path: String,
     change: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -507,9 +511,9 @@ struct Told {
     /// Index into the new stack's layers.
     layer: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    old: Option<Shown>,
+    old: Option<AttrJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    new: Option<Shown>,
+    new: Option<AttrJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     beneath: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]

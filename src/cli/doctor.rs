@@ -1,37 +1,47 @@
-//! `doctor`: what works on this machine, what does not, and the commands that mend it.
+//! `doctor`: checks the requirements on this machine and prints the commands that fix failures.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Outcome, print};
+use super::{CommandError, CommandResult, print};
 use crate::doctor::{Finding, State, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// Print what was found as JSON
+    /// Print the results as JSON
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let findings = examine();
     let ready = is_ready(&findings);
     if args.json {
         let root = nix::unistd::geteuid().is_root();
-        let report = json!({ "schema": 1, "ready": ready, "root": root, "findings": findings });
+        let findings =
+            findings.iter().map(finding_json).collect::<Result<Vec<_>, serde_json::Error>>();
+        let findings = findings.map_err(|error| CommandError::message(error.to_string()))?;
+        let report = json!({ "schema": 2, "ready": ready, "root": root, "findings": findings });
         print(&report.to_string())?;
     } else {
-        let colour = std::io::stdout().is_terminal() && super::out::are_colours_wanted();
-        print(&tell(&findings, colour))?;
+        let colour = std::io::stdout().is_terminal() && super::out::colours_allowed();
+        print(&report_text(&findings, colour))?;
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn tell(findings: &[Finding], colour: bool) -> String {
+/// Returns the JSON form of a finding, with an identifier as its name, such as `user_namespaces`.
+fn finding_json(finding: &Finding) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(finding)?;
+    value["name"] = finding.name.replace(' ', "_").into();
+    Ok(value)
+}
+
+fn report_text(findings: &[Finding], colour: bool) -> String {
     let mut text = String::new();
     for finding in findings {
         let (word, code) = match finding.state {
@@ -49,33 +59,33 @@ fn tell(findings: &[Finding], colour: bool) -> String {
         if matches!(finding.state, State::Works | State::Untried) {
             continue;
         }
-        let mut more = |word: &str, what: &str| {
-            let _ = writeln!(text, "         {word}: {what}");
+        let mut detail = |label: &str, value: &str| {
+            let _ = writeln!(text, "         {label}: {value}");
         };
-        more("for", finding.purpose);
+        detail("needed for", finding.purpose);
         if let Some(without) = finding.without {
-            more("without it", without);
+            detail("without it", without);
         }
         if let Some(command) = &finding.command {
-            more("as root", command);
+            detail("as root", command);
         }
         if let Some(advice) = &finding.advice {
-            more("hint", advice);
+            detail("hint", advice);
         }
     }
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
-    let rest = match count(State::Lacks) {
-        0 => "nothing is lacking".to_owned(),
-        1 => "one thing is lacking that only some commands need".to_owned(),
-        n => format!("{n} things are lacking that only some commands need"),
+    let missing = match count(State::Lacks) {
+        0 => "no optional requirement is missing".to_owned(),
+        1 => "1 requirement of some commands is missing".to_owned(),
+        n => format!("{n} requirements of some commands are missing"),
     };
-    let who = match nix::unistd::geteuid().is_root() {
-        true => "by root: others see by `overcoat doctor` of their own whether they can",
-        false => "without root rights",
+    let user = match nix::unistd::geteuid().is_root() {
+        true => "as root (other users: run `overcoat doctor` as that user)",
+        false => "without root privileges",
     };
     let _ = match count(State::Fault) {
-        0 => write!(text, "\nimages can be built here {who}; {rest}"),
-        _ => write!(text, "\nimages cannot be built here until what says FAULT is mended; {rest}"),
+        0 => write!(text, "\nimages can be built here {user}; {missing}"),
+        _ => write!(text, "\nfix the items marked FAULT before building images; {missing}"),
     };
     text
 }

@@ -1,14 +1,14 @@
-//! `du`: what takes how much in images, and how much RAM they need.
+//! `du`: disk usage in images, and the RAM that they need.
 
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::{Value, json};
 
-use super::images::{Images, Opened, labels};
+use super::images::{ImageArgs, OpenedImages, labels};
 use super::options::size_text;
-use super::out::Out;
-use super::shown::inside;
-use super::{Failure, Outcome, print};
+use super::out::StdoutWriter;
+use super::shown::display_path;
+use super::{CommandError, CommandResult, print};
 use crate::look::packages::Packages;
 use crate::look::usage::{self, Usage};
 use crate::seal::path::escape;
@@ -16,30 +16,30 @@ use crate::seal::path::escape;
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
-    /// How many names deep below each path
+    /// Depth of the directories to show below each path
     #[arg(short = 'L', long, value_name = "N", default_value_t = 1)]
     depth: usize,
 
-    /// By Debian package
+    /// Show the usage by Debian package instead of by directory
     #[arg(long, conflicts_with = "ram")]
     packages: bool,
 
-    /// What the layers need in a machine's memory
+    /// Show the RAM that a booted machine needs for each layer
     #[arg(long)]
     ram: bool,
 
-    /// Bytes, to the last one
+    /// Print exact sizes in bytes
     #[arg(short, long)]
     bytes: bool,
 
-    /// Print one JSON document
+    /// Print the usage as JSON
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     if args.ram {
         return ram(args, &opened);
@@ -49,17 +49,17 @@ pub(super) fn run(args: &Args) -> Outcome {
         true => Some(Packages::read(view)?.owners(view)?),
         false => None,
     };
-    let mut out = Out::new();
-    let mut told: Vec<Value> = Vec::new();
+    let mut out = StdoutWriter::new();
+    let mut items: Vec<Value> = Vec::new();
     let code = opened.each(Follow::Yes, &mut |top| {
         let mut lines: Vec<(String, Usage)> = Vec::new();
         match &owners {
             None => {
                 for (path, usage) in usage::by_directory(view, &top, args.depth)? {
-                    told.push(json!({
+                    items.push(json!({
                         "path": escape(&path), "bytes": usage.bytes, "entries": usage.entries,
                     }));
-                    lines.push((inside(&path), usage));
+                    lines.push((display_path(&path), usage));
                 }
             }
             Some(owners) => {
@@ -67,11 +67,11 @@ pub(super) fn run(args: &Args) -> Outcome {
                 let mut sums: Vec<_> = sums.into_iter().collect();
                 sums.sort_by_key(|(_, usage)| std::cmp::Reverse(usage.bytes));
                 for (package, usage) in sums {
-                    told.push(json!({
+                    items.push(json!({
                         "path": escape(&top.path), "package": package,
                         "bytes": usage.bytes, "entries": usage.entries,
                     }));
-                    let name = package.unwrap_or_else(|| "(of no package)".to_owned());
+                    let name = package.unwrap_or_else(|| "(no package)".to_owned());
                     lines.push((escape(name.as_bytes()).into_owned(), usage));
                 }
             }
@@ -87,7 +87,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     })?;
     if args.json {
         let key = if args.packages { "packages" } else { "directories" };
-        let document = json!({ "schema": 1, "layers": view.names(), key: told });
+        let document = json!({ "schema": 1, "layers": view.names(), key: items });
         out.line(&document.to_string())?;
     }
     out.finish()?;
@@ -98,10 +98,12 @@ fn amount(args: &Args, bytes: u64) -> String {
     if args.bytes { bytes.to_string() } else { size_text(bytes) }
 }
 
-/// What booting needs: docs/BOOT.md says what lies where.
-fn ram(args: &Args, opened: &Opened) -> Outcome {
+/// Prints the RAM that booting needs. See docs/BOOT.md for the memory layout.
+fn ram(args: &Args, opened: &OpenedImages) -> CommandResult {
     if !opened.paths.is_empty() {
-        return Err(Failure::message("--ram is of whole images: leave the paths inside out"));
+        return Err(CommandError::message(
+            "--ram applies to whole images: remove the paths inside",
+        ));
     }
     let view = &opened.view;
     let mut layers = Vec::new();
@@ -111,7 +113,7 @@ fn ram(args: &Args, opened: &Opened) -> Outcome {
     for (index, (image, label)) in opened.images.iter().zip(labels(view)).enumerate() {
         let memory = usage::memory(view, index)?;
         let file = crate::layers::ImageFile::open(image).ok().map(|file| file.size());
-        // A base stays an image; overlays are unpacked, and so is an archive that is alone.
+        // A squashfs base stays an image in memory; everything else is unpacked into a tmpfs.
         let image_bytes = file.filter(|_| index == 0 && crate::layers::is_squashfs(image));
         let takes =
             image_bytes.map_or_else(|| memory.tmpfs(), |bytes| bytes.next_multiple_of(usage::PAGE));
@@ -120,9 +122,9 @@ fn ram(args: &Args, opened: &Opened) -> Outcome {
             cache = memory.pages;
         }
         let how = match image_bytes {
-            Some(_) => "the image itself".to_owned(),
+            Some(_) => "image file".to_owned(),
             None => format!(
-                "unpacked: {} in pages, {} for {} inodes and names",
+                "unpacked: {} of pages, {} for {} inodes and names",
                 amount(args, memory.pages),
                 amount(args, memory.inodes),
                 memory.entries
@@ -147,15 +149,14 @@ fn ram(args: &Args, opened: &Opened) -> Outcome {
         print(&document.to_string())?;
         return Ok(std::process::ExitCode::SUCCESS);
     }
-    let mut out = Out::new();
+    let mut out = StdoutWriter::new();
     for (takes, line) in lines {
         out.line(&format!("{:>11}  {line}", amount(args, takes)))?;
     }
-    out.line(&format!("{:>11}  after the boot, always", amount(args, needed)))?;
+    out.line(&format!("{:>11}  total, permanently in use after the boot", amount(args, needed)))?;
     if cache > 0 {
         out.line(&format!(
-            "{:>11}  more in the page cache, once all files of the base were read; the kernel takes \
-             it back when it needs memory",
+            "{:>11}  page cache, after all files of the base were read; reclaimable by the kernel",
             amount(args, cache)
         ))?;
     }

@@ -1,83 +1,81 @@
-//! Examples of each subcommand: the end of its `--help`, and a section of its manual page.
+//! Examples for each subcommand, at the end of its `--help` and in its manual page.
 
 use clap::Command;
 
-/// A command line, without `overcoat`, and what it does.
+/// A command line, without `overcoat`, and its description.
 pub(super) type Example = (&'static str, &'static str);
 
 const NONE: [Example; 0] = [];
 
-/// The examples of a subcommand.
-pub(super) fn of(subcommand: &str) -> &'static [Example] {
+/// Returns the examples of a subcommand.
+pub(super) fn examples(subcommand: &str) -> &'static [Example] {
     match subcommand {
         "build" => &[
-            ("build", "what is out of date of the project here"),
-            ("build --explain discovery", "one image, and all reasons for it"),
-            ("build -n --rebase", "what would be built, also for a new base"),
+            ("build", "build all outdated images of the project"),
+            ("build --explain discovery", "build one image and print the reasons"),
+            ("build -n --rebase", "list the images to build, also for a changed base"),
         ],
         "run" => &[
-            ("run base.squashfs discovery.cpio.gz -- lsscsi --version", "a command, nothing kept"),
+            ("run base.squashfs discovery.cpio.gz -- lsscsi --version", "discard all changes"),
             (
                 "run base.squashfs --save motd.cpio.gz -- sh -c 'echo welcome >/etc/motd'",
-                "what it changed as an overlay",
+                "save the changes",
             ),
         ],
         "shell" => &[
-            ("shell base.squashfs discovery.cpio.gz", "look around; nothing is kept"),
-            ("shell base.squashfs --save tools.cpio.gz", "keep what was done"),
+            ("shell base.squashfs discovery.cpio.gz", "discard all changes"),
+            ("shell base.squashfs --save tools.cpio.gz", "save the changes as an overlay"),
         ],
         "mount" => &[
-            ("mount base.squashfs discovery.cpio.gz /tmp/root", "read-only"),
-            ("mount --rw base.squashfs root", "to be changed, in memory"),
+            ("mount base.squashfs discovery.cpio.gz /tmp/root", "mount read-only"),
+            ("mount --rw base.squashfs root", "mount with a writable layer in memory"),
         ],
-        "seal" => &[("seal root -o motd.cpio.gz", "what changed in the root mounted there")],
-        "umount" => &[("umount root", "the root, and all in it that was not sealed")],
-        "base" => &[("base debian.yml -o base.squashfs", "what debian.yml describes")],
-        "init" => &[("init mysite", "a project in a new folder")],
-        "import" => &[("import on-imagebuilder", "a project file for the tree there")],
-        "schema" => &[("schema project", "for an editor that completes overcoat.yml")],
+        "seal" => &[("seal root -o motd.cpio.gz", "save the changes of the root mounted on root/")],
+        "umount" => &[("umount root", "unmount, and discard changes that were not sealed")],
+        "base" => &[("base debian.yml -o base.squashfs", "build the base described in debian.yml")],
+        "init" => &[("init mysite", "create a project in a new directory")],
+        "import" => &[("import on-imagebuilder", "write overcoat.yml into the tree")],
+        "schema" => &[("schema project", "print the schema of overcoat.yml")],
         "boot" => &[
-            ("boot discovery", "an image of the project here"),
-            ("boot discovery --run 'systemctl is-active lldpd'", "ask the machine something"),
-            ("boot discovery --shell", "use its console"),
+            ("boot discovery", "boot an image of the project"),
+            ("boot discovery --run 'systemctl is-active lldpd'", "run a command in the machine"),
+            ("boot discovery --shell", "use the machine's console"),
         ],
         "serve" => &[
-            ("serve", "the project here, for this machine alone"),
-            ("serve --listen 0.0.0.0:8080 --default discovery", "for all machines"),
+            ("serve", "serve the project to this machine only"),
+            ("serve --listen 0.0.0.0:8080 --default discovery", "serve it to all machines"),
         ],
-        "doctor" => &[("doctor", "everything, with the commands that mend it")],
+        "doctor" => &[("doctor", "check all requirements")],
         "completions" => &[
             ("completions bash >~/.local/share/bash-completion/completions/overcoat", "for bash"),
             ("completions fish >~/.config/fish/completions/overcoat.fish", "for fish"),
         ],
         "man" => &[
-            ("man build", "the page of one command"),
-            ("man --dir ~/.local/share/man/man1", "all pages, for man itself"),
+            ("man build", "show the page of a command"),
+            ("man --dir ~/.local/share/man/man1", "install all pages for the current user"),
         ],
-        "ls" => &[("ls base.squashfs discovery.cpio.gz :/etc", "what is in a folder of both")],
-        "tree" => &[("tree base.squashfs discovery.cpio.gz :/etc", "all below a folder of both")],
-        "cat" => &[("cat base.squashfs discovery.cpio.gz :/etc/passwd", "a file")],
-        "stat" => &[("stat base.squashfs discovery.cpio.gz :/etc/passwd", "all about a file")],
-        "extract" => {
-            &[("extract base.squashfs :/etc --directory here", "a folder, out of the image")]
-        }
-        "du" => &[("du base.squashfs discovery.cpio.gz", "where the bytes are")],
+        "ls" => &[("ls base.squashfs discovery.cpio.gz :/etc", "list a directory")],
+        "tree" => &[("tree base.squashfs discovery.cpio.gz :/etc", "show a directory as a tree")],
+        "cat" => &[("cat base.squashfs discovery.cpio.gz :/etc/passwd", "print a file")],
+        "stat" => &[("stat base.squashfs discovery.cpio.gz :/etc/passwd", "show a file's details")],
+        "extract" => &[("extract base.squashfs :/etc --directory here", "extract a directory")],
+        "du" => &[("du base.squashfs discovery.cpio.gz", "show the usage by directory")],
         "diff" => {
-            &[("diff -u base.squashfs discovery.cpio.gz :/etc", "with what changed in text files")]
+            &[("diff -u base.squashfs discovery.cpio.gz :/etc", "show the lines changed in /etc")]
         }
         "check" => &[
-            ("check base.squashfs discovery.cpio.gz", "an overlay over its base"),
-            ("check --base new.squashfs", "whether all overlays of the project fit a new base"),
+            ("check base.squashfs discovery.cpio.gz", "check an overlay over its base"),
+            ("check --base new.squashfs", "check all overlays of the project on a new base"),
         ],
-        "inspect" => &[("inspect base.squashfs discovery.cpio.gz", "look around, by the keyboard")],
+        "inspect" => &[("inspect base.squashfs discovery.cpio.gz", "browse in the terminal")],
         _ => &NONE,
     }
 }
 
-/// Ends the help of each subcommand with its examples.
+/// Appends examples to the help of each subcommand.
 pub(super) fn attach(command: Command) -> Command {
     command.mut_subcommands(|subcommand| {
-        let examples = of(subcommand.get_name());
+        let examples = examples(subcommand.get_name());
         if examples.is_empty() {
             return subcommand;
         }
@@ -101,7 +99,7 @@ pub(super) fn attach(command: Command) -> Command {
 mod tests {
     use super::*;
 
-    /// Words as a shell makes them of a line that has single quotes and redirections at most.
+    /// Splits a line as a shell does; supports only single quotes and output redirection.
     fn words(line: &str) -> Vec<String> {
         let mut words = vec!["overcoat".to_owned()];
         for (index, part) in line.split('\'').enumerate() {
@@ -115,11 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn every_subcommand_has_examples_that_it_understands() {
+    fn every_subcommand_has_examples_that_parse() {
         for subcommand in super::super::command().get_subcommands().filter(|c| !c.is_hide_set()) {
             let name = subcommand.get_name();
-            assert!(!of(name).is_empty(), "{name} has no example");
-            for (line, _) in of(name) {
+            assert!(!examples(name).is_empty(), "{name} has no example");
+            for (line, _) in examples(name) {
                 let parsed = super::super::command().try_get_matches_from(words(line));
                 let matches = parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert_eq!(matches.subcommand_name(), Some(name), "{line}");

@@ -1,4 +1,4 @@
-//! `extract`: what is in images, into a folder or an archive.
+//! `extract`: extracts files from images into a directory or an archive.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::json;
 
-use super::images::Images;
-use super::options::{refuse_layers, report, report_json, size_text, source_date_epoch, warn};
-use super::{Failure, Outcome, print, say};
+use super::images::ImageArgs;
+use super::options::{reject_layers, report, report_json, size_text, source_date_epoch, warn};
+use super::{CommandError, CommandResult, eprint_status, print};
 use crate::extract::Selection;
 use crate::extract::archive::Taken;
 use crate::extract::folder::{ExtractError, Extracted, extract};
@@ -22,31 +22,33 @@ use crate::seal::{Format, Output, SealOptions, seal};
 #[command(group(clap::ArgGroup::new("where").required(true)))]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
-    /// Into this folder, which is made if it is not there
+    /// Extract into this directory, which is created if necessary
     #[arg(short = 'C', long, value_name = "DIR", group = "where")]
     directory: Option<PathBuf>,
 
-    /// Into this archive (.tar, .cpio.gz, .cpio.zst, .cpio or .squashfs); `-` is standard output, as tar. One
-    /// of that name is replaced
+    /// Extract into this archive; `-` is standard output, as tar
+    ///
+    /// The format follows from the name: .tar, .cpio.gz, .cpio.zst, .cpio or .squashfs. An existing
+    /// file is replaced.
     #[arg(short, long, value_name = "FILE", group = "where")]
     output: Option<PathBuf>,
 
-    /// Overwrite files that are there; never directories
+    /// Overwrite existing files, but never directories
     #[arg(long, conflicts_with = "output")]
     force: bool,
 
-    /// Print what was written as JSON
+    /// Print a report as JSON
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     let mut nodes: Vec<Node> = Vec::new();
     let mut missing = false;
-    // Who asked for what is not there gets none of the rest either.
+    // If a path is missing, nothing is extracted.
     if !opened.paths.is_empty() {
         let code = opened.each(Follow::No, &mut |node| {
             nodes.push(node);
@@ -59,44 +61,47 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     let selection = Selection::new(&nodes);
     if let Some(output) = &args.output {
-        refuse_layers(std::iter::once(output), &opened.images)?;
+        reject_layers(std::iter::once(output), &opened.images)?;
         let format = format(args, output)?;
         let taken = Taken::new(&opened.view, &selection)?;
         return archive(args, output, format, &taken);
     }
-    let Some(directory) = &args.directory else { return Err(Failure::message("extract where?")) };
-    refuse_within(directory, &opened.images)?;
+    let Some(directory) = &args.directory else {
+        return Err(CommandError::message("give a directory with -C, or an archive with -o"));
+    };
+    reject_inside_layer(directory, &opened.images)?;
     let signals = Signals::take()?;
     let signal = Cell::new(None);
     let stop = || {
-        if let Some(came) = signals.interruption() {
-            signal.set(Some(came));
+        if let Some(received) = signals.interruption() {
+            signal.set(Some(received));
         }
         signal.get().is_some()
     };
     match extract(&opened.view, &selection, directory, args.force, &stop) {
-        Ok(done) => told(args, directory, &done)?,
+        Ok(done) => print_result(args, directory, &done)?,
         Err(ExtractError::Stopped) => {
-            return Err(Failure::Signal(signal.get().map_or(2, |signal| signal as i32)));
+            return Err(CommandError::Signal(signal.get().map_or(2, |signal| signal as i32)));
         }
-        Err(error) => return Err(Failure::Error(2, Box::new(error))),
+        Err(error) => return Err(CommandError::Error(2, Box::new(error))),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses a folder within one that is taken out: it would be copied into itself.
-fn refuse_within(directory: &Path, images: &[PathBuf]) -> Result<(), Failure> {
-    // If it is not there, its parent is, or the extraction fails.
+/// Rejects a target directory inside a layer, which would be copied into itself.
+fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), CommandError> {
+    // If the directory does not exist, its parent must, or the extraction fails.
     let parent = directory.parent().filter(|parent| *parent != Path::new(""));
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     let to = real(directory).or_else(|| real(parent.unwrap_or(Path::new("."))));
-    let around = |image: &&PathBuf| {
+    let contains_target = |image: &&PathBuf| {
         image.is_dir()
             && real(image).zip(to.as_ref()).is_some_and(|(image, to)| to.starts_with(image))
     };
-    match images.iter().find(around) {
-        Some(image) => Err(Failure::message(format!(
-            "{}: lies in the layer {}, which would be copied into itself: name another folder",
+    match images.iter().find(contains_target) {
+        Some(image) => Err(CommandError::message(format!(
+            "{}: is inside the layer {}, which cannot be extracted into itself: give another \
+             directory",
             directory.display(),
             image.display()
         ))),
@@ -104,21 +109,21 @@ fn refuse_within(directory: &Path, images: &[PathBuf]) -> Result<(), Failure> {
     }
 }
 
-/// What the archive is written as.
-fn format(args: &Args, output: &Path) -> Result<Format, Failure> {
+/// Determines the archive's format from its name.
+fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
     use std::os::unix::ffi::OsStrExt;
     let stdout = output == Path::new("-");
     if stdout && args.json {
-        return Err(Failure::message(
-            "--json and the archive cannot both go to standard output: name a file",
+        return Err(CommandError::message(
+            "--json and the archive cannot both go to standard output: give a file",
         ));
     }
     let format = output.file_name().and_then(|name| Format::from_file_name(name.as_bytes()));
     match format {
         None if stdout => Ok(Format::Tar),
-        None => Err(Failure::message(format!(
-            "{}: the name does not say which format: let it end in .tar or .cpio.gz; for a \
-             folder, write -C {0}",
+        None => Err(CommandError::message(format!(
+            "{}: unknown format: use a name that ends in .tar or .cpio.gz, or write -C {0} for a \
+             directory",
             output.display()
         ))),
         Some(Format::Squashfs) => {
@@ -129,7 +134,7 @@ fn format(args: &Args, output: &Path) -> Result<Format, Failure> {
     }
 }
 
-fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> Outcome {
+fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> CommandResult {
     let stdout = output == Path::new("-");
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
@@ -142,7 +147,7 @@ fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> Out
     Ok(ExitCode::SUCCESS)
 }
 
-fn told(args: &Args, directory: &Path, done: &Extracted) -> Result<(), Failure> {
+fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), CommandError> {
     if args.json {
         return print(
             &json!({
@@ -161,15 +166,15 @@ fn told(args: &Args, directory: &Path, done: &Extracted) -> Result<(), Failure> 
         );
     }
     let size = size_text(done.bytes);
-    say(&format!("{}: {} entries, {size}", directory.display(), done.entries));
+    eprint_status(&format!("{}: {} entries, {size}", directory.display(), done.entries));
     let lost = [
-        (done.owners, "the owners of", "objects, which only root can set"),
-        (done.setuid, "setuid or setgid of", "files, which are their owners'"),
-        (done.devices, "device nodes:", "that only root can make"),
-        (done.xattrs, "extended attributes:", "that this user or this file system cannot have"),
+        (done.owners, "owners", "only root can set them"),
+        (done.setuid, "setuid or setgid bits", "the files belong to this user instead"),
+        (done.devices, "device nodes", "only root can create them"),
+        (done.xattrs, "extended attributes", "this user or file system does not support them"),
     ];
     for (count, what, why) in lost.into_iter().filter(|(count, ..)| *count > 0) {
-        say(&format!("left out: {what} {count} {why}"));
+        eprint_status(&format!("skipped {count} {what}: {why}"));
     }
     Ok(())
 }

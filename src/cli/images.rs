@@ -1,8 +1,8 @@
-//! Images and paths inside them, on one command line.
+//! Images and paths inside them as command line arguments.
 //!
-//! The rule of all commands that look into images: an argument that begins with a colon is a path
-//! inside (`:/etc/passwd`; the slash may be left out), everything else is an image, the lowest
-//! first. Where both could be meant, nothing is guessed.
+//! All commands that read images follow one rule: an argument that begins with a colon is a path
+//! inside (`:/etc/passwd` or `:etc/passwd`), everything else is an image, the lowest first.
+//! Ambiguous arguments are rejected.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,32 +14,32 @@ use clap::Args;
 use fs_model::tree::Follow;
 use provisioners::image::{ImageLocation, parse_offset};
 
-use super::{Failure, say};
+use super::{CommandError, eprint_status};
 use crate::layers::OpenError;
 use crate::look::{Node, Place, View};
 
-/// Where the base begins in its file.
+/// The option `--offset`: where the base begins in its file.
 #[derive(Debug, Default, Args)]
 pub(super) struct BaseOffset {
-    /// Byte offset of the base in its file; FILE@BYTES gives the offset of any image
+    /// Byte offset of the base in its file (for any image: FILE@BYTES)
     #[arg(long, value_name = "BYTES", value_parser = offset)]
     offset: Option<u64>,
 }
 
 impl BaseOffset {
-    /// Gives the first of the images this offset.
+    /// Applies the offset to the first image.
     pub(super) fn apply(&self, images: &mut [PathBuf]) {
         if let (Some(offset), Some(base)) = (self.offset, images.first_mut()) {
             *base = ImageLocation { file: base.clone(), offset }.path();
         }
     }
 
-    /// Refuses an offset where the command line has no base that it could be of.
-    pub(super) fn refuse(&self, place: &str) -> Result<(), Failure> {
+    /// Returns an error if an offset was given for a command line without a base.
+    pub(super) fn reject(&self, place: &str) -> Result<(), CommandError> {
         match self.offset {
             None => Ok(()),
-            Some(offset) => Err(Failure::message(format!(
-                "--offset is of the base of a command line: {place}, write FILE@{offset}"
+            Some(offset) => Err(CommandError::message(format!(
+                "--offset applies to a base on the command line: {place}, write FILE@{offset}"
             ))),
         }
     }
@@ -53,16 +53,16 @@ impl FromStr for BaseOffset {
     }
 }
 
-/// A byte of a file, on the command line.
+/// Parses a byte offset.
 fn offset(text: &str) -> Result<u64, String> {
     parse_offset(text)
-        .ok_or_else(|| "write a number of bytes, such as 32768, 0x8000 or 32K".to_owned())
+        .ok_or_else(|| "use a number of bytes, such as 32768, 0x8000 or 32K".to_owned())
 }
 
-/// Images, and paths inside what they make.
+/// Arguments that are images or paths inside them.
 #[derive(Debug, Args)]
-pub(super) struct Images {
-    /// The base, overlays over it, and paths inside, which begin with a colon
+pub(super) struct ImageArgs {
+    /// The base, its overlays, and paths inside, which begin with a colon
     #[arg(required = true, value_name = "BASE [OVERLAY…] [:PATH…]")]
     arguments: Vec<OsString>,
 
@@ -70,37 +70,39 @@ pub(super) struct Images {
     offset: BaseOffset,
 }
 
-/// Images that were opened.
+/// Opened images, and paths inside them.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedImages {
     pub(super) view: View,
-    /// The images themselves: names are text, and paths may not be.
+    /// Paths of the images. The view's names are text and may differ from a path that is not UTF-8.
     pub(super) images: Vec<PathBuf>,
-    /// What the colons stood before.
+    /// Paths inside the images, without the colon.
     pub(super) paths: Vec<Vec<u8>>,
 }
 
-impl Images {
-    pub(super) fn open(&self) -> Result<Opened, Failure> {
+impl ImageArgs {
+    pub(super) fn open(&self) -> Result<OpenedImages, CommandError> {
         let (mut images, paths) = split(&self.arguments);
         if images.is_empty() {
-            return Err(no_image(&paths));
+            return Err(no_image_error(&paths));
         }
         self.offset.apply(&mut images);
-        let view = View::open(&images).map_err(|error| hint(error, &images))?;
-        refuse_paths(&view, &images)?;
-        Ok(Opened { view, images, paths })
+        let view = View::open(&images).map_err(|error| add_hint(error, &images))?;
+        reject_host_paths(&view, &images)?;
+        Ok(OpenedImages { view, images, paths })
     }
 }
 
-impl Opened {
-    /// Shows `each` what is at the paths, or the root if there is none; of a link that leads to
-    /// nothing, the link. A path at which there is nothing is told, and makes the exit code 1; the others are shown all the same.
+impl OpenedImages {
+    /// Calls `each` with the node at each path, or with the root if there are no paths. For a
+    /// broken symbolic link, the node is the link.
+    ///
+    /// Prints an error for a path that does not exist, continues, and returns exit code 1.
     pub(super) fn each(
         &self,
         follow: Follow,
-        each: &mut dyn FnMut(Node) -> Result<(), Failure>,
-    ) -> Result<ExitCode, Failure> {
+        each: &mut dyn FnMut(Node) -> Result<(), CommandError>,
+    ) -> Result<ExitCode, CommandError> {
         if self.paths.is_empty() {
             each(self.view.root()?)?;
         }
@@ -113,7 +115,7 @@ impl Opened {
                         each(link)?;
                         continue;
                     }
-                    say(&format!("error: {error}{}", self.fate(path)?));
+                    eprint_status(&format!("error: {error}{}", self.absence_reason(path)?));
                     code = ExitCode::from(1);
                 }
                 Err(error) => return Err(error.into()),
@@ -122,11 +124,12 @@ impl Opened {
         Ok(code)
     }
 
-    /// Which layer has something at a path where nothing is seen, and which one deletes it.
-    fn fate(&self, path: &[u8]) -> Result<String, Failure> {
+    /// Explains why a path does not exist in the merged root, if a layer has it: which layer, and
+    /// which one deletes or hides it. Begins with a colon unless empty.
+    fn absence_reason(&self, path: &[u8]) -> Result<String, CommandError> {
         let end = path.iter().rposition(|&byte| byte != b'/').map_or(0, |at| at + 1);
         if self.view.find(&path[..end], Follow::No)?.is_some() {
-            // A link that was to lead to a directory.
+            // A broken link, given with a trailing slash.
             return Ok(String::new());
         }
         let places = self.view.places(path)?;
@@ -137,27 +140,27 @@ impl Opened {
             return Ok(String::new());
         };
         Ok(match last(|place| *place == Place::Whiteout) {
-            Some(by) if by > has => format!(": {} deletes that of {}", labels[by], labels[has]),
-            _ => format!(": that of {} is hidden by a layer above", labels[has]),
+            Some(by) if by > has => format!(": in {}, but deleted by {}", labels[has], labels[by]),
+            _ => format!(": in {}, but hidden by a higher layer", labels[has]),
         })
     }
 }
 
-/// What the layers of a view are called.
+/// Returns the names of a view's layers for display: file names where they are unique, else paths.
 pub(super) fn labels(view: &View) -> Vec<String> {
     let short = |name: &String| {
         Path::new(name).file_name().map_or(name.clone(), |n| n.to_string_lossy().into_owned())
     };
     let all: Vec<String> = view.names().iter().map(short).collect();
-    let alone = |name: &String| all.iter().filter(|other| *other == name).count() == 1;
+    let is_unique = |name: &String| all.iter().filter(|other| *other == name).count() == 1;
     all.iter()
         .zip(view.names())
-        .map(|(short, long)| if alone(short) { short } else { long })
+        .map(|(short, long)| if is_unique(short) { short } else { long })
         .map(|name| crate::seal::path::escape(name.as_bytes()).into_owned())
         .collect()
 }
 
-/// Images, and paths inside.
+/// Splits arguments into images and paths inside.
 pub(super) fn split(arguments: &[OsString]) -> (Vec<PathBuf>, Vec<Vec<u8>>) {
     let mut images = Vec::new();
     let mut paths = Vec::new();
@@ -170,47 +173,46 @@ pub(super) fn split(arguments: &[OsString]) -> (Vec<PathBuf>, Vec<Vec<u8>>) {
     (images, paths)
 }
 
-pub(super) fn no_image(paths: &[Vec<u8>]) -> Failure {
+/// Returns the error for a command line without an image.
+pub(super) fn no_image_error(paths: &[Vec<u8>]) -> CommandError {
     if paths.is_empty() {
-        return Failure::message("no image is named: write the base first, then overlays");
+        return CommandError::message("no image given: write the base first, then overlays");
     }
     let path = paths.first().map_or_else(Vec::new, |path| [b":", &path[..]].concat());
-    Failure::message(format!(
-        "no image is named: {} is a path inside, because it begins with a colon; an image of that \
-         name is written ./{}",
+    CommandError::message(format!(
+        "no image given: {} begins with a colon, so it is a path inside; for an image of that name \
+         write ./{}",
         OsString::from_vec(path.clone()).display(),
         OsString::from_vec(path).display()
     ))
 }
 
-/// An image that is not there may have been meant as a path inside.
-pub(super) fn hint(error: OpenError, images: &[PathBuf]) -> Failure {
+/// Adds a hint to the error for a missing image, which may have been meant as a path inside.
+pub(super) fn add_hint(error: OpenError, images: &[PathBuf]) -> CommandError {
     match &error {
         OpenError::Io { path, .. } | OpenError::Unknown { path }
             if images.first() != Some(path) =>
         {
-            Failure::message(format!(
-                "{error}; if a path inside is meant, it begins with a colon: :{}",
-                path.display()
-            ))
+            CommandError::message(format!("{error}; for a path inside, write :{}", path.display()))
         }
-        _ => Failure::Error(2, Box::new(error)),
+        _ => CommandError::Error(2, Box::new(error)),
     }
 }
 
-/// Refuses a folder of the host, named from its root, where the base has the same: `ls BASE /etc`
-/// would show the host's.
-pub(super) fn refuse_paths(view: &View, images: &[PathBuf]) -> Result<(), Failure> {
-    // Who writes `/./etc` has been told.
-    let meant = |image: &Path| image.as_os_str().as_bytes().starts_with(b"/./");
-    let folder = |image: &&PathBuf| image.is_absolute() && image.is_dir() && !meant(image);
-    for image in images.iter().skip(1).filter(folder) {
-        let base = view.lowest(1).map_err(|error| Failure::Error(2, Box::new(error)))?;
+/// Rejects an absolute path of a host directory that also exists in the base: with `ls BASE /etc`,
+/// the user probably means `:/etc`.
+pub(super) fn reject_host_paths(view: &View, images: &[PathBuf]) -> Result<(), CommandError> {
+    // `/./etc` is the form that the error message suggests for the host's directory.
+    let confirmed = |image: &Path| image.as_os_str().as_bytes().starts_with(b"/./");
+    let is_ambiguous =
+        |image: &&PathBuf| image.is_absolute() && image.is_dir() && !confirmed(image);
+    for image in images.iter().skip(1).filter(is_ambiguous) {
+        let base = view.lowest(1).map_err(|error| CommandError::Error(2, Box::new(error)))?;
         let path = image.as_os_str().as_bytes();
         if matches!(base.find(path, Follow::Yes), Ok(Some(_))) {
-            return Err(Failure::message(format!(
-                "{path}: is a folder of this machine, and {base} has one of that name too: write \
-                 :{path} for the path inside, or /.{path} for the folder of this machine as a layer",
+            return Err(CommandError::message(format!(
+                "{path}: is a directory of both this machine and {base}: write :{path} for the \
+                 path inside, or /.{path} to use this machine's directory as a layer",
                 path = image.display(),
                 base = images[0].display()
             )));

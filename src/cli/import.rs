@@ -1,4 +1,4 @@
-//! `import`: an on-imagebuilder tree as a project.
+//! `import`: converts an on-imagebuilder tree into a project.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,32 +8,34 @@ use clap::Args as ClapArgs;
 use provisioners::on_imagebuilder;
 use provisioners::project::FILE_NAME;
 
-use super::{Failure, Outcome, print, say};
+use super::{CommandError, CommandResult, eprint_status, print};
 use crate::seal::Output;
 use crate::seal::output::commit;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The folder that has roles/, vars/ and group_vars/
+    /// Directory with roles/, vars/ and group_vars/
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 
-    /// Where to write the project file: in DIR, since what it names is relative to it (`-` is
-    /// standard output); DIR/overcoat.yml by default
+    /// Write the project file to this path; `-` is standard output (default: DIR/overcoat.yml)
+    ///
+    /// The file must be in DIR, because its paths are relative to it.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// A base image that is there, for all overlays; the tree's own bases are left out then. Its
-    /// path is from DIR
+    /// Use this existing base image for all overlays instead of the tree's bases
+    ///
+    /// The path is relative to DIR.
     #[arg(long, value_name = "PATH")]
     base: Option<String>,
 
-    /// Write the file anew if it is there
+    /// Overwrite an existing project file
     #[arg(long)]
     force: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let file = args.output.clone().unwrap_or_else(|| args.folder.join(FILE_NAME));
     let to_stdout = file == Path::new("-");
     if !to_stdout {
@@ -43,8 +45,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         && !args.folder.join(base).exists()
     {
         let folder = args.folder.display();
-        let problem = format!("there is no {base}: what --base names is relative to {folder}");
-        return Err(Failure::message(problem));
+        return Err(CommandError::message(format!(
+            "{base} not found: the path of --base is relative to {folder}"
+        )));
     }
     let imported = on_imagebuilder::import(&args.folder, args.base.as_deref())?;
     if to_stdout {
@@ -55,34 +58,36 @@ pub(super) fn run(args: &Args) -> Outcome {
         commit(vec![output])?;
     }
     for note in &imported.notes {
-        say(&format!("warning: {note}"));
+        eprint_status(&format!("warning: {note}"));
     }
     if !to_stdout {
         let images = imported.images.join(", ");
-        say(&format!("{}: {} images: {images}", file.display(), imported.images.len()));
+        eprint_status(&format!("{}: {} images: {images}", file.display(), imported.images.len()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses a place where the file would be in the way, or would mean something else.
-fn check(args: &Args, file: &Path) -> Result<(), Failure> {
+/// Rejects a path outside of the tree, or of an existing file without `--force`.
+fn check(args: &Args, file: &Path) -> Result<(), CommandError> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     let same = match (parent.canonicalize(), args.folder.canonicalize()) {
         (Ok(parent), Ok(folder)) => parent == folder,
-        // What is not there is told by whoever reads it.
+        // A missing directory is reported later, by the code that reads or writes it.
         _ => true,
     };
-    let named = file.display();
+    let shown = file.display();
     if !same {
         let folder = args.folder.display();
-        return Err(Failure::message(format!(
-            "{named} is not in {folder}: what a project names is relative to its file; write it \
+        return Err(CommandError::message(format!(
+            "{shown} is not in {folder}, but paths in a project are relative to its file: write it \
              there, or to standard output with `-o -`"
         )));
     }
     if !args.force && file.symlink_metadata().is_ok() {
-        return Err(Failure::message(format!("{named} is there already; --force writes it anew")));
+        return Err(CommandError::message(format!(
+            "{shown} already exists; --force overwrites it"
+        )));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `init`: the beginning of a project.
+//! `init`: creates a project.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,22 +10,23 @@ use clap::Args as ClapArgs;
 use provisioners::Project;
 use provisioners::project::FILE_NAME;
 
-use super::{Failure, Outcome, say, schema};
+use super::{CommandError, CommandResult, eprint_status, schema};
 use crate::seal::Output;
 use crate::seal::output::commit;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The folder of the project, made if it is not there; this one by default
+    /// Directory of the project, which is created if necessary
     #[arg(value_name = "DIR", default_value = ".")]
     folder: PathBuf,
 }
 
-/// A file of a new project: its path and content, and whether it can be executed.
-type File = (&'static str, &'static str, bool);
+/// A file of a new project: path, content, and whether it is executable.
+type ProjectFile = (&'static str, &'static str, bool);
 
-/// The files, the project file last: where that is, the others are.
-const FILES: [File; 7] = [
+/// The files in the order in which they appear. The project file is the last one, so that its
+/// presence implies that of the others.
+const FILES: [ProjectFile; 7] = [
     (".schema/overcoat.schema.json", schema::PROJECT, false),
     (".schema/provisioner.schema.json", schema::PROVISIONER, false),
     ("provisioners/site/files/etc/motd.j2", include_str!("init/site/files/etc/motd.j2"), false),
@@ -39,14 +40,14 @@ const FILES: [File; 7] = [
     (FILE_NAME, include_str!("init/overcoat.yml"), false),
 ];
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let files =
         FILES.map(|(path, content, executable)| (args.folder.join(path), content, executable));
-    // All or nothing: a half of somebody's project and a half of this one would help nobody.
+    // If any file exists, write none, so that the directory never has a mixture of two projects.
     for (path, ..) in &files {
         if path.symlink_metadata().is_ok() {
-            return Err(Failure::message(format!(
-                "{} is there already; nothing is written",
+            return Err(CommandError::message(format!(
+                "{} already exists; no files were written",
                 path.display()
             )));
         }
@@ -54,9 +55,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     let mut outputs = Vec::new();
     for (path, content, _) in &files {
         let folder = path.parent().unwrap_or(&args.folder);
-        fs::create_dir_all(folder).map_err(|e| cannot("make the folder", folder, &e))?;
+        fs::create_dir_all(folder).map_err(|e| io_error("create directory", folder, &e))?;
         let mut output = Output::file(path)?;
-        output.write_all(content.as_bytes()).map_err(|e| cannot("write", path, &e))?;
+        output.write_all(content.as_bytes()).map_err(|e| io_error("write", path, &e))?;
         outputs.push(output);
     }
     commit(outputs)?;
@@ -64,21 +65,25 @@ pub(super) fn run(args: &Args) -> Outcome {
         if *executable {
             let permissions = fs::metadata(path).map(|meta| meta.permissions());
             let set = permissions.and_then(|mut permissions| {
-                // For whoever may read it.
+                // Executable for everyone who can read it.
                 let mode = permissions.mode();
                 permissions.set_mode(mode | (mode & 0o444) >> 2);
                 fs::set_permissions(path, permissions)
             });
-            set.map_err(|e| cannot("make executable", path, &e))?;
+            set.map_err(|e| io_error("set permissions of", path, &e))?;
         }
     }
     let file = args.folder.join(FILE_NAME);
     let project = Project::load(&file)?;
     let names: Vec<&str> = project.images().iter().map(|image| image.name.as_str()).collect();
-    say(&format!("{}: a project with the images {}", file.display(), names.join(", ")));
+    eprint_status(&format!(
+        "{}: created a project with the images {}",
+        file.display(),
+        names.join(", ")
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::message(format!("cannot {what} {}: {error}", path.display()))
+fn io_error(action: &str, path: &Path, error: &io::Error) -> CommandError {
+    CommandError::message(format!("cannot {action} {}: {error}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! `ls`: what is in images, without mounting them.
+//! `ls`: lists files in images, without mounting them.
 
 use std::process::ExitCode;
 
@@ -7,11 +7,11 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use super::images::{Images, Opened, labels};
+use super::images::{ImageArgs, OpenedImages, labels};
 use super::options::size_text;
-use super::out::{Colour, Document, Out};
-use super::shown::{Shown, brief, group, inside, mode_text, time, user};
-use super::{Failure, Outcome};
+use super::out::{Colour, JsonDocument, StdoutWriter};
+use super::shown::{AttrJson, brief, display_path, group, mode_text, time, user};
+use super::{CommandError, CommandResult};
 use crate::look::accounts::Accounts;
 use crate::look::layered::Layered;
 use crate::look::{Node, Place, Walk};
@@ -20,58 +20,58 @@ use crate::seal::path::escape;
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
-    /// With mode, owner, size, time (in UTC) and, of several, the layer it comes from
+    /// Show mode, owner, size, time (in UTC) and layer
     #[arg(short, long)]
     long: bool,
 
-    /// All below too, each by its path
+    /// List directories recursively
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// Directories and links themselves, not what they lead to
+    /// List directories and links themselves, not their content or target
     #[arg(short, long, conflicts_with = "recursive")]
     directory: bool,
 
-    /// Which layer each comes from, what it hides there, and what is deleted
+    /// Show each file's layer, the files it hides in lower layers, and deleted files
     #[arg(long)]
     layers: bool,
 
-    /// Sizes as people read them
+    /// Print human-readable sizes
     #[arg(short = 'H', long, requires = "long")]
     human: bool,
 
-    /// Names as they are, each ended by a NUL
+    /// Print unescaped names, each terminated by a NUL byte
     #[arg(short = '0', long, conflicts_with_all = ["long", "layers", "json"])]
     null: bool,
 
-    /// Print one JSON document
+    /// Print the list as JSON
     #[arg(long, conflicts_with_all = ["long", "layers"])]
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     let accounts = if args.long { Accounts::read(&opened.view)? } else { Accounts::default() };
-    let out = Out::new();
+    let out = StdoutWriter::new();
     let labels = labels(&opened.view);
-    let mut list = List { opened: &opened, args, accounts, labels, out };
+    let mut list = Lister { opened: &opened, args, accounts, labels, out };
     let follow = if args.directory { Follow::No } else { Follow::Yes };
     let code = if args.json { list.document(follow)? } else { list.lists(follow)? };
     list.out.finish()?;
     Ok(code)
 }
 
-struct List<'a> {
-    opened: &'a Opened,
+struct Lister<'a> {
+    opened: &'a OpenedImages,
     args: &'a Args,
     accounts: Accounts,
     labels: Vec<String>,
-    out: Out,
+    out: StdoutWriter,
 }
 
-/// A line: what is aligned, and the name.
+/// A line of output: aligned cells, the name, and a note after it.
 struct Row {
     cells: Vec<String>,
     name: String,
@@ -79,8 +79,8 @@ struct Row {
     note: String,
 }
 
-impl List<'_> {
-    fn lists(&mut self, follow: Follow) -> Result<ExitCode, Failure> {
+impl Lister<'_> {
+    fn lists(&mut self, follow: Follow) -> Result<ExitCode, CommandError> {
         let opened = self.opened;
         let several = opened.paths.len() > 1;
         let mut first = true;
@@ -88,19 +88,19 @@ impl List<'_> {
             let alone = self.args.directory || !node.is_dir();
             if several && !self.args.null && !alone {
                 let blank = if first { "" } else { "\n" };
-                self.out.line(&format!("{blank}{}:", inside(&node.path)))?;
+                self.out.line(&format!("{blank}{}:", display_path(&node.path)))?;
             }
             first = false;
-            if alone { self.alone(node) } else { self.directory(&node, node.path.len()) }
+            if alone { self.single(node) } else { self.directory(&node, node.path.len()) }
         })
     }
 
-    /// One object, by its path.
-    fn alone(&mut self, node: Node) -> Result<(), Failure> {
+    /// Lists a single node by its path.
+    fn single(&mut self, node: Node) -> Result<(), CommandError> {
         if self.args.null {
-            return self.ended(&[b"/", &node.path[..]].concat());
+            return self.null_terminated(&[b"/", &node.path[..]].concat());
         }
-        let name = inside(&node.path);
+        let name = display_path(&node.path);
         let layered = match self.args.layers {
             true => self.opened.view.layers_at(node)?,
             false => Layered::alone(node),
@@ -109,20 +109,19 @@ impl List<'_> {
         self.rows(vec![row])
     }
 
-    /// What is in a directory, and below it if that is asked for. Paths are shown without their
-    /// first `above` bytes.
-    fn directory(&mut self, top: &Node, above: usize) -> Result<(), Failure> {
+    /// Lists a directory, recursively if requested. The first `above` bytes of paths are omitted.
+    fn directory(&mut self, top: &Node, above: usize) -> Result<(), CommandError> {
         let view = &self.opened.view;
         if !self.args.recursive {
             return self.names(top, above);
         }
         if !self.args.layers {
-            // In tree order, a directory before what is in it.
-            return view.walk::<Failure>(top, &mut |node| {
+            // In tree order: each directory precedes its content.
+            return view.walk::<CommandError>(top, &mut |node| {
                 if node.path.len() > top.path.len() {
                     let name = below(&node.path, above);
                     if self.args.null {
-                        self.ended(name)?;
+                        self.null_terminated(name)?;
                     } else if self.args.long {
                         let row =
                             self.row(&Layered::alone(node.clone()), escape(name).into_owned())?;
@@ -140,18 +139,18 @@ impl List<'_> {
         })
     }
 
-    /// The names in one directory.
-    fn names(&mut self, dir: &Node, above: usize) -> Result<(), Failure> {
+    /// Lists the names in one directory.
+    fn names(&mut self, dir: &Node, above: usize) -> Result<(), CommandError> {
         let view = &self.opened.view;
         if !self.args.long && !self.args.layers {
-            // No inode is read for a list of names.
+            // A plain list of names needs no inodes.
             let sources = crate::look::sources(dir);
             let entries = view.stack().entries(sources);
             let damaged =
                 |error| crate::look::LookError::Damaged { path: dir.path.clone().into(), error };
             for (name, _) in entries.map_err(damaged)? {
                 match self.args.null {
-                    true => self.ended(&name)?,
+                    true => self.null_terminated(&name)?,
                     false => self.out.line(&escape(&name))?,
                 }
             }
@@ -164,7 +163,7 @@ impl List<'_> {
         self.table(dir, &layered, above)
     }
 
-    fn table(&mut self, dir: &Node, inside: &[Layered], above: usize) -> Result<(), Failure> {
+    fn table(&mut self, dir: &Node, inside: &[Layered], above: usize) -> Result<(), CommandError> {
         let row = |one: &Layered| {
             let path = crate::look::join(&dir.path, &one.name);
             self.row(one, escape(below(&path, above)).into_owned())
@@ -173,7 +172,7 @@ impl List<'_> {
         self.rows(rows)
     }
 
-    fn row(&self, layered: &Layered, name: String) -> Result<Row, Failure> {
+    fn row(&self, layered: &Layered, name: String) -> Result<Row, CommandError> {
         let node = layered.node.as_ref();
         let mut row = Row { cells: Vec::new(), name, kind: None, note: String::new() };
         if self.args.long {
@@ -198,9 +197,9 @@ impl List<'_> {
             }
         }
         if self.args.layers {
-            let told = told(layered, &self.labels);
-            if !told.is_empty() {
-                row.note = format!("{}  ({told})", row.note);
+            let note = layer_note(layered, &self.labels);
+            if !note.is_empty() {
+                row.note = format!("{}  ({note})", row.note);
             }
         }
         Ok(row)
@@ -223,9 +222,9 @@ impl List<'_> {
         ]
     }
 
-    fn rows(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
-        /// The cell with the sizes.
-        const SIZE: usize = 3;
+    fn rows(&mut self, rows: Vec<Row>) -> Result<(), CommandError> {
+        /// Index of the cell with the size, which is right-aligned.
+        const SIZE_CELL: usize = 3;
         let mut widths: Vec<usize> = Vec::new();
         for row in &rows {
             widths.resize(row.cells.len().max(widths.len()), 0);
@@ -236,7 +235,7 @@ impl List<'_> {
         for row in rows {
             let mut line = String::new();
             for (index, (cell, &width)) in row.cells.iter().zip(&widths).enumerate() {
-                line += &match self.args.long && index == SIZE {
+                line += &match self.args.long && index == SIZE_CELL {
                     true => format!("{cell:>width$} "),
                     false => format!("{cell:width$} "),
                 };
@@ -250,15 +249,15 @@ impl List<'_> {
         Ok(())
     }
 
-    fn ended(&mut self, name: &[u8]) -> Result<(), Failure> {
+    fn null_terminated(&mut self, name: &[u8]) -> Result<(), CommandError> {
         self.out.bytes(name)?;
         self.out.bytes(b"\0")
     }
 
-    fn document(&mut self, follow: Follow) -> Result<ExitCode, Failure> {
+    fn document(&mut self, follow: Follow) -> Result<ExitCode, CommandError> {
         let opened = self.opened;
         let head = json!({ "schema": 1, "layers": opened.view.names() });
-        let mut document = Document::begin(&mut self.out, &head, "entries")?;
+        let mut document = JsonDocument::begin(&mut self.out, &head, "entries")?;
         let code = opened.each(follow, &mut |top| {
             if self.args.directory || !top.is_dir() {
                 let path = top.path.clone();
@@ -278,16 +277,16 @@ impl List<'_> {
         Ok(code)
     }
 
-    fn item(&self, layered: &Layered, path: &[u8]) -> Result<Item, Failure> {
+    fn item(&self, layered: &Layered, path: &[u8]) -> Result<LsEntryJson, CommandError> {
         let object = match &layered.node {
-            Some(node) => Some(Shown::new(&self.opened.view, node)?),
+            Some(node) => Some(AttrJson::new(&self.opened.view, node)?),
             None => None,
         };
         let hidden = |(layer, place): (usize, &Place)| match place {
-            Place::Object(attr) => Some(Hidden { layer, object: Shown::of(attr) }),
+            Place::Object(attr) => Some(HiddenJson { layer, object: AttrJson::from_attr(attr) }),
             Place::Whiteout => None,
         };
-        Ok(Item {
+        Ok(LsEntryJson {
             path: escape(path).into_owned(),
             deleted: object.is_none(),
             object,
@@ -297,51 +296,52 @@ impl List<'_> {
     }
 }
 
-/// What a name hides or adds to, in words; nothing where it has nothing to do with other layers.
-pub(super) fn told(layered: &Layered, labels: &[String]) -> String {
+/// Describes what a name hides in lower layers or is merged with. Empty if only one layer has it.
+pub(super) fn layer_note(layered: &Layered, labels: &[String]) -> String {
     let label = |layer: usize| labels.get(layer).map_or("?", String::as_str);
-    let mut told = Vec::new();
-    let adds: Vec<_> = layered.adds_to().map(label).collect();
-    if !adds.is_empty() {
-        told.push(format!("adds to {}", adds.join(", ")));
+    let mut notes = Vec::new();
+    let merged: Vec<_> = layered.adds_to().map(label).collect();
+    if !merged.is_empty() {
+        notes.push(format!("merged with {}", merged.join(", ")));
     }
     let hidden = |(layer, place): (usize, &Place)| match place {
-        Place::Object(attr) => Some(format!("{} of {}", brief(attr), label(layer))),
+        Place::Object(attr) => Some(format!("{} in {}", brief(attr), label(layer))),
         Place::Whiteout => None,
     };
     let hidden: Vec<_> = layered.hidden().filter_map(hidden).collect();
     match (&layered.node, hidden.is_empty()) {
         (Some(_), true) => {}
-        (Some(_), false) => told.push(format!("hides {}", hidden.join(", "))),
-        (None, true) => told.push("deletes nothing".to_owned()),
-        (None, false) => told.push(format!("deleted: {}", hidden.join(", "))),
+        (Some(_), false) => notes.push(format!("hides {}", hidden.join(", "))),
+        (None, true) => notes.push("whiteout without a file to delete".to_owned()),
+        (None, false) => notes.push(format!("deleted: {}", hidden.join(", "))),
     }
-    told.join("; ")
+    notes.join("; ")
 }
 
-/// A path without its first `above` bytes, and without the slash after them.
+/// Returns a path without its first `above` bytes and the slash after them.
 fn below(path: &[u8], above: usize) -> &[u8] {
     let rest = &path[above.min(path.len())..];
     rest.strip_prefix(b"/").unwrap_or(rest)
 }
 
-/// A name, for programs.
+/// JSON form of a name.
 #[derive(Debug, Serialize)]
-struct Item {
+struct LsEntryJson {
     path: String,
     #[serde(flatten)]
-    object: Option<Shown>,
+    object: Option<AttrJson>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
     /// Index into the layers.
     layer: Option<usize>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    hides: Vec<Hidden>,
+    hides: Vec<HiddenJson>,
 }
 
+/// JSON form of a file that a higher layer hides.
 #[derive(Debug, Serialize)]
-struct Hidden {
+struct HiddenJson {
     layer: usize,
     #[serde(flatten)]
-    object: Shown,
+    object: AttrJson,
 }

@@ -1,4 +1,4 @@
-//! `man`: manual pages, made of what `--help` is made of.
+//! `man`: manual pages, generated from the same definitions as `--help`.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -9,71 +9,75 @@ use clap::{Args as ClapArgs, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Cli, Failure, Outcome, examples, print};
+use super::{Cli, CommandError, CommandResult, examples, print};
 use crate::sandbox::find_program;
 use crate::seal::Output;
 use crate::seal::output::commit;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The command whose page to show; without it, the page of overcoat itself
+    /// Command to show the page of (default: overcoat itself)
     #[arg(value_name = "COMMAND", conflicts_with = "dir")]
     command: Option<String>,
 
-    /// Write all pages into this folder, which is made if it is not there
+    /// Write all pages to this directory, which is created if necessary
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// What is said on the page of overcoat itself alone, and in docs/USING.md.
+/// Exit codes, listed only on the page of overcoat itself. Also in docs/USING.md.
 const EXIT: [(&str, &str); 5] = [
-    ("0", "fine"),
-    ("1", "what was asked about is not so, or a step of a provisioner failed"),
-    ("2", "overcoat itself could not do it"),
-    ("128 + n", "signal n ended it"),
+    ("0", "success"),
+    ("1", "the answer is no (such as differences found by diff), or a provisioner's step failed"),
+    ("2", "overcoat itself failed"),
+    ("128 + n", "overcoat was terminated by signal n"),
     (
         "the command's",
-        "run and shell end as their command did; 126 when it cannot be executed, 127 when it is not there",
+        "run and shell exit with the code of their command; 126 if it cannot be executed, 127 if \
+         it is not found",
     ),
 ];
 
-/// As [`EXIT`].
+/// Environment variables, listed only on the page of overcoat itself. Also in docs/USING.md.
 const ENVIRONMENT: [(&str, &str); 8] = [
-    ("SOURCE_DATE_EPOCH", "no time in what is written is later; wins over the image file"),
+    (
+        "SOURCE_DATE_EPOCH",
+        "upper limit of all times in artifacts; takes precedence over the image file",
+    ),
     (
         "http_proxy, https_proxy, ftp_proxy, all_proxy, no_proxy",
-        "passed on inside, also in capitals",
+        "passed to commands in the root, in upper case too",
     ),
     (
         "SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, PIP_CERT, NODE_EXTRA_CA_CERTS, \
          GIT_SSL_CAINFO, CARGO_HTTP_CAINFO, AWS_CA_BUNDLE, HTTPLIB2_CA_CERTS, NIX_SSL_CERT_FILE",
-        "bundles of certificates that are trusted inside too",
+        "certificate bundles that are trusted in the root too",
     ),
-    ("JAVA_TOOL_OPTIONS", "a trust store that it names is lent to Java programs inside"),
-    ("TERM, COLORTERM", "passed on inside"),
-    ("NO_COLOR", "no colours; passed on inside"),
-    ("TMPDIR", "where mmdebstrap works; /dev/shm if it is not set"),
-    ("OVERCOAT_COMPLETE", "set by shells that ask for completions"),
+    ("JAVA_TOOL_OPTIONS", "its trust store is lent to Java programs in the root"),
+    ("TERM, COLORTERM", "passed to commands in the root"),
+    ("NO_COLOR", "disables colours; passed to commands in the root"),
+    ("TMPDIR", "working directory of mmdebstrap (default: /dev/shm)"),
+    ("OVERCOAT_COMPLETE", "set by shells that request completions"),
 ];
 
 const FILES: [(&str, &str); 5] = [
-    ("overcoat.yml", "the project: images, and what they are made of"),
-    ("provisioners/NAME/", "what to change in an image, in a project's folder"),
-    ("OUT.manifest.json", "the manifest beside an archive"),
-    ("/etc/subuid, /etc/subgid", "the ids that a user's roots have"),
-    ("/etc/fuse.conf", "user_allow_other: other users see what one mounts"),
+    ("overcoat.yml", "project file: the images and their inputs"),
+    ("provisioners/NAME/", "provisioner in the directory of a project"),
+    ("OUT.manifest.json", "manifest of the archive OUT"),
+    ("/etc/subuid, /etc/subgid", "subordinate ids, which roots of ordinary users are mapped to"),
+    ("/etc/fuse.conf", "user_allow_other lets other users access a user's mounts"),
 ];
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let pages = pages()?;
     if let Some(dir) = &args.dir {
-        let cannot =
-            |error| Failure::message(format!("cannot write into {}: {error}", dir.display()));
-        std::fs::create_dir_all(dir).map_err(cannot)?;
+        let failed =
+            |error| CommandError::message(format!("cannot write to {}: {error}", dir.display()));
+        std::fs::create_dir_all(dir).map_err(failed)?;
         let mut outputs = Vec::new();
         for (name, page) in &pages {
             let mut output = Output::file(&dir.join(format!("{name}.1")))?;
-            output.write_all(page).map_err(cannot)?;
+            output.write_all(page).map_err(failed)?;
             outputs.push(output);
         }
         commit(outputs)?;
@@ -85,8 +89,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     };
     let Some(page) = pages.get(&name) else {
         let all: Vec<_> = pages.keys().filter_map(|name| name.strip_prefix("overcoat-")).collect();
-        return Err(Failure::message(format!(
-            "there is no command {}; there are {}",
+        return Err(CommandError::message(format!(
+            "unknown command {}; the commands are {}",
             args.command.as_deref().unwrap_or_default(),
             all.join(", ")
         )));
@@ -100,21 +104,21 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Has `man` show a page.
-fn show(program: &std::path::Path, page: &[u8]) -> Outcome {
+/// Shows a page with man(1).
+fn show(program: &std::path::Path, page: &[u8]) -> CommandResult {
     let mut man = Process::new(program).args(["-l", "-"]).stdin(Stdio::piped()).spawn()?;
     if let Some(mut input) = man.stdin.take() {
-        // It has ended already, and says why.
+        // If man exited early, it printed an error itself.
         let _ = input.write_all(page);
     }
     match man.wait()?.success() {
         true => Ok(ExitCode::SUCCESS),
-        false => Err(Failure::message("man could not show the page")),
+        false => Err(CommandError::message("man cannot show the page")),
     }
 }
 
-/// All pages by name.
-fn pages() -> Result<BTreeMap<String, Vec<u8>>, Failure> {
+/// Returns all pages by name.
+fn pages() -> Result<BTreeMap<String, Vec<u8>>, CommandError> {
     let mut all = Cli::command().disable_help_subcommand(true);
     all.build();
     let mut pages = BTreeMap::new();
@@ -130,11 +134,11 @@ fn page(name: &str, command: &Command) -> std::io::Result<Vec<u8>> {
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let man = Man::new(command.clone());
     let title = name.to_uppercase();
-    // Without a date: the same program writes the same pages. (The crate leaves what is empty out.)
+    // The date is empty so that pages are reproducible. clap_mangen would omit an empty argument.
     let mut page =
         format!(".TH \"{title}\" 1 \"\" \"overcoat {}\"\n", env!("CARGO_PKG_VERSION")).into_bytes();
     let mut head = Roff::new();
-    // `whatis` takes one line.
+    // whatis(1) requires one line.
     head.control("SH", ["NAME"]).text([roman(format!("{name} - {about}"))]);
     head.to_writer(&mut page)?;
     man.render_synopsis_section(&mut page)?;
@@ -148,14 +152,14 @@ fn page(name: &str, command: &Command) -> std::io::Result<Vec<u8>> {
         section(&mut rest, "FILES", &FILES);
     } else {
         if let Some(notes) = command.get_after_help() {
-            // As it is: it has columns.
+            // Without filling, because the text has columns.
             rest.control("SH", ["NOTES"]).control("nf", []);
             for line in notes.to_string().lines() {
                 rest.text([roman(line)]);
             }
             rest.control("fi", []);
         }
-        let examples = examples::of(command.get_name());
+        let examples = examples::examples(command.get_name());
         if !examples.is_empty() {
             rest.control("SH", ["EXAMPLES"]);
         }
@@ -168,7 +172,8 @@ fn page(name: &str, command: &Command) -> std::io::Result<Vec<u8>> {
     Ok(ascii(&String::from_utf8_lossy(&page)).into_bytes())
 }
 
-/// The page with what is not ASCII as groff and mandoc name it: neither has to guess the encoding.
+/// Replaces non-ASCII characters by escapes of groff and mandoc, so that the encoding of the page
+/// does not matter.
 fn ascii(page: &str) -> String {
     let named = |c: char| match c.is_ascii() {
         true => c.to_string(),
@@ -177,7 +182,7 @@ fn ascii(page: &str) -> String {
     page.chars().map(named).collect()
 }
 
-/// Words, and what they mean.
+/// Writes a section with a list of terms and their meanings.
 fn section(roff: &mut Roff, title: &str, entries: &[(&str, &str)]) {
     roff.control("SH", [title]);
     for (word, meaning) in entries {
@@ -190,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_and_the_document_name_the_same_variables() {
+    fn environment_section_matches_using_md() {
         let document = include_str!("../../docs/USING.md");
         let section = document.split("\n## Environment\n").nth(1).unwrap();
         let table = section.split("\n## ").next().unwrap();

@@ -1,10 +1,11 @@
-//! The command line: one module a subcommand. Data goes to standard output, everything else to
-//! standard error.
+//! The command line, with one module for each subcommand. Data goes to standard output, everything
+//! else to standard error.
 //!
-//! Exit codes: 0 fine; 1 what was asked about is not so, or the provisioner failed; 2 overcoat
-//! itself could not do it. `run` and `shell` end with the code of their command (127 when there is
-//! no such command, 126 when it cannot be executed), and a signal that ends overcoat is told as
-//! shells do, 128 and its number; only `serve` ends with 0 when it is asked to end.
+//! Exit codes: 0 on success; 1 when the answer is no (`diff` found differences, `check` found
+//! errors) or a provisioner failed; 2 when overcoat itself failed. `run` and `shell` exit with the
+//! code of their command (127 if it is not found, 126 if it cannot be executed). After a signal the
+//! code is 128 plus the signal number, as in shells; only `serve` exits with 0, because a signal is
+//! the normal way to stop it.
 
 mod base;
 mod boot;
@@ -58,94 +59,123 @@ use crate::seal::SealError;
 #[command(
     name = "overcoat",
     version,
-    about = "Compose a read-only base and a writable upper as one root, provision it without \
-             root rights, and seal what changed into a reproducible overlay",
+    about = "Build reproducible overlays for read-only base images, without root privileges",
+    long_about = "Build reproducible overlays for read-only base images, without root privileges.\
+                  \n\n\
+                  overcoat shows a base and a writable upper layer in memory as one root, runs \
+                  provisioners or commands in it, and seals the changes into an archive.",
     max_term_width = 100
 )]
 struct Cli {
-    /// Say more of what happens (twice: everything)
+    /// Print more messages; repeat for debug messages
+    ///
+    /// The first -v also prints the output of build steps and complete lists of warnings and
+    /// findings.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Build what is out of date of a project, or the image that an image file describes
+enum CliCommand {
+    /// Build the outdated images of a project, or a single image file
+    ///
+    /// An image is outdated when its inputs differ from those of its last build, or when a file
+    /// that it produced is missing or changed. `--explain` prints the reasons.
     Build(build::Args),
-    /// Run a command in a root of base and overlays
+    /// Run a command in a root made of a base and overlays
+    ///
+    /// Changes are kept in memory and discarded when the command ends, unless --save writes them
+    /// to an archive. overcoat exits with the command's exit code.
     Run(run::RunArgs),
-    /// Open a shell in a root of base and overlays
+    /// Open a shell in a root made of a base and overlays
+    ///
+    /// Changes are kept in memory and discarded when the shell ends, unless --save writes them to
+    /// an archive.
     Shell(run::ShellArgs),
-    /// Mount base and overlays as one root
+    /// Mount a base and overlays as one root
+    ///
+    /// The mount is served by a background process until `overcoat umount`.
     Mount(mount::Args),
-    /// Seal what changed in a mounted root
+    /// Write the changes of a mounted root to an archive
+    ///
+    /// The mount stays in use. Programs that change it wait until the archive is written.
     Seal(seal::Args),
-    /// Unmount a root, and end its server
+    /// Unmount a root and stop its server
+    ///
+    /// Changes that were not sealed are discarded.
     Umount(umount::Args),
     /// Build a Debian base image
     Base(base::Args),
-    /// Show what is in base and overlays: on the terminal, or as a page for a browser
+    /// Browse a base and overlays in the terminal, or write an HTML page
     Inspect(inspect::Args),
-    /// Begin a project: a base, an overlay and an initrd, with comments
+    /// Create a project with a base, an overlay and an initrd
     Init(init::Args),
-    /// Make a project of an on-imagebuilder tree
+    /// Convert an on-imagebuilder tree into a project
     Import(import::Args),
-    /// Print the JSON schema of project files or of provisioners, for editors
+    /// Print the JSON schema of project files or provisioners
+    ///
+    /// Editors use the schemas to complete and check these files.
     Schema(schema::Args),
-    /// Judge overlays over a base: will they unpack, fit, work
+    /// Check whether overlays unpack, fit their base and work on it
     Check(check::Args),
-    /// Boot artifacts in a machine, from the firmware on, and say whether it comes up
+    /// Boot artifacts in QEMU and report whether the system comes up
+    ///
+    /// The machine boots from its firmware through iPXE and HTTP, as a physical machine does.
     Boot(boot::Args),
-    /// Serve a project's artifacts over HTTP, to machines that boot
+    /// Serve a project's artifacts over HTTP to booting machines
     Serve(serve::Args),
-    /// List what is in images, without mounting them
+    /// List files in images, without mounting them
     Ls(ls::Args),
-    /// Show what is in images as a tree
+    /// Show the files in images as a tree
     Tree(tree::Args),
-    /// Write files of images to standard output
+    /// Print files from images
     Cat(cat::Args),
-    /// Take files out of images, into a folder or an archive
+    /// Extract files from images into a directory or an archive
     Extract(extract::Args),
-    /// Tell all that is known of an object in images, layer by layer
+    /// Show a file's details in each layer
     Stat(stat::Args),
-    /// Sum up what takes how much in images, or how much RAM they need
+    /// Show disk usage, or the RAM needed
     Du(du::Args),
-    /// Tell what overlays change in their base, or in what two stacks differ
+    /// Compare an overlay with its base, or two image stacks
     Diff(diff::Args),
-    /// Say what works on this machine, what does not, and what mends it
+    /// Check whether this machine can run overcoat
+    ///
+    /// Prints the commands that fix each problem found.
     Doctor(doctor::Args),
-    /// Print a script that has a shell complete commands, images and paths in images
+    /// Print a shell completion script
+    ///
+    /// The script completes commands, options, image names and paths inside images.
     Completions(completions::Args),
-    /// Show a manual page, or write all of them
+    /// Show a manual page, or write all of them to a directory
     Man(man::Args),
 }
 
-/// Why a subcommand ended without doing what it was asked.
+/// The reason why a subcommand ended early.
 #[derive(Debug)]
-enum Failure {
-    /// Something failed: the exit code, and what to say.
+enum CommandError {
+    /// An error, with the exit code to use.
     Error(u8, Box<dyn Error>),
-    /// A signal asked to end.
+    /// A signal that requested termination.
     Signal(i32),
-    /// Who reads standard output has had enough.
-    Enough,
+    /// The reader of standard output closed it, which counts as success.
+    OutputClosed,
 }
 
-impl Failure {
-    /// A message without a typed error behind it.
+impl CommandError {
+    /// Creates an error with exit code 2 from a message.
     fn message(text: impl Into<String>) -> Self {
-        Failure::Error(2, text.into().into())
+        CommandError::Error(2, text.into().into())
     }
 }
 
 macro_rules! failure_from {
     ($($error:ty),* $(,)?) => {
-        $(impl From<$error> for Failure {
+        $(impl From<$error> for CommandError {
             fn from(error: $error) -> Self {
-                Failure::Error(2, Box::new(error))
+                CommandError::Error(2, Box::new(error))
             }
         })*
     };
@@ -172,9 +202,9 @@ failure_from!(
     std::io::Error,
 );
 
-type Outcome = Result<ExitCode, Failure>;
+type CommandResult = Result<ExitCode, CommandError>;
 
-/// The command line as it is parsed, helped with, completed and described in manual pages.
+/// Returns the command line definition, with examples in the help and completers attached.
 fn command() -> clap::Command {
     completions::attach(examples::attach(Cli::command()))
 }
@@ -194,49 +224,49 @@ pub fn main() -> ExitCode {
     };
     start_tracing(cli.verbose);
     let outcome = match cli.command {
-        Command::Build(args) => build::run(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Shell(args) => run::shell(&args),
-        Command::Mount(args) => mount::run(&args),
-        Command::Seal(args) => seal::run(&args),
-        Command::Umount(args) => umount::run(&args),
-        Command::Base(args) => base::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Init(args) => init::run(&args),
-        Command::Import(args) => import::run(&args),
-        Command::Schema(args) => schema::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Boot(args) => boot::run(&args),
-        Command::Serve(args) => serve::run(&args),
-        Command::Ls(args) => ls::run(&args),
-        Command::Tree(args) => tree::run(&args),
-        Command::Cat(args) => cat::run(&args),
-        Command::Extract(args) => extract::run(&args),
-        Command::Stat(args) => stat::run(&args),
-        Command::Du(args) => du::run(&args),
-        Command::Diff(args) => diff::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Completions(args) => completions::run(&args),
-        Command::Man(args) => man::run(&args),
+        CliCommand::Build(args) => build::run(&args),
+        CliCommand::Run(args) => run::run(&args),
+        CliCommand::Shell(args) => run::shell(&args),
+        CliCommand::Mount(args) => mount::run(&args),
+        CliCommand::Seal(args) => seal::run(&args),
+        CliCommand::Umount(args) => umount::run(&args),
+        CliCommand::Base(args) => base::run(&args),
+        CliCommand::Inspect(args) => inspect::run(&args),
+        CliCommand::Init(args) => init::run(&args),
+        CliCommand::Import(args) => import::run(&args),
+        CliCommand::Schema(args) => schema::run(&args),
+        CliCommand::Check(args) => check::run(&args),
+        CliCommand::Boot(args) => boot::run(&args),
+        CliCommand::Serve(args) => serve::run(&args),
+        CliCommand::Ls(args) => ls::run(&args),
+        CliCommand::Tree(args) => tree::run(&args),
+        CliCommand::Cat(args) => cat::run(&args),
+        CliCommand::Extract(args) => extract::run(&args),
+        CliCommand::Stat(args) => stat::run(&args),
+        CliCommand::Du(args) => du::run(&args),
+        CliCommand::Diff(args) => diff::run(&args),
+        CliCommand::Doctor(args) => doctor::run(&args),
+        CliCommand::Completions(args) => completions::run(&args),
+        CliCommand::Man(args) => man::run(&args),
     };
     match outcome {
         Ok(code) => code,
-        Err(Failure::Enough) => ExitCode::SUCCESS,
-        Err(Failure::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
-        Err(Failure::Error(code, error)) => {
-            say(&format!("error: {}", describe(&*error)));
+        Err(CommandError::OutputClosed) => ExitCode::SUCCESS,
+        Err(CommandError::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
+        Err(CommandError::Error(code, error)) => {
+            eprint_status(&format!("error: {}", describe(&*error)));
             ExitCode::from(code)
         }
     }
 }
 
-/// An error and what caused it, as one message.
+/// Formats an error and its chain of sources as one message.
 fn describe(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let reason = error.to_string();
-        // Some errors tell their cause themselves.
+        // Some errors already include their source in their own message.
         if !text.contains(&reason) {
             text.push_str(": ");
             text.push_str(&reason);
@@ -246,40 +276,43 @@ fn describe(error: &dyn Error) -> String {
     text
 }
 
-/// The image that this process builds for another one, which stands in front of what it says.
-static IMAGE: OnceLock<String> = OnceLock::new();
+/// Name of the image that this child process builds; the prefix of its status lines.
+static CHILD_IMAGE: OnceLock<String> = OnceLock::new();
 
-/// A line for the user. That standard error is gone is no reason to fail.
-fn say(text: &str) {
-    let _ = match IMAGE.get() {
+/// Prints a status line to standard error. Write errors are ignored.
+fn eprint_status(text: &str) {
+    let _ = match CHILD_IMAGE.get() {
         Some(image) => writeln!(std::io::stderr(), "overcoat: {image}: {text}"),
         None => writeln!(std::io::stderr(), "overcoat: {text}"),
     };
 }
 
-fn say_warnings(warnings: &[String]) {
+fn eprint_warnings(warnings: &[String]) {
     for warning in warnings {
-        say(&format!("warning: {warning}"));
+        eprint_status(&format!("warning: {warning}"));
     }
 }
 
-/// Where data goes instead of standard output, in a process that builds an image for another one.
-static REPORT: OnceLock<File> = OnceLock::new();
+/// Pipe to the parent process, which a child process writes its data to instead of standard output.
+static PARENT_PIPE: OnceLock<File> = OnceLock::new();
 
-/// From now on this process builds `image` for the one that started it: standard output was a pipe to
-/// that, and is where the user is now.
-fn work_for_another(image: &str) -> Result<(), Failure> {
+/// Turns this process into a child that builds `image` for its parent.
+///
+/// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1
+/// becomes a copy of standard error, so that the output of steps reaches the user.
+fn run_as_child(image: &str) -> Result<(), CommandError> {
     let pipe = std::io::stdout().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdout(std::io::stderr()).map_err(std::io::Error::from)?;
-    // It is done once.
-    let _ = REPORT.set(File::from(pipe));
-    let _ = IMAGE.set(image.to_owned());
+    // Called once, so the cells are empty.
+    let _ = PARENT_PIPE.set(File::from(pipe));
+    let _ = CHILD_IMAGE.set(image.to_owned());
     Ok(())
 }
 
-/// Data for standard output; a reader that went away has had enough.
-fn print(text: &str) -> Result<(), Failure> {
-    let written = match REPORT.get() {
+/// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
+/// error.
+fn print(text: &str) -> Result<(), CommandError> {
+    let written = match PARENT_PIPE.get() {
         Some(mut report) => writeln!(report, "{text}"),
         None => writeln!(std::io::stdout(), "{text}"),
     };
@@ -296,7 +329,7 @@ fn start_tracing(verbose: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let colour = std::io::stderr().is_terminal() && out::are_colours_wanted();
+    let colour = std::io::stderr().is_terminal() && out::colours_allowed();
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)

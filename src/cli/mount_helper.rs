@@ -1,15 +1,15 @@
-//! What mount(8) runs for the type `fuse.overcoat`: this program, by the name
-//! `mount.fuse.overcoat`, as *External helpers* in mount(8) has it:
+//! Helper of mount(8) for the type `fuse.overcoat`. mount(8) runs this program by the name
+//! `mount.fuse.overcoat` (see *External helpers* in mount(8)):
 //!
 //! ```text
 //! mount.fuse.overcoat SPEC DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE.SUBTYPE]
 //! ```
 //!
-//! Where there is no such name, libfuse's own helper runs `overcoat SPEC DIR -o OPTIONS`.
+//! If that name is not installed, libfuse's own helper runs `overcoat SPEC DIR -o OPTIONS`.
 //!
-//! SPEC is the images, the lowest first, with colons between; a colon in a name is written `\:` and
-//! a backslash `\\`. mount(8) always says `rw` or `ro`, and `rw` where the user said nothing.
-//! Exit codes are mount(8)'s: 1 for what makes no sense, 32 for what did not work.
+//! SPEC is the images, the lowest first, separated by colons; a colon in a name is escaped as `\:`
+//! and a backslash as `\\`. mount(8) always passes `rw` or `ro`; `rw` is its default.
+//! Exit codes are those of mount(8): 1 for incorrect arguments, 32 for a failed mount.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -18,13 +18,13 @@ use std::process::ExitCode;
 
 use super::images::BaseOffset;
 use super::options::size_value;
-use super::{Failure, command, describe, mount, say};
+use super::{CommandError, command, describe, eprint_status, mount};
 use crate::sandbox::{HostMount, MountOptions};
 
-/// By which names this program is a helper of mount(8).
+/// Program names that make this program a helper of mount(8).
 const NAMES: [&str; 2] = ["mount.fuse.overcoat", "mount.overcoat"];
 
-/// Options that say nothing to a file system, or what is so anyway.
+/// Options that are handled by mount(8) or have no effect on this file system.
 const IGNORED: [&str; 28] = [
     "defaults",
     "auto",
@@ -41,7 +41,7 @@ const IGNORED: [&str; 28] = [
     "dev",
     "suid",
     "exec",
-    // Nothing is written later than it is written.
+    // Writes are never delayed.
     "async",
     "sync",
     "dirsync",
@@ -57,13 +57,13 @@ const IGNORED: [&str; 28] = [
     "silent",
 ];
 
-/// Whether mount(8) calls, by the name of the program and its arguments.
+/// Returns whether this program was run by mount(8), judging by its name and arguments.
 pub(super) fn is_called(arguments: &[OsString]) -> bool {
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
     if name.is_some_and(|name| NAMES.iter().any(|ours| name == *ours)) {
         return true;
     }
-    // What libfuse says always has `rw` or `ro` in it, and is no command of ours.
+    // libfuse's helper always passes `rw` or `ro`, and its first argument is not a subcommand.
     let [_, spec, dir, o, options] = arguments else { return false };
     let mut options = options.as_bytes().split(|&byte| byte == b',');
     o == "-o"
@@ -72,12 +72,12 @@ pub(super) fn is_called(arguments: &[OsString]) -> bool {
         && command().find_subcommand(spec).is_none()
 }
 
-/// Does what mount(8) asks for.
+/// Runs as a helper of mount(8).
 pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let request = match Request::parse(arguments) {
+    let request = match MountRequest::parse(arguments) {
         Ok(request) => request,
         Err(message) => {
-            say(&format!("error: {message}"));
+            eprint_status(&format!("error: {message}"));
             return ExitCode::from(1);
         }
     };
@@ -88,7 +88,7 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         return match HostMount::remount(&request.dir, &request.options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                say(&format!("error: {}", describe(&error)));
+                eprint_status(&format!("error: {}", describe(&error)));
                 ExitCode::from(32)
             }
         };
@@ -102,17 +102,17 @@ pub(super) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match mount::mount(&args, &request.options) {
         Ok(code) => code,
-        Err(Failure::Error(_, error)) => {
-            say(&format!("error: {}", describe(&*error)));
+        Err(CommandError::Error(_, error)) => {
+            eprint_status(&format!("error: {}", describe(&*error)));
             ExitCode::from(32)
         }
-        Err(Failure::Signal(_) | Failure::Enough) => ExitCode::from(32),
+        Err(CommandError::Signal(_) | CommandError::OutputClosed) => ExitCode::from(32),
     }
 }
 
-/// What mount(8) asks for.
+/// The parsed arguments of mount(8).
 #[derive(Debug)]
-struct Request {
+struct MountRequest {
     images: Vec<PathBuf>,
     dir: PathBuf,
     options: MountOptions,
@@ -120,17 +120,18 @@ struct Request {
     offset: BaseOffset,
     /// Change the options of an existing mount.
     remount: bool,
+    /// Only check the arguments (`-f`).
     fake: bool,
 }
 
-impl Request {
-    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Request, String> {
-        let mut named: Vec<OsString> = Vec::new();
+impl MountRequest {
+    fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<MountRequest, String> {
+        let mut positional: Vec<OsString> = Vec::new();
         let mut options: Vec<OsString> = Vec::new();
         let (mut fake, mut sloppy) = (false, false);
         while let Some(argument) = arguments.next() {
             match argument.as_bytes() {
-                b"-o" => options.push(arguments.next().ok_or("-o takes options")?),
+                b"-o" => options.push(arguments.next().ok_or("-o requires options")?),
                 b"-t" => drop(arguments.next()),
                 b"-N" => return Err("mounting in another namespace is not supported".to_owned()),
                 [b'-', letters @ ..] if !letters.is_empty() => {
@@ -139,16 +140,16 @@ impl Request {
                             b's' => sloppy = true,
                             b'f' => fake = true,
                             b'n' | b'v' => {}
-                            _ => return Err(format!("{}: no such option", argument.display())),
+                            _ => return Err(format!("{}: unknown option", argument.display())),
                         }
                     }
                 }
-                _ => named.push(argument),
+                _ => positional.push(argument),
             }
         }
-        let [spec, dir] = <[OsString; 2]>::try_from(named)
+        let [spec, dir] = <[OsString; 2]>::try_from(positional)
             .map_err(|_| "usage: mount -t fuse.overcoat BASE[:OVERLAY…] DIR [-o OPTIONS]")?;
-        let mut request = Request {
+        let mut request = MountRequest {
             images: images(spec.as_bytes())?,
             dir: dir.into(),
             options: MountOptions { source: Some(spec), ..MountOptions::default() },
@@ -159,25 +160,25 @@ impl Request {
         };
         for option in options.iter().flat_map(|list| list.as_bytes().split(|&byte| byte == b',')) {
             let text = String::from_utf8_lossy(option);
-            if !request.take(&text)? && !sloppy {
+            if !request.apply(&text)? && !sloppy {
                 return Err(format!(
-                    "{text}: no option of this file system; there are ro, rw, upper_size=SIZE, \
+                    "{text}: unknown mount option; supported are ro, rw, upper_size=SIZE, \
                      offset=BYTES, nosuid, nodev, noexec and noatime"
                 ));
             }
         }
         if request.upper_size.is_some() && request.options.read_only && !request.remount {
             return Err(
-                "upper_size limits what changes, and nothing can change in what is mounted \
-                        read-only: leave ro out, or upper_size"
+                "upper_size limits the size of changes, but the mount is read-only: remove ro or \
+                 upper_size"
                     .to_owned(),
             );
         }
         Ok(request)
     }
 
-    /// Takes an option; whether there is such a one.
-    fn take(&mut self, option: &str) -> Result<bool, String> {
+    /// Applies a mount option. Returns `false` if it is unknown.
+    fn apply(&mut self, option: &str) -> Result<bool, String> {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (option, None),
@@ -196,7 +197,7 @@ impl Request {
                 let size = size_value(value).map_err(|error| format!("{option}: {error}"))?;
                 self.upper_size = Some(size);
             }
-            // Of the base, as mount(8) has it for loop devices.
+            // Offset of the base, named as the option of mount(8) for loop devices.
             ("offset", Some(value)) => {
                 self.offset = value.parse().map_err(|error| format!("{option}: {error}"))?;
             }
@@ -209,13 +210,13 @@ impl Request {
     }
 }
 
-/// The images of a SPEC.
+/// Parses the images of a SPEC.
 fn images(spec: &[u8]) -> Result<Vec<PathBuf>, String> {
     let shown = OsStr::from_bytes(spec).display();
     let mut images = vec![Vec::new()];
     let mut bytes = spec.iter().copied();
     while let Some(byte) = bytes.next() {
-        // There is one from the beginning.
+        // Never empty.
         let Some(image) = images.last_mut() else { break };
         match byte {
             b':' => images.push(Vec::new()),
@@ -223,8 +224,8 @@ fn images(spec: &[u8]) -> Result<Vec<PathBuf>, String> {
                 Some(escaped @ (b':' | b'\\')) => image.push(escaped),
                 _ => {
                     return Err(format!(
-                        "{shown}: a backslash stands before a colon or a backslash: write \\\\ for \
-                         one that is in a name"
+                        "{shown}: a backslash must be followed by a colon or a backslash: write \
+                         \\\\ for a backslash in a name"
                     ));
                 }
             },
@@ -232,7 +233,7 @@ fn images(spec: &[u8]) -> Result<Vec<PathBuf>, String> {
         }
     }
     if images.iter().any(Vec::is_empty) {
-        return Err(format!("{shown}: an image's name is empty; write BASE or BASE:OVERLAY:…"));
+        return Err(format!("{shown}: empty image name: write BASE or BASE:OVERLAY:…"));
     }
     Ok(images.into_iter().map(|image| PathBuf::from(OsString::from_vec(image))).collect())
 }
@@ -241,12 +242,12 @@ fn images(spec: &[u8]) -> Result<Vec<PathBuf>, String> {
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Result<Request, String> {
-        Request::parse(arguments.iter().map(OsString::from))
+    fn parse(arguments: &[&str]) -> Result<MountRequest, String> {
+        MountRequest::parse(arguments.iter().map(OsString::from))
     }
 
     #[test]
-    fn images_of_any_name_can_be_told() {
+    fn spec_supports_image_names_with_colons_and_backslashes() {
         let names = |spec: &str| images(spec.as_bytes()).unwrap();
         assert_eq!(names("base"), [Path::new("base")]);
         assert_eq!(
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_libfuse_runs_is_told_from_commands() {
+    fn calls_by_libfuse_are_distinguished_from_subcommands() {
         let called =
             |line: &str| is_called(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert!(called("/sbin/mount.fuse.overcoat base /mnt"));
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_fstab_are_taken_and_others_are_not() {
+    fn options_of_fstab_are_accepted_and_unknown_ones_rejected() {
         let line = "rw,nofail,_netdev,x-systemd.automount,allow_other,nosuid,upper_size=1G";
         let request = parse(&["base:over", "/mnt", "-n", "-sv", "-o", line]).unwrap();
         assert_eq!(request.images.len(), 2);
@@ -287,7 +288,7 @@ mod tests {
         assert!(parse(&["base", "/mnt", "-s", "-o", "ro,size=5"]).is_ok());
         assert!(parse(&["base", "/mnt", "-o", "upper_size=much"]).is_err());
         let both = parse(&["base", "/mnt", "-o", "upper_size=1G,ro"]).unwrap_err();
-        assert!(both.contains("leave ro out"), "{both}");
+        assert!(both.contains("remove ro"), "{both}");
         assert!(parse(&["base", "/mnt", "-o", "upper_size=1G,ro,rw"]).is_ok());
         let offset = |value: &str| parse(&["base", "/mnt", "-o", &format!("ro,offset={value}")]);
         let mut images = [PathBuf::from("base"), PathBuf::from("over")];
@@ -295,7 +296,7 @@ mod tests {
         assert_eq!(images, ["base@32768", "over"].map(PathBuf::from));
         assert!(offset("here").unwrap_err().contains("32768"));
         assert!(parse(&["base"]).is_err());
-        // mount(8) repeats all options of the mount.
+        // For a remount, mount(8) passes all options of the existing mount.
         let line = "rw,nosuid,relatime,user_id=0,group_id=0,allow_other,remount,ro";
         let request = parse(&["base", "/mnt", "-o", line]).unwrap();
         assert!(request.remount && request.options.read_only && request.options.no_setuid);

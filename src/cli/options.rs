@@ -1,4 +1,4 @@
-//! Options that several subcommands share, and what they mean.
+//! Options that several subcommands share.
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -14,42 +14,43 @@ use sha2::{Digest, Sha256};
 use tracing::level_filters::LevelFilter;
 
 use super::progress::SealProgress;
-use super::{Failure, print, say};
-use crate::below::{LowerRecords, lower_records};
+use super::{CommandError, eprint_status, print};
+use crate::below::{Beneath, beneath};
 use crate::fuse::{ForeignOwners, OVERFLOW_ID};
-use crate::root::{FinishedRoot, RootOptions, ServedRoot, default_upper_limit};
+use crate::root::{Finished, Root, RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network, widening_command};
 use crate::seal::manifest::hex;
 use crate::seal::path::escape;
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, Summary, Warning, seal};
 
-/// The network inside.
+/// Values of `--network`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum NetworkArg {
-    /// The host's
+    /// The host's network
     Host,
-    /// A loopback interface and nothing else
+    /// A loopback interface only
     None,
 }
 
-/// What a root is like.
+/// Options of a root.
 #[derive(Debug, Args)]
 pub(super) struct RootArgs {
-    /// The network inside
+    /// Network in the root (default: host, or the image file's setting)
     #[arg(long, value_name = "WHICH", value_enum)]
     pub(super) network: Option<NetworkArg>,
 
-    /// The most that changes may take in memory, such as 2G; half of the machine's by default
+    /// Memory limit of the changes, such as 2G (default: half of the machine's memory)
     #[arg(long, value_name = "SIZE", value_parser = size_value)]
     pub(super) upper_size: Option<u64>,
 
-    /// Show a host folder or file inside; it is never captured
+    /// Show a host file or directory in the root; it is never part of the artifact
     #[arg(long, value_name = "HOST:PATH[:ro]", value_parser = bind)]
     pub(super) bind: Vec<Bind>,
 }
 
 impl RootArgs {
-    /// The root's options, where a file may have said something too.
+    /// Returns the options of the root. `network` and `upper_size` are the values of an image file;
+    /// the command line takes precedence.
     pub(super) fn root(
         &self,
         layers: Vec<PathBuf>,
@@ -70,64 +71,68 @@ impl RootArgs {
             binds: self.bind.clone(),
             apt_proxy: None,
             digests,
-            report: super::say,
+            report: super::eprint_status,
         }
     }
 }
 
-/// How an archive is written.
+/// Options of a written archive.
 #[derive(Debug, Args)]
 pub(super) struct SealArgs {
-    /// The archive's format; by default what the output's name ends in
+    /// Format of the archive (default: by the output's name)
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(super) format: Option<Format>,
 
-    /// Compression level: gzip 1 to 9 (6), zstd 1 to 19 (3), squashfs 1 to 22 (9)
+    /// Compression level
+    ///
+    /// gzip: 1 to 9 (default 6); zstd: 1 to 19 (default 3); squashfs: 1 to 22 (default 9).
     #[arg(long, value_name = "N")]
     pub(super) level: Option<u32>,
 
-    /// Threads that compress; the bytes do not depend on it
+    /// Number of compression threads, which does not affect the output
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) threads: Option<u16>,
 
-    /// Write no manifest beside the archive
+    /// Do not write a manifest beside the archive
     #[arg(long)]
     pub(super) no_manifest: bool,
 
-    /// Print what was written as JSON
+    /// Print a report as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl SealArgs {
-    /// Standard output, which is to be the archive's, can have nothing else.
-    pub(super) fn check_stdout(&self) -> Result<(), Failure> {
+    /// Rejects `--json` for an archive on standard output.
+    pub(super) fn check_stdout(&self) -> Result<(), CommandError> {
         match self.json {
-            true => Err(Failure::message(
-                "--json and the archive cannot both go to standard output: name a file",
+            true => Err(CommandError::message(
+                "--json and the archive cannot both go to standard output: give a file",
             )),
             false => Ok(()),
         }
     }
 
-    /// The format for `output`, where `otherwise` stands for what a file said; it has the level
-    /// that was asked for.
+    /// Returns the format of `output`: from the command line, from an image file (`configured`), or
+    /// from the name.
+    ///
+    /// # Errors
+    /// If the format is unknown or does not support the requested level.
     pub(super) fn format_for(
         &self,
         output: &Path,
-        otherwise: Option<Format>,
-    ) -> Result<Format, Failure> {
+        configured: Option<Format>,
+    ) -> Result<Format, CommandError> {
         use std::os::unix::ffi::OsStrExt;
         let format = self
             .format
-            .or(otherwise)
+            .or(configured)
             .or_else(|| Format::from_file_name(output.file_name()?.as_bytes()))
             .or((output == Path::new("-")).then_some(Format::CpioGz))
             .ok_or_else(|| {
                 let names: Vec<_> = Format::ALL.iter().map(|f| format!(".{f}")).collect();
-                Failure::message(format!(
-                    "{}: the name does not say which format; let it end in one of {}, or give a \
-                     --format",
+                CommandError::message(format!(
+                    "{}: unknown format: use a name that ends in one of {}, or give --format",
                     output.display(),
                     names.join(", ")
                 ))
@@ -150,36 +155,36 @@ impl SealArgs {
     }
 }
 
-/// Adds the variables with the paths of the root's lent files.
-pub(super) fn add_environment(environment: &mut Vec<(OsString, OsString)>, root: &ServedRoot) {
+/// Adds the environment variables that contain paths of the root's lent files.
+pub(super) fn add_environment(environment: &mut Vec<(OsString, OsString)>, root: &Root) {
     environment.extend(root.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
 }
 
-/// `SOURCE_DATE_EPOCH` of the environment, or else what a file said.
-pub(super) fn source_date_epoch(otherwise: Option<i64>) -> Result<Option<u64>, Failure> {
+/// Returns `SOURCE_DATE_EPOCH` from the environment, or else the value of an image file.
+pub(super) fn source_date_epoch(configured: Option<i64>) -> Result<Option<u64>, CommandError> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) if !text.is_empty() => match text.parse() {
             Ok(epoch) => Ok(Some(epoch)),
-            Err(_) => Err(Failure::message(format!(
-                "SOURCE_DATE_EPOCH is `{text}`: it must be seconds since 1970, as \
-                 `git log -1 --format=%ct` gives them"
+            Err(_) => Err(CommandError::message(format!(
+                "invalid SOURCE_DATE_EPOCH `{text}`: it must be seconds since 1970, as printed by \
+                 `git log -1 --format=%ct`"
             ))),
         },
         Ok(_) | Err(std::env::VarError::NotPresent) => {
-            Ok(otherwise.and_then(|epoch| u64::try_from(epoch).ok()))
+            Ok(configured.and_then(|epoch| u64::try_from(epoch).ok()))
         }
         Err(std::env::VarError::NotUnicode(_)) => {
-            Err(Failure::message("SOURCE_DATE_EPOCH is not a number"))
+            Err(CommandError::message("invalid SOURCE_DATE_EPOCH: it must be seconds since 1970"))
         }
     }
 }
 
-/// Where a sealed tree goes: an archive, or several of different formats.
+/// The archives that a tree is sealed into, one for each format.
 #[derive(Debug)]
-pub(super) struct Outputs(Vec<Sealing>);
+pub(super) struct Outputs(Vec<SealTarget>);
 
 #[derive(Debug)]
-struct Sealing {
+struct SealTarget {
     path: PathBuf,
     format: Format,
     archive: Output,
@@ -187,29 +192,29 @@ struct Sealing {
 }
 
 impl Outputs {
-    /// Opens the outputs, so that what cannot be written is known before any work is done.
+    /// Opens the outputs, so that errors are reported before any work.
     pub(super) fn open(
         files: impl IntoIterator<Item = (PathBuf, Format)>,
         args: &SealArgs,
-    ) -> Result<Outputs, Failure> {
+    ) -> Result<Outputs, CommandError> {
         let open = |(path, format): (PathBuf, Format)| {
             if path == Path::new("-") {
                 args.check_stdout()?;
-                return Ok(Sealing { path, format, archive: Output::stdout()?, manifest: None });
+                return Ok(SealTarget { path, format, archive: Output::stdout()?, manifest: None });
             }
             let archive = Output::file(&path)?;
             let manifest = match args.no_manifest {
                 true => None,
                 false => Some(Output::file(&manifest_path(&path))?),
             };
-            Ok(Sealing { path, format, archive, manifest })
+            Ok(SealTarget { path, format, archive, manifest })
         };
-        files.into_iter().map(open).collect::<Result<_, Failure>>().map(Outputs)
+        files.into_iter().map(open).collect::<Result<_, CommandError>>().map(Outputs)
     }
 
-    /// Which extended attributes the root may have: those that all of them can carry.
+    /// Returns the extended attributes that all formats support.
     pub(super) fn xattrs(&self) -> XattrSupport {
-        let each = || self.0.iter().map(|sealing| sealing.format.xattrs());
+        let each = || self.0.iter().map(|target| target.format.xattrs());
         [XattrSupport::None, XattrSupport::WithoutAcls]
             .into_iter()
             .find(|least| each().any(|support| support == *least))
@@ -217,27 +222,26 @@ impl Outputs {
             .unwrap_or(XattrSupport::None)
     }
 
-    /// Seals the tree of a root that has ended, and tells what was written.
+    /// Seals the tree of a finished root and reports the archives written.
     pub(super) fn seal(
         self,
-        finished: FinishedRoot,
+        finished: Finished,
         args: &SealArgs,
         epoch: Option<u64>,
-    ) -> Result<(), Failure> {
-        super::say_warnings(&finished.clean_copies()?);
-        let FinishedRoot { tree, layers, .. } = finished;
+    ) -> Result<(), CommandError> {
+        super::eprint_warnings(&finished.clean_copies()?);
+        let Finished { tree, layers, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
-        warn_of_copied_owners(&delta);
-        let wanted = self.0.iter().any(|sealing| sealing.manifest.is_some());
-        let lower =
-            if wanted { lower_records(&delta, tree.layers())? } else { LowerRecords::new() };
-        let info = ManifestInfo { layers, lower };
-        for Sealing { path, format, archive, manifest } in self.0 {
+        warn_about_copied_owners(&delta);
+        let wanted = self.0.iter().any(|target| target.manifest.is_some());
+        let beneath = if wanted { beneath(&delta, tree.layers())? } else { Beneath::new() };
+        let info = ManifestInfo { layers, beneath };
+        for SealTarget { path, format, archive, manifest } in self.0 {
             let options = args.options(format, epoch);
             let manifest = manifest.map(|output| (output, info.clone()));
             let mut progress = SealProgress::default();
-            let mut tell = |p| progress.tell(p);
-            let summary = seal(&delta, &*tree, &options, archive, manifest, &mut tell)?;
+            let mut update = |p| progress.update(p);
+            let summary = seal(&delta, &*tree, &options, archive, manifest, &mut update)?;
             drop(progress);
             warn(&summary.warnings);
             report(&report_json(&path, &summary), args.json)?;
@@ -246,24 +250,24 @@ impl Outputs {
     }
 }
 
-/// Tells what an archive lacks: with `-v` all of it, otherwise as much as somebody reads.
+/// Prints the warnings about an archive: all of them with `-v`, else the first ones in short form.
 pub(super) fn warn(warnings: &[Warning]) {
-    const SHOWN: usize = 10;
+    const MAX_SHOWN: usize = 10;
     if LevelFilter::current() >= LevelFilter::INFO {
-        warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+        warnings.iter().for_each(|warning| eprint_status(&format!("warning: {warning}")));
         return;
     }
-    for warning in warnings.iter().take(SHOWN) {
-        say(&format!("warning: {}", warning.brief()));
+    for warning in warnings.iter().take(MAX_SHOWN) {
+        eprint_status(&format!("warning: {}", warning.brief()));
     }
-    if warnings.len() > SHOWN {
-        say(&format!("…and {} more warnings; -v shows all", warnings.len() - SHOWN));
+    if warnings.len() > MAX_SHOWN {
+        eprint_status(&format!("…and {} more warnings; -v shows all", warnings.len() - MAX_SHOWN));
     }
 }
 
-/// Warns about new files of the user 65534 in a build without root: a copy of a file of the host
-/// gets this owner.
-fn warn_of_copied_owners(delta: &Delta) {
+/// Warns about new files of the user 65534 in a build without root privileges. Host files are shown
+/// with this owner, so copies that preserve the owner get it.
+fn warn_about_copied_owners(delta: &Delta) {
     if rustix::process::geteuid().is_root() {
         return;
     }
@@ -277,58 +281,58 @@ fn warn_of_copied_owners(delta: &Delta) {
         0 => String::new(),
         others => format!(" and {others} more"),
     };
-    say(&format!(
-        "warning: /{}{others}: the owner is 65534 (nobody); without root, programs inside see this \
-         owner on files of the host (--bind, /proc, /sys) and give it to copies; if that is wrong, \
-         copy without the owner (cp without -a) or set it",
+    eprint_status(&format!(
+        "warning: /{}{others}: owned by 65534 (nobody): without root privileges, host files \
+         (--bind, /proc, /sys) have this owner in the root, and so have copies that preserve the \
+         owner; if that is wrong, copy without the owner (cp without -a) or set it",
         escape(&first.path)
     ));
 }
 
-/// Warns of owners that were shown inside as aliases.
-pub(super) fn warn_of_owners(owners: Option<ForeignOwners>) {
+/// Warns about owners that were shown in the root as aliases.
+pub(super) fn warn_about_owners(owners: Option<ForeignOwners>) {
     let Some(owners) = owners else { return };
-    let pair = |of: fn((u32, u32)) -> u32| match (owners.user, owners.group) {
-        (Some(user), Some(group)) => format!("{}:{}", of(user), of(group)),
-        (Some(user), None) => of(user).to_string(),
-        (None, Some(group)) => format!(":{}", of(group)),
+    let pair = |select: fn((u32, u32)) -> u32| match (owners.user, owners.group) {
+        (Some(user), Some(group)) => format!("{}:{}", select(user), select(group)),
+        (Some(user), None) => select(user).to_string(),
+        (None, Some(group)) => format!(":{}", select(group)),
         (None, None) => String::new(),
     };
-    let (truth, shown) = (pair(|(truth, _)| truth), pair(|(_, shown)| shown));
+    let (actual, alias) = (pair(|(actual, _)| actual), pair(|(_, alias)| alias));
     let first = owners.path.as_deref();
     let first = first.map_or(String::new(), |path| format!(" (first at /{})", escape(path)));
     let max = owners.max;
     let widen = match widening_command(max, owners.highest) {
         Some(command) => format!("to map them, as root: {command}"),
-        None => "there is no free range of subordinate ids that is large enough".to_owned(),
+        None => "no free range of subordinate ids is large enough to map them".to_owned(),
     };
-    say(&format!(
-        "warning: owners such as {truth}{first} are above your subordinate range, which ends at \
-         {max}, so programs inside saw aliases such as {shown}; the archive has the true owners, \
-         but files that programs wrote with numbers of owners, such as tar archives, have the \
+    eprint_status(&format!(
+        "warning: owners such as {actual}{first} are above your range of subordinate ids, which \
+         ends at {max}, so programs in the root saw aliases such as {alias}; the artifact has the \
+         actual owners, but ids that programs wrote into files, such as tar archives, are the \
          aliases; {widen}"
     ));
     if owners.overflowed {
-        say(
-            "warning: there were more such owners than aliases: the others were shown as 65534, and \
-             giving files to 65534 failed with EOVERFLOW",
+        eprint_status(
+            "warning: there were more such owners than aliases: the rest were shown as 65534, and \
+             changing an owner to 65534 failed with EOVERFLOW",
         );
     }
 }
 
-/// Refuses to write over what is a layer at the same time.
-pub(super) fn refuse_layers<'a>(
+/// Rejects an output file that is also a layer.
+pub(super) fn reject_layers<'a>(
     files: impl Iterator<Item = &'a PathBuf>,
     layers: &[PathBuf],
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let same = |a: &Path, b: &Path| match (std::fs::metadata(a), std::fs::metadata(b)) {
         (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
         _ => false,
     };
     for file in files {
         if layers.iter().any(|layer| same(&ImageLocation::of(layer).file, file)) {
-            return Err(Failure::message(format!(
-                "{}: is a layer of what would be written there: name another file",
+            return Err(CommandError::message(format!(
+                "{}: cannot overwrite a layer of the image itself: give another file",
                 file.display()
             )));
         }
@@ -336,7 +340,7 @@ pub(super) fn refuse_layers<'a>(
     Ok(())
 }
 
-/// What was written, for programs.
+/// Returns the JSON report about an archive.
 pub(super) fn report_json(path: &Path, summary: &Summary) -> serde_json::Value {
     serde_json::json!({
         "schema": 1,
@@ -350,7 +354,7 @@ pub(super) fn report_json(path: &Path, summary: &Summary) -> serde_json::Value {
     })
 }
 
-/// What was written of a file that was taken out of a root, for programs.
+/// Returns the JSON report about a file copied out of a root.
 pub(super) fn report_file(path: &Path, content: &[u8]) -> serde_json::Value {
     serde_json::json!({
         "schema": 1,
@@ -360,8 +364,8 @@ pub(super) fn report_file(path: &Path, content: &[u8]) -> serde_json::Value {
     })
 }
 
-/// Tells what was written.
-pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), Failure> {
+/// Prints a report, as JSON or as a status line.
+pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), CommandError> {
     if json {
         return print(&report.to_string());
     }
@@ -371,7 +375,7 @@ pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), Failu
         "-" => "standard output",
         name => name,
     };
-    say(&format!(
+    eprint_status(&format!(
         "{name}: {}{}, sha256 {}",
         size_text(number("size")),
         report["entries"].as_u64().map_or(String::new(), |n| format!(" in {n} entries")),
@@ -380,7 +384,7 @@ pub(super) fn report(report: &serde_json::Value, json: bool) -> Result<(), Failu
     Ok(())
 }
 
-/// Bytes as a person reads them.
+/// Formats a number of bytes for people.
 pub(super) fn size_text(bytes: u64) -> String {
     match bytes {
         0..1000 => format!("{bytes} bytes"),
@@ -390,14 +394,14 @@ pub(super) fn size_text(bytes: u64) -> String {
     }
 }
 
-/// A number of bytes on the command line.
+/// Parses a size such as `2G`.
 pub(super) fn size_value(text: &str) -> Result<u64, String> {
-    // Less than one file takes: nobody means that.
-    const LEAST: u64 = 64 << 10;
+    // Smaller sizes are rejected as a forgotten unit: they cannot hold a single file.
+    const MIN_SIZE: u64 = 64 << 10;
     match parse_size(text) {
-        None => Err("write a size such as 512M or 2G".to_owned()),
-        Some(size @ ..LEAST) => Err(format!(
-            "that is {size} bytes, too little for anything: write a unit, such as {}M or 2G",
+        None => Err("use a size such as 512M or 2G".to_owned()),
+        Some(size @ ..MIN_SIZE) => Err(format!(
+            "{size} bytes are too few: use a unit, such as {}M or 2G",
             if size > 0 { size } else { 512 }
         )),
         Some(size) => Ok(size),
@@ -407,7 +411,7 @@ pub(super) fn size_value(text: &str) -> Result<u64, String> {
 fn format(text: &str) -> Result<Format, String> {
     Format::ALL.into_iter().find(|f| f.name() == text).ok_or_else(|| {
         let names: Vec<_> = Format::ALL.iter().map(|f| f.name()).collect();
-        format!("the formats are {}", names.join(", "))
+        format!("use one of {}", names.join(", "))
     })
 }
 
@@ -420,6 +424,6 @@ fn bind(text: &str) -> Result<Bind, String> {
         Some((host, inside)) if !host.is_empty() && inside.starts_with('/') => {
             Ok(Bind { host: host.into(), inside: inside.into(), read_only })
         }
-        _ => Err("write HOST:PATH or HOST:PATH:ro, with an absolute PATH".to_owned()),
+        _ => Err("use HOST:PATH or HOST:PATH:ro, with an absolute PATH".to_owned()),
     }
 }

@@ -1,20 +1,20 @@
-//! Much data on standard output: lines, one JSON document, bytes.
+//! Buffered standard output: lines, bytes and JSON documents.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use serde::Serialize;
 
-use super::Failure;
+use super::CommandError;
 
-/// Standard output, in large pieces. A reader that went away is [`Failure::Enough`].
+/// Buffered standard output. A closed pipe is reported as [`CommandError::OutputClosed`].
 #[derive(Debug)]
-pub(super) struct Out {
+pub(super) struct StdoutWriter {
     to: BufWriter<StdoutLock<'static>>,
     terminal: bool,
     colour: bool,
 }
 
-/// Colours of terminals: the parameter of SGR (ECMA-48).
+/// Foreground colours of terminals, as SGR parameters (ECMA-48).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
     Red = 31,
@@ -24,34 +24,37 @@ pub(super) enum Colour {
     Cyan = 36,
 }
 
-/// Whether the user has not forbidden colours: by `NO_COLOR`, which says nothing when it is empty
-/// (no-color.org).
-pub(super) fn are_colours_wanted() -> bool {
+/// Returns whether colours are allowed: `NO_COLOR` is not set, or empty (no-color.org).
+pub(super) fn colours_allowed() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-impl Out {
-    pub(super) fn new() -> Out {
+impl StdoutWriter {
+    pub(super) fn new() -> StdoutWriter {
         let terminal = io::stdout().is_terminal();
-        let colour = terminal && are_colours_wanted();
-        Out { to: BufWriter::with_capacity(64 << 10, io::stdout().lock()), terminal, colour }
+        let colour = terminal && colours_allowed();
+        StdoutWriter {
+            to: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+            terminal,
+            colour,
+        }
     }
 
-    /// Whether a person reads it.
+    /// Returns whether standard output is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    pub(super) fn line(&mut self, text: &str) -> Result<(), Failure> {
+    pub(super) fn line(&mut self, text: &str) -> Result<(), CommandError> {
         self.bytes(text.as_bytes())?;
         self.bytes(b"\n")
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
         self.to.write_all(bytes).map_err(failed)
     }
 
-    /// `text` in a colour, where there are any.
+    /// Returns `text` in a colour, if standard output is a terminal and colours are allowed.
     pub(super) fn paint(&self, colour: Colour, text: &str) -> String {
         match self.colour {
             true => format!("\x1b[{}m{text}\x1b[m", colour as u8),
@@ -59,57 +62,65 @@ impl Out {
         }
     }
 
-    /// Has what was written come before what is said next on standard error.
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+    /// Flushes, so that the data precedes the next message on standard error.
+    pub(super) fn flush(&mut self) -> Result<(), CommandError> {
         self.to.flush().map_err(failed)
     }
 
-    /// What was written is really written.
-    pub(super) fn finish(mut self) -> Result<(), Failure> {
+    /// Flushes and reports write errors.
+    pub(super) fn finish(mut self) -> Result<(), CommandError> {
         self.flush()
     }
 }
 
-fn failed(error: io::Error) -> Failure {
+fn failed(error: io::Error) -> CommandError {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::Enough,
-        _ => Failure::message(format!("cannot write to standard output: {error}")),
+        io::ErrorKind::BrokenPipe => CommandError::OutputClosed,
+        _ => CommandError::message(format!("cannot write to standard output: {error}")),
     }
 }
 
-/// One JSON document, with a list that is written as it comes, an item a line.
+/// A JSON document with a list whose items are written one by one, each on a line.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(super) struct JsonDocument {
     first: bool,
 }
 
-impl Document {
-    /// Begins the document with `head`, an object, and the list `name` after it.
+impl JsonDocument {
+    /// Begins the document with the members of the object `head`, and a list called `name`.
     pub(super) fn begin(
-        out: &mut Out,
+        out: &mut StdoutWriter,
         head: &serde_json::Value,
         name: &str,
-    ) -> Result<Document, Failure> {
+    ) -> Result<JsonDocument, CommandError> {
         let head = head.to_string();
         out.line(&format!("{},\"{name}\":[", head.strip_suffix('}').unwrap_or(&head)))?;
-        Ok(Document { first: true })
+        Ok(JsonDocument { first: true })
     }
 
-    pub(super) fn item(&mut self, out: &mut Out, item: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn item(
+        &mut self,
+        out: &mut StdoutWriter,
+        item: &impl Serialize,
+    ) -> Result<(), CommandError> {
         if !std::mem::take(&mut self.first) {
             out.bytes(b",\n")?;
         }
         out.bytes(json(item)?.as_bytes())
     }
 
-    /// Ends the list and the document, with what is known only now.
-    pub(super) fn end(self, out: &mut Out, rest: &[(&str, String)]) -> Result<(), Failure> {
+    /// Ends the list and the document. `rest` are further members, with values in JSON.
+    pub(super) fn end(
+        self,
+        out: &mut StdoutWriter,
+        rest: &[(&str, String)],
+    ) -> Result<(), CommandError> {
         let rest: String = rest.iter().map(|(key, json)| format!(",\n\"{key}\":{json}")).collect();
         let end = if self.first { "]" } else { "\n]" };
         out.line(&format!("{end}{rest}}}"))
     }
 }
 
-pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string(value).map_err(|error| Failure::message(error.to_string()))
+pub(super) fn json(value: &impl Serialize) -> Result<String, CommandError> {
+    serde_json::to_string(value).map_err(|error| CommandError::message(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Progress on standard error: bars on a terminal, plain lines elsewhere.
+//! Progress on standard error: progress bars on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -6,25 +6,25 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use provisioners::{Observer, StepInfo};
 
-use super::say;
+use super::eprint_status;
 use crate::seal::Progress;
 
-fn on_terminal() -> bool {
+fn can_show_bars() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Less content than this is sealed before anybody could read how far it is, in bytes.
-const WORTH_A_BAR: u64 = 16 << 20;
+/// Minimum size in bytes of content for which a bar is shown. Less is sealed almost at once.
+const MIN_BYTES_FOR_BAR: u64 = 16 << 20;
 
-/// How far sealing is.
+/// The progress bar of a seal.
 #[derive(Debug, Default)]
 pub(super) struct SealProgress {
     bar: Option<ProgressBar>,
 }
 
 impl SealProgress {
-    pub(super) fn tell(&mut self, progress: Progress) {
-        if self.bar.is_none() && progress.bytes_total >= WORTH_A_BAR && on_terminal() {
+    pub(super) fn update(&mut self, progress: Progress) {
+        if self.bar.is_none() && progress.bytes_total >= MIN_BYTES_FOR_BAR && can_show_bars() {
             let style = "sealing {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
             let bar = ProgressBar::new(progress.bytes_total);
             if let Ok(style) = ProgressStyle::with_template(style) {
@@ -46,17 +46,17 @@ impl Drop for SealProgress {
     }
 }
 
-/// Tells of the steps of a provisioner, and keeps all they print.
+/// Reports the steps of a build and collects their output.
 pub(super) struct Steps {
     bar: Option<ProgressBar>,
-    /// Whether their output is shown as it comes.
+    /// Whether the output is printed immediately.
     verbose: bool,
     log: Vec<u8>,
 }
 
 impl Steps {
     pub(super) fn new(verbose: bool) -> Self {
-        let bar = (on_terminal() && !verbose).then(|| {
+        let bar = (can_show_bars() && !verbose).then(|| {
             let bar = ProgressBar::new_spinner();
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
@@ -64,16 +64,17 @@ impl Steps {
         Steps { bar, verbose, log: Vec::new() }
     }
 
-    fn tell(&self, step: &StepInfo, what: &str) -> String {
-        let line = format!("[{}/{}] {step}: {what}", step.index + 1, step.total);
+    /// Prints a status line for a step, and returns it.
+    fn print_status(&self, step: &StepInfo, status: &str) -> String {
+        let line = format!("[{}/{}] {step}: {status}", step.index + 1, step.total);
         match &self.bar {
-            Some(bar) => bar.suspend(|| say(&line)),
-            None => say(&line),
+            Some(bar) => bar.suspend(|| eprint_status(&line)),
+            None => eprint_status(&line),
         }
         line
     }
 
-    /// Everything that the steps printed.
+    /// Returns the output of all steps, each after a line with its title.
     pub(super) fn log(&self) -> &[u8] {
         &self.log
     }
@@ -95,15 +96,15 @@ impl Observer for Steps {
     }
 
     fn finished(&mut self, step: &StepInfo, took: Duration) {
-        // The clean-up's steps take no time and are not worth a line each.
+        // Fast steps of the clean-up are not reported.
         if step.cleanup && took < Duration::from_millis(100) && !self.verbose {
             return;
         }
-        self.tell(step, &format!("{:.1} s", took.as_secs_f64()));
+        self.print_status(step, &format!("{:.1} s", took.as_secs_f64()));
     }
 
     fn skipped(&mut self, step: &StepInfo, why: &str) {
-        let line = self.tell(step, &format!("skipped ({why})"));
+        let line = self.print_status(step, &format!("skipped ({why})"));
         self.log.extend_from_slice(format!("=== {line}\n").as_bytes());
     }
 

@@ -1,4 +1,4 @@
-//! `build` in a project: what is out of date, in processes of their own, several at a time.
+//! `build` in a project: builds the outdated images in parallel, each in its own process.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,21 +11,21 @@ use provisioners::Project;
 use provisioners::image::{ImageLocation, Inputs, Layers};
 use serde_json::{Value, json};
 
-use super::build::Common;
+use super::build::CommonBuildArgs;
 use super::options::{self, manifest_path};
-use super::{Failure, Outcome, print, say};
-use crate::below::DriftKind;
+use super::{CommandError, CommandResult, eprint_status, print};
+use crate::below::Since;
 use crate::project::{Children, Event, Judged, LayerRecord, Reason, Record, Records, judge, older};
 use crate::sandbox::Signals;
 
-/// How a project is built.
+/// Options of a project build.
 #[derive(Debug, Args)]
 pub(super) struct ProjectArgs {
-    /// The project file; by default the overcoat.yml of this folder or of the nearest one above
+    /// Project file (default: overcoat.yml in this directory or the nearest parent)
     #[arg(short, long, value_name = "FILE")]
     pub(super) project: Option<PathBuf>,
 
-    /// How many images of a project to build at a time; as many as there are processors by default
+    /// Number of images to build in parallel (default: the number of processors)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
 
@@ -33,26 +33,26 @@ pub(super) struct ProjectArgs {
     #[arg(long)]
     force: bool,
 
-    /// Build anew what was made on layers that have changed since
+    /// Rebuild images whose layers have changed since they were built
     #[arg(long)]
     rebase: bool,
 
-    /// Say all reasons for which an image is built
+    /// Print all reasons for building an image
     #[arg(long)]
     explain: bool,
 
-    /// Say what would be built, and build nothing
+    /// List the images to build, but do not build them
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// Build this one image of the project, whatever else there is to do
+    /// Build this image in this process, for the parent process
     #[arg(long, hide = true, value_name = "NAME")]
     pub(super) only: Option<String>,
 }
 
 impl ProjectArgs {
-    /// An option that was given and means nothing outside of a project.
-    pub(super) fn given(&self) -> Option<&'static str> {
+    /// Returns a given option that is only valid for projects, if any.
+    pub(super) fn project_only_option(&self) -> Option<&'static str> {
         let options = [
             (self.jobs.is_some(), "--jobs"),
             (self.force, "--force"),
@@ -64,17 +64,19 @@ impl ProjectArgs {
     }
 }
 
-/// How many of a list are told.
-const TOLD: usize = 8;
+/// Maximum number of changed paths listed for an image.
+const MAX_LISTED_PATHS: usize = 8;
 
-/// Finds the project, that of `file` if one is given, and the images of it that `what` names: nothing
-/// when it names an image file.
+/// Finds the project and the names of its images that the arguments `what` select.
+///
+/// The project is that of `file`, or of the first argument, or of the current directory or the
+/// nearest parent. Returns `None` if the first argument is an image file.
 pub(super) fn find(
     what: &[String],
     file: Option<&Path>,
-) -> Result<Option<(Project, Vec<String>)>, Failure> {
+) -> Result<Option<(Project, Vec<String>)>, CommandError> {
     if let Some(file) = file {
-        // A folder stands for the project in it.
+        // A directory selects the project in it.
         let within = file.join(provisioners::project::FILE_NAME);
         let file = if file.is_dir() { &within } else { file };
         return Ok(Some((Project::load(file)?, what.to_vec())));
@@ -96,39 +98,41 @@ pub(super) fn find(
     for folder in here.ancestors() {
         let file = folder.join(provisioners::project::FILE_NAME);
         if file.is_file() {
-            // From here, so that it reads as one would write it.
+            // Relative, for shorter messages.
             let file =
                 if folder == here { PathBuf::from(provisioners::project::FILE_NAME) } else { file };
             return Ok(Some((Project::load(&file)?, what.to_vec())));
         }
     }
     let name = provisioners::project::FILE_NAME;
-    Err(Failure::message(match what.first() {
+    Err(CommandError::message(match what.first() {
         Some(word) => format!(
-            "there is no file {word}, and no {name} here or above that could have an image of that \
-             name"
+            "no file {word}, and no {name} in this directory or its parents that could have an \
+             image of that name"
         ),
         None => format!(
-            "there is no {name} here or above: name a project's folder or file, or begin a project \
-             with `overcoat init`"
+            "no {name} in this directory or its parents: give a project's directory or file, or \
+             create a project with `overcoat init`"
         ),
     }))
 }
 
-/// What is known of an image of the project in this run.
+/// The state of an image during a project build.
 #[derive(Debug)]
-enum State {
+enum ImageState {
+    /// Not looked at yet.
     Waiting,
+    /// Its child process is running.
     Running {
         inputs: Inputs,
         layers: Vec<LayerRecord>,
         reasons: Vec<Reason>,
     },
-    /// It is as it should be.
+    /// Up to date.
     Current {
-        older: Option<Older>,
+        older: Option<OutdatedLayers>,
     },
-    /// It would be built.
+    /// Out of date, in a dry run.
     Due {
         reasons: Vec<Reason>,
     },
@@ -142,27 +146,27 @@ enum State {
         code: u8,
         error: String,
     },
-    /// Something that it needs could not be built.
+    /// Not built, because building the image `need` failed.
     Skipped {
         need: String,
     },
 }
 
-/// An image was made on layers that have changed since.
+/// Layers of an image that have changed since the image was built.
 #[derive(Debug)]
-struct Older {
+struct OutdatedLayers {
     layers: Vec<String>,
-    /// At which of its paths; unknown without a manifest.
-    paths: Option<Vec<(String, DriftKind)>>,
+    /// Paths of the image that changed in the layers; `None` without a manifest.
+    paths: Option<Vec<(String, Since)>>,
 }
 
-/// Builds the images of a project that have these names, or all of them, and what they need.
+/// Builds the images of a project with these names, or all of them, and the images they need.
 pub(super) fn build(
     project: &Project,
     names: &[String],
     args: &ProjectArgs,
-    common: &Common,
-) -> Outcome {
+    common: &CommonBuildArgs,
+) -> CommandResult {
     common.check_for_project()?;
     let wanted: Vec<usize> = match names {
         [] => (0..project.images().len()).collect(),
@@ -170,52 +174,55 @@ pub(super) fn build(
             .iter()
             .map(|name| project.find(name))
             .collect::<Result<_, _>>()
-            .map_err(Failure::message)?,
+            .map_err(CommandError::message)?,
     };
-    // What a step needs and has not, a template that cannot be rendered: all of it is told before
-    // anything is done.
+    // Plan all images first, so that errors such as missing files and invalid templates are
+    // reported before any work.
     let order = project.with_needs(&wanted);
     for &index in &order {
         project.images()[index].image.plan()?;
     }
     let signals = Signals::take()?;
-    // What they say themselves begins with their image; the rest is what their steps print.
-    let listener = Arc::new(|_: usize, line: &str| eprintln_or_not(line));
-    let mut run = Run {
+    // Children prefix their own messages with the image's name; other lines are output of steps.
+    let listener = Arc::new(|_: usize, line: &str| eprintln_ignoring_errors(line));
+    let mut run = ProjectBuild {
         project,
         args,
         common,
         wanted,
         order,
         records: Records::open(&project.output, !args.dry_run)?,
-        states: project.images().iter().map(|_| State::Waiting).collect(),
+        states: project.images().iter().map(|_| ImageState::Waiting).collect(),
         children: Children::new(&signals, listener),
     };
-    let began = Instant::now();
-    run.go()?;
-    run.tell(began.elapsed())
+    let start = Instant::now();
+    run.run()?;
+    run.finish(start.elapsed())
 }
 
-/// A line as it is; that standard error is gone is no reason to fail.
-fn eprintln_or_not(line: &str) {
+/// Prints a line to standard error without a prefix. Write errors are ignored.
+fn eprintln_ignoring_errors(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-struct Run<'a> {
+/// A running build of a project.
+struct ProjectBuild<'a> {
     project: &'a Project,
     args: &'a ProjectArgs,
-    common: &'a Common,
+    common: &'a CommonBuildArgs,
+    /// Indices of the requested images.
     wanted: Vec<usize>,
-    /// What is to be looked at, each after what it needs.
+    /// Indices of the requested images and of those they need, in dependency order.
     order: Vec<usize>,
     records: Records,
-    states: Vec<State>,
+    states: Vec<ImageState>,
     children: Children<'a>,
 }
 
-impl Run<'_> {
-    fn go(&mut self) -> Result<(), Failure> {
+impl ProjectBuild<'_> {
+    /// Builds until no image is left, or one has failed.
+    fn run(&mut self) -> Result<(), CommandError> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = match self.args.jobs {
             _ if self.common.shell_on_failure => 1,
@@ -227,79 +234,85 @@ impl Run<'_> {
                 return Ok(());
             }
             match self.children.wait()? {
-                Event::Interrupted(signal) => return Err(Failure::Signal(signal)),
+                Event::Interrupted(signal) => return Err(CommandError::Signal(signal)),
                 Event::Ended { number, status, report, took } => {
-                    let state = std::mem::replace(&mut self.states[number], State::Waiting);
-                    let State::Running { inputs, layers, reasons } = state else { continue };
+                    let state = std::mem::replace(&mut self.states[number], ImageState::Waiting);
+                    let ImageState::Running { inputs, layers, reasons } = state else { continue };
                     self.states[number] = if status.success() {
                         let reports = self.record(number, inputs, layers, &report)?;
-                        State::Built { reasons, took, reports }
+                        ImageState::Built { reasons, took, reports }
                     } else {
                         let code = status.code().and_then(|code| u8::try_from(code).ok());
-                        let error = why(&report, status);
-                        State::Failed { reasons, code: code.unwrap_or(2), error }
+                        let error = child_error(&report, status);
+                        ImageState::Failed { reasons, code: code.unwrap_or(2), error }
                     };
-                    self.ended(number);
+                    self.print_result(number);
                 }
             }
         }
     }
 
-    /// Looks at each image whose needs are there, and starts to build those that are due.
-    fn start(&mut self, jobs: usize) -> Result<(), Failure> {
+    /// Starts the builds of outdated images whose needs are met, up to `jobs` at a time.
+    fn start(&mut self, jobs: usize) -> Result<(), CommandError> {
         for index in self.order.clone() {
-            if !matches!(self.states[index], State::Waiting) {
+            if !matches!(self.states[index], ImageState::Waiting) {
                 continue;
             }
             let needs = &self.project.images()[index].needs;
             let failed = needs.iter().find(|need| {
-                matches!(self.states[**need], State::Failed { .. } | State::Skipped { .. })
+                matches!(
+                    self.states[**need],
+                    ImageState::Failed { .. } | ImageState::Skipped { .. }
+                )
             });
             if let Some(&need) = failed {
                 let need = self.project.images()[need].name.clone();
-                self.states[index] = State::Skipped { need };
+                self.states[index] = ImageState::Skipped { need };
                 continue;
             }
             let ready = |need: &usize| {
                 matches!(
                     self.states[*need],
-                    State::Current { .. } | State::Built { .. } | State::Due { .. }
+                    ImageState::Current { .. } | ImageState::Built { .. } | ImageState::Due { .. }
                 )
             };
-            // After a failure what runs comes to its end, and nothing else is begun.
-            let broken = self.states.iter().any(|state| matches!(state, State::Failed { .. }));
+            // After a failure, running builds continue, but no others are started.
+            let broken = self.states.iter().any(|state| matches!(state, ImageState::Failed { .. }));
             if !needs.iter().all(ready) || broken || self.children.len() >= jobs {
                 continue;
             }
-            let (inputs, judged, layers) = match self.look(index) {
-                Ok(looked) => looked,
-                Err(Failure::Error(code, error)) => {
+            let (inputs, judged, layers) = match self.prepare(index) {
+                Ok(prepared) => prepared,
+                Err(CommandError::Error(code, error)) => {
                     let name = &self.project.images()[index].name;
                     let error = super::describe(&*error);
-                    say(&format!("{name}: error: {error}"));
-                    self.states[index] = State::Failed { reasons: Vec::new(), code, error };
+                    eprint_status(&format!("{name}: error: {error}"));
+                    self.states[index] = ImageState::Failed { reasons: Vec::new(), code, error };
                     continue;
                 }
                 Err(failure) => return Err(failure),
             };
             if judged.reasons.is_empty() {
-                self.current(index, judged);
+                self.set_current(index, judged);
             } else if self.args.dry_run {
                 self.announce(index, &judged.reasons, "would be built");
-                self.states[index] = State::Due { reasons: judged.reasons };
+                self.states[index] = ImageState::Due { reasons: judged.reasons };
             } else {
                 self.announce(index, &judged.reasons, "building");
-                self.begin(index, inputs, layers, judged.reasons, jobs)?;
+                self.start_child(index, inputs, layers, judged.reasons, jobs)?;
             }
         }
         Ok(())
     }
 
-    /// What goes into an image, what comes of looking at it, and its layers if it is to be built.
-    fn look(&mut self, index: usize) -> Result<(Inputs, Judged, Vec<LayerRecord>), Failure> {
+    /// Returns an image's inputs, whether it is up to date, and its layers if it must be built.
+    fn prepare(
+        &mut self,
+        index: usize,
+    ) -> Result<(Inputs, Judged, Vec<LayerRecord>), CommandError> {
         let inputs = self.inputs(index)?;
         let judged = self.judge(index, &inputs)?;
-        // A layer that is not there is told before the build begins.
+        // Fails for a missing layer before the build starts.
         let layers = match self.args.dry_run || judged.reasons.is_empty() {
             true => Vec::new(),
             false => self.records.layers(&self.layers(index))?,
@@ -307,27 +320,27 @@ impl Run<'_> {
         Ok((inputs, judged, layers))
     }
 
-    fn inputs(&self, index: usize) -> Result<Inputs, Failure> {
+    fn inputs(&self, index: usize) -> Result<Inputs, CommandError> {
         let image = &self.project.images()[index].image;
         let mut inputs = image.inputs()?;
         if let Some(epoch) = options::source_date_epoch(image.source_date_epoch)? {
             inputs.insert("source_date_epoch".to_owned(), epoch.to_string());
         }
-        let options = self.common.that_matter();
+        let options = self.common.content_options();
         if !options.is_empty() {
-            inputs.insert("the command line".to_owned(), options);
+            inputs.insert("command_line".to_owned(), options);
         }
         Ok(inputs)
     }
 
-    fn judge(&mut self, index: usize, inputs: &Inputs) -> Result<Judged, Failure> {
+    fn judge(&mut self, index: usize, inputs: &Inputs) -> Result<Judged, CommandError> {
         let member = &self.project.images()[index];
         let mut layers = self.layers(index);
         let mut due = Vec::new();
         if self.args.dry_run {
-            // What would be built is not there yet, or is not yet what it would be.
+            // The files of images to be built are missing or outdated now.
             for &need in &member.needs {
-                if matches!(self.states[need], State::Due { .. }) {
+                if matches!(self.states[need], ImageState::Due { .. }) {
                     due.extend(self.project.images()[need].files());
                 }
             }
@@ -335,7 +348,7 @@ impl Run<'_> {
                 layers.iter().find(|l| !due.contains(l) && !ImageLocation::of(l).file.exists())
             {
                 let missing = missing.display();
-                return Err(Failure::message(format!("its layer {missing} is not there")));
+                return Err(CommandError::message(format!("layer {missing} not found")));
             }
             due.retain(|file| layers.contains(file));
             if due.iter().any(|file| !file.exists()) {
@@ -358,38 +371,40 @@ impl Run<'_> {
         source.layers().map(Layers::paths).unwrap_or_default()
     }
 
-    fn current(&mut self, index: usize, judged: Judged) {
+    /// Marks an image as up to date, and reports layers that have changed since it was built.
+    fn set_current(&mut self, index: usize, judged: Judged) {
         let member = &self.project.images()[index];
         let name = &member.name;
-        let mut told = None;
+        let mut outdated = None;
         if !judged.other_layers.is_empty() {
             let manifest = member.image.outputs.first().map(|(path, _)| manifest_path(path));
             let paths = manifest.and_then(|manifest| older(&manifest, &self.layers(index)));
             let layers = judged.other_layers;
-            let made = format!("{name}: up to date, but made on another {}", layers.join(", "));
-            say(&match &paths {
-                None => made,
+            let built = format!("{name}: up to date, but built on another {}", layers.join(", "));
+            eprint_status(&match &paths {
+                None => built,
                 Some(paths) if paths.is_empty() => {
-                    format!("{made}; none of its paths has changed there")
+                    format!("{built}; none of its paths changed there")
                 }
                 Some(paths) => {
                     let each =
                         paths.iter().map(|(path, since)| format!("/{path} {}", since.word()));
-                    format!("{made}; of its paths, have changed there: {}", some(each))
+                    format!("{built}; these of its paths changed there: {}", list_start(each))
                 }
             });
-            told = Some(Older { layers, paths });
+            outdated = Some(OutdatedLayers { layers, paths });
         } else if self.args.explain {
-            say(&format!("{name}: up to date"));
+            eprint_status(&format!("{name}: up to date"));
         }
-        self.states[index] = State::Current { older: told };
+        self.states[index] = ImageState::Current { older: outdated };
     }
 
-    fn announce(&self, index: usize, reasons: &[Reason], what: &str) {
+    /// Prints that an image is or would be built, and why.
+    fn announce(&self, index: usize, reasons: &[Reason], action: &str) {
         let name = &self.project.images()[index].name;
         if self.args.explain {
-            say(&format!("{name}: {what}, because"));
-            reasons.iter().for_each(|reason| eprintln_or_not(&format!("  {reason}")));
+            eprint_status(&format!("{name}: {action}, because"));
+            reasons.iter().for_each(|reason| eprintln_ignoring_errors(&format!("  {reason}")));
             return;
         }
         let more = match reasons.len() - 1 {
@@ -397,41 +412,42 @@ impl Run<'_> {
             1 => ", and one more reason".to_owned(),
             more => format!(", and {more} more reasons"),
         };
-        say(&format!("{name}: {what}: {}{more}", reasons[0]));
+        eprint_status(&format!("{name}: {action}: {}{more}", reasons[0]));
     }
 
-    fn begin(
+    fn start_child(
         &mut self,
         index: usize,
         inputs: Inputs,
         layers: Vec<LayerRecord>,
         reasons: Vec<Reason>,
         jobs: usize,
-    ) -> Result<(), Failure> {
-        let others = self
-            .order
-            .iter()
-            .filter(|other| matches!(self.states[**other], State::Waiting | State::Running { .. }));
+    ) -> Result<(), CommandError> {
+        let others = self.order.iter().filter(|other| {
+            matches!(self.states[**other], ImageState::Waiting | ImageState::Running { .. })
+        });
         let alone = jobs == 1 || others.count() == 1;
         let command = child(&self.project.images()[index].name);
         self.children.start(index, command, alone)?;
-        self.states[index] = State::Running { inputs, layers, reasons };
+        self.states[index] = ImageState::Running { inputs, layers, reasons };
         Ok(())
     }
 
-    /// Records what was built, and gives the reports of what it made.
+    /// Writes the record of a built image, and returns the reports about its artifacts.
     fn record(
         &mut self,
         index: usize,
         inputs: Inputs,
         layers: Vec<LayerRecord>,
         report: &[u8],
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<Value>, CommandError> {
         let name = &self.project.images()[index].name;
         let reports = serde_json::Deserializer::from_slice(report)
             .into_iter::<Value>()
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|e| Failure::message(format!("{name}: its report makes no sense: {e}")))?;
+            .map_err(|e| {
+                CommandError::message(format!("{name}: invalid report of its process: {e}"))
+            })?;
         let before = self.records.read(name).map(|record| record.outputs).unwrap_or_default();
         let mut made = Vec::new();
         for report in &reports {
@@ -447,36 +463,37 @@ impl Run<'_> {
         let stale = before.into_iter().map(|old| old.file);
         let stale = stale.filter(|file| made.iter().all(|new| new.file != *file));
         for file in stale.map(|file| self.project.output.join(file)).filter(|file| file.exists()) {
-            say(&format!("{name}: {} is of an earlier build, and still there", file.display()));
+            eprint_status(&format!("{name}: {} is a leftover of an earlier build", file.display()));
         }
         self.records.write(name, &Record::new(inputs, layers, made))?;
         Ok(reports)
     }
 
-    fn ended(&self, index: usize) {
+    /// Prints the result of an image's build.
+    fn print_result(&self, index: usize) {
         let name = &self.project.images()[index].name;
         match &self.states[index] {
-            State::Built { took, reports, .. } => {
+            ImageState::Built { took, reports, .. } => {
                 for report in reports {
                     let _ = options::report(report, false);
                 }
-                say(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
+                eprint_status(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
             }
-            State::Failed { error, .. } if error.starts_with(ENDED) => {
-                say(&format!("{name}: not built: {error}"));
+            ImageState::Failed { error, .. } if error.starts_with(KILLED) => {
+                eprint_status(&format!("{name}: not built: {error}"));
             }
-            State::Failed { .. } => say(&format!("{name}: not built")),
+            ImageState::Failed { .. } => eprint_status(&format!("{name}: not built")),
             _ => {}
         }
     }
 
-    /// Tells what came of it.
-    fn tell(self, took: Duration) -> Outcome {
+    /// Prints the summary and the JSON report.
+    fn finish(self, took: Duration) -> CommandResult {
         let states = || self.order.iter().map(|&index| (index, &self.states[index]));
-        let count = |is: fn(&State) -> bool| states().filter(|(_, state)| is(state)).count();
-        let built = count(|state| matches!(state, State::Built { .. }));
-        let due = count(|state| matches!(state, State::Due { .. }));
-        let current = count(|state| matches!(state, State::Current { .. }));
+        let count = |is: fn(&ImageState) -> bool| states().filter(|(_, state)| is(state)).count();
+        let built = count(|state| matches!(state, ImageState::Built { .. }));
+        let due = count(|state| matches!(state, ImageState::Due { .. }));
+        let current = count(|state| matches!(state, ImageState::Current { .. }));
         let mut parts = vec![format!("{current} up to date")];
         match self.args.dry_run {
             true => parts.push(format!("{due} to be built")),
@@ -490,94 +507,97 @@ impl Run<'_> {
             1 => "1 image".to_owned(),
             n => format!("{n} images"),
         };
-        say(&format!("{images}: {} ({:.1} s)", parts.join(", "), took.as_secs_f64()));
+        eprint_status(&format!("{images}: {} ({:.1} s)", parts.join(", "), took.as_secs_f64()));
         for (index, state) in states() {
             let name = &self.project.images()[index].name;
             match state {
-                State::Skipped { need } => say(&format!("{name}: not built, for it needs {need}")),
-                State::Waiting => say(&format!("{name}: not begun")),
+                ImageState::Skipped { need } => {
+                    eprint_status(&format!("{name}: not built: it needs {need}"))
+                }
+                ImageState::Waiting => eprint_status(&format!("{name}: not started")),
                 _ => {}
             }
         }
         if self.common.seal.json {
             let images: Vec<Value> =
                 states().map(|(index, state)| self.json(index, state)).collect();
-            print(&json!({ "schema": 1, "images": images }).to_string())?;
+            print(&json!({ "schema": 2, "images": images }).to_string())?;
         }
         let worst = states().filter_map(|(_, state)| match state {
-            State::Failed { code, .. } => Some(*code),
+            ImageState::Failed { code, .. } => Some(*code),
             _ => None,
         });
         Ok(ExitCode::from(worst.max().unwrap_or(0)))
     }
 
-    fn json(&self, index: usize, state: &State) -> Value {
+    fn json(&self, index: usize, state: &ImageState) -> Value {
         let member = &self.project.images()[index];
         let mut value = json!({ "name": member.name, "kind": member.kind() });
-        let because =
+        let texts =
             |reasons: &[Reason]| reasons.iter().map(ToString::to_string).collect::<Vec<_>>();
         match state {
-            State::Current { older } => {
-                value["state"] = "up to date".into();
-                if let Some(Older { layers, paths }) = older {
+            ImageState::Current { older } => {
+                value["state"] = "up_to_date".into();
+                if let Some(OutdatedLayers { layers, paths }) = older {
                     value["other_layers"] = json!(layers);
                     if let Some(paths) = paths {
-                        let each = |(path, since): &(String, DriftKind)| json!({ "path": path, "since": since });
+                        let each = |(path, since): &(String, Since)| json!({ "path": path, "since": since });
                         value["changed_below"] = paths.iter().map(each).collect();
                     }
                 }
             }
-            State::Due { reasons } => {
+            ImageState::Due { reasons } => {
                 value["state"] = "due".into();
-                value["reasons"] = json!(because(reasons));
+                value["reasons"] = json!(texts(reasons));
             }
-            State::Built { reasons, took, reports } => {
+            ImageState::Built { reasons, took, reports } => {
                 value["state"] = "built".into();
-                value["reasons"] = json!(because(reasons));
+                value["reasons"] = json!(texts(reasons));
                 value["seconds"] = json!(took.as_secs_f64());
                 value["outputs"] = json!(reports);
             }
-            State::Failed { reasons, error, .. } => {
+            ImageState::Failed { reasons, error, .. } => {
                 value["state"] = "failed".into();
-                value["reasons"] = json!(because(reasons));
+                value["reasons"] = json!(texts(reasons));
                 value["error"] = json!(error);
             }
-            State::Skipped { need } => {
+            ImageState::Skipped { need } => {
                 value["state"] = "skipped".into();
                 value["needs"] = json!(need);
             }
-            State::Waiting | State::Running { .. } => value["state"] = "not begun".into(),
+            ImageState::Waiting | ImageState::Running { .. } => value["state"] = "not_begun".into(),
         }
         value
     }
 }
 
-/// How a process ended that could not say why itself.
-const ENDED: &str = "its process was ended by";
+/// Beginning of the error for a child that was killed, and therefore printed no error itself.
+const KILLED: &str = "its process was killed by";
 
-/// Why an image was not built, as its process says.
-fn why(report: &[u8], status: std::process::ExitStatus) -> String {
+/// Returns the error of a child process, from its report or its exit status.
+fn child_error(report: &[u8], status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     if let Some(signal) = status.signal() {
-        let memory = if signal == 9 { "; was there too little memory?" } else { "" };
-        return format!("{ENDED} signal {signal}{memory}");
+        let memory = if signal == 9 { ", possibly out of memory" } else { "" };
+        return format!("{KILLED} signal {signal}{memory}");
     }
-    let said = serde_json::Deserializer::from_slice(report).into_iter::<Value>().flatten().last();
-    said.and_then(|value| Some(value["error"].as_str()?.to_owned()))
+    let last = serde_json::Deserializer::from_slice(report).into_iter::<Value>().flatten().last();
+    last.and_then(|value| Some(value["error"].as_str()?.to_owned()))
         .unwrap_or_else(|| status.to_string())
 }
 
-/// The first of a list, and how many more there are.
-fn some(each: impl ExactSizeIterator<Item = String>) -> String {
-    let more = each.len().saturating_sub(TOLD);
-    let mut text = each.take(TOLD).collect::<Vec<_>>().join(", ");
+/// Joins the first items of a list, followed by the number of the others.
+fn list_start(each: impl ExactSizeIterator<Item = String>) -> String {
+    let more = each.len().saturating_sub(MAX_LISTED_PATHS);
+    let mut text = each.take(MAX_LISTED_PATHS).collect::<Vec<_>>().join(", ");
     if more > 0 {
         text.push_str(&format!(", and {more} more"));
     }
     text
 }
 
-/// This program again, for one image.
+/// Returns the command that builds one image in a child process: this program, with the same
+/// arguments and `--only`.
 fn child(name: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();

@@ -1,4 +1,4 @@
-//! `run` and `shell`: a command in a root, with what it changed sealed if that is asked for.
+//! `run` and `shell`: run a command in a root, and seal its changes if requested.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -10,28 +10,30 @@ use fs_model::tree::XattrSupport;
 
 use super::images::BaseOffset;
 use super::options::{self, Outputs, RootArgs, SealArgs};
-use super::{Failure, Outcome, say};
-use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
+use super::{CommandError, CommandResult, eprint_status};
+use crate::root::{Composed, Root, RootOptions};
 use crate::sandbox::{
     CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
     default_environment, relay,
 };
-use crate::supervise::ReportFn;
+use crate::supervise::Report;
 
+/// Options that `run` and `shell` share.
 #[derive(Debug, Args)]
-struct Common {
+struct CommonRunArgs {
     #[command(flatten)]
     offset: BaseOffset,
 
     #[command(flatten)]
     root: RootArgs,
 
-    /// Set an environment variable inside
+    /// Set an environment variable in the root
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(OsString, OsString)>,
 
-    /// Seal what was done into this archive (`-` is standard output, and what the command prints
-    /// goes to standard error then)
+    /// Seal the changes into this archive; `-` is standard output
+    ///
+    /// With `-`, the command's standard output goes to standard error.
     #[arg(long, value_name = "OUT")]
     save: Option<PathBuf>,
 
@@ -41,101 +43,106 @@ struct Common {
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// The base, and overlays over it: squashfs images, cpio archives or directories
+    /// The base and its overlays: squashfs images, cpio archives or directories
     #[arg(required = true, value_name = "BASE [OVERLAY]")]
     layers: Vec<PathBuf>,
 
     #[command(flatten)]
-    common: Common,
+    common: CommonRunArgs,
 
-    /// The command
+    /// Command to run, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ShellArgs {
-    /// The base, and overlays over it: squashfs images, cpio archives or directories
+    /// The base and its overlays: squashfs images, cpio archives or directories
     #[arg(required = true, value_name = "BASE [OVERLAY]")]
     layers: Vec<PathBuf>,
 
     #[command(flatten)]
-    common: Common,
+    common: CommonRunArgs,
 }
 
-pub(super) fn run(args: &RunArgs) -> Outcome {
-    let attempt = Attempt::new(&args.layers, &args.common, say)?;
+pub(super) fn run(args: &RunArgs) -> CommandResult {
+    let root = CommandRoot::new(&args.layers, &args.common, eprint_status)?;
     let mut spec = CommandSpec::new(args.command.iter().cloned());
     spec.session = Session::Inherited;
     let archive = args.common.save.as_deref() == Some(Path::new("-"));
     if archive || (args.common.seal.json && args.common.save.is_some()) {
-        // Standard output is the archive's, or the report's.
+        // Standard output is reserved for the archive or the report.
         spec.stdout = Stdio::Fd(std::io::stderr().as_fd().try_clone_to_owned()?);
     }
-    // A failing command has made nothing that is worth keeping.
-    attempt.go(spec, |root, spec, signals| {
-        let mut child = root.sandbox()?.spawn(&spec).map_err(not_run)?;
+    // The changes of a failed command are not saved.
+    root.run(spec, |root, spec, signals| {
+        let mut child = root.sandbox()?.spawn(&spec).map_err(spawn_error)?;
         Ok((signals.wait(&mut child)?, false))
     })
 }
 
-pub(super) fn shell(args: &ShellArgs) -> Outcome {
-    // The terminal may be in raw mode, in which a new line does not begin at the left.
-    let report = |text: &str| say(&format!("{text}\r"));
-    let attempt = Attempt::new(&args.layers, &args.common, report)?;
-    // The last command of a shell says nothing of the work: it is kept whatever its code.
-    attempt.go(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
+pub(super) fn shell(args: &ShellArgs) -> CommandResult {
+    // The terminal may be in raw mode, in which a newline does not return the cursor.
+    let report = |text: &str| eprint_status(&format!("{text}\r"));
+    let root = CommandRoot::new(&args.layers, &args.common, report)?;
+    // A shell's exit code is that of its last command, so the changes are saved regardless of it.
+    root.run(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
         if root.live().stat(b"/bin/bash", fs_model::tree::Follow::Yes).is_ok_and(|s| s.is_some()) {
             spec.argv = vec!["/bin/bash".into(), "-l".into()];
         }
-        // What was typed is no part of the image.
+        // Keep the shell's history out of the image.
         spec.env.push(("HISTFILE".into(), "/dev/null".into()));
         Ok((relay(root.sandbox()?, spec, signals)?, true))
     })
 }
 
-/// A root for one command, and where its changes go.
-struct Attempt<'a> {
-    common: &'a Common,
+/// A root for one command, and the archive for its changes.
+struct CommandRoot<'a> {
+    common: &'a CommonRunArgs,
     save: Option<(&'a Path, Outputs)>,
     signals: Signals,
-    root: ServedRoot,
+    root: Root,
     epoch: Option<u64>,
 }
 
-impl<'a> Attempt<'a> {
-    fn new(layers: &[PathBuf], common: &'a Common, report: ReportFn) -> Result<Self, Failure> {
+impl<'a> CommandRoot<'a> {
+    fn new(
+        layers: &[PathBuf],
+        common: &'a CommonRunArgs,
+        report: Report,
+    ) -> Result<Self, CommandError> {
         let epoch = options::source_date_epoch(None)?;
         let mut layers = layers.to_vec();
         common.offset.apply(&mut layers);
         let save = match &common.save {
             Some(path) => {
                 let format = common.seal.format_for(path, None)?;
-                options::refuse_layers(std::iter::once(path), &layers)?;
+                options::reject_layers(std::iter::once(path), &layers)?;
                 Some((path.as_path(), Outputs::open([(path.clone(), format)], &common.seal)?))
             }
             None => None,
         };
-        // As for a cpio archive, where nothing is saved.
+        // Without an archive, the same as for cpio.
         let xattrs = save.as_ref().map_or(XattrSupport::None, |(_, outputs)| outputs.xattrs());
         let signals = Signals::take()?;
         let digests = save.is_some() && !common.seal.no_manifest;
         let root = common.root.root(layers, xattrs, Network::Host, None, digests);
         let options = RootOptions { report, ..root };
         let privilege = Privilege::detect()?;
-        let root = UnstartedRoot::new(options)?.start(privilege)?;
-        Ok(Attempt { common, save, signals, root, epoch })
+        let root = Composed::new(options)?.start(privilege)?;
+        Ok(CommandRoot { common, save, signals, root, epoch })
     }
 
-    /// Runs the command by `run`, which also says whether a failing command's changes are kept.
-    fn go(
+    /// Runs the command by calling `run`, which also returns whether to save the changes of a
+    /// failed command.
+    fn run(
         self,
         mut spec: CommandSpec,
-        run: impl FnOnce(&ServedRoot, CommandSpec, &Signals) -> Result<(Ended, bool), Failure>,
-    ) -> Outcome {
-        let Attempt { common, save, signals, root, epoch } = self;
+        run: impl FnOnce(&Root, CommandSpec, &Signals) -> Result<(Ended, bool), CommandError>,
+    ) -> CommandResult {
+        let CommandRoot { common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());
-        super::say_warnings(&root.warnings());
+        super::eprint_warnings(&root.warnings());
         options::add_environment(&mut spec.env, &root);
         for (name, value) in &common.env {
             spec.env.retain(|(n, _)| n != name);
@@ -143,18 +150,18 @@ impl<'a> Attempt<'a> {
         }
         let (ended, keep) = match run(&root, spec, &signals) {
             Ok(ended) => ended,
-            // A damaged layer is why, whatever the command could not do.
-            Err(failure) => return Err(root.finish().err().map_or(failure, Failure::from)),
+            // If a layer is damaged, that is the cause of the failure.
+            Err(failure) => return Err(root.finish().err().map_or(failure, CommandError::from)),
         };
         if root.faults().is_some_and(|faults| faults.full()) {
-            say("warning: the upper layer was full: give it more with --upper-size");
+            eprint_status("warning: the upper layer was full: raise its limit with --upper-size");
         }
-        options::warn_of_owners(root.foreign_owners());
+        options::warn_about_owners(root.foreign_owners());
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
-            return Err(Failure::Signal(signal as i32));
+            return Err(CommandError::Signal(signal as i32));
         }
-        // From here on a signal ends this process at once: there is nothing to put in order.
+        // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
         let code = ended.shell_code();
         match (save, ended) {
@@ -162,19 +169,22 @@ impl<'a> Attempt<'a> {
                 outputs.seal(finished, &common.seal, epoch)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {
-                say(&format!("the command ended with {status}: {} is not written", path.display()));
+                eprint_status(&format!(
+                    "the command failed ({status}): {} is not written",
+                    path.display()
+                ));
             }
-            (_, Ended::Interrupted(signal)) => return Err(Failure::Signal(signal)),
+            (_, Ended::Interrupted(signal)) => return Err(CommandError::Signal(signal)),
             (None, _) => {}
         }
         Ok(ExitCode::from(code as u8))
     }
 }
 
-/// A command that could not be executed.
-fn not_run(error: SandboxError) -> Failure {
+/// Converts the error of a command that could not be executed.
+fn spawn_error(error: SandboxError) -> CommandError {
     match error.shell_code() {
-        Some(code) => Failure::Error(code, Box::new(error)),
+        Some(code) => CommandError::Error(code, Box::new(error)),
         None => error.into(),
     }
 }
@@ -182,6 +192,6 @@ fn not_run(error: SandboxError) -> Failure {
 fn variable(text: &str) -> Result<(OsString, OsString), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
-        _ => Err("write NAME=VALUE".to_owned()),
+        _ => Err("use NAME=VALUE".to_owned()),
     }
 }

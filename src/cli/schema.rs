@@ -1,10 +1,10 @@
-//! `schema`: the JSON schemas of the files that people write.
+//! `schema`: prints the JSON schemas of project, image and provisioner files.
 
 use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{Outcome, print};
+use super::{CommandResult, print};
 
 /// The schema of project and image files.
 pub(super) const PROJECT: &str = include_str!("../../docs/overcoat.schema.json");
@@ -13,7 +13,7 @@ pub(super) const PROVISIONER: &str = include_str!("../../docs/provisioner.schema
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The files that the schema is for
+    /// Kind of files that the schema describes
     #[arg(value_name = "WHICH", value_enum)]
     which: Which,
 }
@@ -22,11 +22,11 @@ pub(super) struct Args {
 enum Which {
     /// Project files (overcoat.yml) and image files
     Project,
-    /// A provisioner's provisioner.yml
+    /// Provisioners (provisioner.yml)
     Provisioner,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let schema = match args.which {
         Which::Project => PROJECT,
         Which::Provisioner => PROVISIONER,

@@ -1,4 +1,4 @@
-//! `seal`: what changed in a mounted root, into an archive.
+//! `seal`: writes the changes of a mounted root to an archive.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -7,19 +7,19 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::control::{self, Answer, Request, SealRequest};
+use super::control::{self, ControlReply, ControlRequest, SealRequest};
 use super::options::{self, SealArgs};
-use super::{Failure, Outcome};
+use super::{CommandError, CommandResult};
 use crate::sandbox::mounted_at;
 use crate::seal::Output;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// A directory on which `overcoat mount --rw` has mounted a root
+    /// Directory that a root is mounted on
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 
-    /// Where to write the archive (`-` is standard output)
+    /// Write the archive to this file; `-` is standard output
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
 
@@ -27,47 +27,49 @@ pub(super) struct Args {
     seal: SealArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let dir = args.dir.display();
     let format = args.seal.format_for(&args.output, None)?;
-    let place = control::place(&args.dir).map_err(|e| Failure::message(format!("{dir}: {e}")))?;
-    let device = place.device;
+    let mount =
+        control::find_mount(&args.dir).map_err(|e| CommandError::message(format!("{dir}: {e}")))?;
+    let device = mount.device;
     let stream = control::connect(device).map_err(|e| {
-        Failure::message(format!(
-            "{dir}: no server of yours answers for it ({e}); is it mounted by `overcoat mount`?"
+        CommandError::message(format!(
+            "{dir}: cannot connect to the mount's server: {e}; is it mounted by `overcoat mount`, \
+             by this user?"
         ))
     })?;
-    if !place.is_mount_point {
+    if !mount.is_mount_point {
         let root = mounted_at(device)?.map_or_else(
-            || "name the directory that it is mounted on".to_owned(),
-            |root| format!("name {}, on which it is mounted", root.display()),
+            || "give the directory that it is mounted on".to_owned(),
+            |root| format!("give {}", root.display()),
         );
-        return Err(Failure::message(format!(
-            "{dir}: lies within a mounted root, which can only be sealed as a whole: {root}"
+        return Err(CommandError::message(format!(
+            "{dir}: is inside a mounted root, which can only be sealed as a whole: {root}"
         )));
     }
     let to_stdout = args.output == Path::new("-");
     if to_stdout {
         args.seal.check_stdout()?;
-        // Refuses a terminal.
+        // Fails if standard output is a terminal.
         Output::stdout()?;
     }
     let inside = if to_stdout {
         rustix::fs::fstat(std::io::stdout()).is_ok_and(|stat| stat.st_dev == device)
     } else {
-        lies_in(&args.output, device)
+        is_on_device(&args.output, device)
     };
     if inside {
         let output = if to_stdout { Path::new("standard output") } else { &args.output };
-        return Err(Failure::message(format!(
-            "{}: lies in the mount itself, which stands still while it is sealed",
+        return Err(CommandError::message(format!(
+            "{}: is inside the mount itself, which cannot be written to while it is sealed",
             output.display()
         )));
     }
-    // What programs wrote through memory maps reaches the tree.
+    // Writes through memory maps must reach the tree first.
     let handle = std::fs::File::open(&args.dir)?;
     nix::unistd::syncfs(&handle).map_err(std::io::Error::from)?;
-    let request = Request::Seal(SealRequest {
+    let request = ControlRequest::Seal(SealRequest {
         output: if to_stdout { None } else { Some(std::path::absolute(&args.output)?) },
         format: format.name().to_owned(),
         level: args.seal.level,
@@ -77,21 +79,25 @@ pub(super) fn run(args: &Args) -> Outcome {
     });
     let stdout = std::io::stdout();
     let pipe = match std::fs::metadata(&args.output) {
-        // Who opens it waits for a reader: this process can be interrupted meanwhile.
+        // Opening a FIFO blocks until it has a reader. This process can be interrupted meanwhile,
+        // the server cannot.
         Ok(found) if found.file_type().is_fifo() && !to_stdout => {
             let pipe = std::fs::File::options().write(true).open(&args.output);
-            Some(pipe.map_err(|e| Failure::message(format!("{}: {e}", args.output.display())))?)
+            Some(
+                pipe.map_err(|e| CommandError::message(format!("{}: {e}", args.output.display())))?,
+            )
         }
         _ => None,
     };
     let fd = pipe.as_ref().map(AsFd::as_fd).or(to_stdout.then(|| stdout.as_fd()));
     control::send(&stream, &request, fd)?;
     drop(pipe);
-    let (answer, _) = control::receive::<Answer>(&stream)
-        .map_err(|e| Failure::message(format!("{dir}: the mount's server went away: {e}")))?;
+    let (answer, _) = control::receive::<ControlReply>(&stream).map_err(|e| {
+        CommandError::message(format!("{dir}: lost the connection to the mount's server: {e}"))
+    })?;
     match answer {
-        Answer::Failed(why) => Err(Failure::message(why)),
-        Answer::Sealed(sealed) => {
+        ControlReply::Failed(error) => Err(CommandError::message(error)),
+        ControlReply::Sealed(sealed) => {
             options::warn(&sealed.warnings);
             options::report(&sealed.report, args.seal.json)?;
             Ok(ExitCode::SUCCESS)
@@ -99,8 +105,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Whether a file at `path` would lie on the device.
-fn lies_in(path: &Path, device: u64) -> bool {
+/// Returns whether a file at `path` is, or would be created, on the device.
+fn is_on_device(path: &Path, device: u64) -> bool {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     [path, parent].iter().any(|p| std::fs::metadata(p).is_ok_and(|m| m.dev() == device))
 }

@@ -1,10 +1,10 @@
-//! The server's side of `overcoat seal`: a mounted tree is sealed while it goes on.
+//! The server's side of `overcoat seal`: seals a mounted tree while it stays mounted.
 //!
 //! Invariants:
-//! - Nothing changes while a seal is under way, so nothing may hold one up for ever: it ends when
-//!   its client goes, when whoever reads its output takes nothing for [`PATIENCE`], and when the
-//!   mount is to end.
-//! - One seal at a time. Who only waits, or gives up, is heard meanwhile.
+//! - The tree cannot change during a seal, so a seal must not block for ever: it is aborted when
+//!   its client disconnects, when the reader of its output reads nothing for [`READER_TIMEOUT`],
+//!   and when the mount shuts down.
+//! - Only one seal runs at a time. Other requests are handled meanwhile.
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
@@ -20,77 +20,81 @@ use fs_model::layer::Xattr;
 use fs_model::{FsError, Ino, Tree};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::control::{self, Answer, Request, SealRequest, Sealed};
+use super::control::{self, ControlReply, ControlRequest, SealRequest, Sealed};
 use super::options::{self, report_json};
-use super::{Failure, describe};
-use crate::below::lower_records;
-use crate::layers::OpenedLayers;
-use crate::seal::patient::{PollLimits, PollWriter};
+use super::{CommandError, describe};
+use crate::below::beneath;
+use crate::layers::Layers;
+use crate::seal::patient::{Patience, Patient};
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, seal};
 
-/// How long a reader of a seal may take nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum time for which the reader of a seal's output may read nothing.
+const READER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Seals the tree of a mount, when asked to.
+/// Seals the tree of a mount on request.
 pub(super) struct Sealer {
     tree: Arc<Tree>,
-    layers: OpenedLayers,
-    one_at_a_time: Mutex<()>,
-    ended: PipeReader,
-    /// Gone when all seals are to be given up, which the other end of the pipe tells.
-    goes_on: Mutex<Option<PipeWriter>>,
+    layers: Layers,
+    /// Held during a seal.
+    seal_lock: Mutex<()>,
+    /// Readable, at end of file, once seals are to be aborted.
+    abort_reader: PipeReader,
+    /// Dropped to abort all seals.
+    abort_writer: Mutex<Option<PipeWriter>>,
 }
 
 impl Sealer {
-    pub(super) fn new(tree: Arc<Tree>, layers: OpenedLayers) -> io::Result<Self> {
-        let (ended, goes_on) = io::pipe()?;
-        let goes_on = Mutex::new(Some(goes_on));
-        Ok(Sealer { tree, layers, one_at_a_time: Mutex::new(()), ended, goes_on })
+    pub(super) fn new(tree: Arc<Tree>, layers: Layers) -> io::Result<Self> {
+        let (abort_reader, abort_writer) = io::pipe()?;
+        let abort_writer = Mutex::new(Some(abort_writer));
+        Ok(Sealer { tree, layers, seal_lock: Mutex::new(()), abort_reader, abort_writer })
     }
 
-    /// Ends the seal that is under way, and any other.
-    pub(super) fn give_up(&self) {
-        drop(self.goes_on.lock().unwrap_or_else(PoisonError::into_inner).take());
+    /// Aborts the running seal and all later ones.
+    pub(super) fn abort(&self) {
+        drop(self.abort_writer.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Hears clients until the process ends.
+    /// Handles clients until the process exits.
     pub(super) fn listen(self: &Arc<Self>, listener: &UnixListener) {
-        // Clients that only wait for the end of this process: their connection ends with it.
+        // Connections of clients that wait for this process to exit, which closes them.
         let waiting = Arc::new(Mutex::new(Vec::new()));
         for stream in listener.incoming() {
             let Ok(stream) = stream else { continue };
             let (sealer, waiting) = (self.clone(), waiting.clone());
-            let talk = move || match sealer.talk(&stream) {
+            let handle = move || match sealer.handle_client(&stream) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
                     waiting.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
                 }
-                Err(error) => tracing::warn!(%error, "a conversation with a client broke off"),
+                Err(error) => tracing::warn!(%error, "lost the connection to a client"),
             };
-            if let Err(error) = std::thread::Builder::new().name("client".into()).spawn(talk) {
-                tracing::warn!(%error, "no thread for a client");
+            if let Err(error) = std::thread::Builder::new().name("client".into()).spawn(handle) {
+                tracing::warn!(%error, "cannot start a thread for a client");
             }
         }
     }
 
-    fn talk(&self, stream: &UnixStream) -> io::Result<()> {
+    fn handle_client(&self, stream: &UnixStream) -> io::Result<()> {
         control::check_peer(stream)?;
-        let (request, fd) = control::receive::<Request>(stream)?;
+        let (request, fd) = control::receive::<ControlRequest>(stream)?;
         let request = match request {
-            Request::GiveUp => {
-                self.give_up();
+            ControlRequest::GiveUp => {
+                self.abort();
                 return Ok(());
             }
-            Request::Seal(request) => request,
+            ControlRequest::Seal(request) => request,
         };
         let answer = match self.seal(&request, fd.map(File::from), stream) {
-            Ok(sealed) => Answer::Sealed(sealed),
-            Err(_) if any_readable([self.ended.as_fd()]) => {
-                Answer::Failed("the mount was asked to end, so the seal was given up".to_owned())
+            Ok(sealed) => ControlReply::Sealed(sealed),
+            Err(_) if any_readable([self.abort_reader.as_fd()]) => {
+                ControlReply::Failed("seal aborted: the root was unmounted".to_owned())
             }
-            Err(Failure::Error(_, error)) => Answer::Failed(describe(&*error)),
-            Err(Failure::Signal(signal)) => Answer::Failed(format!("signal {signal}")),
-            Err(Failure::Enough) => Answer::Failed("nobody reads it".to_owned()),
+            Err(CommandError::Error(_, error)) => ControlReply::Failed(describe(&*error)),
+            Err(CommandError::Signal(signal)) => ControlReply::Failed(format!("signal {signal}")),
+            Err(CommandError::OutputClosed) => {
+                ControlReply::Failed("the output was closed".to_owned())
+            }
         };
         control::send(stream, &answer, None)
     }
@@ -100,11 +104,11 @@ impl Sealer {
         request: &SealRequest,
         fd: Option<File>,
         client: &UnixStream,
-    ) -> Result<Sealed, Failure> {
+    ) -> Result<Sealed, CommandError> {
         let format = Format::ALL
             .into_iter()
             .find(|format| format.name() == request.format)
-            .ok_or_else(|| Failure::message("a format that this server does not know"))?;
+            .ok_or_else(|| CommandError::message("the server does not support this format"))?;
         let defaults = SealOptions::new(format);
         let settings = SealOptions {
             level: request.level,
@@ -112,16 +116,16 @@ impl Sealer {
             source_date_epoch: request.source_date_epoch,
             ..defaults
         };
-        let _alone = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.seal_lock.lock().unwrap_or_else(PoisonError::into_inner);
         let archive = match (&request.output, fd) {
             (output, Some(fd)) => {
-                let ends = vec![self.ended.try_clone()?.into(), client.try_clone()?.into()];
-                let to = PollWriter::new(fd, PollLimits { bound: PATIENCE, ends })?;
+                let ends = vec![self.abort_reader.try_clone()?.into(), client.try_clone()?.into()];
+                let to = Patient::new(fd, Patience { bound: READER_TIMEOUT, ends })?;
                 let name = output.as_ref().map(|path| path.display().to_string());
                 Output::given(to, name.as_deref().unwrap_or("standard output"))
             }
             (Some(path), None) => Output::file(path)?,
-            (None, None) => return Err(Failure::message("the request names no output")),
+            (None, None) => return Err(CommandError::message("the request names no output")),
         };
         let manifest = match &request.output {
             Some(path) if request.manifest => {
@@ -130,38 +134,39 @@ impl Sealer {
             }
             _ => None,
         };
-        // What changes meanwhile waits.
+        // Changes by programs wait until this is dropped.
         let _frozen = self.tree.freeze();
         let delta = self.tree.delta()?.with_root(self.tree.attr(Ino::ROOT)?);
         let manifest = match manifest {
             Some((output, layers)) => {
-                let lower = lower_records(&delta, self.tree.layers())?;
-                Some((output, ManifestInfo { layers, lower }))
+                let beneath = beneath(&delta, self.tree.layers())?;
+                Some((output, ManifestInfo { layers, beneath }))
             }
             None => None,
         };
-        let contents = WhileAsked { tree: &self.tree, ends: [self.ended.as_fd(), client.as_fd()] };
+        let ends = [self.abort_reader.as_fd(), client.as_fd()];
+        let contents = AbortableContents { tree: &self.tree, ends };
         let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
         let output = request.output.clone().unwrap_or_else(|| "-".into());
         Ok(Sealed { report: report_json(&output, &summary), warnings: summary.warnings })
     }
 }
 
-/// Whether of any there is something to read, or the other end is gone.
+/// Returns whether any descriptor is readable or was closed by its peer.
 fn any_readable<const N: usize>(fds: [BorrowedFd<'_>; N]) -> bool {
     let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
-/// A tree's contents, as long as somebody waits for what is made of them.
-struct WhileAsked<'a> {
+/// The contents of a tree, whose reads fail once the seal is to be aborted.
+struct AbortableContents<'a> {
     tree: &'a Tree,
-    /// What is readable when nobody does. (A client has said all that it had to say: what can be
-    /// read is its end.)
+    /// Descriptors that become readable when the mount shuts down or the client disconnects. (A
+    /// client sends nothing after its request, so its connection is readable only at end of file.)
     ends: [BorrowedFd<'a>; 2],
 }
 
-impl WhileAsked<'_> {
+impl AbortableContents<'_> {
     fn check(&self) -> Result<(), FsError> {
         match any_readable(self.ends) {
             true => Err(FsError::Interrupted),
@@ -170,7 +175,7 @@ impl WhileAsked<'_> {
     }
 }
 
-impl Contents for WhileAsked<'_> {
+impl Contents for AbortableContents<'_> {
     fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
         self.check()?;
         Contents::read(self.tree, ino, offset, buf)

@@ -1,4 +1,4 @@
-//! `serve`: a project's artifacts over HTTP, until a signal asks to end.
+//! `serve`: serves a project's artifacts over HTTP until a signal requests termination.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
@@ -12,49 +12,53 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use provisioners::Project;
 
-use super::{Failure, Outcome, project, say};
+use super::{CommandError, CommandResult, eprint_status, project};
 use crate::sandbox::Signals;
 use crate::serve::{Catalogue, CatalogueError, Limits, Server};
 
-/// How long what is being sent has to come to its end.
-const GRACE: Duration = Duration::from_secs(10);
+/// Time for running transfers to complete after the first signal.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The project: its file or folder; by default the nearest overcoat.yml here or above
+    /// Project file or directory (default: overcoat.yml in this directory or the nearest parent)
     #[arg(value_name = "PROJECT")]
     project: Option<PathBuf>,
 
-    /// Where to listen; port 0 takes any that is free. Only this machine can reach the default
+    /// Address and port to listen on; port 0 selects a free port
+    ///
+    /// The default address can only be reached from this machine.
     #[arg(short, long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
 
-    /// The image that boot.ipxe boots; without it, the only overlay, or else a menu
+    /// Image that boot.ipxe boots (default: the only overlay, or else a menu)
     #[arg(long, value_name = "NAME")]
     default: Option<String>,
 
-    /// Where machines reach this server, if not where whoever asks has reached it: behind a proxy
-    /// that speaks https, say
+    /// URL under which machines reach this server
+    ///
+    /// By default, the server uses the address of each request. Needed behind a proxy, such as one
+    /// that adds https.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 
-    /// More kernel parameters, in one string
+    /// Additional kernel parameters, as one string
     #[arg(long, value_name = "PARAMETERS", allow_hyphen_values = true)]
     append: Option<String>,
 
-    /// Milliseconds for the head of a request, for a client that does not read, and for the end
+    /// Time-outs in milliseconds: request head, stalled client, shutdown (for tests)
     #[arg(long, hide = true, value_delimiter = ',', value_name = "MS")]
     time_outs: Vec<u64>,
 }
 
-/// What the user says of how a project is served.
-struct Shown {
+/// Settings from the command line, which also apply when the project is reloaded.
+struct ServeSettings {
     default: Option<String>,
     append: Option<String>,
     url: Option<String>,
 }
 
-impl Shown {
+impl ServeSettings {
     fn catalogue(&self, project: &Project) -> Result<Catalogue, CatalogueError> {
         let catalogue = Catalogue::of(project, self.default.as_deref(), self.append.as_deref())?;
         match &self.url {
@@ -66,56 +70,65 @@ impl Shown {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     if text.parse::<u16>().is_ok() {
-        return Err(format!("write an address before the port: 0.0.0.0:{text} for all of them"));
+        return Err(format!("no address before the port: use 0.0.0.0:{text} for all addresses"));
     }
     let found = text.to_socket_addrs().map_err(|error| error.to_string())?.next();
-    found.ok_or_else(|| "it has no address".to_owned())
+    found.ok_or_else(|| "the name has no address".to_owned())
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let named: Vec<String> =
         args.project.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let project = match (project::find(&named, None)?, &args.project) {
         (Some((project, rest)), _) if rest.is_empty() => project,
         (_, Some(path)) => {
-            let path = path.display();
-            let help = "name a file that has `images:`, or the folder of an overcoat.yml";
-            return Err(Failure::message(format!("{path} is no project: {help}")));
+            return Err(CommandError::message(format!(
+                "{} is not a project: give a file with `images:`, or a directory with overcoat.yml",
+                path.display()
+            )));
         }
-        (_, None) => return Err(Failure::message("there is no project")),
+        (_, None) => return Err(CommandError::message("no project found")),
     };
-    let shown =
-        Shown { default: args.default.clone(), append: args.append.clone(), url: args.url.clone() };
-    let catalogue = shown.catalogue(&project)?;
+    let settings = ServeSettings {
+        default: args.default.clone(),
+        append: args.append.clone(),
+        url: args.url.clone(),
+    };
+    let catalogue = settings.catalogue(&project)?;
     let file = project.file.clone();
     let read = move || {
         let project = Project::load(&file).map_err(|error| error.to_string())?;
-        shown.catalogue(&project).map_err(|error| error.to_string())
+        settings.catalogue(&project).map_err(|error| error.to_string())
     };
     let mut limits = Limits::default();
-    let mut grace = GRACE;
+    let mut grace = SHUTDOWN_GRACE;
     if let &[head, stall, end] = args.time_outs.as_slice() {
         limits.head = Duration::from_millis(head);
         limits.stall = Duration::from_millis(stall);
         grace = Duration::from_millis(end);
     }
-    // Before there are threads: they are not to have them.
+    // Before threads are created, so that they inherit the blocked signals.
     let signals = Signals::take()?;
     let server = Server::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
-        .map_err(|error| Failure::message(format!("cannot listen at {}: {error}", args.listen)))?;
+        .map_err(|error| {
+            CommandError::message(format!("cannot listen on {}: {error}", args.listen))
+        })?;
     let images = project.images();
     let files = project.output.display();
     let built = images.iter().filter(|image| image.files().iter().all(|f| f.exists())).count();
-    say(&format!(
-        "listening at http://{}/ ({built} of {} images are in {files})",
+    eprint_status(&format!(
+        "listening on http://{}/ ({built} of {} images are built in {files})",
         server.address(),
         images.len(),
     ));
     if built == 0 {
-        say("nothing was built yet: `overcoat build`");
+        eprint_status("no image is built yet: run `overcoat build`");
     }
     if args.url.as_ref().is_some_and(|url| url.starts_with("https:")) {
-        say("https needs an iPXE that knows it, and initrds made with the variable https: true");
+        eprint_status(
+            "https requires an iPXE with https support, and initrds built with the variable \
+             https: true",
+        );
     }
     wait(&signals)?;
     let again = std::cell::Cell::new(None);
@@ -124,18 +137,18 @@ pub(super) fn run(args: &Args) -> Outcome {
         again.get().is_some()
     });
     if cut > 0 {
-        let were = if cut == 1 { "connection was" } else { "connections were" };
-        say(&format!("{cut} {were} cut off"));
+        let connections = if cut == 1 { "connection" } else { "connections" };
+        eprint_status(&format!("closed {cut} unfinished {connections}"));
     }
     match again.get() {
-        Some(signal) => Err(Failure::Signal(signal as i32)),
-        // To be asked to end is how a server ends.
+        Some(signal) => Err(CommandError::Signal(signal as i32)),
+        // A signal is the normal way to stop the server.
         None => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// Waits for a signal that asks to end.
-fn wait(signals: &Signals) -> Result<(), Failure> {
+/// Waits for a signal that requests termination.
+fn wait(signals: &Signals) -> Result<(), CommandError> {
     loop {
         match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
             Ok(_) if signals.interruption().is_some() => return Ok(()),

@@ -1,4 +1,4 @@
-//! Objects of a root as text and as JSON: the same words in all commands.
+//! Attributes of files as text and as JSON, in the same format for all commands.
 
 use fs_model::{Attr, FileType};
 use serde::Serialize;
@@ -10,9 +10,9 @@ use crate::look::{LookError, Node, View};
 use crate::seal::manifest::type_name;
 use crate::seal::path::escape;
 
-/// An object, for programs.
+/// JSON form of a file's attributes.
 #[derive(Debug, Serialize)]
-pub(super) struct Shown {
+pub(super) struct AttrJson {
     #[serde(rename = "type")]
     pub(super) kind: &'static str,
     pub(super) mode: String,
@@ -27,18 +27,18 @@ pub(super) struct Shown {
     pub(super) device: Option<[u32; 2]>,
 }
 
-impl Shown {
-    pub(super) fn new(view: &View, node: &Node) -> Result<Shown, LookError> {
+impl AttrJson {
+    pub(super) fn new(view: &View, node: &Node) -> Result<AttrJson, LookError> {
         let target = match node.is_link() {
             true => Some(escape(&view.link(node)?).into_owned()),
             false => None,
         };
-        Ok(Shown { target, ..Shown::of(&node.attr) })
+        Ok(AttrJson { target, ..AttrJson::from_attr(&node.attr) })
     }
 
-    /// Without a link's target.
-    pub(super) fn of(attr: &Attr) -> Shown {
-        Shown {
+    /// Creates the form without the target of a symbolic link.
+    pub(super) fn from_attr(attr: &Attr) -> AttrJson {
+        AttrJson {
             kind: type_name(attr.kind),
             mode: format!("{:04o}", attr.mode),
             uid: attr.uid,
@@ -51,24 +51,24 @@ impl Shown {
     }
 }
 
-/// The path as it is inside: with its slash.
-pub(super) fn inside(path: &[u8]) -> String {
+/// Formats a path inside images, with a leading slash.
+pub(super) fn display_path(path: &[u8]) -> String {
     format!("/{}", escape(path))
 }
 
-/// What an object is, in a few words: `file, 286 bytes`.
+/// Describes a file in a few words, such as `file, 286 bytes`.
 pub(super) fn brief(attr: &Attr) -> String {
     match attr.kind {
         FileType::Regular => format!("file, {}", size_text(attr.size)),
         FileType::CharDevice | FileType::BlockDevice => {
-            format!("{} {}:{}", words(attr.kind), attr.rdev.major, attr.rdev.minor)
+            format!("{} {}:{}", file_type_name(attr.kind), attr.rdev.major, attr.rdev.minor)
         }
-        kind => words(kind).to_owned(),
+        kind => file_type_name(kind).to_owned(),
     }
 }
 
-/// A type in words.
-pub(super) fn words(kind: FileType) -> &'static str {
+/// Returns the name of a file type.
+pub(super) fn file_type_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "file",
         FileType::Directory => "directory",
@@ -80,7 +80,7 @@ pub(super) fn words(kind: FileType) -> &'static str {
     }
 }
 
-/// Type and permissions as `ls -l` writes them: `drwxr-xr-x`.
+/// Formats type and permissions as `ls -l` does: `drwxr-xr-x`.
 pub(super) fn mode_text(attr: &Attr) -> String {
     let kind = match attr.kind {
         FileType::Regular => '-',
@@ -106,17 +106,17 @@ pub(super) fn mode_text(attr: &Attr) -> String {
     text
 }
 
-/// The owner's name, or the number.
+/// Returns the user's name, or the id if it has none.
 pub(super) fn user(accounts: &Accounts, uid: u32) -> String {
     accounts.user(uid).map_or_else(|| uid.to_string(), |name| escape(name.as_bytes()).into_owned())
 }
 
-/// The group's name, or the number.
+/// Returns the group's name, or the id if it has none.
 pub(super) fn group(accounts: &Accounts, gid: u32) -> String {
     accounts.group(gid).map_or_else(|| gid.to_string(), |name| escape(name.as_bytes()).into_owned())
 }
 
-/// The time of the last change, in UTC, to the minute.
+/// Formats the modification time in UTC, to the minute.
 pub(super) fn time(attr: &Attr) -> String {
     calendar::minute(attr.mtime.secs, " ")
 }

@@ -1,4 +1,4 @@
-//! `stat`: all that is known of an object in images.
+//! `stat`: shows a file's details in each layer.
 
 use clap::Args as ClapArgs;
 use fs_model::stack::{LowerEntry, LowerInode};
@@ -6,11 +6,11 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use super::images::{Images, Opened, labels};
+use super::images::{ImageArgs, OpenedImages, labels};
 use super::options::size_text;
-use super::out::{Document, Out};
-use super::shown::{Shown, brief, group, inside, mode_text, time, user, words};
-use super::{Failure, Outcome};
+use super::out::{JsonDocument, StdoutWriter};
+use super::shown::{AttrJson, brief, display_path, file_type_name, group, mode_text, time, user};
+use super::{CommandError, CommandResult};
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Packages};
 use crate::look::{LookError, Node, Place, View, Walk};
@@ -20,22 +20,22 @@ use crate::seal::path::escape;
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
-    /// Print one JSON document
+    /// Print the details as JSON
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     let view = &opened.view;
-    let known = Known {
+    let context = StatContext {
         accounts: Accounts::read(view)?,
         owners: Packages::read(view)?.owners(view)?,
         labels: labels(view),
     };
-    let mut out = Out::new();
+    let mut out = StdoutWriter::new();
     let code = match args.json {
         false => {
             let mut first = true;
@@ -43,15 +43,15 @@ pub(super) fn run(args: &Args) -> Outcome {
                 if !std::mem::take(&mut first) {
                     out.line("")?;
                 }
-                let facts = Facts::of(&opened, &known, &node)?;
-                facts.write(&node, &known, &mut out)
+                let record = StatRecord::new(&opened, &context, &node)?;
+                record.write(&node, &context, &mut out)
             })?
         }
         true => {
             let head = json!({ "schema": 1, "layers": view.names() });
-            let mut document = Document::begin(&mut out, &head, "objects")?;
+            let mut document = JsonDocument::begin(&mut out, &head, "objects")?;
             let code = opened.each(Follow::No, &mut |node| {
-                document.item(&mut out, &Facts::of(&opened, &known, &node)?)
+                document.item(&mut out, &StatRecord::new(&opened, &context, &node)?)
             })?;
             document.end(&mut out, &[])?;
             code
@@ -61,38 +61,39 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(code)
 }
 
-struct Known {
+/// Databases of the merged root, and names of the layers.
+struct StatContext {
     accounts: Accounts,
     owners: Owners,
     labels: Vec<String>,
 }
 
-/// All of an object.
+/// The details of a file.
 #[derive(Debug, Serialize)]
-struct Facts {
+struct StatRecord {
     path: String,
     #[serde(flatten)]
-    object: Shown,
+    object: AttrJson,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<String>,
-    /// Of a regular file.
+    /// For regular files only.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     package: Option<String>,
-    /// Values in hexadecimal digits.
+    /// Names, and values in hexadecimal digits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     xattrs: Vec<(String, String)>,
-    /// All names of a file that has several.
+    /// All paths of a file with several hard links.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     names: Vec<String>,
-    /// Index of the layer it comes from.
+    /// Index of the layer that provides the file.
     layer: usize,
-    /// What each layer has there itself.
-    places: Vec<Option<Had>>,
-    /// Layers of which something is hidden.
+    /// The entry of each layer at this path.
+    places: Vec<Option<LayerEntryJson>>,
+    /// Indices of the layers whose entry is hidden.
     hides: Vec<usize>,
     #[serde(skip)]
     shown: Vec<Option<Place>>,
@@ -102,13 +103,17 @@ struct Facts {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Had {
-    Object(Shown),
+enum LayerEntryJson {
+    Object(AttrJson),
     Whiteout,
 }
 
-impl Facts {
-    fn of(opened: &Opened, known: &Known, node: &Node) -> Result<Facts, Failure> {
+impl StatRecord {
+    fn new(
+        opened: &OpenedImages,
+        context: &StatContext,
+        node: &Node,
+    ) -> Result<StatRecord, CommandError> {
         let view = &opened.view;
         let attr = &node.attr;
         let layered = view.layers_at(node.clone())?;
@@ -116,40 +121,45 @@ impl Facts {
         for (layer, place) in &layered.has {
             places[*layer] = Some(place.clone());
         }
-        let had = |place: &Option<Place>| {
+        let entry = |place: &Option<Place>| {
             place.as_ref().map(|place| match place {
-                Place::Object(attr) => Had::Object(Shown::of(attr)),
-                Place::Whiteout => Had::Whiteout,
+                Place::Object(attr) => LayerEntryJson::Object(AttrJson::from_attr(attr)),
+                Place::Whiteout => LayerEntryJson::Whiteout,
             })
         };
         let several = !node.is_dir() && attr.nlink > 1;
         let xattrs = view.xattrs(node)?;
-        Ok(Facts {
+        Ok(StatRecord {
             path: escape(&node.path).into_owned(),
-            object: Shown::new(view, node)?,
-            owner: known.accounts.user(attr.uid).map(str::to_owned),
-            group: known.accounts.group(attr.gid).map(str::to_owned),
+            object: AttrJson::new(view, node)?,
+            owner: context.accounts.user(attr.uid).map(str::to_owned),
+            group: context.accounts.group(attr.gid).map(str::to_owned),
             sha256: if node.is_file() { Some(hex(&view.digest(node)?)) } else { None },
-            // A directory belongs to many.
-            package: known.owners.of(&node.path).filter(|_| !node.is_dir()).map(str::to_owned),
+            // Directories belong to several packages.
+            package: context.owners.of(&node.path).filter(|_| !node.is_dir()).map(str::to_owned),
             xattrs: xattrs
                 .iter()
                 .map(|(name, value)| (escape(name).into_owned(), hex(value)))
                 .collect(),
             names: if several { names(view, node)? } else { Vec::new() },
             layer: node.layer(),
-            places: places.iter().map(had).collect(),
+            places: places.iter().map(entry).collect(),
             hides: layered.hidden().map(|(layer, _)| layer).collect(),
             merged: layered.adds_to().collect(),
             shown: places,
         })
     }
 
-    fn write(&self, node: &Node, known: &Known, out: &mut Out) -> Result<(), Failure> {
+    fn write(
+        &self,
+        node: &Node,
+        context: &StatContext,
+        out: &mut StdoutWriter,
+    ) -> Result<(), CommandError> {
         let attr = &node.attr;
-        out.line(&inside(&node.path))?;
+        out.line(&display_path(&node.path))?;
         let mut line = |name: &str, value: &str| out.line(&format!("  {name:9} {value}"));
-        line("type", words(attr.kind))?;
+        line("type", file_type_name(attr.kind))?;
         if let Some(target) = &self.object.target {
             line("target", target)?;
         }
@@ -165,8 +175,8 @@ impl Facts {
             true => name,
             false => format!("{number} {name}"),
         };
-        line("owner", &named(attr.uid, user(&known.accounts, attr.uid)))?;
-        line("group", &named(attr.gid, group(&known.accounts, attr.gid)))?;
+        line("owner", &named(attr.uid, user(&context.accounts, attr.uid)))?;
+        line("group", &named(attr.gid, group(&context.accounts, attr.gid)))?;
         line("modified", &format!("{} UTC ({})", time(attr), attr.mtime.secs))?;
         if let Some(sha256) = &self.sha256 {
             line("sha256", sha256)?;
@@ -191,17 +201,17 @@ impl Facts {
                         _ => ", hidden",
                     };
                     let (user, group) =
-                        (user(&known.accounts, attr.uid), group(&known.accounts, attr.gid));
+                        (user(&context.accounts, attr.uid), group(&context.accounts, attr.gid));
                     format!("{}, {:04o} {user}:{group}{hidden}", brief(attr), attr.mode)
                 }
             };
-            line("layer", &format!("{}: {what}", known.labels[layer]))?;
+            line("layer", &format!("{}: {what}", context.labels[layer]))?;
         }
         Ok(())
     }
 }
 
-/// All names of an object, in tree order.
+/// Returns all paths of a hard-linked file, in tree order.
 fn names(view: &View, node: &Node) -> Result<Vec<String>, LookError> {
     let source: LowerInode = node.found.source();
     let mut names = Vec::new();

@@ -1,16 +1,16 @@
-//! `tree`: what is in images, drawn as a tree.
+//! `tree`: shows the files in images as a tree.
 
 use std::collections::HashMap;
 
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
-use super::images::{Images, labels};
-use super::ls::told;
+use super::images::{ImageArgs, labels};
+use super::ls::layer_note;
 use super::options::size_text;
-use super::out::{Colour, Out};
-use super::shown::inside;
-use super::{Failure, Outcome};
+use super::out::{Colour, StdoutWriter};
+use super::shown::display_path;
+use super::{CommandError, CommandResult};
 use crate::look::layered::Layered;
 use crate::look::{Node, View, Visited, usage};
 use crate::seal::path::escape;
@@ -18,26 +18,26 @@ use crate::seal::path::escape;
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
-    images: Images,
+    images: ImageArgs,
 
-    /// How many names deep
+    /// Maximum depth (default: no limit)
     #[arg(short = 'L', long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     depth: usize,
 
-    /// Sizes: of files, and of directories with all that is in them
+    /// Show the sizes of files, and of directories including their content
     #[arg(short, long)]
     sizes: bool,
 
-    /// Directories alone
+    /// Show only directories
     #[arg(short, long)]
     directories: bool,
 
-    /// Which layer each comes from, what it hides there, and what is deleted
+    /// Show each file's layer, the files it hides in lower layers, and deleted files
     #[arg(long)]
     layers: bool,
 }
 
-/// How branches are drawn.
+/// Strings that draw the branches of the tree.
 struct Branches {
     between: &'static str,
     last: &'static str,
@@ -49,16 +49,16 @@ const LINES: Branches =
     Branches { between: "├── ", last: "└── ", past: "│   ", after: "    " };
 const ASCII: Branches = Branches { between: "|-- ", last: "`-- ", past: "|   ", after: "    " };
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     let branches = if is_utf8() { &LINES } else { &ASCII };
-    let mut tree = Tree {
+    let mut tree = TreePrinter {
         view: &opened.view,
         labels: labels(&opened.view),
         args,
         branches,
         sums: HashMap::new(),
-        out: Out::new(),
+        out: StdoutWriter::new(),
         directories: 0,
         others: 0,
     };
@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(code)
 }
 
-/// Whether the terminal, or who reads it, has more than ASCII: setlocale(3).
+/// Returns whether the locale is UTF-8, by the variables of setlocale(3).
 fn is_utf8() -> bool {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
@@ -86,32 +86,33 @@ fn is_utf8() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-struct Tree<'a> {
+/// Prints the tree and counts its nodes.
+struct TreePrinter<'a> {
     view: &'a View,
     labels: Vec<String>,
     args: &'a Args,
     branches: &'static Branches,
-    /// Of directories, if sizes are asked for.
+    /// Sizes of directories by path, if sizes are requested.
     sums: HashMap<Vec<u8>, u64>,
-    out: Out,
+    out: StdoutWriter,
     directories: u64,
     others: u64,
 }
 
-impl Tree<'_> {
-    fn draw(&mut self, top: Node) -> Result<(), Failure> {
+impl TreePrinter<'_> {
+    fn draw(&mut self, top: Node) -> Result<(), CommandError> {
         if self.args.sizes {
             let sums = usage::by_directory(self.view, &top, self.args.depth)?;
             self.sums = sums.into_iter().map(|(path, sum)| (path, sum.bytes)).collect();
         }
         let path = top.path.clone();
         let is_dir = top.is_dir();
-        self.line(&Layered::alone(top.clone()), "", &inside(&path))?;
+        self.line(&Layered::alone(top.clone()), "", &display_path(&path))?;
         if !is_dir {
             return Ok(());
         }
-        // A stack, so that no depth of the tree can be too much; with how much of `before` stands
-        // before each line.
+        // An explicit stack, so that deep trees cannot overflow the call stack. Each element has
+        // the length of the prefix of `before` that belongs to its lines.
         let mut before = String::new();
         let mut pending = vec![(0, self.inside(&top)?.into_iter().peekable())];
         let mut visited = Visited::default();
@@ -139,7 +140,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn inside(&self, dir: &Node) -> Result<Vec<Layered>, Failure> {
+    fn inside(&self, dir: &Node) -> Result<Vec<Layered>, CommandError> {
         if self.args.depth == 0 {
             return Ok(Vec::new());
         }
@@ -153,7 +154,7 @@ impl Tree<'_> {
         Ok(inside)
     }
 
-    fn line(&mut self, one: &Layered, before: &str, name: &str) -> Result<(), Failure> {
+    fn line(&mut self, one: &Layered, before: &str, name: &str) -> Result<(), CommandError> {
         let mut line = before.to_owned();
         if let Some(node) = &one.node {
             match node.is_dir() {
@@ -182,9 +183,9 @@ impl Tree<'_> {
         if self.args.layers && !one.has.is_empty() {
             let label = one.layer.and_then(|layer| self.labels.get(layer));
             line += &format!("  [{}]", label.map_or("-", String::as_str));
-            let told = told(one, &self.labels);
-            if !told.is_empty() {
-                line += &format!("  ({told})");
+            let note = layer_note(one, &self.labels);
+            if !note.is_empty() {
+                line += &format!("  ({note})");
             }
         }
         self.out.line(&line)

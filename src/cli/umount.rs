@@ -1,34 +1,37 @@
-//! `umount`: the end of a mount and of its server.
+//! `umount`: unmounts a root and stops its server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use super::Outcome;
-use super::control::{self, Request};
+use super::CommandResult;
+use super::control::{self, ControlRequest};
 use crate::sandbox::unmount;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// A directory on which `overcoat mount` has mounted a root
+    /// Directory that a root is mounted on
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 
-    /// Also when it is in use: it disappears now, and ends with its last user
+    /// Unmount a root that is in use
+    ///
+    /// The root disappears at once; its server exits when no process uses the root any more.
     #[arg(short, long)]
     lazy: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
-    // A mount whose server is gone does not answer, and has none to wait for.
-    let server = control::place(&args.dir).and_then(|place| control::connect(place.device)).ok();
+pub(super) fn run(args: &Args) -> CommandResult {
+    // If the server is gone, there is nothing to connect to or to wait for.
+    let server =
+        control::find_mount(&args.dir).and_then(|mount| control::connect(mount.device)).ok();
     unmount(&args.dir, args.lazy)?;
     match server {
-        // Its last user may be one who waits for a seal to end. (That it has gone meanwhile is
-        // all the better.)
-        Some(server) if args.lazy => drop(control::send(&server, &Request::GiveUp, None)),
-        Some(server) => control::wait_for_end(&server),
+        // A process that waits for a running seal would keep the root in use. Errors are ignored:
+        // the server may have exited already.
+        Some(server) if args.lazy => drop(control::send(&server, &ControlRequest::GiveUp, None)),
+        Some(server) => control::wait_for_exit(&server),
         None => {}
     }
     Ok(ExitCode::SUCCESS)

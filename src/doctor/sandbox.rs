@@ -129,7 +129,7 @@ fn notification() -> Finding {
 
 /// An empty root, with everything that one has.
 fn sandbox(worth_trying: bool) -> Finding {
-    let name = "a root";
+    let name = "root";
     if !worth_trying {
         let says = "not tried: see above".to_owned();
         return Finding::new(name, ALL, State::Untried, says);

@@ -85,7 +85,7 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     site.stage.sh("head -c 60 public/noinit.cpio.gz >public/cut.cpio.gz");
     machine.boot(&["noinit.cpio.gz"], &["--until", "never"]).code(1).says(&[
         "the machine did not come up: starting the system: init: /sbin/init does not exist",
-        "the last lines of the console:",
+        "last lines of the console:",
     ]);
     machine.boot(&["cut.cpio.gz"], &["--until", "never"]).code(1).says(&[
         "the machine did not come up: fetching and unpacking base and overlays: unpack: ",
@@ -117,7 +117,7 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     machine
         .boot(&["system.cpio.zst"], &["--run", "sleep 1000", "--run-time-out", "2"])
         .code(1)
-        .says(&["was up, but the command had not ended after 2 s"]);
+        .says(&["came up, but the command had not ended after 2 s"]);
     // What can be told without a machine.
     site.stage.sh("ln -s base.squashfs public/over.squashfs");
     machine.boot(&["over.squashfs"], &[]).code(2).says(&["over.squashfs", "cpio archives"]);

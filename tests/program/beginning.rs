@@ -12,7 +12,7 @@ fn a_new_project_can_be_read_and_planned_at_once() {
     let folder = stage.out(who).join("deep/project");
     finish(stage.overcoat(who).arg("init").arg(&folder))
         .ok()
-        .says(&["overcoat.yml: a project with the images base, discovery, boot"]);
+        .says(&["overcoat.yml: created a project with the images base, discovery, boot"]);
     // Physical machines boot it, too.
     let text = fs::read_to_string(folder.join("overcoat.yml")).unwrap();
     assert!(text.contains("kernel: linux-image-amd64\n"), "{text}");
@@ -75,7 +75,7 @@ fn a_new_project_overwrites_nothing() {
     let mine = stage.write("root/provisioners/site/provisioner.yml", "mine\n");
     finish(stage.overcoat(who).arg("init"))
         .code(2)
-        .says(&["provisioners/site/provisioner.yml is there already; nothing is written"]);
+        .says(&["provisioners/site/provisioner.yml already exists; no files were written"]);
     assert_eq!(fs::read_to_string(&mine).unwrap(), "mine\n");
     assert!(!stage.out(who).join("overcoat.yml").exists());
     assert!(!stage.out(who).join(".schema").exists());

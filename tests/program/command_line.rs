@@ -148,7 +148,7 @@ fn mistakes_are_found_before_anything_is_run() {
         (&["--save", ".", "--format", "cpio"], &["directory"]),
         (&["--upper-size", "many"], &["many", "512M"]),
         (&["--upper-size", "20"], &["20 bytes", "20M"]),
-        (&["--upper-size", "63K"], &["64512 bytes", "write a unit"]),
+        (&["--upper-size", "63K"], &["64512 bytes", "use a unit"]),
         (&["--network", "some"], &["some", "host", "none"]),
         (&["--save", "out.cpio.gz", "--threads", "0"], &["0"]),
         (&["--save", "out.cpio.gz", "--level", "77"], &["77", "cpio.gz", "1 to 9"]),

@@ -30,7 +30,7 @@ fn ask(stage: &Stage, who: Who, mut command: Command) -> Report {
     let finished = finish(&mut command);
     let json: Value = serde_json::from_slice(&finished.stdout)
         .unwrap_or_else(|error| panic!("{error}: {finished:?}"));
-    assert_eq!(json["schema"], 1);
+    assert_eq!(json["schema"], 2);
     assert!(!Stage::mounts().contains("fuse.overcoat"), "{}", Stage::mounts());
     Report { finished, json }
 }
@@ -73,9 +73,9 @@ fn where_all_works_all_is_said_to_work() {
         let mut report = ask(&stage, who, stage.overcoat(who)).code(0);
         let needed = match who {
             Who::Root => &["rights", "seccomp"][..],
-            Who::Unprivileged => &["user namespaces", "id programs", "subordinate ids", "seccomp"],
+            Who::Unprivileged => &["user_namespaces", "id_programs", "subordinate_ids", "seccomp"],
         };
-        for name in needed.iter().chain(&["kernel", "fuse", "a root", "mount", "mksquashfs"]) {
+        for name in needed.iter().chain(&["kernel", "fuse", "root", "mount", "mksquashfs"]) {
             report = report.has(name, "works", &[]);
         }
         report.has("mmdebstrap", "works", &["mmdebstrap 1"]).has("ansible", "works", &["core"]);
@@ -92,7 +92,7 @@ fn without_the_fuse_device_its_module_is_to_be_loaded() {
         examined(&format!("{HIDE_DEVICE}\nmount --bind dev /dev"), who)
             .code(1)
             .has("fuse", "fault", &["/dev/fuse is missing", "\"modprobe fuse\"", "--device"])
-            .has("a root", "untried", &[])
+            .has("root", "untried", &[])
             .has("mount", "untried", &[]);
     }
 }
@@ -112,8 +112,8 @@ fn without_newuidmap_its_package_is_named() {
             [&format!("`{program}` is not installed"), "\"apt install uidmap\"", "only root"];
         examined(&hide(program), Who::Unprivileged)
             .code(1)
-            .has("id programs", "fault", &parts)
-            .has("a root", "untried", &[]);
+            .has("id_programs", "fault", &parts)
+            .has("root", "untried", &[]);
         // It is of no use to root.
         examined(&hide(program), Who::Root).code(0);
     }
@@ -134,8 +134,8 @@ fn a_newuidmap_without_its_rights_is_to_be_installed_anew() {
     let parts = ["is not setuid", "\"apt install --reinstall uidmap\""];
     examined(&strip("newuidmap"), Who::Unprivileged)
         .code(1)
-        .has("subordinate ids", "fault", &parts)
-        .has("a root", "untried", &[]);
+        .has("subordinate_ids", "fault", &parts)
+        .has("root", "untried", &[]);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn where_no_rights_can_be_gained_that_is_the_reason() {
     command.env("TMPDIR", stage.temporary(Who::Unprivileged));
     ask(&stage, Who::Unprivileged, command)
         .code(1)
-        .has("subordinate ids", "fault", &["no_new_privs"])
+        .has("subordinate_ids", "fault", &["no_new_privs"])
         .has("mount", "lacks", &[]);
 }
 
@@ -161,8 +161,8 @@ fn a_user_without_subordinate_ids_is_told_a_free_range() {
         format!("\"usermod --add-subuids 232072-297607 --add-subgids 232072-297607 {USER}\"");
     examined(breaking, Who::Unprivileged)
         .code(1)
-        .has("subordinate ids", "fault", &[&command, "/etc/subuid"])
-        .has("a root", "untried", &[]);
+        .has("subordinate_ids", "fault", &[&command, "/etc/subuid"])
+        .has("root", "untried", &[]);
 }
 
 #[test]
@@ -172,8 +172,8 @@ fn few_subordinate_ids_are_enough_to_build() {
     );
     examined(&breaking, Who::Unprivileged)
         .code(0)
-        .has("subordinate ids", "note", &["1000 ids", "65535"])
-        .has("a root", "works", &[]);
+        .has("subordinate_ids", "note", &["1000 ids", "65535"])
+        .has("root", "works", &[]);
 }
 
 #[test]
@@ -201,9 +201,9 @@ fn a_setting_that_forbids_user_namespaces_is_named() {
     let parts = ["user.max_user_namespaces = 0", "\"sysctl -w user.max_user_namespaces=10000\""];
     Report { finished, json }
         .code(1)
-        .has("user namespaces", "fault", &parts)
-        .has("subordinate ids", "untried", &[])
-        .has("a root", "untried", &[]);
+        .has("user_namespaces", "fault", &parts)
+        .has("subordinate_ids", "untried", &[])
+        .has("root", "untried", &[]);
 }
 
 #[test]
@@ -223,10 +223,10 @@ fn without_fusermount3_only_mounts_are_lacking() {
     let parts = ["\"apt install --reinstall fuse3\""];
     examined(&strip("fusermount3"), who).code(0).has("mount", "lacks", &parts);
     let breaking = "echo user_allow_other >conf; mount --bind conf /etc/fuse.conf";
-    examined(breaking, who).code(0).has("shared mounts", "works", &[]);
+    examined(breaking, who).code(0).has("shared_mounts", "works", &[]);
     let breaking = "echo >conf; mount --bind conf /etc/fuse.conf";
     let parts = ["\"echo user_allow_other >>/etc/fuse.conf\""];
-    examined(breaking, who).code(0).has("shared mounts", "lacks", &parts);
+    examined(breaking, who).code(0).has("shared_mounts", "lacks", &parts);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn masked_parts_of_proc_and_little_memory_are_noted() {
             .code(0)
             .has("container", "note", &["masked"])
             .has("memory", "note", &["0.2 GB", "--upper-size"])
-            .has("a root", "works", &[]);
+            .has("root", "works", &[]);
     }
 }
 

@@ -548,7 +548,7 @@ fn copies_of_the_devices_of_the_host_belong_to_root() {
             assert_eq!(owner, ["0", "0"], "{list}");
         }
         let finished = finished.ok();
-        let warned = finished.stderr.contains("warning: /srv/version: the owner is 65534");
+        let warned = finished.stderr.contains("warning: /srv/version: owned by 65534");
         assert_eq!(warned, who == Who::Unprivileged, "{}", finished.stderr);
     }
 }

@@ -31,7 +31,7 @@ fn a_base_of_a_container_s_root_has_no_mark_of_a_container() {
         let yaml = format!("kind: base\nfrom: {from}\noutput: user/taken.squashfs\n");
         let file = stage.write("taken.yml", yaml).display().to_string();
         let said = overcoat(&stage, who, &["base", &file]).ok();
-        let line = said.stderr.lines().find(|line| line.contains("left out")).unwrap();
+        let line = said.stderr.lines().find(|line| line.contains("removed files")).unwrap();
         let mut removed = vec![
             "/.dockerenv",
             "/.singularity.d",

@@ -264,7 +264,8 @@ fn mistakes_with_mounts_are_named_and_leave_nothing() {
         nothing_is_left(&dir, &mounts);
         mount(&stage, who, &["--rw"], &[&base], &dir).ok();
         let part = finish(stage.overcoat(who).args(["seal", "mnt/etc", "-o", "x.cpio"]));
-        part.code(2).says(&["mnt/etc: lies within", &format!("name {},", dir.display())]);
+        part.code(2)
+            .says(&["mnt/etc: is inside a mounted root", &format!("give {}", dir.display())]);
         seal("out.unknown").says(&["--format"]);
         seal("mnt/out.cpio").says(&["mnt/out.cpio", "the mount itself"]);
         seal("missing/out.cpio").says(&["missing/out.", "No such file"]);
@@ -355,7 +356,7 @@ fn what_would_wait_for_itself_is_refused() {
         let (program, inside) = (stage.path("overcoat"), dir.join("inside.tar"));
         let into = format!("> '{}'", inside.display());
         let seal = format!("'{}' seal '{}' -o -", program.display(), dir.display());
-        let said = ["standard output", "lies in the mount itself"];
+        let said = ["standard output", "is inside the mount itself"];
         sh(&stage, who, &format!("{seal} --format tar {into}")).code(2).says(&said);
         // It goes on answering.
         sh(&stage, who, &format!("rm '{}'", inside.display())).ok();
@@ -364,7 +365,7 @@ fn what_would_wait_for_itself_is_refused() {
 
         // A layer below which the root would lie.
         let layer = stage.out(who);
-        mount(&stage, who, &["--rw"], &[&layer], &dir).code(2).says(&["lies in the layer"]);
+        mount(&stage, who, &["--rw"], &[&layer], &dir).code(2).says(&["is inside the layer"]);
         assert_eq!(Stage::mounts(), mounts);
     }
 }

@@ -243,7 +243,7 @@ fn a_project_file_that_is_there_is_kept() {
     let who = Who::Unprivileged;
     let folder = tree(&stage, "tree", &stage.out(who), "file:///etc/hostname");
     let old = stage.write("tree/overcoat.yml", "mine\n");
-    import(&stage, who, &folder, &[]).code(2).says(&["overcoat.yml is there already; --force"]);
+    import(&stage, who, &folder, &[]).code(2).says(&["overcoat.yml already exists; --force"]);
     assert_eq!(fs::read_to_string(&old).unwrap(), "mine\n");
     // To standard output it goes whatever is there.
     let shown = import(&stage, who, &folder, &["-o", "-"]).ok().text();

@@ -1,4 +1,4 @@
-//! Projects: what is out of date is built, and nothing else.
+//! Project builds: only outdated images are built.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,8 +15,8 @@ use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A small project: a base made of a folder with a static busybox, two overlays, and files that are
-/// taken out of a root.
+/// A small project: a base made of a directory with a static busybox, two overlays, and an initrd
+/// image that yields files.
 struct Site {
     stage: Stage,
 }
@@ -81,7 +81,7 @@ impl Site {
         fs::write(path, text.replace(from, to)).unwrap();
     }
 
-    /// Changes the project files of both.
+    /// Changes the project files of both users.
     fn edit_project(&self, from: &str, to: &str) {
         EVERYBODY.iter().for_each(|who| self.edit(&format!("{who:?}.yml"), from, to));
     }
@@ -101,7 +101,7 @@ impl Site {
         finish(&mut self.command(who, arguments))
     }
 
-    /// What a build says of each image: its name and state, in order.
+    /// Builds, and returns the name and state of each image in order.
     fn states(&self, who: Who, arguments: &[&str]) -> Vec<(String, String)> {
         let report = self.report(self.run(who, &[arguments, &["--json"]].concat()).ok());
         report.iter().map(|image| (text(image, "name"), text(image, "state"))).collect()
@@ -109,10 +109,11 @@ impl Site {
 
     fn report(&self, finished: Finished) -> Vec<Value> {
         let report: Value = serde_json::from_slice(&finished.stdout).unwrap();
+        assert_eq!(report["schema"], 2);
         report["images"].as_array().unwrap().clone()
     }
 
-    /// The images that are built.
+    /// Builds, and returns the names of the images that were built.
     fn built(&self, who: Who, arguments: &[&str]) -> Vec<String> {
         let states = self.states(who, arguments);
         states.into_iter().filter(|(_, state)| state == "built").map(|(name, _)| name).collect()
@@ -135,7 +136,7 @@ fn text(value: &Value, key: &str) -> String {
 }
 
 #[test]
-fn a_project_is_built_once_and_with_the_same_bytes_by_everybody() {
+fn second_build_does_nothing_and_both_privileges_build_the_same_bytes() {
     let site = Site::new();
     for who in EVERYBODY {
         assert_eq!(site.built(who, &[]), ["base", "one", "two", "boot"]);
@@ -165,7 +166,23 @@ fn a_project_is_built_once_and_with_the_same_bytes_by_everybody() {
 }
 
 #[test]
-fn what_goes_into_an_image_makes_it_due_and_no_other() {
+fn records_of_version_1_are_still_read() {
+    let site = Site::new();
+    let who = Who::Unprivileged;
+    let options = ["one", "--level", "3"];
+    assert_eq!(site.built(who, &options), ["base", "one"]);
+    let path = site.out(who).join(".overcoat/one.json");
+    let record = fs::read_to_string(&path).unwrap();
+    assert!(record.contains("\"command_line\": \"--level 3\""), "{record}");
+    let old = record.replace("\"schema\": 2", "\"schema\": 1");
+    fs::write(&path, old.replace("\"command_line\"", "\"the command line\"")).unwrap();
+    assert_eq!(site.built(who, &options), [] as [&str; 0]);
+    fs::write(&path, record.replace("\"schema\": 2", "\"schema\": 3")).unwrap();
+    assert_eq!(site.built(who, &options), ["one"]);
+}
+
+#[test]
+fn changed_input_makes_only_its_image_outdated() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.built(who, &[]);
@@ -212,11 +229,11 @@ fn what_goes_into_an_image_makes_it_due_and_no_other() {
     because(&[], "one", "one.cpio.gz is not what was built");
     let file = fs::read(site.out(who).join("one.cpio.gz")).unwrap();
     fs::write(site.out(who).join("one.cpio.gz"), file).unwrap();
-    assert_eq!(site.built(who, &[]), [] as [&str; 0], "only touched");
+    assert_eq!(site.built(who, &[]), [] as [&str; 0], "only the time changed");
 }
 
 #[test]
-fn files_elsewhere_are_other_files_and_a_base_may_be_made_of_another() {
+fn output_and_layer_paths_are_inputs_and_secrets_are_not_recorded() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.project(
@@ -229,14 +246,14 @@ fn files_elsewhere_are_other_files_and_a_base_may_be_made_of_another() {
         let out = site.out(*who).display().to_string();
         site.edit(&format!("{who:?}.yml"), "OUT", &out);
     });
-    // What another image makes is made first.
+    // A base built from another image is built after it.
     assert_eq!(site.built(who, &["again"]), ["base", "again"]);
     site.built(who, &[]);
     let record = fs::read_to_string(site.out(who).join(".overcoat/one.json")).unwrap();
     assert!(!record.contains("secret"), "{record}");
     site.edit_project("'http://me:secret@host/'", "'http://me:other@host/'");
-    let told = site.run(who, &["one", "--explain"]).ok().says(&["variable greeting changed"]);
-    assert!(!told.stderr.contains("secret") && !told.stderr.contains("other@"), "{}", told.stderr);
+    let run = site.run(who, &["one", "--explain"]).ok().says(&["variable greeting changed"]);
+    assert!(!run.stderr.contains("secret") && !run.stderr.contains("other@"), "{}", run.stderr);
 
     fs::remove_file(site.out(who).join("one.cpio.gz.manifest.json")).unwrap();
     assert_eq!(site.built(who, &[]), ["one"]);
@@ -247,7 +264,7 @@ fn files_elsewhere_are_other_files_and_a_base_may_be_made_of_another() {
     site.edit_project("provisioner: kernel", "output: sub, provisioner: kernel");
     assert_eq!(site.built(who, &[]), ["boot"]);
     assert!(site.out(who).join("sub/vmlinuz").exists());
-    // Another base under the same name is another one.
+    // A base with the same file name in another directory is another layer.
     fs::copy(site.out(who).join("base.squashfs"), site.stage.path("base.squashfs")).unwrap();
     site.edit_project("one: {base: base", "one: {base: ../base.squashfs");
     let report = site.report(site.run(who, &["one", "--json"]).ok());
@@ -255,18 +272,18 @@ fn files_elsewhere_are_other_files_and_a_base_may_be_made_of_another() {
 }
 
 #[test]
-fn only_what_is_named_and_what_it_needs_is_built() {
+fn named_images_and_their_needs_are_built() {
     let site = Site::new();
     let who = Who::Unprivileged;
     assert_eq!(site.built(who, &["two"]), ["base", "one", "two"]);
     assert_eq!(site.built(who, &["two", "--force"]), ["two"]);
     assert_eq!(site.built(who, &["boot", "-j", "1"]), ["boot"]);
     site.run(who, &["tow"]).code(2).says(&["has no image `tow`", "did you mean `two`?"]);
-    site.run(who, &["-o", "x.cpio.gz"]).code(2).says(&["--output is for one image file"]);
+    site.run(who, &["-o", "x.cpio.gz"]).code(2).says(&["--output is for a single image file"]);
 }
 
 #[test]
-fn a_project_is_found_from_within_it() {
+fn project_is_found_from_its_subdirectories() {
     let site = Site::new();
     let text = fs::read_to_string(site.stage.path("project/Unprivileged.yml")).unwrap();
     site.write("overcoat.yml", &text);
@@ -279,30 +296,30 @@ fn a_project_is_found_from_within_it() {
     build("project", &["one"]).ok().says(&["2 images: 2 up to date"]);
     build(".", &["project", "one"]).ok().says(&["2 images: 2 up to date"]);
     build(".", &["project/overcoat.yml", "one"]).ok().says(&["2 images: 2 up to date"]);
-    build(".", &[]).code(2).says(&["there is no overcoat.yml here or above"]);
-    build(".", &["nothing"]).code(2).says(&["there is no file nothing, and no overcoat.yml"]);
+    build(".", &[]).code(2).says(&["no overcoat.yml in this directory or its parents"]);
+    build(".", &["nothing"]).code(2).says(&["no file nothing, and no overcoat.yml"]);
 }
 
 #[test]
-fn a_newer_base_does_not_force_its_overlays_and_what_it_changed_beneath_them_is_told() {
+fn newer_base_keeps_overlays_up_to_date_and_reports_changed_paths() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.built(who, &[]);
     let overlay = || fs::read(site.out(who).join("one.cpio.gz")).unwrap();
     let before = overlay();
 
-    // Nowhere where the overlay has something.
+    // The base changes at a path that the overlay does not have.
     site.edit_project("provisioner: base}", "provisioner: base, variables: {name: y}}");
     site.run(who, &[]).ok().says(&[
-        "one: up to date, but made on another base.squashfs; none of its paths has changed there",
+        "one: up to date, but built on another base.squashfs; none of its paths changed there",
     ]);
-    // At its paths: a file that it changed, one that it deleted, and one that it brought.
+    // The base changes at paths that the overlay changes, deletes and adds.
     site.stage.sh("echo two >tree/etc/conf; rm tree/etc/gone; echo base >tree/etc/greeting");
     let images =
-        site.report(site.run(who, &["--json"]).ok().says(&["of its paths, have changed there"]));
+        site.report(site.run(who, &["--json"]).ok().says(&["these of its paths changed there"]));
     assert_eq!(
         images.iter().map(|i| text(i, "state")).collect::<Vec<_>>()[..2],
-        ["built", "up to date"]
+        ["built", "up_to_date"]
     );
     assert_eq!(
         images[1]["changed_below"],
@@ -312,8 +329,8 @@ fn a_newer_base_does_not_force_its_overlays_and_what_it_changed_beneath_them_is_
             {"path": "etc/greeting", "since": "added"},
         ])
     );
-    assert!(overlay() == before, "it was not touched");
-    // And still so the next time, until it is built on the new base.
+    assert!(overlay() == before, "the overlay must not change");
+    // Later builds report it again, until the overlay is rebuilt on the new base.
     site.run(who, &["one"])
         .ok()
         .says(&["/etc/conf changed, /etc/gone removed, /etc/greeting added"]);
@@ -330,7 +347,7 @@ fn a_newer_base_does_not_force_its_overlays_and_what_it_changed_beneath_them_is_
 }
 
 #[test]
-fn a_failing_image_stops_what_needs_it_and_leaves_the_rest_whole() {
+fn failed_image_skips_its_dependents_and_keeps_finished_images() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.write("one/do", "echo doomed; exit 3\n");
@@ -342,24 +359,24 @@ fn a_failing_image_stops_what_needs_it_and_leaves_the_rest_whole() {
         .map(|image| (text(image, "name"), text(image, "state")))
         .collect();
     let states: Vec<_> = states.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-    let failed = [("base", "built"), ("one", "failed"), ("two", "skipped"), ("boot", "not begun")];
+    let failed = [("base", "built"), ("one", "failed"), ("two", "skipped"), ("boot", "not_begun")];
     assert_eq!(states, failed);
     let base = ["base.squashfs", "base.squashfs.manifest.json", "one.cpio.gz.log"];
     assert_eq!(site.files(who), base);
-    // What was built stays built.
+    // The base is not built again.
     site.write("one/do", "touch /etc/well\n");
     assert_eq!(site.built(who, &[]), ["one", "two", "boot"]);
 }
 
 #[test]
-fn a_build_whose_process_is_killed_says_so_and_programs_are_told_why() {
+fn errors_and_killed_child_processes_are_reported() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.write("one/do", "echo doomed; exit 3\n");
     let report = site.report(site.run(who, &["one", "--json"]).code(1));
     let error = text(&report[1], "error");
     assert!(error.contains("the step \"script do\" failed") && error.contains("doomed"), "{error}");
-    // The process that builds is its father's father's … of the script.
+    // The first child of the command is the process that builds the image.
     site.write("one/do", "echo READY; while :; do sleep 1; done\n");
     let mut command = site.command(who, &["one", "--json", "-v"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -368,34 +385,34 @@ fn a_build_whose_process_is_killed_says_so_and_programs_are_told_why() {
     assert!(lines.any(|line| line.unwrap() == "READY"));
     let worker = family(child.id())[1];
     kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
-    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
     assert!(
-        said.iter().any(|line| line.contains("one: not built: its process was ended by signal 9"))
+        rest.iter().any(|line| line.contains("one: not built: its process was killed by signal 9"))
     );
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
-fn nothing_is_written_over_its_own_layer() {
+fn output_that_is_a_layer_is_rejected() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.built(who, &["base"]);
     let base = site.out(who).join("base.squashfs");
     let before = fs::read(&base).unwrap();
-    let told = "is a layer of what would be written there";
+    let error = "cannot overwrite a layer of the image itself";
     let again = format!("  a: {{base: {}, output: base.squashfs}}\n", base.display());
     site.project(&again);
-    site.run(who, &[]).code(2).says(&[told]);
+    site.run(who, &[]).code(2).says(&[error]);
     let run =
         |arguments: &[&str]| finish(site.stage.overcoat(who).arg("run").arg(&base).args(arguments));
     let saved = base.display().to_string();
-    run(&["--save", &saved, "--", "true"]).code(2).says(&[told]);
+    run(&["--save", &saved, "--", "true"]).code(2).says(&[error]);
     assert!(fs::read(&base).unwrap() == before);
 }
 
 #[test]
-fn options_of_projects_are_refused_for_an_image_file() {
+fn project_options_are_rejected_for_image_files() {
     let site = Site::new();
     let image = site.write("image.yml", "base: ../tree\noutput: image.cpio.gz\n");
     for option in ["-n", "--explain", "--rebase", "--force", "-j2"] {
@@ -406,7 +423,7 @@ fn options_of_projects_are_refused_for_an_image_file() {
 }
 
 #[test]
-fn a_dry_run_knows_what_a_build_would_do() {
+fn dry_run_lists_the_images_that_a_build_would_build() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.built(who, &[]);
@@ -424,20 +441,18 @@ fn a_dry_run_knows_what_a_build_would_do() {
     }
     site.run(who, &["-n", "b"]).code(2).says(&[
         "b: error: ",
-        "images.b.from: `./nothing.tar` does not exist",
+        "images.b.from: there is no `./nothing.tar`",
         "1 image: ",
     ]);
 }
 
 #[test]
-fn what_an_earlier_build_left_under_other_names_is_told() {
+fn leftover_outputs_are_reported_and_old_logs_removed() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.built(who, &[]);
     site.edit_project("format: [cpio.gz, cpio.zst]", "format: [cpio.gz]");
-    site.run(who, &[])
-        .ok()
-        .says(&["two: ", "two.cpio.zst is of an earlier build, and still there"]);
+    site.run(who, &[]).ok().says(&["two: ", "two.cpio.zst is a leftover of an earlier build"]);
     site.write("one/do", "exit 1\n");
     site.run(who, &["one"]).code(1);
     assert!(site.files(who).contains(&"one.cpio.gz.log".to_owned()));
@@ -447,13 +462,13 @@ fn what_an_earlier_build_left_under_other_names_is_told() {
 }
 
 #[test]
-fn images_that_need_nothing_of_each_other_are_built_at_the_same_time() {
+fn independent_images_are_built_in_parallel() {
     let site = Site::new();
     let who = Who::Unprivileged;
     let meeting = site.stage.out(who).join("meeting");
     fs::create_dir(&meeting).unwrap();
     site.stage.give(&meeting, who);
-    // Each waits for the other.
+    // The script of each image waits for that of the other.
     for (name, other) in [("one", "two"), ("two", "one")] {
         site.provisioner(name, "scripts: [do]\n");
         let script = format!("touch /m/{name}; until [ -e /m/{other} ]; do sleep 0.01; done\n");
@@ -474,7 +489,7 @@ fn images_that_need_nothing_of_each_other_are_built_at_the_same_time() {
 }
 
 #[test]
-fn whatever_ends_a_build_ends_all_that_it_started() {
+fn termination_of_a_build_ends_all_its_processes() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let site = Site::new();
         let who = Who::Unprivileged;
@@ -496,14 +511,14 @@ fn whatever_ends_a_build_ends_all_that_it_started() {
         let reading = std::thread::spawn(move || lines.count());
         let family = family(child.id());
         assert!(family.len() > 8, "{family:?}");
-        // Nobody else builds meanwhile.
+        // A second build is rejected meanwhile.
         site.run(who, &[]).code(2).says(&["another `overcoat build` is at work"]);
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
         child.wait().unwrap();
         within(LIMIT, "all processes have ended", || alive(&family).is_empty());
         reading.join().unwrap();
         assert_eq!(site.files(who), ["base.squashfs", "base.squashfs.manifest.json"], "{signal}");
-        // It can go on.
+        // The next build continues.
         site.write("one/do", "touch /etc/one\n");
         site.write("two/do", "touch /etc/two\n");
         assert_eq!(site.built(who, &[]), ["one", "two"]);
@@ -511,21 +526,23 @@ fn whatever_ends_a_build_ends_all_that_it_started() {
 }
 
 #[test]
-fn what_an_image_yields_must_be_there_and_be_one_file() {
+fn yields_must_match_exactly_one_file() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.write("kernel/do", "echo k >/boot/vmlinuz-6.1; echo k >/boot/vmlinuz-6.5\n");
     site.run(who, &["boot"]).code(1).says(&[
-        "vmlinuz: /boot/vmlinuz-* matches /boot/vmlinuz-6.1 and /boot/vmlinuz-6.5: write a pattern \
-         that matches one file",
+        "vmlinuz: /boot/vmlinuz-* stands for /boot/vmlinuz-6.1 and /boot/vmlinuz-6.5: say which one \
+         is meant",
     ]);
     site.write("kernel/do", "echo k >/boot/vmlinuz-6.1\n");
-    site.run(who, &["boot"]).code(1).says(&["initrd.img: the root has no /boot/initrd.img-*"]);
-    assert!(!site.files(who).iter().any(|name| name == "vmlinuz"), "all of it or nothing");
+    site.run(who, &["boot"])
+        .code(1)
+        .says(&["initrd.img: nothing in the root is at /boot/initrd.img-*"]);
+    assert!(!site.files(who).iter().any(|name| name == "vmlinuz"), "all yields or none");
 }
 
 #[test]
-fn a_base_can_be_made_of_any_root_file_system() {
+fn base_can_be_built_from_any_root_file_system() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.stage.sh(
@@ -558,7 +575,7 @@ fn a_base_can_be_made_of_any_root_file_system() {
         site.stage.sh(&format!("tar --numeric-owner -tvf '{}'", path.display()))
     };
     for (i, name) in names.iter().enumerate() {
-        // cpio has holes as zeros, and its links in another order; the list says enough.
+        // cpio stores holes as zeros and hard links in another order.
         assert!(read(i) == read(0), "{name}:\n{}\n{}", listed(i), listed(0));
     }
     let all = listed(0);
@@ -567,14 +584,14 @@ fn a_base_can_be_made_of_any_root_file_system() {
     }
     site.project("  b: {kind: base, from: ../tree.tar.bz2}\n");
     site.stage.sh("echo 'BZh91AY&SY' >tree.tar.bz2");
-    site.run(who, &[]).code(2).says(&["tree.tar.bz2: not a tar archive"]);
+    site.run(who, &[]).code(2).says(&["tree.tar.bz2: neither a tar archive"]);
     site.stage.sh("head -c 100000 tree.tar.gz >tree.tar.bz2");
     site.run(who, &[]).code(2).says(&["tree.tar.bz2"]);
     assert!(!site.files(who).iter().any(|name| name.starts_with("b.")));
 }
 
 #[test]
-fn what_is_said_for_all_images_holds_for_each_that_says_nothing_else() {
+fn project_settings_are_defaults_that_images_override() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.provisioner("one", "variables: {greeting: hi, place: here}\nscripts: [do]\n");
@@ -603,7 +620,7 @@ fn what_is_said_for_all_images_holds_for_each_that_says_nothing_else() {
 }
 
 #[test]
-fn a_report_of_a_build_is_all_that_is_on_standard_output() {
+fn json_report_is_alone_on_standard_output() {
     let site = Site::new();
     let images = site.report(site.run(Who::Unprivileged, &["--json", "two"]).ok());
     assert_eq!(images.len(), 3);

@@ -64,7 +64,7 @@ fn a_server_that_is_asked_to_end_does_not_wait_for_the_reader_of_a_seal() {
     for who in EVERYBODY {
         let stuck = Stuck::new(&stage, who, &place(&stage, who));
         kill(servers(&stuck.dir)[0], Signal::SIGTERM).unwrap();
-        stuck.ends("asked to end");
+        stuck.ends("the root was unmounted");
     }
 }
 
@@ -74,7 +74,7 @@ fn a_mount_that_is_taken_away_lazily_does_not_wait_for_the_reader_of_a_seal() {
     for who in EVERYBODY {
         let stuck = Stuck::new(&stage, who, &place(&stage, who));
         finish(stage.overcoat(who).args(["umount", "--lazy"]).arg(&stuck.dir)).ok();
-        stuck.ends("asked to end");
+        stuck.ends("the root was unmounted");
     }
 }
 

@@ -1,27 +1,27 @@
-//! What the screens show, and what keys do to it. Nothing here knows of a terminal.
+//! State of the screens, and its changes by keys. Independent of the terminal.
 
 use std::sync::Arc;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::gather::{Changes, Job, News, Subject, Sums, names};
-use super::tree::{Entry, Sort, Tree};
-use crate::check::{CheckReport, Finding, Severity};
+use super::gather::{InspectJob, InspectedStack, JobResult, StackChanges, UsageCounts, names};
+use super::tree::{Sort, TreeEntry, TreeView};
+use crate::check::{Finding, Report, Severity};
 use crate::diff::Kind;
 use crate::inspect::shown;
 use crate::look::LookError;
 use crate::look::packages::Owners;
 
-/// What is to be done after a key.
+/// The action that the main loop takes after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum KeyAction {
     Go,
     Quit,
     Suspend,
     Redraw,
 }
 
-/// Which names the tree has: all of them, or those of which one of these is so.
+/// Filter of the tree: shows the paths to which any of these applies, or all paths if none is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Filter {
     pub(super) added: bool,
@@ -35,7 +35,7 @@ impl Filter {
         self == Filter::default()
     }
 
-    fn takes(self, kind: Kind) -> bool {
+    fn accepts(self, kind: Kind) -> bool {
         match kind {
             Kind::Added => self.added,
             Kind::Changed => self.changed,
@@ -43,7 +43,7 @@ impl Filter {
         }
     }
 
-    /// In words.
+    /// Describes the filter.
     pub(super) fn words(self) -> String {
         let words = [
             (self.added, "added"),
@@ -56,52 +56,57 @@ impl Filter {
     }
 }
 
-/// What is on the screen, above the tree.
+/// The page on the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Tree,
-    /// All that is known of a path.
+    /// Details of a path.
     Details(Vec<u8>),
-    /// Lines of a file, or of a difference; none yet.
+    /// A file's path, and the lines of its content or difference; `None` while they are read.
     Text(Vec<u8>, Option<Vec<String>>),
     Findings,
     Help,
 }
 
-/// The whole state.
+/// The state of the program.
 #[derive(Debug)]
 pub(super) struct App {
-    pub(super) subject: Arc<Subject>,
-    pub(super) sums: Arc<Sums>,
-    pub(super) tree: Tree,
+    pub(super) subject: Arc<InspectedStack>,
+    pub(super) sums: Arc<UsageCounts>,
+    pub(super) tree: TreeView,
     pub(super) filter: Filter,
     pub(super) sort: Sort,
     pub(super) page: Page,
-    /// How far a page of lines is scrolled, and how many lines it and the tree have on the screen.
+    /// First visible line of a page of lines.
     pub(super) scroll: usize,
+    /// Number of lines of the page or the tree that fit on the screen.
     pub(super) height: usize,
-    /// The first row of the tree on the screen.
+    /// First visible row of the tree.
     pub(super) offset: usize,
+    /// Index of the selected finding.
     pub(super) finding: usize,
-    pub(super) changes: Option<Changes>,
+    pub(super) changes: Option<StackChanges>,
     pub(super) owners: Option<Owners>,
-    pub(super) report: Option<CheckReport>,
-    /// Whether a check goes on or has been; else there is none.
+    pub(super) report: Option<Report>,
+    /// Whether the stack is checked.
     pub(super) checks: bool,
+    /// Paths of big files, once they are counted.
     pub(super) big: Option<Vec<Vec<u8>>>,
-    /// What is being typed to search for.
+    /// Search text while it is typed.
     pub(super) prompt: Option<String>,
+    /// Text of the last search.
     pub(super) needle: String,
+    /// Paths that match the last search.
     found: Option<Vec<Vec<u8>>>,
     pub(super) digest: Option<(Vec<u8>, String)>,
     pub(super) message: Option<String>,
-    /// What is to be started.
-    pub(super) jobs: Vec<Job>,
+    /// Jobs for the main loop to start.
+    pub(super) jobs: Vec<InspectJob>,
 }
 
 impl App {
-    pub(super) fn new(subject: Arc<Subject>, checks: bool) -> Result<App, LookError> {
-        let tree = Tree::new(&subject, None)?;
+    pub(super) fn new(subject: Arc<InspectedStack>, checks: bool) -> Result<App, LookError> {
+        let tree = TreeView::new(&subject, None)?;
         Ok(App {
             subject,
             sums: Arc::default(),
@@ -123,24 +128,24 @@ impl App {
             found: None,
             digest: None,
             message: None,
-            jobs: super::gather::first(checks),
+            jobs: super::gather::initial_jobs(checks),
         })
     }
 
-    /// Takes in what was found out.
-    pub(super) fn hear(&mut self, news: News) {
-        let done = self.take(news);
-        self.tell(done);
+    /// Handles the result of a job.
+    pub(super) fn handle(&mut self, news: JobResult) {
+        let result = self.apply(news);
+        self.show_error(result);
     }
 
-    fn take(&mut self, news: News) -> Result<(), LookError> {
+    fn apply(&mut self, news: JobResult) -> Result<(), LookError> {
         match news {
-            News::Changes(changes) => {
+            JobResult::Changes(changes) => {
                 self.changes = Some(changes);
                 self.rebuild()?;
             }
-            News::Counting => {}
-            News::Counted(big) => {
+            JobResult::Counting => {}
+            JobResult::Counted(big) => {
                 self.big = Some(big);
                 if self.filter.big {
                     self.rebuild()?;
@@ -148,55 +153,56 @@ impl App {
                     self.resort_if_by_size();
                 }
             }
-            News::Owners(owners) => self.owners = Some(owners),
-            News::Checked(report) => self.report = Some(*report),
-            News::Found(needle, found) => {
-                // Of an earlier search nobody wants to know any more.
+            JobResult::Owners(owners) => self.owners = Some(owners),
+            JobResult::Checked(report) => self.report = Some(*report),
+            JobResult::Found(needle, found) => {
+                // Results of an earlier search are ignored.
                 if needle == self.needle {
                     self.message = None;
                     self.found = Some(found);
                     self.go_to_found(true, true)?;
                 }
             }
-            News::Text(path, lines) => {
+            JobResult::Text(path, lines) => {
                 if matches!(&self.page, Page::Text(of, _) if *of == path) {
                     self.page = Page::Text(path, Some(lines));
                 }
             }
-            News::Digest(path, digest) => self.digest = Some((path, digest)),
-            News::Failed(why) => self.message = Some(why),
+            JobResult::Digest(path, digest) => self.digest = Some((path, digest)),
+            JobResult::Failed(error) => self.message = Some(error),
         }
         Ok(())
     }
 
-    /// What failed is told in the last line.
-    fn tell(&mut self, done: Result<(), LookError>) {
-        if let Err(error) = done {
+    /// Shows an error in the last line.
+    fn show_error(&mut self, result: Result<(), LookError>) {
+        if let Err(error) = result {
             self.message = Some(crate::inspect::plain(&error.to_string()).into_owned());
         }
     }
 
-    /// Makes the tree anew: with other changes, or for another filter.
+    /// Rebuilds the tree after the changes or the filter have changed.
     fn rebuild(&mut self) -> Result<(), LookError> {
-        let place = self.tree.place();
+        let place = self.tree.save();
         let (subject, changes) = (&*self.subject, self.changes.as_ref());
         if self.filter.is_none() {
-            self.tree = Tree::new(subject, changes)?;
+            self.tree = TreeView::new(subject, changes)?;
             self.tree.restore(&place, subject, changes)?;
         } else {
             let mut paths: Vec<&Vec<u8>> = Vec::new();
             if let Some(changes) = changes {
-                let takes = |path: &&Vec<u8>| {
-                    changes.by_path.get(*path).is_some_and(|change| self.filter.takes(change.kind))
+                let accepts = |path: &&Vec<u8>| {
+                    let change = changes.by_path.get(*path);
+                    change.is_some_and(|change| self.filter.accepts(change.kind))
                 };
-                paths.extend(changes.order.iter().filter(takes));
+                paths.extend(changes.order.iter().filter(accepts));
             }
             if self.filter.big {
                 paths.extend(self.big.iter().flatten());
                 paths.sort_by(|a, b| names(a).cmp(names(b)));
                 paths.dedup();
             }
-            self.tree = Tree::only(subject, changes, paths.into_iter())?;
+            self.tree = TreeView::from_paths(subject, changes, paths.into_iter())?;
             let (_, cursor) = place;
             let found = self.tree.reveal(&cursor, subject, changes)?;
             if !found {
@@ -212,25 +218,25 @@ impl App {
         self.tree.sort(sort, &|entry| size_of(sums, changes, entry).unwrap_or(0));
     }
 
-    /// Bytes of an entry with all beneath, as far as they are counted.
-    pub(super) fn size(&self, entry: &Entry) -> Option<u64> {
+    /// Returns the size of an entry including its content, in bytes; `None` while it is counted.
+    pub(super) fn size(&self, entry: &TreeEntry) -> Option<u64> {
         size_of(&self.sums, self.changes.as_ref(), entry)
     }
 
-    /// The letter that tells how an entry differs, and its kind.
-    pub(super) fn mark(&self, entry: &Entry) -> (char, Option<Kind>) {
+    /// Returns the letter that marks an entry's change, and the kind of the change.
+    pub(super) fn mark(&self, entry: &TreeEntry) -> (char, Option<Kind>) {
         let Some(changes) = &self.changes else { return (' ', None) };
         match changes.by_path.get(&entry.node.path).map(|change| change.kind) {
             Some(Kind::Added) => ('A', Some(Kind::Added)),
             Some(Kind::Changed) => ('M', Some(Kind::Changed)),
             Some(Kind::Deleted) => ('D', Some(Kind::Deleted)),
-            None if changes.beneath.contains_key(&entry.node.path) => ('*', None),
+            None if changes.counts_below.contains_key(&entry.node.path) => ('*', None),
             None => (' ', None),
         }
     }
 
-    /// The layer of an entry: where it comes from, or what deletes it.
-    pub(super) fn layer(&self, entry: &Entry) -> usize {
+    /// Returns the layer that provides an entry, or that deletes it.
+    pub(super) fn layer(&self, entry: &TreeEntry) -> usize {
         let change =
             self.changes.as_ref().and_then(|changes| changes.by_path.get(&entry.node.path));
         match change {
@@ -239,13 +245,13 @@ impl App {
         }
     }
 
-    /// What a check found, the worst first.
+    /// Returns the findings of the check, the most severe first.
     pub(super) fn findings(&self) -> &[Finding] {
         self.report.as_ref().map_or(&[], |report| &report.findings)
     }
 
-    /// How many findings of each severity there are, in words.
-    pub(super) fn findings_words(&self) -> String {
+    /// Describes the number of findings by severity.
+    pub(super) fn findings_summary(&self) -> String {
         let Some(report) = &self.report else { return String::new() };
         let word = |severity: Severity| match report.count(severity) {
             0 => None,
@@ -256,60 +262,62 @@ impl App {
         if words.is_empty() { "no findings".to_owned() } else { words.join(", ") }
     }
 
-    /// Which of the matches of a search the cursor is at, from 1 on, and how many there are.
+    /// Returns the number of the match under the cursor, from 1 (0: none), and the number of all.
     pub(super) fn match_number(&self) -> Option<(usize, usize)> {
         let found = self.found.as_ref()?;
         let path = &self.tree.current().node.path;
         Some((found.iter().position(|one| one == path).map_or(0, |at| at + 1), found.len()))
     }
 
-    /// Does what a key asks for.
-    pub(super) fn key(&mut self, key: KeyEvent) -> Next {
+    /// Handles a key.
+    pub(super) fn key(&mut self, key: KeyEvent) -> KeyAction {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Char('c') if control => return Next::Quit,
-            KeyCode::Char('z') if control => return Next::Suspend,
-            KeyCode::Char('l') if control => return Next::Redraw,
-            _ if control || key.modifiers.contains(KeyModifiers::ALT) => return Next::Go,
+            KeyCode::Char('c') if control => return KeyAction::Quit,
+            KeyCode::Char('z') if control => return KeyAction::Suspend,
+            KeyCode::Char('l') if control => return KeyAction::Redraw,
+            _ if control || key.modifiers.contains(KeyModifiers::ALT) => return KeyAction::Go,
             _ => {}
         }
         if self.prompt.is_some() {
             self.type_in(key.code);
-            return Next::Go;
+            return KeyAction::Go;
         }
         self.message = None;
         match (&self.page, key.code) {
-            (Page::Tree, KeyCode::Char('q')) => return Next::Quit,
+            (Page::Tree, KeyCode::Char('q')) => return KeyAction::Quit,
             (Page::Tree, code) => {
-                let done = self.tree_key(code);
-                self.tell(done);
+                let result = self.tree_key(code);
+                self.show_error(result);
             }
             (_, KeyCode::Char('q') | KeyCode::Esc | KeyCode::Left | KeyCode::Backspace) => {
-                self.turn(Page::Tree);
+                self.open_page(Page::Tree);
             }
-            (_, KeyCode::Char('?')) => self.turn(Page::Help),
+            (_, KeyCode::Char('?')) => self.open_page(Page::Help),
             (Page::Findings, code) => {
-                let done = self.findings_key(code);
-                self.tell(done);
+                let result = self.findings_key(code);
+                self.show_error(result);
             }
-            (Page::Details(path), KeyCode::Char('x')) => self.jobs.push(Job::Digest(path.clone())),
+            (Page::Details(path), KeyCode::Char('x')) => {
+                self.jobs.push(InspectJob::Digest(path.clone()))
+            }
             (Page::Details(path), KeyCode::Char('v') | KeyCode::Enter) => {
                 let path = path.clone();
                 self.read(path);
             }
-            (_, code) => self.scroll = moved(self.scroll, code, self.height, usize::MAX),
+            (_, code) => self.scroll = move_index(self.scroll, code, self.height, usize::MAX),
         }
-        Next::Go
+        KeyAction::Go
     }
 
-    fn turn(&mut self, page: Page) {
+    fn open_page(&mut self, page: Page) {
         self.page = page;
         self.scroll = 0;
     }
 
     fn read(&mut self, path: Vec<u8>) {
-        self.jobs.push(Job::Text(path.clone()));
-        self.turn(Page::Text(path, None));
+        self.jobs.push(InspectJob::Text(path.clone()));
+        self.open_page(Page::Text(path, None));
     }
 
     fn tree_key(&mut self, code: KeyCode) -> Result<(), LookError> {
@@ -331,21 +339,21 @@ impl App {
                         self.tree.open(&subject, changes)?;
                         self.resort_if_by_size();
                     }
-                    (false, false) => self.turn(Page::Details(path)),
+                    (false, false) => self.open_page(Page::Details(path)),
                 }
             }
             KeyCode::Left | KeyCode::Char('h') | KeyCode::Backspace => self.tree.close(),
-            KeyCode::Char('i') => self.turn(Page::Details(path)),
+            KeyCode::Char('i') => self.open_page(Page::Details(path)),
             KeyCode::Char('v') => self.read(path),
             KeyCode::Char('x') => {
-                self.jobs.push(Job::Digest(path.clone()));
-                self.turn(Page::Details(path));
+                self.jobs.push(InspectJob::Digest(path.clone()));
+                self.open_page(Page::Details(path));
             }
             KeyCode::Char('c') => {
                 self.finding = self.finding.min(self.findings().len().saturating_sub(1));
-                self.turn(Page::Findings);
+                self.open_page(Page::Findings);
             }
-            KeyCode::Char('?') => self.turn(Page::Help),
+            KeyCode::Char('?') => self.open_page(Page::Help),
             KeyCode::Char('/') => self.prompt = Some(String::new()),
             KeyCode::Char('n') => return self.go_to_found(true, false),
             KeyCode::Char('N') => return self.go_to_found(false, false),
@@ -371,7 +379,7 @@ impl App {
                 self.tree.reveal(&path, &subject, self.changes.as_ref())?;
             }
             code => {
-                let row = moved(self.tree.cursor(), code, self.height, self.tree.len());
+                let row = move_index(self.tree.cursor(), code, self.height, self.tree.len());
                 self.tree.go(row);
             }
         }
@@ -387,11 +395,11 @@ impl App {
     fn findings_key(&mut self, code: KeyCode) -> Result<(), LookError> {
         let Some(finding) = self.findings().get(self.finding) else { return Ok(()) };
         if code != KeyCode::Enter {
-            self.finding = moved(self.finding, code, self.height / 3, self.findings().len());
+            self.finding = move_index(self.finding, code, self.height / 3, self.findings().len());
             return Ok(());
         }
         let Some(path) = finding.path.clone() else { return Ok(()) };
-        self.turn(Page::Tree);
+        self.open_page(Page::Tree);
         self.filter = Filter::default();
         self.rebuild()?;
         self.reveal(&path).map(|_| ())
@@ -411,22 +419,28 @@ impl App {
                     self.message = Some(format!("searching for {needle}…"));
                     self.found = None;
                     self.needle.clone_from(&needle);
-                    self.jobs.push(Job::Find(needle));
+                    self.jobs.push(InspectJob::Find(needle));
                 }
             }
             _ => {}
         }
     }
 
-    /// Goes to the next match, or the one before; `here` counts too when the search is new.
+    /// Moves the cursor to the next or previous match. `here` allows it to stay where it is, for a
+    /// new search.
     fn go_to_found(&mut self, forward: bool, here: bool) -> Result<(), LookError> {
         let Some(found) = self.found.take() else { return Ok(()) };
-        let done = self.go_among(&found, forward, here);
+        let result = self.go_to_match(&found, forward, here);
         self.found = Some(found);
-        done
+        result
     }
 
-    fn go_among(&mut self, found: &[Vec<u8>], forward: bool, here: bool) -> Result<(), LookError> {
+    fn go_to_match(
+        &mut self,
+        found: &[Vec<u8>],
+        forward: bool,
+        here: bool,
+    ) -> Result<(), LookError> {
         let from = self.tree.current().node.path.clone();
         let first = found.partition_point(|path| names(path).lt(names(&from)));
         let at_match = found.get(first) == Some(&from);
@@ -441,41 +455,41 @@ impl App {
                 return Ok(());
             }
         }
-        let among = if self.filter.is_none() { "" } else { " among what is filtered" };
-        self.message = Some(format!("there is no {}{among}", self.needle));
+        let scope = if self.filter.is_none() { "" } else { " in the filtered tree" };
+        self.message = Some(format!("{} not found{scope}", self.needle));
         self.tree.reveal(&from, &self.subject, self.changes.as_ref()).map(|_| ())
     }
 
-    /// Goes to a path; `false` if the tree has it not.
+    /// Moves the cursor to a path. Returns `false` if the tree does not have it.
     fn reveal(&mut self, path: &[u8]) -> Result<bool, LookError> {
         let found = self.tree.reveal(path, &self.subject, self.changes.as_ref())?;
         self.resort_if_by_size();
         Ok(found)
     }
 
-    /// What the page is of.
+    /// Returns the title of the page.
     pub(super) fn title(&self) -> String {
         match &self.page {
             Page::Details(path) | Page::Text(path, _) => format!("/{}", shown(path)),
-            Page::Findings => "What check finds".to_owned(),
+            Page::Findings => "Findings".to_owned(),
             Page::Help => "Keys".to_owned(),
             Page::Tree => String::new(),
         }
     }
 }
 
-fn size_of(sums: &Sums, changes: Option<&Changes>, entry: &Entry) -> Option<u64> {
+fn size_of(sums: &UsageCounts, changes: Option<&StackChanges>, entry: &TreeEntry) -> Option<u64> {
     let path = &entry.node.path;
     match entry.node.is_dir() {
         true if entry.gone => Some(changes?.by_path.get(path)?.beneath.bytes),
-        true => sums.of(path).map(|sum| sum.bytes),
+        true => sums.get(path).map(|sum| sum.bytes),
         false if entry.node.is_file() => Some(entry.node.attr.size),
         false => Some(0),
     }
 }
 
-/// Where a key moves to, among so many, of which so many can be seen.
-fn moved(at: usize, code: KeyCode, page: usize, count: usize) -> usize {
+/// Moves an index into `count` items by a key; `page` is the number of visible items.
+fn move_index(at: usize, code: KeyCode, page: usize, count: usize) -> usize {
     let page = page.saturating_sub(1).max(1);
     let to = match code {
         KeyCode::Down | KeyCode::Char('j') => at.saturating_add(1),

@@ -1,7 +1,7 @@
-//! The screens, drawn: any size of terminal, with and without colours.
+//! Draws the screens, for any size of terminal, with and without colours.
 //!
-//! Colours only repeat what letters say: the mark of a change, the number of a layer. They are the
-//! terminal's own sixteen, so that they fit its background.
+//! Colours only repeat information that is also shown as text, such as the letter of a change or
+//! the number of a layer. They are the 16 colours of the terminal, so that they fit its background.
 
 use fs_model::FileType;
 use ratatui::Frame;
@@ -12,45 +12,45 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph};
 
 use super::app::{App, Page};
 use super::details::details;
-use super::tree::{Entry, Sort};
-use super::wrap::hang;
+use super::tree::{Sort, TreeEntry};
+use super::wrap::wrap_hanging;
 use crate::check::{Finding, Severity};
 use crate::cli::options::size_text;
 use crate::diff::Kind;
 use crate::inspect::{plain, shown};
 
-/// What is drawn with.
+/// Capabilities of the terminal.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct TerminalStyle {
     pub(super) colour: bool,
     /// Whether the terminal has more than ASCII.
     pub(super) unicode: bool,
 }
 
-/// Of layers: the base's own, then six in turn, told apart with any eyes.
+/// Colours of overlays, repeated after the sixth. They are distinguishable with colour blindness.
 const LAYERS: [Color; 6] =
     [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::LightBlue, Color::LightRed];
 
 const HELP: &[(&str, &str)] = &[
-    ("up down, j k", "move; PgUp PgDn Home End, g G: far"),
+    ("up down, j k", "move by a row; PgUp PgDn: by a page; Home End, g G: to the start or end"),
     ("right, l, Enter", "open a directory"),
-    ("left, h", "close it, or go to the directory that it is in"),
-    ("Enter on a file, i", "details: what each layer has, attributes, findings"),
-    ("v", "what the file has, or how it differs from the base's"),
-    ("x", "its SHA-256"),
-    ("a m d", "only what is added, modified, deleted; together, or again for all"),
-    ("b", "only files of 1 MB or more"),
-    ("0, Esc", "all again"),
+    ("left, h", "close a directory, or go to the parent"),
+    ("Enter on a file, i", "details: layers, attributes, findings"),
+    ("v", "view a file, or its difference from the base's"),
+    ("x", "compute the SHA-256 of a file"),
+    ("a m d", "filter: added, modified, deleted; can be combined; again: off"),
+    ("b", "filter: files of 1 MB or more"),
+    ("0, Esc", "remove all filters"),
     ("s", "sort by name or by size"),
-    ("/", "find in names, or in paths if there is a / in it; n N: the next, the one before"),
-    ("c", "what check finds; Enter: go there"),
-    ("q", "back, and out; Ctrl-C: out at once; Ctrl-Z: to the shell"),
+    ("/", "search in names, or in paths if the text has a /; n N: next, previous"),
+    ("c", "findings of check; Enter: go to the file"),
+    ("q", "back, or quit; Ctrl-C: quit; Ctrl-Z: suspend"),
     ("", ""),
-    ("A M D", "added, modified, deleted; * something beneath is"),
-    ("0 1 2 …", "the layer that it comes from: 0 is the base"),
+    ("A M D", "added, modified, deleted; *: changes inside the directory"),
+    ("0 1 2 …", "layer that provides the file: 0 is the base"),
 ];
 
-impl Look {
+impl TerminalStyle {
     fn colour(self, style: Style, colour: Color) -> Style {
         if self.colour { style.fg(colour) } else { style }
     }
@@ -86,8 +86,8 @@ impl Look {
     }
 }
 
-/// Draws all of it.
-pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
+/// Draws the whole screen.
+pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: TerminalStyle) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)])
             .areas(frame.area());
@@ -110,7 +110,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
             let key = Style::new().add_modifier(Modifier::BOLD);
             let line = |(keys, what): &(&'static str, &'static str)| {
                 let keys = Span::styled(format!("  {keys:<20}"), key);
-                hang(keys, what, Style::new(), 22, usize::from(body.width))
+                wrap_hanging(keys, what, Style::new(), 22, usize::from(body.width))
             };
             lines_page(frame, body, app, HELP.iter().flat_map(line).collect());
         }
@@ -118,7 +118,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, look: Look) {
     foot_line(frame, foot, app, look);
 }
 
-fn head_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
+fn head_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: TerminalStyle) {
     let names = &app.subject.names;
     let stack = match names.split_first() {
         Some((base, [])) => base.clone(),
@@ -129,14 +129,14 @@ fn head_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
         Page::Tree => stack,
         _ => app.title(),
     };
-    let right = match app.sums.of(b"") {
+    let right = match app.sums.get(b"") {
         Some(sum) => format!("{} in {} files", size_text(sum.bytes), sum.files),
         None => format!("counting… {}", app.sums.names.load(std::sync::atomic::Ordering::Relaxed)),
     };
     bar(frame, area, &format!(" {left}"), &format!("{right} "), look);
 }
 
-fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
+fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: TerminalStyle) {
     if let Some(prompt) = &app.prompt {
         let text = format!("/{}", plain(prompt));
         let end = (Line::raw(text.as_str()).width() as u16).min(area.width.saturating_sub(1));
@@ -152,7 +152,7 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
         }
         (None, Page::Tree) => "? help  / find  v view  c check  q quit".into(),
         (None, Page::Details(_)) => "v view  x digest  q back".into(),
-        (None, Page::Findings) => "Enter go there  q back".into(),
+        (None, Page::Findings) => "Enter go to file  q back".into(),
         (None, _) => "q back".into(),
     };
     let mut right = Vec::new();
@@ -169,7 +169,7 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
         }
         if app.checks {
             right.push(match app.report {
-                Some(_) => app.findings_words(),
+                Some(_) => app.findings_summary(),
                 None => "checking…".to_owned(),
             });
         }
@@ -177,8 +177,8 @@ fn foot_line(frame: &mut Frame<'_>, area: Rect, app: &App, look: Look) {
     bar(frame, area, &format!(" {left}"), &format!("  {} ", right.join("  ")), look);
 }
 
-/// A line in reverse, with something at its left and its right end; the left gives way.
-fn bar(frame: &mut Frame<'_>, area: Rect, left: &str, right: &str, look: Look) {
+/// Draws a line in reverse video with a left and a right text. The left one is cut if necessary.
+fn bar(frame: &mut Frame<'_>, area: Rect, left: &str, right: &str, look: TerminalStyle) {
     let right = Line::raw(right);
     let width = (right.width() as u16).min(area.width);
     let [a, b] = Layout::horizontal([Constraint::Min(0), Constraint::Length(width)]).areas(area);
@@ -186,8 +186,8 @@ fn bar(frame: &mut Frame<'_>, area: Rect, left: &str, right: &str, look: Look) {
     frame.render_widget(Paragraph::new(right).style(look.bar()), b);
 }
 
-fn tree(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
-    // Beside one another where there is room, else one above the other, else the tree alone.
+fn tree(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: TerminalStyle) {
+    // Tree and details side by side if there is room, else one above the other, else only the tree.
     let (list, pane, borders) = if area.width >= 110 {
         let [list, pane] =
             Layout::horizontal([Constraint::Min(60), Constraint::Percentage(40)]).areas(area);
@@ -231,7 +231,13 @@ const ASCII: ratatui::symbols::border::Set<'static> = ratatui::symbols::border::
     horizontal_bottom: "-",
 };
 
-fn row_line(app: &App, entry: &Entry, digits: usize, width: usize, look: Look) -> Line<'static> {
+fn row_line(
+    app: &App,
+    entry: &TreeEntry,
+    digits: usize,
+    width: usize,
+    look: TerminalStyle,
+) -> Line<'static> {
     let (mark, kind) = app.mark(entry);
     let layer = app.layer(entry);
     let size = match entry.node.attr.kind {
@@ -246,7 +252,7 @@ fn row_line(app: &App, entry: &Entry, digits: usize, width: usize, look: Look) -
         (true, true, false) => '-',
         (true, false, false) => '+',
     };
-    // However deep it is, there is room for its name.
+    // Limit the indentation, so that there is room for the name.
     let indent = (2 * entry.depth).min(width / 3);
     let name = match entry.node.name() {
         b"" => "/".to_owned(),
@@ -276,7 +282,7 @@ fn row_line(app: &App, entry: &Entry, digits: usize, width: usize, look: Look) -
     ])
 }
 
-/// Bytes in nine columns.
+/// Formats a size in at most nine columns.
 fn short(bytes: u64) -> String {
     match bytes {
         0..1000 => format!("{bytes} B"),
@@ -286,7 +292,7 @@ fn short(bytes: u64) -> String {
     }
 }
 
-/// Lines to scroll through.
+/// Draws lines that can be scrolled.
 fn lines_page(frame: &mut Frame<'_>, area: Rect, app: &mut App, lines: Vec<Line<'static>>) {
     app.height = usize::from(area.height).max(1);
     app.scroll = app.scroll.min(lines.len().saturating_sub(app.height));
@@ -294,7 +300,7 @@ fn lines_page(frame: &mut Frame<'_>, area: Rect, app: &mut App, lines: Vec<Line<
     frame.render_widget(Paragraph::new(seen), area);
 }
 
-fn text_line(line: &str, look: Look) -> Line<'static> {
+fn text_line(line: &str, look: TerminalStyle) -> Line<'static> {
     let style = match line.as_bytes() {
         [b'@', b'@', ..] | [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] => {
             Style::new().add_modifier(Modifier::DIM)
@@ -306,24 +312,24 @@ fn text_line(line: &str, look: Look) -> Line<'static> {
     Line::styled(line.to_owned(), style)
 }
 
-fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
+fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: TerminalStyle) {
     app.height = usize::from(area.height).max(1);
     if app.findings().is_empty() {
         let text = match (&app.report, app.checks) {
-            (Some(_), _) => "Nothing.",
-            (None, true) => "Still looking…",
-            (None, false) => "Nothing was checked.",
+            (Some(_), _) => "No findings.",
+            (None, true) => "Checking…",
+            (None, false) => "Not checked (--no-check).",
         };
         frame.render_widget(Paragraph::new(text), area);
         return;
     }
     let width = usize::from(area.width);
-    // Each has as many lines as it needs; the chosen one is in sight.
+    // Findings have different numbers of lines. Start so that the selected one is visible.
     let first = app.finding.saturating_sub(app.height / 8);
     let mut lines = Vec::new();
     for (index, finding) in app.findings().iter().enumerate().skip(first) {
         let from = lines.len();
-        lines.extend(card(finding, width, look));
+        lines.extend(finding_lines(finding, width, look));
         if index == app.finding {
             lines[from] = std::mem::take(&mut lines[from]).style(look.bar());
         }
@@ -334,7 +340,7 @@ fn findings(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn card(finding: &Finding, width: usize, look: Look) -> Vec<Line<'static>> {
+fn finding_lines(finding: &Finding, width: usize, look: TerminalStyle) -> Vec<Line<'static>> {
     let place = match &finding.path {
         Some(path) => format!("/{}", shown(path)),
         None => plain(&finding.layer).into_owned(),
@@ -346,7 +352,7 @@ fn card(finding: &Finding, width: usize, look: Look) -> Vec<Line<'static>> {
     let text = format!("{}: {}", finding.lint.summary, plain(&finding.message));
     let dim = Style::new().add_modifier(Modifier::DIM);
     let in_ = || Span::raw("   ");
-    lines.extend(hang(in_(), &text, Style::new(), 5, width));
-    lines.extend(hang(in_(), &format!("mend: {}", plain(&finding.fix)), dim, 5, width));
+    lines.extend(wrap_hanging(in_(), &text, Style::new(), 5, width));
+    lines.extend(wrap_hanging(in_(), &format!("fix: {}", plain(&finding.fix)), dim, 5, width));
     lines
 }

@@ -1,7 +1,7 @@
-//! What the screens tell that takes time to find out: threads that look, and what they send.
+//! Jobs that take time: threads that read the images and send results to the main loop.
 //!
-//! Each thread looks at the same [`Subject`], which never changes. It ends when nobody listens any
-//! more, or with the process.
+//! All threads share one [`InspectedStack`], which never changes. A thread runs until its job is
+//! done or the process exits.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fs_model::stack::LowerInode;
+use fs_model::stack::Source;
 use fs_model::tree::Follow;
 
-use crate::check::CheckReport;
+use crate::check::Report;
 use crate::diff::text::{self, Text};
 use crate::diff::{Change, Diff, Kind, Options};
 use crate::inspect::{judge, plain, shown};
@@ -21,20 +21,20 @@ use crate::look::packages::{Owners, Packages};
 use crate::look::{LookError, Node, View, Walk, join};
 use crate::seal::manifest::hex;
 
-/// From how many bytes on a file is a big one.
-pub(super) const BIG: u64 = 1_000_000;
-/// How often it is told how far the count has come.
-const TICK: Duration = Duration::from_millis(100);
-/// The most that a search finds.
-const MOST_FOUND: usize = 10_000;
-/// The most lines of a file that are shown.
-const MOST_LINES: usize = 50_000;
+/// Minimum size of a big file, in bytes.
+const MIN_BIG_FILE_BYTES: u64 = 1_000_000;
+/// Interval between progress messages of the count.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Maximum number of matches of a search.
+const MAX_MATCHES: usize = 10_000;
+/// Maximum number of lines shown of a file.
+const MAX_LINES: usize = 50_000;
 
-/// What is looked at.
+/// The inspected stack.
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(super) struct InspectedStack {
     pub(super) view: View,
-    /// Its lowest layer alone.
+    /// The lowest layer alone.
     pub(super) base: View,
     pub(super) images: Vec<PathBuf>,
     /// The images' file names, as text.
@@ -42,112 +42,121 @@ pub(super) struct Subject {
     pub(super) accounts: Accounts,
 }
 
-impl Subject {
-    /// A node where the root, or the base alone, has one.
+impl InspectedStack {
+    /// Finds a node in the merged root, or in the base alone if `gone`.
     pub(super) fn find(&self, path: &[u8], gone: bool) -> Option<Node> {
         let view = if gone { &self.base } else { &self.view };
         view.find(path, Follow::No).ok().flatten()
     }
 }
 
-/// How the root differs from the base.
+/// Differences between the base and the merged root.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(super) struct StackChanges {
     pub(super) by_path: HashMap<Vec<u8>, Change>,
-    /// The changed paths, as a walk meets them.
+    /// The changed paths in tree order.
     pub(super) order: Vec<Vec<u8>>,
-    /// What is deleted in each directory, by name.
+    /// Deleted nodes by the path of their directory.
     pub(super) gone: HashMap<Vec<u8>, Vec<Node>>,
-    /// How many changes there are beneath each directory.
-    pub(super) beneath: HashMap<Vec<u8>, u64>,
-    /// Added, changed, deleted.
+    /// Number of changes inside each directory, recursively.
+    pub(super) counts_below: HashMap<Vec<u8>, u64>,
+    /// Numbers of added, changed and deleted paths.
     pub(super) counts: [u64; 3],
 }
 
-/// What is in a directory and beneath.
+/// Usage of a directory, recursively.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sum {
+pub(super) struct DirUsage {
     pub(super) bytes: u64,
     pub(super) files: u64,
 }
 
-/// What the count has come to so far.
+/// Results of the count so far.
 #[derive(Debug, Default)]
-pub(super) struct Sums {
-    /// Of the directories that were counted to their end.
-    done: Mutex<HashMap<Vec<u8>, Sum>>,
+pub(super) struct UsageCounts {
+    /// Usage of the directories that are completely counted.
+    done: Mutex<HashMap<Vec<u8>, DirUsage>>,
+    /// Number of names counted.
     pub(super) names: AtomicU64,
 }
 
-impl Sums {
-    pub(super) fn of(&self, dir: &[u8]) -> Option<Sum> {
+impl UsageCounts {
+    pub(super) fn get(&self, dir: &[u8]) -> Option<DirUsage> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).get(dir).copied()
     }
 }
 
-/// Something that is to be found out.
+/// A job for a background thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Job {
+pub(super) enum InspectJob {
     Changes,
     Sums,
     Owners,
     Check,
-    /// All paths with this in their names.
+    /// Find all paths whose names contain this text.
     Find(String),
-    /// The text of a file, or how it differs from the base's.
+    /// Read a file, or compare it with the base's.
     Text(Vec<u8>),
-    /// The digest of a file.
+    /// Compute the digest of a file.
     Digest(Vec<u8>),
 }
 
-/// Something that was found out.
+/// The result of a job, or its progress.
 #[derive(Debug)]
-pub(super) enum News {
-    Changes(Changes),
-    /// The count goes on.
+pub(super) enum JobResult {
+    Changes(StackChanges),
+    /// Progress of the count.
     Counting,
-    /// All is counted; the big files.
+    /// The count is complete; paths of the big files.
     Counted(Vec<Vec<u8>>),
     Owners(Owners),
-    Checked(Box<CheckReport>),
-    /// What was searched for, and where it is.
+    Checked(Box<Report>),
+    /// A search text, and the paths that match.
     Found(String, Vec<Vec<u8>>),
-    /// A path, and lines of its text.
+    /// A path, and its lines.
     Text(Vec<u8>, Vec<String>),
     Digest(Vec<u8>, String),
-    /// Something could not be found out.
+    /// Error message of a failed job.
     Failed(String),
 }
 
-impl Job {
-    /// Does it.
-    pub(super) fn run(&self, subject: &Subject, sums: &Sums, send: &dyn Fn(News)) {
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            News::Failed(format!("{what}: {}", plain(&error.to_string())))
+impl InspectJob {
+    /// Runs the job in this thread.
+    pub(super) fn run(
+        &self,
+        subject: &InspectedStack,
+        sums: &UsageCounts,
+        send: &dyn Fn(JobResult),
+    ) {
+        let failed = |action: &str, error: &dyn std::fmt::Display| {
+            JobResult::Failed(format!("cannot {action}: {}", plain(&error.to_string())))
         };
         let news = match self {
-            Job::Changes => changes(subject)
-                .map_or_else(|error| failed("cannot compare", &error), News::Changes),
-            Job::Sums => count(subject, sums, send)
-                .map_or_else(|error| failed("cannot count", &error), News::Counted),
-            Job::Owners => owners(subject)
-                .map_or_else(|error| failed("cannot read the packages", &error), News::Owners),
-            Job::Check => match judge(&subject.images) {
-                Ok(report) => News::Checked(Box::new(report)),
-                Err(error) => failed("cannot check", &error),
+            InspectJob::Changes => {
+                changes(subject).map_or_else(|error| failed("compare", &error), JobResult::Changes)
+            }
+            InspectJob::Sums => count(subject, sums, send)
+                .map_or_else(|error| failed("count sizes", &error), JobResult::Counted),
+            InspectJob::Owners => owners(subject).map_or_else(
+                |error| failed("read the package database", &error),
+                JobResult::Owners,
+            ),
+            InspectJob::Check => match judge(&subject.images) {
+                Ok(report) => JobResult::Checked(Box::new(report)),
+                Err(error) => failed("check", &error),
             },
-            Job::Find(needle) => match find(subject, needle) {
-                Ok(found) => News::Found(needle.clone(), found),
-                Err(error) => failed("cannot search", &error),
+            InspectJob::Find(needle) => match find(subject, needle) {
+                Ok(found) => JobResult::Found(needle.clone(), found),
+                Err(error) => failed("search", &error),
             },
-            Job::Text(path) => match read(subject, path) {
-                Ok(lines) => News::Text(path.clone(), lines),
-                Err(error) => failed("cannot read", &error),
+            InspectJob::Text(path) => match read(subject, path) {
+                Ok(lines) => JobResult::Text(path.clone(), lines),
+                Err(error) => failed("read", &error),
             },
-            Job::Digest(path) => {
+            InspectJob::Digest(path) => {
                 match subject.find(path, false).map(|node| subject.view.digest(&node)) {
-                    Some(Ok(digest)) => News::Digest(path.clone(), hex(&digest)),
-                    Some(Err(error)) => failed("cannot read", &error),
+                    Some(Ok(digest)) => JobResult::Digest(path.clone(), hex(&digest)),
+                    Some(Err(error)) => failed("read", &error),
                     None => return,
                 }
             }
@@ -155,20 +164,20 @@ impl Job {
         send(news);
     }
 
-    /// Does it in a thread of its own.
+    /// Runs the job in a new thread.
     pub(super) fn start(
         self,
-        subject: &Arc<Subject>,
-        sums: &Arc<Sums>,
-        send: impl Fn(News) + Send + 'static,
+        subject: &Arc<InspectedStack>,
+        sums: &Arc<UsageCounts>,
+        send: impl Fn(JobResult) + Send + 'static,
     ) {
         let (subject, sums) = (subject.clone(), sums.clone());
         std::thread::spawn(move || self.run(&subject, &sums, &send));
     }
 }
 
-fn changes(subject: &Subject) -> Result<Changes, LookError> {
-    let mut changes = Changes::default();
+fn changes(subject: &InspectedStack) -> Result<StackChanges, LookError> {
+    let mut changes = StackChanges::default();
     if subject.names.len() == 1 {
         return Ok(changes);
     }
@@ -184,7 +193,7 @@ fn changes(subject: &Subject) -> Result<Changes, LookError> {
         let mut above = path.as_slice();
         while !above.is_empty() {
             above = parent(above);
-            *changes.beneath.entry(above.to_vec()).or_default() += 1;
+            *changes.counts_below.entry(above.to_vec()).or_default() += 1;
         }
         if let (None, Some(old)) = (&change.new, &change.old) {
             changes.gone.entry(parent(&path).to_vec()).or_default().push(old.clone());
@@ -196,60 +205,64 @@ fn changes(subject: &Subject) -> Result<Changes, LookError> {
     Ok(changes)
 }
 
-/// The path of the directory that a path is in.
+/// Returns the parent of a path.
 pub(super) fn parent(path: &[u8]) -> &[u8] {
     path.iter().rposition(|&byte| byte == b'/').map_or(&[], |slash| &path[..slash])
 }
 
-/// Sums up all directories; the big files.
-fn count(subject: &Subject, sums: &Sums, send: &dyn Fn(News)) -> Result<Vec<Vec<u8>>, LookError> {
+/// Counts the usage of all directories into `sums`, and returns the paths of big files.
+fn count(
+    subject: &InspectedStack,
+    sums: &UsageCounts,
+    send: &dyn Fn(JobResult),
+) -> Result<Vec<Vec<u8>>, LookError> {
     let mut big = Vec::new();
-    let mut links: HashSet<LowerInode> = HashSet::new();
-    // The directories on the way, and what has been counted of them.
-    let mut way: Vec<(Vec<u8>, Sum)> = Vec::new();
-    let mut told = Instant::now();
-    let close = |way: &mut Vec<(Vec<u8>, Sum)>| {
-        let Some((path, sum)) = way.pop() else { return };
-        if let Some((_, above)) = way.last_mut() {
-            above.bytes = above.bytes.saturating_add(sum.bytes);
-            above.files += sum.files;
+    let mut links: HashSet<Source> = HashSet::new();
+    // The current directory and its parents, with their usage so far.
+    let mut open: Vec<(Vec<u8>, DirUsage)> = Vec::new();
+    let mut last_progress = Instant::now();
+    let close = |open: &mut Vec<(Vec<u8>, DirUsage)>| {
+        let Some((path, sum)) = open.pop() else { return };
+        if let Some((_, parent)) = open.last_mut() {
+            parent.bytes = parent.bytes.saturating_add(sum.bytes);
+            parent.files += sum.files;
         }
         sums.done.lock().unwrap_or_else(PoisonError::into_inner).insert(path, sum);
     };
     subject.view.walk(&subject.view.root()?, &mut |node| {
         let names = sums.names.fetch_add(1, Ordering::Relaxed);
-        if names.is_multiple_of(256) && told.elapsed() > TICK {
-            told = Instant::now();
-            send(News::Counting);
+        if names.is_multiple_of(256) && last_progress.elapsed() > PROGRESS_INTERVAL {
+            last_progress = Instant::now();
+            send(JobResult::Counting);
         }
-        while way.last().is_some_and(|(dir, _)| !dir.is_empty() && parent(&node.path) != dir) {
-            close(&mut way);
+        while open.last().is_some_and(|(dir, _)| !dir.is_empty() && parent(&node.path) != dir) {
+            close(&mut open);
         }
         if node.is_dir() {
-            way.push((node.path.clone(), Sum::default()));
-        } else if let Some((_, sum)) = way.last_mut() {
+            open.push((node.path.clone(), DirUsage::default()));
+        } else if let Some((_, sum)) = open.last_mut() {
             sum.files += 1;
             if node.is_file() && (node.attr.nlink < 2 || links.insert(node.found.source())) {
                 sum.bytes = sum.bytes.saturating_add(node.attr.size);
-                if node.attr.size >= BIG {
+                if node.attr.size >= MIN_BIG_FILE_BYTES {
                     big.push(node.path.clone());
                 }
             }
         }
         Ok::<_, LookError>(Walk::Into)
     })?;
-    while !way.is_empty() {
-        close(&mut way);
+    while !open.is_empty() {
+        close(&mut open);
     }
     Ok(big)
 }
 
-fn owners(subject: &Subject) -> Result<Owners, LookError> {
+fn owners(subject: &InspectedStack) -> Result<Owners, LookError> {
     Packages::read(&subject.view)?.owners(&subject.view)
 }
 
-fn find(subject: &Subject, needle: &str) -> Result<Vec<Vec<u8>>, LookError> {
-    // As vi and less do it: capitals matter when one is typed.
+fn find(subject: &InspectedStack, needle: &str) -> Result<Vec<Vec<u8>>, LookError> {
+    // Smart case, as in vim and less: a search text with upper-case letters is case-sensitive.
     let exact = needle.chars().any(char::is_uppercase);
     let matches = |path: &[u8]| {
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
@@ -265,7 +278,7 @@ fn find(subject: &Subject, needle: &str) -> Result<Vec<Vec<u8>>, LookError> {
         if matches(&node.path) {
             found.push(node.path.clone());
         }
-        Ok::<_, LookError>(if found.len() < MOST_FOUND { Walk::Into } else { Walk::Stop })
+        Ok::<_, LookError>(if found.len() < MAX_MATCHES { Walk::Into } else { Walk::Stop })
     };
     subject.view.walk(&subject.view.root()?, &mut look)?;
     if subject.names.len() > 1 {
@@ -281,21 +294,21 @@ fn find(subject: &Subject, needle: &str) -> Result<Vec<Vec<u8>>, LookError> {
     Ok(found)
 }
 
-/// The names of a path, so that paths compare as a walk meets them.
+/// Returns the names of a path. Comparing paths by their names gives tree order.
 pub(super) fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/')
 }
 
-/// The text of a file, or of its difference to what the base has there.
-fn read(subject: &Subject, path: &[u8]) -> Result<Vec<String>, LookError> {
+/// Reads the lines of a file, or of its difference from the base's file.
+fn read(subject: &InspectedStack, path: &[u8]) -> Result<Vec<String>, LookError> {
     let old = subject.base.find(path, Follow::No)?.filter(Node::is_file);
     let new = subject.view.find(path, Follow::No)?.filter(Node::is_file);
     let (mut old, new) =
         (old.map(|node| (&subject.base, node)), new.map(|node| (&subject.view, node)));
-    // The same: then it is all there is to show.
+    // An unchanged file has no difference, so its content is shown.
     let same = match (&old, &new) {
         (Some((_, old)), Some((_, new))) => old.found == new.found,
-        (None, None) => return Ok(vec!["This is no file: there is nothing to read.".to_owned()]),
+        (None, None) => return Ok(vec!["Not a regular file.".to_owned()]),
         _ => false,
     };
     if same {
@@ -306,10 +319,10 @@ fn read(subject: &Subject, path: &[u8]) -> Result<Vec<String>, LookError> {
         new.as_ref().map(|(view, node)| (*view, node)),
     )?;
     Ok(match text {
-        Text::Unified(text) if text.is_empty() => vec!["The contents are the same.".to_owned()],
+        Text::Unified(text) if text.is_empty() => vec!["The content is unchanged.".to_owned()],
         Text::Unified(text) => {
             let lines = text.split(|&byte| byte == b'\n').map(line);
-            // A file that is as it was has only itself: not as a difference to nothing.
+            // For an unchanged file, remove the headers and marks of the difference to no file.
             let lines: Vec<String> = match same {
                 true => lines
                     .skip(3)
@@ -320,9 +333,9 @@ fn read(subject: &Subject, path: &[u8]) -> Result<Vec<String>, LookError> {
             };
             cut(lines)
         }
-        Text::Binary => vec!["This is no text: it has bytes that no text has.".to_owned()],
+        Text::Binary => vec!["Binary file.".to_owned()],
         Text::Large => {
-            vec![format!("It is too large to be shown: more than {} bytes.", text::MOST)]
+            vec![format!("The file is too large to show: more than {} bytes.", text::MOST)]
         }
     })
 }
@@ -331,36 +344,36 @@ fn cut(mut lines: Vec<String>) -> Vec<String> {
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
-    if lines.len() > MOST_LINES {
-        let more = lines.len() - MOST_LINES;
-        lines.truncate(MOST_LINES);
+    if lines.len() > MAX_LINES {
+        let more = lines.len() - MAX_LINES;
+        lines.truncate(MAX_LINES);
         lines.push(format!("…and {more} more lines"));
     }
     lines
 }
 
-/// A line of a file as a terminal may have it.
+/// Makes a line of a file safe for the terminal.
 fn line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     plain(&text.replace('\t', "        ")).into_owned()
 }
 
-/// All that is to be found out from the beginning.
-pub(super) fn first(check: bool) -> Vec<Job> {
-    let mut jobs = vec![Job::Changes, Job::Sums, Job::Owners];
+/// Returns the jobs to start with.
+pub(super) fn initial_jobs(check: bool) -> Vec<InspectJob> {
+    let mut jobs = vec![InspectJob::Changes, InspectJob::Sums, InspectJob::Owners];
     if check {
-        jobs.push(Job::Check);
+        jobs.push(InspectJob::Check);
     }
     jobs
 }
 
-/// The directories on the way to a path, the root first.
-pub(super) fn way(path: &[u8]) -> Vec<Vec<u8>> {
-    let mut way = vec![Vec::new()];
+/// Returns the parent directories of a path, the root first.
+pub(super) fn ancestors(path: &[u8]) -> Vec<Vec<u8>> {
+    let mut dirs = vec![Vec::new()];
     for name in names(path).filter(|name| !name.is_empty()) {
-        let last = way.last().map_or_else(Vec::new, |dir: &Vec<u8>| join(dir, name));
-        way.push(last);
+        let next = dirs.last().map_or_else(Vec::new, |dir: &Vec<u8>| join(dir, name));
+        dirs.push(next);
     }
-    way.pop();
-    way
+    dirs.pop();
+    dirs
 }

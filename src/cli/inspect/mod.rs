@@ -1,4 +1,4 @@
-//! `inspect`: a picture of a stack of images, on the terminal or as a page.
+//! `inspect`: browses a stack of images in the terminal, or writes an HTML page about it.
 
 mod app;
 mod details;
@@ -18,46 +18,46 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use fs_model::layer::squashfs::CacheOptions;
 
-use self::draw::Look;
-use self::gather::Subject;
-use super::options::refuse_layers;
-use super::{Failure, Outcome, say};
+use self::draw::TerminalStyle;
+use self::gather::InspectedStack;
+use super::options::reject_layers;
+use super::{CommandError, CommandResult, eprint_status};
 use crate::inspect::page::{self, Image};
 use crate::inspect::{self, model::Model};
-use crate::layers::{ImageFile, OpenedLayers};
+use crate::layers::{ImageFile, Layers};
 use crate::look::View;
 use crate::look::accounts::Accounts;
 use crate::seal::{Output, output};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The base: a squashfs image, a cpio archive or a directory
+    /// Base: a squashfs image, a cpio archive or a directory
     #[arg(value_name = "BASE")]
     base: PathBuf,
 
-    /// Overlays to lie over it, the lowest first
+    /// Overlays, the lowest first
     #[arg(value_name = "OVERLAY")]
     overlays: Vec<PathBuf>,
 
     #[command(flatten)]
     offset: super::images::BaseOffset,
 
-    /// Write a page for a browser instead; `-` is standard output
+    /// Write an HTML page to this file instead; `-` is standard output
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
-    /// Do not look for what `overcoat check` finds
+    /// Do not run the lints of `overcoat check`
     #[arg(long)]
     no_check: bool,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
+pub(super) fn run(args: &Args) -> CommandResult {
     let images = std::iter::once(&args.base).chain(&args.overlays);
     let mut images: Vec<PathBuf> = images.cloned().collect();
     args.offset.apply(&mut images);
     let Some(file) = &args.html else { return show(args, images) };
-    refuse_layers([file].into_iter(), &images)?;
-    // What cannot be written is to be found before the work.
+    reject_layers([file].into_iter(), &images)?;
+    // Open the output first, so that errors are reported before any work.
     let output = match file.as_os_str() == "-" {
         true => Output::stdout()?,
         false => Output::file(file)?,
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     write_page(args, &layers, &images, output)
 }
 
-fn write_page(args: &Args, layers: &OpenedLayers, images: &[PathBuf], output: Output) -> Outcome {
+fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) -> CommandResult {
     let digests = layers.digest()?;
     let view = View::new(layers.layers.clone())?;
     let (model, report) = std::thread::scope(|scope| {
@@ -94,16 +94,16 @@ fn write_page(args: &Args, layers: &OpenedLayers, images: &[PathBuf], output: Ou
         result => result?,
     }
     output::commit(vec![out.into_inner().map_err(std::io::IntoInnerError::into_error)?])?;
-    say(&format!("{name}: open it in a browser"));
+    eprint_status(&format!("{name}: open it in a browser"));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows the stack on the terminal.
-fn show(args: &Args, images: Vec<PathBuf>) -> Outcome {
+/// Shows the stack in the terminal.
+fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        return Err(Failure::message(
-            "inspect shows itself on a terminal, and this is none: write a page with --html FILE, \
-             or have the changes listed by `overcoat diff`",
+        return Err(CommandError::message(
+            "not a terminal: write an HTML page with --html FILE, or list the changes with \
+             `overcoat diff`",
         ));
     }
     let view = View::open(&images)?;
@@ -114,14 +114,14 @@ fn show(args: &Args, images: Vec<PathBuf>) -> Outcome {
         inspect::plain(&name.to_string_lossy()).into_owned()
     };
     let names = images.iter().map(name).collect();
-    let look = Look { colour: super::out::are_colours_wanted(), unicode: speaks_unicode() };
-    let subject = Subject { view, base, images, names, accounts };
+    let look = TerminalStyle { colour: super::out::colours_allowed(), unicode: is_utf8_locale() };
+    let subject = InspectedStack { view, base, images, names, accounts };
     screen::run(subject, !args.no_check, look)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether the locale is one of UTF-8 (POSIX: the first of these that is set counts).
-fn speaks_unicode() -> bool {
+/// Returns whether the locale is UTF-8. Of the variables, the first one that is set counts (POSIX).
+fn is_utf8_locale() -> bool {
     let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let name = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(set);
     let value = name.and_then(std::env::var_os).unwrap_or_default();

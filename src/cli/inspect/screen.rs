@@ -1,10 +1,9 @@
-//! The terminal: taken over, given back whatever happens, and where all events come together.
+//! Terminal setup and the main loop.
 //!
 //! Invariants:
-//! - Nothing reaches the terminal but what ratatui draws; names come as [`crate::inspect::shown`]
-//!   has them.
-//! - The terminal is given back as it was: at the end, by an error, a panic or a signal, and while
-//!   the program is stopped.
+//! - Only ratatui writes to the terminal, and names are escaped by [`crate::inspect::shown`].
+//! - The terminal's state is restored on exit, after an error, a panic or a signal, and while the
+//!   program is suspended.
 
 use std::io::{self, Stdout, Write};
 use std::os::fd::AsFd;
@@ -22,52 +21,56 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::crossterm::{cursor, execute};
 
-use super::app::{App, Next};
-use super::draw::{Look, draw};
-use super::gather::{News, Subject};
-use crate::cli::Failure;
+use super::app::{App, KeyAction};
+use super::draw::{TerminalStyle, draw};
+use super::gather::{InspectedStack, JobResult};
+use crate::cli::CommandError;
 use crate::sandbox::Signals;
 
-/// Something that happened.
+/// An event for the main loop.
 enum Message {
     Event(Event),
     Signal(Signal),
-    News(News),
-    /// A thread fell over, and has said so.
+    JobResult(JobResult),
+    /// A thread panicked; the panic hook has printed the message.
     Panic,
 }
 
-/// Whether the terminal is ours at this moment.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal is in raw mode and on the alternate screen.
+static ACTIVE: AtomicBool = AtomicBool::new(false);
 
-fn take() -> io::Result<()> {
+fn set_up() -> io::Result<()> {
     enable_raw_mode()?;
-    TAKEN.store(true, Ordering::SeqCst);
+    ACTIVE.store(true, Ordering::SeqCst);
     execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)
 }
 
-fn give_back() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
-        // A terminal that is gone needs nothing back.
+fn restore() {
+    if ACTIVE.swap(false, Ordering::SeqCst) {
+        // Errors are ignored: the terminal may have been closed.
         let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
         let _ = disable_raw_mode();
         let _ = io::stdout().flush();
     }
 }
 
-/// Gives the terminal back when it goes out of scope.
-struct Taken;
+/// Restores the terminal on drop.
+struct RestoreGuard;
 
-impl Drop for Taken {
+impl Drop for RestoreGuard {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
-/// Shows the subject until the user, or a signal, has had enough.
-pub(super) fn run(subject: Subject, checks: bool, look: Look) -> Result<(), Failure> {
-    // Before there are threads: they are not to have them.
-    let signals = Signals::take_set(&[
+/// Shows the stack until the user quits or a signal requests termination.
+pub(super) fn run(
+    subject: InspectedStack,
+    checks: bool,
+    look: TerminalStyle,
+) -> Result<(), CommandError> {
+    // Before threads are created, so that they inherit the blocked signals.
+    let signals = Signals::of(&[
         Signal::SIGINT,
         Signal::SIGTERM,
         Signal::SIGHUP,
@@ -76,31 +79,31 @@ pub(super) fn run(subject: Subject, checks: bool, look: Look) -> Result<(), Fail
     ])?;
     let mut app = App::new(Arc::new(subject), checks)?;
     let (sender, messages) = channel();
-    let before = std::panic::take_hook();
+    let default_hook = std::panic::take_hook();
     let panicked = sender.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        give_back();
-        before(panic);
+        restore();
+        default_hook(panic);
         let _ = panicked.send(Message::Panic);
     }));
-    take()?;
-    let _taken = Taken;
-    let mut terminal = blank()?;
-    listen(sender.clone(), signals);
-    let end = follow(&mut app, &mut terminal, look, &sender, &messages);
-    give_back();
-    end
+    set_up()?;
+    let _guard = RestoreGuard;
+    let mut terminal = clear_terminal()?;
+    start_listeners(sender.clone(), signals);
+    let result = main_loop(&mut app, &mut terminal, look, &sender, &messages);
+    restore();
+    result
 }
 
-/// The terminal with nothing on it, and nothing thought to be. (ratatui's own way to clear one asks
-/// where the cursor is; the answer would go to the thread that waits for keys.)
-fn blank() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
+/// Clears the screen and returns a terminal with empty buffers. (`Terminal::clear` of ratatui
+/// queries the cursor position, and the thread that waits for keys would receive the reply.)
+fn clear_terminal() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
     execute!(io::stdout(), Clear(ClearType::All))?;
     Terminal::new(CrosstermBackend::new(io::stdout()))
 }
 
-/// Threads that wait for keys and for signals.
-fn listen(sender: Sender<Message>, signals: Signals) {
+/// Starts threads that wait for keys and for signals.
+fn start_listeners(sender: Sender<Message>, signals: Signals) {
     let keys = sender.clone();
     std::thread::spawn(move || {
         while let Ok(event) = event::read() {
@@ -108,7 +111,7 @@ fn listen(sender: Sender<Message>, signals: Signals) {
                 return;
             }
         }
-        // The terminal is gone.
+        // The terminal was closed.
         let _ = keys.send(Message::Signal(Signal::SIGHUP));
     });
     std::thread::spawn(move || {
@@ -126,51 +129,53 @@ fn listen(sender: Sender<Message>, signals: Signals) {
     });
 }
 
-fn follow(
+fn main_loop(
     app: &mut App,
     terminal: &mut Terminal<CrosstermBackend<Stdout>>,
-    look: Look,
+    look: TerminalStyle,
     sender: &Sender<Message>,
     messages: &Receiver<Message>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     loop {
         for job in std::mem::take(&mut app.jobs) {
             let sender = sender.clone();
             job.start(&app.subject, &app.sums, move |news| {
-                // Nobody listens at the end.
-                let _ = sender.send(Message::News(news));
+                // Fails after the main loop has ended.
+                let _ = sender.send(Message::JobResult(news));
             });
         }
-        // A thread that fails gives the terminal back before its message is here.
-        if TAKEN.load(Ordering::SeqCst) {
+        // A panicking thread restores the terminal before its message arrives.
+        if ACTIVE.load(Ordering::SeqCst) {
             terminal.draw(|frame| draw(frame, app, look))?;
         }
         let Ok(first) = messages.recv() else { return Ok(()) };
-        // All that has come meanwhile is drawn at once.
+        // Handle all pending messages before the next drawing.
         for message in std::iter::once(first).chain(messages.try_iter()) {
             let next = match message {
                 Message::Event(Event::Key(key)) if key.kind != KeyEventKind::Release => {
                     app.key(key)
                 }
-                Message::Event(_) => Next::Go,
-                Message::News(news) => {
-                    app.hear(news);
-                    Next::Go
+                Message::Event(_) => KeyAction::Go,
+                Message::JobResult(news) => {
+                    app.handle(news);
+                    KeyAction::Go
                 }
-                Message::Signal(Signal::SIGTSTP) => Next::Suspend,
-                Message::Signal(signal) => return Err(Failure::Signal(signal as i32)),
-                Message::Panic => return Err(Failure::message("that is a mistake in overcoat")),
+                Message::Signal(Signal::SIGTSTP) => KeyAction::Suspend,
+                Message::Signal(signal) => return Err(CommandError::Signal(signal as i32)),
+                Message::Panic => {
+                    return Err(CommandError::message("internal error: a thread panicked"));
+                }
             };
             match next {
-                Next::Go => {}
-                Next::Quit => return Ok(()),
-                Next::Redraw => *terminal = blank()?,
-                Next::Suspend => {
-                    give_back();
-                    // Returns when the shell has us go on.
+                KeyAction::Go => {}
+                KeyAction::Quit => return Ok(()),
+                KeyAction::Redraw => *terminal = clear_terminal()?,
+                KeyAction::Suspend => {
+                    restore();
+                    // Returns when the shell continues this process.
                     raise(Signal::SIGSTOP).map_err(io::Error::from)?;
-                    take()?;
-                    *terminal = blank()?;
+                    set_up()?;
+                    *terminal = clear_terminal()?;
                 }
             }
         }

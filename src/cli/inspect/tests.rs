@@ -1,4 +1,4 @@
-//! The screens without a terminal: what keys do, and what is drawn then.
+//! Tests of keys and drawing, without a terminal.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +8,13 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::app::{App, Next, Page};
-use super::draw::{Look, draw};
-use super::gather::Subject;
+use super::app::{App, KeyAction, Page};
+use super::draw::{TerminalStyle, draw};
+use super::gather::InspectedStack;
 use crate::look::View;
 use crate::look::accounts::Accounts;
 
-const LOOK: Look = Look { colour: false, unicode: true };
+const LOOK: TerminalStyle = TerminalStyle { colour: false, unicode: true };
 
 fn write(folder: &Path, name: &str, content: &str) {
     let path = folder.join(name);
@@ -22,7 +22,7 @@ fn write(folder: &Path, name: &str, content: &str) {
     fs::write(path, content).unwrap();
 }
 
-/// The screens of a base of directories and an overlay on it; all jobs are done at once.
+/// An application on a base and an overlay, both directories. Jobs run synchronously.
 struct Screens {
     _folder: tempfile::TempDir,
     app: App,
@@ -42,23 +42,23 @@ impl Screens {
         let base = view.lowest(1).unwrap();
         let accounts = Accounts::read(&view).unwrap();
         let names = vec!["base".to_owned(), "over".to_owned()];
-        let subject = Subject { view, base, images: images.to_vec(), names, accounts };
+        let subject = InspectedStack { view, base, images: images.to_vec(), names, accounts };
         let app = App::new(Arc::new(subject), false).unwrap();
         Screens { _folder: folder, app }
     }
 
-    /// Does what is to be done, until there is nothing more.
-    fn work(&mut self) {
+    /// Runs all jobs, including those that are created meanwhile.
+    fn run_jobs(&mut self) {
         while let Some(job) = self.app.jobs.pop() {
             let news = std::cell::RefCell::new(Vec::new());
             job.run(&self.app.subject, &self.app.sums, &|one| news.borrow_mut().push(one));
-            news.into_inner().into_iter().for_each(|one| self.app.hear(one));
+            news.into_inner().into_iter().for_each(|one| self.app.handle(one));
         }
     }
 
-    fn press(&mut self, code: KeyCode) -> Next {
+    fn press(&mut self, code: KeyCode) -> KeyAction {
         let next = self.app.key(KeyEvent::new(code, KeyModifiers::NONE));
-        self.work();
+        self.run_jobs();
         next
     }
 
@@ -84,21 +84,21 @@ impl Screens {
 }
 
 #[test]
-fn the_tree_is_there_before_anything_is_known_of_it() {
+fn tree_is_drawn_before_jobs_are_done() {
     let mut screens = Screens::new();
     let drawn = screens.drawn(60, 10);
     assert!(drawn.contains("\u{2026}    \u{25b8} etc"), "{drawn}");
     assert!(drawn.contains("counting\u{2026} 0"), "{drawn}");
-    screens.work();
+    screens.run_jobs();
     let drawn = screens.drawn(60, 10);
     assert!(drawn.contains(" * 1      17 B    \u{25b8} etc"), "{drawn}");
     assert!(drawn.contains("   0    3.0 MB    \u{25b8} usr"), "{drawn}");
 }
 
 #[test]
-fn filters_add_up_and_the_place_is_kept() {
+fn filters_combine_and_keep_the_cursor() {
     let mut screens = Screens::new();
-    screens.work();
+    screens.run_jobs();
     screens.keys("/motd\n");
     screens.keys("a");
     let drawn = screens.drawn(60, 10);
@@ -115,9 +115,9 @@ fn filters_add_up_and_the_place_is_kept() {
 }
 
 #[test]
-fn a_search_goes_round_and_says_when_there_is_nothing() {
+fn search_wraps_around_and_reports_no_match() {
     let mut screens = Screens::new();
-    screens.work();
+    screens.run_jobs();
     let at = |screens: &Screens| {
         String::from_utf8(screens.app.tree.current().node.path.clone()).unwrap()
     };
@@ -130,18 +130,18 @@ fn a_search_goes_round_and_says_when_there_is_nothing() {
     screens.keys("N");
     assert_eq!(at(&screens), "etc/same");
     screens.keys("/Etc\n");
-    assert_eq!(screens.app.message.as_deref(), Some("there is no Etc"));
-    // Also on the way back, from the first name on.
+    assert_eq!(screens.app.message.as_deref(), Some("Etc not found"));
+    // Backwards from the first row, too.
     screens.press(KeyCode::Home);
     screens.keys("N");
-    assert_eq!(screens.app.message.as_deref(), Some("there is no Etc"));
+    assert_eq!(screens.app.message.as_deref(), Some("Etc not found"));
     assert_eq!(at(&screens), "");
 }
 
 #[test]
-fn what_a_file_has_cannot_reach_the_terminal_but_as_text() {
+fn control_characters_of_files_are_escaped() {
     let mut screens = Screens::new();
-    screens.work();
+    screens.run_jobs();
     screens.keys("/file\nv");
     let drawn = screens.drawn(60, 10);
     assert!(drawn.contains("+        new\\x1b[2J"), "{drawn}");
@@ -151,7 +151,7 @@ fn what_a_file_has_cannot_reach_the_terminal_but_as_text() {
 }
 
 #[test]
-fn every_screen_fits_every_size() {
+fn every_page_can_be_drawn_at_every_size() {
     let mut screens = Screens::new();
     for keys in ["", "i", "q?", "qc", "q/new\nv", "q/motd\nv", "q/x"] {
         screens.keys(keys);
@@ -161,7 +161,7 @@ fn every_screen_fits_every_size() {
             }
         }
     }
-    assert_eq!(screens.press(KeyCode::Esc), Next::Go);
+    assert_eq!(screens.press(KeyCode::Esc), KeyAction::Go);
     assert_eq!(screens.app.page, Page::Tree);
-    assert_eq!(screens.press(KeyCode::Char('q')), Next::Quit);
+    assert_eq!(screens.press(KeyCode::Char('q')), KeyAction::Quit);
 }

@@ -1,30 +1,30 @@
-//! The tree on the screen: directories that are listed when they are opened, and the rows that can
-//! be seen of them.
+//! The tree on the screen. Directories are listed when they are opened.
 //!
 //! Invariants:
-//! - A directory is listed once, when it is opened for the first time: the whole root is never.
-//! - Rows are the entries whose directories are all open, in order. There is at least the root's.
+//! - A directory is listed once, when it is first opened, so the whole root is never read at once.
+//! - The rows are the entries whose parent directories are all open, in order. The root always has
+//!   a row.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::look::{LookError, Node};
 
-use super::gather::{Changes, Subject, names, way};
+use super::gather::{InspectedStack, StackChanges, ancestors, names};
 
-/// A name in the tree.
+/// An entry of the tree.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct TreeEntry {
     pub(super) node: Node,
-    /// The base has it, the root has not.
+    /// Whether the entry is deleted: in the base, but not in the merged root.
     pub(super) gone: bool,
     pub(super) depth: usize,
     pub(super) open: bool,
     parent: usize,
-    /// None: not listed yet.
+    /// `None` until the directory is listed.
     children: Option<Vec<usize>>,
 }
 
-/// In which order a directory's entries are.
+/// Order of the entries of a directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Sort {
     #[default]
@@ -34,37 +34,40 @@ pub(super) enum Sort {
 
 /// The tree.
 #[derive(Debug)]
-pub(super) struct Tree {
-    entries: Vec<Entry>,
+pub(super) struct TreeView {
+    entries: Vec<TreeEntry>,
     rows: Vec<usize>,
     cursor: usize,
-    /// Only some paths, all listed from the beginning.
+    /// Whether the tree has only selected paths, all of which are listed already.
     fixed: bool,
 }
 
-impl Tree {
-    /// All of the root, with only the first level open.
-    pub(super) fn new(subject: &Subject, changes: Option<&Changes>) -> Result<Tree, LookError> {
-        let mut tree = Tree { entries: Vec::new(), rows: Vec::new(), cursor: 0, fixed: false };
-        tree.entries.push(Entry::new(subject.view.root()?, false, 0, 0));
+impl TreeView {
+    /// Creates a tree of the whole root, with only the root directory open.
+    pub(super) fn new(
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
+    ) -> Result<TreeView, LookError> {
+        let mut tree = TreeView { entries: Vec::new(), rows: Vec::new(), cursor: 0, fixed: false };
+        tree.entries.push(TreeEntry::new(subject.view.root()?, false, 0, 0));
         tree.list(0, subject, changes)?;
         tree.entries[0].open = true;
-        tree.show();
+        tree.update_rows();
         Ok(tree)
     }
 
-    /// Only these paths, which are in the order of a walk, and what they are in; all open.
-    pub(super) fn only<'a>(
-        subject: &Subject,
-        changes: Option<&Changes>,
+    /// Creates a tree of `paths`, given in tree order, and their parent directories, all open.
+    pub(super) fn from_paths<'a>(
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
         paths: impl Iterator<Item = &'a Vec<u8>>,
-    ) -> Result<Tree, LookError> {
-        let mut tree = Tree { entries: Vec::new(), rows: Vec::new(), cursor: 0, fixed: true };
-        tree.entries.push(Entry::new(subject.view.root()?, false, 0, 0));
+    ) -> Result<TreeView, LookError> {
+        let mut tree = TreeView { entries: Vec::new(), rows: Vec::new(), cursor: 0, fixed: true };
+        tree.entries.push(TreeEntry::new(subject.view.root()?, false, 0, 0));
         let mut known: HashMap<Vec<u8>, usize> = HashMap::from([(Vec::new(), 0)]);
         for path in paths {
             let mut above = 0;
-            for part in way(path).into_iter().chain([path.clone()]) {
+            for part in ancestors(path).into_iter().chain([path.clone()]) {
                 if let Some(&entry) = known.get(&part) {
                     above = entry;
                     continue;
@@ -78,7 +81,7 @@ impl Tree {
                 let Some(node) = node else { break };
                 let depth = tree.entries[above].depth + 1;
                 let index = tree.entries.len();
-                tree.entries.push(Entry::new(node, gone, depth, above));
+                tree.entries.push(TreeEntry::new(node, gone, depth, above));
                 tree.entries[above].children.get_or_insert_default().push(index);
                 tree.entries[above].open = true;
                 known.insert(part, index);
@@ -88,48 +91,48 @@ impl Tree {
         for entry in &mut tree.entries {
             entry.children.get_or_insert_default();
         }
-        tree.show();
+        tree.update_rows();
         Ok(tree)
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// The entry in a row.
-    pub(super) fn row(&self, row: usize) -> Option<&Entry> {
+    /// Returns the entry in a row.
+    pub(super) fn row(&self, row: usize) -> Option<&TreeEntry> {
         self.rows.get(row).map(|&entry| &self.entries[entry])
     }
 
-    /// The row of the cursor.
+    /// Returns the row of the cursor.
     pub(super) fn cursor(&self) -> usize {
         self.cursor
     }
 
-    /// The entry under the cursor.
-    pub(super) fn current(&self) -> &Entry {
+    /// Returns the entry under the cursor.
+    pub(super) fn current(&self) -> &TreeEntry {
         &self.entries[self.rows.get(self.cursor).copied().unwrap_or(0)]
     }
 
-    /// Moves the cursor to a row, or as near as there is one.
+    /// Moves the cursor to a row, or to the last one.
     pub(super) fn go(&mut self, row: usize) {
         self.cursor = row.min(self.rows.len().saturating_sub(1));
     }
 
-    /// Whether something can be in an entry.
-    pub(super) fn is_branch(&self, entry: &Entry, changes: Option<&Changes>) -> bool {
+    /// Returns whether an entry can be opened.
+    pub(super) fn is_branch(&self, entry: &TreeEntry, changes: Option<&StackChanges>) -> bool {
         match self.fixed {
             true => entry.children.as_ref().is_some_and(|children| !children.is_empty()),
             false => entry.node.is_dir() || has_gone(changes, &entry.node.path),
         }
     }
 
-    /// Opens the directory under the cursor; `false` if it is none, or open.
+    /// Opens the directory under the cursor. Returns `false` if it cannot be opened or is open.
     pub(super) fn open(
         &mut self,
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
     ) -> Result<bool, LookError> {
         let Some(&index) = self.rows.get(self.cursor) else { return Ok(false) };
         if self.entries[index].open || !self.is_branch(&self.entries[index], changes) {
@@ -137,16 +140,16 @@ impl Tree {
         }
         self.list(index, subject, changes)?;
         self.entries[index].open = true;
-        self.show();
+        self.update_rows();
         Ok(true)
     }
 
-    /// Closes the directory under the cursor, or else goes to the one that it is in.
+    /// Closes the directory under the cursor, or moves the cursor to the parent.
     pub(super) fn close(&mut self) {
         let Some(&index) = self.rows.get(self.cursor) else { return };
         if self.entries[index].open {
             self.entries[index].open = false;
-            self.show();
+            self.update_rows();
             return;
         }
         let parent = self.entries[index].parent;
@@ -155,12 +158,13 @@ impl Tree {
         }
     }
 
-    /// Opens all that a path is in, and goes there; `false` if it is not in the tree.
+    /// Opens all parents of a path and moves the cursor to it. Returns `false` if it is not in the
+    /// tree.
     pub(super) fn reveal(
         &mut self,
         path: &[u8],
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
     ) -> Result<bool, LookError> {
         let mut at = 0;
         for name in names(path).filter(|name| !name.is_empty()) {
@@ -168,50 +172,51 @@ impl Tree {
             let children = self.entries[at].children.as_deref().unwrap_or_default();
             let found = children.iter().find(|&&child| self.entries[child].node.name() == name);
             let Some(&found) = found else {
-                self.show();
+                self.update_rows();
                 return Ok(false);
             };
             self.entries[at].open = true;
             at = found;
         }
-        self.show();
+        self.update_rows();
         self.cursor = self.rows.iter().position(|&row| row == at).unwrap_or(0);
         Ok(true)
     }
 
-    /// Puts each directory's entries in order.
-    pub(super) fn sort(&mut self, sort: Sort, size: &dyn Fn(&Entry) -> u64) {
+    /// Sorts the entries of all directories.
+    pub(super) fn sort(&mut self, sort: Sort, size: &dyn Fn(&TreeEntry) -> u64) {
         let current = self.rows.get(self.cursor).copied();
         for index in 0..self.entries.len() {
             let Some(mut children) = self.entries[index].children.take() else { continue };
             self.order(&mut children, sort, size);
             self.entries[index].children = Some(children);
         }
-        self.show();
+        self.update_rows();
         self.cursor = self.rows.iter().position(|&row| Some(row) == current).unwrap_or(0);
     }
 
-    fn order(&self, children: &mut [usize], sort: Sort, size: &dyn Fn(&Entry) -> u64) {
+    fn order(&self, children: &mut [usize], sort: Sort, size: &dyn Fn(&TreeEntry) -> u64) {
         children.sort_by(|&a, &b| self.entries[a].node.name().cmp(self.entries[b].node.name()));
         if sort == Sort::Size {
             children.sort_by_key(|&child| std::cmp::Reverse(size(&self.entries[child])));
         }
     }
 
-    /// The open directories and the cursor's path, to make the same of another tree.
-    pub(super) fn place(&self) -> (HashSet<Vec<u8>>, Vec<u8>) {
+    /// Returns the open directories and the path of the cursor, for [`Self::restore`].
+    pub(super) fn save(&self) -> (HashSet<Vec<u8>>, Vec<u8>) {
         let open = self.entries.iter().filter(|entry| entry.open);
         (open.map(|entry| entry.node.path.clone()).collect(), self.current().node.path.clone())
     }
 
-    /// Opens directories again, and goes where the cursor was.
+    /// Opens the saved directories and restores the cursor.
     pub(super) fn restore(
         &mut self,
         (open, cursor): &(HashSet<Vec<u8>>, Vec<u8>),
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
     ) -> Result<(), LookError> {
-        // Entries come after what they are in, so that this meets all that it lists.
+        // Children have higher indices than their parents, so this also visits the entries that it
+        // lists.
         let mut index = 0;
         while index < self.entries.len() {
             if open.contains(&self.entries[index].node.path) {
@@ -220,18 +225,18 @@ impl Tree {
             }
             index += 1;
         }
-        self.show();
+        self.update_rows();
         let at = |&row: &usize| self.entries[row].node.path == *cursor;
         self.cursor = self.rows.iter().position(at).unwrap_or(0);
         Ok(())
     }
 
-    /// Lists a directory, with what is deleted there, if that was not done yet.
+    /// Lists a directory including its deleted entries, unless it is listed already.
     fn list(
         &mut self,
         index: usize,
-        subject: &Subject,
-        changes: Option<&Changes>,
+        subject: &InspectedStack,
+        changes: Option<&StackChanges>,
     ) -> Result<(), LookError> {
         let entry = &self.entries[index];
         if entry.children.is_some() {
@@ -250,12 +255,13 @@ impl Tree {
         }
         let first = self.entries.len();
         self.entries
-            .extend(nodes.into_iter().map(|(node, gone)| Entry::new(node, gone, depth, index)));
+            .extend(nodes.into_iter().map(|(node, gone)| TreeEntry::new(node, gone, depth, index)));
         self.entries[index].children = Some((first..self.entries.len()).collect());
         Ok(())
     }
 
-    fn show(&mut self) {
+    /// Updates the rows after directories were opened, closed or sorted.
+    fn update_rows(&mut self) {
         let mut rows = Vec::new();
         let mut pending = vec![0];
         while let Some(index) = pending.pop() {
@@ -272,12 +278,12 @@ impl Tree {
     }
 }
 
-impl Entry {
-    fn new(node: Node, gone: bool, depth: usize, parent: usize) -> Entry {
-        Entry { node, gone, depth, open: false, parent, children: None }
+impl TreeEntry {
+    fn new(node: Node, gone: bool, depth: usize, parent: usize) -> TreeEntry {
+        TreeEntry { node, gone, depth, open: false, parent, children: None }
     }
 }
 
-fn has_gone(changes: Option<&Changes>, path: &[u8]) -> bool {
+fn has_gone(changes: Option<&StackChanges>, path: &[u8]) -> bool {
     changes.is_some_and(|changes| changes.gone.contains_key(path))
 }

@@ -1,18 +1,18 @@
-//! Text in lines of a width, those after the first set in.
+//! Wraps text with a hanging indent.
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-/// Puts `text` behind `first` into lines of `width` columns; what does not fit goes on beneath,
-/// `indent` columns in.
-pub(super) fn hang(
+/// Wraps `text` after `first` into lines of `width` columns. Lines after the first are indented by
+/// `indent` columns.
+pub(super) fn wrap_hanging(
     first: Span<'static>,
     text: &str,
     style: Style,
     indent: usize,
     width: usize,
 ) -> Vec<Line<'static>> {
-    // On the narrowest of terminals, a few columns all the same.
+    // On very narrow terminals, use a few columns nevertheless.
     let width = width.max(indent + 8);
     let mut lines = Vec::new();
     let mut start = first;
@@ -55,17 +55,17 @@ mod tests {
     use super::*;
 
     fn lines(text: &str, width: usize) -> Vec<String> {
-        let lines = hang(Span::raw("key "), text, Style::new(), 4, width);
+        let lines = wrap_hanging(Span::raw("key "), text, Style::new(), 4, width);
         lines.iter().map(|line| line.spans.iter().map(|span| &*span.content).collect()).collect()
     }
 
     #[test]
-    fn what_does_not_fit_goes_on_beneath() {
+    fn long_text_is_wrapped_and_indented() {
         assert_eq!(lines("", 12), ["key "]);
         assert_eq!(lines("one two", 12), ["key one two"]);
         assert_eq!(lines("one two three", 12), ["key one two ", "    three"]);
         assert_eq!(lines("/a/very/long/path", 12), ["key /a/very/", "    long/pat", "    h"]);
         assert_eq!(lines("\u{6f22}\u{5b57}\u{6f22}\u{5b57}\u{6f22}", 12).len(), 2);
-        assert_eq!(lines("one two", 0).len(), 1, "however narrow");
+        assert_eq!(lines("one two", 0).len(), 1, "zero width");
     }
 }

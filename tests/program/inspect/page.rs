@@ -281,7 +281,7 @@ fn the_page_is_the_same_bytes_and_whole_or_not_there() {
     };
     let (base, overlay) = ("base.squashfs", "over.cpio.gz");
     assert!(inspect(&[base, overlay, "--html", "-"]).ok().stdout == pages[0]);
-    inspect(&[base, overlay, "--html", overlay]).code(2).says(&["is a layer of what"]);
+    inspect(&[base, overlay, "--html", overlay]).code(2).says(&["cannot overwrite a layer"]);
     inspect(&[base, overlay, "--html", "none/page.html"]).code(2).says(&["none/page.html"]);
     // A damaged image leaves nothing behind.
     scene.stage.write("damaged.cpio.gz", &fs::read(&scene.overlay).unwrap()[..600]);

@@ -62,7 +62,7 @@ fn the_tree_tells_layers_changes_and_what_is_beneath() {
     tmux.press(&["i"]);
     let screen = tmux.until("SHA-256");
     assert!(screen.contains("-rwsr-xr-x 0:0") && screen.contains("safe/setuid"), "{screen}");
-    assert!(screen.contains("-rwxr-xr-x 0:0") && screen.contains("mend"), "{screen}");
+    assert!(screen.contains("-rwxr-xr-x 0:0") && screen.contains("fix"), "{screen}");
     tmux.press(&["x"]);
     let digest = scene.stage.sh("sha256sum <o/etc/mode | cut -c-64");
     tmux.until(digest.trim());
@@ -92,14 +92,14 @@ fn the_tree_tells_layers_changes_and_what_is_beneath() {
     assert!(line(" usr") < line(" srv") && line(" srv") < line(" etc"), "{screen}");
     // From a finding to its file.
     tmux.press(&["c"]);
-    tmux.until("What check finds");
-    let screen = tmux.until("mend: ");
+    tmux.until("Findings");
+    let screen = tmux.until("fix: ");
     let first = screen.lines().nth(1).unwrap().split_whitespace().nth(1).unwrap().to_owned();
     assert!(first.starts_with('/'), "{screen}");
     tmux.press(&["Enter"]);
     tmux.until(&format!("\n {first}\n"));
     tmux.press(&["?"]);
-    tmux.until("Ctrl-Z: to the shell");
+    tmux.until("Ctrl-Z: suspend");
     tmux.press(&["q", "q"]);
     tmux.until_gone("base.squashfs: ");
 }
@@ -130,7 +130,7 @@ fn hostile_names_are_shown_and_do_nothing() {
     tmux.press(&["/"]);
     tmux.press(&["-l", "\u{202e}none"]);
     tmux.press(&["Enter"]);
-    tmux.until("there is no \\xe2\\x80\\xaenone");
+    tmux.until("\\xe2\\x80\\xaenone not found");
     tmux.press(&["q"]);
     tmux.until_gone("over.cpio.gz on");
 }

@@ -196,7 +196,7 @@ fn what_cannot_be_served_is_said_before_anything_is() {
     let mut again = site.stage.overcoat(Who::Unprivileged);
     again.arg("serve").arg(site.stage.path("project"));
     again.arg("--listen").arg(serving.address.to_string());
-    finish(&mut again).code(2).says(&["cannot listen at", "in use"]);
+    finish(&mut again).code(2).says(&["cannot listen on", "in use"]);
     finish(&mut site.command(&["--append", "a\nshell"])).code(2).says(&["one line"]);
 
     let mut no = site.stage.overcoat(Who::Unprivileged);

@@ -134,7 +134,7 @@ impl Serving {
         let mut line = String::new();
         stderr.read_line(&mut line).unwrap();
         let address = line
-            .strip_prefix("overcoat: listening at http://")
+            .strip_prefix("overcoat: listening on http://")
             .and_then(|rest| rest.split_once('/'))
             .unwrap_or_else(|| panic!("not listening: {line}"))
             .0

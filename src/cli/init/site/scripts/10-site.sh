@@ -1,4 +1,5 @@
 #!/bin/sh
-# Runs inside the root while the image is built. What it changes is in the image, it itself is not.
+# Runs in the root while the image is built. Its changes become part of the image; the script does
+# not.
 set -eu
 ln -sf /usr/local/bin/site-report /usr/local/bin/report
