@@ -322,7 +322,7 @@ fn read(subject: &Subject, path: &[u8]) -> Result<Vec<String>, LookError> {
         }
         Text::Binary => vec!["This is no text: it has bytes that no text has.".to_owned()],
         Text::Large => {
-            vec![format!("It is too large to be shown: more than {} bytes.", text::MOST)]
+            vec![format!("It is too large to be shown: more than {} bytes.", text::MAX_TEXT_SIZE)]
         }
     })
 }
