@@ -47,7 +47,7 @@ use fs_model::layer::Layer;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::stack::{Pristine, Source};
 
-pub use self::change::{Aspect, Aspects, RemovedEntries, Change, Kind, Totals};
+pub use self::change::{Aspect, Aspects, Change, Kind, RemovedEntries, Totals};
 use provisioners::image::ImageLocation;
 
 use crate::layers::OpenError;
@@ -328,7 +328,9 @@ impl<'a> Diff<'a> {
                 for source in sources {
                     let layer = &view.stack().layers()[usize::from(source.layer)];
                     let listed = layer.read_dir(source.ino);
-                    listed_names.extend(listed.map_err(damaged(&compared.path))?.into_iter().map(|e| e.name));
+                    listed_names.extend(
+                        listed.map_err(damaged(&compared.path))?.into_iter().map(|e| e.name),
+                    );
                 }
             }
             for name in listed_names {
@@ -347,7 +349,9 @@ impl<'a> Diff<'a> {
             let path = join(&compared.path, &name);
             let deleter = match (&old, &new) {
                 (Some(_), None) if !gone => self.deleter(new_dir, &name, &path)?,
-                (Some(_), None) => compared.deleter.or(compared.new.as_ref().map(|new| new.source().layer)),
+                (Some(_), None) => {
+                    compared.deleter.or(compared.new.as_ref().map(|new| new.source().layer))
+                }
                 _ => None,
             };
             found.push(ComparedPath { path, old, new, deleter, within_deleted: gone });

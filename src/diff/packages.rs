@@ -101,7 +101,7 @@ impl Diff<'_> {
     /// When a layer is damaged.
     pub fn packages(&self) -> Result<Vec<PackageChange>, LookError> {
         let status = b"var/lib/dpkg/status";
-        let found = (self.old.sought(status)?, self.new.sought(status)?);
+        let found = (self.old.find_following(status)?, self.new.find_following(status)?);
         if let (Some(old), Some(new)) = &found
             && self.same(old.found.source(), new.found.source())
         {

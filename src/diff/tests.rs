@@ -224,7 +224,7 @@ fn directory_with_several_parents_is_an_error_in_every_walk() {
         assert!(crate::look::usage::by_directory(&view, &root, 9).is_err());
         assert!(view.walk_layered(&root, |_, _| Ok::<_, LookError>(Walk::Into)).is_err());
         assert_eq!(crate::look::usage::memory(&view, 0).unwrap().entries, entries);
-        let all = crate::extract::Selection::default();
+        let all = crate::extract::ExtractSelection::default();
         let out = layers.new.path().join("out");
         assert!(crate::extract::folder::extract(&view, &all, &out, false, &|| false).is_err());
         assert_eq!(std::fs::read_dir(layers.new.path()).unwrap().count(), 0, "nothing is left");

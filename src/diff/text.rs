@@ -47,7 +47,8 @@ pub fn unified(
             *content = view.head(node, MAX_TEXT_SIZE as usize)?;
         }
     }
-    if contents.iter().any(|content| content[..content.len().min(BINARY_CHECK_LENGTH)].contains(&0)) {
+    if contents.iter().any(|content| content[..content.len().min(BINARY_CHECK_LENGTH)].contains(&0))
+    {
         return Ok(Text::Binary);
     }
     let name = |side: &Option<(&View, &Node)>, prefix: &str| match side {

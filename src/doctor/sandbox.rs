@@ -43,33 +43,50 @@ fn kernel() -> DoctorFinding {
         true => DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Works, says),
         false => {
             let says = format!("{says}: overcoat needs 5.12 or newer");
-            DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Fault, says).advice("boot a newer kernel")
+            DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Fault, says)
+                .advice("boot a newer kernel")
         }
     }
 }
 
 fn rights() -> DoctorFinding {
     let says = "root, with the right to mount; no user namespace is needed".to_owned();
-    DoctorFinding::from_result("rights", ROOT_COMMANDS, DoctorState::Fault, probe::root().map(|()| message))
+    DoctorFinding::from_result(
+        "rights",
+        ROOT_COMMANDS,
+        DoctorState::Fault,
+        probe::root().map(|()| message),
+    )
 }
 
 fn user_namespaces() -> DoctorFinding {
     let tried = probe::user_namespace();
     let message = "a user namespace was created, with a mount in it".to_owned();
-    DoctorFinding::from_result("user namespaces", ROOT_COMMANDS, DoctorState::Fault, tried.map(|()| message))
-        .without("only root can build")
+    DoctorFinding::from_result(
+        "user namespaces",
+        ROOT_COMMANDS,
+        DoctorState::Fault,
+        tried.map(|()| message),
+    )
+    .without("only root can build")
 }
 
 fn programs() -> DoctorFinding {
     let message = "newuidmap and newgidmap are installed".to_owned();
-    DoctorFinding::from_result("id programs", ROOT_COMMANDS, DoctorState::Fault, probe::mappers().map(|()| message))
-        .without("only root can build")
+    DoctorFinding::from_result(
+        "id programs",
+        ROOT_COMMANDS,
+        DoctorState::Fault,
+        probe::mappers().map(|()| message),
+    )
+    .without("only root can build")
 }
 
 /// Tests subordinate ids and mapping them in a namespace.
 fn ids() -> DoctorFinding {
     let finding = |tried| {
-        DoctorFinding::from_result("subordinate ids", ROOT_COMMANDS, DoctorState::Fault, tried).without("only root can build")
+        DoctorFinding::from_result("subordinate ids", ROOT_COMMANDS, DoctorState::Fault, tried)
+            .without("only root can build")
     };
     let (uids, gids) = match probe::subordinate_ids() {
         Ok(ids) => ids,
@@ -99,11 +116,9 @@ fn ids() -> DoctorFinding {
         );
         let note = DoctorFinding { state: DoctorState::Note, ..finding(Ok(message)) };
         let more = MAX_DEBIAN_ID + 1;
-        return note
-            .without("images are correct nevertheless: such owners are recorded")
-            .advice(format!(
-                "{more} ids are usual: extend the ranges in /etc/subuid and /etc/subgid"
-            ));
+        return note.without("images are correct nevertheless: such owners are recorded").advice(
+            format!("{more} ids are usual: extend the ranges in /etc/subuid and /etc/subgid"),
+        );
     }
     finding(Ok(format!(
         "{} user ids and {} group ids can be mapped; the root shows owners above {least} as aliases",
@@ -152,7 +167,9 @@ fn sandbox(worth_trying: bool) -> DoctorFinding {
             let message = "an empty root was mounted and entered".to_owned();
             DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Works, message)
         }
-        Err(error) => DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Fault, error.to_string()),
+        Err(error) => {
+            DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Fault, error.to_string())
+        }
     }
 }
 
@@ -200,7 +217,11 @@ fn memory() -> DoctorFinding {
     let available = available_memory();
     let message = match available {
         Some(available) => {
-            format!("the limit for changes is {}, and {} is available", text(limit), text(available))
+            format!(
+                "the limit for changes is {}, and {} is available",
+                text(limit),
+                text(available)
+            )
         }
         None => format!("the limit for changes is {}", text(limit)),
     };
@@ -230,9 +251,17 @@ fn container() -> DoctorFinding {
                 )
                 .advice("start the container with --security-opt systempaths=unconfined")
         }
-        (false, true) => {
-            DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Works, "this is a container, and /proc is not masked".to_owned())
-        }
-        (false, false) => DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Works, "this is not a container".to_owned()),
+        (false, true) => DoctorFinding::new(
+            name,
+            ROOT_COMMANDS,
+            DoctorState::Works,
+            "this is a container, and /proc is not masked".to_owned(),
+        ),
+        (false, false) => DoctorFinding::new(
+            name,
+            ROOT_COMMANDS,
+            DoctorState::Works,
+            "this is not a container".to_owned(),
+        ),
     }
 }

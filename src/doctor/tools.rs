@@ -46,9 +46,14 @@ fn mmdebstrap() -> DoctorFinding {
     }
     match version(name, "--version") {
         Ok(message) => DoctorFinding::new(name, BASE_COMMANDS, DoctorState::Works, message),
-        Err(error) => DoctorFinding::new(name, BASE_COMMANDS, DoctorState::Lacks, format!("it does not run: {error}"))
-            .fixed_by("apt install --reinstall mmdebstrap")
-            .without(without),
+        Err(error) => DoctorFinding::new(
+            name,
+            BASE_COMMANDS,
+            DoctorState::Lacks,
+            format!("it does not run: {error}"),
+        )
+        .fixed_by("apt install --reinstall mmdebstrap")
+        .without(without),
     }
 }
 
@@ -123,9 +128,12 @@ impl Ansible {
             Err(error) => return lacks(format!("ansible-playbook does not run: {error}")),
         };
         match output(chroot) {
-            Ok(text) if text.contains(CHROOT_PLUGIN) => {
-                DoctorFinding::new(name, ROLE_COMMANDS, DoctorState::Works, format!("{version}, with {CHROOT_PLUGIN}"))
-            }
+            Ok(text) if text.contains(CHROOT_PLUGIN) => DoctorFinding::new(
+                name,
+                ROLE_COMMANDS,
+                DoctorState::Works,
+                format!("{version}, with {CHROOT_PLUGIN}"),
+            ),
             // An unknown plugin is only a warning.
             _ => lacks(format!("{version}, without {CHROOT_PLUGIN}")).fixed_by(
                 "ansible-galaxy collection install -p /usr/share/ansible/collections \
@@ -159,7 +167,8 @@ fn machine() -> DoctorFinding {
 fn kvm() -> DoctorFinding {
     let name = "kvm";
     let without = "machines are emulated, which is about ten times slower";
-    let lacks = |message| DoctorFinding::new(name, "boot", DoctorState::Lacks, message).without(without);
+    let lacks =
+        |message| DoctorFinding::new(name, "boot", DoctorState::Lacks, message).without(without);
     let device = std::path::Path::new("/dev/kvm");
     match std::fs::File::options().read(true).write(true).open(device) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

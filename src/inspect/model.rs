@@ -158,7 +158,7 @@ impl Model {
             for (index, item) in self.items.iter_mut().enumerate().skip(1) {
                 let path = way.to(index as u32, item.parent, &item.name);
                 if is_deleted(item) == of_deleted
-                    && let Some(name) = owners.of(path)
+                    && let Some(name) = owners.get(path)
                 {
                     let next = numbers.len() as u32;
                     item.package = Some(*numbers.entry(name.to_owned()).or_insert_with(|| {

@@ -33,7 +33,7 @@ pub(super) struct Current {
 impl CatalogueSource {
     /// Takes the project file, which was just read, and the function that reads it again.
     pub(super) fn new(file: PathBuf, read: ReadCatalogue) -> Self {
-        let stamp = tokio::sync::Mutex::new(Stamp::of(&file).ok());
+        let stamp = tokio::sync::Mutex::new(Stamp::read(&file).ok());
         CatalogueSource { file, read, stamp }
     }
 }
@@ -52,7 +52,7 @@ impl Current {
     pub(super) async fn read(&self) -> Arc<Catalogue> {
         let Some(source) = &self.source else { return self.known() };
         let mut stamp = source.stamp.lock().await;
-        let Ok(now) = Stamp::of(&source.file) else { return self.known() };
+        let Ok(now) = Stamp::read(&source.file) else { return self.known() };
         if *stamp != Some(now) {
             let read = source.read.clone();
             let read = tokio::task::spawn_blocking(move || read()).await;

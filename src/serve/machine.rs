@@ -79,7 +79,9 @@ impl Catalogue {
             Some(Ok(boot)) => boot,
             Some(Err(why)) => return Err(format!("{name} cannot be booted: {why}")),
             None => {
-                return Err(format!("{name} cannot be booted: it is neither an overlay nor a base"));
+                return Err(format!(
+                    "{name} cannot be booted: it is neither an overlay nor a base"
+                ));
             }
         };
         let path = |file: usize| self.files[file].path.clone();

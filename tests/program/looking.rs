@@ -305,7 +305,7 @@ fn folders_get_what_is_extracted_and_nothing_else_is_touched() {
         // What is there stays, unless it is asked for; then the rest stays.
         fs::write(all.join("etc/motd"), "mine").unwrap();
         fs::write(all.join("etc/mine"), "mine").unwrap();
-        run(&["-C", "all", ":etc/motd", ":locked"]).code(2).says(&["is there already", "--force"]);
+        run(&["-C", "all", ":etc/motd", ":locked"]).code(2).says(&["already exists", "--force"]);
         assert_eq!(fs::read(all.join("etc/motd")).unwrap(), b"mine");
         if root {
             run(&["-C", "all", "--force", ":etc", ":locked"]).ok();
@@ -468,7 +468,7 @@ fn directories_in_several_places_are_damage_and_no_endless_walk() {
             let code = if command == "check" { 1 } else { 2 };
             overcoat(&stage, Who::Root, command, &[&image], rest)
                 .code(code)
-                .says(&["damaged", "lies in itself, or in two places"]);
+                .says(&["damaged", "contains itself or has several parents"]);
         }
         let empty = stage.path("empty");
         overcoat(
@@ -479,7 +479,7 @@ fn directories_in_several_places_are_damage_and_no_endless_walk() {
             &["--from", empty.to_str().unwrap(), "--to", image.to_str().unwrap()],
         )
         .code(2)
-        .says(&["lies in itself, or in two places"]);
+        .says(&["contains itself or has several parents"]);
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
             },
         );
     }
-    if let Some(owner) = app.owners.as_ref().and_then(|owners| owners.of(path)) {
+    if let Some(owner) = app.owners.as_ref().and_then(|owners| owners.get(path)) {
         tell("package", plain(owner).into_owned());
     }
     match subject.view.places(path) {
