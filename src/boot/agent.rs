@@ -159,7 +159,7 @@ pub struct AgentReport {
     /// Total and available memory, in KiB.
     pub memory: (u64, u64),
     /// Whether anything was received.
-    pub heard: bool,
+    pub received: bool,
     /// Whether the agent has reported that the machine is up.
     pub ready: bool,
     running: Option<Vec<u8>>,
@@ -170,7 +170,7 @@ pub struct AgentReport {
 impl AgentReport {
     /// Parses received bytes, and passes the output of the command to `output`.
     pub fn take(&mut self, bytes: &[u8], output: &mut dyn FnMut(&[u8])) {
-        self.heard |= !bytes.is_empty();
+        self.received |= !bytes.is_empty();
         self.rest.extend_from_slice(bytes);
         loop {
             if let Some(nonce) = self.running.clone() {

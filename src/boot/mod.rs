@@ -160,7 +160,7 @@ pub fn boot(
         (true, true) => Some(agent::overlay(layers, Purpose::LogIn)?),
         (false, _) => {
             let command = options.command.as_deref();
-            Some(agent::overlay(layers, Purpose::BootReport { command, nonce: &nonce })?)
+            Some(agent::overlay(layers, Purpose::Report { command, nonce: &nonce })?)
         }
     };
     let mut machine_options = qemu::QemuOptions {
@@ -416,7 +416,7 @@ impl BootWatch<'_> {
         }
         let mut text =
             format!("the machine was not up after {} s", self.options.time_out.as_secs());
-        if phase == Phase::System && self.options.until.is_none() && !self.agent.console_output {
+        if phase == Phase::System && self.options.until.is_none() && !self.agent.received {
             text.push_str(
                 "; the agent's overlay reported nothing: an initrd that accepts one overlay only \
                  leaves it out; use --until to wait for text on the console instead",

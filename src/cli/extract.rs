@@ -129,7 +129,7 @@ fn format(args: &Args, output: &Path) -> Result<Format, Failure> {
     }
 }
 
-fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> Outcome {
+fn archive(args: &Args, output: &Path, format: Format, taken: &ArchiveSource<'_>) -> Outcome {
     let stdout = output == Path::new("-");
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };

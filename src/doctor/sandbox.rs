@@ -38,19 +38,20 @@ fn kernel() -> DoctorFinding {
     let release = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    let says = format!("Linux {release}");
+    let message = format!("Linux {release}");
     match probe::is_new_enough() {
-        true => DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Works, says),
+        true => DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Works, message),
         false => {
-            let says = format!("{says}: overcoat needs 5.12 or newer");
-            DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Fault, says)
+            let message = format!("{message}: overcoat needs 5.12 or newer");
+            DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Fault, message)
                 .advice("boot a newer kernel")
         }
     }
 }
 
 fn rights() -> DoctorFinding {
-    let says = "root, with the right to mount; no user namespace is needed".to_owned();
+    let message =
+        "running as root with the capability to mount; no user namespace is needed".to_owned();
     DoctorFinding::from_result(
         "rights",
         ROOT_COMMANDS,

@@ -314,7 +314,7 @@ fn is_legible(view: &View, path: &[u8]) -> Result<bool, LookError> {
 }
 
 /// Iterates over the components of a path, so that paths compare in the order of a walk.
-fn components(path: &[u8]) -> impl Iterator<InspectItem = &[u8]> {
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
 }
 
