@@ -235,12 +235,12 @@ mod tests {
 
     /// Parses `talk` in parts of `cut` bytes; returns the state and the output of the command.
     fn parse(talk: &[u8], cut: usize) -> (AgentReport, Vec<u8>) {
-        let mut heard = AgentReport::default();
+        let mut report = AgentReport::default();
         let mut output = Vec::new();
         for part in talk.chunks(cut) {
-            heard.take(part, &mut |bytes| output.extend_from_slice(bytes));
+            report.take(part, &mut |bytes| output.extend_from_slice(bytes));
         }
-        (heard, output)
+        (report, output)
     }
 
     #[test]
@@ -248,37 +248,37 @@ mod tests {
         let talk = b"overcoat-agent 1\nstate degraded\nfailed a.service\nmemory total 10\n\
                      memory available 4\nready\nbegin n1\nhello\nend n\nend n2 3\n\xff\0\nend n1 7\n";
         for cut in 1..talk.len() {
-            let (heard, output) = parse(talk, cut);
+            let (report, output) = parse(talk, cut);
             assert_eq!(output, b"hello\nend n\nend n2 3\n\xff\0", "{cut}");
-            assert_eq!((heard.code, heard.ready), (Some(7), true));
-            assert_eq!(heard.state.as_deref(), Some("degraded"));
-            assert_eq!(heard.failed, ["a.service"]);
-            assert_eq!(heard.memory, (10, 4));
+            assert_eq!((report.code, report.ready), (Some(7), true));
+            assert_eq!(report.state.as_deref(), Some("degraded"));
+            assert_eq!(report.failed, ["a.service"]);
+            assert_eq!(report.memory, (10, 4));
         }
     }
 
     #[test]
     fn long_lines_and_many_units_use_bounded_memory() {
-        let mut heard = AgentReport::default();
+        let mut report = AgentReport::default();
         let mut output = 0;
         for _ in 0..100 {
-            heard.take(&[b'x'; 1000], &mut |_| {});
-            heard.take(b"\nfailed unit", &mut |_| {});
+            report.take(&[b'x'; 1000], &mut |_| {});
+            report.take(b"\nfailed unit", &mut |_| {});
         }
-        assert!(heard.rest.len() <= MAX_LINE_LENGTH + 1000);
-        (0..2 * MAX_FAILED_UNITS).for_each(|_| heard.take(b"\nfailed unit", &mut |_| {}));
-        assert_eq!(heard.failed.len(), MAX_FAILED_UNITS);
-        heard.take(b"\nbegin n\nabc\nend n ", &mut |bytes| output += bytes.len());
-        (0..100).for_each(|_| heard.take(&[b'7'; 1000], &mut |bytes| output += bytes.len()));
+        assert!(report.rest.len() <= MAX_LINE_LENGTH + 1000);
+        (0..2 * MAX_FAILED_UNITS).for_each(|_| report.take(b"\nfailed unit", &mut |_| {}));
+        assert_eq!(report.failed.len(), MAX_FAILED_UNITS);
+        report.take(b"\nbegin n\nabc\nend n ", &mut |bytes| output += bytes.len());
+        (0..100).for_each(|_| report.take(&[b'7'; 1000], &mut |bytes| output += bytes.len()));
         assert_eq!(
-            (output, heard.code, heard.rest.len() < 2 * MAX_LINE_LENGTH),
+            (output, report.code, report.rest.len() < 2 * MAX_LINE_LENGTH),
             (3, Some(255), true)
         );
     }
 
     #[test]
     fn similar_lines_are_ignored() {
-        let (heard, output) = parse(b"noise\nreadyx\nstate\n", 3);
-        assert!(!heard.ready && heard.state.is_none() && output.is_empty());
+        let (report, output) = parse(b"noise\nreadyx\nstate\n", 3);
+        assert!(!report.ready && report.state.is_none() && output.is_empty());
     }
 }

@@ -383,7 +383,7 @@ impl<'a> Diff<'a> {
 }
 
 impl SeenLinks {
-    /// Records a path of a file with several hard links. Adds [`Aspect::SeenLinks`] if the links
+    /// Records a path of a file with several hard links. Adds [`Aspect::Links`] if the links
     /// changed, and returns the first changed path of the same file, unless this is it.
     fn record(&mut self, old: Option<&Node>, new: &Node, what: &mut Aspects) -> Option<Vec<u8>> {
         let old = old.filter(|old| old.is_file());
@@ -408,7 +408,7 @@ impl SeenLinks {
             }
         };
         if changed && was.is_some() {
-            what.insert(Aspect::SeenLinks);
+            what.insert(Aspect::Links);
         }
         link
     }

@@ -33,7 +33,7 @@ impl<'a> ArchiveSource<'a> {
         let mut archive = ArchiveSource { delta: Delta::default(), view, sources: Vec::new() };
         let mut numbers: HashMap<Source, (usize, u32)> = HashMap::new();
         view.walk::<LookError>(&view.root()?, &mut |node| {
-            if !selection.has(&node.path) {
+            if !selection.contains(&node.path) {
                 return Ok(Walk::Past);
             }
             let source = node.found.source();

@@ -212,7 +212,7 @@ impl Extraction<'_> {
 
     fn children(&self, dir: &Node) -> Result<Vec<Node>, LookError> {
         let mut children = self.view.children(dir)?;
-        children.retain(|node| self.selection.has(&node.path));
+        children.retain(|node| self.selection.contains(&node.path));
         Ok(children)
     }
 

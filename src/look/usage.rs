@@ -101,7 +101,7 @@ pub fn by_package(
         let bytes = counted.bytes(node);
         // Directories belong to several packages.
         if !node.is_dir() {
-            sums.entry(owners.of(&node.path).map(str::to_owned)).or_default().add(bytes);
+            sums.entry(owners.get(&node.path).map(str::to_owned)).or_default().add(bytes);
         }
         Ok(Walk::Into)
     })?;

@@ -117,7 +117,7 @@ impl Catalogue {
         }
         catalogue.default = match default {
             Some(name) => Some(catalogue.named_default(project, name)?),
-            None => catalogue.only(),
+            None => catalogue.implied_default(),
         };
         Ok(catalogue)
     }
@@ -225,7 +225,7 @@ impl Catalogue {
             yields
                 .iter()
                 .find(|one| is_named(one, words))
-                .and_then(|one| self.at(&one.output))
+                .and_then(|one| self.index_of(&one.output))
                 .ok_or_else(|| format!("{} does not yield a {what}", images[initrd].name))
         };
         let overlays = stack[1..].iter().map(|&layer| {
@@ -247,7 +247,7 @@ impl Catalogue {
     /// Returns the first file of an image in one of these formats.
     fn in_format(&self, member: &Member, formats: &[Format]) -> Option<usize> {
         let mut outputs = member.image.outputs.iter();
-        outputs.find_map(|(path, format)| self.at(path).filter(|_| formats.contains(format)))
+        outputs.find_map(|(path, format)| self.index_of(path).filter(|_| formats.contains(format)))
     }
 
     /// Returns the only bootable overlay, or else the only bootable base.
