@@ -184,7 +184,7 @@ impl<'a> Diff<'a> {
         Ok(starts)
     }
 
-    /// Returns the pair for `name` in the directories of `compared`.
+    /// Returns the compared path for `name` in the directories of `compared`.
     fn step(&self, compared: &ComparedPath, name: &[u8]) -> Result<ComparedPath, LookError> {
         let path = join(&compared.path, name);
         let find = |view: &View, found: &Option<Pristine>| match found {

@@ -184,7 +184,7 @@ fn mount(root: bool) -> DoctorFinding {
     let method = if root { "" } else { " with fusermount3" };
     let message = format!("a file system was mounted and unmounted{method}");
     let tried = match probe::host_mount() {
-        // fusermount3 refuses for one other reason than fuse.conf: it is not setuid.
+        // Apart from fuse.conf, an installed fusermount3 fails only if it is not setuid.
         Err(SandboxError::Mount { message, .. }) if !root && !message.contains("fuse.conf") => {
             let finding = DoctorFinding::new(name, purpose, DoctorState::Lacks, message);
             return finding
@@ -228,7 +228,8 @@ fn memory() -> DoctorFinding {
     };
     match available.is_some_and(|available| available < limit) {
         true => DoctorFinding::new("memory", ROOT_COMMANDS, DoctorState::Note, message).advice(
-            "lower the limit with --upper-size, so that a build that exceeds it fails before the machine runs out of memory",
+            "lower the limit with --upper-size, so that a build that exceeds it fails before the \
+             machine runs out of memory",
         ),
         false => DoctorFinding::new("memory", ROOT_COMMANDS, DoctorState::Works, message),
     }

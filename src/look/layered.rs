@@ -105,8 +105,8 @@ impl View {
     /// Calls `visit` with the directory `top` and its names, then with each directory below it, in
     /// tree order.
     ///
+    /// # Errors
     /// When `visit` fails or a layer is damaged.
-    /// What `visit` fails with, and damaged layers.
     pub fn walk_layered<E: From<LookError>>(
         &self,
         top: &Node,
@@ -136,8 +136,8 @@ impl View {
     /// Returns the reason why `name` is not visible in the directory merged from `dir`: the topmost
     /// whiteout, or else the lowest directory of the merge, which hides all lower ones.
     ///
+    /// # Errors
     /// When a layer is damaged.
-    /// A damaged layer.
     pub(crate) fn hider(
         &self,
         dir: &[Source],

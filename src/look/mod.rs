@@ -318,7 +318,7 @@ impl View {
         let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
         self.at(
             dir,
-            LayerError::corrupt(&name, "this directory contains itself or has several parents"),
+            LayerError::corrupt(&name, "directory is its own ancestor, or has two parents"),
         )
     }
 
@@ -330,7 +330,7 @@ impl View {
         }
         let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
         let cut = Node { path: dir.path[..64].to_vec(), ..dir.clone() };
-        let what = "the directories below this one are nested too deeply for any path";
+        let what = "directories are nested deeper than the maximum path length";
         Err(self.at(&cut, LayerError::corrupt(&name, what)))
     }
 

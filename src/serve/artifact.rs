@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Request data is never part of a path: all paths are known before the first request.
-//! - A [`ArtifactVersion`] belongs to one content. Content is considered unchanged while the file's
+//! - An [`ArtifactVersion`] belongs to one content. Content is considered unchanged while the file's
 //!   [`Stamp`] is. The stamp is checked at each request, and again on the opened file before any
 //!   byte is sent, so the sent bytes are those that the digest was computed from.
 //! - A digest is computed once per content, by one thread, or taken from the build record. Other

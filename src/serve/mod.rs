@@ -182,7 +182,7 @@ impl BootServer {
         self.runtime.block_on(self.site.default_script(url))
     }
 
-    /// Stops acceptor connections and waits until running responses have ended, at most for
+    /// Stops accepting connections and waits until running responses have ended, at most for
     /// `grace` or until `impatient`, which is polled, returns true. Returns the number of
     /// connections that were cut off.
     pub fn stop(self, grace: Duration, impatient: impl Fn() -> bool) -> usize {

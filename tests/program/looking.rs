@@ -468,7 +468,7 @@ fn directories_with_several_parents_are_reported_as_damage() {
             let code = if command == "check" { 1 } else { 2 };
             overcoat(&stage, Who::Root, command, &[&image], rest)
                 .code(code)
-                .says(&["damaged", "contains itself or has several parents"]);
+                .says(&["damaged", "is its own ancestor, or has two parents"]);
         }
         let empty = stage.path("empty");
         overcoat(
@@ -479,7 +479,7 @@ fn directories_with_several_parents_are_reported_as_damage() {
             &["--from", empty.to_str().unwrap(), "--to", image.to_str().unwrap()],
         )
         .code(2)
-        .says(&["contains itself or has several parents"]);
+        .says(&["is its own ancestor, or has two parents"]);
     }
 }
 
