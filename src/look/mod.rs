@@ -2,8 +2,8 @@
 //! check images use them.
 //!
 //! Invariants:
-//! - Nothing is written, mounted or unpacked, and data is read only on demand: opening a [`View`]
-//!   costs no more than opening its layers.
+//! - Nothing is written, mounted or unpacked, and data is read only on demand: opening a
+//!   [`View`] costs no more than opening its layers.
 //! - A [`Node`] is one path of the merged root. Its path is a byte string relative to the root,
 //!   without a leading slash; the root's path is empty. Nodes do not borrow from the view.
 //! - Walks are in tree order: names are compared bytewise, and a directory precedes its entries. A
@@ -238,7 +238,8 @@ impl View {
         }
     }
 
-    /// Like [`View::find`] following links, but also returns `None` for a path with too many links.
+    /// Like [`View::find`] following links, but also returns `None` for a path with too many
+    /// links.
     ///
     /// # Errors
     /// When a layer is damaged.

@@ -315,6 +315,6 @@ fn initrd(project: &Project, base: usize) -> Result<usize, String> {
 /// Whether the name of a yielded file, or its path in the root, contains one of `words`.
 fn is_named(one: &Yield, words: &[&str]) -> bool {
     let last = one.pattern.rsplit('/').next().unwrap_or_default();
-    let says = |name: &str| words.iter().any(|word| name.to_ascii_lowercase().contains(word));
-    says(&one.name) || says(last)
+    let matches = |name: &str| words.iter().any(|word| name.to_ascii_lowercase().contains(word));
+    matches(&one.name) || says(last)
 }

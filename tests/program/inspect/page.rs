@@ -70,12 +70,12 @@ fn page_agrees_with_a_kernel_mount_of_the_layers() {
     let sum = "sort -u | awk '{ sum += $2 } END { printf \"%d\", sum }'";
     let root = count(&format!("find {} -type f -printf '%i %s\\n' | {sum}", merged.display()));
     let own = count(&format!("find o -type f -printf '%i %s\\n' | {sum}"));
-    let told = |bytes: u64| format!("{:.1} kB", bytes as f64 / 1e3).replace(".0 kB", ".0 kB");
+    let kilobytes = |bytes: u64| format!("{:.1} kB", bytes as f64 / 1e3).replace(".0 kB", ".0 kB");
     let weights = browser.value(
         "(() => { const own = [0, 0]; for (let row = 0; row < COUNT; row++) own[LAYER[row]] += \
          bytesAfter(row); return own; })()",
     );
-    assert_eq!(weights[1], own, "{}", told(own));
+    assert_eq!(weights[1], own, "{}", kilobytes(own));
     assert_eq!(weights[0].as_u64().unwrap() + own, root);
     assert_eq!(browser.text("#total-overlays"), format!("{} kB", own / 1000));
     let added = count(

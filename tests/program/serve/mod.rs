@@ -109,13 +109,13 @@ fn boot_ipxe_boots_the_default_or_the_only_overlay_or_shows_a_menu() {
 
     let default = site.serve(&["--default", "two"]);
     assert_eq!(default.get("/boot.ipxe").body, default.get("/boot/two.ipxe").body);
-    for (name, says) in [
+    for (name, text) in [
         ("tow", "did you mean `two`?"),
         ("foreign", "not an image of the project"),
         ("boot", "it is an initrd"),
     ] {
         let failed = finish(&mut site.command(&["--default", name])).code(2);
-        failed.says(&[name, says]);
+        failed.says(&[name, text]);
     }
 
     site.project(
