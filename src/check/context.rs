@@ -269,7 +269,7 @@ impl<'a> Context<'a> {
             Ok((packages, owners))
         };
         match self.packages.get_or_init(read) {
-            Ok((packages, owners)) => Ok(owners.get(path).and_then(|name| packages.get(name))),
+            Ok((packages, owners)) => Ok(owners.of(path).and_then(|name| packages.get(name))),
             Err(error) => Err(Stopped::Failed(error.clone())),
         }
     }

@@ -19,7 +19,7 @@ use super::options::{size_text, size_value};
 use super::{Failure, Outcome, print, project, say};
 use crate::boot::phase::Phase;
 use crate::boot::qemu::Accelerator;
-use crate::boot::{BootObserver, BootOptions, BootReport, MachineFiles, boot, time_out};
+use crate::boot::{Options, Parts, Report, Watcher, boot, time_out};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 
@@ -109,7 +109,7 @@ enum AcceleratorArg {
 pub(super) fn run(args: &Args) -> Outcome {
     let parts = parts(args)?;
     let signals = Signals::take()?;
-    let options = BootOptions {
+    let options = Options {
         accelerator: args.accelerator.map(|which| match which {
             AcceleratorArg::Kvm => Accelerator::Kvm,
             AcceleratorArg::Tcg => Accelerator::Tcg,
@@ -170,7 +170,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// What is to be booted, from the command line and the project.
-fn parts(args: &Args) -> Result<MachineFiles, Failure> {
+fn parts(args: &Args) -> Result<Parts, Failure> {
     let is_file = |what: &String| what.contains('/') || Path::new(what).is_file();
     let is_project = |what: &String| {
         let path = Path::new(what);
@@ -178,7 +178,7 @@ fn parts(args: &Args) -> Result<MachineFiles, Failure> {
     };
     let alone = args.base.is_some() && args.kernel.is_some() && args.initrd.is_some();
     if alone {
-        let parts = MachineFiles {
+        let parts = Parts {
             kernel: args.kernel.clone().unwrap_or_default(),
             initrd: args.initrd.clone().unwrap_or_default(),
             base: args.base.clone().unwrap_or_default(),
@@ -210,8 +210,8 @@ fn parts(args: &Args) -> Result<MachineFiles, Failure> {
             ));
         }
     };
-    let catalogue = Catalogue::new(&project, None, None)?;
-    let mut parts: Option<MachineFiles> = None;
+    let catalogue = Catalogue::of(&project, None, None)?;
+    let mut parts: Option<Parts> = None;
     let mut overlays: Vec<PathBuf> = Vec::new();
     let names = match names.is_empty() {
         false => names,
@@ -239,7 +239,7 @@ fn parts(args: &Args) -> Result<MachineFiles, Failure> {
     for name in &names {
         match project.find(name) {
             Ok(_) => {
-                let of = catalogue.machine_files(name).map_err(Failure::message)?;
+                let of = catalogue.parts(name).map_err(Failure::message)?;
                 if let Some(before) = &parts
                     && before.base != of.base
                 {
@@ -259,7 +259,7 @@ fn parts(args: &Args) -> Result<MachineFiles, Failure> {
         Some(parts) => parts,
         None => only_base(&project, &catalogue, args)?,
     };
-    let parts = MachineFiles {
+    let parts = Parts {
         kernel: args.kernel.clone().unwrap_or(parts.kernel),
         initrd: args.initrd.clone().unwrap_or(parts.initrd),
         base: args.base.clone().unwrap_or(parts.base),
@@ -279,14 +279,10 @@ fn parts(args: &Args) -> Result<MachineFiles, Failure> {
 }
 
 /// The project's only base, with its kernel.
-fn only_base(
-    project: &Project,
-    catalogue: &Catalogue,
-    args: &Args,
-) -> Result<MachineFiles, Failure> {
+fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<Parts, Failure> {
     let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
     match bases[..] {
-        [base] => catalogue.machine_files(&base.name).map_err(Failure::message),
+        [base] => catalogue.parts(&base.name).map_err(Failure::message),
         _ => Err(Failure::message(match args.base {
             Some(_) => "give --kernel and --initrd too: the project has several",
             None => "the project has several bases: say which with --base, --kernel and --initrd",
@@ -305,7 +301,7 @@ struct Told<'a> {
     interrupted: Cell<Option<Signal>>,
 }
 
-impl BootObserver for Told<'_> {
+impl Watcher for Told<'_> {
     fn interrupted(&self) -> Option<i32> {
         self.interrupted.get().map(|signal| signal as i32)
     }
@@ -321,7 +317,7 @@ impl BootObserver for Told<'_> {
         }
     }
 
-    fn retry_without_kvm(&mut self) {
+    fn slow(&mut self) {
         say("KVM does not work on this host: beginning again without, some ten times as slow");
     }
 
@@ -417,7 +413,7 @@ fn plain(line: &str) {
     write(std::io::stderr(), format!("{line}\n").as_bytes());
 }
 
-fn tell(report: &BootReport, until: Option<&str>) {
+fn tell(report: &Report, until: Option<&str>) {
     let total: Duration = report.phases.iter().map(|(_, took)| *took).sum();
     let each =
         report.phases.iter().map(|(phase, took)| format!("{phase} {:.1}", took.as_secs_f64()));
@@ -444,7 +440,7 @@ fn tell(report: &BootReport, until: Option<&str>) {
     }
 }
 
-fn to_json(report: &BootReport, command: Option<&Told<'_>>) -> Value {
+fn to_json(report: &Report, command: Option<&Told<'_>>) -> Value {
     let phases = report
         .phases
         .iter()

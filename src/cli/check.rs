@@ -246,7 +246,7 @@ fn requests(args: &Args) -> Result<Vec<Request>, Failure> {
             project.images().iter().filter(wanted).collect()
         }
     };
-    let catalogue = Catalogue::new(&project, None, None).ok();
+    let catalogue = Catalogue::of(&project, None, None).ok();
     let mut requests = Vec::new();
     for member in members {
         requests.push(of_project(args, member, catalogue.as_ref(), &request)?);
@@ -288,7 +288,7 @@ fn of_project(
     }
     let beneath = if args.whole { 0 } else { images.len() };
     images.push(output.clone());
-    let parts = catalogue.and_then(|catalogue| catalogue.machine_files(name).ok());
+    let parts = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
     let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
     let kernel = kernel.filter(|kernel| kernel.exists());
     // Once for all that boots with it.

@@ -16,7 +16,7 @@ use super::out::{Colour, Document, Out, json as to_json};
 use super::shown::{Shown, brief, inside, words};
 use super::{Failure, Outcome, images, say};
 use crate::diff::packages::{How, PackageChange};
-use crate::diff::text::{MAX_TEXT_SIZE, Text, unified};
+use crate::diff::text::{MOST, Text, unified};
 use crate::diff::{Aspect, Change, Diff, Kind, Options, Totals};
 use crate::look::{LookError, View, Walk};
 use crate::seal::path::escape;
@@ -244,7 +244,7 @@ impl Report<'_> {
                 Text::Large => {
                     self.out.line(&format!(
                         "  (larger than {}: not compared by lines)",
-                        size_text(MAX_TEXT_SIZE)
+                        size_text(MOST)
                     ))?;
                 }
             }
@@ -299,14 +299,14 @@ impl Report<'_> {
             (Some(node), None) | (None, Some(node)) => details.push(brief(&node.attr)),
             (None, None) => {}
         }
-        if change.removed.entries > 0 {
+        if change.beneath.entries > 0 {
             details.push(format!(
                 "{} with {} in it",
-                match change.removed.entries {
+                match change.beneath.entries {
                     1 => "1 entry".to_owned(),
                     entries => format!("{entries} entries"),
                 },
-                size_text(change.removed.bytes)
+                size_text(change.beneath.bytes)
             ));
         }
         if let Some(link) = &change.link {
@@ -480,7 +480,7 @@ impl Report<'_> {
             Some(Text::Unified(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
             _ => None,
         };
-        let removed = change.removed;
+        let beneath = change.beneath;
         Ok(Told {
             path: escape(change.path()).into_owned(),
             change: change.kind.word(),
@@ -488,8 +488,8 @@ impl Report<'_> {
             layer: change.layer,
             old: shown(self.old, &change.old)?,
             new: shown(self.new, &change.new)?,
-            beneath: (removed.entries > 0)
-                .then(|| json!({ "entries": removed.entries, "bytes": removed.bytes })),
+            beneath: (beneath.entries > 0)
+                .then(|| json!({ "entries": beneath.entries, "bytes": beneath.bytes })),
             within_deleted: change.within_deleted,
             same_file_as: change.link.as_ref().map(|link| escape(link).into_owned()),
             text,

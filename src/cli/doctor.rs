@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::{Outcome, print};
-use crate::doctor::{DoctorFinding, DoctorState, examine, is_ready};
+use crate::doctor::{Finding, State, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -31,22 +31,22 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn tell(findings: &[DoctorFinding], colour: bool) -> String {
+fn tell(findings: &[Finding], colour: bool) -> String {
     let mut text = String::new();
     for finding in findings {
         let (word, code) = match finding.state {
-            DoctorState::Works => ("ok", 32),
-            DoctorState::Note => ("note", 33),
-            DoctorState::Lacks => ("lacks", 33),
-            DoctorState::Fault => ("FAULT", 31),
-            DoctorState::Untried => ("-", 0),
+            State::Works => ("ok", 32),
+            State::Note => ("note", 33),
+            State::Lacks => ("lacks", 33),
+            State::Fault => ("FAULT", 31),
+            State::Untried => ("-", 0),
         };
         let word = match colour {
             true => format!("\x1b[{code}m{word:<5}\x1b[0m"),
             false => format!("{word:<5}"),
         };
-        let _ = writeln!(text, "{word}  {:<15}  {}", finding.name, finding.message);
-        if matches!(finding.state, DoctorState::Works | DoctorState::Untried) {
+        let _ = writeln!(text, "{word}  {:<15}  {}", finding.name, finding.says);
+        if matches!(finding.state, State::Works | State::Untried) {
             continue;
         }
         let mut more = |word: &str, what: &str| {
@@ -64,7 +64,7 @@ fn tell(findings: &[DoctorFinding], colour: bool) -> String {
         }
     }
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
-    let rest = match count(DoctorState::Lacks) {
+    let rest = match count(State::Lacks) {
         0 => "nothing is lacking".to_owned(),
         1 => "one thing is lacking that only some commands need".to_owned(),
         n => format!("{n} things are lacking that only some commands need"),
@@ -73,7 +73,7 @@ fn tell(findings: &[DoctorFinding], colour: bool) -> String {
         true => "by root: others see by `overcoat doctor` of their own whether they can",
         false => "without root rights",
     };
-    let _ = match count(DoctorState::Fault) {
+    let _ = match count(State::Fault) {
         0 => write!(text, "\nimages can be built here {who}; {rest}"),
         _ => write!(text, "\nimages cannot be built here until what says FAULT is mended; {rest}"),
     };

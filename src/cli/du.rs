@@ -10,7 +10,7 @@ use super::out::Out;
 use super::shown::inside;
 use super::{Failure, Outcome, print};
 use crate::look::packages::Packages;
-use crate::look::usage::{self, DiskUsage};
+use crate::look::usage::{self, Usage};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let mut out = Out::new();
     let mut told: Vec<Value> = Vec::new();
     let code = opened.each(Follow::Yes, &mut |top| {
-        let mut lines: Vec<(String, DiskUsage)> = Vec::new();
+        let mut lines: Vec<(String, Usage)> = Vec::new();
         match &owners {
             None => {
                 for (path, usage) in usage::by_directory(view, &top, args.depth)? {

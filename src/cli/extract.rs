@@ -11,8 +11,8 @@ use serde_json::json;
 use super::images::Images;
 use super::options::{refuse_layers, report, report_json, size_text, source_date_epoch, warn};
 use super::{Failure, Outcome, print, say};
-use crate::extract::ExtractSelection;
-use crate::extract::archive::ArchiveSource;
+use crate::extract::Selection;
+use crate::extract::archive::Taken;
 use crate::extract::folder::{ExtractError, Extracted, extract};
 use crate::look::Node;
 use crate::sandbox::Signals;
@@ -57,11 +57,11 @@ pub(super) fn run(args: &Args) -> Outcome {
     if missing {
         return Ok(ExitCode::from(1));
     }
-    let selection = ExtractSelection::new(&nodes);
+    let selection = Selection::new(&nodes);
     if let Some(output) = &args.output {
         refuse_layers(std::iter::once(output), &opened.images)?;
         let format = format(args, output)?;
-        let taken = ArchiveSource::new(&opened.view, &selection)?;
+        let taken = Taken::new(&opened.view, &selection)?;
         return archive(args, output, format, &taken);
     }
     let Some(directory) = &args.directory else { return Err(Failure::message("extract where?")) };
@@ -129,7 +129,7 @@ fn format(args: &Args, output: &Path) -> Result<Format, Failure> {
     }
 }
 
-fn archive(args: &Args, output: &Path, format: Format, taken: &ArchiveSource<'_>) -> Outcome {
+fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> Outcome {
     let stdout = output == Path::new("-");
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };

@@ -103,7 +103,7 @@ impl List<'_> {
         let name = inside(&node.path);
         let layered = match self.args.layers {
             true => self.opened.view.layers_at(node)?,
-            false => Layered::from_node(node),
+            false => Layered::alone(node),
         };
         let row = self.row(&layered, name)?;
         self.rows(vec![row])
@@ -125,7 +125,7 @@ impl List<'_> {
                         self.ended(name)?;
                     } else if self.args.long {
                         let row =
-                            self.row(&Layered::from_node(node.clone()), escape(name).into_owned())?;
+                            self.row(&Layered::alone(node.clone()), escape(name).into_owned())?;
                         self.rows(vec![row])?;
                     } else {
                         self.out.line(&escape(name))?;
@@ -159,7 +159,7 @@ impl List<'_> {
         }
         let layered = match self.args.layers {
             true => view.layered(dir)?,
-            false => view.children(dir)?.into_iter().map(Layered::from_node).collect(),
+            false => view.children(dir)?.into_iter().map(Layered::alone).collect(),
         };
         self.table(dir, &layered, above)
     }
@@ -301,7 +301,7 @@ impl List<'_> {
 pub(super) fn told(layered: &Layered, labels: &[String]) -> String {
     let label = |layer: usize| labels.get(layer).map_or("?", String::as_str);
     let mut told = Vec::new();
-    let adds: Vec<_> = layered.merged_layers().map(label).collect();
+    let adds: Vec<_> = layered.adds_to().map(label).collect();
     if !adds.is_empty() {
         told.push(format!("adds to {}", adds.join(", ")));
     }

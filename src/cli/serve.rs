@@ -14,7 +14,7 @@ use provisioners::Project;
 
 use super::{Failure, Outcome, project, say};
 use crate::sandbox::Signals;
-use crate::serve::{BootServer, Catalogue, CatalogueError, ClientTimeouts};
+use crate::serve::{Catalogue, CatalogueError, Limits, Server};
 
 /// How long what is being sent has to come to its end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ struct Shown {
 
 impl Shown {
     fn catalogue(&self, project: &Project) -> Result<Catalogue, CatalogueError> {
-        let catalogue = Catalogue::new(project, self.default.as_deref(), self.append.as_deref())?;
+        let catalogue = Catalogue::of(project, self.default.as_deref(), self.append.as_deref())?;
         match &self.url {
             Some(url) => catalogue.reached_at(url),
             None => Ok(catalogue),
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         let project = Project::load(&file).map_err(|error| error.to_string())?;
         shown.catalogue(&project).map_err(|error| error.to_string())
     };
-    let mut limits = ClientTimeouts::default();
+    let mut limits = Limits::default();
     let mut grace = GRACE;
     if let &[head, stall, end] = args.time_outs.as_slice() {
         limits.head = Duration::from_millis(head);
@@ -101,10 +101,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     // Before there are threads: they are not to have them.
     let signals = Signals::take()?;
-    let server = BootServer::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
-        .map_err(|error| {
-        Failure::message(format!("cannot listen at {}: {error}", args.listen))
-    })?;
+    let server = Server::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
+        .map_err(|error| Failure::message(format!("cannot listen at {}: {error}", args.listen)))?;
     let images = project.images();
     let files = project.output.display();
     let built = images.iter().filter(|image| image.files().iter().all(|f| f.exists())).count();

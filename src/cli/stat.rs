@@ -131,7 +131,7 @@ impl Facts {
             group: known.accounts.group(attr.gid).map(str::to_owned),
             sha256: if node.is_file() { Some(hex(&view.digest(node)?)) } else { None },
             // A directory belongs to many.
-            package: known.owners.get(&node.path).filter(|_| !node.is_dir()).map(str::to_owned),
+            package: known.owners.of(&node.path).filter(|_| !node.is_dir()).map(str::to_owned),
             xattrs: xattrs
                 .iter()
                 .map(|(name, value)| (escape(name).into_owned(), hex(value)))
@@ -140,7 +140,7 @@ impl Facts {
             layer: node.layer(),
             places: places.iter().map(had).collect(),
             hides: layered.hidden().map(|(layer, _)| layer).collect(),
-            merged: layered.merged_layers().collect(),
+            merged: layered.adds_to().collect(),
             shown: places,
         })
     }

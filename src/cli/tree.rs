@@ -106,7 +106,7 @@ impl Tree<'_> {
         }
         let path = top.path.clone();
         let is_dir = top.is_dir();
-        self.line(&Layered::from_node(top.clone()), "", &inside(&path))?;
+        self.line(&Layered::alone(top.clone()), "", &inside(&path))?;
         if !is_dir {
             return Ok(());
         }
@@ -145,7 +145,7 @@ impl Tree<'_> {
         }
         let mut inside = match self.args.layers {
             true => self.view.layered(dir)?,
-            false => self.view.children(dir)?.into_iter().map(Layered::from_node).collect(),
+            false => self.view.children(dir)?.into_iter().map(Layered::alone).collect(),
         };
         if self.args.directories {
             inside.retain(|one| one.node.as_ref().is_some_and(Node::is_dir));

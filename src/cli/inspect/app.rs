@@ -467,7 +467,7 @@ impl App {
 fn size_of(sums: &Sums, changes: Option<&Changes>, entry: &Entry) -> Option<u64> {
     let path = &entry.node.path;
     match entry.node.is_dir() {
-        true if entry.gone => Some(changes?.by_path.get(path)?.removed.bytes),
+        true if entry.gone => Some(changes?.by_path.get(path)?.beneath.bytes),
         true => sums.of(path).map(|sum| sum.bytes),
         false if entry.node.is_file() => Some(entry.node.attr.size),
         false => Some(0),

@@ -15,7 +15,7 @@ use fs_model::tree::Follow;
 use crate::check::Report;
 use crate::diff::text::{self, Text};
 use crate::diff::{Change, Diff, Kind, Options};
-use crate::inspect::{check_images, plain, shown};
+use crate::inspect::{judge, plain, shown};
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Packages};
 use crate::look::{LookError, Node, View, Walk, join};
@@ -132,7 +132,7 @@ impl Job {
                 .map_or_else(|error| failed("cannot count", &error), News::Counted),
             Job::Owners => owners(subject)
                 .map_or_else(|error| failed("cannot read the packages", &error), News::Owners),
-            Job::Check => match check_images(&subject.images) {
+            Job::Check => match judge(&subject.images) {
                 Ok(report) => News::Checked(Box::new(report)),
                 Err(error) => failed("cannot check", &error),
             },
@@ -322,7 +322,7 @@ fn read(subject: &Subject, path: &[u8]) -> Result<Vec<String>, LookError> {
         }
         Text::Binary => vec!["This is no text: it has bytes that no text has.".to_owned()],
         Text::Large => {
-            vec![format!("It is too large to be shown: more than {} bytes.", text::MAX_TEXT_SIZE)]
+            vec![format!("It is too large to be shown: more than {} bytes.", text::MOST)]
         }
     })
 }
