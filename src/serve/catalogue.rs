@@ -316,5 +316,5 @@ fn initrd(project: &Project, base: usize) -> Result<usize, String> {
 fn is_named(one: &Yield, words: &[&str]) -> bool {
     let last = one.pattern.rsplit('/').next().unwrap_or_default();
     let matches = |name: &str| words.iter().any(|word| name.to_ascii_lowercase().contains(word));
-    matches(&one.name) || says(last)
+    matches(&one.name) || matches(last)
 }
