@@ -1,6 +1,6 @@
 #!/bin/bash
-# Boots of what `make demo` builds, from the firmware on: the same overlay by gzip and by zstd, in
-# turns, and what each phase takes in seconds, as medians.
+# Boots the artifacts of `make demo` from the firmware on, with the same overlay compressed by gzip
+# and by zstd in turns, and prints the median duration of each phase in seconds.
 #
 #   benches/boot.sh [PROGRAM]      ROUNDS=3, ACCELERATOR=tcg
 #
@@ -24,8 +24,8 @@ import glob, json, statistics, sys
 
 work = sys.argv[1]
 phases = ["firmware", "load", "kernel", "fetch", "system"]
-print("| overlay | " + " | ".join(phases) + " | in all | MB fetched | MB held by images and overlays"
-      " | MB available of all |")
+print("| overlay | " + " | ".join(phases) + " | total | MB fetched | MB held by images and overlays"
+      " | MB available of total |")
 print("|---" * (len(phases) + 5) + "|")
 for kind in ["gzip", "zstd"]:
     runs = [json.load(open(path)) for path in glob.glob(f"{work}/{kind}.*.json")]

@@ -1,9 +1,9 @@
 #!/bin/bash
-# overcoat beside what one would use instead, in one run on one machine: the tables of
-# docs/PERFORMANCE.md. Run as root (the peers need it; the rootless ones and overcoat run as an
-# unprivileged user), after `make test` or tests/set-up.sh has made the lab, on a quiet machine.
+# Compares overcoat with its alternatives on one machine: the tables of docs/PERFORMANCE.md. Must
+# run as root, which the kernel mounts need; the rootless alternatives and overcoat run as an
+# unprivileged user. Requires the lab of `make test` or tests/set-up.sh, and an idle machine.
 #
-#   benches/compare.sh [ROUNDS]         (default 5; the median of the rounds counts)
+#   benches/compare.sh [ROUNDS]         (default 5; prints the median of the rounds)
 #
 # Environment: OVERCOAT (the program, release build), OVERCOAT_LAB (base and packages),
 # BENCH_USER (an unprivileged user with subordinate ids).
@@ -27,7 +27,7 @@ cp "$OVERCOAT" "$W/overcoat"
 export LAB W BASE="$LAB/base.gz.squashfs" ROUNDS
 as_user() { setpriv --reuid "$BENCH_USER" --regid "$BENCH_USER" --init-groups --reset-env env PATH=/usr/sbin:/usr/bin:/sbin:/bin LAB="$LAB" W="$W" BASE="$BASE" "$@"; }
 
-# What is done in the root, the same for all.
+# The script that runs in each root.
 cat >"$W/script" <<'S'
 echo 'deb [trusted=yes] file:/repo ./' >/etc/apt/sources.list; rm -f /etc/apt/sources.list.d/*
 apt-get -o APT::Sandbox::User=root update -qq
@@ -47,7 +47,7 @@ goal() { # goal WHAT RATIO LIMIT
     'BEGIN {printf "| %s | %.2f | ≤ %.2f | %s |\n", what, r, limit, (r <= limit) ? "met" : "missed"}'
 }
 
-ours() { # the whole job as the unprivileged user; the seal's share is what follows the script's end
+ours() { # the whole job as the unprivileged user; the time after the end of the script is for sealing
   local t0 t1 t2
   t0=$(date +%s.%N)
   as_user "$W/overcoat" run --bind "$LAB/repo:/repo:ro" --bind "$W/script:/script:ro" \
@@ -82,7 +82,7 @@ row userns "squashfuse + kernel overlayfs in a user namespace, pigz" no
 row fuse-overlayfs "squashfuse + fuse-overlayfs, pigz" no
 
 echo; echo "# Sealing, the same tree"
-# The tree: what the job changed, as root sees it, beside the same changes in a tree of overcoat's.
+# The tree with the changes of the job, and the same changes in a mount of overcoat.
 mkdir "$W/tree"; mount -t tmpfs tmpfs "$W/tree"
 (cd "$W/tree" && zcat "$W/user/ours.cpio.gz" | cpio --quiet -i 2>/dev/null)
 peer_seal() { (cd "$W/tree" && find . -print0 | LC_ALL=C sort -z | cpio --quiet -0 -H newc -o | pigz >"$W/peer.cpio.gz"); }

@@ -1,11 +1,11 @@
 #!/bin/bash
-# The main job done with what one would use instead of overcoat, for comparison:
+# Performs the main job with alternatives to overcoat, for comparison:
 #   kernel          as root: kernel squashfs + overlayfs on tmpfs, find | cpio | gzip
 #   kernel-pigz     as root: the same, sorted, with pigz
 #   userns          rootless: squashfuse + kernel overlayfs in a user namespace, cpio | pigz
 #   fuse-overlayfs  rootless: squashfuse + fuse-overlayfs, cpio | pigz
-# Usage: peer-overlay.sh MODE, with LAB (what tests/set-up.sh makes), BASE and OUT in the environment.
-# Prints: MODE seconds-to-provision seconds-to-archive seconds-in-all bytes
+# Usage: peer-overlay.sh MODE, with LAB (see tests/set-up.sh), BASE, OUT and SCRIPT as variables.
+# Prints: MODE seconds-to-provision seconds-to-archive seconds-in-total bytes
 set -euo pipefail
 : "${LAB:?}" "${BASE:?}" "${OUT:?}" "${SCRIPT:?}"
 MODE=$1

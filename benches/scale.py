@@ -1,4 +1,4 @@
-"""The parts of scale.sh, which see. Each prints lines of a table: what, how much, cost."""
+"""The parts of scale.sh. Each prints rows of a table: the case, the amounts, the costs."""
 
 import ctypes
 import itertools
@@ -31,7 +31,7 @@ class Mount:
         self.mnt = mnt
         os.makedirs(mnt, exist_ok=True)
         began = time.perf_counter()
-        # In the foreground, so that its number is known.
+        # In the foreground, so that its process id is known.
         self.server = subprocess.Popen(
             [OVERCOAT, "mount", "-f", "--rw", "--upper-size", size, *layers, mnt])
         device = os.stat(WORK).st_dev
@@ -51,7 +51,7 @@ class Mount:
             return int(file.read().split()[1]) * 4096
 
     def settled(self):
-        """Memory once the server has done what it does in the background."""
+        """Returns the memory after the server has finished its background work."""
         time.sleep(1)
         return self.rss()
 
@@ -122,16 +122,16 @@ def million():
         held = mount.rss() - before
         forget()
         kept = mount.settled() - before
-        row(f"{FILES} empty files are made", micro(made, FILES) + " each")
-        row("memory, the kernel knowing them", mib(held), f"{held // FILES} bytes each")
-        row("memory, the kernel having forgotten them", mib(kept), f"{kept // FILES} bytes each")
+        row(f"{FILES} empty files created", micro(made, FILES) + " each")
+        row("memory while the kernel caches them", mib(held), f"{held // FILES} bytes each")
+        row("memory after dropping the kernel's caches", mib(kept), f"{kept // FILES} bytes each")
         walked, _ = timed(lambda: subprocess.run(["find", MNT, "-size", "+1000k"], check=True))
-        row("find looks at them", micro(walked, FILES) + " each")
+        row("find on them", micro(walked, FILES) + " each")
         touch(f"{MNT}/one-more")
         one, _ = timed(lambda: [os.rename(f"{MNT}/one-more", f"{MNT}/one-more-{n}") or
                                 os.rename(f"{MNT}/one-more-{n}", f"{MNT}/one-more")
                                 for n in range(1000)])
-        row("a rename among them", micro(one, 2000))
+        row("renaming one of them", micro(one, 2000))
         sealed, _ = timed(lambda: overcoat("seal", MNT, "--no-manifest", "-o", f"{WORK}/m.tar"))
         row("sealing them as tar", micro(sealed, FILES) + " each")
         os.unlink(f"{WORK}/m.tar")
@@ -181,12 +181,12 @@ def deep():
         touch_at = os.open("file", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=last)
         os.close(touch_at)
         path = f"{MNT}/top" + "/d" * depth + "/file"
-        row(f"{depth} levels are made", micro(made, depth) + " each")
+        row(f"{depth} levels created", micro(made, depth) + " each")
         forget()
         looked, _ = timed(lambda: os.stat(path))
-        row("the file at their end is looked up by its path", micro(looked, depth) + " a level")
+        row("looking up the file at the end by its path", micro(looked, depth) + " a level")
         renamed, _ = timed(lambda: os.rename(f"{MNT}/top", f"{MNT}/new"))
-        row("their top is renamed", f"{renamed * 1e3:.1f} ms")
+        row("renaming the top directory", f"{renamed * 1e3:.1f} ms")
         os.stat(path.replace("/top/", "/new/"))
         for format in ("cpio", "tar", "squashfs"):
             out = f"{WORK}/deep.{format}"
@@ -203,7 +203,7 @@ def deep():
         os.close(top)
         subprocess.run(["rm", "-r", f"{MNT}/new"], check=True)
         forget()
-        row("memory once they are deleted", mib(mount.settled() - before))
+        row("memory after deleting them", mib(mount.settled() - before))
 
 
 def sparse():
@@ -224,11 +224,11 @@ def sparse():
         call = LIBC.fallocate
         call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong]
         punched, answer = timed(lambda: call(file, PUNCH, 1, size - 2))
-        row("all between is punched", f"{punched * 1e3:.1f} ms", answer)
+        row("punching a hole between them", f"{punched * 1e3:.1f} ms", answer)
         os.close(file)
         done = overcoat("seal", MNT, "-o", f"{WORK}/s.cpio", check=False)
         row("sealed as cpio", f"refused ({done.returncode})", done.stderr.strip())
-        # A tar has all its zeros.
+        # A tar contains all zeros of the hole.
         sealed, size = timed(lambda: subprocess.run(
             f"{OVERCOAT} seal {MNT} --format tar -o - | wc -c", shell=True, check=True,
             capture_output=True, text=True).stdout.strip())
@@ -250,18 +250,18 @@ def full():
                         break
                 number += 1
         except OSError as error:
-            row("an upper of 64 MiB is full", f"{number} files of 10 kB", os.strerror(error.errno))
+            row("filling an upper of 64 MiB", f"{number} files of 10 kB", os.strerror(error.errno))
         row("memory", mib(mount.rss() - before))
         row("listed", len(os.listdir(MNT)))
         sealed, _ = timed(lambda: overcoat("seal", MNT, "--no-manifest", "-o", f"{WORK}/f.cpio.gz"))
         row("sealed", f"{sealed:.1f} s")
         subprocess.run(f"rm {MNT}/[0-9]*", shell=True, check=True)
         touch(f"{MNT}/again")
-        row("memory once they are deleted", mib(mount.settled() - before))
+        row("memory after deleting them", mib(mount.settled() - before))
 
 
 def images(count, entries):
-    """Layers: 2 / 5 of the entries in one directory, the others in directories of 300."""
+    """Makes layers: 2/5 of the entries are in one directory, the others in directories of 300."""
     tree, flat, paths = f"{WORK}/tree", entries * 2 // 5, []
     own = f"{tree}/layer-0"
     os.makedirs(f"{own}/flat")
@@ -275,12 +275,12 @@ def images(count, entries):
     for number in range(count):
         os.rename(own, f"{tree}/layer-{number}")
         own = f"{tree}/layer-{number}"
-        # One that all layers have, with other names in each.
+        # A directory that all layers have, with different names in each.
         os.makedirs(f"{tree}/all")
         for n in range(entries // 50):
             touch(f"{tree}/all/{number}-{n:08}")
         path = f"{WORK}/layer-{number}.squashfs"
-        # Without the search for duplicates, which is all that it would do.
+        # Without duplicate detection, which would dominate the run time.
         subprocess.run(["mksquashfs", tree, path, "-quiet", "-no-progress", "-no-duplicates"],
                        check=True, stdout=subprocess.DEVNULL)
         shutil.rmtree(f"{tree}/all")
@@ -319,7 +319,7 @@ def layers():
             listed, names = timed(lambda: os.listdir(f"{MNT}/all"))
             row(f"{what}: a merged directory listed", micro(listed, len(names)), mib(mount.rss()))
             forget()
-            # Two who list at once, a page in turn.
+            # Two concurrent listings, a page in turn.
             def both():
                 a, b = (os.scandir(f"{MNT}/layer-{n}/flat") for n in (0, count - 1))
                 return sum(1 for _ in itertools.islice(zip(a, b), 20_000))
@@ -329,7 +329,7 @@ def layers():
             walked, _ = timed(lambda: subprocess.run(["find", MNT, "-size", "+1000k"], check=True))
             row(f"{what}: find", micro(walked, count * entries), mib(mount.rss()))
             forget()
-            row(f"{what}: memory once the kernel has forgotten", mib(mount.settled()))
+            row(f"{what}: memory after dropping the kernel's caches", mib(mount.settled()))
         for path in layers:
             os.unlink(path)
 

@@ -1,7 +1,6 @@
 #!/bin/bash
-# What large images and large uppers cost: the table of docs/PERFORMANCE.md, section Scale. Run as
-# root, which tells the kernel to forget what it keeps; takes ten minutes, 4 GB of memory and 1 GB
-# of disk.
+# Measures large images and large uppers: the table in section Scale of docs/PERFORMANCE.md. Must
+# run as root, to drop the kernel's caches. Takes ten minutes, 4 GB of memory and 1 GB on disk.
 #
 #   benches/scale.sh [PART]...     (default: all: directory million small deep sparse full layers)
 #
@@ -16,6 +15,6 @@ done
 W=$(mktemp -d "${TMPDIR:-/tmp}/overcoat-scale.XXXXXX")
 # shellcheck disable=SC2015
 trap 'for m in "$W"/mnt*; do mountpoint -q "$m" && umount -l "$m" || :; done; rm -rf "$W"' EXIT
-# However it ends, nothing is left.
+# Clean up after signals as well.
 trap 'exit 1' HUP INT TERM
 python3 benches/scale.py "$OVERCOAT" "$W" "$@"

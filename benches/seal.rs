@@ -1,7 +1,7 @@
-//! Sealing a directory tree held in memory: throughput of the writers and compressors.
+//! Seals a directory tree from memory, to measure the writers and compressors.
 //!
-//! `cargo bench --bench seal -- TREE [THREADS...]` reads the tree into memory first, so that what
-//! is measured is sealing alone; compare with `find | cpio | pigz` on the same tree.
+//! `cargo bench --bench seal -- TREE [THREADS...]` reads the tree into memory first, so that only
+//! sealing is measured; compare with `find | cpio | pigz` on the same tree.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,12 +17,12 @@ use fs_model::tree::Ino;
 use overcoat::seal::{Format, ManifestInfo, Output, SealOptions, seal};
 
 #[derive(Default)]
-struct Held {
+struct MemoryTree {
     delta: Delta,
     data: HashMap<u64, Vec<u8>>,
 }
 
-impl Contents for Held {
+impl Contents for MemoryTree {
     fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
         let data = self.data.get(&ino.0).ok_or(FsError::Stale)?;
         let rest = data.get(offset as usize..).unwrap_or_default();
@@ -40,8 +40,8 @@ impl Contents for Held {
     }
 }
 
-impl Held {
-    fn hold(&mut self, root: &Path, path: &Path) {
+impl MemoryTree {
+    fn add(&mut self, root: &Path, path: &Path) {
         let full = root.join(path);
         let meta = std::fs::symlink_metadata(&full).unwrap();
         let kind = FileType::from_mode(meta.mode()).unwrap();
@@ -72,14 +72,14 @@ impl Held {
                 std::fs::read_dir(&full).unwrap().map(|e| e.unwrap().file_name()).collect();
             names.sort();
             for name in names {
-                self.hold(root, &path.join(name));
+                self.add(root, &path.join(name));
             }
         }
     }
 }
 
-/// What this process used so far, all threads and the kernel for it: less noisy than the clock on
-/// a machine with other work.
+/// Returns the CPU time of this process, with all its threads, in user and kernel mode. It is less
+/// noisy than wall-clock time on a busy machine.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
@@ -90,25 +90,26 @@ fn cpu_seconds() -> f64 {
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let Some(tree) = args.next() else {
-        println!("no tree was named: nothing is measured");
+        println!("nothing to measure: give a tree");
         return;
     };
     let threads: Vec<usize> = args.map(|arg| arg.parse().unwrap()).collect();
     let threads = if threads.is_empty() { vec![1, 2] } else { threads };
-    let mut held = Held::default();
-    held.hold(Path::new(&tree), Path::new(""));
+    let mut tree_data = MemoryTree::default();
+    tree_data.add(Path::new(&tree), Path::new(""));
     let dir = tempfile::tempdir().unwrap();
     for format in Format::ALL {
         for &threads in &threads {
             for manifest in [false, true] {
                 let options = SealOptions { threads, ..SealOptions::new(format) };
                 let archive = Output::file(&dir.path().join("archive")).unwrap();
-                let beside = Output::file(&dir.path().join("manifest")).unwrap();
-                let manifest = manifest.then(|| (beside, ManifestInfo::default()));
+                let file = Output::file(&dir.path().join("manifest")).unwrap();
+                let manifest = manifest.then(|| (file, ManifestInfo::default()));
                 let with = if manifest.is_some() { "with" } else { "without" };
                 let (start, cpu) = (Instant::now(), cpu_seconds());
                 let summary =
-                    seal(&held.delta, &held, &options, archive, manifest, &mut |_| ()).unwrap();
+                    seal(&tree_data.delta, &tree_data, &options, archive, manifest, &mut |_| ())
+                        .unwrap();
                 let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
                 println!(
                     "{format:9} {threads} threads, {with} manifest: {wall:.2} s, CPU {cpu:.2} s, {} bytes, \

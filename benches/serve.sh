@@ -1,7 +1,8 @@
 #!/bin/bash
-# `overcoat serve` beside nginx on the same files, over loopback: wrk with 1,000 connections, on a
-# small file, an overlay, a base, and a range of it. They take turns, so that what else the machine
-# does meets both. nginx is measured with and without sendfile; the ratio is to the faster one.
+# Compares `overcoat serve` with nginx on the same files over loopback: wrk with 1,000 connections
+# requests a small file, an overlay, a base, and a range of it. The servers take turns, so that
+# other load affects both. nginx runs with and without sendfile; the ratio is relative to the
+# faster one.
 #
 #   benches/serve.sh [PROGRAM]      BENCH_SECONDS=5 for each measurement, ROUNDS=3, CONNECTIONS=1000
 #
@@ -26,7 +27,7 @@ trap finish EXIT
 chmod 755 "$work"
 mkdir -p "$work"/{build,nginx,nothing}
 
-# A project whose artifacts are random bytes: nobody looks at them here.
+# A project whose artifacts are random bytes, because their content is not used.
 echo 'files: files' >"$work/nothing/provisioner.yml"
 mkdir "$work/nothing/files"
 cat >"$work/overcoat.yml" <<'Y'
@@ -65,7 +66,7 @@ N
   port=$((port + 1))
 done
 
-# What is measured: bytes a second for what is large, requests a second for what is small.
+# Measures bytes per second for large files and requests per second for small ones.
 measure() { # URL RANGE: "requests/s MB/s failures"
   local header=()
   [[ -z $2 ]] || header=(-H "Range: bytes=$2")
@@ -110,4 +111,4 @@ done <<'T'
 1 MiB of the 64 MiB|base.squashfs|10000000-11048575|2|MB/s
 16 KiB of the 64 MiB|base.squashfs|20000000-20016383|1|requests/s
 T
-awk '/VmHWM/ { printf "\nMost memory that overcoat held: %.0f MB\n", $2 / 1000 }' "/proc/$ours/status"
+awk '/VmHWM/ { printf "\nPeak memory of overcoat: %.0f MB\n", $2 / 1000 }' "/proc/$ours/status"

@@ -1,9 +1,9 @@
-//! What single operations cost on the way through a mount, beside other file systems.
+//! Measures single operations through a mount, beside other file systems.
 //!
-//! `cargo bench --bench way -- ROUNDS NAME=DIR...` works in each directory in turn, ROUNDS times,
+//! `cargo bench --bench way -- ROUNDS NAME=DIR...` runs in each directory in turn, ROUNDS times,
 //! and prints the median of each operation in microseconds, and the ratio of the first directory to
-//! each other one. `--count DIR` says instead which requests FUSE makes of each operation there
-//! (root, with tracefs). `benches/way.sh` makes the mounts.
+//! each other one. `--count DIR` prints the FUSE requests of each operation in a directory instead
+//! (as root, with tracefs). `benches/way.sh` sets up the mounts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -23,8 +23,8 @@ const SMALL: usize = 4096;
 const LARGE: usize = 64 << 20;
 const MIB: usize = 1 << 20;
 
-/// An operation on a directory, done `count` times; gives how often. It is the working directory, so
-/// that the way to it costs nothing.
+/// Runs an operation `count` times in a directory, which is also the working directory, so that
+/// looking up its path takes no time. Returns how often it ran.
 type Operation = fn(&Path, u32) -> u32;
 
 fn small(dir: &Path, n: u32) -> PathBuf {
@@ -36,7 +36,7 @@ fn each(count: u32, mut one: impl FnMut(u32)) -> u32 {
     count
 }
 
-fn at_random(seed: &mut u64) -> u64 {
+fn random_offset(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     (*seed >> 33) % ((LARGE / SMALL) as u64) * SMALL as u64
 }
@@ -63,7 +63,7 @@ fn forget_pages(path: &Path) {
     fadvise(file.as_fd(), 0, None, Advice::DontNeed).unwrap();
 }
 
-/// In this order: each finds what those before it have left.
+/// The operations, in order: later ones use the files of earlier ones.
 const OPERATIONS: &[(&str, u32, Operation)] = &[
     ("create, write 4 KiB, close", 4000, |dir, count| {
         each(count, |n| File::create(small(dir, n)).unwrap().write_all(&[7; SMALL]).unwrap())
@@ -147,12 +147,12 @@ const OPERATIONS: &[(&str, u32, Operation)] = &[
         let file = File::open(dir.join("large")).unwrap();
         fadvise(file.as_fd(), 0, None, Advice::Random).unwrap();
         let (mut seed, mut buffer) = (1, [0; SMALL]);
-        each(count, |_| file.read_exact_at(&mut buffer, at_random(&mut seed)).unwrap())
+        each(count, |_| file.read_exact_at(&mut buffer, random_offset(&mut seed)).unwrap())
     }),
     ("write 4 KiB anywhere", 4000, |dir, count| {
         let file = OpenOptions::new().write(true).open(dir.join("large")).unwrap();
         let mut seed = 2;
-        each(count, |_| file.write_all_at(&[9; SMALL], at_random(&mut seed)).unwrap())
+        each(count, |_| file.write_all_at(&[9; SMALL], random_offset(&mut seed)).unwrap())
     }),
     ("append 100 bytes", 4000, |dir, count| {
         let mut file = OpenOptions::new().append(true).open(dir.join("large")).unwrap();
@@ -210,7 +210,7 @@ fn median(times: &mut [Duration]) -> f64 {
     times[times.len() / 2].as_nanos() as f64 / 1000.0
 }
 
-/// Which requests each operation is made of, as the kernel traces them.
+/// Prints the FUSE requests of each operation, according to the kernel's trace events.
 fn count(dir: &Path) {
     let tracing = |file: &str, text: &str| fs::write(Path::new(TRACING).join(file), text).unwrap();
     let dir = fresh(dir);

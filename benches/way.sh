@@ -1,9 +1,9 @@
 #!/bin/bash
-# What single operations cost on the way through a mount, beside tmpfs, kernel overlayfs over tmpfs
-# and fuse-overlayfs: the second table of docs/PERFORMANCE.md, and the requests that FUSE makes of
-# each. Run as root, after `make test` or tests/set-up.sh has made the lab, on a quiet machine.
+# Measures single operations through a mount, beside tmpfs, kernel overlayfs on tmpfs and
+# fuse-overlayfs: the second table of docs/PERFORMANCE.md, and the FUSE requests of each operation.
+# Must run as root. Requires the lab of `make test` or tests/set-up.sh, and an idle machine.
 #
-#   benches/way.sh [ROUNDS]             (default 5; the median of the rounds counts)
+#   benches/way.sh [ROUNDS]             (default 5; prints the median of the rounds)
 #
 # Environment: OVERCOAT and WAY (release builds), OVERCOAT_LAB.
 set -euo pipefail
@@ -29,7 +29,7 @@ mount -t overlay -o "lowerdir=$W/base,upperdir=$W/tmp/kernel-upper,workdir=$W/tm
 fuse-overlayfs -o "lowerdir=$W/base,upperdir=$W/tmp/fuse-upper,workdir=$W/tmp/fuse-work" "$W/fuse"
 "$OVERCOAT" mount --rw "$LAB/base.gz.squashfs" "$W/ours"
 
-# The root of a build is in a namespace of its own: it is reached by way of a process in it.
+# The root of a build is in its own mount namespace, and is accessed through a process in it.
 mkfifo "$W/pid"
 "$OVERCOAT" run --bind "$W/pid:/pid" "$LAB/base.gz.squashfs" -- sh -c 'echo ready >/pid; exec sleep 100000' &
 sandbox=$!

@@ -1,13 +1,14 @@
 #!/bin/bash
-# Tries new random sequences of operations for so many seconds, and a round more: `soak.sh 600`. The
-# tree against its model, a mount against the kernel's overlayfs and tmpfs, and many threads and
-# processes at once. Run as root, which mounts those. What fails in the first two is shrunk and
-# printed, and its seed is kept beside the tests, to be tried first from then on.
+# Runs random sequences of operations for the given number of seconds, then finishes the round:
+# `soak.sh 600`. Compares the tree with its model and a mount with the kernel's overlayfs and tmpfs,
+# and runs many threads and processes concurrently. Must run as root, which mounts these file
+# systems. Failing sequences are shrunk and printed, and their seeds are stored beside the tests,
+# which try them first from then on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=(fs-model/tests/proptest-regressions/properties.txt tests/program/differential/seeds)
-# Of a round, for each of the three properties of the tree that operations are for, and for each of
-# the two kernel's file systems.
+# Cases per round: for each of the three properties of the tree that use operations, and for each of
+# the two kernel file systems.
 model=400 kernel=60
 rounds=0
 
@@ -16,8 +17,7 @@ trap 'rm -f "$known"' EXIT
 cat "${seeds[@]}" >"$known" 2>/dev/null || :
 
 failed() {
-  echo "soak: this failed; new seeds, which are tried first from now on (those that were known" \
-    "already are not told again):"
+  echo "soak: failed; new seeds, which are tried first from now on (known seeds are not listed):"
   for file in "${seeds[@]}"; do
     [[ ! -e $file ]] || grep -vxFf "$known" "$file" | sed "s|^|$file: |" || :
   done
@@ -36,4 +36,4 @@ while ((SECONDS < end)); do
   rounds=$((rounds + 1))
 done
 echo "soak: $((rounds * 3 * model)) sequences against the model," \
-  "$((rounds * 2 * kernel)) against the kernel, $rounds rounds of threads and processes, all well"
+  "$((rounds * 2 * kernel)) against the kernel, $rounds rounds of threads and processes, no failures"

@@ -1,17 +1,17 @@
 #!/bin/bash
-# Runs a test suite of others on a root that overcoat mounts and on a tmpfs, and prints both results
-# and what differs. docs/SEMANTICS.md says what came of it. As root:
+# Runs an external test suite on an overcoat mount and on a tmpfs, and prints both results and their
+# differences. docs/SEMANTICS.md describes the results. Must run as root:
 #
-#   tests/suites.sh pjdfstest DIR             its source, built
-#   tests/suites.sh fsx PROGRAM [OPTION…]     as xfstests and LTP build it
+#   tests/suites.sh pjdfstest DIR             the built source tree
+#   tests/suites.sh fsx PROGRAM [OPTION…]     as built by xfstests or LTP
 #   tests/suites.sh unionmount DIR [TEST…]    unionmount-testsuite
-#   tests/suites.sh xfstests DIR [OPTION…]    its source, built; options of `check`, or -g generic/quick
+#   tests/suites.sh xfstests DIR [OPTION…]    built source tree; options of `check`, default -g generic/quick
 #   tests/suites.sh stress-ng PROGRAM [OPTION…]
 #
-# OVERCOAT is the program, SIZE what a root or a tmpfs may hold. AS=tar seals as tar between two
-# mounts, which keeps access lists, and unpacks that: for tests that remove nothing. Logs are kept
-# where it says. All happens in a mount namespace of its own, which xfstests needs for the users that
-# it asks for.
+# OVERCOAT is the program, SIZE the capacity of a root or a tmpfs. AS=tar seals as tar between two
+# mounts, which keeps access lists, and unpacks that; this works for tests that remove nothing. The
+# folder with logs is printed and kept. Everything runs in a private mount namespace, because
+# xfstests needs additional users.
 set -euo pipefail
 (($# >= 2)) || { sed -n 's/^# \{0,1\}//;2,14p' "$0"; exit 2; }
 [[ ${SUITES_INSIDE-} ]] || SUITES_INSIDE=1 exec unshare --mount "$0" "$@"
@@ -36,19 +36,19 @@ finish() {
 BOUND=()
 trap finish EXIT
 
-# An empty base, but for files that fsx copies up; it copies the first byte of a file to the second.
+# A base with a few files that fsx copies up; the first byte of a file is copied to the second.
 { printf 'aa'; head -c 3000000 /dev/urandom; } >"$W/base/large"
 { printf 'aa'; head -c 70001 /dev/urandom; } >"$W/base/small"
 truncate --size 5000000 "$W/base/sparse"
 head -c 100000 /dev/urandom | dd of="$W/base/sparse" bs=1 seek=1234567 conv=notrunc status=none
 mksquashfs "$W/base" "$W/base.squashfs" -quiet -no-progress >"$W/mksquashfs.log"
 
-bind() { # FILE PLACE: until the end
+bind() { # FILE PLACE: until the script ends
   mount --bind "$1" "$2"
   BOUND+=("$2")
 }
 
-place() { # root|tmpfs: makes one, with the files of the base
+place() { # root|tmpfs: mounts one with the files of the base
   if [[ $1 == root ]]; then
     "$OVERCOAT" mount --rw --upper-size "$SIZE" "$W/base.squashfs" "$W/root"
   else
@@ -70,7 +70,7 @@ fsx() {
   for one in "new -l 262144" "grown -l 3000000 -o 200000 -c 1000" "large -k -o 200000" \
     "small -k -c 100" "sparse -k -f -o 150000" "aio -A -l 1000000 -o 100000" \
     "direct -Z -R -W -r 512 -w 512 -t 512 -l 1000000 -o 100000"; do
-    set -- "$1" ${one#* } "${@:2}" # words of options, on purpose
+    set -- "$1" ${one#* } "${@:2}" # unquoted to split the options
     echo "$one: $("$source" -q -S $((++n)) -N "${OPERATIONS:-100000}" -P "$W/fsx" "${@:2}" "$W/$1/${one%% *}" 2>&1 | tail -n 1)"
     set -- "$1"
   done
@@ -82,8 +82,9 @@ stress-ng() {
   "$source" --class filesystem --sequential 2 --timeout 5 --verify --temp-path "$W/$1" "${@:2}" 2>&1 || true
 }
 
-# What mount(8) and umount(8) call for a root. Its upper ends with the mount, so it is sealed before,
-# and is a layer of the next mount from the same source: suites that mount anew find what they left.
+# Installs the mount and umount helpers for a root. The upper is discarded with the mount, so
+# umount seals it first; the artifact is a layer of the next mount of the same source, because
+# suites expect to find their files after remounting.
 helpers() {
   cat >"$W/shim.c" <<'C'
 #define _GNU_SOURCE
@@ -92,7 +93,7 @@ helpers() {
 int mount(const char *s, const char *t, const char *f, unsigned long flags, const void *data) {
   int (*real)(const char *, const char *, const char *, unsigned long, const void *);
   *(void **)&real = dlsym(RTLD_NEXT, "mount");
-  (void)s, (void)f; /* xfstests tells two mounts by their sources, and wants the plain type. */
+  (void)s, (void)f; /* xfstests distinguishes mounts by source and expects the plain type. */
   return real(getenv("FROM"), t, "fuse", flags, data);
 }
 C
@@ -106,7 +107,7 @@ while getopts o:t:nsfv o; do [[ $o != o ]] || options+=$OPTARG,; done
 [[ $options != *,remount,* ]] || exec mount --internal-only -o "remount,$mode" "$dir"
 lower=$(sed -n 's/.*lowerdir=[^,]*:\([^,]*\).*/\1/p; s/.*lowerdir=\([^,:]*\),.*/\1/p' <<<"$options")
 upper=$(sed -n 's/.*upperdir=\([^,]*\).*/\1/p' <<<"$options")
-# A lower folder that was made anew begins a new test.
+# A recreated lower folder begins a new test.
 key=$(stat -c %i-%W "$lower")
 [[ $key == $(cat "$W/state/key" 2>/dev/null) ]] || rm -rf "$W"/state/*."$AS"
 echo "$key" >"$W/state/key"
@@ -124,7 +125,7 @@ if [[ $dir ]]; then
   n=0; while [[ -e $W/state/$from.$n.$AS ]]; do ((++n)); done
   sealed=$W/state/$from.$n.$AS
   timeout 60 "$OVERCOAT" seal "$dir" --no-manifest -o "$sealed" >>"$W/helper.log" 2>&1
-  if [[ $AS == tar && -e $sealed ]]; then # No layer is a tar: a folder with what is in it.
+  if [[ $AS == tar && -e $sealed ]]; then # A tar is not a layer: unpack it into a folder.
     mv "$sealed" "$W/sealed" && mkdir "$sealed" &&
       tar --extract --acls --xattrs --xattrs-include='*' --numeric-owner --file "$W/sealed" --directory "$sealed"
   fi
@@ -147,8 +148,8 @@ unionmount() {
     export UNIONMOUNT_LOWERDIR=$W/tmpfs UNIONMOUNT_MNTPOINT=$W/scratch
     mount -t tmpfs -o "size=$SIZE" suites "$W/tmpfs"
   fi
-  # With layers that are turned over it wants the same inode numbers after mounting anew, which no
-  # archive keeps: from a copy without that.
+  # With rotated layers, the suite expects the same inode numbers after remounting, which no archive
+  # preserves: run a copy without that check.
   cp -r "$source" "$W/unionmount.$1"
   cd "$W/unionmount.$1"
   sed -i 's/if ino != ino2 or (dev != dev2 and not recycle):/if (ino != ino2 or dev != dev2) and not recycle:/' context.py
@@ -159,7 +160,7 @@ unionmount() {
   [[ $1 == tmpfs ]] || python3 ./run --ov=4 "${how[@]:1}" "${@:2}" 2>&1 || echo "failed: --ov=4"
 }
 
-# Users that xfstests asks for.
+# Adds the users that xfstests requires.
 users() {
   local file user
   for file in passwd group shadow; do
@@ -192,8 +193,8 @@ xfstests() {
   ./check "$@" 2>&1 || true
 }
 
-# What is worth comparing of a log: no times, no paths.
-told() {
+# Prints the comparable part of a log, without times and paths.
+results() {
   sed -e "s#$W/[a-z.]*##g" "$1" | case $suite in
     pjdfstest) grep -E '\.t \.+|^Files|^Result|Failed' | sed 's/ *[0-9]* wallclock.*//' ;;
     fsx) cat ;;
@@ -209,11 +210,11 @@ case $suite in
 esac
 for where in root tmpfs; do
   ("$suite" "$where" "$@") >"$W/$where.log" || echo "$suite ended with $? on $where"
-  told "$W/$where.log" >"$W/$where.told" || true
-  [[ -s $W/$where.told ]] || { echo "nothing was run: see $W/$where.log" >&2; exit 1; }
-  echo "$where: $(wc -l <"$W/$where.told") results, $(grep -ciE 'fail|error|bad' "$W/$where.told") of them failures"
+  results "$W/$where.log" >"$W/$where.results" || true
+  [[ -s $W/$where.results ]] || { echo "no tests were run: see $W/$where.log" >&2; exit 1; }
+  echo "$where: $(wc -l <"$W/$where.results") results, including $(grep -ciE 'fail|error|bad' "$W/$where.results") failures"
   for dir in "$W/$where" "$W/scratch"; do
     while mountpoint -q "$dir"; do /usr/bin/umount "$dir" || sleep 1; done
   done
 done
-diff --unified=0 "$W/root.told" "$W/tmpfs.told" && echo "no difference"
+diff --unified=0 "$W/root.results" "$W/tmpfs.results" && echo "no differences"

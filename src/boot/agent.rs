@@ -1,17 +1,17 @@
-//! What tells from inside a machine that it is up, and runs a command there: an overlay of its own
-//! over all others, made in memory.
+//! The overlay that reports from inside a machine that it is up, and runs a command there. It is
+//! made in memory and stacked over all other overlays.
 //!
-//! It holds a unit of systemd and a script, which talk over the second serial port, and nothing of
-//! it is in any artifact. Lines of the script:
+//! It holds a systemd unit and a script that writes to the second serial port. No artifact contains
+//! any of it. The script writes these lines:
 //!
 //! ```text
 //! overcoat-agent 1
-//! state running | degraded | …        as `systemctl is-system-running` says
-//! failed UNIT                         one for each unit that failed
+//! state running | degraded | …        output of `systemctl is-system-running`
+//! failed UNIT                         one line per failed unit
 //! memory total KIB                    and `memory available KIB`
 //! ready
-//! begin NONCE                         what the command prints follows, as it is
-//! end NONCE CODE                      after a line feed
+//! begin NONCE                         the command's raw output follows
+//! end NONCE CODE                      preceded by a line feed
 //! ```
 
 use std::fs::File;
@@ -28,16 +28,16 @@ use crate::root::{RootOptions, UnstartedRoot};
 use crate::sandbox::Network;
 use crate::seal::{Format, Output, SealOptions, seal};
 
-/// A line of the agent's is not longer than this, in bytes, nor are there more units that failed: a
-/// machine that says more takes no memory by it.
-const LONGEST: usize = 4096;
-const MOST_UNITS: usize = 1000;
+/// Maximum length of the agent's lines, in bytes: bounds the memory that a machine can use up.
+const MAX_LINE_LENGTH: usize = 4096;
+/// Maximum number of failed units that are recorded, for the same reason.
+const MAX_FAILED_UNITS: usize = 1000;
 
-/// More than the agent needs, in bytes.
+/// Limit of the upper layer, in bytes; the agent needs less.
 const UPPER_LIMIT: u64 = 16 << 20;
 
 const UNIT: &str = "[Unit]
-Description=Tells overcoat that the machine is up
+Description=Report to overcoat that the machine is up
 After=multi-user.target
 
 [Service]
@@ -46,7 +46,7 @@ ExecStart=/bin/sh /usr/lib/overcoat/boot-agent
 StandardInput=null
 ";
 
-/// Of the unit that systemd makes for the console that the kernel has.
+/// A drop-in for the unit that systemd generates for the kernel's console.
 const LOG_IN: &str = "[Service]
 ExecStart=
 ExecStart=-/sbin/agetty --autologin root --keep-baud 115200,57600,38400,9600 - $TERM
@@ -55,46 +55,47 @@ ExecStart=-/sbin/agetty --autologin root --keep-baud 115200,57600,38400,9600 - $
 const SCRIPT: &str = r#"port=/dev/ttyS1
 stty -F "$port" raw -echo || :
 exec 3>"$port"
-say() { printf '%s\n' "$*" >&3; }
-say overcoat-agent 1
+report() { printf '%s\n' "$*" >&3; }
+report overcoat-agent 1
 state=$(systemctl is-system-running --wait 2>/dev/null) || :
-say state "${state:-unknown}"
+report state "${state:-unknown}"
 systemctl list-units --failed --plain --no-legend --full | while read -r unit rest; do
-  say failed "$unit"
+  report failed "$unit"
 done
 while read -r name value unit; do
   case $name in
-    MemTotal:) say memory total "$value" ;;
-    MemAvailable:) say memory available "$value" ;;
+    MemTotal:) report memory total "$value" ;;
+    MemAvailable:) report memory available "$value" ;;
   esac
 done </proc/meminfo
-say ready
+report ready
 cd /usr/lib/overcoat
 if [ -e boot-command ]; then
   nonce=$(cat boot-nonce)
-  say begin "$nonce"
+  report begin "$nonce"
   code=0
   (cd / && exec sh /usr/lib/overcoat/boot-command) </dev/null >&3 2>&1 || code=$?
   printf '\nend %s %s\n' "$nonce" "$code" >&3
 fi
 "#;
 
-/// What the overlay is for.
+/// The function of the overlay.
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
-    /// It tells that the machine is up, and runs a command by `sh` then, what it prints marked with
-    /// a word that nobody says by accident.
-    Tell {
+    /// It reports that the machine is up, then runs a command with `sh` and marks its output with
+    /// `nonce`.
+    Report {
         /// The command, if there is one.
         command: Option<&'a str>,
-        /// The word.
+        /// A string that does not occur in the output by accident.
         nonce: &'a str,
     },
-    /// It has root logged in on the serial console.
+    /// It logs root in on the serial console.
     LogIn,
 }
 
-/// The overlay for a machine that is made of `layers`, as cpio.gz, to lie over all of them.
+/// Returns the overlay for a machine that consists of `layers`, as a cpio.gz archive to be stacked
+/// over all of them.
 ///
 /// # Errors
 /// When the layers cannot be read.
@@ -118,7 +119,7 @@ pub fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, Bo
         Purpose::LogIn => {
             put("/etc/systemd/system/serial-getty@ttyS0.service.d/overcoat.conf", LOG_IN)?;
         }
-        Purpose::Tell { command, nonce } => {
+        Purpose::Report { command, nonce } => {
             put("/etc/systemd/system/overcoat-boot-agent.service", UNIT)?;
             put("/usr/lib/overcoat/boot-agent", SCRIPT)?;
             put("/usr/lib/overcoat/boot-nonce", nonce)?;
@@ -146,36 +147,36 @@ pub fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, Bo
     Ok(bytes)
 }
 
-/// What the agent has said.
+/// The state that the agent has reported.
 #[derive(Debug, Default)]
-pub struct Talk {
-    /// What came and was not understood yet.
+pub struct AgentReport {
+    /// Received bytes that are not parsed yet.
     rest: Vec<u8>,
-    /// The state of the system, as it says itself.
+    /// The output of `systemctl is-system-running`.
     pub state: Option<String>,
-    /// Units that failed.
+    /// The failed units.
     pub failed: Vec<String>,
-    /// Memory in all and what is available of it, in KiB.
+    /// Total and available memory, in KiB.
     pub memory: (u64, u64),
-    /// Whether anything came at all.
-    pub heard: bool,
-    /// Whether the machine is up.
+    /// Whether anything was received.
+    pub received: bool,
+    /// Whether the agent has reported that the machine is up.
     pub ready: bool,
     running: Option<Vec<u8>>,
-    /// The exit code of the command, once it has ended.
+    /// The exit code of the command, once it has exited.
     pub code: Option<i32>,
 }
 
-impl Talk {
-    /// Takes in what came, and gives the command's own words to `output`.
+impl AgentReport {
+    /// Parses received bytes, and passes the output of the command to `output`.
     pub fn take(&mut self, bytes: &[u8], output: &mut dyn FnMut(&[u8])) {
-        self.heard |= !bytes.is_empty();
+        self.received |= !bytes.is_empty();
         self.rest.extend_from_slice(bytes);
         loop {
             if let Some(nonce) = self.running.clone() {
                 let mark = [b"\nend ".as_slice(), &nonce, b" "].concat();
                 let Some(at) = find(&self.rest, &mark) else {
-                    // What may be the beginning of the mark is kept.
+                    // Keep a possible beginning of the mark.
                     let keep = mark.len() - 1;
                     let ready = self.rest.len().saturating_sub(keep);
                     output(&self.rest[..ready]);
@@ -183,7 +184,8 @@ impl Talk {
                     return;
                 };
                 let code = &self.rest[at + mark.len()..];
-                let Some(end) = find(code, b"\n").or((code.len() > LONGEST).then_some(0)) else {
+                let Some(end) = find(code, b"\n").or((code.len() > MAX_LINE_LENGTH).then_some(0))
+                else {
                     return;
                 };
                 output(&self.rest[..at]);
@@ -194,7 +196,7 @@ impl Talk {
                 return;
             }
             let Some(end) = find(&self.rest, b"\n") else {
-                if self.rest.len() > LONGEST {
+                if self.rest.len() > MAX_LINE_LENGTH {
                     self.rest.clear();
                 }
                 return;
@@ -208,7 +210,7 @@ impl Talk {
     fn line(&mut self, line: &str) {
         match line.split_once(' ') {
             Some(("state", state)) => self.state = Some(state.to_owned()),
-            Some(("failed", unit)) if self.failed.len() < MOST_UNITS => {
+            Some(("failed", unit)) if self.failed.len() < MAX_FAILED_UNITS => {
                 self.failed.push(unit.to_owned());
             }
             Some(("memory", rest)) => match rest.split_once(' ') {
@@ -231,49 +233,52 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// All that the command said, however what came was cut.
-    fn said(talk: &[u8], cut: usize) -> (Talk, Vec<u8>) {
-        let mut heard = Talk::default();
+    /// Parses `talk` in parts of `cut` bytes; returns the state and the output of the command.
+    fn parse(talk: &[u8], cut: usize) -> (AgentReport, Vec<u8>) {
+        let mut report = AgentReport::default();
         let mut output = Vec::new();
         for part in talk.chunks(cut) {
-            heard.take(part, &mut |bytes| output.extend_from_slice(bytes));
+            report.take(part, &mut |bytes| output.extend_from_slice(bytes));
         }
-        (heard, output)
+        (report, output)
     }
 
     #[test]
-    fn what_a_command_says_comes_as_it_is_however_it_is_cut() {
+    fn output_is_passed_on_unchanged_for_any_chunk_size() {
         let talk = b"overcoat-agent 1\nstate degraded\nfailed a.service\nmemory total 10\n\
                      memory available 4\nready\nbegin n1\nhello\nend n\nend n2 3\n\xff\0\nend n1 7\n";
         for cut in 1..talk.len() {
-            let (heard, output) = said(talk, cut);
+            let (report, output) = parse(talk, cut);
             assert_eq!(output, b"hello\nend n\nend n2 3\n\xff\0", "{cut}");
-            assert_eq!((heard.code, heard.ready), (Some(7), true));
-            assert_eq!(heard.state.as_deref(), Some("degraded"));
-            assert_eq!(heard.failed, ["a.service"]);
-            assert_eq!(heard.memory, (10, 4));
+            assert_eq!((report.code, report.ready), (Some(7), true));
+            assert_eq!(report.state.as_deref(), Some("degraded"));
+            assert_eq!(report.failed, ["a.service"]);
+            assert_eq!(report.memory, (10, 4));
         }
     }
 
     #[test]
-    fn a_machine_that_says_too_much_takes_no_memory() {
-        let mut heard = Talk::default();
+    fn long_lines_and_many_units_use_bounded_memory() {
+        let mut report = AgentReport::default();
         let mut output = 0;
         for _ in 0..100 {
-            heard.take(&[b'x'; 1000], &mut |_| {});
-            heard.take(b"\nfailed unit", &mut |_| {});
+            report.take(&[b'x'; 1000], &mut |_| {});
+            report.take(b"\nfailed unit", &mut |_| {});
         }
-        assert!(heard.rest.len() <= LONGEST + 1000);
-        (0..2 * MOST_UNITS).for_each(|_| heard.take(b"\nfailed unit", &mut |_| {}));
-        assert_eq!(heard.failed.len(), MOST_UNITS);
-        heard.take(b"\nbegin n\nabc\nend n ", &mut |bytes| output += bytes.len());
-        (0..100).for_each(|_| heard.take(&[b'7'; 1000], &mut |bytes| output += bytes.len()));
-        assert_eq!((output, heard.code, heard.rest.len() < 2 * LONGEST), (3, Some(255), true));
+        assert!(report.rest.len() <= MAX_LINE_LENGTH + 1000);
+        (0..2 * MAX_FAILED_UNITS).for_each(|_| report.take(b"\nfailed unit", &mut |_| {}));
+        assert_eq!(report.failed.len(), MAX_FAILED_UNITS);
+        report.take(b"\nbegin n\nabc\nend n ", &mut |bytes| output += bytes.len());
+        (0..100).for_each(|_| report.take(&[b'7'; 1000], &mut |bytes| output += bytes.len()));
+        assert_eq!(
+            (output, report.code, report.rest.len() < 2 * MAX_LINE_LENGTH),
+            (3, Some(255), true)
+        );
     }
 
     #[test]
-    fn words_like_the_agents_on_the_console_mean_nothing_before_it_begins() {
-        let (heard, output) = said(b"noise\nreadyx\nstate\n", 3);
-        assert!(!heard.ready && heard.state.is_none() && output.is_empty());
+    fn similar_lines_are_ignored() {
+        let (report, output) = parse(b"noise\nreadyx\nstate\n", 3);
+        assert!(!report.ready && report.state.is_none() && output.is_empty());
     }
 }

@@ -1,13 +1,13 @@
-//! What a machine writes to its console, as lines that can be read.
+//! Console output of a machine as plain lines.
 
 use std::collections::VecDeque;
 
-/// How many of the last lines are kept.
-const KEPT: usize = 40;
-/// A line longer than this is cut, in bytes.
-const LONGEST: usize = 4096;
+/// Number of recent lines kept.
+const MAX_LINES: usize = 40;
+/// Maximum length of a line, in bytes; the rest is discarded.
+const MAX_LINE_LENGTH: usize = 4096;
 
-/// The console, as far as it has been read.
+/// The recent output of a console.
 #[derive(Debug, Default)]
 pub struct Console {
     line: Vec<u8>,
@@ -15,12 +15,12 @@ pub struct Console {
 }
 
 impl Console {
-    /// Takes in what came, and gives each line that is complete to `read`.
+    /// Adds output, and passes each complete line to `read`.
     pub fn take(&mut self, bytes: &[u8], read: &mut dyn FnMut(&str)) {
         for &byte in bytes {
             match byte {
                 b'\n' => self.complete(read),
-                _ if self.line.len() < LONGEST => self.line.push(byte),
+                _ if self.line.len() < MAX_LINE_LENGTH => self.line.push(byte),
                 _ => {}
             }
         }
@@ -33,21 +33,21 @@ impl Console {
             return;
         }
         read(&line);
-        if self.lines.len() == KEPT {
+        if self.lines.len() == MAX_LINES {
             self.lines.pop_front();
         }
         self.lines.push_back(line);
     }
 
-    /// The last lines, the one that is not complete included.
+    /// Returns the recent lines, including an incomplete one.
     pub fn last(&self) -> Vec<String> {
         let rest = plain(&self.line);
         self.lines.iter().cloned().chain((!rest.is_empty()).then_some(rest)).collect()
     }
 }
 
-/// The text of a line without what moves cursors and changes colours. Of what was written over with
-/// a carriage return the last counts.
+/// Returns the text of a line without escape sequences and control characters. A carriage return
+/// discards the text before it, because the terminal would overwrite that.
 fn plain(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut plain = String::new();
@@ -55,9 +55,9 @@ fn plain(line: &[u8]) -> String {
     while let Some(c) = chars.next() {
         match c {
             '\x1b' => match chars.next() {
-                // A control sequence ends with a letter or another byte from `@` on.
+                // A control sequence (CSI) ends with a byte from `@` to `~`.
                 Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
-                // One of an operating system ends with a bell or with `ESC \`.
+                // An OSC, DCS, APC or PM sequence ends with BEL or with `ESC \`.
                 Some(']' | 'P' | '_' | '^') => {
                     while let Some(c) = chars.next() {
                         if c == '\x07' || c == '\x1b' && chars.next_if_eq(&'\\').is_some() {
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_what_a_person_reads_however_they_come() {
+    fn escape_sequences_are_removed_for_any_chunk_size() {
         let talk = b"\x1b[0;32m  OK  \x1b[0m] Reached \x1b[1mtarget\x1b[m\r\nover\rwritten\r\n\n\
                      \x1b]3008;start=1\x1b\\title\nend";
         for cut in 1..talk.len() {
@@ -94,11 +94,11 @@ mod tests {
     }
 
     #[test]
-    fn a_console_that_never_ends_a_line_is_bounded() {
+    fn lines_and_their_number_are_bounded() {
         let mut console = Console::default();
-        console.take(&vec![b'x'; 10 * LONGEST], &mut |_| panic!("no line"));
-        assert_eq!(console.last(), ["x".repeat(LONGEST)]);
+        console.take(&vec![b'x'; 10 * MAX_LINE_LENGTH], &mut |_| panic!("no line"));
+        assert_eq!(console.last(), ["x".repeat(MAX_LINE_LENGTH)]);
         (0..1000).for_each(|_| console.take(b"\nx\n", &mut |_| {}));
-        assert_eq!(console.last().len(), KEPT);
+        assert_eq!(console.last().len(), MAX_LINES);
     }
 }

@@ -1,10 +1,10 @@
-//! Booting artifacts in a machine, the real way: firmware, boot server, kernel, initrd, base and
-//! overlays over HTTP, and the system in them.
+//! Boots artifacts in a virtual machine as on real hardware: firmware, boot server, kernel, initrd,
+//! the base and the overlays over HTTP, and the system in them.
 //!
 //! Invariants:
-//! - The machine ends with this process, and the server with both; nothing is written anywhere.
-//! - A machine that does not come up is told with the phase it was in, and why, as far as it said.
-//! - What is added to the artifacts to hear from inside is an overlay of its own, in memory.
+//! - The machine and its server end with this process. Nothing is written to disk.
+//! - A failed boot is reported with its phase and, if known, its reason.
+//! - The overlay that reports from inside is separate from the artifacts, and only in memory.
 
 pub mod agent;
 pub mod console;
@@ -24,146 +24,146 @@ use crate::live::LiveError;
 use crate::root::RootError;
 use crate::sandbox::{MissingRequirement, Signals};
 use crate::seal::SealError;
-use crate::serve::{CatalogueError, Served};
-use agent::{Purpose, Talk};
+use crate::serve::{AccessRecord, CatalogueError};
+use agent::{AgentReport, Purpose};
 use console::Console;
-use phase::{Phase, Progress};
-use qemu::{Accelerator, Machine};
-use server::Server;
+use phase::{BootProgress, Phase};
+use qemu::{Accelerator, VirtualMachine};
+use server::ArtifactServer;
 
-pub use crate::serve::Parts;
+pub use crate::serve::MachineFiles;
 
-/// How it is booted.
+/// Options of a boot.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// What it runs on; the best that works, if it is not said.
+pub struct BootOptions {
+    /// The accelerator; `None` for the best one that works.
     pub accelerator: Option<Accelerator>,
     /// The machine's memory in bytes.
     pub memory: u64,
-    /// Its processors.
+    /// The number of processors.
     pub processors: u32,
-    /// How long it may take to come up.
+    /// Maximum time until the machine is up.
     pub time_out: Duration,
-    /// How long the command may take; for ever, if it is not said.
+    /// Maximum run time of the command; `None` for no limit.
     pub command_time_out: Option<Duration>,
-    /// What stands on the console once it is up; when nothing, its system says so itself.
+    /// Console text that means that the machine is up; `None` to wait for the agent's report.
     pub until: Option<String>,
-    /// What runs in it once it is up, by `sh`.
+    /// The command to run with `sh` once the machine is up.
     pub command: Option<String>,
-    /// Whether it is used by hand: it has this process's standard input, and runs until it is
-    /// switched off.
+    /// Whether the machine is interactive: it reads this process's standard input and runs until it
+    /// is switched off.
     pub keyboard: bool,
-    /// Whether root is logged in on the console.
+    /// Whether to log root in on the console.
     pub log_in: bool,
-    /// More parameters for the kernel.
+    /// Additional kernel parameters.
     pub parameters: String,
 }
 
-/// Who is told what happens.
-pub trait Watcher {
-    /// A phase begins, so long after the machine was switched on.
+/// Receives the events of a boot.
+pub trait BootObserver {
+    /// A phase begins, `after` the start of the machine.
     fn phase(&mut self, phase: Phase, after: Duration);
-    /// KVM does not work here: it begins again without.
-    fn slow(&mut self);
-    /// Bytes of the console, as they come. Nothing is waited for beyond `end`.
+    /// KVM does not work on this host: the boot starts again without it.
+    fn retry_without_kvm(&mut self);
+    /// Console output. The call may block until `end`.
     fn console(&mut self, bytes: &[u8], end: Option<Instant>);
-    /// What the command prints, as it comes. Nothing is waited for beyond `end`.
+    /// Output of the command. The call may block until `end`.
     fn output(&mut self, bytes: &[u8], end: Option<Instant>);
-    /// The signal that asked to end while what it was told could not be told on.
+    /// Returns the signal that interrupted blocked output, if any.
     fn interrupted(&self) -> Option<i32>;
 }
 
-/// What came of it.
+/// The result of a boot.
 #[derive(Debug)]
-pub struct Report {
-    /// Why it did not come up, and in which phase, if it did not.
+pub struct BootReport {
+    /// The phase and the reason of a failure.
     pub failed: Option<(Phase, String)>,
-    /// How long each phase took.
+    /// The duration of each phase.
     pub phases: Vec<(Phase, Duration)>,
-    /// Bytes that it fetched.
+    /// Bytes that the machine fetched.
     pub fetched: u64,
-    /// How much of its memory it has touched, in bytes: the most that it needed, with the kernel's
-    /// caches.
+    /// Memory that the machine has touched, in bytes: its peak use, including the kernel's caches.
     pub peak_memory: u64,
-    /// What its system says of itself: `running` or `degraded`.
+    /// The state that its systemd reports: `running` or `degraded`.
     pub state: Option<String>,
-    /// Units that failed.
+    /// The failed units.
     pub failed_units: Vec<String>,
-    /// Memory in all and available once it was up, in bytes, as it says itself.
+    /// Total and available memory, in bytes, that the machine reports once it is up.
     pub memory: Option<(u64, u64)>,
     /// The exit code of the command.
     pub code: Option<i32>,
     /// The last lines of the console.
     pub console: Vec<String>,
-    /// The signal by which this process was asked to end meanwhile.
+    /// The signal that interrupted this process.
     pub interrupted: Option<i32>,
 }
 
-/// A machine could not be made.
+/// An error that prevents a boot from starting or from being watched.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// QEMU is not there.
+    /// QEMU is not installed.
     #[error(transparent)]
     MissingRequirement(#[from] MissingRequirement),
     /// An artifact cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Artifact {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Something of the system.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The layers.
+    /// The layers cannot be opened.
     #[error(transparent)]
     Root(#[from] RootError),
-    /// The kernel's parameters.
+    /// The kernel parameters are invalid.
     #[error(transparent)]
     Parameters(#[from] CatalogueError),
-    /// Nothing can be told to the machine.
+    /// There is no boot script for the machine.
     #[error("{0}")]
     Script(String),
-    /// The overlay that is added.
+    /// The agent's overlay cannot be made.
     #[error(transparent)]
     Live(#[from] LiveError),
-    /// The overlay that is added.
+    /// The agent's overlay cannot be made.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// The overlay that is added.
+    /// The agent's overlay cannot be made.
     #[error(transparent)]
     Tree(#[from] fs_model::FsError),
 }
 
-/// How much of the console and of the agent is read at a time, in bytes.
-const READ: usize = 16 << 10;
-/// A machine with less memory than this may not get as far as the initrd's own words about memory.
-const SCARCE: u64 = 256 << 20;
-/// How much of what QEMU itself says is kept, in bytes.
-const COMPLAINTS: usize = 64 << 10;
+/// Bytes read at a time from the console and from the agent.
+const READ_SIZE: usize = 16 << 10;
+/// With less memory than this, in bytes, the initrd may not get as far as its own check of memory.
+const LOW_MEMORY: u64 = 256 << 20;
+/// Maximum bytes of QEMU's own messages that are kept.
+const MAX_QEMU_MESSAGES: usize = 64 << 10;
 
-/// Boots `parts`, until the machine is up and its command has ended.
+/// Boots the files until the machine is up and its command has exited.
 ///
 /// # Errors
-/// When there can be no machine. One that does not come up is no error, but [`Report::failed`].
+/// When the machine cannot be started or watched. A machine that does not come up is not an error:
+/// see [`BootReport::failed`].
 pub fn boot(
-    parts: &Parts,
-    options: &Options,
+    files: &MachineFiles,
+    options: &BootOptions,
     signals: &Signals,
-    watcher: &mut dyn Watcher,
-) -> Result<Report, BootError> {
+    observer: &mut dyn BootObserver,
+) -> Result<BootReport, BootError> {
     let nonce = nonce()?;
-    let layers = std::iter::once(&parts.base).chain(&parts.overlays).cloned().collect();
+    let layers = std::iter::once(&files.base).chain(&files.overlays).cloned().collect();
     let agent = match (options.until.is_some() || options.keyboard, options.log_in) {
         (true, false) => None,
         (true, true) => Some(agent::overlay(layers, Purpose::LogIn)?),
         (false, _) => {
             let command = options.command.as_deref();
-            Some(agent::overlay(layers, Purpose::Tell { command, nonce: &nonce })?)
+            Some(agent::overlay(layers, Purpose::Report { command, nonce: &nonce })?)
         }
     };
-    let mut made = qemu::Options {
+    let mut machine_options = qemu::QemuOptions {
         accelerator: options.accelerator.unwrap_or_else(Accelerator::best),
         memory: options.memory,
         processors: options.processors,
@@ -171,123 +171,126 @@ pub fn boot(
         keyboard: options.keyboard,
     };
     loop {
-        let own = made.accelerator.parameters();
-        let server =
-            Server::start(parts, agent.as_deref(), &format!("{own} {}", options.parameters))?;
-        made.script = server.script();
-        let mut machine = Machine::start(&made)?;
+        let own = machine_options.accelerator.parameters();
+        let server = ArtifactServer::start(
+            files,
+            agent.as_deref(),
+            &format!("{own} {}", options.parameters),
+        )?;
+        machine_options.script = server.script();
+        let mut machine = VirtualMachine::start(&machine_options)?;
         let start = Instant::now();
-        let mut boot = Boot {
+        let mut boot = BootWatch {
             options,
-            watcher,
+            observer,
             start,
-            accelerator: made.accelerator,
-            progress: Progress::new(start),
+            accelerator: machine_options.accelerator,
+            progress: BootProgress::new(start),
             console: Console::default(),
-            talk: Talk::default(),
-            complaints: String::new(),
+            agent: AgentReport::default(),
+            qemu_messages: String::new(),
             up: None,
             touched: 0,
         };
-        boot.watcher.phase(Phase::Firmware, Duration::ZERO);
-        let ended = boot.watch(&mut machine, &server, signals)?;
+        boot.observer.phase(Phase::Firmware, Duration::ZERO);
+        let end = boot.watch(&mut machine, &server, signals)?;
         let peak_memory = machine.peak_memory().max(boot.touched);
         machine.end();
-        if matches!(ended, Ended::NoKvm) {
-            made.accelerator = Accelerator::Tcg;
-            boot.watcher.slow();
+        if matches!(end, WatchEnd::NoKvm) {
+            machine_options.accelerator = Accelerator::Tcg;
+            boot.observer.retry_without_kvm();
             continue;
         }
-        return Ok(boot.report(ended, peak_memory, server.fetched()));
+        return Ok(boot.report(end, peak_memory, server.fetched()));
     }
 }
 
-/// How long to poll until `end`; nothing when that is over.
+/// Returns the time to poll until `end`, or `None` if that has passed.
 pub fn time_out(end: Option<Instant>) -> Option<PollTimeout> {
     let Some(end) = end else { return Some(PollTimeout::NONE) };
     let left = end.saturating_duration_since(Instant::now());
-    // Rounded up, so that it is over when it is said to be.
+    // Rounded up, so that the deadline has passed when poll(2) times out.
     let millis = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
     (!left.is_zero()).then_some(millis)
 }
 
-/// A word that nobody says by accident.
+/// Returns a string that does not occur in output by accident.
 fn nonce() -> io::Result<String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(crate::seal::manifest::hex(&bytes))
 }
 
-/// Why watching came to an end.
-enum Ended {
-    /// All is as it was asked for.
+/// The reason why watching ended.
+enum WatchEnd {
+    /// The machine is up and the command, if any, has exited.
     Well,
-    /// It will come no farther.
+    /// The machine cannot continue.
     Fault,
-    /// It switched itself off.
+    /// The machine switched itself off.
     Off,
-    /// It took too long.
+    /// A time limit has passed.
     TimeOut,
-    /// This process was asked to end.
+    /// This process received a signal.
     Interrupted(i32),
     /// KVM does not work on this host.
     NoKvm,
 }
 
-struct Boot<'a> {
-    options: &'a Options,
-    watcher: &'a mut dyn Watcher,
+struct BootWatch<'a> {
+    options: &'a BootOptions,
+    observer: &'a mut dyn BootObserver,
     start: Instant,
     accelerator: Accelerator,
-    progress: Progress,
+    progress: BootProgress,
     console: Console,
-    talk: Talk,
-    /// What QEMU itself said.
-    complaints: String,
-    /// Since when it is up.
+    agent: AgentReport,
+    /// QEMU's own messages.
+    qemu_messages: String,
+    /// The time since which the machine is up.
     up: Option<Instant>,
-    /// How much of its memory it had touched when the last phase began.
+    /// Memory that the machine had touched when the last phase began, in bytes.
     touched: u64,
 }
 
-impl Boot<'_> {
+impl BootWatch<'_> {
     fn watch(
         &mut self,
-        machine: &mut Machine,
-        server: &Server,
+        machine: &mut VirtualMachine,
+        server: &ArtifactServer,
         signals: &Signals,
-    ) -> Result<Ended, BootError> {
-        let mut buffer = vec![0; READ];
+    ) -> Result<WatchEnd, BootError> {
+        let mut buffer = vec![0; READ_SIZE];
         loop {
             let (end, phase) = (self.deadline(), self.progress.phase());
-            let Some(time_out) = time_out(end) else { return Ok(Ended::TimeOut) };
-            let off = machine.off();
+            let Some(time_out) = time_out(end) else { return Ok(WatchEnd::TimeOut) };
+            let exited = machine.exited();
             let mut fds = [
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
                 PollFd::new(machine.console.as_fd(), PollFlags::POLLIN),
                 PollFd::new(machine.agent.as_fd(), PollFlags::POLLIN),
                 PollFd::new(server.as_fd(), PollFlags::POLLIN),
-                PollFd::new(machine.complaints.as_fd(), PollFlags::POLLIN),
-                PollFd::new(off.as_fd(), PollFlags::POLLIN),
+                PollFd::new(machine.qemu_messages.as_fd(), PollFlags::POLLIN),
+                PollFd::new(exited.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut fds, time_out) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(io::Error::from(error).into()),
             }
             let ready = fds.each_ref().map(|fd| fd.any().unwrap_or(true));
-            drop(off);
-            let [signalled, console, agent, asked, complains, off] = ready;
-            let mut said = false;
+            drop(exited);
+            let [signalled, console, agent, requested, message, exited] = ready;
+            let mut received = false;
             if signalled && let Some(signal) = signals.interruption() {
-                return Ok(Ended::Interrupted(signal as i32));
+                return Ok(WatchEnd::Interrupted(signal as i32));
             }
-            if asked {
+            if requested {
                 server.served().iter().for_each(|served| self.served(served));
             }
             if console {
                 let read = machine.console.read(&mut buffer)?;
-                said |= read > 0;
-                self.heard(&buffer[..read], end);
+                received |= read > 0;
+                self.console_output(&buffer[..read], end);
             }
             if agent {
                 let read = match machine.agent.read(&mut buffer) {
@@ -295,49 +298,56 @@ impl Boot<'_> {
                     Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
                     Err(error) => return Err(error.into()),
                 };
-                said |= read > 0;
-                let watcher = &mut *self.watcher;
-                self.talk.take(&buffer[..read], &mut |bytes| watcher.output(bytes, end));
-                if self.talk.ready {
+                received |= read > 0;
+                let observer = &mut *self.observer;
+                self.agent.take(&buffer[..read], &mut |bytes| observer.output(bytes, end));
+                if self.agent.ready {
                     self.come_up();
                 }
             }
-            if complains {
-                let read = machine.complaints.read(&mut buffer)?;
-                said |= read > 0;
-                if self.complaints.len() < COMPLAINTS {
-                    self.complaints.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            if message {
+                let read = machine.qemu_messages.read(&mut buffer)?;
+                received |= read > 0;
+                if self.qemu_messages.len() < MAX_QEMU_MESSAGES {
+                    self.qemu_messages.push_str(&String::from_utf8_lossy(&buffer[..read]));
                 }
                 let kvm = ["KVM internal error", "failed to initialize kvm", "KVM: entry failed"];
-                if self.may_be_slow() && kvm.iter().any(|sign| self.complaints.contains(sign)) {
-                    return Ok(Ended::NoKvm);
+                if self.may_retry_without_kvm()
+                    && kvm.iter().any(|sign| self.qemu_messages.contains(sign))
+                {
+                    return Ok(WatchEnd::NoKvm);
                 }
             }
             if self.progress.phase() != phase {
                 self.touched = self.touched.max(machine.peak_memory());
             }
-            if let Some(signal) = self.watcher.interrupted() {
-                return Ok(Ended::Interrupted(signal));
+            if let Some(signal) = self.observer.interrupted() {
+                return Ok(WatchEnd::Interrupted(signal));
             }
-            if let Some(ended) = self.is_over() {
-                return Ok(ended);
+            if let Some(end) = self.is_over() {
+                return Ok(end);
             }
-            // What it said last has been read.
-            if off && !said {
-                // QEMU gave up before anything ran: without KVM it may not, or says why again.
-                let gave_up =
-                    self.progress.phase() == Phase::Firmware && !self.complaints.trim().is_empty();
-                return Ok(if gave_up && self.may_be_slow() { Ended::NoKvm } else { Ended::Off });
+            // Only after the last output has been read.
+            if exited && !received {
+                // QEMU failed before anything ran. Retry without KVM: that works, or shows the
+                // reason.
+                let gave_up = self.progress.phase() == Phase::Firmware
+                    && !self.qemu_messages.trim().is_empty();
+                return Ok(if gave_up && self.may_retry_without_kvm() {
+                    WatchEnd::NoKvm
+                } else {
+                    WatchEnd::Off
+                });
             }
         }
     }
 
-    /// Whether KVM was taken because it may be there, not because it was asked for.
-    fn may_be_slow(&self) -> bool {
+    /// Whether KVM was selected automatically.
+    fn may_retry_without_kvm(&self) -> bool {
         self.accelerator == Accelerator::Kvm && self.options.accelerator.is_none()
     }
 
-    /// When it has to be up, or the command to have ended.
+    /// Returns the deadline of the current wait: for the machine to come up, or for the command.
     fn deadline(&self) -> Option<Instant> {
         match self.up {
             _ if self.options.keyboard => None,
@@ -346,16 +356,16 @@ impl Boot<'_> {
         }
     }
 
-    fn served(&mut self, served: &Served) {
+    fn served(&mut self, record: &AccessRecord) {
         let now = Instant::now();
-        let script = served.path == "/boot.ipxe" && served.status == 200;
+        let script = record.path == "/boot.ipxe" && record.status == 200;
         if script && self.progress.reach(Phase::Load, now) {
-            self.watcher.phase(Phase::Load, now - self.start);
+            self.observer.phase(Phase::Load, now - self.start);
         }
     }
 
-    fn heard(&mut self, bytes: &[u8], end: Option<Instant>) {
-        self.watcher.console(bytes, end);
+    fn console_output(&mut self, bytes: &[u8], end: Option<Instant>) {
+        self.observer.console(bytes, end);
         let now = Instant::now();
         let (progress, options) = (&mut self.progress, self.options);
         let mut seen = false;
@@ -367,9 +377,9 @@ impl Boot<'_> {
             seen |= options.until.as_ref().is_some_and(|until| line.contains(until));
         });
         for phase in reached {
-            self.watcher.phase(phase, now - self.start);
+            self.observer.phase(phase, now - self.start);
         }
-        // A prompt is no whole line.
+        // A prompt does not end with a line feed.
         seen |= options.until.as_ref().is_some_and(|until| {
             self.console.last().last().is_some_and(|line| line.contains(until))
         });
@@ -382,71 +392,71 @@ impl Boot<'_> {
         let now = Instant::now();
         self.up.get_or_insert(now);
         if self.options.command.is_some() && self.progress.reach(Phase::Command, now) {
-            self.watcher.phase(Phase::Command, now - self.start);
+            self.observer.phase(Phase::Command, now - self.start);
         }
     }
 
-    fn is_over(&self) -> Option<Ended> {
+    fn is_over(&self) -> Option<WatchEnd> {
         if self.options.keyboard {
             return None;
         }
         if self.up.is_some() {
-            let done = self.options.command.is_none() || self.talk.code.is_some();
-            // A kernel that gives up while the command runs does not end the machine.
-            let fault = self.progress.fault.is_some().then_some(Ended::Fault);
-            return if done { Some(Ended::Well) } else { fault };
+            let done = self.options.command.is_none() || self.agent.code.is_some();
+            // A kernel panic while the command runs does not end QEMU.
+            let fault = self.progress.fault.is_some().then_some(WatchEnd::Fault);
+            return if done { Some(WatchEnd::Well) } else { fault };
         }
-        self.progress.fault.is_some().then_some(Ended::Fault)
+        self.progress.fault.is_some().then_some(WatchEnd::Fault)
     }
 
-    /// What it means that it took too long.
-    fn too_slow(&self, phase: Phase) -> String {
+    /// Describes a timeout.
+    fn describe_timeout(&self, phase: Phase) -> String {
         if let (Some(_), Some(time_out)) = (self.up, self.options.command_time_out) {
-            return format!("the command had not ended after {} s", time_out.as_secs());
+            return format!("the command was still running after {} s", time_out.as_secs());
         }
-        let mut text = format!("it was not up after {} s", self.options.time_out.as_secs());
-        if phase == Phase::System && self.options.until.is_none() && !self.talk.heard {
+        let mut text =
+            format!("the machine was not up after {} s", self.options.time_out.as_secs());
+        if phase == Phase::System && self.options.until.is_none() && !self.agent.received {
             text.push_str(
-                "; nothing came from the overlay that overcoat adds to hear from inside: an initrd \
-                 that takes one overlay alone leaves it out, and --until waits for text on the \
-                 console instead",
+                "; the agent's overlay reported nothing: an initrd that accepts one overlay only \
+                 leaves it out; use --until to wait for text on the console instead",
             );
         }
         text
     }
 
-    fn report(self, ended: Ended, peak_memory: u64, fetched: u64) -> Report {
+    fn report(self, end: WatchEnd, peak_memory: u64, fetched: u64) -> BootReport {
         let phase = self.progress.phase();
         let mut interrupted = None;
         let fault = self.progress.fault.clone();
-        let failed = match ended {
-            Ended::Well => None,
-            // What somebody did with it by hand is no fault.
-            Ended::Off if self.options.keyboard => fault.filter(|_| phase < Phase::System),
-            Ended::Fault => fault,
-            Ended::Off if !self.complaints.trim().is_empty() => {
-                Some(format!("QEMU: {}", self.complaints.trim()))
+        let failed = match end {
+            WatchEnd::Well => None,
+            // In interactive use, switching off is not a failure.
+            WatchEnd::Off if self.options.keyboard => fault.filter(|_| phase < Phase::System),
+            WatchEnd::Fault => fault,
+            WatchEnd::Off if !self.qemu_messages.trim().is_empty() => {
+                Some(format!("QEMU: {}", self.qemu_messages.trim()))
             }
-            Ended::Off => {
+            WatchEnd::Off => {
                 Some(fault.unwrap_or_else(|| "the machine switched itself off".to_owned()))
             }
-            Ended::TimeOut => Some(self.too_slow(phase)),
-            Ended::Interrupted(signal) => {
+            WatchEnd::TimeOut => Some(self.describe_timeout(phase)),
+            WatchEnd::Interrupted(signal) => {
                 interrupted = Some(signal);
                 None
             }
-            Ended::NoKvm => Some("KVM does not work".to_owned()),
+            WatchEnd::NoKvm => Some("KVM does not work".to_owned()),
         };
-        let scarce = phase < Phase::Fetch && self.options.memory < SCARCE;
+        let low_memory = phase < Phase::Fetch && self.options.memory < LOW_MEMORY;
         let failed = failed.map(|mut reason: String| {
-            if scarce {
+            if low_memory {
                 let mib = self.options.memory >> 20;
-                reason.push_str(&format!(" ({mib} MiB may be too little for it: --memory)"));
+                reason.push_str(&format!(" ({mib} MiB of memory may be too little: see --memory)"));
             }
             reason
         });
-        let Talk { state, failed: failed_units, memory, code, .. } = self.talk;
-        Report {
+        let AgentReport { state, failed: failed_units, memory, code, .. } = self.agent;
+        BootReport {
             failed: failed.map(|reason| (phase, reason)),
             phases: self.progress.times(Instant::now()),
             fetched,

@@ -1,7 +1,7 @@
-//! How far a machine has come, and what stopped it.
+//! The phases of a boot, and the reason why it failed.
 //!
-//! It is told what the boot server was asked for, what stands on the console, and what the agent
-//! says; each phase begins with the first sign of it, and none twice.
+//! Phases are derived from requests to the boot server, console output and the agent's reports. A
+//! phase begins with its first sign and does not begin again.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 /// A phase of a boot, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// The firmware starts, and sets up its network.
+    /// The firmware starts and configures the network.
     Firmware,
-    /// It fetches script, kernel and initrd.
+    /// iPXE fetches the script, the kernel and the initrd.
     Load,
-    /// The kernel starts, then the initrd, which sets up the network.
+    /// The kernel and the initrd start; the initrd configures the network.
     Kernel,
-    /// The initrd fetches base and overlays, and unpacks them.
+    /// The initrd fetches and unpacks the base and the overlays.
     Fetch,
     /// The machine's own system starts.
     System,
-    /// A command runs.
+    /// The command runs.
     Command,
 }
 
 impl Phase {
-    /// All of them.
+    /// All phases, in order.
     pub const ALL: [Phase; 6] =
         [Phase::Firmware, Phase::Load, Phase::Kernel, Phase::Fetch, Phase::System, Phase::Command];
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Firmware => "firmware",
@@ -40,13 +40,13 @@ impl Phase {
         }
     }
 
-    /// What happens in it.
+    /// Returns a description of the work in this phase.
     pub fn describe(self) -> &'static str {
         match self {
             Phase::Firmware => "starting the firmware and iPXE",
             Phase::Load => "fetching the kernel and its initrd",
             Phase::Kernel => "starting the kernel and its initrd",
-            Phase::Fetch => "fetching and unpacking base and overlays",
+            Phase::Fetch => "fetching and unpacking the base and the overlays",
             Phase::System => "starting the system",
             Phase::Command => "running the command",
         }
@@ -59,20 +59,20 @@ impl fmt::Display for Phase {
     }
 }
 
-/// How far it has come.
+/// The progress of a boot.
 #[derive(Debug)]
-pub struct Progress {
-    /// When each phase that has begun did.
+pub struct BootProgress {
+    /// The start of each phase that has begun.
     begun: Vec<(Phase, Instant)>,
-    /// Why it will come no farther.
+    /// The reason why the boot cannot continue.
     pub fault: Option<String>,
 }
 
-/// Signs on the console of a machine that has come to its end, what they mean, and in which phases at
-/// the earliest.
-const ENDS: [(&str, &str, Phase); 7] = [
-    // A quiet kernel says nothing before.
-    (PANIC, "the kernel gave up", Phase::Firmware),
+/// Console messages after which the machine cannot continue: the message, its meaning, and the
+/// earliest phase in which it counts.
+const FATAL_MESSAGES: [(&str, &str, Phase); 7] = [
+    // A quiet kernel prints nothing before this, so no earlier phase has ended.
+    (PANIC, "the kernel panicked", Phase::Firmware),
     ("You are in emergency mode", "systemd stopped in emergency mode", Phase::Kernel),
     ("You are in rescue mode", "systemd stopped in rescue mode", Phase::Kernel),
     ("Cannot open root device", "the kernel found no root", Phase::Kernel),
@@ -82,18 +82,18 @@ const ENDS: [(&str, &str, Phase); 7] = [
 ];
 const PANIC: &str = "Kernel panic";
 
-impl Progress {
-    /// It was just switched on.
+impl BootProgress {
+    /// Creates the progress of a machine that was just started.
     pub fn new(now: Instant) -> Self {
-        Progress { begun: vec![(Phase::Firmware, now)], fault: None }
+        BootProgress { begun: vec![(Phase::Firmware, now)], fault: None }
     }
 
-    /// The phase it is in.
+    /// Returns the current phase.
     pub fn phase(&self) -> Phase {
         self.begun.last().map_or(Phase::Firmware, |(phase, _)| *phase)
     }
 
-    /// A sign of `phase` was seen. Whether it is new.
+    /// Records a sign of `phase`. Returns whether the phase is new.
     pub fn reach(&mut self, phase: Phase, now: Instant) -> bool {
         let new = phase > self.phase();
         if new {
@@ -102,14 +102,16 @@ impl Progress {
         new
     }
 
-    /// Reads a line of the console. Whether a phase begins with it.
+    /// Parses a console line. Returns whether it begins a phase.
     pub fn read(&mut self, line: &str, now: Instant) -> bool {
-        if let Some(said) = after(line, "overcoat: failed: ") {
-            self.fault.get_or_insert_with(|| said.to_owned());
+        if let Some(reason) = after(line, "overcoat: failed: ") {
+            self.fault.get_or_insert_with(|| reason.to_owned());
             return false;
         }
-        // What a kernel says may stand before it on the line.
-        let end = ENDS.iter().find(|(sign, _, from)| self.phase() >= *from && line.contains(sign));
+        // Kernel messages can precede the sign on the line.
+        let end = FATAL_MESSAGES
+            .iter()
+            .find(|(sign, _, from)| self.phase() >= *from && line.contains(sign));
         if let Some((sign, meaning, _)) = end {
             self.fault.get_or_insert_with(|| match line.trim() {
                 line if line == *sign => (*meaning).to_owned(),
@@ -132,7 +134,7 @@ impl Progress {
         self.reach(phase, now)
     }
 
-    /// How long each phase took; the last one until `now`.
+    /// Returns the duration of each phase; the last one lasts until `now`.
     pub fn times(&self, now: Instant) -> Vec<(Phase, Duration)> {
         let ends = self.begun.iter().skip(1).map(|(_, begin)| *begin).chain([now]);
         let each = self.begun.iter().zip(ends);
@@ -149,10 +151,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phases_begin_with_their_first_sign_and_never_again() {
+    fn phases_begin_with_their_first_sign_only() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut progress = Progress::new(start);
+        let mut progress = BootProgress::new(start);
         assert!(progress.reach(Phase::Load, at(2)));
         assert!(progress.read("[    0.000000] Linux version 6.1.0", at(3)));
         assert!(!progress.read("[    0.100000] Linux version again", at(4)));
@@ -168,20 +170,20 @@ mod tests {
     }
 
     #[test]
-    fn what_stops_a_machine_is_told_as_it_was_first_said() {
+    fn first_fault_is_reported() {
         let now = Instant::now();
-        let mut progress = Progress::new(now);
+        let mut progress = BootProgress::new(now);
         progress.read("Linux version 6.1", now);
         progress.read("overcoat: failed: fetch: http://x/base: 404", now);
         progress.read("[  9.1] Kernel panic - not syncing: Attempted to kill init!", now);
         assert_eq!(progress.fault.as_deref(), Some("fetch: http://x/base: 404"));
-        let mut progress = Progress::new(now);
+        let mut progress = BootProgress::new(now);
         progress.read("Linux version 6.1", now);
         progress.read("[  9.1] Kernel panic - not syncing: VFS", now);
-        let fault = "the kernel gave up: [  9.1] Kernel panic - not syncing: VFS";
+        let fault = "the kernel panicked: [  9.1] Kernel panic - not syncing: VFS";
         assert_eq!(progress.fault.as_deref(), Some(fault));
-        // A quiet one.
-        let mut progress = Progress::new(now);
+        // With a quiet kernel.
+        let mut progress = BootProgress::new(now);
         assert!(progress.read("[  9.1] Kernel panic - not syncing: VFS", now));
         assert_eq!(progress.fault.as_deref(), Some(fault));
         assert_eq!(progress.phase(), Phase::Kernel);

@@ -1,8 +1,8 @@
-//! A machine of QEMU's that boots from the network.
+//! A QEMU machine that boots from the network.
 //!
-//! Its only network is QEMU's own, in which the host's loopback is 10.0.2.2. Nobody reaches it there,
-//! but it reaches what the host reaches, as this process. The first serial port is the console, the
-//! second one the agent's. It ends with this process, whatever ends that.
+//! Its only network is QEMU's user network, in which the host's loopback interface is 10.0.2.2. It
+//! accepts no connections from outside, but reaches whatever this process can reach. The first
+//! serial port is the console, the second one the agent's. QEMU ends with this process.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -16,23 +16,23 @@ use rustix::process::{PidfdFlags, Signal};
 use super::BootError;
 use crate::sandbox::{MissingRequirement, end_with_parent, find_program};
 
-/// How the host's loopback is called inside.
+/// The address of the host's loopback interface inside the machine.
 pub const HOST: &str = "10.0.2.2";
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
-/// The network card that machines have.
+/// The network card of the machines.
 const CARD: &str = "virtio-net-pci";
 
 fn missing() -> MissingRequirement {
     MissingRequirement::program(PROGRAM, "--no-install-recommends qemu-system-x86 ipxe-qemu")
 }
 
-/// Makes a machine on `accelerator`, with a network card that can boot, and never starts it.
+/// Creates a machine with a bootable network card on `accelerator`, without starting it.
 ///
 /// # Errors
-/// That QEMU is not there, or what it says.
-pub fn try_out(accelerator: Accelerator) -> Result<(), BootError> {
+/// When QEMU is not installed or reports an error.
+pub fn try_accelerator(accelerator: Accelerator) -> Result<(), BootError> {
     let program = find_program(PROGRAM).ok_or_else(missing)?;
     let mut command = Command::new(program);
     command
@@ -46,7 +46,7 @@ pub fn try_out(accelerator: Accelerator) -> Result<(), BootError> {
     end_with_parent(&mut command);
     let mut child = command.spawn()?;
     if let Some(mut monitor) = child.stdin.take() {
-        // It may have ended already, and says why.
+        // QEMU may have exited already; its error message follows.
         let _ = monitor.write_all(b"quit\n");
     }
     let output = child.wait_with_output()?;
@@ -56,22 +56,23 @@ pub fn try_out(accelerator: Accelerator) -> Result<(), BootError> {
     }
 }
 
-fn last_line(said: &[u8]) -> String {
-    String::from_utf8_lossy(said).lines().last().unwrap_or("QEMU says nothing").to_owned()
+fn last_line(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    text.lines().last().unwrap_or("QEMU failed without a message").to_owned()
 }
 
-/// What a machine runs on.
+/// How the machine's processors are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
-    /// The processor itself.
+    /// By the host's processor, with hardware virtualization.
     Kvm,
-    /// A program in its place, some ten times as slow.
+    /// By emulation, about ten times as slow.
     Tcg,
 }
 
 impl Accelerator {
-    /// The best one that this user may use. Whether KVM works is seen when it is used: where this
-    /// host is a virtual machine itself, it may not.
+    /// Returns the best accelerator that this user can open. KVM can still fail when it is used,
+    /// for example when this host is a virtual machine itself.
     pub fn best() -> Self {
         match File::options().read(true).write(true).open("/dev/kvm") {
             Ok(_) => Accelerator::Kvm,
@@ -79,19 +80,19 @@ impl Accelerator {
         }
     }
 
-    /// Whether this user only lacks the right to use KVM.
+    /// Whether KVM exists and this user lacks permission to use it.
     pub fn is_denied() -> bool {
         let opened = File::options().read(true).write(true).open("/dev/kvm");
         opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    /// Parameters of the kernel's that a machine on it needs.
+    /// Returns kernel parameters that a machine on this accelerator needs.
     ///
-    /// QEMU keeps what it has translated by virtual address. Where every process has its code at
-    /// another one, it translates all of it anew for each, and a page that once was the shell of the
-    /// initrd has so many translations that clearing it takes a second. Clocks are emulated in step,
-    /// but not fast enough for the kernel's test of that. And now and then a processor stands still for
-    /// ever in the kernel's tests of its ciphers, when another one patches the code that it runs.
+    /// QEMU caches translated code by virtual address. With address space randomization it
+    /// translates code again for each process, and clearing the many translations of a page that
+    /// once held the initrd's shell takes a second. Emulated clocks are synchronous, but too slow
+    /// for the kernel's test of that. And a processor occasionally hangs in the kernel's cipher
+    /// self-tests when another one patches the code that it runs.
     pub(super) fn parameters(self) -> &'static str {
         match self {
             Accelerator::Kvm => "",
@@ -99,7 +100,7 @@ impl Accelerator {
         }
     }
 
-    /// QEMU's name for it.
+    /// Returns QEMU's name for it.
     pub fn name(self) -> &'static str {
         match self {
             Accelerator::Kvm => "kvm",
@@ -108,40 +109,40 @@ impl Accelerator {
     }
 }
 
-/// The machine to make.
+/// Options of a machine.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// What it runs on.
+pub struct QemuOptions {
+    /// The accelerator.
     pub accelerator: Accelerator,
     /// Its memory in bytes.
     pub memory: u64,
-    /// Its processors.
+    /// The number of processors.
     pub processors: u32,
-    /// What its firmware loads first, by HTTP.
+    /// URL of the script that its firmware loads.
     pub script: String,
-    /// Whether it has this process's standard input as its keyboard.
+    /// Whether this process's standard input is the machine's keyboard.
     pub keyboard: bool,
 }
 
 /// A running machine.
 #[derive(Debug)]
-pub struct Machine {
+pub struct VirtualMachine {
     child: Child,
     pidfd: OwnedFd,
-    /// What it writes to its console.
+    /// The output of its console.
     pub console: File,
-    /// The other end of the agent's port.
+    /// The other end of the agent's serial port.
     pub agent: UnixStream,
-    /// What QEMU itself has to say.
-    pub complaints: File,
+    /// QEMU's own messages (its standard error).
+    pub qemu_messages: File,
 }
 
-impl Machine {
-    /// Switches it on.
+impl VirtualMachine {
+    /// Starts a machine.
     ///
     /// # Errors
-    /// When QEMU is not there.
-    pub fn start(options: &Options) -> Result<Self, BootError> {
+    /// When QEMU is not installed or cannot be started.
+    pub fn start(options: &QemuOptions) -> Result<Self, BootError> {
         let program = find_program(PROGRAM).ok_or_else(missing)?;
         let (agent, port) = UnixStream::pair()?;
         let mib = options.memory >> 20;
@@ -158,7 +159,7 @@ impl Machine {
                 "none",
             ])
             .args(["-m", &format!("{mib}M")])
-            // Of its own, so that it can be told how much of it was touched.
+            // A memory backend of its own, so that touched memory shows up as RssShmem.
             .args(["-object", &format!("memory-backend-memfd,id=ram,size={mib}M")])
             .args(["-smp", &options.processors.to_string()])
             .arg("-chardev")
@@ -181,7 +182,7 @@ impl Machine {
         end_with_parent(&mut command);
         command.stdin(if options.keyboard { Stdio::inherit() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // QEMU finds it by its number; no other thread starts programs.
+        // QEMU inherits the descriptor by its number; no other thread starts programs.
         rustix::io::fcntl_setfd(&port, FdFlags::empty()).map_err(io::Error::from)?;
         let child = command.spawn();
         drop(port);
@@ -189,22 +190,22 @@ impl Machine {
         let streams = child.stdout.take().zip(child.stderr.take());
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
-        let (Some((console, complaints)), Ok(pidfd)) = (streams, pidfd) else {
+        let (Some((console, qemu_messages)), Ok(pidfd)) = (streams, pidfd) else {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(io::Error::other("QEMU cannot be watched").into());
+            return Err(io::Error::other("cannot watch QEMU").into());
         };
         let console = File::from(OwnedFd::from(console));
-        let complaints = File::from(OwnedFd::from(complaints));
-        Ok(Machine { child, pidfd, console, agent, complaints })
+        let qemu_messages = File::from(OwnedFd::from(qemu_messages));
+        Ok(VirtualMachine { child, pidfd, console, agent, qemu_messages })
     }
 
-    /// Readable once it is off.
-    pub fn off(&self) -> impl AsFd + '_ {
+    /// Returns a descriptor that is readable once QEMU has exited.
+    pub fn exited(&self) -> impl AsFd + '_ {
         &self.pidfd
     }
 
-    /// How much of its memory the machine has touched so far, in bytes; nothing once it is off.
+    /// Returns the memory that the machine has touched so far, in bytes; 0 once QEMU has exited.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         status
@@ -215,15 +216,15 @@ impl Machine {
             .map_or(0, |kib| kib << 10)
     }
 
-    /// Switches it off.
+    /// Ends QEMU and waits for it.
     pub fn end(&mut self) {
-        // It fails when it is off already.
+        // This fails when QEMU has exited already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
         let _ = self.child.wait();
     }
 }
 
-impl Drop for Machine {
+impl Drop for VirtualMachine {
     fn drop(&mut self) {
         self.end();
     }

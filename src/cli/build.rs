@@ -281,7 +281,7 @@ impl<'a> BuildJob<'a> {
             eprint_status(&format!(
                 "warning: the kernel {} {}; linux-image-amd64 supports both",
                 kernels.join(", "),
-                drivers::LACK
+                drivers::VIRTUAL_ONLY
             ));
         }
         Ok(())

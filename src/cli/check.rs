@@ -15,7 +15,7 @@ use super::options::size_text;
 use super::out::{Colour, StdoutWriter};
 use super::{CommandError, CommandResult, eprint_status, images, print, project};
 use crate::check::UnknownLint;
-use crate::check::{Budget, Finding, GROUPS, Lint, Report, Request, Selection, Severity, Silence};
+use crate::check::{OverlayBudget, Finding, GROUPS, Lint, CheckReport, CheckRequest, LintSelection, Severity, Suppression};
 use crate::check::{check, lint, lints, sarif};
 use crate::seal::path::plain;
 use crate::serve::Catalogue;
@@ -94,12 +94,12 @@ pub(super) struct Args {
 impl Args {
     /// Returns the selected lints. With `--base`, the default is the groups whose result depends on
     /// the base.
-    fn selection(&self, silences: Vec<Silence>) -> Result<Selection, UnknownLint> {
+    fn selection(&self, suppressions: Vec<Suppression>) -> Result<LintSelection, UnknownLint> {
         let mut only = self.only.clone();
         if self.base.is_some() && only.is_empty() {
             only.extend(["archive", "fit", "works"].map(str::to_owned));
         }
-        Selection::new(only, self.skip.clone(), silences)
+        LintSelection::new(only, self.skip.clone(), suppressions)
     }
 }
 
@@ -140,7 +140,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
     } else if args.json {
         let count = |severity| reports.iter().map(|report| report.count(severity)).sum::<usize>();
         let value = json!({
-            "schema": 1,
+            "schema": 2,
             "errors": count(Severity::Error),
             "warnings": count(Severity::Warning),
             "notes": count(Severity::Note),
@@ -159,7 +159,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
 }
 
 fn list(args: &Args) -> CommandResult {
-    let selection = Selection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
+    let selection = LintSelection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
     let wanted: Vec<&Lint> = lints().filter(|lint| selection.wants(lint)).collect();
     if args.json {
         let each = wanted.iter().map(|lint| {
@@ -168,10 +168,10 @@ fn list(args: &Args) -> CommandResult {
                 "severity": lint.severity,
                 "summary": lint.summary,
                 "why": lint.why,
-                "mend": lint.mend,
+                "fix": lint.fix,
             })
         });
-        let value = json!({ "schema": 1, "lints": each.collect::<Vec<_>>() });
+        let value = json!({ "schema": 2, "lints": each.collect::<Vec<_>>() });
         print(&value.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -190,7 +190,7 @@ fn list(args: &Args) -> CommandResult {
 
 fn explain(name: &str) -> CommandResult {
     // Fails with a suggestion if there is no such lint.
-    Selection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
+    LintSelection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
     let Some(lint) = lint(name) else {
         return Err(CommandError::message(format!("`{name}` is a group: give one of its lints")));
     };
@@ -200,13 +200,13 @@ fn explain(name: &str) -> CommandResult {
         lint.severity.word(),
         lint.summary,
         lint.why,
-        lint.mend
+        lint.fix
     ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the checks to run, one for each report.
-fn requests(args: &Args) -> Result<Vec<Request>, CommandError> {
+fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
     let is_image = |what: &String| {
         let path = Path::new(what);
         let project = path.join(provisioners::project::FILE_NAME).is_file();
@@ -216,7 +216,7 @@ fn requests(args: &Args) -> Result<Vec<Request>, CommandError> {
     };
     let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
     let selection = args.selection(Vec::new())?;
-    let request = Request { kernel: args.kernel.clone(), selection, ..Request::default() };
+    let request = CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
     if paths {
         let mut images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
         if let Some(base) = &args.base {
@@ -229,9 +229,9 @@ fn requests(args: &Args) -> Result<Vec<Request>, CommandError> {
                 .collect());
         }
         args.offset.apply(&mut images);
-        let beneath = usize::from(!args.whole && images.len() > 1);
+        let lower_layers = usize::from(!args.whole && images.len() > 1);
         let name = args.what.last().cloned().unwrap_or_default();
-        return Ok(vec![Request { name, images, beneath, ..request }]);
+        return Ok(vec![CheckRequest { name, images, lower_layers, ..request }]);
     }
     args.offset.reject("in a project")?;
     let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
@@ -261,16 +261,16 @@ fn requests(args: &Args) -> Result<Vec<Request>, CommandError> {
 
 /// Returns the check of an overlay over another base. From `all`, it includes the lower overlays
 /// that `overlay` was built on.
-fn on_other_base(base: &Path, overlay: &Path, all: &[PathBuf], request: &Request) -> Request {
+fn on_other_base(base: &Path, overlay: &Path, all: &[PathBuf], request: &CheckRequest) -> CheckRequest {
     let mut images = vec![base.to_owned()];
-    images.extend(crate::check::made_on(overlay).into_iter().filter_map(|name| {
+    images.extend(crate::check::recorded_layers(overlay).into_iter().filter_map(|name| {
         let named = |path: &&PathBuf| path.file_name() == Some(name.as_ref());
         all.iter().find(named).filter(|path| *path != overlay).cloned()
     }));
-    let beneath = images.len();
+    let lower_layers = images.len();
     images.push(overlay.to_owned());
     let name = overlay.to_string_lossy().into_owned();
-    Request { name, images, beneath, other_base: true, ..request.clone() }
+    CheckRequest { name, images, lower_layers, other_base: true, ..request.clone() }
 }
 
 /// Returns the check of an image of a project.
@@ -278,8 +278,8 @@ fn project_request(
     args: &Args,
     member: &Member,
     catalogue: Option<&Catalogue>,
-    request: &Request,
-) -> Result<Request, CommandError> {
+    request: &CheckRequest,
+) -> Result<CheckRequest, CommandError> {
     let name = &member.name;
     let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
     let Some((output, _)) = output else {
@@ -295,7 +295,7 @@ fn project_request(
     if let (Some(base), Some(lowest)) = (&args.base, images.first_mut()) {
         lowest.clone_from(base);
     }
-    let beneath = if args.whole { 0 } else { images.len() };
+    let lower_layers = if args.whole { 0 } else { images.len() };
     images.push(output.clone());
     let parts = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
     let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
@@ -303,27 +303,27 @@ fn project_request(
     // The initrd is checked once, with the base, for all images that boot with it.
     let initrd = initrd.filter(|initrd| member.kind() == "base" && initrd.exists());
     let check = &member.image.check;
-    let silences = check.skip.iter().map(|skip| Silence {
+    let suppressions = check.skip.iter().map(|skip| Suppression {
         lint: skip.lint.clone(),
         path: skip.path.clone(),
         reason: skip.reason.clone(),
     });
-    let selection = args.selection(silences.collect()).map_err(|error| {
+    let selection = args.selection(suppressions.collect()).map_err(|error| {
         CommandError::message(format!("{}: {name}: {error}", member.image.file.display()))
     })?;
-    Ok(Request {
+    Ok(CheckRequest {
         name: name.clone(),
         images,
-        beneath,
+        lower_layers,
         other_base: args.base.is_some(),
         kernel: request.kernel.clone().or(kernel),
         initrd,
-        budget: Budget { size: check.size, ram: check.ram },
+        budget: OverlayBudget { size: check.size, ram: check.ram },
         selection,
     })
 }
 
-fn print_reports(reports: &[Report], args: &Args) -> Result<(), CommandError> {
+fn print_reports(reports: &[CheckReport], args: &Args) -> Result<(), CommandError> {
     let mut out = StdoutWriter::new();
     for report in reports {
         print_report(&mut out, report, reports, args)?;
@@ -341,8 +341,8 @@ fn print_reports(reports: &[Report], args: &Args) -> Result<(), CommandError> {
 /// Prints one of the reports: findings to standard output, the rest to standard error.
 fn print_report(
     out: &mut StdoutWriter,
-    report: &Report,
-    all: &[Report],
+    report: &CheckReport,
+    all: &[CheckReport],
     args: &Args,
 ) -> Result<(), CommandError> {
     let most = match args.all || LevelFilter::current() >= LevelFilter::INFO {
@@ -357,14 +357,14 @@ fn print_report(
         out.line(&format!("{word}: {}: {}", lint.name, lint.summary))?;
         for finding in findings.iter().take(most) {
             out.line(&format!("  {}", line(finding)))?;
-            if finding.fix != lint.mend {
+            if finding.fix != lint.fix {
                 out.line(&format!("    fix: {}", finding.fix))?;
             }
         }
         if findings.len() > most {
             out.line(&format!("  …and {} more (--all shows them)", findings.len() - most))?;
         }
-        out.line(&format!("  fix: {}", lint.mend))?;
+        out.line(&format!("  fix: {}", lint.fix))?;
     }
     out.flush()?;
     for hint in &report.hints {
@@ -379,11 +379,11 @@ fn print_report(
     }
     // A suppression that several images share is unused only if no image uses it.
     let is_used = |name: &str| {
-        let mut silenced = all.iter().flat_map(|report| &report.silenced);
+        let mut silenced = all.iter().flat_map(|report| &report.suppressed);
         silenced.any(|silenced| silenced.finding.lint.name == name)
     };
-    for lint in report.idle_silences.iter().filter(|lint| !is_used(lint)) {
-        let idle = all.iter().filter(|other| other.idle_silences.contains(lint));
+    for lint in report.unused_suppressions.iter().filter(|lint| !is_used(lint)) {
+        let idle = all.iter().filter(|other| other.unused_suppressions.contains(lint));
         let names: Vec<&str> = idle.map(|other| other.name.as_str()).collect();
         // Print it once, with the names of all images.
         if names.first() == Some(&report.name.as_str()) {
@@ -413,7 +413,7 @@ fn line(finding: &Finding) -> String {
     format!("{layer}{path}: {}{saves}", finding.message)
 }
 
-fn summary(report: &Report) -> String {
+fn summary(report: &CheckReport) -> String {
     let mut parts = Vec::new();
     for severity in Severity::ALL {
         match report.count(severity) {
@@ -425,8 +425,8 @@ fn summary(report: &Report) -> String {
     if parts.is_empty() {
         parts.push("no findings".to_owned());
     }
-    if !report.silenced.is_empty() {
-        parts.push(format!("{} suppressed", report.silenced.len()));
+    if !report.suppressed.is_empty() {
+        parts.push(format!("{} suppressed", report.suppressed.len()));
     }
     parts.join(", ")
 }

@@ -1,22 +1,22 @@
-//! One change, and the sums of many.
+//! Changes and their totals.
 
 use std::fmt;
 
 use crate::look::Node;
 
-/// How a name changed.
+/// How a path changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// Only the new view has something there.
+    /// It exists only in the new view.
     Added,
-    /// Both have something there, and it is not the same.
+    /// It exists in both views and differs.
     Changed,
-    /// Only the old view has something there.
+    /// It exists only in the old view.
     Deleted,
 }
 
 impl Kind {
-    /// The word for it.
+    /// Returns its name.
     pub fn word(self) -> &'static str {
         match self {
             Kind::Added => "added",
@@ -26,20 +26,20 @@ impl Kind {
     }
 }
 
-/// What of an object changed.
+/// A property in which two inodes differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Aspect {
-    /// It is an object of another type: neither contents, targets, devices nor modes are compared.
+    /// The file type. Content, target, device and mode are then not compared.
     Type,
-    /// The bytes of a file.
+    /// The content of a file.
     Content,
     /// The target of a symbolic link.
     Target,
-    /// The numbers of a device.
+    /// The numbers of a device node.
     Device,
-    /// The permission bits, with setuid, setgid and sticky. Of symbolic links, which have none that
-    /// matter, they are not compared.
+    /// The permission, setuid, setgid and sticky bits. Not compared for symbolic links, whose mode
+    /// has no effect.
     Mode,
     /// The owner.
     Owner,
@@ -47,17 +47,17 @@ pub enum Aspect {
     Group,
     /// The extended attributes.
     Xattrs,
-    /// How many names a file has, or which they are.
+    /// The hard links of a file: their number, or which paths they are.
     Links,
-    /// A directory that hides the one of the layers beneath, instead of adding to it: what those
-    /// layers will have in there some day stays hidden too.
+    /// A directory hides the lower ones instead of merging with them. Entries that a lower layer
+    /// gets later are then hidden as well.
     Replaced,
-    /// The time of the last change, if it was asked for.
+    /// The modification time, if it is compared.
     Mtime,
 }
 
 impl Aspect {
-    /// All of them, in the order in which they are told.
+    /// All aspects, in output order.
     pub const ALL: [Aspect; 11] = [
         Aspect::Type,
         Aspect::Content,
@@ -72,7 +72,7 @@ impl Aspect {
         Aspect::Mtime,
     ];
 
-    /// The word for it.
+    /// Returns its name.
     pub fn word(self) -> &'static str {
         match self {
             Aspect::Type => "type",
@@ -90,27 +90,27 @@ impl Aspect {
     }
 }
 
-/// A set of aspects; it shows as their words, comma between.
+/// A set of aspects. It is displayed as a comma-separated list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Aspects(u16);
 
 impl Aspects {
-    /// Adds one.
+    /// Adds an aspect.
     pub fn insert(&mut self, aspect: Aspect) {
         self.0 |= 1 << aspect as u8;
     }
 
-    /// Whether `aspect` is in it.
+    /// Whether the set contains `aspect`.
     pub fn contains(self, aspect: Aspect) -> bool {
         self.0 & (1 << aspect as u8) != 0
     }
 
-    /// Whether there is none in it.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those that are in it, in the order of [`Aspect::ALL`].
+    /// Iterates over the aspects in the order of [`Aspect::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Aspect> {
         Aspect::ALL.into_iter().filter(move |aspect| self.contains(*aspect))
     }
@@ -136,56 +136,56 @@ impl fmt::Display for Aspects {
     }
 }
 
-/// What there was beneath a directory that is no longer one.
+/// Totals of the entries in a directory that was deleted or replaced by a non-directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Beneath {
-    /// Names, of all types.
+pub struct RemovedEntries {
+    /// Number of entries, of all types.
     pub entries: u64,
-    /// Bytes of files, at each of their names.
+    /// Bytes of files, counted at each hard link.
     pub bytes: u64,
 }
 
-/// A name whose object is not the same in both views. At least one of `old` and `new` is there.
+/// A path that differs between the views. At least one of `old` and `new` is present.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// How it changed.
     pub kind: Kind,
-    /// What changed; empty unless `kind` is [`Kind::Changed`].
+    /// The aspects that changed; empty unless `kind` is [`Kind::Changed`].
     pub what: Aspects,
-    /// What the old view has. Where the old view is the lowest layers of the new one, this is what
-    /// the change hides.
+    /// The node in the old view. If the old view consists of the lowest layers of the new one, this
+    /// is the node that the change hides.
     pub old: Option<Node>,
-    /// What the new view has.
+    /// The node in the new view.
     pub new: Option<Node>,
-    /// The layer of the new view from which it comes, or which deletes it. `None` for what is
-    /// missing without any layer hiding it: the layer that had it is not in the new view.
+    /// The layer of the new view that provides or deletes the path. `None` for a path that no layer
+    /// hides: the layer that had it is not in the new view.
     pub layer: Option<usize>,
-    /// Of a directory that is no longer one: what was in it. Nothing if `within_deleted`.
-    pub beneath: Beneath,
-    /// Whether this lies in a directory that is no longer one, whose own change has counted it.
+    /// The former entries of a directory that no longer exists. Empty if `within_deleted`.
+    pub removed: RemovedEntries,
+    /// Whether a parent directory was deleted, whose own change includes this one in its totals.
     pub within_deleted: bool,
-    /// Of an added or changed file with several names: the first changed name of the same file,
-    /// if this is not that.
+    /// For an added or changed file with several hard links: the first changed path of the same
+    /// file, unless this is it.
     pub link: Option<Vec<u8>>,
 }
 
 impl Change {
-    /// The path from the root, without a leading slash.
+    /// Returns the path from the root, without a leading slash.
     pub fn path(&self) -> &[u8] {
         self.new.as_ref().or(self.old.as_ref()).map_or(&[], |node| &node.path)
     }
 
-    /// The object that is there now, or was.
+    /// Returns the new node, or the old one if there is no new one.
     pub fn node(&self) -> Option<&Node> {
         self.new.as_ref().or(self.old.as_ref())
     }
 
-    /// Bytes of the file before.
+    /// Returns the size in bytes of the old file.
     pub fn old_size(&self) -> Option<u64> {
         size(self.old.as_ref())
     }
 
-    /// Bytes of the file now.
+    /// Returns the size in bytes of the new file.
     pub fn new_size(&self) -> Option<u64> {
         size(self.new.as_ref())
     }
@@ -195,20 +195,20 @@ fn size(node: Option<&Node>) -> Option<u64> {
     node.filter(|node| node.is_file()).map(|node| node.attr.size)
 }
 
-/// The sums of changes.
+/// Totals of changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Names that were added.
+    /// Number of added entries.
     pub added: u64,
-    /// Names that changed.
+    /// Number of changed entries.
     pub changed: u64,
-    /// Names that were deleted, with all beneath deleted directories.
+    /// Number of deleted entries, including those in deleted directories.
     pub deleted: u64,
-    /// Bytes of files that are there now and were not: of added ones, and of those whose content
-    /// changed. A file with several names counts once.
+    /// Bytes of added files and the new size of files whose content changed. A file with several
+    /// hard links counts once.
     pub new_bytes: u64,
-    /// Bytes of files that were there and are no longer: of deleted ones, at each name, and of
-    /// those whose content changed.
+    /// Bytes of deleted files, counted at each hard link, and the old size of files whose content
+    /// changed.
     pub old_bytes: u64,
 }
 
@@ -221,8 +221,8 @@ impl Totals {
             Kind::Deleted if change.within_deleted => {}
             Kind::Deleted => self.deleted += 1,
         }
-        self.deleted += change.beneath.entries;
-        self.old_bytes = self.old_bytes.saturating_add(change.beneath.bytes);
+        self.deleted += change.removed.entries;
+        self.old_bytes = self.old_bytes.saturating_add(change.removed.bytes);
         let kept = change.kind == Kind::Changed
             && !change.what.contains(Aspect::Content)
             && !change.what.contains(Aspect::Type);

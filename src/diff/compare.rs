@@ -1,4 +1,4 @@
-//! Whether two objects are equal.
+//! Compares two inodes.
 
 use std::ops::Range;
 
@@ -7,38 +7,38 @@ use fs_model::{Attr, FileType};
 use super::{Aspect, Aspects};
 use crate::look::{LookError, Node, View};
 
-/// Bytes that are compared at a time.
-const BUFFER: usize = 256 << 10;
+/// Bytes compared at a time.
+const BUFFER_SIZE: usize = 256 << 10;
 
-/// What differs between attributes.
+/// Returns the aspects in which the attributes differ.
 pub(super) fn attributes(old: &Attr, new: &Attr, mtime: bool) -> Aspects {
     let mut what = Aspects::default();
-    let mut tell = |aspect, differs: bool| {
+    let mut check = |aspect, differs: bool| {
         if differs {
             what.insert(aspect);
         }
     };
-    tell(Aspect::Type, old.kind != new.kind);
-    tell(Aspect::Device, old.kind == new.kind && old.kind.is_device() && old.rdev != new.rdev);
+    check(Aspect::Type, old.kind != new.kind);
+    check(Aspect::Device, old.kind == new.kind && old.kind.is_device() && old.rdev != new.rdev);
     let modes = old.kind == new.kind && old.kind != FileType::Symlink;
-    tell(Aspect::Mode, modes && old.mode != new.mode);
-    tell(Aspect::Owner, old.uid != new.uid);
-    tell(Aspect::Group, old.gid != new.gid);
-    tell(Aspect::Mtime, mtime && old.mtime.secs != new.mtime.secs);
+    check(Aspect::Mode, modes && old.mode != new.mode);
+    check(Aspect::Owner, old.uid != new.uid);
+    check(Aspect::Group, old.gid != new.gid);
+    check(Aspect::Mtime, mtime && old.mtime.secs != new.mtime.secs);
     what
 }
 
-/// Whether two files of the same size have the same bytes. Where both have holes, nothing is read.
+/// Whether two files of the same size have the same content. Common holes are not read.
 pub(crate) fn contents(
     old_view: &View,
     old: &Node,
     new_view: &View,
     new: &Node,
 ) -> Result<bool, LookError> {
-    let mut old = Side { view: old_view, node: old, data: 0..0, ended: false };
-    let mut new = Side { view: new_view, node: new, data: 0..0, ended: false };
+    let mut old = ComparedFile { view: old_view, node: old, data: 0..0, ended: false };
+    let mut new = ComparedFile { view: new_view, node: new, data: 0..0, ended: false };
     let size = old.node.attr.size;
-    let buffer = BUFFER.min(usize::try_from(size).unwrap_or(BUFFER));
+    let buffer = BUFFER_SIZE.min(usize::try_from(size).unwrap_or(BUFFER_SIZE));
     let mut buffers = (vec![0; buffer], vec![0; buffer]);
     let mut offset = 0;
     while let Some(at) =
@@ -59,16 +59,16 @@ pub(crate) fn contents(
     Ok(true)
 }
 
-/// A file that is being compared, and the data of it that is known to lie ahead.
-struct Side<'a> {
+/// One of the compared files, and the next range of data in it.
+struct ComparedFile<'a> {
     view: &'a View,
     node: &'a Node,
     data: Range<u64>,
     ended: bool,
 }
 
-impl Side<'_> {
-    /// Where the next data at or after `offset` is.
+impl ComparedFile<'_> {
+    /// Returns the offset of the next data at or after `offset`.
     fn data_from(&mut self, offset: u64) -> Result<Option<u64>, LookError> {
         if !self.ended && offset >= self.data.end {
             match self.view.next_data(self.node, offset)? {

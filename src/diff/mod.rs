@@ -1,21 +1,22 @@
-//! What differs between two stacks of layers, without mounting either.
+//! Compares two stacks of layers without mounting them.
 //!
-//! Two [`View`]s are compared, the *old* one and the *new* one. An overlay against its base is the
-//! case in which the old view is the lowest layers of the new one ([`View::lowest`]).
+//! Two [`View`]s are compared, the *old* one and the *new* one. To compare an overlay with its
+//! base, the old view consists of the lowest layers of the new one ([`View::lowest`]).
 //!
 //! Invariants:
-//! - Changes come in tree order: names compared bytewise, a directory before what is in it, each
-//!   path once. They come while the comparison goes on: memory is taken for the listings of the
-//!   directories on the way, and for each hard link that changed, not for all changes.
-//! - What both views have of the same layer is not read: where directories are merged from the same
-//!   layers from some layer down, only the names that the layers above have are looked at. So an
-//!   overlay against its base costs what the overlay costs.
-//! - Contents are equal when they are the same object of the same layer, or have the same size and
-//!   the same bytes. Nothing is said equal by its time or digest.
-//! - It is names and objects of the merged roots that are compared, never layers: a whiteout of
-//!   nothing is no change, and a copy of what is beneath it is none.
-//! - A deleted directory is one change, which counts what was beneath it; each of those paths comes
-//!   only with [`Options::within_deleted`]. What is in an added directory comes each by itself.
+//! - Changes are visited in tree order: names are compared bytewise, a directory precedes its
+//!   entries, and each path occurs once. They are visited during the comparison: memory is used for
+//!   the listings of the directories on the path and for each changed hard link, not for all
+//!   changes.
+//! - Parts that both views have from the same layers are not read: where two directories are merged
+//!   from the same layers below some layer, only the names in the layers above are compared. So the
+//!   cost of comparing an overlay with its base depends on the overlay.
+//! - Contents are equal if they are the same inode of the same layer, or have the same size and the
+//!   same bytes. Times and digests are not used.
+//! - The merged roots are compared, not the layers: a whiteout of a missing name is not a change,
+//!   and neither is an unmodified copy of a lower file.
+//! - A deleted directory is one change, which counts its former entries; these are visited only
+//!   with [`Options::within_deleted`]. Each entry of an added directory is visited.
 //!
 //! ```no_run
 //! # use overcoat::{diff::{Diff, Options}, look::{LookError, Walk}};
@@ -44,24 +45,23 @@ use std::sync::Arc;
 use fs_model::FileType;
 use fs_model::layer::Layer;
 use fs_model::layer::squashfs::CacheOptions;
-use fs_model::stack::{LowerEntry, LowerInode};
+use fs_model::stack::{Pristine, Source};
 
-pub use self::change::{Aspect, Aspects, Beneath, Change, Kind, Totals};
+pub use self::change::{Aspect, Aspects, Change, Kind, RemovedEntries, Totals};
 use provisioners::image::ImageLocation;
 
 use crate::layers::OpenError;
 use crate::look::{LookError, Node, View, Visited, Walk, components, join, sources};
 
-/// What is compared, and how much of it is told.
+/// Options of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Whether times of modification are compared, in whole seconds: archives have no parts of one.
+    /// Whether to compare modification times, in whole seconds: archives store no fractions.
     pub mtime: bool,
-    /// Whether each path beneath a deleted directory comes as a change of its own, with
-    /// [`Change::within_deleted`].
+    /// Whether to visit each path in a deleted directory, with [`Change::within_deleted`].
     pub within_deleted: bool,
-    /// Only changes at these paths and below them; everywhere when there are none. No symbolic link
-    /// is followed.
+    /// Visits only changes at and below these paths; an empty list means everywhere. Symbolic links
+    /// are not followed.
     pub paths: Vec<Vec<u8>>,
 }
 
@@ -71,35 +71,35 @@ pub struct Diff<'a> {
     old: &'a View,
     new: &'a View,
     options: Options,
-    /// For each layer of the new view, which one of the old view it is.
+    /// For each layer of the new view, its index in the old view.
     shared: Vec<Option<u16>>,
-    /// Whether all layers of the old view are in the new one.
-    grown: bool,
+    /// Whether the new view contains all layers of the old one.
+    contains_old: bool,
 }
 
-/// What the old and the new view have at a name.
-type Both = (Option<LowerEntry>, Option<LowerEntry>);
+/// The lower entries of the old and the new view for a name.
+type EntryPair = (Option<Pristine>, Option<Pristine>);
 
-/// A name that may have changed.
+/// A path that may have changed.
 #[derive(Debug)]
-struct Pair {
+struct ComparedPath {
     path: Vec<u8>,
-    old: Option<LowerEntry>,
-    new: Option<LowerEntry>,
-    /// The layer that deletes it, if one does.
+    old: Option<Pristine>,
+    new: Option<Pristine>,
+    /// The layer that deletes it, if any.
     deleter: Option<u16>,
     within_deleted: bool,
 }
 
-/// Hard links that were met: of which object the other view has what at its first name.
+/// Hard links seen so far: for each inode, the inode of the other view at its first path.
 #[derive(Debug, Default)]
-struct Links {
-    old: HashMap<LowerInode, Option<LowerInode>>,
-    new: HashMap<LowerInode, (Option<LowerInode>, Vec<u8>)>,
+struct SeenLinks {
+    old: HashMap<Source, Option<Source>>,
+    new: HashMap<Source, (Option<Source>, Vec<u8>)>,
 }
 
 impl<'a> Diff<'a> {
-    /// Prepares to compare; nothing is read yet.
+    /// Creates a comparison. Nothing is read yet.
     pub fn new(old: &'a View, new: &'a View, options: Options) -> Diff<'a> {
         let address = |layer: &Arc<dyn Layer>| Arc::as_ptr(layer).cast::<()>();
         let of_old: Vec<_> = old.stack().layers().iter().map(address).collect();
@@ -107,30 +107,30 @@ impl<'a> Diff<'a> {
         let shared: Vec<_> =
             new.stack().layers().iter().map(|layer| find(layer).map(|at| at as u16)).collect();
         let known: BTreeSet<_> = shared.iter().flatten().collect();
-        let grown = known.len() == of_old.len();
-        Diff { old, new, options, shared, grown }
+        let contains_old = known.len() == of_old.len();
+        Diff { old, new, options, shared, contains_old }
     }
 
-    /// Shows `visit` each change. What it answers says whether to go on, and into a directory.
+    /// Calls `visit` with each change; its result controls whether and where the walk continues.
     ///
     /// # Errors
-    /// What `visit` fails with, and damaged layers.
+    /// When `visit` fails or a layer is damaged.
     pub fn changes<E: From<LookError>>(
         &self,
         visit: &mut dyn FnMut(&Change) -> Result<Walk, E>,
     ) -> Result<(), E> {
-        let mut links = Links::default();
+        let mut links = SeenLinks::default();
         let (mut visited_old, mut visited_new) = (Visited::default(), Visited::default());
         for start in self.starts()? {
-            // Listings, so that no depth of the tree can be too much.
+            // A stack of listings instead of recursion, so that the depth is not limited.
             let mut pending = vec![vec![start].into_iter()];
             while let Some(listing) = pending.last_mut() {
-                let Some(pair) = listing.next() else {
+                let Some(compared) = listing.next() else {
                     pending.pop();
                     continue;
                 };
-                let (old, new) = self.nodes(&pair)?;
-                let change = self.change(&pair, old.clone(), new.clone(), &mut links)?;
+                let (old, new) = self.nodes(&compared)?;
+                let change = self.change(&compared, old.clone(), new.clone(), &mut links)?;
                 let walk = change.as_ref().map_or(Ok(Walk::Into), &mut *visit)?;
                 match walk {
                     Walk::Stop => return Ok(()),
@@ -146,17 +146,17 @@ impl<'a> Diff<'a> {
                     if let Some(new) = &new {
                         visited_new.enter(self.new, new)?;
                     }
-                    pending.push(self.inside(old.as_ref(), new.as_ref(), &pair)?.into_iter());
+                    pending.push(self.inside(old.as_ref(), new.as_ref(), &compared)?.into_iter());
                 }
             }
         }
         Ok(())
     }
 
-    /// Where to begin: the root, or the paths that were asked for, without those in one another.
-    fn starts(&self) -> Result<Vec<Pair>, LookError> {
+    /// Returns the starting points: the root, or the selected paths without nested ones.
+    fn starts(&self) -> Result<Vec<ComparedPath>, LookError> {
         let (old, new) = (self.old.root()?, self.new.root()?);
-        let root = || Pair {
+        let root = || ComparedPath {
             path: Vec::new(),
             old: Some(old.found.clone()),
             new: Some(new.found.clone()),
@@ -168,60 +168,60 @@ impl<'a> Diff<'a> {
         }
         let names = |path: &Vec<u8>| components(path).into_iter().rev().collect::<Vec<_>>();
         let paths: BTreeSet<Vec<Vec<u8>>> = self.options.paths.iter().map(names).collect();
-        let mut starts: Vec<Pair> = Vec::new();
+        let mut starts: Vec<ComparedPath> = Vec::new();
         let mut last: Option<Vec<Vec<u8>>> = None;
         for names in paths {
             if last.as_ref().is_some_and(|last| names.starts_with(last)) {
                 continue;
             }
-            let mut pair = root();
+            let mut compared = root();
             for name in &names {
-                pair = self.step(&pair, name)?;
+                compared = self.step(&compared, name)?;
             }
-            starts.push(pair);
+            starts.push(compared);
             last = Some(names);
         }
         Ok(starts)
     }
 
-    /// The name `name` in the directories of `pair`.
-    fn step(&self, pair: &Pair, name: &[u8]) -> Result<Pair, LookError> {
-        let path = join(&pair.path, name);
-        let find = |view: &View, found: &Option<LowerEntry>| match found {
-            Some(LowerEntry::Directory(dir)) => look_up(view, dir, name, &path),
+    /// Returns the compared path for `name` in the directories of `compared`.
+    fn step(&self, compared: &ComparedPath, name: &[u8]) -> Result<ComparedPath, LookError> {
+        let path = join(&compared.path, name);
+        let find = |view: &View, found: &Option<Pristine>| match found {
+            Some(Pristine::Directory(dir)) => look_up(view, dir, name, &path),
             _ => Ok(None),
         };
-        let (old, new) = (find(self.old, &pair.old)?, find(self.new, &pair.new)?);
-        let deleter = match (&old, &new, &pair.new) {
-            (Some(_), None, Some(LowerEntry::Directory(dir))) => self.deleter(dir, name, &path)?,
-            (Some(_), None, Some(LowerEntry::Object { source, .. })) => Some(source.layer),
-            _ => pair.deleter,
+        let (old, new) = (find(self.old, &compared.old)?, find(self.new, &compared.new)?);
+        let deleter = match (&old, &new, &compared.new) {
+            (Some(_), None, Some(Pristine::Directory(dir))) => self.deleter(dir, name, &path)?,
+            (Some(_), None, Some(Pristine::Object { source, .. })) => Some(source.layer),
+            _ => compared.deleter,
         };
-        Ok(Pair { path, old, new, deleter, within_deleted: false })
+        Ok(ComparedPath { path, old, new, deleter, within_deleted: false })
     }
 
-    fn nodes(&self, pair: &Pair) -> Result<(Option<Node>, Option<Node>), LookError> {
-        let node = |view: &View, found: &Option<LowerEntry>| -> Result<Option<Node>, LookError> {
+    fn nodes(&self, compared: &ComparedPath) -> Result<(Option<Node>, Option<Node>), LookError> {
+        let node = |view: &View, found: &Option<Pristine>| -> Result<Option<Node>, LookError> {
             let Some(found) = found.clone() else { return Ok(None) };
-            let path = pair.path.clone();
+            let path = compared.path.clone();
             match view.stack().attr(found.source()) {
                 Ok(attr) => Ok(Some(Node { path, found, attr })),
                 Err(error) => Err(LookError::Damaged { path: path.into(), error }),
             }
         };
-        Ok((node(self.old, &pair.old)?, node(self.new, &pair.new)?))
+        Ok((node(self.old, &compared.old)?, node(self.new, &compared.new)?))
     }
 
-    /// What changed at one name, if anything did.
+    /// Returns the change at one path, if there is any.
     fn change(
         &self,
-        pair: &Pair,
+        compared: &ComparedPath,
         old: Option<Node>,
         new: Option<Node>,
-        links: &mut Links,
+        links: &mut SeenLinks,
     ) -> Result<Option<Change>, LookError> {
         let mut what = Aspects::default();
-        let mut beneath = Beneath::default();
+        let mut removed = RemovedEntries::default();
         let kind = match (&old, &new) {
             (None, None) => return Ok(None),
             (None, Some(_)) => Kind::Added,
@@ -234,23 +234,23 @@ impl<'a> Diff<'a> {
         if let Some(old) = &old
             && old.is_dir()
             && !new.as_ref().is_some_and(Node::is_dir)
-            && !pair.within_deleted
+            && !compared.within_deleted
         {
-            beneath = count(self.old, old)?;
+            removed = count(self.old, old)?;
         }
         let mut link = None;
         if let Some(new) = &new {
-            link = links.meet(old.as_ref(), new, &mut what);
+            link = links.record(old.as_ref(), new, &mut what);
         }
         if kind == Kind::Changed && what.is_empty() {
             return Ok(None);
         }
         let layer = match &new {
             Some(new) => Some(new.layer()),
-            None => pair.deleter.map(usize::from),
+            None => compared.deleter.map(usize::from),
         };
-        let within_deleted = pair.within_deleted;
-        Ok(Some(Change { kind, what, old, new, layer, beneath, within_deleted, link }))
+        let within_deleted = compared.within_deleted;
+        Ok(Some(Change { kind, what, old, new, layer, removed, within_deleted, link }))
     }
 
     fn compare(&self, old: &Node, new: &Node) -> Result<Aspects, LookError> {
@@ -281,14 +281,14 @@ impl<'a> Diff<'a> {
         Ok(what)
     }
 
-    /// Whether both are the same object of the same layer.
-    fn same(&self, old: LowerInode, new: LowerInode) -> bool {
+    /// Whether both are the same inode of the same layer.
+    fn same(&self, old: Source, new: Source) -> bool {
         old.ino == new.ino
             && self.shared.get(usize::from(new.layer)).copied().flatten() == Some(old.layer)
     }
 
-    /// How many of the lowest directories that two are merged from are the same.
-    fn common(&self, old: &[LowerInode], new: &[LowerInode]) -> usize {
+    /// Returns how many of the lowest directories in two merges are the same.
+    fn common(&self, old: &[Source], new: &[Source]) -> usize {
         old.iter()
             .rev()
             .zip(new.iter().rev())
@@ -296,97 +296,96 @@ impl<'a> Diff<'a> {
             .count()
     }
 
-    /// Whether a directory of the layers that both have is hidden by another one in its place.
+    /// Whether the new directory hides the old one instead of merging with it.
     fn is_replaced(&self, old: &Node, new: &Node) -> bool {
-        self.grown && self.common(sources(old), sources(new)) == 0
+        self.contains_old && self.common(sources(old), sources(new)) == 0
     }
 
-    /// The names within a directory that may have changed.
+    /// Returns the entries of a directory that may have changed.
     fn inside(
         &self,
         old: Option<&Node>,
         new: Option<&Node>,
-        pair: &Pair,
-    ) -> Result<Vec<Pair>, LookError> {
-        const NONE: &[LowerInode] = &[];
+        compared: &ComparedPath,
+    ) -> Result<Vec<ComparedPath>, LookError> {
+        const NONE: &[Source] = &[];
         let old_dir = old.map_or(NONE, |old| sources(old));
         let new_dir = new.map_or(NONE, |new| sources(new));
         let common = self.common(old_dir, new_dir);
-        // Both are there and their own: a name that neither has above them is the same in both.
+        // Below these directories both merges are the same, so other names cannot differ.
         let above = (&old_dir[..old_dir.len() - common], &new_dir[..new_dir.len() - common]);
-        let mut names: BTreeMap<Box<[u8]>, Both> = BTreeMap::new();
+        let mut names: BTreeMap<Box<[u8]>, EntryPair> = BTreeMap::new();
         if common == 0 {
-            for (name, found) in entries(self.old, old_dir, &pair.path)? {
+            for (name, found) in entries(self.old, old_dir, &compared.path)? {
                 names.insert(name, (Some(found), None));
             }
-            for (name, found) in entries(self.new, new_dir, &pair.path)? {
+            for (name, found) in entries(self.new, new_dir, &compared.path)? {
                 names.entry(name).or_default().1 = Some(found);
             }
         } else {
-            let mut told = BTreeSet::new();
+            let mut listed_names = BTreeSet::new();
             for (view, sources) in [(self.old, above.0), (self.new, above.1)] {
                 for source in sources {
                     let layer = &view.stack().layers()[usize::from(source.layer)];
                     let listed = layer.read_dir(source.ino);
-                    told.extend(listed.map_err(damaged(&pair.path))?.into_iter().map(|e| e.name));
+                    listed_names.extend(
+                        listed.map_err(damaged(&compared.path))?.into_iter().map(|e| e.name),
+                    );
                 }
             }
-            for name in told {
-                let path = join(&pair.path, &name);
+            for name in listed_names {
+                let path = join(&compared.path, &name);
                 let old = look_up(self.old, old_dir, &name, &path)?;
                 let new = look_up(self.new, new_dir, &name, &path)?;
                 names.insert(name, (old, new));
             }
         }
         let gone = new.is_none_or(|new| !new.is_dir());
-        let mut pairs = Vec::new();
+        let mut found = Vec::new();
         for (name, (old, new)) in names {
             if self.is_same(old.as_ref(), new.as_ref()) {
                 continue;
             }
-            let path = join(&pair.path, &name);
+            let path = join(&compared.path, &name);
             let deleter = match (&old, &new) {
                 (Some(_), None) if !gone => self.deleter(new_dir, &name, &path)?,
-                (Some(_), None) => pair.deleter.or(pair.new.as_ref().map(|new| new.source().layer)),
+                (Some(_), None) => {
+                    compared.deleter.or(compared.new.as_ref().map(|new| new.source().layer))
+                }
                 _ => None,
             };
-            pairs.push(Pair { path, old, new, deleter, within_deleted: gone });
+            found.push(ComparedPath { path, old, new, deleter, within_deleted: gone });
         }
-        Ok(pairs)
+        Ok(found)
     }
 
-    /// Whether nothing can have changed at and below a name.
-    fn is_same(&self, old: Option<&LowerEntry>, new: Option<&LowerEntry>) -> bool {
+    /// Whether nothing at or below a name can have changed.
+    fn is_same(&self, old: Option<&Pristine>, new: Option<&Pristine>) -> bool {
         match (old, new) {
             (None, None) => true,
-            (Some(LowerEntry::Directory(old)), Some(LowerEntry::Directory(new))) => {
+            (Some(Pristine::Directory(old)), Some(Pristine::Directory(new))) => {
                 old.len() == new.len() && self.common(old, new) == old.len()
             }
             (
-                Some(LowerEntry::Object { source: old, .. }),
-                Some(LowerEntry::Object { source: new, .. }),
+                Some(Pristine::Object { source: old, .. }),
+                Some(Pristine::Object { source: new, .. }),
             ) => self.same(*old, *new),
             _ => false,
         }
     }
 
-    /// The layer of the new view that hides `name` in the directory merged from `dir`.
-    fn deleter(
-        &self,
-        dir: &[LowerInode],
-        name: &[u8],
-        path: &[u8],
-    ) -> Result<Option<u16>, LookError> {
-        // Only where all layers are still there, a directory itself hides what was in it.
+    /// Returns the layer of the new view that hides `name` in the directory merged from `dir`.
+    fn deleter(&self, dir: &[Source], name: &[u8], path: &[u8]) -> Result<Option<u16>, LookError> {
+        // An opaque directory counts only if the new view still has all layers of the old one.
         let hider = self.new.hider(dir, name, path)?;
-        Ok(hider.filter(|hider| hider.whiteout || self.grown).map(|hider| hider.layer))
+        Ok(hider.filter(|hider| hider.whiteout || self.contains_old).map(|hider| hider.layer))
     }
 }
 
-impl Links {
-    /// Notes a name of a file with several, says whether its links changed, and which changed path
-    /// is the first of the same file.
-    fn meet(&mut self, old: Option<&Node>, new: &Node, what: &mut Aspects) -> Option<Vec<u8>> {
+impl SeenLinks {
+    /// Records a path of a file with several hard links. Adds [`Aspect::Links`] if the links
+    /// changed, and returns the first changed path of the same file, unless this is it.
+    fn record(&mut self, old: Option<&Node>, new: &Node, what: &mut Aspects) -> Option<Vec<u8>> {
         let old = old.filter(|old| old.is_file());
         let several = |node: &Node| node.attr.nlink > 1;
         if !new.is_file() || !(several(new) || old.is_some_and(several)) {
@@ -415,10 +414,11 @@ impl Links {
     }
 }
 
-/// Opens two stacks of images, the lowest first, each file once: what both have is not compared.
+/// Opens two stacks of images, each lowest first. A file in both is opened once, so that its layer
+/// is known to be the same.
 ///
 /// # Errors
-/// An image that cannot be read, is none of the known formats, or is damaged.
+/// When an image cannot be read, has an unknown format, or is damaged.
 pub fn open(old: &[PathBuf], new: &[PathBuf]) -> Result<(View, View), OpenError> {
     let identity = |path: &Path| {
         let ImageLocation { file, offset } = ImageLocation::of(path);
@@ -449,34 +449,34 @@ pub fn open(old: &[PathBuf], new: &[PathBuf]) -> Result<(View, View), OpenError>
     Ok((view(old)?, view(new)?))
 }
 
-/// What is beneath a directory.
-fn count(view: &View, dir: &Node) -> Result<Beneath, LookError> {
-    let mut beneath = Beneath::default();
+/// Counts the entries of a directory.
+fn count(view: &View, dir: &Node) -> Result<RemovedEntries, LookError> {
+    let mut removed = RemovedEntries::default();
     view.walk::<LookError>(dir, &mut |node| {
         if node.path != dir.path {
-            beneath.entries += 1;
+            removed.entries += 1;
             let bytes = if node.is_file() { node.attr.size } else { 0 };
-            beneath.bytes = beneath.bytes.saturating_add(bytes);
+            removed.bytes = removed.bytes.saturating_add(bytes);
         }
         Ok(Walk::Into)
     })?;
-    Ok(beneath)
+    Ok(removed)
 }
 
 fn look_up(
     view: &View,
-    dir: &[LowerInode],
+    dir: &[Source],
     name: &[u8],
     path: &[u8],
-) -> Result<Option<LowerEntry>, LookError> {
+) -> Result<Option<Pristine>, LookError> {
     view.stack().lookup(dir, name).map_err(damaged(path))
 }
 
 fn entries(
     view: &View,
-    dir: &[LowerInode],
+    dir: &[Source],
     path: &[u8],
-) -> Result<fs_model::stack::LowerEntries, LookError> {
+) -> Result<fs_model::stack::Entries, LookError> {
     match dir {
         [] => Ok(Vec::new()),
         dir => view.stack().entries(dir).map_err(damaged(path)),

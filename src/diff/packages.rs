@@ -1,4 +1,4 @@
-//! Which Debian packages differ between two roots, as their dpkg databases have them.
+//! Compares the installed Debian packages of two roots, using their dpkg databases.
 
 use std::cmp::Ordering;
 
@@ -9,24 +9,24 @@ use crate::look::{LookError, version};
 /// How a package changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum How {
-    /// It is there now.
+    /// It was not installed before.
     Installed,
-    /// A later version is there now.
+    /// The new root has a later version.
     Upgraded,
-    /// An earlier version is there now.
+    /// The new root has an earlier version.
     Downgraded,
-    /// It is there no longer, and nothing is left of it.
+    /// It was removed with its configuration files.
     Removed,
-    /// It is there no longer, but its configuration files are (dpkg's state `config-files`).
+    /// It was removed, but its configuration files remain (dpkg's state `config-files`).
     ConfigFiles,
-    /// Nothing was left of it but configuration files, and they are gone too.
+    /// Only configuration files remained, and they were removed.
     Purged,
-    /// The same version is in another state, such as `half-configured`, or held.
+    /// The same version has another status, such as `half-configured` or on hold.
     State,
 }
 
 impl How {
-    /// The word for it.
+    /// Returns its name.
     pub fn word(self) -> &'static str {
         match self {
             How::Installed => "installed",
@@ -40,33 +40,33 @@ impl How {
     }
 }
 
-/// A package that is not the same in both roots.
+/// A package that differs between the roots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackageChange {
-    /// Its name, with its architecture where it needs one: the key of [`Packages`].
+    /// The name, with the architecture if that is needed: the key in [`Packages`].
     pub name: String,
-    /// How it changed.
+    /// How the package changed.
     pub how: How,
-    /// What the old root has.
+    /// The package in the old root.
     pub old: Option<Package>,
-    /// What the new root has.
+    /// The package in the new root.
     pub new: Option<Package>,
 }
 
-/// The packages that differ, by name.
+/// Returns the packages that differ, sorted by name.
 pub fn compare(old: &Packages, new: &Packages) -> Vec<PackageChange> {
     let mut changes = Vec::new();
-    let mut tell = |name: &str, old: Option<&Package>, new: Option<&Package>| {
+    let mut compare_one = |name: &str, old: Option<&Package>, new: Option<&Package>| {
         if let Some(how) = how(old, new) {
             let (old, new) = (old.cloned(), new.cloned());
             changes.push(PackageChange { name: name.to_owned(), how, old, new });
         }
     };
     for (name, package) in old.iter() {
-        tell(name, Some(package), new.get(name));
+        compare_one(name, Some(package), new.get(name));
     }
     for (name, package) in new.iter().filter(|(name, _)| old.get(name).is_none()) {
-        tell(name, None, Some(package));
+        compare_one(name, None, Some(package));
     }
     changes.sort_by(|a, b| a.name.cmp(&b.name));
     changes
@@ -94,14 +94,14 @@ fn how(old: Option<&Package>, new: Option<&Package>) -> Option<How> {
 }
 
 impl Diff<'_> {
-    /// The Debian packages that differ between the two views; read only where the database itself
-    /// is not the same.
+    /// Returns the Debian packages that differ between the two views. The databases are read only
+    /// if they differ.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn packages(&self) -> Result<Vec<PackageChange>, LookError> {
         let status = b"var/lib/dpkg/status";
-        let found = (self.old.sought(status)?, self.new.sought(status)?);
+        let found = (self.old.find_following(status)?, self.new.find_following(status)?);
         if let (Some(old), Some(new)) = &found
             && self.same(old.found.source(), new.found.source())
         {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packages_are_named_by_how_they_changed() {
+    fn package_changes_are_classified() {
         let one = |name: &str, version: &str, status: &str| {
             format!("Package: {name}\nStatus: {status}\nArchitecture: all\nVersion: {version}\n\n")
         };
@@ -139,7 +139,7 @@ mod tests {
             one("up", "1.10", ok),
         ];
         let changes = compare(&Packages::parse(&old.concat()), &Packages::parse(&new.concat()));
-        let told: Vec<_> = changes.iter().map(|c| (c.name.as_str(), c.how.word())).collect();
+        let actual: Vec<_> = changes.iter().map(|c| (c.name.as_str(), c.how.word())).collect();
         let expected = [
             ("down", "downgraded"),
             ("gone", "removed"),
@@ -149,6 +149,6 @@ mod tests {
             ("purged", "purged"),
             ("up", "upgraded"),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(actual, expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Layers that are folders: what is written there is what is compared.
+//! Tests with host directories as layers.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -18,40 +18,40 @@ impl Layers {
         Layers { old: tempfile::tempdir().unwrap(), new: tempfile::tempdir().unwrap() }
     }
 
-    /// The overlay's folder against the base's.
+    /// Compares the overlay on the base with the base.
     fn overlay(&self, options: Options) -> Vec<String> {
         let new = View::open(&[self.old.path().to_owned(), self.new.path().to_owned()]).unwrap();
-        told(&new.lowest(1).unwrap(), &new, options)
+        diff_lines(&new.lowest(1).unwrap(), &new, options)
     }
 
-    /// Each folder by itself.
+    /// Compares the two directories as separate stacks.
     fn apart(&self, options: Options) -> Vec<String> {
         let (old, new) =
             open(&[self.old.path().to_owned()], &[self.new.path().to_owned()]).unwrap();
-        told(&old, &new, options)
+        diff_lines(&old, &new, options)
     }
 }
 
-fn told(old: &View, new: &View, options: Options) -> Vec<String> {
-    let mut told = Vec::new();
+fn diff_lines(old: &View, new: &View, options: Options) -> Vec<String> {
+    let mut lines = Vec::new();
     let diff = Diff::new(old, new, options);
     diff.changes::<LookError>(&mut |change| {
         let path = String::from_utf8_lossy(change.path()).into_owned();
-        let beneath = match change.beneath.entries {
+        let removed = match change.removed.entries {
             0 => String::new(),
-            entries => format!(" -{entries}:{}", change.beneath.bytes),
+            entries => format!(" -{entries}:{}", change.removed.bytes),
         };
         let link = change.link.as_ref().map(|link| format!(" ={}", String::from_utf8_lossy(link)));
         let what = change.what;
-        told.push(format!(
-            "{} {path} {what}{beneath}{}",
+        lines.push(format!(
+            "{} {path} {what}{removed}{}",
             change.kind.word(),
             link.unwrap_or_default()
         ));
         Ok(Walk::Into)
     })
     .unwrap();
-    told.iter().map(|line| line.trim_end().to_owned()).collect()
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
 fn write(dir: &TempDir, path: &str, content: &str) {
@@ -61,7 +61,7 @@ fn write(dir: &TempDir, path: &str, content: &str) {
 }
 
 #[test]
-fn an_overlay_differs_by_what_it_has_and_no_more() {
+fn overlay_differs_only_by_its_own_changes() {
     let layers = Layers::new();
     for path in ["etc/kept", "etc/same", "etc/more", "etc/mode", "usr/deep/er/file"] {
         write(&layers.old, path, "old");
@@ -95,7 +95,7 @@ fn an_overlay_differs_by_what_it_has_and_no_more() {
 }
 
 #[test]
-fn a_deleted_directory_is_one_change_unless_all_are_asked_for() {
+fn deleted_directory_is_one_change_by_default() {
     let layers = Layers::new();
     write(&layers.old, "usr/deep/file", "12345");
     write(&layers.old, "usr/deep/er/file", "123");
@@ -121,7 +121,7 @@ fn a_deleted_directory_is_one_change_unless_all_are_asked_for() {
 }
 
 #[test]
-fn hard_links_that_were_broken_or_made_are_told() {
+fn changed_hard_links_are_reported() {
     let layers = Layers::new();
     write(&layers.old, "a", "x");
     std::fs::hard_link(layers.old.path().join("a"), layers.old.path().join("b")).unwrap();
@@ -137,7 +137,7 @@ fn hard_links_that_were_broken_or_made_are_told() {
 }
 
 #[test]
-fn links_and_contents_are_compared_and_not_only_their_sizes() {
+fn targets_and_contents_of_equal_size_are_compared() {
     let layers = Layers::new();
     symlink("one", layers.old.path().join("link")).unwrap();
     symlink("two", layers.new.path().join("link")).unwrap();
@@ -147,18 +147,17 @@ fn links_and_contents_are_compared_and_not_only_their_sizes() {
 }
 
 #[test]
-fn the_same_stack_has_no_differences_and_is_not_read() {
+fn identical_stacks_are_equal_without_being_read() {
     let layers = Layers::new();
     write(&layers.old, "unreadable/file", "x");
     let paths = [layers.old.path().to_owned()];
     let (old, new) = open(&paths, &paths).unwrap();
-    // Whoever listed it would fail.
+    // Listing the removed directory would fail.
     std::fs::remove_dir_all(layers.old.path().join("unreadable")).unwrap();
-    assert!(told(&old, &new, Options::default()).is_empty());
+    assert!(diff_lines(&old, &new, Options::default()).is_empty());
 }
 
-/// A directory that lies in itself, or directories that have two names each, as a damaged image can
-/// have them.
+/// A damaged image: a directory that contains itself, or directories with two names each.
 #[derive(Debug)]
 enum Knot {
     Endless,
@@ -207,7 +206,7 @@ impl Layer for Knot {
 }
 
 #[test]
-fn a_directory_in_several_places_ends_every_walk_with_an_error() {
+fn directory_with_several_parents_is_an_error_in_every_walk() {
     let layers = Layers::new();
     let empty = View::open(&[layers.old.path().to_owned()]).unwrap();
     for (knot, entries) in [(Knot::Endless, 2), (Knot::Doubling, 120)] {
@@ -225,7 +224,7 @@ fn a_directory_in_several_places_ends_every_walk_with_an_error() {
         assert!(crate::look::usage::by_directory(&view, &root, 9).is_err());
         assert!(view.walk_layered(&root, |_, _| Ok::<_, LookError>(Walk::Into)).is_err());
         assert_eq!(crate::look::usage::memory(&view, 0).unwrap().entries, entries);
-        let all = crate::extract::Selection::default();
+        let all = crate::extract::ExtractSelection::default();
         let out = layers.new.path().join("out");
         assert!(crate::extract::folder::extract(&view, &all, &out, false, &|| false).is_err());
         assert_eq!(std::fs::read_dir(layers.new.path()).unwrap().count(), 0, "nothing is left");
@@ -233,7 +232,7 @@ fn a_directory_in_several_places_ends_every_walk_with_an_error() {
 }
 
 #[test]
-fn a_directory_that_hides_the_bases_is_replaced() {
+fn opaque_directory_is_reported_as_replaced() {
     let layers = Layers::new();
     write(&layers.old, "srv/one", "1");
     write(&layers.old, "srv/two", "2");

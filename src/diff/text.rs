@@ -1,4 +1,4 @@
-//! What changed in a text file, line by line.
+//! Line-by-line differences of text files.
 
 use std::time::Duration;
 
@@ -7,46 +7,48 @@ use similar::TextDiff;
 use crate::look::{LookError, Node, View};
 use crate::seal::path::escape;
 
-/// The most of a file that is compared by lines, in bytes.
-pub const MOST: u64 = 1 << 20;
-/// How far a NUL is looked for, which no text has: what git takes too.
-const HEAD: usize = 8000;
-/// After this the rest is told coarsely, as lines that went and lines that came: still right, but
-/// not the least. Only files that nobody wrote by hand take as long.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum size, in bytes, of files that are compared by lines.
+pub const MAX_TEXT_SIZE: u64 = 1 << 20;
+/// Number of leading bytes that are searched for NUL, which makes a file binary; the same as in
+/// git.
+const BINARY_CHECK_LENGTH: usize = 8000;
+/// Time limit for an optimal difference. After it, the rest is correct but not minimal. Only
+/// generated files take that long.
+const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The difference of two files as text.
+/// The result of comparing two files as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Text {
-    /// In the unified format (POSIX `diff -u`), with `a/PATH` and `b/PATH`, or `/dev/null` for what
-    /// is not there; empty when the contents are the same.
+    /// A unified diff (POSIX `diff -u`) with the names `a/PATH` and `b/PATH`, or `/dev/null` for a
+    /// missing file. Empty if the contents are equal.
     Unified(Vec<u8>),
-    /// One of them is no text.
+    /// At least one of the files is binary.
     Binary,
-    /// One of them is larger than [`MOST`].
+    /// At least one of the files is larger than [`MAX_TEXT_SIZE`].
     Large,
 }
 
-/// Compares the contents of two files, of which one may not be there; what is no regular file is
-/// not there.
+/// Compares the contents of two files. A side that is `None` or not a regular file counts as
+/// missing.
 ///
 /// # Errors
-/// A damaged layer.
+/// When a layer is damaged.
 pub fn unified(
     old: Option<(&View, &Node)>,
     new: Option<(&View, &Node)>,
 ) -> Result<Text, LookError> {
     let sides = [old, new].map(|side| side.filter(|(_, node)| node.is_file()));
-    if sides.iter().flatten().any(|(_, node)| node.attr.size > MOST) {
+    if sides.iter().flatten().any(|(_, node)| node.attr.size > MAX_TEXT_SIZE) {
         return Ok(Text::Large);
     }
     let mut contents = [Vec::new(), Vec::new()];
     for (side, content) in sides.iter().zip(&mut contents) {
         if let Some((view, node)) = side {
-            *content = view.head(node, MOST as usize)?;
+            *content = view.head(node, MAX_TEXT_SIZE as usize)?;
         }
     }
-    if contents.iter().any(|content| content[..content.len().min(HEAD)].contains(&0)) {
+    if contents.iter().any(|content| content[..content.len().min(BINARY_CHECK_LENGTH)].contains(&0))
+    {
         return Ok(Text::Binary);
     }
     let name = |side: &Option<(&View, &Node)>, prefix: &str| match side {
@@ -55,7 +57,7 @@ pub fn unified(
     };
     let mut text = Vec::new();
     let diff = TextDiff::configure()
-        .timeout(PATIENCE)
+        .timeout(DIFF_TIMEOUT)
         .diff_lines(contents[0].as_slice(), contents[1].as_slice());
     // Writing to memory does not fail.
     let _ = diff

@@ -1,103 +1,105 @@
-//! What of overcoat works on this machine, and what mends the rest.
+//! Checks what overcoat needs on this machine, and suggests fixes.
 //!
 //! Invariants:
-//! - What can be tried is tried, as the commands do it; files are looked at only to explain a
-//!   failure. Nothing that is tried is left behind.
-//! - Every [`Finding`] is there once, whatever the machine: one that could not be made because of
-//!   another one says so.
-//! - Only what building without root needs (or with root, for root) can be a [`State::Fault`].
+//! - Abilities are tested the way the commands use them. Files are read only to explain a failure.
+//!   Tests leave nothing behind.
+//! - Each [`DoctorFinding`] is present on every machine. A test that depends on a failed one is
+//!   reported as untried.
+//! - Only requirements of building as a user (or as root, if root runs it) can be a
+//!   [`DoctorState::Fault`].
 
 mod sandbox;
 mod tools;
 
 use serde::Serialize;
 
-use crate::sandbox::{MissingRequirement, SandboxError};
+use crate::sandbox::{Lack, SandboxError};
 
-/// How something stands.
+/// The state of an ability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum DoctorState {
     /// It works.
     Works,
-    /// It works, but there is something to know.
+    /// It works, with a limitation.
     Note,
-    /// It does not, and it is for some commands only.
+    /// It does not work; only some commands need it.
     Lacks,
-    /// It does not, and nothing can be built or run without it.
+    /// It does not work; building and running need it.
     Fault,
-    /// It was not tried.
+    /// It was not tested.
     Untried,
 }
 
-/// What was found out about one ability of this machine.
+/// The result of testing one ability of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct DoctorFinding {
     /// Its name.
     pub name: &'static str,
-    /// How it stands.
-    pub state: State,
-    /// What was seen.
-    pub says: String,
-    /// What it is for.
+    /// The state of the ability.
+    pub state: DoctorState,
+    /// The observation.
+    #[serde(rename = "says")]
+    pub message: String,
+    /// The commands that need it.
     #[serde(rename = "for")]
     pub purpose: &'static str,
-    /// What overcoat does without it.
+    /// The consequence of not having it.
     pub without: Option<&'static str>,
-    /// The command that mends it, for root.
+    /// A command that fixes it, to be run as root.
     pub command: Option<String>,
-    /// What else may mend it.
+    /// Other advice.
     pub advice: Option<String>,
 }
 
-impl Finding {
-    fn new(name: &'static str, purpose: &'static str, state: State, says: String) -> Self {
-        Finding { name, state, says, purpose, without: None, command: None, advice: None }
+impl DoctorFinding {
+    fn new(name: &'static str, purpose: &'static str, state: DoctorState, message: String) -> Self {
+        DoctorFinding { name, state, message, purpose, without: None, command: None, advice: None }
     }
 
-    /// What works is told with `says`; what does not is of this state.
-    fn of(
+    /// Creates a finding: `Works` with the message of `tried`, or `otherwise` with its error.
+    fn from_result(
         name: &'static str,
         purpose: &'static str,
-        otherwise: State,
+        otherwise: DoctorState,
         tried: Result<String, SandboxError>,
     ) -> Self {
         match tried {
-            Ok(says) => Finding::new(name, purpose, State::Works, says),
-            Err(SandboxError::MissingRequirement(lack)) => {
-                Finding::new(name, purpose, otherwise, String::new()).lacking(lack)
+            Ok(message) => DoctorFinding::new(name, purpose, DoctorState::Works, message),
+            Err(SandboxError::Lack(lack)) => {
+                DoctorFinding::new(name, purpose, otherwise, String::new()).missing(lack)
             }
-            Err(error) => Finding::new(name, purpose, otherwise, error.to_string()),
+            Err(error) => DoctorFinding::new(name, purpose, otherwise, error.to_string()),
         }
     }
 
-    fn lacking(self, lack: MissingRequirement) -> Self {
+    fn missing(self, lack: Lack) -> Self {
         let advice = lack.in_container.map(|how| format!("in a container: start it with {how}"));
-        Finding { says: lack.problem, command: Some(lack.remedy), advice, ..self }
+        DoctorFinding { message: lack.problem, command: Some(lack.remedy), advice, ..self }
     }
 
-    fn mended_by(self, command: impl Into<String>) -> Self {
-        Finding { command: Some(command.into()), ..self }
+    fn fixed_by(self, command: impl Into<String>) -> Self {
+        DoctorFinding { command: Some(command.into()), ..self }
     }
 
     fn without(self, without: &'static str) -> Self {
-        Finding { without: Some(without), ..self }
+        DoctorFinding { without: Some(without), ..self }
     }
 
     fn advice(self, advice: impl Into<String>) -> Self {
-        Finding { advice: Some(advice.into()), ..self }
+        DoctorFinding { advice: Some(advice.into()), ..self }
     }
 }
 
-/// Examines this machine, for the user who asks. Call it before starting threads.
-pub fn examine() -> Vec<Finding> {
-    let ansible = tools::Ansible::ask();
+/// Tests this machine for the current user. Must be called before threads are started.
+pub fn examine() -> Vec<DoctorFinding> {
+    let ansible = tools::Ansible::start();
     let mut findings = sandbox::findings();
     findings.extend(tools::findings(ansible));
     findings
 }
 
-/// Whether images can be built and run, as far as nothing special is wanted.
-pub fn is_ready(findings: &[Finding]) -> bool {
-    findings.iter().all(|finding| finding.state != State::Fault)
+/// Whether images can be built and run, apart from optional features.
+pub fn is_ready(findings: &[DoctorFinding]) -> bool {
+    findings.iter().all(|finding| finding.state != DoctorState::Fault)
 }

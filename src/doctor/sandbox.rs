@@ -1,24 +1,24 @@
-//! What roots need: the kernel, FUSE, namespaces with ids, and all of it together.
+//! Requirements of roots: the kernel, FUSE, namespaces and ids, and all of them together.
 
 use nix::unistd::Uid;
 
-use super::{Finding, State};
-use crate::root::{RootOptions, UnstartedRoot, default_upper_limit};
+use super::{DoctorFinding, DoctorState};
+use crate::root::{Composed, RootOptions, default_upper_limit};
 use crate::sandbox::{Network, Privilege, SandboxError, probe, users_may_share};
 
-/// What all that runs something in a root is for.
-const ALL: &str = "build, run, shell";
-/// Ids that Debian and its packages use.
-const ENOUGH: u32 = 65534;
+/// The commands that run something in a root.
+const ROOT_COMMANDS: &str = "build, run, shell";
+/// The highest id that Debian and its packages use.
+const MAX_DEBIAN_ID: u32 = 65534;
 
-/// All of them, in the order in which one needs the other.
-pub(super) fn findings() -> Vec<Finding> {
+/// Returns all findings, each after those that it depends on.
+pub(super) fn findings() -> Vec<DoctorFinding> {
     let root = Uid::effective().is_root();
     let mut findings = vec![kernel()];
-    findings.push(Finding::of(
+    findings.push(DoctorFinding::from_result(
         "fuse",
         "build, run, shell, mount",
-        State::Fault,
+        DoctorState::Fault,
         probe::fuse_device().map(|()| "/dev/fuse opens".to_owned()),
     ));
     match root {
@@ -26,7 +26,7 @@ pub(super) fn findings() -> Vec<Finding> {
         false => findings.extend([user_namespaces(), programs(), ids(), notification()]),
     }
     findings.push(sandbox(super::is_ready(&findings)));
-    // By a process that has no threads any more.
+    // These run in forked processes: no threads may exist.
     findings.extend([mount(root), memory(), container()]);
     if !root {
         findings.push(sharing());
@@ -34,105 +34,120 @@ pub(super) fn findings() -> Vec<Finding> {
     findings
 }
 
-fn kernel() -> Finding {
+fn kernel() -> DoctorFinding {
     let release = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    let says = format!("Linux {release}");
+    let message = format!("Linux {release}");
     match probe::is_new_enough() {
-        true => Finding::new("kernel", ALL, State::Works, says),
+        true => DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Works, message),
         false => {
-            let says = format!("{says}: overcoat needs 5.12 or newer");
-            Finding::new("kernel", ALL, State::Fault, says).advice("boot a newer kernel")
+            let message = format!("{message}: overcoat needs 5.12 or newer");
+            DoctorFinding::new("kernel", ROOT_COMMANDS, DoctorState::Fault, message)
+                .advice("boot a newer kernel")
         }
     }
 }
 
-fn rights() -> Finding {
-    let says = "root, with the right to mount; no user namespace is needed".to_owned();
-    Finding::of("rights", ALL, State::Fault, probe::root().map(|()| says))
+fn rights() -> DoctorFinding {
+    let message =
+        "running as root with the capability to mount; no user namespace is needed".to_owned();
+    DoctorFinding::from_result(
+        "rights",
+        ROOT_COMMANDS,
+        DoctorState::Fault,
+        probe::root().map(|()| message),
+    )
 }
 
-fn user_namespaces() -> Finding {
+fn user_namespaces() -> DoctorFinding {
     let tried = probe::user_namespace();
-    let says = "one was made, and something mounted in it".to_owned();
-    Finding::of("user namespaces", ALL, State::Fault, tried.map(|()| says))
-        .without("only root can build")
+    let message = "a user namespace was created, with a mount in it".to_owned();
+    DoctorFinding::from_result(
+        "user namespaces",
+        ROOT_COMMANDS,
+        DoctorState::Fault,
+        tried.map(|()| message),
+    )
+    .without("only root can build")
 }
 
-fn programs() -> Finding {
-    let says = "newuidmap and newgidmap are there".to_owned();
-    Finding::of("id programs", ALL, State::Fault, probe::mappers().map(|()| says))
-        .without("only root can build")
+fn programs() -> DoctorFinding {
+    let message = "newuidmap and newgidmap are installed".to_owned();
+    DoctorFinding::from_result(
+        "id programs",
+        ROOT_COMMANDS,
+        DoctorState::Fault,
+        probe::mappers().map(|()| message),
+    )
+    .without("only root can build")
 }
 
-/// Subordinate ids, and that a namespace can have them.
-fn ids() -> Finding {
+/// Tests subordinate ids and mapping them in a namespace.
+fn ids() -> DoctorFinding {
     let finding = |tried| {
-        Finding::of("subordinate ids", ALL, State::Fault, tried).without("only root can build")
+        DoctorFinding::from_result("subordinate ids", ROOT_COMMANDS, DoctorState::Fault, tried)
+            .without("only root can build")
     };
     let (uids, gids) = match probe::subordinate_ids() {
         Ok(ids) => ids,
         Err(error) => return finding(Err(error)),
     };
     let unmapped = |why: &str| {
-        let says = format!("{} users, {} groups; {why}", uids.max(), gids.max());
-        Finding { state: State::Untried, ..finding(Ok(says)) }
+        let message = format!("{} users, {} groups; {why}", uids.max(), gids.max());
+        DoctorFinding { state: DoctorState::Untried, ..finding(Ok(message)) }
     };
     if probe::mappers().is_err() || probe::user_namespace().is_err() {
-        return unmapped("whether they can be used was not tried: see above");
+        return unmapped("mapping them was not tested because of the problems above");
     }
     if let Err(error) = probe::map_ids(&uids, &gids) {
         return match probe::may_gain_privileges() {
             true => finding(Err(error)),
             false => finding(Err(error)).advice(
-                "this process may gain no privileges (no_new_privs): start it without \
+                "this process cannot gain privileges (no_new_privs): start it without \
                  NoNewPrivileges= or --security-opt no-new-privileges",
             ),
         };
     }
     let least = uids.max().min(gids.max());
-    if least < ENOUGH {
-        let says = format!(
-            "{least} ids: owners above {least} are shown inside as aliases, and processes cannot \
-             run as such users"
+    if least < MAX_DEBIAN_ID {
+        let message = format!(
+            "{least} ids: the root shows owners above {least} as aliases, and processes cannot run \
+             as such users"
         );
-        let note = Finding { state: State::Note, ..finding(Ok(says)) };
-        let more = ENOUGH + 1;
-        return note
-            .without("what is built is right all the same: such owners are recorded")
-            .advice(format!(
-                "{more} are usual: make the range in /etc/subuid and /etc/subgid larger"
-            ));
+        let note = DoctorFinding { state: DoctorState::Note, ..finding(Ok(message)) };
+        let more = MAX_DEBIAN_ID + 1;
+        return note.without("images are correct nevertheless: such owners are recorded").advice(
+            format!("{more} ids are usual: extend the ranges in /etc/subuid and /etc/subgid"),
+        );
     }
     finding(Ok(format!(
-        "{} users, {} groups, and they can be used; owners above {least} are shown inside as \
-         aliases",
+        "{} user ids and {} group ids can be mapped; the root shows owners above {least} as aliases",
         uids.max(),
         gids.max()
     )))
 }
 
-fn notification() -> Finding {
+fn notification() -> DoctorFinding {
     match probe::seccomp_notification() {
         true => {
-            let says = "system calls can be asked about".to_owned();
-            Finding::new("seccomp", ALL, State::Works, says)
+            let message = "user notification of system calls works".to_owned();
+            DoctorFinding::new("seccomp", ROOT_COMMANDS, DoctorState::Works, message)
         }
         false => {
-            let says = "the kernel has no user notification of system calls".to_owned();
-            Finding::new("seccomp", ALL, State::Fault, says)
+            let message = "the kernel lacks user notification of system calls".to_owned();
+            DoctorFinding::new("seccomp", ROOT_COMMANDS, DoctorState::Fault, message)
                 .advice("boot a kernel with CONFIG_SECCOMP_FILTER")
         }
     }
 }
 
-/// An empty root, with everything that one has.
-fn sandbox(worth_trying: bool) -> Finding {
-    let name = "root";
+/// Tests a sandbox with an empty root.
+fn sandbox(worth_trying: bool) -> DoctorFinding {
+    let name = "a root";
     if !worth_trying {
-        let says = "not tried: see above".to_owned();
-        return Finding::new(name, ALL, State::Untried, says);
+        let message = "not tested because of the problems above".to_owned();
+        return DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Untried, message);
     }
     let options = RootOptions {
         layers: Vec::new(),
@@ -145,71 +160,78 @@ fn sandbox(worth_trying: bool) -> Finding {
         report: |_| {},
     };
     let tried = Privilege::detect().map_err(crate::root::RootError::from).and_then(|privilege| {
-        UnstartedRoot::new(options)?.start(privilege)?.finish()?;
+        Composed::new(options)?.start(privilege)?.finish()?;
         Ok(())
     });
     match tried {
         Ok(()) => {
-            let says = "an empty one was mounted, entered and ended".to_owned();
-            Finding::new(name, ALL, State::Works, says)
+            let message = "an empty root was mounted and entered".to_owned();
+            DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Works, message)
         }
-        Err(error) => Finding::new(name, ALL, State::Fault, error.to_string()),
+        Err(error) => {
+            DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Fault, error.to_string())
+        }
     }
 }
 
-fn mount(root: bool) -> Finding {
+fn mount(root: bool) -> DoctorFinding {
     let (name, purpose) = ("mount", "mount");
     if let Err(error) = probe::fuse_device() {
         drop(error);
-        let says = "not tried: see above".to_owned();
-        return Finding::new(name, purpose, State::Untried, says);
+        let message = "not tested because of the problems above".to_owned();
+        return DoctorFinding::new(name, purpose, DoctorState::Untried, message);
     }
-    let how = if root { "" } else { ", by fusermount3" };
-    let says = format!("a file system was mounted and unmounted{how}");
+    let method = if root { "" } else { " with fusermount3" };
+    let message = format!("a file system was mounted and unmounted{method}");
     let tried = match probe::host_mount() {
-        // The one reason for which a helper that is there is refused.
+        // Apart from fuse.conf, an installed fusermount3 fails only if it is not setuid.
         Err(SandboxError::Mount { message, .. }) if !root && !message.contains("fuse.conf") => {
-            let finding = Finding::new(name, purpose, State::Lacks, message);
+            let finding = DoctorFinding::new(name, purpose, DoctorState::Lacks, message);
             return finding
-                .mended_by("apt install --reinstall fuse3")
-                .without("run and shell show the same root, to one command");
+                .fixed_by("apt install --reinstall fuse3")
+                .without("`run` and `shell` show the same root to a single command");
         }
-        tried => tried.map(|()| says),
+        tried => tried.map(|()| message),
     };
-    Finding::of(name, purpose, State::Lacks, tried)
-        .without("run and shell show the same root, to one command")
+    DoctorFinding::from_result(name, purpose, DoctorState::Lacks, tried)
+        .without("`run` and `shell` show the same root to a single command")
 }
 
-fn sharing() -> Finding {
+fn sharing() -> DoctorFinding {
     let (name, purpose) = ("shared mounts", "mount");
     match users_may_share() {
         true => {
-            let says = "others, root too, can see what you mount".to_owned();
-            Finding::new(name, purpose, State::Works, says)
+            let message = "other users, including root, can see your mounts".to_owned();
+            DoctorFinding::new(name, purpose, DoctorState::Works, message)
         }
         false => {
-            let says = "nobody else, not even root, sees what you mount".to_owned();
-            Finding::new(name, purpose, State::Lacks, says)
-                .mended_by("echo user_allow_other >>/etc/fuse.conf")
+            let message = "other users, including root, cannot see your mounts".to_owned();
+            DoctorFinding::new(name, purpose, DoctorState::Lacks, message)
+                .fixed_by("echo user_allow_other >>/etc/fuse.conf")
         }
     }
 }
 
-fn memory() -> Finding {
+fn memory() -> DoctorFinding {
     let limit = default_upper_limit();
     let text = crate::doctor::tools::size;
     let available = available_memory();
-    let says = match available {
+    let message = match available {
         Some(available) => {
-            format!("changes may take {}, and {} is available now", text(limit), text(available))
+            format!(
+                "the limit for changes is {}, and {} is available",
+                text(limit),
+                text(available)
+            )
         }
-        None => format!("changes may take {}", text(limit)),
+        None => format!("the limit for changes is {}", text(limit)),
     };
     match available.is_some_and(|available| available < limit) {
-        true => Finding::new("memory", ALL, State::Note, says).advice(
-            "give less with --upper-size: a build that takes more fails then, and nothing else",
+        true => DoctorFinding::new("memory", ROOT_COMMANDS, DoctorState::Note, message).advice(
+            "lower the limit with --upper-size, so that a build that exceeds it fails before the \
+             machine runs out of memory",
         ),
-        false => Finding::new("memory", ALL, State::Works, says),
+        false => DoctorFinding::new("memory", ROOT_COMMANDS, DoctorState::Works, message),
     }
 }
 
@@ -219,20 +241,29 @@ fn available_memory() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-fn container() -> Finding {
+fn container() -> DoctorFinding {
     let name = "container";
     match (probe::proc_is_masked(), probe::is_container()) {
         (true, _) => {
-            let says = "parts of /proc are masked, as in a container".to_owned();
-            Finding::new(name, ALL, State::Note, says)
+            let message = "parts of /proc are masked, as in a container".to_owned();
+            DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Note, message)
                 .without(
-                    "a root has the /proc of this container: its commands see processes of both",
+                    "a root has the /proc of this container: its commands also see the processes \
+                     outside of the root",
                 )
                 .advice("start the container with --security-opt systempaths=unconfined")
         }
-        (false, true) => {
-            Finding::new(name, ALL, State::Works, "this is one, and nothing is masked".to_owned())
-        }
-        (false, false) => Finding::new(name, ALL, State::Works, "this is none".to_owned()),
+        (false, true) => DoctorFinding::new(
+            name,
+            ROOT_COMMANDS,
+            DoctorState::Works,
+            "this is a container, and /proc is not masked".to_owned(),
+        ),
+        (false, false) => DoctorFinding::new(
+            name,
+            ROOT_COMMANDS,
+            DoctorState::Works,
+            "this is not a container".to_owned(),
+        ),
     }
 }

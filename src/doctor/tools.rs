@@ -1,133 +1,141 @@
-//! Programs that some commands run: for bases, for Ansible roles, for booting; and the way to
-//! packages.
+//! Programs that only some commands need: for bases, Ansible roles and booting. Also apt's
+//! settings.
 
 use std::io;
 use std::process::{Child, Command, Stdio};
 
-use super::{Finding, State};
+use super::{DoctorFinding, DoctorState};
 use crate::boot::BootError;
 use crate::boot::qemu::{self, Accelerator};
 use crate::lend::Host;
-use crate::sandbox::{MissingRequirement, find_program};
+use crate::sandbox::{Lack, find_program};
 use crate::seal::squashfs;
 
-const BASES: &str = "bases (build, base)";
-const ROLES: &str = "build, for Ansible roles";
-/// How roles are run in a root.
-const CHROOT: &str = "community.general.chroot";
+const BASE_COMMANDS: &str = "bases (build, base)";
+const ROLE_COMMANDS: &str = "build, for Ansible roles";
+/// The Ansible connection plugin that runs roles in a root.
+const CHROOT_PLUGIN: &str = "community.general.chroot";
 
-pub(super) fn findings(ansible: Ansible) -> Vec<Finding> {
+pub(super) fn findings(ansible: Ansible) -> Vec<DoctorFinding> {
     vec![mmdebstrap(), mksquashfs(), packages(), ansible.finding(), machine(), kvm()]
 }
 
-/// The first line that a program says of itself.
+/// Returns the first line of a program's version message.
 fn version(program: &str, option: &str) -> io::Result<String> {
     let output = Command::new(program).arg(option).stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     match text.lines().next() {
-        // Some end with 1 after it.
+        // Some programs exit with 1 after printing it.
         Some(line) => Ok(line.trim().to_owned()),
         None => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(io::Error::other(said.lines().last().unwrap_or("it says nothing").to_owned()))
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let reason = stderr.lines().last().unwrap_or("no output");
+            Err(io::Error::other(reason.to_owned()))
         }
     }
 }
 
-fn mmdebstrap() -> Finding {
+fn mmdebstrap() -> DoctorFinding {
     let name = "mmdebstrap";
-    let without = "other root file systems can be taken in (from:)";
+    let without = "bases can be made from existing root file systems (from:)";
     if find_program(name).is_none() {
-        let lack = MissingRequirement::program(name, name);
-        return Finding::new(name, BASES, State::Lacks, String::new())
-            .lacking(lack)
+        let lack = Lack::program(name, name);
+        return DoctorFinding::new(name, BASE_COMMANDS, DoctorState::Lacks, String::new())
+            .missing(lack)
             .without(without);
     }
     match version(name, "--version") {
-        Ok(says) => Finding::new(name, BASES, State::Works, says),
-        Err(error) => Finding::new(name, BASES, State::Lacks, format!("it does not run: {error}"))
-            .mended_by("apt install --reinstall mmdebstrap")
-            .without(without),
+        Ok(message) => DoctorFinding::new(name, BASE_COMMANDS, DoctorState::Works, message),
+        Err(error) => DoctorFinding::new(
+            name,
+            BASE_COMMANDS,
+            DoctorState::Lacks,
+            format!("it does not run: {error}"),
+        )
+        .fixed_by("apt install --reinstall mmdebstrap")
+        .without(without),
     }
 }
 
-fn mksquashfs() -> Finding {
+fn mksquashfs() -> DoctorFinding {
     let (name, purpose) = ("mksquashfs", "bases, and outputs that end in .squashfs");
-    let lacks = |says| Finding::new(name, purpose, State::Lacks, says);
+    let lacks = |message| DoctorFinding::new(name, purpose, DoctorState::Lacks, message);
     if let Err(lack) = squashfs::available() {
-        return lacks(String::new()).lacking(lack);
+        return lacks(String::new()).missing(lack);
     }
     let version = version(name, "-version").unwrap_or_default();
     let version = version.split(" (").next().unwrap_or_default();
-    match squashfs::write_empty_image() {
+    match squashfs::try_out() {
         Ok(()) => {
-            let says = format!("{version}, and it wrote an image");
-            Finding::new(name, purpose, State::Works, says)
+            let message = format!("{version}; it wrote an image");
+            DoctorFinding::new(name, purpose, DoctorState::Works, message)
         }
         Err(error) => lacks(format!("{version}: {error}"))
-            .mended_by("apt install squashfs-tools")
+            .fixed_by("apt install squashfs-tools")
             .advice("overcoat needs squashfs-tools 4.5 or newer, with zstd"),
     }
 }
 
-fn packages() -> Finding {
+fn packages() -> DoctorFinding {
     let options = Host::current().apt_options();
     let proxies: Vec<_> = options.iter().filter(|option| option.contains("roxy")).collect();
-    let says = match proxies.first() {
-        Some(first) => format!("fetched with apt's settings of this host: {first}"),
-        None => "fetched without a proxy: apt's settings here name none".to_owned(),
+    let message = match proxies.first() {
+        Some(first) => format!("fetched with this host's apt settings: {first}"),
+        None => "fetched without a proxy: this host's apt settings have none".to_owned(),
     };
-    Finding::new("packages", "build, run, shell: apt inside", State::Works, says)
+    DoctorFinding::new("packages", "build, run, shell: apt inside", DoctorState::Works, message)
 }
 
-/// Ansible, being asked what it is, which takes a second.
+/// The version queries of Ansible, which take a second and run in the background.
 #[derive(Debug)]
 pub(super) struct Ansible(Option<(io::Result<Child>, io::Result<Child>)>);
 
 impl Ansible {
-    /// Starts to ask.
-    pub(super) fn ask() -> Self {
-        let start = |program: &str, arguments: &[&str]| {
+    /// Starts the queries.
+    pub(super) fn start() -> Self {
+        let spawn = |program: &str, arguments: &[&str]| {
             let mut command = Command::new(program);
             command.args(arguments).env("LC_ALL", "C.UTF-8").env("ANSIBLE_NOCOLOR", "1");
-            // As in a build it has no home, and makes none either.
+            // As in a build, Ansible has no home folder and must not create one.
             command.env("ANSIBLE_HOME", "/dev/null/none");
             command.env("ANSIBLE_LOCAL_TEMP", std::env::temp_dir());
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
         };
         Ansible(find_program("ansible-playbook").map(|_| {
-            let playbook = start("ansible-playbook", &["--version"]);
-            let chroot = ["-t", "connection", "--json", CHROOT];
-            (playbook, start("ansible-doc", &chroot))
+            let playbook = spawn("ansible-playbook", &["--version"]);
+            let chroot = ["-t", "connection", "--json", CHROOT_PLUGIN];
+            (playbook, spawn("ansible-doc", &chroot))
         }))
     }
 
-    fn finding(self) -> Finding {
+    fn finding(self) -> DoctorFinding {
         let name = "ansible";
-        let lacks = |says| Finding::new(name, ROLES, State::Lacks, says);
+        let lacks = |message| DoctorFinding::new(name, ROLE_COMMANDS, DoctorState::Lacks, message);
         let Some((playbook, chroot)) = self.0 else {
-            return lacks(String::new())
-                .lacking(MissingRequirement::program("ansible-playbook", name));
+            return lacks(String::new()).missing(Lack::program("ansible-playbook", name));
         };
-        let says = |child: io::Result<Child>| {
+        let output = |child: io::Result<Child>| {
             let output = child?.wait_with_output()?;
             let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-            let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             match output.status.success() {
                 true => Ok(text),
-                false => Err(io::Error::other(complaint)),
+                false => Err(io::Error::other(stderr)),
             }
         };
-        let version = match says(playbook) {
+        let version = match output(playbook) {
             Ok(text) => text.lines().next().unwrap_or_default().to_owned(),
             Err(error) => return lacks(format!("ansible-playbook does not run: {error}")),
         };
-        match says(chroot) {
-            Ok(text) if text.contains(CHROOT) => {
-                Finding::new(name, ROLES, State::Works, format!("{version}, with {CHROOT}"))
-            }
-            // That it knows no such connection is a warning to it.
-            _ => lacks(format!("{version}, without {CHROOT}")).mended_by(
+        match output(chroot) {
+            Ok(text) if text.contains(CHROOT_PLUGIN) => DoctorFinding::new(
+                name,
+                ROLE_COMMANDS,
+                DoctorState::Works,
+                format!("{version}, with {CHROOT_PLUGIN}"),
+            ),
+            // An unknown plugin is only a warning.
+            _ => lacks(format!("{version}, without {CHROOT_PLUGIN}")).fixed_by(
                 "ansible-galaxy collection install -p /usr/share/ansible/collections \
                  community.general",
             ),
@@ -135,63 +143,64 @@ impl Ansible {
     }
 }
 
-fn machine() -> Finding {
+fn machine() -> DoctorFinding {
     let name = "qemu";
-    match qemu::try_out(Accelerator::Tcg) {
+    match qemu::try_accelerator(Accelerator::Tcg) {
         Ok(()) => {
-            let says = "a machine with a network card that boots was made".to_owned();
-            Finding::new(name, "boot", State::Works, says)
+            let message = "a machine with a bootable network card was created".to_owned();
+            DoctorFinding::new(name, "boot", DoctorState::Works, message)
         }
-        Err(BootError::MissingRequirement(lack)) => {
-            Finding::new(name, "boot", State::Lacks, String::new()).lacking(lack)
+        Err(BootError::Lack(lack)) => {
+            DoctorFinding::new(name, "boot", DoctorState::Lacks, String::new()).missing(lack)
         }
         Err(error) => {
-            let says = error.to_string();
-            let finding = Finding::new(name, "boot", State::Lacks, says.clone());
-            match says.contains(".rom") || says.contains("romfile") {
-                true => finding.mended_by("apt install ipxe-qemu"),
-                false => finding.mended_by("apt install --reinstall qemu-system-x86"),
+            let message = error.to_string();
+            let finding = DoctorFinding::new(name, "boot", DoctorState::Lacks, message.clone());
+            match message.contains(".rom") || message.contains("romfile") {
+                true => finding.fixed_by("apt install ipxe-qemu"),
+                false => finding.fixed_by("apt install --reinstall qemu-system-x86"),
             }
         }
     }
 }
 
-fn kvm() -> Finding {
+fn kvm() -> DoctorFinding {
     let name = "kvm";
-    let without = "machines are emulated, some ten times as slow";
-    let lacks = |says| Finding::new(name, "boot", State::Lacks, says).without(without);
+    let without = "machines are emulated, which is about ten times slower";
+    let lacks =
+        |message| DoctorFinding::new(name, "boot", DoctorState::Lacks, message).without(without);
     let device = std::path::Path::new("/dev/kvm");
     match std::fs::File::options().read(true).write(true).open(device) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
             let user = user.map_or_else(|| "YOU".to_owned(), |user| user.name);
             return lacks(format!("/dev/kvm: {error}"))
-                .mended_by(format!("usermod --append --groups kvm {user}"))
-                .advice("log in anew after it");
+                .fixed_by(format!("usermod --append --groups kvm {user}"))
+                .advice("log in again afterwards");
         }
         Err(error) => {
             return lacks(format!("/dev/kvm: {error}"))
-                .mended_by("modprobe -a kvm_intel kvm_amd")
+                .fixed_by("modprobe -a kvm_intel kvm_amd")
                 .advice(
-                    "switch virtualization on in the firmware, or in the host of this machine",
+                    "enable virtualization in the firmware, or on the host of this virtual machine",
                 );
         }
         Ok(_) => {}
     }
-    match qemu::try_out(Accelerator::Kvm) {
+    match qemu::try_accelerator(Accelerator::Kvm) {
         Ok(()) => {
-            let says = "a machine was made; whether it runs, boot will see".to_owned();
-            Finding::new(name, "boot", State::Works, says)
+            let message = "a machine was created, but not run".to_owned();
+            DoctorFinding::new(name, "boot", DoctorState::Works, message)
         }
-        Err(BootError::MissingRequirement(_)) => {
-            let says = "/dev/kvm opens; not tried without QEMU".to_owned();
-            Finding::new(name, "boot", State::Untried, says)
+        Err(BootError::Lack(_)) => {
+            let message = "/dev/kvm can be opened; not tested further without QEMU".to_owned();
+            DoctorFinding::new(name, "boot", DoctorState::Untried, message)
         }
         Err(error) => lacks(error.to_string()),
     }
 }
 
-/// Bytes as a person reads them.
+/// Formats a size in GB.
 pub(super) fn size(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
 }

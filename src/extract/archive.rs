@@ -1,41 +1,44 @@
-//! A view, or some of it, as what archives are written of.
+//! Presents a view, or parts of it, as a delta that can be written to an archive.
 
 use std::collections::HashMap;
 
 use fs_model::acl::Acl;
 use fs_model::delta::{Change, Contents, Delta, DeltaEntry, Object};
 use fs_model::layer::Xattr;
-use fs_model::stack::LowerInode;
+use fs_model::stack::Source;
 use fs_model::{FsError, Ino};
 
-use super::Selection;
+use super::ExtractSelection;
 use crate::look::{LookError, View, Walk};
 
-/// What is taken, as a delta to nothing, and where its contents are.
+/// The selected nodes as a delta to an empty root, with access to their contents.
 #[derive(Debug)]
-pub struct Taken<'a> {
-    /// For [`crate::seal::seal`].
+pub struct ArchiveSource<'a> {
+    /// The delta for [`crate::seal::seal`].
     pub delta: Delta,
     view: &'a View,
-    /// By inode number.
-    sources: Vec<LowerInode>,
+    /// The lower inodes, indexed by the inode numbers in `delta`.
+    sources: Vec<Source>,
 }
 
-impl<'a> Taken<'a> {
-    /// Lists what is taken.
+impl<'a> ArchiveSource<'a> {
+    /// Lists the selected nodes.
     ///
     /// # Errors
-    /// A damaged layer.
-    pub fn new(view: &'a View, selection: &Selection) -> Result<Taken<'a>, LookError> {
-        let mut taken = Taken { delta: Delta::default(), view, sources: Vec::new() };
-        let mut numbers: HashMap<LowerInode, (usize, u32)> = HashMap::new();
+    /// When a layer is damaged.
+    pub fn new(
+        view: &'a View,
+        selection: &ExtractSelection,
+    ) -> Result<ArchiveSource<'a>, LookError> {
+        let mut archive = ArchiveSource { delta: Delta::default(), view, sources: Vec::new() };
+        let mut numbers: HashMap<Source, (usize, u32)> = HashMap::new();
         view.walk::<LookError>(&view.root()?, &mut |node| {
-            if !selection.has(&node.path) {
+            if !selection.contains(&node.path) {
                 return Ok(Walk::Past);
             }
             let source = node.found.source();
-            let next = taken.sources.len();
-            // Only what has several names is looked for again.
+            let next = archive.sources.len();
+            // Only inodes with several names can occur again.
             let number = match node.attr.nlink > 1 && !node.is_dir() {
                 true => {
                     let (number, names) = numbers.entry(source).or_insert((next, 0));
@@ -45,30 +48,30 @@ impl<'a> Taken<'a> {
                 false => next,
             };
             if number == next {
-                taken.sources.push(source);
+                archive.sources.push(source);
             }
             let object = Some(Object { ino: Ino(number as u64), attr: node.attr });
             let path = node.path.clone().into();
-            taken.delta.entries.push(DeltaEntry { path, change: Change::Added, object });
+            archive.delta.entries.push(DeltaEntry { path, change: Change::Added, object });
             Ok(Walk::Into)
         })?;
-        for object in taken.delta.entries.iter_mut().filter_map(|entry| entry.object.as_mut()) {
-            if let Some(source) = taken.sources.get(object.ino.0 as usize)
+        for object in archive.delta.entries.iter_mut().filter_map(|entry| entry.object.as_mut()) {
+            if let Some(source) = archive.sources.get(object.ino.0 as usize)
                 && let Some((_, names)) = numbers.get(source)
             {
                 object.attr.nlink = *names;
             }
         }
-        Ok(taken)
+        Ok(archive)
     }
 
-    fn source(&self, ino: Ino) -> Result<LowerInode, FsError> {
+    fn source(&self, ino: Ino) -> Result<Source, FsError> {
         let index = usize::try_from(ino.0).map_err(|_| FsError::Stale)?;
         self.sources.get(index).copied().ok_or(FsError::Stale)
     }
 }
 
-impl Contents for Taken<'_> {
+impl Contents for ArchiveSource<'_> {
     fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize, FsError> {
         Ok(self.view.stack().read_at(self.source(ino)?, offset, buf)?)
     }

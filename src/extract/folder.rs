@@ -1,18 +1,18 @@
-//! Taking objects out of a view into a folder of the host.
+//! Extracts parts of a view into a folder of the host.
 //!
 //! Invariants:
-//! - Nothing is written outside of the folder, whoever else may write to it or beside it. All is made
-//!   in a new directory of ours, the *stage*, which nobody else can get into as long as it is one:
-//!   what is done in there is named from its open descriptor, so that renaming it leads nowhere else,
-//!   and no name on the way is a link, for we made them. From there it goes to its place by renaming
-//!   single names between open directories, without following a link.
-//! - Nothing that is there is overwritten unless that is asked for. Whether something is, and whether
-//!   the directories can be written to, is found before anything gets to its place.
-//! - What fails or is stopped leaves nothing. (Who kills the process leaves the directory, which is
-//!   called `.overcoat-extract.` and something.)
-//! - A folder that is there keeps its own owner and mode, as the directories in it do.
-//! - Who is not root cannot make other owners, devices, some attributes, and should not make
-//!   programs that run with their own rights for everybody: that is left out, and counted.
+//! - Nothing is written outside of the folder, even if other users can write to it or beside it.
+//!   Everything is created in a new private directory, the *stage*. It is accessed through its open
+//!   descriptor, so renaming it has no effect, and no path in it leads through a link that we did
+//!   not create ourselves. The results are then moved by renaming single names between open
+//!   directories, without following links.
+//! - Existing files are overwritten only with `force`. Conflicts and unwritable directories are
+//!   detected before anything is moved.
+//! - After an error or an interruption nothing is left. Only SIGKILL leaves the stage behind, a
+//!   directory whose name begins with `.overcoat-extract.`.
+//! - An existing folder keeps its owner and mode, and so do existing directories in it.
+//! - Without root rights, owners, devices, some attributes and setuid and setgid bits are left out
+//!   and counted.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -25,118 +25,117 @@ use std::path::{Path, PathBuf};
 
 use fs_model::FileType;
 use fs_model::acl::{self, Acl};
-use fs_model::stack::LowerInode;
+use fs_model::stack::Source;
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, linkat,
     lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, utimensat,
 };
 
-use super::Selection;
-use super::settle::{self, Stage};
+use super::ExtractSelection;
+use super::settle::{self, StagingDir};
 use crate::look::{LookError, Node, View, Visited};
 use crate::seal::path::escape;
 
-/// The longest path below the folder, in bytes: with what comes before it, it has to fit into the
-/// kernel's `PATH_MAX`.
+/// Maximum length of a path below the folder, in bytes. Together with the folder's own path it must
+/// fit into `PATH_MAX`.
 const PATH_LIMIT: usize = 3500;
-/// Bytes that are written at a time.
-const BUFFER: usize = 256 << 10;
+/// Bytes written at a time.
+const BUFFER_SIZE: usize = 256 << 10;
 
-/// It cannot be taken out.
+/// Extraction failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
-    /// Looking at it.
+    /// The view cannot be read.
     #[error(transparent)]
     Look(#[from] LookError),
-    /// The host.
+    /// The folder cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// Where.
+        /// The path on the host.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Something is there already.
+    /// A file already exists.
     #[error(
-        "{} is there already{}; nothing was written; --force overwrites files, never directories",
+        "{} already exists{}; nothing was written; --force overwrites files, never directories",
         path.display(),
         match more { 0 => String::new(), more => format!(", and {more} more that would be overwritten") }
     )]
     Exists {
-        /// The first.
+        /// The first of them.
         path: PathBuf,
-        /// How many more.
+        /// The number of further files.
         more: usize,
     },
-    /// A directory is in the way of something else, or the other way round.
-    #[error("{} is in the way: one of the two is a directory, so it is not overwritten", path.display())]
+    /// A directory and a non-directory have the same path.
+    #[error("{} already exists and cannot be overwritten: only one of the two is a directory", path.display())]
     InTheWay {
-        /// What is there.
+        /// The existing path.
         path: PathBuf,
     },
     /// Another file system is mounted in the folder.
     #[error(
-        "{} is on another file system than the folder: nothing can be moved there at once; nothing \
-         was written; unmount it first",
+        "{} is on another file system than the folder; nothing was written; unmount it first",
         path.display()
     )]
     Mounted {
-        /// Where.
+        /// The path on the host.
         path: PathBuf,
     },
-    /// A path that the host cannot have.
+    /// A path is too long for the host.
     #[error("/{}: the path is longer than {PATH_LIMIT} bytes", fs_model::error::shorten(&escape(path)))]
     TooLong {
         /// The path.
         path: Vec<u8>,
     },
-    /// It was asked to stop.
+    /// The caller stopped the extraction.
     #[error("stopped")]
     Stopped,
 }
 
-/// What was taken out, and what could not be.
+/// The numbers of extracted and omitted items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extracted {
-    /// Names.
+    /// Number of entries.
     pub entries: u64,
     /// Bytes of files.
     pub bytes: u64,
-    /// Objects whose owner is now who extracted.
+    /// Number of entries that belong to the user instead of their owner.
     pub owners: u64,
-    /// Files whose setuid or setgid bit was left out.
+    /// Number of files whose setuid or setgid bit was left out.
     pub setuid: u64,
-    /// Device nodes that were left out.
+    /// Number of device nodes that were left out.
     pub devices: u64,
-    /// Extended attributes that were left out.
+    /// Number of extended attributes that were left out.
     pub xattrs: u64,
 }
 
-/// Takes what `selection` has into the folder at `target`, which is made if it is not there.
-/// `stop` is asked again and again.
+/// Extracts the nodes in `selection` into the folder `target`, which is created if it does not
+/// exist. `stop` is polled during the extraction.
 ///
 /// # Errors
-/// See [`ExtractError`]; the folder is then as it was.
+/// See [`ExtractError`]. The folder is then unchanged.
 pub fn extract(
     view: &View,
-    selection: &Selection,
+    selection: &ExtractSelection,
     target: &Path,
     force: bool,
     stop: &dyn Fn() -> bool,
 ) -> Result<Extracted, ExtractError> {
-    let there = match std::fs::metadata(target) {
+    let exists = match std::fs::metadata(target) {
         Ok(metadata) if metadata.is_dir() => true,
         Ok(_) => return Err(ExtractError::InTheWay { path: target.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(source) => return Err(ExtractError::Write { path: target.to_owned(), source }),
     };
-    // On the same file system, so that it gets to its place by renaming.
-    let place = match target.parent().filter(|_| !there) {
-        None if there => target,
+    // The stage must be on the file system of the target, because files are moved by renaming.
+    let parent = match target.parent().filter(|_| !exists) {
+        None if exists => target,
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let stage = Stage::new(place)?;
+    let stage = StagingDir::new(parent)?;
     let mut extraction = Extraction {
         view,
         selection,
@@ -146,16 +145,16 @@ pub fn extract(
         stop,
         links: HashMap::new(),
         done: Extracted::default(),
-        buffer: vec![0; BUFFER],
+        buffer: vec![0; BUFFER_SIZE],
     };
-    extraction.everything()?;
-    if there {
+    extraction.create_all()?;
+    if exists {
         let (done, root) = (extraction.done, extraction.root);
-        settle::into(&stage, target, force, root)?;
+        settle::move_into(&stage, target, force, root)?;
         return Ok(done);
     }
-    stage.becomes(target, || {
-        // Not before: with them, others could get in.
+    stage.rename_to(target, || {
+        // Only now: the attributes of the root may let other users in.
         extraction.attributes(&view.root()?)?;
         Ok(extraction.done)
     })
@@ -163,29 +162,29 @@ pub fn extract(
 
 struct Extraction<'a> {
     view: &'a View,
-    selection: &'a Selection,
-    /// The stage.
+    selection: &'a ExtractSelection,
+    /// The descriptor of the stage.
     dir: BorrowedFd<'a>,
-    /// Where it will be, for messages.
+    /// The final path, for messages.
     target: &'a Path,
     root: bool,
     stop: &'a dyn Fn() -> bool,
-    /// Where the first name of a file with several is.
-    links: HashMap<LowerInode, Vec<u8>>,
+    /// The first path of each file with several hard links.
+    links: HashMap<Source, Vec<u8>>,
     done: Extracted,
     buffer: Vec<u8>,
 }
 
 impl Extraction<'_> {
-    /// Makes everything, but for what the root itself is like.
-    fn everything(&mut self) -> Result<(), ExtractError> {
+    /// Creates everything except the attributes of the root.
+    fn create_all(&mut self) -> Result<(), ExtractError> {
         let root = self.view.root()?;
         let mut visited = Visited::default();
         visited.enter(self.view, &root)?;
         let mut pending = vec![(self.children(&root)?.into_iter(), root)];
         while let Some((listing, dir)) = pending.last_mut() {
             let Some(node) = listing.next() else {
-                // A directory gets what it is like when all is in it.
+                // The attributes of a directory are set after its entries were created.
                 let dir = dir.clone();
                 pending.pop();
                 if !dir.path.is_empty() {
@@ -213,7 +212,7 @@ impl Extraction<'_> {
 
     fn children(&self, dir: &Node) -> Result<Vec<Node>, LookError> {
         let mut children = self.view.children(dir)?;
-        children.retain(|node| self.selection.has(&node.path));
+        children.retain(|node| self.selection.contains(&node.path));
         Ok(children)
     }
 
@@ -260,7 +259,7 @@ impl Extraction<'_> {
         self.attributes(node)
     }
 
-    /// Writes a file's data, and no holes.
+    /// Writes the data of a file; holes stay holes.
     fn file(&mut self, node: &Node) -> Result<(), ExtractError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(self.dir, &node.path[..], flags, Mode::RUSR | Mode::WUSR);
@@ -273,7 +272,8 @@ impl Extraction<'_> {
                 if (self.stop)() {
                     return Err(ExtractError::Stopped);
                 }
-                let most = usize::try_from(data.end - offset).unwrap_or(BUFFER).min(BUFFER);
+                let most =
+                    usize::try_from(data.end - offset).unwrap_or(BUFFER_SIZE).min(BUFFER_SIZE);
                 let read = self.view.read_at(node, offset, &mut self.buffer[..most])?;
                 if read == 0 {
                     break;
@@ -296,8 +296,8 @@ impl Extraction<'_> {
         let xattrs = self.view.xattrs(node)?;
         let list = xattrs.iter().find(|(name, _)| **name == *acl::ACCESS);
         let list = list.and_then(|(_, value)| Acl::parse(value));
-        // A folder whose file system has no access lists keeps this mode; elsewhere the list sets
-        // the group's bits to its mask.
+        // A file system without access lists keeps this mode. Elsewhere, setting the list replaces
+        // the group bits by its mask.
         let mut mode = list.map_or(attr.mode, |list| list.plain_mode(attr.mode));
         if self.root {
             let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
@@ -316,7 +316,7 @@ impl Extraction<'_> {
                 .map_err(self.failed(node))?;
         }
         if !xattrs.is_empty() {
-            // There is no call that takes a directory and a name.
+            // There is no lsetxattr relative to a directory.
             let mut whole = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
             whole.extend_from_slice(path);
             for (name, value) in xattrs {

@@ -1,6 +1,6 @@
-//! Taking objects out of a view: into a folder ([`folder`]), or into an archive ([`archive`]).
+//! Extracts parts of a view, into a folder ([`folder`]) or an archive ([`archive`]).
 //!
-//! What is taken keeps its path from the root; the directories on the way come with it.
+//! Extracted nodes keep their path from the root, and their parent directories are included.
 
 pub mod archive;
 pub mod folder;
@@ -8,20 +8,20 @@ mod settle;
 
 use crate::look::{Node, components};
 
-/// What of a view is taken: everything, or what is at some paths and below them.
+/// The part of a view to extract: everything, or some paths with everything below them.
 #[derive(Clone, Debug, Default)]
-pub struct Selection {
+pub struct ExtractSelection {
     paths: Vec<Vec<Vec<u8>>>,
 }
 
-impl Selection {
-    /// What is at `nodes` and below them; everything when there are none.
-    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Selection {
-        Selection { paths: nodes.into_iter().map(|node| names(&node.path)).collect() }
+impl ExtractSelection {
+    /// Selects `nodes` and everything below them, or the whole view if there are none.
+    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> ExtractSelection {
+        ExtractSelection { paths: nodes.into_iter().map(|node| names(&node.path)).collect() }
     }
 
-    /// Whether the object at `path` is taken, or on the way to one that is.
-    fn has(&self, path: &[u8]) -> bool {
+    /// Whether the node at `path` is selected, or is a parent of a selected one.
+    fn contains(&self, path: &[u8]) -> bool {
         let path = names(path);
         self.paths.is_empty()
             || self.paths.iter().any(|taken| taken.starts_with(&path) || path.starts_with(taken))

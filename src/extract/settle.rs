@@ -1,4 +1,4 @@
-//! From the directory in which everything was made to its place.
+//! The staging directory, and moving its content to the target.
 
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
@@ -19,88 +19,89 @@ use rustix::process::{getegid, geteuid};
 
 use super::folder::ExtractError;
 
-/// How an existing directory is opened whose names are changed: one that may not be listed can be.
-const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-/// How a directory of ours is opened.
-const OURS: OFlags =
+/// Flags to open an existing directory in which names are changed; it need not be readable.
+const PARENT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Flags to open a directory in the stage.
+const STAGE_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// How many names are tried for a stage.
-const TRIES: usize = 16;
+/// Maximum number of names to try for a staging directory.
+const MAX_NAME_ATTEMPTS: usize = 16;
 
-/// A new directory that is its maker's alone; it is gone with this, unless it became something.
+/// A new private directory. It is removed when dropped, unless it was renamed to the target.
 #[derive(Debug)]
-pub(super) struct Stage {
-    place: OwnedFd,
+pub(super) struct StagingDir {
+    parent: OwnedFd,
     name: String,
     dir: OwnedFd,
-    became: Cell<bool>,
+    renamed: Cell<bool>,
 }
 
-impl Stage {
-    /// A new directory in `place`.
-    pub(super) fn new(place: &Path) -> Result<Stage, ExtractError> {
-        let fd = openat(CWD, place, PLACE, Mode::empty()).map_err(failed(place))?;
+impl StagingDir {
+    /// Creates a staging directory in `parent`.
+    pub(super) fn new(parent: &Path) -> Result<StagingDir, ExtractError> {
+        let fd = openat(CWD, parent, PARENT_FLAGS, Mode::empty()).map_err(failed(parent))?;
         let mut tries = 0;
         let name = loop {
             let name = format!(".overcoat-extract.{:016x}", RandomState::new().hash_one(tries));
             match mkdirat(&fd, &name, Mode::RWXU) {
                 Ok(()) => break name,
-                Err(Errno::EXIST) if tries < TRIES => tries += 1,
-                Err(errno) => return Err(failed(&place.join(name))(errno)),
+                Err(Errno::EXIST) if tries < MAX_NAME_ATTEMPTS => tries += 1,
+                Err(errno) => return Err(failed(&parent.join(name))(errno)),
             }
         };
-        let path = place.join(&name);
-        let dir = openat(&fd, &name, OURS, Mode::empty()).map_err(failed(&path))?;
+        let path = parent.join(&name);
+        let dir = openat(&fd, &name, STAGE_FLAGS, Mode::empty()).map_err(failed(&path))?;
         let stat = fstat(&dir).map_err(failed(&path))?;
         if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-            // Somebody put another one there.
+            // Another user has replaced the directory.
             return Err(failed(&path)(Errno::PERM));
         }
-        Ok(Stage { place: fd, name, dir, became: Cell::new(false) })
+        Ok(StagingDir { parent: fd, name, dir, renamed: Cell::new(false) })
     }
 
-    /// The directory itself.
+    /// Returns the descriptor of the directory.
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
 
-    /// Gets the name `target`, where nothing is, in the directory it was made in; then `finish` is
-    /// done. If that fails, nothing is there again.
-    pub(super) fn becomes<T>(
+    /// Renames the directory to the free name `target` in the same parent, then calls `finish`. If
+    /// that fails, the directory is renamed back.
+    pub(super) fn rename_to<T>(
         &self,
         target: &Path,
         finish: impl FnOnce() -> Result<T, ExtractError>,
     ) -> Result<T, ExtractError> {
         let name = target.file_name().ok_or(Errno::NOENT).map_err(failed(target))?;
-        rename_new(self.place.as_fd(), OsStr::new(&self.name), self.place.as_fd(), name)
+        rename_new(self.parent.as_fd(), OsStr::new(&self.name), self.parent.as_fd(), name)
             .map_err(failed(target))?;
         let done = finish();
         if done.is_ok() {
-            self.became.set(true);
+            self.renamed.set(true);
         } else {
-            // Ours again, and nobody else's, before anything in it is removed.
+            // Make it private again before its content is removed.
             let _ = fchown(&self.dir, Some(geteuid()), Some(getegid()));
             let _ = fchmod(&self.dir, Mode::RWXU);
-            let _ = renameat(&self.place, name, &self.place, &self.name);
+            let _ = renameat(&self.parent, name, &self.parent, &self.name);
         }
         done
     }
 }
 
-impl Drop for Stage {
+impl Drop for StagingDir {
     fn drop(&mut self) {
-        if !self.became.get() {
-            clear(self.dir(), Path::new("."));
-            let _ = unlinkat(&self.place, &self.name, AtFlags::REMOVEDIR);
+        if !self.renamed.get() {
+            remove_contents(self.dir(), Path::new("."));
+            let _ = unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
         }
     }
 }
 
-/// Removes all that is in the directory `path` of the stage, whatever the modes in it. What fails is
-/// left. No descriptor is kept, so that no depth is too much.
-fn clear(stage: BorrowedFd<'_>, path: &Path) {
+/// Removes everything in the directory `path` of the stage, regardless of modes, and ignores
+/// errors. No descriptor is kept open, so that the depth is not limited.
+fn remove_contents(stage: BorrowedFd<'_>, path: &Path) {
     let _ = chmodat(stage, path, Mode::RWXU, AtFlags::empty());
-    let Ok(names) = openat(stage, path, OURS, Mode::empty()).and_then(|dir| names(dir.as_fd()))
+    let Ok(names) =
+        openat(stage, path, STAGE_FLAGS, Mode::empty()).and_then(|dir| names(dir.as_fd()))
     else {
         return;
     };
@@ -108,7 +109,7 @@ fn clear(stage: BorrowedFd<'_>, path: &Path) {
         let path = path.join(name);
         let stat = statat(stage, &path, AtFlags::SYMLINK_NOFOLLOW);
         if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()) {
-            clear(stage, &path);
+            remove_contents(stage, &path);
             let _ = unlinkat(stage, &path, AtFlags::REMOVEDIR);
         } else {
             let _ = unlinkat(stage, &path, AtFlags::empty());
@@ -116,7 +117,7 @@ fn clear(stage: BorrowedFd<'_>, path: &Path) {
     }
 }
 
-/// The names in a directory, sorted.
+/// Returns the sorted names in a directory.
 fn names(dir: BorrowedFd<'_>) -> Result<Vec<PathBuf>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
@@ -130,7 +131,7 @@ fn names(dir: BorrowedFd<'_>) -> Result<Vec<PathBuf>, Errno> {
     Ok(names)
 }
 
-/// Renames to a name at which nothing is.
+/// Renames to a name that must not exist.
 fn rename_new(
     from: BorrowedFd<'_>,
     old: &OsStr,
@@ -138,7 +139,7 @@ fn rename_new(
     new: &OsStr,
 ) -> Result<(), Errno> {
     match renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
-        // NFS cannot.
+        // NFS does not support RENAME_NOREPLACE.
         Err(Errno::INVAL | Errno::NOSYS) => match statat(to, new, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Err(Errno::EXIST),
             Err(Errno::NOENT) => renameat(from, old, to, new),
@@ -148,13 +149,13 @@ fn rename_new(
     }
 }
 
-/// Sets the mode of a directory that is open as a place.
+/// Sets the mode of a directory that was opened with `O_PATH`.
 fn set_mode(dir: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
-    // fchmod takes no such descriptor.
+    // fchmod(2) does not accept O_PATH descriptors.
     chmod(format!("/proc/self/fd/{}", dir.as_raw_fd()), Mode::from_raw_mode(mode & 0o7777))
 }
 
-/// Whether names in a directory can be changed, or could be if its owner, who we are, let us.
+/// Whether names in a directory can be changed. `false` if we own it and can make it writable.
 fn is_writable(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     match accessat(dir, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
         Ok(()) => Ok(true),
@@ -163,8 +164,8 @@ fn is_writable(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     }
 }
 
-/// Whether a name in a writable directory can be given to something else: in a sticky one, only
-/// what is one's own.
+/// Whether a name in a writable directory can be replaced: in a sticky directory, only by the owner
+/// of the file or of the directory.
 fn is_replaceable(dir: BorrowedFd<'_>, name: &Path) -> Result<bool, Errno> {
     let (us, dir_stat) = (geteuid(), fstat(dir)?);
     let theirs = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -172,7 +173,7 @@ fn is_replaceable(dir: BorrowedFd<'_>, name: &Path) -> Result<bool, Errno> {
     Ok(us.is_root() || ours || dir_stat.st_mode & 0o1000 == 0)
 }
 
-/// A directory of ours that was not writable, and gets its mode back.
+/// A directory that was made writable; dropping it restores its mode.
 struct Unlocked<'a> {
     dir: BorrowedFd<'a>,
     mode: u32,
@@ -195,43 +196,43 @@ impl Drop for Unlocked<'_> {
     }
 }
 
-/// The file system of a name in a directory, or of the directory itself: nothing is renamed from one
-/// to another one, nor between two places at which the same one is mounted.
+/// Returns the device and the mount of a name in a directory, or of the directory itself for an
+/// empty name. Renaming works neither between devices nor between mounts.
 fn device_and_mount(dir: BorrowedFd<'_>, name: &Path) -> Result<([u32; 2], u64), Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-    // Kernels before 5.8 do not tell the mount.
+    // Kernels before 5.8 do not return the mount ID.
     let stat = statx(dir, name, flags, StatxFlags::MNT_ID)?;
     Ok(([stat.stx_dev_major, stat.stx_dev_minor], stat.stx_mnt_id))
 }
 
-/// Two directories, and where the second one is.
-struct Pair<'a> {
+/// A staged directory and the existing directory that it is merged into, with the latter's path.
+struct MergedDirs<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     path: &'a Path,
 }
 
-/// Moves all that is in the stage into the folder `target`.
-pub(super) fn into(
-    stage: &Stage,
+/// Moves the content of the stage into the existing folder `target`.
+pub(super) fn move_into(
+    stage: &StagingDir,
     target: &Path,
     force: bool,
     root: bool,
 ) -> Result<(), ExtractError> {
-    // The stage was made in the target, whatever has its name by now.
-    let pair = Pair { from: stage.dir(), to: stage.place.as_fd(), path: target };
+    // The stage was created in the target; its open parent descriptor is the target itself.
+    let merged = MergedDirs { from: stage.dir(), to: stage.parent.as_fd(), path: target };
     let mut found = Vec::new();
-    pair.look(force, &mut found)?;
+    merged.check(force, &mut found)?;
     if let Some(path) = found.first().cloned()
         && !force
     {
         return Err(ExtractError::Exists { path, more: found.len() - 1 });
     }
-    pair.shift(force, root)
+    merged.move_all(force, root)
 }
 
-impl Pair<'_> {
-    /// The names to be moved, with what is at each on both sides.
+impl MergedDirs<'_> {
+    /// Returns the names to move, with the file types on both sides.
     fn names(&self) -> Result<Vec<(PathBuf, FileType, Option<FileType>)>, ExtractError> {
         let mut all = Vec::new();
         for name in names(self.from).map_err(failed(self.path))? {
@@ -251,16 +252,16 @@ impl Pair<'_> {
         }
     }
 
-    /// The directories of this name on both sides.
+    /// Opens the directories with this name on both sides.
     fn below(&self, name: &Path) -> Result<(OwnedFd, OwnedFd), ExtractError> {
         let open = |dir: BorrowedFd<'_>, flags| {
             openat(dir, name, flags, Mode::empty()).map_err(failed(&self.path.join(name)))
         };
-        Ok((open(self.from, OURS)?, open(self.to, PLACE | OFlags::NOFOLLOW)?))
+        Ok((open(self.from, STAGE_FLAGS)?, open(self.to, PARENT_FLAGS | OFlags::NOFOLLOW)?))
     }
 
-    /// Finds what is there and would be overwritten, and what cannot be written to.
-    fn look(&self, force: bool, found: &mut Vec<PathBuf>) -> Result<(), ExtractError> {
+    /// Collects the files that would be overwritten, and fails if something cannot be moved.
+    fn check(&self, force: bool, found: &mut Vec<PathBuf>) -> Result<(), ExtractError> {
         let here = device_and_mount(self.to, Path::new("")).map_err(failed(self.path))?;
         let mut moves = false;
         for (name, ours, theirs) in self.names()? {
@@ -268,11 +269,12 @@ impl Pair<'_> {
             match theirs {
                 None => moves = true,
                 Some(theirs) if ours.is_dir() && theirs.is_dir() => {
-                    // It stays here, and must let go of what is in it.
+                    // Its entries are moved out of it, so it must be writable.
                     chmodat(self.from, &name, Mode::RWXU, AtFlags::empty())
                         .map_err(failed(&path))?;
                     let (from, to) = self.below(&name)?;
-                    Pair { from: from.as_fd(), to: to.as_fd(), path: &path }.look(force, found)?;
+                    MergedDirs { from: from.as_fd(), to: to.as_fd(), path: &path }
+                        .check(force, found)?;
                 }
                 Some(theirs) if ours.is_dir() || theirs.is_dir() => {
                     return Err(ExtractError::InTheWay { path });
@@ -282,7 +284,7 @@ impl Pair<'_> {
                     if force && !is_replaceable(self.to, &name).map_err(failed(&path))? {
                         return Err(failed(&path)(Errno::PERM));
                     }
-                    // Files of an overlayfs can have devices of their own.
+                    // On overlayfs, files can have other devices than their directory.
                     if device_and_mount(self.to, &name).map_err(failed(&path))?.1 != here.1 {
                         return Err(ExtractError::Mounted { path });
                     }
@@ -300,13 +302,14 @@ impl Pair<'_> {
         Ok(())
     }
 
-    fn shift(&self, force: bool, root: bool) -> Result<(), ExtractError> {
+    fn move_all(&self, force: bool, root: bool) -> Result<(), ExtractError> {
         let mut unlocked = None;
         for (name, ours, theirs) in self.names()? {
             let path = self.path.join(&name);
             if ours.is_dir() && theirs.is_some_and(FileType::is_dir) {
                 let (from, to) = self.below(&name)?;
-                Pair { from: from.as_fd(), to: to.as_fd(), path: &path }.shift(force, root)?;
+                MergedDirs { from: from.as_fd(), to: to.as_fd(), path: &path }
+                    .move_all(force, root)?;
                 continue;
             }
             if unlocked.is_none() {
@@ -325,8 +328,8 @@ impl Pair<'_> {
         if !kind.is_dir() || root {
             return rename();
         }
-        // A directory gets another parent, for which it must be writable.
-        let dir = openat(self.from, name, PLACE | OFlags::NOFOLLOW, Mode::empty())?;
+        // Renaming a directory to another parent changes its `..`, for which it must be writable.
+        let dir = openat(self.from, name, PARENT_FLAGS | OFlags::NOFOLLOW, Mode::empty())?;
         let mode = fstat(&dir)?.st_mode;
         set_mode(dir.as_fd(), mode | 0o700)?;
         rename()?;

@@ -1,13 +1,13 @@
-//! A picture of a stack of layers: what is in the merged root, where it comes from, what the
-//! overlays change in the base, and how many bytes it is.
+//! The data and the HTML page of `inspect`: the content of a merged root, the layer that each entry
+//! comes from, the changes by the overlays, and sizes.
 //!
-//! [`model`] is what there is to see, [`page`] shows it in a browser.
+//! [`model`] is the data, [`page`] the page.
 //!
 //! Invariants:
-//! - Names are data. Whatever bytes they are, they reach neither a terminal nor a browser as anything
-//!   but text: [`shown`] is the only way from a path to a picture.
-//! - The base is the lowest layer. What is said to be added, changed or deleted is so against it.
-//! - The same images give the same picture.
+//! - Names are data. Whatever bytes they contain, terminals and browsers receive them as plain
+//!   text: every path is converted by [`shown`].
+//! - The base is the lowest layer. Additions, changes and deletions are relative to it.
+//! - The same images produce the same output.
 
 pub mod model;
 pub mod page;
@@ -15,13 +15,13 @@ pub mod page;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use crate::check::{self, CheckError, CheckReport, CheckRequest};
+use crate::check::{self, CheckError, Report, Request};
 use crate::seal::path::escape;
 pub use crate::seal::path::plain;
 
-/// A path as text that a terminal and a browser show as it is. Beside what [`escape`] escapes, that
-/// are the characters that have no width or turn the direction of what follows: with them, one name
-/// could look like another.
+/// Returns a path as text that is safe and unambiguous in a terminal and a browser. In addition to
+/// [`escape`], characters without a width and characters that change the writing direction are
+/// escaped, because they could make one name look like another.
 pub fn shown(path: &[u8]) -> Cow<'_, str> {
     match escape(path) {
         Cow::Borrowed(text) => plain(text),
@@ -29,19 +29,14 @@ pub fn shown(path: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// Has the overlays judged over their base, or a base alone by itself.
+/// Checks the overlays on their base, or a base alone.
 ///
 /// # Errors
-/// What is beneath cannot be read.
-pub fn judge(images: &[PathBuf]) -> Result<CheckReport, CheckError> {
+/// When an image cannot be read.
+pub fn check_images(images: &[PathBuf]) -> Result<Report, CheckError> {
     let name = images.last().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-    let lower_layers = usize::from(images.len() > 1);
-    check::check(&CheckRequest {
-        name,
-        images: images.to_vec(),
-        lower_layers,
-        ..CheckRequest::default()
-    })
+    let beneath = usize::from(images.len() > 1);
+    check::check(&Request { name, images: images.to_vec(), beneath, ..Request::default() })
 }
 
 #[cfg(test)]
@@ -49,7 +44,7 @@ mod tests {
     use super::shown;
 
     #[test]
-    fn names_look_like_what_they_are() {
+    fn ambiguous_characters_are_escaped() {
         assert_eq!(shown(b"etc/motd"), "etc/motd");
         assert_eq!(shown("sch\u{f6}n/\u{8a9e}".as_bytes()), "sch\u{f6}n/\u{8a9e}");
         assert_eq!(shown(b"a\x1b[31m\xff"), "a\\x1b[31m\\xff");

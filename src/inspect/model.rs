@@ -1,16 +1,16 @@
-//! What there is to see, as a table: every name of the merged root, and every name of the base that
-//! is deleted in it.
+//! The data of `inspect`, as a table of all paths in the merged root, and all paths of the base
+//! that are deleted in it.
 //!
 //! Invariants:
-//! - The root comes first, a directory before what is in it, names in bytewise order.
-//! - Bytes are counted once: of the names of one file, the first has its bytes.
-//! - A deleted thing is where it was, with what the base had there; what was in a deleted directory
-//!   is there too.
-//! - What is a change, and of what, says [`crate::diff`].
+//! - The root comes first, a directory precedes its entries, and names are in bytewise order.
+//! - Bytes are counted once: of several hard links, the first has the bytes of the file.
+//! - A deleted entry has its former place and attributes. Entries of a deleted directory are
+//!   included.
+//! - Changes are those of [`crate::diff`].
 
 use std::collections::{HashMap, HashSet};
 
-use fs_model::stack::LowerInode;
+use fs_model::stack::Source;
 use fs_model::{Attr, FileType};
 
 use crate::diff::text::{Text, unified};
@@ -20,17 +20,17 @@ use crate::look::packages::Packages;
 use crate::look::{LookError, Node, View, Walk};
 use crate::seal::path::escape;
 
-/// The most names that are taken in: well above any root, and below what memory holds. (A damaged
-/// image can have a directory in many places.)
-const MOST: usize = 8 << 20;
+/// Maximum number of items: above any real root, and within memory. (A damaged image can contain a
+/// directory at many paths.)
+const MAX_ITEMS: usize = 8 << 20;
 
-/// The largest file of which it is told how its text differs, in bytes. No difference of two such
-/// files takes so long that it is cut short, which would depend on the machine.
-const MOST_TEXT: u64 = 16 << 10;
-/// The most bytes of such texts.
-const MOST_TEXTS: usize = 1 << 20;
+/// Maximum size, in bytes, of a file whose text difference is included. Comparing such files never
+/// reaches the time limit, so the result does not depend on the machine.
+const MAX_TEXT_SIZE: u64 = 16 << 10;
+/// Maximum bytes of text differences in total.
+const MAX_TEXTS_SIZE: usize = 1 << 20;
 
-/// The stack cannot be shown.
+/// The stack cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The layers cannot be stacked.
@@ -39,72 +39,72 @@ pub enum ModelError {
     /// A layer is damaged.
     #[error(transparent)]
     Look(#[from] LookError),
-    /// There is no end of names.
+    /// There are too many paths.
     #[error(
-        "/{}: there are more than {MOST} names: the image is damaged, or too large to be shown",
+        "/{}: there are more than {MAX_ITEMS} paths: the image is damaged or too large",
         escape(path)
     )]
     TooMany {
-        /// Where the last of them was.
+        /// The path at which the limit was reached.
         path: Box<[u8]>,
     },
 }
 
-/// One name.
+/// A path.
 #[derive(Clone, Debug)]
-pub struct Item {
-    /// The index of the directory that it is in; the root's is its own.
+pub struct InspectItem {
+    /// The index of the parent directory; the root's is 0.
     pub parent: u32,
-    /// The name; the root has none.
+    /// The name; empty for the root.
     pub name: Box<[u8]>,
-    /// What it is, or what the base had, if it is deleted.
+    /// Its attributes, or those in the base if it is deleted.
     pub attr: Attr,
-    /// The layer that it comes from, or that deletes it.
+    /// The layer that provides or deletes it.
     pub layer: u16,
     /// How it differs from the base, if it does.
     pub change: Option<Kind>,
-    /// In what.
+    /// The aspects that changed.
     pub what: Aspects,
-    /// What the base has there, where that is something else.
+    /// The attributes in the base, if it changed.
     pub before: Option<Attr>,
-    /// Bytes of its content, if it is the first name of the file; what a deleted file had.
+    /// Bytes of its content, if it is the first hard link of the file; if deleted, those in the
+    /// base.
     pub bytes: u64,
-    /// The package that brought it.
+    /// The package that owns it: an index into [`Model::packages`].
     pub package: Option<u32>,
-    /// Where a link that was added, changed or deleted points to.
+    /// The target of an added, changed or deleted symbolic link.
     pub target: Option<Box<[u8]>>,
-    /// How the text of a changed file differs, in the unified format, if it is a small one that
-    /// everybody may read.
+    /// The unified diff of a changed text file, if the file is small and readable by all users.
     pub text: Option<Box<str>>,
 }
 
-/// What there is to see of a stack. See the [module](self) for its invariants.
+/// The data of a stack. See the [module](self) for its invariants.
 #[derive(Debug)]
 pub struct Model {
-    /// All names.
-    pub items: Vec<Item>,
-    /// The packages that [`Item::package`] counts in, with their versions.
+    /// All paths.
+    pub items: Vec<InspectItem>,
+    /// The packages with their versions.
     pub packages: Vec<(String, String)>,
 }
 
 impl Model {
-    /// All that there is to see in `view`.
+    /// Builds the data of `view`.
     ///
     /// # Errors
-    /// A damaged layer, and one without end.
-    pub fn of(view: &View) -> Result<Model, ModelError> {
+    /// When a layer is damaged, or there are too many paths.
+    pub fn new(view: &View) -> Result<Model, ModelError> {
         let base = view.lowest(1)?;
-        let mut building = Building::new(view, &base);
+        let mut builder = ModelBuilder::new(view, &base);
         let options = Options { within_deleted: true, ..Options::default() };
         let mut changes = Vec::new();
         let mut texts = 0;
         Diff::new(&base, view, options).changes(&mut |change| {
-            if changes.len() >= MOST {
+            if changes.len() >= MAX_ITEMS {
                 return Err(ModelError::TooMany { path: change.path().into() });
             }
-            let (path, mut pending) = building.item(change)?;
-            if texts < MOST_TEXTS {
-                pending.item.text = building.text(change)?;
+            let (path, mut pending) = builder.item(change)?;
+            if texts < MAX_TEXTS_SIZE {
+                pending.item.text = builder.text(change)?;
                 texts += pending.item.text.as_ref().map_or(0, |text| text.len());
             }
             changes.push((path, pending));
@@ -115,24 +115,24 @@ impl Model {
             while let Some((_, item)) =
                 changes.next_if(|(path, _)| components(path).lt(components(&node.path)))
             {
-                building.push(item)?;
+                builder.push(item)?;
             }
             let item = match changes.next_if(|(path, _)| *path == node.path) {
                 Some((_, item)) => item,
-                None => Pending::same(node),
+                None => PendingItem::unchanged(node),
             };
-            building.push(item)?;
+            builder.push(item)?;
             Ok::<_, ModelError>(Walk::Into)
         })?;
         for (_, item) in changes {
-            building.push(item)?;
+            builder.push(item)?;
         }
-        let mut model = Model { items: building.items, packages: Vec::new() };
+        let mut model = Model { items: builder.items, packages: Vec::new() };
         model.find_packages(view, &base)?;
         Ok(model)
     }
 
-    /// The path of an item, from the root, without a leading slash.
+    /// Returns the path of an item from the root, without a leading slash.
     pub fn path(&self, mut index: u32) -> Vec<u8> {
         let mut names = Vec::new();
         while index != 0 {
@@ -144,21 +144,21 @@ impl Model {
         names.join(&b'/')
     }
 
-    /// Whose file each item is: what is deleted belongs to a package of the base.
+    /// Determines the package of each item. Deleted items belong to packages of the base.
     fn find_packages(&mut self, view: &View, base: &View) -> Result<(), LookError> {
         let mut numbers: HashMap<String, u32> = HashMap::new();
-        let is_deleted = |item: &Item| item.change == Some(Kind::Deleted);
+        let is_deleted = |item: &InspectItem| item.change == Some(Kind::Deleted);
         for (view, of_deleted) in [(view, false), (base, true)] {
             if of_deleted && !self.items.iter().any(is_deleted) {
                 break;
             }
             let packages = Packages::read(view)?;
             let owners = packages.owners(view)?;
-            let mut way = Way::default();
+            let mut ancestors = PathTracker::default();
             for (index, item) in self.items.iter_mut().enumerate().skip(1) {
-                let path = way.to(index as u32, item.parent, &item.name);
+                let path = ancestors.advance(index as u32, item.parent, &item.name);
                 if is_deleted(item) == of_deleted
-                    && let Some(name) = owners.of(path)
+                    && let Some(name) = owners.get(path)
                 {
                     let next = numbers.len() as u32;
                     item.package = Some(*numbers.entry(name.to_owned()).or_insert_with(|| {
@@ -173,17 +173,17 @@ impl Model {
     }
 }
 
-/// The path of the item that a walk over all items is at.
+/// The path of the current item in a walk over all items.
 #[derive(Default)]
-struct Way {
+struct PathTracker {
     path: Vec<u8>,
-    /// The items on it, and where each one's own path ends.
+    /// The path's items, each with the length of its own path.
     ends: Vec<(u32, usize)>,
 }
 
-impl Way {
-    /// The path of the next item.
-    fn to(&mut self, index: u32, parent: u32, name: &[u8]) -> &[u8] {
+impl PathTracker {
+    /// Returns the path of the next item.
+    fn advance(&mut self, index: u32, parent: u32, name: &[u8]) -> &[u8] {
         while self.ends.last().is_some_and(|&(item, _)| item != parent) {
             self.ends.pop();
         }
@@ -197,17 +197,17 @@ impl Way {
     }
 }
 
-/// An item that has no place yet.
-struct Pending {
+/// An item that has not been added to the table.
+struct PendingItem {
     depth: usize,
-    /// Which object it is, and whether the base alone has it.
-    source: (LowerInode, bool),
-    item: Item,
+    /// The inode, and whether it exists only in the base.
+    source: (Source, bool),
+    item: InspectItem,
 }
 
-impl Pending {
-    fn same(node: &Node) -> Pending {
-        let item = Item {
+impl PendingItem {
+    fn unchanged(node: &Node) -> PendingItem {
+        let item = InspectItem {
             parent: 0,
             name: node.name().into(),
             attr: node.attr,
@@ -220,7 +220,7 @@ impl Pending {
             target: None,
             text: None,
         };
-        Pending {
+        PendingItem {
             depth: components(&node.path).count(),
             source: (node.found.source(), false),
             item,
@@ -228,29 +228,29 @@ impl Pending {
     }
 }
 
-struct Building<'a> {
+struct ModelBuilder<'a> {
     view: &'a View,
     base: &'a View,
-    items: Vec<Item>,
-    /// The items on the way from the root to the last one.
-    way: Vec<u32>,
-    /// The files of several names that have been met.
-    links: HashSet<(LowerInode, bool)>,
+    items: Vec<InspectItem>,
+    /// The items from the root to the last one.
+    ancestors: Vec<u32>,
+    /// Files with several hard links that have been added.
+    links: HashSet<(Source, bool)>,
 }
 
-impl<'a> Building<'a> {
-    fn new(view: &'a View, base: &'a View) -> Building<'a> {
-        Building { view, base, items: Vec::new(), way: Vec::new(), links: HashSet::new() }
+impl<'a> ModelBuilder<'a> {
+    fn new(view: &'a View, base: &'a View) -> ModelBuilder<'a> {
+        ModelBuilder { view, base, items: Vec::new(), ancestors: Vec::new(), links: HashSet::new() }
     }
 
-    fn item(&self, change: &Change) -> Result<(Vec<u8>, Pending), LookError> {
+    fn item(&self, change: &Change) -> Result<(Vec<u8>, PendingItem), LookError> {
         let is_deleted = change.new.is_none();
         let (Some(node), view) = (change.node(), if is_deleted { self.base } else { self.view })
         else {
-            // A change of nothing, which there is not.
-            return Ok((Vec::new(), Pending::same(&self.view.root()?)));
+            // Unreachable: a change has at least one node.
+            return Ok((Vec::new(), PendingItem::unchanged(&self.view.root()?)));
         };
-        let mut pending = Pending::same(node);
+        let mut pending = PendingItem::unchanged(node);
         pending.source.1 = is_deleted;
         let item = &mut pending.item;
         item.change = Some(change.kind);
@@ -265,14 +265,14 @@ impl<'a> Building<'a> {
         Ok((node.path.clone(), pending))
     }
 
-    /// How the text of a changed file differs.
+    /// Returns the difference in the text of a changed file.
     fn text(&self, change: &Change) -> Result<Option<Box<str>>, LookError> {
         let (Some(old), Some(new)) = (&change.old, &change.new) else { return Ok(None) };
-        let takes = |node: &Node| node.is_file() && node.attr.size <= MOST_TEXT;
-        if !change.what.contains(Aspect::Content) || !takes(old) || !takes(new) {
+        let is_small = |node: &Node| node.is_file() && node.attr.size <= MAX_TEXT_SIZE;
+        if !change.what.contains(Aspect::Content) || !is_small(old) || !is_small(new) {
             return Ok(None);
         }
-        // A picture is passed on: what not everybody may read, such as /etc/shadow, is not in it.
+        // Pages are shared: content that not all users may read, such as /etc/shadow, is left out.
         if !is_legible(self.base, &old.path)? || !is_legible(self.view, &new.path)? {
             return Ok(None);
         }
@@ -282,16 +282,16 @@ impl<'a> Building<'a> {
         }
     }
 
-    /// Puts the next item in its place.
-    fn push(&mut self, pending: Pending) -> Result<(), ModelError> {
-        let Pending { depth, source, mut item } = pending;
+    /// Adds the next item to the table.
+    fn push(&mut self, pending: PendingItem) -> Result<(), ModelError> {
+        let PendingItem { depth, source, mut item } = pending;
         let index = self.items.len();
-        if index >= MOST {
+        if index >= MAX_ITEMS {
             return Err(ModelError::TooMany { path: item.name });
         }
-        self.way.truncate(depth);
-        item.parent = self.way.last().copied().unwrap_or(0);
-        self.way.push(index as u32);
+        self.ancestors.truncate(depth);
+        item.parent = self.ancestors.last().copied().unwrap_or(0);
+        self.ancestors.push(index as u32);
         if item.attr.kind == FileType::Regular && (item.attr.nlink < 2 || self.links.insert(source))
         {
             item.bytes = item.attr.size;
@@ -301,7 +301,7 @@ impl<'a> Building<'a> {
     }
 }
 
-/// Whether everybody may read a file, and go where it is.
+/// Whether all users may read a file and enter its parent directories.
 fn is_legible(view: &View, path: &[u8]) -> Result<bool, LookError> {
     let mut at = view.root()?;
     for name in components(path) {
@@ -313,7 +313,7 @@ fn is_legible(view: &View, path: &[u8]) -> Result<bool, LookError> {
     Ok(at.attr.mode & 0o004 != 0)
 }
 
-/// The names of a path, so that paths compare as a walk meets them.
+/// Iterates over the components of a path, so that paths compare in the order of a walk.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
 }
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_in_directories_that_not_everybody_may_enter_are_left_out() {
+    fn differences_of_files_that_not_all_users_may_read_are_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let images = ["base", "over"].map(|name| folder.path().join(name));
         for (image, text) in images.iter().zip(["old\n", "token\n"]) {
@@ -341,7 +341,7 @@ mod tests {
             set_permissions(image.join("closed"), Permissions::from_mode(0o700)).unwrap();
         }
         set_permissions(images[0].join("was-closed"), Permissions::from_mode(0o750)).unwrap();
-        let model = Model::of(&View::open(&images).unwrap()).unwrap();
+        let model = Model::new(&View::open(&images).unwrap()).unwrap();
         let texts = (0..model.items.len() as u32)
             .filter(|&index| model.items[index as usize].text.is_some())
             .map(|index| model.path(index));

@@ -1,12 +1,13 @@
-//! The picture as one HTML page that needs nothing else: not the network, not this program.
+//! The output of `inspect --html`: a self-contained HTML page.
 //!
 //! Invariants:
-//! - The page is the same bytes for the same picture: it has no time and no host in it.
-//! - What comes from images is data: JSON in an element that no browser executes, with every `<`
-//!   escaped so that it cannot end there, and shown as text only. The page's policy allows its own
-//!   script and style, by their digests, and nothing else: no other script, no request.
-//! - The page has a bounded number of names that are the base's own ([`MOST_SAME`]): what is small
-//!   there is summed up by directory. All that the overlays change is in it.
+//! - The same model produces the same bytes: the page contains neither times nor host names.
+//! - Data from images is JSON in an element that browsers do not execute. Every `<` in it is
+//!   escaped, so that it cannot end the element, and it is displayed as text only. The page's
+//!   policy allows its own script and style, by their digests, and nothing else: no other script
+//!   and no request.
+//! - The number of unchanged items on the page is bounded ([`MAX_UNCHANGED`]): small ones are
+//!   summed by directory. All changes by the overlays are included.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,19 +17,19 @@ use fs_model::{Attr, FileType};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::model::{Item, Model};
+use super::model::{InspectItem, Model};
 use super::{plain, shown};
-use crate::check::CheckReport;
+use crate::check::Report;
 use crate::diff::{Aspect, Kind};
 
-/// How many unchanged names a page has at the most.
-pub const MOST_SAME: usize = 50_000;
-/// How many findings of one lint a page has at the most; how many there are it says.
-pub const MOST_FOUND: u64 = 1000;
+/// Maximum number of unchanged items on a page.
+pub const MAX_UNCHANGED: usize = 50_000;
+/// Maximum number of findings of one lint on a page; the total number is included as well.
+pub const MAX_FINDINGS: u64 = 1000;
 
 const SHELL: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
-/// In this order one script.
+/// The parts of the script, in this order.
 const SCRIPT: [&str; 6] = [
     include_str!("page/data.js"),
     include_str!("page/treemap.js"),
@@ -38,32 +39,32 @@ const SCRIPT: [&str; 6] = [
     include_str!("page/main.js"),
 ];
 
-/// An image of the stack, as the page's head tells of it.
+/// An image of the stack, for the head of the page.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Image {
+pub struct PageImage {
     /// Its file name.
     pub name: String,
-    /// Bytes of the file; none for a directory.
+    /// Bytes of the file; `None` for a directory.
     pub size: Option<u64>,
-    /// The SHA-256 of the file in hexadecimal digits; none for a directory.
+    /// The SHA-256 of the file in hexadecimal; `None` for a directory.
     pub sha256: Option<String>,
 }
 
-/// A lint that found something.
+/// A lint with findings.
 #[derive(Serialize)]
-struct Lint {
+struct LintSummary {
     name: &'static str,
     summary: &'static str,
     why: &'static str,
-    /// How many findings of each severity it has, by their words.
+    /// The number of findings by severity.
     counts: BTreeMap<&'static str, u64>,
 }
 
-/// A finding as the page has it.
+/// A finding on the page.
 #[derive(Serialize)]
-struct Found<'a> {
+struct PageFinding<'a> {
     severity: &'static str,
-    /// Its place in [`Check::lints`].
+    /// An index into [`CheckData::lints`].
     lint: usize,
     path: Option<String>,
     layer: Cow<'a, str>,
@@ -72,18 +73,18 @@ struct Found<'a> {
     saves: Option<u64>,
 }
 
-/// What a check came to, as the page has it: of each lint at the most [`MOST_FOUND`] findings.
+/// The result of a check on the page, with at most [`MAX_FINDINGS`] findings per lint.
 #[derive(Serialize)]
-struct Check<'a> {
-    lints: Vec<Lint>,
-    findings: Vec<Found<'a>>,
-    /// The lints that could not run, and why.
+struct CheckData<'a> {
+    lints: Vec<LintSummary>,
+    findings: Vec<PageFinding<'a>>,
+    /// The lints that could not run, with the reasons.
     not_run: Vec<(String, Cow<'a, str>)>,
 }
 
-impl<'a> From<&'a CheckReport> for Check<'a> {
-    fn from(report: &'a CheckReport) -> Self {
-        let mut lints: Vec<Lint> = Vec::new();
+impl<'a> From<&'a Report> for CheckData<'a> {
+    fn from(report: &'a Report) -> Self {
+        let mut lints: Vec<LintSummary> = Vec::new();
         let mut places: BTreeMap<&'static str, usize> = BTreeMap::new();
         let mut findings = Vec::new();
         for finding in &report.findings {
@@ -91,18 +92,18 @@ impl<'a> From<&'a CheckReport> for Check<'a> {
             let lint = *places.entry(finding.lint.name).or_insert_with(|| {
                 let (summary, why) = (finding.lint.summary, finding.lint.why);
                 let counts = BTreeMap::new();
-                lints.push(Lint { name: finding.lint.name, summary, why, counts });
+                lints.push(LintSummary { name: finding.lint.name, summary, why, counts });
                 lints.len() - 1
             });
             *lints[lint].counts.entry(severity).or_default() += 1;
-            if lints[lint].counts.values().sum::<u64>() > MOST_FOUND {
+            if lints[lint].counts.values().sum::<u64>() > MAX_FINDINGS {
                 continue;
             }
-            findings.push(Found {
+            findings.push(PageFinding {
                 severity,
                 lint,
                 path: finding.path.as_ref().map(|path| format!("/{}", shown(path))),
-                // As the head of the page names it: without the path that is only this host's.
+                // The file name only, as in the head of the page: the path is specific to the host.
                 layer: plain(finding.layer.rsplit('/').next().unwrap_or_default()),
                 text: plain(&finding.message),
                 fix: plain(&finding.fix),
@@ -111,71 +112,71 @@ impl<'a> From<&'a CheckReport> for Check<'a> {
         }
         let not_run = report.not_run.iter();
         let not_run = not_run.map(|not| (not.lints.join(", "), plain(&not.reason))).collect();
-        Check { lints, findings, not_run }
+        CheckData { lints, findings, not_run }
     }
 }
 
 #[derive(Serialize)]
-struct Data<'a> {
+struct PageData<'a> {
     schema: u32,
-    layers: &'a [Image],
+    layers: &'a [PageImage],
     aspects: [&'static str; Aspect::ALL.len()],
     packages: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    nodes: Nodes<'a>,
-    changes: Changes<'a>,
-    /// None: nothing was checked.
-    check: Option<Check<'a>>,
+    nodes: ItemColumns<'a>,
+    changes: ChangeColumns<'a>,
+    /// `None` if no check was made.
+    check: Option<CheckData<'a>>,
 }
 
-/// The names, each a row of these columns; the first is the root.
+/// The columns of the table of items; the first row is the root.
 #[derive(Default, Serialize)]
-struct Nodes<'a> {
+struct ItemColumns<'a> {
     parent: Vec<u32>,
     name: Vec<Cow<'a, str>>,
     bytes: Vec<u64>,
     layer: Vec<u16>,
     package: Vec<i64>,
-    /// A letter each, as `ls` and `find` have them; `+` is the sum of what is small.
+    /// One letter each, as in `ls` and `find`; `+` is a sum of small files.
     kind: String,
-    /// A letter each: `A`dded, `M`odified, `D`eleted, `.`.
+    /// One letter each: `A`dded, `M`odified, `D`eleted, `.` for unchanged.
     change: String,
 }
 
-/// More of those that are changed.
+/// The columns of further data about changed items.
 #[derive(Default, Serialize)]
-struct Changes<'a> {
+struct ChangeColumns<'a> {
     node: Vec<u32>,
-    /// Type, bytes, mode, uid, gid.
-    is: Vec<Facts>,
-    was: Vec<Option<Facts>>,
-    /// A bit for each of [`Data::aspects`], the first one the lowest.
+    /// Type, bytes, mode, uid and gid.
+    is: Vec<AttrRow>,
+    was: Vec<Option<AttrRow>>,
+    /// One bit for each of [`PageData::aspects`], beginning with the lowest.
     aspects: Vec<u16>,
     target: Vec<Option<Cow<'a, str>>>,
-    /// Lines of differences, as far as there are any.
+    /// Lines of the text difference, if there is one.
     text: Vec<Option<Vec<Cow<'a, str>>>>,
 }
 
-type Facts = (char, u64, u16, u32, u32);
+type AttrRow = (char, u64, u16, u32, u32);
 
 /// Writes the page.
 ///
 /// # Errors
-/// What `out` fails with.
+/// When writing to `out` fails.
 pub fn write(
     out: &mut dyn Write,
     model: &Model,
-    images: &[Image],
-    report: Option<&CheckReport>,
+    images: &[PageImage],
+    report: Option<&Report>,
 ) -> io::Result<()> {
-    let (nodes, changes) = columns(model, MOST_SAME);
-    let data = Data {
+    let (nodes, changes) = columns(model, MAX_UNCHANGED);
+    let data = PageData {
         schema: 1,
         layers: images,
         aspects: Aspect::ALL.map(Aspect::word),
         packages: model.packages.iter().map(|(n, v)| (plain(n), plain(v))).collect(),
         nodes,
         changes,
-        check: report.map(Check::from),
+        check: report.map(CheckData::from),
     };
     let script = format!("\"use strict\";\n{}", SCRIPT.concat());
     let policy = format!(
@@ -195,24 +196,24 @@ pub fn write(
         out.write_all(text.as_bytes())?;
     }
     until(out, "{data}")?;
-    serde_json::to_writer(InScript(&mut *out), &data)?;
+    serde_json::to_writer(ScriptEscaper(&mut *out), &data)?;
     until(out, "{script}")?;
     out.write_all(script.as_bytes())?;
     out.write_all(rest.as_bytes())
 }
 
-/// The columns of all changes and of what else is not too small.
-fn columns(model: &Model, most: usize) -> (Nodes<'_>, Changes<'_>) {
+/// Returns the columns of all changed and the largest unchanged items.
+fn columns(model: &Model, most: usize) -> (ItemColumns<'_>, ChangeColumns<'_>) {
     let items = &model.items;
-    let is_kept = kept(items, most);
-    let (mut nodes, mut changes) = (Nodes::default(), Changes::default());
-    // Of each item: its own row, or the row of the nearest directory that has one.
+    let has_row = select_rows(items, most);
+    let (mut nodes, mut changes) = (ItemColumns::default(), ChangeColumns::default());
+    // For each item: its row, or the row of the nearest parent directory that has one.
     let mut rows: Vec<u32> = Vec::with_capacity(items.len());
     let mut small: BTreeMap<(u32, u16, i64), (u64, u64)> = BTreeMap::new();
     for (index, item) in items.iter().enumerate() {
         let parent = if index == 0 { 0 } else { rows[item.parent as usize] };
         let package = item.package.map_or(-1, i64::from);
-        if !is_kept[index] {
+        if !has_row[index] {
             if item.attr.kind != FileType::Directory {
                 let (count, bytes) = small.entry((parent, item.layer, package)).or_default();
                 *count += 1;
@@ -243,37 +244,37 @@ fn columns(model: &Model, most: usize) -> (Nodes<'_>, Changes<'_>) {
     (nodes, changes)
 }
 
-/// Which items have a row of their own: those that are changed, the largest others, and the
-/// directories on the way to them.
-fn kept(items: &[Item], most: usize) -> Vec<bool> {
-    let same = |item: &&Item| item.change.is_none() && item.attr.kind != FileType::Directory;
+/// Determines which items have a row: changed ones, the largest unchanged ones, and their parent
+/// directories.
+fn select_rows(items: &[InspectItem], most: usize) -> Vec<bool> {
+    let same = |item: &&InspectItem| item.change.is_none() && item.attr.kind != FileType::Directory;
     let mut sizes: Vec<u64> = items.iter().filter(same).map(|item| item.bytes).collect();
-    let least = match sizes.len() > most {
+    let threshold = match sizes.len() > most {
         true => {
             let nth = sizes.len() - most;
-            // More than that, so that many of one size cannot be too many.
+            // Only larger files are kept, so that many files of this size do not exceed `most`.
             Some(*sizes.select_nth_unstable(nth).1)
         }
         false => None,
     };
-    let mut is_kept = vec![false; items.len()];
+    let mut has_row = vec![false; items.len()];
     for (index, item) in items.iter().enumerate().rev() {
         let large = match item.attr.kind {
-            FileType::Directory => least.is_none(),
-            _ => least.is_none_or(|least| item.bytes > least),
+            FileType::Directory => threshold.is_none(),
+            _ => threshold.is_none_or(|threshold| item.bytes > threshold),
         };
         if index == 0 || item.change.is_some() || large {
-            is_kept[index] = true;
+            has_row[index] = true;
         }
-        if is_kept[index] {
-            // It stands before what is in it.
-            is_kept[item.parent as usize] = true;
+        if has_row[index] {
+            // Parents precede their entries, so they are still to be visited.
+            has_row[item.parent as usize] = true;
         }
     }
-    is_kept
+    has_row
 }
 
-impl<'a> Nodes<'a> {
+impl<'a> ItemColumns<'a> {
     fn push(&mut self, parent: u32, name: Cow<'a, str>, bytes: u64, layer: u16, package: i64) {
         self.parent.push(parent);
         self.name.push(name);
@@ -283,20 +284,20 @@ impl<'a> Nodes<'a> {
     }
 }
 
-impl<'a> Changes<'a> {
-    fn push(&mut self, row: u32, item: &'a Item) {
+impl<'a> ChangeColumns<'a> {
+    fn push(&mut self, row: u32, item: &'a InspectItem) {
         self.node.push(row);
         self.is.push(facts(&item.attr));
         self.was.push(item.before.as_ref().map(facts));
         self.aspects.push(item.what.iter().map(|aspect| 1 << aspect as u16).sum());
         self.target.push(item.target.as_deref().map(shown));
-        // The first two lines name the file.
+        // The first two lines are the file names.
         let lines = |text: &'a str| text.lines().skip(2).map(plain).collect();
         self.text.push(item.text.as_deref().map(lines));
     }
 }
 
-fn facts(attr: &Attr) -> Facts {
+fn facts(attr: &Attr) -> AttrRow {
     let size = if attr.kind == FileType::Directory { 0 } else { attr.size };
     (letter(attr.kind), size, attr.mode, attr.uid, attr.gid)
 }
@@ -313,19 +314,19 @@ fn letter(kind: FileType) -> char {
     }
 }
 
-/// JSON on its way into a script element: there, `<` could begin what ends the element. It stands
-/// in strings only.
-struct InScript<W>(W);
+/// Escapes `<` in JSON within a script element, where it could begin an end tag. In JSON, it occurs
+/// only in strings.
+struct ScriptEscaper<W>(W);
 
-impl<W: Write> Write for InScript<W> {
+impl<W: Write> Write for ScriptEscaper<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let mut pieces = data.split(|&byte| byte == b'<');
-        if let Some(first) = pieces.next() {
+        let mut parts = data.split(|&byte| byte == b'<');
+        if let Some(first) = parts.next() {
             self.0.write_all(first)?;
         }
-        for piece in pieces {
+        for part in parts {
             self.0.write_all(b"\\u003c")?;
-            self.0.write_all(piece)?;
+            self.0.write_all(part)?;
         }
         Ok(data.len())
     }
@@ -335,7 +336,7 @@ impl<W: Write> Write for InScript<W> {
     }
 }
 
-/// RFC 4648, as Content-Security-Policy has digests.
+/// Encodes bytes in base64 (RFC 4648), as Content-Security-Policy requires.
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();

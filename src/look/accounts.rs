@@ -1,76 +1,78 @@
-//! The names of users and groups, as a root's own `/etc/passwd` and `/etc/group` have them
-//! (passwd(5), group(5)). The host's are never asked.
+//! User and group names from a root's `/etc/passwd` and `/etc/group` (passwd(5), group(5)). The
+//! host's accounts are not used.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{LookError, Node, View};
 
-/// The most of a file that is read.
-const MOST: usize = 16 << 20;
+/// Maximum bytes read of each file.
+const MAX_FILE_SIZE: usize = 16 << 20;
 
 /// Users and groups.
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
-    users: Names,
-    groups: Names,
+    users: AccountNames,
+    groups: AccountNames,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Names {
+struct AccountNames {
     by_number: HashMap<u32, String>,
     numbers: BTreeMap<String, u32>,
 }
 
 impl Accounts {
-    /// Reads the accounts of a root; lines that make no sense are passed over.
+    /// Reads the accounts of a root. Malformed lines are ignored.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn read(view: &View) -> Result<Accounts, LookError> {
         Ok(Accounts { users: names(view, b"etc/passwd")?, groups: names(view, b"etc/group")? })
     }
 
-    /// The accounts in the text of `passwd` and `group`; lines that make no sense are passed over.
+    /// Parses the text of `passwd` and `group`. Malformed lines are ignored.
     pub fn parse(passwd: &[u8], group: &[u8]) -> Accounts {
-        Accounts { users: Names::parse(passwd), groups: Names::parse(group) }
+        Accounts { users: AccountNames::parse(passwd), groups: AccountNames::parse(group) }
     }
 
-    /// The user's name.
+    /// Returns the name of a user.
     pub fn user(&self, uid: u32) -> Option<&str> {
         self.users.by_number.get(&uid).map(String::as_str)
     }
 
-    /// The group's name.
+    /// Returns the name of a group.
     pub fn group(&self, gid: u32) -> Option<&str> {
         self.groups.by_number.get(&gid).map(String::as_str)
     }
 
-    /// All users with their numbers.
+    /// Returns all users with their ids.
     pub fn users(&self) -> &BTreeMap<String, u32> {
         &self.users.numbers
     }
 
-    /// All groups with their numbers.
+    /// Returns all groups with their ids.
     pub fn groups(&self) -> &BTreeMap<String, u32> {
         &self.groups.numbers
     }
 }
 
-fn names(view: &View, path: &[u8]) -> Result<Names, LookError> {
-    let Some(file) = view.sought(path)?.filter(Node::is_file) else { return Ok(Names::default()) };
-    Ok(Names::parse(&view.head(&file, MOST)?))
+fn names(view: &View, path: &[u8]) -> Result<AccountNames, LookError> {
+    let Some(file) = view.find_following(path)?.filter(Node::is_file) else {
+        return Ok(AccountNames::default());
+    };
+    Ok(AccountNames::parse(&view.head(&file, MAX_FILE_SIZE)?))
 }
 
-impl Names {
-    fn parse(text: &[u8]) -> Names {
-        let mut names = Names::default();
+impl AccountNames {
+    fn parse(text: &[u8]) -> AccountNames {
+        let mut names = AccountNames::default();
         for line in String::from_utf8_lossy(text).lines() {
             let mut fields = line.split(':');
             if let (Some(name), Some(_), Some(id)) = (fields.next(), fields.next(), fields.next())
                 && let Ok(id) = id.parse()
                 && !name.is_empty()
             {
-                // Of two names for one number, the first is what getpwuid gives.
+                // For several names with one id, getpwuid(3) returns the first.
                 names.by_number.entry(id).or_insert_with(|| name.to_owned());
                 names.numbers.entry(name.to_owned()).or_insert(id);
             }

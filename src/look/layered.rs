@@ -1,4 +1,4 @@
-//! What each layer has itself of the names in a directory: which one is seen, and what it hides.
+//! Directory listings with the entries of each layer: which one is visible, and which are hidden.
 
 use std::collections::BTreeMap;
 
@@ -8,27 +8,27 @@ use fs_model::stack::LowerInode;
 
 use super::{LookError, Node, Place, View, Visited, Walk, components, join, sources};
 
-/// A name, and what the layers have of it.
+/// A name in a directory, and the entries of the layers for it.
 #[derive(Clone, Debug)]
 pub struct Layered {
     /// The name.
     pub name: Box<[u8]>,
-    /// What is seen; `None` for a name that is deleted.
+    /// The visible node; `None` for a deleted name.
     pub node: Option<Node>,
-    /// What each layer has itself, the lowest first, of those that have something.
+    /// The layers that have an entry for the name, the lowest first, with that entry.
     pub has: Vec<(usize, Place)>,
-    /// The layer that decides: it has what is seen, or hides it.
+    /// The layer that provides the visible node, or that hides the name.
     pub layer: Option<usize>,
 }
 
 impl Layered {
-    /// A node of which nobody asks what the layers have.
-    pub fn alone(node: Node) -> Layered {
+    /// Creates an item without the entries of the layers.
+    pub fn from_node(node: Node) -> Layered {
         let layer = Some(node.layer());
         Layered { name: node.name().into(), node: Some(node), has: Vec::new(), layer }
     }
 
-    /// What is hidden, the highest layer first.
+    /// Iterates over the hidden entries, the highest layer first.
     pub fn hidden(&self) -> impl Iterator<Item = (usize, &Place)> {
         let merged = self.node.as_ref().map_or(&[][..], sources);
         let top = self.layer.unwrap_or(0);
@@ -45,34 +45,35 @@ impl Layered {
             .map(|(layer, place)| (*layer, place))
     }
 
-    /// The lower layers whose directories this directory adds to, the highest first.
-    pub fn adds_to(&self) -> impl Iterator<Item = usize> {
+    /// Iterates over the lower layers whose directories are merged into this one, the highest
+    /// first.
+    pub fn merged_layers(&self) -> impl Iterator<Item = usize> {
         let merged = self.node.as_ref().map_or(&[][..], sources);
         merged.iter().skip(1).map(|source| usize::from(source.layer))
     }
 }
 
-/// What hides a name.
+/// The reason why a name is not visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hider {
     /// The layer.
     pub(crate) layer: u16,
-    /// Whether by a whiteout; else by its directory, which hides those beneath.
+    /// Whether it is a whiteout; otherwise an opaque directory hides the lower layers.
     pub(crate) whiteout: bool,
 }
 
 impl View {
-    /// The names in the directory `dir`, also those that a layer deletes, sorted; with what each
-    /// layer has of them. Nothing is in anything but a directory.
+    /// Returns the names in the directory `dir`, including deleted ones, sorted, with the entries
+    /// of each layer. Returns nothing if `dir` is not a directory.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn layered(&self, dir: &Node) -> Result<Vec<Layered>, LookError> {
         let damaged = |error| LookError::Damaged { path: dir.path.clone().into(), error };
         let mut names: BTreeMap<Box<[u8]>, Layered> = BTreeMap::new();
         let blank = |name| Layered { name, node: None, has: Vec::new(), layer: None };
         for node in self.children(dir)? {
-            names.insert(node.name().into(), Layered::alone(node));
+            names.insert(node.name().into(), Layered::from_node(node));
         }
         if !dir.is_dir() {
             return Ok(Vec::new());
@@ -101,11 +102,11 @@ impl View {
         Ok(names.into_values().collect())
     }
 
-    /// Shows `visit` the directory `top` with the names in it, and then, as the names come, each
-    /// directory below it.
+    /// Calls `visit` with the directory `top` and its names, then with each directory below it, in
+    /// tree order.
     ///
     /// # Errors
-    /// What `visit` fails with, and damaged layers.
+    /// When `visit` fails or a layer is damaged.
     pub fn walk_layered<E: From<LookError>>(
         &self,
         top: &Node,
@@ -132,11 +133,11 @@ impl View {
         Ok(())
     }
 
-    /// What hides `name` in the directory merged from `dir`, in which nothing is seen of it: the
-    /// topmost whiteout, or else the lowest of the directories, beneath which nothing is seen.
+    /// Returns the reason why `name` is not visible in the directory merged from `dir`: the topmost
+    /// whiteout, or else the lowest directory of the merge, which hides all lower ones.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub(crate) fn hider(
         &self,
         dir: &[LowerInode],
@@ -153,18 +154,18 @@ impl View {
         Ok(dir.last().map(|source| Hider { layer: source.layer, whiteout: false }))
     }
 
-    /// As [`View::layered`], of one node.
+    /// Returns the entries of each layer for a single node, as in [`View::layered`].
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn layers_at(&self, node: Node) -> Result<Layered, LookError> {
         let places = self.places(&node.path)?.into_iter().enumerate();
         let has = places.filter_map(|(layer, place)| Some((layer, place?))).collect();
-        Ok(Layered { has, ..Layered::alone(node) })
+        Ok(Layered { has, ..Layered::from_node(node) })
     }
 }
 
-/// The directory that a layer has itself at a path.
+/// Returns the directory at a path in a single layer.
 fn own_directory(layer: &dyn Layer, path: &[u8]) -> Result<Option<LayerIno>, fs_model::LayerError> {
     let mut at = layer.root();
     for name in components(path).iter().rev() {
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_replaced_directory_hides_is_deleted_by_it() {
+    fn replacing_directory_hides_lower_entries() {
         let layer = |files: &[&str]| {
             let dir = tempfile::tempdir().unwrap();
             for file in files {
@@ -191,12 +192,12 @@ mod tests {
             }
             dir
         };
-        // The file in the middle parts the two directories.
+        // The file in the middle layer prevents the two directories from being merged.
         let layers = [layer(&["etc/a", "etc/b"]), layer(&["etc"]), layer(&["etc/b"])];
         let images: Vec<_> = layers.iter().map(|dir| dir.path().to_owned()).collect();
         let view = View::open(&images).unwrap();
-        let etc = view.sought(b"etc").unwrap().unwrap();
-        let told: Vec<_> = view
+        let etc = view.find_following(b"etc").unwrap().unwrap();
+        let actual: Vec<_> = view
             .layered(&etc)
             .unwrap()
             .iter()
@@ -205,6 +206,6 @@ mod tests {
                 (one.node.is_some(), one.layer, hidden)
             })
             .collect();
-        assert_eq!(told, [(false, Some(2), vec![0]), (true, Some(2), vec![0])]);
+        assert_eq!(actual, [(false, Some(2), vec![0]), (true, Some(2), vec![0])]);
     }
 }

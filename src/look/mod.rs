@@ -1,14 +1,14 @@
-//! Looking into a stack of layers without mounting it: what everything that shows or judges images
-//! is built upon.
+//! Views: merged stacks of layers that are read without mounting them. All commands that show or
+//! check images use them.
 //!
 //! Invariants:
-//! - Nothing is written, mounted or unpacked, and nothing is read that was not asked for: opening a
-//!   [`View`] costs what opening its layers does.
-//! - A [`Node`] is one name of the merged root. Its path is from the root, without a leading slash,
-//!   bytewise; the root's is empty. Nodes hold no references: they are good as long as the view.
-//! - Walks are in tree order: names compared bytewise, a directory before what is in it. They go into
-//!   each directory once: one that an image has in several places is damage.
-//! - Damage is an error that names the image, and the path at which it was met.
+//! - Nothing is written, mounted or unpacked, and data is read only on demand: opening a
+//!   [`View`] costs no more than opening its layers.
+//! - A [`Node`] is one path of the merged root. Its path is a byte string relative to the root,
+//!   without a leading slash; the root's path is empty. Nodes do not borrow from the view.
+//! - Walks are in tree order: names are compared bytewise, and a directory precedes its entries. A
+//!   walk enters each directory once; a directory with several parents is reported as damage.
+//! - Damage is reported with the image and the path.
 
 pub mod accounts;
 pub mod layered;
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::layer::{LayerEntry, Xattr};
-use fs_model::stack::{LowerDirs, LowerEntry, LowerInode};
+use fs_model::stack::{Pristine, Source, Sources};
 use fs_model::tree::Follow;
 use fs_model::{Attr, FileType, FsError, LayerError, Stack};
 use sha2::{Digest, Sha256};
@@ -30,60 +30,59 @@ use sha2::{Digest, Sha256};
 use crate::layers::OpenError;
 use crate::seal::path::escape;
 
-/// Bytes that are read at a time.
-const BUFFER: usize = 256 << 10;
-/// The longest path that a root can have: the kernel takes none longer (`PATH_MAX`).
+/// Bytes read at a time.
+const BUFFER_SIZE: usize = 256 << 10;
+/// Maximum length of a path in a root: the kernel's `PATH_MAX`.
 pub(crate) const MAX_PATH: usize = 4096;
-/// How many symbolic links one path may follow, as in the kernel.
+/// Maximum number of symbolic links followed in one path, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// A path that cannot be looked at.
+/// A path cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LookError {
-    /// There is nothing, or something on the way is no directory, or links lead in a circle.
+    /// The path does not exist, a parent is not a directory, or there are too many links.
     #[error("/{}: {reason}", escape(path))]
     Path {
         /// The path.
         path: Box<[u8]>,
-        /// Why.
+        /// The reason.
         reason: FsError,
     },
     /// A layer is damaged.
     #[error("/{}: {error}", escape(path))]
     Damaged {
-        /// The path at which it was met.
+        /// The path at which damage was found.
         path: Box<[u8]>,
-        /// The image, and what is wrong with it.
+        /// The image and the damage.
         error: LayerError,
     },
 }
 
 impl LookError {
-    /// Whether there simply is nothing at the path.
+    /// Whether the path does not exist.
     pub fn is_absence(&self) -> bool {
         matches!(self, LookError::Path { reason: FsError::NotFound | FsError::NotADirectory, .. })
     }
 }
 
-/// A name of the merged root, and what it stands for.
+/// A path of the merged root and its inode.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// The path from the root.
     pub path: Vec<u8>,
-    /// The object, and where it comes from.
-    pub found: LowerEntry,
-    /// Its attributes. A directory's `nlink` may be below 2: then nobody has counted.
+    /// The inode and the layer that it comes from.
+    pub found: Pristine,
+    /// Its attributes. A directory's `nlink` can be below 2 if subdirectories were not counted.
     pub attr: Attr,
 }
 
 impl Node {
-    /// The last name of the path; empty for the root.
+    /// Returns the last component of the path; empty for the root.
     pub fn name(&self) -> &[u8] {
         self.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
     }
 
-    /// The index of the layer that it comes from; a directory that several layers have comes from
-    /// the topmost of them.
+    /// Returns the index of the layer that it comes from: for a merged directory, the topmost one.
     pub fn layer(&self) -> usize {
         usize::from(self.found.source().layer)
     }
@@ -104,27 +103,27 @@ impl Node {
     }
 }
 
-/// What one layer has at a path.
+/// The entry of a single layer at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// An object.
+    /// An inode with these attributes.
     Object(Attr),
     /// A whiteout.
     Whiteout,
 }
 
-/// What a walk does after a node.
+/// How a walk continues after a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walk {
-    /// Goes on; into it, if it is a directory.
+    /// Continue, and enter the node if it is a directory.
     Into,
-    /// Goes on, but not into this directory.
+    /// Continue without entering the directory.
     Past,
-    /// Ends.
+    /// End the walk.
     Stop,
 }
 
-/// A stack of layers, to be looked at. See the [module](self) for its invariants.
+/// A read-only view of a stack of layers. See the [module](self) for its invariants.
 #[derive(Debug)]
 pub struct View {
     stack: Stack,
@@ -135,16 +134,16 @@ impl View {
     /// Opens images, the lowest first.
     ///
     /// # Errors
-    /// One that cannot be read, is none of the known formats, or is damaged.
+    /// When an image cannot be read, has an unknown format, or is damaged.
     pub fn open(images: &[PathBuf]) -> Result<View, OpenError> {
         let layers = crate::layers::open(images, CacheOptions::default())?.layers;
         View::new(layers)
     }
 
-    /// A view of layers that are open, the lowest first.
+    /// Creates a view of open layers, the lowest first.
     ///
     /// # Errors
-    /// More layers than a stack takes.
+    /// When there are more layers than a stack supports.
     pub fn new(layers: Vec<std::sync::Arc<dyn fs_model::layer::Layer>>) -> Result<View, OpenError> {
         let names = layers.iter().map(|layer| layer.name().to_owned()).collect();
         let count = layers.len();
@@ -152,41 +151,41 @@ impl View {
         Ok(View { stack, names })
     }
 
-    /// The view of the lowest `count` layers alone.
+    /// Returns a view of the lowest `count` layers.
     ///
     /// # Errors
-    /// None that [`View::new`] of all of them did not have.
+    /// As [`View::new`].
     pub fn lowest(&self, count: usize) -> Result<View, OpenError> {
         View::new(self.stack.layers()[..count].to_vec())
     }
 
-    /// The layers.
+    /// Returns the layers.
     pub fn stack(&self) -> &Stack {
         &self.stack
     }
 
-    /// The images as the user named them, the lowest first.
+    /// Returns the images' names as the user gave them, the lowest first.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// The root directory.
+    /// Returns the root directory.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn root(&self) -> Result<Node, LookError> {
         let damaged = |error| LookError::Damaged { path: Box::default(), error };
-        let found = LowerEntry::Directory(self.stack.root().map_err(damaged)?);
+        let found = Pristine::Directory(self.stack.root().map_err(damaged)?);
         let attr = self.stack.attr(found.source()).map_err(damaged)?;
         Ok(Node { path: Vec::new(), found, attr })
     }
 
-    /// What `path` leads to, through the symbolic links of the root, `..` staying inside; its own
-    /// path is the one without links. A leading slash means nothing; one at the end means what a
-    /// link leads to, and a directory.
+    /// Resolves `path` within the root: symbolic links are followed, and `..` does not leave the
+    /// root. The node's path contains no links. A leading slash has no meaning; with a trailing
+    /// slash, a final link is followed and the result must be a directory.
     ///
     /// # Errors
-    /// [`LookError::Path`] where there is nothing.
+    /// [`LookError::Path`] when the path does not exist.
     pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<Node, LookError> {
         let no = |reason| LookError::Path { path: trim(path).into(), reason };
         let follow = if path.ends_with(b"/") { Follow::Yes } else { follow };
@@ -220,17 +219,17 @@ impl View {
             }
         }
         let node = way.pop().ok_or_else(|| no(FsError::NotFound))?;
-        // "file/" means a directory.
+        // A trailing slash requires a directory.
         if path.ends_with(b"/") && !node.is_dir() {
             return Err(no(FsError::NotADirectory));
         }
         Ok(node)
     }
 
-    /// As [`View::resolve`], with nothing for what is not there.
+    /// Like [`View::resolve`], but returns `None` if the path does not exist.
     ///
     /// # Errors
-    /// A damaged layer, or links in a circle.
+    /// When a layer is damaged or there are too many links.
     pub fn find(&self, path: &[u8], follow: Follow) -> Result<Option<Node>, LookError> {
         match self.resolve(path, follow) {
             Ok(node) => Ok(Some(node)),
@@ -239,12 +238,12 @@ impl View {
         }
     }
 
-    /// As [`View::find`] through links, where the root's own mistakes are none of ours: nothing also
-    /// for links in a circle.
+    /// Like [`View::find`] following links, but also returns `None` for a path with too many
+    /// links.
     ///
     /// # Errors
-    /// A damaged layer.
-    pub fn sought(&self, path: &[u8]) -> Result<Option<Node>, LookError> {
+    /// When a layer is damaged.
+    pub fn find_following(&self, path: &[u8]) -> Result<Option<Node>, LookError> {
         match self.resolve(path, Follow::Yes) {
             Ok(node) => Ok(Some(node)),
             Err(LookError::Path { .. }) => Ok(None),
@@ -252,12 +251,12 @@ impl View {
         }
     }
 
-    /// The entry `name` of the directory `dir`.
+    /// Returns the entry `name` of the directory `dir`.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn child(&self, dir: &Node, name: &[u8]) -> Result<Option<Node>, LookError> {
-        let LowerEntry::Directory(sources) = &dir.found else { return Ok(None) };
+        let Pristine::Directory(sources) = &dir.found else { return Ok(None) };
         let path = join(&dir.path, name);
         let damaged = |error| LookError::Damaged { path: path.clone().into(), error };
         let Some(found) = self.stack.lookup(sources, name).map_err(damaged)? else {
@@ -267,12 +266,12 @@ impl View {
         Ok(Some(Node { path, found, attr }))
     }
 
-    /// What is in the directory `dir`, sorted by name; nothing is in anything else.
+    /// Returns the entries of `dir`, sorted by name; none if it is not a directory.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn children(&self, dir: &Node) -> Result<Vec<Node>, LookError> {
-        let LowerEntry::Directory(sources) = &dir.found else { return Ok(Vec::new()) };
+        let Pristine::Directory(sources) = &dir.found else { return Ok(Vec::new()) };
         let entries = self.stack.entries(sources).map_err(|error| self.at(dir, error))?;
         let mut children = Vec::with_capacity(entries.len());
         for (name, found) in entries {
@@ -285,16 +284,16 @@ impl View {
         Ok(children)
     }
 
-    /// Shows `visit` the node, and all that is below it.
+    /// Calls `visit` with the node and everything below it.
     ///
     /// # Errors
-    /// What `visit` fails with, and damaged layers.
+    /// When `visit` fails or a layer is damaged.
     pub fn walk<E: From<LookError>>(
         &self,
         node: &Node,
         visit: &mut dyn FnMut(&Node) -> Result<Walk, E>,
     ) -> Result<(), E> {
-        // A stack of listings, so that no depth of the tree can be too much.
+        // A stack of listings instead of recursion, so that the depth is not limited.
         let mut pending = vec![vec![node.clone()].into_iter()];
         let mut visited = Visited::default();
         while let Some(listing) = pending.last_mut() {
@@ -314,44 +313,48 @@ impl View {
         Ok(())
     }
 
-    /// The error for a directory that was met in itself or in two places, which only damaged images
-    /// have: a walk into it would not end, or not in any time.
-    pub(crate) fn within_itself(&self, dir: &Node) -> LookError {
+    /// Returns the error for a directory that contains itself or has several parents. Only damaged
+    /// images have one, and walking it could be endless or take exponential time.
+    pub(crate) fn repeated_directory(&self, dir: &Node) -> LookError {
         let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
-        self.at(dir, LayerError::corrupt(&name, "this directory lies in itself, or in two places"))
+        self.at(
+            dir,
+            LayerError::corrupt(&name, "directory is its own ancestor, or has two parents"),
+        )
     }
 
-    /// Refuses a directory so deep that nothing can be reached in it: only damaged images have one,
-    /// and the paths of all that is below would take memory without bound.
-    pub(crate) fn refuse_too_deep(&self, dir: &Node) -> Result<(), LookError> {
+    /// Rejects a directory whose path is too long to be used. Only damaged images have one, and the
+    /// paths of its descendants would use unbounded memory.
+    pub(crate) fn reject_too_deep(&self, dir: &Node) -> Result<(), LookError> {
         if dir.path.len() < MAX_PATH {
             return Ok(());
         }
         let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
         let cut = Node { path: dir.path[..64].to_vec(), ..dir.clone() };
-        let what = "directories below this one are nested deeper than a path can be long";
+        let what = "directories are nested deeper than the maximum path length";
         Err(self.at(&cut, LayerError::corrupt(&name, what)))
     }
 
-    /// Where the next data of a file at or after `offset` lies; `None` when only a hole follows.
+    /// Returns the next range of data in a file at or after `offset`; `None` if only a hole
+    /// follows.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn next_data(&self, file: &Node, offset: u64) -> Result<Option<Range<u64>>, LookError> {
         let data = self.stack.next_data(file.found.source(), offset);
         data.map_err(|error| self.at(file, error))
     }
 
-    /// Hands the content of a file to `take`, piece by piece.
+    /// Passes the content of a file to `take` in chunks.
     ///
     /// # Errors
-    /// What `take` fails with, and a damaged layer.
+    /// When `take` fails or a layer is damaged.
     pub fn read<E: From<LookError>>(
         &self,
         file: &Node,
         take: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut buffer = vec![0; BUFFER.min(file.attr.size as usize + 1)];
+        let mut buffer = vec![0; BUFFER_SIZE.min(file.attr.size as usize + 1)];
         let mut offset = 0;
         loop {
             let read = self.read_at(file, offset, &mut buffer)?;
@@ -363,19 +366,19 @@ impl View {
         }
     }
 
-    /// Fills `buf` from `offset` on; less comes back only at the end of the file.
+    /// Fills `buf` from `offset`; returns fewer bytes only at the end of the file.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn read_at(&self, file: &Node, offset: u64, buf: &mut [u8]) -> Result<usize, LookError> {
         let read = self.stack.read_at(file.found.source(), offset, buf);
         read.map_err(|error| self.at(file, error))
     }
 
-    /// The first bytes of a file, `most` of them, or all if it has less.
+    /// Returns the first `most` bytes of a file, or all if it is shorter.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn head(&self, file: &Node, most: usize) -> Result<Vec<u8>, LookError> {
         let mut buffer = vec![0; most.min(usize::try_from(file.attr.size).unwrap_or(most))];
         let read = self.read_at(file, 0, &mut buffer)?;
@@ -383,10 +386,10 @@ impl View {
         Ok(buffer)
     }
 
-    /// The SHA-256 of a file's content.
+    /// Returns the SHA-256 of a file's content.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn digest(&self, file: &Node) -> Result<[u8; 32], LookError> {
         let mut sha256 = Sha256::new();
         self.read::<LookError>(file, &mut |piece| {
@@ -396,27 +399,27 @@ impl View {
         Ok(sha256.finalize().into())
     }
 
-    /// The target of a symbolic link.
+    /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn link(&self, link: &Node) -> Result<Vec<u8>, LookError> {
         self.stack.read_link(link.found.source()).map_err(|error| self.at(link, error))
     }
 
-    /// All extended attributes, sorted by name.
+    /// Returns all extended attributes, sorted by name.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn xattrs(&self, node: &Node) -> Result<Vec<Xattr>, LookError> {
         self.stack.xattrs(node.found.source()).map_err(|error| self.at(node, error))
     }
 
-    /// What each layer, the lowest first, has itself at a path: `None` where it says nothing of it.
-    /// Links on the way are not followed: a layer has what it has at its own names.
+    /// Returns the entry of each layer at a path, the lowest first; `None` where a layer has none.
+    /// Links are not followed, because each layer is read on its own.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn places(&self, path: &[u8]) -> Result<Vec<Option<Place>>, LookError> {
         let damaged = |error| LookError::Damaged { path: trim(path).into(), error };
         let names = components(path);
@@ -445,47 +448,47 @@ impl View {
     }
 }
 
-/// The directories that a walk has gone into. An image of a few kilobytes can have directories in
-/// themselves, and others twice in one another to any power of two; each has one parent, so none is
-/// gone into again.
+/// The directories that a walk has entered. In a damaged image of a few kilobytes, directories can
+/// contain themselves, or form a graph with exponentially many paths. In a valid image each
+/// directory has one parent, so that none is entered twice.
 #[derive(Debug, Default)]
-pub(crate) struct Visited(HashSet<LowerInode>);
+pub(crate) struct Visited(HashSet<Source>);
 
 impl Visited {
-    /// Notes that the walk goes into `dir`.
+    /// Records that the walk enters `dir`.
     ///
     /// # Errors
-    /// It has been there, or the directory is too deep.
+    /// When the walk has entered it before, or its path is too long.
     pub(crate) fn enter(&mut self, view: &View, dir: &Node) -> Result<(), LookError> {
-        view.refuse_too_deep(dir)?;
+        view.reject_too_deep(dir)?;
         for &source in sources(dir) {
             let layer = &view.stack.layers()[usize::from(source.layer)];
-            if layer.dirs_are_unique() && !self.0.insert(source) {
-                return Err(view.within_itself(dir));
+            if layer.has_single_places() && !self.0.insert(source) {
+                return Err(view.repeated_directory(dir));
             }
         }
         Ok(())
     }
 }
 
-/// Whether two nodes of the same view are the same object: links of one file, say.
+/// Whether two nodes of the same view are the same inode, for example hard links of one file.
 pub fn is_same(a: &Node, b: &Node) -> bool {
     a.found.source() == b.found.source()
 }
 
-/// The directories that a directory node is merged from; nothing for anything else.
-pub fn sources(node: &Node) -> &[LowerInode] {
-    const NONE: &[LowerInode] = &[];
+/// Returns the directories that a directory node is merged from; none for other nodes.
+pub fn sources(node: &Node) -> &[Source] {
+    const NONE: &[Source] = &[];
     match &node.found {
-        LowerEntry::Directory(sources) => {
-            let sources: &LowerDirs = sources;
+        Pristine::Directory(sources) => {
+            let sources: &Sources = sources;
             sources
         }
-        LowerEntry::Object { .. } => NONE,
+        Pristine::Object { .. } => NONE,
     }
 }
 
-/// `name` in the directory at `dir`.
+/// Returns the path of `name` in the directory `dir`.
 pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
     path.extend_from_slice(dir);
@@ -496,14 +499,14 @@ pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// A path without slashes around it.
+/// Removes leading and trailing slashes.
 fn trim(path: &[u8]) -> &[u8] {
     let start = path.iter().position(|&byte| byte != b'/').unwrap_or(path.len());
     let end = path.iter().rposition(|&byte| byte != b'/').map_or(start, |last| last + 1);
     &path[start..end]
 }
 
-/// The names of a path, last first, without the empty ones and `.`.
+/// Returns the components of a path, last first, without empty ones and `.`.
 pub(crate) fn components(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|&byte| byte == b'/')
         .rev()
@@ -521,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_lead_through_links_and_never_out() {
+    fn paths_follow_links_within_the_root() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
         std::fs::write(dir.path().join("usr/bin/tool"), "x").unwrap();
@@ -535,7 +538,7 @@ mod tests {
         assert_eq!(path("../../bin/").unwrap(), b"usr/bin");
         assert_eq!(path("/").unwrap(), b"");
         assert_eq!(view.resolve(b"bin/", Follow::No).unwrap().path, b"usr/bin");
-        assert!(view.sought(b"round").unwrap().is_none());
+        assert!(view.find_following(b"round").unwrap().is_none());
         assert!(path("bin/none").unwrap_err().is_absence());
         assert!(path("bin/tool/").unwrap_err().is_absence());
         assert!(path("bin/tool/..").unwrap_err().is_absence());
@@ -544,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn each_layer_tells_what_it_has() {
+    fn entries_of_each_layer_are_returned() {
         let low = tempfile::tempdir().unwrap();
         let high = tempfile::tempdir().unwrap();
         std::fs::create_dir(low.path().join("etc")).unwrap();

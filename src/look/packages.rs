@@ -1,12 +1,12 @@
-//! The packages of a Debian root, as its dpkg database has them.
+//! The packages of a Debian root, from its dpkg database.
 //!
 //! Sources: deb-control(5) for `/var/lib/dpkg/status`, dpkg-query(1) for the states, and
-//! `/var/lib/dpkg/info/NAME[:ARCH].list` for the files of a package. Those lists name paths as the
-//! package has them (`/bin/ls`), also where the root has them elsewhere (`/usr/bin/ls`): here they
-//! are found where they are.
+//! `/var/lib/dpkg/info/NAME[:ARCH].list` for the files of a package. The lists contain the paths of
+//! the package (`/bin/ls`), which can differ from those in the root (`/usr/bin/ls`). They are
+//! resolved to the latter.
 //!
-//! A database that makes no sense is no error: what cannot be understood is not there. It says
-//! nothing about the images.
+//! A malformed database is not an error, because it does not mean that an image is damaged: invalid
+//! parts are ignored.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -16,51 +16,51 @@ use md5::Digest;
 
 use super::{LookError, Node, View, components, join};
 
-/// The most of a `status` file that is read.
-const STATUS_MOST: usize = 16 << 20;
-/// How many packages and configuration files are read of it: what each takes in memory is more than
-/// it takes there. Debian has some 70,000 packages in all.
-const ENTRIES_MOST: usize = 1 << 18;
-/// The most bytes of the sums of one package: a kernel has some thousand files.
-const SUMS_MOST: usize = 16 << 20;
-/// The largest file that is held against its sum, in bytes. Those of interest are programs and
-/// configuration files; a small image can have files that are terabytes of holes.
-const BROUGHT_MOST: u64 = 64 << 20;
-/// The most bytes of all lists of files together.
-const LISTS_MOST: usize = 64 << 20;
-/// The most bytes of memory for the paths in them. A machine with everything on it has a million.
-const PATHS_MOST: usize = 256 << 20;
-/// What a path takes in memory beside its own bytes.
-const PATH_COST: usize = 96;
+/// Maximum bytes read of the `status` file.
+const MAX_STATUS_SIZE: usize = 16 << 20;
+/// Maximum number of packages and configuration files read from it, because they use more memory
+/// than their text. Debian has about 70,000 packages in total.
+const MAX_ENTRIES: usize = 1 << 18;
+/// Maximum bytes read of a package's `md5sums`: a kernel package has a few thousand files.
+const MAX_SUMS_SIZE: usize = 16 << 20;
+/// Maximum size, in bytes, of a file whose checksum is verified. Relevant files are programs and
+/// configuration files; a small image can contain terabytes of holes.
+const MAX_VERIFIED_SIZE: u64 = 64 << 20;
+/// Maximum bytes read of all file lists together.
+const MAX_LISTS_SIZE: usize = 64 << 20;
+/// Maximum bytes of memory for the paths in the lists. A full installation has a million paths.
+const MAX_PATHS_MEMORY: usize = 256 << 20;
+/// Memory used by a path in addition to its own bytes.
+const PATH_OVERHEAD: usize = 96;
 
 /// An installed package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
-    /// `lldpd`.
+    /// The name, such as `lldpd`.
     pub name: String,
-    /// `amd64`, `all`.
+    /// The architecture, such as `amd64` or `all`.
     pub architecture: String,
-    /// `1.0.16-1`.
+    /// The version, such as `1.0.16-1`.
     pub version: String,
-    /// `install ok installed`, `deinstall ok config-files`, and so on.
+    /// The status, such as `install ok installed` or `deinstall ok config-files`.
     pub status: String,
-    /// Its configuration files: path from the root without a leading slash, and the MD5 of what the
-    /// package brought, in hexadecimal digits.
+    /// Its configuration files: the path from the root without a leading slash, and the MD5 of the
+    /// packaged content in hexadecimal.
     pub conffiles: Vec<(Vec<u8>, String)>,
 }
 
 impl Package {
-    /// Whether a file is just what the package brought: by the sums that dpkg keeps of it.
+    /// Whether the content of a file is that of the package, according to dpkg's checksums.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn brought(&self, view: &View, file: &Node) -> Result<bool, LookError> {
         let mut known: Vec<Vec<u8>> = Vec::new();
         let conffiles = self.conffiles.iter().filter(|(path, _)| is_at(path, &file.path));
         known.extend(conffiles.map(|(_, md5)| md5.clone().into_bytes()));
         if let Some(sums) = self.info(view, "md5sums")?.filter(Node::is_file) {
-            // "MD5  usr/bin/tool"
-            for line in view.head(&sums, SUMS_MOST)?.split(|&byte| byte == b'\n') {
+            // "MD5  usr/bin/tool" per line.
+            for line in view.head(&sums, MAX_SUMS_SIZE)?.split(|&byte| byte == b'\n') {
                 if let (Some(md5), Some(path)) = (line.get(..32), line.get(34..))
                     && is_at(path, &file.path)
                 {
@@ -68,7 +68,7 @@ impl Package {
                 }
             }
         }
-        if known.is_empty() || file.attr.size > BROUGHT_MOST {
+        if known.is_empty() || file.attr.size > MAX_VERIFIED_SIZE {
             return Ok(false);
         }
         let mut md5 = md5::Md5::default();
@@ -80,56 +80,56 @@ impl Package {
         Ok(known.iter().any(|known| known == md5.as_bytes()))
     }
 
-    /// A file of dpkg's on it: its `list`, `md5sums`, `postinst` and so on.
+    /// Returns a file of dpkg about the package: its `list`, `md5sums`, `postinst` and so on.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn info(&self, view: &View, kind: &str) -> Result<Option<Node>, LookError> {
         for stem in [format!("{}:{}", self.name, self.architecture), self.name.clone()] {
             let path = format!("var/lib/dpkg/info/{stem}.{kind}");
-            if let Some(file) = view.sought(path.as_bytes())? {
+            if let Some(file) = view.find_following(path.as_bytes())? {
                 return Ok(Some(file));
             }
         }
         Ok(None)
     }
 
-    /// Whether its files are there.
+    /// Whether the package is installed.
     pub fn is_installed(&self) -> bool {
         self.status.ends_with(" installed")
     }
 
-    /// Whether nothing is left of it but configuration files.
+    /// Whether only configuration files of the package remain.
     pub fn is_removed(&self) -> bool {
         self.status.ends_with(" config-files")
     }
 }
 
-/// The packages of a root by name; `name:architecture` for those of another architecture than
-/// dpkg's own where the name alone is taken.
+/// The packages of a root by name, or by `name:architecture` for a foreign architecture whose name
+/// is taken.
 #[derive(Clone, Debug, Default)]
 pub struct Packages {
     packages: BTreeMap<String, Package>,
 }
 
 impl Packages {
-    /// Reads a root's database; none where the root has none.
+    /// Reads a root's database; empty if the root has none.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn read(view: &View) -> Result<Packages, LookError> {
-        match view.sought(b"var/lib/dpkg/status")?.filter(Node::is_file) {
+        match view.find_following(b"var/lib/dpkg/status")?.filter(Node::is_file) {
             Some(file) => {
-                Ok(Packages::parse(&String::from_utf8_lossy(&view.head(&file, STATUS_MOST)?)))
+                Ok(Packages::parse(&String::from_utf8_lossy(&view.head(&file, MAX_STATUS_SIZE)?)))
             }
             None => Ok(Packages::default()),
         }
     }
 
-    /// The packages of a `status` file.
+    /// Parses a `status` file.
     pub fn parse(text: &str) -> Packages {
         let mut packages = BTreeMap::new();
-        let mut left = ENTRIES_MOST;
+        let mut left = MAX_ENTRIES;
         for paragraph in text.split("\n\n") {
             let Some(package) = parse(paragraph, left) else { continue };
             left = left.saturating_sub(1 + package.conffiles.len());
@@ -145,31 +145,31 @@ impl Packages {
         Packages { packages }
     }
 
-    /// All of them, also those of which only configuration files are left, by name.
+    /// Iterates over all packages by name, including removed ones whose configuration files remain.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Package)> {
         self.packages.iter().map(|(name, package)| (name.as_str(), package))
     }
 
-    /// The package of this name.
+    /// Returns the package with this name.
     pub fn get(&self, name: &str) -> Option<&Package> {
         self.packages.get(name)
     }
 
-    /// Whether there is none.
+    /// Whether there are no packages.
     pub fn is_empty(&self) -> bool {
         self.packages.is_empty()
     }
 
-    /// Which package each path belongs to.
+    /// Determines the package of each path.
     ///
     /// # Errors
-    /// A damaged layer.
+    /// When a layer is damaged.
     pub fn owners(&self, view: &View) -> Result<Owners, LookError> {
         let mut owners = Owners { names: Vec::new(), paths: HashMap::new() };
-        // What the directories of the lists are in this root, without links.
+        // The resolved paths of the directories in the lists.
         let mut real: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
-        let (mut text_left, mut memory_left) = (LISTS_MOST, PATHS_MOST);
-        let Some(info) = view.sought(b"var/lib/dpkg/info")? else { return Ok(owners) };
+        let (mut text_left, mut memory_left) = (MAX_LISTS_SIZE, MAX_PATHS_MEMORY);
+        let Some(info) = view.find_following(b"var/lib/dpkg/info")? else { return Ok(owners) };
         for (key, package) in &self.packages {
             let name = format!("{}.list", package.name);
             let qualified = format!("{}:{}.list", package.name, package.architecture);
@@ -190,7 +190,7 @@ impl Packages {
                 let last = names.remove(0);
                 let dir = names.iter().rev().fold(Vec::new(), |dir, name| join(&dir, name));
                 let mut take = |bytes: usize| {
-                    let left = memory_left.checked_sub(bytes + PATH_COST);
+                    let left = memory_left.checked_sub(bytes + PATH_OVERHEAD);
                     memory_left = left.unwrap_or(0);
                     left.is_some()
                 };
@@ -206,7 +206,7 @@ impl Packages {
                     }
                 };
                 if let Some(dir) = dir {
-                    // A directory has many owners: the first one by name.
+                    // Of the many owners of a directory, the first by name is kept.
                     if let Entry::Vacant(path) = owners.paths.entry(join(dir, &last)) {
                         if !take(path.key().len()) {
                             return Ok(owners);
@@ -220,7 +220,7 @@ impl Packages {
     }
 }
 
-/// Which package a path belongs to.
+/// The owning package of each path.
 #[derive(Clone, Debug)]
 pub struct Owners {
     names: Vec<String>,
@@ -228,14 +228,14 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// The package that brought this path (from the root, without a leading slash, and without
-    /// symbolic links on its way).
-    pub fn of(&self, path: &[u8]) -> Option<&str> {
+    /// Returns the package that owns this path, which must be relative to the root, without a
+    /// leading slash and without symbolic links.
+    pub fn get(&self, path: &[u8]) -> Option<&str> {
         self.paths.get(path).map(|&number| self.names[number].as_str())
     }
 }
 
-/// Whether a package's path is that of a root with merged /usr, or the same.
+/// Whether a packaged path is equal to `path`, possibly after the /usr merge.
 fn is_at(of_package: &[u8], path: &[u8]) -> bool {
     of_package == path || path.strip_prefix(b"usr/") == Some(of_package)
 }
@@ -246,7 +246,7 @@ fn parse(paragraph: &str, most: usize) -> Option<Package> {
     let mut field = "";
     for line in paragraph.lines() {
         if let Some(more) = line.strip_prefix(' ') {
-            // " /etc/file MD5 [obsolete]"
+            // " /etc/file MD5 [obsolete]" per line.
             let mut words = more.split(' ').filter(|word| !word.is_empty());
             if field == "Conffiles"
                 && conffiles.len() < most
@@ -295,17 +295,17 @@ mod tests {
     }
 
     #[test]
-    fn more_than_any_system_has_is_not_kept() {
-        let conffiles = "Package: many\nConffiles:\n".to_owned() + &" /a b\n".repeat(ENTRIES_MOST);
+    fn number_of_entries_is_bounded() {
+        let conffiles = "Package: many\nConffiles:\n".to_owned() + &" /a b\n".repeat(MAX_ENTRIES);
         let packages = Packages::parse(&format!("{conffiles}\n{conffiles}"));
         let kept: usize = packages.iter().map(|(_, package)| 1 + package.conffiles.len()).sum();
-        assert!(kept <= ENTRIES_MOST + 1, "{kept}");
-        let text: String = (0..ENTRIES_MOST + 9).map(|n| format!("Package: {n}\n\n")).collect();
-        assert!(Packages::parse(&text).iter().count() <= ENTRIES_MOST);
+        assert!(kept <= MAX_ENTRIES + 1, "{kept}");
+        let text: String = (0..MAX_ENTRIES + 9).map(|n| format!("Package: {n}\n\n")).collect();
+        assert!(Packages::parse(&text).iter().count() <= MAX_ENTRIES);
     }
 
     #[test]
-    fn files_belong_to_packages_where_the_root_has_them() {
+    fn owners_are_found_by_resolved_paths() {
         let dir = tempfile::tempdir().unwrap();
         let info = dir.path().join("var/lib/dpkg/info");
         std::fs::create_dir_all(&info).unwrap();
@@ -316,7 +316,7 @@ mod tests {
         std::fs::write(info.join("libc6:amd64.list"), "/.\n/lib\n/lib/libc.so.6\n").unwrap();
         let view = View::open(&[dir.path().to_owned()]).unwrap();
         let owners = Packages::read(&view).unwrap().owners(&view).unwrap();
-        assert_eq!(owners.of(b"usr/lib/libc.so.6"), Some("libc6"));
-        assert_eq!(owners.of(b"usr/lib"), None);
+        assert_eq!(owners.get(b"usr/lib/libc.so.6"), Some("libc6"));
+        assert_eq!(owners.get(b"usr/lib"), None);
     }
 }

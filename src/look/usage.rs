@@ -1,5 +1,5 @@
-//! What takes how much: bytes of files as they are in a root, each file once, and the memory that
-//! a machine needs which boots layers as a base and overlays.
+//! Usage: bytes of the files in a root, each file counted once, and the memory of a machine that
+//! boots layers as a base and overlays.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,70 +10,70 @@ use fs_model::stack::LowerInode;
 use super::packages::Owners;
 use super::{LookError, Node, View, Walk, join};
 
-/// Bytes of a page, of x86-64 and of most arm64 machines.
+/// Page size in bytes, on x86-64 and most arm64 machines.
 pub const PAGE: u64 = 4096;
-/// Bytes of memory that the kernel takes for an inode in a tmpfs and its first name, beside the pages
-/// of the content. Measured with 200,000 empty files on Linux 6.18: 752 for the inode, 192 for the
-/// dentry, and the rest for what slabs leave over and the directory's index.
+/// Bytes of memory that an inode in a tmpfs and its first name use, in addition to the pages of the
+/// content. Measured with 200,000 empty files on Linux 6.18: 752 for the inode, 192 for the dentry,
+/// and the rest for slab overhead and the directory index.
 pub const TMPFS_ENTRY: u64 = 1044;
-/// The same for another name of a file that was counted.
+/// Bytes of memory for each further name of an inode.
 pub const TMPFS_NAME: u64 = TMPFS_ENTRY - 752;
-/// The longest target of a symbolic link that a tmpfs keeps without a page of its own
-/// (`SHORT_SYMLINK_LEN` of `mm/shmem.c`, with its NUL).
+/// Maximum length of a symbolic link's target, with its NUL, that a tmpfs stores without a page
+/// (`SHORT_SYMLINK_LEN` in `mm/shmem.c`).
 const SHORT_LINK: u64 = 127;
 
-/// How much something takes.
+/// The number and the size of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Names of all types.
+pub struct DiskUsage {
+    /// Number of entries of all types.
     pub entries: u64,
-    /// Bytes of files; one with several names counts at the first.
+    /// Bytes of files; a file with several names is counted at the first.
     pub bytes: u64,
 }
 
-impl Usage {
+impl DiskUsage {
     fn add(&mut self, bytes: u64) {
         self.entries += 1;
         self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
-/// Files that were counted already.
+/// Files that have been counted.
 #[derive(Debug, Default)]
 struct Counted(HashSet<LowerInode>);
 
 impl Counted {
-    /// The bytes that a node adds.
+    /// Returns the bytes that a node adds.
     fn bytes(&mut self, node: &Node) -> u64 {
         let again = node.attr.nlink > 1 && !self.0.insert(node.found.source());
         if node.is_file() && !again { node.attr.size } else { 0 }
     }
 }
 
-/// The directories at and below `top`, down to `depth` names below it, in tree order; each with all
-/// that is in it and below, and itself. If `top` is no directory, that alone.
+/// Returns the usage of the directories at and below `top`, down to `depth` levels, in tree order.
+/// Each includes itself and everything below. If `top` is not a directory, returns only its usage.
 ///
 /// # Errors
-/// A damaged layer.
+/// When a layer is damaged.
 pub fn by_directory(
     view: &View,
     top: &Node,
     depth: usize,
-) -> Result<Vec<(Vec<u8>, Usage)>, LookError> {
-    let mut sums: Vec<(Vec<u8>, Usage)> = Vec::new();
+) -> Result<Vec<(Vec<u8>, DiskUsage)>, LookError> {
+    let mut sums: Vec<(Vec<u8>, DiskUsage)> = Vec::new();
     let mut counted = Counted::default();
-    // The directories on the way to the node, by their places in `sums`.
+    // The parent directories of the node, as indices into `sums`.
     let mut way: Vec<usize> = Vec::new();
     let names = super::components(&top.path).len();
     view.walk::<LookError>(top, &mut |node| {
-        while way.last().is_some_and(|&last| !lies_in(&node.path, &sums[last].0)) {
+        while way.last().is_some_and(|&last| !is_within(&node.path, &sums[last].0)) {
             way.pop();
         }
-        // All directories on the way are in it while it is not deeper than `depth`.
+        // All parents are in `way` unless the node is deeper than `depth`.
         let on_way = super::components(&node.path).len() == names + way.len();
         if way.is_empty() || (node.is_dir() && on_way && way.len() <= depth) {
             way.push(sums.len());
-            sums.push((node.path.clone(), Usage::default()));
+            sums.push((node.path.clone(), DiskUsage::default()));
         }
         let bytes = counted.bytes(node);
         way.iter().for_each(|&at| sums[at].1.add(bytes));
@@ -82,57 +82,56 @@ pub fn by_directory(
     Ok(sums)
 }
 
-fn lies_in(path: &[u8], dir: &[u8]) -> bool {
+fn is_within(path: &[u8], dir: &[u8]) -> bool {
     dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
 }
 
-/// What each package takes at and below `top`, by name; `None` is what no package has brought.
+/// Returns the usage of each package at and below `top`; `None` is for files of no package.
 ///
 /// # Errors
-/// A damaged layer.
+/// When a layer is damaged.
 pub fn by_package(
     view: &View,
     top: &Node,
     owners: &Owners,
-) -> Result<BTreeMap<Option<String>, Usage>, LookError> {
-    let mut sums: BTreeMap<Option<String>, Usage> = BTreeMap::new();
+) -> Result<BTreeMap<Option<String>, DiskUsage>, LookError> {
+    let mut sums: BTreeMap<Option<String>, DiskUsage> = BTreeMap::new();
     let mut counted = Counted::default();
     view.walk::<LookError>(top, &mut |node| {
         let bytes = counted.bytes(node);
-        // Directories belong to many.
+        // Directories belong to several packages.
         if !node.is_dir() {
-            sums.entry(owners.of(&node.path).map(str::to_owned)).or_default().add(bytes);
+            sums.entry(owners.get(&node.path).map(str::to_owned)).or_default().add(bytes);
         }
         Ok(Walk::Into)
     })?;
     Ok(sums)
 }
 
-/// What a layer takes in memory.
+/// The memory that a layer uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Names, whiteouts too.
+    /// Number of entries, including whiteouts.
     pub entries: u64,
-    /// Bytes of files, each file once.
+    /// Bytes of files, each file counted once.
     pub content: u64,
-    /// The same in whole pages: what the page cache takes when all of it was read, and what a tmpfs
-    /// takes for it.
+    /// The same in whole pages: the page cache after reading everything, or the content in a tmpfs.
     pub pages: u64,
-    /// What a tmpfs takes for inodes and names.
+    /// Bytes of inodes and names in a tmpfs.
     pub inodes: u64,
 }
 
 impl Memory {
-    /// What a tmpfs takes in all.
+    /// Returns the total bytes in a tmpfs.
     pub fn tmpfs(&self) -> u64 {
         self.pages.saturating_add(self.inodes)
     }
 }
 
-/// What a layer by itself takes when it is unpacked into a tmpfs, or when all of it was read.
+/// Returns the memory that a layer uses when it is unpacked into a tmpfs or read completely.
 ///
 /// # Errors
-/// A damaged layer.
+/// When a layer is damaged.
 pub fn memory(view: &View, layer: usize) -> Result<Memory, LookError> {
     let layer = &**view.stack().layers().get(layer).ok_or_else(|| LookError::Path {
         path: Box::default(),
@@ -143,7 +142,7 @@ pub fn memory(view: &View, layer: usize) -> Result<Memory, LookError> {
     let mut pending = vec![(Vec::new(), layer.root())];
     while let Some((path, dir)) = pending.pop() {
         let damaged = |error| LookError::Damaged { path: path.clone().into(), error };
-        // A directory that lies in itself ends here.
+        // Each directory is visited once, so that directories that contain themselves end.
         if !counted.insert(dir) {
             continue;
         }

@@ -1,8 +1,8 @@
-//! The order of Debian versions: deb-version(7), *Sorting algorithm*.
+//! Compares Debian versions: deb-version(7), *Sorting algorithm*.
 
 use std::cmp::Ordering;
 
-/// Compares two versions as dpkg does. Text that is no version has a place in the order too.
+/// Compares two versions as dpkg does. Invalid versions are ordered, too.
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (a, b) = (split(a), split(b));
     number(a.0.as_bytes())
@@ -11,14 +11,14 @@ pub fn compare(a: &str, b: &str) -> Ordering {
         .then_with(|| part(a.2.as_bytes(), b.2.as_bytes()))
 }
 
-/// Epoch, upstream version and revision.
+/// Splits a version into epoch, upstream version and revision.
 fn split(version: &str) -> (&str, &str, &str) {
     let (epoch, rest) = version.split_once(':').unwrap_or(("0", version));
     let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
     (epoch, upstream, revision)
 }
 
-/// Compares by turns what has no digits, and numbers.
+/// Compares alternately the longest prefixes without digits and with digits only.
 fn part(mut a: &[u8], mut b: &[u8]) -> Ordering {
     while !a.is_empty() || !b.is_empty() {
         let (word_a, word_b) =
@@ -34,14 +34,15 @@ fn part(mut a: &[u8], mut b: &[u8]) -> Ordering {
     Ordering::Equal
 }
 
-/// Takes what stands before the first byte that is `end`.
+/// Removes and returns the prefix before the first byte for which `end` is true.
 fn until<'a>(text: &mut &'a [u8], end: impl Fn(&u8) -> bool) -> &'a [u8] {
     let (taken, rest) = text.split_at(text.iter().position(end).unwrap_or(text.len()));
     *text = rest;
     taken
 }
 
-/// A tilde sorts before the end, letters after it, and everything else after the letters.
+/// Compares two non-digit parts: a tilde sorts before the end, letters after it, and all other
+/// bytes after the letters.
 fn word(a: &[u8], b: &[u8]) -> Ordering {
     let weight = |byte: Option<&u8>| match byte {
         Some(b'~') => -1,
@@ -53,7 +54,7 @@ fn word(a: &[u8], b: &[u8]) -> Ordering {
     (0..a.len().max(b.len())).map(weights).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
-/// Numbers of any length by their digits, in an order of their own: length, then digits.
+/// Returns a key that orders decimal numbers of any length.
 fn number(digits: &[u8]) -> Number<'_> {
     let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
     let digits = &digits[zeros..];

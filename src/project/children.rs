@@ -1,9 +1,8 @@
-//! The processes that build images, one each.
+//! The processes that build images, one per image.
 //!
 //! Invariants:
-//! - None outlives this process: each is told to end when its parent does, and ends in order what
-//!   it has begun.
-//! - What they say comes line by line, and their reports whole.
+//! - No child outlives this process: each ends in an orderly way when its parent exits.
+//! - Messages of the children are passed on line by line, their reports as a whole.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,10 +17,10 @@ use rustix::process::{PidfdFlags, Signal};
 
 use crate::sandbox::{Signals, end_with_parent};
 
-/// Who is told what a child says: its number, and a line without its end.
+/// A callback for messages of a child: its number, and a line without the line feed.
 pub type Listener = Arc<dyn Fn(usize, &str) + Send + Sync>;
 
-/// The running ones.
+/// The running children.
 pub struct Children<'a> {
     running: Vec<Running>,
     signals: &'a Signals,
@@ -39,50 +38,49 @@ struct Running {
     child: Child,
     pidfd: OwnedFd,
     report: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    words: Option<JoinHandle<()>>,
+    messages: Option<JoinHandle<()>>,
     began: Instant,
 }
 
-/// What happened.
+/// An event in [`Children::wait`].
 #[derive(Debug)]
 pub enum Event {
-    /// A child ended.
+    /// A child exited.
     Ended {
-        /// Its number.
+        /// The number of the child.
         number: usize,
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
-        /// What it wrote to standard output.
+        /// Its standard output.
         report: Vec<u8>,
-        /// How long it took.
+        /// Its run time.
         took: Duration,
     },
-    /// This process was asked to end, by this signal. The children have been asked too, and have
-    /// ended.
+    /// This process received the signal. All children were terminated and have exited.
     Interrupted(i32),
 }
 
 impl<'a> Children<'a> {
-    /// None yet. `listener` is told what they say.
+    /// Creates an empty set. `listener` receives the messages of the children.
     pub fn new(signals: &'a Signals, listener: Listener) -> Self {
         Children { running: Vec::new(), signals, listener }
     }
 
-    /// How many are running.
+    /// Returns the number of running children.
     pub fn len(&self) -> usize {
         self.running.len()
     }
 
-    /// Whether none is running.
+    /// Whether no child is running.
     pub fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
 
-    /// Starts one. It has the terminal for itself if it is to be `alone`; otherwise what it says
-    /// comes to the listener.
+    /// Starts a child. If it is `alone`, it uses the terminal; otherwise its messages are passed to
+    /// the listener.
     ///
     /// # Errors
-    /// Those of the system.
+    /// When the process cannot be started.
     pub fn start(&mut self, number: usize, mut command: Command, alone: bool) -> io::Result<()> {
         end_with_parent(&mut command);
         command.stdin(if alone { Stdio::inherit() } else { Stdio::null() }).stdout(Stdio::piped());
@@ -104,7 +102,7 @@ impl<'a> Children<'a> {
             })
         });
         let listener = self.listener.clone();
-        let words = child.stderr.take().map(|stderr| {
+        let messages = child.stderr.take().map(|stderr| {
             std::thread::spawn(move || {
                 let mut lines = BufReader::new(stderr);
                 let mut line = Vec::new();
@@ -115,14 +113,14 @@ impl<'a> Children<'a> {
             })
         });
         let began = Instant::now();
-        self.running.push(Running { number, child, pidfd, report, words, began });
+        self.running.push(Running { number, child, pidfd, report, messages, began });
         Ok(())
     }
 
-    /// Waits until one ends, or this process is asked to. There must be one.
+    /// Waits until a child exits or this process is signalled. At least one child must be running.
     ///
     /// # Errors
-    /// Those of the system.
+    /// When a system call fails.
     pub fn wait(&mut self) -> io::Result<Event> {
         loop {
             let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
@@ -138,21 +136,22 @@ impl<'a> Children<'a> {
                 return Ok(Event::Interrupted(signal as i32));
             }
             if let Some(at) = ended {
-                let Running { number, child, report, words, began, .. } = self.running.remove(at);
-                return reap(number, child, report, words, began);
+                let Running { number, child, report, messages, began, .. } =
+                    self.running.remove(at);
+                return reap(number, child, report, messages, began);
             }
         }
     }
 
-    /// Asks all of them to end, and waits until they have. Whoever is asked to end once more
-    /// meanwhile waits no longer: they are killed, and one that the kernel does not let go yet is
-    /// left to end when it does.
+    /// Terminates all children and waits until they have exited. If this process is signalled again
+    /// meanwhile, the children are killed and not waited for: a child in an uninterruptible system
+    /// call exits when that returns.
     pub fn end(&mut self) {
-        // It fails for those that have ended already.
-        let ask = |running: &Running, signal| {
+        // This fails for children that have exited already.
+        let send = |running: &Running, signal| {
             let _ = rustix::process::pidfd_send_signal(&running.pidfd, signal);
         };
-        self.running.iter().for_each(|running| ask(running, Signal::TERM));
+        self.running.iter().for_each(|running| send(running, Signal::TERM));
         while let Some(first) = self.running.first() {
             let mut fds = [
                 PollFd::new(first.pidfd.as_fd(), PollFlags::POLLIN),
@@ -161,10 +160,10 @@ impl<'a> Children<'a> {
             let waited = poll(&mut fds, PollTimeout::NONE);
             let [ended, signalled] = fds.each_ref().map(|fd| fd.any().unwrap_or(true));
             if waited.is_ok() && signalled && self.signals.interruption().is_some() {
-                self.running.drain(..).for_each(|running| ask(&running, Signal::KILL));
+                self.running.drain(..).for_each(|running| send(&running, Signal::KILL));
             } else if waited != Err(Errno::EINTR) && ended {
-                let Running { number, child, report, words, began, .. } = self.running.remove(0);
-                let _ = reap(number, child, report, words, began);
+                let Running { number, child, report, messages, began, .. } = self.running.remove(0);
+                let _ = reap(number, child, report, messages, began);
             }
         }
     }
@@ -180,12 +179,12 @@ fn reap(
     number: usize,
     mut child: Child,
     report: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    words: Option<JoinHandle<()>>,
+    messages: Option<JoinHandle<()>>,
     began: Instant,
 ) -> io::Result<Event> {
     let status = child.wait()?;
-    if let Some(words) = words {
-        let _ = words.join();
+    if let Some(messages) = messages {
+        let _ = messages.join();
     }
     let report = match report.map(JoinHandle::join) {
         Some(Ok(report)) => report?,

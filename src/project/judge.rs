@@ -1,4 +1,4 @@
-//! Whether an image is up to date, and if not, why.
+//! Checks whether an image is up to date, and if not, why.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,36 +7,36 @@ use fs_model::layer::squashfs::CacheOptions;
 use provisioners::image::Inputs;
 
 use super::record::{LayerRecord, Record, RecordError, Records};
-use crate::below::{self, DriftKind};
+use crate::below::{self, Since};
 
-/// Why an image is built.
+/// The reason why an image is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// It was asked for.
+    /// The user requested it.
     Forced,
     /// There is no record of it.
     NotBuilt,
-    /// It was built by another version of this program.
+    /// It was built by another version of overcoat.
     Version(String),
-    /// Something that goes into it is another one.
+    /// An input changed.
     Changed {
-        /// What.
+        /// The name of the input.
         name: String,
-        /// What it was, if it was.
+        /// Its previous value, if it existed.
         before: Option<String>,
-        /// What it is, if it is.
+        /// Its present value, if it exists.
         now: Option<String>,
     },
-    /// A file that it made is gone.
+    /// An output file is missing.
     Missing(PathBuf),
-    /// Somebody changed a file that it made.
+    /// An output file was changed after the build.
     Touched(PathBuf),
-    /// It is to be made on the layers as they are now, and this one is another one.
+    /// The user requested a rebase, and this layer changed.
     Layer(String),
 }
 
-/// Words longer than this are not quoted.
-const QUOTED: usize = 60;
+/// Maximum length, in bytes, of values that are quoted in reasons.
+const MAX_QUOTED_LENGTH: usize = 60;
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,7 +46,7 @@ impl fmt::Display for Reason {
             Reason::Version(version) => write!(f, "it was built by overcoat {version}"),
             Reason::Changed { name, before, now } => {
                 let quoted = |value: &Option<String>| {
-                    value.clone().filter(|text| text.len() <= QUOTED && !is_digest(text))
+                    value.clone().filter(|text| text.len() <= MAX_QUOTED_LENGTH && !is_digest(text))
                 };
                 match (before, now, quoted(before), quoted(now)) {
                     (Some(_), Some(_), Some(before), Some(now)) => {
@@ -54,13 +54,13 @@ impl fmt::Display for Reason {
                     }
                     (None, Some(_), _, Some(now)) => write!(f, "{name} is new: {now}"),
                     (None, ..) => write!(f, "{name} is new"),
-                    (_, None, Some(before), _) => write!(f, "{name} is gone: it was {before}"),
-                    (_, None, ..) => write!(f, "{name} is no longer part of it"),
+                    (_, None, Some(before), _) => write!(f, "{name} was removed; it was {before}"),
+                    (_, None, ..) => write!(f, "{name} was removed"),
                     _ => write!(f, "{name} changed"),
                 }
             }
             Reason::Missing(file) => write!(f, "{} is missing", file.display()),
-            Reason::Touched(file) => write!(f, "{} is not what was built", file.display()),
+            Reason::Touched(file) => write!(f, "{} was changed after the build", file.display()),
             Reason::Layer(name) => write!(f, "--rebase was given, and {name} changed"),
         }
     }
@@ -70,17 +70,17 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// What came of it.
+/// The result of checking an image.
 #[derive(Debug, Clone, Default)]
 pub struct Judged {
-    /// Why it is built; it is up to date when there is no reason.
+    /// The reasons to build the image; none if it is up to date.
     pub reasons: Vec<Reason>,
-    /// The layers that are not those it was made on.
+    /// The layers that differ from those that it was built on.
     pub other_layers: Vec<String>,
 }
 
-/// Judges the image `name`, of which `inputs` are what goes into it and `layers` the files of its
-/// layers, which must be there.
+/// Checks whether the image `name` is up to date. `inputs` are its present inputs and `layers` the
+/// files of its layers, which must exist.
 ///
 /// # Errors
 /// When a layer cannot be read.
@@ -109,22 +109,23 @@ pub fn judge(
             });
         }
     }
-    for made in &record.outputs {
-        match records.is_as_made(made) {
-            None => reasons.push(Reason::Missing(made.file.clone())),
-            Some(false) => reasons.push(Reason::Touched(made.file.clone())),
+    for output in &record.outputs {
+        match records.is_unchanged(output) {
+            None => reasons.push(Reason::Missing(output.file.clone())),
+            Some(false) => reasons.push(Reason::Touched(output.file.clone())),
             Some(true) => {}
         }
     }
-    let other_layers = other(&record, &records.layers(layers)?);
+    let other_layers = changed_layers(&record, &records.layers(layers)?);
     if rebase {
         reasons.extend(other_layers.iter().cloned().map(Reason::Layer));
     }
     Ok(Judged { reasons, other_layers })
 }
 
-/// The layers that are not those of the record. One of another name is told by the inputs.
-fn other(record: &Record, now: &[LayerRecord]) -> Vec<String> {
+/// Returns the layers that differ from the record. Layers with new names are changed inputs
+/// instead.
+fn changed_layers(record: &Record, now: &[LayerRecord]) -> Vec<String> {
     record
         .layers
         .iter()
@@ -134,11 +135,11 @@ fn other(record: &Record, now: &[LayerRecord]) -> Vec<String> {
         .collect()
 }
 
-/// The paths of an image at which its layers, which are not those it was made on, have something
-/// else now; nothing when its manifest is not there to tell.
-pub fn older(manifest: &Path, layers: &[PathBuf]) -> Option<Vec<(String, DriftKind)>> {
+/// Returns the paths of an image at which its layers have changed since it was built; `None` when
+/// its manifest cannot be read.
+pub fn older(manifest: &Path, layers: &[PathBuf]) -> Option<Vec<(String, Since)>> {
     let manifest = std::fs::read(manifest).ok()?;
     let layers = crate::layers::open(layers, CacheOptions::default()).ok()?;
-    let changed = below::find_drift(&manifest, &layers.layers).ok()?;
-    Some(changed.into_iter().map(|drift| (drift.path.clone(), drift.kind())).collect())
+    let changed = below::changed(&manifest, &layers.layers).ok()?;
+    Some(changed.into_iter().map(|drift| (drift.path.clone(), drift.since())).collect())
 }

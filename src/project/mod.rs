@@ -1,14 +1,14 @@
-//! Building a project: what is out of date, and nothing else.
+//! Decides which images of a project are out of date, and runs the processes that build them.
 //!
 //! Invariants:
-//! - An image is up to date when everything that goes into it is what it was when it was built
-//!   ([`provisioners::image::Inputs`]), and what it made is still there as it was made.
-//! - Its layers do not make it out of date: an overlay goes on working on a newer base. That they
-//!   changed is told, and at which of its paths, and it is built anew on them when that is asked
-//!   for.
-//! - What is known of an image that was built stands in a [`record`](Record), written when all of
-//!   it is there, so that whatever ends a build, nothing passes for built that is not.
-//! - Each image is built by a process of its own, which ends with this one.
+//! - An image is up to date when its inputs are those of its last build
+//!   ([`provisioners::image::Inputs`]) and its outputs are unchanged.
+//! - Changed layers do not make it out of date: an overlay works on a newer base as well. The
+//!   change is reported with the affected paths, and the image is rebuilt on the new layers on
+//!   request.
+//! - The [`Record`] of a build is written after all outputs are complete, so that an interrupted
+//!   build is never taken for a finished one.
+//! - Each image is built by its own process, which ends with this one.
 
 mod children;
 mod judge;
@@ -16,4 +16,4 @@ mod record;
 
 pub use children::{Children, Event, Listener};
 pub use judge::{Judged, Reason, judge, older};
-pub use record::{LayerRecord, Made, Record, RecordError, Records, Stamp};
+pub use record::{LayerRecord, OutputRecord, Record, RecordError, Records, Stamp};

@@ -1,4 +1,4 @@
-//! What is known of an image that was built: beside the artifacts, in `.overcoat/NAME.json`.
+//! Build records, stored beside the artifacts in `.overcoat/NAME.json`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,50 +14,47 @@ use sha2::{Digest, Sha256};
 use crate::seal::manifest::hex;
 use crate::seal::{Output, SealError, output};
 
-/// The version of the record format. Records of version 1 are converted when they are read; records
-/// of unknown versions are ignored.
-const SCHEMA: u32 = 2;
-/// Input key of command line options in records of version 1; `command_line` since version 2.
-const COMMAND_LINE_KEY_V1: &str = "the command line";
+/// The version of the record format. Records of other versions are ignored.
+const SCHEMA: u32 = 1;
 
-/// The folder of records, in that of the artifacts.
+/// The folder for records, within the artifact folder.
 const FOLDER: &str = ".overcoat";
 
-/// The record of an image.
+/// The record of an image's last build.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     schema: u32,
-    /// The version of this program that built it.
+    /// The version of overcoat that built it.
     pub overcoat: String,
-    /// What went into it.
+    /// Its inputs.
     pub inputs: Inputs,
-    /// The layers it was made on, the lowest first.
+    /// The layers that it was built on, the lowest first.
     pub layers: Vec<LayerRecord>,
-    /// What it made.
-    pub outputs: Vec<Made>,
+    /// Its outputs.
+    pub outputs: Vec<OutputRecord>,
 }
 
-/// A layer, as it was when an image was made on it.
+/// A layer at the time of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// Its file's name.
+    /// The file name.
     pub name: String,
-    /// The SHA-256 of its file; empty for a directory.
+    /// The SHA-256 of the file; empty for a directory.
     pub sha256: String,
 }
 
-/// A file that an image made.
+/// An output file of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
-    /// The file, from the folder of the artifacts.
+pub struct OutputRecord {
+    /// The path, relative to the artifact folder.
     pub file: PathBuf,
-    /// The SHA-256 of its content.
+    /// The SHA-256 of the content.
     pub sha256: String,
-    /// By what is seen that it was not touched.
+    /// The stamp, to detect changes.
     pub stamp: Stamp,
 }
 
-/// By what is seen, without reading it, that a file is the same.
+/// File metadata that identifies unchanged content without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     size: u64,
@@ -66,23 +63,23 @@ pub struct Stamp {
     nanoseconds: i64,
 }
 
-/// A record cannot be read or written.
+/// A build record cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// A file.
+    /// A file operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Somebody else builds in this folder.
-    #[error("another `overcoat build` is at work in {}: wait until it has ended", .0.display())]
+    /// Another process is building in this folder.
+    #[error("another `overcoat build` is running in {}: wait until it has finished", .0.display())]
     Busy(PathBuf),
-    /// Writing it.
+    /// The record cannot be written.
     #[error(transparent)]
     Seal(#[from] SealError),
 }
@@ -95,11 +92,11 @@ impl RecordError {
 }
 
 impl Stamp {
-    /// That of the file at `path`.
+    /// Returns the stamp of the file at `path`.
     ///
     /// # Errors
-    /// When it is not there.
-    pub fn of(path: &Path) -> io::Result<Self> {
+    /// When its metadata cannot be read.
+    pub fn read(path: &Path) -> io::Result<Self> {
         Ok(Stamp::from(&fs::metadata(path)?))
     }
 }
@@ -116,34 +113,34 @@ impl From<&fs::Metadata> for Stamp {
 }
 
 impl Record {
-    /// The record of an image that was just built by this program.
-    pub fn new(inputs: Inputs, layers: Vec<LayerRecord>, outputs: Vec<Made>) -> Self {
+    /// Creates the record of an image that this process has built.
+    pub fn new(inputs: Inputs, layers: Vec<LayerRecord>, outputs: Vec<OutputRecord>) -> Self {
         let overcoat = env!("CARGO_PKG_VERSION").to_owned();
         Record { schema: SCHEMA, overcoat, inputs, layers, outputs }
     }
 }
 
-/// The records of the images in one folder of artifacts.
+/// The build records of one artifact folder.
 #[derive(Debug)]
 pub struct Records {
     artifacts: PathBuf,
-    /// Digests of files that were read in this run, by path.
+    /// Digests that are known in this process, by path.
     digests: BTreeMap<PathBuf, (Stamp, String)>,
-    /// Held as long as this is.
+    /// The lock file, held while this exists.
     _lock: Option<File>,
 }
 
 impl Records {
-    /// The records in the folder `artifacts`. For somebody who `builds` the folder is made, and
-    /// nobody else can build in it meanwhile.
+    /// Opens the records in the folder `artifacts`. With `builds`, creates the folder and locks it
+    /// against other builds.
     ///
     /// # Errors
-    /// When the folder cannot be written, or somebody else builds in it.
+    /// When the folder cannot be written, or another process is building in it.
     pub fn open(artifacts: &Path, builds: bool) -> Result<Self, RecordError> {
         let folder = artifacts.join(FOLDER);
         let mut lock = None;
         if builds {
-            fs::create_dir_all(&folder).map_err(RecordError::io("make the folder", &folder))?;
+            fs::create_dir_all(&folder).map_err(RecordError::io("create the folder", &folder))?;
             let path = folder.join("lock");
             let file = File::options().create(true).truncate(false).write(true).open(&path);
             let file = file.map_err(RecordError::io("open", &path))?;
@@ -162,22 +159,16 @@ impl Records {
         self.artifacts.join(FOLDER).join(format!("{name}.json"))
     }
 
-    /// The record of the image `name`; nothing when it was not built, or the record is damaged or of
-    /// another version: then it is built again.
+    /// Reads the record of the image `name`. Returns `None` when it was not built, or when the
+    /// record is damaged or has another version: the image is then built again.
     pub fn read(&mut self, name: &str) -> Option<Record> {
-        let mut record: Record = serde_json::from_slice(&fs::read(self.path(name)).ok()?).ok()?;
-        match record.schema {
-            1 => {
-                if let Some(options) = record.inputs.remove(COMMAND_LINE_KEY_V1) {
-                    record.inputs.insert("command_line".to_owned(), options);
-                }
-            }
-            SCHEMA => {}
-            _ => return None,
+        let record: Record = serde_json::from_slice(&fs::read(self.path(name)).ok()?).ok()?;
+        if record.schema != SCHEMA {
+            return None;
         }
-        for made in &record.outputs {
-            let path = self.artifacts.join(&made.file);
-            self.digests.insert(path, (made.stamp, made.sha256.clone()));
+        for output in &record.outputs {
+            let path = self.artifacts.join(&output.file);
+            self.digests.insert(path, (output.stamp, output.sha256.clone()));
         }
         Some(record)
     }
@@ -185,7 +176,7 @@ impl Records {
     /// Writes the record of the image `name`.
     ///
     /// # Errors
-    /// When it cannot be written; it is then not there.
+    /// When it cannot be written. No partial record is left.
     pub fn write(&self, name: &str, record: &Record) -> Result<(), RecordError> {
         let path = self.path(name);
         let mut out = Output::file(&path)?;
@@ -196,19 +187,19 @@ impl Records {
         Ok(output::commit(vec![out])?)
     }
 
-    /// The SHA-256 of the whole file at `path`, which may end in an offset; empty for a directory.
-    /// It is read when it is not known
-    /// already, or was touched since.
+    /// Returns the SHA-256 of the file at `path`, which may end in an offset; the digest is always
+    /// of the whole file, and empty for a directory. A known digest is reused while the stamp
+    /// matches.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the file cannot be read.
     pub fn digest(&mut self, path: &Path) -> Result<String, RecordError> {
         let failed = |e| RecordError::io("read", path)(e);
         let file = ImageLocation::of(path).file;
         if fs::metadata(&file).map_err(failed)?.is_dir() {
             return Ok(String::new());
         }
-        let stamp = Stamp::of(&file).map_err(failed)?;
+        let stamp = Stamp::read(&file).map_err(failed)?;
         if let Some((known, digest)) = self.digests.get(path)
             && *known == stamp
         {
@@ -230,21 +221,21 @@ impl Records {
         Ok(digest)
     }
 
-    /// What is to be recorded of a file that was just made.
+    /// Returns the record of an output that was just written.
     ///
     /// # Errors
-    /// When it is not there.
-    pub fn made(&mut self, path: &Path, sha256: String) -> Result<Made, RecordError> {
-        let stamp = Stamp::of(path).map_err(RecordError::io("read", path))?;
+    /// When the file cannot be read.
+    pub fn output(&mut self, path: &Path, sha256: String) -> Result<OutputRecord, RecordError> {
+        let stamp = Stamp::read(path).map_err(RecordError::io("read", path))?;
         self.digests.insert(path.to_owned(), (stamp, sha256.clone()));
         let file = path.strip_prefix(&self.artifacts).unwrap_or(path).to_owned();
-        Ok(Made { file, sha256, stamp })
+        Ok(OutputRecord { file, sha256, stamp })
     }
 
-    /// The layers at `paths`, as they are now.
+    /// Returns records of the layers at `paths` in their present state.
     ///
     /// # Errors
-    /// When one cannot be read.
+    /// When a layer cannot be read.
     pub fn layers(&mut self, paths: &[PathBuf]) -> Result<Vec<LayerRecord>, RecordError> {
         paths
             .iter()
@@ -256,13 +247,14 @@ impl Records {
             .collect()
     }
 
-    /// Whether a file is as it was made: its stamp is the same, or else its content.
-    pub fn is_as_made(&mut self, made: &Made) -> Option<bool> {
-        let path = self.artifacts.join(&made.file);
-        match Stamp::of(&path) {
+    /// Whether an output is unchanged, by its stamp or else by its content; `None` if it is
+    /// missing.
+    pub fn is_unchanged(&mut self, output: &OutputRecord) -> Option<bool> {
+        let path = self.artifacts.join(&output.file);
+        match Stamp::read(&path) {
             Err(_) => None,
-            Ok(stamp) if stamp == made.stamp => Some(true),
-            Ok(_) => Some(self.digest(&path).is_ok_and(|digest| digest == made.sha256)),
+            Ok(stamp) if stamp == output.stamp => Some(true),
+            Ok(_) => Some(self.digest(&path).is_ok_and(|digest| digest == output.sha256)),
         }
     }
 }

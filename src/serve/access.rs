@@ -1,4 +1,4 @@
-//! The access log: a line for each response, when it has ended.
+//! The access log: one line per response, written when the response has ended.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,33 +6,33 @@ use std::time::Instant;
 
 use hyper::{Method, StatusCode, Uri};
 
-/// A response that has ended.
+/// The access record of a response that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served {
-    /// The path that was asked for, as it came.
+pub struct AccessRecord {
+    /// The requested path, undecoded.
     pub path: String,
     /// The status of the response.
     pub status: u16,
-    /// Bytes of its body that were sent.
+    /// Body bytes that were sent.
     pub bytes: u64,
-    /// Whether these are all of them.
+    /// Whether the whole body was sent.
     pub whole: bool,
 }
 
-/// Who is told of responses, on the server's threads.
-pub type Observer = Arc<dyn Fn(Served) + Send + Sync>;
+/// A callback for finished responses. It runs on the server's threads.
+pub type AccessObserver = Arc<dyn Fn(AccessRecord) + Send + Sync>;
 
-/// A request that is being answered; it is told when this is dropped.
+/// A request that is being answered. Dropping it logs the request and calls the observer.
 pub(super) struct Access {
-    observer: Option<Observer>,
+    observer: Option<AccessObserver>,
     method: Method,
     uri: Uri,
     peer: SocketAddr,
     began: Instant,
     pub(super) status: StatusCode,
-    /// Those of the body that were handed to the connection.
+    /// Body bytes handed to the connection.
     pub(super) bytes: u64,
-    /// Whether these are all of them.
+    /// Whether the whole body was handed over.
     pub(super) whole: bool,
 }
 
@@ -43,12 +43,12 @@ impl std::fmt::Debug for Access {
 }
 
 impl Access {
-    /// Nothing, when nobody wants to read it.
+    /// Returns `None` when there is neither an observer nor a log to write to.
     pub(super) fn begin(
         method: &Method,
         uri: &Uri,
         peer: SocketAddr,
-        observer: Option<Observer>,
+        observer: Option<AccessObserver>,
     ) -> Option<Self> {
         let wanted = observer.is_some() || tracing::enabled!(tracing::Level::INFO);
         wanted.then(|| Access {
@@ -68,15 +68,15 @@ impl Drop for Access {
     fn drop(&mut self) {
         let cut = if self.whole { "" } else { ", cut off" };
         if let Some(observer) = &self.observer {
-            observer(Served {
+            observer(AccessRecord {
                 path: self.uri.path().to_owned(),
                 status: self.status.as_u16(),
                 bytes: self.bytes,
                 whole: self.whole,
             });
         }
-        // Control characters are no request, and what else does something to a terminal the
-        // subscriber escapes.
+        // hyper rejects control characters in a request; the subscriber escapes everything else
+        // that could affect a terminal.
         tracing::info!(
             "{} {} {} {} {} bytes{cut} {:.3} s {}",
             httpdate::fmt_http_date(std::time::SystemTime::now()),

@@ -1,15 +1,15 @@
-//! A file that is served, and which content it has now.
+//! A served file and the version of its content.
 //!
 //! Invariants:
-//! - Nothing of a request takes part in a path: the path is known before there are requests.
-//! - A [`Version`] belongs to one content. A file is the same content while its [`Stamp`] is, which
-//!   is asked for at each request, and of the opened file itself before anything of it is sent: what
-//!   is sent is what the digest is of.
-//! - A digest is computed once for a content, by one thread, and not at all when the record of the
-//!   build has it. Who asks meanwhile waits; that somebody goes away ends nothing.
-//! - A file that is built anew is another one under the same name; a response goes on with that
-//!   which it began. A file is kept open for a second after somebody began to get it, and while it
-//!   is sent: longer, and its space would stay taken once it is replaced.
+//! - Request data is never part of a path: all paths are known before the first request.
+//! - An [`ArtifactVersion`] belongs to one content. Content is considered unchanged while the file's
+//!   [`Stamp`] is. The stamp is checked at each request, and again on the opened file before any
+//!   byte is sent, so the sent bytes are those that the digest was computed from.
+//! - A digest is computed once per content, by one thread, or taken from the build record. Other
+//!   requests wait for it; a client that disconnects does not cancel it.
+//! - A rebuilt file is a new file with the same name; responses in progress continue with the old
+//!   one. A file is kept open while it is sent and for one second after it was opened. Keeping it
+//!   longer would hold its disk space after it was replaced.
 
 use std::fs::File;
 use std::io;
@@ -26,52 +26,52 @@ use super::entity::Entity;
 use crate::project::{Records, Stamp};
 use crate::seal::manifest::hex;
 
-/// How much is read at a time for a digest.
-const READ: usize = 1 << 20;
+/// Bytes read at a time to compute a digest.
+const DIGEST_READ_SIZE: usize = 1 << 20;
 
-/// Contents of up to this size are kept in memory.
-const KEPT: u64 = 64 << 10;
+/// Maximum size, in bytes, of contents that are kept in memory.
+const MAX_CACHED_SIZE: u64 = 64 << 10;
 
-/// How long a file stays open for those who come next: many small ranges would open it each.
-const OPEN: Duration = Duration::from_secs(1);
+/// How long an opened file is kept for further requests; many small ranges would each reopen it.
+const KEEP_OPEN_FOR: Duration = Duration::from_secs(1);
 
-/// A file that is served when it is there.
+/// A file to serve, if it exists.
 #[derive(Debug)]
 pub(super) struct Artifact {
-    /// Its name: where it is in the folder of the artifacts.
+    /// Path relative to the artifact folder.
     pub(super) name: String,
     pub(super) path: PathBuf,
-    /// The folder of the artifacts, and the image that made the file: whose record may know it.
+    /// The artifact folder and the name of the image that makes the file: they locate its record.
     pub(super) of: (PathBuf, String),
-    known: Mutex<Option<Arc<Version>>>,
-    /// Held by the one who computes a digest.
-    learning: tokio::sync::Mutex<()>,
+    known: Mutex<Option<Arc<ArtifactVersion>>>,
+    /// Held by the task that computes a digest.
+    hashing: tokio::sync::Mutex<()>,
 }
 
-/// What is known of a content.
+/// Metadata of one content of an artifact.
 #[derive(Debug)]
-pub(super) struct Version {
+pub(super) struct ArtifactVersion {
     stamp: Stamp,
-    /// In lower-case hexadecimal digits.
+    /// Lowercase hexadecimal.
     pub(super) sha256: String,
     pub(super) modified: SystemTime,
     pub(super) entity: Entity,
-    /// All of it, if it is small.
+    /// The whole content, if it is small.
     pub(super) content: Option<Bytes>,
     /// The file, while it is open.
-    file: Mutex<Weak<Opened>>,
+    file: Mutex<Weak<OpenArtifact>>,
 }
 
-/// A content, open.
+/// An open artifact file.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenArtifact {
     pub(super) file: File,
     stamp: Stamp,
 }
 
-impl Opened {
-    /// Whether it still is the content that it was when it was opened. (One that was replaced has
-    /// lost its name, and nothing else.)
+impl OpenArtifact {
+    /// Whether the content is unchanged since the file was opened. A file that was replaced only
+    /// lost its name and counts as unchanged.
     pub(super) fn is_unchanged(&self) -> bool {
         self.file.metadata().is_ok_and(|meta| Stamp::from(&meta) == self.stamp)
     }
@@ -79,17 +79,11 @@ impl Opened {
 
 impl Artifact {
     pub(super) fn new(name: String, path: PathBuf, of: (PathBuf, String)) -> Self {
-        Artifact {
-            name,
-            path,
-            of,
-            known: Mutex::default(),
-            learning: tokio::sync::Mutex::default(),
-        }
+        Artifact { name, path, of, known: Mutex::default(), hashing: tokio::sync::Mutex::default() }
     }
 
-    /// What is known of the content that it has now; nothing when there is no such file.
-    pub(super) async fn version(self: &Arc<Self>) -> io::Result<Option<Arc<Version>>> {
+    /// Returns the version of the current content, or `None` when the file does not exist.
+    pub(super) async fn version(self: &Arc<Self>) -> io::Result<Option<Arc<ArtifactVersion>>> {
         let stamp = match std::fs::metadata(&self.path) {
             Ok(meta) if meta.is_file() => Stamp::from(&meta),
             Ok(_) => return Ok(None),
@@ -103,8 +97,8 @@ impl Artifact {
             return Ok(Some(version));
         }
         let this = self.clone();
-        let learning = async move {
-            let _alone = this.learning.lock().await;
+        let hashing = async move {
+            let _alone = this.hashing.lock().await;
             if let Some(version) = this.known(stamp) {
                 return Ok(Some(version));
             }
@@ -114,11 +108,11 @@ impl Artifact {
             (*this.known.lock()).clone_from(&version);
             Ok(version)
         };
-        tokio::spawn(learning).await?
+        tokio::spawn(hashing).await?
     }
 
-    /// Opens the file, if it still has this content.
-    pub(super) fn open(&self, version: &Version) -> io::Result<Option<Arc<Opened>>> {
+    /// Opens the file, if it still has the content of `version`.
+    pub(super) fn open(&self, version: &ArtifactVersion) -> io::Result<Option<Arc<OpenArtifact>>> {
         let mut shared = version.file.lock();
         if let Some(opened) = shared.upgrade() {
             return Ok(Some(opened));
@@ -128,23 +122,23 @@ impl Artifact {
         if stamp != version.stamp {
             return Ok(None);
         }
-        let opened = Arc::new(Opened { file, stamp });
+        let opened = Arc::new(OpenArtifact { file, stamp });
         *shared = Arc::downgrade(&opened);
         let kept = opened.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(OPEN).await;
+            tokio::time::sleep(KEEP_OPEN_FOR).await;
             drop(kept);
         });
         Ok(Some(opened))
     }
 
-    fn known(&self, stamp: Stamp) -> Option<Arc<Version>> {
+    fn known(&self, stamp: Stamp) -> Option<Arc<ArtifactVersion>> {
         self.known.lock().clone().filter(|version| version.stamp == stamp)
     }
 
-    /// Finds out what the file's content is.
-    fn learn(&self) -> io::Result<Option<Version>> {
-        // A file that is written in place changes under the reader: then it is begun again.
+    /// Reads the file's metadata and computes or looks up its digest.
+    fn learn(&self) -> io::Result<Option<ArtifactVersion>> {
+        // A file that is written in place can change while it is read: retry.
         for _ in 0..3 {
             let Some(file) = open(&self.path)? else { return Ok(None) };
             let meta = file.metadata()?;
@@ -152,7 +146,7 @@ impl Artifact {
                 return Ok(None);
             }
             let stamp = Stamp::from(&meta);
-            let mut content = (meta.len() <= KEPT).then(Vec::new);
+            let mut content = (meta.len() <= MAX_CACHED_SIZE).then(Vec::new);
             let recorded = self.recorded();
             let of_this = recorded.as_ref().filter(|(built, _)| *built == stamp);
             let sha256 = match of_this.filter(|_| content.is_none()) {
@@ -165,14 +159,14 @@ impl Artifact {
             if Stamp::from(&file.metadata()?) == stamp {
                 if let Some((_, built)) = recorded.filter(|(_, built)| *built != sha256) {
                     tracing::warn!(
-                        "{} is not what the last finished build made, and is served as it is: its \
-                         SHA-256 is {sha256}, and was {built}",
+                        "{} differs from the output of the last complete build and is served as it \
+                         is: its SHA-256 is {sha256}, the build recorded {built}",
                         self.path.display()
                     );
                 }
                 let modified = meta.modified()?;
                 let kind = content_type(&self.name);
-                return Ok(Some(Version {
+                return Ok(Some(ArtifactVersion {
                     stamp,
                     entity: Entity::new(kind, &sha256, meta.len(), Some(modified)),
                     sha256,
@@ -182,10 +176,10 @@ impl Artifact {
                 }));
             }
         }
-        Err(io::Error::other("it is being written at this moment"))
+        Err(io::Error::other("the file is being written"))
     }
 
-    /// What the build has recorded of the file: its stamp and its digest.
+    /// Returns the stamp and the digest of the file in the build record.
     fn recorded(&self) -> Option<(Stamp, String)> {
         let (artifacts, image) = &self.of;
         let record = Records::open(artifacts, false).ok()?.read(image)?;
@@ -195,7 +189,7 @@ impl Artifact {
     }
 }
 
-/// What the bytes are, for who asks for them.
+/// Returns the media type for a file name.
 fn content_type(name: &str) -> &'static str {
     match name.rsplit('.').next().unwrap_or_default() {
         "json" => "application/json",
@@ -206,7 +200,7 @@ fn content_type(name: &str) -> &'static str {
     }
 }
 
-/// Opens a file, if there is one; without waiting for a writer, should it be a pipe.
+/// Opens a file, if it exists. `O_NONBLOCK`: opening a pipe does not wait for a writer.
 fn open(path: &Path) -> io::Result<Option<File>> {
     match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => Ok(Some(file)),
@@ -215,14 +209,13 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The digest of a file of this size, whose content goes to `kept` as well. What it grows by
-/// meanwhile is not read.
+/// Returns the digest of the first `size` bytes of a file, and appends them to `kept`.
 fn digest(file: &File, size: u64, mut kept: Option<&mut Vec<u8>>) -> io::Result<String> {
     let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; READ];
+    let mut buffer = vec![0; DIGEST_READ_SIZE];
     let mut at = 0;
     loop {
-        let most = usize::try_from(size - at).unwrap_or(READ).min(READ);
+        let most = usize::try_from(size - at).unwrap_or(DIGEST_READ_SIZE).min(DIGEST_READ_SIZE);
         match file.read_at(&mut buffer[..most], at) {
             Ok(0) => return Ok(hex(&sha256.finalize())),
             Ok(read) => {

@@ -1,13 +1,13 @@
-//! The bytes of a response.
+//! Response bodies.
 //!
 //! Invariants:
-//! - A file is read with `pread`, never through a mapping, which a file that is cut would turn into
-//!   SIGBUS. What is in the page cache is read at once; what is not, on a thread that may wait.
-//! - A response holds one piece of a file at a time, and no more than [`LARGE`] pieces are large:
-//!   however many clients do not read, they take little memory.
-//! - A file that is cut or changed in place while it is sent ends the response, and with it the
-//!   connection, before its last byte: no client takes a mixture for the whole.
-//! - However a response ends, it is written to the log once.
+//! - Files are read with `pread`, never mapped: truncating a mapped file would raise SIGBUS. Cached
+//!   pages are read at once; uncached ones are read on a blocking thread.
+//! - A response holds one chunk of a file at a time, and at most [`MAX_LARGE_CHUNKS`] chunks are
+//!   large, so clients that do not read use little memory.
+//! - A file that is truncated or changed in place while it is sent aborts the response and its
+//!   connection before the last byte: no client takes mixed content for a complete file.
+//! - Each response is logged once, however it ends.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -24,56 +24,57 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::JoinHandle;
 
 use super::access::Access;
-use super::artifact::Opened;
+use super::artifact::OpenArtifact;
 
-/// The bytes of a large piece, and those of one when all large ones are in use.
-const PIECE: usize = 256 << 10;
-const SMALL: usize = 16 << 10;
+/// Bytes in a large chunk.
+const LARGE_CHUNK_SIZE: usize = 256 << 10;
+/// Bytes in a chunk when all large ones are in use.
+const SMALL_CHUNK_SIZE: usize = 16 << 10;
 
-/// How many large pieces there may be at a time: 32 MiB.
-const LARGE: usize = 128;
+/// Maximum number of large chunks: 32 MiB in total.
+const MAX_LARGE_CHUNKS: usize = 128;
 
-/// Large pieces that are free.
+/// Free large chunks.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Pieces>);
+pub(super) struct ChunkPool(Mutex<FreeChunks>);
 
 #[derive(Debug, Default)]
-struct Pieces {
+struct FreeChunks {
     free: Vec<Box<[u8]>>,
     made: usize,
 }
 
-/// A piece of a file in memory.
+/// A chunk of a file in memory.
 #[derive(Debug)]
-struct Piece {
+struct Chunk {
     bytes: Box<[u8]>,
     filled: usize,
-    /// Where it goes when it was sent, if it is a large one.
-    pool: Option<Arc<Pool>>,
+    /// The pool that a large chunk returns to when it is dropped.
+    pool: Option<Arc<ChunkPool>>,
 }
 
-impl Pool {
-    fn piece(self: &Arc<Self>, wanted: u64) -> Piece {
+impl ChunkPool {
+    fn take(self: &Arc<Self>, wanted: u64) -> Chunk {
         let small = |most| vec![0; usize::try_from(wanted).unwrap_or(most).min(most)].into();
-        if wanted <= SMALL as u64 {
-            return Piece { bytes: small(SMALL), filled: 0, pool: None };
+        if wanted <= SMALL_CHUNK_SIZE as u64 {
+            return Chunk { bytes: small(SMALL_CHUNK_SIZE), filled: 0, pool: None };
         }
-        let mut pieces = self.0.lock();
-        let free = pieces.free.pop();
+        let mut chunks = self.0.lock();
+        let free = chunks.free.pop();
         let bytes = free.or_else(|| {
-            let may = pieces.made < LARGE;
-            pieces.made += usize::from(may);
-            may.then(|| vec![0; PIECE].into())
+            let may = chunks.made < MAX_LARGE_CHUNKS;
+            chunks.made += usize::from(may);
+            may.then(|| vec![0; LARGE_CHUNK_SIZE].into())
         });
-        drop(pieces);
+        drop(chunks);
         match bytes {
-            Some(bytes) => Piece { bytes, filled: 0, pool: Some(self.clone()) },
-            None => Piece { bytes: small(SMALL), filled: 0, pool: None },
+            Some(bytes) => Chunk { bytes, filled: 0, pool: Some(self.clone()) },
+            None => Chunk { bytes: small(SMALL_CHUNK_SIZE), filled: 0, pool: None },
         }
     }
 }
 
-impl Drop for Piece {
+impl Drop for Chunk {
     fn drop(&mut self) {
         if let Some(pool) = &self.pool {
             pool.0.lock().free.push(std::mem::take(&mut self.bytes));
@@ -81,53 +82,61 @@ impl Drop for Piece {
     }
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.filled]
     }
 }
 
-/// What a response has as its body.
+/// The body of a response.
 #[derive(Debug)]
-pub(super) struct Body {
-    content: Content,
-    /// How many bytes are still to come.
+pub(super) struct ResponseBody {
+    content: BodySource,
+    /// Bytes still to send.
     left: u64,
     access: Option<Access>,
 }
 
 #[derive(Debug)]
-enum Content {
+enum BodySource {
     Text(Bytes),
-    File(Sent),
+    File(FileSource),
 }
 
 #[derive(Debug)]
-struct Sent {
-    opened: Arc<Opened>,
+struct FileSource {
+    opened: Arc<OpenArtifact>,
     at: u64,
-    pool: Arc<Pool>,
-    reading: Option<JoinHandle<io::Result<Piece>>>,
+    pool: Arc<ChunkPool>,
+    reading: Option<JoinHandle<io::Result<Chunk>>>,
 }
 
-impl Body {
+impl ResponseBody {
     pub(super) fn empty() -> Self {
         Self::text(Bytes::new())
     }
 
     pub(super) fn text(text: impl Into<Bytes>) -> Self {
         let text = text.into();
-        Body { left: text.len() as u64, content: Content::Text(text), access: None }
+        ResponseBody { left: text.len() as u64, content: BodySource::Text(text), access: None }
     }
 
-    /// These bytes of a file.
-    pub(super) fn file(opened: Arc<Opened>, range: Range<u64>, pool: &Arc<Pool>) -> Self {
-        let content =
-            Content::File(Sent { opened, at: range.start, pool: pool.clone(), reading: None });
-        Body { content, left: range.end - range.start, access: None }
+    /// Creates the body from a byte range of a file.
+    pub(super) fn file(
+        opened: Arc<OpenArtifact>,
+        range: Range<u64>,
+        pool: &Arc<ChunkPool>,
+    ) -> Self {
+        let content = BodySource::File(FileSource {
+            opened,
+            at: range.start,
+            pool: pool.clone(),
+            reading: None,
+        });
+        ResponseBody { content, left: range.end - range.start, access: None }
     }
 
-    /// Has it logged, with this status, when it has ended.
+    /// Logs the response with this status when it ends.
     pub(super) fn log(&mut self, access: Option<Access>, status: StatusCode) {
         self.access = access.map(|mut access| {
             access.status = status;
@@ -137,32 +146,32 @@ impl Body {
     }
 }
 
-impl Sent {
-    fn poll_piece(&mut self, context: &mut Context<'_>, left: u64) -> Poll<io::Result<Piece>> {
+impl FileSource {
+    fn poll_chunk(&mut self, context: &mut Context<'_>, left: u64) -> Poll<io::Result<Chunk>> {
         let mut reading = match self.reading.take() {
             Some(reading) => reading,
             None => {
-                let mut piece = self.pool.piece(left);
-                let most = usize::try_from(left).unwrap_or(usize::MAX).min(piece.bytes.len());
-                let mut slices = [IoSliceMut::new(&mut piece.bytes[..most])];
+                let mut chunk = self.pool.take(left);
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.bytes.len());
+                let mut slices = [IoSliceMut::new(&mut chunk.bytes[..most])];
                 match preadv2(&self.opened.file, &mut slices, self.at, ReadWriteFlags::NOWAIT) {
                     Ok(read) if read > 0 => {
-                        piece.filled = read;
-                        return Poll::Ready(Ok(piece));
+                        chunk.filled = read;
+                        return Poll::Ready(Ok(chunk));
                     }
-                    // It would have to wait; or, on some file systems, it cannot say so.
+                    // Not cached; or the file system does not support RWF_NOWAIT.
                     Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => {}
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
                 let (opened, at) = (self.opened.clone(), self.at);
                 tokio::task::spawn_blocking(move || {
-                    piece.filled = read(&opened.file, &mut piece.bytes[..most], at)?;
-                    Ok(piece)
+                    chunk.filled = read(&opened.file, &mut chunk.bytes[..most], at)?;
+                    Ok(chunk)
                 })
             }
         };
         match Pin::new(&mut reading).poll(context) {
-            Poll::Ready(piece) => Poll::Ready(piece?),
+            Poll::Ready(chunk) => Poll::Ready(chunk?),
             Poll::Pending => {
                 self.reading = Some(reading);
                 Poll::Pending
@@ -174,14 +183,14 @@ impl Sent {
 fn read(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     loop {
         match file.read_at(buffer, at) {
-            Ok(0) => return Err(io::Error::other("the file was cut while it was sent")),
+            Ok(0) => return Err(io::Error::other("the file was truncated while it was sent")),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
     }
 }
 
-impl HttpBody for Body {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -194,18 +203,18 @@ impl HttpBody for Body {
             return Poll::Ready(None);
         }
         let bytes = match &mut this.content {
-            Content::Text(text) => std::mem::take(text),
-            Content::File(sent) => {
-                let piece = match ready!(sent.poll_piece(context, this.left)) {
-                    Ok(piece) => piece,
+            BodySource::Text(text) => std::mem::take(text),
+            BodySource::File(sent) => {
+                let chunk = match ready!(sent.poll_chunk(context, this.left)) {
+                    Ok(chunk) => chunk,
                     Err(error) => return Poll::Ready(Some(Err(error))),
                 };
-                sent.at += piece.filled as u64;
-                if piece.filled as u64 == this.left && !sent.opened.is_unchanged() {
+                sent.at += chunk.filled as u64;
+                if chunk.filled as u64 == this.left && !sent.opened.is_unchanged() {
                     let error = io::Error::other("the file was changed while it was sent");
                     return Poll::Ready(Some(Err(error)));
                 }
-                Bytes::from_owner(piece)
+                Bytes::from_owner(chunk)
             }
         };
         this.left -= bytes.len() as u64;

@@ -1,44 +1,45 @@
-//! What a machine is told to boot: the kernel's command line, and iPXE's scripts.
+//! Boot instructions for machines: the kernel command line and iPXE scripts.
 //!
-//! Names of images are made of letters, digits and `-_+.`, the server's URL was checked, and names
-//! of files are encoded in URLs: nothing of them can be a word or a line of its own.
+//! Image names consist of letters, digits and `-_+.`, the server's URL was validated, and file
+//! names are percent-encoded in URLs, so none of them can add a word or a line to a script.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
-use super::artifact::Version;
-use super::catalogue::{Boot, Catalogue, Image};
+use super::artifact::ArtifactVersion;
+use super::catalogue::{BootFiles, Catalogue, ServedImage};
 
-/// What is known of each file of a [`Catalogue`]; nothing of those that are not there.
-pub(super) type Versions = [Option<Arc<Version>>];
+/// The version of each file of a [`Catalogue`]; `None` for files that do not exist.
+pub(super) type Versions = [Option<Arc<ArtifactVersion>>];
 
-/// The name under which iPXE hands the initrd to the kernel.
+/// The name of the initrd in iPXE.
 const INITRD: &str = "initrd.img";
 
-/// The longest command line that an x86 kernel takes whole.
-const LONGEST: usize = 2047;
+/// Maximum length of an x86 kernel's command line, in bytes, without the terminating NUL
+/// (COMMAND_LINE_SIZE).
+const MAX_COMMAND_LINE_LENGTH: usize = 2047;
 
-/// How one image is booted, by somebody who reached the server by a certain name.
+/// The boot commands of one image, for a client that reached the server by a certain URL.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct BootCommands {
     pub(super) kernel: String,
     pub(super) initrd: String,
     /// The kernel's command line.
     pub(super) parameters: String,
 }
 
-/// What stands before all paths of a server at this URL: nothing, or a path of its own.
+/// Returns the path of the server's URL that precedes all paths: empty, or a reverse proxy's path.
 pub(super) fn prefix(server: &str) -> &str {
     let host = server.split_once("://").map_or(server, |(_, host)| host);
     host.find('/').map_or("", |at| &host[at..])
 }
 
-/// The URL of a file, by that of the server, which has no slash at its end.
+/// Returns the URL of a file. `server` has no trailing slash.
 pub(super) fn url(server: &str, name: &str) -> String {
     format!("{server}/{}", encoded(name))
 }
 
-/// A name as it stands in a URL.
+/// Percent-encodes a name for a URL.
 pub(super) fn encoded(name: &str) -> String {
     let mut text = String::new();
     for &byte in name.as_bytes() {
@@ -51,19 +52,19 @@ pub(super) fn encoded(name: &str) -> String {
     text
 }
 
-/// How it is booted.
+/// Returns the boot commands of an image.
 ///
 /// # Errors
-/// What is missing, or why it cannot be.
-pub(super) fn lines(
+/// When a file is missing or the command line is too long.
+pub(super) fn boot_commands(
     catalogue: &Catalogue,
-    boot: &Boot,
+    boot: &BootFiles,
     versions: &Versions,
     server: &str,
-) -> Result<Lines, String> {
+) -> Result<BootCommands, String> {
     let name = |file: usize| &catalogue.files[file].name;
     if let Some(missing) = boot.files().find(|&file| versions[file].is_none()) {
-        return Err(format!("{} was not built yet", name(missing)));
+        return Err(format!("{} has not been built yet", name(missing)));
     }
     let digest = |file: usize| versions[file].as_ref().map_or("", |version| &version.sha256);
     let each = |of: &dyn Fn(usize) -> String| {
@@ -79,64 +80,64 @@ pub(super) fn lines(
     if !boot.overlays.is_empty() {
         words.push(format!("OVERLAYFS_SHA256={}", each(&|file| digest(file).to_owned())));
     }
-    // What is said last is where the system's own messages go.
+    // The kernel sends the system's own messages to the last console.
     words.push("console=tty0 console=ttyS0".to_owned());
     if !catalogue.append.is_empty() {
         words.push(catalogue.append.clone());
     }
     let parameters = words.join(" ");
-    // `initrd=` is a part of it, too.
+    // iPXE adds `initrd=`.
     let length = parameters.len() + INITRD.len() + " initrd=".len();
-    if length > LONGEST {
+    if length > MAX_COMMAND_LINE_LENGTH {
         return Err(format!(
-            "its kernel's command line has {length} bytes, and kernels take {LONGEST}: use fewer \
-             overlays, or shorter names"
+            "its kernel command line has {length} bytes, and the limit is \
+             {MAX_COMMAND_LINE_LENGTH}: use fewer overlays, or shorter names"
         ));
     }
     let (kernel, initrd) = (url(server, name(boot.kernel)), url(server, name(boot.initrd)));
-    Ok(Lines { kernel, initrd, parameters })
+    Ok(BootCommands { kernel, initrd, parameters })
 }
 
-impl Lines {
-    /// The script that boots it.
-    pub(super) fn script(&self, image: &Image) -> String {
-        format!("#!ipxe\n# {}\n{}boot\n", what(image), self.commands())
+impl BootCommands {
+    /// Returns the script that boots `image`.
+    pub(super) fn script(&self, image: &ServedImage) -> String {
+        format!("#!ipxe\n# {}\n{}boot\n", label(image), self.load())
     }
 
-    /// The commands that load it.
-    pub(super) fn commands(&self) -> String {
-        let Lines { kernel, initrd, parameters } = self;
+    /// Returns the commands that load the kernel and the initrd.
+    pub(super) fn load(&self) -> String {
+        let BootCommands { kernel, initrd, parameters } = self;
         format!("kernel {kernel} initrd={INITRD} {parameters}\ninitrd --name {INITRD} {initrd}\n")
     }
 }
 
-/// An image and what it lies on, in words.
-fn what(image: &Image) -> String {
+/// Returns the name of an image and of its layers.
+fn label(image: &ServedImage) -> String {
     match image.layers.as_slice() {
         [] => image.name.clone(),
         layers => format!("{} on {}", image.name, layers.join(" and ")),
     }
 }
 
-/// A script that asks which image to boot, of those whose files are there.
+/// Returns a script with a menu of the images whose files all exist.
 pub(super) fn menu(catalogue: &Catalogue, server: &str) -> String {
     let mut text = format!("#!ipxe\nmenu overcoat at {server}\n");
-    let mut any = false;
-    // Overlays are what one boots; the bare bases come after them.
+    let mut found = false;
+    // Overlays are booted more often than bare bases, and come first.
     for kind in ["overlay", "base"] {
         for image in &catalogue.images {
-            let there = |file: usize| catalogue.files[file].path.is_file();
+            let exists = |file: usize| catalogue.files[file].path.is_file();
             if image.kind == kind
                 && let Some(Ok(boot)) = &image.boot
-                && boot.files().all(there)
+                && boot.files().all(exists)
             {
-                any = true;
-                let _ = writeln!(text, "item {} {}", image.name, what(image));
+                found = true;
+                let _ = writeln!(text, "item {} {}", image.name, label(image));
             }
         }
     }
-    if !any {
-        return format!("#!ipxe\necho {server} has nothing that could be booted\nexit 1\n");
+    if !found {
+        return format!("#!ipxe\necho {server} has no bootable image\nexit 1\n");
     }
     let _ = writeln!(text, "choose image || exit 1\nchain {server}/boot/${{image}}.ipxe");
     text

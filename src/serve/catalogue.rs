@@ -1,6 +1,6 @@
-//! What there is to be served: a project's images, their files, and which of them boot together.
+//! The catalogue: a project's images, their files, and the files that boot each image.
 //!
-//! All names that a request can ask for are in [`Catalogue::by_name`]; there is nothing else.
+//! [`Catalogue::by_name`] holds every file name that a request can ask for.
 
 use std::collections::HashMap;
 use std::path::{Component, Path};
@@ -12,88 +12,87 @@ use provisioners::project::Member;
 
 use super::artifact::Artifact;
 
-/// A project cannot be served as it is.
+/// The reason why a project cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
-    /// A file would have a name that another one, or the server itself, has.
-    #[error(
-        "{image}: `{name}` is what the boot server calls something else: give the file another name"
-    )]
+    /// A file has the name of another file or of one of the server's own resources.
+    #[error("{image}: the boot server already uses the name `{name}`: give the file another name")]
     Taken {
-        /// The image that makes it.
+        /// The image that makes the file.
         image: String,
         /// The file's name.
         name: String,
     },
-    /// The image that is to be booted by default cannot be.
+    /// The default image cannot be booted.
     #[error("{name} cannot be booted: {why}")]
     NoDefault {
-        /// Its name.
+        /// The image's name.
         name: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// What machines are to reach the server by is no URL.
-    #[error("{0} is no URL of a boot server: write http://NAME, or https://NAME:PORT/PATH")]
+    /// The URL that machines are to reach the server by is invalid.
+    #[error("invalid boot server URL {0:?}: write http://NAME, or https://NAME:PORT/PATH")]
     Url(String),
-    /// What is to be added to the kernel's command line cannot be.
-    #[error("kernel parameters stand in one line of printable characters")]
+    /// The text to append to the kernel command line is invalid.
+    #[error("kernel parameters must be one line of printable characters")]
     Append,
 }
 
-/// What is served.
+/// The served images and files.
 #[derive(Debug)]
 pub struct Catalogue {
-    /// What the project is called: the folder that its file is in.
+    /// The project's title: the name of the folder with the project file.
     pub(super) title: String,
-    pub(super) images: Vec<Image>,
+    pub(super) images: Vec<ServedImage>,
     pub(super) files: Vec<Arc<Artifact>>,
     pub(super) by_name: HashMap<String, usize>,
-    /// The image that `boot.ipxe` boots; without one it asks.
+    /// The image that `boot.ipxe` boots; without one, it shows a menu.
     pub(super) default: Option<usize>,
-    /// What the user adds to the kernel's command line.
+    /// The user's addition to the kernel command line.
     pub(super) append: String,
-    /// Where machines reach the server, if it is not where whoever asks has reached it.
+    /// The URL by which machines reach the server; `None` for the one that each client used.
     pub(super) url: Option<String>,
 }
 
 /// An image of the project.
 #[derive(Debug)]
-pub(super) struct Image {
+pub(super) struct ServedImage {
     pub(super) name: String,
     pub(super) kind: &'static str,
     pub(super) description: Option<String>,
-    /// The names of what it was made on, the lowest first.
+    /// Names of the layers that it is made on, the lowest first.
     pub(super) layers: Vec<String>,
-    /// What it makes, and the manifest of each if it has one: places in [`Catalogue::files`].
+    /// The files that it makes, each with its manifest if there is one: indices into
+    /// [`Catalogue::files`].
     pub(super) files: Vec<(usize, Option<usize>)>,
-    /// How it is booted, or why it cannot be; nothing for an initrd.
-    pub(super) boot: Option<Result<Boot, String>>,
+    /// The files that boot it, or the reason why it cannot be booted; `None` for an initrd.
+    pub(super) boot: Option<Result<BootFiles, String>>,
 }
 
-/// The files that boot an image: places in [`Catalogue::files`].
+/// The files that boot an image: indices into [`Catalogue::files`].
 #[derive(Debug, Clone)]
-pub(super) struct Boot {
+pub(super) struct BootFiles {
     pub(super) kernel: usize,
     pub(super) initrd: usize,
     pub(super) base: usize,
-    /// The lowest first.
+    /// The overlays, the lowest first.
     pub(super) overlays: Vec<usize>,
 }
 
-impl Boot {
+impl BootFiles {
     pub(super) fn files(&self) -> impl Iterator<Item = usize> {
         [self.kernel, self.initrd, self.base].into_iter().chain(self.overlays.iter().copied())
     }
 }
 
 impl Catalogue {
-    /// That of a project. `default` is the image to boot when none is named, `append` what is added
-    /// to the kernel's command line.
+    /// Creates the catalogue of a project. `default` names the image that `boot.ipxe` boots, and
+    /// `append` is added to the kernel command line.
     ///
     /// # Errors
-    /// When names are in each other's way, or the default cannot be booted.
-    pub fn of(
+    /// When two files have the same name, or the default image cannot be booted.
+    pub fn new(
         project: &Project,
         default: Option<&str>,
         append: Option<&str>,
@@ -118,20 +117,20 @@ impl Catalogue {
         }
         catalogue.default = match default {
             Some(name) => Some(catalogue.named_default(project, name)?),
-            None => catalogue.only(),
+            None => catalogue.implied_default(),
         };
         Ok(catalogue)
     }
 
-    /// As it is, but for machines that reach the server at `url`: through a proxy, say, which has
-    /// `https` or a path in front.
+    /// Sets the URL by which machines reach the server, for example through a proxy with `https` or
+    /// a path prefix.
     ///
     /// # Errors
-    /// When that is no URL.
+    /// When the URL is invalid.
     pub fn reached_at(mut self, url: &str) -> Result<Self, CatalogueError> {
         let plain = url.strip_suffix('/').unwrap_or(url);
         let rest = plain.strip_prefix("http://").or_else(|| plain.strip_prefix("https://"));
-        // No character that iPXE, a kernel's command line or HTML could take for its own.
+        // No character with a meaning in iPXE, in a kernel command line or in HTML.
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%+".contains(c);
         match rest {
             Some(rest) if !rest.is_empty() && !rest.starts_with('/') && rest.chars().all(fits) => {
@@ -147,7 +146,7 @@ impl Catalogue {
         for path in member.files() {
             let Some(name) = name_in(&project.output, &path) else {
                 tracing::warn!(
-                    "{} is not in the folder of the artifacts: it is not served",
+                    "{} is outside of the artifact folder and is not served",
                     path.display()
                 );
                 continue;
@@ -168,7 +167,7 @@ impl Catalogue {
             let of = project.images().iter().find(|image| image.files().contains(path));
             of.map_or_else(|| path.display().to_string(), |image| image.name.clone())
         });
-        self.images.push(Image {
+        self.images.push(ServedImage {
             name: member.name.clone(),
             kind: member.kind(),
             description: member.image.description.clone(),
@@ -196,13 +195,13 @@ impl Catalogue {
         Ok(index)
     }
 
-    /// The place of the file at this path.
-    fn at(&self, path: &Path) -> Option<usize> {
+    /// Returns the index of the file at this path.
+    fn index_of(&self, path: &Path) -> Option<usize> {
         self.files.iter().position(|file| file.path == path)
     }
 
-    /// What boots the image at `index`, or why nothing does.
-    fn boot(&self, project: &Project, index: usize) -> Result<Boot, String> {
+    /// Returns the files that boot the image at `index`, or the reason why it cannot be booted.
+    fn boot(&self, project: &Project, index: usize) -> Result<BootFiles, String> {
         let images = project.images();
         let member = &images[index];
         let layers = member.image.source.layers().map(|layers| layers.paths()).unwrap_or_default();
@@ -210,32 +209,32 @@ impl Catalogue {
         for path in &layers {
             match images.iter().position(|image| image.files().contains(path)) {
                 Some(layer) => stack.push(layer),
-                None => return Err(format!("{} is no image of the project", path.display())),
+                None => return Err(format!("{} is not an image of the project", path.display())),
             }
         }
         stack.push(index);
         let base = &images[stack[0]];
         if base.kind() != "base" {
-            return Err(format!("{}, which it is made on, is no base", base.name));
+            return Err(format!("{}, which it is made on, is not a base", base.name));
         }
         let initrd = initrd(project, stack[0])?;
         let Source::Initrd { yields, .. } = &images[initrd].image.source else {
-            return Err("there is no initrd".to_owned());
+            return Err("the project has no initrd image".to_owned());
         };
         let yielded = |words: &[&str], what: &str| {
             yields
                 .iter()
                 .find(|one| is_named(one, words))
-                .and_then(|one| self.at(&one.output))
-                .ok_or_else(|| format!("{} yields no {what}", images[initrd].name))
+                .and_then(|one| self.index_of(&one.output))
+                .ok_or_else(|| format!("{} does not yield a {what}", images[initrd].name))
         };
         let overlays = stack[1..].iter().map(|&layer| {
             let formats = [Format::CpioGz, Format::CpioZst, Format::Cpio];
             self.in_format(&images[layer], &formats).ok_or_else(|| {
-                format!("{} has no file that an initrd could unpack", images[layer].name)
+                format!("{} has no file in a format that an initrd can unpack", images[layer].name)
             })
         });
-        Ok(Boot {
+        Ok(BootFiles {
             kernel: yielded(&["vmlinu", "bzimage", "kernel"], "kernel")?,
             initrd: yielded(&["initrd", "initramfs"], "initrd")?,
             base: self
@@ -245,14 +244,14 @@ impl Catalogue {
         })
     }
 
-    /// The first file of an image in one of these formats.
+    /// Returns the first file of an image in one of these formats.
     fn in_format(&self, member: &Member, formats: &[Format]) -> Option<usize> {
         let mut outputs = member.image.outputs.iter();
-        outputs.find_map(|(path, format)| self.at(path).filter(|_| formats.contains(format)))
+        outputs.find_map(|(path, format)| self.index_of(path).filter(|_| formats.contains(format)))
     }
 
-    /// The overlay that can be booted, if it is the only one; or else the base, if it is.
-    fn only(&self) -> Option<usize> {
+    /// Returns the only bootable overlay, or else the only bootable base.
+    fn implied_default(&self) -> Option<usize> {
         let of_kind = |kind: &str| {
             let each = self.images.iter().enumerate();
             each.filter(|(_, image)| image.kind == kind && matches!(image.boot, Some(Ok(_))))
@@ -271,21 +270,21 @@ impl Catalogue {
         match &self.images[index].boot {
             Some(Ok(_)) => Ok(index),
             Some(Err(why)) => Err(no(why.clone())),
-            None => Err(no("it is an initrd: name what is to be booted with it".to_owned())),
+            None => Err(no("it is an initrd: name a base or an overlay".to_owned())),
         }
     }
 }
 
-/// Kernel parameters of the user's.
+/// Checks and trims the user's kernel parameters.
 pub(super) fn parameters(append: &str) -> Result<String, CatalogueError> {
-    // A second line would be a command of the script.
+    // A second line would be a command of the iPXE script.
     match append.chars().any(char::is_control) {
         true => Err(CatalogueError::Append),
         false => Ok(append.trim().to_owned()),
     }
 }
 
-/// The name of the file in the folder of the artifacts, if it is in there.
+/// Returns the file's path relative to the artifact folder, if it is in there.
 fn name_in(folder: &Path, file: &Path) -> Option<String> {
     let name = file.strip_prefix(folder).ok()?;
     let plain = name.components().all(|part| matches!(part, Component::Normal(_)));
@@ -298,21 +297,24 @@ fn title(file: &Path) -> String {
     folder.map_or_else(|| "overcoat".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The initrd image to boot a base with: the one made on it, or else the only one.
+/// Returns the initrd image for a base: the one made on it, or else the only one.
 fn initrd(project: &Project, base: usize) -> Result<usize, String> {
     let images = project.images();
     let all: Vec<usize> = (0..images.len()).filter(|&i| images[i].kind() == "initrd").collect();
     let on_it = all.iter().find(|&&initrd| images[initrd].needs.first() == Some(&base));
     match (on_it, all.as_slice()) {
         (Some(&initrd), _) | (None, &[initrd]) => Ok(initrd),
-        (None, []) => Err("the project has no image of the kind initrd".to_owned()),
-        (None, _) => Err(format!("none of the project's initrds is made on {}", images[base].name)),
+        (None, []) => Err("the project has no initrd image".to_owned()),
+        (None, _) => Err(format!(
+            "the project has several initrds, but none is made on {}",
+            images[base].name
+        )),
     }
 }
 
-/// Whether what an image yields is called so: as an artifact, or where it is in the root.
+/// Whether the name of a yielded file, or its path in the root, contains one of `words`.
 fn is_named(one: &Yield, words: &[&str]) -> bool {
     let last = one.pattern.rsplit('/').next().unwrap_or_default();
-    let says = |name: &str| words.iter().any(|word| name.to_ascii_lowercase().contains(word));
-    says(&one.name) || says(last)
+    let matches = |name: &str| words.iter().any(|word| name.to_ascii_lowercase().contains(word));
+    matches(&one.name) || matches(last)
 }

@@ -1,4 +1,4 @@
-//! A connection of which it is seen when its other end has stopped reading.
+//! A connection that detects a client that has stopped reading.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,18 +9,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// A stream that fails when for some time not one byte could be written.
+/// A TCP stream whose writes fail after `stall_timeout` without progress.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    patience: Duration,
-    /// Runs while a write waits.
+    stall_timeout: Duration,
+    /// Running while a write is blocked.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, patience: Duration) -> Self {
-        Connection { stream, patience, stalled: None }
+    pub(super) fn new(stream: TcpStream, stall_timeout: Duration) -> Self {
+        Connection { stream, stall_timeout, stalled: None }
     }
 
     fn watch(
@@ -32,8 +32,8 @@ impl Connection {
             self.stalled = None;
             return written;
         }
-        let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let stall_timeout = self.stall_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall_timeout)));
         match stalled.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,

@@ -1,4 +1,4 @@
-//! What responses say of what they have: the fields of their heads.
+//! Response headers of a content.
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -6,15 +6,15 @@ use std::time::SystemTime;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::body::Body;
-use super::conditions::{Answer, Validators, judge};
+use super::body::ResponseBody;
+use super::conditions::{RequestOutcome, Validators, evaluate};
 
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// A content, as it is described. It is made once for a content, not for each response.
+/// The headers and validators of a content, built once and used for each response.
 #[derive(Debug)]
 pub(super) struct Entity {
-    /// What all responses say that have it.
+    /// The headers of all its responses.
     headers: HeaderMap,
     etag: String,
     modified: Option<SystemTime>,
@@ -22,7 +22,7 @@ pub(super) struct Entity {
 }
 
 impl Entity {
-    /// That of a content of this digest; what is made when it is asked for has no time.
+    /// Creates the entity of a content with this digest. Generated content has no `modified` time.
     pub(super) fn new(
         kind: &'static str,
         sha256: &str,
@@ -36,7 +36,7 @@ impl Entity {
         if let Some(modified) = modified {
             headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(modified)));
         }
-        // It may be built anew at any time: ask whether it was.
+        // It can be rebuilt at any time: clients must revalidate.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         let nosniff = HeaderValue::from_static("nosniff");
@@ -44,43 +44,48 @@ impl Entity {
         Entity { headers, etag, modified, size }
     }
 
-    /// What to answer who asks with these.
-    pub(super) fn answer(&self, asked: &HeaderMap, get: bool) -> Answer {
+    /// Returns the outcome for a request with these headers.
+    pub(super) fn outcome(&self, asked: &HeaderMap, get: bool) -> RequestOutcome {
         let &Entity { ref etag, modified, size, .. } = self;
-        judge(asked, get, Validators { etag, modified, size })
+        evaluate(asked, get, Validators { etag, modified, size })
     }
 
-    /// The response, with `body` as that of a range, if it has one.
+    /// Builds the response. `body` creates the body for a byte range.
     pub(super) fn response(
         &self,
-        answer: Answer,
-        body: impl FnOnce(Range<u64>) -> Body,
-    ) -> Response<Body> {
+        outcome: RequestOutcome,
+        body: impl FnOnce(Range<u64>) -> ResponseBody,
+    ) -> Response<ResponseBody> {
         let size = self.size;
-        let (status, range) = match answer {
-            Answer::Whole => (StatusCode::OK, 0..size),
-            Answer::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-            Answer::NotModified => {
-                let mut response = Response::new(Body::empty());
+        let (status, range) = match outcome {
+            RequestOutcome::Whole => (StatusCode::OK, 0..size),
+            RequestOutcome::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+            RequestOutcome::NotModified => {
+                let mut response = Response::new(ResponseBody::empty());
                 *response.status_mut() = StatusCode::NOT_MODIFIED;
                 self.headers.clone_into(response.headers_mut());
                 response.headers_mut().remove(header::CONTENT_TYPE);
                 return response;
             }
-            Answer::Failed => return problem(StatusCode::PRECONDITION_FAILED, "it is not that"),
-            Answer::Unsatisfiable => {
+            RequestOutcome::Failed => {
+                return problem(
+                    StatusCode::PRECONDITION_FAILED,
+                    "the content does not match the precondition",
+                );
+            }
+            RequestOutcome::Unsatisfiable => {
                 let status = StatusCode::RANGE_NOT_SATISFIABLE;
-                let mut response = problem(status, "it has no such bytes");
-                let told = value(&format!("bytes */{size}"));
-                response.headers_mut().insert(header::CONTENT_RANGE, told);
+                let mut response = problem(status, "the range is outside of the content");
+                let range = value(&format!("bytes */{size}"));
+                response.headers_mut().insert(header::CONTENT_RANGE, range);
                 return response;
             }
         };
         let mut headers = self.headers.clone();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
         if status == StatusCode::PARTIAL_CONTENT {
-            let told = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-            headers.insert(header::CONTENT_RANGE, value(&told));
+            let range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+            headers.insert(header::CONTENT_RANGE, value(&range));
         }
         let mut response = Response::new(body(range));
         *response.status_mut() = status;
@@ -89,16 +94,16 @@ impl Entity {
     }
 }
 
-/// What the server itself makes has digits, dates and the like in it, which are all allowed.
+/// Converts a value that the server generated. It consists of characters that headers allow.
 fn value(text: &str) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// A response that says what is the matter.
-pub(super) fn problem(status: StatusCode, text: &str) -> Response<Body> {
+/// Builds an error response with this text.
+pub(super) fn problem(status: StatusCode, text: &str) -> Response<ResponseBody> {
     let text = format!("{text}\n");
     let length = HeaderValue::from(text.len());
-    let mut response = Response::new(Body::text(text));
+    let mut response = Response::new(ResponseBody::text(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAIN));

@@ -1,4 +1,4 @@
-//! The name by which a client reached the server: it becomes a part of scripts and of a page.
+//! The host name by which a client reached the server. It is inserted into scripts and a page.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -7,32 +7,32 @@ use hyper::Request;
 use hyper::Version;
 use hyper::header::HOST;
 
-/// The longest name that is taken, with its port.
-const LONGEST: usize = 261;
+/// Maximum length of a host name with its port.
+const MAX_HOST_LENGTH: usize = 261;
 
-/// Why a request is refused.
+/// The reason why a request is rejected.
 pub(super) type Refused = &'static str;
 
-/// The name, with the port if one was given. A client that does not tell it, as one of HTTP/1.0
-/// need not, gets the address that it reached.
+/// Returns the host, with the port if the client sent one. Without a Host header, which HTTP/1.0
+/// does not require, it is the local address of the connection.
 pub(super) fn host<B>(request: &Request<B>, local: SocketAddr) -> Result<Cow<'_, str>, Refused> {
     let mut named = request.headers().get_all(HOST).iter();
     let header = match (named.next(), named.next()) {
-        (_, Some(_)) => return Err("there is more than one Host"),
-        (None, None) if request.version() >= Version::HTTP_11 => return Err("there is no Host"),
-        (header, None) => header.map(|value| value.to_str().map_err(|_| "this is no Host")),
+        (_, Some(_)) => return Err("more than one Host header"),
+        (None, None) if request.version() >= Version::HTTP_11 => return Err("missing Host header"),
+        (header, None) => header.map(|value| value.to_str().map_err(|_| "invalid Host header")),
     };
     let name = match (request.uri().authority(), header.transpose()?) {
-        // A URL as the target wins over the header.
+        // RFC 9112, section 3.2.2: an absolute target takes precedence over the header.
         (Some(authority), _) => Cow::from(authority.as_str()),
         (None, Some(name)) if !name.is_empty() => name.into(),
         (None, _) => local.to_string().into(),
     };
-    if is_valid(&name) { Ok(name) } else { Err("this is no Host") }
+    if is_valid(&name) { Ok(name) } else { Err("invalid Host header") }
 }
 
-/// Whether it is a name or an address, with a port or without. Nothing else passes: no user, no
-/// space, no character that iPXE, a kernel's command line or HTML could take for its own.
+/// Whether `name` is a host name or an address, with or without a port. User names, spaces and
+/// characters with a meaning in iPXE, in a kernel command line or in HTML are rejected.
 fn is_valid(name: &str) -> bool {
     let (host, port) = match name.strip_prefix('[') {
         Some(rest) => {
@@ -41,7 +41,7 @@ fn is_valid(name: &str) -> bool {
                 return false;
             }
             match (rest, rest.strip_prefix(':')) {
-                ("", _) => return name.len() <= LONGEST,
+                ("", _) => return name.len() <= MAX_HOST_LENGTH,
                 (_, Some(port)) => ("ipv6", Some(port)),
                 _ => return false,
             }
@@ -54,7 +54,10 @@ fn is_valid(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     let number =
         |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
-    name.len() <= LONGEST && !host.is_empty() && host.bytes().all(plain) && port.is_none_or(number)
+    name.len() <= MAX_HOST_LENGTH
+        && !host.is_empty()
+        && host.bytes().all(plain)
+        && port.is_none_or(number)
 }
 
 #[cfg(test)]
@@ -62,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_and_addresses_are_hosts() {
+    fn only_names_and_addresses_are_valid_hosts() {
         for name in [
             "boot",
             "boot.example.org",

@@ -1,14 +1,14 @@
-//! The index for programs: what is served, as JSON.
+//! The JSON index of the served images and files.
 
 use serde_json::{Value, json};
 
-use super::boot::{Versions, lines, prefix, url};
-use super::catalogue::{Catalogue, Image};
+use super::boot::{Versions, boot_commands, prefix, url};
+use super::catalogue::{Catalogue, ServedImage};
 
-/// The version of the index's form. New keys alone do not raise it.
+/// The version of the index format. Adding keys does not change it.
 const SCHEMA: u32 = 1;
 
-/// The index, for somebody who reaches the server at the URL `server`.
+/// Returns the index for a client that reached the server by the URL `server`.
 pub(super) fn index(catalogue: &Catalogue, versions: &Versions, server: &str) -> String {
     let at = prefix(server);
     let file = |file: usize| {
@@ -23,7 +23,7 @@ pub(super) fn index(catalogue: &Catalogue, versions: &Versions, server: &str) ->
             })
         })
     };
-    let image = |image: &Image| {
+    let image = |image: &ServedImage| {
         let files: Vec<Value> = image
             .files
             .iter()
@@ -47,16 +47,16 @@ pub(super) fn index(catalogue: &Catalogue, versions: &Versions, server: &str) ->
         let boot = image.boot.as_ref().map(|boot| {
             boot.as_ref()
                 .map_err(Clone::clone)
-                .and_then(|boot| lines(catalogue, boot, versions, server))
+                .and_then(|boot| boot_commands(catalogue, boot, versions, server))
         });
         match boot {
             None => {}
-            Some(Ok(lines)) => {
+            Some(Ok(commands)) => {
                 value["boot"] = json!({
                     "script": format!("{at}/boot/{}.ipxe", image.name),
-                    "kernel": lines.kernel,
-                    "initrd": lines.initrd,
-                    "parameters": lines.parameters,
+                    "kernel": commands.kernel,
+                    "initrd": commands.initrd,
+                    "parameters": commands.parameters,
                 });
             }
             Some(Err(why)) => value["not_bootable"] = json!(why),

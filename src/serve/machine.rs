@@ -1,31 +1,32 @@
-//! What is served to one machine: the files that boot it, whatever project they are of.
+//! A catalogue for a single machine: the files that boot it, independent of any project.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::artifact::Artifact;
-use super::catalogue::{Boot, Catalogue, CatalogueError, Image};
+use super::catalogue::{BootFiles, Catalogue, CatalogueError, ServedImage};
 
 /// The files that boot a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parts {
+pub struct MachineFiles {
     /// The kernel.
     pub kernel: PathBuf,
-    /// Its initrd.
+    /// The initrd.
     pub initrd: PathBuf,
     /// The base.
     pub base: PathBuf,
-    /// Overlays over it, the lowest first.
+    /// The overlays, the lowest first.
     pub overlays: Vec<PathBuf>,
 }
 
 impl Catalogue {
-    /// That of one machine, which `boot.ipxe` boots. `append` is added to its kernel's command line.
+    /// Creates a catalogue whose `boot.ipxe` boots these files. `append` is added to the kernel
+    /// command line.
     ///
     /// # Errors
-    /// When what is added makes no line.
-    pub fn machine(parts: &Parts, append: &str) -> Result<Self, CatalogueError> {
+    /// When `append` contains control characters.
+    pub fn machine(files: &MachineFiles, append: &str) -> Result<Self, CatalogueError> {
         let mut catalogue = Catalogue {
             title: "machine".to_owned(),
             images: Vec::new(),
@@ -35,13 +36,13 @@ impl Catalogue {
             append: super::catalogue::parameters(append)?,
             url: None,
         };
-        let boot = Boot {
-            kernel: catalogue.part(&parts.kernel),
-            initrd: catalogue.part(&parts.initrd),
-            base: catalogue.part(&parts.base),
-            overlays: parts.overlays.iter().map(|path| catalogue.part(path)).collect(),
+        let boot = BootFiles {
+            kernel: catalogue.add_file(&files.kernel),
+            initrd: catalogue.add_file(&files.initrd),
+            base: catalogue.add_file(&files.base),
+            overlays: files.overlays.iter().map(|path| catalogue.add_file(path)).collect(),
         };
-        catalogue.images.push(Image {
+        catalogue.images.push(ServedImage {
             name: "machine".to_owned(),
             kind: "overlay",
             description: None,
@@ -52,8 +53,8 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// Serves the file at `path` under its name, or under a longer one if that is taken.
-    fn part(&mut self, path: &Path) -> usize {
+    /// Adds the file at `path` under its file name, with a number in front if that is taken.
+    fn add_file(&mut self, path: &Path) -> usize {
         let plain = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let mut name = plain.clone();
         let mut number = 1;
@@ -63,24 +64,28 @@ impl Catalogue {
         }
         let index = self.files.len();
         self.by_name.insert(name.clone(), index);
-        // No record tells its digest.
+        // There is no build record with its digest.
         self.files.push(Arc::new(Artifact::new(name, path.to_owned(), Default::default())));
         index
     }
 
-    /// The files that boot the image of this name.
+    /// Returns the files that boot the image with this name.
     ///
     /// # Errors
-    /// Why it cannot be booted.
-    pub fn parts(&self, name: &str) -> Result<Parts, String> {
+    /// When the image cannot be booted.
+    pub fn machine_files(&self, name: &str) -> Result<MachineFiles, String> {
         let image = self.images.iter().find(|image| image.name == name);
         let boot = match image.and_then(|image| image.boot.as_ref()) {
             Some(Ok(boot)) => boot,
             Some(Err(why)) => return Err(format!("{name} cannot be booted: {why}")),
-            None => return Err(format!("{name} cannot be booted: it is no overlay and no base")),
+            None => {
+                return Err(format!(
+                    "{name} cannot be booted: it is neither an overlay nor a base"
+                ));
+            }
         };
         let path = |file: usize| self.files[file].path.clone();
-        Ok(Parts {
+        Ok(MachineFiles {
             kernel: path(boot.kernel),
             initrd: path(boot.initrd),
             base: path(boot.base),

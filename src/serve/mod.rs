@@ -1,12 +1,13 @@
-//! The boot server: a project's artifacts over HTTP, to read.
+//! The boot server: serves a project's artifacts over HTTP, read-only.
 //!
 //! Invariants:
-//! - What can be asked for is in the [`Catalogue`] before it is asked for; no request is a path.
-//! - A connection takes little memory, and a bounded one: a request's head has a largest size, there
-//!   is no request body, and a response holds one piece of a file at a time (`body`).
-//! - No client keeps a connection by doing nothing: a head that does not come, and a client that
-//!   does not read, end it ([`Limits`]).
-//! - Nothing that a client does, nor a lack of descriptors, ends the server or has it spin.
+//! - All names that can be requested are in the [`Catalogue`] before the request; no request is
+//!   used as a path.
+//! - Memory per connection is bounded: the size of a request's head is limited, request bodies are
+//!   rejected, and a response holds one chunk of a file at a time (`body`).
+//! - Idle clients lose their connection: one that does not send a request head in time, and one
+//!   that does not read ([`ClientTimeouts`]).
+//! - Neither a client nor a lack of file descriptors ends the server or makes it spin.
 
 mod access;
 mod artifact;
@@ -41,98 +42,98 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use connection::Connection;
-use current::{Current, Source};
+use current::{CatalogueSource, Current};
 use respond::Site;
 
-pub use access::{Observer, Served};
+pub use access::{AccessObserver, AccessRecord};
 pub use catalogue::{Catalogue, CatalogueError};
-pub use current::Read;
-pub use machine::Parts;
+pub use current::ReadCatalogue;
+pub use machine::MachineFiles;
 
-/// The most connections at a time, if there are descriptors for as many.
-const CONNECTIONS: usize = 16 << 10;
+/// Maximum number of concurrent connections. The limit of open files can lower it.
+const MAX_CONNECTIONS: usize = 16 << 10;
 
-/// Descriptors for everything else but the files; of each of these there can be an old content as
-/// well.
-const OTHERS: usize = 32;
+/// File descriptors reserved for purposes other than connections and artifacts. (Each artifact can
+/// be open twice: with its old and with its new content.)
+const RESERVED_DESCRIPTORS: usize = 32;
 
-/// The most connections that wait to be accepted.
+/// Maximum number of connections waiting to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// How much the kernel takes of a response that it cannot send yet, in bytes. Without a limit it is
-/// 4 MiB a connection; a thousand of them then have the kernel drop packets of all.
-const UNSENT: u32 = 256 << 10;
+/// Maximum bytes of unsent response data that the kernel buffers per connection. The default is
+/// 4 MiB; with a thousand such connections, the kernel drops packets of all of them.
+const MAX_UNSENT_BYTES: u32 = 256 << 10;
 
-/// The largest head of a request, and the most of its fields.
-const HEAD: usize = 16 << 10;
-const FIELDS: usize = 64;
+/// Maximum size of a request's head, in bytes.
+const MAX_HEAD_SIZE: usize = 16 << 10;
+/// Maximum number of header fields of a request.
+const MAX_HEADER_FIELDS: usize = 64;
 
-/// How long to wait for descriptors when there are none.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Delay before retrying when no file descriptors are available.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// How long clients are waited for.
+/// Timeouts for clients.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// For the head of a request, from when the connection was made or the last response ended.
+pub struct ClientTimeouts {
+    /// For receiving the head of a request, from the connection or the end of the last response.
     pub head: Duration,
-    /// For a client that takes not one byte.
+    /// For a client that does not read a single byte.
     pub stall: Duration,
 }
 
-impl Default for Limits {
+impl Default for ClientTimeouts {
     fn default() -> Self {
-        Limits { head: Duration::from_secs(30), stall: Duration::from_secs(60) }
+        ClientTimeouts { head: Duration::from_secs(30), stall: Duration::from_secs(60) }
     }
 }
 
-/// A server that listens.
+/// A running server.
 #[derive(Debug)]
-pub struct Server {
+pub struct BootServer {
     runtime: Runtime,
     address: SocketAddr,
     stop: watch::Sender<bool>,
-    /// One is taken by each connection.
-    places: Arc<Semaphore>,
+    /// Connection permits; each connection holds one.
+    permits: Arc<Semaphore>,
     connections: usize,
     site: Arc<Site>,
 }
 
-impl Server {
-    /// Listens at `address` and serves on threads of its own, until it is stopped. What is served is
-    /// read by `read` anew when `file` changes.
+impl BootServer {
+    /// Listens at `address` and serves on its own threads until it is stopped. When `file` changes,
+    /// the catalogue is read again with `read`.
     ///
     /// # Errors
-    /// When it cannot listen there.
+    /// When it cannot listen at `address`.
     pub fn start(
         catalogue: Catalogue,
         file: &Path,
-        read: Read,
+        read: ReadCatalogue,
         address: SocketAddr,
-        limits: Limits,
+        timeouts: ClientTimeouts,
     ) -> io::Result<Self> {
-        let source = Source::new(file.to_owned(), read);
-        Self::with(Current::new(catalogue, Some(source)), address, limits, None)
+        let source = CatalogueSource::new(file.to_owned(), read);
+        Self::launch(Current::new(catalogue, Some(source)), address, timeouts, None)
     }
 
-    /// As [`Server::start`], of what does not change; `observer` is told of each response, once it
-    /// has ended.
+    /// Starts a server with a fixed catalogue. `observer` is called when a response has ended.
     ///
     /// # Errors
-    /// When it cannot listen there.
-    pub fn observed(
+    /// When it cannot listen at `address`.
+    pub fn start_observed(
         catalogue: Catalogue,
         address: SocketAddr,
-        limits: Limits,
-        observer: Observer,
+        timeouts: ClientTimeouts,
+        observer: AccessObserver,
     ) -> io::Result<Self> {
-        Self::with(Current::new(catalogue, None), address, limits, Some(observer))
+        Self::launch(Current::new(catalogue, None), address, timeouts, Some(observer))
     }
 
-    fn with(
+    fn launch(
         current: Current,
         address: SocketAddr,
-        limits: Limits,
-        observer: Option<Observer>,
+        timeouts: ClientTimeouts,
+        observer: Option<AccessObserver>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .enable_io()
@@ -143,54 +144,56 @@ impl Server {
         let listener = {
             let _entered = runtime.enter();
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // What an earlier server's connections leave for a minute is no reason to wait.
+            // Connections of a previous server in TIME_WAIT must not block the address.
             socket.set_reuseaddr(true)?;
-            // A response's head and its last piece go out at once. What a client does not take waits
-            // here, not in the kernel, whose memory for all connections is one. (What is accepted
-            // has both from the listener.)
+            // Accepted sockets inherit both options from the listener. Heads and last chunks are
+            // sent without delay. Unread data waits in this process, because the kernel's TCP
+            // memory is shared by all connections.
             socket.set_nodelay(true)?;
-            SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
+            SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
             socket.bind(address)?;
             socket.listen(BACKLOG)?
         };
         let address = listener.local_addr()?;
-        let others = OTHERS + 2 * current.known().files.len();
-        let connections = CONNECTIONS.min(descriptors().saturating_sub(others)).max(1);
-        let places = Arc::new(Semaphore::new(connections));
+        let others = RESERVED_DESCRIPTORS + 2 * current.known().files.len();
+        let connections =
+            MAX_CONNECTIONS.min(raise_descriptor_limit().saturating_sub(others)).max(1);
+        let permits = Arc::new(Semaphore::new(connections));
         let (stop, stopped) = watch::channel(false);
         let site = Arc::new(Site { current, pool: Arc::default(), observer });
-        let learner = site.clone();
-        runtime.spawn(async move { learner.learn().await });
-        let accepting =
-            Accepting { listener, site: site.clone(), limits, places: places.clone(), stopped };
-        runtime.spawn(accepting.run());
-        Ok(Server { runtime, address, stop, places, connections, site })
+        let hashing = site.clone();
+        runtime.spawn(async move { hashing.hash_artifacts().await });
+        let acceptor =
+            Acceptor { listener, site: site.clone(), timeouts, permits: permits.clone(), stopped };
+        runtime.spawn(acceptor.run());
+        Ok(BootServer { runtime, address, stop, permits, connections, site })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The script that boots the default, for a machine that reaches the server at this URL.
+    /// Returns the script that boots the default image, for a machine that uses this URL.
     ///
     /// # Errors
-    /// Why there is none.
+    /// When there is no default, or it cannot be booted.
     pub fn script(&self, url: &str) -> Result<String, String> {
         self.runtime.block_on(self.site.default_script(url))
     }
 
-    /// Accepts no more, and lets what is being sent come to its end, for as long as `grace` says or
-    /// until `impatient` (asked now and then) says otherwise. How many were cut off.
+    /// Stops accepting connections and waits until running responses have ended, at most for
+    /// `grace` or until `impatient`, which is polled, returns true. Returns the number of
+    /// connections that were cut off.
     pub fn stop(self, grace: Duration, impatient: impl Fn() -> bool) -> usize {
-        // The accepting task may have ended already.
+        // The acceptor task may have ended already.
         let _ = self.stop.send(true);
         let all = u32::try_from(self.connections).unwrap_or(u32::MAX);
         self.runtime.block_on(async {
-            let done = pin!(self.places.acquire_many(all));
+            let done = pin!(self.permits.acquire_many(all));
             let waiting = async {
                 while !impatient() {
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             };
             tokio::select! {
@@ -199,59 +202,67 @@ impl Server {
                 () = tokio::time::sleep(grace) => {}
             }
         });
-        let left = self.connections - self.places.available_permits();
+        let left = self.connections - self.permits.available_permits();
         self.runtime.shutdown_background();
         left
     }
 }
 
-/// Raises the limit of open files to what is allowed, and tells it.
-fn descriptors() -> usize {
+/// Raises the soft limit of open files to the hard limit, and returns it.
+fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let limit = if raised.is_ok() { limit.maximum } else { limit.current };
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-struct Accepting {
+struct Acceptor {
     listener: TcpListener,
     site: Arc<Site>,
-    limits: Limits,
-    places: Arc<Semaphore>,
+    timeouts: ClientTimeouts,
+    permits: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }
 
-impl Accepting {
+impl Acceptor {
     async fn run(mut self) {
-        let mut complained = false;
+        let mut warned = false;
         loop {
-            // Who stops the server waits for all places: behind that one nobody gets another.
-            let place = tokio::select! {
+            // `BootServer::stop` queues for every permit; the semaphore is fair, so no connection
+            // is admitted after it.
+            let permit = tokio::select! {
                 biased;
-                () = asked(&mut self.stopped) => return,
-                place = self.places.clone().acquire_owned() => place,
+                () = stop_requested(&mut self.stopped) => return,
+                permit = self.permits.clone().acquire_owned() => permit,
             };
-            let Ok(place) = place else { return };
+            let Ok(permit) = permit else { return };
             let accepted = tokio::select! {
                 biased;
-                () = asked(&mut self.stopped) => return,
+                () = stop_requested(&mut self.stopped) => return,
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    complained = false;
-                    let (site, limits) = (self.site.clone(), self.limits);
-                    tokio::spawn(converse(site, stream, peer, limits, self.stopped.clone(), place));
+                    warned = false;
+                    let (site, timeouts) = (self.site.clone(), self.timeouts);
+                    tokio::spawn(serve_connection(
+                        site,
+                        stream,
+                        peer,
+                        timeouts,
+                        self.stopped.clone(),
+                        permit,
+                    ));
                 }
-                // The client has gone again.
+                // The client has disconnected.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // Out of descriptors or of memory, most likely: some come back.
-                    if !complained {
+                    // Probably out of descriptors or memory; retry until some are released.
+                    if !warned {
                         tracing::warn!("cannot accept connections: {error}");
-                        complained = true;
+                        warned = true;
                     }
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
@@ -259,37 +270,37 @@ impl Accepting {
 }
 
 /// Waits until the server is asked to stop.
-async fn asked(stopped: &mut watch::Receiver<bool>) {
-    // A server that is gone asks, too.
+async fn stop_requested(stopped: &mut watch::Receiver<bool>) {
+    // A dropped `BootServer` also counts as a request to stop.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 /// Serves one connection to its end.
-async fn converse(
+async fn serve_connection(
     site: Arc<Site>,
     stream: TcpStream,
     peer: SocketAddr,
-    limits: Limits,
+    timeouts: ClientTimeouts,
     mut stopped: watch::Receiver<bool>,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
-    let _place = place;
+    let _permit = permit;
     let Ok(local) = stream.local_addr() else { return };
     let service = service_fn(|request| {
         let site = site.clone();
         async move { Ok::<_, Infallible>(respond::respond(&site, &request, peer, local).await) }
     });
-    let io = TokioIo::new(Connection::new(stream, limits.stall));
+    let io = TokioIo::new(Connection::new(stream, timeouts.stall));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(HEAD)
-        .max_headers(FIELDS)
+        .header_read_timeout(timeouts.head)
+        .max_buf_size(MAX_HEAD_SIZE)
+        .max_headers(MAX_HEADER_FIELDS)
         .serve_connection(io, service);
     let mut serving = pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = asked(&mut stopped) => {
+        () = stop_requested(&mut stopped) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

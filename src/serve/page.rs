@@ -1,17 +1,17 @@
-//! The page for people: what is served, and how each of it is booted.
+//! The HTML page: the served images and how each is booted.
 //!
-//! It is whole in itself: it names nothing that a browser would fetch, and runs no script.
+//! The page is self-contained: it loads no resources and runs no script.
 
 use std::fmt::{self, Write};
 use std::time::SystemTime;
 
-use super::artifact::Version;
-use super::boot::{Lines, Versions, lines, prefix, url};
-use super::catalogue::{Catalogue, Image};
+use super::artifact::ArtifactVersion;
+use super::boot::{BootCommands, Versions, boot_commands, prefix, url};
+use super::catalogue::{Catalogue, ServedImage};
 
 const STYLE: &str = include_str!("page.css");
 
-/// The page, for somebody who reaches the server at the URL `server`.
+/// Returns the page for a client that reached the server by the URL `server`.
 pub(super) fn page(catalogue: &Catalogue, versions: &Versions, server: &str) -> String {
     let mut text = String::with_capacity(16 << 10);
     // Writing to a string does not fail.
@@ -19,7 +19,7 @@ pub(super) fn page(catalogue: &Catalogue, versions: &Versions, server: &str) -> 
     text
 }
 
-/// What a page may do: nothing but use its own style.
+/// The Content-Security-Policy of the page: only its own style is allowed.
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                                  form-action 'none'; frame-ancestors 'none'";
 
@@ -62,18 +62,18 @@ fn write_page(
     )
 }
 
-/// How a machine comes here.
+/// Writes the instructions for booting a machine from this server.
 fn write_start(out: &mut String, catalogue: &Catalogue, server: &str) -> fmt::Result {
     let (at, server) = (Escaped(prefix(server)), Escaped(server));
     let what = match catalogue.default {
         Some(index) => format!("it boots {}", catalogue.images[index].name),
-        None => "it asks what to boot".to_owned(),
+        None => "it shows a menu".to_owned(),
     };
     writeln!(
         out,
         "<section aria-labelledby=\"start\">\n<h2 id=\"start\">Boot a machine</h2>\n\
-         <p>Have iPXE run <a href=\"{at}/boot.ipxe\">boot.ipxe</a>: {}. DHCP gives its URL as the file \
-         name; at iPXE’s prompt it is</p>\n\
+         <p>Let iPXE run <a href=\"{at}/boot.ipxe\">boot.ipxe</a>: {}. Set its URL as the file name in \
+         DHCP, or enter at iPXE’s prompt:</p>\n\
          <pre tabindex=\"0\"><code>chain {server}/boot.ipxe</code></pre>\n</section>",
         Escaped(&what)
     )
@@ -83,7 +83,7 @@ fn write_image(
     out: &mut String,
     catalogue: &Catalogue,
     versions: &Versions,
-    image: &Image,
+    image: &ServedImage,
     server: &str,
 ) -> fmt::Result {
     let name = Escaped(&image.name);
@@ -96,7 +96,7 @@ fn write_image(
         writeln!(out, "<p>{}</p>", Escaped(description))?;
     }
     if !image.layers.is_empty() {
-        let verb = if image.kind == "overlay" { "Lies on" } else { "Made on" };
+        let verb = if image.kind == "overlay" { "Overlay of" } else { "Made on" };
         writeln!(out, "<p class=\"on\">{verb} {}</p>", Escaped(&image.layers.join(", then ")))?;
     }
     if image.files.iter().all(|&(file, _)| versions[file].is_none()) {
@@ -108,7 +108,7 @@ fn write_image(
     }
     write_files(out, catalogue, versions, image, server)?;
     let boot = image.boot.as_ref().map(|boot| match boot {
-        Ok(boot) => lines(catalogue, boot, versions, server),
+        Ok(boot) => boot_commands(catalogue, boot, versions, server),
         Err(why) => Err(why.clone()),
     });
     match boot {
@@ -116,7 +116,7 @@ fn write_image(
         Some(Err(why)) => {
             writeln!(out, "<p class=\"no\">Cannot be booted: {}.</p>", Escaped(&why))?
         }
-        Some(Ok(lines)) => write_boot(out, image, &lines, server)?,
+        Some(Ok(commands)) => write_boot(out, image, &commands, server)?,
     }
     out.push_str("</article>\n");
     Ok(())
@@ -126,11 +126,11 @@ fn write_files(
     out: &mut String,
     catalogue: &Catalogue,
     versions: &Versions,
-    image: &Image,
+    image: &ServedImage,
     server: &str,
 ) -> fmt::Result {
     let link = |name: &str| url(prefix(server), name);
-    let there = |file: usize| {
+    let existing = |file: usize| {
         versions[file].as_deref().map(|version| (&catalogue.files[file].name, version))
     };
     writeln!(
@@ -141,39 +141,44 @@ fn write_files(
         Escaped(&image.name)
     )?;
     for &(file, manifest) in &image.files {
-        let Some((name, version)) = there(file) else { continue };
-        let Version { sha256, modified, entity, .. } = version;
+        let Some((name, version)) = existing(file) else { continue };
+        let ArtifactVersion { sha256, modified, entity, .. } = version;
         let size = entity.size;
         let (to, shown) = (link(name), Escaped(name));
         write!(out, "<tr><th scope=\"row\"><a href=\"{}\">{shown}</a>", Escaped(&to))?;
-        if let Some((name, _)) = manifest.and_then(there) {
+        if let Some((name, _)) = manifest.and_then(existing) {
             write!(out, " <a class=\"aside\" href=\"{}\">manifest</a>", Escaped(&link(name)))?;
         }
-        let (iso, built) = (moment(*modified, "T", "Z"), moment(*modified, " ", " UTC"));
+        let (iso, built) = (minute_text(*modified, "T", "Z"), minute_text(*modified, " ", " UTC"));
         writeln!(
             out,
             "</th><td class=\"number\" title=\"{size} bytes\">{}</td>\
              <td><code class=\"digest\" tabindex=\"0\" title=\"{sha256}\">{sha256}</code></td>\
              <td><time datetime=\"{iso}\">{built}</time></td></tr>",
-            amount(size)
+            size_text(size)
         )?;
     }
     out.push_str("</tbody>\n</table>\n</div>\n");
     Ok(())
 }
 
-fn write_boot(out: &mut String, image: &Image, lines: &Lines, server: &str) -> fmt::Result {
+fn write_boot(
+    out: &mut String,
+    image: &ServedImage,
+    commands: &BootCommands,
+    server: &str,
+) -> fmt::Result {
     let (name, at) = (Escaped(&image.name), Escaped(prefix(server)));
     writeln!(
         out,
         "<p>Script: <a href=\"{at}/boot/{name}.ipxe\">boot/{name}.ipxe</a>. Try it here: \
          <code>overcoat boot {name}</code></p>\n\
          <pre tabindex=\"0\" aria-label=\"iPXE commands that boot {name}\"><code>{}boot</code></pre>",
-        Escaped(&lines.commands())
+        Escaped(&commands.load())
     )
 }
 
-/// Text that stands in HTML, in an element or in an attribute's quotation marks.
+/// Text escaped for HTML elements and quoted attributes.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -192,7 +197,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-fn amount(bytes: u64) -> String {
+fn size_text(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
@@ -201,8 +206,8 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-/// A time to the minute, in UTC.
-fn moment(time: SystemTime, between: &str, after: &str) -> String {
+/// Formats a time to the minute, in UTC.
+fn minute_text(time: SystemTime, between: &str, after: &str) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let minute = crate::calendar::minute(seconds.try_into().unwrap_or(i64::MAX), between);
     format!("{minute}{after}")
@@ -213,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_no_markup() {
+    fn markup_is_escaped() {
         let text = Escaped("<a href='x' title=\"y\">&amp;").to_string();
         assert_eq!(text, "&lt;a href=&#39;x&#39; title=&quot;y&quot;&gt;&amp;amp;");
     }

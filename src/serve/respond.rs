@@ -1,7 +1,7 @@
-//! From a request to its response.
+//! Answers requests.
 //!
-//! Only names that were known before there were requests lead to a file; the path of a request is
-//! decoded once and looked up, and takes part in nothing else.
+//! The path of a request is percent-decoded once and looked up among the names of the catalogue. It
+//! has no other use.
 
 use std::borrow::Cow;
 use std::io;
@@ -14,12 +14,12 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest, Sha256};
 
-use super::access::{Access, Observer};
-use super::artifact::{Artifact, Version};
-use super::body::{Body, Pool};
-use super::boot::{lines, menu};
+use super::access::{Access, AccessObserver};
+use super::artifact::{Artifact, ArtifactVersion};
+use super::body::{ChunkPool, ResponseBody};
+use super::boot::{boot_commands, menu};
 use super::catalogue::Catalogue;
-use super::conditions::Answer;
+use super::conditions::RequestOutcome;
 use super::current::Current;
 use super::entity::{Entity, PLAIN, problem};
 use super::host::host;
@@ -29,12 +29,12 @@ use crate::seal::manifest::hex;
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// What requests are answered from.
+/// The data that requests are answered from.
 pub(super) struct Site {
     pub(super) current: Current,
-    pub(super) pool: Arc<Pool>,
-    /// Who is told of each response.
-    pub(super) observer: Option<Observer>,
+    pub(super) pool: Arc<ChunkPool>,
+    /// Called for each response.
+    pub(super) observer: Option<AccessObserver>,
 }
 
 impl std::fmt::Debug for Site {
@@ -43,43 +43,43 @@ impl std::fmt::Debug for Site {
     }
 }
 
-/// What a path names.
+/// The resource that a path names.
 #[derive(Debug, PartialEq, Eq)]
 enum Resource<'a> {
     Page,
     Index,
-    /// The script that boots the default, or asks.
+    /// The script that boots the default image, or the menu.
     Default,
-    /// The script of the image of this name.
+    /// The script of the image with this name.
     Script(&'a str),
-    /// A file, perhaps.
+    /// A file, if the catalogue has one of this name.
     File(&'a str),
 }
 
-/// What is made when it is asked for, or why it is not.
-type Text = Result<(&'static str, String), Problem>;
+/// Generated content with its media type, or the error response.
+type RenderedText = Result<(&'static str, String), Problem>;
 
-/// A status and what to say.
+/// The status and the text of an error response.
 type Problem = (StatusCode, String);
 
-/// Answers a request; what goes wrong is an answer too.
+/// Answers a request. Failures become error responses.
 pub(super) async fn respond<B>(
     site: &Site,
     request: &Request<B>,
     peer: SocketAddr,
     local: SocketAddr,
-) -> Response<Body> {
+) -> Response<ResponseBody> {
     let access = Access::begin(request.method(), request.uri(), peer, site.observer.clone());
     let mut response = match answer(site, request, local).await {
         Ok(response) => response,
         Err((status, text)) => problem(status, &text),
     };
     if has_body(request.headers()) {
-        // It is not read, so nothing can come after it.
+        // The body is not read, so the connection cannot be used for another request.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if request.method() == Method::HEAD {
-        *response.body_mut() = Body::empty();
+        *response.body_mut() = ResponseBody::empty();
     }
     let status = response.status();
     response.body_mut().log(access, status);
@@ -90,20 +90,23 @@ async fn answer<B>(
     site: &Site,
     request: &Request<B>,
     local: SocketAddr,
-) -> Result<Response<Body>, Problem> {
+) -> Result<Response<ResponseBody>, Problem> {
     let get = request.method() == Method::GET;
     if !get && request.method() != Method::HEAD {
-        let text = "the boot server can be asked with GET and HEAD alone";
+        let text = "the boot server accepts GET and HEAD only";
         let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, text);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(response);
     }
     if has_body(request.headers()) {
-        return Err((StatusCode::PAYLOAD_TOO_LARGE, "requests have no body here".to_owned()));
+        return Err((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the boot server does not accept request bodies".to_owned(),
+        ));
     }
     let host = host(request, local).map_err(|why| (StatusCode::BAD_REQUEST, why.to_owned()))?;
-    let nothing = || (StatusCode::NOT_FOUND, "there is nothing of that name".to_owned());
-    let path = decoded(request.uri().path()).ok_or_else(nothing)?;
+    let nothing = || (StatusCode::NOT_FOUND, "not found".to_owned());
+    let path = percent_decode(request.uri().path()).ok_or_else(nothing)?;
     let resource = resource(&path).ok_or_else(nothing)?;
     let known = site.current.known();
     let catalogue = match resource {
@@ -146,21 +149,21 @@ fn resource(path: &str) -> Option<Resource<'_>> {
 }
 
 impl Site {
-    /// Gets to know all files, so that nobody has to wait for that.
-    pub(super) async fn learn(&self) {
+    /// Determines the versions of all files, so that requests do not wait for digests.
+    pub(super) async fn hash_artifacts(&self) {
         for artifact in &self.current.known().files {
-            // Who asks for it is told.
+            // An error is reported to the client that requests the file.
             let _ = artifact.version().await;
         }
     }
 
-    /// The script of the default, for somebody who reaches the server at the URL `server`.
+    /// Returns the script of the default image, for a machine that uses the URL `server`.
     ///
     /// # Errors
-    /// Why there is none.
+    /// When there is no default, or it cannot be booted.
     pub(super) async fn default_script(&self, server: &str) -> Result<String, String> {
         let catalogue = self.current.known();
-        let image = catalogue.default.ok_or("there is no default")?;
+        let image = catalogue.default.ok_or("there is no default image")?;
         let script = script(&catalogue, image, server).await;
         script.map(|(_, text)| text).map_err(|(_, why)| why)
     }
@@ -170,26 +173,30 @@ impl Site {
         artifact: &Arc<Artifact>,
         asked: &HeaderMap,
         get: bool,
-    ) -> Result<Response<Body>, Problem> {
+    ) -> Result<Response<ResponseBody>, Problem> {
         let unreadable = |error| unreadable(artifact, &error);
-        // It can be replaced between two looks; not for ever.
+        // The file can be replaced after its version was determined: retry a few times.
         for _ in 0..8 {
             let Some(version) = artifact.version().await.map_err(unreadable)? else {
                 return Err((
                     StatusCode::NOT_FOUND,
-                    format!("{} was not built yet", artifact.name),
+                    format!("{} has not been built yet", artifact.name),
                 ));
             };
             let entity = &version.entity;
-            let answer = entity.answer(asked, get);
-            if !get || !matches!(answer, Answer::Whole | Answer::Part(_)) {
-                return Ok(entity.response(answer, |_| Body::empty()));
+            let outcome = entity.outcome(asked, get);
+            if !get || !matches!(outcome, RequestOutcome::Whole | RequestOutcome::Part(_)) {
+                return Ok(entity.response(outcome, |_| ResponseBody::empty()));
             }
             if let Some(content) = &version.content {
-                return Ok(entity.response(answer, |range| Body::text(slice(content, range))));
+                return Ok(
+                    entity.response(outcome, |range| ResponseBody::text(slice(content, range)))
+                );
             }
             if let Some(opened) = artifact.open(&version).map_err(unreadable)? {
-                return Ok(entity.response(answer, |range| Body::file(opened, range, &self.pool)));
+                return Ok(
+                    entity.response(outcome, |range| ResponseBody::file(opened, range, &self.pool))
+                );
             }
         }
         Err((StatusCode::SERVICE_UNAVAILABLE, format!("{} is being replaced", artifact.name)))
@@ -201,26 +208,27 @@ impl Site {
         text: String,
         asked: &HeaderMap,
         get: bool,
-    ) -> Response<Body> {
+    ) -> Response<ResponseBody> {
         let sha256 = hex(&Sha256::digest(&text));
         let entity = Entity::new(kind, &sha256, text.len() as u64, None);
         let text = Bytes::from(text);
-        let answer = entity.answer(asked, get);
-        let mut response = entity.response(answer, |range| Body::text(slice(&text, range)));
+        let outcome = entity.outcome(asked, get);
+        let mut response =
+            entity.response(outcome, |range| ResponseBody::text(slice(&text, range)));
         if kind == HTML {
             let policy = HeaderValue::from_static(POLICY);
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
             let none = HeaderValue::from_static("no-referrer");
             response.headers_mut().insert(header::REFERRER_POLICY, none);
         }
-        // It has the name by which it was asked for in it.
+        // The text contains the host name of the request.
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
         response
     }
 }
 
-/// The script that boots an image.
-async fn script(catalogue: &Catalogue, image: usize, server: &str) -> Text {
+/// Returns the script that boots an image.
+async fn script(catalogue: &Catalogue, image: usize, server: &str) -> RenderedText {
     let image = &catalogue.images[image];
     let not =
         |why: &str| (StatusCode::NOT_FOUND, format!("{} cannot be booted: {why}", image.name));
@@ -233,12 +241,12 @@ async fn script(catalogue: &Catalogue, image: usize, server: &str) -> Text {
     for file in boot.files() {
         versions[file] = version(&catalogue.files[file]).await?;
     }
-    let lines = lines(catalogue, boot, &versions, server).map_err(|why| not(&why))?;
-    Ok((PLAIN, lines.script(image)))
+    let commands = boot_commands(catalogue, boot, &versions, server).map_err(|why| not(&why))?;
+    Ok((PLAIN, commands.script(image)))
 }
 
-/// What is known of all files.
-async fn versions(catalogue: &Catalogue) -> Result<Vec<Option<Arc<Version>>>, Problem> {
+/// Returns the versions of all files.
+async fn versions(catalogue: &Catalogue) -> Result<Vec<Option<Arc<ArtifactVersion>>>, Problem> {
     let mut versions = Vec::with_capacity(catalogue.files.len());
     for artifact in &catalogue.files {
         versions.push(version(artifact).await?);
@@ -246,7 +254,7 @@ async fn versions(catalogue: &Catalogue) -> Result<Vec<Option<Arc<Version>>>, Pr
     Ok(versions)
 }
 
-async fn version(artifact: &Arc<Artifact>) -> Result<Option<Arc<Version>>, Problem> {
+async fn version(artifact: &Arc<Artifact>) -> Result<Option<Arc<ArtifactVersion>>, Problem> {
     artifact.version().await.map_err(|error| unreadable(artifact, &error))
 }
 
@@ -256,13 +264,13 @@ fn unreadable(artifact: &Artifact, error: &io::Error) -> Problem {
         io::ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (status, format!("{} cannot be read now", artifact.name))
+    (status, format!("{} cannot be read", artifact.name))
 }
 
-/// These of the bytes, of which they are a part.
+/// Returns a subrange of the bytes.
 fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
-    let place = |at| usize::try_from(at).unwrap_or(usize::MAX);
-    bytes.slice(place(range.start)..place(range.end))
+    let index = |at| usize::try_from(at).unwrap_or(usize::MAX);
+    bytes.slice(index(range.start)..index(range.end))
 }
 
 fn has_body(headers: &HeaderMap) -> bool {
@@ -270,8 +278,8 @@ fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
-/// A path without its percent signs; nothing if it is not text.
-fn decoded(path: &str) -> Option<Cow<'_, str>> {
+/// Percent-decodes a path; `None` if it is malformed or not UTF-8.
+fn percent_decode(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
         return Some(path.into());
     }
@@ -295,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_decoded_once() {
+    fn paths_are_percent_decoded_once() {
         for (path, text) in [
             ("/a", Some("/a")),
             ("/%61%2B%c3%a4", Some("/a+ä")),
@@ -308,7 +316,7 @@ mod tests {
             ("/%+1", None),
             ("/%ff", None),
         ] {
-            assert_eq!(decoded(path).as_deref(), text, "{path}");
+            assert_eq!(percent_decode(path).as_deref(), text, "{path}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `overcoat boot`: the real artifacts, from the firmware on.
+//! `overcoat boot` with real artifacts, from the firmware on.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::machine::Site;
 use crate::support::processes::{alive, family, within};
 use crate::support::stage::{Finished, Who, finish};
 
-/// A site with a kernel, an initrd and overlays that make a system of the lab's base.
+/// A site with a kernel and an initrd; its overlays turn the lab's base into a bootable system.
 struct Machine {
     site: Site,
     kernel: PathBuf,
@@ -24,7 +24,7 @@ impl Machine {
         Machine { site, kernel, initrd }
     }
 
-    /// `overcoat boot` of overlays, by somebody without rights.
+    /// Returns `overcoat boot` of overlays, run by an unprivileged user.
     fn command(&self, overlays: &[&str], options: &[&str]) -> Command {
         let mut command = self.site.stage.overcoat(Who::Unprivileged);
         command.arg("boot").args(["--accelerator", "tcg"]);
@@ -43,7 +43,7 @@ impl Machine {
 }
 
 #[test]
-fn a_machine_comes_up_through_the_firmware_and_runs_a_command() {
+fn machine_boots_through_the_firmware_and_runs_a_command() {
     let machine = Machine::new();
     let site = &machine.site;
     site.system();
@@ -64,7 +64,7 @@ fn a_machine_comes_up_through_the_firmware_and_runs_a_command() {
         phases.collect::<Vec<_>>(),
         ["firmware", "load", "kernel", "fetch", "system", "command"]
     );
-    // All of the base, the overlays, the kernel and its initrd.
+    // At least the base, the kernel and the initrd.
     let size = |path: PathBuf| std::fs::metadata(path).unwrap().len();
     let least =
         size(site.stage.debian()) + size(machine.kernel.clone()) + size(machine.initrd.clone());
@@ -74,7 +74,7 @@ fn a_machine_comes_up_through_the_firmware_and_runs_a_command() {
 }
 
 #[test]
-fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
+fn failed_boot_is_reported_with_phase_and_reason() {
     let machine = Machine::new();
     let site = &machine.site;
     site.overlay(
@@ -88,25 +88,25 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
         "last lines of the console:",
     ]);
     machine.boot(&["cut.cpio.gz"], &["--until", "never"]).code(1).says(&[
-        "the machine did not come up: fetching and unpacking base and overlays: unpack: ",
+        "the machine did not come up: fetching and unpacking the base and the overlays: unpack: ",
         "cut.cpio.gz: damaged",
     ]);
-    // The firmware alone.
+    // Only the firmware starts.
     let report = machine.boot(&[], &["--until", "never", "--time-out", "2", "--json"]).code(1);
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     assert_eq!(report["up"], false);
-    assert_eq!(report["failed"]["reason"], "it was not up after 2 s");
+    assert_eq!(report["failed"]["reason"], "the machine was not up after 2 s");
     machine
         .boot(&[], &["--memory", "96M"])
         .code(1)
-        .says(&["(96 MiB may be too little for it: --memory)"]);
-    // A command that takes too long, and a reader of what it prints that has had enough.
+        .says(&["(96 MiB of memory may be too little: see --memory)"]);
+    // A command that does not end, whose output is closed early.
     site.system();
     let mut command = machine.command(&["system.cpio.zst"], &["--run", "yes; sleep 1000"]);
     let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     child.stdout.take().unwrap().read_exact(&mut [0; 2]).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    // One that does not read keeps nothing either.
+    // A command whose output is not read, with a time limit.
     let options = ["--run", "yes", "--run-time-out", "2"];
     let mut child = machine
         .command(&["system.cpio.zst"], &options)
@@ -118,7 +118,7 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
         .boot(&["system.cpio.zst"], &["--run", "sleep 1000", "--run-time-out", "2"])
         .code(1)
         .says(&["came up, but the command had not ended after 2 s"]);
-    // What can be told without a machine.
+    // Errors that are found without a machine.
     site.stage.sh("ln -s base.squashfs public/over.squashfs");
     machine.boot(&["over.squashfs"], &[]).code(2).says(&["over.squashfs", "cpio archives"]);
     let mut command = machine.command(&["missing.cpio.gz"], &["--until", "x"]);
@@ -127,11 +127,11 @@ fn a_machine_that_does_not_come_up_is_told_with_phase_and_reason() {
     machine
         .boot(&["system.cpio.zst"], &["--append", &long])
         .code(2)
-        .says(&["cannot be booted: its kernel's command line has", "use fewer overlays"]);
+        .says(&["cannot be booted: its kernel command line has", "use fewer overlays"]);
 }
 
 #[test]
-fn a_line_on_the_console_is_waited_for_and_nothing_is_left_running() {
+fn until_waits_for_console_text_and_qemu_ends_with_overcoat() {
     let machine = Machine::new();
     let mut command = machine.command(&[], &["--until", "overcoat: fetching", "--console"]);
     finish(&mut command).ok().says(&[
@@ -142,11 +142,11 @@ fn a_line_on_the_console_is_waited_for_and_nothing_is_left_running() {
 
     let mut command = machine.command(&[], &["--until", "never"]);
     let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("fetching the kernel") {
         line.clear();
-        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0);
+        assert!(std::io::BufRead::read_line(&mut stderr, &mut line).unwrap() > 0);
     }
     let family = family(child.id());
     assert!(family.len() > 1, "{family:?}");
@@ -156,11 +156,13 @@ fn a_line_on_the_console_is_waited_for_and_nothing_is_left_running() {
     )
     .unwrap();
     child.wait().unwrap();
-    within(std::time::Duration::from_secs(60), "all have ended", || alive(&family).is_empty());
+    within(std::time::Duration::from_secs(60), "all processes have exited", || {
+        alive(&family).is_empty()
+    });
 }
 
 #[test]
-fn somebody_can_type_on_the_console() {
+fn shell_option_connects_the_keyboard_to_the_console() {
     let machine = Machine::new();
     let mut command = machine.command(&[], &["--shell", "--append", "init=/bin/sh"]);
     let mut child = command

@@ -1,11 +1,11 @@
-//! Boots that must fail, each with its phase and a message that says what to do.
+//! Boots that must fail, each with its phase and an actionable message.
 
 use std::fs;
 
 use crate::machine::Site;
 
 #[test]
-fn what_cannot_be_fetched_or_is_not_what_it_should_be_is_told() {
+fn fetch_verify_mount_and_network_failures_are_reported() {
     let site = Site::new();
     let wrong = "7".repeat(64);
     let base = site.url("base.squashfs");
@@ -14,7 +14,7 @@ fn what_cannot_be_fetched_or_is_not_what_it_should_be_is_told() {
     console.failed("fetch", &["http://10.0.2.2:9/base.squashfs", "refused", "tried 3 times"]);
     assert_eq!(console.lines().iter().filter(|line| line.starts_with("trying ")).count(), 2);
 
-    // With an address of its own, for a card that has another name here.
+    // With a static address, for a card that has another name here.
     let line = "ip=10.0.2.77::10.0.2.2:255.255.255.0::eth7:off";
     let console = site.boot(&format!("BASEFS={} {line}", site.url("nowhere")), &[]);
     console.failed("fetch", &["/nowhere", "404"]);
@@ -45,7 +45,7 @@ fn what_cannot_be_fetched_or_is_not_what_it_should_be_is_told() {
 }
 
 #[test]
-fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
+fn damaged_or_too_large_overlays_and_missing_init_are_reported() {
     let site = Site::new();
     site.overlay("whole.cpio.gz", &[], "head -c 3000000 /dev/urandom >/srv/noise");
     site.overlay("noinit.cpio.gz", &[], "mkdir -p /sbin; echo >/sbin/init; chmod 755 /sbin/init");
@@ -83,10 +83,10 @@ fn overlays_that_are_damaged_or_too_large_or_take_init_away_are_told() {
     boot("large.cpio.gz", "OVERCOAT_SIZE=200M", &[])
         .failed("unpack", &["not enough space: 382 MiB are needed", "OVERCOAT_SIZE="]);
 
-    // Each of these takes a page.
+    // Each file takes a page.
     boot("small.cpio.gz", "OVERCOAT_SIZE=160M", &[])
         .failed("unpack", &["not enough space: more than ", "MiB are needed"]);
-    // The kernel has no more inodes than half of its pages.
+    // The number of inodes is limited to half the number of pages.
     boot("small.cpio.gz", "", &["-m", "256M"]).failed("unpack", &["not enough space: "]);
 
     let pair = site.urls(&["noinit.cpio.gz", "removes.cpio.zst"]);

@@ -8,8 +8,7 @@ use std::sync::OnceLock;
 
 use crate::support::stage::{EPOCH, Stage, Who, finish};
 
-/// What becomes pid 1 where systemd is not what a test is about: it says what it sees, and ends the
-/// machine.
+/// An init for tests that do not need systemd: it prints the output of `/look` and powers off.
 pub(crate) const PROBE: &str = "#!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 exec >/dev/console 2>&1
@@ -35,7 +34,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// With the Debian base of the lab as `base.squashfs`.
+    /// Creates a site with the lab's Debian base as `base.squashfs`.
     pub(crate) fn new() -> Self {
         let stage = Stage::new();
         let folder = stage.path("public");
@@ -45,7 +44,7 @@ impl Site {
         Site { stage, server, port }
     }
 
-    /// Builds the kernel and the initrd, once with each of `variables`.
+    /// Builds the kernel and the initrd, once without and once with `variables`.
     fn loads(&self, variables: &'static str) -> Loads {
         static PLAIN: OnceLock<Loads> = OnceLock::new();
         static OTHER: OnceLock<Loads> = OnceLock::new();
@@ -62,7 +61,7 @@ impl Site {
         .clone()
     }
 
-    /// Builds images from the packages of the lab.
+    /// Builds images from the lab's package repository.
     pub(crate) fn project(&self, images: &str) {
         self.stage.write("project/sources/provisioner.yml", "files: files\n");
         let list = "deb [trusted=yes] file:/repo ./\n";
@@ -75,7 +74,7 @@ impl Site {
         finish(build.args(["build", "--bind", &repository])).ok();
     }
 
-    /// An overlay: what a script does to base and overlays.
+    /// Makes an overlay of the changes by a script to the base and `below`.
     pub(crate) fn overlay(&self, name: &str, below: &[&str], script: &str) {
         let mut run = self.stage.overcoat(Who::Root);
         run.arg("run").arg(self.stage.debian());
@@ -85,7 +84,7 @@ impl Site {
         finish(run.args(["--", "sh", "-ec", &script])).ok();
     }
 
-    /// An overlay whose `/probe` runs a script.
+    /// Makes an overlay whose `/probe` runs `look`.
     pub(crate) fn probe(&self, name: &str, below: &[&str], look: &str, script: &str) {
         let all = format!(
             "write /probe <<'...'\n{PROBE}...\nwrite /look <<'...'\n#!/bin/sh\n{look}\n...\n{script}"
@@ -93,37 +92,37 @@ impl Site {
         self.overlay(name, below, &all);
     }
 
-    /// The path of an artifact.
+    /// Returns the path of an artifact.
     pub(crate) fn artifact(&self, name: &str) -> PathBuf {
         self.stage.path("public").join(name)
     }
 
-    /// What the machines know it by.
+    /// Returns the URL of an artifact inside the machines.
     pub(crate) fn url(&self, name: &str) -> String {
         format!("http://10.0.2.2:{}/{name}", self.port)
     }
 
-    /// The URLs of several.
+    /// Returns the URLs of several artifacts, separated by commas.
     pub(crate) fn urls(&self, names: &[&str]) -> String {
         names.iter().map(|name| self.url(name)).collect::<Vec<_>>().join(",")
     }
 
-    /// The SHA-256 of an artifact.
+    /// Returns the SHA-256 of an artifact.
     pub(crate) fn digest(&self, name: &str) -> String {
         self.stage.sh(&format!("sha256sum <public/{name}"))[..64].to_owned()
     }
 
-    /// What was asked of the server.
+    /// Returns the log of requests to the server.
     pub(crate) fn requests(&self) -> String {
         fs::read_to_string(self.stage.path("requests")).unwrap()
     }
 
-    /// Boots a machine with the initrd of the library; what it said until it ended itself.
+    /// Boots a machine with the library's initrd; returns its console output once it has ended.
     pub(crate) fn boot(&self, command_line: &str, machine: &[&str]) -> Console {
         self.boot_with("", command_line, machine)
     }
 
-    /// As [`Site::boot`], with variables of the provisioner.
+    /// Like [`Site::boot`], with variables of the provisioner.
     pub(crate) fn boot_with(
         &self,
         variables: &'static str,
@@ -141,9 +140,9 @@ impl Site {
         qemu(&kernel, &initrd, &line, machine)
     }
 
-    /// Overlays that make the lab's base a system that boots, `system.cpio.*`, and one with a unit
-    /// over it that says what it sees and ends the machine, `unit.cpio.*`, unless `overcoat.quiet`
-    /// stands on the kernel command line; built once.
+    /// Makes overlays that turn the lab's base into a bootable system, `system.cpio.*`, and one with
+    /// a unit that prints its findings and powers off, `unit.cpio.*`, unless the kernel command
+    /// line has `overcoat.quiet`. They are built once.
     pub(crate) fn system(&self) {
         const NAMES: [&str; 4] =
             ["system.cpio.gz", "system.cpio.zst", "unit.cpio.gz", "unit.cpio.zst"];
@@ -154,16 +153,16 @@ impl Site {
     self.stage.write("project/system/provisioner.yml", system);
     self.stage.write(
         "project/unit/provisioner.yml",
-        "files: files\nservices: {enable: [told.service]}\n",
+        "files: files\nservices: {enable: [probe.service]}\n",
     );
     self.stage.write(
-        "project/unit/files/etc/systemd/system/told.service",
+        "project/unit/files/etc/systemd/system/probe.service",
         "[Unit]\nConditionKernelCommandLine=!overcoat.quiet\nAfter=multi-user.target network-online.target\nWants=network-online.target\n\
-         [Service]\nType=oneshot\nExecStart=/usr/local/bin/told\n\
+         [Service]\nType=oneshot\nExecStart=/usr/local/bin/probe\n\
          [Install]\nWantedBy=graphical.target multi-user.target\n",
     );
     self.stage.write(
-        "project/unit/files/usr/local/bin/told",
+        "project/unit/files/usr/local/bin/probe",
         "#!/bin/sh\nexec >/dev/console 2>&1\necho PROBE\nsystemctl is-active multi-user.target\n\
          systemctl --failed --no-legend --plain\nip -4 -br address; findmnt -no FSTYPE /\n\
          ls -1 /run/overcoat\nmodinfo -F name squashfs; stat -c \"%a %u:%g\" /usr /usr/lib\necho\necho END\nsystemctl --no-block poweroff\n",
@@ -182,7 +181,7 @@ impl Site {
         }
     }
 
-    /// The kernel of the lab, and the initrd of the library.
+    /// Returns the lab's kernel and the library's initrd.
     pub(crate) fn kernel_and_initrd(&self) -> (PathBuf, PathBuf) {
         let loads = self.loads("");
         (self.stage.write("vmlinuz", loads.kernel), self.stage.write("initrd.img", loads.initrd))
@@ -196,7 +195,7 @@ impl Drop for Site {
     }
 }
 
-/// Serves a folder on loopback; the server and its port.
+/// Serves a folder on the loopback interface; returns the server and its port.
 pub(crate) fn serve(folder: &Path, certificate: &[&Path], requests: &Path) -> (Child, u16) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/boot/server.py");
     let mut server = Command::new("python3")
@@ -212,7 +211,7 @@ pub(crate) fn serve(folder: &Path, certificate: &[&Path], requests: &Path) -> (C
     (server, line.trim().parse().unwrap())
 }
 
-/// A machine with 1 GiB and a network card, unless `machine` says otherwise, until it ends itself.
+/// Runs a machine with 1 GiB and a network card, unless `machine` has other options, until it ends.
 pub(crate) fn qemu(kernel: &Path, initrd: &Path, line: &str, machine: &[&str]) -> Console {
     let mut command = Command::new("timeout");
     command.args(
@@ -238,29 +237,29 @@ pub(crate) fn qemu(kernel: &Path, initrd: &Path, line: &str, machine: &[&str]) -
     Console(text)
 }
 
-/// What a machine wrote to its console.
+/// The console output of a machine.
 pub(crate) struct Console(pub(crate) String);
 
 impl Console {
-    /// The lines of the initrd, without the name in front.
+    /// Returns the initrd's lines, without the `overcoat: ` prefix.
     pub(crate) fn lines(&self) -> Vec<&str> {
         self.0.lines().filter_map(|line| line.strip_prefix("overcoat: ")).collect()
     }
 
-    /// What the probe said.
+    /// Returns the output of the probe.
     pub(crate) fn probe(&self) -> &str {
-        let said = self.0.split_once("PROBE\n").and_then(|(_, rest)| rest.split_once("\nEND"));
-        said.unwrap_or_else(|| panic!("no probe: {}", self.0)).0
+        let output = self.0.split_once("PROBE\n").and_then(|(_, rest)| rest.split_once("\nEND"));
+        output.unwrap_or_else(|| panic!("no probe: {}", self.0)).0
     }
 
-    /// Checks that the probe said each of `parts`.
+    /// Checks that the output of the probe contains each of `parts`.
     pub(crate) fn shows(&self, parts: &[&str]) {
         for part in parts {
             assert!(self.probe().contains(part), "no {part:?} in {}", self.0);
         }
     }
 
-    /// Checks how it failed: one line, which begins and ends so.
+    /// Checks that there is one failure, in `phase`, whose message contains `parts`.
     pub(crate) fn failed(&self, phase: &str, parts: &[&str]) {
         let failures: Vec<_> =
             self.lines().into_iter().filter(|line| line.starts_with("failed: ")).collect();

@@ -1,7 +1,7 @@
-//! Machines that boot from the network: the initrd of the library, a server on loopback, and QEMU.
+//! Network boots: the library's initrd, an HTTP server on the loopback interface, and QEMU.
 //!
-//! `tests/set-up.sh` prepares what these tests need. Each boot takes 10 to 40 seconds: a processor
-//! is emulated.
+//! `tests/set-up.sh` prepares what these tests need. Each boot takes 10 to 40 seconds, because the
+//! processor is emulated.
 
 mod command;
 mod failures;

@@ -1,5 +1,6 @@
-//! The contract of the original's initrd, by its own steps and with nothing of ours in it: busybox
-//! unpacks the overlay with `gzip -d | cpio -i` into a tmpfs, which is mounted over the base.
+//! The behaviour of on-imagebuilder's initrd, reproduced by its own steps without overcoat's
+//! initrd: busybox unpacks the overlay with `gzip -d | cpio -i` into a tmpfs, which is mounted over
+//! the base.
 
 use crate::machine::{Site, qemu};
 
@@ -27,7 +28,7 @@ exec switch_root /root /probe
 "#;
 
 #[test]
-fn the_originals_initrd_boots_our_artifacts() {
+fn on_imagebuilder_initrd_boots_overcoat_artifacts() {
     let site = Site::new();
     let look = "cat /srv/a; ls /etc/motd; stat -c '%a %u:%g %h %n' / /srv/b; stat -fc %T /";
     site.probe(
@@ -38,7 +39,7 @@ fn the_originals_initrd_boots_our_artifacts() {
     );
     let (kernel, _) = site.kernel_and_initrd();
     site.stage.write("tree/init", INIT);
-    // The modules of the initrd of the library, in an order in which each finds what it needs.
+    // The modules of the library's initrd, each after its dependencies.
     site.stage.sh(
         "mkdir whole; zstd -qdc <initrd.img >whole.cpio; (cd whole; bsdtar -xf ../whole.cpio)
          cd tree; mkdir -p bin modules proc sys dev memory lower root

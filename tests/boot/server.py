@@ -1,9 +1,9 @@
-"""An HTTP server on loopback with the faults that boot servers have.
+"""An HTTP server on the loopback interface with typical faults of boot servers.
 
-server.py FOLDER [CERTIFICATE KEY]: prints its port, serves until it is ended, and writes a line
-for each request to standard error. Below /flaky/ the connection is cut in the middle the first
-time, below /stuck/ nothing more is sent there; below /busy/ the first two answers are 503; /moved/
-is a redirection; all know ranges but those below /plain/.
+server.py FOLDER [CERTIFICATE KEY]: prints its port, serves until it is killed, and writes a line
+for each request to standard error. Under /flaky/, the first response is cut off in the middle;
+under /stuck/, it stalls there; under /busy/, the first two responses are 503; /moved/ redirects.
+Ranges are supported except under /plain/.
 """
 import http.server
 import os
@@ -54,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(data)
                 left -= len(data)
             if fault == "stuck" and times == 1:
-                # Until the other side has had enough.
+                # Wait until the client closes the connection.
                 self.connection.recv(1)
 
     def log_message(self, *_):

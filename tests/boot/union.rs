@@ -1,10 +1,10 @@
-//! What a machine sees when it is up.
+//! The root of a booted machine.
 
 use std::path::Path;
 
 use crate::machine::{Site, serve};
 
-/// The second card is the one to boot from; the first leads nowhere.
+/// Two cards: the machine boots from the second one; the first has no network.
 const TWO_CARDS: [&str; 6] = [
     "-netdev",
     "hubport,id=n1,hubid=1",
@@ -15,7 +15,7 @@ const TWO_CARDS: [&str; 6] = [
 ];
 
 #[test]
-fn overlays_lie_over_each_other_as_overlayfs_has_them() {
+fn overlays_are_stacked_as_by_overlayfs() {
     let site = Site::new();
     let look = "cd /srv; grep -r . a b d c 2>/dev/null
 stat -c '%a %u:%g %s %h %n' / /srv/[a-e]* /usr/share/bug /run/overcoat
@@ -79,14 +79,14 @@ grep overcoat /etc/fstab";
         console.0
     );
 
-    // What the console said, and what the server was asked: on from the middle after a cut.
+    // The console and the requests: an interrupted download continues in the middle.
     let size = std::fs::metadata(site.artifact("base.squashfs")).unwrap().len();
     let base = site.url("flaky/base.squashfs");
     let lines = console.lines();
     assert!(lines[0].starts_with("network: ") && lines[0].contains(" 10.0.2.15 "), "{lines:?}");
     assert_eq!(lines[1], format!("fetching {base}"));
     assert!(lines[2].starts_with(&format!("trying {base} again in 1 s: ")), "{lines:?}");
-    // The probe shows the log once more.
+    // The probe prints the log a second time.
     let end = lines.iter().position(|line| *line == "root mounted").unwrap();
     let lines = &lines[..=end];
     assert_eq!(lines[3], format!("fetched {base}: {size} bytes"));
@@ -95,12 +95,12 @@ grep overcoat /etc/fstab";
         [("busy/one.cpio.gz", 2), ("plain/two.cpio.zst", 0), ("moved/three.cpio", 0)]
     {
         let url = site.url(name);
-        let told = |what: &str| lines.iter().filter(|line| line.starts_with(what)).count();
-        assert_eq!(told(&format!("trying {url} again")), tries, "{lines:?}");
-        assert_eq!(told(&format!("fetched {url}: ")), 1, "{lines:?}");
-        assert_eq!(told(&format!("unpacked {url}")), 1, "{lines:?}");
+        let count = |what: &str| lines.iter().filter(|line| line.starts_with(what)).count();
+        assert_eq!(count(&format!("trying {url} again")), tries, "{lines:?}");
+        assert_eq!(count(&format!("fetched {url}: ")), 1, "{lines:?}");
+        assert_eq!(count(&format!("unpacked {url}")), 1, "{lines:?}");
         assert_eq!(
-            told(&format!("verified {url}")),
+            count(&format!("verified {url}")),
             usize::from(name.contains("two")),
             "{lines:?}"
         );
@@ -113,11 +113,11 @@ grep overcoat /etc/fstab";
 }
 
 #[test]
-fn thirty_overlays_are_no_more_trouble_than_one() {
+fn thirty_overlays_are_stacked() {
     let site = Site::new();
     site.probe("0.cpio.gz", &[], "cat /srv/* | sort -n | tr '\\n' ' '; echo", "");
     let mut names = vec!["0.cpio.gz".to_owned()];
-    // Names for the same archive are enough for the kernel; the last has something of its own.
+    // Links to one archive suffice; the last overlay differs.
     for n in 1..29 {
         let name = format!("{n}.cpio.gz");
         std::os::unix::fs::symlink("0.cpio.gz", site.artifact(&name)).unwrap();
@@ -129,19 +129,19 @@ fn thirty_overlays_are_no_more_trouble_than_one() {
     let line = format!("OVERLAYFS={} init=/probe", site.urls(&names));
     let console = site.boot(&line, &TWO_CARDS);
     assert_eq!(console.probe().trim(), "7");
-    // The server that said nothing any more, and the card that nobody answers on.
+    // The stalled download is retried, and so is DHCP on the other card.
     assert!(console.0.contains("again in 1 s: no data for 30 s\n"), "{}", console.0);
     assert!(site.requests().contains("/stuck/29.cpio 2 bytes="), "{}", site.requests());
     assert!(console.0.contains("overcoat: no answer to DHCP on "), "{}", console.0);
 }
 
 #[test]
-fn a_machine_comes_up_to_its_services_and_goes_down() {
+fn system_starts_its_services_and_powers_off() {
     let site = Site::new();
     site.system();
     let names = ["system.cpio.gz", "unit.cpio.zst"];
     let console = site.boot(&format!("OVERLAYFS={}", site.urls(&names)), &[]);
-    // The kernel's modules are there, although no layer has them.
+    // The kernel modules are available although no layer contains them.
     console.shows(&["10.0.2.15/24", "overlay\nbase\nimages\nlayers\nlog\nmodules\nupper\nwork"]);
     console.shows(&["\nsquashfs\n", "\n755 0:0\n755 0:0\n"]);
     assert!(!console.0.contains("Failed unmounting"), "{}", console.0);
@@ -151,7 +151,7 @@ fn a_machine_comes_up_to_its_services_and_goes_down() {
 }
 
 #[test]
-fn https_is_checked_with_the_sites_own_authority() {
+fn https_verifies_certificates_with_the_given_authority() {
     let site = Site::new();
     site.probe("one.cpio.gz", &[], "echo up", "");
     site.stage.sh(
@@ -161,7 +161,7 @@ fn https_is_checked_with_the_sites_own_authority() {
              -subj /CN=boot -addext subjectAltName=IP:10.0.2.2 2>&1",
     );
     let certificate = std::fs::read_to_string(site.stage.path("certificate")).unwrap();
-    // The variables are remembered by this test alone, which builds one initrd.
+    // Used by this test only, which builds one initrd with them.
     let variables = format!("https: true, ca_certificates: {certificate:?}");
     let variables: &'static str = Box::leak(variables.into_boxed_str());
     let folder = site.stage.path("public");
@@ -185,7 +185,7 @@ fn https_is_checked_with_the_sites_own_authority() {
         server.kill().unwrap();
         server.wait().unwrap();
     }
-    // The kernel may have something to say meanwhile.
+    // Kernel messages can appear between the probe's lines.
     assert!(good.probe().lines().any(|line| line == "up"), "{}", good.0);
     let size = std::fs::metadata(site.artifact("base.squashfs")).unwrap().len();
     let requests = std::fs::read_to_string(site.stage.path("requests.certificate")).unwrap();

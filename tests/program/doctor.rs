@@ -1,4 +1,4 @@
-//! `doctor`: each thing that can be missing is made to be, and named with what mends it.
+//! `doctor`: each requirement is removed in turn; the report names it and the fix.
 
 use std::fs;
 use std::process::Command;
@@ -8,14 +8,14 @@ use serde_json::Value;
 use crate::support::USER;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
-/// What is found by `who`, where `breaking` was done before, by root in the stage's mount namespace.
+/// Runs `doctor` as `who` after root ran `breaking` in the stage's mount namespace.
 fn examined(breaking: &str, who: Who) -> Report {
-    // What is broken is so for a thread alone, and for what that starts.
+    // The changes affect only this thread's mount namespace, and processes that it starts.
     let alone = || {
         let stage = Stage::new();
         stage.sh(breaking);
         if !breaking.contains("ansible") {
-            // It takes most of the time.
+            // Querying Ansible takes most of the time.
             stage.sh(&hide("ansible-playbook"));
         }
         let command = stage.overcoat(who);
@@ -41,7 +41,7 @@ struct Report {
 }
 
 impl Report {
-    /// Checks that the finding `name` is of this state, and holds all `parts`; the rest of them.
+    /// Checks that finding `name` has this state and contains all `parts`; returns the report.
     fn has(self, name: &str, state: &str, parts: &[&str]) -> Self {
         let findings = self.json["findings"].as_array().unwrap();
         let found: Vec<_> = findings.iter().filter(|finding| finding["name"] == name).collect();
@@ -54,7 +54,7 @@ impl Report {
         self
     }
 
-    /// Checks the exit code, and that it is the report's.
+    /// Checks the exit code, and that it agrees with the report.
     fn code(self, code: i32) -> Self {
         assert_eq!(self.json["ready"], code == 0, "{:#}", self.json);
         assert_eq!(self.finished.code, code, "{:#}", self.json);
@@ -67,7 +67,7 @@ const HIDE_DEVICE: &str = "
     for name in null zero full random urandom tty; do cp -a /dev/$name dev/; done";
 
 #[test]
-fn where_all_works_all_is_said_to_work() {
+fn complete_machine_is_ready() {
     let stage = Stage::new();
     for who in EVERYBODY {
         let mut report = ask(&stage, who, stage.overcoat(who)).code(0);
@@ -87,7 +87,7 @@ fn where_all_works_all_is_said_to_work() {
 }
 
 #[test]
-fn without_the_fuse_device_its_module_is_to_be_loaded() {
+fn missing_fuse_device_suggests_loading_the_module() {
     for who in EVERYBODY {
         examined(&format!("{HIDE_DEVICE}\nmount --bind dev /dev"), who)
             .code(1)
@@ -98,7 +98,7 @@ fn without_the_fuse_device_its_module_is_to_be_loaded() {
 }
 
 #[test]
-fn a_fuse_device_for_root_alone_is_to_be_opened() {
+fn fuse_device_for_root_only_suggests_chmod() {
     let breaking =
         format!("{HIDE_DEVICE}\ncp -a /dev/fuse dev/; chmod 600 dev/fuse; mount --bind dev /dev");
     let parts = ["Permission denied", "\"chmod 666 /dev/fuse\""];
@@ -106,7 +106,7 @@ fn a_fuse_device_for_root_alone_is_to_be_opened() {
 }
 
 #[test]
-fn without_newuidmap_its_package_is_named() {
+fn missing_newuidmap_suggests_its_package() {
     for program in ["newuidmap", "newgidmap"] {
         let parts =
             [&format!("`{program}` is not installed"), "\"apt install uidmap\"", "only root"];
@@ -114,23 +114,23 @@ fn without_newuidmap_its_package_is_named() {
             .code(1)
             .has("id_programs", "fault", &parts)
             .has("root", "untried", &[]);
-        // It is of no use to root.
+        // Root does not need it.
         examined(&hide(program), Who::Root).code(0);
     }
 }
 
-/// A program that is there, and is no file.
+/// Returns a command that hides a program behind a device node.
 fn hide(program: &str) -> String {
     format!("mount --bind /dev/null \"$(command -v {program})\"")
 }
 
-/// A program without its rights.
+/// Returns a command that removes the setuid bit and the capabilities of a program.
 fn strip(program: &str) -> String {
     format!("f=$(command -v {program}); cat $f >copy; chmod 755 copy; mount --bind copy $f")
 }
 
 #[test]
-fn a_newuidmap_without_its_rights_is_to_be_installed_anew() {
+fn newuidmap_without_setuid_suggests_reinstalling() {
     let parts = ["is not setuid", "\"apt install --reinstall uidmap\""];
     examined(&strip("newuidmap"), Who::Unprivileged)
         .code(1)
@@ -139,7 +139,7 @@ fn a_newuidmap_without_its_rights_is_to_be_installed_anew() {
 }
 
 #[test]
-fn where_no_rights_can_be_gained_that_is_the_reason() {
+fn no_new_privs_is_reported() {
     let stage = Stage::new();
     let mut command = Command::new("setpriv");
     let program = stage.path("overcoat");
@@ -153,7 +153,7 @@ fn where_no_rights_can_be_gained_that_is_the_reason() {
 }
 
 #[test]
-fn a_user_without_subordinate_ids_is_told_a_free_range() {
+fn missing_subordinate_ids_suggest_a_free_range() {
     let breaking = "
         printf 'bob:100000:65536\\ncarol:231072:1000\\n' >ids
         mount --bind ids /etc/subuid; mount --bind ids /etc/subgid";
@@ -166,7 +166,7 @@ fn a_user_without_subordinate_ids_is_told_a_free_range() {
 }
 
 #[test]
-fn few_subordinate_ids_are_enough_to_build() {
+fn few_subordinate_ids_suffice_to_build() {
     let breaking = format!(
         "echo {USER}:100000:1000 >ids; mount --bind ids /etc/subuid; mount --bind ids /etc/subgid"
     );
@@ -177,9 +177,9 @@ fn few_subordinate_ids_are_enough_to_build() {
 }
 
 #[test]
-fn a_setting_that_forbids_user_namespaces_is_named() {
+fn setting_that_forbids_user_namespaces_is_named() {
     let stage = Stage::new();
-    // A namespace with all ids, in which the setting can be made for what is inside alone.
+    // A namespace with all ids, so that the setting affects only the processes inside.
     let script = "
         mkfifo made mapped
         unshare --user --mount sh -euc 'echo >made; read _ <mapped; exec \"$@\"' sh sh -euc '
@@ -193,11 +193,11 @@ fn a_setting_that_forbids_user_namespaces_is_named() {
         echo >mapped
         if wait $!; then echo 0; else echo $?; fi";
     let code: i32 = stage.sh(script).trim().parse().unwrap();
-    let said = fs::read_to_string(stage.path("err")).unwrap();
+    let stderr = fs::read_to_string(stage.path("err")).unwrap();
     let json = serde_json::from_slice(&fs::read(stage.path("out")).unwrap());
-    let json: Value = json.unwrap_or_else(|error| panic!("{error}: {said}"));
+    let json: Value = json.unwrap_or_else(|error| panic!("{error}: {stderr}"));
     let (command, stdout) = (String::new(), Vec::new());
-    let finished = Finished { command, code, stdout, stderr: said };
+    let finished = Finished { command, code, stdout, stderr };
     let parts = ["user.max_user_namespaces = 0", "\"sysctl -w user.max_user_namespaces=10000\""];
     Report { finished, json }
         .code(1)
@@ -207,7 +207,7 @@ fn a_setting_that_forbids_user_namespaces_is_named() {
 }
 
 #[test]
-fn a_root_without_capabilities_is_told_so() {
+fn root_without_capabilities_is_reported() {
     let stage = Stage::new();
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", "-sys_admin", "--"]).arg(stage.path("overcoat"));
@@ -216,7 +216,7 @@ fn a_root_without_capabilities_is_told_so() {
 }
 
 #[test]
-fn without_fusermount3_only_mounts_are_lacking() {
+fn missing_fusermount3_affects_only_mount() {
     let who = Who::Unprivileged;
     let parts = ["`fusermount3` is not installed", "\"apt install fuse3\""];
     examined(&hide("fusermount3"), who).code(0).has("mount", "lacks", &parts);
@@ -230,7 +230,7 @@ fn without_fusermount3_only_mounts_are_lacking() {
 }
 
 #[test]
-fn programs_that_some_commands_run_are_named_with_their_packages() {
+fn missing_optional_programs_suggest_their_packages() {
     let programs = ["mmdebstrap", "mksquashfs", "ansible-playbook"];
     let breaking = programs.map(hide).join("\n");
     examined(&breaking, Who::Unprivileged)
@@ -241,7 +241,7 @@ fn programs_that_some_commands_run_are_named_with_their_packages() {
 }
 
 #[test]
-fn programs_that_do_not_do_what_is_wanted_are_found_out() {
+fn incompatible_programs_are_detected() {
     let breaking = r#"
         cat >old <<'END'
 #!/bin/sh
@@ -262,7 +262,7 @@ END
 }
 
 #[test]
-fn masked_parts_of_proc_and_little_memory_are_noted() {
+fn masked_proc_and_low_memory_are_noted() {
     let breaking = "
         mount --bind /dev/null /proc/keys
         sed 's/^MemAvailable:.*/MemAvailable: 200000 kB/' /proc/meminfo >memory
@@ -277,11 +277,11 @@ fn masked_parts_of_proc_and_little_memory_are_noted() {
 }
 
 #[test]
-fn what_machines_need_to_boot_is_lacking_for_that_alone() {
+fn missing_qemu_affects_only_boot() {
     let qemu = "qemu-system-x86_64";
     let script = format!("command -v {qemu} >/dev/null && echo yes || :");
     if Stage::new().sh(&script).is_empty() {
-        // Tests that boot machines are no part of the others, nor is what they need.
+        // This machine is set up without the tests that boot, and has no QEMU.
         let parts = ["qemu-system-x86 ipxe-qemu", "boot"];
         examined("", Who::Unprivileged).code(0).has("qemu", "lacks", &parts);
         return;

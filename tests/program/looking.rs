@@ -1,7 +1,7 @@
-//! Looking into images without mounting them: `ls`, `tree`, `cat`, `stat`, `du`, `extract`, `diff`.
+//! Commands that read images without mounting them: `ls`, `tree`, `cat`, `stat`, `du`, `extract`,
+//! `diff`.
 //!
-//! That what they tell of random layers is what the kernel shows is in
-//! [`differential`](crate::differential).
+//! [`differential`](crate::differential) compares their results for random layers with the kernel.
 
 use std::fs;
 use std::io::Read;
@@ -17,8 +17,8 @@ use serde_json::Value;
 use crate::support::processes::eventually;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
-/// A base and an overlay, from folders; what is in them is told by `script`, which is run in the
-/// folder `layers` with `base` and `over` in it.
+/// Makes a base and an overlay from the folders `base` and `over` in `layers`, which `script`
+/// fills.
 fn layers(stage: &Stage, script: &str) -> (PathBuf, PathBuf) {
     stage.sh(&format!(
         "mkdir -p layers/base layers/over; chmod 755 layers; cd layers; {script}
@@ -43,7 +43,7 @@ fn overcoat(stage: &Stage, who: Who, command: &str, images: &[&Path], rest: &[&s
 }
 
 #[test]
-fn names_owners_and_layers_are_listed() {
+fn ls_lists_names_owners_and_layers() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
     for who in EVERYBODY {
@@ -75,7 +75,7 @@ fn names_owners_and_layers_are_listed() {
 }
 
 #[test]
-fn a_debian_base_is_listed_as_find_lists_its_mount() {
+fn ls_agrees_with_find_on_a_mounted_debian_base() {
     let stage = Stage::new();
     let debian = stage.debian();
     let found = stage.sh(&format!(
@@ -112,7 +112,7 @@ fn a_debian_base_is_listed_as_find_lists_its_mount() {
             )
         })
         .collect();
-    // Only files have a size here, and an image has whole seconds.
+    // Only files have a size, and times are in whole seconds.
     let mut expected: Vec<String> = found
         .lines()
         .map(|line| {
@@ -133,19 +133,19 @@ fn a_debian_base_is_listed_as_find_lists_its_mount() {
 }
 
 #[test]
-fn extraction_that_is_interrupted_leaves_nothing_but_a_whole_folder() {
+fn interrupted_extraction_leaves_a_complete_folder_or_nothing() {
     let stage = Stage::new();
     let debian = stage.debian();
     for who in EVERYBODY {
         let mut command = stage.overcoat(who);
         command.args(["extract".as_ref(), debian.as_os_str(), "-C".as_ref(), "out".as_ref()]);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        eventually("it has begun", || !stage.files(who).is_empty());
+        eventually("the extraction begins", || !stage.files(who).is_empty());
         kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
         let status = child.wait().unwrap();
         let left = stage.files(who);
         match status.code() {
-            // It was done before.
+            // The extraction completed before the signal arrived.
             Some(0) => assert!(left.len() == 1 && left[0].ends_with("out"), "{left:?}"),
             code => assert!(code == Some(130) && left.is_empty(), "{code:?} {left:?}"),
         }
@@ -153,7 +153,7 @@ fn extraction_that_is_interrupted_leaves_nothing_but_a_whole_folder() {
 }
 
 #[test]
-fn images_and_paths_are_never_taken_for_each_other() {
+fn images_and_paths_inside_are_distinguished() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
     let ls = |images: &[&Path], rest: &[&str]| overcoat(&stage, Who::Root, "ls", images, rest);
@@ -173,7 +173,7 @@ fn images_and_paths_are_never_taken_for_each_other() {
 }
 
 #[test]
-fn trees_are_drawn() {
+fn tree_draws_trees() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
     let tree =
@@ -190,7 +190,7 @@ fn trees_are_drawn() {
 }
 
 #[test]
-fn files_come_out_byte_for_byte_and_a_reader_may_leave() {
+fn cat_prints_files_unchanged_and_accepts_a_closed_pipe() {
     let stage = Stage::new();
     let script = "head -c 30000000 /dev/urandom >base/big; echo first >base/first; mkdir base/dir";
     let (base, _) = layers(&stage, script);
@@ -214,7 +214,7 @@ fn files_come_out_byte_for_byte_and_a_reader_may_leave() {
 }
 
 #[test]
-fn all_of_an_object_is_told() {
+fn stat_shows_all_details() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
     let stat = |rest: &[&str]| overcoat(&stage, Who::Root, "stat", &[&base, &over], rest);
@@ -234,7 +234,7 @@ fn all_of_an_object_is_told() {
     assert_eq!(json["objects"][0]["sha256"], sum.trim());
     assert_eq!(json["objects"][0]["hides"], serde_json::json!([0]));
     stat(&[":etc/issue"]).code(1).says(&["/etc/issue: no such file", ", but deleted by "]);
-    // A link that leads to nothing is there.
+    // A dangling link exists.
     stage.sh("ln -s ../run/tab layers/base/etc/mtab");
     let folder = base.parent().unwrap().join("base");
     let of = |command: &str, path: &str| overcoat(&stage, Who::Root, command, &[&folder], &[path]);
@@ -245,13 +245,13 @@ fn all_of_an_object_is_told() {
 }
 
 #[test]
-fn what_takes_how_much_is_what_du_and_a_tmpfs_say() {
+fn du_agrees_with_du_and_a_tmpfs() {
     let stage = Stage::new();
     let debian = stage.debian();
     stage.sh(&format!("mkdir m; mount -o loop,ro {} m", debian.display()));
     let expected = stage.sh("du -s --apparent-size -B1 m/usr/share/doc | cut -f1; find m/usr/share/doc -type d -printf '%s\\n'");
     let mut numbers = expected.lines().map(|line| line.parse::<u64>().unwrap());
-    // Directories have no content here.
+    // Directories count as empty.
     let expected = numbers.next().unwrap() - numbers.sum::<u64>();
     let links = stage.sh("find m/usr/share/doc -type l -printf '%s\\n'");
     let expected = expected - links.lines().map(|line| line.parse::<u64>().unwrap()).sum::<u64>();
@@ -263,19 +263,19 @@ fn what_takes_how_much_is_what_du_and_a_tmpfs_say() {
     let libc = packages["packages"].as_array().unwrap().iter().find(|p| p["package"] == "libc6");
     assert!(libc.unwrap()["bytes"].as_u64().unwrap() > 1_000_000);
 
-    // An overlay in memory takes what was told, but for what the kernel rounds.
+    // An overlay in memory uses the predicted pages.
     let script = "for n in $(seq 300); do head -c $((n * 50)) /dev/zero >over/file$n; done
                   mkdir over/dir; ln over/file1 over/dir/link";
     let (base, over) = layers(&stage, script);
-    let told = overcoat(&stage, Who::Root, "du", &[&base, &over], &["--ram", "--json"]).ok();
-    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    let report = overcoat(&stage, Who::Root, "du", &[&base, &over], &["--ram", "--json"]).ok();
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     stage.sh("mkdir t; mount -t tmpfs t t; cd t; zcat ../layers/over.cpio.gz | cpio -idm --quiet");
     let pages = stage.sh("df -B1 --output=used t | tail -1; stat -f -c '%f %d' t >/dev/null");
-    assert_eq!(told["memory"][1]["pages"], pages.trim().parse::<u64>().unwrap());
+    assert_eq!(report["memory"][1]["pages"], pages.trim().parse::<u64>().unwrap());
 }
 
 #[test]
-fn folders_get_what_is_extracted_and_nothing_else_is_touched() {
+fn extraction_writes_only_the_selected_entries() {
     let stage = Stage::new();
     let script = format!(
         "{SMALL}
@@ -300,31 +300,31 @@ fn folders_get_what_is_extracted_and_nothing_else_is_touched() {
         assert!(sparse.size() == 200 << 20 && sparse.blocks() < 1000, "{}", sparse.blocks());
         assert_eq!(fs::metadata(all.join("locked")).unwrap().mode() & 0o7777, 0o555);
 
-        // What is there stays, unless it is asked for; then the rest stays.
+        // Existing files are kept without --force; with it, other files are still kept.
         fs::write(all.join("etc/motd"), "mine").unwrap();
         fs::write(all.join("etc/mine"), "mine").unwrap();
-        run(&["-C", "all", ":etc/motd", ":locked"]).code(2).says(&["is there already", "--force"]);
+        run(&["-C", "all", ":etc/motd", ":locked"]).code(2).says(&["already exists", "--force"]);
         assert_eq!(fs::read(all.join("etc/motd")).unwrap(), b"mine");
         if root {
             run(&["-C", "all", "--force", ":etc", ":locked"]).ok();
             assert_eq!(fs::read(all.join("etc/motd")).unwrap(), b"one\n2\nthree\n");
         }
         assert_eq!(fs::read(all.join("etc/mine")).unwrap(), b"mine");
-        // Into a folder that is there, with directories that may not be written to.
+        // Into an existing folder, including directories without write permission.
         fs::create_dir(out.join("there")).unwrap();
         stage.give(&out.join("there"), who);
         run(&["-C", "there", ":locked", ":etc/motd"]).ok();
         assert_eq!(fs::read(out.join("there/locked/file")).unwrap(), b"x\n");
         assert_eq!(fs::metadata(out.join("there/locked")).unwrap().mode() & 0o7777, 0o555);
 
-        // Links that are there are not gone through.
+        // Existing links are not followed.
         let outside = out.join("outside");
         fs::create_dir_all(&outside).unwrap();
         stage.give(&outside, who);
         fs::create_dir(out.join("trap")).unwrap();
         stage.give(&out.join("trap"), who);
         symlink(&outside, out.join("trap/etc")).unwrap();
-        run(&["-C", "trap", "--force", ":etc/motd"]).code(2).says(&["in the way"]);
+        run(&["-C", "trap", "--force", ":etc/motd"]).code(2).says(&["cannot be overwritten"]);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         assert_eq!(fs::read_dir(out.join("trap")).unwrap().count(), 1, "nothing is left");
         run(&["-C", "new", ":none"]).code(1);
@@ -333,7 +333,7 @@ fn folders_get_what_is_extracted_and_nothing_else_is_touched() {
 }
 
 #[test]
-fn what_fails_half_way_leaves_no_folder() {
+fn failed_extraction_leaves_no_folder() {
     let stage = Stage::new();
     let script = "echo a >base/a; seq 1000000 >base/b; echo z >base/z";
     let (base, _) = layers(&stage, script);
@@ -349,9 +349,9 @@ fn what_fails_half_way_leaves_no_folder() {
     }
 }
 
-/// A folder that is there is filled name by name, and nothing moves if not all can.
+/// An existing folder is filled name by name, and nothing is moved unless everything can be.
 #[test]
-fn a_folder_that_cannot_be_filled_stays_as_it_is() {
+fn folder_that_cannot_be_filled_is_unchanged() {
     let stage = Stage::new();
     let script = "mkdir -p base/a base/b base/c/new; echo new >base/a/file; echo new >base/b/file
                   chmod 2755 base/c/new; chmod 1777 base; chown 1000:1000 base";
@@ -370,14 +370,14 @@ fn a_folder_that_cannot_be_filled_stays_as_it_is() {
         let there = make("there");
         fs::write(there.join("a/file"), "old").unwrap();
         let mode = |path: &str| fs::metadata(there.join(path)).unwrap().mode() & 0o7777;
-        // One of somebody else: nothing is lost of what would have been overwritten.
+        // A directory of another user: files that would have been overwritten are kept.
         if who != Who::Root {
             std::os::unix::fs::chown(there.join("b"), Some(0), Some(0)).unwrap();
             run(&["-C", "there", "--force"]).code(2).says(&["there/b: Permission denied"]);
             assert_eq!(fs::read(there.join("a/file")).unwrap(), b"old");
             assert_eq!(fs::read_dir(&there).unwrap().count(), 3, "nothing is left");
             stage.give(&there.join("b"), who);
-            // As in /tmp: what is another one's stays.
+            // In a sticky directory such as /tmp, files of other users are kept.
             fs::write(there.join("b/file"), "root").unwrap();
             std::os::unix::fs::chown(there.join("b"), Some(0), Some(0)).unwrap();
             fs::set_permissions(there.join("b"), fs::Permissions::from_mode(0o1777)).unwrap();
@@ -386,20 +386,20 @@ fn a_folder_that_cannot_be_filled_stays_as_it_is() {
             fs::remove_file(there.join("b/file")).unwrap();
             stage.give(&there.join("b"), who);
         }
-        // One's own is no hindrance, and stays as it was.
+        // The user's own read-only directory is filled and keeps its mode.
         fs::set_permissions(there.join("b"), fs::Permissions::from_mode(0o555)).unwrap();
         fs::remove_file(there.join("a/file")).unwrap();
         run(&["-C", "there"]).ok();
         assert_eq!(fs::read(there.join("b/file")).unwrap(), b"new\n");
         assert_eq!((mode(""), mode("b"), mode("c/new")), (0o755, 0o555, 0o2755));
         assert_eq!(fs::read_dir(&there).unwrap().count(), 3, "nothing is left");
-        // A new one is what the root is.
+        // A new folder gets the attributes of the root.
         run(&["-C", "new"]).ok();
         let new = fs::metadata(out.join("new")).unwrap();
         assert_eq!((new.mode() & 0o7777, new.uid() == 1000), (0o1777, who == Who::Root));
         run(&["-C", "none/new"]).code(2).says(&["cannot write none: No such file"]);
     }
-    // A file system of its own in it cannot be filled in the same moment.
+    // A file system mounted in the folder prevents moving everything at once.
     let there = stage.out(Who::Root).join("mounted");
     for dir in ["a", "b", "c"] {
         fs::create_dir_all(there.join(dir)).unwrap();
@@ -409,7 +409,7 @@ fn a_folder_that_cannot_be_filled_stays_as_it_is() {
         let rest = [&["-C", "mounted", "--force"], rest].concat();
         overcoat(&stage, Who::Root, "extract", &[&base], &rest)
     };
-    // The same one, mounted once more, is another one too; and a file can be one.
+    // So does a bind mount of the same file system, even on a file.
     stage.sh("touch root/file root/mounted/b/file; mkdir root/dir");
     for mount in ["mount -t tmpfs t b", "mount --bind ../dir b", "mount --bind ../file b/file"] {
         stage.sh(&format!("cd root/mounted; {mount}"));
@@ -422,7 +422,7 @@ fn a_folder_that_cannot_be_filled_stays_as_it_is() {
         stage.sh(&format!("umount root/{at}"));
     }
     run(&[]).ok();
-    // Nor does a folder go into itself.
+    // A folder cannot be extracted into itself.
     let folder = base.parent().unwrap().join("base");
     for to in [folder.clone(), folder.join("a"), folder.join("a/new")] {
         let to = to.to_str().unwrap();
@@ -433,15 +433,15 @@ fn a_folder_that_cannot_be_filled_stays_as_it_is() {
     assert!(!fs::exists(folder.join("a/new")).unwrap());
 }
 
-/// An image of a few kilobytes has no end of paths, if its directories lie in themselves or in two
-/// places; they do where one entry's inode is another one's.
+/// An image of a few kilobytes can have infinitely many paths if directories contain themselves or
+/// have several parents. The test copies the inode of one directory entry to another.
 #[test]
-fn directories_in_several_places_are_damage_and_no_endless_walk() {
+fn directories_with_several_parents_are_reported_as_damage() {
     let stage = Stage::new();
     stage.sh("mkdir -p empty knot/outer/inner knot/second
          mksquashfs knot knot.squashfs -noI -noF -quiet -no-progress >/dev/null");
     let sound = fs::read(stage.path("knot.squashfs")).unwrap();
-    // Behind the number of the inode: the type, the length of the name less one, and the name.
+    // After the inode number: the type, the length of the name minus one, and the name.
     let entry = |name: &str| {
         let entry = [&[1, 0, name.len() as u8 - 1, 0][..], name.as_bytes()].concat();
         sound.windows(entry.len()).position(|bytes| bytes == entry).unwrap()
@@ -462,11 +462,11 @@ fn directories_in_several_places_are_damage_and_no_endless_walk() {
             ("extract", &["-C", "out"]),
         ];
         for (command, rest) in cases {
-            // What is judged and damaged is found, where what is looked into cannot be.
+            // `check` reports damage as a finding; the other commands fail.
             let code = if command == "check" { 1 } else { 2 };
             overcoat(&stage, Who::Root, command, &[&image], rest)
                 .code(code)
-                .says(&["damaged", "lies in itself, or in two places"]);
+                .says(&["damaged", "is its own ancestor, or has two parents"]);
         }
         let empty = stage.path("empty");
         overcoat(
@@ -477,12 +477,12 @@ fn directories_in_several_places_are_damage_and_no_endless_walk() {
             &["--from", empty.to_str().unwrap(), "--to", image.to_str().unwrap()],
         )
         .code(2)
-        .says(&["lies in itself, or in two places"]);
+        .says(&["is its own ancestor, or has two parents"]);
     }
 }
 
 #[test]
-fn images_may_have_any_name_and_are_files() {
+fn images_may_have_any_name_but_must_be_regular_files() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
     let strange = |from: &Path, end: &str| {
@@ -495,17 +495,17 @@ fn images_may_have_any_name_and_are_files() {
     let run = |command: &str, images: &[&Path], rest: &[&str]| {
         overcoat(&stage, Who::Root, command, images, rest)
     };
-    let told = run("du", &[&base_too, &over_too], &["--ram"]).ok().text();
-    assert!(told.lines().next().unwrap().ends_with(".squashfs: image file"), "{told}");
+    let output = run("du", &[&base_too, &over_too], &["--ram"]).ok().text();
+    assert!(output.lines().next().unwrap().ends_with(".squashfs: image file"), "{output}");
     // An archive is always unpacked.
-    let told = run("du", &[&over], &["--ram"]).ok().text();
-    assert!(told.starts_with("    ") && told.contains("over.cpio.gz: unpacked"), "{told}");
+    let output = run("du", &[&over], &["--ram"]).ok().text();
+    assert!(output.starts_with("    ") && output.contains("over.cpio.gz: unpacked"), "{output}");
     let before = fs::read(&over_too).unwrap();
     finish(stage.overcoat(Who::Root).arg("extract").arg(&over_too).arg("-o").arg(&over_too))
         .code(2)
         .says(&["cannot overwrite a layer of the image itself"]);
     assert!(fs::read(&over_too).unwrap() == before);
-    // Nobody writes to this pipe.
+    // Opening this pipe would block, because it has no writer.
     stage.sh("mkfifo pipe");
     let pipe = stage.path("pipe");
     run("ls", &[&pipe], &[]).code(2).says(&["not a regular file"]);
@@ -513,7 +513,7 @@ fn images_may_have_any_name_and_are_files() {
 }
 
 #[test]
-fn links_of_a_root_are_followed_where_that_is_meant_and_may_lead_nowhere() {
+fn links_are_followed_where_required_and_may_dangle() {
     let stage = Stage::new();
     let script = format!(
         "{SMALL}; mkdir -p over/var/lib/dpkg; ln -s status over/var/lib/dpkg/status
@@ -533,7 +533,7 @@ fn links_of_a_root_are_followed_where_that_is_meant_and_may_lead_nowhere() {
 }
 
 #[test]
-fn archives_of_what_is_inside_are_unpacked_by_others() {
+fn extracted_archives_are_read_by_tar_and_cpio() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
     for who in EVERYBODY {
@@ -556,14 +556,14 @@ fn archives_of_what_is_inside_are_unpacked_by_others() {
 }
 
 #[test]
-fn differences_are_told_with_what_differs() {
+fn diff_shows_changed_paths_and_aspects() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
     for who in EVERYBODY {
         let diff = |images: &[&Path], rest: &[&str]| overcoat(&stage, who, "diff", images, rest);
-        let told = diff(&[&base, &over], &[]).code(1).text();
+        let output = diff(&[&base, &over], &[]).code(1).text();
         assert_eq!(
-            told,
+            output,
             "D /etc/issue  (file, 5 bytes)\n\
              C /etc/motd  (content 14 bytes -> 12 bytes; owner 0 -> 1000; group 0 -> 1000)\n\
              0 added, 1 changed, 1 deleted; 12 bytes new, 19 bytes gone\n"
@@ -578,10 +578,10 @@ fn differences_are_told_with_what_differs() {
         assert_eq!(json["changes"][1]["what"], serde_json::json!(["content", "owner", "group"]));
         assert_eq!(json["totals"]["deleted"], 1);
 
-        // Stacks, in both ways of writing them.
+        // Whole stacks give the same result as an overlay on its base.
         let paths = [base.to_str().unwrap(), over.to_str().unwrap()];
         let stacks = diff(&[], &["--from", paths[0], "--to", paths[0], paths[1]]).code(1).text();
-        assert_eq!(stacks, told);
+        assert_eq!(stacks, output);
         diff(&[], &["--from", paths[0], "--to", paths[0]]).ok();
         diff(&[&base], &["--from", paths[1], "--to", paths[1]]).ok();
         let back = diff(&[], &["--from", paths[0], paths[1], "--to", paths[0]]).code(1).text();
@@ -590,7 +590,7 @@ fn differences_are_told_with_what_differs() {
 }
 
 #[test]
-fn packages_that_differ_are_named() {
+fn diff_names_changed_packages() {
     let stage = Stage::new();
     let package = |name: &str, version: &str| {
         format!(
@@ -604,21 +604,21 @@ fn packages_that_differ_are_named() {
          printf '{old}' >base/var/lib/dpkg/status; printf '{new}' >over/var/lib/dpkg/status"
     );
     let (base, over) = layers(&stage, &script);
-    let told = overcoat(&stage, Who::Root, "diff", &[&base, &over], &[]).code(1).text();
+    let output = overcoat(&stage, Who::Root, "diff", &[&base, &over], &[]).code(1).text();
     for line in [
         "package removed: gone 1\n",
         "package installed: new 2\n",
         "package upgraded: up 1.9 -> 1.10\n",
     ] {
-        assert!(told.contains(line), "no {line:?}:\n{told}");
+        assert!(output.contains(line), "no {line:?}:\n{output}");
     }
 }
 
 #[test]
-fn mount_and_fstab_know_the_type() {
+fn mount_and_fstab_support_the_file_system_type() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
-    // mount(8) looks for helpers in /sbin alone: one of our own, with the program's name in it.
+    // mount(8) searches helpers in /sbin only: link to the program under the helper's name.
     stage.sh(
         "mkdir sbin sbin/upper sbin/work mnt
          mount -t overlay o -o lowerdir=/usr/sbin,upperdir=$PWD/sbin/upper,workdir=$PWD/sbin/work /usr/sbin
@@ -651,13 +651,13 @@ fn mount_and_fstab_know_the_type() {
     );
     stage.sh("mount -T fstab -a");
     assert!(fs::write(Path::new(mnt).join("new"), "x").is_err());
-    // It is known to be mounted.
+    // The second `mount -a` recognizes the mount.
     stage.sh("mount -T fstab -a; test $(grep -c fuse.overcoat /proc/self/mounts) = 1; umount mnt");
 
     mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "size=3"]).code(1).says(&["size=3"]);
     mount(&["-t", "fuse.overcoat", "/none", mnt]).code(32).says(&["cannot open /none"]);
 
-    // Without the helper, libfuse's own finds the program by its name.
+    // Without the helper, that of libfuse finds the program by its name.
     stage.sh("rm /sbin/mount.fuse.overcoat; ln -sf $PWD/overcoat /usr/sbin/overcoat");
     mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "ro"]).ok();
     assert!(fs::write(Path::new(mnt).join("new"), "x").is_err());

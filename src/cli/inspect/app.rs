@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::gather::{InspectJob, InspectedStack, JobResult, StackChanges, UsageCounts, names};
 use super::tree::{Sort, TreeEntry, TreeView};
-use crate::check::{Finding, Report, Severity};
+use crate::check::{Finding, CheckReport, Severity};
 use crate::diff::Kind;
 use crate::inspect::shown;
 use crate::look::LookError;
@@ -87,7 +87,7 @@ pub(super) struct App {
     pub(super) finding: usize,
     pub(super) changes: Option<StackChanges>,
     pub(super) owners: Option<Owners>,
-    pub(super) report: Option<Report>,
+    pub(super) report: Option<CheckReport>,
     /// Whether the stack is checked.
     pub(super) checks: bool,
     /// Paths of big files, once they are counted.

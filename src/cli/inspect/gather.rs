@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fs_model::stack::Source;
 use fs_model::tree::Follow;
 
-use crate::check::Report;
+use crate::check::CheckReport;
 use crate::diff::text::{self, Text};
 use crate::diff::{Change, Diff, Kind, Options};
 use crate::inspect::{judge, plain, shown};
@@ -110,7 +110,7 @@ pub(super) enum JobResult {
     /// The count is complete; paths of the big files.
     Counted(Vec<Vec<u8>>),
     Owners(Owners),
-    Checked(Box<Report>),
+    Checked(Box<CheckReport>),
     /// A search text, and the paths that match.
     Found(String, Vec<Vec<u8>>),
     /// A path, and its lines.

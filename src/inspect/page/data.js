@@ -1,5 +1,5 @@
-// What the page knows: the rows of the table that the program wrote, and questions about them.
-// Rows come parents first, so sums are made backwards.
+// The data of the page: the rows written by overcoat, and functions over them. Parents precede
+// their entries, so sums are computed backwards.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const { parent: PARENT, name: NAME, bytes: BYTES, layer: LAYER, package: PACKAGE, kind: KIND, change: CHANGE } =
@@ -7,7 +7,7 @@ const { parent: PARENT, name: NAME, bytes: BYTES, layer: LAYER, package: PACKAGE
 const COUNT = PARENT.length;
 const LAYERS = DATA.layers;
 
-// What is known of changed rows alone, by row.
+// Further data of changed rows, by row.
 const DETAIL = new Map();
 DATA.changes.node.forEach((node, at) => {
   DETAIL.set(node, {
@@ -33,7 +33,7 @@ function isDirectory(row) {
   return KIND[row] === "d";
 }
 
-// "/usr/lib"; the root is "/".
+// The path of a row, such as "/usr/lib"; the root is "/".
 const paths = new Array(COUNT);
 function path(row) {
   if (row === 0) return "/";
@@ -53,7 +53,7 @@ function packageName(row) {
   return PACKAGE[row] < 0 ? "" : DATA.packages[PACKAGE[row]][0];
 }
 
-// Bytes that the root has at a row, before it and since.
+// Bytes of a row in the merged root, and in the base.
 function bytesAfter(row) {
   return CHANGE[row] === "D" ? 0 : BYTES[row];
 }
@@ -104,7 +104,7 @@ function modeText({ kind, mode }) {
   return (kind === "f" ? "-" : kind) + letters.join("");
 }
 
-// Elements are made of text alone: nothing from an image is ever read as markup.
+// Creates an element with text children: data from an image is never parsed as markup.
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -124,7 +124,7 @@ function swatch(layer) {
   return element("span", { class: `swatch layer-${layerColour(layer)}`, "aria-hidden": true });
 }
 
-// The base has its own; overlays have one of seven.
+// The base has colour 0, overlays have one of seven others.
 function layerColour(layer) {
   return layer === 0 ? 0 : (layer - 1) % 7 + 1;
 }

@@ -1,4 +1,4 @@
-// What is known of one name.
+// The details of one path.
 
 const Details = (() => {
   const pane = document.getElementById("details"), about = document.getElementById("about");
@@ -15,16 +15,16 @@ const Details = (() => {
       ["Type", ({ kind }) => TYPES[kind]], ["Size", ({ kind, size: bytes }) => kind === "d" ? "" : size(bytes)],
       ["Mode", modeText], ["Owner", ({ uid, gid }) => `${uid}:${gid}`],
     ];
-    const of = (name, told) => {
-      const [before, after] = [told(was), told(is)];
+    const of = (name, format) => {
+      const [before, after] = [format(was), format(is)];
       return element("tr", { class: before === after ? "" : "differs" }, element("th", { scope: "row" }, name), element("td", {}, before), element("td", {}, after));
     };
     return element("table", { class: "compare" },
       element("thead", {}, element("tr", {}, element("td", {}), element("th", { scope: "col" }, "base"), element("th", { scope: "col" }, "now"))),
-      element("tbody", {}, ...lines.map(([name, told]) => of(name, told))));
+      element("tbody", {}, ...lines.map(([name, format]) => of(name, format))));
   }
 
-  function beneath(row) {
+  function contents(row) {
     const sums = { A: 0, M: 0, D: 0 };
     let bytes = 0, files = 0;
     const inside = new Set([row]);
@@ -37,12 +37,12 @@ const Details = (() => {
       if (CHANGE[at] !== ".") sums[CHANGE[at]]++;
     }
     const changes = Object.entries(sums).filter(([, sum]) => sum).map(([kind, sum]) => `${amount(sum)} ${CHANGES[kind]}`).join(", ");
-    return [["Holds", `${size(bytes)} in ${amount(files)} files`], ["Beneath", changes || "nothing changed"]];
+    return [["Contains", `${size(bytes)} in ${amount(files)} files`], ["Changes", changes || "none"]];
   }
 
   function difference(lines) {
     const kinds = { "+": "plus", "-": "minus", "@": "place", "\\": "place" };
-    return element("pre", { class: "diff", tabindex: 0, "aria-label": "How the text differs" },
+    return element("pre", { class: "diff", tabindex: 0, "aria-label": "Text difference" },
       ...lines.map((line) => element("span", { class: kinds[line[0]] || "" }, line || " ")));
   }
 
@@ -60,7 +60,7 @@ const Details = (() => {
         ["Points to", detail && detail.target ? element("bdi", {}, detail.target) : null],
         [change === "D" ? "Deleted by" : "From", element("span", {}, swatch(LAYER[row]), LAYERS[LAYER[row]].name)],
         ["Package", owner ? `${owner[0]} ${owner[1]}` : null],
-        ...(isDirectory(row) && change !== "D" ? beneath(row) : []),
+        ...(isDirectory(row) && change !== "D" ? contents(row) : []),
       ]),
     ];
     if (detail && detail.was) parts.push(comparison(detail));
@@ -83,7 +83,7 @@ const Details = (() => {
   }
 
   function nothing() {
-    about.replaceChildren(element("p", { class: "soft" }, "Choose a cell of the treemap or a row of the table."));
+    about.replaceChildren(element("p", { class: "soft" }, "Select a cell of the treemap or a row of the table."));
   }
 
   close.addEventListener("click", hide);

@@ -1,4 +1,4 @@
-// What `overcoat check` found, the worst first.
+// The findings of `overcoat check`, errors first.
 
 const Findings = (() => {
   const found = document.getElementById("found");
@@ -20,7 +20,7 @@ const Findings = (() => {
     return text.charAt(0).toUpperCase() + text.slice(1);
   }
 
-  // The row of a path, where there is one.
+// The row of a path, if there is one.
   function rowOf(key) {
     if (rows === null) {
       rows = new Map();
@@ -39,7 +39,7 @@ const Findings = (() => {
     return element("article", { class: `finding ${finding.severity}` },
       element("p", {}, element("strong", {}, capital(lint.summary))),
       element("p", {}, where && linked ? where : null, where && linked ? " " : null, finding.text),
-      finding.fix ? element("p", {}, element("span", { class: "soft" }, "Mend it: "), finding.fix) : null,
+      finding.fix ? element("p", {}, element("span", { class: "soft" }, "Fix: "), finding.fix) : null,
       linked ? null : element("p", { class: "soft" }, lint.why),
       element("p", { class: "soft" }, `${finding.severity} · ${lint.name}${finding.layer ? ` · ${finding.layer}` : ""}${finding.saves ? ` · would save ${size(finding.saves)}` : ""}`));
   }
@@ -61,7 +61,7 @@ const Findings = (() => {
           ...some.slice(0, SHOWN).map((finding) => card(finding, true)), rest);
       }).filter(Boolean);
       for (const [lints, why] of DATA.check.not_run) groups.push(element("p", { class: "soft" }, `Could not run: ${lints}: ${why}`));
-      found.replaceChildren(...(groups.length ? groups : [element("p", { class: "empty" }, "Nothing.")]));
+      found.replaceChildren(...(groups.length ? groups : [element("p", { class: "empty" }, "No findings.")]));
     },
     at: (key) => byPath.get(key) || [],
     sum,

@@ -1,4 +1,4 @@
-// The head of the page, the keys that hold everywhere, light and dark.
+// The head of the page, global keys, and the theme.
 
 function head() {
   const names = LAYERS.map(({ name }) => name);
@@ -14,35 +14,35 @@ function head() {
   document.getElementById("layers").replaceChildren(...LAYERS.map((layer, at) =>
     element("li", { class: `edge-${layerColour(at)}` },
       element("strong", {}, element("bdi", {}, layer.name)), element("span", { class: "soft" }, at === 0 ? "base" : "overlay"),
-      element("span", { class: "file" }, layer.size === null ? "a directory" : `${size(layer.size)} as it is`),
-      element("span", { class: "soft" }, `brings ${size(sums[at].bytes)} in ${amount(sums[at].files)} files`),
+      element("span", { class: "file" }, layer.size === null ? "a directory" : `${size(layer.size)} on disk`),
+      element("span", { class: "soft" }, `adds ${size(sums[at].bytes)} in ${amount(sums[at].files)} files`),
       layer.sha256 === null ? null : element("code", { class: "digest", tabindex: 0, title: layer.sha256, "aria-label": `SHA-256 ${layer.sha256}` }, layer.sha256))).reverse());
   const total = sums.reduce((sum, { bytes }) => sum + bytes, 0);
-  const brought = total - sums[0].bytes;
+  const added = total - sums[0].bytes;
   let hidden = 0;
   const kinds = { A: 0, M: 0, D: 0 };
   for (const row of DATA.changes.node) {
     kinds[CHANGE[row]]++;
     if (CHANGE[row] !== "A") hidden += bytesBefore(row);
   }
-  const told = [["The whole root", size(total), "total-root"]];
+  const totals = [["The whole root", size(total), "total-root"]];
   if (LAYERS.length > 1) {
-    told.push(["Overlays bring", size(brought), "total-overlays"], ["They hide", size(hidden), "total-hidden"],
+    totals.push(["Added by overlays", size(added), "total-overlays"], ["Hidden by overlays", size(hidden), "total-hidden"],
       ["Added", amount(kinds.A), "total-added"], ["Changed", amount(kinds.M), "total-changed"], ["Deleted", amount(kinds.D), "total-deleted"]);
   }
   if (DATA.check !== null) {
-    told.push(["Errors", amount(Findings.sum("error")), "total-errors"], ["Warnings", amount(Findings.sum("warning")), "total-warnings"]);
+    totals.push(["Errors", amount(Findings.sum("error")), "total-errors"], ["Warnings", amount(Findings.sum("warning")), "total-warnings"]);
   }
-  document.getElementById("totals").replaceChildren(...told.map(([name, value, id]) =>
+  document.getElementById("totals").replaceChildren(...totals.map(([name, value, id]) =>
     element("div", {}, element("dt", {}, name), element("dd", { id }, value))));
   document.getElementById("changes").hidden = LAYERS.length < 2;
 }
 
-// The choice is kept where the browser keeps anything for a page of this kind.
+// The choice is stored if the browser has local storage for such pages.
 function theme(value) {
   document.documentElement.dataset.theme = value;
   document.getElementById("theme").value = value;
-  try { localStorage.setItem("overcoat-theme", value); } catch { /* then it is not kept */ }
+  try { localStorage.setItem("overcoat-theme", value); } catch { /* not stored */ }
 }
 
 function keys() {
@@ -75,5 +75,5 @@ Details.start();
 Findings.start();
 Treemap.start();
 Table.start();
-// For those who measure: milliseconds from the beginning of the navigation until all is there.
+// For measurements: milliseconds from the start of the navigation until the page is complete.
 requestAnimationFrame(() => setTimeout(() => { document.documentElement.dataset.ready = performance.now().toFixed(0); }));

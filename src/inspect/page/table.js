@@ -1,8 +1,8 @@
-// The table of changes. Only the rows in sight exist as elements: 50,000 changes are as quick as 50.
+// The table of changes. Only visible rows are elements, so that 50,000 changes are as fast as 50.
 
 const Table = (() => {
-  const HEIGHT = 30;        // Of a row, as the style has it.
-  const BEYOND = 12;        // Rows above and below what is in sight.
+  const HEIGHT = 30;        // Pixels per row, as in the style sheet.
+  const BEYOND = 12;        // Extra rows above and below the visible ones.
   const PRINTED = 3000;
   const table = document.getElementById("table"), body = document.getElementById("rows");
   const heads = document.getElementById("heads"), search = document.getElementById("search");
@@ -48,7 +48,7 @@ const Table = (() => {
 
   function sort(rows) {
     const { value, key } = COLUMNS[sortBy];
-    // Rows come in the order of their paths.
+    // Without sorting, rows are in path order.
     if (key !== "path") {
       const keyed = rows.map((row) => [value(row), row]);
       const order = typeof (keyed[0] || [0])[0] === "number" ? (a, b) => a - b : collator.compare;
@@ -111,7 +111,7 @@ const Table = (() => {
     const lines = [];
     for (let at = first; at < last; at++) lines.push(line(at));
     if (shown.length === 0) {
-      lines.push(element("p", { class: "empty" }, all.length === 0 ? "Nothing differs from the base." : "Nothing matches."));
+      lines.push(element("p", { class: "empty" }, all.length === 0 ? "No differences from the base." : "No matches."));
       table.removeAttribute("aria-activedescendant");
     } else table.setAttribute("aria-activedescendant", `row-${shown[active]}`);
     body.replaceChildren(...lines);
@@ -168,7 +168,7 @@ const Table = (() => {
   layer.addEventListener("change", () => update(false));
   least.addEventListener("change", () => update(false));
 
-  // Paper has no scroll bar: it gets the rows themselves.
+  // A printed page cannot scroll, so it gets all rows.
   window.addEventListener("beforeprint", () => {
     const rows = shown.slice(0, PRINTED).map((_, at) => line(at));
     body.replaceChildren(...rows);
@@ -194,7 +194,7 @@ const Table = (() => {
     focus() { table.focus(); },
     search() { search.focus(); search.select(); },
     has: (row) => DETAIL.has(row),
-    // Shows a row, whatever is searched for.
+    // Shows a row, and resets the filters if they exclude it.
     reveal(row) {
       if (!shown.includes(row)) {
         search.value = "";

@@ -1,9 +1,9 @@
-// The treemap: a squarified picture of where the bytes are (Bruls, Huizing, van Wijk 2000).
-// It shows one of two trees, by path or by package, weighed by one of several scopes.
+// The treemap: a squarified view of sizes (Bruls, Huizing, van Wijk 2000). It shows one of two
+// trees, by path or by package, with the sizes of a scope.
 
 const Treemap = (() => {
-  const LEAST = 3;          // No side of a cell is shorter, in pixels.
-  const HEAD = 18;          // The line with a directory's name.
+  const LEAST = 3;          // Minimum side of a cell, in pixels.
+  const HEAD = 18;          // Height of the line with a directory's name, in pixels.
   const MOST_CELLS = 2500;
   const map = document.getElementById("map");
   const crumbs = document.getElementById("crumbs");
@@ -13,8 +13,8 @@ const Treemap = (() => {
   // Bytes of each row itself, by scope.
   const SCOPES = {
     root: ["the whole root", (row) => bytesAfter(row)],
-    overlays: ["what the overlays bring", (row) => LAYER[row] > 0 ? bytesAfter(row) : 0],
-    hidden: ["what they hide of the base", (row) => CHANGE[row] === "D" || CHANGE[row] === "M" ? bytesBefore(row) : 0],
+    overlays: ["files from overlays", (row) => LAYER[row] > 0 ? bytesAfter(row) : 0],
+    hidden: ["files hidden in the base", (row) => CHANGE[row] === "D" || CHANGE[row] === "M" ? bytesBefore(row) : 0],
   };
   LAYERS.forEach((layer, at) => {
     SCOPES[`layer-${at}`] = [`only ${layer.name}`, (row) => LAYER[row] === at ? bytesAfter(row) : 0];
@@ -30,7 +30,7 @@ const Treemap = (() => {
     };
   }
 
-  // Packages are rows after all others; the last one is what belongs to none.
+  // Package nodes are numbered after all rows; the last one is for files of no package.
   function byPackage(own) {
     const none = COUNT + DATA.packages.length, root = none + 1;
     const weight = new Float64Array(root + 1);
@@ -75,8 +75,8 @@ const Treemap = (() => {
       .sort((a, b) => weight[b] - weight[a] || a - b);
   }
 
-  // Lays nodes out in a rectangle, so that they are as square as can be. Those that would be too
-  // small are left out; the area of what is left is given back.
+  // Arranges nodes in a rectangle in nearly square cells. Nodes that would be too small are left
+  // out, and the remaining area is passed on as one cell.
   function squarify(nodes, x, y, width, height, put) {
     let left = nodes.reduce((sum, node) => sum + tree.weight[node], 0);
     let at = 0;
@@ -128,7 +128,7 @@ const Treemap = (() => {
       cell.style.height = `${h}px`;
       made.append(cell);
       if (node === null) {
-        cell.title = `${amount(more)} smaller ones`;
+        cell.title = `${amount(more)} smaller files`;
         return;
       }
       if (CHANGE[node] === "D") cell.classList.add("gone");
@@ -151,7 +151,7 @@ const Treemap = (() => {
       if (w > 12 && h > head + 8) squarify(sorted(node), x + 2, y + head, w - 4, h - head - 2, put(depth + 1));
     };
     squarify(sorted(place), 0, 0, width, height, put(1));
-    if (cells.length === 0) made.append(element("p", { class: "empty" }, "There are no bytes here."));
+    if (cells.length === 0) made.append(element("p", { class: "empty" }, "No files with content here."));
     map.replaceChildren(made);
     current = Math.max(0, cells.findIndex(({ node }) => node === chosen));
     if (cells.length) cells[current].cell.tabIndex = 0;
@@ -176,8 +176,8 @@ const Treemap = (() => {
         : element("button", { type: "button", class: "quiet", onclick: () => go(node) }, name);
     });
     const bytes = tree.weight[place];
-    const told = element("span", { class: "soft" }, place === tree.root ? size(bytes) : `${size(bytes)}, ${share(bytes, whole)} of ${size(whole)}`);
-    crumbs.replaceChildren(...items, told);
+    const summary = element("span", { class: "soft" }, place === tree.root ? size(bytes) : `${size(bytes)}, ${share(bytes, whole)} of ${size(whole)}`);
+    crumbs.replaceChildren(...items, summary);
   }
 
   function go(node, from) {
@@ -200,7 +200,7 @@ const Treemap = (() => {
     cells[at].cell.focus({ preventScroll: true });
   }
 
-  // The nearest cell of the same depth in a direction.
+  // Moves to the nearest cell of the same depth in a direction.
   function move(dx, dy) {
     const from = cells[current];
     if (!from) return;
@@ -265,8 +265,8 @@ const Treemap = (() => {
       : [["change-same", "as in the base"], ["change-added", "added"], ["change-changed", "changed"], ["change-deleted gone", "deleted"]];
     document.getElementById("legend").replaceChildren(...items.map(([name, text]) =>
       element("li", {}, element("span", { class: `swatch ${name}`, "aria-hidden": true }), element("bdi", {}, text))));
-    const sums = KIND.includes("+") ? " Small files of the base are summed up by directory." : "";
-    note.textContent = `A cell’s area is its bytes, uncompressed.${sums}`;
+    const sums = KIND.includes("+") ? " Small files of the base are summed by directory." : "";
+    note.textContent = `The area of a cell is its uncompressed size.${sums}`;
   }
 
   scope.addEventListener("change", make);
@@ -281,7 +281,7 @@ const Treemap = (() => {
       }).observe(map);
     },
     focus() { focus(current); },
-    // Shows the directory that a row is in, and the row in it.
+    // Shows the directory of a row, with the row selected.
     reveal(row) {
       by.value = "path";
       if (CHANGE[row] === "D") scope.value = "hidden";

@@ -1,12 +1,12 @@
-//! What is told of random stacks without mounting them is what the kernel's overlayfs shows of the
-//! same layers: names, what is extracted, and what differs from the lowest of the layers.
+//! Compares views of random stacks with the kernel's overlayfs on the same layers: names, extracted
+//! files, and differences from the lowest layers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use overcoat::diff::{Aspect, Diff, Kind, Options, Totals};
-use overcoat::extract::{Selection, folder};
+use overcoat::extract::{ExtractSelection, folder};
 use overcoat::look::{LookError, Node, View, Walk, join};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
@@ -16,13 +16,13 @@ use super::stack::{Plan, Stack, stack};
 use crate::listing::{Listing, Object, differences, escape, list};
 use crate::support::stage::{Stage, Who, finish};
 
-/// What the kernel shows of layers, without the root itself.
+/// Lists the kernel's mount of the layers, without the root itself.
 fn shown(stage: &Stage, layers: &[PathBuf]) -> Listing {
     let (merged, empty) = (stage.path("merged"), stage.path("empty"));
     std::fs::create_dir_all(&merged).unwrap();
     std::fs::create_dir_all(&empty).unwrap();
     let mut lower: Vec<_> = layers.iter().rev().map(|layer| layer.to_str().unwrap()).collect();
-    // It takes two at least.
+    // overlayfs requires at least two layers.
     lower.insert(0, empty.to_str().unwrap());
     let options = format!("lowerdir={},xino=on", lower.join(":"));
     mount(Some("o"), &merged, Some("overlay"), MsFlags::MS_RDONLY, Some(&*options)).unwrap();
@@ -44,7 +44,7 @@ fn check(stage: &Stage, plans: &[Plan], lowest: usize) -> Result<(), TestCaseErr
     names(stage, &stack, &all)?;
     hides(&view, &all)?;
     extracted(&view, &case.join("extracted"), &all)?;
-    // As an overlay on its base, and as two stacks that have nothing to do with each other.
+    // As an overlay on its base, and as two unrelated stacks.
     differs(&view.lowest(lowest).unwrap(), &view, &base, &all)?;
     differs(&View::open(&stack.ours[..lowest]).unwrap(), &view, &base, &all)?;
     differs(&view, &View::open(&stack.ours[..lowest]).unwrap(), &all, &base)
@@ -59,12 +59,12 @@ fn names(stage: &Stage, stack: &Stack, all: &Listing) -> Result<(), TestCaseErro
     Ok(())
 }
 
-/// What is told as deleted is what some of the lowest layers alone show and all do not; as long as
-/// its directory is there.
+/// Checks that exactly those names are reported as deleted that some of the lowest layers show and
+/// the whole stack does not, if their directory still exists.
 fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
     let lowest: Vec<View> =
         (1..view.names().len()).map(|count| view.lowest(count).unwrap()).collect();
-    // Whether the lowest layers, that many, show something there.
+    // Whether the lowest `count` layers show something at a path.
     let shows = |count: usize, path: &[u8]| match lowest.get(count - 1) {
         Some(view) => exactly(view, path).is_some(),
         None => all.contains_key(&escape(path)),
@@ -84,8 +84,8 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
         for view in &lowest {
             let Some(below) = exactly(view, &dir.path) else { continue };
             for node in view.children(&below)? {
-                let told = all.contains_key(&escape(&node.path)) || deleted.contains(&node.path);
-                assert!(told, "/{}: hidden, and not told", escape(&node.path));
+                let listed = all.contains_key(&escape(&node.path)) || deleted.contains(&node.path);
+                assert!(listed, "/{}: hidden, but not reported", escape(&node.path));
             }
         }
         Ok::<_, LookError>(Walk::Into)
@@ -94,25 +94,25 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What a view shows at a path, through no links.
+/// Returns the node of a view at a path, without following links.
 fn exactly(view: &View, path: &[u8]) -> Option<Node> {
     let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
     names.try_fold(view.root().unwrap(), |dir, name| view.child(&dir, name).unwrap())
 }
 
 fn extracted(view: &View, to: &Path, all: &Listing) -> Result<(), TestCaseError> {
-    folder::extract(view, &Selection::default(), to, false, &|| false).unwrap();
+    folder::extract(view, &ExtractSelection::default(), to, false, &|| false).unwrap();
     let mut found = list(to);
     found.remove("");
-    // In an archive, what is no file has one name.
-    let alone = |listing: &Listing| -> Listing {
+    // In an archive, only files have several names.
+    let without_links = |listing: &Listing| -> Listing {
         let one = |object: &Object| match object.kind == "file" {
             true => object.clone(),
             false => Object { links: None, ..object.clone() },
         };
         listing.iter().map(|(path, object)| (path.clone(), one(object))).collect()
     };
-    let lines = differences(&alone(all), &alone(&found));
+    let lines = differences(&without_links(all), &without_links(&found));
     prop_assert!(lines.is_empty(), "extracted:\n{}", lines.join("\n"));
     Ok(())
 }
@@ -140,17 +140,17 @@ fn differs(old: &View, new: &View, was: &Listing, is: &Listing) -> Result<(), Te
     let options = Options { within_deleted: true, ..Options::default() };
     Diff::new(old, new, options)
         .changes::<LookError>(&mut |change| {
-            let told = change.kind != Kind::Changed || change.what.iter().any(seen);
-            if told && !change.path().is_empty() {
+            let reported = change.kind != Kind::Changed || change.what.iter().any(seen);
+            if reported && !change.path().is_empty() {
                 let before = found.insert(escape(change.path()), change.kind);
-                assert!(before.is_none(), "/{} comes twice", escape(change.path()));
+                assert!(before.is_none(), "/{} is visited twice", escape(change.path()));
             }
             Ok(Walk::Into)
         })
         .unwrap();
     prop_assert_eq!(&found, &expected);
 
-    // Whether they are named or not, what is deleted counts.
+    // Deleted entries are counted even if they are not visited.
     let mut totals = Totals::default();
     Diff::new(old, new, Options::default())
         .changes::<LookError>(&mut |change| {
@@ -164,7 +164,7 @@ fn differs(old: &View, new: &View, was: &Listing, is: &Listing) -> Result<(), Te
 }
 
 #[test]
-fn what_is_told_of_layers_is_what_overlayfs_shows_of_them() {
+fn views_agree_with_overlayfs() {
     let stage = Stage::new();
     let cases = std::env::var("DIFFERENTIAL_CASES").ok().and_then(|n| n.parse().ok());
     let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/differential/seeds");

@@ -1,4 +1,4 @@
-//! `inspect`: the page in a browser, the screens on a terminal.
+//! `inspect`: the page in a browser and the screens in a terminal.
 
 mod page;
 mod scene;

@@ -1,4 +1,4 @@
-//! The page of `inspect --html`, in a browser.
+//! The page of `inspect --html` in a browser.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::support::browser::Browser;
 use crate::support::stage::{EVERYBODY, Who, finish};
 
 impl Scene {
-    /// Writes the page, and shows it.
+    /// Writes the page and opens it.
     fn page(&self) -> Browser {
         let page = self.write(Who::Unprivileged, "page.html");
         let profile = self.stage.path("profile");
@@ -31,10 +31,10 @@ impl Scene {
     }
 }
 
-/// The paths in the table, as far as they are in sight.
+/// Expression for the paths in the visible part of the table.
 const PATHS: &str = "[...document.querySelectorAll('#rows .at-path')].map((cell) => cell.title)";
 
-/// Texts of which the contrast is less than WCAG 2.2 asks for (1.4.3, level AA).
+/// Expression for texts with less contrast than WCAG 2.2 requires (1.4.3, level AA).
 const FAINT: &str = r#"(() => {
   const parts = (colour) => colour.match(/[\d.]+/g).map(Number);
   const light = (colour) => {
@@ -61,21 +61,21 @@ const FAINT: &str = r#"(() => {
 })()"#;
 
 #[test]
-fn the_page_tells_what_the_kernel_shows_of_the_same_layers() {
+fn page_agrees_with_a_kernel_mount_of_the_layers() {
     let scene = Scene::new();
     let merged = scene.mounted();
     let mut browser = scene.page();
     let count = |script: &str| scene.stage.sh(script).trim().parse::<u64>().unwrap();
-    // Each file once, whatever its names.
+    // Each inode is counted once.
     let sum = "sort -u | awk '{ sum += $2 } END { printf \"%d\", sum }'";
     let root = count(&format!("find {} -type f -printf '%i %s\\n' | {sum}", merged.display()));
     let own = count(&format!("find o -type f -printf '%i %s\\n' | {sum}"));
-    let told = |bytes: u64| format!("{:.1} kB", bytes as f64 / 1e3).replace(".0 kB", ".0 kB");
+    let kilobytes = |bytes: u64| format!("{:.1} kB", bytes as f64 / 1e3).replace(".0 kB", ".0 kB");
     let weights = browser.value(
         "(() => { const own = [0, 0]; for (let row = 0; row < COUNT; row++) own[LAYER[row]] += \
          bytesAfter(row); return own; })()",
     );
-    assert_eq!(weights[1], own, "{}", told(own));
+    assert_eq!(weights[1], own, "{}", kilobytes(own));
     assert_eq!(weights[0].as_u64().unwrap() + own, root);
     assert_eq!(browser.text("#total-overlays"), format!("{} kB", own / 1000));
     let added = count(
@@ -95,9 +95,9 @@ fn the_page_tells_what_the_kernel_shows_of_the_same_layers() {
         ));
         assert_eq!(shown, true, "{digest}");
     }
-    // What check finds is there, with the way to mend it, and leads to the file.
+    // A finding is shown with its fix, and links to the file.
     assert!(browser.text("#found").contains("/etc/mode"), "{}", browser.text("#found"));
-    assert!(browser.text("#found").contains("Mend it:"));
+    assert!(browser.text("#found").contains("Fix:"));
     browser.value("[...document.querySelectorAll('.where')].find((where) => where.innerText === '/etc/mode').click()");
     let details = browser.text("#about");
     for part in ["changed: mode", "-rwsr-xr-x", "-rwxr-xr-x", "safe/setuid"] {
@@ -107,7 +107,7 @@ fn the_page_tells_what_the_kernel_shows_of_the_same_layers() {
 }
 
 #[test]
-fn the_page_is_used_with_the_keyboard_alone() {
+fn page_can_be_used_with_the_keyboard() {
     let scene = Scene::new();
     let mut browser = scene.page();
     // Search.
@@ -129,7 +129,7 @@ fn the_page_is_used_with_the_keyboard_alone() {
     browser.until("!document.getElementById('search').value");
     browser.press("Escape");
     assert_eq!(browser.value("document.activeElement.id"), "table");
-    // Sort: by path, then by size, the largest first.
+    // Sort by path, then by size in descending order.
     browser.until("document.querySelectorAll('#rows .row').length > 10");
     assert_eq!(browser.value(&format!("{PATHS}[0]")), "/etc/gone");
     browser.press("s");
@@ -150,7 +150,7 @@ fn the_page_is_used_with_the_keyboard_alone() {
         browser.value("document.querySelector('.row.active .at-path').title"),
         "/usr/bin/new"
     );
-    // Only what is deleted.
+    // Only deleted entries.
     browser.value("document.getElementById('kind-A').focus()");
     browser.press("Enter");
     browser.value("document.getElementById('kind-M').focus()");
@@ -160,7 +160,7 @@ fn the_page_is_used_with_the_keyboard_alone() {
     browser.until("document.getElementById('count').innerText.startsWith('4 of')");
     let deleted = browser.value(&format!("{PATHS}.sort()"));
     assert_eq!(deleted, json!(["/etc/gone", "/srv/old", "/srv/old/one", "/srv/old/two"]));
-    // The treemap: into usr, to its share, out again.
+    // The treemap: into usr, to the cell of its share directory, and up again.
     browser.press("m");
     let at = "document.activeElement.getAttribute('aria-label')";
     assert!(browser.value(at).as_str().unwrap().starts_with("/usr, "), "{}", browser.value(at));
@@ -171,7 +171,7 @@ fn the_page_is_used_with_the_keyboard_alone() {
     assert!(browser.value(at).as_str().unwrap().starts_with("/usr/bin, "), "{}", browser.value(at));
     browser.press("Backspace");
     assert!(browser.value(at).as_str().unwrap().starts_with("/usr, "));
-    // By package: two names of one file are the package's, and are counted once.
+    // By package: a file with two hard links is counted once.
     browser.value("(() => { const by = document.getElementById('map-by'); by.value = 'package'; by.dispatchEvent(new Event('change')); })()");
     browser.press("m");
     let shells = "[...document.querySelectorAll('.cell')].map((cell) => cell.getAttribute('aria-label')).find((label) => label && label.startsWith('shells'))";
@@ -189,7 +189,7 @@ fn the_page_is_used_with_the_keyboard_alone() {
 }
 
 #[test]
-fn the_page_shows_hostile_names_as_text_and_asks_for_nothing() {
+fn hostile_names_are_shown_as_text_and_nothing_is_requested() {
     let scene = Scene::new();
     let mut browser = scene.page();
     browser.press("/");
@@ -219,7 +219,7 @@ fn the_page_shows_hostile_names_as_text_and_asks_for_nothing() {
     let asked: Vec<_> = asked.collect();
     assert_eq!(asked.len(), 1, "{asked:?}");
     assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
-    // What its policy is for: a script that got in would not run, and nobody would be told.
+    // The policy also blocks an injected script and a request.
     browser.value("document.body.append(Object.assign(document.createElement('script'), { textContent: 'window.harm = 3' }))");
     browser
         .value("document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.1:9/' }))");
@@ -237,7 +237,7 @@ fn the_page_shows_hostile_names_as_text_and_asks_for_nothing() {
 }
 
 #[test]
-fn the_page_is_legible_light_and_dark_and_on_paper() {
+fn page_is_legible_in_both_color_schemes_and_in_print() {
     let scene = Scene::new();
     let mut browser = scene.page();
     browser.value("Details.show(DATA.changes.node.find((row) => path(row) === '/etc/motd'))");
@@ -255,7 +255,7 @@ fn the_page_is_legible_light_and_dark_and_on_paper() {
     pictures.sort();
     pictures.dedup();
     assert_eq!(pictures.len(), 4);
-    // The switch is stronger than the system.
+    // The page's setting overrides the system's.
     browser.press("t");
     assert_eq!(browser.value("getComputedStyle(document.documentElement).colorScheme"), "light");
     assert_eq!(browser.value(FAINT), json!([]));
@@ -265,14 +265,14 @@ fn the_page_is_legible_light_and_dark_and_on_paper() {
 }
 
 #[test]
-fn the_page_is_the_same_bytes_and_whole_or_not_there() {
+fn page_is_reproducible_and_written_completely_or_not_at_all() {
     let scene = Scene::new();
     let pages = EVERYBODY.map(|who| fs::read(scene.write(who, "page.html")).unwrap());
     assert!(pages[0] == pages[1]);
     let page = String::from_utf8_lossy(&pages[0]);
     let place = scene.stage.path("");
     assert!(!page.contains(place.to_str().unwrap()));
-    // Nor what not everybody may read.
+    // Content that not all users may read is left out.
     assert!(page.contains("to the overlay") && !page.contains("$jam$"));
     let inspect = |arguments: &[&str]| {
         let mut command = scene.stage.overcoat(Who::Root);
@@ -283,7 +283,7 @@ fn the_page_is_the_same_bytes_and_whole_or_not_there() {
     assert!(inspect(&[base, overlay, "--html", "-"]).ok().stdout == pages[0]);
     inspect(&[base, overlay, "--html", overlay]).code(2).says(&["cannot overwrite a layer"]);
     inspect(&[base, overlay, "--html", "none/page.html"]).code(2).says(&["none/page.html"]);
-    // A damaged image leaves nothing behind.
+    // A damaged image leaves no output.
     scene.stage.write("damaged.cpio.gz", &fs::read(&scene.overlay).unwrap()[..600]);
     inspect(&[base, "damaged.cpio.gz", "--html", "root/damaged.html"]).code(2);
     assert_eq!(scene.stage.files(Who::Root), [PathBuf::from("root/page.html")]);

@@ -1,10 +1,10 @@
-//! A base and an overlay of which everything is known.
+//! A base and an overlay with known content.
 
 use std::path::PathBuf;
 
 use crate::support::stage::Stage;
 
-/// Names that would do harm if they were more than text.
+/// Names that would do harm if they were interpreted.
 pub(super) const HOSTILE: [&str; 7] = [
     "</script><script>window.harm=1<",
     "<img src=x onerror=window.harm=2>",
@@ -15,7 +15,7 @@ pub(super) const HOSTILE: [&str; 7] = [
     "wide \u{6f22}\u{5b57} \u{1f9e5}",
 ];
 
-/// What the scene is made of, in a place of its own.
+/// The images, and the stage that they are in.
 pub(super) struct Scene {
     pub(super) stage: Stage,
     pub(super) base: PathBuf,
@@ -59,7 +59,7 @@ impl Scene {
         Scene { stage, base, overlay }
     }
 
-    /// What the kernel makes of the same layers: a folder in which both lie over one another.
+    /// Mounts the same layers with the kernel; returns the folder.
     pub(super) fn mounted(&self) -> PathBuf {
         self.stage.sh("mkdir -p low up merged
             mount -t squashfs -o loop,ro base.squashfs low

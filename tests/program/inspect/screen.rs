@@ -1,4 +1,4 @@
-//! The screens of `inspect`, on a real terminal.
+//! The screens of `inspect` in a real terminal.
 
 use super::scene::Scene;
 use crate::support::processes::family;
@@ -13,15 +13,15 @@ impl Scene {
     }
 }
 
-/// Types a command, and waits until all is counted, compared and checked.
+/// Types the command and waits until counting, comparing and checking are complete.
 fn open(tmux: &Tmux<'_>) {
     tmux.press(&[START, "Enter"]);
-    tmux.until_so("all is found out", |screen| {
+    tmux.until_so("all results are complete", |screen| {
         screen.contains(" files") && screen.contains("warning") && screen.contains("* 1")
     });
 }
 
-/// Searches, which goes to the first match.
+/// Searches for text, which selects the first match.
 fn find(tmux: &Tmux<'_>, what: &str, path: &str) {
     tmux.press(&["/"]);
     tmux.press(&["-l", what]);
@@ -36,28 +36,28 @@ fn find(tmux: &Tmux<'_>, what: &str, path: &str) {
 }
 
 #[test]
-fn the_tree_tells_layers_changes_and_what_is_beneath() {
+fn tree_shows_layers_changes_and_sizes() {
     let scene = Scene::new();
     let tmux = scene.terminal((80, 24), "");
     open(&tmux);
     let screen = tmux.until("over.cpio.gz on base.squashfs");
-    // Only the first level is open; the sizes are of all beneath.
+    // Only the first level is open; sizes include all entries below.
     assert!(screen.contains("* 1    1.1 MB    \u{25b8} usr"), "{screen}");
     assert!(!screen.contains("motd"), "{screen}");
-    // Down into etc: what is changed, what is deleted, each with its layer.
+    // In etc: a changed and a deleted file, each with its layer.
     find(&tmux, "motd", "/etc/motd");
     let screen = tmux.until("layer 0   base.squashfs: file, 27 bytes");
     assert!(screen.contains("D 1      15 B        gone*\n"), "{screen}");
     assert!(screen.contains("M 1      30 B        motd*\n"), "{screen}");
     assert!(screen.contains("change    changed by over.cpio.gz: content"), "{screen}");
     assert!(screen.contains("layer 1   over.cpio.gz: file, 30 bytes"), "{screen}");
-    // What it says instead.
+    // The text difference.
     tmux.press(&["v"]);
     let screen = tmux.until("+to the overlay");
     assert!(screen.contains("-to the base") && screen.contains(" welcome"), "{screen}");
     tmux.press(&["q"]);
     tmux.until("? help");
-    // All that is known of a file: what it was before, what a check finds, its digest.
+    // All details of a file: its state in the base, a finding, its digest.
     find(&tmux, "etc/mode", "/etc/mode");
     tmux.press(&["i"]);
     let screen = tmux.until("SHA-256");
@@ -67,7 +67,7 @@ fn the_tree_tells_layers_changes_and_what_is_beneath() {
     let digest = scene.stage.sh("sha256sum <o/etc/mode | cut -c-64");
     tmux.until(digest.trim());
     tmux.press(&["q"]);
-    // Only what is deleted: with what was in a deleted directory, and what the base had there.
+    // Only deleted entries, including those of a deleted directory, with their state in the base.
     tmux.press(&["d"]);
     let screen = tmux.until("only deleted");
     for line in ["15 B        gone*", "11.0 kB      \u{25be} old", "5.0 kB          one*"] {
@@ -85,7 +85,7 @@ fn the_tree_tells_layers_changes_and_what_is_beneath() {
     tmux.until_so("all again", |screen| {
         screen.contains("\n /srv/old/two\n") && !screen.contains("only")
     });
-    // The largest first.
+    // Sorted by size.
     tmux.press(&["g", "s"]);
     let screen = tmux.until("by size");
     let line = |name: &str| screen.lines().position(|line| line.ends_with(name)).unwrap();
@@ -105,9 +105,9 @@ fn the_tree_tells_layers_changes_and_what_is_beneath() {
 }
 
 #[test]
-fn hostile_names_are_shown_and_do_nothing() {
+fn hostile_names_are_shown_as_text() {
     let scene = Scene::new();
-    // So wide that no name is cut.
+    // Wide enough that no name is cut off.
     let tmux = scene.terminal((120, 40), "");
     open(&tmux);
     find(&tmux, "wide", "/srv/hostile/wide \u{6f22}\u{5b57} \u{1f9e5}");
@@ -121,11 +121,11 @@ fn hostile_names_are_shown_and_do_nothing() {
     ] {
         assert!(screen.contains(name), "{name}: {screen}");
     }
-    // What follows a wide name in its line is where it was.
+    // A wide name does not shift the rest of its line.
     let borders: Vec<_> = screen.lines().filter(|line| line.contains('\u{2502}')).collect();
     assert!(borders.len() > 20, "{screen}");
     assert!(!tmux.ask(&["display-message", "-p", "#{pane_title}"]).contains("harm"));
-    // One can search for what is shown, and hostile needles are only text.
+    // Searches match the displayed text, and hostile search terms are plain text.
     find(&tmux, "gpj", "/srv/hostile/right\\xe2\\x80\\xaegpj.exe");
     tmux.press(&["/"]);
     tmux.press(&["-l", "\u{202e}none"]);
@@ -136,7 +136,7 @@ fn hostile_names_are_shown_and_do_nothing() {
 }
 
 #[test]
-fn the_terminal_comes_back_as_it_was() {
+fn terminal_is_restored() {
     let scene = Scene::new();
     let tmux = scene.terminal((80, 24), "");
     let pid = || {
@@ -173,7 +173,7 @@ fn the_terminal_comes_back_as_it_was() {
         tmux.until(&format!("ended: {code}"));
         is_back(signal);
     }
-    // To the shell and back, by a key and by a signal.
+    // Suspending and resuming, by a key and by a signal.
     open(&tmux);
     for by_key in [true, false] {
         if by_key {
@@ -191,7 +191,7 @@ fn the_terminal_comes_back_as_it_was() {
     is_back("last");
 }
 
-/// Whether there is a colour of the terminal's sixteen on the screen, as tmux writes them.
+/// Whether the screen has one of the terminal's sixteen colours, in tmux's notation.
 fn is_coloured(tmux: &Tmux<'_>) -> bool {
     let colours = tmux.colours();
     let numbers = colours.split("\u{1b}[").filter_map(|part| part.split_once('m'));
@@ -201,7 +201,7 @@ fn is_coloured(tmux: &Tmux<'_>) -> bool {
 }
 
 #[test]
-fn any_size_will_do_and_colours_only_repeat_what_letters_say() {
+fn any_size_works_and_colours_are_optional() {
     let scene = Scene::new();
     let tmux = scene.terminal((80, 24), "");
     open(&tmux);
@@ -217,7 +217,7 @@ fn any_size_will_do_and_colours_only_repeat_what_letters_say() {
     tmux.press(&["q"]);
     tmux.until_gone("over.cpio.gz on");
     drop(tmux);
-    // Without colours, and with ASCII alone.
+    // Without colours, in ASCII.
     let tmux = scene.terminal((80, 24), "NO_COLOR=1 LC_ALL=C");
     open(&tmux);
     let screen = tmux.screen();
@@ -230,10 +230,10 @@ fn any_size_will_do_and_colours_only_repeat_what_letters_say() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_else_there_is() {
+fn without_a_terminal_alternatives_are_suggested() {
     let scene = Scene::new();
     let mut command = scene.stage.overcoat(Who::Unprivileged);
     command.arg("inspect").args([&scene.base, &scene.overlay]);
-    let told = finish(&mut command).code(2).says(&["--html FILE", "overcoat diff"]);
-    assert!(told.stdout.is_empty());
+    let output = finish(&mut command).code(2).says(&["--html FILE", "overcoat diff"]);
+    assert!(output.stdout.is_empty());
 }

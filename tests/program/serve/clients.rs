@@ -1,4 +1,4 @@
-//! Clients that are many, slow, stuck or gone, and the end of the server.
+//! Many, slow, stalled and disconnecting clients, and shutdown.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,12 +11,12 @@ use super::site::{LIMIT, Serving, Site, answer, bytes};
 use crate::support::processes::within;
 use crate::support::stage::{Who, finish};
 
-/// Time-outs for the head, for a client that does not read, and for the end, in milliseconds.
-fn time_outs(head: u64, stall: u64, grace: u64) -> String {
+/// Timeouts for the request head, for a client that does not read, and for shutdown, in ms.
+fn timeouts(head: u64, stall: u64, grace: u64) -> String {
     format!("--time-outs={head},{stall},{grace}")
 }
 
-/// That the other end has closed it, or lost it.
+/// Whether the server has closed or reset the connection.
 fn is_ended(stream: &mut TcpStream) -> bool {
     match stream.read(&mut [0; 4096]) {
         Ok(read) => read == 0,
@@ -25,9 +25,9 @@ fn is_ended(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn clients_that_never_finish_a_head_are_dropped() {
+fn clients_that_never_finish_a_head_are_disconnected() {
     let site = Site::new();
-    let serving = site.serve(&[&time_outs(300, 60_000, 0)]);
+    let serving = site.serve(&[&timeouts(300, 60_000, 0)]);
     let began = Instant::now();
     let mut silent = serving.connect();
     let mut half = serving.connect();
@@ -35,10 +35,10 @@ fn clients_that_never_finish_a_head_are_dropped() {
     let mut kept = serving.connect();
     kept.write_all(b"GET /other.cpio.gz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(answer(&mut kept, false).unwrap().status, 200);
-    // One that goes on sending a little does not gain time by it.
+    // Sending a byte at a time does not extend the timeout.
     let mut dribbling = serving.connect();
     let mut sent = 0;
-    within(LIMIT, "who dribbles is dropped", || {
+    within(LIMIT, "the slow sender is disconnected", || {
         sent += 1;
         dribbling.write_all(b"G").is_err()
     });
@@ -51,11 +51,11 @@ fn clients_that_never_finish_a_head_are_dropped() {
 }
 
 #[test]
-fn clients_that_stop_reading_are_dropped_and_cost_little_meanwhile() {
+fn clients_that_stop_reading_are_disconnected_and_use_little_memory() {
     let site = Site::new();
-    // More than the kernel keeps for a connection.
+    // Larger than the kernel's buffer for a connection.
     site.artifact("base.squashfs", &bytes("large", 50_000_000));
-    let serving = site.serve(&[&time_outs(60_000, 1500, 0)]);
+    let serving = site.serve(&[&timeouts(60_000, 1500, 0)]);
     serving.get("/index.json");
     let before = serving.memory("VmRSS:");
     let stuck: Vec<TcpStream> = (0..400)
@@ -70,19 +70,19 @@ fn clients_that_stop_reading_are_dropped_and_cost_little_meanwhile() {
         log.lines().filter(|l| l.contains("GET /base.squashfs") && l.contains("cut off")).count()
     };
     let mut queued = 0;
-    within(LIMIT, "all who do not read are dropped", || {
+    within(LIMIT, "all stalled clients are disconnected", || {
         queued = queued.max(longest_queue(serving.address.port()));
         cut(&serving) == stuck.len()
     });
-    // Nor does the kernel keep much for them.
+    // The kernel buffers little for them, too.
     assert!((1..1_000_000).contains(&queued), "{queued} bytes");
     let grown = serving.memory("VmHWM:").saturating_sub(before);
-    // 128 large pieces and 272 small ones, and what a connection needs besides.
+    // 128 large chunks, 272 small ones, and the other memory of the connections.
     assert!(grown < 60_000, "{grown} kB");
     assert_eq!(serving.get("/base.squashfs").body.len(), 50_000_000);
 }
 
-/// The most bytes that the kernel holds for one of the connections at this local port.
+/// Returns the longest transmit queue, in bytes, of the connections at this local port.
 fn longest_queue(port: u16) -> u64 {
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!(":{port:04X}");
@@ -95,35 +95,35 @@ fn longest_queue(port: u16) -> u64 {
 }
 
 #[test]
-fn a_client_that_reads_slowly_gets_all_of_it() {
+fn slow_reader_gets_the_whole_file() {
     let site = Site::new();
     let content = bytes("large", 20_000_000);
     site.artifact("base.squashfs", &content);
-    let serving = site.serve(&[&time_outs(400, 400, 0)]);
+    let serving = site.serve(&[&timeouts(400, 400, 0)]);
     let mut slow = serving.connect();
     slow.write_all(b"GET /base.squashfs HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     let mut got = Vec::new();
-    let mut piece = vec![0; 1 << 20];
+    let mut buffer = vec![0; 1 << 20];
     loop {
-        let read = slow.read(&mut piece).unwrap();
+        let read = slow.read(&mut buffer).unwrap();
         if read == 0 {
             break;
         }
-        got.extend_from_slice(&piece[..read]);
-        // The time that it takes is what is tested; it is longer in all than either time-out.
+        got.extend_from_slice(&buffer[..read]);
+        // The delay is the subject of the test: in total it exceeds either timeout.
         std::thread::sleep(Duration::from_millis(40));
     }
     assert!(got.ends_with(&content));
 }
 
 #[test]
-fn a_thousand_connections_at_once_get_the_right_bytes_and_memory_stays_flat() {
+fn thousand_concurrent_connections_get_correct_bytes_in_bounded_memory() {
     let site = Site::new();
     let serving = site.serve(&[]);
     let names = ["base.squashfs", "one.cpio.gz", "initrd.img", "vmlinuz", "two.tar"];
     let contents: Vec<Vec<u8>> = names.iter().map(|name| site.content(name)).collect();
     serving.get("/index.json");
-    // All are connected before the first asks.
+    // All connections are open before the first request.
     raise_descriptors();
     let streams: Vec<TcpStream> = (0..1000).map(|_| serving.connect()).collect();
     let mut workers = Vec::new();
@@ -158,7 +158,7 @@ fn a_thousand_connections_at_once_get_the_right_bytes_and_memory_stays_flat() {
     assert!(most < 150_000, "{most} kB");
 }
 
-/// Lets this process open as many files as it may.
+/// Raises this process's limit of open files to its hard limit.
 fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -166,15 +166,15 @@ fn raise_descriptors() {
 }
 
 #[test]
-fn more_clients_than_there_are_descriptors_for_are_served_in_turn() {
+fn clients_beyond_the_descriptor_limit_wait_for_a_connection() {
     let site = Site::new();
-    let plain = site.command(&[&time_outs(300, 60_000, 0)]);
+    let plain = site.command(&[&timeouts(300, 60_000, 0)]);
     let mut few = Command::new("prlimit");
     few.args(["--nofile=80:80", "--"]).arg(plain.get_program()).args(plain.get_args());
     few.current_dir("/");
     let serving = Serving::start(few);
     let mut idle: Vec<TcpStream> = (0..200).map(|_| serving.connect()).collect();
-    // Who waits longer than the others' time-out comes to it.
+    // This connection waits until the idle ones have timed out.
     assert_eq!(serving.get("/other.cpio.gz").status, 200);
     assert!(idle.iter_mut().all(is_ended));
     let log = serving.log();
@@ -182,20 +182,22 @@ fn more_clients_than_there_are_descriptors_for_are_served_in_turn() {
 }
 
 #[test]
-fn when_it_is_asked_to_end_it_sends_what_it_has_begun_and_ends_with_0() {
+fn signal_lets_running_responses_finish_and_exits_with_0() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let site = Site::new();
         let content = bytes("large", 30_000_000);
         site.artifact("base.squashfs", &content);
-        let serving = site.serve(&[&time_outs(60_000, 60_000, 60_000)]);
+        let serving = site.serve(&[&timeouts(60_000, 60_000, 60_000)]);
         let mut idle = serving.connect();
         let mut running = serving.connect();
         running.write_all(b"GET /base.squashfs HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         let mut first = [0; 1];
         running.read_exact(&mut first).unwrap();
         serving.signal(signal);
-        // That it hears no more tells that it has begun to end.
-        within(LIMIT, "nobody listens", || TcpStream::connect(serving.address).is_err());
+        // A refused connection shows that the shutdown has begun.
+        within(LIMIT, "the server stops listening", || {
+            TcpStream::connect(serving.address).is_err()
+        });
         assert!(is_ended(&mut idle));
         let mut rest = Vec::new();
         running.read_to_end(&mut rest).unwrap();
@@ -206,29 +208,31 @@ fn when_it_is_asked_to_end_it_sends_what_it_has_begun_and_ends_with_0() {
 }
 
 #[test]
-fn what_does_not_end_in_time_is_cut_off_and_a_second_signal_waits_for_nothing() {
+fn stalled_responses_are_cut_off_after_the_grace_period_or_by_a_second_signal() {
     let site = Site::new();
     site.artifact("base.squashfs", &bytes("large", 50_000_000));
     for twice in [false, true] {
         let grace = if twice { 600_000 } else { 200 };
-        let serving = site.serve(&[&time_outs(60_000, 600_000, grace)]);
+        let serving = site.serve(&[&timeouts(60_000, 600_000, grace)]);
         let mut stuck = serving.connect();
         stuck.write_all(b"GET /base.squashfs HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         stuck.read_exact(&mut [0; 1]).unwrap();
         serving.signal(Signal::SIGTERM);
-        within(LIMIT, "nobody listens", || TcpStream::connect(serving.address).is_err());
+        within(LIMIT, "the server stops listening", || {
+            TcpStream::connect(serving.address).is_err()
+        });
         if twice {
             serving.signal(Signal::SIGINT);
         }
         let (code, log) = serving.end();
         assert_eq!(code, Some(if twice { 130 } else { 0 }), "{log}");
-        // The connection by which it was tried whether somebody listens can be another one.
+        // A connection that only tested whether the server listens can be counted as well.
         assert!(log.contains("unfinished connection"), "{log}");
     }
 }
 
 #[test]
-fn a_client_that_goes_away_is_no_matter() {
+fn disconnecting_clients_release_connections_and_files() {
     let site = Site::new();
     site.artifact("base.squashfs", &bytes("large", 50_000_000));
     let serving = site.serve(&[]);
@@ -249,7 +253,7 @@ fn a_client_that_goes_away_is_no_matter() {
 }
 
 #[test]
-fn without_descriptors_it_waits_for_some_and_does_not_spin() {
+fn server_without_descriptors_waits_without_spinning() {
     let site = Site::new();
     let serving = site.serve(&[]);
     assert_eq!(serving.get("/other.cpio.gz").status, 200);
@@ -262,7 +266,7 @@ fn without_descriptors_it_waits_for_some_and_does_not_spin() {
     limit("--nofile=4:");
     let mut waiting = serving.connect();
     waiting.write_all(b"GET /other.cpio.gz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    within(LIMIT, "it is told", || serving.log().contains("cannot accept connections"));
+    within(LIMIT, "the warning is logged", || serving.log().contains("cannot accept connections"));
     let used = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
@@ -270,7 +274,7 @@ fn without_descriptors_it_waits_for_some_and_does_not_spin() {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
     let before = used();
-    // The time is what is measured: what it uses meanwhile.
+    // The delay is the interval over which CPU time is measured.
     std::thread::sleep(Duration::from_millis(500));
     let spent = used() - before;
     assert!(spent < 10, "{spent} of 50");

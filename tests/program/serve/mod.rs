@@ -1,4 +1,4 @@
-//! The boot server: what it serves, to whom, and what it refuses.
+//! The boot server: the index, scripts, the page, file transfers and rejected requests.
 
 mod clients;
 mod site;
@@ -14,7 +14,7 @@ use crate::support::stage::{Who, finish};
 use site::{LIMIT, Serving, Site, answer, bytes, hex};
 
 #[test]
-fn the_index_has_the_images_their_files_and_how_each_is_booted() {
+fn index_lists_images_with_files_and_boot_commands() {
     let site = Site::new();
     let serving = site.serve(&["--append", "quiet net.ifnames=0"]);
     let answer = serving.get("/index.json");
@@ -34,7 +34,7 @@ fn the_index_has_the_images_their_files_and_how_each_is_booted() {
     assert_eq!(file["sha256"], site.sha256("one.cpio.gz"));
     assert_eq!(file["manifest"], "/one.cpio.gz.manifest.json");
     assert_eq!(serving.get("/one.cpio.gz.manifest.json").text(), "{}\n");
-    // Of several formats the first that an initrd can unpack; layers in their order.
+    // The first format that an initrd can unpack is used; layers are in their order.
     let at = "http://boot.example.org:8080";
     assert_eq!(
         image("two")["boot"]["parameters"],
@@ -49,14 +49,14 @@ fn the_index_has_the_images_their_files_and_how_each_is_booted() {
     );
     let bare = image("base")["boot"]["parameters"].as_str().unwrap().to_owned();
     assert!(bare.contains("BASEFS=") && !bare.contains("OVERLAYFS"), "{bare}");
-    // The initrd made on the same base, its name encoded.
+    // The initrd made on the same base; its name is percent-encoded.
     let other = image("other");
     assert_eq!(other["boot"]["kernel"], format!("{at}/other/vmlinuz"));
     assert_eq!(other["boot"]["initrd"], format!("{at}/other/initrd%20%C3%A4.img"));
     assert_eq!(serving.get("/other/initrd%20%C3%A4.img").body, site.content("other/initrd ä.img"));
     for (name, why) in [
-        ("missing", "missing.cpio.gz was not built yet"),
-        ("foreign", "elsewhere.squashfs is no image of the project"),
+        ("missing", "missing.cpio.gz has not been built yet"),
+        ("foreign", "elsewhere.squashfs is not an image of the project"),
     ] {
         let image = image(name);
         assert!(image["not_bootable"].as_str().unwrap().ends_with(why), "{image}");
@@ -70,7 +70,7 @@ fn the_index_has_the_images_their_files_and_how_each_is_booted() {
 }
 
 #[test]
-fn scripts_boot_an_image_by_the_name_that_the_server_was_reached_by() {
+fn scripts_use_the_host_name_of_the_request() {
     let site = Site::new();
     let serving = site.serve(&[]);
     for host in ["boot", "10.0.2.2:8080", "[fd00::1]:80"] {
@@ -86,36 +86,36 @@ fn scripts_boot_an_image_by_the_name_that_the_server_was_reached_by() {
         assert!(text.contains(&format!(" OVERLAYFS=http://{host}/one.cpio.gz ")), "{text}");
         assert_eq!(answer.header("etag"), format!("\"{}\"", hex(&answer.body)));
     }
-    // A client of HTTP/1.0 need not name the host: it gets the address.
+    // HTTP/1.0 clients may omit the Host header: the script has the local address.
     let answer = serving.raw(b"GET /boot/one.ipxe HTTP/1.0\r\n\r\n").unwrap();
     assert!(answer.text().contains(&format!("http://{}/vmlinuz", serving.address)));
-    // With a URL as the target, that counts.
+    // An absolute URL as the target takes precedence.
     let request = b"GET http://proxied/boot/one.ipxe HTTP/1.1\r\nHost: other\r\n\r\n";
     assert!(serving.raw(request).unwrap().text().contains("http://proxied/vmlinuz"));
 }
 
 #[test]
-fn boot_ipxe_is_the_only_overlay_or_the_default_or_a_menu() {
+fn boot_ipxe_boots_the_default_or_the_only_overlay_or_shows_a_menu() {
     let site = Site::new();
     let menu = site.serve(&[]);
     let text = menu.get("/boot.ipxe").text().to_owned();
     for line in ["item one one on base", "item two two on base and one", "item base base"] {
         assert!(text.lines().any(|l| l == line), "{text}");
     }
-    // Neither what can never be booted nor what was not built yet.
+    // Neither images that can never be booted nor images that have not been built.
     assert!(!text.contains("item foreign") && !text.contains("item missing"), "{text}");
     let chain = "chain http://boot.example.org:8080/boot/${image}.ipxe";
     assert!(text.lines().any(|l| l == chain), "{text}");
 
     let default = site.serve(&["--default", "two"]);
     assert_eq!(default.get("/boot.ipxe").body, default.get("/boot/two.ipxe").body);
-    for (name, says) in [
+    for (name, text) in [
         ("tow", "did you mean `two`?"),
-        ("foreign", "no image of the project"),
+        ("foreign", "not an image of the project"),
         ("boot", "it is an initrd"),
     ] {
         let failed = finish(&mut site.command(&["--default", name])).code(2);
-        failed.says(&[name, says]);
+        failed.says(&[name, text]);
     }
 
     site.project(
@@ -127,7 +127,7 @@ fn boot_ipxe_is_the_only_overlay_or_the_default_or_a_menu() {
 }
 
 #[test]
-fn behind_a_proxy_urls_are_those_of_the_proxy() {
+fn url_option_sets_the_prefix_of_all_urls() {
     let site = Site::new();
     let serving = site.serve(&["--url", "https://boot.example.org/images/"]);
     let at = "https://boot.example.org/images";
@@ -152,12 +152,12 @@ fn behind_a_proxy_urls_are_those_of_the_proxy() {
     for url in
         ["boot.example.org", "http://", "http:///x", "https://a b", "https://a\nb", "ftp://a"]
     {
-        finish(&mut site.command(&["--url", url])).code(2).says(&["is no URL of a boot server"]);
+        finish(&mut site.command(&["--url", url])).code(2).says(&["invalid boot server URL"]);
     }
 }
 
 #[test]
-fn a_project_whose_file_changes_is_served_as_it_is_now() {
+fn changed_project_file_is_read_again() {
     let site = Site::new();
     let serving = site.serve(&[]);
     site.artifact("new.cpio.gz", b"new");
@@ -172,26 +172,26 @@ fn a_project_whose_file_changes_is_served_as_it_is_now() {
     assert_eq!(serving.get("/new.cpio.gz").text(), "new");
     assert!(serving.get("/").text().contains("new.cpio.gz"));
     assert_eq!(serving.get("/two.cpio.zst").status, 404);
-    // What makes no project changes nothing, and is told.
+    // An invalid project file is logged and does not change what is served.
     with("  new: {base: base, provisoner: nothing}\n");
     assert!(serving.get("/").text().contains("new.cpio.gz"));
-    within(LIMIT, "it is told", || {
+    within(LIMIT, "the warning is logged", || {
         let log = serving.log();
-        log.contains("serving the project as it was") && log.contains("provisoner: unknown key")
+        log.contains("serving the previous one") && log.contains("provisoner: unknown key")
     });
     with("  newer: {base: base, provisioner: nothing}\n");
-    // Who fetches a file that is known is not kept waiting by a look at the project.
+    // Fetching a known file does not read the project file again.
     assert!(serving.get("/index.json").text().contains("\"newer\""));
     assert_eq!(serving.get("/new.cpio.gz").status, 404);
 }
 
 #[test]
-fn what_cannot_be_served_is_said_before_anything_is() {
+fn invalid_options_and_projects_fail_before_listening() {
     let site = Site::new();
     let serving = site.serve(&[]);
     let mut taken = site.command(&["--append", "x"]);
     let taken = finish(taken.arg("--listen").arg(serving.address.to_string()));
-    // Two --listen are one too many; so from the beginning.
+    // `command` already has --listen, and a second one is an error; so build the command here.
     assert_eq!(taken.code, 2);
     let mut again = site.stage.overcoat(Who::Unprivileged);
     again.arg("serve").arg(site.stage.path("project"));
@@ -206,16 +206,16 @@ fn what_cannot_be_served_is_said_before_anything_is() {
 }
 
 #[test]
-fn a_command_line_that_no_kernel_would_take_whole_is_no_script() {
+fn overlong_kernel_command_line_is_an_error() {
     let site = Site::new();
     let serving = site.serve(&["--append", &"x".repeat(2000)]);
     let answer = serving.get("/boot/one.ipxe");
     assert_eq!(answer.status, 404);
-    assert!(answer.text().contains("kernels take 2047"), "{}", answer.text());
+    assert!(answer.text().contains("the limit is 2047"), "{}", answer.text());
 }
 
 #[test]
-fn files_come_whole_or_in_the_part_that_is_asked_for() {
+fn files_are_served_whole_or_by_range() {
     let site = Site::new();
     let serving = site.serve(&[]);
     for name in ["base.squashfs", "one.cpio.gz", "other-base.squashfs", "two.tar"] {
@@ -246,8 +246,8 @@ fn files_come_whole_or_in_the_part_that_is_asked_for() {
     ] {
         let answer = serving.ask("GET", "/base.squashfs", &[("Range", &range)]);
         assert_eq!(answer.status, 206, "{range}");
-        let told = format!("bytes {}-{}/{size}", part.start, part.end - 1);
-        assert_eq!(answer.header("content-range"), told);
+        let expected = format!("bytes {}-{}/{size}", part.start, part.end - 1);
+        assert_eq!(answer.header("content-range"), expected);
         assert!(answer.body == content[part], "{range}");
     }
     for range in [format!("bytes={size}-"), "bytes=99999999999999999999-".into(), "bytes=-0".into()]
@@ -272,7 +272,7 @@ fn files_come_whole_or_in_the_part_that_is_asked_for() {
 }
 
 #[test]
-fn what_a_client_has_is_not_sent_again() {
+fn conditional_requests_use_the_entity_tag_and_the_date() {
     let site = Site::new();
     let serving = site.serve(&[]);
     for path in ["/one.cpio.gz", "/", "/index.json", "/boot/one.ipxe"] {
@@ -295,7 +295,7 @@ fn what_a_client_has_is_not_sent_again() {
 }
 
 #[test]
-fn a_rebuilt_artifact_is_served_at_once_and_who_began_with_the_old_one_gets_all_of_it() {
+fn rebuilt_artifact_is_served_at_once_and_running_downloads_finish_with_the_old_one() {
     let site = Site::new();
     let old = bytes("old", 30_000_000);
     site.artifact("base.squashfs", &old);
@@ -324,7 +324,7 @@ fn a_rebuilt_artifact_is_served_at_once_and_who_began_with_the_old_one_gets_all_
 }
 
 #[test]
-fn a_file_that_is_changed_while_it_is_sent_does_not_pass_for_whole() {
+fn response_is_aborted_when_its_file_changes_in_place() {
     let site = Site::new();
     let content = bytes("old", 30_000_000);
     for cut in [true, false] {
@@ -342,16 +342,16 @@ fn a_file_that_is_changed_while_it_is_sent_does_not_pass_for_whole() {
         let mut rest = Vec::new();
         let _ = slow.read_to_end(&mut rest);
         assert!(rest.len() < content.len() - 1000, "{}", rest.len());
-        // And the server is as it was.
+        // The server goes on serving.
         let now = site.content("base.squashfs");
         assert_eq!(serving.get("/base.squashfs").header("etag"), format!("\"{}\"", hex(&now)));
     }
 }
 
 #[test]
-fn what_a_build_recorded_is_not_computed_again() {
+fn recorded_digests_are_not_computed_again() {
     let site = Site::new();
-    // Small contents are read anyhow.
+    // Small files are always read; this one is large.
     site.stage.sh("mkdir -p tree/bin && head -c 200000 /dev/urandom >tree/bin/x");
     let out = site.stage.out(Who::Unprivileged);
     site.project(&format!(
@@ -368,12 +368,12 @@ fn what_a_build_recorded_is_not_computed_again() {
     assert_eq!(etag, format!("\"{}\"", hex(&content)));
     assert_eq!(serving.get("/").status, 200);
     let built = serving.log();
-    assert!(!built.contains("finished build"), "{built}");
-    // What is something else now is told of, and served with the digest that it has.
+    assert!(!built.contains("last complete build"), "{built}");
+    // A file that differs from the record is reported, and served with its own digest.
     std::fs::write(out.join("base.squashfs"), &content[..100_000]).unwrap();
     let etag = serving.get("/base.squashfs").header("etag").to_owned();
     assert_eq!(etag, format!("\"{}\"", hex(&content[..100_000])));
-    let reported = "base.squashfs is not what the last finished build made";
+    let reported = "base.squashfs differs from the output of the last complete build";
     crate::support::eventually(reported, || serving.log().contains(reported));
     serving.signal(Signal::SIGTERM);
     serving.end();
@@ -382,7 +382,7 @@ fn what_a_build_recorded_is_not_computed_again() {
 }
 
 #[test]
-fn nothing_but_the_artifacts_is_there() {
+fn only_artifacts_can_be_requested() {
     let site = Site::new();
     let serving = site.serve(&[]);
     let absolute = site.stage.path("secret").display().to_string();
@@ -451,7 +451,7 @@ fn nothing_but_the_artifacts_is_there() {
         let answer = serving.raw(request.as_bytes()).unwrap_or_else(|| panic!("{target}"));
         assert!(!String::from_utf8_lossy(&answer.body).contains("root:"), "{target}: {answer:?}");
     }
-    // A query is nobody's, and what is no regular file is not there.
+    // A query is ignored, and only regular files are served.
     assert_eq!(serving.get("/other.cpio.gz?x=../secret").body, site.content("other.cpio.gz"));
     for other in ["mkdir", "mkfifo"] {
         site.stage
@@ -461,7 +461,7 @@ fn nothing_but_the_artifacts_is_there() {
 }
 
 #[test]
-fn what_is_no_request_for_something_to_read_is_refused() {
+fn other_methods_bodies_and_malformed_requests_are_rejected() {
     let site = Site::new();
     let serving = site.serve(&[]);
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "PROPFIND"] {
@@ -494,7 +494,7 @@ fn what_is_no_request_for_something_to_read_is_refused() {
     let wide = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
     let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(1000));
     for request in [long, wide, many] {
-        // Its answer can be lost with what it did not read.
+        // The server may close the connection before it has read all, which can discard the answer.
         if let Some(answer) = serving.raw(request.as_bytes()) {
             assert!(matches!(answer.status, 400 | 414 | 431), "{answer:?}");
         }
@@ -503,7 +503,7 @@ fn what_is_no_request_for_something_to_read_is_refused() {
 }
 
 #[test]
-fn a_connection_serves_one_request_after_another() {
+fn connection_serves_pipelined_requests() {
     let site = Site::new();
     let serving = site.serve(&[]);
     let mut stream = serving.connect();
@@ -516,7 +516,7 @@ fn a_connection_serves_one_request_after_another() {
         assert_eq!(answer.status, 200);
         assert!(head || answer.body == content);
     }
-    // Each is in the log, with what it was.
+    // Each request is in the log.
     drop(stream);
     serving.signal(Signal::SIGINT);
     let (code, log) = serving.end();
@@ -527,7 +527,7 @@ fn a_connection_serves_one_request_after_another() {
 }
 
 #[test]
-fn the_page_has_all_that_there_is_to_boot() {
+fn page_shows_digests_links_and_boot_commands() {
     let site = Site::new();
     let serving = site.serve(&[]);
     let answer = serving.get("/");
@@ -543,7 +543,7 @@ fn the_page_has_all_that_there_is_to_boot() {
         site.sha256("base.squashfs").as_str(),
         "overcoat boot two",
         "overcoat build missing",
-        "Lies on base, then one",
+        "Overlay of base, then one",
         "chain http://boot.example.org:8080/boot.ipxe",
         "href=\"/other/initrd%20%C3%A4.img\"",
     ] {
@@ -552,7 +552,7 @@ fn the_page_has_all_that_there_is_to_boot() {
 }
 
 #[test]
-fn a_browser_shows_the_page_light_and_dark_and_asks_for_nothing_else() {
+fn browser_renders_the_page_in_both_color_schemes_and_requests_nothing_else() {
     let site = Site::new();
     let serving = site.serve(&[]);
     let look = |options: &[&str]| {

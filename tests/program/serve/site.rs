@@ -1,4 +1,4 @@
-//! A project with artifacts, the server on it, and a client that says exactly what it is told to.
+//! A project with artifacts, the server on it, and a client that sends given bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,17 +37,17 @@ images:
     yields: {\"initrd ä.img\": /boot/initrd.img-*, vmlinuz: /boot/vmlinuz-*}
 ";
 
-/// A project, whose artifacts nobody built.
+/// A project with artifacts that were not built by overcoat.
 pub(super) struct Site {
     pub(super) stage: Stage,
-    /// One server at a time: hundreds of stuck clients of one take the kernel's memory for what is
-    /// in flight, and the packets of another are then dropped.
-    _alone: MutexGuard<'static, ()>,
+    /// Held so that one server runs at a time: hundreds of stalled clients of one server use up the
+    /// kernel's TCP memory, and packets of another are then dropped.
+    _exclusive: MutexGuard<'static, ()>,
 }
 
-static ALONE: Mutex<()> = Mutex::new(());
+static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
-/// The server, run by the unprivileged user.
+/// A server that runs as the unprivileged user.
 pub(super) struct Serving {
     pub(super) child: Child,
     pub(super) address: SocketAddr,
@@ -56,7 +56,7 @@ pub(super) struct Serving {
 }
 
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpResponse {
     pub(super) status: u16,
     pub(super) headers: BTreeMap<String, String>,
     pub(super) body: Vec<u8>,
@@ -64,9 +64,9 @@ pub(super) struct Answer {
 
 impl Site {
     pub(super) fn new() -> Self {
-        // A test that failed has left nothing behind that matters to another.
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let site = Self { stage: Stage::new(), _alone: alone };
+        // Tests share nothing else, so a panic in another one does not matter.
+        let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        let site = Self { stage: Stage::new(), _exclusive: exclusive };
         site.stage.write("project/nothing/provisioner.yml", "files: files\n");
         site.stage.write("project/nothing/files/a", "a\n");
         site.project(PROJECT);
@@ -101,7 +101,7 @@ impl Site {
         self.stage.path("project/artifacts").join(artifact)
     }
 
-    /// Puts an artifact in its place, as a build does: whole, and under a new inode.
+    /// Replaces an artifact as a build does: complete, with a new inode.
     pub(super) fn artifact(&self, name: &str, content: &[u8]) {
         let new = self.stage.write(format!("project/artifacts/{name}.new"), content);
         fs::rename(new, self.path(name)).unwrap();
@@ -162,15 +162,15 @@ impl Serving {
         stream
     }
 
-    /// The answer to these bytes, sent on a connection of their own.
-    pub(super) fn raw(&self, request: &[u8]) -> Option<Answer> {
+    /// Sends these bytes on a new connection and returns the response.
+    pub(super) fn raw(&self, request: &[u8]) -> Option<HttpResponse> {
         let mut stream = self.connect();
-        // Whoever refuses a head may do so before it has all of it.
+        // The server may reject a head before it has read all of it.
         let _ = stream.write_all(request);
         answer(&mut stream, request.starts_with(b"HEAD "))
     }
 
-    pub(super) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(super) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> HttpResponse {
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: boot.example.org:8080\r\n");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
@@ -179,7 +179,7 @@ impl Serving {
         self.raw(text.as_bytes()).unwrap_or_else(|| panic!("no answer to {text}"))
     }
 
-    pub(super) fn get(&self, path: &str) -> Answer {
+    pub(super) fn get(&self, path: &str) -> HttpResponse {
         self.ask("GET", path, &[])
     }
 
@@ -187,10 +187,10 @@ impl Serving {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    /// The exit code, when it has ended by itself, and all that it said.
+    /// Waits for the server to exit; returns its exit code and its log.
     pub(super) fn end(mut self) -> (Option<i32>, String) {
         let mut status = None;
-        within(LIMIT, "the server has ended", || {
+        within(LIMIT, "the server exits", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
@@ -198,7 +198,7 @@ impl Serving {
         (status.unwrap().code(), self.log())
     }
 
-    /// A number of kilobytes that the kernel has of it.
+    /// Returns a value in kB from /proc/PID/status.
     pub(super) fn memory(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -213,7 +213,7 @@ impl Drop for Serving {
     }
 }
 
-impl Answer {
+impl HttpResponse {
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
@@ -223,9 +223,9 @@ impl Answer {
     }
 }
 
-/// Reads one answer; nothing if the connection ends before there is one. A body that is cut off
-/// is what came of it.
-pub(super) fn answer(stream: &mut TcpStream, head: bool) -> Option<Answer> {
+/// Reads one response, or returns `None` if the connection ends before its head. A body that is cut
+/// off is returned as far as it was received.
+pub(super) fn answer(stream: &mut TcpStream, head: bool) -> Option<HttpResponse> {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -248,10 +248,10 @@ pub(super) fn answer(stream: &mut TcpStream, head: bool) -> Option<Answer> {
     };
     let mut body = Vec::new();
     let _ = stream.take(length).read_to_end(&mut body);
-    Some(Answer { status, headers, body })
+    Some(HttpResponse { status, headers, body })
 }
 
-/// Bytes that differ from name to name.
+/// Returns deterministic bytes that depend on the name.
 pub(super) fn bytes(name: &str, size: usize) -> Vec<u8> {
     let mut state = name.bytes().fold(0x9e37_79b9_u64, |state, byte| {
         (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
