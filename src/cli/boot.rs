@@ -19,7 +19,7 @@ use super::options::{size_text, size_value};
 use super::{CommandError, CommandResult, eprint_status, print, project};
 use crate::boot::phase::Phase;
 use crate::boot::qemu::Accelerator;
-use crate::boot::{Options, Parts, Report, Watcher, boot, time_out};
+use crate::boot::{BootOptions, MachineFiles, BootReport, BootObserver, boot, time_out};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 
@@ -120,7 +120,7 @@ enum AcceleratorArg {
 pub(super) fn run(args: &Args) -> CommandResult {
     let parts = parts(args)?;
     let signals = Signals::take()?;
-    let options = Options {
+    let options = BootOptions {
         accelerator: args.accelerator.map(|which| match which {
             AcceleratorArg::Kvm => Accelerator::Kvm,
             AcceleratorArg::Tcg => Accelerator::Tcg,
@@ -183,7 +183,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
 }
 
 /// Determines the files to boot from the command line and the project.
-fn parts(args: &Args) -> Result<Parts, CommandError> {
+fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
     let is_file = |what: &String| what.contains('/') || Path::new(what).is_file();
     let is_project = |what: &String| {
         let path = Path::new(what);
@@ -191,7 +191,7 @@ fn parts(args: &Args) -> Result<Parts, CommandError> {
     };
     let alone = args.base.is_some() && args.kernel.is_some() && args.initrd.is_some();
     if alone {
-        let parts = Parts {
+        let parts = MachineFiles {
             kernel: args.kernel.clone().unwrap_or_default(),
             initrd: args.initrd.clone().unwrap_or_default(),
             base: args.base.clone().unwrap_or_default(),
@@ -223,8 +223,8 @@ fn parts(args: &Args) -> Result<Parts, CommandError> {
             ));
         }
     };
-    let catalogue = Catalogue::of(&project, None, None)?;
-    let mut parts: Option<Parts> = None;
+    let catalogue = Catalogue::new(&project, None, None)?;
+    let mut parts: Option<MachineFiles> = None;
     let mut overlays: Vec<PathBuf> = Vec::new();
     let names = match names.is_empty() {
         false => names,
@@ -252,7 +252,7 @@ fn parts(args: &Args) -> Result<Parts, CommandError> {
     for name in &names {
         match project.find(name) {
             Ok(_) => {
-                let of = catalogue.parts(name).map_err(CommandError::message)?;
+                let of = catalogue.machine_files(name).map_err(CommandError::message)?;
                 if let Some(before) = &parts
                     && before.base != of.base
                 {
@@ -272,7 +272,7 @@ fn parts(args: &Args) -> Result<Parts, CommandError> {
         Some(parts) => parts,
         None => only_base(&project, &catalogue, args)?,
     };
-    let parts = Parts {
+    let parts = MachineFiles {
         kernel: args.kernel.clone().unwrap_or(parts.kernel),
         initrd: args.initrd.clone().unwrap_or(parts.initrd),
         base: args.base.clone().unwrap_or(parts.base),
@@ -292,10 +292,10 @@ fn parts(args: &Args) -> Result<Parts, CommandError> {
 }
 
 /// Returns the files of the project's only base.
-fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<Parts, CommandError> {
+fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<MachineFiles, CommandError> {
     let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
     match bases[..] {
-        [base] => catalogue.parts(&base.name).map_err(CommandError::message),
+        [base] => catalogue.machine_files(&base.name).map_err(CommandError::message),
         _ => Err(CommandError::message(match args.base {
             Some(_) => "the project has several bases: give --kernel and --initrd too",
             None => "the project has several bases: give --base, --kernel and --initrd",
@@ -315,7 +315,7 @@ struct BootReporter<'a> {
     interrupted: Cell<Option<Signal>>,
 }
 
-impl Watcher for BootReporter<'_> {
+impl BootObserver for BootReporter<'_> {
     fn interrupted(&self) -> Option<i32> {
         self.interrupted.get().map(|signal| signal as i32)
     }
@@ -331,7 +331,7 @@ impl Watcher for BootReporter<'_> {
         }
     }
 
-    fn slow(&mut self) {
+    fn retry_without_kvm(&mut self) {
         eprint_status(
             "KVM does not work on this host: restarting with emulation, about ten times slower",
         );
@@ -432,7 +432,7 @@ fn eprint_line(line: &str) {
 }
 
 /// Prints the times and sizes of a boot.
-fn print_summary(report: &Report, until: Option<&str>) {
+fn print_summary(report: &BootReport, until: Option<&str>) {
     let total: Duration = report.phases.iter().map(|(_, took)| *took).sum();
     let each =
         report.phases.iter().map(|(phase, took)| format!("{phase} {:.1}", took.as_secs_f64()));
@@ -459,7 +459,7 @@ fn print_summary(report: &Report, until: Option<&str>) {
     }
 }
 
-fn to_json(report: &Report, command: Option<&BootReporter<'_>>) -> Value {
+fn to_json(report: &BootReport, command: Option<&BootReporter<'_>>) -> Value {
     let phases = report
         .phases
         .iter()

@@ -251,7 +251,7 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
             project.images().iter().filter(wanted).collect()
         }
     };
-    let catalogue = Catalogue::of(&project, None, None).ok();
+    let catalogue = Catalogue::new(&project, None, None).ok();
     let mut requests = Vec::new();
     for member in members {
         requests.push(project_request(args, member, catalogue.as_ref(), &request)?);
@@ -297,7 +297,7 @@ fn project_request(
     }
     let lower_layers = if args.whole { 0 } else { images.len() };
     images.push(output.clone());
-    let parts = catalogue.and_then(|catalogue| catalogue.parts(name).ok());
+    let parts = catalogue.and_then(|catalogue| catalogue.machine_files(name).ok());
     let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
     let kernel = kernel.filter(|kernel| kernel.exists());
     // The initrd is checked once, with the base, for all images that boot with it.

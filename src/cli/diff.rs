@@ -16,7 +16,7 @@ use super::out::{Colour, JsonDocument, StdoutWriter, json as to_json};
 use super::shown::{AttrJson, brief, display_path, file_type_name};
 use super::{CommandError, CommandResult, eprint_status, images};
 use crate::diff::packages::{How, PackageChange};
-use crate::diff::text::{MOST, Text, unified};
+use crate::diff::text::{MAX_TEXT_SIZE, Text, unified};
 use crate::diff::{Aspect, Change, Diff, Kind, Options, Totals};
 use crate::look::{LookError, View, Walk};
 use crate::seal::path::escape;
@@ -248,7 +248,7 @@ impl DiffPrinter<'_> {
                 Text::Large => {
                     self.out.line(&format!(
                         "  (larger than {}, so lines are not compared)",
-                        size_text(MOST)
+                        size_text(MAX_TEXT_SIZE)
                     ))?;
                 }
             }
@@ -303,14 +303,14 @@ impl DiffPrinter<'_> {
             (Some(node), None) | (None, Some(node)) => details.push(brief(&node.attr)),
             (None, None) => {}
         }
-        if change.beneath.entries > 0 {
+        if change.removed.entries > 0 {
             details.push(format!(
                 "{} with {} in it",
-                match change.beneath.entries {
+                match change.removed.entries {
                     1 => "1 entry".to_owned(),
                     entries => format!("{entries} entries"),
                 },
-                size_text(change.beneath.bytes)
+                size_text(change.removed.bytes)
             ));
         }
         if let Some(link) = &change.link {
@@ -484,7 +484,7 @@ impl DiffPrinter<'_> {
             Some(Text::Unified(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
             _ => None,
         };
-        let beneath = change.beneath;
+        let removed = change.removed;
         Ok(ChangeJson {
             path: escape(change.path()).into_owned(),
             change: change.kind.word(),
@@ -492,8 +492,8 @@ impl DiffPrinter<'_> {
             layer: change.layer,
             old: shown(self.old, &change.old)?,
             new: shown(self.new, &change.new)?,
-            beneath: (beneath.entries > 0)
-                .then(|| json!({ "entries": beneath.entries, "bytes": beneath.bytes })),
+            beneath: (removed.entries > 0)
+                .then(|| json!({ "entries": removed.entries, "bytes": removed.bytes })),
             within_deleted: change.within_deleted,
             same_file_as: change.link.as_ref().map(|link| escape(link).into_owned()),
             text,

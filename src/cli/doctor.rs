@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use super::{CommandError, CommandResult, print};
-use crate::doctor::{Finding, State, examine, is_ready};
+use crate::doctor::{DoctorFinding, DoctorState, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -35,28 +35,28 @@ pub(super) fn run(args: &Args) -> CommandResult {
 }
 
 /// Returns the JSON form of a finding, with an identifier as its name, such as `user_namespaces`.
-fn finding_json(finding: &Finding) -> Result<Value, serde_json::Error> {
+fn finding_json(finding: &DoctorFinding) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(finding)?;
     value["name"] = finding.name.replace(' ', "_").into();
     Ok(value)
 }
 
-fn report_text(findings: &[Finding], colour: bool) -> String {
+fn report_text(findings: &[DoctorFinding], colour: bool) -> String {
     let mut text = String::new();
     for finding in findings {
         let (word, code) = match finding.state {
-            State::Works => ("ok", 32),
-            State::Note => ("note", 33),
-            State::Lacks => ("lacks", 33),
-            State::Fault => ("FAULT", 31),
-            State::Untried => ("-", 0),
+            DoctorState::Works => ("ok", 32),
+            DoctorState::Note => ("note", 33),
+            DoctorState::Lacks => ("lacks", 33),
+            DoctorState::Fault => ("FAULT", 31),
+            DoctorState::Untried => ("-", 0),
         };
         let word = match colour {
             true => format!("\x1b[{code}m{word:<5}\x1b[0m"),
             false => format!("{word:<5}"),
         };
-        let _ = writeln!(text, "{word}  {:<15}  {}", finding.name, finding.says);
-        if matches!(finding.state, State::Works | State::Untried) {
+        let _ = writeln!(text, "{word}  {:<15}  {}", finding.name, finding.message);
+        if matches!(finding.state, DoctorState::Works | DoctorState::Untried) {
             continue;
         }
         let mut detail = |label: &str, value: &str| {
@@ -74,7 +74,7 @@ fn report_text(findings: &[Finding], colour: bool) -> String {
         }
     }
     let count = |state| findings.iter().filter(|finding| finding.state == state).count();
-    let missing = match count(State::Lacks) {
+    let missing = match count(DoctorState::Lacks) {
         0 => "no optional requirement is missing".to_owned(),
         1 => "1 requirement of some commands is missing".to_owned(),
         n => format!("{n} requirements of some commands are missing"),
@@ -83,7 +83,7 @@ fn report_text(findings: &[Finding], colour: bool) -> String {
         true => "as root (other users: run `overcoat doctor` as that user)",
         false => "without root privileges",
     };
-    let _ = match count(State::Fault) {
+    let _ = match count(DoctorState::Fault) {
         0 => write!(text, "\nimages can be built here {user}; {missing}"),
         _ => write!(text, "\nfix the items marked FAULT before building images; {missing}"),
     };

@@ -10,7 +10,7 @@ use super::out::StdoutWriter;
 use super::shown::display_path;
 use super::{CommandError, CommandResult, print};
 use crate::look::packages::Packages;
-use crate::look::usage::{self, Usage};
+use crate::look::usage::{self, DiskUsage};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
     let mut out = StdoutWriter::new();
     let mut items: Vec<Value> = Vec::new();
     let code = opened.each(Follow::Yes, &mut |top| {
-        let mut lines: Vec<(String, Usage)> = Vec::new();
+        let mut lines: Vec<(String, DiskUsage)> = Vec::new();
         match &owners {
             None => {
                 for (path, usage) in usage::by_directory(view, &top, args.depth)? {

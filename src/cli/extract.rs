@@ -11,8 +11,8 @@ use serde_json::json;
 use super::images::ImageArgs;
 use super::options::{reject_layers, report, report_json, size_text, source_date_epoch, warn};
 use super::{CommandError, CommandResult, eprint_status, print};
-use crate::extract::Selection;
-use crate::extract::archive::Taken;
+use crate::extract::ExtractSelection;
+use crate::extract::archive::ArchiveSource;
 use crate::extract::folder::{ExtractError, Extracted, extract};
 use crate::look::Node;
 use crate::sandbox::Signals;
@@ -59,11 +59,11 @@ pub(super) fn run(args: &Args) -> CommandResult {
     if missing {
         return Ok(ExitCode::from(1));
     }
-    let selection = Selection::new(&nodes);
+    let selection = ExtractSelection::new(&nodes);
     if let Some(output) = &args.output {
         reject_layers(std::iter::once(output), &opened.images)?;
         let format = format(args, output)?;
-        let taken = Taken::new(&opened.view, &selection)?;
+        let taken = ArchiveSource::new(&opened.view, &selection)?;
         return archive(args, output, format, &taken);
     }
     let Some(directory) = &args.directory else {
@@ -134,7 +134,7 @@ fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
     }
 }
 
-fn archive(args: &Args, output: &Path, format: Format, taken: &Taken<'_>) -> CommandResult {
+fn archive(args: &Args, output: &Path, format: Format, taken: &ArchiveSource<'_>) -> CommandResult {
     let stdout = output == Path::new("-");
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };

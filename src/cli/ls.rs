@@ -103,7 +103,7 @@ impl Lister<'_> {
         let name = display_path(&node.path);
         let layered = match self.args.layers {
             true => self.opened.view.layers_at(node)?,
-            false => Layered::alone(node),
+            false => Layered::from_node(node),
         };
         let row = self.row(&layered, name)?;
         self.rows(vec![row])
@@ -124,7 +124,7 @@ impl Lister<'_> {
                         self.null_terminated(name)?;
                     } else if self.args.long {
                         let row =
-                            self.row(&Layered::alone(node.clone()), escape(name).into_owned())?;
+                            self.row(&Layered::from_node(node.clone()), escape(name).into_owned())?;
                         self.rows(vec![row])?;
                     } else {
                         self.out.line(&escape(name))?;
@@ -158,7 +158,7 @@ impl Lister<'_> {
         }
         let layered = match self.args.layers {
             true => view.layered(dir)?,
-            false => view.children(dir)?.into_iter().map(Layered::alone).collect(),
+            false => view.children(dir)?.into_iter().map(Layered::from_node).collect(),
         };
         self.table(dir, &layered, above)
     }
@@ -300,7 +300,7 @@ impl Lister<'_> {
 pub(super) fn layer_note(layered: &Layered, labels: &[String]) -> String {
     let label = |layer: usize| labels.get(layer).map_or("?", String::as_str);
     let mut notes = Vec::new();
-    let merged: Vec<_> = layered.adds_to().map(label).collect();
+    let merged: Vec<_> = layered.merged_layers().map(label).collect();
     if !merged.is_empty() {
         notes.push(format!("merged with {}", merged.join(", ")));
     }

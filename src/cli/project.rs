@@ -454,10 +454,10 @@ impl ProjectBuild<'_> {
             let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
             let output = PathBuf::from(text("output"));
             let manifest = manifest_path(&output);
-            made.push(self.records.made(&output, text("sha256"))?);
+            made.push(self.records.output(&output, text("sha256"))?);
             if manifest.exists() && !self.common.seal.no_manifest {
                 let digest = self.records.digest(&manifest)?;
-                made.push(self.records.made(&manifest, digest)?);
+                made.push(self.records.output(&manifest, digest)?);
             }
         }
         let stale = before.into_iter().map(|old| old.file);

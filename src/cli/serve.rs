@@ -14,7 +14,7 @@ use provisioners::Project;
 
 use super::{CommandError, CommandResult, eprint_status, project};
 use crate::sandbox::Signals;
-use crate::serve::{Catalogue, CatalogueError, Limits, Server};
+use crate::serve::{Catalogue, CatalogueError, ClientTimeouts, BootServer};
 
 /// Time for running transfers to complete after the first signal.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ struct ServeSettings {
 
 impl ServeSettings {
     fn catalogue(&self, project: &Project) -> Result<Catalogue, CatalogueError> {
-        let catalogue = Catalogue::of(project, self.default.as_deref(), self.append.as_deref())?;
+        let catalogue = Catalogue::new(project, self.default.as_deref(), self.append.as_deref())?;
         match &self.url {
             Some(url) => catalogue.reached_at(url),
             None => Ok(catalogue),
@@ -100,7 +100,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
         let project = Project::load(&file).map_err(|error| error.to_string())?;
         settings.catalogue(&project).map_err(|error| error.to_string())
     };
-    let mut limits = Limits::default();
+    let mut limits = ClientTimeouts::default();
     let mut grace = SHUTDOWN_GRACE;
     if let &[head, stall, end] = args.time_outs.as_slice() {
         limits.head = Duration::from_millis(head);
@@ -109,7 +109,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
     }
     // Before threads are created, so that they inherit the blocked signals.
     let signals = Signals::take()?;
-    let server = Server::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
+    let server = BootServer::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
         .map_err(|error| {
             CommandError::message(format!("cannot listen on {}: {error}", args.listen))
         })?;

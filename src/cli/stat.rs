@@ -136,7 +136,7 @@ impl StatRecord {
             group: context.accounts.group(attr.gid).map(str::to_owned),
             sha256: if node.is_file() { Some(hex(&view.digest(node)?)) } else { None },
             // Directories belong to several packages.
-            package: context.owners.of(&node.path).filter(|_| !node.is_dir()).map(str::to_owned),
+            package: context.owners.get(&node.path).filter(|_| !node.is_dir()).map(str::to_owned),
             xattrs: xattrs
                 .iter()
                 .map(|(name, value)| (escape(name).into_owned(), hex(value)))
@@ -145,7 +145,7 @@ impl StatRecord {
             layer: node.layer(),
             places: places.iter().map(entry).collect(),
             hides: layered.hidden().map(|(layer, _)| layer).collect(),
-            merged: layered.adds_to().collect(),
+            merged: layered.merged_layers().collect(),
             shown: places,
         })
     }

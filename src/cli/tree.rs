@@ -107,7 +107,7 @@ impl TreePrinter<'_> {
         }
         let path = top.path.clone();
         let is_dir = top.is_dir();
-        self.line(&Layered::alone(top.clone()), "", &display_path(&path))?;
+        self.line(&Layered::from_node(top.clone()), "", &display_path(&path))?;
         if !is_dir {
             return Ok(());
         }
@@ -146,7 +146,7 @@ impl TreePrinter<'_> {
         }
         let mut inside = match self.args.layers {
             true => self.view.layered(dir)?,
-            false => self.view.children(dir)?.into_iter().map(Layered::alone).collect(),
+            false => self.view.children(dir)?.into_iter().map(Layered::from_node).collect(),
         };
         if self.args.directories {
             inside.retain(|one| one.node.as_ref().is_some_and(Node::is_dir));

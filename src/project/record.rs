@@ -14,8 +14,11 @@ use sha2::{Digest, Sha256};
 use crate::seal::manifest::hex;
 use crate::seal::{Output, SealError, output};
 
-/// The version of the record format. Records of other versions are ignored.
-const SCHEMA: u32 = 1;
+/// The version of the record format. Records of version 1 are converted when they are read; records
+/// of unknown versions are ignored.
+const SCHEMA: u32 = 2;
+/// Input key of command line options in records of version 1; `command_line` since version 2.
+const COMMAND_LINE_KEY_V1: &str = "the command line";
 
 /// The folder for records, within the artifact folder.
 const FOLDER: &str = ".overcoat";
@@ -162,9 +165,15 @@ impl Records {
     /// Reads the record of the image `name`. Returns `None` when it was not built, or when the
     /// record is damaged or has another version: the image is then built again.
     pub fn read(&mut self, name: &str) -> Option<Record> {
-        let record: Record = serde_json::from_slice(&fs::read(self.path(name)).ok()?).ok()?;
-        if record.schema != SCHEMA {
-            return None;
+        let mut record: Record = serde_json::from_slice(&fs::read(self.path(name)).ok()?).ok()?;
+        match record.schema {
+            1 => {
+                if let Some(options) = record.inputs.remove(COMMAND_LINE_KEY_V1) {
+                    record.inputs.insert("command_line".to_owned(), options);
+                }
+            }
+            SCHEMA => {}
+            _ => return None,
         }
         for output in &record.outputs {
             let path = self.artifacts.join(&output.file);

@@ -481,7 +481,7 @@ impl App {
 fn size_of(sums: &UsageCounts, changes: Option<&StackChanges>, entry: &TreeEntry) -> Option<u64> {
     let path = &entry.node.path;
     match entry.node.is_dir() {
-        true if entry.gone => Some(changes?.by_path.get(path)?.beneath.bytes),
+        true if entry.gone => Some(changes?.by_path.get(path)?.removed.bytes),
         true => sums.get(path).map(|sum| sum.bytes),
         false if entry.node.is_file() => Some(entry.node.attr.size),
         false => Some(0),

@@ -51,7 +51,7 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
             },
         );
     }
-    if let Some(held) = change.map(|change| change.beneath).filter(|held| held.entries > 0) {
+    if let Some(held) = change.map(|change| change.removed).filter(|held| held.entries > 0) {
         add("held", format!("{} in {} names", size_text(held.bytes), held.entries));
     }
     if node.is_link() {
@@ -74,7 +74,7 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
             },
         );
     }
-    if let Some(owner) = app.owners.as_ref().and_then(|owners| owners.of(path)) {
+    if let Some(owner) = app.owners.as_ref().and_then(|owners| owners.get(path)) {
         add("package", plain(owner).into_owned());
     }
     match subject.view.places(path) {

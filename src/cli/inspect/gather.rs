@@ -15,7 +15,7 @@ use fs_model::tree::Follow;
 use crate::check::CheckReport;
 use crate::diff::text::{self, Text};
 use crate::diff::{Change, Diff, Kind, Options};
-use crate::inspect::{judge, plain, shown};
+use crate::inspect::{check_images, plain, shown};
 use crate::look::accounts::Accounts;
 use crate::look::packages::{Owners, Packages};
 use crate::look::{LookError, Node, View, Walk, join};
@@ -141,7 +141,7 @@ impl InspectJob {
                 |error| failed("read the package database", &error),
                 JobResult::Owners,
             ),
-            InspectJob::Check => match judge(&subject.images) {
+            InspectJob::Check => match check_images(&subject.images) {
                 Ok(report) => JobResult::Checked(Box::new(report)),
                 Err(error) => failed("check", &error),
             },
@@ -335,7 +335,7 @@ fn read(subject: &InspectedStack, path: &[u8]) -> Result<Vec<String>, LookError>
         }
         Text::Binary => vec!["Binary file.".to_owned()],
         Text::Large => {
-            vec![format!("The file is too large to show: more than {} bytes.", text::MOST)]
+            vec![format!("The file is too large to show: more than {} bytes.", text::MAX_TEXT_SIZE)]
         }
     })
 }

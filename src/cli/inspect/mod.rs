@@ -22,7 +22,7 @@ use self::draw::TerminalStyle;
 use self::gather::InspectedStack;
 use super::options::reject_layers;
 use super::{CommandError, CommandResult, eprint_status};
-use crate::inspect::page::{self, Image};
+use crate::inspect::page::{self, PageImage};
 use crate::inspect::{self, model::Model};
 use crate::layers::{ImageFile, Layers};
 use crate::look::View;
@@ -70,16 +70,16 @@ fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) 
     let digests = layers.digest()?;
     let view = View::new(layers.layers.clone())?;
     let (model, report) = std::thread::scope(|scope| {
-        let check = (!args.no_check).then(|| scope.spawn(|| inspect::judge(images)));
-        let model = Model::of(&view);
+        let check = (!args.no_check).then(|| scope.spawn(|| inspect::check_images(images)));
+        let model = Model::new(&view);
         (model, check.map(|check| check.join().unwrap_or_else(|panic| resume_unwind(panic))))
     });
     let (model, report) = (model?, report.transpose()?);
-    let heads: Vec<Image> = digests
+    let heads: Vec<PageImage> = digests
         .finish()
         .into_iter()
         .zip(images)
-        .map(|(base, path)| Image {
+        .map(|(base, path)| PageImage {
             name: base.name,
             size: ImageFile::open(path).ok().map(|file| file.size()),
             sha256: Some(base.sha256).filter(|sha256| !sha256.is_empty()),
