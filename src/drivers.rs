@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use provisioners::machine::{Kind, Machine, MachineError};
 
-use crate::look::{LookError, View, Walk};
+use crate::look::{LookError, StackView, WalkControl};
 
 /// Directories with a subdirectory of modules for each kernel.
 const MODULE_DIRS: [&str; 2] = ["usr/lib/modules", "lib/modules"];
@@ -80,7 +80,7 @@ impl Drivers {
 ///
 /// # Errors
 /// A layer cannot be read.
-pub fn kernels_in_view(view: &View) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
+pub fn kernels_in_view(view: &StackView) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
     let mut kernels = Vec::new();
     for dir in MODULE_DIRS {
         let found = match view.find(dir.as_bytes(), fs_model::tree::Follow::Yes) {
@@ -100,7 +100,7 @@ pub fn kernels_in_view(view: &View) -> Result<Vec<(Vec<u8>, Drivers)>, LookError
                 if node.name() == b"modules.builtin" && node.is_file() {
                     drivers.add_built_in(&view.head(node, MAX_LIST)?);
                 }
-                Ok(Walk::Into)
+                Ok(WalkControl::Into)
             })?;
             kernels.push((kernel.path, drivers));
         }

@@ -117,7 +117,7 @@ pub enum BootError {
     Io(#[from] io::Error),
     /// The layers cannot be opened.
     #[error(transparent)]
-    Root(#[from] RootError),
+    ServedRoot(#[from] RootError),
     /// The kernel parameters are invalid.
     #[error(transparent)]
     Parameters(#[from] CatalogueError),

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::context::CheckContext;
 use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::look::usage::{self, PAGE};
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, ViewNode, StackView};
 
 const CLEAN: &str = "let overcoat's clean-up delete it (`cleanup:`), or delete it in the last step";
 
@@ -218,7 +218,7 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
     /// Minimum bytes saved: smaller savings are not worth a link.
     const MIN_SAVED: u64 = 64 << 10;
     let roots = context.roots()?;
-    let mut by_size: BTreeMap<u64, Vec<&Node>> = BTreeMap::new();
+    let mut by_size: BTreeMap<u64, Vec<&ViewNode>> = BTreeMap::new();
     for entry in &context.difference()?.overlaid {
         let node = &entry.node;
         if !node.is_file() || node.attr.size == 0 {
@@ -260,7 +260,7 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
         if nodes.len() < 2 {
             continue;
         }
-        let mut by_digest: BTreeMap<[u8; 32], Vec<&Node>> = BTreeMap::new();
+        let mut by_digest: BTreeMap<[u8; 32], Vec<&ViewNode>> = BTreeMap::new();
         for node in nodes {
             by_digest.entry(digest(&roots.view, node)?).or_default().push(node);
         }
@@ -301,19 +301,19 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
     Ok(())
 }
 
-fn same_time(before: &Node, now: &Node) -> bool {
+fn same_time(before: &ViewNode, now: &ViewNode) -> bool {
     before.attr.mtime.secs == now.attr.mtime.secs
 }
 
 /// Returns whether a file belongs to a program's database. Programs rewrite these, so links and
 /// preserved times are useless there.
-fn is_database(node: &Node) -> bool {
+fn is_database(node: &ViewNode) -> bool {
     node.path.starts_with(b"var/lib/")
 }
 
 /// Returns a digest of a file: of each page that is not all zeros, with its offset. Holes are not
 /// read, because a small image can contain huge sparse files.
-fn digest(view: &View, file: &Node) -> Result<[u8; 32], LookError> {
+fn digest(view: &StackView, file: &ViewNode) -> Result<[u8; 32], LookError> {
     const CHUNK_SIZE: usize = 64 * PAGE as usize;
     let mut sha256 = Sha256::new();
     let mut buffer = vec![0; CHUNK_SIZE];

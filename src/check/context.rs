@@ -18,8 +18,8 @@ use super::{CheckError, CheckRequest, Finding, Findings, Lint, PassError, Severi
 use crate::diff::compare::contents;
 use crate::layers::{ImageFile, OpenError};
 use crate::look::accounts::Accounts;
-use crate::look::packages::{Owners, Package, Packages};
-use crate::look::{LookError, MAX_PATH, Node, Place, View, Visited, join};
+use crate::look::packages::{PackageOwners, DpkgPackage, DpkgDatabase};
+use crate::look::{LookError, MAX_PATH, ViewNode, LayerNode, StackView, Visited, join};
 use crate::sandbox::map_image;
 use crate::seal::path::{escape, plain};
 
@@ -66,16 +66,16 @@ pub(super) type ImageContent = Arc<dyn AsRef<[u8]> + Send + Sync>;
 /// The merged root with and without the checked layers.
 pub(super) struct Roots {
     /// All layers.
-    pub(super) view: View,
+    pub(super) view: StackView,
     /// The layers below the checked ones; `None` if all layers are checked.
-    pub(super) lower: Option<View>,
+    pub(super) lower: Option<StackView>,
 }
 
 /// An entry of the merged root that comes from a checked layer.
 pub(super) struct OverlayEntry {
-    pub(super) node: Node,
+    pub(super) node: ViewNode,
     /// The entry at the same path in the lower layers.
-    pub(super) lower: Option<Node>,
+    pub(super) lower: Option<ViewNode>,
 }
 
 impl OverlayEntry {
@@ -102,7 +102,7 @@ pub(super) struct Difference {
     /// In tree order; includes unchanged parent directories, which overlays contain too.
     pub(super) overlaid: Vec<OverlayEntry>,
     /// Entries of the lower layers that are hidden; of a directory only its topmost entry.
-    pub(super) removed: Vec<Node>,
+    pub(super) removed: Vec<ViewNode>,
 }
 
 /// An entry of one layer.
@@ -111,7 +111,7 @@ pub(super) struct OwnEntry {
     /// `None` for a whiteout.
     pub(super) attr: Option<Attr>,
     /// The entry at the same path in the layers below it.
-    pub(super) lower: Option<Node>,
+    pub(super) lower: Option<ViewNode>,
 }
 
 pub(super) struct CheckContext<'a> {
@@ -121,8 +121,8 @@ pub(super) struct CheckContext<'a> {
     roots: Result<Roots, String>,
     difference: OnceLock<Result<Difference, LookError>>,
     accounts: OnceLock<Result<Accounts, LookError>>,
-    packages: OnceLock<Result<(Packages, Owners), LookError>>,
-    lower_packages: OnceLock<Result<Packages, LookError>>,
+    packages: OnceLock<Result<(DpkgDatabase, PackageOwners), LookError>>,
+    lower_packages: OnceLock<Result<DpkgDatabase, LookError>>,
     /// The version of the named kernel: `None` without a named kernel, `Some(None)` if its version
     /// is unknown.
     pub(super) kernel: Option<Option<String>>,
@@ -147,7 +147,7 @@ impl<'a> CheckContext<'a> {
         let roots = match open_error {
             Some(error) => Err(error.to_string()),
             None => {
-                let view = View::new(layers)?;
+                let view = StackView::new(layers)?;
                 let lower = match request.lower_layers {
                     0 => None,
                     count => Some(view.lowest(count)?),
@@ -229,7 +229,7 @@ impl<'a> CheckContext<'a> {
     }
 
     /// Returns the name of the image that a node comes from.
-    pub(super) fn layer_name(&self, node: &Node) -> &str {
+    pub(super) fn layer_name(&self, node: &ViewNode) -> &str {
         &self.names[node.layer()]
     }
 
@@ -278,10 +278,10 @@ impl<'a> CheckContext<'a> {
     }
 
     /// Returns the package that contains a path, according to the database of the merged root.
-    pub(super) fn owning_package(&self, path: &[u8]) -> Result<Option<&Package>, PassError> {
+    pub(super) fn owning_package(&self, path: &[u8]) -> Result<Option<&DpkgPackage>, PassError> {
         let view = &self.roots()?.view;
         let read = || {
-            let packages = Packages::read(view)?;
+            let packages = DpkgDatabase::read(view)?;
             let owners = packages.owners(view)?;
             Ok((packages, owners))
         };
@@ -292,12 +292,12 @@ impl<'a> CheckContext<'a> {
     }
 
     /// Returns whether the lower layers have the package in the same version.
-    pub(super) fn lower_has_package(&self, package: &Package) -> Result<bool, PassError> {
+    pub(super) fn lower_has_package(&self, package: &DpkgPackage) -> Result<bool, PassError> {
         let Some(lower) = &self.roots()?.lower else { return Ok(false) };
-        match self.lower_packages.get_or_init(|| Packages::read(lower)) {
+        match self.lower_packages.get_or_init(|| DpkgDatabase::read(lower)) {
             Ok(packages) => Ok(packages.iter().any(|(_, other)| {
-                let identity = |package: &Package| {
-                    let Package { name, architecture, version, .. } = package;
+                let identity = |package: &DpkgPackage| {
+                    let DpkgPackage { name, architecture, version, .. } = package;
                     (name.clone(), architecture.clone(), version.clone())
                 };
                 other.is_installed() && identity(other) == identity(package)
@@ -308,11 +308,11 @@ impl<'a> CheckContext<'a> {
 
     /// Returns whether the manifest of a file's overlay records the lower file that is there now:
     /// then the overlay changed the file knowing its content.
-    pub(super) fn was_built_over(&self, file: &Node, lower: &View) -> Result<bool, PassError> {
+    pub(super) fn was_built_over(&self, file: &ViewNode, lower: &StackView) -> Result<bool, PassError> {
         let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
         let then = crate::below::recorded_lower(manifest).remove(&*escape(&file.path));
         let Some(recorded) = then.and_then(|then| then.sha256) else { return Ok(false) };
-        match resolve(lower, &file.path)?.filter(Node::is_file) {
+        match resolve(lower, &file.path)?.filter(ViewNode::is_file) {
             Some(now) => Ok(crate::seal::manifest::hex(&lower.digest(&now)?) == recorded),
             None => Ok(false),
         }
@@ -323,7 +323,7 @@ impl<'a> CheckContext<'a> {
     pub(super) fn add_unless_packaged(
         &self,
         lint: &'static Lint,
-        node: &Node,
+        node: &ViewNode,
         message: String,
         findings: &mut Findings<'_>,
     ) -> Result<(), PassError> {
@@ -384,7 +384,7 @@ fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
     let mut difference = Difference::default();
     let root = roots.view.root()?;
     let lower = roots.lower.as_ref();
-    let before = lower.map(View::root).transpose()?;
+    let before = lower.map(StackView::root).transpose()?;
     if root.layer() < first {
         return Ok(difference);
     }
@@ -422,9 +422,9 @@ fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
     Ok(difference)
 }
 
-fn own(layer: &Arc<dyn Layer>, lower: Option<&View>) -> Result<Vec<OwnEntry>, LookError> {
+fn own(layer: &Arc<dyn Layer>, lower: Option<&StackView>) -> Result<Vec<OwnEntry>, LookError> {
     let mut all = Vec::new();
-    let root = OwnEntry { path: Vec::new(), attr: None, lower: lower.map(View::root).transpose()? };
+    let root = OwnEntry { path: Vec::new(), attr: None, lower: lower.map(StackView::root).transpose()? };
     let mut pending = vec![vec![(root, Some(layer.root()))].into_iter()];
     let mut seen = HashSet::new();
     while let Some(listing) = pending.last_mut() {
@@ -472,18 +472,18 @@ fn own(layer: &Arc<dyn Layer>, lower: Option<&View>) -> Result<Vec<OwnEntry>, Lo
 const MAX_TEXT_FILE: usize = 16 << 20;
 
 /// Reads a text file; empty if it does not exist.
-pub(super) fn read_text(view: &View, path: &str) -> Result<String, LookError> {
-    let file = resolve(view, path.as_bytes())?.filter(Node::is_file);
+pub(super) fn read_text(view: &StackView, path: &str) -> Result<String, LookError> {
+    let file = resolve(view, path.as_bytes())?.filter(ViewNode::is_file);
     let bytes = file.map(|file| view.head(&file, MAX_TEXT_FILE)).transpose()?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Returns whether two nodes are files with the same content. Holes are not read.
 pub(super) fn same_content(
-    old_view: &View,
-    old: &Node,
-    new_view: &View,
-    new: &Node,
+    old_view: &StackView,
+    old: &ViewNode,
+    new_view: &StackView,
+    new: &ViewNode,
 ) -> Result<bool, LookError> {
     Ok(old.is_file()
         && new.is_file()
@@ -495,7 +495,7 @@ pub(super) fn same_content(
 pub(super) const MAX_LINKS: u32 = 40;
 
 /// Resolves a path in a root, following links; `None` if it does not exist or is a link loop.
-pub(super) fn resolve(view: &View, path: &[u8]) -> Result<Option<Node>, LookError> {
+pub(super) fn resolve(view: &StackView, path: &[u8]) -> Result<Option<ViewNode>, LookError> {
     match view.find(path, Follow::Yes) {
         Err(LookError::Path { .. }) => Ok(None),
         found => found,
@@ -504,7 +504,7 @@ pub(super) fn resolve(view: &View, path: &[u8]) -> Result<Option<Node>, LookErro
 
 /// Returns the paths on the chain of symbolic links that starts at `path`, each both with resolved
 /// parent directories and as the link names it.
-fn link_chain(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
+fn link_chain(view: &StackView, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
     let mut at = path.to_vec();
     let mut chain = Vec::new();
     for _ in 0..MAX_LINKS {
@@ -525,16 +525,16 @@ fn link_chain(view: &View, path: &[u8]) -> Result<Vec<Vec<u8>>, LookError> {
 
 /// Returns the topmost layer, from index `first` on, that has an entry at a path or hides it.
 pub(super) fn topmost_changing(
-    view: &View,
+    view: &StackView,
     path: &[u8],
     first: usize,
 ) -> Result<Option<usize>, LookError> {
     let mut at = path;
     loop {
         let places = view.places(at)?;
-        let here = |place: &Option<Place>| match place {
-            Some(Place::Object(attr)) => at == path || attr.kind != FileType::Directory,
-            Some(Place::Whiteout) => true,
+        let here = |place: &Option<LayerNode>| match place {
+            Some(LayerNode::Object(attr)) => at == path || attr.kind != FileType::Directory,
+            Some(LayerNode::Whiteout) => true,
             None => false,
         };
         let found = places.iter().skip(first).rposition(here);

@@ -14,11 +14,11 @@ use provisioners::image::{Debootstrap, Image, Root, Source};
 
 use super::build::{BuildJob, CommonBuildArgs};
 use super::{CommandError, CommandResult, eprint_status};
-use crate::import::{self, ImportError};
+use crate::import::{self, RootImportError};
 use crate::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::live::Live;
 use crate::root::RootError;
-use crate::sandbox::{Lack, Privilege, Signals, find_program};
+use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -55,7 +55,7 @@ pub(super) fn build(image: &Image, root: &Root, common: &CommonBuildArgs) -> Com
         }
         Root::From(path) => {
             eprint_status(&format!("importing {}", path.display()));
-            import::from(composed.tree(), path, is_excluded, &mut warn)?;
+            import::import_path(composed.tree(), path, is_excluded, &mut warn)?;
             let removed = import::marks::remove(composed.tree())?;
             report_removed(&removed);
         }
@@ -103,7 +103,7 @@ fn install(
     match &imported {
         Ok(()) => mmdebstrap.finish(log, "")?,
         // A truncated stream is usually the result of a failure of mmdebstrap itself.
-        Err(error @ ImportError::Tar(_)) => mmdebstrap.finish(log, &format!("; {error}"))?,
+        Err(error @ RootImportError::Tar(_)) => mmdebstrap.finish(log, &format!("; {error}"))?,
         // mmdebstrap fails as a result of this error, so its own status is not reported.
         Err(_) => drop(mmdebstrap),
     }
@@ -187,12 +187,12 @@ impl Mmdebstrap {
         epoch: Option<u64>,
     ) -> Result<Self, CommandError> {
         let program =
-            find_program("mmdebstrap").ok_or_else(|| Lack::program("mmdebstrap", "mmdebstrap"))?;
+            find_program("mmdebstrap").ok_or_else(|| MissingRequirement::program("mmdebstrap", "mmdebstrap"))?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHER_SCRIPT]).process_group(0);
         if rustix::process::geteuid().is_root() {
             let unshare =
-                find_program("unshare").ok_or_else(|| Lack::program("unshare", "util-linux"))?;
+                find_program("unshare").ok_or_else(|| MissingRequirement::program("unshare", "util-linux"))?;
             command.arg(unshare).arg("--uts").arg("--").arg(program);
         } else {
             // In this mode mmdebstrap creates its own namespaces.
@@ -209,7 +209,7 @@ impl Mmdebstrap {
             command.arg(format!("--architectures={architecture}"));
         }
         // mmdebstrap does not read the host's apt configuration, such as proxies.
-        let mut host = Host::current().through(proxy);
+        let mut host = Host::current().with_proxy(proxy);
         for warning in host.resolve_proxies(&from.mirrors) {
             eprint_status(&format!("warning: {warning}"));
         }

@@ -536,7 +536,7 @@ mod tests {
 
     #[test]
     fn write_until_completes_on_a_slow_nonblocking_terminal() {
-        let signals = Signals::of(&[]).unwrap();
+        let signals = Signals::take_set(&[]).unwrap();
         let terminal = nix::pty::openpty(None, None).unwrap();
         rustix::io::ioctl_fionbio(&terminal.slave, true).unwrap();
         let bytes: Vec<u8> = (0..200_000u32).map(|n| b'a' + (n % 23) as u8).collect();
@@ -554,7 +554,7 @@ mod tests {
 
     #[test]
     fn write_until_times_out_on_a_blocked_pipe_and_detects_a_closed_one() {
-        let signals = Signals::of(&[]).unwrap();
+        let signals = Signals::take_set(&[]).unwrap();
         let (reader, writer) = pipe().unwrap();
         let end = Instant::now() + Duration::from_millis(50);
         let outcome = write_until(&writer, &[0; 1 << 20], &signals, Some(end));

@@ -16,7 +16,7 @@ use super::project::{self, ProjectArgs};
 use super::{CommandError, CommandResult, eprint_status};
 use crate::drivers;
 use crate::machine::RootMachine;
-use crate::root::{Composed, Root, RootOptions};
+use crate::root::{UnstartedRoot, ServedRoot, RootOptions};
 use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
 use crate::seal::{Format, Output};
 
@@ -202,12 +202,12 @@ impl<'a> BuildJob<'a> {
     }
 
     /// Opens the layers and composes the root.
-    pub(super) fn compose(&self) -> Result<Composed, CommandError> {
-        Ok(Composed::new(self.options.clone())?)
+    pub(super) fn compose(&self) -> Result<UnstartedRoot, CommandError> {
+        Ok(UnstartedRoot::new(self.options.clone())?)
     }
 
     /// Runs the provisioners in `root` and seals the changes.
-    pub(super) fn finish(self, root: Root, signals: Signals) -> CommandResult {
+    pub(super) fn finish(self, root: ServedRoot, signals: Signals) -> CommandResult {
         let log_file = self.log.clone();
         let epoch = self.epoch.and_then(|epoch| i64::try_from(epoch).ok());
         let run = Options {
@@ -291,7 +291,7 @@ impl<'a> BuildJob<'a> {
     fn failed(
         &self,
         failed: Box<StepFailed>,
-        root: Root,
+        root: ServedRoot,
         signals: &Signals,
         environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
     ) -> CommandError {

@@ -29,7 +29,7 @@ use provisioners::Project;
 use self::line::{CompletionLine, LINE, expand_tilde};
 use super::{CommandError, CommandResult, command, print, project};
 use crate::layers::is_image;
-use crate::look::{Node, View};
+use crate::look::{ViewNode, StackView};
 
 /// Environment variable that requests completions and names the shell. The default of
 /// clap_complete, `COMPLETE`, could collide with other programs.
@@ -224,13 +224,13 @@ fn inside(layers: &[PathBuf], current: &[u8]) -> Vec<Vec<u8>> {
         return Vec::new();
     }
     let entries = || {
-        let view = View::open(layers).ok()?;
+        let view = StackView::open(layers).ok()?;
         let children = view.children(&view.resolve(folder, Follow::Yes).ok()?).ok()?;
-        let is_dir = |node: &Node| match node.is_link() {
+        let is_dir = |node: &ViewNode| match node.is_link() {
             true => view.resolve(&node.path, Follow::Yes).is_ok_and(|node| node.is_dir()),
             false => node.is_dir(),
         };
-        let end = |node: &Node| if is_dir(node) { &b"/"[..] } else { b"" };
+        let end = |node: &ViewNode| if is_dir(node) { &b"/"[..] } else { b"" };
         let matching = children.iter().filter(|node| node.name().starts_with(start));
         let paths = matching.map(|node| [folder, node.name(), end(node)].concat());
         Some(paths.take(MAX_CANDIDATES).collect())

@@ -15,10 +15,10 @@ use super::options::size_text;
 use super::out::{Colour, JsonDocument, StdoutWriter, json as to_json};
 use super::shown::{AttrJson, brief, display_path, file_type_name};
 use super::{CommandError, CommandResult, eprint_status, images};
-use crate::diff::packages::{How, PackageChange};
-use crate::diff::text::{MAX_TEXT_SIZE, Text, unified};
-use crate::diff::{Aspect, Change, Diff, Kind, Options, Totals};
-use crate::look::{LookError, View, Walk};
+use crate::diff::packages::{PackageChangeKind, PackageChange};
+use crate::diff::text::{MAX_TEXT_SIZE, TextComparison, unified};
+use crate::diff::{Aspect, PathChange, Diff, ChangeKind, DiffOptions, DiffTotals};
+use crate::look::{LookError, StackView, WalkControl};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -150,7 +150,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
         .map(|path| resolve_parents(&old_view, &new_view, path))
         .collect::<Result<Vec<_>, LookError>>()?;
     let everything = paths.is_empty();
-    let options = Options { mtime: args.mtime, within_deleted: args.all, paths };
+    let options = DiffOptions { mtime: args.mtime, within_deleted: args.all, paths };
     let diff = Diff::new(&old_view, &new_view, options);
     let mut printer = DiffPrinter {
         old: &old_view,
@@ -158,7 +158,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
         labels: images::labels(&new_view),
         args,
         out: StdoutWriter::new(),
-        totals: Totals::default(),
+        totals: DiffTotals::default(),
         found: false,
     };
     match printer.write(&diff, everything) {
@@ -175,7 +175,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
 }
 
 /// Resolves the symbolic links in a path's directories, in the new stack or else in the old one.
-fn resolve_parents(old: &View, new: &View, path: &[u8]) -> Result<Vec<u8>, LookError> {
+fn resolve_parents(old: &StackView, new: &StackView, path: &[u8]) -> Result<Vec<u8>, LookError> {
     match new.resolve(path, Follow::No) {
         Ok(node) => Ok(node.path),
         Err(error) if error.is_absence() => match old.find(path, Follow::No)? {
@@ -188,12 +188,12 @@ fn resolve_parents(old: &View, new: &View, path: &[u8]) -> Result<Vec<u8>, LookE
 
 /// Prints differences in one of the output formats.
 struct DiffPrinter<'a> {
-    old: &'a View,
-    new: &'a View,
+    old: &'a StackView,
+    new: &'a StackView,
     labels: Vec<String>,
     args: &'a Args,
     out: StdoutWriter,
-    totals: Totals,
+    totals: DiffTotals,
     /// Whether there are any differences.
     found: bool,
 }
@@ -213,17 +213,17 @@ impl DiffPrinter<'_> {
                 self.totals.add(change);
                 self.found = true;
                 self.change(change)?;
-                Ok(Walk::Into)
+                Ok(WalkControl::Into)
             })?;
             self.end(&packages()?)
         }
     }
 
-    fn change(&mut self, change: &Change) -> Result<(), CommandError> {
+    fn change(&mut self, change: &PathChange) -> Result<(), CommandError> {
         let (letter, colour) = match change.kind {
-            Kind::Added => ("A", Colour::Green),
-            Kind::Changed => ("C", Colour::Yellow),
-            Kind::Deleted => ("D", Colour::Red),
+            ChangeKind::Added => ("A", Colour::Green),
+            ChangeKind::Changed => ("C", Colour::Yellow),
+            ChangeKind::Deleted => ("D", Colour::Red),
         };
         let node = change.node();
         let slash = match node.is_some_and(|node| node.is_dir() && !node.path.is_empty()) {
@@ -243,9 +243,9 @@ impl DiffPrinter<'_> {
             && let Some(text) = self.text(change)?
         {
             match text {
-                Text::Unified(text) => self.unified(&text)?,
-                Text::Binary => self.out.line("  (binary)")?,
-                Text::Large => {
+                TextComparison::Unified(text) => self.unified(&text)?,
+                TextComparison::Binary => self.out.line("  (binary)")?,
+                TextComparison::Large => {
                     self.out.line(&format!(
                         "  (larger than {}, so lines are not compared)",
                         size_text(MAX_TEXT_SIZE)
@@ -257,7 +257,7 @@ impl DiffPrinter<'_> {
     }
 
     /// Returns the details of a change, such as old and new values.
-    fn details(&self, change: &Change) -> Result<Vec<String>, CommandError> {
+    fn details(&self, change: &PathChange) -> Result<Vec<String>, CommandError> {
         let mut details = Vec::new();
         match (&change.old, &change.new) {
             (Some(old), Some(new)) => {
@@ -320,14 +320,14 @@ impl DiffPrinter<'_> {
     }
 
     /// Returns the textual difference, if the content of a file changed.
-    fn text(&self, change: &Change) -> Result<Option<Text>, LookError> {
+    fn text(&self, change: &PathChange) -> Result<Option<TextComparison>, LookError> {
         let files =
             [&change.old, &change.new].iter().any(|n| n.as_ref().is_some_and(|n| n.is_file()));
-        let same = change.kind == Kind::Changed
+        let same = change.kind == ChangeKind::Changed
             && !change.what.contains(Aspect::Content)
             && !change.what.contains(Aspect::Type);
         // The content of a hard-linked file is shown at its first path only.
-        if !files || same || (change.kind == Kind::Added && change.link.is_some()) {
+        if !files || same || (change.kind == ChangeKind::Added && change.link.is_some()) {
             return Ok(None);
         }
         let old = change.old.as_ref().map(|node| (self.old, node));
@@ -356,8 +356,8 @@ impl DiffPrinter<'_> {
     }
 
     /// Returns the totals by directory, at most `--depth` levels deep.
-    fn sums(&mut self, diff: &Diff<'_>) -> Result<BTreeMap<Vec<u8>, Totals>, CommandError> {
-        let mut sums: BTreeMap<Vec<u8>, Totals> = BTreeMap::new();
+    fn sums(&mut self, diff: &Diff<'_>) -> Result<BTreeMap<Vec<u8>, DiffTotals>, CommandError> {
+        let mut sums: BTreeMap<Vec<u8>, DiffTotals> = BTreeMap::new();
         diff.changes::<CommandError>(&mut |change| {
             self.totals.add(change);
             self.found = true;
@@ -367,12 +367,12 @@ impl DiffPrinter<'_> {
             let dir = names[..names.len() - 1].iter().take(self.args.depth);
             let dir = dir.copied().collect::<Vec<_>>().join(&b'/');
             sums.entry(dir).or_default().add(change);
-            Ok(Walk::Into)
+            Ok(WalkControl::Into)
         })?;
         Ok(sums)
     }
 
-    fn table(&mut self, sums: &BTreeMap<Vec<u8>, Totals>) -> Result<(), CommandError> {
+    fn table(&mut self, sums: &BTreeMap<Vec<u8>, DiffTotals>) -> Result<(), CommandError> {
         if sums.is_empty() {
             return Ok(());
         }
@@ -395,15 +395,15 @@ impl DiffPrinter<'_> {
     fn end(&mut self, packages: &[PackageChange]) -> Result<(), CommandError> {
         for package in packages {
             let version = |package: &Option<_>| {
-                let package: &Option<crate::look::packages::Package> = package;
+                let package: &Option<crate::look::packages::DpkgPackage> = package;
                 package.as_ref().map(|p| escape(p.version.as_bytes()).into_owned())
             };
             let versions = match (package.how, version(&package.old), version(&package.new)) {
-                (How::Upgraded | How::Downgraded, Some(old), Some(new)) => {
+                (PackageChangeKind::Upgraded | PackageChangeKind::Downgraded, Some(old), Some(new)) => {
                     format!("{old} -> {new}")
                 }
-                (How::State, _, _) => {
-                    let status = |package: &Option<crate::look::packages::Package>| {
+                (PackageChangeKind::State, _, _) => {
+                    let status = |package: &Option<crate::look::packages::DpkgPackage>| {
                         let status = package.as_ref().map_or("none", |p| p.status.as_str());
                         escape(status.as_bytes()).into_owned()
                     };
@@ -446,12 +446,12 @@ impl DiffPrinter<'_> {
             self.found = true;
             let change = self.change_json(change)?;
             document.item(&mut self.out, &change)?;
-            Ok(Walk::Into)
+            Ok(WalkControl::Into)
         })?;
         let packages: Vec<_> = packages()?
             .iter()
             .map(|package| {
-                let version = |package: &Option<crate::look::packages::Package>| {
+                let version = |package: &Option<crate::look::packages::DpkgPackage>| {
                     package.as_ref().map(|p| p.version.clone())
                 };
                 json!({
@@ -475,13 +475,13 @@ impl DiffPrinter<'_> {
         document.end(&mut self.out, &rest)
     }
 
-    fn change_json(&self, change: &Change) -> Result<ChangeJson, CommandError> {
-        let shown = |view: &View, node: &Option<_>| match node {
+    fn change_json(&self, change: &PathChange) -> Result<ChangeJson, CommandError> {
+        let shown = |view: &StackView, node: &Option<_>| match node {
             Some(node) => AttrJson::new(view, node).map(Some),
             None => Ok(None),
         };
         let text = match self.args.content.then(|| self.text(change)).transpose()?.flatten() {
-            Some(Text::Unified(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
+            Some(TextComparison::Unified(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
             _ => None,
         };
         let removed = change.removed;

@@ -9,7 +9,7 @@ use super::options::size_text;
 use super::out::StdoutWriter;
 use super::shown::display_path;
 use super::{CommandError, CommandResult, print};
-use crate::look::packages::Packages;
+use crate::look::packages::DpkgDatabase;
 use crate::look::usage::{self, DiskUsage};
 use crate::seal::path::escape;
 
@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
     }
     let view = &opened.view;
     let owners = match args.packages {
-        true => Some(Packages::read(view)?.owners(view)?),
+        true => Some(DpkgDatabase::read(view)?.owners(view)?),
         false => None,
     };
     let mut out = StdoutWriter::new();

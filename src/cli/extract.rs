@@ -14,7 +14,7 @@ use super::{CommandError, CommandResult, eprint_status, print};
 use crate::extract::ExtractSelection;
 use crate::extract::archive::ArchiveSource;
 use crate::extract::folder::{ExtractError, Extracted, extract};
-use crate::look::Node;
+use crate::look::ViewNode;
 use crate::sandbox::Signals;
 use crate::seal::{Format, Output, SealOptions, seal};
 
@@ -46,7 +46,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
-    let mut nodes: Vec<Node> = Vec::new();
+    let mut nodes: Vec<ViewNode> = Vec::new();
     let mut missing = false;
     // If a path is missing, nothing is extracted.
     if !opened.paths.is_empty() {

@@ -16,7 +16,7 @@ use provisioners::image::{ImageLocation, parse_offset};
 
 use super::{CommandError, eprint_status};
 use crate::layers::OpenError;
-use crate::look::{Node, Place, View};
+use crate::look::{ViewNode, LayerNode, StackView};
 
 /// The option `--offset`: where the base begins in its file.
 #[derive(Debug, Default, Args)]
@@ -73,7 +73,7 @@ pub(super) struct ImageArgs {
 /// Opened images, and paths inside them.
 #[derive(Debug)]
 pub(super) struct OpenedImages {
-    pub(super) view: View,
+    pub(super) view: StackView,
     /// Paths of the images. The view's names are text and may differ from a path that is not UTF-8.
     pub(super) images: Vec<PathBuf>,
     /// Paths inside the images, without the colon.
@@ -87,7 +87,7 @@ impl ImageArgs {
             return Err(no_image_error(&paths));
         }
         self.offset.apply(&mut images);
-        let view = View::open(&images).map_err(|error| add_hint(error, &images))?;
+        let view = StackView::open(&images).map_err(|error| add_hint(error, &images))?;
         reject_host_paths(&view, &images)?;
         Ok(OpenedImages { view, images, paths })
     }
@@ -101,7 +101,7 @@ impl OpenedImages {
     pub(super) fn each(
         &self,
         follow: Follow,
-        each: &mut dyn FnMut(Node) -> Result<(), CommandError>,
+        each: &mut dyn FnMut(ViewNode) -> Result<(), CommandError>,
     ) -> Result<ExitCode, CommandError> {
         if self.paths.is_empty() {
             each(self.view.root()?)?;
@@ -135,11 +135,11 @@ impl OpenedImages {
         let places = self.view.places(path)?;
         let labels = labels(&self.view);
         let last =
-            |is: fn(&Place) -> bool| places.iter().rposition(|at| at.as_ref().is_some_and(is));
-        let Some(has) = last(|place| matches!(place, Place::Object(_))) else {
+            |is: fn(&LayerNode) -> bool| places.iter().rposition(|at| at.as_ref().is_some_and(is));
+        let Some(has) = last(|place| matches!(place, LayerNode::Object(_))) else {
             return Ok(String::new());
         };
-        Ok(match last(|place| *place == Place::Whiteout) {
+        Ok(match last(|place| *place == LayerNode::Whiteout) {
             Some(by) if by > has => format!(": in {}, but deleted by {}", labels[has], labels[by]),
             _ => format!(": in {}, but hidden by a higher layer", labels[has]),
         })
@@ -147,7 +147,7 @@ impl OpenedImages {
 }
 
 /// Returns the names of a view's layers for display: file names where they are unique, else paths.
-pub(super) fn labels(view: &View) -> Vec<String> {
+pub(super) fn labels(view: &StackView) -> Vec<String> {
     let short = |name: &String| {
         Path::new(name).file_name().map_or(name.clone(), |n| n.to_string_lossy().into_owned())
     };
@@ -201,7 +201,7 @@ pub(super) fn add_hint(error: OpenError, images: &[PathBuf]) -> CommandError {
 
 /// Rejects an absolute path of a host directory that also exists in the base: with `ls BASE /etc`,
 /// the user probably means `:/etc`.
-pub(super) fn reject_host_paths(view: &View, images: &[PathBuf]) -> Result<(), CommandError> {
+pub(super) fn reject_host_paths(view: &StackView, images: &[PathBuf]) -> Result<(), CommandError> {
     // `/./etc` is the form that the error message suggests for the host's directory.
     let confirmed = |image: &Path| image.as_os_str().as_bytes().starts_with(b"/./");
     let is_ambiguous =

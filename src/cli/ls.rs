@@ -14,7 +14,7 @@ use super::shown::{AttrJson, brief, display_path, group, mode_text, time, user};
 use super::{CommandError, CommandResult};
 use crate::look::accounts::Accounts;
 use crate::look::layered::Layered;
-use crate::look::{Node, Place, Walk};
+use crate::look::{ViewNode, LayerNode, WalkControl};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -96,7 +96,7 @@ impl Lister<'_> {
     }
 
     /// Lists a single node by its path.
-    fn single(&mut self, node: Node) -> Result<(), CommandError> {
+    fn single(&mut self, node: ViewNode) -> Result<(), CommandError> {
         if self.args.null {
             return self.null_terminated(&[b"/", &node.path[..]].concat());
         }
@@ -110,7 +110,7 @@ impl Lister<'_> {
     }
 
     /// Lists a directory, recursively if requested. The first `above` bytes of paths are omitted.
-    fn directory(&mut self, top: &Node, above: usize) -> Result<(), CommandError> {
+    fn directory(&mut self, top: &ViewNode, above: usize) -> Result<(), CommandError> {
         let view = &self.opened.view;
         if !self.args.recursive {
             return self.names(top, above);
@@ -130,17 +130,17 @@ impl Lister<'_> {
                         self.out.line(&escape(name))?;
                     }
                 }
-                Ok(Walk::Into)
+                Ok(WalkControl::Into)
             });
         }
         view.walk_layered(top, |dir, inside| {
             self.table(dir, inside, above)?;
-            Ok(Walk::Into)
+            Ok(WalkControl::Into)
         })
     }
 
     /// Lists the names in one directory.
-    fn names(&mut self, dir: &Node, above: usize) -> Result<(), CommandError> {
+    fn names(&mut self, dir: &ViewNode, above: usize) -> Result<(), CommandError> {
         let view = &self.opened.view;
         if !self.args.long && !self.args.layers {
             // A plain list of names needs no inodes.
@@ -163,7 +163,7 @@ impl Lister<'_> {
         self.table(dir, &layered, above)
     }
 
-    fn table(&mut self, dir: &Node, inside: &[Layered], above: usize) -> Result<(), CommandError> {
+    fn table(&mut self, dir: &ViewNode, inside: &[Layered], above: usize) -> Result<(), CommandError> {
         let row = |one: &Layered| {
             let path = crate::look::join(&dir.path, &one.name);
             self.row(one, escape(below(&path, above)).into_owned())
@@ -205,7 +205,7 @@ impl Lister<'_> {
         Ok(row)
     }
 
-    fn cells(&self, node: &Node) -> Vec<String> {
+    fn cells(&self, node: &ViewNode) -> Vec<String> {
         let attr = &node.attr;
         let size = match () {
             () if attr.kind.is_device() => format!("{}, {}", attr.rdev.major, attr.rdev.minor),
@@ -270,7 +270,7 @@ impl Lister<'_> {
                     let item = self.item(layered, &path)?;
                     document.item(&mut self.out, &item)?;
                 }
-                Ok(if self.args.recursive { Walk::Into } else { Walk::Stop })
+                Ok(if self.args.recursive { WalkControl::Into } else { WalkControl::Stop })
             })
         })?;
         document.end(&mut self.out, &[])?;
@@ -282,9 +282,9 @@ impl Lister<'_> {
             Some(node) => Some(AttrJson::new(&self.opened.view, node)?),
             None => None,
         };
-        let hidden = |(layer, place): (usize, &Place)| match place {
-            Place::Object(attr) => Some(HiddenJson { layer, object: AttrJson::from_attr(attr) }),
-            Place::Whiteout => None,
+        let hidden = |(layer, place): (usize, &LayerNode)| match place {
+            LayerNode::Object(attr) => Some(HiddenJson { layer, object: AttrJson::from_attr(attr) }),
+            LayerNode::Whiteout => None,
         };
         Ok(LsEntryJson {
             path: escape(path).into_owned(),
@@ -304,9 +304,9 @@ pub(super) fn layer_note(layered: &Layered, labels: &[String]) -> String {
     if !merged.is_empty() {
         notes.push(format!("merged with {}", merged.join(", ")));
     }
-    let hidden = |(layer, place): (usize, &Place)| match place {
-        Place::Object(attr) => Some(format!("{} in {}", brief(attr), label(layer))),
-        Place::Whiteout => None,
+    let hidden = |(layer, place): (usize, &LayerNode)| match place {
+        LayerNode::Object(attr) => Some(format!("{} in {}", brief(attr), label(layer))),
+        LayerNode::Whiteout => None,
     };
     let hidden: Vec<_> = layered.hidden().filter_map(hidden).collect();
     match (&layered.node, hidden.is_empty()) {

@@ -24,9 +24,9 @@ use super::options::size_value;
 use super::sealer::Sealer;
 use super::{CommandError, CommandResult, describe, eprint_status};
 use crate::fuse::{self, Serving, View};
-use crate::layers::{self, Layers};
+use crate::layers::{self, OpenedLayers};
 use crate::root::default_upper_limit;
-use crate::sandbox::{Half, HostMount, MountOptions, Signals, split, unmount};
+use crate::sandbox::{ForkSide, HostMount, MountOptions, Signals, fork_process, unmount};
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -103,8 +103,8 @@ fn is_inside(dir: &Path, layer: &Path) -> bool {
 /// Serves in a child process and returns when the mount responds.
 fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
-    match split()? {
-        Half::New => {
+    match fork_process()? {
+        ForkSide::Child => {
             drop(reader);
             let ready = File::from(writer);
             let code = match server.serve(mount, Some(ready)) {
@@ -117,7 +117,7 @@ fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
             };
             Ok(code)
         }
-        Half::Old => {
+        ForkSide::Parent => {
             drop((writer, mount));
             let mut answer = [0];
             match File::from(reader).read(&mut answer) {
@@ -132,7 +132,7 @@ fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
 /// The server of a mount.
 struct MountServer {
     tree: Arc<Tree>,
-    layers: Layers,
+    layers: OpenedLayers,
     dir: PathBuf,
 }
 

@@ -15,9 +15,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::progress::SealProgress;
 use super::{CommandError, eprint_status, print};
-use crate::below::{Beneath, beneath};
+use crate::below::{LowerRecords, lower_records};
 use crate::fuse::{ForeignOwners, OVERFLOW_ID};
-use crate::root::{Finished, Root, RootOptions, default_upper_limit};
+use crate::root::{FinishedRoot, ServedRoot, RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network, widening_command};
 use crate::seal::manifest::hex;
 use crate::seal::path::escape;
@@ -156,7 +156,7 @@ impl SealArgs {
 }
 
 /// Adds the environment variables that contain paths of the root's lent files.
-pub(super) fn add_environment(environment: &mut Vec<(OsString, OsString)>, root: &Root) {
+pub(super) fn add_environment(environment: &mut Vec<(OsString, OsString)>, root: &ServedRoot) {
     environment.extend(root.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
 }
 
@@ -225,17 +225,17 @@ impl Outputs {
     /// Seals the tree of a finished root and reports the archives written.
     pub(super) fn seal(
         self,
-        finished: Finished,
+        finished: FinishedRoot,
         args: &SealArgs,
         epoch: Option<u64>,
     ) -> Result<(), CommandError> {
         super::eprint_warnings(&finished.clean_copies()?);
-        let Finished { tree, layers, .. } = finished;
+        let FinishedRoot { tree, layers, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         warn_about_copied_owners(&delta);
         let wanted = self.0.iter().any(|target| target.manifest.is_some());
-        let beneath = if wanted { beneath(&delta, tree.layers())? } else { Beneath::new() };
-        let info = ManifestInfo { layers, beneath };
+        let lower = if wanted { lower_records(&delta, tree.layers())? } else { LowerRecords::new() };
+        let info = ManifestInfo { layers, lower };
         for SealTarget { path, format, archive, manifest } in self.0 {
             let options = args.options(format, epoch);
             let manifest = manifest.map(|output| (output, info.clone()));

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::build::CommonBuildArgs;
 use super::options::{self, manifest_path};
 use super::{CommandError, CommandResult, eprint_status, print};
-use crate::below::Since;
-use crate::project::{Children, Event, Judged, LayerRecord, Reason, Record, Records, judge, older};
+use crate::below::DriftKind;
+use crate::project::{Children, ChildEvent, BuildDecision, LayerRecord, BuildReason, Record, Records, decide, changed_lower_paths};
 use crate::sandbox::Signals;
 
 /// Options of a project build.
@@ -126,7 +126,7 @@ enum ImageState {
     Running {
         inputs: Inputs,
         layers: Vec<LayerRecord>,
-        reasons: Vec<Reason>,
+        reasons: Vec<BuildReason>,
     },
     /// Up to date.
     Current {
@@ -134,15 +134,15 @@ enum ImageState {
     },
     /// Out of date, in a dry run.
     Due {
-        reasons: Vec<Reason>,
+        reasons: Vec<BuildReason>,
     },
     Built {
-        reasons: Vec<Reason>,
+        reasons: Vec<BuildReason>,
         took: Duration,
         reports: Vec<Value>,
     },
     Failed {
-        reasons: Vec<Reason>,
+        reasons: Vec<BuildReason>,
         code: u8,
         error: String,
     },
@@ -157,7 +157,7 @@ enum ImageState {
 struct OutdatedLayers {
     layers: Vec<String>,
     /// Paths of the image that changed in the layers; `None` without a manifest.
-    paths: Option<Vec<(String, Since)>>,
+    paths: Option<Vec<(String, DriftKind)>>,
 }
 
 /// Builds the images of a project with these names, or all of them, and the images they need.
@@ -234,8 +234,8 @@ impl ProjectBuild<'_> {
                 return Ok(());
             }
             match self.children.wait()? {
-                Event::Interrupted(signal) => return Err(CommandError::Signal(signal)),
-                Event::Ended { number, status, report, took } => {
+                ChildEvent::Interrupted(signal) => return Err(CommandError::Signal(signal)),
+                ChildEvent::Ended { number, status, report, took } => {
                     let state = std::mem::replace(&mut self.states[number], ImageState::Waiting);
                     let ImageState::Running { inputs, layers, reasons } = state else { continue };
                     self.states[number] = if status.success() {
@@ -309,7 +309,7 @@ impl ProjectBuild<'_> {
     fn prepare(
         &mut self,
         index: usize,
-    ) -> Result<(Inputs, Judged, Vec<LayerRecord>), CommandError> {
+    ) -> Result<(Inputs, BuildDecision, Vec<LayerRecord>), CommandError> {
         let inputs = self.inputs(index)?;
         let judged = self.judge(index, &inputs)?;
         // Fails for a missing layer before the build starts.
@@ -333,7 +333,7 @@ impl ProjectBuild<'_> {
         Ok(inputs)
     }
 
-    fn judge(&mut self, index: usize, inputs: &Inputs) -> Result<Judged, CommandError> {
+    fn judge(&mut self, index: usize, inputs: &Inputs) -> Result<BuildDecision, CommandError> {
         let member = &self.project.images()[index];
         let mut layers = self.layers(index);
         let mut due = Vec::new();
@@ -355,13 +355,13 @@ impl ProjectBuild<'_> {
                 layers.clear();
             }
         }
-        let mut judged = judge(&mut self.records, &member.name, inputs, &layers, self.args.rebase)?;
+        let mut judged = decide(&mut self.records, &member.name, inputs, &layers, self.args.rebase)?;
         if self.args.rebase && judged.reasons.is_empty() {
             let name = |file: &PathBuf| file.file_name().unwrap_or_default().display().to_string();
-            judged.reasons.extend(due.iter().map(|file| Reason::Layer(name(file))));
+            judged.reasons.extend(due.iter().map(|file| BuildReason::Layer(name(file))));
         }
         if self.args.force && self.wanted.contains(&index) && judged.reasons.is_empty() {
-            judged.reasons.push(Reason::Forced);
+            judged.reasons.push(BuildReason::Forced);
         }
         Ok(judged)
     }
@@ -372,13 +372,13 @@ impl ProjectBuild<'_> {
     }
 
     /// Marks an image as up to date, and reports layers that have changed since it was built.
-    fn set_current(&mut self, index: usize, judged: Judged) {
+    fn set_current(&mut self, index: usize, judged: BuildDecision) {
         let member = &self.project.images()[index];
         let name = &member.name;
         let mut outdated = None;
         if !judged.other_layers.is_empty() {
             let manifest = member.image.outputs.first().map(|(path, _)| manifest_path(path));
-            let paths = manifest.and_then(|manifest| older(&manifest, &self.layers(index)));
+            let paths = manifest.and_then(|manifest| changed_lower_paths(&manifest, &self.layers(index)));
             let layers = judged.other_layers;
             let built = format!("{name}: up to date, but built on another {}", layers.join(", "));
             eprint_status(&match &paths {
@@ -400,7 +400,7 @@ impl ProjectBuild<'_> {
     }
 
     /// Prints that an image is or would be built, and why.
-    fn announce(&self, index: usize, reasons: &[Reason], action: &str) {
+    fn announce(&self, index: usize, reasons: &[BuildReason], action: &str) {
         let name = &self.project.images()[index].name;
         if self.args.explain {
             eprint_status(&format!("{name}: {action}, because"));
@@ -420,7 +420,7 @@ impl ProjectBuild<'_> {
         index: usize,
         inputs: Inputs,
         layers: Vec<LayerRecord>,
-        reasons: Vec<Reason>,
+        reasons: Vec<BuildReason>,
         jobs: usize,
     ) -> Result<(), CommandError> {
         let others = self.order.iter().filter(|other| {
@@ -534,14 +534,14 @@ impl ProjectBuild<'_> {
         let member = &self.project.images()[index];
         let mut value = json!({ "name": member.name, "kind": member.kind() });
         let texts =
-            |reasons: &[Reason]| reasons.iter().map(ToString::to_string).collect::<Vec<_>>();
+            |reasons: &[BuildReason]| reasons.iter().map(ToString::to_string).collect::<Vec<_>>();
         match state {
             ImageState::Current { older } => {
                 value["state"] = "up_to_date".into();
                 if let Some(OutdatedLayers { layers, paths }) = older {
                     value["other_layers"] = json!(layers);
                     if let Some(paths) = paths {
-                        let each = |(path, since): &(String, Since)| json!({ "path": path, "since": since });
+                        let each = |(path, since): &(String, DriftKind)| json!({ "path": path, "since": since });
                         value["changed_below"] = paths.iter().map(each).collect();
                     }
                 }

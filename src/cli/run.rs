@@ -11,12 +11,12 @@ use fs_model::tree::XattrSupport;
 use super::images::BaseOffset;
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::{CommandError, CommandResult, eprint_status};
-use crate::root::{Composed, Root, RootOptions};
+use crate::root::{UnstartedRoot, ServedRoot, RootOptions};
 use crate::sandbox::{
     CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
     default_environment, relay,
 };
-use crate::supervise::Report;
+use crate::supervise::ReportFn;
 
 /// Options that `run` and `shell` share.
 #[derive(Debug, Args)]
@@ -101,7 +101,7 @@ struct CommandRoot<'a> {
     common: &'a CommonRunArgs,
     save: Option<(&'a Path, Outputs)>,
     signals: Signals,
-    root: Root,
+    root: ServedRoot,
     epoch: Option<u64>,
 }
 
@@ -109,7 +109,7 @@ impl<'a> CommandRoot<'a> {
     fn new(
         layers: &[PathBuf],
         common: &'a CommonRunArgs,
-        report: Report,
+        report: ReportFn,
     ) -> Result<Self, CommandError> {
         let epoch = options::source_date_epoch(None)?;
         let mut layers = layers.to_vec();
@@ -129,7 +129,7 @@ impl<'a> CommandRoot<'a> {
         let root = common.root.root(layers, xattrs, Network::Host, None, digests);
         let options = RootOptions { report, ..root };
         let privilege = Privilege::detect()?;
-        let root = Composed::new(options)?.start(privilege)?;
+        let root = UnstartedRoot::new(options)?.start(privilege)?;
         Ok(CommandRoot { common, save, signals, root, epoch })
     }
 
@@ -138,7 +138,7 @@ impl<'a> CommandRoot<'a> {
     fn run(
         self,
         mut spec: CommandSpec,
-        run: impl FnOnce(&Root, CommandSpec, &Signals) -> Result<(Ended, bool), CommandError>,
+        run: impl FnOnce(&ServedRoot, CommandSpec, &Signals) -> Result<(Ended, bool), CommandError>,
     ) -> CommandResult {
         let CommandRoot { common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());

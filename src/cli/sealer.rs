@@ -23,9 +23,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::control::{self, ControlReply, ControlRequest, SealRequest, Sealed};
 use super::options::{self, report_json};
 use super::{CommandError, describe};
-use crate::below::beneath;
-use crate::layers::Layers;
-use crate::seal::patient::{Patience, Patient};
+use crate::below::lower_records;
+use crate::layers::OpenedLayers;
+use crate::seal::patient::{PollLimits, PollWriter};
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, seal};
 
 /// Maximum time for which the reader of a seal's output may read nothing.
@@ -34,7 +34,7 @@ const READER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Seals the tree of a mount on request.
 pub(super) struct Sealer {
     tree: Arc<Tree>,
-    layers: Layers,
+    layers: OpenedLayers,
     /// Held during a seal.
     seal_lock: Mutex<()>,
     /// Readable, at end of file, once seals are to be aborted.
@@ -44,7 +44,7 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new(tree: Arc<Tree>, layers: Layers) -> io::Result<Self> {
+    pub(super) fn new(tree: Arc<Tree>, layers: OpenedLayers) -> io::Result<Self> {
         let (abort_reader, abort_writer) = io::pipe()?;
         let abort_writer = Mutex::new(Some(abort_writer));
         Ok(Sealer { tree, layers, seal_lock: Mutex::new(()), abort_reader, abort_writer })
@@ -120,7 +120,7 @@ impl Sealer {
         let archive = match (&request.output, fd) {
             (output, Some(fd)) => {
                 let ends = vec![self.abort_reader.try_clone()?.into(), client.try_clone()?.into()];
-                let to = Patient::new(fd, Patience { bound: READER_TIMEOUT, ends })?;
+                let to = PollWriter::new(fd, PollLimits { bound: READER_TIMEOUT, ends })?;
                 let name = output.as_ref().map(|path| path.display().to_string());
                 Output::given(to, name.as_deref().unwrap_or("standard output"))
             }
@@ -139,8 +139,8 @@ impl Sealer {
         let delta = self.tree.delta()?.with_root(self.tree.attr(Ino::ROOT)?);
         let manifest = match manifest {
             Some((output, layers)) => {
-                let beneath = beneath(&delta, self.tree.layers())?;
-                Some((output, ManifestInfo { layers, beneath }))
+                let lower = lower_records(&delta, self.tree.layers())?;
+                Some((output, ManifestInfo { layers, lower }))
             }
             None => None,
         };

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::options::size_text;
 use crate::calendar;
 use crate::look::accounts::Accounts;
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, ViewNode, StackView};
 use crate::seal::manifest::type_name;
 use crate::seal::path::escape;
 
@@ -28,7 +28,7 @@ pub(super) struct AttrJson {
 }
 
 impl AttrJson {
-    pub(super) fn new(view: &View, node: &Node) -> Result<AttrJson, LookError> {
+    pub(super) fn new(view: &StackView, node: &ViewNode) -> Result<AttrJson, LookError> {
         let target = match node.is_link() {
             true => Some(escape(&view.link(node)?).into_owned()),
             false => None,

@@ -12,8 +12,8 @@ use super::out::{JsonDocument, StdoutWriter};
 use super::shown::{AttrJson, brief, display_path, file_type_name, group, mode_text, time, user};
 use super::{CommandError, CommandResult};
 use crate::look::accounts::Accounts;
-use crate::look::packages::{Owners, Packages};
-use crate::look::{LookError, Node, Place, View, Walk};
+use crate::look::packages::{PackageOwners, DpkgDatabase};
+use crate::look::{LookError, ViewNode, LayerNode, StackView, WalkControl};
 use crate::seal::manifest::hex;
 use crate::seal::path::escape;
 
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
     let view = &opened.view;
     let context = StatContext {
         accounts: Accounts::read(view)?,
-        owners: Packages::read(view)?.owners(view)?,
+        owners: DpkgDatabase::read(view)?.owners(view)?,
         labels: labels(view),
     };
     let mut out = StdoutWriter::new();
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
 /// Databases of the merged root, and names of the layers.
 struct StatContext {
     accounts: Accounts,
-    owners: Owners,
+    owners: PackageOwners,
     labels: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ struct StatRecord {
     /// Indices of the layers whose entry is hidden.
     hides: Vec<usize>,
     #[serde(skip)]
-    shown: Vec<Option<Place>>,
+    shown: Vec<Option<LayerNode>>,
     #[serde(skip)]
     merged: Vec<usize>,
 }
@@ -112,7 +112,7 @@ impl StatRecord {
     fn new(
         opened: &OpenedImages,
         context: &StatContext,
-        node: &Node,
+        node: &ViewNode,
     ) -> Result<StatRecord, CommandError> {
         let view = &opened.view;
         let attr = &node.attr;
@@ -121,10 +121,10 @@ impl StatRecord {
         for (layer, place) in &layered.has {
             places[*layer] = Some(place.clone());
         }
-        let entry = |place: &Option<Place>| {
+        let entry = |place: &Option<LayerNode>| {
             place.as_ref().map(|place| match place {
-                Place::Object(attr) => LayerEntryJson::Object(AttrJson::from_attr(attr)),
-                Place::Whiteout => LayerEntryJson::Whiteout,
+                LayerNode::Object(attr) => LayerEntryJson::Object(AttrJson::from_attr(attr)),
+                LayerNode::Whiteout => LayerEntryJson::Whiteout,
             })
         };
         let several = !node.is_dir() && attr.nlink > 1;
@@ -152,7 +152,7 @@ impl StatRecord {
 
     fn write(
         &self,
-        node: &Node,
+        node: &ViewNode,
         context: &StatContext,
         out: &mut StdoutWriter,
     ) -> Result<(), CommandError> {
@@ -193,8 +193,8 @@ impl StatRecord {
         for (layer, place) in self.shown.iter().enumerate().rev() {
             let what = match place {
                 None => continue,
-                Some(Place::Whiteout) => "deleted".to_owned(),
-                Some(Place::Object(attr)) => {
+                Some(LayerNode::Whiteout) => "deleted".to_owned(),
+                Some(LayerNode::Object(attr)) => {
                     let hidden = match layer {
                         layer if layer == self.layer => "",
                         layer if self.merged.contains(&layer) => ", merged",
@@ -212,14 +212,14 @@ impl StatRecord {
 }
 
 /// Returns all paths of a hard-linked file, in tree order.
-fn names(view: &View, node: &Node) -> Result<Vec<String>, LookError> {
+fn names(view: &StackView, node: &ViewNode) -> Result<Vec<String>, LookError> {
     let source: LowerInode = node.found.source();
     let mut names = Vec::new();
     view.walk::<LookError>(&view.root()?, &mut |other| {
         if matches!(&other.found, LowerEntry::Object { source: same, .. } if *same == source) {
             names.push(escape(&other.path).into_owned());
         }
-        Ok(Walk::Into)
+        Ok(WalkControl::Into)
     })?;
     Ok(names)
 }

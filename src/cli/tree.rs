@@ -12,7 +12,7 @@ use super::out::{Colour, StdoutWriter};
 use super::shown::display_path;
 use super::{CommandError, CommandResult};
 use crate::look::layered::Layered;
-use crate::look::{Node, View, Visited, usage};
+use crate::look::{ViewNode, StackView, Visited, usage};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -88,7 +88,7 @@ fn is_utf8() -> bool {
 
 /// Prints the tree and counts its nodes.
 struct TreePrinter<'a> {
-    view: &'a View,
+    view: &'a StackView,
     labels: Vec<String>,
     args: &'a Args,
     branches: &'static Branches,
@@ -100,7 +100,7 @@ struct TreePrinter<'a> {
 }
 
 impl TreePrinter<'_> {
-    fn draw(&mut self, top: Node) -> Result<(), CommandError> {
+    fn draw(&mut self, top: ViewNode) -> Result<(), CommandError> {
         if self.args.sizes {
             let sums = usage::by_directory(self.view, &top, self.args.depth)?;
             self.sums = sums.into_iter().map(|(path, sum)| (path, sum.bytes)).collect();
@@ -129,7 +129,7 @@ impl TreePrinter<'_> {
             before += if last { self.branches.after } else { self.branches.past };
             let name = escape(&one.name).into_owned();
             self.line(&one, &line, &name)?;
-            if let Some(node) = one.node.filter(Node::is_dir)
+            if let Some(node) = one.node.filter(ViewNode::is_dir)
                 && pending.len() < self.args.depth
             {
                 visited.enter(self.view, &node)?;
@@ -140,7 +140,7 @@ impl TreePrinter<'_> {
         Ok(())
     }
 
-    fn inside(&self, dir: &Node) -> Result<Vec<Layered>, CommandError> {
+    fn inside(&self, dir: &ViewNode) -> Result<Vec<Layered>, CommandError> {
         if self.args.depth == 0 {
             return Ok(Vec::new());
         }
@@ -149,7 +149,7 @@ impl TreePrinter<'_> {
             false => self.view.children(dir)?.into_iter().map(Layered::from_node).collect(),
         };
         if self.args.directories {
-            inside.retain(|one| one.node.as_ref().is_some_and(Node::is_dir));
+            inside.retain(|one| one.node.as_ref().is_some_and(ViewNode::is_dir));
         }
         Ok(inside)
     }

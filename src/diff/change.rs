@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::look::Node;
+use crate::look::ViewNode;
 
 /// How a path changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ChangeKind {
     /// It exists only in the new view.
     Added,
     /// It exists in both views and differs.
@@ -15,13 +15,13 @@ pub enum Kind {
     Deleted,
 }
 
-impl Kind {
+impl ChangeKind {
     /// Returns its name.
     pub fn word(self) -> &'static str {
         match self {
-            Kind::Added => "added",
-            Kind::Changed => "changed",
-            Kind::Deleted => "deleted",
+            ChangeKind::Added => "added",
+            ChangeKind::Changed => "changed",
+            ChangeKind::Deleted => "deleted",
         }
     }
 }
@@ -147,16 +147,16 @@ pub struct RemovedEntries {
 
 /// A path that differs between the views. At least one of `old` and `new` is present.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub struct PathChange {
     /// How it changed.
-    pub kind: Kind,
-    /// The aspects that changed; empty unless `kind` is [`Kind::Changed`].
+    pub kind: ChangeKind,
+    /// The aspects that changed; empty unless `kind` is [`ChangeKind::Changed`].
     pub what: Aspects,
     /// The node in the old view. If the old view consists of the lowest layers of the new one, this
     /// is the node that the change hides.
-    pub old: Option<Node>,
+    pub old: Option<ViewNode>,
     /// The node in the new view.
-    pub new: Option<Node>,
+    pub new: Option<ViewNode>,
     /// The layer of the new view that provides or deletes the path. `None` for a path that no layer
     /// hides: the layer that had it is not in the new view.
     pub layer: Option<usize>,
@@ -169,14 +169,14 @@ pub struct Change {
     pub link: Option<Vec<u8>>,
 }
 
-impl Change {
+impl PathChange {
     /// Returns the path from the root, without a leading slash.
     pub fn path(&self) -> &[u8] {
         self.new.as_ref().or(self.old.as_ref()).map_or(&[], |node| &node.path)
     }
 
     /// Returns the new node, or the old one if there is no new one.
-    pub fn node(&self) -> Option<&Node> {
+    pub fn node(&self) -> Option<&ViewNode> {
         self.new.as_ref().or(self.old.as_ref())
     }
 
@@ -191,13 +191,13 @@ impl Change {
     }
 }
 
-fn size(node: Option<&Node>) -> Option<u64> {
+fn size(node: Option<&ViewNode>) -> Option<u64> {
     node.filter(|node| node.is_file()).map(|node| node.attr.size)
 }
 
 /// Totals of changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct DiffTotals {
     /// Number of added entries.
     pub added: u64,
     /// Number of changed entries.
@@ -212,18 +212,18 @@ pub struct Totals {
     pub old_bytes: u64,
 }
 
-impl Totals {
+impl DiffTotals {
     /// Adds one change.
-    pub fn add(&mut self, change: &Change) {
+    pub fn add(&mut self, change: &PathChange) {
         match change.kind {
-            Kind::Added => self.added += 1,
-            Kind::Changed => self.changed += 1,
-            Kind::Deleted if change.within_deleted => {}
-            Kind::Deleted => self.deleted += 1,
+            ChangeKind::Added => self.added += 1,
+            ChangeKind::Changed => self.changed += 1,
+            ChangeKind::Deleted if change.within_deleted => {}
+            ChangeKind::Deleted => self.deleted += 1,
         }
         self.deleted += change.removed.entries;
         self.old_bytes = self.old_bytes.saturating_add(change.removed.bytes);
-        let kept = change.kind == Kind::Changed
+        let kept = change.kind == ChangeKind::Changed
             && !change.what.contains(Aspect::Content)
             && !change.what.contains(Aspect::Type);
         if kept || change.within_deleted {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use fs_model::{Attr, FileType};
 
 use super::{Aspect, Aspects};
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, ViewNode, StackView};
 
 /// Bytes compared at a time.
 const BUFFER_SIZE: usize = 256 << 10;
@@ -30,10 +30,10 @@ pub(super) fn attributes(old: &Attr, new: &Attr, mtime: bool) -> Aspects {
 
 /// Whether two files of the same size have the same content. Common holes are not read.
 pub(crate) fn contents(
-    old_view: &View,
-    old: &Node,
-    new_view: &View,
-    new: &Node,
+    old_view: &StackView,
+    old: &ViewNode,
+    new_view: &StackView,
+    new: &ViewNode,
 ) -> Result<bool, LookError> {
     let mut old = ComparedFile { view: old_view, node: old, data: 0..0, ended: false };
     let mut new = ComparedFile { view: new_view, node: new, data: 0..0, ended: false };
@@ -61,8 +61,8 @@ pub(crate) fn contents(
 
 /// One of the compared files, and the next range of data in it.
 struct ComparedFile<'a> {
-    view: &'a View,
-    node: &'a Node,
+    view: &'a StackView,
+    node: &'a ViewNode,
     data: Range<u64>,
     ended: bool,
 }

@@ -1,7 +1,7 @@
 //! Compares two stacks of layers without mounting them.
 //!
-//! Two [`View`]s are compared, the *old* one and the *new* one. To compare an overlay with its
-//! base, the old view consists of the lowest layers of the new one ([`View::lowest`]).
+//! Two [`StackView`]s are compared, the *old* one and the *new* one. To compare an overlay with its
+//! base, the old view consists of the lowest layers of the new one ([`StackView::lowest`]).
 //!
 //! Invariants:
 //! - Changes are visited in tree order: names are compared bytewise, a directory precedes its
@@ -16,17 +16,17 @@
 //! - The merged roots are compared, not the layers: a whiteout of a missing name is not a change,
 //!   and neither is an unmodified copy of a lower file.
 //! - A deleted directory is one change, which counts its former entries; these are visited only
-//!   with [`Options::within_deleted`]. Each entry of an added directory is visited.
+//!   with [`DiffOptions::within_deleted`]. Each entry of an added directory is visited.
 //!
 //! ```no_run
-//! # use overcoat::{diff::{Diff, Options}, look::{LookError, Walk}};
+//! # use overcoat::{diff::{Diff, DiffOptions}, look::{LookError, WalkControl}};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let images = ["base.squashfs".into(), "overlay.cpio.gz".into()];
-//! let new = overcoat::look::View::open(&images)?;
+//! let new = overcoat::look::StackView::open(&images)?;
 //! let old = new.lowest(1)?;
-//! Diff::new(&old, &new, Options::default()).changes(&mut |change| {
+//! Diff::new(&old, &new, DiffOptions::default()).changes(&mut |change| {
 //!     println!("{:?} {}", change.kind, change.what);
-//!     Ok::<_, LookError>(Walk::Into)
+//!     Ok::<_, LookError>(WalkControl::Into)
 //! })?;
 //! # Ok(())
 //! # }
@@ -45,20 +45,20 @@ use std::sync::Arc;
 use fs_model::FileType;
 use fs_model::layer::Layer;
 use fs_model::layer::squashfs::CacheOptions;
-use fs_model::stack::{Pristine, Source};
+use fs_model::stack::{LowerEntry, LowerInode};
 
-pub use self::change::{Aspect, Aspects, Change, Kind, RemovedEntries, Totals};
+pub use self::change::{Aspect, Aspects, PathChange, ChangeKind, RemovedEntries, DiffTotals};
 use provisioners::image::ImageLocation;
 
 use crate::layers::OpenError;
-use crate::look::{LookError, Node, View, Visited, Walk, components, join, sources};
+use crate::look::{LookError, ViewNode, StackView, Visited, WalkControl, components, join, sources};
 
 /// Options of a comparison.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct DiffOptions {
     /// Whether to compare modification times, in whole seconds: archives store no fractions.
     pub mtime: bool,
-    /// Whether to visit each path in a deleted directory, with [`Change::within_deleted`].
+    /// Whether to visit each path in a deleted directory, with [`PathChange::within_deleted`].
     pub within_deleted: bool,
     /// Visits only changes at and below these paths; an empty list means everywhere. Symbolic links
     /// are not followed.
@@ -68,9 +68,9 @@ pub struct Options {
 /// The comparison of two views. See the [module](self) for its invariants.
 #[derive(Debug)]
 pub struct Diff<'a> {
-    old: &'a View,
-    new: &'a View,
-    options: Options,
+    old: &'a StackView,
+    new: &'a StackView,
+    options: DiffOptions,
     /// For each layer of the new view, its index in the old view.
     shared: Vec<Option<u16>>,
     /// Whether the new view contains all layers of the old one.
@@ -78,14 +78,14 @@ pub struct Diff<'a> {
 }
 
 /// The lower entries of the old and the new view for a name.
-type EntryPair = (Option<Pristine>, Option<Pristine>);
+type EntryPair = (Option<LowerEntry>, Option<LowerEntry>);
 
 /// A path that may have changed.
 #[derive(Debug)]
 struct ComparedPath {
     path: Vec<u8>,
-    old: Option<Pristine>,
-    new: Option<Pristine>,
+    old: Option<LowerEntry>,
+    new: Option<LowerEntry>,
     /// The layer that deletes it, if any.
     deleter: Option<u16>,
     within_deleted: bool,
@@ -94,13 +94,13 @@ struct ComparedPath {
 /// Hard links seen so far: for each inode, the inode of the other view at its first path.
 #[derive(Debug, Default)]
 struct SeenLinks {
-    old: HashMap<Source, Option<Source>>,
-    new: HashMap<Source, (Option<Source>, Vec<u8>)>,
+    old: HashMap<LowerInode, Option<LowerInode>>,
+    new: HashMap<LowerInode, (Option<LowerInode>, Vec<u8>)>,
 }
 
 impl<'a> Diff<'a> {
     /// Creates a comparison. Nothing is read yet.
-    pub fn new(old: &'a View, new: &'a View, options: Options) -> Diff<'a> {
+    pub fn new(old: &'a StackView, new: &'a StackView, options: DiffOptions) -> Diff<'a> {
         let address = |layer: &Arc<dyn Layer>| Arc::as_ptr(layer).cast::<()>();
         let of_old: Vec<_> = old.stack().layers().iter().map(address).collect();
         let find = |layer| of_old.iter().position(|old| *old == address(layer));
@@ -117,7 +117,7 @@ impl<'a> Diff<'a> {
     /// When `visit` fails or a layer is damaged.
     pub fn changes<E: From<LookError>>(
         &self,
-        visit: &mut dyn FnMut(&Change) -> Result<Walk, E>,
+        visit: &mut dyn FnMut(&PathChange) -> Result<WalkControl, E>,
     ) -> Result<(), E> {
         let mut links = SeenLinks::default();
         let (mut visited_old, mut visited_new) = (Visited::default(), Visited::default());
@@ -131,13 +131,13 @@ impl<'a> Diff<'a> {
                 };
                 let (old, new) = self.nodes(&compared)?;
                 let change = self.change(&compared, old.clone(), new.clone(), &mut links)?;
-                let walk = change.as_ref().map_or(Ok(Walk::Into), &mut *visit)?;
+                let walk = change.as_ref().map_or(Ok(WalkControl::Into), &mut *visit)?;
                 match walk {
-                    Walk::Stop => return Ok(()),
-                    Walk::Past => continue,
-                    Walk::Into => {}
+                    WalkControl::Stop => return Ok(()),
+                    WalkControl::Past => continue,
+                    WalkControl::Into => {}
                 }
-                let is_dir = |node: &Option<Node>| node.as_ref().is_some_and(Node::is_dir);
+                let is_dir = |node: &Option<ViewNode>| node.as_ref().is_some_and(ViewNode::is_dir);
                 let gone = is_dir(&old) && !is_dir(&new);
                 if is_dir(&new) || (gone && self.options.within_deleted) {
                     if let Some(old) = &old {
@@ -187,25 +187,25 @@ impl<'a> Diff<'a> {
     /// Returns the compared path for `name` in the directories of `compared`.
     fn step(&self, compared: &ComparedPath, name: &[u8]) -> Result<ComparedPath, LookError> {
         let path = join(&compared.path, name);
-        let find = |view: &View, found: &Option<Pristine>| match found {
-            Some(Pristine::Directory(dir)) => look_up(view, dir, name, &path),
+        let find = |view: &StackView, found: &Option<LowerEntry>| match found {
+            Some(LowerEntry::Directory(dir)) => look_up(view, dir, name, &path),
             _ => Ok(None),
         };
         let (old, new) = (find(self.old, &compared.old)?, find(self.new, &compared.new)?);
         let deleter = match (&old, &new, &compared.new) {
-            (Some(_), None, Some(Pristine::Directory(dir))) => self.deleter(dir, name, &path)?,
-            (Some(_), None, Some(Pristine::Object { source, .. })) => Some(source.layer),
+            (Some(_), None, Some(LowerEntry::Directory(dir))) => self.deleter(dir, name, &path)?,
+            (Some(_), None, Some(LowerEntry::Object { source, .. })) => Some(source.layer),
             _ => compared.deleter,
         };
         Ok(ComparedPath { path, old, new, deleter, within_deleted: false })
     }
 
-    fn nodes(&self, compared: &ComparedPath) -> Result<(Option<Node>, Option<Node>), LookError> {
-        let node = |view: &View, found: &Option<Pristine>| -> Result<Option<Node>, LookError> {
+    fn nodes(&self, compared: &ComparedPath) -> Result<(Option<ViewNode>, Option<ViewNode>), LookError> {
+        let node = |view: &StackView, found: &Option<LowerEntry>| -> Result<Option<ViewNode>, LookError> {
             let Some(found) = found.clone() else { return Ok(None) };
             let path = compared.path.clone();
             match view.stack().attr(found.source()) {
-                Ok(attr) => Ok(Some(Node { path, found, attr })),
+                Ok(attr) => Ok(Some(ViewNode { path, found, attr })),
                 Err(error) => Err(LookError::Damaged { path: path.into(), error }),
             }
         };
@@ -216,24 +216,24 @@ impl<'a> Diff<'a> {
     fn change(
         &self,
         compared: &ComparedPath,
-        old: Option<Node>,
-        new: Option<Node>,
+        old: Option<ViewNode>,
+        new: Option<ViewNode>,
         links: &mut SeenLinks,
-    ) -> Result<Option<Change>, LookError> {
+    ) -> Result<Option<PathChange>, LookError> {
         let mut what = Aspects::default();
         let mut removed = RemovedEntries::default();
         let kind = match (&old, &new) {
             (None, None) => return Ok(None),
-            (None, Some(_)) => Kind::Added,
-            (Some(_), None) => Kind::Deleted,
+            (None, Some(_)) => ChangeKind::Added,
+            (Some(_), None) => ChangeKind::Deleted,
             (Some(old), Some(new)) => {
                 what = self.compare(old, new)?;
-                Kind::Changed
+                ChangeKind::Changed
             }
         };
         if let Some(old) = &old
             && old.is_dir()
-            && !new.as_ref().is_some_and(Node::is_dir)
+            && !new.as_ref().is_some_and(ViewNode::is_dir)
             && !compared.within_deleted
         {
             removed = count(self.old, old)?;
@@ -242,7 +242,7 @@ impl<'a> Diff<'a> {
         if let Some(new) = &new {
             link = links.record(old.as_ref(), new, &mut what);
         }
-        if kind == Kind::Changed && what.is_empty() {
+        if kind == ChangeKind::Changed && what.is_empty() {
             return Ok(None);
         }
         let layer = match &new {
@@ -250,10 +250,10 @@ impl<'a> Diff<'a> {
             None => compared.deleter.map(usize::from),
         };
         let within_deleted = compared.within_deleted;
-        Ok(Some(Change { kind, what, old, new, layer, removed, within_deleted, link }))
+        Ok(Some(PathChange { kind, what, old, new, layer, removed, within_deleted, link }))
     }
 
-    fn compare(&self, old: &Node, new: &Node) -> Result<Aspects, LookError> {
+    fn compare(&self, old: &ViewNode, new: &ViewNode) -> Result<Aspects, LookError> {
         let mut what = compare::attributes(&old.attr, &new.attr, self.options.mtime);
         let same = self.same(old.found.source(), new.found.source());
         if same && (!old.is_dir() || !old.path.is_empty()) {
@@ -282,13 +282,13 @@ impl<'a> Diff<'a> {
     }
 
     /// Whether both are the same inode of the same layer.
-    fn same(&self, old: Source, new: Source) -> bool {
+    fn same(&self, old: LowerInode, new: LowerInode) -> bool {
         old.ino == new.ino
             && self.shared.get(usize::from(new.layer)).copied().flatten() == Some(old.layer)
     }
 
     /// Returns how many of the lowest directories in two merges are the same.
-    fn common(&self, old: &[Source], new: &[Source]) -> usize {
+    fn common(&self, old: &[LowerInode], new: &[LowerInode]) -> usize {
         old.iter()
             .rev()
             .zip(new.iter().rev())
@@ -297,18 +297,18 @@ impl<'a> Diff<'a> {
     }
 
     /// Whether the new directory hides the old one instead of merging with it.
-    fn is_replaced(&self, old: &Node, new: &Node) -> bool {
+    fn is_replaced(&self, old: &ViewNode, new: &ViewNode) -> bool {
         self.contains_old && self.common(sources(old), sources(new)) == 0
     }
 
     /// Returns the entries of a directory that may have changed.
     fn inside(
         &self,
-        old: Option<&Node>,
-        new: Option<&Node>,
+        old: Option<&ViewNode>,
+        new: Option<&ViewNode>,
         compared: &ComparedPath,
     ) -> Result<Vec<ComparedPath>, LookError> {
-        const NONE: &[Source] = &[];
+        const NONE: &[LowerInode] = &[];
         let old_dir = old.map_or(NONE, |old| sources(old));
         let new_dir = new.map_or(NONE, |new| sources(new));
         let common = self.common(old_dir, new_dir);
@@ -360,22 +360,27 @@ impl<'a> Diff<'a> {
     }
 
     /// Whether nothing at or below a name can have changed.
-    fn is_same(&self, old: Option<&Pristine>, new: Option<&Pristine>) -> bool {
+    fn is_same(&self, old: Option<&LowerEntry>, new: Option<&LowerEntry>) -> bool {
         match (old, new) {
             (None, None) => true,
-            (Some(Pristine::Directory(old)), Some(Pristine::Directory(new))) => {
+            (Some(LowerEntry::Directory(old)), Some(LowerEntry::Directory(new))) => {
                 old.len() == new.len() && self.common(old, new) == old.len()
             }
             (
-                Some(Pristine::Object { source: old, .. }),
-                Some(Pristine::Object { source: new, .. }),
+                Some(LowerEntry::Object { source: old, .. }),
+                Some(LowerEntry::Object { source: new, .. }),
             ) => self.same(*old, *new),
             _ => false,
         }
     }
 
     /// Returns the layer of the new view that hides `name` in the directory merged from `dir`.
-    fn deleter(&self, dir: &[Source], name: &[u8], path: &[u8]) -> Result<Option<u16>, LookError> {
+    fn deleter(
+        &self,
+        dir: &[LowerInode],
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<Option<u16>, LookError> {
         // An opaque directory counts only if the new view still has all layers of the old one.
         let hider = self.new.hider(dir, name, path)?;
         Ok(hider.filter(|hider| hider.whiteout || self.contains_old).map(|hider| hider.layer))
@@ -385,9 +390,9 @@ impl<'a> Diff<'a> {
 impl SeenLinks {
     /// Records a path of a file with several hard links. Adds [`Aspect::Links`] if the links
     /// changed, and returns the first changed path of the same file, unless this is it.
-    fn record(&mut self, old: Option<&Node>, new: &Node, what: &mut Aspects) -> Option<Vec<u8>> {
+    fn record(&mut self, old: Option<&ViewNode>, new: &ViewNode, what: &mut Aspects) -> Option<Vec<u8>> {
         let old = old.filter(|old| old.is_file());
-        let several = |node: &Node| node.attr.nlink > 1;
+        let several = |node: &ViewNode| node.attr.nlink > 1;
         if !new.is_file() || !(several(new) || old.is_some_and(several)) {
             return None;
         }
@@ -419,7 +424,7 @@ impl SeenLinks {
 ///
 /// # Errors
 /// When an image cannot be read, has an unknown format, or is damaged.
-pub fn open(old: &[PathBuf], new: &[PathBuf]) -> Result<(View, View), OpenError> {
+pub fn open(old: &[PathBuf], new: &[PathBuf]) -> Result<(StackView, StackView), OpenError> {
     let identity = |path: &Path| {
         let ImageLocation { file, offset } = ImageLocation::of(path);
         let metadata = std::fs::metadata(file);
@@ -444,13 +449,13 @@ pub fn open(old: &[PathBuf], new: &[PathBuf]) -> Result<(View, View), OpenError>
             };
             layers.push(layer);
         }
-        View::new(layers)
+        StackView::new(layers)
     };
     Ok((view(old)?, view(new)?))
 }
 
 /// Counts the entries of a directory.
-fn count(view: &View, dir: &Node) -> Result<RemovedEntries, LookError> {
+fn count(view: &StackView, dir: &ViewNode) -> Result<RemovedEntries, LookError> {
     let mut removed = RemovedEntries::default();
     view.walk::<LookError>(dir, &mut |node| {
         if node.path != dir.path {
@@ -458,25 +463,25 @@ fn count(view: &View, dir: &Node) -> Result<RemovedEntries, LookError> {
             let bytes = if node.is_file() { node.attr.size } else { 0 };
             removed.bytes = removed.bytes.saturating_add(bytes);
         }
-        Ok(Walk::Into)
+        Ok(WalkControl::Into)
     })?;
     Ok(removed)
 }
 
 fn look_up(
-    view: &View,
-    dir: &[Source],
+    view: &StackView,
+    dir: &[LowerInode],
     name: &[u8],
     path: &[u8],
-) -> Result<Option<Pristine>, LookError> {
+) -> Result<Option<LowerEntry>, LookError> {
     view.stack().lookup(dir, name).map_err(damaged(path))
 }
 
 fn entries(
-    view: &View,
-    dir: &[Source],
+    view: &StackView,
+    dir: &[LowerInode],
     path: &[u8],
-) -> Result<fs_model::stack::Entries, LookError> {
+) -> Result<fs_model::stack::LowerEntries, LookError> {
     match dir {
         [] => Ok(Vec::new()),
         dir => view.stack().entries(dir).map_err(damaged(path)),

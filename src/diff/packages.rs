@@ -3,12 +3,12 @@
 use std::cmp::Ordering;
 
 use super::Diff;
-use crate::look::packages::{Package, Packages};
+use crate::look::packages::{DpkgPackage, DpkgDatabase};
 use crate::look::{LookError, version};
 
 /// How a package changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum How {
+pub enum PackageChangeKind {
     /// It was not installed before.
     Installed,
     /// The new root has a later version.
@@ -25,17 +25,17 @@ pub enum How {
     State,
 }
 
-impl How {
+impl PackageChangeKind {
     /// Returns its name.
     pub fn word(self) -> &'static str {
         match self {
-            How::Installed => "installed",
-            How::Upgraded => "upgraded",
-            How::Downgraded => "downgraded",
-            How::Removed => "removed",
-            How::ConfigFiles => "config-files",
-            How::Purged => "purged",
-            How::State => "state",
+            PackageChangeKind::Installed => "installed",
+            PackageChangeKind::Upgraded => "upgraded",
+            PackageChangeKind::Downgraded => "downgraded",
+            PackageChangeKind::Removed => "removed",
+            PackageChangeKind::ConfigFiles => "config-files",
+            PackageChangeKind::Purged => "purged",
+            PackageChangeKind::State => "state",
         }
     }
 }
@@ -43,20 +43,20 @@ impl How {
 /// A package that differs between the roots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackageChange {
-    /// The name, with the architecture if that is needed: the key in [`Packages`].
+    /// The name, with the architecture if that is needed: the key in [`DpkgDatabase`].
     pub name: String,
     /// How the package changed.
-    pub how: How,
+    pub how: PackageChangeKind,
     /// The package in the old root.
-    pub old: Option<Package>,
+    pub old: Option<DpkgPackage>,
     /// The package in the new root.
-    pub new: Option<Package>,
+    pub new: Option<DpkgPackage>,
 }
 
 /// Returns the packages that differ, sorted by name.
-pub fn compare(old: &Packages, new: &Packages) -> Vec<PackageChange> {
+pub fn compare(old: &DpkgDatabase, new: &DpkgDatabase) -> Vec<PackageChange> {
     let mut changes = Vec::new();
-    let mut compare_one = |name: &str, old: Option<&Package>, new: Option<&Package>| {
+    let mut compare_one = |name: &str, old: Option<&DpkgPackage>, new: Option<&DpkgPackage>| {
         if let Some(how) = how(old, new) {
             let (old, new) = (old.cloned(), new.cloned());
             changes.push(PackageChange { name: name.to_owned(), how, old, new });
@@ -72,24 +72,24 @@ pub fn compare(old: &Packages, new: &Packages) -> Vec<PackageChange> {
     changes
 }
 
-fn how(old: Option<&Package>, new: Option<&Package>) -> Option<How> {
-    let installed = |package: Option<&Package>| package.is_some_and(Package::is_installed);
+fn how(old: Option<&DpkgPackage>, new: Option<&DpkgPackage>) -> Option<PackageChangeKind> {
+    let installed = |package: Option<&DpkgPackage>| package.is_some_and(DpkgPackage::is_installed);
     let left =
-        |package: Option<&Package>| package.is_some_and(|p| p.status.ends_with(" config-files"));
+        |package: Option<&DpkgPackage>| package.is_some_and(|p| p.status.ends_with(" config-files"));
     Some(match (old, new) {
         (Some(a), Some(b)) if a.status == b.status && a.version == b.version => return None,
         (Some(a), Some(b)) if installed(old) && installed(new) => {
             match version::compare(&a.version, &b.version) {
-                Ordering::Less => How::Upgraded,
-                Ordering::Greater => How::Downgraded,
-                Ordering::Equal => How::State,
+                Ordering::Less => PackageChangeKind::Upgraded,
+                Ordering::Greater => PackageChangeKind::Downgraded,
+                Ordering::Equal => PackageChangeKind::State,
             }
         }
-        _ if installed(new) => How::Installed,
-        (_, Some(_)) if left(new) => How::ConfigFiles,
-        (Some(_), None) if left(old) => How::Purged,
-        (Some(_), None) => How::Removed,
-        _ => How::State,
+        _ if installed(new) => PackageChangeKind::Installed,
+        (_, Some(_)) if left(new) => PackageChangeKind::ConfigFiles,
+        (Some(_), None) if left(old) => PackageChangeKind::Purged,
+        (Some(_), None) => PackageChangeKind::Removed,
+        _ => PackageChangeKind::State,
     })
 }
 
@@ -107,7 +107,7 @@ impl Diff<'_> {
         {
             return Ok(Vec::new());
         }
-        Ok(compare(&Packages::read(self.old)?, &Packages::read(self.new)?))
+        Ok(compare(&DpkgDatabase::read(self.old)?, &DpkgDatabase::read(self.new)?))
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
             one("new", "2", ok),
             one("up", "1.10", ok),
         ];
-        let changes = compare(&Packages::parse(&old.concat()), &Packages::parse(&new.concat()));
+        let changes = compare(&DpkgDatabase::parse(&old.concat()), &DpkgDatabase::parse(&new.concat()));
         let actual: Vec<_> = changes.iter().map(|c| (c.name.as_str(), c.how.word())).collect();
         let expected = [
             ("down", "downgraded"),

@@ -19,20 +19,20 @@ impl Layers {
     }
 
     /// Compares the overlay on the base with the base.
-    fn overlay(&self, options: Options) -> Vec<String> {
-        let new = View::open(&[self.old.path().to_owned(), self.new.path().to_owned()]).unwrap();
+    fn overlay(&self, options: DiffOptions) -> Vec<String> {
+        let new = StackView::open(&[self.old.path().to_owned(), self.new.path().to_owned()]).unwrap();
         diff_lines(&new.lowest(1).unwrap(), &new, options)
     }
 
     /// Compares the two directories as separate stacks.
-    fn apart(&self, options: Options) -> Vec<String> {
+    fn apart(&self, options: DiffOptions) -> Vec<String> {
         let (old, new) =
             open(&[self.old.path().to_owned()], &[self.new.path().to_owned()]).unwrap();
         diff_lines(&old, &new, options)
     }
 }
 
-fn diff_lines(old: &View, new: &View, options: Options) -> Vec<String> {
+fn diff_lines(old: &StackView, new: &StackView, options: DiffOptions) -> Vec<String> {
     let mut lines = Vec::new();
     let diff = Diff::new(old, new, options);
     diff.changes::<LookError>(&mut |change| {
@@ -48,7 +48,7 @@ fn diff_lines(old: &View, new: &View, options: Options) -> Vec<String> {
             change.kind.word(),
             link.unwrap_or_default()
         ));
-        Ok(Walk::Into)
+        Ok(WalkControl::Into)
     })
     .unwrap();
     lines.iter().map(|line| line.trim_end().to_owned()).collect()
@@ -72,7 +72,7 @@ fn overlay_differs_only_by_its_own_changes() {
     write(&layers.new, "etc/added/file", "new");
     let mode = std::fs::Permissions::from_mode(0o4755);
     std::fs::set_permissions(layers.new.path().join("etc/mode"), mode).unwrap();
-    let changes = layers.overlay(Options::default());
+    let changes = layers.overlay(DiffOptions::default());
     assert_eq!(
         changes,
         [
@@ -82,9 +82,9 @@ fn overlay_differs_only_by_its_own_changes() {
             "changed etc/more content"
         ]
     );
-    let only = |paths: &[&str]| Options {
+    let only = |paths: &[&str]| DiffOptions {
         paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),
-        ..Options::default()
+        ..DiffOptions::default()
     };
     assert_eq!(
         layers.overlay(only(&["/etc/added/file", "etc/more"])),
@@ -102,9 +102,9 @@ fn deleted_directory_is_one_change_by_default() {
     write(&layers.old, "was/file", "1");
     write(&layers.new, "was", "now a file");
     std::fs::create_dir(layers.new.path().join("usr")).unwrap();
-    let all = Options { within_deleted: true, ..Options::default() };
+    let all = DiffOptions { within_deleted: true, ..DiffOptions::default() };
     assert_eq!(
-        layers.apart(Options::default()),
+        layers.apart(DiffOptions::default()),
         ["deleted usr/deep  -3:8", "changed was type -1:1"]
     );
     assert_eq!(
@@ -131,7 +131,7 @@ fn changed_hard_links_are_reported() {
     write(&layers.new, "c", "z");
     std::fs::hard_link(layers.new.path().join("c"), layers.new.path().join("d")).unwrap();
     assert_eq!(
-        layers.apart(Options::default()),
+        layers.apart(DiffOptions::default()),
         ["changed a links", "changed b links", "changed c content,links", "added d  =c"]
     );
 }
@@ -143,7 +143,7 @@ fn targets_and_contents_of_equal_size_are_compared() {
     symlink("two", layers.new.path().join("link")).unwrap();
     write(&layers.old, "file", &"a".repeat(700_000));
     write(&layers.new, "file", &("a".repeat(699_999) + "b"));
-    assert_eq!(layers.apart(Options::default()), ["changed file content", "changed link target"]);
+    assert_eq!(layers.apart(DiffOptions::default()), ["changed file content", "changed link target"]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn identical_stacks_are_equal_without_being_read() {
     let (old, new) = open(&paths, &paths).unwrap();
     // Listing the removed directory would fail.
     std::fs::remove_dir_all(layers.old.path().join("unreadable")).unwrap();
-    assert!(diff_lines(&old, &new, Options::default()).is_empty());
+    assert!(diff_lines(&old, &new, DiffOptions::default()).is_empty());
 }
 
 /// A damaged image: a directory that contains itself, or directories with two names each.
@@ -208,21 +208,21 @@ impl Layer for Knot {
 #[test]
 fn directory_with_several_parents_is_an_error_in_every_walk() {
     let layers = Layers::new();
-    let empty = View::open(&[layers.old.path().to_owned()]).unwrap();
+    let empty = StackView::open(&[layers.old.path().to_owned()]).unwrap();
     for (knot, entries) in [(Knot::Endless, 2), (Knot::Doubling, 120)] {
-        let view = View::new(vec![Arc::new(knot)]).unwrap();
-        let error = Diff::new(&empty, &view, Options::default())
-            .changes::<LookError>(&mut |_| Ok(Walk::Into))
+        let view = StackView::new(vec![Arc::new(knot)]).unwrap();
+        let error = Diff::new(&empty, &view, DiffOptions::default())
+            .changes::<LookError>(&mut |_| Ok(WalkControl::Into))
             .unwrap_err();
         assert!(error.to_string().contains(": knot: damaged"), "{error}");
         assert!(
-            Diff::new(&view, &empty, Options::default())
-                .changes::<LookError>(&mut |_| Ok(Walk::Into))
+            Diff::new(&view, &empty, DiffOptions::default())
+                .changes::<LookError>(&mut |_| Ok(WalkControl::Into))
                 .is_err()
         );
         let root = view.root().unwrap();
         assert!(crate::look::usage::by_directory(&view, &root, 9).is_err());
-        assert!(view.walk_layered(&root, |_, _| Ok::<_, LookError>(Walk::Into)).is_err());
+        assert!(view.walk_layered(&root, |_, _| Ok::<_, LookError>(WalkControl::Into)).is_err());
         assert_eq!(crate::look::usage::memory(&view, 0).unwrap().entries, entries);
         let all = crate::extract::ExtractSelection::default();
         let out = layers.new.path().join("out");
@@ -240,6 +240,6 @@ fn opaque_directory_is_reported_as_replaced() {
     let flags = rustix::fs::XattrFlags::empty();
     let srv = layers.new.path().join("srv");
     rustix::fs::lsetxattr(srv, "user.overlay.opaque", b"y", flags).unwrap();
-    assert_eq!(layers.overlay(Options::default()), ["changed srv replaced", "deleted srv/two"]);
-    assert_eq!(layers.apart(Options::default()), ["deleted srv/two"]);
+    assert_eq!(layers.overlay(DiffOptions::default()), ["changed srv replaced", "deleted srv/two"]);
+    assert_eq!(layers.apart(DiffOptions::default()), ["deleted srv/two"]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use similar::TextDiff;
 
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, ViewNode, StackView};
 use crate::seal::path::escape;
 
 /// Maximum size, in bytes, of files that are compared by lines.
@@ -18,7 +18,7 @@ const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The result of comparing two files as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Text {
+pub enum TextComparison {
     /// A unified diff (POSIX `diff -u`) with the names `a/PATH` and `b/PATH`, or `/dev/null` for a
     /// missing file. Empty if the contents are equal.
     Unified(Vec<u8>),
@@ -34,12 +34,12 @@ pub enum Text {
 /// # Errors
 /// When a layer is damaged.
 pub fn unified(
-    old: Option<(&View, &Node)>,
-    new: Option<(&View, &Node)>,
-) -> Result<Text, LookError> {
+    old: Option<(&StackView, &ViewNode)>,
+    new: Option<(&StackView, &ViewNode)>,
+) -> Result<TextComparison, LookError> {
     let sides = [old, new].map(|side| side.filter(|(_, node)| node.is_file()));
     if sides.iter().flatten().any(|(_, node)| node.attr.size > MAX_TEXT_SIZE) {
-        return Ok(Text::Large);
+        return Ok(TextComparison::Large);
     }
     let mut contents = [Vec::new(), Vec::new()];
     for (side, content) in sides.iter().zip(&mut contents) {
@@ -49,9 +49,9 @@ pub fn unified(
     }
     if contents.iter().any(|content| content[..content.len().min(BINARY_CHECK_LENGTH)].contains(&0))
     {
-        return Ok(Text::Binary);
+        return Ok(TextComparison::Binary);
     }
-    let name = |side: &Option<(&View, &Node)>, prefix: &str| match side {
+    let name = |side: &Option<(&StackView, &ViewNode)>, prefix: &str| match side {
         Some((_, node)) => format!("{prefix}/{}", escape(&node.path)),
         None => "/dev/null".to_owned(),
     };
@@ -64,5 +64,5 @@ pub fn unified(
         .unified_diff()
         .header(&name(&sides[0], "a"), &name(&sides[1], "b"))
         .to_writer(&mut text);
-    Ok(Text::Unified(text))
+    Ok(TextComparison::Unified(text))
 }

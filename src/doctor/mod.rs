@@ -13,7 +13,7 @@ mod tools;
 
 use serde::Serialize;
 
-use crate::sandbox::{Lack, SandboxError};
+use crate::sandbox::{MissingRequirement, SandboxError};
 
 /// The state of an ability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,14 +66,14 @@ impl DoctorFinding {
     ) -> Self {
         match tried {
             Ok(message) => DoctorFinding::new(name, purpose, DoctorState::Works, message),
-            Err(SandboxError::Lack(lack)) => {
+            Err(SandboxError::MissingRequirement(lack)) => {
                 DoctorFinding::new(name, purpose, otherwise, String::new()).missing(lack)
             }
             Err(error) => DoctorFinding::new(name, purpose, otherwise, error.to_string()),
         }
     }
 
-    fn missing(self, lack: Lack) -> Self {
+    fn missing(self, lack: MissingRequirement) -> Self {
         let advice = lack.in_container.map(|how| format!("in a container: start it with {how}"));
         DoctorFinding { message: lack.problem, command: Some(lack.remedy), advice, ..self }
     }

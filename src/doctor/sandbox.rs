@@ -3,7 +3,7 @@
 use nix::unistd::Uid;
 
 use super::{DoctorFinding, DoctorState};
-use crate::root::{Composed, RootOptions, default_upper_limit};
+use crate::root::{RootOptions, UnstartedRoot, default_upper_limit};
 use crate::sandbox::{Network, Privilege, SandboxError, probe, users_may_share};
 
 /// The commands that run something in a root.
@@ -144,7 +144,7 @@ fn notification() -> DoctorFinding {
 
 /// Tests a sandbox with an empty root.
 fn sandbox(worth_trying: bool) -> DoctorFinding {
-    let name = "a root";
+    let name = "root";
     if !worth_trying {
         let message = "not tested because of the problems above".to_owned();
         return DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Untried, message);
@@ -160,7 +160,7 @@ fn sandbox(worth_trying: bool) -> DoctorFinding {
         report: |_| {},
     };
     let tried = Privilege::detect().map_err(crate::root::RootError::from).and_then(|privilege| {
-        Composed::new(options)?.start(privilege)?.finish()?;
+        UnstartedRoot::new(options)?.start(privilege)?.finish()?;
         Ok(())
     });
     match tried {

@@ -8,7 +8,7 @@ use super::{DoctorFinding, DoctorState};
 use crate::boot::BootError;
 use crate::boot::qemu::{self, Accelerator};
 use crate::lend::Host;
-use crate::sandbox::{Lack, find_program};
+use crate::sandbox::{MissingRequirement, find_program};
 use crate::seal::squashfs;
 
 const BASE_COMMANDS: &str = "bases (build, base)";
@@ -39,7 +39,7 @@ fn mmdebstrap() -> DoctorFinding {
     let name = "mmdebstrap";
     let without = "bases can be made from existing root file systems (from:)";
     if find_program(name).is_none() {
-        let lack = Lack::program(name, name);
+        let lack = MissingRequirement::program(name, name);
         return DoctorFinding::new(name, BASE_COMMANDS, DoctorState::Lacks, String::new())
             .missing(lack)
             .without(without);
@@ -65,7 +65,7 @@ fn mksquashfs() -> DoctorFinding {
     }
     let version = version(name, "-version").unwrap_or_default();
     let version = version.split(" (").next().unwrap_or_default();
-    match squashfs::try_out() {
+    match squashfs::write_empty_image() {
         Ok(()) => {
             let message = format!("{version}; it wrote an image");
             DoctorFinding::new(name, purpose, DoctorState::Works, message)
@@ -112,7 +112,8 @@ impl Ansible {
         let name = "ansible";
         let lacks = |message| DoctorFinding::new(name, ROLE_COMMANDS, DoctorState::Lacks, message);
         let Some((playbook, chroot)) = self.0 else {
-            return lacks(String::new()).missing(Lack::program("ansible-playbook", name));
+            return lacks(String::new())
+                .missing(MissingRequirement::program("ansible-playbook", name));
         };
         let output = |child: io::Result<Child>| {
             let output = child?.wait_with_output()?;
@@ -150,7 +151,7 @@ fn machine() -> DoctorFinding {
             let message = "a machine with a bootable network card was created".to_owned();
             DoctorFinding::new(name, "boot", DoctorState::Works, message)
         }
-        Err(BootError::Lack(lack)) => {
+        Err(BootError::MissingRequirement(lack)) => {
             DoctorFinding::new(name, "boot", DoctorState::Lacks, String::new()).missing(lack)
         }
         Err(error) => {
@@ -192,7 +193,7 @@ fn kvm() -> DoctorFinding {
             let message = "a machine was created, but not run".to_owned();
             DoctorFinding::new(name, "boot", DoctorState::Works, message)
         }
-        Err(BootError::Lack(_)) => {
+        Err(BootError::MissingRequirement(_)) => {
             let message = "/dev/kvm can be opened; not tested further without QEMU".to_owned();
             DoctorFinding::new(name, "boot", DoctorState::Untried, message)
         }

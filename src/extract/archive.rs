@@ -5,20 +5,20 @@ use std::collections::HashMap;
 use fs_model::acl::Acl;
 use fs_model::delta::{Change, Contents, Delta, DeltaEntry, Object};
 use fs_model::layer::Xattr;
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 use fs_model::{FsError, Ino};
 
 use super::ExtractSelection;
-use crate::look::{LookError, View, Walk};
+use crate::look::{LookError, StackView, WalkControl};
 
 /// The selected nodes as a delta to an empty root, with access to their contents.
 #[derive(Debug)]
 pub struct ArchiveSource<'a> {
     /// The delta for [`crate::seal::seal`].
     pub delta: Delta,
-    view: &'a View,
+    view: &'a StackView,
     /// The lower inodes, indexed by the inode numbers in `delta`.
-    sources: Vec<Source>,
+    sources: Vec<LowerInode>,
 }
 
 impl<'a> ArchiveSource<'a> {
@@ -27,14 +27,14 @@ impl<'a> ArchiveSource<'a> {
     /// # Errors
     /// When a layer is damaged.
     pub fn new(
-        view: &'a View,
+        view: &'a StackView,
         selection: &ExtractSelection,
     ) -> Result<ArchiveSource<'a>, LookError> {
         let mut archive = ArchiveSource { delta: Delta::default(), view, sources: Vec::new() };
-        let mut numbers: HashMap<Source, (usize, u32)> = HashMap::new();
+        let mut numbers: HashMap<LowerInode, (usize, u32)> = HashMap::new();
         view.walk::<LookError>(&view.root()?, &mut |node| {
             if !selection.contains(&node.path) {
-                return Ok(Walk::Past);
+                return Ok(WalkControl::Past);
             }
             let source = node.found.source();
             let next = archive.sources.len();
@@ -53,7 +53,7 @@ impl<'a> ArchiveSource<'a> {
             let object = Some(Object { ino: Ino(number as u64), attr: node.attr });
             let path = node.path.clone().into();
             archive.delta.entries.push(DeltaEntry { path, change: Change::Added, object });
-            Ok(Walk::Into)
+            Ok(WalkControl::Into)
         })?;
         for object in archive.delta.entries.iter_mut().filter_map(|entry| entry.object.as_mut()) {
             if let Some(source) = archive.sources.get(object.ino.0 as usize)
@@ -65,7 +65,7 @@ impl<'a> ArchiveSource<'a> {
         Ok(archive)
     }
 
-    fn source(&self, ino: Ino) -> Result<Source, FsError> {
+    fn source(&self, ino: Ino) -> Result<LowerInode, FsError> {
         let index = usize::try_from(ino.0).map_err(|_| FsError::Stale)?;
         self.sources.get(index).copied().ok_or(FsError::Stale)
     }

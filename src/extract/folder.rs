@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use fs_model::FileType;
 use fs_model::acl::{self, Acl};
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, linkat,
     lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, utimensat,
@@ -33,7 +33,7 @@ use rustix::fs::{
 
 use super::ExtractSelection;
 use super::settle::{self, StagingDir};
-use crate::look::{LookError, Node, View, Visited};
+use crate::look::{LookError, ViewNode, StackView, Visited};
 use crate::seal::path::escape;
 
 /// Maximum length of a path below the folder, in bytes. Together with the folder's own path it must
@@ -117,7 +117,7 @@ pub struct Extracted {
 /// # Errors
 /// See [`ExtractError`]. The folder is then unchanged.
 pub fn extract(
-    view: &View,
+    view: &StackView,
     selection: &ExtractSelection,
     target: &Path,
     force: bool,
@@ -161,7 +161,7 @@ pub fn extract(
 }
 
 struct Extraction<'a> {
-    view: &'a View,
+    view: &'a StackView,
     selection: &'a ExtractSelection,
     /// The descriptor of the stage.
     dir: BorrowedFd<'a>,
@@ -170,7 +170,7 @@ struct Extraction<'a> {
     root: bool,
     stop: &'a dyn Fn() -> bool,
     /// The first path of each file with several hard links.
-    links: HashMap<Source, Vec<u8>>,
+    links: HashMap<LowerInode, Vec<u8>>,
     done: Extracted,
     buffer: Vec<u8>,
 }
@@ -210,18 +210,18 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    fn children(&self, dir: &Node) -> Result<Vec<Node>, LookError> {
+    fn children(&self, dir: &ViewNode) -> Result<Vec<ViewNode>, LookError> {
         let mut children = self.view.children(dir)?;
         children.retain(|node| self.selection.contains(&node.path));
         Ok(children)
     }
 
-    fn failed<E: Into<io::Error>>(&self, node: &Node) -> impl Fn(E) -> ExtractError {
+    fn failed<E: Into<io::Error>>(&self, node: &ViewNode) -> impl Fn(E) -> ExtractError {
         let path = self.target.join(OsStr::from_bytes(&node.path));
         move |error| ExtractError::Write { path: path.clone(), source: error.into() }
     }
 
-    fn object(&mut self, node: &Node) -> Result<(), ExtractError> {
+    fn object(&mut self, node: &ViewNode) -> Result<(), ExtractError> {
         let (dir, path) = (self.dir, &node.path[..]);
         let source = node.found.source();
         if node.attr.nlink > 1 {
@@ -260,7 +260,7 @@ impl Extraction<'_> {
     }
 
     /// Writes the data of a file; holes stay holes.
-    fn file(&mut self, node: &Node) -> Result<(), ExtractError> {
+    fn file(&mut self, node: &ViewNode) -> Result<(), ExtractError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(self.dir, &node.path[..], flags, Mode::RUSR | Mode::WUSR);
         let file = File::from(file.map_err(self.failed(node))?);
@@ -289,7 +289,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    fn attributes(&mut self, node: &Node) -> Result<(), ExtractError> {
+    fn attributes(&mut self, node: &ViewNode) -> Result<(), ExtractError> {
         let dir = self.dir;
         let path = if node.path.is_empty() { &b"."[..] } else { &node.path };
         let attr = &node.attr;

@@ -6,7 +6,7 @@ pub mod archive;
 pub mod folder;
 mod settle;
 
-use crate::look::{Node, components};
+use crate::look::{ViewNode, components};
 
 /// The part of a view to extract: everything, or some paths with everything below them.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ pub struct ExtractSelection {
 
 impl ExtractSelection {
     /// Selects `nodes` and everything below them, or the whole view if there are none.
-    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> ExtractSelection {
+    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a ViewNode>) -> ExtractSelection {
         ExtractSelection { paths: nodes.into_iter().map(|node| names(&node.path)).collect() }
     }
 

@@ -15,7 +15,7 @@ pub mod page;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use crate::check::{self, CheckError, Report, Request};
+use crate::check::{self, CheckError, CheckReport, CheckRequest};
 use crate::seal::path::escape;
 pub use crate::seal::path::plain;
 
@@ -33,10 +33,15 @@ pub fn shown(path: &[u8]) -> Cow<'_, str> {
 ///
 /// # Errors
 /// When an image cannot be read.
-pub fn check_images(images: &[PathBuf]) -> Result<Report, CheckError> {
+pub fn check_images(images: &[PathBuf]) -> Result<CheckReport, CheckError> {
     let name = images.last().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-    let beneath = usize::from(images.len() > 1);
-    check::check(&Request { name, images: images.to_vec(), beneath, ..Request::default() })
+    let lower_layers = usize::from(images.len() > 1);
+    check::check(&CheckRequest {
+        name,
+        images: images.to_vec(),
+        lower_layers,
+        ..CheckRequest::default()
+    })
 }
 
 #[cfg(test)]

@@ -10,14 +10,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 use fs_model::{Attr, FileType};
 
-use crate::diff::text::{Text, unified};
-use crate::diff::{Aspect, Aspects, Change, Diff, Kind, Options};
+use crate::diff::text::{TextComparison, unified};
+use crate::diff::{Aspect, Aspects, PathChange, Diff, ChangeKind, DiffOptions};
 use crate::layers::OpenError;
-use crate::look::packages::Packages;
-use crate::look::{LookError, Node, View, Walk};
+use crate::look::packages::DpkgDatabase;
+use crate::look::{LookError, ViewNode, StackView, WalkControl};
 use crate::seal::path::escape;
 
 /// Maximum number of items: above any real root, and within memory. (A damaged image can contain a
@@ -62,7 +62,7 @@ pub struct InspectItem {
     /// The layer that provides or deletes it.
     pub layer: u16,
     /// How it differs from the base, if it does.
-    pub change: Option<Kind>,
+    pub change: Option<ChangeKind>,
     /// The aspects that changed.
     pub what: Aspects,
     /// The attributes in the base, if it changed.
@@ -92,10 +92,10 @@ impl Model {
     ///
     /// # Errors
     /// When a layer is damaged, or there are too many paths.
-    pub fn new(view: &View) -> Result<Model, ModelError> {
+    pub fn new(view: &StackView) -> Result<Model, ModelError> {
         let base = view.lowest(1)?;
         let mut builder = ModelBuilder::new(view, &base);
-        let options = Options { within_deleted: true, ..Options::default() };
+        let options = DiffOptions { within_deleted: true, ..DiffOptions::default() };
         let mut changes = Vec::new();
         let mut texts = 0;
         Diff::new(&base, view, options).changes(&mut |change| {
@@ -108,7 +108,7 @@ impl Model {
                 texts += pending.item.text.as_ref().map_or(0, |text| text.len());
             }
             changes.push((path, pending));
-            Ok(Walk::Into)
+            Ok(WalkControl::Into)
         })?;
         let mut changes = changes.into_iter().peekable();
         view.walk(&view.root()?, &mut |node| {
@@ -122,7 +122,7 @@ impl Model {
                 None => PendingItem::unchanged(node),
             };
             builder.push(item)?;
-            Ok::<_, ModelError>(Walk::Into)
+            Ok::<_, ModelError>(WalkControl::Into)
         })?;
         for (_, item) in changes {
             builder.push(item)?;
@@ -145,14 +145,14 @@ impl Model {
     }
 
     /// Determines the package of each item. Deleted items belong to packages of the base.
-    fn find_packages(&mut self, view: &View, base: &View) -> Result<(), LookError> {
+    fn find_packages(&mut self, view: &StackView, base: &StackView) -> Result<(), LookError> {
         let mut numbers: HashMap<String, u32> = HashMap::new();
-        let is_deleted = |item: &InspectItem| item.change == Some(Kind::Deleted);
+        let is_deleted = |item: &InspectItem| item.change == Some(ChangeKind::Deleted);
         for (view, of_deleted) in [(view, false), (base, true)] {
             if of_deleted && !self.items.iter().any(is_deleted) {
                 break;
             }
-            let packages = Packages::read(view)?;
+            let packages = DpkgDatabase::read(view)?;
             let owners = packages.owners(view)?;
             let mut ancestors = PathTracker::default();
             for (index, item) in self.items.iter_mut().enumerate().skip(1) {
@@ -201,12 +201,12 @@ impl PathTracker {
 struct PendingItem {
     depth: usize,
     /// The inode, and whether it exists only in the base.
-    source: (Source, bool),
+    source: (LowerInode, bool),
     item: InspectItem,
 }
 
 impl PendingItem {
-    fn unchanged(node: &Node) -> PendingItem {
+    fn unchanged(node: &ViewNode) -> PendingItem {
         let item = InspectItem {
             parent: 0,
             name: node.name().into(),
@@ -229,21 +229,21 @@ impl PendingItem {
 }
 
 struct ModelBuilder<'a> {
-    view: &'a View,
-    base: &'a View,
+    view: &'a StackView,
+    base: &'a StackView,
     items: Vec<InspectItem>,
     /// The items from the root to the last one.
     ancestors: Vec<u32>,
     /// Files with several hard links that have been added.
-    links: HashSet<(Source, bool)>,
+    links: HashSet<(LowerInode, bool)>,
 }
 
 impl<'a> ModelBuilder<'a> {
-    fn new(view: &'a View, base: &'a View) -> ModelBuilder<'a> {
+    fn new(view: &'a StackView, base: &'a StackView) -> ModelBuilder<'a> {
         ModelBuilder { view, base, items: Vec::new(), ancestors: Vec::new(), links: HashSet::new() }
     }
 
-    fn item(&self, change: &Change) -> Result<(Vec<u8>, PendingItem), LookError> {
+    fn item(&self, change: &PathChange) -> Result<(Vec<u8>, PendingItem), LookError> {
         let is_deleted = change.new.is_none();
         let (Some(node), view) = (change.node(), if is_deleted { self.base } else { self.view })
         else {
@@ -256,7 +256,7 @@ impl<'a> ModelBuilder<'a> {
         item.change = Some(change.kind);
         item.what = change.what;
         item.layer = change.layer.unwrap_or_default() as u16;
-        if change.kind == Kind::Changed {
+        if change.kind == ChangeKind::Changed {
             item.before = change.old.as_ref().map(|old| old.attr);
         }
         if node.is_link() {
@@ -266,9 +266,9 @@ impl<'a> ModelBuilder<'a> {
     }
 
     /// Returns the difference in the text of a changed file.
-    fn text(&self, change: &Change) -> Result<Option<Box<str>>, LookError> {
+    fn text(&self, change: &PathChange) -> Result<Option<Box<str>>, LookError> {
         let (Some(old), Some(new)) = (&change.old, &change.new) else { return Ok(None) };
-        let is_small = |node: &Node| node.is_file() && node.attr.size <= MAX_TEXT_SIZE;
+        let is_small = |node: &ViewNode| node.is_file() && node.attr.size <= MAX_TEXT_SIZE;
         if !change.what.contains(Aspect::Content) || !is_small(old) || !is_small(new) {
             return Ok(None);
         }
@@ -277,8 +277,8 @@ impl<'a> ModelBuilder<'a> {
             return Ok(None);
         }
         match unified(Some((self.base, old)), Some((self.view, new)))? {
-            Text::Unified(text) => Ok(Some(String::from_utf8_lossy(&text).into())),
-            Text::Binary | Text::Large => Ok(None),
+            TextComparison::Unified(text) => Ok(Some(String::from_utf8_lossy(&text).into())),
+            TextComparison::Binary | TextComparison::Large => Ok(None),
         }
     }
 
@@ -302,7 +302,7 @@ impl<'a> ModelBuilder<'a> {
 }
 
 /// Whether all users may read a file and enter its parent directories.
-fn is_legible(view: &View, path: &[u8]) -> Result<bool, LookError> {
+fn is_legible(view: &StackView, path: &[u8]) -> Result<bool, LookError> {
     let mut at = view.root()?;
     for name in components(path) {
         match view.child(&at, name)? {
@@ -341,7 +341,7 @@ mod tests {
             set_permissions(image.join("closed"), Permissions::from_mode(0o700)).unwrap();
         }
         set_permissions(images[0].join("was-closed"), Permissions::from_mode(0o750)).unwrap();
-        let model = Model::new(&View::open(&images).unwrap()).unwrap();
+        let model = Model::new(&StackView::open(&images).unwrap()).unwrap();
         let texts = (0..model.items.len() as u32)
             .filter(|&index| model.items[index as usize].text.is_some())
             .map(|index| model.path(index));

@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 
 use super::model::{InspectItem, Model};
 use super::{plain, shown};
-use crate::check::Report;
-use crate::diff::{Aspect, Kind};
+use crate::check::CheckReport;
+use crate::diff::{Aspect, ChangeKind};
 
 /// Maximum number of unchanged items on a page.
 pub const MAX_UNCHANGED: usize = 50_000;
@@ -82,8 +82,8 @@ struct CheckData<'a> {
     not_run: Vec<(String, Cow<'a, str>)>,
 }
 
-impl<'a> From<&'a Report> for CheckData<'a> {
-    fn from(report: &'a Report) -> Self {
+impl<'a> From<&'a CheckReport> for CheckData<'a> {
+    fn from(report: &'a CheckReport) -> Self {
         let mut lints: Vec<LintSummary> = Vec::new();
         let mut places: BTreeMap<&'static str, usize> = BTreeMap::new();
         let mut findings = Vec::new();
@@ -166,7 +166,7 @@ pub fn write(
     out: &mut dyn Write,
     model: &Model,
     images: &[PageImage],
-    report: Option<&Report>,
+    report: Option<&CheckReport>,
 ) -> io::Result<()> {
     let (nodes, changes) = columns(model, MAX_UNCHANGED);
     let data = PageData {
@@ -228,9 +228,9 @@ fn columns(model: &Model, most: usize) -> (ItemColumns<'_>, ChangeColumns<'_>) {
         nodes.kind.push(letter(item.attr.kind));
         nodes.change.push(match item.change {
             None => '.',
-            Some(Kind::Added) => 'A',
-            Some(Kind::Changed) => 'M',
-            Some(Kind::Deleted) => 'D',
+            Some(ChangeKind::Added) => 'A',
+            Some(ChangeKind::Changed) => 'M',
+            Some(ChangeKind::Deleted) => 'D',
         });
         if item.change.is_some() {
             changes.push(row, item);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{LookError, Node, View};
+use super::{LookError, ViewNode, StackView};
 
 /// Maximum bytes read of each file.
 const MAX_FILE_SIZE: usize = 16 << 20;
@@ -26,7 +26,7 @@ impl Accounts {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn read(view: &View) -> Result<Accounts, LookError> {
+    pub fn read(view: &StackView) -> Result<Accounts, LookError> {
         Ok(Accounts { users: names(view, b"etc/passwd")?, groups: names(view, b"etc/group")? })
     }
 
@@ -56,8 +56,8 @@ impl Accounts {
     }
 }
 
-fn names(view: &View, path: &[u8]) -> Result<AccountNames, LookError> {
-    let Some(file) = view.find_following(path)?.filter(Node::is_file) else {
+fn names(view: &StackView, path: &[u8]) -> Result<AccountNames, LookError> {
+    let Some(file) = view.find_following(path)?.filter(ViewNode::is_file) else {
         return Ok(AccountNames::default());
     };
     Ok(AccountNames::parse(&view.head(&file, MAX_FILE_SIZE)?))

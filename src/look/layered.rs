@@ -6,7 +6,7 @@ use fs_model::FileType;
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
 use fs_model::stack::LowerInode;
 
-use super::{LookError, Node, Place, View, Visited, Walk, components, join, sources};
+use super::{LookError, ViewNode, LayerNode, StackView, Visited, WalkControl, components, join, sources};
 
 /// A name in a directory, and the entries of the layers for it.
 #[derive(Clone, Debug)]
@@ -14,25 +14,25 @@ pub struct Layered {
     /// The name.
     pub name: Box<[u8]>,
     /// The visible node; `None` for a deleted name.
-    pub node: Option<Node>,
+    pub node: Option<ViewNode>,
     /// The layers that have an entry for the name, the lowest first, with that entry.
-    pub has: Vec<(usize, Place)>,
+    pub has: Vec<(usize, LayerNode)>,
     /// The layer that provides the visible node, or that hides the name.
     pub layer: Option<usize>,
 }
 
 impl Layered {
     /// Creates an item without the entries of the layers.
-    pub fn from_node(node: Node) -> Layered {
+    pub fn from_node(node: ViewNode) -> Layered {
         let layer = Some(node.layer());
         Layered { name: node.name().into(), node: Some(node), has: Vec::new(), layer }
     }
 
     /// Iterates over the hidden entries, the highest layer first.
-    pub fn hidden(&self) -> impl Iterator<Item = (usize, &Place)> {
+    pub fn hidden(&self) -> impl Iterator<Item = (usize, &LayerNode)> {
         let merged = self.node.as_ref().map_or(&[][..], sources);
         let top = self.layer.unwrap_or(0);
-        let own = self.node.as_ref().map(Node::layer);
+        let own = self.node.as_ref().map(ViewNode::layer);
         let seen = move |layer: usize| {
             own == Some(layer) || merged.iter().any(|s| usize::from(s.layer) == layer)
         };
@@ -40,7 +40,7 @@ impl Layered {
             .iter()
             .rev()
             .filter(move |(layer, place)| {
-                *layer <= top && !seen(*layer) && matches!(place, Place::Object(_))
+                *layer <= top && !seen(*layer) && matches!(place, LayerNode::Object(_))
             })
             .map(|(layer, place)| (*layer, place))
     }
@@ -62,13 +62,13 @@ pub(crate) struct Hider {
     pub(crate) whiteout: bool,
 }
 
-impl View {
+impl StackView {
     /// Returns the names in the directory `dir`, including deleted ones, sorted, with the entries
     /// of each layer. Returns nothing if `dir` is not a directory.
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn layered(&self, dir: &Node) -> Result<Vec<Layered>, LookError> {
+    pub fn layered(&self, dir: &ViewNode) -> Result<Vec<Layered>, LookError> {
         let damaged = |error| LookError::Damaged { path: dir.path.clone().into(), error };
         let mut names: BTreeMap<Box<[u8]>, Layered> = BTreeMap::new();
         let blank = |name| Layered { name, node: None, has: Vec::new(), layer: None };
@@ -83,8 +83,8 @@ impl View {
             for entry in layer.read_dir(ino).map_err(damaged)? {
                 let path = join(&dir.path, &entry.name);
                 let place = match entry.entry {
-                    LayerEntry::Whiteout => Place::Whiteout,
-                    LayerEntry::Object { ino, .. } => Place::Object(
+                    LayerEntry::Whiteout => LayerNode::Whiteout,
+                    LayerEntry::Object { ino, .. } => LayerNode::Object(
                         layer
                             .attr(ino)
                             .map_err(|error| LookError::Damaged { path: path.into(), error })?,
@@ -109,8 +109,8 @@ impl View {
     /// When `visit` fails or a layer is damaged.
     pub fn walk_layered<E: From<LookError>>(
         &self,
-        top: &Node,
-        mut visit: impl FnMut(&Node, &[Layered]) -> Result<Walk, E>,
+        top: &ViewNode,
+        mut visit: impl FnMut(&ViewNode, &[Layered]) -> Result<WalkControl, E>,
     ) -> Result<(), E> {
         let mut pending = vec![vec![top.clone()].into_iter()];
         let mut visited = Visited::default();
@@ -122,12 +122,12 @@ impl View {
             visited.enter(self, &dir)?;
             let inside = self.layered(&dir)?;
             match visit(&dir, &inside)? {
-                Walk::Stop => return Ok(()),
-                Walk::Past => continue,
-                Walk::Into => {}
+                WalkControl::Stop => return Ok(()),
+                WalkControl::Past => continue,
+                WalkControl::Into => {}
             }
-            let below: Vec<Node> =
-                inside.into_iter().filter_map(|one| one.node.filter(Node::is_dir)).collect();
+            let below: Vec<ViewNode> =
+                inside.into_iter().filter_map(|one| one.node.filter(ViewNode::is_dir)).collect();
             pending.push(below.into_iter());
         }
         Ok(())
@@ -154,11 +154,11 @@ impl View {
         Ok(dir.last().map(|source| Hider { layer: source.layer, whiteout: false }))
     }
 
-    /// Returns the entries of each layer for a single node, as in [`View::layered`].
+    /// Returns the entries of each layer for a single node, as in [`StackView::layered`].
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn layers_at(&self, node: Node) -> Result<Layered, LookError> {
+    pub fn layers_at(&self, node: ViewNode) -> Result<Layered, LookError> {
         let places = self.places(&node.path)?.into_iter().enumerate();
         let has = places.filter_map(|(layer, place)| Some((layer, place?))).collect();
         Ok(Layered { has, ..Layered::from_node(node) })
@@ -195,7 +195,7 @@ mod tests {
         // The file in the middle layer prevents the two directories from being merged.
         let layers = [layer(&["etc/a", "etc/b"]), layer(&["etc"]), layer(&["etc/b"])];
         let images: Vec<_> = layers.iter().map(|dir| dir.path().to_owned()).collect();
-        let view = View::open(&images).unwrap();
+        let view = StackView::open(&images).unwrap();
         let etc = view.find_following(b"etc").unwrap().unwrap();
         let actual: Vec<_> = view
             .layered(&etc)

@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - Nothing is written, mounted or unpacked, and data is read only on demand: opening a
-//!   [`View`] costs no more than opening its layers.
-//! - A [`Node`] is one path of the merged root. Its path is a byte string relative to the root,
+//!   [`StackView`] costs no more than opening its layers.
+//! - A [`ViewNode`] is one path of the merged root. Its path is a byte string relative to the root,
 //!   without a leading slash; the root's path is empty. Nodes do not borrow from the view.
 //! - Walks are in tree order: names are compared bytewise, and a directory precedes its entries. A
 //!   walk enters each directory once; a directory with several parents is reported as damage.
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::layer::{LayerEntry, Xattr};
-use fs_model::stack::{Pristine, Source, Sources};
+use fs_model::stack::{LowerDirs, LowerEntry, LowerInode};
 use fs_model::tree::Follow;
 use fs_model::{Attr, FileType, FsError, LayerError, Stack};
 use sha2::{Digest, Sha256};
@@ -67,16 +67,16 @@ impl LookError {
 
 /// A path of the merged root and its inode.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct ViewNode {
     /// The path from the root.
     pub path: Vec<u8>,
     /// The inode and the layer that it comes from.
-    pub found: Pristine,
+    pub found: LowerEntry,
     /// Its attributes. A directory's `nlink` can be below 2 if subdirectories were not counted.
     pub attr: Attr,
 }
 
-impl Node {
+impl ViewNode {
     /// Returns the last component of the path; empty for the root.
     pub fn name(&self) -> &[u8] {
         self.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
@@ -105,7 +105,7 @@ impl Node {
 
 /// The entry of a single layer at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum LayerNode {
     /// An inode with these attributes.
     Object(Attr),
     /// A whiteout.
@@ -114,7 +114,7 @@ pub enum Place {
 
 /// How a walk continues after a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Walk {
+pub enum WalkControl {
     /// Continue, and enter the node if it is a directory.
     Into,
     /// Continue without entering the directory.
@@ -125,38 +125,38 @@ pub enum Walk {
 
 /// A read-only view of a stack of layers. See the [module](self) for its invariants.
 #[derive(Debug)]
-pub struct View {
+pub struct StackView {
     stack: Stack,
     names: Vec<String>,
 }
 
-impl View {
+impl StackView {
     /// Opens images, the lowest first.
     ///
     /// # Errors
     /// When an image cannot be read, has an unknown format, or is damaged.
-    pub fn open(images: &[PathBuf]) -> Result<View, OpenError> {
+    pub fn open(images: &[PathBuf]) -> Result<StackView, OpenError> {
         let layers = crate::layers::open(images, CacheOptions::default())?.layers;
-        View::new(layers)
+        StackView::new(layers)
     }
 
     /// Creates a view of open layers, the lowest first.
     ///
     /// # Errors
     /// When there are more layers than a stack supports.
-    pub fn new(layers: Vec<std::sync::Arc<dyn fs_model::layer::Layer>>) -> Result<View, OpenError> {
+    pub fn new(layers: Vec<std::sync::Arc<dyn fs_model::layer::Layer>>) -> Result<StackView, OpenError> {
         let names = layers.iter().map(|layer| layer.name().to_owned()).collect();
         let count = layers.len();
         let stack = Stack::new(layers).map_err(|_| OpenError::TooMany { count })?;
-        Ok(View { stack, names })
+        Ok(StackView { stack, names })
     }
 
     /// Returns a view of the lowest `count` layers.
     ///
     /// # Errors
-    /// As [`View::new`].
-    pub fn lowest(&self, count: usize) -> Result<View, OpenError> {
-        View::new(self.stack.layers()[..count].to_vec())
+    /// As [`StackView::new`].
+    pub fn lowest(&self, count: usize) -> Result<StackView, OpenError> {
+        StackView::new(self.stack.layers()[..count].to_vec())
     }
 
     /// Returns the layers.
@@ -173,11 +173,11 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn root(&self) -> Result<Node, LookError> {
+    pub fn root(&self) -> Result<ViewNode, LookError> {
         let damaged = |error| LookError::Damaged { path: Box::default(), error };
-        let found = Pristine::Directory(self.stack.root().map_err(damaged)?);
+        let found = LowerEntry::Directory(self.stack.root().map_err(damaged)?);
         let attr = self.stack.attr(found.source()).map_err(damaged)?;
-        Ok(Node { path: Vec::new(), found, attr })
+        Ok(ViewNode { path: Vec::new(), found, attr })
     }
 
     /// Resolves `path` within the root: symbolic links are followed, and `..` does not leave the
@@ -186,7 +186,7 @@ impl View {
     ///
     /// # Errors
     /// [`LookError::Path`] when the path does not exist.
-    pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<Node, LookError> {
+    pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<ViewNode, LookError> {
         let no = |reason| LookError::Path { path: trim(path).into(), reason };
         let follow = if path.ends_with(b"/") { Follow::Yes } else { follow };
         let mut way = vec![self.root()?];
@@ -226,11 +226,11 @@ impl View {
         Ok(node)
     }
 
-    /// Like [`View::resolve`], but returns `None` if the path does not exist.
+    /// Like [`StackView::resolve`], but returns `None` if the path does not exist.
     ///
     /// # Errors
     /// When a layer is damaged or there are too many links.
-    pub fn find(&self, path: &[u8], follow: Follow) -> Result<Option<Node>, LookError> {
+    pub fn find(&self, path: &[u8], follow: Follow) -> Result<Option<ViewNode>, LookError> {
         match self.resolve(path, follow) {
             Ok(node) => Ok(Some(node)),
             Err(error) if error.is_absence() => Ok(None),
@@ -238,12 +238,12 @@ impl View {
         }
     }
 
-    /// Like [`View::find`] following links, but also returns `None` for a path with too many
+    /// Like [`StackView::find`] following links, but also returns `None` for a path with too many
     /// links.
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn find_following(&self, path: &[u8]) -> Result<Option<Node>, LookError> {
+    pub fn find_following(&self, path: &[u8]) -> Result<Option<ViewNode>, LookError> {
         match self.resolve(path, Follow::Yes) {
             Ok(node) => Ok(Some(node)),
             Err(LookError::Path { .. }) => Ok(None),
@@ -255,29 +255,29 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn child(&self, dir: &Node, name: &[u8]) -> Result<Option<Node>, LookError> {
-        let Pristine::Directory(sources) = &dir.found else { return Ok(None) };
+    pub fn child(&self, dir: &ViewNode, name: &[u8]) -> Result<Option<ViewNode>, LookError> {
+        let LowerEntry::Directory(sources) = &dir.found else { return Ok(None) };
         let path = join(&dir.path, name);
         let damaged = |error| LookError::Damaged { path: path.clone().into(), error };
         let Some(found) = self.stack.lookup(sources, name).map_err(damaged)? else {
             return Ok(None);
         };
         let attr = self.stack.attr(found.source()).map_err(damaged)?;
-        Ok(Some(Node { path, found, attr }))
+        Ok(Some(ViewNode { path, found, attr }))
     }
 
     /// Returns the entries of `dir`, sorted by name; none if it is not a directory.
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn children(&self, dir: &Node) -> Result<Vec<Node>, LookError> {
-        let Pristine::Directory(sources) = &dir.found else { return Ok(Vec::new()) };
+    pub fn children(&self, dir: &ViewNode) -> Result<Vec<ViewNode>, LookError> {
+        let LowerEntry::Directory(sources) = &dir.found else { return Ok(Vec::new()) };
         let entries = self.stack.entries(sources).map_err(|error| self.at(dir, error))?;
         let mut children = Vec::with_capacity(entries.len());
         for (name, found) in entries {
             let path = join(&dir.path, &name);
             match self.stack.attr(found.source()) {
-                Ok(attr) => children.push(Node { path, found, attr }),
+                Ok(attr) => children.push(ViewNode { path, found, attr }),
                 Err(error) => return Err(LookError::Damaged { path: path.into(), error }),
             }
         }
@@ -290,8 +290,8 @@ impl View {
     /// When `visit` fails or a layer is damaged.
     pub fn walk<E: From<LookError>>(
         &self,
-        node: &Node,
-        visit: &mut dyn FnMut(&Node) -> Result<Walk, E>,
+        node: &ViewNode,
+        visit: &mut dyn FnMut(&ViewNode) -> Result<WalkControl, E>,
     ) -> Result<(), E> {
         // A stack of listings instead of recursion, so that the depth is not limited.
         let mut pending = vec![vec![node.clone()].into_iter()];
@@ -302,12 +302,12 @@ impl View {
                 continue;
             };
             match visit(&node)? {
-                Walk::Stop => return Ok(()),
-                Walk::Into if node.is_dir() => {
+                WalkControl::Stop => return Ok(()),
+                WalkControl::Into if node.is_dir() => {
                     visited.enter(self, &node)?;
                     pending.push(self.children(&node)?.into_iter());
                 }
-                Walk::Into | Walk::Past => {}
+                WalkControl::Into | WalkControl::Past => {}
             }
         }
         Ok(())
@@ -315,7 +315,7 @@ impl View {
 
     /// Returns the error for a directory that contains itself or has several parents. Only damaged
     /// images have one, and walking it could be endless or take exponential time.
-    pub(crate) fn repeated_directory(&self, dir: &Node) -> LookError {
+    pub(crate) fn repeated_directory(&self, dir: &ViewNode) -> LookError {
         let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
         self.at(
             dir,
@@ -325,12 +325,12 @@ impl View {
 
     /// Rejects a directory whose path is too long to be used. Only damaged images have one, and the
     /// paths of its descendants would use unbounded memory.
-    pub(crate) fn reject_too_deep(&self, dir: &Node) -> Result<(), LookError> {
+    pub(crate) fn reject_too_deep(&self, dir: &ViewNode) -> Result<(), LookError> {
         if dir.path.len() < MAX_PATH {
             return Ok(());
         }
         let name: std::sync::Arc<str> = self.names[dir.layer()].as_str().into();
-        let cut = Node { path: dir.path[..64].to_vec(), ..dir.clone() };
+        let cut = ViewNode { path: dir.path[..64].to_vec(), ..dir.clone() };
         let what = "directories are nested deeper than the maximum path length";
         Err(self.at(&cut, LayerError::corrupt(&name, what)))
     }
@@ -340,7 +340,7 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn next_data(&self, file: &Node, offset: u64) -> Result<Option<Range<u64>>, LookError> {
+    pub fn next_data(&self, file: &ViewNode, offset: u64) -> Result<Option<Range<u64>>, LookError> {
         let data = self.stack.next_data(file.found.source(), offset);
         data.map_err(|error| self.at(file, error))
     }
@@ -351,7 +351,7 @@ impl View {
     /// When `take` fails or a layer is damaged.
     pub fn read<E: From<LookError>>(
         &self,
-        file: &Node,
+        file: &ViewNode,
         take: &mut dyn FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut buffer = vec![0; BUFFER_SIZE.min(file.attr.size as usize + 1)];
@@ -370,7 +370,7 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn read_at(&self, file: &Node, offset: u64, buf: &mut [u8]) -> Result<usize, LookError> {
+    pub fn read_at(&self, file: &ViewNode, offset: u64, buf: &mut [u8]) -> Result<usize, LookError> {
         let read = self.stack.read_at(file.found.source(), offset, buf);
         read.map_err(|error| self.at(file, error))
     }
@@ -379,7 +379,7 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn head(&self, file: &Node, most: usize) -> Result<Vec<u8>, LookError> {
+    pub fn head(&self, file: &ViewNode, most: usize) -> Result<Vec<u8>, LookError> {
         let mut buffer = vec![0; most.min(usize::try_from(file.attr.size).unwrap_or(most))];
         let read = self.read_at(file, 0, &mut buffer)?;
         buffer.truncate(read);
@@ -390,7 +390,7 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn digest(&self, file: &Node) -> Result<[u8; 32], LookError> {
+    pub fn digest(&self, file: &ViewNode) -> Result<[u8; 32], LookError> {
         let mut sha256 = Sha256::new();
         self.read::<LookError>(file, &mut |piece| {
             sha256.update(piece);
@@ -403,7 +403,7 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn link(&self, link: &Node) -> Result<Vec<u8>, LookError> {
+    pub fn link(&self, link: &ViewNode) -> Result<Vec<u8>, LookError> {
         self.stack.read_link(link.found.source()).map_err(|error| self.at(link, error))
     }
 
@@ -411,7 +411,7 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn xattrs(&self, node: &Node) -> Result<Vec<Xattr>, LookError> {
+    pub fn xattrs(&self, node: &ViewNode) -> Result<Vec<Xattr>, LookError> {
         self.stack.xattrs(node.found.source()).map_err(|error| self.at(node, error))
     }
 
@@ -420,10 +420,10 @@ impl View {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn places(&self, path: &[u8]) -> Result<Vec<Option<Place>>, LookError> {
+    pub fn places(&self, path: &[u8]) -> Result<Vec<Option<LayerNode>>, LookError> {
         let damaged = |error| LookError::Damaged { path: trim(path).into(), error };
         let names = components(path);
-        let place = |layer: usize| -> Result<Option<Place>, LayerError> {
+        let place = |layer: usize| -> Result<Option<LayerNode>, LayerError> {
             let layer = &self.stack.layers()[layer];
             let mut at = LayerEntry::Object { ino: layer.root(), kind: FileType::Directory };
             for name in names.iter().rev() {
@@ -436,14 +436,14 @@ impl View {
                 }
             }
             Ok(Some(match at {
-                LayerEntry::Object { ino, .. } => Place::Object(layer.attr(ino)?),
-                LayerEntry::Whiteout => Place::Whiteout,
+                LayerEntry::Object { ino, .. } => LayerNode::Object(layer.attr(ino)?),
+                LayerEntry::Whiteout => LayerNode::Whiteout,
             }))
         };
         (0..self.names.len()).map(|layer| place(layer).map_err(damaged)).collect()
     }
 
-    fn at(&self, node: &Node, error: LayerError) -> LookError {
+    fn at(&self, node: &ViewNode, error: LayerError) -> LookError {
         LookError::Damaged { path: node.path.clone().into(), error }
     }
 }
@@ -452,18 +452,18 @@ impl View {
 /// contain themselves, or form a graph with exponentially many paths. In a valid image each
 /// directory has one parent, so that none is entered twice.
 #[derive(Debug, Default)]
-pub(crate) struct Visited(HashSet<Source>);
+pub(crate) struct Visited(HashSet<LowerInode>);
 
 impl Visited {
     /// Records that the walk enters `dir`.
     ///
     /// # Errors
     /// When the walk has entered it before, or its path is too long.
-    pub(crate) fn enter(&mut self, view: &View, dir: &Node) -> Result<(), LookError> {
+    pub(crate) fn enter(&mut self, view: &StackView, dir: &ViewNode) -> Result<(), LookError> {
         view.reject_too_deep(dir)?;
         for &source in sources(dir) {
             let layer = &view.stack.layers()[usize::from(source.layer)];
-            if layer.has_single_places() && !self.0.insert(source) {
+            if layer.dirs_are_unique() && !self.0.insert(source) {
                 return Err(view.repeated_directory(dir));
             }
         }
@@ -472,19 +472,19 @@ impl Visited {
 }
 
 /// Whether two nodes of the same view are the same inode, for example hard links of one file.
-pub fn is_same(a: &Node, b: &Node) -> bool {
+pub fn is_same(a: &ViewNode, b: &ViewNode) -> bool {
     a.found.source() == b.found.source()
 }
 
 /// Returns the directories that a directory node is merged from; none for other nodes.
-pub fn sources(node: &Node) -> &[Source] {
-    const NONE: &[Source] = &[];
+pub fn sources(node: &ViewNode) -> &[LowerInode] {
+    const NONE: &[LowerInode] = &[];
     match &node.found {
-        Pristine::Directory(sources) => {
-            let sources: &Sources = sources;
+        LowerEntry::Directory(sources) => {
+            let sources: &LowerDirs = sources;
             sources
         }
-        Pristine::Object { .. } => NONE,
+        LowerEntry::Object { .. } => NONE,
     }
 }
 
@@ -519,8 +519,8 @@ pub(crate) fn components(path: &[u8]) -> Vec<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn view(folders: &[&std::path::Path]) -> View {
-        View::open(&folders.iter().map(|folder| folder.to_path_buf()).collect::<Vec<_>>()).unwrap()
+    fn view(folders: &[&std::path::Path]) -> StackView {
+        StackView::open(&folders.iter().map(|folder| folder.to_path_buf()).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
@@ -559,8 +559,8 @@ mod tests {
         let a = view.resolve(b"etc/a", Follow::No).unwrap();
         assert_eq!((a.layer(), a.attr.size), (1, 6));
         let sizes = |path: &[u8]| -> Vec<Option<u64>> {
-            let size = |place: &Option<Place>| match place {
-                Some(Place::Object(attr)) => Some(attr.size),
+            let size = |place: &Option<LayerNode>| match place {
+                Some(LayerNode::Object(attr)) => Some(attr.size),
                 _ => None,
             };
             view.places(path).unwrap().iter().map(size).collect()

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use fs_model::tree::Follow;
 use md5::Digest;
 
-use super::{LookError, Node, View, components, join};
+use super::{LookError, ViewNode, StackView, components, join};
 
 /// Maximum bytes read of the `status` file.
 const MAX_STATUS_SIZE: usize = 16 << 20;
@@ -35,7 +35,7 @@ const PATH_OVERHEAD: usize = 96;
 
 /// An installed package.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Package {
+pub struct DpkgPackage {
     /// The name, such as `lldpd`.
     pub name: String,
     /// The architecture, such as `amd64` or `all`.
@@ -49,16 +49,16 @@ pub struct Package {
     pub conffiles: Vec<(Vec<u8>, String)>,
 }
 
-impl Package {
+impl DpkgPackage {
     /// Whether the content of a file is that of the package, according to dpkg's checksums.
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn brought(&self, view: &View, file: &Node) -> Result<bool, LookError> {
+    pub fn brought(&self, view: &StackView, file: &ViewNode) -> Result<bool, LookError> {
         let mut known: Vec<Vec<u8>> = Vec::new();
         let conffiles = self.conffiles.iter().filter(|(path, _)| is_at(path, &file.path));
         known.extend(conffiles.map(|(_, md5)| md5.clone().into_bytes()));
-        if let Some(sums) = self.info(view, "md5sums")?.filter(Node::is_file) {
+        if let Some(sums) = self.info(view, "md5sums")?.filter(ViewNode::is_file) {
             // "MD5  usr/bin/tool" per line.
             for line in view.head(&sums, MAX_SUMS_SIZE)?.split(|&byte| byte == b'\n') {
                 if let (Some(md5), Some(path)) = (line.get(..32), line.get(34..))
@@ -84,7 +84,7 @@ impl Package {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn info(&self, view: &View, kind: &str) -> Result<Option<Node>, LookError> {
+    pub fn info(&self, view: &StackView, kind: &str) -> Result<Option<ViewNode>, LookError> {
         for stem in [format!("{}:{}", self.name, self.architecture), self.name.clone()] {
             let path = format!("var/lib/dpkg/info/{stem}.{kind}");
             if let Some(file) = view.find_following(path.as_bytes())? {
@@ -108,26 +108,26 @@ impl Package {
 /// The packages of a root by name, or by `name:architecture` for a foreign architecture whose name
 /// is taken.
 #[derive(Clone, Debug, Default)]
-pub struct Packages {
-    packages: BTreeMap<String, Package>,
+pub struct DpkgDatabase {
+    packages: BTreeMap<String, DpkgPackage>,
 }
 
-impl Packages {
+impl DpkgDatabase {
     /// Reads a root's database; empty if the root has none.
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn read(view: &View) -> Result<Packages, LookError> {
-        match view.find_following(b"var/lib/dpkg/status")?.filter(Node::is_file) {
+    pub fn read(view: &StackView) -> Result<DpkgDatabase, LookError> {
+        match view.find_following(b"var/lib/dpkg/status")?.filter(ViewNode::is_file) {
             Some(file) => {
-                Ok(Packages::parse(&String::from_utf8_lossy(&view.head(&file, MAX_STATUS_SIZE)?)))
+                Ok(DpkgDatabase::parse(&String::from_utf8_lossy(&view.head(&file, MAX_STATUS_SIZE)?)))
             }
-            None => Ok(Packages::default()),
+            None => Ok(DpkgDatabase::default()),
         }
     }
 
     /// Parses a `status` file.
-    pub fn parse(text: &str) -> Packages {
+    pub fn parse(text: &str) -> DpkgDatabase {
         let mut packages = BTreeMap::new();
         let mut left = MAX_ENTRIES;
         for paragraph in text.split("\n\n") {
@@ -142,16 +142,16 @@ impl Packages {
             };
             packages.insert(key, package);
         }
-        Packages { packages }
+        DpkgDatabase { packages }
     }
 
     /// Iterates over all packages by name, including removed ones whose configuration files remain.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Package)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &DpkgPackage)> {
         self.packages.iter().map(|(name, package)| (name.as_str(), package))
     }
 
     /// Returns the package with this name.
-    pub fn get(&self, name: &str) -> Option<&Package> {
+    pub fn get(&self, name: &str) -> Option<&DpkgPackage> {
         self.packages.get(name)
     }
 
@@ -164,8 +164,8 @@ impl Packages {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn owners(&self, view: &View) -> Result<Owners, LookError> {
-        let mut owners = Owners { names: Vec::new(), paths: HashMap::new() };
+    pub fn owners(&self, view: &StackView) -> Result<PackageOwners, LookError> {
+        let mut owners = PackageOwners { names: Vec::new(), paths: HashMap::new() };
         // The resolved paths of the directories in the lists.
         let mut real: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
         let (mut text_left, mut memory_left) = (MAX_LISTS_SIZE, MAX_PATHS_MEMORY);
@@ -177,7 +177,7 @@ impl Packages {
                 Some(list) => Some(list),
                 None => view.child(&info, name.as_bytes())?,
             };
-            let Some(list) = list.filter(Node::is_file) else { continue };
+            let Some(list) = list.filter(ViewNode::is_file) else { continue };
             let number = owners.names.len();
             owners.names.push(key.clone());
             let text = view.head(&list, text_left)?;
@@ -198,7 +198,7 @@ impl Packages {
                     Entry::Occupied(known) => known.into_mut(),
                     Entry::Vacant(unknown) => {
                         let node = view.find(unknown.key(), Follow::Yes).unwrap_or(None);
-                        let found = node.filter(Node::is_dir).map(|node| node.path);
+                        let found = node.filter(ViewNode::is_dir).map(|node| node.path);
                         if !take(unknown.key().len() + found.as_ref().map_or(0, Vec::len)) {
                             return Ok(owners);
                         }
@@ -222,12 +222,12 @@ impl Packages {
 
 /// The owning package of each path.
 #[derive(Clone, Debug)]
-pub struct Owners {
+pub struct PackageOwners {
     names: Vec<String>,
     paths: HashMap<Vec<u8>, usize>,
 }
 
-impl Owners {
+impl PackageOwners {
     /// Returns the package that owns this path, which must be relative to the root, without a
     /// leading slash and without symbolic links.
     pub fn get(&self, path: &[u8]) -> Option<&str> {
@@ -240,7 +240,7 @@ fn is_at(of_package: &[u8], path: &[u8]) -> bool {
     of_package == path || path.strip_prefix(b"usr/") == Some(of_package)
 }
 
-fn parse(paragraph: &str, most: usize) -> Option<Package> {
+fn parse(paragraph: &str, most: usize) -> Option<DpkgPackage> {
     let mut fields: HashMap<&str, &str> = HashMap::new();
     let mut conffiles = Vec::new();
     let mut field = "";
@@ -262,7 +262,7 @@ fn parse(paragraph: &str, most: usize) -> Option<Package> {
         }
     }
     let text = |name: &str| fields.get(name).map(|&value| value.to_owned());
-    Some(Package {
+    Some(DpkgPackage {
         name: text("Package").filter(|name| !name.is_empty())?,
         architecture: text("Architecture").unwrap_or_default(),
         version: text("Version").unwrap_or_default(),
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn packages_are_read_with_their_conffiles_and_states() {
-        let packages = Packages::parse(STATUS);
+        let packages = DpkgDatabase::parse(STATUS);
         let names: Vec<_> = packages.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["gone", "libc6", "libc6:i386"]);
         let libc = packages.get("libc6").unwrap();
@@ -297,11 +297,11 @@ mod tests {
     #[test]
     fn number_of_entries_is_bounded() {
         let conffiles = "Package: many\nConffiles:\n".to_owned() + &" /a b\n".repeat(MAX_ENTRIES);
-        let packages = Packages::parse(&format!("{conffiles}\n{conffiles}"));
+        let packages = DpkgDatabase::parse(&format!("{conffiles}\n{conffiles}"));
         let kept: usize = packages.iter().map(|(_, package)| 1 + package.conffiles.len()).sum();
         assert!(kept <= MAX_ENTRIES + 1, "{kept}");
         let text: String = (0..MAX_ENTRIES + 9).map(|n| format!("Package: {n}\n\n")).collect();
-        assert!(Packages::parse(&text).iter().count() <= MAX_ENTRIES);
+        assert!(DpkgDatabase::parse(&text).iter().count() <= MAX_ENTRIES);
     }
 
     #[test]
@@ -314,8 +314,8 @@ mod tests {
         std::fs::write(dir.path().join("usr/lib/libc.so.6"), "").unwrap();
         std::fs::write(info.parent().unwrap().join("status"), STATUS).unwrap();
         std::fs::write(info.join("libc6:amd64.list"), "/.\n/lib\n/lib/libc.so.6\n").unwrap();
-        let view = View::open(&[dir.path().to_owned()]).unwrap();
-        let owners = Packages::read(&view).unwrap().owners(&view).unwrap();
+        let view = StackView::open(&[dir.path().to_owned()]).unwrap();
+        let owners = DpkgDatabase::read(&view).unwrap().owners(&view).unwrap();
         assert_eq!(owners.get(b"usr/lib/libc.so.6"), Some("libc6"));
         assert_eq!(owners.get(b"usr/lib"), None);
     }

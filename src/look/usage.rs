@@ -7,8 +7,8 @@ use fs_model::FileType;
 use fs_model::layer::{LayerEntry, LayerIno};
 use fs_model::stack::LowerInode;
 
-use super::packages::Owners;
-use super::{LookError, Node, View, Walk, join};
+use super::packages::PackageOwners;
+use super::{LookError, ViewNode, StackView, WalkControl, join};
 
 /// Page size in bytes, on x86-64 and most arm64 machines.
 pub const PAGE: u64 = 4096;
@@ -44,7 +44,7 @@ struct Counted(HashSet<LowerInode>);
 
 impl Counted {
     /// Returns the bytes that a node adds.
-    fn bytes(&mut self, node: &Node) -> u64 {
+    fn bytes(&mut self, node: &ViewNode) -> u64 {
         let again = node.attr.nlink > 1 && !self.0.insert(node.found.source());
         if node.is_file() && !again { node.attr.size } else { 0 }
     }
@@ -56,8 +56,8 @@ impl Counted {
 /// # Errors
 /// When a layer is damaged.
 pub fn by_directory(
-    view: &View,
-    top: &Node,
+    view: &StackView,
+    top: &ViewNode,
     depth: usize,
 ) -> Result<Vec<(Vec<u8>, DiskUsage)>, LookError> {
     let mut sums: Vec<(Vec<u8>, DiskUsage)> = Vec::new();
@@ -77,7 +77,7 @@ pub fn by_directory(
         }
         let bytes = counted.bytes(node);
         way.iter().for_each(|&at| sums[at].1.add(bytes));
-        Ok(Walk::Into)
+        Ok(WalkControl::Into)
     })?;
     Ok(sums)
 }
@@ -91,9 +91,9 @@ fn is_within(path: &[u8], dir: &[u8]) -> bool {
 /// # Errors
 /// When a layer is damaged.
 pub fn by_package(
-    view: &View,
-    top: &Node,
-    owners: &Owners,
+    view: &StackView,
+    top: &ViewNode,
+    owners: &PackageOwners,
 ) -> Result<BTreeMap<Option<String>, DiskUsage>, LookError> {
     let mut sums: BTreeMap<Option<String>, DiskUsage> = BTreeMap::new();
     let mut counted = Counted::default();
@@ -103,7 +103,7 @@ pub fn by_package(
         if !node.is_dir() {
             sums.entry(owners.get(&node.path).map(str::to_owned)).or_default().add(bytes);
         }
-        Ok(Walk::Into)
+        Ok(WalkControl::Into)
     })?;
     Ok(sums)
 }
@@ -132,7 +132,7 @@ impl Memory {
 ///
 /// # Errors
 /// When a layer is damaged.
-pub fn memory(view: &View, layer: usize) -> Result<Memory, LookError> {
+pub fn memory(view: &StackView, layer: usize) -> Result<Memory, LookError> {
     let layer = &**view.stack().layers().get(layer).ok_or_else(|| LookError::Path {
         path: Box::default(),
         reason: fs_model::FsError::NotFound,

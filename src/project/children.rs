@@ -44,7 +44,7 @@ struct Running {
 
 /// An event in [`Children::wait`].
 #[derive(Debug)]
-pub enum Event {
+pub enum ChildEvent {
     /// A child exited.
     Ended {
         /// The number of the child.
@@ -121,7 +121,7 @@ impl<'a> Children<'a> {
     ///
     /// # Errors
     /// When a system call fails.
-    pub fn wait(&mut self) -> io::Result<Event> {
+    pub fn wait(&mut self) -> io::Result<ChildEvent> {
         loop {
             let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
             let ends = self.running.iter().map(|r| PollFd::new(r.pidfd.as_fd(), PollFlags::POLLIN));
@@ -133,7 +133,7 @@ impl<'a> Children<'a> {
             let ended = fds[1..].iter().position(|fd| fd.any().unwrap_or(true));
             if let Some(signal) = self.signals.interruption() {
                 self.end();
-                return Ok(Event::Interrupted(signal as i32));
+                return Ok(ChildEvent::Interrupted(signal as i32));
             }
             if let Some(at) = ended {
                 let Running { number, child, report, messages, began, .. } =
@@ -181,7 +181,7 @@ fn reap(
     report: Option<JoinHandle<io::Result<Vec<u8>>>>,
     messages: Option<JoinHandle<()>>,
     began: Instant,
-) -> io::Result<Event> {
+) -> io::Result<ChildEvent> {
     let status = child.wait()?;
     if let Some(messages) = messages {
         let _ = messages.join();
@@ -190,5 +190,5 @@ fn reap(
         Some(Ok(report)) => report?,
         _ => Vec::new(),
     };
-    Ok(Event::Ended { number, status, report, took: began.elapsed() })
+    Ok(ChildEvent::Ended { number, status, report, took: began.elapsed() })
 }

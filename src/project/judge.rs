@@ -7,11 +7,11 @@ use fs_model::layer::squashfs::CacheOptions;
 use provisioners::image::Inputs;
 
 use super::record::{LayerRecord, Record, RecordError, Records};
-use crate::below::{self, Since};
+use crate::below::{self, DriftKind};
 
 /// The reason why an image is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum BuildReason {
     /// The user requested it.
     Forced,
     /// There is no record of it.
@@ -38,13 +38,13 @@ pub enum Reason {
 /// Maximum length, in bytes, of values that are quoted in reasons.
 const MAX_QUOTED_LENGTH: usize = 60;
 
-impl fmt::Display for Reason {
+impl fmt::Display for BuildReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::Forced => f.write_str("--force was given"),
-            Reason::NotBuilt => f.write_str("it was not built yet"),
-            Reason::Version(version) => write!(f, "it was built by overcoat {version}"),
-            Reason::Changed { name, before, now } => {
+            BuildReason::Forced => f.write_str("--force was given"),
+            BuildReason::NotBuilt => f.write_str("it was not built yet"),
+            BuildReason::Version(version) => write!(f, "it was built by overcoat {version}"),
+            BuildReason::Changed { name, before, now } => {
                 let quoted = |value: &Option<String>| {
                     value.clone().filter(|text| text.len() <= MAX_QUOTED_LENGTH && !is_digest(text))
                 };
@@ -59,9 +59,9 @@ impl fmt::Display for Reason {
                     _ => write!(f, "{name} changed"),
                 }
             }
-            Reason::Missing(file) => write!(f, "{} is missing", file.display()),
-            Reason::Touched(file) => write!(f, "{} was changed after the build", file.display()),
-            Reason::Layer(name) => write!(f, "--rebase was given, and {name} changed"),
+            BuildReason::Missing(file) => write!(f, "{} is missing", file.display()),
+            BuildReason::Touched(file) => write!(f, "{} was changed after the build", file.display()),
+            BuildReason::Layer(name) => write!(f, "--rebase was given, and {name} changed"),
         }
     }
 }
@@ -72,9 +72,9 @@ fn is_digest(text: &str) -> bool {
 
 /// The result of checking an image.
 #[derive(Debug, Clone, Default)]
-pub struct Judged {
+pub struct BuildDecision {
     /// The reasons to build the image; none if it is up to date.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<BuildReason>,
     /// The layers that differ from those that it was built on.
     pub other_layers: Vec<String>,
 }
@@ -84,25 +84,25 @@ pub struct Judged {
 ///
 /// # Errors
 /// When a layer cannot be read.
-pub fn judge(
+pub fn decide(
     records: &mut Records,
     name: &str,
     inputs: &Inputs,
     layers: &[PathBuf],
     rebase: bool,
-) -> Result<Judged, RecordError> {
+) -> Result<BuildDecision, RecordError> {
     let Some(record) = records.read(name) else {
-        return Ok(Judged { reasons: vec![Reason::NotBuilt], other_layers: Vec::new() });
+        return Ok(BuildDecision { reasons: vec![BuildReason::NotBuilt], other_layers: Vec::new() });
     };
     let mut reasons = Vec::new();
     if record.overcoat != env!("CARGO_PKG_VERSION") {
-        reasons.push(Reason::Version(record.overcoat.clone()));
+        reasons.push(BuildReason::Version(record.overcoat.clone()));
     }
     let names: std::collections::BTreeSet<_> = record.inputs.keys().chain(inputs.keys()).collect();
     for part in names {
         let (before, now) = (record.inputs.get(part), inputs.get(part));
         if before != now {
-            reasons.push(Reason::Changed {
+            reasons.push(BuildReason::Changed {
                 name: part.clone(),
                 before: before.cloned(),
                 now: now.cloned(),
@@ -111,19 +111,19 @@ pub fn judge(
     }
     for output in &record.outputs {
         match records.is_unchanged(output) {
-            None => reasons.push(Reason::Missing(output.file.clone())),
-            Some(false) => reasons.push(Reason::Touched(output.file.clone())),
+            None => reasons.push(BuildReason::Missing(output.file.clone())),
+            Some(false) => reasons.push(BuildReason::Touched(output.file.clone())),
             Some(true) => {}
         }
     }
     let other_layers = changed_layers(&record, &records.layers(layers)?);
     if rebase {
-        reasons.extend(other_layers.iter().cloned().map(Reason::Layer));
+        reasons.extend(other_layers.iter().cloned().map(BuildReason::Layer));
     }
-    Ok(Judged { reasons, other_layers })
+    Ok(BuildDecision { reasons, other_layers })
 }
 
-/// Returns the layers that differ from the record. Layers with new names are changed inputs
+/// Returns the layers that differ from the record. OpenedLayers with new names are changed inputs
 /// instead.
 fn changed_layers(record: &Record, now: &[LayerRecord]) -> Vec<String> {
     record
@@ -137,9 +137,9 @@ fn changed_layers(record: &Record, now: &[LayerRecord]) -> Vec<String> {
 
 /// Returns the paths of an image at which its layers have changed since it was built; `None` when
 /// its manifest cannot be read.
-pub fn older(manifest: &Path, layers: &[PathBuf]) -> Option<Vec<(String, Since)>> {
+pub fn changed_lower_paths(manifest: &Path, layers: &[PathBuf]) -> Option<Vec<(String, DriftKind)>> {
     let manifest = std::fs::read(manifest).ok()?;
     let layers = crate::layers::open(layers, CacheOptions::default()).ok()?;
-    let changed = below::changed(&manifest, &layers.layers).ok()?;
-    Some(changed.into_iter().map(|drift| (drift.path.clone(), drift.since())).collect())
+    let changed = below::find_drift(&manifest, &layers.layers).ok()?;
+    Some(changed.into_iter().map(|drift| (drift.path.clone(), drift.kind())).collect())
 }

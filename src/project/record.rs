@@ -163,7 +163,7 @@ impl Records {
     }
 
     /// Reads the record of the image `name`. Returns `None` when it was not built, or when the
-    /// record is damaged or has another version: the image is then built again.
+    /// record is damaged or has an unknown version: the image is then built again.
     pub fn read(&mut self, name: &str) -> Option<Record> {
         let mut record: Record = serde_json::from_slice(&fs::read(self.path(name)).ok()?).ok()?;
         match record.schema {

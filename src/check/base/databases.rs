@@ -9,9 +9,9 @@ use super::lints::{ACCOUNTS, CONFFILE, PACKAGE_DATABASE};
 use crate::check::context::{CheckContext, resolve, same_content};
 use crate::check::{Findings, PassError};
 use crate::look::accounts::Accounts;
-use crate::look::packages::{Package, Packages};
+use crate::look::packages::{DpkgPackage, DpkgDatabase};
 use crate::look::version::compare;
-use crate::look::{LookError, Node, View, Walk};
+use crate::look::{LookError, ViewNode, StackView, WalkControl};
 use crate::seal::path::escape;
 
 /// Maximum bytes that are read of a package's file list.
@@ -23,9 +23,9 @@ struct LayerStep {
     /// Its index in the stack.
     index: usize,
     /// The layers up to this one.
-    view: View,
+    view: StackView,
     /// The layers below this one.
-    lower: View,
+    lower: StackView,
 }
 
 fn steps(context: &CheckContext<'_>) -> Result<Vec<LayerStep>, PassError> {
@@ -60,14 +60,14 @@ fn packages_of(
         return Ok(());
     }
     let layer = context.layer_name(&status);
-    let (recorded, actual) = (Packages::read(view)?, Packages::read(lower)?);
+    let (recorded, actual) = (DpkgDatabase::read(view)?, DpkgDatabase::read(lower)?);
     for (name, package) in actual.iter().filter(|(_, package)| package.is_installed()) {
         let Some(record) = record(view, package)? else {
             // The overlay removed the package.
             continue;
         };
         let own = record.layer() == *index;
-        if own && recorded.get(name).is_some_and(Package::is_removed) {
+        if own && recorded.get(name).is_some_and(DpkgPackage::is_removed) {
             // dpkg keeps the list of a removed package while configuration files are left.
             continue;
         }
@@ -91,7 +91,7 @@ fn packages_of(
         findings.add(&PACKAGE_DATABASE, layer, STATUS, message);
     }
     for (name, package) in recorded.iter().filter(|(_, package)| package.is_installed()) {
-        let known = actual.get(name).is_some_and(Package::is_installed);
+        let known = actual.get(name).is_some_and(DpkgPackage::is_installed);
         if !known && !is_installed(view, package)? {
             let version = &package.version;
             let message =
@@ -104,7 +104,7 @@ fn packages_of(
 
 /// Returns the file that dpkg wrote when it unpacked a package: the checksums, which do not change
 /// later, or else the file list, from which clean-up removes deleted files.
-fn record(view: &View, package: &Package) -> Result<Option<Node>, LookError> {
+fn record(view: &StackView, package: &DpkgPackage) -> Result<Option<ViewNode>, LookError> {
     Ok(match package.info(view, "md5sums")? {
         Some(sums) => Some(sums),
         None => package.info(view, "list")?,
@@ -112,11 +112,11 @@ fn record(view: &View, package: &Package) -> Result<Option<Node>, LookError> {
 }
 
 /// Returns whether files of a package exist. A package without files has no checksums.
-fn is_installed(view: &View, package: &Package) -> Result<bool, LookError> {
+fn is_installed(view: &StackView, package: &DpkgPackage) -> Result<bool, LookError> {
     if package.info(view, "md5sums")?.is_some() {
         return Ok(true);
     }
-    let Some(list) = package.info(view, "list")?.filter(Node::is_file) else { return Ok(false) };
+    let Some(list) = package.info(view, "list")?.filter(ViewNode::is_file) else { return Ok(false) };
     let list = view.head(&list, MAX_LIST)?;
     let mut nothing = true;
     for path in list.split(|&byte| byte == b'\n').filter(|path| path.len() > 2) {
@@ -135,7 +135,7 @@ pub(super) fn conffiles(
     findings: &mut Findings<'_>,
 ) -> Result<(), PassError> {
     for LayerStep { index, view, lower } in steps(context)? {
-        for (name, package) in Packages::read(&lower)?.iter() {
+        for (name, package) in DpkgDatabase::read(&lower)?.iter() {
             for (path, _) in &package.conffiles {
                 let Some(now) = view.find(path, Follow::No).or_else(not_found)? else { continue };
                 if now.layer() != index || !now.is_file() {
@@ -155,7 +155,7 @@ pub(super) fn conffiles(
 }
 
 /// Treats a link loop as a missing path.
-fn not_found(error: LookError) -> Result<Option<Node>, LookError> {
+fn not_found(error: LookError) -> Result<Option<ViewNode>, LookError> {
     match error {
         LookError::Path { .. } => Ok(None),
         error => Err(error),
@@ -237,7 +237,7 @@ fn owned_by(
         if node.layer() < *index && ids.remove(&id) {
             owned.insert(id, node.path.clone());
         }
-        Ok(if ids.is_empty() { Walk::Stop } else { Walk::Into })
+        Ok(if ids.is_empty() { WalkControl::Stop } else { WalkControl::Into })
     })?;
     Ok(owned)
 }

@@ -11,7 +11,7 @@ use fs_model::FileType;
 use super::context::{self, CheckContext, OwnEntry, StackImage};
 use super::{Finding, Findings, Pass, PassError, Severity};
 use crate::below::{self, Drift, DriftError, DriftKind, LowerRecord};
-use crate::look::{LookError, View};
+use crate::look::{LookError, StackView};
 use crate::seal::path::{escape, unescape};
 
 use lints::*;
@@ -247,7 +247,7 @@ fn types(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), 
 /// Checks the type of one entry, and returns whether a directory was reported.
 fn check_type(
     own: &OwnEntry,
-    lower: &View,
+    lower: &StackView,
     recorded: &BTreeMap<String, LowerRecord>,
     layer: &str,
     findings: &mut Findings<'_>,

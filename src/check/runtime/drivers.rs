@@ -6,7 +6,7 @@ use super::lints::DRIVERS;
 use crate::check::context::CheckContext;
 use crate::check::{Finding, Findings, PassError};
 use crate::drivers::{VIRTUAL_ONLY, kernels_in_view};
-use crate::look::View;
+use crate::look::StackView;
 
 pub(super) fn drivers(
     context: &CheckContext<'_>,
@@ -29,7 +29,7 @@ pub(super) fn drivers(
     let cannot = |error: &dyn std::error::Error| {
         PassError::CannotRun(format!("cannot read the initrd: {error}"))
     };
-    let view = View::open(slice::from_ref(initrd)).map_err(|error| cannot(&error))?;
+    let view = StackView::open(slice::from_ref(initrd)).map_err(|error| cannot(&error))?;
     for (dir, drivers) in kernels_in_view(&view).map_err(|error| cannot(&error))? {
         if drivers.are_virtual_only() {
             findings.add(&DRIVERS, &initrd.to_string_lossy(), &dir, &*message);

@@ -9,7 +9,7 @@ use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
 use super::units::is_dependency_link;
 use crate::check::context::{CheckContext, MAX_LINKS, OverlayEntry, link_target_path, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, Node, View, Walk};
+use crate::look::{LookError, ViewNode, StackView, WalkControl};
 use crate::seal::path::escape;
 
 /// Directories whose contents exist only on a running machine.
@@ -95,7 +95,7 @@ fn broken_lower_links(
     // Without removed paths and changed links or directories no lower link can break.
     let Some(lower) = &roots.lower else { return Ok(()) };
     let redirects = difference.overlaid.iter().any(|OverlayEntry { node, lower }| {
-        let differs = |before: &Node| before.is_dir() != node.is_dir();
+        let differs = |before: &ViewNode| before.is_dir() != node.is_dir();
         lower.as_ref().is_some_and(|b| differs(b) || b.is_link() || node.is_link())
     });
     if difference.removed.is_empty() && !redirects {
@@ -114,12 +114,12 @@ fn broken_lower_links(
                 found.insert(node.path.clone(), (next, finding));
             }
         }
-        Ok(Walk::Into)
+        Ok(WalkControl::Into)
     })?;
     Ok(())
 }
 
-fn dangling(node: &Node, target: &[u8]) -> Finding {
+fn dangling(node: &ViewNode, target: &[u8]) -> Finding {
     let of_alternative = node.path.starts_with(ALTERNATIVES)
         || link_target_path(&node.path, target).starts_with(ALTERNATIVES);
     let lint = if of_alternative { &ALTERNATIVE } else { &DANGLING_LINK };
@@ -133,7 +133,7 @@ fn dangling(node: &Node, target: &[u8]) -> Finding {
 }
 
 /// Returns the path of a link's immediate target, with resolved parent directories.
-fn next(view: &View, node: &Node, target: &[u8]) -> Result<Option<Vec<u8>>, LookError> {
+fn next(view: &StackView, node: &ViewNode, target: &[u8]) -> Result<Option<Vec<u8>>, LookError> {
     match view.find(&link_target_path(&node.path, target), Follow::No) {
         Ok(next) => Ok(next.map(|next| next.path)),
         Err(LookError::Path { .. }) => Ok(None),
@@ -143,7 +143,7 @@ fn next(view: &View, node: &Node, target: &[u8]) -> Result<Option<Vec<u8>>, Look
 
 /// Returns whether a link has no target, neither in the image nor on a running machine, and the
 /// target matters.
-fn dangles(view: &View, node: &Node, target: &[u8]) -> Result<bool, LookError> {
+fn dangles(view: &StackView, node: &ViewNode, target: &[u8]) -> Result<bool, LookError> {
     // systemd uses only the name of a dependency link, not its target.
     if resolve(view, &node.path)?.is_some()
         || is_dependency_link(&node.path)
@@ -177,13 +177,13 @@ fn is_within(path: &[u8], dir: &[u8]) -> bool {
 }
 
 /// Returns whether a link is that of a kernel package to its headers, which are rarely installed.
-fn is_kernel_headers_link(node: &Node) -> bool {
+fn is_kernel_headers_link(node: &ViewNode) -> bool {
     let in_modules = node.path.windows(12).any(|window| window == b"lib/modules/");
     in_modules && matches!(node.name(), b"build" | b"source")
 }
 
 /// Returns whether a relative target climbs above the root.
-fn climbs(node: &Node, target: &[u8]) -> bool {
+fn climbs(node: &ViewNode, target: &[u8]) -> bool {
     if target.first() == Some(&b'/') {
         return false;
     }

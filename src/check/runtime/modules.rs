@@ -12,7 +12,7 @@ use super::lints::{KERNEL_MODULES, MODULE_FILES, MODULE_INDEX};
 use crate::check::Finding;
 use crate::check::context::{CheckContext, resolve};
 use crate::check::{Findings, PassError, Severity};
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, ViewNode, StackView};
 use crate::seal::path::escape;
 
 /// Directories of modules, with merged /usr and without.
@@ -26,7 +26,7 @@ const SAMPLE: usize = 8;
 /// The modules of one kernel in checked layers.
 #[derive(Default)]
 struct KernelModules<'a> {
-    nodes: Vec<&'a Node>,
+    nodes: Vec<&'a ViewNode>,
     /// The directory, such as `usr/lib/modules/6.1.0-30-amd64`.
     dir: Vec<u8>,
 }
@@ -140,17 +140,17 @@ struct MissingModules {
 }
 
 /// Returns the missing modules of all kernels of a root, by module directory.
-fn missing(view: &View) -> Result<BTreeMap<Vec<u8>, MissingModules>, LookError> {
+fn missing(view: &StackView) -> Result<BTreeMap<Vec<u8>, MissingModules>, LookError> {
     let mut all = BTreeMap::new();
     for parent in MODULE_DIRS {
         let parent = parent.strip_suffix(b"/").unwrap_or(parent);
-        let Some(parent) = resolve(view, parent)?.filter(Node::is_dir) else { continue };
+        let Some(parent) = resolve(view, parent)?.filter(ViewNode::is_dir) else { continue };
         for dir in view.children(&parent)? {
             let index = crate::look::join(&dir.path, b"modules.dep");
             if all.contains_key(&dir.path) {
                 continue;
             }
-            let Some(index) = resolve(view, &index)?.filter(Node::is_file) else { continue };
+            let Some(index) = resolve(view, &index)?.filter(ViewNode::is_file) else { continue };
             let text = view.head(&index, MAX_MODULE as usize)?;
             let indexed: BTreeSet<&[u8]> = text
                 .split(|&byte| byte == b'\n')
@@ -196,7 +196,7 @@ fn boot_kernels(context: &CheckContext<'_>) -> Result<Option<BootKernels>, PassE
     let names: BTreeSet<Vec<u8>> = lower
         .children(&dir)?
         .into_iter()
-        .filter(Node::is_dir)
+        .filter(ViewNode::is_dir)
         .map(|node| node.name().to_vec())
         .collect();
     Ok((!names.is_empty()).then_some((names, "the base has modules of")))
@@ -204,7 +204,7 @@ fn boot_kernels(context: &CheckContext<'_>) -> Result<Option<BootKernels>, PassE
 
 /// Checks that modules are built for the kernel of their directory.
 fn built_for(
-    view: &View,
+    view: &StackView,
     version: &[u8],
     modules: &KernelModules<'_>,
     context: &CheckContext<'_>,
@@ -234,14 +234,14 @@ fn built_for(
 
 /// Checks that modprobe's index lists the modules.
 fn index(
-    view: &View,
+    view: &StackView,
     modules: &KernelModules<'_>,
     context: &CheckContext<'_>,
     findings: &mut Findings<'_>,
 ) -> Result<(), LookError> {
     let layer = context.layer_name(modules.nodes[0]);
     let path = crate::look::join(&modules.dir, b"modules.dep");
-    let Some(index) = resolve(view, &path)?.filter(Node::is_file) else {
+    let Some(index) = resolve(view, &path)?.filter(ViewNode::is_file) else {
         findings.add(&MODULE_INDEX, layer, &modules.dir, "modules.dep is missing");
         return Ok(());
     };
@@ -266,7 +266,7 @@ fn index(
 
 /// Returns the kernel version and build options of a module, such as
 /// `6.1.0-30-amd64 SMP preempt mod_unload`.
-fn vermagic(view: &View, node: &Node) -> Result<Option<Vec<u8>>, LookError> {
+fn vermagic(view: &StackView, node: &ViewNode) -> Result<Option<Vec<u8>>, LookError> {
     if node.attr.size > MAX_MODULE {
         return Ok(None);
     }

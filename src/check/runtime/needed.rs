@@ -8,7 +8,7 @@ use super::links::NEEDED;
 use super::lints::{NEEDED_GONE, SHUT};
 use crate::check::context::{CheckContext, OverlayEntry, Roots, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, ViewNode, StackView};
 
 /// Default targets of systemd; one of them is enough.
 const DEFAULT_TARGETS: [&[u8]; 3] = [
@@ -59,7 +59,7 @@ pub(super) fn needed(
         let Some((severity, what)) = inaccessible(entry, context.roots()?.lower.is_some()) else {
             continue;
         };
-        let Node { path, attr, .. } = &entry.node;
+        let ViewNode { path, attr, .. } = &entry.node;
         let before = entry.lower.as_ref().map(|node| node.attr.mode & 0o7777);
         let was = before.map(|mode| format!(", {mode:04o} in the base")).unwrap_or_default();
         let message = format!("{what}: mode {:04o}{was}", attr.mode & 0o7777);
@@ -119,7 +119,7 @@ fn removed(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<()
 }
 
 /// Returns the entry at a path without following a link.
-fn find(view: &View, path: &[u8]) -> Result<Option<Node>, PassError> {
+fn find(view: &StackView, path: &[u8]) -> Result<Option<ViewNode>, PassError> {
     match view.find(path, Follow::No) {
         Err(LookError::Path { .. }) => Ok(None),
         found => Ok(found?),

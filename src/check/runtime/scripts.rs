@@ -4,7 +4,7 @@ use super::is_elsewhere;
 use super::lints::INTERPRETER;
 use crate::check::context::{CheckContext, Roots, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, Node, View, Walk};
+use crate::look::{LookError, ViewNode, StackView, WalkControl};
 use crate::seal::path::escape;
 
 /// Bytes of the first line that the kernel reads (`BINPRM_BUF_SIZE`).
@@ -78,23 +78,23 @@ fn broken_lower_scripts(
     }
     let view = &roots.view;
     for dir in PROGRAM_DIRS {
-        let Some(dir) = resolve(view, dir)?.filter(Node::is_dir) else { continue };
+        let Some(dir) = resolve(view, dir)?.filter(ViewNode::is_dir) else { continue };
         view.walk::<PassError>(&dir, &mut |node| {
             let skipped = node.layer() >= context.first_checked() || is_elsewhere(&node.path);
             if skipped || !node.is_file() || node.attr.mode & 0o111 == 0 || node.attr.size < 4 {
-                return Ok(Walk::Into);
+                return Ok(WalkControl::Into);
             }
             let head = view.head(node, BINPRM_BUF_SIZE)?;
-            let Some(named) = interpreter(view, &head)? else { return Ok(Walk::Into) };
-            let Some(what) = fault(&named) else { return Ok(Walk::Into) };
-            let Some(before) = interpreter(lower, &head)? else { return Ok(Walk::Into) };
+            let Some(named) = interpreter(view, &head)? else { return Ok(WalkControl::Into) };
+            let Some(what) = fault(&named) else { return Ok(WalkControl::Into) };
+            let Some(before) = interpreter(lower, &head)? else { return Ok(WalkControl::Into) };
             if fault(&before).is_none() {
                 let paths: Vec<_> = before.1.into_iter().map(|node| node.path).collect();
                 let what = format!("base file broken by the overlay: {what}");
                 let finding = Finding::new(&INTERPRETER, "", Some(&node.path), what);
                 findings.push(finding.attributed_to(context.responsible_layers(&paths)?));
             }
-            Ok(Walk::Into)
+            Ok(WalkControl::Into)
         })?;
     }
     Ok(())
@@ -133,10 +133,10 @@ fn malformed(head: &[u8]) -> Option<String> {
 }
 
 /// The name of an interpreter, and its file if it exists.
-type Named = (Vec<u8>, Option<Node>);
+type Named = (Vec<u8>, Option<ViewNode>);
 
 /// Returns the interpreter that a script's first line names; `None` if the file is not a script.
-fn interpreter(view: &View, head: &[u8]) -> Result<Option<Named>, LookError> {
+fn interpreter(view: &StackView, head: &[u8]) -> Result<Option<Named>, LookError> {
     let Some(line) = head.strip_prefix(b"#!") else { return Ok(None) };
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let mut words =
@@ -152,7 +152,7 @@ fn interpreter(view: &View, head: &[u8]) -> Result<Option<Named>, LookError> {
         if let Some(name) = words.next().filter(|name| !name.contains(&b'/')) {
             for dir in PATH {
                 let at = resolve(view, &crate::look::join(dir, name))?;
-                if at.as_ref().is_some_and(Node::is_file) {
+                if at.as_ref().is_some_and(ViewNode::is_file) {
                     return Ok(Some((name.to_vec(), at)));
                 }
             }

@@ -4,7 +4,7 @@ use super::lints::SSH_HOST_KEYS;
 use super::units::started_units;
 use crate::check::context::{CheckContext, resolve};
 use crate::check::{Finding, Findings, PassError};
-use crate::look::{Node, View};
+use crate::look::{ViewNode, StackView};
 
 /// Unit names of the server in different distributions.
 const UNITS: [&str; 4] = ["ssh.service", "sshd.service", "ssh.socket", "sshd.socket"];
@@ -38,7 +38,7 @@ pub(super) fn host_keys(
 }
 
 /// Returns the unit of a server that is started without host keys.
-fn keyless(view: &View) -> Result<Option<Vec<u8>>, PassError> {
+fn keyless(view: &StackView) -> Result<Option<Vec<u8>>, PassError> {
     if resolve(view, b"usr/sbin/sshd")?.is_none() {
         return Ok(None);
     }
@@ -56,7 +56,7 @@ fn keyless(view: &View) -> Result<Option<Vec<u8>>, PassError> {
         }
         programs.extend(unit.programs.iter().map(|path| path.trim_start_matches('/').into()));
     }
-    if let Some(scripts) = resolve(view, b"etc/init.d")?.filter(Node::is_dir) {
+    if let Some(scripts) = resolve(view, b"etc/init.d")?.filter(ViewNode::is_dir) {
         // The server's own script generates no keys.
         let scripts = view.children(&scripts)?;
         programs.extend(scripts.into_iter().filter(|node| node.name() != b"ssh").map(|n| n.path));
@@ -64,7 +64,7 @@ fn keyless(view: &View) -> Result<Option<Vec<u8>>, PassError> {
     programs.sort();
     programs.dedup();
     for path in programs.iter().take(MAX_PROGRAMS) {
-        let Some(file) = resolve(view, path)?.filter(Node::is_file) else { continue };
+        let Some(file) = resolve(view, path)?.filter(ViewNode::is_file) else { continue };
         if view.head(&file, 2)? == b"#!" && generates_keys(&view.head(&file, MAX_TEXT)?) {
             return Ok(None);
         }
@@ -78,14 +78,14 @@ fn generates_keys(text: &[u8]) -> bool {
 
 /// Returns whether the server finds a key: one that its configuration names, or else a default one.
 /// Keys in /run may exist on a running machine.
-fn has_keys(view: &View) -> Result<bool, PassError> {
+fn has_keys(view: &StackView) -> Result<bool, PassError> {
     let mut files = vec![b"etc/ssh/sshd_config".to_vec()];
-    if let Some(more) = resolve(view, b"etc/ssh/sshd_config.d")?.filter(Node::is_dir) {
+    if let Some(more) = resolve(view, b"etc/ssh/sshd_config.d")?.filter(ViewNode::is_dir) {
         files.extend(view.children(&more)?.into_iter().map(|node| node.path));
     }
     let mut named = Vec::new();
     for path in files {
-        let Some(file) = resolve(view, &path)?.filter(Node::is_file) else { continue };
+        let Some(file) = resolve(view, &path)?.filter(ViewNode::is_file) else { continue };
         let content = view.head(&file, MAX_TEXT)?;
         for line in String::from_utf8_lossy(&content).lines() {
             let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
@@ -104,8 +104,8 @@ fn has_keys(view: &View) -> Result<bool, PassError> {
     if !named.is_empty() {
         return Ok(false);
     }
-    let Some(dir) = resolve(view, b"etc/ssh")?.filter(Node::is_dir) else { return Ok(false) };
+    let Some(dir) = resolve(view, b"etc/ssh")?.filter(ViewNode::is_dir) else { return Ok(false) };
     let is_key =
-        |node: &Node| node.name().starts_with(b"ssh_host_") && node.name().ends_with(b"_key");
+        |node: &ViewNode| node.name().starts_with(b"ssh_host_") && node.name().ends_with(b"_key");
     Ok(view.children(&dir)?.iter().any(is_key))
 }

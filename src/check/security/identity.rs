@@ -8,8 +8,8 @@ use super::lints::{
 };
 use crate::check::context::{CheckContext, OverlayEntry, read_text, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::packages::{Package, Packages};
-use crate::look::{LookError, View};
+use crate::look::packages::{DpkgPackage, DpkgDatabase};
+use crate::look::{LookError, StackView};
 
 /// Maximum bytes that are read of a configuration file.
 const MAX_CONFIG: usize = 1 << 20;
@@ -121,11 +121,11 @@ fn removed_rules(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Res
     if removed.is_empty() {
         return Ok(());
     }
-    let (before, now) = (Packages::read(lower)?, Packages::read(&roots.view)?);
+    let (before, now) = (DpkgDatabase::read(lower)?, DpkgDatabase::read(&roots.view)?);
     for (path, lint) in removed {
         let with_package = before.iter().any(|(name, package)| {
             package.conffiles.iter().any(|(conffile, _)| conffile == path)
-                && !now.get(name).is_some_and(Package::is_installed)
+                && !now.get(name).is_some_and(DpkgPackage::is_installed)
         });
         if !with_package {
             let finding = Finding::new(lint, "", Some(path), "deleted");
@@ -218,7 +218,7 @@ fn passwords(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<
         if file.layer() < context.first_checked() {
             continue;
         }
-        let fields = |view: &View| -> Result<BTreeMap<String, String>, LookError> {
+        let fields = |view: &StackView| -> Result<BTreeMap<String, String>, LookError> {
             let text = read_text(view, path)?;
             let account = |line: &str| {
                 let mut fields = line.split(':');

@@ -5,8 +5,8 @@ use fs_model::{Attr, FileType};
 use super::lints::{CAPABILITY, DEVICE, SETUID, WORLD_WRITABLE};
 use crate::check::context::{CheckContext, OverlayEntry, Roots};
 use crate::check::{Finding, Findings, Lint, PassError, Severity};
-use crate::look::packages::Package;
-use crate::look::{LookError, Node, View};
+use crate::look::packages::DpkgPackage;
+use crate::look::{LookError, ViewNode, StackView};
 
 pub(super) fn rights(
     context: &CheckContext<'_>,
@@ -110,7 +110,7 @@ enum PriorRights {
 fn permission_finding(
     context: &CheckContext<'_>,
     lint: &'static Lint,
-    node: &Node,
+    node: &ViewNode,
     prior: PriorRights,
     message: String,
 ) -> Result<Finding, PassError> {
@@ -137,9 +137,9 @@ fn permission_finding(
 }
 
 /// Returns whether the postinst of a package contains the path and a command that sets permissions.
-fn postinst_sets_mode(view: &View, package: &Package, path: &[u8]) -> Result<bool, LookError> {
+fn postinst_sets_mode(view: &StackView, package: &DpkgPackage, path: &[u8]) -> Result<bool, LookError> {
     const MAX_SCRIPT: usize = 1 << 20;
-    let Some(script) = package.info(view, "postinst")?.filter(Node::is_file) else {
+    let Some(script) = package.info(view, "postinst")?.filter(ViewNode::is_file) else {
         return Ok(false);
     };
     let script = view.head(&script, MAX_SCRIPT)?;
@@ -150,7 +150,7 @@ fn postinst_sets_mode(view: &View, package: &Package, path: &[u8]) -> Result<boo
 }
 
 /// Returns whether Debian is known to ship this file with its setuid and setgid bits.
-fn is_known(node: &Node) -> bool {
+fn is_known(node: &ViewNode) -> bool {
     let is_of =
         |known: &[&str]| known.iter().any(|path| path.as_bytes() == without_usr(&node.path));
     let bits = setid_bits(node.attr.mode);

@@ -7,10 +7,10 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::gather::{InspectJob, InspectedStack, JobResult, StackChanges, UsageCounts, names};
 use super::tree::{Sort, TreeEntry, TreeView};
 use crate::check::{Finding, CheckReport, Severity};
-use crate::diff::Kind;
+use crate::diff::ChangeKind;
 use crate::inspect::shown;
 use crate::look::LookError;
-use crate::look::packages::Owners;
+use crate::look::packages::PackageOwners;
 
 /// The action that the main loop takes after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +35,11 @@ impl Filter {
         self == Filter::default()
     }
 
-    fn accepts(self, kind: Kind) -> bool {
+    fn accepts(self, kind: ChangeKind) -> bool {
         match kind {
-            Kind::Added => self.added,
-            Kind::Changed => self.changed,
-            Kind::Deleted => self.deleted,
+            ChangeKind::Added => self.added,
+            ChangeKind::Changed => self.changed,
+            ChangeKind::Deleted => self.deleted,
         }
     }
 
@@ -86,7 +86,7 @@ pub(super) struct App {
     /// Index of the selected finding.
     pub(super) finding: usize,
     pub(super) changes: Option<StackChanges>,
-    pub(super) owners: Option<Owners>,
+    pub(super) owners: Option<PackageOwners>,
     pub(super) report: Option<CheckReport>,
     /// Whether the stack is checked.
     pub(super) checks: bool,
@@ -153,7 +153,7 @@ impl App {
                     self.resort_if_by_size();
                 }
             }
-            JobResult::Owners(owners) => self.owners = Some(owners),
+            JobResult::PackageOwners(owners) => self.owners = Some(owners),
             JobResult::Checked(report) => self.report = Some(*report),
             JobResult::Found(needle, found) => {
                 // Results of an earlier search are ignored.
@@ -224,12 +224,12 @@ impl App {
     }
 
     /// Returns the letter that marks an entry's change, and the kind of the change.
-    pub(super) fn mark(&self, entry: &TreeEntry) -> (char, Option<Kind>) {
+    pub(super) fn mark(&self, entry: &TreeEntry) -> (char, Option<ChangeKind>) {
         let Some(changes) = &self.changes else { return (' ', None) };
         match changes.by_path.get(&entry.node.path).map(|change| change.kind) {
-            Some(Kind::Added) => ('A', Some(Kind::Added)),
-            Some(Kind::Changed) => ('M', Some(Kind::Changed)),
-            Some(Kind::Deleted) => ('D', Some(Kind::Deleted)),
+            Some(ChangeKind::Added) => ('A', Some(ChangeKind::Added)),
+            Some(ChangeKind::Changed) => ('M', Some(ChangeKind::Changed)),
+            Some(ChangeKind::Deleted) => ('D', Some(ChangeKind::Deleted)),
             None if changes.counts_below.contains_key(&entry.node.path) => ('*', None),
             None => (' ', None),
         }

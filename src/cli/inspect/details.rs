@@ -7,9 +7,9 @@ use super::app::App;
 use super::wrap::wrap_hanging;
 use crate::cli::options::size_text;
 use crate::cli::shown::{brief, file_type_name, group, mode_text, time, user};
-use crate::diff::Kind;
+use crate::diff::ChangeKind;
 use crate::inspect::{plain, shown};
-use crate::look::Place;
+use crate::look::LayerNode;
 
 /// Returns the details of `path`, in full if `all`, else in short.
 pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Line<'static>> {
@@ -46,7 +46,7 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
         add(
             "change",
             match change.kind {
-                Kind::Changed => format!("changed{by}: {}", change.what),
+                ChangeKind::Changed => format!("changed{by}: {}", change.what),
                 kind => format!("{}{by}", kind.word()),
             },
         );
@@ -82,8 +82,8 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
             for (layer, place) in places.iter().enumerate().rev() {
                 let entry = match place {
                     None => continue,
-                    Some(Place::Whiteout) => "whiteout (deleted)".to_owned(),
-                    Some(Place::Object(attr)) if all => {
+                    Some(LayerNode::Whiteout) => "whiteout (deleted)".to_owned(),
+                    Some(LayerNode::Object(attr)) if all => {
                         format!(
                             "{}  {} {}  {}",
                             brief(attr),
@@ -92,7 +92,7 @@ pub(super) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
                             time(attr)
                         )
                     }
-                    Some(Place::Object(attr)) => brief(attr),
+                    Some(LayerNode::Object(attr)) => brief(attr),
                 };
                 add(&format!("layer {layer}"), format!("{}: {entry}", subject.names[layer]));
             }

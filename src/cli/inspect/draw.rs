@@ -16,7 +16,7 @@ use super::tree::{Sort, TreeEntry};
 use super::wrap::wrap_hanging;
 use crate::check::{Finding, Severity};
 use crate::cli::options::size_text;
-use crate::diff::Kind;
+use crate::diff::ChangeKind;
 use crate::inspect::{plain, shown};
 
 /// Capabilities of the terminal.
@@ -62,13 +62,13 @@ impl TerminalStyle {
         }
     }
 
-    fn change(self, kind: Option<Kind>) -> Style {
+    fn change(self, kind: Option<ChangeKind>) -> Style {
         let bold = Style::new().add_modifier(Modifier::BOLD);
         match kind {
             None => Style::new(),
-            Some(Kind::Added) => self.colour(bold, Color::Cyan),
-            Some(Kind::Changed) => self.colour(bold, Color::Yellow),
-            Some(Kind::Deleted) => self.colour(bold, Color::LightRed),
+            Some(ChangeKind::Added) => self.colour(bold, Color::Cyan),
+            Some(ChangeKind::Changed) => self.colour(bold, Color::Yellow),
+            Some(ChangeKind::Deleted) => self.colour(bold, Color::LightRed),
         }
     }
 
@@ -263,7 +263,7 @@ fn row_line(
         style = style.add_modifier(Modifier::BOLD);
     }
     if entry.gone {
-        style = look.change(Some(Kind::Deleted)).add_modifier(Modifier::CROSSED_OUT);
+        style = look.change(Some(ChangeKind::Deleted)).add_modifier(Modifier::CROSSED_OUT);
     }
     let ending = match entry.node.attr.kind {
         FileType::Symlink => "@",

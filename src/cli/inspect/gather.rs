@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fs_model::stack::Source;
+use fs_model::stack::LowerInode;
 use fs_model::tree::Follow;
 
 use crate::check::CheckReport;
-use crate::diff::text::{self, Text};
-use crate::diff::{Change, Diff, Kind, Options};
+use crate::diff::text::{self, TextComparison};
+use crate::diff::{PathChange, Diff, ChangeKind, DiffOptions};
 use crate::inspect::{check_images, plain, shown};
 use crate::look::accounts::Accounts;
-use crate::look::packages::{Owners, Packages};
-use crate::look::{LookError, Node, View, Walk, join};
+use crate::look::packages::{PackageOwners, DpkgDatabase};
+use crate::look::{LookError, ViewNode, StackView, WalkControl, join};
 use crate::seal::manifest::hex;
 
 /// Minimum size of a big file, in bytes.
@@ -33,9 +33,9 @@ const MAX_LINES: usize = 50_000;
 /// The inspected stack.
 #[derive(Debug)]
 pub(super) struct InspectedStack {
-    pub(super) view: View,
+    pub(super) view: StackView,
     /// The lowest layer alone.
-    pub(super) base: View,
+    pub(super) base: StackView,
     pub(super) images: Vec<PathBuf>,
     /// The images' file names, as text.
     pub(super) names: Vec<String>,
@@ -44,7 +44,7 @@ pub(super) struct InspectedStack {
 
 impl InspectedStack {
     /// Finds a node in the merged root, or in the base alone if `gone`.
-    pub(super) fn find(&self, path: &[u8], gone: bool) -> Option<Node> {
+    pub(super) fn find(&self, path: &[u8], gone: bool) -> Option<ViewNode> {
         let view = if gone { &self.base } else { &self.view };
         view.find(path, Follow::No).ok().flatten()
     }
@@ -53,11 +53,11 @@ impl InspectedStack {
 /// Differences between the base and the merged root.
 #[derive(Debug, Default)]
 pub(super) struct StackChanges {
-    pub(super) by_path: HashMap<Vec<u8>, Change>,
+    pub(super) by_path: HashMap<Vec<u8>, PathChange>,
     /// The changed paths in tree order.
     pub(super) order: Vec<Vec<u8>>,
     /// Deleted nodes by the path of their directory.
-    pub(super) gone: HashMap<Vec<u8>, Vec<Node>>,
+    pub(super) gone: HashMap<Vec<u8>, Vec<ViewNode>>,
     /// Number of changes inside each directory, recursively.
     pub(super) counts_below: HashMap<Vec<u8>, u64>,
     /// Numbers of added, changed and deleted paths.
@@ -91,7 +91,7 @@ impl UsageCounts {
 pub(super) enum InspectJob {
     Changes,
     Sums,
-    Owners,
+    PackageOwners,
     Check,
     /// Find all paths whose names contain this text.
     Find(String),
@@ -109,7 +109,7 @@ pub(super) enum JobResult {
     Counting,
     /// The count is complete; paths of the big files.
     Counted(Vec<Vec<u8>>),
-    Owners(Owners),
+    PackageOwners(PackageOwners),
     Checked(Box<CheckReport>),
     /// A search text, and the paths that match.
     Found(String, Vec<Vec<u8>>),
@@ -137,9 +137,9 @@ impl InspectJob {
             }
             InspectJob::Sums => count(subject, sums, send)
                 .map_or_else(|error| failed("count sizes", &error), JobResult::Counted),
-            InspectJob::Owners => owners(subject).map_or_else(
+            InspectJob::PackageOwners => owners(subject).map_or_else(
                 |error| failed("read the package database", &error),
-                JobResult::Owners,
+                JobResult::PackageOwners,
             ),
             InspectJob::Check => match check_images(&subject.images) {
                 Ok(report) => JobResult::Checked(Box::new(report)),
@@ -181,13 +181,13 @@ fn changes(subject: &InspectedStack) -> Result<StackChanges, LookError> {
     if subject.names.len() == 1 {
         return Ok(changes);
     }
-    let options = Options { within_deleted: true, ..Options::default() };
+    let options = DiffOptions { within_deleted: true, ..DiffOptions::default() };
     Diff::new(&subject.base, &subject.view, options).changes(&mut |change| {
         let path = change.path().to_vec();
         let count = match change.kind {
-            Kind::Added => 0,
-            Kind::Changed => 1,
-            Kind::Deleted => 2,
+            ChangeKind::Added => 0,
+            ChangeKind::Changed => 1,
+            ChangeKind::Deleted => 2,
         };
         changes.counts[count] += 1;
         let mut above = path.as_slice();
@@ -200,7 +200,7 @@ fn changes(subject: &InspectedStack) -> Result<StackChanges, LookError> {
         }
         changes.order.push(path.clone());
         changes.by_path.insert(path, change.clone());
-        Ok::<_, LookError>(Walk::Into)
+        Ok::<_, LookError>(WalkControl::Into)
     })?;
     Ok(changes)
 }
@@ -217,7 +217,7 @@ fn count(
     send: &dyn Fn(JobResult),
 ) -> Result<Vec<Vec<u8>>, LookError> {
     let mut big = Vec::new();
-    let mut links: HashSet<Source> = HashSet::new();
+    let mut links: HashSet<LowerInode> = HashSet::new();
     // The current directory and its parents, with their usage so far.
     let mut open: Vec<(Vec<u8>, DirUsage)> = Vec::new();
     let mut last_progress = Instant::now();
@@ -249,7 +249,7 @@ fn count(
                 }
             }
         }
-        Ok::<_, LookError>(Walk::Into)
+        Ok::<_, LookError>(WalkControl::Into)
     })?;
     while !open.is_empty() {
         close(&mut open);
@@ -257,8 +257,8 @@ fn count(
     Ok(big)
 }
 
-fn owners(subject: &InspectedStack) -> Result<Owners, LookError> {
-    Packages::read(&subject.view)?.owners(&subject.view)
+fn owners(subject: &InspectedStack) -> Result<PackageOwners, LookError> {
+    DpkgDatabase::read(&subject.view)?.owners(&subject.view)
 }
 
 fn find(subject: &InspectedStack, needle: &str) -> Result<Vec<Vec<u8>>, LookError> {
@@ -274,19 +274,19 @@ fn find(subject: &InspectedStack, needle: &str) -> Result<Vec<Vec<u8>>, LookErro
         if exact { text.contains(needle) } else { text.to_lowercase().contains(needle) }
     };
     let mut found = Vec::new();
-    let mut look = |node: &Node| {
+    let mut look = |node: &ViewNode| {
         if matches(&node.path) {
             found.push(node.path.clone());
         }
-        Ok::<_, LookError>(if found.len() < MAX_MATCHES { Walk::Into } else { Walk::Stop })
+        Ok::<_, LookError>(if found.len() < MAX_MATCHES { WalkControl::Into } else { WalkControl::Stop })
     };
     subject.view.walk(&subject.view.root()?, &mut look)?;
     if subject.names.len() > 1 {
-        let options = Options { within_deleted: true, ..Options::default() };
+        let options = DiffOptions { within_deleted: true, ..DiffOptions::default() };
         Diff::new(&subject.base, &subject.view, options).changes(
             &mut |change| match &change.new {
-                None => change.old.as_ref().map_or(Ok(Walk::Into), &mut look),
-                Some(_) => Ok(Walk::Into),
+                None => change.old.as_ref().map_or(Ok(WalkControl::Into), &mut look),
+                Some(_) => Ok(WalkControl::Into),
             },
         )?;
     }
@@ -301,8 +301,8 @@ pub(super) fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Reads the lines of a file, or of its difference from the base's file.
 fn read(subject: &InspectedStack, path: &[u8]) -> Result<Vec<String>, LookError> {
-    let old = subject.base.find(path, Follow::No)?.filter(Node::is_file);
-    let new = subject.view.find(path, Follow::No)?.filter(Node::is_file);
+    let old = subject.base.find(path, Follow::No)?.filter(ViewNode::is_file);
+    let new = subject.view.find(path, Follow::No)?.filter(ViewNode::is_file);
     let (mut old, new) =
         (old.map(|node| (&subject.base, node)), new.map(|node| (&subject.view, node)));
     // An unchanged file has no difference, so its content is shown.
@@ -319,8 +319,8 @@ fn read(subject: &InspectedStack, path: &[u8]) -> Result<Vec<String>, LookError>
         new.as_ref().map(|(view, node)| (*view, node)),
     )?;
     Ok(match text {
-        Text::Unified(text) if text.is_empty() => vec!["The content is unchanged.".to_owned()],
-        Text::Unified(text) => {
+        TextComparison::Unified(text) if text.is_empty() => vec!["The content is unchanged.".to_owned()],
+        TextComparison::Unified(text) => {
             let lines = text.split(|&byte| byte == b'\n').map(line);
             // For an unchanged file, remove the headers and marks of the difference to no file.
             let lines: Vec<String> = match same {
@@ -333,8 +333,8 @@ fn read(subject: &InspectedStack, path: &[u8]) -> Result<Vec<String>, LookError>
             };
             cut(lines)
         }
-        Text::Binary => vec!["Binary file.".to_owned()],
-        Text::Large => {
+        TextComparison::Binary => vec!["Binary file.".to_owned()],
+        TextComparison::Large => {
             vec![format!("The file is too large to show: more than {} bytes.", text::MAX_TEXT_SIZE)]
         }
     })
@@ -360,7 +360,7 @@ fn line(bytes: &[u8]) -> String {
 
 /// Returns the jobs to start with.
 pub(super) fn initial_jobs(check: bool) -> Vec<InspectJob> {
-    let mut jobs = vec![InspectJob::Changes, InspectJob::Sums, InspectJob::Owners];
+    let mut jobs = vec![InspectJob::Changes, InspectJob::Sums, InspectJob::PackageOwners];
     if check {
         jobs.push(InspectJob::Check);
     }

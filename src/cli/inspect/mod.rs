@@ -24,8 +24,8 @@ use super::options::reject_layers;
 use super::{CommandError, CommandResult, eprint_status};
 use crate::inspect::page::{self, PageImage};
 use crate::inspect::{self, model::Model};
-use crate::layers::{ImageFile, Layers};
-use crate::look::View;
+use crate::layers::{ImageFile, OpenedLayers};
+use crate::look::StackView;
 use crate::look::accounts::Accounts;
 use crate::seal::{Output, output};
 
@@ -66,9 +66,9 @@ pub(super) fn run(args: &Args) -> CommandResult {
     write_page(args, &layers, &images, output)
 }
 
-fn write_page(args: &Args, layers: &Layers, images: &[PathBuf], output: Output) -> CommandResult {
+fn write_page(args: &Args, layers: &OpenedLayers, images: &[PathBuf], output: Output) -> CommandResult {
     let digests = layers.digest()?;
-    let view = View::new(layers.layers.clone())?;
+    let view = StackView::new(layers.layers.clone())?;
     let (model, report) = std::thread::scope(|scope| {
         let check = (!args.no_check).then(|| scope.spawn(|| inspect::check_images(images)));
         let model = Model::new(&view);
@@ -106,7 +106,7 @@ fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
              `overcoat diff`",
         ));
     }
-    let view = View::open(&images)?;
+    let view = StackView::open(&images)?;
     let base = view.lowest(1)?;
     let accounts = Accounts::read(&view)?;
     let name = |path: &PathBuf| {

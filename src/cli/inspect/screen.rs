@@ -70,7 +70,7 @@ pub(super) fn run(
     look: TerminalStyle,
 ) -> Result<(), CommandError> {
     // Before threads are created, so that they inherit the blocked signals.
-    let signals = Signals::of(&[
+    let signals = Signals::take_set(&[
         Signal::SIGINT,
         Signal::SIGTERM,
         Signal::SIGHUP,

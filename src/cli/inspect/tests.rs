@@ -11,7 +11,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::app::{App, KeyAction, Page};
 use super::draw::{TerminalStyle, draw};
 use super::gather::InspectedStack;
-use crate::look::View;
+use crate::look::StackView;
 use crate::look::accounts::Accounts;
 
 const LOOK: TerminalStyle = TerminalStyle { colour: false, unicode: true };
@@ -38,7 +38,7 @@ impl Screens {
         fs::File::create(images[0].join("usr/big")).unwrap().set_len(3_000_000).unwrap();
         write(&images[1], "etc/motd", "two\n");
         write(&images[1], "etc/new/file", "\tnew\u{1b}[2J\n");
-        let view = View::open(&images).unwrap();
+        let view = StackView::open(&images).unwrap();
         let base = view.lowest(1).unwrap();
         let accounts = Accounts::read(&view).unwrap();
         let names = vec!["base".to_owned(), "over".to_owned()];

@@ -7,14 +7,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::look::{LookError, Node};
+use crate::look::{LookError, ViewNode};
 
 use super::gather::{InspectedStack, StackChanges, ancestors, names};
 
 /// An entry of the tree.
 #[derive(Debug)]
 pub(super) struct TreeEntry {
-    pub(super) node: Node,
+    pub(super) node: ViewNode,
     /// Whether the entry is deleted: in the base, but not in the merged root.
     pub(super) gone: bool,
     pub(super) depth: usize,
@@ -243,7 +243,7 @@ impl TreeView {
             return Ok(());
         }
         let (depth, gone) = (entry.depth + 1, entry.gone);
-        let mut nodes: Vec<(Node, bool)> = match gone {
+        let mut nodes: Vec<(ViewNode, bool)> = match gone {
             true => Vec::new(),
             false => {
                 subject.view.children(&entry.node)?.into_iter().map(|node| (node, false)).collect()
@@ -279,7 +279,7 @@ impl TreeView {
 }
 
 impl TreeEntry {
-    fn new(node: Node, gone: bool, depth: usize, parent: usize) -> TreeEntry {
+    fn new(node: ViewNode, gone: bool, depth: usize, parent: usize) -> TreeEntry {
         TreeEntry { node, gone, depth, open: false, parent, children: None }
     }
 }

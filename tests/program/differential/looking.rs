@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use overcoat::diff::{Aspect, Diff, Kind, Options, Totals};
+use overcoat::diff::{Aspect, Diff, ChangeKind, DiffOptions, DiffTotals};
 use overcoat::extract::{ExtractSelection, folder};
-use overcoat::look::{LookError, Node, View, Walk, join};
+use overcoat::look::{LookError, ViewNode, StackView, WalkControl, join};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 
@@ -39,15 +39,15 @@ fn check(stage: &Stage, plans: &[Plan], lowest: usize) -> Result<(), TestCaseErr
     let lowest = 1 + lowest % stack.ours.len();
     let all = shown(stage, &stack.kernel);
     let base = shown(stage, &stack.kernel[..lowest]);
-    let view = View::open(&stack.ours).unwrap();
+    let view = StackView::open(&stack.ours).unwrap();
 
     names(stage, &stack, &all)?;
     hides(&view, &all)?;
     extracted(&view, &case.join("extracted"), &all)?;
     // As an overlay on its base, and as two unrelated stacks.
     differs(&view.lowest(lowest).unwrap(), &view, &base, &all)?;
-    differs(&View::open(&stack.ours[..lowest]).unwrap(), &view, &base, &all)?;
-    differs(&view, &View::open(&stack.ours[..lowest]).unwrap(), &all, &base)
+    differs(&StackView::open(&stack.ours[..lowest]).unwrap(), &view, &base, &all)?;
+    differs(&view, &StackView::open(&stack.ours[..lowest]).unwrap(), &all, &base)
 }
 
 fn names(stage: &Stage, stack: &Stack, all: &Listing) -> Result<(), TestCaseError> {
@@ -61,8 +61,8 @@ fn names(stage: &Stage, stack: &Stack, all: &Listing) -> Result<(), TestCaseErro
 
 /// Checks that exactly those names are reported as deleted that some of the lowest layers show and
 /// the whole stack does not, if their directory still exists.
-fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
-    let lowest: Vec<View> =
+fn hides(view: &StackView, all: &Listing) -> Result<(), TestCaseError> {
+    let lowest: Vec<StackView> =
         (1..view.names().len()).map(|count| view.lowest(count).unwrap()).collect();
     // Whether the lowest `count` layers show something at a path.
     let shows = |count: usize, path: &[u8]| match lowest.get(count - 1) {
@@ -88,19 +88,19 @@ fn hides(view: &View, all: &Listing) -> Result<(), TestCaseError> {
                 assert!(listed, "/{}: hidden, but not reported", escape(&node.path));
             }
         }
-        Ok::<_, LookError>(Walk::Into)
+        Ok::<_, LookError>(WalkControl::Into)
     })
     .unwrap();
     Ok(())
 }
 
 /// Returns the node of a view at a path, without following links.
-fn exactly(view: &View, path: &[u8]) -> Option<Node> {
+fn exactly(view: &StackView, path: &[u8]) -> Option<ViewNode> {
     let mut names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
     names.try_fold(view.root().unwrap(), |dir, name| view.child(&dir, name).unwrap())
 }
 
-fn extracted(view: &View, to: &Path, all: &Listing) -> Result<(), TestCaseError> {
+fn extracted(view: &StackView, to: &Path, all: &Listing) -> Result<(), TestCaseError> {
     folder::extract(view, &ExtractSelection::default(), to, false, &|| false).unwrap();
     let mut found = list(to);
     found.remove("");
@@ -117,48 +117,48 @@ fn extracted(view: &View, to: &Path, all: &Listing) -> Result<(), TestCaseError>
     Ok(())
 }
 
-fn differs(old: &View, new: &View, was: &Listing, is: &Listing) -> Result<(), TestCaseError> {
+fn differs(old: &StackView, new: &StackView, was: &Listing, is: &Listing) -> Result<(), TestCaseError> {
     let what = |object: &Object| {
         let mode = if object.kind == "link" { 0 } else { object.mode };
         (object.kind.clone(), mode, object.uid, object.gid, object.rdev, object.content.clone())
     };
-    let mut expected: BTreeMap<String, Kind> = BTreeMap::new();
+    let mut expected: BTreeMap<String, ChangeKind> = BTreeMap::new();
     for (path, object) in was {
         match is.get(path) {
-            None => drop(expected.insert(path.clone(), Kind::Deleted)),
+            None => drop(expected.insert(path.clone(), ChangeKind::Deleted)),
             Some(now) if what(now) != what(object) => {
-                expected.insert(path.clone(), Kind::Changed);
+                expected.insert(path.clone(), ChangeKind::Changed);
             }
             Some(_) => {}
         }
     }
     let added = is.keys().filter(|path| !was.contains_key(*path));
-    expected.extend(added.map(|path| (path.clone(), Kind::Added)));
+    expected.extend(added.map(|path| (path.clone(), ChangeKind::Added)));
 
     let seen = |aspect| !matches!(aspect, Aspect::Xattrs | Aspect::Links | Aspect::Replaced);
-    let mut found: BTreeMap<String, Kind> = BTreeMap::new();
-    let options = Options { within_deleted: true, ..Options::default() };
+    let mut found: BTreeMap<String, ChangeKind> = BTreeMap::new();
+    let options = DiffOptions { within_deleted: true, ..DiffOptions::default() };
     Diff::new(old, new, options)
         .changes::<LookError>(&mut |change| {
-            let reported = change.kind != Kind::Changed || change.what.iter().any(seen);
+            let reported = change.kind != ChangeKind::Changed || change.what.iter().any(seen);
             if reported && !change.path().is_empty() {
                 let before = found.insert(escape(change.path()), change.kind);
                 assert!(before.is_none(), "/{} is visited twice", escape(change.path()));
             }
-            Ok(Walk::Into)
+            Ok(WalkControl::Into)
         })
         .unwrap();
     prop_assert_eq!(&found, &expected);
 
     // Deleted entries are counted even if they are not visited.
-    let mut totals = Totals::default();
-    Diff::new(old, new, Options::default())
+    let mut totals = DiffTotals::default();
+    Diff::new(old, new, DiffOptions::default())
         .changes::<LookError>(&mut |change| {
             totals.add(change);
-            Ok(Walk::Into)
+            Ok(WalkControl::Into)
         })
         .unwrap();
-    let deleted = expected.values().filter(|kind| **kind == Kind::Deleted).count();
+    let deleted = expected.values().filter(|kind| **kind == ChangeKind::Deleted).count();
     prop_assert_eq!(totals.deleted, deleted as u64);
     Ok(())
 }

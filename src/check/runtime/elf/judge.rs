@@ -12,7 +12,7 @@ use crate::check::runtime::lints::{
     ELF_DAMAGED, ELF_INTERPRETER, ELF_LIBRARY, ELF_MACHINE, ELF_VERSION, LINKER_CACHE,
 };
 use crate::check::{Lint, Severity};
-use crate::look::{LookError, Node};
+use crate::look::{LookError, ViewNode};
 use crate::seal::path::escape;
 
 /// Maximum directories that are added to a file's own. Each of them is searched for each library.
@@ -25,7 +25,7 @@ pub(super) struct ElfChecker<'a> {
     /// Directories that the files add for the libraries that they load (`DT_RPATH`).
     rpaths: Vec<Vec<u8>>,
     /// The files that need a library, by its name.
-    users: BTreeMap<&'a [u8], Vec<&'a (Node, Arc<ElfObject>)>>,
+    users: BTreeMap<&'a [u8], Vec<&'a (ViewNode, Arc<ElfObject>)>>,
     /// With a layer: for programs, the needs of libraries below this layer are checked too, since
     /// those libraries are not checked themselves.
     first_checked: Option<usize>,
@@ -69,7 +69,7 @@ impl<'a> ElfChecker<'a> {
     /// Returns the faults of a file.
     pub(super) fn check_file(
         &self,
-        node: &Node,
+        node: &ViewNode,
         object: &Arc<ElfObject>,
     ) -> Result<Vec<ElfFault>, LookError> {
         // Separate debug files keep the headers of their program without its contents.
@@ -125,7 +125,7 @@ impl<'a> ElfChecker<'a> {
     /// faults.
     fn check_libraries(
         &self,
-        node: &Node,
+        node: &ViewNode,
         object: &Arc<ElfObject>,
     ) -> Result<Vec<ElfFault>, LookError> {
         let mut faults = Vec::new();
@@ -180,7 +180,7 @@ impl<'a> ElfChecker<'a> {
         &self,
         subject: &str,
         name: &[u8],
-        by: &Node,
+        by: &ViewNode,
         needing: &ElfObject,
         more: &[Vec<u8>],
     ) -> Result<(Option<Library>, Option<ElfFault>), LookError> {
@@ -251,7 +251,7 @@ impl<'a> ElfChecker<'a> {
     /// Returns the directories that other files add to a file's own. The programs that load a
     /// library are unknown, so it gets the directories of all files. A program gets none, unless it
     /// is a library that can be run, for example to print its version.
-    fn added_dirs(&self, node: &Node, object: &ElfObject) -> &[Vec<u8>] {
+    fn added_dirs(&self, node: &ViewNode, object: &ElfObject) -> &[Vec<u8>] {
         match object.interpreter.is_some() && !is_library(node.name()) {
             true => &[],
             false => &self.rpaths,
@@ -261,7 +261,7 @@ impl<'a> ElfChecker<'a> {
 
 /// Adds the directories of a file that ld.so also searches for the libraries it loads: `DT_RPATH`
 /// without `DT_RUNPATH`.
-fn add_rpath(dirs: &mut Vec<Vec<u8>>, node: &Node, object: &ElfObject) {
+fn add_rpath(dirs: &mut Vec<Vec<u8>>, node: &ViewNode, object: &ElfObject) {
     if object.runpath.is_empty() && !object.rpath.is_empty() {
         for dir in own_dirs(&object.rpath, &node.path, object) {
             if dirs.len() < MAX_ADDED_DIRS && !dirs.contains(&dir) {

@@ -12,7 +12,7 @@ use provisioners::Pattern;
 
 use super::object::{ElfObject, read};
 use crate::check::context::resolve;
-use crate::look::{LookError, Node, View, join};
+use crate::look::{LookError, ViewNode, StackView, join};
 
 /// Maximum bytes that are read of a configuration file or of the cache.
 const MAX_FILE: usize = 16 << 20;
@@ -25,7 +25,7 @@ const MAX_CONFIGURED_DIRS: usize = 1024;
 
 /// The dynamic loader of a root.
 pub(super) struct Loader<'a> {
-    pub(super) view: &'a View,
+    pub(super) view: &'a StackView,
     /// The directories of ld.so.conf.
     pub(super) configured: Vec<Vec<u8>>,
     /// The paths in ld.so.cache, if it exists.
@@ -37,12 +37,12 @@ pub(super) struct Loader<'a> {
 }
 
 type MaybeObject = Option<Arc<ElfObject>>;
-type LibraryAt = Option<(Node, Arc<ElfObject>)>;
+type LibraryAt = Option<(ViewNode, Arc<ElfObject>)>;
 
 /// A library that was found.
 #[derive(Clone, Debug)]
 pub(super) struct Library {
-    pub(super) node: Node,
+    pub(super) node: ViewNode,
     pub(super) object: Arc<ElfObject>,
     /// Whether it is in a directory of ld.so.conf but not in the cache: ld.so does not find it.
     pub(super) uncached: bool,
@@ -52,15 +52,15 @@ pub(super) struct Library {
 pub(super) enum Search {
     Found(Library),
     /// Only a library for another machine was found.
-    OtherMachine(Node, Arc<ElfObject>),
+    OtherMachine(ViewNode, Arc<ElfObject>),
     Nowhere,
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn open(view: &'a View) -> Result<Self, LookError> {
+    pub(super) fn open(view: &'a StackView) -> Result<Self, LookError> {
         let mut configured = Vec::new();
         read_configuration(view, b"etc/ld.so.conf", MAX_INCLUDE_DEPTH, &mut configured)?;
-        let cache = match resolve(view, b"etc/ld.so.cache")?.filter(Node::is_file) {
+        let cache = match resolve(view, b"etc/ld.so.cache")?.filter(ViewNode::is_file) {
             Some(file) => parse_cache(&view.head(&file, MAX_FILE)?),
             None => None,
         };
@@ -69,7 +69,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Parses an ELF file; `None` for any other file.
-    pub(super) fn object(&self, node: &Node) -> Result<MaybeObject, LookError> {
+    pub(super) fn object(&self, node: &ViewNode) -> Result<MaybeObject, LookError> {
         let objects = || self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parsed) = objects().get(&node.path) {
             return Ok(parsed.clone());
@@ -135,7 +135,7 @@ impl<'a> Loader<'a> {
     pub(super) fn possible_paths(
         &self,
         name: &[u8],
-        node: &Node,
+        node: &ViewNode,
         object: &ElfObject,
     ) -> Result<Vec<Vec<u8>>, LookError> {
         if name.contains(&b'/') {
@@ -204,7 +204,7 @@ impl<'a> Loader<'a> {
         &self,
         path: &[u8],
         object: &ElfObject,
-        other: &mut Option<(Node, Arc<ElfObject>)>,
+        other: &mut Option<(ViewNode, Arc<ElfObject>)>,
     ) -> Result<Option<Library>, LookError> {
         let Some((node, found)) = self.library_at(path)? else { return Ok(None) };
         if found.is_compatible(object) {
@@ -219,7 +219,7 @@ fn found(library: Library) -> Search {
     Search::Found(library)
 }
 
-fn end(other: Option<(Node, Arc<ElfObject>)>) -> Search {
+fn end(other: Option<(ViewNode, Arc<ElfObject>)>) -> Search {
     other.map_or(Search::Nowhere, |(node, object)| Search::OtherMachine(node, object))
 }
 
@@ -288,12 +288,12 @@ fn built_in(object: &ElfObject) -> Vec<String> {
 
 /// Reads the directories of a configuration file and of the files it includes.
 fn read_configuration(
-    view: &View,
+    view: &StackView,
     path: &[u8],
     depth: u32,
     dirs: &mut Vec<Vec<u8>>,
 ) -> Result<(), LookError> {
-    let Some(file) = resolve(view, path)?.filter(Node::is_file) else { return Ok(()) };
+    let Some(file) = resolve(view, path)?.filter(ViewNode::is_file) else { return Ok(()) };
     if depth == 0 {
         return Ok(());
     }
@@ -318,7 +318,7 @@ fn read_configuration(
 }
 
 /// Returns the files that match a pattern with wildcards in its last component.
-fn matching(view: &View, pattern: &str) -> Result<Vec<Vec<u8>>, LookError> {
+fn matching(view: &StackView, pattern: &str) -> Result<Vec<Vec<u8>>, LookError> {
     use std::os::unix::ffi::OsStrExt;
     let Ok(glob) = Pattern::parse(pattern) else { return Ok(Vec::new()) };
     let dir = pattern.rsplit_once('/').map_or("", |(dir, _)| dir);

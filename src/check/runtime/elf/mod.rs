@@ -17,7 +17,7 @@ use super::is_elsewhere;
 use super::lints::{ELF_LIBRARY, LINKER_CACHE};
 use crate::check::context::{CheckContext, Difference, read_text, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, Node, View, Walk};
+use crate::look::{LookError, ViewNode, StackView, WalkControl};
 
 use judge::ElfChecker;
 use loader::{Loader, Search};
@@ -31,7 +31,7 @@ pub(super) fn closure(
     let difference = context.difference()?;
     let loader = Loader::open(&roots.view)?;
     let machine = native_object(&loader)?;
-    let candidates: Vec<&Node> = difference
+    let candidates: Vec<&ViewNode> = difference
         .overlaid
         .iter()
         .map(|entry| &entry.node)
@@ -89,7 +89,7 @@ fn preloaded(
     findings: &mut Findings<'_>,
 ) -> Result<(), PassError> {
     const PATH: &str = "etc/ld.so.preload";
-    let Some(file) = resolve(loader.view, PATH.as_bytes())?.filter(Node::is_file) else {
+    let Some(file) = resolve(loader.view, PATH.as_bytes())?.filter(ViewNode::is_file) else {
         return Ok(());
     };
     let lower = context.roots()?.lower.as_ref();
@@ -125,27 +125,27 @@ fn preloaded(
     Ok(())
 }
 
-fn finding(fault: judge::ElfFault, node: &Node) -> Finding {
+fn finding(fault: judge::ElfFault, node: &ViewNode) -> Finding {
     let finding = Finding::new(fault.lint, "", Some(&node.path), fault.message);
     finding.severity(fault.severity)
 }
 
 /// Returns whether a file may be a program or a library, by its name and mode.
-fn may_be_elf(node: &Node) -> bool {
+fn may_be_elf(node: &ViewNode) -> bool {
     let named = node.attr.mode & 0o111 != 0 || is_library(node.name());
     node.is_file() && node.attr.size >= 52 && named && !is_elsewhere(&node.path)
 }
 
 /// ELF files, parsed.
-type ElfFiles = Vec<(Node, Arc<ElfObject>)>;
+type ElfFiles = Vec<(ViewNode, Arc<ElfObject>)>;
 
 /// Parses files on one thread per processor, and returns those that are ELF files in their order.
-fn parse(loader: &Loader<'_>, nodes: &[&Node]) -> Result<ElfFiles, LookError> {
+fn parse(loader: &Loader<'_>, nodes: &[&ViewNode]) -> Result<ElfFiles, LookError> {
     // Hard links are parsed once.
     let mut seen = std::collections::HashSet::new();
-    let nodes: Vec<&&Node> = nodes.iter().filter(|n| seen.insert(n.found.source())).collect();
+    let nodes: Vec<&&ViewNode> = nodes.iter().filter(|n| seen.insert(n.found.source())).collect();
     let next = AtomicUsize::new(0);
-    let parsed: Mutex<BTreeMap<usize, (Node, Arc<ElfObject>)>> = Mutex::default();
+    let parsed: Mutex<BTreeMap<usize, (ViewNode, Arc<ElfObject>)>> = Mutex::default();
     let failed: Mutex<Option<LookError>> = Mutex::default();
     let work = || {
         loop {
@@ -200,7 +200,7 @@ fn affected_libraries(
     difference: &Difference,
     machine: Option<&ElfObject>,
 ) -> Result<BTreeSet<Vec<u8>>, LookError> {
-    let mut changed: Vec<Node> = Vec::new();
+    let mut changed: Vec<ViewNode> = Vec::new();
     // A cache that hides another one may lack its libraries.
     let mut affected: BTreeSet<Vec<u8>> = now.not_cached(before).map(<[u8]>::to_vec).collect();
     for entry in difference.overlaid.iter().filter(|entry| !entry.node.is_dir()) {
@@ -247,18 +247,18 @@ pub(super) fn is_library(name: &[u8]) -> bool {
     name.windows(3).any(|window| window == b".so")
 }
 
-fn libraries(view: &View, node: &Node, into: &mut Vec<Node>) -> Result<(), LookError> {
+fn libraries(view: &StackView, node: &ViewNode, into: &mut Vec<ViewNode>) -> Result<(), LookError> {
     view.walk::<LookError>(node, &mut |node| {
         if !node.is_dir() && is_library(node.name()) {
             into.push(node.clone());
         }
-        Ok(Walk::Into)
+        Ok(WalkControl::Into)
     })
 }
 
 /// Returns the files of a root that need one of these libraries.
 fn needing(
-    view: &View,
+    view: &StackView,
     loader: &Loader<'_>,
     names: &BTreeSet<Vec<u8>>,
 ) -> Result<ElfFiles, LookError> {
@@ -267,9 +267,9 @@ fn needing(
         if may_be_elf(node) {
             nodes.push(node.clone());
         }
-        Ok(Walk::Into)
+        Ok(WalkControl::Into)
     })?;
-    let nodes: Vec<&Node> = nodes.iter().collect();
+    let nodes: Vec<&ViewNode> = nodes.iter().collect();
     let mut files = parse(loader, &nodes)?;
     files.retain(|(_, object)| {
         let loads = object.interpreter.iter().filter_map(|path| path.rsplit(|&b| b == b'/').next());

@@ -12,7 +12,7 @@ use ::object::elf::{self, Machine};
 use ::object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use ::object::{Endianness, pod};
 
-use crate::look::{LookError, Node, View};
+use crate::look::{LookError, ViewNode, StackView};
 
 /// Bytes at the start of a file that contain the headers.
 const HEADER_SIZE: usize = 4096;
@@ -85,7 +85,7 @@ impl ElfObject {
 }
 
 /// Reads a file; `None` if it is not a program or library.
-pub(super) fn read(view: &View, node: &Node) -> Result<Option<ElfObject>, LookError> {
+pub(super) fn read(view: &StackView, node: &ViewNode) -> Result<Option<ElfObject>, LookError> {
     let head = view.head(node, HEADER_SIZE)?;
     if !head.starts_with(b"\x7fELF") {
         return Ok(None);
@@ -99,8 +99,8 @@ pub(super) fn read(view: &View, node: &Node) -> Result<Option<ElfObject>, LookEr
 }
 
 struct ElfFile<'a> {
-    view: &'a View,
-    node: &'a Node,
+    view: &'a StackView,
+    node: &'a ViewNode,
 }
 
 impl ElfFile<'_> {

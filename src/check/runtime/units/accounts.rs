@@ -6,7 +6,7 @@ use super::allowance::{LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::{read_text, resolve};
 use crate::look::accounts::Accounts;
-use crate::look::{Node, View};
+use crate::look::{ViewNode, StackView};
 
 /// Names of users and groups that exist or that systemd-sysusers creates.
 pub(super) struct KnownAccounts {
@@ -16,7 +16,7 @@ pub(super) struct KnownAccounts {
 
 impl KnownAccounts {
     pub(super) fn read(
-        view: &View,
+        view: &StackView,
         accounts: &Accounts,
         budget: &mut UnitMemoryBudget,
     ) -> Result<Self, PassError> {
@@ -26,7 +26,7 @@ impl KnownAccounts {
         };
         // systemd-sysusers creates these at boot: sysusers.d(5).
         for dir in ["etc/sysusers.d", "usr/lib/sysusers.d", "usr/local/lib/sysusers.d"] {
-            let Some(dir) = resolve(view, dir.as_bytes())?.filter(Node::is_dir) else { continue };
+            let Some(dir) = resolve(view, dir.as_bytes())?.filter(ViewNode::is_dir) else { continue };
             for node in view.children(&dir)? {
                 let path = String::from_utf8_lossy(&node.path).into_owned();
                 let text = read_text(view, &path)?;

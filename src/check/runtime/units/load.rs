@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::allowance::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::resolve;
-use crate::look::{Node, View, join};
+use crate::look::{ViewNode, StackView, join};
 
 /// Directories of units by precedence. /run is empty until boot.
 pub(super) const DIRS: [&[u8]; 4] = [
@@ -39,7 +39,7 @@ pub(super) struct Units {
     /// Units, aliases and masks by name.
     found: BTreeMap<String, UnitEntry>,
     /// Links in directories of dependencies, each with the name of the wanted unit.
-    pub(super) wanted: Vec<(Node, String)>,
+    pub(super) wanted: Vec<(ViewNode, String)>,
     /// Names of init scripts, for which systemd generates units.
     scripts: BTreeSet<String>,
     /// Units that are started by links or other units, with the topmost layer that does so.
@@ -65,7 +65,7 @@ pub(super) struct Unit {
 
 /// A unit file or a drop-in.
 pub(super) struct UnitFile {
-    pub(super) node: Node,
+    pub(super) node: ViewNode,
     pub(super) lines: Vec<UnitLine>,
 }
 
@@ -121,7 +121,7 @@ impl Unit {
 
 impl Units {
     /// Reads the units of a root, within `budget`.
-    pub(super) fn read(view: &View, budget: &mut UnitMemoryBudget) -> Result<Self, PassError> {
+    pub(super) fn read(view: &StackView, budget: &mut UnitMemoryBudget) -> Result<Self, PassError> {
         let mut units = Units {
             found: BTreeMap::new(),
             wanted: Vec::new(),
@@ -129,10 +129,10 @@ impl Units {
             started: HashMap::new(),
             activators: HashMap::new(),
         };
-        let mut drop_ins: BTreeMap<String, BTreeMap<Vec<u8>, Node>> = BTreeMap::new();
+        let mut drop_ins: BTreeMap<String, BTreeMap<Vec<u8>, ViewNode>> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for dir in DIRS {
-            let Some(dir) = resolve(view, dir)?.filter(Node::is_dir) else { continue };
+            let Some(dir) = resolve(view, dir)?.filter(ViewNode::is_dir) else { continue };
             // /lib may be a link to /usr/lib.
             if !seen.insert(dir.path.clone()) {
                 continue;
@@ -142,7 +142,7 @@ impl Units {
                 let name = name.to_owned();
                 let folder = || resolve(view, &node.path);
                 if let Some(unit) = name.strip_suffix(".d") {
-                    let Some(dir) = folder()?.filter(Node::is_dir) else { continue };
+                    let Some(dir) = folder()?.filter(ViewNode::is_dir) else { continue };
                     for file in list(view, &dir, budget)? {
                         if file.name().ends_with(b".conf") {
                             let of_unit = drop_ins.entry(unit.to_owned()).or_default();
@@ -150,7 +150,7 @@ impl Units {
                         }
                     }
                 } else if is_dependency_dir(&name) {
-                    let Some(dir) = folder()?.filter(Node::is_dir) else { continue };
+                    let Some(dir) = folder()?.filter(ViewNode::is_dir) else { continue };
                     for link in list(view, &dir, budget)? {
                         if let Ok(unit) = std::str::from_utf8(link.name())
                             && KINDS.contains(&kind(unit))
@@ -178,7 +178,7 @@ impl Units {
                 }
             }
         }
-        if let Some(dir) = resolve(view, b"etc/init.d")?.filter(Node::is_dir) {
+        if let Some(dir) = resolve(view, b"etc/init.d")?.filter(ViewNode::is_dir) {
             let names = view.children(&dir)?;
             let names = names.iter().filter_map(|node| std::str::from_utf8(node.name()).ok());
             units.scripts = names.map(str::to_owned).collect();
@@ -305,16 +305,16 @@ fn drop_ins_of(name: &str) -> Vec<String> {
 }
 
 /// Lists a directory, within `budget`: many links may lead to one directory.
-fn list(view: &View, dir: &Node, budget: &mut UnitMemoryBudget) -> Result<Vec<Node>, PassError> {
+fn list(view: &StackView, dir: &ViewNode, budget: &mut UnitMemoryBudget) -> Result<Vec<ViewNode>, PassError> {
     let nodes = view.children(dir)?;
     budget.take(FILE_OVERHEAD.saturating_mul(nodes.len() + 1))?;
     Ok(nodes)
 }
 
 fn read_entry(
-    view: &View,
+    view: &StackView,
     name: &str,
-    node: &Node,
+    node: &ViewNode,
     budget: &mut UnitMemoryBudget,
 ) -> Result<Option<UnitEntry>, PassError> {
     let unit = |file| UnitEntry::Unit(Unit { name: name.to_owned(), files: vec![file] });
@@ -331,7 +331,7 @@ fn read_entry(
         if target_name != name && KINDS.contains(&kind(&target_name)) {
             return Ok(Some(UnitEntry::Alias));
         }
-        let file = Node { path: node.path.clone(), ..file };
+        let file = ViewNode { path: node.path.clone(), ..file };
         return Ok(read_file(view, &file, budget)?.map(unit));
     }
     // An empty file also masks the unit.
@@ -342,8 +342,8 @@ fn read_entry(
 }
 
 fn read_file(
-    view: &View,
-    node: &Node,
+    view: &StackView,
+    node: &ViewNode,
     budget: &mut UnitMemoryBudget,
 ) -> Result<Option<UnitFile>, PassError> {
     budget.take(FILE_OVERHEAD)?;
@@ -351,7 +351,7 @@ fn read_file(
         true => resolve(view, &node.path)?,
         false => Some(node.clone()),
     };
-    let Some(target) = target.filter(Node::is_file) else { return Ok(None) };
+    let Some(target) = target.filter(ViewNode::is_file) else { return Ok(None) };
     let bytes = view.head(&target, MAX_FILE)?;
     budget.take(bytes.len())?;
     let lines = parse(&String::from_utf8_lossy(&bytes));

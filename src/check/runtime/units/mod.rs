@@ -22,7 +22,7 @@ use super::lints::{
 use crate::check::context::{CheckContext, resolve};
 use crate::check::{Finding, Findings, Lint, PassError, Severity};
 use crate::look::accounts::Accounts;
-use crate::look::{LookError, Node, View, join};
+use crate::look::{LookError, ViewNode, StackView, join};
 
 use accounts::KnownAccounts;
 use allowance::UnitMemoryBudget;
@@ -52,7 +52,7 @@ const PATH: [&str; 6] =
 /// A problem of a unit.
 struct UnitFault {
     lint: &'static Lint,
-    node: Node,
+    node: ViewNode,
     message: String,
     /// The topmost layer that starts the unit; `None` if nothing does or if the unit runs
     /// nevertheless.
@@ -106,7 +106,7 @@ pub(super) fn units(
 }
 
 /// Returns the faults of the units of a root.
-fn faults(view: &View, accounts: &Accounts) -> Result<Vec<UnitFault>, PassError> {
+fn faults(view: &StackView, accounts: &Accounts) -> Result<Vec<UnitFault>, PassError> {
     let mut budget = UnitMemoryBudget::new();
     let units = Units::read(view, &mut budget)?;
     let mut checker = UnitChecker {
@@ -147,7 +147,7 @@ fn faults(view: &View, accounts: &Accounts) -> Result<Vec<UnitFault>, PassError>
 }
 
 struct UnitChecker<'a> {
-    view: &'a View,
+    view: &'a StackView,
     units: &'a Units,
     known: KnownAccounts,
     keys: Keys,
@@ -176,7 +176,7 @@ impl UnitChecker<'_> {
     fn add(
         &mut self,
         lint: &'static Lint,
-        node: &Node,
+        node: &ViewNode,
         message: impl Into<String>,
         paths: Vec<Vec<u8>>,
     ) -> Option<&mut UnitFault> {
@@ -442,7 +442,7 @@ impl UnitChecker<'_> {
 
     /// Returns whether a directory is empty. Results are cached, since many conditions may name
     /// one.
-    fn is_empty(&mut self, dir: &Node) -> Result<bool, LookError> {
+    fn is_empty(&mut self, dir: &ViewNode) -> Result<bool, LookError> {
         if let Some(empty) = self.empty.get(&dir.path) {
             return Ok(*empty);
         }

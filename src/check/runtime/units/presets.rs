@@ -13,7 +13,7 @@ use super::load::{Unit, Units};
 use crate::check::context::{CheckContext, read_text, resolve};
 use crate::check::runtime::lints::FIRST_BOOT;
 use crate::check::{Finding, Findings, PassError};
-use crate::look::{Node, View, join};
+use crate::look::{ViewNode, StackView, join};
 use crate::seal::path::escape;
 
 const MACHINE_ID: &[u8] = b"etc/machine-id";
@@ -45,7 +45,7 @@ pub(in crate::check::runtime) fn first_boot(
 ) -> Result<(), PassError> {
     let roots = context.roots()?;
     // A root without systemd, which an overlay may add, is for a machine if it has a machine id.
-    let has_id = |view: &View| resolve(view, MACHINE_ID).map(|id| id.is_some());
+    let has_id = |view: &StackView| resolve(view, MACHINE_ID).map(|id| id.is_some());
     let is_used = resolve(&roots.view, b"lib/systemd/systemd")?.is_some()
         || has_id(&roots.view)?
         || roots.lower.as_ref().map(has_id).transpose()?.unwrap_or(false);
@@ -90,7 +90,7 @@ pub(in crate::check::runtime) fn first_boot(
 
 /// Returns the reason why systemd treats a boot of this root as a first boot, if it does. With an
 /// empty file it does not.
-fn cause(view: &View) -> Result<Option<&'static str>, PassError> {
+fn cause(view: &StackView) -> Result<Option<&'static str>, PassError> {
     let Some(file) = resolve(view, MACHINE_ID)? else { return Ok(Some("it is missing")) };
     if !file.is_file() {
         return Ok(None);
@@ -112,7 +112,7 @@ fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
 }
 
 impl PresetChanges {
-    fn read(view: &View) -> Result<Self, PassError> {
+    fn read(view: &StackView) -> Result<Self, PassError> {
         let mut budget = UnitMemoryBudget::new();
         let units = Units::read(view, &mut budget)?;
         let rules = rules(view, &mut budget)?;
@@ -200,10 +200,10 @@ struct PresetRule {
 }
 
 /// Reads the rules of a root in systemd's order; the first that matches counts.
-fn rules(view: &View, budget: &mut UnitMemoryBudget) -> Result<Vec<PresetRule>, PassError> {
-    let mut files: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
+fn rules(view: &StackView, budget: &mut UnitMemoryBudget) -> Result<Vec<PresetRule>, PassError> {
+    let mut files: BTreeMap<Vec<u8>, ViewNode> = BTreeMap::new();
     for dir in DIRS {
-        let Some(dir) = resolve(view, dir)?.filter(Node::is_dir) else { continue };
+        let Some(dir) = resolve(view, dir)?.filter(ViewNode::is_dir) else { continue };
         for node in view.children(&dir)? {
             budget.take(FILE_OVERHEAD)?;
             if node.name().ends_with(b".preset") {
@@ -214,7 +214,7 @@ fn rules(view: &View, budget: &mut UnitMemoryBudget) -> Result<Vec<PresetRule>, 
     let mut rules = Vec::new();
     for node in files.values() {
         // A link to /dev/null masks the file of that name.
-        let Some(file) = resolve(view, &node.path)?.filter(Node::is_file) else { continue };
+        let Some(file) = resolve(view, &node.path)?.filter(ViewNode::is_file) else { continue };
         let content = view.head(&file, MAX_FILE)?;
         budget.take(content.len())?;
         for line in String::from_utf8_lossy(&content).lines() {

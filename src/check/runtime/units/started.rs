@@ -4,7 +4,7 @@ use super::allowance::UnitMemoryBudget;
 use super::load::Units;
 use super::{program, section};
 use crate::check::PassError;
-use crate::look::View;
+use crate::look::StackView;
 
 /// A unit that a link or another unit starts.
 pub(in crate::check::runtime) struct StartedUnit {
@@ -18,7 +18,7 @@ pub(in crate::check::runtime) struct StartedUnit {
 }
 
 /// Returns the units of a root that a link or another unit starts.
-pub(in crate::check::runtime) fn started_units(view: &View) -> Result<Vec<StartedUnit>, PassError> {
+pub(in crate::check::runtime) fn started_units(view: &StackView) -> Result<Vec<StartedUnit>, PassError> {
     const COMMAND_KEYS: [&str; 4] = ["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost"];
     let units = Units::read(view, &mut UnitMemoryBudget::new())?;
     let mut started = Vec::new();
