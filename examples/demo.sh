@@ -1,5 +1,5 @@
 #!/bin/bash
-# The script of `make demo`: builds examples/netboot and runs a command in a base with an overlay, all
+# The script of `make demo`: builds examples/netboot and runs a command in a base with an overlay,
 # without root. As root, it continues as an unprivileged user.
 #
 #     examples/demo.sh target/release/overcoat [boot]
