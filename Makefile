@@ -1,11 +1,11 @@
-# `make` says what there is. Set-up needs root once; everything else is done without.
+# `make` prints the targets. Only the set-up of a machine needs root.
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
 DESTDIR ?=
-# Where mount(8) looks for what mounts a type: nowhere else.
+# The only folder in which mount(8) looks for mount helpers.
 MOUNT_HELPERS ?= $(if $(shell test -L /sbin && echo merged),/usr/sbin,/sbin)
-# Seconds for each fuzz target, and for random sequences of operations.
+# Seconds for each fuzz target, and for `make soak`.
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 
@@ -17,23 +17,24 @@ program := $(target)/release/overcoat
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo      build all that machines boot from the network, without root rights'
-	@echo '               (BOOT=1: and boot it in QEMU)'
-	@echo 'make test      set up a lab and run all tests'
-	@echo 'make field     install dozens of packages on hosts that differ, as root: minutes'
-	@echo 'make boots     boot machines from the network, in QEMU: minutes'
-	@echo 'make check     formatting, clippy and rustdoc, warnings as errors'
-	@echo 'make fuzz      fuzz the image readers, $(FUZZ_SECONDS) s each (FUZZ_SECONDS=)'
-	@echo 'make soak      random operations against the model and the kernel (SOAK_SECONDS=$(SOAK_SECONDS))'
-	@echo 'make tsan      the tests with many threads under ThreadSanitizer'
-	@echo 'make bench     compare with other tools (root)'
+	@echo 'make demo      build a base, overlays, a kernel and an initrd, without root'
+	@echo '               (BOOT=1: also boot them in QEMU)'
+	@echo 'make test      prepare the machine and run the tests'
+	@echo 'make check     formatting, clippy and rustdoc, with warnings as errors'
+	@echo 'make fuzz      fuzz the image readers, each for FUZZ_SECONDS=$(FUZZ_SECONDS)'
+	@echo 'make soak      random operations, compared with a model and the kernel (SOAK_SECONDS=$(SOAK_SECONDS))'
+	@echo 'make tsan      the threading tests under ThreadSanitizer'
+	@echo 'make boots     boot machines in QEMU; takes minutes'
+	@echo 'make field     install dozens of packages on different hosts, as root; takes minutes'
+	@echo 'make bench     compare with other tools, as root'
 	@echo 'make all       build $(program)'
-	@echo 'make install   into PREFIX=$(PREFIX)'
-	@echo 'make clean     remove what was built'
+	@echo 'make install   install into PREFIX=$(PREFIX)'
+	@echo 'make uninstall remove the installed files'
+	@echo 'make clean     remove all build results'
 
 all: $(program)
 
-# cargo knows best what is out of date.
+# cargo decides whether the program is out of date.
 .PHONY: $(program)
 $(program):
 	@.ci/machine.sh build
@@ -81,7 +82,7 @@ bench:
 	$(CARGO) build --release --locked --package overcoat
 	benches/compare.sh
 
-# Where what is installed beside the program goes: one file for each shell, and the manual pages.
+# Completions, one file for each shell, and manual pages.
 share := $(DESTDIR)$(PREFIX)/share
 bash_completion := $(share)/bash-completion/completions/overcoat
 zsh_completion := $(share)/zsh/site-functions/_overcoat
@@ -98,13 +99,13 @@ install: $(program)
 	chmod 0644 $(bash_completion) $(zsh_completion) $(fish_completion) $(manual)/overcoat.1 $(manual)/overcoat-*.1
 	@{ mkdir -p $(DESTDIR)$(MOUNT_HELPERS) && \
 		ln -sf $(PREFIX)/bin/overcoat $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat; } 2>/dev/null || \
-		echo 'not root, so without mount -t fuse.overcoat: $(DESTDIR)$(MOUNT_HELPERS) cannot be written to'
+		echo 'mount.fuse.overcoat is not installed, because $(DESTDIR)$(MOUNT_HELPERS) is not writable; install it as root'
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/overcoat $(bash_completion) $(zsh_completion) $(fish_completion)
 	rm -f $(manual)/overcoat.1 $(manual)/overcoat-*.1
 	@rm -f $(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat 2>/dev/null || \
-		echo '$(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat is left: only root can remove it'
+		echo '$(DESTDIR)$(MOUNT_HELPERS)/mount.fuse.overcoat is not removed: only root can remove it'
 
 clean:
 	rm -rf build

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Makes a Debian machine ready: `machine.sh build`, and `demo`, `test`, `boots` or `fuzz` beside it.
+# Prepares a Debian machine: `machine.sh build`, followed by any of `demo`, `test`, `boots`, `fuzz`.
 #
-# As root it installs what is missing; as anybody else it says what root has to do, and changes
-# nothing.
+# As root it installs what is missing. As another user it changes nothing, and prints the commands
+# that root has to run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,27 +11,27 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 root=false
 [[ $(id -u) = 0 ]] && root=true
 
-# package and what it is needed for: a program, or a file
+# PACKAGE:NEEDED, where NEEDED is a program or the path of a file.
 need=()
 for purpose in "$@"; do
   case $purpose in
     build) need+=(gcc:cc libc6-dev:/usr/include/stdio.h g++:c++ make:make) ;;
     demo) need+=(mmdebstrap:mmdebstrap squashfs-tools:mksquashfs uidmap:newuidmap
       fuse3:fusermount3 cpio:cpio gzip:gzip ca-certificates:/etc/ssl/certs/ca-certificates.crt) ;;
-    # What else the tests need, tests/set-up.sh knows.
+    # tests/set-up.sh installs the other tools of the tests.
     test) need+=(zstd:zstd busybox-static:busybox libarchive-tools:bsdtar dpkg-dev:dpkg-scanpackages
       attr:setfattr curl:curl chromium:chromium tmux:tmux ansible:ansible-playbook) ;;
     boots) need+=(qemu-system-x86:qemu-system-x86_64
       ipxe-qemu:/usr/lib/ipxe/qemu/efi-virtio.rom openssl:openssl) ;;
     fuzz) need+=(squashfs-tools:mksquashfs cpio:cpio gzip:gzip zstd:zstd attr:setfattr) ;;
-    *) echo "$0: what is $purpose?" >&2; exit 2 ;;
+    *) echo "$0: unknown purpose: $purpose" >&2; exit 2 ;;
   esac
 done
 
 missing=()
 for pair in "${need[@]}"; do
-  what=${pair#*:}
-  if [[ $what = /* ]]; then [[ -e $what ]]; else command -v "$what" >/dev/null; fi ||
+  needed=${pair#*:}
+  if [[ $needed = /* ]]; then [[ -e $needed ]]; else command -v "$needed" >/dev/null; fi ||
     missing+=("${pair%%:*}")
 done
 
@@ -47,11 +47,11 @@ if ((${#missing[@]})); then
 fi
 
 if ! command -v cargo >/dev/null; then
-  echo "cargo is missing, and Debian 12's is too old: install Rust from https://rustup.rs" >&2
+  echo "cargo is missing: install Rust from https://rustup.rs (Debian 12's version is too old)" >&2
   exit 1
 fi
 
-# The first free range of ids that nobody else has.
+# Prints the first id above all ranges in /etc/subuid or /etc/subgid.
 free_ids() {
   awk -F: 'BEGIN { n = 100000 } $2 + $3 > n { n = $2 + $3 } END { print n }' "/etc/sub$1"
 }
@@ -73,21 +73,21 @@ if [[ " $* " = *" demo "* ]]; then
     fi
   fi
   if $root; then
-    # Somebody without rights, for what is to be done without.
+    # The unprivileged user of the demo and the tests.
     id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
-    who=$user
+    owner=$user
   else
-    who=$(id -un)
+    owner=$(id -un)
   fi
   for ids in uid gid; do
-    grep -q -e "^$who:" -e "^$(id -u "$who"):" "/etc/sub$ids" 2>/dev/null && continue
+    grep -q -e "^$owner:" -e "^$(id -u "$owner"):" "/etc/sub$ids" 2>/dev/null && continue
     if $root; then
       touch "/etc/sub$ids"
       first=$(free_ids "$ids")
-      usermod "--add-sub${ids}s" "$first-$((first + 65535))" "$who"
+      usermod "--add-sub${ids}s" "$first-$((first + 65535))" "$owner"
     else
       first=$(free_ids "$ids" 2>/dev/null || echo 100000)
-      todo+=("usermod --add-sub${ids}s $first-$((first + 65535)) $who")
+      todo+=("usermod --add-sub${ids}s $first-$((first + 65535)) $owner")
     fi
   done
 fi
@@ -106,7 +106,7 @@ if [[ " $* " = *" fuzz "* ]] && ! cargo fuzz --version >/dev/null 2>&1; then
 fi
 
 if ((${#todo[@]})); then
-  echo 'Something is missing on this machine. As root, run:' >&2
+  echo 'This machine is not prepared. Run as root:' >&2
   printf '  %s\n' "${todo[@]}" >&2
   exit 1
 fi

@@ -1,11 +1,10 @@
 #!/bin/bash
-# What `make demo` shows: all that machines need to boot from the network (examples/netboot), and a
-# command in a base and its overlay together; all of it without root rights. Started as root, it goes
-# on as a user who has none.
+# The script of `make demo`: builds examples/netboot and runs a command in a base with an overlay,
+# without root. As root, it continues as an unprivileged user.
 #
 #     examples/demo.sh target/release/overcoat [boot]
 #
-# With `boot` it then boots a machine of QEMU's: discovery, by gzip, and an overlay by zstd over it.
+# `boot` also boots the discovery overlay (gzip) in QEMU, with a second overlay (zstd) on it.
 set -euo pipefail
 program=$(realpath "$1")
 boot=${2:-}
@@ -15,26 +14,26 @@ if [[ $(id -u) = 0 ]]; then
   user=${OVERCOAT_TEST_USER:-overcoat-test}
   as_user() { runuser -u "$user" -- "$@"; }
   if as_user test -r "$PWD/examples/netboot/overcoat.yml" && as_user test -x "$program"; then
-    place=$PWD
+    checkout=$PWD
     install -d build
     install -d -o "$user" build/netboot
   else
-    # A folder that only root may enter: the user gets a copy.
-    place=$(as_user mktemp -d /var/tmp/overcoat-demo.XXXXXX)
-    trap 'rm -rf "$place"' EXIT
-    install -d -o "$user" "$place/build"
-    cp -r examples "$place/"
-    cp "$program" "$place/overcoat"
-    [[ -d build/netboot ]] && cp -rp build/netboot "$place/build/"
-    chown -R "$user" "$place/build"
-    chmod -R a+rX "$place"
-    program=$place/overcoat
+    # The user cannot read the checkout: use a copy.
+    checkout=$(as_user mktemp -d /var/tmp/overcoat-demo.XXXXXX)
+    trap 'rm -rf "$checkout"' EXIT
+    install -d -o "$user" "$checkout/build"
+    cp -r examples "$checkout/"
+    cp "$program" "$checkout/overcoat"
+    [[ -d build/netboot ]] && cp -rp build/netboot "$checkout/build/"
+    chown -R "$user" "$checkout/build"
+    chmod -R a+rX "$checkout"
+    program=$checkout/overcoat
   fi
-  echo "This is root's shell: going on as $user, who has no rights."
-  as_user env HOME="$(getent passwd "$user" | cut -d: -f6)" "$place/examples/demo.sh" "$program" "$boot"
-  if [[ $place != "$PWD" ]]; then
+  echo "Running the demo as the unprivileged user $user."
+  as_user env HOME="$(getent passwd "$user" | cut -d: -f6)" "$checkout/examples/demo.sh" "$program" "$boot"
+  if [[ $checkout != "$PWD" ]]; then
     install -d build
-    cp -rp "$place/build/netboot" build/
+    cp -rp "$checkout/build/netboot" build/
   fi
   exit
 fi
@@ -59,7 +58,7 @@ gzip -dc "$netboot/discovery.cpio.gz" | cpio --quiet --list |
 overcoat run "$netboot/base.squashfs" "$netboot/discovery.cpio.gz" -- lsscsi --version
 
 if [[ $boot != boot ]]; then
-  printf '\nTo boot it as a machine would (qemu-system-x86, ipxe-qemu):\n'
+  printf '\nTo boot it in QEMU (packages qemu-system-x86 and ipxe-qemu):\n'
   printf '$ overcoat boot -p examples/netboot/overcoat.yml discovery\n'
   exit
 fi

@@ -1,11 +1,11 @@
 #!/bin/bash
-# What the tests need of a machine, as root; what is there already is kept:
-#   - the tools that they run and compare with,
-#   - /dev/fuse for everybody, and a user without rights who has subordinate ids,
+# Prepares a machine for the tests, as root. It keeps what exists already:
+#   - the tools that the tests run and compare with,
+#   - /dev/fuse with access for all users, and an unprivileged user with subordinate ids,
 #   - the lab (build/lab, or $OVERCOAT_LAB): a Debian base as tar, squashfs with gzip and squashfs
-#     with zstd, and an apt repository with the packages of provisioners/library.
-#     A lab that has another list of packages gets its repository anew.
-# Takes about two minutes the first time, nearly all of it downloads.
+#     with zstd, and an apt repository with the packages of provisioners/library. The repository is
+#     created again if the list of packages has changed.
+# The first run takes about two minutes, mostly for downloads.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -26,7 +26,7 @@ packages=(
   mdadm sg3-utils nvme-cli sdparm cciss-vol-status
   # initrd
   linux-image-cloud-amd64 initramfs-tools zstd busybox
-  # services that do not start, a boot loader that is not set up
+  # services that must not start, a boot loader that must not be set up
   cron puppet-agent grub2-common
 )
 
@@ -43,14 +43,14 @@ chmod 666 /dev/fuse
 
 id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/sh "$user"
 for ids in uid gid; do
-  # Above all ranges that others have.
+  # Use the ids above all existing ranges.
   if ! grep -q "^$user:" "/etc/sub$ids"; then
     first=$(awk -F: 'BEGIN { n = 100000 } $2 + $3 > n { n = $2 + $3 } END { print n }' "/etc/sub$ids")
     usermod "--add-sub${ids}s" "$first-$((first + 65535))" "$user"
   fi
 done
 
-# Each file appears whole or not at all.
+# Each file appears complete or not at all.
 mkdir -p "$lab"
 cd "$lab"
 work=$(mktemp -d ./set-up.XXXXXX)
@@ -70,7 +70,7 @@ done
 if [[ ! -s repo/Packages || $(cat repo/list 2>/dev/null) != "${packages[*]}" ]]; then
   mkdir "$work/root" "$work/repo"
   tar xf base.tar -C "$work/root"
-  # The way to the network is the host's.
+  # The root uses the host's name servers, proxies and certificates.
   cp -L /etc/resolv.conf "$work/root/etc/"
   apt-config dump | grep -E '^Acquire::(http|https)::(Proxy|CaInfo) ' \
     >"$work/root/etc/apt/apt.conf.d/99host" || :

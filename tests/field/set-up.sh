@@ -1,7 +1,7 @@
 #!/bin/bash
-# Downloads the packages of the field tests into the lab, as root: build/lab/field (or
-# $OVERCOAT_LAB/field) gets an apt repository and a list of the groups that are installed together.
-# Takes some minutes the first time, nearly all of it downloads.
+# Downloads the packages of the field tests, as root, into build/lab/field (or $OVERCOAT_LAB/field):
+# an apt repository, and a list of the groups of packages that are installed together. The first run
+# takes some minutes, mostly for downloads.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/../.." && pwd)
@@ -11,8 +11,8 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 [[ $(id -u) = 0 ]] || { echo "$0: run it as root" >&2; exit 1; }
 "$here/tests/set-up.sh"
 
-# Packages whose maintainer scripts read the host name, name servers, certificates or proxies. Each
-# line is installed at once.
+# Packages whose maintainer scripts read the host name, name servers, certificates or proxies. The
+# packages of a line are installed together.
 groups=$(cat <<'GROUPS'
 postfix dovecot-imapd opendkim opendmarc postgrey fetchmail mlmmj
 exim4-daemon-light bsd-mailx greylistd
@@ -37,7 +37,7 @@ if [[ ! -s $folder/repo/Packages || $(cat "$folder/groups" 2>/dev/null) != "$gro
   trap 'rm -rf "$work"' EXIT
   mkdir "$work/root" "$work/repo"
   tar xf "$lab/base.tar" -C "$work/root"
-  # The way to the network is the host's.
+  # The root uses the host's name servers, proxies and certificates.
   cp -L /etc/resolv.conf "$work/root/etc/"
   apt-config dump | grep -E '^Acquire::(http|https)::(Proxy|CaInfo) ' \
     >"$work/root/etc/apt/apt.conf.d/99host" || :
