@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::context::CheckContext;
 use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::look::usage::{self, PAGE};
-use crate::look::{LookError, ViewNode, StackView};
+use crate::look::{LookError, StackView, ViewNode};
 
 const CLEAN: &str = "let overcoat's clean-up delete it (`cleanup:`), or delete it in the last step";
 

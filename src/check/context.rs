@@ -18,8 +18,8 @@ use super::{CheckError, CheckRequest, Finding, Findings, Lint, PassError, Severi
 use crate::diff::compare::contents;
 use crate::layers::{ImageFile, OpenError};
 use crate::look::accounts::Accounts;
-use crate::look::packages::{PackageOwners, DpkgPackage, DpkgDatabase};
-use crate::look::{LookError, MAX_PATH, ViewNode, LayerNode, StackView, Visited, join};
+use crate::look::packages::{DpkgDatabase, DpkgPackage, PackageOwners};
+use crate::look::{LayerNode, LookError, MAX_PATH, StackView, ViewNode, Visited, join};
 use crate::sandbox::map_image;
 use crate::seal::path::{escape, plain};
 
@@ -308,7 +308,11 @@ impl<'a> CheckContext<'a> {
 
     /// Returns whether the manifest of a file's overlay records the lower file that is there now:
     /// then the overlay changed the file knowing its content.
-    pub(super) fn was_built_over(&self, file: &ViewNode, lower: &StackView) -> Result<bool, PassError> {
+    pub(super) fn was_built_over(
+        &self,
+        file: &ViewNode,
+        lower: &StackView,
+    ) -> Result<bool, PassError> {
         let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
         let then = crate::below::recorded_lower(manifest).remove(&*escape(&file.path));
         let Some(recorded) = then.and_then(|then| then.sha256) else { return Ok(false) };
@@ -424,7 +428,8 @@ fn difference(roots: &Roots, first: usize) -> Result<Difference, LookError> {
 
 fn own(layer: &Arc<dyn Layer>, lower: Option<&StackView>) -> Result<Vec<OwnEntry>, LookError> {
     let mut all = Vec::new();
-    let root = OwnEntry { path: Vec::new(), attr: None, lower: lower.map(StackView::root).transpose()? };
+    let root =
+        OwnEntry { path: Vec::new(), attr: None, lower: lower.map(StackView::root).transpose()? };
     let mut pending = vec![vec![(root, Some(layer.root()))].into_iter()];
     let mut seen = HashSet::new();
     while let Some(listing) = pending.last_mut() {

@@ -186,13 +186,13 @@ impl Mmdebstrap {
         proxy: Option<&str>,
         epoch: Option<u64>,
     ) -> Result<Self, CommandError> {
-        let program =
-            find_program("mmdebstrap").ok_or_else(|| MissingRequirement::program("mmdebstrap", "mmdebstrap"))?;
+        let program = find_program("mmdebstrap")
+            .ok_or_else(|| MissingRequirement::program("mmdebstrap", "mmdebstrap"))?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", WATCHER_SCRIPT]).process_group(0);
         if rustix::process::geteuid().is_root() {
-            let unshare =
-                find_program("unshare").ok_or_else(|| MissingRequirement::program("unshare", "util-linux"))?;
+            let unshare = find_program("unshare")
+                .ok_or_else(|| MissingRequirement::program("unshare", "util-linux"))?;
             command.arg(unshare).arg("--uts").arg("--").arg(program);
         } else {
             // In this mode mmdebstrap creates its own namespaces.

@@ -19,7 +19,7 @@ use super::options::{size_text, size_value};
 use super::{CommandError, CommandResult, eprint_status, print, project};
 use crate::boot::phase::Phase;
 use crate::boot::qemu::Accelerator;
-use crate::boot::{BootOptions, MachineFiles, BootReport, BootObserver, boot, time_out};
+use crate::boot::{BootObserver, BootOptions, BootReport, MachineFiles, boot, time_out};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 
@@ -292,7 +292,11 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
 }
 
 /// Returns the files of the project's only base.
-fn only_base(project: &Project, catalogue: &Catalogue, args: &Args) -> Result<MachineFiles, CommandError> {
+fn only_base(
+    project: &Project,
+    catalogue: &Catalogue,
+    args: &Args,
+) -> Result<MachineFiles, CommandError> {
     let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
     match bases[..] {
         [base] => catalogue.machine_files(&base.name).map_err(CommandError::message),

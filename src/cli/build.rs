@@ -16,7 +16,7 @@ use super::project::{self, ProjectArgs};
 use super::{CommandError, CommandResult, eprint_status};
 use crate::drivers;
 use crate::machine::RootMachine;
-use crate::root::{UnstartedRoot, ServedRoot, RootOptions};
+use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{CommandSpec, Network, Privilege, Signals, default_environment, relay};
 use crate::seal::{Format, Output};
 

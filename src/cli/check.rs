@@ -15,7 +15,10 @@ use super::options::size_text;
 use super::out::{Colour, StdoutWriter};
 use super::{CommandError, CommandResult, eprint_status, images, print, project};
 use crate::check::UnknownLint;
-use crate::check::{OverlayBudget, Finding, GROUPS, Lint, CheckReport, CheckRequest, LintSelection, Severity, Suppression};
+use crate::check::{
+    CheckReport, CheckRequest, Finding, GROUPS, Lint, LintSelection, OverlayBudget, Severity,
+    Suppression,
+};
 use crate::check::{check, lint, lints, sarif};
 use crate::seal::path::plain;
 use crate::serve::Catalogue;
@@ -216,7 +219,8 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
     };
     let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
     let selection = args.selection(Vec::new())?;
-    let request = CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
+    let request =
+        CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
     if paths {
         let mut images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
         if let Some(base) = &args.base {
@@ -261,7 +265,12 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
 
 /// Returns the check of an overlay over another base. From `all`, it includes the lower overlays
 /// that `overlay` was built on.
-fn on_other_base(base: &Path, overlay: &Path, all: &[PathBuf], request: &CheckRequest) -> CheckRequest {
+fn on_other_base(
+    base: &Path,
+    overlay: &Path,
+    all: &[PathBuf],
+    request: &CheckRequest,
+) -> CheckRequest {
     let mut images = vec![base.to_owned()];
     images.extend(crate::check::recorded_layers(overlay).into_iter().filter_map(|name| {
         let named = |path: &&PathBuf| path.file_name() == Some(name.as_ref());

@@ -29,7 +29,7 @@ use provisioners::Project;
 use self::line::{CompletionLine, LINE, expand_tilde};
 use super::{CommandError, CommandResult, command, print, project};
 use crate::layers::is_image;
-use crate::look::{ViewNode, StackView};
+use crate::look::{StackView, ViewNode};
 
 /// Environment variable that requests completions and names the shell. The default of
 /// clap_complete, `COMPLETE`, could collide with other programs.

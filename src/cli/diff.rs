@@ -15,9 +15,9 @@ use super::options::size_text;
 use super::out::{Colour, JsonDocument, StdoutWriter, json as to_json};
 use super::shown::{AttrJson, brief, display_path, file_type_name};
 use super::{CommandError, CommandResult, eprint_status, images};
-use crate::diff::packages::{PackageChangeKind, PackageChange};
+use crate::diff::packages::{PackageChange, PackageChangeKind};
 use crate::diff::text::{MAX_TEXT_SIZE, TextComparison, unified};
-use crate::diff::{Aspect, PathChange, Diff, ChangeKind, DiffOptions, DiffTotals};
+use crate::diff::{Aspect, ChangeKind, Diff, DiffOptions, DiffTotals, PathChange};
 use crate::look::{LookError, StackView, WalkControl};
 use crate::seal::path::escape;
 
@@ -399,7 +399,11 @@ impl DiffPrinter<'_> {
                 package.as_ref().map(|p| escape(p.version.as_bytes()).into_owned())
             };
             let versions = match (package.how, version(&package.old), version(&package.new)) {
-                (PackageChangeKind::Upgraded | PackageChangeKind::Downgraded, Some(old), Some(new)) => {
+                (
+                    PackageChangeKind::Upgraded | PackageChangeKind::Downgraded,
+                    Some(old),
+                    Some(new),
+                ) => {
                     format!("{old} -> {new}")
                 }
                 (PackageChangeKind::State, _, _) => {
@@ -481,7 +485,9 @@ impl DiffPrinter<'_> {
             None => Ok(None),
         };
         let text = match self.args.content.then(|| self.text(change)).transpose()?.flatten() {
-            Some(TextComparison::Unified(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
+            Some(TextComparison::Unified(text)) => {
+                Some(String::from_utf8_lossy(&text).into_owned())
+            }
             _ => None,
         };
         let removed = change.removed;

@@ -16,7 +16,7 @@ use provisioners::image::{ImageLocation, parse_offset};
 
 use super::{CommandError, eprint_status};
 use crate::layers::OpenError;
-use crate::look::{ViewNode, LayerNode, StackView};
+use crate::look::{LayerNode, StackView, ViewNode};
 
 /// The option `--offset`: where the base begins in its file.
 #[derive(Debug, Default, Args)]

@@ -14,7 +14,7 @@ use super::shown::{AttrJson, brief, display_path, group, mode_text, time, user};
 use super::{CommandError, CommandResult};
 use crate::look::accounts::Accounts;
 use crate::look::layered::Layered;
-use crate::look::{ViewNode, LayerNode, WalkControl};
+use crate::look::{LayerNode, ViewNode, WalkControl};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -163,7 +163,12 @@ impl Lister<'_> {
         self.table(dir, &layered, above)
     }
 
-    fn table(&mut self, dir: &ViewNode, inside: &[Layered], above: usize) -> Result<(), CommandError> {
+    fn table(
+        &mut self,
+        dir: &ViewNode,
+        inside: &[Layered],
+        above: usize,
+    ) -> Result<(), CommandError> {
         let row = |one: &Layered| {
             let path = crate::look::join(&dir.path, &one.name);
             self.row(one, escape(below(&path, above)).into_owned())
@@ -283,7 +288,9 @@ impl Lister<'_> {
             None => None,
         };
         let hidden = |(layer, place): (usize, &LayerNode)| match place {
-            LayerNode::Object(attr) => Some(HiddenJson { layer, object: AttrJson::from_attr(attr) }),
+            LayerNode::Object(attr) => {
+                Some(HiddenJson { layer, object: AttrJson::from_attr(attr) })
+            }
             LayerNode::Whiteout => None,
         };
         Ok(LsEntryJson {

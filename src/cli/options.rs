@@ -17,7 +17,7 @@ use super::progress::SealProgress;
 use super::{CommandError, eprint_status, print};
 use crate::below::{LowerRecords, lower_records};
 use crate::fuse::{ForeignOwners, OVERFLOW_ID};
-use crate::root::{FinishedRoot, ServedRoot, RootOptions, default_upper_limit};
+use crate::root::{FinishedRoot, RootOptions, ServedRoot, default_upper_limit};
 use crate::sandbox::{Bind, Network, widening_command};
 use crate::seal::manifest::hex;
 use crate::seal::path::escape;
@@ -234,7 +234,8 @@ impl Outputs {
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         warn_about_copied_owners(&delta);
         let wanted = self.0.iter().any(|target| target.manifest.is_some());
-        let lower = if wanted { lower_records(&delta, tree.layers())? } else { LowerRecords::new() };
+        let lower =
+            if wanted { lower_records(&delta, tree.layers())? } else { LowerRecords::new() };
         let info = ManifestInfo { layers, lower };
         for SealTarget { path, format, archive, manifest } in self.0 {
             let options = args.options(format, epoch);

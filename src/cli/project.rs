@@ -15,7 +15,10 @@ use super::build::CommonBuildArgs;
 use super::options::{self, manifest_path};
 use super::{CommandError, CommandResult, eprint_status, print};
 use crate::below::DriftKind;
-use crate::project::{Children, ChildEvent, BuildDecision, LayerRecord, BuildReason, Record, Records, decide, changed_lower_paths};
+use crate::project::{
+    BuildDecision, BuildReason, ChildEvent, Children, LayerRecord, Record, Records,
+    changed_lower_paths, decide,
+};
 use crate::sandbox::Signals;
 
 /// Options of a project build.
@@ -355,7 +358,8 @@ impl ProjectBuild<'_> {
                 layers.clear();
             }
         }
-        let mut judged = decide(&mut self.records, &member.name, inputs, &layers, self.args.rebase)?;
+        let mut judged =
+            decide(&mut self.records, &member.name, inputs, &layers, self.args.rebase)?;
         if self.args.rebase && judged.reasons.is_empty() {
             let name = |file: &PathBuf| file.file_name().unwrap_or_default().display().to_string();
             judged.reasons.extend(due.iter().map(|file| BuildReason::Layer(name(file))));
@@ -378,7 +382,8 @@ impl ProjectBuild<'_> {
         let mut outdated = None;
         if !judged.other_layers.is_empty() {
             let manifest = member.image.outputs.first().map(|(path, _)| manifest_path(path));
-            let paths = manifest.and_then(|manifest| changed_lower_paths(&manifest, &self.layers(index)));
+            let paths =
+                manifest.and_then(|manifest| changed_lower_paths(&manifest, &self.layers(index)));
             let layers = judged.other_layers;
             let built = format!("{name}: up to date, but built on another {}", layers.join(", "));
             eprint_status(&match &paths {

@@ -11,7 +11,7 @@ use fs_model::tree::XattrSupport;
 use super::images::BaseOffset;
 use super::options::{self, Outputs, RootArgs, SealArgs};
 use super::{CommandError, CommandResult, eprint_status};
-use crate::root::{UnstartedRoot, ServedRoot, RootOptions};
+use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{
     CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
     default_environment, relay,

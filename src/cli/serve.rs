@@ -14,7 +14,7 @@ use provisioners::Project;
 
 use super::{CommandError, CommandResult, eprint_status, project};
 use crate::sandbox::Signals;
-use crate::serve::{Catalogue, CatalogueError, ClientTimeouts, BootServer};
+use crate::serve::{BootServer, Catalogue, CatalogueError, ClientTimeouts};
 
 /// Time for running transfers to complete after the first signal.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -111,8 +111,8 @@ pub(super) fn run(args: &Args) -> CommandResult {
     let signals = Signals::take()?;
     let server = BootServer::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
         .map_err(|error| {
-            CommandError::message(format!("cannot listen on {}: {error}", args.listen))
-        })?;
+        CommandError::message(format!("cannot listen on {}: {error}", args.listen))
+    })?;
     let images = project.images();
     let files = project.output.display();
     let built = images.iter().filter(|image| image.files().iter().all(|f| f.exists())).count();

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::options::size_text;
 use crate::calendar;
 use crate::look::accounts::Accounts;
-use crate::look::{LookError, ViewNode, StackView};
+use crate::look::{LookError, StackView, ViewNode};
 use crate::seal::manifest::type_name;
 use crate::seal::path::escape;
 

@@ -12,8 +12,8 @@ use super::out::{JsonDocument, StdoutWriter};
 use super::shown::{AttrJson, brief, display_path, file_type_name, group, mode_text, time, user};
 use super::{CommandError, CommandResult};
 use crate::look::accounts::Accounts;
-use crate::look::packages::{PackageOwners, DpkgDatabase};
-use crate::look::{LookError, ViewNode, LayerNode, StackView, WalkControl};
+use crate::look::packages::{DpkgDatabase, PackageOwners};
+use crate::look::{LayerNode, LookError, StackView, ViewNode, WalkControl};
 use crate::seal::manifest::hex;
 use crate::seal::path::escape;
 

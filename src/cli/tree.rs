@@ -12,7 +12,7 @@ use super::out::{Colour, StdoutWriter};
 use super::shown::display_path;
 use super::{CommandError, CommandResult};
 use crate::look::layered::Layered;
-use crate::look::{ViewNode, StackView, Visited, usage};
+use crate::look::{StackView, ViewNode, Visited, usage};
 use crate::seal::path::escape;
 
 #[derive(Debug, ClapArgs)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use fs_model::{Attr, FileType};
 
 use super::{Aspect, Aspects};
-use crate::look::{LookError, ViewNode, StackView};
+use crate::look::{LookError, StackView, ViewNode};
 
 /// Bytes compared at a time.
 const BUFFER_SIZE: usize = 256 << 10;

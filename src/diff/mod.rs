@@ -47,11 +47,13 @@ use fs_model::layer::Layer;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::stack::{LowerEntry, LowerInode};
 
-pub use self::change::{Aspect, Aspects, PathChange, ChangeKind, RemovedEntries, DiffTotals};
+pub use self::change::{Aspect, Aspects, ChangeKind, DiffTotals, PathChange, RemovedEntries};
 use provisioners::image::ImageLocation;
 
 use crate::layers::OpenError;
-use crate::look::{LookError, ViewNode, StackView, Visited, WalkControl, components, join, sources};
+use crate::look::{
+    LookError, StackView, ViewNode, Visited, WalkControl, components, join, sources,
+};
 
 /// Options of a comparison.
 #[derive(Clone, Debug, Default)]
@@ -200,15 +202,19 @@ impl<'a> Diff<'a> {
         Ok(ComparedPath { path, old, new, deleter, within_deleted: false })
     }
 
-    fn nodes(&self, compared: &ComparedPath) -> Result<(Option<ViewNode>, Option<ViewNode>), LookError> {
-        let node = |view: &StackView, found: &Option<LowerEntry>| -> Result<Option<ViewNode>, LookError> {
-            let Some(found) = found.clone() else { return Ok(None) };
-            let path = compared.path.clone();
-            match view.stack().attr(found.source()) {
-                Ok(attr) => Ok(Some(ViewNode { path, found, attr })),
-                Err(error) => Err(LookError::Damaged { path: path.into(), error }),
-            }
-        };
+    fn nodes(
+        &self,
+        compared: &ComparedPath,
+    ) -> Result<(Option<ViewNode>, Option<ViewNode>), LookError> {
+        let node =
+            |view: &StackView, found: &Option<LowerEntry>| -> Result<Option<ViewNode>, LookError> {
+                let Some(found) = found.clone() else { return Ok(None) };
+                let path = compared.path.clone();
+                match view.stack().attr(found.source()) {
+                    Ok(attr) => Ok(Some(ViewNode { path, found, attr })),
+                    Err(error) => Err(LookError::Damaged { path: path.into(), error }),
+                }
+            };
         Ok((node(self.old, &compared.old)?, node(self.new, &compared.new)?))
     }
 
@@ -390,7 +396,12 @@ impl<'a> Diff<'a> {
 impl SeenLinks {
     /// Records a path of a file with several hard links. Adds [`Aspect::Links`] if the links
     /// changed, and returns the first changed path of the same file, unless this is it.
-    fn record(&mut self, old: Option<&ViewNode>, new: &ViewNode, what: &mut Aspects) -> Option<Vec<u8>> {
+    fn record(
+        &mut self,
+        old: Option<&ViewNode>,
+        new: &ViewNode,
+        what: &mut Aspects,
+    ) -> Option<Vec<u8>> {
         let old = old.filter(|old| old.is_file());
         let several = |node: &ViewNode| node.attr.nlink > 1;
         if !new.is_file() || !(several(new) || old.is_some_and(several)) {

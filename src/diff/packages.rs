@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::Diff;
-use crate::look::packages::{DpkgPackage, DpkgDatabase};
+use crate::look::packages::{DpkgDatabase, DpkgPackage};
 use crate::look::{LookError, version};
 
 /// How a package changed.
@@ -74,8 +74,9 @@ pub fn compare(old: &DpkgDatabase, new: &DpkgDatabase) -> Vec<PackageChange> {
 
 fn how(old: Option<&DpkgPackage>, new: Option<&DpkgPackage>) -> Option<PackageChangeKind> {
     let installed = |package: Option<&DpkgPackage>| package.is_some_and(DpkgPackage::is_installed);
-    let left =
-        |package: Option<&DpkgPackage>| package.is_some_and(|p| p.status.ends_with(" config-files"));
+    let left = |package: Option<&DpkgPackage>| {
+        package.is_some_and(|p| p.status.ends_with(" config-files"))
+    };
     Some(match (old, new) {
         (Some(a), Some(b)) if a.status == b.status && a.version == b.version => return None,
         (Some(a), Some(b)) if installed(old) && installed(new) => {
@@ -138,7 +139,8 @@ mod tests {
             one("new", "2", ok),
             one("up", "1.10", ok),
         ];
-        let changes = compare(&DpkgDatabase::parse(&old.concat()), &DpkgDatabase::parse(&new.concat()));
+        let changes =
+            compare(&DpkgDatabase::parse(&old.concat()), &DpkgDatabase::parse(&new.concat()));
         let actual: Vec<_> = changes.iter().map(|c| (c.name.as_str(), c.how.word())).collect();
         let expected = [
             ("down", "downgraded"),

@@ -20,7 +20,8 @@ impl Layers {
 
     /// Compares the overlay on the base with the base.
     fn overlay(&self, options: DiffOptions) -> Vec<String> {
-        let new = StackView::open(&[self.old.path().to_owned(), self.new.path().to_owned()]).unwrap();
+        let new =
+            StackView::open(&[self.old.path().to_owned(), self.new.path().to_owned()]).unwrap();
         diff_lines(&new.lowest(1).unwrap(), &new, options)
     }
 
@@ -143,7 +144,10 @@ fn targets_and_contents_of_equal_size_are_compared() {
     symlink("two", layers.new.path().join("link")).unwrap();
     write(&layers.old, "file", &"a".repeat(700_000));
     write(&layers.new, "file", &("a".repeat(699_999) + "b"));
-    assert_eq!(layers.apart(DiffOptions::default()), ["changed file content", "changed link target"]);
+    assert_eq!(
+        layers.apart(DiffOptions::default()),
+        ["changed file content", "changed link target"]
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use similar::TextDiff;
 
-use crate::look::{LookError, ViewNode, StackView};
+use crate::look::{LookError, StackView, ViewNode};
 use crate::seal::path::escape;
 
 /// Maximum size, in bytes, of files that are compared by lines.

@@ -33,7 +33,7 @@ use rustix::fs::{
 
 use super::ExtractSelection;
 use super::settle::{self, StagingDir};
-use crate::look::{LookError, ViewNode, StackView, Visited};
+use crate::look::{LookError, StackView, ViewNode, Visited};
 use crate::seal::path::escape;
 
 /// Maximum length of a path below the folder, in bytes. Together with the folder's own path it must

@@ -16,7 +16,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fs_model::acl;
-use fs_model::tree::{Entry, MknodArgs, TreeReadahead, RenameMode, SetAttr, XattrFlags, XattrSupport};
+use fs_model::tree::{
+    Entry, MknodArgs, RenameMode, SetAttr, TreeReadahead, XattrFlags, XattrSupport,
+};
 use fs_model::{Attr, Device, FileType, FsError, Ino, Time, Tree};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,

@@ -14,10 +14,10 @@ use fs_model::stack::LowerInode;
 use fs_model::{Attr, FileType};
 
 use crate::diff::text::{TextComparison, unified};
-use crate::diff::{Aspect, Aspects, PathChange, Diff, ChangeKind, DiffOptions};
+use crate::diff::{Aspect, Aspects, ChangeKind, Diff, DiffOptions, PathChange};
 use crate::layers::OpenError;
 use crate::look::packages::DpkgDatabase;
-use crate::look::{LookError, ViewNode, StackView, WalkControl};
+use crate::look::{LookError, StackView, ViewNode, WalkControl};
 use crate::seal::path::escape;
 
 /// Maximum number of items: above any real root, and within memory. (A damaged image can contain a

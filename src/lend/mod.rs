@@ -153,7 +153,8 @@ impl Loans {
         if plan.network == Network::Host {
             loans.warnings = host.resolve_proxies(&sources(live)?);
             if let Some(resolver) = host.resolver() {
-                let lines: String = resolver.lines.iter().map(|line| format!("{line} \n")).collect();
+                let lines: String =
+                    resolver.lines.iter().map(|line| format!("{line} \n")).collect();
                 let lines = lines.into_bytes();
                 loans.add("/etc/resolv.conf", 0o644, LentLines::Resolver(lines));
                 // Packages would record names with a search domain from the file.
@@ -169,13 +170,7 @@ impl Loans {
     }
 
     fn add(&mut self, path: &'static str, mode: u16, lines: LentLines) {
-        self.files.push(LentFile {
-            path,
-            mode,
-            lines,
-            entry: None,
-            mounted: None,
-        });
+        self.files.push(LentFile { path, mode, lines, entry: None, mounted: None });
     }
 
     /// Lends the host's certificates: to all bundles of the image if the host trusts its own

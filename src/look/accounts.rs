@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{LookError, ViewNode, StackView};
+use super::{LookError, StackView, ViewNode};
 
 /// Maximum bytes read of each file.
 const MAX_FILE_SIZE: usize = 16 << 20;

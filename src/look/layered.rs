@@ -6,7 +6,9 @@ use fs_model::FileType;
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
 use fs_model::stack::LowerInode;
 
-use super::{LookError, ViewNode, LayerNode, StackView, Visited, WalkControl, components, join, sources};
+use super::{
+    LayerNode, LookError, StackView, ViewNode, Visited, WalkControl, components, join, sources,
+};
 
 /// A name in a directory, and the entries of the layers for it.
 #[derive(Clone, Debug)]

@@ -144,7 +144,9 @@ impl StackView {
     ///
     /// # Errors
     /// When there are more layers than a stack supports.
-    pub fn new(layers: Vec<std::sync::Arc<dyn fs_model::layer::Layer>>) -> Result<StackView, OpenError> {
+    pub fn new(
+        layers: Vec<std::sync::Arc<dyn fs_model::layer::Layer>>,
+    ) -> Result<StackView, OpenError> {
         let names = layers.iter().map(|layer| layer.name().to_owned()).collect();
         let count = layers.len();
         let stack = Stack::new(layers).map_err(|_| OpenError::TooMany { count })?;
@@ -370,7 +372,12 @@ impl StackView {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn read_at(&self, file: &ViewNode, offset: u64, buf: &mut [u8]) -> Result<usize, LookError> {
+    pub fn read_at(
+        &self,
+        file: &ViewNode,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, LookError> {
         let read = self.stack.read_at(file.found.source(), offset, buf);
         read.map_err(|error| self.at(file, error))
     }
@@ -520,7 +527,8 @@ mod tests {
     use super::*;
 
     fn view(folders: &[&std::path::Path]) -> StackView {
-        StackView::open(&folders.iter().map(|folder| folder.to_path_buf()).collect::<Vec<_>>()).unwrap()
+        StackView::open(&folders.iter().map(|folder| folder.to_path_buf()).collect::<Vec<_>>())
+            .unwrap()
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use fs_model::tree::Follow;
 use md5::Digest;
 
-use super::{LookError, ViewNode, StackView, components, join};
+use super::{LookError, StackView, ViewNode, components, join};
 
 /// Maximum bytes read of the `status` file.
 const MAX_STATUS_SIZE: usize = 16 << 20;
@@ -119,9 +119,9 @@ impl DpkgDatabase {
     /// When a layer is damaged.
     pub fn read(view: &StackView) -> Result<DpkgDatabase, LookError> {
         match view.find_following(b"var/lib/dpkg/status")?.filter(ViewNode::is_file) {
-            Some(file) => {
-                Ok(DpkgDatabase::parse(&String::from_utf8_lossy(&view.head(&file, MAX_STATUS_SIZE)?)))
-            }
+            Some(file) => Ok(DpkgDatabase::parse(&String::from_utf8_lossy(
+                &view.head(&file, MAX_STATUS_SIZE)?,
+            ))),
             None => Ok(DpkgDatabase::default()),
         }
     }

@@ -8,7 +8,7 @@ use fs_model::layer::{LayerEntry, LayerIno};
 use fs_model::stack::LowerInode;
 
 use super::packages::PackageOwners;
-use super::{LookError, ViewNode, StackView, WalkControl, join};
+use super::{LookError, StackView, ViewNode, WalkControl, join};
 
 /// Page size in bytes, on x86-64 and most arm64 machines.
 pub const PAGE: u64 = 4096;

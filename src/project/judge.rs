@@ -60,7 +60,9 @@ impl fmt::Display for BuildReason {
                 }
             }
             BuildReason::Missing(file) => write!(f, "{} is missing", file.display()),
-            BuildReason::Touched(file) => write!(f, "{} was changed after the build", file.display()),
+            BuildReason::Touched(file) => {
+                write!(f, "{} was changed after the build", file.display())
+            }
             BuildReason::Layer(name) => write!(f, "--rebase was given, and {name} changed"),
         }
     }
@@ -92,7 +94,10 @@ pub fn decide(
     rebase: bool,
 ) -> Result<BuildDecision, RecordError> {
     let Some(record) = records.read(name) else {
-        return Ok(BuildDecision { reasons: vec![BuildReason::NotBuilt], other_layers: Vec::new() });
+        return Ok(BuildDecision {
+            reasons: vec![BuildReason::NotBuilt],
+            other_layers: Vec::new(),
+        });
     };
     let mut reasons = Vec::new();
     if record.overcoat != env!("CARGO_PKG_VERSION") {
@@ -137,7 +142,10 @@ fn changed_layers(record: &Record, now: &[LayerRecord]) -> Vec<String> {
 
 /// Returns the paths of an image at which its layers have changed since it was built; `None` when
 /// its manifest cannot be read.
-pub fn changed_lower_paths(manifest: &Path, layers: &[PathBuf]) -> Option<Vec<(String, DriftKind)>> {
+pub fn changed_lower_paths(
+    manifest: &Path,
+    layers: &[PathBuf],
+) -> Option<Vec<(String, DriftKind)>> {
     let manifest = std::fs::read(manifest).ok()?;
     let layers = crate::layers::open(layers, CacheOptions::default()).ok()?;
     let changed = below::find_drift(&manifest, &layers.layers).ok()?;

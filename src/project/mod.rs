@@ -14,6 +14,6 @@ mod children;
 mod judge;
 mod record;
 
-pub use children::{Children, ChildEvent, Listener};
-pub use judge::{BuildDecision, BuildReason, decide, changed_lower_paths};
+pub use children::{ChildEvent, Children, Listener};
+pub use judge::{BuildDecision, BuildReason, changed_lower_paths, decide};
 pub use record::{LayerRecord, OutputRecord, Record, RecordError, Records, Stamp};

@@ -65,7 +65,8 @@ fn programs_below(stage: libc::pid_t) -> Vec<String> {
         }
     }
     let mut programs = BTreeSet::new();
-    let mut parents: Vec<i32> = children.remove(&stage).into_iter().flatten().map(|c| c.0).collect();
+    let mut parents: Vec<i32> =
+        children.remove(&stage).into_iter().flatten().map(|c| c.0).collect();
     while let Some(parent) = parents.pop() {
         for (pid, name) in children.remove(&parent).into_iter().flatten() {
             parents.push(pid);

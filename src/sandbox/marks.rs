@@ -75,7 +75,8 @@ pub(super) fn replace_command_line_and_environment() {
 /// Closes the daemon's standard input, output and error output in this process: their names are in
 /// `/proc/PID/fd`.
 pub(super) fn detach_standard_streams() -> StepResult<()> {
-    let null = File::options().read(true).write(true).open("/dev/null").doing("opening /dev/null")?;
+    let null =
+        File::options().read(true).write(true).open("/dev/null").doing("opening /dev/null")?;
     for target in 0..3 {
         sys::dup_to(null.as_fd(), target).doing("closing standard input and output")?;
     }

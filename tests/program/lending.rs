@@ -365,8 +365,7 @@ fn lines_that_equal_those_of_the_host_belong_to_the_image() {
     for who in EVERYBODY {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         finished.ok().says(&["warning: /etc/resolv.conf: a program edited lines"]);
-        let resolv =
-            format!("nameserver 192.0.2.10\nnameserver {SERVER}\nnameserver 192.0.2.12\n");
+        let resolv = format!("nameserver 192.0.2.10\nnameserver {SERVER}\nnameserver 192.0.2.12\n");
         assert_eq!(content(&stage, &overlay, "etc/resolv.conf"), resolv);
         let hosts = "192.0.2.1 no-newline\n192.0.2.2 two\n192.0.2.3 three\n192.0.2.4 four\n";
         assert_eq!(content(&stage, &overlay, "etc/hosts"), hosts);
@@ -397,7 +396,8 @@ fn directories_that_a_base_lacks_are_in_the_overlay_when_a_step_makes_them() {
 #[test]
 fn a_link_to_a_program_does_not_make_that_program_a_lent_one() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
-    let scripts = ["ln -sf /bin/true /usr/sbin/policy-rc.d", "/bin/true && invoke-rc.d x start || :"];
+    let scripts =
+        ["ln -sf /bin/true /usr/sbin/policy-rc.d", "/bin/true && invoke-rc.d x start || :"];
     for who in EVERYBODY {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         finished.ok();

@@ -3,7 +3,7 @@
 
 use crc32fast::Hasher;
 use fs_model::FileType;
-use fs_model::layer::cpio::header::{Header, HEADER_SIZE, TRAILER};
+use fs_model::layer::cpio::header::{HEADER_SIZE, Header, TRAILER};
 
 /// Maximum bytes of a name with its NUL, and of a link target; the kernel drops longer ones.
 pub(super) const PATH_MAX: usize = 4096;

@@ -9,9 +9,9 @@ use super::lints::{ACCOUNTS, CONFFILE, PACKAGE_DATABASE};
 use crate::check::context::{CheckContext, resolve, same_content};
 use crate::check::{Findings, PassError};
 use crate::look::accounts::Accounts;
-use crate::look::packages::{DpkgPackage, DpkgDatabase};
+use crate::look::packages::{DpkgDatabase, DpkgPackage};
 use crate::look::version::compare;
-use crate::look::{LookError, ViewNode, StackView, WalkControl};
+use crate::look::{LookError, StackView, ViewNode, WalkControl};
 use crate::seal::path::escape;
 
 /// Maximum bytes that are read of a package's file list.
@@ -116,7 +116,9 @@ fn is_installed(view: &StackView, package: &DpkgPackage) -> Result<bool, LookErr
     if package.info(view, "md5sums")?.is_some() {
         return Ok(true);
     }
-    let Some(list) = package.info(view, "list")?.filter(ViewNode::is_file) else { return Ok(false) };
+    let Some(list) = package.info(view, "list")?.filter(ViewNode::is_file) else {
+        return Ok(false);
+    };
     let list = view.head(&list, MAX_LIST)?;
     let mut nothing = true;
     for path in list.split(|&byte| byte == b'\n').filter(|path| path.len() > 2) {

@@ -9,7 +9,7 @@ use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
 use super::units::is_dependency_link;
 use crate::check::context::{CheckContext, MAX_LINKS, OverlayEntry, link_target_path, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, ViewNode, StackView, WalkControl};
+use crate::look::{LookError, StackView, ViewNode, WalkControl};
 use crate::seal::path::escape;
 
 /// Directories whose contents exist only on a running machine.

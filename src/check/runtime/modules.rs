@@ -12,7 +12,7 @@ use super::lints::{KERNEL_MODULES, MODULE_FILES, MODULE_INDEX};
 use crate::check::Finding;
 use crate::check::context::{CheckContext, resolve};
 use crate::check::{Findings, PassError, Severity};
-use crate::look::{LookError, ViewNode, StackView};
+use crate::look::{LookError, StackView, ViewNode};
 use crate::seal::path::escape;
 
 /// Directories of modules, with merged /usr and without.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::lints::PAM_MODULE;
 use crate::check::context::{CheckContext, Roots, read_text, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, ViewNode, StackView, join};
+use crate::look::{LookError, StackView, ViewNode, join};
 use crate::seal::path::escape;
 
 const LIBRARIES: [&[u8]; 6] = [b"lib", b"lib32", b"lib64", b"usr/lib", b"usr/lib32", b"usr/lib64"];
@@ -85,7 +85,8 @@ fn installed_modules(view: &StackView) -> Result<Option<BTreeSet<Vec<u8>>>, Look
         let own = view.children(&dir)?.into_iter();
         let triplets = own.filter(|node| memchr::memmem::find(node.name(), b"-linux-").is_some());
         for dir in triplets.map(|node| node.path).chain([dir.path]) {
-            let Some(dir) = resolve(view, &join(&dir, b"security"))?.filter(ViewNode::is_dir) else {
+            let Some(dir) = resolve(view, &join(&dir, b"security"))?.filter(ViewNode::is_dir)
+            else {
                 continue;
             };
             modules.extend(view.children(&dir)?.iter().map(|node| node.name().to_vec()));

@@ -4,7 +4,7 @@ use super::is_elsewhere;
 use super::lints::INTERPRETER;
 use crate::check::context::{CheckContext, Roots, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, ViewNode, StackView, WalkControl};
+use crate::look::{LookError, StackView, ViewNode, WalkControl};
 use crate::seal::path::escape;
 
 /// Bytes of the first line that the kernel reads (`BINPRM_BUF_SIZE`).

@@ -8,7 +8,7 @@ use super::lints::{
 };
 use crate::check::context::{CheckContext, OverlayEntry, read_text, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::packages::{DpkgPackage, DpkgDatabase};
+use crate::look::packages::{DpkgDatabase, DpkgPackage};
 use crate::look::{LookError, StackView};
 
 /// Maximum bytes that are read of a configuration file.

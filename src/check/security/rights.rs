@@ -6,7 +6,7 @@ use super::lints::{CAPABILITY, DEVICE, SETUID, WORLD_WRITABLE};
 use crate::check::context::{CheckContext, OverlayEntry, Roots};
 use crate::check::{Finding, Findings, Lint, PassError, Severity};
 use crate::look::packages::DpkgPackage;
-use crate::look::{LookError, ViewNode, StackView};
+use crate::look::{LookError, StackView, ViewNode};
 
 pub(super) fn rights(
     context: &CheckContext<'_>,
@@ -137,7 +137,11 @@ fn permission_finding(
 }
 
 /// Returns whether the postinst of a package contains the path and a command that sets permissions.
-fn postinst_sets_mode(view: &StackView, package: &DpkgPackage, path: &[u8]) -> Result<bool, LookError> {
+fn postinst_sets_mode(
+    view: &StackView,
+    package: &DpkgPackage,
+    path: &[u8],
+) -> Result<bool, LookError> {
     const MAX_SCRIPT: usize = 1 << 20;
     let Some(script) = package.info(view, "postinst")?.filter(ViewNode::is_file) else {
         return Ok(false);

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::gather::{InspectJob, InspectedStack, JobResult, StackChanges, UsageCounts, names};
 use super::tree::{Sort, TreeEntry, TreeView};
-use crate::check::{Finding, CheckReport, Severity};
+use crate::check::{CheckReport, Finding, Severity};
 use crate::diff::ChangeKind;
 use crate::inspect::shown;
 use crate::look::LookError;

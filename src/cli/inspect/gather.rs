@@ -14,11 +14,11 @@ use fs_model::tree::Follow;
 
 use crate::check::CheckReport;
 use crate::diff::text::{self, TextComparison};
-use crate::diff::{PathChange, Diff, ChangeKind, DiffOptions};
+use crate::diff::{ChangeKind, Diff, DiffOptions, PathChange};
 use crate::inspect::{check_images, plain, shown};
 use crate::look::accounts::Accounts;
-use crate::look::packages::{PackageOwners, DpkgDatabase};
-use crate::look::{LookError, ViewNode, StackView, WalkControl, join};
+use crate::look::packages::{DpkgDatabase, PackageOwners};
+use crate::look::{LookError, StackView, ViewNode, WalkControl, join};
 use crate::seal::manifest::hex;
 
 /// Minimum size of a big file, in bytes.
@@ -278,7 +278,11 @@ fn find(subject: &InspectedStack, needle: &str) -> Result<Vec<Vec<u8>>, LookErro
         if matches(&node.path) {
             found.push(node.path.clone());
         }
-        Ok::<_, LookError>(if found.len() < MAX_MATCHES { WalkControl::Into } else { WalkControl::Stop })
+        Ok::<_, LookError>(if found.len() < MAX_MATCHES {
+            WalkControl::Into
+        } else {
+            WalkControl::Stop
+        })
     };
     subject.view.walk(&subject.view.root()?, &mut look)?;
     if subject.names.len() > 1 {
@@ -319,7 +323,9 @@ fn read(subject: &InspectedStack, path: &[u8]) -> Result<Vec<String>, LookError>
         new.as_ref().map(|(view, node)| (*view, node)),
     )?;
     Ok(match text {
-        TextComparison::Unified(text) if text.is_empty() => vec!["The content is unchanged.".to_owned()],
+        TextComparison::Unified(text) if text.is_empty() => {
+            vec!["The content is unchanged.".to_owned()]
+        }
         TextComparison::Unified(text) => {
             let lines = text.split(|&byte| byte == b'\n').map(line);
             // For an unchanged file, remove the headers and marks of the difference to no file.

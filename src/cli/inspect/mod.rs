@@ -66,7 +66,12 @@ pub(super) fn run(args: &Args) -> CommandResult {
     write_page(args, &layers, &images, output)
 }
 
-fn write_page(args: &Args, layers: &OpenedLayers, images: &[PathBuf], output: Output) -> CommandResult {
+fn write_page(
+    args: &Args,
+    layers: &OpenedLayers,
+    images: &[PathBuf],
+    output: Output,
+) -> CommandResult {
     let digests = layers.digest()?;
     let view = StackView::new(layers.layers.clone())?;
     let (model, report) = std::thread::scope(|scope| {

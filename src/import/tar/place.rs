@@ -214,7 +214,8 @@ impl Import<'_> {
                     if (self.skip)(&path) {
                         return Ok(None);
                     }
-                    let entry = self.tree.mknod(parent, &name, &MknodArgs::directory(0o755, 0, 0))?;
+                    let entry =
+                        self.tree.mknod(parent, &name, &MknodArgs::directory(0o755, 0, 0))?;
                     let made =
                         PendingDirectory { path: path.as_slice().into(), owned: None, mtime };
                     self.directories.insert(entry.ino, made);

@@ -298,7 +298,7 @@ impl SupervisorThread {
             let wide = filter::has_wide_pointers(data.arch, data.nr);
             caller.read_arguments(data.args[first], wide, limit).unwrap_or_default()
         };
-        let change = services::find_change(&path, arguments);
+        let change = services::find_change(&path, &arguments);
         let intervention = match change {
             Some(ServiceChange::Now) => {
                 Intervention::Replace { from: services::NOW, to: services::NOT_NOW }

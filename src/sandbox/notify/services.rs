@@ -84,13 +84,13 @@ pub(super) enum ServiceChange {
 /// first `n` arguments.
 pub(super) fn find_change(
     path: &[u8],
-    argv: impl Fn(usize) -> Vec<Vec<u8>>,
+    argv: &dyn Fn(usize) -> Vec<Vec<u8>>,
 ) -> Option<ServiceChange> {
     let name = base_name(path);
     if is_loader(name) {
         let argv = argv(SHELL_ARGUMENTS);
         let loaded = loaded(argv.get(1..)?)?;
-        return find_change(loaded.first()?, |limit| loaded.iter().take(limit).cloned().collect());
+        return find_change(loaded.first()?, &|limit| loaded.iter().take(limit).cloned().collect());
     }
     let known = STARTERS.contains(&name) || SHELLS.contains(&name);
     if !known && name != b"busybox" && name != b"systemctl" {
@@ -163,8 +163,7 @@ fn base_name(path: &[u8]) -> &[u8] {
 fn is_action(word: &[u8]) -> bool {
     let contains = |part: &[u8]| word.windows(part.len()).any(|w| w == part);
     let option = word.first().is_none_or(|&first| first == b'-' || first == b'/');
-    let known: [&[u8]; 7] =
-        [b"graceful", b"bootstrap", b"up", b"down", b"boot", b"begin", b"run"];
+    let known: [&[u8]; 7] = [b"graceful", b"bootstrap", b"up", b"down", b"boot", b"begin", b"run"];
     !option
         && (contains(b"start") || contains(b"stop") || contains(b"reload") || known.contains(&word))
 }
@@ -240,7 +239,7 @@ mod tests {
     fn change_by(path: &str, words: &[&str]) -> Option<ServiceChange> {
         let argv: Vec<Vec<u8>> =
             std::iter::once(&path).chain(words).map(|word| word.as_bytes().to_vec()).collect();
-        find_change(path.as_bytes(), |limit| argv[..argv.len().min(limit)].to_vec())
+        find_change(path.as_bytes(), &|limit| argv[..argv.len().min(limit)].to_vec())
     }
 
     fn script_at(path: &str) -> Option<ServiceChange> {
@@ -324,7 +323,7 @@ mod tests {
             Some(ServiceChange::Starter)
         );
         let by_link = [b"start-stop-daemon".to_vec(), b"-S".to_vec()];
-        let found = find_change(b"/bin/busybox", |_| by_link.to_vec());
+        let found = find_change(b"/bin/busybox", &|_| by_link.to_vec());
         assert_eq!(found, Some(ServiceChange::Starter));
         assert_eq!(
             change_by("/sbin/supervise-daemon", &["x", "--start"]),

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use overcoat::diff::{Aspect, Diff, ChangeKind, DiffOptions, DiffTotals};
+use overcoat::diff::{Aspect, ChangeKind, Diff, DiffOptions, DiffTotals};
 use overcoat::extract::{ExtractSelection, folder};
-use overcoat::look::{LookError, ViewNode, StackView, WalkControl, join};
+use overcoat::look::{LookError, StackView, ViewNode, WalkControl, join};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 
@@ -117,7 +117,12 @@ fn extracted(view: &StackView, to: &Path, all: &Listing) -> Result<(), TestCaseE
     Ok(())
 }
 
-fn differs(old: &StackView, new: &StackView, was: &Listing, is: &Listing) -> Result<(), TestCaseError> {
+fn differs(
+    old: &StackView,
+    new: &StackView,
+    was: &Listing,
+    is: &Listing,
+) -> Result<(), TestCaseError> {
     let what = |object: &Object| {
         let mode = if object.kind == "link" { 0 } else { object.mode };
         (object.kind.clone(), mode, object.uid, object.gid, object.rdev, object.content.clone())

@@ -6,7 +6,7 @@ use super::allowance::{LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::{read_text, resolve};
 use crate::look::accounts::Accounts;
-use crate::look::{ViewNode, StackView};
+use crate::look::{StackView, ViewNode};
 
 /// Names of users and groups that exist or that systemd-sysusers creates.
 pub(super) struct KnownAccounts {
@@ -26,7 +26,9 @@ impl KnownAccounts {
         };
         // systemd-sysusers creates these at boot: sysusers.d(5).
         for dir in ["etc/sysusers.d", "usr/lib/sysusers.d", "usr/local/lib/sysusers.d"] {
-            let Some(dir) = resolve(view, dir.as_bytes())?.filter(ViewNode::is_dir) else { continue };
+            let Some(dir) = resolve(view, dir.as_bytes())?.filter(ViewNode::is_dir) else {
+                continue;
+            };
             for node in view.children(&dir)? {
                 let path = String::from_utf8_lossy(&node.path).into_owned();
                 let text = read_text(view, &path)?;

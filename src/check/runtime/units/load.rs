@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::allowance::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::resolve;
-use crate::look::{ViewNode, StackView, join};
+use crate::look::{StackView, ViewNode, join};
 
 /// Directories of units by precedence. /run is empty until boot.
 pub(super) const DIRS: [&[u8]; 4] = [
@@ -305,7 +305,11 @@ fn drop_ins_of(name: &str) -> Vec<String> {
 }
 
 /// Lists a directory, within `budget`: many links may lead to one directory.
-fn list(view: &StackView, dir: &ViewNode, budget: &mut UnitMemoryBudget) -> Result<Vec<ViewNode>, PassError> {
+fn list(
+    view: &StackView,
+    dir: &ViewNode,
+    budget: &mut UnitMemoryBudget,
+) -> Result<Vec<ViewNode>, PassError> {
     let nodes = view.children(dir)?;
     budget.take(FILE_OVERHEAD.saturating_mul(nodes.len() + 1))?;
     Ok(nodes)

@@ -22,7 +22,7 @@ use super::lints::{
 use crate::check::context::{CheckContext, resolve};
 use crate::check::{Finding, Findings, Lint, PassError, Severity};
 use crate::look::accounts::Accounts;
-use crate::look::{LookError, ViewNode, StackView, join};
+use crate::look::{LookError, StackView, ViewNode, join};
 
 use accounts::KnownAccounts;
 use allowance::UnitMemoryBudget;

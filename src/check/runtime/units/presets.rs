@@ -13,7 +13,7 @@ use super::load::{Unit, Units};
 use crate::check::context::{CheckContext, read_text, resolve};
 use crate::check::runtime::lints::FIRST_BOOT;
 use crate::check::{Finding, Findings, PassError};
-use crate::look::{ViewNode, StackView, join};
+use crate::look::{StackView, ViewNode, join};
 use crate::seal::path::escape;
 
 const MACHINE_ID: &[u8] = b"etc/machine-id";

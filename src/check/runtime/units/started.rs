@@ -18,7 +18,9 @@ pub(in crate::check::runtime) struct StartedUnit {
 }
 
 /// Returns the units of a root that a link or another unit starts.
-pub(in crate::check::runtime) fn started_units(view: &StackView) -> Result<Vec<StartedUnit>, PassError> {
+pub(in crate::check::runtime) fn started_units(
+    view: &StackView,
+) -> Result<Vec<StartedUnit>, PassError> {
     const COMMAND_KEYS: [&str; 4] = ["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost"];
     let units = Units::read(view, &mut UnitMemoryBudget::new())?;
     let mut started = Vec::new();
