@@ -2,26 +2,19 @@
 //! changes.
 #![deny(unsafe_op_in_unsafe_fn)]
 
-pub mod below;
-pub mod boot;
-pub mod calendar;
+pub mod build;
 pub mod check;
 pub mod cli;
-pub mod diff;
 pub mod doctor;
-pub mod drivers;
-pub mod extract;
 pub mod fuse;
-pub mod import;
-pub mod inspect;
-pub mod layers;
-pub mod lend;
-pub mod live;
-pub mod look;
-pub mod machine;
-pub mod project;
+pub mod image;
+pub mod manifest;
+mod mount;
+pub mod report;
 pub mod root;
 pub mod sandbox;
 pub mod seal;
 pub mod serve;
-pub mod supervise;
+pub mod text;
+mod tui;
+pub mod vm;

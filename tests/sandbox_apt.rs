@@ -2,8 +2,8 @@
 
 mod support;
 
-use overcoat::lend::Loans;
 use overcoat::root::lay_mount_points;
+use overcoat::root::lend::Loans;
 use overcoat::sandbox::{Bind, Network, Plan, default_environment};
 use support::{Lab, Shown, at_both_privileges, plan, shell};
 

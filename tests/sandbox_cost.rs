@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use overcoat::fuse::settle_allocator;
 use overcoat::root::lay_mount_points;
+use overcoat::root::supervise::SupervisedTree;
 use overcoat::sandbox::{CommandSpec, Sandbox, Supervisor};
-use overcoat::supervise::SupervisedTree;
 use support::{Shown, at_both_privileges, plan};
 
 #[test]

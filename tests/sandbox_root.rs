@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use overcoat::live::{Lay, Meta};
 use overcoat::root::lay_mount_points;
+use overcoat::root::live::{Lay, Meta};
 use overcoat::sandbox::{Bind, Network, Plan};
 use support::{Lab, Shown, at_both_privileges, plan};
 

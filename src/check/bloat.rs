@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::context::CheckContext;
 use super::{Finding, Findings, Lint, Pass, PassError, Severity};
-use crate::look::usage::{self, PAGE};
-use crate::look::{LookError, StackView, ViewNode};
+use crate::image::view::usage::{self, PAGE};
+use crate::image::view::{LookError, StackView, ViewNode};
 
 const CLEAN: &str = "let overcoat's clean-up delete it (`cleanup:`), or delete it in the last step";
 
@@ -269,7 +269,7 @@ fn copies(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(),
             let others: Vec<String> = same[1..]
                 .iter()
                 .take(3)
-                .map(|node| format!("/{}", crate::seal::path::escape(&node.path)))
+                .map(|node| format!("/{}", crate::text::escape::escape(&node.path)))
                 .collect();
             let more = match same.len() - 1 - others.len() {
                 0 => String::new(),

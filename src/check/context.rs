@@ -15,13 +15,13 @@ use provisioners::image::manifest_path;
 
 use super::kernel::kernel_version;
 use super::{CheckError, CheckRequest, Finding, Findings, Lint, PassError, Severity};
-use crate::diff::compare::contents;
-use crate::layers::{ImageFile, OpenError};
-use crate::look::accounts::Accounts;
-use crate::look::packages::{DpkgDatabase, DpkgPackage, PackageOwners};
-use crate::look::{LayerNode, LookError, MAX_PATH, StackView, ViewNode, Visited, join};
+use crate::image::diff::compare::contents;
+use crate::image::open::{ImageFile, OpenError};
+use crate::image::view::accounts::Accounts;
+use crate::image::view::packages::{DpkgDatabase, DpkgPackage, PackageOwners};
+use crate::image::view::{LayerNode, LookError, MAX_PATH, StackView, ViewNode, Visited, join};
 use crate::sandbox::map_image;
-use crate::seal::path::{escape, plain};
+use crate::text::escape::{escape, plain};
 
 /// Any pass can detect damage, and the context turns it into this finding, so the lint is defined
 /// here. `archive` lists it.
@@ -314,7 +314,7 @@ impl<'a> CheckContext<'a> {
         lower: &StackView,
     ) -> Result<bool, PassError> {
         let Some(manifest) = &self.images[file.layer()].manifest else { return Ok(false) };
-        let then = crate::below::recorded_lower(manifest).remove(&*escape(&file.path));
+        let then = crate::manifest::lower::recorded_lower(manifest).remove(&*escape(&file.path));
         let Some(recorded) = then.and_then(|then| then.sha256) else { return Ok(false) };
         match resolve(lower, &file.path)?.filter(ViewNode::is_file) {
             Some(now) => Ok(crate::seal::manifest::hex(&lower.digest(&now)?) == recorded),
@@ -359,17 +359,17 @@ impl<'a> CheckContext<'a> {
 }
 
 fn open(path: &std::path::Path) -> Result<(StackImage, Option<Arc<dyn Layer>>), OpenError> {
-    let (layer, open_error) = match crate::layers::open(&[path.to_owned()], CacheOptions::default())
-    {
-        Ok(layers) => (layers.layers.into_iter().next(), None),
-        Err(OpenError::Layer(error)) => (None, Some(error)),
-        // It may be an archive in an unsupported format.
-        Err(OpenError::Unknown { .. }) => {
-            let image = Arc::from(path.to_string_lossy());
-            (None, Some(LayerError::unsupported(&image, "unknown image format")))
-        }
-        Err(error) => return Err(error),
-    };
+    let (layer, open_error) =
+        match crate::image::open::open(&[path.to_owned()], CacheOptions::default()) {
+            Ok(layers) => (layers.layers.into_iter().next(), None),
+            Err(OpenError::Layer(error)) => (None, Some(error)),
+            // It may be an archive in an unsupported format.
+            Err(OpenError::Unknown { .. }) => {
+                let image = Arc::from(path.to_string_lossy());
+                (None, Some(LayerError::unsupported(&image, "unknown image format")))
+            }
+            Err(error) => return Err(error),
+        };
     let bytes: Option<ImageContent> = match path.is_dir() {
         true => None,
         false => Some(Arc::new(ImageFile::open(path)?)),

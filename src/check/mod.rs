@@ -35,9 +35,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::layers::OpenError;
-use crate::look::LookError;
-use crate::seal::path::{escape, plain};
+use crate::image::open::OpenError;
+use crate::image::view::LookError;
+use crate::text::escape::{escape, plain};
 
 use context::CheckContext;
 pub use select::{LintSelection, OverlayBudget, Suppression, UnknownLint};

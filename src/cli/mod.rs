@@ -7,39 +7,8 @@
 //! code is 128 plus the signal number, as in shells; only `serve` exits with 0, because a signal is
 //! the normal way to stop it.
 
-mod base;
-mod boot;
-mod build;
-mod cat;
-mod check;
-mod completions;
-mod control;
-mod diff;
-mod doctor;
-mod du;
-mod examples;
-mod extract;
-mod images;
-mod import;
-mod init;
-mod inspect;
-mod ls;
-mod man;
-mod mount;
-mod mount_helper;
-mod options;
-mod out;
-mod progress;
-mod project;
-mod run;
-mod schema;
-mod seal;
-mod sealer;
-mod serve;
-mod shown;
-mod stat;
-mod tree;
-mod umount;
+mod commands;
+pub(crate) mod ui;
 
 use std::error::Error;
 use std::fs::File;
@@ -51,6 +20,11 @@ use std::sync::OnceLock;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+use self::commands::{
+    base, boot, build, cat, check, completions, diff, doctor, du, extract, import, init, inspect,
+    ls, man, mount, mount_helper, run, schema, seal, serve, stat, tree, umount,
+};
+use self::ui::{examples, stdout as out};
 use crate::root::RootError;
 use crate::sandbox::SandboxError;
 use crate::seal::SealError;
@@ -66,7 +40,7 @@ use crate::seal::SealError;
                   provisioners or commands in it, and seals the changes into an archive.",
     max_term_width = 100
 )]
-struct Cli {
+pub(crate) struct Cli {
     /// Print more messages; repeat for debug messages
     ///
     /// The first -v also prints the output of build steps and complete lists of warnings and
@@ -155,7 +129,7 @@ enum CliCommand {
 
 /// The reason why a subcommand ended early.
 #[derive(Debug)]
-enum CommandError {
+pub(crate) enum CommandError {
     /// An error, with the exit code to use.
     Error(u8, Box<dyn Error>),
     /// A signal that requested termination.
@@ -166,7 +140,7 @@ enum CommandError {
 
 impl CommandError {
     /// Creates an error with exit code 2 from a message.
-    fn message(text: impl Into<String>) -> Self {
+    pub(crate) fn message(text: impl Into<String>) -> Self {
         CommandError::Error(2, text.into().into())
     }
 }
@@ -190,22 +164,22 @@ failure_from!(
     provisioners::ConfigError,
     provisioners::PlanError,
     provisioners::on_imagebuilder::ImportError,
-    crate::import::RootImportError,
-    crate::layers::OpenError,
-    crate::look::LookError,
-    crate::project::RecordError,
-    crate::inspect::model::ModelError,
+    crate::root::import::RootImportError,
+    crate::image::open::OpenError,
+    crate::image::view::LookError,
+    crate::build::RecordError,
+    crate::report::model::ModelError,
     crate::serve::CatalogueError,
-    crate::boot::BootError,
+    crate::vm::BootError,
     crate::check::CheckError,
     crate::check::UnknownLint,
     std::io::Error,
 );
 
-type CommandResult = Result<ExitCode, CommandError>;
+pub(crate) type CommandResult = Result<ExitCode, CommandError>;
 
 /// Returns the command line definition, with examples in the help and completers attached.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     completions::attach(examples::attach(Cli::command()))
 }
 
@@ -261,7 +235,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Formats an error and its chain of sources as one message.
-fn describe(error: &dyn Error) -> String {
+pub(crate) fn describe(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -280,14 +254,14 @@ fn describe(error: &dyn Error) -> String {
 static CHILD_IMAGE: OnceLock<String> = OnceLock::new();
 
 /// Prints a status line to standard error. Write errors are ignored.
-fn eprint_status(text: &str) {
+pub(crate) fn eprint_status(text: &str) {
     let _ = match CHILD_IMAGE.get() {
         Some(image) => writeln!(std::io::stderr(), "overcoat: {image}: {text}"),
         None => writeln!(std::io::stderr(), "overcoat: {text}"),
     };
 }
 
-fn eprint_warnings(warnings: &[String]) {
+pub(crate) fn eprint_warnings(warnings: &[String]) {
     for warning in warnings {
         eprint_status(&format!("warning: {warning}"));
     }
@@ -300,7 +274,7 @@ static PARENT_PIPE: OnceLock<File> = OnceLock::new();
 ///
 /// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1
 /// becomes a copy of standard error, so that the output of steps reaches the user.
-fn run_as_child(image: &str) -> Result<(), CommandError> {
+pub(crate) fn run_as_child(image: &str) -> Result<(), CommandError> {
     let pipe = std::io::stdout().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdout(std::io::stderr()).map_err(std::io::Error::from)?;
     // Called once, so the cells are empty.
@@ -311,7 +285,7 @@ fn run_as_child(image: &str) -> Result<(), CommandError> {
 
 /// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
 /// error.
-fn print(text: &str) -> Result<(), CommandError> {
+pub(crate) fn print(text: &str) -> Result<(), CommandError> {
     let written = match PARENT_PIPE.get() {
         Some(mut report) => writeln!(report, "{text}"),
         None => writeln!(std::io::stdout(), "{text}"),

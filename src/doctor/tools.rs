@@ -5,11 +5,11 @@ use std::io;
 use std::process::{Child, Command, Stdio};
 
 use super::{DoctorFinding, DoctorState};
-use crate::boot::BootError;
-use crate::boot::qemu::{self, Accelerator};
-use crate::lend::Host;
+use crate::root::lend::Host;
 use crate::sandbox::{MissingRequirement, find_program};
 use crate::seal::squashfs;
+use crate::vm::BootError;
+use crate::vm::qemu::{self, Accelerator};
 
 const BASE_COMMANDS: &str = "bases (build, base)";
 const ROLE_COMMANDS: &str = "build, for Ansible roles";

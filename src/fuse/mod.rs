@@ -11,7 +11,7 @@
 //!
 //! Invariants:
 //! - Every request is answered, and no request panics.
-//! - Only the kernel and [`Live`](crate::live::Live) change the tree, so the kernel may cache
+//! - Only the kernel and [`Live`](crate::root::live::Live) change the tree, so the kernel may cache
 //!   replies for any time.
 
 mod adapter;

@@ -7,7 +7,7 @@ use fs_model::error::shorten;
 
 use super::Format;
 
-/// An error while sealing a delta. Paths are [escaped](super::path::escape).
+/// An error while sealing a delta. Paths are [escaped](crate::text::escape::escape).
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// A file of 4 GiB or more in a newc archive, whose size field has 32 bits. Found before

@@ -11,8 +11,8 @@ use fs_model::delta::{Contents, Delta, DeltaEntry, Object};
 use fs_model::{FileType, acl};
 
 use super::error::SealError;
-use super::path::escape;
 use super::{Format, Warning};
+use crate::text::escape::escape;
 
 /// Returns `delta` with the modes that its files have in an archive of this format.
 ///

@@ -2,7 +2,7 @@
 //!
 //! It depends only on the archive and its sources: not on the time of the build, the host or the
 //! user. Keys are in a fixed order, one entry per line, so that manifests can be compared line by
-//! line. Paths and link targets are escaped as in [`super::path`], then as JSON requires.
+//! line. Paths and link targets are escaped as in [`crate::text::escape`], then as JSON requires.
 //!
 //! [`SCHEMA`] is incremented when a reader of the old schema could misread the new one; new keys
 //! alone do not increment it.
@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 
 use super::Format;
 use super::newc::clamp;
-use super::path::escape;
 use super::plan::{ArchiveItem, ArchivePlan};
-use crate::below::{LowerRecord, LowerRecords};
+use crate::manifest::lower::{LowerRecord, LowerRecords};
+use crate::text::escape::escape;
 
 /// The version of the manifest's schema.
 pub const SCHEMA: u32 = 1;

@@ -18,7 +18,6 @@ mod lost;
 pub mod manifest;
 mod newc;
 pub mod output;
-pub mod path;
 pub mod patient;
 mod plan;
 mod readahead;
@@ -40,10 +39,10 @@ pub use error::SealError;
 pub use manifest::{BaseLayer, ManifestInfo};
 pub use output::Output;
 
+use crate::text::escape::escape;
 use encode::{ArchiveWriter, Encoder};
 use manifest::{Counts, DigestingWriter, WrittenArchive};
 use newc::clamp;
-use path::escape;
 use plan::{ArchiveItem, ArchivePlan, FormatLimits, PATH_LIMIT, is_marker};
 use readahead::{BATCH_BYTES, Feed, FileChunk, ReadAhead};
 

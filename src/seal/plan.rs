@@ -13,7 +13,7 @@ use fs_model::delta::{Delta, DeltaEntry, Object};
 use fs_model::tree::Ino;
 
 use super::error::SealError;
-use super::path::escape;
+use crate::text::escape::escape;
 
 /// Maximum length of a path and of a symlink target, in bytes: `PATH_MAX` without the final NUL.
 /// The kernel's initramfs unpacker skips longer ones.

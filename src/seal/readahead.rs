@@ -16,8 +16,8 @@ use fs_model::delta::Contents;
 use fs_model::tree::Ino;
 
 use super::error::SealError;
-use super::path::escape;
 use super::plan::ArchivePlan;
+use crate::text::escape::escape;
 
 /// Bytes per batch, and maximum size of a piece.
 pub(super) const BATCH_BYTES: usize = 256 * 1024;

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::entity::Entity;
-use crate::project::{Records, Stamp};
+use crate::build::{Records, Stamp};
 use crate::seal::manifest::hex;
 
 /// Bytes read at a time to compute a digest.

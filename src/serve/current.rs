@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::catalogue::Catalogue;
-use crate::project::Stamp;
+use crate::build::Stamp;
 
 /// Reads the catalogue again, or returns the reason why it cannot.
 pub type ReadCatalogue = Arc<dyn Fn() -> Result<Catalogue, String> + Send + Sync>;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::boot::{Versions, boot_commands, prefix, url};
 use super::catalogue::{Catalogue, ServedImage};
+use super::ipxe::{Versions, boot_commands, prefix, url};
 
 /// The version of the index format. Adding keys does not change it.
 const SCHEMA: u32 = 1;

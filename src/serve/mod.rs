@@ -12,7 +12,7 @@
 mod access;
 mod artifact;
 mod body;
-mod boot;
+mod bundle;
 mod catalogue;
 mod conditions;
 mod connection;
@@ -20,7 +20,7 @@ mod current;
 mod entity;
 mod host;
 mod index;
-mod machine;
+mod ipxe;
 mod page;
 mod respond;
 
@@ -46,9 +46,9 @@ use current::{CatalogueSource, Current};
 use respond::Site;
 
 pub use access::{AccessObserver, AccessRecord};
+pub use bundle::MachineFiles;
 pub use catalogue::{Catalogue, CatalogueError};
 pub use current::ReadCatalogue;
-pub use machine::MachineFiles;
 
 /// Maximum number of concurrent connections. The limit of open files can lower it.
 const MAX_CONNECTIONS: usize = 16 << 10;

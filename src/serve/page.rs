@@ -6,8 +6,8 @@ use std::fmt::{self, Write};
 use std::time::SystemTime;
 
 use super::artifact::ArtifactVersion;
-use super::boot::{BootCommands, Versions, boot_commands, prefix, url};
 use super::catalogue::{Catalogue, ServedImage};
+use super::ipxe::{BootCommands, Versions, boot_commands, prefix, url};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -209,7 +209,7 @@ fn size_text(bytes: u64) -> String {
 /// Formats a time to the minute, in UTC.
 fn minute_text(time: SystemTime, between: &str, after: &str) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let minute = crate::calendar::minute(seconds.try_into().unwrap_or(i64::MAX), between);
+    let minute = crate::text::time::minute(seconds.try_into().unwrap_or(i64::MAX), between);
     format!("{minute}{after}")
 }
 

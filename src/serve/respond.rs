@@ -17,13 +17,13 @@ use sha2::{Digest, Sha256};
 use super::access::{Access, AccessObserver};
 use super::artifact::{Artifact, ArtifactVersion};
 use super::body::{ChunkPool, ResponseBody};
-use super::boot::{boot_commands, menu};
 use super::catalogue::Catalogue;
 use super::conditions::RequestOutcome;
 use super::current::Current;
 use super::entity::{Entity, PLAIN, problem};
 use super::host::host;
 use super::index::index;
+use super::ipxe::{boot_commands, menu};
 use super::page::{POLICY, page};
 use crate::seal::manifest::hex;
 

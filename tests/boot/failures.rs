@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::machine::Site;
+use crate::root::target::Site;
 
 #[test]
 fn fetch_verify_mount_and_network_failures_are_reported() {

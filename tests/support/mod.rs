@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use overcoat::fuse::Serving;
 use overcoat::root::lay_mount_points;
+use overcoat::root::supervise::SupervisedTree;
 use overcoat::sandbox::{CommandSpec, ExitStatus, Plan, Privilege, Sandbox, Stdio, Supervisor};
-use overcoat::supervise::SupervisedTree;
 
 pub use lab::USER;
 pub use processes::eventually;

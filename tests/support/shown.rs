@@ -8,8 +8,8 @@ use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{Attr, Tree};
 use overcoat::fuse::{self, Serving, View};
-use overcoat::layers;
-use overcoat::live::{Lay, Live, Meta};
+use overcoat::image::open;
+use overcoat::root::live::{Lay, Live, Meta};
 
 /// A tree, and how it is shown.
 #[derive(Clone)]

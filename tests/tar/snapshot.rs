@@ -242,7 +242,7 @@ pub(crate) fn imported(archive: &[u8]) -> Result<(Tree, Vec<String>), String> {
     let tree = empty_tree();
     let mut notes = Vec::new();
     let mut report = |note| notes.push(note);
-    let imported = overcoat::import::tar(&tree, archive, |_| false, &mut report);
+    let imported = overcoat::root::import::tar(&tree, archive, |_| false, &mut report);
     tree.check_invariants().unwrap();
     imported.map_err(|error| error.to_string())?;
     Ok((tree, notes))

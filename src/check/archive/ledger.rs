@@ -10,7 +10,7 @@ use fs_model::FileType;
 
 use super::parse::{NewcEntry, PATH_MAX};
 use super::*;
-use crate::seal::path::escape;
+use crate::text::escape::escape;
 
 /// Maximum memory for names, in bytes.
 const MAX_NAME_BYTES: usize = 1 << 30;

@@ -12,7 +12,7 @@ use fs_model::FileType;
 use super::context::{CheckContext, UNREADABLE};
 use super::{Finding, Findings, Lint, Pass, PassError, Severity};
 use crate::seal::manifest::hex;
-use crate::seal::path::escape;
+use crate::text::escape::escape;
 
 use ledger::{ArchiveFault, Ledger};
 use lints::*;

@@ -8,11 +8,11 @@ use fs_model::tree::Follow;
 use super::lints::{ACCOUNTS, CONFFILE, PACKAGE_DATABASE};
 use crate::check::context::{CheckContext, resolve, same_content};
 use crate::check::{Findings, PassError};
-use crate::look::accounts::Accounts;
-use crate::look::packages::{DpkgDatabase, DpkgPackage};
-use crate::look::version::compare;
-use crate::look::{LookError, StackView, ViewNode, WalkControl};
-use crate::seal::path::escape;
+use crate::image::view::accounts::Accounts;
+use crate::image::view::packages::{DpkgDatabase, DpkgPackage};
+use crate::image::view::version::compare;
+use crate::image::view::{LookError, StackView, ViewNode, WalkControl};
+use crate::text::escape::escape;
 
 /// Maximum bytes that are read of a package's file list.
 const MAX_LIST: usize = 16 << 20;

@@ -10,9 +10,9 @@ use fs_model::FileType;
 
 use super::context::{self, CheckContext, OwnEntry, StackImage};
 use super::{Finding, Findings, Pass, PassError, Severity};
-use crate::below::{self, Drift, DriftError, DriftKind, LowerRecord};
-use crate::look::{LookError, StackView};
-use crate::seal::path::{escape, unescape};
+use crate::image::view::{LookError, StackView};
+use crate::manifest::lower::{self, Drift, DriftError, DriftKind, LowerRecord};
+use crate::text::escape::{escape, unescape};
 
 use lints::*;
 
@@ -107,7 +107,7 @@ fn changed_beneath(
         let lower = view.lowest(index).map_err(|error| PassError::CannotRun(error.to_string()))?;
         let built_on = manifest_layers(manifest).unwrap_or_default();
         let changed =
-            below::find_drift(manifest, lower.stack().layers()).map_err(|error| match error {
+            lower::find_drift(manifest, lower.stack().layers()).map_err(|error| match error {
                 DriftError::Manifest(why) => PassError::CannotRun(format!(
                     "cannot read the manifest of {}: {why}",
                     image.name
@@ -224,7 +224,7 @@ fn types(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<(), 
     for (index, image) in context.checked().filter(|(index, _)| *index > 0) {
         let own = context.own_entries(index)?;
         let lower = view.lowest(index).map_err(|error| PassError::CannotRun(error.to_string()))?;
-        let recorded = image.manifest.as_deref().map(below::recorded_lower).unwrap_or_default();
+        let recorded = image.manifest.as_deref().map(lower::recorded_lower).unwrap_or_default();
         // The contents of a reported directory are not checked: one finding is enough.
         let mut within: Option<Vec<u8>> = None;
         for own in &own {

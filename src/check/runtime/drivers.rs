@@ -5,8 +5,8 @@ use std::slice;
 use super::lints::DRIVERS;
 use crate::check::context::CheckContext;
 use crate::check::{Finding, Findings, PassError};
-use crate::drivers::{VIRTUAL_ONLY, kernels_in_view};
-use crate::look::StackView;
+use crate::image::drivers::{VIRTUAL_ONLY, kernels_in_view};
+use crate::image::view::StackView;
 
 pub(super) fn drivers(
     context: &CheckContext<'_>,

@@ -9,8 +9,8 @@ use super::lints::{ALTERNATIVE, DANGLING_LINK, ESCAPING_LINK};
 use super::units::is_dependency_link;
 use crate::check::context::{CheckContext, MAX_LINKS, OverlayEntry, link_target_path, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, StackView, ViewNode, WalkControl};
-use crate::seal::path::escape;
+use crate::image::view::{LookError, StackView, ViewNode, WalkControl};
+use crate::text::escape::escape;
 
 /// Directories whose contents exist only on a running machine.
 const RUNTIME_DIRS: [&[u8]; 8] =

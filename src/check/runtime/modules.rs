@@ -12,8 +12,8 @@ use super::lints::{KERNEL_MODULES, MODULE_FILES, MODULE_INDEX};
 use crate::check::Finding;
 use crate::check::context::{CheckContext, resolve};
 use crate::check::{Findings, PassError, Severity};
-use crate::look::{LookError, StackView, ViewNode};
-use crate::seal::path::escape;
+use crate::image::view::{LookError, StackView, ViewNode};
+use crate::text::escape::escape;
 
 /// Directories of modules, with merged /usr and without.
 const MODULE_DIRS: [&[u8]; 2] = [b"usr/lib/modules/", b"lib/modules/"];
@@ -119,9 +119,11 @@ pub(super) fn files(
                 format!("{count} of the {} modules in modules.dep are missing", missing.indexed)
             }
         };
-        let index = crate::look::join(&dir, b"modules.dep");
+        let index = crate::image::view::join(&dir, b"modules.dep");
         let mut paths = vec![index];
-        paths.extend(missing.names.iter().take(SAMPLE).map(|name| crate::look::join(&dir, name)));
+        paths.extend(
+            missing.names.iter().take(SAMPLE).map(|name| crate::image::view::join(&dir, name)),
+        );
         let finding = Finding::new(&MODULE_FILES, "", Some(&dir), message);
         let finding = finding.attributed_to(context.responsible_layers(&paths)?);
         findings.push(match count == missing.indexed {
@@ -146,7 +148,7 @@ fn missing(view: &StackView) -> Result<BTreeMap<Vec<u8>, MissingModules>, LookEr
         let parent = parent.strip_suffix(b"/").unwrap_or(parent);
         let Some(parent) = resolve(view, parent)?.filter(ViewNode::is_dir) else { continue };
         for dir in view.children(&parent)? {
-            let index = crate::look::join(&dir.path, b"modules.dep");
+            let index = crate::image::view::join(&dir.path, b"modules.dep");
             if all.contains_key(&dir.path) {
                 continue;
             }
@@ -158,7 +160,7 @@ fn missing(view: &StackView) -> Result<BTreeMap<Vec<u8>, MissingModules>, LookEr
                 .collect();
             let mut names = BTreeSet::new();
             for &name in &indexed {
-                if resolve(view, &crate::look::join(&dir.path, name))?.is_none() {
+                if resolve(view, &crate::image::view::join(&dir.path, name))?.is_none() {
                     names.insert(name.to_vec());
                 }
             }
@@ -240,7 +242,7 @@ fn index(
     findings: &mut Findings<'_>,
 ) -> Result<(), LookError> {
     let layer = context.layer_name(modules.nodes[0]);
-    let path = crate::look::join(&modules.dir, b"modules.dep");
+    let path = crate::image::view::join(&modules.dir, b"modules.dep");
     let Some(index) = resolve(view, &path)?.filter(ViewNode::is_file) else {
         findings.add(&MODULE_INDEX, layer, &modules.dir, "modules.dep is missing");
         return Ok(());

@@ -8,7 +8,7 @@ use super::links::NEEDED;
 use super::lints::{NEEDED_GONE, SHUT};
 use crate::check::context::{CheckContext, OverlayEntry, Roots, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, StackView, ViewNode};
+use crate::image::view::{LookError, StackView, ViewNode};
 
 /// Default targets of systemd; one of them is enough.
 const DEFAULT_TARGETS: [&[u8]; 3] = [

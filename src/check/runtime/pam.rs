@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::lints::PAM_MODULE;
 use crate::check::context::{CheckContext, Roots, read_text, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, StackView, ViewNode, join};
-use crate::seal::path::escape;
+use crate::image::view::{LookError, StackView, ViewNode, join};
+use crate::text::escape::escape;
 
 const LIBRARIES: [&[u8]; 6] = [b"lib", b"lib32", b"lib64", b"usr/lib", b"usr/lib32", b"usr/lib64"];
 

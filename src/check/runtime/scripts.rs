@@ -4,8 +4,8 @@ use super::is_elsewhere;
 use super::lints::INTERPRETER;
 use crate::check::context::{CheckContext, Roots, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, StackView, ViewNode, WalkControl};
-use crate::seal::path::escape;
+use crate::image::view::{LookError, StackView, ViewNode, WalkControl};
+use crate::text::escape::escape;
 
 /// Bytes of the first line that the kernel reads (`BINPRM_BUF_SIZE`).
 const BINPRM_BUF_SIZE: usize = 256;
@@ -151,7 +151,7 @@ fn interpreter(view: &StackView, head: &[u8]) -> Result<Option<Named>, LookError
         let mut words = words.skip_while(|word| word.starts_with(b"-") || word.contains(&b'='));
         if let Some(name) = words.next().filter(|name| !name.contains(&b'/')) {
             for dir in PATH {
-                let at = resolve(view, &crate::look::join(dir, name))?;
+                let at = resolve(view, &crate::image::view::join(dir, name))?;
                 if at.as_ref().is_some_and(ViewNode::is_file) {
                     return Ok(Some((name.to_vec(), at)));
                 }

@@ -4,7 +4,7 @@ use super::lints::SSH_HOST_KEYS;
 use super::units::started_units;
 use crate::check::context::{CheckContext, resolve};
 use crate::check::{Finding, Findings, PassError};
-use crate::look::{StackView, ViewNode};
+use crate::image::view::{StackView, ViewNode};
 
 /// Unit names of the server in different distributions.
 const UNITS: [&str; 4] = ["ssh.service", "sshd.service", "ssh.socket", "sshd.socket"];

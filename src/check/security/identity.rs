@@ -8,8 +8,8 @@ use super::lints::{
 };
 use crate::check::context::{CheckContext, OverlayEntry, read_text, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::packages::{DpkgDatabase, DpkgPackage};
-use crate::look::{LookError, StackView};
+use crate::image::view::packages::{DpkgDatabase, DpkgPackage};
+use crate::image::view::{LookError, StackView};
 
 /// Maximum bytes that are read of a configuration file.
 const MAX_CONFIG: usize = 1 << 20;

@@ -5,8 +5,8 @@ use fs_model::{Attr, FileType};
 use super::lints::{CAPABILITY, DEVICE, SETUID, WORLD_WRITABLE};
 use crate::check::context::{CheckContext, OverlayEntry, Roots};
 use crate::check::{Finding, Findings, Lint, PassError, Severity};
-use crate::look::packages::DpkgPackage;
-use crate::look::{LookError, StackView, ViewNode};
+use crate::image::view::packages::DpkgPackage;
+use crate::image::view::{LookError, StackView, ViewNode};
 
 pub(super) fn rights(
     context: &CheckContext<'_>,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use overcoat::diff::{Aspect, ChangeKind, Diff, DiffOptions, DiffTotals};
-use overcoat::extract::{ExtractSelection, folder};
-use overcoat::look::{LookError, StackView, ViewNode, WalkControl, join};
+use overcoat::image::diff::{Aspect, ChangeKind, Diff, DiffOptions, DiffTotals};
+use overcoat::image::extract::{ExtractSelection, folder};
+use overcoat::image::view::{LookError, StackView, ViewNode, WalkControl, join};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 

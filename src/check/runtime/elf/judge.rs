@@ -12,8 +12,8 @@ use crate::check::runtime::lints::{
     ELF_DAMAGED, ELF_INTERPRETER, ELF_LIBRARY, ELF_MACHINE, ELF_VERSION, LINKER_CACHE,
 };
 use crate::check::{Lint, Severity};
-use crate::look::{LookError, ViewNode};
-use crate::seal::path::escape;
+use crate::image::view::{LookError, ViewNode};
+use crate::text::escape::escape;
 
 /// Maximum directories that are added to a file's own. Each of them is searched for each library.
 const MAX_ADDED_DIRS: usize = 256;

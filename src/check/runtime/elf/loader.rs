@@ -12,7 +12,7 @@ use provisioners::Pattern;
 
 use super::object::{ElfObject, read};
 use crate::check::context::resolve;
-use crate::look::{LookError, StackView, ViewNode, join};
+use crate::image::view::{LookError, StackView, ViewNode, join};
 
 /// Maximum bytes that are read of a configuration file or of the cache.
 const MAX_FILE: usize = 16 << 20;

@@ -17,7 +17,7 @@ use super::is_elsewhere;
 use super::lints::{ELF_LIBRARY, LINKER_CACHE};
 use crate::check::context::{CheckContext, Difference, read_text, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
-use crate::look::{LookError, StackView, ViewNode, WalkControl};
+use crate::image::view::{LookError, StackView, ViewNode, WalkControl};
 
 use judge::ElfChecker;
 use loader::{Loader, Search};

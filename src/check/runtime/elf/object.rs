@@ -12,7 +12,7 @@ use ::object::elf::{self, Machine};
 use ::object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use ::object::{Endianness, pod};
 
-use crate::look::{LookError, StackView, ViewNode};
+use crate::image::view::{LookError, StackView, ViewNode};
 
 /// Bytes at the start of a file that contain the headers.
 const HEADER_SIZE: usize = 4096;

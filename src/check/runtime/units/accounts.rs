@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::allowance::{LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::{read_text, resolve};
-use crate::look::accounts::Accounts;
-use crate::look::{StackView, ViewNode};
+use crate::image::view::accounts::Accounts;
+use crate::image::view::{StackView, ViewNode};
 
 /// Names of users and groups that exist or that systemd-sysusers creates.
 pub(super) struct KnownAccounts {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::allowance::{FILE_OVERHEAD, LINE_OVERHEAD, UnitMemoryBudget};
 use crate::check::PassError;
 use crate::check::context::resolve;
-use crate::look::{StackView, ViewNode, join};
+use crate::image::view::{StackView, ViewNode, join};
 
 /// Directories of units by precedence. /run is empty until boot.
 pub(super) const DIRS: [&[u8]; 4] = [

@@ -21,8 +21,8 @@ use super::lints::{
 };
 use crate::check::context::{CheckContext, resolve};
 use crate::check::{Finding, Findings, Lint, PassError, Severity};
-use crate::look::accounts::Accounts;
-use crate::look::{LookError, StackView, ViewNode, join};
+use crate::image::view::accounts::Accounts;
+use crate::image::view::{LookError, StackView, ViewNode, join};
 
 use accounts::KnownAccounts;
 use allowance::UnitMemoryBudget;

@@ -13,8 +13,8 @@ use super::load::{Unit, Units};
 use crate::check::context::{CheckContext, read_text, resolve};
 use crate::check::runtime::lints::FIRST_BOOT;
 use crate::check::{Finding, Findings, PassError};
-use crate::look::{StackView, ViewNode, join};
-use crate::seal::path::escape;
+use crate::image::view::{StackView, ViewNode, join};
+use crate::text::escape::escape;
 
 const MACHINE_ID: &[u8] = b"etc/machine-id";
 /// Directories of preset files; the first file of a name counts.

@@ -4,7 +4,7 @@ use super::allowance::UnitMemoryBudget;
 use super::load::Units;
 use super::{program, section};
 use crate::check::PassError;
-use crate::look::StackView;
+use crate::image::view::StackView;
 
 /// A unit that a link or another unit starts.
 pub(in crate::check::runtime) struct StartedUnit {

@@ -1,0 +1,451 @@
+//! `check`: lints overlays over their base.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use provisioners::Project;
+use provisioners::image::Format;
+use provisioners::image::ImageLocation;
+use provisioners::project::Member;
+use serde_json::json;
+use tracing::level_filters::LevelFilter;
+
+use super::project;
+use crate::check::UnknownLint;
+use crate::check::{
+    CheckReport, CheckRequest, Finding, GROUPS, Lint, LintSelection, OverlayBudget, Severity,
+    Suppression,
+};
+use crate::check::{check, lint, lints, sarif};
+use crate::cli::ui::args::size_text;
+use crate::cli::ui::image_args;
+use crate::cli::ui::stdout::{Colour, StdoutWriter};
+use crate::cli::{CommandError, CommandResult, eprint_status, print};
+use crate::serve::Catalogue;
+use crate::text::escape::plain;
+
+/// Maximum number of findings printed per lint without `--all`.
+const MAX_FINDINGS_PER_LINT: usize = 10;
+/// Maximum number of lints listed by name that could not run.
+const MAX_LISTED_LINTS: usize = 4;
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Exit code: 0 if no errors were found, 1 if there were errors (with --deny, also warnings or notes),
+2 if the check itself failed. In the project file, `check: skip:` suppresses findings, with a
+reason, and `check: budget:` sets size limits.")]
+pub(crate) struct Args {
+    /// A base and its overlays, the lowest first, or names of images of the project
+    ///
+    /// Without arguments, all images of the project are checked.
+    #[arg(value_name = "IMAGE|NAME")]
+    what: Vec<String>,
+
+    /// Check whether each overlay fits this base instead of its own
+    ///
+    /// Checks the given overlays, or all overlays of the project.
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+
+    #[command(flatten)]
+    offset: image_args::BaseOffset,
+
+    /// Check the files of the base too
+    #[arg(long, conflicts_with = "base")]
+    whole: bool,
+
+    /// Run only this lint or group of lints; can be repeated
+    #[arg(long, value_name = "LINT", value_delimiter = ',')]
+    only: Vec<String>,
+
+    /// Do not run this lint or group of lints; can be repeated
+    #[arg(long, value_name = "LINT", value_delimiter = ',')]
+    skip: Vec<String>,
+
+    /// Kernel that the images boot with, instead of the project's
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+
+    /// Lowest severity that results in exit code 1
+    #[arg(long, value_name = "SEVERITY", value_enum, default_value = "error")]
+    deny: Deny,
+
+    /// Print all findings of each lint
+    #[arg(long)]
+    all: bool,
+
+    /// Project file (default: overcoat.yml in this directory or the nearest parent)
+    #[arg(short, long, value_name = "FILE")]
+    project: Option<PathBuf>,
+
+    /// Print the findings as JSON
+    #[arg(long, conflicts_with = "sarif")]
+    json: bool,
+
+    /// Print the findings as SARIF, for code scanning services
+    #[arg(long)]
+    sarif: bool,
+
+    /// List all lints
+    #[arg(long, conflicts_with_all = ["what", "base", "whole"])]
+    list: bool,
+
+    /// Explain a lint: its effect on a machine, and how to fix it
+    #[arg(long, value_name = "LINT", conflicts_with_all = ["what", "base", "whole", "list"])]
+    explain: Option<String>,
+}
+
+impl Args {
+    /// Returns the selected lints. With `--base`, the default is the groups whose result depends on
+    /// the base.
+    fn selection(&self, suppressions: Vec<Suppression>) -> Result<LintSelection, UnknownLint> {
+        let mut only = self.only.clone();
+        if self.base.is_some() && only.is_empty() {
+            only.extend(["archive", "fit", "works"].map(str::to_owned));
+        }
+        LintSelection::new(only, self.skip.clone(), suppressions)
+    }
+}
+
+/// Values of `--deny`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Deny {
+    /// Errors
+    Error,
+    /// Errors and warnings
+    Warning,
+    /// All findings
+    Note,
+}
+
+impl Deny {
+    fn min_severity(self) -> Severity {
+        match self {
+            Deny::Error => Severity::Error,
+            Deny::Warning => Severity::Warning,
+            Deny::Note => Severity::Note,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    if args.list {
+        return list(args);
+    }
+    if let Some(name) = &args.explain {
+        return explain(name);
+    }
+    let mut reports = Vec::new();
+    for request in requests(args)? {
+        reports.push(check(&request)?);
+    }
+    if args.sarif {
+        print(&format!("{:#}", sarif::log(&reports)))?;
+    } else if args.json {
+        let count = |severity| reports.iter().map(|report| report.count(severity)).sum::<usize>();
+        let value = json!({
+            "schema": 2,
+            "errors": count(Severity::Error),
+            "warnings": count(Severity::Warning),
+            "notes": count(Severity::Note),
+            "checks": reports,
+        });
+        print(&value.to_string())?;
+    } else {
+        match print_reports(&reports, args) {
+            // The exit code still reports the result if the reader closed the pipe.
+            Ok(()) | Err(CommandError::OutputClosed) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    let worst = reports.iter().flat_map(|report| &report.findings).map(|f| f.severity).max();
+    Ok(ExitCode::from(u8::from(worst >= Some(args.deny.min_severity()))))
+}
+
+fn list(args: &Args) -> CommandResult {
+    let selection = LintSelection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
+    let wanted: Vec<&Lint> = lints().filter(|lint| selection.wants(lint)).collect();
+    if args.json {
+        let each = wanted.iter().map(|lint| {
+            json!({
+                "name": lint.name,
+                "severity": lint.severity,
+                "summary": lint.summary,
+                "why": lint.why,
+                "fix": lint.fix,
+            })
+        });
+        let value = json!({ "schema": 2, "lints": each.collect::<Vec<_>>() });
+        print(&value.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (group, what) in GROUPS {
+        let of_group: Vec<_> = wanted.iter().filter(|lint| lint.group() == group).collect();
+        if of_group.is_empty() {
+            continue;
+        }
+        print(&format!("{group}: {what}"))?;
+        for lint in of_group {
+            print(&format!("  {:<26} {:<8} {}", lint.name, lint.severity.word(), lint.summary))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain(name: &str) -> CommandResult {
+    // Fails with a suggestion if there is no such lint.
+    LintSelection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
+    let Some(lint) = lint(name) else {
+        return Err(CommandError::message(format!("`{name}` is a group: give one of its lints")));
+    };
+    print(&format!(
+        "{} ({}): {}\n\n{}\n\nTo fix it: {}.",
+        lint.name,
+        lint.severity.word(),
+        lint.summary,
+        lint.why,
+        lint.fix
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the checks to run, one for each report.
+fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
+    let is_image = |what: &String| {
+        let path = Path::new(what);
+        let project = path.join(provisioners::project::FILE_NAME).is_file();
+        (what.contains('/') || ImageLocation::of(path).file.exists())
+            && !project
+            && !Project::is_one(path)
+    };
+    let paths = args.project.is_none() && args.what.first().is_some_and(is_image);
+    let selection = args.selection(Vec::new())?;
+    let request =
+        CheckRequest { kernel: args.kernel.clone(), selection, ..CheckRequest::default() };
+    if paths {
+        let mut images: Vec<PathBuf> = args.what.iter().map(PathBuf::from).collect();
+        if let Some(base) = &args.base {
+            let mut base = [base.clone()];
+            args.offset.apply(&mut base);
+            let [base] = &base;
+            return Ok(images
+                .iter()
+                .map(|overlay| on_other_base(base, overlay, &images, &request))
+                .collect());
+        }
+        args.offset.apply(&mut images);
+        let lower_layers = usize::from(!args.whole && images.len() > 1);
+        let name = args.what.last().cloned().unwrap_or_default();
+        return Ok(vec![CheckRequest { name, images, lower_layers, ..request }]);
+    }
+    args.offset.reject("in a project")?;
+    let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
+        return Err(CommandError::message("give a base and overlays, or images of a project"));
+    };
+    let members: Vec<&Member> = match names.is_empty() {
+        false => names
+            .iter()
+            .map(|name| project.find(name).map(|index| &project.images()[index]))
+            .collect::<Result<_, _>>()
+            .map_err(CommandError::message)?,
+        true => {
+            let wanted = |member: &&Member| match args.base {
+                Some(_) => member.kind() == "overlay",
+                None => member.kind() != "initrd",
+            };
+            project.images().iter().filter(wanted).collect()
+        }
+    };
+    let catalogue = Catalogue::new(&project, None, None).ok();
+    let mut requests = Vec::new();
+    for member in members {
+        requests.push(project_request(args, member, catalogue.as_ref(), &request)?);
+    }
+    Ok(requests)
+}
+
+/// Returns the check of an overlay over another base. From `all`, it includes the lower overlays
+/// that `overlay` was built on.
+fn on_other_base(
+    base: &Path,
+    overlay: &Path,
+    all: &[PathBuf],
+    request: &CheckRequest,
+) -> CheckRequest {
+    let mut images = vec![base.to_owned()];
+    images.extend(crate::check::recorded_layers(overlay).into_iter().filter_map(|name| {
+        let named = |path: &&PathBuf| path.file_name() == Some(name.as_ref());
+        all.iter().find(named).filter(|path| *path != overlay).cloned()
+    }));
+    let lower_layers = images.len();
+    images.push(overlay.to_owned());
+    let name = overlay.to_string_lossy().into_owned();
+    CheckRequest { name, images, lower_layers, other_base: true, ..request.clone() }
+}
+
+/// Returns the check of an image of a project.
+fn project_request(
+    args: &Args,
+    member: &Member,
+    catalogue: Option<&Catalogue>,
+    request: &CheckRequest,
+) -> Result<CheckRequest, CommandError> {
+    let name = &member.name;
+    let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
+    let Some((output, _)) = output else {
+        return Err(CommandError::message(format!("{name}: none of its formats can be checked")));
+    };
+    if !output.exists() {
+        return Err(CommandError::message(format!(
+            "{name} is not built yet: run `overcoat build {name}`"
+        )));
+    }
+    let source = &member.image.source;
+    let mut images = source.layers().map(|layers| layers.paths()).unwrap_or_default();
+    if let (Some(base), Some(lowest)) = (&args.base, images.first_mut()) {
+        lowest.clone_from(base);
+    }
+    let lower_layers = if args.whole { 0 } else { images.len() };
+    images.push(output.clone());
+    let parts = catalogue.and_then(|catalogue| catalogue.machine_files(name).ok());
+    let (kernel, initrd) = parts.map(|parts| (parts.kernel, parts.initrd)).unzip();
+    let kernel = kernel.filter(|kernel| kernel.exists());
+    // The initrd is checked once, with the base, for all images that boot with it.
+    let initrd = initrd.filter(|initrd| member.kind() == "base" && initrd.exists());
+    let check = &member.image.check;
+    let suppressions = check.skip.iter().map(|skip| Suppression {
+        lint: skip.lint.clone(),
+        path: skip.path.clone(),
+        reason: skip.reason.clone(),
+    });
+    let selection = args.selection(suppressions.collect()).map_err(|error| {
+        CommandError::message(format!("{}: {name}: {error}", member.image.file.display()))
+    })?;
+    Ok(CheckRequest {
+        name: name.clone(),
+        images,
+        lower_layers,
+        other_base: args.base.is_some(),
+        kernel: request.kernel.clone().or(kernel),
+        initrd,
+        budget: OverlayBudget { size: check.size, ram: check.ram },
+        selection,
+    })
+}
+
+fn print_reports(reports: &[CheckReport], args: &Args) -> Result<(), CommandError> {
+    let mut out = StdoutWriter::new();
+    for report in reports {
+        print_report(&mut out, report, reports, args)?;
+    }
+    for report in reports.iter().filter(|_| args.base.is_some()) {
+        let verdict = match report.count(Severity::Error) {
+            0 => out.paint(Colour::Green, "fits"),
+            _ => out.paint(Colour::Red, "does not fit"),
+        };
+        out.line(&format!("{}: {verdict}: {}", report.name, summary(report)))?;
+    }
+    out.finish()
+}
+
+/// Prints one of the reports: findings to standard output, the rest to standard error.
+fn print_report(
+    out: &mut StdoutWriter,
+    report: &CheckReport,
+    all: &[CheckReport],
+    args: &Args,
+) -> Result<(), CommandError> {
+    let most = match args.all || LevelFilter::current() >= LevelFilter::INFO {
+        true => usize::MAX,
+        false => MAX_FINDINGS_PER_LINT,
+    };
+    if all.len() > 1 && args.base.is_none() && !report.findings.is_empty() {
+        out.line(&format!("{}:", report.name))?;
+    }
+    for (severity, lint, findings) in report.by_lint() {
+        let word = out.paint(colour(severity), severity.word());
+        out.line(&format!("{word}: {}: {}", lint.name, lint.summary))?;
+        for finding in findings.iter().take(most) {
+            out.line(&format!("  {}", line(finding)))?;
+            if finding.fix != lint.fix {
+                out.line(&format!("    fix: {}", finding.fix))?;
+            }
+        }
+        if findings.len() > most {
+            out.line(&format!("  …and {} more (--all shows them)", findings.len() - most))?;
+        }
+        out.line(&format!("  fix: {}", lint.fix))?;
+    }
+    out.flush()?;
+    for hint in &report.hints {
+        eprint_status(&format!("{}: {}", report.name, plain(hint)));
+    }
+    for not_run in &report.not_run {
+        let lints = match not_run.lints.len() {
+            0..=MAX_LISTED_LINTS => not_run.lints.join(", "),
+            count => format!("{count} lints (listed by --json)"),
+        };
+        eprint_status(&format!("{}: could not run {lints}: {}", report.name, not_run.reason));
+    }
+    // A suppression that several images share is unused only if no image uses it.
+    let is_used = |name: &str| {
+        let mut silenced = all.iter().flat_map(|report| &report.suppressed);
+        silenced.any(|silenced| silenced.finding.lint.name == name)
+    };
+    for lint in report.unused_suppressions.iter().filter(|lint| !is_used(lint)) {
+        let idle = all.iter().filter(|other| other.unused_suppressions.contains(lint));
+        let names: Vec<&str> = idle.map(|other| other.name.as_str()).collect();
+        // Print it once, with the names of all images.
+        if names.first() == Some(&report.name.as_str()) {
+            let names = names.join(", ");
+            eprint_status(&format!("{names}: unused suppression of {lint} in the project"));
+        }
+    }
+    if args.base.is_none() {
+        eprint_status(&format!("{}: {}", report.name, summary(report)));
+    }
+    Ok(())
+}
+
+fn line(finding: &Finding) -> String {
+    let name = |layer: &String| {
+        let name = Path::new(layer).file_name().map(|name| name.to_string_lossy());
+        plain(&name.unwrap_or(layer.as_str().into())).into_owned()
+    };
+    let layers: Vec<String> =
+        [&finding.layer].into_iter().chain(&finding.others).map(name).collect();
+    let layer = layers.join(", ");
+    let path = finding.shown_path().map(|path| format!(":{path}")).unwrap_or_default();
+    let saves = match finding.saves {
+        Some(bytes) => format!(" (saves {})", size_text(bytes)),
+        None => String::new(),
+    };
+    format!("{layer}{path}: {}{saves}", finding.message)
+}
+
+fn summary(report: &CheckReport) -> String {
+    let mut parts = Vec::new();
+    for severity in Severity::ALL {
+        match report.count(severity) {
+            0 => {}
+            1 => parts.push(format!("1 {}", severity.word())),
+            n => parts.push(format!("{n} {}s", severity.word())),
+        }
+    }
+    if parts.is_empty() {
+        parts.push("no findings".to_owned());
+    }
+    if !report.suppressed.is_empty() {
+        parts.push(format!("{} suppressed", report.suppressed.len()));
+    }
+    parts.join(", ")
+}
+
+fn colour(severity: Severity) -> Colour {
+    match severity {
+        Severity::Error => Colour::Red,
+        Severity::Warning => Colour::Yellow,
+        Severity::Note => Colour::Cyan,
+    }
+}

@@ -1,0 +1,182 @@
+//! `extract`: extracts files from images into a directory or an archive.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use fs_model::tree::Follow;
+use serde_json::json;
+
+use crate::cli::ui::args::{
+    reject_layers, report, report_json, size_text, source_date_epoch, warn,
+};
+use crate::cli::ui::image_args::ImageArgs;
+use crate::cli::{CommandError, CommandResult, eprint_status, print};
+use crate::image::extract::ExtractSelection;
+use crate::image::extract::archive::ArchiveSource;
+use crate::image::extract::folder::{ExtractError, Extracted, extract};
+use crate::image::view::ViewNode;
+use crate::sandbox::Signals;
+use crate::seal::{Format, Output, SealOptions, seal};
+
+#[derive(Debug, ClapArgs)]
+#[command(group(clap::ArgGroup::new("where").required(true)))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    images: ImageArgs,
+
+    /// Extract into this directory, which is created if necessary
+    #[arg(short = 'C', long, value_name = "DIR", group = "where")]
+    directory: Option<PathBuf>,
+
+    /// Extract into this archive; `-` is standard output, as tar
+    ///
+    /// The format follows from the name: .tar, .cpio.gz, .cpio.zst, .cpio or .squashfs. An existing
+    /// file is replaced.
+    #[arg(short, long, value_name = "FILE", group = "where")]
+    output: Option<PathBuf>,
+
+    /// Overwrite existing files, but never directories
+    #[arg(long, conflicts_with = "output")]
+    force: bool,
+
+    /// Print a report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    let opened = args.images.open()?;
+    let mut nodes: Vec<ViewNode> = Vec::new();
+    let mut missing = false;
+    // If a path is missing, nothing is extracted.
+    if !opened.paths.is_empty() {
+        let code = opened.each(Follow::No, &mut |node| {
+            nodes.push(node);
+            Ok(())
+        })?;
+        missing = code != ExitCode::SUCCESS;
+    }
+    if missing {
+        return Ok(ExitCode::from(1));
+    }
+    let selection = ExtractSelection::new(&nodes);
+    if let Some(output) = &args.output {
+        reject_layers(std::iter::once(output), &opened.images)?;
+        let format = format(args, output)?;
+        let taken = ArchiveSource::new(&opened.view, &selection)?;
+        return archive(args, output, format, &taken);
+    }
+    let Some(directory) = &args.directory else {
+        return Err(CommandError::message("give a directory with -C, or an archive with -o"));
+    };
+    reject_inside_layer(directory, &opened.images)?;
+    let signals = Signals::take()?;
+    let signal = Cell::new(None);
+    let stop = || {
+        if let Some(received) = signals.interruption() {
+            signal.set(Some(received));
+        }
+        signal.get().is_some()
+    };
+    match extract(&opened.view, &selection, directory, args.force, &stop) {
+        Ok(done) => print_result(args, directory, &done)?,
+        Err(ExtractError::Stopped) => {
+            return Err(CommandError::Signal(signal.get().map_or(2, |signal| signal as i32)));
+        }
+        Err(error) => return Err(CommandError::Error(2, Box::new(error))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Rejects a target directory inside a layer, which would be copied into itself.
+fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), CommandError> {
+    // If the directory does not exist, its parent must, or the extraction fails.
+    let parent = directory.parent().filter(|parent| *parent != Path::new(""));
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let to = real(directory).or_else(|| real(parent.unwrap_or(Path::new("."))));
+    let contains_target = |image: &&PathBuf| {
+        image.is_dir()
+            && real(image).zip(to.as_ref()).is_some_and(|(image, to)| to.starts_with(image))
+    };
+    match images.iter().find(contains_target) {
+        Some(image) => Err(CommandError::message(format!(
+            "{}: is inside the layer {}, which cannot be extracted into itself: give another \
+             directory",
+            directory.display(),
+            image.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Determines the archive's format from its name.
+fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
+    use std::os::unix::ffi::OsStrExt;
+    let stdout = output == Path::new("-");
+    if stdout && args.json {
+        return Err(CommandError::message(
+            "--json and the archive cannot both go to standard output: give a file",
+        ));
+    }
+    let format = output.file_name().and_then(|name| Format::from_file_name(name.as_bytes()));
+    match format {
+        None if stdout => Ok(Format::Tar),
+        None => Err(CommandError::message(format!(
+            "{}: unknown format: use a name that ends in .tar or .cpio.gz, or write -C {0} for a \
+             directory",
+            output.display()
+        ))),
+        Some(Format::Squashfs) => {
+            crate::seal::squashfs::available()?;
+            Ok(Format::Squashfs)
+        }
+        Some(format) => Ok(format),
+    }
+}
+
+fn archive(args: &Args, output: &Path, format: Format, taken: &ArchiveSource<'_>) -> CommandResult {
+    let stdout = output == Path::new("-");
+    let options =
+        SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
+    let to = if stdout { Output::stdout()? } else { Output::file(output)? };
+    let summary = seal(&taken.delta, taken, &options, to, None, &mut |_| {})?;
+    warn(&summary.warnings);
+    if !stdout {
+        report(&report_json(output, &summary), args.json)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), CommandError> {
+    if args.json {
+        return print(
+            &json!({
+                "schema": 1,
+                "output": directory.to_string_lossy(),
+                "entries": done.entries,
+                "bytes": done.bytes,
+                "left_out": {
+                    "owners": done.owners,
+                    "setuid": done.setuid,
+                    "devices": done.devices,
+                    "xattrs": done.xattrs,
+                },
+            })
+            .to_string(),
+        );
+    }
+    let size = size_text(done.bytes);
+    eprint_status(&format!("{}: {} entries, {size}", directory.display(), done.entries));
+    let lost = [
+        (done.owners, "owners", "only root can set them"),
+        (done.setuid, "setuid or setgid bits", "the files belong to this user instead"),
+        (done.devices, "device nodes", "only root can create them"),
+        (done.xattrs, "extended attributes", "this user or file system does not support them"),
+    ];
+    for (count, what, why) in lost.into_iter().filter(|(count, ..)| *count > 0) {
+        eprint_status(&format!("skipped {count} {what}: {why}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! `mount`: mounts a base and overlays as one root in the host's namespace, and serves it in the
+//! background.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args as ClapArgs;
+use fs_model::Tree;
+use fs_model::layer::squashfs::CacheOptions;
+use fs_model::tree::{TreeOptions, XattrSupport};
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
+
+use crate::cli::ui::args::size_value;
+use crate::cli::ui::image_args::BaseOffset;
+use crate::cli::{CommandError, CommandResult, describe, eprint_status};
+use crate::fuse::{self, Serving, View};
+use crate::image::open::{self, OpenedLayers};
+use crate::mount::control;
+use crate::mount::server::Sealer;
+use crate::root::default_upper_limit;
+use crate::sandbox::{ForkSide, HostMount, MountOptions, Signals, fork_process, unmount};
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// The base, its overlays, and the directory to mount on
+    #[arg(required = true, num_args = 2.., value_name = "BASE [OVERLAY] DIR")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) offset: BaseOffset,
+
+    /// Mount with a writable layer in memory; `overcoat seal DIR` saves the changes
+    #[arg(long)]
+    pub(crate) rw: bool,
+
+    /// Memory limit of the changes, such as 2G (default: half of the machine's memory)
+    #[arg(long, value_name = "SIZE", value_parser = size_value)]
+    pub(crate) upper_size: Option<u64>,
+
+    /// Serve in the foreground
+    #[arg(short, long)]
+    pub(crate) foreground: bool,
+}
+
+pub(crate) fn run(args: &Args) -> CommandResult {
+    mount(args, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
+}
+
+/// Mounts with the given mount options.
+pub(crate) fn mount(args: &Args, how: &MountOptions) -> CommandResult {
+    let Some((dir, paths)) = args.paths.split_last() else {
+        return Err(CommandError::message("nothing to mount"));
+    };
+    if args.upper_size.is_some() && !args.rw {
+        return Err(CommandError::message(
+            "--upper-size limits the size of changes, but the mount is read-only: give --rw too",
+        ));
+    }
+    let mut paths = paths.to_vec();
+    args.offset.apply(&mut paths);
+    let layers = open::open(&paths, CacheOptions::default())
+        .map_err(|error| CommandError::Error(2, Box::new(error)))?;
+    let upper_limit = args.rw.then(|| args.upper_size.unwrap_or_else(default_upper_limit));
+    let options = TreeOptions { upper_limit, xattrs: XattrSupport::All };
+    let tree = Arc::new(Tree::new(layers.layers.clone(), options)?);
+    let dir = std::path::absolute(dir)?;
+    if let Some(layer) = paths.iter().find(|layer| is_inside(&dir, layer)) {
+        return Err(CommandError::message(format!(
+            "{}: is inside the layer {}, so the root would contain itself: give another directory",
+            dir.display(),
+            layer.display()
+        )));
+    }
+    let mount = HostMount::new(&dir, how)?;
+    // From here on every error must unmount.
+    let server = MountServer { tree, layers, dir: dir.clone() };
+    let result =
+        if args.foreground { server.serve(mount, None) } else { in_background(server, mount) };
+    if result.is_err() {
+        let _ = unmount(&dir, true);
+    }
+    result
+}
+
+/// Returns whether `dir` is below the directory `layer`. Reading the layer would then send requests
+/// to the mount, and its server would wait for itself. Mounting on `layer` itself is fine, because
+/// it is already open.
+fn is_inside(dir: &Path, layer: &Path) -> bool {
+    match (dir.canonicalize(), layer.canonicalize()) {
+        (Ok(dir), Ok(layer)) => layer.is_dir() && dir != layer && dir.starts_with(&layer),
+        _ => false,
+    }
+}
+
+/// Serves in a child process and returns when the mount responds.
+fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
+    match fork_process()? {
+        ForkSide::Child => {
+            drop(reader);
+            let ready = File::from(writer);
+            let code = match server.serve(mount, Some(ready)) {
+                Ok(code) => code,
+                Err(CommandError::Error(code, error)) => {
+                    eprint_status(&format!("error: {}", describe(&*error)));
+                    ExitCode::from(code)
+                }
+                Err(CommandError::Signal(_) | CommandError::OutputClosed) => ExitCode::SUCCESS,
+            };
+            Ok(code)
+        }
+        ForkSide::Parent => {
+            drop((writer, mount));
+            let mut answer = [0];
+            match File::from(reader).read(&mut answer) {
+                Ok(1) => Ok(ExitCode::SUCCESS),
+                // The server has printed the reason.
+                _ => Err(CommandError::message("the mount's server did not start")),
+            }
+        }
+    }
+}
+
+/// The server of a mount.
+struct MountServer {
+    tree: Arc<Tree>,
+    layers: OpenedLayers,
+    dir: PathBuf,
+}
+
+impl MountServer {
+    /// Serves until the root is unmounted. Once the mount responds, writes a byte to `ready` and
+    /// moves to the background.
+    fn serve(self, mount: HostMount, ready: Option<File>) -> CommandResult {
+        let signals = Signals::take()?;
+        // Without root privileges, only this user has access to the mount and is shown as the
+        // owner.
+        let owner = (!Uid::effective().is_root()).then(|| (getuid().as_raw(), getgid().as_raw()));
+        let view = View { max_id: u32::MAX, owner, unprivileged: owner.is_some() };
+        let serving = fuse::serve(self.tree.clone(), mount.into_fuse_fd(), view)?;
+        // Sends a request to the mount. Other threads serve it, so this does not block for ever.
+        let device = std::fs::metadata(&self.dir)?.dev();
+        let listener = control::listen(device)?;
+        let MountServer { tree, layers, dir } = self;
+        let sealer = Arc::new(Sealer::new(tree, layers)?);
+        let handler = ShutdownHandler { dir, device, sealer: sealer.clone() };
+        std::thread::Builder::new().name("signals".into()).spawn(move || handler.run(&signals))?;
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || sealer.listen(&listener))?;
+        if let Some(mut ready) = ready {
+            detach()?;
+            ready.write_all(&[1])?;
+        }
+        finish(serving)
+    }
+}
+
+fn finish(serving: Serving) -> CommandResult {
+    let faults = serving.faults().clone();
+    serving.wait()?;
+    match faults.layer() {
+        Some(error) => Err(CommandError::Error(2, Box::new(error))),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Detaches from the session, the terminal and the working directory.
+fn detach() -> Result<(), CommandError> {
+    setsid().map_err(std::io::Error::from)?;
+    std::env::set_current_dir("/")?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null).map_err(std::io::Error::from)?;
+    rustix::stdio::dup2_stdout(&null).map_err(std::io::Error::from)?;
+    rustix::stdio::dup2_stderr(&null).map_err(std::io::Error::from)?;
+    Ok(())
+}
+
+/// Unmounts when a signal requests termination.
+struct ShutdownHandler {
+    dir: PathBuf,
+    device: u64,
+    sealer: Arc<Sealer>,
+}
+
+impl ShutdownHandler {
+    /// Unmounts lazily on the first signal, so serving ends with the last user of the mount. On the
+    /// second signal, aborts the connection and exits.
+    fn run(&self, signals: &Signals) {
+        let _ = wait_for_signal(signals);
+        // Writers wait for a running seal, which may wait for a reader that has stopped reading.
+        self.sealer.abort();
+        let _ = unmount(&self.dir, true);
+        let signal = wait_for_signal(signals);
+        // All processes and threads that wait for the mount get an error.
+        let connection = rustix::fs::minor(self.device);
+        let _ = std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
+        std::process::exit(128 + signal as i32);
+    }
+}
+
+/// Waits for a signal that requests termination.
+fn wait_for_signal(signals: &Signals) -> Signal {
+    loop {
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::NONE);
+        if let Some(signal) = signals.interruption() {
+            return signal;
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `run` and `shell`: run a command in a root, and seal its changes if requested.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use fs_model::tree::XattrSupport;
+
+use crate::cli::ui::args::{self, Outputs, RootArgs, SealArgs};
+use crate::cli::ui::image_args::BaseOffset;
+use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::root::supervise::ReportFn;
+use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
+use crate::sandbox::{
+    CommandSpec, Ended, Network, Privilege, SandboxError, Session, Signals, Stdio,
+    default_environment, relay,
+};
+
+/// Options that `run` and `shell` share.
+#[derive(Debug, Args)]
+struct CommonRunArgs {
+    #[command(flatten)]
+    offset: BaseOffset,
+
+    #[command(flatten)]
+    root: RootArgs,
+
+    /// Set an environment variable in the root
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(OsString, OsString)>,
+
+    /// Seal the changes into this archive; `-` is standard output
+    ///
+    /// With `-`, the command's standard output goes to standard error.
+    #[arg(long, value_name = "OUT")]
+    save: Option<PathBuf>,
+
+    #[command(flatten)]
+    seal: SealArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The base and its overlays: squashfs images, cpio archives or directories
+    #[arg(required = true, value_name = "BASE [OVERLAY]")]
+    layers: Vec<PathBuf>,
+
+    #[command(flatten)]
+    common: CommonRunArgs,
+
+    /// Command to run, with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// The base and its overlays: squashfs images, cpio archives or directories
+    #[arg(required = true, value_name = "BASE [OVERLAY]")]
+    layers: Vec<PathBuf>,
+
+    #[command(flatten)]
+    common: CommonRunArgs,
+}
+
+pub(crate) fn run(args: &RunArgs) -> CommandResult {
+    let root = CommandRoot::new(&args.layers, &args.common, eprint_status)?;
+    let mut spec = CommandSpec::new(args.command.iter().cloned());
+    spec.session = Session::Inherited;
+    let archive = args.common.save.as_deref() == Some(Path::new("-"));
+    if archive || (args.common.seal.json && args.common.save.is_some()) {
+        // Standard output is reserved for the archive or the report.
+        spec.stdout = Stdio::Fd(std::io::stderr().as_fd().try_clone_to_owned()?);
+    }
+    // The changes of a failed command are not saved.
+    root.run(spec, |root, spec, signals| {
+        let mut child = root.sandbox()?.spawn(&spec).map_err(spawn_error)?;
+        Ok((signals.wait(&mut child)?, false))
+    })
+}
+
+pub(crate) fn shell(args: &ShellArgs) -> CommandResult {
+    // The terminal may be in raw mode, in which a newline does not return the cursor.
+    let report = |text: &str| eprint_status(&format!("{text}\r"));
+    let root = CommandRoot::new(&args.layers, &args.common, report)?;
+    // A shell's exit code is that of its last command, so the changes are saved regardless of it.
+    root.run(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
+        if root.live().stat(b"/bin/bash", fs_model::tree::Follow::Yes).is_ok_and(|s| s.is_some()) {
+            spec.argv = vec!["/bin/bash".into(), "-l".into()];
+        }
+        // Keep the shell's history out of the image.
+        spec.env.push(("HISTFILE".into(), "/dev/null".into()));
+        Ok((relay(root.sandbox()?, spec, signals)?, true))
+    })
+}
+
+/// A root for one command, and the archive for its changes.
+struct CommandRoot<'a> {
+    common: &'a CommonRunArgs,
+    save: Option<(&'a Path, Outputs)>,
+    signals: Signals,
+    root: ServedRoot,
+    epoch: Option<u64>,
+}
+
+impl<'a> CommandRoot<'a> {
+    fn new(
+        layers: &[PathBuf],
+        common: &'a CommonRunArgs,
+        report: ReportFn,
+    ) -> Result<Self, CommandError> {
+        let epoch = args::source_date_epoch(None)?;
+        let mut layers = layers.to_vec();
+        common.offset.apply(&mut layers);
+        let save = match &common.save {
+            Some(path) => {
+                let format = common.seal.format_for(path, None)?;
+                args::reject_layers(std::iter::once(path), &layers)?;
+                Some((path.as_path(), Outputs::open([(path.clone(), format)], &common.seal)?))
+            }
+            None => None,
+        };
+        // Without an archive, the same as for cpio.
+        let xattrs = save.as_ref().map_or(XattrSupport::None, |(_, outputs)| outputs.xattrs());
+        let signals = Signals::take()?;
+        let digests = save.is_some() && !common.seal.no_manifest;
+        let root = common.root.root(layers, xattrs, Network::Host, None, digests);
+        let options = RootOptions { report, ..root };
+        let privilege = Privilege::detect()?;
+        let root = UnstartedRoot::new(options)?.start(privilege)?;
+        Ok(CommandRoot { common, save, signals, root, epoch })
+    }
+
+    /// Runs the command by calling `run`, which also returns whether to save the changes of a
+    /// failed command.
+    fn run(
+        self,
+        mut spec: CommandSpec,
+        run: impl FnOnce(&ServedRoot, CommandSpec, &Signals) -> Result<(Ended, bool), CommandError>,
+    ) -> CommandResult {
+        let CommandRoot { common, save, signals, root, epoch } = self;
+        spec.env = default_environment(std::env::vars_os());
+        crate::cli::eprint_warnings(&root.warnings());
+        args::add_environment(&mut spec.env, &root);
+        for (name, value) in &common.env {
+            spec.env.retain(|(n, _)| n != name);
+            spec.env.push((name.clone(), value.clone()));
+        }
+        let (ended, keep) = match run(&root, spec, &signals) {
+            Ok(ended) => ended,
+            // If a layer is damaged, that is the cause of the failure.
+            Err(failure) => return Err(root.finish().err().map_or(failure, CommandError::from)),
+        };
+        if root.faults().is_some_and(|faults| faults.full()) {
+            eprint_status("warning: the upper layer was full: raise its limit with --upper-size");
+        }
+        args::warn_about_owners(root.foreign_owners());
+        let finished = root.finish()?;
+        if let Some(signal) = signals.interruption() {
+            return Err(CommandError::Signal(signal as i32));
+        }
+        // From here on a signal terminates this process at once: nothing needs to be cleaned up.
+        drop(signals);
+        let code = ended.shell_code();
+        match (save, ended) {
+            (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
+                outputs.seal(finished, &common.seal, epoch)?;
+            }
+            (Some((path, ..)), Ended::Exited(status)) => {
+                eprint_status(&format!(
+                    "the command failed ({status}): {} is not written",
+                    path.display()
+                ));
+            }
+            (_, Ended::Interrupted(signal)) => return Err(CommandError::Signal(signal)),
+            (None, _) => {}
+        }
+        Ok(ExitCode::from(code as u8))
+    }
+}
+
+/// Converts the error of a command that could not be executed.
+fn spawn_error(error: SandboxError) -> CommandError {
+    match error.shell_code() {
+        Some(code) => CommandError::Error(code, Box::new(error)),
+        None => error.into(),
+    }
+}
+
+fn variable(text: &str) -> Result<(OsString, OsString), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("use NAME=VALUE".to_owned()),
+    }
+}

@@ -1,0 +1,33 @@
+//! Extracts parts of a view, into a folder ([`folder`]) or an archive ([`archive`]).
+//!
+//! Extracted nodes keep their path from the root, and their parent directories are included.
+
+pub mod archive;
+pub mod folder;
+mod settle;
+
+use crate::image::view::{ViewNode, components};
+
+/// The part of a view to extract: everything, or some paths with everything below them.
+#[derive(Clone, Debug, Default)]
+pub struct ExtractSelection {
+    paths: Vec<Vec<Vec<u8>>>,
+}
+
+impl ExtractSelection {
+    /// Selects `nodes` and everything below them, or the whole view if there are none.
+    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a ViewNode>) -> ExtractSelection {
+        ExtractSelection { paths: nodes.into_iter().map(|node| names(&node.path)).collect() }
+    }
+
+    /// Whether the node at `path` is selected, or is a parent of a selected one.
+    fn contains(&self, path: &[u8]) -> bool {
+        let path = names(path);
+        self.paths.is_empty()
+            || self.paths.iter().any(|taken| taken.starts_with(&path) || path.starts_with(taken))
+    }
+}
+
+fn names(path: &[u8]) -> Vec<Vec<u8>> {
+    components(path).into_iter().rev().collect()
+}

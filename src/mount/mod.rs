@@ -1,0 +1,4 @@
+//! A mount on the host: its server and the protocol by which it is sealed.
+
+pub(crate) mod control;
+pub(crate) mod server;

@@ -1,0 +1,643 @@
+//! Files that a sandbox lends to a root for the time of a build: name servers, host names,
+//! certificates, apt's settings, and the policy that no service starts.
+//!
+//! Invariants:
+//! - The files are lent at the beginning and again before each command, so that a step finds them
+//!   regardless of what an earlier step did to a file, its link or its directory.
+//! - A change of a lent file by a program is a change of the image's own file
+//!   ([`fs_model::tree::Tree::lend`]). The program then sees its change until the next command.
+//! - A symbolic link at the path of a lent file stays. The file is lent at its target, which may be
+//!   in the sandbox's own `/run`. A lent program covers the link: its target is another program.
+//! - No directory is made for a lent file but `/etc`: to a program that makes a directory, one that
+//!   exists already is no change.
+//! - The image contains nothing of the host afterwards: lent files are not in a delta, and lent
+//!   lines are removed from copies of them ([`Loans::clean_copies`]).
+
+mod content;
+mod host;
+mod marks;
+mod proxy;
+mod traces;
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use fs_model::delta::Change;
+use fs_model::tree::{Follow, SetAttr};
+use fs_model::{FileType, FsError, Ino, Tree};
+
+use self::content::LentContent;
+pub use self::host::Host;
+use self::marks::{Cleaned, LentBlock};
+use self::traces::Traces;
+use crate::root::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
+use crate::sandbox::{Network, Plan};
+use crate::text::escape::escape;
+
+/// The host name of an image that does not have one.
+pub const NEUTRAL_HOSTNAME: &str = "overcoat";
+
+/// The directory of scratch entries for files that programs of the image do not search for.
+const SCRATCH_DIR: &str = "/.overcoat";
+/// Maximum number of links followed from the path of a lent file, as in the kernel.
+const MAX_LINKS: usize = 40;
+/// Maximum length of a host name, in bytes (`HOST_NAME_MAX`).
+const MAX_HOSTNAME_BYTES: usize = 64;
+/// Maximum size of a file that is cleaned of lent lines, in bytes.
+const MAX_COPY_BYTES: u64 = 32 << 20;
+/// Bytes of a large file that are searched at a time.
+const SEARCH_BYTES: usize = 256 << 10;
+
+/// A lent file.
+#[derive(Debug)]
+struct LentFile {
+    path: &'static str,
+    mode: u16,
+    lines: LentLines,
+    entry: Option<LentEntry>,
+    /// The content lent in one of the sandbox's own file systems.
+    mounted: Option<(RootState, Vec<u8>)>,
+}
+
+/// The lines of a lent file.
+#[derive(Debug)]
+enum LentLines {
+    /// The host's name servers, before those of the image.
+    Resolver(Vec<u8>),
+    /// The host's settings of apt, which override those of the image.
+    Apt(Vec<u8>),
+    Policy,
+    /// A program that reports a container, for an image without `systemd-detect-virt`.
+    DetectVirt,
+    Hosts,
+    /// A bundle of certificates, possibly lent only over a bundle of the image, or only where the
+    /// image lacks one.
+    Bundle {
+        host: Vec<u8>,
+        only_existing: bool,
+        only_missing: bool,
+    },
+}
+
+/// The state of the root that the content of lent files depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct RootState {
+    hostname: String,
+    /// The host's certificates for apt, where the image has no place for a bundle.
+    bundle: Option<String>,
+}
+
+/// A lent file's entry in the tree.
+#[derive(Debug, PartialEq, Eq)]
+struct LentEntry {
+    parent: Ino,
+    name: Vec<u8>,
+    ino: Ino,
+    made_for: RootState,
+}
+
+/// The host name and the files that the sandbox shows in addition to the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownFiles {
+    /// The host name.
+    pub hostname: String,
+    /// Files in the sandbox's own file systems: absolute paths and content.
+    pub files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// The files lent to one root.
+#[derive(Debug)]
+pub struct Loans {
+    files: Vec<LentFile>,
+    /// The sandbox's mount points, from the root without a leading slash: they hide the tree.
+    mounts: Vec<PathBuf>,
+    /// All lines lent so far.
+    blocks: Vec<LentBlock>,
+    /// Values of the host that should not be in an image.
+    traces: Traces,
+    /// Warnings about files that programs edited while they were lent.
+    edited: Vec<String>,
+    /// The certificates of the host in the scratch directory, for apt in an image that has no place
+    /// for a bundle.
+    bundle: Option<String>,
+    environment: Vec<(String, String)>,
+    warnings: Vec<String>,
+}
+
+impl Loans {
+    /// Collects the files that this host lends to a root of `plan`. Packages are fetched through
+    /// `apt_proxy`, if given, instead of the host's proxies.
+    ///
+    /// # Errors
+    /// Fails when a file of the sandbox's own cannot be put into the tree.
+    pub fn new(live: &Live, plan: &Plan, apt_proxy: Option<&str>) -> Result<Loans, LiveError> {
+        Self::from_host(live, plan, Host::current().with_proxy(apt_proxy))
+    }
+
+    fn from_host(live: &Live, plan: &Plan, mut host: Host) -> Result<Loans, LiveError> {
+        let mut loans = Loans {
+            files: Vec::new(),
+            mounts: plan.mounts(),
+            blocks: Vec::new(),
+            traces: Traces::from_host(&host),
+            edited: Vec::new(),
+            bundle: None,
+            environment: Vec::new(),
+            warnings: Vec::new(),
+        };
+        loans.add("/usr/sbin/policy-rc.d", 0o755, LentLines::Policy);
+        loans.add("/usr/bin/systemd-detect-virt", 0o755, LentLines::DetectVirt);
+        loans.add("/etc/hosts", 0o644, LentLines::Hosts);
+        if plan.network == Network::Host {
+            loans.warnings = host.resolve_proxies(&sources(live)?);
+            if let Some(resolver) = host.resolver() {
+                let lines: String =
+                    resolver.lines.iter().map(|line| format!("{line} \n")).collect();
+                let lines = lines.into_bytes();
+                loans.add("/etc/resolv.conf", 0o644, LentLines::Resolver(lines));
+                // Packages would record names with a search domain from the file.
+                let search = resolver.search.map(|search| ("LOCALDOMAIN".to_owned(), search));
+                loans.environment.extend(search);
+            }
+            loans.lend_certificates(live, &host)?;
+        }
+        // apt reads the settings in this file last (apt.conf(5)).
+        let conf = apt_conf(live, &host, plan.network)?;
+        loans.add("/etc/apt/apt.conf", 0o644, LentLines::Apt(conf));
+        Ok(loans)
+    }
+
+    fn add(&mut self, path: &'static str, mode: u16, lines: LentLines) {
+        self.files.push(LentFile { path, mode, lines, entry: None, mounted: None });
+    }
+
+    /// Lends the host's certificates: to all bundles of the image if the host trusts its own
+    /// authorities, and always to an image without a bundle.
+    fn lend_certificates(&mut self, live: &Live, host: &Host) -> Result<(), LiveError> {
+        if let Some(java) = host.java_trust() {
+            let path = scratch(live, "java-trust-store", &java.store)?;
+            self.environment.push((host::JAVA_OPTIONS.to_owned(), java.variable(&path)));
+        }
+        let Some(certificates) = host.certificates() else { return Ok(()) };
+        let [debian, others @ ..] = host::BUNDLES;
+        let mut has_other = false;
+        for path in others {
+            if live.stat(path.as_bytes(), Follow::Yes)?.is_some() {
+                has_other = true;
+                if certificates.are_own {
+                    let host = certificates.pem.clone();
+                    let lines =
+                        LentLines::Bundle { host, only_existing: true, only_missing: false };
+                    self.add(path, 0o644, lines);
+                }
+            }
+        }
+        let lines = LentLines::Bundle {
+            host: certificates.pem.clone(),
+            only_existing: has_other,
+            only_missing: !certificates.are_own,
+        };
+        self.add(debian, 0o644, lines);
+        let named: Vec<&str> =
+            host::BUNDLE_VARIABLES.into_iter().filter(|n| host.variable(n).is_some()).collect();
+        let no_place = live.stat(bundle_dir(), Follow::Yes)?.is_none();
+        if !named.is_empty() || no_place {
+            // One of the image's own bundles is enough: they are all made of one list.
+            let mut pem = certificates.pem;
+            for path in host::BUNDLES {
+                if let Some(own) = live.read(path.as_bytes())? {
+                    pem.push(b'\n');
+                    pem.extend_from_slice(&own);
+                    break;
+                }
+            }
+            let block = LentBlock::new("#", self.blocks.len(), &pem, None);
+            let path = scratch(live, "ca-certificates.crt", &block.shown)?;
+            self.blocks.push(block);
+            self.bundle = Some(path.clone());
+            self.environment.extend(named.into_iter().map(|n| (n.to_owned(), path.clone())));
+        }
+        Ok(())
+    }
+
+    /// Returns variables for the commands in the root.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
+    /// Returns warnings for the user, before the first command runs.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Lends the files that are no longer lent, and those that changed.
+    ///
+    /// # Errors
+    /// Fails when a layer cannot be read, or the upper is full.
+    pub fn refresh(&mut self, live: &Live) -> Result<ShownFiles, LiveError> {
+        let hostname = hostname(live)?;
+        let mut shown = ShownFiles { hostname: hostname.clone(), files: Vec::new() };
+        let has_place = live.stat(bundle_dir(), Follow::Yes)?.is_some();
+        let bundle = self.bundle.as_deref().filter(|_| !has_place);
+        let root = RootState { hostname, bundle: bundle.map(str::to_owned) };
+        for file in &mut self.files {
+            let path = match file.follow(live, &self.mounts)? {
+                LentTarget::Tree(path) => path,
+                LentTarget::Mount(path) => {
+                    let known = file.mounted.take().filter(|(made_for, _)| *made_for == root);
+                    let content = match known {
+                        Some((_, content)) => content,
+                        None => match file.lent(self.blocks.len(), None, &root) {
+                            Some(lent) => {
+                                self.blocks.push(lent.block);
+                                lent.content
+                            }
+                            None => continue,
+                        },
+                    };
+                    file.mounted = Some((root.clone(), content.clone()));
+                    shown.files.push((PathBuf::from(OsString::from_vec(path)), content));
+                    continue;
+                }
+                LentTarget::Nowhere => continue,
+            };
+            let lent = file.lend(live, &path, &self.blocks, &root, &mut self.edited)?;
+            self.blocks.extend(lent.map(|lent| lent.block));
+        }
+        Ok(shown)
+    }
+
+    /// Removes the lent lines from the files that programs copied them into. Returns warnings about
+    /// files that it could not restore, and about files that contain a value of the host, such as
+    /// the address of a name server.
+    ///
+    /// # Errors
+    /// Fails when a layer cannot be read.
+    pub fn clean_copies(&self, live: &Live) -> Result<Vec<String>, LiveError> {
+        let mut warnings = self.edited.clone();
+        let mut search = self.traces.search(live);
+        let tree = live.tree();
+        let delta = tree.delta().map_err(|e| at(b"/", e))?;
+        // One buffer for all files: fresh memory for each would cost more than the search.
+        let mut buffer: Vec<u8> = Vec::new();
+        for entry in &delta.entries {
+            let Some(object) = entry.object else { continue };
+            let size = object.attr.size;
+            search.in_name(&entry.path, &mut warnings);
+            if object.attr.kind == FileType::Symlink {
+                let target = tree.read_link(object.ino).map_err(|e| at(&entry.path, e))?;
+                search.in_target(&entry.path, &target, &mut warnings);
+            }
+            if object.attr.kind != FileType::Regular || size == 0 {
+                continue;
+            }
+            let fail = |e: FsError| at(&entry.path, e);
+            if size > traces::MAX_TEXT_BYTES && !has_mark(tree, object.ino, size).map_err(fail)? {
+                continue;
+            }
+            if size > MAX_COPY_BYTES {
+                warnings.push(copy_warning(&entry.path));
+                continue;
+            }
+            buffer.resize(buffer.len().max(size as usize), 0);
+            let len = tree.read(object.ino, 0, &mut buffer[..size as usize]).map_err(fail)?;
+            let content = &buffer[..len];
+            let text = match marks::clean(content, &self.blocks) {
+                Cleaned::Untouched => {
+                    search.in_content(&entry.path, content, &mut warnings);
+                    continue;
+                }
+                Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
+                    live.remove(&[b"/", &*entry.path].concat())?;
+                    continue;
+                }
+                Cleaned::Nothing => Vec::new(),
+                Cleaned::Text(text) => text,
+                Cleaned::Edited(text) => {
+                    warnings.push(edited_warning(&entry.path));
+                    text
+                }
+                Cleaned::Unclear => {
+                    warnings.push(copy_warning(&entry.path));
+                    continue;
+                }
+            };
+            search.in_content(&entry.path, &text, &mut warnings);
+            let (mtime, atime) = (Some(object.attr.mtime), Some(object.attr.atime));
+            let cut = SetAttr { size: Some(0), ..SetAttr::default() };
+            tree.set_attr(object.ino, &cut).map_err(fail)?;
+            let mut written = 0;
+            while written < text.len() {
+                written +=
+                    tree.write(object.ino, written as u64, &text[written..]).map_err(fail)?;
+            }
+            let times = SetAttr { mtime, atime, ..SetAttr::default() };
+            tree.set_attr(object.ino, &times).map_err(fail)?;
+        }
+        let mut seen = HashSet::new();
+        warnings.retain(|warning| seen.insert(warning.clone()));
+        Ok(warnings)
+    }
+}
+
+/// Returns the warning about lent lines that a program edited.
+fn edited_warning(path: &[u8]) -> String {
+    format!(
+        "/{}: a program edited lines that are shown during the build only; they were removed: check \
+         the rest of the file",
+        escape(path)
+    )
+}
+
+/// Returns the warning about a copy that cannot be cleaned.
+fn copy_warning(path: &[u8]) -> String {
+    format!(
+        "/{}: it contains a copy of a file that is shown during the build only, with settings of \
+         this host; remove it, or exclude /etc/resolv.conf, /etc/hosts, /etc/apt/apt.conf and the \
+         bundle of certificates when creating it",
+        escape(path)
+    )
+}
+
+/// Whether a file contains a mark. Reads in pieces: most files are too large to be a copy.
+fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
+    let mut buffer = vec![0; SEARCH_BYTES];
+    let mut offset = 0;
+    // Holes may be much larger than the memory.
+    while offset < size
+        && let Some(data) = tree.next_data(ino, offset)?
+    {
+        offset = offset.max(data.start);
+        let len = tree.read(ino, offset, &mut buffer)?;
+        if marks::is_marked(&buffer[..len]) {
+            return Ok(true);
+        }
+        if len <= marks::MARK_BYTES {
+            break;
+        }
+        // A piece may end within a mark.
+        offset += (len - marks::MARK_BYTES) as u64;
+    }
+    Ok(false)
+}
+
+impl LentFile {
+    /// Resolves the path. If it is a link into the host's or the kernel's mounts, or a loop, the
+    /// file itself is lent in place of the link.
+    fn follow(&self, live: &Live, mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
+        let path = self.path.as_bytes();
+        let is_program = matches!(self.lines, LentLines::Policy | LentLines::DetectVirt);
+        let target = match is_program {
+            true => LentTarget::Nowhere,
+            false => follow(live, path, mounts)?,
+        };
+        let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        match target {
+            LentTarget::Nowhere => Ok(match follow(live, &path[..slash], mounts)? {
+                LentTarget::Tree(dir) => LentTarget::Tree([&dir, &path[slash..]].concat()),
+                target => target,
+            }),
+            target => Ok(target),
+        }
+    }
+
+    fn lent(&self, number: usize, own: Option<&[u8]>, root: &RootState) -> Option<LentContent> {
+        match &self.lines {
+            LentLines::Resolver(lines) => Some(content::prepended(number, lines, own)),
+            LentLines::Apt(lines) => {
+                let mut lines = lines.clone();
+                if let Some(bundle) = &root.bundle {
+                    lines.extend(format!("Acquire::https::CaInfo \"{bundle}\";\n").into_bytes());
+                }
+                Some(content::appended("//", number, &lines, own))
+            }
+            LentLines::Policy => Some(content::policy(number, own)),
+            LentLines::DetectVirt if own.is_some() => None,
+            LentLines::DetectVirt => Some(content::detect_virt(number)),
+            LentLines::Hosts => content::hosts(number, &root.hostname, own),
+            LentLines::Bundle { only_existing: true, .. } if own.is_none() => None,
+            LentLines::Bundle { only_missing: true, .. } if own.is_some() => None,
+            LentLines::Bundle { host, .. } => content::bundle(number, host, own),
+        }
+    }
+
+    /// Lends the file at `path`, whose directories are not links, unless it is already lent there.
+    fn lend(
+        &mut self,
+        live: &Live,
+        path: &[u8],
+        blocks: &[LentBlock],
+        root: &RootState,
+        edited: &mut Vec<String>,
+    ) -> Result<Option<LentContent>, LiveError> {
+        let tree = live.tree();
+        if let Some(entry) = self.entry.take() {
+            let resolved = tree.resolve(path, Follow::No);
+            let is_there = resolved.is_ok_and(|found| {
+                found.object.is_some_and(|(ino, _)| ino == entry.ino)
+                    && found.parent == entry.parent
+            });
+            if is_there && tree.is_lent(entry.ino) && entry.made_for == *root {
+                self.entry = Some(entry);
+                return Ok(None);
+            }
+            self.end_loan(live, &entry);
+        }
+        let own = match live.stat(path, Follow::No)? {
+            None => None,
+            Some((_, attr)) if attr.kind == FileType::Regular => live.read(path)?,
+            // A link that does not lead to a place for a file.
+            Some((_, attr)) if attr.kind == FileType::Symlink => match self.lines {
+                LentLines::DetectVirt => return Ok(None),
+                _ => None,
+            },
+            Some(_) => return Ok(None),
+        };
+        // A step may have made the lent file the image's own, as `sed -i` does.
+        let own = own.map(|own| match marks::clean(&own, blocks) {
+            Cleaned::Text(text) => text,
+            Cleaned::Edited(text) => {
+                edited.push(edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
+                text
+            }
+            Cleaned::Nothing => Vec::new(),
+            Cleaned::Untouched | Cleaned::Unclear => own,
+        });
+        let lent = self.lent(blocks.len(), own.as_deref(), root);
+        let Some(lent) = lent else { return Ok(None) };
+        let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        let dir = &path[..slash];
+        match live.stat(dir, Follow::Yes) {
+            Ok(Some((_, attr))) if attr.kind == FileType::Directory => {}
+            Ok(None) if dir == b"/etc" => live.make_directories(dir, Lay::Scratch)?,
+            Ok(_) | Err(LiveError { source: LiveErrorKind::Tree(FsError::NotADirectory), .. }) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let fail = |e: FsError| at(path, e);
+        let resolved = tree.resolve(path, Follow::No).map_err(fail)?;
+        let (parent, name) = (resolved.parent, resolved.name.clone());
+        match tree.lend(parent, &name, self.mode, &lent.content) {
+            Ok(ino) => {
+                live.forget_name(parent, &name);
+                self.entry = Some(LentEntry { parent, name, ino, made_for: root.clone() });
+                Ok(Some(lent))
+            }
+            // Another scratch entry is there, such as the mount point of a bind.
+            Err(FsError::Busy) => Ok(None),
+            Err(error) => Err(fail(error)),
+        }
+    }
+
+    fn end_loan(&self, live: &Live, entry: &LentEntry) {
+        // The directory may have been removed, and the loan with it.
+        if live.tree().end_loan(entry.parent, &entry.name, entry.ino).unwrap_or(false) {
+            live.forget_name(entry.parent, &entry.name);
+        }
+    }
+}
+
+fn at(path: &[u8], error: FsError) -> LiveError {
+    LiveError { path: path.to_vec(), source: error.into() }
+}
+
+/// The target of a lent file's path.
+enum LentTarget {
+    /// This path of the tree, without links.
+    Tree(Vec<u8>),
+    /// This path in a file system that the sandbox mounts.
+    Mount(Vec<u8>),
+    /// No place for a file: a loop, or a mount of the host's or the kernel's files.
+    Nowhere,
+}
+
+/// Follows the links in `path`, including one at its end. Names that do not exist are kept.
+fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
+    /// The sandbox's own file systems that programs write to.
+    const WRITABLE_MOUNTS: [&[u8]; 2] = [b"run", b"tmp"];
+    let split = |path: &[u8]| -> Vec<Vec<u8>> {
+        let names = path.split(|&b| b == b'/').filter(|n| !n.is_empty() && *n != b".");
+        names.rev().map(<[u8]>::to_vec).collect()
+    };
+    let join = |names: &[Vec<u8>]| -> Vec<u8> {
+        names.iter().flat_map(|name| [b"/".as_slice(), name].concat()).collect()
+    };
+    let mut rest = split(path);
+    let mut clean: Vec<Vec<u8>> = Vec::new();
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        if name == b".." {
+            clean.pop();
+            continue;
+        }
+        clean.push(name);
+        let here = join(&clean);
+        let is_mount = mounts.iter().any(|mount| mount.as_os_str().as_bytes() == &here[1..]);
+        if is_mount {
+            let is_writable =
+                WRITABLE_MOUNTS.iter().any(|own| *own == &here[1..]) && !rest.is_empty();
+            let has_parent = rest.iter().any(|name| name == b"..");
+            rest.reverse();
+            clean.extend(rest);
+            return Ok(match is_writable && !has_parent {
+                true => LentTarget::Mount(join(&clean)),
+                false => LentTarget::Nowhere,
+            });
+        }
+        if let Some((ino, attr)) = live.stat(&here, Follow::No)?
+            && attr.kind == FileType::Symlink
+        {
+            links += 1;
+            if links > MAX_LINKS {
+                return Ok(LentTarget::Nowhere);
+            }
+            let target = live.tree().read_link(ino).map_err(|e| at(&here, e))?;
+            clean.pop();
+            if target.starts_with(b"/") {
+                clean.clear();
+            }
+            rest.extend(split(&target));
+        }
+    }
+    Ok(LentTarget::Tree(join(&clean)))
+}
+
+/// Returns the image's host name: the first valid name in `/etc/hostname`, or a neutral name.
+fn hostname(live: &Live) -> Result<String, LiveError> {
+    let content = live.read(b"/etc/hostname")?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&content);
+    let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let is_valid = |name: &&str| {
+        name.len() <= MAX_HOSTNAME_BYTES
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+            && !name.starts_with(['.', '-'])
+    };
+    Ok(name.filter(is_valid).unwrap_or(NEUTRAL_HOSTNAME).to_owned())
+}
+
+/// Returns the URLs that the image fetches packages from, by scheme and host, without duplicates.
+fn sources(live: &Live) -> Result<Vec<String>, LiveError> {
+    const FOLDER: &str = "/etc/apt/sources.list.d";
+    let mut files = vec!["/etc/apt/sources.list".to_owned()];
+    for (name, kind) in live.list(FOLDER.as_bytes())? {
+        if kind == FileType::Regular {
+            files.push(format!("{FOLDER}/{}", String::from_utf8_lossy(&name)));
+        }
+    }
+    let mut urls: Vec<String> = Vec::new();
+    for file in files {
+        let content = live.read(file.as_bytes())?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&content);
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        for word in lines.flat_map(str::split_whitespace) {
+            let Some((scheme, rest)) = word.split_once("://") else { continue };
+            let host = rest.split('/').next().unwrap_or("");
+            let url = format!("{scheme}://{host}/");
+            if !host.is_empty() && !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+    }
+    Ok(urls)
+}
+
+/// Returns the settings of apt in the root. Certificates and keys named in the host's settings are
+/// put into the scratch directory.
+fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveError> {
+    let mut conf = String::from(
+        "// The host's settings for fetching packages.\n\
+         // Fetch as root: another user may not exist, or not be able to read the files.\n\
+         APT::Sandbox::User \"root\";\n",
+    );
+    for (number, setting) in host.apt_settings().iter().enumerate() {
+        let mut setting = setting.clone();
+        if setting.names_file() {
+            if network == Network::None {
+                continue;
+            }
+            let Some(content) = host.read(&setting.value) else { continue };
+            setting.value = scratch(live, &format!("apt/{number}.pem"), &content)?;
+        }
+        conf.push_str(&setting.line());
+        conf.push('\n');
+    }
+    Ok(conf.into_bytes())
+}
+
+/// The directory of the bundle that Debian's programs read.
+fn bundle_dir() -> &'static [u8] {
+    let [debian, ..] = host::BUNDLES;
+    debian.as_bytes().strip_suffix(b"/ca-certificates.crt").unwrap_or_default()
+}
+
+/// Puts a file into the scratch directory and returns its path.
+fn scratch(live: &Live, name: &str, content: &[u8]) -> Result<String, LiveError> {
+    let path = format!("{SCRATCH_DIR}/{name}");
+    let meta = Meta { mode: 0o600, uid: 0, gid: 0, mtime: None };
+    let meta = if name.starts_with("apt/") { meta } else { Meta { mode: 0o644, ..meta } };
+    live.put_file(path.as_bytes(), &mut &*content, &meta, Lay::Scratch)?;
+    Ok(path)
+}

@@ -1,0 +1,239 @@
+//! Values of the host that a program may have read from a lent file and written to another file.
+
+use std::collections::HashSet;
+
+use fs_model::FileType;
+use memchr::memmem;
+
+use super::content;
+use super::host::Host;
+use crate::root::live::Live;
+use crate::text::escape::escape;
+
+/// Maximum size of a file that is searched for values, in bytes.
+pub(super) const MAX_TEXT_BYTES: u64 = 1 << 20;
+/// Minimum length of a value: a file may contain shorter words by chance.
+const MIN_VALUE_BYTES: usize = 6;
+
+/// The options with which systemd-resolved writes `resolv.conf` on any machine.
+const USUAL_OPTIONS: [&str; 2] = ["options edns0 trust-ad", "options edns0"];
+
+/// Variables that name a proxy.
+const PROXIES: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "ALL_PROXY",
+];
+
+/// Variables that list hosts without a proxy.
+const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
+
+/// Directories in which distributions keep the certificates of authorities, one file each.
+const AUTHORITIES: [&str; 4] = [
+    "/usr/local/share/ca-certificates",
+    "/usr/share/ca-certificates",
+    "/etc/pki/ca-trust/source/anchors",
+    "/etc/ca-certificates/trust-source/anchors",
+];
+
+/// A value of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trace {
+    pub(super) value: String,
+    /// The role of the value on the host, with an article.
+    pub(super) what: &'static str,
+}
+
+impl Trace {
+    fn new(value: &str, what: &'static str) -> Option<Self> {
+        (value.len() >= MIN_VALUE_BYTES).then(|| Trace { value: value.to_owned(), what })
+    }
+
+    /// Whether a text file with this content contains the value as a whole word.
+    pub(super) fn is_in(&self, content: &[u8]) -> bool {
+        if content.len() as u64 > MAX_TEXT_BYTES {
+            return false;
+        }
+        let part_of_word = |byte: Option<&u8>| {
+            byte.is_some_and(|b| {
+                b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':')
+            })
+        };
+        let is_whole = |at: usize| {
+            let before = at.checked_sub(1).and_then(|at| content.get(at));
+            let after = content.get(at + self.value.len());
+            // A name within a longer one ends with a dot, and so does a sentence.
+            !part_of_word(before.filter(|b| **b != b'.'))
+                && !part_of_word(after.filter(|b| !matches!(b, b'.' | b':')))
+        };
+        memmem::find_iter(content, self.value.as_bytes()).any(is_whole) && !content.contains(&0)
+    }
+}
+
+/// The values of a host that should not be in an image.
+#[derive(Debug)]
+pub(super) struct Traces {
+    values: Vec<Trace>,
+    /// The [keys](content::key) of the certificates that the host added to those of its distribution.
+    certificates: HashSet<String>,
+}
+
+impl Traces {
+    /// Collects the name servers, search domains, proxies and certificates of `host`.
+    pub(super) fn from_host(host: &Host) -> Self {
+        let mut values = Vec::new();
+        if let Some(resolver) = host.resolver() {
+            for line in &resolver.lines {
+                let Some(address) = line.strip_prefix("nameserver").map(str::trim) else {
+                    if !USUAL_OPTIONS.contains(&line.as_str()) {
+                        values.extend(Trace::new(line, "the options of the resolver"));
+                    }
+                    continue;
+                };
+                // A resolver on the machine itself has the same address on all machines.
+                if !address.starts_with("127.") {
+                    let (without_scope, _) = address.split_once('%').unwrap_or((address, ""));
+                    values.extend(Trace::new(without_scope, "the address of a name server"));
+                }
+            }
+            let domains = resolver.search.iter().flat_map(|search| search.split_whitespace());
+            values.extend(domains.filter_map(|domain| Trace::new(domain, "a search domain")));
+        }
+        let variables = PROXIES.iter().filter_map(|name| host.variable(name));
+        let settings = host.apt_settings();
+        let proxies = settings.iter().filter(|s| s.is_proxy()).map(|s| s.value.as_str());
+        for proxy in proxies.chain(variables) {
+            let authority = proxy.split("://").last().unwrap_or("").trim_end_matches('/');
+            let authority = authority.rsplit('@').next().unwrap_or("");
+            if !authority.starts_with('/') && !authority.eq_ignore_ascii_case("DIRECT") {
+                values.extend(Trace::new(authority, "the address of a proxy"));
+            }
+        }
+        let excluded = NO_PROXY.iter().filter_map(|name| host.variable(name));
+        for name in excluded.flat_map(|names| names.split([',', ' '])) {
+            if name != "localhost" && !name.starts_with("127.") {
+                values.extend(Trace::new(name.trim_start_matches('.'), "an entry of no_proxy"));
+            }
+        }
+        let agents = settings.iter().filter(|s| s.key.to_lowercase().ends_with("::user-agent"));
+        values.extend(agents.filter_map(|s| Trace::new(&s.value, "a setting of apt")));
+        values.sort_unstable_by(|a, b| a.value.cmp(&b.value));
+        values.dedup_by(|a, b| a.value == b.value);
+        let certificates = host.own_certificates();
+        let certificates = certificates.iter().flat_map(|text| content::certificates(text));
+        Traces { values, certificates: certificates.map(|pem| content::key(&pem)).collect() }
+    }
+
+    /// Prepares a search of the files of an image.
+    pub(super) fn search<'a>(&'a self, live: &'a Live) -> TraceSearch<'a> {
+        TraceSearch { traces: self, live, certificates: None }
+    }
+}
+
+/// A search for values of the host in the files of an image.
+pub(super) struct TraceSearch<'a> {
+    traces: &'a Traces,
+    live: &'a Live,
+    /// The certificates to report: all but those that the image has in a directory for authorities,
+    /// where a provisioner puts them on purpose. Read when the first certificate is found.
+    certificates: Option<HashSet<String>>,
+}
+
+impl TraceSearch<'_> {
+    /// Searches the name of an object, which is the end of `path`.
+    pub(super) fn in_name(&self, path: &[u8], warnings: &mut Vec<String>) {
+        let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+        self.report(path, "its name", name, warnings);
+    }
+
+    /// Searches the target of a symbolic link.
+    pub(super) fn in_target(&self, path: &[u8], target: &[u8], warnings: &mut Vec<String>) {
+        self.report(path, "its target", target, warnings);
+    }
+
+    /// Searches the content of a file.
+    pub(super) fn in_content(&mut self, path: &[u8], content: &[u8], warnings: &mut Vec<String>) {
+        self.report(path, "it", content, warnings);
+        if self.traces.certificates.is_empty()
+            || memmem::find(content, content::PEM_BEGIN.as_bytes()).is_none()
+        {
+            return;
+        }
+        let (traces, live) = (self.traces, self.live);
+        let wanted = self.certificates.get_or_insert_with(|| {
+            let of_image = authorities(live);
+            traces.certificates.difference(&of_image).cloned().collect()
+        });
+        let text = String::from_utf8_lossy(content);
+        if content::certificates(&text).iter().any(|pem| wanted.contains(&content::key(pem))) {
+            warnings.push(format!(
+                "/{}: it contains a certificate that this host added to its own; unless a provisioner \
+                 wrote it, the image depends on the host",
+                escape(path)
+            ));
+        }
+    }
+
+    fn report(&self, path: &[u8], part: &str, content: &[u8], warnings: &mut Vec<String>) {
+        let found = self.traces.values.iter().filter(|trace| trace.is_in(content));
+        warnings.extend(found.map(|trace| {
+            format!(
+                "/{}: {part} contains {}, {} of this host; unless a provisioner wrote it, the image \
+                 depends on the host",
+                escape(path),
+                trace.value,
+                trace.what
+            )
+        }));
+    }
+}
+
+/// Returns the keys of the certificates in the image's directories for authorities. A directory or
+/// file that cannot be read is left out.
+fn authorities(live: &Live) -> HashSet<String> {
+    let mut keys = HashSet::new();
+    let mut dirs: Vec<Vec<u8>> = AUTHORITIES.iter().map(|dir| dir.as_bytes().to_vec()).collect();
+    while let Some(dir) = dirs.pop() {
+        for (name, kind) in live.list(&dir).unwrap_or_default() {
+            let path = [&dir, b"/".as_slice(), &name].concat();
+            match kind {
+                FileType::Directory => dirs.push(path),
+                FileType::Regular => {
+                    let content = live.read(&path).ok().flatten().unwrap_or_default();
+                    let text = String::from_utf8_lossy(&content);
+                    keys.extend(content::certificates(&text).iter().map(|pem| content::key(pem)));
+                }
+                _ => {}
+            }
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::tests::fake_host;
+    use super::*;
+
+    #[test]
+    fn values_are_found_as_whole_words_in_text() {
+        let traces = Traces::from_host(&fake_host().host).values;
+        let values: Vec<&str> = traces.iter().map(|trace| trace.value.as_str()).collect();
+        assert_eq!(values, ["192.0.2.1", "builder.example", "cache:3142"]);
+        let found = |content: &[u8]| traces.iter().any(|trace| trace.is_in(content));
+        for content in
+            ["192.0.2.1", "dns=192.0.2.1;", "vm.builder.example.\n", "http://cache:3142/"]
+        {
+            assert!(found(content.as_bytes()), "{content}");
+        }
+        for content in ["192.0.2.11", "3192.0.2.1", "mybuilder.example", "builder.example-x"] {
+            assert!(!found(content.as_bytes()), "{content}");
+        }
+        assert!(!found(b"192.0.2.1\0"));
+    }
+}

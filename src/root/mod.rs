@@ -1,0 +1,308 @@
+//! A root: layers and an upper as one tree, served to a sandbox in which commands run.
+//!
+//! Invariants:
+//! - The sandbox is forked before any thread is started.
+//! - The tree is served until all processes inside have ended, on every path: a process that waits
+//!   for a reply cannot be killed.
+//! - Files and directories that the sandbox requires in the tree are scratch entries: they are not
+//!   in a delta.
+
+pub mod import;
+pub mod lend;
+pub mod live;
+pub mod supervise;
+pub mod target;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fs_model::layer::squashfs::CacheOptions;
+use fs_model::tree::{Follow, TreeOptions, XattrSupport};
+use fs_model::{FileType, FsError, Tree};
+use parking_lot::Mutex;
+
+use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
+use crate::image::open::{self, Digests, OpenError, OpenedLayers};
+use crate::root::lend::Loans;
+use crate::root::live::{Lay, Live, LiveError, Meta};
+use crate::root::supervise::{ReportFn, SupervisedTree};
+use crate::sandbox::{
+    Bind, Leftovers, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
+};
+use crate::seal::BaseLayer;
+use crate::text::escape::{escape, plain};
+
+/// Options for a root.
+#[derive(Clone, Debug)]
+pub struct RootOptions {
+    /// The layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Maximum size of the upper, in bytes.
+    pub upper_limit: u64,
+    /// The extended attributes available inside: those that the output can hold.
+    pub xattrs: XattrSupport,
+    /// The network inside.
+    pub network: Network,
+    /// The host's files and directories to show inside.
+    pub binds: Vec<Bind>,
+    /// A proxy for packages, instead of the host's.
+    pub apt_proxy: Option<String>,
+    /// Whether to compute the layers' digests, in the background.
+    pub digests: bool,
+    /// Called with lines for the user while commands run.
+    pub report: ReportFn,
+}
+
+/// An error of a root.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// A layer cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The tree reports an error.
+    #[error(transparent)]
+    Tree(#[from] FsError),
+    /// The daemon cannot change the tree.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// The sandbox reports an error.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The tree cannot be served.
+    #[error("cannot serve the root through FUSE: {0}")]
+    Serve(#[source] std::io::Error),
+}
+
+/// A served root and its sandbox.
+#[derive(Debug)]
+pub struct ServedRoot {
+    // Fields are dropped in this order: all processes inside end before serving does.
+    sandbox: Option<Sandbox>,
+    supervisor: Option<Supervisor>,
+    serving: Option<Serving>,
+    live: Arc<Live>,
+    loans: Arc<Mutex<Loans>>,
+    digests: Option<Digests>,
+}
+
+/// A root whose sandbox has ended, with its tree.
+#[derive(Debug)]
+pub struct FinishedRoot {
+    /// The tree.
+    pub tree: Arc<Tree>,
+    /// The layers with their digests, if those were requested.
+    pub layers: Vec<BaseLayer>,
+    live: Arc<Live>,
+    loans: Arc<Mutex<Loans>>,
+    leftovers: Leftovers,
+}
+
+impl FinishedRoot {
+    /// Removes lent lines from the files that programs copied them into; see
+    /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user:
+    /// about such copies, and about mounts and processes that commands left behind.
+    ///
+    /// # Errors
+    /// Fails when a layer cannot be read.
+    pub fn clean_copies(&self) -> Result<Vec<String>, RootError> {
+        let mut warnings = self.loans.lock().clean_copies(&self.live)?;
+        warnings.extend(self.leftovers.mount_points.iter().map(|path| {
+            format!(
+                "{}: a command left a file system mounted there, and what was written below it is \
+                 not in the image: unmount it in the step that mounts it",
+                escape(path)
+            )
+        }));
+        if !self.leftovers.programs.is_empty() {
+            warnings.push(format!(
+                "still running at the end, and killed: {}; a file that such a process had not \
+                 written yet is not in the image: end it, or wait for it, in the step that starts it",
+                plain(&self.leftovers.programs.join(", "))
+            ));
+        }
+        Ok(warnings)
+    }
+}
+
+/// Layers and an upper as one tree, before anything is mounted or forked.
+#[derive(Debug)]
+pub struct UnstartedRoot {
+    live: Arc<Live>,
+    layers: OpenedLayers,
+    options: RootOptions,
+}
+
+impl UnstartedRoot {
+    /// Opens the layers.
+    ///
+    /// # Errors
+    /// Fails when a layer cannot be opened.
+    pub fn new(options: RootOptions) -> Result<UnstartedRoot, RootError> {
+        let layers = open::open(&options.layers, CacheOptions::default())?;
+        let tree_options =
+            TreeOptions { upper_limit: Some(options.upper_limit), xattrs: options.xattrs };
+        let tree = Arc::new(Tree::new(layers.layers.clone(), tree_options)?);
+        Ok(UnstartedRoot { live: Arc::new(Live::new(tree)), layers, options })
+    }
+
+    /// Returns the tree.
+    pub fn tree(&self) -> &Arc<Tree> {
+        self.live.tree()
+    }
+
+    /// Returns the tree for changes by path.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Makes a sandbox for the tree and serves it. Call it before starting threads.
+    ///
+    /// # Errors
+    /// Fails when the sandbox cannot be set up, or the tree cannot be served.
+    pub fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
+        let UnstartedRoot { live, layers, options } = self;
+        let max_id = privilege.max_uid().min(privilege.max_gid());
+        let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
+        let mut plan =
+            Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
+        lay_mount_points(&live, &plan)?;
+        let mut loans = Loans::new(&live, &plan, options.apt_proxy.as_deref())?;
+        let shown = loans.refresh(&live)?;
+        plan.hostname.clone_from(&shown.hostname);
+
+        let mut starting = Sandbox::fork(plan)?;
+        let serving =
+            fuse::serve(live.tree().clone(), starting.fuse_fd(), view).map_err(RootError::Serve)?;
+        live.set_notifier(serving.notifier().clone());
+        let loans = Arc::new(Mutex::new(loans));
+        serving.on_bell({
+            let (loans, live) = (loans.clone(), live.clone());
+            move || {
+                if let Err(error) = loans.lock().refresh(&live) {
+                    tracing::debug!(%error, "cannot refresh lent files");
+                }
+            }
+        });
+        let mut sandbox = starting.enter()?;
+        let supervised = SupervisedTree::new(live.clone())
+            .with_owners(serving.owners().clone())
+            .with_report(options.report);
+        let supervised = Arc::new(supervised);
+        let supervisor = Supervisor::start(&mut sandbox, supervised)?;
+        sandbox.show(&shown.hostname, &shown.files)?;
+        let digests =
+            options.digests.then(|| layers.digest()).transpose().map_err(RootError::Serve)?;
+        Ok(ServedRoot {
+            sandbox: Some(sandbox),
+            supervisor: Some(supervisor),
+            serving: Some(serving),
+            live,
+            loans,
+            digests,
+        })
+    }
+}
+
+impl ServedRoot {
+    /// Returns the sandbox.
+    ///
+    /// # Errors
+    /// Fails when it has ended.
+    pub fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
+        self.sandbox.as_ref().ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))
+    }
+
+    /// Returns the tree for changes by path.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Refreshes lent files that an earlier command may have changed, for the next one.
+    ///
+    /// # Errors
+    /// Fails when a layer cannot be read, the upper is full, or the sandbox has ended.
+    pub fn refresh_loans(&self) -> Result<(), RootError> {
+        let shown = self.loans.lock().refresh(&self.live)?;
+        Ok(self.sandbox()?.show(&shown.hostname, &shown.files)?)
+    }
+
+    /// Returns variables for commands, with the paths of lent files.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.loans.lock().environment().to_vec()
+    }
+
+    /// Returns warnings about lent files for the user, before the first command runs.
+    pub fn warnings(&self) -> Vec<String> {
+        self.loans.lock().warnings().to_vec()
+    }
+
+    /// Returns the errors behind the mount so far.
+    pub fn faults(&self) -> Option<&Arc<Faults>> {
+        self.serving.as_ref().map(Serving::faults)
+    }
+
+    /// Returns the owners that were shown inside as aliases, if any.
+    pub fn foreign_owners(&self) -> Option<ForeignOwners> {
+        self.serving.as_ref().and_then(|serving| serving.owners().foreign())
+    }
+
+    /// Ends all processes inside and returns the tree.
+    ///
+    /// # Errors
+    /// Fails when a layer turned out to be damaged while it was used: the tree may then be wrong.
+    pub fn finish(mut self) -> Result<FinishedRoot, RootError> {
+        let mut leftovers = Leftovers::default();
+        if let Some(sandbox) = self.sandbox.take() {
+            leftovers = sandbox.leftovers();
+            sandbox.shutdown();
+        }
+        drop(self.supervisor.take());
+        if let Some(serving) = self.serving.take() {
+            let faults = serving.faults().clone();
+            serving.wait().map_err(RootError::Serve)?;
+            if let Some(error) = faults.layer() {
+                return Err(FsError::from(error).into());
+            }
+        }
+        Ok(FinishedRoot {
+            tree: self.live.tree().clone(),
+            layers: self.digests.map_or_else(Vec::new, Digests::finish),
+            live: self.live,
+            loans: self.loans,
+            leftovers,
+        })
+    }
+}
+
+/// Creates the sandbox's mount points, where the layers lack them.
+///
+/// # Errors
+/// Fails when the tree rejects a change, or the plan has invalid mount points.
+pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
+    for point in plan.mount_points()? {
+        let path = [b"/", point.path.as_os_str().as_bytes()].concat();
+        let there = live.stat(&path, Follow::Yes)?.map(|(_, attr)| attr.kind);
+        match (point.kind, there) {
+            (MountPointKind::Directory, Some(FileType::Directory)) => {}
+            (MountPointKind::Directory, _) => live.make_directories(&path, Lay::Scratch)?,
+            (MountPointKind::File, Some(FileType::Regular)) => {}
+            (MountPointKind::File, _) => {
+                let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: None };
+                live.put_file(&path, &mut std::io::empty(), &meta, Lay::Scratch)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the default limit of an upper: half of the machine's memory, in bytes.
+pub fn default_upper_limit() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|kb| kb.trim().parse::<u64>().ok());
+    total.map_or(1 << 30, |kb| kb * 1024 / 2)
+}

@@ -1,0 +1,211 @@
+//! Applies the changes that the sandbox's supervisor makes for a process inside to the tree.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use fs_model::tree::{MknodArgs, SetAttr};
+use fs_model::{Device, FileType, FsError, Ino};
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use crate::fuse::{OwnerAliases, errno_of};
+use crate::root::live::Live;
+use crate::sandbox::{Supervised, SupervisedInode, SupervisedKind};
+
+/// Number of recently found inodes that are kept alive, so that a walk can continue from each of
+/// them: more than a path can have components and links.
+const MAX_HELD_INODES: usize = 16 << 10;
+
+/// Maximum number of suppressed executions that are reported.
+const MAX_REPORTED_EXECUTIONS: usize = 64;
+
+/// Devices that programs open themselves, instead of creating them for the image: their names in
+/// `/dev`, where they exist, and their numbers.
+const USUAL_DEVICES: [(&str, (u32, u32)); 6] = [
+    ("null", (1, 3)),
+    ("zero", (1, 5)),
+    ("full", (1, 7)),
+    ("random", (1, 8)),
+    ("urandom", (1, 9)),
+    ("tty", (5, 0)),
+];
+
+/// Prints a line for the user.
+pub type ReportFn = fn(&str);
+
+/// A tree as the supervisor uses it.
+#[derive(Debug)]
+pub struct SupervisedTree {
+    live: Arc<Live>,
+    owners: Option<Arc<OwnerAliases>>,
+    held: Mutex<VecDeque<Ino>>,
+    report: ReportFn,
+    reported: Mutex<Reported>,
+}
+
+/// The reports made so far, to avoid duplicates.
+#[derive(Debug, Default)]
+struct Reported {
+    device: bool,
+    executions: HashSet<String>,
+}
+
+impl SupervisedTree {
+    /// Creates one for the tree of `live`, without reports.
+    pub fn new(live: Arc<Live>) -> Self {
+        SupervisedTree {
+            live,
+            owners: None,
+            held: Mutex::new(VecDeque::new()),
+            report: |_| {},
+            reported: Mutex::default(),
+        }
+    }
+
+    /// Reports devices that cannot be opened and services that do not start.
+    #[must_use]
+    pub fn with_report(self, report: ReportFn) -> Self {
+        SupervisedTree { report, ..self }
+    }
+
+    /// Interprets ids in calls as the mount shows them.
+    #[must_use]
+    pub fn with_owners(self, owners: Arc<OwnerAliases>) -> Self {
+        SupervisedTree { owners: Some(owners), ..self }
+    }
+
+    fn real_user(&self, id: u32) -> Result<u32, Errno> {
+        let Some(owners) = &self.owners else { return Ok(id) };
+        owners.real_user(id).ok_or(Errno::EOVERFLOW)
+    }
+
+    fn real_group(&self, id: u32) -> Result<u32, Errno> {
+        let Some(owners) = &self.owners else { return Ok(id) };
+        owners.real_group(id).ok_or(Errno::EOVERFLOW)
+    }
+
+    fn hold(&self, ino: Ino) {
+        let mut held = self.held.lock();
+        held.push_back(ino);
+        if held.len() > MAX_HELD_INODES
+            && let Some(oldest) = held.pop_front()
+        {
+            self.live.tree().forget(oldest, 1);
+        }
+    }
+}
+
+fn errno(error: FsError) -> Errno {
+    Errno::from_raw(errno_of(&error).code())
+}
+
+impl Supervised for SupervisedTree {
+    fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno> {
+        let entry = self.live.tree().lookup(Ino(dir), name).map_err(errno)?;
+        self.hold(entry.ino);
+        let kind = match entry.attr.kind {
+            FileType::Directory => SupervisedKind::Directory,
+            FileType::Symlink => {
+                SupervisedKind::Symlink(self.live.tree().read_link(entry.ino).map_err(errno)?)
+            }
+            _ => SupervisedKind::Other,
+        };
+        Ok(SupervisedInode { ino: entry.ino.0, kind })
+    }
+
+    fn parent(&self, dir: u64) -> Result<u64, Errno> {
+        self.live.tree().parent(Ino(dir)).map(|ino| ino.0).map_err(errno)
+    }
+
+    fn mknod(
+        &self,
+        dir: u64,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        (major, minor): (u32, u32),
+        (uid, gid): (u32, u32),
+    ) -> Result<(), Errno> {
+        let kind = FileType::from_mode(mode).filter(|k| k.is_device()).ok_or(Errno::EINVAL)?;
+        let rdev = Device { major, minor };
+        let umask = (umask & 0o777) as u16;
+        let (uid, gid) = (self.real_user(uid).unwrap_or(uid), self.real_group(gid).unwrap_or(gid));
+        let node =
+            MknodArgs { umask, ..MknodArgs::device(kind, (mode & 0o7777) as u16, uid, gid, rdev) };
+        let entry = self.live.tree().mknod(Ino(dir), name, &node).map_err(errno)?;
+        self.live.tree().forget(entry.ino, 1);
+        self.live.forget_name(Ino(dir), name);
+        Ok(())
+    }
+
+    fn chown(&self, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        let ino = Ino(ino);
+        let uid = uid.map(|uid| self.real_user(uid)).transpose()?;
+        let gid = gid.map(|gid| self.real_group(gid)).transpose()?;
+        let set = SetAttr { drop_setid: true, uid, gid, ..SetAttr::default() };
+        self.live.tree().set_attr(ino, &set).map_err(errno)?;
+        self.live.forget_inode(ino);
+        Ok(())
+    }
+
+    fn device_recorded(&self, path: &[u8], mode: u32, rdev: (u32, u32)) {
+        let usual = USUAL_DEVICES.iter().find(|(_, numbers)| *numbers == rdev);
+        let Some((name, _)) = usual.filter(|_| mode & libc::S_IFMT == libc::S_IFCHR) else {
+            return;
+        };
+        if std::mem::replace(&mut self.reported.lock().device, true) {
+            return;
+        }
+        let path = String::from_utf8_lossy(path).escape_default().to_string();
+        (self.report)(&format!(
+            "warning: the device {path} is recorded for the image, but cannot be opened during a \
+             build without root; if a program must open it, run `mount --bind /dev/{name} {path}` \
+             before and `umount {path}` after; a program that makes and opens it itself \
+             (debootstrap) requires a build as root, mmdebstrap does not"
+        ));
+    }
+
+    fn service_skipped(&self, execution: &str) {
+        let mut reported = self.reported.lock();
+        if reported.executions.len() < MAX_REPORTED_EXECUTIONS
+            && reported.executions.insert(execution.to_owned())
+        {
+            (self.report)(&format!("`{execution}`: services do not start or stop during a build"));
+        }
+    }
+
+    fn service_failed(&self, execution: &str, error: &std::io::Error) {
+        (self.report)(&format!(
+            "warning: `{execution}` failed: services do not start or stop during a build, and its \
+             process cannot be traced to skip it ({error}); allow ptrace \
+             (kernel.yama.ptrace_scope below 3), or remove the command"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fs_model::Tree;
+    use fs_model::acl;
+    use fs_model::tree::{TreeOptions, XattrFlags, XattrSupport};
+
+    use super::*;
+
+    #[test]
+    fn device_node_inherits_the_default_acl() {
+        let options = TreeOptions { upper_limit: Some(1 << 20), xattrs: XattrSupport::All };
+        let tree = Arc::new(Tree::new(Vec::new(), options).unwrap());
+        let made = |name: &[u8]| {
+            let supervised = SupervisedTree::new(Arc::new(Live::new(tree.clone())));
+            supervised.mknod(1, name, libc::S_IFCHR | 0o666, 0o077, (1, 3), (0, 0)).unwrap();
+            tree.lookup(Ino::ROOT, name).unwrap().attr.mode
+        };
+        assert_eq!(made(b"masked"), 0o600);
+        // user::rw-,group::r--,other::r--
+        let list = [(1, 6), (4, 4), (0x20, 4)]
+            .map(|(tag, may)| [&[tag, 0, may, 0][..], &u32::MAX.to_le_bytes()].concat());
+        let list = [&2u32.to_le_bytes()[..], &list.concat()].concat();
+        tree.set_xattr(Ino::ROOT, acl::DEFAULT, &list, XattrFlags::Any).unwrap();
+        assert_eq!(made(b"listed"), 0o644);
+    }
+}

@@ -1,0 +1,4 @@
+//! Text forms of paths, dates, sizes and digests.
+
+pub mod escape;
+pub mod time;
