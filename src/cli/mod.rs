@@ -10,12 +10,8 @@
 mod commands;
 pub(crate) mod ui;
 
-use std::error::Error;
-use std::fs::File;
-use std::io::{IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -24,10 +20,11 @@ use self::commands::{
     base, boot, build, cat, check, completions, diff, doctor, du, extract, import, init, inspect,
     ls, man, mount, mount_helper, run, schema, seal, serve, stat, tree, umount,
 };
-use self::ui::{examples, stdout as out};
-use crate::root::RootError;
-use crate::sandbox::SandboxError;
-use crate::seal::SealError;
+use self::ui::error::CommandError;
+use self::ui::examples;
+use self::ui::status::eprint_status;
+use self::ui::stdout::colours_allowed;
+use crate::text::error::describe;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -127,57 +124,6 @@ enum CliCommand {
     Man(man::Args),
 }
 
-/// The reason why a subcommand ended early.
-#[derive(Debug)]
-pub(crate) enum CommandError {
-    /// An error, with the exit code to use.
-    Error(u8, Box<dyn Error>),
-    /// A signal that requested termination.
-    Signal(i32),
-    /// The reader of standard output closed it, which counts as success.
-    OutputClosed,
-}
-
-impl CommandError {
-    /// Creates an error with exit code 2 from a message.
-    pub(crate) fn message(text: impl Into<String>) -> Self {
-        CommandError::Error(2, text.into().into())
-    }
-}
-
-macro_rules! failure_from {
-    ($($error:ty),* $(,)?) => {
-        $(impl From<$error> for CommandError {
-            fn from(error: $error) -> Self {
-                CommandError::Error(2, Box::new(error))
-            }
-        })*
-    };
-}
-
-failure_from!(
-    RootError,
-    SandboxError,
-    SealError,
-    crate::sandbox::MissingRequirement,
-    fs_model::FsError,
-    provisioners::ConfigError,
-    provisioners::PlanError,
-    provisioners::on_imagebuilder::ImportError,
-    crate::root::import::RootImportError,
-    crate::image::open::OpenError,
-    crate::image::view::LookError,
-    crate::build::RecordError,
-    crate::report::model::ModelError,
-    crate::serve::CatalogueError,
-    crate::vm::BootError,
-    crate::check::CheckError,
-    crate::check::UnknownLint,
-    std::io::Error,
-);
-
-pub(crate) type CommandResult = Result<ExitCode, CommandError>;
-
 /// Returns the command line definition, with examples in the help and completers attached.
 pub(crate) fn command() -> clap::Command {
     completions::attach(examples::attach(Cli::command()))
@@ -234,68 +180,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Formats an error and its chain of sources as one message.
-pub(crate) fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        // Some errors already include their source in their own message.
-        if !text.contains(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// Name of the image that this child process builds; the prefix of its status lines.
-static CHILD_IMAGE: OnceLock<String> = OnceLock::new();
-
-/// Prints a status line to standard error. Write errors are ignored.
-pub(crate) fn eprint_status(text: &str) {
-    let _ = match CHILD_IMAGE.get() {
-        Some(image) => writeln!(std::io::stderr(), "overcoat: {image}: {text}"),
-        None => writeln!(std::io::stderr(), "overcoat: {text}"),
-    };
-}
-
-pub(crate) fn eprint_warnings(warnings: &[String]) {
-    for warning in warnings {
-        eprint_status(&format!("warning: {warning}"));
-    }
-}
-
-/// Pipe to the parent process, which a child process writes its data to instead of standard output.
-static PARENT_PIPE: OnceLock<File> = OnceLock::new();
-
-/// Turns this process into a child that builds `image` for its parent.
-///
-/// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1
-/// becomes a copy of standard error, so that the output of steps reaches the user.
-pub(crate) fn run_as_child(image: &str) -> Result<(), CommandError> {
-    let pipe = std::io::stdout().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdout(std::io::stderr()).map_err(std::io::Error::from)?;
-    // Called once, so the cells are empty.
-    let _ = PARENT_PIPE.set(File::from(pipe));
-    let _ = CHILD_IMAGE.set(image.to_owned());
-    Ok(())
-}
-
-/// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
-/// error.
-pub(crate) fn print(text: &str) -> Result<(), CommandError> {
-    let written = match PARENT_PIPE.get() {
-        Some(mut report) => writeln!(report, "{text}"),
-        None => writeln!(std::io::stdout(), "{text}"),
-    };
-    match written {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
-}
-
 fn start_tracing(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::WARN,
@@ -303,7 +187,7 @@ fn start_tracing(verbose: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let colour = std::io::stderr().is_terminal() && out::colours_allowed();
+    let colour = std::io::stderr().is_terminal() && colours_allowed();
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)

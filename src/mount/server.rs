@@ -21,12 +21,13 @@ use fs_model::{FsError, Ino, Tree};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::ui::args::{self, report_json};
-use crate::cli::{CommandError, describe};
+use crate::cli::ui::error::CommandError;
 use crate::image::open::OpenedLayers;
 use crate::manifest::lower::lower_records;
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest, Sealed};
 use crate::seal::patient::{PollLimits, PollWriter};
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, seal};
+use crate::text::error::describe;
 
 /// Maximum time for which the reader of a seal's output may read nothing.
 const READER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -24,7 +24,7 @@ use ratatui::crossterm::{cursor, execute};
 use super::app::{App, KeyAction};
 use super::draw::{TerminalStyle, draw};
 use super::gather::{InspectedStack, JobResult};
-use crate::cli::CommandError;
+use crate::cli::ui::error::CommandError;
 use crate::sandbox::Signals;
 
 /// An event for the main loop.

@@ -13,7 +13,8 @@ use fs_model::{FileType, Tree};
 use provisioners::image::{Debootstrap, Image, Root, Source};
 
 use super::build::{BuildJob, CommonBuildArgs};
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::status::eprint_status;
 use crate::root::RootError;
 use crate::root::import::{self, RootImportError};
 use crate::root::lend::{Host, NEUTRAL_HOSTNAME};

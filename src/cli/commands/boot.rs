@@ -17,7 +17,9 @@ use serde_json::{Value, json};
 
 use super::project;
 use crate::cli::ui::args::{size_text, size_value};
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::status::eprint_status;
+use crate::cli::ui::stdout::print;
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 use crate::vm::phase::Phase;

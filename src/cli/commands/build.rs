@@ -12,8 +12,9 @@ use serde_json::json;
 
 use super::project::{self, ProjectArgs};
 use crate::cli::ui::args::{self, Outputs, RootArgs, SealArgs};
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::progress::Steps;
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::cli::ui::status::eprint_status;
 use crate::image::drivers;
 use crate::root::target::RootMachine;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
@@ -88,11 +89,13 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match &args.project.only {
         Some(name) => {
             let index = project.find(name).map_err(CommandError::message)?;
-            crate::cli::run_as_child(name)?;
+            crate::cli::ui::stdout::run_as_child(name)?;
             let outcome = build(&project.images()[index].image, &args.common);
             if let Err(CommandError::Error(_, error)) = &outcome {
                 // The parent process puts the error into its own report.
-                crate::cli::print(&json!({ "error": crate::cli::describe(&**error) }).to_string())?;
+                crate::cli::ui::stdout::print(
+                    &json!({ "error": crate::text::error::describe(&**error) }).to_string(),
+                )?;
             }
             outcome
         }
@@ -223,7 +226,7 @@ impl<'a> BuildJob<'a> {
             environment.retain(|(n, _)| n != name);
             environment.push((name.into(), epoch.to_string().into()));
         }
-        crate::cli::eprint_warnings(&root.warnings());
+        crate::cli::ui::status::eprint_warnings(&root.warnings());
         args::add_environment(&mut environment, &root);
         let mut machine = RootMachine::new(&root, &signals, environment.clone())?;
         let result = self.plan.run(&mut machine, &run, &mut steps);
@@ -298,7 +301,7 @@ impl<'a> BuildJob<'a> {
         let full = root.faults().is_some_and(|faults| faults.full());
         let layer = root.faults().and_then(|faults| faults.layer());
         if self.common.shell_on_failure {
-            eprint_status(&crate::cli::describe(&*failed));
+            eprint_status(&crate::text::error::describe(&*failed));
             eprint_status(
                 "opening a shell in the root as the failed step left it; exit it to end the build",
             );

@@ -19,9 +19,11 @@ use crate::check::{
 };
 use crate::check::{check, lint, lints, sarif};
 use crate::cli::ui::args::size_text;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args;
+use crate::cli::ui::status::eprint_status;
+use crate::cli::ui::stdout::print;
 use crate::cli::ui::stdout::{Colour, StdoutWriter};
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
 

@@ -28,7 +28,9 @@ use provisioners::Project;
 
 use self::line::{CompletionLine, LINE, expand_tilde};
 use super::project;
-use crate::cli::{CommandError, CommandResult, command, print};
+use crate::cli::command;
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::stdout::print;
 use crate::image::open::is_image;
 use crate::image::view::{StackView, ViewNode};
 

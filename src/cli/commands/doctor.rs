@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use crate::cli::{CommandError, CommandResult, print};
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::stdout::print;
 use crate::doctor::{DoctorFinding, DoctorState, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]

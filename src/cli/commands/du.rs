@@ -5,10 +5,11 @@ use fs_model::tree::Follow;
 use serde_json::{Value, json};
 
 use crate::cli::ui::args::size_text;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::cli::ui::stdout::StdoutWriter;
-use crate::cli::{CommandError, CommandResult, print};
+use crate::cli::ui::stdout::print;
 use crate::image::view::packages::DpkgDatabase;
 use crate::image::view::usage::{self, DiskUsage};
 use crate::text::escape::escape;

@@ -11,8 +11,10 @@ use serde_json::json;
 use crate::cli::ui::args::{
     reject_layers, report, report_json, size_text, source_date_epoch, warn,
 };
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::ImageArgs;
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
+use crate::cli::ui::status::eprint_status;
+use crate::cli::ui::stdout::print;
 use crate::image::extract::ExtractSelection;
 use crate::image::extract::archive::ArchiveSource;
 use crate::image::extract::folder::{ExtractError, Extracted, extract};

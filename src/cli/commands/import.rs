@@ -8,7 +8,9 @@ use clap::Args as ClapArgs;
 use provisioners::on_imagebuilder;
 use provisioners::project::FILE_NAME;
 
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::status::eprint_status;
+use crate::cli::ui::stdout::print;
 use crate::seal::Output;
 use crate::seal::output::commit;
 

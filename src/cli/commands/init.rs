@@ -10,7 +10,9 @@ use clap::Args as ClapArgs;
 use provisioners::Project;
 use provisioners::project::FILE_NAME;
 
-use crate::cli::{CommandError, CommandResult, eprint_status, schema};
+use crate::cli::commands::schema;
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::status::eprint_status;
 use crate::seal::Output;
 use crate::seal::output::commit;
 

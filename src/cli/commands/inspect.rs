@@ -9,7 +9,8 @@ use clap::Args as ClapArgs;
 use fs_model::layer::squashfs::CacheOptions;
 
 use crate::cli::ui::args::reject_layers;
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::status::eprint_status;
 use crate::image::open::{ImageFile, OpenedLayers};
 use crate::image::view::StackView;
 use crate::image::view::accounts::Accounts;

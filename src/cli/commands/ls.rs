@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::ui::args::size_text;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::{AttrJson, brief, display_path, group, mode_text, time, user};
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::cli::ui::stdout::{Colour, JsonDocument, StdoutWriter};
-use crate::cli::{CommandError, CommandResult};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::layered::Layered;
 use crate::image::view::{LayerNode, ViewNode, WalkControl};

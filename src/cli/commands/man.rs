@@ -9,7 +9,10 @@ use clap::{Args as ClapArgs, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::cli::{Cli, CommandError, CommandResult, examples, print};
+use crate::cli::Cli;
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::examples;
+use crate::cli::ui::stdout::print;
 use crate::sandbox::find_program;
 use crate::seal::Output;
 use crate::seal::output::commit;

@@ -19,14 +19,16 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
 
 use crate::cli::ui::args::size_value;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::{CommandError, CommandResult, describe, eprint_status};
+use crate::cli::ui::status::eprint_status;
 use crate::fuse::{self, Serving, View};
 use crate::image::open::{self, OpenedLayers};
 use crate::mount::control;
 use crate::mount::server::Sealer;
 use crate::root::default_upper_limit;
 use crate::sandbox::{ForkSide, HostMount, MountOptions, Signals, fork_process, unmount};
+use crate::text::error::describe;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {

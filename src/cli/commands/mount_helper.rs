@@ -16,10 +16,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::cli::command;
+use crate::cli::commands::mount;
 use crate::cli::ui::args::size_value;
+use crate::cli::ui::error::CommandError;
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::{CommandError, command, describe, eprint_status, mount};
+use crate::cli::ui::status::eprint_status;
 use crate::sandbox::{HostMount, MountOptions};
+use crate::text::error::describe;
 
 /// Program names that make this program a helper of mount(8).
 const NAMES: [&str; 2] = ["mount.fuse.overcoat", "mount.overcoat"];

@@ -17,7 +17,9 @@ use crate::build::{
     changed_lower_paths, decide,
 };
 use crate::cli::ui::args::{self, manifest_path};
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::status::eprint_status;
+use crate::cli::ui::stdout::print;
 use crate::manifest::lower::DriftKind;
 use crate::sandbox::Signals;
 
@@ -288,7 +290,7 @@ impl ProjectBuild<'_> {
                 Ok(prepared) => prepared,
                 Err(CommandError::Error(code, error)) => {
                     let name = &self.project.images()[index].name;
-                    let error = crate::cli::describe(&*error);
+                    let error = crate::text::error::describe(&*error);
                     eprint_status(&format!("{name}: error: {error}"));
                     self.states[index] = ImageState::Failed { reasons: Vec::new(), code, error };
                     continue;

@@ -9,8 +9,9 @@ use clap::Args;
 use fs_model::tree::XattrSupport;
 
 use crate::cli::ui::args::{self, Outputs, RootArgs, SealArgs};
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::cli::ui::status::eprint_status;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{
@@ -142,7 +143,7 @@ impl<'a> CommandRoot<'a> {
     ) -> CommandResult {
         let CommandRoot { common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());
-        crate::cli::eprint_warnings(&root.warnings());
+        crate::cli::ui::status::eprint_warnings(&root.warnings());
         args::add_environment(&mut spec.env, &root);
         for (name, value) in &common.env {
             spec.env.retain(|(n, _)| n != name);

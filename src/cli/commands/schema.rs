@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::cli::{CommandResult, print};
+use crate::cli::ui::error::CommandResult;
+use crate::cli::ui::stdout::print;
 
 /// The schema of project and image files.
 pub(crate) const PROJECT: &str = include_str!("../../../docs/overcoat.schema.json");

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::cli::ui::args::{self, SealArgs};
-use crate::cli::{CommandError, CommandResult};
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest};
 use crate::sandbox::mounted_at;
 use crate::seal::Output;

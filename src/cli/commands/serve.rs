@@ -13,7 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use provisioners::Project;
 
 use super::project;
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::status::eprint_status;
 use crate::sandbox::Signals;
 use crate::serve::{BootServer, Catalogue, CatalogueError, ClientTimeouts};
 

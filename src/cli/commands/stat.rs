@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::ui::args::size_text;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::{
     AttrJson, brief, display_path, file_type_name, group, mode_text, time, user,
 };
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::cli::ui::stdout::{JsonDocument, StdoutWriter};
-use crate::cli::{CommandError, CommandResult};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::packages::{DpkgDatabase, PackageOwners};
 use crate::image::view::{LayerNode, LookError, StackView, ViewNode, WalkControl};

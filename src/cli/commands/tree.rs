@@ -7,10 +7,10 @@ use fs_model::tree::Follow;
 
 use super::ls::layer_note;
 use crate::cli::ui::args::size_text;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::{ImageArgs, labels};
 use crate::cli::ui::stdout::{Colour, StdoutWriter};
-use crate::cli::{CommandError, CommandResult};
 use crate::image::view::layered::Layered;
 use crate::image::view::{StackView, ViewNode, Visited, usage};
 use crate::text::escape::escape;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use crate::cli::CommandResult;
+use crate::cli::ui::error::CommandResult;
 use crate::mount::control::{self, ControlRequest};
 use crate::sandbox::unmount;
 

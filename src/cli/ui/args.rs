@@ -13,8 +13,10 @@ use provisioners::image::{ImageLocation, parse_size};
 use sha2::{Digest, Sha256};
 use tracing::level_filters::LevelFilter;
 
+use crate::cli::ui::error::CommandError;
 use crate::cli::ui::progress::SealProgress;
-use crate::cli::{CommandError, eprint_status, print};
+use crate::cli::ui::status::eprint_status;
+use crate::cli::ui::stdout::print;
 use crate::fuse::{ForeignOwners, OVERFLOW_ID};
 use crate::manifest::lower::{LowerRecords, lower_records};
 use crate::root::{FinishedRoot, RootOptions, ServedRoot, default_upper_limit};
@@ -71,7 +73,7 @@ impl RootArgs {
             binds: self.bind.clone(),
             apt_proxy: None,
             digests,
-            report: crate::cli::eprint_status,
+            report: crate::cli::ui::status::eprint_status,
         }
     }
 }
@@ -229,7 +231,7 @@ impl Outputs {
         args: &SealArgs,
         epoch: Option<u64>,
     ) -> Result<(), CommandError> {
-        crate::cli::eprint_warnings(&finished.clean_copies()?);
+        crate::cli::ui::status::eprint_warnings(&finished.clean_copies()?);
         let FinishedRoot { tree, layers, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         warn_about_copied_owners(&delta);

@@ -14,7 +14,8 @@ use clap::Args;
 use fs_model::tree::Follow;
 use provisioners::image::{ImageLocation, parse_offset};
 
-use crate::cli::{CommandError, eprint_status};
+use crate::cli::ui::error::CommandError;
+use crate::cli::ui::status::eprint_status;
 use crate::image::open::OpenError;
 use crate::image::view::{LayerNode, StackView, ViewNode};
 

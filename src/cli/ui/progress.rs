@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use provisioners::{Observer, StepInfo};
 
-use crate::cli::eprint_status;
+use crate::cli::ui::status::eprint_status;
 use crate::seal::Progress;
 
 fn can_show_bars() -> bool {

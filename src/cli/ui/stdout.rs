@@ -1,10 +1,15 @@
-//! Buffered standard output: lines, bytes and JSON documents.
+//! Standard output: lines, bytes and JSON documents; and the pipe that replaces it in a child
+//! process which builds an image for its parent.
 
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
-use crate::cli::CommandError;
+use super::error::CommandError;
+use super::status;
 
 /// Buffered standard output. A closed pipe is reported as [`CommandError::OutputClosed`].
 #[derive(Debug)]
@@ -123,4 +128,33 @@ impl JsonDocument {
 
 pub(crate) fn json(value: &impl Serialize) -> Result<String, CommandError> {
     serde_json::to_string(value).map_err(|error| CommandError::message(error.to_string()))
+}
+
+/// Pipe to the parent process, which a child process writes its data to instead of standard output.
+static PARENT_PIPE: OnceLock<File> = OnceLock::new();
+
+/// Turns this process into a child that builds `image` for its parent.
+///
+/// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1
+/// becomes a copy of standard error, so that the output of steps reaches the user.
+pub(crate) fn run_as_child(image: &str) -> Result<(), CommandError> {
+    let pipe = io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(io::stderr()).map_err(io::Error::from)?;
+    // Called once, so the cell is empty.
+    let _ = PARENT_PIPE.set(File::from(pipe));
+    status::set_child_image(image);
+    Ok(())
+}
+
+/// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
+/// error.
+pub(crate) fn print(text: &str) -> Result<(), CommandError> {
+    let written = match PARENT_PIPE.get() {
+        Some(mut report) => writeln!(report, "{text}"),
+        None => writeln!(io::stdout(), "{text}"),
+    };
+    match written {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
 }
