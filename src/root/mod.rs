@@ -10,9 +10,11 @@
 pub mod import;
 pub mod lend;
 pub mod live;
+pub(crate) mod owners;
 pub mod supervise;
 pub mod target;
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -230,6 +232,11 @@ impl ServedRoot {
     /// Returns variables for commands, with the paths of lent files.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.loans.lock().environment().to_vec()
+    }
+
+    /// Adds the variables of [`ServedRoot::environment`] to those of a command.
+    pub fn add_environment(&self, environment: &mut Vec<(OsString, OsString)>) {
+        environment.extend(self.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
     }
 
     /// Returns warnings about lent files for the user, before the first command runs.

@@ -21,6 +21,7 @@ pub mod output;
 pub mod patient;
 mod plan;
 mod readahead;
+pub(crate) mod report;
 pub mod squashfs;
 mod tar;
 pub mod zstd;

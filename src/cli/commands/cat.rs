@@ -6,10 +6,11 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::format::{display_path, file_type_name};
+use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::ImageArgs;
 use crate::cli::ui::status::eprint_status;
 use crate::cli::ui::stdout::StdoutWriter;
+use crate::text::attr::file_type_name;
 use crate::text::escape::escape;
 
 #[derive(Debug, ClapArgs)]

@@ -18,7 +18,6 @@ use crate::check::{
     Suppression,
 };
 use crate::check::{check, lint, lints, sarif};
-use crate::cli::ui::args::size_text;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args;
 use crate::cli::ui::status::eprint_status;
@@ -26,6 +25,7 @@ use crate::cli::ui::stdout::print;
 use crate::cli::ui::stdout::{Colour, StdoutWriter};
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
+use crate::text::size::size_text;
 
 /// Maximum number of findings printed per lint without `--all`.
 const MAX_FINDINGS_PER_LINT: usize = 10;

@@ -8,11 +8,10 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::json;
 
-use crate::cli::ui::args::{
-    reject_layers, report, report_json, size_text, source_date_epoch, warn,
-};
+use crate::build::{reject_layers, source_date_epoch};
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::ImageArgs;
+use crate::cli::ui::reporter::{eprint_archive_warnings, print_artifact};
 use crate::cli::ui::status::eprint_status;
 use crate::cli::ui::stdout::print;
 use crate::image::extract::ExtractSelection;
@@ -20,7 +19,9 @@ use crate::image::extract::archive::ArchiveSource;
 use crate::image::extract::folder::{ExtractError, Extracted, extract};
 use crate::image::view::ViewNode;
 use crate::sandbox::Signals;
+use crate::seal::report::archive_report;
 use crate::seal::{Format, Output, SealOptions, seal};
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 #[command(group(clap::ArgGroup::new("where").required(true)))]
@@ -144,9 +145,9 @@ fn archive(args: &Args, output: &Path, format: Format, taken: &ArchiveSource<'_>
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
     let to = if stdout { Output::stdout()? } else { Output::file(output)? };
     let summary = seal(&taken.delta, taken, &options, to, None, &mut |_| {})?;
-    warn(&summary.warnings);
+    eprint_archive_warnings(&summary.warnings);
     if !stdout {
-        report(&report_json(output, &summary), args.json)?;
+        print_artifact(&archive_report(output, &summary), args.json)?;
     }
     Ok(ExitCode::SUCCESS)
 }

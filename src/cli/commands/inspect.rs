@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use fs_model::layer::squashfs::CacheOptions;
 
-use crate::cli::ui::args::reject_layers;
+use crate::build::reject_layers;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::status::eprint_status;
 use crate::image::open::{ImageFile, OpenedLayers};
@@ -115,8 +115,10 @@ fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
         unicode: is_utf8_locale(),
     };
     let subject = InspectedStack { view, base, images, names, accounts };
-    crate::tui::screen::run(subject, !args.no_check, look)?;
-    Ok(ExitCode::SUCCESS)
+    match crate::tui::screen::run(subject, !args.no_check, look)? {
+        Some(signal) => Err(CommandError::Signal(signal as i32)),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Returns whether the locale is UTF-8. Of the variables, the first one that is set counts (POSIX).

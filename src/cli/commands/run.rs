@@ -8,10 +8,13 @@ use std::process::ExitCode;
 use clap::Args;
 use fs_model::tree::XattrSupport;
 
-use crate::cli::ui::args::{self, Outputs, RootArgs, SealArgs};
+use crate::build::{Outputs, reject_layers, source_date_epoch};
+use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::ui::status::eprint_status;
+use crate::cli::ui::reporter::BuildReporter;
+use crate::cli::ui::status::{eprint_status, eprint_warnings};
+use crate::root::owners::foreign_owner_warnings;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{
@@ -112,22 +115,23 @@ impl<'a> CommandRoot<'a> {
         common: &'a CommonRunArgs,
         report: ReportFn,
     ) -> Result<Self, CommandError> {
-        let epoch = args::source_date_epoch(None)?;
+        let epoch = source_date_epoch(None)?;
+        let seal = common.seal.settings();
         let mut layers = layers.to_vec();
         common.offset.apply(&mut layers);
         let save = match &common.save {
             Some(path) => {
-                let format = common.seal.format_for(path, None)?;
-                args::reject_layers(std::iter::once(path), &layers)?;
-                Some((path.as_path(), Outputs::open([(path.clone(), format)], &common.seal)?))
+                let format = seal.format_for(path, None)?;
+                reject_layers(std::iter::once(path), &layers)?;
+                Some((path.as_path(), Outputs::open([(path.clone(), format)], &seal)?))
             }
             None => None,
         };
         // Without an archive, the same as for cpio.
         let xattrs = save.as_ref().map_or(XattrSupport::None, |(_, outputs)| outputs.xattrs());
         let signals = Signals::take()?;
-        let digests = save.is_some() && !common.seal.no_manifest;
-        let root = common.root.root(layers, xattrs, Network::Host, None, digests);
+        let digests = save.is_some() && seal.manifest;
+        let root = common.root.settings().root(layers, xattrs, Network::Host, None, digests);
         let options = RootOptions { report, ..root };
         let privilege = Privilege::detect()?;
         let root = UnstartedRoot::new(options)?.start(privilege)?;
@@ -143,8 +147,8 @@ impl<'a> CommandRoot<'a> {
     ) -> CommandResult {
         let CommandRoot { common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());
-        crate::cli::ui::status::eprint_warnings(&root.warnings());
-        args::add_environment(&mut spec.env, &root);
+        eprint_warnings(&root.warnings());
+        root.add_environment(&mut spec.env);
         for (name, value) in &common.env {
             spec.env.retain(|(n, _)| n != name);
             spec.env.push((name.clone(), value.clone()));
@@ -157,7 +161,7 @@ impl<'a> CommandRoot<'a> {
         if root.faults().is_some_and(|faults| faults.full()) {
             eprint_status("warning: the upper layer was full: raise its limit with --upper-size");
         }
-        args::warn_about_owners(root.foreign_owners());
+        eprint_warnings(&foreign_owner_warnings(root.foreign_owners()));
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
             return Err(CommandError::Signal(signal as i32));
@@ -167,7 +171,8 @@ impl<'a> CommandRoot<'a> {
         let code = ended.shell_code();
         match (save, ended) {
             (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
-                outputs.seal(finished, &common.seal, epoch)?;
+                let reporter = BuildReporter::new(common.seal.json, false);
+                outputs.seal(finished, &common.seal.settings(), epoch, &*reporter)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {
                 eprint_status(&format!(

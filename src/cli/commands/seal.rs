@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use crate::cli::ui::args::{self, SealArgs};
+use crate::build::source_date_epoch;
+use crate::cli::ui::args::SealArgs;
 use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::reporter::{eprint_archive_warnings, print_artifact};
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest};
 use crate::sandbox::mounted_at;
 use crate::seal::Output;
@@ -29,7 +31,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> CommandResult {
     let dir = args.dir.display();
-    let format = args.seal.format_for(&args.output, None)?;
+    let settings = args.seal.settings();
+    let format = settings.format_for(&args.output, None)?;
     let mount =
         control::find_mount(&args.dir).map_err(|e| CommandError::message(format!("{dir}: {e}")))?;
     let device = mount.device;
@@ -50,7 +53,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     let to_stdout = args.output == Path::new("-");
     if to_stdout {
-        args.seal.check_stdout()?;
+        settings.check_stdout()?;
         // Fails if standard output is a terminal.
         Output::stdout()?;
     }
@@ -75,7 +78,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         level: args.seal.level,
         threads: args.seal.threads,
         manifest: !args.seal.no_manifest,
-        source_date_epoch: args::source_date_epoch(None)?,
+        source_date_epoch: source_date_epoch(None)?,
     });
     let stdout = std::io::stdout();
     let pipe = match std::fs::metadata(&args.output) {
@@ -98,8 +101,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match answer {
         ControlReply::Failed(error) => Err(CommandError::message(error)),
         ControlReply::Sealed(sealed) => {
-            args::warn(&sealed.warnings);
-            args::report(&sealed.report, args.seal.json)?;
+            eprint_archive_warnings(&sealed.warnings);
+            print_artifact(&sealed.report, args.seal.json)?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::build::BuildError;
 use crate::root::RootError;
 use crate::sandbox::SandboxError;
 use crate::seal::SealError;
@@ -50,10 +51,21 @@ failure_from!(
     crate::build::RecordError,
     crate::report::model::ModelError,
     crate::serve::CatalogueError,
+    crate::tui::screen::ScreenError,
     crate::vm::BootError,
     crate::check::CheckError,
     crate::check::UnknownLint,
     std::io::Error,
 );
+
+impl From<BuildError> for CommandError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Interrupted(signal) => CommandError::Signal(signal),
+            error if error.is_step_failure() => CommandError::Error(1, Box::new(error)),
+            error => CommandError::Error(2, Box::new(error)),
+        }
+    }
+}
 
 pub(crate) type CommandResult = Result<ExitCode, CommandError>;

@@ -6,5 +6,6 @@ pub(crate) mod examples;
 pub(crate) mod format;
 pub(crate) mod image_args;
 pub(crate) mod progress;
+pub(crate) mod reporter;
 pub(crate) mod status;
 pub(crate) mod stdout;

@@ -20,6 +20,11 @@ pub(crate) fn eprint_status(text: &str) {
     };
 }
 
+/// Prints a line to standard error without a prefix. Write errors are ignored.
+pub(crate) fn eprint_line(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 pub(crate) fn eprint_warnings(warnings: &[String]) {
     for warning in warnings {
         eprint_status(&format!("warning: {warning}"));

@@ -149,12 +149,17 @@ pub(crate) fn run_as_child(image: &str) -> Result<(), CommandError> {
 /// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
 /// error.
 pub(crate) fn print(text: &str) -> Result<(), CommandError> {
+    Ok(print_line(text)?)
+}
+
+/// Does the same as [`print`], with the error of the operating system.
+pub(crate) fn print_line(text: &str) -> io::Result<()> {
     let written = match PARENT_PIPE.get() {
         Some(mut report) => writeln!(report, "{text}"),
         None => writeln!(io::stdout(), "{text}"),
     };
     match written {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
+        result => result,
     }
 }

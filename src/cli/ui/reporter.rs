@@ -1,0 +1,214 @@
+//! Prints the events of builds on standard error, with progress bars on a terminal, and reports
+//! about artifacts.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use provisioners::StepInfo;
+use serde_json::Value;
+use tracing::level_filters::LevelFilter;
+
+use super::progress::{SealProgress, StepProgress};
+use super::status::{eprint_line, eprint_status};
+use super::stdout;
+use crate::build::{BuildReason, ImageEvent, OutdatedLayers, Reporter, step_title};
+use crate::seal::{Progress, Warning};
+use crate::text::size::size_text;
+
+/// Maximum number of changed paths listed for an image.
+const MAX_LISTED_PATHS: usize = 8;
+
+/// Steps of the clean-up that are faster than this are not reported.
+const FAST_CLEANUP: Duration = Duration::from_millis(100);
+
+/// Prints the events of builds.
+#[derive(Debug, Default)]
+pub(crate) struct BuildReporter {
+    /// Whether reports about artifacts are printed as JSON.
+    json: bool,
+    /// Whether all reasons for building an image are printed.
+    explain: bool,
+    /// Whether the output of steps is printed immediately.
+    verbose: bool,
+    steps: Mutex<StepProgress>,
+    seal: Mutex<SealProgress>,
+}
+
+impl BuildReporter {
+    /// Returns a reporter. With `json`, reports about artifacts are printed as JSON; with
+    /// `explain`, all reasons for building an image are printed.
+    pub(crate) fn new(json: bool, explain: bool) -> Arc<dyn Reporter> {
+        let verbose = LevelFilter::current() >= LevelFilter::INFO;
+        Arc::new(BuildReporter { json, explain, verbose, ..BuildReporter::default() })
+    }
+
+    /// Prints that an image is or would be built, and why.
+    fn announce(&self, name: &str, reasons: &[BuildReason], action: &str) {
+        if self.explain {
+            eprint_status(&format!("{name}: {action}, because"));
+            reasons.iter().for_each(|reason| eprint_line(&format!("  {reason}")));
+            return;
+        }
+        let more = match reasons.len() - 1 {
+            0 => String::new(),
+            1 => ", and one more reason".to_owned(),
+            more => format!(", and {more} more reasons"),
+        };
+        eprint_status(&format!("{name}: {action}: {}{more}", reasons[0]));
+    }
+}
+
+impl Reporter for BuildReporter {
+    fn status(&self, text: &str) {
+        eprint_status(text);
+    }
+
+    fn warning(&self, text: &str) {
+        eprint_status(&format!("warning: {text}"));
+    }
+
+    fn child_line(&self, line: &str) {
+        eprint_line(line);
+    }
+
+    fn image(&self, name: &str, event: ImageEvent<'_>) {
+        match event {
+            ImageEvent::Current(Some(outdated)) => eprint_status(&outdated_text(name, outdated)),
+            ImageEvent::Current(None) if self.explain => {
+                eprint_status(&format!("{name}: up to date"));
+            }
+            ImageEvent::Current(None) => {}
+            ImageEvent::Due(reasons) => self.announce(name, reasons, "would be built"),
+            ImageEvent::Building(reasons) => self.announce(name, reasons, "building"),
+            ImageEvent::Leftover(file) => {
+                let file = file.display();
+                eprint_status(&format!("{name}: {file} is a leftover of an earlier build"));
+            }
+            ImageEvent::Built { reports, took } => {
+                reports.iter().for_each(eprint_artifact);
+                eprint_status(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
+            }
+            ImageEvent::Rejected(error) => eprint_status(&format!("{name}: error: {error}")),
+            ImageEvent::Failed { killed: Some(error) } => {
+                eprint_status(&format!("{name}: not built: {error}"));
+            }
+            ImageEvent::Failed { killed: None } => eprint_status(&format!("{name}: not built")),
+        }
+    }
+
+    fn steps_began(&self) {
+        if !self.verbose {
+            self.steps.lock().begin();
+        }
+    }
+
+    fn step_began(&self, step: &StepInfo) {
+        self.steps.lock().set_title(step_title(step));
+    }
+
+    fn step_ended(&self, step: &StepInfo, took: Duration) {
+        if step.cleanup && took < FAST_CLEANUP && !self.verbose {
+            return;
+        }
+        let line = format!("{}: {:.1} s", step_title(step), took.as_secs_f64());
+        self.steps.lock().eprint_status(&line);
+    }
+
+    fn step_skipped(&self, step: &StepInfo, reason: &str) {
+        self.steps.lock().eprint_status(&format!("{}: skipped ({reason})", step_title(step)));
+    }
+
+    fn step_output(&self, bytes: &[u8]) {
+        if self.verbose {
+            let _ = io::stderr().write_all(bytes);
+        }
+    }
+
+    fn steps_ended(&self) {
+        self.steps.lock().clear();
+    }
+
+    fn seal_progress(&self, progress: Progress) {
+        self.seal.lock().update(progress);
+    }
+
+    fn seal_ended(&self) {
+        self.seal.lock().clear();
+    }
+
+    fn archive_warnings(&self, warnings: &[Warning]) {
+        eprint_archive_warnings(warnings);
+    }
+
+    fn artifact(&self, report: &Value) -> io::Result<()> {
+        print_artifact(report, self.json)
+    }
+}
+
+/// Prints the warnings about an archive: all of them with `-v`, else the first ones in short form.
+pub(crate) fn eprint_archive_warnings(warnings: &[Warning]) {
+    const MAX_SHOWN: usize = 10;
+    if LevelFilter::current() >= LevelFilter::INFO {
+        warnings.iter().for_each(|warning| eprint_status(&format!("warning: {warning}")));
+        return;
+    }
+    for warning in warnings.iter().take(MAX_SHOWN) {
+        eprint_status(&format!("warning: {}", warning.brief()));
+    }
+    if warnings.len() > MAX_SHOWN {
+        eprint_status(&format!("…and {} more warnings; -v shows all", warnings.len() - MAX_SHOWN));
+    }
+}
+
+/// Prints the report about a written file, as JSON or as a status line.
+pub(crate) fn print_artifact(report: &Value, json: bool) -> io::Result<()> {
+    match json {
+        true => stdout::print_line(&report.to_string()),
+        false => {
+            eprint_artifact(report);
+            Ok(())
+        }
+    }
+}
+
+/// Prints the report about a written file as a status line.
+fn eprint_artifact(report: &Value) {
+    let text = |key: &str| report[key].as_str().unwrap_or_default();
+    let number = |key: &str| report[key].as_u64().unwrap_or_default();
+    let name = match text("output") {
+        "-" => "standard output",
+        name => name,
+    };
+    eprint_status(&format!(
+        "{name}: {}{}, sha256 {}",
+        size_text(number("size")),
+        report["entries"].as_u64().map_or(String::new(), |n| format!(" in {n} entries")),
+        text("sha256").get(..16).unwrap_or_default()
+    ));
+}
+
+/// Describes the layers of an image that have changed since it was built.
+fn outdated_text(name: &str, outdated: &OutdatedLayers) -> String {
+    let OutdatedLayers { layers, paths } = outdated;
+    let built = format!("{name}: up to date, but built on another {}", layers.join(", "));
+    match paths {
+        None => built,
+        Some(paths) if paths.is_empty() => format!("{built}; none of its paths changed there"),
+        Some(paths) => {
+            let each = paths.iter().map(|(path, since)| format!("/{path} {}", since.word()));
+            format!("{built}; these of its paths changed there: {}", list_start(each))
+        }
+    }
+}
+
+/// Joins the first items of a list, followed by the number of the others.
+fn list_start(each: impl ExactSizeIterator<Item = String>) -> String {
+    let more = each.len().saturating_sub(MAX_LISTED_PATHS);
+    let mut text = each.take(MAX_LISTED_PATHS).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text.push_str(&format!(", and {more} more"));
+    }
+    text
+}
