@@ -46,7 +46,10 @@ pub(super) fn build(
             reporter.status(&format!("importing {}", path.display()));
             import::import_path(composed.tree(), path, is_excluded, &mut warn)?;
             let removed = import::marks::remove(composed.tree())?;
-            report_removed(&removed, &**reporter);
+            let change = "removed files of a running container or system";
+            report_paths(change, &removed, &**reporter);
+            let added = import::add_mount_points(composed.tree())?;
+            report_paths("added the missing mount points", &added, &**reporter);
         }
     }
     let signals = Signals::take()?;
@@ -57,8 +60,8 @@ pub(super) fn build(
 /// Maximum number of paths listed in a message.
 const MAX_LISTED_PATHS: usize = 8;
 
-/// Reports the paths that were removed from an imported root.
-fn report_removed(paths: &[Vec<u8>], reporter: &dyn Reporter) {
+/// Reports the paths that were changed in an imported root.
+fn report_paths(change: &str, paths: &[Vec<u8>], reporter: &dyn Reporter) {
     if paths.is_empty() {
         return;
     }
@@ -67,8 +70,7 @@ fn report_removed(paths: &[Vec<u8>], reporter: &dyn Reporter) {
     if let more @ 1.. = paths.len() - listed.len() {
         listed.push(format!("and {more} more"));
     }
-    reporter
-        .status(&format!("removed files of a running container or system: {}", listed.join(", ")));
+    reporter.status(&format!("{change}: {}", listed.join(", ")));
 }
 
 /// Installs a new Debian root into `tree`.

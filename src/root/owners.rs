@@ -1,20 +1,23 @@
 //! Warnings about owners: those that a root showed as aliases, and those of copied host files.
 
-use fs_model::delta::{Change, Delta, DeltaEntry};
+use fs_model::delta::{Change, Delta, DeltaEntry, Object};
 
 use crate::fuse::{ForeignOwners, OVERFLOW_ID};
 use crate::sandbox::widening_command;
 use crate::text::escape::escape;
 
-/// Returns a warning about new files of the user 65534 in a build without root privileges. Host
-/// files are shown with this owner, so copies that preserve the owner get it.
+/// Returns a warning about new files of the user 65534, or of root and the group 65534, in a build
+/// without root privileges. Host files are shown with this owner, so copies that preserve the owner
+/// get it.
 pub(crate) fn copied_owner_warning(delta: &Delta) -> Option<String> {
     if rustix::process::geteuid().is_root() {
         return None;
     }
     let is_copy = |entry: &&DeltaEntry| {
         let object = entry.object.filter(|_| entry.change == Change::Added);
-        object.is_some_and(|object| object.attr.uid == OVERFLOW_ID)
+        object.is_some_and(|Object { attr, .. }| {
+            attr.uid == OVERFLOW_ID || attr.uid == 0 && attr.gid == OVERFLOW_ID
+        })
     };
     let mut copies = delta.entries.iter().filter(is_copy);
     let first = copies.next()?;
