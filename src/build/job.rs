@@ -223,7 +223,7 @@ impl<'a> BuildJob<'a> {
             let mut spec = CommandSpec::new(["/bin/sh"]);
             spec.env = environment;
             if let Err(error) = root.sandbox().and_then(|s| relay(s, spec, signals)) {
-                self.reporter.status(&format!("cannot open a shell: {}", describe(&error)));
+                self.reporter.status(&format!("cannot open a shell: {}", error.full_text()));
             }
         }
         if full {

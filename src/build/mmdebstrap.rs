@@ -22,6 +22,7 @@ use crate::root::import::{self, RootImportError};
 use crate::root::lend::{Host, NEUTRAL_HOSTNAME};
 use crate::root::live::Live;
 use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
+use crate::text::error::describe;
 use crate::text::escape::escape;
 
 /// Builds a base image and seals it.
@@ -94,7 +95,9 @@ fn install(
     match &imported {
         Ok(()) => mmdebstrap.finish(log, "")?,
         // A truncated stream is usually the result of a failure of mmdebstrap itself.
-        Err(error @ RootImportError::Tar(_)) => mmdebstrap.finish(log, &format!("; {error}"))?,
+        Err(error @ RootImportError::Tar(_)) => {
+            mmdebstrap.finish(log, &format!("; {}", describe(error)))?
+        }
         // mmdebstrap fails as a result of this error, so its own status is not reported.
         Err(_) => drop(mmdebstrap),
     }

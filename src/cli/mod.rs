@@ -20,11 +20,8 @@ use self::commands::{
     base, boot, build, cat, check, completions, diff, doctor, du, extract, import, init, inspect,
     ls, man, mount, mount_helper, run, schema, seal, serve, stat, tree, umount,
 };
-use self::ui::error::CommandError;
 use self::ui::examples;
-use self::ui::status::eprint_status;
 use self::ui::stdout::colours_allowed;
-use crate::text::error::describe;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -169,15 +166,7 @@ pub fn main() -> ExitCode {
         CliCommand::Completions(args) => completions::run(&args),
         CliCommand::Man(args) => man::run(&args),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(CommandError::OutputClosed) => ExitCode::SUCCESS,
-        Err(CommandError::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
-        Err(CommandError::Error(code, error)) => {
-            eprint_status(&format!("error: {}", describe(&*error)));
-            ExitCode::from(code)
-        }
-    }
+    outcome.unwrap_or_else(|error| error.report())
 }
 
 fn start_tracing(verbose: u8) {

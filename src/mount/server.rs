@@ -26,7 +26,9 @@ use crate::manifest::lower::lower_records;
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest, Sealed};
 use crate::seal::patient::{PollLimits, PollWriter};
 use crate::seal::report::archive_report;
-use crate::seal::{Format, ManifestInfo, Output, SealError, SealOptions, seal};
+use crate::seal::{
+    Format, ManifestInfo, Output, PATH_TOO_LONG_ADVICE, SealError, SealOptions, seal,
+};
 use crate::text::error::describe;
 
 /// Maximum time for which the reader of a seal's output may read nothing.
@@ -105,6 +107,9 @@ impl Sealer {
             Ok(sealed) => ControlReply::Sealed(sealed),
             Err(_) if any_readable([self.abort_reader.as_fd()]) => {
                 ControlReply::Failed("seal aborted: the root was unmounted".to_owned())
+            }
+            Err(MountSealError::Tree(error @ FsError::PathTooLong { .. })) => {
+                ControlReply::Failed(format!("{error}; {PATH_TOO_LONG_ADVICE}"))
             }
             Err(error) => ControlReply::Failed(describe(&error)),
         };

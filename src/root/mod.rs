@@ -33,6 +33,7 @@ use crate::sandbox::{
     Bind, Leftovers, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };
 use crate::seal::BaseLayer;
+use crate::text::error::describe;
 use crate::text::escape::{escape, plain};
 
 /// Options for a root.
@@ -72,7 +73,7 @@ pub enum RootError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// The tree cannot be served.
-    #[error("cannot serve the root through FUSE: {0}")]
+    #[error("cannot serve the root through FUSE")]
     Serve(#[source] std::io::Error),
 }
 
@@ -182,7 +183,7 @@ impl UnstartedRoot {
             let (loans, live) = (loans.clone(), live.clone());
             move || {
                 if let Err(error) = loans.lock().refresh(&live) {
-                    tracing::debug!(%error, "cannot refresh lent files");
+                    tracing::debug!(error = describe(&error), "cannot refresh lent files");
                 }
             }
         });

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let image = Image::load(&args.file)?;
     let Source::Base(_) = &image.source else {
         let file = image.file.display();
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{file} is not of `kind: base`: build it with `overcoat build {file}`"
         )));
     };

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::project;
 use crate::cli::ui::args::size_value;
-use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::status::eprint_status;
 use crate::cli::ui::stdout::print;
 use crate::sandbox::Signals;
@@ -162,7 +162,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match report.interrupted {
         // The reader of the command's output closed the pipe.
         Some(signal) if signal == Signal::SIGPIPE as i32 => return Ok(ExitCode::SUCCESS),
-        Some(signal) => return Err(CommandError::Signal(signal)),
+        Some(signal) => return Err(CommandError::signal(signal)),
         None => {}
     }
     if args.json {
@@ -180,7 +180,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
             Phase::Command => format!("the machine came up, but {reason}"),
             _ => format!("the machine did not come up: {}: {reason}", phase.describe()),
         };
-        return Err(CommandError::Error(1, text.into()));
+        return Err(CommandError::new(ErrorKind::Failed, text));
     }
     let code = report.code.unwrap_or(0);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
@@ -216,13 +216,13 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
         Ok(Some(found)) => found,
         // Some of the files were given, and no project has the rest.
         Err(_) | Ok(None) if some && args.project.is_none() => {
-            return Err(CommandError::message(
+            return Err(CommandError::user(
                 "no project found: give all of --base, --kernel and --initrd",
             ));
         }
         Err(error) => return Err(error),
         Ok(None) => {
-            return Err(CommandError::message(
+            return Err(CommandError::user(
                 "not a project: name images of a project, or give --base, --kernel and --initrd",
             ));
         }
@@ -242,7 +242,7 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
             _ => {
                 let all = project.images().iter().filter(|image| image.kind() != "initrd");
                 let all = all.map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(CommandError::message(format!("name the images to boot: {all}")));
+                return Err(CommandError::user(format!("name the images to boot: {all}")));
             }
         },
     };
@@ -256,11 +256,11 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
     for name in &names {
         match project.find(name) {
             Ok(_) => {
-                let of = catalogue.machine_files(name).map_err(CommandError::message)?;
+                let of = catalogue.machine_files(name).map_err(CommandError::user)?;
                 if let Some(before) = &parts
                     && before.base != of.base
                 {
-                    return Err(CommandError::message(format!(
+                    return Err(CommandError::user(format!(
                         "{} and {name} have different bases",
                         names[0]
                     )));
@@ -269,7 +269,7 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
                 parts.get_or_insert(of);
             }
             Err(_) if is_file(name) => add(vec![PathBuf::from(name)]),
-            Err(why) => return Err(CommandError::message(why)),
+            Err(why) => return Err(CommandError::user(why)),
         }
     }
     let parts = match parts {
@@ -287,7 +287,7 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
         if let Some(image) = made.filter(|_| !path.exists()) {
             let path = path.display();
             let name = &image.name;
-            return Err(CommandError::message(format!(
+            return Err(CommandError::user(format!(
                 "{path} is not built yet: run `overcoat build {name}`"
             )));
         }
@@ -303,8 +303,8 @@ fn only_base(
 ) -> Result<MachineFiles, CommandError> {
     let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
     match bases[..] {
-        [base] => catalogue.machine_files(&base.name).map_err(CommandError::message),
-        _ => Err(CommandError::message(match args.base {
+        [base] => catalogue.machine_files(&base.name).map_err(CommandError::user),
+        _ => Err(CommandError::user(match args.base {
             Some(_) => "the project has several bases: give --kernel and --initrd too",
             None => "the project has several bases: give --base, --kernel and --initrd",
         })),

@@ -14,7 +14,6 @@ use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::reporter::BuildReporter;
 use crate::cli::ui::stdout::{print, run_as_child};
-use crate::text::error::describe;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -67,14 +66,14 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         && Path::new(file).is_file()
         && !provisioners::Project::is_one(Path::new(file))
     {
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{option} is for projects, but {file} is an image file, which is always built"
         )));
     }
     let Some((project, names)) = project::find(&args.what, args.project.project.as_deref())? else {
         return match args.what.as_slice() {
             [file] => build_image(&Image::load(Path::new(file))?, &args.common),
-            files => Err(CommandError::message(format!(
+            files => Err(CommandError::user(format!(
                 "cannot build {} image files at once: build one at a time, or name images of a \
                  project",
                 files.len()
@@ -83,12 +82,14 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     };
     match &args.project.only {
         Some(name) => {
-            let index = project.find(name).map_err(CommandError::message)?;
+            let index = project.find(name).map_err(CommandError::user)?;
             run_as_child(name)?;
             let outcome = build_image(&project.images()[index].image, &args.common);
-            if let Err(CommandError::Error(_, error)) = &outcome {
+            if let Err(error) = &outcome
+                && !error.is_silent()
+            {
                 // The parent process puts the error into its own report.
-                print(&json!({ "error": describe(&**error) }).to_string())?;
+                print(&json!({ "error": error.to_string() }).to_string())?;
             }
             outcome
         }
@@ -112,7 +113,7 @@ impl CommonBuildArgs {
             (self.log.is_some(), "--log"),
         ];
         match given.iter().find(|(given, _)| *given) {
-            Some((_, option)) => Err(CommandError::message(format!(
+            Some((_, option)) => Err(CommandError::user(format!(
                 "{option} is for a single image file: in a project, set it in the project file"
             ))),
             None => Ok(()),

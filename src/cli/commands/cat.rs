@@ -22,7 +22,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> CommandResult {
     let opened = args.images.open()?;
     if opened.paths.is_empty() {
-        return Err(CommandError::message(
+        return Err(CommandError::user(
             "no file given: write its path after the images, with a colon before it, such as \
              :/etc/passwd",
         ));
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         }
         if !node.is_file() {
             let what = file_type_name(node.attr.kind);
-            return Err(CommandError::message(format!(
+            return Err(CommandError::user(format!(
                 "{}: cannot print a {what}",
                 display_path(&node.path)
             )));

@@ -18,7 +18,7 @@ use crate::check::{
     Suppression,
 };
 use crate::check::{check, lint, lints, sarif};
-use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::image_args;
 use crate::cli::ui::status::eprint_status;
 use crate::cli::ui::stdout::print;
@@ -157,8 +157,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     } else {
         match print_reports(&reports, args) {
             // The exit code still reports the result if the reader closed the pipe.
-            Ok(()) | Err(CommandError::OutputClosed) => {}
-            Err(failure) => return Err(failure),
+            Err(error) if error.kind != ErrorKind::OutputClosed => return Err(error),
+            _ => {}
         }
     }
     let worst = reports.iter().flat_map(|report| &report.findings).map(|f| f.severity).max();
@@ -199,7 +199,7 @@ fn explain(name: &str) -> CommandResult {
     // Fails with a suggestion if there is no such lint.
     LintSelection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
     let Some(lint) = lint(name) else {
-        return Err(CommandError::message(format!("`{name}` is a group: give one of its lints")));
+        return Err(CommandError::user(format!("`{name}` is a group: give one of its lints")));
     };
     print(&format!(
         "{} ({}): {}\n\n{}\n\nTo fix it: {}.",
@@ -243,14 +243,14 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
     }
     args.offset.reject("in a project")?;
     let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
-        return Err(CommandError::message("give a base and overlays, or images of a project"));
+        return Err(CommandError::user("give a base and overlays, or images of a project"));
     };
     let members: Vec<&Member> = match names.is_empty() {
         false => names
             .iter()
             .map(|name| project.find(name).map(|index| &project.images()[index]))
             .collect::<Result<_, _>>()
-            .map_err(CommandError::message)?,
+            .map_err(CommandError::user)?,
         true => {
             let wanted = |member: &&Member| match args.base {
                 Some(_) => member.kind() == "overlay",
@@ -296,10 +296,10 @@ fn project_request(
     let name = &member.name;
     let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
     let Some((output, _)) = output else {
-        return Err(CommandError::message(format!("{name}: none of its formats can be checked")));
+        return Err(CommandError::user(format!("{name}: none of its formats can be checked")));
     };
     if !output.exists() {
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{name} is not built yet: run `overcoat build {name}`"
         )));
     }
@@ -322,7 +322,7 @@ fn project_request(
         reason: skip.reason.clone(),
     });
     let selection = args.selection(suppressions.collect()).map_err(|error| {
-        CommandError::message(format!("{}: {name}: {error}", member.image.file.display()))
+        CommandError::user(format!("{}: {name}: {error}", member.image.file.display()))
     })?;
     Ok(CheckRequest {
         name: name.clone(),

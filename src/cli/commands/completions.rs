@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let name = args.shell.to_possible_value();
     let name = name.as_ref().map_or("bash", |value| value.get_name());
     let shells = Shells::builtins();
-    let shell = shells.completer(name).ok_or_else(|| CommandError::message("unknown shell"))?;
+    let shell = shells.completer(name).ok_or_else(|| CommandError::user("unknown shell"))?;
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, "overcoat", "overcoat", "overcoat", &mut script)?;
     print(patch_script(args.shell, &String::from_utf8_lossy(&script)).trim())?;

@@ -11,7 +11,7 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::format::{AttrJson, display_path};
 use crate::cli::ui::image_args;
 use crate::cli::ui::status::eprint_status;
@@ -95,7 +95,7 @@ impl Args {
             if common.len() < 2 {
                 return Err(match common.first() {
                     None => image_args::no_image_error(&paths),
-                    Some(base) => CommandError::message(format!(
+                    Some(base) => CommandError::user(format!(
                         "{}: nothing to compare with: give overlays after it, or another stack \
                          with --to",
                         base.display()
@@ -104,7 +104,7 @@ impl Args {
             }
             to = common.split_off(1);
             if let Some(other) = to.iter().find(|path| is_root(path)) {
-                return Err(CommandError::message(format!(
+                return Err(CommandError::user(format!(
                     "{other}: not an archive, so it could be another base or an overlay: write \
                      `--from {base} --to {other}` to compare it with {base}, or \
                      `{base} --to {other}` to stack it on {base}",
@@ -128,7 +128,7 @@ impl Args {
         let stack = |over: Vec<PathBuf>| common.iter().cloned().chain(over).collect::<Vec<_>>();
         let sides = Sides { old: stack(from), new: stack(to), paths };
         match sides.old.is_empty() {
-            true => Err(CommandError::message(
+            true => Err(CommandError::user(
                 "--to has nothing to compare with: give a base before it, or a stack with --from",
             )),
             false => Ok(sides),
@@ -167,13 +167,13 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match printer.write(&diff, everything) {
         Ok(()) => {}
         // The pipe was closed after some output, so there are differences.
-        Err(CommandError::OutputClosed) => return Ok(ExitCode::from(1)),
+        Err(error) if error.kind == ErrorKind::OutputClosed => return Ok(ExitCode::from(1)),
         Err(failure) => return Err(failure),
     }
     let found = printer.found;
     match printer.out.finish() {
-        Err(CommandError::OutputClosed) | Ok(()) => Ok(ExitCode::from(u8::from(found))),
-        Err(failure) => Err(failure),
+        Err(error) if error.kind != ErrorKind::OutputClosed => Err(error),
+        _ => Ok(ExitCode::from(u8::from(found))),
     }
 }
 

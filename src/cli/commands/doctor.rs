@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         let root = nix::unistd::geteuid().is_root();
         let findings =
             findings.iter().map(finding_json).collect::<Result<Vec<_>, serde_json::Error>>();
-        let findings = findings.map_err(|error| CommandError::message(error.to_string()))?;
+        let findings = findings.map_err(|error| CommandError::user(error.to_string()))?;
         let report = json!({ "schema": 2, "ready": ready, "root": root, "findings": findings });
         print(&report.to_string())?;
     } else {

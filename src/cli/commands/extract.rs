@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         return archive(args, output, format, &taken);
     }
     let Some(directory) = &args.directory else {
-        return Err(CommandError::message("give a directory with -C, or an archive with -o"));
+        return Err(CommandError::user("give a directory with -C, or an archive with -o"));
     };
     reject_inside_layer(directory, &opened.images)?;
     let signals = Signals::take()?;
@@ -86,9 +86,9 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match extract(&opened.view, &selection, directory, args.force, &stop) {
         Ok(done) => print_result(args, directory, &done)?,
         Err(ExtractError::Stopped) => {
-            return Err(CommandError::Signal(signal.get().map_or(2, |signal| signal as i32)));
+            return Err(CommandError::signal(signal.get().map_or(2, |signal| signal as i32)));
         }
-        Err(error) => return Err(CommandError::Error(2, Box::new(error))),
+        Err(error) => return Err(CommandError::from(error)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +104,7 @@ fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), Comma
             && real(image).zip(to.as_ref()).is_some_and(|(image, to)| to.starts_with(image))
     };
     match images.iter().find(contains_target) {
-        Some(image) => Err(CommandError::message(format!(
+        Some(image) => Err(CommandError::user(format!(
             "{}: is inside the layer {}, which cannot be extracted into itself: give another \
              directory",
             directory.display(),
@@ -119,14 +119,14 @@ fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
     use std::os::unix::ffi::OsStrExt;
     let stdout = output == Path::new("-");
     if stdout && args.json {
-        return Err(CommandError::message(
+        return Err(CommandError::user(
             "--json and the archive cannot both go to standard output: give a file",
         ));
     }
     let format = output.file_name().and_then(|name| Format::from_file_name(name.as_bytes()));
     match format {
         None if stdout => Ok(Format::Tar),
-        None => Err(CommandError::message(format!(
+        None => Err(CommandError::user(format!(
             "{}: unknown format: use a name that ends in .tar or .cpio.gz, or write -C {0} for a \
              directory",
             output.display()

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         && !args.folder.join(base).exists()
     {
         let folder = args.folder.display();
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{base} not found: the path of --base is relative to {folder}"
         )));
     }
@@ -81,15 +81,13 @@ fn check(args: &Args, file: &Path) -> Result<(), CommandError> {
     let shown = file.display();
     if !same {
         let folder = args.folder.display();
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{shown} is not in {folder}, but paths in a project are relative to its file: write it \
              there, or to standard output with `-o -`"
         )));
     }
     if !args.force && file.symlink_metadata().is_ok() {
-        return Err(CommandError::message(format!(
-            "{shown} already exists; --force overwrites it"
-        )));
+        return Err(CommandError::user(format!("{shown} already exists; --force overwrites it")));
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ fn write_page(
 /// Shows the stack in the terminal.
 fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        return Err(CommandError::message(
+        return Err(CommandError::user(
             "not a terminal: write an HTML page with --html FILE, or list the changes with \
              `overcoat diff`",
         ));
@@ -116,7 +116,7 @@ fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
     };
     let subject = InspectedStack { view, base, images, names, accounts };
     match crate::tui::screen::run(subject, !args.no_check, look)? {
-        Some(signal) => Err(CommandError::Signal(signal as i32)),
+        Some(signal) => Err(CommandError::signal(signal as i32)),
         None => Ok(ExitCode::SUCCESS),
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let pages = pages()?;
     if let Some(dir) = &args.dir {
         let failed =
-            |error| CommandError::message(format!("cannot write to {}: {error}", dir.display()));
+            |error| CommandError::system(format!("cannot write to {}", dir.display()), error);
         std::fs::create_dir_all(dir).map_err(failed)?;
         let mut outputs = Vec::new();
         for (name, page) in &pages {
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     };
     let Some(page) = pages.get(&name) else {
         let all: Vec<_> = pages.keys().filter_map(|name| name.strip_prefix("overcoat-")).collect();
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "unknown command {}; the commands are {}",
             args.command.as_deref().unwrap_or_default(),
             all.join(", ")
@@ -116,7 +116,7 @@ fn show(program: &std::path::Path, page: &[u8]) -> CommandResult {
     }
     match man.wait()?.success() {
         true => Ok(ExitCode::SUCCESS),
-        false => Err(CommandError::message("man cannot show the page")),
+        false => Err(CommandError::user("man cannot show the page")),
     }
 }
 

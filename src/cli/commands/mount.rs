@@ -21,14 +21,12 @@ use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
 use crate::cli::ui::args::size_value;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::ui::status::eprint_status;
 use crate::fuse::{self, Serving, View};
 use crate::image::open::{self, OpenedLayers};
 use crate::mount::control;
 use crate::mount::server::Sealer;
 use crate::root::default_upper_limit;
 use crate::sandbox::{ForkSide, HostMount, MountOptions, Signals, fork_process, unmount};
-use crate::text::error::describe;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -59,23 +57,22 @@ pub(crate) fn run(args: &Args) -> CommandResult {
 /// Mounts with the given mount options.
 pub(crate) fn mount(args: &Args, how: &MountOptions) -> CommandResult {
     let Some((dir, paths)) = args.paths.split_last() else {
-        return Err(CommandError::message("nothing to mount"));
+        return Err(CommandError::user("nothing to mount"));
     };
     if args.upper_size.is_some() && !args.rw {
-        return Err(CommandError::message(
+        return Err(CommandError::user(
             "--upper-size limits the size of changes, but the mount is read-only: give --rw too",
         ));
     }
     let mut paths = paths.to_vec();
     args.offset.apply(&mut paths);
-    let layers = open::open(&paths, CacheOptions::default())
-        .map_err(|error| CommandError::Error(2, Box::new(error)))?;
+    let layers = open::open(&paths, CacheOptions::default())?;
     let upper_limit = args.rw.then(|| args.upper_size.unwrap_or_else(default_upper_limit));
     let options = TreeOptions { upper_limit, xattrs: XattrSupport::All };
     let tree = Arc::new(Tree::new(layers.layers.clone(), options)?);
     let dir = std::path::absolute(dir)?;
     if let Some(layer) = paths.iter().find(|layer| is_inside(&dir, layer)) {
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{}: is inside the layer {}, so the root would contain itself: give another directory",
             dir.display(),
             layer.display()
@@ -111,11 +108,8 @@ fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
             let ready = File::from(writer);
             let code = match server.serve(mount, Some(ready)) {
                 Ok(code) => code,
-                Err(CommandError::Error(code, error)) => {
-                    eprint_status(&format!("error: {}", describe(&*error)));
-                    ExitCode::from(code)
-                }
-                Err(CommandError::Signal(_) | CommandError::OutputClosed) => ExitCode::SUCCESS,
+                Err(error) if error.is_silent() => ExitCode::SUCCESS,
+                Err(error) => error.report(),
             };
             Ok(code)
         }
@@ -125,7 +119,7 @@ fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
             match File::from(reader).read(&mut answer) {
                 Ok(1) => Ok(ExitCode::SUCCESS),
                 // The server has printed the reason.
-                _ => Err(CommandError::message("the mount's server did not start")),
+                _ => Err(CommandError::user("the mount's server did not start")),
             }
         }
     }
@@ -170,7 +164,7 @@ fn finish(serving: Serving) -> CommandResult {
     let faults = serving.faults().clone();
     serving.wait()?;
     match faults.layer() {
-        Some(error) => Err(CommandError::Error(2, Box::new(error))),
+        Some(error) => Err(CommandError::from(error)),
         None => Ok(ExitCode::SUCCESS),
     }
 }

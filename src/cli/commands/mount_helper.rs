@@ -23,7 +23,6 @@ use crate::cli::ui::error::CommandError;
 use crate::cli::ui::image_args::BaseOffset;
 use crate::cli::ui::status::eprint_status;
 use crate::sandbox::{HostMount, MountOptions};
-use crate::text::error::describe;
 
 /// Program names that make this program a helper of mount(8).
 const NAMES: [&str; 2] = ["mount.fuse.overcoat", "mount.overcoat"];
@@ -91,10 +90,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     if request.remount {
         return match HostMount::remount(&request.dir, &request.options) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprint_status(&format!("error: {}", describe(&error)));
-                ExitCode::from(32)
-            }
+            Err(error) => CommandError::from(error).with_exit_code(32).report(),
         };
     }
     let args = mount::Args {
@@ -106,11 +102,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match mount::mount(&args, &request.options) {
         Ok(code) => code,
-        Err(CommandError::Error(_, error)) => {
-            eprint_status(&format!("error: {}", describe(&*error)));
-            ExitCode::from(32)
-        }
-        Err(CommandError::Signal(_) | CommandError::OutputClosed) => ExitCode::from(32),
+        Err(error) => error.with_exit_code(32).report(),
     }
 }
 

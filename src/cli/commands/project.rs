@@ -103,7 +103,7 @@ pub(crate) fn find(
         }
     }
     let name = provisioners::project::FILE_NAME;
-    Err(CommandError::message(match what.first() {
+    Err(CommandError::user(match what.first() {
         Some(word) => format!(
             "no file {word}, and no {name} in this directory or its parents that could have an \
              image of that name"
@@ -129,7 +129,7 @@ pub(crate) fn build(
             .iter()
             .map(|name| project.find(name))
             .collect::<Result<_, _>>()
-            .map_err(CommandError::message)?,
+            .map_err(CommandError::user)?,
     };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = ScheduleOptions {

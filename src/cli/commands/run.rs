@@ -164,7 +164,7 @@ impl<'a> CommandRoot<'a> {
         eprint_warnings(&foreign_owner_warnings(root.foreign_owners()));
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
-            return Err(CommandError::Signal(signal as i32));
+            return Err(CommandError::signal(signal as i32));
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
@@ -180,7 +180,7 @@ impl<'a> CommandRoot<'a> {
                     path.display()
                 ));
             }
-            (_, Ended::Interrupted(signal)) => return Err(CommandError::Signal(signal)),
+            (_, Ended::Interrupted(signal)) => return Err(CommandError::signal(signal)),
             (None, _) => {}
         }
         Ok(ExitCode::from(code as u8))
@@ -190,7 +190,7 @@ impl<'a> CommandRoot<'a> {
 /// Converts the error of a command that could not be executed.
 fn spawn_error(error: SandboxError) -> CommandError {
     match error.shell_code() {
-        Some(code) => CommandError::Error(code, Box::new(error)),
+        Some(code) => CommandError::from(error).with_exit_code(code),
         None => error.into(),
     }
 }

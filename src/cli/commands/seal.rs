@@ -34,20 +34,18 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let settings = args.seal.settings();
     let format = settings.format_for(&args.output, None)?;
     let mount =
-        control::find_mount(&args.dir).map_err(|e| CommandError::message(format!("{dir}: {e}")))?;
+        control::find_mount(&args.dir).map_err(|e| CommandError::system(dir.to_string(), e))?;
     let device = mount.device;
     let stream = control::connect(device).map_err(|e| {
-        CommandError::message(format!(
-            "{dir}: cannot connect to the mount's server: {e}; is it mounted by `overcoat mount`, \
-             by this user?"
-        ))
+        CommandError::system(format!("{dir}: cannot connect to the mount's server"), e)
+            .with_hint("is it mounted by `overcoat mount`, by this user?")
     })?;
     if !mount.is_mount_point {
         let root = mounted_at(device)?.map_or_else(
             || "give the directory that it is mounted on".to_owned(),
             |root| format!("give {}", root.display()),
         );
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{dir}: is inside a mounted root, which can only be sealed as a whole: {root}"
         )));
     }
@@ -64,7 +62,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     };
     if inside {
         let output = if to_stdout { Path::new("standard output") } else { &args.output };
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{}: is inside the mount itself, which cannot be written to while it is sealed",
             output.display()
         )));
@@ -86,9 +84,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         // the server cannot.
         Ok(found) if found.file_type().is_fifo() && !to_stdout => {
             let pipe = std::fs::File::options().write(true).open(&args.output);
-            Some(
-                pipe.map_err(|e| CommandError::message(format!("{}: {e}", args.output.display())))?,
-            )
+            Some(pipe.map_err(|e| CommandError::system(args.output.display().to_string(), e))?)
         }
         _ => None,
     };
@@ -96,10 +92,10 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     control::send(&stream, &request, fd)?;
     drop(pipe);
     let (answer, _) = control::receive::<ControlReply>(&stream).map_err(|e| {
-        CommandError::message(format!("{dir}: lost the connection to the mount's server: {e}"))
+        CommandError::system(format!("{dir}: lost the connection to the mount's server"), e)
     })?;
     match answer {
-        ControlReply::Failed(error) => Err(CommandError::message(error)),
+        ControlReply::Failed(error) => Err(CommandError::user(error)),
         ControlReply::Sealed(sealed) => {
             eprint_archive_warnings(&sealed.warnings);
             print_artifact(&sealed.report, args.seal.json)?;

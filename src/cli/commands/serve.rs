@@ -84,12 +84,12 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let project = match (project::find(&named, None)?, &args.project) {
         (Some((project, rest)), _) if rest.is_empty() => project,
         (_, Some(path)) => {
-            return Err(CommandError::message(format!(
+            return Err(CommandError::user(format!(
                 "{} is not a project: give a file with `images:`, or a directory with overcoat.yml",
                 path.display()
             )));
         }
-        (_, None) => return Err(CommandError::message("no project found")),
+        (_, None) => return Err(CommandError::user("no project found")),
     };
     let settings = ServeSettings {
         default: args.default.clone(),
@@ -113,7 +113,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let signals = Signals::take()?;
     let server = BootServer::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
         .map_err(|error| {
-        CommandError::message(format!("cannot listen on {}: {error}", args.listen))
+        CommandError::system(format!("cannot listen on {}", args.listen), error)
     })?;
     let images = project.images();
     let files = project.output.display();
@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         eprint_status(&format!("closed {cut} unfinished {connections}"));
     }
     match again.get() {
-        Some(signal) => Err(CommandError::Signal(signal as i32)),
+        Some(signal) => Err(CommandError::signal(signal as i32)),
         // A signal is the normal way to stop the server.
         None => Ok(ExitCode::SUCCESS),
     }

@@ -4,6 +4,7 @@ pub(crate) mod args;
 pub(crate) mod error;
 pub(crate) mod examples;
 pub(crate) mod format;
+pub(crate) mod hints;
 pub(crate) mod image_args;
 pub(crate) mod progress;
 pub(crate) mod reporter;

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 
 use serde::Serialize;
 
-use super::error::CommandError;
+use super::error::{CommandError, ErrorKind};
 use super::status;
 
-/// Buffered standard output. A closed pipe is reported as [`CommandError::OutputClosed`].
+/// Buffered standard output. A closed pipe is reported as [`ErrorKind::OutputClosed`].
 #[derive(Debug)]
 pub(crate) struct StdoutWriter {
     to: BufWriter<StdoutLock<'static>>,
@@ -80,8 +80,8 @@ impl StdoutWriter {
 
 fn failed(error: io::Error) -> CommandError {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => CommandError::OutputClosed,
-        _ => CommandError::message(format!("cannot write to standard output: {error}")),
+        io::ErrorKind::BrokenPipe => CommandError::output_closed(),
+        _ => CommandError::system("cannot write to standard output", error),
     }
 }
 
@@ -127,7 +127,7 @@ impl JsonDocument {
 }
 
 pub(crate) fn json(value: &impl Serialize) -> Result<String, CommandError> {
-    serde_json::to_string(value).map_err(|error| CommandError::message(error.to_string()))
+    serde_json::to_string(value).map_err(|error| CommandError::new(ErrorKind::Internal, error))
 }
 
 /// Pipe to the parent process, which a child process writes its data to instead of standard output.
