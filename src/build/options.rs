@@ -63,7 +63,7 @@ impl RootSettings {
             binds: self.binds.clone(),
             apt_proxy: None,
             digests,
-            report: self.report,
+            report: self.report.clone(),
         }
     }
 }

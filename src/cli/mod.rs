@@ -20,8 +20,9 @@ use self::commands::{
     base, boot, build, cat, check, completions, diff, doctor, du, extract, import, init, inspect,
     ls, man, mount, mount_helper, run, schema, seal, serve, stat, tree, umount,
 };
-use self::ui::examples;
+use self::ui::error::CommandError;
 use self::ui::stdout::colours_allowed;
+use self::ui::{Ui, examples};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -121,6 +122,16 @@ enum CliCommand {
     Man(man::Args),
 }
 
+impl CliCommand {
+    /// Returns the image that this process builds for its parent process, if any.
+    fn child_image(&self) -> Option<&str> {
+        match self {
+            CliCommand::Build(args) => args.child_image(),
+            _ => None,
+        }
+    }
+}
+
 /// Returns the command line definition, with examples in the help and completers attached.
 pub(crate) fn command() -> clap::Command {
     completions::attach(examples::attach(Cli::command()))
@@ -133,40 +144,44 @@ pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     if mount_helper::is_called(&arguments) {
         start_tracing(0);
-        return mount_helper::run(arguments.into_iter().skip(1));
+        return mount_helper::run(&Ui::default(), arguments.into_iter().skip(1));
     }
     let cli = match Cli::from_arg_matches(&command().get_matches_from(arguments)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     start_tracing(cli.verbose);
-    let outcome = match cli.command {
-        CliCommand::Build(args) => build::run(&args),
-        CliCommand::Run(args) => run::run(&args),
-        CliCommand::Shell(args) => run::shell(&args),
-        CliCommand::Mount(args) => mount::run(&args),
-        CliCommand::Seal(args) => seal::run(&args),
-        CliCommand::Umount(args) => umount::run(&args),
-        CliCommand::Base(args) => base::run(&args),
-        CliCommand::Inspect(args) => inspect::run(&args),
-        CliCommand::Init(args) => init::run(&args),
-        CliCommand::Import(args) => import::run(&args),
-        CliCommand::Schema(args) => schema::run(&args),
-        CliCommand::Check(args) => check::run(&args),
-        CliCommand::Boot(args) => boot::run(&args),
-        CliCommand::Serve(args) => serve::run(&args),
-        CliCommand::Ls(args) => ls::run(&args),
-        CliCommand::Tree(args) => tree::run(&args),
-        CliCommand::Cat(args) => cat::run(&args),
-        CliCommand::Extract(args) => extract::run(&args),
-        CliCommand::Stat(args) => stat::run(&args),
-        CliCommand::Du(args) => du::run(&args),
-        CliCommand::Diff(args) => diff::run(&args),
-        CliCommand::Doctor(args) => doctor::run(&args),
-        CliCommand::Completions(args) => completions::run(&args),
-        CliCommand::Man(args) => man::run(&args),
+    let ui = match cli.command.child_image().map(Ui::for_child).transpose() {
+        Ok(ui) => ui.unwrap_or_default(),
+        Err(error) => return CommandError::from(error).report(&Ui::default()),
     };
-    outcome.unwrap_or_else(|error| error.report())
+    let outcome = match cli.command {
+        CliCommand::Build(args) => build::run(&ui, &args),
+        CliCommand::Run(args) => run::run(&ui, &args),
+        CliCommand::Shell(args) => run::shell(&ui, &args),
+        CliCommand::Mount(args) => mount::run(&ui, &args),
+        CliCommand::Seal(args) => seal::run(&ui, &args),
+        CliCommand::Umount(args) => umount::run(&ui, &args),
+        CliCommand::Base(args) => base::run(&ui, &args),
+        CliCommand::Inspect(args) => inspect::run(&ui, &args),
+        CliCommand::Init(args) => init::run(&ui, &args),
+        CliCommand::Import(args) => import::run(&ui, &args),
+        CliCommand::Schema(args) => schema::run(&ui, &args),
+        CliCommand::Check(args) => check::run(&ui, &args),
+        CliCommand::Boot(args) => boot::run(&ui, &args),
+        CliCommand::Serve(args) => serve::run(&ui, &args),
+        CliCommand::Ls(args) => ls::run(&ui, &args),
+        CliCommand::Tree(args) => tree::run(&ui, &args),
+        CliCommand::Cat(args) => cat::run(&ui, &args),
+        CliCommand::Extract(args) => extract::run(&ui, &args),
+        CliCommand::Stat(args) => stat::run(&ui, &args),
+        CliCommand::Du(args) => du::run(&ui, &args),
+        CliCommand::Diff(args) => diff::run(&ui, &args),
+        CliCommand::Doctor(args) => doctor::run(&ui, &args),
+        CliCommand::Completions(args) => completions::run(&ui, &args),
+        CliCommand::Man(args) => man::run(&ui, &args),
+    };
+    outcome.unwrap_or_else(|error| error.report(&ui))
 }
 
 fn start_tracing(verbose: u8) {

@@ -3,6 +3,7 @@
 use nix::unistd::Uid;
 
 use super::{DoctorFinding, DoctorState};
+use crate::root::supervise::ReportFn;
 use crate::root::{RootError, RootOptions, UnstartedRoot, default_upper_limit};
 use crate::sandbox::{Network, Privilege, SandboxError, probe, users_may_share};
 use crate::text::error::describe;
@@ -158,7 +159,7 @@ fn sandbox(worth_trying: bool) -> DoctorFinding {
         binds: Vec::new(),
         apt_proxy: None,
         digests: false,
-        report: |_| {},
+        report: ReportFn::default(),
     };
     let tried = Privilege::detect().map_err(RootError::from).and_then(|privilege| {
         UnstartedRoot::new(options)?.start(privilege)?.finish()?;

@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use provisioners::image::{Image, Source};
 
 use super::build::{CommonBuildArgs, build_image};
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 
 #[derive(Debug, ClapArgs)]
@@ -18,7 +19,7 @@ pub(crate) struct Args {
     common: CommonBuildArgs,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let image = Image::load(&args.file)?;
     let Source::Base(_) = &image.source else {
         let file = image.file.display();
@@ -26,5 +27,5 @@ pub(crate) fn run(args: &Args) -> CommandResult {
             "{file} is not of `kind: base`: build it with `overcoat build {file}`"
         )));
     };
-    build_image(&image, &args.common)
+    build_image(ui, &image, &args.common)
 }

@@ -16,10 +16,9 @@ use provisioners::Project;
 use serde_json::{Value, json};
 
 use super::project;
+use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
-use crate::cli::ui::status::eprint_status;
-use crate::cli::ui::stdout::print;
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
 use crate::text::size::size_text;
@@ -121,7 +120,7 @@ enum AcceleratorArg {
     Tcg,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let parts = parts(args)?;
     let signals = Signals::take()?;
     let options = BootOptions {
@@ -141,6 +140,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         parameters: args.append.clone(),
     };
     let mut reporter = BootReporter {
+        ui,
         args,
         signals: &signals,
         output: Vec::new(),
@@ -148,10 +148,10 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         interrupted: Cell::new(None),
     };
     if args.shell {
-        eprint_status("machine console; Ctrl-A X switches the machine off");
+        ui.status("machine console; Ctrl-A X switches the machine off");
     }
     if options.accelerator.is_none() && Accelerator::is_denied() {
-        eprint_status(
+        ui.status(
             "no permission for /dev/kvm: emulating the processor, about ten times slower; to use \
              KVM, run `usermod -aG kvm USER` as root, then log in again",
         );
@@ -166,14 +166,14 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         None => {}
     }
     if args.json {
-        print(&to_json(&report, args.run.is_some().then_some(&reporter)).to_string())?;
+        ui.print(&to_json(&report, args.run.is_some().then_some(&reporter)).to_string())?;
     } else if !args.shell || report.failed.is_some() {
-        print_summary(&report, args.until.as_deref());
+        print_summary(ui, &report, args.until.as_deref());
     }
     if let Some((phase, reason)) = &report.failed {
         if !args.console && !args.shell {
             let from = report.console.len().saturating_sub(CONSOLE_TAIL_LINES);
-            eprint_status("last lines of the console:");
+            ui.status("last lines of the console:");
             report.console[from..].iter().for_each(|line| eprint_line(&format!("  | {line}")));
         }
         let text = match phase {
@@ -313,6 +313,7 @@ fn only_base(
 
 /// Prints the progress of a boot and collects the command's output.
 struct BootReporter<'a> {
+    ui: &'a Ui,
     args: &'a Args,
     signals: &'a Signals,
     /// Output of the command, for JSON.
@@ -335,12 +336,12 @@ impl BootObserver for BootReporter<'_> {
                 eprint_line("");
             }
             let (name, what) = (phase.name(), phase.describe());
-            eprint_status(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
+            self.ui.status(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
         }
     }
 
     fn retry_without_kvm(&mut self) {
-        eprint_status(
+        self.ui.status(
             "KVM does not work on this host: restarting with emulation, about ten times slower",
         );
     }
@@ -440,11 +441,11 @@ fn eprint_line(line: &str) {
 }
 
 /// Prints the times and sizes of a boot.
-fn print_summary(report: &BootReport, until: Option<&str>) {
+fn print_summary(ui: &Ui, report: &BootReport, until: Option<&str>) {
     let total: Duration = report.phases.iter().map(|(_, took)| *took).sum();
     let each =
         report.phases.iter().map(|(phase, took)| format!("{phase} {:.1}", took.as_secs_f64()));
-    eprint_status(&format!(
+    ui.status(&format!(
         "{:.1} s: {}; {} fetched, {} of memory touched",
         total.as_secs_f64(),
         each.collect::<Vec<_>>().join(", "),
@@ -452,7 +453,7 @@ fn print_summary(report: &BootReport, until: Option<&str>) {
         size_text(report.peak_memory),
     ));
     if let Some((all, available)) = report.memory {
-        eprint_status(&format!(
+        ui.status(&format!(
             "the system is up, state: {}; {} of {} memory available",
             report.state.as_deref().unwrap_or("unknown"),
             size_text(available),
@@ -460,10 +461,10 @@ fn print_summary(report: &BootReport, until: Option<&str>) {
         ));
     }
     if let Some(text) = until.filter(|_| report.failed.is_none()) {
-        eprint_status(&format!("the system is up: found `{text}` on the console"));
+        ui.status(&format!("the system is up: found `{text}` on the console"));
     }
     if !report.failed_units.is_empty() {
-        eprint_status(&format!("warning: failed units: {}", report.failed_units.join(", ")));
+        ui.warning(&format!("failed units: {}", report.failed_units.join(", ")));
     }
 }
 

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::project::{self, ProjectArgs};
 use crate::build::BuildOptions;
+use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::reporter::BuildReporter;
-use crate::cli::ui::stdout::{print, run_as_child};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -59,7 +59,14 @@ pub(crate) struct CommonBuildArgs {
     pub(crate) ansible: Vec<OsString>,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+impl Args {
+    /// Returns the image that this process builds for its parent process, if any.
+    pub(crate) fn child_image(&self) -> Option<&str> {
+        self.project.only.as_deref()
+    }
+}
+
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if args.project.only.is_none()
         && let Some(option) = args.project.project_only_option()
         && let [file] = args.what.as_slice()
@@ -72,7 +79,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     let Some((project, names)) = project::find(&args.what, args.project.project.as_deref())? else {
         return match args.what.as_slice() {
-            [file] => build_image(&Image::load(Path::new(file))?, &args.common),
+            [file] => build_image(ui, &Image::load(Path::new(file))?, &args.common),
             files => Err(CommandError::user(format!(
                 "cannot build {} image files at once: build one at a time, or name images of a \
                  project",
@@ -83,24 +90,23 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match &args.project.only {
         Some(name) => {
             let index = project.find(name).map_err(CommandError::user)?;
-            run_as_child(name)?;
-            let outcome = build_image(&project.images()[index].image, &args.common);
+            let outcome = build_image(ui, &project.images()[index].image, &args.common);
             if let Err(error) = &outcome
                 && !error.is_silent()
             {
                 // The parent process puts the error into its own report.
-                print(&json!({ "error": error.to_string() }).to_string())?;
+                ui.print(&json!({ "error": error.to_string() }).to_string())?;
             }
             outcome
         }
-        None => project::build(&project, &names, &args.project, &args.common),
+        None => project::build(ui, &project, &names, &args.project, &args.common),
     }
 }
 
 /// Builds an image of any kind.
-pub(crate) fn build_image(image: &Image, common: &CommonBuildArgs) -> CommandResult {
-    let reporter = BuildReporter::new(common.seal.json, false);
-    crate::build::build(image, &common.options(), &reporter)?;
+pub(crate) fn build_image(ui: &Ui, image: &Image, common: &CommonBuildArgs) -> CommandResult {
+    let reporter = BuildReporter::new(ui, common.seal.json, false);
+    crate::build::build(image, &common.options(ui), &reporter)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -121,10 +127,10 @@ impl CommonBuildArgs {
     }
 
     /// Returns the settings of a build.
-    fn options(&self) -> BuildOptions {
+    fn options(&self, ui: &Ui) -> BuildOptions {
         BuildOptions {
             output: self.output.clone(),
-            root: self.root.settings(),
+            root: self.root.settings(ui),
             seal: self.seal.settings(),
             log: self.log.clone(),
             shell_on_failure: self.shell_on_failure,

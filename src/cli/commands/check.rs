@@ -18,10 +18,9 @@ use crate::check::{
     Suppression,
 };
 use crate::check::{check, lint, lints, sarif};
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::image_args;
-use crate::cli::ui::status::eprint_status;
-use crate::cli::ui::stdout::print;
 use crate::cli::ui::stdout::{Colour, StdoutWriter};
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
@@ -131,19 +130,19 @@ impl Deny {
     }
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if args.list {
-        return list(args);
+        return list(ui, args);
     }
     if let Some(name) = &args.explain {
-        return explain(name);
+        return explain(ui, name);
     }
     let mut reports = Vec::new();
     for request in requests(args)? {
         reports.push(check(&request)?);
     }
     if args.sarif {
-        print(&format!("{:#}", sarif::log(&reports)))?;
+        ui.print(&format!("{:#}", sarif::log(&reports)))?;
     } else if args.json {
         let count = |severity| reports.iter().map(|report| report.count(severity)).sum::<usize>();
         let value = json!({
@@ -153,9 +152,9 @@ pub(crate) fn run(args: &Args) -> CommandResult {
             "notes": count(Severity::Note),
             "checks": reports,
         });
-        print(&value.to_string())?;
+        ui.print(&value.to_string())?;
     } else {
-        match print_reports(&reports, args) {
+        match print_reports(ui, &reports, args) {
             // The exit code still reports the result if the reader closed the pipe.
             Err(error) if error.kind != ErrorKind::OutputClosed => return Err(error),
             _ => {}
@@ -165,7 +164,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     Ok(ExitCode::from(u8::from(worst >= Some(args.deny.min_severity()))))
 }
 
-fn list(args: &Args) -> CommandResult {
+fn list(ui: &Ui, args: &Args) -> CommandResult {
     let selection = LintSelection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
     let wanted: Vec<&Lint> = lints().filter(|lint| selection.wants(lint)).collect();
     if args.json {
@@ -179,7 +178,7 @@ fn list(args: &Args) -> CommandResult {
             })
         });
         let value = json!({ "schema": 2, "lints": each.collect::<Vec<_>>() });
-        print(&value.to_string())?;
+        ui.print(&value.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
     for (group, what) in GROUPS {
@@ -187,21 +186,21 @@ fn list(args: &Args) -> CommandResult {
         if of_group.is_empty() {
             continue;
         }
-        print(&format!("{group}: {what}"))?;
+        ui.print(&format!("{group}: {what}"))?;
         for lint in of_group {
-            print(&format!("  {:<26} {:<8} {}", lint.name, lint.severity.word(), lint.summary))?;
+            ui.print(&format!("  {:<26} {:<8} {}", lint.name, lint.severity.word(), lint.summary))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain(name: &str) -> CommandResult {
+fn explain(ui: &Ui, name: &str) -> CommandResult {
     // Fails with a suggestion if there is no such lint.
     LintSelection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
     let Some(lint) = lint(name) else {
         return Err(CommandError::user(format!("`{name}` is a group: give one of its lints")));
     };
-    print(&format!(
+    ui.print(&format!(
         "{} ({}): {}\n\n{}\n\nTo fix it: {}.",
         lint.name,
         lint.severity.word(),
@@ -336,10 +335,10 @@ fn project_request(
     })
 }
 
-fn print_reports(reports: &[CheckReport], args: &Args) -> Result<(), CommandError> {
+fn print_reports(ui: &Ui, reports: &[CheckReport], args: &Args) -> Result<(), CommandError> {
     let mut out = StdoutWriter::new();
     for report in reports {
-        print_report(&mut out, report, reports, args)?;
+        print_report(ui, &mut out, report, reports, args)?;
     }
     for report in reports.iter().filter(|_| args.base.is_some()) {
         let verdict = match report.count(Severity::Error) {
@@ -353,6 +352,7 @@ fn print_reports(reports: &[CheckReport], args: &Args) -> Result<(), CommandErro
 
 /// Prints one of the reports: findings to standard output, the rest to standard error.
 fn print_report(
+    ui: &Ui,
     out: &mut StdoutWriter,
     report: &CheckReport,
     all: &[CheckReport],
@@ -381,14 +381,14 @@ fn print_report(
     }
     out.flush()?;
     for hint in &report.hints {
-        eprint_status(&format!("{}: {}", report.name, plain(hint)));
+        ui.status(&format!("{}: {}", report.name, plain(hint)));
     }
     for not_run in &report.not_run {
         let lints = match not_run.lints.len() {
             0..=MAX_LISTED_LINTS => not_run.lints.join(", "),
             count => format!("{count} lints (listed by --json)"),
         };
-        eprint_status(&format!("{}: could not run {lints}: {}", report.name, not_run.reason));
+        ui.status(&format!("{}: could not run {lints}: {}", report.name, not_run.reason));
     }
     // A suppression that several images share is unused only if no image uses it.
     let is_used = |name: &str| {
@@ -401,11 +401,11 @@ fn print_report(
         // Print it once, with the names of all images.
         if names.first() == Some(&report.name.as_str()) {
             let names = names.join(", ");
-            eprint_status(&format!("{names}: unused suppression of {lint} in the project"));
+            ui.status(&format!("{names}: unused suppression of {lint} in the project"));
         }
     }
     if args.base.is_none() {
-        eprint_status(&format!("{}: {}", report.name, summary(report)));
+        ui.status(&format!("{}: {}", report.name, summary(report)));
     }
     Ok(())
 }

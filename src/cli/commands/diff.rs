@@ -11,10 +11,10 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::format::{AttrJson, display_path};
 use crate::cli::ui::image_args;
-use crate::cli::ui::status::eprint_status;
 use crate::cli::ui::stdout::{Colour, JsonDocument, StdoutWriter, json as to_json};
 use crate::image::diff::packages::{PackageChange, PackageChangeKind};
 use crate::image::diff::text::{MAX_TEXT_SIZE, TextComparison, unified};
@@ -81,7 +81,7 @@ struct Sides {
 }
 
 impl Args {
-    fn sides(&self) -> Result<Sides, CommandError> {
+    fn sides(&self, ui: &Ui) -> Result<Sides, CommandError> {
         let (mut common, mut paths) = image_args::split(&self.arguments);
         match common.is_empty() {
             true => self.offset.reject("with --from and --to alone")?,
@@ -113,7 +113,7 @@ impl Args {
                 )));
             }
             if to.len() > 1 && std::io::stderr().is_terminal() {
-                eprint_status(&format!(
+                ui.status(&format!(
                     "comparing {base} with the stack of all {} overlays; to compare the overlays \
                      with each other: {base} --from {} --to {}",
                     to.len(),
@@ -142,8 +142,8 @@ fn is_root(path: &Path) -> bool {
     path.is_dir() || crate::image::open::is_squashfs(path)
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let Sides { old, new, paths } = args.sides()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let Sides { old, new, paths } = args.sides(ui)?;
     let (old_view, new_view) =
         crate::image::diff::open(&old, &new).map_err(|error| image_args::add_hint(error, &new))?;
     image_args::reject_host_paths(&new_view, &new)?;

@@ -9,11 +9,9 @@ use fs_model::tree::Follow;
 use serde_json::json;
 
 use crate::build::{reject_layers, source_date_epoch};
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::ImageArgs;
-use crate::cli::ui::reporter::{eprint_archive_warnings, print_artifact};
-use crate::cli::ui::status::eprint_status;
-use crate::cli::ui::stdout::print;
 use crate::image::extract::ExtractSelection;
 use crate::image::extract::archive::ArchiveSource;
 use crate::image::extract::folder::{ExtractError, Extracted, extract};
@@ -49,8 +47,8 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     let mut nodes: Vec<ViewNode> = Vec::new();
     let mut missing = false;
     // If a path is missing, nothing is extracted.
@@ -69,7 +67,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         reject_layers(std::iter::once(output), &opened.images)?;
         let format = format(args, output)?;
         let taken = ArchiveSource::new(&opened.view, &selection)?;
-        return archive(args, output, format, &taken);
+        return archive(ui, args, output, format, &taken);
     }
     let Some(directory) = &args.directory else {
         return Err(CommandError::user("give a directory with -C, or an archive with -o"));
@@ -84,7 +82,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         signal.get().is_some()
     };
     match extract(&opened.view, &selection, directory, args.force, &stop) {
-        Ok(done) => print_result(args, directory, &done)?,
+        Ok(done) => print_result(ui, args, directory, &done)?,
         Err(ExtractError::Stopped) => {
             return Err(CommandError::signal(signal.get().map_or(2, |signal| signal as i32)));
         }
@@ -139,22 +137,33 @@ fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
     }
 }
 
-fn archive(args: &Args, output: &Path, format: Format, taken: &ArchiveSource<'_>) -> CommandResult {
+fn archive(
+    ui: &Ui,
+    args: &Args,
+    output: &Path,
+    format: Format,
+    taken: &ArchiveSource<'_>,
+) -> CommandResult {
     let stdout = output == Path::new("-");
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
     let to = if stdout { Output::stdout()? } else { Output::file(output)? };
     let summary = seal(&taken.delta, taken, &options, to, None, &mut |_| {})?;
-    eprint_archive_warnings(&summary.warnings);
+    ui.archive_warnings(&summary.warnings);
     if !stdout {
-        print_artifact(&archive_report(output, &summary), args.json)?;
+        ui.artifact(&archive_report(output, &summary), args.json)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), CommandError> {
+fn print_result(
+    ui: &Ui,
+    args: &Args,
+    directory: &Path,
+    done: &Extracted,
+) -> Result<(), CommandError> {
     if args.json {
-        return print(
+        return Ok(ui.print(
             &json!({
                 "schema": 1,
                 "output": directory.to_string_lossy(),
@@ -168,10 +177,10 @@ fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), C
                 },
             })
             .to_string(),
-        );
+        )?);
     }
     let size = size_text(done.bytes);
-    eprint_status(&format!("{}: {} entries, {size}", directory.display(), done.entries));
+    ui.status(&format!("{}: {} entries, {size}", directory.display(), done.entries));
     let lost = [
         (done.owners, "owners", "only root can set them"),
         (done.setuid, "setuid or setgid bits", "the files belong to this user instead"),
@@ -179,7 +188,7 @@ fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), C
         (done.xattrs, "extended attributes", "this user or file system does not support them"),
     ];
     for (count, what, why) in lost.into_iter().filter(|(count, ..)| *count > 0) {
-        eprint_status(&format!("skipped {count} {what}: {why}"));
+        ui.status(&format!("skipped {count} {what}: {why}"));
     }
     Ok(())
 }

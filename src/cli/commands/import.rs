@@ -8,9 +8,8 @@ use clap::Args as ClapArgs;
 use provisioners::on_imagebuilder;
 use provisioners::project::FILE_NAME;
 
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::status::eprint_status;
-use crate::cli::ui::stdout::print;
 use crate::seal::Output;
 use crate::seal::output::commit;
 
@@ -37,7 +36,7 @@ pub(crate) struct Args {
     force: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let file = args.output.clone().unwrap_or_else(|| args.folder.join(FILE_NAME));
     let to_stdout = file == Path::new("-");
     if !to_stdout {
@@ -53,18 +52,18 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     }
     let imported = on_imagebuilder::import(&args.folder, args.base.as_deref())?;
     if to_stdout {
-        print(imported.text.trim_end())?;
+        ui.print(imported.text.trim_end())?;
     } else {
         let mut output = Output::file(&file)?;
         output.write_all(imported.text.as_bytes())?;
         commit(vec![output])?;
     }
     for note in &imported.notes {
-        eprint_status(&format!("warning: {note}"));
+        ui.warning(&format!("{note}"));
     }
     if !to_stdout {
         let images = imported.images.join(", ");
-        eprint_status(&format!("{}: {} images: {images}", file.display(), imported.images.len()));
+        ui.status(&format!("{}: {} images: {images}", file.display(), imported.images.len()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,8 +11,8 @@ use provisioners::Project;
 use provisioners::project::FILE_NAME;
 
 use crate::cli::commands::schema;
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::status::eprint_status;
 use crate::seal::Output;
 use crate::seal::output::commit;
 
@@ -42,7 +42,7 @@ const FILES: [ProjectFile; 7] = [
     (FILE_NAME, include_str!("init/overcoat.yml"), false),
 ];
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let files =
         FILES.map(|(path, content, executable)| (args.folder.join(path), content, executable));
     // If any file exists, write none, so that the directory never has a mixture of two projects.
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let file = args.folder.join(FILE_NAME);
     let project = Project::load(&file)?;
     let names: Vec<&str> = project.images().iter().map(|image| image.name.as_str()).collect();
-    eprint_status(&format!(
+    ui.status(&format!(
         "{}: created a project with the images {}",
         file.display(),
         names.join(", ")

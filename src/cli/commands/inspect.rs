@@ -9,8 +9,8 @@ use clap::Args as ClapArgs;
 use fs_model::layer::squashfs::CacheOptions;
 
 use crate::build::reject_layers;
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::status::eprint_status;
 use crate::image::open::{ImageFile, OpenedLayers};
 use crate::image::view::StackView;
 use crate::image::view::accounts::Accounts;
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     no_check: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let images = std::iter::once(&args.base).chain(&args.overlays);
     let mut images: Vec<PathBuf> = images.cloned().collect();
     args.offset.apply(&mut images);
@@ -54,10 +54,11 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         false => Output::file(file)?,
     };
     let layers = crate::image::open::open(&images, CacheOptions::default())?;
-    write_page(args, &layers, &images, output)
+    write_page(ui, args, &layers, &images, output)
 }
 
 fn write_page(
+    ui: &Ui,
     args: &Args,
     layers: &OpenedLayers,
     images: &[PathBuf],
@@ -90,7 +91,7 @@ fn write_page(
         result => result?,
     }
     output::commit(vec![out.into_inner().map_err(std::io::IntoInnerError::into_error)?])?;
-    eprint_status(&format!("{name}: open it in a browser"));
+    ui.status(&format!("{name}: open it in a browser"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,9 +10,9 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::cli::Cli;
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::examples;
-use crate::cli::ui::stdout::print;
 use crate::sandbox::find_program;
 use crate::seal::Output;
 use crate::seal::output::commit;
@@ -71,7 +71,7 @@ const FILES: [(&str, &str); 5] = [
     ("/etc/fuse.conf", "user_allow_other lets other users access a user's mounts"),
 ];
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let pages = pages()?;
     if let Some(dir) = &args.dir {
         let failed =
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     {
         return show(&program, page);
     }
-    print(String::from_utf8_lossy(page).trim_end())?;
+    ui.print(String::from_utf8_lossy(page).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
 
+use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
@@ -50,12 +51,12 @@ pub(crate) struct Args {
     pub(crate) foreground: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    mount(args, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    mount(ui, args, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
 }
 
 /// Mounts with the given mount options.
-pub(crate) fn mount(args: &Args, how: &MountOptions) -> CommandResult {
+pub(crate) fn mount(ui: &Ui, args: &Args, how: &MountOptions) -> CommandResult {
     let Some((dir, paths)) = args.paths.split_last() else {
         return Err(CommandError::user("nothing to mount"));
     };
@@ -82,7 +83,7 @@ pub(crate) fn mount(args: &Args, how: &MountOptions) -> CommandResult {
     // From here on every error must unmount.
     let server = MountServer { tree, layers, dir: dir.clone() };
     let result =
-        if args.foreground { server.serve(mount, None) } else { in_background(server, mount) };
+        if args.foreground { server.serve(mount, None) } else { in_background(ui, server, mount) };
     if result.is_err() {
         let _ = unmount(&dir, true);
     }
@@ -100,7 +101,7 @@ fn is_inside(dir: &Path, layer: &Path) -> bool {
 }
 
 /// Serves in a child process and returns when the mount responds.
-fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
+fn in_background(ui: &Ui, server: MountServer, mount: HostMount) -> CommandResult {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
     match fork_process()? {
         ForkSide::Child => {
@@ -109,7 +110,7 @@ fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
             let code = match server.serve(mount, Some(ready)) {
                 Ok(code) => code,
                 Err(error) if error.is_silent() => ExitCode::SUCCESS,
-                Err(error) => error.report(),
+                Err(error) => error.report(ui),
             };
             Ok(code)
         }

@@ -13,10 +13,9 @@ use super::build::CommonBuildArgs;
 use crate::build::{
     BuildReason, ImageState, OutdatedLayers, ScheduleOptions, ScheduleOutcome, build_project,
 };
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::reporter::BuildReporter;
-use crate::cli::ui::status::eprint_status;
-use crate::cli::ui::stdout::print;
 use crate::manifest::lower::DriftKind;
 
 /// Options of a project build.
@@ -117,6 +116,7 @@ pub(crate) fn find(
 
 /// Builds the images of a project with these names, or all of them, and the images they need.
 pub(crate) fn build(
+    ui: &Ui,
     project: &Project,
     names: &[String],
     args: &ProjectArgs,
@@ -144,16 +144,16 @@ pub(crate) fn build(
         manifest: !common.seal.no_manifest,
         child,
     };
-    let reporter = BuildReporter::new(common.seal.json, args.explain);
+    let reporter = BuildReporter::new(ui, common.seal.json, args.explain);
     let outcome = build_project(project, wanted, &options, &reporter)?;
-    print_summary(project, &outcome, args.dry_run);
+    print_summary(ui, project, &outcome, args.dry_run);
     if common.seal.json {
         let images: Vec<Value> = outcome
             .images
             .iter()
             .map(|(index, state)| image_json(&project.images()[*index], state))
             .collect();
-        print(&json!({ "schema": 2, "images": images }).to_string())?;
+        ui.print(&json!({ "schema": 2, "images": images }).to_string())?;
     }
     let worst = outcome.images.iter().filter_map(|(_, state)| match state {
         ImageState::Failed { code, .. } => Some(*code),
@@ -163,7 +163,7 @@ pub(crate) fn build(
 }
 
 /// Prints how many images are in each state, and why images were not built.
-fn print_summary(project: &Project, outcome: &ScheduleOutcome, dry_run: bool) {
+fn print_summary(ui: &Ui, project: &Project, outcome: &ScheduleOutcome, dry_run: bool) {
     let images = &outcome.images;
     let count = |is: fn(&ImageState) -> bool| images.iter().filter(|(_, state)| is(state)).count();
     let built = count(|state| matches!(state, ImageState::Built { .. }));
@@ -183,14 +183,14 @@ fn print_summary(project: &Project, outcome: &ScheduleOutcome, dry_run: bool) {
         n => format!("{n} images"),
     };
     let seconds = outcome.took.as_secs_f64();
-    eprint_status(&format!("{all}: {} ({seconds:.1} s)", parts.join(", ")));
+    ui.status(&format!("{all}: {} ({seconds:.1} s)", parts.join(", ")));
     for (index, state) in images {
         let name = &project.images()[*index].name;
         match state {
             ImageState::Skipped { need } => {
-                eprint_status(&format!("{name}: not built: it needs {need}"));
+                ui.status(&format!("{name}: not built: it needs {need}"));
             }
-            ImageState::Waiting => eprint_status(&format!("{name}: not started")),
+            ImageState::Waiting => ui.status(&format!("{name}: not started")),
             _ => {}
         }
     }

@@ -9,11 +9,11 @@ use clap::Args;
 use fs_model::tree::XattrSupport;
 
 use crate::build::{Outputs, reject_layers, source_date_epoch};
+use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
 use crate::cli::ui::reporter::BuildReporter;
-use crate::cli::ui::status::{eprint_status, eprint_warnings};
 use crate::root::owners::foreign_owner_warnings;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
@@ -69,8 +69,8 @@ pub(crate) struct ShellArgs {
     common: CommonRunArgs,
 }
 
-pub(crate) fn run(args: &RunArgs) -> CommandResult {
-    let root = CommandRoot::new(&args.layers, &args.common, eprint_status)?;
+pub(crate) fn run(ui: &Ui, args: &RunArgs) -> CommandResult {
+    let root = CommandRoot::new(ui, &args.layers, &args.common, ui.report_fn())?;
     let mut spec = CommandSpec::new(args.command.iter().cloned());
     spec.session = Session::Inherited;
     let archive = args.common.save.as_deref() == Some(Path::new("-"));
@@ -85,10 +85,13 @@ pub(crate) fn run(args: &RunArgs) -> CommandResult {
     })
 }
 
-pub(crate) fn shell(args: &ShellArgs) -> CommandResult {
+pub(crate) fn shell(ui: &Ui, args: &ShellArgs) -> CommandResult {
     // The terminal may be in raw mode, in which a newline does not return the cursor.
-    let report = |text: &str| eprint_status(&format!("{text}\r"));
-    let root = CommandRoot::new(&args.layers, &args.common, report)?;
+    let report = {
+        let ui = ui.clone();
+        ReportFn::new(move |text| ui.status(&format!("{text}\r")))
+    };
+    let root = CommandRoot::new(ui, &args.layers, &args.common, report)?;
     // A shell's exit code is that of its last command, so the changes are saved regardless of it.
     root.run(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
         if root.live().stat(b"/bin/bash", fs_model::tree::Follow::Yes).is_ok_and(|s| s.is_some()) {
@@ -102,6 +105,7 @@ pub(crate) fn shell(args: &ShellArgs) -> CommandResult {
 
 /// A root for one command, and the archive for its changes.
 struct CommandRoot<'a> {
+    ui: &'a Ui,
     common: &'a CommonRunArgs,
     save: Option<(&'a Path, Outputs)>,
     signals: Signals,
@@ -111,6 +115,7 @@ struct CommandRoot<'a> {
 
 impl<'a> CommandRoot<'a> {
     fn new(
+        ui: &'a Ui,
         layers: &[PathBuf],
         common: &'a CommonRunArgs,
         report: ReportFn,
@@ -131,11 +136,11 @@ impl<'a> CommandRoot<'a> {
         let xattrs = save.as_ref().map_or(XattrSupport::None, |(_, outputs)| outputs.xattrs());
         let signals = Signals::take()?;
         let digests = save.is_some() && seal.manifest;
-        let root = common.root.settings().root(layers, xattrs, Network::Host, None, digests);
+        let root = common.root.settings(ui).root(layers, xattrs, Network::Host, None, digests);
         let options = RootOptions { report, ..root };
         let privilege = Privilege::detect()?;
         let root = UnstartedRoot::new(options)?.start(privilege)?;
-        Ok(CommandRoot { common, save, signals, root, epoch })
+        Ok(CommandRoot { ui, common, save, signals, root, epoch })
     }
 
     /// Runs the command by calling `run`, which also returns whether to save the changes of a
@@ -145,9 +150,9 @@ impl<'a> CommandRoot<'a> {
         mut spec: CommandSpec,
         run: impl FnOnce(&ServedRoot, CommandSpec, &Signals) -> Result<(Ended, bool), CommandError>,
     ) -> CommandResult {
-        let CommandRoot { common, save, signals, root, epoch } = self;
+        let CommandRoot { ui, common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());
-        eprint_warnings(&root.warnings());
+        ui.warnings(&root.warnings());
         root.add_environment(&mut spec.env);
         for (name, value) in &common.env {
             spec.env.retain(|(n, _)| n != name);
@@ -159,9 +164,9 @@ impl<'a> CommandRoot<'a> {
             Err(failure) => return Err(root.finish().err().map_or(failure, CommandError::from)),
         };
         if root.faults().is_some_and(|faults| faults.full()) {
-            eprint_status("warning: the upper layer was full: raise its limit with --upper-size");
+            ui.status("warning: the upper layer was full: raise its limit with --upper-size");
         }
-        eprint_warnings(&foreign_owner_warnings(root.foreign_owners()));
+        ui.warnings(&foreign_owner_warnings(root.foreign_owners()));
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
             return Err(CommandError::signal(signal as i32));
@@ -171,11 +176,11 @@ impl<'a> CommandRoot<'a> {
         let code = ended.shell_code();
         match (save, ended) {
             (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
-                let reporter = BuildReporter::new(common.seal.json, false);
+                let reporter = BuildReporter::new(ui, common.seal.json, false);
                 outputs.seal(finished, &common.seal.settings(), epoch, &*reporter)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {
-                eprint_status(&format!(
+                ui.status(&format!(
                     "the command failed ({status}): {} is not written",
                     path.display()
                 ));

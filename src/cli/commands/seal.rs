@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 
 use crate::build::source_date_epoch;
+use crate::cli::ui::Ui;
 use crate::cli::ui::args::SealArgs;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::reporter::{eprint_archive_warnings, print_artifact};
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest};
 use crate::sandbox::mounted_at;
 use crate::seal::Output;
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     seal: SealArgs,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let dir = args.dir.display();
     let settings = args.seal.settings();
     let format = settings.format_for(&args.output, None)?;
@@ -97,8 +97,8 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match answer {
         ControlReply::Failed(error) => Err(CommandError::user(error)),
         ControlReply::Sealed(sealed) => {
-            eprint_archive_warnings(&sealed.warnings);
-            print_artifact(&sealed.report, args.seal.json)?;
+            ui.archive_warnings(&sealed.warnings);
+            ui.artifact(&sealed.report, args.seal.json)?;
             Ok(ExitCode::SUCCESS)
         }
     }

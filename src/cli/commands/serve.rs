@@ -13,8 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use provisioners::Project;
 
 use super::project;
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::status::eprint_status;
 use crate::sandbox::Signals;
 use crate::serve::{BootServer, Catalogue, CatalogueError, ClientTimeouts};
 
@@ -78,7 +78,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| "the name has no address".to_owned())
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let named: Vec<String> =
         args.project.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let project = match (project::find(&named, None)?, &args.project) {
@@ -118,16 +118,16 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let images = project.images();
     let files = project.output.display();
     let built = images.iter().filter(|image| image.files().iter().all(|f| f.exists())).count();
-    eprint_status(&format!(
+    ui.status(&format!(
         "listening on http://{}/ ({built} of {} images are built in {files})",
         server.address(),
         images.len(),
     ));
     if built == 0 {
-        eprint_status("no image is built yet: run `overcoat build`");
+        ui.status("no image is built yet: run `overcoat build`");
     }
     if args.url.as_ref().is_some_and(|url| url.starts_with("https:")) {
-        eprint_status(
+        ui.status(
             "https requires an iPXE with https support, and initrds built with the variable \
              https: true",
         );
@@ -140,7 +140,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     });
     if cut > 0 {
         let connections = if cut == 1 { "connection" } else { "connections" };
-        eprint_status(&format!("closed {cut} unfinished {connections}"));
+        ui.status(&format!("closed {cut} unfinished {connections}"));
     }
     match again.get() {
         Some(signal) => Err(CommandError::signal(signal as i32)),

@@ -6,6 +6,7 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::{AttrJson, display_path};
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
@@ -28,8 +29,8 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     let view = &opened.view;
     let context = StatContext {
         accounts: Accounts::read(view)?,

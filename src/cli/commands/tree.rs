@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
 use super::ls::layer_note;
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::{ImageArgs, labels};
@@ -49,8 +50,8 @@ const LINES: Branches =
     Branches { between: "├── ", last: "└── ", past: "│   ", after: "    " };
 const ASCII: Branches = Branches { between: "|-- ", last: "`-- ", past: "|   ", after: "    " };
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     let branches = if is_utf8() { &LINES } else { &ASCII };
     let mut tree = TreePrinter {
         view: &opened.view,

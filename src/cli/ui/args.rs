@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use provisioners::image::parse_size;
 
-use super::status::eprint_status;
+use super::Ui;
 use crate::build::{RootSettings, SealSettings};
 use crate::sandbox::{Bind, Network};
 use crate::seal::Format;
@@ -34,7 +34,7 @@ pub(crate) struct RootArgs {
 }
 
 impl RootArgs {
-    pub(crate) fn settings(&self) -> RootSettings {
+    pub(crate) fn settings(&self, ui: &Ui) -> RootSettings {
         RootSettings {
             network: self.network.map(|network| match network {
                 NetworkArg::Host => Network::Host,
@@ -42,7 +42,7 @@ impl RootArgs {
             }),
             upper_size: self.upper_size,
             binds: self.bind.clone(),
-            report: eprint_status,
+            report: ui.report_fn(),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use super::Ui;
 use super::hints::hints_of;
-use super::status::eprint_status;
 use crate::build::{BuildError, RecordError};
 use crate::check::{CheckError, UnknownLint};
 use crate::image::extract::folder::ExtractError;
@@ -108,9 +108,9 @@ impl CommandError {
     }
 
     /// Prints the error, unless it is silent, and returns the exit code.
-    pub(crate) fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self, ui: &Ui) -> ExitCode {
         if !self.is_silent() {
-            eprint_status(&format!("error: {self}"));
+            ui.status(&format!("error: {self}"));
         }
         ExitCode::from(self.exit_code)
     }

@@ -14,8 +14,8 @@ use clap::Args;
 use fs_model::tree::Follow;
 use provisioners::image::{ImageLocation, parse_offset};
 
+use crate::cli::ui::Ui;
 use crate::cli::ui::error::CommandError;
-use crate::cli::ui::status::eprint_status;
 use crate::image::open::OpenError;
 use crate::image::view::{LayerNode, StackView, ViewNode};
 
@@ -74,6 +74,7 @@ pub(crate) struct ImageArgs {
 /// Opened images, and paths inside them.
 #[derive(Debug)]
 pub(crate) struct OpenedImages {
+    ui: Ui,
     pub(crate) view: StackView,
     /// Paths of the images. The view's names are text and may differ from a path that is not UTF-8.
     pub(crate) images: Vec<PathBuf>,
@@ -82,7 +83,7 @@ pub(crate) struct OpenedImages {
 }
 
 impl ImageArgs {
-    pub(crate) fn open(&self) -> Result<OpenedImages, CommandError> {
+    pub(crate) fn open(&self, ui: &Ui) -> Result<OpenedImages, CommandError> {
         let (mut images, paths) = split(&self.arguments);
         if images.is_empty() {
             return Err(no_image_error(&paths));
@@ -90,7 +91,7 @@ impl ImageArgs {
         self.offset.apply(&mut images);
         let view = StackView::open(&images).map_err(|error| add_hint(error, &images))?;
         reject_host_paths(&view, &images)?;
-        Ok(OpenedImages { view, images, paths })
+        Ok(OpenedImages { ui: ui.clone(), view, images, paths })
     }
 }
 
@@ -116,7 +117,7 @@ impl OpenedImages {
                         each(link)?;
                         continue;
                     }
-                    eprint_status(&format!("error: {error}{}", self.absence_reason(path)?));
+                    self.ui.status(&format!("error: {error}{}", self.absence_reason(path)?));
                     code = ExitCode::from(1);
                 }
                 Err(error) => return Err(error.into()),

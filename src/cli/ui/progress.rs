@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::status::eprint_status;
 use crate::seal::Progress;
 
 fn can_show_bars() -> bool {
@@ -65,11 +64,11 @@ impl StepProgress {
         }
     }
 
-    /// Prints a status line above the spinner.
-    pub(crate) fn eprint_status(&self, line: &str) {
+    /// Calls `print`, which prints a line above the spinner.
+    pub(crate) fn suspend(&self, print: impl FnOnce()) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprint_status(line)),
-            None => eprint_status(line),
+            Some(bar) => bar.suspend(print),
+            None => print(),
         }
     }
 

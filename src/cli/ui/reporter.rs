@@ -10,12 +10,10 @@ use provisioners::StepInfo;
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
+use super::Ui;
 use super::progress::{SealProgress, StepProgress};
-use super::status::{eprint_line, eprint_status};
-use super::stdout;
 use crate::build::{BuildReason, ImageEvent, OutdatedLayers, Reporter, step_title};
 use crate::seal::{Progress, Warning};
-use crate::text::size::size_text;
 
 /// Maximum number of changed paths listed for an image.
 const MAX_LISTED_PATHS: usize = 8;
@@ -26,6 +24,7 @@ const FAST_CLEANUP: Duration = Duration::from_millis(100);
 /// Prints the events of builds.
 #[derive(Debug, Default)]
 pub(crate) struct BuildReporter {
+    ui: Ui,
     /// Whether reports about artifacts are printed as JSON.
     json: bool,
     /// Whether all reasons for building an image are printed.
@@ -39,16 +38,22 @@ pub(crate) struct BuildReporter {
 impl BuildReporter {
     /// Returns a reporter. With `json`, reports about artifacts are printed as JSON; with
     /// `explain`, all reasons for building an image are printed.
-    pub(crate) fn new(json: bool, explain: bool) -> Arc<dyn Reporter> {
+    pub(crate) fn new(ui: &Ui, json: bool, explain: bool) -> Arc<dyn Reporter> {
         let verbose = LevelFilter::current() >= LevelFilter::INFO;
-        Arc::new(BuildReporter { json, explain, verbose, ..BuildReporter::default() })
+        Arc::new(BuildReporter {
+            ui: ui.clone(),
+            json,
+            explain,
+            verbose,
+            ..BuildReporter::default()
+        })
     }
 
     /// Prints that an image is or would be built, and why.
     fn announce(&self, name: &str, reasons: &[BuildReason], action: &str) {
         if self.explain {
-            eprint_status(&format!("{name}: {action}, because"));
-            reasons.iter().for_each(|reason| eprint_line(&format!("  {reason}")));
+            self.ui.status(&format!("{name}: {action}, because"));
+            reasons.iter().for_each(|reason| self.ui.line(&format!("  {reason}")));
             return;
         }
         let more = match reasons.len() - 1 {
@@ -56,45 +61,48 @@ impl BuildReporter {
             1 => ", and one more reason".to_owned(),
             more => format!(", and {more} more reasons"),
         };
-        eprint_status(&format!("{name}: {action}: {}{more}", reasons[0]));
+        self.ui.status(&format!("{name}: {action}: {}{more}", reasons[0]));
     }
 }
 
 impl Reporter for BuildReporter {
     fn status(&self, text: &str) {
-        eprint_status(text);
+        self.ui.status(text);
     }
 
     fn warning(&self, text: &str) {
-        eprint_status(&format!("warning: {text}"));
+        self.ui.warning(text);
     }
 
     fn child_line(&self, line: &str) {
-        eprint_line(line);
+        self.ui.line(line);
     }
 
     fn image(&self, name: &str, event: ImageEvent<'_>) {
         match event {
-            ImageEvent::Current(Some(outdated)) => eprint_status(&outdated_text(name, outdated)),
+            ImageEvent::Current(Some(outdated)) => self.ui.status(&outdated_text(name, outdated)),
             ImageEvent::Current(None) if self.explain => {
-                eprint_status(&format!("{name}: up to date"));
+                self.ui.status(&format!("{name}: up to date"));
             }
             ImageEvent::Current(None) => {}
             ImageEvent::Due(reasons) => self.announce(name, reasons, "would be built"),
             ImageEvent::Building(reasons) => self.announce(name, reasons, "building"),
             ImageEvent::Leftover(file) => {
                 let file = file.display();
-                eprint_status(&format!("{name}: {file} is a leftover of an earlier build"));
+                self.ui.status(&format!("{name}: {file} is a leftover of an earlier build"));
             }
             ImageEvent::Built { reports, took } => {
-                reports.iter().for_each(eprint_artifact);
-                eprint_status(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
+                for report in reports {
+                    // Fails only for JSON.
+                    let _ = self.ui.artifact(report, false);
+                }
+                self.ui.status(&format!("{name}: built in {:.1} s", took.as_secs_f64()));
             }
-            ImageEvent::Rejected(error) => eprint_status(&format!("{name}: error: {error}")),
+            ImageEvent::Rejected(error) => self.ui.status(&format!("{name}: error: {error}")),
             ImageEvent::Failed { killed: Some(error) } => {
-                eprint_status(&format!("{name}: not built: {error}"));
+                self.ui.status(&format!("{name}: not built: {error}"));
             }
-            ImageEvent::Failed { killed: None } => eprint_status(&format!("{name}: not built")),
+            ImageEvent::Failed { killed: None } => self.ui.status(&format!("{name}: not built")),
         }
     }
 
@@ -113,11 +121,12 @@ impl Reporter for BuildReporter {
             return;
         }
         let line = format!("{}: {:.1} s", step_title(step), took.as_secs_f64());
-        self.steps.lock().eprint_status(&line);
+        self.steps.lock().suspend(|| self.ui.status(&line));
     }
 
     fn step_skipped(&self, step: &StepInfo, reason: &str) {
-        self.steps.lock().eprint_status(&format!("{}: skipped ({reason})", step_title(step)));
+        let line = format!("{}: skipped ({reason})", step_title(step));
+        self.steps.lock().suspend(|| self.ui.status(&line));
     }
 
     fn step_output(&self, bytes: &[u8]) {
@@ -139,54 +148,12 @@ impl Reporter for BuildReporter {
     }
 
     fn archive_warnings(&self, warnings: &[Warning]) {
-        eprint_archive_warnings(warnings);
+        self.ui.archive_warnings(warnings);
     }
 
     fn artifact(&self, report: &Value) -> io::Result<()> {
-        print_artifact(report, self.json)
+        self.ui.artifact(report, self.json)
     }
-}
-
-/// Prints the warnings about an archive: all of them with `-v`, else the first ones in short form.
-pub(crate) fn eprint_archive_warnings(warnings: &[Warning]) {
-    const MAX_SHOWN: usize = 10;
-    if LevelFilter::current() >= LevelFilter::INFO {
-        warnings.iter().for_each(|warning| eprint_status(&format!("warning: {warning}")));
-        return;
-    }
-    for warning in warnings.iter().take(MAX_SHOWN) {
-        eprint_status(&format!("warning: {}", warning.brief()));
-    }
-    if warnings.len() > MAX_SHOWN {
-        eprint_status(&format!("…and {} more warnings; -v shows all", warnings.len() - MAX_SHOWN));
-    }
-}
-
-/// Prints the report about a written file, as JSON or as a status line.
-pub(crate) fn print_artifact(report: &Value, json: bool) -> io::Result<()> {
-    match json {
-        true => stdout::print_line(&report.to_string()),
-        false => {
-            eprint_artifact(report);
-            Ok(())
-        }
-    }
-}
-
-/// Prints the report about a written file as a status line.
-fn eprint_artifact(report: &Value) {
-    let text = |key: &str| report[key].as_str().unwrap_or_default();
-    let number = |key: &str| report[key].as_u64().unwrap_or_default();
-    let name = match text("output") {
-        "-" => "standard output",
-        name => name,
-    };
-    eprint_status(&format!(
-        "{name}: {}{}, sha256 {}",
-        size_text(number("size")),
-        report["entries"].as_u64().map_or(String::new(), |n| format!(" in {n} entries")),
-        text("sha256").get(..16).unwrap_or_default()
-    ));
 }
 
 /// Describes the layers of an image that have changed since it was built.

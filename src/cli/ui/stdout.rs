@@ -1,15 +1,13 @@
-//! Standard output: lines, bytes and JSON documents; and the pipe that replaces it in a child
-//! process which builds an image for its parent.
+//! Standard output: lines, bytes and JSON documents.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
-use std::os::fd::AsFd;
-use std::sync::OnceLock;
 
 use serde::Serialize;
+use serde_json::Value;
 
+use super::Ui;
 use super::error::{CommandError, ErrorKind};
-use super::status;
+use crate::text::size::size_text;
 
 /// Buffered standard output. A closed pipe is reported as [`ErrorKind::OutputClosed`].
 #[derive(Debug)]
@@ -130,36 +128,37 @@ pub(crate) fn json(value: &impl Serialize) -> Result<String, CommandError> {
     serde_json::to_string(value).map_err(|error| CommandError::new(ErrorKind::Internal, error))
 }
 
-/// Pipe to the parent process, which a child process writes its data to instead of standard output.
-static PARENT_PIPE: OnceLock<File> = OnceLock::new();
+impl Ui {
+    /// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
+    /// error.
+    pub(crate) fn print(&self, text: &str) -> io::Result<()> {
+        let written = match &self.child {
+            Some(child) => writeln!(&child.parent, "{text}"),
+            None => writeln!(io::stdout(), "{text}"),
+        };
+        match written {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    }
 
-/// Turns this process into a child that builds `image` for its parent.
-///
-/// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1
-/// becomes a copy of standard error, so that the output of steps reaches the user.
-pub(crate) fn run_as_child(image: &str) -> Result<(), CommandError> {
-    let pipe = io::stdout().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdout(io::stderr()).map_err(io::Error::from)?;
-    // Called once, so the cell is empty.
-    let _ = PARENT_PIPE.set(File::from(pipe));
-    status::set_child_image(image);
-    Ok(())
-}
-
-/// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
-/// error.
-pub(crate) fn print(text: &str) -> Result<(), CommandError> {
-    Ok(print_line(text)?)
-}
-
-/// Does the same as [`print`], with the error of the operating system.
-pub(crate) fn print_line(text: &str) -> io::Result<()> {
-    let written = match PARENT_PIPE.get() {
-        Some(mut report) => writeln!(report, "{text}"),
-        None => writeln!(io::stdout(), "{text}"),
-    };
-    match written {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+    /// Prints the report about a written file, as JSON or as a status line.
+    pub(crate) fn artifact(&self, report: &Value, json: bool) -> io::Result<()> {
+        if json {
+            return self.print(&report.to_string());
+        }
+        let text = |key: &str| report[key].as_str().unwrap_or_default();
+        let number = |key: &str| report[key].as_u64().unwrap_or_default();
+        let name = match text("output") {
+            "-" => "standard output",
+            name => name,
+        };
+        self.status(&format!(
+            "{name}: {}{}, sha256 {}",
+            size_text(number("size")),
+            report["entries"].as_u64().map_or(String::new(), |n| format!(" in {n} entries")),
+            text("sha256").get(..16).unwrap_or_default()
+        ));
+        Ok(())
     }
 }
