@@ -229,7 +229,7 @@ impl ServedRoot {
 
     /// Returns variables for commands, with the paths of lent files.
     pub fn environment(&self) -> Vec<(String, String)> {
-        self.loans.lock().environment().to_vec()
+        self.loans.lock().environment()
     }
 
     /// Returns warnings about lent files for the user, before the first command runs.
