@@ -243,7 +243,7 @@ fn an_archive_that_cannot_be_read_is_refused_by_name() {
     for (archive, said) in [
         ("short.tar", "short.tar: ./srv/data: the archive ends early"),
         ("short.tar.gz", "short.tar.gz: ./srv/data: "),
-        ("more.tar.gz", "more.tar.gz: after the compressed data"),
+        ("more.tar.gz", "more.tar.gz: trailing data after the compressed data"),
         ("up.tar", "cannot import ../data: its name contains `..`"),
     ] {
         fs::write(dir.join("base.yml"), format!("kind: base\nfrom: {archive}\n")).unwrap();

@@ -232,7 +232,7 @@ impl ServedRoot {
 
     /// Returns variables for commands, with the paths of lent files.
     pub fn environment(&self) -> Vec<(String, String)> {
-        self.loans.lock().environment().to_vec()
+        self.loans.lock().environment()
     }
 
     /// Adds the variables of [`ServedRoot::environment`] to those of a command.

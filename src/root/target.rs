@@ -149,6 +149,10 @@ impl Machine for RootMachine<'_> {
         self.root.refresh_loans().map_err(|e| fail(io::Error::other(e)))?;
         let mut spec = CommandSpec::new(command.argv.iter().cloned());
         spec.env = self.environment.clone();
+        for (name, value) in self.root.environment() {
+            spec.env.retain(|(known, _)| known != name.as_str());
+            spec.env.push((name.into(), value.into()));
+        }
         // Programs outside use the host's paths and settings.
         let hosts = ["PATH", "HOME"].into_iter().filter(|_| command.outside);
         let hosts = hosts.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));

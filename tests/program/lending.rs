@@ -169,7 +169,7 @@ fn the_lines_of_the_image_can_be_seen_and_edited_while_a_file_is_lent() {
 #[test]
 fn files_with_several_names_and_links_to_proc_are_lent_too() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
-    let look = format!("grep -q '^nameserver {SERVER}$' /etc/resolv.conf");
+    let look = format!("grep -q '^nameserver {SERVER} *$' /etc/resolv.conf");
     let link = "echo 'nameserver 10.0.0.1' >/etc/resolv.conf; ln /etc/resolv.conf /etc/orig
                 ! echo x >>/etc/resolv.conf || grep -q ^x /etc/orig";
     let busy = "! (echo lost >>/etc/resolv.conf) 2>/dev/null";
@@ -220,8 +220,8 @@ fn lent_files_are_there_in_each_step_whatever_an_earlier_one_did() {
     let stage = stage_with(&format!("search lab.example\nnameserver {SERVER}\n"));
     let host = stage.write("host.pem", certificate("HOST"));
     let look = format!(
-        "grep -q '^nameserver {SERVER}$' /etc/resolv.conf
-         grep -q HOST /etc/ssl/certs/ca-certificates.crt
+        "grep -q '^nameserver {SERVER} *$' /etc/resolv.conf
+         cat /etc/ssl/certs/ca-certificates.crt $SSL_CERT_FILE 2>/dev/null | grep -q HOST
          apt-config dump | grep -q 'Acquire::http::Proxy \"http://192.0.2.80:3142\"'
          getent ahostsv4 $(hostname) >/dev/null
          policy-rc.d ssh start && exit 1 || [ $? = 101 ]"
@@ -413,7 +413,9 @@ fn a_hard_link_to_a_lent_file_is_written_as_one_file() {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         finished.ok();
         assert_eq!(names(&stage, &overlay), ". etc etc/hosts etc/hosts2");
-        assert_eq!(content(&stage, &overlay, "etc/hosts2"), "192.0.2.1 one\n");
+        // Only one of the names has the content in an archive.
+        let both = ["etc/hosts", "etc/hosts2"].map(|path| content(&stage, &overlay, path));
+        assert_eq!(both.concat(), "192.0.2.1 one\n");
     }
 }
 

@@ -225,7 +225,7 @@ fn a_base_that_is_there_can_be_named() {
     let folder = tree(&stage, "tree", &stage.out(Who::Unprivileged), "file:///etc/hostname");
     import(&stage, Who::Unprivileged, &folder, &["--base", "no.squashfs"])
         .code(2)
-        .says(&["there is no no.squashfs", "is relative to"]);
+        .says(&["no.squashfs not found", "is relative to"]);
     let base = stage.debian();
     let base = base.to_str().unwrap();
     import(&stage, Who::Unprivileged, &folder, &["--base", base])

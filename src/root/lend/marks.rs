@@ -107,6 +107,28 @@ pub(super) fn clean(content: &[u8], blocks: &[LentBlock]) -> Cleaned {
     without_edited(&text, blocks).map_or(Cleaned::Unclear, Cleaned::Edited)
 }
 
+/// Returns the lent lines that are recognised without their marks: by the blank at their end.
+pub(super) fn blank_ended(blocks: &[LentBlock]) -> Vec<&[u8]> {
+    let lines = blocks.iter().flat_map(|block| block.lines.split_inclusive(|&c| c == b'\n'));
+    let mut lines: Vec<&[u8]> = lines.filter(|line| line.ends_with(b" \n")).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines
+}
+
+/// Removes `lent` lines from text in which a program removed the comments, and the marks with them.
+/// `None` if it has no such lines.
+pub(super) fn without_unmarked(content: &[u8], lent: &[&[u8]]) -> Option<Vec<u8>> {
+    let is_copy = |line: &&[u8]| memmem::find(content, line).is_some();
+    if !lent.iter().any(is_copy) || content.contains(&0) {
+        return None;
+    }
+    let lines: Vec<&[u8]> = content.split_inclusive(|&c| c == b'\n').collect();
+    let rest = lines.iter().filter(|line| !lent.contains(line));
+    let rest: Vec<u8> = rest.flat_map(|line| line.iter().copied()).collect();
+    (rest.len() < content.len()).then_some(rest)
+}
+
 /// Whether a mark of `blocks` is in `content`, alone in a line or not.
 fn has_mark_of(content: &[u8], blocks: &[LentBlock]) -> bool {
     is_marked(content)
@@ -181,10 +203,12 @@ fn without_edited(text: &[u8], blocks: &[LentBlock]) -> Option<Vec<u8>> {
         }
         for (line, count) in left.clone() {
             let there = places.get(line).map(Vec::as_slice).unwrap_or_default();
-            let there: Vec<usize> = there.iter().copied().filter(|&at| !taken[at]).collect();
+            let mut there: Vec<usize> = there.iter().copied().filter(|&at| !taken[at]).collect();
             if there.is_empty() {
                 continue;
             }
+            // A line with the blank of a lent one was not written by a program.
+            there.sort_by_key(|&at| !lines[at].ends_with(b" \n"));
             let surplus = there.len().saturating_sub(block.own_count(line)).min(count);
             for at in &there[..surplus] {
                 take(*at, &mut left, &mut taken);
@@ -254,6 +278,16 @@ mod tests {
         let indented: String = file.lines().map(|line| format!("  {line}\r\n")).collect();
         let own = "  nameserver 10.0.0.1\r\n  nameserver 192.0.2.1\r\n";
         assert_eq!(cleaned(indented.as_bytes()), Cleaned::Edited(own.into()));
+    }
+
+    #[test]
+    fn lent_lines_are_removed_without_their_marks() {
+        let copy = [b"nameserver 192.0.2.1 \n", OWN].concat();
+        let blocks = blocks();
+        let lent = blank_ended(&blocks);
+        assert_eq!(without_unmarked(&copy, &lent), Some(OWN.to_vec()));
+        assert_eq!(without_unmarked(OWN, &lent), None);
+        assert_eq!(without_unmarked(b"x nameserver 192.0.2.1 \n", &lent), None);
     }
 
     #[test]

@@ -8,8 +8,8 @@
 //!   ([`fs_model::tree::Tree::lend`]). The program then sees its change until the next command.
 //! - A symbolic link at the path of a lent file stays. The file is lent at its target, which may be
 //!   in the sandbox's own `/run`. A lent program covers the link: its target is another program.
-//! - No directory is made for a lent file but `/etc`: to a program that makes a directory, one that
-//!   exists already is no change.
+//! - No directory except `/etc` is created for a lent file: a program that creates a directory does
+//!   not change one that exists.
 //! - The image contains nothing of the host afterwards: lent files are not in a delta, and lent
 //!   lines are removed from copies of them ([`Loans::clean_copies`]).
 
@@ -85,7 +85,7 @@ enum LentLines {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct RootState {
     hostname: String,
-    /// The host's certificates for apt, where the image has no place for a bundle.
+    /// The host's certificates for apt, while the image has no directory for its own bundle.
     bundle: Option<String>,
 }
 
@@ -119,9 +119,14 @@ pub struct Loans {
     traces: Traces,
     /// Warnings about files that programs edited while they were lent.
     edited: Vec<String>,
-    /// The certificates of the host in the scratch directory, for apt in an image that has no place
-    /// for a bundle.
+    /// The certificates of the host, and of the image at the beginning; empty if there are none to
+    /// lend.
+    certificates: Vec<u8>,
+    /// The path of these certificates in the scratch directory.
     bundle: Option<String>,
+    /// The same path while the image has no directory for its own bundle. Programs find the
+    /// certificates by variables and settings then.
+    bundle_without_place: Option<String>,
     environment: Vec<(String, String)>,
     warnings: Vec<String>,
 }
@@ -143,7 +148,9 @@ impl Loans {
             blocks: Vec::new(),
             traces: Traces::from_host(&host),
             edited: Vec::new(),
+            certificates: Vec::new(),
             bundle: None,
+            bundle_without_place: None,
             environment: Vec::new(),
             warnings: Vec::new(),
         };
@@ -202,29 +209,43 @@ impl Loans {
         self.add(debian, 0o644, lines);
         let named: Vec<&str> =
             host::BUNDLE_VARIABLES.into_iter().filter(|n| host.variable(n).is_some()).collect();
-        let no_place = live.stat(bundle_dir(), Follow::Yes)?.is_none();
-        if !named.is_empty() || no_place {
-            // One of the image's own bundles is enough: they are all made of one list.
-            let mut pem = certificates.pem;
-            for path in host::BUNDLES {
-                if let Some(own) = live.read(path.as_bytes())? {
-                    pem.push(b'\n');
-                    pem.extend_from_slice(&own);
-                    break;
-                }
+        // One of the image's own bundles is enough: they are all made of one list.
+        let mut pem = certificates.pem;
+        for path in host::BUNDLES {
+            if let Some(own) = live.read(path.as_bytes())? {
+                pem.push(b'\n');
+                pem.extend_from_slice(&own);
+                break;
             }
-            let block = LentBlock::new("#", self.blocks.len(), &pem, None);
-            let path = scratch(live, "ca-certificates.crt", &block.shown)?;
-            self.blocks.push(block);
-            self.bundle = Some(path.clone());
+        }
+        self.certificates = pem;
+        if !named.is_empty() {
+            let path = self.add_bundle(live)?;
+            let path = path.unwrap_or_default();
             self.environment.extend(named.into_iter().map(|n| (n.to_owned(), path.clone())));
         }
         Ok(())
     }
 
-    /// Returns variables for the commands in the root.
-    pub fn environment(&self) -> &[(String, String)] {
-        &self.environment
+    /// Puts the host's certificates into the scratch directory, unless they are there. Returns the path
+    /// of the bundle; `None` if the host has none to lend.
+    fn add_bundle(&mut self, live: &Live) -> Result<Option<String>, LiveError> {
+        if self.bundle.is_none() && !self.certificates.is_empty() {
+            let block = LentBlock::new("#", self.blocks.len(), &self.certificates, None);
+            self.bundle = Some(scratch(live, "ca-certificates.crt", &block.shown)?);
+            self.blocks.push(block);
+        }
+        Ok(self.bundle.clone())
+    }
+
+    /// Returns variables for the next command in the root.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let mut environment = self.environment.clone();
+        if let Some(bundle) = &self.bundle_without_place {
+            let variables = host::BUNDLE_VARIABLES.iter().map(|name| (*name).to_owned());
+            environment.extend(variables.map(|name| (name, bundle.clone())));
+        }
+        environment
     }
 
     /// Returns warnings for the user, before the first command runs.
@@ -240,8 +261,8 @@ impl Loans {
         let hostname = hostname(live)?;
         let mut shown = ShownFiles { hostname: hostname.clone(), files: Vec::new() };
         let has_place = live.stat(bundle_dir(), Follow::Yes)?.is_some();
-        let bundle = self.bundle.as_deref().filter(|_| !has_place);
-        let root = RootState { hostname, bundle: bundle.map(str::to_owned) };
+        self.bundle_without_place = if has_place { None } else { self.add_bundle(live)? };
+        let root = RootState { hostname, bundle: self.bundle_without_place.clone() };
         for file in &mut self.files {
             let path = match file.follow(live, &self.mounts)? {
                 LentTarget::Tree(path) => path,
@@ -278,6 +299,7 @@ impl Loans {
     pub fn clean_copies(&self, live: &Live) -> Result<Vec<String>, LiveError> {
         let mut warnings = self.edited.clone();
         let mut search = self.traces.search(live);
+        let unmarked = marks::blank_ended(&self.blocks);
         let tree = live.tree();
         let delta = tree.delta().map_err(|e| at(b"/", e))?;
         // One buffer for all files: fresh memory for each would cost more than the search.
@@ -305,10 +327,13 @@ impl Loans {
             let len = tree.read(object.ino, 0, &mut buffer[..size as usize]).map_err(fail)?;
             let content = &buffer[..len];
             let text = match marks::clean(content, &self.blocks) {
-                Cleaned::Untouched => {
-                    search.in_content(&entry.path, content, &mut warnings);
-                    continue;
-                }
+                Cleaned::Untouched => match marks::without_unmarked(content, &unmarked) {
+                    Some(text) => text,
+                    None => {
+                        search.in_content(&entry.path, content, &mut warnings);
+                        continue;
+                    }
+                },
                 Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
                     live.remove(&[b"/", &*entry.path].concat())?;
                     continue;

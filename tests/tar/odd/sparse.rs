@@ -107,7 +107,7 @@ fn holes_stay_holes_and_maps_are_bounded() {
         (
             "a hole of a petabyte",
             version_1("2\n512\n512\n1125899906842624\n0\n", &block, b"1125899906842624"),
-            Stricter("a: a file of 1125899906842624 bytes with its holes"),
+            Stricter("a: a file of 1125899906842624 bytes including holes"),
         ),
         (
             "a hole beyond all files",
