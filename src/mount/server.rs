@@ -125,7 +125,7 @@ impl Sealer {
         let format = Format::ALL
             .into_iter()
             .find(|format| format.name() == request.format)
-            .ok_or_else(|| MountSealError::UnknownFormat)?;
+            .ok_or(MountSealError::UnknownFormat)?;
         let defaults = SealOptions::new(format);
         let settings = SealOptions {
             level: request.level,
