@@ -81,7 +81,7 @@ fn a_mount_without_its_program_can_be_taken_away() {
     at_both_privileges("a_mount_without_its_program_can_be_taken_away", || {
         let dir = MountDir::new("dead");
         drop(HostMount::new(&dir.0, &MountOptions::default()).unwrap());
-        let error = HostMount::new(&dir.0, &MountOptions::default()).unwrap_err().to_string();
+        let error = HostMount::new(&dir.0, &MountOptions::default()).unwrap_err().full_text();
         assert!(error.contains("overcoat umount"), "{error}");
         unmount(&dir.0, false).unwrap();
     });

@@ -259,6 +259,6 @@ fn missing_rights_are_named_with_a_remedy() {
 fn detecting() {
     match Privilege::detect() {
         Ok(privilege) => println!("{privilege:?}"),
-        Err(error) => println!("{error}"),
+        Err(error) => println!("{}", error.full_text()),
     }
 }

@@ -111,7 +111,7 @@ impl SandboxError {
     }
 
     /// Formats the error with its causes and its hint.
-    pub(crate) fn full_text(&self) -> String {
+    pub fn full_text(&self) -> String {
         let text = describe(self);
         match self.hint() {
             Some(hint) => format!("{text}; {hint}"),
