@@ -2,9 +2,7 @@
 //! background.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,20 +12,16 @@ use fs_model::Tree;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tree::{TreeOptions, XattrSupport};
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
+use nix::unistd::pipe2;
 
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
-use crate::fuse::{self, Serving, View};
-use crate::image::open::{self, OpenedLayers};
-use crate::mount::control;
-use crate::mount::server::Sealer;
+use crate::image::open;
+use crate::mount::host::MountServer;
 use crate::root::default_upper_limit;
-use crate::sandbox::{ForkSide, HostMount, MountOptions, Signals, fork_process, unmount};
+use crate::sandbox::{ForkSide, HostMount, MountOptions, fork_process, unmount};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -83,7 +77,7 @@ pub(crate) fn mount(ui: &Ui, args: &Args, how: &MountOptions) -> CommandResult {
     // From here on every error must unmount.
     let server = MountServer { tree, layers, dir: dir.clone() };
     let result =
-        if args.foreground { server.serve(mount, None) } else { in_background(ui, server, mount) };
+        if args.foreground { serve(server, mount, None) } else { in_background(ui, server, mount) };
     if result.is_err() {
         let _ = unmount(&dir, true);
     }
@@ -107,7 +101,7 @@ fn in_background(ui: &Ui, server: MountServer, mount: HostMount) -> CommandResul
         ForkSide::Child => {
             drop(reader);
             let ready = File::from(writer);
-            let code = match server.serve(mount, Some(ready)) {
+            let code = match serve(server, mount, Some(ready)) {
                 Ok(code) => code,
                 Err(error) if error.is_silent() => ExitCode::SUCCESS,
                 Err(error) => error.report(ui),
@@ -126,91 +120,7 @@ fn in_background(ui: &Ui, server: MountServer, mount: HostMount) -> CommandResul
     }
 }
 
-/// The server of a mount.
-struct MountServer {
-    tree: Arc<Tree>,
-    layers: OpenedLayers,
-    dir: PathBuf,
-}
-
-impl MountServer {
-    /// Serves until the root is unmounted. Once the mount responds, writes a byte to `ready` and
-    /// moves to the background.
-    fn serve(self, mount: HostMount, ready: Option<File>) -> CommandResult {
-        let signals = Signals::take()?;
-        // Without root privileges, only this user has access to the mount and is shown as the
-        // owner.
-        let owner = (!Uid::effective().is_root()).then(|| (getuid().as_raw(), getgid().as_raw()));
-        let view = View { max_id: u32::MAX, owner, unprivileged: owner.is_some() };
-        let serving = fuse::serve(self.tree.clone(), mount.into_fuse_fd(), view)?;
-        // Sends a request to the mount. Other threads serve it, so this does not block for ever.
-        let device = std::fs::metadata(&self.dir)?.dev();
-        let listener = control::listen(device)?;
-        let MountServer { tree, layers, dir } = self;
-        let sealer = Arc::new(Sealer::new(tree, layers)?);
-        let handler = ShutdownHandler { dir, device, sealer: sealer.clone() };
-        std::thread::Builder::new().name("signals".into()).spawn(move || handler.run(&signals))?;
-        std::thread::Builder::new()
-            .name("control".into())
-            .spawn(move || sealer.listen(&listener))?;
-        if let Some(mut ready) = ready {
-            detach()?;
-            ready.write_all(&[1])?;
-        }
-        finish(serving)
-    }
-}
-
-fn finish(serving: Serving) -> CommandResult {
-    let faults = serving.faults().clone();
-    serving.wait()?;
-    match faults.layer() {
-        Some(error) => Err(CommandError::from(error)),
-        None => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// Detaches from the session, the terminal and the working directory.
-fn detach() -> Result<(), CommandError> {
-    setsid().map_err(std::io::Error::from)?;
-    std::env::set_current_dir("/")?;
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null).map_err(std::io::Error::from)?;
-    rustix::stdio::dup2_stdout(&null).map_err(std::io::Error::from)?;
-    rustix::stdio::dup2_stderr(&null).map_err(std::io::Error::from)?;
-    Ok(())
-}
-
-/// Unmounts when a signal requests termination.
-struct ShutdownHandler {
-    dir: PathBuf,
-    device: u64,
-    sealer: Arc<Sealer>,
-}
-
-impl ShutdownHandler {
-    /// Unmounts lazily on the first signal, so serving ends with the last user of the mount. On the
-    /// second signal, aborts the connection and exits.
-    fn run(&self, signals: &Signals) {
-        let _ = wait_for_signal(signals);
-        // Writers wait for a running seal, which may wait for a reader that has stopped reading.
-        self.sealer.abort();
-        let _ = unmount(&self.dir, true);
-        let signal = wait_for_signal(signals);
-        // All processes and threads that wait for the mount get an error.
-        let connection = rustix::fs::minor(self.device);
-        let _ = std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
-        std::process::exit(128 + signal as i32);
-    }
-}
-
-/// Waits for a signal that requests termination.
-fn wait_for_signal(signals: &Signals) -> Signal {
-    loop {
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, PollTimeout::NONE);
-        if let Some(signal) = signals.interruption() {
-            return signal;
-        }
-    }
+fn serve(server: MountServer, mount: HostMount, ready: Option<File>) -> CommandResult {
+    server.serve(mount, ready)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use crate::check::{CheckError, UnknownLint};
 use crate::image::extract::folder::ExtractError;
 use crate::image::open::OpenError;
 use crate::image::view::LookError;
+use crate::mount::host::MountServerError;
 use crate::report::model::ModelError;
 use crate::root::RootError;
 use crate::root::import::RootImportError;
@@ -165,6 +166,7 @@ command_error_from!(
     LookError: |_| ErrorKind::User,
     RootImportError: |_| ErrorKind::User,
     RecordError: |_| ErrorKind::System,
+    MountServerError: |_| ErrorKind::System,
     ModelError: |_| ErrorKind::User,
     CatalogueError: |_| ErrorKind::Config,
     BootError: |_| ErrorKind::System,

@@ -10,6 +10,7 @@ use provisioners::machine::MachineError;
 use crate::build::{BuildError, RecordError};
 use crate::check::CheckError;
 use crate::image::open::OpenError;
+use crate::mount::host::MountServerError;
 use crate::report::model::ModelError;
 use crate::root::RootError;
 use crate::root::import::RootImportError;
@@ -110,6 +111,9 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
         return Some(&**error);
     }
     if let Some(SandboxError::MissingRequirement(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(MountServerError::Sandbox(error)) = error.downcast_ref() {
         return Some(error);
     }
     if let Some(ScreenError::Sandbox(error)) = error.downcast_ref() {
