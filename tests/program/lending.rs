@@ -67,23 +67,23 @@ fn every_way_to_write_a_lent_file_changes_the_file_of_the_image() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let scripts = [
         "echo '127.0.0.1 localhost' >/etc/hosts",
-        "echo '192.0.2.1 one' >>/etc/hosts",
-        "echo '192.0.2.2 two' | tee -a /etc/hosts >/dev/null",
+        "echo '203.0.113.1 one' >>/etc/hosts",
+        "echo '203.0.113.2 two' | tee -a /etc/hosts >/dev/null",
         "sed -i 's/one/uno/' /etc/hosts",
-        "printf '192.0.2.3 three\\n' | dd of=/etc/hosts oflag=append conv=notrunc status=none",
-        "cp /etc/hosts /tmp/h; echo '192.0.2.4 four' >>/tmp/h; cp /tmp/h /etc/hosts",
-        "cp /etc/hosts /tmp/h; echo '192.0.2.5 five' >>/tmp/h; mv /tmp/h /etc/hosts",
+        "printf '203.0.113.3 three\\n' | dd of=/etc/hosts oflag=append conv=notrunc status=none",
+        "cp /etc/hosts /tmp/h; echo '203.0.113.4 four' >>/tmp/h; cp /tmp/h /etc/hosts",
+        "cp /etc/hosts /tmp/h; echo '203.0.113.5 five' >>/tmp/h; mv /tmp/h /etc/hosts",
         "python3 -c \"
 import os
 with open('/etc/hosts', 'r+') as file:
     text = file.read()
     file.seek(0)
-    file.write(text + '192.0.2.6 six\\n')
+    file.write(text + '203.0.113.6 six\\n')
     file.truncate()
 \"",
-        "exec 3<>/etc/hosts; cat <&3 >/dev/null; echo '192.0.2.65 more' >&3",
-        "exec 3>>/etc/hosts; echo '192.0.2.7 seven' >&3; grep -q seven /etc/hosts
-         echo '192.0.2.8 eight' >&3; grep -q eight /etc/hosts",
+        "exec 3<>/etc/hosts; cat <&3 >/dev/null; echo '203.0.113.65 more' >&3",
+        "exec 3>>/etc/hosts; echo '203.0.113.7 seven' >&3; grep -q seven /etc/hosts
+         echo '203.0.113.8 eight' >&3; grep -q eight /etc/hosts",
         "chmod 640 /etc/hosts; chown 3:4 /etc/hosts",
         ": >/etc/resolv.conf",
         "echo 'nameserver 10.0.0.53' >>/etc/resolv.conf; touch -d '2001-02-03 UTC' /etc/resolv.conf",
@@ -96,10 +96,10 @@ with open('/etc/hosts', 'r+') as file:
         let (overlay, finished) = build(&stage, who, "", &scripts);
         let finished = finished.ok();
         assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
-        let hosts = "127.0.0.1 localhost\n192.0.2.1 uno\n192.0.2.2 two\n192.0.2.3 three\n\
-                     192.0.2.4 four\n192.0.2.5 five\n192.0.2.6 six\n192.0.2.65 more\n\
-                     192.0.2.7 seven\n\
-                     192.0.2.8 eight\n";
+        let hosts = "127.0.0.1 localhost\n203.0.113.1 uno\n203.0.113.2 two\n203.0.113.3 three\n\
+                     203.0.113.4 four\n203.0.113.5 five\n203.0.113.6 six\n203.0.113.65 more\n\
+                     203.0.113.7 seven\n\
+                     203.0.113.8 eight\n";
         assert_eq!(content(&stage, &overlay, "etc/hosts"), hosts);
         assert_eq!(content(&stage, &overlay, "etc/resolv.conf"), "nameserver 10.0.0.53\n");
         assert_eq!(content(&stage, &overlay, "usr/sbin/policy-rc.d"), "#!/bin/sh");
@@ -117,7 +117,7 @@ with open('/etc/hosts', 'r+') as file:
 #[test]
 fn attributes_of_a_provisioner_and_scripts_outside_change_the_file_of_the_image() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
-    stage.write("pack/x.sh", "#!/bin/sh -eu\necho '192.0.2.9 nine' >>$OVERCOAT_ROOT/etc/hosts\n");
+    stage.write("pack/x.sh", "#!/bin/sh -eu\necho '203.0.113.9 nine' >>$OVERCOAT_ROOT/etc/hosts\n");
     stage.write("pack/files/etc/hosts", "127.0.0.1 localhost\n");
     let provisioner = "files: files\n\
                        attributes: {/etc/hosts: {mode: \"0600\"}, /etc/resolv.conf: {mode: \"0640\"}}\n\
@@ -128,7 +128,7 @@ fn attributes_of_a_provisioner_and_scripts_outside_change_the_file_of_the_image(
     for who in EVERYBODY {
         let overlay = stage.out(who).join("attributes.cpio.gz");
         finish(&mut build_command(&stage, who, &image, &overlay)).ok();
-        let hosts = "127.0.0.1 localhost\n192.0.2.9 nine\n";
+        let hosts = "127.0.0.1 localhost\n203.0.113.9 nine\n";
         assert_eq!(content(&stage, &overlay, "etc/hosts"), hosts);
         let list = stage.sh(&format!("gzip -dc '{}' | cpio -itv --quiet", overlay.display()));
         let line = |path: &str| list.lines().find(|line| line.ends_with(path)).unwrap();
@@ -357,17 +357,18 @@ fn lines_that_equal_those_of_the_host_belong_to_the_image() {
         "sort -o /etc/resolv.conf /etc/resolv.conf",
         "sed -i s/no/matter/ /etc/resolv.conf",
         &add("127.0.0.1\\tlocalhost", "/etc/hosts"),
-        "printf '192.0.2.1 no-newline' >/etc/hosts",
-        "[ -z \"$(tail -c 1 /etc/hosts)\" ] || echo >>/etc/hosts; echo '192.0.2.2 two' >>/etc/hosts",
-        "printf '192.0.2.3 three' >>/etc/hosts",
-        "sed -i '$a 192.0.2.4 four' /etc/hosts",
+        "printf '203.0.113.1 no-newline' >/etc/hosts",
+        "[ -z \"$(tail -c 1 /etc/hosts)\" ] || echo >>/etc/hosts; echo '203.0.113.2 two' >>/etc/hosts",
+        "printf '203.0.113.3 three' >>/etc/hosts",
+        "sed -i '$a 203.0.113.4 four' /etc/hosts",
     ];
     for who in EVERYBODY {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         finished.ok().says(&["warning: /etc/resolv.conf: a program edited lines"]);
         let resolv = format!("nameserver 192.0.2.10\nnameserver {SERVER}\nnameserver 192.0.2.12\n");
         assert_eq!(content(&stage, &overlay, "etc/resolv.conf"), resolv);
-        let hosts = "192.0.2.1 no-newline\n192.0.2.2 two\n192.0.2.3 three\n192.0.2.4 four\n";
+        let hosts =
+            "203.0.113.1 no-newline\n203.0.113.2 two\n203.0.113.3 three\n203.0.113.4 four\n";
         assert_eq!(content(&stage, &overlay, "etc/hosts"), hosts);
     }
 }
@@ -408,14 +409,14 @@ fn a_link_to_a_program_does_not_make_that_program_a_lent_one() {
 #[test]
 fn a_hard_link_to_a_lent_file_is_written_as_one_file() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
-    let scripts = ["ln /etc/hosts /etc/hosts2", "echo '192.0.2.1 one' >>/etc/hosts2"];
+    let scripts = ["ln /etc/hosts /etc/hosts2", "echo '203.0.113.1 one' >>/etc/hosts2"];
     for who in EVERYBODY {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         finished.ok();
         assert_eq!(names(&stage, &overlay), ". etc etc/hosts etc/hosts2");
         // Only one of the names has the content in an archive.
         let both = ["etc/hosts", "etc/hosts2"].map(|path| content(&stage, &overlay, path));
-        assert_eq!(both.concat(), "192.0.2.1 one\n");
+        assert_eq!(both.concat(), "203.0.113.1 one\n");
     }
 }
 
@@ -425,7 +426,7 @@ fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
     let own = stage.write("own.pem", certificate("OWNOWNOWN"));
     let scripts = [
         "ln -s 2001:db8::53 /srv/target; : >/srv/internal.corp.example",
-        "grep -v '^#' $SSL_CERT_FILE >/srv/own.pem; grep ^options /etc/resolv.conf >/srv/options",
+        "grep -v '^#' $SSL_CERT_FILE >/srv/own.pem; awk '/^options/ { $1 = $1; print }' /etc/resolv.conf >/srv/options",
         "echo $no_proxy >/srv/excluded",
     ];
     let image = image(&stage, "", &scripts);
