@@ -158,7 +158,7 @@ fn dropping_a_sandbox_half_way_leaves_nothing() {
         shown.live.remove(b"/sys").unwrap();
         let mut starting = Sandbox::fork(plan).unwrap();
         let serving = shown.serve(starting.fuse_fd());
-        let error = starting.enter().unwrap_err().to_string();
+        let error = overcoat::text::error::describe(&starting.enter().unwrap_err());
         assert!(error.contains("/sys") && error.contains("No such file"), "{error}");
         serving.wait().unwrap();
         assert_eq!(new(), 0);

@@ -32,7 +32,7 @@ pub enum LayerErrorKind {
     Unsupported(String),
     /// An I/O error.
     #[error("cannot be read: {0}")]
-    Io(#[source] Arc<std::io::Error>),
+    Io(Arc<std::io::Error>),
 }
 
 impl LayerError {

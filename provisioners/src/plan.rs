@@ -77,8 +77,7 @@ impl fmt::Display for StepInfo {
 pub struct StepFailed {
     /// The step.
     pub step: StepInfo,
-    /// The cause.
-    #[source]
+    /// The cause, whose causes are in the message too.
     pub error: StepError,
     /// The last lines of its output.
     pub last_lines: Vec<String>,
@@ -93,6 +92,11 @@ fn describe(
     log_file: Option<&PathBuf>,
 ) -> String {
     let mut text = format!("the step \"{step}\" failed: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
     for line in last_lines {
         text.push_str("\n  | ");
         text.push_str(line);

@@ -1,4 +1,5 @@
-//! Decides which images of a project are out of date, and runs the processes that build them.
+//! Builds images: the steps of one image in a root, and the outdated images of a project, each in a
+//! process of its own. Progress and warnings go to a [`Reporter`].
 //!
 //! Invariants:
 //! - An image is up to date when its inputs are those of its last build
@@ -11,9 +12,23 @@
 //! - Each image is built by its own process, which ends with this one.
 
 mod children;
+mod error;
+mod job;
 mod judge;
+mod mmdebstrap;
+mod options;
+mod outputs;
 mod record;
+mod reporter;
+mod scheduler;
 
 pub use children::{ChildEvent, Children, Listener};
+pub use error::BuildError;
+pub use job::build;
 pub use judge::{BuildDecision, BuildReason, changed_lower_paths, decide};
+pub use options::{BuildOptions, RootSettings, SealSettings, reject_layers, source_date_epoch};
+pub use outputs::Outputs;
 pub use record::{LayerRecord, OutputRecord, Record, RecordError, Records, Stamp};
+pub(crate) use reporter::step_title;
+pub use reporter::{ImageEvent, Reporter};
+pub use scheduler::{ImageState, OutdatedLayers, ScheduleOptions, ScheduleOutcome, build_project};

@@ -360,7 +360,7 @@ pub enum CheckError {
     #[error(transparent)]
     Look(#[from] LookError),
     /// The kernel cannot be read.
-    #[error("cannot read the kernel {}: {source}", path.display())]
+    #[error("cannot read the kernel {}", path.display())]
     Kernel {
         /// Path of the kernel image.
         path: PathBuf,

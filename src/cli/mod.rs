@@ -10,12 +10,8 @@
 mod commands;
 pub(crate) mod ui;
 
-use std::error::Error;
-use std::fs::File;
-use std::io::{IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::OnceLock;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -24,10 +20,9 @@ use self::commands::{
     base, boot, build, cat, check, completions, diff, doctor, du, extract, import, init, inspect,
     ls, man, mount, mount_helper, run, schema, seal, serve, stat, tree, umount,
 };
-use self::ui::{examples, stdout as out};
-use crate::root::RootError;
-use crate::sandbox::SandboxError;
-use crate::seal::SealError;
+use self::ui::error::CommandError;
+use self::ui::stdout::colours_allowed;
+use self::ui::{Ui, examples};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -127,56 +122,15 @@ enum CliCommand {
     Man(man::Args),
 }
 
-/// The reason why a subcommand ended early.
-#[derive(Debug)]
-pub(crate) enum CommandError {
-    /// An error, with the exit code to use.
-    Error(u8, Box<dyn Error>),
-    /// A signal that requested termination.
-    Signal(i32),
-    /// The reader of standard output closed it, which counts as success.
-    OutputClosed,
-}
-
-impl CommandError {
-    /// Creates an error with exit code 2 from a message.
-    pub(crate) fn message(text: impl Into<String>) -> Self {
-        CommandError::Error(2, text.into().into())
+impl CliCommand {
+    /// Returns the image that this process builds for its parent process, if any.
+    fn child_image(&self) -> Option<&str> {
+        match self {
+            CliCommand::Build(args) => args.child_image(),
+            _ => None,
+        }
     }
 }
-
-macro_rules! failure_from {
-    ($($error:ty),* $(,)?) => {
-        $(impl From<$error> for CommandError {
-            fn from(error: $error) -> Self {
-                CommandError::Error(2, Box::new(error))
-            }
-        })*
-    };
-}
-
-failure_from!(
-    RootError,
-    SandboxError,
-    SealError,
-    crate::sandbox::MissingRequirement,
-    fs_model::FsError,
-    provisioners::ConfigError,
-    provisioners::PlanError,
-    provisioners::on_imagebuilder::ImportError,
-    crate::root::import::RootImportError,
-    crate::image::open::OpenError,
-    crate::image::view::LookError,
-    crate::build::RecordError,
-    crate::report::model::ModelError,
-    crate::serve::CatalogueError,
-    crate::vm::BootError,
-    crate::check::CheckError,
-    crate::check::UnknownLint,
-    std::io::Error,
-);
-
-pub(crate) type CommandResult = Result<ExitCode, CommandError>;
 
 /// Returns the command line definition, with examples in the help and completers attached.
 pub(crate) fn command() -> clap::Command {
@@ -190,110 +144,44 @@ pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     if mount_helper::is_called(&arguments) {
         start_tracing(0);
-        return mount_helper::run(arguments.into_iter().skip(1));
+        return mount_helper::run(&Ui::default(), arguments.into_iter().skip(1));
     }
     let cli = match Cli::from_arg_matches(&command().get_matches_from(arguments)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     start_tracing(cli.verbose);
+    let ui = match cli.command.child_image().map(Ui::for_child).transpose() {
+        Ok(ui) => ui.unwrap_or_default(),
+        Err(error) => return CommandError::from(error).report(&Ui::default()),
+    };
     let outcome = match cli.command {
-        CliCommand::Build(args) => build::run(&args),
-        CliCommand::Run(args) => run::run(&args),
-        CliCommand::Shell(args) => run::shell(&args),
-        CliCommand::Mount(args) => mount::run(&args),
-        CliCommand::Seal(args) => seal::run(&args),
-        CliCommand::Umount(args) => umount::run(&args),
-        CliCommand::Base(args) => base::run(&args),
-        CliCommand::Inspect(args) => inspect::run(&args),
-        CliCommand::Init(args) => init::run(&args),
-        CliCommand::Import(args) => import::run(&args),
-        CliCommand::Schema(args) => schema::run(&args),
-        CliCommand::Check(args) => check::run(&args),
-        CliCommand::Boot(args) => boot::run(&args),
-        CliCommand::Serve(args) => serve::run(&args),
-        CliCommand::Ls(args) => ls::run(&args),
-        CliCommand::Tree(args) => tree::run(&args),
-        CliCommand::Cat(args) => cat::run(&args),
-        CliCommand::Extract(args) => extract::run(&args),
-        CliCommand::Stat(args) => stat::run(&args),
-        CliCommand::Du(args) => du::run(&args),
-        CliCommand::Diff(args) => diff::run(&args),
-        CliCommand::Doctor(args) => doctor::run(&args),
-        CliCommand::Completions(args) => completions::run(&args),
-        CliCommand::Man(args) => man::run(&args),
+        CliCommand::Build(args) => build::run(&ui, &args),
+        CliCommand::Run(args) => run::run(&ui, &args),
+        CliCommand::Shell(args) => run::shell(&ui, &args),
+        CliCommand::Mount(args) => mount::run(&ui, &args),
+        CliCommand::Seal(args) => seal::run(&ui, &args),
+        CliCommand::Umount(args) => umount::run(&ui, &args),
+        CliCommand::Base(args) => base::run(&ui, &args),
+        CliCommand::Inspect(args) => inspect::run(&ui, &args),
+        CliCommand::Init(args) => init::run(&ui, &args),
+        CliCommand::Import(args) => import::run(&ui, &args),
+        CliCommand::Schema(args) => schema::run(&ui, &args),
+        CliCommand::Check(args) => check::run(&ui, &args),
+        CliCommand::Boot(args) => boot::run(&ui, &args),
+        CliCommand::Serve(args) => serve::run(&ui, &args),
+        CliCommand::Ls(args) => ls::run(&ui, &args),
+        CliCommand::Tree(args) => tree::run(&ui, &args),
+        CliCommand::Cat(args) => cat::run(&ui, &args),
+        CliCommand::Extract(args) => extract::run(&ui, &args),
+        CliCommand::Stat(args) => stat::run(&ui, &args),
+        CliCommand::Du(args) => du::run(&ui, &args),
+        CliCommand::Diff(args) => diff::run(&ui, &args),
+        CliCommand::Doctor(args) => doctor::run(&ui, &args),
+        CliCommand::Completions(args) => completions::run(&ui, &args),
+        CliCommand::Man(args) => man::run(&ui, &args),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(CommandError::OutputClosed) => ExitCode::SUCCESS,
-        Err(CommandError::Signal(signal)) => ExitCode::from(128 + (signal & 0x7f) as u8),
-        Err(CommandError::Error(code, error)) => {
-            eprint_status(&format!("error: {}", describe(&*error)));
-            ExitCode::from(code)
-        }
-    }
-}
-
-/// Formats an error and its chain of sources as one message.
-pub(crate) fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        // Some errors already include their source in their own message.
-        if !text.contains(&reason) {
-            text.push_str(": ");
-            text.push_str(&reason);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// Name of the image that this child process builds; the prefix of its status lines.
-static CHILD_IMAGE: OnceLock<String> = OnceLock::new();
-
-/// Prints a status line to standard error. Write errors are ignored.
-pub(crate) fn eprint_status(text: &str) {
-    let _ = match CHILD_IMAGE.get() {
-        Some(image) => writeln!(std::io::stderr(), "overcoat: {image}: {text}"),
-        None => writeln!(std::io::stderr(), "overcoat: {text}"),
-    };
-}
-
-pub(crate) fn eprint_warnings(warnings: &[String]) {
-    for warning in warnings {
-        eprint_status(&format!("warning: {warning}"));
-    }
-}
-
-/// Pipe to the parent process, which a child process writes its data to instead of standard output.
-static PARENT_PIPE: OnceLock<File> = OnceLock::new();
-
-/// Turns this process into a child that builds `image` for its parent.
-///
-/// Standard output is the pipe to the parent: it is kept for [`print`], and file descriptor 1
-/// becomes a copy of standard error, so that the output of steps reaches the user.
-pub(crate) fn run_as_child(image: &str) -> Result<(), CommandError> {
-    let pipe = std::io::stdout().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdout(std::io::stderr()).map_err(std::io::Error::from)?;
-    // Called once, so the cells are empty.
-    let _ = PARENT_PIPE.set(File::from(pipe));
-    let _ = CHILD_IMAGE.set(image.to_owned());
-    Ok(())
-}
-
-/// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
-/// error.
-pub(crate) fn print(text: &str) -> Result<(), CommandError> {
-    let written = match PARENT_PIPE.get() {
-        Some(mut report) => writeln!(report, "{text}"),
-        None => writeln!(std::io::stdout(), "{text}"),
-    };
-    match written {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+    outcome.unwrap_or_else(|error| error.report(&ui))
 }
 
 fn start_tracing(verbose: u8) {
@@ -303,7 +191,7 @@ fn start_tracing(verbose: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let colour = std::io::stderr().is_terminal() && out::colours_allowed();
+    let colour = std::io::stderr().is_terminal() && colours_allowed();
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)

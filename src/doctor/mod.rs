@@ -69,7 +69,7 @@ impl DoctorFinding {
             Err(SandboxError::MissingRequirement(lack)) => {
                 DoctorFinding::new(name, purpose, otherwise, String::new()).missing(lack)
             }
-            Err(error) => DoctorFinding::new(name, purpose, otherwise, error.to_string()),
+            Err(error) => DoctorFinding::new(name, purpose, otherwise, error.full_text()),
         }
     }
 

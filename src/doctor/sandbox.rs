@@ -3,8 +3,10 @@
 use nix::unistd::Uid;
 
 use super::{DoctorFinding, DoctorState};
-use crate::root::{RootOptions, UnstartedRoot, default_upper_limit};
+use crate::root::supervise::ReportFn;
+use crate::root::{RootError, RootOptions, UnstartedRoot, default_upper_limit};
 use crate::sandbox::{Network, Privilege, SandboxError, probe, users_may_share};
+use crate::text::error::describe;
 
 /// The commands that run something in a root.
 const ROOT_COMMANDS: &str = "build, run, shell";
@@ -157,9 +159,9 @@ fn sandbox(worth_trying: bool) -> DoctorFinding {
         binds: Vec::new(),
         apt_proxy: None,
         digests: false,
-        report: |_| {},
+        report: ReportFn::default(),
     };
-    let tried = Privilege::detect().map_err(crate::root::RootError::from).and_then(|privilege| {
+    let tried = Privilege::detect().map_err(RootError::from).and_then(|privilege| {
         UnstartedRoot::new(options)?.start(privilege)?.finish()?;
         Ok(())
     });
@@ -169,7 +171,11 @@ fn sandbox(worth_trying: bool) -> DoctorFinding {
             DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Works, message)
         }
         Err(error) => {
-            DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Fault, error.to_string())
+            let message = match &error {
+                RootError::Sandbox(error) => error.full_text(),
+                error => describe(error),
+            };
+            DoctorFinding::new(name, ROOT_COMMANDS, DoctorState::Fault, message)
         }
     }
 }
@@ -185,7 +191,13 @@ fn mount(root: bool) -> DoctorFinding {
     let message = format!("a file system was mounted and unmounted{method}");
     let tried = match probe::host_mount() {
         // Apart from fuse.conf, an installed fusermount3 fails only if it is not setuid.
-        Err(SandboxError::Mount { message, .. }) if !root && !message.contains("fuse.conf") => {
+        Err(SandboxError::Mount { message, hint, .. })
+            if !root && !message.contains("fuse.conf") =>
+        {
+            let message = match hint {
+                Some(hint) => format!("{message}; {hint}"),
+                None => message,
+            };
             let finding = DoctorFinding::new(name, purpose, DoctorState::Lacks, message);
             return finding
                 .fixed_by("apt install --reinstall fuse3")

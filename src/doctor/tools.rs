@@ -8,6 +8,7 @@ use super::{DoctorFinding, DoctorState};
 use crate::root::lend::Host;
 use crate::sandbox::{MissingRequirement, find_program};
 use crate::seal::squashfs;
+use crate::text::error::describe;
 use crate::vm::BootError;
 use crate::vm::qemu::{self, Accelerator};
 
@@ -155,7 +156,7 @@ fn machine() -> DoctorFinding {
             DoctorFinding::new(name, "boot", DoctorState::Lacks, String::new()).missing(lack)
         }
         Err(error) => {
-            let message = error.to_string();
+            let message = describe(&error);
             let finding = DoctorFinding::new(name, "boot", DoctorState::Lacks, message.clone());
             match message.contains(".rom") || message.contains("romfile") {
                 true => finding.fixed_by("apt install ipxe-qemu"),
@@ -197,7 +198,7 @@ fn kvm() -> DoctorFinding {
             let message = "/dev/kvm can be opened; not tested further without QEMU".to_owned();
             DoctorFinding::new(name, "boot", DoctorState::Untried, message)
         }
-        Err(error) => lacks(error.to_string()),
+        Err(error) => lacks(describe(&error)),
     }
 }
 

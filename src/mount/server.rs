@@ -19,17 +19,35 @@ use fs_model::delta::Contents;
 use fs_model::layer::Xattr;
 use fs_model::{FsError, Ino, Tree};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use provisioners::image::manifest_path;
 
-use crate::cli::ui::args::{self, report_json};
-use crate::cli::{CommandError, describe};
 use crate::image::open::OpenedLayers;
 use crate::manifest::lower::lower_records;
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest, Sealed};
 use crate::seal::patient::{PollLimits, PollWriter};
-use crate::seal::{Format, ManifestInfo, Output, SealOptions, seal};
+use crate::seal::report::archive_report;
+use crate::seal::{
+    Format, ManifestInfo, Output, PATH_TOO_LONG_ADVICE, SealError, SealOptions, seal,
+};
+use crate::text::error::describe;
 
 /// Maximum time for which the reader of a seal's output may read nothing.
 const READER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An error of a seal that a client requested.
+#[derive(Debug, thiserror::Error)]
+enum MountSealError {
+    #[error("the server does not support this format")]
+    UnknownFormat,
+    #[error("the request names no output")]
+    NoOutput,
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Tree(#[from] FsError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
 
 /// Seals the tree of a mount on request.
 pub(crate) struct Sealer {
@@ -90,11 +108,10 @@ impl Sealer {
             Err(_) if any_readable([self.abort_reader.as_fd()]) => {
                 ControlReply::Failed("seal aborted: the root was unmounted".to_owned())
             }
-            Err(CommandError::Error(_, error)) => ControlReply::Failed(describe(&*error)),
-            Err(CommandError::Signal(signal)) => ControlReply::Failed(format!("signal {signal}")),
-            Err(CommandError::OutputClosed) => {
-                ControlReply::Failed("the output was closed".to_owned())
+            Err(MountSealError::Tree(error @ FsError::PathTooLong { .. })) => {
+                ControlReply::Failed(format!("{error}; {PATH_TOO_LONG_ADVICE}"))
             }
+            Err(error) => ControlReply::Failed(describe(&error)),
         };
         control::send(stream, &answer, None)
     }
@@ -104,11 +121,11 @@ impl Sealer {
         request: &SealRequest,
         fd: Option<File>,
         client: &UnixStream,
-    ) -> Result<Sealed, CommandError> {
+    ) -> Result<Sealed, MountSealError> {
         let format = Format::ALL
             .into_iter()
             .find(|format| format.name() == request.format)
-            .ok_or_else(|| CommandError::message("the server does not support this format"))?;
+            .ok_or_else(|| MountSealError::UnknownFormat)?;
         let defaults = SealOptions::new(format);
         let settings = SealOptions {
             level: request.level,
@@ -125,11 +142,11 @@ impl Sealer {
                 Output::given(to, name.as_deref().unwrap_or("standard output"))
             }
             (Some(path), None) => Output::file(path)?,
-            (None, None) => return Err(CommandError::message("the request names no output")),
+            (None, None) => return Err(MountSealError::NoOutput),
         };
         let manifest = match &request.output {
             Some(path) if request.manifest => {
-                let output = Output::file(&args::manifest_path(path))?;
+                let output = Output::file(&manifest_path(path))?;
                 Some((output, self.layers.digest()?.finish()))
             }
             _ => None,
@@ -148,7 +165,7 @@ impl Sealer {
         let contents = AbortableContents { tree: &self.tree, ends };
         let summary = seal(&delta, &contents, &settings, archive, manifest, &mut |_| {})?;
         let output = request.output.clone().unwrap_or_else(|| "-".into());
-        Ok(Sealed { report: report_json(&output, &summary), warnings: summary.warnings })
+        Ok(Sealed { report: archive_report(&output, &summary), warnings: summary.warnings })
     }
 }
 

@@ -19,7 +19,7 @@ const COPY_BUFFER_BYTES: usize = 256 << 10;
 
 /// A failed change, with its path.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", String::from_utf8_lossy(.path))]
+#[error("{}", String::from_utf8_lossy(.path))]
 pub struct LiveError {
     /// The path in the root.
     pub path: Vec<u8>,
@@ -34,7 +34,7 @@ pub enum LiveErrorKind {
     #[error(transparent)]
     Tree(#[from] FsError),
     /// The content to copy cannot be read.
-    #[error("cannot read the content: {0}")]
+    #[error("cannot read the content")]
     Content(#[from] std::io::Error),
 }
 

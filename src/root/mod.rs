@@ -10,9 +10,11 @@
 pub mod import;
 pub mod lend;
 pub mod live;
+pub(crate) mod owners;
 pub mod supervise;
 pub mod target;
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use crate::sandbox::{
     Bind, Leftovers, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };
 use crate::seal::BaseLayer;
+use crate::text::error::describe;
 use crate::text::escape::{escape, plain};
 
 /// Options for a root.
@@ -70,7 +73,7 @@ pub enum RootError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// The tree cannot be served.
-    #[error("cannot serve the root through FUSE: {0}")]
+    #[error("cannot serve the root through FUSE")]
     Serve(#[source] std::io::Error),
 }
 
@@ -180,7 +183,7 @@ impl UnstartedRoot {
             let (loans, live) = (loans.clone(), live.clone());
             move || {
                 if let Err(error) = loans.lock().refresh(&live) {
-                    tracing::debug!(%error, "cannot refresh lent files");
+                    tracing::debug!(error = describe(&error), "cannot refresh lent files");
                 }
             }
         });
@@ -230,6 +233,11 @@ impl ServedRoot {
     /// Returns variables for commands, with the paths of lent files.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.loans.lock().environment()
+    }
+
+    /// Adds the variables of [`ServedRoot::environment`] to those of a command.
+    pub fn add_environment(&self, environment: &mut Vec<(OsString, OsString)>) {
+        environment.extend(self.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
     }
 
     /// Returns warnings about lent files for the user, before the first command runs.

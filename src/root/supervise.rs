@@ -31,7 +31,32 @@ const USUAL_DEVICES: [(&str, (u32, u32)); 6] = [
 ];
 
 /// Prints a line for the user.
-pub type ReportFn = fn(&str);
+#[derive(Clone)]
+pub struct ReportFn(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl ReportFn {
+    /// Returns a function that calls `report`.
+    pub fn new(report: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        ReportFn(Arc::new(report))
+    }
+
+    fn call(&self, line: &str) {
+        (self.0)(line);
+    }
+}
+
+/// Ignores all lines.
+impl Default for ReportFn {
+    fn default() -> Self {
+        ReportFn::new(|_| {})
+    }
+}
+
+impl std::fmt::Debug for ReportFn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReportFn")
+    }
+}
 
 /// A tree as the supervisor uses it.
 #[derive(Debug)]
@@ -57,7 +82,7 @@ impl SupervisedTree {
             live,
             owners: None,
             held: Mutex::new(VecDeque::new()),
-            report: |_| {},
+            report: ReportFn::default(),
             reported: Mutex::default(),
         }
     }
@@ -157,7 +182,7 @@ impl Supervised for SupervisedTree {
             return;
         }
         let path = String::from_utf8_lossy(path).escape_default().to_string();
-        (self.report)(&format!(
+        self.report.call(&format!(
             "warning: the device {path} is recorded for the image, but cannot be opened during a \
              build without root; if a program must open it, run `mount --bind /dev/{name} {path}` \
              before and `umount {path}` after; a program that makes and opens it itself \
@@ -170,12 +195,13 @@ impl Supervised for SupervisedTree {
         if reported.executions.len() < MAX_REPORTED_EXECUTIONS
             && reported.executions.insert(execution.to_owned())
         {
-            (self.report)(&format!("`{execution}`: services do not start or stop during a build"));
+            self.report
+                .call(&format!("`{execution}`: services do not start or stop during a build"));
         }
     }
 
     fn service_failed(&self, execution: &str, error: &std::io::Error) {
-        (self.report)(&format!(
+        self.report.call(&format!(
             "warning: `{execution}` failed: services do not start or stop during a build, and its \
              process cannot be traced to skip it ({error}); allow ptrace \
              (kernel.yama.ptrace_scope below 3), or remove the command"

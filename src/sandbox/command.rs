@@ -255,18 +255,18 @@ fn stream(stdio: &Stdio, own: impl AsFd, null: &File) -> io::Result<OwnedFd> {
     }
 }
 
-fn exec_hint(doing: &str, errno: i32, program: &OsStr) -> &'static str {
+fn exec_hint(doing: &str, errno: i32, program: &OsStr) -> Option<&'static str> {
     if doing != EXECUTING {
-        return "";
+        return None;
     }
     let is_path = program.as_encoded_bytes().contains(&b'/');
     match errno {
         libc::ENOENT if is_path => {
-            "; the file or the interpreter in its first line is missing in the image"
+            Some("the file or the interpreter in its first line is missing in the image")
         }
-        libc::ENOENT => "; it is not in the PATH inside the image",
-        libc::EACCES => "; it is not executable",
-        libc::ENOEXEC => "; it is built for another architecture",
-        _ => "",
+        libc::ENOENT => Some("it is not in the PATH inside the image"),
+        libc::EACCES => Some("it is not executable"),
+        libc::ENOEXEC => Some("it is built for another architecture"),
+        _ => None,
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::lack::MissingRequirement;
 use super::wire::EXECUTING;
+use crate::text::error::describe;
 
 /// An error of a sandbox, a mount or a command in one.
 #[derive(Debug, thiserror::Error)]
@@ -15,11 +16,7 @@ pub enum SandboxError {
     #[error(transparent)]
     MissingRequirement(#[from] MissingRequirement),
     /// This process is root, but lacks the capability to mount.
-    #[error(
-        "running as root, but without CAP_SYS_ADMIN: namespaces and mounts are not permitted; \
-         run as an ordinary user with subordinate ids, or start the container with \
-         --cap-add SYS_ADMIN --device /dev/fuse"
-    )]
+    #[error("running as root, but without CAP_SYS_ADMIN: namespaces and mounts are not permitted")]
     RootWithoutCapabilities,
     /// `newuidmap` or `newgidmap` failed.
     #[error("{program} cannot map the ids: {message}")]
@@ -30,20 +27,20 @@ pub enum SandboxError {
         message: String,
     },
     /// A step of the set-up failed.
-    #[error("cannot set up the sandbox: {doing}: {source}{hint}")]
+    #[error("cannot set up the sandbox: {doing}")]
     Setup {
         /// The step that failed.
         doing: String,
         /// Why it failed.
         source: io::Error,
-        /// A hint, or empty; begins with "; ".
-        hint: String,
+        /// A hint, if the cause is known.
+        hint: Option<String>,
     },
     /// The processes of the sandbox are gone.
     #[error("the sandbox ended unexpectedly ({0})")]
     Ended(String),
     /// A host path to show inside cannot be opened.
-    #[error("cannot show {} inside: {source}", path.display())]
+    #[error("cannot show {} inside", path.display())]
     Bind {
         /// The path on the host.
         path: PathBuf,
@@ -51,7 +48,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// A command could not be started.
-    #[error("cannot run {}: {doing}: {source}{hint}", program.to_string_lossy())]
+    #[error("cannot run {}: {doing}", program.to_string_lossy())]
     Command {
         /// The command's name.
         program: OsString,
@@ -59,8 +56,8 @@ pub enum SandboxError {
         doing: String,
         /// Why it failed.
         source: io::Error,
-        /// A hint, or empty; begins with "; ".
-        hint: &'static str,
+        /// A hint, if the cause is known.
+        hint: Option<&'static str>,
     },
     /// An invalid request of the user.
     #[error("{0}")]
@@ -70,19 +67,23 @@ pub enum SandboxError {
     Mount {
         /// The mount point.
         dir: PathBuf,
-        /// The reason, and a hint where the cause is known.
+        /// The reason.
         message: String,
+        /// A hint, if the cause is known.
+        hint: Option<&'static str>,
     },
     /// A mount could not be unmounted.
     #[error("cannot unmount {}: {message}", dir.display())]
     Unmount {
         /// The mount point.
         dir: PathBuf,
-        /// The reason, and a hint where the cause is known.
+        /// The reason.
         message: String,
+        /// A hint, if the cause is known.
+        hint: Option<String>,
     },
     /// Any other failed system call.
-    #[error("{doing}: {source}")]
+    #[error("{doing}")]
     System {
         /// The step that failed.
         doing: &'static str,
@@ -92,6 +93,32 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
+    /// Returns a way to fix the error, if the cause is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            SandboxError::MissingRequirement(missing) => Some(missing.hint()),
+            SandboxError::RootWithoutCapabilities => Some(
+                "run as an ordinary user with subordinate ids, or start the container with \
+                 --cap-add SYS_ADMIN --device /dev/fuse"
+                    .to_owned(),
+            ),
+            SandboxError::Setup { hint, .. } | SandboxError::Unmount { hint, .. } => hint.clone(),
+            SandboxError::Command { hint, .. } | SandboxError::Mount { hint, .. } => {
+                hint.map(str::to_owned)
+            }
+            _ => None,
+        }
+    }
+
+    /// Formats the error with its causes and its hint.
+    pub(crate) fn full_text(&self) -> String {
+        let text = describe(self);
+        match self.hint() {
+            Some(hint) => format!("{text}; {hint}"),
+            None => text,
+        }
+    }
+
     /// Returns the exit code that shells and `env` use for a command that cannot be executed: 127
     /// when it is missing, 126 otherwise. Returns `None` for all other errors.
     pub fn shell_code(&self) -> Option<u8> {

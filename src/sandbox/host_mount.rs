@@ -62,6 +62,8 @@ impl MountOptions {
     }
 }
 
+const UMOUNT_HINT: &str = "`overcoat umount` removes it";
+
 /// A mount in the host's mount namespace. If dropped, it stays mounted until [`unmount`].
 #[derive(Debug)]
 pub struct HostMount {
@@ -79,17 +81,17 @@ impl HostMount {
             Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(mount_error(dir, "it is not a directory".to_owned())),
             Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-                let message = "a mount whose process has ended is there; `overcoat umount` \
-                               removes it";
-                return Err(mount_error(dir, message.to_owned()));
+                let message = "a mount whose process has ended is there".to_owned();
+                let hint = Some(UMOUNT_HINT);
+                return Err(SandboxError::Mount { dir: dir.to_owned(), message, hint });
             }
             Err(error) => return Err(mount_error(dir, error.to_string())),
         }
         let path = absolute(dir).map_err(|error| mount_error(dir, error.to_string()))?;
         if is_mounted(&path).during("reading /proc/self/mountinfo")? {
-            let message = "overcoat has something mounted there already; `overcoat umount` \
-                           removes it";
-            return Err(mount_error(dir, message.to_owned()));
+            let message = "overcoat has something mounted there already".to_owned();
+            let hint = Some(UMOUNT_HINT);
+            return Err(SandboxError::Mount { dir: dir.to_owned(), message, hint });
         }
         if Uid::effective().is_root() {
             Self::as_root(dir, options)
@@ -110,10 +112,10 @@ impl HostMount {
         let source = how.source.as_deref().unwrap_or(OsStr::new(SOURCE));
         mount(Some(source), dir, Some(TYPE), flags, Some(options.as_str())).map_err(|error| {
             let hint = match error {
-                Errno::EPERM => "; mounting requires CAP_SYS_ADMIN, which this root lacks",
-                _ => "",
+                Errno::EPERM => Some("mounting requires CAP_SYS_ADMIN, which this root lacks"),
+                _ => None,
             };
-            mount_error(dir, format!("{}{hint}", error.desc()))
+            SandboxError::Mount { dir: dir.to_owned(), message: error.desc().to_owned(), hint }
         })?;
         Ok(HostMount { fuse: fuse.into(), shared: true })
     }
@@ -194,8 +196,16 @@ impl HostMount {
 /// # Errors
 /// Fails when overcoat has nothing mounted there, or when the mount is in use.
 pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
-    let error =
-        |message: &str| SandboxError::Unmount { dir: dir.to_owned(), message: message.to_owned() };
+    let error = |message: &str| SandboxError::Unmount {
+        dir: dir.to_owned(),
+        message: message.to_owned(),
+        hint: None,
+    };
+    let busy = |path: &Path| SandboxError::Unmount {
+        dir: dir.to_owned(),
+        message: "it is in use".to_owned(),
+        hint: Some(format!("`fuser -vm {}` lists the processes", path.display())),
+    };
     let path = absolute(dir).map_err(|source| error(&source.to_string()))?;
     if !is_mounted(&path).during("reading /proc/self/mountinfo")? {
         return Err(error("overcoat has nothing mounted there"));
@@ -203,7 +213,7 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
     if Uid::effective().is_root() {
         let lazy = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
         return umount2(&path, lazy | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| match errno {
-            Errno::EBUSY => error(&busy_message(&path)),
+            Errno::EBUSY => busy(&path),
             errno => error(errno.desc()),
         });
     }
@@ -218,7 +228,7 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
         return Ok(());
     }
     let message = helper_message(&output.stderr);
-    if message.contains("busy") { Err(error(&busy_message(&path))) } else { Err(error(&message)) }
+    if message.contains("busy") { Err(busy(&path)) } else { Err(error(&message)) }
 }
 
 /// Returns where the root with this device number is mounted.
@@ -235,12 +245,8 @@ fn mount_point_of_device(info: &[u8], device: u64) -> Option<PathBuf> {
     Some(OsString::from_vec(line.point).into())
 }
 
-fn busy_message(path: &Path) -> String {
-    format!("it is in use; `fuser -vm {}` lists the processes", path.display())
-}
-
 fn mount_error(dir: &Path, message: String) -> SandboxError {
-    SandboxError::Mount { dir: dir.to_owned(), message }
+    SandboxError::Mount { dir: dir.to_owned(), message, hint: None }
 }
 
 fn helper() -> Result<PathBuf, SandboxError> {

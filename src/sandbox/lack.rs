@@ -19,17 +19,20 @@ impl std::error::Error for MissingRequirement {}
 
 impl fmt::Display for MissingRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; as root: `{}`", self.problem, self.remedy)?;
-        match self.in_container {
-            Some(options) => write!(f, " (in a container: start it with {options})"),
-            None => Ok(()),
-        }
+        f.write_str(&self.problem)
     }
 }
 
 const WITH_FUSE: &str = "--device /dev/fuse";
 
 impl MissingRequirement {
+    /// Returns the command that fixes it, for a message.
+    pub fn hint(&self) -> String {
+        let in_container =
+            self.in_container.map(|how| format!(" (in a container: start it with {how})"));
+        format!("as root: `{}`{}", self.remedy, in_container.unwrap_or_default())
+    }
+
     fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         MissingRequirement { problem: problem.into(), remedy: remedy.into(), in_container: None }
     }

@@ -252,8 +252,10 @@ fn expect(
             let StepFailure { doing, errno } = wire::parse_failure(rest);
             let hint = match user_namespace {
                 true => privilege::user_namespace_hint(errno),
-                false if errno == libc::ENOSYS => "; overcoat needs Linux 5.12 or newer".to_owned(),
-                false => String::new(),
+                false if errno == libc::ENOSYS => {
+                    Some("overcoat needs Linux 5.12 or newer".to_owned())
+                }
+                false => None,
             };
             let source = io::Error::from_raw_os_error(errno);
             Err(SandboxError::Setup { doing, source, hint })
@@ -309,7 +311,7 @@ impl Sandbox {
             ([wire::FAILED, rest @ ..], _) => {
                 let StepFailure { doing, errno } = wire::parse_failure(rest);
                 let source = io::Error::from_raw_os_error(errno);
-                Err(SandboxError::Setup { doing, source, hint: String::new() })
+                Err(SandboxError::Setup { doing, source, hint: None })
             }
             _ => Err(SandboxError::Ended("pid 1 is gone".to_owned())),
         }

@@ -226,21 +226,22 @@ pub(super) fn write_id_maps(pid: i32, uids: &IdMap, gids: &IdMap) -> Result<(), 
     result
 }
 
-/// Returns a hint for an error in a user namespace, or an empty text; begins with "; ".
-pub(super) fn user_namespace_hint(errno: i32) -> String {
+/// Returns a hint for an error in a user namespace, if its cause is known.
+pub(super) fn user_namespace_hint(errno: i32) -> Option<String> {
     if apparmor_restricts() && matches!(errno, libc::EPERM | libc::EACCES) {
-        return format!("; {}", MissingRequirement::apparmor());
+        let missing = MissingRequirement::apparmor();
+        return Some(format!("{missing}; {}", missing.hint()));
     }
     let hint = match errno {
-        libc::ENOSPC => "; too many namespaces: see /proc/sys/user/max_*_namespaces",
-        libc::ENOSYS => "; overcoat needs Linux 5.12 or newer",
+        libc::ENOSPC => "too many namespaces: see /proc/sys/user/max_*_namespaces",
+        libc::ENOSYS => "overcoat needs Linux 5.12 or newer",
         libc::EPERM => {
-            "; in a container, its seccomp filter may be the cause: start it with \
+            "in a container, its seccomp filter may be the cause: start it with \
              --security-opt seccomp=unconfined --device /dev/fuse"
         }
-        _ => "",
+        _ => return None,
     };
-    hint.to_owned()
+    Some(hint.to_owned())
 }
 
 /// Whether AppArmor restricts the user namespaces of ordinary users (Ubuntu 23.10 and later).

@@ -200,8 +200,9 @@ pub fn host_mount() -> Result<(), SandboxError> {
     let place = std::env::temp_dir();
     let dir = place.join(format!("overcoat-doctor.{}", std::process::id()));
     fs::create_dir(&dir).map_err(|error| SandboxError::Mount {
-        message: format!("cannot make a directory there ({error}): set TMPDIR to another one"),
+        message: format!("cannot make a directory there ({error})"),
         dir: place,
+        hint: Some("set TMPDIR to another one"),
     })?;
     let options = super::MountOptions { read_only: true, ..super::MountOptions::default() };
     let mounted = super::HostMount::new(&dir, &options).and_then(|mount| {

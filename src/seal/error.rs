@@ -7,6 +7,10 @@ use fs_model::error::shorten;
 
 use super::Format;
 
+/// Advice for a path that is too long for archives.
+pub(crate) const PATH_TOO_LONG_ADVICE: &str =
+    "give a parent directory a shorter name, move the file up, or remove it";
+
 /// An error while sealing a delta. Paths are [escaped](crate::text::escape::escape).
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
@@ -25,7 +29,7 @@ pub enum SealError {
     /// A path that the kernel's unpacker would silently drop. Found before anything is written.
     #[error(
         "/{}: the path has {length} bytes, but archives can be unpacked only with paths of at most \
-         {limit} bytes; give a parent directory a shorter name, move the file up, or remove it",
+         {limit} bytes; {PATH_TOO_LONG_ADVICE}",
         shorten(path)
     )]
     PathTooLong {

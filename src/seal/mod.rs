@@ -21,6 +21,7 @@ pub mod output;
 pub mod patient;
 mod plan;
 mod readahead;
+pub(crate) mod report;
 pub mod squashfs;
 mod tar;
 pub mod zstd;
@@ -35,6 +36,7 @@ use fs_model::tree::XattrSupport;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(crate) use error::PATH_TOO_LONG_ADVICE;
 pub use error::SealError;
 pub use manifest::{BaseLayer, ManifestInfo};
 pub use output::Output;

@@ -5,11 +5,11 @@ use ratatui::text::{Line, Span};
 
 use super::app::App;
 use super::wrap::wrap_hanging;
-use crate::cli::ui::args::size_text;
-use crate::cli::ui::format::{brief, file_type_name, group, mode_text, time, user};
 use crate::image::diff::ChangeKind;
 use crate::image::view::LayerNode;
 use crate::report::{plain, shown};
+use crate::text::attr::{brief, file_type_name, mode_text, time};
+use crate::text::size::size_text;
 
 /// Returns the details of `path`, in full if `all`, else in short.
 pub(crate) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Line<'static>> {
@@ -34,7 +34,8 @@ pub(crate) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Li
     };
     let attr = &node.attr;
     let owner = |attr: &fs_model::Attr| {
-        let (user, group) = (user(&subject.accounts, attr.uid), group(&subject.accounts, attr.gid));
+        let accounts = &subject.accounts;
+        let (user, group) = (accounts.user_text(attr.uid), accounts.group_text(attr.gid));
         format!("{}:{}", plain(&user), plain(&group))
     };
     add("type", format!("{}  {} {}  {}", brief(attr), mode_text(attr), owner(attr), time(attr)));

@@ -20,6 +20,7 @@ use crate::image::view::packages::{DpkgDatabase, PackageOwners};
 use crate::image::view::{LookError, StackView, ViewNode, WalkControl, join};
 use crate::report::{check_images, plain, shown};
 use crate::seal::manifest::hex;
+use crate::text::error::describe;
 
 /// Minimum size of a big file, in bytes.
 const MIN_BIG_FILE_BYTES: u64 = 1_000_000;
@@ -128,8 +129,8 @@ impl InspectJob {
         sums: &UsageCounts,
         send: &dyn Fn(JobResult),
     ) {
-        let failed = |action: &str, error: &dyn std::fmt::Display| {
-            JobResult::Failed(format!("cannot {action}: {}", plain(&error.to_string())))
+        let failed = |action: &str, error: &dyn std::error::Error| {
+            JobResult::Failed(format!("cannot {action}: {}", plain(&describe(error))))
         };
         let news = match self {
             InspectJob::Changes => {

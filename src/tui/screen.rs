@@ -24,8 +24,8 @@ use ratatui::crossterm::{cursor, execute};
 use super::app::{App, KeyAction};
 use super::draw::{TerminalStyle, draw};
 use super::gather::{InspectedStack, JobResult};
-use crate::cli::CommandError;
-use crate::sandbox::Signals;
+use crate::image::view::LookError;
+use crate::sandbox::{SandboxError, Signals};
 
 /// An event for the main loop.
 enum Message {
@@ -63,12 +63,29 @@ impl Drop for RestoreGuard {
     }
 }
 
-/// Shows the stack until the user quits or a signal requests termination.
+/// An error of the screens.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScreenError {
+    /// An image cannot be read.
+    #[error(transparent)]
+    View(#[from] LookError),
+    /// Signals cannot be received.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The terminal cannot be used.
+    #[error(transparent)]
+    Terminal(#[from] io::Error),
+    /// A thread panicked; the panic hook has printed the message.
+    #[error("internal error: a thread panicked")]
+    Panic,
+}
+
+/// Shows the stack until the user quits or a signal requests termination. Returns that signal.
 pub(crate) fn run(
     subject: InspectedStack,
     checks: bool,
     look: TerminalStyle,
-) -> Result<(), CommandError> {
+) -> Result<Option<Signal>, ScreenError> {
     // Before threads are created, so that they inherit the blocked signals.
     let signals = Signals::take_set(&[
         Signal::SIGINT,
@@ -135,7 +152,7 @@ fn main_loop(
     look: TerminalStyle,
     sender: &Sender<Message>,
     messages: &Receiver<Message>,
-) -> Result<(), CommandError> {
+) -> Result<Option<Signal>, ScreenError> {
     loop {
         for job in std::mem::take(&mut app.jobs) {
             let sender = sender.clone();
@@ -148,7 +165,7 @@ fn main_loop(
         if ACTIVE.load(Ordering::SeqCst) {
             terminal.draw(|frame| draw(frame, app, look))?;
         }
-        let Ok(first) = messages.recv() else { return Ok(()) };
+        let Ok(first) = messages.recv() else { return Ok(None) };
         // Handle all pending messages before the next drawing.
         for message in std::iter::once(first).chain(messages.try_iter()) {
             let next = match message {
@@ -161,14 +178,14 @@ fn main_loop(
                     KeyAction::Go
                 }
                 Message::Signal(Signal::SIGTSTP) => KeyAction::Suspend,
-                Message::Signal(signal) => return Err(CommandError::Signal(signal as i32)),
+                Message::Signal(signal) => return Ok(Some(signal)),
                 Message::Panic => {
-                    return Err(CommandError::message("internal error: a thread panicked"));
+                    return Err(ScreenError::Panic);
                 }
             };
             match next {
                 KeyAction::Go => {}
-                KeyAction::Quit => return Ok(()),
+                KeyAction::Quit => return Ok(None),
                 KeyAction::Redraw => *terminal = clear_terminal()?,
                 KeyAction::Suspend => {
                     restore();

@@ -24,6 +24,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::BootError;
 use crate::root::live::{Lay, Live, Meta};
+use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, UnstartedRoot};
 use crate::sandbox::Network;
 use crate::seal::{Format, Output, SealOptions, seal};
@@ -108,7 +109,7 @@ pub fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, Bo
         binds: Vec::new(),
         apt_proxy: None,
         digests: false,
-        report: |_| {},
+        report: ReportFn::default(),
     })?;
     let live = Live::new(composed.tree().clone());
     let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: None };

@@ -105,7 +105,7 @@ pub enum BootError {
     #[error(transparent)]
     MissingRequirement(#[from] MissingRequirement),
     /// An artifact cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Artifact {
         /// The file's path.
         path: PathBuf,

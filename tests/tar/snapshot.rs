@@ -244,7 +244,7 @@ pub(crate) fn imported(archive: &[u8]) -> Result<(Tree, Vec<String>), String> {
     let mut report = |note| notes.push(note);
     let imported = overcoat::root::import::tar(&tree, archive, |_| false, &mut report);
     tree.check_invariants().unwrap();
-    imported.map_err(|error| error.to_string())?;
+    imported.map_err(|error| overcoat::text::error::describe(&error))?;
     Ok((tree, notes))
 }
 

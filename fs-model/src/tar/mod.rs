@@ -126,7 +126,7 @@ fn prefix(member: Option<&[u8]>) -> String {
 pub enum TarErrorKind {
     /// An I/O error.
     #[error("{0}")]
-    Read(#[source] io::Error),
+    Read(io::Error),
     /// The stream ends within a member.
     #[error("the archive ends early: it is truncated, or continues on another volume")]
     Truncated,

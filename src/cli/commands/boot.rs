@@ -16,10 +16,12 @@ use provisioners::Project;
 use serde_json::{Value, json};
 
 use super::project;
-use crate::cli::ui::args::{size_text, size_value};
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
+use crate::cli::ui::Ui;
+use crate::cli::ui::args::size_value;
+use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
+use crate::text::size::size_text;
 use crate::vm::phase::Phase;
 use crate::vm::qemu::Accelerator;
 use crate::vm::{BootObserver, BootOptions, BootReport, MachineFiles, boot, time_out};
@@ -118,7 +120,7 @@ enum AcceleratorArg {
     Tcg,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let parts = parts(args)?;
     let signals = Signals::take()?;
     let options = BootOptions {
@@ -138,6 +140,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         parameters: args.append.clone(),
     };
     let mut reporter = BootReporter {
+        ui,
         args,
         signals: &signals,
         output: Vec::new(),
@@ -145,10 +148,10 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         interrupted: Cell::new(None),
     };
     if args.shell {
-        eprint_status("machine console; Ctrl-A X switches the machine off");
+        ui.status("machine console; Ctrl-A X switches the machine off");
     }
     if options.accelerator.is_none() && Accelerator::is_denied() {
-        eprint_status(
+        ui.status(
             "no permission for /dev/kvm: emulating the processor, about ten times slower; to use \
              KVM, run `usermod -aG kvm USER` as root, then log in again",
         );
@@ -159,25 +162,25 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match report.interrupted {
         // The reader of the command's output closed the pipe.
         Some(signal) if signal == Signal::SIGPIPE as i32 => return Ok(ExitCode::SUCCESS),
-        Some(signal) => return Err(CommandError::Signal(signal)),
+        Some(signal) => return Err(CommandError::signal(signal)),
         None => {}
     }
     if args.json {
-        print(&to_json(&report, args.run.is_some().then_some(&reporter)).to_string())?;
+        ui.print(&to_json(&report, args.run.is_some().then_some(&reporter)).to_string())?;
     } else if !args.shell || report.failed.is_some() {
-        print_summary(&report, args.until.as_deref());
+        print_summary(ui, &report, args.until.as_deref());
     }
     if let Some((phase, reason)) = &report.failed {
         if !args.console && !args.shell {
             let from = report.console.len().saturating_sub(CONSOLE_TAIL_LINES);
-            eprint_status("last lines of the console:");
+            ui.status("last lines of the console:");
             report.console[from..].iter().for_each(|line| eprint_line(&format!("  | {line}")));
         }
         let text = match phase {
             Phase::Command => format!("the machine came up, but {reason}"),
             _ => format!("the machine did not come up: {}: {reason}", phase.describe()),
         };
-        return Err(CommandError::Error(1, text.into()));
+        return Err(CommandError::new(ErrorKind::Failed, text));
     }
     let code = report.code.unwrap_or(0);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
@@ -213,13 +216,13 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
         Ok(Some(found)) => found,
         // Some of the files were given, and no project has the rest.
         Err(_) | Ok(None) if some && args.project.is_none() => {
-            return Err(CommandError::message(
+            return Err(CommandError::user(
                 "no project found: give all of --base, --kernel and --initrd",
             ));
         }
         Err(error) => return Err(error),
         Ok(None) => {
-            return Err(CommandError::message(
+            return Err(CommandError::user(
                 "not a project: name images of a project, or give --base, --kernel and --initrd",
             ));
         }
@@ -239,7 +242,7 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
             _ => {
                 let all = project.images().iter().filter(|image| image.kind() != "initrd");
                 let all = all.map(|image| image.name.as_str()).collect::<Vec<_>>().join(", ");
-                return Err(CommandError::message(format!("name the images to boot: {all}")));
+                return Err(CommandError::user(format!("name the images to boot: {all}")));
             }
         },
     };
@@ -253,11 +256,11 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
     for name in &names {
         match project.find(name) {
             Ok(_) => {
-                let of = catalogue.machine_files(name).map_err(CommandError::message)?;
+                let of = catalogue.machine_files(name).map_err(CommandError::user)?;
                 if let Some(before) = &parts
                     && before.base != of.base
                 {
-                    return Err(CommandError::message(format!(
+                    return Err(CommandError::user(format!(
                         "{} and {name} have different bases",
                         names[0]
                     )));
@@ -266,7 +269,7 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
                 parts.get_or_insert(of);
             }
             Err(_) if is_file(name) => add(vec![PathBuf::from(name)]),
-            Err(why) => return Err(CommandError::message(why)),
+            Err(why) => return Err(CommandError::user(why)),
         }
     }
     let parts = match parts {
@@ -284,7 +287,7 @@ fn parts(args: &Args) -> Result<MachineFiles, CommandError> {
         if let Some(image) = made.filter(|_| !path.exists()) {
             let path = path.display();
             let name = &image.name;
-            return Err(CommandError::message(format!(
+            return Err(CommandError::user(format!(
                 "{path} is not built yet: run `overcoat build {name}`"
             )));
         }
@@ -300,8 +303,8 @@ fn only_base(
 ) -> Result<MachineFiles, CommandError> {
     let bases: Vec<_> = project.images().iter().filter(|image| image.kind() == "base").collect();
     match bases[..] {
-        [base] => catalogue.machine_files(&base.name).map_err(CommandError::message),
-        _ => Err(CommandError::message(match args.base {
+        [base] => catalogue.machine_files(&base.name).map_err(CommandError::user),
+        _ => Err(CommandError::user(match args.base {
             Some(_) => "the project has several bases: give --kernel and --initrd too",
             None => "the project has several bases: give --base, --kernel and --initrd",
         })),
@@ -310,6 +313,7 @@ fn only_base(
 
 /// Prints the progress of a boot and collects the command's output.
 struct BootReporter<'a> {
+    ui: &'a Ui,
     args: &'a Args,
     signals: &'a Signals,
     /// Output of the command, for JSON.
@@ -332,12 +336,12 @@ impl BootObserver for BootReporter<'_> {
                 eprint_line("");
             }
             let (name, what) = (phase.name(), phase.describe());
-            eprint_status(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
+            self.ui.status(&format!("{:>6.1} s  {name:<8}  {what}", after.as_secs_f64()));
         }
     }
 
     fn retry_without_kvm(&mut self) {
-        eprint_status(
+        self.ui.status(
             "KVM does not work on this host: restarting with emulation, about ten times slower",
         );
     }
@@ -437,11 +441,11 @@ fn eprint_line(line: &str) {
 }
 
 /// Prints the times and sizes of a boot.
-fn print_summary(report: &BootReport, until: Option<&str>) {
+fn print_summary(ui: &Ui, report: &BootReport, until: Option<&str>) {
     let total: Duration = report.phases.iter().map(|(_, took)| *took).sum();
     let each =
         report.phases.iter().map(|(phase, took)| format!("{phase} {:.1}", took.as_secs_f64()));
-    eprint_status(&format!(
+    ui.status(&format!(
         "{:.1} s: {}; {} fetched, {} of memory touched",
         total.as_secs_f64(),
         each.collect::<Vec<_>>().join(", "),
@@ -449,7 +453,7 @@ fn print_summary(report: &BootReport, until: Option<&str>) {
         size_text(report.peak_memory),
     ));
     if let Some((all, available)) = report.memory {
-        eprint_status(&format!(
+        ui.status(&format!(
             "the system is up, state: {}; {} of {} memory available",
             report.state.as_deref().unwrap_or("unknown"),
             size_text(available),
@@ -457,10 +461,10 @@ fn print_summary(report: &BootReport, until: Option<&str>) {
         ));
     }
     if let Some(text) = until.filter(|_| report.failed.is_none()) {
-        eprint_status(&format!("the system is up: found `{text}` on the console"));
+        ui.status(&format!("the system is up: found `{text}` on the console"));
     }
     if !report.failed_units.is_empty() {
-        eprint_status(&format!("warning: failed units: {}", report.failed_units.join(", ")));
+        ui.warning(&format!("failed units: {}", report.failed_units.join(", ")));
     }
 }
 

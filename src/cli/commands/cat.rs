@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
-use crate::cli::ui::format::{display_path, file_type_name};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::ImageArgs;
 use crate::cli::ui::stdout::StdoutWriter;
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::text::attr::file_type_name;
 use crate::text::escape::escape;
 
 #[derive(Debug, ClapArgs)]
@@ -17,10 +19,10 @@ pub(crate) struct Args {
     images: ImageArgs,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     if opened.paths.is_empty() {
-        return Err(CommandError::message(
+        return Err(CommandError::user(
             "no file given: write its path after the images, with a colon before it, such as \
              :/etc/passwd",
         ));
@@ -30,13 +32,13 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let code = opened.each(Follow::Yes, &mut |node| {
         if node.is_link() {
             let (path, target) = (display_path(&node.path), opened.view.link(&node)?);
-            eprint_status(&format!("error: {path}: broken symbolic link to {}", escape(&target)));
+            ui.status(&format!("error: {path}: broken symbolic link to {}", escape(&target)));
             missing = true;
             return Ok(());
         }
         if !node.is_file() {
             let what = file_type_name(node.attr.kind);
-            return Err(CommandError::message(format!(
+            return Err(CommandError::user(format!(
                 "{}: cannot print a {what}",
                 display_path(&node.path)
             )));

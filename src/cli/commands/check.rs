@@ -18,12 +18,13 @@ use crate::check::{
     Suppression,
 };
 use crate::check::{check, lint, lints, sarif};
-use crate::cli::ui::args::size_text;
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::image_args;
 use crate::cli::ui::stdout::{Colour, StdoutWriter};
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
+use crate::text::size::size_text;
 
 /// Maximum number of findings printed per lint without `--all`.
 const MAX_FINDINGS_PER_LINT: usize = 10;
@@ -129,19 +130,19 @@ impl Deny {
     }
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     if args.list {
-        return list(args);
+        return list(ui, args);
     }
     if let Some(name) = &args.explain {
-        return explain(name);
+        return explain(ui, name);
     }
     let mut reports = Vec::new();
     for request in requests(args)? {
         reports.push(check(&request)?);
     }
     if args.sarif {
-        print(&format!("{:#}", sarif::log(&reports)))?;
+        ui.print(&format!("{:#}", sarif::log(&reports)))?;
     } else if args.json {
         let count = |severity| reports.iter().map(|report| report.count(severity)).sum::<usize>();
         let value = json!({
@@ -151,19 +152,19 @@ pub(crate) fn run(args: &Args) -> CommandResult {
             "notes": count(Severity::Note),
             "checks": reports,
         });
-        print(&value.to_string())?;
+        ui.print(&value.to_string())?;
     } else {
-        match print_reports(&reports, args) {
+        match print_reports(ui, &reports, args) {
             // The exit code still reports the result if the reader closed the pipe.
-            Ok(()) | Err(CommandError::OutputClosed) => {}
-            Err(failure) => return Err(failure),
+            Err(error) if error.kind != ErrorKind::OutputClosed => return Err(error),
+            _ => {}
         }
     }
     let worst = reports.iter().flat_map(|report| &report.findings).map(|f| f.severity).max();
     Ok(ExitCode::from(u8::from(worst >= Some(args.deny.min_severity()))))
 }
 
-fn list(args: &Args) -> CommandResult {
+fn list(ui: &Ui, args: &Args) -> CommandResult {
     let selection = LintSelection::new(args.only.clone(), args.skip.clone(), Vec::new())?;
     let wanted: Vec<&Lint> = lints().filter(|lint| selection.wants(lint)).collect();
     if args.json {
@@ -177,7 +178,7 @@ fn list(args: &Args) -> CommandResult {
             })
         });
         let value = json!({ "schema": 2, "lints": each.collect::<Vec<_>>() });
-        print(&value.to_string())?;
+        ui.print(&value.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
     for (group, what) in GROUPS {
@@ -185,21 +186,21 @@ fn list(args: &Args) -> CommandResult {
         if of_group.is_empty() {
             continue;
         }
-        print(&format!("{group}: {what}"))?;
+        ui.print(&format!("{group}: {what}"))?;
         for lint in of_group {
-            print(&format!("  {:<26} {:<8} {}", lint.name, lint.severity.word(), lint.summary))?;
+            ui.print(&format!("  {:<26} {:<8} {}", lint.name, lint.severity.word(), lint.summary))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain(name: &str) -> CommandResult {
+fn explain(ui: &Ui, name: &str) -> CommandResult {
     // Fails with a suggestion if there is no such lint.
     LintSelection::new(vec![name.to_owned()], Vec::new(), Vec::new())?;
     let Some(lint) = lint(name) else {
-        return Err(CommandError::message(format!("`{name}` is a group: give one of its lints")));
+        return Err(CommandError::user(format!("`{name}` is a group: give one of its lints")));
     };
-    print(&format!(
+    ui.print(&format!(
         "{} ({}): {}\n\n{}\n\nTo fix it: {}.",
         lint.name,
         lint.severity.word(),
@@ -241,14 +242,14 @@ fn requests(args: &Args) -> Result<Vec<CheckRequest>, CommandError> {
     }
     args.offset.reject("in a project")?;
     let Some((project, names)) = project::find(&args.what, args.project.as_deref())? else {
-        return Err(CommandError::message("give a base and overlays, or images of a project"));
+        return Err(CommandError::user("give a base and overlays, or images of a project"));
     };
     let members: Vec<&Member> = match names.is_empty() {
         false => names
             .iter()
             .map(|name| project.find(name).map(|index| &project.images()[index]))
             .collect::<Result<_, _>>()
-            .map_err(CommandError::message)?,
+            .map_err(CommandError::user)?,
         true => {
             let wanted = |member: &&Member| match args.base {
                 Some(_) => member.kind() == "overlay",
@@ -294,10 +295,10 @@ fn project_request(
     let name = &member.name;
     let output = member.image.outputs.iter().find(|(_, format)| *format != Format::Tar);
     let Some((output, _)) = output else {
-        return Err(CommandError::message(format!("{name}: none of its formats can be checked")));
+        return Err(CommandError::user(format!("{name}: none of its formats can be checked")));
     };
     if !output.exists() {
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{name} is not built yet: run `overcoat build {name}`"
         )));
     }
@@ -320,7 +321,7 @@ fn project_request(
         reason: skip.reason.clone(),
     });
     let selection = args.selection(suppressions.collect()).map_err(|error| {
-        CommandError::message(format!("{}: {name}: {error}", member.image.file.display()))
+        CommandError::user(format!("{}: {name}: {error}", member.image.file.display()))
     })?;
     Ok(CheckRequest {
         name: name.clone(),
@@ -334,10 +335,10 @@ fn project_request(
     })
 }
 
-fn print_reports(reports: &[CheckReport], args: &Args) -> Result<(), CommandError> {
+fn print_reports(ui: &Ui, reports: &[CheckReport], args: &Args) -> Result<(), CommandError> {
     let mut out = StdoutWriter::new();
     for report in reports {
-        print_report(&mut out, report, reports, args)?;
+        print_report(ui, &mut out, report, reports, args)?;
     }
     for report in reports.iter().filter(|_| args.base.is_some()) {
         let verdict = match report.count(Severity::Error) {
@@ -351,6 +352,7 @@ fn print_reports(reports: &[CheckReport], args: &Args) -> Result<(), CommandErro
 
 /// Prints one of the reports: findings to standard output, the rest to standard error.
 fn print_report(
+    ui: &Ui,
     out: &mut StdoutWriter,
     report: &CheckReport,
     all: &[CheckReport],
@@ -379,14 +381,14 @@ fn print_report(
     }
     out.flush()?;
     for hint in &report.hints {
-        eprint_status(&format!("{}: {}", report.name, plain(hint)));
+        ui.status(&format!("{}: {}", report.name, plain(hint)));
     }
     for not_run in &report.not_run {
         let lints = match not_run.lints.len() {
             0..=MAX_LISTED_LINTS => not_run.lints.join(", "),
             count => format!("{count} lints (listed by --json)"),
         };
-        eprint_status(&format!("{}: could not run {lints}: {}", report.name, not_run.reason));
+        ui.status(&format!("{}: could not run {lints}: {}", report.name, not_run.reason));
     }
     // A suppression that several images share is unused only if no image uses it.
     let is_used = |name: &str| {
@@ -399,11 +401,11 @@ fn print_report(
         // Print it once, with the names of all images.
         if names.first() == Some(&report.name.as_str()) {
             let names = names.join(", ");
-            eprint_status(&format!("{names}: unused suppression of {lint} in the project"));
+            ui.status(&format!("{names}: unused suppression of {lint} in the project"));
         }
     }
     if args.base.is_none() {
-        eprint_status(&format!("{}: {}", report.name, summary(report)));
+        ui.status(&format!("{}: {}", report.name, summary(report)));
     }
     Ok(())
 }

@@ -28,7 +28,9 @@ use provisioners::Project;
 
 use self::line::{CompletionLine, LINE, expand_tilde};
 use super::project;
-use crate::cli::{CommandError, CommandResult, command, print};
+use crate::cli::command;
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::image::open::is_image;
 use crate::image::view::{StackView, ViewNode};
 
@@ -55,14 +57,14 @@ enum Shell {
     Powershell,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let name = args.shell.to_possible_value();
     let name = name.as_ref().map_or("bash", |value| value.get_name());
     let shells = Shells::builtins();
-    let shell = shells.completer(name).ok_or_else(|| CommandError::message("unknown shell"))?;
+    let shell = shells.completer(name).ok_or_else(|| CommandError::user("unknown shell"))?;
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, "overcoat", "overcoat", "overcoat", &mut script)?;
-    print(patch_script(args.shell, &String::from_utf8_lossy(&script)).trim())?;
+    ui.print(patch_script(args.shell, &String::from_utf8_lossy(&script)).trim())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,16 +11,18 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::ui::args::size_text;
-use crate::cli::ui::format::{AttrJson, brief, display_path, file_type_name};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
+use crate::cli::ui::format::{AttrJson, display_path};
 use crate::cli::ui::image_args;
 use crate::cli::ui::stdout::{Colour, JsonDocument, StdoutWriter, json as to_json};
-use crate::cli::{CommandError, CommandResult, eprint_status};
 use crate::image::diff::packages::{PackageChange, PackageChangeKind};
 use crate::image::diff::text::{MAX_TEXT_SIZE, TextComparison, unified};
 use crate::image::diff::{Aspect, ChangeKind, Diff, DiffOptions, DiffTotals, PathChange};
 use crate::image::view::{LookError, StackView, WalkControl};
+use crate::text::attr::{brief, file_type_name};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -79,7 +81,7 @@ struct Sides {
 }
 
 impl Args {
-    fn sides(&self) -> Result<Sides, CommandError> {
+    fn sides(&self, ui: &Ui) -> Result<Sides, CommandError> {
         let (mut common, mut paths) = image_args::split(&self.arguments);
         match common.is_empty() {
             true => self.offset.reject("with --from and --to alone")?,
@@ -93,7 +95,7 @@ impl Args {
             if common.len() < 2 {
                 return Err(match common.first() {
                     None => image_args::no_image_error(&paths),
-                    Some(base) => CommandError::message(format!(
+                    Some(base) => CommandError::user(format!(
                         "{}: nothing to compare with: give overlays after it, or another stack \
                          with --to",
                         base.display()
@@ -102,7 +104,7 @@ impl Args {
             }
             to = common.split_off(1);
             if let Some(other) = to.iter().find(|path| is_root(path)) {
-                return Err(CommandError::message(format!(
+                return Err(CommandError::user(format!(
                     "{other}: not an archive, so it could be another base or an overlay: write \
                      `--from {base} --to {other}` to compare it with {base}, or \
                      `{base} --to {other}` to stack it on {base}",
@@ -111,7 +113,7 @@ impl Args {
                 )));
             }
             if to.len() > 1 && std::io::stderr().is_terminal() {
-                eprint_status(&format!(
+                ui.status(&format!(
                     "comparing {base} with the stack of all {} overlays; to compare the overlays \
                      with each other: {base} --from {} --to {}",
                     to.len(),
@@ -126,7 +128,7 @@ impl Args {
         let stack = |over: Vec<PathBuf>| common.iter().cloned().chain(over).collect::<Vec<_>>();
         let sides = Sides { old: stack(from), new: stack(to), paths };
         match sides.old.is_empty() {
-            true => Err(CommandError::message(
+            true => Err(CommandError::user(
                 "--to has nothing to compare with: give a base before it, or a stack with --from",
             )),
             false => Ok(sides),
@@ -140,8 +142,8 @@ fn is_root(path: &Path) -> bool {
     path.is_dir() || crate::image::open::is_squashfs(path)
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let Sides { old, new, paths } = args.sides()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let Sides { old, new, paths } = args.sides(ui)?;
     let (old_view, new_view) =
         crate::image::diff::open(&old, &new).map_err(|error| image_args::add_hint(error, &new))?;
     image_args::reject_host_paths(&new_view, &new)?;
@@ -165,13 +167,13 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     match printer.write(&diff, everything) {
         Ok(()) => {}
         // The pipe was closed after some output, so there are differences.
-        Err(CommandError::OutputClosed) => return Ok(ExitCode::from(1)),
+        Err(error) if error.kind == ErrorKind::OutputClosed => return Ok(ExitCode::from(1)),
         Err(failure) => return Err(failure),
     }
     let found = printer.found;
     match printer.out.finish() {
-        Err(CommandError::OutputClosed) | Ok(()) => Ok(ExitCode::from(u8::from(found))),
-        Err(failure) => Err(failure),
+        Err(error) if error.kind != ErrorKind::OutputClosed => Err(error),
+        _ => Ok(ExitCode::from(u8::from(found))),
     }
 }
 

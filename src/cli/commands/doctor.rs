@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use crate::cli::{CommandError, CommandResult, print};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::doctor::{DoctorFinding, DoctorState, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]
@@ -17,19 +18,19 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let findings = examine();
     let ready = is_ready(&findings);
     if args.json {
         let root = nix::unistd::geteuid().is_root();
         let findings =
             findings.iter().map(finding_json).collect::<Result<Vec<_>, serde_json::Error>>();
-        let findings = findings.map_err(|error| CommandError::message(error.to_string()))?;
+        let findings = findings.map_err(|error| CommandError::user(error.to_string()))?;
         let report = json!({ "schema": 2, "ready": ready, "root": root, "findings": findings });
-        print(&report.to_string())?;
+        ui.print(&report.to_string())?;
     } else {
         let colour = std::io::stdout().is_terminal() && crate::cli::ui::stdout::colours_allowed();
-        print(&report_text(&findings, colour))?;
+        ui.print(&report_text(&findings, colour))?;
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -4,14 +4,15 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::{Value, json};
 
-use crate::cli::ui::args::size_text;
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::cli::ui::stdout::StdoutWriter;
-use crate::cli::{CommandError, CommandResult, print};
 use crate::image::view::packages::DpkgDatabase;
 use crate::image::view::usage::{self, DiskUsage};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -39,10 +40,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     if args.ram {
-        return ram(args, &opened);
+        return ram(ui, args, &opened);
     }
     let view = &opened.view;
     let owners = match args.packages {
@@ -99,11 +100,9 @@ fn amount(args: &Args, bytes: u64) -> String {
 }
 
 /// Prints the RAM that booting needs. See docs/BOOT.md for the memory layout.
-fn ram(args: &Args, opened: &OpenedImages) -> CommandResult {
+fn ram(ui: &Ui, args: &Args, opened: &OpenedImages) -> CommandResult {
     if !opened.paths.is_empty() {
-        return Err(CommandError::message(
-            "--ram applies to whole images: remove the paths inside",
-        ));
+        return Err(CommandError::user("--ram applies to whole images: remove the paths inside"));
     }
     let view = &opened.view;
     let mut layers = Vec::new();
@@ -146,7 +145,7 @@ fn ram(args: &Args, opened: &OpenedImages) -> CommandResult {
             "schema": 1, "layers": view.names(), "memory": layers,
             "ram": needed, "page_cache": cache,
         });
-        print(&document.to_string())?;
+        ui.print(&document.to_string())?;
         return Ok(std::process::ExitCode::SUCCESS);
     }
     let mut out = StdoutWriter::new();

@@ -8,17 +8,18 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::json;
 
-use crate::cli::ui::args::{
-    reject_layers, report, report_json, size_text, source_date_epoch, warn,
-};
+use crate::build::{reject_layers, source_date_epoch};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::ImageArgs;
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
 use crate::image::extract::ExtractSelection;
 use crate::image::extract::archive::ArchiveSource;
 use crate::image::extract::folder::{ExtractError, Extracted, extract};
 use crate::image::view::ViewNode;
 use crate::sandbox::Signals;
+use crate::seal::report::archive_report;
 use crate::seal::{Format, Output, SealOptions, seal};
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 #[command(group(clap::ArgGroup::new("where").required(true)))]
@@ -46,8 +47,8 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     let mut nodes: Vec<ViewNode> = Vec::new();
     let mut missing = false;
     // If a path is missing, nothing is extracted.
@@ -66,10 +67,10 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         reject_layers(std::iter::once(output), &opened.images)?;
         let format = format(args, output)?;
         let taken = ArchiveSource::new(&opened.view, &selection)?;
-        return archive(args, output, format, &taken);
+        return archive(ui, args, output, format, &taken);
     }
     let Some(directory) = &args.directory else {
-        return Err(CommandError::message("give a directory with -C, or an archive with -o"));
+        return Err(CommandError::user("give a directory with -C, or an archive with -o"));
     };
     reject_inside_layer(directory, &opened.images)?;
     let signals = Signals::take()?;
@@ -81,11 +82,11 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         signal.get().is_some()
     };
     match extract(&opened.view, &selection, directory, args.force, &stop) {
-        Ok(done) => print_result(args, directory, &done)?,
+        Ok(done) => print_result(ui, args, directory, &done)?,
         Err(ExtractError::Stopped) => {
-            return Err(CommandError::Signal(signal.get().map_or(2, |signal| signal as i32)));
+            return Err(CommandError::signal(signal.get().map_or(2, |signal| signal as i32)));
         }
-        Err(error) => return Err(CommandError::Error(2, Box::new(error))),
+        Err(error) => return Err(CommandError::from(error)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,7 +102,7 @@ fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), Comma
             && real(image).zip(to.as_ref()).is_some_and(|(image, to)| to.starts_with(image))
     };
     match images.iter().find(contains_target) {
-        Some(image) => Err(CommandError::message(format!(
+        Some(image) => Err(CommandError::user(format!(
             "{}: is inside the layer {}, which cannot be extracted into itself: give another \
              directory",
             directory.display(),
@@ -116,14 +117,14 @@ fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
     use std::os::unix::ffi::OsStrExt;
     let stdout = output == Path::new("-");
     if stdout && args.json {
-        return Err(CommandError::message(
+        return Err(CommandError::user(
             "--json and the archive cannot both go to standard output: give a file",
         ));
     }
     let format = output.file_name().and_then(|name| Format::from_file_name(name.as_bytes()));
     match format {
         None if stdout => Ok(Format::Tar),
-        None => Err(CommandError::message(format!(
+        None => Err(CommandError::user(format!(
             "{}: unknown format: use a name that ends in .tar or .cpio.gz, or write -C {0} for a \
              directory",
             output.display()
@@ -136,22 +137,33 @@ fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
     }
 }
 
-fn archive(args: &Args, output: &Path, format: Format, taken: &ArchiveSource<'_>) -> CommandResult {
+fn archive(
+    ui: &Ui,
+    args: &Args,
+    output: &Path,
+    format: Format,
+    taken: &ArchiveSource<'_>,
+) -> CommandResult {
     let stdout = output == Path::new("-");
     let options =
         SealOptions { source_date_epoch: source_date_epoch(None)?, ..SealOptions::new(format) };
     let to = if stdout { Output::stdout()? } else { Output::file(output)? };
     let summary = seal(&taken.delta, taken, &options, to, None, &mut |_| {})?;
-    warn(&summary.warnings);
+    ui.archive_warnings(&summary.warnings);
     if !stdout {
-        report(&report_json(output, &summary), args.json)?;
+        ui.artifact(&archive_report(output, &summary), args.json)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), CommandError> {
+fn print_result(
+    ui: &Ui,
+    args: &Args,
+    directory: &Path,
+    done: &Extracted,
+) -> Result<(), CommandError> {
     if args.json {
-        return print(
+        return Ok(ui.print(
             &json!({
                 "schema": 1,
                 "output": directory.to_string_lossy(),
@@ -165,10 +177,10 @@ fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), C
                 },
             })
             .to_string(),
-        );
+        )?);
     }
     let size = size_text(done.bytes);
-    eprint_status(&format!("{}: {} entries, {size}", directory.display(), done.entries));
+    ui.status(&format!("{}: {} entries, {size}", directory.display(), done.entries));
     let lost = [
         (done.owners, "owners", "only root can set them"),
         (done.setuid, "setuid or setgid bits", "the files belong to this user instead"),
@@ -176,7 +188,7 @@ fn print_result(args: &Args, directory: &Path, done: &Extracted) -> Result<(), C
         (done.xattrs, "extended attributes", "this user or file system does not support them"),
     ];
     for (count, what, why) in lost.into_iter().filter(|(count, ..)| *count > 0) {
-        eprint_status(&format!("skipped {count} {what}: {why}"));
+        ui.status(&format!("skipped {count} {what}: {why}"));
     }
     Ok(())
 }

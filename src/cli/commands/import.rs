@@ -8,7 +8,8 @@ use clap::Args as ClapArgs;
 use provisioners::on_imagebuilder;
 use provisioners::project::FILE_NAME;
 
-use crate::cli::{CommandError, CommandResult, eprint_status, print};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::seal::Output;
 use crate::seal::output::commit;
 
@@ -35,7 +36,7 @@ pub(crate) struct Args {
     force: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let file = args.output.clone().unwrap_or_else(|| args.folder.join(FILE_NAME));
     let to_stdout = file == Path::new("-");
     if !to_stdout {
@@ -45,24 +46,24 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         && !args.folder.join(base).exists()
     {
         let folder = args.folder.display();
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{base} not found: the path of --base is relative to {folder}"
         )));
     }
     let imported = on_imagebuilder::import(&args.folder, args.base.as_deref())?;
     if to_stdout {
-        print(imported.text.trim_end())?;
+        ui.print(imported.text.trim_end())?;
     } else {
         let mut output = Output::file(&file)?;
         output.write_all(imported.text.as_bytes())?;
         commit(vec![output])?;
     }
     for note in &imported.notes {
-        eprint_status(&format!("warning: {note}"));
+        ui.warning(&format!("{note}"));
     }
     if !to_stdout {
         let images = imported.images.join(", ");
-        eprint_status(&format!("{}: {} images: {images}", file.display(), imported.images.len()));
+        ui.status(&format!("{}: {} images: {images}", file.display(), imported.images.len()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -79,15 +80,13 @@ fn check(args: &Args, file: &Path) -> Result<(), CommandError> {
     let shown = file.display();
     if !same {
         let folder = args.folder.display();
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{shown} is not in {folder}, but paths in a project are relative to its file: write it \
              there, or to standard output with `-o -`"
         )));
     }
     if !args.force && file.symlink_metadata().is_ok() {
-        return Err(CommandError::message(format!(
-            "{shown} already exists; --force overwrites it"
-        )));
+        return Err(CommandError::user(format!("{shown} already exists; --force overwrites it")));
     }
     Ok(())
 }

@@ -10,7 +10,9 @@ use clap::Args as ClapArgs;
 use provisioners::Project;
 use provisioners::project::FILE_NAME;
 
-use crate::cli::{CommandError, CommandResult, eprint_status, schema};
+use crate::cli::commands::schema;
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::seal::Output;
 use crate::seal::output::commit;
 
@@ -40,13 +42,13 @@ const FILES: [ProjectFile; 7] = [
     (FILE_NAME, include_str!("init/overcoat.yml"), false),
 ];
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let files =
         FILES.map(|(path, content, executable)| (args.folder.join(path), content, executable));
     // If any file exists, write none, so that the directory never has a mixture of two projects.
     for (path, ..) in &files {
         if path.symlink_metadata().is_ok() {
-            return Err(CommandError::message(format!(
+            return Err(CommandError::user(format!(
                 "{} already exists; no files were written",
                 path.display()
             )));
@@ -55,9 +57,9 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let mut outputs = Vec::new();
     for (path, content, _) in &files {
         let folder = path.parent().unwrap_or(&args.folder);
-        fs::create_dir_all(folder).map_err(|e| io_error("create directory", folder, &e))?;
+        fs::create_dir_all(folder).map_err(|e| io_error("create directory", folder, e))?;
         let mut output = Output::file(path)?;
-        output.write_all(content.as_bytes()).map_err(|e| io_error("write", path, &e))?;
+        output.write_all(content.as_bytes()).map_err(|e| io_error("write", path, e))?;
         outputs.push(output);
     }
     commit(outputs)?;
@@ -70,13 +72,13 @@ pub(crate) fn run(args: &Args) -> CommandResult {
                 permissions.set_mode(mode | (mode & 0o444) >> 2);
                 fs::set_permissions(path, permissions)
             });
-            set.map_err(|e| io_error("set permissions of", path, &e))?;
+            set.map_err(|e| io_error("set permissions of", path, e))?;
         }
     }
     let file = args.folder.join(FILE_NAME);
     let project = Project::load(&file)?;
     let names: Vec<&str> = project.images().iter().map(|image| image.name.as_str()).collect();
-    eprint_status(&format!(
+    ui.status(&format!(
         "{}: created a project with the images {}",
         file.display(),
         names.join(", ")
@@ -84,6 +86,6 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-fn io_error(action: &str, path: &Path, error: &io::Error) -> CommandError {
-    CommandError::message(format!("cannot {action} {}: {error}", path.display()))
+fn io_error(action: &str, path: &Path, error: io::Error) -> CommandError {
+    CommandError::system(format!("cannot {action} {}", path.display()), error)
 }

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::Args as ClapArgs;
 use fs_model::layer::squashfs::CacheOptions;
 
-use crate::cli::ui::args::reject_layers;
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::build::reject_layers;
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::image::open::{ImageFile, OpenedLayers};
 use crate::image::view::StackView;
 use crate::image::view::accounts::Accounts;
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     no_check: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let images = std::iter::once(&args.base).chain(&args.overlays);
     let mut images: Vec<PathBuf> = images.cloned().collect();
     args.offset.apply(&mut images);
@@ -53,10 +54,11 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         false => Output::file(file)?,
     };
     let layers = crate::image::open::open(&images, CacheOptions::default())?;
-    write_page(args, &layers, &images, output)
+    write_page(ui, args, &layers, &images, output)
 }
 
 fn write_page(
+    ui: &Ui,
     args: &Args,
     layers: &OpenedLayers,
     images: &[PathBuf],
@@ -89,14 +91,14 @@ fn write_page(
         result => result?,
     }
     output::commit(vec![out.into_inner().map_err(std::io::IntoInnerError::into_error)?])?;
-    eprint_status(&format!("{name}: open it in a browser"));
+    ui.status(&format!("{name}: open it in a browser"));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Shows the stack in the terminal.
 fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
-        return Err(CommandError::message(
+        return Err(CommandError::user(
             "not a terminal: write an HTML page with --html FILE, or list the changes with \
              `overcoat diff`",
         ));
@@ -114,8 +116,10 @@ fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
         unicode: is_utf8_locale(),
     };
     let subject = InspectedStack { view, base, images, names, accounts };
-    crate::tui::screen::run(subject, !args.no_check, look)?;
-    Ok(ExitCode::SUCCESS)
+    match crate::tui::screen::run(subject, !args.no_check, look)? {
+        Some(signal) => Err(CommandError::signal(signal as i32)),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Returns whether the locale is UTF-8. Of the variables, the first one that is set counts (POSIX).

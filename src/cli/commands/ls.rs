@@ -7,15 +7,17 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::ui::args::size_text;
-use crate::cli::ui::format::{AttrJson, brief, display_path, group, mode_text, time, user};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::format::{AttrJson, display_path};
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::cli::ui::stdout::{Colour, JsonDocument, StdoutWriter};
-use crate::cli::{CommandError, CommandResult};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::layered::Layered;
 use crate::image::view::{LayerNode, ViewNode, WalkControl};
+use crate::text::attr::{brief, mode_text, time};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -51,8 +53,8 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     let accounts = if args.long { Accounts::read(&opened.view)? } else { Accounts::default() };
     let out = StdoutWriter::new();
     let labels = labels(&opened.view);
@@ -222,8 +224,8 @@ impl Lister<'_> {
         };
         vec![
             mode_text(attr),
-            user(&self.accounts, attr.uid),
-            group(&self.accounts, attr.gid),
+            self.accounts.user_text(attr.uid),
+            self.accounts.group_text(attr.gid),
             size,
             time(attr),
         ]

@@ -9,7 +9,10 @@ use clap::{Args as ClapArgs, Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::cli::{Cli, CommandError, CommandResult, examples, print};
+use crate::cli::Cli;
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::examples;
 use crate::sandbox::find_program;
 use crate::seal::Output;
 use crate::seal::output::commit;
@@ -68,11 +71,11 @@ const FILES: [(&str, &str); 5] = [
     ("/etc/fuse.conf", "user_allow_other lets other users access a user's mounts"),
 ];
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let pages = pages()?;
     if let Some(dir) = &args.dir {
         let failed =
-            |error| CommandError::message(format!("cannot write to {}: {error}", dir.display()));
+            |error| CommandError::system(format!("cannot write to {}", dir.display()), error);
         std::fs::create_dir_all(dir).map_err(failed)?;
         let mut outputs = Vec::new();
         for (name, page) in &pages {
@@ -89,7 +92,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     };
     let Some(page) = pages.get(&name) else {
         let all: Vec<_> = pages.keys().filter_map(|name| name.strip_prefix("overcoat-")).collect();
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "unknown command {}; the commands are {}",
             args.command.as_deref().unwrap_or_default(),
             all.join(", ")
@@ -100,7 +103,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     {
         return show(&program, page);
     }
-    print(String::from_utf8_lossy(page).trim_end())?;
+    ui.print(String::from_utf8_lossy(page).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -113,7 +116,7 @@ fn show(program: &std::path::Path, page: &[u8]) -> CommandResult {
     }
     match man.wait()?.success() {
         true => Ok(ExitCode::SUCCESS),
-        false => Err(CommandError::message("man cannot show the page")),
+        false => Err(CommandError::user("man cannot show the page")),
     }
 }
 

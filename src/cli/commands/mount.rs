@@ -18,9 +18,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getgid, getuid, pipe2, setsid};
 
+use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::{CommandError, CommandResult, describe, eprint_status};
 use crate::fuse::{self, Serving, View};
 use crate::image::open::{self, OpenedLayers};
 use crate::mount::control;
@@ -50,30 +51,29 @@ pub(crate) struct Args {
     pub(crate) foreground: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    mount(args, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    mount(ui, args, &MountOptions { read_only: !args.rw, ..MountOptions::default() })
 }
 
 /// Mounts with the given mount options.
-pub(crate) fn mount(args: &Args, how: &MountOptions) -> CommandResult {
+pub(crate) fn mount(ui: &Ui, args: &Args, how: &MountOptions) -> CommandResult {
     let Some((dir, paths)) = args.paths.split_last() else {
-        return Err(CommandError::message("nothing to mount"));
+        return Err(CommandError::user("nothing to mount"));
     };
     if args.upper_size.is_some() && !args.rw {
-        return Err(CommandError::message(
+        return Err(CommandError::user(
             "--upper-size limits the size of changes, but the mount is read-only: give --rw too",
         ));
     }
     let mut paths = paths.to_vec();
     args.offset.apply(&mut paths);
-    let layers = open::open(&paths, CacheOptions::default())
-        .map_err(|error| CommandError::Error(2, Box::new(error)))?;
+    let layers = open::open(&paths, CacheOptions::default())?;
     let upper_limit = args.rw.then(|| args.upper_size.unwrap_or_else(default_upper_limit));
     let options = TreeOptions { upper_limit, xattrs: XattrSupport::All };
     let tree = Arc::new(Tree::new(layers.layers.clone(), options)?);
     let dir = std::path::absolute(dir)?;
     if let Some(layer) = paths.iter().find(|layer| is_inside(&dir, layer)) {
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{}: is inside the layer {}, so the root would contain itself: give another directory",
             dir.display(),
             layer.display()
@@ -83,7 +83,7 @@ pub(crate) fn mount(args: &Args, how: &MountOptions) -> CommandResult {
     // From here on every error must unmount.
     let server = MountServer { tree, layers, dir: dir.clone() };
     let result =
-        if args.foreground { server.serve(mount, None) } else { in_background(server, mount) };
+        if args.foreground { server.serve(mount, None) } else { in_background(ui, server, mount) };
     if result.is_err() {
         let _ = unmount(&dir, true);
     }
@@ -101,7 +101,7 @@ fn is_inside(dir: &Path, layer: &Path) -> bool {
 }
 
 /// Serves in a child process and returns when the mount responds.
-fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
+fn in_background(ui: &Ui, server: MountServer, mount: HostMount) -> CommandResult {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(std::io::Error::from)?;
     match fork_process()? {
         ForkSide::Child => {
@@ -109,11 +109,8 @@ fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
             let ready = File::from(writer);
             let code = match server.serve(mount, Some(ready)) {
                 Ok(code) => code,
-                Err(CommandError::Error(code, error)) => {
-                    eprint_status(&format!("error: {}", describe(&*error)));
-                    ExitCode::from(code)
-                }
-                Err(CommandError::Signal(_) | CommandError::OutputClosed) => ExitCode::SUCCESS,
+                Err(error) if error.is_silent() => ExitCode::SUCCESS,
+                Err(error) => error.report(ui),
             };
             Ok(code)
         }
@@ -123,7 +120,7 @@ fn in_background(server: MountServer, mount: HostMount) -> CommandResult {
             match File::from(reader).read(&mut answer) {
                 Ok(1) => Ok(ExitCode::SUCCESS),
                 // The server has printed the reason.
-                _ => Err(CommandError::message("the mount's server did not start")),
+                _ => Err(CommandError::user("the mount's server did not start")),
             }
         }
     }
@@ -168,7 +165,7 @@ fn finish(serving: Serving) -> CommandResult {
     let faults = serving.faults().clone();
     serving.wait()?;
     match faults.layer() {
-        Some(error) => Err(CommandError::Error(2, Box::new(error))),
+        Some(error) => Err(CommandError::from(error)),
         None => Ok(ExitCode::SUCCESS),
     }
 }

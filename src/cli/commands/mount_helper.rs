@@ -16,9 +16,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::cli::command;
+use crate::cli::commands::mount;
+use crate::cli::ui::Ui;
 use crate::cli::ui::args::size_value;
+use crate::cli::ui::error::CommandError;
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::{CommandError, command, describe, eprint_status, mount};
 use crate::sandbox::{HostMount, MountOptions};
 
 /// Program names that make this program a helper of mount(8).
@@ -73,11 +76,11 @@ pub(crate) fn is_called(arguments: &[OsString]) -> bool {
 }
 
 /// Runs as a helper of mount(8).
-pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+pub(crate) fn run(ui: &Ui, arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let request = match MountRequest::parse(arguments) {
         Ok(request) => request,
         Err(message) => {
-            eprint_status(&format!("error: {message}"));
+            ui.status(&format!("error: {message}"));
             return ExitCode::from(1);
         }
     };
@@ -87,10 +90,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     if request.remount {
         return match HostMount::remount(&request.dir, &request.options) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprint_status(&format!("error: {}", describe(&error)));
-                ExitCode::from(32)
-            }
+            Err(error) => CommandError::from(error).with_exit_code(32).report(ui),
         };
     }
     let args = mount::Args {
@@ -100,13 +100,9 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         upper_size: request.upper_size,
         foreground: false,
     };
-    match mount::mount(&args, &request.options) {
+    match mount::mount(ui, &args, &request.options) {
         Ok(code) => code,
-        Err(CommandError::Error(_, error)) => {
-            eprint_status(&format!("error: {}", describe(&*error)));
-            ExitCode::from(32)
-        }
-        Err(CommandError::Signal(_) | CommandError::OutputClosed) => ExitCode::from(32),
+        Err(error) => error.with_exit_code(32).report(ui),
     }
 }
 

@@ -8,9 +8,13 @@ use std::process::ExitCode;
 use clap::Args;
 use fs_model::tree::XattrSupport;
 
-use crate::cli::ui::args::{self, Outputs, RootArgs, SealArgs};
+use crate::build::{Outputs, reject_layers, source_date_epoch};
+use crate::cli::ui::Ui;
+use crate::cli::ui::args::{RootArgs, SealArgs};
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::cli::ui::reporter::BuildReporter;
+use crate::root::owners::foreign_owner_warnings;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
 use crate::sandbox::{
@@ -65,8 +69,8 @@ pub(crate) struct ShellArgs {
     common: CommonRunArgs,
 }
 
-pub(crate) fn run(args: &RunArgs) -> CommandResult {
-    let root = CommandRoot::new(&args.layers, &args.common, eprint_status)?;
+pub(crate) fn run(ui: &Ui, args: &RunArgs) -> CommandResult {
+    let root = CommandRoot::new(ui, &args.layers, &args.common, ui.report_fn())?;
     let mut spec = CommandSpec::new(args.command.iter().cloned());
     spec.session = Session::Inherited;
     let archive = args.common.save.as_deref() == Some(Path::new("-"));
@@ -81,10 +85,13 @@ pub(crate) fn run(args: &RunArgs) -> CommandResult {
     })
 }
 
-pub(crate) fn shell(args: &ShellArgs) -> CommandResult {
+pub(crate) fn shell(ui: &Ui, args: &ShellArgs) -> CommandResult {
     // The terminal may be in raw mode, in which a newline does not return the cursor.
-    let report = |text: &str| eprint_status(&format!("{text}\r"));
-    let root = CommandRoot::new(&args.layers, &args.common, report)?;
+    let report = {
+        let ui = ui.clone();
+        ReportFn::new(move |text| ui.status(&format!("{text}\r")))
+    };
+    let root = CommandRoot::new(ui, &args.layers, &args.common, report)?;
     // A shell's exit code is that of its last command, so the changes are saved regardless of it.
     root.run(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
         if root.live().stat(b"/bin/bash", fs_model::tree::Follow::Yes).is_ok_and(|s| s.is_some()) {
@@ -98,6 +105,7 @@ pub(crate) fn shell(args: &ShellArgs) -> CommandResult {
 
 /// A root for one command, and the archive for its changes.
 struct CommandRoot<'a> {
+    ui: &'a Ui,
     common: &'a CommonRunArgs,
     save: Option<(&'a Path, Outputs)>,
     signals: Signals,
@@ -107,30 +115,32 @@ struct CommandRoot<'a> {
 
 impl<'a> CommandRoot<'a> {
     fn new(
+        ui: &'a Ui,
         layers: &[PathBuf],
         common: &'a CommonRunArgs,
         report: ReportFn,
     ) -> Result<Self, CommandError> {
-        let epoch = args::source_date_epoch(None)?;
+        let epoch = source_date_epoch(None)?;
+        let seal = common.seal.settings();
         let mut layers = layers.to_vec();
         common.offset.apply(&mut layers);
         let save = match &common.save {
             Some(path) => {
-                let format = common.seal.format_for(path, None)?;
-                args::reject_layers(std::iter::once(path), &layers)?;
-                Some((path.as_path(), Outputs::open([(path.clone(), format)], &common.seal)?))
+                let format = seal.format_for(path, None)?;
+                reject_layers(std::iter::once(path), &layers)?;
+                Some((path.as_path(), Outputs::open([(path.clone(), format)], &seal)?))
             }
             None => None,
         };
         // Without an archive, the same as for cpio.
         let xattrs = save.as_ref().map_or(XattrSupport::None, |(_, outputs)| outputs.xattrs());
         let signals = Signals::take()?;
-        let digests = save.is_some() && !common.seal.no_manifest;
-        let root = common.root.root(layers, xattrs, Network::Host, None, digests);
+        let digests = save.is_some() && seal.manifest;
+        let root = common.root.settings(ui).root(layers, xattrs, Network::Host, None, digests);
         let options = RootOptions { report, ..root };
         let privilege = Privilege::detect()?;
         let root = UnstartedRoot::new(options)?.start(privilege)?;
-        Ok(CommandRoot { common, save, signals, root, epoch })
+        Ok(CommandRoot { ui, common, save, signals, root, epoch })
     }
 
     /// Runs the command by calling `run`, which also returns whether to save the changes of a
@@ -140,10 +150,10 @@ impl<'a> CommandRoot<'a> {
         mut spec: CommandSpec,
         run: impl FnOnce(&ServedRoot, CommandSpec, &Signals) -> Result<(Ended, bool), CommandError>,
     ) -> CommandResult {
-        let CommandRoot { common, save, signals, root, epoch } = self;
+        let CommandRoot { ui, common, save, signals, root, epoch } = self;
         spec.env = default_environment(std::env::vars_os());
-        crate::cli::eprint_warnings(&root.warnings());
-        args::add_environment(&mut spec.env, &root);
+        ui.warnings(&root.warnings());
+        root.add_environment(&mut spec.env);
         for (name, value) in &common.env {
             spec.env.retain(|(n, _)| n != name);
             spec.env.push((name.clone(), value.clone()));
@@ -154,27 +164,28 @@ impl<'a> CommandRoot<'a> {
             Err(failure) => return Err(root.finish().err().map_or(failure, CommandError::from)),
         };
         if root.faults().is_some_and(|faults| faults.full()) {
-            eprint_status("warning: the upper layer was full: raise its limit with --upper-size");
+            ui.status("warning: the upper layer was full: raise its limit with --upper-size");
         }
-        args::warn_about_owners(root.foreign_owners());
+        ui.warnings(&foreign_owner_warnings(root.foreign_owners()));
         let finished = root.finish()?;
         if let Some(signal) = signals.interruption() {
-            return Err(CommandError::Signal(signal as i32));
+            return Err(CommandError::signal(signal as i32));
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
         let code = ended.shell_code();
         match (save, ended) {
             (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
-                outputs.seal(finished, &common.seal, epoch)?;
+                let reporter = BuildReporter::new(ui, common.seal.json, false);
+                outputs.seal(finished, &common.seal.settings(), epoch, &*reporter)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {
-                eprint_status(&format!(
+                ui.status(&format!(
                     "the command failed ({status}): {} is not written",
                     path.display()
                 ));
             }
-            (_, Ended::Interrupted(signal)) => return Err(CommandError::Signal(signal)),
+            (_, Ended::Interrupted(signal)) => return Err(CommandError::signal(signal)),
             (None, _) => {}
         }
         Ok(ExitCode::from(code as u8))
@@ -184,7 +195,7 @@ impl<'a> CommandRoot<'a> {
 /// Converts the error of a command that could not be executed.
 fn spawn_error(error: SandboxError) -> CommandError {
     match error.shell_code() {
-        Some(code) => CommandError::Error(code, Box::new(error)),
+        Some(code) => CommandError::from(error).with_exit_code(code),
         None => error.into(),
     }
 }

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::cli::{CommandResult, print};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::CommandResult;
 
 /// The schema of project and image files.
 pub(crate) const PROJECT: &str = include_str!("../../../docs/overcoat.schema.json");
@@ -26,11 +27,11 @@ enum Which {
     Provisioner,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let schema = match args.which {
         Which::Project => PROJECT,
         Which::Provisioner => PROVISIONER,
     };
-    print(schema.trim_end())?;
+    ui.print(schema.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

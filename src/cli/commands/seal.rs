@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use crate::cli::ui::args::{self, SealArgs};
-use crate::cli::{CommandError, CommandResult};
+use crate::build::source_date_epoch;
+use crate::cli::ui::Ui;
+use crate::cli::ui::args::SealArgs;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest};
 use crate::sandbox::mounted_at;
 use crate::seal::Output;
@@ -27,30 +29,29 @@ pub(crate) struct Args {
     seal: SealArgs,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let dir = args.dir.display();
-    let format = args.seal.format_for(&args.output, None)?;
+    let settings = args.seal.settings();
+    let format = settings.format_for(&args.output, None)?;
     let mount =
-        control::find_mount(&args.dir).map_err(|e| CommandError::message(format!("{dir}: {e}")))?;
+        control::find_mount(&args.dir).map_err(|e| CommandError::system(dir.to_string(), e))?;
     let device = mount.device;
     let stream = control::connect(device).map_err(|e| {
-        CommandError::message(format!(
-            "{dir}: cannot connect to the mount's server: {e}; is it mounted by `overcoat mount`, \
-             by this user?"
-        ))
+        CommandError::system(format!("{dir}: cannot connect to the mount's server"), e)
+            .with_hint("is it mounted by `overcoat mount`, by this user?")
     })?;
     if !mount.is_mount_point {
         let root = mounted_at(device)?.map_or_else(
             || "give the directory that it is mounted on".to_owned(),
             |root| format!("give {}", root.display()),
         );
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{dir}: is inside a mounted root, which can only be sealed as a whole: {root}"
         )));
     }
     let to_stdout = args.output == Path::new("-");
     if to_stdout {
-        args.seal.check_stdout()?;
+        settings.check_stdout()?;
         // Fails if standard output is a terminal.
         Output::stdout()?;
     }
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     };
     if inside {
         let output = if to_stdout { Path::new("standard output") } else { &args.output };
-        return Err(CommandError::message(format!(
+        return Err(CommandError::user(format!(
             "{}: is inside the mount itself, which cannot be written to while it is sealed",
             output.display()
         )));
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         level: args.seal.level,
         threads: args.seal.threads,
         manifest: !args.seal.no_manifest,
-        source_date_epoch: args::source_date_epoch(None)?,
+        source_date_epoch: source_date_epoch(None)?,
     });
     let stdout = std::io::stdout();
     let pipe = match std::fs::metadata(&args.output) {
@@ -83,9 +84,7 @@ pub(crate) fn run(args: &Args) -> CommandResult {
         // the server cannot.
         Ok(found) if found.file_type().is_fifo() && !to_stdout => {
             let pipe = std::fs::File::options().write(true).open(&args.output);
-            Some(
-                pipe.map_err(|e| CommandError::message(format!("{}: {e}", args.output.display())))?,
-            )
+            Some(pipe.map_err(|e| CommandError::system(args.output.display().to_string(), e))?)
         }
         _ => None,
     };
@@ -93,13 +92,13 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     control::send(&stream, &request, fd)?;
     drop(pipe);
     let (answer, _) = control::receive::<ControlReply>(&stream).map_err(|e| {
-        CommandError::message(format!("{dir}: lost the connection to the mount's server: {e}"))
+        CommandError::system(format!("{dir}: lost the connection to the mount's server"), e)
     })?;
     match answer {
-        ControlReply::Failed(error) => Err(CommandError::message(error)),
+        ControlReply::Failed(error) => Err(CommandError::user(error)),
         ControlReply::Sealed(sealed) => {
-            args::warn(&sealed.warnings);
-            args::report(&sealed.report, args.seal.json)?;
+            ui.archive_warnings(&sealed.warnings);
+            ui.artifact(&sealed.report, args.seal.json)?;
             Ok(ExitCode::SUCCESS)
         }
     }

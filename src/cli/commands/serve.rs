@@ -13,7 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use provisioners::Project;
 
 use super::project;
-use crate::cli::{CommandError, CommandResult, eprint_status};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::sandbox::Signals;
 use crate::serve::{BootServer, Catalogue, CatalogueError, ClientTimeouts};
 
@@ -77,18 +78,18 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.ok_or_else(|| "the name has no address".to_owned())
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
     let named: Vec<String> =
         args.project.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let project = match (project::find(&named, None)?, &args.project) {
         (Some((project, rest)), _) if rest.is_empty() => project,
         (_, Some(path)) => {
-            return Err(CommandError::message(format!(
+            return Err(CommandError::user(format!(
                 "{} is not a project: give a file with `images:`, or a directory with overcoat.yml",
                 path.display()
             )));
         }
-        (_, None) => return Err(CommandError::message("no project found")),
+        (_, None) => return Err(CommandError::user("no project found")),
     };
     let settings = ServeSettings {
         default: args.default.clone(),
@@ -112,21 +113,21 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     let signals = Signals::take()?;
     let server = BootServer::start(catalogue, &project.file, Arc::new(read), args.listen, limits)
         .map_err(|error| {
-        CommandError::message(format!("cannot listen on {}: {error}", args.listen))
+        CommandError::system(format!("cannot listen on {}", args.listen), error)
     })?;
     let images = project.images();
     let files = project.output.display();
     let built = images.iter().filter(|image| image.files().iter().all(|f| f.exists())).count();
-    eprint_status(&format!(
+    ui.status(&format!(
         "listening on http://{}/ ({built} of {} images are built in {files})",
         server.address(),
         images.len(),
     ));
     if built == 0 {
-        eprint_status("no image is built yet: run `overcoat build`");
+        ui.status("no image is built yet: run `overcoat build`");
     }
     if args.url.as_ref().is_some_and(|url| url.starts_with("https:")) {
-        eprint_status(
+        ui.status(
             "https requires an iPXE with https support, and initrds built with the variable \
              https: true",
         );
@@ -139,10 +140,10 @@ pub(crate) fn run(args: &Args) -> CommandResult {
     });
     if cut > 0 {
         let connections = if cut == 1 { "connection" } else { "connections" };
-        eprint_status(&format!("closed {cut} unfinished {connections}"));
+        ui.status(&format!("closed {cut} unfinished {connections}"));
     }
     match again.get() {
-        Some(signal) => Err(CommandError::Signal(signal as i32)),
+        Some(signal) => Err(CommandError::signal(signal as i32)),
         // A signal is the normal way to stop the server.
         None => Ok(ExitCode::SUCCESS),
     }

@@ -6,18 +6,18 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::ui::args::size_text;
-use crate::cli::ui::format::{
-    AttrJson, brief, display_path, file_type_name, group, mode_text, time, user,
-};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::format::{AttrJson, display_path};
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::cli::ui::stdout::{JsonDocument, StdoutWriter};
-use crate::cli::{CommandError, CommandResult};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::packages::{DpkgDatabase, PackageOwners};
 use crate::image::view::{LayerNode, LookError, StackView, ViewNode, WalkControl};
 use crate::seal::manifest::hex;
+use crate::text::attr::{brief, file_type_name, mode_text, time};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -29,8 +29,8 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     let view = &opened.view;
     let context = StatContext {
         accounts: Accounts::read(view)?,
@@ -177,8 +177,8 @@ impl StatRecord {
             true => name,
             false => format!("{number} {name}"),
         };
-        line("owner", &named(attr.uid, user(&context.accounts, attr.uid)))?;
-        line("group", &named(attr.gid, group(&context.accounts, attr.gid)))?;
+        line("owner", &named(attr.uid, context.accounts.user_text(attr.uid)))?;
+        line("group", &named(attr.gid, context.accounts.group_text(attr.gid)))?;
         line("modified", &format!("{} UTC ({})", time(attr), attr.mtime.secs))?;
         if let Some(sha256) = &self.sha256 {
             line("sha256", sha256)?;
@@ -202,8 +202,10 @@ impl StatRecord {
                         layer if self.merged.contains(&layer) => ", merged",
                         _ => ", hidden",
                     };
-                    let (user, group) =
-                        (user(&context.accounts, attr.uid), group(&context.accounts, attr.gid));
+                    let (user, group) = (
+                        context.accounts.user_text(attr.uid),
+                        context.accounts.group_text(attr.gid),
+                    );
                     format!("{}, {:04o} {user}:{group}{hidden}", brief(attr), attr.mode)
                 }
             };

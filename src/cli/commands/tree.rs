@@ -6,14 +6,15 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
 use super::ls::layer_note;
-use crate::cli::ui::args::size_text;
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::{ImageArgs, labels};
 use crate::cli::ui::stdout::{Colour, StdoutWriter};
-use crate::cli::{CommandError, CommandResult};
 use crate::image::view::layered::Layered;
 use crate::image::view::{StackView, ViewNode, Visited, usage};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -49,8 +50,8 @@ const LINES: Branches =
     Branches { between: "├── ", last: "└── ", past: "│   ", after: "    " };
 const ASCII: Branches = Branches { between: "|-- ", last: "`-- ", past: "|   ", after: "    " };
 
-pub(crate) fn run(args: &Args) -> CommandResult {
-    let opened = args.images.open()?;
+pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
+    let opened = args.images.open(ui)?;
     let branches = if is_utf8() { &LINES } else { &ASCII };
     let mut tree = TreePrinter {
         view: &opened.view,

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 
-use crate::cli::CommandResult;
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::CommandResult;
 use crate::mount::control::{self, ControlRequest};
 use crate::sandbox::unmount;
 
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     lazy: bool,
 }
 
-pub(crate) fn run(args: &Args) -> CommandResult {
+pub(crate) fn run(_: &Ui, args: &Args) -> CommandResult {
     // If the server is gone, there is nothing to connect to or to wait for.
     let server =
         control::find_mount(&args.dir).and_then(|mount| control::connect(mount.device)).ok();

@@ -14,7 +14,8 @@ use clap::Args;
 use fs_model::tree::Follow;
 use provisioners::image::{ImageLocation, parse_offset};
 
-use crate::cli::{CommandError, eprint_status};
+use crate::cli::ui::Ui;
+use crate::cli::ui::error::CommandError;
 use crate::image::open::OpenError;
 use crate::image::view::{LayerNode, StackView, ViewNode};
 
@@ -38,7 +39,7 @@ impl BaseOffset {
     pub(crate) fn reject(&self, place: &str) -> Result<(), CommandError> {
         match self.offset {
             None => Ok(()),
-            Some(offset) => Err(CommandError::message(format!(
+            Some(offset) => Err(CommandError::user(format!(
                 "--offset applies to a base on the command line: {place}, write FILE@{offset}"
             ))),
         }
@@ -73,6 +74,7 @@ pub(crate) struct ImageArgs {
 /// Opened images, and paths inside them.
 #[derive(Debug)]
 pub(crate) struct OpenedImages {
+    ui: Ui,
     pub(crate) view: StackView,
     /// Paths of the images. The view's names are text and may differ from a path that is not UTF-8.
     pub(crate) images: Vec<PathBuf>,
@@ -81,7 +83,7 @@ pub(crate) struct OpenedImages {
 }
 
 impl ImageArgs {
-    pub(crate) fn open(&self) -> Result<OpenedImages, CommandError> {
+    pub(crate) fn open(&self, ui: &Ui) -> Result<OpenedImages, CommandError> {
         let (mut images, paths) = split(&self.arguments);
         if images.is_empty() {
             return Err(no_image_error(&paths));
@@ -89,7 +91,7 @@ impl ImageArgs {
         self.offset.apply(&mut images);
         let view = StackView::open(&images).map_err(|error| add_hint(error, &images))?;
         reject_host_paths(&view, &images)?;
-        Ok(OpenedImages { view, images, paths })
+        Ok(OpenedImages { ui: ui.clone(), view, images, paths })
     }
 }
 
@@ -115,7 +117,7 @@ impl OpenedImages {
                         each(link)?;
                         continue;
                     }
-                    eprint_status(&format!("error: {error}{}", self.absence_reason(path)?));
+                    self.ui.status(&format!("error: {error}{}", self.absence_reason(path)?));
                     code = ExitCode::from(1);
                 }
                 Err(error) => return Err(error.into()),
@@ -176,10 +178,10 @@ pub(crate) fn split(arguments: &[OsString]) -> (Vec<PathBuf>, Vec<Vec<u8>>) {
 /// Returns the error for a command line without an image.
 pub(crate) fn no_image_error(paths: &[Vec<u8>]) -> CommandError {
     if paths.is_empty() {
-        return CommandError::message("no image given: write the base first, then overlays");
+        return CommandError::user("no image given: write the base first, then overlays");
     }
     let path = paths.first().map_or_else(Vec::new, |path| [b":", &path[..]].concat());
-    CommandError::message(format!(
+    CommandError::user(format!(
         "no image given: {} begins with a colon, so it is a path inside; for an image of that name \
          write ./{}",
         OsString::from_vec(path.clone()).display(),
@@ -193,9 +195,10 @@ pub(crate) fn add_hint(error: OpenError, images: &[PathBuf]) -> CommandError {
         OpenError::Io { path, .. } | OpenError::Unknown { path }
             if images.first() != Some(path) =>
         {
-            CommandError::message(format!("{error}; for a path inside, write :{}", path.display()))
+            let hint = format!("for a path inside, write :{}", path.display());
+            CommandError::from(error).with_hint(hint)
         }
-        _ => CommandError::Error(2, Box::new(error)),
+        _ => CommandError::from(error),
     }
 }
 
@@ -207,10 +210,10 @@ pub(crate) fn reject_host_paths(view: &StackView, images: &[PathBuf]) -> Result<
     let is_ambiguous =
         |image: &&PathBuf| image.is_absolute() && image.is_dir() && !confirmed(image);
     for image in images.iter().skip(1).filter(is_ambiguous) {
-        let base = view.lowest(1).map_err(|error| CommandError::Error(2, Box::new(error)))?;
+        let base = view.lowest(1)?;
         let path = image.as_os_str().as_bytes();
         if matches!(base.find(path, Follow::Yes), Ok(Some(_))) {
-            return Err(CommandError::message(format!(
+            return Err(CommandError::user(format!(
                 "{path}: is a directory of both this machine and {base}: write :{path} for the \
                  path inside, or /.{path} to use this machine's directory as a layer",
                 path = image.display(),

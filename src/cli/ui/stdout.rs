@@ -1,12 +1,15 @@
-//! Buffered standard output: lines, bytes and JSON documents.
+//! Standard output: lines, bytes and JSON documents.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::cli::CommandError;
+use super::Ui;
+use super::error::{CommandError, ErrorKind};
+use crate::text::size::size_text;
 
-/// Buffered standard output. A closed pipe is reported as [`CommandError::OutputClosed`].
+/// Buffered standard output. A closed pipe is reported as [`ErrorKind::OutputClosed`].
 #[derive(Debug)]
 pub(crate) struct StdoutWriter {
     to: BufWriter<StdoutLock<'static>>,
@@ -75,8 +78,8 @@ impl StdoutWriter {
 
 fn failed(error: io::Error) -> CommandError {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => CommandError::OutputClosed,
-        _ => CommandError::message(format!("cannot write to standard output: {error}")),
+        io::ErrorKind::BrokenPipe => CommandError::output_closed(),
+        _ => CommandError::system("cannot write to standard output", error),
     }
 }
 
@@ -122,5 +125,40 @@ impl JsonDocument {
 }
 
 pub(crate) fn json(value: &impl Serialize) -> Result<String, CommandError> {
-    serde_json::to_string(value).map_err(|error| CommandError::message(error.to_string()))
+    serde_json::to_string(value).map_err(|error| CommandError::new(ErrorKind::Internal, error))
+}
+
+impl Ui {
+    /// Prints a line of data to standard output, or to the parent process. A closed pipe is not an
+    /// error.
+    pub(crate) fn print(&self, text: &str) -> io::Result<()> {
+        let written = match &self.child {
+            Some(child) => writeln!(&child.parent, "{text}"),
+            None => writeln!(io::stdout(), "{text}"),
+        };
+        match written {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Prints the report about a written file, as JSON or as a status line.
+    pub(crate) fn artifact(&self, report: &Value, json: bool) -> io::Result<()> {
+        if json {
+            return self.print(&report.to_string());
+        }
+        let text = |key: &str| report[key].as_str().unwrap_or_default();
+        let number = |key: &str| report[key].as_u64().unwrap_or_default();
+        let name = match text("output") {
+            "-" => "standard output",
+            name => name,
+        };
+        self.status(&format!(
+            "{name}: {}{}, sha256 {}",
+            size_text(number("size")),
+            report["entries"].as_u64().map_or(String::new(), |n| format!(" in {n} entries")),
+            text("sha256").get(..16).unwrap_or_default()
+        ));
+        Ok(())
+    }
 }

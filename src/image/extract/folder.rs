@@ -49,7 +49,7 @@ pub enum ExtractError {
     #[error(transparent)]
     Look(#[from] LookError),
     /// The folder cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}", path.display())]
     Write {
         /// The path on the host.
         path: PathBuf,

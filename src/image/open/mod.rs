@@ -26,7 +26,7 @@ pub use sif::SifError;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file cannot be opened or mapped.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -34,11 +34,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// This user may not read the block device.
-    #[error(
-        "cannot open the block device {path}: {source}: run overcoat as root, or copy it to a \
-         file: sudo dd if={path} of=FILE bs=1M",
-        path = path.display()
-    )]
+    #[error("cannot open the block device {}", path.display())]
     Device {
         /// The device.
         path: PathBuf,
@@ -73,7 +69,7 @@ pub enum OpenError {
         length: u64,
     },
     /// A SIF file without a readable root file system.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Sif {
         /// The file.
         path: PathBuf,
@@ -92,6 +88,19 @@ pub enum OpenError {
         /// The number of layers.
         count: usize,
     },
+}
+
+impl OpenError {
+    /// Returns a way to fix the error, if there is one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            OpenError::Device { path, .. } => Some(format!(
+                "run overcoat as root, or copy it to a file: sudo dd if={} of=FILE bs=1M",
+                path.display()
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// The layers of a root, and the images that they were opened from.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{LookError, StackView, ViewNode};
+use crate::text::escape::escape;
 
 /// Maximum bytes read of each file.
 const MAX_FILE_SIZE: usize = 16 << 20;
@@ -43,6 +44,16 @@ impl Accounts {
     /// Returns the name of a group.
     pub fn group(&self, gid: u32) -> Option<&str> {
         self.groups.by_number.get(&gid).map(String::as_str)
+    }
+
+    /// Returns the name of a user for display, or the id if it has none.
+    pub(crate) fn user_text(&self, uid: u32) -> String {
+        self.user(uid).map_or_else(|| uid.to_string(), |name| escape(name.as_bytes()).into_owned())
+    }
+
+    /// Returns the name of a group for display, or the id if it has none.
+    pub(crate) fn group_text(&self, gid: u32) -> String {
+        self.group(gid).map_or_else(|| gid.to_string(), |name| escape(name.as_bytes()).into_owned())
     }
 
     /// Returns all users with their ids.

@@ -60,10 +60,10 @@ pub fn add_mount_points(tree: &Tree) -> Result<Vec<Vec<u8>>, FsError> {
 #[derive(Debug, thiserror::Error)]
 pub enum RootImportError {
     /// A tar stream cannot be read.
-    #[error("cannot read the tar stream: {0}")]
+    #[error("cannot read the tar stream")]
     Tar(#[from] TarError),
     /// A tar archive cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Archive {
         /// The file.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum RootImportError {
         source: TarError,
     },
     /// A compressed file cannot be read.
-    #[error("{}: damaged: {source}", path.display())]
+    #[error("{}: damaged", path.display())]
     Compressed {
         /// The file.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum RootImportError {
         source: io::Error,
     },
     /// A member of a tar archive cannot be created.
-    #[error("cannot import {path}: {source}")]
+    #[error("cannot import {path}")]
     Member {
         /// The member's name.
         path: String,
@@ -87,7 +87,7 @@ pub enum RootImportError {
         source: MemberError,
     },
     /// The path cannot be opened.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -111,7 +111,7 @@ pub enum RootImportError {
     #[error(transparent)]
     Damaged(FsError),
     /// An entry of a layer cannot be created.
-    #[error("cannot import {path}: {source}")]
+    #[error("cannot import {path}")]
     Entry {
         /// The entry's name.
         path: String,

@@ -1,0 +1,281 @@
+//! Builds base images: a Debian root from mmdebstrap's tar stream, without a tree on disk, or an
+//! imported root.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use fs_model::tree::Follow;
+use fs_model::{FileType, Tree};
+use provisioners::image::{Debootstrap, Image, Root};
+
+use super::error::BuildError;
+use super::job::{BuildJob, write_log};
+use super::options::BuildOptions;
+use super::reporter::Reporter;
+use crate::root::RootError;
+use crate::root::import::{self, RootImportError};
+use crate::root::lend::{Host, NEUTRAL_HOSTNAME};
+use crate::root::live::Live;
+use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
+use crate::text::error::describe;
+use crate::text::escape::escape;
+
+/// Builds a base image and seals it.
+pub(super) fn build(
+    image: &Image,
+    root: &Root,
+    options: &BuildOptions,
+    reporter: &Arc<dyn Reporter>,
+) -> Result<(), BuildError> {
+    let job = BuildJob::new(image, options, reporter)?;
+    // Reports a difference between the base and its source.
+    let mut warn = |note: String| reporter.warning(&note);
+    let privilege = Privilege::detect()?;
+    let composed = job.compose()?;
+    match root {
+        Root::Debian(debootstrap) => {
+            let (proxy, log) = (image.apt_proxy.as_deref(), job.log.as_deref());
+            install(debootstrap, proxy, job.epoch, log, composed.tree(), reporter)?;
+            remove_copies(composed.live())?;
+        }
+        Root::From(path) => {
+            reporter.status(&format!("importing {}", path.display()));
+            import::import_path(composed.tree(), path, is_excluded, &mut warn)?;
+            let removed = import::marks::remove(composed.tree())?;
+            let change = "removed files of a running container or system";
+            report_paths(change, &removed, &**reporter);
+            let added = import::add_mount_points(composed.tree())?;
+            report_paths("added the missing mount points", &added, &**reporter);
+        }
+    }
+    let signals = Signals::take()?;
+    let root = composed.start(privilege)?;
+    job.finish(root, signals)
+}
+
+/// Maximum number of paths listed in a message.
+const MAX_LISTED_PATHS: usize = 8;
+
+/// Reports the paths that were changed in an imported root.
+fn report_paths(change: &str, paths: &[Vec<u8>], reporter: &dyn Reporter) {
+    if paths.is_empty() {
+        return;
+    }
+    let listed = paths.iter().take(MAX_LISTED_PATHS).map(|path| format!("/{}", escape(path)));
+    let mut listed: Vec<String> = listed.collect();
+    if let more @ 1.. = paths.len() - listed.len() {
+        listed.push(format!("and {more} more"));
+    }
+    reporter.status(&format!("{change}: {}", listed.join(", ")));
+}
+
+/// Installs a new Debian root into `tree`.
+fn install(
+    debootstrap: &Debootstrap,
+    proxy: Option<&str>,
+    epoch: Option<u64>,
+    log: Option<&Path>,
+    tree: &Tree,
+    reporter: &Arc<dyn Reporter>,
+) -> Result<(), BuildError> {
+    reporter.status(&format!(
+        "installing {} ({}) with mmdebstrap",
+        debootstrap.release, debootstrap.variant
+    ));
+    let mut mmdebstrap = Mmdebstrap::start(debootstrap, proxy, epoch, reporter)?;
+    let stream = mmdebstrap.child.stdout.take();
+    let stream = stream.ok_or_else(|| std::io::Error::other("no output pipe"))?;
+    let imported =
+        import::tar(tree, stream, is_excluded, &mut |note: String| reporter.warning(&note));
+    match &imported {
+        Ok(()) => mmdebstrap.finish(log, "")?,
+        // A truncated stream is usually the result of a failure of mmdebstrap itself.
+        Err(error @ RootImportError::Tar(_)) => {
+            mmdebstrap.finish(log, &format!("; {}", describe(error)))?
+        }
+        // mmdebstrap fails as a result of this error, so its own status is not reported.
+        Err(_) => drop(mmdebstrap),
+    }
+    Ok(imported?)
+}
+
+/// Removes the files that mmdebstrap copies from the host, unless a package replaced them.
+fn remove_copies(live: &Live) -> Result<(), BuildError> {
+    let host = Host::current();
+    for path in ["/etc/hostname", "/etc/resolv.conf"] {
+        let content = live.read(path.as_bytes()).map_err(RootError::from)?;
+        let found = live.stat(path.as_bytes(), Follow::No).map_err(RootError::from)?;
+        let is_file = found.is_some_and(|(_, attr)| attr.kind == FileType::Regular);
+        if is_file && content.is_some_and(|content| is_copy(&host, path, &content)) {
+            live.remove(path.as_bytes()).map_err(RootError::from)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether `content` is the file that mmdebstrap copied from the host to `path`. A copy of
+/// `resolv.conf` lacks the search domains, which a hook in [`Mmdebstrap::start`] removes.
+fn is_copy(host: &Host, path: &str, content: &[u8]) -> bool {
+    let without_search = |text: &[u8]| -> Vec<u8> {
+        let is_search = |line: &&[u8]| {
+            let line = line.trim_ascii_start();
+            line.starts_with(b"search") || line.starts_with(b"domain")
+        };
+        text.split_inclusive(|&b| b == b'\n')
+            .filter(|line| !is_search(line))
+            .flatten()
+            .copied()
+            .collect()
+    };
+    host.read(path).is_some_and(|own| own == content || without_search(&own) == content)
+}
+
+/// File in which mmdebstrap stores the apt options of its command line.
+const APT_OPTIONS: &[u8] = b"etc/apt/apt.conf.d/99mmdebstrap";
+
+/// Returns whether a path of a bootstrapped root is excluded from the base: device nodes, which the
+/// target's kernel creates, and apt options, which are specific to this host.
+fn is_excluded(path: &[u8]) -> bool {
+    path.starts_with(b"dev/") || path == APT_OPTIONS
+}
+
+/// A running mmdebstrap. It is terminated with all its descendants when this process ends or the
+/// value is dropped.
+///
+/// It leads a process group that also contains a watcher. The watcher reads a pipe whose other end
+/// this process holds; at end of file it terminates the group.
+struct Mmdebstrap {
+    child: Child,
+    /// Thread that collects standard error.
+    stderr: Option<JoinHandle<String>>,
+}
+
+/// Number of last log lines in the error message of a failure.
+const LOG_TAIL_LINES: usize = 10;
+
+/// Shell script that starts the watcher and then executes mmdebstrap.
+const WATCHER_SCRIPT: &str = r#"
+exec 3<&0 </dev/null
+{ trap '' TERM; cat; kill -TERM 0; } <&3 >/dev/null 2>&1 3<&- &
+exec "$0" "$@" 3<&-
+"#;
+
+/// Hook that removes the host's search domains from a root before packages are configured in it.
+const REMOVE_SEARCH_HOOK: &str = r#"f=$1/etc/resolv.conf; [ ! -f "$f" ] || [ -L "$f" ] || \
+sed -i -e '/^[[:space:]]*search/d' -e '/^[[:space:]]*domain/d' "$f""#;
+
+impl Mmdebstrap {
+    fn start(
+        from: &Debootstrap,
+        proxy: Option<&str>,
+        epoch: Option<u64>,
+        reporter: &Arc<dyn Reporter>,
+    ) -> Result<Self, BuildError> {
+        let program = find_program("mmdebstrap")
+            .ok_or_else(|| MissingRequirement::program("mmdebstrap", "mmdebstrap"))?;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", WATCHER_SCRIPT]).process_group(0);
+        if rustix::process::geteuid().is_root() {
+            let unshare = find_program("unshare")
+                .ok_or_else(|| MissingRequirement::program("unshare", "util-linux"))?;
+            command.arg(unshare).arg("--uts").arg("--").arg(program);
+        } else {
+            // In this mode mmdebstrap creates its own namespaces.
+            command.arg(program).arg("--mode=unshare");
+        }
+        command.arg("--format=tar").arg(format!("--variant={}", from.variant));
+        if !from.packages.is_empty() {
+            command.arg(format!("--include={}", from.packages.join(",")));
+        }
+        if !from.components.is_empty() {
+            command.arg(format!("--components={}", from.components.join(",")));
+        }
+        if let Some(architecture) = &from.architecture {
+            command.arg(format!("--architectures={architecture}"));
+        }
+        // mmdebstrap does not read the host's apt configuration, such as proxies.
+        let mut host = Host::current().with_proxy(proxy);
+        for warning in host.resolve_proxies(&from.mirrors) {
+            reporter.warning(&warning);
+        }
+        for option in host.apt_options() {
+            command.arg(format!("--aptopt={option}"));
+        }
+        // Packages write the host name and domain into their files, so both must be the same on
+        // every host. As root, `unshare --uts` limits the change to mmdebstrap.
+        command.arg(format!("--setup-hook=hostname {NEUTRAL_HOSTNAME}"));
+        command.arg(format!("--essential-hook={REMOVE_SEARCH_HOOK}"));
+        if let Some(keyring) = &from.keyring {
+            let mut option = OsString::from("--keyring=");
+            option.push(std::path::absolute(keyring)?);
+            command.arg(option);
+        }
+        if let Some(epoch) = epoch {
+            command.env("SOURCE_DATE_EPOCH", epoch.to_string());
+        }
+        // Keep the working tree in memory.
+        if std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir() {
+            command.env("TMPDIR", "/dev/shm");
+        }
+        command.arg(&from.release).arg("-").args(&from.mirrors);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(BuildError::MmdebstrapStart)?;
+        let reporter = reporter.clone();
+        let stderr = child
+            .stderr
+            .take()
+            .map(|stderr| std::thread::spawn(move || collect_stderr(stderr, &*reporter)));
+        Ok(Mmdebstrap { child, stderr })
+    }
+
+    /// Waits for mmdebstrap. On failure, writes its standard error to the file `log` and returns an
+    /// error that ends with `more` and the last lines.
+    fn finish(mut self, log: Option<&Path>, more: &str) -> Result<(), BuildError> {
+        // `wait` closes the child's stdin, on which the watcher would terminate mmdebstrap.
+        let watched = self.child.stdin.take();
+        let status = self.child.wait()?;
+        drop(watched);
+        let stderr = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        if status.success() {
+            return Ok(());
+        }
+        let mut text = format!("mmdebstrap failed ({status}){more}");
+        // Lines with "I: " are progress messages.
+        let lines: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("I: ")).collect();
+        for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
+            text.push_str("\n  | ");
+            text.push_str(line);
+        }
+        if let Some(log) = log {
+            write_log(log, stderr.as_bytes())?;
+            text.push_str(&format!("\nthe whole log is in {}", log.display()));
+        }
+        Err(BuildError::Mmdebstrap(text))
+    }
+}
+
+impl Drop for Mmdebstrap {
+    fn drop(&mut self) {
+        // `wait` closes the watcher's pipe first; it fails only if the child was already reaped.
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads mmdebstrap's standard error to its end; also reports each line.
+fn collect_stderr(stderr: ChildStderr, reporter: &dyn Reporter) -> String {
+    let mut collected = String::new();
+    let mut lines = BufReader::new(stderr);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        let text = String::from_utf8_lossy(&line);
+        reporter.step_output(text.as_bytes());
+        collected.push_str(&text);
+        line.clear();
+    }
+    collected
+}

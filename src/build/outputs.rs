@@ -1,0 +1,97 @@
+//! The archives that the tree of a root is sealed into.
+
+use std::path::{Path, PathBuf};
+
+use fs_model::Ino;
+use fs_model::tree::XattrSupport;
+use provisioners::image::manifest_path;
+
+use super::error::BuildError;
+use super::options::SealSettings;
+use super::reporter::Reporter;
+use crate::manifest::lower::{LowerRecords, lower_records};
+use crate::root::FinishedRoot;
+use crate::root::owners::copied_owner_warning;
+use crate::seal::report::archive_report;
+use crate::seal::{Format, ManifestInfo, Output, seal};
+
+/// The archives that a tree is sealed into, one for each format.
+#[derive(Debug)]
+pub struct Outputs(Vec<SealTarget>);
+
+#[derive(Debug)]
+struct SealTarget {
+    path: PathBuf,
+    format: Format,
+    archive: Output,
+    manifest: Option<Output>,
+}
+
+impl Outputs {
+    /// Opens the outputs, so that errors are reported before any work.
+    ///
+    /// # Errors
+    /// When a file cannot be created.
+    pub fn open(
+        files: impl IntoIterator<Item = (PathBuf, Format)>,
+        settings: &SealSettings,
+    ) -> Result<Outputs, BuildError> {
+        let open = |(path, format): (PathBuf, Format)| {
+            if path == Path::new("-") {
+                settings.check_stdout()?;
+                return Ok(SealTarget { path, format, archive: Output::stdout()?, manifest: None });
+            }
+            let archive = Output::file(&path)?;
+            let manifest = match settings.manifest {
+                true => Some(Output::file(&manifest_path(&path))?),
+                false => None,
+            };
+            Ok(SealTarget { path, format, archive, manifest })
+        };
+        files.into_iter().map(open).collect::<Result<_, BuildError>>().map(Outputs)
+    }
+
+    /// Returns the extended attributes that all formats support.
+    pub fn xattrs(&self) -> XattrSupport {
+        let each = || self.0.iter().map(|target| target.format.xattrs());
+        [XattrSupport::None, XattrSupport::WithoutAcls]
+            .into_iter()
+            .find(|least| each().any(|support| support == *least))
+            .or(each().next())
+            .unwrap_or(XattrSupport::None)
+    }
+
+    /// Seals the tree of a finished root and reports the archives written.
+    ///
+    /// # Errors
+    /// When a layer cannot be read or an archive cannot be written.
+    pub fn seal(
+        self,
+        finished: FinishedRoot,
+        settings: &SealSettings,
+        epoch: Option<u64>,
+        reporter: &dyn Reporter,
+    ) -> Result<(), BuildError> {
+        finished.clean_copies()?.iter().for_each(|warning| reporter.warning(warning));
+        let FinishedRoot { tree, layers, .. } = finished;
+        let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
+        if let Some(warning) = copied_owner_warning(&delta) {
+            reporter.warning(&warning);
+        }
+        let wanted = self.0.iter().any(|target| target.manifest.is_some());
+        let lower =
+            if wanted { lower_records(&delta, tree.layers())? } else { LowerRecords::new() };
+        let info = ManifestInfo { layers, lower };
+        for SealTarget { path, format, archive, manifest } in self.0 {
+            let options = settings.options(format, epoch);
+            let manifest = manifest.map(|output| (output, info.clone()));
+            let mut update = |progress| reporter.seal_progress(progress);
+            let sealed = seal(&delta, &*tree, &options, archive, manifest, &mut update);
+            reporter.seal_ended();
+            let summary = sealed?;
+            reporter.archive_warnings(&summary.warnings);
+            reporter.artifact(&archive_report(&path, &summary))?;
+        }
+        Ok(())
+    }
+}

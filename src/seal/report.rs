@@ -1,0 +1,33 @@
+//! JSON reports about written files.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Summary;
+use super::manifest::hex;
+
+/// Returns the JSON report about an archive.
+pub(crate) fn archive_report(path: &Path, summary: &Summary) -> Value {
+    json!({
+        "schema": 1,
+        "output": path.to_string_lossy(),
+        "size": summary.size,
+        "sha256": hex(&summary.sha256),
+        "entries": summary.entries,
+        "counts": summary.counts,
+        "content": summary.content,
+        "warnings": summary.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// Returns the JSON report about a file copied out of a root.
+pub(crate) fn file_report(path: &Path, content: &[u8]) -> Value {
+    json!({
+        "schema": 1,
+        "output": path.to_string_lossy(),
+        "size": content.len(),
+        "sha256": hex(&Sha256::digest(content)),
+    })
+}
