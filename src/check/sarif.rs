@@ -111,10 +111,9 @@ fn level(severity: Severity) -> &'static str {
 /// Returns an identifier of a finding that is stable between runs. It excludes the message, which
 /// may contain numbers that change.
 fn fingerprint(report: &CheckReport, finding: &Finding) -> String {
-    use sha2::Digest;
     let path = finding.shown_path().unwrap_or_default();
     let text = format!("{}\n{}\n{path}", report.name, finding.lint.name);
-    crate::seal::manifest::hex(&sha2::Sha256::digest(text.as_bytes()))
+    crate::text::digest::sha256_hex(text.as_bytes())
 }
 
 /// Returns a path as a relative or absolute URI reference (RFC 3986).

@@ -15,13 +15,10 @@ use fs_model::layer::Layer;
 use fs_model::tree::{TreeOptions, XattrSupport};
 use fs_model::{Attr, FileType, FsError, Ino, Tree};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::seal::manifest::{hex, type_name};
+use crate::seal::manifest::type_name;
+use crate::text::digest::{digest_read_at, hex};
 use crate::text::escape::{escape, unescape};
-
-/// Bytes read at a time.
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// The entry at a path of the layers, in the manifest's terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,13 +122,17 @@ fn describe(tree: &Tree, ino: Ino, attr: &Attr) -> Result<LowerRecord, FsError> 
         FileType::Symlink => Some(escape(&tree.read_link(ino)?).into_owned()),
         _ => None,
     };
+    let digest = || {
+        let read_at = |offset, buffer: &mut [u8]| tree.read(ino, offset, buffer);
+        digest_read_at(attr.size, read_at).map(|digest| hex(&digest))
+    };
     Ok(LowerRecord {
         kind: type_name(attr.kind).into(),
         mode: mode_text(attr.mode),
         uid: attr.uid,
         gid: attr.gid,
         size: file.then_some(attr.size),
-        sha256: file.then(|| digest(tree, ino)).transpose()?,
+        sha256: file.then(digest).transpose()?,
         target,
         device: attr.kind.is_device().then_some([attr.rdev.major, attr.rdev.minor]),
     })
@@ -139,20 +140,6 @@ fn describe(tree: &Tree, ino: Ino, attr: &Attr) -> Result<LowerRecord, FsError> 
 
 fn mode_text(mode: u16) -> String {
     format!("{mode:04o}")
-}
-
-fn digest(tree: &Tree, ino: Ino) -> Result<String, FsError> {
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut offset = 0;
-    loop {
-        let read = tree.read(ino, offset, &mut buffer)?;
-        if read == 0 {
-            return Ok(hex(&sha256.finalize()));
-        }
-        sha256.update(&buffer[..read]);
-        offset += read as u64;
-    }
 }
 
 /// The part of a manifest that is read here.

@@ -19,6 +19,7 @@ use super::Format;
 use super::newc::clamp;
 use super::plan::{ArchiveItem, ArchivePlan};
 use crate::manifest::lower::{LowerRecord, LowerRecords};
+use crate::text::digest::hex;
 use crate::text::escape::escape;
 
 /// The version of the manifest's schema.
@@ -202,12 +203,6 @@ pub(crate) fn type_name(kind: FileType) -> &'static str {
         FileType::Fifo => "fifo",
         FileType::Socket => "socket",
     }
-}
-
-/// Returns lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 15)]);
-    bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte)]).collect()
 }
 
 /// A writer that counts and digests the bytes written through it.

@@ -5,11 +5,11 @@ use ratatui::text::{Line, Span};
 
 use super::app::App;
 use super::wrap::wrap_hanging;
-use crate::cli::ui::args::size_text;
 use crate::cli::ui::format::{brief, file_type_name, group, mode_text, time, user};
 use crate::image::diff::ChangeKind;
 use crate::image::view::LayerNode;
 use crate::report::{plain, shown};
+use crate::text::size::size_text;
 
 /// Returns the details of `path`, in full if `all`, else in short.
 pub(crate) fn details(app: &App, path: &[u8], all: bool, width: usize) -> Vec<Line<'static>> {

@@ -15,9 +15,9 @@ use super::details::details;
 use super::tree::{Sort, TreeEntry};
 use super::wrap::wrap_hanging;
 use crate::check::{Finding, Severity};
-use crate::cli::ui::args::size_text;
 use crate::image::diff::ChangeKind;
 use crate::report::{plain, shown};
+use crate::text::size::size_text;
 
 /// Capabilities of the terminal.
 #[derive(Clone, Copy, Debug)]

@@ -218,7 +218,7 @@ pub fn time_out(end: Option<Instant>) -> Option<PollTimeout> {
 fn nonce() -> io::Result<String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(crate::seal::manifest::hex(&bytes))
+    Ok(crate::text::digest::hex(&bytes))
 }
 
 /// The reason why watching ended.

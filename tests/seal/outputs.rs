@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 
 use fs_model::attr::{Attr, FileType};
 use overcoat::seal::{
-    BaseLayer, Format, ManifestInfo, Output, SealError, Warning, manifest, output, path, seal,
+    BaseLayer, Format, ManifestInfo, Output, SealError, Warning, manifest, output, seal,
 };
-use sha2::{Digest, Sha256};
+use overcoat::text::digest::{hex, sha256_hex};
+use overcoat::text::escape;
 
 use crate::support::{Data, Sample, attr, everything, noise, options, seal_to, sealed, sh};
 
@@ -300,8 +301,8 @@ fn the_manifest_says_what_is_in_the_archive() {
     let archive = std::fs::read(dir.path().join("o.cpio.gz")).unwrap();
     assert_eq!(json["schema"], manifest::SCHEMA);
     assert_eq!(json["archive"]["size"], archive.len());
-    assert_eq!(json["archive"]["sha256"], manifest::hex(&Sha256::digest(&archive)));
-    assert_eq!(json["archive"]["sha256"], manifest::hex(&summary.sha256));
+    assert_eq!(json["archive"]["sha256"], sha256_hex(&archive));
+    assert_eq!(json["archive"]["sha256"], hex(&summary.sha256));
     assert_eq!(json["layers"][0]["name"], "base.squashfs");
     assert_eq!(json["source_date_epoch"], 1_800_000_000);
     assert_eq!(json["totals"]["counts"]["deleted"]["any"], 3);
@@ -309,7 +310,7 @@ fn the_manifest_says_what_is_in_the_archive() {
     assert_eq!(entries.len(), sample.delta.entries.len());
     for (entry, json) in sample.delta.entries.iter().zip(entries) {
         let text = json["path"].as_str().unwrap();
-        assert_eq!(path::unescape(text).as_deref(), Some(&*entry.path));
+        assert_eq!(escape::unescape(text).as_deref(), Some(&*entry.path));
         let Some(object) = &entry.object else {
             assert_eq!(json["change"], "deleted");
             continue;
@@ -318,10 +319,10 @@ fn the_manifest_says_what_is_in_the_archive() {
         assert!(json["mtime"].as_u64().unwrap() <= 1_800_000_000);
         if object.attr.kind == FileType::Symlink {
             let target = json["target"].as_str().unwrap();
-            assert_eq!(path::unescape(target).as_ref(), sample.targets.get(&object.ino.0));
+            assert_eq!(escape::unescape(target).as_ref(), sample.targets.get(&object.ino.0));
         }
         if let Some(Data::Bytes(bytes)) = sample.data.get(&object.ino.0) {
-            assert_eq!(json["sha256"], manifest::hex(&Sha256::digest(bytes)), "{text}");
+            assert_eq!(json["sha256"], sha256_hex(bytes), "{text}");
             assert_eq!(json["size"], bytes.len());
         }
     }

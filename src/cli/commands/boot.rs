@@ -16,10 +16,11 @@ use provisioners::Project;
 use serde_json::{Value, json};
 
 use super::project;
-use crate::cli::ui::args::{size_text, size_value};
+use crate::cli::ui::args::size_value;
 use crate::cli::{CommandError, CommandResult, eprint_status, print};
 use crate::sandbox::Signals;
 use crate::serve::Catalogue;
+use crate::text::size::size_text;
 use crate::vm::phase::Phase;
 use crate::vm::qemu::Accelerator;
 use crate::vm::{BootObserver, BootOptions, BootReport, MachineFiles, boot, time_out};

@@ -18,12 +18,12 @@ use crate::check::{
     Suppression,
 };
 use crate::check::{check, lint, lints, sarif};
-use crate::cli::ui::args::size_text;
 use crate::cli::ui::image_args;
 use crate::cli::ui::stdout::{Colour, StdoutWriter};
 use crate::cli::{CommandError, CommandResult, eprint_status, print};
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
+use crate::text::size::size_text;
 
 /// Maximum number of findings printed per lint without `--all`.
 const MAX_FINDINGS_PER_LINT: usize = 10;

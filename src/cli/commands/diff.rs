@@ -11,7 +11,6 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::ui::args::size_text;
 use crate::cli::ui::format::{AttrJson, brief, display_path, file_type_name};
 use crate::cli::ui::image_args;
 use crate::cli::ui::stdout::{Colour, JsonDocument, StdoutWriter, json as to_json};
@@ -21,6 +20,7 @@ use crate::image::diff::text::{MAX_TEXT_SIZE, TextComparison, unified};
 use crate::image::diff::{Aspect, ChangeKind, Diff, DiffOptions, DiffTotals, PathChange};
 use crate::image::view::{LookError, StackView, WalkControl};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\

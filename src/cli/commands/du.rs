@@ -4,7 +4,6 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::{Value, json};
 
-use crate::cli::ui::args::size_text;
 use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::cli::ui::stdout::StdoutWriter;
@@ -12,6 +11,7 @@ use crate::cli::{CommandError, CommandResult, print};
 use crate::image::view::packages::DpkgDatabase;
 use crate::image::view::usage::{self, DiskUsage};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {

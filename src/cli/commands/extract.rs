@@ -8,9 +8,7 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde_json::json;
 
-use crate::cli::ui::args::{
-    reject_layers, report, report_json, size_text, source_date_epoch, warn,
-};
+use crate::cli::ui::args::{reject_layers, report, report_json, source_date_epoch, warn};
 use crate::cli::ui::image_args::ImageArgs;
 use crate::cli::{CommandError, CommandResult, eprint_status, print};
 use crate::image::extract::ExtractSelection;
@@ -19,6 +17,7 @@ use crate::image::extract::folder::{ExtractError, Extracted, extract};
 use crate::image::view::ViewNode;
 use crate::sandbox::Signals;
 use crate::seal::{Format, Output, SealOptions, seal};
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 #[command(group(clap::ArgGroup::new("where").required(true)))]

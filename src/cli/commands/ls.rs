@@ -7,7 +7,6 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::ui::args::size_text;
 use crate::cli::ui::format::{AttrJson, brief, display_path, group, mode_text, time, user};
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
 use crate::cli::ui::stdout::{Colour, JsonDocument, StdoutWriter};
@@ -16,6 +15,7 @@ use crate::image::view::accounts::Accounts;
 use crate::image::view::layered::Layered;
 use crate::image::view::{LayerNode, ViewNode, WalkControl};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {

@@ -6,7 +6,6 @@ use fs_model::tree::Follow;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::ui::args::size_text;
 use crate::cli::ui::format::{
     AttrJson, brief, display_path, file_type_name, group, mode_text, time, user,
 };
@@ -16,8 +15,9 @@ use crate::cli::{CommandError, CommandResult};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::packages::{DpkgDatabase, PackageOwners};
 use crate::image::view::{LayerNode, LookError, StackView, ViewNode, WalkControl};
-use crate::seal::manifest::hex;
+use crate::text::digest::hex;
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {

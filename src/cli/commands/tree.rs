@@ -6,7 +6,6 @@ use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
 use super::ls::layer_note;
-use crate::cli::ui::args::size_text;
 use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::{ImageArgs, labels};
 use crate::cli::ui::stdout::{Colour, StdoutWriter};
@@ -14,6 +13,7 @@ use crate::cli::{CommandError, CommandResult};
 use crate::image::view::layered::Layered;
 use crate::image::view::{StackView, ViewNode, Visited, usage};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {

@@ -10,7 +10,6 @@ use fs_model::delta::{Change, Delta, DeltaEntry};
 use fs_model::tree::XattrSupport;
 pub(crate) use provisioners::image::manifest_path;
 use provisioners::image::{ImageLocation, parse_size};
-use sha2::{Digest, Sha256};
 use tracing::level_filters::LevelFilter;
 
 use crate::cli::ui::progress::SealProgress;
@@ -19,9 +18,10 @@ use crate::fuse::{ForeignOwners, OVERFLOW_ID};
 use crate::manifest::lower::{LowerRecords, lower_records};
 use crate::root::{FinishedRoot, RootOptions, ServedRoot, default_upper_limit};
 use crate::sandbox::{Bind, Network, widening_command};
-use crate::seal::manifest::hex;
 use crate::seal::{Format, ManifestInfo, Output, SealOptions, Summary, Warning, seal};
+use crate::text::digest::{hex, sha256_hex};
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 
 /// Values of `--network`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -361,7 +361,7 @@ pub(crate) fn report_file(path: &Path, content: &[u8]) -> serde_json::Value {
         "schema": 1,
         "output": path.to_string_lossy(),
         "size": content.len(),
-        "sha256": hex(&Sha256::digest(content)),
+        "sha256": sha256_hex(content),
     })
 }
 
@@ -383,16 +383,6 @@ pub(crate) fn report(report: &serde_json::Value, json: bool) -> Result<(), Comma
         text("sha256").get(..16).unwrap_or_default()
     ));
     Ok(())
-}
-
-/// Formats a number of bytes for people.
-pub(crate) fn size_text(bytes: u64) -> String {
-    match bytes {
-        0..1000 => format!("{bytes} bytes"),
-        1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
 }
 
 /// Parses a size such as `2G`.

@@ -3,11 +3,11 @@
 use fs_model::{Attr, FileType};
 use serde::Serialize;
 
-use crate::cli::ui::args::size_text;
 use crate::image::view::accounts::Accounts;
 use crate::image::view::{LookError, StackView, ViewNode};
 use crate::seal::manifest::type_name;
 use crate::text::escape::escape;
+use crate::text::size::size_text;
 use crate::text::time;
 
 /// JSON form of a file's attributes.

@@ -13,10 +13,9 @@ use fs_model::layer::Layer;
 use fs_model::layer::cpio::{CpioLayer, Limits};
 use fs_model::layer::directory::DirectoryLayer;
 use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
-use sha2::{Digest, Sha256};
 
 use crate::seal::BaseLayer;
-use crate::seal::manifest::hex;
+use crate::text::digest::sha256_hex;
 
 pub use embedded::Embedded;
 pub use file::ImageFile;
@@ -208,9 +207,7 @@ impl OpenedLayers {
                 .into_iter()
                 .map(|image| BaseLayer {
                     name: image.name,
-                    sha256: image
-                        .bytes
-                        .map_or_else(String::new, |b| hex(&Sha256::digest((*b).as_ref()))),
+                    sha256: image.bytes.map_or_else(String::new, |b| sha256_hex((*b).as_ref())),
                 })
                 .collect()
         })?;

@@ -25,9 +25,9 @@ use fs_model::layer::{LayerEntry, Xattr};
 use fs_model::stack::{LowerDirs, LowerEntry, LowerInode};
 use fs_model::tree::Follow;
 use fs_model::{Attr, FileType, FsError, LayerError, Stack};
-use sha2::{Digest, Sha256};
 
 use crate::image::open::OpenError;
+use crate::text::digest::digest_read_at;
 use crate::text::escape::escape;
 
 /// Bytes read at a time.
@@ -398,12 +398,8 @@ impl StackView {
     /// # Errors
     /// When a layer is damaged.
     pub fn digest(&self, file: &ViewNode) -> Result<[u8; 32], LookError> {
-        let mut sha256 = Sha256::new();
-        self.read::<LookError>(file, &mut |piece| {
-            sha256.update(piece);
-            Ok(())
-        })?;
-        Ok(sha256.finalize().into())
+        let read_at = |offset, buffer: &mut [u8]| self.read_at(file, offset, buffer);
+        digest_read_at(file.attr.size, read_at)
     }
 
     /// Returns the target of a symbolic link.

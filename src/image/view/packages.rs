@@ -76,7 +76,7 @@ impl DpkgPackage {
             md5.update(bytes);
             Ok(())
         })?;
-        let md5 = crate::seal::manifest::hex(&md5.finalize());
+        let md5 = crate::text::digest::hex(&md5.finalize());
         Ok(known.iter().any(|known| known == md5.as_bytes()))
     }
 
