@@ -16,7 +16,7 @@ use fs_model::tree::{TreeOptions, XattrSupport};
 use fs_model::{Attr, FileType, FsError, Ino, Tree};
 use serde::{Deserialize, Serialize};
 
-use crate::seal::manifest::type_name;
+use super::{SCHEMA, type_name};
 use crate::text::digest::{digest_read_at, hex};
 use crate::text::escape::{escape, unescape};
 
@@ -236,7 +236,7 @@ impl Drift {
 pub fn find_drift(manifest: &[u8], layers: &[Arc<dyn Layer>]) -> Result<Vec<Drift>, DriftError> {
     let manifest: Manifest = serde_json::from_slice(manifest)
         .map_err(|e| DriftError::Manifest(format!("not a valid manifest: {e}")))?;
-    if manifest.schema != crate::seal::manifest::SCHEMA {
+    if manifest.schema != SCHEMA {
         let what = format!("unknown manifest schema {}", manifest.schema);
         return Err(DriftError::Manifest(what));
     }

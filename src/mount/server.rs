@@ -105,9 +105,7 @@ impl Sealer {
         fd: Option<File>,
         client: &UnixStream,
     ) -> Result<Sealed, CommandError> {
-        let format = Format::ALL
-            .into_iter()
-            .find(|format| format.name() == request.format)
+        let format = Format::from_name(&request.format)
             .ok_or_else(|| CommandError::message("the server does not support this format"))?;
         let defaults = SealOptions::new(format);
         let settings = SealOptions {

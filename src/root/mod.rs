@@ -24,13 +24,13 @@ use parking_lot::Mutex;
 
 use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
 use crate::image::open::{self, Digests, OpenError, OpenedLayers};
+use crate::manifest::BaseLayer;
 use crate::root::lend::Loans;
 use crate::root::live::{Lay, Live, LiveError, Meta};
 use crate::root::supervise::{ReportFn, SupervisedTree};
 use crate::sandbox::{
     Bind, Leftovers, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };
-use crate::seal::BaseLayer;
 use crate::text::escape::{escape, plain};
 
 /// Options for a root.

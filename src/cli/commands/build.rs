@@ -347,15 +347,8 @@ fn files(image: &Image, common: &CommonBuildArgs) -> Result<Vec<(PathBuf, Format
             let file = image.file.display();
             return Err(CommandError::message(format!("{file} has no `output`: give one with -o")));
         }
-        let format = |(path, format): &(PathBuf, image::Format)| {
-            let stated = Some(match format {
-                image::Format::Cpio => Format::Cpio,
-                image::Format::CpioGz => Format::CpioGz,
-                image::Format::CpioZst => Format::CpioZst,
-                image::Format::Tar => Format::Tar,
-                image::Format::Squashfs => Format::Squashfs,
-            });
-            Ok((path.clone(), common.seal.format_for(path, stated)?))
+        let format = |(path, format): &(PathBuf, Format)| {
+            Ok((path.clone(), common.seal.format_for(path, Some(*format))?))
         };
         return image.outputs.iter().map(format).collect();
     };

@@ -18,7 +18,9 @@ use crate::fuse::{ForeignOwners, OVERFLOW_ID};
 use crate::manifest::lower::{LowerRecords, lower_records};
 use crate::root::{FinishedRoot, RootOptions, ServedRoot, default_upper_limit};
 use crate::sandbox::{Bind, Network, widening_command};
-use crate::seal::{Format, ManifestInfo, Output, SealOptions, Summary, Warning, seal};
+use crate::seal::{
+    ArchiveFormat, Format, ManifestInfo, Output, SealOptions, Summary, Warning, seal,
+};
 use crate::text::digest::{hex, sha256_hex};
 use crate::text::escape::escape;
 use crate::text::size::size_text;
@@ -123,11 +125,10 @@ impl SealArgs {
         output: &Path,
         configured: Option<Format>,
     ) -> Result<Format, CommandError> {
-        use std::os::unix::ffi::OsStrExt;
         let format = self
             .format
             .or(configured)
-            .or_else(|| Format::from_file_name(output.file_name()?.as_bytes()))
+            .or_else(|| Format::from_path(output))
             .or((output == Path::new("-")).then_some(Format::CpioGz))
             .ok_or_else(|| {
                 let names: Vec<_> = Format::ALL.iter().map(|f| format!(".{f}")).collect();
@@ -400,7 +401,7 @@ pub(crate) fn size_value(text: &str) -> Result<u64, String> {
 }
 
 fn format(text: &str) -> Result<Format, String> {
-    Format::ALL.into_iter().find(|f| f.name() == text).ok_or_else(|| {
+    Format::from_name(text).ok_or_else(|| {
         let names: Vec<_> = Format::ALL.iter().map(|f| f.name()).collect();
         format!("use one of {}", names.join(", "))
     })

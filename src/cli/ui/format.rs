@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::image::view::accounts::Accounts;
 use crate::image::view::{LookError, StackView, ViewNode};
-use crate::seal::manifest::type_name;
+use crate::manifest::type_name;
 use crate::text::escape::escape;
 use crate::text::size::size_text;
 use crate::text::time;

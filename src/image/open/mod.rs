@@ -14,7 +14,7 @@ use fs_model::layer::cpio::{CpioLayer, Limits};
 use fs_model::layer::directory::DirectoryLayer;
 use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
 
-use crate::seal::BaseLayer;
+use crate::manifest::BaseLayer;
 use crate::text::digest::sha256_hex;
 
 pub use embedded::Embedded;
