@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::{CheckReport, Finding, Severity, lint_index, lints};
 
 /// URL of the SARIF schema.
-pub const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
+pub(crate) const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
 /// Returns the reports as a SARIF log with one run.
-pub fn log(reports: &[CheckReport]) -> Value {
+pub(crate) fn log(reports: &[CheckReport]) -> Value {
     let rules: Vec<Value> = lints()
         .map(|lint| {
             json!({

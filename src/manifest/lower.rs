@@ -47,13 +47,13 @@ pub struct LowerRecord {
 }
 
 /// The entries of a delta's layers at paths that the delta modifies or deletes, by path.
-pub type LowerRecords = BTreeMap<Box<[u8]>, LowerRecord>;
+pub(crate) type LowerRecords = BTreeMap<Box<[u8]>, LowerRecord>;
 
 /// Returns a tree of the layers alone.
 ///
 /// # Errors
 /// Fails for a damaged layer.
-pub fn lower_tree(layers: &[Arc<dyn Layer>]) -> Result<Tree, FsError> {
+pub(crate) fn lower_tree(layers: &[Arc<dyn Layer>]) -> Result<Tree, FsError> {
     let options = TreeOptions { upper_limit: None, xattrs: XattrSupport::All };
     Tree::new(layers.to_vec(), options)
 }
@@ -62,7 +62,10 @@ pub fn lower_tree(layers: &[Arc<dyn Layer>]) -> Result<Tree, FsError> {
 ///
 /// # Errors
 /// Fails for a damaged layer.
-pub fn lower_records(delta: &Delta, layers: &[Arc<dyn Layer>]) -> Result<LowerRecords, FsError> {
+pub(crate) fn lower_records(
+    delta: &Delta,
+    layers: &[Arc<dyn Layer>],
+) -> Result<LowerRecords, FsError> {
     let tree = lower_tree(layers)?;
     let mut records = LowerRecords::new();
     for entry in &delta.entries {
@@ -186,7 +189,7 @@ impl DriftKind {
 
 /// A manifest that cannot be used, or layers that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum DriftError {
+pub(crate) enum DriftError {
     /// The manifest is invalid or has an unknown schema.
     #[error("{0}")]
     Manifest(String),
@@ -197,7 +200,7 @@ pub enum DriftError {
 
 /// Returns the entries of the layers, by [escaped](crate::text::escape) path, that a manifest
 /// recorded when the overlay was built; empty for an invalid manifest.
-pub fn recorded_lower(manifest: &[u8]) -> BTreeMap<String, LowerRecord> {
+pub(crate) fn recorded_lower(manifest: &[u8]) -> BTreeMap<String, LowerRecord> {
     let Ok(manifest) = serde_json::from_slice::<Manifest>(manifest) else { return BTreeMap::new() };
     let below = manifest.entries.into_iter().map(|entry| (entry.path, entry.below));
     below.filter_map(|(path, below)| Some((path, below?))).collect()
@@ -205,7 +208,7 @@ pub fn recorded_lower(manifest: &[u8]) -> BTreeMap<String, LowerRecord> {
 
 /// A path of an overlay where the layers differ from those that the overlay was built on.
 #[derive(Clone, Debug)]
-pub struct Drift {
+pub(crate) struct Drift {
     /// The path, [escaped](crate::text::escape).
     pub path: String,
     /// The overlay's change of the path, as in the manifest: `added`, `modified`, `unchanged` or
@@ -221,7 +224,7 @@ pub struct Drift {
 
 impl Drift {
     /// Returns the change.
-    pub fn kind(&self) -> DriftKind {
+    pub(crate) fn kind(&self) -> DriftKind {
         match (&self.before, &self.now) {
             (None, _) => DriftKind::Added,
             (_, None) => DriftKind::Removed,
@@ -235,7 +238,10 @@ impl Drift {
 ///
 /// # Errors
 /// Fails for an invalid manifest and for damaged layers.
-pub fn find_drift(manifest: &[u8], layers: &[Arc<dyn Layer>]) -> Result<Vec<Drift>, DriftError> {
+pub(crate) fn find_drift(
+    manifest: &[u8],
+    layers: &[Arc<dyn Layer>],
+) -> Result<Vec<Drift>, DriftError> {
     let manifest: Manifest = serde_json::from_slice(manifest)
         .map_err(|e| DriftError::Manifest(format!("not a valid manifest: {e}")))?;
     if manifest.schema != SCHEMA {

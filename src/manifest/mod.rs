@@ -7,7 +7,7 @@
 //! [`crate::seal`] writes manifests. [`SCHEMA`] is incremented when a reader of the old schema could
 //! misread the new one; new keys alone do not increment it.
 
-pub mod lower;
+pub(crate) mod lower;
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub struct ManifestInfo {
 }
 
 /// Entries by change and by type ("deleted" has the type "any").
-pub type Counts = BTreeMap<&'static str, BTreeMap<&'static str, u64>>;
+pub(crate) type Counts = BTreeMap<&'static str, BTreeMap<&'static str, u64>>;
 
 /// The archive as a file.
 #[derive(Serialize)]

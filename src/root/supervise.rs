@@ -31,7 +31,7 @@ const USUAL_DEVICES: [(&str, (u32, u32)); 6] = [
 ];
 
 /// Prints a line for the user.
-pub type ReportFn = fn(&str);
+pub(crate) type ReportFn = fn(&str);
 
 /// A tree as the supervisor uses it.
 #[derive(Debug)]

@@ -14,17 +14,17 @@
 mod encode;
 mod error;
 mod format;
-pub mod gzip;
+pub(crate) mod gzip;
 mod lost;
 mod manifest;
 mod newc;
 pub mod output;
-pub mod patient;
+pub(crate) mod patient;
 mod plan;
 mod readahead;
-pub mod squashfs;
+pub(crate) mod squashfs;
 mod tar;
-pub mod zstd;
+pub(crate) mod zstd;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};

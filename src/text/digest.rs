@@ -22,7 +22,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// When reading fails; interrupted reads are repeated.
-pub fn digest_reader(mut reader: impl Read) -> io::Result<[u8; 32]> {
+pub(crate) fn digest_reader(mut reader: impl Read) -> io::Result<[u8; 32]> {
     digest_read_at(u64::MAX, |_, buffer| retry_interrupted(|| reader.read(buffer)))
 }
 
@@ -31,7 +31,7 @@ pub fn digest_reader(mut reader: impl Read) -> io::Result<[u8; 32]> {
 ///
 /// # Errors
 /// Returns the first error of `read_at`.
-pub fn digest_read_at<E>(
+pub(crate) fn digest_read_at<E>(
     size: u64,
     mut read_at: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
 ) -> Result<[u8; 32], E> {
@@ -53,7 +53,7 @@ pub fn digest_read_at<E>(
 ///
 /// # Errors
 /// When it fails otherwise.
-pub fn retry_interrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+pub(crate) fn retry_interrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match read() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -2,5 +2,5 @@
 
 pub mod digest;
 pub mod escape;
-pub mod size;
-pub mod time;
+pub(crate) mod size;
+pub(crate) mod time;

@@ -1,7 +1,7 @@
 //! Formatting of sizes.
 
 /// Formats a number of bytes for people, in decimal units.
-pub fn size_text(bytes: u64) -> String {
+pub(crate) fn size_text(bytes: u64) -> String {
     match bytes {
         0..1000 => format!("{bytes} bytes"),
         1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),

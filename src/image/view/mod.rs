@@ -10,11 +10,11 @@
 //!   walk enters each directory once; a directory with several parents is reported as damage.
 //! - Damage is reported with the image and the path.
 
-pub mod accounts;
-pub mod layered;
-pub mod packages;
-pub mod usage;
-pub mod version;
+pub(crate) mod accounts;
+pub(crate) mod layered;
+pub(crate) mod packages;
+pub(crate) mod usage;
+pub(crate) mod version;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -499,11 +499,6 @@ impl Visited {
         }
         Ok(())
     }
-}
-
-/// Whether two nodes of the same view are the same inode, for example hard links of one file.
-pub fn is_same(a: &ViewNode, b: &ViewNode) -> bool {
-    a.found.source() == b.found.source()
 }
 
 /// Returns the directories that a directory node is merged from; none for other nodes.
