@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn suffix_determines_format() {
-        let of = |name| Format::from_path(Path::new(name));
+        let of = |name: &str| Format::from_path(Path::new(name));
         assert_eq!(of("a/discovery.cpio.gz"), Some(Format::CpioGz));
         assert_eq!(of("discovery.cpio"), Some(Format::Cpio));
         assert_eq!(of("base.squashfs"), Some(Format::Squashfs));
