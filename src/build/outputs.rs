@@ -13,7 +13,7 @@ use crate::manifest::lower::{LowerRecords, lower_records};
 use crate::root::FinishedRoot;
 use crate::root::owners::copied_owner_warning;
 use crate::seal::report::archive_report;
-use crate::seal::{Format, ManifestInfo, Output, seal};
+use crate::seal::{ArchiveFormat, Format, ManifestInfo, Output, seal};
 
 /// The archives that a tree is sealed into, one for each format.
 #[derive(Debug)]

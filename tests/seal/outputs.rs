@@ -6,11 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fs_model::attr::{Attr, FileType};
-use overcoat::seal::{
-    BaseLayer, Format, ManifestInfo, Output, SealError, Warning, manifest, output, seal,
-};
+use overcoat::seal::{BaseLayer, Format, ManifestInfo, Output, SealError, Warning, output, seal};
+use overcoat::text::digest::{hex, sha256_hex};
 use overcoat::text::escape;
-use sha2::{Digest, Sha256};
 
 use crate::support::{Data, Sample, attr, everything, noise, options, seal_to, sealed, sh};
 

@@ -37,7 +37,7 @@ use crate::sandbox::{Network, Plan};
 use crate::text::escape::escape;
 
 /// The host name of an image that does not have one.
-pub const NEUTRAL_HOSTNAME: &str = "overcoat";
+pub(crate) const NEUTRAL_HOSTNAME: &str = "overcoat";
 
 /// The directory of scratch entries for files that programs of the image do not search for.
 const SCRATCH_DIR: &str = "/.overcoat";
