@@ -46,7 +46,7 @@ pub struct RootSettings {
 impl RootSettings {
     /// Returns the options of a root. `network` and `upper_size` are the values of an image file,
     /// which these settings override.
-    pub fn root(
+    pub(crate) fn root(
         &self,
         layers: Vec<PathBuf>,
         xattrs: XattrSupport,

@@ -65,7 +65,7 @@ impl Outputs {
     ///
     /// # Errors
     /// When a layer cannot be read or an archive cannot be written.
-    pub fn seal(
+    pub(crate) fn seal(
         self,
         finished: FinishedRoot,
         settings: &SealSettings,

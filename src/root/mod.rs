@@ -231,12 +231,12 @@ impl ServedRoot {
     }
 
     /// Returns variables for commands, with the paths of lent files.
-    pub fn environment(&self) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
         self.loans.lock().environment()
     }
 
     /// Adds the variables of [`ServedRoot::environment`] to those of a command.
-    pub fn add_environment(&self, environment: &mut Vec<(OsString, OsString)>) {
+    pub(crate) fn add_environment(&self, environment: &mut Vec<(OsString, OsString)>) {
         environment.extend(self.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
     }
 

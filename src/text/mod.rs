@@ -2,7 +2,7 @@
 
 pub(crate) mod attr;
 pub mod digest;
-pub(crate) mod error;
+pub mod error;
 pub mod escape;
 pub(crate) mod size;
 pub(crate) mod time;
