@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::listing::{Listing, list};
 use crate::support::lab;
+use crate::support::listing::{Listing, list};
 use crate::support::stage::{EPOCH, Stage, Who, bind, finish};
 
 /// A host that builds.

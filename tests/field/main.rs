@@ -3,8 +3,5 @@
 //! `tests/field/set-up.sh` prepares what these tests need. They take many minutes: `make field`.
 
 mod builders;
-#[path = "../program/listing.rs"]
-#[allow(dead_code, reason = "these tests use a part of it")]
-mod listing;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,4 @@
-//! What the tests of the sandbox and of the program share: a root to run in, and each test at both
-//! privileges.
+//! Shared by several test binaries: sandboxes on the lab's base, and tests at both privileges.
 #![allow(
     dead_code,
     unused_imports,
@@ -10,6 +9,7 @@
 
 pub mod browser;
 pub mod lab;
+pub mod listing;
 pub mod processes;
 pub mod shown;
 pub mod stage;
@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overcoat::fuse::Serving;
 use overcoat::root::lay_mount_points;
@@ -32,20 +32,28 @@ pub use lab::USER;
 pub use processes::eventually;
 pub use shown::Shown;
 
-/// Runs `test` with the rights of this process, and once more as the unprivileged user when this
-/// process is root: by executing this test binary again for the test `name` alone.
-pub fn at_both_privileges(name: &str, test: impl FnOnce()) {
-    // One at a time: some look at all processes below this one.
+/// Keeps other tests that hold this guard from running: some inspect all processes below this one.
+pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `test`, a closure in the test function itself, with the rights of this process. If this
+/// process is root, also runs the test function as the unprivileged user, by executing this test
+/// binary again for that test.
+pub fn at_both_privileges<F: FnOnce()>(test: F) {
+    let _alone = alone();
+    // `binary::module::test::{{closure}}`; the harness calls it `module::test`.
+    let path = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
+    let (_, name) = path.split_once("::").expect("the test is in a crate");
     let root = nix::unistd::geteuid().is_root();
     if root {
-        // Some machines keep the device for root.
+        // On some machines only root may open the device.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        std::fs::set_permissions("/dev/fuse", open).expect("/dev/fuse is there");
+        std::fs::set_permissions("/dev/fuse", open).expect("/dev/fuse exists");
         as_user(name);
     } else {
-        println!("{name}: not root, so as {USER} or whoever this is only");
+        println!("{name}: not root, so only as the current user");
     }
     test();
 }

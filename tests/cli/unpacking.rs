@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 
 use crate::discovery;
-use crate::inside;
-use crate::listing::{Listing, assert_same, list};
+use crate::inner_program;
+use crate::support::listing::{Listing, assert_same, list};
 use crate::support::stage::{EPOCH, EVERYBODY, Stage, Who, finish};
 use crate::torture;
 
@@ -276,17 +276,17 @@ fn a_tortured_base_is_the_same_under_every_unpacker() {
     let listed = kernel_base(&stage, &base);
     for who in EVERYBODY {
         let archive = stage.out(who).join("torture.cpio.gz");
-        let finished = inside::attempt(&stage, who, &[&base], "torture", |command| {
+        let finished = inner_program::attempt(&stage, who, &[&base], "torture", |command| {
             command.arg("--save").arg(&archive);
         });
         let finished = finished.ok().says(&[
             "/new/char-2: unpacks as a separate file, not as a hard link",
             "/new/link-2: unpacks as a separate file, not as a hard link",
         ]);
-        let truth = captured(&inside::listing_of(&finished), &listed);
+        let truth = captured(&inner_program::listing_of(&finished), &listed);
         assert!(truth.len() > 200, "{}", truth.len());
         let members = assert_unpacks(&stage, who, &base, &archive, &truth, &UNPACKERS);
-        let again = inside::run(&stage, who, &[&base, &archive], "list", |_| ());
+        let again = inner_program::run(&stage, who, &[&base, &archive], "list", |_| ());
         let expected = in_an_archive(&truth, &members);
         assert_same(&format!("{who:?}, overcoat"), &expected, &captured(&again, &listed));
     }
@@ -300,14 +300,14 @@ fn a_tortured_base_sealed_as_squashfs_is_a_layer_for_us_and_for_the_kernel() {
     let listed = kernel_base(&stage, &base);
     let who = Who::Unprivileged;
     let image = stage.out(who).join("torture.squashfs");
-    let finished = inside::attempt(&stage, who, &[&base], "torture", |command| {
+    let finished = inner_program::attempt(&stage, who, &[&base], "torture", |command| {
         command.arg("--save").arg(&image);
     });
     let finished = finished.ok().says(&["/new/socket: "]);
     let members = kernel_base(&stage, &image);
-    let truth = in_squashfs(&inside::listing_of(&finished), &members);
+    let truth = in_squashfs(&inner_program::listing_of(&finished), &members);
     let expected = captured(&truth, &listed);
-    let again = inside::run(&stage, who, &[&base, &image], "list", |_| ());
+    let again = inner_program::run(&stage, who, &[&base, &image], "list", |_| ());
     assert_same("overcoat", &expected, &captured(&again, &listed));
 
     stage.sh("mkdir lower upper merged
@@ -325,7 +325,7 @@ fn a_tortured_base_gives_the_same_bytes_at_every_privilege() {
     let base = torture_base(&stage);
     let archive = |who: Who, name: &str| {
         let path = stage.out(who).join(name);
-        inside::run(&stage, who, &[&base], "torture", |command| {
+        inner_program::run(&stage, who, &[&base], "torture", |command| {
             command.env("SOURCE_DATE_EPOCH", EPOCH).arg("--save").arg(&path);
         });
         (
@@ -344,7 +344,7 @@ fn a_discovery_build_is_what_its_last_step_saw() {
     let base = stage.debian();
     let listed = kernel_base(&stage, &base);
     let who = Who::Unprivileged;
-    let (shown, list) = inside::list_command(&stage);
+    let (shown, list) = inner_program::list_command(&stage);
     stage.write("list/provisioner.yml", "scripts: [list]\n");
     stage.write("list/list", format!("#!/bin/sh\n{list}\n"));
     // What is cleaned away after the last step it cannot have seen.
@@ -352,12 +352,12 @@ fn a_discovery_build_is_what_its_last_step_saw() {
     let (archive, log) = (stage.out(who).join("d.cpio.gz"), stage.out(who).join("log"));
     let mut build = discovery::build(&stage, who, &file, &archive);
     finish(build.args(["--bind", &shown, "--log"]).arg(&log)).ok();
-    let truth = inside::parse(&String::from_utf8_lossy(&fs::read(&log).unwrap()));
+    let truth = inner_program::parse(&String::from_utf8_lossy(&fs::read(&log).unwrap()));
     let truth = captured(&truth, &listed);
     assert!(truth.contains_key("usr/sbin/lldpd") && truth.contains_key("etc/discovery"));
     let plain = UNPACKERS.into_iter().filter(|unpacker| !unpacker.times).collect::<Vec<_>>();
     assert_unpacks(&stage, Who::Root, &base, &archive, &truth, &plain);
-    let again = inside::run(&stage, who, &[&base, &archive], "list", |_| ());
+    let again = inner_program::run(&stage, who, &[&base, &archive], "list", |_| ());
     assert_same("overcoat", &truth, &captured(&again, &listed));
 }
 
@@ -368,7 +368,7 @@ fn a_file_of_three_gibibytes_is_whole() {
     let listed = kernel_base(&stage, &base);
     let who = Who::Unprivileged;
     let archive = stage.out(who).join("large.cpio.zst");
-    let truth = inside::run(&stage, who, &[&base], "three-gibibytes", |command| {
+    let truth = inner_program::run(&stage, who, &[&base], "three-gibibytes", |command| {
         command.args(["--upper-size", "64M", "--save"]).arg(&archive);
     });
     assert_eq!(truth["large"].size, 3 << 30);

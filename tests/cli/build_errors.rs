@@ -1,8 +1,8 @@
 //! Projects that cannot be built, and what is said of it: each with the whole message, in
-//! `tests/program/broken`. Mistakes that are found in the files alone are in the crate
+//! `tests/cli/build_errors`. Mistakes that are found in the files alone are in the crate
 //! `provisioners` (`tests/mistakes`).
 //!
-//! `UPDATE_BROKEN=1 cargo test --test program broken` writes the messages anew.
+//! `UPDATE_BUILD_ERRORS=1 cargo test --test cli build_errors` writes the messages anew.
 
 use std::fs;
 use std::path::Path;
@@ -42,9 +42,9 @@ impl Broken {
         command.envs(environment.iter().copied());
         let finished = finish(&mut command).code(code);
         let message = self.plain(&finished.stderr);
-        let file =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/program/broken/{name}.txt"));
-        if std::env::var_os("UPDATE_BROKEN").is_some() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("tests/cli/build_errors/{name}.txt"));
+        if std::env::var_os("UPDATE_BUILD_ERRORS").is_some() {
             fs::write(&file, &message).unwrap();
         }
         let wanted = fs::read_to_string(&file).unwrap_or_default();

@@ -1,20 +1,18 @@
-//! What a sandbox costs to start: `cargo test --release --test sandbox_cost -- --ignored --nocapture`.
-
-mod support;
+//! What a sandbox costs to start: `cargo test --release --test sandbox -- --ignored --nocapture startup_cost`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::{Shown, at_both_privileges, plan};
 use overcoat::fuse::settle_allocator;
 use overcoat::root::lay_mount_points;
 use overcoat::root::supervise::SupervisedTree;
 use overcoat::sandbox::{CommandSpec, Sandbox, Supervisor};
-use support::{Shown, at_both_privileges, plan};
 
 #[test]
 #[ignore = "a measurement"]
 fn start_up() {
-    at_both_privileges("start_up", || {
+    at_both_privileges(|| {
         settle_allocator();
         let shown = Shown::base(65536);
         lay_mount_points(&shown.live, &plan()).unwrap();

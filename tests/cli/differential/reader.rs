@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use crate::listing::escape;
+use crate::support::listing::escape;
 
 /// What POSIX says of it: a name that is there all the time is given once, and no name is given
 /// twice unless it was gone in between.

@@ -15,7 +15,7 @@ use rustix::fs::{
 
 use super::scene::Scene;
 use super::side::xattrs;
-use crate::listing::{Listing, differences, list};
+use crate::support::listing::{Listing, differences, list};
 use crate::support::tools;
 
 /// What the tree is sealed as.

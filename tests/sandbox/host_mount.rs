@@ -1,14 +1,12 @@
 //! Mounts in the host's own namespace, as root and through fusermount3.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Shown, at_both_privileges};
 use nix::unistd::{getegid, geteuid};
 use overcoat::fuse::{Serving, View};
 use overcoat::sandbox::{HostMount, MountOptions, unmount};
-use support::{Shown, at_both_privileges};
 
 /// A directory to mount on, without the mount and the directory in the end.
 struct MountDir(PathBuf);
@@ -43,7 +41,7 @@ fn mount(dir: &Path, read_only: bool) -> Serving {
 
 #[test]
 fn a_mount_is_seen_on_the_host_until_it_is_unmounted() {
-    at_both_privileges("a_mount_is_seen_on_the_host_until_it_is_unmounted", || {
+    at_both_privileges(|| {
         let dir = MountDir::new("seen");
         let serving = mount(&dir.0, false);
         let release = fs::read_to_string(dir.0.join("usr/lib/os-release")).unwrap();
@@ -66,7 +64,7 @@ fn a_mount_is_seen_on_the_host_until_it_is_unmounted() {
 
 #[test]
 fn a_read_only_mount_refuses_writing() {
-    at_both_privileges("a_read_only_mount_refuses_writing", || {
+    at_both_privileges(|| {
         let dir = MountDir::new("ro");
         let serving = mount(&dir.0, true);
         let error = fs::write(dir.0.join("new"), "").unwrap_err();
@@ -78,7 +76,7 @@ fn a_read_only_mount_refuses_writing() {
 
 #[test]
 fn a_mount_without_its_program_can_be_taken_away() {
-    at_both_privileges("a_mount_without_its_program_can_be_taken_away", || {
+    at_both_privileges(|| {
         let dir = MountDir::new("dead");
         drop(HostMount::new(&dir.0, &MountOptions::default()).unwrap());
         let error = HostMount::new(&dir.0, &MountOptions::default()).unwrap_err().to_string();
@@ -89,7 +87,7 @@ fn a_mount_without_its_program_can_be_taken_away() {
 
 #[test]
 fn what_cannot_be_mounted_on_is_named() {
-    at_both_privileges("what_cannot_be_mounted_on_is_named", || {
+    at_both_privileges(|| {
         let error = |dir: &str| {
             HostMount::new(Path::new(dir), &MountOptions::default()).unwrap_err().to_string()
         };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::stage::{EPOCH, EVERYBODY, Stage, Who, finish};
-use crate::{discovery, fidelity, inside};
+use crate::{discovery, inner_program, unpacking};
 
 /// An archive and its manifest.
 fn read(archive: &Path) -> (Vec<u8>, Vec<u8>) {
@@ -65,13 +65,13 @@ fn the_discovery_overlay_is_the_same_whoever_builds_it_and_how() {
 #[test]
 fn each_format_is_the_same_at_every_privilege_and_number_of_threads() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     for format in ["cpio.gz", "cpio.zst", "cpio", "tar"] {
         let mut first = None;
         for who in EVERYBODY {
             for threads in ["1", "2"] {
                 let output = stage.out(who).join(format!("threads-{threads}.{format}"));
-                inside::run(&stage, who, &[&base], "torture", |command| {
+                inner_program::run(&stage, who, &[&base], "torture", |command| {
                     command.env("SOURCE_DATE_EPOCH", EPOCH).args(["--threads", threads]);
                     command.arg("--save").arg(&output);
                 });

@@ -1,15 +1,13 @@
 //! `overcoat base`, with a stand-in for mmdebstrap that prints a small tar.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::support::{at_both_privileges, eventually, hear_signals, processes, tools};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{eventually, processes};
 
 /// A root with what a bootstrapped one can hold, hard links and extended attributes among it.
 const MMDEBSTRAP: &str = r#"#!/usr/bin/python3
@@ -58,7 +56,7 @@ fn command(dir: &Path, output: &str) -> Command {
         .env("PATH", path)
         .env("ARGUMENTS", dir.join("arguments"))
         .env("SOURCE_DATE_EPOCH", "1700000000");
-    support::hear_signals(&mut command);
+    hear_signals(&mut command);
     command
 }
 
@@ -82,7 +80,7 @@ fn prepare(dir: &Path) {
 
 #[test]
 fn a_tar_stream_becomes_a_base() {
-    support::at_both_privileges("a_tar_stream_becomes_a_base", || {
+    at_both_privileges(|| {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         prepare(dir);
@@ -156,10 +154,10 @@ fn a_tar_stream_becomes_a_base() {
 /// Archives of others: holes, values with newlines, headers without a magic, compressed or not.
 #[test]
 fn foreign_archives_become_bases() {
-    support::at_both_privileges("foreign_archives_become_bases", || {
+    at_both_privileges(|| {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        let written = support::tools::sh(
+        let written = tools::sh(
             dir,
             r#"
             mkdir -p r/srv r/dev
@@ -192,7 +190,7 @@ E
             assert!(made.status.success() && !said.contains("warning"), "{archive}: {said}");
             let overcoat = env!("CARGO_BIN_EXE_overcoat");
             let script = format!("{overcoat} cat base.squashfs :/srv/disk | cmp - r/srv/disk");
-            support::tools::sh(dir, &script);
+            tools::sh(dir, &script);
             if archive == "python.tar" {
                 let name = format!(":/srv/{}\nx", "n".repeat(120));
                 let mut stat = Command::new(overcoat);
@@ -208,7 +206,7 @@ E
 fn access_lists_that_squashfs_cannot_hold_are_reported_and_widen_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    support::tools::sh(
+    tools::sh(
         dir,
         r#"python3 - <<'E'
 import tarfile
@@ -223,7 +221,7 @@ E"#,
     let made = overcoat(dir, "base.squashfs");
     let said = String::from_utf8_lossy(&made.stderr).into_owned();
     assert!(made.status.success() && said.contains("srv/shared"), "{said}");
-    let listed = support::tools::sh(dir, "unsquashfs -lln base.squashfs srv/shared");
+    let listed = tools::sh(dir, "unsquashfs -lln base.squashfs srv/shared");
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("-rw-r----- 0/0"), "{listed}");
 }
@@ -232,7 +230,7 @@ E"#,
 fn an_archive_that_cannot_be_read_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    support::tools::sh(
+    tools::sh(
         dir,
         "mkdir -p r/srv && head -c 30000 /dev/urandom >r/srv/data
         tar -C r -cf whole.tar . && head -c 20000 whole.tar >short.tar

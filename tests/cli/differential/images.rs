@@ -13,7 +13,7 @@ use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 
 use super::sealed::Format;
 use super::stack::{Plan, Stack, stack};
-use crate::listing::{Listing, Object, differences, escape, list};
+use crate::support::listing::{Listing, Object, differences, escape, list};
 use crate::support::stage::{Stage, Who, finish};
 
 /// Lists the kernel's mount of the layers, without the root itself.
@@ -172,7 +172,7 @@ fn differs(
 fn views_agree_with_overlayfs() {
     let stage = Stage::new();
     let cases = std::env::var("DIFFERENTIAL_CASES").ok().and_then(|n| n.parse().ok());
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/differential/seeds");
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/differential/seeds");
     let config = ProptestConfig {
         cases: cases.unwrap_or(60),
         max_shrink_iters: 1000,

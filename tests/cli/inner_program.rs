@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::listing::{self, Listing};
+use crate::support::listing::{self, Listing};
 use crate::support::stage::{Finished, Stage, Who, finish};
 use crate::torture;
 
@@ -16,7 +16,7 @@ const TASK: &str = "OVERCOAT_TEST_TASK";
 /// The part that runs inside.
 #[test]
 #[ignore = "the program that other tests run inside a root"]
-fn the_program_inside() {
+fn run_task_inside() {
     let task = std::env::var(TASK).expect("only other tests run this");
     match task.as_str() {
         "list" => {}
@@ -55,7 +55,7 @@ pub(crate) fn bundle(stage: &Stage) -> std::path::PathBuf {
 fn words(stage: &Stage) -> (String, Vec<String>) {
     let shown = format!("{}:{TOOL}:ro", bundle(stage).display());
     let run = format!(
-        "{TOOL}/loader --library-path {TOOL} {TOOL}/program --exact inside::the_program_inside \
+        "{TOOL}/loader --library-path {TOOL} {TOOL}/program --exact inner_program::run_task_inside \
          --ignored --nocapture --test-threads=1"
     );
     (shown, run.split(' ').map(str::to_owned).collect())

@@ -9,10 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 
-use crate::listing::{assert_same, list};
+use crate::support::listing::{assert_same, list};
 use crate::support::processes::eventually;
 use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
-use crate::{fidelity, inside, torture};
+use crate::{inner_program, torture, unpacking};
 
 /// An empty folder to mount on.
 pub(crate) fn place(stage: &Stage, who: Who) -> PathBuf {
@@ -66,8 +66,8 @@ pub(crate) fn nothing_is_left(dir: &Path, mounts: &str) {
 fn a_mounted_base_is_what_the_kernel_mounts() {
     let stage = Stage::new();
     let who = Who::Root;
-    let base = fidelity::torture_base(&stage);
-    let expected = fidelity::kernel_base(&stage, &base);
+    let base = unpacking::torture_base(&stage);
+    let expected = unpacking::kernel_base(&stage, &base);
     let dir = place(&stage, who);
     let mounts = Stage::mounts();
     mount(&stage, who, &[], &[&base], &dir).ok();
@@ -102,7 +102,7 @@ fn a_mount_without_rights_shows_every_file_to_its_user() {
 fn a_tortured_mount_unpacks_to_what_was_seen() {
     let stage = Stage::new();
     let who = Who::Root;
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     let dir = place(&stage, who);
     let mounts = Stage::mounts();
     mount(&stage, who, &["--rw"], &[&base], &dir).ok();
@@ -124,9 +124,9 @@ fn a_tortured_mount_unpacks_to_what_was_seen() {
     let mounted = seal(true, &again);
     umount(&stage, who, &dir).ok();
     nothing_is_left(&dir, &mounts);
-    fidelity::assert_unpacks(&stage, who, &base, &archive, &truth, &fidelity::UNPACKERS[..2]);
+    unpacking::assert_unpacks(&stage, who, &base, &archive, &truth, &unpacking::UNPACKERS[..2]);
     // It is what a run gives.
-    inside::run(&stage, who, &[&base], "torture", |command| {
+    inner_program::run(&stage, who, &[&base], "torture", |command| {
         command.env("SOURCE_DATE_EPOCH", EPOCH).arg("--save").arg(&archive);
     });
     assert!(mounted == fs::read(&archive).unwrap(), "mount and run differ");
@@ -182,7 +182,7 @@ fn what_is_written_to_a_mount_is_sealed_while_it_goes_on() {
 #[test]
 fn a_server_that_is_asked_to_end_takes_its_mount_away() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     for who in EVERYBODY {
         let dir = place(&stage, who);
         let mounts = Stage::mounts();
@@ -200,7 +200,7 @@ fn a_server_that_is_asked_to_end_takes_its_mount_away() {
 #[test]
 fn a_mount_whose_server_was_killed_can_be_taken_away() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     for who in EVERYBODY {
         let dir = place(&stage, who);
         let mounts = Stage::mounts();
@@ -215,7 +215,7 @@ fn a_mount_whose_server_was_killed_can_be_taken_away() {
 #[test]
 fn a_mount_in_the_foreground_stays_there() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     for who in EVERYBODY {
         let dir = place(&stage, who);
         let mounts = Stage::mounts();
@@ -243,7 +243,7 @@ fn a_mount_in_the_foreground_stays_there() {
 #[test]
 fn mistakes_with_mounts_are_named_and_leave_nothing() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     let text = stage.write("text.squashfs", "This is no image.\n");
     for who in EVERYBODY {
         let dir = place(&stage, who);
@@ -285,7 +285,7 @@ fn resident(pid: Pid) -> u64 {
 #[test]
 fn what_is_deleted_is_no_longer_in_memory() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     let who = Who::Unprivileged;
     let dir = place(&stage, who);
     mount(&stage, who, &["--rw", "--upper-size", "1G"], &[&base], &dir).ok();
@@ -308,7 +308,7 @@ fn what_is_deleted_is_no_longer_in_memory() {
 #[test]
 fn a_seal_that_nobody_waits_for_any_more_is_given_up() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     let who = Who::Unprivileged;
     let dir = place(&stage, who);
     mount(&stage, who, &["--rw", "--upper-size", "1G"], &[&base], &dir).ok();
@@ -336,7 +336,7 @@ fn a_seal_that_nobody_waits_for_any_more_is_given_up() {
 #[test]
 fn a_directory_is_mounted_on_once() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     for who in EVERYBODY {
         let dir = place(&stage, who);
         mount(&stage, who, &[], &[&base], &dir).ok();
@@ -348,7 +348,7 @@ fn a_directory_is_mounted_on_once() {
 #[test]
 fn what_would_wait_for_itself_is_refused() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
+    let base = unpacking::torture_base(&stage);
     for who in EVERYBODY {
         let dir = place(&stage, who);
         let mounts = Stage::mounts();

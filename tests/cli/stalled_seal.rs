@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
-use crate::mounting::{mount, nothing_is_left, place, servers, umount};
+use crate::mount::{mount, nothing_is_left, place, servers, umount};
 use crate::support::processes::eventually;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 

@@ -4,7 +4,7 @@
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::mounting::{mount, nothing_is_left, place, umount};
+use crate::mount::{mount, nothing_is_left, place, umount};
 use crate::support::processes::within;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 

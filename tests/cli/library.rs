@@ -57,7 +57,7 @@ fn build(
 
 /// Runs a script in the merged root; it sees the programs of `library/` in `/test`.
 fn inside(stage: &Stage, who: Who, overlays: &[&Path], script: &str) -> Finished {
-    let tests = format!("{}:/test:ro", show(stage, "tests/program/library").display());
+    let tests = format!("{}:/test:ro", show(stage, "tests/cli/library").display());
     let mut command = stage.overcoat(who);
     command.arg("run").arg(stage.debian()).args(overlays).args(["--bind", &tests]);
     command.args(["--network", "none", "--", "sh", "-euc", script]);

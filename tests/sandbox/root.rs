@@ -1,20 +1,18 @@
 //! The root in a sandbox: the mounts over it, the network, and what is shown of the host.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::support::{Lab, Shown, USER, alone, at_both_privileges, plan};
 use overcoat::root::lay_mount_points;
 use overcoat::root::live::{Lay, Meta};
 use overcoat::sandbox::{Bind, Network, Plan};
-use support::{Lab, Shown, at_both_privileges, plan};
 
 #[test]
 fn device_nodes_work() {
-    at_both_privileges("device_nodes_work", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         assert_eq!(lab.ok("echo gone > /dev/null; cat /dev/null"), "");
         assert_eq!(lab.ok("head -c 3 /dev/zero | od -An -tx1"), " 00 00 00\n");
@@ -34,7 +32,7 @@ fn device_nodes_work() {
 
 #[test]
 fn proc_sys_run_and_tmp_are_its_own() {
-    at_both_privileges("proc_sys_run_and_tmp_are_its_own", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         let pids = lab.ok("ls /proc | grep -E '^[0-9]+$' | wc -l");
         assert!(pids.trim().parse::<u32>().unwrap() < 10, "{pids}");
@@ -57,7 +55,7 @@ fn proc_sys_run_and_tmp_are_its_own() {
 
 #[test]
 fn what_is_written_is_in_the_tree() {
-    at_both_privileges("what_is_written_is_in_the_tree", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("echo content > /etc/new; chown 7:8 /etc/new; chmod 640 /etc/new; rm /etc/issue");
         lab.ok("touch /tmp/not-in-the-tree /run/neither");
@@ -73,7 +71,7 @@ fn what_is_written_is_in_the_tree() {
 /// The kernel keeps for good what it was told, so it has to be told of what is taken back.
 #[test]
 fn what_is_taken_back_is_seen_as_the_base_has_it() {
-    at_both_privileges("what_is_taken_back_is_seen_as_the_base_has_it", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         // What brings news comes last: reading asks for the time of the last access, listing for
         // all attributes.
@@ -97,7 +95,7 @@ fn what_is_taken_back_is_seen_as_the_base_has_it() {
 
 #[test]
 fn network_none_has_a_loopback_only() {
-    at_both_privileges("network_none_has_a_loopback_only", || {
+    at_both_privileges(|| {
         let interfaces = "tail -n +3 /proc/net/dev | cut -d : -f 1 | tr -d ' '";
         let lab = Lab::new(Plan { network: Network::None, ..plan() });
         assert_eq!(lab.ok(interfaces), "lo\n");
@@ -136,7 +134,7 @@ impl Drop for HostFolder {
 
 #[test]
 fn host_folders_and_files_are_shown() {
-    at_both_privileges("host_folders_and_files_are_shown", || {
+    at_both_privileges(|| {
         let host = HostFolder::new("shown");
         let bind = |from: &str, inside: &str, read_only| Bind {
             host: host.0.join(from),
@@ -179,7 +177,7 @@ fn host_folders_and_files_are_shown() {
 
 #[test]
 fn a_read_only_root_refuses_writing() {
-    at_both_privileges("a_read_only_root_refuses_writing", || {
+    at_both_privileges(|| {
         let lab = Lab::new(Plan { read_only_root: true, ..plan() });
         assert!(lab.run("touch /etc/x").1.contains("Read-only file system"));
         lab.ok("touch /tmp/x /run/x");
@@ -189,7 +187,7 @@ fn a_read_only_root_refuses_writing() {
 
 #[test]
 fn links_in_the_image_lead_to_nothing_of_the_host() {
-    at_both_privileges("links_in_the_image_lead_to_nothing_of_the_host", || {
+    at_both_privileges(|| {
         let plan = plan();
         let shown = Shown::base(plan.privilege.max_uid());
         lay_mount_points(&shown.live, &plan).unwrap();
@@ -212,6 +210,7 @@ fn links_in_the_image_lead_to_nothing_of_the_host() {
 /// As in a container: the kernel refuses a fresh /proc where the host's is partly hidden.
 #[test]
 fn where_the_hosts_proc_is_masked_it_is_shown() {
+    let _alone = alone();
     if !nix::unistd::geteuid().is_root() {
         println!("not root: cannot mask anything in /proc");
         return;
@@ -219,9 +218,9 @@ fn where_the_hosts_proc_is_masked_it_is_shown() {
     let script = "mount --bind /dev/null /proc/version && exec setpriv --reuid \"$0\" \
                   --regid \"$0\" --init-groups -- \"$@\"";
     let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", script, support::USER])
+        .args(["-m", "sh", "-c", script, USER])
         .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "with_a_masked_proc", "--nocapture"])
+        .args(["--ignored", "--exact", "root::with_a_masked_proc", "--nocapture"])
         .current_dir("/")
         .output()
         .unwrap();

@@ -1,11 +1,9 @@
 //! apt inside, by the way that the host has to its package sources.
 
-mod support;
-
+use crate::support::{Lab, Shown, at_both_privileges, lab, plan, shell};
 use overcoat::root::lay_mount_points;
 use overcoat::root::lend::Loans;
 use overcoat::sandbox::{Bind, Network, Plan, default_environment};
-use support::{Lab, Shown, at_both_privileges, plan, shell};
 
 fn lab(mut plan: Plan) -> Lab {
     let shown = Shown::base(plan.privilege.max_uid());
@@ -25,7 +23,7 @@ fn ok(lab: &Lab, script: &str) -> String {
 
 #[test]
 fn apt_reads_the_hosts_settings_and_services_stay_off() {
-    at_both_privileges("apt_reads_the_hosts_settings_and_services_stay_off", || {
+    at_both_privileges(|| {
         let lab = lab(Plan { network: Network::None, ..plan() });
         let dump = ok(&lab, "apt-config dump APT::Sandbox::User");
         assert_eq!(dump, "APT::Sandbox::User \"root\";\n");
@@ -38,8 +36,8 @@ fn apt_reads_the_hosts_settings_and_services_stay_off() {
 /// Packages with daemons and users, from the repository beside the base.
 #[test]
 fn apt_installs_packages_from_a_bound_folder() {
-    at_both_privileges("apt_installs_packages_from_a_bound_folder", || {
-        let repository = support::lab::file("repo");
+    at_both_privileges(|| {
+        let repository = lab::file("repo");
         let mut plan = Plan { network: Network::None, ..plan() };
         plan.binds.push(Bind { host: repository, inside: "/repo".into(), read_only: true });
         let lab = lab(plan);

@@ -1,11 +1,9 @@
 //! Device nodes and owners beyond the id map are recorded as they were meant, at each privilege.
 
-mod support;
-
 use std::process::Command;
 
+use crate::support::{Lab, Shown, at_both_privileges, plan};
 use fs_model::FileType::{self, BlockDevice, CharDevice};
-use support::{Lab, Shown, at_both_privileges, plan};
 
 fn device(shown: &Shown, path: &str) -> (FileType, u32, u32, u16) {
     let attr = shown.get(path);
@@ -14,7 +12,7 @@ fn device(shown: &Shown, path: &str) -> (FileType, u32, u32, u16) {
 
 #[test]
 fn device_nodes_are_recorded() {
-    at_both_privileges("device_nodes_are_recorded", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("
             set -e
@@ -43,7 +41,7 @@ fn device_nodes_are_recorded() {
 
 #[test]
 fn device_nodes_by_descriptor_and_in_a_chroot() {
-    at_both_privileges("device_nodes_by_descriptor_and_in_a_chroot", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("mkdir -p /srv/jail/in/ner /srv/dir; ln -s /in /srv/jail/link; python3 -c '
 import os, stat
@@ -80,7 +78,7 @@ except FileExistsError:
 /// As on kernel overlayfs: it would hide what the target has there.
 #[test]
 fn a_whiteout_cannot_be_made_by_hand() {
-    at_both_privileges("a_whiteout_cannot_be_made_by_hand", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         let (status, output) = lab.run("mknod /srv/whiteout c 0 0");
         assert!(!status.success() && output.contains("not permitted"), "{output}");
@@ -91,7 +89,7 @@ fn a_whiteout_cannot_be_made_by_hand() {
 
 #[test]
 fn the_callers_ids_own_a_device_node() {
-    at_both_privileges("the_callers_ids_own_a_device_node", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         // CAP_MKNOD kept over the change of the file system ids.
         lab.ok("mkdir -m 777 /srv/open; python3 -c '
@@ -109,7 +107,7 @@ libc.setfsuid(3)
 
 #[test]
 fn who_may_not_make_devices_does_not() {
-    at_both_privileges("who_may_not_make_devices_does_not", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("mkdir -m 777 /srv/open");
         let (status, output) = lab.run("setpriv --reuid 3 --clear-groups mknod /srv/open/x c 1 3");
@@ -126,7 +124,7 @@ fn who_may_not_make_devices_does_not() {
 
 #[test]
 fn mounts_of_the_sandbox_and_others_are_the_kernels() {
-    at_both_privileges("mounts_of_the_sandbox_and_others_are_the_kernels", || {
+    at_both_privileges(|| {
         let namespace = plan().privilege.has_user_namespace();
         let lab = Lab::new(plan());
         for path in ["/tmp/x", "/dev/shm/../x", "/run/x"] {
@@ -148,7 +146,7 @@ fn mounts_of_the_sandbox_and_others_are_the_kernels() {
 
 #[test]
 fn owners_beyond_the_map_are_recorded() {
-    at_both_privileges("owners_beyond_the_map_are_recorded", || {
+    at_both_privileges(|| {
         let namespace = plan().privilege.has_user_namespace();
         let lab = Lab::new(plan());
         lab.ok("
@@ -211,7 +209,7 @@ void _start(void) {
 
 #[test]
 fn thirty_two_bit_programs_are_answered_too() {
-    at_both_privileges("thirty_two_bit_programs_are_answered_too", || {
+    at_both_privileges(|| {
         if !cfg!(target_arch = "x86_64") {
             println!("no 32-bit system calls to test on this architecture");
             return;
@@ -244,7 +242,7 @@ fn thirty_two_bit_programs_are_answered_too() {
 
 #[test]
 fn many_processes_make_nodes_at_once() {
-    at_both_privileges("many_processes_make_nodes_at_once", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("for p in 1 2 3 4 5 6 7 8; do
                     (for n in 1 2 3 4 5 6 7 8 9 10; do mknod /srv/$p-$n c $p $n; done) &

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::listing::Listing;
+use crate::support::listing::{self, Listing};
 use crate::support::stage::{Finished, Stage, Who, finish};
-use crate::{fidelity, inside, listing};
+use crate::{inner_program, unpacking};
 
 /// Address space of the program and of what runs inside, each: less than a damaged size could ask
 /// for, more than an honest image needs.
@@ -16,7 +16,7 @@ const ADDRESS_SPACE: &str = "--as=1500000000";
 fn list(stage: &Stage, layers: &[&Path]) -> Finished {
     let who = Who::Root;
     let overcoat = stage.path("overcoat");
-    inside::attempt(stage, who, layers, "list", |command| {
+    inner_program::attempt(stage, who, layers, "list", |command| {
         let mut limited = stage.command(who, "prlimit");
         limited.arg(ADDRESS_SPACE).arg(&overcoat).args(command.get_args());
         *command = limited;
@@ -46,7 +46,7 @@ fn is_right_or_told(
         assert!(told, "{what}: {finished:?}");
         return true;
     }
-    let found = fidelity::captured(&inside::listing_of(finished), base);
+    let found = unpacking::captured(&inner_program::listing_of(finished), base);
     let mut unreadable: Vec<&str> = Vec::new();
     for (path, object) in truth {
         match found.get(path) {
@@ -71,9 +71,9 @@ fn places(length: usize, count: usize) -> impl Iterator<Item = usize> {
 #[test]
 fn a_damaged_squashfs_image_is_told_and_never_read_wrongly() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
-    let listed = fidelity::kernel_base(&stage, &base);
-    let truth = fidelity::captured(&listed, &listed);
+    let base = unpacking::torture_base(&stage);
+    let listed = unpacking::kernel_base(&stage, &base);
+    let truth = unpacking::captured(&listed, &listed);
     let image = fs::read(&base).unwrap();
     let damaged = stage.path("damaged.squashfs");
     let field = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
@@ -104,9 +104,9 @@ fn a_damaged_squashfs_image_is_told_and_never_read_wrongly() {
 #[test]
 fn a_damaged_superblock_does_no_harm() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
-    let listed = fidelity::kernel_base(&stage, &base);
-    let truth = fidelity::captured(&listed, &listed);
+    let base = unpacking::torture_base(&stage);
+    let listed = unpacking::kernel_base(&stage, &base);
+    let truth = unpacking::captured(&listed, &listed);
     let image = fs::read(&base).unwrap();
     let damaged = stage.path("damaged.squashfs");
     for place in 0..96 {
@@ -122,15 +122,15 @@ fn a_damaged_superblock_does_no_harm() {
 #[test]
 fn a_damaged_overlay_is_told_when_it_is_opened() {
     let stage = Stage::new();
-    let base = fidelity::torture_base(&stage);
-    let listed = fidelity::kernel_base(&stage, &base);
+    let base = unpacking::torture_base(&stage);
+    let listed = unpacking::kernel_base(&stage, &base);
     for (suffix, from) in [("cpio.gz", 10), ("cpio.zst", 4), ("cpio", 0)] {
         let archive = stage.out(Who::Root).join(format!("torture.{suffix}"));
-        inside::run(&stage, Who::Root, &[&base], "torture", |command| {
+        inner_program::run(&stage, Who::Root, &[&base], "torture", |command| {
             command.arg("--save").arg(&archive);
         });
-        let truth = inside::listing_of(&list(&stage, &[&base, &archive]).ok());
-        let truth = fidelity::captured(&truth, &listed);
+        let truth = inner_program::listing_of(&list(&stage, &[&base, &archive]).ok());
+        let truth = unpacking::captured(&truth, &listed);
         let content = fs::read(&archive).unwrap();
         let damaged = stage.path(format!("damaged.{suffix}"));
         for length in places(content.len() - 512, 8) {
@@ -170,11 +170,11 @@ fn damage_that_is_met_late_ends_a_run_and_a_build() {
     bytes[96 + 200..96 + 300].fill(0xff);
     fs::write(stage.path("late.squashfs"), bytes).unwrap();
     let finished =
-        inside::attempt(&stage, who, &[&stage.path("late.squashfs")], "list", |command| {
+        inner_program::attempt(&stage, who, &[&stage.path("late.squashfs")], "list", |command| {
             command.args(["--save", "out.cpio.gz"]);
         });
     let finished = finished.code(2).says(&["late.squashfs"]);
-    let late = &inside::listing_of(&finished)["late"];
+    let late = &inner_program::listing_of(&finished)["late"];
     assert!(late.is_unreadable(), "{late:?}");
     assert!(late.content.contains("Input/output error"), "{late:?}");
     assert!(names(&finished, Path::new("late.squashfs")), "{}", finished.stderr);
@@ -216,8 +216,8 @@ fn a_folder_is_a_base_too() {
     fs::create_dir(&folder).unwrap();
     crate::torture::base(&folder);
     let expected = listing::list(&folder);
-    let found = inside::run(&stage, Who::Root, &[&folder], "list", |_| ());
+    let found = inner_program::run(&stage, Who::Root, &[&folder], "list", |_| ());
     let (expected, found) =
-        (fidelity::captured(&expected, &expected), fidelity::captured(&found, &expected));
+        (unpacking::captured(&expected, &expected), unpacking::captured(&found, &expected));
     listing::assert_same("a folder", &expected, &found);
 }

@@ -1,13 +1,11 @@
 //! Commands in a sandbox: what they see of their process, and what comes back of it.
 
-mod support;
-
+use crate::support::{Lab, at_both_privileges, environment, plan, shell};
 use overcoat::sandbox::{CommandSpec, ExitStatus, SandboxError, Stdio};
-use support::{Lab, at_both_privileges, environment, plan, shell};
 
 #[test]
 fn exit_code_and_signal_come_back() {
-    at_both_privileges("exit_code_and_signal_come_back", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         assert_eq!(lab.run("exit 0").0, ExitStatus::Code(0));
         assert_eq!(lab.run("exit 42").0, ExitStatus::Code(42));
@@ -19,7 +17,7 @@ fn exit_code_and_signal_come_back() {
 
 #[test]
 fn inside_is_a_machine_of_its_own() {
-    at_both_privileges("inside_is_a_machine_of_its_own", || {
+    at_both_privileges(|| {
         let mut plan = plan();
         plan.hostname = "coat".to_owned();
         let lab = Lab::new(plan);
@@ -32,7 +30,7 @@ fn inside_is_a_machine_of_its_own() {
 
 #[test]
 fn a_command_that_cannot_be_executed_says_why() {
-    at_both_privileges("a_command_that_cannot_be_executed_says_why", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         let error = |argv: &[&str]| {
             let mut spec = CommandSpec::new(argv.iter().copied());
@@ -55,7 +53,7 @@ fn a_command_that_cannot_be_executed_says_why() {
 
 #[test]
 fn large_arguments_and_environments_arrive() {
-    at_both_privileges("large_arguments_and_environments_arrive", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         let mut spec = shell("echo ${#BIG}; env | wc -l");
         spec.env.push(("BIG".into(), "x".repeat(120_000).into()));
@@ -71,7 +69,7 @@ fn large_arguments_and_environments_arrive() {
 
 #[test]
 fn the_environment_is_the_given_one_and_nothing_else_is_inherited() {
-    at_both_privileges("the_environment_is_the_given_one_and_nothing_else_is_inherited", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         let mut spec = CommandSpec::new(["/usr/bin/env"]);
         spec.env = vec![("A".into(), "b c".into())];
@@ -87,7 +85,7 @@ fn the_environment_is_the_given_one_and_nothing_else_is_inherited() {
 
 #[test]
 fn standard_input_reaches_the_command() {
-    at_both_privileges("standard_input_reaches_the_command", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         let (reader, mut writer) = std::io::pipe().unwrap();
         let mut spec = shell("tr a-z A-Z");
@@ -101,7 +99,7 @@ fn standard_input_reaches_the_command() {
 
 #[test]
 fn commands_run_side_by_side_and_can_be_signalled() {
-    at_both_privileges("commands_run_side_by_side_and_can_be_signalled", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         let mut children: Vec<_> =
             (0..4).map(|_| lab.sandbox.spawn(&shell("sleep 100 & wait")).unwrap()).collect();
@@ -119,7 +117,7 @@ fn commands_run_side_by_side_and_can_be_signalled() {
 
 #[test]
 fn a_command_can_run_as_another_user() {
-    at_both_privileges("a_command_can_run_as_another_user", || {
+    at_both_privileges(|| {
         let lab = Lab::new(plan());
         let mut spec = shell("id -u; id -g; id -G");
         (spec.uid, spec.gid, spec.groups) = (1, 65534, vec![3, 4]);

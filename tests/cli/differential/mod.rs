@@ -7,7 +7,7 @@
 //! failed once (`differential/seeds`).
 
 mod calls;
-mod looking;
+mod images;
 mod reader;
 mod scene;
 mod sealed;
@@ -26,7 +26,7 @@ use self::scene::Scene;
 use self::sealed::{Format, Seen};
 use self::side::{PAST, Side};
 use self::stack::{Plan, Stack, stack};
-use crate::listing::Listing;
+use crate::support::listing::Listing;
 use crate::support::stage::Stage;
 
 /// What ours is compared with.
@@ -108,7 +108,7 @@ fn compare(
 fn run(other: Other) {
     let stage = Stage::new();
     let cases = std::env::var("DIFFERENTIAL_CASES").ok().and_then(|n| n.parse().ok());
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/program/differential/seeds");
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/differential/seeds");
     let config = ProptestConfig {
         cases: cases.unwrap_or(60),
         max_shrink_iters: 2000,

@@ -12,21 +12,21 @@ use sha2::{Digest, Sha256};
 
 /// An object, as one of its names shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Object {
-    pub(crate) kind: String,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct Object {
+    pub kind: String,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
     /// Of devices.
-    pub(crate) rdev: (u32, u32),
+    pub rdev: (u32, u32),
     /// Of what is no directory.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Of what is no directory, in seconds.
-    pub(crate) mtime: i64,
+    pub mtime: i64,
     /// The first name of the same object, when there are several: none for the only name.
-    pub(crate) links: Option<String>,
+    pub links: Option<String>,
     /// SHA-256 of a file, the target of a link, or why it cannot be read.
-    pub(crate) content: String,
+    pub content: String,
 }
 
 /// What the content of an object begins with that cannot be read.
@@ -34,17 +34,17 @@ const UNREADABLE: &str = "unreadable";
 
 impl Object {
     /// Whether reading it failed.
-    pub(crate) fn is_unreadable(&self) -> bool {
+    pub fn is_unreadable(&self) -> bool {
         self.content.starts_with(UNREADABLE)
     }
 }
 
 /// Objects by path, without a leading slash; bytes that are no plain ASCII are written `\xNN`.
-pub(crate) type Listing = BTreeMap<String, Object>;
+pub type Listing = BTreeMap<String, Object>;
 
 /// Lists what is below `root`. Other file systems are not entered, and the directory where one is
 /// mounted is left out.
-pub(crate) fn list(root: &Path) -> Listing {
+pub fn list(root: &Path) -> Listing {
     let mut walk = Walk { device: fs::symlink_metadata(root).unwrap().dev(), ..Walk::default() };
     walk.visit(root, "");
     for (path, id) in &walk.ids {
@@ -175,7 +175,7 @@ fn digest(path: &Path) -> String {
 }
 
 /// Bytes as text.
-pub(crate) fn escape(bytes: &[u8]) -> String {
+pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for &byte in bytes {
         match byte {
@@ -187,7 +187,7 @@ pub(crate) fn escape(bytes: &[u8]) -> String {
 }
 
 /// What is different, as lines for a person; at most a screen of them.
-pub(crate) fn differences(expected: &Listing, found: &Listing) -> Vec<String> {
+pub fn differences(expected: &Listing, found: &Listing) -> Vec<String> {
     let mut lines = Vec::new();
     for (path, object) in expected {
         match found.get(path) {
@@ -210,7 +210,7 @@ pub(crate) fn differences(expected: &Listing, found: &Listing) -> Vec<String> {
 
 /// Fails when there are differences.
 #[track_caller]
-pub(crate) fn assert_same(what: &str, expected: &Listing, found: &Listing) {
+pub fn assert_same(what: &str, expected: &Listing, found: &Listing) {
     let lines = differences(expected, found);
     assert!(lines.is_empty(), "{what}: expected and found differ\n{}", lines.join("\n"));
 }

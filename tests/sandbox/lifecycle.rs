@@ -4,22 +4,22 @@
 //! The daemon of these tests is this binary once more, as a process of its own: the test
 //! `the_daemon`, whose scenario is named by an environment variable.
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio as ProcessStdio};
 
+use crate::support::processes::{self, alive, family, nothing_is_left};
+use crate::support::terminal::OnTerminal;
+use crate::support::{
+    Lab, Shown, alone, at_both_privileges, environment, eventually, hear_signals, plan, shell,
+};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use overcoat::sandbox::{
     CommandSpec, Ended, Privilege, Sandbox, SandboxError, Session, Signals, relay,
 };
-use support::processes::{self, alive, family, nothing_is_left};
-use support::terminal::OnTerminal;
-use support::{Lab, Shown, at_both_privileges, environment, eventually, plan, shell};
 
 const SCENARIO: &str = "OVERCOAT_TEST_SCENARIO";
 
@@ -63,9 +63,9 @@ fn the_daemon() {
 fn daemon(scenario: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--ignored", "--exact", "the_daemon", "--nocapture", "--test-threads=1"])
+        .args(["--ignored", "--exact", "lifecycle::the_daemon", "--nocapture", "--test-threads=1"])
         .env(SCENARIO, scenario);
-    support::hear_signals(&mut command);
+    hear_signals(&mut command);
     // A real daemon takes its signals before it starts threads; here the harness has some already.
     // SAFETY: one system call, nothing that a fork of threads could hurt.
     unsafe {
@@ -87,7 +87,7 @@ fn wait_until_ready(child: &mut Child) -> BufReader<impl Read + use<>> {
 
 #[test]
 fn a_killed_daemon_leaves_nothing() {
-    at_both_privileges("a_killed_daemon_leaves_nothing", || {
+    at_both_privileges(|| {
         let mut child = daemon("hold").stdout(ProcessStdio::piped()).spawn().unwrap();
         let _output = wait_until_ready(&mut child);
         let family = family(child.id());
@@ -99,7 +99,7 @@ fn a_killed_daemon_leaves_nothing() {
 
 #[test]
 fn signals_end_a_daemon_in_order() {
-    at_both_privileges("signals_end_a_daemon_in_order", || {
+    at_both_privileges(|| {
         for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)]
         {
             let mut child = daemon("hold").stdout(ProcessStdio::piped()).spawn().unwrap();
@@ -116,7 +116,7 @@ fn signals_end_a_daemon_in_order() {
 
 #[test]
 fn a_killed_stage_or_pid_1_is_noticed() {
-    at_both_privileges("a_killed_stage_or_pid_1_is_noticed", || {
+    at_both_privileges(|| {
         for depth in [1, 2] {
             let lab = Lab::new(plan());
             let mut child = lab.sandbox.spawn(&shell("sleep 1000")).unwrap();
@@ -142,7 +142,7 @@ fn a_killed_stage_or_pid_1_is_noticed() {
 
 #[test]
 fn dropping_a_sandbox_half_way_leaves_nothing() {
-    at_both_privileges("dropping_a_sandbox_half_way_leaves_nothing", || {
+    at_both_privileges(|| {
         let before = family(std::process::id());
         let new = || {
             let now = family(std::process::id());
@@ -167,7 +167,7 @@ fn dropping_a_sandbox_half_way_leaves_nothing() {
 
 #[test]
 fn ctrl_c_ends_everything() {
-    at_both_privileges("ctrl_c_ends_everything", || {
+    at_both_privileges(|| {
         let mut terminal = OnTerminal::start(daemon("run"));
         terminal.until("READY\r\n");
         let family = family(terminal.child.id());
@@ -180,7 +180,7 @@ fn ctrl_c_ends_everything() {
 
 #[test]
 fn a_shell_on_a_terminal_has_job_control() {
-    at_both_privileges("a_shell_on_a_terminal_has_job_control", || {
+    at_both_privileges(|| {
         let mut terminal = OnTerminal::start(daemon("shell"));
         let greeting = terminal.until("READY$ ");
         assert!(!greeting.contains("job control"), "{greeting}");
@@ -222,7 +222,7 @@ fn a_shell_on_a_terminal_has_job_control() {
 
 #[test]
 fn a_terminated_shell_gives_the_terminal_back() {
-    at_both_privileges("a_terminated_shell_gives_the_terminal_back", || {
+    at_both_privileges(|| {
         let mut terminal = OnTerminal::start(daemon("shell"));
         terminal.until("READY$ ");
         let family = family(terminal.child.id());
@@ -234,6 +234,7 @@ fn a_terminated_shell_gives_the_terminal_back() {
 
 #[test]
 fn missing_rights_are_named_with_a_remedy() {
+    let _alone = alone();
     if !nix::unistd::geteuid().is_root() {
         println!("not root: cannot take rights away");
         return;
@@ -242,7 +243,13 @@ fn missing_rights_are_named_with_a_remedy() {
         let output = Command::new("setpriv")
             .args(setpriv)
             .arg(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "detecting", "--nocapture", "--test-threads=1"])
+            .args([
+                "--ignored",
+                "--exact",
+                "lifecycle::detecting",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .current_dir("/")
             .output()
             .unwrap();

@@ -1,0 +1,43 @@
+//! The program as its users run it: as root and unprivileged, on real images, from start to end.
+//!
+//! Each command has a module of its name; the other modules are named by their subject.
+//! `tests/set-up.sh` prepares what these tests need.
+
+mod ansible;
+mod attributes;
+mod base;
+mod bootable_images;
+mod build_errors;
+mod check;
+mod completions;
+mod concurrency;
+mod container;
+mod damaged_images;
+mod differential;
+mod discovery;
+mod doctor;
+mod image_offsets;
+mod images;
+mod import;
+mod init;
+mod initrd_script;
+mod inner_program;
+mod inspect;
+mod interruption;
+mod lending;
+mod library;
+mod man;
+mod mount;
+mod outside_scripts;
+mod posix;
+mod project;
+mod provisioner_steps;
+mod reproducibility;
+mod run;
+mod serve;
+mod services;
+mod stalled_seal;
+#[path = "../support/mod.rs"]
+mod support;
+mod torture;
+mod unpacking;
