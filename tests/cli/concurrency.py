@@ -1,12 +1,13 @@
-"""What many processes do in the same folders of a root, and what must be true of it then.
+"""Workers that operate on the same folders of a root, and checks of the root.
 
-  concurrency.py lay ROOT            what the work needs (a part of it into the layer)
-  concurrency.py work ROOT N STEPS   worker N does so many steps, always the same ones
-  concurrency.py check ROOT [DONE]   what must be true: of a sealed root at any time, and, with the
-                                     number of workers and their steps, when they have ended
-  concurrency.py show ROOT           everything below, one line each
+  concurrency.py init ROOT [made]    creates the layer's part of the initial files, or with `made`
+                                     the part in the upper
+  concurrency.py work ROOT N STEPS   runs STEPS pseudo-random steps of worker N, seeded with N
+  concurrency.py check ROOT [DONE]   checks the invariants of a root at any moment; with the number
+                                     of ended workers, also checks their counts
+  concurrency.py show ROOT           prints one line for each entry
 
-Each worker counts what it did in a file of its own outside of the root (`counts.N`).
+Each worker counts its operations in the file `counts.N` outside of the root.
 """
 
 import ctypes
@@ -38,8 +39,8 @@ def write(path, content, mode="wb"):
         file.write(content)
 
 
-def lay(root, made):
-    """Lays what is there from the beginning: the layer's half, or the one that is made over it."""
+def init(root, made):
+    """Creates the initial files: the layer's half, or with `made` the half in the upper."""
     if not made:
         for dir in DIRS:
             os.mkdir(f"{root}/{dir}")
@@ -48,7 +49,7 @@ def lay(root, made):
         write(f"{root}/a/linked", b"linked")
         write(f"{root}/counters", bytes(WORKERS * 4096))
     for dir in DIRS:
-        # Every other place is taken: by folders and files, which know who they are.
+        # Half of the places are used, by folders and files that contain their token.
         for at in range(PLACES // 2 * made, PLACES // 2 * (1 + made), 2):
             if at % 4 == 0:
                 os.mkdir(f"{root}/{dir}/place-{at}")
@@ -82,8 +83,8 @@ def rename(old, new, flags):
 
 
 @contextmanager
-def may_be(*errors):
-    """What others did meanwhile may have made it impossible, in these ways."""
+def ignoring(*errors):
+    """Ignores these errors, which concurrent changes by other workers can cause."""
     try:
         yield
     except OSError as error:
@@ -102,7 +103,7 @@ class Worker:
         self.map = mmap.mmap(self.counters.fileno(), WORKERS * 4096)
 
     def somewhere(self):
-        """A folder of the two, or one that is moved itself."""
+        """Returns one of the two folders, or a folder that is moved itself."""
         dir = f"{self.root}/{self.random.choice(DIRS)}"
         if self.random.randrange(4) == 0:
             return f"{dir}/place-{self.random.randrange(PLACES)}"
@@ -119,7 +120,7 @@ class Worker:
         content = WORD.pack(self.number << 32 | self.written) * (BLOCK // 8)
         with locked(self.blocks, at, BLOCK):
             assert os.pwrite(self.blocks.fileno(), content, at) == BLOCK
-            assert os.pread(self.blocks.fileno(), BLOCK, at) == content, "what was just written"
+            assert os.pread(self.blocks.fileno(), BLOCK, at) == content, "the content that was just written"
 
     def read_block(self):
         at = self.random.randrange(BLOCKS) * BLOCK
@@ -132,12 +133,12 @@ class Worker:
         self.counts["appended"] += 1
 
     def add(self):
-        """Counts one more, through the mapping or past it: both are the same file."""
+        """Increments a counter, through the mapping or with pwrite: both access the same file."""
         at = self.random.randrange(WORKERS)
         with locked(self.counters, at * 4096, 4096):
             (value,) = WORD.unpack_from(self.map, at * 4096)
             (read,) = WORD.unpack(os.pread(self.counters.fileno(), 8, at * 4096))
-            assert value == read, "a mapping and a read of the same place"
+            assert value == read, "mapping and read differ at the same offset"
             if self.random.randrange(2):
                 WORD.pack_into(self.map, at * 4096, value + 1)
             else:
@@ -147,8 +148,8 @@ class Worker:
     def move(self):
         old = f"{self.somewhere()}/place-{self.random.randrange(PLACES)}"
         new = f"{self.somewhere()}/place-{self.random.randrange(PLACES)}"
-        # Nothing there, something there, a file above, or it would contain itself.
-        with may_be(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EINVAL):
+        # The source is missing, the target exists, a parent is a file, or a folder would contain itself.
+        with ignoring(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EINVAL):
             rename(old, new, self.random.choice((NOREPLACE, EXCHANGE)))
 
     def replace(self):
@@ -166,7 +167,7 @@ class Worker:
     def make(self):
         path = f"{self.root}/{self.random.choice(DIRS)}/made-{self.random.randrange(MADE)}"
         kind = self.random.randrange(3)
-        with may_be(errno.EEXIST):
+        with ignoring(errno.EEXIST):
             if kind == 0:
                 os.mkdir(path)
             elif kind == 1:
@@ -177,13 +178,13 @@ class Worker:
 
     def remove(self):
         path = f"{self.root}/{self.random.choice(DIRS)}/made-{self.random.randrange(MADE)}"
-        with may_be(errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
+        with ignoring(errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
             self.random.choice((os.unlink, os.rmdir))(path)
             self.count(path, -1)
 
     def link(self):
         path = f"{self.root}/{self.random.choice(DIRS)}/link-{self.random.randrange(LINKS)}"
-        with may_be(errno.EEXIST, errno.ENOENT):
+        with ignoring(errno.EEXIST, errno.ENOENT):
             if self.random.randrange(2):
                 os.link(f"{self.root}/a/linked", path)
                 self.count(path, 1)
@@ -194,11 +195,11 @@ class Worker:
     def list(self):
         names = os.listdir(f"{self.root}/{self.random.choice(DIRS)}")
         staying = [name for name in names if name.startswith("staying-")]
-        assert len(staying) == len(set(staying)) == STAYING, f"what stays is listed: {staying}"
+        assert len(staying) == len(set(staying)) == STAYING, f"permanent files are listed once: {staying}"
 
     def stat(self):
         for entry in os.scandir(self.somewhere_there()):
-            with may_be(errno.ENOENT):
+            with ignoring(errno.ENOENT):
                 entry.stat(follow_symlinks=False)
 
     def somewhere_there(self):
@@ -231,9 +232,9 @@ def tokens_below(path):
 
 
 def check(root, workers=None):
-    # A folder that is moved says who it is by the file in it, wherever it is.
+    # A moved folder is identified by the token in its file `name`.
     tokens = sorted(tokens_below(root))
-    assert tokens == sorted(TOKENS), f"what was moved around: {tokens}"
+    assert tokens == sorted(TOKENS), f"moved tokens: {tokens}"
     log = words_of(f"{root}/a/log")
     assert len(log) % RECORD.size == 0, "a part of a record"
     following = [0] * WORKERS
@@ -256,11 +257,11 @@ def check(root, workers=None):
     for worker in range(workers):
         with open(f"counts.{worker}") as file:
             counts.append(json.load(file))
-    assert following == [count["appended"] for count in counts], "records that were appended"
+    assert following == [count["appended"] for count in counts], "appended records"
     content = words_of(f"{root}/counters")
     for at in range(WORKERS):
         expected = sum(count["counted"][at] for count in counts)
-        assert WORD.unpack_from(content, at * 4096) == (expected,), "updates that were lost"
+        assert WORD.unpack_from(content, at * 4096) == (expected,), "lost updates"
     names += [f"{dir}/made-{at}" for dir in DIRS for at in range(MADE)]
     for name in names:
         there = sum(count["names"].get(name, 0) for count in counts)
@@ -282,8 +283,8 @@ def show(root):
 
 def main():
     task, root, *rest = sys.argv[1:]
-    if task == "lay":
-        lay(root, made=bool(rest))
+    if task == "init":
+        init(root, made=bool(rest))
     elif task == "work":
         worker = Worker(root, int(rest[0]))
         for _ in range(int(rest[1])):

@@ -1,20 +1,20 @@
-//! Many processes in the same folders of a mount, sealed meanwhile and in the end. What they do is
-//! in `concurrency.py`; `CONCURRENCY_STEPS` is how many steps each of them does.
+//! Many processes in the same folders of a mount, which is sealed meanwhile and at the end. They run
+//! `concurrency.py`; `CONCURRENCY_STEPS` sets the number of steps of each.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::mount::{mount, nothing_is_left, place, umount};
+use crate::mount_fixture::MountPoint;
 use crate::support::processes::within;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
 const SCRIPT: &str = include_str!("concurrency.py");
-/// The system's own, which everybody can run.
+/// The interpreter of the system, which every user can execute.
 const PYTHON: &str = "/usr/bin/python3";
 const WORKERS: usize = 8;
-/// The steps of each, all of them together take some seconds.
+/// The default number of steps of each worker; a run takes some seconds.
 const STEPS: &str = "1500";
-/// Without an answer for this long, there will be none.
+/// Minimum time after which workers that still run count as stuck.
 const STUCK: Duration = Duration::from_secs(120);
 
 fn python(stage: &Stage, who: Who, task: &str, words: &[&str]) -> Command {
@@ -23,7 +23,7 @@ fn python(stage: &Stage, who: Who, task: &str, words: &[&str]) -> Command {
     command
 }
 
-/// Ends what runs, if it does: a worker that hangs must not outlive the test.
+/// Worker processes, which are killed on drop so that a stuck one does not outlive the test.
 struct Workers(Vec<Child>);
 
 impl Drop for Workers {
@@ -40,11 +40,7 @@ impl Workers {
     }
 }
 
-fn seal(stage: &Stage, who: Who, output: &str) -> Finished {
-    finish(stage.overcoat(who).args(["seal", "mnt", "--no-manifest", "-o", output])).ok()
-}
-
-/// Runs `check` on what the kernel makes of the base and an archive unpacked over it.
+/// Runs `task` on a mount by the kernel of the base and the unpacked archive.
 fn unpacked(stage: &Stage, who: Who, archive: &str, task: &str, words: &[&str]) -> Finished {
     let archive = stage.out(who).join(archive);
     stage.sh(&format!(
@@ -64,29 +60,29 @@ fn eight_processes_in_the_same_folders(who: Who) {
     let stage = Stage::new();
     stage.write("concurrency.py", SCRIPT);
     let base = stage.path("base.squashfs");
-    let lower = stage.path("lay");
+    let lower = stage.path("lower-files");
     std::fs::create_dir(&lower).unwrap();
     stage.give(&lower, who);
-    finish(&mut python(&stage, who, "lay", &[lower.to_str().unwrap()])).ok();
-    stage.sh("mksquashfs lay base.squashfs -quiet -no-progress; rm -r lay");
-    let dir = place(&stage, who);
-    let mounts = Stage::mounts();
-    mount(&stage, who, &["--rw"], &[&base], &dir).ok();
-    finish(&mut python(&stage, who, "lay", &["mnt", "made"])).ok();
+    finish(&mut python(&stage, who, "init", &[lower.to_str().unwrap()])).ok();
+    stage.sh("mksquashfs lower-files base.squashfs -quiet -no-progress; rm -r lower-files");
+    let mnt = MountPoint::new(&stage, who);
+    mnt.mount(&["--rw"], &[&base]).ok();
+    finish(&mut python(&stage, who, "init", &["mnt", "made"])).ok();
     finish(&mut python(&stage, who, "check", &["mnt"])).ok();
 
     let steps = std::env::var("CONCURRENCY_STEPS").unwrap_or_else(|_| STEPS.into());
     let worker = |n: usize| python(&stage, who, "work", &["mnt", &n.to_string(), &steps]);
+    let seal = |output: &str| mnt.seal(&["--no-manifest", "-o", output]).ok();
     let began = Instant::now();
     let mut workers = Workers((0..WORKERS).map(|n| worker(n).spawn().unwrap()).collect());
-    // What is sealed in the middle of it is a root that was there at one moment.
+    // An archive that is sealed meanwhile is the state of the root at one moment.
     let mut sealed = 0;
     while sealed < 2 || workers.at_work() && sealed < 20 {
-        seal(&stage, who, "middle.cpio");
+        seal("middle.cpio");
         unpacked(&stage, who, "middle.cpio", "check", &[]);
         sealed += 1;
     }
-    within(STUCK.max(began.elapsed() * 10), "all have ended", || !workers.at_work());
+    within(STUCK.max(began.elapsed() * 10), "all workers have ended", || !workers.at_work());
     for child in &mut workers.0 {
         assert!(child.wait().unwrap().success(), "a worker failed");
     }
@@ -95,16 +91,15 @@ fn eight_processes_in_the_same_folders(who: Who) {
     let count = WORKERS.to_string();
     finish(&mut python(&stage, who, "check", &["mnt", &count])).ok();
     let shown = finish(&mut python(&stage, who, "show", &["mnt"])).ok().text();
-    seal(&stage, who, "end.cpio");
+    seal("end.cpio");
     unpacked(&stage, who, "end.cpio", "check", &[&count]);
     let unpacked = unpacked(&stage, who, "end.cpio", "show", &[]).text();
-    assert!(shown == unpacked, "what is unpacked differs:\n{}", difference(&shown, &unpacked));
-    // What is sealed once more has not changed by being looked at.
+    assert!(shown == unpacked, "the unpacked tree differs:\n{}", difference(&shown, &unpacked));
+    // Reading the mount does not change the sealed bytes.
     let archive = |name: &str| std::fs::read(stage.out(who).join(name)).unwrap();
-    seal(&stage, who, "again.cpio");
+    seal("again.cpio");
     assert!(archive("again.cpio") == archive("end.cpio"), "sealed twice");
-    umount(&stage, who, &dir).ok();
-    nothing_is_left(&dir, &mounts);
+    mnt.end();
 }
 
 fn difference(a: &str, b: &str) -> String {
