@@ -1,9 +1,9 @@
-//! Ansible roles, as they are, by the real `ansible-playbook`, with and without root rights.
+//! Ansible roles, run by the real `ansible-playbook` at both privileges.
 
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::stage::{EPOCH, EVERYBODY, Stage, Who, finish};
+use crate::support::stage::{EPOCH, EVERYBODY, REPOSITORY, Stage, Who, finish};
 
 const TASKS: &str = r#"
 - name: a file
@@ -25,7 +25,7 @@ const TASKS: &str = r#"
   loop: "{{ words }}"
 - name: a package of the local repository
   apt: {name: lsscsi, state: present, update_cache: true}
-- name: what is not wanted
+- name: the unwanted task
   command: touch /srv/unwanted
   when: level > 5
 - name: on the host, with the root's path
@@ -44,11 +44,11 @@ const TASKS: &str = r#"
   tags: [never, extra]
 "#;
 
-/// A role with all that a role has, one that it depends on, and an image that uses it.
+/// Writes a role that uses every folder of a role, its dependency, and an image with the role.
 fn project(stage: &Stage) -> PathBuf {
     let role = |path: &str, content: &str| stage.write(format!("roles/overlay/{path}"), content);
     role("demo/tasks/main.yml", TASKS);
-    role("demo/handlers/main.yml", "- {name: tell, shell: echo told >/srv/told}\n");
+    role("demo/handlers/main.yml", "- {name: notify, shell: echo notified >/srv/notified}\n");
     role("demo/defaults/main.yml", "greeting: by default\nlevel: 1\nwords: [a]\n");
     role("demo/vars/main.yml", "of_the_role: kept\n");
     role("demo/meta/main.yml", "dependencies: [{role: overlay/common}]\n");
@@ -57,7 +57,7 @@ fn project(stage: &Stage) -> PathBuf {
     role("demo/templates/demo.conf.j2", template);
     role("common/tasks/main.yml", "- file: {path: /srv/common, state: touch}\n");
     stage.write("sources/provisioner.yml", "files: files\n");
-    let sources = "deb [trusted=yes] file:/repo ./\n";
+    let sources = REPOSITORY;
     stage.write("sources/files/etc/apt/sources.list", sources);
     let text = format!(
         "base: {}\nprovisioner: [sources, roles/overlay/demo]\nnetwork: none\n\
@@ -69,18 +69,18 @@ fn project(stage: &Stage) -> PathBuf {
 
 fn build(stage: &Stage, who: Who, image: &PathBuf) -> PathBuf {
     let output = stage.out(who).join("demo.cpio.gz");
-    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    let repository = stage.bind_repository();
     let mut command = stage.overcoat(who);
     command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository]);
-    // A user's environment, in which programs of the system's own are not found.
+    // The PATH of an ordinary user, without the sbin directories.
     command.env("HOME", stage.path("roles")).env("PATH", "/usr/local/bin:/usr/bin:/bin");
     command.env("WHOSE", "the caller");
-    finish(command.env("SOURCE_DATE_EPOCH", EPOCH)).ok().says(&["ansible role demo"]);
+    finish(command.env("SOURCE_DATE_EPOCH", EPOCH)).ok().stderr_has(&["ansible role demo"]);
     output
 }
 
 #[test]
-fn a_role_is_run_as_it_is_and_gives_the_same_bytes_without_root() {
+fn role_runs_unchanged_and_gives_the_same_bytes_without_root() {
     let stage = Stage::new();
     let image = project(&stage);
     let overlays = EVERYBODY.map(|who| build(&stage, who, &image));
@@ -91,7 +91,7 @@ fn a_role_is_run_as_it_is_and_gives_the_same_bytes_without_root() {
     let read = |name: &str| fs::read_to_string(tree.join(name)).unwrap_or_default();
     assert_eq!(read("etc/motd"), "hello\n");
     assert_eq!(read("etc/demo.conf"), "hello 1 kept lab\n");
-    assert_eq!(read("srv/told"), "told\n");
+    assert_eq!(read("srv/notified"), "notified\n");
     assert_eq!(read("srv/facts"), "Debian community.general.chroot\n");
     assert_eq!(read("srv/local"), "outside\n");
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -122,11 +122,11 @@ fn a_role_is_run_as_it_is_and_gives_the_same_bytes_without_root() {
 }
 
 #[test]
-fn a_root_without_a_whole_python_is_told_before_the_role_runs() {
+fn missing_python_is_reported_before_the_role_runs() {
     let stage = Stage::new();
     let image = project(&stage);
     stage.write("broken/provisioner.yml", "scripts: [less]\n");
-    let said = "add the package python3 to the base or to a provisioner before the role";
+    let printed = "add the package python3 to the base or to a provisioner before the role";
     for less in ["rm /usr/lib/python3*/shutil.py", "rm /usr/bin/python3"] {
         stage.write("broken/less", less);
         let text = fs::read_to_string(&image).unwrap();
@@ -134,13 +134,13 @@ fn a_root_without_a_whole_python_is_told_before_the_role_runs() {
         let mut command = stage.overcoat(Who::Unprivileged);
         let output = stage.out(Who::Unprivileged).join("demo.cpio.gz");
         command.arg("build").arg(stage.path("less.yml")).arg("-o").arg(&output);
-        let finished = finish(&mut command).code(1).says(&[said]);
+        let finished = finish(&mut command).code(1).stderr_has(&[printed]);
         assert!(!finished.stderr.contains("TASK"), "{less}: {}", finished.stderr);
     }
 }
 
 #[test]
-fn a_task_that_fails_is_told_and_fails_the_build() {
+fn failed_task_fails_the_build() {
     let stage = Stage::new();
     let image = project(&stage);
     stage.write(
@@ -150,7 +150,12 @@ fn a_task_that_fails_is_told_and_fails_the_build() {
     let mut command = stage.overcoat(Who::Unprivileged);
     let output = stage.out(Who::Unprivileged).join("demo.cpio.gz");
     command.arg("build").arg(image).arg("-o").arg(&output);
-    finish(&mut command).code(1).says(&["ansible role demo", "TASK", "doomed", "/no/such/program"]);
+    finish(&mut command).code(1).stderr_has(&[
+        "ansible role demo",
+        "TASK",
+        "doomed",
+        "/no/such/program",
+    ]);
     assert!(!output.exists());
 }
 
@@ -165,7 +170,7 @@ fn arguments_are_passed_to_ansible() {
         let mut command = stage.overcoat(Who::Unprivileged);
         command.arg("build").arg(&image).arg("-o").arg(&output).args(more);
         finish(&mut command).ok();
-        stage.sh(&format!("gzip -dc '{}' | cpio -it --quiet", output.display()))
+        stage.archive_names(&output)
     };
     assert!(!list(&[]).contains("srv/tagged"));
     assert!(list(&["--ansible=--tags=extra"]).contains("srv/tagged"));

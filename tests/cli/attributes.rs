@@ -7,16 +7,16 @@ use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
 /// Runs `script` in the Debian base and saves its changes as `output`.
 fn run(stage: &Stage, who: Who, script: &str, output: &Path) -> Finished {
-    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    let repository = stage.bind_repository();
     let mut command = stage.overcoat(who);
     command.arg("run").arg(stage.debian()).arg("--save").arg(output);
     command.args(["--bind", &repository, "--", "/bin/sh", "-ec", script]);
     finish(&mut command)
 }
 
-/// The lines that cpio lists of an archive, of paths that begin with `prefix`.
+/// Returns the lines that cpio lists for paths with this prefix.
 fn listed(stage: &Stage, archive: &Path, prefix: &str) -> Vec<String> {
-    let list = stage.sh(&format!("gzip -dc {} | cpio -itvn --quiet", archive.display()));
+    let list = stage.archive_listing(&archive);
     let words = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (mode, owner) = (words[0].to_owned(), format!("{}:{}", words[2], words[3]));
@@ -27,7 +27,7 @@ fn listed(stage: &Stage, archive: &Path, prefix: &str) -> Vec<String> {
 }
 
 #[test]
-fn copied_owners_above_the_range_are_kept() {
+fn owners_above_the_mapped_range_are_kept_when_copied() {
     let stage = Stage::new();
     let script = "
         mkdir -p /srv/home; cd /srv/home
@@ -47,7 +47,12 @@ fn copied_owners_above_the_range_are_kept() {
         let output = stage.out(who).join("owners.cpio.gz");
         let done = run(&stage, who, script, &output).ok();
         if who == Who::Unprivileged {
-            done.says(&["/srv/home", "200001:300000", "usermod --add-subuids ", "--add-subgids "]);
+            done.stderr_has(&[
+                "/srv/home",
+                "200001:300000",
+                "usermod --add-subuids ",
+                "--add-subgids ",
+            ]);
         } else {
             assert!(!done.stderr.contains("usermod"));
         }
@@ -60,9 +65,9 @@ fn copied_owners_above_the_range_are_kept() {
 }
 
 #[test]
-fn owners_in_the_reserve_and_above_the_range_stay_distinct() {
+fn owners_in_and_above_the_alias_range_stay_distinct() {
     let stage = Stage::new();
-    // The preferred aliases of the others are in use.
+    // The preferred aliases of the other ids are in use.
     stage.sh("mkdir -p layer/srv; cd layer/srv; for id in 60578 60579 99990 99991; do
                 touch $id; chown $id:$id $id; done");
     let script = "cd /srv; cp -a . /srv2; test $(stat -c %u /srv2/* | sort -u | wc -l) = 4";
@@ -77,7 +82,7 @@ fn owners_in_the_reserve_and_above_the_range_stay_distinct() {
     }
 }
 
-/// Sets an attribute as rpm and others do, in their own process.
+/// Sets an attribute with setxattr in the calling process, as rpm does.
 const INSISTING: &str = "
     cp /bin/true /usr/local/bin/agent
     python3 -c 'import os; os.setxattr(\"/usr/local/bin/agent\", \"security.capability\", \
@@ -90,11 +95,11 @@ const INSISTING: &str = "
 ";
 
 #[test]
-fn lost_capabilities_are_reported_and_do_not_end_the_command() {
+fn lost_capabilities_are_reported_and_the_command_continues() {
     let stage = Stage::new();
     for who in EVERYBODY {
         let output = stage.out(who).join("caps.cpio.gz");
-        run(&stage, who, INSISTING, &output).ok().says(&[
+        run(&stage, who, INSISTING, &output).ok().stderr_has(&[
             "overcoat: warning: /usr/local/bin/agent: ",
             "overcoat: warning: /usr/local/bin/second: ",
             "overcoat: warning: /etc/hostname: the format cannot hold its attribute user.note",
@@ -106,8 +111,8 @@ fn lost_capabilities_are_reported_and_do_not_end_the_command() {
         );
         let output = stage.out(who).join("caps.squashfs");
         let done = run(&stage, who, INSISTING, &output).ok();
-        let said = done.stderr.clone();
-        assert!(!said.contains("cannot hold"), "{said}");
+        let printed = done.stderr.clone();
+        assert!(!printed.contains("cannot hold"), "{printed}");
         let mut stat = stage.overcoat(who);
         let stat = finish(stat.arg("stat").arg(&output).arg(":/usr/local/bin/agent")).ok();
         assert!(stat.text().contains("security.capability"), "{}", stat.text());
@@ -140,7 +145,7 @@ fn scripts_with_a_fallback_use_it() {
     }
 }
 
-/// Gives a path a list such as `user::rwx,user:7:rwx,group::r-x,mask::rwx,other::---`.
+/// Sets an access list such as `user::rwx,user:7:rwx,group::r-x,mask::rwx,other::---`.
 const SET_LIST: &str = "
 import os, struct, sys
 def listed(path, may, group, other=0, name='system.posix_acl_access'):
@@ -151,7 +156,7 @@ def listed(path, may, group, other=0, name='system.posix_acl_access'):
 ";
 
 #[test]
-fn a_lost_access_list_never_widens_the_mode() {
+fn lost_access_list_never_widens_the_mode() {
     let stage = Stage::new();
     stage.sh("mkdir -p layer/srv/of_layer; echo x >layer/srv/of_layer/file");
     let program = format!(
@@ -181,7 +186,7 @@ open('/srv/of_layer/file', 'a').write('y')
         command.arg("run").args([stage.debian(), stage.path("layer")]).arg("--save").arg(&output);
         let program = format!("{}:/in.py:ro", stage.path("in.py").display());
         let done = finish(command.args(["--bind", &program, "--", "python3", "/in.py"])).ok();
-        done.says(&[
+        done.stderr_has(&[
             "/srv/made: the format cannot hold its attributes system.posix_acl_access",
             "/srv/file: the format cannot hold its attribute system.posix_acl_access: .tar keeps it",
             "/srv/of_layer: ",
@@ -207,7 +212,7 @@ open('/srv/of_layer/file', 'a').write('y')
             "{ending}"
         );
     }
-    // A tar holds the lists, and with them the modes that are their masks.
+    // A tar contains the lists, and the modes that correspond to their masks.
     let output = stage.out(Who::Root).join("lists.tar");
     let mut command = stage.overcoat(Who::Root);
     command.arg("run").args([stage.debian(), stage.path("layer")]).arg("--save").arg(&output);
@@ -216,7 +221,7 @@ open('/srv/of_layer/file', 'a').write('y')
     let tar = stage.sh(&format!("tar --acls -tvf {}", output.display()));
     let line = tar.lines().find(|line| line.ends_with(" srv/made/")).unwrap();
     assert!(line.starts_with("drwxrwx---+"), "{line}");
-    // Taken out of the layers alone, the same holds.
+    // The same applies to `extract`.
     let output = stage.out(Who::Root).join("taken.cpio.gz");
     let mut command = stage.overcoat(Who::Root);
     command.arg("extract").arg(stage.path("layer")).arg(":/srv").arg("-o").arg(&output);
@@ -226,7 +231,7 @@ open('/srv/of_layer/file', 'a').write('y')
 }
 
 #[test]
-fn the_time_that_a_directory_was_given_is_in_the_overlay() {
+fn explicitly_set_directory_time_is_in_the_overlay() {
     let stage = Stage::new();
     let script = "
         touch -d '2001-02-03 UTC' /etc/apt /usr/lib
@@ -239,7 +244,7 @@ fn the_time_that_a_directory_was_given_is_in_the_overlay() {
         run(&stage, who, script, &output).ok();
         let paths = listed(&stage, &output, "");
         let paths: Vec<&str> = paths.iter().filter_map(|line| line.rsplit(' ').next()).collect();
-        // The other directories have the old time, or only names came and went in them.
+        // The other directories keep the old time, or only their names changed.
         assert_eq!(paths, [".", "etc", "etc/apt", "etc/new", "usr", "usr/lib"]);
         let listing = |path: &str| {
             let mut command = stage.overcoat(who);
@@ -248,12 +253,12 @@ fn the_time_that_a_directory_was_given_is_in_the_overlay() {
         for (path, time) in [(":/etc/apt", "981158400"), (":/usr/lib", "981158400")] {
             assert!(listing(path).contains(time), "{path}: {}", listing(path));
         }
-        assert!(!listing(":/etc").contains("1012694400"), "a name was made in it afterwards");
+        assert!(!listing(":/etc").contains("1012694400"), "an entry was created in it later");
     }
 }
 
 #[test]
-fn a_file_step_leaves_the_times_of_directories_that_exist() {
+fn files_step_keeps_the_times_of_existing_directories() {
     let stage = Stage::new();
     stage.write("p/provisioner.yml", "files: files\n");
     stage.write("p/files/usr/share/new/file", "x");
@@ -270,12 +275,12 @@ fn a_file_step_leaves_the_times_of_directories_that_exist() {
         let line = manifest.lines().find_map(|line| line.strip_prefix(&begin)).unwrap();
         line.split('"').next().unwrap().to_owned()
     };
-    assert_eq!(change("usr"), "unchanged", "the time of the folder in the checkout is not set");
+    assert_eq!(change("usr"), "unchanged", "the time of the folder in the checkout is not used");
     assert_eq!(change("usr/share/new/file"), "added");
 }
 
 #[test]
-fn layers_with_attributes_of_overlayfs_that_are_not_followed_are_refused() {
+fn layers_with_unsupported_overlayfs_attributes_are_rejected() {
     let stage = Stage::new();
     let base = stage.debian();
     for (attribute, path) in [
@@ -296,16 +301,16 @@ fn layers_with_attributes_of_overlayfs_that_are_not_followed_are_refused() {
             let mut ls = stage.overcoat(Who::Root);
             finish(ls.arg("ls").arg(&base).arg(stage.path(layer)).arg(":/"))
                 .code(2)
-                .says(&[attribute, &path]);
+                .stderr_has(&[attribute, &path]);
             let mut run = stage.overcoat(Who::Root);
             run.arg("run").arg(&base).arg(stage.path(layer)).args(["--", "true"]);
-            finish(&mut run).code(2).says(&[attribute, &path]);
+            finish(&mut run).code(2).stderr_has(&[attribute, &path]);
             let mut check = stage.overcoat(Who::Root);
             let report = finish(check.arg("check").arg(&base).arg(stage.path(layer))).code(1);
             assert!(report.text().contains(attribute), "{}", report.text());
         }
     }
-    // A user cannot read which directories root made opaque.
+    // An unprivileged user cannot read the opaque attributes that root set.
     stage.sh("mkdir -p deleted/etc; mknod deleted/etc/issue c 0 0; chmod -R a+rX deleted");
     let ls = |who| {
         let mut ls = stage.overcoat(who);

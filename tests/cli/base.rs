@@ -1,4 +1,4 @@
-//! `overcoat base`, with a stand-in for mmdebstrap that prints a small tar.
+//! `base`, with a replacement for mmdebstrap that prints a small tar.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,8 @@ use crate::support::{at_both_privileges, eventually, hear_signals, processes, to
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A root with what a bootstrapped one can hold, hard links and extended attributes among it.
+/// Prints a root with the entries that mmdebstrap can create, including hard links and extended
+/// attributes.
 const MMDEBSTRAP: &str = r#"#!/usr/bin/python3
 import io, os, sys, tarfile
 open(os.environ["ARGUMENTS"], "w").write("\n".join(sys.argv[1:]))
@@ -22,7 +23,7 @@ def add(name, type=tarfile.REGTYPE, mode=0o644, content=b"", xattr=None, **more)
     for key, value in more.items():
         setattr(info, key, value)
     tar.addfile(info, io.BytesIO(content))
-# As the real one: /dev comes first, and without its devices it is not there either.
+# Like mmdebstrap, which writes /dev first, and omits it with its devices.
 if "--skip=output/dev" not in sys.argv:
     add("./dev/", tarfile.DIRTYPE, 0o755)
     add("./dev/null", tarfile.CHRTYPE, 0o666, devmajor=1, devminor=3)
@@ -79,14 +80,14 @@ fn prepare(dir: &Path) {
 }
 
 #[test]
-fn a_tar_stream_becomes_a_base() {
+fn base_is_built_from_a_tar_stream() {
     at_both_privileges(|| {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         prepare(dir);
         let made = overcoat(dir, "base.squashfs");
-        let said = String::from_utf8_lossy(&made.stderr).into_owned();
-        assert!(made.status.success(), "{said}");
+        let printed = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert!(made.status.success(), "{printed}");
 
         let arguments = fs::read_to_string(dir.join("arguments")).unwrap();
         for argument in ["--variant=minbase", "--include=udev,kmod", "bookworm"] {
@@ -107,7 +108,7 @@ fn a_tar_stream_becomes_a_base() {
         for (name, has) in [
             ("", "drwxr-xr-x 0/0 "),
             ("", " 2023-11-14 "),
-            // Without it nothing boots.
+            // A machine cannot boot without /dev.
             ("/dev", "drwxr-xr-x 0/0 "),
             ("/tmp", "drwxrwxrwt 0/0 "),
             ("/usr/su", "-rwsr-xr-x 0/42 "),
@@ -136,24 +137,24 @@ fn a_tar_stream_becomes_a_base() {
             .current_dir(dir)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&unpacked.stderr).into_owned();
-        assert_eq!(unpacked.stdout, b"mine\nhello\nb'kept'\n", "{said}");
+        let printed = String::from_utf8_lossy(&unpacked.stderr).into_owned();
+        assert_eq!(unpacked.stdout, b"mine\nhello\nb'kept'\n", "{printed}");
 
-        // The same at any privilege: the image says nothing of who made it.
+        // A second build has the same bytes.
         let made = overcoat(dir, "again.squashfs");
         assert!(made.status.success());
         let image = fs::read(dir.join("base.squashfs")).unwrap();
         assert!(image == fs::read(dir.join("again.squashfs")).unwrap(), "two images differ");
         let manifest = fs::read_to_string(dir.join("base.squashfs.manifest.json")).unwrap();
         let digest = manifest.lines().find(|line| line.starts_with("\"archive\"")).unwrap();
-        // Changes with the format of what is written, and with squashfs-tools.
+        // Not compared: depends on the versions of overcoat and squashfs-tools.
         println!("{digest}");
     });
 }
 
-/// Archives of others: holes, values with newlines, headers without a magic, compressed or not.
+/// Archives with holes, values with newlines and headers without a magic, compressed or not.
 #[test]
-fn foreign_archives_become_bases() {
+fn base_is_built_from_archives_of_other_tools() {
     at_both_privileges(|| {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
@@ -186,8 +187,8 @@ E
         for archive in archives.lines() {
             fs::write(dir.join("base.yml"), format!("kind: base\nfrom: {archive}\n")).unwrap();
             let made = overcoat(dir, "base.squashfs");
-            let said = String::from_utf8_lossy(&made.stderr).into_owned();
-            assert!(made.status.success() && !said.contains("warning"), "{archive}: {said}");
+            let printed = String::from_utf8_lossy(&made.stderr).into_owned();
+            assert!(made.status.success() && !printed.contains("warning"), "{archive}: {printed}");
             let overcoat = env!("CARGO_BIN_EXE_overcoat");
             let script = format!("{overcoat} cat base.squashfs :/srv/disk | cmp - r/srv/disk");
             tools::sh(dir, &script);
@@ -203,7 +204,7 @@ E
 }
 
 #[test]
-fn access_lists_that_squashfs_cannot_hold_are_reported_and_widen_nothing() {
+fn lost_access_lists_are_reported_and_never_widen_the_mode() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     tools::sh(
@@ -219,15 +220,15 @@ E"#,
     );
     fs::write(dir.join("base.yml"), "kind: base\nfrom: lists.tar\n").unwrap();
     let made = overcoat(dir, "base.squashfs");
-    let said = String::from_utf8_lossy(&made.stderr).into_owned();
-    assert!(made.status.success() && said.contains("srv/shared"), "{said}");
+    let printed = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success() && printed.contains("srv/shared"), "{printed}");
     let listed = tools::sh(dir, "unsquashfs -lln base.squashfs srv/shared");
     let listed = String::from_utf8(listed.stdout).unwrap();
     assert!(listed.contains("-rw-r----- 0/0"), "{listed}");
 }
 
 #[test]
-fn an_archive_that_cannot_be_read_is_refused_by_name() {
+fn unreadable_archive_is_rejected_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     tools::sh(
@@ -238,7 +239,7 @@ fn an_archive_that_cannot_be_read_is_refused_by_name() {
         { gzip <whole.tar; echo more; } >more.tar.gz
         tar -P --transform 's,^r/srv/data,../data,' -cf up.tar r/srv/data",
     );
-    for (archive, said) in [
+    for (archive, printed) in [
         ("short.tar", "short.tar: ./srv/data: the archive ends early"),
         ("short.tar.gz", "short.tar.gz: ./srv/data: "),
         ("more.tar.gz", "more.tar.gz: after the compressed data"),
@@ -248,13 +249,13 @@ fn an_archive_that_cannot_be_read_is_refused_by_name() {
         let made = overcoat(dir, "base.squashfs");
         let words = String::from_utf8_lossy(&made.stderr).into_owned();
         assert_eq!(made.status.code(), Some(2), "{archive}: {words}");
-        assert!(words.contains(said), "{archive}: {words}");
+        assert!(words.contains(printed), "{archive}: {words}");
         assert!(!dir.join("base.squashfs").exists());
     }
 }
 
 #[test]
-fn a_bootstrap_that_fails_leaves_its_log_and_nothing_else() {
+fn failed_bootstrap_leaves_only_its_log() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     prepare(dir);
@@ -264,9 +265,9 @@ fn a_bootstrap_that_fails_leaves_its_log_and_nothing_else() {
     )
     .unwrap();
     let made = overcoat(dir, "base.squashfs");
-    let said = String::from_utf8_lossy(&made.stderr).into_owned();
-    assert_eq!(made.status.code(), Some(2), "{said}");
-    assert!(said.contains("no network") && said.contains("mmdebstrap failed"), "{said}");
+    let printed = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert_eq!(made.status.code(), Some(2), "{printed}");
+    assert!(printed.contains("no network") && printed.contains("mmdebstrap failed"), "{printed}");
     let mut names: Vec<_> =
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -275,7 +276,7 @@ fn a_bootstrap_that_fails_leaves_its_log_and_nothing_else() {
 }
 
 #[test]
-fn a_bootstrap_ends_with_who_started_it() {
+fn bootstrap_ends_with_overcoat() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     prepare(dir);
@@ -283,13 +284,13 @@ fn a_bootstrap_ends_with_who_started_it() {
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
         let mut build = command(dir, "base.squashfs").spawn().unwrap();
         let mut family = Vec::new();
-        eventually("mmdebstrap has started what it starts", || {
+        eventually("mmdebstrap has started its children", || {
             family = processes::family(build.id());
             let comm = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm"));
             family.iter().filter(|pid| comm(pid).is_ok_and(|comm| comm == "sleep\n")).count() == 2
         });
         kill(Pid::from_raw(build.id() as i32), signal).unwrap();
         assert!(!build.wait().unwrap().success());
-        eventually("all have ended", || processes::alive(&family).is_empty());
+        eventually("all processes have ended", || processes::alive(&family).is_empty());
     }
 }

@@ -11,7 +11,7 @@ fn overcoat(stage: &Stage, who: Who, arguments: &[&str]) -> Finished {
 }
 
 #[test]
-fn a_base_of_a_container_s_root_has_no_mark_of_a_container() {
+fn base_from_a_container_root_has_no_container_marks() {
     let stage = Stage::new();
     stage.sh(
         "mkdir -p r/etc r/run/lock r/run/systemd r/run/secrets/keys r/proc/1 r/sys/fs r/.singularity.d/env r/var/run
@@ -30,8 +30,8 @@ fn a_base_of_a_container_s_root_has_no_mark_of_a_container() {
     for (from, has_sockets) in [("r.tar", false), ("r.squashfs", true), ("r", true)] {
         let yaml = format!("kind: base\nfrom: {from}\noutput: user/taken.squashfs\n");
         let file = stage.write("taken.yml", yaml).display().to_string();
-        let said = overcoat(&stage, who, &["base", &file]).ok();
-        let line = said.stderr.lines().find(|line| line.contains("removed files")).unwrap();
+        let printed = overcoat(&stage, who, &["base", &file]).ok();
+        let line = printed.stderr.lines().find(|line| line.contains("removed files")).unwrap();
         let mut removed = vec![
             "/.dockerenv",
             "/.singularity.d",
@@ -59,7 +59,7 @@ fn a_base_of_a_container_s_root_has_no_mark_of_a_container() {
         for path in removed {
             assert!(line.contains(path), "{from}: {path}\n{line}");
         }
-        // The directories are as old as they were.
+        // The directories keep their times.
         for dir in ["run", "proc", "var/run"] {
             let dir = format!(":/{dir}");
             let stat = overcoat(&stage, who, &["stat", "--json", "taken.squashfs", &dir]).ok();
@@ -69,7 +69,7 @@ fn a_base_of_a_container_s_root_has_no_mark_of_a_container() {
             overcoat(&stage, who, &["check", "--only", "works/container", "taken.squashfs"]);
         assert_eq!(found.ok().text(), "");
     }
-    // A base that is used as it is keeps them, and check finds them.
+    // An image that is used directly keeps the marks, and `check` reports them.
     let whole = ["check", "--whole", "--only", "works/container", "--json"];
     let image = stage.path("r.squashfs").display().to_string();
     let found = overcoat(&stage, who, &[&whole[..], &[&image]].concat()).ok();
@@ -87,7 +87,7 @@ fn a_base_of_a_container_s_root_has_no_mark_of_a_container() {
 }
 
 #[test]
-fn a_kernel_for_virtual_machines_is_warned_of_once_where_it_is_put_in() {
+fn kernel_without_hardware_drivers_is_warned_about_once() {
     let stage = Stage::new();
     let module = |name: &str| {
         let dir = "own/files/usr/lib/modules/6.1.0-9/kernel/drivers";
@@ -106,15 +106,15 @@ fn a_kernel_for_virtual_machines_is_warned_of_once_where_it_is_put_in() {
          yields: {{kernel: /boot/vmlinuz-*}}\n"
     );
     let warned = |who, arguments: &[&str]| {
-        let said = overcoat(&stage, who, arguments).ok();
-        said.stderr.lines().filter(|line| line.contains("6.1.0-9 has no driver")).count()
+        let printed = overcoat(&stage, who, arguments).ok();
+        printed.stderr.lines().filter(|line| line.contains("6.1.0-9 has no driver")).count()
     };
     let file = |name: &str| stage.path(name).display().to_string();
     for who in EVERYBODY {
         let out = stage.out(who).join("over.cpio").display().to_string();
         let build = ["build", &file("over.yml"), "-o", &out];
         assert_eq!(warned(who, &build), 1);
-        // The layers have this kernel already.
+        // The kernel is in a layer already.
         let again = format!(
             "base: {base}\noverlays: [{out}]\nprovisioner: own\noutput: again.cpio\n{cleanup}"
         );

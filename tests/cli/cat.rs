@@ -18,7 +18,7 @@ fn cat_prints_files_unchanged_and_accepts_a_closed_pipe() {
         let both = cat(&[":first", ":big"]).ok().stdout;
         assert!(both == [&b"first\n"[..], &fs::read(&big).unwrap()].concat());
         assert_eq!(cat(&[":none", ":first"]).code(1).text(), "first\n");
-        cat(&[":dir"]).code(2).says(&["/dir: cannot print a directory"]);
+        cat(&[":dir"]).code(2).stderr_has(&["/dir: cannot print a directory"]);
         let mut command = stage.overcoat(who);
         let mut child = command
             .args(["cat".as_ref(), base.as_os_str(), ":big".as_ref()])

@@ -1,10 +1,10 @@
-//! Completion as real shells do it, on a terminal, by the key.
+//! Completion in real shells on a terminal, by pressing the key.
 
 use crate::support::stage::{Stage, Who, finish};
 use crate::support::terminal::OnTerminal;
 
-/// Has `line` completed by `shell` at its end, in the folder `folder` of the user's; what the command
-/// is given then. The command is `show`, completed as overcoat is.
+/// Completes the end of `line` in a shell whose working directory is `folder`. Returns the arguments
+/// that the command receives; the command is `show`, which is completed like overcoat.
 fn completed(stage: &Stage, shell: &str, folder: &str, line: &str) -> String {
     let who = Who::Unprivileged;
     let (options, completion): (&[&str], &str) = match shell {
@@ -24,7 +24,7 @@ fn completed(stage: &Stage, shell: &str, folder: &str, line: &str) -> String {
     command.env("PATH", format!("{}:/usr/bin:/bin", stage.path("").display()));
     command.env("HOME", stage.temporary(who)).env("TERM", "dumb").env("INPUTRC", "/dev/null");
     let mut terminal = OnTerminal::start(command);
-    // What is typed is seen too: what is printed must be another text.
+    // The terminal also shows the typed text, which must differ from the output.
     let show = "show() { printf 'gi''ven:'; printf '<%s>' \"$@\"; echo ':en''d'; }";
     terminal.type_in(&format!("{completion}; {show}; echo rea''dy\n"));
     terminal.until("ready");
@@ -36,8 +36,7 @@ fn completed(stage: &Stage, shell: &str, folder: &str, line: &str) -> String {
     given.trim_end_matches(":end").to_owned()
 }
 
-/// All that fish offers at the end of `line`, without options, and without what it says
-/// of each.
+/// Returns the words that fish offers at the end of `line`, without options and descriptions.
 fn offered(stage: &Stage, folder: &str, line: &str) -> Vec<String> {
     let who = Who::Unprivileged;
     let mut command = stage.command(who, "fish");
@@ -50,7 +49,7 @@ fn offered(stage: &Stage, folder: &str, line: &str) -> Vec<String> {
     words.filter(|word| !word.starts_with('-')).collect()
 }
 
-/// A project, and beside it a base image and an archive.
+/// Creates a project, and beside it a base image and an archive.
 fn site() -> Stage {
     let stage = Stage::new();
     let who = Who::Unprivileged;
@@ -70,7 +69,7 @@ fn images_of_a_project_are_completed_by_name() {
     let stage = site();
     for shell in ["bash", "zsh"] {
         assert_eq!(completed(&stage, shell, "site", "build ba"), "<build><base>", "{shell}");
-        // It need not be the project here.
+        // Another project can be given.
         assert_eq!(
             completed(&stage, shell, "", "build site dis"),
             "<build><site><discovery>",
@@ -83,12 +82,12 @@ fn images_of_a_project_are_completed_by_name() {
         offered(&stage, "site", "build "),
         ["base", "discovery", "boot", "overcoat.yml", "provisioners/"]
     );
-    // An initrd alone is nothing that boots.
+    // An initrd alone cannot be booted.
     assert_eq!(offered(&stage, "site", "boot b"), ["base"]);
 }
 
 #[test]
-fn image_files_are_completed_by_what_is_in_them() {
+fn image_files_are_completed_by_content() {
     let stage = site();
     for shell in ["bash", "zsh"] {
         let given = completed(&stage, shell, "", "run bas");
@@ -103,10 +102,10 @@ fn paths_inside_images_are_completed() {
     for shell in ["bash", "zsh"] {
         let cases = [
             (":/et", ":/etc/"),
-            // What comes of all the images, and a slash at the beginning may be left out.
+            // Paths of all images; the leading slash is optional.
             (":/etc/overl", ":/etc/overlaid/"),
             (":etc/hostn", ":etc/hostname"),
-            // Through a symbolic link of the base.
+            // Through a symbolic link in the base.
             (":/bin/dp", ":/bin/dpkg"),
             ("--layers :/us", ":/usr/"),
         ];
@@ -115,7 +114,7 @@ fn paths_inside_images_are_completed() {
             let word = given.rsplit('<').next().unwrap();
             assert!(word.starts_with(expected), "{shell}: {path}: {given}");
         }
-        // Nothing of what is there on this machine.
+        // Paths of the host are not offered.
         let given = completed(&stage, shell, "", "ls over.cpio :/us");
         assert_eq!(given, "<ls><over.cpio><:/us>", "{shell}");
     }
@@ -126,7 +125,7 @@ fn paths_inside_images_are_completed() {
 }
 
 #[test]
-fn no_name_in_an_image_makes_a_shell_do_anything() {
+fn hostile_names_are_not_executed() {
     let stage = site();
     let who = Who::Unprivileged;
     let out = stage.out(who).display().to_string();
@@ -142,7 +141,7 @@ touch HIT"; mkdir bad/five
         (":/tw", "<:/two$(touch HIT)>"),
         (":/th", "<:/three`touch HIT`>"),
         (":/fo", "<:/four a>"),
-        // The one with a newline is none that could be offered.
+        // Names with a newline cannot be offered.
         (":/fi", "<:/five/>"),
     ];
     for shell in ["bash", "zsh"] {
@@ -169,7 +168,7 @@ fn commands_and_options_are_completed() {
 }
 
 #[test]
-fn what_cannot_be_read_completes_to_nothing_and_says_nothing() {
+fn unreadable_input_completes_to_nothing_silently() {
     let stage = site();
     let out = stage.out(Who::Unprivileged).display().to_string();
     stage.sh(&format!("echo 'images: [' >'{out}/site/overcoat.yml'"));
@@ -180,11 +179,13 @@ fn what_cannot_be_read_completes_to_nothing_and_says_nothing() {
 }
 
 #[test]
-fn there_is_a_script_for_each_shell() {
+fn every_shell_has_a_script() {
     let stage = Stage::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = finish(stage.overcoat(Who::Unprivileged).args(["completions", shell])).ok();
         assert!(script.text().contains("OVERCOAT_COMPLETE"), "{shell}");
     }
-    finish(stage.overcoat(Who::Unprivileged).args(["completions", "tcsh"])).code(2).says(&["tcsh"]);
+    finish(stage.overcoat(Who::Unprivileged).args(["completions", "tcsh"]))
+        .code(2)
+        .stderr_has(&["tcsh"]);
 }

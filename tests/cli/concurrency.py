@@ -120,7 +120,7 @@ class Worker:
         content = WORD.pack(self.number << 32 | self.written) * (BLOCK // 8)
         with locked(self.blocks, at, BLOCK):
             assert os.pwrite(self.blocks.fileno(), content, at) == BLOCK
-            assert os.pread(self.blocks.fileno(), BLOCK, at) == content, "the content that was just written"
+            assert os.pread(self.blocks.fileno(), BLOCK, at) == content, "the written content"
 
     def read_block(self):
         at = self.random.randrange(BLOCKS) * BLOCK
@@ -148,7 +148,8 @@ class Worker:
     def move(self):
         old = f"{self.somewhere()}/place-{self.random.randrange(PLACES)}"
         new = f"{self.somewhere()}/place-{self.random.randrange(PLACES)}"
-        # The source is missing, the target exists, a parent is a file, or a folder would contain itself.
+        # The source is missing, the target exists, a parent is a file, or a folder would contain
+        # itself.
         with ignoring(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EINVAL):
             rename(old, new, self.random.choice((NOREPLACE, EXCHANGE)))
 
@@ -195,7 +196,7 @@ class Worker:
     def list(self):
         names = os.listdir(f"{self.root}/{self.random.choice(DIRS)}")
         staying = [name for name in names if name.startswith("staying-")]
-        assert len(staying) == len(set(staying)) == STAYING, f"permanent files are listed once: {staying}"
+        assert len(staying) == len(set(staying)) == STAYING, f"listed permanent files: {staying}"
 
     def stat(self):
         for entry in os.scandir(self.somewhere_there()):

@@ -1,4 +1,4 @@
-//! Damaged input: a message that names it, and nothing wrong that looks right.
+//! Damaged images: the error names the image, and no wrong content is shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use crate::support::listing::{self, Listing};
 use crate::support::stage::{Finished, Stage, Who, finish};
 use crate::{inner_program, unpacking};
 
-/// Address space of the program and of what runs inside, each: less than a damaged size could ask
-/// for, more than an honest image needs.
+/// Limit of address space for overcoat and for the program inside: enough for valid images, less
+/// than a damaged size could request.
 const ADDRESS_SPACE: &str = "--as=1500000000";
 
-/// Lists the root of `layers` in a limited memory.
+/// Lists the root of `layers` with limited memory.
 fn list(stage: &Stage, layers: &[&Path]) -> Finished {
     let who = Who::Root;
     let overcoat = stage.path("overcoat");
@@ -23,27 +23,28 @@ fn list(stage: &Stage, layers: &[&Path]) -> Finished {
     })
 }
 
+/// Returns whether an error message names the image.
 fn names(finished: &Finished, image: &Path) -> bool {
     let name = image.file_name().unwrap().to_str().unwrap();
     finished.stderr.lines().any(|line| line.starts_with("overcoat: error:") && line.contains(name))
 }
 
-/// Checks what came of a damaged image: all that is listed is right, or overcoat says that the
-/// image is damaged. Whether it said so.
-fn is_right_or_told(
+/// Checks that everything listed of a damaged image is correct, or that the damage is reported.
+/// Returns whether it is reported.
+fn is_correct_or_reported(
     finished: &Finished,
     image: &Path,
     what: &str,
     truth: &Listing,
     base: &Listing,
 ) -> bool {
-    let told = finished.code == 2;
-    assert!(told || finished.code == 0, "{what}: {finished:?}");
-    assert!(!told || names(finished, image), "{what}: {}", finished.stderr);
+    let reported = finished.code == 2;
+    assert!(reported || finished.code == 0, "{what}: {finished:?}");
+    assert!(!reported || names(finished, image), "{what}: {}", finished.stderr);
     let errors = finished.stderr.lines().filter(|line| line.starts_with("overcoat: error:"));
     assert!(errors.count() <= 1, "{what}: {}", finished.stderr);
     if !finished.text().contains("@end") {
-        assert!(told, "{what}: {finished:?}");
+        assert!(reported, "{what}: {finished:?}");
         return true;
     }
     let found = unpacking::captured(&inner_program::listing_of(finished), base);
@@ -58,18 +59,18 @@ fn is_right_or_told(
             }
         }
     }
-    assert!(found.keys().all(|path| truth.contains_key(path)), "{what}: something appeared");
-    assert!(told || unreadable.is_empty(), "{what}: not told: {unreadable:?}");
-    told
+    assert!(found.keys().all(|path| truth.contains_key(path)), "{what}: unexpected entries");
+    assert!(reported || unreadable.is_empty(), "{what}: unreported: {unreadable:?}");
+    reported
 }
 
-/// `count` places spread over `length`.
-fn places(length: usize, count: usize) -> impl Iterator<Item = usize> {
+/// Returns `count` offsets spread over `length`.
+fn offsets(length: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |n| (2 * n + 1) * length / (2 * count))
 }
 
 #[test]
-fn a_damaged_squashfs_image_is_told_and_never_read_wrongly() {
+fn damaged_squashfs_is_reported_and_never_misread() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
     let listed = unpacking::kernel_base(&stage, &base);
@@ -77,32 +78,32 @@ fn a_damaged_squashfs_image_is_told_and_never_read_wrongly() {
     let image = fs::read(&base).unwrap();
     let damaged = stage.path("damaged.squashfs");
     let field = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
-    // What follows the end is padding.
+    // The rest of the file is padding.
     let (used, fragments) = (field(40), field(72));
     let mut silent = Vec::new();
-    // The tables at the end are small and matter most.
+    // The tables at the end are small and most important.
     let tables = used - 3000;
-    for place in places(tables - 96, 40).map(|p| 96 + p).chain((tables..used).step_by(101)) {
+    for place in offsets(tables - 96, 40).map(|p| 96 + p).chain((tables..used).step_by(101)) {
         let mut bytes = image.clone();
         bytes[place] ^= 1 << (place % 8);
         fs::write(&damaged, bytes).unwrap();
         let what = format!("a bit flipped at {place} of {used}");
-        if !is_right_or_told(&list(&stage, &[&damaged]), &damaged, &what, &truth, &listed) {
+        if !is_correct_or_reported(&list(&stage, &[&damaged]), &damaged, &what, &truth, &listed) {
             silent.push(place);
         }
     }
-    // The table for exports over NFS, which is not read, comes after that of fragments.
+    // The export table, which is not read, follows the fragment table.
     assert!(silent.iter().all(|place| *place >= fragments), "{silent:?} of {used}");
-    for length in places(used, 12).chain([0, 4, 95, 96]) {
+    for length in offsets(used, 12).chain([0, 4, 95, 96]) {
         fs::write(&damaged, &image[..length]).unwrap();
         let finished = list(&stage, &[&damaged]).code(2);
         assert!(names(&finished, &damaged), "{length}: {}", finished.stderr);
-        assert!(!finished.text().contains('@'), "{length}: found when it is opened");
+        assert!(!finished.text().contains('@'), "{length}: must be found on open");
     }
 }
 
 #[test]
-fn a_damaged_superblock_does_no_harm() {
+fn damaged_superblock_is_reported_or_harmless() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
     let listed = unpacking::kernel_base(&stage, &base);
@@ -113,14 +114,14 @@ fn a_damaged_superblock_does_no_harm() {
         let mut bytes = image.clone();
         bytes[place] ^= 0x80;
         fs::write(&damaged, bytes).unwrap();
-        // Some fields say nothing that matters, such as its date.
+        // Some fields are unused, such as the build time.
         let what = format!("a bit flipped at {place}");
-        is_right_or_told(&list(&stage, &[&damaged]), &damaged, &what, &truth, &listed);
+        is_correct_or_reported(&list(&stage, &[&damaged]), &damaged, &what, &truth, &listed);
     }
 }
 
 #[test]
-fn a_damaged_overlay_is_told_when_it_is_opened() {
+fn damaged_overlay_is_reported_on_open() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
     let listed = unpacking::kernel_base(&stage, &base);
@@ -133,37 +134,37 @@ fn a_damaged_overlay_is_told_when_it_is_opened() {
         let truth = unpacking::captured(&truth, &listed);
         let content = fs::read(&archive).unwrap();
         let damaged = stage.path(format!("damaged.{suffix}"));
-        for length in places(content.len() - 512, 8) {
+        for length in offsets(content.len() - 512, 8) {
             fs::write(&damaged, &content[..length]).unwrap();
             let finished = list(&stage, &[&base, &damaged]).code(2);
             assert!(names(&finished, &damaged), "{suffix}, {length}: {}", finished.stderr);
-            assert!(!finished.text().contains('@'), "{suffix}, {length}: told before it is run");
+            assert!(!finished.text().contains('@'), "{suffix}, {length}: must be found on open");
         }
-        for place in places(content.len() - from - 512, 16).map(|place| from + place) {
+        for place in offsets(content.len() - from - 512, 16).map(|place| from + place) {
             let mut bytes = content.clone();
             bytes[place] ^= 1 << (place % 8);
             fs::write(&damaged, bytes).unwrap();
             let finished = list(&stage, &[&base, &damaged]);
             let what = format!("{suffix}, a bit flipped at {place}");
             if suffix == "cpio" {
-                // No checksum could tell.
+                // A plain cpio archive has no checksums.
                 assert!(finished.code == 0 || names(&finished, &damaged), "{what}: {finished:?}");
             } else {
-                is_right_or_told(&finished, &damaged, &what, &truth, &listed);
+                is_correct_or_reported(&finished, &damaged, &what, &truth, &listed);
             }
         }
     }
 }
 
 #[test]
-fn damage_that_is_met_late_ends_a_run_and_a_build() {
+fn damage_found_during_a_run_fails_it() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let folder = stage.path("content");
     fs::create_dir(&folder).unwrap();
     crate::torture::base(&folder);
     stage.sh("mksquashfs content small.squashfs -comp gzip -noI -noD -noF -no-progress -quiet");
-    // With nothing compressed but one file, whose blocks are then damaged.
+    // The blocks of one compressed file are damaged; everything else is uncompressed.
     stage.sh("rm -r content/*; yes overcoat | head -c 3000000 > content/late");
     stage.sh("mksquashfs content late.squashfs -comp gzip -no-progress -quiet");
     let mut bytes = fs::read(stage.path("late.squashfs")).unwrap();
@@ -173,7 +174,7 @@ fn damage_that_is_met_late_ends_a_run_and_a_build() {
         inner_program::attempt(&stage, who, &[&stage.path("late.squashfs")], "list", |command| {
             command.args(["--save", "out.cpio.gz"]);
         });
-    let finished = finished.code(2).says(&["late.squashfs"]);
+    let finished = finished.code(2).stderr_has(&["late.squashfs"]);
     let late = &inner_program::listing_of(&finished)["late"];
     assert!(late.is_unreadable(), "{late:?}");
     assert!(late.content.contains("Input/output error"), "{late:?}");
@@ -182,7 +183,7 @@ fn damage_that_is_met_late_ends_a_run_and_a_build() {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn invalid_images_are_reported_by_name() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let file = |name: &str, content: &[u8]| -> PathBuf { stage.write(name, content) };
@@ -205,12 +206,12 @@ fn what_is_no_image_is_named() {
         let finished = finish(command.arg("run").arg(&path).args(["--", "true"])).code(2);
         assert!(names(&finished, &path), "{}", finished.stderr);
         assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
-        finished.says(&[part]);
+        finished.stderr_has(&[part]);
     }
 }
 
 #[test]
-fn a_folder_is_a_base_too() {
+fn folder_can_be_a_base() {
     let stage = Stage::new();
     let folder = stage.path("folder");
     fs::create_dir(&folder).unwrap();

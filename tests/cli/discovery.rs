@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::stage::{Stage, Who};
+use crate::support::stage::{REPOSITORY, Stage, Who};
 
-/// An image file that builds the discovery overlay without a network, with `more` provisioners
-/// (folders of the stage) after it, and `settings`.
+/// Writes an image file that builds the discovery overlay without a network, followed by `more`
+/// provisioners (folders of the stage) and `settings`.
 pub(crate) fn image(stage: &Stage, more: &[&str], settings: &str) -> PathBuf {
     stage.write("sources/provisioner.yml", "files: files\n");
-    let sources = "deb [trusted=yes] file:/repo ./\n";
+    let sources = REPOSITORY;
     stage.write("sources/files/etc/apt/sources.list", sources);
     let provisioners = [&["sources", "library:discovery"], more].concat().join(", ");
     let base = stage.debian();
@@ -21,10 +21,10 @@ pub(crate) fn image(stage: &Stage, more: &[&str], settings: &str) -> PathBuf {
     stage.write("discovery.yml", text)
 }
 
-/// The program building `image` into `output`.
+/// Returns a command that builds `image` as `output`.
 pub(crate) fn build(stage: &Stage, who: Who, image: &Path, output: &Path) -> Command {
     let mut command = stage.overcoat(who);
-    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    let repository = stage.bind_repository();
     command.arg("build").arg(image).arg("-o").arg(output).args(["--bind", &repository]);
     command
 }

@@ -41,7 +41,9 @@ fn extraction_writes_only_the_selected_entries() {
         // Existing files are kept without --force; with it, other files are still kept.
         fs::write(all.join("etc/motd"), "mine").unwrap();
         fs::write(all.join("etc/mine"), "mine").unwrap();
-        run(&["-C", "all", ":etc/motd", ":locked"]).code(2).says(&["already exists", "--force"]);
+        run(&["-C", "all", ":etc/motd", ":locked"])
+            .code(2)
+            .stderr_has(&["already exists", "--force"]);
         assert_eq!(fs::read(all.join("etc/motd")).unwrap(), b"mine");
         if root {
             run(&["-C", "all", "--force", ":etc", ":locked"]).ok();
@@ -62,7 +64,7 @@ fn extraction_writes_only_the_selected_entries() {
         fs::create_dir(out.join("trap")).unwrap();
         stage.give(&out.join("trap"), who);
         symlink(&outside, out.join("trap/etc")).unwrap();
-        run(&["-C", "trap", "--force", ":etc/motd"]).code(2).says(&["cannot be overwritten"]);
+        run(&["-C", "trap", "--force", ":etc/motd"]).code(2).stderr_has(&["cannot be overwritten"]);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         assert_eq!(fs::read_dir(out.join("trap")).unwrap().count(), 1, "nothing is left");
         run(&["-C", "new", ":none"]).code(1);
@@ -102,7 +104,7 @@ fn failed_extraction_leaves_no_folder() {
     for who in EVERYBODY {
         let run =
             |images: &Path, to: &str| overcoat(&stage, who, "extract", &[images], &["-C", to]);
-        run(&damaged, "out").code(2).says(&["/b: ", "damaged"]);
+        run(&damaged, "out").code(2).stderr_has(&["/b: ", "damaged"]);
         assert!(stage.files(who).is_empty(), "{:?}", stage.files(who));
     }
 }
@@ -131,7 +133,7 @@ fn folder_that_cannot_be_filled_is_unchanged() {
         // A directory of another user: files that would have been overwritten are kept.
         if who != Who::Root {
             std::os::unix::fs::chown(there.join("b"), Some(0), Some(0)).unwrap();
-            run(&["-C", "there", "--force"]).code(2).says(&["there/b: Permission denied"]);
+            run(&["-C", "there", "--force"]).code(2).stderr_has(&["there/b: Permission denied"]);
             assert_eq!(fs::read(there.join("a/file")).unwrap(), b"old");
             assert_eq!(fs::read_dir(&there).unwrap().count(), 3, "nothing is left");
             stage.give(&there.join("b"), who);
@@ -139,7 +141,7 @@ fn folder_that_cannot_be_filled_is_unchanged() {
             fs::write(there.join("b/file"), "root").unwrap();
             std::os::unix::fs::chown(there.join("b"), Some(0), Some(0)).unwrap();
             fs::set_permissions(there.join("b"), fs::Permissions::from_mode(0o1777)).unwrap();
-            run(&["-C", "there", "--force"]).code(2).says(&["there/b/file: Operation not"]);
+            run(&["-C", "there", "--force"]).code(2).stderr_has(&["there/b/file: Operation not"]);
             assert_eq!(fs::read(there.join("a/file")).unwrap(), b"old");
             fs::remove_file(there.join("b/file")).unwrap();
             stage.give(&there.join("b"), who);
@@ -155,7 +157,7 @@ fn folder_that_cannot_be_filled_is_unchanged() {
         run(&["-C", "new"]).ok();
         let new = fs::metadata(out.join("new")).unwrap();
         assert_eq!((new.mode() & 0o7777, new.uid() == 1000), (0o1777, who == Who::Root));
-        run(&["-C", "none/new"]).code(2).says(&["cannot write none: No such file"]);
+        run(&["-C", "none/new"]).code(2).stderr_has(&["cannot write none: No such file"]);
     }
     // A file system mounted in the folder prevents moving everything at once.
     let there = stage.out(Who::Root).join("mounted");
@@ -172,7 +174,7 @@ fn folder_that_cannot_be_filled_is_unchanged() {
     for mount in ["mount -t tmpfs t b", "mount --bind ../dir b", "mount --bind ../file b/file"] {
         stage.sh(&format!("cd root/mounted; {mount}"));
         let at = if mount.ends_with("file") { "mounted/b/file" } else { "mounted/b" };
-        run(&[]).code(2).says(&[&format!("{at} is on another file system")]);
+        run(&[]).code(2).stderr_has(&[&format!("{at} is on another file system")]);
         assert_eq!(fs::read(there.join("a/file")).unwrap(), b"old");
         assert_eq!(fs::read_dir(&there).unwrap().count(), 3, "nothing is left");
         run(&[":c"]).ok();
@@ -186,7 +188,7 @@ fn folder_that_cannot_be_filled_is_unchanged() {
         let to = to.to_str().unwrap();
         overcoat(&stage, Who::Root, "extract", &[&folder], &["-C", to])
             .code(2)
-            .says(&["is inside the layer"]);
+            .stderr_has(&["is inside the layer"]);
     }
     assert!(!fs::exists(folder.join("a/new")).unwrap());
 }

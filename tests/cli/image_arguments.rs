@@ -14,17 +14,19 @@ fn images_and_paths_inside_are_distinguished() {
     let ls = |images: &[&Path], rest: &[&str]| overcoat(&stage, Who::Root, "ls", images, rest);
     ls(&[&base, Path::new("/etc")], &[])
         .code(2)
-        .says(&["/etc: is a directory of both this machine", ":/etc"]);
+        .stderr_has(&["/etc: is a directory of both this machine", ":/etc"]);
     ls(&[&base, Path::new("/./etc")], &[]).ok();
-    ls(&[&base, Path::new("etc/motd")], &[]).code(2).says(&["for a path inside, write :etc/motd"]);
-    ls(&[&base, Path::new("/etc/passwd")], &[]).code(2).says(&["for a path inside"]);
-    ls(&[], &[":/etc"]).code(2).says(&["no image given"]);
-    ls(&[&base], &[":none", ":/bin"]).code(1).says(&["/none: no such file or directory"]);
+    ls(&[&base, Path::new("etc/motd")], &[])
+        .code(2)
+        .stderr_has(&["for a path inside, write :etc/motd"]);
+    ls(&[&base, Path::new("/etc/passwd")], &[]).code(2).stderr_has(&["for a path inside"]);
+    ls(&[], &[":/etc"]).code(2).stderr_has(&["no image given"]);
+    ls(&[&base], &[":none", ":/bin"]).code(1).stderr_has(&["/none: no such file or directory"]);
     let diff = |images: &[&Path], rest: &[&str]| overcoat(&stage, Who::Root, "diff", images, rest);
-    diff(&[&base], &[]).code(2).says(&["nothing to compare with"]);
+    diff(&[&base], &[]).code(2).stderr_has(&["nothing to compare with"]);
     let folder = stage.path("layers/base");
-    diff(&[&base, &folder], &[]).code(2).says(&["--from", "--to"]);
-    diff(&[&base, &over], &[":none"]).code(2).says(&["/none: no such"]);
+    diff(&[&base, &folder], &[]).code(2).stderr_has(&["--from", "--to"]);
+    diff(&[&base, &over], &[":none"]).code(2).stderr_has(&["/none: no such"]);
 }
 
 #[test]
@@ -49,13 +51,13 @@ fn images_may_have_any_name_but_must_be_regular_files() {
     let before = fs::read(&over_too).unwrap();
     finish(stage.overcoat(Who::Root).arg("extract").arg(&over_too).arg("-o").arg(&over_too))
         .code(2)
-        .says(&["cannot overwrite a layer of the image itself"]);
+        .stderr_has(&["cannot overwrite a layer of the image itself"]);
     assert!(fs::read(&over_too).unwrap() == before);
     // Opening this pipe would block, because it has no writer.
     stage.sh("mkfifo pipe");
     let pipe = stage.path("pipe");
-    run("ls", &[&pipe], &[]).code(2).says(&["not a regular file"]);
-    run("diff", &[&base, &pipe], &[]).code(2).says(&["not a regular file"]);
+    run("ls", &[&pipe], &[]).code(2).stderr_has(&["not a regular file"]);
+    run("diff", &[&base, &pipe], &[]).code(2).stderr_has(&["not a regular file"]);
 }
 
 #[test]
@@ -111,7 +113,7 @@ fn directories_with_several_parents_are_reported_as_damage() {
             let code = if command == "check" { 1 } else { 2 };
             overcoat(&stage, Who::Root, command, &[&image], rest)
                 .code(code)
-                .says(&["damaged", "is its own ancestor, or has two parents"]);
+                .stderr_has(&["damaged", "is its own ancestor, or has two parents"]);
         }
         let empty = stage.path("empty");
         overcoat(
@@ -122,6 +124,6 @@ fn directories_with_several_parents_are_reported_as_damage() {
             &["--from", empty.to_str().unwrap(), "--to", image.to_str().unwrap()],
         )
         .code(2)
-        .says(&["is its own ancestor, or has two parents"]);
+        .stderr_has(&["is its own ancestor, or has two parents"]);
     }
 }

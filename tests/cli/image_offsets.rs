@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
-/// A squashfs image with one file, `alpha`.
+/// Creates a squashfs image with one file, `alpha`.
 fn image(stage: &Stage) -> Vec<u8> {
     stage.sh("mkdir -p t && echo one >t/alpha && chmod 755 t && \
               mksquashfs t t.squashfs -all-root -noappend -quiet -no-progress");
@@ -16,13 +16,13 @@ fn overcoat(stage: &Stage, who: Who, arguments: &[&str]) -> Finished {
     finish(stage.overcoat(who).args(arguments))
 }
 
-/// A file with `before` bytes of nothing, then the image.
+/// Writes a file with `before` zero bytes, followed by the image.
 fn inside(stage: &Stage, name: &str, before: usize, image: &[u8]) -> PathBuf {
     stage.write(name, [&vec![0; before], image].concat())
 }
 
 #[test]
-fn an_offset_names_an_image_within_a_file_wherever_images_are_taken() {
+fn offset_selects_an_image_in_every_command() {
     let stage = Stage::new();
     let image = image(&stage);
     let file = inside(&stage, "disk.img", 32_768, &image);
@@ -41,9 +41,9 @@ fn an_offset_names_an_image_within_a_file_wherever_images_are_taken() {
         run(&["check", "--only", "lean", &named]).ok();
         run(&["extract", &named, "-C", "out"]).ok();
         assert_eq!(fs::read(stage.out(who).join("out/alpha")).unwrap(), b"one\n");
-        // The output would overwrite the file of the layer.
+        // The output would overwrite the layer.
         let save = ["run", "--save", base, "--format", "cpio", &named, "--", "true"];
-        run(&save).code(2).says(&["disk.img", "layer"]);
+        run(&save).code(2).stderr_has(&["disk.img", "layer"]);
     }
     let folder = stage.path("mounted");
     fs::create_dir(&folder).unwrap();
@@ -54,7 +54,7 @@ fn an_offset_names_an_image_within_a_file_wherever_images_are_taken() {
 }
 
 #[test]
-fn image_files_take_offsets_and_see_a_change_of_the_file() {
+fn image_files_accept_offsets_and_detect_changed_files() {
     let stage = Stage::new();
     let image = image(&stage);
     inside(&stage, "disk.img", 5_000, &image);
@@ -76,29 +76,29 @@ fn image_files_take_offsets_and_see_a_change_of_the_file() {
     let second = build();
     assert!(second.contains("1 up to date, 1 built"), "{second}");
     stage.write("wrong.yml", "kind: base\nfrom: none.img@5000\noutput: user/wrong.squashfs\n");
-    overcoat(&stage, who, &["base", &file("wrong.yml")]).code(2).says(&["none.img@5000"]);
+    overcoat(&stage, who, &["base", &file("wrong.yml")]).code(2).stderr_has(&["none.img@5000"]);
 }
 
 #[test]
-fn the_error_for_a_file_with_images_inside_names_them() {
+fn error_lists_the_images_inside_a_file() {
     let stage = Stage::new();
     let image = image(&stage);
     let sized = image.len();
-    // Not at a sector, and after a magic number that begins nothing.
+    // Not aligned to a sector, and after a magic number without a superblock.
     let elf = [b"\x7fELF\x02\x01\x01\0AI\x02".as_slice(), &[0; 90], b"hsqs", &[0; 1013]].concat();
     let app = stage.write("app", [&elf[..], &image].concat());
     let list = |path: &Path| overcoat(&stage, Who::Unprivileged, &["ls", path.to_str().unwrap()]);
     let named = format!("{}@{}", app.display(), elf.len());
-    list(&app).code(2).says(&["an AppImage", &elf.len().to_string(), &named]);
+    list(&app).code(2).stderr_has(&["an AppImage", &elf.len().to_string(), &named]);
     assert_eq!(list(Path::new(&named)).ok().text(), "alpha\n");
 
     let two = stage.write("two", [&[1; 512][..], &image, &image].concat());
     let second = (512 + sized).to_string();
-    list(&two).code(2).says(&["bytes 512, ", &second, &format!("{}@512", two.display())]);
+    list(&two).code(2).stderr_has(&["bytes 512, ", &second, &format!("{}@512", two.display())]);
 
-    // A name that is taken by a file is not the one to use.
+    // The suggested name must not exist.
     stage.write("two@512", "another file");
-    list(&two).code(2).says(&[&format!("use {}@0512", two.display())]);
+    list(&two).code(2).stderr_has(&[&format!("use {}@0512", two.display())]);
     assert_eq!(list(&stage.path("two@0512")).ok().text(), "alpha\n");
 
     for (name, content) in [
@@ -107,14 +107,14 @@ fn the_error_for_a_file_with_images_inside_names_them() {
         ("magic", b"hsqs".repeat(100_000)),
     ] {
         let file = stage.write(name, [&b" "[..], &content].concat());
-        list(&file).code(2).says(&[name, "not a squashfs image"]);
+        list(&file).code(2).stderr_has(&[name, "not a squashfs image"]);
     }
     let beyond = stage.path("app@100000000");
-    list(&beyond).code(2).says(&["app", "beyond the end of the file"]);
+    list(&beyond).code(2).stderr_has(&["app", "beyond the end of the file"]);
 }
 
 #[test]
-fn a_block_device_is_read_or_the_error_names_the_command_that_copies_it() {
+fn block_device_is_read_or_error_suggests_a_copy() {
     let stage = Stage::new();
     let image = image(&stage);
     inside(&stage, "disk.img", 32_768, &image);
@@ -134,15 +134,15 @@ fn a_block_device_is_read_or_the_error_names_the_command_that_copies_it() {
     let [partition, named, disk, unprivileged] = found;
     assert_eq!(partition.ok().text(), "alpha\n");
     assert_eq!(named.ok().text(), "alpha\n");
-    disk.code(2).says(&["at byte 32768"]);
-    unprivileged.code(2).says(&["block device", "sudo dd if=/dev/loop"]);
+    disk.code(2).stderr_has(&["at byte 32768"]);
+    unprivileged.code(2).stderr_has(&["block device", "sudo dd if=/dev/loop"]);
 }
 
-/// A SIF file as `pkg/sif` of apptainer lays it out, with one partition.
+/// Creates a SIF file with one partition, in the layout of apptainer's `pkg/sif`.
 fn sif(system: u32, image: &[u8]) -> Vec<u8> {
     let mut file = b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\x0001\x0002\0".to_vec();
     file.resize(88, 0);
-    // Used descriptors, their place and length, the place and length of the data.
+    // Number of used descriptors; offset and size of the descriptors; offset and size of the data.
     let (table, slots, data) = (4096_u64, 48_u64, 40_960_u64);
     for number in [slots, table, slots * 585, data, image.len() as u64] {
         file.extend(number.to_le_bytes());
@@ -161,7 +161,7 @@ fn sif(system: u32, image: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_root_of_a_sif_file_is_read_and_another_file_system_is_named() {
+fn sif_root_is_read_and_other_file_systems_are_named() {
     let stage = Stage::new();
     let image = image(&stage);
     stage.write("image.sif", sif(1, &image));
@@ -178,7 +178,7 @@ fn the_root_of_a_sif_file_is_read_and_another_file_system_is_named() {
     assert_eq!(run(&["cat", "STAGE/image.sif", ":/alpha"]).ok().text(), "one\n");
     run(&["base", "STAGE/taken.yml"]).ok();
     assert_eq!(run(&["ls", "taken.squashfs"]).ok().text(), "alpha\n");
-    run(&["ls", "STAGE/ext3.sif"]).code(2).says(&["ext3.sif", "is ext3", "--sandbox"]);
-    run(&["ls", "STAGE/secret.sif"]).code(2).says(&["secret.sif", "encrypted", "--sandbox"]);
-    run(&["ls", "STAGE/cut.sif"]).code(2).says(&["cut.sif", "damaged SIF file"]);
+    run(&["ls", "STAGE/ext3.sif"]).code(2).stderr_has(&["ext3.sif", "is ext3", "--sandbox"]);
+    run(&["ls", "STAGE/secret.sif"]).code(2).stderr_has(&["secret.sif", "encrypted", "--sandbox"]);
+    run(&["ls", "STAGE/cut.sif"]).code(2).stderr_has(&["cut.sif", "damaged SIF file"]);
 }

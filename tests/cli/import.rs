@@ -1,5 +1,5 @@
-//! An on-imagebuilder tree, imported and built: with the roles as they are, by the real
-//! `ansible-playbook`, with and without root rights.
+//! `import` of an on-imagebuilder tree, and builds of the project at both privileges, with unchanged
+//! roles and the real `ansible-playbook`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -68,7 +68,7 @@ const FILES: &str = r#"- name: a hook
   when: not wanted | bool
 "#;
 
-/// A tree in the original's layout, whose artifacts go to `artifacts`.
+/// Writes a tree in the layout of on-imagebuilder, whose artifacts are written to `artifacts`.
 fn tree(stage: &Stage, name: &str, artifacts: &Path, tool_url: &str) -> PathBuf {
     let write = |path: &str, text: &str| stage.write(format!("{name}/{path}"), text);
     let root = "/tmp/on-imagebuilder";
@@ -99,7 +99,7 @@ fn tree(stage: &Stage, name: &str, artifacts: &Path, tool_url: &str) -> PathBuf 
         "provisioner: roles/basefs/provision_rootfs\nbuild_root: '{{ basefs_build_root }}'\n\
          build_root_size: 1000m\nextra_path: /opt/drivers\n",
     );
-    // `keep: yes` is what Ansible takes and a project does not.
+    // Ansible accepts `keep: yes` as a boolean; a project does not.
     write(
         "vars/discovery_overlay.yml",
         "provisioner: roles/overlay/provision_discovery_overlay\nkeep: yes\n\
@@ -117,7 +117,7 @@ fn tree(stage: &Stage, name: &str, artifacts: &Path, tool_url: &str) -> PathBuf 
     overlay("tasks/files.yml", FILES);
     overlay("files/rc.local.hooks", "#!/bin/sh\n");
     overlay("templates/discovery.conf.j2", "{{ host }} {{ level }} {{ keep }}\n");
-    overlay("handlers/main.yml", "- {name: told, shell: \"echo told >/opt/told\"}\n");
+    overlay("handlers/main.yml", "- {name: notified, shell: \"echo notified >/opt/notified\"}\n");
     overlay("defaults/main.yml", "level: 3\nhost: nobody\n");
     overlay("meta/main.yml", "dependencies:\n  - {role: overlay/common, common: given}\n");
     write(
@@ -133,7 +133,8 @@ fn tree(stage: &Stage, name: &str, artifacts: &Path, tool_url: &str) -> PathBuf 
     stage.path(name)
 }
 
-/// An HTTP server on the loopback interface that answers everything with a tool; its URL.
+/// Starts an HTTP server on the loopback interface that sends a script for each request; returns its
+/// URL.
 fn server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/tool", listener.local_addr().unwrap());
@@ -147,7 +148,7 @@ fn server() -> String {
             }
             let body = "#!/bin/sh\necho tool\n";
             let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            // One that went away has seen enough.
+            // The client may close the connection early.
             let _ = stream.write_all((head + body).as_bytes());
         }
     });
@@ -159,20 +160,15 @@ fn import(stage: &Stage, who: Who, folder: &Path, more: &[&str]) -> Finished {
     finish(stage.overcoat(who).arg("import").arg(folder).args(more))
 }
 
-/// A file of an archive.
-fn content(stage: &Stage, archive: &Path, name: &str) -> String {
-    stage.sh(&format!("gzip -dc '{}' | cpio -i --quiet --to-stdout {name}", archive.display()))
-}
-
 #[test]
-fn a_tree_is_imported_and_built_with_and_without_root_to_the_same_bytes() {
+fn imported_tree_builds_to_the_same_bytes_at_both_privileges() {
     let stage = Stage::new();
     let url = server();
     let artifacts = EVERYBODY.map(|who| {
         let artifacts = stage.out(who).join("builds");
         let folder = tree(&stage, &format!("{who:?}"), &artifacts, &url);
-        import(&stage, who, &folder, &[]).ok().says(&["overcoat.yml: 3 images: basefs, "]);
-        // Here is no mirror, so the base is made of what the lab has, as a user may do.
+        import(&stage, who, &folder, &[]).ok().stderr_has(&["overcoat.yml: 3 images: basefs, "]);
+        // Tests have no mirror, so the base is built from an archive of the lab.
         let file = folder.join("overcoat.yml");
         let text = fs::read_to_string(&file).unwrap();
         let from = format!("from: {}", stage.lab().join("base.tar").display());
@@ -180,7 +176,7 @@ fn a_tree_is_imported_and_built_with_and_without_root_to_the_same_bytes() {
             .replace("variant: minbase", &from)
             .replace("    packages: [python3, python3-apt]\n", "");
         fs::write(&file, edited).unwrap();
-        let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+        let repository = stage.bind_repository();
         let mut build = stage.overcoat(who);
         build.arg("build").arg(&folder).args(["--bind", &repository]);
         finish(build.env("SOURCE_DATE_EPOCH", EPOCH)).ok();
@@ -188,23 +184,26 @@ fn a_tree_is_imported_and_built_with_and_without_root_to_the_same_bytes() {
     });
     let [_, user] = &artifacts;
     let overlay = user.join("discovery.overlay.cpio.gz");
-    let read = |name: &str| content(&stage, &overlay, name);
+    let read = |name: &str| stage.archived_file(&overlay, name);
     assert_eq!(read("etc/discovery.conf"), "monorail-micro 3 True\n");
     assert_eq!(read("opt/common"), "given\n");
-    assert_eq!(read("opt/told"), "told\n");
+    assert_eq!(read("opt/notified"), "notified\n");
     assert_eq!(read("opt/tool"), "#!/bin/sh\necho tool\n");
     assert!(read("opt/version").starts_with("12"));
     assert!(read("opt/facts").ends_with(" Debian\n"));
     assert_eq!(read("opt/delegated"), "discovery.overlay.cpio\n");
-    assert_eq!(content(&stage, &user.join("small.cpio.gz"), "etc/motd"), "of the config file\n");
-    let listing = stage.sh(&format!("gzip -dc '{}' | cpio -itvn --quiet", overlay.display()));
+    assert_eq!(
+        stage.archived_file(&user.join("small.cpio.gz"), "etc/motd"),
+        "of the config file\n"
+    );
+    let listing = stage.archive_listing(&overlay);
     for there in ["usr/bin/lsscsi", "sbin/ethtool", "usr/sbin/smartctl"] {
         assert!(listing.contains(there), "{there}\n{listing}");
     }
     assert!(!listing.contains("opt/unwanted"));
     let hook = listing.lines().find(|line| line.ends_with("opt/rc.local.hooks")).unwrap();
     assert!(hook.starts_with("-rwxr-xr-x   1 4242     4 "), "{hook}");
-    // What the base's role did is beneath, and its local action wrote to the artifacts.
+    // The base has the changes of its role, whose local action wrote to the artifacts.
     assert!(fs::read_to_string(user.join("version")).unwrap().starts_with("12"));
     let base = stage.sh(&format!(
         "unsquashfs -cat '{}' etc/hosts etc/hostname etc/passwd",
@@ -220,39 +219,41 @@ fn a_tree_is_imported_and_built_with_and_without_root_to_the_same_bytes() {
 }
 
 #[test]
-fn a_base_that_is_there_can_be_named() {
+fn existing_base_can_be_used() {
     let stage = Stage::new();
     let folder = tree(&stage, "tree", &stage.out(Who::Unprivileged), "file:///etc/hostname");
     import(&stage, Who::Unprivileged, &folder, &["--base", "no.squashfs"])
         .code(2)
-        .says(&["there is no no.squashfs", "is relative to"]);
+        .stderr_has(&["there is no no.squashfs", "is relative to"]);
     let base = stage.debian();
     let base = base.to_str().unwrap();
     import(&stage, Who::Unprivileged, &folder, &["--base", base])
         .ok()
-        .says(&["warning: vars/basefs.yml: left out", "2 images: discovery_overlay, small"]);
+        .stderr_has(&["warning: vars/basefs.yml: left out", "2 images: discovery_overlay, small"]);
     let mut build = stage.overcoat(Who::Unprivileged);
     finish(build.arg("build").arg(&folder).arg("small")).ok();
     let overlay = stage.out(Who::Unprivileged).join("small.cpio.gz");
-    assert_eq!(content(&stage, &overlay, "etc/motd"), "of the config file\n");
+    assert_eq!(stage.archived_file(&overlay, "etc/motd"), "of the config file\n");
 }
 
 #[test]
-fn a_project_file_that_is_there_is_kept() {
+fn existing_project_file_is_kept() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let folder = tree(&stage, "tree", &stage.out(who), "file:///etc/hostname");
     let old = stage.write("tree/overcoat.yml", "mine\n");
-    import(&stage, who, &folder, &[]).code(2).says(&["overcoat.yml already exists; --force"]);
+    import(&stage, who, &folder, &[]).code(2).stderr_has(&["overcoat.yml already exists; --force"]);
     assert_eq!(fs::read_to_string(&old).unwrap(), "mine\n");
-    // To standard output it goes whatever is there.
+    // Standard output can be used although the file exists.
     let shown = import(&stage, who, &folder, &["-o", "-"]).ok().text();
     stage.give(&old, who);
     import(&stage, who, &folder, &["--force"]).ok();
     assert_eq!(fs::read_to_string(&old).unwrap(), shown);
     let elsewhere = stage.out(who).join("overcoat.yml");
-    let told = ["is not in", "relative to its file"];
-    import(&stage, who, &folder, &["-o", elsewhere.to_str().unwrap()]).code(2).says(&told);
+    let parts = ["is not in", "relative to its file"];
+    import(&stage, who, &folder, &["-o", elsewhere.to_str().unwrap()]).code(2).stderr_has(&parts);
     assert!(!elsewhere.exists());
-    import(&stage, who, &stage.out(who), &[]).code(2).says(&["is not an on-imagebuilder tree"]);
+    import(&stage, who, &stage.out(who), &[])
+        .code(2)
+        .stderr_has(&["is not an on-imagebuilder tree"]);
 }

@@ -1,4 +1,4 @@
-//! The beginning of a project: `init`, and the schemas for editors.
+//! `init`, which creates a project, and `schema`, which prints the schemas for editors.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,26 +6,26 @@ use std::os::unix::fs::PermissionsExt;
 use crate::support::stage::{Stage, Who, finish};
 
 #[test]
-fn a_new_project_can_be_read_and_planned_at_once() {
+fn new_project_is_valid_and_can_be_planned() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let folder = stage.out(who).join("deep/project");
     finish(stage.overcoat(who).arg("init").arg(&folder))
         .ok()
-        .says(&["overcoat.yml: created a project with the images base, discovery, boot"]);
-    // Physical machines boot it, too.
+        .stderr_has(&["overcoat.yml: created a project with the images base, discovery, boot"]);
+    // The kernel also boots physical machines.
     let text = fs::read_to_string(folder.join("overcoat.yml")).unwrap();
     assert!(text.contains("kernel: linux-image-amd64\n"), "{text}");
     let script = folder.join("provisioners/site/scripts/10-site.sh");
     assert_eq!(fs::metadata(script).unwrap().permissions().mode() & 0o111, 0o111);
-    // All that would be built, with every template rendered and every variable known.
+    // A dry run renders all templates and checks all variables.
     let mut build = stage.overcoat(who);
-    finish(build.arg("build").arg("--dry-run").current_dir(&folder)).ok().says(&[
+    finish(build.arg("build").arg("--dry-run").current_dir(&folder)).ok().stderr_has(&[
         "base: would be built",
         "discovery: would be built",
         "boot: would be built",
     ]);
-    // The schemas that the files name are there.
+    // The schemas that the files refer to exist.
     for (file, schema) in [
         ("overcoat.yml", ".schema/overcoat.schema.json"),
         ("provisioners/site/provisioner.yml", ".schema/provisioner.schema.json"),
@@ -37,9 +37,9 @@ fn a_new_project_can_be_read_and_planned_at_once() {
     }
 }
 
-/// The site's provisioner does what its comments say, on the lab's base.
+/// Builds the provisioner `site` on the lab's base.
 #[test]
-fn the_provisioner_of_a_new_project_builds() {
+fn provisioner_of_a_new_project_builds() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     finish(stage.overcoat(who).arg("init").arg("project")).ok();
@@ -64,29 +64,29 @@ fn the_provisioner_of_a_new_project_builds() {
         "-c",
         "cat /etc/motd; report",
     ]);
-    let said = finish(&mut run).ok().text();
-    assert!(said.starts_with("Welcome: this machine runs from RAM.\nLinux "), "{said}");
+    let printed = finish(&mut run).ok().text();
+    assert!(printed.starts_with("Welcome: this machine runs from RAM.\nLinux "), "{printed}");
 }
 
 #[test]
-fn a_new_project_overwrites_nothing() {
+fn init_overwrites_nothing() {
     let stage = Stage::new();
     let who = Who::Root;
     let mine = stage.write("root/provisioners/site/provisioner.yml", "mine\n");
     finish(stage.overcoat(who).arg("init"))
         .code(2)
-        .says(&["provisioners/site/provisioner.yml already exists; no files were written"]);
+        .stderr_has(&["provisioners/site/provisioner.yml already exists; no files were written"]);
     assert_eq!(fs::read_to_string(&mine).unwrap(), "mine\n");
     assert!(!stage.out(who).join("overcoat.yml").exists());
     assert!(!stage.out(who).join(".schema").exists());
 }
 
 #[test]
-fn the_schemas_are_in_the_program() {
+fn schemas_are_built_into_the_program() {
     let stage = Stage::new();
     for (which, file) in [("project", "overcoat"), ("provisioner", "provisioner")] {
-        let said = finish(stage.overcoat(Who::Root).arg("schema").arg(which)).ok().text();
+        let printed = finish(stage.overcoat(Who::Root).arg("schema").arg(which)).ok().text();
         let path = format!("{}/docs/{file}.schema.json", env!("CARGO_MANIFEST_DIR"));
-        assert_eq!(said, fs::read_to_string(path).unwrap());
+        assert_eq!(printed, fs::read_to_string(path).unwrap());
     }
 }

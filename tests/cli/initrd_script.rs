@@ -1,4 +1,4 @@
-//! The functions of the boot script, by busybox's shell.
+//! The functions of the initrd's boot script, in the shell of busybox.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -9,8 +9,8 @@ use crate::support::tools::sh;
 
 const SCRIPT: &str = "provisioners/library/initrd/files/etc/initramfs-tools/scripts/overcoat";
 
-/// What a script prints that has read the boot script; `line` is the kernel command line.
-fn says(line: &str, text: &str) -> String {
+/// Sources the boot script and runs `text`, with the kernel command line `line`; returns the output.
+fn run(line: &str, text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("line"), line).unwrap();
     std::fs::write(
@@ -24,31 +24,31 @@ fn says(line: &str, text: &str) -> String {
 }
 
 #[test]
-fn parameters_are_read_as_they_stand() {
+fn parameters_are_read_literally() {
     let line = "quiet BASEFS=http://x/a?b=c&d=* XBASEFS=no OVERLAYFS= BASEFS_SHA256=1 init=/x\n";
     let text = "oc_parameter BASEFS; oc_parameter OVERLAYFS; oc_parameter NONE; oc_parameter quiet";
-    assert_eq!(says(line, text), "http://x/a?b=c&d=*\n\n\n\n");
-    assert_eq!(says("A=1 A=2\n", "oc_parameter A"), "2\n");
+    assert_eq!(run(line, text), "http://x/a?b=c&d=*\n\n\n\n");
+    assert_eq!(run("A=1 A=2\n", "oc_parameter A"), "2\n");
     let text =
         "for l in '' a a,b ,b a,,c; do oc_parts $l; done; oc_part a 1; oc_part a 2; oc_part ,b 2";
-    assert_eq!(says("", text), "0\n1\n2\n2\n3\na\n\nb\n");
+    assert_eq!(run("", text), "0\n1\n2\n2\n3\na\n\nb\n");
 }
 
 #[test]
-fn bootif_is_an_address_in_either_form() {
+fn bootif_accepts_both_address_forms() {
     let text = "for a in 01-52-54-00-AB-cd-ef 52:54:00:AB:cd:ef 52-54-00-ab-cd-ef 01:52:54:00:ab:cd:ef; \
                 do oc_address $a; done; oc_address ''";
-    assert_eq!(says("", text), "52:54:00:ab:cd:ef\n".repeat(4) + "\n");
+    assert_eq!(run("", text), "52:54:00:ab:cd:ef\n".repeat(4) + "\n");
 }
 
 #[test]
-fn waiting_doubles_to_half_a_minute() {
+fn retry_delay_doubles_up_to_30_seconds() {
     let text = "for n in 1 2 3 4 5 6 7 99; do oc_backoff $n; done | tr '\\n' ' '";
-    assert_eq!(says("", text), "1 2 4 8 16 30 30 30 ");
+    assert_eq!(run("", text), "1 2 4 8 16 30 30 30 ");
 }
 
 #[test]
-fn a_failure_ends_as_it_should() {
+fn failure_action_follows_the_parameters() {
     let wanted = [
         ("", "", "shell"),
         ("", "panic=30", "reboot:30"),
@@ -62,23 +62,24 @@ fn a_failure_ends_as_it_should() {
         ("OVERCOAT_ON_FAILURE=nonsense", "", "shell"),
     ];
     for (line, panic, action) in wanted {
-        assert_eq!(says(line, &format!("{panic}\noc_action")).trim(), action, "{line} {panic}");
+        assert_eq!(run(line, &format!("{panic}\noc_action")).trim(), action, "{line} {panic}");
     }
 }
 
 #[test]
-fn room_is_what_the_tmpfs_and_the_memory_have() {
+fn free_space_is_limited_by_tmpfs_and_memory() {
     let text = "df() { echo; echo tmpfs 9 9 $left 9 /; }
         oc_meminfo=meminfo; oc_reserve=1048576
         for pair in 2048:8192 8192:2048 500:500; do
           left=${pair%:*}; echo MemAvailable: ${pair#*:} kB >meminfo; oc_free; done";
-    assert_eq!(says("", text), "1048576\n1048576\n0\n");
+    assert_eq!(run("", text), "1048576\n1048576\n0\n");
 }
 
 #[test]
-fn the_length_is_that_of_the_last_good_answer() {
-    let answer =
-        |text: &str| says("", &format!("printf '{text}' >said; oc_length said; oc_status said"));
+fn length_is_taken_from_the_last_successful_response() {
+    let answer = |text: &str| {
+        run("", &format!("printf '{text}' >printed; oc_length printed; oc_status printed"))
+    };
     assert_eq!(answer("  HTTP/1.1 200 OK\\r\\n  Content-Length: 12\\r\\n"), "12\n200\n");
     let moved = "HTTP/1.1 302 Found\\r\\nContent-Length: 9\\r\\n\\r\\nHTTP/2 206\\r\\ncontent-length: 7\\r\\n";
     assert_eq!(answer(moved), "7\n206\n");
@@ -87,10 +88,10 @@ fn the_length_is_that_of_the_last_good_answer() {
 }
 
 #[test]
-fn a_digest_that_was_lost_on_the_way_does_not_count_as_none() {
+fn missing_digest_is_not_treated_as_unset() {
     let hex = "7".repeat(64);
     let full = "x".repeat(2100);
-    for (line, count, says_of_it) in [
+    for (line, count, expected) in [
         ("BASEFS=u".to_owned(), 1, "fine"),
         (format!("N={hex}"), 1, "fine"),
         (format!("N={hex},{hex}"), 2, "fine"),
@@ -108,28 +109,28 @@ fn a_digest_that_was_lost_on_the_way_does_not_count_as_none() {
     ] {
         let text =
             format!("oc_fail() {{ echo \"$*\"; exit; }}; oc_check_digests N {count}; echo fine");
-        let said = says(&format!("{line}\n"), &text);
-        assert!(said.contains(says_of_it), "{line} for {count}: {said}");
+        let printed = run(&format!("{line}\n"), &text);
+        assert!(printed.contains(expected), "{line} for {count}: {printed}");
     }
 }
 
 #[test]
-fn a_fixed_address_is_that_of_the_card_by_the_name_it_has() {
+fn fixed_address_uses_the_current_interface_name() {
     let text =
         "IP=10.0.0.5::10.0.0.1:255.255.255.0::eth0:off; oc_ip_of ens3; oc_ip_field 1; oc_ip_field 6
          IP=10.0.0.5::::box; oc_ip_of ens3; oc_ip_field 6; IP=dhcp; oc_ip_field 1; oc_ip_field 6";
     assert_eq!(
-        says("", text),
+        run("", text),
         "10.0.0.5::10.0.0.1:255.255.255.0::ens3:off\n10.0.0.5\neth0\n10.0.0.5::::box:ens3\n\n"
     );
 }
 
-/// Answers requests with these, one after another and the last one for ever, and hangs up after
-/// each; the heads of the requests come out.
+/// Starts an HTTP server that sends one response for each connection, repeating the last one.
+/// Returns its URL and a channel with the heads of the requests.
 fn answers(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/base", listener.local_addr().unwrap());
-    let (told, heads) = mpsc::channel();
+    let (sender, heads) = mpsc::channel();
     std::thread::spawn(move || {
         let (last, _) = answers.split_last().unwrap();
         for answer in answers.iter().chain(std::iter::repeat(last)) {
@@ -140,9 +141,9 @@ fn answers(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
                 stream.read_exact(&mut byte).unwrap();
                 head.push(byte[0]);
             }
-            // Who asks may go before the end.
+            // The client may close the connection early.
             let _ = stream.write_all(answer.as_bytes());
-            if told.send(String::from_utf8(head).unwrap()).is_err() {
+            if sender.send(String::from_utf8(head).unwrap()).is_err() {
                 return;
             }
         }
@@ -151,7 +152,7 @@ fn answers(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
 }
 
 #[test]
-fn a_download_is_not_gone_on_with_from_another_file() {
+fn download_is_not_resumed_from_a_changed_file() {
     let whole = |tag: &str, length: usize, content: &str| {
         format!("HTTP/1.1 200 OK\r\n{tag}Content-Length: {length}\r\n\r\n{content}")
     };
@@ -162,10 +163,10 @@ fn a_download_is_not_gone_on_with_from_another_file() {
     let broken = whole(a, 10, "aaaa");
     let cases = [
         (vec![broken.clone(), rest.clone()], "aaaaAAAAAA", true),
-        // It was replaced, and breaks again.
+        // The file was replaced, and the second download breaks too.
         (vec![broken.clone(), whole(b, 3, "bbb")], "bbb", true),
         (vec![broken, whole(b, 9, "bb"), whole(b, 3, "bbb")], "bbb", true),
-        // Nothing tells it from another one.
+        // Without an ETag, a changed file cannot be detected.
         (vec![whole("", 10, "aaaa"), whole("", 3, "bbb")], "bbb", false),
     ];
     sh(Path::new("/"), "command -v curl");
@@ -178,7 +179,7 @@ fn a_download_is_not_gone_on_with_from_another_file() {
                  oc_fail() {{ echo \"$*\"; exit; }}
                  oc_fetch {url} file; cat file"
             );
-            assert_eq!(says("", &text), *file, "{curl}: {sent:?}");
+            assert_eq!(run("", &text), *file, "{curl}: {sent:?}");
             let heads: Vec<_> = heads.try_iter().map(|head| head.to_lowercase()).collect();
             let second =
                 (heads[1].contains("range: bytes=4-"), heads[1].contains("if-range: \"a\""));
@@ -188,11 +189,11 @@ fn a_download_is_not_gone_on_with_from_another_file() {
 }
 
 #[test]
-fn a_folder_with_indexes_alone_has_no_modules() {
+fn folder_with_only_indexes_has_no_modules() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("6.1.0-1");
     let text = format!("oc_has_modules {} && echo yes || echo no", path.display());
-    let has = || says("", &text);
+    let has = || run("", &text);
     assert_eq!(has(), "no\n");
     std::fs::create_dir_all(path.join("kernel/net")).unwrap();
     std::fs::write(path.join("modules.dep"), "kernel/net/dummy.ko:\n").unwrap();

@@ -1,5 +1,5 @@
-//! This test binary as a program inside a root: it is shown there with its loader and libraries,
-//! so that it runs in any root, an empty one too.
+//! Runs this test binary as a program inside a root. Its loader and libraries are bind-mounted, so
+//! that it runs in every root, even an empty one.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ use crate::support::listing::{self, Listing};
 use crate::support::stage::{Finished, Stage, Who, finish};
 use crate::torture;
 
-/// Where it is inside.
+/// Path of the binary and its libraries inside.
 const TOOL: &str = "/tool";
 const TASK: &str = "OVERCOAT_TEST_TASK";
 
-/// The part that runs inside.
+/// Runs a task inside a root, and prints the listing of the root.
 #[test]
 #[ignore = "the program that other tests run inside a root"]
 fn run_task_inside() {
@@ -24,7 +24,7 @@ fn run_task_inside() {
         "three-gibibytes" => torture::three_gibibytes(Path::new("/")),
         other => panic!("no task {other}"),
     }
-    // The harness begins the line.
+    // The test harness has begun a line.
     println!();
     for (path, object) in listing::list(Path::new("/")) {
         println!("@{}", serde_json::to_string(&(path, object)).unwrap());
@@ -32,7 +32,7 @@ fn run_task_inside() {
     println!("@end");
 }
 
-/// Puts this binary with its libraries on a stage.
+/// Copies this binary and its libraries to a stage.
 pub(crate) fn bundle(stage: &Stage) -> std::path::PathBuf {
     let folder = stage.path("tool");
     if folder.exists() {
@@ -51,7 +51,7 @@ pub(crate) fn bundle(stage: &Stage) -> std::path::PathBuf {
     folder
 }
 
-/// The words that show the program inside and those that run it.
+/// Returns the value of `--bind` and the command that runs the program inside.
 fn words(stage: &Stage) -> (String, Vec<String>) {
     let shown = format!("{}:{TOOL}:ro", bundle(stage).display());
     let run = format!(
@@ -61,7 +61,7 @@ fn words(stage: &Stage) -> (String, Vec<String>) {
     (shown, run.split(' ').map(str::to_owned).collect())
 }
 
-/// Runs `task` in a root of `layers`, and then lists what is there.
+/// Runs `task` in a root of `layers`, and returns the listing of the root afterwards.
 pub(crate) fn run(
     stage: &Stage,
     who: Who,
@@ -72,7 +72,7 @@ pub(crate) fn run(
     listing_of(&attempt(stage, who, layers, task, set).ok())
 }
 
-/// As [`run`], however it ends.
+/// Like [`run`], but returns the result of a command that may fail.
 pub(crate) fn attempt(
     stage: &Stage,
     who: Who,
@@ -89,18 +89,18 @@ pub(crate) fn attempt(
     finish(&mut command)
 }
 
-/// A shell command line that lists the root, in a root where the bundle is shown.
+/// Returns the value of `--bind` and a shell command that lists the root.
 pub(crate) fn list_command(stage: &Stage) -> (String, String) {
     let (shown, run) = words(stage);
     (shown, format!("{TASK}=list {}", run.join(" ")))
 }
 
-/// The listing that was printed.
+/// Returns the listing that a command printed.
 pub(crate) fn listing_of(finished: &Finished) -> Listing {
     parse(&finished.text())
 }
 
-/// The listing in what was printed.
+/// Parses a listing.
 pub(crate) fn parse(text: &str) -> Listing {
     let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix('@')).collect();
     let (last, lines) = lines.split_last().unwrap_or_else(|| panic!("no listing: {text}"));

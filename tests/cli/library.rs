@@ -1,20 +1,18 @@
-//! The provisioners of the library, built from packages of the lab, and what came of them looked at
-//! inside the merged root.
+//! The provisioners of the library, built from packages of the lab and tested in the merged root.
 //!
-//! What can be tried without a machine is tried by the Python programs in `library/`, which run
-//! inside.
+//! The Python programs in `library/` run inside, and test functions that need no real machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, bind, finish};
+use crate::support::stage::{EPOCH, EVERYBODY, Finished, REPOSITORY, Stage, Who, bind, finish};
 
-/// The packages that debian-base sets up, which are the business of the base.
+/// The packages that debian-base configures and the base must have.
 const SYSTEM: &str = "packages: [systemd-sysv, systemd-resolved, dbus, udev, kmod, netbase, iproute2, \
                       iputils-ping, curl, openssh-server]\n";
 
-/// Shows a folder of the checkout where everybody can reach it.
+/// Bind-mounts a folder of the checkout where all users can reach it.
 fn show(stage: &Stage, folder: &str) -> PathBuf {
     let shown = stage.path(folder);
     if !shown.exists() {
@@ -24,8 +22,8 @@ fn show(stage: &Stage, folder: &str) -> PathBuf {
     shown
 }
 
-/// Builds `NAME.cpio` on the Debian base and `overlays`, from provisioners: those of the library, as
-/// the program has them, or folders of the stage with a slash in their path.
+/// Builds `NAME.cpio` on the Debian base and `overlays`. A provisioner with a slash is a folder of the
+/// stage; others are in the program's library.
 fn build(
     stage: &Stage,
     who: Who,
@@ -35,7 +33,7 @@ fn build(
     variables: &str,
 ) -> (Finished, PathBuf) {
     stage.write("own/sources/provisioner.yml", "files: files\n");
-    stage.write("own/sources/files/etc/apt/sources.list", "deb [trusted=yes] file:/repo ./\n");
+    stage.write("own/sources/files/etc/apt/sources.list", REPOSITORY);
     let folders = provisioners.iter().map(|name| match name.contains('/') {
         true => (*name).to_owned(),
         false => format!("library:{name}"),
@@ -48,14 +46,14 @@ fn build(
     );
     let image = stage.write(format!("{name}.yml"), image);
     let output = stage.out(who).join(format!("{name}.cpio"));
-    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    let repository = stage.bind_repository();
     let mut command = stage.overcoat(who);
     command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository]);
     command.args(["--no-manifest"]).env("SOURCE_DATE_EPOCH", EPOCH);
     (finish(&mut command), output)
 }
 
-/// Runs a script in the merged root; it sees the programs of `library/` in `/test`.
+/// Runs a script in the merged root, with `library/` bind-mounted on `/test`.
 fn inside(stage: &Stage, who: Who, overlays: &[&Path], script: &str) -> Finished {
     let tests = format!("{}:/test:ro", show(stage, "tests/cli/library").display());
     let mut command = stage.overcoat(who);
@@ -64,8 +62,8 @@ fn inside(stage: &Stage, who: Who, overlays: &[&Path], script: &str) -> Finished
     finish(&mut command)
 }
 
-/// What `systemctl is-enabled` says of a unit.
-fn enabled(stage: &Stage, who: Who, overlays: &[&Path], units: &[(&str, &str)]) {
+/// Checks the output of `systemctl is-enabled` for units.
+fn assert_enabled(stage: &Stage, who: Who, overlays: &[&Path], units: &[(&str, &str)]) {
     let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
     let script = format!(
         "for unit in {}; do echo $unit $(systemctl is-enabled $unit 2>&1 || :); done",
@@ -75,7 +73,7 @@ fn enabled(stage: &Stage, who: Who, overlays: &[&Path], units: &[(&str, &str)]) 
     assert_eq!(inside(stage, who, overlays, &script).ok().text(), wanted);
 }
 
-/// An overlay with systemd and the like, made once.
+/// Returns an overlay with systemd and other system packages, built once.
 fn system(stage: &Stage) -> PathBuf {
     static MADE: OnceLock<Vec<u8>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
@@ -88,12 +86,12 @@ fn system(stage: &Stage) -> PathBuf {
 }
 
 #[test]
-fn a_debian_base_boots_from_the_network_and_does_what_the_server_wants_if_it_is_told_to() {
+fn debian_base_boots_from_the_network_and_runs_the_boot_hook() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let system = system(&stage);
 
-    // As it is: nobody can log in, and nothing is fetched.
+    // Without variables: logins are disabled, and nothing is fetched.
     let (built, plain) = build(&stage, who, "plain", &[&system], &["debian-base"], "");
     built.ok();
     let units = [
@@ -105,14 +103,14 @@ fn a_debian_base_boots_from_the_network_and_does_what_the_server_wants_if_it_is_
         ("boot-hook.service", "disabled"),
         ("serial-getty@ttyS0.service", "disabled"),
     ];
-    enabled(&stage, who, &[&system, &plain], &units);
+    assert_enabled(&stage, who, &[&system, &plain], &units);
     let script = "cat /etc/hostname; stat -c %a:%s /root/.ssh/authorized_keys; \
                   grep '^root:' /etc/shadow; ls /etc/ssh; ls -A /etc/.resolv* || :";
-    let said = inside(&stage, who, &[&system, &plain], script).ok().text();
-    assert!(said.starts_with("overcoat\n600:0\nroot:*:"), "{said}");
-    assert!(!said.contains("_key") && !said.contains("resolv"), "{said}");
+    let printed = inside(&stage, who, &[&system, &plain], script).ok().text();
+    assert!(printed.starts_with("overcoat\n600:0\nroot:*:"), "{printed}");
+    assert!(!printed.contains("_key") && !printed.contains("resolv"), "{printed}");
 
-    // With all that it has.
+    // With all variables.
     let variables = "hostname: node1, ssh_authorized_keys: [ssh-ed25519 AAAA me], interfaces: [eth7], \
                      serial_console: ttyS0, root_password_hash: '$6$salt$hash', boot_hook: true, \
                      boot_hook_tries: 3";
@@ -120,46 +118,46 @@ fn a_debian_base_boots_from_the_network_and_does_what_the_server_wants_if_it_is_
     built.ok();
     let layers = [&*system, &*full];
     let units = [("boot-hook.service", "enabled"), ("serial-getty@ttyS0.service", "enabled")];
-    enabled(&stage, who, &layers, &units);
+    assert_enabled(&stage, who, &layers, &units);
     let script = "cat /etc/hostname /root/.ssh/authorized_keys /etc/boot-hook.conf; \
                   grep '^root:' /etc/shadow; grep ^Name= /etc/systemd/network/95-dhcp.network; \
                   systemd-analyze verify --man=no boot-hook.service ssh-host-keys.service \
                       systemd-networkd-wait-online.service serial-getty@ttyS0.service; \
                   ssh-keygen -A >/dev/null; mkdir -p /run/sshd; sshd -t; python3 /test/boot_hook.py";
-    let said = inside(&stage, who, &layers, script).ok();
-    let text = said.text();
+    let printed = inside(&stage, who, &layers, script).ok();
+    let text = printed.text();
     for part in [
         "node1\nssh-ed25519 AAAA me\n",
         "\nTRIES=3\n",
         "\nroot:$6$salt$hash:",
         "\nName=eth7\n",
-        "\nall as it should be\n",
+        "\nall checks passed\n",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-    assert_eq!(said.stderr, "");
+    assert_eq!(printed.stderr, "");
 
-    // On an image that has not what it sets up.
+    // On an image without the required packages.
     let (built, _) = build(&stage, who, "bare", &[], &["debian-base"], "boot_hook: true");
-    built.code(1).says(&["add to its packages: systemd-sysv", "openssh-server curl"]);
+    built.code(1).stderr_has(&["add to its packages: systemd-sysv", "openssh-server curl"]);
     let wrong = "serial_console: '/dev/ttyS0'";
-    // What an image upon it says, counts.
+    // The variables of an image on top of it override them.
     let (built, off) = build(&stage, who, "off", &layers, &["debian-base"], "");
     built.ok();
-    enabled(&stage, who, &[&system, &full, &off], &[("boot-hook.service", "disabled")]);
+    assert_enabled(&stage, who, &[&system, &full, &off], &[("boot-hook.service", "disabled")]);
     let (built, _) = build(&stage, who, "wrong", &[&system], &["debian-base"], wrong);
-    built.code(1).says(&["serial_console must be a device name"]);
+    built.code(1).stderr_has(&["serial_console must be a device name"]);
 }
 
 #[test]
-fn discovery_and_raid_tools_say_what_a_machine_is_made_of() {
+fn discovery_and_raid_tools_report_the_hardware() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let system = system(&stage);
     let variables = "lldp_interval: 10, discovery_url: 'http://boot/facts'";
     let (built, discovery) = build(&stage, who, "discovery", &[&system], &["discovery"], variables);
     built.ok();
-    // Upon the other: overlays stack.
+    // On top of the other overlay.
     let under = [&*system, &*discovery];
     let (built, raid) = build(&stage, who, "raid", &under, &["raid-tools"], "");
     built.ok();
@@ -171,7 +169,7 @@ fn discovery_and_raid_tools_say_what_a_machine_is_made_of() {
         ("mdmonitor.service", "masked"),
         ("nvmf-autoconnect.service", "disabled"),
     ];
-    enabled(&stage, who, &layers, &units);
+    assert_enabled(&stage, who, &layers, &units);
     let script = "systemd-analyze verify --man=no discovery.service raid-inventory.service; \
                   cat /etc/mdadm/mdadm.conf; \
                   discover --print | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"version\"])'; \
@@ -179,24 +177,28 @@ fn discovery_and_raid_tools_say_what_a_machine_is_made_of() {
                   for tool in mdadm smartctl nvme sg_inq sdparm lsscsi hdparm; do \
                       $tool --version >/dev/null 2>&1 || $tool -V >/dev/null 2>&1 || echo no $tool; done; \
                   python3 /test/raid_inventory.py";
-    let said = inside(&stage, who, &layers, script).ok();
-    let text = said.text();
+    let printed = inside(&stage, who, &layers, script).ok();
+    let text = printed.text();
     assert!(
-        text.contains("\nAUTO -all\n1\n1\n") && text.ends_with("all as it should be\n"),
+        text.contains("\nAUTO -all\n1\n1\n") && text.ends_with("all checks passed\n"),
         "{text}"
     );
-    assert!(!text.contains("\nno ") && !said.stderr.contains("service:"), "{text}{}", said.stderr);
+    assert!(
+        !text.contains("\nno ") && !printed.stderr.contains("service:"),
+        "{text}{}",
+        printed.stderr
+    );
 
     let variables = "inventory_at_boot: false, auto_assemble: true";
     let (built, other) = build(&stage, who, "other", &layers, &["raid-tools"], variables);
     built.ok();
     let layers = [&*system, &*discovery, &*raid, &*other];
-    enabled(&stage, who, &layers, &[("raid-inventory.service", "disabled")]);
+    assert_enabled(&stage, who, &layers, &[("raid-inventory.service", "disabled")]);
     inside(&stage, who, &layers, "grep -qx 'AUTO +all' /etc/mdadm/mdadm.conf").ok();
 }
 
 #[test]
-fn secure_erase_erases_what_it_is_told_to_and_nothing_else() {
+fn secure_erase_erases_only_the_given_disks() {
     let stage = Stage::new();
     let (built, erase) = build(&stage, Who::Unprivileged, "erase", &[], &["secure-erase"], "");
     built.ok();
@@ -205,15 +207,15 @@ fn secure_erase_erases_what_it_is_told_to_and_nothing_else() {
                   test ! -e /etc/systemd/system/default.target.wants/nvmf-autoconnect.service; \
                   secure-erase --help | grep -q -- --yes-erase; python3 /test/secure_erase.py";
     for who in EVERYBODY {
-        let said = inside(&stage, who, &[&erase], script).ok().text();
-        assert!(said.ends_with("all as it should be\n"), "{said}");
+        let printed = inside(&stage, who, &[&erase], script).ok().text();
+        assert!(printed.ends_with("all checks passed\n"), "{printed}");
     }
 }
 
 #[test]
-fn an_initrd_has_its_modules_and_is_the_same_whoever_builds_it() {
+fn initrd_has_its_modules_and_the_same_bytes_at_both_privileges() {
     let stage = Stage::new();
-    // Hooks and scripts are files of a provisioner before it.
+    // An earlier provisioner adds hooks and scripts.
     stage.write("own/hooks/provisioner.yml", "files: files\n");
     let hook = "own/hooks/files/etc/initramfs-tools/hooks/mine";
     stage
@@ -244,14 +246,14 @@ fn an_initrd_has_its_modules_and_is_the_same_whoever_builds_it() {
     let text = inside(&stage, Who::Unprivileged, &[initrd], script).ok().text();
     let (files, rest) = text.split_once("\n644\n").unwrap();
     let names: Vec<&str> = files.lines().filter_map(|name| name.split('-').next()).collect();
-    // And no copy of an older one.
+    // There is no backup of an older initrd.
     assert_eq!(names, ["System.map", "config", "initrd.img", "vmlinuz"], "{text}");
     assert!(rest.contains("mine\n") && !rest.contains("mkinitramfs"), "{text}");
 
-    // A module that is not there would be left out without a word.
+    // initramfs-tools would ignore a missing module silently.
     let variables = "kernel: '', modules: [squashfs, nonesuch]";
     let (built, _) = build(&stage, Who::Unprivileged, "no", &[initrd], &["initrd"], variables);
-    built.code(1).says(&["has no module nonesuch"]);
+    built.code(1).stderr_has(&["has no module nonesuch"]);
     let (built, _) = build(&stage, Who::Unprivileged, "none", &[], &["initrd"], "kernel: ''");
-    built.code(1).says(&["there is no kernel in /boot"]);
+    built.code(1).stderr_has(&["there is no kernel in /boot"]);
 }

@@ -1,11 +1,11 @@
-//! Manual pages, and what `make install` puts where.
+//! `man`, which prints manual pages, and the files of `make install`.
 
 use std::process::Command;
 
 use crate::support::stage::{Stage, Who, finish};
 
 #[test]
-fn every_command_has_a_page_that_nothing_complains_about() {
+fn every_command_has_a_valid_page() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     finish(stage.overcoat(who).args(["man", "--dir", "pages/man1"])).ok();
@@ -42,21 +42,21 @@ fn every_command_has_a_page_that_nothing_complains_about() {
 }
 
 #[test]
-fn a_page_goes_to_standard_output() {
+fn page_is_written_to_standard_output() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let page = finish(stage.overcoat(who).args(["man", "build"])).ok().text();
     assert!(page.starts_with(".TH \"OVERCOAT-BUILD\" 1"), "{page}");
-    finish(stage.overcoat(who).args(["man", "biuld"])).code(2).says(&["biuld", "build, "]);
+    finish(stage.overcoat(who).args(["man", "biuld"])).code(2).stderr_has(&["biuld", "build, "]);
 }
 
 #[test]
-fn make_install_puts_everything_where_it_belongs_and_uninstall_takes_it_away() {
+fn make_install_and_uninstall_cover_all_files() {
     let stage = Stage::new();
     let make = |target: &str| {
         let mut command = Command::new("make");
         command.arg("-s").current_dir(env!("CARGO_MANIFEST_DIR"));
-        // What is installed is the program under test; it is not built once more.
+        // Installs the program under test, which is not built again.
         command.arg(format!("program={}", stage.path("overcoat").display())).args(["CARGO=true"]);
         command.arg(format!("DESTDIR={}", stage.path("dest").display())).arg("PREFIX=/usr");
         finish(command.arg(target)).ok();
@@ -74,8 +74,8 @@ fn make_install_puts_everything_where_it_belongs_and_uninstall_takes_it_away() {
         assert!(files.lines().any(|line| line == file), "no {file}\n{files}");
     }
     assert_eq!(stage.sh("find dest -type f ! -perm -a+r; find dest -type f -size 0"), "");
-    let of_another = "dest/usr/share/man/man1/another.1";
-    stage.sh(&format!("touch {of_another}"));
+    let other_page = "dest/usr/share/man/man1/another.1";
+    stage.sh(&format!("touch {other_page}"));
     make("uninstall");
-    assert_eq!(stage.sh("find dest -type f"), format!("{of_another}\n"));
+    assert_eq!(stage.sh("find dest -type f"), format!("{other_page}\n"));
 }

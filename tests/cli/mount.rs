@@ -42,7 +42,7 @@ fn unprivileged_mount_shows_every_file_to_its_user() {
     let script = "mount -t squashfs -o loop,ro lab/base.squashfs kernel; cd kernel;";
     let expected = stage.sh(&format!("{script} {digests}; cd ..; umount -l kernel"));
     assert!(expected.lines().count() > 1000);
-    assert!(expected == found, "what is read differs");
+    assert!(expected == found, "the files differ");
 }
 
 #[test]
@@ -110,23 +110,25 @@ fn errors_name_the_path_and_leave_nothing() {
     for who in EVERYBODY {
         let mnt = MountPoint::new(&stage, who);
         let missing = stage.out(who).join("missing");
-        mnt.mount_at(&[], &[&base], &missing).code(2).says(&["missing", "No such file"]);
-        mnt.mount(&[], &[&missing]).code(2).says(&["missing", "No such file"]);
-        mnt.mount(&[], &[&text]).code(2).says(&["text.squashfs", "not a squashfs image"]);
-        mnt.mount_at(&[], &[&base], &base).code(2).says(&["torture.squashfs"]);
+        mnt.mount_at(&[], &[&base], &missing).code(2).stderr_has(&["missing", "No such file"]);
+        mnt.mount(&[], &[&missing]).code(2).stderr_has(&["missing", "No such file"]);
+        mnt.mount(&[], &[&text]).code(2).stderr_has(&["text.squashfs", "not a squashfs image"]);
+        mnt.mount_at(&[], &[&base], &base).code(2).stderr_has(&["torture.squashfs"]);
         let limited = ["--upper-size", "1G"];
-        mnt.mount(&limited, &[&base]).code(2).says(&["--upper-size", "--rw"]);
-        mnt.umount().code(2).says(&["mnt"]);
+        mnt.mount(&limited, &[&base]).code(2).stderr_has(&["--upper-size", "--rw"]);
+        mnt.umount().code(2).stderr_has(&["mnt"]);
         let seal = |output: &str| mnt.seal(&["-o", output]).code(2);
-        seal("out.cpio").says(&["mnt", "overcoat mount"]);
+        seal("out.cpio").stderr_has(&["mnt", "overcoat mount"]);
         mnt.assert_unmounted();
         mnt.mount(&["--rw"], &[&base]).ok();
         let part = finish(stage.overcoat(who).args(["seal", "mnt/etc", "-o", "x.cpio"]));
-        part.code(2)
-            .says(&["mnt/etc: is inside a mounted root", &format!("give {}", mnt.dir.display())]);
-        seal("out.unknown").says(&["--format"]);
-        seal("mnt/out.cpio").says(&["mnt/out.cpio", "the mount itself"]);
-        seal("missing/out.cpio").says(&["missing/out.", "No such file"]);
+        part.code(2).stderr_has(&[
+            "mnt/etc: is inside a mounted root",
+            &format!("give {}", mnt.dir.display()),
+        ]);
+        seal("out.unknown").stderr_has(&["--format"]);
+        seal("mnt/out.cpio").stderr_has(&["mnt/out.cpio", "the mount itself"]);
+        seal("missing/out.cpio").stderr_has(&["missing/out.", "No such file"]);
         mnt.end();
         assert_eq!(stage.files(who).len(), 1, "{:?}", stage.files(who));
     }
@@ -169,7 +171,7 @@ fn second_mount_on_a_directory_is_rejected() {
     for who in EVERYBODY {
         let mnt = MountPoint::new(&stage, who);
         mnt.mount(&[], &[&base]).ok();
-        mnt.mount(&[], &[&base]).code(2).says(&["mounted there already"]);
+        mnt.mount(&[], &[&base]).code(2).stderr_has(&["mounted there already"]);
         mnt.umount().ok();
     }
 }

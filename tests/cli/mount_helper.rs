@@ -46,8 +46,8 @@ fn mount_and_fstab_support_the_file_system_type() {
     // The second `mount -a` recognizes the mount.
     stage.sh("mount -T fstab -a; test $(grep -c fuse.overcoat /proc/self/mounts) = 1; umount mnt");
 
-    mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "size=3"]).code(1).says(&["size=3"]);
-    mount(&["-t", "fuse.overcoat", "/none", mnt]).code(32).says(&["cannot open /none"]);
+    mount(&["-t", "fuse.overcoat", &spec, mnt, "-o", "size=3"]).code(1).stderr_has(&["size=3"]);
+    mount(&["-t", "fuse.overcoat", "/none", mnt]).code(32).stderr_has(&["cannot open /none"]);
 
     // Without the helper, that of libfuse finds the program by its name.
     stage.sh("rm /sbin/mount.fuse.overcoat; ln -sf $PWD/overcoat /usr/sbin/overcoat");

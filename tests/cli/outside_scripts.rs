@@ -1,15 +1,15 @@
-//! Commands that run outside: in the host's tree, where the root lies at a folder, with no more
-//! rights than those inside.
+//! Scripts that run outside of the root: in the host's tree, with the root mounted at a folder, and
+//! with the rights of commands inside.
 
 use std::path::{Path, PathBuf};
 
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
-/// Builds an overlay with one script outside.
+/// Builds an overlay with one outside script.
 fn build(stage: &Stage, who: Who, script: &str) -> (PathBuf, Finished) {
     stage.write("pack/script.sh", script);
     stage.write("pack/beside", "of the provisioner\n");
-    let provisioner = "scripts: [{path: script.sh, outside: true}]\nvariables: {word: said}\n";
+    let provisioner = "scripts: [{path: script.sh, outside: true}]\nvariables: {word: printed}\n";
     stage.write("pack/provisioner.yml", provisioner);
     let text = format!("base: {}\nprovisioner: pack\n", stage.debian().display());
     let image = stage.write("outside.yml", text);
@@ -18,13 +18,8 @@ fn build(stage: &Stage, who: Who, script: &str) -> (PathBuf, Finished) {
     (output.clone(), finish(command.arg("build").arg(image).arg("-o").arg(output)))
 }
 
-/// A file of an overlay.
-fn content(stage: &Stage, overlay: &Path, name: &str) -> String {
-    stage.sh(&format!("gzip -dc '{}' | cpio -i --quiet --to-stdout {name}", overlay.display()))
-}
-
 #[test]
-fn a_script_outside_works_on_the_root_with_the_hosts_programs() {
+fn outside_script_uses_host_programs_on_the_root() {
     let stage = Stage::new();
     stage.write("hosts-program", "#!/bin/sh\nexec cat\n");
     let program = stage.path("hosts-program");
@@ -40,7 +35,7 @@ fn a_script_outside_works_on_the_root_with_the_hosts_programs() {
     for who in EVERYBODY {
         let (overlay, finished) = build(&stage, who, &script);
         finished.ok();
-        let made = content(&stage, &overlay, "root/made");
+        let made = stage.archived_file(&overlay, "root/made");
         assert_eq!(made, "of the provisioner\nsaid\n/\n/dev/null\n");
         let listed = stage.sh(&format!("gzip -dc '{}' | cpio -itv --quiet", overlay.display()));
         let line = listed.lines().find(|line| line.ends_with("root/made")).unwrap();
@@ -49,7 +44,7 @@ fn a_script_outside_works_on_the_root_with_the_hosts_programs() {
 }
 
 #[test]
-fn a_script_outside_has_no_rights_on_the_host_that_its_user_has_not() {
+fn outside_script_has_only_the_rights_of_its_user() {
     let stage = Stage::new();
     let secret = stage.write("secret", "");
     stage.sh(&format!("chmod 600 '{}'", secret.display()));
@@ -62,28 +57,28 @@ fn a_script_outside_has_no_rights_on_the_host_that_its_user_has_not() {
         secret.display()
     );
     let (_, finished) = build(&stage, Who::Unprivileged, &script);
-    // What it mounts, it alone sees.
+    // Its mounts are visible only to the script.
     finished.ok();
     assert!(!Stage::mounts().contains(" /root "));
 }
 
 #[test]
-fn a_script_outside_that_fails_fails_the_build() {
+fn failed_outside_script_fails_the_build() {
     let stage = Stage::new();
     for who in EVERYBODY {
         let (overlay, finished) = build(&stage, who, "#!/bin/sh\necho why >&2; exit 9\n");
-        finished.code(1).says(&["script script.sh (outside)", "exit code 9", "| why"]);
+        finished.code(1).stderr_has(&["script script.sh (outside)", "exit code 9", "| why"]);
         assert!(!overlay.exists());
     }
 }
 
 #[test]
-fn nobody_inside_finds_the_way_out() {
+fn programs_inside_cannot_enter_the_host_mount_namespace() {
     let stage = Stage::new();
     let host = stage.write("of-the-host", "");
     for who in EVERYBODY {
         let mut command = stage.overcoat(who);
-        // Whatever pid 1 holds, nothing of it is a mount namespace to go to.
+        // No descriptor of pid 1 gives access to another mount namespace.
         let script = "for fd in /proc/1/fd/* /proc/1/ns/mnt; do
                 nsenter --mount=$fd test -e $0 2>/dev/null && exit 3
             done

@@ -1,11 +1,11 @@
-"""What a program can observe of a file system, in small named cases.
+"""The observable behaviour of a file system, in small named cases.
 
-`posix.py lay DIR` makes a folder for each case, with what the cases begin with.
+`posix.py init DIR` creates a folder with the initial files for each case.
 `posix.py check DIR` runs each case in its folder and prints `case: outcome`.
 
-An outcome is made of errno names and plain values, never of what may differ from run to run, so
-that two file systems can be compared line by line. It runs as root, if only of a user namespace
-in which the ids 1000 and 1001 exist.
+An outcome consists of errno names and values that are the same in each run, so that two file systems
+can be compared line by line. The script must run as root, or as root of a user namespace that maps
+the ids 1000 and 1001.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ def case(function):
     return function
 
 
-# What every case begins with.
+# The initial files of every case.
 
 
 def put(path, content, mode=0o644, uid=0, gid=0):
@@ -50,7 +50,7 @@ def folder(path, mode=0o755, uid=0, gid=0):
     os.chmod(path, mode)
 
 
-def lay_one(root):
+def create_files(root):
     folder(root)
     os.chdir(root)
     put("file", CONTENT)
@@ -99,11 +99,11 @@ def lay_one(root):
             os.utime(os.path.join(at, name), (OLD, OLD), follow_symlinks=False)
 
 
-# How outcomes are told.
+# Outcomes.
 
 
 def attempt(action, *args, **named):
-    """The value, `ok` for none, or the name of the errno."""
+    """Returns the result, `ok` for None, or the name of the errno."""
     try:
         value = action(*args, **named)
     except OSError as error:
@@ -112,7 +112,7 @@ def attempt(action, *args, **named):
 
 
 def child(action):
-    """What `action` comes to in a process of its own."""
+    """Runs `action` in a child process; returns its outcome."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -124,8 +124,8 @@ def child(action):
             os.write(writer, repr(error).encode())
             os._exit(1)
     os.close(writer)
-    with os.fdopen(reader, "rb") as told:
-        text = told.read().decode()
+    with os.fdopen(reader, "rb") as result:
+        text = result.read().decode()
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status):
         return signal.Signals(os.WTERMSIG(status)).name
@@ -133,7 +133,7 @@ def child(action):
 
 
 def by(uid, action, *args, groups=()):
-    """What `action` comes to for a user without rights."""
+    """Runs `action` as an unprivileged user; returns its outcome."""
 
     def run():
         os.setgroups(list(groups))
@@ -189,7 +189,7 @@ def checked(result):
 
 
 def link_open(fd, path):
-    """Gives an open file a name."""
+    """Links an open file to a path."""
     at, follow = AT_FDCWD, 0x400
     return checked(LIBC.linkat(at, b"/proc/self/fd/%d" % fd, at, os.fsencode(path), follow))
 
@@ -211,8 +211,8 @@ def fallocate(fd, how, offset, length):
 
 
 def changed(action, *what):
-    """Which times `action` changes: of each of `what` (`before>after` where the name changes, a
-    descriptor where there is no name), m for the content's, c for the status's."""
+    """Returns the times that `action` changes, for each of `what`: m for mtime, c for ctime. An entry of
+    `what` is a path, `before>after` if it is renamed, or a descriptor."""
 
     def times(one):
         found = os.stat(one) if isinstance(one, int) else os.lstat(one)
@@ -223,20 +223,20 @@ def changed(action, *what):
 
     before = [times(at(one, 0)) for one in what]
     time.sleep(0.015)
-    told = attempt(action)
+    result = attempt(action)
     after = [times(at(one, -1)) for one in what]
     letters = [
         "".join(letter for letter, b, a in zip("mc", old, new) if a > b) or "-"
         for old, new in zip(before, after)
     ]
-    return " ".join(([] if told == "ok" else [str(told)]) + letters)
+    return " ".join(([] if result == "ok" else [str(result)]) + letters)
 
 
 # Permissions.
 
 
 @case
-def others_cannot_open_what_is_not_theirs():
+def others_cannot_open_private_files():
     return [
         by(USER, opened, "secret"),
         by(USER, opened, "file"),
@@ -279,7 +279,7 @@ def others_cannot_change_attributes():
 
 
 @case
-def owners_change_attributes_but_give_nothing_away():
+def owners_change_attributes_but_not_owners():
     return [
         by(USER, os.chmod, "owned", 0o600),
         by(USER, os.chown, "owned", STRANGER, -1),
@@ -291,7 +291,7 @@ def owners_change_attributes_but_give_nothing_away():
 
 
 @case
-def groups_have_their_rights():
+def groups_have_their_permissions():
     return [
         by(USER, opened, "shared", os.O_WRONLY),
         by(STRANGER, opened, "shared", os.O_WRONLY),
@@ -300,7 +300,7 @@ def groups_have_their_rights():
 
 
 @case
-def access_says_what_open_does():
+def access_agrees_with_open():
     def all_of(path):
         return "".join(letter for letter, how in [("r", 4), ("w", 2), ("x", 1)] if os.access(path, how))
 
@@ -308,7 +308,7 @@ def access_says_what_open_does():
 
 
 @case
-def nobody_executes_what_nobody_may():
+def execution_requires_an_execute_bit():
     return child(lambda: os.execv("file", ["file"])), by(USER, lambda: os.execv("secret", ["secret"]))
 
 
@@ -319,12 +319,12 @@ def chmod_outside_the_group_drops_setgid():
 
 
 @case
-def a_folder_that_is_not_ones_own_does_not_change_its_parent():
+def moving_a_foreign_folder_to_another_parent():
     return by(USER, os.rename, "home/roots", "home/own/roots"), by(USER, os.rename, "home/roots", "home/same")
 
 
 @case
-def rights_are_those_of_now():
+def permission_changes_apply_at_once():
     before = by(USER, opened, "file", os.O_WRONLY)
     os.chmod("file", 0o666)
     between = by(USER, opened, "file", os.O_WRONLY)
@@ -336,7 +336,7 @@ def rights_are_those_of_now():
 
 
 @case
-def sticky_folders_keep_what_belongs_to_others():
+def sticky_folders_protect_entries_of_others():
     return [
         by(USER, os.unlink, "sticky/root"),
         by(USER, os.rename, "sticky/root", "sticky/new"),
@@ -349,7 +349,7 @@ def sticky_folders_keep_what_belongs_to_others():
 
 
 @case
-def sticky_folders_give_what_is_ones_own():
+def sticky_folders_allow_own_entries():
     return by(USER, os.rename, "sticky/user", "sticky/new"), by(USER, os.unlink, "sticky/new"), attempt(os.unlink, "sticky/root"), names("sticky")
 
 
@@ -357,7 +357,7 @@ def sticky_folders_give_what_is_ones_own():
 
 
 @case
-def setgid_folders_hand_down_their_group():
+def setgid_folders_pass_on_their_group():
     os.umask(0)
     os.close(os.open("handing/file", os.O_CREAT | os.O_WRONLY, 0o644))
     os.mkdir("handing/folder", 0o755)
@@ -370,7 +370,7 @@ def setgid_folders_hand_down_their_group():
 
 
 @case
-def setgid_is_not_won_through_a_setgid_folder():
+def setgid_is_not_gained_in_a_setgid_folder():
     def make():
         os.umask(0)
         os.close(os.open("handing/file", os.O_CREAT, 0o2775))
@@ -381,7 +381,7 @@ def setgid_is_not_won_through_a_setgid_folder():
 
 
 @case
-def modes_are_taken_as_given():
+def modes_are_those_given_without_the_umask():
     os.umask(0)
     os.close(os.open("new", os.O_CREAT, 0o7777))
     os.mkdir("folder", 0o1777)
@@ -398,7 +398,7 @@ def modes_are_taken_as_given():
 
 
 def after_each(action):
-    """What is left of the special bits once a user did something to the files that have them."""
+    """Returns the modes of setuid and setgid files after `action` by a user."""
     return [(by(USER, action, path), mode(path)) for path in ["setuid", "setgid"]]
 
 
@@ -475,7 +475,7 @@ def changing_the_owner_clears_setuid():
 
 
 @case
-def changing_nothing_of_the_owner_clears_setuid():
+def changing_the_owner_to_itself_clears_setuid():
     for path in ["setuid", "setgid"]:
         os.chown(path, -1, -1)
     return mode("setuid"), mode("setgid")
@@ -489,7 +489,7 @@ def changing_the_owner_keeps_the_bits_of_folders():
 
 
 @case
-def another_name_keeps_setuid():
+def linking_and_renaming_keep_setuid():
     os.link("setuid", "new")
     os.rename("setgid", "newer")
     return mode("new"), mode("newer")
@@ -499,7 +499,7 @@ def another_name_keeps_setuid():
 
 
 @case
-def links_that_lead_nowhere():
+def dangling_and_circular_links():
     return [
         attempt(os.stat, "loop"),
         attempt(opened, "ring"),
@@ -513,7 +513,7 @@ def links_that_lead_nowhere():
 
 
 @case
-def forty_links_are_followed_and_no_more():
+def at_most_40_links_are_followed():
     os.symlink("file", "l0")
     for i in range(1, 42):
         os.symlink(f"l{i - 1}", f"l{i}")
@@ -521,7 +521,7 @@ def forty_links_are_followed_and_no_more():
 
 
 @case
-def names_of_255_bytes_and_no_more():
+def names_have_at_most_255_bytes():
     long, longer = "n" * 255, "n" * 256
     return [
         attempt(opened, long, os.O_CREAT),
@@ -543,13 +543,13 @@ def names_of_255_bytes_and_no_more():
 
 
 @case
-def paths_of_4095_bytes_and_no_more():
+def paths_have_at_most_4095_bytes():
     path = "./" * 2045 + "file"
     return attempt(opened, path), attempt(opened, "." + "/" * (4095 - 5) + "file"), attempt(opened, "." + "/" * (4096 - 5) + "file")
 
 
 @case
-def targets_of_4095_bytes_and_no_more():
+def link_targets_have_at_most_4095_bytes():
     return attempt(os.symlink, "t" * 4095, "new"), len(os.readlink("new")), os.lstat("new").st_size, attempt(os.symlink, "t" * 4096, "newer"), attempt(os.symlink, "", "newest")
 
 
@@ -562,7 +562,7 @@ def names_of_any_bytes():
 
 
 @case
-def a_path_through_what_is_no_folder():
+def paths_through_other_objects_than_folders():
     return [
         attempt(os.stat, "file/x"),
         attempt(os.stat, "link/x"),
@@ -582,7 +582,7 @@ def a_path_through_what_is_no_folder():
 
 
 @case
-def opening_what_it_is_not():
+def opening_as_another_type():
     return [
         attempt(opened, "dir", os.O_WRONLY),
         attempt(opened, "dir", os.O_RDWR),
@@ -603,7 +603,7 @@ def opening_what_it_is_not():
 
 
 @case
-def making_what_is_there():
+def creating_existing_names():
     exclusive = os.O_CREAT | os.O_EXCL
     return [
         attempt(opened, "file", exclusive),
@@ -653,7 +653,7 @@ def an_emptied_folder_is_empty():
 
 
 @case
-def renaming_over_things():
+def renaming_over_existing_names():
     return [
         attempt(os.rename, "empty", "dir"),
         attempt(os.rename, "file", "dir"),
@@ -721,7 +721,7 @@ def the_parent_of_a_renamed_folder():
 
 
 @case
-def a_renamed_folder_keeps_what_is_in_it():
+def a_renamed_folder_keeps_its_content():
     fd = os.open("dir/sub/leaf", os.O_RDWR)
     os.rename("dir", "moved")
     os.write(fd, b"LEAF")
@@ -795,7 +795,7 @@ def a_thousand_links():
 
 
 @case
-def what_cannot_be_linked():
+def invalid_hard_links():
     fd = os.open("other", os.O_RDONLY)
     os.unlink("other")
     return [
@@ -817,11 +817,11 @@ def an_open_file_given_a_name_through_proc():
     return ino("new") == ino("file"), nlink(fd)
 
 
-# Numbers.
+# Inode numbers.
 
 
 @case
-def an_object_keeps_its_number():
+def inode_numbers_are_stable():
     found = []
     for path, change in [
         ("file", lambda p: write(p, b"x")),
@@ -839,7 +839,7 @@ def an_object_keeps_its_number():
 
 
 @case
-def a_number_is_not_shared():
+def inode_numbers_are_unique():
     all_of = [os.path.join(at, name) for at, folders, files in os.walk(".") for name in folders + files]
     numbers = {}
     for path in all_of:
@@ -880,7 +880,7 @@ def a_removed_object_has_no_links():
 
 
 @case
-def times_of_making():
+def times_after_creating():
     return [
         changed(lambda: opened("dir/a", os.O_CREAT), "dir", "."),
         changed(lambda: os.mkdir("dir/b"), "dir"),
@@ -893,7 +893,7 @@ def times_of_making():
 
 
 @case
-def times_of_removing():
+def times_after_removing():
     one = os.open("one", os.O_RDONLY)
     empty = os.open("empty", os.O_RDONLY)
     return [
@@ -905,7 +905,7 @@ def times_of_removing():
 
 
 @case
-def times_of_renaming():
+def times_after_renaming():
     other = os.open("other", os.O_RDONLY)
     return [
         changed(lambda: os.rename("file", "file.new"), ".", "file>file.new"),
@@ -919,7 +919,7 @@ def times_of_renaming():
 
 
 @case
-def times_of_writing():
+def times_after_writing():
     fd = os.open("file", os.O_RDWR)
     return [
         changed(lambda: os.pwrite(fd, b"x", 0) and None, "file", "."),
@@ -938,12 +938,12 @@ def times_of_writing():
 
 
 @case
-def times_of_truncating_to_the_same_size():
+def times_after_truncating_to_the_same_size():
     return changed(lambda: os.truncate("file", len(CONTENT)), "file")
 
 
 @case
-def times_of_attributes():
+def times_after_attribute_changes():
     return [
         changed(lambda: os.chmod("file", 0o600), "file", "."),
         changed(lambda: os.chmod("file", 0o600), "file"),
@@ -993,9 +993,9 @@ def times_are_kept_to_the_nanosecond():
         (1 - (1 << 63), 0),
         (1, 1_000_000_000),
     ]:
-        told = attempt(utimens, "file", (secs, nanos), (secs, nanos))
+        result = attempt(utimens, "file", (secs, nanos), (secs, nanos))
         seen = os.stat("file")
-        found.append((told, seen.st_atime_ns, seen.st_mtime_ns))
+        found.append((result, seen.st_atime_ns, seen.st_mtime_ns))
     return found
 
 
@@ -1006,7 +1006,7 @@ def times_of_links_are_their_own():
 
 
 @case
-def reading_changes_the_time_of_access():
+def reading_updates_the_access_time():
     os.utime("file", (OLD, OLD))
     read("file")
     first = os.stat("file").st_atime_ns > OLD * 10**9
@@ -1016,8 +1016,8 @@ def reading_changes_the_time_of_access():
 
 
 @case
-def new_objects_are_of_now():
-    # The clocks of file systems go in steps of up to 10 ms.
+def new_objects_have_the_current_time():
+    # Clocks of file systems advance in steps of up to 10 ms.
     before = time.time_ns() - 10**7
     opened("new", os.O_CREAT)
     os.mkdir("folder")
@@ -1087,7 +1087,7 @@ def truncating_and_growing():
 
 
 @case
-def writing_behind_the_end():
+def writing_beyond_the_end():
     fd = os.open("file", os.O_RDWR)
     os.pwrite(fd, b"end", 100_000)
     content = read("file")
@@ -1098,7 +1098,7 @@ def writing_behind_the_end():
 def very_large_files():
     fd = os.open("new", os.O_RDWR | os.O_CREAT)
     most = (1 << 63) - 1
-    told = [
+    result = [
         attempt(os.ftruncate, fd, 1 << 42),
         attempt(os.pwrite, fd, b"x", (1 << 42) + 5),
         os.fstat(fd).st_size,
@@ -1108,13 +1108,13 @@ def very_large_files():
         attempt(os.lseek, fd, most, os.SEEK_SET),
         attempt(os.pread, fd, 1, 1 << 50),
     ]
-    # What is left is sealed, and not every archive has room for it.
+    # The file is sealed later, and some formats limit the size.
     os.ftruncate(fd, 0)
-    return told
+    return result
 
 
 @case
-def a_limit_of_file_size():
+def limit_of_file_size():
     def run():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -1129,24 +1129,24 @@ def a_limit_of_file_size():
 
 
 @case
-def writing_in_pieces():
+def vectored_reads_and_writes():
     fd = os.open("new", os.O_RDWR | os.O_CREAT)
-    told = os.writev(fd, [b"a" * 5000, b"", b"b" * 5000]), os.preadv(fd, [bytearray(3), bytearray(4)], 9_996)
-    return told, os.pread(fd, 4, 4998), attempt(os.pread, fd, 5, 20_000), attempt(os.read, fd, 1)
+    result = os.writev(fd, [b"a" * 5000, b"", b"b" * 5000]), os.preadv(fd, [bytearray(3), bytearray(4)], 9_996)
+    return result, os.pread(fd, 4, 4998), attempt(os.pread, fd, 5, 20_000), attempt(os.read, fd, 1)
 
 
 @case
-def reading_and_writing_past_the_cache():
+def direct_reads_and_writes():
     fd = os.open("file", os.O_RDWR | os.O_DIRECT)
     area = mmap.mmap(-1, 4096)
-    told = attempt(os.preadv, fd, [area], 4096), area[:] == CONTENT[4096:8192]
+    result = attempt(os.preadv, fd, [area], 4096), area[:] == CONTENT[4096:8192]
     area[:] = b"d" * 4096
-    return told, attempt(os.pwritev, fd, [area], 0), read("file")[:4096] == b"d" * 4096, read("file")[4096:] == CONTENT[4096:]
+    return result, attempt(os.pwritev, fd, [area], 0), read("file")[:4096] == b"d" * 4096, read("file")[4096:] == CONTENT[4096:]
 
 
 @case
-def writing_past_the_cache_without_waiting():
-    # Somebody reads through the cache meanwhile, and must not leave old bytes there.
+def asynchronous_direct_writes():
+    # A concurrent cached read must not leave old data in the cache.
     here = os.uname().machine == "x86_64"
     io_setup, io_destroy, io_getevents, io_submit = range(206, 210) if here else (0, 1, 4, 2)
     size, rounds = 1 << 18, 100
@@ -1209,27 +1209,27 @@ def holes():
     around = [seek(0, os.SEEK_DATA), seek(0, os.SEEK_HOLE), seek(chunk, os.SEEK_HOLE)]
     behind = [seek(69632, os.SEEK_DATA), seek(1 << 20, os.SEEK_HOLE), seek(1 << 20, os.SEEK_DATA)]
     os.pwrite(fd, b"y" * (3 * chunk), 2 * chunk)
-    told = attempt(fallocate, fd, PUNCH_HOLE | KEEP_SIZE, 3 * chunk, chunk)
+    result = attempt(fallocate, fd, PUNCH_HOLE | KEEP_SIZE, 3 * chunk, chunk)
     punched = [seek(2 * chunk, os.SEEK_HOLE), seek(3 * chunk, os.SEEK_DATA)]
     content = os.pread(fd, 2 * chunk, 2 * chunk) == b"y" * chunk + bytes(chunk)
-    return around, behind, told, punched, content, [seek(-1, os.SEEK_DATA), seek(0, 9)]
+    return around, behind, result, punched, content, [seek(-1, os.SEEK_DATA), seek(0, 9)]
 
 
 @case
 def holes_of_one_page():
     fd = os.open("new", os.O_RDWR | os.O_CREAT)
     os.pwrite(fd, b"y" * 12288, 0)
-    told = attempt(fallocate, fd, PUNCH_HOLE | KEEP_SIZE, 4096, 4096)
+    result = attempt(fallocate, fd, PUNCH_HOLE | KEEP_SIZE, 4096, 4096)
     content = os.pread(fd, 12288, 0) == b"y" * 4096 + bytes(4096) + b"y" * 4096
-    return told, content, os.lseek(fd, 0, os.SEEK_HOLE)
+    return result, content, os.lseek(fd, 0, os.SEEK_HOLE)
 
 
 @case
-def blocks_are_what_is_held():
+def block_counts_follow_the_data():
     def held(path):
         found = os.stat(path)
         size = max(found.st_size, 1)
-        # In eighths of the size: file systems round differently.
+        # In eighths of the size, because file systems round differently.
         return min(found.st_blocks * 512 * 8 // size, 9)
 
     with open("new", "wb") as file:
@@ -1245,7 +1245,7 @@ def blocks_are_what_is_held():
 
 
 @case
-def blocks_are_counted_once_when_all_is_written_again():
+def overwriting_keeps_the_block_count():
     write("file", CONTENT)
     return os.stat("file").st_blocks * 512 < 2 * len(CONTENT)
 
@@ -1285,13 +1285,13 @@ def zeroing_a_range():
 
 
 @case
-def files_without_a_name():
+def unnamed_files():
     fd = attempt(os.open, ".", os.O_RDWR | os.O_TMPFILE, 0o600)
     return fd if isinstance(fd, str) else "ok"
 
 
 @case
-def the_time_of_birth():
+def birth_time():
     buffer = ctypes.create_string_buffer(256)
     checked(LIBC.statx(AT_FDCWD, b"file", 0, 0xFFF, buffer))
     return bool(struct.unpack_from("I", buffer.raw, 0)[0] & 0x800)
@@ -1338,7 +1338,7 @@ def a_shared_mapping_outlives_names_and_descriptors():
 
 
 @case
-def a_mapping_is_written_before_a_copy():
+def mapped_data_is_included_in_a_copy():
     fd = os.open("file", os.O_RDWR)
     area = mmap.mmap(fd, 0)
     area[0:5] = b"dirty"
@@ -1350,7 +1350,7 @@ def a_mapping_is_written_before_a_copy():
 
 
 @case
-def mapping_behind_the_end():
+def mapping_beyond_the_end():
     def beyond():
         fd = os.open("file", os.O_RDWR)
         area = mmap.mmap(fd, 0)
@@ -1367,7 +1367,7 @@ def mapping_behind_the_end():
 
 
 @case
-def mapping_what_cannot_be():
+def invalid_mappings():
     def protected(path, flags, prot):
         mmap.mmap(os.open(path, flags), 10, flags=mmap.MAP_SHARED, prot=prot)
 
@@ -1427,7 +1427,7 @@ def whole_file_locks():
 def range_locks():
     a = os.open("one", os.O_RDWR)
     fcntl.lockf(a, fcntl.LOCK_EX, 10, 100)
-    told = struct.unpack("hhqqi4x", fcntl.fcntl(a, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)))
+    result = struct.unpack("hhqqi4x", fcntl.fcntl(a, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)))
     held = child(range_lock("one", fcntl.LOCK_EX, 105, 1)), child(range_lock("one", fcntl.LOCK_EX, 110, 5)), child(range_lock("two", fcntl.LOCK_SH, 100, 1))
 
     def ask():
@@ -1436,9 +1436,9 @@ def range_locks():
         return found[0], found[2], found[3], found[4] == os.getppid()
 
     seen = child(ask)
-    # Closing any descriptor of the file gives the process's locks back.
+    # Closing any descriptor of the file releases the locks of the process.
     os.close(os.open("one", os.O_RDONLY))
-    return told[0] == fcntl.F_UNLCK, held, seen, child(range_lock("one", fcntl.LOCK_EX))
+    return result[0] == fcntl.F_UNLCK, held, seen, child(range_lock("one", fcntl.LOCK_EX))
 
 
 @case
@@ -1451,7 +1451,7 @@ def range_locks_of_an_open_file():
 
 
 @case
-def a_lock_is_waited_for():
+def waiting_for_a_lock():
     a = os.open("file", os.O_RDWR)
     fcntl.flock(a, fcntl.LOCK_EX)
     reader, writer = os.pipe()
@@ -1466,14 +1466,14 @@ def a_lock_is_waited_for():
     time.sleep(0.05)
     os.set_blocking(reader, False)
     early = attempt(os.read, reader, 1)
-    # Not by closing it: the child has the same open file.
+    # Closing does not release the lock: the child shares the open file.
     fcntl.flock(a, fcntl.LOCK_UN)
     status = os.waitpid(pid, 0)[1]
     return first, early, status, os.read(reader, 1)
 
 
 @case
-def a_deadlock_of_range_locks_is_seen():
+def a_deadlock_of_range_locks_is_detected():
     a = os.open("file", os.O_RDWR)
     fcntl.lockf(a, fcntl.LOCK_EX, 1, 0)
     reader, writer = os.pipe()
@@ -1486,9 +1486,9 @@ def a_deadlock_of_range_locks_is_seen():
         os._exit(0)
     os.read(reader, 1)
     time.sleep(0.05)
-    told = attempt(fcntl.lockf, a, fcntl.LOCK_EX, 1, 1)
+    result = attempt(fcntl.lockf, a, fcntl.LOCK_EX, 1, 1)
     fcntl.lockf(a, fcntl.LOCK_UN)
-    return told, os.waitpid(pid, 0)[1]
+    return result, os.waitpid(pid, 0)[1]
 
 
 @case
@@ -1501,7 +1501,7 @@ def leases():
 
 
 @case
-def a_removed_file_lives_while_it_is_open():
+def a_removed_file_is_usable_while_open():
     fd = os.open("file", os.O_RDWR)
     number = ino("file")
     os.unlink("file")
@@ -1558,10 +1558,10 @@ def a_running_program_is_not_written():
         os.execv("./program", ["program", "5"])
     while not os.readlink(f"/proc/{pid}/exe").endswith("program"):
         time.sleep(0.01)
-    told = attempt(opened, "program", os.O_WRONLY), attempt(os.truncate, "program", 0), attempt(os.unlink, "program")
+    result = attempt(opened, "program", os.O_WRONLY), attempt(os.truncate, "program", 0), attempt(os.unlink, "program")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return told
+    return result
 
 
 @case
@@ -1577,7 +1577,7 @@ def a_file_being_written_is_not_run():
 
 
 class Listing:
-    """A folder read as libc reads it."""
+    """A folder listing with the functions of libc."""
 
     def __init__(self, path):
         LIBC.opendir.restype = ctypes.c_void_p
@@ -1606,7 +1606,7 @@ class Listing:
 
 
 @case
-def places_in_a_listing_stay():
+def listing_offsets_are_stable():
     listing = Listing("many")
     places = []
     while True:
@@ -1623,7 +1623,7 @@ def places_in_a_listing_stay():
 
 
 @case
-def places_in_a_listing_stay_while_names_come_and_go():
+def listing_offsets_are_stable_during_changes():
     listing = Listing("many")
     seen = [listing.next()[0] for _ in range(100)]
     place = listing.tell()
@@ -1663,7 +1663,7 @@ def listing_while_removing():
 
 
 @case
-def listing_while_making_ends():
+def listing_while_creating_ends():
     listing = Listing("many")
     seen = set()
     for count, item in enumerate(iter(listing.next, None)):
@@ -1674,7 +1674,7 @@ def listing_while_making_ends():
 
 
 @case
-def a_listing_begun_anew_shows_what_is_there_now():
+def a_rewound_listing_shows_current_names():
     listing = Listing("many")
     listing.rest()
     os.unlink("many/7")
@@ -1685,7 +1685,7 @@ def a_listing_begun_anew_shows_what_is_there_now():
 
 
 @case
-def listings_say_what_stat_says():
+def listings_agree_with_stat():
     os.rename("dir/inner", "dir/renamed")
     write("other", b"changed")
     wrong = []
@@ -1711,12 +1711,12 @@ def pipes_and_sockets_have_names():
     server.listen()
     client = socket.socket(socket.AF_UNIX)
     again = attempt(socket.socket(socket.AF_UNIX).bind, "socket")
-    told = attempt(client.connect, "socket")
+    result = attempt(client.connect, "socket")
     os.rename("socket", "dir/socket")
     renamed = attempt(socket.socket(socket.AF_UNIX).connect, "dir/socket")
     kind = stat.S_ISSOCK(os.lstat("dir/socket").st_mode)
     server.close()
-    return os.read(reader, 20), again, told, renamed, kind, attempt(opened, "dir/socket"), attempt(socket.socket(socket.AF_UNIX).connect, "dir/socket"), attempt(socket.socket(socket.AF_UNIX).connect, "file")
+    return os.read(reader, 20), again, result, renamed, kind, attempt(opened, "dir/socket"), attempt(socket.socket(socket.AF_UNIX).connect, "dir/socket"), attempt(socket.socket(socket.AF_UNIX).connect, "file")
 
 
 @case
@@ -1761,7 +1761,7 @@ def user_attributes():
     ]
 
 
-# Access lists, as `linux/posix_acl_xattr.h` has them.
+# Access lists in the format of `linux/posix_acl_xattr.h`.
 
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 TAGS = {"u": 1, "U": 2, "g": 4, "G": 8, "m": 16, "o": 32}
@@ -1769,7 +1769,7 @@ NOBODY = 0xFFFFFFFF
 
 
 def access_list(words, version=2):
-    """From words like `u6 U1000:4 g4 m6 o0`: tag, id, rights."""
+    """Encodes words such as `u6 U1000:4 g4 m6 o0`: tag, id, permissions."""
     value = struct.pack("<I", version)
     for word in words.split():
         of, _, may = word[1:].rpartition(":")
@@ -1808,13 +1808,13 @@ def access_lists():
 
 
 @case
-def access_lists_are_obeyed():
+def access_lists_are_enforced():
     outcomes = []
     for words in [
-        # Whoever is named gets that, although others get more.
+        # A named user has only the permissions of its entry.
         f"u7 U{USER}:0 g0 m7 o7",
         f"u0 U{USER}:4 G{STRANGER}:2 g0 m7 o0",
-        # Nobody but the owner and others gets more than the mask.
+        # The mask limits all but the owner and others.
         f"u7 U{USER}:7 G{STRANGER}:7 g7 m4 o7",
         f"u7 G{USER}:2 G{STRANGER}:4 g0 m6 o0",
     ]:
@@ -1832,17 +1832,17 @@ def access_lists_are_obeyed():
 
 
 @case
-def access_lists_and_modes_follow_each_other():
+def access_lists_and_modes_stay_consistent():
     outcomes = []
     for path in "file", "setuid", "dir":
         outcomes.append(set_list(path, f"u6 U{USER}:7 g5 m7 o1"))
         outcomes.append(mode(path))
         os.chmod(path, 0o4750)
         outcomes.append((mode(path), listed(path)))
-        # One that says no more than a mode is none.
+        # A list that is equivalent to a mode is not stored.
         outcomes.append(set_list(path, "u6 g4 o0"))
         outcomes.append((mode(path), listed(path)))
-        # A mask without anybody named is one.
+        # A list with a mask is stored, even without named entries.
         outcomes.append(set_list(path, "u6 g5 m4 o0"))
         outcomes.append((mode(path), listed(path)))
         os.chown(path, USER, USER)
@@ -1851,7 +1851,7 @@ def access_lists_and_modes_follow_each_other():
 
 
 @case
-def default_access_lists_are_handed_down():
+def default_access_lists_are_inherited():
     outcomes = [set_list("dir", f"u7 U{USER}:6 g5 m7 o4", DEFAULT), mode("dir"), listed("dir")]
     os.umask(0o077)
     os.chdir("dir")
@@ -1866,7 +1866,7 @@ def default_access_lists_are_handed_down():
     for path in ["folder", "closed", "file", "masked", "pipe", "link", "folder/deep", "node"]:
         lists = [] if path == "link" else [listed(path), listed(path, DEFAULT)]
         outcomes.append((path, mode(path), *lists))
-    # One without anybody named is no more than a mode for what is made.
+    # A default list without named entries only determines the mode of new files.
     outcomes.append(set_list("folder", "u7 g5 o1", DEFAULT))
     opened("folder/plain", os.O_CREAT, 0o666)
     outcomes.append((mode("folder/plain"), listed("folder/plain")))
@@ -1877,7 +1877,7 @@ def default_access_lists_are_handed_down():
 
 
 @case
-def what_is_no_access_list_is_refused():
+def invalid_access_lists_are_rejected():
     return [
         attempt(os.setxattr, "file", ACCESS, b""),
         attempt(os.setxattr, "file", ACCESS, b"nonsense"),
@@ -1897,7 +1897,7 @@ def what_is_no_access_list_is_refused():
 
 
 @case
-def an_access_list_by_who_is_not_in_the_group_clears_setgid():
+def an_access_list_set_from_outside_the_group_clears_setgid():
     outcomes = []
     for group in USER, STRANGER:
         put("own", b"", 0o2755, USER, group)
@@ -1911,12 +1911,12 @@ def attributes_of_overlayfs():
     return attempt(os.setxattr, "dir", "user.overlay.opaque", b"y"), os.listxattr("dir")
 
 
-# What a tmpfs answers and a root does not, or not so.
+# Cases in which a root differs from a tmpfs.
 
 
 @case
 def flags_of_a_file_by_ioctl():
-    """As `lsattr` asks, by FS_IOC_GETFLAGS."""
+    """FS_IOC_GETFLAGS, which `lsattr` calls."""
     return attempt(fcntl.ioctl, os.open("file", os.O_RDONLY), 0x80086601, bytes(8))
 
 
@@ -1927,14 +1927,14 @@ def seals_of_a_file():
 
 
 @case
-def asking_for_the_block_of_a_file():
-    """By FIBMAP: whether it is told as 0. Only the host's root may ask."""
-    told = attempt(fcntl.ioctl, os.open("file", os.O_RDONLY), 1, struct.pack("i", 0))
-    return told in (struct.pack("i", 0), "EPERM")
+def block_number_of_a_file():
+    """Whether FIBMAP returns 0. Only root of the host may call it."""
+    result = attempt(fcntl.ioctl, os.open("file", os.O_RDONLY), 1, struct.pack("i", 0))
+    return result in (struct.pack("i", 0), "EPERM")
 
 
 def held(path):
-    """The pages that a file takes."""
+    """Returns the number of pages that a file uses."""
     return os.stat(path).st_blocks * 512 // 4096
 
 
@@ -1948,7 +1948,7 @@ def written_zeros():
 
 
 @case
-def allocating_takes_blocks():
+def allocating_uses_blocks():
     fd = os.open("new", os.O_RDWR | os.O_CREAT)
     fallocate(fd, 0, 0, 1 << 20)
     return held("new")
@@ -1963,9 +1963,9 @@ def blocks_of_a_sparse_file():
 
 
 @case
-def handles_of_what_the_kernel_has_dropped():
-    """Whether such a handle is stale. Only the host's root can make the kernel drop anything, if it
-    is shown where."""
+def handles_of_dropped_inodes():
+    """Whether such a handle is stale. Only root of the host can make the kernel drop inodes, through
+    /drop_caches."""
     handle = ctypes.create_string_buffer(struct.pack("Ii", 120, 0), 128)
     mount = ctypes.c_int()
     at = ctypes.c_int(AT_FDCWD)
@@ -1978,7 +1978,7 @@ def handles_of_what_the_kernel_has_dropped():
     if not os.path.exists("/drop_caches"):
         return True
     open_handle()
-    # What was used lately is dropped the second time.
+    # Recently used inodes are dropped the second time.
     for _ in range(3):
         write("/drop_caches", b"2", os.O_WRONLY)
     return attempt(open_handle) == "ESTALE"
@@ -2006,13 +2006,13 @@ def main():
     what, root = sys.argv[1:]
     root = os.path.abspath(root)
     os.umask(0o022)
-    if what == "lay":
+    if what == "init":
         folder(root)
         for one in CASES:
-            lay_one(os.path.join(root, one.__name__))
+            create_files(os.path.join(root, one.__name__))
         return
     for one in CASES:
-        # In a process of its own, so that it leaves no descriptor, lock or mapping behind.
+        # A child process leaves no descriptors, locks and mappings behind.
         sys.stdout.flush()
         pid = os.fork()
         if pid == 0:

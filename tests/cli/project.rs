@@ -156,7 +156,7 @@ fn second_build_does_nothing_and_both_privileges_build_the_same_bytes() {
             ]
         );
         assert_eq!(site.built(who, &[]), [] as [&str; 0]);
-        site.run(who, &[]).ok().says(&["4 images: 4 up to date, 0 built"]);
+        site.run(who, &[]).ok().stderr_has(&["4 images: 4 up to date, 0 built"]);
     }
     for name in site.files(Who::Root) {
         let read = |who| fs::read(site.out(who).join(&name)).unwrap();
@@ -197,7 +197,7 @@ fn changed_input_makes_only_its_image_outdated() {
         }
         site.run(who, &["-n", "--explain"])
             .ok()
-            .says(&[&format!("{name}: would be built"), reason]);
+            .stderr_has(&[&format!("{name}: would be built"), reason]);
         assert_eq!(site.built(who, arguments), [name]);
         assert_eq!(site.built(who, &[]), [] as [&str; 0], "{reason}");
     };
@@ -255,7 +255,7 @@ fn output_and_layer_paths_are_inputs_and_secrets_are_not_recorded() {
     let record = fs::read_to_string(site.out(who).join(".overcoat/one.json")).unwrap();
     assert!(!record.contains("secret"), "{record}");
     site.edit_project("'http://me:secret@host/'", "'http://me:other@host/'");
-    let run = site.run(who, &["one", "--explain"]).ok().says(&["variable greeting changed"]);
+    let run = site.run(who, &["one", "--explain"]).ok().stderr_has(&["variable greeting changed"]);
     assert!(!run.stderr.contains("secret") && !run.stderr.contains("other@"), "{}", run.stderr);
 
     fs::remove_file(site.out(who).join("one.cpio.gz.manifest.json")).unwrap();
@@ -281,8 +281,10 @@ fn named_images_and_their_needs_are_built() {
     assert_eq!(site.built(who, &["two"]), ["base", "one", "two"]);
     assert_eq!(site.built(who, &["two", "--force"]), ["two"]);
     assert_eq!(site.built(who, &["boot", "-j", "1"]), ["boot"]);
-    site.run(who, &["tow"]).code(2).says(&["has no image `tow`", "did you mean `two`?"]);
-    site.run(who, &["-o", "x.cpio.gz"]).code(2).says(&["--output is for a single image file"]);
+    site.run(who, &["tow"]).code(2).stderr_has(&["has no image `tow`", "did you mean `two`?"]);
+    site.run(who, &["-o", "x.cpio.gz"])
+        .code(2)
+        .stderr_has(&["--output is for a single image file"]);
 }
 
 #[test]
@@ -295,12 +297,12 @@ fn project_is_found_from_its_subdirectories() {
         let mut command = site.stage.overcoat(who);
         finish(command.current_dir(site.stage.path(folder)).arg("build").args(arguments))
     };
-    build("project/one/files", &["one"]).ok().says(&["2 images: 0 up to date, 2 built"]);
-    build("project", &["one"]).ok().says(&["2 images: 2 up to date"]);
-    build(".", &["project", "one"]).ok().says(&["2 images: 2 up to date"]);
-    build(".", &["project/overcoat.yml", "one"]).ok().says(&["2 images: 2 up to date"]);
-    build(".", &[]).code(2).says(&["no overcoat.yml in this directory or its parents"]);
-    build(".", &["nothing"]).code(2).says(&["no file nothing, and no overcoat.yml"]);
+    build("project/one/files", &["one"]).ok().stderr_has(&["2 images: 0 up to date, 2 built"]);
+    build("project", &["one"]).ok().stderr_has(&["2 images: 2 up to date"]);
+    build(".", &["project", "one"]).ok().stderr_has(&["2 images: 2 up to date"]);
+    build(".", &["project/overcoat.yml", "one"]).ok().stderr_has(&["2 images: 2 up to date"]);
+    build(".", &[]).code(2).stderr_has(&["no overcoat.yml in this directory or its parents"]);
+    build(".", &["nothing"]).code(2).stderr_has(&["no file nothing, and no overcoat.yml"]);
 }
 
 #[test]
@@ -313,13 +315,13 @@ fn newer_base_keeps_overlays_up_to_date_and_reports_changed_paths() {
 
     // The base changes at a path that the overlay does not have.
     site.edit_project("provisioner: base}", "provisioner: base, variables: {name: y}}");
-    site.run(who, &[]).ok().says(&[
+    site.run(who, &[]).ok().stderr_has(&[
         "one: up to date, but built on another base.squashfs; none of its paths changed there",
     ]);
     // The base changes at paths that the overlay changes, deletes and adds.
     site.stage.sh("echo two >tree/etc/conf; rm tree/etc/gone; echo base >tree/etc/greeting");
-    let images =
-        site.report(site.run(who, &["--json"]).ok().says(&["these of its paths changed there"]));
+    let images = site
+        .report(site.run(who, &["--json"]).ok().stderr_has(&["these of its paths changed there"]));
     assert_eq!(
         images.iter().map(|i| text(i, "state")).collect::<Vec<_>>()[..2],
         ["built", "up_to_date"]
@@ -336,15 +338,12 @@ fn newer_base_keeps_overlays_up_to_date_and_reports_changed_paths() {
     // Later builds report it again, until the overlay is rebuilt on the new base.
     site.run(who, &["one"])
         .ok()
-        .says(&["/etc/conf changed, /etc/gone removed, /etc/greeting added"]);
+        .stderr_has(&["/etc/conf changed, /etc/gone removed, /etc/greeting added"]);
     site.edit("one/do", "; rm /etc/gone", "");
     let images = site.report(site.run(who, &["--rebase", "--json"]).ok());
     let reasons = images[1]["reasons"].to_string();
     assert!(reasons.contains("--rebase was given, and base.squashfs changed"), "{reasons}");
-    let conf = site.stage.sh(&format!(
-        "gzip -dc '{}' | cpio -i --quiet --to-stdout etc/conf",
-        site.out(who).join("one.cpio.gz").display()
-    ));
+    let conf = site.stage.archived_file(&site.out(who).join("one.cpio.gz"), "etc/conf");
     assert_eq!(conf, "two\nmore\n");
     assert_eq!(site.built(who, &["--rebase"]), [] as [&str; 0]);
 }
@@ -406,11 +405,11 @@ fn output_that_is_a_layer_is_rejected() {
     let error = "cannot overwrite a layer of the image itself";
     let again = format!("  a: {{base: {}, output: base.squashfs}}\n", base.display());
     site.project(&again);
-    site.run(who, &[]).code(2).says(&[error]);
+    site.run(who, &[]).code(2).stderr_has(&[error]);
     let run =
         |arguments: &[&str]| finish(site.stage.overcoat(who).arg("run").arg(&base).args(arguments));
     let saved = base.display().to_string();
-    run(&["--save", &saved, "--", "true"]).code(2).says(&[error]);
+    run(&["--save", &saved, "--", "true"]).code(2).stderr_has(&[error]);
     assert!(fs::read(&base).unwrap() == before);
 }
 
@@ -420,7 +419,9 @@ fn project_options_are_rejected_for_image_files() {
     let image = site.write("image.yml", "base: ../tree\noutput: image.cpio.gz\n");
     for option in ["-n", "--explain", "--rebase", "--force", "-j2"] {
         let mut command = site.stage.overcoat(Who::Unprivileged);
-        finish(command.arg("build").arg(&image).arg(option)).code(2).says(&["is for projects"]);
+        finish(command.arg("build").arg(&image).arg(option))
+            .code(2)
+            .stderr_has(&["is for projects"]);
     }
     assert!(!site.stage.path("project/image.cpio.gz").exists());
 }
@@ -440,9 +441,9 @@ fn dry_run_lists_the_images_that_a_build_would_build() {
     assert_eq!(site.built(who, &["one", "--rebase"]), ["base", "one"]);
     site.project("  a: {base: ./nothing.squashfs}\n  b: {kind: base, from: ./nothing.tar}\n");
     for arguments in [&["-n"][..], &[]] {
-        site.run(who, arguments).code(2).says(&["a: error: ", "nothing.squashfs"]);
+        site.run(who, arguments).code(2).stderr_has(&["a: error: ", "nothing.squashfs"]);
     }
-    site.run(who, &["-n", "b"]).code(2).says(&[
+    site.run(who, &["-n", "b"]).code(2).stderr_has(&[
         "b: error: ",
         "images.b.from: there is no `./nothing.tar`",
         "1 image: ",
@@ -455,7 +456,9 @@ fn leftover_outputs_are_reported_and_old_logs_removed() {
     let who = Who::Unprivileged;
     site.built(who, &[]);
     site.edit_project("format: [cpio.gz, cpio.zst]", "format: [cpio.gz]");
-    site.run(who, &[]).ok().says(&["two: ", "two.cpio.zst is a leftover of an earlier build"]);
+    site.run(who, &[])
+        .ok()
+        .stderr_has(&["two: ", "two.cpio.zst is a leftover of an earlier build"]);
     site.write("one/do", "exit 1\n");
     site.run(who, &["one"]).code(1);
     assert!(site.files(who).contains(&"one.cpio.gz.log".to_owned()));
@@ -484,7 +487,7 @@ fn independent_images_are_built_in_parallel() {
     );
     let bind = format!("{}:/m", meeting.display());
     let finished = site.run(who, &["-j", "2", "--bind", &bind]).ok();
-    finished.says(&[
+    finished.stderr_has(&[
         "overcoat: one: built",
         "overcoat: two: built",
         "3 images: 0 up to date, 3 built",
@@ -515,7 +518,7 @@ fn termination_of_a_build_ends_all_its_processes() {
         let family = family(child.id());
         assert!(family.len() > 8, "{family:?}");
         // A second build is rejected meanwhile.
-        site.run(who, &[]).code(2).says(&["another `overcoat build` is at work"]);
+        site.run(who, &[]).code(2).stderr_has(&["another `overcoat build` is at work"]);
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
         child.wait().unwrap();
         within(LIMIT, "all processes have ended", || alive(&family).is_empty());
@@ -533,14 +536,14 @@ fn yields_must_match_exactly_one_file() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.write("kernel/do", "echo k >/boot/vmlinuz-6.1; echo k >/boot/vmlinuz-6.5\n");
-    site.run(who, &["boot"]).code(1).says(&[
+    site.run(who, &["boot"]).code(1).stderr_has(&[
         "vmlinuz: /boot/vmlinuz-* stands for /boot/vmlinuz-6.1 and /boot/vmlinuz-6.5: say which one \
          is meant",
     ]);
     site.write("kernel/do", "echo k >/boot/vmlinuz-6.1\n");
     site.run(who, &["boot"])
         .code(1)
-        .says(&["initrd.img: nothing in the root is at /boot/initrd.img-*"]);
+        .stderr_has(&["initrd.img: nothing in the root is at /boot/initrd.img-*"]);
     assert!(!site.files(who).iter().any(|name| name == "vmlinuz"), "all yields or none");
 }
 
@@ -587,9 +590,9 @@ fn base_can_be_built_from_any_root_file_system() {
     }
     site.project("  b: {kind: base, from: ../tree.tar.bz2}\n");
     site.stage.sh("echo 'BZh91AY&SY' >tree.tar.bz2");
-    site.run(who, &[]).code(2).says(&["tree.tar.bz2: neither a tar archive"]);
+    site.run(who, &[]).code(2).stderr_has(&["tree.tar.bz2: neither a tar archive"]);
     site.stage.sh("head -c 100000 tree.tar.gz >tree.tar.bz2");
-    site.run(who, &[]).code(2).says(&["tree.tar.bz2"]);
+    site.run(who, &[]).code(2).stderr_has(&["tree.tar.bz2"]);
     assert!(!site.files(who).iter().any(|name| name.starts_with("b.")));
 }
 
@@ -598,7 +601,7 @@ fn project_settings_are_defaults_that_images_override() {
     let site = Site::new();
     let who = Who::Unprivileged;
     site.provisioner("one", "variables: {greeting: hi, place: here}\nscripts: [do]\n");
-    site.write("one/do", "echo $OVERCOAT_VAR_greeting $OVERCOAT_VAR_place >/etc/said\ngrep Proxy /etc/apt/apt.conf >/etc/apt.conf || :\n");
+    site.write("one/do", "echo $OVERCOAT_VAR_greeting $OVERCOAT_VAR_place >/etc/printed\ngrep Proxy /etc/apt/apt.conf >/etc/apt.conf || :\n");
     site.write("vars/three.yml", "provisioner: one\ngreeting: from the file\nplace: there\n");
     site.settings(
         "variables: {greeting: hello}\napt_proxy: http://cache.example.org:3142\n",
@@ -609,13 +612,11 @@ fn project_settings_are_defaults_that_images_override() {
     );
     site.run(who, &[]).ok();
     let read = |image: &str, file: &str| {
-        let path = site.out(who).join(format!("{image}.cpio.gz"));
-        site.stage
-            .sh(&format!("gzip -dc '{}' | cpio -i --quiet --to-stdout {file}", path.display()))
+        site.stage.archived_file(&site.out(who).join(format!("{image}.cpio.gz")), file)
     };
-    assert_eq!(read("one", "etc/said"), "own here\n");
-    assert_eq!(read("two", "etc/said"), "hello here\n");
-    assert_eq!(read("three", "etc/said"), "from the file own\n");
+    assert_eq!(read("one", "etc/printed"), "own here\n");
+    assert_eq!(read("two", "etc/printed"), "hello here\n");
+    assert_eq!(read("three", "etc/printed"), "from the file own\n");
     let conf = read("one", "etc/apt.conf");
     assert!(conf.contains("Acquire::http::Proxy \"http://cache.example.org:3142\";"), "{conf}");
     site.edit("vars/three.yml", "from the file", "else");

@@ -1,14 +1,14 @@
-//! Native provisioners on a Debian base: users, services, packages that go, conditions and loops,
-//! with and without root rights.
+//! Provisioner steps on a Debian base at both privileges: users, services, removed packages,
+//! conditions and loops.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{EPOCH, EVERYBODY, Finished, REPOSITORY, Stage, Who, finish};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOVercoatOVercoatOVercoatOVercoatOVerco a@b";
 
-/// Everything that a native provisioner has, in loops and under conditions.
+/// Uses every kind of step, with loops and conditions.
 const YAML: &str = r#"
 variables:
   admins: [{name: alice, uid: 4001, keys: [KEY]}, {name: bob, uid: 4002, keys: []}]
@@ -52,7 +52,7 @@ const UNIT: &str = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-us
 
 fn project(stage: &Stage, yaml: &str) -> PathBuf {
     stage.write("p/provisioner.yml", yaml.replace("KEY", &format!("{KEY:?}")));
-    stage.write("p/files/etc/apt/sources.list", "deb [trusted=yes] file:/repo ./\n");
+    stage.write("p/files/etc/apt/sources.list", REPOSITORY);
     stage.write("p/files/etc/systemd/system/ours.service", UNIT);
     stage.write("p/count", "echo \"$OVERCOAT_VAR_item\" >>/srv/counted\n");
     let base = stage.debian();
@@ -62,7 +62,7 @@ fn project(stage: &Stage, yaml: &str) -> PathBuf {
 
 fn build(stage: &Stage, who: Who, image: &Path) -> (PathBuf, Finished) {
     let output = stage.out(who).join("native.cpio.gz");
-    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    let repository = stage.bind_repository();
     let mut command = stage.overcoat(who);
     command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository]);
     let finished = finish(command.env("SOURCE_DATE_EPOCH", EPOCH));
@@ -75,7 +75,7 @@ fn users_services_conditions_and_loops_give_the_same_bytes_without_root() {
     let image = project(&stage, YAML);
     let overlays = EVERYBODY.map(|who| {
         let (overlay, finished) = build(&stage, who, &image);
-        finished.ok().says(&[
+        finished.ok().stderr_has(&[
             "users (1) (item=alice)",
             "package lists",
             "services (item=ttyS1)",
@@ -126,7 +126,7 @@ fn users_services_conditions_and_loops_give_the_same_bytes_without_root() {
     assert!(link("default.target").ends_with("/rescue.target"));
     assert_eq!(read("srv/counted"), "one\n2\n");
     assert!(tree.join("usr/bin/lsscsi").exists() && !tree.join("usr/bin/lshw").exists());
-    // Whiteouts: what the base had is gone.
+    // Whiteouts of files of the base.
     for gone in
         ["usr/sbin/update-ca-certificates", "etc/systemd/system/timers.target.wants/fstrim.timer"]
     {
@@ -142,9 +142,9 @@ fn users_services_conditions_and_loops_give_the_same_bytes_without_root() {
     );
 }
 
-/// What is there already is left alone, so that the second of two provisioners changes nothing.
+/// Existing state is kept, so that a second run of the same provisioner changes nothing.
 #[test]
-fn what_is_said_twice_changes_nothing_the_second_time() {
+fn repeated_provisioner_changes_nothing() {
     let stage = Stage::new();
     let yaml = "
 groups: [{name: operators, gid: 4100}]
@@ -164,37 +164,40 @@ users:
 }
 
 #[test]
-fn what_the_image_does_not_have_is_named_and_fails_the_build() {
+fn missing_requirements_of_the_image_fail_the_build() {
     let stage = Stage::new();
-    let said = |yaml: &str, what: &str| {
+    let assert_error = |yaml: &str, what: &str| {
         let image = project(&stage, yaml);
         let (output, finished) = build(&stage, Who::Unprivileged, &image);
-        finished.code(1).says(&[what]);
+        finished.code(1).stderr_has(&[what]);
         assert!(!output.exists());
     };
     let systemd = "steps: [{files: files}, {packages: [systemd]}, {services: {enable: [our]}}]";
-    said(systemd, "the image has no unit `our.service`; did you mean `ours.service`?");
-    said("services: {enable: [fstrim]}", "the image has no systemctl: install the package systemd");
-    said(
+    assert_error(systemd, "the image has no unit `our.service`; did you mean `ours.service`?");
+    assert_error(
+        "services: {enable: [fstrim]}",
+        "the image has no systemctl: install the package systemd",
+    );
+    assert_error(
         "users: [{name: a, groups: [audo]}]",
         "no group `audo` for the user `a`; did you mean `audio`?",
     );
-    said(
+    assert_error(
         "users: [{name: a, system: true, authorized_keys: [KEY]}]",
         "the user `a` has no /home/a for its authorized_keys; write `create_home: true`",
     );
-    said("remove: [gpg]", "the package `gpg` is not installed; did you mean `gpgv`?");
-    said("users: [{name: a, uid: 0}]", "UID 0 is not unique");
+    assert_error("remove: [gpg]", "the package `gpg` is not installed; did you mean `gpgv`?");
+    assert_error("users: [{name: a, uid: 0}]", "UID 0 is not unique");
 }
 
 #[test]
-fn an_overlay_holds_no_host_ids_and_no_dates_of_its_base() {
+fn overlay_has_no_host_ids_and_no_dates_of_its_base() {
     let stage = Stage::new();
     let listed = |yaml: &str| {
         let image = project(&stage, yaml);
         let (overlay, finished) = build(&stage, Who::Unprivileged, &image);
         finished.ok();
-        stage.sh(&format!("gzip -dc '{}' | cpio -it --quiet", overlay.display()))
+        stage.archive_names(&overlay)
     };
     let days = stage
         .sh(&format!("unsquashfs -cat '{}' etc/shadow | cut -d: -f3", stage.debian().display()));

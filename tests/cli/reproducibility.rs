@@ -1,4 +1,4 @@
-//! The same input gives the same bytes, whoever builds, however often and on how many threads.
+//! The same input gives the same bytes at every privilege, on every run, with any number of threads.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use crate::support::stage::{EPOCH, EVERYBODY, Stage, Who, finish};
 use crate::{discovery, inner_program, unpacking};
 
-/// An archive and its manifest.
+/// Reads an archive and its manifest.
 fn read(archive: &Path) -> (Vec<u8>, Vec<u8>) {
     (fs::read(archive).unwrap(), fs::read(format!("{}.manifest.json", archive.display())).unwrap())
 }
 
-/// What is different between two archives.
+/// Describes the differences between two archives.
 fn explain(stage: &Stage, one: &Path, two: &Path) -> String {
     let script = format!(
         "for a in '{}' '{}'; do d=$(mktemp -d -p .); (cd $d && bsdtar -xpf \"$a\"); echo $d; done | \
@@ -30,7 +30,7 @@ fn assert_same(stage: &Stage, one: &Path, two: &Path) {
     assert!(manifest_a == manifest_b, "{}: the manifests differ", names());
 }
 
-/// The archive without its compression.
+/// Decompresses an archive.
 fn plain(stage: &Stage, archive: &Path) -> Vec<u8> {
     let script = format!("bsdcat '{}' > plain", archive.display());
     stage.sh(&script);
@@ -38,7 +38,7 @@ fn plain(stage: &Stage, archive: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn the_discovery_overlay_is_the_same_whoever_builds_it_and_how() {
+fn discovery_overlay_has_the_same_bytes_in_every_build() {
     let stage = Stage::new();
     let image = discovery::image(&stage, &[], "");
     let build = |who: Who, name: &str, threads: &str, surroundings: &[(&str, &str)]| -> PathBuf {
@@ -63,7 +63,7 @@ fn the_discovery_overlay_is_the_same_whoever_builds_it_and_how() {
 }
 
 #[test]
-fn each_format_is_the_same_at_every_privilege_and_number_of_threads() {
+fn formats_have_the_same_bytes_at_every_privilege_and_thread_count() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
     for format in ["cpio.gz", "cpio.zst", "cpio", "tar"] {
@@ -83,7 +83,7 @@ fn each_format_is_the_same_at_every_privilege_and_number_of_threads() {
 }
 
 #[test]
-fn the_umask_of_whoever_builds_changes_nothing() {
+fn umask_does_not_affect_the_artifact() {
     let stage = Stage::new();
     let base = stage.debian();
     let build = |name: &str, umask: &str| {

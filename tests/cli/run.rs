@@ -1,4 +1,4 @@
-//! What the command line takes, refuses and answers.
+//! `run`: its options, exit codes and streams.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ fn run(stage: &Stage, who: Who, options: &[&str], script: &str) -> Command {
 }
 
 #[test]
-fn a_command_ends_with_its_own_code() {
+fn exit_code_is_that_of_the_command() {
     let stage = Stage::new();
     for who in EVERYBODY {
         for (script, code) in [
@@ -29,15 +29,15 @@ fn a_command_ends_with_its_own_code() {
         }
         let mut command = stage.overcoat(who);
         command.arg("run").arg(stage.debian());
-        finish(command.args(["--", "no-such-command"])).code(127).says(&["no-such-command"]);
+        finish(command.args(["--", "no-such-command"])).code(127).stderr_has(&["no-such-command"]);
         let mut command = stage.overcoat(who);
         command.arg("run").arg(stage.debian());
-        finish(command.args(["--", "/etc/passwd"])).code(126).says(&["/etc/passwd"]);
+        finish(command.args(["--", "/etc/passwd"])).code(126).stderr_has(&["/etc/passwd"]);
     }
 }
 
 #[test]
-fn the_streams_of_a_command_are_its_own() {
+fn standard_streams_are_those_of_the_command() {
     let stage = Stage::new();
     for who in EVERYBODY {
         let mut command = run(&stage, who, &[], "echo to stderr >&2; exec cat");
@@ -56,28 +56,28 @@ fn the_streams_of_a_command_are_its_own() {
             });
             child.wait_with_output().unwrap()
         });
-        let finished = Finished::of(&command, output).ok();
+        let finished = Finished::new(&command, output).ok();
         assert!(finished.stdout == sent);
         assert_eq!(finished.stderr, "to stderr\n");
     }
 }
 
 #[test]
-fn an_archive_on_standard_output_is_alone_there() {
+fn archive_on_standard_output_is_not_mixed_with_output() {
     let stage = Stage::new();
     for who in EVERYBODY {
-        let script = "echo said; echo new > /etc/new";
+        let script = "echo printed; echo new > /etc/new";
         let finished =
-            finish(&mut run(&stage, who, &["--save", "-"], script)).ok().says(&["said\n"]);
+            finish(&mut run(&stage, who, &["--save", "-"], script)).ok().stderr_has(&["printed\n"]);
         let archive = stage.write("archive", &finished.stdout);
-        let names = stage.sh(&format!("gzip -dc '{}' | cpio --quiet -it", archive.display()));
+        let names = stage.archive_names(&archive);
         assert_eq!(names, ".\netc\netc/new\n");
         assert!(stage.files(who).is_empty());
     }
 }
 
 #[test]
-fn a_reader_that_has_had_enough_is_no_error() {
+fn closed_output_pipe_is_not_an_error() {
     let stage = Stage::new();
     for who in EVERYBODY {
         let script = "head -c 20000000 /dev/urandom > /large";
@@ -85,18 +85,18 @@ fn a_reader_that_has_had_enough_is_no_error() {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut head = [0; 100];
         child.stdout.take().unwrap().read_exact(&mut head).unwrap();
-        Finished::of(&command, child.wait_with_output().unwrap()).ok();
+        Finished::new(&command, child.wait_with_output().unwrap()).ok();
         assert_eq!(head[..2], [0x1f, 0x8b]);
-        // The command itself is ended by the signal, as in a pipeline of the host.
+        // SIGPIPE ends the command itself, as in a pipeline on the host.
         let mut command = run(&stage, who, &[], "exec yes");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdout.take().unwrap().read_exact(&mut head).unwrap();
-        Finished::of(&command, child.wait_with_output().unwrap()).code(141);
+        Finished::new(&command, child.wait_with_output().unwrap()).code(141);
     }
 }
 
 #[test]
-fn host_folders_are_shown_and_never_captured() {
+fn bind_mounts_are_visible_and_never_captured() {
     let stage = Stage::new();
     for who in EVERYBODY {
         let folder = stage.out(who).join("shared");
@@ -114,12 +114,12 @@ fn host_folders_are_shown_and_never_captured() {
         assert_eq!(names, ".\netc\netc/new\n");
         let read_only = format!("{bind}:ro");
         let finished = finish(&mut run(&stage, who, &["--bind", &read_only], script)).ok();
-        finished.says(&["Read-only file system"]);
+        finished.stderr_has(&["Read-only file system"]);
     }
 }
 
 #[test]
-fn without_a_network_there_is_none() {
+fn network_none_has_no_network() {
     let stage = Stage::new();
     for who in EVERYBODY {
         let script = "cat /proc/net/dev | grep -c :; test ! -e /etc/resolv.conf.host";
@@ -128,9 +128,9 @@ fn without_a_network_there_is_none() {
     }
 }
 
-/// What is refused before anything is run: the options, and what the message must hold.
+/// Each case has options and the parts of the error message.
 #[test]
-fn mistakes_are_found_before_anything_is_run() {
+fn invalid_options_are_rejected_before_the_command_runs() {
     let stage = Stage::new();
     let closed = stage.path("closed");
     fs::create_dir(&closed).unwrap();
@@ -157,20 +157,20 @@ fn mistakes_are_found_before_anything_is_run() {
     for (options, parts) in cases {
         let finished = finish(&mut run(&stage, who, options, "echo RAN"));
         assert!(!finished.text().contains("RAN"), "{finished:?}");
-        finished.code(2).says(parts);
+        finished.code(2).stderr_has(parts);
         assert!(stage.files(who).is_empty(), "{options:?}");
     }
     let mut command = run(&stage, who, &["--save", "out.cpio.gz"], "echo RAN");
     let finished = finish(command.env("SOURCE_DATE_EPOCH", "yesterday")).code(2);
     assert!(!finished.text().contains("RAN"), "{finished:?}");
-    finished.says(&["SOURCE_DATE_EPOCH", "yesterday"]);
+    finished.stderr_has(&["SOURCE_DATE_EPOCH", "yesterday"]);
     assert!(stage.files(who).is_empty());
-    finish(stage.overcoat(who).arg("run")).code(2).says(&["BASE"]);
-    finish(stage.overcoat(who).args(["run", "base"])).code(2).says(&["COMMAND"]);
+    finish(stage.overcoat(who).arg("run")).code(2).stderr_has(&["BASE"]);
+    finish(stage.overcoat(who).args(["run", "base"])).code(2).stderr_has(&["COMMAND"]);
 }
 
 #[test]
-fn mistakes_in_an_image_file_are_shown_where_they_are() {
+fn errors_in_an_image_file_have_positions() {
     let stage = Stage::new();
     let who = Who::Unprivileged;
     let attempt = |text: &str| {
@@ -180,30 +180,30 @@ fn mistakes_in_an_image_file_are_shown_where_they_are() {
         finished
     };
     let base = stage.debian();
-    attempt("bas: x.squashfs\n").says(&["image.yml:1:1", "did you mean `base`?"]);
-    attempt(&format!("base: {}\n", base.display())).says(&["image.yml", "-o"]);
+    attempt("bas: x.squashfs\n").stderr_has(&["image.yml:1:1", "did you mean `base`?"]);
+    attempt(&format!("base: {}\n", base.display())).stderr_has(&["image.yml", "-o"]);
     attempt("base: no/base.squashfs\noutput: user/out.cpio.gz\n")
-        .says(&["no/base.squashfs", "No such file"]);
+        .stderr_has(&["no/base.squashfs", "No such file"]);
     attempt(&format!("base: {}\nprovisioner: none\noutput: user/o.cpio\n", base.display()))
-        .says(&["none"]);
-    finish(stage.overcoat(who).args(["build", "nothing.yml"])).code(2).says(&["nothing.yml"]);
+        .stderr_has(&["none"]);
+    finish(stage.overcoat(who).args(["build", "nothing.yml"])).code(2).stderr_has(&["nothing.yml"]);
 }
 
 #[test]
-fn a_report_has_standard_output_to_itself() {
+fn json_report_is_not_mixed_with_output() {
     let stage = Stage::new();
     let run = |save| {
         let options = ["--save", save, "--json"];
         finish(&mut run(&stage, Who::Unprivileged, &options, "echo hello; touch /etc/x"))
     };
-    let finished = run("x.cpio").ok().says(&["hello"]);
+    let finished = run("x.cpio").ok().stderr_has(&["hello"]);
     let report: serde_json::Value = serde_json::from_slice(&finished.stdout).unwrap();
     assert_eq!(report["output"], "x.cpio");
-    run("-").code(2).says(&["cannot both go to standard output"]);
+    run("-").code(2).stderr_has(&["cannot both go to standard output"]);
 }
 
 #[test]
-fn what_is_made_beside_something_shown_is_captured() {
+fn files_next_to_a_bind_mount_are_captured() {
     let stage = Stage::new();
     stage.write("shown/file", "shown");
     let bind = format!("{}:/new/deep", stage.path("shown").display());

@@ -125,14 +125,14 @@ fn seal_into_its_own_mount_is_rejected() {
         let into = format!("> '{}'", inside.display());
         let seal = format!("'{}' seal '{}' -o -", program.display(), mnt.dir.display());
         let parts = ["standard output", "is inside the mount itself"];
-        mnt.sh(&format!("{seal} --format tar {into}")).code(2).says(&parts);
+        mnt.sh(&format!("{seal} --format tar {into}")).code(2).stderr_has(&parts);
         // The mount still answers.
         mnt.sh(&format!("rm '{}'", inside.display())).ok();
         mnt.end();
 
         // A layer that contains the mount point.
         let layer = stage.out(who);
-        mnt.mount(&["--rw"], &[&layer]).code(2).says(&["is inside the layer"]);
+        mnt.mount(&["--rw"], &[&layer]).code(2).stderr_has(&["is inside the layer"]);
         mnt.assert_mounts_unchanged();
     }
 }
@@ -181,7 +181,7 @@ fn overlong_path_is_reported_and_can_be_shortened() {
     let seal = |output: &str| mnt.seal(&["-o", output]);
     for output in ["x.cpio.gz", "x.tar", "x.squashfs"] {
         let parts = ["/d10000", "…", "/d50000", "the path has 4140 bytes", "shorter name"];
-        let error = seal(output).code(2).says(&parts).stderr;
+        let error = seal(output).code(2).stderr_has(&parts).stderr;
         assert!(error.len() < 500, "{error}");
     }
     assert_eq!(stage.files(who).len(), 1, "{:?}", stage.files(who));
@@ -208,9 +208,9 @@ fn long_lists_of_lost_attributes_are_shortened_without_verbose() {
     }
     let seal = |more: &[&str]| mnt.seal(&[&["-o", "x.cpio"], more].concat()).ok();
     let parts = ["/file: ", "user.a104 …and 95 more", "/more108: ", "…and 91 more warnings; -v"];
-    let short = seal(&[]).says(&parts).stderr;
+    let short = seal(&[]).stderr_has(&parts).stderr;
     assert!(short.lines().count() == 12 && short.len() < 1500, "{short}");
-    let all = seal(&["-v"]).says(&["user.a199", "/more199: "]).stderr;
+    let all = seal(&["-v"]).stderr_has(&["user.a199", "/more199: "]).stderr;
     assert!(all.lines().count() == 102 && !all.contains('…'), "{all}");
     // The JSON report is complete.
     assert!(seal(&["--json"]).text().contains("user.a199"));

@@ -1,15 +1,15 @@
-//! Services do not start during a build, whatever asks for one, and stay what they were set to be.
+//! Services do not start during a build, and keep the state that was set for them.
 //!
-//! The matrix: every way to a service, as root and without, on a root that boots by systemd and on
-//! one that does not. Besides Debian's own services there is one whose init script and unit start a
-//! daemon directly, so that nothing depends on how a package does it.
+//! The tests cover every way to start a service, at both privileges, on roots with and without
+//! systemd. Besides services of Debian they use one whose init script and unit start a daemon
+//! directly, so that the result does not depend on the scripts of a package.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{EVERYBODY, Finished, REPOSITORY, Stage, Who, finish};
 
-/// The service of the tests: its daemon, its init script and its unit. All leave a trace.
+/// The daemon, init script and unit of the test service, which all leave a trace.
 const DAEMON: &str = "#!/bin/sh\necho ran >>/srv/started\nexec sleep 1000\n";
 const INIT_SCRIPT: &str = "#!/bin/sh
 ### BEGIN INIT INFO
@@ -29,7 +29,7 @@ esac
 ";
 const UNIT: &str = "[Service]\nExecStart=/srv/daemon\n[Install]\nWantedBy=multi-user.target\n";
 
-/// Whether a root boots by systemd.
+/// The init system of a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Boot {
     Systemd,
@@ -38,11 +38,11 @@ enum Boot {
 
 const BOOTS: [Boot; 2] = [Boot::Systemd, Boot::Scripts];
 
-/// An overlay with services on a base that boots like this, made once.
+/// Returns an overlay with services for a root with this init system, built once.
 fn base(stage: &Stage, boot: Boot) -> PathBuf {
     static MADE: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
     let made = MADE[usize::from(boot == Boot::Scripts)].get_or_init(|| {
-        stage.write("base/apt/etc/apt/sources.list", "deb [trusted=yes] file:/repo ./\n");
+        stage.write("base/apt/etc/apt/sources.list", REPOSITORY);
         stage.write("base/files/srv/daemon", DAEMON);
         stage.write("base/files/etc/init.d/probe", INIT_SCRIPT);
         stage.write("base/files/lib/systemd/system/probe.service", UNIT);
@@ -60,7 +60,7 @@ fn base(stage: &Stage, boot: Boot) -> PathBuf {
     stage.write(format!("{boot:?}.cpio"), made)
 }
 
-/// Builds `NAME.cpio` by the provisioner `NAME`. The image lists all that has started by then.
+/// Builds `NAME.cpio` with the provisioner `NAME`. The image lists the started daemons.
 fn build(stage: &Stage, who: Who, name: &str, overlays: &[PathBuf]) -> (Finished, PathBuf) {
     let image = format!(
         "base: {}\noverlays: {overlays:?}\nprovisioner: [{name}, after]\nnetwork: none\n",
@@ -70,7 +70,7 @@ fn build(stage: &Stage, who: Who, name: &str, overlays: &[PathBuf]) -> (Finished
     stage.write("after/provisioner.yml", "scripts: [report.sh]\n");
     let image = stage.write(format!("{name}.yml"), image);
     let output = stage.out(who).join(format!("{name}.cpio"));
-    let repository = format!("{}:/repo:ro", stage.lab().join("repo").display());
+    let repository = stage.bind_repository();
     let mut command = stage.overcoat(who);
     command.arg("build").arg(image).arg("-o").arg(&output).args(["--bind", &repository, "-v"]);
     (finish(command.arg("--no-manifest")), output)
@@ -84,7 +84,7 @@ fn run(stage: &Stage, who: Who, boot: Boot, script: &str) -> Finished {
     finish(command.args(["--", "sh", "-uc", script]))
 }
 
-/// Prints all daemons that have started, by every trace that they leave.
+/// Prints all started daemons, detected by each of their traces.
 const STARTED: &str = "
 cat /srv/started 2>/dev/null || :
 for process in /proc/[0-9]*; do
@@ -95,18 +95,20 @@ for process in /proc/[0-9]*; do
 done
 ";
 
-/// Runs commands, each of them with an empty environment too. They succeed, and start nothing.
-fn starts_nothing(stage: &Stage, who: Who, boot: Boot, commands: &str) {
+/// Runs each command, also with an empty environment, and checks that it succeeds and starts nothing.
+fn assert_starts_nothing(stage: &Stage, who: Who, boot: Boot, commands: &str) {
     let commands = commands.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: String = commands
         .flat_map(|line| [line.to_owned(), format!("env -i sh -c '{line}'")])
         .enumerate()
         .map(|(n, line)| {
-            format!("({line}) >/tmp/said 2>&1 || {{ echo \"command {n}: $?\"; cat /tmp/said; }}\n")
+            format!(
+                "({line}) >/tmp/printed 2>&1 || {{ echo \"command {n}: $?\"; cat /tmp/printed; }}\n"
+            )
         })
         .collect();
-    let said = run(stage, who, boot, &(lines + STARTED)).ok().text();
-    assert_eq!(said, "", "{who:?} {boot:?}");
+    let printed = run(stage, who, boot, &(lines + STARTED)).ok().text();
+    assert_eq!(printed, "", "{who:?} {boot:?}");
 }
 
 const BY_SCRIPTS: &str = "
@@ -146,13 +148,13 @@ fn init_scripts_start_nothing() {
     let stage = Stage::new();
     for boot in BOOTS {
         for who in EVERYBODY {
-            starts_nothing(&stage, who, boot, BY_SCRIPTS);
+            assert_starts_nothing(&stage, who, boot, BY_SCRIPTS);
         }
     }
 }
 
 #[test]
-fn an_init_script_whose_process_is_traced_is_refused() {
+fn init_script_of_a_traced_process_is_rejected() {
     let stage = Stage::new();
     let script = "exec python3 -c '
 import ctypes, os
@@ -167,18 +169,18 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), os.path.exists(\"/srv/st
     for who in EVERYBODY {
         let finished = run(&stage, who, Boot::Scripts, script).ok();
         assert_eq!(finished.text(), "7 False\n", "{who:?}");
-        finished.says(&["`/etc/init.d/probe start` failed: services", "cannot be traced"]);
+        finished.stderr_has(&["`/etc/init.d/probe start` failed: services", "cannot be traced"]);
     }
 }
 
-/// A directory with what the probe needs, at `$jail`.
+/// Creates a chroot with the files that the probe needs, at `$jail`.
 const JAIL: &str = "mkdir -p $jail/etc/init.d $jail/usr/local/bin; \
     cp -a /bin /sbin /lib $(ls -d /lib64 /lib32 /libx32 2>/dev/null) $jail/; \
     cp -a /usr/bin /usr/sbin /usr/lib $jail/usr/; cp -a /etc/init.d/probe $jail/etc/init.d/; \
     ln -s ../../../etc/init.d/probe $jail/usr/local/bin/probe";
 
-/// The ways to the init script of a jail. Its daemon does not exist there: the script itself leaves
-/// the trace `/srv/started`.
+/// Ways to run the init script of a chroot. Its daemon does not exist there, and the script itself
+/// leaves the trace `/srv/started`.
 const IN_A_JAIL: [&str; 6] = [
     "chroot $jail /etc/init.d/probe start",
     "chroot $jail sh -e /etc/init.d/probe start",
@@ -205,13 +207,13 @@ fn init_scripts_below_other_mounts_start_nothing() {
         /tmp/init.d/probe start; cat /srv/started"
     );
     for who in EVERYBODY {
-        let said = run(&stage, who, Boot::Scripts, &script).ok().text();
-        assert_eq!(said, "/tmp/init.d/probe start\n", "{who:?}");
+        let printed = run(&stage, who, Boot::Scripts, &script).ok().text();
+        assert_eq!(printed, "/tmp/init.d/probe start\n", "{who:?}");
     }
 }
 
 #[test]
-fn the_parent_of_a_process_that_is_killed_while_it_executes_learns_its_end() {
+fn parent_is_notified_when_a_process_is_killed_during_exec() {
     let stage = Stage::new();
     let script = "timeout 60 python3 -c '
 import os, time
@@ -227,8 +229,11 @@ print(\"all ended\", flush=True)
 os._exit(0)' 2>/dev/null; service probe start; systemctl enable --now unit-only 2>&1; cat /srv/started";
     for who in EVERYBODY {
         let finished = run(&stage, who, Boot::Systemd, script);
-        let said = String::from_utf8_lossy(&finished.stdout).into_owned();
-        assert!(said.starts_with("all ended\n") && !said.contains("probe"), "{who:?} {said}");
+        let printed = String::from_utf8_lossy(&finished.stdout).into_owned();
+        assert!(
+            printed.starts_with("all ended\n") && !printed.contains("probe"),
+            "{who:?} {printed}"
+        );
         assert!(!finished.stderr.contains("failed: services"), "{who:?} {}", finished.stderr);
     }
 }
@@ -255,7 +260,7 @@ fn programs_of_other_users_start_nothing_and_end() {
 }
 
 #[test]
-fn a_syntax_check_of_an_init_script_is_not_a_start() {
+fn syntax_check_of_an_init_script_is_not_a_start() {
     let stage = Stage::new();
     let script = "sh -n /etc/init.d/probe start; echo $?; bash -en /etc/init.d/probe start; echo $?
         echo 'if' >/etc/init.d/broken; sh -n /etc/init.d/broken start 2>/dev/null; echo $?";
@@ -293,29 +298,29 @@ const BY_SYSTEMCTL: &str = "
 fn systemctl_starts_nothing_and_changes_files() {
     let stage = Stage::new();
     for who in EVERYBODY {
-        starts_nothing(&stage, who, Boot::Systemd, BY_SYSTEMCTL);
+        assert_starts_nothing(&stage, who, Boot::Systemd, BY_SYSTEMCTL);
         let script = "systemctl enable --now unit-only
             systemctl is-enabled unit-only
             readlink /etc/systemd/system/multi-user.target.wants/unit-only.service
             systemctl disable ssh; systemctl is-enabled ssh
             systemctl preset ssh; systemctl is-enabled ssh";
-        let said = run(&stage, who, Boot::Systemd, script).ok().text();
+        let printed = run(&stage, who, Boot::Systemd, script).ok().text();
         let wanted = "enabled\n/lib/systemd/system/unit-only.service\ndisabled\nenabled\n";
-        assert_eq!(said, wanted, "{who:?}");
+        assert_eq!(printed, wanted, "{who:?}");
     }
 }
 
 #[test]
-fn init_scripts_do_what_is_not_about_running() {
+fn init_scripts_run_actions_other_than_start() {
     let stage = Stage::new();
     for who in EVERYBODY {
         let script = "/etc/init.d/probe initdb && cat /srv/initdb; service probe status; echo $?
             start-stop-daemon --start --test --exec /srv/daemon && echo tested
             service probe start";
         let finished = run(&stage, who, Boot::Scripts, script).ok();
-        let said = finished.text();
-        assert!(said.starts_with("made\n3\n"), "{said}");
-        assert!(said.ends_with("tested\n"), "{said}");
+        let printed = finished.text();
+        assert!(printed.starts_with("made\n3\n"), "{printed}");
+        assert!(printed.ends_with("tested\n"), "{printed}");
         let note =
             "overcoat: `/etc/init.d/probe start`: services do not start or stop during a build";
         assert!(finished.stderr.contains(note), "{}", finished.stderr);
@@ -323,7 +328,7 @@ fn init_scripts_do_what_is_not_about_running() {
 }
 
 #[test]
-fn what_is_no_init_script_runs_as_it_is() {
+fn other_scripts_run_unchanged() {
     let stage = Stage::new();
     let script = "
         mkdir -p /srv/init.d /opt/rc && cp /etc/init.d/probe /srv/init.d/ && cp /bin/echo /opt/rc/
@@ -334,10 +339,10 @@ fn what_is_no_init_script_runs_as_it_is() {
         chmod -x /etc/init.d/probe; /etc/init.d/probe start; echo $?
         /etc/init.d/none start; echo $?";
     for who in EVERYBODY {
-        let said = run(&stage, who, Boot::Scripts, script).ok().text();
+        let printed = run(&stage, who, Boot::Scripts, script).ok().text();
         let wanted = "/srv/init.d/probe start\nstart\n/etc/init.d/probe start\n\
                       /etc/init.d/probe start\n/etc/init.d/probe start 126\n127\n";
-        assert_eq!(said, wanted, "{who:?}");
+        assert_eq!(printed, wanted, "{who:?}");
     }
 }
 
@@ -375,7 +380,7 @@ fn enabled(stage: &Stage, boot: Boot, overlay: &std::path::Path) -> Vec<String> 
 }
 
 #[test]
-fn ansible_enables_services_and_starts_none() {
+fn ansible_enables_services_without_starting_them() {
     let stage = Stage::new();
     stage.write("role/tasks/main.yml", TASKS);
     for boot in BOOTS {
@@ -401,7 +406,7 @@ fn ansible_enables_services_and_starts_none() {
 }
 
 #[test]
-fn puppet_enables_services_and_starts_none() {
+fn puppet_enables_services_without_starting_them() {
     let stage = Stage::new();
     stage.write("puppet/files/site.pp", MANIFEST);
     stage.write("puppet/apply.sh", "puppet apply --detailed-exitcodes /site.pp || test $? = 2\n");
@@ -418,17 +423,17 @@ fn puppet_enables_services_and_starts_none() {
 }
 
 #[test]
-fn the_name_of_the_manager_follows_what_the_root_boots_by() {
+fn pid_1_is_named_after_the_init_system_of_the_root() {
     let stage = Stage::new();
-    // Pid 1 sees a change soon, not at once.
+    // Pid 1 notices a change after a short time.
     let script =
         "becomes() { timeout 60 sh -c \"until grep -qx $1 /proc/1/comm; do :; done\" && echo $1; }
         cat /proc/1/comm
         mv /sbin/init /sbin/init.systemd; ln -s /bin/true /sbin/init; becomes init
         mv /sbin/init.systemd /sbin/init; becomes systemd";
     for who in EVERYBODY {
-        let said = run(&stage, who, Boot::Systemd, script).ok().text();
-        assert_eq!(said, "systemd\ninit\nsystemd\n", "{who:?}");
+        let printed = run(&stage, who, Boot::Systemd, script).ok().text();
+        assert_eq!(printed, "systemd\ninit\nsystemd\n", "{who:?}");
         assert_eq!(run(&stage, who, Boot::Scripts, "cat /proc/1/comm").ok().text(), "init\n");
     }
 }

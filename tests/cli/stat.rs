@@ -25,13 +25,14 @@ fn stat_shows_all_details() {
     let json: Value = serde_json::from_slice(&stat(&["--json", ":etc/motd"]).ok().stdout).unwrap();
     assert_eq!(json["objects"][0]["sha256"], sum.trim());
     assert_eq!(json["objects"][0]["hides"], serde_json::json!([0]));
-    stat(&[":etc/issue"]).code(1).says(&["/etc/issue: no such file", ", but deleted by "]);
+    stat(&[":etc/issue"]).code(1).stderr_has(&["/etc/issue: no such file", ", but deleted by "]);
     // A dangling link exists.
     stage.sh("ln -s ../run/tab layers/base/etc/mtab");
     let folder = base.parent().unwrap().join("base");
     let of = |command: &str, path: &str| overcoat(&stage, Who::Root, command, &[&folder], &[path]);
     assert_eq!(of("ls", ":/etc/mtab").ok().text(), "/etc/mtab\n");
-    of("cat", ":/etc/mtab").code(1).says(&["/etc/mtab: broken symbolic link to ../run/tab"]);
-    let slash = of("ls", ":/etc/mtab/").code(1).says(&["/etc/mtab: no such file or directory"]);
+    of("cat", ":/etc/mtab").code(1).stderr_has(&["/etc/mtab: broken symbolic link to ../run/tab"]);
+    let slash =
+        of("ls", ":/etc/mtab/").code(1).stderr_has(&["/etc/mtab: no such file or directory"]);
     assert!(!slash.stderr.contains("hidden"), "{}", slash.stderr);
 }

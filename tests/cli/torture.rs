@@ -1,4 +1,4 @@
-//! A base with one of everything, and what a hard-working provisioner could do to it.
+//! A base with every kind of entry, and every kind of change to it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -12,7 +12,7 @@ use rustix::fs::{
     renameat_with, utimensat,
 };
 
-/// A folder of paths below one.
+/// Operations on paths below a folder.
 struct Below<'a>(&'a Path);
 
 impl Below<'_> {
@@ -89,7 +89,7 @@ impl Below<'_> {
         fs::remove_dir_all(self.path(path)).unwrap();
     }
 
-    /// As `sed -i` and `dpkg` do: a new file takes the name.
+    /// Replaces a file by renaming a new one over it, as `sed -i` and `dpkg` do.
     fn replace(&self, path: &str, content: &[u8]) {
         let temporary = format!("{path}.new");
         self.file(&temporary, content);
@@ -99,7 +99,7 @@ impl Below<'_> {
     }
 }
 
-/// Bytes that look like nothing, half of them compressible; the same for the same seed.
+/// Returns pseudo-random bytes, half of them compressible, for a seed.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 32);
@@ -116,7 +116,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Fills the folder `root` as a base. As root only: it has devices and owners.
+/// Fills the folder `root` as a base; requires root, because of devices and owners.
 pub(crate) fn base(root: &Path) {
     let b = Below(root);
     for dir in ["dev", "proc", "sys", "run", "tmp", "etc", "usr", "usr/bin", "var"] {
@@ -198,7 +198,7 @@ pub(crate) fn base(root: &Path) {
     b.mode("", 0o755);
 }
 
-/// Does to the tree at `root`, which began as [`base`], what can be done.
+/// Makes all kinds of changes to the tree at `root`, which is a [`base`].
 pub(crate) fn torture(root: &Path) {
     let t = Below(root);
     new_objects(&t);
@@ -243,13 +243,13 @@ fn links(t: &Below<'_>) {
     t.link("new/link", "new/link-2");
     t.link("new/fifo", "new/fifo-2");
     t.link("nodes/block", "nodes/block-2");
-    // Linked and parted again.
+    // Linked and unlinked again.
     t.link("new/empty", "new/parted");
     t.unlink("new/parted");
 }
 
 fn directories(t: &Below<'_>) {
-    // A directory of the base below another of the base, which moves in turn.
+    // A directory of the base is moved into another one, which is moved too.
     t.rename("under", "over/under");
     t.unlink("over/under/sub/deep");
     t.file("over/under/sub/deep-new", "after the move\n");
@@ -272,7 +272,7 @@ fn directories(t: &Below<'_>) {
     t.unlink("from-link");
     t.dir("from-link");
     t.file("from-link/inside", "was a link\n");
-    // To a file and back to a directory: nothing of the first may shine through.
+    // To a file and back to a directory: entries of the first directory must stay hidden.
     t.remove("opaque");
     t.file("opaque", "for a moment\n");
     t.unlink("opaque");
@@ -282,7 +282,7 @@ fn directories(t: &Below<'_>) {
     t.remove("emptied");
     t.dir("emptied");
     t.rename("empty-dir", "new/empty-dir");
-    // Over an empty directory.
+    // Renamed over an empty directory.
     t.dir("new/target");
     t.rename("nested/sub", "new/target");
     t.rename_with("etc/hostname", "etc/name", RenameFlags::NOREPLACE);
@@ -369,7 +369,7 @@ fn attributes(t: &Below<'_>) {
     t.mode("usr/bin/su", 0o755);
 }
 
-/// What ends as it began.
+/// Makes changes and reverts them.
 fn traceless(t: &Below<'_>) {
     t.file("new/passing", "not for long\n");
     t.unlink("new/passing");
@@ -404,7 +404,7 @@ fn times(t: &Below<'_>) {
     t.time("new/char", 1_111_111_111);
 }
 
-/// Makes a file that is as long as three gibibytes, with a few bytes here and there.
+/// Creates a sparse file of three gibibytes with a few data bytes.
 pub(crate) fn three_gibibytes(root: &Path) {
     let t = Below(root);
     t.file("large", "at the beginning");

@@ -1,4 +1,5 @@
-//! Base plus unpacked overlay, mounted by the kernel, is the tree that was seen inside.
+//! Overlays unpacked by other tools and mounted by the kernel over their base show the tree that was
+//! seen inside.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::support::listing::{Listing, assert_same, list};
 use crate::support::stage::{EPOCH, EVERYBODY, Stage, Who, finish};
 use crate::torture;
 
-/// What the sandbox shows as files of its own, over those of the base and never captured.
+/// Scratch entries of the sandbox, which hide files of the base and are never captured.
 const SCRATCH: [&str; 9] = [
     "etc/apt/apt.conf",
     "etc/hosts",
@@ -27,7 +28,8 @@ const SCRATCH: [&str; 9] = [
 /// Where a sandbox mounts other file systems.
 const MOUNTED: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
 
-/// Directories that exist for the sake of scratch files alone, where the base has none.
+/// Returns whether a path is on another file system, a scratch entry, or a directory that exists only
+/// for scratch entries.
 fn is_scratch(path: &str, base: &Listing) -> bool {
     let below =
         |dir: &str| path.strip_prefix(dir).is_some_and(|r| r.is_empty() || r.starts_with('/'));
@@ -39,19 +41,19 @@ fn is_scratch(path: &str, base: &Listing) -> bool {
         })
 }
 
-/// `listing` without what belongs to the sandbox.
+/// Returns `listing` without the entries of the sandbox.
 pub(crate) fn captured(listing: &Listing, base: &Listing) -> Listing {
     let kept = listing.iter().filter(|(path, _)| !is_scratch(path, base));
     kept.map(|(path, object)| (path.clone(), object.clone())).collect()
 }
 
-/// What is of the sandbox in `listing`: outside of one it must be the base's own.
+/// Returns the entries at paths of the sandbox; outside of it they are those of the base.
 fn scratch(listing: &Listing, base: &Listing) -> Listing {
     let kept = listing.iter().filter(|(path, _)| is_scratch(path, base));
     kept.map(|(path, object)| (path.clone(), object.clone())).collect()
 }
 
-/// The torture base as a squashfs image.
+/// Creates the torture base as a squashfs image.
 pub(crate) fn torture_base(stage: &Stage) -> PathBuf {
     let folder = stage.path("torture-base");
     fs::create_dir(&folder).unwrap();
@@ -60,15 +62,15 @@ pub(crate) fn torture_base(stage: &Stage) -> PathBuf {
     stage.path("torture.squashfs")
 }
 
-/// A tool that unpacks, and what is known of it.
+/// A tool that unpacks archives, and its known behaviour.
 #[derive(Clone, Copy)]
 pub(crate) struct Unpacker {
     name: &'static str,
     /// Unpacks `$1` in the working directory.
     script: &'static str,
-    /// The times of files are those of the archive.
+    /// Files get the times of the archive.
     times: bool,
-    /// A directory `.` that is there keeps its mode.
+    /// An existing directory `.` keeps its mode.
     keeps_root: bool,
     /// Symbolic links belong to root.
     disowns_links: bool,
@@ -116,7 +118,8 @@ pub(crate) const UNPACKERS: [Unpacker; 5] = [
     },
 ];
 
-/// The kernel's own view of `base` with `archive` unpacked over it, and what was unpacked.
+/// Unpacks `archive` and lists the kernel's overlayfs mount of it over `base`. Returns this listing
+/// and that of the unpacked files.
 fn kernel_view(
     stage: &Stage,
     base: &Path,
@@ -133,7 +136,7 @@ fn kernel_view(
     let options = Some("mode=1777,size=90%");
     mount(Some("upper"), &memory, Some("tmpfs"), MsFlags::empty(), options).unwrap();
     let (upper, work) = (folder("memory/upper"), folder("memory/work"));
-    // An image of its own for each mount: a loop device that lingers would show the last one.
+    // Each mount uses its own copy: a lingering loop device would show the previous image.
     let image = place.join("base.squashfs");
     fs::copy(base, &image).unwrap();
     crate::support::tools::sh(&place, "mount -t squashfs -o loop,ro base.squashfs lower");
@@ -154,7 +157,7 @@ fn kernel_view(
     (listing, unpacked)
 }
 
-/// The base as the kernel shows it.
+/// Lists the kernel's mount of the base.
 pub(crate) fn kernel_base(stage: &Stage, base: &Path) -> Listing {
     let place = tempfile::tempdir_in(stage.path("")).unwrap();
     let (image, lower) = (place.path().join("image"), place.path().join("lower"));
@@ -162,12 +165,12 @@ pub(crate) fn kernel_base(stage: &Stage, base: &Path) -> Listing {
     fs::copy(base, &image).unwrap();
     crate::support::tools::sh(place.path(), "mount -t squashfs -o loop,ro image lower");
     let listing = list(&lower);
-    // Another test may be between fork and exec, with our files still open.
+    // Another test may be between fork and exec, with these files still open.
     crate::support::tools::sh(place.path(), "umount -l lower");
     listing
 }
 
-/// What `truth` becomes in a newc archive that holds `members`: whole seconds from 1970 to 2106,
+/// Returns `truth` as a newc archive with `members` stores it: whole seconds from 1970 to 2106,
 /// and hard links of nothing but regular files.
 fn in_an_archive(truth: &Listing, members: &Listing) -> Listing {
     let mut truth = truth.clone();
@@ -182,7 +185,7 @@ fn in_an_archive(truth: &Listing, members: &Listing) -> Listing {
     truth
 }
 
-/// What `truth` becomes in a squashfs image that holds `members`: whole seconds from 1970 to 2106,
+/// Returns `truth` as a squashfs image with `members` stores it: whole seconds from 1970 to 2106,
 /// and no new sockets, which the tar stream that it is made from cannot have.
 fn in_squashfs(truth: &Listing, members: &Listing) -> Listing {
     let mut truth = truth.clone();
@@ -193,9 +196,9 @@ fn in_squashfs(truth: &Listing, members: &Listing) -> Listing {
     truth
 }
 
-/// What is known of `unpacker` taken out of the comparison of `truth` and `found`, where `members`
-/// were unpacked: everything else must be the base's own in all things.
-fn on_the_same_terms(
+/// Removes the known behaviour of `unpacker` for the unpacked `members` from both listings. All other
+/// entries are those of the base and must be equal.
+fn without_known_differences(
     unpacker: Unpacker,
     members: &Listing,
     truth: &Listing,
@@ -219,7 +222,7 @@ fn on_the_same_terms(
             assert_eq!((other.uid, other.gid), (0, 0), "{path}");
             (other.uid, other.gid) = (object.uid, object.gid);
         }
-        // Only the times of files are promised.
+        // Unpackers restore only the times of files.
         if !unpacker.times || object.kind != "file" {
             other.mtime = object.mtime;
         }
@@ -227,8 +230,8 @@ fn on_the_same_terms(
     (truth, found)
 }
 
-/// A listing with one owner for all that a namespace with ids up to 65535 does not map, and for
-/// their aliases.
+/// Replaces the owners that a namespace with ids up to 65535 does not map, and their aliases, by
+/// 65534.
 fn as_seen_by(who: Who, truth: &Listing) -> Listing {
     let mut seen = truth.clone();
     if who == Who::Unprivileged {
@@ -242,8 +245,8 @@ fn as_seen_by(who: Who, truth: &Listing) -> Listing {
     seen
 }
 
-/// Checks that `archive`, unpacked over `base` by each of `unpackers`, is what `who` saw as
-/// `truth`, and that what belonged to the sandbox is the base's own. Gives what was unpacked.
+/// Checks that `archive`, unpacked over `base` by each of `unpackers`, is the tree `truth` that `who`
+/// saw, with the base's entries at paths of the sandbox. Returns the unpacked entries.
 pub(crate) fn assert_unpacks(
     stage: &Stage,
     who: Who,
@@ -262,7 +265,7 @@ pub(crate) fn assert_unpacks(
         assert_same(&what, &own, &scratch(&found, &listed));
         let found = as_seen_by(who, &captured(&found, &listed));
         let truth = as_seen_by(who, &truth);
-        let (truth, found) = on_the_same_terms(*unpacker, &unpacked, &truth, &found);
+        let (truth, found) = without_known_differences(*unpacker, &unpacked, &truth, &found);
         assert_same(&what, &truth, &found);
         members = unpacked;
     }
@@ -270,7 +273,7 @@ pub(crate) fn assert_unpacks(
 }
 
 #[test]
-fn a_tortured_base_is_the_same_under_every_unpacker() {
+fn torture_overlay_unpacks_to_the_same_tree_with_every_tool() {
     let stage = Stage::new();
     let base = torture_base(&stage);
     let listed = kernel_base(&stage, &base);
@@ -279,7 +282,7 @@ fn a_tortured_base_is_the_same_under_every_unpacker() {
         let finished = inner_program::attempt(&stage, who, &[&base], "torture", |command| {
             command.arg("--save").arg(&archive);
         });
-        let finished = finished.ok().says(&[
+        let finished = finished.ok().stderr_has(&[
             "/new/char-2: unpacks as a separate file, not as a hard link",
             "/new/link-2: unpacks as a separate file, not as a hard link",
         ]);
@@ -292,9 +295,9 @@ fn a_tortured_base_is_the_same_under_every_unpacker() {
     }
 }
 
-/// What is deleted is a whiteout in it, as in every overlay.
+/// Deletions are whiteouts in the image.
 #[test]
-fn a_tortured_base_sealed_as_squashfs_is_a_layer_for_us_and_for_the_kernel() {
+fn torture_squashfs_is_a_layer_for_overcoat_and_overlayfs() {
     let stage = Stage::new();
     let base = torture_base(&stage);
     let listed = kernel_base(&stage, &base);
@@ -303,7 +306,7 @@ fn a_tortured_base_sealed_as_squashfs_is_a_layer_for_us_and_for_the_kernel() {
     let finished = inner_program::attempt(&stage, who, &[&base], "torture", |command| {
         command.arg("--save").arg(&image);
     });
-    let finished = finished.ok().says(&["/new/socket: "]);
+    let finished = finished.ok().stderr_has(&["/new/socket: "]);
     let members = kernel_base(&stage, &image);
     let truth = in_squashfs(&inner_program::listing_of(&finished), &members);
     let expected = captured(&truth, &listed);
@@ -320,7 +323,7 @@ fn a_tortured_base_sealed_as_squashfs_is_a_layer_for_us_and_for_the_kernel() {
 }
 
 #[test]
-fn a_tortured_base_gives_the_same_bytes_at_every_privilege() {
+fn torture_overlay_has_the_same_bytes_at_every_privilege() {
     let stage = Stage::new();
     let base = torture_base(&stage);
     let archive = |who: Who, name: &str| {
@@ -339,7 +342,7 @@ fn a_tortured_base_gives_the_same_bytes_at_every_privilege() {
 }
 
 #[test]
-fn a_discovery_build_is_what_its_last_step_saw() {
+fn discovery_overlay_equals_the_tree_of_its_last_step() {
     let stage = Stage::new();
     let base = stage.debian();
     let listed = kernel_base(&stage, &base);
@@ -347,7 +350,7 @@ fn a_discovery_build_is_what_its_last_step_saw() {
     let (shown, list) = inner_program::list_command(&stage);
     stage.write("list/provisioner.yml", "scripts: [list]\n");
     stage.write("list/list", format!("#!/bin/sh\n{list}\n"));
-    // What is cleaned away after the last step it cannot have seen.
+    // The last step would not see files that the clean-up removes.
     let file = discovery::image(&stage, &["list"], "cleanup: {all: false}");
     let (archive, log) = (stage.out(who).join("d.cpio.gz"), stage.out(who).join("log"));
     let mut build = discovery::build(&stage, who, &file, &archive);
@@ -362,7 +365,7 @@ fn a_discovery_build_is_what_its_last_step_saw() {
 }
 
 #[test]
-fn a_file_of_three_gibibytes_is_whole() {
+fn sparse_file_of_three_gibibytes_is_complete() {
     let stage = Stage::new();
     let base = torture_base(&stage);
     let listed = kernel_base(&stage, &base);
@@ -376,6 +379,6 @@ fn a_file_of_three_gibibytes_is_whole() {
     let (found, unpacked) = kernel_view(&stage, &base, &archive, unpacker);
     let (truth, found) = (captured(&truth, &listed), captured(&found, &listed));
     let (truth, found) = (as_seen_by(who, &truth), as_seen_by(who, &found));
-    let (truth, found) = on_the_same_terms(unpacker, &unpacked, &truth, &found);
+    let (truth, found) = without_known_differences(unpacker, &unpacked, &truth, &found);
     assert_same("3 GiB", &truth, &found);
 }

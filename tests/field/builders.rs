@@ -122,7 +122,7 @@ fn differing(a: &Listing, b: &Listing) -> BTreeSet<String> {
 }
 
 #[test]
-fn packages_that_read_the_host_make_the_same_image_on_another_one() {
+fn packages_that_read_the_host_give_the_same_image_on_another_host() {
     let groups = fs::read_to_string(lab::file("field/groups")).unwrap();
     // Groups that have this word, for a look at one.
     let wanted = std::env::var("FIELD_GROUPS").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Builds with many packages of a distribution, which behave as no test of our own would think of.
+//! Builds with many packages of a distribution.
 //!
 //! `tests/field/set-up.sh` prepares what these tests need. They take many minutes: `make field`.
 

@@ -1,4 +1,4 @@
-//! apt inside, by the way that the host has to its package sources.
+//! apt in a sandbox, with the host's settings for package sources.
 
 use crate::support::{Lab, Shown, at_both_privileges, lab, plan, shell};
 use overcoat::root::lay_mount_points;
@@ -22,7 +22,7 @@ fn ok(lab: &Lab, script: &str) -> String {
 }
 
 #[test]
-fn apt_reads_the_hosts_settings_and_services_stay_off() {
+fn apt_uses_the_host_settings_and_services_do_not_start() {
     at_both_privileges(|| {
         let lab = lab(Plan { network: Network::None, ..plan() });
         let dump = ok(&lab, "apt-config dump APT::Sandbox::User");
@@ -33,7 +33,7 @@ fn apt_reads_the_hosts_settings_and_services_stay_off() {
     });
 }
 
-/// Packages with daemons and users, from the repository beside the base.
+/// Installs packages with daemons and users from the lab's repository.
 #[test]
 fn apt_installs_packages_from_a_bound_folder() {
     at_both_privileges(|| {

@@ -1,10 +1,10 @@
-//! Commands in a sandbox: what they see of their process, and what comes back of it.
+//! Commands in a sandbox: their environment, and their results.
 
 use crate::support::{Lab, at_both_privileges, environment, plan, shell};
 use overcoat::sandbox::{CommandSpec, ExitStatus, SandboxError, Stdio};
 
 #[test]
-fn exit_code_and_signal_come_back() {
+fn exit_code_and_signal_are_returned() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         assert_eq!(lab.run("exit 0").0, ExitStatus::Code(0));
@@ -16,7 +16,7 @@ fn exit_code_and_signal_come_back() {
 }
 
 #[test]
-fn inside_is_a_machine_of_its_own() {
+fn sandbox_has_its_own_ids_hostname_and_processes() {
     at_both_privileges(|| {
         let mut plan = plan();
         plan.hostname = "coat".to_owned();
@@ -29,7 +29,7 @@ fn inside_is_a_machine_of_its_own() {
 }
 
 #[test]
-fn a_command_that_cannot_be_executed_says_why() {
+fn command_that_cannot_be_executed_reports_the_reason() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         let error = |argv: &[&str]| {
@@ -52,7 +52,7 @@ fn a_command_that_cannot_be_executed_says_why() {
 }
 
 #[test]
-fn large_arguments_and_environments_arrive() {
+fn large_arguments_and_environments_are_passed() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         let mut spec = shell("echo ${#BIG}; env | wc -l");
@@ -68,7 +68,7 @@ fn large_arguments_and_environments_arrive() {
 }
 
 #[test]
-fn the_environment_is_the_given_one_and_nothing_else_is_inherited() {
+fn nothing_is_inherited_but_the_given_environment() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         let mut spec = CommandSpec::new(["/usr/bin/env"]);
@@ -98,7 +98,7 @@ fn standard_input_reaches_the_command() {
 }
 
 #[test]
-fn commands_run_side_by_side_and_can_be_signalled() {
+fn commands_run_concurrently_and_can_be_signalled() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         let mut children: Vec<_> =
@@ -116,7 +116,7 @@ fn commands_run_side_by_side_and_can_be_signalled() {
 }
 
 #[test]
-fn a_command_can_run_as_another_user() {
+fn command_can_run_as_another_user() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         let mut spec = shell("id -u; id -g; id -G");

@@ -1,4 +1,4 @@
-//! Device nodes and owners beyond the id map are recorded as they were meant, at each privilege.
+//! Device nodes and owners outside of the id map are recorded as requested, at both privileges.
 
 use std::process::Command;
 
@@ -40,7 +40,7 @@ fn device_nodes_are_recorded() {
 }
 
 #[test]
-fn device_nodes_by_descriptor_and_in_a_chroot() {
+fn device_nodes_are_created_by_descriptor_and_in_a_chroot() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("mkdir -p /srv/jail/in/ner /srv/dir; ln -s /in /srv/jail/link; python3 -c '
@@ -75,9 +75,9 @@ except FileExistsError:
     });
 }
 
-/// As on kernel overlayfs: it would hide what the target has there.
+/// As in overlayfs of the kernel: it would hide the entry of the lower layers.
 #[test]
-fn a_whiteout_cannot_be_made_by_hand() {
+fn whiteouts_cannot_be_created_by_commands() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         let (status, output) = lab.run("mknod /srv/whiteout c 0 0");
@@ -88,10 +88,10 @@ fn a_whiteout_cannot_be_made_by_hand() {
 }
 
 #[test]
-fn the_callers_ids_own_a_device_node() {
+fn device_node_is_owned_by_its_creator() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
-        // CAP_MKNOD kept over the change of the file system ids.
+        // CAP_MKNOD is kept when the file system ids change.
         lab.ok("mkdir -m 777 /srv/open; python3 -c '
 import ctypes, os, stat
 libc = ctypes.CDLL(None)
@@ -106,7 +106,7 @@ libc.setfsuid(3)
 }
 
 #[test]
-fn who_may_not_make_devices_does_not() {
+fn device_nodes_require_the_capability() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("mkdir -m 777 /srv/open");
@@ -123,7 +123,7 @@ fn who_may_not_make_devices_does_not() {
 }
 
 #[test]
-fn mounts_of_the_sandbox_and_others_are_the_kernels() {
+fn device_nodes_on_other_file_systems_are_left_to_the_kernel() {
     at_both_privileges(|| {
         let namespace = plan().privilege.has_user_namespace();
         let lab = Lab::new(plan());
@@ -131,11 +131,11 @@ fn mounts_of_the_sandbox_and_others_are_the_kernels() {
             let made = lab.run(&format!("mknod {path} c 1 3")).0.success();
             assert_eq!(made, !namespace, "{path}");
         }
-        // A mount that was made inside later on.
+        // On a mount that was made inside.
         let script = "mkdir -p /srv/mnt && mount -t tmpfs none /srv/mnt && mknod /srv/mnt/x c 1 3";
         assert_eq!(lab.run(script).0.success(), !namespace);
         assert!(lab.shown.find("srv/mnt/x").is_none());
-        // And in a mount namespace of its own, where the rest is as before.
+        // In another mount namespace, where the root is still supervised.
         lab.ok("unshare -m sh -c 'mkdir /srv/own && mount -t tmpfs none /srv/own && \
                 (mknod /srv/own/x c 1 3; mknod /srv/beside c 1 3)'");
         assert_eq!(device(&lab.shown, "srv/beside"), (CharDevice, 1, 3, 0o644));
@@ -171,7 +171,7 @@ fn owners_beyond_the_map_are_recorded() {
         assert_eq!(owner("srv/four"), (100_000, 7));
         let shown = if namespace { "60588:60598\n" } else { "100000:200000\n" };
         assert_eq!(lab.ok("cat /srv/shown"), shown);
-        // Copying an owner back restores the true one.
+        // Copying a displayed owner sets the recorded one.
         lab.ok("
             set -e
             cd /srv
@@ -190,7 +190,7 @@ fn owners_beyond_the_map_are_recorded() {
     });
 }
 
-/// A program without a C library, so that no 32-bit one has to be installed.
+/// A program without a C library, so that no 32-bit library is required.
 const I386_PROGRAM: &str = r#"
 static int call(int number, long a, long b, long c, long d) {
     int result;
@@ -208,7 +208,7 @@ void _start(void) {
 "#;
 
 #[test]
-fn thirty_two_bit_programs_are_answered_too() {
+fn system_calls_of_32_bit_programs_are_supervised() {
     at_both_privileges(|| {
         if !cfg!(target_arch = "x86_64") {
             println!("no 32-bit system calls to test on this architecture");
@@ -241,7 +241,7 @@ fn thirty_two_bit_programs_are_answered_too() {
 }
 
 #[test]
-fn many_processes_make_nodes_at_once() {
+fn processes_can_create_nodes_concurrently() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("for p in 1 2 3 4 5 6 7 8; do

@@ -1,4 +1,4 @@
-//! Mounts in the host's own namespace, as root and through fusermount3.
+//! Mounts in the host's namespace, as root and with fusermount3.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use nix::unistd::{getegid, geteuid};
 use overcoat::fuse::{Serving, View};
 use overcoat::sandbox::{HostMount, MountOptions, unmount};
 
-/// A directory to mount on, without the mount and the directory in the end.
+/// A directory to mount on; dropping it removes the mount and the directory.
 struct MountDir(PathBuf);
 
 impl MountDir {
@@ -29,7 +29,7 @@ impl Drop for MountDir {
     }
 }
 
-/// Mounts the base, as the program does for its caller.
+/// Mounts the base for the current user, as the program does.
 fn mount(dir: &Path, read_only: bool) -> Serving {
     let mount =
         HostMount::new(dir, &MountOptions { read_only, ..MountOptions::default() }).unwrap();
@@ -40,7 +40,7 @@ fn mount(dir: &Path, read_only: bool) -> Serving {
 }
 
 #[test]
-fn a_mount_is_seen_on_the_host_until_it_is_unmounted() {
+fn mount_is_visible_on_the_host_until_unmounted() {
     at_both_privileges(|| {
         let dir = MountDir::new("seen");
         let serving = mount(&dir.0, false);
@@ -63,7 +63,7 @@ fn a_mount_is_seen_on_the_host_until_it_is_unmounted() {
 }
 
 #[test]
-fn a_read_only_mount_refuses_writing() {
+fn read_only_mount_rejects_writes() {
     at_both_privileges(|| {
         let dir = MountDir::new("ro");
         let serving = mount(&dir.0, true);
@@ -75,7 +75,7 @@ fn a_read_only_mount_refuses_writing() {
 }
 
 #[test]
-fn a_mount_without_its_program_can_be_taken_away() {
+fn mount_without_its_server_can_be_unmounted() {
     at_both_privileges(|| {
         let dir = MountDir::new("dead");
         drop(HostMount::new(&dir.0, &MountOptions::default()).unwrap());
@@ -86,7 +86,7 @@ fn a_mount_without_its_program_can_be_taken_away() {
 }
 
 #[test]
-fn what_cannot_be_mounted_on_is_named() {
+fn invalid_mount_points_are_reported() {
     at_both_privileges(|| {
         let error = |dir: &str| {
             HostMount::new(Path::new(dir), &MountOptions::default()).unwrap_err().to_string()

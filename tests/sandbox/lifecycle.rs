@@ -1,8 +1,7 @@
-//! How a sandbox ends: in order, by Ctrl-C, by SIGKILL, by a failure on the way; and that nothing
-//! is left of it then.
+//! The end of a sandbox, by normal exit, Ctrl-C, SIGKILL or an error; nothing remains of it.
 //!
-//! The daemon of these tests is this binary once more, as a process of its own: the test
-//! `the_daemon`, whose scenario is named by an environment variable.
+//! The daemon of these tests is another process of this binary, which runs the test
+//! `daemon_process`. An environment variable selects the scenario.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -25,11 +24,11 @@ const SCENARIO: &str = "OVERCOAT_TEST_SCENARIO";
 
 #[test]
 #[ignore = "the daemon of the other tests"]
-fn the_daemon() {
+fn daemon_process() {
     let signals = Signals::take().unwrap();
     let lab = Lab::new(plan());
     let ended = match std::env::var(SCENARIO).unwrap().as_str() {
-        // A command that leaves a daemon of its own behind, in another session, and runs on.
+        // A command that starts a daemon in another session, and continues to run.
         "hold" => {
             let script = "setsid sh -c 'sleep 1000 & wait' & setsid -f sleep 1000; \
                           while :; do find / -xdev >/dev/null 2>&1; done";
@@ -63,18 +62,24 @@ fn the_daemon() {
 fn daemon(scenario: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--ignored", "--exact", "lifecycle::the_daemon", "--nocapture", "--test-threads=1"])
+        .args([
+            "--ignored",
+            "--exact",
+            "lifecycle::daemon_process",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(SCENARIO, scenario);
     hear_signals(&mut command);
-    // A real daemon takes its signals before it starts threads; here the harness has some already.
-    // SAFETY: one system call, nothing that a fork of threads could hurt.
+    // A real daemon blocks its signals before it starts threads; the test harness starts some earlier.
+    // SAFETY: only one system call between fork and exec.
     unsafe {
         command.pre_exec(|| Ok(SigSet::all().thread_block()?));
     }
     command
 }
 
-/// Waits for the line READY of a daemon.
+/// Waits until a daemon prints READY.
 fn wait_until_ready(child: &mut Child) -> BufReader<impl Read + use<>> {
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut seen = String::new();
@@ -86,7 +91,7 @@ fn wait_until_ready(child: &mut Child) -> BufReader<impl Read + use<>> {
 }
 
 #[test]
-fn a_killed_daemon_leaves_nothing() {
+fn killed_daemon_leaves_nothing() {
     at_both_privileges(|| {
         let mut child = daemon("hold").stdout(ProcessStdio::piped()).spawn().unwrap();
         let _output = wait_until_ready(&mut child);
@@ -98,7 +103,7 @@ fn a_killed_daemon_leaves_nothing() {
 }
 
 #[test]
-fn signals_end_a_daemon_in_order() {
+fn signals_end_a_daemon_cleanly() {
     at_both_privileges(|| {
         for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)]
         {
@@ -115,7 +120,7 @@ fn signals_end_a_daemon_in_order() {
 }
 
 #[test]
-fn a_killed_stage_or_pid_1_is_noticed() {
+fn killed_stage_or_pid_1_is_reported() {
     at_both_privileges(|| {
         for depth in [1, 2] {
             let lab = Lab::new(plan());
@@ -141,14 +146,14 @@ fn a_killed_stage_or_pid_1_is_noticed() {
 }
 
 #[test]
-fn dropping_a_sandbox_half_way_leaves_nothing() {
+fn dropping_a_partly_started_sandbox_leaves_nothing() {
     at_both_privileges(|| {
         let before = family(std::process::id());
         let new = || {
             let now = family(std::process::id());
             now.into_iter().filter(|pid| !before.contains(pid)).count()
         };
-        // Mounted, never served.
+        // Mounted but not served.
         let starting = Sandbox::fork(plan()).unwrap();
         assert_eq!(new(), 1);
         drop(starting);
@@ -172,14 +177,14 @@ fn ctrl_c_ends_everything() {
         terminal.until("READY\r\n");
         let family = family(terminal.child.id());
         terminal.type_in("\x03");
-        // The command and the daemon both get the signal; who is seen first does not matter.
+        // The command and the daemon both receive the signal, in any order.
         assert_eq!(terminal.end(), Some(130));
         nothing_is_left(&family);
     });
 }
 
 #[test]
-fn a_shell_on_a_terminal_has_job_control() {
+fn shell_on_a_terminal_has_job_control() {
     at_both_privileges(|| {
         let mut terminal = OnTerminal::start(daemon("shell"));
         let greeting = terminal.until("READY$ ");
@@ -204,12 +209,12 @@ fn a_shell_on_a_terminal_has_job_control() {
         terminal.type_in("echo still $((40 + 2))\n");
         terminal.until("still 42\r\n");
         terminal.until("READY$ ");
-        // A new size reaches the terminal inside.
+        // The terminal inside gets the new size.
         let size = libc::winsize { ws_row: 20, ws_col: 50, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: TIOCSWINSZ reads one winsize, which `size` is.
         unsafe { libc::ioctl(terminal.master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
         eventually("the size inside has changed", || {
-            // What is typed before the prompt is there may be echoed twice.
+            // Input before the prompt may be echoed twice.
             terminal.type_in("stty size\n");
             terminal.until("READY$ ").contains("20 50")
         });
@@ -221,7 +226,7 @@ fn a_shell_on_a_terminal_has_job_control() {
 }
 
 #[test]
-fn a_terminated_shell_gives_the_terminal_back() {
+fn terminated_shell_restores_the_terminal() {
     at_both_privileges(|| {
         let mut terminal = OnTerminal::start(daemon("shell"));
         terminal.until("READY$ ");
@@ -233,7 +238,7 @@ fn a_terminated_shell_gives_the_terminal_back() {
 }
 
 #[test]
-fn missing_rights_are_named_with_a_remedy() {
+fn missing_rights_are_reported_with_a_fix() {
     let _alone = alone();
     if !nix::unistd::geteuid().is_root() {
         println!("not root: cannot take rights away");
@@ -246,7 +251,7 @@ fn missing_rights_are_named_with_a_remedy() {
             .args([
                 "--ignored",
                 "--exact",
-                "lifecycle::detecting",
+                "lifecycle::detect_privilege",
                 "--nocapture",
                 "--test-threads=1",
             ])
@@ -262,8 +267,8 @@ fn missing_rights_are_named_with_a_remedy() {
 }
 
 #[test]
-#[ignore = "a part of missing_rights_are_named_with_a_remedy"]
-fn detecting() {
+#[ignore = "a part of missing_rights_are_reported_with_a_fix"]
+fn detect_privilege() {
     match Privilege::detect() {
         Ok(privilege) => println!("{privilege:?}"),
         Err(error) => println!("{error}"),

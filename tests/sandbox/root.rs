@@ -1,4 +1,4 @@
-//! The root in a sandbox: the mounts over it, the network, and what is shown of the host.
+//! The root in a sandbox: its mounts, the network, and bind mounts of the host.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,7 +31,7 @@ fn device_nodes_work() {
 }
 
 #[test]
-fn proc_sys_run_and_tmp_are_its_own() {
+fn proc_sys_run_and_tmp_are_private() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         let pids = lab.ok("ls /proc | grep -E '^[0-9]+$' | wc -l");
@@ -43,7 +43,7 @@ fn proc_sys_run_and_tmp_are_its_own() {
             lab.ok("stat -f -c %T /run /tmp /dev /dev/shm; stat -c %a /run /tmp /run/lock"),
             "tmpfs\ntmpfs\ntmpfs\ntmpfs\n755\n1777\n1777\n"
         );
-        // Nothing of the host's own mounts is left.
+        // No mount of the host is visible.
         let mounts = lab.ok("cut -d ' ' -f 5 /proc/self/mountinfo");
         for mount in mounts.lines() {
             let known = ["/dev", "/proc", "/sys", "/run", "/tmp"];
@@ -54,7 +54,7 @@ fn proc_sys_run_and_tmp_are_its_own() {
 }
 
 #[test]
-fn what_is_written_is_in_the_tree() {
+fn changes_are_recorded_in_the_tree() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
         lab.ok("echo content > /etc/new; chown 7:8 /etc/new; chmod 640 /etc/new; rm /etc/issue");
@@ -68,13 +68,13 @@ fn what_is_written_is_in_the_tree() {
     });
 }
 
-/// The kernel keeps for good what it was told, so it has to be told of what is taken back.
+/// The kernel caches entries without a time limit, so a revert must invalidate them.
 #[test]
-fn what_is_taken_back_is_seen_as_the_base_has_it() {
+fn reverted_paths_show_the_base_again() {
     at_both_privileges(|| {
         let lab = Lab::new(plan());
-        // What brings news comes last: reading asks for the time of the last access, listing for
-        // all attributes.
+        // The calls that refresh the cache come last: reading requests the access time, listing all
+        // attributes.
         let look = "cd /etc/apt; files='apt.conf.d/70debconf apt.conf.d/01autoremove'
                     look() { stat -c '%n %a %s %Y' $files . ../debian_version; }
                     look; cat $files; look; ls -1 . *; look";
@@ -94,7 +94,7 @@ fn what_is_taken_back_is_seen_as_the_base_has_it() {
 }
 
 #[test]
-fn network_none_has_a_loopback_only() {
+fn network_none_has_only_a_loopback_interface() {
     at_both_privileges(|| {
         let interfaces = "tail -n +3 /proc/net/dev | cut -d : -f 1 | tr -d ' '";
         let lab = Lab::new(Plan { network: Network::None, ..plan() });
@@ -133,7 +133,7 @@ impl Drop for HostFolder {
 }
 
 #[test]
-fn host_folders_and_files_are_shown() {
+fn host_folders_and_files_are_bind_mounted() {
     at_both_privileges(|| {
         let host = HostFolder::new("shown");
         let bind = |from: &str, inside: &str, read_only| Bind {
@@ -176,7 +176,7 @@ fn host_folders_and_files_are_shown() {
 }
 
 #[test]
-fn a_read_only_root_refuses_writing() {
+fn read_only_root_rejects_writes() {
     at_both_privileges(|| {
         let lab = Lab::new(Plan { read_only_root: true, ..plan() });
         assert!(lab.run("touch /etc/x").1.contains("Read-only file system"));
@@ -186,12 +186,12 @@ fn a_read_only_root_refuses_writing() {
 }
 
 #[test]
-fn links_in_the_image_lead_to_nothing_of_the_host() {
+fn links_in_the_image_do_not_lead_to_the_host() {
     at_both_privileges(|| {
         let plan = plan();
         let shown = Shown::base(plan.privilege.max_uid());
         lay_mount_points(&shown.live, &plan).unwrap();
-        // An image whose /run and /tmp point to absolute places.
+        // An image in which /run and /tmp are symbolic links.
         let meta = Meta { mode: 0o777, uid: 0, gid: 0, mtime: None };
         for (path, target) in [("/run", "/var/volatile/run"), ("/tmp", "../../../etc/apt")] {
             let live = &shown.live;
@@ -207,9 +207,9 @@ fn links_in_the_image_lead_to_nothing_of_the_host() {
     });
 }
 
-/// As in a container: the kernel refuses a fresh /proc where the host's is partly hidden.
+/// As in a container: the kernel rejects a new proc mount if the host's /proc is partly hidden.
 #[test]
-fn where_the_hosts_proc_is_masked_it_is_shown() {
+fn masked_host_proc_is_bind_mounted() {
     let _alone = alone();
     if !nix::unistd::geteuid().is_root() {
         println!("not root: cannot mask anything in /proc");
@@ -220,7 +220,7 @@ fn where_the_hosts_proc_is_masked_it_is_shown() {
     let output = Command::new("unshare")
         .args(["-m", "sh", "-c", script, USER])
         .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "root::with_a_masked_proc", "--nocapture"])
+        .args(["--ignored", "--exact", "root::masked_proc_process", "--nocapture"])
         .current_dir("/")
         .output()
         .unwrap();
@@ -229,8 +229,8 @@ fn where_the_hosts_proc_is_masked_it_is_shown() {
 }
 
 #[test]
-#[ignore = "a part of where_the_hosts_proc_is_masked_it_is_shown"]
-fn with_a_masked_proc() {
+#[ignore = "a part of masked_host_proc_is_bind_mounted"]
+fn masked_proc_process() {
     let lab = Lab::new(plan());
     assert_eq!(lab.ok("cat /proc/version"), "", "the mask is still there");
     lab.ok("test -e /proc/self/status && mknod /srv/x c 1 3");

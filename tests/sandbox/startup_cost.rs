@@ -1,4 +1,5 @@
-//! What a sandbox costs to start: `cargo test --release --test sandbox -- --ignored --nocapture startup_cost`.
+//! Measures the start of a sandbox:
+//! `cargo test --release --test sandbox -- --ignored --nocapture startup_cost`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

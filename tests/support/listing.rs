@@ -1,4 +1,4 @@
-//! A tree as a list of objects, taken in the same way inside a sandbox and outside.
+//! Listings of directory trees, created in the same way inside and outside of a sandbox.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,40 +10,39 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// An object, as one of its names shows it.
+/// A file system object at one of its paths.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Object {
     pub kind: String,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Of devices.
+    /// Device number; zero for other types.
     pub rdev: (u32, u32),
-    /// Of what is no directory.
+    /// Size in bytes; zero for directories.
     pub size: u64,
-    /// Of what is no directory, in seconds.
+    /// Modification time in seconds; zero for directories.
     pub mtime: i64,
-    /// The first name of the same object, when there are several: none for the only name.
+    /// First path of an object that has several; `None` if this is the only one.
     pub links: Option<String>,
-    /// SHA-256 of a file, the target of a link, or why it cannot be read.
+    /// SHA-256 of a file, target of a symbolic link, or the error of reading either.
     pub content: String,
 }
 
-/// What the content of an object begins with that cannot be read.
+/// Prefix of the content of an unreadable object.
 const UNREADABLE: &str = "unreadable";
 
 impl Object {
-    /// Whether reading it failed.
+    /// Returns whether reading the object failed.
     pub fn is_unreadable(&self) -> bool {
         self.content.starts_with(UNREADABLE)
     }
 }
 
-/// Objects by path, without a leading slash; bytes that are no plain ASCII are written `\xNN`.
+/// Objects by path without a leading slash; other bytes than printable ASCII are escaped as `\xNN`.
 pub type Listing = BTreeMap<String, Object>;
 
-/// Lists what is below `root`. Other file systems are not entered, and the directory where one is
-/// mounted is left out.
+/// Lists the tree at `root`, without mount points and other file systems.
 pub fn list(root: &Path) -> Listing {
     let mut walk = Walk { device: fs::symlink_metadata(root).unwrap().dev(), ..Walk::default() };
     walk.visit(root, "");
@@ -144,7 +143,7 @@ fn unreadable(error: &std::io::Error) -> String {
     format!("{UNREADABLE}: {error}")
 }
 
-/// The digest of a file's bytes, and how it is read when that goes wrong.
+/// Returns the digest of a file, or the error of reading it.
 fn digest(path: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(path)?;
@@ -161,7 +160,7 @@ fn digest(path: &Path) -> String {
                 }
             }
         }
-        // In pieces it reads the same as from its beginning.
+        // Reading at offsets gives the same bytes as reading from the start.
         let middle = size / 2;
         if size > 0 && file.read_at(&mut buffer[..1], middle)? != 1 {
             return Ok(format!("nothing at {middle} of {size}"));
@@ -174,7 +173,7 @@ fn digest(path: &Path) -> String {
     read().unwrap_or_else(|error| unreadable(&error))
 }
 
-/// Bytes as text.
+/// Escapes bytes other than printable ASCII.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for &byte in bytes {
@@ -186,7 +185,7 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// What is different, as lines for a person; at most a screen of them.
+/// Returns a readable line for each difference; at most a screenful.
 pub fn differences(expected: &Listing, found: &Listing) -> Vec<String> {
     let mut lines = Vec::new();
     for (path, object) in expected {
@@ -208,7 +207,7 @@ pub fn differences(expected: &Listing, found: &Listing) -> Vec<String> {
     lines
 }
 
-/// Fails when there are differences.
+/// Checks that two listings are equal.
 #[track_caller]
 pub fn assert_same(what: &str, expected: &Listing, found: &Listing) {
     let lines = differences(expected, found);

@@ -10,6 +10,7 @@
 pub mod browser;
 pub mod lab;
 pub mod listing;
+pub mod newc;
 pub mod processes;
 pub mod shown;
 pub mod stage;
@@ -70,7 +71,7 @@ pub fn as_user(name: &str) {
     print!("as {USER}: {text}");
 }
 
-/// This test binary as the unprivileged user.
+/// Returns a command that runs this test binary as the unprivileged user.
 pub fn user_command() -> Command {
     let mut command = Command::new("setpriv");
     command
@@ -80,7 +81,7 @@ pub fn user_command() -> Command {
     command
 }
 
-/// A sandbox on the lab's base, with the tree that it shows.
+/// A sandbox on the lab's base, with the tree that it serves.
 pub struct Lab {
     pub sandbox: Sandbox,
     pub shown: Shown,
@@ -88,7 +89,7 @@ pub struct Lab {
     supervisor: Supervisor,
 }
 
-/// The plan of most tests.
+/// Returns the plan that most tests use.
 pub fn plan() -> Plan {
     Plan::new(Privilege::detect().unwrap())
 }
@@ -100,7 +101,7 @@ impl Lab {
         Lab::with(plan, shown)
     }
 
-    /// As [`Lab::new`], on a tree that has its mount points.
+    /// Like [`Lab::new`], with a tree that has the mount points already.
     pub fn with(plan: Plan, shown: Shown) -> Self {
         let mut starting = Sandbox::fork(plan).unwrap();
         let serving = shown.serve(starting.fuse_fd());
@@ -111,7 +112,7 @@ impl Lab {
         Lab { sandbox, shown, serving, supervisor }
     }
 
-    /// Runs a command; its status, and what it printed on both streams.
+    /// Runs a command; returns its status and its output on both streams.
     pub fn run_spec(&self, mut spec: CommandSpec) -> (ExitStatus, String) {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = OwnedFd::from(writer);
@@ -132,14 +133,14 @@ impl Lab {
         self.run_spec(shell(script))
     }
 
-    /// Runs a shell script that must succeed; what it printed.
+    /// Runs a shell script that must succeed; returns its output.
     pub fn ok(&self, script: &str) -> String {
         let (status, output) = self.run(script);
         assert!(status.success(), "{script}\n{status}\n{output}");
         output
     }
 
-    /// Ends the sandbox, and waits until its file system is gone as well.
+    /// Ends the sandbox, and waits until its file system has ended.
     pub fn end(self) {
         self.sandbox.shutdown();
         self.supervisor.join();
@@ -147,14 +148,14 @@ impl Lab {
     }
 }
 
-/// A shell script as a command with the usual environment.
+/// Returns a command that runs a shell script in the usual environment.
 pub fn shell(script: &str) -> CommandSpec {
     let mut spec = CommandSpec::new(["sh", "-c", script]);
     spec.env = environment();
     spec
 }
 
-/// A usual environment.
+/// Returns the usual environment.
 pub fn environment() -> Vec<(OsString, OsString)> {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     [("PATH", path), ("HOME", "/root"), ("LANG", "C.UTF-8")]
@@ -162,12 +163,12 @@ pub fn environment() -> Vec<(OsString, OsString)> {
         .to_vec()
 }
 
-/// Has a program hear the signals that whoever started the tests may have had ignored, as `nohup`
-/// and a shell's `&` do: overcoat keeps ignoring what it was told to ignore.
+/// Resets the signals that the parent of the tests may ignore, as `nohup` and a shell's `&` do:
+/// overcoat keeps ignoring inherited ignored signals.
 pub fn hear_signals(command: &mut std::process::Command) {
     use nix::sys::signal::{SigHandler, Signal, signal};
     use std::os::unix::process::CommandExt;
-    // SAFETY: four system calls between fork and exec, which set no handler that could run.
+    // SAFETY: only four system calls between fork and exec; no handler is installed.
     unsafe {
         command.pre_exec(|| {
             for one in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {

@@ -1,5 +1,4 @@
-//! The tree that the sandbox's tests run in: the lab's base under an upper, served as the program
-//! serves it.
+//! The tree that sandbox tests use: the lab's base below an upper, served as the program serves it.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use overcoat::fuse::{self, Serving, View};
 use overcoat::image::open;
 use overcoat::root::live::{Lay, Live, Meta};
 
-/// A tree, and how it is shown.
+/// A tree and its view for the kernel.
 #[derive(Clone)]
 pub struct Shown {
     pub live: Arc<Live>,
@@ -19,12 +18,12 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// The Debian base, shown to a kernel that has names for the ids up to `max_id`.
+    /// Opens the Debian base, for a kernel that maps ids up to `max_id`.
     pub fn base(max_id: u32) -> Self {
         Shown::with(View { max_id, owner: None, unprivileged: false })
     }
 
-    /// The Debian base, shown as `view` says.
+    /// Opens the Debian base with this view.
     pub fn with(view: View) -> Self {
         let base = super::lab::file("base.squashfs");
         let layers = layers::open(&[base], CacheOptions::default()).unwrap().layers;
@@ -33,25 +32,25 @@ impl Shown {
         Shown { live: Arc::new(Live::new(Arc::new(tree.unwrap()))), view }
     }
 
-    /// Answers the kernel's requests on `device`.
+    /// Serves the tree on a FUSE device.
     pub fn serve(&self, device: OwnedFd) -> Serving {
         let serving = fuse::serve(self.live.tree().clone(), device, self.view).unwrap();
         self.live.set_notifier(serving.notifier().clone());
         serving
     }
 
-    /// The attributes of what is at `path`, a path without a leading slash.
+    /// Returns the attributes of the entry at `path`, which has no leading slash.
     pub fn find(&self, path: &str) -> Option<Attr> {
         let path = format!("/{path}");
         self.live.stat(path.as_bytes(), Follow::No).unwrap().map(|(_, attr)| attr)
     }
 
-    /// As [`Shown::find`], where there must be something.
+    /// Like [`Shown::find`], for an entry that must exist.
     pub fn get(&self, path: &str) -> Attr {
         self.find(path).unwrap_or_else(|| panic!("{path} is not in the tree"))
     }
 
-    /// Puts a file of root's at `path`.
+    /// Creates a file at `path`, owned by root.
     pub fn file(&self, path: &str, content: &[u8], mode: u16) {
         let meta = Meta { mode, uid: 0, gid: 0, mtime: None };
         self.live

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::archive::Archive;
 use super::{PASSWD, Pair, STATUS, base, findings, names, sha256};
+use crate::support::newc::Archive;
 
 /// The base, with a package that has a configuration file.
 fn packaged(version: &str) -> Archive {

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::archive::Archive;
 use super::{Pair, base, findings, programs::programs};
+use crate::support::newc::Archive;
 
 /// Returns the message of the lint's finding, if any.
 fn message(base: &Archive, overlay: &Archive, lint: &str) -> Option<String> {

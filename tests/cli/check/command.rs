@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::archive::Archive;
 use super::programs::programs;
 use super::{Pair, base, clean, findings, names, run};
+use crate::support::newc::Archive;
 
 /// A project with an overlay that has a note, a warning and an error.
 fn project(check: &str) -> Pair {
@@ -17,7 +17,7 @@ fn project(check: &str) -> Pair {
     overlay.put("opt/all", 0o040777, "");
     overlay.file("root/.netrc", "machine a.org login b password c\n");
     let pair = Pair::new(&base(), &overlay.gzip());
-    fs::write(pair.path("base.cpio.gz"), super::archive::gzip(&base().bytes())).unwrap();
+    fs::write(pair.path("base.cpio.gz"), crate::support::newc::gzip(&base().bytes())).unwrap();
     let project = format!("output: .\nimages:\n  o:\n    base: ./base.cpio\n{check}");
     fs::write(pair.path("overcoat.yml"), project).unwrap();
     pair

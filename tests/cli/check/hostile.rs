@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use overcoat::check::{CheckRequest, check};
 
-use super::archive::{Archive, gzip};
 use super::programs::programs;
 use super::{base, clean};
+use crate::support::newc::{Archive, gzip};
 
 struct Random(u64);
 

@@ -1,8 +1,8 @@
 //! The search of libraries.
 
-use super::archive::Archive;
 use super::programs::programs;
 use super::{Pair, base};
+use crate::support::newc::Archive;
 
 /// Returns lint and path, and the message, of each finding in an overlay.
 fn found(make: impl FnOnce(&mut Archive)) -> Vec<(String, String)> {

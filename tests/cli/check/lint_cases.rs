@@ -5,9 +5,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::archive::{Archive, DIR, FILE, LINK, gzip, gzip_with_extra};
 use super::programs::{for_another_machine, programs};
 use super::{PASSWD, Pair, STATUS, base, findings, names, run, sha256};
+use crate::support::newc::{Archive, DIR, FILE, LINK, gzip, gzip_with_extra};
 
 /// An overlay and its finding.
 struct Case {

@@ -1,7 +1,6 @@
 //! Tests of `check`: a fixture for each lint, an overlay without findings, and real overlays on real
 //! bases.
 
-mod archive;
 mod base;
 mod boots;
 mod command;
@@ -23,7 +22,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use archive::{Archive, LINK};
+use crate::support::newc::{Archive, LINK};
 use programs::programs;
 
 /// A folder with a base and an overlay.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::archive::Archive;
 use super::{findings, names};
 use crate::discovery;
+use crate::support::newc::Archive;
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 
 /// The discovery overlay, which changes a configuration file of the base.
@@ -76,7 +76,7 @@ impl Drop for Pair {
         for name in ["libc", "library", "conffile", "untouched"] {
             let root = self.stage.path(name);
             if root.exists() {
-                // There is no mount if mounting failed.
+                // The mount does not exist if mounting failed.
                 let _ = self.stage.overcoat(Who::Root).arg("umount").arg(root).output();
             }
         }

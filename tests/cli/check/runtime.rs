@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::archive::Archive;
 use super::{Pair, STATUS, base, findings};
+use crate::support::newc::Archive;
 
 /// Returns severity, path and message of each finding.
 fn describe(findings: &[Value]) -> Vec<String> {

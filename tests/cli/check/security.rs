@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::archive::{Archive, PROGRAM};
 use super::{Pair, base, findings};
+use crate::support::newc::{Archive, PROGRAM};
 
 const PAM: &str = "auth required pam_unix.so\n";
 const SETUID: u32 = 0o104755;

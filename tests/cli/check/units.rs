@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::archive::Archive;
 use super::{Pair, base};
+use crate::support::newc::Archive;
 
 /// Names and contents of units.
 const UNITS: [(&str, &str); 51] = [

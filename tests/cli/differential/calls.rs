@@ -1,4 +1,4 @@
-//! Random calls, on few names, so that they meet.
+//! Random system calls on few names, so that they interact.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,12 @@ use proptest::prelude::*;
 use rustix::fs::{FallocateFlags, FileType, OFlags, RenameFlags, XattrFlags};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-/// Attributes of a user's and of root's, and one that overlayfs keeps for itself.
+/// Attributes in the user and trusted namespaces.
 pub(super) const XATTRS: [&str; 3] = ["user.a", "user.b", "trusted.a"];
 
 pub(super) type Name = PathBuf;
 
-/// A file by its name, or one that was opened before and is still open, whatever became of its
-/// name.
+/// A file given by its name, or an open file whose name may have changed.
 #[derive(Clone, Debug)]
 pub(super) enum File {
     Named(Name),
@@ -26,7 +25,7 @@ pub(super) enum Sync {
     All,
 }
 
-/// A time to set: seconds and nanoseconds, the present, or none.
+/// A time to set: seconds and nanoseconds, the current time, or no change.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stamp {
     At(i64, i64),
@@ -39,7 +38,7 @@ pub(super) enum Call {
     Mkdir(Name, u32),
     Rmdir(Name),
     Unlink(Name),
-    /// Opens for writing: flags beside, mode.
+    /// Opens for writing, with more flags and a mode.
     Open(Name, OFlags, u32),
     Rename(Name, Name, RenameFlags),
     Link(Name, Name),
@@ -51,7 +50,7 @@ pub(super) enum Call {
     Stat(Name),
     ReadLink(Name),
     List(Name),
-    /// Opens a file to be held.
+    /// Opens a file and keeps it open.
     Hold(usize, Name, OFlags),
     StatHeld(usize),
     Write(File, u64, usize, u8),
@@ -66,28 +65,28 @@ pub(super) enum Call {
     SetXattr(Name, usize, u8, XattrFlags),
     GetXattr(Name, usize, usize),
     RemoveXattr(Name, usize),
-    /// A name that nobody obeys, or a value that is none.
+    /// Sets an attribute in an unknown namespace or with an invalid value.
     WrongXattr(Name),
-    /// Opens a directory to be listed in parts.
+    /// Opens a directory, which is listed in parts.
     HoldDir(usize, Name),
-    /// Lists so many bytes of entries more.
+    /// Lists more entries, with a buffer of this size.
     ListPart(usize, usize),
-    /// Goes back to where the listing was behind an earlier entry.
+    /// Seeks to the position after an earlier entry.
     SeekDir(usize, usize),
     Statfs,
 }
 
-/// What the name of a call should be for the call to come to something.
+/// The kind of name with which a call can succeed.
 #[derive(Clone, Copy, Debug)]
 enum Means {
     Anything,
     File,
     Directory,
-    /// A name in a directory, taken or not.
+    /// A name in an existing directory, whether it exists or not.
     New,
 }
 
-/// What there is. Directories are few enough, and not so deep that paths would grow for ever.
+/// Existing names, without deep directories, so that paths do not grow without limit.
 #[derive(Debug, Default)]
 pub(super) struct There {
     all: Vec<Name>,
@@ -111,7 +110,7 @@ impl There {
                 there.all.push(name);
             }
         }
-        // Each file system lists them in an order of its own.
+        // The order of a listing depends on the file system.
         there.all.sort();
         there.files.sort();
         there.dirs.sort();
@@ -160,7 +159,7 @@ impl Call {
         }
     }
 
-    /// The same call, of something that is there if possible: of `number` modulo how much is.
+    /// Returns the same call on existing names if possible, selected by `number`.
     pub(super) fn aimed(&self, number: usize, there: &There) -> Call {
         let mut call = self.clone();
         for (n, (name, means)) in call.names_mut().into_iter().enumerate() {
@@ -180,14 +179,14 @@ impl Call {
         call
     }
 
-    /// The names of which it could have changed something.
+    /// Returns the names that the call can have changed.
     pub(super) fn names(&mut self) -> Vec<Name> {
         self.names_mut().into_iter().map(|(name, _)| name.clone()).collect()
     }
 }
 
 pub(super) fn name() -> impl Strategy<Value = Name> {
-    // Deep ones are seldom there.
+    // Deep names rarely exist.
     let depth = prop_oneof![4 => Just(1usize), 3 => Just(2), 1 => Just(3)];
     depth
         .prop_flat_map(|depth| prop::collection::vec(prop::sample::select(&NAMES[..]), depth))
@@ -198,7 +197,7 @@ pub(super) fn mode() -> impl Strategy<Value = u32> {
     prop::sample::select(vec![0o755u32, 0o644, 0o4755, 0o2775, 0o1777, 0o000])
 }
 
-/// Sizes and offsets, some of them at the ends of pieces.
+/// Sizes and offsets, some of them at block boundaries.
 pub(super) fn size() -> impl Strategy<Value = u64> {
     prop_oneof![
         3 => 0u64..100,
@@ -217,8 +216,7 @@ fn held() -> impl Strategy<Value = usize> {
 
 fn stamp() -> impl Strategy<Value = Stamp> {
     prop_oneof![
-        // Neither is a time of a layer: one that differs in its nanoseconds alone would be a change
-        // that no archive can tell.
+        // Neither is the time of a layer: a change of only the nanoseconds would be lost in archives.
         2 => (1_000_000_000i64..1_000_000_003, 0i64..1_000_000_000).prop_map(|(s, n)| Stamp::At(s, n)),
         1 => Just(Stamp::At(super::stack::TIME, 0)),
         1 => Just(Stamp::Now),
@@ -318,7 +316,7 @@ fn of_contents() -> impl Strategy<Value = Call> {
 
 fn of_open_directories() -> impl Strategy<Value = Call> {
     let dir = || 0..super::side::HELD_DIRS;
-    // Often the root, in which most names come and go.
+    // Often the root, whose names change most.
     let place = prop_oneof![1 => name(), 1 => Just(Name::from("."))];
     prop_oneof![
         2 => (dir(), place).prop_map(|(d, p)| Call::HoldDir(d, p)),
@@ -327,7 +325,7 @@ fn of_open_directories() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// A call, and what it is aimed at: most are, so that they come to something.
+/// A call, and usually a number that selects existing names, so that the call can succeed.
 pub(super) fn call() -> impl Strategy<Value = (Call, Option<usize>)> {
     let call = prop_oneof![
         40 => of_names(),

@@ -1,10 +1,9 @@
-//! The same calls on a root of ours and on the kernel's own file systems: overlayfs over the same
-//! layers, which is a union, and tmpfs with the same content, which is what a union should not be
-//! told from. Every answer is the same, and so is what is there in the end; and what is sealed from
-//! ours, with the layers, is that again.
+//! Makes the same system calls on an overcoat root and on file systems of the kernel: overlayfs with
+//! the same layers, and a tmpfs with the same content. All results and the final trees must be equal,
+//! and the sealed artifact over the layers must be the final tree.
 //!
-//! Layers, calls and what is sealed are random. Each run tries new ones, and first those that
-//! failed once (`differential/seeds`).
+//! Layers, calls and formats are random. Each run first repeats cases that failed before
+//! (`differential/seeds`), then tries new ones.
 
 mod calls;
 mod images;
@@ -29,16 +28,16 @@ use self::stack::{Plan, Stack, stack};
 use crate::support::listing::Listing;
 use crate::support::stage::Stage;
 
-/// What ours is compared with.
+/// The file system that overcoat is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Other {
     /// overlayfs over the same layers.
     Overlayfs,
-    /// tmpfs with what the layers show.
+    /// tmpfs with the merged content of the layers.
     Tmpfs,
 }
 
-/// Whether all names of everything can be seen: a union counts those that it hides, too.
+/// Returns whether all hard links are visible: link counts of a union include hidden ones.
 fn shows_all_links(root: &Path, listing: &Listing) -> bool {
     let mut seen = std::collections::HashMap::new();
     for (path, _) in listing.iter().filter(|(_, object)| object.kind != "directory") {
@@ -48,7 +47,7 @@ fn shows_all_links(root: &Path, listing: &Listing) -> bool {
     seen.values().all(|(names, links)| names == links)
 }
 
-/// Whether what is sealed can carry what the call makes.
+/// Returns whether the format can store the result of the call.
 fn is_carried(call: &Call, format: Format) -> bool {
     match call {
         Call::Node(_, FileType::Socket, _) => format.has_sockets(),
@@ -66,7 +65,7 @@ fn check(stage: &Stage, other: Other, (plans, calls, format): &Case) -> Result<(
     sealed::check(&scene, seen, *format)
 }
 
-/// Makes the calls on both. Returns what is there in the end.
+/// Makes the calls on both file systems. Returns the final tree.
 fn compare(
     scene: &Scene<'_>,
     ours: &Path,
@@ -76,7 +75,7 @@ fn compare(
 ) -> Result<Seen, TestCaseError> {
     let kernel = scene.other(other);
     let seen = Seen::at(ours);
-    seen.same("what is there at first", &Seen::at(kernel.root()))?;
+    seen.same("the initial tree", &Seen::at(kernel.root()))?;
     let links = other == Other::Overlayfs || shows_all_links(ours, &seen.listing);
     let mut sides = [(kernel.root(), false), (ours, true)]
         .map(|(root, ours)| Side::new(root, ours, other, links));
@@ -95,16 +94,16 @@ fn compare(
         prop_assert_eq!(found, expected, "after call {}: {:?}", n, call);
         if n % 16 == 15 {
             let [expected, found] = [kernel.root(), ours].map(|root| Seen::at(root).timeless(PAST));
-            expected.same(&format!("what is there after call {n}"), &found)?;
+            expected.same(&format!("the tree after call {n}"), &found)?;
         }
     }
     drop(sides);
     let [expected, found] = [kernel.root(), ours].map(|root| Seen::at(root).timeless(PAST));
-    expected.same("what is there in the end", &found)?;
+    expected.same("the final tree", &found)?;
     Ok(Seen::at(ours))
 }
 
-/// `DIFFERENTIAL_CASES` says how many sequences are tried.
+/// Runs random cases; `DIFFERENTIAL_CASES` sets their number.
 fn run(other: Other) {
     let stage = Stage::new();
     let cases = std::env::var("DIFFERENTIAL_CASES").ok().and_then(|n| n.parse().ok());
@@ -123,11 +122,11 @@ fn run(other: Other) {
 }
 
 #[test]
-fn overlayfs_over_the_same_layers_answers_the_same() {
+fn results_equal_those_of_overlayfs() {
     run(Other::Overlayfs);
 }
 
 #[test]
-fn tmpfs_with_the_same_content_answers_the_same() {
+fn results_equal_those_of_tmpfs() {
     run(Other::Tmpfs);
 }

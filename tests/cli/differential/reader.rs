@@ -1,4 +1,4 @@
-//! A directory that is listed in parts while names come and go in it.
+//! Listings of a directory in parts, while entries are created and removed.
 
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
@@ -9,13 +9,13 @@ use rustix::io::Errno;
 
 use crate::support::listing::escape;
 
-/// What POSIX says of it: a name that is there all the time is given once, and no name is given
-/// twice unless it was gone in between.
+/// A listing in progress. By POSIX, a name that exists all the time is returned once, and no name is
+/// returned twice unless it was removed in between.
 pub(super) struct Reader {
     dir: OwnedFd,
-    /// What was given, where that was, and whether the name has been there ever since.
+    /// Returned names, the offsets after them, and whether each name has existed ever since.
     given: Vec<(Vec<u8>, u64, bool)>,
-    /// The names that were there all the time.
+    /// Names that have existed since the listing began.
     always: BTreeSet<Vec<u8>>,
 }
 
@@ -25,7 +25,7 @@ impl Reader {
         Reader { dir, given: Vec::new(), always }
     }
 
-    /// To be called after anything was done.
+    /// Updates the existing names; must be called after each change.
     pub(super) fn notice(&mut self) {
         let now = names(&self.dir);
         self.always.retain(|name| now.contains(name));
@@ -34,8 +34,8 @@ impl Reader {
         }
     }
 
-    /// Takes as many entries as fit into `len` bytes. What was wrong with them, if anything; at
-    /// the end it starts anew.
+    /// Reads the entries that fit into `len` bytes, and rewinds at the end. Returns a description of
+    /// a violation.
     pub(super) fn read(&mut self, len: usize) -> Result<Option<String>, Errno> {
         let mut buffer = vec![MaybeUninit::uninit(); len];
         let mut entries = RawDir::new(&self.dir, &mut buffer);
@@ -46,7 +46,7 @@ impl Reader {
             any = true;
             let name = entry.file_name().to_bytes().to_vec();
             if self.given.iter().any(|(given, _, stayed)| *stayed && *given == name) {
-                wrong = Some(format!("{} is given twice", escape(&name)));
+                wrong = Some(format!("{} is returned twice", escape(&name)));
             }
             self.given.push((name, entry.next_entry_cookie(), true));
             if entries.is_buffer_empty() {
@@ -55,7 +55,7 @@ impl Reader {
         }
         if !any {
             let missing = self.always.iter().find(|n| !self.given.iter().any(|(g, ..)| g == *n));
-            wrong = wrong.or(missing.map(|name| format!("{} is not given", escape(name))));
+            wrong = wrong.or(missing.map(|name| format!("{} is not returned", escape(name))));
             rustix::fs::seek(&self.dir, SeekFrom::Start(0))?;
             self.given.clear();
             self.always = names(&self.dir);
@@ -63,7 +63,7 @@ impl Reader {
         Ok(wrong)
     }
 
-    /// Goes back to behind one of the entries that were given, or to the beginning.
+    /// Seeks to the position after a returned entry, or to the beginning.
     pub(super) fn seek(&mut self, to: usize) -> Result<(), Errno> {
         let keep = to % (self.given.len() + 1);
         let place = if keep == 0 { 0 } else { self.given[keep - 1].1 };
@@ -72,7 +72,7 @@ impl Reader {
     }
 }
 
-/// What is in it now; nothing, when it was removed.
+/// Returns the current names; empty if the directory was removed.
 fn names(dir: &OwnedFd) -> BTreeSet<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(again) = rustix::fs::openat(dir, ".", flags, Mode::empty()) else {

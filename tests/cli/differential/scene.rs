@@ -1,4 +1,4 @@
-//! The mounts that are compared, over one stack of layers.
+//! The compared mounts of one stack of layers.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,11 @@ use crate::support::processes::eventually;
 use crate::support::stage::{Finished, Stage, Who, finish};
 use crate::support::tools;
 
-/// What overlayfs needs to be told to do as well as it can. With `metacopy`, opening a file that was
-/// renamed changes its modification time.
+/// Options with which overlayfs conforms best. With `metacopy`, opening a renamed file changes its
+/// modification time.
 const OVERLAYFS: &str = "redirect_dir=on,index=on,xino=on,metacopy=off";
 
-/// A stack of layers that lies in the folder `case` of a stage, and mounts of it. All is gone with
-/// it.
+/// A stack of layers in the folder `case` of a stage, and its mounts, which are removed on drop.
 pub(super) struct Scene<'a> {
     stage: &'a Stage,
     stack: Stack,
@@ -31,7 +30,7 @@ impl<'a> Scene<'a> {
         Scene { stage, stack }
     }
 
-    /// The folder for all that it writes.
+    /// Returns the folder for written files.
     pub(super) fn folder(&self) -> PathBuf {
         self.stage.path("case")
     }
@@ -44,7 +43,7 @@ impl<'a> Scene<'a> {
         finish(self.stage.overcoat(Who::Root).current_dir(self.folder()).args(words))
     }
 
-    /// Mounts a root of ours, with one more layer if there is one.
+    /// Mounts the layers, and `more` as the highest one, with overcoat.
     pub(super) fn mount(&self, more: Option<&Path>) -> PathBuf {
         let ours = self.ours();
         let layers = self.stack.ours.iter().map(|path| &**path).chain(more);
@@ -55,11 +54,11 @@ impl<'a> Scene<'a> {
 
     pub(super) fn unmount(&self) {
         let words = [Path::new("umount"), &self.ours()];
-        // Another test may be between fork and exec, with a file of ours still open.
-        eventually("it is in use no more", || self.attempt(&words).code == 0);
+        // Another test may be between fork and exec, with a file of the mount still open.
+        eventually("the mount is unused", || self.attempt(&words).code == 0);
     }
 
-    /// Seals what is mounted.
+    /// Seals the mount.
     pub(super) fn seal(&self, archive: &Path) {
         let (seal, output) = (Path::new("seal"), Path::new("-o"));
         self.attempt(&[seal, &self.ours(), output, archive, Path::new("--no-manifest")]).ok();
@@ -69,7 +68,7 @@ impl<'a> Scene<'a> {
         mount(Some("m"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
     }
 
-    /// The kernel's union of the layers, with `upper` over them, or an empty one in memory.
+    /// Mounts the layers with overlayfs; the upper is `upper`, or an empty folder in memory.
     pub(super) fn overlayfs(&self, upper: Option<&Path>) -> Kernel {
         let merged = self.stage.path("merged");
         let mut kernel = Kernel { mounts: vec![merged.clone()] };
@@ -91,7 +90,7 @@ impl<'a> Scene<'a> {
         kernel
     }
 
-    /// A tmpfs with what the kernel's union of the layers shows.
+    /// Mounts a tmpfs with a copy of the layers' overlayfs mount.
     fn tmpfs(&self) -> Kernel {
         let union = self.overlayfs(None);
         let copy = self.stage.path("copy");
@@ -102,7 +101,7 @@ impl<'a> Scene<'a> {
         kernel
     }
 
-    /// What ours is compared with.
+    /// Mounts the file system to compare with.
     pub(super) fn other(&self, other: Other) -> Kernel {
         match other {
             Other::Overlayfs => self.overlayfs(None),
@@ -113,13 +112,13 @@ impl<'a> Scene<'a> {
 
 impl Drop for Scene<'_> {
     fn drop(&mut self) {
-        // After a failure it is still there.
+        // After a failure the mount still exists.
         let _ = umount2(&self.ours(), MntFlags::MNT_DETACH);
         let _ = std::fs::remove_dir_all(self.folder());
     }
 }
 
-/// Mounts of the kernel's, the first of which is to be looked at.
+/// Mounts by the kernel; the first one is compared.
 pub(super) struct Kernel {
     mounts: Vec<PathBuf>,
 }

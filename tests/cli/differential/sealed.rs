@@ -1,4 +1,4 @@
-//! What is sealed is the inverse: the layers and it are the tree, and it is nothing else.
+//! Checks of the sealed artifact: with the layers it is the tree, and it has no other entries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use super::side::xattrs;
 use crate::support::listing::{Listing, differences, list};
 use crate::support::tools;
 
-/// What the tree is sealed as.
+/// The format of the artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Cpio,
@@ -31,12 +31,12 @@ impl Format {
         prop::sample::select(vec![Format::Cpio, Format::Cpio, Format::Tar, Format::Squashfs])
     }
 
-    /// Whether it has extended attributes.
+    /// Returns whether the format stores extended attributes.
     pub(super) fn has_xattrs(self) -> bool {
         self != Format::Cpio
     }
 
-    /// Whether it has sockets. `tar` has not, and neither has what is made of it.
+    /// Returns whether the format stores sockets.
     pub(super) fn has_sockets(self) -> bool {
         self == Format::Cpio
     }
@@ -49,7 +49,7 @@ impl Format {
         }
     }
 
-    /// Unpacks an archive into an empty folder, as overlayfs takes it for its upper.
+    /// Unpacks an artifact into an empty folder, in the form of an overlayfs upper.
     fn unpack(self, archive: &Path, folder: &Path) {
         std::fs::create_dir(folder).unwrap();
         let bytes = std::fs::read(archive).unwrap();
@@ -57,7 +57,7 @@ impl Format {
         match self {
             Format::Cpio => {
                 tools::sh(folder, &format!("cpio --quiet -im <'{archive}'"));
-                // GNU cpio gives no times to links, nor to directories that are there already.
+                // GNU cpio does not set the times of links and existing directories.
                 for (name, time) in times(&bytes).into_iter().rev() {
                     set_time(&folder.join(name), time, 0);
                 }
@@ -76,7 +76,7 @@ impl Format {
     }
 }
 
-/// The names in a cpio archive, with their modification times.
+/// Returns the names in a cpio archive with their modification times.
 fn times(archive: &[u8]) -> Vec<(PathBuf, i64)> {
     let number = |at: usize| -> usize {
         let digits = std::str::from_utf8(&archive[at..at + 8]).unwrap();
@@ -94,7 +94,7 @@ fn times(archive: &[u8]) -> Vec<(PathBuf, i64)> {
     }
 }
 
-/// Makes whiteouts as overlayfs has them of files `.wh.NAME`. The times of the directories stay.
+/// Replaces files `.wh.NAME` by whiteouts of overlayfs, and keeps the times of directories.
 fn name_whiteouts(dir: &Path) {
     let meta = std::fs::symlink_metadata(dir).unwrap();
     for path in children(dir) {
@@ -110,7 +110,7 @@ fn name_whiteouts(dir: &Path) {
     set_times(dir, &meta);
 }
 
-/// All that there is to see of a tree.
+/// The observable state of a tree.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) listing: Listing,
@@ -125,7 +125,7 @@ impl Seen {
         Seen { listing, xattrs }
     }
 
-    /// With times of now that are all the same.
+    /// Makes all times after `past` equal.
     pub(super) fn timeless(mut self, past: i64) -> Seen {
         for object in self.listing.values_mut().filter(|object| object.mtime > past) {
             object.mtime = i64::MAX;
@@ -133,7 +133,7 @@ impl Seen {
         self
     }
 
-    /// In a cpio archive hard links are those of regular files alone.
+    /// Removes hard links that the format does not store: a cpio archive has those of regular files.
     fn in_archive(mut self, format: Format) -> Seen {
         if format == Format::Cpio {
             let others = self.listing.values_mut().filter(|object| object.kind != "file");
@@ -154,8 +154,7 @@ impl Seen {
     }
 }
 
-/// Seals what is mounted, which looks like `seen`, and looks at that from all sides. Afterwards
-/// nothing is mounted.
+/// Seals the mount, whose tree is `seen`, unmounts it, and checks the artifact as described above.
 pub(super) fn check(scene: &Scene, seen: Seen, format: Format) -> Result<(), TestCaseError> {
     let folder = scene.folder();
     let archive = folder.join(format.name());
@@ -164,29 +163,29 @@ pub(super) fn check(scene: &Scene, seen: Seen, format: Format) -> Result<(), Tes
     let linked_nodes = seen.has_linked_nodes();
     let seen = seen.in_archive(format);
 
-    // Layers and overlay are the tree.
+    // The unpacked artifact over the layers is the tree.
     let upper = folder.join("upper");
     format.unpack(&archive, &upper);
     let kernel = scene.overlayfs(Some(&upper));
-    seen.same("what was sealed, unpacked", &Seen::at(kernel.root()).in_archive(format))?;
+    seen.same("the unpacked artifact", &Seen::at(kernel.root()).in_archive(format))?;
     drop(kernel);
 
-    // As a layer it is the tree, too, of which nothing has changed.
+    // The artifact as a layer gives the same tree, and a second seal has no changes.
     let layer = if format == Format::Tar { &upper } else { &archive };
     let ours = scene.mount(Some(layer));
-    seen.same("what was sealed, as a layer", &Seen::at(&ours).in_archive(format))?;
+    seen.same("the artifact as a layer", &Seen::at(&ours).in_archive(format))?;
     let again = folder.join("again.cpio");
     scene.seal(&again);
     let bytes = std::fs::read(&again).unwrap();
-    // The root, which every archive has, and the end: names stand 110 bytes after their headers.
+    // Only the root entry and the trailer; each name begins 110 bytes after the start of its header.
     let names = [bytes.get(110..112), bytes.get(222..232)].map(Option::unwrap_or_default);
     let nothing: [&[u8]; 2] = [b".\0", b"TRAILER!!!"];
-    prop_assert_eq!(names, nothing, "nothing changed since, but there are entries");
+    prop_assert_eq!(names, nothing, "the second seal has entries without changes");
     scene.unmount();
 
-    // What makes the same tree of the layers is the same bytes.
+    // The same changes to the layers are sealed to the same bytes.
     if format == Format::Cpio && linked_nodes {
-        // The archive has separate ones, each of which may be as the layers have it.
+        // The archive has separate nodes, some of which may equal those of the layers.
         return Ok(());
     }
     let ours = scene.mount(None);
@@ -195,7 +194,7 @@ pub(super) fn check(scene: &Scene, seen: Seen, format: Format) -> Result<(), Tes
     scene.seal(&again);
     scene.unmount();
     let same = std::fs::read(&archive).unwrap() == std::fs::read(&again).unwrap();
-    prop_assert!(same, "unpacked over the layers and sealed again, it has other bytes");
+    prop_assert!(same, "the bytes differ after unpacking over the layers and sealing again");
     Ok(())
 }
 
@@ -205,7 +204,7 @@ fn children(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Does to the directory `to` what an upper directory says.
+/// Applies an upper directory to the directory `to`.
 fn apply(upper: &Path, to: &Path, links: &mut HashMap<u64, PathBuf>) {
     let meta = std::fs::symlink_metadata(upper).unwrap();
     for path in children(upper) {
@@ -231,11 +230,11 @@ fn apply(upper: &Path, to: &Path, links: &mut HashMap<u64, PathBuf>) {
             std::fs::hard_link(first, &at).unwrap();
         } else {
             make(&path, &below, &at);
-            give(&path, &below, &at);
+            copy_attributes(&path, &below, &at);
             links.insert(below.ino(), at);
         }
     }
-    give(upper, &meta, to);
+    copy_attributes(upper, &meta, to);
 }
 
 fn make(from: &Path, meta: &std::fs::Metadata, to: &Path) {
@@ -250,8 +249,8 @@ fn make(from: &Path, meta: &std::fs::Metadata, to: &Path) {
     }
 }
 
-/// Gives `to` all attributes of `from`.
-fn give(from: &Path, meta: &std::fs::Metadata, to: &Path) {
+/// Copies all attributes of `from` to `to`.
+fn copy_attributes(from: &Path, meta: &std::fs::Metadata, to: &Path) {
     let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
     chownat(CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).unwrap();
     if !meta.is_symlink() {
@@ -261,7 +260,7 @@ fn give(from: &Path, meta: &std::fs::Metadata, to: &Path) {
         lremovexattr(to, name.as_str()).unwrap();
     }
     for (name, value) in xattrs(from).unwrap() {
-        // What overlayfs wrote down for itself while it had the folder for its upper.
+        // Attributes that overlayfs set while the folder was its upper.
         if !name.starts_with("trusted.overlay.") {
             lsetxattr(to, name.as_str(), &value, XattrFlags::empty()).unwrap();
         }

@@ -1,4 +1,4 @@
-//! One of the file systems that the calls are made on, with what is open in it.
+//! One of the compared file systems, with its open files.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use super::calls::{Call, File, Name, Stamp, Sync, XATTRS};
 use super::reader::Reader;
 use crate::support::processes::eventually;
 
-/// How many files and directories are held open at the most.
+/// Maximum number of open files and directories.
 pub(super) const HELD: usize = 3;
 pub(super) const HELD_DIRS: usize = 2;
 
-/// A major number that the kernel leaves to experiments: no driver has it.
+/// A major number that the kernel reserves for experiments, so that no driver uses it.
 const NO_DRIVER: u32 = 60;
-/// Times after this one are of now, which differs from side to side.
+/// Later times are those of the test run, which differ between the file systems.
 pub(super) const PAST: i64 = 1_700_000_000;
 
 pub(super) struct Side {
     root: PathBuf,
     ours: bool,
-    /// What ours is compared with.
+    /// The file system that overcoat is compared with.
     other: Other,
-    /// Whether links are counted as tmpfs does.
+    /// Whether link counts are comparable.
     links: bool,
     files: [Option<OwnedFd>; HELD],
     dirs: [Option<Reader>; HELD_DIRS],
@@ -40,7 +40,7 @@ impl Side {
         Side { root: root.to_owned(), ours, other, links, files, dirs }
     }
 
-    /// Makes the call; what came of it, as text.
+    /// Makes the call; returns its result as text.
     pub(super) fn outcome(&mut self, call: &Call) -> String {
         let outcome = self.attempt(call).unwrap_or_else(|errno| format!("{errno:?}"));
         if self.ours {
@@ -49,7 +49,7 @@ impl Side {
         outcome
     }
 
-    /// What is at the names.
+    /// Returns the attributes of these names as text.
     pub(super) fn after(&self, names: &[Name]) -> Vec<String> {
         let stat = |name: &Name| rustix::fs::statat(CWD, self.at(name), AtFlags::SYMLINK_NOFOLLOW);
         let shown = |name| stat(name).map_or_else(|e| format!("{e:?}"), |stat| self.show(&stat));
@@ -61,7 +61,7 @@ impl Side {
     }
 
     fn open(&self, name: &Name, flags: OFlags, mode: u32) -> Result<OwnedFd, Errno> {
-        // Nobody writes to the other end of a fifo.
+        // Opening a fifo would wait for a writer.
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
         rustix::fs::openat(CWD, self.at(name), flags, Mode::from_raw_mode(mode))
     }
@@ -98,7 +98,7 @@ impl Side {
             Call::Rmdir(p) => fs::unlinkat(CWD, self.at(p), AtFlags::REMOVEDIR)?,
             Call::Unlink(p) => fs::unlinkat(CWD, self.at(p), AtFlags::empty())?,
             Call::Open(p, flags, m) => drop(self.open(p, *flags | OFlags::WRONLY, *m)?),
-            // There can be no whiteouts in a root, as in an overlayfs; in a tmpfs there can.
+            // Roots and overlayfs reject whiteouts, but tmpfs does not.
             Call::Rename(_, _, flags)
                 if flags.contains(RenameFlags::WHITEOUT) && self.other == Other::Tmpfs => {}
             Call::Rename(a, b, flags) => {
@@ -134,8 +134,8 @@ impl Side {
             }
             Call::Hold(slot, p, flags) => {
                 self.files[*slot] = None;
-                // A file of a layer that was opened for reading alone is not the one that is
-                // written to afterwards: "non-standard behavior" of overlayfs, by its own words.
+                // In overlayfs, a lower file that is open only for reading does not show later
+                // writes: "non-standard behavior" in its documentation.
                 let flags = if self.other == Other::Overlayfs && !flags.contains(OFlags::RDWR) {
                     *flags | OFlags::RDWR
                 } else {
@@ -152,8 +152,8 @@ impl Side {
                 let dir = self.open(p, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
                 self.dirs[*slot] = Some(Reader::new(dir));
             }
-            // Where the places are is each file system's business, and so is what comes next. Of
-            // ours, all of it makes sense.
+            // Offsets and order depend on the file system. Only the consistency of overcoat is
+            // checked.
             Call::ListPart(slot, len) => {
                 let reader = self.dirs[*slot].as_mut().ok_or(Errno::BADF)?;
                 if let (Some(wrong), true) = (reader.read(*len)?, self.ours) {
@@ -190,8 +190,8 @@ impl Side {
                 if self.ours || !flags.contains(FallocateFlags::ZERO_RANGE) {
                     fs::fallocate(file, *flags, *offset, *len)?;
                 } else {
-                    // A tmpfs cannot, nor can an overlayfs whose upper is one: what comes of it
-                    // comes of these, too.
+                    // tmpfs does not support this, so the equivalent calls are made there and on
+                    // an overlayfs with a tmpfs upper.
                     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                     fs::fallocate(&file, punch, *offset, *len)?;
                     if !flags.contains(FallocateFlags::KEEP_SIZE) {
@@ -205,8 +205,8 @@ impl Side {
                 loop {
                     let places = (Some(&mut at), Some(&mut to_at));
                     let copied = match fs::copy_file_range(&from, places.0, &to, places.1, left) {
-                        // overlayfs asks the file systems below, which are two as long as the one
-                        // file was not copied up.
+                        // overlayfs passes the call on, and a file without copy-up is on another file
+                        // system.
                         Err(Errno::XDEV) if !self.ours => {
                             by_hand(&from, &mut at, &to, &mut to_at, left)
                         }
@@ -250,9 +250,8 @@ impl Side {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::utimensat(CWD, self.at(name), &times, flags)?;
         let stat = rustix::fs::statat(CWD, self.at(name), flags)?;
-        // Reading changes it on some sides only; setting it does everywhere.
-        // The way here may lead through the very link, which is then read: others change its time
-        // of access with that.
+        // Access times are compared only if they are set: reading updates them on some file systems
+        // only. The path may lead through the link itself, which updates that of the link.
         let is_link = FileType::from_raw_mode(stat.st_mode).is_symlink();
         let atime = matches!(atime, Stamp::At(..)) && !is_link;
         let atime = atime.then_some((stat.st_atime, stat.st_atime_nsec));
@@ -282,10 +281,10 @@ impl Side {
         Ok("done".to_owned())
     }
 
-    /// What is written takes room, and gives it back when it is removed.
+    /// Checks that written data uses space, which is free again after its removal.
     fn statfs(&self) -> Result<String, Errno> {
         const SIZE: u64 = 1 << 20;
-        // What else is written, or forgotten, at the same time.
+        // Tolerance for concurrent changes.
         const SLACK: u64 = 256 << 10;
         let free = || {
             let stat = rustix::fs::statfs(&self.root).unwrap();
@@ -299,15 +298,15 @@ impl Side {
         let taken = before.saturating_sub(free());
         drop(file);
         rustix::fs::unlinkat(CWD, self.at(&name), AtFlags::empty())?;
-        // A root hears of it a moment later that nobody has it open any more.
-        eventually("there is as much room as before", || free() + SLACK >= before);
+        // The kernel reports the last close to FUSE after a short time.
+        eventually("the space is free again", || free() + SLACK >= before);
         let names = rustix::fs::statfs(&self.root)?.f_namelen;
         let is_right = (SIZE - SLACK..SIZE + SLACK).contains(&taken);
-        Ok(if is_right { format!("{names}") } else { format!("{taken} bytes are taken") })
+        Ok(if is_right { format!("{names}") } else { format!("{taken} bytes are used") })
     }
 }
 
-/// The extended attributes of what is at `path`, by name, with their values.
+/// Returns the extended attributes of `path`, sorted by name.
 pub(super) fn xattrs(path: &Path) -> Result<Vec<(String, Vec<u8>)>, Errno> {
     let mut names = vec![0; 1000];
     let len = rustix::fs::llistxattr(path, &mut names)?;
@@ -321,7 +320,7 @@ pub(super) fn xattrs(path: &Path) -> Result<Vec<(String, Vec<u8>)>, Errno> {
     Ok(found)
 }
 
-/// Copies up to `len` bytes.
+/// Copies up to `len` bytes with read and write.
 fn by_hand(
     from: &OwnedFd,
     at: &mut u64,
@@ -337,7 +336,7 @@ fn by_hand(
     Ok(written)
 }
 
-/// All of a file.
+/// Reads a whole file.
 fn read(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 256 << 10];
@@ -353,12 +352,12 @@ fn is_file(file: &OwnedFd) -> Result<Option<u64>, Errno> {
     Ok(is_file.then_some(stat.st_size as u64))
 }
 
-/// Where holes are is the file system's business. What it says of them is true: there are zeros in
-/// them, and what is no hole is data.
+/// Checks that holes contain zeros and that data follows them; their positions depend on the file
+/// system.
 fn seek(file: &OwnedFd, offset: u64) -> Result<String, Errno> {
     let Some(size) = is_file(file)? else { return Ok("no file".to_owned()) };
     let data = |at| match rustix::fs::seek(file, SeekFrom::Data(at)) {
-        // Nothing but a hole up to the end.
+        // A hole up to the end of the file.
         Err(Errno::NXIO) if at < size => Ok(size),
         data => data,
     };
@@ -397,12 +396,12 @@ fn map(file: &OwnedFd, offset: u64, len: usize, byte: u8) -> Result<String, Errn
     if len == 0 {
         return Ok("nothing to map".to_owned());
     }
-    // SAFETY: the file is this test's alone, and does not shrink while it is mapped.
+    // SAFETY: only this test uses the file, which does not shrink while it is mapped.
     let area = unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map_mut(file) };
     let mut area = area.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     area.fill(byte);
     drop(area);
-    // When the time changes is left open by POSIX; `times_of_a_shared_mapping` is about it.
+    // POSIX does not define when the time changes; see `times_of_a_shared_mapping` in posix.py.
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let times = Timestamps { last_access: now, last_modification: now };
     rustix::fs::futimens(file, &times)?;

@@ -1,4 +1,4 @@
-//! Random layers, written down as the kernel's overlayfs takes them, and as ours does.
+//! Random layers, written for overlayfs and for overcoat.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -14,14 +14,14 @@ use super::calls::{Name, mode, name, size};
 use super::sealed::Format;
 use crate::support::tools;
 
-/// The time of everything in a layer.
+/// Modification time of all entries in layers.
 pub(super) const TIME: i64 = 1_600_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Directory,
     Squashfs,
-    /// Compressed, with devices or with names for whiteouts.
+    /// Compressed; whiteouts are `.wh.` names or devices.
     Cpio {
         names: bool,
     },
@@ -46,7 +46,7 @@ struct Item {
     xattr: Option<u8>,
 }
 
-/// A layer that is still to be written.
+/// The description of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     kind: Kind,
@@ -72,7 +72,7 @@ fn item() -> impl Strategy<Value = Item> {
         .prop_map(|(name, what, mode, owner, xattr)| Item { name, what, mode, owner, xattr })
 }
 
-/// Up to four layers, the lowest first.
+/// Up to four layers, lowest first.
 pub(super) fn stack() -> impl Strategy<Value = Vec<Plan>> {
     let kind = prop::sample::select(vec![
         Kind::Directory,
@@ -84,16 +84,16 @@ pub(super) fn stack() -> impl Strategy<Value = Vec<Plan>> {
     prop::collection::vec(plan.prop_map(|(kind, items)| Plan { kind, items }), 0..=4)
 }
 
-/// A stack that was written.
+/// The written layers.
 #[derive(Debug)]
 pub(super) struct Stack {
-    /// What overlayfs takes, the lowest first.
+    /// Layers for overlayfs, lowest first.
     pub(super) kernel: Vec<PathBuf>,
-    /// What overcoat takes, the lowest first.
+    /// Layers for overcoat, lowest first.
     pub(super) ours: Vec<PathBuf>,
 }
 
-/// What a name of a layer is, as far as the next ones have to know.
+/// The kind of a name, as far as the next layers depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Here {
     Directory { merged: bool },
@@ -102,11 +102,11 @@ enum Here {
     Whiteout,
 }
 
-/// The names of a layer, or of the union of all so far.
+/// The names of a layer, or of the union of the layers so far.
 type Names = BTreeMap<PathBuf, Here>;
 
 impl Stack {
-    /// Writes the layers into the folder `place`, which there is not yet.
+    /// Writes the layers into the new folder `place`.
     pub(super) fn write(place: &Path, plans: &[Plan], format: Format) -> Stack {
         std::fs::create_dir(place).unwrap();
         let mut stack = Stack { kernel: Vec::new(), ours: Vec::new() };
@@ -120,7 +120,7 @@ impl Stack {
             lay(&mut below, names);
         }
         if plans.is_empty() {
-            // There is no root on nothing at all.
+            // A mount needs at least one layer.
             let folder = place.join("nothing");
             std::fs::create_dir(&folder).unwrap();
             date(&folder);
@@ -131,7 +131,7 @@ impl Stack {
     }
 }
 
-/// Lays a layer over the names below it.
+/// Merges the names of a layer over those of the lower layers.
 fn lay(below: &mut Names, names: Names) {
     for (path, here) in names {
         if here != (Here::Directory { merged: true }) {
@@ -144,7 +144,7 @@ fn lay(below: &mut Names, names: Names) {
 }
 
 impl Plan {
-    /// Writes it as a directory that overlayfs takes. What does not fit is left out.
+    /// Writes the layer as a directory for overlayfs, without items that do not fit.
     fn write(&self, folder: &Path, below: &Names, over: bool, format: Format) -> Names {
         let mut names = Names::new();
         names.insert(PathBuf::new(), Here::Directory { merged: over });
@@ -159,7 +159,7 @@ impl Plan {
         names
     }
 
-    /// Makes the directories above an item. Whether there can be something in them.
+    /// Creates the parents of an item; returns whether it can be created in them.
     fn parents(&self, folder: &Path, item: &Item, below: &Names, names: &mut Names) -> bool {
         let mut merged = matches!(names[Path::new("")], Here::Directory { merged: true });
         let mut parents: Vec<_> = item.name.ancestors().skip(1).collect();
@@ -207,8 +207,8 @@ impl Plan {
                 mknodat(CWD, &path, *kind, Mode::from_raw_mode(0o600), device).unwrap();
                 Here::Other
             }
-            // In an archive what is no file has one link, and mksquashfs takes a symbolic link for
-            // another one once its time of access has changed.
+            // In archives only files have several links, and mksquashfs splits hard links to a
+            // symbolic link when its access time has changed.
             What::Link(to) => match names.get(to) {
                 Some(Here::File) => return link(folder, to, &path, names, &item.name, Here::File),
                 Some(Here::Other) if self.kind == Kind::Directory => {
@@ -216,7 +216,7 @@ impl Plan {
                 }
                 _ => return,
             },
-            // overlayfs shows one that stands in a directory which is merged with none.
+            // overlayfs shows whiteouts in directories that are not merged.
             What::Whiteout if !merged || !below.contains_key(&item.name) => return,
             What::Whiteout => {
                 mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
@@ -238,7 +238,7 @@ impl Plan {
         }
     }
 
-    /// Makes of the directory what overcoat takes.
+    /// Packs the directory into the format for overcoat.
     fn pack(&self, folder: &Path, names: &Names) -> PathBuf {
         let at = |extension: &str| folder.with_extension(extension);
         match self.kind {
@@ -274,7 +274,7 @@ fn is_directory(names: &Names, path: &Path) -> bool {
     matches!(names.get(path), Some(Here::Directory { .. }))
 }
 
-/// Writes files where an archive has no attributes.
+/// Marks opaque directories by files, and whiteouts too if `as_names`.
 fn mark(folder: &Path, names: &Names, as_names: bool) {
     for (path, here) in names.iter().rev() {
         let full = folder.join(path);
@@ -297,7 +297,7 @@ fn mark(folder: &Path, names: &Names, as_names: bool) {
     }
 }
 
-/// Content in which neighbouring blocks differ, some of which are zero.
+/// Returns content whose adjacent blocks differ, and some blocks of which are zero.
 fn content(size: u64, fill: u8) -> Vec<u8> {
     let mut bytes = vec![0; size as usize];
     for (index, block) in bytes.chunks_mut(4096).enumerate() {
@@ -306,7 +306,7 @@ fn content(size: u64, fill: u8) -> Vec<u8> {
     bytes
 }
 
-/// Gives it the time of everything in a layer.
+/// Sets the modification time of layers.
 pub(super) fn date(path: &Path) {
     let time = Timespec { tv_sec: TIME, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };

@@ -281,8 +281,8 @@ fn page_is_reproducible_and_written_completely_or_not_at_all() {
     };
     let (base, overlay) = ("base.squashfs", "over.cpio.gz");
     assert!(inspect(&[base, overlay, "--html", "-"]).ok().stdout == pages[0]);
-    inspect(&[base, overlay, "--html", overlay]).code(2).says(&["cannot overwrite a layer"]);
-    inspect(&[base, overlay, "--html", "none/page.html"]).code(2).says(&["none/page.html"]);
+    inspect(&[base, overlay, "--html", overlay]).code(2).stderr_has(&["cannot overwrite a layer"]);
+    inspect(&[base, overlay, "--html", "none/page.html"]).code(2).stderr_has(&["none/page.html"]);
     // A damaged image leaves no output.
     scene.stage.write("damaged.cpio.gz", &fs::read(&scene.overlay).unwrap()[..600]);
     inspect(&[base, "damaged.cpio.gz", "--html", "root/damaged.html"]).code(2);

@@ -234,6 +234,6 @@ fn without_a_terminal_alternatives_are_suggested() {
     let scene = Scene::new();
     let mut command = scene.stage.overcoat(Who::Unprivileged);
     command.arg("inspect").args([&scene.base, &scene.overlay]);
-    let output = finish(&mut command).code(2).says(&["--html FILE", "overcoat diff"]);
+    let output = finish(&mut command).code(2).stderr_has(&["--html FILE", "overcoat diff"]);
     assert!(output.stdout.is_empty());
 }

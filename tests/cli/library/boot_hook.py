@@ -1,5 +1,5 @@
-"""Runs the boot hook of the debian-base provisioner, inside an image that has it, with a command line
-and a boot server of its own."""
+"""Tests the boot hook of the debian-base provisioner inside an image, with a simulated kernel
+command line and boot server."""
 
 import hashlib
 import http.server
@@ -66,7 +66,7 @@ state = place + "/state"
 
 
 def hook(cmdline, tries=3):
-    """Ends with its exit code, what it printed, and the status that it left."""
+    """Runs the hook; returns its exit code, its output and its status file."""
     Server.asked.clear()
     for name, text in ("cmdline", cmdline + "\n"), ("config", f"TRIES={tries}\nPAUSE=0\n"):
         with open(f"{place}/{name}", "w") as file:
@@ -105,23 +105,24 @@ def failed(outcome):
     return {"outcome": outcome, "exit_code": 1}
 
 
-# Without a script there is nothing to do, and nothing is asked. Words that are patterns stay words.
+# Without a script, nothing is requested. Glob characters in parameters are literal.
 open(place + "/overcoat.script=x", "w").close()
 for cmdline in "quiet", "", "over* *", "overcoat.script_sha256=x notovercoat.script=http://x/":
     assert hook(cmdline)[::2] == (0, None)
 
-# The script is run by its #! line, in /.
+# The script runs in /, with the interpreter of its #! line.
 code, said, status = hook(f"a=* /* overcoat.script={url}/fine?a=*&b=1 quiet")
 assert (code, status) == (0, ran(0)) and f"ran in / from {url}/fine?a=*&b=1\n" in said
 assert oct(os.stat(state).st_mode & 0o777) == "0o700"
 assert hook(f"overcoat.script={url}/moved")[2] == ran(0)
 
-# By sh when it has no such line; the code is the script's. The last parameter counts.
+# Without such a line it runs with sh. The exit code is that of the script. The last parameter is
+# used.
 code, said, status = hook(f"overcoat.script={url}/fine overcoat.script={url}/plain")
 assert (code, status) == (7, ran(7)) and "plain\n" in said and "ended with code 7" in said
 assert hook(f"overcoat.script={url}/broken")[::2] == (127, ran(127))
 
-# It is asked for until it is there, and no longer than is allowed.
+# The request is repeated until it succeeds or the limit is reached.
 assert hook(f"overcoat.script={url}/late")[::2] == (0, ran(0))
 assert Server.asked == ["/late"] * 3
 code, said, status = hook(f"overcoat.script={url}/missing", tries=4)
@@ -129,14 +130,14 @@ assert (code, status, len(Server.asked)) == (1, failed("unreachable"), 4)
 assert "try 4 of 4 failed" in said and "404" in said
 assert hook("overcoat.script=http://127.0.0.1:1/x", tries=2)[::2] == (1, failed("unreachable"))
 
-# Half of a script is none.
+# An incomplete script is not run.
 assert hook(f"overcoat.script={url}/short", tries=1)[::2] == (1, failed("unreachable"))
 assert not os.path.exists("/srv/short-ran")
 
-# An empty one is no work.
+# An empty script succeeds.
 assert hook(f"overcoat.script={url}/nothing")[::2] == (0, {"outcome": "nothing", "exit_code": 0})
 
-# The digest, when one is given, has to be that of the script.
+# A given digest must be that of the script.
 right, wrong = sha256("/fine"), sha256("/plain")
 for digest in right, right.upper():
     assert hook(f"overcoat.script={url}/fine overcoat.script_sha256={digest}")[2] == ran(0)
@@ -147,15 +148,15 @@ for digest in "", "abc", right[1:], right + "0", "x" * 64:
     code, said, status = hook(f"overcoat.script={url}/fine overcoat.script_sha256={digest}")
     assert (code, status) == (1, failed("parameter")) and Server.asked == []
 
-# Only http and https, and nothing that would be more than a URL somewhere.
+# Only http and https URLs without special characters are accepted.
 for bad in "", "file:///bin/true", "/bin/true", "http://", "http://x/'y", "http://x/`y`", "http://x/\\y":
     assert hook(f"overcoat.script={bad}")[::2] == (1, failed("parameter")), bad
 
-# A password is not for the log.
+# Passwords are not logged.
 code, said, _ = hook(f"overcoat.script={url.replace('//', '//user:secret@')}/plain")
 assert code == 7 and "secret" not in said
 
-# The end is reported, as often as it takes.
+# The result is reported, with retries.
 report = f"overcoat.script_report={url}/report"
 code, said, status = hook(f"overcoat.script={url}/plain {report}")
 assert code == 7 and Server.asked == ["/plain", "/report", "/report"]
@@ -164,4 +165,4 @@ hook(f"overcoat.script={url}/missing {report}", tries=1)
 assert Server.posted[-1] == {"version": 1, "outcome": "unreachable", "exit_code": 1}
 code, said, status = hook(f"overcoat.script={url}/fine overcoat.script_report=ftp://x")
 assert (code, status) == (1, failed("parameter")) and Server.asked == []
-print("all as it should be")
+print("all checks passed")

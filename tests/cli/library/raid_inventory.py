@@ -1,5 +1,4 @@
-"""Runs raid-inventory, inside an image that has it, on a /sys of its own and with some tools that say
-what is wanted."""
+"""Tests raid-inventory inside an image, with a simulated /sys and simulated tools."""
 
 import json
 import os
@@ -38,7 +37,7 @@ def parsed():
     return json.loads(text)
 
 
-# A machine with nothing in it.
+# A machine without disks.
 os.makedirs(place + "/sys")
 for name in "mdadm", "nvme", "lsscsi", "smartctl", "cciss_vol_status", "lspci":
     tool(name, "echo broken; exit 1\n")
@@ -48,7 +47,7 @@ for key in "arrays", "on_disks", "controllers", "disks", "scsi", "smart_array":
     assert bare[key] == [], key
 assert bare["vendor"] == {}
 
-# One with an array, a controller, a disk and two tools of vendors.
+# A machine with an array, a controller, a disk and two vendor tools.
 for name, text in {
     "md/level": "raid1\n",
     "md/array_state": "clean\n",
@@ -122,7 +121,7 @@ assert disk["serial"] == "SER1" and disk["wwid"] == "naa.5000" and disk["smart"]
 assert full["nvme"] == {"Devices": []} and full["smart_array"] == ["/dev/sg3: OK."]
 assert full["vendor"] == {"broken": None, "storcli": {"Controllers": [1]}}
 
-# Into a file, whole or not at all.
+# A file is written completely or not at all.
 assert inventory("--output", f"{place}/out/inventory.json") == (1, b"")
 os.mkdir(place + "/out")
 assert inventory("--output", f"{place}/out/inventory.json") == (0, b"")
@@ -130,4 +129,4 @@ assert os.listdir(place + "/out") == ["inventory.json"]
 with open(place + "/out/inventory.json") as file:
     assert json.load(file) == full
 assert inventory("--no-such")[0] == 2
-print("all as it should be")
+print("all checks passed")

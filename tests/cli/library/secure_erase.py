@@ -1,5 +1,5 @@
-"""Runs secure-erase, inside an image that has it, on a /sys of its own and with tools that only note
-how they were called; the disk is a device node without a driver, and its content a file."""
+"""Tests secure-erase inside an image, with a simulated /sys and tools that only log their
+arguments. The disk is a device node without a driver; a file has its content."""
 
 import json
 import os
@@ -47,7 +47,7 @@ ZERO = f"rm {content}; truncate -s {SIZE} {content}\n"
 
 
 def disk(name="sdq", vendor="ATA", discard=0, number=0, **more):
-    """A machine with this disk and nothing else."""
+    """Simulates a machine with only this disk."""
     for folder in "bin", "sys", "proc", "dev":
         shutil.rmtree(f"{place}/{folder}", ignore_errors=True)
         os.makedirs(f"{place}/{folder}")
@@ -81,7 +81,7 @@ def disk(name="sdq", vendor="ATA", discard=0, number=0, **more):
         tool(name_, "exit 1\n")
     for name_ in "blkdiscard", "wipefs", "blockdev":
         tool(name_)
-    # The content in the place of the disk.
+    # Reads and writes the content file instead of the disk.
     tool(
         "dd",
         f'args=()\nfor a; do case $a in if={place}/dev/*) a=if={content} ;;'
@@ -92,7 +92,7 @@ def disk(name="sdq", vendor="ATA", discard=0, number=0, **more):
 
 
 def erase(*arguments):
-    """Its exit code, the report, and what it ran."""
+    """Runs secure-erase; returns its exit code, the report and the logged commands."""
     write("log", "")
     environment = {"PATH": f"{place}/bin:/usr/bin:/bin", "SECURE_ERASE_POLL": "0"}
     environment |= {"SECURE_ERASE_SYS": place + "/sys", "SECURE_ERASE_PROC": place + "/proc"}
@@ -136,7 +136,7 @@ def nvme(sanicap="0x3", oacs="0x17", fna="0x4", namespaces=1, status=("0x2", "0x
     return path
 
 
-# --- What would be done is said, and nothing is done.
+# --- A dry run reports the methods and changes nothing.
 path = ata()
 code, (found,), ran = erase(path)
 assert code == 0 and untouched(ran) and found["refused"] is None
@@ -144,18 +144,18 @@ assert found["methods"] == ["ata-enhanced", "ata", "discard", "overwrite"]
 assert (found["device"], found["bytes"], found["model"]) == (path, SIZE, 'Fine "disk"')
 assert "erased" not in found and found["serial"] == "S1"
 
-# --- The serial number stands elsewhere on disks of other kinds.
+# --- Other kinds of disks have their serial number elsewhere.
 for file, text, serial in ("serial", "V1\n", "V1"), ("device/vpd_pg80", "\0\x80\0\4 P1 ", "P1"):
     path = ata()
     os.remove(place + "/sys/block/sdq/device/serial")
     write("sys/block/sdq/" + file, text)
     assert erase(path)[1][0]["serial"] == serial, file
 
-# --- Without a device, all disks.
+# --- Without a device argument, all disks are reported.
 code, (found,), ran = erase()
 assert code == 0 and untouched(ran) and found["device"] == "/dev/sdq"
 
-# --- The surest method first, and only that when it worked.
+# --- The most reliable method is tried first; if it works, it is the only one.
 path = ata()
 code, (found,), ran = erase("--yes-erase", path)
 assert code == 0 and found["erased"] and found["method"] == "ata-enhanced"
@@ -163,7 +163,7 @@ assert found["verified"] is True and found["failed"] == []
 assert "hdparm --user-master u --security-erase-enhanced overcoat " + path in ran
 assert not [line for line in ran if "of=" in line or "blkdiscard" in line]
 
-# --- A disk that lies is found out, whatever it says, down to the method that works.
+# --- Ineffective methods are detected, and the next one is tried.
 path = ata(erased=":")
 code, (found,), ran = erase("--yes-erase", path)
 assert code == 0 and found["method"] == "overwrite" and found["verified"] is True
@@ -172,7 +172,7 @@ assert "can still be read" in found["failed"][0]
 with open(content, "rb") as file:
     assert file.read() == bytes(SIZE)
 
-# --- A discard counts where zeros are read afterwards, and only there.
+# --- A discard counts only if zeros are read afterwards.
 path = disk(vendor="QEMU", discard=4096)
 tool("blkdiscard", ZERO)
 assert erase("--yes-erase", path)[1][0]["method"] == "discard"
@@ -182,7 +182,7 @@ assert erase("--yes-erase", path)[1][0]["method"] == "overwrite"
 path = disk(vendor="QEMU")
 assert erase(path)[1][0]["methods"] == ["overwrite"]
 
-# --- One that cannot be erased is not called erased.
+# --- A disk that cannot be erased is not reported as erased.
 path = disk(vendor="QEMU")
 tool("dd", "case $* in *of=*) exit 1 ;; esac\nexec /bin/dd if=/dev/zero bs=1 count=9 status=none\n")
 code, (found,), ran = erase("--yes-erase", path)
@@ -192,13 +192,13 @@ tool("dd", "case $* in *of=*) exit 0 ;; esac\nexit 1\n")
 code, (found,), ran = erase("--yes-erase", path)
 assert code == 1 and "cannot be read" in found["failed"][0]
 
-# --- An ATA erase that fails does not leave a password behind.
+# --- A failed ATA erase leaves no password.
 path = ata(erased="echo refused; exit 5")
 code, (found,), ran = erase("--yes-erase", path, "--method", "ata")
 assert code == 1 and found["failed"] == ["ata: refused"]
 assert "hdparm --user-master u --security-disable overcoat " + path in ran
 
-# --- What a disk cannot do is not tried, and it is said why.
+# --- Unsupported methods are skipped, and the reason is reported.
 for was, now, why in (
     ("not\tfrozen", "frozen", "frozen"),
     ("not\tlocked", "locked", "password"),
@@ -210,7 +210,7 @@ for was, now, why in (
 code, (found,), ran = erase(ata(SECURITY.replace("\t\tsupported: enhanced erase\n", "")))
 assert found["methods"] == ["ata", "discard", "overwrite"]
 
-# --- NVMe: sanitize goes on by itself, and is waited for.
+# --- NVMe: sanitize runs in the background, and its end is awaited.
 path = nvme(status=("0x2", "0x2", "0x101"))
 code, (found,), ran = erase("--yes-erase", path)
 assert code == 0 and found["method"] == "nvme-sanitize-block" and found["verified"] is True
@@ -222,13 +222,13 @@ nothing = {"sanicap": "0", "oacs": "0x15"}
 assert erase(nvme(**nothing))[1][0]["methods"] == ["discard", "overwrite"]
 assert erase(nvme(sanicap="0", fna="0"))[1][0]["methods"][0] == "nvme-format-user-data"
 
-# --- Nothing that would erase other namespaces than that which was named.
+# --- Methods that would erase other namespaces are not used.
 code, (found,), ran = erase(nvme(namespaces=2, fna="0x5"))
 assert found["methods"] == ["discard", "overwrite"] and len(found["excluded"]) == 2
 code, (found,), ran = erase(nvme(namespaces=2))
 assert found["methods"][0] == "nvme-format-crypto" and len(found["excluded"]) == 1
 
-# --- SCSI disks say what they can do; other disks are not asked for ATA.
+# --- SCSI disks report their methods; ATA commands are only used with ATA disks.
 path = disk(vendor="SEAGATE")
 tool("sg_opcodes", "case $* in *0x48,0x3*) echo '  Command is supported [conforms]' ;;"
      " *) echo '  Command not supported' ;; esac\n")
@@ -237,7 +237,7 @@ code, (found,), ran = erase("--yes-erase", path)
 assert found["methods"] == ["scsi-sanitize-crypto", "overwrite"]
 assert found["method"] == "scsi-sanitize-crypto" and not [line for line in ran if "hdparm" in line]
 
-# --- What is in use is refused, and not touched.
+# --- Disks in use are rejected and not changed.
 mount = "30 22 {} / /mnt rw,relatime shared:1 - ext4 {} rw\n"
 for why, file, text in (
     ("mounted on /mnt", "proc/self/mountinfo", mount.format("60:0", "/dev/sdq")),
@@ -263,12 +263,12 @@ tool("wipefs", "echo busy; exit 1\n")
 code, (found,), ran = erase("--yes-erase", path)
 assert code == 1 and "in use" in found["refused"] and untouched(ran)
 
-# --- One bad device does not hide another's fate.
+# --- One failed device does not affect the report of others.
 path = ata()
 code, found, ran = erase("--yes-erase", "/nope/x", "--yes-erase", path)
 assert code == 1 and [one["erased"] for one in found] == [False, True]
 
-# --- A method alone, also when the disk has it not.
+# --- A requested method is the only one, even if the disk does not support it.
 path = ata()
 code, (found,), ran = erase("--method", "overwrite", "--yes-erase", path)
 assert code == 0 and found["method"] == "overwrite"
@@ -276,7 +276,7 @@ assert not [line for line in ran if "security-" in line or "blkdiscard" in line]
 code, (found,), ran = erase("--method", "nvme-format-crypto", "--yes-erase", path)
 assert code == 1 and "not supported" in found["failed"][0] and untouched(ran)
 
-# --- Wrong words erase nothing.
+# --- Invalid arguments erase nothing.
 for arguments in (
     ("--wrong",),
     ("--yes-erase",),
@@ -288,4 +288,4 @@ for arguments in (
 ):
     code, _, ran = erase(*arguments)
     assert code == 2 and ran == [], arguments
-print("all as it should be")
+print("all checks passed")

@@ -115,7 +115,7 @@ fn boot_ipxe_boots_the_default_or_the_only_overlay_or_shows_a_menu() {
         ("boot", "it is an initrd"),
     ] {
         let failed = finish(&mut site.command(&["--default", name])).code(2);
-        failed.says(&[name, text]);
+        failed.stderr_has(&[name, text]);
     }
 
     site.project(
@@ -152,7 +152,7 @@ fn url_option_sets_the_prefix_of_all_urls() {
     for url in
         ["boot.example.org", "http://", "http:///x", "https://a b", "https://a\nb", "ftp://a"]
     {
-        finish(&mut site.command(&["--url", url])).code(2).says(&["invalid boot server URL"]);
+        finish(&mut site.command(&["--url", url])).code(2).stderr_has(&["invalid boot server URL"]);
     }
 }
 
@@ -196,13 +196,15 @@ fn invalid_options_and_projects_fail_before_listening() {
     let mut again = site.stage.overcoat(Who::Unprivileged);
     again.arg("serve").arg(site.stage.path("project"));
     again.arg("--listen").arg(serving.address.to_string());
-    finish(&mut again).code(2).says(&["cannot listen on", "in use"]);
-    finish(&mut site.command(&["--append", "a\nshell"])).code(2).says(&["one line"]);
+    finish(&mut again).code(2).stderr_has(&["cannot listen on", "in use"]);
+    finish(&mut site.command(&["--append", "a\nshell"])).code(2).stderr_has(&["one line"]);
 
     let mut no = site.stage.overcoat(Who::Unprivileged);
-    finish(no.arg("serve").arg(site.stage.path("project/nothing"))).code(2).says(&["nothing"]);
+    finish(no.arg("serve").arg(site.stage.path("project/nothing")))
+        .code(2)
+        .stderr_has(&["nothing"]);
     site.project("images:\n  boot: {kind: initrd, base: ./a.squashfs, provisioner: nothing, yields: {index.json: /x}}\n");
-    finish(&mut site.command(&[])).code(2).says(&["boot", "index.json", "another name"]);
+    finish(&mut site.command(&[])).code(2).stderr_has(&["boot", "index.json", "another name"]);
 }
 
 #[test]

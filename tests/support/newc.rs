@@ -5,46 +5,46 @@ use std::io::Write;
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
-pub(super) const DIR: u32 = 0o040755;
-pub(super) const FILE: u32 = 0o100644;
-pub(super) const PROGRAM: u32 = 0o100755;
-pub(super) const LINK: u32 = 0o120777;
-pub(super) const CHAR: u32 = 0o020600;
+pub const DIR: u32 = 0o040755;
+pub const FILE: u32 = 0o100644;
+pub const PROGRAM: u32 = 0o100755;
+pub const LINK: u32 = 0o120777;
+pub const CHAR: u32 = 0o020600;
 
 /// An entry with all header fields.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) ino: u32,
-    pub(super) nlink: u32,
-    pub(super) mtime: u32,
-    pub(super) rdev: [u32; 2],
-    pub(super) data: Vec<u8>,
+pub struct Entry {
+    pub name: String,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub ino: u32,
+    pub nlink: u32,
+    pub mtime: u32,
+    pub rdev: [u32; 2],
+    pub data: Vec<u8>,
     /// The checksum of the header; makes the entry one of the format with checksums (070702).
-    pub(super) sum: Option<u32>,
+    pub sum: Option<u32>,
     /// The value of the checksum field in the other format.
-    pub(super) check: u32,
+    pub check: u32,
 }
 
 /// An archive that is being built.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Archive {
-    pub(super) entries: Vec<Entry>,
+pub struct Archive {
+    pub entries: Vec<Entry>,
 }
 
 impl Archive {
     /// Creates an archive with an entry for the root.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let mut archive = Archive::default();
         archive.raw(".", DIR, "");
         archive
     }
 
     /// Appends an entry without its parents.
-    pub(super) fn raw(&mut self, name: &str, mode: u32, data: impl AsRef<[u8]>) -> &mut Entry {
+    pub fn raw(&mut self, name: &str, mode: u32, data: impl AsRef<[u8]>) -> &mut Entry {
         self.entries.push(Entry {
             name: name.to_owned(),
             mode,
@@ -62,7 +62,7 @@ impl Archive {
     }
 
     /// Appends missing parents and an entry; replaces an entry with the same name.
-    pub(super) fn put(&mut self, name: &str, mode: u32, data: impl AsRef<[u8]>) -> &mut Entry {
+    pub fn put(&mut self, name: &str, mode: u32, data: impl AsRef<[u8]>) -> &mut Entry {
         for (at, _) in name.match_indices('/') {
             if !self.entries.iter().any(|entry| entry.name == name[..at]) {
                 self.raw(&name[..at], DIR, "");
@@ -72,25 +72,25 @@ impl Archive {
         self.raw(name, mode, data)
     }
 
-    pub(super) fn file(&mut self, name: &str, data: impl AsRef<[u8]>) -> &mut Entry {
+    pub fn file(&mut self, name: &str, data: impl AsRef<[u8]>) -> &mut Entry {
         self.put(name, FILE, data)
     }
 
-    pub(super) fn program(&mut self, name: &str, data: impl AsRef<[u8]>) -> &mut Entry {
+    pub fn program(&mut self, name: &str, data: impl AsRef<[u8]>) -> &mut Entry {
         self.put(name, PROGRAM, data)
     }
 
-    pub(super) fn link(&mut self, name: &str, target: &str) -> &mut Entry {
+    pub fn link(&mut self, name: &str, target: &str) -> &mut Entry {
         self.put(name, LINK, target)
     }
 
     /// Appends a whiteout.
-    pub(super) fn whiteout(&mut self, name: &str) {
+    pub fn whiteout(&mut self, name: &str) {
         self.put(name, CHAR, "");
     }
 
     /// Returns the bytes without a trailer.
-    pub(super) fn open_end(&self) -> Vec<u8> {
+    pub fn open_end(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for entry in &self.entries {
             write(entry, &mut bytes);
@@ -98,7 +98,7 @@ impl Archive {
         bytes
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.open_end();
         let mut trailer = Archive::default();
         trailer.raw("TRAILER!!!", 0, "").ino = 0;
@@ -107,7 +107,7 @@ impl Archive {
     }
 
     /// Returns the archive in one gzip member.
-    pub(super) fn gzip(&self) -> Vec<u8> {
+    pub fn gzip(&self) -> Vec<u8> {
         gzip(&self.bytes())
     }
 }
@@ -141,14 +141,14 @@ fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
-pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// Compresses with a header field that the kernel does not support.
-pub(super) fn gzip_with_extra(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip_with_extra(bytes: &[u8]) -> Vec<u8> {
     let builder = GzBuilder::new().extra(&b"BC\x02\0\0\0"[..]);
     let mut encoder = builder.write(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
