@@ -152,7 +152,9 @@ impl Machine for RootMachine<'_> {
         // Programs outside use the host's paths and settings.
         let hosts = ["PATH", "HOME"].into_iter().filter(|_| command.outside);
         let hosts = hosts.filter_map(|name| Some((name.into(), std::env::var_os(name)?)));
-        for (name, value) in hosts.chain(command.env.iter().cloned()) {
+        // The host's own zone must not get into the image.
+        let zone = command.outside.then(|| ("TZ".into(), "UTC".into()));
+        for (name, value) in hosts.chain(zone).chain(command.env.iter().cloned()) {
             spec.env.retain(|(n, _)| *n != name);
             spec.env.push((name, value));
         }

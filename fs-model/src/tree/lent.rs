@@ -66,6 +66,8 @@ impl Tree {
         content: &[u8],
     ) -> Result<Ino, FsError> {
         let mut node = MknodArgs::file(mode, 0, 0);
+        // A file that is compared with the lent one is newer, unless the covered file is.
+        let mut mtime = Time::default();
         let _gate = self.gate.read();
         self.check_writable()?;
         let mut state = self.state.lock();
@@ -79,6 +81,7 @@ impl Tree {
             match attr.kind {
                 FileType::Regular => {
                     node = MknodArgs::file(attr.mode | mode & 0o111, attr.uid, attr.gid);
+                    mtime = attr.mtime;
                 }
                 FileType::Symlink => {}
                 _ => return Err(FsError::Busy),
@@ -90,6 +93,7 @@ impl Tree {
             UpperData::File(file) => file.write(&self.stack, &self.space, 0, content),
             _ => Err(FsError::Stale),
         };
+        inode.body.write().mtime = mtime;
         match written {
             Ok(written) if written == content.len() => {}
             result => {

@@ -57,7 +57,9 @@ pub(crate) fn build(image: &Image, root: &Root, common: &CommonBuildArgs) -> Com
             eprint_status(&format!("importing {}", path.display()));
             import::import_path(composed.tree(), path, is_excluded, &mut warn)?;
             let removed = import::marks::remove(composed.tree())?;
-            report_removed(&removed);
+            report_paths("removed files of a running container or system", &removed);
+            let added = import::add_mount_points(composed.tree())?;
+            report_paths("added the missing mount points", &added);
         }
     }
     let signals = Signals::take()?;
@@ -68,8 +70,8 @@ pub(crate) fn build(image: &Image, root: &Root, common: &CommonBuildArgs) -> Com
 /// Maximum number of paths listed in a message.
 const MAX_LISTED_PATHS: usize = 8;
 
-/// Reports the paths that were removed from an imported root.
-fn report_removed(paths: &[Vec<u8>]) {
+/// Reports the paths that were changed in an imported root.
+fn report_paths(change: &str, paths: &[Vec<u8>]) {
     if paths.is_empty() {
         return;
     }
@@ -78,10 +80,7 @@ fn report_removed(paths: &[Vec<u8>]) {
     if let more @ 1.. = paths.len() - listed.len() {
         listed.push(format!("and {more} more"));
     }
-    eprint_status(&format!(
-        "removed files of a running container or system: {}",
-        listed.join(", ")
-    ));
+    eprint_status(&format!("{change}: {}", listed.join(", ")));
 }
 
 /// Installs a new Debian root into `tree`.

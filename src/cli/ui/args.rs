@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use fs_model::Ino;
-use fs_model::delta::{Change, Delta, DeltaEntry};
+use fs_model::delta::{Change, Delta, DeltaEntry, Object};
 use fs_model::tree::XattrSupport;
 pub(crate) use provisioners::image::manifest_path;
 use provisioners::image::{ImageLocation, parse_size};
@@ -266,7 +266,7 @@ pub(crate) fn warn(warnings: &[Warning]) {
     }
 }
 
-/// Warns about new files of the user 65534 in a build without root privileges. Host files are shown
+/// Warns about new files of the user 65534, or of root and the group 65534, in a build without root privileges. Host files are shown
 /// with this owner, so copies that preserve the owner get it.
 fn warn_about_copied_owners(delta: &Delta) {
     if rustix::process::geteuid().is_root() {
@@ -274,7 +274,9 @@ fn warn_about_copied_owners(delta: &Delta) {
     }
     let is_copy = |entry: &&DeltaEntry| {
         let object = entry.object.filter(|_| entry.change == Change::Added);
-        object.is_some_and(|object| object.attr.uid == OVERFLOW_ID)
+        object.is_some_and(|Object { attr, .. }| {
+            attr.uid == OVERFLOW_ID || attr.uid == 0 && attr.gid == OVERFLOW_ID
+        })
     };
     let mut copies = delta.entries.iter().filter(is_copy);
     let Some(first) = copies.next() else { return };

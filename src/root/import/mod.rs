@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::GzDecoder;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::tar::{BLOCK_SIZE, TarError, is_header};
-use fs_model::{FsError, Tree};
+use fs_model::tree::{MknodArgs, SetAttr};
+use fs_model::{FsError, Ino, Tree};
 use provisioners::image::ImageLocation;
 
 use crate::image::open::OpenError;
@@ -25,6 +26,35 @@ const PATH_MAX: usize = 4096;
 
 /// Bytes copied at a time.
 const COPY_BUFFER_BYTES: usize = 256 << 10;
+
+/// Directories that an init system mounts file systems at, and their modes.
+const MOUNT_POINTS: [(&[u8], u16); 5] =
+    [(b"dev", 0o755), (b"proc", 0o555), (b"run", 0o755), (b"sys", 0o555), (b"tmp", 0o1777)];
+
+/// Creates the directories that a root needs as mount points and lacks. The sandbox mounts its own
+/// file systems there, so a provisioner cannot. Returns their paths.
+///
+/// # Errors
+/// Fails when a layer cannot be read, or the upper is full.
+pub fn add_mount_points(tree: &Tree) -> Result<Vec<Vec<u8>>, FsError> {
+    let mtime = tree.attr(Ino::ROOT)?.mtime;
+    let mut added = Vec::new();
+    for (name, mode) in MOUNT_POINTS {
+        match tree.lookup(Ino::ROOT, name) {
+            Ok(entry) => tree.forget(entry.ino, 1),
+            Err(FsError::NotFound) => {
+                let entry = tree.mknod(Ino::ROOT, name, &MknodArgs::directory(mode, 0, 0))?;
+                let set = SetAttr { mtime: Some(mtime), ..SetAttr::default() };
+                let done = tree.set_attr(entry.ino, &set);
+                tree.forget(entry.ino, 1);
+                done?;
+                added.push(name.to_vec());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(added)
+}
 
 /// An error while importing a root file system.
 #[derive(Debug, thiserror::Error)]

@@ -45,6 +45,7 @@ pub struct Host {
     root: PathBuf,
     environment: BTreeMap<OsString, OsString>,
     apt_settings: Vec<AptSetting>,
+    addresses: Vec<String>,
 }
 
 /// The host's name servers and search domains.
@@ -82,6 +83,7 @@ impl Host {
             root: "/".into(),
             environment: std::env::vars_os().collect(),
             apt_settings: parse_apt_settings(&apt_config()),
+            addresses: addresses(),
         }
     }
 
@@ -167,6 +169,20 @@ impl Host {
         (!pem.is_empty()).then_some(Certificates { pem, are_own })
     }
 
+    /// Returns the addresses of the host's network interfaces, without those that all hosts have.
+    pub(super) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Returns the user's home directory and the working directory, where they are not directories that
+    /// many hosts have.
+    pub(super) fn private_paths(&self) -> Vec<String> {
+        const MIN_NAMES: usize = 2;
+        let paths = [self.variable("HOME"), self.variable("PWD")].into_iter().flatten();
+        let paths = paths.filter(|path| Path::new(path).components().count() > MIN_NAMES);
+        paths.map(|path| path.trim_end_matches('/').to_owned()).collect()
+    }
+
     fn has_own_certificates(&self) -> bool {
         self.own_certificate_files().next().is_some()
     }
@@ -211,6 +227,26 @@ impl JavaTrust {
         words.extend_from_slice(&self.options);
         words.join(" ")
     }
+}
+
+/// Returns the IP and hardware addresses of all interfaces but the loopback one.
+fn addresses() -> Vec<String> {
+    let mut found = Vec::new();
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        if interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_LOOPBACK) {
+            continue;
+        }
+        let Some(address) = interface.address else { continue };
+        if let Some(ip) = address.as_sockaddr_in() {
+            found.push(ip.ip().to_string());
+        } else if let Some(ip) = address.as_sockaddr_in6() {
+            found.push(ip.ip().to_string());
+        } else if let Some(bytes) = address.as_link_addr().and_then(|link| link.addr()) {
+            let is_set = bytes.iter().any(|&byte| byte != 0 && byte != 0xff);
+            found.extend(is_set.then(|| bytes.map(|byte| format!("{byte:02x}")).join(":")));
+        }
+    }
+    found
 }
 
 fn apt_config() -> String {
@@ -322,7 +358,7 @@ Acquire::IndexTargets::deb::Packages "x";
         fs::write(root.join("etc/ours.pem"), "ours").unwrap();
         let apt_settings = parse_apt_settings(DUMP);
         FakeHost {
-            host: Host { root, environment: BTreeMap::new(), apt_settings },
+            host: Host { root, environment: BTreeMap::new(), apt_settings, addresses: Vec::new() },
             _folder: folder,
         }
     }

@@ -148,6 +148,10 @@ fn without_edited(text: &[u8], blocks: &[LentBlock]) -> Option<Vec<u8>> {
     if lines.iter().zip(&marks).any(|(line, mark)| mark.is_none() && has_mark_of(line, blocks)) {
         return None;
     }
+    let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        places.entry(line.trim_ascii()).or_default().push(at);
+    }
     for block in blocks {
         let find = |is_begin, from: usize| {
             let wanted = Some(Mark { is_begin, number: block.number });
@@ -176,9 +180,11 @@ fn without_edited(text: &[u8], blocks: &[LentBlock]) -> Option<Vec<u8>> {
             take(at, &mut left, &mut taken);
         }
         for (line, count) in left.clone() {
-            let there: Vec<usize> = (0..lines.len())
-                .filter(|&at| !taken[at] && lines[at].trim_ascii() == line)
-                .collect();
+            let there = places.get(line).map(Vec::as_slice).unwrap_or_default();
+            let there: Vec<usize> = there.iter().copied().filter(|&at| !taken[at]).collect();
+            if there.is_empty() {
+                continue;
+            }
             let surplus = there.len().saturating_sub(block.own_count(line)).min(count);
             for at in &there[..surplus] {
                 take(*at, &mut left, &mut taken);

@@ -32,7 +32,7 @@ use self::content::LentContent;
 pub use self::host::Host;
 use self::marks::{Cleaned, LentBlock};
 use self::traces::Traces;
-use crate::root::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
+use crate::root::live::{Lay, Live, LiveError, Meta};
 use crate::sandbox::{Network, Plan};
 use crate::text::escape::escape;
 
@@ -391,7 +391,10 @@ impl LentFile {
         let is_program = matches!(self.lines, LentLines::Policy | LentLines::DetectVirt);
         let target = match is_program {
             true => LentTarget::Nowhere,
-            false => follow(live, path, mounts)?,
+            false => match follow(live, path, mounts)? {
+                LentTarget::Tree(target) if !has_directory(live, &target)? => LentTarget::Nowhere,
+                target => target,
+            },
         };
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         match target {
@@ -469,13 +472,11 @@ impl LentFile {
         let Some(lent) = lent else { return Ok(None) };
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         let dir = &path[..slash];
-        match live.stat(dir, Follow::Yes) {
-            Ok(Some((_, attr))) if attr.kind == FileType::Directory => {}
-            Ok(None) if dir == b"/etc" => live.make_directories(dir, Lay::Scratch)?,
-            Ok(_) | Err(LiveError { source: LiveErrorKind::Tree(FsError::NotADirectory), .. }) => {
-                return Ok(None);
+        if !has_directory(live, path)? {
+            match live.stat(dir, Follow::Yes)? {
+                None if dir == b"/etc" => live.make_directories(dir, Lay::Scratch)?,
+                _ => return Ok(None),
             }
-            Err(error) => return Err(error),
         }
         let fail = |e: FsError| at(path, e);
         let resolved = tree.resolve(path, Follow::No).map_err(fail)?;
@@ -498,6 +499,13 @@ impl LentFile {
             live.forget_name(entry.parent, &entry.name);
         }
     }
+}
+
+/// Whether the directory of `path` exists.
+fn has_directory(live: &Live, path: &[u8]) -> Result<bool, LiveError> {
+    let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
+    let found = live.stat(&path[..slash], Follow::Yes)?;
+    Ok(found.is_some_and(|(_, attr)| attr.kind == FileType::Directory))
 }
 
 fn at(path: &[u8], error: FsError) -> LiveError {

@@ -109,16 +109,27 @@ impl Traces {
         let proxies = settings.iter().filter(|s| s.is_proxy()).map(|s| s.value.as_str());
         for proxy in proxies.chain(variables) {
             let authority = proxy.split("://").last().unwrap_or("").trim_end_matches('/');
-            let authority = authority.rsplit('@').next().unwrap_or("");
-            if !authority.starts_with('/') && !authority.eq_ignore_ascii_case("DIRECT") {
-                values.extend(Trace::new(authority, "the address of a proxy"));
+            let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+            if !host.starts_with('/') && !host.eq_ignore_ascii_case("DIRECT") {
+                let (name, _) = host.rsplit_once(':').unwrap_or((host, ""));
+                values.extend(Trace::new(host, "the address of a proxy"));
+                values.extend(Trace::new(name, "the address of a proxy"));
             }
+            let (name, password) = user.split_once(':').unwrap_or((user, ""));
+            values.extend(Trace::new(name, "the user of a proxy"));
+            values.extend(Trace::new(password, "the password of a proxy"));
         }
         let excluded = NO_PROXY.iter().filter_map(|name| host.variable(name));
         for name in excluded.flat_map(|names| names.split([',', ' '])) {
             if name != "localhost" && !name.starts_with("127.") {
                 values.extend(Trace::new(name.trim_start_matches('.'), "an entry of no_proxy"));
             }
+        }
+        for address in host.addresses() {
+            values.extend(Trace::new(address, "an address"));
+        }
+        for path in host.private_paths() {
+            values.extend(Trace::new(&path, "a path"));
         }
         let agents = settings.iter().filter(|s| s.key.to_lowercase().ends_with("::user-agent"));
         values.extend(agents.filter_map(|s| Trace::new(&s.value, "a setting of apt")));
