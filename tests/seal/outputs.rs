@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use fs_model::attr::{Attr, FileType};
 use overcoat::seal::{
-    BaseLayer, Format, ManifestInfo, Output, SealError, Warning, manifest, output, path, seal,
+    BaseLayer, Format, ManifestInfo, Output, SealError, Warning, manifest, output, seal,
 };
+use overcoat::text::escape;
 use sha2::{Digest, Sha256};
 
 use crate::support::{Data, Sample, attr, everything, noise, options, seal_to, sealed, sh};
@@ -309,7 +310,7 @@ fn manifest_lists_the_entries_of_the_archive() {
     assert_eq!(entries.len(), sample.delta.entries.len());
     for (entry, json) in sample.delta.entries.iter().zip(entries) {
         let text = json["path"].as_str().unwrap();
-        assert_eq!(path::unescape(text).as_deref(), Some(&*entry.path));
+        assert_eq!(escape::unescape(text).as_deref(), Some(&*entry.path));
         let Some(object) = &entry.object else {
             assert_eq!(json["change"], "deleted");
             continue;
@@ -318,7 +319,7 @@ fn manifest_lists_the_entries_of_the_archive() {
         assert!(json["mtime"].as_u64().unwrap() <= 1_800_000_000);
         if object.attr.kind == FileType::Symlink {
             let target = json["target"].as_str().unwrap();
-            assert_eq!(path::unescape(target).as_ref(), sample.targets.get(&object.ino.0));
+            assert_eq!(escape::unescape(target).as_ref(), sample.targets.get(&object.ino.0));
         }
         if let Some(Data::Bytes(bytes)) = sample.data.get(&object.ino.0) {
             assert_eq!(json["sha256"], manifest::hex(&Sha256::digest(bytes)), "{text}");

@@ -26,7 +26,7 @@ impl Shown {
     /// Opens the Debian base with this view.
     pub fn with(view: View) -> Self {
         let base = super::lab::file("base.squashfs");
-        let layers = layers::open(&[base], CacheOptions::default()).unwrap().layers;
+        let layers = open::open(&[base], CacheOptions::default()).unwrap().layers;
         let options = TreeOptions { upper_limit: Some(1 << 30), xattrs: XattrSupport::None };
         let tree = Tree::new(layers, options);
         Shown { live: Arc::new(Live::new(Arc::new(tree.unwrap()))), view }
