@@ -1,7 +1,7 @@
 //! Scripts that run outside of the root: in the host's tree, with the root mounted at a folder, and
 //! with the rights of commands inside.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags};
 
 use crate::mount_fixture::{MountPoint, folder_base};
