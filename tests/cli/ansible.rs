@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::stage::{EPOCH, EVERYBODY, REPOSITORY, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, REPOSITORY, Stage, Who, finish};
 
 const TASKS: &str = r#"
 - name: a file
@@ -83,7 +83,7 @@ fn build(stage: &Stage, who: Who, image: &PathBuf) -> PathBuf {
 fn role_runs_unchanged_and_gives_the_same_bytes_without_root() {
     let stage = Stage::new();
     let image = project(&stage);
-    let overlays = EVERYBODY.map(|who| build(&stage, who, &image));
+    let overlays = BOTH_USERS.map(|who| build(&stage, who, &image));
     let tree = stage.path("tree");
     fs::create_dir(&tree).unwrap();
     let unpack = "cd tree && gzip -dc '{}' | cpio -id --quiet";

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 /// Runs `script` in the Debian base and saves its changes as `output`.
 fn run(stage: &Stage, who: Who, script: &str, output: &Path) -> Finished {
@@ -16,7 +16,7 @@ fn run(stage: &Stage, who: Who, script: &str, output: &Path) -> Finished {
 
 /// Returns the lines that cpio lists for paths with this prefix.
 fn listed(stage: &Stage, archive: &Path, prefix: &str) -> Vec<String> {
-    let list = stage.archive_listing(&archive);
+    let list = stage.archive_listing(archive);
     let words = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (mode, owner) = (words[0].to_owned(), format!("{}:{}", words[2], words[3]));
@@ -43,7 +43,7 @@ fn owners_above_the_mapped_range_are_kept_when_copied() {
         python3 -c 'import os; os.setegid(os.stat(\"edited\").st_gid); open(\"made\", \"w\")'
         cp -a /srv/home /srv/copy
     ";
-    let archives = EVERYBODY.map(|who| {
+    let archives = BOTH_USERS.map(|who| {
         let output = stage.out(who).join("owners.cpio.gz");
         let done = run(&stage, who, script, &output).ok();
         if who == Who::Unprivileged {
@@ -71,7 +71,7 @@ fn owners_in_and_above_the_alias_range_stay_distinct() {
     stage.sh("mkdir -p layer/srv; cd layer/srv; for id in 60578 60579 99990 99991; do
                 touch $id; chown $id:$id $id; done");
     let script = "cd /srv; cp -a . /srv2; test $(stat -c %u /srv2/* | sort -u | wc -l) = 4";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let output = stage.out(who).join("kept.cpio.gz");
         let mut command = stage.overcoat(who);
         command.arg("run").args([stage.debian(), stage.path("layer")]).arg("--save").arg(&output);
@@ -97,7 +97,7 @@ const INSISTING: &str = "
 #[test]
 fn lost_capabilities_are_reported_and_the_command_continues() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let output = stage.out(who).join("caps.cpio.gz");
         run(&stage, who, INSISTING, &output).ok().stderr_has(&[
             "overcoat: warning: /usr/local/bin/agent: ",
@@ -129,7 +129,7 @@ fn scripts_with_a_fallback_use_it() {
         printf '#!/bin/bash\\nif ! setcap cap_chown+ep $1; then chmod 4750 $1; fi\\n' >/tmp/script
         cp /bin/true /usr/local/bin/two; chmod +x /tmp/script; /tmp/script /usr/local/bin/two
     ";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let output = stage.out(who).join("ping.cpio.gz");
         let done = run(&stage, who, script, &output).ok();
         assert!(!done.stderr.contains("cannot hold"));
@@ -179,7 +179,8 @@ open('/srv/of_layer/file', 'a').write('y')
 "
     );
     stage.write("in.py", program);
-    for (who, ending) in EVERYBODY.into_iter().flat_map(|who| [(who, "cpio.gz"), (who, "squashfs")])
+    for (who, ending) in
+        BOTH_USERS.into_iter().flat_map(|who| [(who, "cpio.gz"), (who, "squashfs")])
     {
         let output = stage.out(who).join(format!("lists.{ending}"));
         let mut command = stage.overcoat(who);
@@ -239,7 +240,7 @@ fn explicitly_set_directory_time_is_in_the_overlay() {
         touch /opt/passing; rm /opt/passing
         touch -r /srv /tmp/srv; mkdir /srv/x; rmdir /srv/x; touch -r /tmp/srv /srv
     ";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let output = stage.out(who).join("times.cpio.gz");
         run(&stage, who, script, &output).ok();
         let paths = listed(&stage, &output, "");

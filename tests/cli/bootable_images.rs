@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 fn overcoat(stage: &Stage, who: Who, arguments: &[&str]) -> Finished {
     finish(stage.overcoat(who).args(arguments))
@@ -110,7 +110,7 @@ fn kernel_without_hardware_drivers_is_warned_about_once() {
         printed.stderr.lines().filter(|line| line.contains("6.1.0-9 has no driver")).count()
     };
     let file = |name: &str| stage.path(name).display().to_string();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let out = stage.out(who).join("over.cpio").display().to_string();
         let build = ["build", &file("over.yml"), "-o", &out];
         assert_eq!(warned(who, &build), 1);

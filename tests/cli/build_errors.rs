@@ -222,3 +222,23 @@ fn invalid_source_date_epoch_is_reported() {
     let broken = Broken::new("", "", "");
     broken.assert_error("epoch", 2, &[], &[("SOURCE_DATE_EPOCH", "yesterday")]);
 }
+
+#[test]
+fn errors_in_an_image_file_have_positions() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let attempt = |text: &str| {
+        let file = stage.write("image.yml", text);
+        let finished = finish(stage.overcoat(who).arg("build").arg(file)).code(2);
+        assert!(stage.files(who).is_empty(), "{text}");
+        finished
+    };
+    let base = stage.debian();
+    attempt("bas: x.squashfs\n").stderr_has(&["image.yml:1:1", "did you mean `base`?"]);
+    attempt(&format!("base: {}\n", base.display())).stderr_has(&["image.yml", "-o"]);
+    attempt("base: no/base.squashfs\noutput: user/out.cpio.gz\n")
+        .stderr_has(&["no/base.squashfs", "No such file"]);
+    attempt(&format!("base: {}\nprovisioner: none\noutput: user/o.cpio\n", base.display()))
+        .stderr_has(&["none"]);
+    finish(stage.overcoat(who).args(["build", "nothing.yml"])).code(2).stderr_has(&["nothing.yml"]);
+}

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::process::Stdio;
 
 use crate::image_fixture::{layers, overcoat};
-use crate::support::stage::{EVERYBODY, Stage};
+use crate::support::stage::{BOTH_USERS, Stage};
 
 #[test]
 fn cat_prints_files_unchanged_and_accepts_a_closed_pipe() {
@@ -13,7 +13,7 @@ fn cat_prints_files_unchanged_and_accepts_a_closed_pipe() {
     let script = "head -c 30000000 /dev/urandom >base/big; echo first >base/first; mkdir base/dir";
     let (base, _) = layers(&stage, script);
     let big = stage.path("layers/base/big");
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let cat = |rest: &[&str]| overcoat(&stage, who, "cat", &[&base], rest);
         let both = cat(&[":first", ":big"]).ok().stdout;
         assert!(both == [&b"first\n"[..], &fs::read(&big).unwrap()].concat());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::mount_fixture::MountPoint;
 use crate::support::processes::within;
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 const SCRIPT: &str = include_str!("concurrency.py");
 /// The interpreter of the system, which every user can execute.
@@ -112,7 +112,7 @@ fn difference(a: &str, b: &str) -> String {
 
 #[test]
 fn eight_processes_work_in_the_same_folders_while_they_are_sealed() {
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         eight_processes_in_the_same_folders(who);
     }
 }

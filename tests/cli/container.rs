@@ -1,6 +1,6 @@
 //! The environment that programs in a root see: a container, and devices that cannot be opened.
 
-use crate::support::stage::{EPOCH, EVERYBODY, REPOSITORY, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, REPOSITORY, Stage, Who, finish};
 
 /// Runs the kernel hooks in a root with GRUB.
 const HOOKS: &str = "
@@ -23,7 +23,7 @@ fn packages_detect_a_container_and_leave_no_mark() {
     let text = format!("base: {}\nprovisioner: kernel\nnetwork: none\n", stage.debian().display());
     let image = stage.write("kernel.yml", text);
     let repository = stage.bind_repository();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let output = stage.out(who).join("kernel.cpio");
         let mut command = stage.overcoat(who);
         command.arg("build").arg(&image).arg("-o").arg(&output).args(["--bind", &repository, "-v"]);
@@ -40,7 +40,7 @@ fn packages_detect_a_container_and_leave_no_mark() {
 #[test]
 fn pid_1_exposes_nothing_of_the_builder() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mut command = stage.overcoat(who);
         let script = "tr '\\0' '\\n' </proc/1/environ; tr -d '\\0' </proc/1/cmdline; echo
             ls -A /proc/1/root/ | wc -l; ischroot && echo chroot";

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::image_fixture::{SMALL, layers, overcoat};
-use crate::support::stage::{EVERYBODY, Stage, Who};
+use crate::support::stage::{BOTH_USERS, Stage, Who};
 
 #[test]
 fn diff_shows_changed_paths_and_aspects() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let diff = |images: &[&Path], rest: &[&str]| overcoat(&stage, who, "diff", images, rest);
         let output = diff(&[&base, &over], &[]).code(1).text();
         assert_eq!(

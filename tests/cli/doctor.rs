@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::USER;
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 /// Runs `doctor` as `who` after root ran `breaking` in the stage's mount namespace.
 fn examined(breaking: &str, who: Who) -> Report {
@@ -69,7 +69,7 @@ const HIDE_DEVICE: &str = "
 #[test]
 fn complete_machine_is_ready() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mut report = ask(&stage, who, stage.overcoat(who)).code(0);
         let needed = match who {
             Who::Root => &["rights", "seccomp"][..],
@@ -88,7 +88,7 @@ fn complete_machine_is_ready() {
 
 #[test]
 fn missing_fuse_device_suggests_loading_the_module() {
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         examined(&format!("{HIDE_DEVICE}\nmount --bind dev /dev"), who)
             .code(1)
             .has("fuse", "fault", &["/dev/fuse is missing", "\"modprobe fuse\"", "--device"])
@@ -267,7 +267,7 @@ fn masked_proc_and_low_memory_are_noted() {
         mount --bind /dev/null /proc/keys
         sed 's/^MemAvailable:.*/MemAvailable: 200000 kB/' /proc/meminfo >memory
         mount --bind memory /proc/meminfo";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         examined(breaking, who)
             .code(0)
             .has("container", "note", &["masked"])

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::image_fixture::{SMALL, layers, overcoat};
 use crate::support::processes::eventually;
-use crate::support::stage::{EVERYBODY, Stage, Who};
+use crate::support::stage::{BOTH_USERS, Stage, Who};
 
 #[test]
 fn extraction_writes_only_the_selected_entries() {
@@ -21,7 +21,7 @@ fn extraction_writes_only_the_selected_entries() {
         chmod 0555 base/locked; truncate -s 200M base/sparse; ln -s ../../../../../tmp base/out"
     );
     let (base, over) = layers(&stage, &script);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let run = |rest: &[&str]| overcoat(&stage, who, "extract", &[&base, &over], rest);
         run(&["-C", "all"]).ok();
         let out = stage.out(who);
@@ -76,7 +76,7 @@ fn extraction_writes_only_the_selected_entries() {
 fn interrupted_extraction_leaves_a_complete_folder_or_nothing() {
     let stage = Stage::new();
     let debian = stage.debian();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mut command = stage.overcoat(who);
         command.args(["extract".as_ref(), debian.as_os_str(), "-C".as_ref(), "out".as_ref()]);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
@@ -101,7 +101,7 @@ fn failed_extraction_leaves_no_folder() {
     let middle = image.len() / 2;
     image[middle..middle + 1000].fill(0xa5);
     let damaged = stage.write("damaged.squashfs", &image);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let run =
             |images: &Path, to: &str| overcoat(&stage, who, "extract", &[images], &["-C", to]);
         run(&damaged, "out").code(2).stderr_has(&["/b: ", "damaged"]);
@@ -116,7 +116,7 @@ fn folder_that_cannot_be_filled_is_unchanged() {
     let script = "mkdir -p base/a base/b base/c/new; echo new >base/a/file; echo new >base/b/file
                   chmod 2755 base/c/new; chmod 1777 base; chown 1000:1000 base";
     let (base, _) = layers(&stage, script);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let run = |rest: &[&str]| overcoat(&stage, who, "extract", &[&base], rest);
         let out = stage.out(who);
         let make = |folder: &str| {
@@ -197,7 +197,7 @@ fn folder_that_cannot_be_filled_is_unchanged() {
 fn extracted_archives_are_read_by_tar_and_cpio() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let run = |rest: &[&str]| overcoat(&stage, who, "extract", &[&base, &over], rest);
         let tar = run(&["-o", "-"]).ok().stdout;
         let archive = stage.out(who).join("all.tar");

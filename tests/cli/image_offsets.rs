@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 /// Creates a squashfs image with one file, `alpha`.
 fn image(stage: &Stage) -> Vec<u8> {
@@ -27,7 +27,7 @@ fn offset_selects_an_image_in_every_command() {
     let image = image(&stage);
     let file = inside(&stage, "disk.img", 32_768, &image);
     let base = file.to_str().unwrap();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let run = |arguments: &[&str]| overcoat(&stage, who, arguments);
         for at in ["32768", "0x8000", "32K"] {
             let named = format!("{base}@{at}");

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, finish};
 
 const BASE: &str = r#"---
 - name: sources
@@ -164,7 +164,7 @@ fn import(stage: &Stage, who: Who, folder: &Path, more: &[&str]) -> Finished {
 fn imported_tree_builds_to_the_same_bytes_at_both_privileges() {
     let stage = Stage::new();
     let url = server();
-    let artifacts = EVERYBODY.map(|who| {
+    let artifacts = BOTH_USERS.map(|who| {
         let artifacts = stage.out(who).join("builds");
         let folder = tree(&stage, &format!("{who:?}"), &artifacts, &url);
         import(&stage, who, &folder, &[]).ok().stderr_has(&["overcoat.yml: 3 images: basefs, "]);

@@ -104,6 +104,6 @@ pub(crate) fn listing_of(finished: &Finished) -> Listing {
 pub(crate) fn parse(text: &str) -> Listing {
     let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix('@')).collect();
     let (last, lines) = lines.split_last().unwrap_or_else(|| panic!("no listing: {text}"));
-    assert_eq!(*last, "end", "the listing is whole");
+    assert_eq!(*last, "end", "the listing is complete");
     lines.iter().map(|line| serde_json::from_str::<(_, _)>(line).unwrap()).collect()
 }

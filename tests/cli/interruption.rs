@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::processes::{alive, family, within};
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 use crate::support::terminal::OnTerminal;
 
 /// Starts processes in other sessions, changes a file, and continues to work.
@@ -110,7 +110,7 @@ fn build(stage: &Stage, who: Who, script: &str) -> Command {
 #[test]
 fn killed_program_leaves_nothing() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         for mut command in [run_busy(&stage, who), build(&stage, who, BUSY)] {
             let before = Before::new(&stage, who);
             let (code, _, family) = Running::start(&mut command).end(Signal::SIGKILL);
@@ -123,7 +123,7 @@ fn killed_program_leaves_nothing() {
 #[test]
 fn terminated_program_leaves_nothing() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         for mut command in [run_busy(&stage, who), build(&stage, who, BUSY)] {
             for (signal, expected) in [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
                 let before = Before::new(&stage, who);
@@ -138,7 +138,7 @@ fn terminated_program_leaves_nothing() {
 #[test]
 fn ctrl_c_leaves_nothing() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         for command in [run_busy(&stage, who), build(&stage, who, BUSY)] {
             let before = Before::new(&stage, who);
             let mut terminal = OnTerminal::start(command);
@@ -191,7 +191,7 @@ fn signal_during_a_seal_leaves_nothing() {
 #[test]
 fn failed_script_is_named_and_its_log_is_kept() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let before = Before::new(&stage, who);
         let script = "echo one line; seq 1 100; echo the last line >&2; exit 7";
         let mut command = stage.overcoat(who);
@@ -217,7 +217,7 @@ fn failed_script_is_named_and_its_log_is_kept() {
 #[test]
 fn failed_command_is_not_saved() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let before = Before::new(&stage, who);
         let mut command = stage.overcoat(who);
         command.arg("run").arg(stage.debian()).args(["--save", "out.cpio.gz", "--", "sh", "-c"]);
@@ -232,7 +232,7 @@ fn failed_command_is_not_saved() {
 fn full_upper_is_reported_and_nothing_is_written() {
     let stage = Stage::new();
     let fill = "dd if=/dev/urandom of=/large bs=1M count=40";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let before = Before::new(&stage, who);
         let mut command = stage.overcoat(who);
         command.arg("run").arg(stage.debian()).args(["--upper-size", "20M"]);
@@ -258,7 +258,7 @@ fn removing_files_from_a_full_upper_frees_space() {
     let stage = Stage::new();
     let script = "echo before > /etc/before; dd if=/dev/urandom of=/large bs=1M count=40 && exit 9; \
                   rm /large; head -c 10000000 /dev/urandom > /etc/small && cat /etc/before";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mut command = stage.overcoat(who);
         command.arg("run").arg(stage.debian()).args(["--upper-size", "20M"]);
         command.args(["--save", "out.cpio.gz", "--", "sh", "-c", script]);

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, bind, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, bind, finish};
 
 /// The name server of the host in these tests, and a line that identifies its certificates.
 const SERVER: &str = "192.0.2.11";
@@ -53,7 +53,7 @@ fn build(stage: &Stage, who: Who, settings: &str, scripts: &[&str]) -> (PathBuf,
 
 /// Returns the paths in an overlay, including directories.
 fn names(stage: &Stage, overlay: &Path) -> String {
-    let listed = stage.archive_names(&overlay);
+    let listed = stage.archive_names(overlay);
     listed.lines().collect::<Vec<_>>().join(" ")
 }
 
@@ -87,7 +87,7 @@ with open('/etc/hosts', 'r+') as file:
         "echo '// site' >>/etc/apt/apt.conf",
         "echo '# site' >>/etc/ssl/certs/ca-certificates.crt",
     ];
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         let finished = finished.ok();
         assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
@@ -119,7 +119,7 @@ fn attributes_and_outside_scripts_change_the_file_of_the_image() {
     stage.write("pack/provisioner.yml", provisioner);
     let text = format!("base: {}\nprovisioner: pack\n", stage.debian().display());
     let image = stage.write("image.yml", text);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let overlay = stage.out(who).join("attributes.cpio.gz");
         finish(&mut build_command(&stage, who, &image, &overlay)).ok();
         let hosts = "127.0.0.1 localhost\n192.0.2.9 nine\n";
@@ -145,7 +145,7 @@ fn lines_of_the_image_are_visible_and_editable_in_a_lent_file() {
     ];
     let look = "apt-config dump Acquire::http::Proxy | grep -q 192.0.2.80";
     let scripts: Vec<&str> = scripts.into_iter().chain([look]).collect();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let proxy = "apt_proxy: http://192.0.2.80:3142\n";
         let (overlay, finished) = build(&stage, who, proxy, &scripts);
         let finished = finished.ok();
@@ -167,7 +167,7 @@ fn hard_links_and_links_to_proc_are_lent() {
     let link = "echo 'nameserver 10.0.0.1' >/etc/resolv.conf; ln /etc/resolv.conf /etc/orig
                 ! echo x >>/etc/resolv.conf || grep -q ^x /etc/orig";
     let busy = "! (echo lost >>/etc/resolv.conf) 2>/dev/null";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         build(&stage, who, "", &[link, &look, busy]).1.ok();
         let (overlay, finished) =
             build(&stage, who, "", &["ln -sf /proc/net/pnp /etc/resolv.conf", &look, busy]);
@@ -179,7 +179,7 @@ fn hard_links_and_links_to_proc_are_lent() {
 #[test]
 fn a_removed_directory_with_a_lent_file_is_one_deletion() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &["rm -rf /etc/apt", "true"]);
         finished.ok();
         assert_eq!(names(&stage, &overlay), ". etc etc/apt");
@@ -196,7 +196,7 @@ fn recursive_attribute_changes_keep_files_lent() {
          chown 3:4 /etc/resolv.conf
          grep -q {SERVER} /etc/resolv.conf; [ $(stat -c %a:%u:%g /etc/resolv.conf) = 640:3:4 ]"
     );
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &[own, &trees]);
         finished.ok();
         assert_eq!(stage.archived_file(&overlay, "etc/resolv.conf"), "nameserver 10.0.0.53\n");
@@ -235,7 +235,7 @@ fn lent_files_exist_in_every_step() {
         "rm /etc/ssl; mv /etc/apt /srv/apt; ln -s /srv/apt /etc/apt; rm /etc/hosts; echo >/etc/hosts",
         look,
     ];
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let image = image(&stage, "apt_proxy: http://192.0.2.80:3142\n", &scripts);
         let overlay = stage.out(who).join("each.cpio.gz");
         let mut command = build_command(&stage, who, &image, &overlay);
@@ -254,7 +254,7 @@ fn resolved_link_is_kept_and_is_the_only_change() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let link = "ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf";
     let look = format!("[ -L /etc/resolv.conf ] && grep -q {SERVER} /etc/resolv.conf");
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &[link, &look]);
         finished.ok();
         assert_eq!(names(&stage, &overlay), ". etc etc/resolv.conf");
@@ -296,7 +296,7 @@ fn builds_on_different_hosts_have_the_same_bytes() {
             proxy => format!("apt_proxy: {proxy}\n"),
         };
         let image = image(&stage, &settings, &scripts);
-        for who in EVERYBODY {
+        for who in BOTH_USERS {
             let overlay = stage.out(who).join("same.cpio.gz");
             let build = build_command(&stage, who, &image, &overlay);
             let mut command = Command::new("unshare");
@@ -329,7 +329,7 @@ fn copies_with_host_values_are_reported() {
         "awk '/^nameserver/ { print \"server=\" $2 }' /etc/resolv.conf >/etc/dns.conf",
         "sed -i '/^nameserver/s/$/ # checked/' /etc/resolv.conf",
     ];
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (_, finished) = build(&stage, who, "", &scripts);
         finished.ok().stderr_has(&[
             "warning: /srv/etc.tar: it contains a copy of a file that is shown during the build",
@@ -356,7 +356,7 @@ fn lines_that_equal_those_of_the_host_belong_to_the_image() {
         "printf '192.0.2.3 three' >>/etc/hosts",
         "sed -i '$a 192.0.2.4 four' /etc/hosts",
     ];
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         finished.ok().stderr_has(&["warning: /etc/resolv.conf: a program edited lines"]);
         let resolv = format!("nameserver 192.0.2.10\nnameserver {SERVER}\nnameserver 192.0.2.12\n");
@@ -374,7 +374,7 @@ fn directories_made_by_a_step_are_in_the_overlay() {
     let base = stage.path("base");
     let script = "/bin/busybox mkdir -p /etc/ssl/certs /usr/sbin; /bin/busybox mkdir /etc/apt
                   echo x >/etc/apt/sources.list; echo y >/opt/app/config";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let overlay = stage.out(who).join("lacks.cpio.gz");
         let mut command = stage.overcoat(who);
         command.arg("run").arg(&base).args(["--bind", "/srv:/opt/app/src", "--save"]);
@@ -392,7 +392,7 @@ fn program_behind_a_link_is_not_lent() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let scripts =
         ["ln -sf /bin/true /usr/sbin/policy-rc.d", "/bin/true && invoke-rc.d x start || :"];
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         finished.ok();
         assert_eq!(names(&stage, &overlay), ". usr usr/sbin usr/sbin/policy-rc.d");
@@ -403,7 +403,7 @@ fn program_behind_a_link_is_not_lent() {
 fn hard_link_to_a_lent_file_is_one_file() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
     let scripts = ["ln /etc/hosts /etc/hosts2", "echo '192.0.2.1 one' >>/etc/hosts2"];
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &scripts);
         finished.ok();
         assert_eq!(names(&stage, &overlay), ". etc etc/hosts etc/hosts2");
@@ -421,7 +421,7 @@ fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
         "echo $no_proxy >/srv/excluded",
     ];
     let image = image(&stage, "", &scripts);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let overlay = stage.out(who).join("values.cpio.gz");
         let mut command = build_command(&stage, who, &image, &overlay);
         command.env("SSL_CERT_FILE", &own).env("no_proxy", "localhost,.internal.corp.example");
@@ -455,7 +455,7 @@ fn host_name_of_the_image_resolves() {
         &*look("overcoat"),
     ];
     let first = "rm -f /etc/hostname";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         for network in ["", "network: none\n"] {
             let scripts: Vec<&str> = std::iter::once(first).chain(scripts).collect();
             build(&stage, who, network, &scripts).1.ok();
@@ -481,7 +481,7 @@ fn certificates_of_the_image_and_of_the_host_are_trusted_together() {
         certificate("HOST")
     )
     .replace('\n', "\\n");
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         for (last, has_host) in [("", false), (both.as_str(), true)] {
             let image = image(&stage, "", &[&image_has, look, last, look]);
             let overlay = stage.out(who).join("certificates.cpio.gz");
@@ -521,7 +521,7 @@ fn image_without_systemd_is_detected_as_a_container() {
     let ask = "[ $(systemd-detect-virt) = container-other ] && systemd-detect-virt -q --container
                ! systemd-detect-virt --vm >/dev/null && systemd-detect-virt -r";
     let own = "echo '#!/bin/sh' >/usr/bin/systemd-detect-virt";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let (overlay, finished) = build(&stage, who, "", &[ask, own, "systemd-detect-virt"]);
         finished.ok();
         assert_eq!(stage.archived_file(&overlay, "usr/bin/systemd-detect-virt"), "#!/bin/sh\n");
@@ -531,7 +531,7 @@ fn image_without_systemd_is_detected_as_a_container() {
 #[test]
 fn copies_of_the_devices_of_the_host_belong_to_root() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let script = "cp -a /dev/null /srv/null; tar -C /dev -c zero | tar -C /srv -xp
                       cp -a /proc/version /srv/version";
         let (overlay, finished) = build(&stage, who, "", &[script]);
@@ -550,7 +550,7 @@ fn copies_of_the_devices_of_the_host_belong_to_root() {
 #[test]
 fn unchanged_lent_file_is_not_in_the_overlay() {
     let stage = stage_with(&format!("nameserver {SERVER}\n"));
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let read = "cat /etc/resolv.conf /etc/hosts /usr/sbin/policy-rc.d >/dev/null; ls -lR /etc >/dev/null";
         let (overlay, finished) =
             build(&stage, who, "", &[read, "mv /etc/hosts /h; mv /h /etc/hosts"]);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::support::stage::{EPOCH, EVERYBODY, Finished, REPOSITORY, Stage, Who, bind, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, Finished, REPOSITORY, Stage, Who, bind, finish};
 
 /// The packages that debian-base configures and the base must have.
 const SYSTEM: &str = "packages: [systemd-sysv, systemd-resolved, dbus, udev, kmod, netbase, iproute2, \
@@ -206,7 +206,7 @@ fn secure_erase_erases_only_the_given_disks() {
                       $tool --version >/dev/null 2>&1 || $tool -V >/dev/null; done; \
                   test ! -e /etc/systemd/system/default.target.wants/nvmf-autoconnect.service; \
                   secure-erase --help | grep -q -- --yes-erase; python3 /test/secure_erase.py";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let printed = inside(&stage, who, &[&erase], script).ok().text();
         assert!(printed.ends_with("all checks passed\n"), "{printed}");
     }
@@ -222,7 +222,7 @@ fn initrd_has_its_modules_and_the_same_bytes_at_both_privileges() {
         .write(hook, "#!/bin/sh\n[ \"$1\" = prereqs ] && exit\necho mine >\"$DESTDIR/etc/mine\"\n");
     let provisioners = ["own/hooks", "initrd"];
     let variables = "modules: [squashfs, overlay, loop, virtio_net, dm_mod, unix]";
-    let overlays = EVERYBODY.map(|who| {
+    let overlays = BOTH_USERS.map(|who| {
         let (built, overlay) = build(&stage, who, "initrd", &[], &provisioners, variables);
         built.ok();
         overlay

@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use crate::image_fixture::{SMALL, layers, overcoat};
-use crate::support::stage::{EVERYBODY, Stage, Who};
+use crate::support::stage::{BOTH_USERS, Stage, Who};
 
 #[test]
 fn ls_lists_names_owners_and_layers() {
     let stage = Stage::new();
     let (base, over) = layers(&stage, SMALL);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let ls = |rest: &[&str]| overcoat(&stage, who, "ls", &[&base, &over], rest);
         assert_eq!(ls(&[]).ok().text(), "bin\netc\nusr\n");
         assert_eq!(ls(&[":/bin"]).ok().text(), "same\ntool\n", "through the link");

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use crate::mount_fixture::{MountPoint, folder_base};
 use crate::support::listing::{assert_same, list};
 use crate::support::processes::eventually;
-use crate::support::stage::{EVERYBODY, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Stage, Who, finish};
 use crate::unpacking;
 
 #[test]
@@ -49,7 +49,7 @@ fn unprivileged_mount_shows_every_file_to_its_user() {
 fn terminated_server_unmounts() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mnt = MountPoint::new(&stage, who);
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             mnt.mount(&["--rw"], &[&base]).ok();
@@ -66,7 +66,7 @@ fn terminated_server_unmounts() {
 fn mount_of_a_killed_server_can_be_unmounted() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mnt = MountPoint::new(&stage, who);
         mnt.mount(&[], &[&base]).ok();
         kill(mnt.servers()[0], Signal::SIGKILL).unwrap();
@@ -79,7 +79,7 @@ fn mount_of_a_killed_server_can_be_unmounted() {
 fn foreground_mount_serves_until_it_ends() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mnt = MountPoint::new(&stage, who);
         let mut command = stage.overcoat(who);
         let mut child = command.arg("mount").arg("-f").arg(&base).arg(&mnt.dir).spawn().unwrap();
@@ -107,7 +107,7 @@ fn errors_name_the_path_and_leave_nothing() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
     let text = stage.write("text.squashfs", "This is no image.\n");
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mnt = MountPoint::new(&stage, who);
         let missing = stage.out(who).join("missing");
         mnt.mount_at(&[], &[&base], &missing).code(2).stderr_has(&["missing", "No such file"]);
@@ -168,7 +168,7 @@ fn deleted_files_free_memory() {
 fn second_mount_on_a_directory_is_rejected() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mnt = MountPoint::new(&stage, who);
         mnt.mount(&[], &[&base]).ok();
         mnt.mount(&[], &[&base]).code(2).stderr_has(&["mounted there already"]);

@@ -31,7 +31,7 @@ fn mount_and_fstab_support_the_file_system_type() {
     mount(&["-o", "remount,ro", mnt]).ok();
     let refused = fs::write(Path::new(mnt).join("new"), "y").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
-    assert!(stage.sh("findmnt -no OPTIONS mnt").contains("nosuid"), "as it was");
+    assert!(stage.sh("findmnt -no OPTIONS mnt").contains("nosuid"), "nosuid is kept");
     mount(&["-o", "remount,rw", mnt]).ok();
     fs::write(Path::new(mnt).join("new"), "y").unwrap();
     stage.sh("umount mnt");

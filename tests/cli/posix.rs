@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 const CASES: &str = include_str!("posix.py");
 /// Path of the script inside.
@@ -81,7 +81,7 @@ fn compare(what: &str, who: Who, root: &str, tmpfs: &str) -> Vec<String> {
 #[test]
 fn root_behaves_like_a_tmpfs() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let base = stage.debian();
         let (lower, changed) =
             (stage.out(who).join("lower.squashfs"), stage.out(who).join("changed.tar"));

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::processes::{alive, family, within};
-use crate::support::stage::{EPOCH, EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, finish};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -65,7 +65,7 @@ impl Site {
     }
 
     fn settings(&self, settings: &str, images: &str) {
-        for who in EVERYBODY {
+        for who in BOTH_USERS {
             let text = format!(
                 "output: {}\nnetwork: none\nsource_date_epoch: {EPOCH}\n{settings}images:\n{images}",
                 self.out(who).display()
@@ -83,7 +83,7 @@ impl Site {
 
     /// Changes the project files of both users.
     fn edit_project(&self, from: &str, to: &str) {
-        EVERYBODY.iter().for_each(|who| self.edit(&format!("{who:?}.yml"), from, to));
+        BOTH_USERS.iter().for_each(|who| self.edit(&format!("{who:?}.yml"), from, to));
     }
 
     fn out(&self, who: Who) -> PathBuf {
@@ -138,7 +138,7 @@ fn text(value: &Value, key: &str) -> String {
 #[test]
 fn second_build_does_nothing_and_both_privileges_build_the_same_bytes() {
     let site = Site::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         assert_eq!(site.built(who, &[]), ["base", "one", "two", "boot"]);
         assert_eq!(
             site.files(who),
@@ -245,7 +245,7 @@ fn output_and_layer_paths_are_inputs_and_secrets_are_not_recorded() {
   again: {kind: base, from: OUT/base.squashfs}
   boot: {kind: initrd, base: base, provisioner: kernel}\n",
     );
-    EVERYBODY.iter().for_each(|who| {
+    BOTH_USERS.iter().for_each(|who| {
         let out = site.out(*who).display().to_string();
         site.edit(&format!("{who:?}.yml"), "OUT", &out);
     });

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::stage::{EPOCH, EVERYBODY, Finished, REPOSITORY, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, Finished, REPOSITORY, Stage, Who, finish};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOVercoatOVercoatOVercoatOVercoatOVerco a@b";
 
@@ -73,7 +73,7 @@ fn build(stage: &Stage, who: Who, image: &Path) -> (PathBuf, Finished) {
 fn users_services_conditions_and_loops_give_the_same_bytes_without_root() {
     let stage = Stage::new();
     let image = project(&stage, YAML);
-    let overlays = EVERYBODY.map(|who| {
+    let overlays = BOTH_USERS.map(|who| {
         let (overlay, finished) = build(&stage, who, &image);
         finished.ok().stderr_has(&[
             "users (1) (item=alice)",

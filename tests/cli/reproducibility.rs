@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::stage::{EPOCH, EVERYBODY, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, Stage, Who, finish};
 use crate::{discovery, inner_program, unpacking};
 
 /// Reads an archive and its manifest.
@@ -68,7 +68,7 @@ fn formats_have_the_same_bytes_at_every_privilege_and_thread_count() {
     let base = unpacking::torture_base(&stage);
     for format in ["cpio.gz", "cpio.zst", "cpio", "tar"] {
         let mut first = None;
-        for who in EVERYBODY {
+        for who in BOTH_USERS {
             for threads in ["1", "2"] {
                 let output = stage.out(who).join(format!("threads-{threads}.{format}"));
                 inner_program::run(&stage, who, &[&base], "torture", |command| {

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 fn run(stage: &Stage, who: Who, options: &[&str], script: &str) -> Command {
     let mut command = stage.overcoat(who);
@@ -16,7 +16,7 @@ fn run(stage: &Stage, who: Who, options: &[&str], script: &str) -> Command {
 #[test]
 fn exit_code_is_that_of_the_command() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         for (script, code) in [
             ("exit 0", 0),
             ("exit 3", 3),
@@ -39,7 +39,7 @@ fn exit_code_is_that_of_the_command() {
 #[test]
 fn standard_streams_are_those_of_the_command() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mut command = run(&stage, who, &[], "echo to stderr >&2; exec cat");
         let mut child = command
             .stdin(Stdio::piped())
@@ -65,7 +65,7 @@ fn standard_streams_are_those_of_the_command() {
 #[test]
 fn archive_on_standard_output_is_not_mixed_with_output() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let script = "echo printed; echo new > /etc/new";
         let finished =
             finish(&mut run(&stage, who, &["--save", "-"], script)).ok().stderr_has(&["printed\n"]);
@@ -79,7 +79,7 @@ fn archive_on_standard_output_is_not_mixed_with_output() {
 #[test]
 fn closed_output_pipe_is_not_an_error() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let script = "head -c 20000000 /dev/urandom > /large";
         let mut command = run(&stage, who, &["--save", "-"], script);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -98,7 +98,7 @@ fn closed_output_pipe_is_not_an_error() {
 #[test]
 fn bind_mounts_are_visible_and_never_captured() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let folder = stage.out(who).join("shared");
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("from-host"), "host\n").unwrap();
@@ -121,7 +121,7 @@ fn bind_mounts_are_visible_and_never_captured() {
 #[test]
 fn network_none_has_no_network() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let script = "cat /proc/net/dev | grep -c :; test ! -e /etc/resolv.conf.host";
         let finished = finish(&mut run(&stage, who, &["--network", "none"], script)).ok();
         assert_eq!(finished.text(), "1\n");
@@ -167,26 +167,6 @@ fn invalid_options_are_rejected_before_the_command_runs() {
     assert!(stage.files(who).is_empty());
     finish(stage.overcoat(who).arg("run")).code(2).stderr_has(&["BASE"]);
     finish(stage.overcoat(who).args(["run", "base"])).code(2).stderr_has(&["COMMAND"]);
-}
-
-#[test]
-fn errors_in_an_image_file_have_positions() {
-    let stage = Stage::new();
-    let who = Who::Unprivileged;
-    let attempt = |text: &str| {
-        let file = stage.write("image.yml", text);
-        let finished = finish(stage.overcoat(who).arg("build").arg(file)).code(2);
-        assert!(stage.files(who).is_empty(), "{text}");
-        finished
-    };
-    let base = stage.debian();
-    attempt("bas: x.squashfs\n").stderr_has(&["image.yml:1:1", "did you mean `base`?"]);
-    attempt(&format!("base: {}\n", base.display())).stderr_has(&["image.yml", "-o"]);
-    attempt("base: no/base.squashfs\noutput: user/out.cpio.gz\n")
-        .stderr_has(&["no/base.squashfs", "No such file"]);
-    attempt(&format!("base: {}\nprovisioner: none\noutput: user/o.cpio\n", base.display()))
-        .stderr_has(&["none"]);
-    finish(stage.overcoat(who).args(["build", "nothing.yml"])).code(2).stderr_has(&["nothing.yml"]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::mount_fixture::{MountPoint, folder_base};
 use crate::support::listing::{assert_same, list};
 use crate::support::processes::eventually;
-use crate::support::stage::{EPOCH, EVERYBODY, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, EPOCH, Stage, Who, finish};
 use crate::{inner_program, torture, unpacking};
 
 #[test]
@@ -24,7 +24,7 @@ fn sealed_archive_unpacks_to_the_mounted_tree() {
     let truth = list(&mnt.dir);
     let archive = stage.out(who).join("torture.cpio.gz");
     finish(stage.overcoat(who).arg("seal").arg(&mnt.dir).arg("-o").arg(&archive)).ok();
-    assert_same("sealing changed something", &truth, &list(&mnt.dir));
+    assert_same("the tree after sealing", &truth, &list(&mnt.dir));
     let again = stage.out(who).join("again.cpio.gz");
     let seal = |epoch: bool, output: &Path| {
         let mut command = stage.overcoat(who);
@@ -48,7 +48,7 @@ fn sealed_archive_unpacks_to_the_mounted_tree() {
 #[test]
 fn mount_can_be_sealed_repeatedly_while_in_use() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let base = stage.debian();
         let mnt = MountPoint::new(&stage, who);
         mnt.mount(&["--rw"], &[&base]).ok();
@@ -119,7 +119,7 @@ fn seal_is_cancelled_when_its_client_is_killed() {
 fn seal_into_its_own_mount_is_rejected() {
     let stage = Stage::new();
     let base = unpacking::torture_base(&stage);
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let mnt = MountPoint::new(&stage, who);
         mnt.mount(&["--rw"], &[&base]).ok();
         let (program, inside) = (stage.path("overcoat"), mnt.dir.join("inside.tar"));

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use crate::support::stage::{EVERYBODY, Finished, REPOSITORY, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, REPOSITORY, Stage, Who, finish};
 
 /// The daemon, init script and unit of the test service, which all leave a trace.
 const DAEMON: &str = "#!/bin/sh\necho ran >>/srv/started\nexec sleep 1000\n";
@@ -147,7 +147,7 @@ const BY_SCRIPTS: &str = "
 fn init_scripts_start_nothing() {
     let stage = Stage::new();
     for boot in BOOTS {
-        for who in EVERYBODY {
+        for who in BOTH_USERS {
             assert_starts_nothing(&stage, who, boot, BY_SCRIPTS);
         }
     }
@@ -166,7 +166,7 @@ if pid == 0:
     except PermissionError:
         os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), os.path.exists(\"/srv/started\"))'";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let finished = run(&stage, who, Boot::Scripts, script).ok();
         assert_eq!(finished.text(), "7 False\n", "{who:?}");
         finished.stderr_has(&["`/etc/init.d/probe start` failed: services", "cannot be traced"]);
@@ -206,7 +206,7 @@ fn init_scripts_below_other_mounts_start_nothing() {
         mkdir /tmp/init.d; cp /etc/init.d/probe /tmp/init.d/; sed -i 's|/srv/daemon.*|:|' /tmp/init.d/probe
         /tmp/init.d/probe start; cat /srv/started"
     );
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let printed = run(&stage, who, Boot::Scripts, &script).ok().text();
         assert_eq!(printed, "/tmp/init.d/probe start\n", "{who:?}");
     }
@@ -227,7 +227,7 @@ for n in range(600):
     os.waitpid(pid, 0)
 print(\"all ended\", flush=True)
 os._exit(0)' 2>/dev/null; service probe start; systemctl enable --now unit-only 2>&1; cat /srv/started";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let finished = run(&stage, who, Boot::Systemd, script);
         let printed = String::from_utf8_lossy(&finished.stdout).into_owned();
         assert!(
@@ -251,7 +251,7 @@ fn programs_of_other_users_start_nothing_and_end() {
         as_bob '/etc/init.d/probe start'
         timeout 60 service probe start; timeout 60 systemctl enable --now unit-only 2>/dev/null
         systemctl is-enabled unit-only; cat /srv/started 2>/dev/null; echo end";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let finished = run(&stage, who, Boot::Systemd, script).ok();
         let wanted = "unit-only.service\nenabled\nend\n";
         assert_eq!(finished.text(), wanted, "{who:?} {}", finished.stderr);
@@ -297,7 +297,7 @@ const BY_SYSTEMCTL: &str = "
 #[test]
 fn systemctl_starts_nothing_and_changes_files() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         assert_starts_nothing(&stage, who, Boot::Systemd, BY_SYSTEMCTL);
         let script = "systemctl enable --now unit-only
             systemctl is-enabled unit-only
@@ -313,7 +313,7 @@ fn systemctl_starts_nothing_and_changes_files() {
 #[test]
 fn init_scripts_run_actions_other_than_start() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let script = "/etc/init.d/probe initdb && cat /srv/initdb; service probe status; echo $?
             start-stop-daemon --start --test --exec /srv/daemon && echo tested
             service probe start";
@@ -338,7 +338,7 @@ fn other_scripts_run_unchanged() {
         echo /etc/init.d/probe start; env printf '%s ' /etc/init.d/probe start
         chmod -x /etc/init.d/probe; /etc/init.d/probe start; echo $?
         /etc/init.d/none start; echo $?";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let printed = run(&stage, who, Boot::Scripts, script).ok().text();
         let wanted = "/srv/init.d/probe start\nstart\n/etc/init.d/probe start\n\
                       /etc/init.d/probe start\n/etc/init.d/probe start 126\n127\n";
@@ -384,7 +384,7 @@ fn ansible_enables_services_without_starting_them() {
     let stage = Stage::new();
     stage.write("role/tasks/main.yml", TASKS);
     for boot in BOOTS {
-        for who in EVERYBODY {
+        for who in BOTH_USERS {
             let (finished, overlay) = build(&stage, who, "role", &[base(&stage, boot)]);
             finished.ok();
             let enabled = enabled(&stage, boot, &overlay);
@@ -412,7 +412,7 @@ fn puppet_enables_services_without_starting_them() {
     stage.write("puppet/apply.sh", "puppet apply --detailed-exitcodes /site.pp || test $? = 2\n");
     stage.write("puppet/provisioner.yml", "files: files\nscripts: [apply.sh]\n");
     for boot in BOOTS {
-        for who in EVERYBODY {
+        for who in BOTH_USERS {
             let (finished, overlay) = build(&stage, who, "puppet", &[base(&stage, boot)]);
             finished.ok();
             let enabled = enabled(&stage, boot, &overlay);
@@ -431,7 +431,7 @@ fn pid_1_is_named_after_the_init_system_of_the_root() {
         cat /proc/1/comm
         mv /sbin/init /sbin/init.systemd; ln -s /bin/true /sbin/init; becomes init
         mv /sbin/init.systemd /sbin/init; becomes systemd";
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let printed = run(&stage, who, Boot::Systemd, script).ok().text();
         assert_eq!(printed, "systemd\ninit\nsystemd\n", "{who:?}");
         assert_eq!(run(&stage, who, Boot::Scripts, "cat /proc/1/comm").ok().text(), "init\n");

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::mount_fixture::{MountPoint, folder_base};
 use crate::support::processes::eventually;
-use crate::support::stage::{EVERYBODY, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Stage, Who, finish};
 
 /// A mount that is being sealed into a full pipe, and a program that waits to write to the mount.
 struct StalledSeal<'a> {
@@ -59,7 +59,7 @@ impl<'a> StalledSeal<'a> {
 #[test]
 fn terminated_server_does_not_wait_for_the_reader() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let stalled = StalledSeal::new(&stage, who);
         kill(stalled.mnt.servers()[0], Signal::SIGTERM).unwrap();
         stalled.assert_fails("the root was unmounted");
@@ -69,7 +69,7 @@ fn terminated_server_does_not_wait_for_the_reader() {
 #[test]
 fn lazy_unmount_does_not_wait_for_the_reader() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let stalled = StalledSeal::new(&stage, who);
         finish(stage.overcoat(who).args(["umount", "--lazy"]).arg(&stalled.mnt.dir)).ok();
         stalled.assert_fails("the root was unmounted");
@@ -105,7 +105,7 @@ fn slow_reader_gets_the_whole_archive() {
 #[test]
 fn second_signal_ends_a_server_whose_mount_is_in_use() {
     let stage = Stage::new();
-    for who in EVERYBODY {
+    for who in BOTH_USERS {
         let base = folder_base(&stage);
         let mnt = MountPoint::new(&stage, who);
         mnt.mount(&["--rw"], &[&base]).ok();

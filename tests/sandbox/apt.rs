@@ -1,16 +1,16 @@
 //! apt in a sandbox, with the host's settings for package sources.
 
-use crate::support::{Lab, Shown, at_both_privileges, lab, plan, shell};
+use crate::support::{Lab, ServedTree, at_both_privileges, lab, plan, shell};
 use overcoat::root::lay_mount_points;
 use overcoat::root::lend::Loans;
 use overcoat::sandbox::{Bind, Network, Plan, default_environment};
 
 fn lab(mut plan: Plan) -> Lab {
-    let shown = Shown::base(plan.privilege.max_uid());
-    lay_mount_points(&shown.live, &plan).unwrap();
-    let mut loans = Loans::new(&shown.live, &plan, None).unwrap();
-    plan.hostname = loans.refresh(&shown.live).unwrap().hostname;
-    Lab::with(plan, shown)
+    let tree = ServedTree::base(plan.privilege.max_uid());
+    lay_mount_points(&tree.live, &plan).unwrap();
+    let mut loans = Loans::new(&tree.live, &plan, None).unwrap();
+    plan.hostname = loans.refresh(&tree.live).unwrap().hostname;
+    Lab::with(plan, tree)
 }
 
 fn ok(lab: &Lab, script: &str) -> String {

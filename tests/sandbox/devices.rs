@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use crate::support::{Lab, Shown, at_both_privileges, plan};
+use crate::support::{Lab, ServedTree, at_both_privileges, plan};
 use fs_model::FileType::{self, BlockDevice, CharDevice};
 
-fn device(shown: &Shown, path: &str) -> (FileType, u32, u32, u16) {
-    let attr = shown.get(path);
+fn device(tree: &ServedTree, path: &str) -> (FileType, u32, u32, u16) {
+    let attr = tree.get(path);
     (attr.kind, attr.rdev.major, attr.rdev.minor, attr.mode)
 }
 
@@ -27,10 +27,10 @@ fn device_nodes_are_recorded() {
             mknod /srv/fifo p
             stat -c '%F %t:%T' /srv/char /srv/a/block
         ");
-        assert_eq!(device(&lab.shown, "srv/char"), (CharDevice, 1, 3, 0o600));
-        assert_eq!(device(&lab.shown, "srv/a/block"), (BlockDevice, 8, 17, 0o644));
-        assert_eq!(device(&lab.shown, "srv/a/b/by-rel"), (CharDevice, 259, 300, 0o644));
-        assert_eq!(device(&lab.shown, "srv/a/b/by-abs"), (CharDevice, 5, 1, 0o600));
+        assert_eq!(device(&lab.tree, "srv/char"), (CharDevice, 1, 3, 0o600));
+        assert_eq!(device(&lab.tree, "srv/a/block"), (BlockDevice, 8, 17, 0o644));
+        assert_eq!(device(&lab.tree, "srv/a/b/by-rel"), (CharDevice, 259, 300, 0o644));
+        assert_eq!(device(&lab.tree, "srv/a/b/by-abs"), (CharDevice, 5, 1, 0o600));
         assert_eq!(
             lab.ok("stat -c '%F %t:%T' /srv/char /srv/a/block"),
             "character special file 1:3\nblock special file 8:11\n"
@@ -68,9 +68,9 @@ except FileExistsError:
             "srv/jail/in/by-root",
             "srv/jail/by-cwd",
         ] {
-            assert_eq!(device(&lab.shown, path), (CharDevice, 4, 64, 0o600), "{path}");
+            assert_eq!(device(&lab.tree, path), (CharDevice, 4, 64, 0o600), "{path}");
         }
-        assert_eq!(device(&lab.shown, "srv/by-fd-up"), (BlockDevice, 4, 64, 0o600));
+        assert_eq!(device(&lab.tree, "srv/by-fd-up"), (BlockDevice, 4, 64, 0o600));
         lab.end();
     });
 }
@@ -82,7 +82,7 @@ fn whiteouts_cannot_be_created_by_commands() {
         let lab = Lab::new(plan());
         let (status, output) = lab.run("mknod /srv/whiteout c 0 0");
         assert!(!status.success() && output.contains("not permitted"), "{output}");
-        assert!(lab.shown.find("srv/whiteout").is_none());
+        assert!(lab.tree.find("srv/whiteout").is_none());
         lab.end();
     });
 }
@@ -99,7 +99,7 @@ libc.setfsgid(6)
 libc.setfsuid(3)
 ' ; setpriv --reuid 3 --regid 6 --clear-groups --inh-caps +mknod --ambient-caps +mknod \
             mknod /srv/open/mine b 7 0");
-        let attr = lab.shown.get("srv/open/mine");
+        let attr = lab.tree.get("srv/open/mine");
         assert_eq!((attr.uid, attr.gid), (3, 6));
         lab.end();
     });
@@ -116,7 +116,7 @@ fn device_nodes_require_the_capability() {
             lab.run("setpriv --reuid 3 --clear-groups unshare -r mknod /srv/open/y c 1 3");
         assert!(!status.success() && output.contains("not permitted"), "{output}");
         for path in ["srv/open/x", "srv/open/y"] {
-            assert!(lab.shown.find(path).is_none(), "{path}");
+            assert!(lab.tree.find(path).is_none(), "{path}");
         }
         lab.end();
     });
@@ -134,12 +134,12 @@ fn device_nodes_on_other_file_systems_are_left_to_the_kernel() {
         // On a mount that was made inside.
         let script = "mkdir -p /srv/mnt && mount -t tmpfs none /srv/mnt && mknod /srv/mnt/x c 1 3";
         assert_eq!(lab.run(script).0.success(), !namespace);
-        assert!(lab.shown.find("srv/mnt/x").is_none());
+        assert!(lab.tree.find("srv/mnt/x").is_none());
         // In another mount namespace, where the root is still supervised.
         lab.ok("unshare -m sh -c 'mkdir /srv/own && mount -t tmpfs none /srv/own && \
                 (mknod /srv/own/x c 1 3; mknod /srv/beside c 1 3)'");
-        assert_eq!(device(&lab.shown, "srv/beside"), (CharDevice, 1, 3, 0o644));
-        assert!(lab.shown.find("srv/own/x").is_none());
+        assert_eq!(device(&lab.tree, "srv/beside"), (CharDevice, 1, 3, 0o644));
+        assert!(lab.tree.find("srv/own/x").is_none());
         lab.end();
     });
 }
@@ -161,7 +161,7 @@ fn owners_beyond_the_map_are_recorded() {
             stat -c %u:%g one > shown
         ");
         let owner = |path: &str| {
-            let attr = lab.shown.get(path);
+            let attr = lab.tree.get(path);
             (attr.uid, attr.gid)
         };
         assert_eq!(owner("srv/one"), (100_000, 200_000));
@@ -231,11 +231,11 @@ fn system_calls_of_32_bit_programs_are_supervised() {
         std::fs::remove_file(&source).unwrap();
 
         let lab = Lab::new(plan());
-        lab.shown.file("usr/bin/i386-test", &content, 0o755);
+        lab.tree.file("usr/bin/i386-test", &content, 0o755);
         lab.ok("/usr/bin/i386-test");
-        assert_eq!(device(&lab.shown, "srv/i386-mknod"), (CharDevice, 1, 3, 0o600));
-        assert_eq!(device(&lab.shown, "srv/i386-mknodat"), (BlockDevice, 8, 17, 0o600));
-        assert_eq!(lab.shown.get("srv/i386-mknod").uid, 100_000);
+        assert_eq!(device(&lab.tree, "srv/i386-mknod"), (CharDevice, 1, 3, 0o600));
+        assert_eq!(device(&lab.tree, "srv/i386-mknodat"), (BlockDevice, 8, 17, 0o600));
+        assert_eq!(lab.tree.get("srv/i386-mknod").uid, 100_000);
         lab.end();
     });
 }
@@ -249,7 +249,7 @@ fn processes_can_create_nodes_concurrently() {
                 done; wait");
         for p in 1..=8 {
             for n in 1..=10 {
-                assert_eq!(device(&lab.shown, &format!("srv/{p}-{n}")), (CharDevice, p, n, 0o644));
+                assert_eq!(device(&lab.tree, &format!("srv/{p}-{n}")), (CharDevice, p, n, 0o644));
             }
         }
         lab.end();

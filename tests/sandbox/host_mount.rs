@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Shown, at_both_privileges};
+use crate::support::{ServedTree, at_both_privileges};
 use nix::unistd::{getegid, geteuid};
 use overcoat::fuse::{Serving, View};
 use overcoat::sandbox::{HostMount, MountOptions, unmount};
@@ -35,7 +35,7 @@ fn mount(dir: &Path, read_only: bool) -> Serving {
         HostMount::new(dir, &MountOptions { read_only, ..MountOptions::default() }).unwrap();
     let (uid, gid) = (geteuid(), getegid());
     let owner = (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()));
-    Shown::with(View { max_id: u32::MAX, owner, unprivileged: owner.is_some() })
+    ServedTree::with(View { max_id: u32::MAX, owner, unprivileged: owner.is_some() })
         .serve(mount.into_fuse_fd())
 }
 

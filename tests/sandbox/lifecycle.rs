@@ -9,10 +9,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio as ProcessStdio};
 
-use crate::support::processes::{self, alive, family, nothing_is_left};
+use crate::support::processes::{self, alive, assert_nothing_is_left, family};
 use crate::support::terminal::OnTerminal;
 use crate::support::{
-    Lab, Shown, alone, at_both_privileges, environment, eventually, hear_signals, plan, shell,
+    Lab, ServedTree, alone, at_both_privileges, environment, eventually, hear_signals, plan, shell,
 };
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
@@ -98,7 +98,7 @@ fn killed_daemon_leaves_nothing() {
         let family = family(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
-        nothing_is_left(&family);
+        assert_nothing_is_left(&family);
     });
 }
 
@@ -114,7 +114,7 @@ fn signals_end_a_daemon_cleanly() {
             let mut rest = String::new();
             output.read_to_string(&mut rest).unwrap();
             assert_eq!(child.wait().unwrap().code(), Some(code), "{rest}");
-            nothing_is_left(&family);
+            assert_nothing_is_left(&family);
         }
     });
 }
@@ -159,10 +159,10 @@ fn dropping_a_partly_started_sandbox_leaves_nothing() {
         drop(starting);
         // Served, but the mount points are missing.
         let plan = plan();
-        let shown = Shown::base(plan.privilege.max_uid());
-        shown.live.remove(b"/sys").unwrap();
+        let tree = ServedTree::base(plan.privilege.max_uid());
+        tree.live.remove(b"/sys").unwrap();
         let mut starting = Sandbox::fork(plan).unwrap();
-        let serving = shown.serve(starting.fuse_fd());
+        let serving = tree.serve(starting.fuse_fd());
         let error = starting.enter().unwrap_err().to_string();
         assert!(error.contains("/sys") && error.contains("No such file"), "{error}");
         serving.wait().unwrap();
@@ -179,7 +179,7 @@ fn ctrl_c_ends_everything() {
         terminal.type_in("\x03");
         // The command and the daemon both receive the signal, in any order.
         assert_eq!(terminal.end(), Some(130));
-        nothing_is_left(&family);
+        assert_nothing_is_left(&family);
     });
 }
 
@@ -221,7 +221,7 @@ fn shell_on_a_terminal_has_job_control() {
         terminal.type_in("seq 1 100000 | tail -c 7; exit 7\n");
         terminal.until("100000\r\n");
         assert_eq!(terminal.end(), Some(7));
-        nothing_is_left(&family);
+        assert_nothing_is_left(&family);
     });
 }
 
@@ -233,7 +233,7 @@ fn terminated_shell_restores_the_terminal() {
         let family = family(terminal.child.id());
         kill(Pid::from_raw(terminal.child.id() as i32), Signal::SIGTERM).unwrap();
         assert_eq!(terminal.end(), Some(143));
-        nothing_is_left(&family);
+        assert_nothing_is_left(&family);
     });
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::{Lab, Shown, USER, alone, at_both_privileges, plan};
+use crate::support::{Lab, ServedTree, USER, alone, at_both_privileges, plan};
 use overcoat::root::lay_mount_points;
 use overcoat::root::live::{Lay, Meta};
 use overcoat::sandbox::{Bind, Network, Plan};
@@ -59,10 +59,10 @@ fn changes_are_recorded_in_the_tree() {
         let lab = Lab::new(plan());
         lab.ok("echo content > /etc/new; chown 7:8 /etc/new; chmod 640 /etc/new; rm /etc/issue");
         lab.ok("touch /tmp/not-in-the-tree /run/neither");
-        let attr = lab.shown.get("etc/new");
+        let attr = lab.tree.get("etc/new");
         assert_eq!((attr.uid, attr.gid, attr.mode), (7, 8, 0o640));
         for path in ["etc/issue", "tmp/not-in-the-tree", "run/neither"] {
-            assert!(lab.shown.find(path).is_none(), "{path}");
+            assert!(lab.tree.find(path).is_none(), "{path}");
         }
         lab.end();
     });
@@ -86,7 +86,7 @@ fn reverted_paths_show_the_base_again() {
         let changed = lab.ok(&format!("{look}; cat new/deep/file 2>/dev/null || true"));
         assert_ne!(before, changed);
         for path in ["/etc/apt", "/etc/debian_version"] {
-            lab.shown.live.revert(path.as_bytes()).unwrap();
+            lab.tree.live.revert(path.as_bytes()).unwrap();
         }
         assert_eq!(lab.ok(look), before);
         lab.end();
@@ -135,7 +135,7 @@ impl Drop for HostFolder {
 #[test]
 fn host_folders_and_files_are_bind_mounted() {
     at_both_privileges(|| {
-        let host = HostFolder::new("shown");
+        let host = HostFolder::new("tree");
         let bind = |from: &str, inside: &str, read_only| Bind {
             host: host.0.join(from),
             inside: inside.into(),
@@ -189,17 +189,17 @@ fn read_only_root_rejects_writes() {
 fn links_in_the_image_do_not_lead_to_the_host() {
     at_both_privileges(|| {
         let plan = plan();
-        let shown = Shown::base(plan.privilege.max_uid());
-        lay_mount_points(&shown.live, &plan).unwrap();
+        let tree = ServedTree::base(plan.privilege.max_uid());
+        lay_mount_points(&tree.live, &plan).unwrap();
         // An image in which /run and /tmp are symbolic links.
         let meta = Meta { mode: 0o777, uid: 0, gid: 0, mtime: None };
         for (path, target) in [("/run", "/var/volatile/run"), ("/tmp", "../../../etc/apt")] {
-            let live = &shown.live;
+            let live = &tree.live;
             live.remove(path.as_bytes()).unwrap();
             live.put_symlink(path.as_bytes(), target.as_bytes(), &meta, Lay::Captured).unwrap();
         }
-        shown.live.make_directories(b"/var/volatile/run", Lay::Captured).unwrap();
-        let lab = Lab::with(plan, shown);
+        tree.live.make_directories(b"/var/volatile/run", Lay::Captured).unwrap();
+        let lab = Lab::with(plan, tree);
         let mounts = lab.ok("cut -d ' ' -f 5 /proc/self/mountinfo");
         assert!(mounts.contains("/var/volatile/run\n"), "{mounts}");
         assert!(mounts.contains("/etc/apt\n"), "{mounts}");
@@ -232,8 +232,8 @@ fn masked_host_proc_is_bind_mounted() {
 #[ignore = "a part of masked_host_proc_is_bind_mounted"]
 fn masked_proc_process() {
     let lab = Lab::new(plan());
-    assert_eq!(lab.ok("cat /proc/version"), "", "the mask is still there");
+    assert_eq!(lab.ok("cat /proc/version"), "", "the mask is in effect");
     lab.ok("test -e /proc/self/status && mknod /srv/x c 1 3");
-    assert!(lab.shown.find("srv/x").is_some());
+    assert!(lab.tree.find("srv/x").is_some());
     lab.end();
 }

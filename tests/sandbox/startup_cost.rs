@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::{Shown, at_both_privileges, plan};
+use crate::support::{ServedTree, at_both_privileges, plan};
 use overcoat::fuse::settle_allocator;
 use overcoat::root::lay_mount_points;
 use overcoat::root::supervise::SupervisedTree;
@@ -15,8 +15,8 @@ use overcoat::sandbox::{CommandSpec, Sandbox, Supervisor};
 fn start_up() {
     at_both_privileges(|| {
         settle_allocator();
-        let shown = Shown::base(65536);
-        lay_mount_points(&shown.live, &plan()).unwrap();
+        let tree = ServedTree::base(65536);
+        lay_mount_points(&tree.live, &plan()).unwrap();
         let mut times: [Vec<Duration>; 5] = Default::default();
         for _ in 0..41 {
             let mut last = Instant::now();
@@ -26,11 +26,11 @@ fn start_up() {
             };
             let mut starting = Sandbox::fork(plan()).unwrap();
             lap(0);
-            let serving = shown.serve(starting.fuse_fd());
+            let serving = tree.serve(starting.fuse_fd());
             lap(1);
             let mut sandbox = starting.enter().unwrap();
             let supervisor =
-                Supervisor::start(&mut sandbox, Arc::new(SupervisedTree::new(shown.live.clone())))
+                Supervisor::start(&mut sandbox, Arc::new(SupervisedTree::new(tree.live.clone())))
                     .unwrap();
             lap(2);
             let mut child = sandbox.spawn(&CommandSpec::new(["/bin/true"])).unwrap();

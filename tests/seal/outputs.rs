@@ -38,7 +38,7 @@ fn output_is_unnamed_until_complete() {
     assert_eq!(names(dir.path()), ["o.cpio"]);
     let mut out = Output::file(&path).unwrap();
     out.write_all(b"another").unwrap();
-    assert_eq!(std::fs::read(&path).unwrap(), b"all", "the old one stays until then");
+    assert_eq!(std::fs::read(&path).unwrap(), b"all", "the old file stays until the commit");
     output::commit(vec![out]).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"another");
     assert_eq!(names(dir.path()), ["o.cpio"]);

@@ -53,7 +53,7 @@ fn compare(sample: &Sample, layer: &CpioLayer) {
         }
         count += 1;
     }
-    assert_eq!(objects(layer), count, "nothing that was not asked for");
+    assert_eq!(objects(layer), count, "number of entries");
 }
 
 fn objects(layer: &CpioLayer) -> usize {

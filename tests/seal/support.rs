@@ -54,7 +54,7 @@ impl Contents for Sample {
                 }
                 Ok(buf.len())
             }
-            Some(Data::Panics) => panic!("asked for a content that panics"),
+            Some(Data::Panics) => panic!("content that panics"),
             None => Err(FsError::Stale),
         }
     }

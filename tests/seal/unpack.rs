@@ -119,7 +119,7 @@ fn compare(sample: &Sample, root: &Path, tool: Tool) {
         }
     }
     let left: Vec<_> = found.keys().map(|path| String::from_utf8_lossy(path)).collect();
-    assert!(left.is_empty(), "unpacked and not asked for: {left:?}");
+    assert!(left.is_empty(), "unexpected entries: {left:?}");
 }
 
 /// Returns the sample without entries that only root can unpack.

@@ -12,7 +12,7 @@ pub mod lab;
 pub mod listing;
 pub mod newc;
 pub mod processes;
-pub mod shown;
+pub mod served_tree;
 pub mod stage;
 pub mod terminal;
 pub mod tmux;
@@ -31,7 +31,7 @@ use overcoat::sandbox::{CommandSpec, ExitStatus, Plan, Privilege, Sandbox, Stdio
 
 pub use lab::USER;
 pub use processes::eventually;
-pub use shown::Shown;
+pub use served_tree::ServedTree;
 
 /// Keeps other tests that hold this guard from running: some inspect all processes below this one.
 pub fn alone() -> MutexGuard<'static, ()> {
@@ -84,7 +84,7 @@ pub fn user_command() -> Command {
 /// A sandbox on the lab's base, with the tree that it serves.
 pub struct Lab {
     pub sandbox: Sandbox,
-    pub shown: Shown,
+    pub tree: ServedTree,
     serving: Serving,
     supervisor: Supervisor,
 }
@@ -96,20 +96,20 @@ pub fn plan() -> Plan {
 
 impl Lab {
     pub fn new(plan: Plan) -> Self {
-        let shown = Shown::base(plan.privilege.max_uid());
-        lay_mount_points(&shown.live, &plan).unwrap();
-        Lab::with(plan, shown)
+        let tree = ServedTree::base(plan.privilege.max_uid());
+        lay_mount_points(&tree.live, &plan).unwrap();
+        Lab::with(plan, tree)
     }
 
     /// Like [`Lab::new`], with a tree that has the mount points already.
-    pub fn with(plan: Plan, shown: Shown) -> Self {
+    pub fn with(plan: Plan, tree: ServedTree) -> Self {
         let mut starting = Sandbox::fork(plan).unwrap();
-        let serving = shown.serve(starting.fuse_fd());
+        let serving = tree.serve(starting.fuse_fd());
         let mut sandbox = starting.enter().unwrap();
         let supervised =
-            Arc::new(SupervisedTree::new(shown.live.clone()).with_owners(serving.owners().clone()));
+            Arc::new(SupervisedTree::new(tree.live.clone()).with_owners(serving.owners().clone()));
         let supervisor = Supervisor::start(&mut sandbox, supervised).unwrap();
-        Lab { sandbox, shown, serving, supervisor }
+        Lab { sandbox, tree, serving, supervisor }
     }
 
     /// Runs a command; returns its status and its output on both streams.

@@ -38,7 +38,7 @@ pub fn alive(pids: &[u32]) -> Vec<String> {
 }
 
 /// Checks that all processes of a sandbox have ended, and that its mounts are gone.
-pub fn nothing_is_left(family: &[u32]) {
+pub fn assert_nothing_is_left(family: &[u32]) {
     assert!(family.len() > 3, "the sandbox has run: {family:?}");
     eventually("all processes have ended", || alive(family).is_empty());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();

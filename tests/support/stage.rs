@@ -23,7 +23,7 @@ pub enum Who {
 }
 
 /// Both users.
-pub const EVERYBODY: [Who; 2] = [Who::Root, Who::Unprivileged];
+pub const BOTH_USERS: [Who; 2] = [Who::Root, Who::Unprivileged];
 
 /// `SOURCE_DATE_EPOCH` of reproducible builds in the tests.
 pub const EPOCH: &str = "1700000000";
@@ -58,7 +58,7 @@ impl Stage {
         let program = Path::new(env!("CARGO_BIN_EXE_overcoat"));
         fs::write(stage.path("overcoat"), "").unwrap();
         bind(program, &stage.path("overcoat"));
-        for who in EVERYBODY {
+        for who in BOTH_USERS {
             fs::create_dir_all(stage.out(who)).unwrap();
             fs::create_dir_all(stage.temporary(who)).unwrap();
             stage.give(&stage.out(who), who);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{findings, names};
 use crate::discovery;
 use crate::support::newc::Archive;
-use crate::support::stage::{EVERYBODY, Finished, Stage, Who, finish};
+use crate::support::stage::{BOTH_USERS, Finished, Stage, Who, finish};
 
 /// The discovery overlay, which changes a configuration file of the base.
 struct Pair {
@@ -94,7 +94,7 @@ fn discovery_overlay_is_checked_on_its_own_and_newer_bases() {
 
     // On its own base there are no findings, with and without root.
     let debian = pair.stage.debian();
-    let both: Vec<Vec<u8>> = EVERYBODY
+    let both: Vec<Vec<u8>> = BOTH_USERS
         .map(|who| {
             let mut check = pair.stage.overcoat(who);
             check.arg("check").arg(&debian).arg(&pair.overlay).args(["--deny", "warning"]);

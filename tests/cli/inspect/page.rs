@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::scene::Scene;
 use crate::support::browser::Browser;
-use crate::support::stage::{EVERYBODY, Who, finish};
+use crate::support::stage::{BOTH_USERS, Who, finish};
 
 impl Scene {
     /// Writes the page and opens it.
@@ -267,7 +267,7 @@ fn page_is_legible_in_both_color_schemes_and_in_print() {
 #[test]
 fn page_is_reproducible_and_written_completely_or_not_at_all() {
     let scene = Scene::new();
-    let pages = EVERYBODY.map(|who| fs::read(scene.write(who, "page.html")).unwrap());
+    let pages = BOTH_USERS.map(|who| fs::read(scene.write(who, "page.html")).unwrap());
     assert!(pages[0] == pages[1]);
     let page = String::from_utf8_lossy(&pages[0]);
     let place = scene.stage.path("");

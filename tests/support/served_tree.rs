@@ -12,15 +12,15 @@ use overcoat::root::live::{Lay, Live, Meta};
 
 /// A tree and its view for the kernel.
 #[derive(Clone)]
-pub struct Shown {
+pub struct ServedTree {
     pub live: Arc<Live>,
     view: View,
 }
 
-impl Shown {
+impl ServedTree {
     /// Opens the Debian base, for a kernel that maps ids up to `max_id`.
     pub fn base(max_id: u32) -> Self {
-        Shown::with(View { max_id, owner: None, unprivileged: false })
+        ServedTree::with(View { max_id, owner: None, unprivileged: false })
     }
 
     /// Opens the Debian base with this view.
@@ -29,7 +29,7 @@ impl Shown {
         let layers = open::open(&[base], CacheOptions::default()).unwrap().layers;
         let options = TreeOptions { upper_limit: Some(1 << 30), xattrs: XattrSupport::None };
         let tree = Tree::new(layers, options);
-        Shown { live: Arc::new(Live::new(Arc::new(tree.unwrap()))), view }
+        ServedTree { live: Arc::new(Live::new(Arc::new(tree.unwrap()))), view }
     }
 
     /// Serves the tree on a FUSE device.
@@ -45,7 +45,7 @@ impl Shown {
         self.live.stat(path.as_bytes(), Follow::No).unwrap().map(|(_, attr)| attr)
     }
 
-    /// Like [`Shown::find`], for an entry that must exist.
+    /// Like [`ServedTree::find`], for an entry that must exist.
     pub fn get(&self, path: &str) -> Attr {
         self.find(path).unwrap_or_else(|| panic!("{path} is not in the tree"))
     }
