@@ -26,7 +26,7 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ),
     ("zeroing_a_range", "'ok'", "a tmpfs does not support it"),
     ("unnamed_files", "'ENOTSUP'", "the FUSE library does not support O_TMPFILE"),
-    ("birth_time", "False", "FUSE has it only in statx, which the kernel does not use"),
+    ("birth_time", "False", "FUSE attributes do not contain it"),
     (
         "attributes_of_overlayfs",
         "('ENOTSUP', [])",
@@ -37,7 +37,7 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("block_number_of_a_file", "True", "the kernel's FUSE returns 0 if the block is unknown"),
     ("written_zeros", "(('ENXIO', 0), 69632, 73728)", "zeros use no memory"),
     ("allocating_uses_blocks", "0", "only written data uses memory"),
-    ("blocks_of_a_sparse_file", "22", "adjacent pages are stored together"),
+    ("blocks_of_a_sparse_file", "22", "pages near each other are stored in one piece"),
     ("handles_of_dropped_inodes", "True", "the FUSE library has no look-up by inode number"),
 ];
 
