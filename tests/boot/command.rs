@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::root::target::Site;
+use crate::machine::Site;
 use crate::support::processes::{alive, family, within};
 use crate::support::stage::{Finished, Who, finish};
 
