@@ -1,4 +1,4 @@
-//! Images and paths inside them as arguments of `ls`, `tree`, `cat`, `stat`, `du`, `extract` and `diff`.
+//! Arguments of the commands that read images: image files, and paths inside them.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
