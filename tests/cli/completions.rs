@@ -3,8 +3,8 @@
 use crate::support::stage::{Stage, Who, finish};
 use crate::support::terminal::OnTerminal;
 
-/// Completes the end of `line` in a shell whose working directory is `folder`. Returns the arguments
-/// that the command receives; the command is `show`, which is completed like overcoat.
+/// Completes the end of `line` in a shell whose working directory is `folder`. Returns the
+/// arguments that the command receives; the command is `show`, which is completed like overcoat.
 fn completed(stage: &Stage, shell: &str, folder: &str, line: &str) -> String {
     let who = Who::Unprivileged;
     let (options, completion): (&[&str], &str) = match shell {

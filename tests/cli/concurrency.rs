@@ -1,5 +1,5 @@
-//! Many processes in the same folders of a mount, which is sealed meanwhile and at the end. They run
-//! `concurrency.py`; `CONCURRENCY_STEPS` sets the number of steps of each.
+//! Many processes in the same folders of a mount, which is sealed meanwhile and at the end. They
+//! run `concurrency.py`; `CONCURRENCY_STEPS` sets the number of steps of each.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! `import` of an on-imagebuilder tree, and builds of the project at both privileges, with unchanged
-//! roles and the real `ansible-playbook`.
+//! `import` of an on-imagebuilder tree, and builds of the project at both privileges, with
+//! unchanged roles and the real `ansible-playbook`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -133,8 +133,8 @@ fn tree(stage: &Stage, name: &str, artifacts: &Path, tool_url: &str) -> PathBuf 
     stage.path(name)
 }
 
-/// Starts an HTTP server on the loopback interface that sends a script for each request; returns its
-/// URL.
+/// Starts an HTTP server on the loopback interface that sends a script for each request; returns
+/// its URL.
 fn server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/tool", listener.local_addr().unwrap());

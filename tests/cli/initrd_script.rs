@@ -9,7 +9,8 @@ use crate::support::tools::sh;
 
 const SCRIPT: &str = "provisioners/library/initrd/files/etc/initramfs-tools/scripts/overcoat";
 
-/// Sources the boot script and runs `text`, with the kernel command line `line`; returns the output.
+/// Sources the boot script and runs `text`, with the kernel command line `line`; returns the
+/// output.
 fn run(line: &str, text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("line"), line).unwrap();

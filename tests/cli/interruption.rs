@@ -73,8 +73,8 @@ impl Running {
         Running { child, family, rest }
     }
 
-    /// Ends the program by a signal. Returns the exit code, as shells do, the rest of the output, and
-    /// the processes.
+    /// Ends the program by a signal. Returns the exit code, as shells do, the rest of the output,
+    /// and the processes.
     fn end(mut self, signal: Signal) -> (i32, String, Vec<u32>) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
         let status = self.child.wait().unwrap();

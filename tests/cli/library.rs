@@ -22,8 +22,8 @@ fn show(stage: &Stage, folder: &str) -> PathBuf {
     shown
 }
 
-/// Builds `NAME.cpio` on the Debian base and `overlays`. A provisioner with a slash is a folder of the
-/// stage; others are in the program's library.
+/// Builds `NAME.cpio` on the Debian base and `overlays`. A provisioner with a slash is a folder of
+/// the stage; others are in the program's library.
 fn build(
     stage: &Stage,
     who: Who,

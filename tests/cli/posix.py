@@ -3,9 +3,9 @@
 `posix.py init DIR` creates a folder with the initial files for each case.
 `posix.py check DIR` runs each case in its folder and prints `case: outcome`.
 
-An outcome consists of errno names and values that are the same in each run, so that two file systems
-can be compared line by line. The script must run as root, or as root of a user namespace that maps
-the ids 1000 and 1001.
+An outcome consists of errno names and values that are the same in each run, so that two file
+systems can be compared line by line. The script must run as root, or as root of a user namespace
+that maps the ids 1000 and 1001.
 """
 
 import ctypes
@@ -211,8 +211,8 @@ def fallocate(fd, how, offset, length):
 
 
 def changed(action, *what):
-    """Returns the times that `action` changes, for each of `what`: m for mtime, c for ctime. An entry of
-    `what` is a path, `before>after` if it is renamed, or a descriptor."""
+    """Returns the times that `action` changes, for each of `what`: m for mtime, c for ctime. An
+    entry of `what` is a path, `before>after` if it is renamed, or a descriptor."""
 
     def times(one):
         found = os.stat(one) if isinstance(one, int) else os.lstat(one)

@@ -1,5 +1,5 @@
-//! Compares the behaviour of a root with a tmpfs in the same sandbox, case by case. `posix.py` has the
-//! cases; docs/SEMANTICS.md refers to them.
+//! Compares the behaviour of a root with a tmpfs in the same sandbox, case by case. `posix.py` has
+//! the cases; docs/SEMANTICS.md refers to them.
 
 use std::fs;
 use std::path::Path;

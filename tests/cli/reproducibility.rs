@@ -1,4 +1,5 @@
-//! The same input gives the same bytes at every privilege, on every run, with any number of threads.
+//! The same input gives the same bytes at every privilege, on every run, with any number of
+//! threads.
 
 use std::fs;
 use std::path::{Path, PathBuf};

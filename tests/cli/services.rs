@@ -95,7 +95,8 @@ for process in /proc/[0-9]*; do
 done
 ";
 
-/// Runs each command, also with an empty environment, and checks that it succeeds and starts nothing.
+/// Runs each command, also with an empty environment, and checks that it succeeds and starts
+/// nothing.
 fn assert_starts_nothing(stage: &Stage, who: Who, boot: Boot, commands: &str) {
     let commands = commands.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: String = commands

@@ -1,5 +1,5 @@
-//! Overlays unpacked by other tools and mounted by the kernel over their base show the tree that was
-//! seen inside.
+//! Overlays unpacked by other tools and mounted by the kernel over their base show the tree that
+//! was seen inside.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ const SCRATCH: [&str; 9] = [
 /// Where a sandbox mounts other file systems.
 const MOUNTED: [&str; 5] = ["dev", "proc", "sys", "run", "tmp"];
 
-/// Returns whether a path is on another file system, a scratch entry, or a directory that exists only
-/// for scratch entries.
+/// Returns whether a path is on another file system, a scratch entry, or a directory that exists
+/// only for scratch entries.
 fn is_scratch(path: &str, base: &Listing) -> bool {
     let below =
         |dir: &str| path.strip_prefix(dir).is_some_and(|r| r.is_empty() || r.starts_with('/'));
@@ -196,8 +196,8 @@ fn in_squashfs(truth: &Listing, members: &Listing) -> Listing {
     truth
 }
 
-/// Removes the known behaviour of `unpacker` for the unpacked `members` from both listings. All other
-/// entries are those of the base and must be equal.
+/// Removes the known behaviour of `unpacker` for the unpacked `members` from both listings. All
+/// other entries are those of the base and must be equal.
 fn without_known_differences(
     unpacker: Unpacker,
     members: &Listing,
@@ -245,8 +245,8 @@ fn as_seen_by(who: Who, truth: &Listing) -> Listing {
     seen
 }
 
-/// Checks that `archive`, unpacked over `base` by each of `unpackers`, is the tree `truth` that `who`
-/// saw, with the base's entries at paths of the sandbox. Returns the unpacked entries.
+/// Checks that `archive`, unpacked over `base` by each of `unpackers`, is the tree `truth` that
+/// `who` saw, with the base's entries at paths of the sandbox. Returns the unpacked entries.
 pub(crate) fn assert_unpacks(
     stage: &Stage,
     who: Who,

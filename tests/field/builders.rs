@@ -48,8 +48,8 @@ const TRACES: [&str; 8] = [
     "Asia/Tokyo",
 ];
 
-/// Builds on `host` an overlay that has the packages of `group`. Returns its objects, and where in it
-/// the traces of the second host are.
+/// Builds on `host` an overlay that has the packages of `group`. Returns its objects, and where in
+/// it the traces of the second host are.
 fn build(group: &str, host: &Host) -> (Listing, Vec<String>) {
     let stage = Stage::new();
     bind(&stage.write("host/resolv.conf", host.resolv), Path::new("/etc/resolv.conf"));

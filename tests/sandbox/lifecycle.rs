@@ -71,7 +71,7 @@ fn daemon(scenario: &str) -> Command {
         ])
         .env(SCENARIO, scenario);
     hear_signals(&mut command);
-    // A real daemon blocks its signals before it starts threads; the test harness starts some earlier.
+    // A real daemon blocks its signals before it starts threads; the test harness has some already.
     // SAFETY: only one system call between fork and exec.
     unsafe {
         command.pre_exec(|| Ok(SigSet::all().thread_block()?));

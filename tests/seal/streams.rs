@@ -132,8 +132,8 @@ fn sqfstar_converts_a_tar() {
     sample.xattrs.insert(3, xattrs);
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tar"), sealed(&sample, &options(Format::Tar))).unwrap();
-    // sqfstar 4.5 ignores the tar's entry for the root. It has an option for the mode, and takes the
-    // time from the clock, clamped to SOURCE_DATE_EPOCH.
+    // sqfstar 4.5 ignores the tar's entry for the root. It has an option for the mode, and takes
+    // the time from the clock, clamped to SOURCE_DATE_EPOCH.
     let printed = sh(
         dir.path(),
         "SOURCE_DATE_EPOCH=4000000000 sqfstar -quiet -no-progress -root-mode 0755 image <tar 2>&1

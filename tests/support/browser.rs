@@ -57,8 +57,9 @@ impl Browser {
         command.env("HOME", profile).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(File::create(profile.join("log")).unwrap());
         let (three, four) = (for_it.as_raw_fd(), its.as_raw_fd());
-        // SAFETY: only a few system calls between fork and exec. The descriptors are first duplicated
-        // to high numbers, so that neither overwrites the other; dup2 clears close-on-exec.
+        // SAFETY: only a few system calls between fork and exec. The descriptors are first
+        // duplicated to high numbers, so that neither overwrites the other; dup2 clears
+        // close-on-exec.
         unsafe {
             command.pre_exec(move || {
                 let high = |fd| match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 64) {

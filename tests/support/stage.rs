@@ -1,7 +1,8 @@
 //! A folder and a mount namespace for each test that runs the program.
 //!
-//! The mounts of a test end with the test's thread and are invisible to other tests. The program and
-//! the lab are bind-mounted where the unprivileged user can reach them, wherever the checkout is.
+//! The mounts of a test end with the test's thread and are invisible to other tests. The program
+//! and the lab are bind-mounted where the unprivileged user can reach them, wherever the checkout
+//! is.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -16,7 +16,8 @@ pub struct Tmux<'a> {
 }
 
 impl<'a> Tmux<'a> {
-    /// Starts a terminal of `size` columns and lines, in the folder of the stage, with these variables.
+    /// Starts a terminal of `size` columns and lines, in the folder of the stage, with these
+    /// variables.
     pub fn start(stage: &'a Stage, who: Who, size: (u16, u16), variables: &str) -> Self {
         // A server that is ending keeps its socket for a while.
         static NUMBER: AtomicUsize = AtomicUsize::new(0);

@@ -1,5 +1,5 @@
-//! Tests of `check`: a fixture for each lint, an overlay without findings, and real overlays on real
-//! bases.
+//! Tests of `check`: a fixture for each lint, an overlay without findings, and real overlays on
+//! real bases.
 
 mod base;
 mod boots;

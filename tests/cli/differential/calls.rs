@@ -216,7 +216,8 @@ fn held() -> impl Strategy<Value = usize> {
 
 fn stamp() -> impl Strategy<Value = Stamp> {
     prop_oneof![
-        // Neither is the time of a layer: a change of only the nanoseconds would be lost in archives.
+        // Neither is the time of a layer: a change of only the nanoseconds would be lost in
+        // archives.
         2 => (1_000_000_000i64..1_000_000_003, 0i64..1_000_000_000).prop_map(|(s, n)| Stamp::At(s, n)),
         1 => Just(Stamp::At(super::stack::TIME, 0)),
         1 => Just(Stamp::Now),

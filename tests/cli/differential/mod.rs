@@ -1,6 +1,6 @@
-//! Makes the same system calls on an overcoat root and on file systems of the kernel: overlayfs with
-//! the same layers, and a tmpfs with the same content. All results and the final trees must be equal,
-//! and the sealed artifact over the layers must be the final tree.
+//! Makes the same system calls on an overcoat root and on file systems of the kernel: overlayfs
+//! with the same layers, and a tmpfs with the same content. All results and the final trees must be
+//! equal, and the sealed artifact over the layers must be the final tree.
 //!
 //! Layers, calls and formats are random. Each run first repeats cases that failed before
 //! (`differential/seeds`), then tries new ones.

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::support::listing::escape;
 
-/// A listing in progress. By POSIX, a name that exists all the time is returned once, and no name is
-/// returned twice unless it was removed in between.
+/// A listing in progress. By POSIX, a name that exists all the time is returned once, and no name
+/// is returned twice unless it was removed in between.
 pub(super) struct Reader {
     dir: OwnedFd,
     /// Returned names, the offsets after them, and whether each name has existed ever since.
@@ -34,8 +34,8 @@ impl Reader {
         }
     }
 
-    /// Reads the entries that fit into `len` bytes, and rewinds at the end. Returns a description of
-    /// a violation.
+    /// Reads the entries that fit into `len` bytes, and rewinds at the end. Returns a description
+    /// of a violation.
     pub(super) fn read(&mut self, len: usize) -> Result<Option<String>, Errno> {
         let mut buffer = vec![MaybeUninit::uninit(); len];
         let mut entries = RawDir::new(&self.dir, &mut buffer);

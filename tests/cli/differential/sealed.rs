@@ -133,7 +133,8 @@ impl Seen {
         self
     }
 
-    /// Removes hard links that the format does not store: a cpio archive has those of regular files.
+    /// Removes hard links that the format does not store: a cpio archive has those of regular
+    /// files.
     fn in_archive(mut self, format: Format) -> Seen {
         if format == Format::Cpio {
             let others = self.listing.values_mut().filter(|object| object.kind != "file");
@@ -177,7 +178,8 @@ pub(super) fn check(scene: &Scene, seen: Seen, format: Format) -> Result<(), Tes
     let again = folder.join("again.cpio");
     scene.seal(&again);
     let bytes = std::fs::read(&again).unwrap();
-    // Only the root entry and the trailer; each name begins 110 bytes after the start of its header.
+    // Only the root entry and the trailer; each name begins 110 bytes after the start of its
+    // header.
     let names = [bytes.get(110..112), bytes.get(222..232)].map(Option::unwrap_or_default);
     let nothing: [&[u8]; 2] = [b".\0", b"TRAILER!!!"];
     prop_assert_eq!(names, nothing, "the second seal has entries without changes");

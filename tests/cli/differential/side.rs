@@ -205,8 +205,8 @@ impl Side {
                 loop {
                     let places = (Some(&mut at), Some(&mut to_at));
                     let copied = match fs::copy_file_range(&from, places.0, &to, places.1, left) {
-                        // overlayfs passes the call on, and a file without copy-up is on another file
-                        // system.
+                        // overlayfs passes the call on, and a file without copy-up is on another
+                        // file system.
                         Err(Errno::XDEV) if !self.ours => {
                             by_hand(&from, &mut at, &to, &mut to_at, left)
                         }
