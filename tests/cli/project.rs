@@ -541,7 +541,9 @@ fn yields_must_match_exactly_one_file() {
          that matches one file",
     ]);
     site.write("kernel/do", "echo k >/boot/vmlinuz-6.1\n");
-    site.run(who, &["boot"]).code(1).stderr_has(&["initrd.img: the root has no /boot/initrd.img-*"]);
+    site.run(who, &["boot"])
+        .code(1)
+        .stderr_has(&["initrd.img: the root has no /boot/initrd.img-*"]);
     assert!(!site.files(who).iter().any(|name| name == "vmlinuz"), "all yields or none");
 }
 
