@@ -7,6 +7,7 @@ use fs_model::tree::XattrSupport;
 use provisioners::image::manifest_path;
 
 use super::error::BuildError;
+use super::input_texts::InputTexts;
 use super::options::SealSettings;
 use super::reporter::Reporter;
 use crate::manifest::lower::{LowerRecords, lower_records};
@@ -61,7 +62,7 @@ impl Outputs {
             .unwrap_or(XattrSupport::None)
     }
 
-    /// Seals the tree of a finished root and reports the archives written.
+    /// Seals the tree of a finished root and reports the archives written. `inputs` are the user's.
     ///
     /// # Errors
     /// When a layer cannot be read or an archive cannot be written.
@@ -70,9 +71,11 @@ impl Outputs {
         finished: FinishedRoot,
         settings: &SealSettings,
         epoch: Option<u64>,
+        inputs: &InputTexts,
         reporter: &dyn Reporter,
     ) -> Result<(), BuildError> {
-        finished.clean_copies()?.iter().for_each(|warning| reporter.warning(warning));
+        let warnings = finished.clean_copies(&|value| inputs.contains(value))?;
+        warnings.iter().for_each(|warning| reporter.warning(warning));
         let FinishedRoot { tree, layers, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         if let Some(warning) = copied_owner_warning(&delta) {

@@ -104,12 +104,16 @@ pub(crate) struct FinishedRoot {
 impl FinishedRoot {
     /// Removes lent lines from the files that programs copied them into; see
     /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user:
-    /// about such copies, and about mounts and processes that commands left behind.
+    /// about such copies, about values of the host that `is_input` does not find in the user's input,
+    /// and about mounts and processes that commands left behind.
     ///
     /// # Errors
     /// Fails when a layer cannot be read.
-    pub(crate) fn clean_copies(&self) -> Result<Vec<String>, RootError> {
-        let mut warnings = self.loans.lock().clean_copies(&self.live)?;
+    pub(crate) fn clean_copies(
+        &self,
+        is_input: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<String>, RootError> {
+        let mut warnings = self.loans.lock().clean_copies(&self.live, is_input)?;
         warnings.extend(self.leftovers.mount_points.iter().map(|path| {
             format!(
                 "{}: a command left a file system mounted there, and what was written below it is \

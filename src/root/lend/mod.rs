@@ -292,13 +292,17 @@ impl Loans {
 
     /// Removes the lent lines from the files that programs copied them into. Returns warnings about
     /// files that it could not restore, and about files that contain a value of the host, such as
-    /// the address of a name server.
+    /// the address of a name server, unless `is_input` finds the value in the user's own input.
     ///
     /// # Errors
     /// Fails when a layer cannot be read.
-    pub fn clean_copies(&self, live: &Live) -> Result<Vec<String>, LiveError> {
+    pub fn clean_copies(
+        &self,
+        live: &Live,
+        is_input: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<String>, LiveError> {
         let mut warnings = self.edited.clone();
-        let mut search = self.traces.search(live);
+        let mut search = self.traces.search(live, is_input);
         let unmarked = marks::blank_ended(&self.blocks);
         let tree = live.tree();
         let delta = tree.delta().map_err(|e| at(b"/", e))?;
