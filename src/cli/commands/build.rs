@@ -13,7 +13,7 @@ use crate::build::BuildOptions;
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::reporter::BuildReporter;
+use crate::cli::ui::reporter::build_reporter;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -105,7 +105,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
 
 /// Builds an image of any kind.
 pub(crate) fn build_image(ui: &Ui, image: &Image, common: &CommonBuildArgs) -> CommandResult {
-    let reporter = BuildReporter::new(ui, common.seal.json, false);
+    let reporter = build_reporter(ui, common.seal.json, false);
     crate::build::build(image, &common.options(ui), &reporter)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -15,7 +15,7 @@ use crate::build::{
 };
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
-use crate::cli::ui::reporter::BuildReporter;
+use crate::cli::ui::reporter::build_reporter;
 use crate::manifest::lower::DriftKind;
 
 /// Options of a project build.
@@ -144,7 +144,7 @@ pub(crate) fn build(
         manifest: !common.seal.no_manifest,
         child,
     };
-    let reporter = BuildReporter::new(ui, common.seal.json, args.explain);
+    let reporter = build_reporter(ui, common.seal.json, args.explain);
     let outcome = build_project(project, wanted, &options, &reporter)?;
     print_summary(ui, project, &outcome, args.dry_run);
     if common.seal.json {

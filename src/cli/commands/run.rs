@@ -13,7 +13,7 @@ use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::image_args::BaseOffset;
-use crate::cli::ui::reporter::BuildReporter;
+use crate::cli::ui::reporter::build_reporter;
 use crate::root::owners::foreign_owner_warnings;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, ServedRoot, UnstartedRoot};
@@ -178,7 +178,7 @@ impl<'a> CommandRoot<'a> {
         let code = ended.shell_code();
         match (save, ended) {
             (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
-                let reporter = BuildReporter::new(ui, common.seal.json, false);
+                let reporter = build_reporter(ui, common.seal.json, false);
                 outputs.seal(finished, &common.seal.settings(), epoch, &inputs, &*reporter)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {

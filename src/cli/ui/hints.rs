@@ -54,8 +54,7 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
 }
 
-/// Returns the error that a transparent error wraps: it has the same message, and its source is that
-/// of the wrapped error.
+/// Returns the error that a transparent error wraps: both have the same message and the same source.
 fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return match error {

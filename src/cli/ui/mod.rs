@@ -16,8 +16,8 @@ pub(crate) mod reporter;
 pub(crate) mod status;
 pub(crate) mod stdout;
 
-/// Where commands print: status lines to standard error, data to standard output. Clones print to the
-/// same place.
+/// Where commands print: status lines to standard error, data to standard output. Clones print to
+/// the same place.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ui {
     child: Option<Arc<ChildUi>>,
@@ -35,8 +35,8 @@ struct ChildUi {
 impl Ui {
     /// Turns this process into a child that builds `image` for its parent.
     ///
-    /// Standard output is the pipe to the parent: it is kept for [`Ui::print`], and file descriptor 1
-    /// becomes a copy of standard error, so that the output of steps reaches the user.
+    /// Standard output is the pipe to the parent: it is kept for [`Ui::print`], and file descriptor
+    /// 1 becomes a copy of standard error, so that the output of steps reaches the user.
     pub(crate) fn for_child(image: &str) -> io::Result<Ui> {
         let pipe = io::stdout().as_fd().try_clone_to_owned()?;
         rustix::stdio::dup2_stdout(io::stderr())?;

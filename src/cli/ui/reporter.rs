@@ -23,7 +23,7 @@ const FAST_CLEANUP: Duration = Duration::from_millis(100);
 
 /// Prints the events of builds.
 #[derive(Debug, Default)]
-pub(crate) struct BuildReporter {
+struct BuildReporter {
     ui: Ui,
     /// Whether reports about artifacts are printed as JSON.
     json: bool,
@@ -35,20 +35,14 @@ pub(crate) struct BuildReporter {
     seal: Mutex<SealProgress>,
 }
 
-impl BuildReporter {
-    /// Returns a reporter. With `json`, reports about artifacts are printed as JSON; with
-    /// `explain`, all reasons for building an image are printed.
-    pub(crate) fn new(ui: &Ui, json: bool, explain: bool) -> Arc<dyn Reporter> {
-        let verbose = LevelFilter::current() >= LevelFilter::INFO;
-        Arc::new(BuildReporter {
-            ui: ui.clone(),
-            json,
-            explain,
-            verbose,
-            ..BuildReporter::default()
-        })
-    }
+/// Returns a reporter. With `json`, reports about artifacts are printed as JSON; with
+/// `explain`, all reasons for building an image are printed.
+pub(crate) fn build_reporter(ui: &Ui, json: bool, explain: bool) -> Arc<dyn Reporter> {
+    let verbose = LevelFilter::current() >= LevelFilter::INFO;
+    Arc::new(BuildReporter { ui: ui.clone(), json, explain, verbose, ..BuildReporter::default() })
+}
 
+impl BuildReporter {
     /// Prints that an image is or would be built, and why.
     fn announce(&self, name: &str, reasons: &[BuildReason], action: &str) {
         if self.explain {
