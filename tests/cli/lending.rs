@@ -232,6 +232,8 @@ fn lent_files_exist_in_every_step() {
         look,
         "ln -sf /srv/resolv/conf /etc/resolv.conf; rm -rf /etc/ssl; ln -s /srv/ssl /etc/ssl",
         look,
+        "ln -sfn ssl /etc/ssl",
+        look,
         "rm /etc/ssl; mv /etc/apt /srv/apt; ln -s /srv/apt /etc/apt; rm /etc/hosts; echo >/etc/hosts",
         look,
     ];
