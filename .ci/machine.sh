@@ -1,8 +1,8 @@
 #!/bin/bash
 # Prepares a Debian machine: `machine.sh build`, followed by any of `demo`, `test`, `boots`, `fuzz`.
 #
-# As root it installs what is missing. As another user it changes nothing, and prints the commands
-# that root has to run.
+# As root it installs what is missing. As another user it prints the commands that root has to run,
+# and runs them through sudo if that is installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -105,8 +105,15 @@ if [[ " $* " = *" fuzz "* ]] && ! cargo fuzz --version >/dev/null 2>&1; then
   cargo install --quiet --locked cargo-fuzz
 fi
 
-if ((${#todo[@]})); then
-  echo 'This machine is not prepared. Run as root:' >&2
-  printf '  %s\n' "${todo[@]}" >&2
+((${#todo[@]})) || exit 0
+echo 'This machine is not prepared. Commands to run as root:' >&2
+printf '  %s\n' "${todo[@]}" >&2
+if ! command -v sudo >/dev/null || [[ ${OVERCOAT_SUDO:-} ]]; then
   exit 1
 fi
+echo 'Running them through sudo.' >&2
+for command in "${todo[@]}"; do
+  sudo DEBIAN_FRONTEND=noninteractive sh -euc "$command"
+done
+# Checks again. Commands that did not help are printed instead of run twice.
+OVERCOAT_SUDO=done exec "$0" "$@"

@@ -6,7 +6,7 @@
 # which try them first from then on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seeds=(fs-model/tests/proptest-regressions/properties.txt tests/program/differential/seeds)
+seeds=(fs-model/tests/proptest-regressions/properties.txt tests/cli/differential/seeds)
 # Cases per round: for each of the three properties of the tree that use operations, and for each of
 # the two kernel file systems.
 model=400 kernel=60
@@ -24,15 +24,15 @@ failed() {
   exit 1
 }
 
-cargo test --quiet --locked --no-run --workspace --test tree --test program --test threads
+cargo test --quiet --locked --no-run --workspace --test tree --test cli --test threads
 end=$((SECONDS + ${1:-600}))
 while ((SECONDS < end)); do
   PROPTEST_CASES=$model cargo test --quiet --locked --workspace --test tree -- \
     properties || failed
-  DIFFERENTIAL_CASES=$kernel cargo test --quiet --locked --workspace --test program -- \
+  DIFFERENTIAL_CASES=$kernel cargo test --quiet --locked --workspace --test cli -- \
     differential || failed
   THREADS_ROUNDS=3 cargo test --quiet --locked --workspace --test threads
-  cargo test --quiet --locked --workspace --test program -- concurrency
+  cargo test --quiet --locked --workspace --test cli -- concurrency
   rounds=$((rounds + 1))
 done
 echo "soak: $((rounds * 3 * model)) sequences against the model," \

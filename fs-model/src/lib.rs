@@ -57,6 +57,7 @@ pub mod delta;
 pub mod error;
 mod ino;
 pub mod layer;
+pub mod resolve;
 pub mod stack;
 pub mod tar;
 pub mod tree;

@@ -10,6 +10,7 @@ use provisioners::image::{self, Image, Source, Yield};
 use provisioners::{Observer, Options, Plan, StepFailed, StepInfo};
 
 use super::error::BuildError;
+use super::input_texts::InputTexts;
 use super::options::{BuildOptions, reject_layers, source_date_epoch};
 use super::outputs::Outputs;
 use super::reporter::{Reporter, step_title};
@@ -58,6 +59,7 @@ pub(super) struct BuildJob<'a> {
     options: RootOptions,
     /// Whether this is an initrd image, which may yield kernels of its layers.
     is_initrd: bool,
+    inputs: InputTexts,
 }
 
 impl<'a> BuildJob<'a> {
@@ -103,6 +105,9 @@ impl<'a> BuildJob<'a> {
                 settings.seal.manifest,
             )
         };
+        let folders = image.provisioners.iter().filter_map(|folder| folder.host_path());
+        let paths = folders.chain([image.file.as_path()]).map(Path::to_owned);
+        let inputs = InputTexts::from_paths(paths);
         let is_initrd = matches!(image.source, Source::Initrd { .. });
         Ok(BuildJob {
             settings,
@@ -115,6 +120,7 @@ impl<'a> BuildJob<'a> {
             yields,
             options,
             is_initrd,
+            inputs,
         })
     }
 
@@ -181,7 +187,7 @@ impl<'a> BuildJob<'a> {
         }
         // From here on a signal terminates this process at once: nothing needs to be cleaned up.
         drop(signals);
-        self.outputs.seal(finished, &self.settings.seal, self.epoch, reporter)?;
+        self.outputs.seal(finished, &self.settings.seal, self.epoch, &self.inputs, reporter)?;
         write_yields(self.yields, &yielded, reporter)?;
         if let (Some(log), None) = (&self.log, &self.settings.log) {
             // Remove the log of an earlier, failed build.

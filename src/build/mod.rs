@@ -13,6 +13,7 @@
 
 mod children;
 mod error;
+mod input_texts;
 mod job;
 mod judge;
 mod mmdebstrap;
@@ -24,6 +25,7 @@ mod scheduler;
 
 pub use children::{ChildEvent, Children, Listener};
 pub use error::BuildError;
+pub use input_texts::InputTexts;
 pub use job::build;
 pub use judge::{BuildDecision, BuildReason, changed_lower_paths, decide};
 pub use options::{BuildOptions, RootSettings, SealSettings, reject_layers, source_date_epoch};

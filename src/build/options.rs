@@ -1,7 +1,6 @@
 //! The settings of a build that do not come from its image file.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use super::error::BuildError;
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, default_upper_limit};
 use crate::sandbox::{Bind, Network};
-use crate::seal::{Format, SealOptions};
+use crate::seal::{ArchiveFormat, Format, SealOptions};
 
 /// The settings of an image's build.
 #[derive(Clone, Debug)]
@@ -47,7 +46,7 @@ pub struct RootSettings {
 impl RootSettings {
     /// Returns the options of a root. `network` and `upper_size` are the values of an image file,
     /// which these settings override.
-    pub fn root(
+    pub(crate) fn root(
         &self,
         layers: Vec<PathBuf>,
         xattrs: XattrSupport,
@@ -108,7 +107,7 @@ impl SealSettings {
         let format = self
             .format
             .or(configured)
-            .or_else(|| Format::from_file_name(output.file_name()?.as_bytes()))
+            .or_else(|| Format::from_path(output))
             .or((output == Path::new("-")).then_some(Format::CpioGz))
             .ok_or_else(|| BuildError::UnknownFormat(output.to_owned()))?;
         format.level(self.level)?;

@@ -7,13 +7,14 @@ use fs_model::tree::XattrSupport;
 use provisioners::image::manifest_path;
 
 use super::error::BuildError;
+use super::input_texts::InputTexts;
 use super::options::SealSettings;
 use super::reporter::Reporter;
 use crate::manifest::lower::{LowerRecords, lower_records};
 use crate::root::FinishedRoot;
 use crate::root::owners::copied_owner_warning;
 use crate::seal::report::archive_report;
-use crate::seal::{Format, ManifestInfo, Output, seal};
+use crate::seal::{ArchiveFormat, Format, ManifestInfo, Output, seal};
 
 /// The archives that a tree is sealed into, one for each format.
 #[derive(Debug)]
@@ -61,18 +62,20 @@ impl Outputs {
             .unwrap_or(XattrSupport::None)
     }
 
-    /// Seals the tree of a finished root and reports the archives written.
+    /// Seals the tree of a finished root and reports the archives written. `inputs` are the user's.
     ///
     /// # Errors
     /// When a layer cannot be read or an archive cannot be written.
-    pub fn seal(
+    pub(crate) fn seal(
         self,
         finished: FinishedRoot,
         settings: &SealSettings,
         epoch: Option<u64>,
+        inputs: &InputTexts,
         reporter: &dyn Reporter,
     ) -> Result<(), BuildError> {
-        finished.clean_copies()?.iter().for_each(|warning| reporter.warning(warning));
+        let warnings = finished.clean_copies(&|value| inputs.contains(value))?;
+        warnings.iter().for_each(|warning| reporter.warning(warning));
         let FinishedRoot { tree, layers, .. } = finished;
         let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
         if let Some(warning) = copied_owner_warning(&delta) {

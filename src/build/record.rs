@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use provisioners::image::{ImageLocation, Inputs};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::seal::manifest::hex;
 use crate::seal::{Output, SealError, output};
+use crate::text::digest::{digest_reader, hex};
 
 /// The version of the record format. Records of version 1 are converted when they are read; records
 /// of unknown versions are ignored.
@@ -214,18 +213,8 @@ impl Records {
         {
             return Ok(digest.clone());
         }
-        let mut file = File::open(&file).map_err(failed)?;
-        let mut sha256 = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => sha256.update(&buffer[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        let digest = hex(&sha256.finalize());
+        let file = File::open(&file).map_err(failed)?;
+        let digest = hex(&digest_reader(file).map_err(failed)?);
         self.digests.insert(path.to_owned(), (stamp, digest.clone()));
         Ok(digest)
     }

@@ -21,6 +21,7 @@ use crate::image::view::accounts::Accounts;
 use crate::image::view::packages::{DpkgDatabase, DpkgPackage, PackageOwners};
 use crate::image::view::{LayerNode, LookError, MAX_PATH, StackView, ViewNode, Visited, join};
 use crate::sandbox::map_image;
+use crate::text::digest::{hex, sha256_hex};
 use crate::text::escape::{escape, plain};
 
 /// Any pass can detect damage, and the context turns it into this finding, so the lint is defined
@@ -53,10 +54,7 @@ pub(super) struct StackImage {
 impl StackImage {
     /// Returns the SHA-256 of the whole content in hexadecimal; empty for a directory.
     pub(super) fn digest(&self) -> &str {
-        use sha2::Digest;
-        let digest = |bytes: &ImageContent| {
-            crate::seal::manifest::hex(&sha2::Sha256::digest((**bytes).as_ref()))
-        };
+        let digest = |bytes: &ImageContent| sha256_hex((**bytes).as_ref());
         self.digest.get_or_init(|| self.bytes.as_ref().map(digest).unwrap_or_default())
     }
 }
@@ -317,7 +315,7 @@ impl<'a> CheckContext<'a> {
         let then = crate::manifest::lower::recorded_lower(manifest).remove(&*escape(&file.path));
         let Some(recorded) = then.and_then(|then| then.sha256) else { return Ok(false) };
         match resolve(lower, &file.path)?.filter(ViewNode::is_file) {
-            Some(now) => Ok(crate::seal::manifest::hex(&lower.digest(&now)?) == recorded),
+            Some(now) => Ok(hex(&lower.digest(&now)?) == recorded),
             None => Ok(false),
         }
     }

@@ -24,7 +24,7 @@ mod bloat;
 mod context;
 mod kernel;
 mod runtime;
-pub mod sarif;
+pub(crate) mod sarif;
 mod security;
 mod select;
 
@@ -97,7 +97,7 @@ struct Pass {
 }
 
 /// The groups in output order, each with the question that it answers.
-pub const GROUPS: [(&str, &str); 5] = [
+pub(crate) const GROUPS: [(&str, &str); 5] = [
     ("archive", "does every unpacker read the archive as intended"),
     ("fit", "does the overlay fit the layers below it"),
     ("works", "do its programs, units, links and kernels work"),
@@ -494,7 +494,7 @@ fn run(
 
 /// Returns the file names of the images that an overlay was built on, according to its manifest;
 /// empty without a manifest.
-pub fn recorded_layers(overlay: &std::path::Path) -> Vec<String> {
+pub(crate) fn recorded_layers(overlay: &std::path::Path) -> Vec<String> {
     let manifest = std::fs::read(provisioners::image::manifest_path(overlay)).unwrap_or_default();
     let layers = base::manifest_layers(&manifest).unwrap_or_default();
     layers.into_iter().map(|(name, _)| name).collect()

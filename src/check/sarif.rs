@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::{CheckReport, Finding, Severity, lint_index, lints};
 
 /// URL of the SARIF schema.
-pub const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
+pub(crate) const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
 /// Returns the reports as a SARIF log with one run.
-pub fn log(reports: &[CheckReport]) -> Value {
+pub(crate) fn log(reports: &[CheckReport]) -> Value {
     let rules: Vec<Value> = lints()
         .map(|lint| {
             json!({
@@ -111,10 +111,9 @@ fn level(severity: Severity) -> &'static str {
 /// Returns an identifier of a finding that is stable between runs. It excludes the message, which
 /// may contain numbers that change.
 fn fingerprint(report: &CheckReport, finding: &Finding) -> String {
-    use sha2::Digest;
     let path = finding.shown_path().unwrap_or_default();
     let text = format!("{}\n{}\n{path}", report.name, finding.lint.name);
-    crate::seal::manifest::hex(&sha2::Sha256::digest(text.as_bytes()))
+    crate::text::digest::sha256_hex(text.as_bytes())
 }
 
 /// Returns a path as a relative or absolute URI reference (RFC 3986).

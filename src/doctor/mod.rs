@@ -18,7 +18,7 @@ use crate::sandbox::{MissingRequirement, SandboxError};
 /// The state of an ability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum DoctorState {
+pub(crate) enum DoctorState {
     /// It works.
     Works,
     /// It works, with a limitation.
@@ -33,7 +33,7 @@ pub enum DoctorState {
 
 /// The result of testing one ability of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DoctorFinding {
+pub(crate) struct DoctorFinding {
     /// Its name.
     pub name: &'static str,
     /// The state of the ability.
@@ -92,7 +92,7 @@ impl DoctorFinding {
 }
 
 /// Tests this machine for the current user. Must be called before threads are started.
-pub fn examine() -> Vec<DoctorFinding> {
+pub(crate) fn examine() -> Vec<DoctorFinding> {
     let ansible = tools::Ansible::start();
     let mut findings = sandbox::findings();
     findings.extend(tools::findings(ansible));
@@ -100,6 +100,6 @@ pub fn examine() -> Vec<DoctorFinding> {
 }
 
 /// Whether images can be built and run, apart from optional features.
-pub fn is_ready(findings: &[DoctorFinding]) -> bool {
+pub(crate) fn is_ready(findings: &[DoctorFinding]) -> bool {
     findings.iter().all(|finding| finding.state != DoctorState::Fault)
 }

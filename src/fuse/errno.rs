@@ -4,7 +4,7 @@ use fs_model::FsError;
 use fuser::Errno;
 
 /// Returns the errno that a program sees for `error`.
-pub fn errno_of(error: &FsError) -> Errno {
+pub(crate) fn errno_of(error: &FsError) -> Errno {
     match error {
         FsError::NotFound => Errno::ENOENT,
         FsError::Exists => Errno::EEXIST,

@@ -33,9 +33,10 @@ use fs_model::Tree;
 use fuser::{Config, Notifier, Session, SessionACL};
 
 pub use allocator::settle_allocator;
-pub use errno::errno_of;
+pub(crate) use errno::errno_of;
 pub use faults::Faults;
-pub use owners::{ForeignOwners, OVERFLOW_ID, OwnerAliases};
+pub(crate) use owners::OVERFLOW_ID;
+pub use owners::{ForeignOwners, OwnerAliases};
 pub use view::View;
 
 use adapter::Adapter;
@@ -45,7 +46,7 @@ use workers::WorkerPool;
 
 /// A name in the root directory that does not exist. A lookup of it runs the action of
 /// [`Serving::on_bell`], and is answered when the action has ended.
-pub const BELL: &str = ".overcoat-bell";
+pub(crate) const BELL: &str = ".overcoat-bell";
 
 /// The action that a lookup of [`BELL`] runs.
 type BellAction = Box<dyn Fn() + Send + Sync>;

@@ -20,7 +20,7 @@ use fs_model::{Ino, Tree};
 use parking_lot::Mutex;
 
 /// The kernel's overflow id, which it shows for owners that a namespace does not map.
-pub const OVERFLOW_ID: u32 = 65534;
+pub(crate) const OVERFLOW_ID: u32 = 65534;
 /// A range that systemd leaves unassigned, between the users of containers and the dynamic users
 /// (<https://systemd.io/UIDS-GIDS>).
 const UNASSIGNED: Range<u32> = 60_578..61_184;

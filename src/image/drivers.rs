@@ -40,13 +40,13 @@ const VIRTUAL_DRIVERS: [&str; 4] = ["virtio_net", "virtio_blk", "virtio_pci", "v
 const MAX_LIST: usize = 4 << 20;
 
 /// Predicate of a message about a kernel for virtual machines.
-pub const VIRTUAL_ONLY: &str = "has no driver for the usual physical network cards and disks \
+pub(crate) const VIRTUAL_ONLY: &str = "has no driver for the usual physical network cards and disks \
                                 (e1000e, igb, ixgbe, tg3, r8169; ahci, megaraid_sas, mpt3sas): it \
                                 is for virtual machines";
 
 /// The kinds of drivers among the modules of a kernel.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Drivers {
+pub(crate) struct Drivers {
     physical: bool,
     is_virtual: bool,
 }
@@ -71,7 +71,7 @@ impl Drivers {
     }
 
     /// Returns whether there are drivers for virtual machines and none for physical ones.
-    pub fn are_virtual_only(self) -> bool {
+    pub(crate) fn are_virtual_only(self) -> bool {
         self.is_virtual && !self.physical
     }
 }
@@ -80,7 +80,7 @@ impl Drivers {
 ///
 /// # Errors
 /// A layer cannot be read.
-pub fn kernels_in_view(view: &StackView) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
+pub(crate) fn kernels_in_view(view: &StackView) -> Result<Vec<(Vec<u8>, Drivers)>, LookError> {
     let mut kernels = Vec::new();
     for dir in MODULE_DIRS {
         let found = match view.find(dir.as_bytes(), fs_model::tree::Follow::Yes) {
@@ -113,7 +113,7 @@ pub fn kernels_in_view(view: &StackView) -> Result<Vec<(Vec<u8>, Drivers)>, Look
 ///
 /// # Errors
 /// A file or directory cannot be read.
-pub fn virtual_only(machine: &dyn Machine, new: bool) -> Result<Vec<String>, MachineError> {
+pub(crate) fn virtual_only(machine: &dyn Machine, new: bool) -> Result<Vec<String>, MachineError> {
     let Some(modules) = module_dir(machine)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for kernel in machine.list(&modules)? {

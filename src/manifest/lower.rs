@@ -15,13 +15,10 @@ use fs_model::layer::Layer;
 use fs_model::tree::{TreeOptions, XattrSupport};
 use fs_model::{Attr, FileType, FsError, Ino, Tree};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::seal::manifest::{hex, type_name};
+use super::{SCHEMA, type_name};
+use crate::text::digest::{digest_read_at, hex};
 use crate::text::escape::{escape, unescape};
-
-/// Bytes read at a time.
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// The entry at a path of the layers, in the manifest's terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,13 +47,13 @@ pub struct LowerRecord {
 }
 
 /// The entries of a delta's layers at paths that the delta modifies or deletes, by path.
-pub type LowerRecords = BTreeMap<Box<[u8]>, LowerRecord>;
+pub(crate) type LowerRecords = BTreeMap<Box<[u8]>, LowerRecord>;
 
 /// Returns a tree of the layers alone.
 ///
 /// # Errors
 /// Fails for a damaged layer.
-pub fn lower_tree(layers: &[Arc<dyn Layer>]) -> Result<Tree, FsError> {
+pub(crate) fn lower_tree(layers: &[Arc<dyn Layer>]) -> Result<Tree, FsError> {
     let options = TreeOptions { upper_limit: None, xattrs: XattrSupport::All };
     Tree::new(layers.to_vec(), options)
 }
@@ -65,7 +62,10 @@ pub fn lower_tree(layers: &[Arc<dyn Layer>]) -> Result<Tree, FsError> {
 ///
 /// # Errors
 /// Fails for a damaged layer.
-pub fn lower_records(delta: &Delta, layers: &[Arc<dyn Layer>]) -> Result<LowerRecords, FsError> {
+pub(crate) fn lower_records(
+    delta: &Delta,
+    layers: &[Arc<dyn Layer>],
+) -> Result<LowerRecords, FsError> {
     let tree = lower_tree(layers)?;
     let mut records = LowerRecords::new();
     for entry in &delta.entries {
@@ -101,6 +101,8 @@ fn record_and_plain_mode_at(
     found
 }
 
+/// Looks up the path name by name, without [`fs_model::resolve`]: an overlay's paths contain no links,
+/// so that a link in the layers on the way hides the rest of the path.
 fn walk(tree: &Tree, path: &[u8], held: &mut Vec<Ino>) -> Result<Option<(Ino, Attr)>, FsError> {
     let mut found = (Ino::ROOT, tree.attr(Ino::ROOT)?);
     for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {
@@ -125,13 +127,17 @@ fn describe(tree: &Tree, ino: Ino, attr: &Attr) -> Result<LowerRecord, FsError> 
         FileType::Symlink => Some(escape(&tree.read_link(ino)?).into_owned()),
         _ => None,
     };
+    let digest = || {
+        let read_at = |offset, buffer: &mut [u8]| tree.read(ino, offset, buffer);
+        digest_read_at(attr.size, read_at).map(|digest| hex(&digest))
+    };
     Ok(LowerRecord {
         kind: type_name(attr.kind).into(),
         mode: mode_text(attr.mode),
         uid: attr.uid,
         gid: attr.gid,
         size: file.then_some(attr.size),
-        sha256: file.then(|| digest(tree, ino)).transpose()?,
+        sha256: file.then(digest).transpose()?,
         target,
         device: attr.kind.is_device().then_some([attr.rdev.major, attr.rdev.minor]),
     })
@@ -139,20 +145,6 @@ fn describe(tree: &Tree, ino: Ino, attr: &Attr) -> Result<LowerRecord, FsError> 
 
 fn mode_text(mode: u16) -> String {
     format!("{mode:04o}")
-}
-
-fn digest(tree: &Tree, ino: Ino) -> Result<String, FsError> {
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut offset = 0;
-    loop {
-        let read = tree.read(ino, offset, &mut buffer)?;
-        if read == 0 {
-            return Ok(hex(&sha256.finalize()));
-        }
-        sha256.update(&buffer[..read]);
-        offset += read as u64;
-    }
 }
 
 /// The part of a manifest that is read here.
@@ -197,7 +189,7 @@ impl DriftKind {
 
 /// A manifest that cannot be used, or layers that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum DriftError {
+pub(crate) enum DriftError {
     /// The manifest is invalid or has an unknown schema.
     #[error("{0}")]
     Manifest(String),
@@ -208,7 +200,7 @@ pub enum DriftError {
 
 /// Returns the entries of the layers, by [escaped](crate::text::escape) path, that a manifest
 /// recorded when the overlay was built; empty for an invalid manifest.
-pub fn recorded_lower(manifest: &[u8]) -> BTreeMap<String, LowerRecord> {
+pub(crate) fn recorded_lower(manifest: &[u8]) -> BTreeMap<String, LowerRecord> {
     let Ok(manifest) = serde_json::from_slice::<Manifest>(manifest) else { return BTreeMap::new() };
     let below = manifest.entries.into_iter().map(|entry| (entry.path, entry.below));
     below.filter_map(|(path, below)| Some((path, below?))).collect()
@@ -216,7 +208,7 @@ pub fn recorded_lower(manifest: &[u8]) -> BTreeMap<String, LowerRecord> {
 
 /// A path of an overlay where the layers differ from those that the overlay was built on.
 #[derive(Clone, Debug)]
-pub struct Drift {
+pub(crate) struct Drift {
     /// The path, [escaped](crate::text::escape).
     pub path: String,
     /// The overlay's change of the path, as in the manifest: `added`, `modified`, `unchanged` or
@@ -232,7 +224,7 @@ pub struct Drift {
 
 impl Drift {
     /// Returns the change.
-    pub fn kind(&self) -> DriftKind {
+    pub(crate) fn kind(&self) -> DriftKind {
         match (&self.before, &self.now) {
             (None, _) => DriftKind::Added,
             (_, None) => DriftKind::Removed,
@@ -246,10 +238,13 @@ impl Drift {
 ///
 /// # Errors
 /// Fails for an invalid manifest and for damaged layers.
-pub fn find_drift(manifest: &[u8], layers: &[Arc<dyn Layer>]) -> Result<Vec<Drift>, DriftError> {
+pub(crate) fn find_drift(
+    manifest: &[u8],
+    layers: &[Arc<dyn Layer>],
+) -> Result<Vec<Drift>, DriftError> {
     let manifest: Manifest = serde_json::from_slice(manifest)
         .map_err(|e| DriftError::Manifest(format!("not a valid manifest: {e}")))?;
-    if manifest.schema != crate::seal::manifest::SCHEMA {
+    if manifest.schema != SCHEMA {
         let what = format!("unknown manifest schema {}", manifest.schema);
         return Err(DriftError::Manifest(what));
     }

@@ -122,10 +122,7 @@ impl Sealer {
         fd: Option<File>,
         client: &UnixStream,
     ) -> Result<Sealed, MountSealError> {
-        let format = Format::ALL
-            .into_iter()
-            .find(|format| format.name() == request.format)
-            .ok_or(MountSealError::UnknownFormat)?;
+        let format = Format::from_name(&request.format).ok_or(MountSealError::UnknownFormat)?;
         let defaults = SealOptions::new(format);
         let settings = SealOptions {
             level: request.level,

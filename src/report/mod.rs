@@ -9,20 +9,20 @@
 //! - The base is the lowest layer. Additions, changes and deletions are relative to it.
 //! - The same images produce the same output.
 
-pub mod model;
-pub mod page;
+pub(crate) mod model;
+pub(crate) mod page;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
 use crate::check::{self, CheckError, CheckReport, CheckRequest};
 use crate::text::escape::escape;
-pub use crate::text::escape::plain;
+pub(crate) use crate::text::escape::plain;
 
 /// Returns a path as text that is safe and unambiguous in a terminal and a browser. In addition to
 /// [`escape`], characters without a width and characters that change the writing direction are
 /// escaped, because they could make one name look like another.
-pub fn shown(path: &[u8]) -> Cow<'_, str> {
+pub(crate) fn shown(path: &[u8]) -> Cow<'_, str> {
     match escape(path) {
         Cow::Borrowed(text) => plain(text),
         Cow::Owned(text) => Cow::Owned(plain(&text).into_owned()),
@@ -33,7 +33,7 @@ pub fn shown(path: &[u8]) -> Cow<'_, str> {
 ///
 /// # Errors
 /// When an image cannot be read.
-pub fn check_images(images: &[PathBuf]) -> Result<CheckReport, CheckError> {
+pub(crate) fn check_images(images: &[PathBuf]) -> Result<CheckReport, CheckError> {
     let name = images.last().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     let lower_layers = usize::from(images.len() > 1);
     check::check(&CheckRequest {

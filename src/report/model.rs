@@ -32,7 +32,7 @@ const MAX_TEXTS_SIZE: usize = 1 << 20;
 
 /// The stack cannot be inspected.
 #[derive(Debug, thiserror::Error)]
-pub enum ModelError {
+pub(crate) enum ModelError {
     /// The layers cannot be stacked.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -52,7 +52,7 @@ pub enum ModelError {
 
 /// A path.
 #[derive(Clone, Debug)]
-pub struct InspectItem {
+pub(crate) struct InspectItem {
     /// The index of the parent directory; the root's is 0.
     pub parent: u32,
     /// The name; empty for the root.
@@ -80,7 +80,7 @@ pub struct InspectItem {
 
 /// The data of a stack. See the [module](self) for its invariants.
 #[derive(Debug)]
-pub struct Model {
+pub(crate) struct Model {
     /// All paths.
     pub items: Vec<InspectItem>,
     /// The packages with their versions.
@@ -92,7 +92,7 @@ impl Model {
     ///
     /// # Errors
     /// When a layer is damaged, or there are too many paths.
-    pub fn new(view: &StackView) -> Result<Model, ModelError> {
+    pub(crate) fn new(view: &StackView) -> Result<Model, ModelError> {
         let base = view.lowest(1)?;
         let mut builder = ModelBuilder::new(view, &base);
         let options = DiffOptions { within_deleted: true, ..DiffOptions::default() };
@@ -133,7 +133,8 @@ impl Model {
     }
 
     /// Returns the path of an item from the root, without a leading slash.
-    pub fn path(&self, mut index: u32) -> Vec<u8> {
+    #[cfg(test)]
+    fn path(&self, mut index: u32) -> Vec<u8> {
         let mut names = Vec::new();
         while index != 0 {
             let item = &self.items[index as usize];

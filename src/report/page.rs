@@ -23,9 +23,9 @@ use crate::check::CheckReport;
 use crate::image::diff::{Aspect, ChangeKind};
 
 /// Maximum number of unchanged items on a page.
-pub const MAX_UNCHANGED: usize = 50_000;
+pub(crate) const MAX_UNCHANGED: usize = 50_000;
 /// Maximum number of findings of one lint on a page; the total number is included as well.
-pub const MAX_FINDINGS: u64 = 1000;
+pub(crate) const MAX_FINDINGS: u64 = 1000;
 
 const SHELL: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -41,7 +41,7 @@ const SCRIPT: [&str; 6] = [
 
 /// An image of the stack, for the head of the page.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct PageImage {
+pub(crate) struct PageImage {
     /// Its file name.
     pub name: String,
     /// Bytes of the file; `None` for a directory.
@@ -162,7 +162,7 @@ type AttrRow = (char, u64, u16, u32, u32);
 ///
 /// # Errors
 /// When writing to `out` fails.
-pub fn write(
+pub(crate) fn write(
     out: &mut dyn Write,
     model: &Model,
     images: &[PageImage],

@@ -12,7 +12,7 @@ pub mod lend;
 pub mod live;
 pub(crate) mod owners;
 pub mod supervise;
-pub mod target;
+pub(crate) mod target;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -26,19 +26,19 @@ use parking_lot::Mutex;
 
 use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
 use crate::image::open::{self, Digests, OpenError, OpenedLayers};
+use crate::manifest::BaseLayer;
 use crate::root::lend::Loans;
 use crate::root::live::{Lay, Live, LiveError, Meta};
 use crate::root::supervise::{ReportFn, SupervisedTree};
 use crate::sandbox::{
     Bind, Leftovers, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
 };
-use crate::seal::BaseLayer;
 use crate::text::error::describe;
 use crate::text::escape::{escape, plain};
 
 /// Options for a root.
 #[derive(Clone, Debug)]
-pub struct RootOptions {
+pub(crate) struct RootOptions {
     /// The layers, lowest first.
     pub layers: Vec<PathBuf>,
     /// Maximum size of the upper, in bytes.
@@ -79,7 +79,7 @@ pub enum RootError {
 
 /// A served root and its sandbox.
 #[derive(Debug)]
-pub struct ServedRoot {
+pub(crate) struct ServedRoot {
     // Fields are dropped in this order: all processes inside end before serving does.
     sandbox: Option<Sandbox>,
     supervisor: Option<Supervisor>,
@@ -91,7 +91,7 @@ pub struct ServedRoot {
 
 /// A root whose sandbox has ended, with its tree.
 #[derive(Debug)]
-pub struct FinishedRoot {
+pub(crate) struct FinishedRoot {
     /// The tree.
     pub tree: Arc<Tree>,
     /// The layers with their digests, if those were requested.
@@ -104,12 +104,16 @@ pub struct FinishedRoot {
 impl FinishedRoot {
     /// Removes lent lines from the files that programs copied them into; see
     /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user:
-    /// about such copies, and about mounts and processes that commands left behind.
+    /// about such copies, about values of the host that `is_input` does not find in the user's input,
+    /// and about mounts and processes that commands left behind.
     ///
     /// # Errors
     /// Fails when a layer cannot be read.
-    pub fn clean_copies(&self) -> Result<Vec<String>, RootError> {
-        let mut warnings = self.loans.lock().clean_copies(&self.live)?;
+    pub(crate) fn clean_copies(
+        &self,
+        is_input: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<String>, RootError> {
+        let mut warnings = self.loans.lock().clean_copies(&self.live, is_input)?;
         warnings.extend(self.leftovers.mount_points.iter().map(|path| {
             format!(
                 "{}: a command left a file system mounted there, and what was written below it is \
@@ -130,7 +134,7 @@ impl FinishedRoot {
 
 /// Layers and an upper as one tree, before anything is mounted or forked.
 #[derive(Debug)]
-pub struct UnstartedRoot {
+pub(crate) struct UnstartedRoot {
     live: Arc<Live>,
     layers: OpenedLayers,
     options: RootOptions,
@@ -141,7 +145,7 @@ impl UnstartedRoot {
     ///
     /// # Errors
     /// Fails when a layer cannot be opened.
-    pub fn new(options: RootOptions) -> Result<UnstartedRoot, RootError> {
+    pub(crate) fn new(options: RootOptions) -> Result<UnstartedRoot, RootError> {
         let layers = open::open(&options.layers, CacheOptions::default())?;
         let tree_options =
             TreeOptions { upper_limit: Some(options.upper_limit), xattrs: options.xattrs };
@@ -150,12 +154,12 @@ impl UnstartedRoot {
     }
 
     /// Returns the tree.
-    pub fn tree(&self) -> &Arc<Tree> {
+    pub(crate) fn tree(&self) -> &Arc<Tree> {
         self.live.tree()
     }
 
     /// Returns the tree for changes by path.
-    pub fn live(&self) -> &Arc<Live> {
+    pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
@@ -163,7 +167,7 @@ impl UnstartedRoot {
     ///
     /// # Errors
     /// Fails when the sandbox cannot be set up, or the tree cannot be served.
-    pub fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
+    pub(crate) fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
         let UnstartedRoot { live, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
         let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
@@ -212,12 +216,12 @@ impl ServedRoot {
     ///
     /// # Errors
     /// Fails when it has ended.
-    pub fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
+    pub(crate) fn sandbox(&self) -> Result<&Sandbox, SandboxError> {
         self.sandbox.as_ref().ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))
     }
 
     /// Returns the tree for changes by path.
-    pub fn live(&self) -> &Arc<Live> {
+    pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
     }
 
@@ -225,33 +229,33 @@ impl ServedRoot {
     ///
     /// # Errors
     /// Fails when a layer cannot be read, the upper is full, or the sandbox has ended.
-    pub fn refresh_loans(&self) -> Result<(), RootError> {
+    pub(crate) fn refresh_loans(&self) -> Result<(), RootError> {
         let shown = self.loans.lock().refresh(&self.live)?;
         Ok(self.sandbox()?.show(&shown.hostname, &shown.files)?)
     }
 
     /// Returns variables for commands, with the paths of lent files.
-    pub fn environment(&self) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
         self.loans.lock().environment()
     }
 
     /// Adds the variables of [`ServedRoot::environment`] to those of a command.
-    pub fn add_environment(&self, environment: &mut Vec<(OsString, OsString)>) {
+    pub(crate) fn add_environment(&self, environment: &mut Vec<(OsString, OsString)>) {
         environment.extend(self.environment().into_iter().map(|(n, v)| (n.into(), v.into())));
     }
 
     /// Returns warnings about lent files for the user, before the first command runs.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.loans.lock().warnings().to_vec()
     }
 
     /// Returns the errors behind the mount so far.
-    pub fn faults(&self) -> Option<&Arc<Faults>> {
+    pub(crate) fn faults(&self) -> Option<&Arc<Faults>> {
         self.serving.as_ref().map(Serving::faults)
     }
 
     /// Returns the owners that were shown inside as aliases, if any.
-    pub fn foreign_owners(&self) -> Option<ForeignOwners> {
+    pub(crate) fn foreign_owners(&self) -> Option<ForeignOwners> {
         self.serving.as_ref().and_then(|serving| serving.owners().foreign())
     }
 
@@ -259,7 +263,7 @@ impl ServedRoot {
     ///
     /// # Errors
     /// Fails when a layer turned out to be damaged while it was used: the tree may then be wrong.
-    pub fn finish(mut self) -> Result<FinishedRoot, RootError> {
+    pub(crate) fn finish(mut self) -> Result<FinishedRoot, RootError> {
         let mut leftovers = Leftovers::default();
         if let Some(sandbox) = self.sandbox.take() {
             leftovers = sandbox.leftovers();
@@ -305,7 +309,7 @@ pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
 }
 
 /// Returns the default limit of an upper: half of the machine's memory, in bytes.
-pub fn default_upper_limit() -> u64 {
+pub(crate) fn default_upper_limit() -> u64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = info
         .lines()

@@ -31,7 +31,7 @@ const SCRATCH_DIR: &str = "/.overcoat";
 
 /// A root as a provisioner's machine.
 #[derive(Debug)]
-pub struct RootMachine<'a> {
+pub(crate) struct RootMachine<'a> {
     root: &'a ServedRoot,
     live: &'a Live,
     sandbox: &'a Sandbox,
@@ -46,7 +46,7 @@ impl<'a> RootMachine<'a> {
     ///
     /// # Errors
     /// Fails when the sandbox of `root` has ended.
-    pub fn new(
+    pub(crate) fn new(
         root: &'a ServedRoot,
         signals: &'a Signals,
         environment: Vec<(OsString, OsString)>,
@@ -56,7 +56,7 @@ impl<'a> RootMachine<'a> {
     }
 
     /// Returns the signal that asked this process to end while a command ran.
-    pub fn interrupted(&self) -> Option<i32> {
+    pub(crate) fn interrupted(&self) -> Option<i32> {
         self.interrupted
     }
 }

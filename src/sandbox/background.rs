@@ -7,7 +7,7 @@ use super::sys;
 
 /// The side of a fork that [`fork_process`] returns on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForkSide {
+pub(crate) enum ForkSide {
     /// The child.
     Child,
     /// The parent.
@@ -19,7 +19,7 @@ pub enum ForkSide {
 ///
 /// # Errors
 /// Fails when this process has other threads, which the copy would lack, or when the fork fails.
-pub fn fork_process() -> io::Result<ForkSide> {
+pub(crate) fn fork_process() -> io::Result<ForkSide> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("cannot fork a process that has threads"));
     }
@@ -35,7 +35,7 @@ pub fn fork_process() -> io::Result<ForkSide> {
 ///
 /// # Errors
 /// Returns the error of `sendmsg(2)`.
-pub fn send_message(
+pub(crate) fn send_message(
     socket: &impl AsFd,
     bytes: &[u8],
     fd: Option<BorrowedFd<'_>>,
@@ -47,13 +47,13 @@ pub fn send_message(
 ///
 /// # Errors
 /// Returns the error of `recvmsg(2)`.
-pub fn receive_message(socket: &impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+pub(crate) fn receive_message(socket: &impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     sys::receive(socket.as_fd()).map(|received| (received.bytes, received.fds))
 }
 
 /// Makes `command` get SIGTERM when this thread ends, and unblocks the signals that this thread
 /// blocks.
-pub fn end_with_parent(command: &mut std::process::Command) {
+pub(crate) fn end_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     let parent = std::process::id();
     let prepare = move || {

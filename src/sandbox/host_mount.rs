@@ -68,7 +68,6 @@ const UMOUNT_HINT: &str = "`overcoat umount` removes it";
 #[derive(Debug)]
 pub struct HostMount {
     fuse: OwnedFd,
-    shared: bool,
 }
 
 impl HostMount {
@@ -117,7 +116,7 @@ impl HostMount {
             };
             SandboxError::Mount { dir: dir.to_owned(), message: error.desc().to_owned(), hint }
         })?;
-        Ok(HostMount { fuse: fuse.into(), shared: true })
+        Ok(HostMount { fuse: fuse.into() })
     }
 
     /// Changes the options of the mount on `dir`, as `mount -i -o remount` does.
@@ -174,14 +173,9 @@ impl HostMount {
         let answer = sys::receive(ours.as_fd()).during(doing)?;
         let output = child.wait_with_output().during(doing)?;
         match answer.fds.into_iter().next() {
-            Some(fuse) if output.status.success() => Ok(HostMount { fuse, shared }),
+            Some(fuse) if output.status.success() => Ok(HostMount { fuse }),
             _ => Err(mount_error(dir, helper_message(&output.stderr))),
         }
-    }
-
-    /// Returns whether other users can access the mount (so that `SessionACL::All` applies).
-    pub fn is_shared(&self) -> bool {
-        self.shared
     }
 
     /// Returns the FUSE descriptor, to be served with `fuser::Session::from_fd`.
@@ -235,7 +229,7 @@ pub fn unmount(dir: &Path, lazily: bool) -> Result<(), SandboxError> {
 ///
 /// # Errors
 /// Fails when `/proc` cannot be read.
-pub fn mounted_at(device: u64) -> io::Result<Option<PathBuf>> {
+pub(crate) fn mounted_at(device: u64) -> io::Result<Option<PathBuf>> {
     Ok(mount_point_of_device(&fs::read("/proc/self/mountinfo")?, device))
 }
 
@@ -265,7 +259,7 @@ fn helper_message(stderr: &[u8]) -> String {
 }
 
 /// Returns whether `/etc/fuse.conf` allows users to share their mounts with others.
-pub fn users_may_share() -> bool {
+pub(crate) fn users_may_share() -> bool {
     fs::read_to_string("/etc/fuse.conf")
         .is_ok_and(|conf| conf.lines().any(|line| line.trim() == "user_allow_other"))
 }

@@ -15,7 +15,7 @@ use memmap2::{Mmap, MmapOptions};
 ///
 /// # Errors
 /// Fails when the file cannot be opened, or is neither a regular file nor a block device.
-pub fn map_image(path: &Path) -> io::Result<Mmap> {
+pub(crate) fn map_image(path: &Path) -> io::Result<Mmap> {
     // Opening a pipe would wait for a writer.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;

@@ -42,7 +42,7 @@ mod mounts;
 mod notify;
 mod plan;
 mod privilege;
-pub mod probe;
+pub(crate) mod probe;
 mod pty;
 mod signals;
 mod stage;
@@ -56,18 +56,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use background::{ForkSide, end_with_parent, fork_process, receive_message, send_message};
+pub(crate) use background::{
+    ForkSide, end_with_parent, fork_process, receive_message, send_message,
+};
 pub use command::{Child, CommandSpec, ExitStatus, Session, Stdio};
 pub use environment::default_environment;
 pub use error::SandboxError;
-pub use host_mount::{HostMount, MountOptions, mounted_at, unmount, users_may_share};
-pub use image::map_image;
+pub use host_mount::{HostMount, MountOptions, unmount};
+pub(crate) use host_mount::{mounted_at, users_may_share};
+pub(crate) use image::map_image;
 pub use lack::MissingRequirement;
 pub use leftovers::Leftovers;
 pub use notify::{Supervised, SupervisedInode, SupervisedKind, Supervisor};
 pub use plan::{Bind, MountPoint, MountPointKind, Network, Plan};
-pub use privilege::{IdMap, IdRange, Privilege, find_program, widening_command};
-pub use pty::{Pty, relay};
+pub use privilege::{IdMap, Privilege};
+pub(crate) use privilege::{find_program, widening_command};
+pub(crate) use pty::Pty;
+pub use pty::relay;
 pub use signals::{Ended, Signals};
 
 use error::{During, StepFailure};
@@ -298,7 +303,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// Fails when no terminal can be opened or the sandbox has ended.
-    pub fn open_pty(&self) -> Result<Pty, SandboxError> {
+    pub(crate) fn open_pty(&self) -> Result<Pty, SandboxError> {
         let control = self.control.as_ref();
         let control = control.ok_or_else(|| SandboxError::Ended("it was shut down".to_owned()))?;
         let (ours, theirs) = sys::message_pair().during("making a socket")?;

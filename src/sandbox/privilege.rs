@@ -15,7 +15,7 @@ use super::lack::MissingRequirement;
 
 /// A range of `count` ids, from `inside` in the namespace and from `outside` on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdRange {
+pub(crate) struct IdRange {
     /// The first id inside.
     pub inside: u32,
     /// The first id outside.
@@ -183,7 +183,7 @@ pub(super) fn subordinate_id_maps() -> Result<(IdMap, IdMap), MissingRequirement
 
 /// Returns the command that extends the calling user's subordinate ranges from the largest mapped
 /// id `max` to the user and the group `highest`; `None` when no free range is large enough.
-pub fn widening_command(max: u32, highest: (u32, u32)) -> Option<String> {
+pub(crate) fn widening_command(max: u32, highest: (u32, u32)) -> Option<String> {
     let (user, group) = highest;
     let uid = Uid::current();
     let name = User::from_uid(uid).ok().flatten().map_or(uid.to_string(), |user| user.name);
@@ -320,7 +320,7 @@ pub(super) fn user_namespaces_are_on() -> Result<(), MissingRequirement> {
 }
 
 /// Finds a program in `PATH`, then in the standard directories.
-pub fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from))

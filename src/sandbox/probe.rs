@@ -22,7 +22,7 @@ use super::{During, StageProcess, expect, wire};
 ///
 /// # Errors
 /// Returns why it cannot be opened.
-pub fn fuse_device() -> Result<(), SandboxError> {
+pub(crate) fn fuse_device() -> Result<(), SandboxError> {
     privilege::open_fuse_device().map(drop)
 }
 
@@ -30,7 +30,7 @@ pub fn fuse_device() -> Result<(), SandboxError> {
 ///
 /// # Errors
 /// Returns [`SandboxError::RootWithoutCapabilities`].
-pub fn root() -> Result<(), SandboxError> {
+pub(crate) fn root() -> Result<(), SandboxError> {
     privilege::check_root()
 }
 
@@ -38,7 +38,7 @@ pub fn root() -> Result<(), SandboxError> {
 ///
 /// # Errors
 /// Returns the setting that forbids it, or the system call that failed.
-pub fn user_namespace() -> Result<(), SandboxError> {
+pub(crate) fn user_namespace() -> Result<(), SandboxError> {
     privilege::user_namespaces_are_on()?;
     try_namespace(None).map_err(|error| match error {
         // AppArmor allows making a user namespace, but restricts what can be done in it.
@@ -57,7 +57,7 @@ pub fn user_namespace() -> Result<(), SandboxError> {
 ///
 /// # Errors
 /// Fails when the user has no subordinate ids.
-pub fn subordinate_ids() -> Result<(IdMap, IdMap), SandboxError> {
+pub(crate) fn subordinate_ids() -> Result<(IdMap, IdMap), SandboxError> {
     Ok(privilege::subordinate_id_maps()?)
 }
 
@@ -65,7 +65,7 @@ pub fn subordinate_ids() -> Result<(IdMap, IdMap), SandboxError> {
 ///
 /// # Errors
 /// Returns the first missing program.
-pub fn mappers() -> Result<(), SandboxError> {
+pub(crate) fn mappers() -> Result<(), SandboxError> {
     ID_MAP_PROGRAMS
         .into_iter()
         .try_for_each(|program| privilege::id_map_program(program).map(drop))?;
@@ -76,7 +76,7 @@ pub fn mappers() -> Result<(), SandboxError> {
 ///
 /// # Errors
 /// Returns the step that failed, or the missing requirement.
-pub fn map_ids(uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
+pub(crate) fn map_ids(uids: &IdMap, gids: &IdMap) -> Result<(), SandboxError> {
     mappers()?;
     try_namespace(Some((uids, gids))).map_err(|error| match error {
         SandboxError::IdMap { program, message } => {
@@ -102,12 +102,12 @@ fn missing_rights(program: &'static str) -> Option<MissingRequirement> {
 }
 
 /// Whether executing a program can gain privileges, which `newuidmap` and `fusermount3` require.
-pub fn may_gain_privileges() -> bool {
+pub(crate) fn may_gain_privileges() -> bool {
     nix::sys::prctl::get_no_new_privs().is_ok_and(|never| !never)
 }
 
 /// Whether the kernel supports seccomp user notification.
-pub fn seccomp_notification() -> bool {
+pub(crate) fn seccomp_notification() -> bool {
     let action = libc::SECCOMP_RET_USER_NOTIF;
     // SAFETY: the kernel reads the action, which outlives the call.
     let available = unsafe {
@@ -118,7 +118,7 @@ pub fn seccomp_notification() -> bool {
 
 /// Whether the kernel has the newest system call that a sandbox requires (`mount_setattr`, Linux
 /// 5.12).
-pub fn is_new_enough() -> bool {
+pub(crate) fn is_new_enough() -> bool {
     let Ok(root) = fs::File::open("/") else { return false };
     // This changes nothing. Only a kernel without the call returns ENOSYS.
     sys::set_mount_attributes(root.as_fd(), 0)
@@ -128,7 +128,7 @@ pub fn is_new_enough() -> bool {
 
 /// Whether something is mounted below `/proc`, as in containers, which mask parts of it. The kernel
 /// then refuses new mounts of `/proc`.
-pub fn proc_is_masked() -> bool {
+pub(crate) fn proc_is_masked() -> bool {
     let info = fs::read("/proc/self/mountinfo").unwrap_or_default();
     // systemd's automount there masks nothing.
     let harmless = |point: &[u8]| point == b"/proc/sys/fs/binfmt_misc";
@@ -137,7 +137,7 @@ pub fn proc_is_masked() -> bool {
 }
 
 /// Whether this process runs in a container, by the known marks.
-pub fn is_container() -> bool {
+pub(crate) fn is_container() -> bool {
     ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists())
         || std::env::var_os("container").is_some()
 }
@@ -194,7 +194,7 @@ fn run_child(control: &OwnedFd, mapped: bool, daemon: libc::pid_t) -> StepResult
 ///
 /// # Errors
 /// Returns the step that failed.
-pub fn host_mount() -> Result<(), SandboxError> {
+pub(crate) fn host_mount() -> Result<(), SandboxError> {
     // A mount left by an interruption would stay.
     let _signals = super::Signals::take()?;
     let place = std::env::temp_dir();

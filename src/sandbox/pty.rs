@@ -27,23 +27,14 @@ use super::{Sandbox, sys};
 
 /// A pseudo terminal in a sandbox.
 #[derive(Debug)]
-pub struct Pty {
+pub(crate) struct Pty {
     /// The end that the terminal emulator uses.
     pub master: OwnedFd,
     /// The command's end: its standard input, output and error.
     pub slave: OwnedFd,
 }
 
-impl Pty {
-    /// Sets the size, in characters.
-    ///
-    /// # Errors
-    /// Returns the error of `ioctl(2)`.
-    pub fn set_size(&self, rows: u16, columns: u16) -> io::Result<()> {
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        sys::set_window_size(self.master.as_fd(), &size)
-    }
-}
+impl Pty {}
 
 /// Runs a command on a terminal inside, relayed to the daemon's standard input and output, until
 /// the command ends or the daemon is asked to end. The standard streams and the session in `spec`

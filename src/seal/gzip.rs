@@ -26,13 +26,13 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 
 /// Bytes of input per chunk. It determines the output bytes. Measured on a Debian base, 128 KiB to
 /// 1 MiB differ by 0.1 % in size and not in speed.
-pub const CHUNK_BYTES: usize = 256 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 
 /// The window of deflate, and so the size of the dictionary.
 const WINDOW_BYTES: usize = 32 * 1024;
 
 /// The default level.
-pub const DEFAULT_LEVEL: u32 = 6;
+pub(crate) const DEFAULT_LEVEL: u32 = 6;
 
 /// Returns the maximum number of chunks in memory for `threads` workers.
 const fn max_chunks(threads: usize) -> usize {
@@ -40,7 +40,7 @@ const fn max_chunks(threads: usize) -> usize {
 }
 
 /// A gzip compressor that writes to another writer.
-pub struct Gzip<W: Write> {
+pub(crate) struct Gzip<W: Write> {
     inner: W,
     /// The dictionary of the chunk being filled, then the chunk.
     chunk: Vec<u8>,
@@ -91,7 +91,7 @@ impl<W: Write> Gzip<W> {
     ///
     /// # Errors
     /// Fails when the header cannot be written or a thread cannot be started.
-    pub fn new(mut inner: W, level: u32, threads: usize) -> io::Result<Self> {
+    pub(crate) fn new(mut inner: W, level: u32, threads: usize) -> io::Result<Self> {
         let level = level.clamp(1, 9);
         let workers = GzipWorkers::start(level, threads.max(1))?;
         let extra_flags = match level {
@@ -116,7 +116,7 @@ impl<W: Write> Gzip<W> {
     ///
     /// # Errors
     /// Returns errors of the writer and of the workers.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub(crate) fn finish(mut self) -> io::Result<W> {
         self.submit(true)?;
         while !self.pending.is_empty() {
             self.drain_one()?;

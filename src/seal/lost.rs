@@ -11,7 +11,7 @@ use fs_model::delta::{Contents, Delta, DeltaEntry, Object};
 use fs_model::{FileType, acl};
 
 use super::error::SealError;
-use super::{Format, Warning};
+use super::{ArchiveFormat, Format, Warning};
 use crate::text::escape::escape;
 
 /// Returns `delta` with the modes that its files have in an archive of this format.

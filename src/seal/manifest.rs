@@ -1,49 +1,20 @@
-//! The manifest of an archive: its entries, as JSON.
-//!
-//! It depends only on the archive and its sources: not on the time of the build, the host or the
-//! user. Keys are in a fixed order, one entry per line, so that manifests can be compared line by
-//! line. Paths and link targets are escaped as in [`crate::text::escape`], then as JSON requires.
-//!
-//! [`SCHEMA`] is incremented when a reader of the old schema could misread the new one; new keys
-//! alone do not increment it.
+//! Writes the [manifest](crate::manifest) of an archive.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use fs_model::attr::FileType;
-use fs_model::delta::Change;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::Format;
 use super::newc::clamp;
 use super::plan::{ArchiveItem, ArchivePlan};
-use crate::manifest::lower::{LowerRecord, LowerRecords};
+use crate::manifest::{
+    Counts, Format, ManifestArchive, ManifestEntry, ManifestInfo, ManifestTotals, SCHEMA,
+    change_name, type_name,
+};
+use crate::text::digest::hex;
 use crate::text::escape::escape;
-
-/// The version of the manifest's schema.
-pub const SCHEMA: u32 = 1;
-
-/// A layer that the archive is made for.
-#[derive(Clone, Debug, Serialize)]
-pub struct BaseLayer {
-    /// Its file name, without the path on this host.
-    pub name: String,
-    /// SHA-256 of the image in lower-case hexadecimal digits.
-    pub sha256: String,
-}
-
-/// The part of the manifest that is not derived from the archive's entries.
-#[derive(Clone, Debug, Default)]
-pub struct ManifestInfo {
-    /// The layers, the lowest first.
-    pub layers: Vec<BaseLayer>,
-    /// The entries of the layers at paths that the archive changes.
-    pub lower: LowerRecords,
-}
-
-/// Entries by change and by type ("deleted" has the type "any").
-pub type Counts = BTreeMap<&'static str, BTreeMap<&'static str, u64>>;
 
 /// The data of a written archive.
 #[derive(Debug)]
@@ -58,52 +29,6 @@ pub(super) struct WrittenArchive<'a> {
     pub(super) digests: &'a [Option<[u8; 32]>],
     /// One per item that is a symlink.
     pub(super) targets: &'a BTreeMap<usize, Vec<u8>>,
-}
-
-#[derive(Serialize)]
-struct ManifestArchive {
-    format: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    level: Option<u32>,
-    size: u64,
-    sha256: String,
-}
-
-#[derive(Serialize)]
-struct ManifestTotals {
-    entries: usize,
-    content: u64,
-    counts: Counts,
-}
-
-#[derive(Serialize)]
-struct ManifestEntry<'a> {
-    path: &'a str,
-    change: &'static str,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mtime: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<[u32; 2]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    links: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hardlink_to: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    below: Option<&'a LowerRecord>,
 }
 
 impl WrittenArchive<'_> {
@@ -180,34 +105,6 @@ pub(super) fn counts(plan: &ArchivePlan<'_>) -> Counts {
         *counts.entry(change_name(item.entry.change)).or_default().entry(kind).or_default() += 1;
     }
     counts
-}
-
-fn change_name(change: Change) -> &'static str {
-    match change {
-        Change::Added => "added",
-        Change::Modified => "modified",
-        Change::Unchanged => "unchanged",
-        Change::Deleted => "deleted",
-    }
-}
-
-/// Returns the manifest's name of a type.
-pub(crate) fn type_name(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Regular => "file",
-        FileType::Directory => "directory",
-        FileType::Symlink => "symlink",
-        FileType::CharDevice => "char-device",
-        FileType::BlockDevice => "block-device",
-        FileType::Fifo => "fifo",
-        FileType::Socket => "socket",
-    }
-}
-
-/// Returns lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 15)]);
-    bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte)]).collect()
 }
 
 /// A writer that counts and digests the bytes written through it.

@@ -13,18 +13,19 @@
 
 mod encode;
 mod error;
-pub mod gzip;
+mod format;
+pub(crate) mod gzip;
 mod lost;
-pub mod manifest;
+mod manifest;
 mod newc;
 pub mod output;
-pub mod patient;
+pub(crate) mod patient;
 mod plan;
 mod readahead;
 pub(crate) mod report;
-pub mod squashfs;
+pub(crate) mod squashfs;
 mod tar;
-pub mod zstd;
+pub(crate) mod zstd;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -32,123 +33,23 @@ use std::io::{self, BufWriter, Write};
 use fs_model::attr::FileType;
 use fs_model::delta::{Contents, Delta};
 use fs_model::layer::Xattr;
-use fs_model::tree::XattrSupport;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(crate) use error::PATH_TOO_LONG_ADVICE;
 pub use error::SealError;
-pub use manifest::{BaseLayer, ManifestInfo};
+pub(crate) use format::ArchiveFormat;
 pub use output::Output;
 
+pub use crate::manifest::{BaseLayer, Format, ManifestInfo};
+
+use crate::manifest::Counts;
 use crate::text::escape::escape;
 use encode::{ArchiveWriter, Encoder};
-use manifest::{Counts, DigestingWriter, WrittenArchive};
+use manifest::{DigestingWriter, WrittenArchive};
 use newc::clamp;
-use plan::{ArchiveItem, ArchivePlan, FormatLimits, PATH_LIMIT, is_marker};
+use plan::{ArchiveItem, ArchivePlan, PATH_LIMIT, is_marker};
 use readahead::{BATCH_BYTES, Feed, FileChunk, ReadAhead};
-
-/// The format of an archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// newc cpio in gzip, which the kernel, busybox and all other tools unpack.
-    CpioGz,
-    /// newc cpio in zstd.
-    CpioZst,
-    /// newc cpio.
-    Cpio,
-    /// tar, with deletions as `.wh.` names.
-    Tar,
-    /// A squashfs image compressed with zstd, with deletions as character devices 0:0.
-    Squashfs,
-}
-
-impl Format {
-    /// All formats.
-    pub const ALL: [Format; 5] =
-        [Format::CpioGz, Format::CpioZst, Format::Cpio, Format::Tar, Format::Squashfs];
-
-    /// Returns the name that the user writes: the extension of file names, without the dot.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Format::CpioGz => "cpio.gz",
-            Format::CpioZst => "cpio.zst",
-            Format::Cpio => "cpio",
-            Format::Tar => "tar",
-            Format::Squashfs => "squashfs",
-        }
-    }
-
-    /// Returns the format for a file name's extension.
-    pub fn from_file_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| {
-            let stem = name.strip_suffix(format.name().as_bytes());
-            stem.is_some_and(|stem| stem.ends_with(b".") && stem.len() > 1)
-        })
-    }
-
-    /// Returns the extended attributes that the format can hold.
-    pub const fn xattrs(self) -> XattrSupport {
-        match self {
-            Format::Tar => XattrSupport::All,
-            // squashfs has only the namespaces `user`, `trusted` and `security`.
-            Format::Squashfs => XattrSupport::WithoutAcls,
-            _ => XattrSupport::None,
-        }
-    }
-
-    const fn is_tar(self) -> bool {
-        matches!(self, Format::Tar | Format::Squashfs)
-    }
-
-    /// Returns the level to use for the requested level `asked`; `None` if the format has no
-    /// levels.
-    ///
-    /// # Errors
-    /// Fails for a level that the format does not have.
-    pub fn level(self, asked: Option<u32>) -> Result<Option<u32>, SealError> {
-        let (default, max, range) = match self {
-            Format::CpioGz => (gzip::DEFAULT_LEVEL, 9, "1 to 9"),
-            Format::CpioZst => (zstd::DEFAULT_LEVEL, 19, "1 to 19"),
-            Format::Squashfs => (squashfs::DEFAULT_LEVEL, 22, "1 to 22"),
-            Format::Cpio | Format::Tar => (0, 0, "none"),
-        };
-        match asked {
-            None => Ok((max > 0).then_some(default)),
-            Some(level) if (1..=max).contains(&level) => Ok(Some(level)),
-            Some(level) => Err(SealError::Level { format: self, level, range }),
-        }
-    }
-
-    const fn limits(self) -> FormatLimits {
-        match self {
-            Format::Tar | Format::Squashfs => {
-                FormatLimits { file_size: u64::MAX, path: PATH_LIMIT, links_of_all: true }
-            }
-            Format::Cpio | Format::CpioGz | Format::CpioZst => FormatLimits {
-                file_size: newc::FILE_SIZE_LIMIT,
-                path: PATH_LIMIT,
-                links_of_all: false,
-            },
-        }
-    }
-}
-
-impl std::fmt::Display for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
-            format!("unknown format {text:?}: use cpio.gz, cpio.zst, cpio, tar or squashfs")
-        })
-    }
-}
 
 /// Options for writing an archive.
 #[derive(Clone, Debug)]
@@ -294,7 +195,7 @@ pub fn seal<C: Contents>(
     let level = format.level(options.level)?;
     let epoch = options.source_date_epoch.map(|epoch| u32::try_from(epoch).unwrap_or(u32::MAX));
     let delta = &*lost::with_modes(delta, contents, format)?;
-    let plan = ArchivePlan::new(delta, format.limits())?;
+    let plan = ArchivePlan::new(delta, format::limits(format))?;
     let threads = options.threads.max(1);
 
     let mut job = SealJob::new(&plan, contents, format, manifest.is_some());
@@ -451,7 +352,7 @@ impl<'p, C: Contents> SealJob<'p, C> {
             return Ok(true);
         };
         let failed = |source| SealError::Read { path: path_text(item), source };
-        let tar = self.format.is_tar();
+        let tar = format::is_tar(self.format);
         if tar && object.attr.kind == FileType::Socket {
             self.warnings.push(Warning::SocketLeftOut { path: path_text(item) });
             return Ok(false);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Summary;
-use super::manifest::hex;
+use crate::text::digest::hex;
 
 /// Returns the JSON report about an archive.
 pub(crate) fn archive_report(path: &Path, summary: &Summary) -> Value {

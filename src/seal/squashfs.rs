@@ -39,7 +39,7 @@ fn missing() -> MissingRequirement {
 ///
 /// # Errors
 /// Returns the missing requirement, and how to meet it.
-pub fn available() -> Result<(), MissingRequirement> {
+pub(crate) fn available() -> Result<(), MissingRequirement> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|dir| dir.join("mksquashfs").is_file());
     if found { Ok(()) } else { Err(missing()) }
@@ -49,7 +49,7 @@ pub fn available() -> Result<(), MissingRequirement> {
 ///
 /// # Errors
 /// Returns why it cannot be written.
-pub fn write_empty_image() -> io::Result<()> {
+pub(crate) fn write_empty_image() -> io::Result<()> {
     const END_OF_ARCHIVE: [u8; 1024] = [0; 1024];
     let mut squashfs = Mksquashfs::new(Vec::new(), DEFAULT_LEVEL, 1, Some(0), None)?;
     squashfs.write_all(&END_OF_ARCHIVE)?;

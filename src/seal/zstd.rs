@@ -7,10 +7,10 @@
 use std::io::{self, Write};
 
 /// The default level.
-pub const DEFAULT_LEVEL: u32 = 3;
+pub(crate) const DEFAULT_LEVEL: u32 = 3;
 
 /// A zstd compressor that writes to another writer.
-pub struct Zstd<W: Write> {
+pub(crate) struct Zstd<W: Write> {
     encoder: zstd::stream::write::Encoder<'static, W>,
 }
 
@@ -25,7 +25,7 @@ impl<W: Write> Zstd<W> {
     ///
     /// # Errors
     /// Fails when zstd rejects a parameter.
-    pub fn new(inner: W, level: u32, threads: usize) -> io::Result<Self> {
+    pub(crate) fn new(inner: W, level: u32, threads: usize) -> io::Result<Self> {
         let mut encoder = zstd::stream::write::Encoder::new(inner, level.clamp(1, 19) as i32)?;
         encoder.multithread(threads.clamp(1, 64) as u32)?;
         encoder.include_checksum(true)?;
@@ -36,7 +36,7 @@ impl<W: Write> Zstd<W> {
     ///
     /// # Errors
     /// Returns errors of the writer.
-    pub fn finish(self) -> io::Result<W> {
+    pub(crate) fn finish(self) -> io::Result<W> {
         self.encoder.finish()
     }
 }

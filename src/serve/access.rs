@@ -8,7 +8,7 @@ use hyper::{Method, StatusCode, Uri};
 
 /// The access record of a response that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessRecord {
+pub(crate) struct AccessRecord {
     /// The requested path, undecoded.
     pub path: String,
     /// The status of the response.
@@ -20,7 +20,7 @@ pub struct AccessRecord {
 }
 
 /// A callback for finished responses. It runs on the server's threads.
-pub type AccessObserver = Arc<dyn Fn(AccessRecord) + Send + Sync>;
+pub(crate) type AccessObserver = Arc<dyn Fn(AccessRecord) + Send + Sync>;
 
 /// A request that is being answered. Dropping it logs the request and calls the observer.
 pub(super) struct Access {

@@ -20,14 +20,10 @@ use std::time::{Duration, SystemTime};
 
 use hyper::body::Bytes;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 
 use super::entity::Entity;
 use crate::build::{Records, Stamp};
-use crate::seal::manifest::hex;
-
-/// Bytes read at a time to compute a digest.
-const DIGEST_READ_SIZE: usize = 1 << 20;
+use crate::text::digest::{digest_read_at, hex, retry_interrupted};
 
 /// Maximum size, in bytes, of contents that are kept in memory.
 const MAX_CACHED_SIZE: u64 = 64 << 10;
@@ -211,22 +207,13 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 
 /// Returns the digest of the first `size` bytes of a file, and appends them to `kept`.
 fn digest(file: &File, size: u64, mut kept: Option<&mut Vec<u8>>) -> io::Result<String> {
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; DIGEST_READ_SIZE];
-    let mut at = 0;
-    loop {
-        let most = usize::try_from(size - at).unwrap_or(DIGEST_READ_SIZE).min(DIGEST_READ_SIZE);
-        match file.read_at(&mut buffer[..most], at) {
-            Ok(0) => return Ok(hex(&sha256.finalize())),
-            Ok(read) => {
-                sha256.update(&buffer[..read]);
-                if let Some(kept) = &mut kept {
-                    kept.extend_from_slice(&buffer[..read]);
-                }
-                at += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    let read_at = |at, buffer: &mut [u8]| {
+        let most = usize::try_from(size - at).unwrap_or(usize::MAX).min(buffer.len());
+        let read = retry_interrupted(|| file.read_at(&mut buffer[..most], at))?;
+        if let Some(kept) = &mut kept {
+            kept.extend_from_slice(&buffer[..read]);
         }
-    }
+        Ok::<_, io::Error>(read)
+    };
+    Ok(hex(&digest_read_at(size, read_at)?))
 }

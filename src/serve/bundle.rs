@@ -9,7 +9,7 @@ use super::catalogue::{BootFiles, Catalogue, CatalogueError, ServedImage};
 
 /// The files that boot a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MachineFiles {
+pub(crate) struct MachineFiles {
     /// The kernel.
     pub kernel: PathBuf,
     /// The initrd.
@@ -26,7 +26,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// When `append` contains control characters.
-    pub fn machine(files: &MachineFiles, append: &str) -> Result<Self, CatalogueError> {
+    pub(crate) fn machine(files: &MachineFiles, append: &str) -> Result<Self, CatalogueError> {
         let mut catalogue = Catalogue {
             title: "machine".to_owned(),
             images: Vec::new(),
@@ -73,7 +73,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// When the image cannot be booted.
-    pub fn machine_files(&self, name: &str) -> Result<MachineFiles, String> {
+    pub(crate) fn machine_files(&self, name: &str) -> Result<MachineFiles, String> {
         let image = self.images.iter().find(|image| image.name == name);
         let boot = match image.and_then(|image| image.boot.as_ref()) {
             Some(Ok(boot)) => boot,

@@ -14,7 +14,7 @@ use super::artifact::Artifact;
 
 /// The reason why a project cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub enum CatalogueError {
+pub(crate) enum CatalogueError {
     /// A file has the name of another file or of one of the server's own resources.
     #[error("{image}: the boot server already uses the name `{name}`: give the file another name")]
     Taken {
@@ -41,7 +41,7 @@ pub enum CatalogueError {
 
 /// The served images and files.
 #[derive(Debug)]
-pub struct Catalogue {
+pub(crate) struct Catalogue {
     /// The project's title: the name of the folder with the project file.
     pub(super) title: String,
     pub(super) images: Vec<ServedImage>,
@@ -92,7 +92,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// When two files have the same name, or the default image cannot be booted.
-    pub fn new(
+    pub(crate) fn new(
         project: &Project,
         default: Option<&str>,
         append: Option<&str>,
@@ -127,7 +127,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// When the URL is invalid.
-    pub fn reached_at(mut self, url: &str) -> Result<Self, CatalogueError> {
+    pub(crate) fn reached_at(mut self, url: &str) -> Result<Self, CatalogueError> {
         let plain = url.strip_suffix('/').unwrap_or(url);
         let rest = plain.strip_prefix("http://").or_else(|| plain.strip_prefix("https://"));
         // No character with a meaning in iPXE, in a kernel command line or in HTML.

@@ -14,7 +14,7 @@ use super::catalogue::Catalogue;
 use crate::build::Stamp;
 
 /// Reads the catalogue again, or returns the reason why it cannot.
-pub type ReadCatalogue = Arc<dyn Fn() -> Result<Catalogue, String> + Send + Sync>;
+pub(crate) type ReadCatalogue = Arc<dyn Fn() -> Result<Catalogue, String> + Send + Sync>;
 
 /// The project file and the function that reads a catalogue from it.
 pub(super) struct CatalogueSource {

@@ -45,10 +45,10 @@ use connection::Connection;
 use current::{CatalogueSource, Current};
 use respond::Site;
 
-pub use access::{AccessObserver, AccessRecord};
-pub use bundle::MachineFiles;
-pub use catalogue::{Catalogue, CatalogueError};
-pub use current::ReadCatalogue;
+pub(crate) use access::{AccessObserver, AccessRecord};
+pub(crate) use bundle::MachineFiles;
+pub(crate) use catalogue::{Catalogue, CatalogueError};
+pub(crate) use current::ReadCatalogue;
 
 /// Maximum number of concurrent connections. The limit of open files can lower it.
 const MAX_CONNECTIONS: usize = 16 << 10;
@@ -74,7 +74,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Timeouts for clients.
 #[derive(Debug, Clone, Copy)]
-pub struct ClientTimeouts {
+pub(crate) struct ClientTimeouts {
     /// For receiving the head of a request, from the connection or the end of the last response.
     pub head: Duration,
     /// For a client that does not read a single byte.
@@ -89,7 +89,7 @@ impl Default for ClientTimeouts {
 
 /// A running server.
 #[derive(Debug)]
-pub struct BootServer {
+pub(crate) struct BootServer {
     runtime: Runtime,
     address: SocketAddr,
     stop: watch::Sender<bool>,
@@ -105,7 +105,7 @@ impl BootServer {
     ///
     /// # Errors
     /// When it cannot listen at `address`.
-    pub fn start(
+    pub(crate) fn start(
         catalogue: Catalogue,
         file: &Path,
         read: ReadCatalogue,
@@ -120,7 +120,7 @@ impl BootServer {
     ///
     /// # Errors
     /// When it cannot listen at `address`.
-    pub fn start_observed(
+    pub(crate) fn start_observed(
         catalogue: Catalogue,
         address: SocketAddr,
         timeouts: ClientTimeouts,
@@ -170,7 +170,7 @@ impl BootServer {
     }
 
     /// Returns the address that it listens at.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -178,14 +178,14 @@ impl BootServer {
     ///
     /// # Errors
     /// When there is no default, or it cannot be booted.
-    pub fn script(&self, url: &str) -> Result<String, String> {
+    pub(crate) fn script(&self, url: &str) -> Result<String, String> {
         self.runtime.block_on(self.site.default_script(url))
     }
 
     /// Stops accepting connections and waits until running responses have ended, at most for
     /// `grace` or until `impatient`, which is polled, returns true. Returns the number of
     /// connections that were cut off.
-    pub fn stop(self, grace: Duration, impatient: impl Fn() -> bool) -> usize {
+    pub(crate) fn stop(self, grace: Duration, impatient: impl Fn() -> bool) -> usize {
         // The acceptor task may have ended already.
         let _ = self.stop.send(true);
         let all = u32::try_from(self.connections).unwrap_or(u32::MAX);

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::artifact::ArtifactVersion;
 use super::catalogue::{Catalogue, ServedImage};
 use super::ipxe::{BootCommands, Versions, boot_commands, prefix, url};
+use crate::text::size::size_text;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -194,15 +195,6 @@ impl fmt::Display for Escaped<'_> {
             }
         }
         Ok(())
-    }
-}
-
-fn size_text(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
     }
 }
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use sha2::{Digest, Sha256};
 
 use super::access::{Access, AccessObserver};
 use super::artifact::{Artifact, ArtifactVersion};
@@ -25,7 +24,7 @@ use super::host::host;
 use super::index::index;
 use super::ipxe::{boot_commands, menu};
 use super::page::{POLICY, page};
-use crate::seal::manifest::hex;
+use crate::text::digest::sha256_hex;
 
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -209,7 +208,7 @@ impl Site {
         asked: &HeaderMap,
         get: bool,
     ) -> Response<ResponseBody> {
-        let sha256 = hex(&Sha256::digest(&text));
+        let sha256 = sha256_hex(text.as_bytes());
         let entity = Entity::new(kind, &sha256, text.len() as u64, None);
         let text = Bytes::from(text);
         let outcome = entity.outcome(asked, get);

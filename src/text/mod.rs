@@ -1,7 +1,8 @@
-//! Text forms of paths, dates, sizes and digests.
+//! Text forms of paths, attributes, dates, sizes, digests and errors.
 
 pub(crate) mod attr;
+pub mod digest;
 pub mod error;
 pub mod escape;
 pub(crate) mod size;
-pub mod time;
+pub(crate) mod time;

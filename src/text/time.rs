@@ -2,7 +2,7 @@
 
 /// Formats a time in seconds since 1970, to the minute: `2023-11-14 22:13`, with `between` instead
 /// of the space.
-pub fn minute(seconds: i64, between: &str) -> String {
+pub(crate) fn minute(seconds: i64, between: &str) -> String {
     let (days, minutes) = (seconds.div_euclid(86400), seconds.rem_euclid(86400) / 60);
     // Days are counted from 1 March of the year 0, so that a leap day is the last of a year. An era
     // has 400 years. 1970 begins 719,468 days later.

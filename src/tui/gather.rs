@@ -19,7 +19,7 @@ use crate::image::view::accounts::Accounts;
 use crate::image::view::packages::{DpkgDatabase, PackageOwners};
 use crate::image::view::{LookError, StackView, ViewNode, WalkControl, join};
 use crate::report::{check_images, plain, shown};
-use crate::seal::manifest::hex;
+use crate::text::digest::hex;
 use crate::text::error::describe;
 
 /// Minimum size of a big file, in bytes.

@@ -82,7 +82,7 @@ fi
 
 /// The function of the overlay.
 #[derive(Debug, Clone, Copy)]
-pub enum Purpose<'a> {
+pub(crate) enum Purpose<'a> {
     /// It reports that the machine is up, then runs a command with `sh` and marks its output with
     /// `nonce`.
     Report {
@@ -100,7 +100,7 @@ pub enum Purpose<'a> {
 ///
 /// # Errors
 /// When the layers cannot be read.
-pub fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, BootError> {
+pub(crate) fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, BootError> {
     let composed = UnstartedRoot::new(RootOptions {
         layers,
         upper_limit: UPPER_LIMIT,
@@ -150,7 +150,7 @@ pub fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<u8>, Bo
 
 /// The state that the agent has reported.
 #[derive(Debug, Default)]
-pub struct AgentReport {
+pub(crate) struct AgentReport {
     /// Received bytes that are not parsed yet.
     rest: Vec<u8>,
     /// The output of `systemctl is-system-running`.
@@ -170,7 +170,7 @@ pub struct AgentReport {
 
 impl AgentReport {
     /// Parses received bytes, and passes the output of the command to `output`.
-    pub fn take(&mut self, bytes: &[u8], output: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn take(&mut self, bytes: &[u8], output: &mut dyn FnMut(&[u8])) {
         self.received |= !bytes.is_empty();
         self.rest.extend_from_slice(bytes);
         loop {

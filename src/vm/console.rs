@@ -9,14 +9,14 @@ const MAX_LINE_LENGTH: usize = 4096;
 
 /// The recent output of a console.
 #[derive(Debug, Default)]
-pub struct Console {
+pub(crate) struct Console {
     line: Vec<u8>,
     lines: VecDeque<String>,
 }
 
 impl Console {
     /// Adds output, and passes each complete line to `read`.
-    pub fn take(&mut self, bytes: &[u8], read: &mut dyn FnMut(&str)) {
+    pub(crate) fn take(&mut self, bytes: &[u8], read: &mut dyn FnMut(&str)) {
         for &byte in bytes {
             match byte {
                 b'\n' => self.complete(read),
@@ -40,7 +40,7 @@ impl Console {
     }
 
     /// Returns the recent lines, including an incomplete one.
-    pub fn last(&self) -> Vec<String> {
+    pub(crate) fn last(&self) -> Vec<String> {
         let rest = plain(&self.line);
         self.lines.iter().cloned().chain((!rest.is_empty()).then_some(rest)).collect()
     }

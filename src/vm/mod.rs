@@ -6,10 +6,10 @@
 //! - A failed boot is reported with its phase and, if known, its reason.
 //! - The overlay that reports from inside is separate from the artifacts, and only in memory.
 
-pub mod agent;
-pub mod console;
-pub mod phase;
-pub mod qemu;
+pub(crate) mod agent;
+pub(crate) mod console;
+pub(crate) mod phase;
+pub(crate) mod qemu;
 mod server;
 
 use std::io::{self, Read};
@@ -31,11 +31,11 @@ use phase::{BootProgress, Phase};
 use qemu::{Accelerator, VirtualMachine};
 use server::ArtifactServer;
 
-pub use crate::serve::MachineFiles;
+pub(crate) use crate::serve::MachineFiles;
 
 /// Options of a boot.
 #[derive(Debug, Clone)]
-pub struct BootOptions {
+pub(crate) struct BootOptions {
     /// The accelerator; `None` for the best one that works.
     pub accelerator: Option<Accelerator>,
     /// The machine's memory in bytes.
@@ -60,7 +60,7 @@ pub struct BootOptions {
 }
 
 /// Receives the events of a boot.
-pub trait BootObserver {
+pub(crate) trait BootObserver {
     /// A phase begins, `after` the start of the machine.
     fn phase(&mut self, phase: Phase, after: Duration);
     /// KVM does not work on this host: the boot starts again without it.
@@ -75,7 +75,7 @@ pub trait BootObserver {
 
 /// The result of a boot.
 #[derive(Debug)]
-pub struct BootReport {
+pub(crate) struct BootReport {
     /// The phase and the reason of a failure.
     pub failed: Option<(Phase, String)>,
     /// The duration of each phase.
@@ -100,7 +100,7 @@ pub struct BootReport {
 
 /// An error that prevents a boot from starting or from being watched.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {
+pub(crate) enum BootError {
     /// QEMU is not installed.
     #[error(transparent)]
     MissingRequirement(#[from] MissingRequirement),
@@ -147,7 +147,7 @@ const MAX_QEMU_MESSAGES: usize = 64 << 10;
 /// # Errors
 /// When the machine cannot be started or watched. A machine that does not come up is not an error:
 /// see [`BootReport::failed`].
-pub fn boot(
+pub(crate) fn boot(
     files: &MachineFiles,
     options: &BootOptions,
     signals: &Signals,
@@ -206,7 +206,7 @@ pub fn boot(
 }
 
 /// Returns the time to poll until `end`, or `None` if that has passed.
-pub fn time_out(end: Option<Instant>) -> Option<PollTimeout> {
+pub(crate) fn time_out(end: Option<Instant>) -> Option<PollTimeout> {
     let Some(end) = end else { return Some(PollTimeout::NONE) };
     let left = end.saturating_duration_since(Instant::now());
     // Rounded up, so that the deadline has passed when poll(2) times out.
@@ -218,7 +218,7 @@ pub fn time_out(end: Option<Instant>) -> Option<PollTimeout> {
 fn nonce() -> io::Result<String> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(crate::seal::manifest::hex(&bytes))
+    Ok(crate::text::digest::hex(&bytes))
 }
 
 /// The reason why watching ended.

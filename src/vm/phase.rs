@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// A phase of a boot, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The firmware starts and configures the network.
     Firmware,
     /// iPXE fetches the script, the kernel and the initrd.
@@ -24,12 +24,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All phases, in order.
-    pub const ALL: [Phase; 6] =
-        [Phase::Firmware, Phase::Load, Phase::Kernel, Phase::Fetch, Phase::System, Phase::Command];
-
     /// Returns its name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Phase::Firmware => "firmware",
             Phase::Load => "load",
@@ -41,7 +37,7 @@ impl Phase {
     }
 
     /// Returns a description of the work in this phase.
-    pub fn describe(self) -> &'static str {
+    pub(crate) fn describe(self) -> &'static str {
         match self {
             Phase::Firmware => "starting the firmware and iPXE",
             Phase::Load => "fetching the kernel and its initrd",
@@ -61,7 +57,7 @@ impl fmt::Display for Phase {
 
 /// The progress of a boot.
 #[derive(Debug)]
-pub struct BootProgress {
+pub(crate) struct BootProgress {
     /// The start of each phase that has begun.
     begun: Vec<(Phase, Instant)>,
     /// The reason why the boot cannot continue.
@@ -84,17 +80,17 @@ const PANIC: &str = "Kernel panic";
 
 impl BootProgress {
     /// Creates the progress of a machine that was just started.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         BootProgress { begun: vec![(Phase::Firmware, now)], fault: None }
     }
 
     /// Returns the current phase.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         self.begun.last().map_or(Phase::Firmware, |(phase, _)| *phase)
     }
 
     /// Records a sign of `phase`. Returns whether the phase is new.
-    pub fn reach(&mut self, phase: Phase, now: Instant) -> bool {
+    pub(crate) fn reach(&mut self, phase: Phase, now: Instant) -> bool {
         let new = phase > self.phase();
         if new {
             self.begun.push((phase, now));
@@ -103,7 +99,7 @@ impl BootProgress {
     }
 
     /// Parses a console line. Returns whether it begins a phase.
-    pub fn read(&mut self, line: &str, now: Instant) -> bool {
+    pub(crate) fn read(&mut self, line: &str, now: Instant) -> bool {
         if let Some(reason) = after(line, "overcoat: failed: ") {
             self.fault.get_or_insert_with(|| reason.to_owned());
             return false;
@@ -135,7 +131,7 @@ impl BootProgress {
     }
 
     /// Returns the duration of each phase; the last one lasts until `now`.
-    pub fn times(&self, now: Instant) -> Vec<(Phase, Duration)> {
+    pub(crate) fn times(&self, now: Instant) -> Vec<(Phase, Duration)> {
         let ends = self.begun.iter().skip(1).map(|(_, begin)| *begin).chain([now]);
         let each = self.begun.iter().zip(ends);
         each.map(|((phase, begin), end)| (*phase, end.duration_since(*begin))).collect()

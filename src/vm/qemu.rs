@@ -17,7 +17,7 @@ use super::BootError;
 use crate::sandbox::{MissingRequirement, end_with_parent, find_program};
 
 /// The address of the host's loopback interface inside the machine.
-pub const HOST: &str = "10.0.2.2";
+pub(crate) const HOST: &str = "10.0.2.2";
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -32,7 +32,7 @@ fn missing() -> MissingRequirement {
 ///
 /// # Errors
 /// When QEMU is not installed or reports an error.
-pub fn try_accelerator(accelerator: Accelerator) -> Result<(), BootError> {
+pub(crate) fn try_accelerator(accelerator: Accelerator) -> Result<(), BootError> {
     let program = find_program(PROGRAM).ok_or_else(missing)?;
     let mut command = Command::new(program);
     command
@@ -63,7 +63,7 @@ fn last_line(stderr: &[u8]) -> String {
 
 /// How the machine's processors are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accelerator {
+pub(crate) enum Accelerator {
     /// By the host's processor, with hardware virtualization.
     Kvm,
     /// By emulation, about ten times as slow.
@@ -73,7 +73,7 @@ pub enum Accelerator {
 impl Accelerator {
     /// Returns the best accelerator that this user can open. KVM can still fail when it is used,
     /// for example when this host is a virtual machine itself.
-    pub fn best() -> Self {
+    pub(crate) fn best() -> Self {
         match File::options().read(true).write(true).open("/dev/kvm") {
             Ok(_) => Accelerator::Kvm,
             Err(_) => Accelerator::Tcg,
@@ -81,7 +81,7 @@ impl Accelerator {
     }
 
     /// Whether KVM exists and this user lacks permission to use it.
-    pub fn is_denied() -> bool {
+    pub(crate) fn is_denied() -> bool {
         let opened = File::options().read(true).write(true).open("/dev/kvm");
         opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     }
@@ -101,7 +101,7 @@ impl Accelerator {
     }
 
     /// Returns QEMU's name for it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Accelerator::Kvm => "kvm",
             Accelerator::Tcg => "tcg",
@@ -111,7 +111,7 @@ impl Accelerator {
 
 /// Options of a machine.
 #[derive(Debug, Clone)]
-pub struct QemuOptions {
+pub(crate) struct QemuOptions {
     /// The accelerator.
     pub accelerator: Accelerator,
     /// Its memory in bytes.
@@ -126,7 +126,7 @@ pub struct QemuOptions {
 
 /// A running machine.
 #[derive(Debug)]
-pub struct VirtualMachine {
+pub(crate) struct VirtualMachine {
     child: Child,
     pidfd: OwnedFd,
     /// The output of its console.
@@ -142,7 +142,7 @@ impl VirtualMachine {
     ///
     /// # Errors
     /// When QEMU is not installed or cannot be started.
-    pub fn start(options: &QemuOptions) -> Result<Self, BootError> {
+    pub(crate) fn start(options: &QemuOptions) -> Result<Self, BootError> {
         let program = find_program(PROGRAM).ok_or_else(missing)?;
         let (agent, port) = UnixStream::pair()?;
         let mib = options.memory >> 20;
@@ -201,12 +201,12 @@ impl VirtualMachine {
     }
 
     /// Returns a descriptor that is readable once QEMU has exited.
-    pub fn exited(&self) -> impl AsFd + '_ {
+    pub(crate) fn exited(&self) -> impl AsFd + '_ {
         &self.pidfd
     }
 
     /// Returns the memory that the machine has touched so far, in bytes; 0 once QEMU has exited.
-    pub fn peak_memory(&self) -> u64 {
+    pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         status
             .unwrap_or_default()
@@ -217,7 +217,7 @@ impl VirtualMachine {
     }
 
     /// Ends QEMU and waits for it.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         // This fails when QEMU has exited already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
         let _ = self.child.wait();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::root::target::Site;
+use crate::machine::Site;
 use crate::support::processes::{alive, family, within};
 use crate::support::stage::{Finished, Who, finish};
 
@@ -83,11 +83,11 @@ fn failed_boot_is_reported_with_phase_and_reason() {
         "rm -f /sbin/init /usr/sbin/init; mkdir -p /etc; echo >/etc/x",
     );
     site.stage.sh("head -c 60 public/noinit.cpio.gz >public/cut.cpio.gz");
-    machine.boot(&["noinit.cpio.gz"], &["--until", "never"]).code(1).says(&[
+    machine.boot(&["noinit.cpio.gz"], &["--until", "never"]).code(1).stderr_has(&[
         "the machine did not come up: starting the system: init: /sbin/init does not exist",
         "last lines of the console:",
     ]);
-    machine.boot(&["cut.cpio.gz"], &["--until", "never"]).code(1).says(&[
+    machine.boot(&["cut.cpio.gz"], &["--until", "never"]).code(1).stderr_has(&[
         "the machine did not come up: fetching and unpacking the base and the overlays: unpack: ",
         "cut.cpio.gz: damaged",
     ]);
@@ -99,7 +99,7 @@ fn failed_boot_is_reported_with_phase_and_reason() {
     machine
         .boot(&[], &["--memory", "96M"])
         .code(1)
-        .says(&["(96 MiB of memory may be too little: see --memory)"]);
+        .stderr_has(&["(96 MiB of memory may be too little: see --memory)"]);
     // A command that does not end, whose output is closed early.
     site.system();
     let mut command = machine.command(&["system.cpio.zst"], &["--run", "yes; sleep 1000"]);
@@ -117,24 +117,24 @@ fn failed_boot_is_reported_with_phase_and_reason() {
     machine
         .boot(&["system.cpio.zst"], &["--run", "sleep 1000", "--run-time-out", "2"])
         .code(1)
-        .says(&["came up, but the command had not ended after 2 s"]);
+        .stderr_has(&["came up, but the command had not ended after 2 s"]);
     // Errors that are found without a machine.
     site.stage.sh("ln -s base.squashfs public/over.squashfs");
-    machine.boot(&["over.squashfs"], &[]).code(2).says(&["over.squashfs", "cpio archives"]);
+    machine.boot(&["over.squashfs"], &[]).code(2).stderr_has(&["over.squashfs", "cpio archives"]);
     let mut command = machine.command(&["missing.cpio.gz"], &["--until", "x"]);
-    finish(&mut command).code(2).says(&["cannot read", "missing.cpio.gz", "No such file"]);
+    finish(&mut command).code(2).stderr_has(&["cannot read", "missing.cpio.gz", "No such file"]);
     let long = "x".repeat(2000);
     machine
         .boot(&["system.cpio.zst"], &["--append", &long])
         .code(2)
-        .says(&["cannot be booted: its kernel command line has", "use fewer overlays"]);
+        .stderr_has(&["cannot be booted: its kernel command line has", "use fewer overlays"]);
 }
 
 #[test]
 fn until_waits_for_console_text_and_qemu_ends_with_overcoat() {
     let machine = Machine::new();
     let mut command = machine.command(&[], &["--until", "overcoat: fetching", "--console"]);
-    finish(&mut command).ok().says(&[
+    finish(&mut command).ok().stderr_has(&[
         "iPXE",
         "overcoat: fetching",
         "fetching the kernel and its initrd",

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::root::target::Site;
+use crate::machine::Site;
 
 #[test]
 fn fetch_verify_mount_and_network_failures_are_reported() {

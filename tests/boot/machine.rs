@@ -140,9 +140,9 @@ impl Site {
         qemu(&kernel, &initrd, &line, machine)
     }
 
-    /// Makes overlays that turn the lab's base into a bootable system, `system.cpio.*`, and one with
-    /// a unit that prints its findings and powers off, `unit.cpio.*`, unless the kernel command
-    /// line has `overcoat.quiet`. They are built once.
+    /// Makes overlays that turn the lab's base into a bootable system, `system.cpio.*`, and one
+    /// with a unit that prints its findings and powers off, `unit.cpio.*`, unless the kernel
+    /// command line has `overcoat.quiet`. They are built once.
     pub(crate) fn system(&self) {
         const NAMES: [&str; 4] =
             ["system.cpio.gz", "system.cpio.zst", "unit.cpio.gz", "unit.cpio.zst"];

@@ -2,7 +2,7 @@
 //! initrd: busybox unpacks the overlay with `gzip -d | cpio -i` into a tmpfs, which is mounted over
 //! the base.
 
-use crate::root::target::{Site, qemu};
+use crate::machine::{Site, qemu};
 
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::root::target::{Site, serve};
+use crate::machine::{Site, serve};
 
 /// Two cards: the machine boots from the second one; the first has no network.
 const TWO_CARDS: [&str; 6] = [

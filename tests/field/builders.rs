@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::listing::{Listing, list};
 use crate::support::lab;
+use crate::support::listing::{Listing, list};
 use crate::support::stage::{EPOCH, Stage, Who, bind, finish};
 
 /// A host that builds.
@@ -48,8 +48,8 @@ const TRACES: [&str; 8] = [
     "Asia/Tokyo",
 ];
 
-/// Builds on `host` an overlay that has the packages of `group`. Returns its objects, and where in it
-/// the traces of the second host are.
+/// Builds on `host` an overlay that has the packages of `group`. Returns its objects, and where in
+/// it the traces of the second host are.
 fn build(group: &str, host: &Host) -> (Listing, Vec<String>) {
     let stage = Stage::new();
     bind(&stage.write("host/resolv.conf", host.resolv), Path::new("/etc/resolv.conf"));
@@ -122,7 +122,7 @@ fn differing(a: &Listing, b: &Listing) -> BTreeSet<String> {
 }
 
 #[test]
-fn packages_that_read_the_host_make_the_same_image_on_another_one() {
+fn packages_that_read_the_host_give_the_same_image_on_another_host() {
     let groups = fs::read_to_string(lab::file("field/groups")).unwrap();
     // Groups that have this word, for a look at one.
     let wanted = std::env::var("FIELD_GROUPS").unwrap_or_default();

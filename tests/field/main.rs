@@ -1,10 +1,7 @@
-//! Builds with many packages of a distribution, which behave as no test of our own would think of.
+//! Builds with many packages of a distribution.
 //!
 //! `tests/field/set-up.sh` prepares what these tests need. They take many minutes: `make field`.
 
 mod builders;
-#[path = "../program/listing.rs"]
-#[allow(dead_code, reason = "these tests use a part of it")]
-mod listing;
 #[path = "../support/mod.rs"]
 mod support;

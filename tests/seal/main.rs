@@ -1,4 +1,4 @@
-//! Archives as other programs see them.
+//! Artifacts, as other programs read them.
 
 mod outputs;
 mod roundtrip;

@@ -1,4 +1,4 @@
-//! Outputs appear whole or not at all; what cannot be sealed is refused with its path.
+//! Outputs appear complete or not at all; unsupported entries are rejected with their path.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -6,11 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fs_model::attr::{Attr, FileType};
-use overcoat::seal::{
-    BaseLayer, Format, ManifestInfo, Output, SealError, Warning, manifest, output, seal,
-};
+use overcoat::seal::{BaseLayer, Format, ManifestInfo, Output, SealError, Warning, output, seal};
+use overcoat::text::digest::{hex, sha256_hex};
 use overcoat::text::escape;
-use sha2::{Digest, Sha256};
 
 use crate::support::{Data, Sample, attr, everything, noise, options, seal_to, sealed, sh};
 
@@ -24,7 +22,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_file_has_no_name_before_it_is_complete() {
+fn output_is_unnamed_until_complete() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("o.cpio");
     let mut out = Output::file(&path).unwrap();
@@ -38,7 +36,7 @@ fn a_file_has_no_name_before_it_is_complete() {
     assert_eq!(names(dir.path()), ["o.cpio"]);
     let mut out = Output::file(&path).unwrap();
     out.write_all(b"another").unwrap();
-    assert_eq!(std::fs::read(&path).unwrap(), b"all", "the old one stays until then");
+    assert_eq!(std::fs::read(&path).unwrap(), b"all", "the old file stays until the commit");
     output::commit(vec![out]).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"another");
     assert_eq!(names(dir.path()), ["o.cpio"]);
@@ -46,7 +44,7 @@ fn a_file_has_no_name_before_it_is_complete() {
 }
 
 #[test]
-fn a_link_is_followed_and_a_device_is_written_to() {
+fn output_links_are_followed_and_devices_are_written() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("sub")).unwrap();
@@ -63,7 +61,7 @@ fn a_link_is_followed_and_a_device_is_written_to() {
 }
 
 #[test]
-fn where_nothing_can_be_written_is_found_at_once() {
+fn unwritable_output_is_reported_before_sealing() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing/o.cpio");
     let error = Output::file(&missing).unwrap_err();
@@ -74,7 +72,7 @@ fn where_nothing_can_be_written_is_found_at_once() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn closed_pipe_is_not_an_error() {
     let dir = tempfile::tempdir().unwrap();
     sh(dir.path(), "mkfifo pipe");
     let pipe = dir.path().join("pipe");
@@ -94,7 +92,7 @@ fn a_reader_that_leaves_early_is_no_error() {
 }
 
 #[test]
-fn a_terminal_is_refused() {
+fn output_to_a_terminal_is_rejected() {
     let exe = std::env::current_exe().unwrap();
     let command = format!("{} outputs::child --exact --ignored", exe.display());
     let mut script = Command::new("script");
@@ -112,18 +110,18 @@ fn sigkill_leaves_nothing() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut printed = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while !line.contains("half written") {
         line.clear();
-        assert!(said.read_line(&mut line).unwrap() > 0, "the child ended early");
+        assert!(printed.read_line(&mut line).unwrap() > 0, "the child ended early");
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(names(dir.path()), [""; 0]);
 }
 
-/// Not a test: what the tests above run as another process.
+/// The process that other tests run.
 #[test]
 #[ignore = "run by other tests"]
 fn child() {
@@ -155,7 +153,7 @@ fn refused(sample: &Sample, format: Format) -> SealError {
 }
 
 #[test]
-fn a_file_of_4_gib_is_refused_before_anything_is_written() {
+fn file_of_4_gib_is_rejected_before_writing() {
     let mut sample = Sample::new();
     sample.data.insert(2, Data::Panics);
     let size = 1 << 32;
@@ -166,7 +164,7 @@ fn a_file_of_4_gib_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn names_and_targets_that_readers_drop_are_refused() {
+fn unsupported_names_and_targets_are_rejected() {
     let mut sample = Sample::new();
     sample.file("n/".repeat(2048), 2, b"");
     let error = refused(&sample, Format::Cpio);
@@ -178,15 +176,15 @@ fn names_and_targets_that_readers_drop_are_refused() {
 }
 
 #[test]
-fn a_content_that_ends_early_or_fails_or_panics_is_an_error() {
+fn short_failing_or_panicking_content_is_an_error() {
     for format in Format::ALL {
         for size in [20, 2_000_000] {
             let mut sample = Sample::new();
             sample.data.insert(2, Data::Short(vec![b'x'; size as usize - 1]));
             sample.add("short", 2, Attr { size, ..attr(FileType::Regular, 0o644) });
             let error = refused(&sample, format);
-            let said = format!("/short: ends after {} of {size} bytes", size - 1);
-            assert!(error.to_string().starts_with(&said), "{error}");
+            let printed = format!("/short: ends after {} of {size} bytes", size - 1);
+            assert!(error.to_string().starts_with(&printed), "{error}");
         }
         let mut sample = Sample::new();
         sample.add("gone", 2, Attr { size: 1, ..attr(FileType::Regular, 0o644) });
@@ -200,7 +198,7 @@ fn a_content_that_ends_early_or_fails_or_panics_is_an_error() {
 }
 
 #[test]
-fn a_full_disk_leaves_nothing() {
+fn full_disk_leaves_nothing() {
     let error =
         seal_to(&everything(), &options(Format::CpioGz), Path::new("/dev/full")).unwrap_err();
     assert!(matches!(&error, SealError::Write { to, .. } if to == "/dev/full"), "{error}");
@@ -216,7 +214,7 @@ fn a_full_disk_leaves_nothing() {
 }
 
 #[test]
-fn what_a_format_lacks_is_said() {
+fn unsupported_features_of_a_format_are_reported() {
     let mut sample = everything();
     sample.add("socket", 90, attr(FileType::Socket, 0o755));
     sample.add("dev/char2", 13, attr(FileType::CharDevice, 0o660));
@@ -259,7 +257,7 @@ fn what_a_format_lacks_is_said() {
 }
 
 #[test]
-fn times_are_brought_down_to_the_epoch() {
+fn times_are_clamped_to_the_epoch() {
     let sample = everything();
     let mut options = options(Format::Cpio);
     options.source_date_epoch = Some(1_600_000_000);
@@ -270,7 +268,7 @@ fn times_are_brought_down_to_the_epoch() {
         let reader = match cpio::newc::Reader::new(rest) {
             Ok(reader) if reader.entry().is_trailer() => break,
             Ok(reader) => reader,
-            // The crate takes names for UTF-8: read on by hand.
+            // The crate rejects names that are not UTF-8: skip the entry.
             Err(_) => break,
         };
         most = most.max(reader.entry().mtime());
@@ -280,7 +278,7 @@ fn times_are_brought_down_to_the_epoch() {
 }
 
 #[test]
-fn the_manifest_says_what_is_in_the_archive() {
+fn manifest_lists_the_entries_of_the_archive() {
     let sample = everything();
     let dir = tempfile::tempdir().unwrap();
     let write = |threads, name: &str| {
@@ -299,10 +297,10 @@ fn the_manifest_says_what_is_in_the_archive() {
     assert!(write(1, "p.cpio.gz").0 == text, "the same bytes");
     let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let archive = std::fs::read(dir.path().join("o.cpio.gz")).unwrap();
-    assert_eq!(json["schema"], manifest::SCHEMA);
+    assert_eq!(json["schema"], overcoat::manifest::SCHEMA);
     assert_eq!(json["archive"]["size"], archive.len());
-    assert_eq!(json["archive"]["sha256"], manifest::hex(&Sha256::digest(&archive)));
-    assert_eq!(json["archive"]["sha256"], manifest::hex(&summary.sha256));
+    assert_eq!(json["archive"]["sha256"], sha256_hex(&archive));
+    assert_eq!(json["archive"]["sha256"], hex(&summary.sha256));
     assert_eq!(json["layers"][0]["name"], "base.squashfs");
     assert_eq!(json["source_date_epoch"], 1_800_000_000);
     assert_eq!(json["totals"]["counts"]["deleted"]["any"], 3);
@@ -322,7 +320,7 @@ fn the_manifest_says_what_is_in_the_archive() {
             assert_eq!(escape::unescape(target).as_ref(), sample.targets.get(&object.ino.0));
         }
         if let Some(Data::Bytes(bytes)) = sample.data.get(&object.ino.0) {
-            assert_eq!(json["sha256"], manifest::hex(&Sha256::digest(bytes)), "{text}");
+            assert_eq!(json["sha256"], sha256_hex(bytes), "{text}");
             assert_eq!(json["size"], bytes.len());
         }
     }
@@ -346,13 +344,13 @@ fn progress_reaches_its_end() {
 }
 
 #[test]
-fn formats_are_known_by_their_names() {
+fn formats_are_recognized_by_file_name() {
     for format in Format::ALL {
-        assert_eq!(format.name().parse(), Ok(format));
+        assert_eq!(Format::from_name(format.name()), Some(format));
         let name = format!("overlay.{format}");
-        assert_eq!(Format::from_file_name(name.as_bytes()), Some(format));
+        assert_eq!(Format::from_path(Path::new(&name)), Some(format));
     }
-    assert_eq!(Format::from_file_name(b".cpio.gz"), None);
-    assert_eq!(Format::from_file_name(b"overlay.gz"), None);
-    assert!("zip".parse::<Format>().is_err());
+    assert_eq!(Format::from_path(Path::new(".cpio.gz")), None);
+    assert_eq!(Format::from_path(Path::new("overlay.gz")), None);
+    assert_eq!(Format::from_name("zip"), None);
 }

@@ -1,4 +1,4 @@
-//! What the newc writer writes, the cpio layer reads: the same objects, whatever they are.
+//! The cpio layer reads the objects that the newc writer wrote.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ fn compare(sample: &Sample, layer: &CpioLayer) {
         }
         count += 1;
     }
-    assert_eq!(objects(layer), count, "nothing that was not asked for");
+    assert_eq!(objects(layer), count, "number of entries");
 }
 
 fn objects(layer: &CpioLayer) -> usize {
@@ -80,12 +80,12 @@ fn check(sample: &Sample) {
 }
 
 #[test]
-fn everything_comes_back() {
+fn every_object_type_is_read_back() {
     check(&everything());
 }
 
 #[test]
-fn only_an_archive_with_names_of_whiteouts_says_what_they_are() {
+fn only_archives_with_whiteout_names_are_marked() {
     let field = |sample: Sample| {
         let bytes = sealed(&sample.in_order(), &options(Format::Cpio));
         assert_eq!(&bytes[110..112], b".\0");
@@ -130,7 +130,7 @@ fn what() -> impl Strategy<Value = What> {
     ]
 }
 
-/// A place: which of the directories so far, and a name.
+/// The index of a directory, and a name in it.
 type Place = (prop::sample::Index, Vec<u8>);
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
@@ -215,7 +215,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn any_delta_comes_back(
+    fn random_deltas_are_read_back(
         plan in prop::collection::vec(((any::<prop::sample::Index>(), name()), what(), meta()), 0..60)
     ) {
         check(&build(plan));

@@ -1,4 +1,4 @@
-//! The compressed streams, as other programs read them.
+//! Compressed streams, as other programs read them.
 
 use fs_model::FileType;
 use fs_model::acl;
@@ -17,7 +17,7 @@ fn write(options: &SealOptions, name: &str, dir: &std::path::Path) -> Vec<u8> {
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    // Some of the sample's times lie in the future, and so would the image's.
+    // Some of the sample's times are in the future, and so would be the image's.
     let options =
         |format| SealOptions { source_date_epoch: Some(1_700_000_000), ..options(format) };
     for format in Format::ALL {
@@ -31,7 +31,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
 }
 
 #[test]
-fn gzip_is_one_plain_member_that_every_reader_takes() {
+fn gzip_is_one_plain_member_for_every_reader() {
     let dir = tempfile::tempdir().unwrap();
     let cpio = write(&options(Format::Cpio), "o.cpio", dir.path());
     assert!(cpio.len().is_multiple_of(512));
@@ -76,7 +76,7 @@ fn zstd_is_one_frame_with_a_checksum() {
 }
 
 #[test]
-fn levels_that_are_not_there_are_refused() {
+fn invalid_levels_are_rejected() {
     for (format, level) in
         [(Format::CpioGz, 0), (Format::CpioGz, 10), (Format::CpioZst, 20), (Format::Cpio, 1)]
     {
@@ -90,7 +90,7 @@ fn levels_that_are_not_there_are_refused() {
 #[test]
 fn the_cpio_crate_reads_the_same_entries() {
     let mut sample = everything();
-    // It takes names for UTF-8.
+    // The crate rejects names that are not UTF-8.
     sample.delta.entries.retain(|entry| std::str::from_utf8(&entry.path).is_ok());
     let sample = sample.in_order();
     let cpio = sealed(&sample, &options(Format::Cpio));
@@ -118,10 +118,10 @@ fn the_cpio_crate_reads_the_same_entries() {
 }
 
 #[test]
-fn sqfstar_makes_an_image_of_a_tar() {
+fn sqfstar_converts_a_tar() {
     let mut sample = everything();
     sample.delta.entries.retain(|entry| entry.object.is_some());
-    // cap_net_raw+ep, as `setcap` writes it; and bytes that no text format could hold.
+    // cap_net_raw+ep, as `setcap` writes it; and binary data.
     let mut capability = vec![1, 0, 0, 2];
     capability.extend_from_slice(&[0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let binary = [0, 0xff, b'\n', b'=', 1];
@@ -132,14 +132,14 @@ fn sqfstar_makes_an_image_of_a_tar() {
     sample.xattrs.insert(3, xattrs);
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tar"), sealed(&sample, &options(Format::Tar))).unwrap();
-    // sqfstar 4.5 passes over the tar's own entry for the root, takes its mode as an option, and
-    // its time from the clock, brought down to SOURCE_DATE_EPOCH.
-    let said = sh(
+    // sqfstar 4.5 ignores the tar's entry for the root. It has an option for the mode, and takes
+    // the time from the clock, clamped to SOURCE_DATE_EPOCH.
+    let printed = sh(
         dir.path(),
         "SOURCE_DATE_EPOCH=4000000000 sqfstar -quiet -no-progress -root-mode 0755 image <tar 2>&1
          unsquashfs -lln image",
     );
-    let listed = String::from_utf8_lossy(&said.stdout).into_owned();
+    let listed = String::from_utf8_lossy(&printed.stdout).into_owned();
     for line in [
         "drwxr-xr-x 0/0 ",
         "-rwsr-xr-x 1/3000000 ",
@@ -170,7 +170,7 @@ assert os.lstat(\"root/after-2038\").st_mtime == 3000000000'",
 }
 
 #[test]
-fn access_lists_in_a_tar_are_read_by_others() {
+fn access_lists_in_a_tar_are_read_by_other_tools() {
     let list = |named: [u8; 2], mask: u8| {
         let id = |tag, may, id: u32| [&[tag, 0, may, 0][..], &id.to_le_bytes()].concat();
         let nobody = u32::MAX;
@@ -215,7 +215,7 @@ fn access_lists_in_a_tar_are_read_by_others() {
 }
 
 #[test]
-fn an_image_of_nothing_does_not_say_when_it_was_made() {
+fn empty_image_has_no_build_time() {
     let image = sealed(&Sample::default(), &options(Format::Squashfs));
     // The superblock's modification time.
     assert_eq!(image[8..12], [0; 4]);

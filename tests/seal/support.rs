@@ -1,4 +1,4 @@
-//! A delta in memory, and the tools that unpack what it becomes.
+//! Deltas in memory, and helpers for sealing them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,11 +12,11 @@ use fs_model::layer::Xattr;
 use fs_model::tree::Ino;
 use overcoat::seal::{Format, ManifestInfo, Output, SealError, SealOptions, Summary, seal};
 
-/// What a file of the sample holds.
+/// The content of a file in a sample.
 #[derive(Clone, Debug)]
 pub(crate) enum Data {
     Bytes(Vec<u8>),
-    /// So many zeros with a few bytes at an offset.
+    /// Zeros of this size with a few bytes at an offset.
     Sparse {
         size: u64,
         at: u64,
@@ -28,7 +28,7 @@ pub(crate) enum Data {
     Panics,
 }
 
-/// Objects by number, and the delta that names them.
+/// A delta with its objects, by inode number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) delta: Delta,
@@ -54,7 +54,7 @@ impl Contents for Sample {
                 }
                 Ok(buf.len())
             }
-            Some(Data::Panics) => panic!("asked for a content that panics"),
+            Some(Data::Panics) => panic!("content that panics"),
             None => Err(FsError::Stale),
         }
     }
@@ -111,7 +111,7 @@ impl Sample {
         self
     }
 
-    /// Brings the entries into tree order, and counts links.
+    /// Sorts the entries in tree order, and sets link counts.
     pub(crate) fn in_order(mut self) -> Self {
         let key = |path: &[u8]| path.split(|&b| b == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
         self.delta.entries.sort_by_key(|entry| (!entry.path.is_empty(), key(&entry.path)));
@@ -126,7 +126,7 @@ impl Sample {
     }
 }
 
-/// Pseudo-random bytes, half of them compressible.
+/// Returns pseudo-random bytes, half of them compressible.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -148,7 +148,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Every type of object, names of every kind, links, and things that are gone.
+/// Returns a sample with every type of object, unusual names, links and deletions.
 pub(crate) fn everything() -> Sample {
     let mut s = Sample::new();
     s.dir("etc", 2).file("etc/hostname", 3, b"node\n").file("etc/empty", 4, b"");
@@ -202,7 +202,7 @@ pub(crate) fn seal_to(
     seal(&sample.delta, sample, options, Output::file(path)?, None, &mut |_| ())
 }
 
-/// Seals, and gives the bytes.
+/// Seals and returns the bytes.
 pub(crate) fn sealed(sample: &Sample, options: &SealOptions) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("archive");
@@ -217,7 +217,7 @@ pub(crate) fn options(format: Format) -> SealOptions {
     SealOptions { threads: 2, ..SealOptions::new(format) }
 }
 
-/// Whether device nodes and owners can be unpacked here. Says so where they cannot.
+/// Returns whether device nodes and owners can be unpacked; prints a note if not.
 pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;

@@ -1,4 +1,4 @@
-//! Archives unpacked by the tools that will unpack them, compared object by object.
+//! Archives unpacked by common tools, compared object by object.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use overcoat::seal::Format;
 
 use crate::support::{Data, Sample, everything, is_root, options, sealed, sh};
 
-/// What tools do differently.
+/// Differences between tools.
 #[derive(Clone, Copy, Default)]
 struct Tool {
-    /// GNU cpio and busybox leave a directory `.` that is there as it is.
+    /// GNU cpio and busybox keep the attributes of an existing directory `.`.
     keeps_root: bool,
     keeps_file_times: bool,
     /// Deletions are `.wh.` names.
@@ -119,10 +119,10 @@ fn compare(sample: &Sample, root: &Path, tool: Tool) {
         }
     }
     let left: Vec<_> = found.keys().map(|path| String::from_utf8_lossy(path)).collect();
-    assert!(left.is_empty(), "unpacked and not asked for: {left:?}");
+    assert!(left.is_empty(), "unexpected entries: {left:?}");
 }
 
-/// What can be unpacked without root.
+/// Returns the sample without entries that only root can unpack.
 fn sample() -> Sample {
     let mut sample = everything();
     if !is_root() {
@@ -147,7 +147,7 @@ const BSDTAR: Tool = Tool { keeps_root: false, ..CPIO };
 const TAR: Tool = Tool { tar: true, ..BSDTAR };
 
 #[test]
-fn gnu_cpio_unpacks_what_was_sealed() {
+fn gnu_cpio_unpacks_sealed_archives() {
     unpack(
         Format::CpioGz,
         "gzip -d <../archive | cpio -i",
@@ -159,12 +159,12 @@ fn gnu_cpio_unpacks_what_was_sealed() {
 }
 
 #[test]
-fn busybox_unpacks_what_was_sealed() {
+fn busybox_unpacks_sealed_archives() {
     unpack(Format::CpioGz, "busybox zcat <../archive | busybox cpio -im", CPIO);
 }
 
 #[test]
-fn bsdtar_unpacks_what_was_sealed() {
+fn bsdtar_unpacks_sealed_archives() {
     unpack(Format::CpioGz, "bsdtar -xpf ../archive", BSDTAR);
     unpack(Format::CpioZst, "bsdtar -xpf ../archive", BSDTAR);
 }

@@ -1,4 +1,4 @@
-//! A headless Chromium that a test drives, by the DevTools protocol over pipes: no port, no library.
+//! A headless Chromium, controlled by the DevTools protocol over pipes: no port, no library.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,16 +19,16 @@ pub struct Browser {
     messages: Receiver<Value>,
     session: String,
     sent: u64,
-    /// What the page complained about: console messages, exceptions, what its policy stopped.
+    /// Console messages, exceptions and policy violations of the page.
     pub complaints: Vec<String>,
-    /// What it asked for, by URL.
+    /// Requested URLs.
     pub requests: Vec<String>,
 }
 
-/// The browser's program.
+/// Returns the name of the installed browser.
 ///
 /// # Panics
-/// When there is none.
+/// Panics if no browser is installed.
 pub fn program() -> &'static str {
     let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
         let paths = std::env::var_os("PATH").unwrap_or_default();
@@ -37,7 +37,7 @@ pub fn program() -> &'static str {
     browser.expect("this test needs a browser: apt-get install chromium")
 }
 
-/// Options with which it asks for nothing by itself, and needs no sandbox of its own.
+/// Adds options that disable background requests and the sandbox of the browser.
 pub fn options(command: &mut Command, profile: &Path) {
     command.args("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run".split(' '));
     command.args("--disable-background-networking --disable-component-update".split(' '));
@@ -46,7 +46,7 @@ pub fn options(command: &mut Command, profile: &Path) {
 }
 
 impl Browser {
-    /// Starts one; `profile` is an empty folder.
+    /// Starts a browser; `profile` is an empty folder.
     pub fn start(profile: &Path) -> Browser {
         let (for_it, commands) = std::io::pipe().unwrap();
         let (from_it, its) = std::io::pipe().unwrap();
@@ -57,8 +57,9 @@ impl Browser {
         command.env("HOME", profile).stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(File::create(profile.join("log")).unwrap());
         let (three, four) = (for_it.as_raw_fd(), its.as_raw_fd());
-        // SAFETY: a few system calls between fork and exec. The descriptors are moved out of the way
-        // first, so that neither overwrites the other; the new ones are not closed on exec.
+        // SAFETY: only a few system calls between fork and exec. The descriptors are first
+        // duplicated to high numbers, so that neither overwrites the other; dup2 clears
+        // close-on-exec.
         unsafe {
             command.pre_exec(move || {
                 let high = |fd| match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 64) {
@@ -71,7 +72,7 @@ impl Browser {
                         return Err(std::io::Error::last_os_error());
                     }
                 }
-                // The browser and all its processes can be ended together.
+                // A process group of its own, which is killed as a whole.
                 nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0))?;
                 Ok(())
             });
@@ -110,7 +111,7 @@ impl Browser {
         browser
     }
 
-    /// Calls a method of the protocol, and takes note of what happens meanwhile.
+    /// Calls a method of the protocol, and records the events that arrive meanwhile.
     pub fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.sent += 1;
         let id = self.sent;
@@ -151,7 +152,7 @@ impl Browser {
         self.call("Page.navigate", json!({"url": url}));
     }
 
-    /// The value of an expression in the page, once it is there.
+    /// Evaluates an expression in the page; waits for promises.
     pub fn value(&mut self, expression: &str) -> Value {
         let result = self.call(
             "Runtime.evaluate",
@@ -161,7 +162,7 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
-    /// Waits until an expression is true in the page, looking at each frame.
+    /// Waits until an expression is true in the page; evaluates it in each frame.
     pub fn until(&mut self, expression: &str) {
         let wait = format!(
             "new Promise((done) => {{ const from = performance.now(); const look = () => {{ \
@@ -172,13 +173,13 @@ impl Browser {
         assert_eq!(self.value(&wait), true, "never: {expression}; {:?}", self.complaints);
     }
 
-    /// The text of an element.
+    /// Returns the text of an element.
     pub fn text(&mut self, selector: &str) -> String {
         let found = self.value(&format!("document.querySelector({selector:?}).innerText"));
         found.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Presses a key, by its name (`ArrowDown`), or types a character.
+    /// Presses a key, given by its name (`ArrowDown`), or types a character.
     pub fn press(&mut self, key: &str) {
         let code = match key {
             "Enter" => 13,
@@ -200,13 +201,13 @@ impl Browser {
         text.chars().for_each(|c| self.press(&c.to_string()));
     }
 
-    /// Has the page see a system that prefers light or dark.
+    /// Sets the preferred color scheme of the system: light or dark.
     pub fn prefer(&mut self, scheme: &str) {
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.call("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
-    /// A picture of the page: PNG in base64.
+    /// Returns a screenshot of the page: PNG in base64.
     pub fn picture(&mut self) -> String {
         let shot = self.call("Page.captureScreenshot", json!({}));
         shot["data"].as_str().unwrap().to_owned()
@@ -215,7 +216,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // SAFETY: a system call; the group is the browser's own.
+        // SAFETY: kill has no memory effects; the process group belongs to the browser.
         unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
         let _ = self.child.wait();
     }

@@ -1,20 +1,21 @@
-//! What `tests/set-up.sh` prepares: the unprivileged user, a Debian base and a package repository.
+//! The lab that `tests/set-up.sh` prepares: an unprivileged user, a Debian base and a package
+//! repository.
 
 use std::path::{Path, PathBuf};
 
 /// The unprivileged user of the tests.
 pub const USER: &str = "overcoat-test";
 
-/// The folder of the lab.
+/// Returns the folder of the lab.
 pub fn folder() -> PathBuf {
     let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("build/lab");
     std::env::var_os("OVERCOAT_LAB").map_or_else(ours, PathBuf::from)
 }
 
-/// A file or folder of the lab.
+/// Returns the path of a file or folder of the lab.
 ///
 /// # Panics
-/// When it is not there.
+/// Panics if it does not exist.
 pub fn file(name: &str) -> PathBuf {
     let path = folder().join(name);
     let help = "run tests/set-up.sh as root, or point OVERCOAT_LAB at a lab that it made";

@@ -1,5 +1,4 @@
-//! What the tests of the sandbox and of the program share: a root to run in, and each test at both
-//! privileges.
+//! Shared by several test binaries: sandboxes on the lab's base, and tests at both privileges.
 #![allow(
     dead_code,
     unused_imports,
@@ -10,8 +9,10 @@
 
 pub mod browser;
 pub mod lab;
+pub mod listing;
+pub mod newc;
 pub mod processes;
-pub mod shown;
+pub mod served_tree;
 pub mod stage;
 pub mod terminal;
 pub mod tmux;
@@ -21,7 +22,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overcoat::fuse::Serving;
 use overcoat::root::lay_mount_points;
@@ -30,22 +31,30 @@ use overcoat::sandbox::{CommandSpec, ExitStatus, Plan, Privilege, Sandbox, Stdio
 
 pub use lab::USER;
 pub use processes::eventually;
-pub use shown::Shown;
+pub use served_tree::ServedTree;
 
-/// Runs `test` with the rights of this process, and once more as the unprivileged user when this
-/// process is root: by executing this test binary again for the test `name` alone.
-pub fn at_both_privileges(name: &str, test: impl FnOnce()) {
-    // One at a time: some look at all processes below this one.
+/// Keeps other tests that hold this guard from running: some inspect all processes below this one.
+pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `test`, a closure in the test function itself, with the rights of this process. If this
+/// process is root, also runs the test function as the unprivileged user, by executing this test
+/// binary again for that test.
+pub fn at_both_privileges<F: FnOnce()>(test: F) {
+    let _alone = alone();
+    // `binary::module::test::{{closure}}`; the harness calls it `module::test`.
+    let path = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
+    let (_, name) = path.split_once("::").expect("the test is in a crate");
     let root = nix::unistd::geteuid().is_root();
     if root {
-        // Some machines keep the device for root.
+        // On some machines only root may open the device.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        std::fs::set_permissions("/dev/fuse", open).expect("/dev/fuse is there");
+        std::fs::set_permissions("/dev/fuse", open).expect("/dev/fuse exists");
         as_user(name);
     } else {
-        println!("{name}: not root, so as {USER} or whoever this is only");
+        println!("{name}: not root, so only as the current user");
     }
     test();
 }
@@ -62,7 +71,7 @@ pub fn as_user(name: &str) {
     print!("as {USER}: {text}");
 }
 
-/// This test binary as the unprivileged user.
+/// Returns a command that runs this test binary as the unprivileged user.
 pub fn user_command() -> Command {
     let mut command = Command::new("setpriv");
     command
@@ -72,38 +81,38 @@ pub fn user_command() -> Command {
     command
 }
 
-/// A sandbox on the lab's base, with the tree that it shows.
+/// A sandbox on the lab's base, with the tree that it serves.
 pub struct Lab {
     pub sandbox: Sandbox,
-    pub shown: Shown,
+    pub tree: ServedTree,
     serving: Serving,
     supervisor: Supervisor,
 }
 
-/// The plan of most tests.
+/// Returns the plan that most tests use.
 pub fn plan() -> Plan {
     Plan::new(Privilege::detect().unwrap())
 }
 
 impl Lab {
     pub fn new(plan: Plan) -> Self {
-        let shown = Shown::base(plan.privilege.max_uid());
-        lay_mount_points(&shown.live, &plan).unwrap();
-        Lab::with(plan, shown)
+        let tree = ServedTree::base(plan.privilege.max_uid());
+        lay_mount_points(&tree.live, &plan).unwrap();
+        Lab::with(plan, tree)
     }
 
-    /// As [`Lab::new`], on a tree that has its mount points.
-    pub fn with(plan: Plan, shown: Shown) -> Self {
+    /// Like [`Lab::new`], with a tree that has the mount points already.
+    pub fn with(plan: Plan, tree: ServedTree) -> Self {
         let mut starting = Sandbox::fork(plan).unwrap();
-        let serving = shown.serve(starting.fuse_fd());
+        let serving = tree.serve(starting.fuse_fd());
         let mut sandbox = starting.enter().unwrap();
         let supervised =
-            Arc::new(SupervisedTree::new(shown.live.clone()).with_owners(serving.owners().clone()));
+            Arc::new(SupervisedTree::new(tree.live.clone()).with_owners(serving.owners().clone()));
         let supervisor = Supervisor::start(&mut sandbox, supervised).unwrap();
-        Lab { sandbox, shown, serving, supervisor }
+        Lab { sandbox, tree, serving, supervisor }
     }
 
-    /// Runs a command; its status, and what it printed on both streams.
+    /// Runs a command; returns its status and its output on both streams.
     pub fn run_spec(&self, mut spec: CommandSpec) -> (ExitStatus, String) {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = OwnedFd::from(writer);
@@ -124,14 +133,14 @@ impl Lab {
         self.run_spec(shell(script))
     }
 
-    /// Runs a shell script that must succeed; what it printed.
+    /// Runs a shell script that must succeed; returns its output.
     pub fn ok(&self, script: &str) -> String {
         let (status, output) = self.run(script);
         assert!(status.success(), "{script}\n{status}\n{output}");
         output
     }
 
-    /// Ends the sandbox, and waits until its file system is gone as well.
+    /// Ends the sandbox, and waits until its file system has ended.
     pub fn end(self) {
         self.sandbox.shutdown();
         self.supervisor.join();
@@ -139,14 +148,14 @@ impl Lab {
     }
 }
 
-/// A shell script as a command with the usual environment.
+/// Returns a command that runs a shell script in the usual environment.
 pub fn shell(script: &str) -> CommandSpec {
     let mut spec = CommandSpec::new(["sh", "-c", script]);
     spec.env = environment();
     spec
 }
 
-/// A usual environment.
+/// Returns the usual environment.
 pub fn environment() -> Vec<(OsString, OsString)> {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     [("PATH", path), ("HOME", "/root"), ("LANG", "C.UTF-8")]
@@ -154,12 +163,12 @@ pub fn environment() -> Vec<(OsString, OsString)> {
         .to_vec()
 }
 
-/// Has a program hear the signals that whoever started the tests may have had ignored, as `nohup`
-/// and a shell's `&` do: overcoat keeps ignoring what it was told to ignore.
+/// Resets the signals that the parent of the tests may ignore, as `nohup` and a shell's `&` do:
+/// overcoat keeps ignoring inherited ignored signals.
 pub fn hear_signals(command: &mut std::process::Command) {
     use nix::sys::signal::{SigHandler, Signal, signal};
     use std::os::unix::process::CommandExt;
-    // SAFETY: four system calls between fork and exec, which set no handler that could run.
+    // SAFETY: only four system calls between fork and exec; no handler is installed.
     unsafe {
         command.pre_exec(|| {
             for one in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {

@@ -1,8 +1,8 @@
-//! Where the program is run: a place of its own for each test, in a mount namespace of its own.
+//! A folder and a mount namespace for each test that runs the program.
 //!
-//! Everything that a test mounts is gone with the test's thread, whatever the test does; other
-//! tests see nothing of it. The program and the lab are bound to places that the unprivileged user
-//! can reach, wherever the checkout is.
+//! The mounts of a test end with the test's thread and are invisible to other tests. The program
+//! and the lab are bind-mounted where the unprivileged user can reach them, wherever the checkout
+//! is.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,34 +16,37 @@ use nix::unistd::User;
 
 use super::{USER, lab};
 
-/// Who runs the program.
+/// The user that runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     Root,
     Unprivileged,
 }
 
-/// Both.
-pub const EVERYBODY: [Who; 2] = [Who::Root, Who::Unprivileged];
+/// Both users.
+pub const BOTH_USERS: [Who; 2] = [Who::Root, Who::Unprivileged];
 
-/// The time of reproducible builds in the tests.
+/// `SOURCE_DATE_EPOCH` of reproducible builds in the tests.
 pub const EPOCH: &str = "1700000000";
 
-/// A test's own place. It lies in memory, and is gone with the test.
+/// `sources.list` with the lab's repository, which builds must bind-mount at `/repo`.
+pub const REPOSITORY: &str = "deb [trusted=yes] file:/repo ./\n";
+
+/// The folder of a test, on a tmpfs that ends with the test.
 pub struct Stage {
     folder: PathBuf,
 }
 
 impl Stage {
-    /// A new place, holding the program as `overcoat`.
+    /// Creates a stage that contains the program as `overcoat`.
     ///
     /// # Panics
-    /// When this process is not root.
+    /// Panics if this process is not root.
     pub fn new() -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
-            "the tests of the whole program run as root: they mount what it made, and drop their \
-             rights where they test without (make test)"
+            "the tests of the whole program must run as root: they mount its artifacts, and run it as \
+             root and unprivileged (make test)"
         );
         assert!(User::from_name(USER).unwrap().is_some(), "no user {USER}: run tests/set-up.sh");
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -56,7 +59,7 @@ impl Stage {
         let program = Path::new(env!("CARGO_BIN_EXE_overcoat"));
         fs::write(stage.path("overcoat"), "").unwrap();
         bind(program, &stage.path("overcoat"));
-        for who in EVERYBODY {
+        for who in BOTH_USERS {
             fs::create_dir_all(stage.out(who)).unwrap();
             fs::create_dir_all(stage.temporary(who)).unwrap();
             stage.give(&stage.out(who), who);
@@ -65,12 +68,12 @@ impl Stage {
         stage
     }
 
-    /// A path in it.
+    /// Returns a path in the stage.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The folder that belongs to `who`, for outputs.
+    /// Returns the output folder of `who`.
     pub fn out(&self, who: Who) -> PathBuf {
         self.path(match who {
             Who::Root => "root",
@@ -78,7 +81,7 @@ impl Stage {
         })
     }
 
-    /// The folder for temporary files that programs run by `who` are told.
+    /// Returns the folder that is `TMPDIR` for programs of `who`.
     pub fn temporary(&self, who: Who) -> PathBuf {
         self.path(match who {
             Who::Root => "root.tmp",
@@ -86,7 +89,7 @@ impl Stage {
         })
     }
 
-    /// Makes `path` belong to `who`.
+    /// Makes `who` the owner of `path`.
     pub fn give(&self, path: &Path, who: Who) {
         if who == Who::Unprivileged {
             let user = User::from_name(USER).unwrap().unwrap();
@@ -94,7 +97,7 @@ impl Stage {
         }
     }
 
-    /// The lab, where everybody can read it.
+    /// Returns the lab, at a path that all users can read.
     pub fn lab(&self) -> PathBuf {
         let inside = self.path("lab");
         if !inside.exists() {
@@ -106,12 +109,18 @@ impl Stage {
         inside
     }
 
-    /// The Debian base.
+    /// Returns the Debian base.
     pub fn debian(&self) -> PathBuf {
         self.lab().join("base.squashfs")
     }
 
-    /// A program run by `who`, with nothing of the environment that could matter.
+    /// Returns the value of `--bind` that shows the lab's repository at `/repo`; see
+    /// [`REPOSITORY`].
+    pub fn bind_repository(&self) -> String {
+        format!("{}:/repo:ro", self.lab().join("repo").display())
+    }
+
+    /// Returns a command of `who`, without environment variables that affect the results.
     pub fn command(&self, who: Who, program: impl AsRef<OsStr>) -> Command {
         let mut command = match who {
             Who::Root => Command::new(program),
@@ -133,18 +142,34 @@ impl Stage {
         command
     }
 
-    /// The program, run by `who`.
+    /// Returns a command of `who` that runs overcoat.
     pub fn overcoat(&self, who: Who) -> Command {
         self.command(who, self.path("overcoat"))
     }
 
-    /// A shell script of the host, run as root here; it must succeed. What it printed.
+    /// Runs a shell script as root in the stage; it must succeed. Returns its output.
     pub fn sh(&self, script: &str) -> String {
         let output = super::tools::sh(&self.folder, script);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// The names in the folder of `who`, and in that for temporary files.
+    /// Returns the content of a file in a `cpio.gz` archive.
+    pub fn archived_file(&self, archive: &Path, name: &str) -> String {
+        let archive = archive.display();
+        self.sh(&format!("gzip -dc '{archive}' | cpio -i --quiet --to-stdout '{name}'"))
+    }
+
+    /// Returns the names in a `cpio.gz` archive, one a line.
+    pub fn archive_names(&self, archive: &Path) -> String {
+        self.sh(&format!("gzip -dc '{}' | cpio -it --quiet", archive.display()))
+    }
+
+    /// Returns the entries of a `cpio.gz` archive with their attributes, one a line.
+    pub fn archive_listing(&self, archive: &Path) -> String {
+        self.sh(&format!("gzip -dc '{}' | cpio -itvn --quiet", archive.display()))
+    }
+
+    /// Returns the entries of the output and temporary folders of `who`.
     pub fn files(&self, who: Who) -> Vec<PathBuf> {
         let mut names: Vec<_> = [self.out(who), self.temporary(who)]
             .iter()
@@ -155,7 +180,7 @@ impl Stage {
         names
     }
 
-    /// Writes a file in it that everybody can read.
+    /// Writes a file that all users can read and execute.
     pub fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -164,7 +189,7 @@ impl Stage {
         path
     }
 
-    /// What is mounted.
+    /// Returns the mounts of this thread's namespace.
     pub fn mounts() -> String {
         fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
     }
@@ -172,35 +197,36 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // What fails here is gone with the namespace, but for an empty folder.
+        // After a failure the mount ends with the namespace, and an empty folder remains.
         let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(&self.folder);
     }
 }
 
-/// Shows `from` at `to`.
+/// Bind-mounts `from` on `to`.
 pub fn bind(from: &Path, to: &Path) {
     mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
         .unwrap_or_else(|e| panic!("{}: {e}", from.display()));
 }
 
-/// Runs a command to its end; its exit code (128 and the signal's number), stdout and stderr.
+/// Runs a command to its end.
 pub fn finish(command: &mut Command) -> Finished {
     let output = command.output().unwrap();
-    Finished::of(command, output)
+    Finished::new(command, output)
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Finished {
     pub command: String,
+    /// Exit code, or 128 plus the number of the signal.
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: String,
 }
 
 impl Finished {
-    pub fn of(command: &Command, output: Output) -> Self {
+    pub fn new(command: &Command, output: Output) -> Self {
         use std::os::unix::process::ExitStatusExt;
         let status = output.status;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -214,7 +240,7 @@ impl Finished {
         }
     }
 
-    /// What it printed, when it ended with this code.
+    /// Checks the exit code.
     pub fn code(self, code: i32) -> Self {
         let Finished { command, stderr, .. } = &self;
         let stdout = || String::from_utf8_lossy(&self.stdout[..self.stdout.len().min(10_000)]);
@@ -222,18 +248,18 @@ impl Finished {
         self
     }
 
-    /// What it printed, when it succeeded.
+    /// Checks that the command succeeded.
     pub fn ok(self) -> Self {
         self.code(0)
     }
 
-    /// Standard output as text.
+    /// Returns standard output as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Checks that standard error holds all `parts`.
-    pub fn says(self, parts: &[&str]) -> Self {
+    /// Checks that standard error contains all `parts`.
+    pub fn stderr_has(self, parts: &[&str]) -> Self {
         for part in parts {
             let Finished { command, stderr, .. } = &self;
             assert!(stderr.contains(part), "no {part:?}\n{command}\n{stderr}");

@@ -1,4 +1,4 @@
-//! A program with a terminal that the test plays.
+//! Programs on a pseudo-terminal that the test controls.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::termios::{Termios, tcgetattr};
 
-/// A program with a terminal that the test plays.
+/// A program on a pseudo-terminal that the test controls.
 pub struct OnTerminal {
     pub child: Child,
     pub master: File,
@@ -26,7 +26,7 @@ impl OnTerminal {
         let pty = nix::pty::openpty(&size, None).unwrap();
         let stream = || Stdio::from(pty.slave.try_clone().unwrap());
         command.stdin(stream()).stdout(stream()).stderr(stream());
-        // SAFETY: two system calls, nothing that a fork of threads could hurt.
+        // SAFETY: only two system calls between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 nix::unistd::setsid()?;
@@ -52,7 +52,7 @@ impl OnTerminal {
         OnTerminal { child, master, slave: pty.slave, before, output, seen: String::new() }
     }
 
-    /// Waits until `text` has appeared after all that was waited for before.
+    /// Waits for `text` in the output after the last match; returns the output up to its end.
     pub fn until(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.seen.find(text) {
@@ -70,7 +70,7 @@ impl OnTerminal {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// The exit code, when the terminal is as it was.
+    /// Waits for the exit code, and checks that the terminal settings are restored.
     pub fn end(&mut self) -> Option<i32> {
         let status = self.child.wait().unwrap();
         assert_eq!(status.signal(), None);

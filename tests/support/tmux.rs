@@ -1,4 +1,4 @@
-//! A program in a real terminal: tmux, which a test types into and looks at.
+//! Programs in a real terminal: tmux, to which a test sends keys and whose screen it reads.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::processes::within;
 use super::stage::{Stage, Who, finish};
 
-/// A terminal with a shell in it.
+/// A terminal with a shell.
 pub struct Tmux<'a> {
     stage: &'a Stage,
     who: Who,
@@ -16,9 +16,10 @@ pub struct Tmux<'a> {
 }
 
 impl<'a> Tmux<'a> {
-    /// A terminal of so many columns and lines, in the folder of the stage, with these variables.
+    /// Starts a terminal of `size` columns and lines, in the folder of the stage, with these
+    /// variables.
     pub fn start(stage: &'a Stage, who: Who, size: (u16, u16), variables: &str) -> Self {
-        // A server that is about to end holds its socket for a while.
+        // A server that is ending keeps its socket for a while.
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let socket = format!("tmux-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let tmux = Tmux { stage, who, socket: stage.temporary(who).join(socket) };
@@ -39,39 +40,39 @@ impl<'a> Tmux<'a> {
         command
     }
 
-    /// What tmux answers to a command.
+    /// Runs a tmux command; returns its output.
     pub fn ask(&self, arguments: &[&str]) -> String {
         finish(self.command().args(arguments)).ok().text()
     }
 
-    /// Presses keys, by tmux's names for them (`Down`, `C-z`), or types text.
+    /// Presses keys, given by the names that tmux uses (`Down`, `C-z`), or types text.
     pub fn press(&self, keys: &[&str]) {
         self.ask(&[&["send-keys"], keys].concat());
     }
 
-    /// What is on the screen.
+    /// Returns the text of the screen.
     pub fn screen(&self) -> String {
         self.ask(&["capture-pane", "-p"])
     }
 
-    /// What is on the screen, with its colours as escapes.
+    /// Returns the text of the screen, with colours as escape sequences.
     pub fn colours(&self) -> String {
         self.ask(&["capture-pane", "-p", "-e"])
     }
 
-    /// Waits until `text` is on the screen; the screen.
+    /// Waits until `text` is on the screen; returns the screen.
     pub fn until(&self, text: &str) -> String {
         self.until_so(text, |screen| screen.contains(text))
     }
 
-    /// Waits until the screen is so; the screen.
+    /// Waits until `so` is true of the screen; returns the screen.
     pub fn until_so(&self, what: &str, so: impl Fn(&str) -> bool) -> String {
         let mut screen = String::new();
         let mut look = || {
             screen = self.screen();
             so(&screen)
         };
-        // What is there instead is what one wants to know.
+        // The actual screen helps to find the cause.
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             within(Duration::from_secs(20), what, &mut look);
         }));
@@ -79,7 +80,7 @@ impl<'a> Tmux<'a> {
         screen
     }
 
-    /// Waits until `text` is no longer on the screen.
+    /// Waits until `text` has disappeared from the screen.
     pub fn until_gone(&self, text: &str) -> String {
         self.until_so(&format!("no {text}"), |screen| !screen.contains(text))
     }

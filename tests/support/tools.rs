@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs a host tool, which must be there, by the shell in `dir`; gives what it said.
+/// Runs a shell script in `dir`; it must succeed.
 pub fn sh(dir: &Path, script: &str) -> Output {
     let mut command = Command::new("sh");
     command.arg("-euc").arg(script).current_dir(dir).env("LC_ALL", "C");

@@ -53,8 +53,8 @@ fn random_members_become_what_gnu_tar_makes_of_them() {
             (Ok(_), Err(error)) => panic!("seed {seed}: {text}{error}"),
             // A directory that was made below a link, which another member replaced: GNU tar does
             // not find it again when it sets the attributes.
-            (Err(said), Ok(_)) if said.contains("Cannot stat: No such file") => refused += 1,
-            (Err(said), Ok(_)) => panic!("seed {seed}: {text}{said}"),
+            (Err(printed), Ok(_)) if printed.contains("Cannot stat: No such file") => refused += 1,
+            (Err(printed), Ok(_)) => panic!("seed {seed}: {text}{printed}"),
             (Err(_), Err(_)) => refused += 1,
         }
     }

@@ -93,8 +93,8 @@ fn archives_of_all_writers_become_what_gnu_tar_makes_of_them() {
                 .env("X", "--acls --xattrs --xattrs-include=*")
                 .output()
                 .unwrap();
-            let said = String::from_utf8_lossy(&written.stderr);
-            let bytes = fs::read(&archive).unwrap_or_else(|_| panic!("{name}: {said}"));
+            let printed = String::from_utf8_lossy(&written.stderr);
+            let bytes = fs::read(&archive).unwrap_or_else(|_| panic!("{name}: {printed}"));
             fs::remove_file(&archive).unwrap();
             fs::write(&archive, &bytes).unwrap();
             let out = dir.path().join("out");
@@ -106,7 +106,7 @@ fn archives_of_all_writers_become_what_gnu_tar_makes_of_them() {
                     let differences = differences(&expected, &found);
                     assert!(
                         differences.is_empty(),
-                        "seed {seed}, {name}: {notes:?}\n{differences}{said}"
+                        "seed {seed}, {name}: {notes:?}\n{differences}{printed}"
                     );
                     compared += 1;
                 }

@@ -34,11 +34,12 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 pub use crate::ino::Ino;
+pub use crate::resolve::Follow;
 pub use attributes::{SetAttr, XattrFlags};
 pub use io::TreeReadahead;
 pub use listing::DirItem;
 pub use namespace::MknodArgs;
-pub use path::{Follow, Resolved};
+pub use path::Resolved;
 pub use rename::RenameMode;
 pub use revert::Reverted;
 

@@ -3,26 +3,15 @@
 use super::{Ino, Tree};
 use crate::attr::{Attr, FileType};
 use crate::error::FsError;
+use crate::resolve::{self, Follow, PathError, PathNodeKind, PathTree};
 
-/// Maximum number of symbolic links followed for one path (`MAXSYMLINKS` in the kernel).
-const MAX_LINKS: u32 = 40;
 /// Maximum length of a path returned by [`Tree::path_of`], in bytes.
 const PATH_MAX: usize = 4096;
-
-/// Whether a symbolic link in the last component of a path is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Follow {
-    /// Follow the link.
-    Yes,
-    /// Return the link itself.
-    No,
-}
 
 /// A resolved path. It holds references, so that its inode numbers stay valid.
 #[derive(Debug)]
 pub struct Resolved<'a> {
-    tree: &'a Tree,
-    held: Vec<Ino>,
+    _held: HoldingWalk<'a>,
     /// The directory that contains the last name.
     pub parent: Ino,
     /// The last name; empty if the path is the root or ends in `..`.
@@ -31,22 +20,7 @@ pub struct Resolved<'a> {
     pub object: Option<(Ino, Attr)>,
 }
 
-impl Drop for Resolved<'_> {
-    fn drop(&mut self) {
-        for &ino in &self.held {
-            self.tree.forget(ino, 1);
-        }
-    }
-}
-
 impl Resolved<'_> {
-    fn arrive(&mut self, dir: Ino) -> Result<(), FsError> {
-        self.parent = dir;
-        self.name.clear();
-        self.object = Some((dir, self.tree.attr(dir)?));
-        Ok(())
-    }
-
     /// Returns the object.
     ///
     /// # Errors
@@ -94,65 +68,74 @@ impl Tree {
     /// [`FsError::NotFound`] or [`FsError::NotADirectory`] for components before the last one,
     /// [`FsError::Loop`] for too many symbolic links, or [`FsError::Layer`].
     pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<Resolved<'_>, FsError> {
-        let mut rest: Vec<Vec<u8>> = components(path);
-        let mut links = 0;
-        let mut dir = Ino::ROOT;
-        let mut at = Resolved {
-            tree: self,
-            held: Vec::new(),
-            parent: Ino::ROOT,
-            name: Vec::new(),
-            object: None,
-        };
-        at.arrive(Ino::ROOT)?;
-        while let Some(name) = rest.pop() {
-            if name == b".." {
-                dir = self.parent(dir)?;
-                at.arrive(dir)?;
-                continue;
-            }
-            let last = rest.is_empty();
-            let entry = match self.lookup(dir, &name) {
-                Ok(entry) => entry,
-                Err(FsError::NotFound) if last => {
-                    (at.parent, at.name, at.object) = (dir, name, None);
-                    return Ok(at);
-                }
-                Err(e) => return Err(e),
-            };
-            at.held.push(entry.ino);
-            match entry.attr.kind {
-                FileType::Symlink if !last || follow == Follow::Yes => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(FsError::Loop);
-                    }
-                    let target = self.read_link(entry.ino)?;
-                    if target.first() == Some(&b'/') {
-                        dir = Ino::ROOT;
-                    }
-                    at.arrive(dir)?;
-                    rest.extend(components(&target));
-                }
-                kind => {
-                    if kind != FileType::Directory && !last {
-                        return Err(FsError::NotADirectory);
-                    }
-                    (at.parent, at.name) = (dir, name);
-                    at.object = Some((entry.ino, entry.attr));
-                    dir = entry.ino;
-                }
-            }
-        }
-        Ok(at)
+        // A trailing slash or dot does not require a directory: the caller may want to make it.
+        let names = path.split(|&byte| byte == b'/').filter(|n| !n.is_empty() && *n != b".");
+        let path = names.collect::<Vec<_>>().join(&b'/');
+        let mut walk = HoldingWalk { tree: self, held: Vec::new() };
+        let start = walk.root()?;
+        let found = resolve::resolve(&mut walk, start, &path, follow)?;
+        let (parent, name, object) = (found.parent, found.name, found.node);
+        let parent = parent.or(object).map_or(Ino::ROOT, |(dir, _)| dir);
+        Ok(Resolved { _held: walk, parent, name, object })
     }
 }
 
-/// Returns the components of a path, last first, without empty ones and `.`.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|&b| b == b'/')
-        .rev()
-        .filter(|c| !c.is_empty() && *c != b".")
-        .map(<[u8]>::to_vec)
-        .collect()
+/// A walk that keeps a reference to each inode that it has found, until it is dropped.
+#[derive(Debug)]
+struct HoldingWalk<'a> {
+    tree: &'a Tree,
+    held: Vec<Ino>,
+}
+
+impl Drop for HoldingWalk<'_> {
+    fn drop(&mut self) {
+        for &ino in &self.held {
+            self.tree.forget(ino, 1);
+        }
+    }
+}
+
+impl PathTree for HoldingWalk<'_> {
+    type Node = (Ino, Attr);
+    type Error = FsError;
+
+    fn root(&mut self) -> Result<(Ino, Attr), FsError> {
+        Ok((Ino::ROOT, self.tree.attr(Ino::ROOT)?))
+    }
+
+    fn parent(&mut self, (dir, _): &(Ino, Attr)) -> Result<(Ino, Attr), FsError> {
+        let parent = self.tree.parent(*dir)?;
+        Ok((parent, self.tree.attr(parent)?))
+    }
+
+    fn lookup(
+        &mut self,
+        (dir, _): &(Ino, Attr),
+        name: &[u8],
+    ) -> Result<Option<(Ino, Attr)>, FsError> {
+        match self.tree.lookup(*dir, name) {
+            Ok(entry) => {
+                self.held.push(entry.ino);
+                Ok(Some((entry.ino, entry.attr)))
+            }
+            Err(FsError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn kind(&self, (_, attr): &(Ino, Attr)) -> PathNodeKind {
+        match attr.kind {
+            FileType::Directory => PathNodeKind::Directory,
+            FileType::Symlink => PathNodeKind::Symlink,
+            _ => PathNodeKind::Other,
+        }
+    }
+
+    fn read_link(&mut self, (link, _): &(Ino, Attr)) -> Result<Vec<u8>, FsError> {
+        self.tree.read_link(*link)
+    }
+
+    fn error(&self, error: PathError) -> FsError {
+        error.into()
+    }
 }

@@ -1,5 +1,7 @@
 //! Formats of artifacts, and the output files of an image.
 
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::settings::ImageContext;
@@ -9,42 +11,55 @@ use crate::config::error::Mistake;
 use crate::config::{Fields, join};
 
 /// The file format of an artifact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// An uncompressed newc archive.
-    Cpio,
-    /// A newc archive, compressed as a single gzip member.
+    /// A newc archive, compressed as a single gzip member. The kernel, busybox and all other tools
+    /// unpack it.
     CpioGz,
     /// A newc archive, compressed as a single zstd frame.
     CpioZst,
-    /// A tar archive.
+    /// An uncompressed newc archive.
+    Cpio,
+    /// A tar archive, with deletions as `.wh.` names.
     Tar,
-    /// A squashfs image.
+    /// A squashfs image compressed with zstd, with deletions as character devices 0:0.
     Squashfs,
 }
 
 impl Format {
-    /// All formats with their names in configuration files. The names are also file suffixes.
-    pub const NAMES: [(&'static str, Self); 5] = [
-        ("cpio.gz", Self::CpioGz),
-        ("cpio.zst", Self::CpioZst),
-        ("cpio", Self::Cpio),
-        ("tar", Self::Tar),
-        ("squashfs", Self::Squashfs),
-    ];
+    /// All formats.
+    pub const ALL: [Self; 5] = [Self::CpioGz, Self::CpioZst, Self::Cpio, Self::Tar, Self::Squashfs];
 
-    /// Returns its name in configuration files.
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
+    /// Returns the name that the user writes: the suffix of file names, without the dot.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CpioGz => "cpio.gz",
+            Self::CpioZst => "cpio.zst",
+            Self::Cpio => "cpio",
+            Self::Tar => "tar",
+            Self::Squashfs => "squashfs",
+        }
     }
 
-    /// Returns the format for the suffix of a file name.
+    /// Returns the format with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// Returns the format for the suffix of a file name. A name that is only a suffix, such as
+    /// `.cpio`, has no format.
     pub fn from_path(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
-        Self::NAMES
-            .iter()
-            .find(|(suffix, _)| name.strip_suffix(suffix).is_some_and(|stem| stem.ends_with('.')))
-            .map(|(_, format)| *format)
+        let name = path.file_name()?.as_bytes();
+        Self::ALL.into_iter().find(|format| {
+            let stem = name.strip_suffix(format.name().as_bytes());
+            stem.is_some_and(|stem| stem.ends_with(b".") && stem.len() > 1)
+        })
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -74,7 +89,7 @@ pub(crate) fn outputs(
     let mut formats = Vec::new();
     if let Some(node) = format_node {
         for node in node.list()? {
-            let format = keyword(node, &Format::NAMES)?;
+            let format = keyword(node, &Format::ALL.map(|format| (format.name(), format)))?;
             if formats.contains(&format) {
                 return Err(node.mistake("duplicate format"));
             }
@@ -101,8 +116,7 @@ pub(crate) fn outputs(
         (&[format], _) => Ok(vec![(path, format)]),
         ([], Some(format)) => Ok(vec![(path, format)]),
         ([], None) => {
-            let suffixes: Vec<String> =
-                Format::NAMES.iter().map(|(name, _)| format!(".{name}")).collect();
+            let suffixes = Format::ALL.map(|format| format!(".{format}"));
             Err(node.mistake_with_help(
                 "the suffix is not that of a format",
                 format!("use one of {}, or give a `format`", suffixes.join(", ")),
@@ -122,11 +136,17 @@ mod tests {
 
     #[test]
     fn suffix_determines_format() {
-        let of = |name| Format::from_path(Path::new(name));
+        let of = |name: &str| Format::from_path(Path::new(name));
         assert_eq!(of("a/discovery.cpio.gz"), Some(Format::CpioGz));
         assert_eq!(of("discovery.cpio"), Some(Format::Cpio));
         assert_eq!(of("base.squashfs"), Some(Format::Squashfs));
         assert_eq!(of("discovery.gz"), None);
         assert_eq!(of("cpio"), None);
+        assert_eq!(of("a/.cpio.gz"), None);
+        for format in Format::ALL {
+            assert_eq!(of(&format!("overlay.{format}")), Some(format));
+            assert_eq!(Format::from_name(format.name()), Some(format));
+        }
+        assert_eq!(Format::from_name("zip"), None);
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -147,14 +147,9 @@ fn digest(path: &Path) -> io::Result<Digest> {
     if fs::metadata(path)?.is_dir() {
         hash_tree(path, &mut sha256)?;
     } else {
-        let mut file = fs::File::open(path)?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => break,
-                read => sha256.update(&buffer[..read]),
-            }
-        }
+        // A buffer of this size instead of `copy`'s own: the file can be a whole image.
+        let mut file = io::BufReader::with_capacity(1 << 20, fs::File::open(path)?);
+        io::copy(&mut file, &mut sha256)?;
     }
     Ok(Digest(sha256.finalize().into()))
 }

@@ -11,7 +11,7 @@ use fs_model::FileType;
 
 use super::context::{CheckContext, UNREADABLE};
 use super::{Finding, Findings, Lint, Pass, PassError, Severity};
-use crate::seal::manifest::hex;
+use crate::text::digest::sha256_hex;
 use crate::text::escape::escape;
 
 use ledger::{ArchiveFault, Ledger};
@@ -276,14 +276,13 @@ fn manifests(context: &CheckContext<'_>, findings: &mut Findings<'_>) -> Result<
 }
 
 fn manifest_mismatch(bytes: &[u8], manifest: &[u8]) -> Option<String> {
-    use sha2::Digest;
     let manifest: serde_json::Value = match serde_json::from_slice(manifest) {
         Ok(manifest) => manifest,
         Err(error) => return Some(format!("cannot parse its manifest: {error}")),
     };
     let archive = &manifest["archive"];
     if archive["size"].as_u64() == Some(bytes.len() as u64)
-        && archive["sha256"].as_str() == Some(&hex(&sha2::Sha256::digest(bytes)))
+        && archive["sha256"].as_str() == Some(&sha256_hex(bytes))
     {
         return None;
     }

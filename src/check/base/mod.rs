@@ -315,6 +315,6 @@ fn is_program_dir(path: &[u8]) -> bool {
 fn type_word(kind: FileType) -> &'static str {
     match kind {
         FileType::Symlink => "symbolic link",
-        kind => crate::seal::manifest::type_name(kind),
+        kind => crate::manifest::type_name(kind),
     }
 }

@@ -114,14 +114,13 @@ fn reject_inside_layer(directory: &Path, images: &[PathBuf]) -> Result<(), Comma
 
 /// Determines the archive's format from its name.
 fn format(args: &Args, output: &Path) -> Result<Format, CommandError> {
-    use std::os::unix::ffi::OsStrExt;
     let stdout = output == Path::new("-");
     if stdout && args.json {
         return Err(CommandError::user(
             "--json and the archive cannot both go to standard output: give a file",
         ));
     }
-    let format = output.file_name().and_then(|name| Format::from_file_name(name.as_bytes()));
+    let format = Format::from_path(output);
     match format {
         None if stdout => Ok(Format::Tar),
         None => Err(CommandError::user(format!(

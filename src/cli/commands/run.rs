@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use fs_model::tree::XattrSupport;
 
-use crate::build::{Outputs, reject_layers, source_date_epoch};
+use crate::build::{InputTexts, Outputs, reject_layers, source_date_epoch};
 use crate::cli::ui::Ui;
 use crate::cli::ui::args::{RootArgs, SealArgs};
 use crate::cli::ui::error::{CommandError, CommandResult};
@@ -151,6 +151,8 @@ impl<'a> CommandRoot<'a> {
         run: impl FnOnce(&ServedRoot, CommandSpec, &Signals) -> Result<(Ended, bool), CommandError>,
     ) -> CommandResult {
         let CommandRoot { ui, common, save, signals, root, epoch } = self;
+        let words = spec.argv.iter().map(|word| word.as_encoded_bytes().to_vec());
+        let inputs = InputTexts::from_words(words);
         spec.env = default_environment(std::env::vars_os());
         ui.warnings(&root.warnings());
         root.add_environment(&mut spec.env);
@@ -177,7 +179,7 @@ impl<'a> CommandRoot<'a> {
         match (save, ended) {
             (Some((_, outputs)), Ended::Exited(status)) if status.success() || keep => {
                 let reporter = build_reporter(ui, common.seal.json, false);
-                outputs.seal(finished, &common.seal.settings(), epoch, &*reporter)?;
+                outputs.seal(finished, &common.seal.settings(), epoch, &inputs, &*reporter)?;
             }
             (Some((path, ..)), Ended::Exited(status)) => {
                 ui.status(&format!(

@@ -14,8 +14,8 @@ use crate::cli::ui::stdout::{JsonDocument, StdoutWriter};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::packages::{DpkgDatabase, PackageOwners};
 use crate::image::view::{LayerNode, LookError, StackView, ViewNode, WalkControl};
-use crate::seal::manifest::hex;
 use crate::text::attr::{brief, file_type_name, mode_text, time};
+use crate::text::digest::hex;
 use crate::text::escape::escape;
 use crate::text::size::size_text;
 

@@ -100,7 +100,7 @@ pub(crate) fn size_value(text: &str) -> Result<u64, String> {
 }
 
 fn format(text: &str) -> Result<Format, String> {
-    Format::ALL.into_iter().find(|f| f.name() == text).ok_or_else(|| {
+    Format::from_name(text).ok_or_else(|| {
         let names: Vec<_> = Format::ALL.iter().map(|f| f.name()).collect();
         format!("use one of {}", names.join(", "))
     })

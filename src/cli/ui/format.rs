@@ -4,7 +4,7 @@ use fs_model::{Attr, FileType};
 use serde::Serialize;
 
 use crate::image::view::{LookError, StackView, ViewNode};
-use crate::seal::manifest::type_name;
+use crate::manifest::type_name;
 use crate::text::escape::escape;
 
 /// JSON form of a file's attributes.

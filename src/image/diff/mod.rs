@@ -34,8 +34,8 @@
 
 mod change;
 pub(crate) mod compare;
-pub mod packages;
-pub mod text;
+pub(crate) mod packages;
+pub(crate) mod text;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;

@@ -54,7 +54,7 @@ pub struct PackageChange {
 }
 
 /// Returns the packages that differ, sorted by name.
-pub fn compare(old: &DpkgDatabase, new: &DpkgDatabase) -> Vec<PackageChange> {
+pub(crate) fn compare(old: &DpkgDatabase, new: &DpkgDatabase) -> Vec<PackageChange> {
     let mut changes = Vec::new();
     let mut compare_one = |name: &str, old: Option<&DpkgPackage>, new: Option<&DpkgPackage>| {
         if let Some(how) = how(old, new) {

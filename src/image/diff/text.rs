@@ -8,7 +8,7 @@ use crate::image::view::{LookError, StackView, ViewNode};
 use crate::text::escape::escape;
 
 /// Maximum size, in bytes, of files that are compared by lines.
-pub const MAX_TEXT_SIZE: u64 = 1 << 20;
+pub(crate) const MAX_TEXT_SIZE: u64 = 1 << 20;
 /// Number of leading bytes that are searched for NUL, which makes a file binary; the same as in
 /// git.
 const BINARY_CHECK_LENGTH: usize = 8000;
@@ -18,7 +18,7 @@ const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The result of comparing two files as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TextComparison {
+pub(crate) enum TextComparison {
     /// A unified diff (POSIX `diff -u`) with the names `a/PATH` and `b/PATH`, or `/dev/null` for a
     /// missing file. Empty if the contents are equal.
     Unified(Vec<u8>),
@@ -33,7 +33,7 @@ pub enum TextComparison {
 ///
 /// # Errors
 /// When a layer is damaged.
-pub fn unified(
+pub(crate) fn unified(
     old: Option<(&StackView, &ViewNode)>,
     new: Option<(&StackView, &ViewNode)>,
 ) -> Result<TextComparison, LookError> {

@@ -13,7 +13,7 @@ use crate::image::view::{LookError, StackView, WalkControl};
 
 /// The selected nodes as a delta to an empty root, with access to their contents.
 #[derive(Debug)]
-pub struct ArchiveSource<'a> {
+pub(crate) struct ArchiveSource<'a> {
     /// The delta for [`crate::seal::seal`].
     pub delta: Delta,
     view: &'a StackView,
@@ -26,7 +26,7 @@ impl<'a> ArchiveSource<'a> {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn new(
+    pub(crate) fn new(
         view: &'a StackView,
         selection: &ExtractSelection,
     ) -> Result<ArchiveSource<'a>, LookError> {

@@ -2,7 +2,7 @@
 //!
 //! Extracted nodes keep their path from the root, and their parent directories are included.
 
-pub mod archive;
+pub(crate) mod archive;
 pub mod folder;
 mod settle;
 

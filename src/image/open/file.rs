@@ -14,7 +14,7 @@ use crate::sandbox::map_image;
 
 /// The bytes of an image: a whole file, the part after an offset, or a partition of a SIF file.
 #[derive(Clone, Debug)]
-pub struct ImageFile {
+pub(crate) struct ImageFile {
     map: Arc<Mmap>,
     range: Range<usize>,
     /// The path of the file, without an offset.
@@ -34,7 +34,7 @@ impl ImageFile {
     /// # Errors
     /// Fails when the file cannot be mapped, the offset is beyond its end, or a SIF file has no
     /// root file system that can be read.
-    pub fn open(path: &Path) -> Result<ImageFile, OpenError> {
+    pub(crate) fn open(path: &Path) -> Result<ImageFile, OpenError> {
         let ImageLocation { file, offset } = ImageLocation::of(path);
         let map = map_image(&file).map_err(|source| {
             let is_device = std::fs::metadata(&file).is_ok_and(|m| m.file_type().is_block_device());
@@ -58,12 +58,12 @@ impl ImageFile {
     }
 
     /// Returns the size in bytes.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.as_ref().len() as u64
     }
 
     /// Returns the path of the file, without an offset.
-    pub fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 

@@ -13,13 +13,12 @@ use fs_model::layer::Layer;
 use fs_model::layer::cpio::{CpioLayer, Limits};
 use fs_model::layer::directory::DirectoryLayer;
 use fs_model::layer::squashfs::{CacheOptions, SquashfsLayer};
-use sha2::{Digest, Sha256};
 
-use crate::seal::BaseLayer;
-use crate::seal::manifest::hex;
+use crate::manifest::BaseLayer;
+use crate::text::digest::sha256_hex;
 
 pub use embedded::Embedded;
-pub use file::ImageFile;
+pub(crate) use file::ImageFile;
 pub use sif::SifError;
 
 /// An error while opening a layer.
@@ -146,7 +145,7 @@ const ARCHIVE_MAGICS: [&[u8]; 3] = [b"07070", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
 /// Returns whether this is a regular file with the magic number of a layer, or a SIF file. Block
 /// devices are not opened: the shell's completion checks all files of a directory, and opening a
 /// device can take long.
-pub fn is_image(path: &Path) -> bool {
+pub(crate) fn is_image(path: &Path) -> bool {
     if !path.is_file() {
         return false;
     }
@@ -157,7 +156,7 @@ pub fn is_image(path: &Path) -> bool {
 }
 
 /// Returns whether this is a file with the magic number of a squashfs image, or a SIF file.
-pub fn is_squashfs(path: &Path) -> bool {
+pub(crate) fn is_squashfs(path: &Path) -> bool {
     let head = file::head(path);
     head.starts_with(SQUASHFS_MAGIC) || sif::is_sif(&head)
 }
@@ -217,9 +216,7 @@ impl OpenedLayers {
                 .into_iter()
                 .map(|image| BaseLayer {
                     name: image.name,
-                    sha256: image
-                        .bytes
-                        .map_or_else(String::new, |b| hex(&Sha256::digest((*b).as_ref()))),
+                    sha256: image.bytes.map_or_else(String::new, |b| sha256_hex((*b).as_ref())),
                 })
                 .collect()
         })?;

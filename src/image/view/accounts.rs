@@ -11,7 +11,7 @@ const MAX_FILE_SIZE: usize = 16 << 20;
 
 /// Users and groups.
 #[derive(Clone, Debug, Default)]
-pub struct Accounts {
+pub(crate) struct Accounts {
     users: AccountNames,
     groups: AccountNames,
 }
@@ -27,22 +27,22 @@ impl Accounts {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn read(view: &StackView) -> Result<Accounts, LookError> {
+    pub(crate) fn read(view: &StackView) -> Result<Accounts, LookError> {
         Ok(Accounts { users: names(view, b"etc/passwd")?, groups: names(view, b"etc/group")? })
     }
 
     /// Parses the text of `passwd` and `group`. Malformed lines are ignored.
-    pub fn parse(passwd: &[u8], group: &[u8]) -> Accounts {
+    pub(crate) fn parse(passwd: &[u8], group: &[u8]) -> Accounts {
         Accounts { users: AccountNames::parse(passwd), groups: AccountNames::parse(group) }
     }
 
     /// Returns the name of a user.
-    pub fn user(&self, uid: u32) -> Option<&str> {
+    pub(crate) fn user(&self, uid: u32) -> Option<&str> {
         self.users.by_number.get(&uid).map(String::as_str)
     }
 
     /// Returns the name of a group.
-    pub fn group(&self, gid: u32) -> Option<&str> {
+    pub(crate) fn group(&self, gid: u32) -> Option<&str> {
         self.groups.by_number.get(&gid).map(String::as_str)
     }
 
@@ -57,12 +57,12 @@ impl Accounts {
     }
 
     /// Returns all users with their ids.
-    pub fn users(&self) -> &BTreeMap<String, u32> {
+    pub(crate) fn users(&self) -> &BTreeMap<String, u32> {
         &self.users.numbers
     }
 
     /// Returns all groups with their ids.
-    pub fn groups(&self) -> &BTreeMap<String, u32> {
+    pub(crate) fn groups(&self) -> &BTreeMap<String, u32> {
         &self.groups.numbers
     }
 }

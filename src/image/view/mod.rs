@@ -10,32 +10,31 @@
 //!   walk enters each directory once; a directory with several parents is reported as damage.
 //! - Damage is reported with the image and the path.
 
-pub mod accounts;
-pub mod layered;
-pub mod packages;
-pub mod usage;
-pub mod version;
+pub(crate) mod accounts;
+pub(crate) mod layered;
+pub(crate) mod packages;
+pub(crate) mod usage;
+pub(crate) mod version;
 
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::layer::{LayerEntry, Xattr};
+use fs_model::resolve::{self, Follow, PathError, PathNodeKind, PathTree};
 use fs_model::stack::{LowerDirs, LowerEntry, LowerInode};
-use fs_model::tree::Follow;
 use fs_model::{Attr, FileType, FsError, LayerError, Stack};
-use sha2::{Digest, Sha256};
 
 use crate::image::open::OpenError;
+use crate::text::digest::digest_read_at;
 use crate::text::escape::escape;
 
 /// Bytes read at a time.
 const BUFFER_SIZE: usize = 256 << 10;
 /// Maximum length of a path in a root: the kernel's `PATH_MAX`.
 pub(crate) const MAX_PATH: usize = 4096;
-/// Maximum number of symbolic links followed in one path, as in the kernel.
-const MAX_LINKS: u32 = 40;
 
 /// A path cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -189,41 +188,17 @@ impl StackView {
     /// # Errors
     /// [`LookError::Path`] when the path does not exist.
     pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<ViewNode, LookError> {
-        let no = |reason| LookError::Path { path: trim(path).into(), reason };
         let follow = if path.ends_with(b"/") { Follow::Yes } else { follow };
-        let mut way = vec![self.root()?];
-        let mut rest = components(path);
-        let mut links = 0;
-        while let Some(name) = rest.pop() {
-            let last = rest.is_empty();
-            let Some(dir) = way.last().filter(|node| node.is_dir()) else {
-                return Err(no(FsError::NotADirectory));
-            };
-            if name == b".." {
-                if way.len() > 1 {
-                    way.pop();
-                }
-                continue;
-            }
-            let node = self.child(dir, &name)?.ok_or_else(|| no(FsError::NotFound))?;
-            if node.is_link() && !(last && follow == Follow::No) {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(no(FsError::Loop));
-                }
-                let target = self.link(&node)?;
-                if target.first() == Some(&b'/') {
-                    way.truncate(1);
-                }
-                rest.extend(components(&target));
-            } else {
-                way.push(node);
-            }
-        }
-        let node = way.pop().ok_or_else(|| no(FsError::NotFound))?;
+        // A dot at the end does not require a directory.
+        let names = path.split(|&byte| byte == b'/').filter(|n| !n.is_empty() && *n != b".");
+        let names = names.collect::<Vec<_>>().join(&b'/');
+        let root = Rc::new(WalkNode { node: self.root()?, parent: None });
+        let mut walk = ViewWalk { view: self, path, root: root.clone() };
+        let found = resolve::resolve(&mut walk, root, &names, follow)?.node;
+        let node = found.ok_or_else(|| walk.error(PathError::NotFound))?.node.clone();
         // A trailing slash requires a directory.
         if path.ends_with(b"/") && !node.is_dir() {
-            return Err(no(FsError::NotADirectory));
+            return Err(walk.error(PathError::NotADirectory));
         }
         Ok(node)
     }
@@ -398,12 +373,8 @@ impl StackView {
     /// # Errors
     /// When a layer is damaged.
     pub fn digest(&self, file: &ViewNode) -> Result<[u8; 32], LookError> {
-        let mut sha256 = Sha256::new();
-        self.read::<LookError>(file, &mut |piece| {
-            sha256.update(piece);
-            Ok(())
-        })?;
-        Ok(sha256.finalize().into())
+        let read_at = |offset, buffer: &mut [u8]| self.read_at(file, offset, buffer);
+        digest_read_at(file.attr.size, read_at)
     }
 
     /// Returns the target of a symbolic link.
@@ -455,6 +426,58 @@ impl StackView {
     }
 }
 
+/// A walk along a path.
+struct ViewWalk<'a> {
+    view: &'a StackView,
+    /// The path, for errors.
+    path: &'a [u8],
+    root: Rc<WalkNode>,
+}
+
+/// A node with its ancestors, so that `..` does not have to look them up.
+struct WalkNode {
+    node: ViewNode,
+    parent: Option<Rc<WalkNode>>,
+}
+
+impl PathTree for ViewWalk<'_> {
+    type Node = Rc<WalkNode>;
+    type Error = LookError;
+
+    fn root(&mut self) -> Result<Rc<WalkNode>, LookError> {
+        Ok(self.root.clone())
+    }
+
+    fn parent(&mut self, dir: &Rc<WalkNode>) -> Result<Rc<WalkNode>, LookError> {
+        Ok(dir.parent.as_ref().unwrap_or(dir).clone())
+    }
+
+    fn lookup(
+        &mut self,
+        dir: &Rc<WalkNode>,
+        name: &[u8],
+    ) -> Result<Option<Rc<WalkNode>>, LookError> {
+        let node = self.view.child(&dir.node, name)?;
+        Ok(node.map(|node| Rc::new(WalkNode { node, parent: Some(dir.clone()) })))
+    }
+
+    fn kind(&self, node: &Rc<WalkNode>) -> PathNodeKind {
+        match node.node.attr.kind {
+            FileType::Directory => PathNodeKind::Directory,
+            FileType::Symlink => PathNodeKind::Symlink,
+            _ => PathNodeKind::Other,
+        }
+    }
+
+    fn read_link(&mut self, link: &Rc<WalkNode>) -> Result<Vec<u8>, LookError> {
+        self.view.link(&link.node)
+    }
+
+    fn error(&self, error: PathError) -> LookError {
+        LookError::Path { path: trim(self.path).into(), reason: error.into() }
+    }
+}
+
 /// The directories that a walk has entered. In a damaged image of a few kilobytes, directories can
 /// contain themselves, or form a graph with exponentially many paths. In a valid image each
 /// directory has one parent, so that none is entered twice.
@@ -476,11 +499,6 @@ impl Visited {
         }
         Ok(())
     }
-}
-
-/// Whether two nodes of the same view are the same inode, for example hard links of one file.
-pub fn is_same(a: &ViewNode, b: &ViewNode) -> bool {
-    a.found.source() == b.found.source()
 }
 
 /// Returns the directories that a directory node is merged from; none for other nodes.

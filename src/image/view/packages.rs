@@ -76,7 +76,7 @@ impl DpkgPackage {
             md5.update(bytes);
             Ok(())
         })?;
-        let md5 = crate::seal::manifest::hex(&md5.finalize());
+        let md5 = crate::text::digest::hex(&md5.finalize());
         Ok(known.iter().any(|known| known == md5.as_bytes()))
     }
 
@@ -108,7 +108,7 @@ impl DpkgPackage {
 /// The packages of a root by name, or by `name:architecture` for a foreign architecture whose name
 /// is taken.
 #[derive(Clone, Debug, Default)]
-pub struct DpkgDatabase {
+pub(crate) struct DpkgDatabase {
     packages: BTreeMap<String, DpkgPackage>,
 }
 
@@ -117,7 +117,7 @@ impl DpkgDatabase {
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn read(view: &StackView) -> Result<DpkgDatabase, LookError> {
+    pub(crate) fn read(view: &StackView) -> Result<DpkgDatabase, LookError> {
         match view.find_following(b"var/lib/dpkg/status")?.filter(ViewNode::is_file) {
             Some(file) => Ok(DpkgDatabase::parse(&String::from_utf8_lossy(
                 &view.head(&file, MAX_STATUS_SIZE)?,
@@ -127,7 +127,7 @@ impl DpkgDatabase {
     }
 
     /// Parses a `status` file.
-    pub fn parse(text: &str) -> DpkgDatabase {
+    pub(crate) fn parse(text: &str) -> DpkgDatabase {
         let mut packages = BTreeMap::new();
         let mut left = MAX_ENTRIES;
         for paragraph in text.split("\n\n") {
@@ -146,25 +146,20 @@ impl DpkgDatabase {
     }
 
     /// Iterates over all packages by name, including removed ones whose configuration files remain.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &DpkgPackage)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &DpkgPackage)> {
         self.packages.iter().map(|(name, package)| (name.as_str(), package))
     }
 
     /// Returns the package with this name.
-    pub fn get(&self, name: &str) -> Option<&DpkgPackage> {
+    pub(crate) fn get(&self, name: &str) -> Option<&DpkgPackage> {
         self.packages.get(name)
-    }
-
-    /// Whether there are no packages.
-    pub fn is_empty(&self) -> bool {
-        self.packages.is_empty()
     }
 
     /// Determines the package of each path.
     ///
     /// # Errors
     /// When a layer is damaged.
-    pub fn owners(&self, view: &StackView) -> Result<PackageOwners, LookError> {
+    pub(crate) fn owners(&self, view: &StackView) -> Result<PackageOwners, LookError> {
         let mut owners = PackageOwners { names: Vec::new(), paths: HashMap::new() };
         // The resolved paths of the directories in the lists.
         let mut real: HashMap<Vec<u8>, Option<Vec<u8>>> = HashMap::new();
@@ -222,7 +217,7 @@ impl DpkgDatabase {
 
 /// The owning package of each path.
 #[derive(Clone, Debug)]
-pub struct PackageOwners {
+pub(crate) struct PackageOwners {
     names: Vec<String>,
     paths: HashMap<Vec<u8>, usize>,
 }
@@ -230,7 +225,7 @@ pub struct PackageOwners {
 impl PackageOwners {
     /// Returns the package that owns this path, which must be relative to the root, without a
     /// leading slash and without symbolic links.
-    pub fn get(&self, path: &[u8]) -> Option<&str> {
+    pub(crate) fn get(&self, path: &[u8]) -> Option<&str> {
         self.paths.get(path).map(|&number| self.names[number].as_str())
     }
 }

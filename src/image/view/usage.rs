@@ -11,20 +11,20 @@ use super::packages::PackageOwners;
 use super::{LookError, StackView, ViewNode, WalkControl, join};
 
 /// Page size in bytes, on x86-64 and most arm64 machines.
-pub const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 /// Bytes of memory that an inode in a tmpfs and its first name use, in addition to the pages of the
 /// content. Measured with 200,000 empty files on Linux 6.18: 752 for the inode, 192 for the dentry,
 /// and the rest for slab overhead and the directory index.
-pub const TMPFS_ENTRY: u64 = 1044;
+pub(crate) const TMPFS_ENTRY: u64 = 1044;
 /// Bytes of memory for each further name of an inode.
-pub const TMPFS_NAME: u64 = TMPFS_ENTRY - 752;
+pub(crate) const TMPFS_NAME: u64 = TMPFS_ENTRY - 752;
 /// Maximum length of a symbolic link's target, with its NUL, that a tmpfs stores without a page
 /// (`SHORT_SYMLINK_LEN` in `mm/shmem.c`).
 const SHORT_LINK: u64 = 127;
 
 /// The number and the size of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskUsage {
+pub(crate) struct DiskUsage {
     /// Number of entries of all types.
     pub entries: u64,
     /// Bytes of files; a file with several names is counted at the first.
@@ -55,7 +55,7 @@ impl Counted {
 ///
 /// # Errors
 /// When a layer is damaged.
-pub fn by_directory(
+pub(crate) fn by_directory(
     view: &StackView,
     top: &ViewNode,
     depth: usize,
@@ -90,7 +90,7 @@ fn is_within(path: &[u8], dir: &[u8]) -> bool {
 ///
 /// # Errors
 /// When a layer is damaged.
-pub fn by_package(
+pub(crate) fn by_package(
     view: &StackView,
     top: &ViewNode,
     owners: &PackageOwners,
@@ -110,7 +110,7 @@ pub fn by_package(
 
 /// The memory that a layer uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Number of entries, including whiteouts.
     pub entries: u64,
     /// Bytes of files, each file counted once.
@@ -123,7 +123,7 @@ pub struct Memory {
 
 impl Memory {
     /// Returns the total bytes in a tmpfs.
-    pub fn tmpfs(&self) -> u64 {
+    pub(crate) fn tmpfs(&self) -> u64 {
         self.pages.saturating_add(self.inodes)
     }
 }
@@ -132,7 +132,7 @@ impl Memory {
 ///
 /// # Errors
 /// When a layer is damaged.
-pub fn memory(view: &StackView, layer: usize) -> Result<Memory, LookError> {
+pub(crate) fn memory(view: &StackView, layer: usize) -> Result<Memory, LookError> {
     let layer = &**view.stack().layers().get(layer).ok_or_else(|| LookError::Path {
         path: Box::default(),
         reason: fs_model::FsError::NotFound,

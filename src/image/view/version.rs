@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// Compares two versions as dpkg does. Invalid versions are ordered, too.
-pub fn compare(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare(a: &str, b: &str) -> Ordering {
     let (a, b) = (split(a), split(b));
     number(a.0.as_bytes())
         .cmp(&number(b.0.as_bytes()))

@@ -9,7 +9,7 @@ use super::{RootImportError, at};
 
 /// A path that only a container has, or by which programs detect one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// The path, without a leading slash.
     path: &'static str,
     /// Why programs detect a container.
@@ -40,7 +40,7 @@ const VOLATILE_DIRS: [&[u8]; 2] = [b"proc", b"sys"];
 const SINGULARITY_PREFIX: &[u8] = b".singularity.d/";
 
 /// Returns the mark at a path.
-pub fn mark(path: &[u8]) -> Option<&'static Mark> {
+pub(crate) fn mark(path: &[u8]) -> Option<&'static Mark> {
     MARKS.iter().find(|mark| mark.path.as_bytes() == path)
 }
 
@@ -51,7 +51,7 @@ pub fn mark(path: &[u8]) -> Option<&'static Mark> {
 /// # Errors
 /// Fails when the tree rejects a change.
 /// When the tree refuses a change.
-pub fn remove(tree: &Tree) -> Result<Vec<Vec<u8>>, RootImportError> {
+pub(crate) fn remove(tree: &Tree) -> Result<Vec<Vec<u8>>, RootImportError> {
     let mut sweep = Sweep { tree, removed: BTreeSet::new() };
     sweep.directory(&mut Vec::new(), Ino::ROOT, false)?;
     Ok(sweep.removed.into_iter().collect())

@@ -1,7 +1,7 @@
 //! Imports foreign root file systems into a tree.
 
 mod layers;
-pub mod marks;
+pub(crate) mod marks;
 mod tar;
 
 use std::fs::File;
@@ -134,7 +134,7 @@ pub enum RootImportError {
 ///
 /// # Errors
 /// Fails for an unsupported or damaged file, or a full upper: the tree then contains a part of it.
-pub fn import_path(
+pub(crate) fn import_path(
     tree: &Tree,
     path: &Path,
     skip: impl Fn(&[u8]) -> bool,

@@ -32,12 +32,12 @@ use self::content::LentContent;
 pub use self::host::Host;
 use self::marks::{Cleaned, LentBlock};
 use self::traces::Traces;
-use crate::root::live::{Lay, Live, LiveError, Meta};
+use crate::root::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
 use crate::sandbox::{Network, Plan};
 use crate::text::escape::escape;
 
 /// The host name of an image that does not have one.
-pub const NEUTRAL_HOSTNAME: &str = "overcoat";
+pub(crate) const NEUTRAL_HOSTNAME: &str = "overcoat";
 
 /// The directory of scratch entries for files that programs of the image do not search for.
 const SCRATCH_DIR: &str = "/.overcoat";
@@ -191,7 +191,7 @@ impl Loans {
         let [debian, others @ ..] = host::BUNDLES;
         let mut has_other = false;
         for path in others {
-            if live.stat(path.as_bytes(), Follow::Yes)?.is_some() {
+            if matches!(live.stat(path.as_bytes(), Follow::Yes), Ok(Some(_))) {
                 has_other = true;
                 if certificates.are_own {
                     let host = certificates.pem.clone();
@@ -212,7 +212,7 @@ impl Loans {
         // One of the image's own bundles is enough: they are all made of one list.
         let mut pem = certificates.pem;
         for path in host::BUNDLES {
-            if let Some(own) = live.read(path.as_bytes())? {
+            if let Ok(Some(own)) = live.read(path.as_bytes()) {
                 pem.push(b'\n');
                 pem.extend_from_slice(&own);
                 break;
@@ -260,7 +260,7 @@ impl Loans {
     pub fn refresh(&mut self, live: &Live) -> Result<ShownFiles, LiveError> {
         let hostname = hostname(live)?;
         let mut shown = ShownFiles { hostname: hostname.clone(), files: Vec::new() };
-        let has_place = live.stat(bundle_dir(), Follow::Yes)?.is_some();
+        let has_place = is_directory(live, bundle_dir())?;
         self.bundle_without_place = if has_place { None } else { self.add_bundle(live)? };
         let root = RootState { hostname, bundle: self.bundle_without_place.clone() };
         for file in &mut self.files {
@@ -292,13 +292,17 @@ impl Loans {
 
     /// Removes the lent lines from the files that programs copied them into. Returns warnings about
     /// files that it could not restore, and about files that contain a value of the host, such as
-    /// the address of a name server.
+    /// the address of a name server, unless `is_input` finds the value in the user's own input.
     ///
     /// # Errors
     /// Fails when a layer cannot be read.
-    pub fn clean_copies(&self, live: &Live) -> Result<Vec<String>, LiveError> {
+    pub fn clean_copies(
+        &self,
+        live: &Live,
+        is_input: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<String>, LiveError> {
         let mut warnings = self.edited.clone();
-        let mut search = self.traces.search(live);
+        let mut search = self.traces.search(live, is_input);
         let unmarked = marks::blank_ended(&self.blocks);
         let tree = live.tree();
         let delta = tree.delta().map_err(|e| at(b"/", e))?;
@@ -498,7 +502,7 @@ impl LentFile {
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         let dir = &path[..slash];
         if !has_directory(live, path)? {
-            match live.stat(dir, Follow::Yes)? {
+            match live.stat(dir, Follow::No)? {
                 None if dir == b"/etc" => live.make_directories(dir, Lay::Scratch)?,
                 _ => return Ok(None),
             }
@@ -529,8 +533,16 @@ impl LentFile {
 /// Whether the directory of `path` exists.
 fn has_directory(live: &Live, path: &[u8]) -> Result<bool, LiveError> {
     let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
-    let found = live.stat(&path[..slash], Follow::Yes)?;
-    Ok(found.is_some_and(|(_, attr)| attr.kind == FileType::Directory))
+    is_directory(live, &path[..slash])
+}
+
+/// Whether `path` leads to a directory. Links in a loop lead to nothing.
+fn is_directory(live: &Live, path: &[u8]) -> Result<bool, LiveError> {
+    match live.stat(path, Follow::Yes) {
+        Ok(found) => Ok(found.is_some_and(|(_, attr)| attr.kind == FileType::Directory)),
+        Err(LiveError { source: LiveErrorKind::Tree(FsError::Loop), .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn at(path: &[u8], error: FsError) -> LiveError {

@@ -1,6 +1,7 @@
 //! Values of the host that a program may have read from a lent file and written to another file.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 
 use fs_model::FileType;
 use memchr::memmem;
@@ -141,8 +142,12 @@ impl Traces {
     }
 
     /// Prepares a search of the files of an image.
-    pub(super) fn search<'a>(&'a self, live: &'a Live) -> TraceSearch<'a> {
-        TraceSearch { traces: self, live, certificates: None }
+    pub(super) fn search<'a>(
+        &'a self,
+        live: &'a Live,
+        is_input: &'a dyn Fn(&str) -> bool,
+    ) -> TraceSearch<'a> {
+        TraceSearch { traces: self, live, is_input, known: RefCell::default(), certificates: None }
     }
 }
 
@@ -150,12 +155,15 @@ impl Traces {
 pub(super) struct TraceSearch<'a> {
     traces: &'a Traces,
     live: &'a Live,
+    is_input: &'a dyn Fn(&str) -> bool,
+    /// For each value found: whether it is in the user's input.
+    known: RefCell<HashMap<&'a str, bool>>,
     /// The certificates to report: all but those that the image has in a directory for authorities,
     /// where a provisioner puts them on purpose. Read when the first certificate is found.
     certificates: Option<HashSet<String>>,
 }
 
-impl TraceSearch<'_> {
+impl<'a> TraceSearch<'a> {
     /// Searches the name of an object, which is the end of `path`.
     pub(super) fn in_name(&self, path: &[u8], warnings: &mut Vec<String>) {
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
@@ -191,7 +199,11 @@ impl TraceSearch<'_> {
     }
 
     fn report(&self, path: &[u8], part: &str, content: &[u8], warnings: &mut Vec<String>) {
+        let is_input = |value: &'a str| {
+            *self.known.borrow_mut().entry(value).or_insert_with(|| (self.is_input)(value))
+        };
         let found = self.traces.values.iter().filter(|trace| trace.is_in(content));
+        let found = found.filter(|trace| !is_input(&trace.value));
         warnings.extend(found.map(|trace| {
             format!(
                 "/{}: {part} contains {}, {} of this host; unless a provisioner wrote it, the image \

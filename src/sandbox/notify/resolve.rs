@@ -1,7 +1,7 @@
 //! Resolves paths of a process inside in the tree, instead of through a mount.
 //!
 //! The daemon must not access its own mount, so it walks the tree as the kernel would
-//! (path_resolution(7)). It accesses the tree only through [`Supervised`].
+//! (see [`fs_model::resolve`]). It accesses the tree only through [`Supervised`].
 //!
 //! Invariants:
 //! - a walk ends at a mount point as [`Walked::Leaves`]: the files mounted there are not in the
@@ -11,6 +11,7 @@
 
 use std::collections::HashSet;
 
+use fs_model::resolve::{self, Follow, MAX_LINKS, PathError, PathNodeKind, PathTree};
 use nix::errno::Errno;
 
 /// The tree of the sandbox's root, by the inode numbers that the FUSE mount shows (the same in
@@ -85,8 +86,6 @@ pub enum SupervisedKind {
     Other,
 }
 
-/// Symbolic links followed in one walk, as the kernel's `MAXSYMLINKS`.
-const MAX_LINKS: usize = 40;
 const NAME_MAX: usize = 255;
 const ROOT: u64 = 1;
 
@@ -118,27 +117,22 @@ pub(super) struct ProcessView<'a> {
 impl ProcessView<'_> {
     /// Resolves the parent directory of `path`. The last component is not followed.
     pub(super) fn place(&self, start: u64, path: &[u8]) -> Result<Walked<NameInDir>, Errno> {
-        let mut walk = self.begin(start, path)?;
-        loop {
-            let Some(step) = walk.next() else { return Err(Errno::EEXIST) }; // only slashes
-            if step.last {
-                if matches!(step.name.as_slice(), b"." | b"..") {
-                    return Err(Errno::EEXIST);
-                }
-                if step.name.len() > NAME_MAX {
-                    return Err(Errno::ENAMETOOLONG);
-                }
-                if step.slash {
-                    // Only a directory can be made by a path that ends with a slash.
-                    self.tree.lookup(walk.current, &step.name)?;
-                    return Err(Errno::EEXIST);
-                }
-                return Ok(Walked::Found(NameInDir { dir: walk.current, name: step.name }));
+        let place = |walk: &mut SupervisedWalk<'_>| {
+            let last = resolve::resolve_parent(walk, directory(start), path)?;
+            let Some(last) = last.filter(|last| !matches!(&last.name[..], b"." | b"..")) else {
+                return Err(Errno::EEXIST.into());
+            };
+            if last.name.len() > NAME_MAX {
+                return Err(Errno::ENAMETOOLONG.into());
             }
-            if self.enter(&mut walk, &step, true)? == Walked::Leaves {
-                return Ok(Walked::Leaves);
+            if last.slash {
+                // Only a directory can be made by a path that ends with a slash.
+                self.tree.lookup(last.dir.ino, &last.name)?;
+                return Err(Errno::EEXIST.into());
             }
-        }
+            Ok(NameInDir { dir: last.dir.ino, name: last.name })
+        };
+        self.walk(path, place)
     }
 
     /// Resolves `path` to an inode; follows a symbolic link at its end if `follow`.
@@ -148,13 +142,11 @@ impl ProcessView<'_> {
         path: &[u8],
         follow: bool,
     ) -> Result<Walked<u64>, Errno> {
-        let mut walk = self.begin(start, path)?;
-        while let Some(step) = walk.next() {
-            if self.enter(&mut walk, &step, follow || !step.last || step.slash)? == Walked::Leaves {
-                return Ok(Walked::Leaves);
-            }
-        }
-        Ok(Walked::Found(walk.current))
+        let follow = if follow { Follow::Yes } else { Follow::No };
+        self.walk(path, |walk| {
+            let found = resolve::resolve(walk, directory(start), path, follow)?;
+            Ok(found.node.ok_or(Errno::ENOENT)?.ino)
+        })
     }
 
     /// Returns whether `path`, or a symbolic link at its end, names an entry of one of `dirs`.
@@ -181,111 +173,97 @@ impl ProcessView<'_> {
         Err(Errno::ELOOP)
     }
 
-    fn begin(&self, start: u64, path: &[u8]) -> Result<PathWalk, Errno> {
-        match path.first() {
-            None => Err(Errno::ENOENT),
-            Some(b'/') => Ok(PathWalk::new(self.root, path)),
-            Some(_) => Ok(PathWalk::new(start, path)),
-        }
-    }
-
-    /// Walks one component.
-    fn enter(
+    fn walk<R>(
         &self,
-        walk: &mut PathWalk,
-        step: &PathStep,
-        follow: bool,
-    ) -> Result<Walked<()>, Errno> {
-        if !walk.directory {
-            return Err(Errno::ENOTDIR);
-        }
-        match step.name.as_slice() {
-            b"." => return Ok(Walked::Found(())),
-            b".." => {
-                if walk.current == self.root {
-                    return Ok(Walked::Found(()));
-                }
-                if walk.current == ROOT {
-                    // Above the mount, from a working directory outside the process's root.
-                    return Ok(Walked::Leaves);
-                }
-                walk.current = self.tree.parent(walk.current)?;
-                return Ok(Walked::Found(()));
-            }
-            _ => {}
-        }
-        if step.name.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        let found = self.tree.lookup(walk.current, &step.name)?;
-        if self.mounted.contains(&found.ino) {
-            return Ok(Walked::Leaves);
-        }
-        match found.kind {
-            SupervisedKind::Symlink(target) if follow => {
-                walk.follow(&target, step.slash || !step.last)?;
-                if target.first() == Some(&b'/') {
-                    walk.current = self.root;
-                }
-            }
-            kind => {
-                walk.directory = kind == SupervisedKind::Directory;
-                if step.slash && !walk.directory {
-                    return Err(Errno::ENOTDIR);
-                }
-                walk.current = found.ino;
-            }
-        }
-        Ok(Walked::Found(()))
-    }
-}
-
-struct PathWalk {
-    current: u64,
-    directory: bool,
-    rest: Vec<u8>,
-    links: usize,
-}
-
-struct PathStep {
-    name: Vec<u8>,
-    /// Only slashes follow.
-    last: bool,
-    /// This is the last component, and a slash follows.
-    slash: bool,
-}
-
-impl PathWalk {
-    fn new(current: u64, path: &[u8]) -> Self {
-        PathWalk { current, directory: true, rest: path.to_vec(), links: 0 }
-    }
-
-    fn next(&mut self) -> Option<PathStep> {
-        let start = self.rest.iter().position(|&byte| byte != b'/')?;
-        let length = self.rest[start..].iter().position(|&byte| byte == b'/');
-        let end = length.map_or(self.rest.len(), |length| start + length);
-        let name = self.rest[start..end].to_vec();
-        self.rest.drain(..end);
-        let last = self.rest.iter().all(|&byte| byte == b'/');
-        Some(PathStep { name, last, slash: last && !self.rest.is_empty() })
-    }
-
-    /// Inserts a link's target before the rest of the path.
-    fn follow(&mut self, target: &[u8], more: bool) -> Result<(), Errno> {
-        self.links += 1;
-        if self.links > MAX_LINKS {
-            return Err(Errno::ELOOP);
-        }
-        if target.is_empty() {
+        path: &[u8],
+        resolve: impl FnOnce(&mut SupervisedWalk<'_>) -> Result<R, WalkEnd>,
+    ) -> Result<Walked<R>, Errno> {
+        if path.is_empty() {
             return Err(Errno::ENOENT);
         }
-        let mut rest = target.to_vec();
-        if more {
-            rest.push(b'/');
-            rest.append(&mut self.rest);
+        match resolve(&mut SupervisedWalk(self)) {
+            Ok(found) => Ok(Walked::Found(found)),
+            Err(WalkEnd::Leaves) => Ok(Walked::Leaves),
+            Err(WalkEnd::Error(errno)) => Err(errno),
         }
-        self.rest = rest;
-        Ok(())
+    }
+}
+
+/// Why a walk ended before the end of its path.
+enum WalkEnd {
+    /// At a mount point.
+    Leaves,
+    Error(Errno),
+}
+
+impl From<Errno> for WalkEnd {
+    fn from(errno: Errno) -> Self {
+        WalkEnd::Error(errno)
+    }
+}
+
+fn directory(ino: u64) -> SupervisedInode {
+    SupervisedInode { ino, kind: SupervisedKind::Directory }
+}
+
+struct SupervisedWalk<'a>(&'a ProcessView<'a>);
+
+impl PathTree for SupervisedWalk<'_> {
+    type Node = SupervisedInode;
+    type Error = WalkEnd;
+
+    fn root(&mut self) -> Result<SupervisedInode, WalkEnd> {
+        Ok(directory(self.0.root))
+    }
+
+    fn parent(&mut self, dir: &SupervisedInode) -> Result<SupervisedInode, WalkEnd> {
+        if dir.ino == self.0.root {
+            return Ok(dir.clone());
+        }
+        if dir.ino == ROOT {
+            // Above the mount, from a working directory outside the process's root.
+            return Err(WalkEnd::Leaves);
+        }
+        Ok(directory(self.0.tree.parent(dir.ino)?))
+    }
+
+    fn lookup(
+        &mut self,
+        dir: &SupervisedInode,
+        name: &[u8],
+    ) -> Result<Option<SupervisedInode>, WalkEnd> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
+        match self.0.tree.lookup(dir.ino, name) {
+            Ok(found) if self.0.mounted.contains(&found.ino) => Err(WalkEnd::Leaves),
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn kind(&self, node: &SupervisedInode) -> PathNodeKind {
+        match node.kind {
+            SupervisedKind::Directory => PathNodeKind::Directory,
+            SupervisedKind::Symlink(_) => PathNodeKind::Symlink,
+            SupervisedKind::Other => PathNodeKind::Other,
+        }
+    }
+
+    fn read_link(&mut self, link: &SupervisedInode) -> Result<Vec<u8>, WalkEnd> {
+        match &link.kind {
+            SupervisedKind::Symlink(target) => Ok(target.clone()),
+            _ => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    fn error(&self, error: PathError) -> WalkEnd {
+        WalkEnd::Error(match error {
+            PathError::NotFound => Errno::ENOENT,
+            PathError::NotADirectory => Errno::ENOTDIR,
+            PathError::Loop => Errno::ELOOP,
+        })
     }
 }
 

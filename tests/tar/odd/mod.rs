@@ -19,8 +19,8 @@ enum Wanted {
     Noted(&'static str),
     /// An error with this text; GNU tar fails too.
     Refused(&'static str),
-    /// An error with this text; GNU tar succeeds, because it ignores damage or makes an object that a
-    /// base cannot have.
+    /// An error with this text; GNU tar succeeds, because it ignores damage or makes an object that
+    /// a base cannot have.
     Stricter(&'static str),
     /// Other files than GNU tar extracts, for the reason given.
     #[expect(dead_code, reason = "for the reader")]

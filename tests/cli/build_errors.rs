@@ -1,0 +1,244 @@
+//! Projects that cannot be built, with the complete error messages in `tests/cli/build_errors`. The
+//! crate `provisioners` has the errors that are found without a build (`tests/mistakes`).
+//!
+//! `UPDATE_BUILD_ERRORS=1 cargo test --test cli build_errors` updates the messages.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::stage::{REPOSITORY, Stage, Who, finish};
+
+/// A project with one overlay on the lab's base, in which a test makes a mistake.
+struct Broken {
+    stage: Stage,
+}
+
+impl Broken {
+    fn new(settings: &str, image: &str, provisioner: &str) -> Self {
+        let stage = Stage::new();
+        let broken = Broken { stage };
+        broken.write("p/provisioner.yml", provisioner);
+        let base = broken.stage.debian();
+        broken.write(
+            "overcoat.yml",
+            &format!(
+                "output: ../user/out\nnetwork: none\n{settings}images:\n  image:\n    base: {}\n    \
+                 provisioner: p\n{image}",
+                base.display()
+            ),
+        );
+        broken
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        self.stage.write(format!("project/{name}"), content);
+    }
+
+    /// Checks that the build fails with this exit code and the message in `NAME.txt`.
+    fn assert_error(
+        &self,
+        name: &str,
+        code: i32,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) {
+        let mut command = self.stage.overcoat(Who::Unprivileged);
+        command.current_dir(self.stage.path("project")).arg("build").args(arguments);
+        command.envs(environment.iter().copied());
+        let finished = finish(&mut command).code(code);
+        let message = self.plain(&finished.stderr);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("tests/cli/build_errors/{name}.txt"));
+        if std::env::var_os("UPDATE_BUILD_ERRORS").is_some() {
+            fs::write(&file, &message).unwrap();
+        }
+        let wanted = fs::read_to_string(&file).unwrap_or_default();
+        assert!(message == wanted, "{name}: wanted\n{wanted}\nfound\n{message}");
+        let out = self.stage.out(Who::Unprivileged).join("out");
+        let left = fs::read_dir(out).into_iter().flatten().map(|e| e.unwrap().file_name());
+        let left: Vec<_> =
+            left.filter(|n| n != ".overcoat" && !n.to_string_lossy().ends_with(".log")).collect();
+        assert!(left.is_empty(), "{name}: {left:?}");
+    }
+
+    /// Removes the folder of the test and the duration from a message.
+    fn plain(&self, message: &str) -> String {
+        let message =
+            message.replace(&format!("{}/", self.stage.path("").display()).replace("//", "/"), "");
+        let mut plain = String::new();
+        for line in message.lines() {
+            let words: Vec<String> = line.split(' ').map(without_time).collect();
+            // Ansible prints asterisks up to the width of the terminal.
+            plain.push_str(words.join(" ").trim_end().trim_end_matches('*').trim_end());
+            plain.push('\n');
+        }
+        plain
+    }
+}
+
+/// Replaces seconds with one decimal by `N`.
+fn without_time(word: &str) -> String {
+    let number = word.trim_matches(['(', ')']);
+    let is_time = number.split_once('.').is_some_and(|(whole, part)| {
+        part.len() == 1 && [whole, part].iter().all(|digits| digits.parse::<u32>().is_ok())
+    });
+    if is_time { word.replace(number, "N") } else { word.to_owned() }
+}
+
+#[test]
+fn failed_script_is_reported_with_its_last_output() {
+    let broken = Broken::new("", "", "scripts: [fail.sh]\n");
+    broken.write("p/fail.sh", "echo before\necho 'cannot find the thing' >&2\nexit 7\n");
+    broken.assert_error("script", 1, &[], &[]);
+    let log = fs::read_to_string(broken.stage.path("user/out/image.cpio.gz.log")).unwrap();
+    assert!(log.contains("before\ncannot find the thing\n"), "{log}");
+}
+
+#[test]
+fn failed_task_is_reported_with_its_last_output() {
+    let broken = Broken::new("", "", "");
+    fs::remove_file(broken.stage.path("project/p/provisioner.yml")).unwrap();
+    broken.write("p/tasks/main.yml", "- {name: doomed, command: /no/such/program}\n");
+    broken.assert_error("task", 1, &[], &[]);
+}
+
+#[test]
+fn missing_host_program_is_reported_with_its_package() {
+    let broken = Broken::new("", "", "");
+    fs::remove_file(broken.stage.path("project/p/provisioner.yml")).unwrap();
+    broken.write("p/tasks/main.yml", "- {name: x, command: \"true\"}\n");
+    let path = broken.stage.path("programs");
+    fs::create_dir(&path).unwrap();
+    broken
+        .stage
+        .sh("for p in setpriv newuidmap newgidmap; do ln -s $(command -v $p) programs/; done");
+    let path = path.display().to_string();
+    broken.assert_error("no-ansible", 2, &[], &[("PATH", &path)]);
+}
+
+#[test]
+fn unreachable_mirror_is_reported() {
+    let broken = Broken::new("", "", "");
+    broken.write("p/provisioner.yml", "steps: [{files: files}, {packages: [lsscsi]}]\n");
+    broken.write("p/files/etc/apt/sources.list", "deb [trusted=yes] http://127.0.0.1:9 ./\n");
+    broken.assert_error("mirror", 1, &[], &[]);
+}
+
+#[test]
+fn unreachable_mirror_of_a_base_is_reported() {
+    let broken = Broken::new("", "", "");
+    broken.write(
+        "overcoat.yml",
+        "output: ../user/out\nmirror: http://127.0.0.1:9/debian\n\
+         images: {base: {kind: base, release: bookworm}}\n",
+    );
+    let mut command = broken.stage.overcoat(Who::Unprivileged);
+    command.current_dir(broken.stage.path("project")).arg("build");
+    // The rest of the message depends on the version of apt.
+    let wanted = ["mmdebstrap failed", "http://127.0.0.1:9/debian", "the whole log is in"];
+    finish(&mut command).code(2).stderr_has(&wanted);
+    let log = fs::read_to_string(broken.stage.path("user/out/base.squashfs.log")).unwrap();
+    assert!(log.contains("127.0.0.1:9"), "{log}");
+}
+
+#[test]
+fn unknown_package_is_reported() {
+    let broken = Broken::new("", "", "steps: [{files: files}, {packages: [lscsi]}]\n");
+    broken.write("p/files/etc/apt/sources.list", REPOSITORY);
+    let bind = broken.stage.bind_repository();
+    let mut command = broken.stage.overcoat(Who::Unprivileged);
+    command.current_dir(broken.stage.path("project")).args(["build", "--bind", &bind]);
+    // The rest of the message depends on the version of apt.
+    finish(&mut command).code(1).stderr_has(&["packages (1)", "Unable to locate package lscsi"]);
+}
+
+#[test]
+fn full_upper_is_reported() {
+    let broken = Broken::new("upper_size: 8M\n", "", "scripts: [fill.sh]\n");
+    broken.write("p/fill.sh", "head -c 100000000 /dev/urandom >/srv/big\n");
+    broken.assert_error("full", 1, &[], &[]);
+}
+
+#[test]
+fn missing_or_damaged_layers_are_reported() {
+    let broken = Broken::new("", "", "");
+    let project = |base: &str| {
+        broken.write(
+            "overcoat.yml",
+            &format!("output: ../user/out\nimages: {{image: {{base: {base}}}}}\n"),
+        );
+    };
+    project("./base.squashfs");
+    broken.assert_error("no-base", 2, &[], &[]);
+    broken.write("base.squashfs", "hsqs, and nothing more");
+    broken.assert_error("damaged-base", 2, &[], &[]);
+    broken.write("base.squashfs", "not an image");
+    broken.assert_error("unknown-base", 2, &[], &[]);
+    broken.write(
+        "overcoat.yml",
+        "output: ../user/out\nimages: {base: {kind: base, from: nothing.tar}}\n",
+    );
+    broken.assert_error("no-from", 2, &[], &[]);
+    broken.write("nothing.tar", "");
+    broken.assert_error("empty-from", 2, &[], &[]);
+}
+
+#[test]
+fn undefined_template_variable_is_reported_before_the_build() {
+    let broken = Broken::new("", "", "variables: {interval: 3}\nfiles: files\n");
+    broken.write("p/files/etc/x.j2", "every {{ intervall }}\n");
+    broken.assert_error("template", 2, &[], &[]);
+}
+
+#[test]
+fn patterns_and_owners_without_match_are_reported() {
+    let broken = Broken::new("", "", "attributes: {/etc/ghost/*: {mode: \"0600\"}}\n");
+    broken.assert_error("attributes", 1, &[], &[]);
+    broken.write("p/provisioner.yml", "attributes: {/etc/hostname: {owner: nosuch}}\n");
+    broken.assert_error("owner", 1, &[], &[]);
+    broken.write("p/provisioner.yml", "");
+    let text = fs::read_to_string(broken.stage.path("project/overcoat.yml")).unwrap();
+    broken.write("overcoat.yml", &format!("{text}    kind: initrd\n"));
+    broken.assert_error("yields", 1, &[], &[]);
+}
+
+#[test]
+fn unwritable_output_folder_is_reported() {
+    let broken = Broken::new("", "", "");
+    let text = fs::read_to_string(broken.stage.path("project/overcoat.yml")).unwrap();
+    broken.write("overcoat.yml", &text.replace("../user/out", "../root/out"));
+    broken.assert_error("folder", 2, &[], &[]);
+}
+
+#[test]
+fn unknown_image_name_is_reported() {
+    let broken = Broken::new("", "", "");
+    broken.assert_error("name", 2, &["imgae"], &[]);
+    broken.assert_error("option", 2, &["-o", "x.cpio.gz"], &[]);
+}
+
+#[test]
+fn invalid_source_date_epoch_is_reported() {
+    let broken = Broken::new("", "", "");
+    broken.assert_error("epoch", 2, &[], &[("SOURCE_DATE_EPOCH", "yesterday")]);
+}
+
+#[test]
+fn errors_in_an_image_file_have_positions() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let attempt = |text: &str| {
+        let file = stage.write("image.yml", text);
+        let finished = finish(stage.overcoat(who).arg("build").arg(file)).code(2);
+        assert!(stage.files(who).is_empty(), "{text}");
+        finished
+    };
+    let base = stage.debian();
+    attempt("bas: x.squashfs\n").stderr_has(&["image.yml:1:1", "did you mean `base`?"]);
+    attempt(&format!("base: {}\n", base.display())).stderr_has(&["image.yml", "-o"]);
+    attempt("base: no/base.squashfs\noutput: user/out.cpio.gz\n")
+        .stderr_has(&["no/base.squashfs", "No such file"]);
+    attempt(&format!("base: {}\nprovisioner: none\noutput: user/o.cpio\n", base.display()))
+        .stderr_has(&["none"]);
+    finish(stage.overcoat(who).args(["build", "nothing.yml"])).code(2).stderr_has(&["nothing.yml"]);
+}

@@ -1,0 +1,259 @@
+//! `import` of an on-imagebuilder tree, and builds of the project at both privileges, with
+//! unchanged roles and the real `ansible-playbook`.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, finish};
+
+const BASE: &str = r#"---
+- name: sources
+  lineinfile: {path: /etc/apt/sources.list, line: "{{ item.line }}", create: true}
+  loop: "{{ repository_lists }}"
+- name: the hosts file
+  lineinfile:
+    dest: /etc/hosts
+    line: 127.0.1.1 {{ host }}
+    create: yes
+- name: the name
+  copy: {content: "{{ host }}\n", dest: /etc/hostname}
+- name: a user
+  user: name=monorail shell=/bin/sh uid=4242 system=no
+- name: folders
+  file: path={{ item }} state=directory mode=0777
+  with_items:
+    - /opt/downloads
+    - '{{ extra_path }}'
+- name: for the boot server
+  local_action: command cp {{ build_root }}/etc/debian_version {{ build_artifact_path }}/version
+"#;
+
+const OVERLAY: &str = r#"---
+- name: Update apt cache
+  apt: update_cache=yes
+- name: Install required packages
+  apt: name="{{ item.package }}={{ item.version }}"
+  with_items: "{{ discovery_overlay_package_manifest }}"
+- name: another way to
+  package: {name: [ethtool], state: present}
+- include_tasks: files.yml
+- name: a service
+  service: {name: smartmontools, enabled: false}
+- name: from the web
+  get_url: {url: "{{ tool_url }}", dest: /opt/tool, mode: "0755"}
+- name: from a file
+  get_url: {url: "file:///etc/debian_version", dest: /opt/version}
+- name: what is asked for
+  command: cat /opt/version
+  register: version
+  changed_when: false
+- name: a shell with more of it
+  shell: |
+    echo "{{ version.stdout }} {{ ansible_distribution }}" >/opt/facts
+    chown monorail:adm /opt/facts
+- name: on the host, in the tree of the root
+  shell: echo {{ overlayfs_archive_name }} >{{ overlayfs_build_root }}/opt/delegated
+  delegate_to: localhost
+"#;
+
+const FILES: &str = r#"- name: a hook
+  copy: {src: rc.local.hooks, dest: /opt/rc.local.hooks, mode: "0755", owner: monorail, group: adm}
+- name: a template
+  template: {src: discovery.conf.j2, dest: /etc/discovery.conf, mode: "0640"}
+  notify: [told]
+- name: not here
+  file: {path: /opt/unwanted, state: touch}
+  when: not wanted | bool
+"#;
+
+/// Writes a tree in the layout of on-imagebuilder, whose artifacts are written to `artifacts`.
+fn tree(stage: &Stage, name: &str, artifacts: &Path, tool_url: &str) -> PathBuf {
+    let write = |path: &str, text: &str| stage.write(format!("{name}/{path}"), text);
+    let root = "/tmp/on-imagebuilder";
+    write(
+        "hosts",
+        &format!(
+            "[build_local]\nlocalhost ansible_connection=local\n\n\
+             [overlay_build_chroot]\n{root}/overlay/root ansible_connection=chroot\n\n\
+             [on_imagebuild:vars]\nbasefs_build_root={root}/base/rootfs\n\
+             overlayfs_build_root={root}/overlay/root\noverlayfs_lower_dir={root}/overlay/lower\n\
+             build_artifact_path={}\n",
+            artifacts.display()
+        ),
+    );
+    write(
+        "group_vars/on_imagebuild",
+        &format!(
+            "apt_server: archive.example.org\ndebootstrap_release: bookworm\n\
+             debootstrap_variant: \"--variant=minbase\"\n\
+             debootstrap_apt_server: http://{{{{ apt_server }}}}/debian\n\
+             ansible_dependencies: \"python,python-apt\"\n\
+             repository_lists:\n  - {{line: \"deb [trusted=yes] file:/repo ./\"}}\n\
+             host: monorail-micro\nwanted: yes\ntool_url: {tool_url}\n"
+        ),
+    );
+    write(
+        "vars/basefs.yml",
+        "provisioner: roles/basefs/provision_rootfs\nbuild_root: '{{ basefs_build_root }}'\n\
+         build_root_size: 1000m\nextra_path: /opt/drivers\n",
+    );
+    // Ansible accepts `keep: yes` as a boolean; a project does not.
+    write(
+        "vars/discovery_overlay.yml",
+        "provisioner: roles/overlay/provision_discovery_overlay\nkeep: yes\n\
+         overlayfs_archive_name: \"discovery.overlay.cpio\"\n\
+         discovery_overlay_package_manifest:\n  - { package: \"lsscsi\", version: \"*\" }\n  \
+         - { package: \"smartmontools\", version: \"*\" }\n",
+    );
+    write("vars/small.yml", "# provisioner: roles/overlay/small\ngreeting: of the config file\n");
+    write("roles/basefs/provision_rootfs/tasks/main.yml", "- import_tasks: provision.yml\n");
+    write("roles/basefs/provision_rootfs/tasks/provision.yml", BASE);
+    let overlay = |path: &str, text: &str| {
+        write(&format!("roles/overlay/provision_discovery_overlay/{path}"), text)
+    };
+    overlay("tasks/main.yml", OVERLAY);
+    overlay("tasks/files.yml", FILES);
+    overlay("files/rc.local.hooks", "#!/bin/sh\n");
+    overlay("templates/discovery.conf.j2", "{{ host }} {{ level }} {{ keep }}\n");
+    overlay("handlers/main.yml", "- {name: notified, shell: \"echo notified >/opt/notified\"}\n");
+    overlay("defaults/main.yml", "level: 3\nhost: nobody\n");
+    overlay("meta/main.yml", "dependencies:\n  - {role: overlay/common, common: given}\n");
+    write(
+        "roles/overlay/common/tasks/main.yml",
+        "- {copy: {content: \"{{ common }}\\n\", dest: /opt/common}}\n",
+    );
+    write(
+        "roles/overlay/small/tasks/main.yml",
+        "- {copy: {content: \"{{ greeting }}\\n\", dest: /etc/motd}}\n",
+    );
+    write("common/overlay_wrapper.yml", "- hosts: build_local\n  tasks:\n    - include: x.yml\n");
+    write("common/tasks/clean_fs.yml", "- command: apt-get clean\n");
+    stage.path(name)
+}
+
+/// Starts an HTTP server on the loopback interface that sends a script for each request; returns
+/// its URL.
+fn server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/tool", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                request.push(byte[0]);
+            }
+            let body = "#!/bin/sh\necho tool\n";
+            let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            // The client may close the connection early.
+            let _ = stream.write_all((head + body).as_bytes());
+        }
+    });
+    url
+}
+
+fn import(stage: &Stage, who: Who, folder: &Path, more: &[&str]) -> Finished {
+    stage.give(folder, who);
+    finish(stage.overcoat(who).arg("import").arg(folder).args(more))
+}
+
+#[test]
+fn imported_tree_builds_to_the_same_bytes_at_both_privileges() {
+    let stage = Stage::new();
+    let url = server();
+    let artifacts = BOTH_USERS.map(|who| {
+        let artifacts = stage.out(who).join("builds");
+        let folder = tree(&stage, &format!("{who:?}"), &artifacts, &url);
+        import(&stage, who, &folder, &[]).ok().stderr_has(&["overcoat.yml: 3 images: basefs, "]);
+        // Tests have no mirror, so the base is built from an archive of the lab.
+        let file = folder.join("overcoat.yml");
+        let text = fs::read_to_string(&file).unwrap();
+        let from = format!("from: {}", stage.lab().join("base.tar").display());
+        let edited = text
+            .replace("variant: minbase", &from)
+            .replace("    packages: [python3, python3-apt]\n", "");
+        fs::write(&file, edited).unwrap();
+        let repository = stage.bind_repository();
+        let mut build = stage.overcoat(who);
+        build.arg("build").arg(&folder).args(["--bind", &repository]);
+        finish(build.env("SOURCE_DATE_EPOCH", EPOCH)).ok();
+        artifacts
+    });
+    let [_, user] = &artifacts;
+    let overlay = user.join("discovery.overlay.cpio.gz");
+    let read = |name: &str| stage.archived_file(&overlay, name);
+    assert_eq!(read("etc/discovery.conf"), "monorail-micro 3 True\n");
+    assert_eq!(read("opt/common"), "given\n");
+    assert_eq!(read("opt/notified"), "notified\n");
+    assert_eq!(read("opt/tool"), "#!/bin/sh\necho tool\n");
+    assert!(read("opt/version").starts_with("12"));
+    assert!(read("opt/facts").ends_with(" Debian\n"));
+    assert_eq!(read("opt/delegated"), "discovery.overlay.cpio\n");
+    assert_eq!(
+        stage.archived_file(&user.join("small.cpio.gz"), "etc/motd"),
+        "of the config file\n"
+    );
+    let listing = stage.archive_listing(&overlay);
+    for there in ["usr/bin/lsscsi", "sbin/ethtool", "usr/sbin/smartctl"] {
+        assert!(listing.contains(there), "{there}\n{listing}");
+    }
+    assert!(!listing.contains("opt/unwanted"));
+    let hook = listing.lines().find(|line| line.ends_with("opt/rc.local.hooks")).unwrap();
+    assert!(hook.starts_with("-rwxr-xr-x   1 4242     4 "), "{hook}");
+    // The base has the changes of its role, whose local action wrote to the artifacts.
+    assert!(fs::read_to_string(user.join("version")).unwrap().starts_with("12"));
+    let base = stage.sh(&format!(
+        "unsquashfs -cat '{}' etc/hosts etc/hostname etc/passwd",
+        user.join("basefs.squashfs").display()
+    ));
+    for line in ["127.0.1.1 monorail-micro\n", "monorail:x:4242:"] {
+        assert!(base.contains(line), "{base}");
+    }
+    for file in ["basefs.squashfs", "discovery.overlay.cpio.gz", "small.cpio.gz"] {
+        let [root, user] = artifacts.each_ref().map(|folder| fs::read(folder.join(file)).unwrap());
+        assert!(root == user, "{file} differs");
+    }
+}
+
+#[test]
+fn existing_base_can_be_used() {
+    let stage = Stage::new();
+    let folder = tree(&stage, "tree", &stage.out(Who::Unprivileged), "file:///etc/hostname");
+    import(&stage, Who::Unprivileged, &folder, &["--base", "no.squashfs"])
+        .code(2)
+        .stderr_has(&["no.squashfs not found", "is relative to"]);
+    let base = stage.debian();
+    let base = base.to_str().unwrap();
+    import(&stage, Who::Unprivileged, &folder, &["--base", base])
+        .ok()
+        .stderr_has(&["warning: vars/basefs.yml: left out", "2 images: discovery_overlay, small"]);
+    let mut build = stage.overcoat(Who::Unprivileged);
+    finish(build.arg("build").arg(&folder).arg("small")).ok();
+    let overlay = stage.out(Who::Unprivileged).join("small.cpio.gz");
+    assert_eq!(stage.archived_file(&overlay, "etc/motd"), "of the config file\n");
+}
+
+#[test]
+fn existing_project_file_is_kept() {
+    let stage = Stage::new();
+    let who = Who::Unprivileged;
+    let folder = tree(&stage, "tree", &stage.out(who), "file:///etc/hostname");
+    let old = stage.write("tree/overcoat.yml", "mine\n");
+    import(&stage, who, &folder, &[]).code(2).stderr_has(&["overcoat.yml already exists; --force"]);
+    assert_eq!(fs::read_to_string(&old).unwrap(), "mine\n");
+    // Standard output can be used although the file exists.
+    let shown = import(&stage, who, &folder, &["-o", "-"]).ok().text();
+    stage.give(&old, who);
+    import(&stage, who, &folder, &["--force"]).ok();
+    assert_eq!(fs::read_to_string(&old).unwrap(), shown);
+    let elsewhere = stage.out(who).join("overcoat.yml");
+    let parts = ["is not in", "relative to its file"];
+    import(&stage, who, &folder, &["-o", elsewhere.to_str().unwrap()]).code(2).stderr_has(&parts);
+    assert!(!elsewhere.exists());
+    import(&stage, who, &stage.out(who), &[])
+        .code(2)
+        .stderr_has(&["is not an on-imagebuilder tree"]);
+}

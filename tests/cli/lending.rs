@@ -1,0 +1,570 @@
+//! Lent files: host settings that every build step sees. Changes by programs are written to the
+//! image's own file, and host values are not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::stage::{BOTH_USERS, EPOCH, Finished, Stage, Who, bind, finish};
+
+/// The name server of the host in these tests, and a line that identifies its certificates.
+const SERVER: &str = "192.0.2.11";
+
+/// Creates a stage on a host with this resolv.conf.
+fn stage_with(resolv: &str) -> Stage {
+    let stage = Stage::new();
+    let file = stage.write("host/resolv.conf", resolv);
+    bind(&file, Path::new("/etc/resolv.conf"));
+    stage
+}
+
+/// Returns a certificate that is valid enough for these tests.
+fn certificate(body: &str) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
+
+/// Writes an image file with a step for each of `scripts`.
+fn image(stage: &Stage, settings: &str, scripts: &[&str]) -> PathBuf {
+    let mut provisioner = "scripts:\n".to_owned();
+    for (number, script) in scripts.iter().enumerate() {
+        stage.write(format!("pack/{number}.sh"), format!("#!/bin/sh -eu\n{script}\n"));
+        provisioner.push_str(&format!("  - {number}.sh\n"));
+    }
+    stage.write("pack/provisioner.yml", provisioner);
+    let text = format!("base: {}\nprovisioner: pack\n{settings}", stage.debian().display());
+    stage.write("image.yml", text)
+}
+
+fn build_command(stage: &Stage, who: Who, image: &Path, output: &Path) -> Command {
+    let mut command = stage.overcoat(who);
+    command.arg("build").arg(image).arg("-o").arg(output).env("SOURCE_DATE_EPOCH", EPOCH);
+    for variable in ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn build(stage: &Stage, who: Who, settings: &str, scripts: &[&str]) -> (PathBuf, Finished) {
+    let image = image(stage, settings, scripts);
+    let output = stage.out(who).join("lending.cpio.gz");
+    let finished = finish(&mut build_command(stage, who, &image, &output));
+    (output, finished)
+}
+
+/// Returns the paths in an overlay, including directories.
+fn names(stage: &Stage, overlay: &Path) -> String {
+    let listed = stage.archive_names(overlay);
+    listed.lines().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_way_of_writing_a_lent_file_changes_the_file_of_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = [
+        "echo '127.0.0.1 localhost' >/etc/hosts",
+        "echo '203.0.113.1 one' >>/etc/hosts",
+        "echo '203.0.113.2 two' | tee -a /etc/hosts >/dev/null",
+        "sed -i 's/one/uno/' /etc/hosts",
+        "printf '203.0.113.3 three\\n' | dd of=/etc/hosts oflag=append conv=notrunc status=none",
+        "cp /etc/hosts /tmp/h; echo '203.0.113.4 four' >>/tmp/h; cp /tmp/h /etc/hosts",
+        "cp /etc/hosts /tmp/h; echo '203.0.113.5 five' >>/tmp/h; mv /tmp/h /etc/hosts",
+        "python3 -c \"
+import os
+with open('/etc/hosts', 'r+') as file:
+    text = file.read()
+    file.seek(0)
+    file.write(text + '203.0.113.6 six\\n')
+    file.truncate()
+\"",
+        "exec 3<>/etc/hosts; cat <&3 >/dev/null; echo '203.0.113.65 more' >&3",
+        "exec 3>>/etc/hosts; echo '203.0.113.7 seven' >&3; grep -q seven /etc/hosts
+         echo '203.0.113.8 eight' >&3; grep -q eight /etc/hosts",
+        "chmod 640 /etc/hosts; chown 3:4 /etc/hosts",
+        ": >/etc/resolv.conf",
+        "echo 'nameserver 10.0.0.53' >>/etc/resolv.conf; touch -d '2001-02-03 UTC' /etc/resolv.conf",
+        "echo '#!/bin/sh' >/usr/sbin/policy-rc.d",
+        "truncate -s 9 /usr/sbin/policy-rc.d",
+        "echo '// site' >>/etc/apt/apt.conf",
+        "echo '# site' >>/etc/ssl/certs/ca-certificates.crt",
+    ];
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        let finished = finished.ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+        let hosts = "127.0.0.1 localhost\n203.0.113.1 uno\n203.0.113.2 two\n203.0.113.3 three\n\
+                     203.0.113.4 four\n203.0.113.5 five\n203.0.113.6 six\n203.0.113.65 more\n\
+                     203.0.113.7 seven\n\
+                     203.0.113.8 eight\n";
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), hosts);
+        assert_eq!(stage.archived_file(&overlay, "etc/resolv.conf"), "nameserver 10.0.0.53\n");
+        assert_eq!(stage.archived_file(&overlay, "usr/sbin/policy-rc.d"), "#!/bin/sh");
+        assert_eq!(stage.archived_file(&overlay, "etc/apt/apt.conf"), "// site\n");
+        let bundle = stage.archived_file(&overlay, "etc/ssl/certs/ca-certificates.crt");
+        assert!(bundle.ends_with("\n# site\n") && !bundle.contains("overcoat"));
+        let list = stage.archive_listing(&overlay);
+        let line = |path: &str| list.lines().find(|line| line.ends_with(path)).unwrap();
+        assert!(line(" etc/hosts").starts_with("-rw-r-----   1 3        4 "), "{list}");
+        assert!(line(" etc/resolv.conf").contains(" Feb  3  2001 "), "{list}");
+    }
+}
+
+#[test]
+fn attributes_and_outside_scripts_change_the_file_of_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    stage.write("pack/x.sh", "#!/bin/sh -eu\necho '203.0.113.9 nine' >>$OVERCOAT_ROOT/etc/hosts\n");
+    stage.write("pack/files/etc/hosts", "127.0.0.1 localhost\n");
+    let provisioner = "files: files\n\
+                       attributes: {/etc/hosts: {mode: \"0600\"}, /etc/resolv.conf: {mode: \"0640\"}}\n\
+                       scripts: [{path: x.sh, outside: true}]\n";
+    stage.write("pack/provisioner.yml", provisioner);
+    let text = format!("base: {}\nprovisioner: pack\n", stage.debian().display());
+    let image = stage.write("image.yml", text);
+    for who in BOTH_USERS {
+        let overlay = stage.out(who).join("attributes.cpio.gz");
+        finish(&mut build_command(&stage, who, &image, &overlay)).ok();
+        let hosts = "127.0.0.1 localhost\n203.0.113.9 nine\n";
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), hosts);
+        let list = stage.sh(&format!("gzip -dc '{}' | cpio -itv --quiet", overlay.display()));
+        let line = |path: &str| list.lines().find(|line| line.ends_with(path)).unwrap();
+        assert!(line(" etc/hosts").starts_with("-rw-------"), "{list}");
+        assert!(line(" etc/resolv.conf").starts_with("-rw-r-----"), "{list}");
+    }
+}
+
+#[test]
+fn lines_of_the_image_are_visible_and_editable_in_a_lent_file() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = [
+        "printf 'nameserver 10.0.0.1\\nnameserver 10.0.0.2\\n' >/etc/resolv.conf
+         : >/etc/hosts; echo 'Acquire::http::Proxy \"http://site:1\";' >/etc/apt/apt.conf",
+        "sed -i s/10.0.0.1/10.0.0.3/ /etc/resolv.conf; sed -i s/x/y/ /etc/hosts
+         grep -q '^nameserver 10.0.0.2' /etc/resolv.conf || exit 3
+         cp /etc/hosts /etc/hosts.orig; cp /etc/resolv.conf /etc/resolv.bak",
+        "grep -v '^#' /etc/resolv.conf >/n; cat /n >/etc/resolv.conf; rm /n",
+        "truncate -s +1 /etc/apt/apt.conf; rm -rf /etc/apt/sources.list.d",
+    ];
+    let look = "apt-config dump Acquire::http::Proxy | grep -q 192.0.2.80";
+    let scripts: Vec<&str> = scripts.into_iter().chain([look]).collect();
+    for who in BOTH_USERS {
+        let proxy = "apt_proxy: http://192.0.2.80:3142\n";
+        let (overlay, finished) = build(&stage, who, proxy, &scripts);
+        let finished = finished.ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+        let resolv = "nameserver 10.0.0.3\nnameserver 10.0.0.2\n";
+        assert_eq!(stage.archived_file(&overlay, "etc/resolv.conf"), resolv);
+        assert_eq!(stage.archived_file(&overlay, "etc/resolv.bak"), resolv);
+        let conf = "Acquire::http::Proxy \"http://site:1\";\n\0";
+        assert_eq!(stage.archived_file(&overlay, "etc/apt/apt.conf"), conf);
+        let names = names(&stage, &overlay);
+        assert!(names.contains("etc/hosts ") && names.contains("etc/hosts.orig"), "{names}");
+    }
+}
+
+#[test]
+fn hard_links_and_links_to_proc_are_lent() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let look = format!("grep -q '^nameserver {SERVER} *$' /etc/resolv.conf");
+    let link = "echo 'nameserver 10.0.0.1' >/etc/resolv.conf; ln /etc/resolv.conf /etc/orig
+                ! echo x >>/etc/resolv.conf || grep -q ^x /etc/orig";
+    let busy = "! (echo lost >>/etc/resolv.conf) 2>/dev/null";
+    for who in BOTH_USERS {
+        build(&stage, who, "", &[link, &look, busy]).1.ok();
+        let (overlay, finished) =
+            build(&stage, who, "", &["ln -sf /proc/net/pnp /etc/resolv.conf", &look, busy]);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". etc etc/resolv.conf");
+    }
+}
+
+#[test]
+fn a_removed_directory_with_a_lent_file_is_one_deletion() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &["rm -rf /etc/apt", "true"]);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". etc etc/apt");
+    }
+}
+
+#[test]
+fn recursive_attribute_changes_keep_files_lent() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let own = "echo 'nameserver 10.0.0.53' >/etc/resolv.conf; chmod 640 /etc/resolv.conf";
+    let trees = format!(
+        "chown -R root:root /etc /usr/sbin; chmod -R go-w /etc/apt
+         find /etc/apt /etc/hosts /usr/sbin/policy-rc.d -exec touch -h -d '2001-02-03 UTC' {{}} +
+         chown 3:4 /etc/resolv.conf
+         grep -q {SERVER} /etc/resolv.conf; [ $(stat -c %a:%u:%g /etc/resolv.conf) = 640:3:4 ]"
+    );
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &[own, &trees]);
+        finished.ok();
+        assert_eq!(stage.archived_file(&overlay, "etc/resolv.conf"), "nameserver 10.0.0.53\n");
+        let list = stage.archive_listing(&overlay);
+        let resolv = list.lines().find(|line| line.ends_with(" etc/resolv.conf")).unwrap();
+        assert!(resolv.starts_with("-rw-r-----   1 3        4 "), "{list}");
+        for absent in ["etc/hosts", "policy-rc.d", "etc/apt/apt.conf\n"] {
+            assert!(!list.contains(absent), "{list}");
+        }
+    }
+}
+
+#[test]
+fn lent_files_exist_in_every_step() {
+    let stage = stage_with(&format!("search lab.example\nnameserver {SERVER}\n"));
+    let host = stage.write("host.pem", certificate("HOST"));
+    let look = format!(
+        "grep -q '^nameserver {SERVER} *$' /etc/resolv.conf
+         cat /etc/ssl/certs/ca-certificates.crt $SSL_CERT_FILE 2>/dev/null | grep -q HOST
+         apt-config dump | grep -q 'Acquire::http::Proxy \"http://192.0.2.80:3142\"'
+         getent ahostsv4 $(hostname) >/dev/null
+         policy-rc.d ssh start && exit 1 || [ $? = 101 ]"
+    );
+    let look = look.as_str();
+    let scripts = [
+        look,
+        "rm /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt /usr/sbin/policy-rc.d",
+        look,
+        "echo 'nameserver 192.0.2.53' >/n; mv /n /etc/resolv.conf; cp /etc/passwd /n
+         mv /n /etc/ssl/certs/ca-certificates.crt; rm -f /etc/apt/apt.conf.d/*",
+        look,
+        "ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf; rm -rf /etc/apt/apt.conf.d",
+        look,
+        "ln -sf /srv/resolv/conf /etc/resolv.conf; rm -rf /etc/ssl; ln -s /srv/ssl /etc/ssl",
+        look,
+        "ln -sfn ssl /etc/ssl",
+        look,
+        "rm /etc/ssl; mv /etc/apt /srv/apt; ln -s /srv/apt /etc/apt; rm /etc/hosts; echo >/etc/hosts",
+        look,
+    ];
+    for who in BOTH_USERS {
+        let image = image(&stage, "apt_proxy: http://192.0.2.80:3142\n", &scripts);
+        let overlay = stage.out(who).join("each.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        finish(command.env("SSL_CERT_FILE", &host)).ok();
+        let names = names(&stage, &overlay);
+        for absent in ["apt/apt.conf ", "policy-rc.d", "srv/resolv", "srv/ssl", "stub-resolv.conf"]
+        {
+            assert!(!names.contains(absent), "{absent}: {names}");
+        }
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), "\n");
+    }
+}
+
+#[test]
+fn resolved_link_is_kept_and_is_the_only_change() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let link = "ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf";
+    let look = format!("[ -L /etc/resolv.conf ] && grep -q {SERVER} /etc/resolv.conf");
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &[link, &look]);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". etc etc/resolv.conf");
+    }
+}
+
+#[test]
+fn builds_on_different_hosts_have_the_same_bytes() {
+    let scripts = [
+        "cp /etc/resolv.conf /etc/copied; cp -a /etc/hosts /etc/hosts.bak; mv /etc/resolv.conf /r
+         cp -r /etc/apt/apt.conf.d /srv; cat /etc/ssl/certs/ca-certificates.crt >/srv/bundle.pem
+         sed -i 's/^#none//' /etc/resolv.conf /etc/hosts 2>/dev/null || :",
+        "hostname >/srv/name; hostname -f >>/srv/name; hostname -d >>/srv/name; date +%Z >>/srv/name
+         locale >>/srv/name; id -un >>/srv/name; cat /etc/timezone >>/srv/name 2>&1 || :
+         cat /etc/hostname >>/srv/name 2>&1 || :; getent ahostsv4 $(hostname) >>/srv/name",
+        "sed 's/^nameserver/& /' /etc/resolv.conf >/dev/null; cat /etc/resolv.conf >>/etc/copied
+         echo 'options ndots:1' >>/etc/resolv.conf; sed -i 's/ndots:1/ndots:2/' /etc/resolv.conf",
+    ];
+    let mut digests = Vec::new();
+    let hosts = [
+        ("nameserver 192.0.2.11\n", "UTC", "C", "one", ""),
+        (
+            "# of the builder\ndomain builder.example\nnameserver 192.0.2.12\nnameserver 192.0.2.13\n\
+             search builder.example lab.example\noptions edns0 trust-ad\n",
+            "Asia/Tokyo",
+            "de_DE.UTF-8",
+            "two.builder.example",
+            "http://192.0.2.80:3142",
+        ),
+    ];
+    for (resolv, zone, locale, name, proxy) in hosts {
+        let stage = stage_with(resolv);
+        let own = stage.write("own.pem", certificate(&format!("OWN{}", name.len())));
+        bind(&stage.write("host/hostname", name), Path::new("/etc/hostname"));
+        let hosts = stage.write("host/hosts", format!("127.0.0.1 localhost {name}\n"));
+        bind(&hosts, Path::new("/etc/hosts"));
+        let settings = match proxy {
+            "" => String::new(),
+            proxy => format!("apt_proxy: {proxy}\n"),
+        };
+        let image = image(&stage, &settings, &scripts);
+        for who in BOTH_USERS {
+            let overlay = stage.out(who).join("same.cpio.gz");
+            let build = build_command(&stage, who, &image, &overlay);
+            let mut command = Command::new("unshare");
+            command.args(["--uts", "sh", "-c", "hostname \"$0\"; exec \"$@\"", name]);
+            command.arg(build.get_program()).args(build.get_args());
+            command.current_dir(build.get_current_dir().unwrap());
+            for (variable, value) in build.get_envs() {
+                match value {
+                    Some(value) => command.env(variable, value),
+                    None => command.env_remove(variable),
+                };
+            }
+            command.env("TZ", zone).env("LANG", locale).env("LC_ALL", locale);
+            command.env("USER", name).env("LOGNAME", name).env("SSL_CERT_FILE", &own);
+            let finished = finish(&mut command).ok();
+            let warned = finished.stderr.matches("warning").count();
+            assert_eq!(warned, 0, "{}", finished.stderr);
+            digests
+                .push((name, stage.sh(&format!("gzip -dc '{}' | sha256sum", overlay.display()))));
+        }
+    }
+    assert!(digests.iter().all(|(_, digest)| *digest == digests[0].1), "{digests:?}");
+}
+
+#[test]
+fn copies_with_host_values_are_reported() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = [
+        "tar -cf /srv/etc.tar /etc/hosts",
+        "awk '/^nameserver/ { print \"server=\" $2 }' /etc/resolv.conf >/etc/dns.conf",
+        "sed -i '/^nameserver/s/$/ # checked/' /etc/resolv.conf",
+    ];
+    for who in BOTH_USERS {
+        let (_, finished) = build(&stage, who, "", &scripts);
+        finished.ok().stderr_has(&[
+            "warning: /srv/etc.tar: it contains a copy of a file that is shown during the build",
+            "warning: /etc/dns.conf: it contains 192.0.2.11, the address of a name server",
+            "warning: /etc/resolv.conf: a program edited lines that are shown during the build",
+        ]);
+    }
+}
+
+#[test]
+fn lines_that_equal_those_of_the_host_belong_to_the_image() {
+    let stage = stage_with(&format!("nameserver {SERVER}\nnameserver 192.0.2.12\n"));
+    let add = |line: &str, file: &str| {
+        format!("grep -qxF \"$(printf '{line}')\" {file} || printf '{line}\\n' >>{file}")
+    };
+    let scripts = [
+        &format!("printf 'nameserver {SERVER}\\nnameserver 192.0.2.10\\n' >/etc/resolv.conf"),
+        &add("nameserver 192.0.2.12", "/etc/resolv.conf"),
+        "sort -o /etc/resolv.conf /etc/resolv.conf",
+        "sed -i s/no/matter/ /etc/resolv.conf",
+        &add("127.0.0.1\\tlocalhost", "/etc/hosts"),
+        "printf '203.0.113.1 no-newline' >/etc/hosts",
+        "[ -z \"$(tail -c 1 /etc/hosts)\" ] || echo >>/etc/hosts; echo '203.0.113.2 two' >>/etc/hosts",
+        "printf '203.0.113.3 three' >>/etc/hosts",
+        "sed -i '$a 203.0.113.4 four' /etc/hosts",
+    ];
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        let finished =
+            finished.ok().stderr_has(&["warning: /etc/resolv.conf: a program edited lines"]);
+        // A value in the provisioner's own files is there on purpose.
+        assert!(!finished.stderr.contains("it contains"), "{}", finished.stderr);
+        let resolv = format!("nameserver 192.0.2.10\nnameserver {SERVER}\nnameserver 192.0.2.12\n");
+        assert_eq!(stage.archived_file(&overlay, "etc/resolv.conf"), resolv);
+        let hosts =
+            "203.0.113.1 no-newline\n203.0.113.2 two\n203.0.113.3 three\n203.0.113.4 four\n";
+        assert_eq!(stage.archived_file(&overlay, "etc/hosts"), hosts);
+    }
+}
+
+#[test]
+fn directories_made_by_a_step_are_in_the_overlay() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    stage.sh("mkdir -p base/bin base/etc base/opt base/usr; cp /bin/busybox base/bin
+              ln -s busybox base/bin/sh; chmod -R a+rX base");
+    let base = stage.path("base");
+    let script = "/bin/busybox mkdir -p /etc/ssl/certs /usr/sbin; /bin/busybox mkdir /etc/apt
+                  echo x >/etc/apt/sources.list; echo y >/opt/app/config";
+    for who in BOTH_USERS {
+        let overlay = stage.out(who).join("lacks.cpio.gz");
+        let mut command = stage.overcoat(who);
+        command.arg("run").arg(&base).args(["--bind", "/srv:/opt/app/src", "--save"]);
+        finish(command.arg(&overlay).args(["--", "/bin/sh", "-euc", script])).ok();
+        assert_eq!(
+            names(&stage, &overlay),
+            ". etc etc/apt etc/apt/sources.list etc/ssl etc/ssl/certs opt opt/app opt/app/config \
+             usr usr/sbin"
+        );
+    }
+}
+
+#[test]
+fn program_behind_a_link_is_not_lent() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts =
+        ["ln -sf /bin/true /usr/sbin/policy-rc.d", "/bin/true && invoke-rc.d x start || :"];
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". usr usr/sbin usr/sbin/policy-rc.d");
+    }
+}
+
+#[test]
+fn hard_link_to_a_lent_file_is_one_file() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let scripts = ["ln /etc/hosts /etc/hosts2", "echo '203.0.113.1 one' >>/etc/hosts2"];
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &scripts);
+        finished.ok();
+        assert_eq!(names(&stage, &overlay), ". etc etc/hosts etc/hosts2");
+        // Only one of the names has the content in an archive.
+        let both = ["etc/hosts", "etc/hosts2"].map(|path| stage.archived_file(&overlay, path));
+        assert_eq!(both.concat(), "203.0.113.1 one\n");
+    }
+}
+
+#[test]
+fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
+    let stage = stage_with("nameserver 2001:db8::53%eth0\noptions ndots:7\n");
+    let own = stage.write("own.pem", certificate("OWNOWNOWN"));
+    let scripts = [
+        "ln -s 2001:db8::53 /srv/target; : >/srv/internal.corp.example",
+        "grep -v '^#' $SSL_CERT_FILE >/srv/own.pem; awk '/^options/ { $1 = $1; print }' /etc/resolv.conf >/srv/options",
+        "echo $no_proxy >/srv/excluded",
+    ];
+    let image = image(&stage, "", &scripts);
+    for who in BOTH_USERS {
+        let overlay = stage.out(who).join("values.cpio.gz");
+        let mut command = build_command(&stage, who, &image, &overlay);
+        command.env("SSL_CERT_FILE", &own).env("no_proxy", "localhost,.internal.corp.example");
+        finish(&mut command).ok().stderr_has(&[
+            "/srv/target: its target contains 2001:db8::53, the address of a name server",
+            "/srv/internal.corp.example: its name contains internal.corp.example, an entry of no_proxy",
+            "/srv/own.pem: it contains a certificate that this host added",
+            "/srv/options: it contains options ndots:7, the options of the resolver",
+            "/srv/excluded: it contains internal.corp.example",
+        ]);
+    }
+}
+
+#[test]
+fn host_name_of_the_image_resolves() {
+    // This name server refuses immediately; `getent hosts` queries an IPv6 address first.
+    let stage = stage_with("search builder.example\nnameserver 127.0.0.9\n");
+    let look = |name: &str| {
+        format!(
+            "[ $(hostname) = {name} ] && [ $(hostname -f) = {name} ] && [ -z \"$(hostname -d)\" ]
+             getent hosts {name} >/dev/null && [ $(cat /proc/sys/kernel/hostname) = {name} ]"
+        )
+    };
+    let scripts = [
+        &*look("overcoat"),
+        "echo node7 >/etc/hostname; echo '127.0.0.1 localhost' >/etc/hosts",
+        &*look("node7"),
+        "printf '# the name\\n\\nnode8\\n' >/etc/hostname; printf '127.0.1.1 node8' >/etc/hosts",
+        &*look("node8"),
+        "echo 'not a name' >/etc/hostname",
+        &*look("overcoat"),
+    ];
+    let first = "rm -f /etc/hostname";
+    for who in BOTH_USERS {
+        for network in ["", "network: none\n"] {
+            let scripts: Vec<&str> = std::iter::once(first).chain(scripts).collect();
+            build(&stage, who, network, &scripts).1.ok();
+        }
+    }
+}
+
+#[test]
+fn certificates_of_the_image_and_of_the_host_are_trusted_together() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let host = stage.write("host.pem", certificate("HOST"));
+    let look = "for one in HOST IMAGE; do
+           grep -q $one /etc/ssl/certs/ca-certificates.crt
+           grep -q $one \"$SSL_CERT_FILE\" || [ $one = IMAGE ]
+         done; [ $(grep -c 'HOST' /etc/ssl/certs/ca-certificates.crt) = 1 ]";
+    let image_has =
+        format!("printf -- '{}' >>/etc/ssl/certs/ca-certificates.crt", certificate("IMAGE"))
+            .replace('\n', "\\n");
+    // Like update-ca-certificates after a package added the host's authority to the image.
+    let both = format!(
+        "printf -- '{}{}' >/n; mv /n /etc/ssl/certs/ca-certificates.crt",
+        certificate("IMAGE"),
+        certificate("HOST")
+    )
+    .replace('\n', "\\n");
+    for who in BOTH_USERS {
+        for (last, has_host) in [("", false), (both.as_str(), true)] {
+            let image = image(&stage, "", &[&image_has, look, last, look]);
+            let overlay = stage.out(who).join("certificates.cpio.gz");
+            let mut command = build_command(&stage, who, &image, &overlay);
+            finish(command.env("SSL_CERT_FILE", &host)).ok();
+            let bundle = stage.archived_file(&overlay, "etc/ssl/certs/ca-certificates.crt");
+            assert_eq!((bundle.contains("IMAGE"), bundle.contains("HOST")), (true, has_host));
+        }
+    }
+}
+
+#[test]
+fn every_task_of_a_role_has_the_name_servers_of_the_host() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let tasks = format!(
+        "- copy: {{content: \"nameserver 10.0.0.53\\n\", dest: /etc/resolv.conf}}
+- command: grep -q {SERVER} /etc/resolv.conf
+- lineinfile: {{path: /etc/resolv.conf, line: \"options ndots:2\"}}
+- command: grep -q {SERVER} /etc/resolv.conf
+- lineinfile: {{path: /etc/hosts, line: \"192.0.2.5 nfs\", create: true}}
+"
+    );
+    stage.write("role/tasks/main.yml", tasks);
+    let base = stage.debian();
+    let text = format!("base: {}\nprovisioner: role\n", base.display());
+    let image = stage.write("role.yml", text);
+    let overlay = stage.out(Who::Unprivileged).join("role.cpio.gz");
+    finish(&mut build_command(&stage, Who::Unprivileged, &image, &overlay)).ok();
+    let resolv = stage.archived_file(&overlay, "etc/resolv.conf");
+    assert_eq!(resolv, "nameserver 10.0.0.53\noptions ndots:2\n");
+    assert_eq!(stage.archived_file(&overlay, "etc/hosts"), "192.0.2.5 nfs\n");
+}
+
+#[test]
+fn image_without_systemd_is_detected_as_a_container() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    let ask = "[ $(systemd-detect-virt) = container-other ] && systemd-detect-virt -q --container
+               ! systemd-detect-virt --vm >/dev/null && systemd-detect-virt -r";
+    let own = "echo '#!/bin/sh' >/usr/bin/systemd-detect-virt";
+    for who in BOTH_USERS {
+        let (overlay, finished) = build(&stage, who, "", &[ask, own, "systemd-detect-virt"]);
+        finished.ok();
+        assert_eq!(stage.archived_file(&overlay, "usr/bin/systemd-detect-virt"), "#!/bin/sh\n");
+    }
+}
+
+#[test]
+fn copies_of_the_devices_of_the_host_belong_to_root() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    for who in BOTH_USERS {
+        let script = "cp -a /dev/null /srv/null; tar -C /dev -c zero | tar -C /srv -xp
+                      cp -a /proc/version /srv/version";
+        let (overlay, finished) = build(&stage, who, "", &[script]);
+        let list = stage.archive_listing(&overlay);
+        for name in ["null", "zero"] {
+            let line = list.lines().find(|line| line.ends_with(name)).unwrap();
+            let owner: Vec<&str> = line.split_whitespace().skip(2).take(2).collect();
+            assert_eq!(owner, ["0", "0"], "{list}");
+        }
+        let finished = finished.ok();
+        let warned = finished.stderr.contains("warning: /srv/version: owned by 65534");
+        assert_eq!(warned, who == Who::Unprivileged, "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn unchanged_lent_file_is_not_in_the_overlay() {
+    let stage = stage_with(&format!("nameserver {SERVER}\n"));
+    for who in BOTH_USERS {
+        let read = "cat /etc/resolv.conf /etc/hosts /usr/sbin/policy-rc.d >/dev/null; ls -lR /etc >/dev/null";
+        let (overlay, finished) =
+            build(&stage, who, "", &[read, "mv /etc/hosts /h; mv /h /etc/hosts"]);
+        finished.ok();
+        let names = names(&stage, &overlay);
+        assert!(!names.contains("etc/") && !names.contains("overcoat"), "{names}");
+        fs::remove_file(overlay).unwrap();
+    }
+}

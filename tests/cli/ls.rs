@@ -1,0 +1,96 @@
+//! `ls`, which lists the entries of images.
+
+use serde_json::Value;
+
+use crate::image_fixture::{SMALL, layers, overcoat};
+use crate::support::stage::{BOTH_USERS, Stage, Who};
+
+#[test]
+fn ls_lists_names_owners_and_layers() {
+    let stage = Stage::new();
+    let (base, over) = layers(&stage, SMALL);
+    for who in BOTH_USERS {
+        let ls = |rest: &[&str]| overcoat(&stage, who, "ls", &[&base, &over], rest);
+        assert_eq!(ls(&[]).ok().text(), "bin\netc\nusr\n");
+        assert_eq!(ls(&[":/bin"]).ok().text(), "same\ntool\n", "through the link");
+        assert_eq!(ls(&["-d", ":bin"]).ok().text(), "/bin\n");
+        assert_eq!(ls(&["-R", ":usr/share"]).ok().text(), "doc\ndoc/pkg\ndoc/pkg/copyright\n");
+        let long = ls(&["-l", ":etc/motd"]).ok().text();
+        let motd = "-rw-r--r-- alice staff 12 2020-09-13 12:26 over.cpio.gz /etc/motd\n";
+        assert_eq!(long, motd);
+        let layers = ls(&["--layers", ":etc"]).ok().text();
+        assert_eq!(
+            layers.lines().collect::<Vec<_>>(),
+            [
+                "base.squashfs group",
+                "over.cpio.gz  issue  (deleted: file, 5 bytes in base.squashfs)",
+                "over.cpio.gz  motd  (hides file, 14 bytes in base.squashfs)",
+                "base.squashfs passwd",
+            ]
+        );
+        let json: Value = serde_json::from_slice(&ls(&["-R", "--json"]).ok().stdout).unwrap();
+        assert_eq!(json["schema"], 1);
+        let entries = json["entries"].as_array().unwrap();
+        let motd = entries.iter().find(|entry| entry["path"] == "etc/motd").unwrap();
+        assert_eq!((&motd["layer"], &motd["hides"][0]["size"]), (&1.into(), &14.into()));
+        assert!(entries.iter().any(|e| e["path"] == "etc/issue" && e["deleted"] == true));
+    }
+}
+
+#[test]
+fn ls_agrees_with_find_on_a_mounted_debian_base() {
+    let stage = Stage::new();
+    let debian = stage.debian();
+    let found = stage.sh(&format!(
+        "mkdir m; mount -o loop,ro {} m; cd m
+         find . -mindepth 1 -printf '%P %m %U %G %y %s %T@ %l\\n' | LC_ALL=C sort",
+        debian.display()
+    ));
+    let listed = overcoat(&stage, Who::Root, "ls", &[&debian], &["-R", "--json"]).ok();
+    let json: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().replace("\\x5c", "\\");
+    let mut lines: Vec<String> = json["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let (kind, target) = (entry["type"].as_str().unwrap(), text(&entry["target"]));
+            let letter = match kind {
+                "file" => "f",
+                "directory" => "d",
+                "symlink" => "l",
+                "char-device" => "c",
+                "block-device" => "b",
+                "fifo" => "p",
+                _ => "s",
+            };
+            format!(
+                "{} {} {} {} {letter} {} {} {target}",
+                text(&entry["path"]),
+                entry["mode"].as_str().unwrap().trim_start_matches('0'),
+                entry["uid"],
+                entry["gid"],
+                entry["size"].as_u64().map_or("-".to_owned(), |size| size.to_string()),
+                entry["mtime"],
+            )
+        })
+        .collect();
+    // Only files have a size, and times are in whole seconds.
+    let mut expected: Vec<String> = found
+        .lines()
+        .map(|line| {
+            let mut words: Vec<&str> = line.split(' ').collect();
+            let at = words.len() - 4;
+            if words[at] != "f" {
+                words[at + 1] = "-";
+            }
+            words[at + 2] = words[at + 2].split('.').next().unwrap();
+            words.join(" ")
+        })
+        .collect();
+    lines.sort();
+    expected.sort();
+    assert!(expected.len() > 5000);
+    let different = expected.iter().zip(&lines).find(|(a, b)| a != b);
+    assert_eq!((different, expected.len()), (None, lines.len()));
+}

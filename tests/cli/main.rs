@@ -1,0 +1,54 @@
+//! The program as its users run it: as root and unprivileged, on real images, from start to end.
+//!
+//! Each command has a module of its name; the other modules are named by their subject.
+//! `tests/set-up.sh` prepares what these tests need.
+
+mod ansible;
+mod attributes;
+mod base;
+mod bootable_images;
+mod build_errors;
+mod cat;
+mod check;
+mod completions;
+mod concurrency;
+mod container;
+mod damaged_images;
+mod diff;
+mod differential;
+mod discovery;
+mod doctor;
+mod du;
+mod extract;
+mod image_arguments;
+mod image_fixture;
+mod image_offsets;
+mod import;
+mod init;
+mod initrd_script;
+mod inner_program;
+mod inspect;
+mod interruption;
+mod lending;
+mod library;
+mod ls;
+mod man;
+mod mount;
+mod mount_fixture;
+mod mount_helper;
+mod outside_scripts;
+mod posix;
+mod project;
+mod provisioner_steps;
+mod reproducibility;
+mod run;
+mod seal;
+mod serve;
+mod services;
+mod stalled_seal;
+mod stat;
+#[path = "../support/mod.rs"]
+mod support;
+mod torture;
+mod tree;
+mod unpacking;
