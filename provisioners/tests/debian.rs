@@ -170,5 +170,5 @@ fn unknown_package_error_has_output_of_apt() {
     let error = plan.run(&mut machine, &Options::default(), &mut ()).unwrap_err();
     let text = chain(&*error);
     assert!(text.contains("| E: Unable to locate package no-such-tool\n"), "{text}");
-    assert!(text.ends_with("apt-get install: exit code 100"), "{text}");
+    assert!(text.contains("failed: apt-get install: exit code 100\n"), "{text}");
 }

@@ -52,7 +52,7 @@ pub trait Reporter: Send + Sync {
     /// Reports what an archive lacks.
     fn archive_warnings(&self, warnings: &[Warning]);
 
-    /// Reports a written file, by the JSON of [`crate::seal::report`].
+    /// Reports a written file, by the JSON of the seal report.
     ///
     /// # Errors
     /// When the report cannot be written.

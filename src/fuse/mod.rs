@@ -94,7 +94,7 @@ impl Serving {
         &self.notifier
     }
 
-    /// Runs `action` in its own thread whenever a process looks up [`BELL`]: the action may
+    /// Runs `action` in its own thread whenever a process looks up `BELL`: the action may
     /// invalidate the kernel's caches, which can wait for other requests.
     pub fn on_bell(&self, action: impl Fn() + Send + Sync + 'static) {
         // A mount has one root, which sets this once.

@@ -24,7 +24,7 @@ pub struct Leftovers {
 
 impl Sandbox {
     /// Looks for mounts that commands made over the root, and for processes of commands that have
-    /// ended. Processes that are about to end get [`GRACE`] for it. Returns empty lists where `/proc`
+    /// ended. Processes that are about to end get a fifth of a second for it. Returns empty lists where `/proc`
     /// cannot be read.
     pub fn leftovers(&self) -> Leftovers {
         let started = Instant::now();

@@ -85,7 +85,7 @@ pub struct Progress {
     pub bytes_total: u64,
 }
 
-/// Content that the archive lacks or represents differently. Paths are [escaped](path::escape).
+/// Content that the archive lacks or represents differently. Paths are [escaped](crate::text::escape).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Warning {
     /// The format does not support sockets.

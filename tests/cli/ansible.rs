@@ -10,7 +10,7 @@ const TASKS: &str = r#"
   copy: {src: motd, dest: /etc/motd, mode: "0640", group: adm}
 - name: a template
   template: {src: demo.conf.j2, dest: /etc/demo.conf}
-  notify: tell
+  notify: record
 - name: a line
   lineinfile: {path: /etc/hosts, line: "10.0.0.1 boot"}
 - name: a user
@@ -48,7 +48,7 @@ const TASKS: &str = r#"
 fn project(stage: &Stage) -> PathBuf {
     let role = |path: &str, content: &str| stage.write(format!("roles/overlay/{path}"), content);
     role("demo/tasks/main.yml", TASKS);
-    role("demo/handlers/main.yml", "- {name: notify, shell: echo notified >/srv/notified}\n");
+    role("demo/handlers/main.yml", "- {name: record, shell: echo notified >/srv/notified}\n");
     role("demo/defaults/main.yml", "greeting: by default\nlevel: 1\nwords: [a]\n");
     role("demo/vars/main.yml", "of_the_role: kept\n");
     role("demo/meta/main.yml", "dependencies: [{role: overlay/common}]\n");

@@ -66,7 +66,10 @@ fn image_files_accept_offsets_and_detect_changed_files() {
     let who = Who::Unprivileged;
     let file = |name: &str| stage.path(name).display().to_string();
     overcoat(&stage, who, &["base", &file("taken.yml")]).ok();
-    assert_eq!(overcoat(&stage, who, &["ls", "taken.squashfs"]).ok().text(), "alpha\n");
+    assert_eq!(
+        overcoat(&stage, who, &["ls", "taken.squashfs"]).ok().text(),
+        "alpha\ndev\nproc\nrun\nsys\ntmp\n"
+    );
     overcoat(&stage, who, &["build", &file("over.yml")]).ok();
     let build =
         || overcoat(&stage, who, &["build", "--project", &file("overcoat.yml")]).ok().stderr;
@@ -177,7 +180,7 @@ fn sif_root_is_read_and_other_file_systems_are_named() {
     };
     assert_eq!(run(&["cat", "STAGE/image.sif", ":/alpha"]).ok().text(), "one\n");
     run(&["base", "STAGE/taken.yml"]).ok();
-    assert_eq!(run(&["ls", "taken.squashfs"]).ok().text(), "alpha\n");
+    assert_eq!(run(&["ls", "taken.squashfs"]).ok().text(), "alpha\ndev\nproc\nrun\nsys\ntmp\n");
     run(&["ls", "STAGE/ext3.sif"]).code(2).stderr_has(&["ext3.sif", "is ext3", "--sandbox"]);
     run(&["ls", "STAGE/secret.sif"]).code(2).stderr_has(&["secret.sif", "encrypted", "--sandbox"]);
     run(&["ls", "STAGE/cut.sif"]).code(2).stderr_has(&["cut.sif", "damaged SIF file"]);

@@ -62,7 +62,7 @@ const FILES: &str = r#"- name: a hook
   copy: {src: rc.local.hooks, dest: /opt/rc.local.hooks, mode: "0755", owner: monorail, group: adm}
 - name: a template
   template: {src: discovery.conf.j2, dest: /etc/discovery.conf, mode: "0640"}
-  notify: [told]
+  notify: [notified]
 - name: not here
   file: {path: /opt/unwanted, state: touch}
   when: not wanted | bool

@@ -36,7 +36,7 @@ fn outside_script_uses_host_programs_on_the_root() {
         let (overlay, finished) = build(&stage, who, &script);
         finished.ok();
         let made = stage.archived_file(&overlay, "root/made");
-        assert_eq!(made, "of the provisioner\nsaid\n/\n/dev/null\n");
+        assert_eq!(made, "of the provisioner\nprinted\n/\n/dev/null\n");
         let listed = stage.sh(&format!("gzip -dc '{}' | cpio -itv --quiet", overlay.display()));
         let line = listed.lines().find(|line| line.ends_with("root/made")).unwrap();
         assert!(line.contains(" sys ") && line.contains(" adm "), "{line}");

@@ -484,14 +484,15 @@ impl Model {
         {
             return Err(FsError::Busy);
         }
-        let node = match self.present(dir, name).map(|present| &self.objects[present]) {
+        let (node, mtime) = match self.present(dir, name).map(|present| &self.objects[present]) {
             Some(own) if own.kind == FileType::Regular => {
-                MknodArgs::file(own.mode | mode & 0o111, own.uid, own.gid)
+                (MknodArgs::file(own.mode | mode & 0o111, own.uid, own.gid), own.mtime)
             }
-            _ => MknodArgs::file(mode, 0, 0),
+            _ => (MknodArgs::file(mode, 0, 0), Some(Time::default())),
         };
         let id = self.add_scratch(dir, name, &node)?;
         self.objects[id].content = content.to_vec();
+        self.objects[id].mtime = mtime;
         self.lent.insert(id, vec![(dir, name.to_vec())]);
         Ok(id)
     }

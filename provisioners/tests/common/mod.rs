@@ -1,6 +1,11 @@
 //! A [`Machine`] for a directory of the host, in which commands run, and roots for it.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test uses a part of it, and nothing outside of the tests"
+)]
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -19,7 +19,7 @@
 //!   with [`DiffOptions::within_deleted`]. Each entry of an added directory is visited.
 //!
 //! ```no_run
-//! # use overcoat::{diff::{Diff, DiffOptions}, look::{LookError, WalkControl}};
+//! # use overcoat::image::{diff::{Diff, DiffOptions}, view::{LookError, WalkControl}};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let images = ["base.squashfs".into(), "overlay.cpio.gz".into()];
 //! let new = overcoat::image::view::StackView::open(&images)?;

@@ -246,7 +246,10 @@ mod tests {
         let twice = [&hosts.shown[..], b"192.0.2.5 nfs\n", &hosts.shown].concat();
         assert_eq!(cleaned(&twice), Cleaned::Text(b"192.0.2.5 nfs\n".to_vec()));
         let over = LentBlock { replaced: b"exit 0\n".to_vec(), ..resolv };
-        assert_eq!(clean(&over.shown, &[over.clone()]), Cleaned::Text(b"exit 0\n".to_vec()));
+        assert_eq!(
+            clean(&over.shown, std::slice::from_ref(&over)),
+            Cleaned::Text(b"exit 0\n".to_vec())
+        );
     }
 
     #[test]

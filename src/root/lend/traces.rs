@@ -19,6 +19,9 @@ const MIN_VALUE_BYTES: usize = 6;
 /// The options with which systemd-resolved writes `resolv.conf` on any machine.
 const USUAL_OPTIONS: [&str; 2] = ["options edns0 trust-ad", "options edns0"];
 
+/// The role of an address of the host itself. Examples in documents use the same addresses.
+const ADDRESS: &str = "an address";
+
 /// Variables that name a proxy.
 const PROXIES: [&str; 8] = [
     "http_proxy",
@@ -48,11 +51,14 @@ pub(super) struct Trace {
     pub(super) value: String,
     /// The role of the value on the host, with an article.
     pub(super) what: &'static str,
+    /// Whether files of packages may contain the value by chance.
+    is_common: bool,
 }
 
 impl Trace {
     fn new(value: &str, what: &'static str) -> Option<Self> {
-        (value.len() >= MIN_VALUE_BYTES).then(|| Trace { value: value.to_owned(), what })
+        let is_common = what == ADDRESS;
+        (value.len() >= MIN_VALUE_BYTES).then(|| Trace { value: value.to_owned(), what, is_common })
     }
 
     /// Whether a text file with this content contains the value as a whole word.
@@ -127,7 +133,7 @@ impl Traces {
             }
         }
         for address in host.addresses() {
-            values.extend(Trace::new(address, "an address"));
+            values.extend(Trace::new(address, ADDRESS));
         }
         for path in host.private_paths() {
             values.extend(Trace::new(&path, "a path"));
@@ -203,6 +209,8 @@ impl<'a> TraceSearch<'a> {
             *self.known.borrow_mut().entry(value).or_insert_with(|| (self.is_input)(value))
         };
         let found = self.traces.values.iter().filter(|trace| trace.is_in(content));
+        let of_package = path.starts_with(b"usr/") && !path.starts_with(b"usr/local/");
+        let found = found.filter(|trace| !(trace.is_common && of_package));
         let found = found.filter(|trace| !is_input(&trace.value));
         warnings.extend(found.map(|trace| {
             format!(

@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(split("ls :/a=b"), Some(("ls|:/a=b".into(), 3)));
         assert_eq!(split("ls 'open"), None);
         assert_eq!(split("ls end\\"), Some(("ls|end".into(), 3)));
-        assert_eq!(split(""), Some(("".into(), 0)));
+        assert_eq!(split(""), Some((String::new(), 0)));
     }
 
     #[test]
