@@ -169,6 +169,6 @@ fn unknown_package_error_has_output_of_apt() {
     let mut machine = Directory::new(root.path());
     let error = plan.run(&mut machine, &Options::default(), &mut ()).unwrap_err();
     let text = chain(&*error);
-    assert!(text.contains("| E: Unable to locate package no-such-tool\n"), "{text}");
+    assert!(text.contains("| E: Unable to locate package no-such-tool"), "{text}");
     assert!(text.contains("failed: apt-get install: exit code 100\n"), "{text}");
 }

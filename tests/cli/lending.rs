@@ -424,7 +424,8 @@ fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
     let stage = stage_with("nameserver 2001:db8::53%eth0\noptions ndots:7\n");
     let own = stage.write("own.pem", certificate("OWNOWNOWN"));
     let scripts = [
-        "ln -s 2001:db8::53 /srv/target; : >/srv/internal.corp.example",
+        "server=$(awk '/^nameserver/ { split($2, part, \"%\"); print part[1]; exit }' /etc/resolv.conf)
+         ln -s $server /srv/target; : >/srv/${no_proxy#localhost,.}",
         "grep -v '^#' $SSL_CERT_FILE >/srv/own.pem; awk '/^options/ { $1 = $1; print }' /etc/resolv.conf >/srv/options",
         "echo $no_proxy >/srv/excluded",
     ];
