@@ -1,4 +1,4 @@
-//! The texts that a user wrote for a build, in which values of the host may be on purpose.
+//! The texts that a user wrote for a build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Maximum number of files that are searched.
 const MAX_FILES: usize = 10_000;
 
-/// Files and command lines that are the input of a build.
+/// Files, variables and command lines that are the input of a build.
 ///
 /// A build warns about values of the host in an image, such as the address of a name server. A value
 /// that the user wrote is meant to be there.
@@ -21,14 +21,10 @@ pub struct InputTexts {
 }
 
 impl InputTexts {
-    /// Returns the texts in files and, recursively, in folders.
-    pub fn from_paths(paths: impl IntoIterator<Item = PathBuf>) -> Self {
-        InputTexts { paths: paths.into_iter().collect(), words: Vec::new() }
-    }
-
-    /// Returns the words of a command line.
-    pub fn from_words(words: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        InputTexts { paths: Vec::new(), words: words.into_iter().collect() }
+    /// Creates the texts in `paths`, which are files and folders with their files, and in `words`,
+    /// such as those of a command line.
+    pub fn new(paths: Vec<PathBuf>, words: Vec<Vec<u8>>) -> Self {
+        InputTexts { paths, words }
     }
 
     /// Whether `value` is in one of the texts. A file that cannot be read is left out.
@@ -70,9 +66,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("files")).unwrap();
         fs::write(folder.path().join("files/conf"), "server=192.0.2.1\n").unwrap();
-        let texts = InputTexts::from_paths([folder.path().to_owned()]);
+        let texts = InputTexts::new(vec![folder.path().to_owned()], Vec::new());
         assert!(texts.contains("192.0.2.1") && !texts.contains("192.0.2.2"));
-        let texts = InputTexts::from_words([b"echo 192.0.2.2".to_vec()]);
+        let texts = InputTexts::new(Vec::new(), vec![b"echo 192.0.2.2".to_vec()]);
         assert!(texts.contains("192.0.2.2") && !texts.contains("192.0.2.1"));
     }
 }

@@ -107,7 +107,8 @@ impl<'a> BuildJob<'a> {
         };
         let folders = image.provisioners.iter().filter_map(|folder| folder.host_path());
         let paths = folders.chain([image.file.as_path()]).map(Path::to_owned);
-        let inputs = InputTexts::from_paths(paths);
+        let values = image.variables().map(|(_, value)| value.to_string().into_bytes());
+        let inputs = InputTexts::new(paths.collect(), values.collect());
         let is_initrd = matches!(image.source, Source::Initrd { .. });
         Ok(BuildJob {
             settings,

@@ -10,6 +10,7 @@ use fs_model::attr::{Attr, FileType};
 use fs_model::error::LayerErrorKind;
 use fs_model::layer::squashfs::CacheOptions;
 use fs_model::layer::{Layer, LayerEntry, LayerIno};
+pub(super) use fs_model::resolve::MAX_LINKS;
 use fs_model::tree::Follow;
 use provisioners::image::manifest_path;
 
@@ -493,9 +494,6 @@ pub(super) fn same_content(
         && old.attr.size == new.attr.size
         && contents(old_view, old, new_view, new)?)
 }
-
-/// Maximum links that are followed, as in the kernel (`MAXSYMLINKS`).
-pub(super) const MAX_LINKS: u32 = 40;
 
 /// Resolves a path in a root, following links; `None` if it does not exist or is a link loop.
 pub(super) fn resolve(view: &StackView, path: &[u8]) -> Result<Option<ViewNode>, LookError> {

@@ -23,9 +23,9 @@ pub struct Leftovers {
 }
 
 impl Sandbox {
-    /// Looks for mounts that commands made over the root, and for processes of commands that have
-    /// ended. Processes that are about to end get a fifth of a second for it. Returns empty lists where `/proc`
-    /// cannot be read.
+    /// Finds mounts that commands made over the root, and processes of commands that have ended.
+    /// Waits up to 200 ms for processes that are about to end. Returns empty lists if `/proc` cannot
+    /// be read.
     pub fn leftovers(&self) -> Leftovers {
         let started = Instant::now();
         let programs = loop {

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::Summary;
-use crate::text::digest::hex;
+use crate::text::digest::{hex, sha256_hex};
 
 /// Returns the JSON report about an archive.
 pub(crate) fn archive_report(path: &Path, summary: &Summary) -> Value {
@@ -28,6 +27,6 @@ pub(crate) fn file_report(path: &Path, content: &[u8]) -> Value {
         "schema": 1,
         "output": path.to_string_lossy(),
         "size": content.len(),
-        "sha256": hex(&Sha256::digest(content)),
+        "sha256": sha256_hex(content),
     })
 }

@@ -427,20 +427,24 @@ fn values_of_the_host_are_reported_in_names_targets_and_certificates() {
         "server=$(awk '/^nameserver/ { split($2, part, \"%\"); print part[1]; exit }' /etc/resolv.conf)
          ln -s $server /srv/target; : >/srv/${no_proxy#localhost,.}",
         "grep -v '^#' $SSL_CERT_FILE >/srv/own.pem; awk '/^options/ { $1 = $1; print }' /etc/resolv.conf >/srv/options",
-        "echo $no_proxy >/srv/excluded",
+        "echo $no_proxy >/srv/excluded; user=${http_proxy#*://}; echo ${user%%@*} >/srv/credentials",
     ];
     let image = image(&stage, "", &scripts);
     for who in BOTH_USERS {
         let overlay = stage.out(who).join("values.cpio.gz");
         let mut command = build_command(&stage, who, &image, &overlay);
         command.env("SSL_CERT_FILE", &own).env("no_proxy", "localhost,.internal.corp.example");
-        finish(&mut command).ok().stderr_has(&[
+        command.env("http_proxy", "http://purchaser:unprinted@192.0.2.80:3128");
+        let finished = finish(&mut command).ok().stderr_has(&[
             "/srv/target: its target contains 2001:db8::53, the address of a name server",
             "/srv/internal.corp.example: its name contains internal.corp.example, an entry of no_proxy",
             "/srv/own.pem: it contains a certificate that this host added",
             "/srv/options: it contains options ndots:7, the options of the resolver",
             "/srv/excluded: it contains internal.corp.example",
+            "/srv/credentials: it contains purchaser, the user of a proxy",
+            "/srv/credentials: it contains the password of a proxy",
         ]);
+        assert!(!finished.stderr.contains("unprinted"), "{}", finished.stderr);
     }
 }
 

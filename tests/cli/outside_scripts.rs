@@ -15,7 +15,8 @@ fn build(stage: &Stage, who: Who, script: &str) -> (PathBuf, Finished) {
     let image = stage.write("outside.yml", text);
     let output = stage.out(who).join("outside.cpio.gz");
     let mut command = stage.overcoat(who);
-    (output.clone(), finish(command.arg("build").arg(image).arg("-o").arg(output)))
+    command.arg("build").arg(image).arg("-o").arg(&output).env("TZ", "XYZ-9");
+    (output, finish(&mut command))
 }
 
 #[test]
@@ -27,6 +28,7 @@ fn outside_script_uses_host_programs_on_the_root() {
         "#!/bin/sh -eu
          cat beside | {} >$OVERCOAT_ROOT/root/made
          echo $OVERCOAT_VAR_word >>$OVERCOAT_ROOT/root/made
+         date +%Z >>$OVERCOAT_ROOT/root/made
          chown 3:4 $OVERCOAT_ROOT/root/made
          chroot $OVERCOAT_ROOT sh -c 'readlink /proc/self/root; ls /dev/null' >>$OVERCOAT_ROOT/root/made
          touch /tmp/of-the-host-$$ && rm /tmp/of-the-host-$$",
@@ -36,7 +38,7 @@ fn outside_script_uses_host_programs_on_the_root() {
         let (overlay, finished) = build(&stage, who, &script);
         finished.ok();
         let made = stage.archived_file(&overlay, "root/made");
-        assert_eq!(made, "of the provisioner\nprinted\n/\n/dev/null\n");
+        assert_eq!(made, "of the provisioner\nprinted\nUTC\n/\n/dev/null\n");
         let listed = stage.sh(&format!("gzip -dc '{}' | cpio -itv --quiet", overlay.display()));
         let line = listed.lines().find(|line| line.ends_with("root/made")).unwrap();
         assert!(line.contains(" sys ") && line.contains(" adm "), "{line}");

@@ -37,6 +37,25 @@ fn exit_code_is_that_of_the_command() {
 }
 
 #[test]
+fn mounts_and_processes_that_a_command_leaves_are_reported() {
+    let stage = Stage::new();
+    let leave = "mkdir /srv/left; mount -t tmpfs none /srv/left; echo lost >/srv/left/file
+                 sleep 1000 >/dev/null 2>&1 </dev/null &";
+    let leave_nothing =
+        "mount -t tmpfs none /srv; umount /srv; mount -t tmpfs none /tmp; sleep 0 &";
+    for who in BOTH_USERS {
+        let output = stage.out(who).join("left.cpio.gz");
+        let save = ["--save", output.to_str().unwrap()];
+        finish(&mut run(&stage, who, &save, leave)).ok().stderr_has(&[
+            "warning: /srv/left: a command left a file system mounted there",
+            "warning: still running at the end, and killed: sleep;",
+        ]);
+        let finished = finish(&mut run(&stage, who, &save, leave_nothing)).ok();
+        assert!(!finished.stderr.contains("warning"), "{}", finished.stderr);
+    }
+}
+
+#[test]
 fn standard_streams_are_those_of_the_command() {
     let stage = Stage::new();
     for who in BOTH_USERS {

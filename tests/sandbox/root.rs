@@ -94,6 +94,38 @@ fn reverted_paths_show_the_base_again() {
 }
 
 #[test]
+fn only_a_network_of_its_own_can_be_configured() {
+    // Sets the flags of `lo` to what they are (netdevice(7)).
+    const SET_FLAGS: &str = "python3 -c \"
+import fcntl, socket, struct
+any = socket.socket()
+flags = fcntl.ioctl(any, 0x8913, struct.pack('16sH14x', b'lo', 0))
+fcntl.ioctl(any, 0x8914, flags)
+\"";
+    at_both_privileges(|| {
+        let lab = Lab::new(plan());
+        let (status, output) = lab.run(SET_FLAGS);
+        assert!(!status.success() && output.contains("Operation not permitted"), "{output}");
+        lab.end();
+        let lab = Lab::new(Plan { network: Network::None, ..plan() });
+        lab.ok(SET_FLAGS);
+        lab.end();
+    });
+}
+
+#[test]
+fn pid_1_has_no_open_file_of_the_host() {
+    at_both_privileges(|| {
+        let lab = Lab::new(plan());
+        assert_eq!(
+            lab.ok("readlink /proc/1/fd/0 /proc/1/fd/1 /proc/1/fd/2"),
+            "/dev/null\n/dev/null\n/dev/null\n"
+        );
+        lab.end();
+    });
+}
+
+#[test]
 fn network_none_has_only_a_loopback_interface() {
     at_both_privileges(|| {
         let interfaces = "tail -n +3 /proc/net/dev | cut -d : -f 1 | tr -d ' '";

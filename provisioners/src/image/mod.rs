@@ -21,7 +21,7 @@ use crate::folder::FILE_NAME;
 use crate::folder::Folder;
 use crate::plan::{Plan, PlanError};
 use crate::provisioner::Provisioner;
-use crate::variables::{DeclaredVariables, Variables};
+use crate::variables::{DeclaredVariables, Variable, Variables};
 
 pub(crate) use archive::ArchiveSettings;
 pub use check::{CheckSettings, Skip};
@@ -152,6 +152,11 @@ impl Image {
     /// Returns the clean-up settings.
     pub fn cleanup(&self) -> &CleanupSettings {
         &self.cleanup
+    }
+
+    /// Returns the variables that the image sets, with their values, ordered by name.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &Variable)> {
+        self.variables.iter()
     }
 }
 

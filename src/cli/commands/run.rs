@@ -152,7 +152,7 @@ impl<'a> CommandRoot<'a> {
     ) -> CommandResult {
         let CommandRoot { ui, common, save, signals, root, epoch } = self;
         let words = spec.argv.iter().map(|word| word.as_encoded_bytes().to_vec());
-        let inputs = InputTexts::from_words(words);
+        let inputs = InputTexts::new(Vec::new(), words.collect());
         spec.env = default_environment(std::env::vars_os());
         ui.warnings(&root.warnings());
         root.add_environment(&mut spec.env);

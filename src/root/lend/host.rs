@@ -13,6 +13,9 @@ use crate::sandbox::find_program;
 /// Maximum size of a host file that is lent, in bytes.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
+/// The directory of the first of the [`BUNDLES`].
+pub(super) const BUNDLE_DIR: &str = "/etc/ssl/certs";
+
 /// The certificate bundles of the distributions.
 pub(super) const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -174,13 +177,12 @@ impl Host {
         &self.addresses
     }
 
-    /// Returns the user's home directory and the working directory, where they are not directories that
-    /// many hosts have.
-    pub(super) fn private_paths(&self) -> Vec<String> {
-        const MIN_NAMES: usize = 2;
+    /// Returns the user's home directory and the working directory. A directory in `/`, such as
+    /// `/root`, is left out: many hosts have it.
+    pub(super) fn private_paths(&self) -> impl Iterator<Item = &str> {
         let paths = [self.variable("HOME"), self.variable("PWD")].into_iter().flatten();
-        let paths = paths.filter(|path| Path::new(path).components().count() > MIN_NAMES);
-        paths.map(|path| path.trim_end_matches('/').to_owned()).collect()
+        let paths = paths.map(|path| path.trim_end_matches('/'));
+        paths.filter(|path| path.matches('/').count() > 1)
     }
 
     fn has_own_certificates(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Marks around the lines that are lent, by which copies of them are found and taken out.
+//! Marks around the lines that are lent, by which copies of them are found and removed.
 //!
 //! A program may copy a lent file by its content (`cp`, `sed -i`, `resolvconf`'s backup). The copy
 //! belongs to the image, the lent lines do not: they differ from host to host. So each lent file
@@ -6,8 +6,8 @@
 //! replaced by those that the image's own file had there. The marks are numbered, so that
 //! each copy gets the lines that the file had when it was lent.
 //!
-//! A program may also edit a copy. Then only lines between the marks are taken out, and a line that
-//! it moved elsewhere. A line that the image's own file had stays.
+//! A program may also edit a copy. Then only lines between the marks are removed, and lines that it
+//! moved elsewhere. A line that the image's own file had stays.
 
 use std::collections::HashMap;
 
@@ -34,8 +34,8 @@ pub(super) struct LentBlock {
 }
 
 impl LentBlock {
-    /// The block of `lines`, whose marks are comments that begin with `comment`, in a file that covers
-    /// one of the image with the content `own`.
+    /// Creates the block of `lines`. Its marks are comments that begin with `comment`. The lent file
+    /// covers one of the image with the content `own`, if there is one.
     pub(super) fn new(comment: &str, number: usize, lines: &[u8], own: Option<&[u8]>) -> Self {
         let mut shown = format!("{comment} {BEGIN} ({number})\n").into_bytes();
         shown.extend_from_slice(lines);
@@ -47,14 +47,14 @@ impl LentBlock {
         LentBlock { number, shown, lines, replaced: Vec::new(), own }
     }
 
-    /// The number of lines of the image's own file that are `line`.
+    /// Returns the number of times that the image's own file has `line`.
     fn own_count(&self, line: &[u8]) -> usize {
         let own = self.own.as_deref().unwrap_or_default();
         own.split(|&c| c == b'\n').filter(|own| own.trim_ascii() == line).count()
     }
 }
 
-/// The length of the part that all marks have in common, in bytes.
+/// Length of the part that all marks have in common, in bytes.
 pub(super) const MARK_BYTES: usize = COMMON.len();
 
 /// Whether there may be a mark in `content`.
@@ -62,23 +62,23 @@ pub(super) fn is_marked(content: &[u8]) -> bool {
     memmem::find(content, COMMON).is_some()
 }
 
-/// The result of taking lent lines out of a file.
+/// The result of removing lent lines from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cleaned {
-    /// It has none.
+    /// It has no lent lines.
     Untouched,
-    /// It has this content without them.
+    /// The content without them.
     Text(Vec<u8>),
     /// Nothing is left, and the image does not have the copied file.
     Nothing,
-    /// It has this content without them, but a program had changed them.
+    /// The content without them; a program had edited them.
     Edited(Vec<u8>),
-    /// Nothing can be taken out: the file is not text, such as an archive, or a mark is in the middle
+    /// They cannot be removed: the file is not text, such as an archive, or a mark is in the middle
     /// of a line.
     Unclear,
 }
 
-/// Takes the lines of `blocks` out of `content`.
+/// Removes the lines of `blocks` from `content`.
 pub(super) fn clean(content: &[u8], blocks: &[LentBlock]) -> Cleaned {
     if !is_marked(content) {
         return Cleaned::Untouched;
@@ -107,17 +107,18 @@ pub(super) fn clean(content: &[u8], blocks: &[LentBlock]) -> Cleaned {
     without_edited(&text, blocks).map_or(Cleaned::Unclear, Cleaned::Edited)
 }
 
-/// Returns the lent lines that are recognised without their marks: by the blank at their end.
-pub(super) fn blank_ended(blocks: &[LentBlock]) -> Vec<&[u8]> {
-    let lines = blocks.iter().flat_map(|block| block.lines.split_inclusive(|&c| c == b'\n'));
-    let mut lines: Vec<&[u8]> = lines.filter(|line| line.ends_with(b" \n")).collect();
-    lines.sort_unstable();
-    lines.dedup();
-    lines
+/// Returns those of the lent `lines` that are recognised without their marks: by the blank at their
+/// end, which no line of the image's own file had when they were lent first.
+pub(super) fn recognizable<'a>(lines: &'a [u8], blocks: &[LentBlock]) -> Vec<&'a [u8]> {
+    let first = blocks.iter().find(|block| block.lines == lines);
+    let own = first.and_then(|block| block.own.as_deref()).unwrap_or_default();
+    let is_own = |line: &[u8]| own.split_inclusive(|&c| c == b'\n').any(|own| own == line);
+    let lines = lines.split_inclusive(|&c| c == b'\n');
+    lines.filter(|line| line.ends_with(b" \n") && !is_own(line)).collect()
 }
 
-/// Removes `lent` lines from text in which a program removed the comments, and the marks with them.
-/// `None` if it has no such lines.
+/// Removes [`recognizable`] lent lines from text in which a program removed the comments, and the
+/// marks with them. Returns `None` if it has no such lines.
 pub(super) fn without_unmarked(content: &[u8], lent: &[&[u8]]) -> Option<Vec<u8>> {
     let is_copy = |line: &&[u8]| memmem::find(content, line).is_some();
     if !lent.iter().any(is_copy) || content.contains(&0) {
@@ -160,9 +161,9 @@ impl Mark {
     }
 }
 
-/// Takes out the marks and the lent lines that a program edited: those between the marks, and as
-/// many of those elsewhere as the image's own file did not have. `None` where a mark is in a line
-/// with other text.
+/// Removes the marks and the lent lines that a program edited: those between the marks, and as many
+/// elsewhere as the image's own file did not have. Returns `None` if a mark is in a line with other
+/// text.
 fn without_edited(text: &[u8], blocks: &[LentBlock]) -> Option<Vec<u8>> {
     let lines: Vec<&[u8]> = text.split_inclusive(|&c| c == b'\n').collect();
     let marks: Vec<Option<Mark>> = lines.iter().map(|line| Mark::parse(line)).collect();
@@ -190,29 +191,24 @@ fn without_edited(text: &[u8], blocks: &[LentBlock]) -> Option<Vec<u8>> {
             *left.entry(line.trim_ascii()).or_default() += 1;
         }
         left.remove(&b""[..]);
-        let take = |at: usize, left: &mut HashMap<&[u8], usize>, taken: &mut [bool]| {
+        for at in inside {
             if let Some(count) = left.get_mut(lines[at].trim_ascii()).filter(|count| **count > 0)
                 && !taken[at]
             {
                 *count -= 1;
                 taken[at] = true;
             }
-        };
-        for at in inside {
-            take(at, &mut left, &mut taken);
         }
-        for (line, count) in left.clone() {
-            let there = places.get(line).map(Vec::as_slice).unwrap_or_default();
-            let mut there: Vec<usize> = there.iter().copied().filter(|&at| !taken[at]).collect();
+        for (line, count) in left {
+            let there = places.get(line).into_iter().flatten().copied();
+            let mut there: Vec<usize> = there.filter(|&at| !taken[at]).collect();
             if there.is_empty() {
                 continue;
             }
             // A line with the blank of a lent one was not written by a program.
             there.sort_by_key(|&at| !lines[at].ends_with(b" \n"));
             let surplus = there.len().saturating_sub(block.own_count(line)).min(count);
-            for at in &there[..surplus] {
-                take(*at, &mut left, &mut taken);
-            }
+            there[..surplus].iter().for_each(|&at| taken[at] = true);
         }
     }
     let rest = lines.iter().zip(&taken).filter(|(_, taken)| !**taken);
@@ -286,11 +282,13 @@ mod tests {
     #[test]
     fn lent_lines_are_removed_without_their_marks() {
         let copy = [b"nameserver 192.0.2.1 \n", OWN].concat();
-        let blocks = blocks();
-        let lent = blank_ended(&blocks);
+        let lines = b"nameserver 192.0.2.1 \nnameserver 192.0.2.2 \n";
+        let lent = recognizable(lines, &blocks());
         assert_eq!(without_unmarked(&copy, &lent), Some(OWN.to_vec()));
         assert_eq!(without_unmarked(OWN, &lent), None);
         assert_eq!(without_unmarked(b"x nameserver 192.0.2.1 \n", &lent), None);
+        let own = LentBlock::new("#", 2, lines, Some(b"nameserver 192.0.2.2 \n"));
+        assert_eq!(recognizable(lines, &[own]), [b"nameserver 192.0.2.1 \n"]);
     }
 
     #[test]

@@ -14,19 +14,19 @@
 //!   lines are removed from copies of them ([`Loans::clean_copies`]).
 
 mod content;
+mod copies;
 mod host;
 mod marks;
 mod proxy;
 mod traces;
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use fs_model::delta::Change;
-use fs_model::tree::{Follow, SetAttr};
-use fs_model::{FileType, FsError, Ino, Tree};
+use fs_model::resolve::MAX_LINKS;
+use fs_model::tree::Follow;
+use fs_model::{FileType, FsError, Ino};
 
 use self::content::LentContent;
 pub use self::host::Host;
@@ -34,21 +34,14 @@ use self::marks::{Cleaned, LentBlock};
 use self::traces::Traces;
 use crate::root::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
 use crate::sandbox::{Network, Plan};
-use crate::text::escape::escape;
 
 /// The host name of an image that does not have one.
 pub(crate) const NEUTRAL_HOSTNAME: &str = "overcoat";
 
 /// The directory of scratch entries for files that programs of the image do not search for.
 const SCRATCH_DIR: &str = "/.overcoat";
-/// Maximum number of links followed from the path of a lent file, as in the kernel.
-const MAX_LINKS: usize = 40;
 /// Maximum length of a host name, in bytes (`HOST_NAME_MAX`).
 const MAX_HOSTNAME_BYTES: usize = 64;
-/// Maximum size of a file that is cleaned of lent lines, in bytes.
-const MAX_COPY_BYTES: u64 = 32 << 20;
-/// Bytes of a large file that are searched at a time.
-const SEARCH_BYTES: usize = 256 << 10;
 
 /// A lent file.
 #[derive(Debug)]
@@ -260,7 +253,7 @@ impl Loans {
     pub fn refresh(&mut self, live: &Live) -> Result<ShownFiles, LiveError> {
         let hostname = hostname(live)?;
         let mut shown = ShownFiles { hostname: hostname.clone(), files: Vec::new() };
-        let has_place = is_directory(live, bundle_dir())?;
+        let has_place = is_directory(live, host::BUNDLE_DIR.as_bytes())?;
         self.bundle_without_place = if has_place { None } else { self.add_bundle(live)? };
         let root = RootState { hostname, bundle: self.bundle_without_place.clone() };
         for file in &mut self.files {
@@ -289,127 +282,6 @@ impl Loans {
         }
         Ok(shown)
     }
-
-    /// Removes the lent lines from the files that programs copied them into. Returns warnings about
-    /// files that it could not restore, and about files that contain a value of the host, such as
-    /// the address of a name server, unless `is_input` finds the value in the user's own input.
-    ///
-    /// # Errors
-    /// Fails when a layer cannot be read.
-    pub fn clean_copies(
-        &self,
-        live: &Live,
-        is_input: &dyn Fn(&str) -> bool,
-    ) -> Result<Vec<String>, LiveError> {
-        let mut warnings = self.edited.clone();
-        let mut search = self.traces.search(live, is_input);
-        let unmarked = marks::blank_ended(&self.blocks);
-        let tree = live.tree();
-        let delta = tree.delta().map_err(|e| at(b"/", e))?;
-        // One buffer for all files: fresh memory for each would cost more than the search.
-        let mut buffer: Vec<u8> = Vec::new();
-        for entry in &delta.entries {
-            let Some(object) = entry.object else { continue };
-            let size = object.attr.size;
-            search.in_name(&entry.path, &mut warnings);
-            if object.attr.kind == FileType::Symlink {
-                let target = tree.read_link(object.ino).map_err(|e| at(&entry.path, e))?;
-                search.in_target(&entry.path, &target, &mut warnings);
-            }
-            if object.attr.kind != FileType::Regular || size == 0 {
-                continue;
-            }
-            let fail = |e: FsError| at(&entry.path, e);
-            if size > traces::MAX_TEXT_BYTES && !has_mark(tree, object.ino, size).map_err(fail)? {
-                continue;
-            }
-            if size > MAX_COPY_BYTES {
-                warnings.push(copy_warning(&entry.path));
-                continue;
-            }
-            buffer.resize(buffer.len().max(size as usize), 0);
-            let len = tree.read(object.ino, 0, &mut buffer[..size as usize]).map_err(fail)?;
-            let content = &buffer[..len];
-            let text = match marks::clean(content, &self.blocks) {
-                Cleaned::Untouched => match marks::without_unmarked(content, &unmarked) {
-                    Some(text) => text,
-                    None => {
-                        search.in_content(&entry.path, content, &mut warnings);
-                        continue;
-                    }
-                },
-                Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
-                    live.remove(&[b"/", &*entry.path].concat())?;
-                    continue;
-                }
-                Cleaned::Nothing => Vec::new(),
-                Cleaned::Text(text) => text,
-                Cleaned::Edited(text) => {
-                    warnings.push(edited_warning(&entry.path));
-                    text
-                }
-                Cleaned::Unclear => {
-                    warnings.push(copy_warning(&entry.path));
-                    continue;
-                }
-            };
-            search.in_content(&entry.path, &text, &mut warnings);
-            let (mtime, atime) = (Some(object.attr.mtime), Some(object.attr.atime));
-            let cut = SetAttr { size: Some(0), ..SetAttr::default() };
-            tree.set_attr(object.ino, &cut).map_err(fail)?;
-            let mut written = 0;
-            while written < text.len() {
-                written +=
-                    tree.write(object.ino, written as u64, &text[written..]).map_err(fail)?;
-            }
-            let times = SetAttr { mtime, atime, ..SetAttr::default() };
-            tree.set_attr(object.ino, &times).map_err(fail)?;
-        }
-        let mut seen = HashSet::new();
-        warnings.retain(|warning| seen.insert(warning.clone()));
-        Ok(warnings)
-    }
-}
-
-/// Returns the warning about lent lines that a program edited.
-fn edited_warning(path: &[u8]) -> String {
-    format!(
-        "/{}: a program edited lines that are shown during the build only; they were removed: check \
-         the rest of the file",
-        escape(path)
-    )
-}
-
-/// Returns the warning about a copy that cannot be cleaned.
-fn copy_warning(path: &[u8]) -> String {
-    format!(
-        "/{}: it contains a copy of a file that is shown during the build only, with settings of \
-         this host; remove it, or exclude /etc/resolv.conf, /etc/hosts, /etc/apt/apt.conf and the \
-         bundle of certificates when creating it",
-        escape(path)
-    )
-}
-
-/// Whether a file contains a mark. Reads in pieces: most files are too large to be a copy.
-fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
-    let mut buffer = vec![0; SEARCH_BYTES];
-    let mut offset = 0;
-    // Holes may be much larger than the memory.
-    while offset < size
-        && let Some(data) = tree.next_data(ino, offset)?
-    {
-        offset = offset.max(data.start);
-        let len = tree.read(ino, offset, &mut buffer)?;
-        if marks::is_marked(&buffer[..len]) {
-            return Ok(true);
-        }
-        if len <= marks::MARK_BYTES {
-            break;
-        }
-        // A piece may end within a mark.
-        offset += (len - marks::MARK_BYTES) as u64;
-    }
-    Ok(false)
 }
 
 impl LentFile {
@@ -417,10 +289,10 @@ impl LentFile {
     /// file itself is lent in place of the link.
     fn follow(&self, live: &Live, mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
         let path = self.path.as_bytes();
-        let is_program = matches!(self.lines, LentLines::Policy | LentLines::DetectVirt);
-        let target = match is_program {
-            true => LentTarget::Nowhere,
-            false => match follow(live, path, mounts)? {
+        let target = match self.lines {
+            // The target of the link is another program, such as `true`.
+            LentLines::Policy | LentLines::DetectVirt => LentTarget::Nowhere,
+            _ => match follow(live, path, mounts)? {
                 LentTarget::Tree(target) if !has_directory(live, &target)? => LentTarget::Nowhere,
                 target => target,
             },
@@ -491,7 +363,7 @@ impl LentFile {
         let own = own.map(|own| match marks::clean(&own, blocks) {
             Cleaned::Text(text) => text,
             Cleaned::Edited(text) => {
-                edited.push(edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
+                edited.push(copies::edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
                 text
             }
             Cleaned::Nothing => Vec::new(),
@@ -670,12 +542,6 @@ fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveE
         conf.push('\n');
     }
     Ok(conf.into_bytes())
-}
-
-/// The directory of the bundle that Debian's programs read.
-fn bundle_dir() -> &'static [u8] {
-    let [debian, ..] = host::BUNDLES;
-    debian.as_bytes().strip_suffix(b"/ca-certificates.crt").unwrap_or_default()
 }
 
 /// Puts a file into the scratch directory and returns its path.

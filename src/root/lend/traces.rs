@@ -1,6 +1,5 @@
 //! Values of the host that a program may have read from a lent file and written to another file.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use fs_model::FileType;
@@ -18,9 +17,6 @@ const MIN_VALUE_BYTES: usize = 6;
 
 /// The options with which systemd-resolved writes `resolv.conf` on any machine.
 const USUAL_OPTIONS: [&str; 2] = ["options edns0 trust-ad", "options edns0"];
-
-/// The role of an address of the host itself. Examples in documents use the same addresses.
-const ADDRESS: &str = "an address";
 
 /// Variables that name a proxy.
 const PROXIES: [&str; 8] = [
@@ -50,18 +46,30 @@ const AUTHORITIES: [&str; 4] = [
 pub(super) struct Trace {
     pub(super) value: String,
     /// The role of the value on the host, with an article.
-    pub(super) what: &'static str,
-    /// Whether files of packages may contain the value by chance.
-    is_common: bool,
+    what: &'static str,
+    kind: TraceKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TraceKind {
+    Plain,
+    /// Warnings do not contain the value.
+    Secret,
+    /// Files of packages may contain the value by chance, as an example.
+    Address,
 }
 
 impl Trace {
     fn new(value: &str, what: &'static str) -> Option<Self> {
-        let is_common = what == ADDRESS;
-        (value.len() >= MIN_VALUE_BYTES).then(|| Trace { value: value.to_owned(), what, is_common })
+        Trace::of_kind(TraceKind::Plain, value, what)
     }
 
-    /// Whether a text file with this content contains the value as a whole word.
+    fn of_kind(kind: TraceKind, value: &str, what: &'static str) -> Option<Self> {
+        (value.len() >= MIN_VALUE_BYTES).then(|| Trace { value: value.to_owned(), what, kind })
+    }
+
+    /// Whether a text file with this content contains the value: as a whole word, unless it is a
+    /// secret.
     pub(super) fn is_in(&self, content: &[u8]) -> bool {
         if content.len() as u64 > MAX_TEXT_BYTES {
             return false;
@@ -72,6 +80,9 @@ impl Trace {
             })
         };
         let is_whole = |at: usize| {
+            if self.kind == TraceKind::Secret {
+                return true;
+            }
             let before = at.checked_sub(1).and_then(|at| content.get(at));
             let after = content.get(at + self.value.len());
             // A name within a longer one ends with a dot, and so does a sentence.
@@ -124,7 +135,8 @@ impl Traces {
             }
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
             values.extend(Trace::new(name, "the user of a proxy"));
-            values.extend(Trace::new(password, "the password of a proxy"));
+            let password = Trace::of_kind(TraceKind::Secret, password, "the password of a proxy");
+            values.extend(password);
         }
         let excluded = NO_PROXY.iter().filter_map(|name| host.variable(name));
         for name in excluded.flat_map(|names| names.split([',', ' '])) {
@@ -133,10 +145,10 @@ impl Traces {
             }
         }
         for address in host.addresses() {
-            values.extend(Trace::new(address, ADDRESS));
+            values.extend(Trace::of_kind(TraceKind::Address, address, "an address"));
         }
         for path in host.private_paths() {
-            values.extend(Trace::new(&path, "a path"));
+            values.extend(Trace::new(path, "a path"));
         }
         let agents = settings.iter().filter(|s| s.key.to_lowercase().ends_with("::user-agent"));
         values.extend(agents.filter_map(|s| Trace::new(&s.value, "a setting of apt")));
@@ -153,7 +165,7 @@ impl Traces {
         live: &'a Live,
         is_input: &'a dyn Fn(&str) -> bool,
     ) -> TraceSearch<'a> {
-        TraceSearch { traces: self, live, is_input, known: RefCell::default(), certificates: None }
+        TraceSearch { traces: self, live, is_input, known: HashMap::new(), certificates: None }
     }
 }
 
@@ -163,7 +175,7 @@ pub(super) struct TraceSearch<'a> {
     live: &'a Live,
     is_input: &'a dyn Fn(&str) -> bool,
     /// For each value found: whether it is in the user's input.
-    known: RefCell<HashMap<&'a str, bool>>,
+    known: HashMap<&'a str, bool>,
     /// The certificates to report: all but those that the image has in a directory for authorities,
     /// where a provisioner puts them on purpose. Read when the first certificate is found.
     certificates: Option<HashSet<String>>,
@@ -171,13 +183,13 @@ pub(super) struct TraceSearch<'a> {
 
 impl<'a> TraceSearch<'a> {
     /// Searches the name of an object, which is the end of `path`.
-    pub(super) fn in_name(&self, path: &[u8], warnings: &mut Vec<String>) {
+    pub(super) fn in_name(&mut self, path: &[u8], warnings: &mut Vec<String>) {
         let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
         self.report(path, "its name", name, warnings);
     }
 
     /// Searches the target of a symbolic link.
-    pub(super) fn in_target(&self, path: &[u8], target: &[u8], warnings: &mut Vec<String>) {
+    pub(super) fn in_target(&mut self, path: &[u8], target: &[u8], warnings: &mut Vec<String>) {
         self.report(path, "its target", target, warnings);
     }
 
@@ -204,23 +216,26 @@ impl<'a> TraceSearch<'a> {
         }
     }
 
-    fn report(&self, path: &[u8], part: &str, content: &[u8], warnings: &mut Vec<String>) {
-        let is_input = |value: &'a str| {
-            *self.known.borrow_mut().entry(value).or_insert_with(|| (self.is_input)(value))
-        };
-        let found = self.traces.values.iter().filter(|trace| trace.is_in(content));
+    fn report(&mut self, path: &[u8], part: &str, content: &[u8], warnings: &mut Vec<String>) {
         let of_package = path.starts_with(b"usr/") && !path.starts_with(b"usr/local/");
-        let found = found.filter(|trace| !(trace.is_common && of_package));
-        let found = found.filter(|trace| !is_input(&trace.value));
-        warnings.extend(found.map(|trace| {
-            format!(
-                "/{}: {part} contains {}, {} of this host; unless a provisioner wrote it, the image \
+        for trace in &self.traces.values {
+            if trace.kind == TraceKind::Address && of_package || !trace.is_in(content) {
+                continue;
+            }
+            let is_input = self.known.entry(&trace.value);
+            if *is_input.or_insert_with(|| (self.is_input)(&trace.value)) {
+                continue;
+            }
+            let value = match trace.kind {
+                TraceKind::Secret => trace.what.to_owned(),
+                _ => format!("{}, {}", trace.value, trace.what),
+            };
+            warnings.push(format!(
+                "/{}: {part} contains {value} of this host; unless a provisioner wrote it, the image \
                  depends on the host",
-                escape(path),
-                trace.value,
-                trace.what
-            )
-        }));
+                escape(path)
+            ));
+        }
     }
 }
 

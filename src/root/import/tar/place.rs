@@ -1,14 +1,12 @@
 //! Resolves the path of a member: its directory, and the entry that it replaces.
 
+use fs_model::resolve::MAX_LINKS;
 use fs_model::tar::Member;
 use fs_model::tree::MknodArgs;
 use fs_model::{FileType, FsError, Ino, Time};
 
 use super::super::{PATH_MAX, RootImportError, at, check_path_length, text};
 use super::{Import, PendingDirectory};
-
-/// Maximum number of symbolic links followed for one name, as in the kernel.
-const MAX_LINKS: u32 = 40;
 
 /// The reason why a member of an archive cannot be created. GNU tar reports an error for each of
 /// these, except for devices 0:0 and large files.
