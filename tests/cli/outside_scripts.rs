@@ -28,7 +28,7 @@ fn outside_script_uses_host_programs_on_the_root() {
         "#!/bin/sh -eu
          cat beside | {} >$OVERCOAT_ROOT/root/made
          echo $OVERCOAT_VAR_word >>$OVERCOAT_ROOT/root/made
-         date +%Z >>$OVERCOAT_ROOT/root/made
+         echo $TZ >>$OVERCOAT_ROOT/root/made
          chown 3:4 $OVERCOAT_ROOT/root/made
          chroot $OVERCOAT_ROOT sh -c 'readlink /proc/self/root; ls /dev/null' >>$OVERCOAT_ROOT/root/made
          touch /tmp/of-the-host-$$ && rm /tmp/of-the-host-$$",
