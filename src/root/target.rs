@@ -21,13 +21,11 @@ use provisioners::{Machine, machine};
 
 use crate::manifest::lower;
 use crate::root::ServedRoot;
+use crate::root::lend::SCRATCH_DIR;
 use crate::root::live::{self, Lay, Live, LiveError, LiveErrorKind};
 use crate::sandbox::{
     Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Signals, Stdio,
 };
-
-/// The directory of scratch files, inside the root.
-const SCRATCH_DIR: &str = "/.overcoat";
 
 /// A root as a provisioner's machine.
 #[derive(Debug)]

@@ -14,3 +14,4 @@ mod properties;
 mod reference;
 mod replay;
 mod scale;
+mod scratch;

@@ -39,7 +39,7 @@ use crate::sandbox::{Network, Plan};
 pub(crate) const NEUTRAL_HOSTNAME: &str = "overcoat";
 
 /// The directory of scratch entries for files that programs of the image do not search for.
-const SCRATCH_DIR: &str = "/.overcoat";
+pub(super) const SCRATCH_DIR: &str = "/.overcoat";
 /// Maximum length of a host name, in bytes (`HOST_NAME_MAX`).
 const MAX_HOSTNAME_BYTES: usize = 64;
 

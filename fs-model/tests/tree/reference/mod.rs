@@ -9,6 +9,9 @@ use fs_model::{Device, FileType, FsError, Time};
 
 use crate::layer::{Data, MemoryLayer};
 
+mod lent;
+mod revert;
+
 /// Number of an object in the model.
 pub(crate) type Id = usize;
 pub(crate) const ROOT: Id = 0;
@@ -414,104 +417,6 @@ impl Model {
         Ok(id)
     }
 
-    /// Returns the position of an unchanged lent file, and the object that it covers.
-    fn loan(&self, id: Id) -> Option<(Id, Vec<u8>, Option<Id>)> {
-        self.lent.get(&id)?.iter().find_map(|(dir, name)| {
-            let there = self.objects[*dir].names.get(name).filter(|n| n.scratch == Some(id))?;
-            Some((*dir, name.clone(), there.present))
-        })
-    }
-
-    pub(crate) fn loans(&self) -> Vec<(Id, Id, Vec<u8>)> {
-        let loan = |&id: &Id| self.loan(id).map(|(dir, name, _)| (id, dir, name));
-        self.lent.keys().filter_map(loan).collect()
-    }
-
-    /// Fails if the covered file has other names or is a symbolic link.
-    fn check_take_over(&self, id: Id) -> Result<(), FsError> {
-        let Some((_, _, Some(covered))) = self.loan(id) else { return Ok(()) };
-        let covered = &self.objects[covered];
-        if covered.nlink > 1 || covered.kind != FileType::Regular {
-            return Err(FsError::Busy);
-        }
-        Ok(())
-    }
-
-    /// Turns a lent file into the image's own.
-    pub(crate) fn take_over(&mut self, id: Id, keep_lent: bool) {
-        let Some((dir, name, covered)) = self.loan(id) else { return };
-        let positions = self.lent.remove(&id).unwrap_or_default();
-        let before = self.objects[id].clone();
-        self.objects[id] = match covered {
-            Some(covered) => Object { parent: dir, ..self.objects[covered].clone() },
-            None => {
-                let node = MknodArgs::file(before.mode, before.uid, before.gid);
-                new_object(&node, dir)
-            }
-        };
-        self.objects[id].nlink = before.nlink;
-        if keep_lent {
-            self.objects[id].content = before.content;
-        }
-        self.objects[dir].names.insert(name, Name { present: Some(id), scratch: None });
-        for (dir, name) in positions {
-            let there = self.objects[dir].names.get_mut(&name).filter(|n| n.scratch == Some(id));
-            if let Some(there) = there {
-                *there = Name { present: Some(id), scratch: None };
-                self.objects[dir].mtime = None;
-            }
-        }
-        match covered {
-            Some(covered) => self.drop_name(covered),
-            None => self.objects[dir].mtime = None,
-        }
-    }
-
-    pub(crate) fn lend(
-        &mut self,
-        dir: Id,
-        name: &[u8],
-        mode: u16,
-        content: &[u8],
-    ) -> Result<Id, FsError> {
-        Self::check_name(name)?;
-        self.check_dir(dir)?;
-        if self.objects[dir].names.get(name).is_some_and(|n| n.scratch.is_some()) {
-            return Err(FsError::Busy);
-        }
-        if let Some(present) = self.present(dir, name)
-            && !matches!(self.objects[present].kind, FileType::Regular | FileType::Symlink)
-        {
-            return Err(FsError::Busy);
-        }
-        let (node, mtime) = match self.present(dir, name).map(|present| &self.objects[present]) {
-            Some(own) if own.kind == FileType::Regular => {
-                (MknodArgs::file(own.mode | mode & 0o111, own.uid, own.gid), own.mtime)
-            }
-            _ => (MknodArgs::file(mode, 0, 0), Some(Time::default())),
-        };
-        let id = self.add_scratch(dir, name, &node)?;
-        self.objects[id].content = content.to_vec();
-        self.objects[id].mtime = mtime;
-        self.lent.insert(id, vec![(dir, name.to_vec())]);
-        Ok(id)
-    }
-
-    /// Ends a loan. Returns whether the lent file was still there.
-    pub(crate) fn end_loan(&mut self, dir: Id, name: &[u8], id: Id) -> bool {
-        if let Some(positions) = self.lent.get_mut(&id) {
-            positions.retain(|position| *position != (dir, name.to_vec()));
-        }
-        let there = self.objects[dir].names.get_mut(name).filter(|n| n.scratch == Some(id));
-        let Some(there) = there else { return false };
-        there.scratch = None;
-        if *there == Name::default() {
-            self.objects[dir].names.remove(name);
-        }
-        self.drop_name(id);
-        true
-    }
-
     pub(crate) fn check_file(&self, id: Id) -> Result<(), FsError> {
         match self.objects[id].kind {
             FileType::Regular => Ok(()),
@@ -619,104 +524,4 @@ impl Model {
     }
 
     // ---- revert
-
-    fn lower_present(&self, dir: Id, name: &[u8]) -> Option<Id> {
-        self.lower.get(dir)?.names.get(name)?.present
-    }
-
-    fn present(&self, dir: Id, name: &[u8]) -> Option<Id> {
-        self.objects[dir].names.get(name)?.present
-    }
-
-    fn was_dir(&self, id: Option<Id>) -> Option<Id> {
-        id.filter(|&id| self.lower[id].is_dir())
-    }
-
-    /// Returns all present and former names of a directory.
-    fn all_names(&self, dir: Id) -> BTreeSet<Vec<u8>> {
-        let lower = self.lower.get(dir).into_iter().flat_map(|d| d.names.keys());
-        self.objects[dir].names.keys().chain(lower).cloned().collect()
-    }
-
-    /// Reverts a name. Returns the objects with several names that the revert may have changed:
-    /// whether they are reverted depends on the order of the changes.
-    pub(crate) fn revert(&mut self, dir: Id, name: &[u8]) -> Result<BTreeSet<Id>, FsError> {
-        Self::check_name(name)?;
-        self.check_alive(dir)?;
-        let mut strangers = Vec::new();
-        let mut returning = Vec::new();
-        let mut pending = vec![(dir, name.to_vec())];
-        while let Some((dir, name)) = pending.pop() {
-            let (is, was) = (self.present(dir, &name), self.lower_present(dir, &name));
-            match (is, self.was_dir(was)) {
-                (_, Some(below)) if is == was => {
-                    pending.extend(self.all_names(below).into_iter().map(|n| (below, n)));
-                }
-                (_, Some(below)) => returning.push(below),
-                _ => {}
-            }
-            if let Some(is) = is.filter(|_| is != was) {
-                strangers.push((dir, name, is));
-            }
-        }
-        let mut leaving = BTreeSet::new();
-        let mut pending: Vec<Id> = strangers.iter().map(|(_, _, id)| *id).collect();
-        while let Some(id) = pending.pop() {
-            leaving.insert(id);
-            for name in self.objects[id].names.values() {
-                if name.scratch.is_some() {
-                    return Err(FsError::Busy);
-                }
-                pending.extend(name.present);
-            }
-        }
-        while let Some(id) = returning.pop() {
-            if self.objects[id].alive && !leaving.contains(&id) {
-                return Err(FsError::Busy);
-            }
-            let below = self.lower[id].names.values();
-            returning.extend(below.filter_map(|n| self.was_dir(n.present)));
-        }
-        for (dir, name, id) in strangers {
-            self.remove_whole(id);
-            if let Some(name) = self.objects[dir].names.get_mut(&name) {
-                name.present = None;
-            }
-        }
-        let mut several = BTreeSet::new();
-        self.show_layers(dir, name, &mut several);
-        Ok(several)
-    }
-
-    fn remove_whole(&mut self, id: Id) {
-        let below: Vec<Id> = self.objects[id].names.values().filter_map(|n| n.present).collect();
-        below.into_iter().for_each(|id| self.remove_whole(id));
-        self.drop_name(id);
-    }
-
-    fn show_layers(&mut self, dir: Id, name: &[u8], several: &mut BTreeSet<Id>) {
-        let (is, was) = (self.present(dir, name), self.lower_present(dir, name));
-        assert!(is.is_none() || is == was, "foreign objects were removed");
-        let there = self.objects[dir].names.entry(name.to_vec()).or_default();
-        there.present = was;
-        if *there == Name::default() {
-            self.objects[dir].names.remove(name);
-        }
-        let Some(was) = was else { return };
-        let lower = self.lower[was].clone();
-        let object = &mut self.objects[was];
-        if lower.is_dir() {
-            let names = std::mem::take(&mut object.names);
-            *object = Object { names, parent: dir, alive: true, ..lower };
-            for name in self.all_names(was) {
-                self.show_layers(was, &name, several);
-            }
-        } else {
-            let nlink = object.nlink + u32::from(is.is_none());
-            if lower.nlink > 1 {
-                several.insert(was);
-            }
-            *object = Object { nlink, ..lower };
-        }
-    }
 }
