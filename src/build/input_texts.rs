@@ -12,8 +12,8 @@ const MAX_FILES: usize = 10_000;
 
 /// Files, variables and command lines that are the input of a build.
 ///
-/// A build warns about values of the host in an image, such as the address of a name server. A value
-/// that the user wrote is meant to be there.
+/// A build warns about values of the host in an image, such as the address of a name server. A
+/// value that the user wrote is meant to be there.
 #[derive(Debug, Default)]
 pub struct InputTexts {
     paths: Vec<PathBuf>,

@@ -20,7 +20,7 @@ use super::reporter::Reporter;
 use crate::root::RootError;
 use crate::root::import::{self, RootImportError};
 use crate::root::lend::{Host, NEUTRAL_HOSTNAME};
-use crate::root::live::Live;
+use crate::root::mounted_tree::MountedTree;
 use crate::sandbox::{MissingRequirement, Privilege, Signals, find_program};
 use crate::text::error::describe;
 use crate::text::escape::escape;
@@ -41,12 +41,12 @@ pub(super) fn build(
         Root::Debian(debootstrap) => {
             let (proxy, log) = (image.apt_proxy.as_deref(), job.log.as_deref());
             install(debootstrap, proxy, job.epoch, log, composed.tree(), reporter)?;
-            remove_copies(composed.live())?;
+            remove_copies(composed.mounted_tree())?;
         }
         Root::From(path) => {
             reporter.status(&format!("importing {}", path.display()));
             import::import_path(composed.tree(), path, is_excluded, &mut warn)?;
-            let removed = import::marks::remove(composed.tree())?;
+            let removed = import::container_files::remove(composed.tree())?;
             let change = "removed files of a running container or system";
             report_paths(change, &removed, &**reporter);
             let added = import::add_mount_points(composed.tree())?;
@@ -105,14 +105,14 @@ fn install(
 }
 
 /// Removes the files that mmdebstrap copies from the host, unless a package replaced them.
-fn remove_copies(live: &Live) -> Result<(), BuildError> {
+fn remove_copies(mounted_tree: &MountedTree) -> Result<(), BuildError> {
     let host = Host::current();
     for path in ["/etc/hostname", "/etc/resolv.conf"] {
-        let content = live.read(path.as_bytes()).map_err(RootError::from)?;
-        let found = live.stat(path.as_bytes(), Follow::No).map_err(RootError::from)?;
+        let content = mounted_tree.read(path.as_bytes()).map_err(RootError::from)?;
+        let found = mounted_tree.stat(path.as_bytes(), Follow::No).map_err(RootError::from)?;
         let is_file = found.is_some_and(|(_, attr)| attr.kind == FileType::Regular);
         if is_file && content.is_some_and(|content| is_copy(&host, path, &content)) {
-            live.remove(path.as_bytes()).map_err(RootError::from)?;
+            mounted_tree.remove(path.as_bytes()).map_err(RootError::from)?;
         }
     }
     Ok(())

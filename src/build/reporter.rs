@@ -7,8 +7,8 @@ use std::time::Duration;
 use provisioners::StepInfo;
 use serde_json::Value;
 
-use super::judge::BuildReason;
 use super::scheduler::OutdatedLayers;
+use super::staleness::BuildReason;
 use crate::seal::{Progress, Warning};
 
 /// Receives the events of builds and prints them. Threads call it concurrently.

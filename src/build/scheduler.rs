@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::children::{ChildEvent, Children};
 use super::error::BuildError;
-use super::judge::{BuildDecision, BuildReason, changed_lower_paths, decide};
 use super::options::source_date_epoch;
 use super::record::{LayerRecord, Record, Records};
 use super::reporter::{ImageEvent, Reporter};
+use super::staleness::{BuildDecision, BuildReason, changed_lower_paths, decide};
 use crate::manifest::lower::DriftKind;
 use crate::sandbox::Signals;
 use crate::text::error::describe;

@@ -31,8 +31,8 @@ use fuser::{
 use super::allocator::{HighWater, trim_heaps};
 use super::errno::errno_of;
 use super::faults::Faults;
-use super::idle::DevicePoller;
 use super::owners::OVERFLOW_ID;
+use super::poller::DevicePoller;
 use super::setcap;
 use super::view::{OwnedView, file_type, time_from_kernel};
 use super::workers::WorkerPool;

@@ -11,15 +11,15 @@
 //!
 //! Invariants:
 //! - Every request is answered, and no request panics.
-//! - Only the kernel and [`Live`](crate::root::live::Live) change the tree, so the kernel may cache
-//!   replies for any time.
+//! - Only the kernel and [`MountedTree`](crate::root::mounted_tree::MountedTree) change the tree,
+//!   so the kernel may cache replies for any time.
 
 mod adapter;
 mod allocator;
 mod errno;
 mod faults;
-mod idle;
 mod owners;
+mod poller;
 mod setcap;
 mod view;
 mod workers;
@@ -40,7 +40,7 @@ pub use owners::{ForeignOwners, OwnerAliases};
 pub use view::View;
 
 use adapter::Adapter;
-use idle::DevicePoller;
+use poller::DevicePoller;
 use view::OwnedView;
 use workers::WorkerPool;
 

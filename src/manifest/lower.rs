@@ -101,8 +101,8 @@ fn record_and_plain_mode_at(
     found
 }
 
-/// Looks up the path name by name, without [`fs_model::resolve`]: an overlay's paths contain no links,
-/// so that a link in the layers on the way hides the rest of the path.
+/// Looks up the path name by name, without [`fs_model::resolve`]: an overlay's paths contain no
+/// links, so that a link in the layers on the way hides the rest of the path.
 fn walk(tree: &Tree, path: &[u8], held: &mut Vec<Ino>) -> Result<Option<(Ino, Attr)>, FsError> {
     let mut found = (Ino::ROOT, tree.attr(Ino::ROOT)?);
     for name in path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()) {

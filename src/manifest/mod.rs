@@ -4,8 +4,8 @@
 //! user. Keys are in a fixed order, one entry per line, so that manifests can be compared line by
 //! line. Paths and link targets are escaped as in [`crate::text::escape`], then as JSON requires.
 //!
-//! [`crate::seal`] writes manifests. [`SCHEMA`] is incremented when a reader of the old schema could
-//! misread the new one; new keys alone do not increment it.
+//! [`crate::seal`] writes manifests. [`SCHEMA`] is incremented when a reader of the old schema
+//! could misread the new one; new keys alone do not increment it.
 
 pub(crate) mod lower;
 

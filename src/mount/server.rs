@@ -24,7 +24,7 @@ use provisioners::image::manifest_path;
 use crate::image::open::OpenedLayers;
 use crate::manifest::lower::lower_records;
 use crate::mount::control::{self, ControlReply, ControlRequest, SealRequest, Sealed};
-use crate::seal::patient::{PollLimits, PollWriter};
+use crate::seal::poll_writer::{PollLimits, PollWriter};
 use crate::seal::report::archive_report;
 use crate::seal::{
     Format, ManifestInfo, Output, PATH_TOO_LONG_ADVICE, SealError, SealOptions, seal,

@@ -9,7 +9,7 @@
 
 pub mod import;
 pub mod lend;
-pub mod live;
+pub mod mounted_tree;
 pub(crate) mod owners;
 pub mod supervise;
 pub(crate) mod target;
@@ -28,7 +28,7 @@ use crate::fuse::{self, Faults, ForeignOwners, Serving, View};
 use crate::image::open::{self, Digests, OpenError, OpenedLayers};
 use crate::manifest::BaseLayer;
 use crate::root::lend::Loans;
-use crate::root::live::{Lay, Live, LiveError, Meta};
+use crate::root::mounted_tree::{Lay, Meta, MountedTree, MountedTreeError};
 use crate::root::supervise::{ReportFn, SupervisedTree};
 use crate::sandbox::{
     Bind, Leftovers, MountPointKind, Network, Plan, Privilege, Sandbox, SandboxError, Supervisor,
@@ -68,7 +68,7 @@ pub enum RootError {
     Tree(#[from] FsError),
     /// The daemon cannot change the tree.
     #[error(transparent)]
-    Live(#[from] LiveError),
+    MountedTree(#[from] MountedTreeError),
     /// The sandbox reports an error.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -84,7 +84,7 @@ pub(crate) struct ServedRoot {
     sandbox: Option<Sandbox>,
     supervisor: Option<Supervisor>,
     serving: Option<Serving>,
-    live: Arc<Live>,
+    mounted_tree: Arc<MountedTree>,
     loans: Arc<Mutex<Loans>>,
     digests: Option<Digests>,
 }
@@ -96,7 +96,7 @@ pub(crate) struct FinishedRoot {
     pub tree: Arc<Tree>,
     /// The layers with their digests, if those were requested.
     pub layers: Vec<BaseLayer>,
-    live: Arc<Live>,
+    mounted_tree: Arc<MountedTree>,
     loans: Arc<Mutex<Loans>>,
     leftovers: Leftovers,
 }
@@ -104,8 +104,8 @@ pub(crate) struct FinishedRoot {
 impl FinishedRoot {
     /// Removes lent lines from the files that programs copied them into; see
     /// [`Loans::clean_copies`]. Call it before the tree is sealed. Returns warnings for the user:
-    /// about such copies, about values of the host that `is_input` does not find in the user's input,
-    /// and about mounts and processes that commands left behind.
+    /// about such copies, about values of the host that `is_input` does not find in the user's
+    /// input, and about mounts and processes that commands left behind.
     ///
     /// # Errors
     /// Fails when a layer cannot be read.
@@ -113,7 +113,7 @@ impl FinishedRoot {
         &self,
         is_input: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<String>, RootError> {
-        let mut warnings = self.loans.lock().clean_copies(&self.live, is_input)?;
+        let mut warnings = self.loans.lock().clean_copies(&self.mounted_tree, is_input)?;
         warnings.extend(self.leftovers.mount_points.iter().map(|path| {
             format!(
                 "{}: a command left a file system mounted there, and what was written below it is \
@@ -135,7 +135,7 @@ impl FinishedRoot {
 /// Layers and an upper as one tree, before anything is mounted or forked.
 #[derive(Debug)]
 pub(crate) struct UnstartedRoot {
-    live: Arc<Live>,
+    mounted_tree: Arc<MountedTree>,
     layers: OpenedLayers,
     options: RootOptions,
 }
@@ -150,17 +150,17 @@ impl UnstartedRoot {
         let tree_options =
             TreeOptions { upper_limit: Some(options.upper_limit), xattrs: options.xattrs };
         let tree = Arc::new(Tree::new(layers.layers.clone(), tree_options)?);
-        Ok(UnstartedRoot { live: Arc::new(Live::new(tree)), layers, options })
+        Ok(UnstartedRoot { mounted_tree: Arc::new(MountedTree::new(tree)), layers, options })
     }
 
     /// Returns the tree.
     pub(crate) fn tree(&self) -> &Arc<Tree> {
-        self.live.tree()
+        self.mounted_tree.tree()
     }
 
     /// Returns the tree for changes by path.
-    pub(crate) fn live(&self) -> &Arc<Live> {
-        &self.live
+    pub(crate) fn mounted_tree(&self) -> &Arc<MountedTree> {
+        &self.mounted_tree
     }
 
     /// Makes a sandbox for the tree and serves it. Call it before starting threads.
@@ -168,31 +168,31 @@ impl UnstartedRoot {
     /// # Errors
     /// Fails when the sandbox cannot be set up, or the tree cannot be served.
     pub(crate) fn start(self, privilege: Privilege) -> Result<ServedRoot, RootError> {
-        let UnstartedRoot { live, layers, options } = self;
+        let UnstartedRoot { mounted_tree, layers, options } = self;
         let max_id = privilege.max_uid().min(privilege.max_gid());
         let view = View { max_id, owner: None, unprivileged: privilege != Privilege::Root };
         let mut plan =
             Plan { network: options.network, binds: options.binds, ..Plan::new(privilege) };
-        lay_mount_points(&live, &plan)?;
-        let mut loans = Loans::new(&live, &plan, options.apt_proxy.as_deref())?;
-        let shown = loans.refresh(&live)?;
+        lay_mount_points(&mounted_tree, &plan)?;
+        let mut loans = Loans::new(&mounted_tree, &plan, options.apt_proxy.as_deref())?;
+        let shown = loans.refresh(&mounted_tree)?;
         plan.hostname.clone_from(&shown.hostname);
 
         let mut starting = Sandbox::fork(plan)?;
-        let serving =
-            fuse::serve(live.tree().clone(), starting.fuse_fd(), view).map_err(RootError::Serve)?;
-        live.set_notifier(serving.notifier().clone());
+        let serving = fuse::serve(mounted_tree.tree().clone(), starting.fuse_fd(), view)
+            .map_err(RootError::Serve)?;
+        mounted_tree.set_notifier(serving.notifier().clone());
         let loans = Arc::new(Mutex::new(loans));
         serving.on_bell({
-            let (loans, live) = (loans.clone(), live.clone());
+            let (loans, mounted_tree) = (loans.clone(), mounted_tree.clone());
             move || {
-                if let Err(error) = loans.lock().refresh(&live) {
+                if let Err(error) = loans.lock().refresh(&mounted_tree) {
                     tracing::debug!(error = describe(&error), "cannot refresh lent files");
                 }
             }
         });
         let mut sandbox = starting.enter()?;
-        let supervised = SupervisedTree::new(live.clone())
+        let supervised = SupervisedTree::new(mounted_tree.clone())
             .with_owners(serving.owners().clone())
             .with_report(options.report);
         let supervised = Arc::new(supervised);
@@ -204,7 +204,7 @@ impl UnstartedRoot {
             sandbox: Some(sandbox),
             supervisor: Some(supervisor),
             serving: Some(serving),
-            live,
+            mounted_tree,
             loans,
             digests,
         })
@@ -221,8 +221,8 @@ impl ServedRoot {
     }
 
     /// Returns the tree for changes by path.
-    pub(crate) fn live(&self) -> &Arc<Live> {
-        &self.live
+    pub(crate) fn mounted_tree(&self) -> &Arc<MountedTree> {
+        &self.mounted_tree
     }
 
     /// Refreshes lent files that an earlier command may have changed, for the next one.
@@ -230,7 +230,7 @@ impl ServedRoot {
     /// # Errors
     /// Fails when a layer cannot be read, the upper is full, or the sandbox has ended.
     pub(crate) fn refresh_loans(&self) -> Result<(), RootError> {
-        let shown = self.loans.lock().refresh(&self.live)?;
+        let shown = self.loans.lock().refresh(&self.mounted_tree)?;
         Ok(self.sandbox()?.show(&shown.hostname, &shown.files)?)
     }
 
@@ -278,9 +278,9 @@ impl ServedRoot {
             }
         }
         Ok(FinishedRoot {
-            tree: self.live.tree().clone(),
+            tree: self.mounted_tree.tree().clone(),
             layers: self.digests.map_or_else(Vec::new, Digests::finish),
-            live: self.live,
+            mounted_tree: self.mounted_tree,
             loans: self.loans,
             leftovers,
         })
@@ -291,17 +291,17 @@ impl ServedRoot {
 ///
 /// # Errors
 /// Fails when the tree rejects a change, or the plan has invalid mount points.
-pub fn lay_mount_points(live: &Live, plan: &Plan) -> Result<(), RootError> {
+pub fn lay_mount_points(mounted_tree: &MountedTree, plan: &Plan) -> Result<(), RootError> {
     for point in plan.mount_points()? {
         let path = [b"/", point.path.as_os_str().as_bytes()].concat();
-        let there = live.stat(&path, Follow::Yes)?.map(|(_, attr)| attr.kind);
+        let there = mounted_tree.stat(&path, Follow::Yes)?.map(|(_, attr)| attr.kind);
         match (point.kind, there) {
             (MountPointKind::Directory, Some(FileType::Directory)) => {}
-            (MountPointKind::Directory, _) => live.make_directories(&path, Lay::Scratch)?,
+            (MountPointKind::Directory, _) => mounted_tree.make_directories(&path, Lay::Scratch)?,
             (MountPointKind::File, Some(FileType::Regular)) => {}
             (MountPointKind::File, _) => {
                 let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: None };
-                live.put_file(&path, &mut std::io::empty(), &meta, Lay::Scratch)?;
+                mounted_tree.put_file(&path, &mut std::io::empty(), &meta, Lay::Scratch)?;
             }
         }
     }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use crate::fuse::{OwnerAliases, errno_of};
-use crate::root::live::Live;
+use crate::root::mounted_tree::MountedTree;
 use crate::sandbox::{Supervised, SupervisedInode, SupervisedKind};
 
 /// Number of recently found inodes that are kept alive, so that a walk can continue from each of
@@ -61,7 +61,7 @@ impl std::fmt::Debug for ReportFn {
 /// A tree as the supervisor uses it.
 #[derive(Debug)]
 pub struct SupervisedTree {
-    live: Arc<Live>,
+    mounted_tree: Arc<MountedTree>,
     owners: Option<Arc<OwnerAliases>>,
     held: Mutex<VecDeque<Ino>>,
     report: ReportFn,
@@ -76,10 +76,10 @@ struct Reported {
 }
 
 impl SupervisedTree {
-    /// Creates one for the tree of `live`, without reports.
-    pub fn new(live: Arc<Live>) -> Self {
+    /// Creates one for the tree of `mounted_tree`, without reports.
+    pub fn new(mounted_tree: Arc<MountedTree>) -> Self {
         SupervisedTree {
-            live,
+            mounted_tree,
             owners: None,
             held: Mutex::new(VecDeque::new()),
             report: ReportFn::default(),
@@ -115,7 +115,7 @@ impl SupervisedTree {
         if held.len() > MAX_HELD_INODES
             && let Some(oldest) = held.pop_front()
         {
-            self.live.tree().forget(oldest, 1);
+            self.mounted_tree.tree().forget(oldest, 1);
         }
     }
 }
@@ -126,20 +126,20 @@ fn errno(error: FsError) -> Errno {
 
 impl Supervised for SupervisedTree {
     fn lookup(&self, dir: u64, name: &[u8]) -> Result<SupervisedInode, Errno> {
-        let entry = self.live.tree().lookup(Ino(dir), name).map_err(errno)?;
+        let entry = self.mounted_tree.tree().lookup(Ino(dir), name).map_err(errno)?;
         self.hold(entry.ino);
         let kind = match entry.attr.kind {
             FileType::Directory => SupervisedKind::Directory,
-            FileType::Symlink => {
-                SupervisedKind::Symlink(self.live.tree().read_link(entry.ino).map_err(errno)?)
-            }
+            FileType::Symlink => SupervisedKind::Symlink(
+                self.mounted_tree.tree().read_link(entry.ino).map_err(errno)?,
+            ),
             _ => SupervisedKind::Other,
         };
         Ok(SupervisedInode { ino: entry.ino.0, kind })
     }
 
     fn parent(&self, dir: u64) -> Result<u64, Errno> {
-        self.live.tree().parent(Ino(dir)).map(|ino| ino.0).map_err(errno)
+        self.mounted_tree.tree().parent(Ino(dir)).map(|ino| ino.0).map_err(errno)
     }
 
     fn mknod(
@@ -157,9 +157,9 @@ impl Supervised for SupervisedTree {
         let (uid, gid) = (self.real_user(uid).unwrap_or(uid), self.real_group(gid).unwrap_or(gid));
         let node =
             MknodArgs { umask, ..MknodArgs::device(kind, (mode & 0o7777) as u16, uid, gid, rdev) };
-        let entry = self.live.tree().mknod(Ino(dir), name, &node).map_err(errno)?;
-        self.live.tree().forget(entry.ino, 1);
-        self.live.forget_name(Ino(dir), name);
+        let entry = self.mounted_tree.tree().mknod(Ino(dir), name, &node).map_err(errno)?;
+        self.mounted_tree.tree().forget(entry.ino, 1);
+        self.mounted_tree.forget_name(Ino(dir), name);
         Ok(())
     }
 
@@ -168,8 +168,8 @@ impl Supervised for SupervisedTree {
         let uid = uid.map(|uid| self.real_user(uid)).transpose()?;
         let gid = gid.map(|gid| self.real_group(gid)).transpose()?;
         let set = SetAttr { drop_setid: true, uid, gid, ..SetAttr::default() };
-        self.live.tree().set_attr(ino, &set).map_err(errno)?;
-        self.live.forget_inode(ino);
+        self.mounted_tree.tree().set_attr(ino, &set).map_err(errno)?;
+        self.mounted_tree.forget_inode(ino);
         Ok(())
     }
 
@@ -222,7 +222,7 @@ mod tests {
         let options = TreeOptions { upper_limit: Some(1 << 20), xattrs: XattrSupport::All };
         let tree = Arc::new(Tree::new(Vec::new(), options).unwrap());
         let made = |name: &[u8]| {
-            let supervised = SupervisedTree::new(Arc::new(Live::new(tree.clone())));
+            let supervised = SupervisedTree::new(Arc::new(MountedTree::new(tree.clone())));
             supervised.mknod(1, name, libc::S_IFCHR | 0o666, 0o077, (1, 3), (0, 0)).unwrap();
             tree.lookup(Ino::ROOT, name).unwrap().attr.mode
         };

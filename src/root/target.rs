@@ -22,7 +22,7 @@ use provisioners::{Machine, machine};
 use crate::manifest::lower;
 use crate::root::ServedRoot;
 use crate::root::lend::SCRATCH_DIR;
-use crate::root::live::{self, Lay, Live, LiveError, LiveErrorKind};
+use crate::root::mounted_tree::{self, Lay, MountedTree, MountedTreeError, MountedTreeErrorKind};
 use crate::sandbox::{
     Child, CommandSpec, ExitStatus, Sandbox, SandboxError, Session, Signals, Stdio,
 };
@@ -31,7 +31,7 @@ use crate::sandbox::{
 #[derive(Debug)]
 pub(crate) struct RootMachine<'a> {
     root: &'a ServedRoot,
-    live: &'a Live,
+    mounted_tree: &'a MountedTree,
     sandbox: &'a Sandbox,
     signals: &'a Signals,
     environment: Vec<(OsString, OsString)>,
@@ -49,8 +49,8 @@ impl<'a> RootMachine<'a> {
         signals: &'a Signals,
         environment: Vec<(OsString, OsString)>,
     ) -> Result<Self, SandboxError> {
-        let (live, sandbox) = (root.live(), root.sandbox()?);
-        Ok(RootMachine { root, live, sandbox, signals, environment, interrupted: None })
+        let (mounted_tree, sandbox) = (root.mounted_tree(), root.sandbox()?);
+        Ok(RootMachine { root, mounted_tree, sandbox, signals, environment, interrupted: None })
     }
 
     /// Returns the signal that asked this process to end while a command ran.
@@ -72,12 +72,12 @@ fn kind(kind: FileType) -> Kind {
     }
 }
 
-fn failed(action: &'static str) -> impl FnOnce(LiveError) -> MachineError {
+fn failed(action: &'static str) -> impl FnOnce(MountedTreeError) -> MachineError {
     move |error| {
         let path = PathBuf::from(OsString::from_vec(error.path));
         let source = match error.source {
-            LiveErrorKind::Content(source) => source,
-            LiveErrorKind::Tree(source) => io::Error::other(source),
+            MountedTreeErrorKind::Content(source) => source,
+            MountedTreeErrorKind::Tree(source) => io::Error::other(source),
         };
         MachineError::Path { action, path, source }
     }
@@ -196,13 +196,15 @@ impl Machine for RootMachine<'_> {
         mode: u32,
     ) -> Result<PathBuf, MachineError> {
         let path = Path::new(SCRATCH_DIR).join(name);
-        let meta = live::Meta { mode: (mode & 0o7777) as u16, uid: 0, gid: 0, mtime: None };
-        self.live.put_file(bytes(&path), content, &meta, Lay::Scratch).map_err(failed("write"))?;
+        let meta = mounted_tree::Meta { mode: (mode & 0o7777) as u16, uid: 0, gid: 0, mtime: None };
+        self.mounted_tree
+            .put_file(bytes(&path), content, &meta, Lay::Scratch)
+            .map_err(failed("write"))?;
         Ok(path)
     }
 
     fn stat(&self, path: &Path) -> Result<Option<Stat>, MachineError> {
-        let found = self.live.stat(bytes(path), Follow::No).map_err(failed("stat"))?;
+        let found = self.mounted_tree.stat(bytes(path), Follow::No).map_err(failed("stat"))?;
         Ok(found.map(|(_, attr)| Stat {
             kind: kind(attr.kind),
             mode: attr.mode.into(),
@@ -214,28 +216,30 @@ impl Machine for RootMachine<'_> {
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
-        self.live.read(bytes(path)).map_err(failed("read"))
+        self.mounted_tree.read(bytes(path)).map_err(failed("read"))
     }
 
     fn read_below(&self, path: &Path) -> Result<Option<Vec<u8>>, MachineError> {
-        let layers = self.live.tree().layers();
+        let layers = self.mounted_tree.tree().layers();
         let tree = lower::lower_tree(layers).map_err(|e| MachineError::Path {
             action: "read from the lower layers",
             path: path.to_owned(),
             source: io::Error::other(e),
         })?;
-        Live::new(Arc::new(tree)).read(bytes(path)).map_err(failed("read from the lower layers"))
+        MountedTree::new(Arc::new(tree))
+            .read(bytes(path))
+            .map_err(failed("read from the lower layers"))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<Entry>, MachineError> {
-        let names = self.live.list(bytes(dir)).map_err(failed("list"))?;
+        let names = self.mounted_tree.list(bytes(dir)).map_err(failed("list"))?;
         let entry = |(name, k)| Entry { name: OsString::from_vec(name), kind: kind(k) };
         Ok(names.into_iter().map(entry).collect())
     }
 
     fn put(&mut self, path: &Path, node: Node<'_>, meta: &Meta) -> Result<(), MachineError> {
         let default_mode = if matches!(node, Node::Directory) { 0o755 } else { 0o644 };
-        let to = live::Meta {
+        let to = mounted_tree::Meta {
             mode: (meta.mode.unwrap_or(default_mode) & 0o7777) as u16,
             uid: meta.uid,
             gid: meta.gid,
@@ -243,13 +247,15 @@ impl Machine for RootMachine<'_> {
         };
         let path = bytes(path);
         let put = match node {
-            Node::Directory => match self.live.stat(path, Follow::Yes) {
+            Node::Directory => match self.mounted_tree.stat(path, Follow::Yes) {
                 Ok(Some((_, attr))) if attr.kind == FileType::Directory => Ok(()),
-                Ok(_) => self.live.put_directory(path, &to, Lay::Captured),
+                Ok(_) => self.mounted_tree.put_directory(path, &to, Lay::Captured),
                 Err(e) => Err(e),
             },
-            Node::File(content) => self.live.put_file(path, content, &to, Lay::Captured),
-            Node::Symlink(target) => self.live.put_symlink(path, bytes(target), &to, Lay::Captured),
+            Node::File(content) => self.mounted_tree.put_file(path, content, &to, Lay::Captured),
+            Node::Symlink(target) => {
+                self.mounted_tree.put_symlink(path, bytes(target), &to, Lay::Captured)
+            }
         };
         put.map_err(failed("write"))
     }
@@ -262,14 +268,14 @@ impl Machine for RootMachine<'_> {
             gid: to.gid,
             ..SetAttr::default()
         };
-        self.live.set_attributes(bytes(path), &set).map_err(failed("change"))
+        self.mounted_tree.set_attributes(bytes(path), &set).map_err(failed("change"))
     }
 
     fn remove(&mut self, path: &Path) -> Result<(), MachineError> {
-        self.live.remove(bytes(path)).map_err(failed("remove"))
+        self.mounted_tree.remove(bytes(path)).map_err(failed("remove"))
     }
 
     fn revert(&mut self, path: &Path) -> Result<(), MachineError> {
-        self.live.revert(bytes(path)).map_err(failed("revert"))
+        self.mounted_tree.revert(bytes(path)).map_err(failed("revert"))
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use super::lack::MissingRequirement;
+use super::requirement::MissingRequirement;
 use super::wire::EXECUTING;
 use crate::text::error::describe;
 

@@ -21,8 +21,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, getgid, getuid};
 
 use super::error::{During, SandboxError};
-use super::lack::MissingRequirement;
 use super::privilege::{find_program, open_fuse_device};
+use super::requirement::MissingRequirement;
 use super::{mountinfo, sys};
 
 /// The file system's type and source, as `findmnt` shows them.

@@ -36,8 +36,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid, setsid};
 
+use super::container_marks::{self, ServiceManager};
 use super::error::{Doing, StepFailure, StepResult};
-use super::marks::{self, ServiceManager};
 use super::plan::{Network, Plan};
 use super::sys::{self, Forked};
 use super::wire::{self, SpawnSession, SpawnSpec};
@@ -46,8 +46,8 @@ use super::{SandboxIdentity, mounts, notify};
 /// Capabilities that real root would have over the host: CAP_SYS_MODULE, CAP_SYS_BOOT,
 /// CAP_SYS_TIME.
 const HOST_CAPABILITIES: [u32; 3] = [16, 22, 25];
-/// The capability that changes network settings, and reads the firewall: those of the host where the
-/// network is the host's.
+/// The capability that changes network settings, and reads the firewall: those of the host where
+/// the network is the host's.
 const CAP_NET_ADMIN: u32 = 12;
 
 /// Runs pid 1.
@@ -67,8 +67,8 @@ pub(super) fn run(plan: &Plan, control: BorrowedFd<'_>) -> ! {
 
 fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<ServiceManager> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).doing("asking to end with the daemon")?;
-    marks::replace_command_line_and_environment();
-    marks::detach_standard_streams()?;
+    container_marks::replace_command_line_and_environment();
+    container_marks::detach_standard_streams()?;
     let root = File::open(".").doing("entering the root")?;
     mounts::attach_proc(root.as_fd(), !plan.privilege.has_user_namespace())?;
     drop(root);
@@ -92,7 +92,7 @@ fn become_init(plan: &Plan, control: BorrowedFd<'_>) -> StepResult<ServiceManage
     };
     let mounts = File::open("/proc/self/mountinfo").doing("opening the list of mounts")?;
     let manager = ServiceManager::watch()?;
-    marks::leave_root().doing("leaving the root")?;
+    container_marks::leave_root().doing("leaving the root")?;
     let listener = notify::install(&plan.privilege)?;
     let mut ready = vec![wire::READY];
     ready.extend_from_slice(&identity.encode());
@@ -349,7 +349,7 @@ fn prepare_command(
     match outside {
         // setns sets root and working directory to those of the namespace.
         Some(outside) => setns(outside, CloneFlags::CLONE_NEWNS).doing("going outside")?,
-        None => marks::enter(root).doing("entering the root")?,
+        None => container_marks::enter(root).doing("entering the root")?,
     }
     let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));

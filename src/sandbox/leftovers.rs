@@ -24,8 +24,8 @@ pub struct Leftovers {
 
 impl Sandbox {
     /// Finds mounts that commands made over the root, and processes of commands that have ended.
-    /// Waits up to 200 ms for processes that are about to end. Returns empty lists if `/proc` cannot
-    /// be read.
+    /// Waits up to 200 ms for processes that are about to end. Returns empty lists if `/proc`
+    /// cannot be read.
     pub fn leftovers(&self) -> Leftovers {
         let started = Instant::now();
         let programs = loop {

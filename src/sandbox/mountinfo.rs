@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Reads an open mountinfo file from its start. The position of the descriptor, which others share, stays
-/// as it is.
+/// Reads an open mountinfo file from its start. The position of the descriptor, which others share,
+/// stays as it is.
 pub(super) fn read(file: &File) -> io::Result<Vec<u8>> {
     let mut content = vec![0; 16 << 10];
     let mut len = 0;

@@ -19,8 +19,8 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::symlinkat;
 
+use super::container_marks;
 use super::error::{Doing, StepResult};
-use super::marks;
 use super::plan::{Bind, Plan, inside_path};
 use super::sys;
 
@@ -71,7 +71,7 @@ impl HostTrees {
         attach_sys(root)?;
         let run = tmpfs(root, c"run", c"0755", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
         make_directory(run.as_fd(), c"lock", 0o1777).doing("making /run/lock")?;
-        marks::write_container_files(run.as_fd())
+        container_marks::write_container_files(run.as_fd())
             .doing("making the files of a container in /run")?;
         tmpfs(root, c"tmp", c"1777", sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV)?;
         for (bind, tree) in &self.binds {

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Uid, User};
 
 use super::error::{During, SandboxError};
-use super::lack::MissingRequirement;
+use super::requirement::MissingRequirement;
 
 /// A range of `count` ids, from `inside` in the namespace and from `outside` on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

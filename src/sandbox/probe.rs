@@ -13,8 +13,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::error::{Doing, SandboxError, StepFailure, StepResult};
-use super::lack::MissingRequirement;
 use super::privilege::{self, ID_MAP_PROGRAMS, IdMap};
+use super::requirement::MissingRequirement;
 use super::sys::{self, Forked};
 use super::{During, StageProcess, expect, wire};
 

@@ -15,12 +15,12 @@ mod encode;
 mod error;
 mod format;
 pub(crate) mod gzip;
-mod lost;
+mod lost_xattrs;
 mod manifest;
 mod newc;
 pub mod output;
-pub(crate) mod patient;
 mod plan;
+pub(crate) mod poll_writer;
 mod readahead;
 pub(crate) mod report;
 pub(crate) mod squashfs;
@@ -85,7 +85,8 @@ pub struct Progress {
     pub bytes_total: u64,
 }
 
-/// Content that the archive lacks or represents differently. Paths are [escaped](crate::text::escape).
+/// Content that the archive lacks or represents differently. Paths are
+/// [escaped](crate::text::escape).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Warning {
     /// The format does not support sockets.
@@ -119,7 +120,7 @@ impl Warning {
         match self {
             Warning::XattrsLost { path, names } if names.len() > MAX_NAMES => {
                 let (some, more) = (names[..MAX_NAMES].join(", "), names.len() - MAX_NAMES);
-                let keep = lost::formats_for(names);
+                let keep = lost_xattrs::formats_for(names);
                 format!(
                     "/{path}: the format cannot hold its attributes {some} …and {more} more: \
                      {keep} them"
@@ -139,8 +140,8 @@ impl std::fmt::Display for Warning {
             }
             Warning::XattrsLost { path, names } => {
                 let (keep, s, them) = match names.len() {
-                    1 => (lost::formats_for(names), "", "it"),
-                    _ => (lost::formats_for(names), "s", "them"),
+                    1 => (lost_xattrs::formats_for(names), "", "it"),
+                    _ => (lost_xattrs::formats_for(names), "s", "them"),
                 };
                 let names = names.join(", ");
                 write!(f, "/{path}: the format cannot hold its attribute{s} {names}: {keep} {them}")
@@ -194,12 +195,12 @@ pub fn seal<C: Contents>(
     let format = options.format;
     let level = format.level(options.level)?;
     let epoch = options.source_date_epoch.map(|epoch| u32::try_from(epoch).unwrap_or(u32::MAX));
-    let delta = &*lost::with_modes(delta, contents, format)?;
+    let delta = &*lost_xattrs::with_modes(delta, contents, format)?;
     let plan = ArchivePlan::new(delta, format::limits(format))?;
     let threads = options.threads.max(1);
 
     let mut job = SealJob::new(&plan, contents, format, manifest.is_some());
-    job.warnings.extend(lost::hidden_warnings(delta));
+    job.warnings.extend(lost_xattrs::hidden_warnings(delta));
     let mut sink = DigestingWriter::new(&mut archive);
     let root = plan.items.first().and_then(|item| Some(&item.object()?.attr));
     // The time of a squashfs image: the epoch, else the latest time in it, else 1970. The time of

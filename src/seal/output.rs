@@ -26,7 +26,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::SealError;
-use super::patient::PollWriter;
+use super::poll_writer::PollWriter;
 
 /// A destination to write to.
 #[derive(Debug)]

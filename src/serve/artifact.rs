@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! - Request data is never part of a path: all paths are known before the first request.
-//! - An [`ArtifactVersion`] belongs to one content. Content is considered unchanged while the file's
-//!   [`Stamp`] is. The stamp is checked at each request, and again on the opened file before any
-//!   byte is sent, so the sent bytes are those that the digest was computed from.
+//! - An [`ArtifactVersion`] belongs to one content. Content is considered unchanged while the
+//!   file's [`Stamp`] is. The stamp is checked at each request, and again on the opened file before
+//!   any byte is sent, so the sent bytes are those that the digest was computed from.
 //! - A digest is computed once per content, by one thread, or taken from the build record. Other
 //!   requests wait for it; a client that disconnects does not cancel it.
 //! - A rebuilt file is a new file with the same name; responses in progress continue with the old

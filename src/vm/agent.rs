@@ -23,7 +23,7 @@ use fs_model::tree::XattrSupport;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::BootError;
-use crate::root::live::{Lay, Live, Meta};
+use crate::root::mounted_tree::{Lay, Meta, MountedTree};
 use crate::root::supervise::ReportFn;
 use crate::root::{RootOptions, UnstartedRoot};
 use crate::sandbox::Network;
@@ -111,10 +111,10 @@ pub(crate) fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<
         digests: false,
         report: ReportFn::default(),
     })?;
-    let live = Live::new(composed.tree().clone());
+    let mounted_tree = MountedTree::new(composed.tree().clone());
     let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: None };
     let put = |path: &str, content: &str| {
-        live.put_file(path.as_bytes(), &mut content.as_bytes(), &meta, Lay::Captured)
+        mounted_tree.put_file(path.as_bytes(), &mut content.as_bytes(), &meta, Lay::Captured)
     };
     match purpose {
         Purpose::LogIn => {
@@ -127,7 +127,7 @@ pub(crate) fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<
             if let Some(command) = command {
                 put("/usr/lib/overcoat/boot-command", command)?;
             }
-            live.put_symlink(
+            mounted_tree.put_symlink(
                 b"/etc/systemd/system/multi-user.target.wants/overcoat-boot-agent.service",
                 b"../overcoat-boot-agent.service",
                 &meta,
@@ -135,7 +135,7 @@ pub(crate) fn overlay(layers: Vec<PathBuf>, purpose: Purpose<'_>) -> Result<Vec<
             )?;
         }
     }
-    let tree = live.tree();
+    let tree = mounted_tree.tree();
     let delta = tree.delta()?.with_root(tree.attr(Ino::ROOT)?);
     let file = memfd_create(c"overlay", MFdFlags::MFD_CLOEXEC).map_err(std::io::Error::from)?;
     let mut file = File::from(file);

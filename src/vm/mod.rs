@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::root::RootError;
-use crate::root::live::LiveError;
+use crate::root::mounted_tree::MountedTreeError;
 use crate::sandbox::{MissingRequirement, Signals};
 use crate::seal::SealError;
 use crate::serve::{AccessRecord, CatalogueError};
@@ -126,7 +126,7 @@ pub(crate) enum BootError {
     Script(String),
     /// The agent's overlay cannot be made.
     #[error(transparent)]
-    Live(#[from] LiveError),
+    MountedTree(#[from] MountedTreeError),
     /// The agent's overlay cannot be made.
     #[error(transparent)]
     Seal(#[from] SealError),

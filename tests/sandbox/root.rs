@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::support::{Lab, ServedTree, USER, alone, at_both_privileges, plan};
 use overcoat::root::lay_mount_points;
-use overcoat::root::live::{Lay, Meta};
+use overcoat::root::mounted_tree::{Lay, Meta};
 use overcoat::sandbox::{Bind, Network, Plan};
 
 #[test]

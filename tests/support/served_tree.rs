@@ -8,12 +8,12 @@ use fs_model::tree::{Follow, TreeOptions, XattrSupport};
 use fs_model::{Attr, Tree};
 use overcoat::fuse::{self, Serving, View};
 use overcoat::image::open;
-use overcoat::root::live::{Lay, Live, Meta};
+use overcoat::root::mounted_tree::{Lay, Meta, MountedTree};
 
 /// A tree and its view for the kernel.
 #[derive(Clone)]
 pub struct ServedTree {
-    pub live: Arc<Live>,
+    pub live: Arc<MountedTree>,
     view: View,
 }
 
@@ -29,7 +29,7 @@ impl ServedTree {
         let layers = open::open(&[base], CacheOptions::default()).unwrap().layers;
         let options = TreeOptions { upper_limit: Some(1 << 30), xattrs: XattrSupport::None };
         let tree = Tree::new(layers, options);
-        ServedTree { live: Arc::new(Live::new(Arc::new(tree.unwrap()))), view }
+        ServedTree { live: Arc::new(MountedTree::new(Arc::new(tree.unwrap()))), view }
     }
 
     /// Serves the tree on a FUSE device.

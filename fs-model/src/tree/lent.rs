@@ -253,8 +253,8 @@ impl TreeState {
 
     /// Prepares a change of the attributes of `ino`. Takes over a lent file if the change ends the
     /// loan. Returns the covered file if it must be changed too. A new size beyond the end of the
-    /// lent content is adjusted to extend the covered content by the same number of bytes; a smaller
-    /// one other than 0 is a size of the lent content.
+    /// lent content is adjusted to extend the covered content by the same number of bytes; a
+    /// smaller one other than 0 is a size of the lent content.
     pub(super) fn prepare_set_attr(
         &mut self,
         tree: &Tree,
@@ -294,8 +294,8 @@ impl TreeState {
         }
     }
 
-    /// Returns a position of the lent file `ino`; `None` for other files and for a lent file that lost
-    /// its names.
+    /// Returns a position of the lent file `ino`; `None` for other files and for a lent file that
+    /// lost its names.
     fn loan(&mut self, ino: Ino) -> Option<LentPosition> {
         let loan = self.loans.get(&ino)?;
         let mut positions = loan.positions.iter();

@@ -493,8 +493,8 @@ impl TreeState {
     fn mark_dirty(&mut self, dir: Ino) {
         let mut at = dir;
         while let Some(d) = self.dirs.get_mut(&at) {
-            // A scratch parent is in the delta only if it also contains something else. Its own parent
-            // was not marked for it.
+            // A scratch parent is in the delta only if it also contains something else. Its own
+            // parent was not marked for it.
             if d.dirty && !self.scratch_parents.contains(&at) {
                 break;
             }

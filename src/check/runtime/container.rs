@@ -3,7 +3,7 @@
 use super::lints::CONTAINER;
 use crate::check::context::CheckContext;
 use crate::check::{Findings, PassError};
-use crate::root::import::marks::mark;
+use crate::root::import::container_files::mark;
 
 pub(super) fn marks(
     context: &CheckContext<'_>,

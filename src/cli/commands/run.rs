@@ -94,7 +94,11 @@ pub(crate) fn shell(ui: &Ui, args: &ShellArgs) -> CommandResult {
     let root = CommandRoot::new(ui, &args.layers, &args.common, report)?;
     // A shell's exit code is that of its last command, so the changes are saved regardless of it.
     root.run(CommandSpec::new(["/bin/sh"]), |root, mut spec, signals| {
-        if root.live().stat(b"/bin/bash", fs_model::tree::Follow::Yes).is_ok_and(|s| s.is_some()) {
+        if root
+            .mounted_tree()
+            .stat(b"/bin/bash", fs_model::tree::Follow::Yes)
+            .is_ok_and(|s| s.is_some())
+        {
             spec.argv = vec!["/bin/bash".into(), "-l".into()];
         }
         // Keep the shell's history out of the image.

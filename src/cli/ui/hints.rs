@@ -14,7 +14,7 @@ use crate::mount::host::MountServerError;
 use crate::report::model::ModelError;
 use crate::root::RootError;
 use crate::root::import::RootImportError;
-use crate::root::live::LiveErrorKind;
+use crate::root::mounted_tree::MountedTreeErrorKind;
 use crate::sandbox::{MissingRequirement, SandboxError};
 use crate::seal::PATH_TOO_LONG_ADVICE;
 use crate::tui::screen::ScreenError;
@@ -55,7 +55,8 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
 }
 
-/// Returns the error that a transparent error wraps: both have the same message and the same source.
+/// Returns the error that a transparent error wraps: both have the same message and the same
+/// source.
 fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     if let Some(error) = error.downcast_ref::<BuildError>() {
         return match error {
@@ -78,7 +79,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
         return match error {
             RootError::Open(error) => Some(error),
             RootError::Tree(error) => Some(error),
-            RootError::Live(error) => Some(error),
+            RootError::MountedTree(error) => Some(error),
             RootError::Sandbox(error) => Some(error),
             RootError::Serve(_) => None,
         };
@@ -88,7 +89,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
             BootError::MissingRequirement(error) => Some(error),
             BootError::Io(error) => Some(error),
             BootError::ServedRoot(error) => Some(error),
-            BootError::Live(error) => Some(error),
+            BootError::MountedTree(error) => Some(error),
             BootError::Seal(error) => Some(error),
             BootError::Tree(error) => Some(error),
             _ => None,
@@ -101,7 +102,7 @@ fn inner<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
             _ => None,
         };
     }
-    if let Some(LiveErrorKind::Tree(error)) = error.downcast_ref() {
+    if let Some(MountedTreeErrorKind::Tree(error)) = error.downcast_ref() {
         return Some(error);
     }
     if let Some(StepError::Machine(error)) = error.downcast_ref() {

@@ -1,7 +1,7 @@
 //! Imports foreign root file systems into a tree.
 
+pub(crate) mod container_files;
 mod layers;
-pub(crate) mod marks;
 mod tar;
 
 use std::fs::File;

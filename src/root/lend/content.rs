@@ -1,9 +1,9 @@
 //! The content of a lent file, made from the image's own lines and those of the host.
 //!
-//! Lent lines of `resolv.conf` and `hosts` end with a blank. Readers ignore it, and a tool that adds a
-//! line unless the file already has it (Ansible's `lineinfile`) finds that it does not.
+//! Lent lines of `resolv.conf` and `hosts` end with a blank. Readers ignore it, and a tool that
+//! adds a line unless the file already has it (Ansible's `lineinfile`) finds that it does not.
 
-use super::marks::LentBlock;
+use super::lent_block::LentBlock;
 
 /// The first and last line of a certificate in PEM.
 pub(super) const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";

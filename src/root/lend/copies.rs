@@ -6,9 +6,9 @@ use fs_model::delta::Change;
 use fs_model::tree::SetAttr;
 use fs_model::{FileType, FsError, Ino, Tree};
 
-use super::marks::{self, Cleaned};
+use super::lent_block::{self, Cleaned};
 use super::{LentLines, Loans, at, traces};
-use crate::root::live::{Live, LiveError};
+use crate::root::mounted_tree::{MountedTree, MountedTreeError};
 use crate::text::escape::escape;
 
 /// Maximum size of a file that is cleaned of lent lines, in bytes.
@@ -25,17 +25,17 @@ impl Loans {
     /// Fails when a layer cannot be read.
     pub fn clean_copies(
         &self,
-        live: &Live,
+        mounted_tree: &MountedTree,
         is_input: &dyn Fn(&str) -> bool,
-    ) -> Result<Vec<String>, LiveError> {
+    ) -> Result<Vec<String>, MountedTreeError> {
         let mut warnings = self.edited.clone();
-        let mut search = self.traces.search(live, is_input);
+        let mut search = self.traces.search(mounted_tree, is_input);
         let resolver = self.files.iter().find_map(|file| match &file.lines {
             LentLines::Resolver(lines) => Some(lines.as_slice()),
             _ => None,
         });
-        let unmarked = marks::recognizable(resolver.unwrap_or_default(), &self.blocks);
-        let tree = live.tree();
+        let unmarked = lent_block::recognizable(resolver.unwrap_or_default(), &self.blocks);
+        let tree = mounted_tree.tree();
         let delta = tree.delta().map_err(|e| at(b"/", e))?;
         // One buffer for all files: fresh memory for each would cost more than the search.
         let mut buffer: Vec<u8> = Vec::new();
@@ -61,8 +61,8 @@ impl Loans {
             buffer.resize(buffer.len().max(size as usize), 0);
             let len = tree.read(object.ino, 0, &mut buffer[..size as usize]).map_err(fail)?;
             let content = &buffer[..len];
-            let text = match marks::clean(content, &self.blocks) {
-                Cleaned::Untouched => match marks::without_unmarked(content, &unmarked) {
+            let text = match lent_block::clean(content, &self.blocks) {
+                Cleaned::Untouched => match lent_block::without_unmarked(content, &unmarked) {
                     Some(text) => text,
                     None => {
                         search.in_content(&entry.path, content, &mut warnings);
@@ -70,7 +70,7 @@ impl Loans {
                     }
                 },
                 Cleaned::Nothing if entry.change == Change::Added && object.attr.nlink == 1 => {
-                    live.remove(&[b"/", &*entry.path].concat())?;
+                    mounted_tree.remove(&[b"/", &*entry.path].concat())?;
                     continue;
                 }
                 Cleaned::Nothing => Vec::new(),
@@ -131,14 +131,14 @@ fn has_mark(tree: &Tree, ino: Ino, size: u64) -> Result<bool, FsError> {
     {
         offset = offset.max(data.start);
         let len = tree.read(ino, offset, &mut buffer)?;
-        if marks::is_marked(&buffer[..len]) {
+        if lent_block::is_marked(&buffer[..len]) {
             return Ok(true);
         }
-        if len <= marks::MARK_BYTES {
+        if len <= lent_block::MARK_BYTES {
             break;
         }
         // A piece may end within a mark.
-        offset += (len - marks::MARK_BYTES) as u64;
+        offset += (len - lent_block::MARK_BYTES) as u64;
     }
     Ok(false)
 }

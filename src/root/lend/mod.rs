@@ -16,7 +16,7 @@
 mod content;
 mod copies;
 mod host;
-mod marks;
+mod lent_block;
 mod proxy;
 mod traces;
 
@@ -30,9 +30,9 @@ use fs_model::{FileType, FsError, Ino};
 
 use self::content::LentContent;
 pub use self::host::Host;
-use self::marks::{Cleaned, LentBlock};
+use self::lent_block::{Cleaned, LentBlock};
 use self::traces::Traces;
-use crate::root::live::{Lay, Live, LiveError, LiveErrorKind, Meta};
+use crate::root::mounted_tree::{Lay, Meta, MountedTree, MountedTreeError, MountedTreeErrorKind};
 use crate::sandbox::{Network, Plan};
 
 /// The host name of an image that does not have one.
@@ -130,11 +130,19 @@ impl Loans {
     ///
     /// # Errors
     /// Fails when a file of the sandbox's own cannot be put into the tree.
-    pub fn new(live: &Live, plan: &Plan, apt_proxy: Option<&str>) -> Result<Loans, LiveError> {
-        Self::from_host(live, plan, Host::current().with_proxy(apt_proxy))
+    pub fn new(
+        mounted_tree: &MountedTree,
+        plan: &Plan,
+        apt_proxy: Option<&str>,
+    ) -> Result<Loans, MountedTreeError> {
+        Self::from_host(mounted_tree, plan, Host::current().with_proxy(apt_proxy))
     }
 
-    fn from_host(live: &Live, plan: &Plan, mut host: Host) -> Result<Loans, LiveError> {
+    fn from_host(
+        mounted_tree: &MountedTree,
+        plan: &Plan,
+        mut host: Host,
+    ) -> Result<Loans, MountedTreeError> {
         let mut loans = Loans {
             files: Vec::new(),
             mounts: plan.mounts(),
@@ -151,7 +159,7 @@ impl Loans {
         loans.add("/usr/bin/systemd-detect-virt", 0o755, LentLines::DetectVirt);
         loans.add("/etc/hosts", 0o644, LentLines::Hosts);
         if plan.network == Network::Host {
-            loans.warnings = host.resolve_proxies(&sources(live)?);
+            loans.warnings = host.resolve_proxies(&sources(mounted_tree)?);
             if let Some(resolver) = host.resolver() {
                 let lines: String =
                     resolver.lines.iter().map(|line| format!("{line} \n")).collect();
@@ -161,10 +169,10 @@ impl Loans {
                 let search = resolver.search.map(|search| ("LOCALDOMAIN".to_owned(), search));
                 loans.environment.extend(search);
             }
-            loans.lend_certificates(live, &host)?;
+            loans.lend_certificates(mounted_tree, &host)?;
         }
         // apt reads the settings in this file last (apt.conf(5)).
-        let conf = apt_conf(live, &host, plan.network)?;
+        let conf = apt_conf(mounted_tree, &host, plan.network)?;
         loans.add("/etc/apt/apt.conf", 0o644, LentLines::Apt(conf));
         Ok(loans)
     }
@@ -175,16 +183,20 @@ impl Loans {
 
     /// Lends the host's certificates: to all bundles of the image if the host trusts its own
     /// authorities, and always to an image without a bundle.
-    fn lend_certificates(&mut self, live: &Live, host: &Host) -> Result<(), LiveError> {
+    fn lend_certificates(
+        &mut self,
+        mounted_tree: &MountedTree,
+        host: &Host,
+    ) -> Result<(), MountedTreeError> {
         if let Some(java) = host.java_trust() {
-            let path = scratch(live, "java-trust-store", &java.store)?;
+            let path = scratch(mounted_tree, "java-trust-store", &java.store)?;
             self.environment.push((host::JAVA_OPTIONS.to_owned(), java.variable(&path)));
         }
         let Some(certificates) = host.certificates() else { return Ok(()) };
         let [debian, others @ ..] = host::BUNDLES;
         let mut has_other = false;
         for path in others {
-            if matches!(live.stat(path.as_bytes(), Follow::Yes), Ok(Some(_))) {
+            if matches!(mounted_tree.stat(path.as_bytes(), Follow::Yes), Ok(Some(_))) {
                 has_other = true;
                 if certificates.are_own {
                     let host = certificates.pem.clone();
@@ -205,7 +217,7 @@ impl Loans {
         // One of the image's own bundles is enough: they are all made of one list.
         let mut pem = certificates.pem;
         for path in host::BUNDLES {
-            if let Ok(Some(own)) = live.read(path.as_bytes()) {
+            if let Ok(Some(own)) = mounted_tree.read(path.as_bytes()) {
                 pem.push(b'\n');
                 pem.extend_from_slice(&own);
                 break;
@@ -213,19 +225,22 @@ impl Loans {
         }
         self.certificates = pem;
         if !named.is_empty() {
-            let path = self.add_bundle(live)?;
+            let path = self.add_bundle(mounted_tree)?;
             let path = path.unwrap_or_default();
             self.environment.extend(named.into_iter().map(|n| (n.to_owned(), path.clone())));
         }
         Ok(())
     }
 
-    /// Puts the host's certificates into the scratch directory, unless they are there. Returns the path
-    /// of the bundle; `None` if the host has none to lend.
-    fn add_bundle(&mut self, live: &Live) -> Result<Option<String>, LiveError> {
+    /// Puts the host's certificates into the scratch directory, unless they are there. Returns the
+    /// path of the bundle; `None` if the host has none to lend.
+    fn add_bundle(
+        &mut self,
+        mounted_tree: &MountedTree,
+    ) -> Result<Option<String>, MountedTreeError> {
         if self.bundle.is_none() && !self.certificates.is_empty() {
             let block = LentBlock::new("#", self.blocks.len(), &self.certificates, None);
-            self.bundle = Some(scratch(live, "ca-certificates.crt", &block.shown)?);
+            self.bundle = Some(scratch(mounted_tree, "ca-certificates.crt", &block.shown)?);
             self.blocks.push(block);
         }
         Ok(self.bundle.clone())
@@ -250,14 +265,14 @@ impl Loans {
     ///
     /// # Errors
     /// Fails when a layer cannot be read, or the upper is full.
-    pub fn refresh(&mut self, live: &Live) -> Result<ShownFiles, LiveError> {
-        let hostname = hostname(live)?;
+    pub fn refresh(&mut self, mounted_tree: &MountedTree) -> Result<ShownFiles, MountedTreeError> {
+        let hostname = hostname(mounted_tree)?;
         let mut shown = ShownFiles { hostname: hostname.clone(), files: Vec::new() };
-        let has_place = is_directory(live, host::BUNDLE_DIR.as_bytes())?;
-        self.bundle_without_place = if has_place { None } else { self.add_bundle(live)? };
+        let has_place = is_directory(mounted_tree, host::BUNDLE_DIR.as_bytes())?;
+        self.bundle_without_place = if has_place { None } else { self.add_bundle(mounted_tree)? };
         let root = RootState { hostname, bundle: self.bundle_without_place.clone() };
         for file in &mut self.files {
-            let path = match file.follow(live, &self.mounts)? {
+            let path = match file.follow(mounted_tree, &self.mounts)? {
                 LentTarget::Tree(path) => path,
                 LentTarget::Mount(path) => {
                     let known = file.mounted.take().filter(|(made_for, _)| *made_for == root);
@@ -277,7 +292,7 @@ impl Loans {
                 }
                 LentTarget::Nowhere => continue,
             };
-            let lent = file.lend(live, &path, &self.blocks, &root, &mut self.edited)?;
+            let lent = file.lend(mounted_tree, &path, &self.blocks, &root, &mut self.edited)?;
             self.blocks.extend(lent.map(|lent| lent.block));
         }
         Ok(shown)
@@ -287,19 +302,25 @@ impl Loans {
 impl LentFile {
     /// Resolves the path. If it is a link into the host's or the kernel's mounts, or a loop, the
     /// file itself is lent in place of the link.
-    fn follow(&self, live: &Live, mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
+    fn follow(
+        &self,
+        mounted_tree: &MountedTree,
+        mounts: &[PathBuf],
+    ) -> Result<LentTarget, MountedTreeError> {
         let path = self.path.as_bytes();
         let target = match self.lines {
             // The target of the link is another program, such as `true`.
             LentLines::Policy | LentLines::DetectVirt => LentTarget::Nowhere,
-            _ => match follow(live, path, mounts)? {
-                LentTarget::Tree(target) if !has_directory(live, &target)? => LentTarget::Nowhere,
+            _ => match follow(mounted_tree, path, mounts)? {
+                LentTarget::Tree(target) if !has_directory(mounted_tree, &target)? => {
+                    LentTarget::Nowhere
+                }
                 target => target,
             },
         };
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         match target {
-            LentTarget::Nowhere => Ok(match follow(live, &path[..slash], mounts)? {
+            LentTarget::Nowhere => Ok(match follow(mounted_tree, &path[..slash], mounts)? {
                 LentTarget::Tree(dir) => LentTarget::Tree([&dir, &path[slash..]].concat()),
                 target => target,
             }),
@@ -330,13 +351,13 @@ impl LentFile {
     /// Lends the file at `path`, whose directories are not links, unless it is already lent there.
     fn lend(
         &mut self,
-        live: &Live,
+        mounted_tree: &MountedTree,
         path: &[u8],
         blocks: &[LentBlock],
         root: &RootState,
         edited: &mut Vec<String>,
-    ) -> Result<Option<LentContent>, LiveError> {
-        let tree = live.tree();
+    ) -> Result<Option<LentContent>, MountedTreeError> {
+        let tree = mounted_tree.tree();
         if let Some(entry) = self.entry.take() {
             let resolved = tree.resolve(path, Follow::No);
             let is_there = resolved.is_ok_and(|found| {
@@ -347,11 +368,11 @@ impl LentFile {
                 self.entry = Some(entry);
                 return Ok(None);
             }
-            self.end_loan(live, &entry);
+            self.end_loan(mounted_tree, &entry);
         }
-        let own = match live.stat(path, Follow::No)? {
+        let own = match mounted_tree.stat(path, Follow::No)? {
             None => None,
-            Some((_, attr)) if attr.kind == FileType::Regular => live.read(path)?,
+            Some((_, attr)) if attr.kind == FileType::Regular => mounted_tree.read(path)?,
             // A link that does not lead to a place for a file.
             Some((_, attr)) if attr.kind == FileType::Symlink => match self.lines {
                 LentLines::DetectVirt => return Ok(None),
@@ -360,7 +381,7 @@ impl LentFile {
             Some(_) => return Ok(None),
         };
         // A step may have made the lent file the image's own, as `sed -i` does.
-        let own = own.map(|own| match marks::clean(&own, blocks) {
+        let own = own.map(|own| match lent_block::clean(&own, blocks) {
             Cleaned::Text(text) => text,
             Cleaned::Edited(text) => {
                 edited.push(copies::edited_warning(path.strip_prefix(b"/").unwrap_or(path)));
@@ -373,9 +394,9 @@ impl LentFile {
         let Some(lent) = lent else { return Ok(None) };
         let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
         let dir = &path[..slash];
-        if !has_directory(live, path)? {
-            match live.stat(dir, Follow::No)? {
-                None if dir == b"/etc" => live.make_directories(dir, Lay::Scratch)?,
+        if !has_directory(mounted_tree, path)? {
+            match mounted_tree.stat(dir, Follow::No)? {
+                None if dir == b"/etc" => mounted_tree.make_directories(dir, Lay::Scratch)?,
                 _ => return Ok(None),
             }
         }
@@ -384,7 +405,7 @@ impl LentFile {
         let (parent, name) = (resolved.parent, resolved.name.clone());
         match tree.lend(parent, &name, self.mode, &lent.content) {
             Ok(ino) => {
-                live.forget_name(parent, &name);
+                mounted_tree.forget_name(parent, &name);
                 self.entry = Some(LentEntry { parent, name, ino, made_for: root.clone() });
                 Ok(Some(lent))
             }
@@ -394,31 +415,33 @@ impl LentFile {
         }
     }
 
-    fn end_loan(&self, live: &Live, entry: &LentEntry) {
+    fn end_loan(&self, mounted_tree: &MountedTree, entry: &LentEntry) {
         // The directory may have been removed, and the loan with it.
-        if live.tree().end_loan(entry.parent, &entry.name, entry.ino).unwrap_or(false) {
-            live.forget_name(entry.parent, &entry.name);
+        if mounted_tree.tree().end_loan(entry.parent, &entry.name, entry.ino).unwrap_or(false) {
+            mounted_tree.forget_name(entry.parent, &entry.name);
         }
     }
 }
 
 /// Whether the directory of `path` exists.
-fn has_directory(live: &Live, path: &[u8]) -> Result<bool, LiveError> {
+fn has_directory(mounted_tree: &MountedTree, path: &[u8]) -> Result<bool, MountedTreeError> {
     let slash = path.iter().rposition(|&b| b == b'/').unwrap_or(0);
-    is_directory(live, &path[..slash])
+    is_directory(mounted_tree, &path[..slash])
 }
 
 /// Whether `path` leads to a directory. Links in a loop lead to nothing.
-fn is_directory(live: &Live, path: &[u8]) -> Result<bool, LiveError> {
-    match live.stat(path, Follow::Yes) {
+fn is_directory(mounted_tree: &MountedTree, path: &[u8]) -> Result<bool, MountedTreeError> {
+    match mounted_tree.stat(path, Follow::Yes) {
         Ok(found) => Ok(found.is_some_and(|(_, attr)| attr.kind == FileType::Directory)),
-        Err(LiveError { source: LiveErrorKind::Tree(FsError::Loop), .. }) => Ok(false),
+        Err(MountedTreeError { source: MountedTreeErrorKind::Tree(FsError::Loop), .. }) => {
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }
 
-fn at(path: &[u8], error: FsError) -> LiveError {
-    LiveError { path: path.to_vec(), source: error.into() }
+fn at(path: &[u8], error: FsError) -> MountedTreeError {
+    MountedTreeError { path: path.to_vec(), source: error.into() }
 }
 
 /// The target of a lent file's path.
@@ -432,7 +455,11 @@ enum LentTarget {
 }
 
 /// Follows the links in `path`, including one at its end. Names that do not exist are kept.
-fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<LentTarget, LiveError> {
+fn follow(
+    mounted_tree: &MountedTree,
+    path: &[u8],
+    mounts: &[PathBuf],
+) -> Result<LentTarget, MountedTreeError> {
     /// The sandbox's own file systems that programs write to.
     const WRITABLE_MOUNTS: [&[u8]; 2] = [b"run", b"tmp"];
     let split = |path: &[u8]| -> Vec<Vec<u8>> {
@@ -464,14 +491,14 @@ fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<LentTarget, Li
                 false => LentTarget::Nowhere,
             });
         }
-        if let Some((ino, attr)) = live.stat(&here, Follow::No)?
+        if let Some((ino, attr)) = mounted_tree.stat(&here, Follow::No)?
             && attr.kind == FileType::Symlink
         {
             links += 1;
             if links > MAX_LINKS {
                 return Ok(LentTarget::Nowhere);
             }
-            let target = live.tree().read_link(ino).map_err(|e| at(&here, e))?;
+            let target = mounted_tree.tree().read_link(ino).map_err(|e| at(&here, e))?;
             clean.pop();
             if target.starts_with(b"/") {
                 clean.clear();
@@ -483,8 +510,8 @@ fn follow(live: &Live, path: &[u8], mounts: &[PathBuf]) -> Result<LentTarget, Li
 }
 
 /// Returns the image's host name: the first valid name in `/etc/hostname`, or a neutral name.
-fn hostname(live: &Live) -> Result<String, LiveError> {
-    let content = live.read(b"/etc/hostname")?.unwrap_or_default();
+fn hostname(mounted_tree: &MountedTree) -> Result<String, MountedTreeError> {
+    let content = mounted_tree.read(b"/etc/hostname")?.unwrap_or_default();
     let text = String::from_utf8_lossy(&content);
     let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     let is_valid = |name: &&str| {
@@ -496,17 +523,17 @@ fn hostname(live: &Live) -> Result<String, LiveError> {
 }
 
 /// Returns the URLs that the image fetches packages from, by scheme and host, without duplicates.
-fn sources(live: &Live) -> Result<Vec<String>, LiveError> {
+fn sources(mounted_tree: &MountedTree) -> Result<Vec<String>, MountedTreeError> {
     const FOLDER: &str = "/etc/apt/sources.list.d";
     let mut files = vec!["/etc/apt/sources.list".to_owned()];
-    for (name, kind) in live.list(FOLDER.as_bytes())? {
+    for (name, kind) in mounted_tree.list(FOLDER.as_bytes())? {
         if kind == FileType::Regular {
             files.push(format!("{FOLDER}/{}", String::from_utf8_lossy(&name)));
         }
     }
     let mut urls: Vec<String> = Vec::new();
     for file in files {
-        let content = live.read(file.as_bytes())?.unwrap_or_default();
+        let content = mounted_tree.read(file.as_bytes())?.unwrap_or_default();
         let text = String::from_utf8_lossy(&content);
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         for word in lines.flat_map(str::split_whitespace) {
@@ -523,7 +550,11 @@ fn sources(live: &Live) -> Result<Vec<String>, LiveError> {
 
 /// Returns the settings of apt in the root. Certificates and keys named in the host's settings are
 /// put into the scratch directory.
-fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveError> {
+fn apt_conf(
+    mounted_tree: &MountedTree,
+    host: &Host,
+    network: Network,
+) -> Result<Vec<u8>, MountedTreeError> {
     let mut conf = String::from(
         "// The host's settings for fetching packages.\n\
          // Fetch as root: another user may not exist, or not be able to read the files.\n\
@@ -536,7 +567,7 @@ fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveE
                 continue;
             }
             let Some(content) = host.read(&setting.value) else { continue };
-            setting.value = scratch(live, &format!("apt/{number}.pem"), &content)?;
+            setting.value = scratch(mounted_tree, &format!("apt/{number}.pem"), &content)?;
         }
         conf.push_str(&setting.line());
         conf.push('\n');
@@ -545,10 +576,14 @@ fn apt_conf(live: &Live, host: &Host, network: Network) -> Result<Vec<u8>, LiveE
 }
 
 /// Puts a file into the scratch directory and returns its path.
-fn scratch(live: &Live, name: &str, content: &[u8]) -> Result<String, LiveError> {
+fn scratch(
+    mounted_tree: &MountedTree,
+    name: &str,
+    content: &[u8],
+) -> Result<String, MountedTreeError> {
     let path = format!("{SCRATCH_DIR}/{name}");
     let meta = Meta { mode: 0o600, uid: 0, gid: 0, mtime: None };
     let meta = if name.starts_with("apt/") { meta } else { Meta { mode: 0o644, ..meta } };
-    live.put_file(path.as_bytes(), &mut &*content, &meta, Lay::Scratch)?;
+    mounted_tree.put_file(path.as_bytes(), &mut &*content, &meta, Lay::Scratch)?;
     Ok(path)
 }

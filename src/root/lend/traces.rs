@@ -7,7 +7,7 @@ use memchr::memmem;
 
 use super::content;
 use super::host::Host;
-use crate::root::live::Live;
+use crate::root::mounted_tree::MountedTree;
 use crate::text::escape::escape;
 
 /// Maximum size of a file that is searched for values, in bytes.
@@ -97,7 +97,8 @@ impl Trace {
 #[derive(Debug)]
 pub(super) struct Traces {
     values: Vec<Trace>,
-    /// The [keys](content::key) of the certificates that the host added to those of its distribution.
+    /// The [keys](content::key) of the certificates that the host added to those of its
+    /// distribution.
     certificates: HashSet<String>,
 }
 
@@ -162,17 +163,23 @@ impl Traces {
     /// Prepares a search of the files of an image.
     pub(super) fn search<'a>(
         &'a self,
-        live: &'a Live,
+        mounted_tree: &'a MountedTree,
         is_input: &'a dyn Fn(&str) -> bool,
     ) -> TraceSearch<'a> {
-        TraceSearch { traces: self, live, is_input, known: HashMap::new(), certificates: None }
+        TraceSearch {
+            traces: self,
+            mounted_tree,
+            is_input,
+            known: HashMap::new(),
+            certificates: None,
+        }
     }
 }
 
 /// A search for values of the host in the files of an image.
 pub(super) struct TraceSearch<'a> {
     traces: &'a Traces,
-    live: &'a Live,
+    mounted_tree: &'a MountedTree,
     is_input: &'a dyn Fn(&str) -> bool,
     /// For each value found: whether it is in the user's input.
     known: HashMap<&'a str, bool>,
@@ -201,9 +208,9 @@ impl<'a> TraceSearch<'a> {
         {
             return;
         }
-        let (traces, live) = (self.traces, self.live);
+        let (traces, mounted_tree) = (self.traces, self.mounted_tree);
         let wanted = self.certificates.get_or_insert_with(|| {
-            let of_image = authorities(live);
+            let of_image = authorities(mounted_tree);
             traces.certificates.difference(&of_image).cloned().collect()
         });
         let text = String::from_utf8_lossy(content);
@@ -241,16 +248,16 @@ impl<'a> TraceSearch<'a> {
 
 /// Returns the keys of the certificates in the image's directories for authorities. A directory or
 /// file that cannot be read is left out.
-fn authorities(live: &Live) -> HashSet<String> {
+fn authorities(mounted_tree: &MountedTree) -> HashSet<String> {
     let mut keys = HashSet::new();
     let mut dirs: Vec<Vec<u8>> = AUTHORITIES.iter().map(|dir| dir.as_bytes().to_vec()).collect();
     while let Some(dir) = dirs.pop() {
-        for (name, kind) in live.list(&dir).unwrap_or_default() {
+        for (name, kind) in mounted_tree.list(&dir).unwrap_or_default() {
             let path = [&dir, b"/".as_slice(), &name].concat();
             match kind {
                 FileType::Directory => dirs.push(path),
                 FileType::Regular => {
-                    let content = live.read(&path).ok().flatten().unwrap_or_default();
+                    let content = mounted_tree.read(&path).ok().flatten().unwrap_or_default();
                     let text = String::from_utf8_lossy(&content);
                     keys.extend(content::certificates(&text).iter().map(|pem| content::key(pem)));
                 }

@@ -5,7 +5,7 @@
 //! checked if they need a library that a checked layer removed or replaced, and only new faults are
 //! reported.
 
-mod judge;
+mod checker;
 mod loader;
 mod object;
 
@@ -19,7 +19,7 @@ use crate::check::context::{CheckContext, Difference, read_text, resolve};
 use crate::check::{Finding, Findings, PassError, Severity};
 use crate::image::view::{LookError, StackView, ViewNode, WalkControl};
 
-use judge::ElfChecker;
+use checker::ElfChecker;
 use loader::{Loader, Search};
 use object::ElfObject;
 
@@ -125,7 +125,7 @@ fn preloaded(
     Ok(())
 }
 
-fn finding(fault: judge::ElfFault, node: &ViewNode) -> Finding {
+fn finding(fault: checker::ElfFault, node: &ViewNode) -> Finding {
     let finding = Finding::new(fault.lint, "", Some(&node.path), fault.message);
     finding.severity(fault.severity)
 }

@@ -20,16 +20,16 @@ const COPY_BUFFER_BYTES: usize = 256 << 10;
 /// A failed change, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", String::from_utf8_lossy(.path))]
-pub struct LiveError {
+pub struct MountedTreeError {
     /// The path in the root.
     pub path: Vec<u8>,
     /// The reason.
-    pub source: LiveErrorKind,
+    pub source: MountedTreeErrorKind,
 }
 
 /// The reason why a change failed.
 #[derive(Debug, thiserror::Error)]
-pub enum LiveErrorKind {
+pub enum MountedTreeErrorKind {
     /// The tree rejected it.
     #[error(transparent)]
     Tree(#[from] FsError),
@@ -40,7 +40,7 @@ pub enum LiveErrorKind {
 
 /// A tree that the kernel may have mounted.
 #[derive(Debug)]
-pub struct Live {
+pub struct MountedTree {
     tree: Arc<Tree>,
     notifier: OnceLock<Notifier>,
 }
@@ -67,10 +67,10 @@ pub enum Lay {
     Scratch,
 }
 
-impl Live {
+impl MountedTree {
     /// Creates a tree that is not mounted.
-    pub fn new(tree: Arc<Tree>) -> Live {
-        Live { tree, notifier: OnceLock::new() }
+    pub fn new(tree: Arc<Tree>) -> MountedTree {
+        MountedTree { tree, notifier: OnceLock::new() }
     }
 
     /// Returns the tree.
@@ -106,7 +106,11 @@ impl Live {
     ///
     /// # Errors
     /// Fails when a layer cannot be read.
-    pub fn stat(&self, path: &[u8], follow: Follow) -> Result<Option<(Ino, Attr)>, LiveError> {
+    pub fn stat(
+        &self,
+        path: &[u8],
+        follow: Follow,
+    ) -> Result<Option<(Ino, Attr)>, MountedTreeError> {
         let resolved = match self.tree.resolve(path, follow) {
             Ok(resolved) => resolved,
             Err(FsError::NotFound | FsError::NotADirectory) => return Ok(None),
@@ -119,7 +123,7 @@ impl Live {
     ///
     /// # Errors
     /// Fails when a layer cannot be read.
-    pub fn read(&self, path: &[u8]) -> Result<Option<Vec<u8>>, LiveError> {
+    pub fn read(&self, path: &[u8]) -> Result<Option<Vec<u8>>, MountedTreeError> {
         let resolved = match self.tree.resolve(path, Follow::Yes) {
             Ok(resolved) => resolved,
             Err(FsError::NotFound | FsError::NotADirectory) => return Ok(None),
@@ -151,7 +155,7 @@ impl Live {
     ///
     /// # Errors
     /// Fails when a layer cannot be read.
-    pub fn list(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, FileType)>, LiveError> {
+    pub fn list(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, FileType)>, MountedTreeError> {
         let resolved = match self.tree.resolve(path, Follow::Yes) {
             Ok(resolved) => resolved,
             Err(FsError::NotFound | FsError::NotADirectory) => return Ok(Vec::new()),
@@ -179,7 +183,7 @@ impl Live {
     ///
     /// # Errors
     /// Fails when a component is not a directory, or the upper is full.
-    pub fn make_directories(&self, path: &[u8], lay: Lay) -> Result<(), LiveError> {
+    pub fn make_directories(&self, path: &[u8], lay: Lay) -> Result<(), MountedTreeError> {
         let mut partial = Vec::new();
         for name in path.split(|&b| b == b'/').filter(|n| !n.is_empty()) {
             partial.push(b'/');
@@ -225,7 +229,12 @@ impl Live {
     ///
     /// # Errors
     /// Fails when the tree rejects the change.
-    pub fn put_directory(&self, path: &[u8], meta: &Meta, lay: Lay) -> Result<(), LiveError> {
+    pub fn put_directory(
+        &self,
+        path: &[u8],
+        meta: &Meta,
+        lay: Lay,
+    ) -> Result<(), MountedTreeError> {
         self.make_directories(path, lay)?;
         let resolved = self.tree.resolve(path, Follow::Yes).map_err(|e| at(path)(e.into()))?;
         let (ino, _) = resolved.existing().map_err(|e| at(path)(e.into()))?;
@@ -256,7 +265,7 @@ impl Live {
         content: &mut dyn Read,
         meta: &Meta,
         lay: Lay,
-    ) -> Result<(), LiveError> {
+    ) -> Result<(), MountedTreeError> {
         let node = MknodArgs::file(meta.mode, meta.uid, meta.gid);
         let ino = self.put(path, &node, lay)?;
         let mut buffer = vec![0; COPY_BUFFER_BYTES];
@@ -288,13 +297,13 @@ impl Live {
         target: &[u8],
         meta: &Meta,
         lay: Lay,
-    ) -> Result<(), LiveError> {
+    ) -> Result<(), MountedTreeError> {
         let ino = self.put(path, &MknodArgs::symlink(target, meta.uid, meta.gid), lay)?;
         let meta = Meta { mode: 0o777, ..*meta };
         self.set_meta(ino, &meta).map_err(|e| at(path)(e.into()))
     }
 
-    fn put(&self, path: &[u8], node: &MknodArgs<'_>, lay: Lay) -> Result<Ino, LiveError> {
+    fn put(&self, path: &[u8], node: &MknodArgs<'_>, lay: Lay) -> Result<Ino, MountedTreeError> {
         if let Some(slash) = path.iter().rposition(|&b| b == b'/') {
             self.make_directories(&path[..slash], lay)?;
         }
@@ -316,7 +325,7 @@ impl Live {
     ///
     /// # Errors
     /// Fails when the entry does not exist, or the tree rejects the change.
-    pub fn set_attributes(&self, path: &[u8], set: &SetAttr) -> Result<(), LiveError> {
+    pub fn set_attributes(&self, path: &[u8], set: &SetAttr) -> Result<(), MountedTreeError> {
         let fail = |e: FsError| at(path)(e.into());
         let resolved = self.tree.resolve(path, Follow::No).map_err(fail)?;
         let (ino, _) = resolved.existing().map_err(fail)?;
@@ -330,7 +339,7 @@ impl Live {
     ///
     /// # Errors
     /// Fails for the root directory, and when the tree rejects the change.
-    pub fn revert(&self, path: &[u8]) -> Result<(), LiveError> {
+    pub fn revert(&self, path: &[u8]) -> Result<(), MountedTreeError> {
         let fail = |e: FsError| at(path)(e.into());
         let resolved = match self.tree.resolve(path, Follow::No) {
             Ok(resolved) => resolved,
@@ -354,7 +363,7 @@ impl Live {
     ///
     /// # Errors
     /// Fails for the root directory, and when the tree rejects the change.
-    pub fn remove(&self, path: &[u8]) -> Result<(), LiveError> {
+    pub fn remove(&self, path: &[u8]) -> Result<(), MountedTreeError> {
         let fail = |e: FsError| at(path)(e.into());
         let resolved = match self.tree.resolve(path, Follow::No) {
             Ok(resolved) => resolved,
@@ -412,6 +421,6 @@ impl Live {
     }
 }
 
-fn at(path: &[u8]) -> impl FnOnce(LiveErrorKind) -> LiveError + '_ {
-    move |source| LiveError { path: path.to_vec(), source }
+fn at(path: &[u8]) -> impl FnOnce(MountedTreeErrorKind) -> MountedTreeError + '_ {
+    move |source| MountedTreeError { path: path.to_vec(), source }
 }

@@ -34,8 +34,8 @@ pub(super) struct LentBlock {
 }
 
 impl LentBlock {
-    /// Creates the block of `lines`. Its marks are comments that begin with `comment`. The lent file
-    /// covers one of the image with the content `own`, if there is one.
+    /// Creates the block of `lines`. Its marks are comments that begin with `comment`. The lent
+    /// file covers one of the image with the content `own`, if there is one.
     pub(super) fn new(comment: &str, number: usize, lines: &[u8], own: Option<&[u8]>) -> Self {
         let mut shown = format!("{comment} {BEGIN} ({number})\n").into_bytes();
         shown.extend_from_slice(lines);

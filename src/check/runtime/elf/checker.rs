@@ -155,8 +155,8 @@ impl<'a> ElfChecker<'a> {
                     continue;
                 }
                 let (library, fault) = self.find_library(&subject, name, &by, &needing, &more)?;
-                // The check of that library also searches the directories of other programs, and may
-                // have no fault.
+                // The check of that library also searches the directories of other programs, and
+                // may have no fault.
                 let elsewhere = || self.find_library(&subject, name, &by, &needing, &self.rpaths);
                 if fault.is_some() && (report || recursive && elsewhere()?.1.is_none()) {
                     faults.extend(fault);

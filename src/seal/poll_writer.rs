@@ -261,7 +261,7 @@ mod tests {
         }
         let (_reader, writer) = io::pipe().unwrap();
         let ours = writer.try_clone().unwrap();
-        let _patient = poll_writer(writer, SHORT);
+        let _writer = poll_writer(writer, SHORT);
         let flags = rustix::fs::fcntl_getfl(&ours).unwrap();
         assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
     }
