@@ -1,18 +1,21 @@
 //! Glob patterns for paths inside a root.
 //!
-//! `*` matches any bytes except `/`, `?` one of them, `[a-z]` and `[!a-z]` one byte of a set, and
-//! `**` as a whole component any number of components, including zero. All other bytes match
-//! themselves.
+//! `*` matches any bytes except `/`, `?` one of them, `[a-z]` and `[!a-z]` one byte of a set,
+//! `{a,b}` each of the alternatives, and `**` as a whole component any number of components,
+//! including zero. All other bytes match themselves. A special character in a set, such as `[*]`,
+//! matches itself.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::machine::{Kind, Machine, MachineError};
 
 /// A glob pattern for absolute paths.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Pattern {
-    components: Vec<Vec<u8>>,
+    components: Vec<String>,
+    globs: GlobSet,
 }
 
 impl Pattern {
@@ -20,20 +23,22 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// Returns the problem if the pattern does not begin with `/` or contains `..`.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    /// Returns the problem if the pattern does not begin with `/`, contains `..` or has an
+    /// unclosed set.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix('/') else {
-            return Err("a path inside the image must begin with `/`");
+            return Err("a path inside the image must begin with `/`".to_owned());
         };
-        let components: Vec<Vec<u8>> = rest
+        let components: Vec<String> = rest
             .split('/')
-            .filter(|c| !c.is_empty() && *c != ".")
-            .map(|c| c.as_bytes().to_vec())
+            .filter(|component| !component.is_empty() && *component != ".")
+            .map(str::to_owned)
             .collect();
-        if components.iter().any(|c| c == b"..") {
-            return Err("`..` is not allowed here");
+        if components.iter().any(|component| component == "..") {
+            return Err("`..` is not allowed here".to_owned());
         }
-        Ok(Self { components })
+        let globs = globs(&components).map_err(|error| error.kind().to_string())?;
+        Ok(Self { components, globs })
     }
 
     /// Returns the deepest directory that contains all matches, or the path itself if the pattern
@@ -41,7 +46,7 @@ impl Pattern {
     fn root(&self) -> PathBuf {
         let mut path = PathBuf::from("/");
         for component in self.components.iter().take_while(|c| !is_magic(c)) {
-            path.push(std::ffi::OsStr::from_bytes(component));
+            path.push(component);
         }
         path
     }
@@ -54,7 +59,7 @@ impl Pattern {
     /// Returns the maximum depth of a match below [`root`](Self::root); `None` if it is unlimited.
     fn depth(&self) -> Option<usize> {
         let magic: Vec<_> = self.components.iter().skip_while(|c| !is_magic(c)).collect();
-        (!magic.iter().any(|c| c.as_slice() == b"**")).then_some(magic.len())
+        (!magic.iter().any(|c| c.contains("**"))).then_some(magic.len())
     }
 
     /// Returns path and type of all matching objects in a root, ordered by name.
@@ -90,90 +95,33 @@ impl Pattern {
         Ok(())
     }
 
-    /// Returns whether `path` matches.
+    /// Returns whether `path`, which is absolute, matches.
     pub fn matches(&self, path: &Path) -> bool {
-        let names: Vec<&[u8]> = path
-            .components()
-            .filter_map(|c| match c {
-                Component::Normal(name) => Some(name.as_bytes()),
-                _ => None,
-            })
-            .collect();
-        matches_components(&self.components, &names)
+        self.globs.is_match(path)
     }
 }
 
-fn is_magic(component: &[u8]) -> bool {
-    component.iter().any(|b| matches!(b, b'*' | b'?' | b'['))
-}
-
-fn matches_components(pattern: &[Vec<u8>], names: &[&[u8]]) -> bool {
-    match pattern.split_first() {
-        None => names.is_empty(),
-        Some((first, rest)) if first == b"**" => {
-            (0..=names.len()).any(|skip| matches_components(rest, &names[skip..]))
-        }
-        Some((first, rest)) => match names.split_first() {
-            Some((name, names)) => matches_name(first, name) && matches_components(rest, names),
-            None => false,
-        },
-    }
-}
-
-/// Matches one component. On a mismatch, backtracks to the last `*` and extends it by one byte.
-fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    let mut star = None;
-    while n < name.len() {
-        let step = match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-                continue;
-            }
-            Some(b'?') => Some(1),
-            Some(b'[') => matching_set_width(&pattern[p..], name[n]),
-            Some(b) if *b == name[n] => Some(1),
-            _ => None,
-        };
-        match (step, star) {
-            (Some(width), _) => {
-                p += width;
-                n += 1;
-            }
-            (None, Some((at, taken))) => {
-                star = Some((at, taken + 1));
-                p = at + 1;
-                n = taken + 1;
-            }
-            (None, None) => return false,
-        }
-    }
-    pattern[p..].iter().all(|b| *b == b'*')
-}
-
-/// Returns the length of the set at the start of `pattern` if the set contains `byte`. A `[`
-/// without `]` matches itself.
-fn matching_set_width(pattern: &[u8], byte: u8) -> Option<usize> {
-    let negated = matches!(pattern.get(1), Some(b'!' | b'^'));
-    let start = if negated { 2 } else { 1 };
-    let Some(length) = pattern.iter().skip(start + 1).position(|b| *b == b']') else {
-        return (byte == b'[').then_some(1);
+/// Compiles a pattern. `**` at the end also matches the directory before it, for which globset
+/// needs a pattern of its own.
+fn globs(components: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut globs = GlobSetBuilder::new();
+    let mut add = |components: &[String]| {
+        let pattern = format!("/{}", components.join("/"));
+        let glob =
+            GlobBuilder::new(&pattern).literal_separator(true).backslash_escape(false).build()?;
+        globs.add(glob);
+        Ok(())
     };
-    let end = start + 1 + length;
-    let members = &pattern[start..end];
-    let mut found = false;
-    let mut i = 0;
-    while i < members.len() {
-        if i + 2 < members.len() && members[i + 1] == b'-' {
-            found |= (members[i]..=members[i + 2]).contains(&byte);
-            i += 3;
-        } else {
-            found |= members[i] == byte;
-            i += 1;
-        }
+    add(components)?;
+    let before = components.iter().rposition(|c| c != "**").map_or(0, |last| last + 1);
+    if before < components.len() {
+        add(&components[..before])?;
     }
-    (found != negated).then_some(end + 1)
+    globs.build()
+}
+
+fn is_magic(component: &str) -> bool {
+    component.contains(['*', '?', '[', '{'])
 }
 
 #[cfg(test)]
@@ -203,7 +151,32 @@ mod tests {
         assert!(!matches("/[!a-c]x", "/bx"));
         assert!(matches("/[!a-c]x", "/zx"));
         assert!(matches("/*ab*ab", "/abxabab"));
-        assert!(matches("/a[b", "/a[b"));
+        assert!(matches("/\\x", "/\\x"));
+        assert!(Path::new("/\u{fc}").to_str().is_some_and(|path| matches("/??", path)));
+    }
+
+    #[test]
+    fn braces_contain_alternatives() {
+        assert!(matches("/etc/{a,b*}/x", "/etc/bc/x"));
+        assert!(!matches("/etc/{a,b*}/x", "/etc/c/x"));
+        assert!(matches("/{etc,usr/lib}/x", "/usr/lib/x"));
+        assert!(!Pattern::parse("/{etc,usr}").unwrap().is_literal());
+    }
+
+    #[test]
+    fn sets_and_alternatives_must_be_closed() {
+        for (pattern, problem) in [
+            ("/a[b", "unclosed character class; missing ']'"),
+            ("/{a,b", "unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)"),
+        ] {
+            assert_eq!(Pattern::parse(pattern).unwrap_err(), problem);
+        }
+    }
+
+    #[test]
+    fn many_double_stars_are_matched_in_linear_time() {
+        let path = "/a".repeat(2000) + "/b";
+        assert!(!matches(&("/**/a".repeat(50) + "/c"), &path));
     }
 
     #[test]

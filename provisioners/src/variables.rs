@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use minijinja::value::ValueKind;
+use serde::Serialize;
 
 use crate::config::error::Mistake;
 use crate::config::{YamlNode, YamlValue, nearest, yaml};
@@ -18,7 +19,8 @@ pub const ENVIRONMENT_PREFIX: &str = "OVERCOAT_VAR_";
 pub(crate) const LOOP_VARIABLE: &str = "item";
 
 /// The value of a variable.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Variable {
     /// A variable without a default.
     Null,
@@ -141,43 +143,8 @@ fn parse_plain(node: &YamlNode, text: &str) -> Result<Variable, Box<Mistake>> {
 /// Writes the value as JSON, the form in which scripts receive lists and mappings.
 impl fmt::Display for Variable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => f.write_str("null"),
-            Self::Bool(value) => write!(f, "{value}"),
-            Self::Integer(value) => write!(f, "{value}"),
-            Self::Float(value) => write!(f, "{value}"),
-            Self::Text(text) => json_string(text, f),
-            Self::List(items) => {
-                f.write_str("[")?;
-                for (i, item) in items.iter().enumerate() {
-                    write!(f, "{}{item}", if i > 0 { "," } else { "" })?;
-                }
-                f.write_str("]")
-            }
-            Self::Map(items) => {
-                f.write_str("{")?;
-                for (i, (key, item)) in items.iter().enumerate() {
-                    f.write_str(if i > 0 { "," } else { "" })?;
-                    json_string(key, f)?;
-                    write!(f, ":{item}")?;
-                }
-                f.write_str("}")
-            }
-        }
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }
-}
-
-fn json_string(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_str("\"")?;
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => write!(f, "\\{c}")?,
-            '\n' => f.write_str("\\n")?,
-            c if c < ' ' => write!(f, "\\u{:04x}", u32::from(c))?,
-            c => write!(f, "{c}")?,
-        }
-    }
-    f.write_str("\"")
 }
 
 impl From<Variable> for minijinja::Value {

@@ -7,7 +7,7 @@ use crate::config::{Fields, YamlNode};
 use crate::glob::Pattern;
 
 /// Settings of `overcoat check` for an image.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct CheckSettings {
     /// Suppressed findings.
     pub skip: Vec<Skip>,
@@ -18,7 +18,7 @@ pub struct CheckSettings {
 }
 
 /// A suppression of findings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Skip {
     /// The lint or group of lints.
     pub lint: String,
