@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use data_encoding::BASE64;
 use fs_model::{Attr, FileType};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -182,8 +183,8 @@ pub(crate) fn write(
     let policy = format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
          base-uri 'none'; form-action 'none'",
-        base64(&Sha256::digest(&script)),
-        base64(&Sha256::digest(STYLE))
+        BASE64.encode(&Sha256::digest(&script)),
+        BASE64.encode(&Sha256::digest(STYLE))
     );
     let mut rest = SHELL;
     let mut until = |out: &mut dyn Write, mark: &str| {
@@ -334,21 +335,4 @@ impl<W: Write> Write for ScriptEscaper<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
-}
-
-/// Encodes bytes in base64 (RFC 4648), as Content-Security-Policy requires.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let bits = three.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte))
-            << (8 * (3 - three.len()));
-        for digit in 0..4 {
-            text.push(match digit <= three.len() {
-                true => char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]),
-                false => '=',
-            });
-        }
-    }
-    text
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// Bytes read at a time.
@@ -9,8 +10,7 @@ const BUFFER_SIZE: usize = 256 << 10;
 
 /// Returns lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 15)]);
-    bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte)]).collect()
+    HEXLOWER.encode(bytes)
 }
 
 /// Returns the SHA-256 of `bytes` in hexadecimal.
