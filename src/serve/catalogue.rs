@@ -40,7 +40,7 @@ pub(crate) enum CatalogueError {
 }
 
 /// The served images and files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     /// The project's title: the name of the folder with the project file.
     pub(super) title: String,

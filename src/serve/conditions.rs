@@ -4,18 +4,20 @@
 //! may. Invalid fields are ignored.
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use hyper::header::{
-    HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, RANGE,
+use headers::{
+    ETag, HeaderMap, HeaderMapExt, IfMatch, IfModifiedSince, IfNoneMatch, IfRange,
+    IfUnmodifiedSince,
 };
+use http_range_header::{RangeUnsatisfiableError, parse_range_header};
+use hyper::header::RANGE;
 
 /// The validators of a content.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Validators<'a> {
-    /// Its strong entity tag, with the quotation marks.
-    pub(super) etag: &'a str,
+    /// Its strong entity tag.
+    pub(super) etag: &'a ETag,
     /// `None` for generated content.
     pub(super) modified: Option<SystemTime>,
     pub(super) size: u64,
@@ -38,108 +40,69 @@ pub(super) enum RequestOutcome {
 
 /// Evaluates the conditions and the range of a request. Ranges apply to GET only.
 pub(super) fn evaluate(headers: &HeaderMap, get: bool, of: Validators<'_>) -> RequestOutcome {
-    let date = |name: HeaderName| {
-        let text = headers.get(name)?.to_str().ok()?;
-        let date = httpdate::parse_http_date(text).ok()?;
-        of.modified.map(|modified| (date, whole_seconds(modified)))
-    };
-    if headers.contains_key(IF_MATCH) {
-        if !matches(headers, IF_MATCH, of.etag, false) {
-            return RequestOutcome::Failed;
+    let fails = match headers.typed_get::<IfMatch>() {
+        Some(tags) => !tags.precondition_passes(of.etag),
+        None => {
+            let date = headers.typed_get::<IfUnmodifiedSince>();
+            date.zip(of.modified).is_some_and(|(date, time)| !date.precondition_passes(time))
         }
-    } else if date(IF_UNMODIFIED_SINCE).is_some_and(|(date, modified)| modified > date) {
+    };
+    if fails {
         return RequestOutcome::Failed;
     }
-    if headers.contains_key(IF_NONE_MATCH) {
-        if matches(headers, IF_NONE_MATCH, of.etag, true) {
-            return RequestOutcome::NotModified;
+    let current = match headers.typed_get::<IfNoneMatch>() {
+        Some(tags) => !tags.precondition_passes(of.etag),
+        None => {
+            let date = headers.typed_get::<IfModifiedSince>();
+            date.zip(of.modified).is_some_and(|(date, time)| !date.is_modified(time))
         }
-    } else if date(IF_MODIFIED_SINCE).is_some_and(|(date, modified)| modified <= date) {
+    };
+    if current {
         return RequestOutcome::NotModified;
     }
     if get && if_range(headers, of) { range(headers, of.size) } else { RequestOutcome::Whole }
 }
 
-/// Whether a list of entity tags contains this one. `weak` selects the weak comparison.
-fn matches(headers: &HeaderMap, name: HeaderName, etag: &str, weak: bool) -> bool {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-        list.split(',').map(str::trim).any(|tag| {
-            let tag = if weak { tag.strip_prefix("W/").unwrap_or(tag) } else { tag };
-            tag == "*" || tag == etag
-        })
-    })
-}
-
 /// Whether `If-Range` allows the range: the client's partial content is of this version.
 fn if_range(headers: &HeaderMap, of: Validators<'_>) -> bool {
-    let Some(value) = headers.get(IF_RANGE) else { return true };
-    let Ok(text) = value.to_str().map(str::trim) else { return false };
-    if text.ends_with('"') {
-        return text == of.etag;
-    }
-    let (Ok(date), Some(modified)) = (httpdate::parse_http_date(text), of.modified) else {
-        return false;
+    let condition = match headers.typed_try_get::<IfRange>() {
+        Ok(None) => return true,
+        Ok(Some(condition)) => condition,
+        Err(_) => return false,
     };
-    // The content can change twice within one second.
-    let settled = SystemTime::now().duration_since(modified).is_ok_and(|age| age.as_secs() > 0);
-    date == whole_seconds(modified) && settled
+    // The content can change twice within one second, the precision of HTTP dates.
+    let settled = |time: &SystemTime| {
+        SystemTime::now().duration_since(*time).is_ok_and(|age| age.as_secs() > 0)
+    };
+    // RFC 9110, section 13.1.5: a date must be that of the content, `IfRange::is_modified` also
+    // accepts later ones.
+    condition == IfRange::etag(of.etag.clone())
+        || of.modified.filter(settled).is_some_and(|time| condition == IfRange::date(time))
 }
 
 fn range(headers: &HeaderMap, size: u64) -> RequestOutcome {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return RequestOutcome::Whole };
-    let Ok(text) = value.to_str() else { return RequestOutcome::Whole };
-    let Some((unit, set)) = text.split_once('=') else { return RequestOutcome::Whole };
-    if !unit.trim().eq_ignore_ascii_case("bytes") || set.contains(',') {
+    let ranges = value.to_str().ok().and_then(|text| parse_range_header(text).ok());
+    let Some(ranges) = ranges.filter(|ranges| ranges.len() == 1) else {
         return RequestOutcome::Whole;
-    }
-    let Some((first, last)) = set.trim().split_once('-') else { return RequestOutcome::Whole };
-    let (first, last) = match (position(first), position(last)) {
-        (Some(RangeBound::At(first)), Some(RangeBound::At(last))) if first > last => {
-            return RequestOutcome::Whole;
-        }
-        (Some(RangeBound::At(first)), Some(RangeBound::At(last))) => {
-            (first, last.saturating_add(1))
-        }
-        (Some(RangeBound::At(first)), Some(RangeBound::Open)) => (first, size),
-        (Some(RangeBound::Open), Some(RangeBound::At(0))) => return RequestOutcome::Unsatisfiable,
-        (Some(RangeBound::Open), Some(RangeBound::At(length))) => {
-            (size.saturating_sub(length), size)
-        }
-        _ => return RequestOutcome::Whole,
     };
-    if first >= size {
-        RequestOutcome::Unsatisfiable
-    } else {
-        RequestOutcome::Part(first..last.min(size))
+    match ranges.validate(size).as_deref() {
+        Ok([range]) => RequestOutcome::Part(*range.start()..*range.end() + 1),
+        Ok(_) => RequestOutcome::Whole,
+        Err(RangeUnsatisfiableError::Unsatisfiable) => RequestOutcome::Unsatisfiable,
+        Err(_) => RequestOutcome::Whole,
     }
-}
-
-enum RangeBound {
-    /// Empty.
-    Open,
-    At(u64),
-}
-
-/// Parses a byte position. Numbers that do not fit are clamped to `u64::MAX`.
-fn position(text: &str) -> Option<RangeBound> {
-    match text {
-        "" => Some(RangeBound::Open),
-        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(RangeBound::At(digits.parse().unwrap_or(u64::MAX)))
-        }
-        _ => None,
-    }
-}
-
-/// Truncates a time to whole seconds, the precision of HTTP dates.
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use hyper::header::{
+        HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    };
+
     use super::*;
 
     const ETAG: &str = "\"abc\"";
@@ -150,7 +113,8 @@ mod tests {
             map.append(name, value.parse().unwrap());
         }
         let modified = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500));
-        evaluate(&map, true, Validators { etag: ETAG, modified, size })
+        let etag = ETAG.parse().unwrap();
+        evaluate(&map, true, Validators { etag: &etag, modified, size })
     }
 
     #[test]
@@ -235,7 +199,8 @@ mod tests {
     fn ranges_apply_to_get_only() {
         let mut headers = HeaderMap::new();
         headers.insert(RANGE, "bytes=0-1".parse().unwrap());
-        let of = Validators { etag: ETAG, modified: None, size: 100 };
+        let etag = ETAG.parse().unwrap();
+        let of = Validators { etag: &etag, modified: None, size: 100 };
         assert_eq!(evaluate(&headers, false, of), RequestOutcome::Whole);
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::SystemTime;
 
+use headers::{ETag, HeaderMapExt, LastModified};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 
@@ -16,7 +17,7 @@ pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 pub(super) struct Entity {
     /// The headers of all its responses.
     headers: HeaderMap,
-    etag: String,
+    etag: ETag,
     modified: Option<SystemTime>,
     pub(super) size: u64,
 }
@@ -29,12 +30,13 @@ impl Entity {
         size: u64,
         modified: Option<SystemTime>,
     ) -> Self {
-        let etag = format!("\"{sha256}\"");
+        let quoted = format!("\"{sha256}\"");
+        let etag: ETag = quoted.parse().expect("quoted hexadecimal digits are an entity tag");
         let mut headers = HeaderMap::with_capacity(12);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(header::ETAG, value(&etag));
+        headers.typed_insert(etag.clone());
         if let Some(modified) = modified {
-            headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(modified)));
+            headers.typed_insert(LastModified::from(modified));
         }
         // It can be rebuilt at any time: clients must revalidate.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

@@ -6,6 +6,8 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+
 use super::artifact::ArtifactVersion;
 use super::catalogue::{BootFiles, Catalogue, ServedImage};
 
@@ -40,16 +42,16 @@ pub(super) fn url(server: &str, name: &str) -> String {
 }
 
 /// Percent-encodes a name for a URL.
-pub(super) fn encoded(name: &str) -> String {
-    let mut text = String::new();
-    for &byte in name.as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
+fn encoded(name: &str) -> PercentEncode<'_> {
+    // The unreserved characters of RFC 3986, and two that are common in file names.
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~')
+        .remove(b'+')
+        .remove(b'/');
+    utf8_percent_encode(name, ENCODED)
 }
 
 /// Returns the boot commands of an image.

@@ -3,7 +3,6 @@
 //! The path of a request is percent-decoded once and looked up among the names of the catalogue. It
 //! has no other use.
 
-use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -12,6 +11,7 @@ use std::sync::Arc;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 
 use super::access::{Access, AccessObserver};
 use super::artifact::{Artifact, ArtifactVersion};
@@ -105,7 +105,7 @@ async fn answer<B>(
     }
     let host = host(request, local).map_err(|why| (StatusCode::BAD_REQUEST, why.to_owned()))?;
     let nothing = || (StatusCode::NOT_FOUND, "not found".to_owned());
-    let path = percent_decode(request.uri().path()).ok_or_else(nothing)?;
+    let path = percent_decode_str(request.uri().path()).decode_utf8().map_err(|_| nothing())?;
     let resource = resource(&path).ok_or_else(nothing)?;
     let known = site.current.known();
     let catalogue = match resource {
@@ -118,7 +118,14 @@ async fn answer<B>(
             let file = *catalogue.by_name.get(name).ok_or_else(nothing)?;
             return site.file(&catalogue.files[file], request.headers(), get).await;
         }
-        Resource::Page => (HTML, page(&catalogue, &versions(&catalogue).await?, &server)),
+        Resource::Page => {
+            let page = page(&catalogue, &versions(&catalogue).await?, &server);
+            let bug = |error| {
+                tracing::error!("cannot render the page: {error}");
+                (StatusCode::INTERNAL_SERVER_ERROR, "cannot render the page".to_owned())
+            };
+            (HTML, page.map_err(bug)?)
+        }
         Resource::Index => {
             ("application/json", index(&catalogue, &versions(&catalogue).await?, &server))
         }
@@ -275,47 +282,4 @@ fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
 fn has_body(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH);
     headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
-}
-
-/// Percent-decodes a path; `None` if it is malformed or not UTF-8.
-fn percent_decode(path: &str) -> Option<Cow<'_, str>> {
-    if !path.contains('%') {
-        return Some(path.into());
-    }
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
-        bytes.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
-        rest = &after[2..];
-    }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_percent_decoded_once() {
-        for (path, text) in [
-            ("/a", Some("/a")),
-            ("/%61%2B%c3%a4", Some("/a+ä")),
-            ("/%252e", Some("/%2e")),
-            ("/%2e%2E/", Some("/../")),
-            ("/%00", Some("/\0")),
-            ("/%", None),
-            ("/%4", None),
-            ("/%zz", None),
-            ("/%+1", None),
-            ("/%ff", None),
-        ] {
-            assert_eq!(percent_decode(path).as_deref(), text, "{path}");
-        }
-    }
 }
