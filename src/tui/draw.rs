@@ -3,6 +3,7 @@
 //! Colours only repeat information that is also shown as text, such as the letter of a change or
 //! the number of a layer. They are the 16 colours of the terminal, so that they fit its background.
 
+use bytesize::ByteSize;
 use fs_model::FileType;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -284,12 +285,7 @@ fn row_line(
 
 /// Formats a size in at most nine columns.
 fn short(bytes: u64) -> String {
-    match bytes {
-        0..1000 => format!("{bytes} B"),
-        1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
+    ByteSize(bytes).display().si().to_string()
 }
 
 /// Draws lines that can be scrolled.

@@ -2,6 +2,7 @@
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 /// Wraps `text` after `first` into lines of `width` columns. Lines after the first are indented by
 /// `indent` columns.
@@ -14,40 +15,22 @@ pub(crate) fn wrap_hanging(
 ) -> Vec<Line<'static>> {
     // On very narrow terminals, use a few columns nevertheless.
     let width = width.max(indent + 8);
-    let mut lines = Vec::new();
-    let mut start = first;
-    let mut left = width.saturating_sub(columns(&start.content)).max(1);
-    let mut line = String::new();
-    let mut used = 0;
-    let mut next = |line: &mut String, used: &mut usize, left: &mut usize| {
-        let text = Span::styled(std::mem::take(line), style);
-        let start = std::mem::replace(&mut start, Span::raw(" ".repeat(indent)));
-        lines.push(Line::from(vec![start, text]));
-        (*used, *left) = (0, width - indent);
-    };
-    for word in text.split_inclusive(' ') {
-        let shown = columns(word.trim_end());
-        if used > 0 && used + shown > left {
-            next(&mut line, &mut used, &mut left);
+    let (begin, hang) = (" ".repeat(first.width()), " ".repeat(indent));
+    let options = Options::new(width)
+        .initial_indent(&begin)
+        .subsequent_indent(&hang)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .wrap_algorithm(WrapAlgorithm::FirstFit);
+    let mut start = Some(first);
+    let lines = textwrap::wrap(text, options).into_iter().map(|line| match start.take() {
+        Some(first) => {
+            let text = line.get(begin.len()..).unwrap_or_default().to_owned();
+            Line::from(vec![first, Span::styled(text, style)])
         }
-        for letter in word.chars() {
-            let wide = columns(letter.encode_utf8(&mut [0; 4]));
-            if used + wide > left {
-                if letter == ' ' {
-                    continue;
-                }
-                next(&mut line, &mut used, &mut left);
-            }
-            line.push(letter);
-            used += wide;
-        }
-    }
-    next(&mut line, &mut used, &mut left);
-    lines
-}
-
-fn columns(text: &str) -> usize {
-    Span::raw(text).width()
+        None => Line::from(Span::styled(line.into_owned(), style)),
+    });
+    lines.collect()
 }
 
 #[cfg(test)]
@@ -63,7 +46,7 @@ mod tests {
     fn long_text_is_wrapped_and_indented() {
         assert_eq!(lines("", 12), ["key "]);
         assert_eq!(lines("one two", 12), ["key one two"]);
-        assert_eq!(lines("one two three", 12), ["key one two ", "    three"]);
+        assert_eq!(lines("one two three", 12), ["key one two", "    three"]);
         assert_eq!(lines("/a/very/long/path", 12), ["key /a/very/", "    long/pat", "    h"]);
         assert_eq!(lines("\u{6f22}\u{5b57}\u{6f22}\u{5b57}\u{6f22}", 12).len(), 2);
         assert_eq!(lines("one two", 0).len(), 1, "zero width");

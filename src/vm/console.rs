@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use anstream::adapter::strip_str;
+
 /// Number of recent lines kept.
 const MAX_LINES: usize = 40;
 /// Maximum length of a line, in bytes; the rest is discarded.
@@ -50,30 +52,10 @@ impl Console {
 /// discards the text before it, because the terminal would overwrite that.
 fn plain(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    let mut plain = String::new();
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\x1b' => match chars.next() {
-                // A control sequence (CSI) ends with a byte from `@` to `~`.
-                Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
-                // An OSC, DCS, APC or PM sequence ends with BEL or with `ESC \`.
-                Some(']' | 'P' | '_' | '^') => {
-                    while let Some(c) = chars.next() {
-                        if c == '\x07' || c == '\x1b' && chars.next_if_eq(&'\\').is_some() {
-                            break;
-                        }
-                    }
-                }
-                _ => {}
-            },
-            '\r' if chars.peek().is_some() => plain.clear(),
-            '\t' => plain.push(' '),
-            c if c.is_control() => {}
-            c => plain.push(c),
-        }
-    }
-    plain.trim_end().to_owned()
+    let text = strip_str(&text).to_string();
+    let text = text.strip_suffix('\r').unwrap_or(&text);
+    let text = text.rsplit('\r').next().unwrap_or_default().replace('\t', " ");
+    text.trim_end().to_owned()
 }
 
 #[cfg(test)]
