@@ -10,7 +10,6 @@
 mod commands;
 pub(crate) mod ui;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -21,7 +20,7 @@ use self::commands::{
     ls, man, mount, mount_helper, run, schema, seal, serve, stat, tree, umount,
 };
 use self::ui::error::CommandError;
-use self::ui::stdout::colours_allowed;
+use self::ui::stdout::wants_colours;
 use self::ui::{Ui, examples};
 
 #[derive(Debug, Parser)]
@@ -191,7 +190,7 @@ fn start_tracing(verbose: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let colour = std::io::stderr().is_terminal() && colours_allowed();
+    let colour = wants_colours(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)

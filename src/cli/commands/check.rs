@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anstyle::AnsiColor;
 use clap::{Args as ClapArgs, ValueEnum};
 use provisioners::Project;
 use provisioners::image::Format;
@@ -21,7 +22,7 @@ use crate::check::{check, lint, lints, sarif};
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::image_args;
-use crate::cli::ui::stdout::{Colour, StdoutWriter};
+use crate::cli::ui::stdout::StdoutWriter;
 use crate::serve::Catalogue;
 use crate::text::escape::plain;
 use crate::text::size::size_text;
@@ -342,8 +343,8 @@ fn print_reports(ui: &Ui, reports: &[CheckReport], args: &Args) -> Result<(), Co
     }
     for report in reports.iter().filter(|_| args.base.is_some()) {
         let verdict = match report.count(Severity::Error) {
-            0 => out.paint(Colour::Green, "fits"),
-            _ => out.paint(Colour::Red, "does not fit"),
+            0 => out.paint(AnsiColor::Green, "fits"),
+            _ => out.paint(AnsiColor::Red, "does not fit"),
         };
         out.line(&format!("{}: {verdict}: {}", report.name, summary(report)))?;
     }
@@ -444,10 +445,10 @@ fn summary(report: &CheckReport) -> String {
     parts.join(", ")
 }
 
-fn colour(severity: Severity) -> Colour {
+fn colour(severity: Severity) -> AnsiColor {
     match severity {
-        Severity::Error => Colour::Red,
-        Severity::Warning => Colour::Yellow,
-        Severity::Note => Colour::Cyan,
+        Severity::Error => AnsiColor::Red,
+        Severity::Warning => AnsiColor::Yellow,
+        Severity::Note => AnsiColor::Cyan,
     }
 }

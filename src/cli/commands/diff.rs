@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anstyle::AnsiColor;
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult, ErrorKind};
 use crate::cli::ui::format::{AttrJson, display_path};
 use crate::cli::ui::image_args;
-use crate::cli::ui::stdout::{Colour, JsonDocument, StdoutWriter, json as to_json};
+use crate::cli::ui::stdout::{JsonDocument, StdoutWriter};
 use crate::image::diff::packages::{PackageChange, PackageChangeKind};
 use crate::image::diff::text::{MAX_TEXT_SIZE, TextComparison, unified};
 use crate::image::diff::{Aspect, ChangeKind, Diff, DiffOptions, DiffTotals, PathChange};
@@ -224,9 +225,9 @@ impl DiffPrinter<'_> {
 
     fn change(&mut self, change: &PathChange) -> Result<(), CommandError> {
         let (letter, colour) = match change.kind {
-            ChangeKind::Added => ("A", Colour::Green),
-            ChangeKind::Changed => ("C", Colour::Yellow),
-            ChangeKind::Deleted => ("D", Colour::Red),
+            ChangeKind::Added => ("A", AnsiColor::Green),
+            ChangeKind::Changed => ("C", AnsiColor::Yellow),
+            ChangeKind::Deleted => ("D", AnsiColor::Red),
         };
         let node = change.node();
         let slash = match node.is_some_and(|node| node.is_dir() && !node.path.is_empty()) {
@@ -348,9 +349,9 @@ impl DiffPrinter<'_> {
             let parts: Vec<_> = line.split(|&byte| byte == b'\t').map(escape).collect();
             let line = parts.join("\t");
             let line = match line.as_bytes().first() {
-                Some(b'+') => self.out.paint(Colour::Green, &line),
-                Some(b'-') => self.out.paint(Colour::Red, &line),
-                Some(b'@') => self.out.paint(Colour::Cyan, &line),
+                Some(b'+') => self.out.paint(AnsiColor::Green, &line),
+                Some(b'-') => self.out.paint(AnsiColor::Red, &line),
+                Some(b'@') => self.out.paint(AnsiColor::Cyan, &line),
                 _ => line,
             };
             self.out.line(&line)?;
@@ -471,14 +472,16 @@ impl DiffPrinter<'_> {
             .collect();
         self.found |= !packages.is_empty();
         let sum = &self.totals;
-        let totals = json!({
-            "added": sum.added,
-            "changed": sum.changed,
-            "deleted": sum.deleted,
-            "new_bytes": sum.new_bytes,
-            "old_bytes": sum.old_bytes,
+        let rest = json!({
+            "packages": packages,
+            "totals": {
+                "added": sum.added,
+                "changed": sum.changed,
+                "deleted": sum.deleted,
+                "new_bytes": sum.new_bytes,
+                "old_bytes": sum.old_bytes,
+            },
         });
-        let rest = [("packages", to_json(&packages)?), ("totals", totals.to_string())];
         document.end(&mut self.out, &rest)
     }
 

@@ -1,14 +1,15 @@
 //! `doctor`: checks the requirements on this machine and prints the commands that fix failures.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use anstyle::AnsiColor;
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::stdout::{paint, wants_colours};
 use crate::doctor::{DoctorFinding, DoctorState, examine, is_ready};
 
 #[derive(Debug, ClapArgs)]
@@ -29,7 +30,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
         let report = json!({ "schema": 2, "ready": ready, "root": root, "findings": findings });
         ui.print(&report.to_string())?;
     } else {
-        let colour = std::io::stdout().is_terminal() && crate::cli::ui::stdout::colours_allowed();
+        let colour = wants_colours(&std::io::stdout());
         ui.print(&report_text(&findings, colour))?;
     }
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -45,16 +46,17 @@ fn finding_json(finding: &DoctorFinding) -> Result<Value, serde_json::Error> {
 fn report_text(findings: &[DoctorFinding], colour: bool) -> String {
     let mut text = String::new();
     for finding in findings {
-        let (word, code) = match finding.state {
-            DoctorState::Works => ("ok", 32),
-            DoctorState::Note => ("note", 33),
-            DoctorState::Lacks => ("lacks", 33),
-            DoctorState::Fault => ("FAULT", 31),
-            DoctorState::Untried => ("-", 0),
+        let (word, state_colour) = match finding.state {
+            DoctorState::Works => ("ok", Some(AnsiColor::Green)),
+            DoctorState::Note => ("note", Some(AnsiColor::Yellow)),
+            DoctorState::Lacks => ("lacks", Some(AnsiColor::Yellow)),
+            DoctorState::Fault => ("FAULT", Some(AnsiColor::Red)),
+            DoctorState::Untried => ("-", None),
         };
-        let word = match colour {
-            true => format!("\x1b[{code}m{word:<5}\x1b[0m"),
-            false => format!("{word:<5}"),
+        let word = format!("{word:<5}");
+        let word = match state_colour {
+            Some(state) if colour => paint(state, &word),
+            _ => word,
         };
         let _ = writeln!(text, "{word}  {:<15}  {}", finding.name, finding.message);
         if matches!(finding.state, DoctorState::Works | DoctorState::Untried) {

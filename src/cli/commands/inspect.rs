@@ -11,6 +11,7 @@ use fs_model::layer::squashfs::CacheOptions;
 use crate::build::reject_layers;
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
+use crate::cli::ui::stdout::wants_colours;
 use crate::image::open::{ImageFile, OpenedLayers};
 use crate::image::view::StackView;
 use crate::image::view::accounts::Accounts;
@@ -111,10 +112,8 @@ fn show(args: &Args, images: Vec<PathBuf>) -> CommandResult {
         report::plain(&name.to_string_lossy()).into_owned()
     };
     let names = images.iter().map(name).collect();
-    let look = TerminalStyle {
-        colour: crate::cli::ui::stdout::colours_allowed(),
-        unicode: is_utf8_locale(),
-    };
+    let look =
+        TerminalStyle { colour: wants_colours(&std::io::stdout()), unicode: is_utf8_locale() };
     let subject = InspectedStack { view, base, images, names, accounts };
     match crate::tui::screen::run(subject, !args.no_check, look)? {
         Some(signal) => Err(CommandError::signal(signal as i32)),

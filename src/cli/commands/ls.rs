@@ -2,16 +2,17 @@
 
 use std::process::ExitCode;
 
+use anstyle::AnsiColor;
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::{AttrJson, display_path};
 use crate::cli::ui::image_args::{ImageArgs, OpenedImages, labels};
-use crate::cli::ui::stdout::{Colour, JsonDocument, StdoutWriter};
+use crate::cli::ui::stdout::{JsonDocument, StdoutWriter};
 use crate::image::view::accounts::Accounts;
 use crate::image::view::layered::Layered;
 use crate::image::view::{LayerNode, ViewNode, WalkControl};
@@ -77,7 +78,7 @@ struct Lister<'a> {
 struct Row {
     cells: Vec<String>,
     name: String,
-    kind: Option<Colour>,
+    kind: Option<AnsiColor>,
     note: String,
 }
 
@@ -196,9 +197,9 @@ impl Lister<'_> {
         }
         if let Some(node) = node {
             row.kind = match () {
-                () if node.is_dir() => Some(Colour::Blue),
-                () if node.is_link() => Some(Colour::Cyan),
-                () if node.is_file() && node.attr.mode & 0o111 != 0 => Some(Colour::Green),
+                () if node.is_dir() => Some(AnsiColor::Blue),
+                () if node.is_link() => Some(AnsiColor::Cyan),
+                () if node.is_file() && node.attr.mode & 0o111 != 0 => Some(AnsiColor::Green),
                 () => None,
             };
             if node.is_link() && self.args.long {
@@ -282,7 +283,7 @@ impl Lister<'_> {
                 Ok(if self.args.recursive { WalkControl::Into } else { WalkControl::Stop })
             })
         })?;
-        document.end(&mut self.out, &[])?;
+        document.end(&mut self.out, &Value::Null)?;
         Ok(code)
     }
 

@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 use fs_model::stack::{LowerEntry, LowerInode};
 use fs_model::tree::Follow;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
@@ -55,7 +55,7 @@ pub(crate) fn run(ui: &Ui, args: &Args) -> CommandResult {
             let code = opened.each(Follow::No, &mut |node| {
                 document.item(&mut out, &StatRecord::new(&opened, &context, &node)?)
             })?;
-            document.end(&mut out, &[])?;
+            document.end(&mut out, &Value::Null)?;
             code
         }
     };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use anstyle::AnsiColor;
 use clap::Args as ClapArgs;
 use fs_model::tree::Follow;
 
@@ -10,7 +11,7 @@ use crate::cli::ui::Ui;
 use crate::cli::ui::error::{CommandError, CommandResult};
 use crate::cli::ui::format::display_path;
 use crate::cli::ui::image_args::{ImageArgs, labels};
-use crate::cli::ui::stdout::{Colour, StdoutWriter};
+use crate::cli::ui::stdout::StdoutWriter;
 use crate::image::view::layered::Layered;
 use crate::image::view::{StackView, ViewNode, Visited, usage};
 use crate::text::escape::escape;
@@ -169,9 +170,9 @@ impl TreePrinter<'_> {
                 }
             }
             let colour = match () {
-                () if node.is_dir() => Some(Colour::Blue),
-                () if node.is_link() => Some(Colour::Cyan),
-                () if node.is_file() && node.attr.mode & 0o111 != 0 => Some(Colour::Green),
+                () if node.is_dir() => Some(AnsiColor::Blue),
+                () if node.is_link() => Some(AnsiColor::Cyan),
+                () if node.is_file() && node.attr.mode & 0o111 != 0 => Some(AnsiColor::Green),
                 () => None,
             };
             line += &colour.map_or(name.to_owned(), |colour| self.out.paint(colour, name));
@@ -179,7 +180,7 @@ impl TreePrinter<'_> {
                 line += &format!(" -> {}", escape(&self.view.link(node)?));
             }
         } else {
-            line += &self.out.paint(Colour::Red, name);
+            line += &self.out.paint(AnsiColor::Red, name);
         }
         if self.args.layers && !one.has.is_empty() {
             let label = one.layer.and_then(|layer| self.labels.get(layer));

@@ -2,6 +2,9 @@
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::AnsiColor;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,25 +20,16 @@ pub(crate) struct StdoutWriter {
     colour: bool,
 }
 
-/// Foreground colours of terminals, as SGR parameters (ECMA-48).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Colour {
-    Red = 31,
-    Green = 32,
-    Yellow = 33,
-    Blue = 34,
-    Cyan = 36,
-}
-
-/// Returns whether colours are allowed: `NO_COLOR` is not set, or empty (no-color.org).
-pub(crate) fn colours_allowed() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Returns whether colours are wanted on a stream: it is a terminal that supports them, unless
+/// `NO_COLOR` or `CLICOLOR_FORCE` decides.
+pub(crate) fn wants_colours(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 impl StdoutWriter {
     pub(crate) fn new() -> StdoutWriter {
         let terminal = io::stdout().is_terminal();
-        let colour = terminal && colours_allowed();
+        let colour = wants_colours(&io::stdout());
         StdoutWriter {
             to: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
             terminal,
@@ -57,10 +51,18 @@ impl StdoutWriter {
         self.to.write_all(bytes).map_err(failed)
     }
 
-    /// Returns `text` in a colour, if standard output is a terminal and colours are allowed.
-    pub(crate) fn paint(&self, colour: Colour, text: &str) -> String {
+    /// Writes `value` as JSON.
+    pub(crate) fn json(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), CommandError> {
+        serde_json::to_writer(&mut self.to, value).map_err(|error| match error.is_io() {
+            true => failed(error.into()),
+            false => CommandError::new(ErrorKind::Internal, error),
+        })
+    }
+
+    /// Returns `text` in a colour, if colours are wanted on standard output.
+    pub(crate) fn paint(&self, colour: AnsiColor, text: &str) -> String {
         match self.colour {
-            true => format!("\x1b[{}m{text}\x1b[m", colour as u8),
+            true => paint(colour, text),
             false => text.to_owned(),
         }
     }
@@ -76,6 +78,12 @@ impl StdoutWriter {
     }
 }
 
+/// Returns `text` in a colour.
+pub(crate) fn paint(colour: AnsiColor, text: &str) -> String {
+    let style = colour.on_default();
+    format!("{style}{text}{style:#}")
+}
+
 fn failed(error: io::Error) -> CommandError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => CommandError::output_closed(),
@@ -83,22 +91,27 @@ fn failed(error: io::Error) -> CommandError {
     }
 }
 
-/// A JSON document with a list whose items are written one by one, each on a line.
+/// A JSON object with a list whose items are written one by one, each on a line.
 #[derive(Debug)]
 pub(crate) struct JsonDocument {
-    first: bool,
+    /// Whether the object has no member yet.
+    empty: bool,
+    /// Whether the list has no item yet.
+    empty_list: bool,
 }
 
 impl JsonDocument {
     /// Begins the document with the members of the object `head`, and a list called `name`.
     pub(crate) fn begin(
         out: &mut StdoutWriter,
-        head: &serde_json::Value,
+        head: &Value,
         name: &str,
     ) -> Result<JsonDocument, CommandError> {
-        let head = head.to_string();
-        out.line(&format!("{},\"{name}\":[", head.strip_suffix('}').unwrap_or(&head)))?;
-        Ok(JsonDocument { first: true })
+        let mut document = JsonDocument { empty: true, empty_list: true };
+        document.members(out, head)?;
+        document.key(out, name)?;
+        out.bytes(b"[")?;
+        Ok(document)
     }
 
     pub(crate) fn item(
@@ -106,26 +119,30 @@ impl JsonDocument {
         out: &mut StdoutWriter,
         item: &impl Serialize,
     ) -> Result<(), CommandError> {
-        if !std::mem::take(&mut self.first) {
-            out.bytes(b",\n")?;
+        out.bytes(if std::mem::take(&mut self.empty_list) { b"\n" } else { b",\n" })?;
+        out.json(item)
+    }
+
+    /// Ends the list and, after the members of the object `rest`, the document.
+    pub(crate) fn end(mut self, out: &mut StdoutWriter, rest: &Value) -> Result<(), CommandError> {
+        out.bytes(if self.empty_list { b"]" } else { b"\n]" })?;
+        self.members(out, rest)?;
+        out.line("}")
+    }
+
+    fn members(&mut self, out: &mut StdoutWriter, object: &Value) -> Result<(), CommandError> {
+        for (key, value) in object.as_object().into_iter().flatten() {
+            self.key(out, key)?;
+            out.json(value)?;
         }
-        out.bytes(json(item)?.as_bytes())
+        Ok(())
     }
 
-    /// Ends the list and the document. `rest` are further members, with values in JSON.
-    pub(crate) fn end(
-        self,
-        out: &mut StdoutWriter,
-        rest: &[(&str, String)],
-    ) -> Result<(), CommandError> {
-        let rest: String = rest.iter().map(|(key, json)| format!(",\n\"{key}\":{json}")).collect();
-        let end = if self.first { "]" } else { "\n]" };
-        out.line(&format!("{end}{rest}}}"))
+    fn key(&mut self, out: &mut StdoutWriter, key: &str) -> Result<(), CommandError> {
+        out.bytes(if std::mem::take(&mut self.empty) { b"{" } else { b"," })?;
+        out.json(key)?;
+        out.bytes(b":")
     }
-}
-
-pub(crate) fn json(value: &impl Serialize) -> Result<String, CommandError> {
-    serde_json::to_string(value).map_err(|error| CommandError::new(ErrorKind::Internal, error))
 }
 
 impl Ui {
